@@ -1,0 +1,54 @@
+"""Prints a benchmark's table with the command and versions, and keeps it in RESULTS.md."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+PACKAGES = ("skal", "torch", "scikit-activeml", "skorch", "numpy")
+
+
+def report(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], note: str) -> None:
+    """Print a section of Markdown and put it into RESULTS.md in place of the one of that title.
+
+    Parameters
+    ----------
+    title : str
+        Heading of the section.
+    columns : sequence of str
+        Heads of the table.
+    rows : sequence of sequences
+        Its cells.
+    note : str
+        What is to be known to read it.
+    """
+    command = f"python benchmarks/{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}".strip()
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    lines = [
+        f"## {title}",
+        "",
+        f"`{command}`, {datetime.date.today()}  ",
+        f"{versions}; Python {platform.python_version()}, {os.cpu_count()} processors",
+        "",
+        "| " + " | ".join(columns) + " |",
+        "|" + "---|" * len(columns),
+        *("| " + " | ".join(map(str, row)) + " |" for row in rows),
+        "",
+        note,
+        "",
+    ]
+    section = "\n".join(lines)
+    print(section)
+    old = RESULTS.read_text() if RESULTS.exists() else "# Results\n\n"
+    pattern = re.compile(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+    found = pattern.search(old)
+    new = old[: found.start()] + section + old[found.end() :] if found else old + section
+    RESULTS.write_text(new.rstrip("\n") + "\n")

@@ -1,0 +1,61 @@
+"""skal: active learning for folders of images, on top of scikit-activeml and skorch."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import strategies as strategies
+    from .datasets import DATASETS as DATASETS
+    from .datasets import ImageDataset as ImageDataset
+    from .datasets import load_dataset as load_dataset
+    from .errors import SkalError as SkalError
+    from .experiment import ActiveLearner as ActiveLearner
+    from .experiment import Run as Run
+    from .experiment import resume as resume
+    from .experiment import run as run
+    from .learner import ImageClassifier as ImageClassifier
+    from .learner import load_classifier as load_classifier
+    from .learner import save_classifier as save_classifier
+    from .models import MODELS as MODELS
+    from .oracles import ORACLES as ORACLES
+    from .strategies import STRATEGIES as STRATEGIES
+    from .trackers import TRACKERS as TRACKERS
+    from .trackers import Tracker as Tracker
+
+__version__ = "0.1.0"
+
+# imported when asked for: importing skal costs no torch
+_LAZY = {
+    "ActiveLearner": "experiment",
+    "DATASETS": "datasets",
+    "ImageClassifier": "learner",
+    "ImageDataset": "datasets",
+    "MODELS": "models",
+    "ORACLES": "oracles",
+    "Run": "experiment",
+    "STRATEGIES": "strategies",
+    "SkalError": "errors",
+    "TRACKERS": "trackers",
+    "Tracker": "trackers",
+    "load_classifier": "learner",
+    "load_dataset": "datasets",
+    "resume": "experiment",
+    "run": "experiment",
+    "save_classifier": "learner",
+}
+
+__all__ = ["__version__", "strategies", *_LAZY]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    if name == "strategies":
+        return importlib.import_module(".strategies", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

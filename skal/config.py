@@ -1,0 +1,199 @@
+"""Every setting of a run, once: for Python, the command line and ``config.toml``. No torch here."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from .errors import ParameterError, UnknownNameError
+
+Count = int | str
+
+
+def _setting(default: Any, help: str, **facts: Any) -> Any:
+    metadata = {"help": help, **facts}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The settings of a run.
+
+    Field metadata tell the command line how to show them: `help`, `metavar`, `choices`, `registry`
+    (the kind of names listed in the help) and `option` (its name where that differs).
+
+    Raises
+    ------
+    ParameterError, UnknownNameError
+        If a value is not valid, as far as that can be told without the dataset.
+    """
+
+    dataset: str = _setting(
+        "digits", "A dataset's name, or a folder of images", metavar="NAME|DIR", registry="datasets"
+    )
+    strategy: str = _setting(
+        "random", "A query strategy's name, or module:Class", metavar="NAME", registry="strategies"
+    )
+    strategy_params: Mapping[str, Any] = _setting(
+        {}, "An argument of the strategy; may be repeated", metavar="K=V", option="strategy-param"
+    )
+    model: str | None = _setting(
+        None,
+        "A network's name; by default small-cnn below 64 px, else resnet18",
+        metavar="NAME",
+        registry="models",
+    )
+    n_init: Count = _setting(20, "Images labelled at the start, or their share", metavar="N|P%")
+    n_query: Count = _setting(20, "Images labelled each round, or their share", metavar="N|P%")
+    n_rounds: int = _setting(5, "Rounds after the initial one", metavar="N")
+    init_strategy: str = _setting(
+        "random", "How the initial images are chosen", metavar="NAME", choices=("random",)
+    )
+    seed: int = _setting(0, "Decides all that is random", metavar="N")
+    image_size: int | None = _setting(
+        None,
+        "Height and width in pixels; by default the dataset's own, for folders 64",
+        metavar="N",
+    )
+    steps: int | None = _setting(
+        None,
+        "Optimiser steps a round; by default 200, or 20 epochs if those are more",
+        metavar="N",
+    )
+    epochs: int | None = _setting(None, "Passes over the labelled images instead", metavar="N")
+    train_batch_size: int = _setting(64, "Images an optimiser step", metavar="N")
+    optimizer: str = _setting("adamw", "The optimiser", choices=("adamw", "sgd"))
+    lr: float | None = _setting(
+        None, "Highest learning rate; by default what suits the model", metavar="F"
+    )
+    pretrained: bool = _setting(False, "Start from the model's ImageNet weights")
+    weights: str | None = _setting(
+        None, "Start from the weights in this file (a state dict)", metavar="FILE"
+    )
+    device: str = _setting("auto", "Where to compute", choices=("auto", "cpu", "cuda", "mps"))
+    precision: str = _setting(
+        "auto", "bf16 where the device is fast at it, if auto", choices=("auto", "fp32", "bf16")
+    )
+    data_dir: str | None = _setting(
+        None, "Where data lie; by default $SKAL_DATA_DIR, else ./data", metavar="DIR"
+    )
+
+    def __post_init__(self) -> None:
+        for name, lowest in (("n_rounds", 0), ("seed", 0), ("train_batch_size", 1)):
+            _check_int(name, getattr(self, name), lowest)
+        for name in ("steps", "epochs", "image_size"):
+            if getattr(self, name) is not None:
+                _check_int(name, getattr(self, name), 1)
+        if self.steps is not None and self.epochs is not None:
+            raise ParameterError("give steps or epochs, not both")
+        if self.lr is not None and not (_is_number(self.lr) and 0 < self.lr < math.inf):
+            raise ParameterError(f"lr: got {self.lr!r}; expected a number above 0")
+        for setting in fields(self):
+            choices, value = setting.metadata.get("choices"), getattr(self, setting.name)
+            if choices and value not in choices:
+                raise UnknownNameError(setting.name.replace("_", " "), str(value), choices)
+        for name in ("n_init", "n_query"):
+            resolve_count(name, getattr(self, name), 100)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings that are set, by name."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values["strategy_params"] = dict(self.strategy_params)
+        return {name: value for name, value in values.items() if value not in (None, {})}
+
+    def to_toml(self) -> str:
+        """Return the settings as TOML."""
+        return tomli_w.dumps(self.as_dict())
+
+    def replace(self, **changes: Any) -> RunConfig:
+        """Return a copy with some settings changed."""
+        return dataclasses.replace(self, **changes)
+
+
+SETTINGS = {setting.name: setting for setting in fields(RunConfig)}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read settings from a TOML file.
+
+    Parameters
+    ----------
+    path : Path
+        As `RunConfig.to_toml` writes it; it may set only some.
+
+    Returns
+    -------
+    dict
+        Settings by name.
+
+    Raises
+    ------
+    ParameterError, UnknownNameError
+        If it is not TOML, or has a key that is no setting.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ParameterError(f"cannot read {str(path)!r}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ParameterError(f"{str(path)!r} is not TOML: {error}") from error
+    for name in values:
+        if name not in SETTINGS:
+            raise UnknownNameError(f"setting in {path}:", name, SETTINGS)
+    return values
+
+
+def resolve_count(name: str, value: Count, n_pool: int) -> int:
+    """Turn a count or a share into a count.
+
+    Parameters
+    ----------
+    name : str
+        The setting, for the message.
+    value : int or str
+        ``20``, ``"20"`` or ``"10%"``; a share is rounded, to at least 1.
+    n_pool : int
+        What the share is of.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ParameterError
+        If it is neither.
+    """
+    text = str(value).strip()
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        if text.endswith("%"):
+            share = float(text[:-1])
+            if 0 < share <= 100:
+                return max(1, round(share / 100 * n_pool))
+        elif int(text) >= 1:
+            return int(text)
+    except ValueError:
+        pass
+    raise ParameterError(
+        f"{name}: got {value!r}; expected a number from 1 on, or a share such as 10%"
+    )
+
+
+def _check_int(name: str, value: Any, lowest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+        raise ParameterError(f"{name}: got {value!r}; expected a whole number from {lowest} on")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,77 @@
+"""Images to arrays: named datasets and folders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import UnknownNameError, UsageError
+from . import builtin  # noqa: F401  (registers the datasets)
+from .base import DATASETS, MISSING_LABEL, ImageDataset
+from .folder import load_folder
+
+__all__ = ["DATASETS", "MISSING_LABEL", "ImageDataset", "data_folder", "load_dataset"]
+
+SMALLEST_IMAGE = 8
+
+
+def data_folder(data_dir: str | Path | None = None) -> Path:
+    """Return where data are looked for and cached.
+
+    Parameters
+    ----------
+    data_dir : str or Path, optional
+        Wins if given; else ``$SKAL_DATA_DIR``, else ``./data``.
+
+    Returns
+    -------
+    Path
+    """
+    return Path(data_dir or os.environ.get("SKAL_DATA_DIR") or "data").expanduser()
+
+
+def load_dataset(
+    name_or_folder: str | Path,
+    image_size: int | None = None,
+    data_dir: str | Path | None = None,
+    seed: int = 0,
+) -> ImageDataset:
+    """Load a dataset by name, or a folder of images.
+
+    Parameters
+    ----------
+    name_or_folder : str or Path
+        One of ``skal list datasets``, else a folder; write ``./name`` for a folder that is
+        called as a dataset is. `skal.datasets.folder.load_folder` says how folders are read.
+    image_size : int, optional
+        Height and width in pixels; by default the dataset's own, for folders 64.
+    data_dir : str or Path, optional
+        Where files are looked for, and where downloads and caches go; by default
+        ``$SKAL_DATA_DIR``, else ``./data``.
+    seed : int, default=0
+        Decides the test split of datasets that come without one.
+
+    Returns
+    -------
+    ImageDataset
+
+    Raises
+    ------
+    UnknownNameError
+        If there is neither a dataset nor a folder of that name.
+    DatasetNotFoundError
+        If its files are not there and cannot be downloaded.
+    DataError
+        If no image can be read.
+    """
+    if image_size is not None and image_size < SMALLEST_IMAGE:
+        raise UsageError(f"image size {image_size}: expected {SMALLEST_IMAGE} pixels or more")
+    name, place = str(name_or_folder), Path(name_or_folder).expanduser()
+    where = data_folder(data_dir)
+    if isinstance(name_or_folder, str) and name in DATASETS:
+        return DATASETS.get(name)(data_dir=where, image_size=image_size, seed=seed)
+    if isinstance(name_or_folder, Path) or place.exists() or os.sep in name or name[:1] in ".~":
+        return load_folder(place, data_dir=where, image_size=image_size, seed=seed)
+    raise UnknownNameError(
+        "dataset", name, DATASETS.names(), f" (nor is there a folder {name!r} here)"
+    )

@@ -1,0 +1,198 @@
+"""The frozen `ImageDataset`: images and what is known of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from ..registry import Registry
+
+Images: TypeAlias = NDArray[np.uint8]
+Labels: TypeAlias = NDArray[np.int64]
+
+MISSING_LABEL = -1
+
+
+class Loader(Protocol):
+    """What is registered in `DATASETS`."""
+
+    def __call__(self, *, data_dir: Path, image_size: int | None, seed: int) -> ImageDataset:
+        """Load the dataset.
+
+        Parameters
+        ----------
+        data_dir : Path
+            Where files are looked for, and where downloads and caches go.
+        image_size : int or None
+            Height and width in pixels; None for the dataset's own.
+        seed : int
+            The run's seed, for datasets that come without a test split.
+        """
+
+
+DATASETS: Registry[Loader] = Registry("dataset")
+
+
+def _no_images() -> Any:
+    return np.empty((0, 0, 0, 0), np.uint8)
+
+
+def _no_labels() -> Any:
+    return np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageDataset:
+    """Images, their labels, and a test set.
+
+    Parameters
+    ----------
+    X : ndarray of uint8, shape (n, channels, height, width)
+        The images that may be labelled; often a read-only ``np.memmap``.
+    y : ndarray of int64, shape (n,)
+        Class ids, indices into `classes`; -1 where the label is not known.
+    classes : tuple of str
+        Class names.
+    X_test, y_test : ndarray
+        As `X` and `y`; every test label is known. May be empty.
+    name : str
+        For names of run folders and for reports.
+    paths : tuple of str
+        Of each image of `X`, relative to `root`; empty for arrays.
+    X_unlabeled : ndarray of uint8, shape (m, channels, height, width)
+        Images that nobody has labelled yet.
+    paths_unlabeled : tuple of str
+        Of each image of `X_unlabeled`.
+    root : Path or None
+        The folder of the images.
+    augmentation : tuple of str
+        What does not change the class of these images: names of `skal.models.AUGMENTATIONS`.
+    skipped : tuple of (path, reason)
+        Files that could not be read.
+
+    Raises
+    ------
+    DataError
+        If shapes, dtypes or label values do not fit each other.
+    """
+
+    X: Images
+    y: Labels
+    classes: tuple[str, ...]
+    X_test: Images = field(default_factory=_no_images)
+    y_test: Labels = field(default_factory=_no_labels)
+    name: str = "arrays"
+    paths: tuple[str, ...] = ()
+    X_unlabeled: Images = field(default_factory=_no_images)
+    paths_unlabeled: tuple[str, ...] = ()
+    root: Path | None = None
+    augmentation: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
+        _check_images("X", self.X)
+        _check_labels("y", self.y, self.X, len(self.classes), lowest=MISSING_LABEL)
+        for name, images in (("X_test", self.X_test), ("X_unlabeled", self.X_unlabeled)):
+            if len(images):
+                _check_images(name, images)
+                if len(self.X) and images.shape[1:] != self.X.shape[1:]:
+                    raise DataError(
+                        f"{name} has images of shape {images.shape[1:]}, X of {self.X.shape[1:]}; "
+                        "they must be the same"
+                    )
+        _check_labels("y_test", self.y_test, self.X_test, len(self.classes), lowest=0)
+        if self.paths and len(self.paths) != len(self.X):
+            raise DataError(f"got {len(self.paths)} paths for {len(self.X)} images in X")
+
+    @property
+    def image_size(self) -> int:
+        """The images' height and width, in pixels."""
+        return int((self.X if len(self.X) else self.X_unlabeled).shape[-1])
+
+    def __repr__(self) -> str:
+        channels, height, width = self.X.shape[1:]
+        return (
+            f"<ImageDataset {self.name}: {len(self.X)} images, {len(self.X_test)} test images, "
+            f"{len(self.X_unlabeled)} unlabelled, {len(self.classes)} classes, "
+            f"{channels}x{height}x{width}>"
+        )
+
+
+def _check_images(name: str, images: Images) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise DataError(
+            f"{name} is {images.dtype} of shape {images.shape}; expected uint8 of shape "
+            "(n, channels, height, width)"
+        )
+
+
+def _check_labels(name: str, labels: Labels, images: Images, n_classes: int, lowest: int) -> None:
+    if labels.shape != (len(images),):
+        raise DataError(f"{name} has shape {labels.shape}; expected ({len(images)},), one an image")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"{name} is {labels.dtype}; expected integers, indices into `classes`")
+    if len(labels) and not (lowest <= labels.min() and labels.max() < n_classes):
+        raise DataError(
+            f"{name} has values from {labels.min()} to {labels.max()}; expected {lowest} to "
+            f"{n_classes - 1} for {n_classes} classes"
+        )
+
+
+def stratified_split(y: Labels, test_share: float, seed: int) -> tuple[Labels, Labels]:
+    """Split indices into a training and a test part, class by class.
+
+    Parameters
+    ----------
+    y : ndarray of int64, shape (n,)
+        Class ids.
+    test_share : float
+        Share of each class that goes to the test part, rounded; at least one image, but never
+        the only one of its class (which scikit-learn's splitters refuse).
+    seed : int
+        Seed of the draw.
+
+    Returns
+    -------
+    train, test : ndarray of int64
+        Sorted indices.
+    """
+    rng = np.random.default_rng(seed)
+    test: list[int] = []
+    for label in np.unique(y):
+        members = rng.permutation(np.flatnonzero(y == label))
+        n_test = min(max(round(test_share * len(members)), 1), len(members) - 1)
+        test.extend(members[:n_test])
+    test_indices = np.array(sorted(test), dtype=np.int64)
+    return np.setdiff1d(np.arange(len(y)), test_indices), test_indices
+
+
+def resize(images: Images, size: int | None) -> Images:
+    """Resize square-ish arrays of small images, with antialiasing.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (n, channels, height, width)
+        What to resize.
+    size : int or None
+        Height and width wanted; None leaves the images as they are.
+
+    Returns
+    -------
+    ndarray of uint8, shape (n, channels, size, size)
+    """
+    if size is None or images.shape[2:] == (size, size):
+        return images
+    import torch
+    from torchvision.transforms.functional import resize as resize_tensor
+
+    resized = [
+        resize_tensor(torch.from_numpy(chunk.copy()), [size, size], antialias=True).numpy()
+        for chunk in np.array_split(images, max(1, len(images) // 4096))
+    ]
+    return np.concatenate(resized)

@@ -1,0 +1,256 @@
+"""Datasets known by name."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import pickle
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ..errors import DataError, DatasetNotFoundError, MissingExtraError
+from ..seeding import derive_seed
+from .base import DATASETS, ImageDataset, Images, Labels, resize, stratified_split
+from .folder import load_folder
+
+_log = logging.getLogger("skal")
+
+DIGIT_NAMES = tuple("0123456789")
+FASHION_NAMES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+IDX_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+CIFAR10_FILES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta")
+FLOWERS_KAGGLE = "imsparsh/flowers-dataset"
+
+
+@DATASETS.register("digits", summary="scikit-learn's 1,797 handwritten digits, 8x8, built in")
+def load_digits(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDataset:
+    """Load scikit-learn's digits: 10 classes, a fifth of each for the test, split by seed."""
+    from sklearn.datasets import load_digits as sklearn_digits
+
+    digits = sklearn_digits()
+    X = resize(np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None], image_size)
+    y = digits.target.astype(np.int64)
+    train, test = stratified_split(y, 0.2, derive_seed(seed, "split"))
+    return ImageDataset(X[train], y[train], DIGIT_NAMES, X[test], y[test], name="digits")
+
+
+@DATASETS.register("mnist", summary="70,000 handwritten digits, 28x28 grey")
+def load_mnist(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDataset:
+    """Load MNIST from its IDX files, downloaded by torchvision if they are not there."""
+    return _load_idx("mnist", "MNIST", DIGIT_NAMES, ("shift",), data_dir, image_size)
+
+
+@DATASETS.register("fashion-mnist", summary="70,000 pieces of clothing, 28x28 grey")
+def load_fashion_mnist(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDataset:
+    """Load Fashion-MNIST, also from where Debian's `dataset-fashion-mnist` puts it."""
+    return _load_idx(
+        "fashion-mnist", "FashionMNIST", FASHION_NAMES, ("flip",), data_dir, image_size
+    )
+
+
+@DATASETS.register("cifar10", summary="60,000 photographs of 10 things, 32x32 colour")
+def load_cifar10(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDataset:
+    """Load CIFAR-10 from its Python batches, downloaded by torchvision if they are not there."""
+    places = [data_dir / "cifar-10-batches-py", data_dir / "cifar10/cifar-10-batches-py", data_dir]
+    folder = _find(places, CIFAR10_FILES) or _unpack_cifar10(data_dir)
+    if folder is None:
+        with _download_errors("cifar10", CIFAR10_FILES, places[0], "cifar-10-python.tar.gz"):
+            from torchvision.datasets import CIFAR10
+
+            CIFAR10(str(data_dir), train=True, download=True)
+        folder = places[0]
+    X, y = _read_cifar10(folder / name for name in CIFAR10_FILES[:5])
+    X_test, y_test = _read_cifar10([folder / "test_batch"])
+    names = _unpickle_plain(folder / "batches.meta")["label_names"]
+    return ImageDataset(
+        resize(X, image_size),
+        y,
+        tuple(name.decode() if isinstance(name, bytes) else name for name in names),
+        resize(X_test, image_size),
+        y_test,
+        name="cifar10",
+        augmentation=("flip", "shift"),
+    )
+
+
+@DATASETS.register("flowers", summary="Kaggle's 2,746 photographs of 5 kinds of flowers")
+def load_flowers(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDataset:
+    """Load the Kaggle Flowers dataset; its `test` folder has no labels and is not a test set."""
+    places = [data_dir / "flowers", data_dir]
+    root = next((p for p in places if _holds_flowers(p)), None) or _fetch_flowers(places[0])
+    return load_folder(root, data_dir=data_dir, image_size=image_size, seed=seed, name="flowers")
+
+
+def _find(places: Iterable[Path], names: Iterable[str]) -> Path | None:
+    """Return the first folder that holds all of the files, plain or gzipped."""
+    wanted = list(names)
+    for place in places:
+        if all((place / name).is_file() or (place / f"{name}.gz").is_file() for name in wanted):
+            return place
+    return None
+
+
+@contextmanager
+def _download_errors(name: str, files: Iterable[str], place: Path, archive: str) -> Iterator[None]:
+    """Turn whatever a failed download raises into one error that says what to do."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise DatasetNotFoundError(
+            f"{name} is not on this machine and cannot be downloaded ({error}); put "
+            f"{', '.join(files)} ({archive}) into {place}, or name their folder by --data-dir"
+        ) from error
+
+
+def _load_idx(
+    name: str,
+    torchvision_name: str,
+    classes: tuple[str, ...],
+    augmentation: tuple[str, ...],
+    data_dir: Path,
+    image_size: int | None,
+) -> ImageDataset:
+    downloaded = data_dir / torchvision_name / "raw"
+    places = [data_dir / name, downloaded, data_dir, Path("/usr/share/datasets") / name]
+    folder = _find(places, IDX_FILES)
+    if folder is None:
+        with _download_errors(name, IDX_FILES, places[0], "plain or with .gz"):
+            import torchvision.datasets
+
+            getattr(torchvision.datasets, torchvision_name)(str(data_dir), download=True)
+        folder = downloaded
+    X, y, X_test, y_test = (_read_idx(folder / file) for file in IDX_FILES)
+    return ImageDataset(
+        resize(X[:, None], image_size),
+        y.astype(np.int64),
+        classes,
+        resize(X_test[:, None], image_size),
+        y_test.astype(np.int64),
+        name=name,
+        augmentation=augmentation,
+    )
+
+
+def _read_idx(path: Path) -> Images:
+    """Read an IDX file of bytes: magic 0x0000 08 <dimensions>, sizes as big-endian int32, data."""
+    if path.is_file():
+        content = path.read_bytes()
+    else:
+        content = gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes())
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
+        raise DataError(f"{path} is not an IDX file of bytes")
+    dimensions = content[3]
+    start = 4 + 4 * dimensions
+    shape = struct.unpack(f">{dimensions}i", content[4:start])
+    if len(content) - start != int(np.prod(shape)):
+        raise DataError(
+            f"{path} is cut off: {len(content) - start} bytes of data, expected {np.prod(shape)}"
+        )
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _unpack_cifar10(data_dir: Path) -> Path | None:
+    """Unpack the archive as it is downloaded from the dataset's page, if it lies there."""
+    import tarfile
+
+    archive = data_dir / "cifar-10-python.tar.gz"
+    if not archive.is_file():
+        return None
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(data_dir, filter="data")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise DataError(f"cannot unpack {archive}: {error}") from error
+    return _find([data_dir / "cifar-10-batches-py"], CIFAR10_FILES)
+
+
+def _read_cifar10(files: Iterable[Path]) -> tuple[Images, Labels]:
+    batches = [_unpickle_plain(file) for file in files]
+    pixels = np.concatenate([np.asarray(batch["data"], np.uint8) for batch in batches])
+    labels = np.concatenate([np.asarray(batch["labels"], np.int64) for batch in batches])
+    return pixels.reshape(-1, 3, 32, 32), labels
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Loads numbers, strings, containers and numpy arrays, and refuses all else.
+
+    torchvision guards its unpickling by the checksums of the official files; files that somebody
+    put there need a guard that does not depend on them.
+    """
+
+    ALLOWED = frozenset(
+        (module, name)
+        for module, names in {
+            "numpy": ("ndarray", "dtype"),
+            "numpy.core.multiarray": ("_reconstruct", "scalar"),
+            "numpy._core.multiarray": ("_reconstruct", "scalar"),
+            "numpy._core.numeric": ("_frombuffer",),
+            "_codecs": ("encode",),
+        }.items()
+        for name in names
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"{module}.{name} is not data")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def _unpickle_plain(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return _as_text_keys(file)
+    except (pickle.UnpicklingError, EOFError, KeyError, AttributeError, TypeError) as error:
+        raise DataError(f"{path} is not a CIFAR-10 batch: {error}") from error
+
+
+def _as_text_keys(file: BinaryIO) -> dict[str, Any]:
+    # written by Python 2: its strings are latin-1 here
+    batch = _PlainUnpickler(file, encoding="latin1").load()
+    return {key.decode() if isinstance(key, bytes) else key: batch[key] for key in batch}
+
+
+def _holds_flowers(folder: Path) -> bool:
+    return any((folder / part / "daisy").is_dir() for part in (".", "train"))
+
+
+def _fetch_flowers(wanted: Path) -> Path:
+    advice = (
+        f"put its train folder (or the class folders themselves) into {wanted}, "
+        f"from https://www.kaggle.com/datasets/{FLOWERS_KAGGLE}"
+    )
+    try:
+        import kagglehub
+    except ImportError as error:
+        raise MissingExtraError(
+            "kagglehub", "kaggle", f"flowers is not on this machine: {advice}; to fetch it, skal"
+        ) from error
+    _log.warning("fetching %s from Kaggle", FLOWERS_KAGGLE)
+    try:
+        return Path(kagglehub.dataset_download(FLOWERS_KAGGLE))
+    except Exception as error:  # kagglehub lets its HTTP library's errors through
+        reason = str(error).partition("\n")[0][:200]
+        raise DatasetNotFoundError(
+            f"flowers is not on this machine and cannot be fetched ({reason}); {advice}"
+        ) from error

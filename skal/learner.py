@@ -1,0 +1,621 @@
+"""`ImageClassifier`: a network for images that scikit-activeml takes as one of its own."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import ArrayLike, NDArray
+from safetensors import SafetensorError
+from skactiveml.base import SkactivemlClassifier
+from skactiveml.classifier import SkorchClassifier
+from sklearn.exceptions import NotFittedError as SklearnNotFittedError
+from sklearn.utils import check_random_state
+from skorch import NeuralNet
+from skorch.callbacks import Callback
+from skorch.dataset import Dataset
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+from .datasets.base import MISSING_LABEL, Images
+from .errors import DataError, ParameterError, RunFolderError, SkalError, UnknownNameError
+from .files import write_atomic
+from .models import AUGMENTATIONS, MODELS
+from .models.module import DropoutSampler, ImageModule
+from .seeding import torch_seed
+
+OPTIMIZERS: Mapping[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
+    "adamw": (torch.optim.AdamW, {"weight_decay": 0.01}),
+    "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4, "lr": 0.05}),
+}
+MIN_STEPS = 200
+MIN_EPOCHS = 20
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16")
+DEFAULT_LR = 0.003
+PIXELS_PER_BATCH = {"cpu": 100_000, "cuda": 4_000_000}
+MODEL_FORMAT = 1
+
+
+class NotFittedError(SkalError, SklearnNotFittedError):
+    """A prediction was asked of a classifier that was never trained."""
+
+
+class Outputs(NamedTuple):
+    """What the network says of one batch."""
+
+    proba: Tensor
+    logits: Tensor
+    embeddings: Tensor
+    mc_proba: Tensor | None
+
+
+class TrainBatches:
+    """Whole shuffled batches, for a number of optimiser steps and not of epochs.
+
+    Every batch is full: what is left of one pass over the images goes into the same batch as the
+    start of the next, so there is no last batch of one image, which batch norm could not take.
+
+    Parameters
+    ----------
+    dataset : skorch.dataset.Dataset
+        With arrays `X` and `y`.
+    batch_size : int
+        At most; never more than the images there are, but at least two.
+    steps, epochs : int, optional
+        Number of batches, or of passes over the images; with neither, `MIN_STEPS` batches or
+        `MIN_EPOCHS` passes, whichever is more.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        steps: int | None = None,
+        epochs: int | None = None,
+    ) -> None:
+        self.X, self.y = dataset.X, torch.as_tensor(dataset.y)
+        self.batch_size = min(batch_size, max(len(self.y), 2))
+        passes = MIN_EPOCHS if epochs is None else epochs
+        by_passes = math.ceil(passes * len(self.y) / self.batch_size)
+        self.steps = steps or (max(MIN_STEPS, by_passes) if epochs is None else by_passes)
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        queue = torch.empty(0, dtype=torch.int64)
+        for _ in range(self.steps):
+            while len(queue) < self.batch_size:
+                queue = torch.cat([queue, torch.randperm(len(self.y))])
+            rows, queue = queue[: self.batch_size], queue[self.batch_size :]
+            yield torch.from_numpy(self.X[rows.numpy()]), self.y[rows]
+
+
+class OneCycle(Callback):
+    """One cycle of the learning rate over each fit (Smith and Topin, 2019).
+
+    skorch's own LRScheduler wants the cycle's length beforehand and counts on over fits; here it
+    depends on how many images are labelled by then.
+
+    Parameters
+    ----------
+    max_lr : float
+        Highest learning rate.
+    """
+
+    def __init__(self, max_lr: float) -> None:
+        self.max_lr = max_lr
+
+    def on_train_begin(self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        steps = len(net.get_iterator(net.get_dataset(X, y), training=True))
+        # torch divides by parts of the cycle, none of which may be empty
+        self.schedule_ = OneCycleLR(net.optimizer_, self.max_lr, total_steps=max(steps, 4) + 1)
+
+    def on_batch_end(self, net: NeuralNet, training: bool = False, **kwargs: Any) -> None:
+        if training:
+            self.schedule_.step()
+
+
+class SliceBatches:
+    """Whole batches in order, for predictions.
+
+    Parameters
+    ----------
+    dataset : skorch.dataset.Dataset
+        With an array `X`.
+    batch_size : int
+        Images a batch.
+    """
+
+    def __init__(self, dataset: Dataset, batch_size: int) -> None:
+        self.X, self.batch_size = dataset.X, batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.X) / self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        nothing = torch.empty(0)
+        for start in range(0, len(self.X), self.batch_size):
+            # a copy, since torch will not take a read-only memmap
+            yield torch.from_numpy(np.array(self.X[start : start + self.batch_size])), nothing
+
+
+class ImageClassifier(SkorchClassifier):
+    """A convolutional network as a scikit-activeml classifier.
+
+    Parameters
+    ----------
+    model : str, default="small-cnn"
+        One of ``skal list models``.
+    classes : array-like of shape (n_classes,)
+        All class labels, whether or not one of each is labelled yet. Required.
+    steps : int, optional
+        Optimiser steps of a fit. By default 200, or 20 epochs if those are more.
+    epochs : int, optional
+        Passes over the labelled images instead; at most one of the two may be given.
+    train_batch_size : int, default=64
+        Images per optimiser step.
+    optimizer : {"adamw", "sgd"}, default="adamw"
+        With weight decay 0.01, or with Nesterov momentum 0.9 and weight decay 5e-4. The learning
+        rate follows one cycle (Smith and Topin, 2019).
+    lr : float, optional
+        Highest learning rate; by default the model's own, 0.05 for SGD.
+    dropout : float, default=0.25
+        Before the last layer.
+    augmentation : tuple of str, default=()
+        What is done to each training image: names of `skal.models.AUGMENTATIONS`.
+    pretrained : bool, default=False
+        Start from the model's pretrained weights.
+    weights : str, optional
+        Start from the weights in this file.
+    device : {"auto", "cpu", "cuda", "mps"}, default="auto"
+        "auto" takes CUDA, else MPS, else the CPU.
+    precision : {"auto", "fp32", "bf16"}, default="auto"
+        "auto" takes bfloat16 where the device computes in it.
+    callbacks : sequence, default=()
+        skorch callbacks to add.
+    missing_label : int, default=-1
+        Marks unlabelled images in `y`.
+    cost_matrix : array-like of shape (n_classes, n_classes), optional
+        See scikit-activeml.
+    random_state : int, RandomState or None, default=None
+        Seeds initialisation, batches, augmentation and dropout; torch's global state is left as
+        it was.
+
+    Notes
+    -----
+    `X` is uint8 of shape (n, channels, height, width), square; `predict_proba(X)` is float32 of
+    shape (n, n_classes), its columns in the order of `classes_`. Outputs to ask for by
+    `extra_outputs` are "logits" (n, n_classes) and "emb", the input of the last layer,
+    (n, n_features).
+
+    Every fit starts from new weights. A fit without any label leaves the network untrained.
+    """
+
+    # what SkorchClassifier takes as parameters and this class has decided
+    module = None
+    criterion = nn.CrossEntropyLoss
+    forward_outputs: ClassVar = {
+        "proba": (0, nn.Softmax(dim=-1)),
+        "logits": (0, None),
+        "emb": (1, None),
+    }
+    criterion_output_keys = "logits"
+    neural_net_param_dict = None
+    sample_dtype = None
+    include_unlabeled_samples = False
+
+    def __init__(
+        self,
+        model: str = "small-cnn",
+        *,
+        classes: ArrayLike | None = None,
+        steps: int | None = None,
+        epochs: int | None = None,
+        train_batch_size: int = 64,
+        optimizer: str = "adamw",
+        lr: float | None = None,
+        dropout: float = 0.25,
+        augmentation: tuple[str, ...] = (),
+        pretrained: bool = False,
+        weights: str | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        callbacks: Sequence[Any] = (),
+        missing_label: int = MISSING_LABEL,
+        cost_matrix: ArrayLike | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        SkactivemlClassifier.__init__(
+            self,
+            classes=classes,
+            missing_label=missing_label,
+            cost_matrix=cost_matrix,
+            random_state=random_state,
+        )
+        self.model = model
+        self.steps = steps
+        self.epochs = epochs
+        self.train_batch_size = train_batch_size
+        self.optimizer = optimizer
+        self.lr = lr
+        self.dropout = dropout
+        self.augmentation = augmentation
+        self.pretrained = pretrained
+        self.weights = weights
+        self.device = device
+        self.precision = precision
+        self.callbacks = callbacks
+
+    def fit(self, X: Images, y: ArrayLike, **fit_params: Any) -> ImageClassifier:
+        """Train a new network on the labelled images.
+
+        Parameters
+        ----------
+        X : ndarray of uint8, shape (n, channels, height, width)
+            Labelled and unlabelled images; the latter are not read.
+        y : array-like of int, shape (n,)
+            Labels; `missing_label` where there is none.
+
+        Returns
+        -------
+        self : ImageClassifier
+
+        Raises
+        ------
+        ParameterError, DataError
+            If a parameter is not valid, or `X` is not as above.
+        """
+        return self._fit_seeded("fit", X, y, **fit_params)
+
+    def partial_fit(self, X: Images, y: ArrayLike, **fit_params: Any) -> ImageClassifier:
+        """Train on, from the weights as they are; otherwise as `fit`."""
+        return self._fit_seeded("partial_fit", X, y, **fit_params)
+
+    def predict_proba(
+        self, X: Images, extra_outputs: str | Sequence[str] | None = None
+    ) -> NDArray[np.float32] | tuple[NDArray[np.float32], ...]:
+        """Return class probabilities, and further outputs if asked for.
+
+        Parameters
+        ----------
+        X : ndarray of uint8, shape (n, channels, height, width)
+            Images of the shape trained on.
+        extra_outputs : {"emb", "logits"} or sequence of these, optional
+            What to return besides.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, n_classes)
+            Or a tuple of it and the outputs asked for.
+
+        Raises
+        ------
+        NotFittedError
+            If the classifier was never fitted.
+        DataError
+            If the images are not of the shape trained on.
+        """
+        self._check_fitted(X)
+        return super().predict_proba(X, extra_outputs=extra_outputs)
+
+    def sample_proba(
+        self, X: Images, n_samples: int = 20, random_state: int | None = None
+    ) -> NDArray[np.float32]:
+        """Sample class probabilities by Monte-Carlo dropout (Gal and Ghahramani, 2016).
+
+        Each sample is one thinned network: its dropout mask is the same for all images. All else
+        is in evaluation mode, and the state before is restored.
+
+        Parameters
+        ----------
+        X : ndarray of uint8, shape (n, channels, height, width)
+            Images of the shape trained on.
+        n_samples : int, default=20
+            Number of masks.
+        random_state : int, optional
+            Seeds the masks; by default `random_state` of the classifier does.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, n, n_classes)
+
+        Raises
+        ------
+        NotFittedError
+            If the classifier was never fitted.
+        ParameterError
+            If the model has no dropout, so that all samples would be the same.
+        """
+        shape = (n_samples, len(X), len(self.classes_) if hasattr(self, "classes_") else 0)
+        result = np.empty(shape, np.float32)
+        start = 0
+        for batch in self.iter_outputs(X, n_samples, random_state):
+            assert batch.mc_proba is not None
+            stop = start + batch.mc_proba.shape[1]
+            result[:, start:stop] = batch.mc_proba.cpu().numpy()
+            start = stop
+        return result
+
+    def iter_outputs(
+        self, X: Images, n_samples: int = 0, random_state: int | None = None
+    ) -> Iterator[Outputs]:
+        """Stream over images once and yield all that the network says of each batch.
+
+        Parameters
+        ----------
+        X : ndarray of uint8, shape (n, channels, height, width)
+            Images of the shape trained on.
+        n_samples : int, default=0
+            Monte-Carlo dropout samples of each image; see `sample_proba`.
+        random_state : int, optional
+            Seeds the dropout masks.
+
+        Yields
+        ------
+        Outputs
+            `proba`, `logits` (b, n_classes), `embeddings` (b, n_features) and, with samples,
+            `mc_proba` (n_samples, b, n_classes), on the device.
+        """
+        self._check_fitted(X)
+        module = self.neural_net_.module_.eval()
+        device = torch.device(self.neural_net_.device)
+        seed = self._torch_seed() if random_state is None else random_state
+        sampler = DropoutSampler(module, n_samples, seed) if n_samples else None
+        with torch.inference_mode():
+            for images, _ in self.neural_net_.get_iterator(Dataset(X)):
+                on_device = images.to(device)
+                logits, embeddings = module(on_device)
+                samples = sampler(on_device, embeddings) if sampler else None
+                yield Outputs(logits.softmax(-1), logits, embeddings, samples)
+
+    def head_proba(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the class probabilities that the head gives embeddings.
+
+        Parameters
+        ----------
+        embeddings : ndarray of float32, shape (n, n_features)
+            As from ``predict_proba(X, extra_outputs="emb")``.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, n_classes)
+        """
+        module = self.neural_net_.module_.eval()
+        device = torch.device(self.neural_net_.device)
+        with torch.inference_mode(), module.autocast(device):
+            logits = module.network.head(torch.from_numpy(np.array(embeddings)).to(device))
+        proba: NDArray[np.float32] = logits.float().softmax(-1).cpu().numpy()
+        return proba
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "neural_net_")
+
+    def _fit_seeded(self, method: str, X: Images, y: ArrayLike, **fit_params: Any) -> Any:
+        self._check_parameters()
+        _check_images(X)
+        with torch_seed(self._torch_seed()):
+            self._fit(method, X, y, **fit_params)
+        history = self.neural_net_.history
+        if history and "train_batch_count" not in history[-1]:
+            # skorch swallows Ctrl-C and would leave a half-trained network behind
+            raise KeyboardInterrupt
+        self.image_shape_ = tuple(int(side) for side in X.shape[1:])
+        return self
+
+    def _torch_seed(self) -> int:
+        if isinstance(self.random_state, int | np.integer):
+            return int(self.random_state)
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _check_parameters(self) -> None:
+        if self.classes is None:
+            raise ParameterError(
+                "ImageClassifier needs `classes`, all class labels, e.g. classes=[0, 1, 2]: with "
+                "few labels, some classes may not be among them yet"
+            )
+        if self.steps is not None and self.epochs is not None:
+            raise ParameterError("give steps or epochs, not both")
+        for name in ("steps", "epochs", "train_batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ParameterError(f"{name}={value}; expected 1 or more")
+        if not 0 <= self.dropout < 1:
+            raise ParameterError(f"dropout={self.dropout}; expected 0 <= dropout < 1")
+        if self.lr is not None and not self.lr > 0:
+            raise ParameterError(f"lr={self.lr}; expected more than 0")
+        for kind, value, known in (
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("device", self.device, DEVICES),
+            ("precision", self.precision, PRECISIONS),
+            *(("augmentation", name, AUGMENTATIONS) for name in self.augmentation),
+        ):
+            if value not in known:
+                raise UnknownNameError(kind, value, known)
+
+    def _check_fitted(self, X: Images) -> None:
+        if not hasattr(self, "neural_net_"):
+            raise NotFittedError("this ImageClassifier was not fitted; call fit(X, y) first")
+        _check_images(X)
+        if X.shape[1:] != self.image_shape_:
+            raise DataError(
+                f"got images of shape {X.shape[1:]}; the network was trained on {self.image_shape_}"
+            )
+
+    def _net_parts(self, X: Images, y: NDArray[np.int64]) -> tuple[Any, Any, dict[str, Any]]:
+        """Say what skorch's NeuralNet is to be made of."""
+        device = resolve_device(self.device)
+        optimizer, options = OPTIMIZERS[self.optimizer]
+        lr = self.lr or default_lr(self.model, self.optimizer)
+        _, criterion, _ = super()._net_parts(X, y)
+        params = {
+            "module__model": self.model,
+            "module__augmentation": self.augmentation,
+            "module__bf16": resolve_bf16(self.precision, device),
+            "module__n_classes": len(self.classes_),
+            "module__in_channels": X.shape[1],
+            "module__image_size": X.shape[2],
+            "module__dropout": self.dropout,
+            "module__pretrained": self.pretrained,
+            "module__weights": self.weights,
+            "optimizer": optimizer,
+            **{f"optimizer__{name}": value for name, value in options.items()},
+            "optimizer__lr": lr,
+            "device": device,
+            "train_split": None,
+            "max_epochs": 1,
+            "verbose": 0,
+            "iterator_train": TrainBatches,
+            "iterator_train__batch_size": self.train_batch_size,
+            "iterator_train__steps": self.steps,
+            "iterator_train__epochs": self.epochs,
+            "iterator_valid": SliceBatches,
+            "iterator_valid__batch_size": scoring_batch_size(device, X.shape[2]),
+            "callbacks": [("one_cycle", OneCycle(lr)), *self.callbacks],
+        }
+        return ImageModule, criterion, params
+
+
+def default_lr(model: str, optimizer: str) -> float:
+    """Return the highest learning rate to use when none is given."""
+    options = OPTIMIZERS[optimizer][1]
+    return float(options.get("lr") or MODELS.entry(model).facts.get("lr", DEFAULT_LR))
+
+
+def scoring_batch_size(device: str, image_size: int) -> int:
+    """Return how many images to score at once: what was measured to be fastest.
+
+    On a CPU a batch's feature maps should stay near the caches; a GPU wants to be filled.
+    """
+    pixels = PIXELS_PER_BATCH.get(device, PIXELS_PER_BATCH["cuda"])
+    return int(np.clip(2 ** round(math.log2(pixels / image_size**2)), 16, 8192))
+
+
+def resolve_device(device: str) -> str:
+    """Return the device that "auto" stands for; check that another one is there.
+
+    Raises
+    ------
+    ParameterError
+        If the device is not there.
+    """
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if device == "auto":
+        return next(name for name, found in there.items() if found)
+    if not there[device]:
+        having = ", ".join(name for name, found in there.items() if found)
+        raise ParameterError(f"device {device!r} is not there; this machine has: {having}")
+    return device
+
+
+def resolve_bf16(precision: str, device: str) -> bool:
+    """Tell whether to compute in bfloat16: if asked to, or where the device does so natively."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "mps":
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def save_classifier(classifier: ImageClassifier, folder: Path, **facts: Any) -> None:
+    """Write ``model.safetensors`` and ``model.json``, from which `load_classifier` rebuilds it.
+
+    Parameters
+    ----------
+    classifier : ImageClassifier
+        A fitted one. Its skorch callbacks are not kept.
+    folder : Path
+        An existing folder.
+    **facts
+        More to write into ``model.json``, such as the names of the classes.
+
+    Raises
+    ------
+    NotFittedError
+        If it is not fitted.
+    """
+    if not hasattr(classifier, "neural_net_"):
+        raise NotFittedError("only a fitted ImageClassifier can be saved; call fit(X, y) first")
+    state = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in classifier.neural_net_.module_.state_dict().items()
+    }
+    params = classifier.get_params(deep=False)
+    for name in ("classes", "cost_matrix"):
+        params[name] = None if params[name] is None else np.asarray(params[name]).tolist()
+    for name in ("callbacks", "random_state"):
+        del params[name]
+    content = {
+        "format": MODEL_FORMAT,
+        "image_shape": classifier.image_shape_,
+        **facts,
+        "params": {**params, "augmentation": list(classifier.augmentation)},
+    }
+    write_atomic(folder / "model.safetensors", safetensors.torch.save(state))
+    write_atomic(folder / "model.json", json.dumps(content, indent=2) + "\n")
+
+
+def load_classifier(folder: Path, device: str = "auto") -> ImageClassifier:
+    """Rebuild what `save_classifier` wrote, running no code from the files.
+
+    Parameters
+    ----------
+    folder : Path
+        A run folder, or any with the two files.
+    device : {"auto", "cpu", "cuda", "mps"}, default="auto"
+        Where to put the network.
+
+    Returns
+    -------
+    ImageClassifier
+
+    Raises
+    ------
+    RunFolderError
+        If the files are missing or damaged.
+    """
+    try:
+        content = json.loads((folder / "model.json").read_text())
+        state = safetensors.torch.load((folder / "model.safetensors").read_bytes())
+        params, shape = content["params"], tuple(content["image_shape"])
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise RunFolderError(f"no usable model in {str(folder)!r}: {error}") from error
+    prefix = "network.backbone."
+    # the backbone's own weights tell builders what they were built for (ResNet's stem)
+    backbone = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+    params.update(pretrained=False, augmentation=tuple(params["augmentation"]), device=device)
+    classifier = ImageClassifier(**{**params, "weights": backbone})
+    classifier._check_parameters()
+    with torch_seed(0):
+        classifier.initialize(np.empty((0, *shape), np.uint8), np.empty(0, np.int64), True)
+    module = classifier.neural_net_.module_
+    for name in ("mean", "std"):  # of one value or one a channel, as the run had them
+        module.register_buffer(name, torch.empty_like(state[name], device=module.mean.device))
+    module.load_state_dict(state)
+    classifier.image_shape_ = shape
+    return classifier.set_params(weights=params["weights"])
+
+
+def _check_images(X: Images) -> None:
+    if not isinstance(X, np.ndarray) or X.dtype != np.uint8 or X.ndim != 4:
+        got = f"{X.dtype} of shape {X.shape}" if isinstance(X, np.ndarray) else type(X).__name__
+        raise DataError(
+            f"X is {got}; expected uint8 pixels of shape (n, channels, height, width), which the "
+            "network scales itself"
+        )
+    if X.shape[2] != X.shape[3]:
+        raise DataError(f"the images of X are {X.shape[2]}x{X.shape[3]}; expected square ones")

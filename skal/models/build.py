@@ -1,0 +1,102 @@
+"""From a name to a network, with weights if asked for."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError, ParameterError
+from ..registry import import_object
+from . import MODELS
+from .base import Network, load_backbone
+
+
+def build_network(
+    name: str,
+    *,
+    n_classes: int,
+    in_channels: int,
+    image_size: int,
+    dropout: float,
+    pretrained: bool = False,
+    weights: str | Path | Mapping[str, Tensor] | None = None,
+) -> Network:
+    """Build a registered network, with weights if asked for.
+
+    Parameters
+    ----------
+    name : str
+        One of `MODELS`.
+    n_classes, in_channels, image_size, dropout
+        See `skal.models.Builder`.
+    pretrained : bool, default=False
+        Start from the weights that the model is registered with.
+    weights : str, Path or mapping, optional
+        The state dict of the model without skal's head, or a file with it as ``torch.save`` wrote
+        it, which is loaded with ``weights_only=True``.
+
+    Raises
+    ------
+    UnknownNameError, ParameterError, DataError
+        For an unknown model, one without pretrained weights, or weights that do not fit.
+    """
+    entry = MODELS.entry(name)
+    builder = entry.load()
+    options = {
+        "n_classes": n_classes,
+        "in_channels": in_channels,
+        "image_size": image_size,
+        "dropout": dropout,
+    }
+    state = _state_dict(name, entry.facts.get("pretrained"), pretrained, weights)
+    if state is None:
+        return builder(**options)
+    if "weights" in inspect.signature(builder).parameters:
+        return builder(**options, weights=state)  # type: ignore[call-arg]
+    network = builder(**options)
+    load_backbone(network.backbone, state)
+    return network
+
+
+def _state_dict(
+    name: str,
+    source: str | None,
+    pretrained: bool,
+    weights: str | Path | Mapping[str, Tensor] | None,
+) -> Mapping[str, Tensor] | None:
+    if isinstance(weights, Mapping):
+        return weights
+    if weights is not None:
+        return read_state_dict(Path(weights))
+    if not pretrained:
+        return None
+    if source is None:
+        having = [entry.name for entry in MODELS if "pretrained" in entry.facts]
+        raise ParameterError(
+            f"the model {name!r} has no pretrained weights; these have: {', '.join(having)}"
+        )
+    state: Mapping[str, Tensor] = import_object(source)()
+    return state
+
+
+def read_state_dict(path: Path) -> Mapping[str, Tensor]:
+    """Read a state dict without running any code from the file.
+
+    Raises
+    ------
+    DataError
+        If there is no such file or it is not a state dict.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"cannot read the weights {str(path)!r}: {reason}") from error
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise DataError(f"{str(path)!r} is not a state dict (names to tensors)")
+    return state

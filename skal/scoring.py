@@ -1,0 +1,225 @@
+"""Scores of a pool from one pass, and the classifier that hands them to scikit-activeml."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from skactiveml.base import SkactivemlClassifier
+from skactiveml.utils import ExtLabelEncoder
+from tqdm import tqdm
+
+from .datasets.base import MISSING_LABEL, Images
+from .errors import ParameterError
+from .learner import ImageClassifier
+
+SLOW_SECONDS = 2.0
+_TINY = np.finfo(np.float32).tiny
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the network says of every image of a pool.
+
+    Parameters
+    ----------
+    classes : ndarray, shape (n_classes,)
+        What the columns stand for.
+    proba : ndarray of float32, shape (n, n_classes)
+        Class probabilities.
+    embeddings : ndarray of float32, shape (n, n_features), optional
+        Input of the network's head.
+    mc_proba : ndarray of float32, shape (n_samples, n, n_classes), optional
+        Class probabilities under Monte-Carlo dropout.
+    head : callable, optional
+        Embeddings (m, n_features) to class probabilities (m, n_classes).
+    """
+
+    classes: NDArray[Any]
+    proba: NDArray[np.float32]
+    embeddings: NDArray[np.float32] | None = None
+    mc_proba: NDArray[np.float32] | None = None
+    head: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.proba)
+
+
+def score_pool(
+    classifier: ImageClassifier,
+    X: Images,
+    *,
+    embeddings: bool = True,
+    n_samples: int = 0,
+    random_state: int | None = None,
+) -> Scores:
+    """Score all images in one streaming pass.
+
+    Parameters
+    ----------
+    classifier : ImageClassifier
+        A fitted one.
+    X : ndarray of uint8, shape (n, channels, height, width)
+        The pool; a memmap larger than memory is read once, in order.
+    embeddings : bool, default=True
+        Whether to keep the embeddings.
+    n_samples : int, default=0
+        Monte-Carlo dropout samples; they are computed from the embeddings on, so that all of them
+        cost little more than one.
+    random_state : int, optional
+        Seeds the dropout masks.
+
+    Returns
+    -------
+    Scores
+    """
+    kept: dict[str, NDArray[np.float32]] = {}
+    start = 0
+    # the bar is for long waits alone
+    with tqdm(
+        total=len(X), desc="scoring", unit="image", disable=None, leave=False, delay=SLOW_SECONDS
+    ) as bar:
+        for batch in classifier.iter_outputs(X, n_samples, random_state):
+            stop = start + len(batch.proba)
+            parts = {"proba": batch.proba, "mc_proba": batch.mc_proba}
+            if embeddings:
+                parts["embeddings"] = batch.embeddings
+            for name, tensor in parts.items():
+                if tensor is None:
+                    continue
+                if name not in kept:
+                    kept[name] = np.empty(
+                        (*tensor.shape[:-2], len(X), tensor.shape[-1]), np.float32
+                    )
+                kept[name][..., start:stop, :] = tensor.cpu().numpy()
+            bar.update(stop - start)
+            start = stop
+    return Scores(classes=classifier.classes_, head=classifier.head_proba, **kept)
+
+
+class ScoredClassifier(SkactivemlClassifier):
+    """A fitted classifier that answers from scores computed before.
+
+    Its `X` is a column of row numbers, so that a query strategy that is handed
+    ``X = arange(n)[:, None]`` and this classifier never touches a pixel.
+
+    Parameters
+    ----------
+    scores : Scores
+        Of the pool whose rows are asked for.
+    missing_label : int, default=-1
+        As the strategy's.
+    """
+
+    def __init__(self, scores: Scores, missing_label: int = MISSING_LABEL) -> None:
+        super().__init__(classes=scores.classes, missing_label=missing_label, random_state=0)
+        self.scores = scores
+        self.classes_ = np.asarray(scores.classes)
+        self.cost_matrix_ = 1 - np.eye(len(self.classes_))
+        self._le = ExtLabelEncoder(classes=self.classes_, missing_label=missing_label)
+        self._le.fit(self.classes_)
+        self.random_state_ = np.random.RandomState(0)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
+        """Refuse to be trained.
+
+        Raises
+        ------
+        ParameterError
+            Always: the scores are what a network said; ask the strategy with ``fit_clf=False``.
+        """
+        raise ParameterError(
+            "a ScoredClassifier cannot be fitted; pass fit_clf=False (or fit_estimator, "
+            "fit_ensemble) to the strategy"
+        )
+
+    def predict_proba(
+        self, X: NDArray[np.int64], extra_outputs: str | Sequence[str] | None = None
+    ) -> Any:
+        """Return the probabilities of rows, and "emb" or "logits" if asked for.
+
+        Parameters
+        ----------
+        X : ndarray of int, shape (n, 1)
+            Row numbers.
+        extra_outputs : {"emb", "logits"} or sequence of these, optional
+            What to return besides.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, n_classes)
+            Or a tuple of it and the outputs asked for.
+        """
+        proba, embeddings = self._look_up(X)
+        if extra_outputs is None:
+            return proba
+        names = [extra_outputs] if isinstance(extra_outputs, str) else list(extra_outputs)
+        # logits up to a constant of each row, which softmax does not see
+        extras = {"emb": embeddings, "logits": np.log(np.maximum(proba, _TINY))}
+        for name in names:
+            if extras.get(name) is None:
+                raise ParameterError(f"the scores hold no output {name!r}")
+        return proba, *(extras[name] for name in names)
+
+    def predict(
+        self, X: NDArray[np.int64], extra_outputs: str | Sequence[str] | None = None
+    ) -> Any:
+        """Return the likeliest class of rows, and further outputs as `predict_proba` does."""
+        out = self.predict_proba(X, extra_outputs=extra_outputs)
+        proba, *extra = out if isinstance(out, tuple) else (out,)
+        labels = self.classes_[proba.argmax(1)]
+        return (labels, *extra) if extra else labels
+
+    def sample_proba(
+        self, X: NDArray[np.int64], n_samples: int | None = None
+    ) -> NDArray[np.float32]:
+        """Return the Monte-Carlo samples of rows.
+
+        Parameters
+        ----------
+        X : ndarray of int, shape (n, 1)
+            Row numbers.
+        n_samples : int, optional
+            How many; by default all there are.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, n, n_classes)
+
+        Raises
+        ------
+        ParameterError
+            If more are asked for than were drawn.
+        """
+        samples = self.scores.mc_proba
+        there = 0 if samples is None else len(samples)
+        if samples is None or (n_samples or 0) > there:
+            raise ParameterError(f"asked for {n_samples} samples; the scores hold {there}")
+        return samples[:n_samples, _rows(X)]
+
+    def _look_up(self, X: Any) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Return the probabilities and, if there are any, the embeddings of `X`."""
+        rows, embeddings = _rows(X), self.scores.embeddings
+        return self.scores.proba[rows], None if embeddings is None else embeddings[rows]
+
+
+class HeadClassifier(ScoredClassifier):
+    """The network's head as a fitted classifier of embeddings, for strategies that change them.
+
+    Its `X` is embeddings, float32 of shape (n, n_features).
+    """
+
+    def _look_up(self, X: Any) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        embeddings = np.asarray(X, np.float32)
+        assert self.scores.head is not None
+        return self.scores.head(embeddings), embeddings
+
+
+def _rows(X: Any) -> NDArray[np.int64]:
+    return np.asarray(X)[:, 0].astype(np.int64)

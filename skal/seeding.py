@@ -1,0 +1,48 @@
+"""One seed, and from it an independent one for each purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, get_args
+
+import numpy as np
+
+Purpose = Literal["split", "init", "training", "strategy", "oracle", "noise"]
+_NUMBERS = {purpose: number for number, purpose in enumerate(get_args(Purpose))}
+
+
+def derive_seed(seed: int, purpose: Purpose, round_number: int = 0) -> int:
+    """Derive the seed of one purpose in one round.
+
+    Runs with the same `seed` share the split, the initial set, the network's initialisation and
+    the training randomness of each round whatever their strategy, so that they can be compared in
+    pairs; purposes and rounds are independent of each other.
+
+    Parameters
+    ----------
+    seed : int
+        The one seed that the user gave, not negative.
+    purpose : {"split", "init", "training", "strategy", "oracle", "noise"}
+        What the derived seed is for.
+    round_number : int, default=0
+        The round, since an unchanged seed would repeat the same draws in every round.
+
+    Returns
+    -------
+    int
+        In ``[0, 2**31)``, which numpy, scikit-learn and torch all take.
+    """
+    sequence = np.random.SeedSequence([seed, _NUMBERS[purpose], round_number])
+    return int(sequence.generate_state(1)[0] >> 1)
+
+
+@contextmanager
+def torch_seed(seed: int) -> Iterator[None]:
+    """Seed torch's generators inside the block and restore the caller's state afterwards."""
+    import torch
+
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

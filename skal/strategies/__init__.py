@@ -1,0 +1,30 @@
+"""Query strategies: a catalogue, skal's own, and `select`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .catalogue import STRATEGIES
+
+if TYPE_CHECKING:
+    from .badge import Badge as Badge
+    from .bald import MCDropoutBALD as MCDropoutBALD
+    from .selection import resolve_strategy as resolve_strategy
+    from .selection import select as select
+
+__all__ = ["STRATEGIES", "Badge", "MCDropoutBALD", "resolve_strategy", "select"]
+
+# imported when asked for, since scikit-activeml imports torch
+_LAZY = {
+    "Badge": "badge",
+    "MCDropoutBALD": "bald",
+    "resolve_strategy": "selection",
+    "select": "selection",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,289 @@
+"""From the name of a strategy, and scores, to checked indices."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from skactiveml.base import SingleAnnotatorPoolQueryStrategy
+from skactiveml.classifier import ParzenWindowClassifier
+
+from ..datasets.base import MISSING_LABEL, Labels
+from ..errors import ParameterError, SkalError, UnknownNameError
+from ..registry import import_object
+from ..scoring import HeadClassifier, ScoredClassifier, Scores
+from .catalogue import SCIKIT_ACTIVEML, STRATEGIES
+
+DEFAULT_SAMPLES = 20
+_SET_BY_SKAL = frozenset(("missing_label", "random_state", "classes"))
+
+_NEEDS_BY_KEYWORD = {"clf": "scores", "estimator": "scores", "ensemble": "samples"}
+
+_log = logging.getLogger("skal")
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A query strategy, resolved and checked, that is ready to be asked in every round.
+
+    Parameters
+    ----------
+    name : str
+        Its registered name, or its import path.
+    cls : type
+        The class; a subclass of scikit-activeml's `SingleAnnotatorPoolQueryStrategy`.
+    params : mapping
+        Arguments of its constructor, without `missing_label` and `random_state`.
+    given : mapping
+        Those of them that the user chose.
+    facts : mapping
+        See `skal.strategies.STRATEGIES`.
+    """
+
+    name: str
+    cls: type
+    params: Mapping[str, Any]
+    given: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+    @property
+    def needs(self) -> str:
+        """What the strategy must be handed."""
+        return str(self.facts["needs"])
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether a trained network is needed at all."""
+        return self.needs != "nothing"
+
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether the scores must have embeddings."""
+        return bool(self.facts.get("embeddings", self.needs_model))
+
+    @property
+    def n_samples(self) -> int:
+        """Monte-Carlo samples that the scores must have; 0 for none."""
+        if self.needs != "samples":
+            return 0
+        inner = self.params.get("sample_predictions_dict") or {}
+        default = inspect.signature(self.cls).parameters.get("n_samples")
+        fallback = default.default if default is not None else DEFAULT_SAMPLES
+        return int(self.params.get("n_samples", inner.get("n_samples", fallback)))
+
+
+def resolve_strategy(
+    strategy: str | type | SingleAnnotatorPoolQueryStrategy,
+    params: Mapping[str, Any] | None = None,
+) -> Strategy:
+    """Find a strategy and check its arguments, before anything is trained.
+
+    Parameters
+    ----------
+    strategy : str, class or instance
+        A registered name, an import path such as ``skactiveml.pool:Falcun``, a class, or an
+        instance whose parameters are taken over.
+    params : mapping, optional
+        Arguments of the constructor.
+
+    Returns
+    -------
+    Strategy
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no strategy of that name.
+    ParameterError
+        If it is no strategy for classification, or takes no such argument.
+    """
+    given = dict(params or {})
+    if isinstance(strategy, SingleAnnotatorPoolQueryStrategy):
+        given, strategy = {**_changed_params(strategy), **given}, type(strategy)
+    if isinstance(strategy, str) and ":" not in strategy:
+        entry = STRATEGIES.entry(strategy)
+        name, cls, facts = strategy, entry.load(), dict(entry.facts)
+    else:
+        cls = import_object(strategy) if isinstance(strategy, str) else strategy
+        if not (inspect.isclass(cls) and issubclass(cls, SingleAnnotatorPoolQueryStrategy)):
+            raise ParameterError(
+                f"{strategy!r} is not a query strategy; expected a subclass of "
+                "skactiveml.base.SingleAnnotatorPoolQueryStrategy"
+            )
+        name, facts = f"{cls.__module__}:{cls.__name__}", _facts(cls)
+        name = strategy if isinstance(strategy, str) else name
+    if facts.get("needs") is None:
+        facts = {**_facts(cls), **facts}
+    _check_params(name, cls, given)
+    defaults = facts.get("params", {})
+    return Strategy(name, cls, {**defaults, **given}, given, facts)
+
+
+def _changed_params(strategy: SingleAnnotatorPoolQueryStrategy) -> dict[str, Any]:
+    """Return the parameters of an instance that are not its class's defaults."""
+    defaults = inspect.signature(type(strategy)).parameters
+    return {
+        name: value
+        for name, value in strategy.get_params(deep=False).items()
+        if name not in _SET_BY_SKAL and value is not defaults[name].default
+    }
+
+
+def _facts(cls: type) -> dict[str, Any]:
+    """Tell what a class needs: from the tables, else from the signature of its `query`."""
+    for entry in STRATEGIES:
+        if entry.target in (cls, f"{cls.__module__}:{cls.__name__}"):
+            return dict(entry.facts)
+    if cls.__module__.startswith("skactiveml.") and cls.__name__ in SCIKIT_ACTIVEML:
+        return dict(SCIKIT_ACTIVEML[cls.__name__])
+    keywords = inspect.signature(cls.query).parameters  # type: ignore[attr-defined]
+    if {"reg", "query_kwargs", "X_eval"} & keywords.keys():
+        raise ParameterError(
+            f"{cls.__name__} cannot be used in this loop: its query takes "
+            f"{', '.join(list(keywords)[3:])}"
+        )
+    for keyword, needs in _NEEDS_BY_KEYWORD.items():
+        if keyword in keywords:
+            return {"needs": needs, "model": keyword}
+    return {"needs": "embeddings", "model": None}
+
+
+def _check_params(name: str, cls: type, params: Mapping[str, Any]) -> None:
+    known = set(inspect.signature(cls).parameters) - _SET_BY_SKAL
+    for param in params:
+        if param not in known:
+            raise UnknownNameError(f"parameter of {name}", param, known)
+
+
+def select(
+    strategy: Strategy,
+    y: Labels,
+    n: int,
+    *,
+    scores: Scores | None = None,
+    n_classes: int,
+    seed: int,
+) -> NDArray[np.int64]:
+    """Ask a strategy which images to label next.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        From `resolve_strategy`.
+    y : ndarray of int64, shape (n_pool,)
+        Labels of the pool, -1 where there is none.
+    n : int
+        How many; all that is left when that is less.
+    scores : Scores, optional
+        Of the whole pool; needed unless the strategy needs nothing.
+    n_classes : int
+        Number of classes.
+    seed : int
+        A new one in every round, for the same gives the same draws.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+        Unlabelled, no index twice, in the order of the strategy's preference.
+
+    Raises
+    ------
+    ParameterError
+        If the strategy does not take its arguments.
+    SkalError
+        If it breaks its promise: repeats an index, or picks a labelled image.
+    """
+    left = np.flatnonzero(y == MISSING_LABEL)
+    if n >= len(left):
+        if n > len(left):
+            _log.warning("asked for %d images, but only %d are left: taking them", n, len(left))
+        return left
+    given = _INPUTS[strategy.needs](strategy, scores, n_classes)
+    X = np.arange(len(y))[:, None] if given.X is None else given.X
+    try:
+        query = strategy.cls(
+            **strategy.params, **given.init, missing_label=MISSING_LABEL, random_state=seed
+        )
+        picks = query.query(X, y, batch_size=int(n), **given.query)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, SkalError):
+            raise
+        raise ParameterError(f"the strategy {strategy.name} failed: {error}") from error
+    return _checked(strategy, picks, y, n)
+
+
+def _checked(strategy: Strategy, picks: ArrayLike, y: Labels, n: int) -> NDArray[np.int64]:
+    indices = np.asarray(picks)
+    problem = None
+    if indices.shape != (n,) or not np.issubdtype(indices.dtype, np.integer):
+        problem = f"returned {indices.dtype} of shape {indices.shape}; expected {n} integers"
+    elif indices.min() < 0 or indices.max() >= len(y):
+        problem = f"picked an index that is not in 0 to {len(y) - 1}"
+    elif len(np.unique(indices)) != n:
+        problem = f"picked {n - len(np.unique(indices))} of {n} images more than once"
+    elif (y[indices] != MISSING_LABEL).any():
+        problem = "picked an image that is labelled already"
+    if problem:
+        raise SkalError(f"the strategy {strategy.name} {problem}")
+    return indices.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a strategy is handed: X (None for an index column), and keywords."""
+
+    X: NDArray[Any] | None = None
+    query: Mapping[str, Any] = field(default_factory=dict)
+    init: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _model(strategy: Strategy, model: Any, fit: bool) -> dict[str, Any]:
+    keyword = strategy.facts.get("model", "clf")
+    if keyword is None:
+        return {}
+    takes = inspect.signature(strategy.cls.query).parameters  # type: ignore[attr-defined]
+    switch = {f"fit_{keyword}": fit} if f"fit_{keyword}" in takes else {}
+    return {keyword: model, **switch}
+
+
+def _scored(strategy: Strategy, scores: Scores | None, n_classes: int) -> _Given:
+    return _Given(query=_model(strategy, ScoredClassifier(_wanted(strategy, scores)), fit=False))
+
+
+def _embedded(strategy: Strategy, scores: Scores | None, n_classes: int) -> _Given:
+    takes = inspect.signature(strategy.cls).parameters
+    init = {"classes": np.arange(n_classes)} if "classes" in takes else {}
+    return _Given(_wanted(strategy, scores).embeddings, init=init)
+
+
+def _headed(strategy: Strategy, scores: Scores | None, n_classes: int) -> _Given:
+    wanted = _wanted(strategy, scores)
+    return _Given(wanted.embeddings, _model(strategy, HeadClassifier(wanted), fit=False))
+
+
+def _own_model(strategy: Strategy, scores: Scores | None, n_classes: int) -> _Given:
+    learner = strategy.facts.get("learner")
+    cls = import_object(learner) if learner else ParzenWindowClassifier
+    model = cls(classes=np.arange(n_classes), missing_label=MISSING_LABEL, random_state=0)
+    return _Given(_wanted(strategy, scores).embeddings, _model(strategy, model, fit=True))
+
+
+def _wanted(strategy: Strategy, scores: Scores | None) -> Scores:
+    if scores is None:
+        raise ParameterError(f"the strategy {strategy.name} needs scores of the pool")
+    return scores
+
+
+_INPUTS: Mapping[str, Callable[[Strategy, Scores | None, int], _Given]] = {
+    "nothing": lambda strategy, scores, n_classes: _Given(),
+    "scores": _scored,
+    "samples": _scored,
+    "embeddings": _embedded,
+    "head": _headed,
+    "own model": _own_model,
+}
