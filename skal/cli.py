@@ -210,6 +210,7 @@ def _config(given: Mapping[str, Any], config_file: Path | None) -> Any:
 @click.pass_context
 def run_command(
     ctx: click.Context,
+    /,
     out: Path | None,
     config_file: Path | None,
     print_config: bool,

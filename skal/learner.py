@@ -273,15 +273,15 @@ class ImageClassifier(SkorchClassifier):
         ParameterError, DataError
             If a parameter is not valid, or `X` is not as above.
         """
-        return self._fit_seeded("fit", X, y, **fit_params)
+        self._fit_seeded("fit", X, y, **fit_params)
+        return self
 
     def partial_fit(self, X: Images, y: ArrayLike, **fit_params: Any) -> ImageClassifier:
         """Train on, from the weights as they are; otherwise as `fit`."""
-        return self._fit_seeded("partial_fit", X, y, **fit_params)
+        self._fit_seeded("partial_fit", X, y, **fit_params)
+        return self
 
-    def predict_proba(
-        self, X: Images, extra_outputs: str | Sequence[str] | None = None
-    ) -> NDArray[np.float32] | tuple[NDArray[np.float32], ...]:
+    def predict_proba(self, X: Images, extra_outputs: str | Sequence[str] | None = None) -> Any:
         """Return class probabilities, and further outputs if asked for.
 
         Parameters
@@ -398,7 +398,7 @@ class ImageClassifier(SkorchClassifier):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "neural_net_")
 
-    def _fit_seeded(self, method: str, X: Images, y: ArrayLike, **fit_params: Any) -> Any:
+    def _fit_seeded(self, method: str, X: Images, y: ArrayLike, **fit_params: Any) -> None:
         self._check_parameters()
         _check_images(X)
         with torch_seed(self._torch_seed()):
@@ -408,7 +408,6 @@ class ImageClassifier(SkorchClassifier):
             # skorch swallows Ctrl-C and would leave a half-trained network behind
             raise KeyboardInterrupt
         self.image_shape_ = tuple(int(side) for side in X.shape[1:])
-        return self
 
     def _torch_seed(self) -> int:
         if isinstance(self.random_state, int | np.integer):
@@ -524,7 +523,7 @@ def resolve_bf16(precision: str, device: str) -> bool:
     if precision != "auto":
         return precision == "bf16"
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device == "mps":
         return False
     capabilities = torch.cpu.get_capabilities()
@@ -607,7 +606,8 @@ def load_classifier(folder: Path, device: str = "auto") -> ImageClassifier:
         module.register_buffer(name, torch.empty_like(state[name], device=module.mean.device))
     module.load_state_dict(state)
     classifier.image_shape_ = shape
-    return classifier.set_params(weights=params["weights"])
+    classifier.weights = params["weights"]
+    return classifier
 
 
 def _check_images(X: Images) -> None:

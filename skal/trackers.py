@@ -16,16 +16,16 @@ class Tracker:
     """Does nothing at any hook; subclasses override those that they need."""
 
     def on_start(self, config: RunConfig, folder: Path | None) -> None:
-        """A run starts or goes on, with all its settings resolved."""
+        """Be told that a run starts or goes on, with all its settings resolved."""
 
     def on_phase(self, round_number: int, phase: str) -> None:
-        """A part of a round starts: "querying", "training" or "evaluating"."""
+        """Be told that a part of a round starts: "querying", "training" or "evaluating"."""
 
     def on_round(self, row: Mapping[str, Any]) -> None:
-        """A round is whole and on the disk; `row` has the columns of ``rounds.csv``."""
+        """Be told that a round is whole and on the disk, with its row of ``rounds.csv``."""
 
     def on_end(self, summary: Mapping[str, Any]) -> None:
-        """The run is done; `summary` is the content of ``summary.json``."""
+        """Be told that the run is done, with the content of ``summary.json``."""
 
     def on_close(self) -> None:
-        """The run is left, whether it is done, failed or was interrupted."""
+        """Be told that the run is left, whether it is done, failed or was interrupted."""

@@ -64,9 +64,7 @@ def load_mnist(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDat
 @DATASETS.register("fashion-mnist", summary="70,000 pieces of clothing, 28x28 grey")
 def load_fashion_mnist(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDataset:
     """Load Fashion-MNIST, also from where Debian's `dataset-fashion-mnist` puts it."""
-    return _load_idx(
-        "fashion-mnist", "FashionMNIST", FASHION_NAMES, ("flip",), data_dir, image_size
-    )
+    return _load_idx("fashion-mnist", "FashionMNIST", FASHION_NAMES, (), data_dir, image_size)
 
 
 @DATASETS.register("cifar10", summary="60,000 photographs of 10 things, 32x32 colour")

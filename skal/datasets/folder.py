@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..errors import DataError, DatasetNotFoundError
 from ..seeding import derive_seed
-from .base import MISSING_LABEL, ImageDataset, Images, stratified_split
+from .base import MISSING_LABEL, ImageDataset, Images, Labels, stratified_split
 
 DEFAULT_IMAGE_SIZE = 64
 TEST_SHARE = 0.2
@@ -416,7 +416,7 @@ def _tell_skipped(skipped: list[tuple[str, str]], most: int = 10) -> None:
         _log.warning("... and %d more unreadable files", len(skipped) - most)
 
 
-def _tell_unseen(classes: tuple[str, ...], y: Images, y_test: Images) -> None:
+def _tell_unseen(classes: tuple[str, ...], y: Labels, y_test: Labels) -> None:
     unseen = sorted({classes[label] for label in np.setdiff1d(y_test, y)})
     if unseen and len(y):
         _log.warning(

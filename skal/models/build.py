@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,8 +47,8 @@ def build_network(
         For an unknown model, one without pretrained weights, or weights that do not fit.
     """
     entry = MODELS.entry(name)
-    builder = entry.load()
-    options = {
+    builder: Callable[..., Network] = entry.load()
+    options: dict[str, Any] = {
         "n_classes": n_classes,
         "in_channels": in_channels,
         "image_size": image_size,
@@ -57,7 +58,7 @@ def build_network(
     if state is None:
         return builder(**options)
     if "weights" in inspect.signature(builder).parameters:
-        return builder(**options, weights=state)  # type: ignore[call-arg]
+        return builder(**options, weights=state)
     network = builder(**options)
     load_backbone(network.backbone, state)
     return network

@@ -127,7 +127,7 @@ class DropoutSampler:
     def _thinned(self, sample: int) -> Iterator[None]:
         """Let every dropout layer apply this sample's mask; afterwards they are as before."""
         for layer in self.layers:
-            layer.forward = self._masked(layer, sample)
+            layer.forward = self._masked(layer, sample)  # type: ignore[assignment]
         try:
             yield
         finally:

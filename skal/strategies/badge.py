@@ -57,8 +57,8 @@ class Badge(SingleAnnotatorPoolQueryStrategy):
 
     def query(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: Any,
+        y: Any,
         clf: SkactivemlClassifier,
         fit_clf: bool = True,
         sample_weight: ArrayLike | None = None,

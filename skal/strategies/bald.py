@@ -50,7 +50,7 @@ class MCDropoutBALD(SingleAnnotatorPoolQueryStrategy):
 
     def query(
         self,
-        X: ArrayLike,
+        X: Any,
         y: ArrayLike,
         clf: SkactivemlClassifier,
         fit_clf: bool = True,

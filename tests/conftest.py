@@ -1,0 +1,50 @@
+"""What tests share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import skal
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny() -> skal.ImageDataset:
+    """Three classes of 12x12 px that a few optimiser steps tell apart: bars at three heights."""
+    rng = np.random.default_rng(0)
+
+    def draw(n: int) -> tuple[np.ndarray, np.ndarray]:
+        y = np.arange(n) % 3
+        X = rng.integers(0, 80, (n, 1, 12, 12), dtype=np.uint8)
+        for image, label in zip(X, y, strict=True):
+            image[0, 4 * label : 4 * label + 4] += 150
+        return X, y
+
+    X, y = draw(90)
+    X_test, y_test = draw(30)
+    return skal.ImageDataset(X, y, ("low", "middle", "top"), X_test, y_test, name="tiny")
+
+
+@pytest.fixture(autouse=True)
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep every test's downloads and caches out of the working tree."""
+    folder = tmp_path / "data"
+    monkeypatch.setenv("SKAL_DATA_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def restored_logger() -> Iterator[None]:
+    """Let no test leave handlers or a level behind."""
+    log = logging.getLogger("skal")
+    level, handlers = log.level, list(log.handlers)
+    yield
+    log.setLevel(level)
+    log.handlers[:] = handlers
