@@ -207,7 +207,7 @@ def select(
     X = np.arange(len(y))[:, None] if given.X is None else given.X
     try:
         query = strategy.cls(
-            **strategy.params, **given.init, missing_label=MISSING_LABEL, random_state=seed
+            **_seeded(strategy, seed), **given.init, missing_label=MISSING_LABEL, random_state=seed
         )
         picks = query.query(X, y, batch_size=int(n), **given.query)
     except (TypeError, ValueError) as error:
@@ -215,6 +215,21 @@ def select(
             raise
         raise ParameterError(f"the strategy {strategy.name} failed: {error}") from error
     return _checked(strategy, picks, y, n)
+
+
+def _seeded(strategy: Strategy, seed: int) -> dict[str, Any]:
+    """Return the arguments, with a seed for the clustering that some strategies do inside.
+
+    scikit-activeml passes its own `random_state` on to none of them, so that they would draw from
+    numpy's global generator.
+    """
+    params = dict(strategy.params)
+    if "cluster_algo_dict" in inspect.signature(strategy.cls).parameters:
+        params["cluster_algo_dict"] = {
+            "random_state": seed,
+            **(params.get("cluster_algo_dict") or {}),
+        }
+    return params
 
 
 def _checked(strategy: Strategy, picks: ArrayLike, y: Labels, n: int) -> NDArray[np.int64]:

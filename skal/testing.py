@@ -1,0 +1,218 @@
+"""Checks for people who add a dataset, a model or a strategy. Each raises AssertionError."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skactiveml.base import SingleAnnotatorPoolQueryStrategy
+from sklearn.base import clone
+
+from .datasets import MISSING_LABEL, ImageDataset
+from .learner import ImageClassifier
+from .models import build_network
+from .models.module import ImageModule
+from .scoring import HeadClassifier, ScoredClassifier, Scores
+from .strategies.selection import Strategy, resolve_strategy, select
+
+N_IMAGES, N_CLASSES, N_FEATURES, N_SAMPLES = 60, 3, 8, 20
+LABELED = slice(0, 12)
+
+
+def check_dataset(data: ImageDataset) -> None:
+    """Check what the rest of skal expects of a dataset.
+
+    Parameters
+    ----------
+    data : ImageDataset
+        Its own checks of shapes, dtypes and label ranges have passed when it was made.
+
+    Raises
+    ------
+    AssertionError
+        With what is wrong.
+    """
+    assert len(data.X), "X has no image"
+    assert len(data.classes) >= 2, f"{len(data.classes)} classes; a classifier needs two"
+    assert len(set(data.classes)) == len(data.classes), "two classes have the same name"
+    assert data.X.shape[1] in (1, 3), f"{data.X.shape[1]} channels; expected 1 or 3"
+    assert data.X.shape[2] == data.X.shape[3], "the images are not square"
+    assert data.X.min() < data.X.max(), "all pixels are equal"
+    assert len(data.X_test), "there is no test image"
+    missing = set(range(len(data.classes))) - set(np.unique(data.y).tolist())
+    assert not missing, f"X has no image of the classes {sorted(missing)}"
+    first = {image.tobytes() for image in data.X[:256]}
+    assert first.isdisjoint(image.tobytes() for image in data.X_test) or len(first) < 2, (
+        "a test image is also in X"
+    )
+
+
+def check_model(
+    name: str, *, image_sizes: tuple[int, ...] = (8, 28, 64), channels: tuple[int, ...] = (1, 3)
+) -> None:
+    """Check what `ImageClassifier` expects of a registered model.
+
+    Parameters
+    ----------
+    name : str
+        Its name in `MODELS`.
+    image_sizes : tuple of int
+        Heights and widths to try, in pixels.
+    channels : tuple of int
+        Numbers of channels to try.
+
+    Raises
+    ------
+    AssertionError
+        With what is wrong.
+    """
+    options = {"n_classes": N_CLASSES, "dropout": 0.25}
+    for size in image_sizes:
+        for n_channels in channels:
+            module = ImageModule(
+                name, (), False, in_channels=n_channels, image_size=size, **options
+            )
+            images = torch.randint(0, 256, (4, n_channels, size, size), dtype=torch.uint8)
+            logits, embeddings = module.train()(images)
+            assert logits.shape == (4, N_CLASSES), f"logits of shape {tuple(logits.shape)}"
+            assert embeddings.ndim == 2, f"embeddings of shape {tuple(embeddings.shape)}"
+            logits.sum().backward()
+            idle = [n for n, p in module.named_parameters() if p.requires_grad and p.grad is None]
+            assert not idle, f"no gradient reaches {idle}"
+            again = module.eval()(images)[0]
+            assert torch.equal(again, module(images)[0]), "two passes in eval mode differ"
+            one = module(images[:1])[0]
+            assert torch.allclose(one, again[:1], atol=1e-4), "an image's logits depend on others"
+    network = build_network(name, in_channels=channels[0], image_size=image_sizes[-1], **options)
+    dropouts = [layer for layer in network.modules() if "Dropout" in type(layer).__name__]
+    assert dropouts, "there is no dropout, so that Monte-Carlo dropout cannot work"
+
+
+def check_classifier(classifier: ImageClassifier, data: ImageDataset) -> None:
+    """Check the contract of scikit-learn and scikit-activeml on a classifier.
+
+    Parameters
+    ----------
+    classifier : ImageClassifier
+        Not fitted; its classes are those of `data`.
+    data : ImageDataset
+        Few and small images.
+
+    Raises
+    ------
+    AssertionError
+        With what is wrong.
+    """
+    y = np.where(np.arange(len(data.y)) < 12, data.y, MISSING_LABEL)
+    fitted = clone(classifier).fit(data.X, y)
+    proba = fitted.predict_proba(data.X_test)
+    assert proba.shape == (len(data.X_test), len(data.classes)), f"shape {proba.shape}"
+    assert proba.dtype == np.float32, f"{proba.dtype}; expected float32"
+    assert np.allclose(proba.sum(axis=1), 1, atol=1e-5), "probabilities do not sum to 1"
+    _, embeddings = fitted.predict_proba(data.X_test, extra_outputs="emb")
+    assert embeddings.shape[0] == len(data.X_test), f"embeddings of shape {embeddings.shape}"
+    assert np.array_equal(fitted.predict(data.X_test), fitted.classes_[proba.argmax(axis=1)])
+    samples = fitted.sample_proba(data.X_test, 3)
+    assert samples.shape == (3, *proba.shape), f"samples of shape {samples.shape}"
+    assert np.array_equal(fitted.predict_proba(data.X_test), proba), "sampling left a trace"
+    again = clone(classifier).fit(data.X, y).predict_proba(data.X_test)
+    assert np.array_equal(again, proba), "equal seeds gave different networks"
+
+
+def check_strategy(strategy: str | type, params: Mapping[str, Any] | None = None) -> None:
+    """Check what skal and scikit-activeml expect of a query strategy.
+
+    Batches of several sizes, equal seeds, ties, and, for strategies that read scores, the
+    interface of scikit-activeml: candidates given as indices, as rows or not at all, utilities,
+    `clone`.
+
+    Parameters
+    ----------
+    strategy : str or class
+        As for `skal.run`.
+    params : mapping, optional
+        Arguments of its constructor.
+
+    Raises
+    ------
+    AssertionError
+        With what is wrong.
+    SkalError
+        If `select` finds it wrong.
+    """
+    chosen = resolve_strategy(strategy, params)
+    for scores in (example_scores(), example_scores(ties=True)):
+        for n in (1, 7, N_IMAGES - 12, N_IMAGES):
+            picks = _select(chosen, scores, n, seed=1)
+            again = _select(chosen, scores, n, seed=1)
+            assert np.array_equal(picks, again), "equal seeds gave different picks"
+    if chosen.needs in ("scores", "samples") and chosen.facts.get("model", "clf") == "clf":
+        _check_interface(chosen)
+
+
+def example_scores(ties: bool = False) -> Scores:
+    """Make scores of 60 images, 3 classes and 8 features; with ties, all images are the same."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(N_FEATURES, N_CLASSES))
+
+    def head(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        return _softmax(embeddings @ weights)
+
+    embeddings = rng.normal(size=(N_IMAGES, N_FEATURES)).astype(np.float32)
+    if ties:
+        embeddings[:] = embeddings[0]
+    masks = rng.random((N_SAMPLES, 1, N_FEATURES)) < 0.75
+    samples = np.stack([head(embeddings * mask) for mask in masks])
+    return Scores(np.arange(N_CLASSES), head(embeddings), embeddings, samples, head)
+
+
+def _softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    result: NDArray[np.float32] = (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
+    return result
+
+
+def _labels() -> NDArray[np.int64]:
+    y = np.full(N_IMAGES, MISSING_LABEL, dtype=np.int64)
+    y[LABELED] = np.arange(12) % N_CLASSES
+    return y
+
+
+def _select(chosen: Strategy, scores: Scores, n: int, seed: int) -> NDArray[np.int64]:
+    return select(chosen, _labels(), n, scores=scores, n_classes=N_CLASSES, seed=seed)
+
+
+def _check_interface(chosen: Strategy) -> None:
+    """Check `query` as scikit-activeml's users call it."""
+    scores, y = example_scores(), _labels()
+    X = np.arange(N_IMAGES)[:, None]
+    classifier = (HeadClassifier if chosen.needs == "head" else ScoredClassifier)(scores)
+    query: SingleAnnotatorPoolQueryStrategy = clone(
+        chosen.cls(**chosen.params, missing_label=MISSING_LABEL, random_state=0)
+    )
+    open_ = np.flatnonzero(y == MISSING_LABEL)[::2]
+    for candidates, columns in ((None, N_IMAGES), (open_, N_IMAGES), (X[open_], len(open_))):
+        picks, utilities = query.query(
+            X,
+            y,
+            clf=classifier,
+            fit_clf=False,
+            candidates=candidates,
+            batch_size=5,
+            return_utilities=True,
+        )
+        assert len(set(np.asarray(picks).tolist())) == 5, "a sample was picked twice"
+        assert utilities.shape == (5, columns), f"utilities of shape {utilities.shape}"
+        allowed = {columns: np.arange(columns), N_IMAGES: open_}[columns]
+        if candidates is None:
+            allowed = np.flatnonzero(y == MISSING_LABEL)
+        assert set(picks) <= set(allowed.tolist()), "a sample was picked that is no candidate"
+        for number, pick in enumerate(picks):
+            assert np.isnan(utilities[number, picks[:number]]).all(), "a pick kept its utility"
+            assert not np.isnan(utilities[number, pick]), "a pick had no utility"
+        if columns == N_IMAGES:
+            outside = np.setdiff1d(np.arange(N_IMAGES), allowed)
+            assert np.isnan(utilities[:, outside]).all(), "a non-candidate has a utility"
