@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .learner import save_classifier as save_classifier
     from .models import MODELS as MODELS
     from .oracles import ORACLES as ORACLES
+    from .oracles import Oracle as Oracle
     from .strategies import STRATEGIES as STRATEGIES
     from .trackers import TRACKERS as TRACKERS
     from .trackers import Tracker as Tracker
@@ -34,6 +35,7 @@ _LAZY = {
     "ImageDataset": "datasets",
     "MODELS": "models",
     "ORACLES": "oracles",
+    "Oracle": "oracles",
     "Run": "experiment",
     "STRATEGIES": "strategies",
     "SkalError": "errors",

@@ -1,0 +1,5 @@
+"""``python -m skal``."""
+
+from .cli import main
+
+main(prog_name="skal")
