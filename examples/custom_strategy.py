@@ -1,24 +1,22 @@
-"""A query strategy of one's own, in scikit-activeml's interface.
+"""A query strategy of one's own; it is one of scikit-activeml's, too.
 
 python examples/custom_strategy.py
 """
 
 import numpy as np
-from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 
 import skal
+from skal.strategies import ScoreStrategy
 
 
 @skal.STRATEGIES.register("ratio", needs="scores", summary="second likeliest over likeliest class")
-class RatioSampling(SingleAnnotatorPoolQueryStrategy):
+class RatioSampling(ScoreStrategy):
     """Picks where the two likeliest classes are closest by their ratio."""
 
-    def query(self, X, y, clf, fit_clf=False, candidates=None, batch_size=1, **kwargs):
-        """Return the indices of a batch."""
-        X, y, candidates, batch_size, _ = self._validate_data(X, y, candidates, batch_size, False)
-        X_candidates, mapping = self._transform_candidates(candidates, X, y)
-        top = np.sort(clf.predict_proba(X_candidates), axis=1)[:, -2:]
-        return mapping[np.argsort(-top[:, 0] / top[:, 1], kind="stable")[:batch_size]]
+    def score(self, scores):
+        """Return a utility for each image."""
+        top = np.sort(scores.proba, axis=1)[:, -2:]
+        return top[:, 0] / top[:, 1]
 
 
 if __name__ == "__main__":

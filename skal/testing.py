@@ -69,7 +69,7 @@ def check_model(
     AssertionError
         With what is wrong.
     """
-    options = {"n_classes": N_CLASSES, "dropout": 0.25}
+    options: dict[str, Any] = {"n_classes": N_CLASSES, "dropout": 0.25}
     for size in image_sizes:
         for n_channels in channels:
             module = ImageModule(

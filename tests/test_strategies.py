@@ -13,7 +13,14 @@ from sklearn.naive_bayes import GaussianNB
 import skal
 from skal.errors import ParameterError, SkalError, UnknownNameError
 from skal.scoring import ScoredClassifier, Scores
-from skal.strategies import STRATEGIES, Badge, MCDropoutBALD, resolve_strategy, select
+from skal.strategies import (
+    STRATEGIES,
+    Badge,
+    MCDropoutBALD,
+    ScoreStrategy,
+    resolve_strategy,
+    select,
+)
 from skal.strategies.badge import kmeanspp_gradients
 from skal.strategies.bald import mutual_information
 from skal.testing import N_IMAGES, check_strategy, example_scores
@@ -238,13 +245,15 @@ def test_scikit_activemls_classes_work_by_import_path(name: str) -> None:
 
 
 def test_a_plugin_of_few_lines_passes_the_checks() -> None:
-    @STRATEGIES.register("test-plugin", needs="scores", summary="as margin")
-    class Plugin(Badge):
-        pass
+    @STRATEGIES.register("test-plugin", needs="scores", summary="the probability of class 1")
+    class Plugin(ScoreStrategy):
+        def score(self, scores: Scores) -> np.ndarray:
+            return scores.proba[:, 1]
 
     try:
         check_strategy("test-plugin")
         assert "test-plugin" in STRATEGIES
+        assert ask("test-plugin").tolist() == np.argsort(-example_scores().proba[:, 1])[:8].tolist()
     finally:
         STRATEGIES.remove("test-plugin")
     assert "test-plugin" not in STRATEGIES

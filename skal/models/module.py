@@ -55,7 +55,7 @@ class ImageModule(nn.Module):
         if self.training:
             for name in self.augmentation:
                 pixels = AUGMENTATIONS[name](pixels)
-        pixels = ((pixels - self.mean) / self.std).expand(-1, self.in_channels, -1, -1)
+        pixels = (pixels.expand(-1, self.in_channels, -1, -1) - self.mean).div_(self.std)
         return pixels.contiguous(memory_format=torch.channels_last)
 
     def autocast(self, device: torch.device) -> torch.autocast:

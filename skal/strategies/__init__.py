@@ -10,15 +10,27 @@ from .catalogue import STRATEGIES
 if TYPE_CHECKING:
     from .badge import Badge as Badge
     from .bald import MCDropoutBALD as MCDropoutBALD
+    from .base import BatchStrategy as BatchStrategy
+    from .base import ScoreStrategy as ScoreStrategy
     from .selection import resolve_strategy as resolve_strategy
     from .selection import select as select
 
-__all__ = ["STRATEGIES", "Badge", "MCDropoutBALD", "resolve_strategy", "select"]
+__all__ = [
+    "STRATEGIES",
+    "Badge",
+    "BatchStrategy",
+    "MCDropoutBALD",
+    "ScoreStrategy",
+    "resolve_strategy",
+    "select",
+]
 
 # imported when asked for, since scikit-activeml imports torch
 _LAZY = {
     "Badge": "badge",
+    "BatchStrategy": "base",
     "MCDropoutBALD": "bald",
+    "ScoreStrategy": "base",
     "resolve_strategy": "selection",
     "select": "selection",
 }

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from skactiveml.base import SingleAnnotatorPoolQueryStrategy, SkactivemlClassifier
-from skactiveml.utils import check_equal_missing_label, check_scalar, check_type, is_unlabeled
-from sklearn.base import clone
+from numpy.typing import NDArray
+from skactiveml.utils import check_type
 
 from ..datasets.base import MISSING_LABEL
+from ..scoring import Scores
+from .base import BatchStrategy
 
 
-class Badge(SingleAnnotatorPoolQueryStrategy):
+class Badge(BatchStrategy):
     r"""Batch active learning by diverse gradient embeddings [1]_.
 
     Picks by k-means++ among the gradients of the cross entropy with respect to the last layer,
@@ -46,6 +46,8 @@ class Badge(SingleAnnotatorPoolQueryStrategy):
        Learning by Diverse, Uncertain Gradient Lower Bounds. ICLR 2020.
     """
 
+    reads = ("proba", "embeddings")
+
     def __init__(
         self,
         clf_embedding_flag_name: Mapping[str, Any] | str | None = None,
@@ -55,69 +57,24 @@ class Badge(SingleAnnotatorPoolQueryStrategy):
         super().__init__(missing_label=missing_label, random_state=random_state)
         self.clf_embedding_flag_name = clf_embedding_flag_name
 
-    def query(
+    def pick(
         self,
-        X: Any,
-        y: Any,
-        clf: SkactivemlClassifier,
-        fit_clf: bool = True,
-        sample_weight: ArrayLike | None = None,
-        candidates: ArrayLike | None = None,
-        batch_size: int = 1,
-        return_utilities: bool = False,
-    ) -> NDArray[np.int64] | tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Pick a batch; see `skactiveml.base.SingleAnnotatorPoolQueryStrategy.query`.
-
-        Parameters
-        ----------
-        clf : SkactivemlClassifier
-            Its `predict_proba` may also return embeddings.
-        fit_clf : bool, default=True
-            Whether to train a clone of `clf` first.
-
-        Returns
-        -------
-        query_indices : ndarray of int, shape (batch_size,)
-        utilities : ndarray of float, shape (batch_size, n), if asked for
-            Probabilities of being drawn; nan where labelled or picked before.
-        """
-        X, y, candidates, batch_size, return_utilities = self._validate_data(
-            X, y, candidates, batch_size, return_utilities
+        scores: Scores,
+        batch_size: int,
+        random_state: np.random.RandomState,
+        utilities: NDArray[np.float64] | None = None,
+    ) -> NDArray[np.int64]:
+        """Pick by k-means++; the utilities are the probabilities of being drawn."""
+        assert scores.embeddings is not None
+        return kmeanspp_gradients(
+            scores.proba, scores.embeddings, batch_size, random_state, utilities
         )
-        X_cand, mapping = self._transform_candidates(candidates, X, y)
-        if mapping is not None and candidates is not None:
-            open_ = is_unlabeled(y[mapping], missing_label=self.missing_label_)
-            X_cand, mapping = X_cand[open_], mapping[open_]
-        proba, embeddings = self._predict(clf, fit_clf, X, y, sample_weight, X_cand)
 
-        batch_size = min(batch_size, len(proba))
-        weights = np.empty((batch_size, len(proba))) if return_utilities else None
-        picks = kmeanspp_gradients(proba, embeddings, batch_size, self.random_state_, weights)
-        indices = picks if mapping is None else mapping[picks]
-        if weights is None:
-            return indices
-        if mapping is None:
-            return indices, weights
-        utilities = np.full((batch_size, len(X)), np.nan)
-        utilities[:, mapping] = weights
-        return indices, utilities
-
-    def _predict(
-        self, clf: Any, fit_clf: bool, X: Any, y: Any, sample_weight: Any, X_cand: Any
-    ) -> tuple[Any, Any]:
-        """Return probabilities and embeddings of the candidates."""
-        check_type(clf, "clf", SkactivemlClassifier)
-        check_equal_missing_label(clf.missing_label, self.missing_label_)
-        check_scalar(fit_clf, "fit_clf", bool)
+    def _embedding_keywords(self) -> dict[str, Any]:
         flag = self.clf_embedding_flag_name
         if flag is not None:
             check_type(flag, "clf_embedding_flag_name", dict, str)
-        if fit_clf:
-            weights = () if sample_weight is None else (sample_weight,)
-            clf = clone(clf).fit(X, y, *weights)
-        out = clf.predict_proba(X_cand, **({flag: True} if isinstance(flag, str) else flag or {}))
-        proba, embeddings = out if isinstance(out, tuple) else (out, X_cand)
-        return proba, np.asarray(embeddings).reshape(len(embeddings), -1)
+        return {flag: True} if isinstance(flag, str) else dict(flag or {})
 
 
 def kmeanspp_gradients(
