@@ -50,5 +50,6 @@ def report(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]],
     old = RESULTS.read_text() if RESULTS.exists() else "# Results\n\n"
     pattern = re.compile(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
     found = pattern.search(old)
-    new = old[: found.start()] + section + old[found.end() :] if found else old + section
-    RESULTS.write_text(new.rstrip("\n") + "\n")
+    before, after = (old[: found.start()], old[found.end() :]) if found else (old, "")
+    parts = [part.strip("\n") for part in (before, section, after)]
+    RESULTS.write_text("\n\n".join(part for part in parts if part) + "\n")

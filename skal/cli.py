@@ -7,10 +7,13 @@ import json
 import logging
 import os
 import sys
+import textwrap
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import Field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
@@ -24,20 +27,20 @@ _log = logging.getLogger("skal")
 
 
 class Cli(click.Group):
-    """Turns errors into one line and an exit code; `--debug` lets them through."""
+    """Turns errors into one line and an exit code; `--debug` shows tracebacks before it."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click knows what to do with these
         except KeyboardInterrupt:
             _say_error(f"interrupted{_resume_advice(ctx)}")
             ctx.exit(EXIT_INTERRUPTED)
         except Exception as error:  # the border of the program: whatever it is, one clear line
             if ctx.params.get("debug"):
-                raise
+                traceback.print_exc()
             _say_error(_one_line(error) + _resume_advice(ctx))
             ctx.exit(getattr(error, "exit_code", 1))
 
@@ -50,7 +53,10 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError):
         what = f"{error.filename}: " if error.filename else ""
         return f"{what}{error.strerror or error}"
-    return f"{type(error).__name__}: {error} (a defect of skal? --debug shows where)"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out of memory; a smaller --train-batch-size or --image-size needs less"
+    text = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {text} (a defect of skal? --debug shows where)"
 
 
 def _say_error(message: str) -> None:
@@ -60,9 +66,9 @@ def _say_error(message: str) -> None:
 def _resume_advice(ctx: click.Context) -> str:
     """Say how to go on, if a run had begun."""
     folder = (ctx.obj or {}).get("folder")
-    if folder is None or not (folder / "journal.jsonl").exists():
+    if folder is None or (folder / "summary.json").exists():
         return ""
-    return f"\n{folder} holds all whole rounds; go on with: skal resume {folder}"
+    return f"\n{folder} holds all whole rounds; go on with: skal resume {quote(str(folder))}"
 
 
 @click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})
@@ -100,6 +106,7 @@ class ConsoleHandler(logging.Handler):
 def _console(ctx: click.Context, quiet: bool = False) -> Iterator[None]:
     """Show the logger `skal` on stderr while a command runs."""
     level = "warning" if quiet else ctx.obj["log_level"]
+    bars = os.environ.get("TQDM_DISABLE")
     if quiet:
         os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
     handler = ConsoleHandler(level.upper())
@@ -111,6 +118,8 @@ def _console(ctx: click.Context, quiet: bool = False) -> Iterator[None]:
     finally:
         _log.removeHandler(handler)
         _log.setLevel(before)
+        if quiet and bars is None:
+            del os.environ["TQDM_DISABLE"]
 
 
 def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -122,7 +131,17 @@ def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-_TYPES: Mapping[str, Any] = {"int": int, "int | None": int, "float | None": float}
+def _count(text: str) -> int | str:
+    """Take a count as a number; shares, and what is neither, are left to `RunConfig`."""
+    return int(text) if text.isdecimal() else text
+
+
+_TYPES: Mapping[str, Any] = {
+    "int": int,
+    "int | None": int,
+    "float | None": float,
+    "Count": _count,
+}
 
 
 def _option(setting: Field[Any]) -> Callable[[Any], Any]:
@@ -131,7 +150,7 @@ def _option(setting: Field[Any]) -> Callable[[Any], Any]:
     if setting.type == "bool":
         # default None, so that a config file's value can be told from no flag
         flag = f"{flag}/--no-{flag[2:]}"
-        return click.option(flag, setting.name, default=None, help=facts["help"])
+        return click.option(flag, setting.name, default=None, help=f"{facts['help']}.")
     default = setting.default
     shown = "" if default in (None, "") or "strategy_params" in setting.name else f" [{default}]"
     return click.option(
@@ -151,7 +170,17 @@ class RunCommand(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the names behind the options."""
         with formatter.section("Names"):
-            formatter.write_dl([(kind, ", ".join(_registry(kind).names())) for kind in LISTED])
+            for kind in LISTED:
+                # by hand, for click breaks lines at the hyphens of names
+                lines = textwrap.fill(
+                    ", ".join(_registry(kind).names()),
+                    width=formatter.width,
+                    initial_indent=f"  {kind:<12}",
+                    subsequent_indent=" " * 14,
+                    break_on_hyphens=False,
+                    break_long_words=False,
+                )
+                formatter.write(f"{lines}\n")
 
 
 def _registry(kind: str) -> Any:
@@ -184,10 +213,11 @@ def _config(given: Mapping[str, Any], config_file: Path | None) -> Any:
 
     settings = read_config(config_file) if config_file else {}
     flags = {name: value for name, value in given.items() if value not in (None, ())}
-    if "strategy_params" in flags:
-        flags["strategy_params"] = _parse_params(flags["strategy_params"])
-    elif "strategy" in flags and flags["strategy"] != settings.get("strategy"):
+    if flags.get("strategy", settings.get("strategy")) != settings.get("strategy"):
         settings.pop("strategy_params", None)  # they were another strategy's
+    if "strategy_params" in flags:
+        kept = settings.get("strategy_params", {})
+        flags["strategy_params"] = {**kept, **_parse_params(flags["strategy_params"])}
     for one, other in (("steps", "epochs"), ("epochs", "steps")):
         if one in flags and other not in flags:
             settings.pop(other, None)

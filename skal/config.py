@@ -7,6 +7,7 @@ import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,15 @@ import tomli_w
 from .errors import ParameterError, UnknownNameError
 
 Count = int | str
+
+
+_LOWEST = {"n_rounds": 0, "seed": 0}
+_WORDS: Mapping[Any, tuple[Any, str]] = {
+    "str": (str, "text"),
+    "str | None": (str, "text"),
+    "bool": (bool, "true or false"),
+    "Mapping[str, Any]": (Mapping, "a table of names and values"),
+}
 
 
 def _setting(default: Any, help: str, **facts: Any) -> Any:
@@ -61,7 +71,7 @@ class RunConfig:
     seed: int = _setting(0, "Decides all that is random", metavar="N")
     image_size: int | None = _setting(
         None,
-        "Height and width in pixels; by default the dataset's own, for folders 64",
+        "Height and width in pixels; by default the dataset's own, for folders 48",
         metavar="N",
     )
     steps: int | None = _setting(
@@ -88,19 +98,24 @@ class RunConfig:
     )
 
     def __post_init__(self) -> None:
-        for name, lowest in (("n_rounds", 0), ("seed", 0), ("train_batch_size", 1)):
-            _check_int(name, getattr(self, name), lowest)
-        for name in ("steps", "epochs", "image_size"):
-            if getattr(self, name) is not None:
-                _check_int(name, getattr(self, name), 1)
+        for setting in fields(self):
+            name, value = setting.name, getattr(self, setting.name)
+            if value is None and setting.type.endswith("None"):
+                continue
+            if setting.type.startswith("int"):
+                # numpy's integers become plain ones, which TOML can hold
+                object.__setattr__(self, name, _whole(name, value, _LOWEST.get(name, 1)))
+            elif setting.type in _WORDS:
+                expected, word = _WORDS[setting.type]
+                if not isinstance(value, expected):
+                    raise ParameterError(f"{name}: got {value!r}; expected {word}")
+            choices = setting.metadata.get("choices")
+            if choices and value not in choices:
+                raise UnknownNameError(name.replace("_", " "), str(value), choices)
         if self.steps is not None and self.epochs is not None:
             raise ParameterError("give steps or epochs, not both")
-        if self.lr is not None and not (_is_number(self.lr) and 0 < self.lr < math.inf):
-            raise ParameterError(f"lr: got {self.lr!r}; expected a number above 0")
-        for setting in fields(self):
-            choices, value = setting.metadata.get("choices"), getattr(self, setting.name)
-            if choices and value not in choices:
-                raise UnknownNameError(setting.name.replace("_", " "), str(value), choices)
+        if self.lr is not None:
+            object.__setattr__(self, "lr", _above_zero("lr", self.lr))
         for name in ("n_init", "n_query"):
             resolve_count(name, getattr(self, name), 100)
 
@@ -141,10 +156,10 @@ def read_config(path: Path) -> dict[str, Any]:
         If it is not TOML, or has a key that is no setting.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except OSError as error:
         raise ParameterError(f"cannot read {str(path)!r}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise ParameterError(f"{str(path)!r} is not TOML: {error}") from error
     for name in values:
         if name not in SETTINGS:
@@ -190,10 +205,13 @@ def resolve_count(name: str, value: Count, n_pool: int) -> int:
     )
 
 
-def _check_int(name: str, value: Any, lowest: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+def _whole(name: str, value: Any, lowest: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < lowest:
         raise ParameterError(f"{name}: got {value!r}; expected a whole number from {lowest} on")
+    return int(value)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _above_zero(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
+        raise ParameterError(f"{name}: got {value!r}; expected a number above 0")
+    return float(value)

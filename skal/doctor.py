@@ -8,11 +8,15 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import requires, version
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .datasets import data_folder
-from .records import PACKAGES
+from .records import PACKAGES, package_version
+
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
 
 LEAST_FREE = 2**30
 
@@ -44,19 +48,19 @@ def examine(data_dir: str | Path | None = None) -> list[Check]:
 def _software() -> Iterator[Check]:
     fine = sys.version_info >= (3, 11)
     yield Check("Python", sys.version.split()[0] + ("" if fine else ", needs 3.11"), fine)
-    from packaging.requirements import Requirement
-
-    wanted = {(r := Requirement(line)).name: r.specifier for line in requires("skal") or []}
+    wanted = _requirements()
     for package in PACKAGES:
-        found = version(package)
-        specifier = wanted.get(package)
-        fits = specifier is None or specifier.contains(found, prereleases=True)
-        yield Check(package, found if fits else f"{found}, needs {specifier}", fits)
+        found, specifier = package_version(package), wanted.get(package.lower())
+        fits = found is not None and (
+            specifier is None or specifier.contains(found, prereleases=True)
+        )
+        expected = f", needs {specifier}" if specifier else ""
+        yield Check(package, found if found and fits else f"{found or 'missing'}{expected}", fits)
     try:
         import torchvision  # noqa: F401
 
         yield Check("torchvision with torch", "imports")
-    except (ImportError, RuntimeError) as error:
+    except (ImportError, RuntimeError, OSError) as error:
         yield Check(
             "torchvision with torch",
             f"{error}; install both together: pip install --upgrade torch torchvision",
@@ -64,10 +68,25 @@ def _software() -> Iterator[Check]:
         )
 
 
-def _devices() -> Iterator[Check]:
-    import torch
+def _requirements() -> dict[str, SpecifierSet]:
+    """Return the versions that skal wants, by the names of packages in small letters."""
+    from packaging.requirements import Requirement
 
-    from .learner import resolve_bf16, resolve_device
+    try:
+        lines = requires("skal") or []
+    except PackageNotFoundError:  # run from its source, not installed
+        return {}
+    return {(r := Requirement(line)).name.lower(): r.specifier for line in lines}
+
+
+def _devices() -> Iterator[Check]:
+    try:
+        import torch
+
+        from .learner import resolve_bf16, resolve_device
+    except (ImportError, OSError) as error:
+        yield Check("device", f"torch cannot be imported: {error}", False)
+        return
 
     device = resolve_device("auto")
     name = torch.cuda.get_device_name() if device == "cuda" else device

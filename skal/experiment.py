@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,21 @@ from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 from .config import Count, RunConfig, resolve_count
 from .datasets import ImageDataset, data_folder, load_dataset
 from .datasets.base import Images, Labels
-from .errors import DataError, ParameterError, UnknownNameError
-from .learner import ImageClassifier, default_lr, resolve_device, save_classifier
+from .errors import DataError, ParameterError, RunFolderError, SkalError, UnknownNameError
+from .files import locked, naming
+from .learner import (
+    ImageClassifier,
+    default_lr,
+    load_classifier,
+    resolve_device,
+    save_classifier,
+)
 from .metrics import area_under_curve, evaluate
 from .models import MODELS, default_model
 from .oracles import Oracle, TrueLabels
 from .plots import learning_curve
 from .pool import Pool
-from .records import Record, check_free, free_name
+from .records import JOURNAL, Record, check_free, check_run_folder, free_name
 from .scoring import Scores, score_pool
 from .seeding import derive_seed
 from .strategies.selection import Strategy, resolve_strategy, select
@@ -147,11 +155,13 @@ def run(
     it took to get there: the seconds of its training, and those of scoring the pool and querying
     for the images that were new in this round.
     """
-    chosen = resolve_strategy(strategy, strategy_params)
+    # plain from the start, so that a run that is gone on with is given the very same
+    params = {**(strategy_params or {}), **_plain(strategy_params or {})[0]}
+    chosen = resolve_strategy(strategy, params)
     config = RunConfig(
         dataset=str(data) if isinstance(data, str | Path) else data.name,
         strategy=chosen.name,
-        strategy_params=_plain(chosen.given),
+        strategy_params=_plain(chosen.given)[0],
         model=model,
         n_init=n_init,
         n_query=n_query,
@@ -178,9 +188,11 @@ def run(
     check_usable(data)
     config = resolve_settings(config, data)
     folder = default_folder(config, data) if out is True else Path(out) if out else None
-    oracle = oracle or TrueLabels(data.y)
-    record = Record.create(folder, config, resolve_device(config.device))
-    return _loop(config, data, chosen, oracle, record, trackers)
+    oracle = TrueLabels(data.y) if oracle is None else oracle
+    facts = {} if folder is None else _facts_to_keep(config, data, oracle, chosen)
+    record = Record.create(folder, config, resolve_device(config.device), facts)
+    with _alone(record.folder):
+        return _loop(config, data, chosen, oracle, record, trackers)
 
 
 def resume(
@@ -195,11 +207,13 @@ def resume(
     Parameters
     ----------
     folder : str or Path
-        The run folder.
+        The run folder. Nothing is done to one whose run is finished.
     data : ImageDataset, optional
         What was run on, if it was made of arrays and cannot be loaded by its name.
-    oracle, trackers
-        As for `run`.
+    oracle : Oracle, optional
+        Who labels, if the run was started with one.
+    trackers : sequence of Tracker, default=()
+        Who watches.
 
     Returns
     -------
@@ -209,18 +223,42 @@ def resume(
     Raises
     ------
     RunFolderError
-        If there is no run, or it is damaged.
+        If there is no run, it is damaged, or another process is at it.
     DataError
         If the data are not those that the run was started on.
+    ParameterError
+        If the run had an oracle or a strategy that must be, or cannot be, given again.
     """
-    record, config = Record.open(Path(folder))
-    if data is None:
-        data = load_dataset(config.dataset, config.image_size, config.data_dir, config.seed)
-    check_usable(data)
-    _check_same_data(record, data)
-    record.rewrite_tables()
-    chosen = resolve_strategy(config.strategy, config.strategy_params)
-    return _loop(config, data, chosen, oracle or TrueLabels(data.y), record, trackers)
+    folder = Path(folder)
+    check_run_folder(folder)
+    with _alone(folder):
+        record, config = Record.open(folder)
+        if record.finished:
+            _log.info("the run in %s is finished: nothing is left to do", folder)
+            summary, classifier = record.read_summary(), load_classifier(folder)
+            return Run(config, summary, record.rounds, record.queries, classifier, folder)
+        data = _load_again(config) if data is None else data
+        check_usable(data)
+        _check_resumable(record, config, data, oracle)
+        record.rewrite_tables()
+        chosen = resolve_strategy(config.strategy, config.strategy_params)
+        oracle = TrueLabels(data.y) if oracle is None else oracle
+        return _loop(config, data, chosen, oracle, record, trackers)
+
+
+def _alone(folder: Path | None) -> AbstractContextManager[None]:
+    """Keep another process from going on with the run at the same time."""
+    return nullcontext() if folder is None else locked(folder / JOURNAL)
+
+
+def _load_again(config: RunConfig) -> ImageDataset:
+    try:
+        return load_dataset(config.dataset, config.image_size, config.data_dir, config.seed)
+    except UnknownNameError as error:
+        raise DataError(
+            f"the run was made on {config.dataset!r}, which cannot be loaded by its name; go on "
+            "with it from Python: skal.resume(folder, data=...)"
+        ) from error
 
 
 def _loop(
@@ -248,17 +286,17 @@ def _loop(
                     classifier = _train(config, data, pool, number - 1)  # resumed: it is lost
                 watch.on_phase(number, "querying")
                 picks = _query(config, strategy, classifier, pool, number, seconds)
-                _label(pool, picks, oracle, data, record)
+                _label(pool, picks, oracle, data, record, seconds)
             watch.on_phase(number, "training")
             with _timed(seconds, "fit_seconds"):
                 classifier = _train(config, data, pool, number)
             watch.on_phase(number, "evaluating")
-            metrics = evaluate(data.y_test, _predict(classifier, data.X_test))
             row = {
                 "round": number,
                 "n_labeled": len(pool.labeled),
-                **metrics,
+                **evaluate(data.y_test, _predict(classifier, data.X_test)),
                 **_NO_TIME,
+                **record.query_seconds,
                 **seconds,
             }
             record.add_round(row, time.perf_counter() - started)
@@ -324,14 +362,19 @@ def initial_set(pool: Pool, n: int, seed: int) -> NDArray[np.int64]:
 
 
 def _label(
-    pool: Pool, picks: NDArray[np.int64], oracle: Oracle, data: ImageDataset, record: Record
+    pool: Pool,
+    picks: NDArray[np.int64],
+    oracle: Oracle,
+    data: ImageDataset,
+    record: Record,
+    seconds: Mapping[str, float],
 ) -> None:
     """Ask the oracle, and keep its answers before anything else happens."""
-    labels = np.asarray(oracle.label(picks))
+    labels = np.atleast_1d(oracle.label(picks))
     pool.label(picks, labels)
     paths = [data.paths[index] for index in picks] if data.paths else [""] * len(picks)
     names = [data.classes[label] for label in labels]
-    record.add_labels(picks.tolist(), labels.tolist(), paths, names)
+    record.add_labels(picks.tolist(), labels.tolist(), paths, names, seconds)
 
 
 def _train(config: RunConfig, data: ImageDataset, pool: Pool, number: int) -> ImageClassifier:
@@ -356,6 +399,11 @@ def _train(config: RunConfig, data: ImageDataset, pool: Pool, number: int) -> Im
 
 def _predict(classifier: ImageClassifier, X: Images) -> NDArray[np.float32]:
     proba: NDArray[np.float32] = score_pool(classifier, X, embeddings=False).proba
+    if not np.isfinite(proba).all():
+        raise SkalError(
+            "the network answers with no numbers (NaN): its training diverged; a lower learning "
+            "rate (lr) may help"
+        )
     return proba
 
 
@@ -468,7 +516,7 @@ class ActiveLearner:
         indices : array-like of int, shape (b,)
             Images of the pool, not labelled before.
         labels : array-like of int or str, shape (b,)
-            Class ids, or names of classes.
+            Class ids, or names of classes. Without any, nothing happens.
 
         Returns
         -------
@@ -479,18 +527,32 @@ class ActiveLearner:
         DataError, UnknownNameError
             If an index or a label is not valid; nothing is changed then.
         """
+        if not np.size(indices) and not np.size(labels):
+            return self
         self.pool.label(indices, self._class_ids(labels))
         self.classifier.fit(self.pool.X, self.pool.y)
         self._round += 1
         return self
 
     def evaluate(self) -> dict[str, float]:
-        """Return the metrics on the test set, by the names of ``rounds.csv``."""
+        """Return the metrics on the test set, by the names of ``rounds.csv``.
+
+        Raises
+        ------
+        DataError
+            If the dataset has no test images.
+        NotFittedError
+            If nothing was taught yet.
+        """
+        if not len(self.data.X_test):
+            raise DataError(f"{self.data.name} has no test image to evaluate on")
         return evaluate(self.data.y_test, _predict(self.classifier, self.data.X_test))
 
     def _class_ids(self, labels: ArrayLike) -> Labels:
         given = np.atleast_1d(labels)
-        if given.dtype.kind not in "UO":
+        if given.dtype.kind == "O":
+            given = np.array(given.tolist())  # as pandas hands over both names and numbers
+        if given.dtype.kind != "U":
             return given
         ids = {name: number for number, name in enumerate(self.data.classes)}
         for name in given:
@@ -563,24 +625,107 @@ def default_folder(config: RunConfig, data: ImageDataset) -> Path:
     return free_name(Path("runs") / name.replace(":", ".").replace("/", "."))
 
 
-def _plain(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments that a TOML file can hold."""
-    plain = {}
+def _plain(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the arguments that a TOML file can hold, and the names of the others."""
+    plain, others = {}, []
     for name, value in params.items():
-        if isinstance(value, str | int | float | bool | list | dict):
-            plain[name] = value
-        elif value is not None:
-            _log.warning("the strategy's %s=%r cannot be kept in config.toml", name, value)
-    return plain
+        try:
+            if value is not None:
+                plain[name] = _plain_value(value)
+        except TypeError:
+            others.append(name)
+    return plain, others
 
 
-def _check_same_data(record: Record, data: ImageDataset) -> None:
-    for row in record.queries:
-        index, path = row["index"], row["path"]
-        if index >= len(data.X) or (data.paths and path and data.paths[index] != path):
-            raise DataError(
-                f"the data have changed since the run was started: image {index} was {path!r}"
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain_value(item) for item in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain_value(item) for key, item in value.items()}
+    if isinstance(value, str | int | float):
+        return value
+    raise TypeError
+
+
+def fingerprint(data: ImageDataset) -> dict[str, Any]:
+    """Return what data must agree in for a run on them to be gone on with.
+
+    Of the pixels only a sample counts, since a pool may be larger than memory. The labels of the
+    pool are left to the oracle.
+    """
+    pixels = 0
+    for images in (data.X, data.X_test):
+        for index in np.unique(np.linspace(0, len(images) - 1, 64).astype(int)):
+            pixels = zlib.crc32(images[index].tobytes(), pixels)
+    return {
+        "number of images": [len(data.X), len(data.X_test)],
+        "image shape": list(data.X.shape[1:]),
+        "classes": list(data.classes),
+        "paths": zlib.crc32("\0".join(data.paths).encode(errors="surrogateescape")),
+        "pixels": pixels,
+        "test labels": zlib.crc32(data.y_test.astype("<i8").tobytes()),
+    }
+
+
+MAY_CHANGE = frozenset(("dataset", "data_dir", "device", "weights", "n_rounds"))
+"""Settings that may be edited before a run is gone on with: data can move, rounds be added."""
+
+
+def _facts_to_keep(
+    config: RunConfig, data: ImageDataset, oracle: Oracle, strategy: Strategy
+) -> dict[str, Any]:
+    """Say what `_check_resumable` will compare."""
+    not_kept = _plain(strategy.given)[1]
+    if not_kept:
+        _log.warning(
+            "config.toml cannot hold the strategy's %s: it will not repeat the run, nor can the "
+            "run be gone on with if it stops",
+            ", ".join(not_kept),
+        )
+    return {
+        "config": config.as_dict(),
+        "data": fingerprint(data),
+        "oracle": type(oracle).__name__,
+        "params_not_kept": not_kept,
+    }
+
+
+def _check_resumable(
+    record: Record, config: RunConfig, data: ImageDataset, oracle: Oracle | None
+) -> None:
+    """Check that going on ends as if the run had never been stopped."""
+    facts = record.facts
+    if not facts:
+        raise RunFolderError(f"{record.folder}: the journal has no start; begin the run anew")
+    kept, current = facts["config"], config.as_dict()
+    for name in sorted((kept.keys() | current.keys()) - MAY_CHANGE):
+        if kept.get(name) != current.get(name):
+            raise ParameterError(
+                f"{name} in config.toml was {kept.get(name)!r} when the run was started and is "
+                f"{current.get(name)!r} now; set it back, or begin a new run"
             )
+    now = fingerprint(data)
+    changed = [name for name, value in facts["data"].items() if now[name] != value]
+    if oracle is None and facts["oracle"] == TrueLabels.__name__:
+        known = [(i, label) for batch in record.labels for i, label in zip(*batch, strict=True)]
+        if not changed and any(data.y[index] != label for index, label in known):
+            changed.append("labels")
+    if changed:
+        raise DataError(
+            f"the data are not those that the run was started on: other {', '.join(changed)}"
+        )
+    if oracle is None and facts["oracle"] != TrueLabels.__name__:
+        raise ParameterError(
+            f"the run was labelled by {facts['oracle']}, not by the dataset; go on with it from "
+            "Python: skal.resume(folder, oracle=...)"
+        )
+    if facts["params_not_kept"]:
+        raise ParameterError(
+            f"the run cannot be gone on with: the strategy's {', '.join(facts['params_not_kept'])} "
+            "could not be kept in config.toml"
+        )
 
 
 @contextmanager
@@ -591,6 +736,12 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 
 class _LogFile(logging.FileHandler):
+    """Raises, where logging's own would print a traceback and go on: say, of a full disk."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with naming(Path(self.baseFilename)):
+            super().emit(record)
+
     def handleError(self, record: logging.LogRecord) -> None:
         raise
 
@@ -645,9 +796,8 @@ class _Watchers(Tracker):
 def _watching(
     trackers: Sequence[Tracker], config: RunConfig, record: Record
 ) -> Iterator[_Watchers]:
-    for tracker in trackers:
-        tracker.on_start(config, record.folder)
     with ExitStack() as stack:
         for tracker in trackers:
+            tracker.on_start(config, record.folder)
             stack.callback(tracker.on_close)
         yield _Watchers(trackers, config)

@@ -403,11 +403,29 @@ class ImageClassifier(SkorchClassifier):
         _check_images(X)
         with torch_seed(self._torch_seed()):
             self._fit(method, X, y, **fit_params)
-        history = self.neural_net_.history
-        if history and "train_batch_count" not in history[-1]:
-            # skorch swallows Ctrl-C and would leave a half-trained network behind
-            raise KeyboardInterrupt
         self.image_shape_ = tuple(int(side) for side in X.shape[1:])
+
+    def _fit(self, fit_function: str, X: Images, y: ArrayLike, **fit_params: Any) -> None:
+        """Train as SkorchMixin does, except that Ctrl-C ends it.
+
+        skorch's own `partial_fit` swallows Ctrl-C and would leave a half-trained network that
+        looks fitted; here no network is left.
+        """
+        if fit_function == "fit" or not hasattr(self, "neural_net_"):
+            _, X, y = self.initialize(X=X, y=y, enforce_check_X_y=True)
+        else:
+            X, y, _ = self._validate_data(X=X, y=y, **self._validate_data_kwargs())
+        X_train, y_train = self._return_training_data(X, y)
+        if X_train is None:
+            return
+        net = self.neural_net_
+        try:
+            net.notify("on_train_begin", X=X_train, y=y_train)
+            net.fit_loop(X_train, y_train, **fit_params)
+            net.notify("on_train_end", X=X_train, y=y_train)
+        except BaseException:
+            del self.neural_net_
+            raise
 
     def _torch_seed(self) -> int:
         if isinstance(self.random_state, int | np.integer):

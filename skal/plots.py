@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,14 +37,17 @@ def learning_curve(rounds: Sequence[Mapping[str, Any]], title: str) -> dict[str,
     for x, y in zip(labels[-1:], accuracy[-1:], strict=True):
         axes.annotate(f"{y:.3f}", (x, y), textcoords="offset points", xytext=(0, 8), ha="center")
     axes.set(xlabel="labelled images", ylabel="test accuracy")
-    axes.set_title(title, fontsize=11)
+    # a dataset is called as its folder is: dollars are no formula, and bytes may be no UTF-8
+    title = title.encode(errors="replace").decode()
+    axes.set_title(title, fontsize=11, parse_math=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(y=0.15)
     pictures: dict[str, bytes] = {}
     # without dates and random ids, so that equal runs leave equal files
-    with matplotlib.rc_context({"svg.hashsalt": "skal"}):
+    with matplotlib.rc_context({"svg.hashsalt": "skal"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         for form, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             buffer = io.BytesIO()
             figure.savefig(buffer, format=form, dpi=150, metadata=metadata)

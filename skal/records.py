@@ -8,22 +8,25 @@ import json
 import logging
 import os
 import platform
+import shutil
 import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from .config import RunConfig, read_config
-from .errors import RunExistsError, RunFolderError
-from .files import fsync_folder, write_atomic
+from .errors import RunExistsError, RunFolderError, UsageError
+from .files import fsync_folder, naming, remove_leftovers, write_atomic
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "nll", "ece")
 SECONDS = ("fit_seconds", "score_seconds", "query_seconds")
 ROUND_COLUMNS = ("round", "n_labeled", *METRICS, *SECONDS)
 QUERY_COLUMNS = ("round", "rank", "index", "path", "label")
+JOURNAL = "journal.jsonl"
 PACKAGES = (
     "skal",
     "scikit-activeml",
@@ -53,14 +56,16 @@ class Journal:
     def append(self, entry: Mapping[str, Any]) -> None:
         """Write one entry and wait until it is on the disk."""
         text = json.dumps(entry, allow_nan=True)
-        with self.path.open("ab") as file:
-            start = file.tell()
+        line = f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
+        # unbuffered: a buffer would write its rest when closed, behind what was cut off
+        with naming(self.path), self.path.open("ab", buffering=0) as file:
+            start = file.seek(0, os.SEEK_END)
             try:
-                file.write(f"{zlib.crc32(text.encode()):08x} {text}\n".encode())
-                file.flush()
+                while line:
+                    line = line[file.write(line) :]
                 os.fsync(file.fileno())
             except OSError:
-                os.truncate(self.path, start)
+                file.truncate(start)
                 raise
 
     def read(self) -> list[dict[str, Any]]:
@@ -69,27 +74,31 @@ class Journal:
         Raises
         ------
         RunFolderError
-            If a line before the last does not match its checksum.
+            If the file is not there, or a line before the last does not match its checksum.
         """
         try:
-            lines = self.path.read_bytes().splitlines(keepends=True)
-        except FileNotFoundError:
-            return []
+            lines = self.path.read_bytes().split(b"\n")
+        except FileNotFoundError as error:
+            raise RunFolderError(f"the run's journal {str(self.path)!r} is gone") from error
+        rest = lines.pop()  # empty, or a line without its end
         entries: list[dict[str, Any]] = []
         for number, line in enumerate(lines):
             entry = _parse_line(line)
             if entry is None:
-                if number + 1 < len(lines):
+                if rest or number + 1 < len(lines):
                     raise RunFolderError(f"{self.path}, line {number + 1}: damaged")
-                os.truncate(self.path, sum(map(len, lines[:number])))
+                rest = line
                 break
             entries.append(entry)
+        if rest:
+            _log.warning("%s: its last line was not written whole and is left out", self.path)
+            os.truncate(self.path, sum(len(line) + 1 for line in lines[: len(entries)]))
         return entries
 
 
 def _parse_line(line: bytes) -> dict[str, Any] | None:
-    checksum, _, text = line.rstrip(b"\n").partition(b" ")
-    if not line.endswith(b"\n") or checksum != f"{zlib.crc32(text):08x}".encode():
+    checksum, _, text = line.partition(b" ")
+    if checksum != f"{zlib.crc32(text):08x}".encode():
         return None
     entry: dict[str, Any] = json.loads(text)
     return entry
@@ -111,6 +120,10 @@ class Record:
         One a round, in order.
     seconds : float
         How long the run took up to the last whole round, over all its parts.
+    facts : dict
+        What was known at the start and must still hold when the run is gone on with.
+    query_seconds : dict
+        What it took to choose the newest images: `score_seconds`, `query_seconds`.
     """
 
     folder: Path | None = None
@@ -118,10 +131,18 @@ class Record:
     rounds: list[dict[str, Any]] = field(default_factory=list)
     labels: list[tuple[list[int], list[int]]] = field(default_factory=list)
     seconds: float = 0.0
+    facts: dict[str, Any] = field(default_factory=dict)
+    query_seconds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def create(cls, folder: Path | None, config: RunConfig, device: str) -> Record:
-        """Make the folder of a new run.
+    def create(
+        cls,
+        folder: Path | None,
+        config: RunConfig,
+        device: str,
+        facts: Mapping[str, Any] | None = None,
+    ) -> Record:
+        """Make the folder of a new run; `facts` are what a resumed run must agree in.
 
         Raises
         ------
@@ -135,10 +156,17 @@ class Record:
         check_free(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
-        write_atomic(folder / "config.toml", config.to_toml())
-        write_atomic(folder / "environment.json", _json(environment(device)))
-        fsync_folder(folder.parent)
-        return cls(folder)
+        record = cls(folder)
+        try:
+            record._keep({"event": "start", "facts": dict(facts or {})})
+            write_atomic(folder / "environment.json", _json(environment(device)))
+            # last: it makes a run folder of it
+            write_atomic(folder / "config.toml", config.to_toml())
+            fsync_folder(folder.parent)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return record
 
     @classmethod
     def open(cls, folder: Path) -> tuple[Record, RunConfig]:
@@ -149,12 +177,16 @@ class Record:
         RunFolderError
             If it is not a run folder, or damaged.
         """
-        if not (folder / "config.toml").is_file():
-            raise RunFolderError(f"{str(folder)!r} is not a run folder (it has no config.toml)")
+        check_run_folder(folder)
+        try:
+            config = RunConfig(**read_config(folder / "config.toml"))
+        except UsageError as error:
+            raise RunFolderError(f"{str(folder)!r} cannot be gone on with: {error}") from error
         record = cls(folder)
         for entry in record._journal.read():
             record._apply(entry)
-        return record, RunConfig(**read_config(folder / "config.toml"))
+        remove_leftovers(folder)
+        return record, config
 
     @property
     def finished(self) -> bool:
@@ -167,6 +199,7 @@ class Record:
         labels: Sequence[int],
         paths: Sequence[str],
         names: Sequence[str],
+        seconds: Mapping[str, float],
     ) -> None:
         """Keep the labels that the next round is trained on, as soon as they are given."""
         entry = {
@@ -175,6 +208,7 @@ class Record:
             "labels": [int(label) for label in labels],
             "paths": list(paths),
             "names": list(names),
+            "seconds": dict(seconds),
         }
         self._keep(entry)
         self._write_csv("queries.csv", QUERY_COLUMNS, self.queries)
@@ -193,6 +227,21 @@ class Record:
         """Write ``summary.json``, which says that the run is done."""
         self.write("summary.json", _json(summary))
 
+    def read_summary(self) -> dict[str, Any]:
+        """Return the content of ``summary.json`` of a run that is done.
+
+        Raises
+        ------
+        RunFolderError
+            If it is damaged.
+        """
+        assert self.folder is not None
+        try:
+            summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_bytes())
+        except ValueError as error:
+            raise RunFolderError(f"{self.folder / 'summary.json'}: {error}") from error
+        return summary
+
     def rewrite_tables(self) -> None:
         """Write the CSV files anew, in case a crash came between the journal and them."""
         self._write_csv("queries.csv", QUERY_COLUMNS, self.queries)
@@ -201,7 +250,7 @@ class Record:
     @property
     def _journal(self) -> Journal:
         assert self.folder is not None
-        return Journal(self.folder / "journal.jsonl")
+        return Journal(self.folder / JOURNAL)
 
     def _keep(self, entry: dict[str, Any]) -> None:
         if self.folder is not None:
@@ -209,10 +258,14 @@ class Record:
         self._apply(entry)
 
     def _apply(self, entry: Mapping[str, Any]) -> None:
+        if entry["event"] == "start":
+            self.facts = dict(entry["facts"])
+            return
         if entry["event"] == "round":
             self.rounds.append(dict(entry["row"]))
             self.seconds = entry["seconds"]
             return
+        self.query_seconds = dict(entry["seconds"])
         columns = zip(entry["indices"], entry["paths"], entry["names"], strict=True)
         for rank, (index, path, name) in enumerate(columns):
             values = (len(self.labels), rank, index, path, name)
@@ -226,8 +279,21 @@ class Record:
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        # names of files may hold bytes that are no UTF-8
-        self.write(name, text.getvalue().encode(errors="surrogateescape"))
+        self.write(name, text.getvalue())
+
+
+def check_run_folder(folder: Path) -> None:
+    """Make sure that a folder is that of a run.
+
+    Raises
+    ------
+    RunFolderError
+        If it is not.
+    """
+    if not folder.is_dir():
+        raise RunFolderError(f"there is no run folder {str(folder)!r}")
+    if not (folder / "config.toml").is_file():
+        raise RunFolderError(f"{str(folder)!r} is not a run folder (it has no config.toml)")
 
 
 def check_free(folder: Path) -> None:
@@ -240,7 +306,7 @@ def check_free(folder: Path) -> None:
     """
     if folder.exists() or folder.is_symlink():
         unfinished = (folder / "config.toml").is_file() and not (folder / "summary.json").exists()
-        advice = f", or go on with it: skal resume {folder}" if unfinished else ""
+        advice = f", or go on with it: skal resume {quote(str(folder))}" if unfinished else ""
         raise RunExistsError(
             f"{str(folder)!r} exists and is not overwritten; choose another name by --out{advice}"
         )
@@ -265,7 +331,7 @@ def environment(device: str) -> dict[str, Any]:
 
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: package_version(name) for name in PACKAGES},
         "device": device,
         "device_name": torch.cuda.get_device_name() if device == "cuda" else platform.processor(),
         "threads": torch.get_num_threads(),
@@ -274,7 +340,8 @@ def environment(device: str) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """Return the version of an installed package, or None."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -24,17 +24,20 @@ def import_object(path: str) -> Any:
 
     Raises
     ------
-    ParameterError
-        If there is no such module, or no such name in it.
+    ParameterError, UnknownNameError
+        If the module cannot be imported, or has no such name.
     """
     module_name, _, attribute = path.partition(":")
     try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except ModuleNotFoundError as error:
-        raise ParameterError(f"cannot import {path!r}: {error}") from error
-    except AttributeError as error:
         module = importlib.import_module(module_name)
-        raise UnknownNameError(f"name in {module_name}", attribute, dir(module)) from error
+    except Exception as error:  # whatever a foreign module raises when imported
+        reason = f"{type(error).__name__}: {error}"
+        raise ParameterError(f"cannot import {path!r} ({reason})") from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError as error:
+        public = [name for name in dir(module) if not name.startswith("_")]
+        raise UnknownNameError(f"name in {module_name}", attribute, public) from error
 
 
 @dataclass(frozen=True)
@@ -138,5 +141,5 @@ def load_plugins() -> None:
     for plugin in entry_points(group=ENTRY_POINT_GROUP):
         try:
             plugin.load()
-        except Exception as error:  # whatever a foreign module raises when imported
+        except (Exception, SystemExit) as error:  # whatever a foreign module does when imported
             _log.warning("plugin %s (%s) left out: %s", plugin.name, plugin.value, error)

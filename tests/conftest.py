@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,3 +49,18 @@ def restored_logger() -> Iterator[None]:
     yield
     log.setLevel(level)
     log.handlers[:] = handlers
+
+
+@pytest.fixture
+def fashion_mnist_dir() -> Path:
+    """Return the folder of the real Fashion-MNIST files; in CI they must be there."""
+    debian = "/usr/share/datasets/fashion-mnist"
+    folder = Path(os.environ.get("SKAL_FASHION_MNIST") or debian)
+    if (folder / "train-images-idx3-ubyte.gz").is_file():
+        return folder
+    missing = (
+        "no Fashion-MNIST here: install Debian's dataset-fashion-mnist or set $SKAL_FASHION_MNIST"
+    )
+    if os.environ.get("CI"):
+        pytest.fail(missing)
+    pytest.skip(missing)

@@ -174,13 +174,24 @@ def test_a_memmap_that_cannot_be_written_is_fine(
     )
 
 
-def test_ctrl_c_in_training_is_not_swallowed(tiny: skal.ImageDataset, y: np.ndarray) -> None:
+@pytest.mark.parametrize(
+    "hook", ["on_train_begin", "on_epoch_begin", "on_batch_end", "on_epoch_end"]
+)
+def test_ctrl_c_in_training_is_not_swallowed_and_leaves_no_half_trained_network(
+    tiny: skal.ImageDataset, y: np.ndarray, hook: str
+) -> None:
     class CtrlC(Callback):  # type: ignore[misc]
-        def on_batch_end(self, net: object, **kwargs: object) -> None:
-            raise KeyboardInterrupt
+        pass
 
+    def interrupt(self: object, net: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    setattr(CtrlC, hook, interrupt)
+    interrupted = classifier(callbacks=[("ctrl_c", CtrlC())])
     with pytest.raises(KeyboardInterrupt):
-        classifier(callbacks=[("ctrl_c", CtrlC())]).fit(tiny.X, y)
+        interrupted.fit(tiny.X, y)
+    with pytest.raises(NotFittedError):
+        interrupted.predict(tiny.X_test)
 
 
 class Recorder(torch.nn.Module):

@@ -44,7 +44,7 @@ def load_dataset(
         One of ``skal list datasets``, else a folder; write ``./name`` for a folder that is
         called as a dataset is. `skal.datasets.folder.load_folder` says how folders are read.
     image_size : int, optional
-        Height and width in pixels; by default the dataset's own, for folders 64.
+        Height and width in pixels; by default the dataset's own, for folders 48.
     data_dir : str or Path, optional
         Where files are looked for, and where downloads and caches go; by default
         ``$SKAL_DATA_DIR``, else ``./data``.
@@ -66,12 +66,18 @@ def load_dataset(
     """
     if image_size is not None and image_size < SMALLEST_IMAGE:
         raise UsageError(f"image size {image_size}: expected {SMALLEST_IMAGE} pixels or more")
-    name, place = str(name_or_folder), Path(name_or_folder).expanduser()
-    where = data_folder(data_dir)
+    name, where = str(name_or_folder), data_folder(data_dir)
     if isinstance(name_or_folder, str) and name in DATASETS:
         return DATASETS.get(name)(data_dir=where, image_size=image_size, seed=seed)
-    if isinstance(name_or_folder, Path) or place.exists() or os.sep in name or name[:1] in ".~":
+    if isinstance(name_or_folder, Path) or _is_place(name):
+        place = Path(os.path.expanduser(name_or_folder))  # noqa: PTH111 (Path's may raise)
         return load_folder(place, data_dir=where, image_size=image_size, seed=seed)
     raise UnknownNameError(
         "dataset", name, DATASETS.names(), f" (nor is there a folder {name!r} here)"
     )
+
+
+def _is_place(name: str) -> bool:
+    """Tell whether a string is meant as a path: it looks like one, or something is there."""
+    looks_so = name.startswith((".", "~")) or "/" in name or os.sep in name
+    return looks_so or (name != "" and os.path.exists(name))  # noqa: PTH110 (as above)

@@ -107,8 +107,8 @@ class ImageDataset:
                         "they must be the same"
                     )
         _check_labels("y_test", self.y_test, self.X_test, len(self.classes), lowest=0)
-        if self.paths and len(self.paths) != len(self.X):
-            raise DataError(f"got {len(self.paths)} paths for {len(self.X)} images in X")
+        _check_paths("X", self.paths, self.X)
+        _check_paths("X_unlabeled", self.paths_unlabeled, self.X_unlabeled)
 
     @property
     def image_size(self) -> int:
@@ -142,6 +142,29 @@ def _check_labels(name: str, labels: Labels, images: Images, n_classes: int, low
             f"{name} has values from {labels.min()} to {labels.max()}; expected {lowest} to "
             f"{n_classes - 1} for {n_classes} classes"
         )
+
+
+def _check_paths(name: str, paths: tuple[str, ...], images: Images) -> None:
+    if paths and len(paths) != len(images):
+        raise DataError(f"got {len(paths)} paths for {len(images)} images in {name}")
+
+
+def one_line(error: BaseException, longest: int = 200) -> str:
+    """Return an error's message without line breaks, cut off where it gets too long.
+
+    Parameters
+    ----------
+    error : BaseException
+        Its type's name stands in for an empty message.
+    longest : int, default=200
+        Characters.
+
+    Returns
+    -------
+    str
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def stratified_split(y: Labels, test_share: float, seed: int) -> tuple[Labels, Labels]:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import gzip
 import logging
+import math
 import pickle
+import socket
 import struct
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from ..errors import DataError, DatasetNotFoundError, MissingExtraError
 from ..seeding import derive_seed
-from .base import DATASETS, ImageDataset, Images, Labels, resize, stratified_split
+from .base import DATASETS, ImageDataset, Images, Labels, one_line, resize, stratified_split
 from .folder import load_folder
 
 _log = logging.getLogger("skal")
@@ -39,8 +42,13 @@ IDX_FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+SYSTEM_DATASETS = Path("/usr/share/datasets")
+"""Where Debian's packages `dataset-*` put their files."""
+CIFAR10_ARCHIVE = "cifar-10-python.tar.gz"
 CIFAR10_FILES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta")
 FLOWERS_KAGGLE = "imsparsh/flowers-dataset"
+DOWNLOAD_PATIENCE = 10.0
+"""Seconds that a server may stay silent; else a firewall could hold a run for minutes."""
 
 
 @DATASETS.register("digits", summary="scikit-learn's 1,797 handwritten digits, 8x8, built in")
@@ -73,14 +81,17 @@ def load_cifar10(*, data_dir: Path, image_size: int | None, seed: int) -> ImageD
     places = [data_dir / "cifar-10-batches-py", data_dir / "cifar10/cifar-10-batches-py", data_dir]
     folder = _find(places, CIFAR10_FILES) or _unpack_cifar10(data_dir)
     if folder is None:
-        with _download_errors("cifar10", CIFAR10_FILES, places[0], "cifar-10-python.tar.gz"):
+        advice = (
+            f"put {CIFAR10_ARCHIVE} into {data_dir}, or {_list(CIFAR10_FILES)} into {places[0]}"
+        )
+        with _download("cifar10", advice):
             from torchvision.datasets import CIFAR10
 
             CIFAR10(str(data_dir), train=True, download=True)
         folder = places[0]
-    X, y = _read_cifar10(folder / name for name in CIFAR10_FILES[:5])
-    X_test, y_test = _read_cifar10([folder / "test_batch"])
-    names = _unpickle_plain(folder / "batches.meta")["label_names"]
+    X, y = _read_cifar10(folder, CIFAR10_FILES[:5])
+    X_test, y_test = _read_cifar10(folder, CIFAR10_FILES[5:6])
+    (names,) = _unpickle_plain(folder / CIFAR10_FILES[6], "label_names")
     return ImageDataset(
         resize(X, image_size),
         y,
@@ -109,16 +120,25 @@ def _find(places: Iterable[Path], names: Iterable[str]) -> Path | None:
     return None
 
 
+def _list(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}"
+
+
 @contextmanager
-def _download_errors(name: str, files: Iterable[str], place: Path, archive: str) -> Iterator[None]:
-    """Turn whatever a failed download raises into one error that says what to do."""
+def _download(name: str, advice: str) -> Iterator[None]:
+    """Turn whatever a failed download raises into one error that says what to do instead."""
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_PATIENCE)
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # of sockets, HTTP, archives, checksums, and torchvision's own
         raise DatasetNotFoundError(
-            f"{name} is not on this machine and cannot be downloaded ({error}); put "
-            f"{', '.join(files)} ({archive}) into {place}, or name their folder by --data-dir"
+            f"{name} is not on this machine and cannot be downloaded ({one_line(error)}); "
+            f"{advice}, or name the folder that holds them by --data-dir"
         ) from error
+    finally:
+        socket.setdefaulttimeout(patience)
 
 
 def _load_idx(
@@ -130,10 +150,11 @@ def _load_idx(
     image_size: int | None,
 ) -> ImageDataset:
     downloaded = data_dir / torchvision_name / "raw"
-    places = [data_dir / name, downloaded, data_dir, Path("/usr/share/datasets") / name]
+    places = [data_dir / name, downloaded, data_dir, SYSTEM_DATASETS / name]
     folder = _find(places, IDX_FILES)
     if folder is None:
-        with _download_errors(name, IDX_FILES, places[0], "plain or with .gz"):
+        advice = f"put {_list(IDX_FILES)} (plain or with .gz) into {places[0]}"
+        with _download(name, advice):
             import torchvision.datasets
 
             getattr(torchvision.datasets, torchvision_name)(str(data_dir), download=True)
@@ -152,18 +173,22 @@ def _load_idx(
 
 def _read_idx(path: Path) -> Images:
     """Read an IDX file of bytes: magic 0x0000 08 <dimensions>, sizes as big-endian int32, data."""
-    if path.is_file():
-        content = path.read_bytes()
-    else:
-        content = gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes())
-    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
-        raise DataError(f"{path} is not an IDX file of bytes")
-    dimensions = content[3]
+    place = path if path.is_file() else path.with_name(f"{path.name}.gz")
+    content = place.read_bytes()
+    if content[:2] == b"\x1f\x8b":  # by content: browsers unpack without taking the .gz away
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{place} is damaged or cut off: {one_line(error)}") from error
+    dimensions = 3 if "idx3" in path.name else 1
     start = 4 + 4 * dimensions
-    shape = struct.unpack(f">{dimensions}i", content[4:start])
-    if len(content) - start != int(np.prod(shape)):
+    if content[:4] != bytes((0, 0, 8, dimensions)) or len(content) < start:
+        raise DataError(f"{place} is not an IDX file of bytes in {dimensions} dimension(s)")
+    shape = struct.unpack(f">{dimensions}I", content[4:start])
+    if len(content) - start != math.prod(shape):
         raise DataError(
-            f"{path} is cut off: {len(content) - start} bytes of data, expected {np.prod(shape)}"
+            f"{place} is cut off or has too much: {len(content) - start} bytes of data, "
+            f"expected {math.prod(shape)}"
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
@@ -172,22 +197,34 @@ def _unpack_cifar10(data_dir: Path) -> Path | None:
     """Unpack the archive as it is downloaded from the dataset's page, if it lies there."""
     import tarfile
 
-    archive = data_dir / "cifar-10-python.tar.gz"
+    archive = data_dir / CIFAR10_ARCHIVE
     if not archive.is_file():
         return None
     try:
         with tarfile.open(archive) as tar:
             tar.extractall(data_dir, filter="data")
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(f"cannot unpack {archive}: {error}") from error
-    return _find([data_dir / "cifar-10-batches-py"], CIFAR10_FILES)
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise DataError(f"cannot unpack {archive}: {one_line(error)}") from error
+    folder = data_dir / "cifar-10-batches-py"
+    if _find([folder], CIFAR10_FILES) is None:
+        raise DataError(f"{archive} does not hold {folder.name}/ with {_list(CIFAR10_FILES)}")
+    return folder
 
 
-def _read_cifar10(files: Iterable[Path]) -> tuple[Images, Labels]:
-    batches = [_unpickle_plain(file) for file in files]
-    pixels = np.concatenate([np.asarray(batch["data"], np.uint8) for batch in batches])
-    labels = np.concatenate([np.asarray(batch["labels"], np.int64) for batch in batches])
-    return pixels.reshape(-1, 3, 32, 32), labels
+def _read_cifar10(folder: Path, names: Iterable[str]) -> tuple[Images, Labels]:
+    batches = [_read_batch(folder / name) for name in names]
+    pixels, labels = zip(*batches, strict=True)
+    return np.concatenate(pixels), np.concatenate(labels)
+
+
+def _read_batch(path: Path) -> tuple[Images, Labels]:
+    data, labels = _unpickle_plain(path, "data", "labels")
+    try:
+        pixels: Images = np.asarray(data, np.uint8).reshape(-1, 3, 32, 32)
+        ids = np.asarray(labels, np.int64).reshape(len(pixels))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"{path} is not a CIFAR-10 batch: {one_line(error)}") from error
+    return pixels, ids
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -215,18 +252,19 @@ class _PlainUnpickler(pickle.Unpickler):
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
-def _unpickle_plain(path: Path) -> dict[str, Any]:
+def _unpickle_plain(path: Path, *keys: str) -> list[Any]:
+    """Return the values of a pickled dict that has these keys, as text or as bytes."""
     try:
         with path.open("rb") as file:
-            return _as_text_keys(file)
-    except (pickle.UnpicklingError, EOFError, KeyError, AttributeError, TypeError) as error:
-        raise DataError(f"{path} is not a CIFAR-10 batch: {error}") from error
-
-
-def _as_text_keys(file: BinaryIO) -> dict[str, Any]:
-    # written by Python 2: its strings are latin-1 here
-    batch = _PlainUnpickler(file, encoding="latin1").load()
-    return {key.decode() if isinstance(key, bytes) else key: batch[key] for key in batch}
+            # written by Python 2: its strings are latin-1 here
+            batch = _PlainUnpickler(file, encoding="latin1").load()
+        texts = {key.decode() if isinstance(key, bytes) else key: batch[key] for key in batch}
+        return [texts[key] for key in keys]
+    except OSError:
+        raise
+    except Exception as error:  # unpickling damaged bytes can raise anything
+        reason = f"no {error}" if isinstance(error, KeyError) else one_line(error)
+        raise DataError(f"{path} is not a CIFAR-10 batch: {reason}") from error
 
 
 def _holds_flowers(folder: Path) -> bool:
@@ -248,7 +286,6 @@ def _fetch_flowers(wanted: Path) -> Path:
     try:
         return Path(kagglehub.dataset_download(FLOWERS_KAGGLE))
     except Exception as error:  # kagglehub lets its HTTP library's errors through
-        reason = str(error).partition("\n")[0][:200]
         raise DatasetNotFoundError(
-            f"flowers is not on this machine and cannot be fetched ({reason}); {advice}"
+            f"flowers is not on this machine and cannot be fetched ({one_line(error)}); {advice}"
         ) from error

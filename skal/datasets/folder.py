@@ -7,24 +7,29 @@ import json
 import logging
 import os
 import shutil
-import struct
+import stat
 import tempfile
+import unicodedata
+import uuid
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from ..errors import DataError, DatasetNotFoundError
+from ..files import write_atomic
 from ..seeding import derive_seed
-from .base import MISSING_LABEL, ImageDataset, Images, Labels, stratified_split
+from .base import MISSING_LABEL, ImageDataset, Images, Labels, one_line, stratified_split
 
-DEFAULT_IMAGE_SIZE = 64
+DEFAULT_IMAGE_SIZE = 48
 TEST_SHARE = 0.2
 DECODER_VERSION = 1
 """Part of the cache's key: raise it whenever `decode` changes a pixel."""
@@ -33,12 +38,25 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 )
+OTHER_PICTURES = frozenset(
+    (".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".tga", ".ppm", ".pgm", ".pbm")
+).union((".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".dcm"))
+"""Suffixes of pictures that are not read, which their owner should know."""
 UNLABELED = frozenset(("unlabeled", "unlabelled"))
 VALIDATION = frozenset(("val", "valid", "validation"))
+PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+SYSTEM_FOLDERS = frozenset(
+    ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+)
+"""Put there by operating systems and network drives; some hold copies and thumbnails."""
+CACHE_TAG = "CACHEDIR.TAG"
+"""Marks a folder as a cache, see https://bford.info/cachedir/."""
 LARGEST_COPY = 2**31
 """Bytes of a split that are copied into memory; a larger one becomes a memmap of its own."""
-CHUNK = 1024
-"""Images in flight while decoding, so that a slow disk never piles them up in memory."""
+CHUNK_BYTES = 2**26
+"""Pixels in flight while decoding, so that a slow disk never piles them up in memory."""
+WHITE = {"I": (255, 65535), "F": (1, 255, 65535)}
+"""What stands for white where the mode does not say it: the first that no pixel exceeds."""
 
 _log = logging.getLogger("skal")
 
@@ -63,9 +81,9 @@ def load_folder(
     """Read a folder of images.
 
     ``ROOT/<class>/**`` is split by `seed`, stratified, one fifth for the test; with
-    ``ROOT/train/<class>/**`` and ``ROOT/test/<class>/**`` the split is given. Images directly
-    under ``ROOT``, ``ROOT/train`` or ``ROOT/test``, and those under ``ROOT/unlabeled``, are
-    unlabelled.
+    ``ROOT/train/<class>/**`` and ``ROOT/test/<class>/**`` the split is given; ``val`` serves where
+    there is no ``test``. Images directly under ``ROOT``, ``ROOT/train`` or ``ROOT/test``, and those
+    under ``ROOT/unlabeled``, are unlabelled.
 
     Parameters
     ----------
@@ -73,7 +91,7 @@ def load_folder(
         The folder.
     data_dir : Path
         Where the cache of decoded pixels goes.
-    image_size : int, default=64
+    image_size : int, default=48
         Height and width of the decoded images, in pixels: scaled to cover the square, then cut
         to its centre.
     seed : int, default=0
@@ -103,7 +121,10 @@ def load_folder(
     pixels, kept, skipped = decode_all(root, files, size, data_dir / "cache")
     _tell_skipped(skipped)
     if not kept:
-        raise DataError(f"none of the {len(files)} images under {str(root)!r} can be read")
+        path, reason = skipped[0]
+        raise DataError(
+            f"none of the {len(files)} images under {str(root)!r} can be read ({path}: {reason})"
+        )
 
     classes = tuple(sorted({file.label for file in kept if file.label is not None}))
     ids = {label: number for number, label in enumerate(classes)}
@@ -157,45 +178,68 @@ def find_images(root: Path) -> list[ImageFile]:
     """
     images: list[PurePosixPath] = []
     others: Counter[str] = Counter()
-    empty: list[str] = []
+    empty: list[PurePosixPath] = []
     for folder, names in _walk(root):
         found = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
-        others.update(Path(name).suffix.lower() or name for name in set(names) - set(found))
+        others.update(Path(name).suffix.lower() for name in set(names) - set(found))
         images.extend(folder / name for name in found)
-        if not found and len(folder.parts) == 1:
-            empty.append(str(folder))
+        if not found:
+            empty.append(folder)
     if not images:
-        seen = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
         raise DataError(
-            f"no image under {str(root)!r} (found: {seen or 'no file'}); expected "
+            f"no image under {str(root)!r} (found: {_count(others) or 'no file'}); expected "
             f"{', '.join(FORMATS)} files in one subfolder per class"
         )
     parts = _given_parts(images)
     files = [_place(path, parts) for path in images]
-    with_images = {PurePosixPath(file.path).parts[0] for file in files}
-    for name in sorted(set(empty) - with_images - UNLABELED - set(parts)):
-        _log.warning("the folder %r has no image in it and is not a class", name)
-    others_than = Counter(file.path.split("/")[0] for file in files if file.part == "other")
-    for name, count in sorted(others_than.items()):
-        _log.warning("passed over %r (%d images): neither train, test nor unlabeled", name, count)
+    _tell_passed_over(files, others, empty, parts)
     order = {"train": 0, "test": 1, "unlabeled": 2}
     files = [file for file in files if file.part in order]
     return sorted(files, key=lambda file: (order[file.part], file.path))
 
 
+def _count(suffixes: Counter[str], most: int = 5) -> str:
+    return ", ".join(
+        f"{count} {suffix or 'without a suffix'}" for suffix, count in suffixes.most_common(most)
+    )
+
+
+def _tell_passed_over(
+    files: list[ImageFile], others: Counter[str], empty: list[PurePosixPath], parts: dict[str, str]
+) -> None:
+    """Say what somebody may have meant as a class, a part or an image, and is none."""
+    depth = 2 if parts else 1
+    folders = {PurePosixPath(*PurePosixPath(file.path).parts[:depth]) for file in files}
+    for folder in sorted(set(empty) - folders):
+        if len(folder.parts) == depth and not UNLABELED & {part.lower() for part in folder.parts}:
+            _log.warning("the folder %r has no image in it and is not a class", str(folder))
+    passed_over = Counter(file.path.split("/")[0] for file in files if file.part == "other")
+    for name, count in sorted(passed_over.items()):
+        _log.warning("passed over %r (%d images): neither train, test nor unlabeled", name, count)
+    pictures = Counter({suffix: others[suffix] for suffix in OTHER_PICTURES & set(others)})
+    if pictures:
+        told, formats = _count(pictures), ", ".join(FORMATS)
+        _log.warning(
+            "passed over pictures that are not read: %s; convert them to %s", told, formats
+        )
+
+
 def _walk(root: Path) -> Iterator[tuple[PurePosixPath, list[str]]]:
     """Yield each folder below `root`, relative to it, with the names of its files."""
-    seen: set[tuple[int, int]] = set()
+    seen: dict[tuple[int, int], PurePosixPath] = {}
     for directory, folders, names in os.walk(root, onerror=_tell_unlistable, followlinks=True):
-        status = Path(directory).stat()
-        key = (status.st_dev, status.st_ino)
-        if key in seen:  # a link back to where the walk has been
-            folders.clear()
-            continue
-        seen.add(key)
-        folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
+        folders.sort()
         relative = PurePosixPath(Path(directory).relative_to(root).as_posix())
-        yield relative, [name for name in names if not name.startswith(".")]
+        status = Path(directory).stat()
+        first = seen.setdefault((status.st_dev, status.st_ino), relative)
+        if first != relative:
+            _log.warning("passed over %r, which links to %r", str(relative), str(first))
+            folders.clear()
+        elif CACHE_TAG in names:
+            folders.clear()
+        else:
+            folders[:] = [f for f in folders if f[0] != "." and f not in SYSTEM_FOLDERS]
+            yield relative, [name for name in names if name[0] != "."]
 
 
 def _tell_unlistable(error: OSError) -> None:
@@ -203,13 +247,20 @@ def _tell_unlistable(error: OSError) -> None:
 
 
 def _given_parts(images: list[PurePosixPath]) -> dict[str, str]:
-    """Map the top folders of a given split to its parts; empty where no split is given."""
+    """Map the top folders of a given split to its parts; empty where no split is given.
+
+    A folder of trains may well be called "train": it is a part if it has folders of its own, or
+    if there is nothing beside it but other parts.
+    """
+    tops = {path.parts[0] for path in images if len(path.parts) > 1}
     nested = {path.parts[0] for path in images if len(path.parts) > 2}
-    if "train" not in nested:
+    parts = {top: PARTS[top.lower()] for top in tops if top.lower() in PARTS}
+    validation = {top for top in tops if top.lower() in VALIDATION}
+    alone = all(top in {*parts, *validation} or top.lower() in UNLABELED for top in tops)
+    if "train" not in (parts[top] for top in parts if alone or top in nested):
         return {}
-    parts = {"train": "train", "test": "test"}
-    if "test" not in nested:
-        parts.update((name, "test") for name in nested & VALIDATION)
+    if "test" not in (parts[top] for top in parts if top in nested):
+        parts.update((top, "test") for top in validation & nested)
     return parts
 
 
@@ -221,7 +272,9 @@ def _place(path: PurePosixPath, parts: dict[str, str]) -> ImageFile:
         part, folders = parts.get(folders[0], "other"), folders[1:]
     if part != "other" and (not folders or folders[0].lower() in UNLABELED):
         return ImageFile(str(path), "unlabeled", None)
-    return ImageFile(str(path), part, folders[0] if folders else None)
+    # macOS spells an accented name in other code points than the rest, and it is the same class
+    label = unicodedata.normalize("NFC", folders[0]) if folders else None
+    return ImageFile(str(path), part, label)
 
 
 def decode_all(
@@ -248,14 +301,26 @@ def decode_all(
         The files that could be read.
     skipped : list of (path, reason)
         Those that could not.
+
+    Raises
+    ------
+    DataError
+        If the memmap cannot be written.
     """
-    cache = cache_dir / f"{root.resolve().name}-{size}px-{_fingerprint(root, files, size)}"
+    # 40 characters keep the longest name that a folder can have below what a file system takes
+    cache = cache_dir / f"{root.resolve().name[:40]}-{size}px-{_fingerprint(root, files, size)}"
     if not cache.is_dir():
-        _make_cache(cache, root, files, size)
+        try:
+            _make_cache(cache, root, files, size)
+        except OSError as error:
+            raise DataError(
+                f"cannot write the decoded images to {str(cache_dir)!r}: "
+                f"{error.strerror or error}; name another place by --data-dir or $SKAL_DATA_DIR"
+            ) from error
     skipped = [(path, reason) for path, reason in json.loads((cache / "skipped.json").read_text())]
     bad = {path for path, _ in skipped}
     kept = [file for file in files if file.path not in bad]
-    pixels: Images = np.load(cache / "pixels.npy", mmap_mode="r")[: len(kept)]
+    pixels: Images = np.load(cache / "pixels.npy", mmap_mode="r")
     return pixels, kept, skipped
 
 
@@ -264,7 +329,8 @@ def _fingerprint(root: Path, files: list[ImageFile], size: int) -> str:
     for file in files:
         try:
             status = (root / file.path).stat()
-            state = f"{status.st_size} {status.st_mtime_ns}"
+            readable = os.access(root / file.path, os.R_OK)
+            state = f"{status.st_size} {status.st_mtime_ns} {readable}"
         except OSError:
             state = "unreadable"
         digest.update(f"{state} {file.part} {file.path}\n".encode(errors="surrogateescape"))
@@ -273,11 +339,12 @@ def _fingerprint(root: Path, files: list[ImageFile], size: int) -> str:
 
 def _make_cache(cache: Path, root: Path, files: list[ImageFile], size: int) -> None:
     """Decode into a folder of a temporary name and rename it when it is whole."""
-    temporary = cache.with_name(f".{cache.name}.{os.getpid()}.tmp")
+    temporary = cache.with_name(f".{cache.name}.{uuid.uuid4().hex}.tmp")
     temporary.mkdir(parents=True)
     try:
+        cache.with_name(CACHE_TAG).write_text("Signature: 8a477f597d28d172789f06886806bc55\n")
         skipped = _decode_into(temporary / "pixels.npy", root, files, size)
-        (temporary / "skipped.json").write_text(json.dumps(skipped))
+        write_atomic(temporary / "skipped.json", json.dumps(skipped))
         try:
             temporary.rename(cache)
         except OSError:
@@ -290,11 +357,37 @@ def _make_cache(cache: Path, root: Path, files: list[ImageFile], size: int) -> N
 def _decode_into(
     path: Path, root: Path, files: list[ImageFile], size: int
 ) -> list[tuple[str, str]]:
-    pixels = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-        path, mode="w+", dtype=np.uint8, shape=(len(files), 3, size, size)
-    )
+    """Write what can be decoded to a .npy file; return what cannot.
+
+    The file is written and not mapped, for a full disk is an error to the one and kills the other.
+    """
     skipped: list[tuple[str, str]] = []
-    row = 0
+    with path.open("wb") as out, closing(_decode_many(root, files, size)) as results:
+        _write_header(out, len(files), size)
+        for file, result in zip(files, results, strict=True):
+            if isinstance(result, str):
+                skipped.append((file.path, result))
+            else:
+                out.write(result.tobytes())
+        out.seek(0)
+        _write_header(out, len(files) - len(skipped), size)
+        out.flush()
+        os.fsync(out.fileno())
+    return skipped
+
+
+def _write_header(out: BinaryIO, n_images: int, size: int) -> None:
+    """Write the header of a .npy file, whose length does not depend on the number of images."""
+    np.lib.format.write_array_header_1_0(  # type: ignore[no-untyped-call]
+        out, {"descr": "|u1", "fortran_order": False, "shape": (n_images, 3, size, size)}
+    )
+
+
+def _decode_many(
+    root: Path, files: list[ImageFile], size: int
+) -> Generator[Images | str, None, None]:
+    """Decode in parallel, in order; for each file its pixels or why it has none."""
+    step = max(16, min(1024, CHUNK_BYTES // (3 * size * size)))
     with (
         ThreadPoolExecutor(os.cpu_count()) as workers,
         warnings.catch_warnings(),
@@ -302,31 +395,30 @@ def _decode_into(
     ):
         # Pillow warns of odd metadata; the pixels are what counts here
         warnings.simplefilter("ignore")
-        for start in range(0, len(files), CHUNK):
-            chunk = files[start : start + CHUNK]
-            results = workers.map(lambda file: _try_decode(root / file.path, size), chunk)
-            for file, result in zip(chunk, results, strict=True):
-                if isinstance(result, str):
-                    skipped.append((file.path, result))
-                else:
-                    pixels[row] = result
-                    row += 1
-            bar.update(len(chunk))
-    pixels.flush()
-    return skipped
+        for start in range(0, len(files), step):
+            chunk = files[start : start + step]
+            for result in workers.map(lambda file: _try_decode(root / file.path, size), chunk):
+                yield result
+                bar.update()
 
 
 def _try_decode(path: Path, size: int) -> Images | str:
     """Decode one file, or say why it cannot be."""
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return "not a regular file"  # to open a pipe would be to wait for ever
         return decode(path, size)
     except UnidentifiedImageError:
-        return "empty file" if path.stat().st_size == 0 else f"not one of {', '.join(FORMATS)}"
+        return "empty file" if status.st_size == 0 else f"not one of {', '.join(FORMATS)}"
     except Image.DecompressionBombError:
         return "too many pixels to be opened safely"
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error) as error:
-        # what Pillow's decoders raise on damaged files
-        return str(error) or type(error).__name__
+    except FileNotFoundError:
+        return "a link to a file that is not there"
+    except OSError as error:
+        return error.strerror or one_line(error)
+    except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
+        return one_line(error)
 
 
 def decode(path: Path, size: int) -> Images:
@@ -346,34 +438,50 @@ def decode(path: Path, size: int) -> Images:
     -------
     ndarray of uint8, shape (3, size, size)
     """
-    with Image.open(path, formats=FORMATS) as image:
+    # from an open file: of a path Pillow maps grey TIFFs, and scrambles those that EXIF rotates
+    with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
         if image.format == "JPEG":
             # decodes at half, a quarter or an eighth, still at least twice what is wanted
-            image.draft("RGB" if image.mode == "YCbCr" else image.mode, (2 * size, 2 * size))
-        upright = ImageOps.exif_transpose(image)
-        fitted = ImageOps.fit(_to_rgb(upright), (size, size), method=Image.Resampling.BICUBIC)
+            image.draft(None, (2 * size, 2 * size))
+        _set_upright(image)
+        fitted = ImageOps.fit(_to_rgb(image), (size, size), method=Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.asarray(fitted).transpose(2, 0, 1))
+
+
+def _set_upright(image: Image.Image) -> None:
+    image.load()
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception as error:  # damaged metadata, of which Pillow raises nearly anything
+        _log.debug("metadata of an image passed over: %s", error)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
         return _scale_deep(image).convert("RGB")
-    if image.has_transparency_data:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    if image.mode != "RGBA":  # else `convert` would copy what may be a gigabyte
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    on_white = Image.new("RGB", image.size, "white")
+    on_white.paste(image, mask=image.getchannel("A"))
+    return on_white
 
 
 def _scale_deep(image: Image.Image) -> Image.Image:
-    """Bring more than 8 bits a channel to 8, which Pillow's `convert` would clip to white."""
-    values = np.asarray(image, dtype=np.float64)
-    if image.mode == "F":
-        low, high = float(values.min()), float(values.max())
-        values = (values - low) / max(high - low, 1e-12) * 255
-    elif values.max(initial=0) > 255 or image.mode != "I":
-        values = values / 257
-    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+    """Bring more than 8 bits a channel to 8, which Pillow's `convert` would clip to white.
+
+    What is darker than black or brighter than white can be is stretched from its darkest to its
+    brightest pixel.
+    """
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0)
+    low, high = float(values.min()), float(values.max())
+    whites: list[float] = [
+        top for top in WHITE.get(image.mode, (65535,)) if 0 <= low <= high <= top
+    ]
+    if not whites:
+        values, whites = values - low, [high - low]
+    return Image.fromarray(np.rint(values * (255 / whites[0])).astype(np.uint8))
 
 
 def take_rows(pixels: Images, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Images:
@@ -402,11 +510,10 @@ def take_rows(pixels: Images, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) 
 def _copy_to_disk(pixels: Images, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Images:
     folder = Path(str(getattr(pixels, "filename", "."))).parent
     with tempfile.TemporaryFile(dir=folder) as file:
-        copy = np.memmap(file, dtype=np.uint8, mode="w+", shape=(len(rows), *pixels.shape[1:]))
         for start in range(0, len(rows), 4096):
-            copy[start : start + 4096] = pixels[rows[start : start + 4096]]
-        copy.flush()
-        return copy
+            file.write(pixels[rows[start : start + 4096]].tobytes())
+        file.flush()
+        return np.memmap(file, dtype=np.uint8, mode="r", shape=(len(rows), *pixels.shape[1:]))
 
 
 def _tell_skipped(skipped: list[tuple[str, str]], most: int = 10) -> None:
