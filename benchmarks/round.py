@@ -24,10 +24,10 @@ from skactiveml.classifier import SkorchClassifier
 from torch import nn
 
 import skal
-from skal.learner import resolve_bf16
 from skal.models import build_network
 from skal.scoring import score_pool
 from skal.strategies import resolve_strategy, select
+from skal.training import resolve_bf16
 
 LABELS, PICKS, BATCH = 1000, 100, 64
 
@@ -74,7 +74,6 @@ def plain_round(pixels: np.ndarray, y: np.ndarray, epochs: int) -> np.ndarray:
             "max_epochs": epochs,
             "batch_size": BATCH,
             "verbose": 0,
-            "train_split": None,
             "iterator_train__shuffle": True,
         },
     ).fit(pixels, y)
@@ -88,7 +87,7 @@ def bare_pass(network: nn.Module, X: np.ndarray, batch: int, bf16: bool) -> None
     outputs = []
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         for start in range(0, len(X), batch):
-            pixels = torch.from_numpy(X[start : start + batch])
+            pixels = torch.from_numpy(np.array(X[start : start + batch]))
             pixels = pixels.to(torch.float32, memory_format=torch.channels_last).div_(255)
             logits, embeddings = network(pixels.sub_(0.5).div_(0.25))
             outputs.append((logits.float().softmax(-1), embeddings.float()))
@@ -105,8 +104,8 @@ def main(data_dir: str | None, repeats: int) -> None:
     y = np.full(len(data.y), -1)
     labeled = np.random.default_rng(0).choice(len(y), LABELS, replace=False)
     y[labeled] = data.y[labeled]
-    epochs = 20
-    steps = epochs * -(-LABELS // BATCH)
+    epochs = 25
+    steps = epochs * -(-LABELS * 4 // 5 // BATCH)  # skorch keeps a fifth for validation
     pixels = data.X.astype(np.float32) / 255
 
     classifier = skal.ImageClassifier(classes=range(10), steps=20, random_state=0).fit(data.X, y)
@@ -150,8 +149,9 @@ def main(data_dir: str | None, repeats: int) -> None:
         ],
         f"Fit on {LABELS} labels ({steps} steps of {BATCH}), score 60,000 images, pick {PICKS}. "
         f"Medians of {repeats} rounds in turn; the ratio is the median of pairs, from "
-        f"{min(faster):.1f} to {max(faster):.1f}. The plain stack's train_split is off, else it "
-        f"would train on 800. Peak memory of the process with both: {peak:.1f} GiB.",
+        f"{min(faster):.1f} to {max(faster):.1f}. By skorch's default the plain stack "
+        f"trains on 800 of the labels and validates on 200. Peak memory of the process: "
+        f"{peak:.1f} GiB.",
     )
 
 

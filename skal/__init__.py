@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import strategies as strategies
+    from .active_learner import ActiveLearner as ActiveLearner
     from .datasets import DATASETS as DATASETS
     from .datasets import ImageDataset as ImageDataset
     from .datasets import load_dataset as load_dataset
     from .errors import SkalError as SkalError
-    from .experiment import ActiveLearner as ActiveLearner
     from .experiment import Run as Run
     from .experiment import resume as resume
     from .experiment import run as run
@@ -29,7 +29,7 @@ __version__ = "0.1.0"
 
 # imported when asked for: importing skal costs no torch
 _LAZY = {
-    "ActiveLearner": "experiment",
+    "ActiveLearner": "active_learner",
     "DATASETS": "datasets",
     "ImageClassifier": "learner",
     "ImageDataset": "datasets",

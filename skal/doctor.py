@@ -83,7 +83,7 @@ def _devices() -> Iterator[Check]:
     try:
         import torch
 
-        from .learner import resolve_bf16, resolve_device
+        from .training import resolve_bf16, resolve_device
     except (ImportError, OSError) as error:
         yield Check("device", f"torch cannot be imported: {error}", False)
         return

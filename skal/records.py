@@ -12,6 +12,7 @@ import shutil
 import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -280,6 +281,36 @@ class Record:
         writer.writeheader()
         writer.writerows(rows)
         self.write(name, text.getvalue())
+
+
+class _LogFile(logging.FileHandler):
+    """Raises, where logging's own would print a traceback and go on: say, of a full disk."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with naming(Path(self.baseFilename)):
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        raise
+
+
+@contextmanager
+def log_file(folder: Path | None) -> Iterator[None]:
+    """Keep in the folder's ``log.txt``, if there is a folder, what the logger `skal` says."""
+    if folder is None:
+        yield
+        return
+    handler = _LogFile(folder / "log.txt", encoding="utf-8", errors="surrogateescape")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    level = _log.level
+    _log.addHandler(handler)
+    _log.setLevel(min(level or logging.INFO, logging.INFO))
+    try:
+        yield
+    finally:
+        _log.setLevel(level)
+        _log.removeHandler(handler)
+        handler.close()
 
 
 def check_run_folder(folder: Path) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from .config import RunConfig
+from .records import SECONDS
 from .registry import Registry
 
 TRACKERS: Registry[type[Tracker]] = Registry("tracker")
+
+_log = logging.getLogger("skal")
 
 
 class Tracker:
@@ -29,3 +34,42 @@ class Tracker:
 
     def on_close(self) -> None:
         """Be told that the run is left, whether it is done, failed or was interrupted."""
+
+
+class Watchers(Tracker):
+    """Passes every hook on, and says a line a round."""
+
+    def __init__(self, trackers: Sequence[Tracker], config: RunConfig) -> None:
+        self.trackers, self.n_rounds = trackers, config.n_rounds
+
+    def on_phase(self, round_number: int, phase: str) -> None:
+        for tracker in self.trackers:
+            tracker.on_phase(round_number, phase)
+
+    def on_round(self, row: Mapping[str, Any]) -> None:
+        _log.info(
+            "round %d/%d: %d labels, accuracy %.4f  (fit %.1f s, score %.1f s, query %.1f s)",
+            row["round"],
+            self.n_rounds,
+            row["n_labeled"],
+            row["accuracy"],
+            *(row[name] for name in SECONDS),
+        )
+        for tracker in self.trackers:
+            tracker.on_round(row)
+
+    def on_end(self, summary: Mapping[str, Any]) -> None:
+        for tracker in self.trackers:
+            tracker.on_end(summary)
+
+
+@contextmanager
+def watching(
+    trackers: Sequence[Tracker], config: RunConfig, folder: Path | None
+) -> Iterator[Watchers]:
+    """Start the trackers, yield one that stands for all, and close those that were started."""
+    with ExitStack() as stack:
+        for tracker in trackers:
+            tracker.on_start(config, folder)
+            stack.callback(tracker.on_close)
+        yield Watchers(trackers, config)

@@ -18,13 +18,12 @@ import skal
 from skal.errors import DataError, ParameterError, RunFolderError, UnknownNameError
 from skal.learner import (
     NotFittedError,
-    SliceBatches,
-    TrainBatches,
     load_classifier,
     save_classifier,
 )
 from skal.models import Network
 from skal.models.module import DropoutSampler, ImageModule
+from skal.training import SliceBatches, TrainBatches
 
 
 def classifier(**params: object) -> skal.ImageClassifier:

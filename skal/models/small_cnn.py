@@ -23,14 +23,11 @@ def small_cnn(
     widths = SMALL_WIDTHS if image_size < 16 else WIDTHS
     layers: list[nn.Module] = []
     channels = in_channels
-    for number, width in enumerate(widths):
-        if number and width != channels:
-            layers.append(nn.MaxPool2d(2))
-        layers += [
-            nn.Conv2d(channels, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-        ]
+    for width, following in zip(widths, (*widths[1:], widths[-1]), strict=True):
+        layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
+        if following != width:
+            layers.append(nn.MaxPool2d(2))  # before ReLU: the same, for a quarter of the pixels
+        layers.append(nn.ReLU(inplace=True))
         channels = width
     backbone = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(GRID), nn.Flatten())
     return Network(backbone, linear_head(channels * GRID**2, n_classes, dropout))

@@ -1,0 +1,133 @@
+"""`ActiveLearner`: the loop in steps, for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from skactiveml.base import SingleAnnotatorPoolQueryStrategy
+
+from .config import resolve_count
+from .datasets import ImageDataset
+from .datasets.base import Labels
+from .errors import DataError, UnknownNameError
+from .experiment import initial_set, predict_test, score_for
+from .learner import ImageClassifier
+from .metrics import evaluate
+from .pool import Pool
+from .seeding import derive_seed
+from .strategies.selection import resolve_strategy, select
+
+
+class ActiveLearner:
+    """Active learning in steps: `query`, label as you like, `teach`.
+
+    Parameters
+    ----------
+    data : ImageDataset
+        The pool is its `X`, or `X_unlabeled` if `X` is empty; labels that it has are not used.
+    classifier : ImageClassifier
+        Trained at every `teach`.
+    strategy : str, class or instance, default="random"
+        As for `run`.
+    strategy_params : mapping, optional
+        Arguments of the strategy.
+    seed : int, default=0
+        Decides the draws of the strategy.
+    """
+
+    def __init__(
+        self,
+        data: ImageDataset,
+        classifier: ImageClassifier,
+        strategy: str | type | SingleAnnotatorPoolQueryStrategy = "random",
+        *,
+        strategy_params: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.data = data
+        self.classifier = classifier
+        self.seed = seed
+        self.pool = Pool(data.X if len(data.X) else data.X_unlabeled, len(data.classes))
+        self._strategy = resolve_strategy(strategy, strategy_params)
+        self._round = 0
+
+    @property
+    def y(self) -> Labels:
+        """Labels taught so far, -1 where there is none; read-only."""
+        return self.pool.y
+
+    def query(self, n: int = 1) -> NDArray[np.int64]:
+        """Return the indices of the images to label next.
+
+        Parameters
+        ----------
+        n : int, default=1
+            How many. Before the first `teach` they are drawn at random.
+
+        Returns
+        -------
+        ndarray of int64, shape (n,)
+            Of the pool; the same when asked again before the next `teach`.
+        """
+        n = resolve_count("n", n, len(self.pool))
+        if self._round == 0:
+            return initial_set(self.pool, n, self.seed)
+        seed = derive_seed(self.seed, "strategy", self._round)
+        scores = score_for(self._strategy, self.classifier, self.pool, n, seed)
+        n_classes = self.pool.n_classes
+        return select(self._strategy, self.y, n, scores=scores, n_classes=n_classes, seed=seed)
+
+    def teach(self, indices: ArrayLike, labels: ArrayLike) -> ActiveLearner:
+        """Add labels and train anew.
+
+        Parameters
+        ----------
+        indices : array-like of int, shape (b,)
+            Images of the pool, not labelled before.
+        labels : array-like of int or str, shape (b,)
+            Class ids, or names of classes. Without any, nothing happens.
+
+        Returns
+        -------
+        self : ActiveLearner
+
+        Raises
+        ------
+        DataError, UnknownNameError
+            If an index or a label is not valid; nothing is changed then.
+        """
+        if not np.size(indices) and not np.size(labels):
+            return self
+        self.pool.label(indices, self._class_ids(labels))
+        self.classifier.fit(self.pool.X, self.pool.y)
+        self._round += 1
+        return self
+
+    def evaluate(self) -> dict[str, float]:
+        """Return the metrics on the test set, by the names of ``rounds.csv``.
+
+        Raises
+        ------
+        DataError
+            If the dataset has no test images.
+        NotFittedError
+            If nothing was taught yet.
+        """
+        if not len(self.data.X_test):
+            raise DataError(f"{self.data.name} has no test image to evaluate on")
+        return evaluate(self.data.y_test, predict_test(self.classifier, self.data.X_test))
+
+    def _class_ids(self, labels: ArrayLike) -> Labels:
+        given = np.atleast_1d(labels)
+        if given.dtype.kind == "O":
+            given = np.array(given.tolist())  # as pandas hands over both names and numbers
+        if given.dtype.kind != "U":
+            return given
+        ids = {name: number for number, name in enumerate(self.data.classes)}
+        for name in given:
+            if name not in ids:
+                raise UnknownNameError("class", str(name), ids)
+        return np.array([ids[name] for name in given], dtype=np.int64)

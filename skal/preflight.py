@@ -1,0 +1,102 @@
+"""What is checked and filled in before a run: settings, and the data that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .config import RunConfig, resolve_count
+from .datasets import DATASETS, ImageDataset, data_folder
+from .errors import DataError, ParameterError
+from .models import MODELS, default_model
+from .records import free_name
+from .training import default_lr, resolve_device
+
+
+def check_settings(config: RunConfig) -> None:
+    """Check what can be checked before the data are loaded.
+
+    Raises
+    ------
+    UsageError
+        If a name or a value is not valid.
+    """
+    if config.model is not None:
+        MODELS.entry(config.model)
+    if config.pretrained and config.weights:
+        raise ParameterError("give pretrained or weights, not both")
+    if config.weights is not None and not Path(config.weights).is_file():
+        raise ParameterError(f"weights: there is no file {config.weights!r}")
+    resolve_device(config.device)
+
+
+def check_usable(data: ImageDataset) -> None:
+    """Check that a network can be trained and tested on the data.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two classes, no pool or no test set.
+    """
+    if len(data.classes) < 2:
+        found = f"the class {data.classes[0]!r}" if data.classes else "no class"
+        raise DataError(
+            f"{data.name} has {found} alone; a classifier needs two or more, one folder each"
+        )
+    if not len(data.X):
+        raise DataError(f"{data.name} has no labelled image to simulate labelling with")
+    if not len(data.X_test):
+        raise DataError(f"{data.name} has no test image; a class needs two images or more")
+
+
+def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
+    """Fill in what the data decide, so that the configuration repeats the run anywhere."""
+    model = config.model or default_model(data.image_size)
+    return config.replace(
+        dataset=config.dataset if data.root is None else _dataset_of(config, data),
+        model=model,
+        n_init=resolve_count("n_init", config.n_init, len(data.X)),
+        n_query=resolve_count("n_query", config.n_query, len(data.X)),
+        image_size=data.image_size,
+        lr=config.lr or default_lr(model, config.optimizer),
+        data_dir=str(data_folder(config.data_dir).resolve()),
+        weights=None if config.weights is None else str(Path(config.weights).resolve()),
+    )
+
+
+def _dataset_of(config: RunConfig, data: ImageDataset) -> str:
+    """Return the name of a known dataset, or the whole path of a folder."""
+    return config.dataset if config.dataset in DATASETS else str(data.root)
+
+
+def default_folder(config: RunConfig, data: ImageDataset) -> Path:
+    """Return ``runs/<dataset>-<strategy>-<model>-s<seed>``, with a number where that is taken."""
+    name = f"{data.name}-{config.strategy}-{config.model}-s{config.seed}"
+    return free_name(Path("runs") / name.replace(":", ".").replace("/", "."))
+
+
+def plain_params(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the arguments that a TOML file can hold, and the names of the others."""
+    plain, others = {}, []
+    for name, value in params.items():
+        try:
+            if value is not None:
+                plain[name] = _plain_value(value)
+        except TypeError:
+            others.append(name)
+    return plain, others
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain_value(item) for item in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain_value(item) for key, item in value.items()}
+    if isinstance(value, str | int | float):
+        return value
+    raise TypeError

@@ -1,0 +1,98 @@
+"""What must still hold when a run is gone on with."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from typing import Any
+
+import numpy as np
+
+from .config import RunConfig
+from .datasets import ImageDataset
+from .errors import DataError, ParameterError, RunFolderError
+from .oracles import Oracle, TrueLabels
+from .preflight import plain_params
+from .records import Record
+from .strategies.selection import Strategy
+
+_log = logging.getLogger("skal")
+
+
+def fingerprint(data: ImageDataset) -> dict[str, Any]:
+    """Return what data must agree in for a run on them to be gone on with.
+
+    Of the pixels only a sample counts, since a pool may be larger than memory. The labels of the
+    pool are left to the oracle.
+    """
+    pixels = 0
+    for images in (data.X, data.X_test):
+        for index in np.unique(np.linspace(0, len(images) - 1, 64).astype(int)):
+            pixels = zlib.crc32(images[index].tobytes(), pixels)
+    return {
+        "number of images": [len(data.X), len(data.X_test)],
+        "image shape": list(data.X.shape[1:]),
+        "classes": list(data.classes),
+        "paths": zlib.crc32("\0".join(data.paths).encode(errors="surrogateescape")),
+        "pixels": pixels,
+        "test labels": zlib.crc32(data.y_test.astype("<i8").tobytes()),
+    }
+
+
+MAY_CHANGE = frozenset(("dataset", "data_dir", "device", "weights", "n_rounds"))
+"""Settings that may be edited before a run is gone on with: data can move, rounds be added."""
+
+
+def facts_to_keep(
+    config: RunConfig, data: ImageDataset, oracle: Oracle, strategy: Strategy
+) -> dict[str, Any]:
+    """Say what `check_resumable` will compare."""
+    not_kept = plain_params(strategy.given)[1]
+    if not_kept:
+        _log.warning(
+            "config.toml cannot hold the strategy's %s: it will not repeat the run, nor can the "
+            "run be gone on with if it stops",
+            ", ".join(not_kept),
+        )
+    return {
+        "config": config.as_dict(),
+        "data": fingerprint(data),
+        "oracle": type(oracle).__name__,
+        "params_not_kept": not_kept,
+    }
+
+
+def check_resumable(
+    record: Record, config: RunConfig, data: ImageDataset, oracle: Oracle | None
+) -> None:
+    """Check that going on ends as if the run had never been stopped."""
+    facts = record.facts
+    if not facts:
+        raise RunFolderError(f"{record.folder}: the journal has no start; begin the run anew")
+    kept, current = facts["config"], config.as_dict()
+    for name in sorted((kept.keys() | current.keys()) - MAY_CHANGE):
+        if kept.get(name) != current.get(name):
+            raise ParameterError(
+                f"{name} in config.toml was {kept.get(name)!r} when the run was started and is "
+                f"{current.get(name)!r} now; set it back, or begin a new run"
+            )
+    now = fingerprint(data)
+    changed = [name for name, value in facts["data"].items() if now[name] != value]
+    if oracle is None and facts["oracle"] == TrueLabels.__name__:
+        known = [(i, label) for batch in record.labels for i, label in zip(*batch, strict=True)]
+        if not changed and any(data.y[index] != label for index, label in known):
+            changed.append("labels")
+    if changed:
+        raise DataError(
+            f"the data are not those that the run was started on: other {', '.join(changed)}"
+        )
+    if oracle is None and facts["oracle"] != TrueLabels.__name__:
+        raise ParameterError(
+            f"the run was labelled by {facts['oracle']}, not by the dataset; go on with it from "
+            "Python: skal.resume(folder, oracle=...)"
+        )
+    if facts["params_not_kept"]:
+        raise ParameterError(
+            f"the run cannot be gone on with: the strategy's {', '.join(facts['params_not_kept'])} "
+            "could not be kept in config.toml"
+        )
