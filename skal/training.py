@@ -40,7 +40,7 @@ class TrainBatches:
     dataset : skorch.dataset.Dataset
         With arrays `X` and `y`.
     batch_size : int
-        At most; never more than the images there are, but at least two.
+        At most; never more than the images there are, but at least two, for batch norm.
     steps, epochs : int, optional
         Number of batches, or of passes over the images; with neither, `MIN_STEPS` batches or
         `MIN_EPOCHS` passes, whichever is more.
@@ -54,7 +54,7 @@ class TrainBatches:
         epochs: int | None = None,
     ) -> None:
         self.X, self.y = dataset.X, torch.as_tensor(dataset.y)
-        self.batch_size = min(batch_size, max(len(self.y), 2))
+        self.batch_size = max(min(batch_size, len(self.y)), 2)
         passes = MIN_EPOCHS if epochs is None else epochs
         by_passes = math.ceil(passes * len(self.y) / self.batch_size)
         self.steps = steps or (max(MIN_STEPS, by_passes) if epochs is None else by_passes)
