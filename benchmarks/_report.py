@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 RESULTS = Path(__file__).with_name("RESULTS.md")
 PACKAGES = ("skal", "torch", "scikit-activeml", "skorch", "numpy")
 
@@ -30,13 +32,15 @@ def report(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]],
     note : str
         What is to be known to read it.
     """
-    command = f"python benchmarks/{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}".strip()
+    arguments = shlex.join(_without_places(sys.argv[1:]))
+    command = f"python benchmarks/{Path(sys.argv[0]).name} {arguments}".strip()
+    threads = f"{os.cpu_count()} processors, {torch.get_num_threads()} threads"
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     lines = [
         f"## {title}",
         "",
         f"`{command}`, {datetime.date.today()}  ",
-        f"{versions}; Python {platform.python_version()}, {os.cpu_count()} processors",
+        f"{versions}; Python {platform.python_version()}, {threads}",
         "",
         "| " + " | ".join(columns) + " |",
         "|" + "---|" * len(columns),
@@ -53,3 +57,12 @@ def report(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]],
     before, after = (old[: found.start()], old[found.end() :]) if found else (old, "")
     parts = [part.strip("\n") for part in (before, section, after)]
     RESULTS.write_text("\n\n".join(part for part in parts if part) + "\n")
+
+
+def _without_places(arguments: Sequence[str]) -> list[str]:
+    """Leave out where data lie on this machine, which is nobody else's concern."""
+    kept = list(arguments)
+    if "--data-dir" in kept:
+        start = kept.index("--data-dir")
+        del kept[start : start + 2]
+    return kept

@@ -7,9 +7,6 @@ python benchmarks/accuracy.py --dataset fashion-mnist --strategies random,margin
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import click
 import numpy as np
 from _report import report
@@ -27,7 +24,6 @@ import skal
 @click.option("--image-size", type=int)
 @click.option("--model")
 @click.option("--data-dir")
-@click.option("--keep", type=click.Path(path_type=Path), help="Keep finished cells here.")
 def main(
     dataset: str,
     strategies: str,
@@ -38,7 +34,6 @@ def main(
     image_size: int | None,
     model: str | None,
     data_dir: str | None,
-    keep: Path | None,
 ) -> None:
     """Run every strategy with every seed and report the last round."""
     names = strategies.split(",")
@@ -46,50 +41,43 @@ def main(
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for seed in range(seeds):
         for name in names:
-            out = keep / f"{name.replace(':', '.')}-s{seed}" if keep else None
-            if out and (out / "summary.json").exists():
-                summary = json.loads((out / "summary.json").read_text())
-                rows = np.genfromtxt(out / "rounds.csv", delimiter=",", names=True)
-                accuracy = [float(value) for value in rows["accuracy"]]
-            else:
-                result = skal.run(
-                    dataset,
-                    name,
-                    n_init=n_init,
-                    n_query=n_query,
-                    n_rounds=n_rounds,
-                    seed=seed,
-                    image_size=image_size,
-                    model=model,
-                    data_dir=data_dir,
-                    out=out,
-                )
-                summary, accuracy = result.summary, [row["accuracy"] for row in result.rounds]
-            curves[name].append(accuracy)
-            seconds[name].append(summary["seconds"])
-            print(dataset, name, "seed", seed, [round(value, 4) for value in accuracy], flush=True)
-    table = []
-    baseline = np.array([curve[-1] for curve in curves["random"]]) if "random" in curves else None
-    for name in names:
-        last = np.array([curve[-1] for curve in curves[name]])
-        areas = [np.mean(np.convolve(curve, [0.5, 0.5], "valid")) for curve in curves[name]]
-        gain = "" if baseline is None or name == "random" else _points(last - baseline)
-        table.append(
-            [
+            result = skal.run(
+                dataset,
                 name,
-                f"{last.mean():.4f} ± {_spread(last):.4f}",
-                gain,
-                f"{np.mean(areas):.4f}",
-                f"{np.mean(seconds[name]):.0f}",
-            ]
-        )
+                n_init=n_init,
+                n_query=n_query,
+                n_rounds=n_rounds,
+                seed=seed,
+                image_size=image_size,
+                model=model,
+                data_dir=data_dir,
+            )
+            accuracy = [row["accuracy"] for row in result.rounds]
+            curves[name].append(accuracy)
+            seconds[name].append(result.summary["seconds"])
+            print(dataset, name, "seed", seed, [round(value, 4) for value in accuracy], flush=True)
     report(
         f"{dataset}: {n_init} + {n_rounds} x {n_query} labels, {seeds} seeds",
         ["strategy", "test accuracy", "points above random", "area", "seconds a run"],
-        table,
+        [_row(name, curves, seconds[name]) for name in names],
         "Mean ± standard deviation over seeds, which are paired: the same split, initial set and "
         "training seeds for all strategies. So few seeds show a spread and prove nothing.",
     )
+
+
+def _row(name: str, curves: dict[str, list[list[float]]], seconds: list[float]) -> list[str]:
+    last = np.array([curve[-1] for curve in curves[name]])
+    areas = [np.mean(np.convolve(curve, [0.5, 0.5], "valid")) for curve in curves[name]]
+    gain = ""
+    if name != "random" and "random" in curves:
+        gain = _points(last - np.array([curve[-1] for curve in curves["random"]]))
+    return [
+        name,
+        f"{last.mean():.4f} ± {_spread(last):.4f}",
+        gain,
+        f"{np.mean(areas):.4f}",
+        f"{np.mean(seconds):.0f}",
+    ]
 
 
 def _spread(values: np.ndarray) -> float:

@@ -12,8 +12,9 @@ import skal
 class HastyAnnotator(skal.Oracle):
     """Knows the labels and does not always look."""
 
-    def __init__(self, y, n_classes, seed=0):
-        self.y, self.n_classes, self.rng = y, n_classes, np.random.default_rng(seed)
+    def __init__(self, data, seed):
+        self.y, self.n_classes = data.y, len(data.classes)
+        self.rng = np.random.default_rng(seed)
 
     def label(self, indices):
         """Return class ids."""
@@ -22,5 +23,4 @@ class HastyAnnotator(skal.Oracle):
 
 
 if __name__ == "__main__":
-    digits = skal.load_dataset("digits")
-    print(skal.run(digits, "margin", n_rounds=2, oracle=HastyAnnotator(digits.y, 10)).table())
+    print(skal.run("digits", "margin", n_rounds=2, oracle="hasty").table())

@@ -11,8 +11,8 @@ from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 
 from .config import resolve_count
 from .datasets import ImageDataset
-from .datasets.base import Labels
-from .errors import DataError, UnknownNameError
+from .datasets.base import MISSING_LABEL, Labels
+from .errors import DataError, ParameterError, UnknownNameError
 from .experiment import initial_set, predict_test, score_for
 from .learner import ImageClassifier
 from .metrics import evaluate
@@ -36,6 +36,12 @@ class ActiveLearner:
         Arguments of the strategy.
     seed : int, default=0
         Decides the draws of the strategy.
+
+    Raises
+    ------
+    ParameterError, UnknownNameError
+        If the strategy is not valid, or the classifier's `classes` are not the ids of the
+        dataset's.
     """
 
     def __init__(
@@ -47,6 +53,7 @@ class ActiveLearner:
         strategy_params: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
+        _check_fits(classifier, data)
         self.data = data
         self.classifier = classifier
         self.seed = seed
@@ -101,8 +108,10 @@ class ActiveLearner:
         """
         if not np.size(indices) and not np.size(labels):
             return self
-        self.pool.label(indices, self._class_ids(labels))
-        self.classifier.fit(self.pool.X, self.pool.y)
+        pool = self.pool.copy()
+        pool.label(indices, self._class_ids(labels))
+        self.classifier.fit(pool.X, pool.y)
+        self.pool = pool  # only now: labels whose training failed can be taught again
         self._round += 1
         return self
 
@@ -131,3 +140,18 @@ class ActiveLearner:
             if name not in ids:
                 raise UnknownNameError("class", str(name), ids)
         return np.array([ids[name] for name in given], dtype=np.int64)
+
+
+def _check_fits(classifier: ImageClassifier, data: ImageDataset) -> None:
+    """Check that classifier and dataset mean the same by a label."""
+    expected = list(range(len(data.classes)))
+    got = None if classifier.classes is None else np.asarray(classifier.classes).tolist()
+    if got != expected:
+        raise ParameterError(
+            f"the classifier has the classes {got}; expected range({len(expected)}), ids of "
+            f"{', '.join(data.classes[:5])}{' ...' if len(expected) > 5 else ''}"
+        )
+    if classifier.missing_label != MISSING_LABEL:
+        raise ParameterError(
+            f"the classifier has missing_label={classifier.missing_label}; expected {MISSING_LABEL}"
+        )

@@ -6,11 +6,12 @@ import ast
 import json
 import logging
 import os
+import signal
 import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import Field
 from pathlib import Path
 from shlex import quote
@@ -29,6 +30,13 @@ _log = logging.getLogger("skal")
 class Cli(click.Group):
     """Turns errors into one line and an exit code; `--debug` shows tracebacks before it."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take `--debug` wherever it stands, for it is remembered last."""
+        options = args[: args.index("--")] if "--" in args else args
+        if "--debug" in options:
+            args = ["--debug", *(a for a in options if a != "--debug"), *args[len(options) :]]
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
         try:
@@ -41,8 +49,9 @@ class Cli(click.Group):
         except Exception as error:  # the border of the program: whatever it is, one clear line
             if ctx.params.get("debug"):
                 traceback.print_exc()
-            _say_error(_one_line(error) + _resume_advice(ctx))
-            ctx.exit(getattr(error, "exit_code", 1))
+            code = getattr(error, "exit_code", 1)
+            _say_error(_one_line(error) + (_resume_advice(ctx) if code == 1 else ""))
+            ctx.exit(code)
 
 
 def _one_line(error: Exception) -> str:
@@ -64,7 +73,7 @@ def _say_error(message: str) -> None:
 
 
 def _resume_advice(ctx: click.Context) -> str:
-    """Say how to go on, if a run had begun."""
+    """Say how to go on, if a run had begun and did not fail for what was asked of it."""
     folder = (ctx.obj or {}).get("folder")
     if folder is None or (folder / "summary.json").exists():
         return ""
@@ -106,6 +115,9 @@ class ConsoleHandler(logging.Handler):
 def _console(ctx: click.Context, quiet: bool = False) -> Iterator[None]:
     """Show the logger `skal` on stderr while a command runs."""
     level = "warning" if quiet else ctx.obj["log_level"]
+    with suppress(ValueError):  # not in the main thread: then nobody sends signals here
+        # what schedulers send: an interruption, too
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     bars = os.environ.get("TQDM_DISABLE")
     if quiet:
         os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported

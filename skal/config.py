@@ -38,8 +38,8 @@ def _setting(default: Any, help: str, **facts: Any) -> Any:
 class RunConfig:
     """The settings of a run.
 
-    Field metadata tell the command line how to show them: `help`, `metavar`, `choices`, `registry`
-    (the kind of names listed in the help) and `option` (its name where that differs).
+    Field metadata tell the command line how to show them: `help`, `metavar`, `choices`, and
+    `option` (its name where that differs).
 
     Raises
     ------
@@ -47,12 +47,8 @@ class RunConfig:
         If a value is not valid, as far as that can be told without the dataset.
     """
 
-    dataset: str = _setting(
-        "digits", "A dataset's name, or a folder of images", metavar="NAME|DIR", registry="datasets"
-    )
-    strategy: str = _setting(
-        "random", "A query strategy's name, or module:Class", metavar="NAME", registry="strategies"
-    )
+    dataset: str = _setting("digits", "A dataset's name, or a folder of images", metavar="NAME|DIR")
+    strategy: str = _setting("random", "A query strategy's name, or module:Class", metavar="NAME")
     strategy_params: Mapping[str, Any] = _setting(
         {}, "An argument of the strategy; may be repeated", metavar="K=V", option="strategy-param"
     )
@@ -60,7 +56,6 @@ class RunConfig:
         None,
         "A network's name; by default small-cnn below 64 px, else resnet18",
         metavar="NAME",
-        registry="models",
     )
     n_init: Count = _setting(20, "Images labelled at the start, or their share", metavar="N|P%")
     n_query: Count = _setting(20, "Images labelled each round, or their share", metavar="N|P%")
@@ -87,7 +82,9 @@ class RunConfig:
     )
     pretrained: bool = _setting(False, "Start from the model's ImageNet weights")
     weights: str | None = _setting(
-        None, "Start from the weights in this file (a state dict)", metavar="FILE"
+        None,
+        "Start from the weights in this file: a state dict, or a run's model.safetensors",
+        metavar="FILE",
     )
     device: str = _setting("auto", "Where to compute", choices=("auto", "cpu", "cuda", "mps"))
     precision: str = _setting(

@@ -7,6 +7,7 @@
     │   └── RunExistsError (FileExistsError) the place to write to is taken
     ├── DataError (ValueError)              images or labels that cannot be used
     │   └── DatasetNotFoundError (FileNotFoundError)
+    │       └── FolderNotFoundError (UsageError)   there is no such folder of images
     ├── RunFolderError (OSError)            a run folder that cannot be read or written
     ├── MissingExtraError (ImportError)     an optional package is not installed
     └── skal.learner.NotFittedError         defined there, for it is also scikit-learn's own
@@ -54,6 +55,10 @@ class DataError(SkalError, ValueError):
 
 class DatasetNotFoundError(DataError, FileNotFoundError):
     """The files of a dataset are not where they were looked for."""
+
+
+class FolderNotFoundError(DatasetNotFoundError, UsageError):
+    """There is no such folder of images."""
 
 
 class RunFolderError(SkalError, OSError):

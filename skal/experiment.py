@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 
 from .config import Count, RunConfig, resolve_count
@@ -21,23 +21,32 @@ from .errors import DataError, SkalError, UnknownNameError
 from .files import locked
 from .learner import ImageClassifier, load_classifier, save_classifier
 from .metrics import area_under_curve, evaluate
-from .oracles import Oracle, TrueLabels
+from .oracles import Oracle, make_oracle
 from .plots import learning_curve
 from .pool import Pool
 from .preflight import (
+    check_network,
     check_settings,
     check_usable,
     default_folder,
     plain_params,
     resolve_settings,
 )
-from .records import JOURNAL, SECONDS, Record, check_free, check_run_folder, log_file
+from .records import (
+    JOURNAL,
+    SECONDS,
+    SUMMARY,
+    Record,
+    check_free,
+    check_run_folder,
+    environment,
+    log_file,
+)
 from .resuming import check_resumable, facts_to_keep
 from .scoring import Scores, score_pool
 from .seeding import derive_seed
-from .strategies.selection import Strategy, resolve_strategy, select
-from .trackers import Tracker, watching
-from .training import resolve_device
+from .strategies.selection import Strategy, check_strategy_works, resolve_strategy, select
+from .trackers import Tracker, make_trackers, watching
 
 _log = logging.getLogger("skal")
 
@@ -104,9 +113,9 @@ def run(
     device: str = "auto",
     precision: str = "auto",
     data_dir: str | Path | None = None,
-    oracle: Oracle | None = None,
+    oracle: Oracle | Callable[[NDArray[np.int64]], ArrayLike] | str | None = None,
     out: str | Path | bool | None = None,
-    trackers: Sequence[Tracker] = (),
+    trackers: Sequence[Tracker | str] = (),
 ) -> Run:
     """Run active learning: train, score the pool, query, label, and again.
 
@@ -133,13 +142,14 @@ def run(
         See `load_dataset`; used if `data` is a name or a folder.
     steps, epochs, train_batch_size, optimizer, lr, pretrained, weights, device, precision
         See `ImageClassifier`.
-    oracle : Oracle, optional
-        Who labels; by default the labels of `data`, which nothing else in the run sees.
+    oracle : Oracle, callable or str, optional
+        Who labels: an oracle, a function of indices, or a name of `ORACLES`; by default the
+        labels of `data`, which nothing else in the run sees.
     out : str, Path or bool, optional
         The folder to write to, which must not exist; True for a name under ``runs/`` made of the
         settings; by default nothing is written.
-    trackers : sequence of Tracker, default=()
-        Who watches.
+    trackers : sequence of Tracker or str, default=()
+        Who watches; names are those of `TRACKERS`.
 
     Returns
     -------
@@ -157,8 +167,8 @@ def run(
     for the images that were new in this round.
     """
     # plain from the start, so that a run that is gone on with is given the very same
-    params = {**(strategy_params or {}), **plain_params(strategy_params or {})[0]}
-    chosen = resolve_strategy(strategy, params)
+    given = dict(strategy_params or {})
+    chosen = resolve_strategy(strategy, {**given, **plain_params(given)[0]})
     config = RunConfig(
         dataset=str(data) if isinstance(data, str | Path) else data.name,
         strategy=chosen.name,
@@ -185,23 +195,38 @@ def run(
     if isinstance(out, str | Path):
         check_free(Path(out))
     if not isinstance(data, ImageDataset):
-        data = load_dataset(data, image_size, data_dir, seed)
+        data = load_dataset(data, image_size, data_dir, config.seed)
+    return _start(config, data, chosen, oracle, out, trackers)
+
+
+def _start(
+    config: RunConfig,
+    data: ImageDataset,
+    strategy: Strategy,
+    oracle: Oracle | Callable[[NDArray[np.int64]], ArrayLike] | str | None,
+    out: str | Path | bool | None,
+    trackers: Sequence[Tracker | str],
+) -> Run:
+    """Find what is wrong before anything is written or trained; then run."""
     check_usable(data)
     config = resolve_settings(config, data)
+    check_network(config, data)
+    check_strategy_works(strategy, len(data.classes))
+    watchers = make_trackers(trackers)
+    labels = make_oracle(oracle, data, derive_seed(config.seed, "oracle"))
     folder = default_folder(config, data) if out is True else Path(out) if out else None
-    oracle = TrueLabels(data.y) if oracle is None else oracle
-    facts = {} if folder is None else facts_to_keep(config, data, oracle, chosen)
-    record = Record.create(folder, config, resolve_device(config.device), facts)
+    facts = {} if folder is None else facts_to_keep(config, data, labels, strategy)
+    record = Record.create(folder, config, environment(config), facts)
     with _alone(record.folder):
-        return _loop(config, data, chosen, oracle, record, trackers)
+        return _loop(config, data, strategy, labels, record, watchers)
 
 
 def resume(
     folder: str | Path,
     *,
     data: ImageDataset | None = None,
-    oracle: Oracle | None = None,
-    trackers: Sequence[Tracker] = (),
+    oracle: Oracle | Callable[[NDArray[np.int64]], ArrayLike] | str | None = None,
+    trackers: Sequence[Tracker | str] = (),
 ) -> Run:
     """Go on with a run that was stopped, at its last whole round.
 
@@ -211,9 +236,9 @@ def resume(
         The run folder. Nothing is done to one whose run is finished.
     data : ImageDataset, optional
         What was run on, if it was made of arrays and cannot be loaded by its name.
-    oracle : Oracle, optional
+    oracle : Oracle, callable or str, optional
         Who labels, if the run was started with one.
-    trackers : sequence of Tracker, default=()
+    trackers : sequence of Tracker or str, default=()
         Who watches.
 
     Returns
@@ -232,19 +257,25 @@ def resume(
     """
     folder = Path(folder)
     check_run_folder(folder)
+    if (folder / SUMMARY).is_file():
+        return _finished(folder)
     with _alone(folder):
         record, config = Record.open(folder)
-        if record.finished:
-            _log.info("the run in %s is finished: nothing is left to do", folder)
-            summary, classifier = record.read_summary(), load_classifier(folder)
-            return Run(config, summary, record.rounds, record.queries, classifier, folder)
         data = _load_again(config) if data is None else data
         check_usable(data)
-        check_resumable(record, config, data, oracle)
+        check_resumable(record, config, data, oracle is not None)
         record.rewrite_tables()
         chosen = resolve_strategy(config.strategy, config.strategy_params)
-        oracle = TrueLabels(data.y) if oracle is None else oracle
-        return _loop(config, data, chosen, oracle, record, trackers)
+        labels = make_oracle(oracle, data, derive_seed(config.seed, "oracle"))
+        return _loop(config, data, chosen, labels, record, make_trackers(trackers))
+
+
+def _finished(folder: Path) -> Run:
+    """Return a run that is done, from its folder alone."""
+    record, config = Record.open(folder)
+    _log.info("the run in %s is finished: nothing is left to do", folder)
+    summary, classifier = record.read_summary(), load_classifier(folder)
+    return Run(config, summary, record.rounds, record.queries, classifier, folder)
 
 
 def _alone(folder: Path | None) -> AbstractContextManager[None]:
@@ -319,7 +350,7 @@ def _query(
     if number == 0:
         with _timed(seconds, "query_seconds"):
             n_init = resolve_count("n_init", config.n_init, len(pool))
-            return initial_set(pool, n_init, config.seed)
+            return initial_set(pool, n_init, config.seed, config.init_strategy)
     n = resolve_count("n_query", config.n_query, len(pool))
     seed = derive_seed(config.seed, "strategy", number)
     with _timed(seconds, "score_seconds"):
@@ -363,7 +394,7 @@ def score_for(
     )
 
 
-def initial_set(pool: Pool, n: int, seed: int) -> NDArray[np.int64]:
+def initial_set(pool: Pool, n: int, seed: int, init_strategy: str = "random") -> NDArray[np.int64]:
     """Draw the images that are labelled before any network is trained.
 
     Parameters
@@ -373,13 +404,15 @@ def initial_set(pool: Pool, n: int, seed: int) -> NDArray[np.int64]:
     n : int
         How many; all that there are, with a notice, when that is less.
     seed : int
-        The run's seed; the strategy plays no part.
+        The run's seed; the run's strategy plays no part.
+    init_strategy : str, default="random"
+        A strategy that needs no network.
 
     Returns
     -------
     ndarray of int64, shape (n,)
     """
-    strategy = resolve_strategy("random")
+    strategy = resolve_strategy(init_strategy)
     seed = derive_seed(seed, "init")
     return select(strategy, pool.y, n, n_classes=pool.n_classes, seed=seed)
 

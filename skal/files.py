@@ -68,13 +68,15 @@ def locked(path: Path) -> Iterator[None]:
     ------
     RunFolderError
         If another process holds the lock.
+    OSError
+        If there is no such file.
     """
     if sys.platform == "win32":
         yield
         return
     import fcntl
 
-    with path.open("ab") as file:
+    with path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 import numpy as np
 import safetensors.torch
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from skactiveml.base import SkactivemlClassifier
 from skactiveml.classifier import SkorchClassifier
+from skactiveml.utils import is_labeled
 from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 from sklearn.utils import check_random_state
 from skorch.dataset import Dataset
@@ -23,8 +25,9 @@ from .datasets.base import MISSING_LABEL, Images
 from .errors import DataError, ParameterError, RunFolderError, SkalError, UnknownNameError
 from .files import write_atomic
 from .models import AUGMENTATIONS
+from .models.build import backbone_of
 from .models.module import DropoutSampler, ImageModule
-from .seeding import torch_seed
+from .seeding import derive_seed, torch_seed
 from .training import (
     DEVICES,
     OPTIMIZERS,
@@ -70,8 +73,9 @@ class ImageClassifier(SkorchClassifier):
     train_batch_size : int, default=64
         Images per optimiser step.
     optimizer : {"adamw", "sgd"}, default="adamw"
-        With weight decay 0.01, or with Nesterov momentum 0.9 and weight decay 5e-4. The learning
-        rate follows one cycle (Smith and Topin, 2019).
+        With weight decay 0.01, or with Nesterov momentum and weight decay 5e-4. The learning rate
+        follows one cycle (Smith and Topin, 2019); the momentum (AdamW's beta1) goes the other way,
+        from 0.95 to 0.85 and back.
     lr : float, optional
         Highest learning rate; by default the model's own, 0.05 for SGD.
     dropout : float, default=0.25
@@ -80,8 +84,9 @@ class ImageClassifier(SkorchClassifier):
         What is done to each training image: names of `skal.models.AUGMENTATIONS`.
     pretrained : bool, default=False
         Start from the model's pretrained weights.
-    weights : str, optional
-        Start from the weights in this file.
+    weights : str or Path, optional
+        Start from the weights in this file: a state dict of the model, or the
+        ``model.safetensors`` of a run.
     device : {"auto", "cpu", "cuda", "mps"}, default="auto"
         "auto" takes CUDA, else MPS, else the CPU.
     precision : {"auto", "fp32", "bf16"}, default="auto"
@@ -132,7 +137,7 @@ class ImageClassifier(SkorchClassifier):
         dropout: float = 0.25,
         augmentation: tuple[str, ...] = (),
         pretrained: bool = False,
-        weights: str | None = None,
+        weights: str | Path | None = None,
         device: str = "auto",
         precision: str = "auto",
         callbacks: Sequence[Any] = (),
@@ -178,13 +183,16 @@ class ImageClassifier(SkorchClassifier):
         Raises
         ------
         ParameterError, DataError
-            If a parameter is not valid, or `X` is not as above.
+            If a parameter is not valid, `X` is not as above, or a label is not in `classes`.
         """
         self._fit_seeded("fit", X, y, **fit_params)
         return self
 
     def partial_fit(self, X: Images, y: ArrayLike, **fit_params: Any) -> ImageClassifier:
-        """Train on, from the weights as they are; otherwise as `fit`."""
+        """Train on, from the weights as they are; otherwise as `fit`.
+
+        Each call draws other batches than the one before, with an integer `random_state` too.
+        """
         self._fit_seeded("partial_fit", X, y, **fit_params)
         return self
 
@@ -214,7 +222,10 @@ class ImageClassifier(SkorchClassifier):
         return super().predict_proba(X, extra_outputs=extra_outputs)
 
     def sample_proba(
-        self, X: Images, n_samples: int = 20, random_state: int | None = None
+        self,
+        X: Images,
+        n_samples: int = 20,
+        random_state: int | np.random.RandomState | None = None,
     ) -> NDArray[np.float32]:
         """Sample class probabilities by Monte-Carlo dropout (Gal and Ghahramani, 2016).
 
@@ -227,7 +238,7 @@ class ImageClassifier(SkorchClassifier):
             Images of the shape trained on.
         n_samples : int, default=20
             Number of masks.
-        random_state : int, optional
+        random_state : int or RandomState, optional
             Seeds the masks; by default `random_state` of the classifier does.
 
         Returns
@@ -239,10 +250,13 @@ class ImageClassifier(SkorchClassifier):
         NotFittedError
             If the classifier was never fitted.
         ParameterError
-            If the model has no dropout, so that all samples would be the same.
+            If the model has no dropout, so that all samples would be the same, or `n_samples` is
+            not 1 or more.
         """
-        shape = (n_samples, len(X), len(self.classes_) if hasattr(self, "classes_") else 0)
-        result = np.empty(shape, np.float32)
+        self._check_fitted(X)
+        if not _is_whole(n_samples) or n_samples < 1:
+            raise ParameterError(f"n_samples={n_samples!r}; expected a whole number, 1 or more")
+        result = np.empty((n_samples, len(X), len(self.classes_)), np.float32)
         start = 0
         for batch in self.iter_outputs(X, n_samples, random_state):
             assert batch.mc_proba is not None
@@ -252,7 +266,10 @@ class ImageClassifier(SkorchClassifier):
         return result
 
     def iter_outputs(
-        self, X: Images, n_samples: int = 0, random_state: int | None = None
+        self,
+        X: Images,
+        n_samples: int = 0,
+        random_state: int | np.random.RandomState | None = None,
     ) -> Iterator[Outputs]:
         """Stream over images once and yield all that the network says of each batch.
 
@@ -262,7 +279,7 @@ class ImageClassifier(SkorchClassifier):
             Images of the shape trained on.
         n_samples : int, default=0
             Monte-Carlo dropout samples of each image; see `sample_proba`.
-        random_state : int, optional
+        random_state : int or RandomState, optional
             Seeds the dropout masks.
 
         Yields
@@ -274,8 +291,9 @@ class ImageClassifier(SkorchClassifier):
         self._check_fitted(X)
         module = self.neural_net_.module_.eval()
         device = torch.device(self.neural_net_.device)
-        seed = self._torch_seed() if random_state is None else random_state
-        sampler = DropoutSampler(module, n_samples, seed) if n_samples else None
+        sampler = None
+        if n_samples:
+            sampler = DropoutSampler(module, n_samples, self._mask_seed(random_state))
         with torch.inference_mode():
             for images, _ in self.neural_net_.get_iterator(Dataset(X)):
                 on_device = images.to(device)
@@ -294,7 +312,13 @@ class ImageClassifier(SkorchClassifier):
         Returns
         -------
         ndarray of float32, shape (n, n_classes)
+
+        Raises
+        ------
+        NotFittedError
+            If the classifier was never fitted.
         """
+        self._check_network()
         module = self.neural_net_.module_.eval()
         device = torch.device(self.neural_net_.device)
         with torch.inference_mode(), module.autocast(device):
@@ -308,8 +332,15 @@ class ImageClassifier(SkorchClassifier):
     def _fit_seeded(self, method: str, X: Images, y: ArrayLike, **fit_params: Any) -> None:
         self._check_parameters()
         _check_images(X)
-        with torch_seed(self._torch_seed()):
+        self._check_labels(y)
+        seed, calls = _as_seed(self.random_state), 0
+        if method == "partial_fit" and hasattr(self, "neural_net_"):
+            # else an integer seed would draw the very same batches in each call
+            calls = getattr(self, "n_partial_fits_", 0) + 1
+            seed = derive_seed(seed % 2**32, "training", calls)
+        with torch_seed(seed):
             self._fit(method, X, y, **fit_params)
+        self.n_partial_fits_ = calls
         self.image_shape_ = tuple(int(side) for side in X.shape[1:])
 
     def _fit(self, fit_function: str, X: Images, y: ArrayLike, **fit_params: Any) -> None:
@@ -334,10 +365,11 @@ class ImageClassifier(SkorchClassifier):
             del self.neural_net_
             raise
 
-    def _torch_seed(self) -> int:
-        if isinstance(self.random_state, int | np.integer):
-            return int(self.random_state)
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
+    def _mask_seed(self, random_state: int | np.random.RandomState | None) -> int:
+        if random_state is not None:
+            return _as_seed(random_state)
+        # not the stream that the weights were drawn from
+        return derive_seed(_as_seed(self.random_state) % 2**32, "strategy")
 
     def _check_parameters(self) -> None:
         if self.classes is None:
@@ -349,12 +381,23 @@ class ImageClassifier(SkorchClassifier):
             raise ParameterError("give steps or epochs, not both")
         for name in ("steps", "epochs", "train_batch_size"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value is None and name != "train_batch_size":
+                continue
+            if not _is_whole(value):
+                raise ParameterError(f"{name}={value!r}; expected a whole number, 1 or more")
+            if value < 1:
                 raise ParameterError(f"{name}={value}; expected 1 or more")
-        if not 0 <= self.dropout < 1:
-            raise ParameterError(f"dropout={self.dropout}; expected 0 <= dropout < 1")
-        if self.lr is not None and not self.lr > 0:
-            raise ParameterError(f"lr={self.lr}; expected more than 0")
+        if not isinstance(self.dropout, Real) or not 0 <= self.dropout < 1:
+            raise ParameterError(f"dropout={self.dropout!r}; expected 0 <= dropout < 1")
+        if self.lr is not None and (not isinstance(self.lr, Real) or not self.lr > 0):
+            raise ParameterError(f"lr={self.lr!r}; expected more than 0")
+        self._check_names()
+
+    def _check_names(self) -> None:
+        if not isinstance(self.augmentation, tuple | list):
+            raise ParameterError(
+                f"augmentation={self.augmentation!r}; expected a tuple of names, such as ('flip',)"
+            )
         for kind, value, known in (
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("device", self.device, DEVICES),
@@ -364,9 +407,22 @@ class ImageClassifier(SkorchClassifier):
             if value not in known:
                 raise UnknownNameError(kind, value, known)
 
-    def _check_fitted(self, X: Images) -> None:
+    def _check_labels(self, y: ArrayLike) -> None:
+        labels = np.asarray(y)
+        labels = labels[is_labeled(labels, missing_label=self.missing_label)]
+        unknown = np.setdiff1d(labels, np.asarray(self.classes))
+        if len(unknown):
+            raise DataError(
+                f"y has the label {unknown[0].item()!r}; expected one of the classes "
+                f"{np.asarray(self.classes).tolist()}, or {self.missing_label!r} for none"
+            )
+
+    def _check_network(self) -> None:
         if not hasattr(self, "neural_net_"):
             raise NotFittedError("this ImageClassifier was not fitted; call fit(X, y) first")
+
+    def _check_fitted(self, X: Images) -> None:
+        self._check_network()
         _check_images(X)
         if X.shape[1:] != self.image_shape_:
             raise DataError(
@@ -408,14 +464,14 @@ class ImageClassifier(SkorchClassifier):
         return ImageModule, criterion, params
 
 
-def save_classifier(classifier: ImageClassifier, folder: Path, **facts: Any) -> None:
+def save_classifier(classifier: ImageClassifier, folder: str | Path, **facts: Any) -> None:
     """Write ``model.safetensors`` and ``model.json``, from which `load_classifier` rebuilds it.
 
     Parameters
     ----------
     classifier : ImageClassifier
         A fitted one. Its skorch callbacks are not kept.
-    folder : Path
+    folder : str or Path
         An existing folder.
     **facts
         More to write into ``model.json``, such as the names of the classes.
@@ -436,22 +492,29 @@ def save_classifier(classifier: ImageClassifier, folder: Path, **facts: Any) -> 
         params[name] = None if params[name] is None else np.asarray(params[name]).tolist()
     for name in ("callbacks", "random_state"):
         del params[name]
+    if isinstance(params["weights"], Mapping):  # tensors; what became of them is in the state
+        params["weights"] = None
     content = {
         "format": MODEL_FORMAT,
         "image_shape": classifier.image_shape_,
         **facts,
         "params": {**params, "augmentation": list(classifier.augmentation)},
     }
+    folder = Path(folder)
     write_atomic(folder / "model.safetensors", safetensors.torch.save(state))
-    write_atomic(folder / "model.json", json.dumps(content, indent=2) + "\n")
+    write_atomic(folder / "model.json", json.dumps(content, indent=2, default=_plain) + "\n")
 
 
-def load_classifier(folder: Path, device: str = "auto") -> ImageClassifier:
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else str(value)
+
+
+def load_classifier(folder: str | Path, device: str = "auto") -> ImageClassifier:
     """Rebuild what `save_classifier` wrote, running no code from the files.
 
     Parameters
     ----------
-    folder : Path
+    folder : str or Path
         A run folder, or any with the two files.
     device : {"auto", "cpu", "cuda", "mps"}, default="auto"
         Where to put the network.
@@ -463,22 +526,53 @@ def load_classifier(folder: Path, device: str = "auto") -> ImageClassifier:
     Raises
     ------
     RunFolderError
-        If the files are missing or damaged.
+        If the files are missing or damaged, or a newer skal wrote them.
+    UnknownNameError, ParameterError
+        If there is no such device.
     """
+    if device not in DEVICES:
+        raise UnknownNameError("device", device, DEVICES)
+    resolve_device(device)
+    folder = Path(folder)
+    damaged = f"no usable model in {str(folder)!r}"
     try:
         content = json.loads((folder / "model.json").read_text())
         state = safetensors.torch.load((folder / "model.safetensors").read_bytes())
-        params, shape = content["params"], tuple(content["image_shape"])
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise RunFolderError(f"no usable model in {str(folder)!r}: {error}") from error
-    prefix = "network.backbone."
+    except (OSError, ValueError, SafetensorError) as error:
+        raise RunFolderError(f"{damaged}: {_one_line(error)}") from error
+    written = content.get("format") if isinstance(content, dict) else None
+    if not _is_whole(written):
+        raise RunFolderError(f"{damaged}: model.json is not one of skal's")
+    if written > MODEL_FORMAT:
+        raise RunFolderError(
+            f"the model in {str(folder)!r} has format {written}, written by a newer skal; this "
+            f"one reads up to {MODEL_FORMAT}"
+        )
+    try:
+        return _rebuild(content, state, device)
+    except Exception as error:  # whatever damage leads to
+        raise RunFolderError(f"{damaged}: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"model.json has no {text}" if isinstance(error, KeyError) else text
+
+
+def _rebuild(
+    content: Mapping[str, Any], state: Mapping[str, Tensor], device: str
+) -> ImageClassifier:
+    """Build the classifier that ``model.json`` describes and give it its weights."""
+    shape = tuple(content["image_shape"])
+    params = {**content["params"], "pretrained": False, "device": device}
+    params["augmentation"] = tuple(params["augmentation"])
+    no_images = np.empty((0, *shape), np.uint8)
+    _check_images(no_images)
     # the backbone's own weights tell builders what they were built for (ResNet's stem)
-    backbone = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
-    params.update(pretrained=False, augmentation=tuple(params["augmentation"]), device=device)
-    classifier = ImageClassifier(**{**params, "weights": backbone})
+    classifier = ImageClassifier(**{**params, "weights": backbone_of(state)})
     classifier._check_parameters()
     with torch_seed(0):
-        classifier.initialize(np.empty((0, *shape), np.uint8), np.empty(0, np.int64), True)
+        classifier.initialize(no_images, np.empty(0, np.int64), True)
     module = classifier.neural_net_.module_
     for name in ("mean", "std"):  # of one value or one a channel, as the run had them
         module.register_buffer(name, torch.empty_like(state[name], device=module.mean.device))
@@ -488,12 +582,27 @@ def load_classifier(folder: Path, device: str = "auto") -> ImageClassifier:
     return classifier
 
 
+def _as_seed(random_state: int | np.random.RandomState | None) -> int:
+    if isinstance(random_state, int | np.integer):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _is_whole(value: Any) -> TypeGuard[int]:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def _check_images(X: Images) -> None:
     if not isinstance(X, np.ndarray) or X.dtype != np.uint8 or X.ndim != 4:
         got = f"{X.dtype} of shape {X.shape}" if isinstance(X, np.ndarray) else type(X).__name__
         raise DataError(
             f"X is {got}; expected uint8 pixels of shape (n, channels, height, width), which the "
             "network scales itself"
+        )
+    if X.shape[1] not in (1, 3):
+        raise DataError(
+            f"the images of X have {X.shape[1]} channels; expected 1 (grey) or 3 (colour), in "
+            "shape (n, channels, height, width)"
         )
     if X.shape[2] != X.shape[3]:
         raise DataError(f"the images of X are {X.shape[2]}x{X.shape[3]}; expected square ones")

@@ -8,11 +8,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .datasets.base import MISSING_LABEL, Labels
-from .errors import DataError
+from .datasets.base import MISSING_LABEL, ImageDataset, Labels
+from .errors import DataError, ParameterError
 from .registry import Registry
 
-ORACLES: Registry[type[Oracle]] = Registry("oracle")
+ORACLES: Registry[Callable[[ImageDataset, int], Oracle]] = Registry("oracle")
+"""Functions, or classes, that take the dataset and a seed and return an `Oracle`."""
 
 
 class Oracle(ABC):
@@ -33,7 +34,6 @@ class Oracle(ABC):
         """
 
 
-@ORACLES.register("true", summary="the labels that the dataset came with")
 class TrueLabels(Oracle):
     """Answers from known labels: simulated annotation.
 
@@ -61,7 +61,6 @@ class TrueLabels(Oracle):
         return self._y[indices]
 
 
-@ORACLES.register("function", summary="a Python function of indices")
 class FunctionOracle(Oracle):
     """Asks a function.
 
@@ -76,3 +75,46 @@ class FunctionOracle(Oracle):
 
     def label(self, indices: NDArray[np.int64]) -> ArrayLike:
         return self._function(indices)
+
+
+@ORACLES.register("true", summary="the labels that the dataset came with")
+def true_labels(data: ImageDataset, seed: int) -> Oracle:
+    """Return the oracle of simulated annotation."""
+    return TrueLabels(data.y)
+
+
+def make_oracle(
+    oracle: Oracle | Callable[[NDArray[np.int64]], ArrayLike] | str | None,
+    data: ImageDataset,
+    seed: int,
+) -> Oracle:
+    """Return the oracle that is meant.
+
+    Parameters
+    ----------
+    oracle : Oracle, callable, str or None
+        An oracle, a function of indices, a name of `ORACLES`, or None for the true labels.
+    data : ImageDataset
+        What is labelled.
+    seed : int
+        For oracles that draw.
+
+    Returns
+    -------
+    Oracle
+
+    Raises
+    ------
+    ParameterError, UnknownNameError
+        If it is none of these.
+    """
+    if oracle is None or isinstance(oracle, str):
+        return ORACLES.get(oracle or "true")(data, seed)
+    if isinstance(oracle, Oracle):
+        return oracle
+    if callable(oracle):
+        return FunctionOracle(oracle)
+    raise ParameterError(
+        f"oracle: got {type(oracle).__name__}; expected an Oracle, a function of indices, or one "
+        f"of {', '.join(ORACLES.names())}"
+    )

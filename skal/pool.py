@@ -25,6 +25,12 @@ class Pool:
         self.n_classes = n_classes
         self._y: Labels = np.full(len(X), MISSING_LABEL, dtype=np.int64)
 
+    def copy(self) -> Pool:
+        """Return a pool of the same images with labels of its own."""
+        other = Pool(self.X, self.n_classes)
+        other._y[:] = self._y
+        return other
+
     def __len__(self) -> int:
         return len(self.X)
 

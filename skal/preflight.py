@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,14 @@ import numpy as np
 from .config import RunConfig, resolve_count
 from .datasets import DATASETS, ImageDataset, data_folder
 from .errors import DataError, ParameterError
-from .models import MODELS, default_model
+from .models import MODELS, build_network, default_model
 from .records import free_name
-from .training import default_lr, resolve_device
+from .seeding import torch_seed
+from .training import default_lr, resolve_bf16, resolve_device
+
+DROPOUT = 0.25
+
+_log = logging.getLogger("skal")
 
 
 def check_settings(config: RunConfig) -> None:
@@ -41,10 +47,14 @@ def check_usable(data: ImageDataset) -> None:
     DataError
         If there are fewer than two classes, no pool or no test set.
     """
-    if len(data.classes) < 2:
-        found = f"the class {data.classes[0]!r}" if data.classes else "no class"
+    if not data.classes:
         raise DataError(
-            f"{data.name} has {found} alone; a classifier needs two or more, one folder each"
+            f"{data.name} has no class; the images of each class belong into a folder of their "
+            "own, named as the class is"
+        )
+    if len(data.classes) == 1:
+        raise DataError(
+            f"{data.name} has the class {data.classes[0]!r} alone; a classifier needs two or more"
         )
     if not len(data.X):
         raise DataError(f"{data.name} has no labelled image to simulate labelling with")
@@ -55,21 +65,50 @@ def check_usable(data: ImageDataset) -> None:
 def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
     """Fill in what the data decide, so that the configuration repeats the run anywhere."""
     model = config.model or default_model(data.image_size)
+    device = resolve_device(config.device)
+    if data.split_seed not in (None, config.seed):
+        _log.warning(
+            "the test set was drawn by seed %d, not the run's %d: config.toml will not repeat it",
+            data.split_seed,
+            config.seed,
+        )
     return config.replace(
-        dataset=config.dataset if data.root is None else _dataset_of(config, data),
+        dataset=data.source.get("dataset") or _name_of_arrays(data),
         model=model,
         n_init=resolve_count("n_init", config.n_init, len(data.X)),
         n_query=resolve_count("n_query", config.n_query, len(data.X)),
         image_size=data.image_size,
         lr=config.lr or default_lr(model, config.optimizer),
-        data_dir=str(data_folder(config.data_dir).resolve()),
+        data_dir=data.source.get("data_dir") or str(data_folder(config.data_dir).resolve()),
+        device=device,
+        precision="bf16" if resolve_bf16(config.precision, device) else "fp32",
         weights=None if config.weights is None else str(Path(config.weights).resolve()),
     )
 
 
-def _dataset_of(config: RunConfig, data: ImageDataset) -> str:
-    """Return the name of a known dataset, or the whole path of a folder."""
-    return config.dataset if config.dataset in DATASETS else str(data.root)
+def _name_of_arrays(data: ImageDataset) -> str:
+    """Return a name that is nobody else's: arrays cannot be loaded by it."""
+    return f"arrays:{data.name}" if data.name in DATASETS else data.name
+
+
+def check_network(config: RunConfig, data: ImageDataset) -> None:
+    """Build the network once, so that weights that do not fit are found before all else.
+
+    Raises
+    ------
+    SkalError
+        If it cannot be built.
+    """
+    with torch_seed(0):
+        build_network(
+            str(config.model),
+            n_classes=len(data.classes),
+            in_channels=data.X.shape[1],
+            image_size=data.image_size,
+            dropout=DROPOUT,
+            pretrained=config.pretrained,
+            weights=config.weights,
+        )
 
 
 def default_folder(config: RunConfig, data: ImageDataset) -> Path:

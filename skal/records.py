@@ -28,6 +28,8 @@ SECONDS = ("fit_seconds", "score_seconds", "query_seconds")
 ROUND_COLUMNS = ("round", "n_labeled", *METRICS, *SECONDS)
 QUERY_COLUMNS = ("round", "rank", "index", "path", "label")
 JOURNAL = "journal.jsonl"
+SUMMARY = "summary.json"
+ENVIRONMENT = "environment.json"
 PACKAGES = (
     "skal",
     "scikit-activeml",
@@ -140,7 +142,7 @@ class Record:
         cls,
         folder: Path | None,
         config: RunConfig,
-        device: str,
+        environment: Mapping[str, Any],
         facts: Mapping[str, Any] | None = None,
     ) -> Record:
         """Make the folder of a new run; `facts` are what a resumed run must agree in.
@@ -160,7 +162,7 @@ class Record:
         record = cls(folder)
         try:
             record._keep({"event": "start", "facts": dict(facts or {})})
-            write_atomic(folder / "environment.json", _json(environment(device)))
+            write_atomic(folder / ENVIRONMENT, _json(environment))
             # last: it makes a run folder of it
             write_atomic(folder / "config.toml", config.to_toml())
             fsync_folder(folder.parent)
@@ -192,7 +194,7 @@ class Record:
     @property
     def finished(self) -> bool:
         """Whether the run is done."""
-        return self.folder is not None and (self.folder / "summary.json").is_file()
+        return self.folder is not None and (self.folder / SUMMARY).is_file()
 
     def add_labels(
         self,
@@ -226,7 +228,7 @@ class Record:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write ``summary.json``, which says that the run is done."""
-        self.write("summary.json", _json(summary))
+        self.write(SUMMARY, _json(summary))
 
     def read_summary(self) -> dict[str, Any]:
         """Return the content of ``summary.json`` of a run that is done.
@@ -238,7 +240,7 @@ class Record:
         """
         assert self.folder is not None
         try:
-            summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_bytes())
+            summary: dict[str, Any] = json.loads((self.folder / SUMMARY).read_bytes())
         except ValueError as error:
             raise RunFolderError(f"{self.folder / 'summary.json'}: {error}") from error
         return summary
@@ -325,6 +327,8 @@ def check_run_folder(folder: Path) -> None:
         raise RunFolderError(f"there is no run folder {str(folder)!r}")
     if not (folder / "config.toml").is_file():
         raise RunFolderError(f"{str(folder)!r} is not a run folder (it has no config.toml)")
+    if not (folder / JOURNAL).is_file():
+        raise RunFolderError(f"the run's journal {str(folder / JOURNAL)!r} is gone")
 
 
 def check_free(folder: Path) -> None:
@@ -336,7 +340,7 @@ def check_free(folder: Path) -> None:
         If there is something of that name.
     """
     if folder.exists() or folder.is_symlink():
-        unfinished = (folder / "config.toml").is_file() and not (folder / "summary.json").exists()
+        unfinished = (folder / "config.toml").is_file() and not (folder / SUMMARY).exists()
         advice = f", or go on with it: skal resume {quote(str(folder))}" if unfinished else ""
         raise RunExistsError(
             f"{str(folder)!r} exists and is not overwritten; choose another name by --out{advice}"
@@ -356,19 +360,32 @@ def free_name(folder: Path) -> Path:
     return next(path for path in candidates() if not path.exists() and not path.is_symlink())
 
 
-def environment(device: str) -> dict[str, Any]:
-    """Say what a run ran on: versions, device, threads, platform."""
+def environment(config: RunConfig) -> dict[str, Any]:
+    """Say what a run runs on: versions, device, precision, threads, platform."""
     import torch
+
+    device = config.device
 
     return {
         "python": platform.python_version(),
         "packages": {name: package_version(name) for name in PACKAGES},
         "device": device,
-        "device_name": torch.cuda.get_device_name() if device == "cuda" else platform.processor(),
+        "device_name": torch.cuda.get_device_name() if device == "cuda" else _processor(),
+        "precision": config.precision,
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
         "command": sys.argv,
     }
+
+
+def _processor() -> str:
+    """Return the processor's name, which `platform` does not know on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def package_version(package: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import zlib
 from typing import Any
@@ -13,7 +14,7 @@ from .datasets import ImageDataset
 from .errors import DataError, ParameterError, RunFolderError
 from .oracles import Oracle, TrueLabels
 from .preflight import plain_params
-from .records import Record
+from .records import ENVIRONMENT, Record, environment
 from .strategies.selection import Strategy
 
 _log = logging.getLogger("skal")
@@ -63,7 +64,7 @@ def facts_to_keep(
 
 
 def check_resumable(
-    record: Record, config: RunConfig, data: ImageDataset, oracle: Oracle | None
+    record: Record, config: RunConfig, data: ImageDataset, oracle_given: bool
 ) -> None:
     """Check that going on ends as if the run had never been stopped."""
     facts = record.facts
@@ -76,17 +77,25 @@ def check_resumable(
                 f"{name} in config.toml was {kept.get(name)!r} when the run was started and is "
                 f"{current.get(name)!r} now; set it back, or begin a new run"
             )
+    most = len(record.labels) - 1
+    if config.n_rounds < most:
+        raise ParameterError(
+            f"n_rounds in config.toml is {config.n_rounds}, but labels were taken for round {most} "
+            "already"
+        )
+    _tell_other_environment(record, config)
     now = fingerprint(data)
     changed = [name for name, value in facts["data"].items() if now[name] != value]
-    if oracle is None and facts["oracle"] == TrueLabels.__name__:
+    if not oracle_given and facts["oracle"] == TrueLabels.__name__:
         known = [(i, label) for batch in record.labels for i, label in zip(*batch, strict=True)]
         if not changed and any(data.y[index] != label for index, label in known):
             changed.append("labels")
     if changed:
         raise DataError(
-            f"the data are not those that the run was started on: other {', '.join(changed)}"
+            f"the data are not those that the run was started on: other {', '.join(changed)}; if "
+            "they were loaded in another way, go on from Python: skal.resume(folder, data=...)"
         )
-    if oracle is None and facts["oracle"] != TrueLabels.__name__:
+    if not oracle_given and facts["oracle"] != TrueLabels.__name__:
         raise ParameterError(
             f"the run was labelled by {facts['oracle']}, not by the dataset; go on with it from "
             "Python: skal.resume(folder, oracle=...)"
@@ -96,3 +105,22 @@ def check_resumable(
             f"the run cannot be gone on with: the strategy's {', '.join(facts['params_not_kept'])} "
             "could not be kept in config.toml"
         )
+
+
+def _tell_other_environment(record: Record, config: RunConfig) -> None:
+    """Warn where what computes is not what the run was started with: figures may then differ."""
+    assert record.folder is not None
+    before = _flat(json.loads((record.folder / ENVIRONMENT).read_text()))
+    now = _flat(environment(config))
+    for name in sorted((before.keys() & now.keys()) - {"command"}):
+        if before[name] != now[name]:
+            _log.warning(
+                "the run was started with %s %s and goes on with %s: picks and figures may differ",
+                name,
+                before[name],
+                now[name],
+            )
+
+
+def _flat(facts: dict[str, Any]) -> dict[str, Any]:
+    return {**facts, **facts.get("packages", {}), "packages": None}

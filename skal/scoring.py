@@ -54,7 +54,7 @@ def score_pool(
     *,
     embeddings: bool = True,
     n_samples: int = 0,
-    random_state: int | None = None,
+    random_state: int | np.random.RandomState | None = None,
 ) -> Scores:
     """Score all images in one streaming pass.
 
@@ -69,7 +69,7 @@ def score_pool(
     n_samples : int, default=0
         Monte-Carlo dropout samples; they are computed from the embeddings on, so that all of them
         cost little more than one.
-    random_state : int, optional
+    random_state : int or RandomState, optional
         Seeds the dropout masks.
 
     Returns
@@ -98,6 +98,37 @@ def score_pool(
             bar.update(stop - start)
             start = stop
     return Scores(classes=classifier.classes_, head=classifier.head_proba, **kept)
+
+
+def example_scores(
+    ties: bool = False,
+    *,
+    n_images: int = 60,
+    n_classes: int = 3,
+    n_features: int = 8,
+    n_samples: int = 20,
+) -> Scores:
+    """Make scores of no real images, by a random linear head; with ties, all are the same."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(n_features, n_classes))
+
+    def head(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        return _softmax(embeddings @ weights)
+
+    embeddings = rng.normal(size=(n_images, n_features)).astype(np.float32)
+    if ties:
+        embeddings[:] = embeddings[0]
+    masks = rng.random((n_samples, 1, n_features)) < 0.75
+    samples = None
+    if n_samples:
+        samples = np.stack([head(embeddings * mask) for mask in masks])
+    return Scores(np.arange(n_classes), head(embeddings), embeddings, samples, head)
+
+
+def _softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    result: NDArray[np.float32] = (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
+    return result
 
 
 class ScoredClassifier(SkactivemlClassifier):

@@ -15,10 +15,12 @@ from .datasets import MISSING_LABEL, ImageDataset
 from .learner import ImageClassifier
 from .models import build_network
 from .models.module import ImageModule
-from .scoring import HeadClassifier, ScoredClassifier, Scores
+from .scoring import HeadClassifier, ScoredClassifier, Scores, example_scores
 from .strategies.selection import Strategy, resolve_strategy, select
 
-N_IMAGES, N_CLASSES, N_FEATURES, N_SAMPLES = 60, 3, 8, 20
+__all__ = ["check_classifier", "check_dataset", "check_model", "check_strategy", "example_scores"]
+
+N_IMAGES, N_CLASSES = 60, 3  # of `example_scores`
 LABELED = slice(0, 12)
 
 
@@ -70,12 +72,14 @@ def check_model(
         With what is wrong.
     """
     options: dict[str, Any] = {"n_classes": N_CLASSES, "dropout": 0.25}
+    generator = torch.Generator().manual_seed(0)
     for size in image_sizes:
         for n_channels in channels:
             module = ImageModule(
                 name, (), False, in_channels=n_channels, image_size=size, **options
             )
-            images = torch.randint(0, 256, (4, n_channels, size, size), dtype=torch.uint8)
+            shape = (4, n_channels, size, size)
+            images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
             logits, embeddings = module.train()(images)
             assert logits.shape == (4, N_CLASSES), f"logits of shape {tuple(logits.shape)}"
             assert embeddings.ndim == 2, f"embeddings of shape {tuple(embeddings.shape)}"
@@ -153,28 +157,6 @@ def check_strategy(strategy: str | type, params: Mapping[str, Any] | None = None
         _check_interface(chosen)
 
 
-def example_scores(ties: bool = False) -> Scores:
-    """Make scores of 60 images, 3 classes and 8 features; with ties, all images are the same."""
-    rng = np.random.default_rng(0)
-    weights = rng.normal(size=(N_FEATURES, N_CLASSES))
-
-    def head(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        return _softmax(embeddings @ weights)
-
-    embeddings = rng.normal(size=(N_IMAGES, N_FEATURES)).astype(np.float32)
-    if ties:
-        embeddings[:] = embeddings[0]
-    masks = rng.random((N_SAMPLES, 1, N_FEATURES)) < 0.75
-    samples = np.stack([head(embeddings * mask) for mask in masks])
-    return Scores(np.arange(N_CLASSES), head(embeddings), embeddings, samples, head)
-
-
-def _softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    result: NDArray[np.float32] = (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
-    return result
-
-
 def _labels() -> NDArray[np.int64]:
     y = np.full(N_IMAGES, MISSING_LABEL, dtype=np.int64)
     y[LABELED] = np.arange(12) % N_CLASSES
@@ -206,9 +188,12 @@ def _check_interface(chosen: Strategy) -> None:
         )
         assert len(set(np.asarray(picks).tolist())) == 5, "a sample was picked twice"
         assert utilities.shape == (5, columns), f"utilities of shape {utilities.shape}"
-        allowed = {columns: np.arange(columns), N_IMAGES: open_}[columns]
         if candidates is None:
             allowed = np.flatnonzero(y == MISSING_LABEL)
+        elif columns == N_IMAGES:
+            allowed = open_
+        else:
+            allowed = np.arange(columns)
         assert set(picks) <= set(allowed.tolist()), "a sample was picked that is no candidate"
         for number, pick in enumerate(picks):
             assert np.isnan(utilities[number, picks[:number]]).all(), "a pick kept its utility"

@@ -36,6 +36,17 @@ class Tracker:
         """Be told that the run is left, whether it is done, failed or was interrupted."""
 
 
+def make_trackers(trackers: Sequence[Tracker | str]) -> list[Tracker]:
+    """Return trackers, those that are named made without arguments.
+
+    Raises
+    ------
+    UnknownNameError
+        If a name is not one of `TRACKERS`.
+    """
+    return [TRACKERS.get(t)() if isinstance(t, str) else t for t in trackers]
+
+
 class Watchers(Tracker):
     """Passes every hook on, and says a line a round."""
 

@@ -74,6 +74,8 @@ class TrainBatches:
 class OneCycle(Callback):
     """One cycle of the learning rate over each fit (Smith and Topin, 2019).
 
+    The momentum (AdamW's beta1) goes the other way, from 0.95 to 0.85 and back.
+
     skorch's own LRScheduler wants the cycle's length beforehand and counts on over fits; here it
     depends on how many images are labelled by then.
 
@@ -97,7 +99,7 @@ class OneCycle(Callback):
 
 
 class SliceBatches:
-    """Whole batches in order, for predictions.
+    """Whole batches in order, for predictions; of no images, one empty batch.
 
     Parameters
     ----------
@@ -111,11 +113,11 @@ class SliceBatches:
         self.X, self.batch_size = dataset.X, batch_size
 
     def __len__(self) -> int:
-        return math.ceil(len(self.X) / self.batch_size)
+        return max(math.ceil(len(self.X) / self.batch_size), 1)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         nothing = torch.empty(0)
-        for start in range(0, len(self.X), self.batch_size):
+        for start in range(0, max(len(self.X), 1), self.batch_size):
             # a copy, since torch will not take a read-only memmap
             yield torch.from_numpy(np.array(self.X[start : start + self.batch_size])), nothing
 
@@ -164,5 +166,13 @@ def resolve_bf16(precision: str, device: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device == "mps":
         return False
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return _cpu_has_bf16()
+
+
+def _cpu_has_bf16() -> bool:
+    if hasattr(torch.cpu, "get_capabilities"):
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    # torch 2.10 has the probes only
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in probes)

@@ -305,7 +305,8 @@ def test_arguments_reach_the_strategy(tmp_path: Path) -> None:
         ("run --precision bf61", "unknown precision 'bf61'; did you mean bf16?"),
         ("run --optimizer adam", "unknown optimizer 'adam'; did you mean adamw?"),
         ("run --init-strategy kmeans", "unknown init strategy 'kmeans'; known: random"),
-        ("run --image-size 2", "image size 2: expected 8 pixels or more"),
+        ("run --dataset ./nowhere", "'nowhere' does not exist"),
+        ("run --image-size 2", "image_size: got 2; expected a number of pixels from 8 on"),
         ("run --config no-such.toml", "cannot read 'no-such.toml': No such file or directory"),
         ("run --pretrained --weights x", "give pretrained or weights, not both"),
         ("list modles", "is not one of 'datasets', 'models', 'strategies'"),
@@ -336,7 +337,6 @@ def test_an_unknown_key_of_the_file_is_refused_with_the_nearest(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ("run --dataset ./nowhere", "'nowhere' does not exist"),
         ("resume nowhere", "there is no run folder 'nowhere'"),
         ("resume .", "'.' is not a run folder (it has no config.toml)"),
         ("run --dataset digits --out file/run", "file"),

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from skactiveml.base import SingleAnnotatorPoolQueryStrategy
+from skorch.callbacks import Callback
 
 import skal
 from skal.errors import (
@@ -763,6 +764,113 @@ def test_a_strategy_that_cannot_be_kept_is_said_and_not_gone_on_with_wrongly(
     assert "config.toml cannot hold the strategy's function" in caplog.text
     with pytest.raises(ParameterError, match="the strategy's function could not be kept"):
         skal.resume(tmp_path / "run", data=tiny)
+
+
+# what is found before anything is written or trained
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"pretrained": True}, "no pretrained weights"),
+        ({"strategy": "bald", "strategy_params": {"n_samples": 0}}, "n_samples"),
+        ({"strategy": "bald", "strategy_params": {"n_samples": "abc"}}, "n_samples"),
+        ({"strategy": "margin", "strategy_params": {"method": "foo"}}, "foo"),
+        ({"oracle": "tru"}, "did you mean true"),
+        ({"trackers": ["no-such"]}, "unknown tracker"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_written(
+    tiny: skal.ImageDataset, tmp_path: Path, wrong: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(skal.SkalError, match=message) as error:
+        skal.run(tiny, **{"strategy": "random", **FAST, **wrong}, out=tmp_path / "run")
+    assert error.value.exit_code == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_do_not_fit_are_said_before_anything_is_written(
+    tiny: skal.ImageDataset, tmp_path: Path
+) -> None:
+    (tmp_path / "weights.pth").write_bytes(b"nonsense")
+    with pytest.raises(DataError, match="cannot read the weights"):
+        skal.run(tiny, **FAST, weights=tmp_path / "weights.pth", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_config_names_the_very_data_of_a_folder_called_like_a_dataset(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos.rename(tmp_path / "digits")
+    monkeypatch.chdir(tmp_path)
+    data = skal.load_dataset("./digits", image_size=16, data_dir="elsewhere")
+    run = skal.run(data, **FAST, out="run")
+    assert run.config.dataset == str(tmp_path / "digits")
+    assert run.config.data_dir == str(tmp_path / "elsewhere")
+    again = skal.run(Path("digits"), **FAST, image_size=16)
+    assert again.queries == run.queries
+
+
+def test_a_split_by_another_seed_is_said(
+    tiny: skal.ImageDataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = skal.load_dataset("digits", seed=5)
+    run = skal.run(data, **{**FAST, "n_rounds": 0}, seed=0)
+    assert run.config.dataset == "digits"
+    assert "the test set was drawn by seed 5, not the run's 0" in caplog.text
+
+
+def test_going_on_elsewhere_is_said(
+    tiny: skal.ImageDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Stop):
+        skal.run(tiny, **FAST, out=tmp_path / "run", trackers=[Watcher(fail_at="training 1")])
+    path = tmp_path / "run" / "environment.json"
+    facts = json.loads(path.read_text())
+    facts["packages"]["torch"], facts["threads"] = "2.10.0", 77
+    path.write_text(json.dumps(facts))
+    skal.resume(tmp_path / "run", data=tiny)
+    assert "was started with torch 2.10.0 and goes on with" in caplog.text
+    assert "was started with threads 77 and goes on with" in caplog.text
+
+
+def test_fewer_rounds_than_were_labelled_are_refused(
+    tiny: skal.ImageDataset, tmp_path: Path
+) -> None:
+    with pytest.raises(Stop):
+        skal.run(tiny, **FAST, out=tmp_path / "run", trackers=[Watcher(fail_at="training 2")])
+    config = tmp_path / "run" / "config.toml"
+    config.write_text(config.read_text().replace("n_rounds = 2", "n_rounds = 1"))
+    with pytest.raises(
+        ParameterError, match=r"n_rounds in config\.toml is 1, but labels were taken"
+    ):
+        skal.resume(tmp_path / "run", data=tiny)
+
+
+def test_labels_whose_training_failed_can_be_taught_again(tiny: skal.ImageDataset) -> None:
+    class CtrlC(Callback):  # type: ignore[misc]
+        def on_train_begin(self, net: object, **kwargs: object) -> None:
+            raise KeyboardInterrupt
+
+    clf = skal.ImageClassifier(classes=range(3), steps=1, callbacks=[("c", CtrlC())])
+    learner = skal.ActiveLearner(tiny, clf)
+    picks = learner.query(5)
+    with pytest.raises(KeyboardInterrupt):
+        learner.teach(picks, tiny.y[picks])
+    assert (learner.y == -1).all()
+    clf.callbacks = ()
+    learner.teach(picks, tiny.y[picks])
+    assert (learner.y >= 0).sum() == 5
+
+
+@pytest.mark.parametrize("params", [{"classes": range(5)}, {"classes": None}])
+def test_a_classifier_of_other_classes_is_refused(
+    tiny: skal.ImageDataset, params: dict[str, Any]
+) -> None:
+    with pytest.raises(ParameterError, match=r"expected range\(3\), ids of low, middle, top"):
+        skal.ActiveLearner(tiny, skal.ImageClassifier(**params))
+    with pytest.raises(ParameterError, match="missing_label=-2; expected -1"):
+        skal.ActiveLearner(tiny, skal.ImageClassifier(classes=range(3), missing_label=-2))
 
 
 # folders of images

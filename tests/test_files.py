@@ -70,6 +70,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
 
 def test_a_lock_keeps_other_processes_out_until_its_end(tmp_path: Path) -> None:
     path = tmp_path / "journal"
+    path.touch()
     code = (
         "import sys, pathlib; from skal.files import locked\n"
         "with locked(pathlib.Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"

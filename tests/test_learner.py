@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from skactiveml.base import SkactivemlClassifier
+from skactiveml.classifier import SkorchClassifier
 from sklearn.base import clone
 from skorch.callbacks import Callback
 from skorch.dataset import Dataset
@@ -23,7 +27,7 @@ from skal.learner import (
 )
 from skal.models import Network
 from skal.models.module import DropoutSampler, ImageModule
-from skal.training import SliceBatches, TrainBatches
+from skal.training import SliceBatches, TrainBatches, resolve_bf16
 
 
 def classifier(**params: object) -> skal.ImageClassifier:
@@ -115,6 +119,8 @@ def test_batches_of_one_image_left_over_do_not_break_batch_norm(tiny: skal.Image
 
 
 def test_unfitted_classifiers_refuse_to_predict(tiny: skal.ImageDataset) -> None:
+    with pytest.raises(NotFittedError, match=r"call fit\(X, y\) first"):
+        classifier().head_proba(np.zeros((2, 4), np.float32))
     for ask in ("predict", "predict_proba", "sample_proba"):
         with pytest.raises(NotFittedError, match=r"call fit\(X, y\) first"):
             getattr(classifier(), ask)(tiny.X_test)
@@ -129,6 +135,12 @@ def test_unfitted_classifiers_refuse_to_predict(tiny: skal.ImageDataset) -> None
         ({"device": "cud"}, UnknownNameError, "did you mean cuda"),
         ({"augmentation": ("flop",)}, UnknownNameError, "did you mean flip"),
         ({"steps": 0}, ParameterError, "steps=0; expected 1 or more"),
+        ({"steps": "2"}, ParameterError, "steps='2'; expected a whole number"),
+        ({"steps": 2.5}, ParameterError, "steps=2.5; expected a whole number"),
+        ({"dropout": "a"}, ParameterError, "dropout='a'; expected"),
+        ({"lr": "a"}, ParameterError, "lr='a'; expected"),
+        ({"augmentation": "flip"}, ParameterError, r"'flip'; expected a tuple .*\('flip',\)"),
+        ({"classes": [0, 1]}, DataError, r"the label 2; expected one of the classes \[0, 1\]"),
         ({"steps": 5, "epochs": 5}, ParameterError, "not both"),
         ({"dropout": 1.0}, ParameterError, "expected 0 <= dropout < 1"),
         ({"lr": 0}, ParameterError, "lr=0; expected more than 0"),
@@ -150,6 +162,59 @@ def test_pixels_must_be_uint8_images_of_the_shape_trained_on(tiny: skal.ImageDat
         fitted.predict_proba(tiny.X_test[:, :, :10, :10])
     with pytest.raises(DataError, match="expected square"):
         classifier().fit(tiny.X[:, :, :10], tiny.y)
+    for model in ("small-cnn", "resnet18"):
+        with pytest.raises(DataError, match="2 channels; expected 1"):
+            classifier(model=model).fit(np.repeat(tiny.X, 2, axis=1), tiny.y)
+
+
+def test_of_no_images_there_are_empty_predictions(tiny: skal.ImageDataset) -> None:
+    for model in ("small-cnn", "lenet", "resnet18"):
+        fitted = classifier(model=model, steps=1).fit(tiny.X, tiny.y)
+        none = tiny.X[:0]
+        proba, embeddings, logits = fitted.predict_proba(none, extra_outputs=["emb", "logits"])
+        assert proba.shape == logits.shape == (0, 3)
+        assert embeddings.shape == (0, fitted.neural_net_.module_.network.head[-1].in_features)
+        assert fitted.sample_proba(none, 4).shape == (4, 0, 3)
+        assert fitted.predict(none).shape == (0,)
+
+
+def test_training_on_draws_other_batches_each_time(tiny: skal.ImageDataset) -> None:
+    drawn: list[list[int]] = []
+
+    class Watch(Callback):  # type: ignore[misc]
+        def on_batch_begin(self, net: object, batch: object, **kwargs: object) -> None:
+            drawn.append(batch[1].tolist())  # type: ignore[index]
+
+    for _ in range(2):
+        watched = classifier(steps=1, callbacks=[("watch", Watch())]).fit(tiny.X, tiny.y)
+        watched.partial_fit(tiny.X, tiny.y).partial_fit(tiny.X, tiny.y)
+    assert drawn[:3] == drawn[3:]
+    assert drawn[1] != drawn[2]
+
+
+def test_scikit_activeml_still_has_the_private_methods_that_are_overridden() -> None:
+    expected = {
+        "_net_parts": ["self", "X", "y"],
+        "_fit": ["self", "fit_function", "X", "y", "fit_params"],
+        "_validate_data_kwargs": ["self"],
+        "_return_training_data": ["self", "X", "y"],
+        "initialize": ["self", "X", "y", "enforce_check_X_y"],
+    }
+    for name, parameters in expected.items():
+        method = getattr(SkorchClassifier, name, None)
+        assert method is not None, f"scikit-activeml's SkorchClassifier has no {name} any more"
+        found = list(inspect.signature(method).parameters)
+        assert found == parameters, f"SkorchClassifier.{name} takes {found} now, not {parameters}"
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_torch_without_a_list_of_capabilities_is_asked_by_its_probes(
+    monkeypatch: pytest.MonkeyPatch, bf16: bool
+) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16, raising=False)
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
+    assert resolve_bf16("auto", "cpu") is bf16
 
 
 def test_partial_fit_trains_on(tiny: skal.ImageDataset, y: np.ndarray) -> None:
@@ -277,6 +342,25 @@ class TestMonteCarloDropout:
         first = fitted.sample_proba(tiny.X_test, 3, random_state=1)
         assert np.array_equal(first, fitted.sample_proba(tiny.X_test, 3, random_state=1))
         assert not np.array_equal(first, fitted.sample_proba(tiny.X_test, 3, random_state=2))
+        state = np.random.RandomState
+        third = fitted.sample_proba(tiny.X_test, 3, random_state=state(1))
+        assert np.array_equal(third, fitted.sample_proba(tiny.X_test, 3, random_state=state(1)))
+
+    def test_by_default_masks_are_not_drawn_from_the_seed_of_the_weights(
+        self, tiny: skal.ImageDataset, y: np.ndarray
+    ) -> None:
+        fitted = classifier(steps=5, random_state=4).fit(tiny.X, y)
+        default = fitted.sample_proba(tiny.X_test, 3)
+        assert np.array_equal(default, fitted.sample_proba(tiny.X_test, 3))
+        assert not np.array_equal(default, fitted.sample_proba(tiny.X_test, 3, random_state=4))
+
+    @pytest.mark.parametrize("n_samples", [0, -1, 2.5])
+    def test_a_wrong_number_of_samples_is_named(
+        self, tiny: skal.ImageDataset, n_samples: int
+    ) -> None:
+        fitted = classifier(steps=1).fit(tiny.X, tiny.y)
+        with pytest.raises(ParameterError, match=f"n_samples={n_samples}; expected a whole number"):
+            fitted.sample_proba(tiny.X_test, n_samples)
 
     def test_without_dropout_it_says_so(self, tiny: skal.ImageDataset, y: np.ndarray) -> None:
         fitted = classifier(steps=1, dropout=0.0).fit(tiny.X, y)
@@ -341,6 +425,41 @@ class TestSaving:
         save_classifier(classifier(steps=1).fit(tiny.X, tiny.y), tmp_path)
         (tmp_path / "model.safetensors").write_bytes(b"nonsense")
         with pytest.raises(RunFolderError, match="no usable model in"):
+            load_classifier(tmp_path)
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda content: [1],
+            lambda content: {},
+            lambda content: {**content, "format": "one"},
+            lambda content: {**content, "params": None},
+            lambda content: {**content, "image_shape": 5},
+            lambda content: {**content, "image_shape": ["a", 12, 12]},
+            lambda content: {**content, "params": {**content["params"], "colour": 1}},
+            lambda content: {**content, "params": {**content["params"], "model": "vgg"}},
+            lambda content: {**content, "params": {**content["params"], "model": "lenet"}},
+            lambda content: {**content, "params": {**content["params"], "steps": "x"}},
+            lambda content: {**content, "params": {**content["params"], "classes": [0, 1]}},
+        ],
+    )
+    def test_every_damage_of_the_description_is_one_line(
+        self, tiny: skal.ImageDataset, tmp_path: Path, damage: Callable[[Any], Any]
+    ) -> None:
+        save_classifier(classifier(steps=1).fit(tiny.X, tiny.y), str(tmp_path))
+        path = tmp_path / "model.json"
+        path.write_text(json.dumps(damage(json.loads(path.read_text()))))
+        with pytest.raises(RunFolderError, match="no usable model in") as caught:
+            load_classifier(str(tmp_path))
+        assert "\n" not in str(caught.value)
+
+    def test_what_a_newer_skal_wrote_is_said_to_be(
+        self, tiny: skal.ImageDataset, tmp_path: Path
+    ) -> None:
+        save_classifier(classifier(steps=1).fit(tiny.X, tiny.y), tmp_path)
+        path = tmp_path / "model.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
+        with pytest.raises(RunFolderError, match="format 99, written by a newer skal"):
             load_classifier(tmp_path)
 
     def test_an_unfitted_one_is_not_saved(self, tmp_path: Path) -> None:

@@ -96,6 +96,26 @@ def test_weights_that_are_code_are_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("model", ["small-cnn", "lenet", "resnet18"])
+def test_the_weights_of_a_run_start_another(
+    model: str, tiny: skal.ImageDataset, tmp_path: Path
+) -> None:
+    fitted = skal.ImageClassifier(model, classes=[0, 1, 2], steps=1).fit(tiny.X, tiny.y)
+    skal.save_classifier(fitted, tmp_path)
+    weights = tmp_path / "model.safetensors"
+    network = build_network(
+        model, n_classes=7, in_channels=1, image_size=12, dropout=0.25, weights=weights
+    )
+    expected = fitted.neural_net_.module_.network.backbone.state_dict()
+    for name, tensor in network.backbone.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+    other = skal.ImageClassifier(model, classes=[*range(5)], steps=1, weights=str(weights))
+    assert other.fit(tiny.X, tiny.y).predict_proba(tiny.X_test).shape == (30, 5)
+    weights.write_bytes(b"nonsense")
+    with pytest.raises(DataError, match="cannot read the weights"):
+        other.fit(tiny.X, tiny.y)
+
+
 def test_unknown_models_are_answered_with_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="unknown model 'resnet81'; did you mean resnet18"):
         build_network("resnet81", image_size=64, **OPTIONS)

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skal.errors import DataError
-from skal.oracles import ORACLES, FunctionOracle, TrueLabels
+import skal
+from skal.errors import DataError, ParameterError, UnknownNameError
+from skal.oracles import FunctionOracle, TrueLabels, make_oracle
 
 
 def test_true_labels_answer_by_index() -> None:
@@ -30,5 +31,11 @@ def test_a_function_is_asked_for_the_indices() -> None:
 
 
 def test_oracles_are_known_by_name() -> None:
-    assert ORACLES.get("true") is TrueLabels
-    assert ORACLES.get("function") is FunctionOracle
+    data = skal.load_dataset("digits")
+    assert isinstance(make_oracle(None, data, 0), TrueLabels)
+    assert isinstance(make_oracle("true", data, 0), TrueLabels)
+    assert isinstance(make_oracle(lambda indices: indices * 0, data, 0), FunctionOracle)
+    with pytest.raises(UnknownNameError, match="unknown oracle 'tru'; did you mean true"):
+        make_oracle("tru", data, 0)
+    with pytest.raises(ParameterError, match="got int; expected an Oracle"):
+        make_oracle(5, data, 0)  # type: ignore[arg-type]

@@ -57,6 +57,15 @@ def test_only_what_is_asked_for_is_kept(
     assert np.array_equal(scores.proba, fitted.predict_proba(tiny.X))
 
 
+def test_an_empty_pool_has_empty_scores(
+    fitted: skal.ImageClassifier, tiny: skal.ImageDataset
+) -> None:
+    scores = score_pool(fitted, tiny.X[:0], n_samples=4)
+    assert scores.proba.shape == (0, 3)
+    assert scores.embeddings.shape == (0, fitted.neural_net_.module_.network.head[-1].in_features)
+    assert scores.mc_proba.shape == (4, 0, 3)
+
+
 def test_the_scored_classifier_answers_rows_in_any_order() -> None:
     scores = example_scores()
     scored = ScoredClassifier(scores)

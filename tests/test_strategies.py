@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
+
 import numpy as np
 import pytest
 import skactiveml.pool
@@ -18,6 +21,7 @@ from skal.strategies import (
     Badge,
     MCDropoutBALD,
     ScoreStrategy,
+    check_strategy_works,
     resolve_strategy,
     select,
 )
@@ -178,8 +182,17 @@ class TestSelect:
         assert resolve_strategy("bald", {"n_samples": 7}).n_samples == 7
         with pytest.raises(UnknownNameError, match="n_sample'; did you mean n_samples"):
             resolve_strategy("bald", {"n_sample": 7})
-        with pytest.raises(ParameterError, match=r"strategy margin failed: .*methd"):
+        with pytest.raises(SkalError, match=r"strategy margin failed: .*methd") as caught:
             ask("margin", method="methd")
+        assert caught.value.exit_code == 1
+
+    @pytest.mark.parametrize("wrong", ["abc", 0, 1, 2.5, None])
+    def test_a_wrong_number_of_samples_is_found_at_once(self, wrong: object) -> None:
+        with pytest.raises(ParameterError, match=r"n_samples=.*expected a whole number, 2 or more"):
+            resolve_strategy("bald", {"n_samples": wrong})
+        inner = {"sample_predictions_dict": {"n_samples": wrong}}
+        with pytest.raises(ParameterError, match="expected a whole number, 2 or more"):
+            resolve_strategy("skactiveml.pool:GreedyBALD", inner)
 
     @pytest.mark.parametrize(
         ("name", "message"),
@@ -225,6 +238,88 @@ class TestSelect:
             ask(Broken, y=y, n=3)
 
 
+class TestTryingOut:
+    @pytest.mark.parametrize("n_classes", [1, 2, 10, 200])
+    @pytest.mark.parametrize("name", STRATEGIES.names())
+    def test_every_strategy_works(self, name: str, n_classes: int) -> None:
+        check_strategy_works(resolve_strategy(name), n_classes)
+
+    def test_wrong_parameters_are_found_before_anything_is_trained(self) -> None:
+        wrong = "margin does not work with these parameters: .*methd"
+        with pytest.raises(ParameterError, match=wrong):
+            check_strategy_works(resolve_strategy("margin", {"method": "methd"}), 3)
+
+    def test_parameters_that_go_by_the_classes_are_taken(self) -> None:
+        costs = {"method": "least_confident", "cost_matrix": 1 - np.eye(10)}
+        check_strategy_works(resolve_strategy("skactiveml.pool:UncertaintySampling", costs), 10)
+
+    def test_warnings_of_made_up_scores_are_not_shown(self) -> None:
+        class Warning_(ScoreStrategy):
+            def score(self, scores: Scores) -> np.ndarray:
+                warnings.warn("few images", stacklevel=1)
+                return scores.proba[:, 1]
+
+        check_strategy_works(resolve_strategy(Warning_), 3)
+
+
+class Images(ParzenWindowClassifier):  # type: ignore[misc]
+    """A classifier of images that tells no embeddings."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> Images:
+        return super().fit(np.reshape(X, (len(X), -1)), y)
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        return super().predict_proba(np.reshape(X, (len(X), -1)))
+
+
+class TestOnImages:
+    def test_badge_asks_for_embeddings_without_being_told(self, tiny: skal.ImageDataset) -> None:
+        y = np.where(np.arange(90) < 30, tiny.y, -1)
+        fitted = skal.ImageClassifier(classes=[0, 1, 2], steps=5, random_state=0).fit(tiny.X, y)
+        told = Badge({"extra_outputs": "emb"}, random_state=0)
+        expected = told.query(tiny.X, y, fitted, fit_clf=False, batch_size=8)
+        picks = Badge(random_state=0).query(tiny.X, y, fitted, fit_clf=False, batch_size=8)
+        assert picks.tolist() == expected.tolist()
+
+    def test_badge_takes_no_raw_images_for_embeddings(self, tiny: skal.ImageDataset) -> None:
+        y = np.where(np.arange(90) < 30, tiny.y, -1)
+        clf = Images(classes=[0, 1, 2], missing_label=-1)
+        with pytest.raises(ParameterError, match=r"Images.predict_proba does not return"):
+            Badge().query(tiny.X, y, clf)
+
+    def test_weights_that_the_classifier_does_not_take_are_refused(
+        self, tiny: skal.ImageDataset
+    ) -> None:
+        y = np.where(np.arange(90) < 30, tiny.y, -1)
+        clf = skal.ImageClassifier(classes=[0, 1, 2], steps=1)
+        with pytest.raises(ParameterError, match=r"ImageClassifier.fit takes none"):
+            Badge().query(tiny.X, y, clf, sample_weight=np.ones(90))
+
+    @pytest.mark.parametrize("query", [Badge(), MCDropoutBALD()])
+    @pytest.mark.filterwarnings("ignore:.*batch_size")  # scikit-activeml's own, of a lesser batch
+    def test_a_pool_without_candidates_gives_an_empty_batch(
+        self, tiny: skal.ImageDataset, query: skal.strategies.BatchStrategy
+    ) -> None:
+        clf = skal.ImageClassifier(classes=[0, 1, 2], steps=1)
+        for candidates in (None, [0, 1]):
+            picks, utilities = query.query(
+                tiny.X, tiny.y, clf, candidates=candidates, return_utilities=True
+            )
+            assert picks.shape == (0,)
+            assert utilities.shape == (0, 90)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoilt"), [("badge", "proba"), ("badge", "embeddings"), ("bald", "mc_proba")]
+)
+def test_a_network_that_diverged_is_named(name: str, spoilt: str) -> None:
+    scores = example_scores()
+    values = getattr(scores, spoilt).copy()
+    values[..., 20, 0] = np.nan
+    with pytest.raises(SkalError, match=f"the {spoilt} that .* are no numbers.*diverged"):
+        ask(name, scores=dataclasses.replace(scores, **{spoilt: values}))
+
+
 NAMED_BY_PATH = [
     "ProbabilisticAL", "UncertaintySampling", "QueryByCommittee", "Quire", "FourDs",
     "CostEmbeddingAL", "DiscriminativeAL", "BatchBALD", "GreedyBALD", "Clue", "DropQuery",
@@ -242,6 +337,7 @@ def test_scikit_activemls_classes_work_by_import_path(name: str) -> None:
     picks = ask(path, y=y, n=4)
     assert len(set(picks.tolist())) == 4
     assert picks.tolist() == ask(path, y=y, n=4).tolist()
+    check_strategy_works(resolve_strategy(path), 3)
 
 
 def test_a_plugin_of_few_lines_passes_the_checks() -> None:

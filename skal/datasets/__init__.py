@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from ..errors import UnknownNameError, UsageError
 from . import builtin  # noqa: F401  (registers the datasets)
@@ -64,17 +67,28 @@ def load_dataset(
     DataError
         If no image can be read.
     """
-    if image_size is not None and image_size < SMALLEST_IMAGE:
-        raise UsageError(f"image size {image_size}: expected {SMALLEST_IMAGE} pixels or more")
+    _check_whole("image_size", image_size, SMALLEST_IMAGE)
+    _check_whole("seed", seed, 0)
     name, where = str(name_or_folder), data_folder(data_dir)
     if isinstance(name_or_folder, str) and name in DATASETS:
-        return DATASETS.get(name)(data_dir=where, image_size=image_size, seed=seed)
+        data = DATASETS.get(name)(data_dir=where, image_size=image_size, seed=seed)
+        return replace(data, source={"dataset": name, "data_dir": str(where.resolve())})
     if isinstance(name_or_folder, Path) or _is_place(name):
         place = Path(os.path.expanduser(name_or_folder))  # noqa: PTH111 (Path's may raise)
-        return load_folder(place, data_dir=where, image_size=image_size, seed=seed)
+        data = load_folder(place, data_dir=where, image_size=image_size, seed=seed)
+        return replace(data, source={"dataset": str(data.root), "data_dir": str(where.resolve())})
     raise UnknownNameError(
         "dataset", name, DATASETS.names(), f" (nor is there a folder {name!r} here)"
     )
+
+
+def _check_whole(name: str, value: object, lowest: int) -> None:
+    if value is None:
+        return
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < lowest:  # type: ignore[operator]
+        what = "a number of pixels" if name == "image_size" else "a whole number"
+        raise UsageError(f"{name}: got {value!r}; expected {what} from {lowest} on")
 
 
 def _is_place(name: str) -> bool:

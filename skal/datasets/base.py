@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -74,6 +75,10 @@ class ImageDataset:
         What does not change the class of these images: names of `skal.models.AUGMENTATIONS`.
     skipped : tuple of (path, reason)
         Files that could not be read.
+    source : mapping of str to str
+        What `load_dataset` was given, `dataset` and `data_dir`, so that a run can be repeated.
+    split_seed : int or None
+        The seed that the test set was drawn by, if it was.
 
     Raises
     ------
@@ -93,6 +98,8 @@ class ImageDataset:
     root: Path | None = None
     augmentation: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
+    source: Mapping[str, str] = field(default_factory=dict)
+    split_seed: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))

@@ -60,7 +60,9 @@ def load_digits(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDa
     X = resize(np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None], image_size)
     y = digits.target.astype(np.int64)
     train, test = stratified_split(y, 0.2, derive_seed(seed, "split"))
-    return ImageDataset(X[train], y[train], DIGIT_NAMES, X[test], y[test], name="digits")
+    return ImageDataset(
+        X[train], y[train], DIGIT_NAMES, X[test], y[test], "digits", split_seed=seed
+    )
 
 
 @DATASETS.register("mnist", summary="70,000 handwritten digits, 28x28 grey")

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from ..errors import DataError, DatasetNotFoundError
+from ..errors import DataError, FolderNotFoundError
 from ..files import write_atomic
 from ..seeding import derive_seed
 from .base import MISSING_LABEL, ImageDataset, Images, Labels, one_line, stratified_split
@@ -106,14 +106,14 @@ def load_folder(
 
     Raises
     ------
-    DatasetNotFoundError
+    FolderNotFoundError
         If there is no such folder.
     DataError
         If no image in it can be read.
     """
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
-        raise DatasetNotFoundError(
+        raise FolderNotFoundError(
             f"{str(root)!r} {what}; expected a folder with one subfolder of images per class"
         )
     files = find_images(root)
@@ -135,7 +135,8 @@ def load_folder(
         part: np.flatnonzero([file.part == part for file in kept])
         for part in ("train", "test", "unlabeled")
     }
-    if not len(rows["test"]):
+    split_seed = None if len(rows["test"]) else seed
+    if split_seed is not None:
         train, test = stratified_split(y[rows["train"]], TEST_SHARE, derive_seed(seed, "split"))
         rows["train"], rows["test"] = rows["train"][train], rows["train"][test]
     _tell_unseen(classes, y[rows["train"]], y[rows["test"]])
@@ -153,6 +154,7 @@ def load_folder(
         root=root.resolve(),
         augmentation=("flip", "shift"),
         skipped=tuple(skipped),
+        split_seed=split_seed,
     )
 
 

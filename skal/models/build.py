@@ -8,13 +8,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ..errors import DataError, ParameterError
 from ..registry import import_object
 from . import MODELS
 from .base import Network, load_backbone
+
+_BACKBONE = "network.backbone."
 
 
 def build_network(
@@ -38,8 +42,9 @@ def build_network(
     pretrained : bool, default=False
         Start from the weights that the model is registered with.
     weights : str, Path or mapping, optional
-        The state dict of the model without skal's head, or a file with it as ``torch.save`` wrote
-        it, which is loaded with ``weights_only=True``.
+        The state dict of the model without skal's head, or a file with it: as ``torch.save`` wrote
+        it, which is loaded with ``weights_only=True``, or ``.safetensors``, such as the
+        ``model.safetensors`` of a run.
 
     Raises
     ------
@@ -88,16 +93,39 @@ def _state_dict(
 def read_state_dict(path: Path) -> Mapping[str, Tensor]:
     """Read a state dict without running any code from the file.
 
+    Of skal's own ``model.safetensors`` it is the backbone's alone: the head belongs to the classes
+    of that run.
+
     Raises
     ------
     DataError
         If there is no such file or it is not a state dict.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        if path.suffix == ".safetensors":
+            state = safetensors.torch.load(path.read_bytes())
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        KeyError,
+        ValueError,
+        pickle.UnpicklingError,
+        SafetensorError,
+    ) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"cannot read the weights {str(path)!r}: {reason}") from error
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise DataError(f"{str(path)!r} is not a state dict (names to tensors)")
-    return state
+    return backbone_of(state) or state
+
+
+def backbone_of(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return what a state dict of skal's own has of the backbone, by the backbone's names."""
+    return {
+        name.removeprefix(_BACKBONE): tensor
+        for name, tensor in state.items()
+        if name.startswith(_BACKBONE)
+    }

@@ -7,7 +7,7 @@ from torch import nn
 from .base import Network, linear_head
 
 WIDTHS = (32, 64, 64, 128)
-SMALL_WIDTHS = (32, 32, 64, 64)
+SMALL_WIDTHS = (32, 64)
 GRID = 2
 
 
@@ -16,9 +16,9 @@ def small_cnn(
 ) -> Network:
     """Build a plain network of 3x3 convolutions, batch norm and ReLU.
 
-    From 16 px on one convolution of 32 channels, two of 64 and one of 128 with a halving in
-    between, where most time would go into the first, full-sized maps; below, where that is
-    cheap, two of 32 and two of 64. It ends in a 2x2 grid, which keeps some of the layout.
+    From 16 px on one convolution of 32 channels, two of 64 and one of 128, with a halving in
+    between; most time goes into the first maps, which are the largest. Below, one of 32 and one
+    of 64 are enough. It ends in a 2x2 grid, which keeps some of the layout.
     """
     widths = SMALL_WIDTHS if image_size < 16 else WIDTHS
     layers: list[nn.Module] = []

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .bald import MCDropoutBALD as MCDropoutBALD
     from .base import BatchStrategy as BatchStrategy
     from .base import ScoreStrategy as ScoreStrategy
+    from .selection import check_strategy_works as check_strategy_works
     from .selection import resolve_strategy as resolve_strategy
     from .selection import select as select
 
@@ -21,6 +22,7 @@ __all__ = [
     "BatchStrategy",
     "MCDropoutBALD",
     "ScoreStrategy",
+    "check_strategy_works",
     "resolve_strategy",
     "select",
 ]
@@ -31,6 +33,7 @@ _LAZY = {
     "BatchStrategy": "base",
     "MCDropoutBALD": "bald",
     "ScoreStrategy": "base",
+    "check_strategy_works": "selection",
     "resolve_strategy": "selection",
     "select": "selection",
 }

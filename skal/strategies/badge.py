@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,7 +35,8 @@ class Badge(BatchStrategy):
     ----------
     clf_embedding_flag_name : dict or str, optional
         Keyword(s) by which `clf.predict_proba` also returns embeddings; without, it is called
-        with `X` alone, and if it returns no embeddings, `X` itself is used.
+        with `X` alone, and if it returns no embeddings, `X` itself is used. Where `X` is images
+        (of more than two dimensions), ``extra_outputs="emb"`` is asked for if it is taken.
     missing_label : scalar, default=-1
         Marks unlabelled samples.
     random_state : int, RandomState or None, default=None
@@ -70,11 +72,14 @@ class Badge(BatchStrategy):
             scores.proba, scores.embeddings, batch_size, random_state, utilities
         )
 
-    def _embedding_keywords(self) -> dict[str, Any]:
+    def _embedding_keywords(self, clf: Any, X: Any) -> dict[str, Any]:
         flag = self.clf_embedding_flag_name
-        if flag is not None:
-            check_type(flag, "clf_embedding_flag_name", dict, str)
-        return {flag: True} if isinstance(flag, str) else dict(flag or {})
+        if flag is None:
+            takes = inspect.signature(clf.predict_proba).parameters
+            images = np.ndim(X) > 2 and "extra_outputs" in takes
+            return {"extra_outputs": "emb"} if images else {}
+        check_type(flag, "clf_embedding_flag_name", dict, str)
+        return {flag: True} if isinstance(flag, str) else dict(flag)
 
 
 def kmeanspp_gradients(

@@ -10,8 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 from skactiveml.base import SingleAnnotatorPoolQueryStrategy, SkactivemlClassifier
 from skactiveml.utils import check_equal_missing_label, check_scalar, check_type, is_unlabeled
 from sklearn.base import clone
+from sklearn.utils.validation import has_fit_parameter
 
 from ..datasets.base import MISSING_LABEL
+from ..errors import ParameterError, SkalError
 from ..scoring import Scores
 
 
@@ -91,7 +93,7 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         candidates : array-like, optional
             Indices, or samples, to choose from; by default all unlabelled ones.
         batch_size : int, default=1
-            How many to pick; fewer if there are fewer candidates.
+            How many to pick; fewer, perhaps none, if there are fewer candidates.
         return_utilities : bool, default=False
             Whether to return utilities as well.
 
@@ -106,6 +108,10 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         ------
         TypeError
             If `clf` cannot tell what the strategy reads.
+        ParameterError
+            If there are weights, and `clf` is to be fitted and takes none.
+        SkalError
+            If `clf` answers with no numbers (NaN).
         """
         X, y, candidates, batch_size, return_utilities = self._validate_data(
             X, y, candidates, batch_size, return_utilities
@@ -115,14 +121,13 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
             unlabeled = is_unlabeled(y[mapping], missing_label=self.missing_label_)
             X_cand, mapping = X_cand[unlabeled], mapping[unlabeled]
         self._check_classifier(clf, fit_clf)
-        if fit_clf:
-            weights = () if sample_weight is None else (sample_weight,)
-            clf = clone(clf).fit(X, y, *weights)
-        scores = self._score(clf, X_cand)
-
-        batch_size = min(batch_size, len(scores))
-        rows = np.full((batch_size, len(scores)), np.nan) if return_utilities else None
-        picks = self.pick(scores, batch_size, self.random_state_, rows)
+        batch_size = min(batch_size, len(X_cand))
+        rows = np.full((batch_size, len(X_cand)), np.nan) if return_utilities else None
+        picks = np.empty(0, dtype=np.int64)
+        if batch_size:
+            clf = _fitted(clf, X, y, sample_weight) if fit_clf else clf
+            scores = self._score(clf, X_cand)
+            picks = self.pick(scores, batch_size, self.random_state_, rows)
         indices = picks if mapping is None else mapping[picks]
         if rows is None:
             return indices
@@ -145,6 +150,17 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
                 )
 
     def _score(self, clf: Any, X: Any) -> Scores:
+        """Ask the classifier for what the strategy reads, and check that it is numbers."""
+        scores = self._read(clf, X)
+        for name in self.reads:
+            if not np.isfinite(getattr(scores, name)).all():
+                raise SkalError(
+                    f"the {name} that {type(self).__name__} reads are no numbers (NaN or infinite):"
+                    " the training diverged; a lower learning rate (lr) may help"
+                )
+        return scores
+
+    def _read(self, clf: Any, X: Any) -> Scores:
         """Ask the classifier for what the strategy reads, and for no more."""
         samples = None
         if "mc_proba" in self.reads:
@@ -152,17 +168,34 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         if self.reads == ("mc_proba",):
             assert samples is not None
             return Scores(clf.classes_, samples.mean(axis=0), mc_proba=samples)
-        wanted = self._embedding_keywords() if "embeddings" in self.reads else {}
+        wanted = self._embedding_keywords(clf, X) if "embeddings" in self.reads else {}
         out = clf.predict_proba(X, **wanted)
         proba, embeddings = out if isinstance(out, tuple) else (out, X)
         if "embeddings" not in self.reads:
             return Scores(clf.classes_, proba, mc_proba=samples)
+        if embeddings is X and np.ndim(X) > 2:
+            raise ParameterError(
+                f"{type(self).__name__} needs embeddings, which {type(clf).__name__}.predict_proba "
+                "does not return, and raw images are none; name the keyword that it takes for them "
+                "by clf_embedding_flag_name"
+            )
         flat = np.asarray(embeddings).reshape(len(embeddings), -1)
         return Scores(clf.classes_, proba, flat, samples)
 
-    def _embedding_keywords(self) -> dict[str, Any]:
+    def _embedding_keywords(self, clf: Any, X: Any) -> dict[str, Any]:
         """Return the keywords by which `predict_proba` also returns embeddings."""
         return {"extra_outputs": "emb"}
+
+
+def _fitted(clf: Any, X: Any, y: Any, sample_weight: ArrayLike | None) -> Any:
+    """Return a clone of the classifier, fitted."""
+    if sample_weight is None:
+        return clone(clf).fit(X, y)
+    if not has_fit_parameter(clf, "sample_weight"):
+        raise ParameterError(
+            f"got sample_weight, but {type(clf).__name__}.fit takes none; leave it out"
+        )
+    return clone(clf).fit(X, y, sample_weight)
 
 
 class ScoreStrategy(BatchStrategy):

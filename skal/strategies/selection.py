@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import logging
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,12 @@ from skactiveml.classifier import ParzenWindowClassifier
 from ..datasets.base import MISSING_LABEL, Labels
 from ..errors import ParameterError, SkalError, UnknownNameError
 from ..registry import import_object
-from ..scoring import HeadClassifier, ScoredClassifier, Scores
+from ..scoring import HeadClassifier, ScoredClassifier, Scores, example_scores
 from .catalogue import SCIKIT_ACTIVEML, STRATEGIES
 
 DEFAULT_SAMPLES = 20
+TRIAL_IMAGES, TRIAL_LABELS, TRIAL_PICKS = 40, 10, 2
+TOO_SLOW_TO_TRY = ("Quire", "CostEmbeddingAL")
 _SET_BY_SKAL = frozenset(("missing_label", "random_state", "classes"))
 
 _NEEDS_BY_KEYWORD = {"clf": "scores", "estimator": "scores", "ensemble": "samples"}
@@ -43,6 +47,11 @@ class Strategy:
         Those of them that the user chose.
     facts : mapping
         See `skal.strategies.STRATEGIES`.
+
+    Raises
+    ------
+    ParameterError
+        If `n_samples` among the arguments is not a number of samples.
     """
 
     name: str
@@ -50,6 +59,14 @@ class Strategy:
     params: Mapping[str, Any]
     given: Mapping[str, Any]
     facts: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        n_samples = self.n_samples
+        if self.needs == "samples" and (not isinstance(n_samples, Integral) or n_samples < 2):
+            raise ParameterError(
+                f"n_samples={n_samples!r} of the strategy {self.name}; expected a whole number, "
+                "2 or more"
+            )
 
     @property
     def needs(self) -> str:
@@ -71,10 +88,13 @@ class Strategy:
         """Monte-Carlo samples that the scores must have; 0 for none."""
         if self.needs != "samples":
             return 0
-        inner = self.params.get("sample_predictions_dict") or {}
         default = inspect.signature(self.cls).parameters.get("n_samples")
         fallback = default.default if default is not None else DEFAULT_SAMPLES
-        return int(self.params.get("n_samples", inner.get("n_samples", fallback)))
+        inner = self.params.get("sample_predictions_dict")
+        if isinstance(inner, Mapping):
+            fallback = inner.get("n_samples", fallback)
+        n_samples: int = self.params.get("n_samples", fallback)
+        return n_samples
 
 
 def resolve_strategy(
@@ -100,7 +120,8 @@ def resolve_strategy(
     UnknownNameError
         If there is no strategy of that name.
     ParameterError
-        If it is no strategy for classification, or takes no such argument.
+        If it is no strategy for classification, takes no such argument, or `n_samples` is not
+        two or more.
     """
     given = dict(params or {})
     if isinstance(strategy, SingleAnnotatorPoolQueryStrategy):
@@ -189,32 +210,77 @@ def select(
     Returns
     -------
     ndarray of int64, shape (n,)
-        Unlabelled, no index twice, in the order of the strategy's preference.
+        Unlabelled, no index twice, in the order of the strategy's preference; or, if that is all
+        that is left, in the order of the indices.
 
     Raises
     ------
-    ParameterError
-        If the strategy does not take its arguments.
     SkalError
-        If it breaks its promise: repeats an index, or picks a labelled image.
+        If the strategy fails, or breaks its promise: repeats an index, or picks a labelled image.
     """
     left = np.flatnonzero(y == MISSING_LABEL)
     if n >= len(left):
         if n > len(left):
             _log.warning("asked for %d images, but only %d are left: taking them", n, len(left))
         return left
-    given = _INPUTS[strategy.needs](strategy, scores, n_classes)
-    X = np.arange(len(y))[:, None] if given.X is None else given.X
     try:
-        query = strategy.cls(
-            **_seeded(strategy, seed), **given.init, missing_label=MISSING_LABEL, random_state=seed
-        )
-        picks = query.query(X, y, batch_size=int(n), **given.query)
+        picks = _ask(strategy, y, n, scores, n_classes, seed)
     except (TypeError, ValueError) as error:
         if isinstance(error, SkalError):
             raise
-        raise ParameterError(f"the strategy {strategy.name} failed: {error}") from error
+        raise SkalError(f"the strategy {strategy.name} failed: {error}") from error
     return _checked(strategy, picks, y, n)
+
+
+def check_strategy_works(strategy: Strategy, n_classes: int) -> None:
+    """Ask a strategy once for a small batch of made-up scores, before anything is trained.
+
+    Nothing is done if no parameter was chosen, which alone can be wrong, nor for strategies that
+    bring their own model, or are slow.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        From `resolve_strategy`.
+    n_classes : int
+        Number of classes; parameters such as a cost matrix go by it.
+
+    Raises
+    ------
+    ParameterError
+        If it raises a TypeError or a ValueError.
+    """
+    untried = strategy.needs == "own model" or strategy.cls.__name__ in TOO_SLOW_TO_TRY
+    if untried or not strategy.given:
+        return
+    n_classes = max(n_classes, 2)
+    y = np.full(TRIAL_IMAGES, MISSING_LABEL, dtype=np.int64)
+    y[:TRIAL_LABELS] = np.arange(TRIAL_LABELS) % n_classes
+    y.flags.writeable = False
+    scores = example_scores(
+        n_images=TRIAL_IMAGES, n_classes=n_classes, n_samples=strategy.n_samples
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of made-up scores, which mean nothing to the user
+            _ask(strategy, y, TRIAL_PICKS, scores, n_classes, seed=0)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(
+            f"the strategy {strategy.name} does not work with these parameters: {error}"
+        ) from error
+
+
+def _ask(
+    strategy: Strategy, y: Labels, n: int, scores: Scores | None, n_classes: int, seed: int
+) -> ArrayLike:
+    """Make the strategy and return what it answers, unchecked."""
+    given = _INPUTS[strategy.needs](strategy, scores, n_classes)
+    X = np.arange(len(y))[:, None] if given.X is None else given.X
+    query = strategy.cls(
+        **_seeded(strategy, seed), **given.init, missing_label=MISSING_LABEL, random_state=seed
+    )
+    picks: ArrayLike = query.query(X, y, batch_size=int(n), **given.query)
+    return picks
 
 
 def _seeded(strategy: Strategy, seed: int) -> dict[str, Any]:
