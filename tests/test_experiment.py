@@ -841,9 +841,7 @@ def test_fewer_rounds_than_were_labelled_are_refused(
         skal.run(tiny, **FAST, out=tmp_path / "run", trackers=[Watcher(fail_at="training 2")])
     config = tmp_path / "run" / "config.toml"
     config.write_text(config.read_text().replace("n_rounds = 2", "n_rounds = 1"))
-    with pytest.raises(
-        ParameterError, match=r"n_rounds in config\.toml is 1, but labels were taken"
-    ):
+    with pytest.raises(ParameterError, match=r"n_rounds in config\.toml is 1, but"):
         skal.resume(tmp_path / "run", data=tiny)
 
 
