@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from .experiment import resume as resume
     from .experiment import run as run
     from .learner import ImageClassifier as ImageClassifier
-    from .learner import load_classifier as load_classifier
-    from .learner import save_classifier as save_classifier
     from .models import MODELS as MODELS
     from .oracles import ORACLES as ORACLES
     from .oracles import Oracle as Oracle
+    from .saving import load_classifier as load_classifier
+    from .saving import save_classifier as save_classifier
     from .strategies import STRATEGIES as STRATEGIES
     from .trackers import TRACKERS as TRACKERS
     from .trackers import Tracker as Tracker
@@ -41,11 +41,11 @@ _LAZY = {
     "SkalError": "errors",
     "TRACKERS": "trackers",
     "Tracker": "trackers",
-    "load_classifier": "learner",
+    "load_classifier": "saving",
     "load_dataset": "datasets",
     "resume": "experiment",
     "run": "experiment",
-    "save_classifier": "learner",
+    "save_classifier": "saving",
 }
 
 __all__ = ["__version__", "strategies", *_LAZY]

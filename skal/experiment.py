@@ -19,7 +19,7 @@ from .datasets import ImageDataset, load_dataset
 from .datasets.base import Images
 from .errors import DataError, SkalError, UnknownNameError
 from .files import locked
-from .learner import ImageClassifier, load_classifier, save_classifier
+from .learner import ImageClassifier
 from .metrics import area_under_curve, evaluate
 from .oracles import Oracle, make_oracle
 from .plots import learning_curve
@@ -43,6 +43,7 @@ from .records import (
     log_file,
 )
 from .resuming import check_resumable, facts_to_keep
+from .saving import load_classifier, save_classifier
 from .scoring import Scores, score_pool
 from .seeding import derive_seed
 from .strategies.selection import Strategy, check_strategy_works, resolve_strategy, select

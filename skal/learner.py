@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import ArrayLike, NDArray
-from safetensors import SafetensorError
 from skactiveml.base import SkactivemlClassifier
 from skactiveml.classifier import SkorchClassifier
 from skactiveml.utils import is_labeled
@@ -22,10 +19,8 @@ from skorch.dataset import Dataset
 from torch import Tensor, nn
 
 from .datasets.base import MISSING_LABEL, Images
-from .errors import DataError, ParameterError, RunFolderError, SkalError, UnknownNameError
-from .files import write_atomic
+from .errors import DataError, ParameterError, SkalError, UnknownNameError
 from .models import AUGMENTATIONS
-from .models.build import backbone_of
 from .models.module import DropoutSampler, ImageModule
 from .seeding import derive_seed, torch_seed
 from .training import (
@@ -40,8 +35,6 @@ from .training import (
     resolve_device,
     scoring_batch_size,
 )
-
-MODEL_FORMAT = 1
 
 
 class NotFittedError(SkalError, SklearnNotFittedError):
@@ -254,7 +247,7 @@ class ImageClassifier(SkorchClassifier):
             not 1 or more.
         """
         self._check_fitted(X)
-        if not _is_whole(n_samples) or n_samples < 1:
+        if not is_whole(n_samples) or n_samples < 1:
             raise ParameterError(f"n_samples={n_samples!r}; expected a whole number, 1 or more")
         result = np.empty((n_samples, len(X), len(self.classes_)), np.float32)
         start = 0
@@ -331,7 +324,7 @@ class ImageClassifier(SkorchClassifier):
 
     def _fit_seeded(self, method: str, X: Images, y: ArrayLike, **fit_params: Any) -> None:
         self._check_parameters()
-        _check_images(X)
+        check_images(X)
         self._check_labels(y)
         seed, calls = _as_seed(self.random_state), 0
         if method == "partial_fit" and hasattr(self, "neural_net_"):
@@ -383,7 +376,7 @@ class ImageClassifier(SkorchClassifier):
             value = getattr(self, name)
             if value is None and name != "train_batch_size":
                 continue
-            if not _is_whole(value):
+            if not is_whole(value):
                 raise ParameterError(f"{name}={value!r}; expected a whole number, 1 or more")
             if value < 1:
                 raise ParameterError(f"{name}={value}; expected 1 or more")
@@ -423,7 +416,7 @@ class ImageClassifier(SkorchClassifier):
 
     def _check_fitted(self, X: Images) -> None:
         self._check_network()
-        _check_images(X)
+        check_images(X)
         if X.shape[1:] != self.image_shape_:
             raise DataError(
                 f"got images of shape {X.shape[1:]}; the network was trained on {self.image_shape_}"
@@ -464,135 +457,25 @@ class ImageClassifier(SkorchClassifier):
         return ImageModule, criterion, params
 
 
-def save_classifier(classifier: ImageClassifier, folder: str | Path, **facts: Any) -> None:
-    """Write ``model.safetensors`` and ``model.json``, from which `load_classifier` rebuilds it.
-
-    Parameters
-    ----------
-    classifier : ImageClassifier
-        A fitted one. Its skorch callbacks are not kept.
-    folder : str or Path
-        An existing folder.
-    **facts
-        More to write into ``model.json``, such as the names of the classes.
-
-    Raises
-    ------
-    NotFittedError
-        If it is not fitted.
-    """
-    if not hasattr(classifier, "neural_net_"):
-        raise NotFittedError("only a fitted ImageClassifier can be saved; call fit(X, y) first")
-    state = {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in classifier.neural_net_.module_.state_dict().items()
-    }
-    params = classifier.get_params(deep=False)
-    for name in ("classes", "cost_matrix"):
-        params[name] = None if params[name] is None else np.asarray(params[name]).tolist()
-    for name in ("callbacks", "random_state"):
-        del params[name]
-    if isinstance(params["weights"], Mapping):  # tensors; what became of them is in the state
-        params["weights"] = None
-    content = {
-        "format": MODEL_FORMAT,
-        "image_shape": classifier.image_shape_,
-        **facts,
-        "params": {**params, "augmentation": list(classifier.augmentation)},
-    }
-    folder = Path(folder)
-    write_atomic(folder / "model.safetensors", safetensors.torch.save(state))
-    write_atomic(folder / "model.json", json.dumps(content, indent=2, default=_plain) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else str(value)
-
-
-def load_classifier(folder: str | Path, device: str = "auto") -> ImageClassifier:
-    """Rebuild what `save_classifier` wrote, running no code from the files.
-
-    Parameters
-    ----------
-    folder : str or Path
-        A run folder, or any with the two files.
-    device : {"auto", "cpu", "cuda", "mps"}, default="auto"
-        Where to put the network.
-
-    Returns
-    -------
-    ImageClassifier
-
-    Raises
-    ------
-    RunFolderError
-        If the files are missing or damaged, or a newer skal wrote them.
-    UnknownNameError, ParameterError
-        If there is no such device.
-    """
-    if device not in DEVICES:
-        raise UnknownNameError("device", device, DEVICES)
-    resolve_device(device)
-    folder = Path(folder)
-    damaged = f"no usable model in {str(folder)!r}"
-    try:
-        content = json.loads((folder / "model.json").read_text())
-        state = safetensors.torch.load((folder / "model.safetensors").read_bytes())
-    except (OSError, ValueError, SafetensorError) as error:
-        raise RunFolderError(f"{damaged}: {_one_line(error)}") from error
-    written = content.get("format") if isinstance(content, dict) else None
-    if not _is_whole(written):
-        raise RunFolderError(f"{damaged}: model.json is not one of skal's")
-    if written > MODEL_FORMAT:
-        raise RunFolderError(
-            f"the model in {str(folder)!r} has format {written}, written by a newer skal; this "
-            f"one reads up to {MODEL_FORMAT}"
-        )
-    try:
-        return _rebuild(content, state, device)
-    except Exception as error:  # whatever damage leads to
-        raise RunFolderError(f"{damaged}: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"model.json has no {text}" if isinstance(error, KeyError) else text
-
-
-def _rebuild(
-    content: Mapping[str, Any], state: Mapping[str, Tensor], device: str
-) -> ImageClassifier:
-    """Build the classifier that ``model.json`` describes and give it its weights."""
-    shape = tuple(content["image_shape"])
-    params = {**content["params"], "pretrained": False, "device": device}
-    params["augmentation"] = tuple(params["augmentation"])
-    no_images = np.empty((0, *shape), np.uint8)
-    _check_images(no_images)
-    # the backbone's own weights tell builders what they were built for (ResNet's stem)
-    classifier = ImageClassifier(**{**params, "weights": backbone_of(state)})
-    classifier._check_parameters()
-    with torch_seed(0):
-        classifier.initialize(no_images, np.empty(0, np.int64), True)
-    module = classifier.neural_net_.module_
-    for name in ("mean", "std"):  # of one value or one a channel, as the run had them
-        module.register_buffer(name, torch.empty_like(state[name], device=module.mean.device))
-    module.load_state_dict(state)
-    classifier.image_shape_ = shape
-    classifier.weights = params["weights"]
-    return classifier
-
-
 def _as_seed(random_state: int | np.random.RandomState | None) -> int:
     if isinstance(random_state, int | np.integer):
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def _is_whole(value: Any) -> TypeGuard[int]:
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Tell whether a value is a whole number, and not True or False."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def _check_images(X: Images) -> None:
+def check_images(X: Images) -> None:
+    """Check that `X` is what the network takes.
+
+    Raises
+    ------
+    DataError
+        If it is not uint8 of shape (n, 1 or 3, size, size).
+    """
     if not isinstance(X, np.ndarray) or X.dtype != np.uint8 or X.ndim != 4:
         got = f"{X.dtype} of shape {X.shape}" if isinstance(X, np.ndarray) else type(X).__name__
         raise DataError(

@@ -24,6 +24,7 @@ ORDER = (
     "models",
     "training",
     "learner",
+    "saving",
     "scoring",
     "strategies",
     "oracles",

@@ -20,13 +20,10 @@ from skorch.dataset import Dataset
 
 import skal
 from skal.errors import DataError, ParameterError, RunFolderError, UnknownNameError
-from skal.learner import (
-    NotFittedError,
-    load_classifier,
-    save_classifier,
-)
+from skal.learner import NotFittedError
 from skal.models import Network
 from skal.models.module import DropoutSampler, ImageModule
+from skal.saving import load_classifier, save_classifier
 from skal.training import SliceBatches, TrainBatches, resolve_bf16
 
 

@@ -1,0 +1,141 @@
+"""A trained classifier as files, and back without running code from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from .errors import RunFolderError, UnknownNameError
+from .files import write_atomic
+from .learner import ImageClassifier, NotFittedError, check_images, is_whole
+from .models.build import backbone_of
+from .seeding import torch_seed
+from .training import DEVICES, resolve_device
+
+MODEL_FORMAT = 1
+
+
+def save_classifier(classifier: ImageClassifier, folder: str | Path, **facts: Any) -> None:
+    """Write ``model.safetensors`` and ``model.json``, from which `load_classifier` rebuilds it.
+
+    Parameters
+    ----------
+    classifier : ImageClassifier
+        A fitted one. Its skorch callbacks are not kept.
+    folder : str or Path
+        An existing folder.
+    **facts
+        More to write into ``model.json``, such as the names of the classes.
+
+    Raises
+    ------
+    NotFittedError
+        If it is not fitted.
+    """
+    if not hasattr(classifier, "neural_net_"):
+        raise NotFittedError("only a fitted ImageClassifier can be saved; call fit(X, y) first")
+    state = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in classifier.neural_net_.module_.state_dict().items()
+    }
+    params = classifier.get_params(deep=False)
+    for name in ("classes", "cost_matrix"):
+        params[name] = None if params[name] is None else np.asarray(params[name]).tolist()
+    for name in ("callbacks", "random_state"):
+        del params[name]
+    if isinstance(params["weights"], Mapping):  # tensors; what became of them is in the state
+        params["weights"] = None
+    content = {
+        "format": MODEL_FORMAT,
+        "image_shape": classifier.image_shape_,
+        **facts,
+        "params": {**params, "augmentation": list(classifier.augmentation)},
+    }
+    folder = Path(folder)
+    write_atomic(folder / "model.safetensors", safetensors.torch.save(state))
+    write_atomic(folder / "model.json", json.dumps(content, indent=2, default=_plain) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else str(value)
+
+
+def load_classifier(folder: str | Path, device: str = "auto") -> ImageClassifier:
+    """Rebuild what `save_classifier` wrote, running no code from the files.
+
+    Parameters
+    ----------
+    folder : str or Path
+        A run folder, or any with the two files.
+    device : {"auto", "cpu", "cuda", "mps"}, default="auto"
+        Where to put the network.
+
+    Returns
+    -------
+    ImageClassifier
+
+    Raises
+    ------
+    RunFolderError
+        If the files are missing or damaged, or a newer skal wrote them.
+    UnknownNameError, ParameterError
+        If there is no such device.
+    """
+    if device not in DEVICES:
+        raise UnknownNameError("device", device, DEVICES)
+    resolve_device(device)
+    folder = Path(folder)
+    damaged = f"no usable model in {str(folder)!r}"
+    try:
+        content = json.loads((folder / "model.json").read_text())
+        state = safetensors.torch.load((folder / "model.safetensors").read_bytes())
+    except (OSError, ValueError, SafetensorError) as error:
+        raise RunFolderError(f"{damaged}: {_one_line(error)}") from error
+    written = content.get("format") if isinstance(content, dict) else None
+    if not is_whole(written):
+        raise RunFolderError(f"{damaged}: model.json is not one of skal's")
+    if written > MODEL_FORMAT:
+        raise RunFolderError(
+            f"the model in {str(folder)!r} has format {written}, written by a newer skal; this "
+            f"one reads up to {MODEL_FORMAT}"
+        )
+    try:
+        return _rebuild(content, state, device)
+    except Exception as error:  # whatever damage leads to
+        raise RunFolderError(f"{damaged}: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"model.json has no {text}" if isinstance(error, KeyError) else text
+
+
+def _rebuild(
+    content: Mapping[str, Any], state: Mapping[str, Tensor], device: str
+) -> ImageClassifier:
+    """Build the classifier that ``model.json`` describes and give it its weights."""
+    shape = tuple(content["image_shape"])
+    params = {**content["params"], "pretrained": False, "device": device}
+    params["augmentation"] = tuple(params["augmentation"])
+    no_images = np.empty((0, *shape), np.uint8)
+    check_images(no_images)
+    # the backbone's own weights tell builders what they were built for (ResNet's stem)
+    classifier = ImageClassifier(**{**params, "weights": backbone_of(state)})
+    classifier._check_parameters()
+    with torch_seed(0):
+        classifier.initialize(no_images, np.empty(0, np.int64), True)
+    module = classifier.neural_net_.module_
+    for name in ("mean", "std"):  # of one value or one a channel, as the run had them
+        module.register_buffer(name, torch.empty_like(state[name], device=module.mean.device))
+    module.load_state_dict(state)
+    classifier.image_shape_ = shape
+    classifier.weights = params["weights"]
+    return classifier
