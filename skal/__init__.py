@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import strategies as strategies
     from .active_learner import ActiveLearner as ActiveLearner
+    from .calibration import calibrate as calibrate
+    from .committee import Committee as Committee
     from .datasets import DATASETS as DATASETS
     from .datasets import ImageDataset as ImageDataset
     from .datasets import load_dataset as load_dataset
@@ -30,6 +32,7 @@ __version__ = "0.1.0"
 # imported when asked for: importing skal costs no torch
 _LAZY = {
     "ActiveLearner": "active_learner",
+    "Committee": "committee",
     "DATASETS": "datasets",
     "ImageClassifier": "learner",
     "ImageDataset": "datasets",
@@ -41,6 +44,7 @@ _LAZY = {
     "SkalError": "errors",
     "TRACKERS": "trackers",
     "Tracker": "trackers",
+    "calibrate": "calibration",
     "load_classifier": "saving",
     "load_dataset": "datasets",
     "resume": "experiment",

@@ -9,16 +9,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 
-from .config import resolve_count
+from .cold_start import initial_set
+from .config import Share, resolve_count, resolve_share
 from .datasets import ImageDataset
 from .datasets.base import MISSING_LABEL, Labels
 from .errors import DataError, ParameterError, UnknownNameError
-from .experiment import initial_set, predict_test, score_for
+from .experiment import predict_test
 from .learner import ImageClassifier
 from .metrics import evaluate
 from .pool import Pool
+from .querying import choose
 from .seeding import derive_seed
-from .strategies.selection import resolve_strategy, select
+from .strategies.selection import resolve_strategy
 
 
 class ActiveLearner:
@@ -30,10 +32,12 @@ class ActiveLearner:
         The pool is its `X`, or `X_unlabeled` if `X` is empty; labels that it has are not used.
     classifier : ImageClassifier
         Trained at every `teach`.
-    strategy : str, class or instance, default="random"
+    strategy : str, class or instance, default="auto"
         As for `run`.
     strategy_params : mapping, optional
         Arguments of the strategy.
+    init_strategy, explore, max_candidates
+        As for `run`; "stratified" is not possible, for nobody knows the labels.
     seed : int, default=0
         Decides the draws of the strategy.
 
@@ -48,9 +52,12 @@ class ActiveLearner:
         self,
         data: ImageDataset,
         classifier: ImageClassifier,
-        strategy: str | type | SingleAnnotatorPoolQueryStrategy = "random",
+        strategy: str | type | SingleAnnotatorPoolQueryStrategy = "auto",
         *,
         strategy_params: Mapping[str, Any] | None = None,
+        init_strategy: str = "random",
+        explore: Share = "0%",
+        max_candidates: int | None = None,
         seed: int = 0,
     ) -> None:
         _check_fits(classifier, data)
@@ -58,6 +65,9 @@ class ActiveLearner:
         self.classifier = classifier
         self.seed = seed
         self.pool = Pool(data.X if len(data.X) else data.X_unlabeled, len(data.classes))
+        self.init_strategy = init_strategy
+        self.explore = resolve_share("explore", explore)
+        self.max_candidates = max_candidates
         self._strategy = resolve_strategy(strategy, strategy_params)
         self._round = 0
 
@@ -72,7 +82,7 @@ class ActiveLearner:
         Parameters
         ----------
         n : int, default=1
-            How many. Before the first `teach` they are drawn at random.
+            How many. Before the first `teach` they are chosen by `init_strategy`.
 
         Returns
         -------
@@ -81,11 +91,18 @@ class ActiveLearner:
         """
         n = resolve_count("n", n, len(self.pool))
         if self._round == 0:
-            return initial_set(self.pool, n, self.seed)
-        seed = derive_seed(self.seed, "strategy", self._round)
-        scores = score_for(self._strategy, self.classifier, self.pool, n, seed)
-        n_classes = self.pool.n_classes
-        return select(self._strategy, self.y, n, scores=scores, n_classes=n_classes, seed=seed)
+            return initial_set(
+                self.pool, n, self.seed, self.init_strategy, classifier=self.classifier
+            )
+        return choose(
+            self._strategy,
+            self.classifier,
+            self.pool,
+            n,
+            seed=derive_seed(self.seed, "strategy", self._round),
+            explore=self.explore,
+            max_candidates=self.max_candidates,
+        )
 
     def teach(self, indices: ArrayLike, labels: ArrayLike) -> ActiveLearner:
         """Add labels and train anew.

@@ -22,7 +22,7 @@ import click
 from . import __version__
 
 EXIT_INTERRUPTED = 130
-LISTED = ("datasets", "models", "strategies")
+LISTED = ("datasets", "models", "strategies", "stream-strategies")
 
 _log = logging.getLogger("skal")
 
@@ -153,6 +153,7 @@ _TYPES: Mapping[str, Any] = {
     "int | None": int,
     "float | None": float,
     "Count": _count,
+    "Share": str,
 }
 
 
@@ -163,6 +164,8 @@ def _option(setting: Field[Any]) -> Callable[[Any], Any]:
         # default None, so that a config file's value can be told from no flag
         flag = f"{flag}/--no-{flag[2:]}"
         return click.option(flag, setting.name, default=None, help=f"{facts['help']}.")
+    if "bare" in facts:  # may stand without a value
+        facts["flag_value"] = {"is_flag": False, "flag_value": facts["bare"]}
     default = setting.default
     shown = "" if default in (None, "") or "strategy_params" in setting.name else f" [{default}]"
     return click.option(
@@ -173,6 +176,7 @@ def _option(setting: Field[Any]) -> Callable[[Any], Any]:
         multiple="option" in facts,
         default=None,
         help=f"{facts['help']}.{shown}",
+        **facts.get("flag_value", {}),
     )
 
 
@@ -187,8 +191,8 @@ class RunCommand(click.Command):
                 lines = textwrap.fill(
                     ", ".join(_registry(kind).names()),
                     width=formatter.width,
-                    initial_indent=f"  {kind:<12}",
-                    subsequent_indent=" " * 14,
+                    initial_indent=f"  {kind:<19}",
+                    subsequent_indent=" " * 21,
                     break_on_hyphens=False,
                     break_long_words=False,
                 )
@@ -199,8 +203,14 @@ def _registry(kind: str) -> Any:
     from .datasets import DATASETS
     from .models import MODELS
     from .strategies import STRATEGIES
+    from .strategies.streams import STREAM_STRATEGIES
 
-    return {"datasets": DATASETS, "models": MODELS, "strategies": STRATEGIES}[kind]
+    return {
+        "datasets": DATASETS,
+        "models": MODELS,
+        "strategies": STRATEGIES,
+        "stream-strategies": STREAM_STRATEGIES,
+    }[kind]
 
 
 def _parse_params(pairs: tuple[str, ...]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import tomli_w
 from .errors import ParameterError, UnknownNameError
 
 Count = int | str
+Share = float | str
 
 
 _LOWEST = {"n_rounds": 0, "seed": 0}
@@ -48,7 +49,7 @@ class RunConfig:
     """
 
     dataset: str = _setting("digits", "A dataset's name, or a folder of images", metavar="NAME|DIR")
-    strategy: str = _setting("random", "A query strategy's name, or module:Class", metavar="NAME")
+    strategy: str = _setting("auto", "A query strategy's name, or module:Class", metavar="NAME")
     strategy_params: Mapping[str, Any] = _setting(
         {}, "An argument of the strategy; may be repeated", metavar="K=V", option="strategy-param"
     )
@@ -61,8 +62,32 @@ class RunConfig:
     n_query: Count = _setting(20, "Images labelled each round, or their share", metavar="N|P%")
     n_rounds: int = _setting(5, "Rounds after the initial one", metavar="N")
     init_strategy: str = _setting(
-        "random", "How the initial images are chosen", metavar="NAME", choices=("random",)
+        "random",
+        "How the initial images are chosen",
+        choices=("random", "stratified", "k-means", "typiclust", "probcover"),
     )
+    explore: Share = _setting("0%", "Share of each batch that is drawn at random", metavar="P%")
+    max_candidates: int | None = _setting(
+        None, "The strategy sees a fresh random subset of so many images each round", metavar="N"
+    )
+    calibrate: str = _setting(
+        "none",
+        "Scale the network's confidence by cross-validation on the labelled images",
+        choices=("none", "temperature"),
+    )
+    stop: str = _setting(
+        "notice",
+        "Say, or end, when further labels change predictions little; alone: notice",
+        choices=("off", "notice", "end"),
+        bare="notice",
+    )
+    stream: str = _setting(
+        "off",
+        "Present the pool once, in n-rounds chunks, deciding at once; alone: in-order",
+        choices=("off", "in-order", "shuffled"),
+        bare="in-order",
+    )
+    budget: Share = _setting("10%", "Share of a stream that may be labelled", metavar="P%")
     seed: int = _setting(0, "Decides all that is random", metavar="N")
     image_size: int | None = _setting(
         None,
@@ -115,6 +140,8 @@ class RunConfig:
             object.__setattr__(self, "lr", _above_zero("lr", self.lr))
         for name in ("n_init", "n_query"):
             resolve_count(name, getattr(self, name), 100)
+        for name, lowest in (("explore", 0.0), ("budget", 1e-9)):
+            resolve_share(name, getattr(self, name), lowest)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings that are set, by name."""
@@ -200,6 +227,40 @@ def resolve_count(name: str, value: Count, n_pool: int) -> int:
     raise ParameterError(
         f"{name}: got {value!r}; expected a number from 1 on, or a share such as 10%"
     )
+
+
+def resolve_share(name: str, value: Share, lowest: float = 0.0) -> float:
+    """Turn a share into a number.
+
+    Parameters
+    ----------
+    name : str
+        The setting, for the message.
+    value : float or str
+        ``0.1``, ``"0.1"`` or ``"10%"``.
+    lowest : float
+        What it may be at least; at most it is 1.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ParameterError
+        If it is no share.
+    """
+    text = str(value).strip()
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        if lowest <= share <= 1:
+            return share
+    except ValueError:
+        pass
+    least = "0%" if lowest == 0 else "more than 0%"
+    raise ParameterError(f"{name}: got {value!r}; expected a share from {least} to 100%, or 0.1")
 
 
 def _whole(name: str, value: Any, lowest: int) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 
-from .config import Count, RunConfig, resolve_count
+from .calibration import calibrate as calibrate_network
+from .calibration import uncalibrated
+from .config import Count, RunConfig, Share
 from .datasets import ImageDataset, load_dataset
 from .datasets.base import Images
 from .errors import DataError, SkalError, UnknownNameError
@@ -32,6 +34,7 @@ from .preflight import (
     plain_params,
     resolve_settings,
 )
+from .querying import PoolQueries, Queries, timed
 from .records import (
     JOURNAL,
     SECONDS,
@@ -44,9 +47,11 @@ from .records import (
 )
 from .resuming import check_resumable, facts_to_keep
 from .saving import load_classifier, save_classifier
-from .scoring import Scores, score_pool
+from .scoring import score_pool
 from .seeding import derive_seed
-from .strategies.selection import Strategy, check_strategy_works, resolve_strategy, select
+from .stopping import StopMonitor
+from .strategies.selection import Strategy, check_strategy_works, resolve_strategy
+from .streaming import StreamQueries, stream_strategy_name
 from .trackers import Tracker, make_trackers, watching
 
 _log = logging.getLogger("skal")
@@ -94,7 +99,7 @@ class Run:
 
 def run(
     data: ImageDataset | str | Path,
-    strategy: str | type | SingleAnnotatorPoolQueryStrategy = "random",
+    strategy: str | type | SingleAnnotatorPoolQueryStrategy = "auto",
     *,
     strategy_params: Mapping[str, Any] | None = None,
     model: str | None = None,
@@ -102,6 +107,12 @@ def run(
     n_query: Count = 20,
     n_rounds: int = 5,
     init_strategy: str = "random",
+    explore: Share = "0%",
+    max_candidates: int | None = None,
+    calibrate: str = "none",
+    stop: str = "notice",
+    stream: str = "off",
+    budget: Share = "10%",
     seed: int = 0,
     image_size: int | None = None,
     steps: int | None = None,
@@ -124,9 +135,10 @@ def run(
     ----------
     data : ImageDataset, str or Path
         Images with labels and a test set, or what `load_dataset` takes.
-    strategy : str, class or instance, default="random"
+    strategy : str, class or instance, default="auto"
         A name of ``skal list strategies``, an import path ``module:Class``, or a query strategy
-        of scikit-activeml or one's own.
+        of scikit-activeml or one's own; of a stream, a name of ``skal list stream-strategies`` or
+        an import path.
     strategy_params : mapping, optional
         Arguments of the strategy.
     model : str, optional
@@ -135,8 +147,27 @@ def run(
         Images labelled at the start, and in each round; "10%" is a share of the pool.
     n_rounds : int, default=5
         Rounds after the initial one; the network is trained ``n_rounds + 1`` times.
-    init_strategy : {"random"}, default="random"
-        How the initial images are chosen; the same for every strategy with the same seed.
+    init_strategy : {"random", "stratified", "k-means", "typiclust", "probcover"}
+        How the initial images are chosen; the same for every strategy with the same seed. See
+        `skal.cold_start.initial_set`.
+    explore : float or str, default="0%"
+        Share of each batch that is drawn at random, such as "10%" or 0.1.
+    max_candidates : int, optional
+        The strategy sees a fresh random subset of so many unlabelled images each round, and the
+        others are not scored.
+    calibrate : {"none", "temperature"}, default="none"
+        Whether each network's confidence is scaled by what cross-validation on the labelled
+        images says; see `skal.calibration.calibrate`. It holds for scoring and evaluation;
+        ``rounds.csv`` then has `temperature`, and NLL and ECE without it.
+    stop : {"notice", "end", "off"}, default="notice"
+        What is done when the predictions have stabilised, see `skal.stopping.StopMonitor`: say
+        so, or end the run, or do not look. ``rounds.csv`` has the `agreement` of two rounds, and
+        ``summary.json`` the `stop_round`.
+    stream : {"off", "in-order", "shuffled"}, default="off"
+        Whether the pool passes by once, in `n_rounds` chunks, and a stream strategy decides on
+        each image at once.
+    budget : float or str, default="10%"
+        Share of a stream's images that may be labelled.
     seed : int, default=0
         Decides split, initial set, training and draws, each independently.
     image_size, data_dir
@@ -169,16 +200,23 @@ def run(
     """
     # plain from the start, so that a run that is gone on with is given the very same
     given = dict(strategy_params or {})
-    chosen = resolve_strategy(strategy, {**given, **plain_params(given)[0]})
+    given.update(plain_params(given)[0])
+    chosen = resolve_strategy(strategy, given) if stream == "off" else None
     config = RunConfig(
         dataset=str(data) if isinstance(data, str | Path) else data.name,
-        strategy=chosen.name,
-        strategy_params=plain_params(chosen.given)[0],
+        strategy=chosen.name if chosen else stream_strategy_name(strategy),
+        strategy_params=plain_params(chosen.given if chosen else given)[0],
         model=model,
         n_init=n_init,
         n_query=n_query,
         n_rounds=n_rounds,
         init_strategy=init_strategy,
+        explore=explore,
+        max_candidates=max_candidates,
+        calibrate=calibrate,
+        stop=stop,
+        stream=stream,
+        budget=budget,
         seed=seed,
         image_size=image_size,
         steps=steps,
@@ -203,7 +241,7 @@ def run(
 def _start(
     config: RunConfig,
     data: ImageDataset,
-    strategy: Strategy,
+    strategy: Strategy | None,
     oracle: Oracle | Callable[[NDArray[np.int64]], ArrayLike] | str | None,
     out: str | Path | bool | None,
     trackers: Sequence[Tracker | str],
@@ -212,14 +250,27 @@ def _start(
     check_usable(data)
     config = resolve_settings(config, data)
     check_network(config, data)
-    check_strategy_works(strategy, len(data.classes))
+    queries = _make_queries(config, data, strategy)
     watchers = make_trackers(trackers)
     labels = make_oracle(oracle, data, derive_seed(config.seed, "oracle"))
     folder = default_folder(config, data) if out is True else Path(out) if out else None
-    facts = {} if folder is None else facts_to_keep(config, data, labels, strategy)
+    given = strategy.given if strategy else config.strategy_params
+    facts = {} if folder is None else facts_to_keep(config, data, labels, given)
     record = Record.create(folder, config, environment(config), facts)
     with _alone(record.folder):
-        return _loop(config, data, strategy, labels, record, watchers)
+        return _loop(config, data, queries, labels, record, watchers)
+
+
+def _make_queries(
+    config: RunConfig, data: ImageDataset, strategy: Strategy | None = None
+) -> Queries:
+    """Say who chooses, and find what is wrong with that."""
+    classifier = make_classifier(config, data, 0)
+    if config.stream != "off":
+        return StreamQueries(config, classifier)
+    strategy = strategy or resolve_strategy(config.strategy, config.strategy_params)
+    check_strategy_works(strategy, len(data.classes))
+    return PoolQueries(config, classifier, strategy)
 
 
 def resume(
@@ -266,9 +317,9 @@ def resume(
         check_usable(data)
         check_resumable(record, config, data, oracle is not None)
         record.rewrite_tables()
-        chosen = resolve_strategy(config.strategy, config.strategy_params)
+        queries = _make_queries(config, data)
         labels = make_oracle(oracle, data, derive_seed(config.seed, "oracle"))
-        return _loop(config, data, chosen, labels, record, make_trackers(trackers))
+        return _loop(config, data, queries, labels, record, make_trackers(trackers))
 
 
 def _finished(folder: Path) -> Run:
@@ -297,7 +348,7 @@ def _load_again(config: RunConfig) -> ImageDataset:
 def _loop(
     config: RunConfig,
     data: ImageDataset,
-    strategy: Strategy,
+    queries: Queries,
     oracle: Oracle,
     record: Record,
     trackers: Sequence[Tracker],
@@ -305,117 +356,66 @@ def _loop(
     """Run all rounds that `record` does not have yet."""
     started = time.perf_counter() - record.seconds
     pool = Pool(data.X, len(data.classes))
-    for indices, labels in record.labels:
+    for number, (indices, labels) in enumerate(record.labels):
         pool.label(indices, labels)
+        queries.replay(number, indices, len(pool), record.details[number])
+    monitor = _monitor(config, pool, record)
     classifier: ImageClassifier | None = None
     with log_file(record.folder), watching(trackers, config, record.folder) as watch:
         for number in range(len(record.rounds), config.n_rounds + 1):
             seconds: dict[str, float] = {}
+            if monitor and config.stop == "end" and monitor.stop_round is not None:
+                break
             if number == len(record.labels):
                 if not len(pool.unlabeled):
                     _log.warning("the pool is empty: the run ends after round %d", number - 1)
                     break
-                if classifier is None and number and strategy.needs_model:
+                if classifier is None and number and queries.needs_model:
                     classifier = _train(config, data, pool, number - 1)  # resumed: it is lost
                 watch.on_phase(number, "querying")
-                picks = _query(config, strategy, classifier, pool, number, seconds)
-                _label(pool, picks, oracle, data, record, seconds)
+                picks, details = queries.next(number, classifier, pool, oracle, seconds)
+                _label(pool, picks, oracle, data, record, seconds, details)
             watch.on_phase(number, "training")
-            with _timed(seconds, "fit_seconds"):
+            with timed(seconds, "fit_seconds"):
                 classifier = _train(config, data, pool, number)
             watch.on_phase(number, "evaluating")
-            row = {
+            row: dict[str, Any] = {
                 "round": number,
                 "n_labeled": len(pool.labeled),
-                **evaluate(data.y_test, predict_test(classifier, data.X_test)),
+                **_evaluate(config, data, classifier),
                 **dict.fromkeys(SECONDS, 0.0),
                 **record.query_seconds,
                 **seconds,
             }
-            record.add_round(row, time.perf_counter() - started)
+            if monitor:
+                row["agreement"] = monitor.observe(classifier)
+            record.add_round(
+                row, time.perf_counter() - started, monitor.predicted if monitor else None
+            )
             watch.on_round(row)
         if classifier is None:
             classifier = _train(config, data, pool, len(record.rounds) - 1)
-        return _finish(config, data, record, classifier, watch)
+        return _finish(config, data, record, classifier, watch, monitor)
 
 
-def _query(
-    config: RunConfig,
-    strategy: Strategy,
-    classifier: ImageClassifier | None,
-    pool: Pool,
-    number: int,
-    seconds: dict[str, float],
-) -> NDArray[np.int64]:
-    """Choose the images that are new in a round."""
-    if number == 0:
-        with _timed(seconds, "query_seconds"):
-            n_init = resolve_count("n_init", config.n_init, len(pool))
-            return initial_set(pool, n_init, config.seed, config.init_strategy)
-    n = resolve_count("n_query", config.n_query, len(pool))
-    seed = derive_seed(config.seed, "strategy", number)
-    with _timed(seconds, "score_seconds"):
-        scores = score_for(strategy, classifier, pool, n, seed)
-    with _timed(seconds, "query_seconds"):
-        return select(strategy, pool.y, n, scores=scores, n_classes=pool.n_classes, seed=seed)
+def _evaluate(
+    config: RunConfig, data: ImageDataset, classifier: ImageClassifier
+) -> dict[str, float]:
+    """Compute the metrics of a round; of a calibrated network, what it would be without, too."""
+    proba = predict_test(classifier, data.X_test)
+    metrics = evaluate(data.y_test, proba)
+    if config.calibrate != "none":
+        before = evaluate(data.y_test, uncalibrated(proba, classifier.temperature))
+        metrics["temperature"] = classifier.temperature
+        metrics.update({f"{name}_uncalibrated": before[name] for name in ("nll", "ece")})
+    return metrics
 
 
-def score_for(
-    strategy: Strategy, classifier: ImageClassifier | None, pool: Pool, n: int, seed: int
-) -> Scores | None:
-    """Score the pool as far as a strategy needs it to pick `n` images.
-
-    Parameters
-    ----------
-    strategy : Strategy
-        Who will pick.
-    classifier : ImageClassifier or None
-        A fitted one; None if the strategy needs none.
-    pool : Pool
-        All of it is scored.
-    n : int
-        How many images are wanted; when no more are left, there is nothing to choose.
-    seed : int
-        Seeds dropout masks.
-
-    Returns
-    -------
-    Scores or None
-        None if the strategy needs none.
-    """
-    if not strategy.needs_model or n >= len(pool.unlabeled):
+def _monitor(config: RunConfig, pool: Pool, record: Record) -> StopMonitor | None:
+    if config.stop == "off":
         return None
-    assert classifier is not None
-    return score_pool(
-        classifier,
-        pool.X,
-        embeddings=strategy.needs_embeddings,
-        n_samples=strategy.n_samples,
-        random_state=seed,
-    )
-
-
-def initial_set(pool: Pool, n: int, seed: int, init_strategy: str = "random") -> NDArray[np.int64]:
-    """Draw the images that are labelled before any network is trained.
-
-    Parameters
-    ----------
-    pool : Pool
-        Where from.
-    n : int
-        How many; all that there are, with a notice, when that is less.
-    seed : int
-        The run's seed; the run's strategy plays no part.
-    init_strategy : str, default="random"
-        A strategy that needs no network.
-
-    Returns
-    -------
-    ndarray of int64, shape (n,)
-    """
-    strategy = resolve_strategy(init_strategy)
-    seed = derive_seed(seed, "init")
-    return select(strategy, pool.y, n, n_classes=pool.n_classes, seed=seed)
+    agreements = [row.get("agreement") for row in record.rounds]
+    return StopMonitor(pool, config.seed, agreements, record.predicted)
 
 
 def _label(
@@ -425,18 +425,19 @@ def _label(
     data: ImageDataset,
     record: Record,
     seconds: Mapping[str, float],
+    details: Mapping[str, Any],
 ) -> None:
     """Ask the oracle, and keep its answers before anything else happens."""
     labels = np.atleast_1d(oracle.label(picks))
     pool.label(picks, labels)
     paths = [data.paths[index] for index in picks] if data.paths else [""] * len(picks)
     names = [data.classes[label] for label in labels]
-    record.add_labels(picks.tolist(), labels.tolist(), paths, names, seconds)
+    record.add_labels(picks.tolist(), labels.tolist(), paths, names, seconds, details)
 
 
-def _train(config: RunConfig, data: ImageDataset, pool: Pool, number: int) -> ImageClassifier:
-    """Train a new network on what is labelled; its seed is that of the round."""
-    classifier = ImageClassifier(
+def make_classifier(config: RunConfig, data: ImageDataset, number: int) -> ImageClassifier:
+    """Return the classifier of a round, not fitted; its seed is that of the round."""
+    return ImageClassifier(
         str(config.model),
         classes=np.arange(len(data.classes)),
         steps=config.steps,
@@ -451,7 +452,16 @@ def _train(config: RunConfig, data: ImageDataset, pool: Pool, number: int) -> Im
         precision=config.precision,
         random_state=derive_seed(config.seed, "training", number),
     )
-    return classifier.fit(pool.X, pool.y)
+
+
+def _train(config: RunConfig, data: ImageDataset, pool: Pool, number: int) -> ImageClassifier:
+    """Train a new network on what is labelled, and calibrate it if that is asked for."""
+    classifier = make_classifier(config, data, number).fit(pool.X, pool.y)
+    if config.calibrate == "temperature":
+        calibrate_network(
+            classifier, pool.X, pool.y, seed=derive_seed(config.seed, "calibration", number)
+        )
+    return classifier
 
 
 def predict_test(classifier: ImageClassifier, X: Images) -> NDArray[np.float32]:
@@ -477,6 +487,7 @@ def _finish(
     record: Record,
     classifier: ImageClassifier,
     watch: Tracker,
+    monitor: StopMonitor | None,
 ) -> Run:
     """Write what is made of the whole run; last the summary, which says that it is done."""
     last = record.rounds[-1]
@@ -490,6 +501,7 @@ def _finish(
         "aulc": area_under_curve(record.rounds),
         "seconds": round(record.seconds, 3),
         "n_skipped_images": len(data.skipped),
+        "stop_round": monitor.stop_round if monitor else None,
     }
     result = Run(config, summary, record.rounds, record.queries, classifier, record.folder)
     if record.folder is not None:
@@ -502,10 +514,3 @@ def _finish(
         record.write_summary(summary)
     watch.on_end(summary)
     return result
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[name] = round(time.perf_counter() - start, 6)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .datasets.base import MISSING_LABEL, Images
 from .errors import DataError, ParameterError, SkalError, UnknownNameError
 from .models import AUGMENTATIONS
+from .models.gradients import expected_gradient_length
 from .models.module import DropoutSampler, ImageModule
 from .seeding import derive_seed, torch_seed
 from .training import (
@@ -98,8 +99,8 @@ class ImageClassifier(SkorchClassifier):
     -----
     `X` is uint8 of shape (n, channels, height, width), square; `predict_proba(X)` is float32 of
     shape (n, n_classes), its columns in the order of `classes_`. Outputs to ask for by
-    `extra_outputs` are "logits" (n, n_classes) and "emb", the input of the last layer,
-    (n, n_features).
+    `extra_outputs` are "logits" (n, n_classes), already divided by `temperature`, and "emb", the
+    input of the last layer, (n, n_features).
 
     Every fit starts from new weights. A fit without any label leaves the network untrained.
     """
@@ -184,10 +185,18 @@ class ImageClassifier(SkorchClassifier):
     def partial_fit(self, X: Images, y: ArrayLike, **fit_params: Any) -> ImageClassifier:
         """Train on, from the weights as they are; otherwise as `fit`.
 
-        Each call draws other batches than the one before, with an integer `random_state` too.
+        Each call draws other batches than the one before, with an integer `random_state` too. A
+        temperature is of the weights before: training sets it back to 1.
         """
         self._fit_seeded("partial_fit", X, y, **fit_params)
         return self
+
+    @property
+    def temperature(self) -> float:
+        """What the logits are divided by: 1 unless `skal.calibration.calibrate` set another."""
+        if not hasattr(self, "neural_net_"):
+            return 1.0
+        return float(self.neural_net_.module_.temperature)
 
     def predict_proba(self, X: Images, extra_outputs: str | Sequence[str] | None = None) -> Any:
         """Return class probabilities, and further outputs if asked for.
@@ -286,7 +295,7 @@ class ImageClassifier(SkorchClassifier):
         device = torch.device(self.neural_net_.device)
         sampler = None
         if n_samples:
-            sampler = DropoutSampler(module, n_samples, self._mask_seed(random_state))
+            sampler = DropoutSampler(module, n_samples, self.mask_seed(random_state))
         with torch.inference_mode():
             for images, _ in self.neural_net_.get_iterator(Dataset(X)):
                 on_device = images.to(device)
@@ -314,10 +323,56 @@ class ImageClassifier(SkorchClassifier):
         self._check_network()
         module = self.neural_net_.module_.eval()
         device = torch.device(self.neural_net_.device)
-        with torch.inference_mode(), module.autocast(device):
-            logits = module.network.head(torch.from_numpy(np.array(embeddings)).to(device))
-        proba: NDArray[np.float32] = logits.float().softmax(-1).cpu().numpy()
+        with torch.inference_mode():
+            logits = module.classify(torch.from_numpy(np.array(embeddings)).to(device))
+        proba: NDArray[np.float32] = logits.softmax(-1).cpu().numpy()
         return proba
+
+    def expected_gradient_length(self, X: Images) -> NDArray[np.float32]:
+        """Return the length of the loss's gradient, expected over the predicted labels.
+
+        The gradient is that of the cross entropy with respect to all weights, of each image on its
+        own; it costs a backward pass a class.
+
+        Parameters
+        ----------
+        X : ndarray of uint8, shape (n, channels, height, width)
+            Images of the shape trained on.
+
+        Returns
+        -------
+        ndarray of float32, shape (n,)
+
+        Raises
+        ------
+        NotFittedError
+            If the classifier was never fitted.
+        """
+        self._check_fitted(X)
+        module = self.neural_net_.module_.eval()
+        device, n_classes = torch.device(self.neural_net_.device), len(self.classes_)
+        lengths = [
+            expected_gradient_length(module, images.to(device), n_classes)
+            for images, _ in self.neural_net_.get_iterator(Dataset(X))
+        ]
+        return torch.cat(lengths).cpu().numpy()
+
+    def mask_seed(self, random_state: int | np.random.RandomState | None) -> int:
+        """Return the seed of Monte-Carlo dropout's masks: by default it follows the classifier's.
+
+        Parameters
+        ----------
+        random_state : int, RandomState or None
+            An int is the seed itself; from a RandomState it is drawn.
+
+        Returns
+        -------
+        int
+        """
+        if random_state is not None:
+            return _as_seed(random_state)
+        # not the stream that the weights were drawn from
+        return derive_seed(_as_seed(self.random_state) % 2**32, "strategy")
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "neural_net_")
@@ -350,6 +405,7 @@ class ImageClassifier(SkorchClassifier):
         if X_train is None:
             return
         net = self.neural_net_
+        net.module_.temperature.fill_(1)
         try:
             net.notify("on_train_begin", X=X_train, y=y_train)
             net.fit_loop(X_train, y_train, **fit_params)
@@ -357,12 +413,6 @@ class ImageClassifier(SkorchClassifier):
         except BaseException:
             del self.neural_net_
             raise
-
-    def _mask_seed(self, random_state: int | np.random.RandomState | None) -> int:
-        if random_state is not None:
-            return _as_seed(random_state)
-        # not the stream that the weights were drawn from
-        return derive_seed(_as_seed(self.random_state) % 2**32, "strategy")
 
     def _check_parameters(self) -> None:
         if self.classes is None:

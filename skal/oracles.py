@@ -33,6 +33,34 @@ class Oracle(ABC):
         array-like of int, shape (b,)
         """
 
+    def draw_stratified(
+        self, indices: NDArray[np.int64], n: int, random_state: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Draw images with as even numbers of each class as there are.
+
+        Parameters
+        ----------
+        indices : ndarray of int64
+            Where from.
+        n : int
+            How many; all of them when that is less.
+        random_state : Generator
+            Source of the draw.
+
+        Returns
+        -------
+        ndarray of int64, shape (n,)
+
+        Raises
+        ------
+        ParameterError
+            If this oracle does not know labels before it is asked for them, as most do not.
+        """
+        raise ParameterError(
+            f"{type(self).__name__} does not know the labels beforehand, so that the initial set "
+            "cannot be stratified; take another init_strategy, such as random"
+        )
+
 
 class TrueLabels(Oracle):
     """Answers from known labels: simulated annotation.
@@ -59,6 +87,17 @@ class TrueLabels(Oracle):
 
     def label(self, indices: NDArray[np.int64]) -> Labels:
         return self._y[indices]
+
+    def draw_stratified(
+        self, indices: NDArray[np.int64], n: int, random_state: np.random.Generator
+    ) -> NDArray[np.int64]:
+        shuffled = random_state.permutation(indices)
+        labels = self._y[shuffled]
+        # each image's place among those of its class: the first of all classes, then the second ...
+        place = np.empty(len(labels), dtype=np.int64)
+        for label in np.unique(labels):
+            place[labels == label] = np.arange((labels == label).sum())
+        return shuffled[np.argsort(place, kind="stable")[:n]]
 
 
 class FunctionOracle(Oracle):

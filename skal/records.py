@@ -19,6 +19,9 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from .config import RunConfig, read_config
 from .errors import RunExistsError, RunFolderError, UsageError
 from .files import fsync_folder, naming, remove_leftovers, write_atomic
@@ -26,6 +29,7 @@ from .files import fsync_folder, naming, remove_leftovers, write_atomic
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "nll", "ece")
 SECONDS = ("fit_seconds", "score_seconds", "query_seconds")
 ROUND_COLUMNS = ("round", "n_labeled", *METRICS, *SECONDS)
+_FIXED = frozenset(ROUND_COLUMNS)
 QUERY_COLUMNS = ("round", "rank", "index", "path", "label")
 JOURNAL = "journal.jsonl"
 SUMMARY = "summary.json"
@@ -127,6 +131,10 @@ class Record:
         What was known at the start and must still hold when the run is gone on with.
     query_seconds : dict
         What it took to choose the newest images: `score_seconds`, `query_seconds`.
+    details : list of dict
+        One a round: what else must be known of its choice for the next to be made.
+    predicted : list of int, optional
+        What the last whole round's network predicted for the images that tell when to stop.
     """
 
     folder: Path | None = None
@@ -136,6 +144,8 @@ class Record:
     seconds: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
     query_seconds: dict[str, float] = field(default_factory=dict)
+    details: list[dict[str, Any]] = field(default_factory=list)
+    predicted: list[int] | None = None
 
     @classmethod
     def create(
@@ -203,6 +213,7 @@ class Record:
         paths: Sequence[str],
         names: Sequence[str],
         seconds: Mapping[str, float],
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         """Keep the labels that the next round is trained on, as soon as they are given."""
         entry = {
@@ -213,13 +224,20 @@ class Record:
             "names": list(names),
             "seconds": dict(seconds),
         }
+        if details:
+            entry["details"] = dict(details)
         self._keep(entry)
         self._write_csv("queries.csv", QUERY_COLUMNS, self.queries)
 
-    def add_round(self, row: Mapping[str, Any], seconds: float) -> None:
+    def add_round(
+        self, row: Mapping[str, Any], seconds: float, predicted: ArrayLike | None = None
+    ) -> None:
         """Keep a whole round: its metrics, and the seconds that the run took until now."""
-        self._keep({"event": "round", "row": dict(row), "seconds": seconds})
-        self._write_csv("rounds.csv", ROUND_COLUMNS, self.rounds)
+        entry = {"event": "round", "row": dict(row), "seconds": seconds}
+        if predicted is not None:
+            entry["predicted"] = np.asarray(predicted).tolist()
+        self._keep(entry)
+        self._write_rounds()
 
     def write(self, name: str, content: str | bytes) -> None:
         """Write another file of the folder, as a whole."""
@@ -248,7 +266,11 @@ class Record:
     def rewrite_tables(self) -> None:
         """Write the CSV files anew, in case a crash came between the journal and them."""
         self._write_csv("queries.csv", QUERY_COLUMNS, self.queries)
-        self._write_csv("rounds.csv", ROUND_COLUMNS, self.rounds)
+        self._write_rounds()
+
+    def _write_rounds(self) -> None:
+        more = [name for name in (self.rounds[0] if self.rounds else ()) if name not in _FIXED]
+        self._write_csv("rounds.csv", (*ROUND_COLUMNS, *more), self.rounds)
 
     @property
     def _journal(self) -> Journal:
@@ -267,6 +289,7 @@ class Record:
         if entry["event"] == "round":
             self.rounds.append(dict(entry["row"]))
             self.seconds = entry["seconds"]
+            self.predicted = entry.get("predicted")
             return
         self.query_seconds = dict(entry["seconds"])
         columns = zip(entry["indices"], entry["paths"], entry["names"], strict=True)
@@ -274,6 +297,7 @@ class Record:
             values = (len(self.labels), rank, index, path, name)
             self.queries.append(dict(zip(QUERY_COLUMNS, values, strict=True)))
         self.labels.append((entry["indices"], entry["labels"]))
+        self.details.append(dict(entry.get("details", {})))
 
     def _write_csv(
         self, name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]

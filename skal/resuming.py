@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from .errors import DataError, ParameterError, RunFolderError
 from .oracles import Oracle, TrueLabels
 from .preflight import plain_params
 from .records import ENVIRONMENT, Record, environment
-from .strategies.selection import Strategy
 
 _log = logging.getLogger("skal")
 
@@ -45,10 +45,10 @@ MAY_CHANGE = frozenset(("dataset", "data_dir", "device", "weights", "n_rounds"))
 
 
 def facts_to_keep(
-    config: RunConfig, data: ImageDataset, oracle: Oracle, strategy: Strategy
+    config: RunConfig, data: ImageDataset, oracle: Oracle, strategy_params: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Say what `check_resumable` will compare."""
-    not_kept = plain_params(strategy.given)[1]
+    not_kept = plain_params(strategy_params)[1]
     if not_kept:
         _log.warning(
             "config.toml cannot hold the strategy's %s: it will not repeat the run, nor can the "
@@ -71,7 +71,9 @@ def check_resumable(
     if not facts:
         raise RunFolderError(f"{record.folder}: the journal has no start; begin the run anew")
     kept, current = facts["config"], config.as_dict()
-    for name in sorted((kept.keys() | current.keys()) - MAY_CHANGE):
+    # a stream is cut into as many chunks as there are rounds
+    may_change = MAY_CHANGE - ({"n_rounds"} if config.stream != "off" else set())
+    for name in sorted((kept.keys() | current.keys()) - may_change):
         if kept.get(name) != current.get(name):
             raise ParameterError(
                 f"{name} in config.toml was {kept.get(name)!r} when the run was started and is "

@@ -135,7 +135,8 @@ def _rebuild(
     module = classifier.neural_net_.module_
     for name in ("mean", "std"):  # of one value or one a channel, as the run had them
         module.register_buffer(name, torch.empty_like(state[name], device=module.mean.device))
-    module.load_state_dict(state)
+    # a network saved before there was calibration has none
+    module.load_state_dict({"temperature": torch.ones(()), **state})
     classifier.image_shape_ = shape
     classifier.weights = params["weights"]
     return classifier

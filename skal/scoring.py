@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,33 @@ from skactiveml.base import SkactivemlClassifier
 from skactiveml.utils import ExtLabelEncoder
 from tqdm import tqdm
 
+from .committee import Committee
 from .datasets.base import MISSING_LABEL, Images
 from .errors import ParameterError
 from .learner import ImageClassifier
 
 SLOW_SECONDS = 2.0
+ROWS_AT_ONCE = 8192
 _TINY = np.finfo(np.float32).tiny
+
+
+@dataclass(frozen=True)
+class Labeled:
+    """What the network says of the images that are labelled, and their labels.
+
+    Parameters
+    ----------
+    y : ndarray, shape (m,)
+        Labels.
+    embeddings : ndarray of float, shape (m, n_features)
+        Input of the network's head.
+    """
+
+    y: NDArray[Any]
+    embeddings: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.y)
 
 
 @dataclass(frozen=True)
@@ -36,6 +57,13 @@ class Scores:
         Class probabilities under Monte-Carlo dropout.
     head : callable, optional
         Embeddings (m, n_features) to class probabilities (m, n_classes).
+    gradient_length : ndarray of float32, shape (n,), optional
+        Expected length of the gradient of all weights; see
+        `ImageClassifier.expected_gradient_length`.
+    labeled : Labeled, optional
+        What is labelled already, for strategies that read it.
+    device : str, default="cpu"
+        Where the network computes, and strategies may.
     """
 
     classes: NDArray[Any]
@@ -43,9 +71,22 @@ class Scores:
     embeddings: NDArray[np.float32] | None = None
     mc_proba: NDArray[np.float32] | None = None
     head: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
+    gradient_length: NDArray[np.float32] | None = None
+    labeled: Labeled | None = None
+    device: str = "cpu"
 
     def __len__(self) -> int:
         return len(self.proba)
+
+    def take(self, rows: NDArray[np.int64]) -> Scores:
+        """Return the scores of some images alone."""
+        parts: dict[str, Any] = {
+            "proba": self.proba[rows],
+            "embeddings": None if self.embeddings is None else self.embeddings[rows],
+            "mc_proba": None if self.mc_proba is None else self.mc_proba[:, rows],
+            "gradient_length": None if self.gradient_length is None else self.gradient_length[rows],
+        }
+        return replace(self, **parts)
 
 
 def score_pool(
@@ -54,50 +95,80 @@ def score_pool(
     *,
     embeddings: bool = True,
     n_samples: int = 0,
+    gradient_length: bool = False,
+    committee: Committee | None = None,
+    rows: NDArray[np.int64] | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> Scores:
-    """Score all images in one streaming pass.
+    """Score images in one streaming pass.
 
     Parameters
     ----------
     classifier : ImageClassifier
         A fitted one.
-    X : ndarray of uint8, shape (n, channels, height, width)
+    X : ndarray of uint8, shape (n_pool, channels, height, width)
         The pool; a memmap larger than memory is read once, in order.
     embeddings : bool, default=True
         Whether to keep the embeddings.
     n_samples : int, default=0
         Monte-Carlo dropout samples; they are computed from the embeddings on, so that all of them
         cost little more than one.
+    gradient_length : bool, default=False
+        Whether to compute the expected gradient lengths, at a backward pass a class.
+    committee : Committee, optional
+        A fitted one; its members' probabilities take the place of Monte-Carlo samples.
+    rows : ndarray of int64, shape (n,), optional
+        Which images; by default all.
     random_state : int or RandomState, optional
         Seeds the dropout masks.
 
     Returns
     -------
     Scores
+        Of n images.
     """
-    kept: dict[str, NDArray[np.float32]] = {}
+    kept: dict[str, Any] = {}
+    n = len(X) if rows is None else len(rows)
+    seed = classifier.mask_seed(random_state) if n_samples else None
     start = 0
     # the bar is for long waits alone
     with tqdm(
-        total=len(X), desc="scoring", unit="image", disable=None, leave=False, delay=SLOW_SECONDS
+        total=n, desc="scoring", unit="image", disable=None, leave=False, delay=SLOW_SECONDS
     ) as bar:
-        for batch in classifier.iter_outputs(X, n_samples, random_state):
-            stop = start + len(batch.proba)
-            parts = {"proba": batch.proba, "mc_proba": batch.mc_proba}
-            if embeddings:
-                parts["embeddings"] = batch.embeddings
-            for name, tensor in parts.items():
-                if tensor is None:
-                    continue
-                if name not in kept:
-                    kept[name] = np.empty(
-                        (*tensor.shape[:-2], len(X), tensor.shape[-1]), np.float32
-                    )
-                kept[name][..., start:stop, :] = tensor.cpu().numpy()
-            bar.update(stop - start)
-            start = stop
-    return Scores(classes=classifier.classes_, head=classifier.head_proba, **kept)
+        for images in _parts(X, rows):
+            # the same seed for each part: the thinned networks are the same for all images
+            for batch in classifier.iter_outputs(images, n_samples, seed):
+                stop = start + len(batch.proba)
+                parts = {"proba": batch.proba, "mc_proba": batch.mc_proba}
+                if embeddings:
+                    parts["embeddings"] = batch.embeddings
+                for name, tensor in parts.items():
+                    if tensor is None:
+                        continue
+                    if name not in kept:
+                        shape = (*tensor.shape[:-2], n, tensor.shape[-1])
+                        kept[name] = np.empty(shape, np.float32)
+                    kept[name][..., start:stop, :] = tensor.cpu().numpy()
+                bar.update(stop - start)
+                start = stop
+    if gradient_length:
+        kept["gradient_length"] = np.concatenate(
+            [classifier.expected_gradient_length(images) for images in _parts(X, rows)]
+        )
+    if committee is not None:
+        samples = [committee.sample_proba(images) for images in _parts(X, rows)]
+        kept["mc_proba"] = np.concatenate(samples, axis=1)
+    device = str(classifier.neural_net_.device)
+    return Scores(classes=classifier.classes_, head=classifier.head_proba, device=device, **kept)
+
+
+def _parts(X: Images, rows: NDArray[np.int64] | None) -> Iterator[Images]:
+    """Yield the images; those of rows in parts, since such images are copied."""
+    if rows is None:
+        yield X
+        return
+    for start in range(0, max(len(rows), 1), ROWS_AT_ONCE):
+        yield X[rows[start : start + ROWS_AT_ONCE]]
 
 
 def example_scores(
@@ -122,7 +193,9 @@ def example_scores(
     samples = None
     if n_samples:
         samples = np.stack([head(embeddings * mask) for mask in masks])
-    return Scores(np.arange(n_classes), head(embeddings), embeddings, samples, head)
+    proba = head(embeddings)
+    lengths = (1 - proba.max(axis=1)) * np.linalg.norm(embeddings, axis=1)
+    return Scores(np.arange(n_classes), proba, embeddings, samples, head, lengths)
 
 
 def _softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
@@ -233,6 +306,18 @@ class ScoredClassifier(SkactivemlClassifier):
         if samples is None or (n_samples or 0) > there:
             raise ParameterError(f"asked for {n_samples} samples; the scores hold {there}")
         return samples[:n_samples, _rows(X)]
+
+    def expected_gradient_length(self, X: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the expected gradient lengths of rows, float32 of shape (n,).
+
+        Raises
+        ------
+        ParameterError
+            If the scores hold none.
+        """
+        if self.scores.gradient_length is None:
+            raise ParameterError("the scores hold no gradient lengths")
+        return self.scores.gradient_length[_rows(X)]
 
     def _look_up(self, X: Any) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Return the probabilities and, if there are any, the embeddings of `X`."""

@@ -8,7 +8,11 @@ from typing import Literal, get_args
 
 import numpy as np
 
-Purpose = Literal["split", "init", "training", "strategy", "oracle", "noise"]
+Purpose = Literal[
+    # new ones at the end: their places are part of the seeds
+    "split", "init", "training", "strategy", "oracle", "noise",
+    "candidates", "explore", "stop", "stream", "calibration",
+]  # fmt: skip
 _NUMBERS = {purpose: number for number, purpose in enumerate(get_args(Purpose))}
 
 
@@ -23,7 +27,7 @@ def derive_seed(seed: int, purpose: Purpose, round_number: int = 0) -> int:
     ----------
     seed : int
         The one seed that the user gave, not negative.
-    purpose : {"split", "init", "training", "strategy", "oracle", "noise"}
+    purpose : {"split", "init", "training", "strategy", "oracle", "noise", ...}
         What the derived seed is for.
     round_number : int, default=0
         The round, since an unchanged seed would repeat the same draws in every round.

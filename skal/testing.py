@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from skactiveml.base import SingleAnnotatorPoolQueryStrategy
+from skactiveml.pool import SubSamplingWrapper
 from sklearn.base import clone
 
 from .datasets import MISSING_LABEL, ImageDataset
 from .learner import ImageClassifier
 from .models import build_network
 from .models.module import ImageModule
-from .scoring import HeadClassifier, ScoredClassifier, Scores, example_scores
+from .scoring import ScoredClassifier, Scores, example_scores
 from .strategies.selection import Strategy, resolve_strategy, select
 
 __all__ = ["check_classifier", "check_dataset", "check_model", "check_strategy", "example_scores"]
@@ -129,9 +130,12 @@ def check_classifier(classifier: ImageClassifier, data: ImageDataset) -> None:
 def check_strategy(strategy: str | type, params: Mapping[str, Any] | None = None) -> None:
     """Check what skal and scikit-activeml expect of a query strategy.
 
-    Batches of several sizes, equal seeds, ties, and, for strategies that read scores, the
-    interface of scikit-activeml: candidates given as indices, as rows or not at all, utilities,
-    `clone`.
+    Its picks are unlabelled, each once, and as many as were asked for: from scores that differ and
+    from scores that are all equal, with several classes labelled, one, or none, and from pools
+    smaller than the batch. Equal seeds give equal picks; of equal images, other seeds give others.
+    Of skal's own classes, and others that take a `clf`, the interface of scikit-activeml is
+    checked too: candidates given as indices, as rows or not at all, utilities, `clone`,
+    `SubSamplingWrapper`.
 
     Parameters
     ----------
@@ -149,43 +153,48 @@ def check_strategy(strategy: str | type, params: Mapping[str, Any] | None = None
     """
     chosen = resolve_strategy(strategy, params)
     for scores in (example_scores(), example_scores(ties=True)):
-        for n in (1, 7, N_IMAGES - 12, N_IMAGES):
-            picks = _select(chosen, scores, n, seed=1)
-            again = _select(chosen, scores, n, seed=1)
-            assert np.array_equal(picks, again), "equal seeds gave different picks"
-    if chosen.needs in ("scores", "samples") and chosen.facts.get("model", "clf") == "clf":
+        for y in (_labels(), _labels(n_classes=1), np.full(N_IMAGES, MISSING_LABEL)):
+            for n in (1, 7, N_IMAGES - LABELED.stop, N_IMAGES):
+                picks = _select(chosen, scores, n, seed=1, y=y)
+                again = _select(chosen, scores, n, seed=1, y=y)
+                assert np.array_equal(picks, again), "equal seeds gave different picks"
+    tied = [tuple(_select(chosen, example_scores(ties=True), 3, seed=seed)) for seed in range(8)]
+    assert len(set(tied)) > 1, "other seeds gave the same picks of images that are all alike"
+    takes_scores = chosen.needs in ("scores", "samples", "committee")
+    if chosen.reads is not None or (takes_scores and chosen.facts.get("model", "clf") == "clf"):
         _check_interface(chosen)
 
 
-def _labels() -> NDArray[np.int64]:
+def _labels(n_classes: int = N_CLASSES) -> NDArray[np.int64]:
     y = np.full(N_IMAGES, MISSING_LABEL, dtype=np.int64)
-    y[LABELED] = np.arange(12) % N_CLASSES
+    y[LABELED] = np.arange(LABELED.stop) % n_classes
     return y
 
 
-def _select(chosen: Strategy, scores: Scores, n: int, seed: int) -> NDArray[np.int64]:
-    return select(chosen, _labels(), n, scores=scores, n_classes=N_CLASSES, seed=seed)
+def _select(
+    chosen: Strategy, scores: Scores, n: int, seed: int, y: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    y = _labels() if y is None else y
+    n = min(n, int((y == MISSING_LABEL).sum()))  # more are taken with a notice
+    return select(chosen, y, n, scores=scores, n_classes=N_CLASSES, seed=seed)
 
 
 def _check_interface(chosen: Strategy) -> None:
     """Check `query` as scikit-activeml's users call it."""
     scores, y = example_scores(), _labels()
     X = np.arange(N_IMAGES)[:, None]
-    classifier = (HeadClassifier if chosen.needs == "head" else ScoredClassifier)(scores)
     query: SingleAnnotatorPoolQueryStrategy = clone(
         chosen.cls(**chosen.params, missing_label=MISSING_LABEL, random_state=0)
     )
+    asked = {"clf": ScoredClassifier(scores), "fit_clf": False, "return_utilities": True}
+    wrapped = SubSamplingWrapper(
+        query, max_candidates=20, missing_label=MISSING_LABEL, random_state=0
+    )
+    picks, _ = wrapped.query(X, y, batch_size=5, **asked)
+    assert len(set(np.asarray(picks).tolist())) == 5, "a wrapper was given a sample twice"
     open_ = np.flatnonzero(y == MISSING_LABEL)[::2]
     for candidates, columns in ((None, N_IMAGES), (open_, N_IMAGES), (X[open_], len(open_))):
-        picks, utilities = query.query(
-            X,
-            y,
-            clf=classifier,
-            fit_clf=False,
-            candidates=candidates,
-            batch_size=5,
-            return_utilities=True,
-        )
+        picks, utilities = query.query(X, y, candidates=candidates, batch_size=5, **asked)
         assert len(set(np.asarray(picks).tolist())) == 5, "a sample was picked twice"
         assert utilities.shape == (5, columns), f"utilities of shape {utilities.shape}"
         if candidates is None:
@@ -195,9 +204,10 @@ def _check_interface(chosen: Strategy) -> None:
         else:
             allowed = np.arange(columns)
         assert set(picks) <= set(allowed.tolist()), "a sample was picked that is no candidate"
-        for number, pick in enumerate(picks):
+        for number in range(len(picks)):
             assert np.isnan(utilities[number, picks[:number]]).all(), "a pick kept its utility"
-            assert not np.isnan(utilities[number, pick]), "a pick had no utility"
+            left = np.setdiff1d(allowed, picks[:number])
+            assert np.isfinite(utilities[number, left]).all(), "a candidate had no utility"
         if columns == N_IMAGES:
             outside = np.setdiff1d(np.arange(N_IMAGES), allowed)
             assert np.isnan(utilities[:, outside]).all(), "a non-candidate has a utility"

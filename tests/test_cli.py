@@ -149,6 +149,7 @@ def test_the_summary_has_its_keys(finished: tuple[Path, Result]) -> None:
         "aulc",
         "seconds",
         "n_skipped_images",
+        "stop_round",
     ]
 
 
@@ -210,7 +211,7 @@ def test_without_out_the_folder_has_a_name_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for expected in ("runs/digits-random-lenet-s4", "runs/digits-random-lenet-s4-2"):
+    for expected in ("runs/digits-auto-lenet-s4", "runs/digits-auto-lenet-s4-2"):
         result = call("run", *FAST, "--n-rounds", 0, "--seed", 4)
         assert f"writing to {expected}\n" in result.stderr
         assert (tmp_path / expected / "summary.json").exists()
@@ -304,7 +305,7 @@ def test_arguments_reach_the_strategy(tmp_path: Path) -> None:
         ("run --device tpu", "unknown device 'tpu'"),
         ("run --precision bf61", "unknown precision 'bf61'; did you mean bf16?"),
         ("run --optimizer adam", "unknown optimizer 'adam'; did you mean adamw?"),
-        ("run --init-strategy kmeans", "unknown init strategy 'kmeans'; known: random"),
+        ("run --init-strategy kmeans", "unknown init strategy 'kmeans'; did you mean k-means?"),
         ("run --dataset ./nowhere", "'nowhere' does not exist"),
         ("run --image-size 2", "image_size: got 2; expected a number of pixels from 8 on"),
         ("run --config no-such.toml", "cannot read 'no-such.toml': No such file or directory"),

@@ -126,6 +126,7 @@ def test_the_summary_says_what_came_out(straight: skal.Run) -> None:
         "accuracy": accuracy[-1],
         "aulc": pytest.approx(aulc),
         "n_skipped_images": 0,
+        "stop_round": None,
     }
     assert written["seconds"] > 0
     assert content(straight.folder).keys() == FILES

@@ -20,8 +20,8 @@ _CHANNELWISE = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 class ImageModule(nn.Module):
     """Everything between uint8 pixels and a network, on the device.
 
-    Scales to [0, 1], augments while training, normalises, lays out channels last, and runs the
-    network under autocast; its outputs are float32.
+    Scales to [0, 1], augments while training, normalises, lays out channels last, runs the network
+    under autocast, and divides its logits by the temperature; its outputs are float32.
 
     Parameters
     ----------
@@ -33,10 +33,15 @@ class ImageModule(nn.Module):
         Whether to run the network in bfloat16.
     **options
         Of `skal.models.build_network`.
+
+    Notes
+    -----
+    The buffer `temperature`, a float32 scalar, is 1 while training; see `skal.calibration`.
     """
 
     mean: Tensor
     std: Tensor
+    temperature: Tensor
 
     def __init__(self, model: str, augmentation: Sequence[str], bf16: bool, **options: Any) -> None:
         super().__init__()
@@ -48,6 +53,7 @@ class ImageModule(nn.Module):
         for name in ("mean", "std"):
             values = torch.tensor(getattr(self.network, name, (0.5,))).view(1, -1, 1, 1)
             self.register_buffer(name, values)
+        self.register_buffer("temperature", torch.ones(()))
 
     def prepare(self, images: Tensor) -> Tensor:
         """Turn uint8 pixels into the network's input."""
@@ -64,7 +70,18 @@ class ImageModule(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         with self.autocast(images.device):
             logits, embeddings = self.network(self.prepare(images))
-        return logits.float(), embeddings.float()
+        return self._scale(logits), embeddings.float()
+
+    def classify(self, embeddings: Tensor) -> Tensor:
+        """Return the logits that `forward` returns with these embeddings."""
+        with self.autocast(embeddings.device):
+            logits = self.network.head(embeddings)
+        return self._scale(logits)
+
+    def _scale(self, logits: Tensor) -> Tensor:
+        # a stand-in that __init__ did not make has none
+        scaled: Tensor = logits.float() / getattr(self, "temperature", 1.0)
+        return scaled
 
 
 class DropoutSampler:
@@ -115,12 +132,12 @@ class DropoutSampler:
         )
 
     def _one(self, sample: int, images: Tensor, embeddings: Tensor) -> Tensor:
-        with self._thinned(sample), self.module.autocast(embeddings.device):
+        with self._thinned(sample):
             if self.from_embeddings:
-                logits = self.module.network.head(embeddings)
+                logits = self.module.classify(embeddings)
             else:
                 logits, _ = self.module(images)
-        probabilities: Tensor = logits.float().softmax(-1)
+        probabilities: Tensor = logits.softmax(-1)
         return probabilities
 
     @contextmanager

@@ -6,22 +6,48 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .catalogue import STRATEGIES
+from .streams import STREAM_STRATEGIES
 
 if TYPE_CHECKING:
+    from .auto import Auto as Auto
     from .badge import Badge as Badge
     from .bald import MCDropoutBALD as MCDropoutBALD
     from .base import BatchStrategy as BatchStrategy
     from .base import ScoreStrategy as ScoreStrategy
+    from .committee import CommitteeVariance as CommitteeVariance
+    from .core_set import CoreSet as CoreSet
+    from .diverse import DiverseBatch as DiverseBatch
+    from .diverse import DiverseEntropy as DiverseEntropy
+    from .gradient_length import ExpectedGradientLength as ExpectedGradientLength
+    from .k_means import KMeansSampling as KMeansSampling
+    from .power import PowerBALD as PowerBALD
+    from .power import PowerMargin as PowerMargin
     from .selection import check_strategy_works as check_strategy_works
     from .selection import resolve_strategy as resolve_strategy
     from .selection import select as select
+    from .streams import StreamSampler as StreamSampler
+    from .typiclust import TCM as TCM
+    from .typiclust import TypiClust as TypiClust
 
 __all__ = [
     "STRATEGIES",
+    "STREAM_STRATEGIES",
+    "TCM",
+    "Auto",
     "Badge",
     "BatchStrategy",
+    "CommitteeVariance",
+    "CoreSet",
+    "DiverseBatch",
+    "DiverseEntropy",
+    "ExpectedGradientLength",
+    "KMeansSampling",
     "MCDropoutBALD",
+    "PowerBALD",
+    "PowerMargin",
     "ScoreStrategy",
+    "StreamSampler",
+    "TypiClust",
     "check_strategy_works",
     "resolve_strategy",
     "select",
@@ -29,10 +55,22 @@ __all__ = [
 
 # imported when asked for, since scikit-activeml imports torch
 _LAZY = {
+    "Auto": "auto",
     "Badge": "badge",
     "BatchStrategy": "base",
+    "CommitteeVariance": "committee",
+    "CoreSet": "core_set",
+    "DiverseBatch": "diverse",
+    "DiverseEntropy": "diverse",
+    "ExpectedGradientLength": "gradient_length",
+    "KMeansSampling": "k_means",
     "MCDropoutBALD": "bald",
+    "PowerBALD": "power",
+    "PowerMargin": "power",
     "ScoreStrategy": "base",
+    "StreamSampler": "streams",
+    "TCM": "typiclust",
+    "TypiClust": "typiclust",
     "check_strategy_works": "selection",
     "resolve_strategy": "selection",
     "select": "selection",

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skactiveml.utils import check_type
 
 from ..datasets.base import MISSING_LABEL
 from ..scoring import Scores
 from .base import BatchStrategy
+from .geometry import NearestCentre, as_points
 
 
 class Badge(BatchStrategy):
@@ -24,8 +23,9 @@ class Badge(BatchStrategy):
 
     .. math:: |g - g'|^2 = |a|^2 |h|^2 + |a'|^2 |h'|^2 - 2 (a \cdot a') (h \cdot h')
 
-    and neither the n x (C * D) matrix nor any distance matrix is needed: a pick costs
-    O(n (C + D)) time and O(n) memory. The first pick is the longest gradient, each further one is
+    and neither the n x (C * D) matrix nor any distance matrix is needed. A pick costs O(n (C + D))
+    time at most, most often far less, since bounds tell whose distance cannot change, and O(n)
+    memory. The first pick is the longest gradient, each further one is
     drawn in proportion to the squared distance to the nearest pick before.
 
     It takes the place of `skactiveml.pool.Badge`, with three differences: no image is picked
@@ -69,17 +69,13 @@ class Badge(BatchStrategy):
         """Pick by k-means++; the utilities are the probabilities of being drawn."""
         assert scores.embeddings is not None
         return kmeanspp_gradients(
-            scores.proba, scores.embeddings, batch_size, random_state, utilities
+            scores.proba,
+            scores.embeddings,
+            batch_size,
+            random_state,
+            utilities,
+            scores.device,
         )
-
-    def _embedding_keywords(self, clf: Any, X: Any) -> dict[str, Any]:
-        flag = self.clf_embedding_flag_name
-        if flag is None:
-            takes = inspect.signature(clf.predict_proba).parameters
-            images = np.ndim(X) > 2 and "extra_outputs" in takes
-            return {"extra_outputs": "emb"} if images else {}
-        check_type(flag, "clf_embedding_flag_name", dict, str)
-        return {flag: True} if isinstance(flag, str) else dict(flag)
 
 
 def kmeanspp_gradients(
@@ -88,6 +84,7 @@ def kmeanspp_gradients(
     n_picks: int,
     random_state: np.random.RandomState,
     weights: NDArray[np.float64] | None = None,
+    device: str = "cpu",
 ) -> NDArray[np.int64]:
     """Draw by k-means++ among last-layer gradients given by their factors.
 
@@ -103,38 +100,33 @@ def kmeanspp_gradients(
         Source of the draws.
     weights : ndarray of float64, shape (n_picks, n), optional
         Filled with the probabilities that each pick was drawn with; nan for picks before.
+    device : str, default="cpu"
+        Where the distances are computed; the draws are always made on the CPU.
 
     Returns
     -------
     ndarray of int64, shape (n_picks,)
         Without repetition. Once all that is left coincides with a pick, the rest is drawn evenly.
     """
-    H = np.ascontiguousarray(embeddings, dtype=np.result_type(embeddings, np.float32))
-    A = np.array(proba, dtype=H.dtype)
-    A[np.arange(len(A)), A.argmax(axis=1)] -= 1
-    length = np.einsum("ij,ij->i", A, A) * np.einsum("ij,ij->i", H, H)
-    rounding = 8 * np.finfo(H.dtype).eps
-
+    errors = np.array(proba, dtype=np.float32)
+    errors[np.arange(len(errors)), errors.argmax(axis=1)] -= 1
+    gradients = NearestCentre(
+        as_points(errors, device), as_points(embeddings, device), capacity=n_picks
+    )
     picks = np.empty(n_picks, dtype=np.int64)
-    chosen = np.zeros(len(A), dtype=bool)
-    nearest = length.copy()
+    chosen = np.zeros(len(errors), dtype=bool)
     for number in range(n_picks):
-        nearest[chosen] = 0
-        cumulated = np.cumsum(nearest, dtype=np.float64)
+        squared = gradients.squared if number else gradients.lengths
+        cumulated = np.cumsum(squared.cpu().numpy(), dtype=np.float64)
+        longest = number == 0 and cumulated[-1] > 0
         if not cumulated[-1] > 0:
             cumulated = np.cumsum(~chosen, dtype=np.float64)
         if weights is not None:
             weights[number] = np.diff(cumulated, prepend=0) / cumulated[-1]
             weights[number, chosen] = np.nan
-        if number == 0 and nearest.any():
-            pick = int(nearest.argmax())
-        else:
-            pick = _draw(cumulated, random_state)
+        pick = int(squared.argmax()) if longest else _draw(cumulated, random_state)
         picks[number], chosen[pick] = pick, True
-        both = length + length[pick]
-        distance = both - 2 * (A @ A[pick]) * (H @ H[pick])
-        distance[distance < rounding * both] = 0
-        nearest = distance if number == 0 else np.minimum(nearest, distance)
+        gradients.add(pick)
     return picks
 
 

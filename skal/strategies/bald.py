@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ..datasets.base import MISSING_LABEL
 from ..scoring import Scores
 from .base import ScoreStrategy
+from .uncertainty import entropy
 
 ROWS_AT_ONCE = 65536
 
@@ -72,14 +73,8 @@ def mutual_information(mc_proba: NDArray[Any]) -> NDArray[np.float64]:
         Equation 2 of Gal et al. (2017); zero or more, up to rounding.
     """
     parts = [
-        _entropy(part.mean(axis=0)) - _entropy(part).mean(axis=0)
+        entropy(part.mean(axis=0)) - entropy(part).mean(axis=0)
         for start in range(0, max(mc_proba.shape[1], 1), ROWS_AT_ONCE)
         for part in [mc_proba[:, start : start + ROWS_AT_ONCE].astype(np.float64)]
     ]
     return np.concatenate(parts)
-
-
-def _entropy(proba: NDArray[np.float64]) -> NDArray[np.float64]:
-    positive = np.maximum(proba, np.finfo(np.float64).tiny)
-    entropy: NDArray[np.float64] = -(proba * np.log(positive)).sum(axis=-1)
-    return entropy

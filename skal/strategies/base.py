@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from skactiveml.base import SingleAnnotatorPoolQueryStrategy, SkactivemlClassifier
-from skactiveml.utils import check_equal_missing_label, check_scalar, check_type, is_unlabeled
+from skactiveml.utils import (
+    check_equal_missing_label,
+    check_scalar,
+    check_type,
+    is_labeled,
+    is_unlabeled,
+)
 from sklearn.base import clone
 from sklearn.utils.validation import has_fit_parameter
 
 from ..datasets.base import MISSING_LABEL
 from ..errors import ParameterError, SkalError
-from ..scoring import Scores
+from ..scoring import Labeled, ScoredClassifier, Scores
 
 
 class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
@@ -30,8 +39,18 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         Seeds the draws.
     """
 
-    reads: ClassVar[tuple[str, ...]] = ("proba",)
-    """Of "proba", "embeddings" and "mc_proba"; the last needs a parameter `n_samples`."""
+    clf_embedding_flag_name: Mapping[str, Any] | str | None = None
+    """Keyword(s) by which a classifier's `predict_proba` also returns embeddings.
+
+    Without, ``extra_outputs="emb"`` is asked for where `X` is images and it is taken; a
+    classifier that returns no embeddings has `X` itself used.
+    """
+    reads: tuple[str, ...] = ("proba",)
+    """Which fields of `Scores`: "proba", "embeddings", "mc_proba", "gradient_length", "labeled".
+
+    "mc_proba" needs a parameter, and attribute, `n_samples`. A strategy that reads nothing but
+    "embeddings" and "labeled" can be asked without a classifier: `X` are the embeddings then.
+    """
 
     def __init__(
         self,
@@ -71,7 +90,7 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         self,
         X: Any,
         y: Any,
-        clf: SkactivemlClassifier,
+        clf: SkactivemlClassifier | None = None,
         fit_clf: bool = True,
         sample_weight: ArrayLike | None = None,
         candidates: ArrayLike | None = None,
@@ -84,8 +103,9 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         ----------
         X, y : array-like
             Samples, and their labels; `missing_label` where there is none.
-        clf : SkactivemlClassifier
-            Who predicts.
+        clf : SkactivemlClassifier, optional
+            Who predicts; may be left out if the strategy reads embeddings alone, which `X` are
+            then.
         fit_clf : bool, default=True
             Whether to train a clone of `clf` on `X` and `y` first.
         sample_weight : array-like, optional
@@ -107,7 +127,7 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         Raises
         ------
         TypeError
-            If `clf` cannot tell what the strategy reads.
+            If `clf` cannot tell what the strategy reads, or is left out and needed.
         ParameterError
             If there are weights, and `clf` is to be fitted and takes none.
         SkalError
@@ -125,8 +145,11 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         rows = np.full((batch_size, len(X_cand)), np.nan) if return_utilities else None
         picks = np.empty(0, dtype=np.int64)
         if batch_size:
-            clf = _fitted(clf, X, y, sample_weight) if fit_clf else clf
+            if fit_clf and clf is not None:
+                clf = _fitted(clf, X, y, sample_weight)
             scores = self._score(clf, X_cand)
+            if "labeled" in self.reads:
+                scores = replace(scores, labeled=self._labeled(clf, X, y))
             picks = self.pick(scores, batch_size, self.random_state_, rows)
         indices = picks if mapping is None else mapping[picks]
         if rows is None:
@@ -138,21 +161,24 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         return indices, utilities
 
     def _check_classifier(self, clf: Any, fit_clf: Any) -> None:
+        if clf is None and set(self.reads) <= {"embeddings", "labeled"}:
+            return
         check_type(clf, "clf", SkactivemlClassifier)
         check_equal_missing_label(clf.missing_label, self.missing_label_)
         check_scalar(fit_clf, "fit_clf", bool)
         if "mc_proba" in self.reads:
             check_scalar(self.n_samples, "n_samples", int, min_val=2)
-            if not hasattr(clf, "sample_proba"):
+        for name, (method, call) in _ASKED_OF_CLASSIFIER.items():
+            if name in self.reads and not hasattr(clf, method):
                 raise TypeError(
-                    f"{type(clf).__name__} has no sample_proba(X, n_samples), which "
-                    f"{type(self).__name__} needs; skal.ImageClassifier has"
+                    f"{type(clf).__name__} has no {call}, which {type(self).__name__} needs; "
+                    "skal.ImageClassifier has"
                 )
 
     def _score(self, clf: Any, X: Any) -> Scores:
         """Ask the classifier for what the strategy reads, and check that it is numbers."""
         scores = self._read(clf, X)
-        for name in self.reads:
+        for name in set(self.reads) - {"labeled"}:
             if not np.isfinite(getattr(scores, name)).all():
                 raise SkalError(
                     f"the {name} that {type(self).__name__} reads are no numbers (NaN or infinite):"
@@ -162,29 +188,62 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
 
     def _read(self, clf: Any, X: Any) -> Scores:
         """Ask the classifier for what the strategy reads, and for no more."""
-        samples = None
+        if clf is None:
+            return Scores(np.arange(0), np.empty((len(X), 0), np.float32), _flat(X))
+        found: dict[str, Any] = {"device": getattr(getattr(clf, "scores", None), "device", "cpu")}
         if "mc_proba" in self.reads:
-            samples = np.asarray(clf.sample_proba(X, n_samples=self.n_samples))
-        if self.reads == ("mc_proba",):
-            assert samples is not None
-            return Scores(clf.classes_, samples.mean(axis=0), mc_proba=samples)
-        wanted = self._embedding_keywords(clf, X) if "embeddings" in self.reads else {}
-        out = clf.predict_proba(X, **wanted)
+            found["mc_proba"] = np.asarray(clf.sample_proba(X, n_samples=self.n_samples))
+        if "gradient_length" in self.reads:
+            found["gradient_length"] = np.asarray(clf.expected_gradient_length(X))
+        if "embeddings" in self.reads:
+            found["proba"], found["embeddings"] = self._embed(clf, X)
+        elif "proba" in self.reads:
+            found["proba"] = clf.predict_proba(X)
+        else:  # a mean is at hand, or nobody asks
+            samples = found.get("mc_proba", np.empty((1, len(X), 0), np.float32))
+            found["proba"] = samples.mean(axis=0)
+        return Scores(clf.classes_, **found)
+
+    def _embed(self, clf: Any, X: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return probabilities and embeddings; without the latter, `X` itself if that can be."""
+        out = clf.predict_proba(X, **self._embedding_keywords(clf, X))
         proba, embeddings = out if isinstance(out, tuple) else (out, X)
-        if "embeddings" not in self.reads:
-            return Scores(clf.classes_, proba, mc_proba=samples)
         if embeddings is X and np.ndim(X) > 2:
             raise ParameterError(
                 f"{type(self).__name__} needs embeddings, which {type(clf).__name__}.predict_proba "
                 "does not return, and raw images are none; name the keyword that it takes for them "
                 "by clf_embedding_flag_name"
             )
-        flat = np.asarray(embeddings).reshape(len(embeddings), -1)
-        return Scores(clf.classes_, proba, flat, samples)
+        return proba, _flat(embeddings)
+
+    def _labeled(self, clf: Any, X: Any, y: Any) -> Labeled:
+        known = is_labeled(y, missing_label=self.missing_label_)
+        rows = X[known]
+        if not len(rows):
+            return Labeled(y[known], np.empty((0, 0), np.float32))
+        return Labeled(y[known], _flat(rows) if clf is None else self._embed(clf, rows)[1])
 
     def _embedding_keywords(self, clf: Any, X: Any) -> dict[str, Any]:
         """Return the keywords by which `predict_proba` also returns embeddings."""
-        return {"extra_outputs": "emb"}
+        flag = self.clf_embedding_flag_name
+        if flag is None:
+            takes = inspect.signature(clf.predict_proba).parameters
+            able = "extra_outputs" in takes and (
+                np.ndim(X) > 2 or isinstance(clf, ScoredClassifier)
+            )
+            return {"extra_outputs": "emb"} if able else {}
+        check_type(flag, "clf_embedding_flag_name", dict, str)
+        return {flag: True} if isinstance(flag, str) else dict(flag)
+
+
+_ASKED_OF_CLASSIFIER = {
+    "mc_proba": ("sample_proba", "sample_proba(X, n_samples)"),
+    "gradient_length": ("expected_gradient_length", "expected_gradient_length(X)"),
+}
+
+
+def _flat(embeddings: Any) -> NDArray[Any]:
+    return np.asarray(embeddings).reshape(len(embeddings), -1)
 
 
 def _fitted(clf: Any, X: Any, y: Any, sample_weight: ArrayLike | None) -> Any:
@@ -224,10 +283,26 @@ class ScoreStrategy(BatchStrategy):
         utilities: NDArray[np.float64] | None = None,
     ) -> NDArray[np.int64]:
         """Pick the highest utilities, best first; ties fall at random."""
-        values = self.score(scores)
-        picks = np.lexsort((random_state.random_sample(len(values)), -values))[:batch_size]
-        if utilities is not None:
-            utilities[:] = values
-            for number in range(1, batch_size):
-                utilities[number, picks[:number]] = np.nan
-        return picks
+        return highest(self.score(scores), batch_size, random_state, utilities)
+
+
+def highest(
+    values: NDArray[np.floating[Any]],
+    n_picks: int,
+    random_state: np.random.RandomState,
+    utilities: NDArray[np.float64] | None = None,
+) -> NDArray[np.int64]:
+    """Return the rows of the highest values, best first; ties fall at random."""
+    picks = np.lexsort((random_state.random_sample(len(values)), -values))[:n_picks]
+    if utilities is not None:
+        fill(utilities, values, picks)
+    return picks
+
+
+def fill(
+    utilities: NDArray[np.float64], values: NDArray[np.floating[Any]], picks: NDArray[np.int64]
+) -> None:
+    """Fill the utilities of a whole batch that was chosen by the same values."""
+    utilities[:] = values
+    for number in range(1, len(picks)):
+        utilities[number, picks[:number]] = np.nan

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from ..registry import Registry
 
-Need = Literal["nothing", "scores", "samples", "embeddings", "head", "own model"]
+Need = Literal["nothing", "scores", "samples", "committee", "embeddings", "head", "own model"]
 NEEDS = get_args(Need)
 
 STRATEGIES: Registry[type] = Registry("strategy")
@@ -18,105 +18,321 @@ Facts of an entry:
 needs : what the strategy is handed by `select`
     "nothing"     an index column
     "scores"      an index column and a classifier that answers from the scores
-    "samples"     the same, with Monte-Carlo samples
+    "samples"     the same, with Monte-Carlo dropout samples
+    "committee"   the same, with networks trained on bootstrap samples for samples
     "embeddings"  the embeddings as X
     "head"        the embeddings, and the network's head as a classifier on them
     "own model"   the embeddings, and a small model that is refitted on them
 model : the keyword of the model in `query`, "clf" if not given; None for none
-embeddings : whether it reads embeddings; assumed if not given
+embeddings : whether it reads embeddings; assumed if not given, but for skal's own classes, which
+    say in `reads` what they read
 params : arguments of the constructor that differ from its defaults
-summary, paper, cost : for people; n images, b picks, C classes, D features, T samples
+aliases : other names of arguments
+unit_length : whether the embeddings are scaled to length 1
+batch : how a batch is asked for
+    "whole"   by `batch_size`; assumed if not given
+    "ranked"  the utilities of one query rank all images, so that no (b, n) array is needed
+    "traced"  by `batch_size`, but the picks are read from the utilities
+shuffled : whether the images are handed over in an order drawn by the seed
+memory : bytes by product of sizes, n images (labelled and candidates), b picks, C classes,
+    D features, T samples: ``{"nn": 12}`` is 12 n n; only where it grows faster than the scores
+summary, paper, cost : for people
 """
 
 _EMBEDDED = {"clf_embedding_flag_name": {"extra_outputs": "emb"}}
-_SAMPLED = {
-    "sample_predictions_method_name": "sample_proba",
-    "sample_predictions_dict": {"n_samples": 20},
-}
 
-STRATEGIES.add(
-    "random",
-    "skactiveml.pool:RandomSampling",
-    needs="nothing",
-    summary="evenly at random: the baseline to beat",
-    cost="O(n)",
-)
-STRATEGIES.add(
-    "least-confidence",
-    "skactiveml.pool:UncertaintySampling",
-    needs="scores",
-    embeddings=False,
-    params={"method": "least_confident"},
-    summary="the lowest probability of the likeliest class",
-    paper="Lewis and Gale, 1994",
-    cost="O(n b)",
-)
-STRATEGIES.add(
-    "margin",
-    "skactiveml.pool:UncertaintySampling",
-    needs="scores",
-    embeddings=False,
-    params={"method": "margin_sampling"},
-    summary="the smallest gap between the two likeliest classes",
-    paper="Scheffer et al., 2001",
-    cost="O(n b)",
-)
-STRATEGIES.add(
-    "entropy",
-    "skactiveml.pool:UncertaintySampling",
-    needs="scores",
-    embeddings=False,
-    params={"method": "entropy"},
-    summary="the highest entropy of the class probabilities",
-    paper="Shannon, 1948; Settles, 2009",
-    cost="O(n b)",
-)
-STRATEGIES.add(
-    "badge",
-    "skal.strategies.badge:Badge",
-    needs="scores",
-    params=_EMBEDDED,
-    summary="k-means++ among last-layer gradients: uncertain and diverse",
-    paper="Ash et al., ICLR 2020",
-    cost="O(n b (C + D))",
-)
-STRATEGIES.add(
-    "bald",
-    "skal.strategies.bald:MCDropoutBALD",
-    needs="samples",
-    embeddings=False,
-    summary="mutual information of label and weights, by Monte-Carlo dropout",
-    paper="Houlsby et al., 2011; Gal et al., ICML 2017",
-    cost="O(n T C)",
-)
+
+def _sampled(n_samples: int) -> dict[str, Any]:
+    return {
+        "sample_predictions_method_name": "sample_proba",
+        "sample_predictions_dict": {"n_samples": n_samples},
+    }
+
 
 SCIKIT_ACTIVEML: Mapping[str, Mapping[str, Any]] = {
-    "RandomSampling": {"needs": "nothing"},
-    "UncertaintySampling": {"needs": "scores", "embeddings": False},
-    "Badge": {"needs": "scores", "params": _EMBEDDED},
-    "ContrastiveAL": {"needs": "scores", "params": _EMBEDDED},
-    "Falcun": {"needs": "scores"},
+    "RandomSampling": {"needs": "nothing", "batch": "ranked"},
+    "UncertaintySampling": {"needs": "scores", "embeddings": False, "batch": "ranked"},
+    "Badge": {"needs": "scores", "params": _EMBEDDED, "memory": {"nCD": 16}},
+    "ContrastiveAL": {"needs": "scores", "params": _EMBEDDED, "batch": "ranked"},
+    "Falcun": {"needs": "scores", "embeddings": False, "memory": {"nb": 16}},
     "Clue": {
         "needs": "scores",
         "model": "estimator",
         "params": {"predict_dict": {"extra_outputs": "emb"}},
+        "memory": {"nb": 16},
     },
-    "QueryByCommittee": {"needs": "samples", "model": "ensemble", "params": _SAMPLED},
-    "GreedyBALD": {"needs": "samples", "model": "ensemble", "params": _SAMPLED},
-    "BatchBALD": {"needs": "samples", "model": "ensemble", "params": _SAMPLED},
-    "CoreSet": {"needs": "embeddings", "model": None},
-    "TypiClust": {"needs": "embeddings", "model": None},
-    "ProbCover": {"needs": "embeddings", "model": None},
-    "MaxHerding": {"needs": "embeddings", "model": None},
-    "GreedySamplingX": {"needs": "embeddings", "model": None},
-    "Quire": {"needs": "embeddings", "model": None},
+    "QueryByCommittee": {
+        "needs": "committee",
+        "model": "ensemble",
+        "embeddings": False,
+        "params": _sampled(5),
+        "batch": "ranked",
+    },
+    "GreedyBALD": {
+        "needs": "samples",
+        "model": "ensemble",
+        "embeddings": False,
+        "params": _sampled(20),
+        "batch": "ranked",
+    },
+    "BatchBALD": {
+        "needs": "samples",
+        "model": "ensemble",
+        "embeddings": False,
+        # as many joint samples as theirs takes by default, T, say little of ten classes
+        "params": {"n_MC_samples": 200, **_sampled(20)},
+        "batch": "traced",
+        "shuffled": True,  # it breaks ties by a seed of its own
+        "memory": {"nTC": 40, "nC": 4800, "nb": 16},
+    },
+    "CoreSet": {"needs": "embeddings", "model": None, "memory": {"nb": 16}},
+    "TypiClust": {"needs": "embeddings", "model": None, "unit_length": True, "memory": {"nb": 8}},
+    "ProbCover": {
+        "needs": "embeddings",
+        "model": None,
+        "unit_length": True,
+        "memory": {"nn": 15, "nb": 8},
+    },
+    "MaxHerding": {"needs": "embeddings", "model": None, "memory": {"nn": 25, "nb": 16}},
+    "GreedySamplingX": {"needs": "embeddings", "model": None, "memory": {"nn": 16}},
+    "Quire": {"needs": "embeddings", "model": None, "memory": {"nn": 32}},
     "CostEmbeddingAL": {"needs": "embeddings", "model": None},
-    "DiscriminativeAL": {"needs": "own model", "model": "discriminator"},
-    "DropQuery": {"needs": "head", "params": _EMBEDDED},
-    "ProbabilisticAL": {"needs": "own model"},
+    "DiscriminativeAL": {
+        "needs": "own model",
+        "model": "discriminator",
+        "learner": "skal.strategies.selection:linear_discriminator",
+        "params": {"greedy_selection": True},
+        "memory": {"nD": 16},
+    },
+    "DropQuery": {
+        "needs": "head",
+        "params": _EMBEDDED,
+        "shuffled": True,  # it breaks ties by the order of the images
+        "memory": {"nD": 12, "nb": 16, "n": 512},
+    },
+    "ProbabilisticAL": {"needs": "own model", "memory": {"nn": 16}},
     "FourDs": {"needs": "own model", "learner": "skactiveml.classifier:MixtureModelClassifier"},
-    "EpistemicUncertaintySampling": {"needs": "own model"},
-    "MonteCarloEER": {"needs": "own model"},
-    "ValueOfInformationEER": {"needs": "own model"},
+    "EpistemicUncertaintySampling": {"needs": "own model", "memory": {"nn": 16}},
+    "MonteCarloEER": {"needs": "own model", "memory": {"nn": 16}},
+    "ValueOfInformationEER": {"needs": "own model", "memory": {"nn": 16}},
 }
-"""Facts about scikit-activeml's classes, for those that are named by import path."""
+"""Facts about scikit-activeml's classes, by name, for the table and for import paths."""
+
+
+def _theirs(name: str, cls: str, *, params: Mapping[str, Any] | None = None, **facts: Any) -> None:
+    """Add a row for a class of scikit-activeml."""
+    known = SCIKIT_ACTIVEML[cls]
+    merged = {**known.get("params", {}), **(params or {})}
+    options = {"params": merged} if merged else {}
+    STRATEGIES.add(name, f"skactiveml.pool:{cls}", **{**known, **options, **facts})
+
+
+def _own(name: str, path: str, **facts: Any) -> None:
+    """Add a row for a class of skal."""
+    STRATEGIES.add(name, f"skal.strategies.{path}", **facts)
+
+
+_own(
+    "auto",
+    "auto:Auto",
+    needs="scores",
+    summary="what was measured to serve best: see the documentation of skal.strategies.Auto",
+    cost="O(n C)",
+)
+_theirs(
+    "random",
+    "RandomSampling",
+    summary="evenly at random: the baseline to beat",
+    cost="O(n)",
+)
+_theirs(
+    "least-confidence",
+    "UncertaintySampling",
+    params={"method": "least_confident"},
+    summary="the lowest probability of the likeliest class",
+    paper="Lewis and Gale, SIGIR 1994",
+    cost="O(n C)",
+)
+_theirs(
+    "margin",
+    "UncertaintySampling",
+    params={"method": "margin_sampling"},
+    summary="the smallest gap between the two likeliest classes",
+    paper="Scheffer et al., IDA 2001",
+    cost="O(n C)",
+)
+_theirs(
+    "entropy",
+    "UncertaintySampling",
+    params={"method": "entropy"},
+    summary="the highest entropy of the class probabilities",
+    paper="Shannon, 1948; Settles, 2009",
+    cost="O(n C)",
+)
+_own(
+    "power-margin",
+    "power:PowerMargin",
+    needs="scores",
+    summary="drawn by a power of one minus the margin",
+    paper="Kirsch et al., TMLR 2023",
+    cost="O(n C)",
+)
+_own(
+    "badge",
+    "badge:Badge",
+    needs="scores",
+    summary="k-means++ among last-layer gradients: uncertain and diverse",
+    paper="Ash et al., ICLR 2020",
+    cost="O(n b (C + D)), most often far less",
+)
+_own(
+    "bald",
+    "bald:MCDropoutBALD",
+    needs="samples",
+    summary="mutual information of label and weights, by Monte-Carlo dropout",
+    paper="Houlsby et al., 2011; Gal et al., ICML 2017",
+    cost="O(n T C)",
+)
+_own(
+    "power-bald",
+    "power:PowerBALD",
+    needs="samples",
+    summary="drawn by a power of that mutual information",
+    paper="Kirsch et al., TMLR 2023",
+    cost="O(n T C)",
+)
+_theirs(
+    "greedy-bald",
+    "GreedyBALD",
+    summary="scikit-activeml's bald",
+    paper="Houlsby et al., 2011; Gal et al., ICML 2017",
+    cost="O(n T C)",
+)
+_theirs(
+    "batch-bald",
+    "BatchBALD",
+    summary="mutual information of the weights and all labels of the batch",
+    paper="Kirsch et al., NeurIPS 2019",
+    cost="O(n b C T M), M joint samples",
+)
+_own(
+    "diverse-entropy",
+    "diverse:DiverseEntropy",
+    needs="scores",
+    summary="the most uncertain of each cluster of the 3 b most uncertain",
+    paper="after Zhdanov, 2019",
+    cost="O(n C + b^2 D)",
+)
+_own(
+    "diverse-batch",
+    "diverse:DiverseBatch",
+    needs="scores",
+    summary="greedy on a weighted sum of uncertainty and distance to the picks",
+    paper="after Brinker, ICML 2003",
+    cost="O(n b D)",
+)
+_theirs(
+    "clue",
+    "Clue",
+    summary="nearest to the centres of k-means weighted by entropy",
+    paper="Prabhu et al., ICCV 2021",
+    cost="O(n b D) an iteration",
+)
+_theirs(
+    "drop-query",
+    "DropQuery",
+    summary="of what changes when features are dropped, nearest to the centres of k-means",
+    paper="Gupte et al., TMLR 2024",
+    cost="O(n b D) an iteration",
+)
+_theirs(
+    "falcun",
+    "Falcun",
+    summary="drawn by margin and distance of the probabilities to the picks",
+    paper="Gilhuber et al., ECML PKDD 2024",
+    cost="O(n b C)",
+)
+_theirs(
+    "contrastive",
+    "ContrastiveAL",
+    summary="predicted unlike its nearest labelled neighbours",
+    paper="Margatina et al., EMNLP 2021",
+    cost="O(n m D), m labelled",
+)
+_own(
+    "expected-gradient-length",
+    "gradient_length:ExpectedGradientLength",
+    needs="scores",
+    summary="the longest expected gradient, of the last layer or of all",
+    paper="Settles et al., NeurIPS 2007",
+    cost="O(n (C + D)); layers=all: C backward passes of the pool",
+)
+_theirs(
+    "query-by-committee",
+    "QueryByCommittee",
+    summary="disagreement of 5 networks trained on bootstrap samples",
+    paper="Seung et al., COLT 1992; McCallum and Nigam, ICML 1998",
+    cost="5 trainings and passes of the pool",
+)
+_own(
+    "committee-variance",
+    "committee:CommitteeVariance",
+    needs="committee",
+    summary="variance of the probabilities of 5 networks trained on bootstrap samples",
+    paper="Beluch et al., CVPR 2018",
+    cost="5 trainings and passes of the pool",
+)
+_own(
+    "core-set",
+    "core_set:CoreSet",
+    needs="embeddings",
+    summary="farthest from all that is labelled or picked",
+    paper="Sener and Savarese, ICLR 2018",
+    cost="O(n (m + b) D), m labelled",
+)
+_own(
+    "k-means",
+    "k_means:KMeansSampling",
+    needs="embeddings",
+    aliases={"pick": "pick_from"},
+    summary="nearest to the centres of b clusters (pick=farthest: farthest from them)",
+    paper="Bodó et al., 2011",
+    cost="O(n b D) an iteration",
+)
+_own(
+    "typiclust",
+    "typiclust:TypiClust",
+    needs="embeddings",
+    summary="the most typical of each cluster without a label",
+    paper="Hacohen et al., ICML 2022",
+    cost="O(n (m + b) D) an iteration, m labelled",
+)
+_own(
+    "tcm",
+    "typiclust:TCM",
+    needs="scores",
+    summary="typiclust while labels are few, then margin",
+    paper="Doucet et al., 2024",
+    cost="that of typiclust",
+)
+_theirs(
+    "probcover",
+    "ProbCover",
+    summary="covers most of the images not yet near a labelled one",
+    paper="Yehuda et al., NeurIPS 2022",
+    cost="O(n^2 (D + b)), O(n^2) memory",
+)
+_theirs(
+    "max-herding",
+    "MaxHerding",
+    summary="raises most the mean similarity of an image to the nearest labelled one",
+    paper="Bae et al., ECCV 2024",
+    cost="O(n^2 (D + b)), O(n^2) memory",
+)
+_theirs(
+    "discriminative",
+    "DiscriminativeAL",
+    summary="what a linear model tells apart best from what is labelled",
+    paper="Gissin and Shalev-Shwartz, 2019",
+    cost="O(n D) an iteration",
+)

@@ -5,23 +5,32 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from skactiveml.base import SingleAnnotatorPoolQueryStrategy
-from skactiveml.classifier import ParzenWindowClassifier
+from skactiveml.classifier import ParzenWindowClassifier, SklearnClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler, normalize
 
 from ..datasets.base import MISSING_LABEL, Labels
 from ..errors import ParameterError, SkalError, UnknownNameError
+from ..memory import available_memory, bytes_needed, gib
 from ..registry import import_object
 from ..scoring import HeadClassifier, ScoredClassifier, Scores, example_scores
+from .base import BatchStrategy
 from .catalogue import SCIKIT_ACTIVEML, STRATEGIES
 
 DEFAULT_SAMPLES = 20
+USABLE = 0.8  # of the free memory
 TRIAL_IMAGES, TRIAL_LABELS, TRIAL_PICKS = 40, 10, 2
 TOO_SLOW_TO_TRY = ("Quire", "CostEmbeddingAL")
 _SET_BY_SKAL = frozenset(("missing_label", "random_state", "classes"))
@@ -62,7 +71,9 @@ class Strategy:
 
     def __post_init__(self) -> None:
         n_samples = self.n_samples
-        if self.needs == "samples" and (not isinstance(n_samples, Integral) or n_samples < 2):
+        if self.needs in ("samples", "committee") and (
+            not isinstance(n_samples, Integral) or n_samples < 2
+        ):
             raise ParameterError(
                 f"n_samples={n_samples!r} of the strategy {self.name}; expected a whole number, "
                 "2 or more"
@@ -79,14 +90,33 @@ class Strategy:
         return self.needs != "nothing"
 
     @property
+    def reads(self) -> tuple[str, ...] | None:
+        """Which fields of the scores it reads, if it is a class that says so."""
+        if not issubclass(self.cls, BatchStrategy):
+            return None
+        return self.cls(**self.params).reads
+
+    @property
     def needs_embeddings(self) -> bool:
         """Whether the scores must have embeddings."""
+        if self.reads is not None:
+            return bool({"embeddings", "labeled"} & set(self.reads))
         return bool(self.facts.get("embeddings", self.needs_model))
 
     @property
+    def needs_labeled(self) -> bool:
+        """Whether labelled images must be scored too."""
+        return self.reads is None or "labeled" in self.reads
+
+    @property
+    def needs_gradient_length(self) -> bool:
+        """Whether the scores must have gradient lengths."""
+        return "gradient_length" in (self.reads or ())
+
+    @property
     def n_samples(self) -> int:
-        """Monte-Carlo samples that the scores must have; 0 for none."""
-        if self.needs != "samples":
+        """Monte-Carlo samples, or members of a committee, that the scores must have; 0 for none."""
+        if self.needs not in ("samples", "committee"):
             return 0
         default = inspect.signature(self.cls).parameters.get("n_samples")
         fallback = default.default if default is not None else DEFAULT_SAMPLES
@@ -95,6 +125,11 @@ class Strategy:
             fallback = inner.get("n_samples", fallback)
         n_samples: int = self.params.get("n_samples", fallback)
         return n_samples
+
+    @property
+    def n_members(self) -> int:
+        """Networks that must be trained for the scores' samples; 0 for none."""
+        return self.n_samples if self.needs == "committee" else 0
 
 
 def resolve_strategy(
@@ -140,7 +175,9 @@ def resolve_strategy(
         name = strategy if isinstance(strategy, str) else name
     if facts.get("needs") is None:
         facts = {**_facts(cls), **facts}
-    _check_params(name, cls, given)
+    aliases = facts.get("aliases", {})
+    given = {aliases.get(param, param): value for param, value in given.items()}
+    _check_params(name, cls, given, aliases)
     defaults = facts.get("params", {})
     return Strategy(name, cls, {**defaults, **given}, given, facts)
 
@@ -174,8 +211,10 @@ def _facts(cls: type) -> dict[str, Any]:
     return {"needs": "embeddings", "model": None}
 
 
-def _check_params(name: str, cls: type, params: Mapping[str, Any]) -> None:
-    known = set(inspect.signature(cls).parameters) - _SET_BY_SKAL
+def _check_params(
+    name: str, cls: type, params: Mapping[str, Any], aliases: Mapping[str, str]
+) -> None:
+    known = set(inspect.signature(cls).parameters) - _SET_BY_SKAL | set(aliases)
     for param in params:
         if param not in known:
             raise UnknownNameError(f"parameter of {name}", param, known)
@@ -223,13 +262,78 @@ def select(
         if n > len(left):
             _log.warning("asked for %d images, but only %d are left: taking them", n, len(left))
         return left
+    rows = _fitting_memory(strategy, y, n, scores, n_classes, seed)
+    if rows is not None:
+        y, scores = y[rows], None if scores is None else scores.take(rows)
     try:
         picks = _ask(strategy, y, n, scores, n_classes, seed)
     except (TypeError, ValueError) as error:
         if isinstance(error, SkalError):
             raise
         raise SkalError(f"the strategy {strategy.name} failed: {error}") from error
-    return _checked(strategy, picks, y, n)
+    picks = _checked(strategy, picks, y, n)
+    return picks if rows is None else rows[picks]
+
+
+def draw_rows(y: Labels, n_candidates: int, seed: int) -> NDArray[np.int64]:
+    """Draw candidates, and add all that is labelled.
+
+    Parameters
+    ----------
+    y : ndarray of int64, shape (n_pool,)
+        Labels of the pool, -1 where there is none.
+    n_candidates : int
+        How many unlabelled images; all that there are when that is less.
+    seed : int
+        Seeds the draw.
+
+    Returns
+    -------
+    ndarray of int64
+        Sorted indices.
+    """
+    left = np.flatnonzero(y == MISSING_LABEL)
+    if n_candidates < len(left):
+        left = np.random.default_rng(seed).choice(left, n_candidates, replace=False)
+    return np.sort(np.concatenate([np.flatnonzero(y != MISSING_LABEL), left]))
+
+
+def _fitting_memory(
+    strategy: Strategy, y: Labels, n: int, scores: Scores | None, n_classes: int, seed: int
+) -> NDArray[np.int64] | None:
+    """Return rows that a strategy has the memory for; None for all."""
+    terms = strategy.facts.get("memory", {})
+    if not terms or scores is None:
+        return None
+    n_features = 0 if scores.embeddings is None else scores.embeddings.shape[1]
+    sizes = {"b": n, "C": n_classes, "D": n_features, "T": strategy.n_samples}
+    free = available_memory()
+
+    def needed(n_rows: int) -> float:
+        return bytes_needed(terms, {"n": n_rows, **sizes})
+
+    if needed(len(y)) <= USABLE * free:
+        return None
+    known = int((y != MISSING_LABEL).sum())
+    # the largest that fits, to two digits, so that the same is likely to be taken again
+    most = bisect_right(range(len(y)), USABLE * free, key=needed) - 1 - known
+    n_candidates = most - most % 10 ** max(len(str(max(most, 1))) - 2, 0)
+    if n_candidates < n:
+        raise SkalError(
+            f"{strategy.name} needs {gib(needed(known + n))} of memory for the smallest choice, "
+            f"{n} of {n}, and {gib(free)} are free; take another strategy or a smaller n_query"
+        )
+    _log.warning(
+        "%s needs about %s of memory to choose among all %d images, and %s are free: choosing "
+        "among %d of them, drawn at random (max_candidates=%d fixes that number)",
+        strategy.name,
+        gib(needed(len(y))),
+        len(y) - known,
+        gib(free),
+        n_candidates,
+        n_candidates,
+    )
+    return draw_rows(y, n_candidates, seed)
 
 
 def check_strategy_works(strategy: Strategy, n_classes: int) -> None:
@@ -279,8 +383,53 @@ def _ask(
     query = strategy.cls(
         **_seeded(strategy, seed), **given.init, missing_label=MISSING_LABEL, random_state=seed
     )
-    picks: ArrayLike = query.query(X, y, batch_size=int(n), **given.query)
+    order = np.arange(len(y))
+    if strategy.facts.get("shuffled"):
+        order = np.random.default_rng(seed).permutation(order)
+        X, y = X[order], y[order]
+    with warnings.catch_warnings():
+        # where embeddings coincide, clusters stay empty: that is no news to the user
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        # while nothing is labelled, there is nothing to tell the pool apart from
+        warnings.filterwarnings("ignore", "(?s).*could not be fitted", module="skactiveml")
+        batch = _BATCHES[strategy.facts.get("batch", "whole")]
+        picks = np.asarray(batch(partial(query.query, **given.query), X, y, int(n), seed))
+    return order[picks] if strategy.facts.get("shuffled") else picks
+
+
+Query = Callable[..., Any]
+
+
+def _whole(query: Query, X: NDArray[Any], y: Labels, n: int, seed: int) -> ArrayLike:
+    picks: ArrayLike = query(X, y, batch_size=n)
     return picks
+
+
+def _ranked(query: Query, X: NDArray[Any], y: Labels, n: int, seed: int) -> ArrayLike:
+    """Take the highest of the utilities of one query; ties fall at random."""
+    _, utilities = query(X, y, batch_size=1, return_utilities=True)
+    ties = np.random.default_rng(seed).random(len(y))
+    # numpy sorts nan, which labelled images have, last
+    return np.lexsort((ties, -utilities[0]))[:n]
+
+
+def _traced(query: Query, X: NDArray[Any], y: Labels, n: int, seed: int) -> ArrayLike:
+    """Read the picks from the utilities, where those of a pick become nan.
+
+    BatchBALD answers with the highest utility of each row, which on ties is not the image that it
+    went on with, and may be one that it has picked.
+    """
+    last, utilities = query(X, y, batch_size=n, return_utilities=True)
+    is_gone = np.isnan(utilities)
+    picks = [np.flatnonzero(new)[0] for new in is_gone[1:] & ~is_gone[:-1]]
+    return np.array([*picks, last[-1]])
+
+
+_BATCHES: Mapping[str, Callable[[Query, NDArray[Any], Labels, int, int], ArrayLike]] = {
+    "whole": _whole,
+    "ranked": _ranked,
+    "traced": _traced,
+}
 
 
 def _seeded(strategy: Strategy, seed: int) -> dict[str, Any]:
@@ -337,9 +486,15 @@ def _scored(strategy: Strategy, scores: Scores | None, n_classes: int) -> _Given
 
 
 def _embedded(strategy: Strategy, scores: Scores | None, n_classes: int) -> _Given:
+    if strategy.reads is not None:  # skal's own ask a classifier for them
+        return _scored(strategy, scores, n_classes)
     takes = inspect.signature(strategy.cls).parameters
-    init = {"classes": np.arange(n_classes)} if "classes" in takes else {}
-    return _Given(_wanted(strategy, scores).embeddings, init=init)
+    known = {"classes": np.arange(n_classes), "n_classes": max(n_classes, 2)}
+    init = {k: v for k, v in known.items() if k in takes and k not in strategy.params}
+    embeddings = _wanted(strategy, scores).embeddings
+    if strategy.facts.get("unit_length"):
+        embeddings = normalize(embeddings)
+    return _Given(embeddings, init=init)
 
 
 def _headed(strategy: Strategy, scores: Scores | None, n_classes: int) -> _Given:
@@ -354,6 +509,12 @@ def _own_model(strategy: Strategy, scores: Scores | None, n_classes: int) -> _Gi
     return _Given(_wanted(strategy, scores).embeddings, _model(strategy, model, fit=True))
 
 
+def linear_discriminator(**options: Any) -> SklearnClassifier:
+    """Return logistic regression on standardised features, as a classifier of scikit-activeml."""
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    return SklearnClassifier(model, **options)
+
+
 def _wanted(strategy: Strategy, scores: Scores | None) -> Scores:
     if scores is None:
         raise ParameterError(f"the strategy {strategy.name} needs scores of the pool")
@@ -364,6 +525,7 @@ _INPUTS: Mapping[str, Callable[[Strategy, Scores | None, int], _Given]] = {
     "nothing": lambda strategy, scores, n_classes: _Given(),
     "scores": _scored,
     "samples": _scored,
+    "committee": _scored,
     "embeddings": _embedded,
     "head": _headed,
     "own model": _own_model,

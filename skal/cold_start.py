@@ -1,0 +1,142 @@
+"""The first images to label, when there is no trained network to ask."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+
+from .datasets.base import MISSING_LABEL, Images
+from .errors import ParameterError, UnknownNameError
+from .learner import ImageClassifier
+from .oracles import Oracle
+from .pool import Pool
+from .scoring import Scores, score_pool
+from .seeding import derive_seed
+from .strategies.selection import resolve_strategy, select
+
+INIT_STRATEGIES: Mapping[str, str] = MappingProxyType(
+    {
+        "random": "evenly at random",
+        "stratified": "the same number of each class, drawn by who knows the labels",
+        "k-means": "nearest to the centres of clusters",
+        "typiclust": "the most typical of each cluster",
+        "probcover": "covering most of the other images",
+    }
+)
+"""What the initial set can be chosen by, and what that is."""
+
+PIXELS = 16
+COMPONENTS = 32
+
+_log = logging.getLogger("skal")
+
+
+def initial_set(
+    pool: Pool,
+    n: int,
+    seed: int,
+    init_strategy: str = "random",
+    *,
+    classifier: ImageClassifier | None = None,
+    oracle: Oracle | None = None,
+) -> NDArray[np.int64]:
+    """Choose the images that are labelled before any network is trained.
+
+    Parameters
+    ----------
+    pool : Pool
+        Where from.
+    n : int
+        How many; all that there are, with a notice, when that is less.
+    seed : int
+        The run's seed; the run's strategy plays no part.
+    init_strategy : str, default="random"
+        One of `INIT_STRATEGIES`.
+    classifier : ImageClassifier, optional
+        Not fitted; its pretrained weights, if it has such, embed the images. Else their pixels
+        are reduced by principal components.
+    oracle : Oracle, optional
+        Who draws a stratified set.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such strategy.
+    ParameterError
+        If a stratified set is wanted, and the oracle does not know the labels beforehand.
+    """
+    if init_strategy not in INIT_STRATEGIES:
+        raise UnknownNameError("init strategy", init_strategy, INIT_STRATEGIES)
+    seed = derive_seed(seed, "init")
+    if init_strategy == "stratified":
+        if oracle is None:
+            raise ParameterError("a stratified initial set needs an oracle that knows the labels")
+        _log.info("initial set: stratified, drawn by the oracle; labels it left out cost nothing")
+        return oracle.draw_stratified(pool.unlabeled, n, np.random.default_rng(seed))
+    strategy = resolve_strategy(init_strategy)
+    scores = None
+    if strategy.needs_model and n < len(pool.unlabeled):
+        embeddings, source = start_embeddings(pool.X, classifier, seed)
+        _log.info("initial set: %s on %s", init_strategy, source)
+        classes = np.arange(pool.n_classes)
+        even = np.full((len(pool), len(classes)), 1 / len(classes), np.float32)
+        scores = Scores(classes, even, embeddings)
+    return select(strategy, pool.y, n, scores=scores, n_classes=pool.n_classes, seed=seed)
+
+
+def start_embeddings(
+    X: Images, classifier: ImageClassifier | None, seed: int
+) -> tuple[NDArray[np.float32], str]:
+    """Embed images without any label.
+
+    Parameters
+    ----------
+    X : ndarray of uint8, shape (n, channels, height, width)
+        The images.
+    classifier : ImageClassifier, optional
+        Not fitted. Asked if it starts from weights that were trained elsewhere; a network with
+        fresh weights tells classes apart worse than the pixels do.
+    seed : int
+        Seeds the principal components.
+
+    Returns
+    -------
+    embeddings : ndarray of float32, shape (n, n_features)
+    source : str
+        What they are, in words.
+    """
+    if classifier is not None and (classifier.pretrained or classifier.weights is not None):
+        nothing = np.full(2, MISSING_LABEL)
+        network = clone(classifier).fit(X[:2], nothing)  # without a label: not trained
+        embeddings = score_pool(network, X).embeddings
+        assert embeddings is not None
+        weights = "pretrained weights" if classifier.pretrained else str(classifier.weights)
+        return embeddings, f"embeddings by {classifier.model} with {weights}"
+    pixels = _small_pixels(X)
+    n_components = min(COMPONENTS, *pixels.shape)
+    reduced = PCA(n_components, random_state=seed, svd_solver="randomized").fit_transform(pixels)
+    source = f"{n_components} principal components of the pixels (there is no pretrained network)"
+    return reduced.astype(np.float32), source
+
+
+def _small_pixels(X: Images) -> NDArray[np.float32]:
+    """Return the images at no more than 16x16 px, in [0, 1], one row an image."""
+    side = min(PIXELS, X.shape[-1])
+    parts = [
+        F.adaptive_avg_pool2d(torch.from_numpy(np.array(X[start : start + 4096])).float(), side)
+        for start in range(0, len(X), 4096)
+    ]
+    flat: NDArray[np.float32] = torch.cat(parts).flatten(1).div_(255).numpy()
+    return flat

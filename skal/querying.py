@@ -1,0 +1,257 @@
+"""One round's choice: candidates, scores, strategy, and a share at random."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .cold_start import initial_set
+from .committee import Committee
+from .config import RunConfig, resolve_count, resolve_share
+from .learner import ImageClassifier
+from .oracles import Oracle
+from .pool import Pool
+from .scoring import Scores, score_pool
+from .seeding import derive_seed
+from .strategies.selection import Strategy, draw_rows, select
+
+
+class Queries(ABC):
+    """Chooses the images that are new in each round of a run.
+
+    Parameters
+    ----------
+    config : RunConfig
+        With all settings resolved.
+    classifier : ImageClassifier
+        One like those of the run, not fitted.
+    """
+
+    def __init__(self, config: RunConfig, classifier: ImageClassifier) -> None:
+        self._config = config
+        self._classifier = classifier
+
+    @property
+    @abstractmethod
+    def needs_model(self) -> bool:
+        """Whether a trained network is needed to choose."""
+
+    @abstractmethod
+    def _next(
+        self,
+        number: int,
+        classifier: ImageClassifier | None,
+        pool: Pool,
+        seconds: dict[str, float],
+    ) -> tuple[NDArray[np.int64], dict[str, Any]]:
+        """Choose as `next` does, in a round from 1 on."""
+
+    def next(
+        self,
+        number: int,
+        classifier: ImageClassifier | None,
+        pool: Pool,
+        oracle: Oracle,
+        seconds: dict[str, float],
+    ) -> tuple[NDArray[np.int64], dict[str, Any]]:
+        """Choose the images that are new in a round.
+
+        Parameters
+        ----------
+        number : int
+            The round; 0 is the initial set.
+        classifier : ImageClassifier or None
+            The network of the round before; None if there is none, or none is needed.
+        pool : Pool
+            Where from.
+        oracle : Oracle
+            Draws a stratified initial set, if that is asked for.
+        seconds : dict
+            Filled with `score_seconds` and `query_seconds`.
+
+        Returns
+        -------
+        indices : ndarray of int64
+            Of the pool.
+        details : dict
+            What `replay` needs, as JSON has it.
+        """
+        if number:
+            return self._next(number, classifier, pool, seconds)
+        with timed(seconds, "query_seconds"):
+            picks = initial_set(
+                pool,
+                resolve_count("n_init", self._config.n_init, len(pool)),
+                self._config.seed,
+                self._config.init_strategy,
+                classifier=self._classifier,
+                oracle=oracle,
+            )
+        self.replay(0, picks.tolist(), len(pool), {})
+        return picks, {}
+
+    def replay(
+        self, number: int, indices: Sequence[int], n_pool: int, details: Mapping[str, Any]
+    ) -> None:
+        """Take in a choice, so that the next is as if this object had made it."""
+        return
+
+
+class PoolQueries(Queries):
+    """Asks a strategy in every round.
+
+    Parameters
+    ----------
+    config, classifier
+        See `Queries`.
+    strategy : Strategy
+        Who picks.
+    """
+
+    def __init__(self, config: RunConfig, classifier: ImageClassifier, strategy: Strategy) -> None:
+        super().__init__(config, classifier)
+        self._strategy = strategy
+
+    @property
+    def needs_model(self) -> bool:
+        return self._strategy.needs_model
+
+    def _next(
+        self,
+        number: int,
+        classifier: ImageClassifier | None,
+        pool: Pool,
+        seconds: dict[str, float],
+    ) -> tuple[NDArray[np.int64], dict[str, Any]]:
+        picks = choose(
+            self._strategy,
+            classifier,
+            pool,
+            resolve_count("n_query", self._config.n_query, len(pool)),
+            seed=derive_seed(self._config.seed, "strategy", number),
+            explore=resolve_share("explore", self._config.explore),
+            max_candidates=self._config.max_candidates,
+            seconds=seconds,
+        )
+        return picks, {}
+
+
+def choose(
+    strategy: Strategy,
+    classifier: ImageClassifier | None,
+    pool: Pool,
+    n: int,
+    *,
+    seed: int,
+    explore: float = 0.0,
+    max_candidates: int | None = None,
+    seconds: dict[str, float] | None = None,
+) -> NDArray[np.int64]:
+    """Choose the images to label next.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        Who picks.
+    classifier : ImageClassifier or None
+        A fitted one; None if the strategy needs none.
+    pool : Pool
+        Where from.
+    n : int
+        How many.
+    seed : int
+        Of this round: seeds candidates, dropout masks, committees and the strategy's draws.
+    explore : float, default=0
+        Share of the batch that is drawn at random instead, from what the strategy left.
+    max_candidates : int, optional
+        The strategy sees a random subset of so many unlabelled images, and all labelled ones; the
+        others are not scored.
+    seconds : dict, optional
+        Filled with `score_seconds` and `query_seconds`.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+        The strategy's picks in its order, then the random ones; all that is left, if that is less.
+    """
+    seconds = {} if seconds is None else seconds
+    n_random = round(explore * n)
+    rows = None
+    if max_candidates is not None and max_candidates < len(pool.unlabeled):
+        rows = draw_rows(pool.y, max(max_candidates, n), derive_seed(seed, "candidates"))
+    picks = np.empty(0, dtype=np.int64)
+    if n_random < n:
+        with timed(seconds, "score_seconds"):
+            scores = score_for(strategy, classifier, pool, n - n_random, seed, rows)
+        with timed(seconds, "query_seconds"):
+            y = pool.y if rows is None else pool.y[rows]
+            n_classes = pool.n_classes
+            picks = select(strategy, y, n - n_random, scores=scores, n_classes=n_classes, seed=seed)
+            picks = picks if rows is None else rows[picks]
+    others = np.setdiff1d(pool.unlabeled, picks)
+    draw = np.random.default_rng(derive_seed(seed, "explore"))
+    n_random = min(n_random, len(others))
+    return np.concatenate([picks, draw.choice(others, n_random, replace=False)])
+
+
+def score_for(
+    strategy: Strategy,
+    classifier: ImageClassifier | None,
+    pool: Pool,
+    n: int,
+    seed: int,
+    rows: NDArray[np.int64] | None = None,
+) -> Scores | None:
+    """Score the pool as far as a strategy needs it to pick `n` images.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        Who will pick.
+    classifier : ImageClassifier or None
+        A fitted one; None if the strategy needs none.
+    pool : Pool
+        What is scored.
+    n : int
+        How many images are wanted; when no more are left, there is nothing to choose.
+    seed : int
+        Seeds dropout masks and committees.
+    rows : ndarray of int64, optional
+        Which images; by default all.
+
+    Returns
+    -------
+    Scores or None
+        None if the strategy needs none.
+    """
+    if not strategy.needs_model or n >= len(pool.unlabeled):
+        return None
+    assert classifier is not None
+    committee = None
+    if strategy.n_members:
+        committee = Committee(classifier, strategy.n_members, random_state=seed)
+        committee.fit(pool.X, pool.y)
+    return score_pool(
+        classifier,
+        pool.X,
+        embeddings=strategy.needs_embeddings,
+        n_samples=0 if committee else strategy.n_samples,
+        gradient_length=strategy.needs_gradient_length,
+        committee=committee,
+        rows=rows,
+        random_state=seed,
+    )
+
+
+@contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Add what a block takes to the seconds of that name."""
+    start = time.perf_counter()
+    yield
+    seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - start, 6)

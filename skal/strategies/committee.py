@@ -1,0 +1,54 @@
+"""Disagreement of networks that were trained on different samples of the labelled images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..datasets.base import MISSING_LABEL
+from ..scoring import Scores
+from .base import ScoreStrategy
+
+
+class CommitteeVariance(ScoreStrategy):
+    r"""The variance of the probabilities over a committee, summed over the classes.
+
+    The utility is :math:`\sum_c \frac1M \sum_m (p_{mc} - \bar p_c)^2`. `skal.run` trains the
+    committee on bootstrap samples of the labelled images; elsewhere, hand over a `skal.Committee`
+    as `clf`, or any classifier with ``sample_proba(X, n_samples)``.
+
+    Parameters
+    ----------
+    n_samples : int, default=5
+        Members of the committee, M.
+    missing_label : scalar, default=-1
+        Marks unlabelled samples.
+    random_state : int, RandomState or None, default=None
+        Breaks ties.
+
+    References
+    ----------
+    .. [1] B. Lakshminarayanan, A. Pritzel and C. Blundell. Simple and Scalable Predictive
+       Uncertainty Estimation using Deep Ensembles. NeurIPS 2017.
+    .. [2] W. H. Beluch, T. Genewein, A. Nürnberger and J. M. Köhler. The Power of Ensembles for
+       Active Learning in Image Classification. CVPR 2018.
+    """
+
+    reads = ("mc_proba",)
+
+    def __init__(
+        self,
+        n_samples: int = 5,
+        missing_label: Any = MISSING_LABEL,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        super().__init__(missing_label=missing_label, random_state=random_state)
+        self.n_samples = n_samples
+
+    def score(self, scores: Scores) -> NDArray[np.float64]:
+        """Return the variance over the members, summed over the classes; in [0, 1]."""
+        assert scores.mc_proba is not None
+        variance: NDArray[np.float64] = scores.mc_proba.var(axis=0, dtype=np.float64).sum(axis=1)
+        return variance

@@ -1,0 +1,207 @@
+"""Distances among many points, in memory that grows with the points alone."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans, MiniBatchKMeans
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
+
+SMALL = 10_000  # up to so many points k-means sees all of them in each step
+MINI_BATCH = 4096
+MOST_GATHERED = 0.25  # above this share, reading all rows is faster than gathering some
+ROWS_AT_ONCE = 4096
+
+
+def as_points(values: NDArray[np.floating], device: str = "cpu") -> Tensor:
+    """Return an array as a float32 tensor on a device; on the CPU a float32 array is not copied."""
+    contiguous = np.ascontiguousarray(values, dtype=np.float32)
+    if not contiguous.flags.writeable:
+        contiguous = contiguous.copy()  # torch takes no read-only memory
+    return torch.from_numpy(contiguous).to(device)
+
+
+class NearestCentre:
+    r"""Squared distance of every point to the nearest of the centres so far.
+
+    A point may be given by factors: it stands for their outer product, so that dot products
+    multiply, :math:`\langle a h^T, a' h'^T\rangle = (a \cdot a')(h \cdot h')`, and the products
+    themselves are never built.
+
+    A new centre c can be nearer to x than x's own centre o only if two bounds allow it; of the
+    other points not even the factors are read. They are the triangle inequality,
+    :math:`|c - o| < 2 |x - o|` [1]_, and, for the widest factors, that of Cauchy and Schwarz. The
+    distances are exact, up to the rounding of float32.
+
+    Parameters
+    ----------
+    *factors : Tensor of float32, shape (n, width)
+        One or more, all on one device.
+    capacity : int
+        How many centres there may be.
+
+    Attributes
+    ----------
+    squared : Tensor of float32, shape (n,)
+        Squared distances; infinite before the first centre.
+    lengths : Tensor of float32, shape (n,)
+        Squared norms of the points.
+
+    References
+    ----------
+    .. [1] C. Elkan. Using the triangle inequality to accelerate k-means. ICML 2003.
+    """
+
+    def __init__(self, *factors: Tensor, capacity: int) -> None:
+        self._factors = sorted(factors, key=lambda factor: factor.shape[1])
+        n, device = len(self._factors[0]), self._factors[0].device
+        self._squared_norms = [torch.einsum("ij,ij->i", f, f) for f in self._factors]
+        self.lengths = math.prod(self._squared_norms[1:], start=self._squared_norms[0])
+        # of all but the narrowest factor, by which the bound of Cauchy and Schwarz multiplies
+        self._others = math.prod(
+            (norm.sqrt() for norm in self._squared_norms[1:]),
+            start=torch.ones(n, device=device),
+        )
+        self.squared = torch.full((n,), torch.inf, device=device)
+        self._owner = torch.zeros(n, dtype=torch.int64, device=device)
+        self._centres = [torch.empty(capacity, f.shape[1], device=device) for f in self._factors]
+        self._centre_lengths = torch.empty(capacity, device=device)
+        self._count = 0
+        self._rounding = 8 * torch.finfo(torch.float32).eps
+
+    def add(self, row: int) -> None:
+        """Make a point a centre."""
+        self._update([f[row] for f in self._factors], self.lengths[row], self._others[row])
+        self.squared[row] = 0
+
+    def add_points(self, points: Tensor) -> None:
+        """Make other points centres, given by their only factor, shape (m, width)."""
+        (factor,) = self._factors
+        lengths = torch.einsum("ij,ij->i", points, points)
+        first, self._count = self._count, self._count + len(points)
+        self._centres[0][first : self._count] = points
+        self._centre_lengths[first : self._count] = lengths
+        for start in range(0, len(factor), ROWS_AT_ONCE):
+            part = slice(start, start + ROWS_AT_ONCE)
+            both = self.lengths[part, None] + lengths
+            distance = torch.addmm(both, factor[part], points.T, alpha=-2)
+            distance[distance < self._rounding * both] = 0
+            nearest, owner = distance.min(dim=1)
+            nearer = nearest < self.squared[part]
+            self.squared[part][nearer] = nearest[nearer]
+            self._owner[part][nearer] = first + owner[nearer]
+
+    def _update(self, centre: Sequence[Tensor], length: Tensor, others: Tensor) -> None:
+        candidates = self._within_triangle(centre, length)
+        for held, factor in zip(self._centres, centre, strict=True):
+            held[self._count] = factor
+        self._centre_lengths[self._count] = length
+        number, self._count = self._count, self._count + 1
+        narrow, *wide = self._factors
+        rows = _worth_gathering(candidates, len(narrow))
+        dot = _rows(narrow, rows) @ centre[0]
+        both = _rows(self.lengths, rows) + length
+        if wide:
+            bound = both - 2 * dot.abs() * _rows(self._others, rows) * others
+            possible = bound < _rows(self.squared, rows) + self._rounding * both
+            left = possible.nonzero().squeeze(1)
+            if len(left) < MOST_GATHERED * len(narrow):
+                rows = left if rows is None else rows[left]
+                dot, both = dot[left], both[left]
+            for factor, part in zip(wide, centre[1:], strict=True):
+                dot = dot * (_rows(factor, rows) @ part)
+        distance = both - 2 * dot
+        distance[distance < self._rounding * both] = 0
+        before = _rows(self.squared, rows)
+        nearer = (distance < before).nonzero().squeeze(1)
+        changed = nearer if rows is None else rows[nearer]
+        self.squared[changed] = distance[nearer]
+        self._owner[changed] = number
+
+    def _within_triangle(self, centre: Sequence[Tensor], length: Tensor) -> Tensor | None:
+        """Return the rows that may come to belong to a new centre; None for all."""
+        if not self._count:
+            return None
+        known = slice(0, self._count)
+        dot = math.prod(
+            (held[known] @ factor for held, factor in zip(self._centres, centre, strict=True)),
+            start=torch.ones(self._count, device=length.device),
+        )
+        both = self._centre_lengths[known] + length
+        apart = both - 2 * dot - self._rounding * both
+        return (apart[self._owner] < 4 * self.squared).nonzero().squeeze(1)
+
+
+def _worth_gathering(rows: Tensor | None, n: int) -> Tensor | None:
+    return None if rows is None or len(rows) >= MOST_GATHERED * n else rows
+
+
+def _rows(values: Tensor, rows: Tensor | None) -> Tensor:
+    return values if rows is None else values[rows]
+
+
+def cluster(
+    points: NDArray[np.floating], n_clusters: int, random_state: np.random.RandomState
+) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
+    """Cluster by k-means, of many points by mini-batches.
+
+    Parameters
+    ----------
+    points : ndarray of float, shape (n, n_features)
+        At least as many as clusters.
+    n_clusters : int
+        How many; where points coincide, some may stay empty.
+    random_state : RandomState
+        Seeds the start.
+
+    Returns
+    -------
+    centres : ndarray of float, shape (n_clusters, n_features)
+    labels : ndarray of int64, shape (n,)
+        Cluster of each point.
+    """
+    seed = int(random_state.randint(2**31 - 1))
+    options = {"n_clusters": n_clusters, "random_state": seed, "n_init": 1}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters
+        if len(points) <= SMALL:
+            found = KMeans(**options).fit(points)
+        else:
+            found = MiniBatchKMeans(**options, batch_size=MINI_BATCH).fit(points)
+    return found.cluster_centers_, found.labels_.astype(np.int64)
+
+
+def typicality(points: NDArray[np.floating], n_neighbors: int, device: str) -> NDArray[np.float64]:
+    """Return the inverse of the mean distance to the nearest neighbours.
+
+    Parameters
+    ----------
+    points : ndarray of float, shape (n, n_features)
+        Of one cluster.
+    n_neighbors : int
+        At most n - 1 are taken.
+    device : str
+        Where to compute.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        Equation 1 of Hacohen et al. (2022); 1 for a single point.
+    """
+    n_neighbors = min(n_neighbors, len(points) - 1)
+    if n_neighbors < 1:
+        return np.ones(len(points))
+    here, means = as_points(points, device), []
+    for start in range(0, len(here), ROWS_AT_ONCE):
+        distance = torch.cdist(here[start : start + ROWS_AT_ONCE], here)
+        distance.diagonal(start).fill_(0)  # of a point to itself: not what rounding makes of it
+        nearest = distance.topk(n_neighbors + 1, largest=False).values
+        means.append(nearest.sum(dim=1, dtype=torch.float64) / n_neighbors)
+    mean: NDArray[np.float64] = torch.cat(means).cpu().numpy()
+    return np.asarray(1 / np.maximum(mean, np.finfo(np.float32).tiny))

@@ -1,0 +1,70 @@
+"""Expected gradient length: how much a label would change the network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..datasets.base import MISSING_LABEL
+from ..errors import UnknownNameError
+from ..scoring import Scores
+from .base import ScoreStrategy
+
+LAYERS = ("last", "all")
+
+
+class ExpectedGradientLength(ScoreStrategy):
+    r"""The length of the gradient that a label would give, expected over the predicted labels [1]_.
+
+    For the last layer, weights and bias, the gradient of the cross entropy with label y is
+    :math:`(p - e_y) (h, 1)^T`, so that the utility is, in closed form,
+
+    .. math:: \sqrt{|h|^2 + 1} \sum_y p_y |p - e_y|.
+
+    Parameters
+    ----------
+    layers : {"last", "all"}, default="last"
+        Whose gradient. "all" computes the gradient of every image and class, which costs a
+        backward pass a class, and needs a classifier with ``expected_gradient_length(X)``, as
+        `skal.ImageClassifier` has.
+    missing_label : scalar, default=-1
+        Marks unlabelled samples.
+    random_state : int, RandomState or None, default=None
+        Breaks ties.
+
+    References
+    ----------
+    .. [1] B. Settles, M. Craven and S. Ray. Multiple-Instance Active Learning. NeurIPS 2007.
+    """
+
+    def __init__(
+        self,
+        layers: str = "last",
+        missing_label: Any = MISSING_LABEL,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        super().__init__(missing_label=missing_label, random_state=random_state)
+        self.layers = layers
+
+    @property
+    def reads(self) -> tuple[str, ...]:  # type: ignore[override]
+        """What is read depends on the layers."""
+        if self.layers not in LAYERS:
+            raise UnknownNameError("layers", str(self.layers), LAYERS)
+        return ("gradient_length",) if self.layers == "all" else ("proba", "embeddings")
+
+    def score(self, scores: Scores) -> NDArray[np.float64]:
+        """Return the expected length."""
+        if self.layers == "all":
+            assert scores.gradient_length is not None
+            return np.asarray(scores.gradient_length, np.float64)
+        assert scores.embeddings is not None
+        proba = np.asarray(scores.proba, np.float64)
+        # |p - e_y|^2 = |p|^2 - 2 p_y + 1
+        squared = (proba**2).sum(axis=1, keepdims=True) - 2 * proba + 1
+        errors = np.sqrt(np.maximum(squared, 0))
+        lengths = np.sqrt((scores.embeddings.astype(np.float64) ** 2).sum(axis=1) + 1)
+        expected: NDArray[np.float64] = (proba * errors).sum(axis=1) * lengths
+        return expected

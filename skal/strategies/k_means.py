@@ -1,0 +1,99 @@
+"""One image of each cluster of the pool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..datasets.base import MISSING_LABEL
+from ..errors import UnknownNameError
+from ..scoring import Scores
+from .base import BatchStrategy, fill
+from .geometry import cluster
+
+PICKS = ("nearest", "farthest")
+
+
+class KMeansSampling(BatchStrategy):
+    """Clusters the candidates into as many clusters as images are wanted; one of each [1]_.
+
+    Parameters
+    ----------
+    pick_from : {"nearest", "farthest"}, default="nearest"
+        Whether a cluster gives its image nearest to the centre, a typical one, or the farthest
+        from it, an odd one. On the command line this is ``pick``.
+    missing_label : scalar, default=-1
+        Marks unlabelled samples.
+    random_state : int, RandomState or None, default=None
+        Seeds the clustering.
+
+    References
+    ----------
+    .. [1] Z. Bodó, Z. Minier and L. Csató. Active Learning with Clustering. JMLR Workshop and
+       Conference Proceedings 16, 2011.
+    """
+
+    reads = ("embeddings",)
+
+    def __init__(
+        self,
+        pick_from: str = "nearest",
+        missing_label: Any = MISSING_LABEL,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        super().__init__(missing_label=missing_label, random_state=random_state)
+        self.pick_from = pick_from
+
+    def pick(
+        self,
+        scores: Scores,
+        batch_size: int,
+        random_state: np.random.RandomState,
+        utilities: NDArray[np.float64] | None = None,
+    ) -> NDArray[np.int64]:
+        """Pick one of each cluster, the largest first; the utilities are minus the distance."""
+        assert scores.embeddings is not None
+        if self.pick_from not in PICKS:
+            raise UnknownNameError("pick of k-means", str(self.pick_from), PICKS)
+        points = scores.embeddings
+        centres, labels = cluster(points, batch_size, random_state)
+        distance = np.linalg.norm(points - centres[labels], axis=1)
+        score = -distance if self.pick_from == "nearest" else distance
+        picks = one_of_each(labels, score, batch_size, random_state)
+        if utilities is not None:
+            fill(utilities, score, picks)
+        return picks
+
+
+def one_of_each(
+    labels: NDArray[np.int64],
+    score: NDArray[np.floating[Any]],
+    n_picks: int,
+    random_state: np.random.RandomState,
+) -> NDArray[np.int64]:
+    """Return the best of each cluster, the largest first, and then the second best, and so on.
+
+    Parameters
+    ----------
+    labels : ndarray of int64, shape (n,)
+        Cluster of each image.
+    score : ndarray of float, shape (n,)
+        The higher the better; ties fall at random.
+    n_picks : int
+        How many; there may be fewer clusters, where some stayed empty.
+    random_state : RandomState
+        Breaks ties.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_picks,)
+    """
+    order = np.lexsort((random_state.random_sample(len(labels)), -score, labels))
+    sizes = np.bincount(labels)
+    starts = np.cumsum(sizes) - sizes
+    place = np.empty(len(labels), dtype=np.int64)  # in the own cluster, the best being 0
+    place[order] = np.arange(len(labels)) - starts[labels[order]]
+    chosen: NDArray[np.int64] = np.lexsort((labels, -sizes[labels], place))[:n_picks]
+    return chosen

@@ -1,0 +1,111 @@
+"""Stochastic batch acquisition: uncertainty, perturbed so that a batch is not all alike."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..datasets.base import MISSING_LABEL
+from ..errors import ParameterError
+from ..scoring import Scores
+from .bald import mutual_information
+from .base import ScoreStrategy, fill
+from .uncertainty import margin
+
+
+class PowerStrategy(ScoreStrategy):
+    r"""Draws a batch without replacement in proportion to a power of the scores [1]_.
+
+    An image's chance is :math:`s^\beta`, drawn by the Gumbel trick: the batch are the highest
+    :math:`\log s + \epsilon / \beta`, with :math:`\epsilon` from the standard Gumbel distribution.
+    Images of score 0 come last. Subclasses write `score`, zero or more.
+
+    Parameters
+    ----------
+    beta : float, default=1
+        The power: 0 is random sampling, infinity the highest scores.
+    missing_label : scalar, default=-1
+        Marks unlabelled samples.
+    random_state : int, RandomState or None, default=None
+        Seeds the draws.
+
+    References
+    ----------
+    .. [1] A. Kirsch, S. Farquhar, P. Atighehchian, A. Jesson, F. Branchaud-Charron and Y. Gal.
+       Stochastic Batch Acquisition: A Simple Baseline for Deep Active Learning. TMLR 2023.
+    """
+
+    def __init__(
+        self,
+        beta: float = 1.0,
+        missing_label: Any = MISSING_LABEL,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        super().__init__(missing_label=missing_label, random_state=random_state)
+        self.beta = beta
+
+    def pick(
+        self,
+        scores: Scores,
+        batch_size: int,
+        random_state: np.random.RandomState,
+        utilities: NDArray[np.float64] | None = None,
+    ) -> NDArray[np.int64]:
+        """Draw; the utilities are the perturbed logarithms."""
+        beta = self.beta
+        if isinstance(beta, bool) or not isinstance(beta, Real) or not beta >= 0:
+            raise ParameterError(f"beta={beta!r}; expected a number, 0 or more")
+        chances = np.maximum(self.score(scores), np.finfo(np.float64).tiny)
+        # s^beta and not epsilon / beta, so that beta = 0 needs no case of its own
+        noise = random_state.gumbel(size=len(chances))
+        perturbed = np.log(chances) if np.isinf(beta) else beta * np.log(chances) + noise
+        picks = np.lexsort((noise, -perturbed))[:batch_size]
+        if utilities is not None:
+            fill(utilities, perturbed, picks)
+        return picks
+
+
+class PowerMargin(PowerStrategy):
+    """Power sampling by one minus the margin of the two likeliest classes; see `PowerStrategy`."""
+
+    reads = ("proba",)
+
+    def score(self, scores: Scores) -> NDArray[np.float64]:
+        """Return one minus the margin, in [0, 1]."""
+        return margin(scores.proba)
+
+
+class PowerBALD(PowerStrategy):
+    """Power sampling by the mutual information of label and weights; see `PowerStrategy`.
+
+    Parameters
+    ----------
+    beta : float, default=1
+        The power.
+    n_samples : int, default=20
+        Thinned networks of Monte-Carlo dropout.
+    missing_label : scalar, default=-1
+        Marks unlabelled samples.
+    random_state : int, RandomState or None, default=None
+        Seeds the draws.
+    """
+
+    reads = ("mc_proba",)
+
+    def __init__(
+        self,
+        beta: float = 1.0,
+        n_samples: int = 20,
+        missing_label: Any = MISSING_LABEL,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        super().__init__(beta, missing_label=missing_label, random_state=random_state)
+        self.n_samples = n_samples
+
+    def score(self, scores: Scores) -> NDArray[np.float64]:
+        """Return the mutual information, in nats."""
+        assert scores.mc_proba is not None
+        return mutual_information(scores.mc_proba)

@@ -1,0 +1,447 @@
+"""Strategies that decide at once, image after image, within a budget. Imports no torch."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import ParameterError, SkalError, UnknownNameError
+from ..registry import Registry, import_object
+
+if TYPE_CHECKING:
+    from ..scoring import Scores
+
+StreamNeed = Literal["nothing", "scores", "embeddings"]
+
+STREAM_STRATEGIES: Registry[type] = Registry("stream strategy")
+"""Query strategies of scikit-activeml's interface for streams.
+
+A class may remember in `update` how many images it saw, which it took and their utilities, but
+not the images: a run that goes on after a crash has no others to show it.
+
+Facts of an entry:
+
+needs : what the strategy is handed with each image
+    "nothing"     a row number
+    "scores"      a row number and a classifier that answers from the scores
+    "embeddings"  the embedding, the network's head as a classifier, labelled embeddings
+params : arguments of the constructor that differ from its defaults
+manager : the class of its budget manager, whose arguments can be chosen like the strategy's own
+max_classes : with more it would take too long
+summary, paper, cost : for people; the cost of one image with m labelled ones, C classes, D features
+"""
+
+_MANAGERS = "skactiveml.stream.budgetmanager"
+
+STREAM_STRATEGIES.add(
+    "random",
+    "skactiveml.stream:StreamRandomSampling",
+    needs="nothing",
+    params={"allow_exceeding_budget": False},
+    summary="each image with the budget as its chance: the baseline to beat",
+    cost="O(1)",
+)
+STREAM_STRATEGIES.add(
+    "periodic",
+    "skactiveml.stream:PeriodicSampling",
+    needs="nothing",
+    summary="every k-th image: whenever the budget pays for another one",
+    cost="O(1)",
+)
+STREAM_STRATEGIES.add(
+    "fixed-uncertainty",
+    "skactiveml.stream:FixedUncertainty",
+    needs="scores",
+    manager=f"{_MANAGERS}:FixedUncertaintyBudgetManager",
+    summary="images whose likeliest class is below a fixed probability",
+    paper="Zliobaite et al., TNNLS 2014",
+    cost="O(C)",
+)
+STREAM_STRATEGIES.add(
+    "variable-uncertainty",
+    "skactiveml.stream:VariableUncertainty",
+    needs="scores",
+    manager=f"{_MANAGERS}:VariableUncertaintyBudgetManager",
+    summary="the same, with a threshold that falls with each image taken and rises with the others",
+    paper="Zliobaite et al., TNNLS 2014",
+    cost="O(C)",
+)
+STREAM_STRATEGIES.add(
+    "random-variable-uncertainty",
+    "skactiveml.stream:RandomVariableUncertainty",
+    needs="scores",
+    manager=f"{_MANAGERS}:RandomVariableUncertaintyBudgetManager",
+    summary="the same, with noise on the threshold, so that sure images have a chance as well",
+    paper="Zliobaite et al., TNNLS 2014",
+    cost="O(C)",
+)
+STREAM_STRATEGIES.add(
+    "split",
+    "skactiveml.stream:Split",
+    needs="scores",
+    manager=f"{_MANAGERS}:SplitBudgetManager",
+    summary="a tenth of the images by chance, the others by variable uncertainty",
+    paper="Zliobaite et al., TNNLS 2014",
+    cost="O(C)",
+)
+STREAM_STRATEGIES.add(
+    "probabilistic",
+    "skactiveml.stream:StreamProbabilisticAL",
+    needs="embeddings",
+    params={"metric": "rbf"},
+    manager=f"{_MANAGERS}:BalancedIncrementalQuantileFilter",
+    max_classes=30,
+    summary="the expected gain of a label, by probabilities and how many labelled images are near",
+    paper="Kottke et al., IDA 2015",
+    cost="O(m D + C^4)",
+)
+
+WINDOW = 100
+"""Images whose share of the budget may be spent before they come."""
+
+TRIAL_IMAGES = 3
+_SET_BY_SKAL = frozenset(("budget", "budget_manager", "classes", "missing_label", "random_state"))
+
+
+@dataclass(frozen=True)
+class _Strategy:
+    """A stream strategy, found and checked, of which instances can be made."""
+
+    name: str
+    cls: type
+    params: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+    @property
+    def needs(self) -> StreamNeed:
+        needs: StreamNeed = self.facts["needs"]
+        return needs
+
+    def make(self, *, budget: float, n_classes: int, seed: int) -> Any:
+        """Make an instance, with a budget manager if some of the arguments are for that."""
+        own, managed = inspect.signature(self.cls).parameters, self.manager_parameters()
+        params = copy.deepcopy(dict(self.params))
+        ours = {"budget": budget, "random_state": seed, "classes": np.arange(n_classes)}
+        init = {**self.facts.get("params", {}), **_among(own, params), **_among(own, ours)}
+        for_manager = _among(managed.keys() - own.keys(), params)
+        if for_manager:
+            manager = import_object(self.facts["manager"])
+            init["budget_manager"] = manager(**for_manager, **_among(managed, ours))
+        return self.cls(**init)
+
+    def manager_parameters(self) -> Mapping[str, Any]:
+        path = self.facts.get("manager")
+        return inspect.signature(import_object(path)).parameters if path else {}
+
+
+def _among(names: Collection[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in names}
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """What a strategy is shown: candidates, one a row, and the other arguments of `query`."""
+
+    candidates: NDArray[Any]
+    keywords: Mapping[str, Any]
+
+
+class StreamSampler:
+    """Decides which images of a stream to label, one after the other, within a budget.
+
+    After n images of the stream at most ``budget * (n + 100) + 1`` are chosen, whatever the
+    strategy and the scores; by default, "random" and "periodic" choose at most ``budget * n``.
+    An image that this stops is passed over without the strategy learning of it, as if it had not
+    been in the stream.
+
+    Parameters
+    ----------
+    strategy : str
+        Its registered name, or the import path of a class, such as ``skactiveml.stream:Split``.
+    params : mapping
+        Arguments of its constructor, or of its budget manager's, such as `theta`, `s` and `w`.
+    budget : float
+        The share of the images that may be chosen, above 0 and at most 1.
+    n_classes : int
+        Number of classes.
+    seed : int
+        The same gives the same decisions.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no strategy, or no parameter, of that name.
+    ParameterError
+        If the budget or a parameter is not valid, as tried on a few made-up images; or if the
+        class is no stream strategy, or one that cannot be rebuilt from a journal.
+
+    Notes
+    -----
+    scikit-activeml's own answers to a whole chunk depend on where the chunk begins and ends: its
+    `update` moves the threshold of "variable-uncertainty" by the budget at the start of the
+    chunk, and its `query` draws other noise for a chunk than for its images alone. Here it is
+    asked, and told, of every image by itself.
+    """
+
+    def __init__(
+        self,
+        strategy: str,
+        params: Mapping[str, Any],
+        *,
+        budget: float,
+        n_classes: int,
+        seed: int,
+    ) -> None:
+        if isinstance(budget, bool) or not isinstance(budget, int | float) or not 0 < budget <= 1:
+            raise ParameterError(
+                f"budget={budget!r}; expected the share of the images that may be labelled, "
+                "above 0 and at most 1, such as 0.1"
+            )
+        self._strategy = _resolve(strategy, params, n_classes)
+        self._budget = float(budget)
+        self._n_seen = self._n_chosen = 0
+        settings: dict[str, Any] = {"budget": self._budget, "n_classes": n_classes, "seed": seed}
+        try:
+            self._try(self._strategy.make(**settings), n_classes)
+            self._query = self._strategy.make(**settings)
+        except (TypeError, ValueError) as error:
+            raise ParameterError(
+                f"the stream strategy {strategy} does not work with the parameters "
+                f"{dict(params)}: {error}"
+            ) from error
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether a trained network is needed at all."""
+        return self._strategy.needs != "nothing"
+
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether the scores must have embeddings, and labelled images be scored as well."""
+        return self._strategy.needs == "embeddings"
+
+    def decide(
+        self,
+        n: int,
+        scores: Scores | None = None,
+        labeled: Scores | None = None,
+        y: ArrayLike | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Decide on the next images of the stream, each without a look at those after it.
+
+        Parameters
+        ----------
+        n : int
+            How many there are.
+        scores : Scores, optional
+            Of these images; needed if `needs_model`.
+        labeled : Scores, optional
+            Of all labelled images, by the same network; needed if `needs_embeddings`.
+        y : array-like of int, shape (n_labeled,), optional
+            Their labels.
+
+        Returns
+        -------
+        chosen : ndarray of int64, shape (n_chosen,)
+            Positions among the n images, in order.
+        utilities : ndarray of float64, shape (n,)
+            What the strategy thought of each, finite; what `replay` wants to be told.
+
+        Raises
+        ------
+        ParameterError
+            If scores are missing, or not of these images.
+        SkalError
+            If the network answers with no numbers, or the strategy fails or answers nonsense.
+        """
+        utilities = np.zeros(n)
+        taken = np.zeros(n, dtype=bool)
+        if n:
+            chunk = self._chunk(n, scores, labeled, y)
+            for position in range(n):
+                with self._failures_named():
+                    wanted, utilities[position] = self._ask(self._query, chunk, position)
+                taken[position] = wanted and self._affordable()
+                self._learn(taken[position], utilities[position])
+        return np.flatnonzero(taken).astype(np.int64), utilities
+
+    def replay(self, n: int, chosen: ArrayLike, utilities: ArrayLike) -> None:
+        """Take over what was decided on the next images, to go on as if it had been decided here.
+
+        Parameters
+        ----------
+        n, chosen, utilities
+            What `decide` was given and answered; the utilities to the last bit.
+
+        Raises
+        ------
+        SkalError
+            If that is no answer of `decide`.
+        """
+        picks, values = np.asarray(chosen), np.asarray(utilities, dtype=np.float64)
+        taken = np.isin(np.arange(n), picks)
+        if not np.array_equal(np.flatnonzero(taken), picks):
+            raise SkalError(
+                f"cannot replay the choice of {picks.tolist()}; expected positions among {n} "
+                "images, in order"
+            )
+        if values.shape != (n,) or not np.isfinite(values).all():
+            raise SkalError(
+                f"cannot replay utilities of shape {values.shape}; expected {n} finite numbers"
+            )
+        for wanted, value in zip(taken, values, strict=True):
+            self._learn(wanted, value)
+
+    def _affordable(self) -> bool:
+        return self._n_chosen < self._budget * (self._n_seen + 1 + WINDOW)
+
+    def _learn(self, taken: bool, utility: float) -> None:
+        """Tell the strategy what became of the next image, if it had a say, and count it."""
+        if taken or self._affordable():
+            with self._failures_named():
+                self._update(self._query, taken, utility)
+        self._n_seen += 1
+        self._n_chosen += int(taken)
+
+    def _update(self, query: Any, taken: bool, utility: float) -> None:
+        keywords: dict[str, Any] = {}
+        if "budget_manager_param_dict" in inspect.signature(query.update).parameters:
+            keywords["budget_manager_param_dict"] = {"utilities": np.array([utility])}
+        # not the embedding, which a replay has not got
+        query.update(np.zeros((1, 1)), np.flatnonzero([taken]), **keywords)
+
+    @contextmanager
+    def _failures_named(self) -> Iterator[None]:
+        try:
+            yield
+        except (TypeError, ValueError) as error:
+            if isinstance(error, SkalError):
+                raise
+            raise SkalError(f"the stream strategy {self._strategy.name} failed: {error}") from error
+
+    def _ask(self, query: Any, chunk: _Chunk, position: int) -> tuple[bool, float]:
+        """Return whether the strategy wants an image, and its utility.
+
+        A utility of NaN becomes 0: "probabilistic" computes it as 0 times infinity for doubtful
+        images that have hundreds of labelled ones near, where a label changes next to nothing.
+        """
+        candidate = chunk.candidates[position : position + 1]
+        with np.errstate(all="ignore"):
+            picks, utilities = query.query(candidate, return_utilities=True, **chunk.keywords)
+        picks, utilities = np.asarray(picks), np.asarray(utilities, dtype=np.float64)
+        problem = None
+        if picks.dtype == bool or picks.tolist() not in ([], [0]):
+            problem = f"picked {picks.tolist()} of one image; expected [0] to take it, or []"
+        elif utilities.shape != (1,) or np.isinf(utilities).any():
+            problem = f"gave one image the utility {utilities.tolist()}; expected one number"
+        if problem:
+            raise SkalError(f"the stream strategy {self._strategy.name} {problem}")
+        return bool(len(picks)), float(np.nan_to_num(utilities[0]))
+
+    def _chunk(
+        self, n: int, scores: Scores | None, labeled: Scores | None, y: ArrayLike | None
+    ) -> _Chunk:
+        """Check what there is of a chunk, and turn it into what the strategy needs."""
+        rows, needs = np.arange(n)[:, None], self._strategy.needs
+        if needs == "nothing":
+            return _Chunk(rows, {})
+        from ..scoring import HeadClassifier, ScoredClassifier
+
+        scores = self._checked(scores, n, "the images")
+        if needs == "scores":
+            return _Chunk(rows, {"clf": ScoredClassifier(scores), "fit_clf": False})
+        labels = np.asarray([] if y is None else y)
+        labeled = self._checked(labeled, len(labels), "the labelled images")
+        if not len(labels):
+            raise ParameterError(f"the stream strategy {self._strategy.name} needs labelled images")
+        assert scores.embeddings is not None
+        known = {"X": labeled.embeddings, "y": labels}
+        return _Chunk(scores.embeddings, {"clf": HeadClassifier(scores), "fit_clf": False, **known})
+
+    def _checked(self, scores: Scores | None, n: int, what: str) -> Scores:
+        if scores is None or (self.needs_embeddings and scores.embeddings is None):
+            parts = "scores with embeddings" if self.needs_embeddings else "scores"
+            raise ParameterError(
+                f"the stream strategy {self._strategy.name} needs {parts} of {what}"
+            )
+        if len(scores) != n:
+            raise ParameterError(f"got scores of {what} for {len(scores)}; expected {n}")
+        read = [scores.proba]
+        if self.needs_embeddings and scores.embeddings is not None:
+            read.append(scores.embeddings)
+        if not all(np.isfinite(part).all() for part in read):
+            raise SkalError(
+                f"the scores of {what} are no numbers (NaN or infinite): the training diverged; a "
+                "lower learning rate (lr) may help"
+            )
+        return scores
+
+    def _try(self, query: Any, n_classes: int) -> None:
+        """Ask and tell a strategy about a few made-up images."""
+        scores = None
+        if self.needs_model:
+            from ..scoring import example_scores
+
+            scores = example_scores(n_images=TRIAL_IMAGES, n_classes=max(n_classes, 2), n_samples=0)
+        chunk = self._chunk(TRIAL_IMAGES, scores, scores, np.arange(TRIAL_IMAGES) % 2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of made-up scores, which mean nothing to the user
+            for position in range(TRIAL_IMAGES):
+                self._update(query, *self._ask(query, chunk, position))
+
+
+def _resolve(name: str, params: Mapping[str, Any], n_classes: int) -> _Strategy:
+    """Find a strategy and the facts about it, and check what can be checked without trying it."""
+    if ":" in name:
+        cls, facts = import_object(name), dict[str, Any]()
+    else:
+        entry = STREAM_STRATEGIES.entry(name)
+        cls, facts = entry.load(), dict(entry.facts)
+    _check_class(name, cls)
+    if "needs" not in facts:
+        facts = {**_facts(cls), **facts}
+    strategy = _Strategy(name, cls, params, facts)
+    known = {*inspect.signature(cls).parameters, *strategy.manager_parameters()} - _SET_BY_SKAL
+    for param in params:
+        if param not in known:
+            raise UnknownNameError(f"parameter of {name}", param, known)
+    most = facts.get("max_classes", n_classes)
+    if n_classes > most:
+        raise ParameterError(
+            f"the stream strategy {name} takes too long with {n_classes} classes; expected at "
+            f"most {most}"
+        )
+    return strategy
+
+
+def _check_class(name: str, cls: Any) -> None:
+    from skactiveml.base import SingleAnnotatorStreamQueryStrategy
+    from skactiveml.stream import CognitiveDualQueryStrategy, StreamDensityBasedAL
+
+    if not (inspect.isclass(cls) and issubclass(cls, SingleAnnotatorStreamQueryStrategy)):
+        raise ParameterError(
+            f"{name!r} is not a stream strategy: got {cls!r}; expected a subclass of "
+            "skactiveml.base.SingleAnnotatorStreamQueryStrategy"
+        )
+    if issubclass(cls, (CognitiveDualQueryStrategy, StreamDensityBasedAL)):
+        raise ParameterError(
+            f"the stream strategy {name} remembers images, which a run's journal does not hold; "
+            f"expected one that does not, such as {', '.join(STREAM_STRATEGIES.names())}"
+        )
+
+
+def _facts(cls: type) -> dict[str, Any]:
+    """Tell what a class needs: from the table, else from the signature of its `query`."""
+    for entry in STREAM_STRATEGIES:
+        if "needs" in entry.facts and entry.load() is cls:
+            return dict(entry.facts)
+    takes = inspect.signature(cls.query).parameters  # type: ignore[attr-defined]
+    return {"needs": "scores" if "clf" in takes else "nothing"}

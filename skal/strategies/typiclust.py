@@ -1,0 +1,181 @@
+"""TypiClust, and TCM, which goes over from it to margin sampling."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..datasets.base import MISSING_LABEL
+from ..scoring import Scores
+from .base import BatchStrategy, highest
+from .geometry import cluster, typicality
+from .uncertainty import margin
+
+MOST_CLUSTERS = 500
+SMALLEST_CLUSTER = 5
+
+_log = logging.getLogger("skal")
+
+
+class TypiClust(BatchStrategy):
+    r"""The most typical image of each cluster that has no label yet [1]_.
+
+    The embeddings are scaled to unit length and clustered by k-means, labelled images included,
+    into as many clusters as there will be labels, 500 at most. The clusters are visited in turn,
+    those with the fewest labels first, of these the largest; each gives its image of highest
+    typicality, the inverse of the mean distance to its nearest neighbours within the cluster.
+
+    Parameters
+    ----------
+    k : int, default=20
+        Nearest neighbours that count, half the cluster's images at most.
+    missing_label : scalar, default=-1
+        Marks unlabelled samples.
+    random_state : int, RandomState or None, default=None
+        Seeds the clustering.
+
+    References
+    ----------
+    .. [1] G. Hacohen, A. Dekel and D. Weinshall. Active Learning on a Budget: Opposite Strategies
+       Suit High and Low Budgets. ICML 2022.
+    """
+
+    reads: tuple[str, ...] = ("embeddings", "labeled")
+
+    def __init__(
+        self,
+        k: int = 20,
+        missing_label: Any = MISSING_LABEL,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        super().__init__(missing_label=missing_label, random_state=random_state)
+        self.k = k
+
+    def pick(
+        self,
+        scores: Scores,
+        batch_size: int,
+        random_state: np.random.RandomState,
+        utilities: NDArray[np.float64] | None = None,
+    ) -> NDArray[np.int64]:
+        """Pick cluster by cluster; the utilities are the typicalities in that cluster, else 0."""
+        assert scores.embeddings is not None and scores.labeled is not None
+        n, known = len(scores), scores.labeled
+        points = scores.embeddings
+        if len(known):
+            points = np.concatenate([points, known.embeddings])
+        points = _unit(points)
+        n_clusters = min(len(known) + batch_size, MOST_CLUSTERS, len(points))
+        _, labels = cluster(points, n_clusters, random_state)
+        order = _visits(labels[:n], labels[n:], n_clusters)
+        left = labels[:n].copy()
+        picks = np.empty(batch_size, dtype=np.int64)
+        visit = 0
+        for number in range(batch_size):
+            while not (left == order[visit % len(order)]).any():
+                visit += 1
+            rows = np.flatnonzero(left == order[visit % len(order)])
+            visit += 1
+            typical = typicality(points[rows], min(self.k, max(len(rows) // 2, 1)), scores.device)
+            # of images that coincide, any
+            best = np.flatnonzero(typical == typical.max())
+            picks[number] = rows[best[random_state.randint(len(best))]]
+            if utilities is not None:
+                utilities[number] = 0
+                utilities[number, rows] = typical
+                utilities[number, picks[:number]] = np.nan
+            left[picks[number]] = -1
+        return picks
+
+
+def _visits(
+    labels: NDArray[np.int64], known: NDArray[np.int64], n_clusters: int
+) -> NDArray[np.int64]:
+    """Return the clusters in the order of their visits: small ones last, for want of others."""
+    sizes = np.bincount(labels, minlength=n_clusters)
+    covered = np.bincount(known, minlength=n_clusters)
+    order = np.lexsort((-sizes, covered, sizes < SMALLEST_CLUSTER))
+    return order[sizes[order] > 0].astype(np.int64)
+
+
+def _unit(points: NDArray[Any]) -> NDArray[np.float32]:
+    norms = np.linalg.norm(points, axis=1, keepdims=True)
+    scaled: NDArray[np.float32] = (points / np.where(norms > 0, norms, 1)).astype(np.float32)
+    return scaled
+
+
+class TCM(TypiClust):
+    r"""TypiClust while labels are few, then the smallest margins [1]_.
+
+    Labels are few while much of the pool is unlike all that is labelled: all embeddings, labelled
+    images included, are scaled to unit length and clustered by k-means into
+    ``clusters_per_class`` times as many clusters as there are classes; as long as less than
+    `coverage` of the candidates share a cluster with a labelled image, TypiClust picks. The paper
+    sets the switch by hand, by a number of rounds.
+
+    Parameters
+    ----------
+    clusters_per_class : int, default=3
+        Clusters that are to be covered, for each class.
+    coverage : float, default=0.9
+        Share of the candidates in covered clusters from which on the margin decides.
+    k : int, default=20
+        See `TypiClust`.
+    missing_label : scalar, default=-1
+        Marks unlabelled samples.
+    random_state : int, RandomState or None, default=None
+        Seeds the clustering and breaks ties.
+
+    References
+    ----------
+    .. [1] P. Doucet, B. Estermann, T. Aczel and R. Wattenhofer. Bridging Diversity and
+       Uncertainty in Active Learning with Self-Supervised Pre-Training. ICLR 2024 Workshop on
+       Practical Machine Learning for Low Resource Settings.
+    """
+
+    reads = ("proba", "embeddings", "labeled")
+
+    def __init__(
+        self,
+        clusters_per_class: int = 3,
+        coverage: float = 0.9,
+        k: int = 20,
+        missing_label: Any = MISSING_LABEL,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        super().__init__(k, missing_label=missing_label, random_state=random_state)
+        self.clusters_per_class = clusters_per_class
+        self.coverage = coverage
+
+    def pick(
+        self,
+        scores: Scores,
+        batch_size: int,
+        random_state: np.random.RandomState,
+        utilities: NDArray[np.float64] | None = None,
+    ) -> NDArray[np.int64]:
+        """Pick as TypiClust does, or the smallest margins."""
+        share = self.covered(scores, random_state)
+        by_margin = share >= self.coverage
+        _log.info(
+            "tcm: %.0f%% of the pool is in clusters with a label: %s",
+            100 * share,
+            "margin" if by_margin else "typiclust",
+        )
+        if not by_margin:
+            return super().pick(scores, batch_size, random_state, utilities)
+        return highest(margin(scores.proba), batch_size, random_state, utilities)
+
+    def covered(self, scores: Scores, random_state: np.random.RandomState) -> float:
+        """Return the share of the candidates that are in a cluster with a labelled image."""
+        assert scores.embeddings is not None and scores.labeled is not None
+        n, known = len(scores), scores.labeled
+        if not len(known):
+            return 0.0
+        points = _unit(np.concatenate([scores.embeddings, known.embeddings]))
+        n_clusters = min(self.clusters_per_class * scores.proba.shape[1], len(points))
+        _, labels = cluster(points, n_clusters, random_state)
+        return float(np.isin(labels[:n], labels[n:]).mean())
