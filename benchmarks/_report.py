@@ -18,7 +18,13 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 PACKAGES = ("skal", "torch", "scikit-activeml", "skorch", "numpy")
 
 
-def report(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], note: str) -> None:
+def report(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    note: str,
+    keep: bool = True,
+) -> None:
     """Print a section of Markdown and put it into RESULTS.md in place of the one of that title.
 
     Parameters
@@ -31,6 +37,8 @@ def report(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]],
         Its cells.
     note : str
         What is to be known to read it.
+    keep : bool, default=True
+        Whether to put it into RESULTS.md, or print it only.
     """
     arguments = shlex.join(_without_places(sys.argv[1:]))
     command = f"python benchmarks/{Path(sys.argv[0]).name} {arguments}".strip()
@@ -51,6 +59,8 @@ def report(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]],
     ]
     section = "\n".join(lines)
     print(section)
+    if not keep:
+        return
     old = RESULTS.read_text() if RESULTS.exists() else "# Results\n\n"
     pattern = re.compile(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
     found = pattern.search(old)
