@@ -14,7 +14,7 @@ import pytest
 from skactiveml.base import SingleAnnotatorStreamQueryStrategy
 
 from skal.errors import ParameterError, SkalError, UnknownNameError
-from skal.scoring import Scores, example_scores
+from skal.scoring import HeadClassifier, ScoredClassifier, Scores, example_scores
 from skal.strategies.streams import STREAM_STRATEGIES, WINDOW, StreamSampler
 
 NAMES = STREAM_STRATEGIES.names()
@@ -129,6 +129,23 @@ class TestEveryStrategy:
         assert found == chosen.tolist()
         assert values == utilities.tolist()
 
+    @pytest.mark.parametrize("name", sorted(set(NAMES) - {"random-variable-uncertainty"}))
+    def test_decides_as_scikit_activeml_does_of_the_first_chunk(self, name: str) -> None:
+        # of the one left out, the noise depends on the size of the chunk
+        classes = {"classes": np.arange(3)} if name == "fixed-uncertainty" else {}
+        query = STREAM_STRATEGIES.get(name)(
+            budget=0.2, random_state=0, **FACTS[name].get("params", {}), **classes
+        )
+        rows = np.arange(len(MADE_UP))[:, None]
+        expected = {
+            "nothing": lambda: query.query(rows),
+            "scores": lambda: query.query(rows, ScoredClassifier(MADE_UP)),
+            "embeddings": lambda: query.query(
+                MADE_UP.embeddings, HeadClassifier(MADE_UP), LABELED.embeddings, LABELS
+            ),
+        }[FACTS[name]["needs"]]()
+        assert decide(sampler(name))[0].tolist() == np.asarray(expected).tolist()
+
     @pytest.mark.parametrize("name", NAMES)
     def test_decisions_do_not_depend_on_later_images(self, name: str) -> None:
         half = len(MADE_UP) // 2
@@ -171,7 +188,7 @@ class TestEveryStrategy:
     def test_keeps_the_budget_at_any_time(
         self, name: str, n: int, budget: float, ties: bool
     ) -> None:
-        n = min(n, 600) if FACTS[name]["needs"] == "embeddings" else n
+        n = min(n, 300) if FACTS[name]["needs"] == "embeddings" else n
         scores = example_scores(ties, n_images=n, n_samples=0)
         chosen, _ = decide(sampler(name, budget=budget), scores)
         ahead = 0 if FACTS[name]["needs"] == "nothing" else budget * WINDOW + 1
@@ -392,6 +409,21 @@ class TestImportPaths:
         assert chosen[:102].tolist() == [*range(101), 102]  # the head start, and then every other
         assert len(chosen) == 550
         assert set(utilities) == {0.5}
+
+    def test_a_class_learns_of_no_image_that_the_budget_stops(self, register: Register) -> None:
+        learned = []
+
+        class Recorder(Greedy):
+            def update(self, candidates: Any, queried_indices: Any) -> Any:
+                learned.append((len(candidates), np.asarray(queried_indices).tolist()))
+
+        name = register(Recorder)
+        decided, replayed = (sampler(name, budget=0.5) for _ in range(2))
+        learned.clear()
+        answer = decided.decide(1000)
+        assert learned == [(1, [0])] * 550
+        replayed.replay(1000, *answer)
+        assert learned == [(1, [0])] * 1100
 
 
 class TestForeignStrategies:

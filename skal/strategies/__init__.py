@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .base import ScoreStrategy as ScoreStrategy
     from .committee import CommitteeVariance as CommitteeVariance
     from .core_set import CoreSet as CoreSet
+    from .coverage import MaxHerding as MaxHerding
+    from .coverage import ProbCover as ProbCover
     from .diverse import DiverseBatch as DiverseBatch
     from .diverse import DiverseEntropy as DiverseEntropy
     from .gradient_length import ExpectedGradientLength as ExpectedGradientLength
@@ -43,8 +45,10 @@ __all__ = [
     "ExpectedGradientLength",
     "KMeansSampling",
     "MCDropoutBALD",
+    "MaxHerding",
     "PowerBALD",
     "PowerMargin",
+    "ProbCover",
     "ScoreStrategy",
     "StreamSampler",
     "TypiClust",
@@ -65,8 +69,10 @@ _LAZY = {
     "ExpectedGradientLength": "gradient_length",
     "KMeansSampling": "k_means",
     "MCDropoutBALD": "bald",
+    "MaxHerding": "coverage",
     "PowerBALD": "power",
     "PowerMargin": "power",
+    "ProbCover": "coverage",
     "ScoreStrategy": "base",
     "StreamSampler": "streams",
     "TCM": "typiclust",

@@ -91,9 +91,9 @@ SCIKIT_ACTIVEML: Mapping[str, Mapping[str, Any]] = {
         "needs": "embeddings",
         "model": None,
         "unit_length": True,
-        "memory": {"nn": 15, "nb": 8},
+        "memory": {"nn": 9, "nb": 8},
     },
-    "MaxHerding": {"needs": "embeddings", "model": None, "memory": {"nn": 25, "nb": 16}},
+    "MaxHerding": {"needs": "embeddings", "model": None, "memory": {"nn": 14, "nb": 16}},
     "GreedySamplingX": {"needs": "embeddings", "model": None, "memory": {"nn": 16}},
     "Quire": {"needs": "embeddings", "model": None, "memory": {"nn": 32}},
     "CostEmbeddingAL": {"needs": "embeddings", "model": None},
@@ -102,13 +102,13 @@ SCIKIT_ACTIVEML: Mapping[str, Mapping[str, Any]] = {
         "model": "discriminator",
         "learner": "skal.strategies.selection:linear_discriminator",
         "params": {"greedy_selection": True},
-        "memory": {"nD": 16},
+        "memory": {"nD": 24},
     },
     "DropQuery": {
         "needs": "head",
         "params": _EMBEDDED,
         "shuffled": True,  # it breaks ties by the order of the images
-        "memory": {"nD": 12, "nb": 16, "n": 512},
+        "memory": {"nD": 40, "nb": 16, "n": 512},
     },
     "ProbabilisticAL": {"needs": "own model", "memory": {"nn": 16}},
     "FourDs": {"needs": "own model", "learner": "skactiveml.classifier:MixtureModelClassifier"},
@@ -315,19 +315,21 @@ _own(
     paper="Doucet et al., 2024",
     cost="that of typiclust",
 )
-_theirs(
+_own(
     "probcover",
-    "ProbCover",
+    "coverage:ProbCover",
+    needs="embeddings",
     summary="covers most of the images not yet near a labelled one",
     paper="Yehuda et al., NeurIPS 2022",
-    cost="O(n^2 (D + b)), O(n^2) memory",
+    cost="O(n^2 D)",
 )
-_theirs(
+_own(
     "max-herding",
-    "MaxHerding",
+    "coverage:MaxHerding",
+    needs="embeddings",
     summary="raises most the mean similarity of an image to the nearest labelled one",
     paper="Bae et al., ECCV 2024",
-    cost="O(n^2 (D + b)), O(n^2) memory",
+    cost="O(n^2 D)",
 )
 _theirs(
     "discriminative",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,13 @@ def as_points(values: NDArray[np.floating], device: str = "cpu") -> Tensor:
     if not contiguous.flags.writeable:
         contiguous = contiguous.copy()  # torch takes no read-only memory
     return torch.from_numpy(contiguous).to(device)
+
+
+def unit_length(points: NDArray[Any]) -> NDArray[np.float32]:
+    """Return points divided by their norms; the origin stays."""
+    norms = np.linalg.norm(points, axis=1, keepdims=True)
+    scaled: NDArray[np.float32] = (points / np.where(norms > 0, norms, 1)).astype(np.float32)
+    return scaled
 
 
 class NearestCentre:

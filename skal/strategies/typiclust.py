@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..datasets.base import MISSING_LABEL
 from ..scoring import Scores
 from .base import BatchStrategy, highest
-from .geometry import cluster, typicality
+from .geometry import cluster, typicality, unit_length
 from .uncertainty import margin
 
 MOST_CLUSTERS = 500
@@ -67,7 +67,7 @@ class TypiClust(BatchStrategy):
         points = scores.embeddings
         if len(known):
             points = np.concatenate([points, known.embeddings])
-        points = _unit(points)
+        points = unit_length(points)
         n_clusters = min(len(known) + batch_size, MOST_CLUSTERS, len(points))
         _, labels = cluster(points, n_clusters, random_state)
         order = _visits(labels[:n], labels[n:], n_clusters)
@@ -99,12 +99,6 @@ def _visits(
     covered = np.bincount(known, minlength=n_clusters)
     order = np.lexsort((-sizes, covered, sizes < SMALLEST_CLUSTER))
     return order[sizes[order] > 0].astype(np.int64)
-
-
-def _unit(points: NDArray[Any]) -> NDArray[np.float32]:
-    norms = np.linalg.norm(points, axis=1, keepdims=True)
-    scaled: NDArray[np.float32] = (points / np.where(norms > 0, norms, 1)).astype(np.float32)
-    return scaled
 
 
 class TCM(TypiClust):
@@ -175,7 +169,7 @@ class TCM(TypiClust):
         n, known = len(scores), scores.labeled
         if not len(known):
             return 0.0
-        points = _unit(np.concatenate([scores.embeddings, known.embeddings]))
+        points = unit_length(np.concatenate([scores.embeddings, known.embeddings]))
         n_clusters = min(self.clusters_per_class * scores.proba.shape[1], len(points))
         _, labels = cluster(points, n_clusters, random_state)
         return float(np.isin(labels[:n], labels[n:]).mean())

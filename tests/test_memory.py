@@ -1,0 +1,96 @@
+"""What is free, of the machine or of the container that the process runs in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from skal import memory
+from skal.memory import available_memory, bytes_needed, gib
+
+FREE = 10_000
+V2 = ("memory.max", "memory.current", "memory.stat")
+V1 = (
+    "memory/memory.limit_in_bytes",
+    "memory/memory.usage_in_bytes",
+    "memory/memory.stat",
+)
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=FREE))
+
+
+def write(root: Path, names: tuple[str, str, str], most: object, used: object, stat: str) -> Path:
+    for name, value in zip(names, (most, used, stat), strict=True):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"{value}\n")
+    return root
+
+
+def test_without_a_limit_it_is_what_the_machine_has(tmp_path: Path) -> None:
+    assert available_memory(tmp_path) == FREE
+    assert available_memory(tmp_path / "nowhere") == FREE
+
+
+@pytest.mark.parametrize("names", [V2, V1])
+def test_a_containers_limit_holds_less_what_is_used(
+    tmp_path: Path, names: tuple[str, str, str]
+) -> None:
+    write(tmp_path, names, 5000, 3000, "anon 2500\ninactive_file 400\nactive_file 100")
+    assert available_memory(tmp_path) == 2400  # read files make way
+
+
+@pytest.mark.parametrize("names", [V2, V1])
+def test_a_limit_above_the_machines_memory_is_none(
+    tmp_path: Path, names: tuple[str, str, str]
+) -> None:
+    assert available_memory(write(tmp_path, names, 2**62, 3000, "inactive_file 0")) == FREE
+
+
+def test_max_means_no_limit(tmp_path: Path) -> None:
+    assert available_memory(write(tmp_path, V2, "max", 3000, "inactive_file 0")) == FREE
+
+
+def test_of_two_limits_the_lower_holds(tmp_path: Path) -> None:
+    write(tmp_path, V2, 5000, 1000, "inactive_file 0")
+    assert available_memory(write(tmp_path, V1, 3000, 1000, "inactive_file 0")) == 2000
+
+
+def test_nothing_is_free_when_the_limit_is_reached(tmp_path: Path) -> None:
+    assert available_memory(write(tmp_path, V2, 5000, 6000, "inactive_file 500")) == 0
+
+
+def test_files_that_say_nothing_of_use_are_passed_over(tmp_path: Path) -> None:
+    assert available_memory(write(tmp_path, V2, "lots", 1000, "inactive_file 0")) == FREE
+    assert available_memory(write(tmp_path, V2, 5000, 1000, "not two words")) == FREE
+    (tmp_path / "memory.stat").unlink()
+    assert available_memory(tmp_path) == FREE
+
+
+def test_this_machine_has_some() -> None:
+    assert 0 < available_memory() <= FREE
+
+
+def test_bytes_are_a_polynomial_of_sizes() -> None:
+    sizes = {"n": 1000, "b": 10, "C": 3, "D": 64}
+    assert bytes_needed({"nn": 15, "nb": 8}, sizes) == 15_000_000 + 80_000
+    assert bytes_needed({"nCD": 16, "n": 512}, sizes) == 16 * 1000 * 3 * 64 + 512_000
+    assert bytes_needed({}, sizes) == 0
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "text"),
+    [
+        (3.2 * 2**30, "3.2 GiB"),
+        (2**30, "1.0 GiB"),
+        (15.5 * 2**20, "15.5 MiB"),
+        (20_480, "20 KiB"),
+        (0, "0 KiB"),
+    ],
+)
+def test_bytes_are_told_in_words(n_bytes: float, text: str) -> None:
+    assert gib(n_bytes) == text
