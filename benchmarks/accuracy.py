@@ -7,6 +7,8 @@ python benchmarks/accuracy.py --dataset fashion-mnist --strategies random,margin
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 import numpy as np
 from _report import report
@@ -21,6 +23,7 @@ import skal
 @click.option("--n-init", default=20, show_default=True)
 @click.option("--n-query", default=20, show_default=True)
 @click.option("--n-rounds", default=5, show_default=True)
+@click.option("--n-pool", type=int, help="Take so many images of the pool, and 3,000 to test on.")
 @click.option("--image-size", type=int)
 @click.option("--model")
 @click.option("--data-dir")
@@ -31,6 +34,7 @@ def main(
     n_init: int,
     n_query: int,
     n_rounds: int,
+    n_pool: int | None,
     image_size: int | None,
     model: str | None,
     data_dir: str | None,
@@ -40,28 +44,50 @@ def main(
     curves: dict[str, list[list[float]]] = {name: [] for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for seed in range(seeds):
+        data = skal.load_dataset(dataset, image_size, data_dir, seed)
+        data = data if n_pool is None else part_of(data, n_pool, seed)
         for name in names:
             result = skal.run(
-                dataset,
+                data,
                 name,
                 n_init=n_init,
                 n_query=n_query,
                 n_rounds=n_rounds,
                 seed=seed,
-                image_size=image_size,
                 model=model,
-                data_dir=data_dir,
             )
             accuracy = [row["accuracy"] for row in result.rounds]
             curves[name].append(accuracy)
             seconds[name].append(result.summary["seconds"])
             print(dataset, name, "seed", seed, [round(value, 4) for value in accuracy], flush=True)
     report(
-        f"{dataset}: {n_init} + {n_rounds} x {n_query} labels, {seeds} seeds",
+        f"{Path(dataset).name}: {n_init} + {n_rounds} x {n_query} labels, {seeds} seeds",
         ["strategy", "test accuracy", "points above random", "area", "seconds a run"],
         [_row(name, curves, seconds[name]) for name in names],
         "Mean ± standard deviation over seeds, which are paired: the same split, initial set and "
         "training seeds for all strategies. So few seeds show a spread and prove nothing.",
+    )
+
+
+def part_of(
+    data: skal.ImageDataset, n_pool: int, seed: int, n_test: int = 3000
+) -> skal.ImageDataset:
+    """Draw a smaller pool and test set."""
+
+    def draw(n_images: int, n: int) -> np.ndarray:
+        return np.sort(
+            np.random.default_rng(seed).choice(n_images, min(n, n_images), replace=False)
+        )
+
+    pool, test = draw(len(data.X), n_pool), draw(len(data.X_test), n_test)
+    return skal.ImageDataset(
+        data.X[pool],
+        data.y[pool],
+        data.classes,
+        data.X_test[test],
+        data.y_test[test],
+        name=data.name,
+        augmentation=data.augmentation,
     )
 
 

@@ -9,7 +9,6 @@ from .catalogue import STRATEGIES
 from .streams import STREAM_STRATEGIES
 
 if TYPE_CHECKING:
-    from .auto import Auto as Auto
     from .badge import Badge as Badge
     from .bald import MCDropoutBALD as MCDropoutBALD
     from .base import BatchStrategy as BatchStrategy
@@ -35,7 +34,6 @@ __all__ = [
     "STRATEGIES",
     "STREAM_STRATEGIES",
     "TCM",
-    "Auto",
     "Badge",
     "BatchStrategy",
     "CommitteeVariance",
@@ -59,7 +57,6 @@ __all__ = [
 
 # imported when asked for, since scikit-activeml imports torch
 _LAZY = {
-    "Auto": "auto",
     "Badge": "badge",
     "BatchStrategy": "base",
     "CommitteeVariance": "committee",

@@ -132,12 +132,12 @@ def _own(name: str, path: str, **facts: Any) -> None:
     STRATEGIES.add(name, f"skal.strategies.{path}", **facts)
 
 
-_own(
+_theirs(
     "auto",
-    "auto:Auto",
-    needs="scores",
-    summary="what was measured to serve best: see the documentation of skal.strategies.Auto",
-    cost="O(n C)",
+    "Clue",
+    summary="the one to take when in doubt: clue, which was measured to serve best",
+    paper="Prabhu et al., ICCV 2021; benchmarks/RESULTS.md says why",
+    cost="O(n b D) an iteration",
 )
 _theirs(
     "random",
