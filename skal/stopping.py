@@ -17,9 +17,10 @@ from .seeding import derive_seed
 STOP_SET = 1000
 WINDOW = 3
 AGREEMENT = 0.98
-"""Lower than the 0.99 of the paper: a network that is trained anew differs by its seed alone. On the
-digits 0.98 is reached where accuracy has settled, on Fashion-MNIST with 600 labels, where it still
-rises, kappa is 0.90.
+"""Lower than the 0.99 of the paper: a network that is trained anew differs by its seed alone.
+
+On the digits 0.98 is reached about where accuracy settles; on Fashion-MNIST with 600 labels, where
+it still rises, kappa is 0.90.
 """
 
 _log = logging.getLogger("skal")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 import skal
 import skal.querying
 from skal.errors import ParameterError
+from skal.metrics import evaluate
 from skal.pool import Pool
 from skal.querying import choose
 from skal.records import ROUND_COLUMNS
@@ -274,7 +275,7 @@ def test_strategies_of_all_needs_choose_among_candidates_and_explore(
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, "20", "10%", True])
 def test_what_is_no_number_of_candidates_is_refused(tiny: skal.ImageDataset, value: Any) -> None:
-    with pytest.raises(ParameterError, match="max_candidates: got .*whole number from 1 on"):
+    with pytest.raises(ParameterError, match=r"max_candidates: got .*whole number from 1 on"):
         skal.run(tiny, **FAST, max_candidates=value)
 
 
@@ -314,12 +315,19 @@ def header(folder: Path) -> list[str]:
     return (folder / "rounds.csv").read_text().splitlines()[0].split(",")
 
 
+@pytest.fixture
+def digits() -> skal.ImageDataset:
+    """Harder than `tiny`: a network that has seen few of them is wrong at times, and too sure."""
+    data = skal.load_dataset("digits")
+    return replace(data, X=data.X[:200], y=data.y[:200], source={})
+
+
 def test_a_calibrated_run_says_its_temperature_and_what_it_would_be_without(
-    tiny: skal.ImageDataset, tmp_path: Path
+    digits: skal.ImageDataset, tmp_path: Path
 ) -> None:
-    settings = {**FAST, "n_init": 12, "steps": 20}
-    plain = skal.run(tiny, "random", **settings, out=tmp_path / "plain")
-    run = skal.run(tiny, "random", **settings, calibrate="temperature", out=tmp_path / "run")
+    settings = {**FAST, "n_init": 40, "steps": 30}
+    plain = skal.run(digits, "random", **settings, out=tmp_path / "plain")
+    run = skal.run(digits, "random", **settings, calibrate="temperature", out=tmp_path / "run")
     assert header(tmp_path / "run") == [*ROUND_COLUMNS, *EXTRA, "agreement"]
     assert header(tmp_path / "plain") == [*ROUND_COLUMNS, "agreement"]
     assert run.queries == plain.queries
@@ -329,12 +337,13 @@ def test_a_calibrated_run_says_its_temperature_and_what_it_would_be_without(
         assert row["temperature"] != 1
         for name in ("nll", "ece"):
             assert row[f"{name}_uncalibrated"] == pytest.approx(before[name], abs=1e-5)
-            assert row[name] != pytest.approx(before[name], abs=1e-5)
+            assert row[name] != pytest.approx(before[name], abs=1e-3)
     assert run.rounds[-1]["temperature"] == run.classifier.temperature
     loaded = skal.load_classifier(tmp_path / "run")
     assert loaded.temperature == run.classifier.temperature
-    expected = run.classifier.predict_proba(tiny.X_test)
-    assert np.array_equal(loaded.predict_proba(tiny.X_test), expected)
+    proba = loaded.predict_proba(digits.X_test)
+    assert np.array_equal(proba, run.classifier.predict_proba(digits.X_test))
+    assert evaluate(digits.y_test, proba)["nll"] == pytest.approx(run.rounds[-1]["nll"])
 
 
 def test_the_strategy_sees_calibrated_scores(
@@ -371,16 +380,11 @@ def test_a_stopped_calibrated_run_ends_with_the_same_bytes(
     assert_goes_on_as_if_never_stopped(tiny, "margin", settings, tmp_path, *places)
 
 
-@pytest.mark.parametrize("data", [None, "weights"])
-def test_a_calibrated_runs_weights_can_be_started_from(
-    tiny: skal.ImageDataset, tmp_path: Path, data: str | None
+def test_a_calibrated_networks_weights_are_started_from_without_its_temperature(
+    tiny: skal.ImageDataset, tmp_path: Path
 ) -> None:
     settings: dict[str, Any] = {**FAST, "n_rounds": 0, "n_init": 12, "steps": 20}
     before = skal.run(tiny, **settings, calibrate="temperature", out=tmp_path / "before")
     assert before.classifier.temperature != 1
-    weights = tmp_path / "before/model.safetensors"
-    run = skal.run(tiny, **settings, weights=weights)
+    run = skal.run(tiny, **settings, weights=tmp_path / "before/model.safetensors")
     assert run.classifier.temperature == 1
-
-
-Check = Callable[..., None]
