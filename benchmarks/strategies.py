@@ -20,7 +20,7 @@ import logging
 import multiprocessing
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,11 +32,13 @@ from typing import Any, NamedTuple
 
 import click
 import numpy as np
+import psutil
 import skactiveml.pool
 import torch
 from _report import report
 from numpy.typing import NDArray
 from sklearn.metrics import pairwise_distances_argmin_min
+from sklearn.preprocessing import normalize
 from torch import nn
 
 import skal
@@ -109,8 +111,17 @@ class Settings:
         size = Size(*args, **kwargs)
         return size.tenth() if self.small else size
 
-    def report(self, *args: Any) -> None:
-        report(*args, keep=self.keep)
+    def report(
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[object]],
+        note: str,
+        runs: Iterable[Sequence[Outcome]],
+    ) -> None:
+        others = max(outcome.others for outcomes in runs for outcome in outcomes)
+        note += f" Other processes took at most {max(others, 0):.0%} of the processors' time."
+        report(title, columns, rows, note, keep=self.keep)
 
 
 class Pool(NamedTuple):
@@ -139,6 +150,8 @@ class Outcome(NamedTuple):
     result: Any
     seconds: float
     peak: int
+    others: float
+    """Share of the processors' time that other processes took meanwhile."""
     notices: Sequence[str]
 
 
@@ -199,11 +212,13 @@ def _measure(prepare: Prepare, actions: Sequence[Action], size: Size, device: st
     inputs, outcomes = prepare(size, device), []
     for action in actions:
         with _noticing() as notices:
-            before = _forget_peak()
+            before, busy = _forget_peak(), _busy_with_others()
             start = time.perf_counter()
             result = action(inputs)
             seconds = time.perf_counter() - start
-            outcomes.append(Outcome(result, seconds, _memory("VmHWM") - before, notices))
+            peak = _memory("VmHWM") - before
+            others = (_busy_with_others() - busy) / (seconds * psutil.cpu_count())
+            outcomes.append(Outcome(result, seconds, peak, others, notices))
     return outcomes
 
 
@@ -213,6 +228,12 @@ def _forget_peak() -> int:
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     return _memory("VmRSS")
+
+
+def _busy_with_others() -> float:
+    """Return the seconds that all processors have worked for other processes, from any start."""
+    times = psutil.cpu_times()
+    return times.user + times.nice + times.system + times.steal - time.process_time()
 
 
 def _memory(name: str) -> int:
@@ -267,7 +288,8 @@ def ask_their_typiclust(pool: Pool) -> Picks:
     strategy = skactiveml.pool.TypiClust(
         cluster_algo_dict={"random_state": 0}, missing_label=-1, random_state=0
     )
-    return strategy.query(pool.scores.embeddings, pool.y, batch_size=pool.size.picks)
+    points = normalize(pool.scores.embeddings)  # as skal does, after the paper's authors
+    return strategy.query(points, pool.y, batch_size=pool.size.picks)
 
 
 def ask_their_clue(pool: Pool) -> Picks:
@@ -386,16 +408,18 @@ def badge(settings: Settings) -> None:
             for side, outcomes in runs.items()
         ],
         f"Targets: 40 times faster, 3 times the embeddings. {settings.how}",
+        runs.values(),
     )
 
 
 def badge_large_batch(settings: Settings) -> None:
-    size, rows = settings.size(50_000, 2_000), []
+    size, rows, every = settings.size(50_000, 2_000), [], []
     actions = [fastest_read, partial(ask_skal, "badge"), fastest_read]
     for device in settings.devices:
         runs = [measure(made_up_pool, actions, size, device) for _ in range(settings.repeats)]
         read = min(run.result for before, _, after in runs for run in (before, after))
         asked = [run for _, run, _ in runs]
+        every.append(asked)
         seconds = np.array([run.seconds for run in asked])
         rows.append(
             [
@@ -414,6 +438,7 @@ def badge_large_batch(settings: Settings) -> None:
         f"One read of the float32 embeddings is the fastest of {READS} sums, dot products and "
         "products with a vector, by torch and by numpy, with all threads, before and after, in "
         f"the same process. Target: 2 reads a pick. {settings.how}",
+        every,
     )
 
 
@@ -427,14 +452,16 @@ def badge_many_classes(settings: Settings) -> None:
         [[side, f"{run.seconds:.1f}", _peak([run])] for side, (run,) in runs.items()],
         f"The peak is above the embeddings and probabilities, {inputs / MIB:,.0f} MiB. Target: "
         "2,048 MiB. One run.",
+        runs.values(),
     )
 
 
 def bald(settings: Settings) -> None:
-    size, rows = settings.size(10_000, 100), []
+    size, rows, every = settings.size(10_000, 100), [], []
     for device in settings.devices:
         sides = {"one pass": (one_pass, device), "with samples": (ask_skal_bald, device)}
         runs = in_turn(settings.repeats, made_up_images, sides, size)
+        every += runs.values()
         ratio = _ratio(runs["with samples"], runs["one pass"])
         rows += [
             [side, _place(device), _median(outcomes), again, _peak(outcomes)]
@@ -446,6 +473,7 @@ def bald(settings: Settings) -> None:
         rows,
         f"{SAMPLES} samples of dropout, and {size.picks} picks by them, against probabilities "
         f"alone. Target: 1.3. {settings.how}",
+        every,
     )
 
 
@@ -453,7 +481,7 @@ def bald_baal(settings: Settings) -> None:
     if find_spec("baal") is None:
         click.echo("baal is not installed")
         return
-    size, rows = settings.size(10_000, 100), []
+    size, rows, every = settings.size(10_000, 100), [], []
     theirs = f"baal {version('baal')}"
     for device in settings.devices:
         batch = _fastest_batch(size, device)
@@ -462,6 +490,7 @@ def bald_baal(settings: Settings) -> None:
             f"{theirs}, batch {batch}": (partial(ask_baal_bald, batch), device),
         }
         runs = in_turn(settings.repeats, made_up_images, sides, size)
+        every += runs.values()
         ours, others = runs.values()
         rows += [
             [side, _place(device), _median(outcomes), ratio, _peak(outcomes), same]
@@ -478,8 +507,8 @@ def bald_baal(settings: Settings) -> None:
         "mode, channels last, pixels prepared by whole batches, the fastest batch of "
         f"{', '.join(map(str, BATCHES))} on a tenth of the images; bf16 is "
         f"{'on' if bf16 else 'off'} in both. baal draws a mask for every image, skal one for all, "
-        "so that the picks differ. "
-        f"Target: 5 times faster. {settings.how}",
+        f"so that the picks differ. Target: 5 times faster. {settings.how}",
+        every,
     )
 
 
@@ -498,23 +527,26 @@ class Peer(NamedTuple):
     action: Action
     keeps_labeled: bool
     """Whether what is labelled already counts as picked."""
+    unit_length: bool
+    """Whether distances are those of embeddings of unit length."""
 
 
 PEERS = {
-    "core-set": Peer("CoreSet", ask_their_core_set, True),
-    "typiclust": Peer("TypiClust", ask_their_typiclust, True),
-    "k-means": Peer("Clue", ask_their_clue, False),
+    "core-set": Peer("CoreSet", ask_their_core_set, keeps_labeled=True, unit_length=False),
+    "typiclust": Peer("TypiClust", ask_their_typiclust, keeps_labeled=True, unit_length=True),
+    "k-means": Peer("Clue", ask_their_clue, keeps_labeled=False, unit_length=False),
 }
 
 
 def geometry(settings: Settings) -> None:
-    size, rows = settings.size(50_000, 100), []
+    size, rows, every = settings.size(50_000, 100), [], []
     pool = made_up_pool(size)
     for name, peer in PEERS.items():
         sides = settings.everywhere(partial(ask_skal, name))
         theirs = f"scikit-activeml's {peer.name}"
         sides[theirs] = peer.action, "cpu"
         runs = in_turn(settings.repeats, made_up_pool, sides, size)
+        every += runs.values()
         rows += [
             [
                 name,
@@ -522,7 +554,7 @@ def geometry(settings: Settings) -> None:
                 *_seconds_and_ratio(runs, side, theirs),
                 _peak(outcomes),
                 "" if side == theirs else _same(outcomes, runs[theirs]),
-                *_distances(pool, outcomes[0].result, peer.keeps_labeled),
+                *_distances(pool, outcomes[0].result, peer),
             ]
             for side, outcomes in runs.items()
         ]
@@ -534,25 +566,28 @@ def geometry(settings: Settings) -> None:
         ],
         rows,
         f"The distances are of all images to the nearest pick, or, but for k-means, to the nearest "
-        f"of the {size.labeled} labelled: the shorter, the better; core-set is after the farthest, "
-        "the others after the mean. scikit-activeml has no strategy called k-means; its Clue is "
-        "k-means with the images weighted by their uncertainty. Targets: not slower; 5 times "
-        f"faster where theirs computes distances anew. {settings.how}",
+        f"of the {size.labeled} labelled (of unit length for typiclust, which clusters them so): "
+        "the shorter, the better; core-set is after the farthest, the others after the mean. "
+        "scikit-activeml has no strategy called k-means; its Clue is k-means with the images "
+        "weighted by their uncertainty. Targets: not slower; 5 times faster where theirs computes "
+        f"distances anew. {settings.how}",
+        every,
     )
 
 
 def dense(settings: Settings) -> None:
-    size = settings.size(50_000, 100)
-    rows = []
+    size, rows, every = settings.size(50_000, 100), [], []
     for name in ("max-herding", "probcover"):
         sides = {name: (partial(ask_skal, name), "cpu")}
         (run,) = in_turn(1, made_up_pool, sides, size)[name]
+        every.append([run])
         rows.append([name, f"{run.seconds:.1f}", _peak([run]), "; ".join(run.notices)])
     settings.report(
         f"Strategies that compare all images with all ({size})",
         ["strategy", "seconds", "peak, MiB", "notice"],
         rows,
         f"All distances of the pool would take {4 * size.n**2 / MIB:,.0f} MiB in float32. One run.",
+        every,
     )
 
 
@@ -575,7 +610,7 @@ def _seconds_and_ratio(
 
 
 def _median(outcomes: Sequence[Outcome]) -> str:
-    return f"{np.median([outcome.seconds for outcome in outcomes]):.2f}"
+    return f"{np.median([outcome.seconds for outcome in outcomes]):.3g}"
 
 
 def _ratio(slow: Sequence[Outcome], fast: Sequence[Outcome]) -> str:
@@ -596,11 +631,12 @@ def _same(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> str:
     return f"{len(np.intersect1d(one, other))} of {len(one)}"
 
 
-def _distances(pool: Pool, picks: Picks, keeps_labeled: bool) -> list[str]:
+def _distances(pool: Pool, picks: Picks, peer: Peer) -> list[str]:
     """Return the mean and the greatest distance to the nearest pick."""
-    centres = np.union1d(picks, np.flatnonzero(pool.y != -1)) if keeps_labeled else picks
-    embeddings = pool.scores.embeddings
-    _, distances = pairwise_distances_argmin_min(embeddings, embeddings[centres])
+    known = np.flatnonzero(pool.y != -1)
+    centres = np.union1d(picks, known) if peer.keeps_labeled else picks
+    points = normalize(pool.scores.embeddings) if peer.unit_length else pool.scores.embeddings
+    _, distances = pairwise_distances_argmin_min(points, points[centres])
     return [f"{distances.mean():.3f}", f"{distances.max():.3f}"]
 
 

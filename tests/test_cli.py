@@ -37,6 +37,12 @@ OPTIONS = (
     "--n-query",
     "--n-rounds",
     "--init-strategy",
+    "--explore",
+    "--max-candidates",
+    "--calibrate",
+    "--stop",
+    "--stream",
+    "--budget",
     "--seed",
     "--image-size",
     "--steps",
@@ -115,7 +121,7 @@ def test_a_run_leaves_all_its_files(finished: tuple[Path, Result]) -> None:
         .read_text()
         .startswith(
             "round,n_labeled,accuracy,balanced_accuracy,macro_f1,nll,ece,"
-            "fit_seconds,score_seconds,query_seconds\n0,12,"
+            "fit_seconds,score_seconds,query_seconds,agreement\n0,12,"
         )
     )
     queries = rows(folder / "queries.csv")
@@ -256,6 +262,47 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> N
     assert "epochs" not in config
 
 
+def test_without_a_strategy_it_is_auto(tmp_path: Path) -> None:
+    assert printed()["strategy"] == "auto"
+    assert call("run", *FAST, "--n-rounds", 1, "--out", tmp_path / "run").exit_code == 0
+    assert tomllib.loads((tmp_path / "run/config.toml").read_text())["strategy"] == "auto"
+    assert json.loads((tmp_path / "run/summary.json").read_text())["strategy"] == "auto"
+
+
+def test_how_images_are_chosen_is_printed_and_repeated_by_the_config(tmp_path: Path) -> None:
+    chosen = {
+        "init_strategy": "k-means",
+        "explore": "25%",
+        "max_candidates": 100,
+        "calibrate": "temperature",
+        "stop": "end",
+        "budget": "5%",
+    }
+    flags: list[object] = []
+    for name, value in chosen.items():
+        flags += ["--" + name.replace("_", "-"), value]
+    config = printed(*flags)
+    assert {name: config[name] for name in chosen} == chosen
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert call("run", *FAST, *flags, "--out", one).exit_code == 0
+    kept = tomllib.loads((one / "config.toml").read_text())
+    assert {name: kept[name] for name in chosen} == chosen
+    assert call("run", "--config", one / "config.toml", "--out", two).exit_code == 0
+    for name in ("config.toml", "queries.csv", "model.safetensors"):
+        assert (two / name).read_bytes() == (one / name).read_bytes(), name
+    assert metrics(two) == metrics(one)
+    assert call("run", *FAST, "--out", tmp_path / "plain").exit_code == 0
+    assert rows(tmp_path / "plain/queries.csv") != rows(one / "queries.csv")
+
+
+def test_settings_that_are_not_given_are_printed_by_their_defaults() -> None:
+    config = printed()
+    defaults = ("random", "0%", "none", "notice", "off", "10%")
+    names = ("init_strategy", "explore", "calibrate", "stop", "stream", "budget")
+    assert tuple(config[name] for name in names) == defaults
+    assert "max_candidates" not in config
+
+
 def test_arguments_of_a_strategy_come_from_file_and_flags(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text('strategy = "bald"\n[strategy_params]\nn_samples = 3\nother = 1\n')
@@ -306,6 +353,19 @@ def test_arguments_reach_the_strategy(tmp_path: Path) -> None:
         ("run --precision bf61", "unknown precision 'bf61'; did you mean bf16?"),
         ("run --optimizer adam", "unknown optimizer 'adam'; did you mean adamw?"),
         ("run --init-strategy kmeans", "unknown init strategy 'kmeans'; did you mean k-means?"),
+        ("run --explore 10", "explore: got '10'; expected a share from 0% to 100%, or 0.1"),
+        ("run --explore -1", "explore: got '-1'"),
+        ("run --explore abc", "explore: got 'abc'"),
+        ("run --explore 2.0", "explore: got '2.0'"),
+        ("run --max-candidates 0", "max_candidates: got 0; expected a whole number from 1 on"),
+        ("run --max-candidates 5%", "'5%' is not a valid int"),
+        ("run --calibrate temprature", "unknown calibrate 'temprature'; did you mean temperature?"),
+        ("run --stop ends", "unknown stop 'ends'; did you mean end?"),
+        ("run --stream in-oder", "unknown stream 'in-oder'; did you mean in-order?"),
+        ("run --stream --budget 0%", "budget: got '0%'; expected a share from more than 0%"),
+        ("run --stream --budget 120%", "budget: got '120%'"),
+        ("run --stream --strategy margin", "unknown stream strategy 'margin'; known: fixed-unc"),
+        ("run --stream --strategy splt", "unknown stream strategy 'splt'; did you mean split?"),
         ("run --dataset ./nowhere", "'nowhere' does not exist"),
         ("run --image-size 2", "image_size: got 2; expected a number of pixels from 8 on"),
         ("run --config no-such.toml", "cannot read 'no-such.toml': No such file or directory"),
@@ -488,13 +548,13 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
 # the others
 
 
-@pytest.mark.parametrize("kind", ["datasets", "models", "strategies"])
+@pytest.mark.parametrize("kind", ["datasets", "models", "strategies", "stream-strategies"])
 def test_lists(kind: str) -> None:
     objects = json.loads(call("list", kind, "--json").stdout)
     assert all(set(entry) >= {"name", "summary"} for entry in objects)
     names = [entry["name"] for entry in objects]
     expected = {"datasets": "digits", "models": "small-cnn", "strategies": "badge"}
-    assert expected[kind] in names
+    assert expected.get(kind, "split") in names
     table = call("list", kind).stdout.splitlines()
     assert table[0].split()[0] == "name"
     assert [line.split()[0] for line in table[1:]] == names
@@ -518,7 +578,7 @@ def test_help_of_run_names_every_option_and_all_that_is_registered() -> None:
     text = call("run", "--help").stdout
     for option in OPTIONS:
         assert f"{option} " in text or f"{option}\n" in text, option
-    for name in ("digits", "fashion-mnist", "resnet18", "least-confidence"):
+    for name in ("digits", "fashion-mnist", "resnet18", "least-confidence", "fixed-uncertainty"):
         assert name in text
 
 

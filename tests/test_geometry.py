@@ -92,7 +92,7 @@ class TestNearestCentre:
     ) -> None:
         monkeypatch.setattr(geometry, "ROWS_AT_ONCE", rows_at_once)
         values = points(kind)
-        ours, dense = NearestCentre(as_points(values[50:]), capacity=60), Dense(values[50:])
+        ours, dense = NearestCentre(as_points(values[50:]), capacity=90), Dense(values[50:])
         ours.add_points(as_points(values[:20]))
         for centre in values[:20]:
             dense.add(centre)
@@ -106,6 +106,10 @@ class TestNearestCentre:
         for centre in values[20:50]:
             dense.add(centre)
         dense.check(ours.squared)
+        for row in range(60, 90):
+            ours.add(row)
+            dense.add(values[50 + row])
+            dense.check(ours.squared)
 
     def test_before_the_first_centre_all_is_infinitely_far(self) -> None:
         assert torch.isinf(NearestCentre(as_points(points("random")), capacity=1).squared).all()

@@ -42,6 +42,7 @@ from skal.strategies import (
 )
 from skal.strategies.badge import kmeanspp_gradients
 from skal.strategies.bald import mutual_information
+from skal.strategies.coverage import pure_radius
 from skal.strategies.uncertainty import MEASURES, entropy, least_confidence, margin
 from skal.testing import N_IMAGES, check_strategy, example_scores
 
@@ -339,7 +340,7 @@ class TestBadge:
             logits = 4 * rng.normal(size=(10, n_classes))[cluster] + 0.3 * logits
         scores = made(softmax(logits), embeddings)
         seed = int(rng.integers(2**31))
-        picks = ask("badge", scores=scores, n=n_picks, seed=seed)
+        picks = Badge().pick(scores, n_picks, np.random.RandomState(seed))
         assert picks.tolist() == naive_badge(scores, n_picks, seed)
 
     def test_the_first_draw_agrees_with_scikit_activemls(self) -> None:
@@ -626,7 +627,7 @@ class TestTypiClust:
 
 class TestTCM:
     def test_it_goes_over_to_margin_when_enough_of_the_pool_is_covered(self) -> None:
-        scores, cluster = directions((40, 30, 30))
+        scores, cluster = directions((40, 31, 29))
         one_each = [int(np.flatnonzero(cluster == k)[0]) for k in range(3)]
         few, many = np.full(100, -1), np.full(100, -1)
         few[one_each[0]] = 0
@@ -650,9 +651,8 @@ class TestTCM:
 
     def test_nothing_labelled_is_few(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level("INFO", logger="skal")
-        scores, cluster = directions((40, 30, 30))
-        picks = ask("tcm", scores=scores, n=3)
-        assert cluster[picks].tolist() == [0, 1, 2] or set(cluster[picks]) == {0, 1, 2}
+        scores, cluster = directions((40, 31, 29))
+        assert cluster[ask("tcm", scores=scores, n=3)].tolist() == [0, 1, 2]
         assert "tcm: 0% of the pool is in clusters with a label: typiclust" in caplog.text
 
 
@@ -690,17 +690,37 @@ class TestCoverage:
             assert theirs[pick] == np.nanmax(theirs)
             y[pick] = 0
 
+    @pytest.mark.parametrize("alpha", [0.5, 0.8, 0.95])
+    def test_probcovers_own_radius_is_the_largest_of_pure_balls(self, alpha: float) -> None:
+        scores, group = directions((30, 40, 30))
+        points = normalize(scores.embeddings).astype(np.float32)
+        radius = pure_radius(points, 3, alpha, np.random.RandomState(0))
+        distance = np.linalg.norm(points[:, None].astype(float) - points, axis=2)
+
+        def pure(delta: float) -> float:
+            return 1 - ((distance <= delta) & (group[:, None] != group)).any(axis=1).mean()
+
+        assert pure(radius - 1e-5) >= alpha > pure(radius + 1e-5)
+
     @pytest.mark.parametrize("gamma", [0.5, 1.0, 5.0])
     @pytest.mark.parametrize("n_labeled", [0, 7])
     def test_max_herding_picks_as_scikit_activemls_of_the_same_gamma(
         self, gamma: float, n_labeled: int
     ) -> None:
         y, scores = labels(n_labeled=n_labeled), example_scores()
-        query = skactiveml.pool.MaxHerding(
-            metric_dict={"gamma": gamma}, missing_label=-1, random_state=0
-        )
-        expected = query.query(scores.embeddings, y, batch_size=10)
-        assert ask("max-herding", y=y, n=10, gamma=gamma).tolist() == expected.tolist()
+        query = STRATEGIES.get("max-herding")(gamma=gamma, random_state=0)
+        picks, gains = query.query(scores.embeddings, y, batch_size=10, return_utilities=True)
+        n = (y == -1).sum()
+        for number, pick in enumerate(picks):
+            # two images that are similar to each other alone gain the same: any may be picked
+            theirs = skactiveml.pool.MaxHerding(
+                metric_dict={"gamma": gamma}, missing_label=-1, random_state=0
+            ).query(scores.embeddings, y, return_utilities=True)[1][0]
+            theirs *= (n - number) / n  # a mean over all that were candidates at first
+            np.testing.assert_allclose(theirs[pick], np.nanmax(theirs), rtol=1e-5)
+            np.testing.assert_allclose(gains[number, pick], theirs[pick], rtol=1e-5)
+            assert (gains[number] >= theirs - 1e-7)[y == -1].all()
+            y[pick] = 0
 
     @pytest.mark.parametrize(
         ("name", "params", "message"),
@@ -727,7 +747,6 @@ SAMPLED = {"sample_predictions_method_name": "sample_proba", "missing_label": -1
 @pytest.mark.parametrize(
     ("name", "query", "model"),
     [
-        ("random", skactiveml.pool.RandomSampling(missing_label=-1, random_state=0), None),
         ("least-confidence", ranked("least_confident"), "clf"),
         ("margin", ranked("margin_sampling"), "clf"),
         ("entropy", ranked("entropy"), "clf"),
@@ -753,13 +772,19 @@ SAMPLED = {"sample_predictions_method_name": "sample_proba", "missing_label": -1
     ],
 )  # fmt: skip
 def test_a_ranking_picks_as_scikit_activeml_asked_for_the_whole_batch(
-    name: str, query: SingleAnnotatorPoolQueryStrategy, model: str | None
+    name: str, query: SingleAnnotatorPoolQueryStrategy, model: str
 ) -> None:
     assert STRATEGIES.entry(name).facts["batch"] == "ranked"
-    given = {} if model is None else {model: ScoredClassifier(example_scores())}
-    given |= {} if model is None else {f"fit_{model}": False}
+    given = {model: ScoredClassifier(example_scores()), f"fit_{model}": False}
     expected = query.query(INDEX, labels(), batch_size=12, **given)
     assert ask(name, y=labels(), n=12).tolist() == expected.tolist()
+
+
+def test_random_picks_each_image_as_often_as_any_other() -> None:
+    picks = np.concatenate([ask("random", y=labels(20, 5), n=3, seed=s) for s in range(400)])
+    seen = np.bincount(picks, minlength=20) / 400
+    assert seen[:5].sum() == 0
+    np.testing.assert_allclose(seen[5:], 3 / 15, atol=0.07)
 
 
 class TestMemory:
