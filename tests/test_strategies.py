@@ -690,7 +690,7 @@ class TestCoverage:
             assert theirs[pick] == np.nanmax(theirs)
             y[pick] = 0
 
-    @pytest.mark.parametrize("alpha", [0.5, 0.8, 0.95])
+    @pytest.mark.parametrize("alpha", [0.505, 0.805, 0.955])
     def test_probcovers_own_radius_is_the_largest_of_pure_balls(self, alpha: float) -> None:
         scores, group = directions((30, 40, 30))
         points = normalize(scores.embeddings).astype(np.float32)
