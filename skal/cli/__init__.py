@@ -1,0 +1,6 @@
+"""The command line: it parses, calls, and echoes."""
+
+from . import lists, run
+from .app import main
+
+__all__ = ["lists", "main", "run"]

@@ -1,0 +1,128 @@
+"""The program itself: errors and exit codes, the console, and what all commands share."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from shlex import quote
+from typing import Any
+
+import click
+
+from .. import __version__
+
+EXIT_INTERRUPTED = 130
+
+_log = logging.getLogger("skal")
+
+
+class Cli(click.Group):
+    """Turns errors into one line and an exit code; `--debug` shows tracebacks before it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take `--debug` wherever it stands, for it is remembered last."""
+        options = args[: args.index("--")] if "--" in args else args
+        if "--debug" in options:
+            args = ["--debug", *(a for a in options if a != "--debug"), *args[len(options) :]]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click knows what to do with these
+        except KeyboardInterrupt:
+            _say_error(f"interrupted{_resume_advice(ctx)}")
+            ctx.exit(EXIT_INTERRUPTED)
+        except Exception as error:  # the border of the program: whatever it is, one clear line
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            code = getattr(error, "exit_code", 1)
+            _say_error(_one_line(error) + (_resume_advice(ctx) if code == 1 else ""))
+            ctx.exit(code)
+
+
+def _one_line(error: Exception) -> str:
+    from ..errors import SkalError
+
+    if isinstance(error, SkalError):
+        return str(error)
+    if isinstance(error, OSError):
+        what = f"{error.filename}: " if error.filename else ""
+        return f"{what}{error.strerror or error}"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out of memory; a smaller --train-batch-size or --image-size needs less"
+    text = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {text} (a defect of skal? --debug shows where)"
+
+
+def _say_error(message: str) -> None:
+    click.echo(f"Error: {message}", err=True)
+
+
+def _resume_advice(ctx: click.Context) -> str:
+    """Say how to go on, if a run had begun and did not fail for what was asked of it."""
+    folder = (ctx.obj or {}).get("folder")
+    if folder is None or (folder / "summary.json").exists():
+        return ""
+    return f"\n{folder} holds all whole rounds; go on with: skal resume {quote(str(folder))}"
+
+
+@click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "--version")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="What is shown on stderr.",
+)
+@click.pass_context
+def main(ctx: click.Context, debug: bool, log_level: str) -> None:
+    """Active learning for folders of images.
+
+    First steps: skal run --dataset digits --strategy badge
+    """
+    ctx.obj = {"log_level": log_level}
+
+
+class ConsoleHandler(logging.Handler):
+    """Writes to stderr, around progress bars; results are left to stdout."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        if getattr(record, "result", False):
+            return
+        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        tqdm.write(f"{prefix}{record.getMessage()}", file=sys.stderr)
+
+
+@contextmanager
+def console(ctx: click.Context, quiet: bool = False) -> Iterator[None]:
+    """Show the logger `skal` on stderr while a command runs."""
+    level = "warning" if quiet else ctx.obj["log_level"]
+    with suppress(ValueError):  # not in the main thread: then nobody sends signals here
+        # what schedulers send: an interruption, too
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    bars = os.environ.get("TQDM_DISABLE")
+    if quiet:
+        os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
+    handler = ConsoleHandler(level.upper())
+    before = _log.level
+    _log.addHandler(handler)
+    _log.setLevel(level.upper())
+    try:
+        yield
+    finally:
+        _log.removeHandler(handler)
+        _log.setLevel(before)
+        if quiet and bars is None:
+            del os.environ["TQDM_DISABLE"]

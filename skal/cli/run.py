@@ -1,0 +1,101 @@
+"""`skal run` and `skal resume`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .app import console, main
+from .settings import RunCommand, make_config, run_options
+
+_log = logging.getLogger("skal")
+
+
+@main.command(cls=RunCommand, name="run")
+@run_options
+@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="The run folder.")
+@click.option(
+    "--config",
+    "config_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Settings from a TOML file; flags win.",
+)
+@click.option("--print-config", is_flag=True, help="Print the settings as TOML and end.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+@click.option("--quiet", is_flag=True, help="Show warnings and errors alone.")
+@click.pass_context
+def run_command(
+    ctx: click.Context,
+    /,
+    out: Path | None,
+    config_file: Path | None,
+    print_config: bool,
+    as_json: bool,
+    quiet: bool,
+    **given: Any,
+) -> None:
+    """Simulate labelling: train, query, label, and again; keep all of it in a folder."""
+    config = make_config(given, config_file)
+    if print_config:
+        click.echo(config.to_toml(), nl=False)
+        return
+    with console(ctx, quiet):
+        from ..experiment import run
+
+        settings = {"strategy_params": {}, **config.as_dict()}
+        data = settings.pop("dataset")
+        result = run(data, **settings, out=out or True, trackers=[progress(ctx)])
+        _echo_result(result, as_json, quiet)
+
+
+@main.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+@click.option("--quiet", is_flag=True, help="Show warnings and errors alone.")
+@click.pass_context
+def resume(ctx: click.Context, run_dir: Path, as_json: bool, quiet: bool) -> None:
+    """Go on with a run that was stopped, at its last whole round."""
+    with console(ctx, quiet):
+        from ..experiment import resume
+
+        result = resume(run_dir, trackers=[progress(ctx)])
+        _echo_result(result, as_json, quiet)
+
+
+def progress(ctx: click.Context) -> Any:
+    """Return a tracker that shows a bar of rounds and remembers the run's folder."""
+    from tqdm import tqdm
+
+    from ..trackers import Tracker
+
+    class Progress(Tracker):
+        def on_start(self, config: Any, folder: Path | None) -> None:
+            ctx.obj["folder"] = folder
+            _log.info("%s on %s; writing to %s", config.strategy, config.dataset, folder)
+            self.bar = tqdm(total=config.n_rounds + 1, unit="round", disable=None, leave=False)
+
+        def on_phase(self, round_number: int, phase: str) -> None:
+            self.bar.n = round_number
+            self.bar.set_description(phase)
+
+        def on_round(self, row: Mapping[str, Any]) -> None:
+            self.bar.update(1)
+
+        def on_close(self) -> None:
+            self.bar.close()
+
+    return Progress()
+
+
+def _echo_result(result: Any, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(result.summary))
+    elif not quiet:
+        click.echo(result.table())
+    _log.info("done: %s (learning_curve.png, rounds.csv, queries.csv, ...)", result.folder)
