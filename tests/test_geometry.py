@@ -60,9 +60,14 @@ class TestNearestCentre:
             dense.check(ours.squared)
             assert ours.squared[row] == 0
 
+    @pytest.mark.parametrize("many", [40, 200], ids=["leading-directions", "without"])
     @pytest.mark.parametrize("narrow", KINDS)
     @pytest.mark.parametrize("wide", KINDS)
-    def test_of_outer_products_they_are_too(self, narrow: str, wide: str) -> None:
+    def test_of_outer_products_they_are_too(
+        self, narrow: str, wide: str, many: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(geometry, "LEADING", 2)
+        monkeypatch.setattr(geometry, "MANY", many)
         a, h = points(narrow, 3), points(wide, 8)
         products = np.einsum("nc,nd->ncd", a, h).reshape(N, -1)
         # the order in which the factors are given makes no difference

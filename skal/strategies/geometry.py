@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,27 @@ SMALL = 10_000  # up to so many points k-means sees all of them in each step
 MINI_BATCH = 4096
 MOST_GATHERED = 0.25  # above this share, reading all rows is faster than gathering some
 ROWS_AT_ONCE = 4096
+NUMBERS_AT_ONCE = 2**25  # of a block of distances, 128 MiB
+LEADING = 32  # directions that a wide factor is first looked at in
+MANY = 200  # centres from which on that pays for finding them
 
 
 def as_points(values: NDArray[np.floating], device: str = "cpu") -> Tensor:
-    """Return an array as a float32 tensor on a device; on the CPU a float32 array is not copied."""
+    """Return an array as a float32 tensor on a device; on the CPU a float32 array is not copied.
+
+    Apple's GPUs know no float64, in which sums are taken, so that the CPU stands in for them.
+    """
     contiguous = np.ascontiguousarray(values, dtype=np.float32)
     if not contiguous.flags.writeable:
         contiguous = contiguous.copy()  # torch takes no read-only memory
-    return torch.from_numpy(contiguous).to(device)
+    return torch.from_numpy(contiguous).to("cpu" if device.startswith("mps") else device)
+
+
+def blocks(n_points: int, n_others: int) -> Iterator[slice]:
+    """Yield the rows of an (n_points, n_others) matrix in parts that take little memory."""
+    height = max(1, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // max(n_others, 1)))
+    for start in range(0, n_points, height):
+        yield slice(start, start + height)
 
 
 def unit_length(points: NDArray[Any]) -> NDArray[np.float32]:
@@ -44,8 +57,10 @@ class NearestCentre:
 
     A new centre c can be nearer to x than x's own centre o only if two bounds allow it; of the
     other points not even the factors are read. They are the triangle inequality,
-    :math:`|c - o| < 2 |x - o|` [1]_, and, for the widest factors, that of Cauchy and Schwarz. The
-    distances are exact, up to the rounding of float32.
+    :math:`|c - o| < 2 |x - o|` [1]_, and, for the widest factors, that of Cauchy and Schwarz: at
+    first for the whole vector, then, where there will be many centres, for what is left of it
+    beside its leading principal directions. The distances are exact, up to the rounding of
+    float32.
 
     Parameters
     ----------
@@ -82,6 +97,9 @@ class NearestCentre:
         self._centre_lengths = torch.empty(capacity, device=device)
         self._count = 0
         self._rounding = 8 * torch.finfo(torch.float32).eps
+        self._leading: tuple[Tensor, Tensor, Tensor] | None = None
+        if len(factors) == 2 and capacity >= MANY and self._factors[1].shape[1] >= 4 * LEADING:
+            self._leading = _leading_directions(self._factors[1], self._squared_norms[1])
 
     def add(self, row: int) -> None:
         """Make a point a centre."""
@@ -95,8 +113,7 @@ class NearestCentre:
         first, self._count = self._count, self._count + len(points)
         self._centres[0][first : self._count] = points
         self._centre_lengths[first : self._count] = lengths
-        for start in range(0, len(factor), ROWS_AT_ONCE):
-            part = slice(start, start + ROWS_AT_ONCE)
+        for part in blocks(len(factor), len(points)):
             both = self.lengths[part, None] + lengths
             distance = torch.addmm(both, factor[part], points.T, alpha=-2)
             distance[distance < self._rounding * both] = 0
@@ -122,6 +139,9 @@ class NearestCentre:
             if len(left) < MOST_GATHERED * len(narrow):
                 rows = left if rows is None else rows[left]
                 dot, both = dot[left], both[left]
+                if self._leading is not None:
+                    left = self._within_leading(centre[1], rows, dot, both)
+                    rows, dot, both = rows[left], dot[left], both[left]
             for factor, part in zip(wide, centre[1:], strict=True):
                 dot = dot * (_rows(factor, rows) @ part)
         distance = both - 2 * dot
@@ -131,6 +151,18 @@ class NearestCentre:
         changed = nearer if rows is None else rows[nearer]
         self.squared[changed] = distance[nearer]
         self._owner[changed] = number
+
+    def _within_leading(self, centre: Tensor, rows: Tensor, dot: Tensor, both: Tensor) -> Tensor:
+        """Return which of `rows` may be nearer, by the wide factor's leading directions."""
+        assert self._leading is not None
+        directions, leading, rest = self._leading
+        of_centre = directions.T @ centre
+        beside = (centre @ centre - of_centre @ of_centre).clamp(min=0).sqrt()
+        most = dot * (leading.index_select(0, rows) @ of_centre)
+        most += dot.abs() * rest.index_select(0, rows) * beside
+        least = both - 2 * most
+        before = self.squared.index_select(0, rows)
+        return (least < before + 8 * self._rounding * both).nonzero().squeeze(1)
 
     def _within_triangle(self, centre: Sequence[Tensor], length: Tensor) -> Tensor | None:
         """Return the rows that may come to belong to a new centre; None for all."""
@@ -144,6 +176,19 @@ class NearestCentre:
         both = self._centre_lengths[known] + length
         apart = both - 2 * dot - self._rounding * both
         return (apart[self._owner] < 4 * self.squared).nonzero().squeeze(1)
+
+
+def _leading_directions(factor: Tensor, squared_norms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return principal directions, what rows are in them, and the norm of what they are beside.
+
+    The directions are those of some rows: any orthonormal ones give a bound, good ones a tight one.
+    """
+    some = factor[:: max(1, len(factor) // (2 * ROWS_AT_ONCE))]
+    _, vectors = torch.linalg.eigh(some.T @ some)
+    directions = vectors[:, -LEADING:].contiguous()
+    leading = factor @ directions
+    inside = torch.einsum("ij,ij->i", leading, leading)
+    return directions, leading, (squared_norms - inside).clamp_(min=0).sqrt_()
 
 
 def _worth_gathering(rows: Tensor | None, n: int) -> Tensor | None:
@@ -206,9 +251,9 @@ def typicality(points: NDArray[np.floating], n_neighbors: int, device: str) -> N
     if n_neighbors < 1:
         return np.ones(len(points))
     here, means = as_points(points, device), []
-    for start in range(0, len(here), ROWS_AT_ONCE):
-        distance = torch.cdist(here[start : start + ROWS_AT_ONCE], here)
-        distance.diagonal(start).fill_(0)  # of a point to itself: not what rounding makes of it
+    for rows in blocks(len(here), len(here)):
+        distance = torch.cdist(here[rows], here)
+        distance.diagonal(rows.start).fill_(0)  # of a point to itself: not what rounding makes
         nearest = distance.topk(n_neighbors + 1, largest=False).values
         means.append(nearest.sum(dim=1, dtype=torch.float64) / n_neighbors)
     mean: NDArray[np.float64] = torch.cat(means).cpu().numpy()
