@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from .active_learner import ActiveLearner as ActiveLearner
     from .calibration import calibrate as calibrate
     from .committee import Committee as Committee
+    from .comparison import Comparison as Comparison
+    from .comparison import compare as compare
     from .datasets import DATASETS as DATASETS
     from .datasets import ImageDataset as ImageDataset
     from .datasets import load_dataset as load_dataset
@@ -33,6 +35,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "ActiveLearner": "active_learner",
     "Committee": "committee",
+    "Comparison": "comparison",
     "DATASETS": "datasets",
     "ImageClassifier": "learner",
     "ImageDataset": "datasets",
@@ -45,6 +48,7 @@ _LAZY = {
     "TRACKERS": "trackers",
     "Tracker": "trackers",
     "calibrate": "calibration",
+    "compare": "comparison",
     "load_classifier": "saving",
     "load_dataset": "datasets",
     "resume": "experiment",

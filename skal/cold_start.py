@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 
+from .config import INIT_STRATEGIES
 from .datasets.base import MISSING_LABEL, Images
 from .errors import ParameterError, UnknownNameError
 from .learner import ImageClassifier
@@ -21,17 +20,6 @@ from .pool import Pool
 from .scoring import Scores, score_pool
 from .seeding import derive_seed
 from .strategies.selection import resolve_strategy, select
-
-INIT_STRATEGIES: Mapping[str, str] = MappingProxyType(
-    {
-        "random": "evenly at random",
-        "stratified": "the same number of each class, drawn by who knows the labels",
-        "k-means": "nearest to the centres of clusters",
-        "typiclust": "the most typical of each cluster",
-        "probcover": "covering most of the other images",
-    }
-)
-"""What the initial set can be chosen by, and what that is."""
 
 PIXELS = 16
 COMPONENTS = 32
@@ -59,7 +47,8 @@ def initial_set(
     seed : int
         The run's seed; the run's strategy plays no part.
     init_strategy : str, default="random"
-        One of `INIT_STRATEGIES`.
+        "random"; "stratified", as many of each class, drawn by the oracle; or a strategy that reads
+        embeddings alone: "k-means", "typiclust" or "probcover".
     classifier : ImageClassifier, optional
         Not fitted; its pretrained weights, if it has such, embed the images. Else their pixels
         are reduced by principal components.
@@ -85,19 +74,24 @@ def initial_set(
             raise ParameterError("a stratified initial set needs an oracle that knows the labels")
         _log.info("initial set: stratified, drawn by the oracle; labels it left out cost nothing")
         return oracle.draw_stratified(pool.unlabeled, n, np.random.default_rng(seed))
-    strategy = resolve_strategy(init_strategy)
+    strategy, rows = resolve_strategy(init_strategy), pool.rows
     scores = None
     if strategy.needs_model and n < len(pool.unlabeled):
-        embeddings, source = start_embeddings(pool.X, classifier, seed)
+        embeddings, source = start_embeddings(pool.X, classifier, seed, rows)
         _log.info("initial set: %s on %s", init_strategy, source)
         classes = np.arange(pool.n_classes)
-        even = np.full((len(pool), len(classes)), 1 / len(classes), np.float32)
+        even = np.full((len(embeddings), len(classes)), 1 / len(classes), np.float32)
         scores = Scores(classes, even, embeddings)
-    return select(strategy, pool.y, n, scores=scores, n_classes=pool.n_classes, seed=seed)
+    y = pool.y if rows is None else pool.y[rows]
+    picks = select(strategy, y, n, scores=scores, n_classes=pool.n_classes, seed=seed)
+    return picks if rows is None else rows[picks]
 
 
 def start_embeddings(
-    X: Images, classifier: ImageClassifier | None, seed: int
+    X: Images,
+    classifier: ImageClassifier | None,
+    seed: int,
+    rows: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.float32], str]:
     """Embed images without any label.
 
@@ -107,9 +101,11 @@ def start_embeddings(
         The images.
     classifier : ImageClassifier, optional
         Not fitted. Asked if it starts from weights that were trained elsewhere; a network with
-        fresh weights tells classes apart worse than the pixels do.
+        fresh weights has learned nothing that the pixels do not tell.
     seed : int
         Seeds the principal components.
+    rows : ndarray of int64, shape (n,), optional
+        Which images; by default all.
 
     Returns
     -------
@@ -120,23 +116,24 @@ def start_embeddings(
     if classifier is not None and (classifier.pretrained or classifier.weights is not None):
         nothing = np.full(2, MISSING_LABEL)
         network = clone(classifier).fit(X[:2], nothing)  # without a label: not trained
-        embeddings = score_pool(network, X).embeddings
+        embeddings = score_pool(network, X, rows=rows).embeddings
         assert embeddings is not None
         weights = "pretrained weights" if classifier.pretrained else str(classifier.weights)
         return embeddings, f"embeddings by {classifier.model} with {weights}"
-    pixels = _small_pixels(X)
+    pixels = _small_pixels(X, rows)
     n_components = min(COMPONENTS, *pixels.shape)
     reduced = PCA(n_components, random_state=seed, svd_solver="randomized").fit_transform(pixels)
     source = f"{n_components} principal components of the pixels (there is no pretrained network)"
     return reduced.astype(np.float32), source
 
 
-def _small_pixels(X: Images) -> NDArray[np.float32]:
+def _small_pixels(X: Images, rows: NDArray[np.int64] | None) -> NDArray[np.float32]:
     """Return the images at no more than 16x16 px, in [0, 1], one row an image."""
     side = min(PIXELS, X.shape[-1])
+    rows = np.arange(len(X)) if rows is None else rows
     parts = [
-        F.adaptive_avg_pool2d(torch.from_numpy(np.array(X[start : start + 4096])).float(), side)
-        for start in range(0, len(X), 4096)
+        F.adaptive_avg_pool2d(torch.from_numpy(X[rows[start : start + 4096]]).float(), side)
+        for start in range(0, len(rows), 4096)
     ]
     flat: NDArray[np.float32] = torch.cat(parts).flatten(1).div_(255).numpy()
     return flat

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import math
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import tomli_w
 
@@ -19,12 +21,17 @@ Count = int | str
 Share = float | str
 
 
+INIT_STRATEGIES = ("random", "stratified", "k-means", "typiclust", "probcover")
+LABEL_NOISE_KINDS = ("uniform", "pairs", "class=A:B")
+
 _LOWEST = {"n_rounds": 0, "seed": 0}
 _WORDS: Mapping[Any, tuple[Any, str]] = {
     "str": (str, "text"),
     "str | None": (str, "text"),
     "bool": (bool, "true or false"),
     "Mapping[str, Any]": (Mapping, "a table of names and values"),
+    "Sequence[str]": (list | tuple, "a list of names"),
+    "Sequence[Share]": (list | tuple, "a list of shares"),
 }
 
 
@@ -36,11 +43,51 @@ def _setting(default: Any, help: str, **facts: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """The settings of a run.
+class Settings:
+    """Settings that are checked when made.
 
     Field metadata tell the command line how to show them: `help`, `metavar`, `choices`, and
-    `option` (its name where that differs).
+    `option` (its name where that differs). `acts_in` says of what acts in a pool or a stream alone
+    in which.
+    """
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            name, value = setting.name, getattr(self, setting.name)
+            if value is None and setting.type.endswith("None"):
+                continue
+            if setting.type.startswith("int"):
+                # numpy's integers become plain ones, which TOML can hold
+                object.__setattr__(self, name, _whole(name, value, _LOWEST.get(name, 1)))
+            elif setting.type in _WORDS:
+                expected, word = _WORDS[setting.type]
+                if not isinstance(value, expected):
+                    raise ParameterError(f"{name}: got {value!r}; expected {word}")
+            choices = setting.metadata.get("choices")
+            if choices and value not in choices:
+                raise UnknownNameError(name.replace("_", " "), str(value), choices)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings that are set, by name."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain = {
+            name: dict(value) if isinstance(value, Mapping) else value
+            for name, value in values.items()
+        }
+        return {name: value for name, value in plain.items() if value not in (None, {}, ())}
+
+    def to_toml(self) -> str:
+        """Return the settings as TOML."""
+        return tomli_w.dumps(self.as_dict())
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some settings changed."""
+        return dataclasses.replace(self, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Settings):
+    """The settings of a run.
 
     Raises
     ------
@@ -59,16 +106,23 @@ class RunConfig:
         metavar="NAME",
     )
     n_init: Count = _setting(20, "Images labelled at the start, or their share", metavar="N|P%")
-    n_query: Count = _setting(20, "Images labelled each round, or their share", metavar="N|P%")
+    n_query: Count = _setting(
+        20, "Images labelled each round, or their share", metavar="N|P%", acts_in="pool"
+    )
     n_rounds: int = _setting(5, "Rounds after the initial one", metavar="N")
     init_strategy: str = _setting(
         "random",
         "How the initial images are chosen",
-        choices=("random", "stratified", "k-means", "typiclust", "probcover"),
+        choices=INIT_STRATEGIES,
     )
-    explore: Share = _setting("0%", "Share of each batch that is drawn at random", metavar="P%")
+    explore: Share = _setting(
+        "0%", "Share of each batch that is drawn at random", metavar="P%", acts_in="pool"
+    )
     max_candidates: int | None = _setting(
-        None, "The strategy sees a fresh random subset of so many images each round", metavar="N"
+        None,
+        "The strategy sees a fresh random subset of so many images each round",
+        metavar="N",
+        acts_in="pool",
     )
     calibrate: str = _setting(
         "none",
@@ -77,9 +131,9 @@ class RunConfig:
     )
     stop: str = _setting(
         "notice",
-        "Say, or end, when further labels change predictions little; alone: notice",
+        "Say, or end, when further labels change predictions little; alone: end",
         choices=("off", "notice", "end"),
-        bare="notice",
+        bare="end",
     )
     stream: str = _setting(
         "off",
@@ -87,7 +141,30 @@ class RunConfig:
         choices=("off", "in-order", "shuffled"),
         bare="in-order",
     )
-    budget: Share = _setting("10%", "Share of a stream that may be labelled", metavar="P%")
+    budget: Share = _setting(
+        "10%", "Share of a stream that may be labelled", metavar="P%", acts_in="stream"
+    )
+    image_noise: str = _setting(
+        "gaussian",
+        "The noise on the training images, if any",
+        choices=("gaussian", "salt-and-pepper"),
+    )
+    noise_rate: Share = _setting(
+        "0%",
+        "How much of it: the standard deviation as a share of white, or the share of pixels",
+        metavar="P%",
+    )
+    label_noise: Share = _setting("0%", "Share of the pool's labels that are wrong", metavar="P%")
+    label_noise_kind: str = _setting(
+        "uniform",
+        "Which wrong label is given: any, the next class, or that of A become B",
+        metavar="|".join(LABEL_NOISE_KINDS),
+    )
+    n_valid: Count = _setting(
+        0,
+        "Labelled images set apart to watch the training by, which count as labels spent",
+        metavar="N|P%",
+    )
     seed: int = _setting(0, "Decides all that is random", metavar="N")
     image_size: int | None = _setting(
         None,
@@ -120,45 +197,73 @@ class RunConfig:
     )
 
     def __post_init__(self) -> None:
-        for setting in fields(self):
-            name, value = setting.name, getattr(self, setting.name)
-            if value is None and setting.type.endswith("None"):
-                continue
-            if setting.type.startswith("int"):
-                # numpy's integers become plain ones, which TOML can hold
-                object.__setattr__(self, name, _whole(name, value, _LOWEST.get(name, 1)))
-            elif setting.type in _WORDS:
-                expected, word = _WORDS[setting.type]
-                if not isinstance(value, expected):
-                    raise ParameterError(f"{name}: got {value!r}; expected {word}")
-            choices = setting.metadata.get("choices")
-            if choices and value not in choices:
-                raise UnknownNameError(name.replace("_", " "), str(value), choices)
+        super().__post_init__()
         if self.steps is not None and self.epochs is not None:
             raise ParameterError("give steps or epochs, not both")
         if self.lr is not None:
             object.__setattr__(self, "lr", _above_zero("lr", self.lr))
         for name in ("n_init", "n_query"):
             resolve_count(name, getattr(self, name), 100)
-        for name, lowest in (("explore", 0.0), ("budget", 1e-9)):
-            resolve_share(name, getattr(self, name), lowest)
+        resolve_count("n_valid", self.n_valid, 100, lowest=0)
+        shares = {"explore": 0.0, "budget": 1e-9, "noise_rate": 0.0, "label_noise": 0.0}
+        for name, least in shares.items():
+            resolve_share(name, getattr(self, name), least)
+        kind = self.label_noise_kind
+        if kind not in LABEL_NOISE_KINDS and not re.fullmatch("class=.+:.+", kind, re.DOTALL):
+            raise UnknownNameError("label noise kind", kind, LABEL_NOISE_KINDS)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the settings that are set, by name."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        values["strategy_params"] = dict(self.strategy_params)
-        return {name: value for name, value in values.items() if value not in (None, {})}
 
-    def to_toml(self) -> str:
-        """Return the settings as TOML."""
-        return tomli_w.dumps(self.as_dict())
+@dataclass(frozen=True, kw_only=True)
+class GridConfig(Settings):
+    """The settings of a comparison, beside those of its runs.
 
-    def replace(self, **changes: Any) -> RunConfig:
-        """Return a copy with some settings changed."""
-        return dataclasses.replace(self, **changes)
+    Raises
+    ------
+    ParameterError, UnknownNameError
+        If a value is not valid.
+    """
+
+    strategies: Sequence[str] = _setting(
+        ("random", "margin", "badge"),
+        "Query strategies; NAME?K=V&K=V gives one arguments; random is added",
+        metavar="A,B",
+    )
+    seeds: int = _setting(10, "How many seeds, from --seed on", metavar="N")
+    models: Sequence[str] = _setting((), "Networks, if several", metavar="A,B")
+    noise_rates: Sequence[Share] = _setting((), "Rates of image noise, if several", metavar="R,R")
+    label_noises: Sequence[Share] = _setting((), "Rates of label noise, if several", metavar="R,R")
+    jobs: int | None = _setting(
+        None, "Runs at a time; by default 1, on a cluster as many as it takes", metavar="N"
+    )
+    threads: int | None = _setting(
+        None, "Threads of each run; by default the processors over the jobs", metavar="N"
+    )
+    backend: str = _setting(
+        "loky", "Where: processes here, or a cluster", choices=("loky", "dask", "ray")
+    )
+    scheduler: str | None = _setting(
+        None, "The cluster's address; without, one is started here", metavar="ADDRESS"
+    )
+    html: bool = _setting(False, "Write report.html, too")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("strategies", "models", "noise_rates", "label_noises"):
+            # once each, in the order given
+            object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
+        if not self.strategies:
+            raise ParameterError("strategies: got none; expected names, such as random and badge")
+        for name in ("noise_rates", "label_noises"):
+            for rate in getattr(self, name):
+                resolve_share(name, rate)
+        if self.scheduler is not None and self.backend == "loky":
+            raise ParameterError("scheduler: the backend loky has none; expected dask or ray")
 
 
 SETTINGS = {setting.name: setting for setting in fields(RunConfig)}
+GRID_SETTINGS = {setting.name: setting for setting in fields(GridConfig)}
+GRID = "compare"
+"""The table of a settings file that only comparisons read."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -167,12 +272,13 @@ def read_config(path: Path) -> dict[str, Any]:
     Parameters
     ----------
     path : Path
-        As `RunConfig.to_toml` writes it; it may set only some.
+        As `RunConfig.to_toml` writes it; it may set only some. The table `compare` may hold those
+        of `GridConfig`.
 
     Returns
     -------
     dict
-        Settings by name.
+        Settings by name; those of the table under ``"compare"``, if there is one.
 
     Raises
     ------
@@ -185,13 +291,38 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ParameterError(f"cannot read {str(path)!r}: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
         raise ParameterError(f"{str(path)!r} is not TOML: {error}") from error
-    for name in values:
-        if name not in SETTINGS:
-            raise UnknownNameError(f"setting in {path}:", name, SETTINGS)
+    grid = values.get(GRID, {})
+    if not isinstance(grid, dict):
+        raise ParameterError(f"{path}: compare is {grid!r}; expected a table, [compare]")
+    for names, known in ((values.keys() - {GRID}, SETTINGS), (grid, GRID_SETTINGS)):
+        for name in sorted(names):
+            if name not in known:
+                table = " in [compare]" if known is GRID_SETTINGS else ""
+                raise UnknownNameError(f"setting{table} in {path}:", name, known)
     return values
 
 
-def resolve_count(name: str, value: Count, n_pool: int) -> int:
+def parse_params(pairs: Iterable[str]) -> dict[str, Any]:
+    """Parse arguments ``K=V``; a value that is a Python literal is taken as that, else as text.
+
+    Raises
+    ------
+    ParameterError
+        If one has no name, or no ``=``.
+    """
+    params = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not (name and equals):
+            raise ParameterError(f"strategy-param: got {pair!r}; expected NAME=VALUE")
+        try:
+            params[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            params[name] = text
+    return params
+
+
+def resolve_count(name: str, value: Count, n_pool: int, lowest: int = 1) -> int:
     """Turn a count or a share into a count.
 
     Parameters
@@ -199,9 +330,11 @@ def resolve_count(name: str, value: Count, n_pool: int) -> int:
     name : str
         The setting, for the message.
     value : int or str
-        ``20``, ``"20"`` or ``"10%"``; a share is rounded, to at least 1.
+        ``20``, ``"20"`` or ``"10%"``; a share is rounded, if it is above 0 to at least 1.
     n_pool : int
         What the share is of.
+    lowest : {0, 1}
+        What it may be at least.
 
     Returns
     -------
@@ -220,12 +353,14 @@ def resolve_count(name: str, value: Count, n_pool: int) -> int:
             share = float(text[:-1])
             if 0 < share <= 100:
                 return max(1, round(share / 100 * n_pool))
-        elif int(text) >= 1:
+            if share == lowest == 0:
+                return 0
+        elif int(text) >= lowest:
             return int(text)
     except ValueError:
         pass
     raise ParameterError(
-        f"{name}: got {value!r}; expected a number from 1 on, or a share such as 10%"
+        f"{name}: got {value!r}; expected a number from {lowest} on, or a share such as 10%"
     )
 
 

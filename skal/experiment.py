@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,14 +17,14 @@ from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 
 from .calibration import calibrate as calibrate_network
 from .calibration import uncalibrated
-from .config import Count, RunConfig, Share
+from .config import Count, RunConfig, Share, resolve_count
 from .datasets import ImageDataset, load_dataset
 from .datasets.base import Images
 from .errors import DataError, SkalError, UnknownNameError
 from .files import locked
 from .learner import ImageClassifier
-from .metrics import area_under_curve, evaluate
-from .oracles import Oracle, make_oracle
+from .metrics import area_under_curve, describe_errors, evaluate
+from .oracles import Oracle
 from .plots import learning_curve
 from .pool import Pool
 from .preflight import (
@@ -33,9 +34,12 @@ from .preflight import (
     default_folder,
     plain_params,
     resolve_settings,
+    who_labels,
+    with_noise,
 )
 from .querying import PoolQueries, Queries, timed
 from .records import (
+    EVALUATION,
     JOURNAL,
     SECONDS,
     SUMMARY,
@@ -52,7 +56,7 @@ from .seeding import derive_seed
 from .stopping import StopMonitor
 from .strategies.selection import Strategy, check_strategy_works, resolve_strategy
 from .streaming import StreamQueries, stream_strategy_name
-from .trackers import Tracker, make_trackers, watching
+from .trackers import Tracker, Watchers, check_trackers, watching
 
 _log = logging.getLogger("skal")
 
@@ -113,6 +117,11 @@ def run(
     stop: str = "notice",
     stream: str = "off",
     budget: Share = "10%",
+    image_noise: str = "gaussian",
+    noise_rate: Share = "0%",
+    label_noise: Share = "0%",
+    label_noise_kind: str = "uniform",
+    n_valid: Count = 0,
     seed: int = 0,
     image_size: int | None = None,
     steps: int | None = None,
@@ -168,8 +177,24 @@ def run(
         each image at once.
     budget : float or str, default="10%"
         Share of a stream's images that may be labelled.
+    image_noise : {"gaussian", "salt-and-pepper"}, default="gaussian"
+        The noise that `noise_rate` adds to the training images, see
+        `skal.datasets.noise.add_noise`; the test images stay clean.
+    noise_rate : float or str, default="0%"
+        The standard deviation of gaussian noise as a share of 255, or the share of pixels that
+        become black or white.
+    label_noise : float or str, default="0%"
+        Share of the pool's images that are given a wrong label, see `skal.oracles.NoisyLabels`;
+        the test labels stay right.
+    label_noise_kind : str, default="uniform"
+        "uniform", "pairs" or "class=A:B": which wrong label is given.
+    n_valid : int or str, default=0
+        Images that are drawn at random, labelled, and set apart: nothing is trained on them, and
+        no strategy sees them. They count as labels spent. ``rounds.csv`` then has
+        `valid_accuracy` and `valid_nll`, by the labels that the oracle gave, and ``valid.csv``
+        says which they are.
     seed : int, default=0
-        Decides split, initial set, training and draws, each independently.
+        Decides split, initial set, training, noise and draws, each independently.
     image_size, data_dir
         See `load_dataset`; used if `data` is a name or a folder.
     steps, epochs, train_batch_size, optimizer, lr, pretrained, weights, device, precision
@@ -202,10 +227,11 @@ def run(
     given = dict(strategy_params or {})
     given.update(plain_params(given)[0])
     chosen = resolve_strategy(strategy, given) if stream == "off" else None
+    given = chosen.given if chosen else given
     config = RunConfig(
         dataset=str(data) if isinstance(data, str | Path) else data.name,
         strategy=chosen.name if chosen else stream_strategy_name(strategy),
-        strategy_params=plain_params(chosen.given if chosen else given)[0],
+        strategy_params=plain_params(given)[0],
         model=model,
         n_init=n_init,
         n_query=n_query,
@@ -217,6 +243,11 @@ def run(
         stop=stop,
         stream=stream,
         budget=budget,
+        image_noise=image_noise,
+        noise_rate=noise_rate,
+        label_noise=label_noise,
+        label_noise_kind=label_noise_kind,
+        n_valid=n_valid,
         seed=seed,
         image_size=image_size,
         steps=steps,
@@ -235,39 +266,73 @@ def run(
         check_free(Path(out))
     if not isinstance(data, ImageDataset):
         data = load_dataset(data, image_size, data_dir, config.seed)
-    return _start(config, data, chosen, oracle, out, trackers)
+    return _start(config, data, chosen, given, oracle, out, trackers)
 
 
 def _start(
     config: RunConfig,
     data: ImageDataset,
     strategy: Strategy | None,
+    given: Mapping[str, Any],
     oracle: Oracle | Callable[[NDArray[np.int64]], ArrayLike] | str | None,
     out: str | Path | bool | None,
     trackers: Sequence[Tracker | str],
 ) -> Run:
     """Find what is wrong before anything is written or trained; then run."""
-    check_usable(data)
-    config = resolve_settings(config, data)
-    check_network(config, data)
-    queries = _make_queries(config, data, strategy)
-    watchers = make_trackers(trackers)
-    labels = make_oracle(oracle, data, derive_seed(config.seed, "oracle"))
+    config, queries = _prepared(config, data, strategy, given)
+    labels = who_labels(config, data, oracle)
     folder = default_folder(config, data) if out is True else Path(out) if out else None
-    given = strategy.given if strategy else config.strategy_params
+    watchers = check_trackers(trackers, folder)
+    data = with_noise(config, data)
     facts = {} if folder is None else facts_to_keep(config, data, labels, given)
     record = Record.create(folder, config, environment(config), facts)
     with _alone(record.folder):
         return _loop(config, data, queries, labels, record, watchers)
 
 
+def check_run(config: RunConfig, data: ImageDataset) -> None:
+    """Find what is wrong with a run before it is started.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Its settings.
+    data : ImageDataset
+        What it will be on.
+
+    Raises
+    ------
+    SkalError
+        As `run` does before anything is trained or written.
+    """
+    check_settings(config)
+    _prepared(config, data)
+    who_labels(config, data)
+
+
+def _prepared(
+    config: RunConfig,
+    data: ImageDataset,
+    strategy: Strategy | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> tuple[RunConfig, Queries]:
+    """Return the settings with all resolved, and who chooses, having looked at both."""
+    check_usable(data)
+    config = resolve_settings(config, data)
+    check_network(config, data)
+    return config, _make_queries(config, data, strategy, given)
+
+
 def _make_queries(
-    config: RunConfig, data: ImageDataset, strategy: Strategy | None = None
+    config: RunConfig,
+    data: ImageDataset,
+    strategy: Strategy | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> Queries:
-    """Say who chooses, and find what is wrong with that."""
+    """Say who chooses, by what was given if the settings cannot hold it; check that it works."""
     classifier = make_classifier(config, data, 0)
     if config.stream != "off":
-        return StreamQueries(config, classifier)
+        return StreamQueries(config, classifier, config.strategy_params if given is None else given)
     strategy = strategy or resolve_strategy(config.strategy, config.strategy_params)
     check_strategy_works(strategy, len(data.classes))
     return PoolQueries(config, classifier, strategy)
@@ -315,11 +380,13 @@ def resume(
         record, config = Record.open(folder)
         data = _load_again(config) if data is None else data
         check_usable(data)
+        data = with_noise(config, data)
         check_resumable(record, config, data, oracle is not None)
         record.rewrite_tables()
         queries = _make_queries(config, data)
-        labels = make_oracle(oracle, data, derive_seed(config.seed, "oracle"))
-        return _loop(config, data, queries, labels, record, make_trackers(trackers))
+        labels = who_labels(config, data, oracle)
+        watchers = check_trackers(trackers, folder)
+        return _loop(config, data, queries, labels, record, watchers)
 
 
 def _finished(folder: Path) -> Run:
@@ -356,12 +423,13 @@ def _loop(
     """Run all rounds that `record` does not have yet."""
     started = time.perf_counter() - record.seconds
     pool = Pool(data.X, len(data.classes))
-    for number, (indices, labels) in enumerate(record.labels):
-        pool.label(indices, labels)
-        queries.replay(number, indices, len(pool), record.details[number])
-    monitor = _monitor(config, pool, record)
     classifier: ImageClassifier | None = None
     with log_file(record.folder), watching(trackers, config, record.folder) as watch:
+        _set_apart(config, data, pool, oracle, record)
+        for number, (indices, labels) in enumerate(record.labels):
+            pool.label(indices, labels)
+            queries.replay(number, indices, pool, record.details[number])
+        monitor = _monitor(config, pool, record)
         for number in range(len(record.rounds), config.n_rounds + 1):
             seconds: dict[str, float] = {}
             if monitor and config.stop == "end" and monitor.stop_round is not None:
@@ -377,12 +445,13 @@ def _loop(
                 _label(pool, picks, oracle, data, record, seconds, details)
             watch.on_phase(number, "training")
             with timed(seconds, "fit_seconds"):
-                classifier = _train(config, data, pool, number)
+                classifier = _train(config, data, pool, number, watch)
             watch.on_phase(number, "evaluating")
             row: dict[str, Any] = {
                 "round": number,
-                "n_labeled": len(pool.labeled),
-                **_evaluate(config, data, classifier),
+                "n_labeled": pool.n_labeled,
+                **_evaluate(config, data, classifier, record),
+                **_validate(classifier, pool),
                 **dict.fromkeys(SECONDS, 0.0),
                 **record.query_seconds,
                 **seconds,
@@ -399,10 +468,12 @@ def _loop(
 
 
 def _evaluate(
-    config: RunConfig, data: ImageDataset, classifier: ImageClassifier
+    config: RunConfig, data: ImageDataset, classifier: ImageClassifier, record: Record
 ) -> dict[str, float]:
     """Compute the metrics of a round; of a calibrated network, what it would be without, too."""
     proba = predict_test(classifier, data.X_test)
+    # each round's takes the place of the last one's
+    record.write(EVALUATION, json.dumps(describe_errors(data.y_test, proba, data.classes)) + "\n")
     metrics = evaluate(data.y_test, proba)
     if config.calibrate != "none":
         before = evaluate(data.y_test, uncalibrated(proba, classifier.temperature))
@@ -411,11 +482,44 @@ def _evaluate(
     return metrics
 
 
+def _validate(classifier: ImageClassifier, pool: Pool) -> dict[str, float]:
+    """Compute the metrics of a round on the images set apart, if there are any."""
+    if not len(pool.valid):
+        return {}
+    proba = score_pool(classifier, pool.X, embeddings=False, rows=pool.valid).proba
+    metrics = evaluate(pool.y_valid, proba)
+    return {f"valid_{name}": metrics[name] for name in ("accuracy", "nll")}
+
+
 def _monitor(config: RunConfig, pool: Pool, record: Record) -> StopMonitor | None:
     if config.stop == "off":
         return None
     agreements = [row.get("agreement") for row in record.rounds]
     return StopMonitor(pool, config.seed, agreements, record.predicted)
+
+
+def _set_apart(
+    config: RunConfig, data: ImageDataset, pool: Pool, oracle: Oracle, record: Record
+) -> None:
+    """Set the images apart that are validated on; label them first, unless that was done."""
+    n_valid = resolve_count("n_valid", config.n_valid, len(pool), lowest=0)
+    if not n_valid:
+        return
+    if not record.valid:
+        draw = np.random.default_rng(derive_seed(config.seed, "valid"))
+        picks = np.sort(draw.permutation(len(pool))[:n_valid])
+        labels = np.atleast_1d(oracle.label(picks))
+        pool.copy().set_apart(picks, labels)  # answers that are no labels are not kept
+        record.add_valid(picks.tolist(), labels.tolist(), *_in_words(data, picks, labels))
+    pool.set_apart(record.valid["indices"], record.valid["labels"])
+
+
+def _in_words(
+    data: ImageDataset, picks: NDArray[np.int64], labels: NDArray[np.int64]
+) -> tuple[list[str], list[str]]:
+    """Return the paths of images, and the names of their labels."""
+    paths = [data.paths[index] for index in picks] if data.paths else [""] * len(picks)
+    return paths, [data.classes[label] for label in labels]
 
 
 def _label(
@@ -430,9 +534,8 @@ def _label(
     """Ask the oracle, and keep its answers before anything else happens."""
     labels = np.atleast_1d(oracle.label(picks))
     pool.label(picks, labels)
-    paths = [data.paths[index] for index in picks] if data.paths else [""] * len(picks)
-    names = [data.classes[label] for label in labels]
-    record.add_labels(picks.tolist(), labels.tolist(), paths, names, seconds, details)
+    words = _in_words(data, picks, labels)
+    record.add_labels(picks.tolist(), labels.tolist(), *words, seconds, details)
 
 
 def make_classifier(config: RunConfig, data: ImageDataset, number: int) -> ImageClassifier:
@@ -454,9 +557,13 @@ def make_classifier(config: RunConfig, data: ImageDataset, number: int) -> Image
     )
 
 
-def _train(config: RunConfig, data: ImageDataset, pool: Pool, number: int) -> ImageClassifier:
+def _train(
+    config: RunConfig, data: ImageDataset, pool: Pool, number: int, watch: Watchers | None = None
+) -> ImageClassifier:
     """Train a new network on what is labelled, and calibrate it if that is asked for."""
-    classifier = make_classifier(config, data, number).fit(pool.X, pool.y)
+    classifier = make_classifier(config, data, number)
+    with watch.training(classifier, number) if watch else nullcontext():
+        classifier.fit(pool.X, pool.y)
     if config.calibrate == "temperature":
         calibrate_network(
             classifier, pool.X, pool.y, seed=derive_seed(config.seed, "calibration", number)

@@ -15,13 +15,15 @@ _LIMITS = (
 )
 
 
-def available_memory(cgroup: Path = _CGROUP) -> int:
+def available_memory(cgroup: Path = _CGROUP, *, device: str = "cpu") -> int:
     """Return how many bytes can be allocated before the machine, or its container, is out of them.
 
     Parameters
     ----------
     cgroup : Path
         Where Linux says what a container may use.
+    device : str, default="cpu"
+        Where else they are to fit: of a CUDA device's memory and the machine's the lesser counts.
 
     Returns
     -------
@@ -36,7 +38,18 @@ def available_memory(cgroup: Path = _CGROUP) -> int:
             available = min(available, most - used + int(facts.get("inactive_file", 0)))
         except (OSError, ValueError):
             continue  # no such limit ("max" is none)
+    if device.startswith("cuda"):
+        available = min(available, _available_on(device))
     return max(available, 0)
+
+
+def _available_on(device: str) -> int:
+    import torch  # not for those who only ask what the machine has
+
+    free, _ = torch.cuda.mem_get_info(device)
+    # and what torch keeps in reserve, from which it allocates first
+    reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(free + reserve)
 
 
 def bytes_needed(terms: Mapping[str, float], sizes: Mapping[str, int]) -> float:

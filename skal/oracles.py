@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .config import LABEL_NOISE_KINDS
 from .datasets.base import MISSING_LABEL, ImageDataset, Labels
-from .errors import DataError, ParameterError
+from .errors import DataError, ParameterError, UnknownNameError
 from .registry import Registry
 
 ORACLES: Registry[Callable[[ImageDataset, int], Oracle]] = Registry("oracle")
@@ -83,7 +84,7 @@ class TrueLabels(Oracle):
                 f"{unknown} of {len(y)} images have no known label, so that labelling cannot be "
                 "simulated; remove them from X, or pass an oracle that can label them"
             )
-        self._y = np.array(y)
+        self._y: Labels = np.array(y, dtype=np.int64)
 
     def label(self, indices: NDArray[np.int64]) -> Labels:
         return self._y[indices]
@@ -98,6 +99,92 @@ class TrueLabels(Oracle):
         for label in np.unique(labels):
             place[labels == label] = np.arange((labels == label).sum())
         return shuffled[np.argsort(place, kind="stable")[:n]]
+
+
+class NoisyLabels(TrueLabels):
+    """Answers wrongly for some images: a careless annotator, or a malicious one.
+
+    The wrong answers are fixed from the start: an image has the same one whenever it is asked for,
+    whatever was asked before. At a higher rate they stay wrong in the same way, and others come
+    in addition. A stratified set is drawn by the labels as they are given.
+
+    Parameters
+    ----------
+    y : ndarray of int64, shape (n,)
+        True class ids; all must be known.
+    classes : sequence of str
+        Class names.
+    rate : float
+        In [0, 1]: which share of the images is given a wrong label, rounded to whole images; of
+        the kind "class=A:B", which share of class A.
+    kind : {"uniform", "pairs", "class=A:B"}
+        The wrong label is any other, each as likely; or the next class, the first after the last;
+        or that of class B for images of class A. A and B are names or ids.
+    seed : int
+        Decides which images, and the wrong labels.
+
+    Raises
+    ------
+    DataError
+        If a label is not known.
+    ParameterError, UnknownNameError
+        If there is no such kind or class, or A is B.
+    """
+
+    def __init__(
+        self,
+        y: Labels,
+        classes: Sequence[str],
+        rate: float,
+        kind: str = "uniform",
+        *,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(y)
+        draw = np.random.default_rng(seed)
+        order = draw.permutation(len(y))
+        wrong = _wrong_labels(self._y, classes, kind, draw)
+        candidates = order[(wrong != self._y)[order]]
+        changed = candidates[: round(rate * len(candidates))]
+        self._y[changed] = wrong[changed]
+
+
+def _wrong_labels(
+    y: Labels, classes: Sequence[str], kind: str, draw: np.random.Generator
+) -> Labels:
+    """Return what each label becomes if it is to be wrong; of some kinds, some stay right."""
+    n_classes = len(classes)
+    if kind in _SHIFTS:
+        wrong: Labels = (y + _SHIFTS[kind](n_classes, len(y), draw)) % n_classes
+        return wrong
+    prefix, _, text = kind.partition("=")
+    if prefix != "class":
+        raise UnknownNameError("label noise kind", kind, LABEL_NOISE_KINDS)
+    true, given = _two_classes(text, classes)
+    if true == given:
+        raise ParameterError(f"label_noise_kind: {kind!r} changes nothing; expected two classes")
+    return np.where(y == true, given, y)
+
+
+_SHIFTS: Mapping[str, Callable[[int, int, np.random.Generator], Labels | int]] = {
+    "uniform": lambda n_classes, n, draw: draw.integers(1, n_classes, n),
+    "pairs": lambda n_classes, n, draw: 1,
+}
+
+
+def _two_classes(text: str, classes: Sequence[str]) -> tuple[int, int]:
+    """Return the ids of the classes in ``A:B``, whose names may have colons of their own."""
+    ids = {str(number): number for number in range(len(classes))}
+    ids.update((name, number) for number, name in enumerate(classes))
+    splits = [(text[:at], text[at + 1 :]) for at, letter in enumerate(text) if letter == ":"]
+    if not splits:
+        raise ParameterError(f"label_noise_kind: got 'class={text}'; expected class=A:B")
+    known = [pair for pair in splits if pair[0] in ids and pair[1] in ids]
+    for name in (known or splits)[0]:
+        if name not in ids:
+            raise UnknownNameError("class in label_noise_kind:", name, classes)
+    true, given = known[0]
+    return ids[true], ids[given]
 
 
 class FunctionOracle(Oracle):
@@ -126,6 +213,9 @@ def make_oracle(
     oracle: Oracle | Callable[[NDArray[np.int64]], ArrayLike] | str | None,
     data: ImageDataset,
     seed: int,
+    *,
+    label_noise: float = 0.0,
+    label_noise_kind: str = "uniform",
 ) -> Oracle:
     """Return the oracle that is meant.
 
@@ -137,6 +227,10 @@ def make_oracle(
         What is labelled.
     seed : int
         For oracles that draw.
+    label_noise : float, default=0
+        Share of the true labels that are given wrongly, see `NoisyLabels`.
+    label_noise_kind : str, default="uniform"
+        In which way.
 
     Returns
     -------
@@ -145,8 +239,15 @@ def make_oracle(
     Raises
     ------
     ParameterError, UnknownNameError
-        If it is none of these.
+        If it is none of these, or noise is asked for of labels that are not the dataset's.
     """
+    if label_noise:
+        if oracle not in (None, "true"):
+            raise ParameterError(
+                "label_noise is of the labels that the dataset came with; an oracle of one's own "
+                "can give wrong ones itself: give one or the other"
+            )
+        return NoisyLabels(data.y, data.classes, label_noise, label_noise_kind, seed=seed)
     if oracle is None or isinstance(oracle, str):
         return ORACLES.get(oracle or "true")(data, seed)
     if isinstance(oracle, Oracle):

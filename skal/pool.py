@@ -12,6 +12,9 @@ from .errors import DataError
 class Pool:
     """Images, and labels that start out as -1; the only writer of labels.
 
+    Some images may be set apart to validate on: they are neither trained on nor chosen from, and
+    their labels are not in `y`.
+
     Parameters
     ----------
     X : ndarray of uint8, shape (n, channels, height, width)
@@ -24,11 +27,13 @@ class Pool:
         self.X = X
         self.n_classes = n_classes
         self._y: Labels = np.full(len(X), MISSING_LABEL, dtype=np.int64)
+        self._y_valid = self._y.copy()
 
     def copy(self) -> Pool:
         """Return a pool of the same images with labels of its own."""
         other = Pool(self.X, self.n_classes)
         other._y[:] = self._y
+        other._y_valid[:] = self._y_valid
         return other
 
     def __len__(self) -> int:
@@ -48,8 +53,33 @@ class Pool:
 
     @property
     def unlabeled(self) -> NDArray[np.int64]:
-        """Sorted indices of the others."""
-        return np.flatnonzero(self._y == MISSING_LABEL)
+        """Sorted indices of the images that may still be labelled."""
+        return np.flatnonzero((self._y == MISSING_LABEL) & (self._y_valid == MISSING_LABEL))
+
+    @property
+    def valid(self) -> NDArray[np.int64]:
+        """Sorted indices of the images set apart."""
+        return np.flatnonzero(self._y_valid != MISSING_LABEL)
+
+    @property
+    def y_valid(self) -> Labels:
+        """Their labels, in the same order."""
+        return self._y_valid[self.valid]
+
+    @property
+    def in_play(self) -> NDArray[np.int64]:
+        """Sorted indices of the images that are not set apart."""
+        return np.flatnonzero(self._y_valid == MISSING_LABEL)
+
+    @property
+    def rows(self) -> NDArray[np.int64] | None:
+        """The same; None for all of them, so that nothing need be gathered."""
+        return self.in_play if len(self.valid) else None
+
+    @property
+    def n_labeled(self) -> int:
+        """How many labels were spent, on training and on validation."""
+        return len(self.labeled) + len(self.valid)
 
     def label(self, indices: ArrayLike, labels: ArrayLike) -> None:
         """Write labels.
@@ -66,6 +96,13 @@ class Pool:
         DataError
             If an index or a label is not valid; nothing is written then.
         """
+        self._write(self._y, indices, labels)
+
+    def set_apart(self, indices: ArrayLike, labels: ArrayLike) -> None:
+        """Set images apart to validate on; parameters and errors are those of `label`."""
+        self._write(self._y_valid, indices, labels)
+
+    def _write(self, y: Labels, indices: ArrayLike, labels: ArrayLike) -> None:
         where, what = np.atleast_1d(indices), np.atleast_1d(labels)
         if where.shape != what.shape or where.ndim != 1:
             raise DataError(f"got {what.size} labels for {where.size} images")
@@ -79,7 +116,8 @@ class Pool:
                 raise DataError(f"{name} {wrong} is out of range; expected 0 to {most - 1}")
         if len(np.unique(where)) != len(where):
             raise DataError("an index occurs twice in one batch of labels")
-        taken = where[self._y[where] != MISSING_LABEL]
-        if len(taken):
-            raise DataError(f"image {taken[0]} has a label already ({self._y[taken[0]]})")
-        self._y[where] = what
+        known = np.maximum(self._y[where], self._y_valid[where])
+        taken = known != MISSING_LABEL
+        if taken.any():
+            raise DataError(f"image {where[taken][0]} has a label already ({known[taken][0]})")
+        y[where] = what

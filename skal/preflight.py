@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from .config import RunConfig, resolve_count
+from .config import SETTINGS, RunConfig, resolve_count, resolve_share
 from .datasets import DATASETS, ImageDataset, data_folder
+from .datasets.noise import add_noise
 from .errors import DataError, ParameterError
 from .models import MODELS, build_network, default_model
+from .oracles import Oracle, make_oracle
 from .records import free_name
-from .seeding import torch_seed
+from .seeding import derive_seed, torch_seed
 from .training import default_lr, resolve_bf16, resolve_device
 
 DROPOUT = 0.25
@@ -37,6 +41,25 @@ def check_settings(config: RunConfig) -> None:
     if config.weights is not None and not Path(config.weights).is_file():
         raise ParameterError(f"weights: there is no file {config.weights!r}")
     resolve_device(config.device)
+    place = "pool" if config.stream == "off" else "stream"
+    for setting in SETTINGS.values():
+        if setting.metadata.get("acts_in", place) != place and _is_chosen(config, setting):
+            raise ParameterError(
+                f"{setting.name}: got {getattr(config, setting.name)!r}, which changes nothing "
+                f"{'without a' if place == 'pool' else 'in a'} stream; leave it out"
+            )
+    for kind, rate in (("image_noise", "noise_rate"), ("label_noise_kind", "label_noise")):
+        chosen = getattr(config, kind) != SETTINGS[kind].default
+        if chosen and not resolve_share(rate, getattr(config, rate)):
+            _log.info("%s changes nothing, for %s is 0%%", kind, rate)
+
+
+def _is_chosen(config: RunConfig, setting: Field[Any]) -> bool:
+    """Tell whether a setting is not its default, however that is written."""
+    value, default = getattr(config, setting.name), setting.default
+    if setting.type == "Share":
+        return resolve_share(setting.name, value) != resolve_share(setting.name, default)
+    return str(value) != str(default)
 
 
 def check_usable(data: ImageDataset) -> None:
@@ -63,7 +86,19 @@ def check_usable(data: ImageDataset) -> None:
 
 
 def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
-    """Fill in what the data decide, so that the configuration repeats the run anywhere."""
+    """Fill in what the data decide, so that the configuration repeats the run anywhere.
+
+    Raises
+    ------
+    ParameterError
+        If no image would be left to train on.
+    """
+    n_valid = resolve_count("n_valid", config.n_valid, len(data.X), lowest=0)
+    if n_valid >= len(data.X):
+        raise ParameterError(
+            f"n_valid: got {config.n_valid!r}, but the pool has {len(data.X)} images, and one at "
+            "least must be left to train on"
+        )
     model = config.model or default_model(data.image_size)
     device = resolve_device(config.device)
     if data.split_seed not in (None, config.seed):
@@ -77,12 +112,49 @@ def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
         model=model,
         n_init=resolve_count("n_init", config.n_init, len(data.X)),
         n_query=resolve_count("n_query", config.n_query, len(data.X)),
+        n_valid=n_valid,
         image_size=data.image_size,
         lr=config.lr or default_lr(model, config.optimizer),
         data_dir=data.source.get("data_dir") or str(data_folder(config.data_dir).resolve()),
         device=device,
         precision="bf16" if resolve_bf16(config.precision, device) else "fp32",
         weights=None if config.weights is None else str(Path(config.weights).resolve()),
+    )
+
+
+def with_noise(config: RunConfig, data: ImageDataset) -> ImageDataset:
+    """Return the data with the noise on their images that the settings, resolved, ask for.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written.
+    """
+    rate = resolve_share("noise_rate", config.noise_rate)
+    if not rate:
+        return data
+    seed, folder = derive_seed(config.seed, "noise"), Path(str(config.data_dir)) / "cache"
+    return add_noise(data, config.image_noise, rate, seed=seed, folder=folder)
+
+
+def who_labels(
+    config: RunConfig,
+    data: ImageDataset,
+    oracle: Oracle | Callable[[NDArray[np.int64]], ArrayLike] | str | None = None,
+) -> Oracle:
+    """Return the oracle of a run, with the label noise that the settings ask for.
+
+    Raises
+    ------
+    SkalError
+        See `make_oracle`.
+    """
+    return make_oracle(
+        oracle,
+        data,
+        derive_seed(config.seed, "oracle"),
+        label_noise=resolve_share("label_noise", config.label_noise),
+        label_noise_kind=config.label_noise_kind,
     )
 
 
@@ -114,7 +186,12 @@ def check_network(config: RunConfig, data: ImageDataset) -> None:
 def default_folder(config: RunConfig, data: ImageDataset) -> Path:
     """Return ``runs/<dataset>-<strategy>-<model>-s<seed>``, with a number where that is taken."""
     name = f"{data.name}-{config.strategy}-{config.model}-s{config.seed}"
-    return free_name(Path("runs") / name.replace(":", ".").replace("/", "."))
+    return free_name(Path("runs") / name_of_folder(name))
+
+
+def name_of_folder(text: str) -> str:
+    """Return a text without what a folder's name cannot have."""
+    return "".join("." if character in ':/\\?*"<>|' else character for character in text)
 
 
 def plain_params(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -122,8 +199,7 @@ def plain_params(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     plain, others = {}, []
     for name, value in params.items():
         try:
-            if value is not None:
-                plain[name] = _plain_value(value)
+            plain[name] = _plain_value(value)
         except TypeError:
             others.append(name)
     return plain, others

@@ -19,7 +19,7 @@ from .oracles import Oracle
 from .pool import Pool
 from .scoring import Scores, score_pool
 from .seeding import derive_seed
-from .strategies.selection import Strategy, draw_rows, select
+from .strategies.selection import Strategy, affordable, draw_rows, select
 
 
 class Queries(ABC):
@@ -93,11 +93,11 @@ class Queries(ABC):
                 classifier=self._classifier,
                 oracle=oracle,
             )
-        self.replay(0, picks.tolist(), len(pool), {})
+        self.replay(0, picks.tolist(), pool, {})
         return picks, {}
 
     def replay(
-        self, number: int, indices: Sequence[int], n_pool: int, details: Mapping[str, Any]
+        self, number: int, indices: Sequence[int], pool: Pool, details: Mapping[str, Any]
     ) -> None:
         """Take in a choice, so that the next is as if this object had made it."""
         return
@@ -170,8 +170,8 @@ def choose(
     explore : float, default=0
         Share of the batch that is drawn at random instead, from what the strategy left.
     max_candidates : int, optional
-        The strategy sees a random subset of so many unlabelled images, and all labelled ones; the
-        others are not scored.
+        The strategy sees a random subset of so many unlabelled images, and the labelled ones if it
+        reads them; the others are not scored. By default as many as there is memory for.
     seconds : dict, optional
         Filled with `score_seconds` and `query_seconds`.
 
@@ -179,15 +179,19 @@ def choose(
     -------
     ndarray of int64, shape (n,)
         The strategy's picks in its order, then the random ones; all that is left, if that is less.
+
+    Raises
+    ------
+    SkalError
+        If there is no memory even for the smallest choice, or the strategy fails.
     """
     seconds = {} if seconds is None else seconds
     n_random = round(explore * n)
-    rows = None
-    if max_candidates is not None and max_candidates < len(pool.unlabeled):
-        rows = draw_rows(pool.y, max(max_candidates, n), derive_seed(seed, "candidates"))
     picks = np.empty(0, dtype=np.int64)
     if n_random < n:
         with timed(seconds, "score_seconds"):
+            most = len(pool.unlabeled) if max_candidates is None else max(max_candidates, n)
+            rows = _rows_to_see(strategy, classifier, pool, n - n_random, most, seed)
             scores = score_for(strategy, classifier, pool, n - n_random, seed, rows)
         with timed(seconds, "query_seconds"):
             y = pool.y if rows is None else pool.y[rows]
@@ -198,6 +202,50 @@ def choose(
     draw = np.random.default_rng(derive_seed(seed, "explore"))
     n_random = min(n_random, len(others))
     return np.concatenate([picks, draw.choice(others, n_random, replace=False)])
+
+
+def _rows_to_see(
+    strategy: Strategy,
+    classifier: ImageClassifier | None,
+    pool: Pool,
+    n: int,
+    most: int,
+    seed: int,
+) -> NDArray[np.int64] | None:
+    """Return which images are scored and shown to a strategy; None for all.
+
+    Parameters
+    ----------
+    most : int
+        How many of them without a label. There may be memory for fewer.
+    """
+    rows, n_left = pool.rows, len(pool.unlabeled)
+    n_candidates = min(most, n_left)
+    if n < n_left and classifier is not None:
+        n_candidates = affordable(
+            strategy,
+            n_candidates,
+            len(pool.labeled),
+            n,
+            n_classes=pool.n_classes,
+            n_features=_n_features(classifier, pool) if strategy.needs_embeddings else 0,
+            device=str(classifier.neural_net_.device),
+        )
+    if n_candidates == n_left:
+        return rows
+    drawn = draw_rows(
+        pool.y if rows is None else pool.y[rows],
+        n_candidates,
+        derive_seed(seed, "candidates"),
+        labeled=strategy.needs_labeled,
+    )
+    return drawn if rows is None else rows[drawn]
+
+
+def _n_features(classifier: ImageClassifier, pool: Pool) -> int:
+    """Return the width of the embeddings: that of one image's."""
+    (outputs,) = classifier.iter_outputs(pool.X[:1])
+    return int(outputs.embeddings.shape[1])
 
 
 def score_for(

@@ -31,9 +31,11 @@ SECONDS = ("fit_seconds", "score_seconds", "query_seconds")
 ROUND_COLUMNS = ("round", "n_labeled", *METRICS, *SECONDS)
 _FIXED = frozenset(ROUND_COLUMNS)
 QUERY_COLUMNS = ("round", "rank", "index", "path", "label")
+VALID_COLUMNS = ("index", "path", "label")
 JOURNAL = "journal.jsonl"
 SUMMARY = "summary.json"
 ENVIRONMENT = "environment.json"
+EVALUATION = "evaluation.json"
 PACKAGES = (
     "skal",
     "scikit-activeml",
@@ -135,6 +137,9 @@ class Record:
         One a round: what else must be known of its choice for the next to be made.
     predicted : list of int, optional
         What the last whole round's network predicted for the images that tell when to stop.
+    valid : dict of str to list
+        Of the images set apart to validate on, once they are labelled: `indices`, `labels` (class
+        ids), `paths` and `names` (of the classes).
     """
 
     folder: Path | None = None
@@ -146,6 +151,7 @@ class Record:
     query_seconds: dict[str, float] = field(default_factory=dict)
     details: list[dict[str, Any]] = field(default_factory=list)
     predicted: list[int] | None = None
+    valid: dict[str, list[Any]] = field(default_factory=dict)
 
     @classmethod
     def create(
@@ -190,16 +196,27 @@ class Record:
         RunFolderError
             If it is not a run folder, or damaged.
         """
-        check_run_folder(folder)
-        try:
-            config = RunConfig(**read_config(folder / "config.toml"))
-        except UsageError as error:
-            raise RunFolderError(f"{str(folder)!r} cannot be gone on with: {error}") from error
+        config = cls.read_config(folder)
         record = cls(folder)
         for entry in record._journal.read():
             record._apply(entry)
         remove_leftovers(folder)
         return record, config
+
+    @staticmethod
+    def read_config(folder: Path) -> RunConfig:
+        """Return the settings of a run, from its folder.
+
+        Raises
+        ------
+        RunFolderError
+            If it is not a run folder, or damaged.
+        """
+        check_run_folder(folder)
+        try:
+            return RunConfig(**read_config(folder / "config.toml"))
+        except UsageError as error:
+            raise RunFolderError(f"{str(folder)!r}: {error}") from error
 
     @property
     def finished(self) -> bool:
@@ -218,16 +235,24 @@ class Record:
         """Keep the labels that the next round is trained on, as soon as they are given."""
         entry = {
             "event": "labels",
-            "indices": [int(index) for index in indices],
-            "labels": [int(label) for label in labels],
-            "paths": list(paths),
-            "names": list(names),
+            **_answers(indices, labels, paths, names),
             "seconds": dict(seconds),
         }
         if details:
             entry["details"] = dict(details)
         self._keep(entry)
         self._write_csv("queries.csv", QUERY_COLUMNS, self.queries)
+
+    def add_valid(
+        self,
+        indices: Sequence[int],
+        labels: Sequence[int],
+        paths: Sequence[str],
+        names: Sequence[str],
+    ) -> None:
+        """Keep the labels of the images that are set apart, before anything is trained."""
+        self._keep({"event": "valid", **_answers(indices, labels, paths, names)})
+        self._write_valid()
 
     def add_round(
         self, row: Mapping[str, Any], seconds: float, predicted: ArrayLike | None = None
@@ -265,8 +290,15 @@ class Record:
 
     def rewrite_tables(self) -> None:
         """Write the CSV files anew, in case a crash came between the journal and them."""
+        if self.valid:
+            self._write_valid()
         self._write_csv("queries.csv", QUERY_COLUMNS, self.queries)
         self._write_rounds()
+
+    def _write_valid(self) -> None:
+        columns = (self.valid[name] for name in ("indices", "paths", "names"))
+        rows = [dict(zip(VALID_COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)]
+        self._write_csv("valid.csv", VALID_COLUMNS, rows)
 
     def _write_rounds(self) -> None:
         more = [name for name in (self.rounds[0] if self.rounds else ()) if name not in _FIXED]
@@ -291,6 +323,9 @@ class Record:
             self.seconds = entry["seconds"]
             self.predicted = entry.get("predicted")
             return
+        if entry["event"] == "valid":
+            self.valid = {name: values for name, values in entry.items() if name != "event"}
+            return
         self.query_seconds = dict(entry["seconds"])
         columns = zip(entry["indices"], entry["paths"], entry["names"], strict=True)
         for rank, (index, path, name) in enumerate(columns):
@@ -307,6 +342,17 @@ class Record:
         writer.writeheader()
         writer.writerows(rows)
         self.write(name, text.getvalue())
+
+
+def _answers(
+    indices: Sequence[int], labels: Sequence[int], paths: Sequence[str], names: Sequence[str]
+) -> dict[str, list[Any]]:
+    return {
+        "indices": [int(index) for index in indices],
+        "labels": [int(label) for label in labels],
+        "paths": list(paths),
+        "names": list(names),
+    }
 
 
 class _LogFile(logging.FileHandler):

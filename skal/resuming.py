@@ -13,8 +13,8 @@ import numpy as np
 from .config import RunConfig
 from .datasets import ImageDataset
 from .errors import DataError, ParameterError, RunFolderError
-from .oracles import Oracle, TrueLabels
-from .preflight import plain_params
+from .oracles import NoisyLabels, Oracle, TrueLabels
+from .preflight import plain_params, who_labels
 from .records import ENVIRONMENT, Record, environment
 
 _log = logging.getLogger("skal")
@@ -40,6 +40,8 @@ def fingerprint(data: ImageDataset) -> dict[str, Any]:
     }
 
 
+SIMULATED = frozenset((TrueLabels.__name__, NoisyLabels.__name__))
+"""Oracles that are made of the dataset, and can be again."""
 MAY_CHANGE = frozenset(("dataset", "data_dir", "device", "weights", "n_rounds"))
 """Settings that may be edited before a run is gone on with: data can move, rounds be added."""
 
@@ -88,16 +90,15 @@ def check_resumable(
     _tell_other_environment(record, config)
     now = fingerprint(data)
     changed = [name for name, value in facts["data"].items() if now[name] != value]
-    if not oracle_given and facts["oracle"] == TrueLabels.__name__:
-        known = [(i, label) for batch in record.labels for i, label in zip(*batch, strict=True)]
-        if not changed and any(data.y[index] != label for index, label in known):
-            changed.append("labels")
+    simulated = facts["oracle"] in SIMULATED
+    if simulated and not oracle_given and not changed and _answers_differ(record, config, data):
+        changed.append("labels")
     if changed:
         raise DataError(
             f"the data are not those that the run was started on: other {', '.join(changed)}; if "
             "they were loaded in another way, go on from Python: skal.resume(folder, data=...)"
         )
-    if not oracle_given and facts["oracle"] != TrueLabels.__name__:
+    if not simulated and not oracle_given:
         raise ParameterError(
             f"the run was labelled by {facts['oracle']}, not by the dataset; go on with it from "
             "Python: skal.resume(folder, oracle=...)"
@@ -107,6 +108,18 @@ def check_resumable(
             f"the run cannot be gone on with: the strategy's {', '.join(facts['params_not_kept'])} "
             "could not be kept in config.toml"
         )
+
+
+def _answers_differ(record: Record, config: RunConfig, data: ImageDataset) -> bool:
+    """Tell whether the oracle would now answer otherwise than it did."""
+    oracle = who_labels(config, data)
+    known = list(record.labels)
+    if record.valid:
+        known.append((record.valid["indices"], record.valid["labels"]))
+    return any(
+        not np.array_equal(oracle.label(np.array(indices, dtype=np.int64)), labels)
+        for indices, labels in known
+    )
 
 
 def _tell_other_environment(record: Record, config: RunConfig) -> None:

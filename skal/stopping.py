@@ -17,11 +17,7 @@ from .seeding import derive_seed
 STOP_SET = 1000
 WINDOW = 3
 AGREEMENT = 0.98
-"""Lower than the 0.99 of the paper: a network that is trained anew differs by its seed alone.
-
-On the digits 0.98 is reached about where accuracy settles; on Fashion-MNIST with 600 labels, where
-it still rises, kappa is 0.90.
-"""
+"""Lower than the 0.99 of the paper: a network that is trained anew differs by its seed alone."""
 
 _log = logging.getLogger("skal")
 
@@ -30,8 +26,9 @@ class StopMonitor:
     """Tells when the predictions have stabilised [1]_.
 
     After each training the classes of the same images, drawn from the pool once, are predicted;
-    no label is read. The agreement of two rounds is Cohen's kappa of their predictions. Once the
-    mean of the last three is high enough, returns have diminished.
+    no label is read. The agreement of two rounds is Cohen's kappa of their predictions for those
+    of the images that neither network was trained on. (In a stream these are also images that have
+    passed by.) Once the mean of the last three is high enough, returns have diminished.
 
     Parameters
     ----------
@@ -39,8 +36,8 @@ class StopMonitor:
         Whose images are predicted.
     seed : int
         The run's; draws the images.
-    rounds : sequence of mappings
-        Rows of the rounds so far, with `agreement`, if the run is gone on with.
+    agreements : sequence of float or None
+        Those of the rounds so far, if the run is gone on with; None where there was none.
     predicted : sequence of int, optional
         The last of their predictions.
 
@@ -63,8 +60,8 @@ class StopMonitor:
         predicted: Sequence[int] | None = None,
     ) -> None:
         draw = np.random.default_rng(derive_seed(seed, "stop"))
-        n = min(STOP_SET, len(pool))
-        self._rows = np.sort(draw.choice(len(pool), n, replace=False))
+        n = min(STOP_SET, len(pool.in_play))
+        self._rows = np.sort(draw.choice(pool.in_play, n, replace=False))
         self._pool = pool
         self.predicted: NDArray[np.int64] | None = None
         if predicted is not None:
@@ -75,10 +72,20 @@ class StopMonitor:
             self._note(agreement)
 
     def observe(self, classifier: ImageClassifier) -> float | None:
-        """Predict with the network of the next round; return its agreement with the last."""
+        """Predict with the network of the next round; return its agreement with the last.
+
+        Returns
+        -------
+        float or None
+            None if there is no network before, or no image is left that has no label.
+        """
         proba = score_pool(classifier, self._pool.X, embeddings=False, rows=self._rows).proba
         predicted = proba.argmax(axis=1)
-        agreement = None if self.predicted is None else kappa(self.predicted, predicted)
+        # what has no label now had none before
+        unknown = np.isin(self._rows, self._pool.unlabeled)
+        agreement = None
+        if self.predicted is not None and unknown.any():
+            agreement = kappa(self.predicted[unknown], predicted[unknown])
         self.predicted = predicted
         if self._note(agreement):
             _log.warning(

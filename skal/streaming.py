@@ -48,6 +48,8 @@ class StreamQueries(Queries):
     ----------
     config, classifier
         See `Queries`.
+    params : mapping
+        Arguments of the stream strategy, also those that the settings cannot hold.
 
     Raises
     ------
@@ -55,12 +57,14 @@ class StreamQueries(Queries):
         If the stream strategy, an argument of it, or the budget is not valid.
     """
 
-    def __init__(self, config: RunConfig, classifier: ImageClassifier) -> None:
+    def __init__(
+        self, config: RunConfig, classifier: ImageClassifier, params: Mapping[str, Any]
+    ) -> None:
         super().__init__(config, classifier)
         assert classifier.classes is not None
         self._sampler = StreamSampler(
             config.strategy,
-            config.strategy_params,
+            params,
             budget=resolve_share("budget", config.budget),
             n_classes=len(np.asarray(classifier.classes)),
             seed=derive_seed(config.seed, "strategy"),
@@ -91,10 +95,11 @@ class StreamQueries(Queries):
         return chunk[chosen], {"chosen": chosen.tolist(), "utilities": utilities.tolist()}
 
     def replay(
-        self, number: int, indices: Sequence[int], n_pool: int, details: Mapping[str, Any]
+        self, number: int, indices: Sequence[int], pool: Pool, details: Mapping[str, Any]
     ) -> None:
         if number == 0:
-            self._chunks = self._cut(np.setdiff1d(np.arange(n_pool), indices))
+            self._chunks = self._cut(np.setdiff1d(pool.in_play, indices))
+            self._sampler.expect(sum(len(chunk) for chunk in self._chunks))
             return
         chosen, utilities = np.array(details["chosen"], np.int64), np.array(details["utilities"])
         self._sampler.replay(len(self._chunks[number - 1]), chosen, utilities)

@@ -17,7 +17,7 @@ from .learner import ImageClassifier
 from .models import build_network
 from .models.module import ImageModule
 from .scoring import ScoredClassifier, Scores, example_scores
-from .strategies.selection import Strategy, resolve_strategy, select
+from .strategies.selection import Strategy, made_up_scores, resolve_strategy, select
 
 __all__ = ["check_classifier", "check_dataset", "check_model", "check_strategy", "example_scores"]
 
@@ -130,7 +130,7 @@ def check_classifier(classifier: ImageClassifier, data: ImageDataset) -> None:
 def check_strategy(strategy: str | type, params: Mapping[str, Any] | None = None) -> None:
     """Check what skal and scikit-activeml expect of a query strategy.
 
-    Its picks are unlabelled, each once, and as many as were asked for: from scores that differ and
+    It is handed made-up scores that hold what a run would hand it, and no more. Its picks are unlabelled, each once, and as many as were asked for: from scores that differ and
     from scores that are all equal, with several classes labelled, one, or none, and from pools
     smaller than the batch. Equal seeds give equal picks; of equal images, other seeds give others.
     Of skal's own classes, and others that take a `clf`, the interface of scikit-activeml is
@@ -152,17 +152,18 @@ def check_strategy(strategy: str | type, params: Mapping[str, Any] | None = None
         If `select` finds it wrong.
     """
     chosen = resolve_strategy(strategy, params)
-    for scores in (example_scores(), example_scores(ties=True)):
+    differing, tied = (made_up_scores(chosen, ties) for ties in (False, True))
+    for scores in (differing, tied):
         for y in (_labels(), _labels(n_classes=1), np.full(N_IMAGES, MISSING_LABEL)):
             for n in (1, 7, N_IMAGES - LABELED.stop, N_IMAGES):
                 picks = _select(chosen, scores, n, seed=1, y=y)
                 again = _select(chosen, scores, n, seed=1, y=y)
                 assert np.array_equal(picks, again), "equal seeds gave different picks"
-    tied = [tuple(_select(chosen, example_scores(ties=True), 3, seed=seed)) for seed in range(8)]
-    assert len(set(tied)) > 1, "other seeds gave the same picks of images that are all alike"
+    drawn = {tuple(_select(chosen, tied, 3, seed=seed)) for seed in range(8)}
+    assert len(drawn) > 1, "other seeds gave the same picks of images that are all alike"
     takes_scores = chosen.needs in ("scores", "samples", "committee")
     if chosen.reads is not None or (takes_scores and chosen.facts.get("model", "clf") == "clf"):
-        _check_interface(chosen)
+        _check_interface(chosen, differing)
 
 
 def _labels(n_classes: int = N_CLASSES) -> NDArray[np.int64]:
@@ -179,10 +180,9 @@ def _select(
     return select(chosen, y, n, scores=scores, n_classes=N_CLASSES, seed=seed)
 
 
-def _check_interface(chosen: Strategy) -> None:
+def _check_interface(chosen: Strategy, scores: Scores) -> None:
     """Check `query` as scikit-activeml's users call it."""
-    scores, y = example_scores(), _labels()
-    X = np.arange(N_IMAGES)[:, None]
+    X, y = np.arange(N_IMAGES)[:, None], _labels()
     query: SingleAnnotatorPoolQueryStrategy = clone(
         chosen.cls(**chosen.params, missing_label=MISSING_LABEL, random_state=0)
     )

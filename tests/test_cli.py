@@ -104,6 +104,7 @@ def test_a_run_leaves_all_its_files(finished: tuple[Path, Result]) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [
         "config.toml",
         "environment.json",
+        "evaluation.json",
         "journal.jsonl",
         "learning_curve.png",
         "learning_curve.svg",

@@ -35,6 +35,7 @@ ROUNDS = range(3)
 FILES = {
     "config.toml",
     "environment.json",
+    "evaluation.json",
     "journal.jsonl",
     "rounds.csv",
     "queries.csv",

@@ -43,8 +43,10 @@ ORDER = (
     "streaming",
     "experiment",
     "active_learner",
-    "compare",
+    "results",
+    "statistics",
     "report",
+    "comparison",
     "label",
     "testing",
     "doctor",
@@ -135,7 +137,16 @@ def test_nothing_but_the_program_imports_the_command_line() -> None:
         ),
         *(
             f"skal.{name}"
-            for name in ("strategies", "records", "plots", "trackers", "report", "cli")
+            for name in (
+                "strategies",
+                "records",
+                "plots",
+                "trackers",
+                "results",
+                "statistics",
+                "report",
+                "cli",
+            )
         ),
     ],
 )

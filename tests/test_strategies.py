@@ -40,6 +40,7 @@ from skal.strategies import (
     resolve_strategy,
     select,
 )
+from skal.strategies import selection
 from skal.strategies.badge import kmeanspp_gradients
 from skal.strategies.bald import mutual_information
 from skal.strategies.coverage import pure_radius
@@ -795,12 +796,13 @@ class TestMemory:
     @pytest.fixture
     def limit(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         def set_to(n_bytes: float) -> None:
-            monkeypatch.setattr("skal.strategies.selection.available_memory", lambda: int(n_bytes))
+            monkeypatch.setattr(selection, "available_memory", lambda device: int(n_bytes))
+            monkeypatch.setattr(selection, "UNASKED", 0)
 
         return set_to
 
     def needed(self, n: int, n_picks: int = 5) -> float:
-        terms = resolve_strategy(self.NAME).facts["memory"]
+        terms = resolve_strategy(self.NAME).memory(scored=True)
         return bytes_needed(terms, {"n": n, "b": n_picks, "C": 3, "D": 8, "T": 0})
 
     def test_with_enough_of_it_all_images_are_seen(
@@ -834,7 +836,7 @@ class TestMemory:
         assert (labels()[picks] == -1).all()
         (message,) = [record.getMessage() for record in caplog.records]
         assert message.startswith(f"{self.NAME} needs about {self.needed(60) / 1024:.0f} KiB")
-        assert "among all 51 images" in message
+        assert "among 51 images" in message
         assert f"and {free / 1024:.0f} KiB are free" in message
         assert f"choosing among {n_candidates} of them" in message
         assert f"(max_candidates={n_candidates} fixes that number)" in message

@@ -57,7 +57,9 @@ def _one_line(error: Exception) -> str:
         what = f"{error.filename}: " if error.filename else ""
         return f"{what}{error.strerror or error}"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "out of memory; a smaller --train-batch-size or --image-size needs less"
+        return (
+            "out of memory; a smaller --train-batch-size, --image-size or --max-candidates needs less"
+        )
     text = str(error).partition("\n")[0]
     return f"{type(error).__name__}: {text} (a defect of skal? --debug shows where)"
 
@@ -68,6 +70,8 @@ def _say_error(message: str) -> None:
 
 def _resume_advice(ctx: click.Context) -> str:
     """Say how to go on, if a run had begun and did not fail for what was asked of it."""
+    if "go_on" in (ctx.obj or {}):
+        return f"\n{ctx.obj['go_on']}"
     folder = (ctx.obj or {}).get("folder")
     if folder is None or (folder / "summary.json").exists():
         return ""

@@ -9,7 +9,7 @@ import click
 
 from .app import console, main
 
-LISTED = ("datasets", "models", "strategies", "stream-strategies")
+LISTED = ("datasets", "models", "strategies", "stream-strategies", "trackers")
 
 
 def registry(kind: str) -> Any:
@@ -17,12 +17,14 @@ def registry(kind: str) -> Any:
     from ..models import MODELS
     from ..strategies import STRATEGIES
     from ..strategies.streams import STREAM_STRATEGIES
+    from ..trackers import TRACKERS
 
     return {
         "datasets": DATASETS,
         "models": MODELS,
         "strategies": STRATEGIES,
         "stream-strategies": STREAM_STRATEGIES,
+        "trackers": TRACKERS,
     }[kind]
 
 

@@ -10,25 +10,17 @@ from typing import Any
 
 import click
 
+from ..config import SETTINGS
 from .app import console, main
-from .settings import RunCommand, make_config, run_options
+from .settings import RunCommand, file_options, make_config, options, track_option
 
 _log = logging.getLogger("skal")
 
 
 @main.command(cls=RunCommand, name="run")
-@run_options
-@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="The run folder.")
-@click.option(
-    "--config",
-    "config_file",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Settings from a TOML file; flags win.",
-)
-@click.option("--print-config", is_flag=True, help="Print the settings as TOML and end.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
-@click.option("--quiet", is_flag=True, help="Show warnings and errors alone.")
+@options(SETTINGS.values())
+@file_options
+@track_option
 @click.pass_context
 def run_command(
     ctx: click.Context,
@@ -38,19 +30,20 @@ def run_command(
     print_config: bool,
     as_json: bool,
     quiet: bool,
+    track: tuple[str, ...],
     **given: Any,
 ) -> None:
     """Simulate labelling: train, query, label, and again; keep all of it in a folder."""
-    config = make_config(given, config_file)
-    if print_config:
-        click.echo(config.to_toml(), nl=False)
-        return
     with console(ctx, quiet):
+        config, _ = make_config(given, config_file)
+        if print_config:
+            click.echo(config.to_toml(), nl=False)
+            return
         from ..experiment import run
 
         settings = {"strategy_params": {}, **config.as_dict()}
         data = settings.pop("dataset")
-        result = run(data, **settings, out=out or True, trackers=[progress(ctx)])
+        result = run(data, **settings, out=out or True, trackers=[progress(ctx), *track])
         _echo_result(result, as_json, quiet)
 
 
@@ -58,13 +51,16 @@ def run_command(
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 @click.option("--quiet", is_flag=True, help="Show warnings and errors alone.")
+@track_option
 @click.pass_context
-def resume(ctx: click.Context, run_dir: Path, as_json: bool, quiet: bool) -> None:
+def resume(
+    ctx: click.Context, run_dir: Path, as_json: bool, quiet: bool, track: tuple[str, ...]
+) -> None:
     """Go on with a run that was stopped, at its last whole round."""
     with console(ctx, quiet):
         from ..experiment import resume
 
-        result = resume(run_dir, trackers=[progress(ctx)])
+        result = resume(run_dir, trackers=[progress(ctx), *track])
         _echo_result(result, as_json, quiet)
 
 

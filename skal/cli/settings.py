@@ -2,30 +2,74 @@
 
 from __future__ import annotations
 
-import ast
+import logging
 import textwrap
-from collections.abc import Callable, Mapping
-from dataclasses import Field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .lists import LISTED, registry
 
+if TYPE_CHECKING:
+    from ..config import RunConfig
 
-def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command an option for every setting of `RunConfig`."""
-    from ..config import SETTINGS
+_log = logging.getLogger("skal")
 
-    for setting in reversed(SETTINGS.values()):
-        command = _option(setting)(command)
+CONFIG_FILE = Path("skal.toml")
+"""Read from the working folder when it is there and no other file is named."""
+
+
+def options(settings: Iterable[Field[Any]]) -> Callable[[Any], Any]:
+    """Return a decorator that gives a command an option for each of some settings."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for setting in reversed(list(settings)):
+            command = _option(setting)(command)
+        return command
+
+    return decorate
+
+
+def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of files and of what is printed."""
+    for option in (
+        click.option("--quiet", is_flag=True, help="Show warnings and errors alone."),
+        click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
+        click.option("--print-config", is_flag=True, help="Print the settings as TOML and end."),
+        click.option(
+            "--config",
+            "config_file",
+            metavar="FILE",
+            type=click.Path(path_type=Path),
+            help=f"Settings from a TOML file, instead of {CONFIG_FILE}; flags win.",
+        ),
+        click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="The folder."),
+    ):
+        command = option(command)
     return command
+
+
+def track_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command ``--track``: a tuple of names, each once."""
+    return click.option(
+        "--track",
+        metavar="NAME",
+        multiple=True,
+        callback=lambda _ctx, _option, names: tuple(dict.fromkeys(names)),
+        help="Log to wandb, mlflow or tensorboard; may be repeated.",
+    )(command)
 
 
 def _count(text: str) -> int | str:
     """Take a count as a number; shares, and what is neither, are left to `RunConfig`."""
     return int(text) if text.isdecimal() else text
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 _TYPES: Mapping[str, Any] = {
@@ -34,6 +78,8 @@ _TYPES: Mapping[str, Any] = {
     "float | None": float,
     "Count": _count,
     "Share": str,
+    "Sequence[str]": _listed,
+    "Sequence[Share]": _listed,
 }
 
 
@@ -47,7 +93,8 @@ def _option(setting: Field[Any]) -> Callable[[Any], Any]:
     if "bare" in facts:  # may stand without a value
         facts["flag_value"] = {"is_flag": False, "flag_value": facts["bare"]}
     default = setting.default
-    shown = "" if default in (None, "") or "strategy_params" in setting.name else f" [{default}]"
+    text = ",".join(default) if isinstance(default, tuple) else default
+    shown = "" if text in (None, "", MISSING) else f" [{text}]"
     return click.option(
         flag,
         setting.name,
@@ -79,27 +126,35 @@ class RunCommand(click.Command):
                 formatter.write(f"{lines}\n")
 
 
-def parse_params(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """Parse ``K=V``; a value that is a Python literal is taken as that, else as text."""
-    params = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not (name and equals):
-            raise click.BadParameter(
-                f"{pair!r}; expected NAME=VALUE", param_hint="--strategy-param"
-            )
-        try:
-            params[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            params[name] = text
-    return params
+def make_config(
+    given: Mapping[str, Any], config_file: Path | None, *, ignored: Iterable[str] = ()
+) -> tuple[RunConfig, dict[str, Any]]:
+    """Make the settings: the flags given win over the file, the file over the defaults.
 
+    Parameters
+    ----------
+    given : mapping
+        Flags by setting; None where one was not given.
+    config_file : Path, optional
+        A settings file.
+    ignored : iterable of str
+        Settings that the file may have, but that play no part.
 
-def make_config(given: Mapping[str, Any], config_file: Path | None) -> Any:
-    """Make the settings: the flags given win over the file, the file over the defaults."""
-    from ..config import RunConfig, read_config
+    Returns
+    -------
+    config : RunConfig
+    grid : dict
+        The file's table for comparisons.
+    """
+    from ..config import GRID, RunConfig, parse_params, read_config
 
+    if config_file is None and CONFIG_FILE.is_file():
+        config_file = CONFIG_FILE
+        _log.info("settings from %s in this folder", CONFIG_FILE)
     settings = read_config(config_file) if config_file else {}
+    grid = settings.pop(GRID, {})
+    for name in ignored:
+        settings.pop(name, None)
     flags = {name: value for name, value in given.items() if value not in (None, ())}
     if flags.get("strategy", settings.get("strategy")) != settings.get("strategy"):
         settings.pop("strategy_params", None)  # they were another strategy's
@@ -109,4 +164,4 @@ def make_config(given: Mapping[str, Any], config_file: Path | None) -> Any:
     for one, other in (("steps", "epochs"), ("epochs", "steps")):
         if one in flags and other not in flags:
             settings.pop(other, None)
-    return RunConfig(**{**settings, **flags})
+    return RunConfig(**{**settings, **flags}), grid

@@ -399,13 +399,13 @@ def _decode_many(
         warnings.simplefilter("ignore")
         for start in range(0, len(files), step):
             chunk = files[start : start + step]
-            for result in workers.map(lambda file: _try_decode(root / file.path, size), chunk):
+            for result in workers.map(lambda file: try_decode(root / file.path, size), chunk):
                 yield result
                 bar.update()
 
 
-def _try_decode(path: Path, size: int) -> Images | str:
-    """Decode one file, or say why it cannot be."""
+def try_decode(path: Path, size: int) -> Images | str:
+    """Decode one file as `decode` does, or say why it cannot be."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -440,14 +440,32 @@ def decode(path: Path, size: int) -> Images:
     -------
     ndarray of uint8, shape (3, size, size)
     """
+    image = read_rgb(path, 2 * size)
+    fitted = ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(fitted).transpose(2, 0, 1))
+
+
+def read_rgb(path: Path, needed: int) -> Image.Image:
+    """Read one image file as RGB, upright, in the ways that `decode` says.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its content tells its format, not its suffix.
+    needed : int
+        Height and width in pixels that will do: a JPEG is decoded at a half, a quarter or an
+        eighth of its size if that is as much.
+
+    Returns
+    -------
+    Image
+    """
     # from an open file: of a path Pillow maps grey TIFFs, and scrambles those that EXIF rotates
     with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
         if image.format == "JPEG":
-            # decodes at half, a quarter or an eighth, still at least twice what is wanted
-            image.draft(None, (2 * size, 2 * size))
+            image.draft(None, (needed, needed))
         _set_upright(image)
-        fitted = ImageOps.fit(_to_rgb(image), (size, size), method=Image.Resampling.BICUBIC)
-    return np.ascontiguousarray(np.asarray(fitted).transpose(2, 0, 1))
+        return _to_rgb(image)
 
 
 def _set_upright(image: Image.Image) -> None:

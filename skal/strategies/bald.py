@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from ..datasets.base import MISSING_LABEL
 from ..scoring import Scores
 from .base import ScoreStrategy
-from .uncertainty import entropy
-
-ROWS_AT_ONCE = 65536
+from .uncertainty import by_blocks, entropy
 
 
 class MCDropoutBALD(ScoreStrategy):
@@ -72,9 +70,6 @@ def mutual_information(mc_proba: NDArray[Any]) -> NDArray[np.float64]:
     ndarray of float64, shape (n,)
         Equation 2 of Gal et al. (2017); zero or more, up to rounding.
     """
-    parts = [
-        entropy(part.mean(axis=0)) - entropy(part).mean(axis=0)
-        for start in range(0, max(mc_proba.shape[1], 1), ROWS_AT_ONCE)
-        for part in [mc_proba[:, start : start + ROWS_AT_ONCE].astype(np.float64)]
-    ]
-    return np.concatenate(parts)
+    return by_blocks(
+        lambda part: entropy(part.mean(axis=0)) - entropy(part).mean(axis=0), mc_proba
+    )

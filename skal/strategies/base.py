@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -48,9 +48,11 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
     reads: tuple[str, ...] = ("proba",)
     """Which fields of `Scores`: "proba", "embeddings", "mc_proba", "gradient_length", "labeled".
 
-    "mc_proba" needs a parameter, and attribute, `n_samples`. A strategy that reads nothing but
-    "embeddings" and "labeled" can be asked without a classifier: `X` are the embeddings then.
+    A strategy that reads nothing but "embeddings" and "labeled" can be asked without a classifier:
+    `X` are the embeddings then.
     """
+    n_samples: int = 20
+    """How many samples "mc_proba" has; where it can be chosen, a parameter of the constructor."""
 
     def __init__(
         self,
@@ -61,11 +63,7 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
 
     @abstractmethod
     def pick(
-        self,
-        scores: Scores,
-        batch_size: int,
-        random_state: np.random.RandomState,
-        utilities: NDArray[np.float64] | None = None,
+        self, scores: Scores, batch_size: int, random_state: np.random.RandomState
     ) -> NDArray[np.int64]:
         """Pick a batch.
 
@@ -78,7 +76,8 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         random_state : RandomState
             The only source of chance.
         utilities : ndarray of float64, shape (batch_size, n), optional
-            To be filled with what each pick was chosen by; nan for the picks before it.
+            A subclass may take this, too: to be filled, where it is not None, with what each pick
+            was chosen by; nan for the picks before it.
 
         Returns
         -------
@@ -122,7 +121,9 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         query_indices : ndarray of int, shape (batch_size,)
             Into `X`, or into `candidates` if those are samples.
         utilities : ndarray of float, shape (batch_size, n), if asked for
-            What each pick was chosen by; nan where labelled, no candidate, or picked before.
+            What each pick was chosen by; nan where labelled, no candidate, or picked before. Of a
+            strategy that tells no utilities, the ranks of the picks: `batch_size` for the first,
+            1 for the last, 0 for what was not picked.
 
         Raises
         ------
@@ -150,7 +151,7 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
             scores = self._score(clf, X_cand)
             if "labeled" in self.reads:
                 scores = replace(scores, labeled=self._labeled(clf, X, y))
-            picks = self.pick(scores, batch_size, self.random_state_, rows)
+            picks = self._pick(scores, batch_size, rows)
         indices = picks if mapping is None else mapping[picks]
         if rows is None:
             return indices
@@ -159,6 +160,20 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         utilities = np.full((batch_size, len(X)), np.nan)
         utilities[:, mapping] = rows
         return indices, utilities
+
+    def _pick(
+        self, scores: Scores, batch_size: int, utilities: NDArray[np.float64] | None
+    ) -> NDArray[np.int64]:
+        """Let the strategy pick; if it tells no utilities that are wanted, make some."""
+        pick: Callable[..., Any] = self.pick
+        if utilities is not None and "utilities" in inspect.signature(pick).parameters:
+            return np.asarray(pick(scores, batch_size, self.random_state_, utilities=utilities))
+        picks = np.asarray(pick(scores, batch_size, self.random_state_))
+        if utilities is not None:
+            ranks = np.zeros(len(scores))
+            ranks[picks] = np.arange(len(picks), 0, -1)
+            fill(utilities, ranks, picks)
+        return picks
 
     def _check_classifier(self, clf: Any, fit_clf: Any) -> None:
         if clf is None and set(self.reads) <= {"embeddings", "labeled"}:
@@ -209,10 +224,12 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         out = clf.predict_proba(X, **self._embedding_keywords(clf, X))
         proba, embeddings = out if isinstance(out, tuple) else (out, X)
         if embeddings is X and np.ndim(X) > 2:
+            advice = "take a classifier that returns them for extra_outputs='emb'"
+            if "clf_embedding_flag_name" in inspect.signature(type(self)).parameters:
+                advice = "name the keyword that it takes for them by clf_embedding_flag_name"
             raise ParameterError(
                 f"{type(self).__name__} needs embeddings, which {type(clf).__name__}.predict_proba "
-                "does not return, and raw images are none; name the keyword that it takes for them "
-                "by clf_embedding_flag_name"
+                f"does not return, and raw images are none; {advice}"
             )
         return proba, _flat(embeddings)
 
@@ -297,6 +314,43 @@ def highest(
     if utilities is not None:
         fill(utilities, values, picks)
     return picks
+
+
+def pick_highest(
+    picks: NDArray[np.int64],
+    number: int,
+    values: NDArray[Any],
+    random_state: np.random.RandomState,
+    utilities: NDArray[np.float64] | None = None,
+) -> int:
+    """Make one step of a greedy choice: pick the highest value of what is left.
+
+    Parameters
+    ----------
+    picks : ndarray of int64, shape (n_picks,)
+        The picks so far; the new one is added.
+    number : int
+        How many there are so far.
+    values : ndarray, shape (n,)
+        The higher the better; ties fall at random.
+    random_state : RandomState
+        Breaks ties.
+    utilities : ndarray of float64, shape (n_picks, n), optional
+        The row of this step is filled with the values; nan for the picks before.
+
+    Returns
+    -------
+    int
+        The new pick.
+    """
+    left = np.array(values, dtype=np.float64)
+    left[picks[:number]] = -np.inf
+    ties = np.flatnonzero(left == left.max())
+    pick = picks[number] = ties[random_state.randint(len(ties))]
+    if utilities is not None:
+        left[picks[:number]] = np.nan
+        utilities[number] = left
+    return int(pick)
 
 
 def fill(

@@ -15,7 +15,8 @@ STRATEGIES: Registry[type] = Registry("strategy")
 
 Facts of an entry:
 
-needs : what the strategy is handed by `select`
+needs : what the strategy is handed by `select`; of skal's own kind of classes, which say in `reads`
+    what they read, only "committee" need be said
     "nothing"     an index column
     "scores"      an index column and a classifier that answers from the scores
     "samples"     the same, with Monte-Carlo dropout samples
@@ -24,10 +25,10 @@ needs : what the strategy is handed by `select`
     "head"        the embeddings, and the network's head as a classifier on them
     "own model"   the embeddings, and a small model that is refitted on them
 model : the keyword of the model in `query`, "clf" if not given; None for none
-embeddings : whether it reads embeddings; assumed if not given, but for skal's own classes, which
-    say in `reads` what they read
+embeddings : whether it reads embeddings; assumed if not given, but for skal's own kind
 params : arguments of the constructor that differ from its defaults
-aliases : other names of arguments
+aliases : other names of arguments; "table.entry" for an entry of an argument that is a table
+stands_for : the strategy that this is another name of
 unit_length : whether the embeddings are scaled to length 1
 batch : how a batch is asked for
     "whole"   by `batch_size`; assumed if not given
@@ -35,11 +36,12 @@ batch : how a batch is asked for
     "traced"  by `batch_size`, but the picks are read from the utilities
 shuffled : whether the images are handed over in an order drawn by the seed
 memory : bytes by product of sizes, n images (labelled and candidates), b picks, C classes,
-    D features, T samples: ``{"nn": 12}`` is 12 n n; only where it grows faster than the scores
+    D features, T samples: ``{"nn": 12}`` is 12 n n; beside the scores and a copy of them
 summary, paper, cost : for people
 """
 
 _EMBEDDED = {"clf_embedding_flag_name": {"extra_outputs": "emb"}}
+_N_SAMPLES = {"n_samples": "sample_predictions_dict.n_samples"}
 
 
 def _sampled(n_samples: int) -> dict[str, Any]:
@@ -51,29 +53,43 @@ def _sampled(n_samples: int) -> dict[str, Any]:
 
 SCIKIT_ACTIVEML: Mapping[str, Mapping[str, Any]] = {
     "RandomSampling": {"needs": "nothing", "batch": "ranked"},
-    "UncertaintySampling": {"needs": "scores", "embeddings": False, "batch": "ranked"},
+    "UncertaintySampling": {
+        "needs": "scores",
+        "embeddings": False,
+        "batch": "ranked",
+        "memory": {"nC": 10},
+    },
     "Badge": {"needs": "scores", "params": _EMBEDDED, "memory": {"nCD": 16}},
-    "ContrastiveAL": {"needs": "scores", "params": _EMBEDDED, "batch": "ranked"},
-    "Falcun": {"needs": "scores", "embeddings": False, "memory": {"nb": 16}},
+    "ContrastiveAL": {
+        "needs": "scores",
+        "params": _EMBEDDED,
+        "batch": "ranked",
+        "memory": {"nC": 62, "nD": 2},
+    },
+    "Falcun": {"needs": "scores", "embeddings": False, "memory": {"nC": 10, "nb": 16}},
     "Clue": {
         "needs": "scores",
         "model": "estimator",
         "params": {"predict_dict": {"extra_outputs": "emb"}},
-        "memory": {"nb": 16},
+        "memory": {"nC": 10, "nD": 9, "nb": 16},
     },
     "QueryByCommittee": {
         "needs": "committee",
         "model": "ensemble",
         "embeddings": False,
         "params": _sampled(5),
+        "aliases": _N_SAMPLES,
         "batch": "ranked",
+        "memory": {"nTC": 10},
     },
     "GreedyBALD": {
         "needs": "samples",
         "model": "ensemble",
         "embeddings": False,
         "params": _sampled(20),
+        "aliases": _N_SAMPLES,
         "batch": "ranked",
+        "memory": {"nTC": 9},
     },
     "BatchBALD": {
         "needs": "samples",
@@ -81,6 +97,7 @@ SCIKIT_ACTIVEML: Mapping[str, Mapping[str, Any]] = {
         "embeddings": False,
         # as many joint samples as theirs takes by default, T, say little of ten classes
         "params": {"n_MC_samples": 200, **_sampled(20)},
+        "aliases": _N_SAMPLES,
         "batch": "traced",
         "shuffled": True,  # it breaks ties by a seed of its own
         "memory": {"nTC": 40, "nC": 4800, "nb": 16},
@@ -127,6 +144,17 @@ def _theirs(name: str, cls: str, *, params: Mapping[str, Any] | None = None, **f
     STRATEGIES.add(name, f"skactiveml.pool:{cls}", **{**known, **options, **facts})
 
 
+def stands_for(name: str) -> str:
+    """Return the name of the strategy that a name, such as "auto", stands for.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is none of that name.
+    """
+    return str(STRATEGIES.entry(name).facts.get("stands_for", name))
+
+
 def _own(name: str, path: str, **facts: Any) -> None:
     """Add a row for a class of skal."""
     STRATEGIES.add(name, f"skal.strategies.{path}", **facts)
@@ -135,8 +163,9 @@ def _own(name: str, path: str, **facts: Any) -> None:
 _theirs(
     "auto",
     "Clue",
-    summary="the one to take when in doubt: clue, which was measured to serve best",
-    paper="Prabhu et al., ICCV 2021; benchmarks/RESULTS.md says why",
+    stands_for="clue",
+    summary="the one to take when in doubt: another name of clue",
+    paper="Prabhu et al., ICCV 2021; benchmarks/RESULTS.md says why it is this one",
     cost="O(n b D) an iteration",
 )
 _theirs(
@@ -173,6 +202,7 @@ _own(
     "power-margin",
     "power:PowerMargin",
     needs="scores",
+    memory={"nC": 17},
     summary="drawn by a power of one minus the margin",
     paper="Kirsch et al., TMLR 2023",
     cost="O(n C)",
@@ -181,6 +211,7 @@ _own(
     "badge",
     "badge:Badge",
     needs="scores",
+    memory={"nC": 9, "nD": 2},
     summary="k-means++ among last-layer gradients: uncertain and diverse",
     paper="Ash et al., ICLR 2020",
     cost="O(n b (C + D)), most often far less",
@@ -219,6 +250,7 @@ _own(
     "diverse-entropy",
     "diverse:DiverseEntropy",
     needs="scores",
+    memory={"nC": 26, "nD": 2},
     summary="the most uncertain of each cluster of the 3 b most uncertain",
     paper="after Zhdanov, 2019",
     cost="O(n C + b^2 D)",
@@ -227,6 +259,7 @@ _own(
     "diverse-batch",
     "diverse:DiverseBatch",
     needs="scores",
+    memory={"nC": 26, "nD": 2},
     summary="greedy on a weighted sum of uncertainty and distance to the picks",
     paper="after Brinker, ICML 2003",
     cost="O(n b D)",
@@ -263,6 +296,7 @@ _own(
     "expected-gradient-length",
     "gradient_length:ExpectedGradientLength",
     needs="scores",
+    memory={"nC": 33, "nD": 9},
     summary="the longest expected gradient, of the last layer or of all",
     paper="Settles et al., NeurIPS 2007",
     cost="O(n (C + D)); layers=all: C backward passes of the pool",
@@ -270,7 +304,8 @@ _own(
 _theirs(
     "query-by-committee",
     "QueryByCommittee",
-    summary="disagreement of 5 networks trained on bootstrap samples",
+    summary="disagreement of n_samples=5 networks trained on bootstrap samples, by "
+    "method=KL_divergence, vote_entropy or variation_ratios",
     paper="Seung et al., COLT 1992; McCallum and Nigam, ICML 1998",
     cost="5 trainings and passes of the pool",
 )
@@ -278,7 +313,7 @@ _own(
     "committee-variance",
     "committee:CommitteeVariance",
     needs="committee",
-    summary="variance of the probabilities of 5 networks trained on bootstrap samples",
+    summary="variance of the probabilities of n_samples=5 networks trained on bootstrap samples",
     paper="Beluch et al., CVPR 2018",
     cost="5 trainings and passes of the pool",
 )
@@ -286,6 +321,7 @@ _own(
     "core-set",
     "core_set:CoreSet",
     needs="embeddings",
+    memory={"nD": 2},
     summary="farthest from all that is labelled or picked",
     paper="Sener and Savarese, ICLR 2018",
     cost="O(n (m + b) D), m labelled",
@@ -294,6 +330,7 @@ _own(
     "k-means",
     "k_means:KMeansSampling",
     needs="embeddings",
+    memory={"nD": 10},
     aliases={"pick": "pick_from"},
     summary="nearest to the centres of b clusters (pick=farthest: farthest from them)",
     paper="Bodó et al., 2011",
@@ -303,6 +340,7 @@ _own(
     "typiclust",
     "typiclust:TypiClust",
     needs="embeddings",
+    memory={"nD": 13},
     summary="the most typical of each cluster without a label",
     paper="Hacohen et al., ICML 2022",
     cost="O(n (m + b) D) an iteration, m labelled",
@@ -311,6 +349,7 @@ _own(
     "tcm",
     "typiclust:TCM",
     needs="scores",
+    memory={"nC": 17, "nD": 13},
     summary="typiclust while labels are few, then margin",
     paper="Doucet et al., 2024",
     cost="that of typiclust",
@@ -319,6 +358,7 @@ _own(
     "probcover",
     "coverage:ProbCover",
     needs="embeddings",
+    memory={"nD": 12},
     summary="covers most of the images not yet near a labelled one",
     paper="Yehuda et al., NeurIPS 2022",
     cost="O(n^2 D)",
@@ -327,6 +367,7 @@ _own(
     "max-herding",
     "coverage:MaxHerding",
     needs="embeddings",
+    memory={"nD": 12},
     summary="raises most the mean similarity of an image to the nearest labelled one",
     paper="Bae et al., ECCV 2024",
     cost="O(n^2 D)",

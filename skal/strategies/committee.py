@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ..datasets.base import MISSING_LABEL
 from ..scoring import Scores
 from .base import ScoreStrategy
+from .uncertainty import by_blocks
 
 
 class CommitteeVariance(ScoreStrategy):
@@ -50,5 +51,4 @@ class CommitteeVariance(ScoreStrategy):
     def score(self, scores: Scores) -> NDArray[np.float64]:
         """Return the variance over the members, summed over the classes; in [0, 1]."""
         assert scores.mc_proba is not None
-        variance: NDArray[np.float64] = scores.mc_proba.var(axis=0, dtype=np.float64).sum(axis=1)
-        return variance
+        return by_blocks(lambda part: part.var(axis=0).sum(axis=1), scores.mc_proba)

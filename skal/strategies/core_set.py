@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..scoring import Scores
-from .base import BatchStrategy
+from .base import BatchStrategy, pick_highest
 from .geometry import NearestCentre, as_points
 
 
@@ -75,12 +75,9 @@ def farthest_first(
     """
     picks = np.empty(n_picks, dtype=np.int64)
     for number in range(n_picks):
-        squared = points.squared.cpu().numpy().copy()
-        squared[picks[:number]] = -1
-        ties = np.flatnonzero(squared == squared.max())
-        if utilities is not None:
-            distance = np.sqrt(np.where(np.isinf(squared), 0, np.maximum(squared, 0)))
-            utilities[number] = np.where(squared < 0, np.nan, distance)
-        picks[number] = ties[random_state.randint(len(ties))]
-        points.add(int(picks[number]))
+        squared = points.squared.cpu().numpy()
+        points.add(pick_highest(picks, number, squared, random_state, utilities))
+    if utilities is not None:
+        utilities[np.isinf(utilities)] = 0  # while there is no centre
+        np.sqrt(utilities, out=utilities)
     return picks

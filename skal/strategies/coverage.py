@@ -14,10 +14,9 @@ from torch import Tensor
 from ..datasets.base import MISSING_LABEL
 from ..errors import ParameterError
 from ..scoring import Scores
-from .base import BatchStrategy
-from .geometry import as_points, cluster, unit_length
+from .base import BatchStrategy, pick_highest
+from .geometry import as_points, blocks, cluster, unit_length
 
-NUMBERS_AT_ONCE = 2**25  # of a block of distances, 128 MiB
 SAMPLE = 5000
 
 
@@ -77,18 +76,13 @@ class ProbCover(BatchStrategy):
         uncovered = torch.ones(n, dtype=torch.bool, device=points.device)
         if len(scores.labeled):
             known = as_points(unit_length(scores.labeled.embeddings), scores.device)
-            for rows, distance in _blocks(points, known):
+            for rows, distance in _distances(points, known):
                 uncovered[rows] = ~(distance <= squared).any(dim=1)
         degree = _count_within(points, points[uncovered], squared)
         picks = np.empty(batch_size, dtype=np.int64)
         for number in range(batch_size):
-            values = degree.cpu().numpy().copy()
-            values[picks[:number]] = -1
-            if utilities is not None:
-                utilities[number] = np.where(values < 0, np.nan, values)
-            ties = np.flatnonzero(values == values.max())
-            picks[number] = pick = int(ties[random_state.randint(len(ties))])
-            ((_, distance),) = _blocks(points[pick : pick + 1], points)
+            pick = pick_highest(picks, number, degree.cpu().numpy(), random_state, utilities)
+            ((_, distance),) = _distances(points[pick : pick + 1], points)
             new = uncovered & (distance[0] <= squared)
             uncovered &= ~new
             degree -= _count_within(points, points[new], squared)
@@ -97,15 +91,10 @@ class ProbCover(BatchStrategy):
     def _radius(
         self, unit: NDArray[np.float32], scores: Scores, random_state: np.random.RandomState
     ) -> float:
-        for name, value in (("delta", self.delta), ("alpha", self.alpha)):
-            if value is None and name == "delta":
-                continue
-            if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < np.inf:
-                raise ParameterError(f"{name}={value!r}; expected a number above 0")
-        if self.alpha >= 1:
+        if _above_zero("alpha", self.alpha) >= 1:
             raise ParameterError(f"alpha={self.alpha!r}; expected a number below 1")
         if self.delta is not None:
-            return float(self.delta)
+            return _above_zero("delta", self.delta)
         known = np.unique(scores.labeled.y) if scores.labeled is not None else ()
         n_clusters = min(max(scores.proba.shape[1], len(known), 2), len(unit))
         if len(unit) > SAMPLE:
@@ -144,9 +133,10 @@ def pure_radius(
         0 where clusters coincide.
     """
     _, labels = cluster(points, n_clusters, random_state)
-    own, there = torch.from_numpy(labels).to(device), as_points(points, device)
+    there = as_points(points, device)
+    own = torch.from_numpy(labels).to(there.device)
     foreign = torch.empty(len(points))
-    for rows, distance in _blocks(there, there):
+    for rows, distance in _distances(there, there):
         distance[own[rows, None] == own] = torch.inf
         foreign[rows] = distance.min(dim=1).values.cpu()
     values = np.sort(np.sqrt(foreign.numpy().astype(np.float64)))
@@ -198,26 +188,19 @@ class MaxHerding(BatchStrategy):
         utilities: NDArray[np.float64] | None = None,
     ) -> NDArray[np.int64]:
         """Pick greedily; the utilities are the gains."""
-        gamma = self.gamma
-        if isinstance(gamma, bool) or not isinstance(gamma, Real) or not 0 < gamma < np.inf:
-            raise ParameterError(f"gamma={gamma!r}; expected a number above 0")
+        gamma = _above_zero("gamma", self.gamma)
         assert scores.embeddings is not None and scores.labeled is not None
         points = as_points(unit_length(scores.embeddings), scores.device)
         similarity = torch.zeros(len(points), device=points.device)
         if len(scores.labeled):
             known = as_points(unit_length(scores.labeled.embeddings), scores.device)
-            for rows, distance in _blocks(points, known):
+            for rows, distance in _distances(points, known):
                 similarity[rows] = torch.exp(-gamma * distance.min(dim=1).values)
         gains = _loss(points, points, similarity, torch.inf, gamma)
         picks = np.empty(batch_size, dtype=np.int64)
         for number in range(batch_size):
-            values = gains.cpu().numpy().copy()
-            values[picks[:number]] = -np.inf
-            if utilities is not None:
-                utilities[number] = np.where(np.isinf(values), np.nan, values)
-            ties = np.flatnonzero(values == values.max())
-            picks[number] = pick = int(ties[random_state.randint(len(ties))])
-            ((_, distance),) = _blocks(points[pick : pick + 1], points)
+            pick = pick_highest(picks, number, gains.cpu().numpy(), random_state, utilities)
+            ((_, distance),) = _distances(points[pick : pick + 1], points)
             to_pick = torch.exp(-gamma * distance[0])
             nearer = to_pick > similarity
             gains -= _loss(points, points[nearer], similarity[nearer], to_pick[nearer], gamma)
@@ -231,30 +214,32 @@ def _loss(
     """Return what each point's gain loses when the similarities of others rise."""
     loss = torch.zeros(len(points), dtype=torch.float64, device=points.device)
     if len(others):
-        for rows, distance in _blocks(points, others):
+        for rows, distance in _distances(points, others):
             similarity = distance.mul_(-gamma).exp_()
             lost = (similarity - before).clamp_(min=0) - (similarity - after).clamp_(min=0)
             loss[rows] = lost.sum(dim=1, dtype=torch.float64) / len(points)
     return loss
 
 
-def _blocks(points: Tensor, others: Tensor) -> Iterator[tuple[slice, Tensor]]:
+def _distances(points: Tensor, others: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Yield squared distances of some points to all others, and which points they are."""
     lengths = torch.einsum("ij,ij->i", others, others)
-    width = max(1, NUMBERS_AT_ONCE // max(len(others), 1))
-    for start in range(0, len(points), width):
-        part = points[start : start + width]
+    for rows in blocks(len(points), len(others)):
+        part = points[rows]
         both = torch.einsum("ij,ij->i", part, part)[:, None] + lengths
-        yield (
-            slice(start, start + width),
-            torch.addmm(both, part, others.T, alpha=-2).clamp_(min=0),
-        )
+        yield rows, torch.addmm(both, part, others.T, alpha=-2).clamp_(min=0)
 
 
 def _count_within(points: Tensor, others: Tensor, squared: float) -> Tensor:
     """Return how many of the others are near each point."""
     count = torch.zeros(len(points), dtype=torch.int64, device=points.device)
     if len(others):
-        for rows, distance in _blocks(points, others):
+        for rows, distance in _distances(points, others):
             count[rows] = (distance <= squared).sum(dim=1)
     return count
+
+
+def _above_zero(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < np.inf:
+        raise ParameterError(f"{name}={value!r}; expected a number above 0")
+    return float(value)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..datasets.base import MISSING_LABEL
 from ..errors import ParameterError
 from ..scoring import Scores
-from .base import BatchStrategy, fill
+from .base import BatchStrategy, fill, pick_highest
 from .geometry import NearestCentre, as_points, cluster
 from .k_means import one_of_each
 from .uncertainty import entropy, measure
@@ -126,15 +126,10 @@ class DiverseBatch(BatchStrategy):
         uncertainty /= uncertainty.max() or 1
         points = NearestCentre(as_points(scores.embeddings, scores.device), capacity=batch_size)
         picks = np.empty(batch_size, dtype=np.int64)
-        values = uncertainty.copy()
+        values = uncertainty
         for number in range(batch_size):
             if number:
                 distance = np.sqrt(points.squared.cpu().numpy().astype(np.float64))
                 values = (1 - t) * uncertainty + t * distance / (distance.max() or 1)
-                values[picks[:number]] = -np.inf
-            if utilities is not None:
-                utilities[number] = np.where(np.isinf(values), np.nan, values)
-            ties = np.flatnonzero(values == values.max())
-            picks[number] = ties[random_state.randint(len(ties))]
-            points.add(int(picks[number]))
+            points.add(pick_highest(picks, number, values, random_state, utilities))
         return picks

@@ -18,7 +18,7 @@ SMALL = 10_000  # up to so many points k-means sees all of them in each step
 MINI_BATCH = 4096
 MOST_GATHERED = 0.25  # above this share, reading all rows is faster than gathering some
 ROWS_AT_ONCE = 4096
-NUMBERS_AT_ONCE = 2**25  # of a block of distances, 128 MiB
+NUMBERS_AT_ONCE = 2**23  # of a block of distances, 32 MiB
 LEADING = 32  # directions that a wide factor is first looked at in
 MANY = 200  # centres from which on that pays for finding them
 

@@ -7,8 +7,8 @@ import logging
 import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from numbers import Integral
 from typing import Any
 
@@ -27,10 +27,10 @@ from ..memory import available_memory, bytes_needed, gib
 from ..registry import import_object
 from ..scoring import HeadClassifier, ScoredClassifier, Scores, example_scores
 from .base import BatchStrategy
-from .catalogue import SCIKIT_ACTIVEML, STRATEGIES
+from .catalogue import SCIKIT_ACTIVEML, STRATEGIES, stands_for
 
-DEFAULT_SAMPLES = 20
 USABLE = 0.8  # of the free memory
+UNASKED = 2**26  # bytes that are taken without asking whether they are free
 TRIAL_IMAGES, TRIAL_LABELS, TRIAL_PICKS = 40, 10, 2
 TOO_SLOW_TO_TRY = ("Quire", "CostEmbeddingAL")
 _SET_BY_SKAL = frozenset(("missing_label", "random_state", "classes"))
@@ -60,7 +60,8 @@ class Strategy:
     Raises
     ------
     ParameterError
-        If `n_samples` among the arguments is not a number of samples.
+        If `n_samples` among the arguments is not a number of samples, or a class of skal's kind
+        cannot be made with these arguments.
     """
 
     name: str
@@ -81,20 +82,30 @@ class Strategy:
 
     @property
     def needs(self) -> str:
-        """What the strategy must be handed."""
-        return str(self.facts["needs"])
+        """What the strategy must be handed: what it reads decides, of a class that says so."""
+        needs = str(self.facts["needs"])
+        if self.reads is None:
+            return needs
+        if not self.reads:
+            return "nothing"
+        if "mc_proba" in self.reads:
+            return "committee" if needs == "committee" else "samples"
+        return "embeddings" if set(self.reads) <= {"embeddings", "labeled"} else "scores"
 
     @property
     def needs_model(self) -> bool:
         """Whether a trained network is needed at all."""
         return self.needs != "nothing"
 
-    @property
+    @cached_property
     def reads(self) -> tuple[str, ...] | None:
         """Which fields of the scores it reads, if it is a class that says so."""
         if not issubclass(self.cls, BatchStrategy):
             return None
-        return self.cls(**self.params).reads
+        try:
+            return tuple(self.cls(**self.params).reads)
+        except (TypeError, ValueError) as error:
+            raise _not_with_these(self.name, error) from error
 
     @property
     def needs_embeddings(self) -> bool:
@@ -105,7 +116,7 @@ class Strategy:
 
     @property
     def needs_labeled(self) -> bool:
-        """Whether labelled images must be scored too."""
+        """Whether labelled images must be scored too, for all that is known."""
         return self.reads is None or "labeled" in self.reads
 
     @property
@@ -119,7 +130,8 @@ class Strategy:
         if self.needs not in ("samples", "committee"):
             return 0
         default = inspect.signature(self.cls).parameters.get("n_samples")
-        fallback = default.default if default is not None else DEFAULT_SAMPLES
+        fallback = getattr(self.cls, "n_samples", BatchStrategy.n_samples)
+        fallback = fallback if default is None else default.default
         inner = self.params.get("sample_predictions_dict")
         if isinstance(inner, Mapping):
             fallback = inner.get("n_samples", fallback)
@@ -130,6 +142,22 @@ class Strategy:
     def n_members(self) -> int:
         """Networks that must be trained for the scores' samples; 0 for none."""
         return self.n_samples if self.needs == "committee" else 0
+
+    def memory(self, *, scored: bool) -> dict[str, float]:
+        """Return the bytes that a choice takes, by product of sizes; see `STRATEGIES`.
+
+        Parameters
+        ----------
+        scored : bool
+            Whether the scores are in memory already. Of what it reads a strategy has a copy.
+        """
+        terms = dict(self.facts.get("memory", {}))
+        parts = {"nC": True, "nD": self.needs_embeddings, "nTC": self.n_samples > 0}
+        for letters in (letters for letters, needed in parts.items() if needed):
+            terms[letters] = terms.get(letters, 0) + (4 if scored else 8)
+        if self.n_members and not scored:
+            terms["nTC"] += 4  # the members' answers, before they are put together
+        return terms
 
 
 def resolve_strategy(
@@ -162,8 +190,8 @@ def resolve_strategy(
     if isinstance(strategy, SingleAnnotatorPoolQueryStrategy):
         given, strategy = {**_changed_params(strategy), **given}, type(strategy)
     if isinstance(strategy, str) and ":" not in strategy:
-        entry = STRATEGIES.entry(strategy)
-        name, cls, facts = strategy, entry.load(), dict(entry.facts)
+        entry = STRATEGIES.entry(stands_for(strategy))
+        name, cls, facts = entry.name, entry.load(), entry.facts
     else:
         cls = import_object(strategy) if isinstance(strategy, str) else strategy
         if not (inspect.isclass(cls) and issubclass(cls, SingleAnnotatorPoolQueryStrategy)):
@@ -171,15 +199,34 @@ def resolve_strategy(
                 f"{strategy!r} is not a query strategy; expected a subclass of "
                 "skactiveml.base.SingleAnnotatorPoolQueryStrategy"
             )
-        name, facts = f"{cls.__module__}:{cls.__name__}", _facts(cls)
-        name = strategy if isinstance(strategy, str) else name
-    if facts.get("needs") is None:
-        facts = {**_facts(cls), **facts}
+        name = strategy if isinstance(strategy, str) else f"{cls.__module__}:{cls.__name__}"
+        facts = _known_facts(cls)
+    if "needs" not in facts:
+        facts = {**_derived_facts(cls), **facts}
     aliases = facts.get("aliases", {})
-    given = {aliases.get(param, param): value for param, value in given.items()}
     _check_params(name, cls, given, aliases)
-    defaults = facts.get("params", {})
-    return Strategy(name, cls, {**defaults, **given}, given, facts)
+    given = {p: value for p, value in given.items() if value is not None or not _is_none(cls, p)}
+    # an argument of its own first, then the entries of arguments that are tables
+    given = {_plain_name(param, aliases): value for param, value in given.items()}
+    params = {**facts.get("params", {}), **given}
+    for param in params.keys() & aliases.keys():
+        table, _, entry_name = aliases[param].partition(".")
+        inner = params.get(table)
+        inner = inner if isinstance(inner, Mapping) else {}
+        params[table] = {**inner, entry_name: params.pop(param)}
+    return Strategy(name, cls, params, given, facts)
+
+
+def _is_none(cls: type, param: str) -> bool:
+    """Tell whether an argument is None by default, so that to give None is to give nothing."""
+    takes = inspect.signature(cls).parameters
+    return param in takes and takes[param].default is None
+
+
+def _plain_name(param: str, aliases: Mapping[str, str]) -> str:
+    """Return the argument that a name stands for; an entry of a table keeps its short name."""
+    target = aliases.get(param, param)
+    return param if "." in target else target
 
 
 def _changed_params(strategy: SingleAnnotatorPoolQueryStrategy) -> dict[str, Any]:
@@ -192,13 +239,18 @@ def _changed_params(strategy: SingleAnnotatorPoolQueryStrategy) -> dict[str, Any
     }
 
 
-def _facts(cls: type) -> dict[str, Any]:
-    """Tell what a class needs: from the tables, else from the signature of its `query`."""
+def _known_facts(cls: type) -> Mapping[str, Any]:
+    """Return what the tables say about a class."""
     for entry in STRATEGIES:
         if entry.target in (cls, f"{cls.__module__}:{cls.__name__}"):
-            return dict(entry.facts)
-    if cls.__module__.startswith("skactiveml.") and cls.__name__ in SCIKIT_ACTIVEML:
-        return dict(SCIKIT_ACTIVEML[cls.__name__])
+            return entry.facts
+    if cls.__module__.startswith("skactiveml."):
+        return SCIKIT_ACTIVEML.get(cls.__name__, {})
+    return {}
+
+
+def _derived_facts(cls: type) -> dict[str, Any]:
+    """Tell from the signature of its `query` what a class needs."""
     keywords = inspect.signature(cls.query).parameters  # type: ignore[attr-defined]
     if {"reg", "query_kwargs", "X_eval"} & keywords.keys():
         raise ParameterError(
@@ -262,9 +314,21 @@ def select(
         if n > len(left):
             _log.warning("asked for %d images, but only %d are left: taking them", n, len(left))
         return left
-    rows = _fitting_memory(strategy, y, n, scores, n_classes, seed)
-    if rows is not None:
-        y, scores = y[rows], None if scores is None else scores.take(rows)
+    rows = None
+    if scores is not None:
+        n_candidates = affordable(
+            strategy,
+            len(left),
+            len(y) - len(left),
+            n,
+            n_classes=n_classes,
+            n_features=0 if scores.embeddings is None else scores.embeddings.shape[1],
+            device=scores.device,
+            scored=True,
+        )
+        if n_candidates < len(left):
+            rows = draw_rows(y, n_candidates, seed, labeled=strategy.needs_labeled)
+            y, scores = y[rows], scores.take(rows)
     try:
         picks = _ask(strategy, y, n, scores, n_classes, seed)
     except (TypeError, ValueError) as error:
@@ -275,7 +339,9 @@ def select(
     return picks if rows is None else rows[picks]
 
 
-def draw_rows(y: Labels, n_candidates: int, seed: int) -> NDArray[np.int64]:
+def draw_rows(
+    y: Labels, n_candidates: int, seed: int, *, labeled: bool = True
+) -> NDArray[np.int64]:
     """Draw candidates, and add all that is labelled.
 
     Parameters
@@ -286,6 +352,8 @@ def draw_rows(y: Labels, n_candidates: int, seed: int) -> NDArray[np.int64]:
         How many unlabelled images; all that there are when that is less.
     seed : int
         Seeds the draw.
+    labeled : bool, default=True
+        Whether to add what is labelled.
 
     Returns
     -------
@@ -295,45 +363,82 @@ def draw_rows(y: Labels, n_candidates: int, seed: int) -> NDArray[np.int64]:
     left = np.flatnonzero(y == MISSING_LABEL)
     if n_candidates < len(left):
         left = np.random.default_rng(seed).choice(left, n_candidates, replace=False)
-    return np.sort(np.concatenate([np.flatnonzero(y != MISSING_LABEL), left]))
+    known = np.flatnonzero(y != MISSING_LABEL)
+    return np.sort(np.concatenate([known, left]) if labeled else left)
 
 
-def _fitting_memory(
-    strategy: Strategy, y: Labels, n: int, scores: Scores | None, n_classes: int, seed: int
-) -> NDArray[np.int64] | None:
-    """Return rows that a strategy has the memory for; None for all."""
-    terms = strategy.facts.get("memory", {})
-    if not terms or scores is None:
-        return None
-    n_features = 0 if scores.embeddings is None else scores.embeddings.shape[1]
+def affordable(
+    strategy: Strategy,
+    n_candidates: int,
+    n_labeled: int,
+    n: int,
+    *,
+    n_classes: int,
+    n_features: int,
+    device: str = "cpu",
+    scored: bool = False,
+) -> int:
+    """Tell among how many images a strategy can choose in the memory that is free.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        From `resolve_strategy`.
+    n_candidates : int
+        How many there are without a label.
+    n_labeled : int
+        And with one, which takes memory if the strategy reads it.
+    n : int
+        How many are to be picked, at most all candidates.
+    n_classes, n_features : int
+        Of the scores.
+    device : str, default="cpu"
+        Where skal's own strategies compute.
+    scored : bool, default=False
+        Whether the scores are in memory already.
+
+    Returns
+    -------
+    int
+        All candidates; or, with a notice, fewer.
+
+    Raises
+    ------
+    SkalError
+        If there is not even memory for n.
+    """
+    if not strategy.needs_model:
+        return n_candidates
+    terms = strategy.memory(scored=scored)
     sizes = {"b": n, "C": n_classes, "D": n_features, "T": strategy.n_samples}
-    free = available_memory()
+    known = n_labeled if strategy.needs_labeled else 0
+    free = available_memory(device=device if strategy.reads is not None else "cpu")
+    usable = max(USABLE * free, UNASKED)
 
     def needed(n_rows: int) -> float:
         return bytes_needed(terms, {"n": n_rows, **sizes})
 
-    if needed(len(y)) <= USABLE * free:
-        return None
-    known = int((y != MISSING_LABEL).sum())
+    if needed(known + n_candidates) <= usable:
+        return n_candidates
     # the largest that fits, to two digits, so that the same is likely to be taken again
-    most = bisect_right(range(len(y)), USABLE * free, key=needed) - 1 - known
-    n_candidates = most - most % 10 ** max(len(str(max(most, 1))) - 2, 0)
-    if n_candidates < n:
+    most = bisect_right(range(known + n_candidates), usable, key=needed) - 1 - known
+    fitting = most - most % 10 ** max(len(str(max(most, 1))) - 2, 0)
+    if fitting < n:
         raise SkalError(
             f"{strategy.name} needs {gib(needed(known + n))} of memory for the smallest choice, "
             f"{n} of {n}, and {gib(free)} are free; take another strategy or a smaller n_query"
         )
     _log.warning(
-        "%s needs about %s of memory to choose among all %d images, and %s are free: choosing "
-        "among %d of them, drawn at random (max_candidates=%d fixes that number)",
+        "%s needs about %s of memory to choose among %d images, and %s are free: choosing among "
+        "%d of them, drawn at random (max_candidates=%d fixes that number)",
         strategy.name,
-        gib(needed(len(y))),
-        len(y) - known,
+        gib(needed(known + n_candidates)),
+        n_candidates,
         gib(free),
-        n_candidates,
-        n_candidates,
+        fitting,
+        fitting,
     )
-    return draw_rows(y, n_candidates, seed)
+    return fitting
 
 
 def check_strategy_works(strategy: Strategy, n_classes: int) -> None:
@@ -361,17 +466,39 @@ def check_strategy_works(strategy: Strategy, n_classes: int) -> None:
     y = np.full(TRIAL_IMAGES, MISSING_LABEL, dtype=np.int64)
     y[:TRIAL_LABELS] = np.arange(TRIAL_LABELS) % n_classes
     y.flags.writeable = False
-    scores = example_scores(
-        n_images=TRIAL_IMAGES, n_classes=n_classes, n_samples=strategy.n_samples
-    )
+    scores = made_up_scores(strategy, n_images=TRIAL_IMAGES, n_classes=n_classes)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of made-up scores, which mean nothing to the user
             _ask(strategy, y, TRIAL_PICKS, scores, n_classes, seed=0)
     except (TypeError, ValueError) as error:
-        raise ParameterError(
-            f"the strategy {strategy.name} does not work with these parameters: {error}"
-        ) from error
+        raise _not_with_these(strategy.name, error) from error
+
+
+def _not_with_these(name: str, error: Exception) -> ParameterError:
+    return ParameterError(f"the strategy {name} does not work with these parameters: {error}")
+
+
+def made_up_scores(strategy: Strategy, ties: bool = False, **sizes: int) -> Scores:
+    """Make scores of no real images that hold what `skal.run` would hand over, and no more.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        Whose needs count.
+    ties, **sizes
+        Of `skal.scoring.example_scores`.
+
+    Returns
+    -------
+    Scores
+    """
+    scores = example_scores(ties, n_samples=strategy.n_samples, **sizes)
+    return replace(
+        scores,
+        embeddings=scores.embeddings if strategy.needs_embeddings else None,
+        gradient_length=scores.gradient_length if strategy.needs_gradient_length else None,
+    )
 
 
 def _ask(

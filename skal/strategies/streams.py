@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -158,9 +159,10 @@ class StreamSampler:
     """Decides which images of a stream to label, one after the other, within a budget.
 
     After n images of the stream at most ``budget * (n + 100) + 1`` are chosen, whatever the
-    strategy and the scores; by default, "random" and "periodic" choose at most ``budget * n``.
-    An image that this stops is passed over without the strategy learning of it, as if it had not
-    been in the stream.
+    strategy and the scores; by default, "random" and "periodic" choose at most ``budget * n``. Of
+    a stream whose length is known, see `expect`, no more than ``budget * length``, rounded up, are
+    chosen in all. An image that this stops is passed over without the strategy learning of it, as
+    if it had not been in the stream.
 
     Parameters
     ----------
@@ -208,6 +210,7 @@ class StreamSampler:
         self._strategy = _resolve(strategy, params, n_classes)
         self._budget = float(budget)
         self._n_seen = self._n_chosen = 0
+        self._most = math.inf
         settings: dict[str, Any] = {"budget": self._budget, "n_classes": n_classes, "seed": seed}
         try:
             self._try(self._strategy.make(**settings), n_classes)
@@ -227,6 +230,17 @@ class StreamSampler:
     def needs_embeddings(self) -> bool:
         """Whether the scores must have embeddings, and labelled images be scored as well."""
         return self._strategy.needs == "embeddings"
+
+    def expect(self, length: int) -> None:
+        """Say how many images the stream has, so that not all of the head start is spent at last.
+
+        Parameters
+        ----------
+        length : int
+            From the first image decided on to the last.
+        """
+        # what is whole but for rounding is not rounded up
+        self._most = math.ceil(self._budget * length - 1e-9)
 
     def decide(
         self,
@@ -301,7 +315,8 @@ class StreamSampler:
             self._learn(wanted, value)
 
     def _affordable(self) -> bool:
-        return self._n_chosen < self._budget * (self._n_seen + 1 + WINDOW)
+        so_far = self._budget * (self._n_seen + 1 + WINDOW)
+        return self._n_chosen < min(so_far, self._most)
 
     def _learn(self, taken: bool, utility: float) -> None:
         """Tell the strategy what became of the next image, if it had a say, and count it."""

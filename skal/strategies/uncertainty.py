@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from ..errors import UnknownNameError
 
+NUMBERS_AT_ONCE = 2**20  # in float64, 8 MiB
+
 
 def least_confidence(proba: NDArray[Any]) -> NDArray[np.float64]:
     """Return one minus the probability of the likeliest class, in [0, 1 - 1/C]."""
@@ -52,3 +54,28 @@ def measure(name: str, proba: NDArray[Any]) -> NDArray[np.float64]:
     if name not in MEASURES:
         raise UnknownNameError("measure of uncertainty", str(name), MEASURES)
     return MEASURES[name](proba)
+
+
+def by_blocks(
+    measure: Callable[[NDArray[np.float64]], NDArray[np.float64]], mc_proba: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Measure samples of probabilities some images at a time, in float64.
+
+    Parameters
+    ----------
+    measure : callable
+        Of samples, shape (n_samples, b, n_classes), to b numbers; of each image by itself.
+    mc_proba : ndarray of float, shape (n_samples, n, n_classes)
+        Samples of class probabilities.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+    """
+    n_samples, n, n_classes = mc_proba.shape
+    height = max(1, NUMBERS_AT_ONCE // max(n_samples * n_classes, 1))
+    parts = [
+        measure(mc_proba[:, start : start + height].astype(np.float64))
+        for start in range(0, max(n, 1), height)
+    ]
+    return np.concatenate(parts)

@@ -1,0 +1,112 @@
+"""`skal compare` and `skal report`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..config import GRID_SETTINGS, SETTINGS
+from .app import console, main
+from .settings import RunCommand, file_options, make_config, options
+
+NOT_OF_A_GRID = ("strategy", "strategy_params")
+
+
+@main.command(cls=RunCommand)
+@options(GRID_SETTINGS.values())
+@options(setting for name, setting in SETTINGS.items() if name not in NOT_OF_A_GRID)
+@file_options
+@click.pass_context
+def compare(
+    ctx: click.Context,
+    /,
+    out: Path | None,
+    config_file: Path | None,
+    print_config: bool,
+    as_json: bool,
+    quiet: bool,
+    **given: Any,
+) -> None:
+    """Run strategies and random in pairs, and say which is better, and by how much.
+
+    The same command again goes on where it was stopped; with more strategies or seeds it adds them.
+    """
+    with console(ctx, quiet):
+        from ..config import GridConfig
+
+        of_grid = {name: given.pop(name) for name in GRID_SETTINGS}
+        config, table = make_config(given, config_file, ignored=NOT_OF_A_GRID)
+        flags = {name: value for name, value in of_grid.items() if value is not None}
+        grid = GridConfig(**{**table, **flags})
+        settings = config.as_dict()
+        settings.pop("strategy")
+        if print_config:
+            click.echo(_toml(settings, grid.as_dict()), nl=False)
+            return
+        from ..comparison import compare as compare_strategies
+
+        data = settings.pop("dataset")
+        out = out or Path("runs") / f"compare-{Path(data).name}"
+        ctx.obj["go_on"] = "all whole rounds are kept; the same command goes on"
+        done = compare_strategies(data, **grid.as_dict(), **settings, out=out)
+        _echo_comparison(done.analysis, done.table(), as_json, quiet)
+        _say_where(out, grid.html, quiet)
+
+
+def _toml(settings: Mapping[str, Any], grid: Mapping[str, Any]) -> str:
+    import tomli_w
+
+    from ..config import GRID
+
+    return tomli_w.dumps({**settings, GRID: dict(grid)})
+
+
+@main.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--html", is_flag=True, help="Write report.html, too.")
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where to; by default the folder named, if it is one.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print comparison.json.")
+@click.option("--quiet", is_flag=True, help="Show warnings and errors alone.")
+@click.pass_context
+def report(
+    ctx: click.Context,
+    folders: tuple[Path, ...],
+    html: bool,
+    out: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Compare finished runs that lie in, or below, FOLDERS: tables, tests and pictures."""
+    with console(ctx, quiet):
+        from ..report import text_table, write_report
+        from ..results import find_runs, read_result
+
+        results = [read_result(path) for path in find_runs(folders)]
+        if out is None:
+            out = folders[0] if len(folders) == 1 else Path("report")
+        out.mkdir(parents=True, exist_ok=True)
+        analysis = write_report(results, out, html=html)
+        _echo_comparison(analysis, text_table(analysis), as_json, quiet)
+        _say_where(out, html, quiet)
+
+
+def _echo_comparison(analysis: Mapping[str, Any], table: str, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(analysis))
+    elif not quiet:
+        click.echo(table)
+
+
+def _say_where(folder: Path, html: bool, quiet: bool) -> None:
+    if not quiet:
+        what = "report.html" if html else "curves.png, results.csv, comparison.json"
+        click.echo(f"done: {folder} ({what}, ...)", err=True)

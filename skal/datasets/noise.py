@@ -1,0 +1,100 @@
+"""Noise on images, as bad cameras leave it: to see which strategy and which network survive it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from tqdm import tqdm
+
+from ..errors import DataError, UnknownNameError
+from .base import ImageDataset, Images
+
+
+def _gaussian(image: Images, rate: float, draw: np.random.Generator) -> Images:
+    noise = draw.standard_normal(image.shape, dtype=np.float32)
+    noisy: Images = np.clip(np.rint(image + 255 * rate * noise), 0, 255).astype(np.uint8)
+    return noisy
+
+
+def _salt_and_pepper(image: Images, rate: float, draw: np.random.Generator) -> Images:
+    where = draw.random(image.shape[1:])
+    noisy = np.array(image)
+    noisy[:, where < rate / 2] = 0
+    noisy[:, where >= 1 - rate / 2] = 255
+    return noisy
+
+
+IMAGE_NOISE: Mapping[str, Callable[[Images, float, np.random.Generator], Images]] = (
+    MappingProxyType({"gaussian": _gaussian, "salt-and-pepper": _salt_and_pepper})
+)
+"""Functions of one image, of the rate, and of a generator."""
+
+
+def add_noise(
+    data: ImageDataset, kind: str, rate: float, *, seed: int, folder: Path
+) -> ImageDataset:
+    """Add noise to the training images; the test images stay as they are.
+
+    Parameters
+    ----------
+    data : ImageDataset
+        It is not changed.
+    kind : {"gaussian", "salt-and-pepper"}
+        Normal noise, added to each channel of each pixel and clipped; or pixels that become black
+        or white, as likely the one as the other, in all channels.
+    rate : float
+        In [0, 1]: the noise's standard deviation as a share of 255; or the share of pixels.
+    seed : int
+        Decides the noise of each image by the image's index alone: at a higher rate it is the
+        same noise, and more of it.
+    folder : Path
+        Where unnamed files lie that take the place of memmaps; they vanish with the process.
+
+    Returns
+    -------
+    ImageDataset
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no noise of that kind.
+    DataError
+        If the folder cannot be written to.
+    """
+    if kind not in IMAGE_NOISE:
+        raise UnknownNameError("image noise", kind, IMAGE_NOISE)
+
+    def noisy(images: Images, part: int) -> Images:
+        shown = tqdm(images, desc="adding noise", unit="image", disable=None, leave=False)
+        each = (
+            IMAGE_NOISE[kind](image, rate, np.random.default_rng([seed, part, index]))
+            for index, image in enumerate(shown)
+        )
+        return _gathered(each, images, folder) if len(images) else images
+
+    return replace(data, X=noisy(data.X, 0), X_unlabeled=noisy(data.X_unlabeled, 1))
+
+
+def _gathered(noisy: Iterable[Images], images: Images, folder: Path) -> Images:
+    """Bring images together as the clean ones are: in memory, or in a file."""
+    if not any(isinstance(array, np.memmap) for array in (images, images.base)):
+        one = np.dtype((np.uint8, images.shape[1:]))
+        return np.fromiter(noisy, one, count=len(images))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            # written and not mapped, for a full disk is an error to the one and kills the other
+            for image in noisy:
+                file.write(image.tobytes())
+            file.flush()
+            return np.memmap(file, dtype=np.uint8, mode="r", shape=images.shape)
+    except OSError as error:
+        raise DataError(
+            f"cannot write the noisy images to {str(folder)!r}: {error.strerror or error}; name "
+            "another place by --data-dir or $SKAL_DATA_DIR"
+        ) from error

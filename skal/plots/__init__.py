@@ -1,0 +1,32 @@
+"""Pictures of runs and of comparisons. Imports no torch."""
+
+from .comparisons import (
+    Analysis,
+    column_means,
+    comparison_curves,
+    efficiency_bars,
+    group_name,
+    looks,
+    noise_curves,
+    penalty_heatmap,
+    ranks_diagram,
+)
+from .drawing import Look, Pictures
+from .runs import calibration_picture, confusion_picture, learning_curve
+
+__all__ = [
+    "Analysis",
+    "Look",
+    "Pictures",
+    "calibration_picture",
+    "column_means",
+    "comparison_curves",
+    "confusion_picture",
+    "efficiency_bars",
+    "group_name",
+    "learning_curve",
+    "looks",
+    "noise_curves",
+    "penalty_heatmap",
+    "ranks_diagram",
+]

@@ -1,0 +1,131 @@
+"""Comparisons as tables: CSV for programs, text for a terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..plots import Analysis, group_name
+from ..records import METRICS, SECONDS
+from ..results import Result, Setting
+
+FIRST = ("strategy", "seed", "round", "n_labeled", "accuracy")
+FIGURES = ("accuracy", "area", "area less {}'s", "p (Holm)", "efficiency")
+"""What `figures` returns, with a place for the baseline's name."""
+NONE = "-"
+
+
+def results_csv(results: Sequence[Result]) -> str:
+    """Return the rounds of all runs as one table in long form, a row a round.
+
+    Parameters
+    ----------
+    results : sequence of Result
+        In any order.
+
+    Returns
+    -------
+    str
+        CSV, sorted by setting, strategy, seed and round. The columns are strategy, seed, round,
+        n_labeled, accuracy; the setting; the other metrics; last the seconds, which alone differ
+        when the same runs are made again.
+    """
+    rows = [
+        {**row, **result.setting._asdict(), "strategy": result.strategy, "seed": result.config.seed}
+        for result in results
+        for row in result.rounds
+    ]
+    rows.sort(key=lambda row: tuple(row[name] for name in (*Setting._fields, *FIRST[:3])))
+    leading = (*FIRST, *Setting._fields, *METRICS)
+    others = {name for row in rows for name in row} - {*leading, *SECONDS}
+    columns = list(dict.fromkeys((*leading, *sorted(others), *SECONDS)))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def text_table(analysis: Analysis) -> str:
+    """Return the figures, the verdicts and the warnings as text for a terminal.
+
+    Parameters
+    ----------
+    analysis : mapping
+        See `skal.statistics.analyse`.
+
+    Returns
+    -------
+    str
+        A table for each setting, then a sentence for each strategy.
+    """
+    return "\n".join(_lines(analysis))
+
+
+def _lines(analysis: Analysis) -> Iterator[str]:
+    groups, entries = analysis["groups"], analysis["strategies"]
+    for group in groups:
+        yield f"{group_name(group, groups)}, {group['n_labeled'][-1]} labels at the end"
+        own = {name: entries[label] for name, label in group["strategies"].items()}
+        head = ["strategy", *(title.format(analysis["baseline"]) for title in FIGURES)]
+        yield from _aligned([head, *([name, *figures(entry)] for name, entry in own.items())])
+        yield ""
+    for entry in entries.values():
+        yield entry["verdict"]
+    warnings = [warning for group in groups for warning in group["warnings"]]
+    for warning in dict.fromkeys(warnings):
+        yield f"Beware: {warning}"
+
+
+def figures(entry: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+    """Return what is said of a strategy in a row of a table, as text.
+
+    Parameters
+    ----------
+    entry : mapping
+        One of the strategies of `skal.statistics.analyse`.
+
+    Returns
+    -------
+    tuple of str
+        Final accuracy, area under the curve, each with its standard deviation over seeds; the
+        difference of areas with its interval; the corrected p; label efficiency at the baseline's
+        final accuracy.
+    """
+    return (
+        _with_spread(entry["accuracy"]),
+        _with_spread(entry["aulc"]),
+        *_difference(entry["difference"]),
+        _efficiency(entry["efficiency"]),
+    )
+
+
+def _with_spread(value: Mapping[str, Any]) -> str:
+    spread = "" if value["sd"] is None else f" ± {value['sd']:.4f}"
+    return f"{value['mean']:.4f}{spread}"
+
+
+def _difference(difference: Mapping[str, Any] | None) -> tuple[str, str]:
+    if difference is None or difference["aulc"]["mean"] is None:
+        return NONE, NONE
+    found = difference["aulc"]
+    known = found["low"] is not None
+    interval = f" [{found['low']:+.4f}, {found['high']:+.4f}]" if known else ""
+    p = NONE if found["p_holm"] is None else f"{found['p_holm']:.3g}"
+    return f"{found['mean']:+.4f}{interval}", p
+
+
+def _efficiency(targets: Sequence[Mapping[str, Any]] | None) -> str:
+    if not targets:
+        return NONE
+    ratio = targets[-1]["ratio"]
+    return "not reached" if ratio is None else f"{ratio:.2f}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()

@@ -1,0 +1,93 @@
+"""What trackers hear of a training: skorch callbacks. This imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from skorch import NeuralNet
+from skorch.callbacks import Callback
+
+from .logger import RunLogger
+
+EVERY = 10
+"""Optimiser steps that a point of `batch_loss` is the mean of."""
+
+Tell = Callable[[str, NeuralNet, Mapping[str, Any]], None]
+
+
+def _relayed(event: str) -> Callable[..., None]:
+    def relay(self: Relay, net: NeuralNet, **facts: Any) -> None:
+        if self.tell_ is not None:
+            self.tell_(event, net, facts)
+
+    return relay
+
+
+class Relay(Callback):
+    """Passes the events of a training on to the callbacks of trackers.
+
+    Those hold connections and open files, and can be neither cloned nor pickled. This can: its
+    clones have nobody to tell, nor has it itself once the training is over.
+    """
+
+    tell_: Tell | None = None
+
+    on_train_begin = _relayed("on_train_begin")
+    on_train_end = _relayed("on_train_end")
+    on_epoch_begin = _relayed("on_epoch_begin")
+    on_epoch_end = _relayed("on_epoch_end")
+    on_batch_begin = _relayed("on_batch_begin")
+    on_batch_end = _relayed("on_batch_end")
+    on_grad_computed = _relayed("on_grad_computed")
+
+
+class StepCounter(Callback):
+    """Counts the optimiser steps of all trainings, and logs their losses.
+
+    skorch's loggers begin to count anew at each training and know whole epochs alone, of which a
+    training here has one.
+    """
+
+    def __init__(self, logger: RunLogger) -> None:
+        self.logger = logger
+
+    def initialize(self) -> StepCounter:
+        self.losses_: list[float] = []
+        return self
+
+    def on_batch_end(self, net: NeuralNet, training: bool = False, **facts: Any) -> None:
+        if not training:
+            return
+        progress = self.logger.progress
+        progress.steps += 1
+        self.losses_.append(facts["loss"].item())
+        if len(self.losses_) == EVERY:
+            self.logger.log_training({"batch_loss": float(np.mean(self.losses_))}, progress.steps)
+            self.losses_.clear()
+
+
+class GoingOn:
+    """What skorch's loggers are given to write to: each value gets the steps counted so far.
+
+    It stands for wandb's run, TensorBoard's writer and MLflow's client.
+    """
+
+    def __init__(self, logger: RunLogger) -> None:
+        self.logger = logger
+
+    def watch(self, module: Any) -> None:
+        """Leave the network alone: wandb's hooks would stay in it, and cannot be pickled."""
+
+    def log(self, values: Mapping[str, float]) -> None:
+        """Be wandb's run."""
+        self.logger.log_training(values, self.logger.progress.steps)
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
+        """Be TensorBoard's writer; its step is the epoch of the training."""
+        self.log({tag: scalar_value})
+
+    def log_metric(self, run_id: str, key: str, value: float, step: int) -> None:
+        """Be MLflow's client; its step is the epoch of the training."""
+        self.log({key: value})

@@ -1,0 +1,106 @@
+"""A real `skal label` in a process of its own, and a client that labels through its interface."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+from PIL import Image
+
+PATIENCE = 120.0
+
+
+class Client:
+    """Somebody at the page."""
+
+    def __init__(self, url: str, annotator: str = "me") -> None:
+        parts = urlsplit(url)
+        self.url = url
+        self.annotator = annotator
+        self.http = httpx.Client(base_url=f"{parts.scheme}://{parts.netloc}", timeout=PATIENCE)
+        assert self.http.get(url, follow_redirects=True).status_code == 200
+
+    def state(self) -> dict[str, Any]:
+        return self._json(self.http.get("/api/state", params={"as": self.annotator}))
+
+    def act(self, action: str, image: int, label: int | None = None, **more: Any) -> dict[str, Any]:
+        body = {"as": self.annotator, "action": action, "image": image, "label": label, **more}
+        return self._json(self.http.post("/api/actions", json=body))
+
+    def label(self, image: int, label: int, **more: Any) -> dict[str, Any]:
+        return self.act("label", image, label, **more)
+
+    def undo(self) -> dict[str, Any]:
+        return self._json(self.http.post("/api/undo", json={"as": self.annotator}))
+
+    def wait_for(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Ask for the state until something holds of it."""
+        end = time.monotonic() + PATIENCE
+        while not holds(state := self.state()):
+            assert time.monotonic() < end, state
+            time.sleep(0.05)
+        return state
+
+    @staticmethod
+    def _json(response: httpx.Response) -> dict[str, Any]:
+        assert response.status_code == 200, response.text
+        return response.json()
+
+
+class Server:
+    """`skal label` as a process."""
+
+    def __init__(self, folder: Path, *arguments: str, env: dict[str, str] | None = None) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "skal", "label", str(folder), "--no-browser", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONWARNINGS": "default", **(env or {})},
+        )
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().strip()
+
+    def client(self, annotator: str = "me") -> Client:
+        return Client(self.url, annotator)
+
+    def stop(self) -> tuple[int, str]:
+        """Press Ctrl-C; return the exit code and what stood on stderr."""
+        self.process.send_signal(signal.SIGINT)
+        _, err = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, err
+
+    def kill(self) -> None:
+        """Take away the process from one instruction to the next, as a crash does."""
+        self.process.kill()
+        self.process.communicate()
+
+
+@contextmanager
+def serving(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> Iterator[Server]:
+    server = Server(folder, *arguments, env=env)
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.kill()
+
+
+def write_images(folder: Path, images: np.ndarray, names: list[str] | None = None) -> list[str]:
+    """Write grey images, (n, height, width) of uint8, as PNGs; return their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = names or [f"{number:05d}.png" for number in range(len(images))]
+    for name, image in zip(names, images, strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / name)
+    return names
