@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 
 from .cold_start import initial_set
-from .config import Share, resolve_count, resolve_share
+from .config import RunConfig, Share, resolve_count, resolve_share
 from .datasets import ImageDataset
 from .datasets.base import MISSING_LABEL, Labels
 from .errors import DataError, ParameterError, UnknownNameError
@@ -44,8 +44,8 @@ class ActiveLearner:
     Raises
     ------
     ParameterError, UnknownNameError
-        If the strategy is not valid, or the classifier's `classes` are not the ids of the
-        dataset's.
+        If the strategy, or another of these, is not valid, or the classifier's `classes` are not
+        the ids of the dataset's.
     """
 
     def __init__(
@@ -61,13 +61,16 @@ class ActiveLearner:
         seed: int = 0,
     ) -> None:
         _check_fits(classifier, data)
+        chosen = RunConfig(
+            init_strategy=init_strategy, explore=explore, max_candidates=max_candidates, seed=seed
+        )
         self.data = data
         self.classifier = classifier
-        self.seed = seed
+        self.seed = chosen.seed
         self.pool = Pool(data.X if len(data.X) else data.X_unlabeled, len(data.classes))
-        self.init_strategy = init_strategy
-        self.explore = resolve_share("explore", explore)
-        self.max_candidates = max_candidates
+        self.init_strategy = chosen.init_strategy
+        self.explore = resolve_share("explore", chosen.explore)
+        self.max_candidates = chosen.max_candidates
         self._strategy = resolve_strategy(strategy, strategy_params)
         self._round = 0
 

@@ -42,9 +42,10 @@ from .files import fsync_folder, locked, write_atomic
 from .models import default_model
 from .preflight import name_of_folder
 from .records import JOURNAL, SUMMARY
-from .report import text_table, write_report
+from .report import check_extra, text_table, write_report
 from .results import Result, read_result, strategy_label
 from .statistics import analyse
+from .trackers import check_trackers
 
 BASELINE = "random"
 AXES = {"models": "model", "noise_rates": "noise_rate", "label_noises": "label_noise"}
@@ -179,6 +180,9 @@ def compare(
     base = _base_config(data, settings)
     grid = _complete(grid, base)
     folder = None if out is None else Path(out)
+    check_trackers(trackers, folder)
+    if html:
+        check_extra()
     cells = _check(grid, base, data)
     with ExitStack() as stack:
         if folder is not None:

@@ -227,7 +227,7 @@ def run(
     given = dict(strategy_params or {})
     given.update(plain_params(given)[0])
     chosen = resolve_strategy(strategy, given) if stream == "off" else None
-    given = chosen.given if chosen else given
+    given = dict(chosen.given) if chosen else given
     config = RunConfig(
         dataset=str(data) if isinstance(data, str | Path) else data.name,
         strategy=chosen.name if chosen else stream_strategy_name(strategy),

@@ -56,7 +56,7 @@ def check_settings(config: RunConfig) -> None:
 
 def _is_chosen(config: RunConfig, setting: Field[Any]) -> bool:
     """Tell whether a setting is not its default, however that is written."""
-    value, default = getattr(config, setting.name), setting.default
+    value, default = getattr(config, setting.name), getattr(RunConfig, setting.name)
     if setting.type == "Share":
         return resolve_share(setting.name, value) != resolve_share(setting.name, default)
     return str(value) != str(default)

@@ -130,9 +130,10 @@ def check_classifier(classifier: ImageClassifier, data: ImageDataset) -> None:
 def check_strategy(strategy: str | type, params: Mapping[str, Any] | None = None) -> None:
     """Check what skal and scikit-activeml expect of a query strategy.
 
-    It is handed made-up scores that hold what a run would hand it, and no more. Its picks are unlabelled, each once, and as many as were asked for: from scores that differ and
-    from scores that are all equal, with several classes labelled, one, or none, and from pools
-    smaller than the batch. Equal seeds give equal picks; of equal images, other seeds give others.
+    It is handed made-up scores that hold what a run would hand it, and no more. Its picks are
+    unlabelled, each once, and as many as were asked for: from scores that differ and from scores
+    that are all equal, with several classes labelled, one, or none, and from pools smaller than
+    the batch. Equal seeds give equal picks; of equal images, other seeds give others.
     Of skal's own classes, and others that take a `clf`, the interface of scikit-activeml is
     checked too: candidates given as indices, as rows or not at all, utilities, `clone`,
     `SubSamplingWrapper`.

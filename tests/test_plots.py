@@ -1,11 +1,33 @@
 from __future__ import annotations
 
+import html
 import io
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
 
+import matplotlib
+import numpy as np
 import pytest
+from made_up import made_up_results
 from PIL import Image
 
-from skal.plots import learning_curve
+from skal.metrics import describe_errors
+from skal.plots import (
+    Pictures,
+    calibration_picture,
+    column_means,
+    comparison_curves,
+    confusion_picture,
+    efficiency_bars,
+    learning_curve,
+    looks,
+    noise_curves,
+    penalty_heatmap,
+    ranks_diagram,
+)
+from skal.statistics import analyse
 
 ROUNDS = [{"n_labeled": 20 * (i + 1), "accuracy": 0.3 + 0.2 * i} for i in range(3)]
 
@@ -32,3 +54,190 @@ def test_any_name_of_a_folder_can_stand_above(name: str) -> None:
     pictures = learning_curve(ROUNDS, name)
     assert set(pictures) == {"png", "svg"}
     pictures["svg"].decode()
+
+
+def analysis(**settings: Any) -> dict[str, Any]:
+    return analyse(made_up_results(**settings))
+
+
+TWELVE = (
+    ["random", "badge", "margin", "entropy", "clue", "bald", "core-set", "typiclust", "falcun", "k-means"]
+    + ["skactiveml.pool:ProbabilisticAL?m_max=2&prior=0.001"]
+    + ["skactiveml.pool:ProbabilisticAL?m_max=3&prior=0.001"]
+)
+FOUR_SETTINGS = [
+    {"model": model, "noise_rate": rate} for model in ("lenet", "resnet18") for rate in (0, 0.3)
+]
+COMPARISONS = [comparison_curves, efficiency_bars, penalty_heatmap, noise_curves, ranks_diagram]
+
+
+def words(pictures: Pictures | None) -> str:
+    """Return the texts of a picture; matplotlib leaves them as comments."""
+    assert pictures is not None
+    assert Image.open(io.BytesIO(pictures["png"])).format == "PNG"
+    found = re.findall(r"<!-- (.*?) -->", pictures["svg"].decode(), re.DOTALL)
+    return html.unescape("\n".join(found))
+
+
+@pytest.mark.parametrize("draw", COMPARISONS, ids=lambda draw: draw.__name__)
+def test_equal_comparisons_give_equal_files(draw: Callable[..., Pictures | None]) -> None:
+    pytest.importorskip("scikit_posthocs")
+    found = analysis(settings=FOUR_SETTINGS)
+    assert draw(found) == draw(found)
+    assert draw(found) != draw(analysis(settings=FOUR_SETTINGS, strategies=["random", "bald"]))
+
+
+def test_curves_name_strategies_and_settings_and_seeds() -> None:
+    text = words(comparison_curves(analysis(n_seeds=4)))
+    assert "digits, small-cnn\nmean of 4 seeds, 95% interval" in text
+    for name in ("random", "badge", "margin", "labelled images", "test accuracy"):
+        assert name in text
+    text = words(comparison_curves(analysis(n_seeds=1, settings=FOUR_SETTINGS)))
+    assert "one seed" in text
+    for title in ("lenet, image noise 0", "resnet18, image noise 0.3"):
+        assert title in text
+    assert "digits" not in text  # which all settings share
+
+
+def test_every_strategy_looks_like_no_other() -> None:
+    found = looks(analysis(strategies=TWELVE))
+    assert list(found) == TWELVE
+    assert found["random"].color == "#808080"
+    assert len({(look.color, look.marker, look.dash) for look in found.values()}) == 12
+    assert len({look.name for look in found.values()}) == 12
+    # two colours may come twice, but not as the same kind of line
+    assert len({(look.color, look.dash) for look in found.values()}) == 12
+
+
+def test_colors_stay_when_strategies_are_added() -> None:
+    few, many = (looks(analysis(strategies=TWELVE[:n])) for n in (3, 12))
+    assert few == {name: many[name] for name in few}
+
+
+def test_long_names_are_cut_in_the_middle_but_never_made_alike() -> None:
+    names = ["random", "a" * 60, "b" * 30 + "1" + "b" * 30, "b" * 30 + "2" + "b" * 30]
+    found = {name: look.name for name, look in looks(analysis(strategies=names)).items()}
+    assert found["a" * 60] == "a" * 17 + "…" + "a" * 16
+    assert [found[name] for name in names[2:]] == names[2:]
+
+
+@pytest.mark.parametrize("strategies", [["random"], ["badge"], TWELVE], ids=len)
+@pytest.mark.parametrize("n_seeds", [1, 3])
+def test_one_strategy_or_twelve_of_one_seed_or_several_can_be_drawn(
+    strategies: list[str], n_seeds: int
+) -> None:
+    found = analysis(strategies=strategies, n_seeds=n_seeds, n_rounds=2)
+    for draw in COMPARISONS:
+        pictures = draw(found)
+        if pictures is not None:
+            words(pictures)
+
+
+def test_a_comparison_of_the_initial_set_alone_can_be_drawn() -> None:
+    found = analysis(n_rounds=0)
+    assert words(comparison_curves(found))
+    assert efficiency_bars(found) is None and penalty_heatmap(found) is None
+
+
+def test_efficiency_bars_say_the_ratios_and_what_is_not_reached() -> None:
+    found = analysis(gain=-0.05)
+    text = words(efficiency_bars(found))
+    targets = found["strategies"]["margin"]["efficiency"]
+    assert targets[-1]["ratio"] is None
+    assert text.count("not reached") == sum(
+        target["ratio"] is None
+        for name in ("badge", "margin")
+        for target in found["strategies"][name]["efficiency"]
+    )
+    for target in targets:
+        if target["ratio"] is not None:
+            assert f"{target['ratio']:.2f}" in text
+    assert "100% of the baseline's gain" in text
+    assert "labels random needs / labels the strategy needs" in text
+
+
+def test_nothing_but_the_baseline_has_no_efficiency() -> None:
+    assert efficiency_bars(analysis(strategies=["random"])) is None
+    assert efficiency_bars(analysis(strategies=["badge"])) is None
+
+
+def test_the_penalty_matrix_shows_its_cells_and_the_means_of_its_columns() -> None:
+    found = analysis()
+    found["groups"][0]["penalty"] = {
+        "strategies": ["random", "badge", "margin"],
+        "budgets": [40, 60],
+        "matrix": [[0, 0.11, 0.12], [0.21, 0, 0.23], [0.31, 0.33, 0]],
+        "n": 2,
+    }
+    text = words(penalty_heatmap(found))
+    means = ["0.26", "0.22", "0.17"]  # by hand: (0.21 + 0.31) / 2, ...
+    for value in ["0.11", "0.12", "0.21", "0.23", "0.31", "0.33", *means, "mean of column"]:
+        assert value in text
+    assert column_means([[0, 0.25], [1, 0]]) == [1, 0.25]
+    assert column_means([[0]]) == [0]
+
+
+def test_noise_is_drawn_where_rates_are_compared_a_column_a_model() -> None:
+    assert noise_curves(analysis()) is None
+    assert noise_curves(analysis(settings=FOUR_SETTINGS[::2])) is None  # two models, one rate
+    text = words(noise_curves(analysis(settings=FOUR_SETTINGS)))
+    assert "lenet" in text and "resnet18" in text and "rate of image noise" in text
+    rates = [{"label_noise": rate} for rate in (0.2, 0.0)]
+    text = words(noise_curves(analysis(settings=rates)))
+    assert "rate of wrong labels" in text and "area under the curve" in text
+
+
+def test_two_kinds_of_noise_are_drawn_apart() -> None:
+    both = [{"noise_rate": a, "label_noise": b} for a in (0, 0.1) for b in (0, 0.2)]
+    text = words(noise_curves(analysis(settings=both)))
+    for title in ("label noise 0", "label noise 0.2", "image noise 0", "image noise 0.1"):
+        assert title in text.splitlines()
+
+
+def test_ranks_are_drawn_of_several_settings() -> None:
+    pytest.importorskip("scikit_posthocs")
+    assert ranks_diagram(analysis()) is None
+    text = words(ranks_diagram(analysis(settings=FOUR_SETTINGS)))
+    assert "mean rank by area over 4 settings (1 is best)" in text
+    for name in ("random", "badge", "margin"):
+        assert name in text
+    words(ranks_diagram(analysis(settings=FOUR_SETTINGS, strategies=["random", "badge"])))
+
+
+def test_without_its_package_the_ranks_are_left_out_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "scikit_posthocs", None)
+    assert ranks_diagram(analysis(settings=FOUR_SETTINGS)) is None
+    assert "pip install 'skal[report]'" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["$x^", "写真", "caf\udce9", "<&>", "a" * 300])
+def test_any_name_of_a_folder_and_of_a_strategy_can_be_drawn(name: str) -> None:
+    settings = [{"dataset": name, "noise_rate": rate} for rate in (0, 0.1)]
+    found = analysis(settings=settings, strategies=["random", name])
+    for draw in COMPARISONS:
+        words(draw(found))
+
+
+def evaluation(n_classes: int) -> dict[str, Any]:
+    draw = np.random.default_rng(0)
+    proba = draw.dirichlet(np.ones(n_classes), 50)
+    y = draw.integers(0, n_classes, 50)
+    return describe_errors(y, proba, [f"class {i}" for i in range(n_classes)])
+
+
+@pytest.mark.parametrize("n_classes", [2, 10, 102])
+def test_confusion_and_calibration_can_be_drawn_of_any_number_of_classes(n_classes: int) -> None:
+    found = evaluation(n_classes)
+    text = words(confusion_picture(found))
+    assert ("class 1" in text) == (n_classes <= 20)
+    assert "predicted" in text
+    assert "confidence" in words(calibration_picture(found))
+    assert list(calibration_picture(found, ["svg"])) == ["svg"]
+
+
+def test_pictures_open_no_window_and_leave_matplotlib_as_it_was() -> None:
+    before = dict(matplotlib.rcParams)
+    comparison_curves(analysis())
+    assert dict(matplotlib.rcParams) == before

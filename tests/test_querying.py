@@ -275,7 +275,7 @@ def test_memory_that_does_not_suffice_for_the_batch_is_said_before_anything_is_s
     tiny: skal.ImageDataset, scored: list[Rows], limit: Callable[[float], None]
 ) -> None:
     limit(FREE / 20)
-    with pytest.raises(SkalError, match="badge needs .* for the smallest choice, 4 of 4"):
+    with pytest.raises(SkalError, match=r"badge needs .* for the smallest choice, 4 of 4"):
         skal.run(tiny, "badge", **FAST)
     assert scored == []
     skal.run(tiny, "random", **FAST)  # which needs no scores

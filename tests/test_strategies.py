@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -39,8 +40,8 @@ from skal.strategies import (
     check_strategy_works,
     resolve_strategy,
     select,
+    selection,
 )
-from skal.strategies import selection
 from skal.strategies.badge import kmeanspp_gradients
 from skal.strategies.bald import mutual_information
 from skal.strategies.coverage import pure_radius
@@ -662,13 +663,8 @@ class TestCoverage:
 
     @pytest.mark.parametrize("name", ["probcover", "max-herding"])
     def test_picks_are_those_of_the_class_on_the_embeddings(self, name: str) -> None:
-        chosen, scores = resolve_strategy(name), example_scores()
-        facts = {"n_classes": 3, "cluster_algo_dict": {"random_state": 4}}
-        takes = chosen.cls().get_params()
-        init = {name: value for name, value in facts.items() if name in takes}
-        X = normalize(scores.embeddings) if chosen.facts.get("unit_length") else scores.embeddings
-        query = chosen.cls(**init, missing_label=-1, random_state=4)
-        expected = query.query(X, labels(), batch_size=6)
+        query = STRATEGIES.get(name)(random_state=4)
+        expected = query.query(example_scores().embeddings, labels(), batch_size=6)
         assert ask(name, y=labels(), n=6, seed=4).tolist() == expected.tolist()
 
     @pytest.mark.parametrize("seed", range(4))
@@ -871,13 +867,60 @@ class TestMemory:
         with pytest.raises(SkalError, match="0 KiB are free"):
             ask(self.NAME, y=labels(), n=5)
 
-    def test_strategies_that_need_little_are_not_held_back(
-        self, limit: Callable[[float], None], caplog: pytest.LogCaptureFixture
+    def test_what_is_little_anyway_is_not_asked_for(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        limit(0)
-        for name in ("random", "margin", "badge", "bald", "core-set", "k-means", "typiclust"):
-            assert len(ask(name, n=5)) == 5
+        monkeypatch.setattr(selection, "available_memory", lambda device: 0)
+        for name in STRATEGIES.names():
+            assert len(ask(name, y=labels(), n=5)) == 5, name
         assert caplog.text == ""
+
+    @pytest.mark.parametrize("name", sorted(set(STRATEGIES.names()) - {"random"}))
+    def test_every_strategy_that_reads_scores_is_held_to_what_is_free(
+        self, name: str, limit: Callable[[float], None], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        chosen = resolve_strategy(name)
+        sizes = {"n": 40, "b": 5, "C": 3, "D": 8, "T": chosen.n_samples}
+        limit(bytes_needed(chosen.memory(scored=True), sizes) / 0.8 + 1)
+        picks = ask(name, y=labels(), n=5)
+        assert len(set(picks.tolist())) == 5
+        assert (labels()[picks] == -1).all()
+        assert f"choosing among {40 - 9 * chosen.needs_labeled} of them" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("name", "parts"),
+        [
+            ("margin", {"nC"}),
+            ("random", {"nC"}),
+            ("badge", {"nC", "nD"}),
+            ("bald", {"nC", "nTC"}),
+            ("query-by-committee", {"nC", "nTC"}),
+            ("core-set", {"nC", "nD"}),
+        ],
+    )
+    def test_the_scores_and_a_copy_of_them_are_part_of_what_is_needed(
+        self, name: str, parts: set[str]
+    ) -> None:
+        chosen = resolve_strategy(name)
+        own = chosen.facts.get("memory", {})
+        scored, before = chosen.memory(scored=True), chosen.memory(scored=False)
+        assert {letters for letters in before if scored[letters] > own.get(letters, 0)} == parts
+        members = {"nTC": 4} if chosen.n_members else {}
+        for letters in parts:
+            assert scored[letters] == own.get(letters, 0) + 4
+            assert before[letters] == scored[letters] + 4 + members.get(letters, 0)
+
+    def test_where_skals_own_compute_on_a_gpu_its_memory_counts(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        devices = []
+        monkeypatch.setattr(
+            selection, "available_memory", lambda device: devices.append(device) or 2**40
+        )
+        sizes: dict[str, Any] = {"n_classes": 3, "n_features": 8, "device": "cuda:1"}
+        for name in ("badge", "margin"):
+            assert selection.affordable(resolve_strategy(name), 50, 9, 5, **sizes) == 50
+        assert devices == ["cuda:1", "cpu"]
 
     def test_a_run_goes_on_with_the_subset(
         self,
@@ -962,11 +1005,33 @@ class TestSelect:
             ask(Broken, y=y, n=3)
 
 
+def defaults(name: str) -> dict[str, Any]:
+    """The arguments that a strategy has when none is given, but for those that skal sets."""
+    chosen = resolve_strategy(name)
+    takes = inspect.signature(chosen.cls).parameters
+    values = {param: facts.default for param, facts in takes.items()} | dict(chosen.params)
+    return {k: v for k, v in values.items() if k not in ("missing_label", "random_state")}
+
+
 class TestTryingOut:
     @pytest.mark.parametrize("n_classes", [1, 2, 10, 200])
-    @pytest.mark.parametrize("name", STRATEGIES.names())
-    def test_every_strategy_works(self, name: str, n_classes: int) -> None:
-        check_strategy_works(resolve_strategy(name), n_classes)
+    @pytest.mark.parametrize("name", [name for name in STRATEGIES.names() if defaults(name)])
+    def test_every_strategy_works_with_its_own_arguments(
+        self, name: str, n_classes: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = []
+        ask_ = selection._ask
+        monkeypatch.setattr(selection, "_ask", lambda *a, **k: asked.append(a) or ask_(*a, **k))
+        chosen = resolve_strategy(name, defaults(name))
+        check_strategy_works(chosen, n_classes)
+        tried = chosen.given and chosen.needs != "own model"
+        assert len(asked) == bool(tried)
+
+    def test_without_arguments_of_ones_own_nothing_is_tried(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(selection, "_ask", None)
+        check_strategy_works(resolve_strategy("badge"), 3)
 
     def test_wrong_parameters_are_found_before_anything_is_trained(self) -> None:
         wrong = "margin does not work with these parameters: .*methd"
@@ -978,12 +1043,12 @@ class TestTryingOut:
         check_strategy_works(resolve_strategy("skactiveml.pool:UncertaintySampling", costs), 10)
 
     def test_warnings_of_made_up_scores_are_not_shown(self) -> None:
-        class Warning_(ScoreStrategy):
+        class Warning_(PowerMargin):
             def score(self, scores: Scores) -> np.ndarray:
                 warnings.warn("few images", stacklevel=1)
                 return scores.proba[:, 1]
 
-        check_strategy_works(resolve_strategy(Warning_), 3)
+        check_strategy_works(resolve_strategy(Warning_, {"beta": 2}), 3)
 
 
 class Images(ParzenWindowClassifier):  # type: ignore[misc]

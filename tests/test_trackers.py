@@ -403,6 +403,14 @@ def test_mlflow_goes_on_in_the_database_it_began_in(
     assert not list((root / "elsewhere").iterdir())
 
 
+def test_runs_that_start_at_once_share_a_new_database(root: Path) -> None:
+    need("mlflow")
+    code = "from skal.trackers import check_trackers as check; check(['mlflow'], None)"
+    both = [subprocess.Popen([sys.executable, "-c", code], cwd=root) for _ in range(2)]
+    assert [one.wait() for one in both] == [0, 0]
+    assert read_mlflow(root) == []
+
+
 def test_where_mlflow_was_told_to_log_is_not_kept(
     mlflow: Any, tiny: skal.ImageDataset, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

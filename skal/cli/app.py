@@ -57,9 +57,8 @@ def _one_line(error: Exception) -> str:
         what = f"{error.filename}: " if error.filename else ""
         return f"{what}{error.strerror or error}"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return (
-            "out of memory; a smaller --train-batch-size, --image-size or --max-candidates needs less"
-        )
+        smaller = "--train-batch-size, --image-size or --max-candidates"
+        return f"out of memory; a smaller {smaller} needs less"
     text = str(error).partition("\n")[0]
     return f"{type(error).__name__}: {text} (a defect of skal? --debug shows where)"
 

@@ -11,7 +11,7 @@ import click
 
 from ..config import GRID_SETTINGS, SETTINGS
 from .app import console, main
-from .settings import RunCommand, file_options, make_config, options
+from .settings import RunCommand, file_options, make_config, options, track_option
 
 NOT_OF_A_GRID = ("strategy", "strategy_params")
 
@@ -20,6 +20,7 @@ NOT_OF_A_GRID = ("strategy", "strategy_params")
 @options(GRID_SETTINGS.values())
 @options(setting for name, setting in SETTINGS.items() if name not in NOT_OF_A_GRID)
 @file_options
+@track_option
 @click.pass_context
 def compare(
     ctx: click.Context,
@@ -29,6 +30,7 @@ def compare(
     print_config: bool,
     as_json: bool,
     quiet: bool,
+    track: tuple[str, ...],
     **given: Any,
 ) -> None:
     """Run strategies and random in pairs, and say which is better, and by how much.
@@ -52,7 +54,7 @@ def compare(
         data = settings.pop("dataset")
         out = out or Path("runs") / f"compare-{Path(data).name}"
         ctx.obj["go_on"] = "all whole rounds are kept; the same command goes on"
-        done = compare_strategies(data, **grid.as_dict(), **settings, out=out)
+        done = compare_strategies(data, **grid.as_dict(), **settings, out=out, trackers=track)
         _echo_comparison(done.analysis, done.table(), as_json, quiet)
         _say_where(out, grid.html, quiet)
 

@@ -70,6 +70,4 @@ def mutual_information(mc_proba: NDArray[Any]) -> NDArray[np.float64]:
     ndarray of float64, shape (n,)
         Equation 2 of Gal et al. (2017); zero or more, up to rounding.
     """
-    return by_blocks(
-        lambda part: entropy(part.mean(axis=0)) - entropy(part).mean(axis=0), mc_proba
-    )
+    return by_blocks(lambda part: entropy(part.mean(axis=0)) - entropy(part).mean(axis=0), mc_proba)

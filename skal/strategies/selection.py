@@ -438,7 +438,7 @@ def affordable(
         fitting,
         fitting,
     )
-    return fitting
+    return int(fitting)
 
 
 def check_strategy_works(strategy: Strategy, n_classes: int) -> None:
