@@ -15,6 +15,12 @@ from _report import report
 
 import skal
 
+NOTE = (
+    "Mean ± standard deviation over seeds, which are paired: the same split, initial set and "
+    "training seeds for all strategies. The area is the mean height of the learning curve. So few "
+    "seeds show a spread and prove nothing."
+)
+
 
 @click.command()
 @click.option("--dataset", required=True)
@@ -60,12 +66,18 @@ def main(
             curves[name].append(accuracy)
             seconds[name].append(result.summary["seconds"])
             print(dataset, name, "seed", seed, [round(value, 4) for value in accuracy], flush=True)
+    pool = "" if n_pool is None else f", pool of {n_pool:,}"
     report(
-        f"{Path(dataset).name}: {n_init} + {n_rounds} x {n_query} labels, {seeds} seeds",
-        ["strategy", "test accuracy", "points above random", "area", "seconds a run"],
+        f"{Path(dataset).name}: {n_init} + {n_rounds} x {n_query} labels{pool}, {seeds} seeds",
+        [
+            "strategy",
+            "test accuracy",
+            "points above random",
+            "area (points above random)",
+            "seconds a run",
+        ],
         [_row(name, curves, seconds[name]) for name in names],
-        "Mean ± standard deviation over seeds, which are paired: the same split, initial set and "
-        "training seeds for all strategies. So few seeds show a spread and prove nothing.",
+        NOTE,
     )
 
 
@@ -92,18 +104,23 @@ def part_of(
 
 
 def _row(name: str, curves: dict[str, list[list[float]]], seconds: list[float]) -> list[str]:
-    last = np.array([curve[-1] for curve in curves[name]])
-    areas = [np.mean(np.convolve(curve, [0.5, 0.5], "valid")) for curve in curves[name]]
-    gain = ""
+    last, areas = _ends_and_areas(curves[name])
+    gain = of_area = ""
     if name != "random" and "random" in curves:
-        gain = _points(last - np.array([curve[-1] for curve in curves["random"]]))
+        random_last, random_areas = _ends_and_areas(curves["random"])
+        gain, of_area = _points(last - random_last), f" ({_points(areas - random_areas)})"
     return [
         name,
         f"{last.mean():.4f} ± {_spread(last):.4f}",
         gain,
-        f"{np.mean(areas):.4f}",
+        f"{areas.mean():.4f}{of_area}",
         f"{np.mean(seconds):.0f}",
     ]
+
+
+def _ends_and_areas(curves: list[list[float]]) -> tuple[np.ndarray, np.ndarray]:
+    areas = [np.mean(np.convolve(curve, [0.5, 0.5], "valid")) for curve in curves]
+    return np.array([curve[-1] for curve in curves]), np.array(areas)
 
 
 def _spread(values: np.ndarray) -> float:

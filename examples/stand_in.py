@@ -107,10 +107,12 @@ def tulip(brush, rng):
     colour = (RED, YELLOW, PINK, VIOLET, ORANGE, WHITE)[rng.integers(6)]
     stem = brush.place([0, 0.3], [0.6, 7])
     brush.draw.line(stem, fill=brush.shade(GREEN), width=max(2, int(brush.radius * 0.14)))
-    for x, lean in ((-0.3, -0.15), (0.3, 0.15), (0, 0)):
+    for angle in np.pi / 2 + rng.normal([-0.6, 0.6], 0.15):
+        brush.petal(angle, rng.uniform(1.8, 2.6), 0.16, brush.shade(GREEN), start=0.8)
+    for x, lean in ((-0.24, -0.12), (0.24, 0.12), (0, 0)):
         t = np.linspace(0, 2 * np.pi, 24)
-        width = 0.42 * (1 + 0.25 * np.sin(t))  # fuller below
-        points = brush.place(x + lean - width * np.cos(t), 0.85 * np.sin(t))
+        width = 0.36 * (1 + 0.25 * np.sin(t))  # fuller below
+        points = brush.place(x + lean - width * np.cos(t), 0.9 * np.sin(t))
         edge = tuple(int(c * 0.7) for c in colour)
         brush.draw.polygon(points, fill=brush.shade(colour, 15), outline=edge)
 
@@ -134,15 +136,15 @@ def draw_flower(kind, rng):
             draw.line(blade, fill=green, width=int(rng.integers(2, 7)))
 
     grass(rng.integers(0, 16))
-    n = rng.choice(4, p=(0.6, 0.2, 0.12, 0.08)) + 1
+    n = rng.choice(4, p=(0.76, 0.12, 0.08, 0.04)) + 1
     for _ in range(n):
-        radius = size * rng.uniform(0.16, 0.42) / np.sqrt(n)
-        FLOWERS[kind](Brush(draw, rng, rng.uniform(0.25, 0.75, 2) * size, radius), rng)
-    grass(rng.integers(0, 5))
+        radius = size * rng.uniform(0.28, 0.48) / np.sqrt(n)
+        FLOWERS[kind](Brush(draw, rng, rng.uniform(0.32, 0.68, 2) * size, radius), rng)
+    grass(rng.integers(0, 4))
     image = image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
-    image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 1.2)))
-    light = rng.uniform(0.55, 1.2) * rng.uniform(0.85, 1.15, 3)
-    noisy = np.asarray(image) * light + rng.normal(0, rng.uniform(2, 16), (SIZE, SIZE, 3))
+    image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 1)))
+    light = rng.uniform(0.65, 1.15) * rng.uniform(0.85, 1.15, 3)
+    noisy = np.asarray(image) * light + rng.normal(0, rng.uniform(2, 12), (SIZE, SIZE, 3))
     return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
 
 

@@ -180,10 +180,10 @@ def compare(
     base = _base_config(data, settings)
     grid = _complete(grid, base)
     folder = None if out is None else Path(out)
-    check_trackers(trackers, folder)
     if html:
         check_extra()
     cells = _check(grid, base, data)
+    check_trackers(trackers, folder / CELLS / cells[0].name if folder else None)
     with ExitStack() as stack:
         if folder is not None:
             grid = stack.enter_context(_opened(folder, grid, base))
@@ -320,7 +320,7 @@ def _run_all(
             cells_folder if here else None,
             int(grid.threads or 1),
             tuple(trackers),
-            pack=cells_folder is not None and not here,
+            pack=folder.resolve().name if folder is not None and not here else None,
         )
         for cell in cells
     ]
@@ -382,7 +382,7 @@ def run_cell(
     threads: int,
     trackers: Sequence[str] = (),
     *,
-    pack: bool = False,
+    pack: str | None = None,
 ) -> Outcome:
     """Run a cell, or go on with it; whatever goes wrong is returned, since others go on.
 
@@ -398,13 +398,15 @@ def run_cell(
         Of torch.
     trackers : sequence of str
         Names.
-    pack : bool, default=False
-        Whether the run folder is sent back, packed.
+    pack : str, optional
+        The comparison's name, if the run folder is sent back, packed, and not kept here.
     """
     with _one_at_a_time, _threads(threads), _quiet(), ExitStack() as stack:
         try:
             if pack:
-                cells = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                # the path has the comparison's name, by which trackers group runs
+                scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                cells = scratch / pack / CELLS
             folder = None if cells is None else cells / cell.name
             result = _run_or_resume(cell, data, folder, trackers)
             if pack and folder is not None:

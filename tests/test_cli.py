@@ -218,7 +218,7 @@ def test_without_out_the_folder_has_a_name_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for expected in ("runs/digits-auto-lenet-s4", "runs/digits-auto-lenet-s4-2"):
+    for expected in ("runs/digits-clue-lenet-s4", "runs/digits-clue-lenet-s4-2"):
         result = call("run", *FAST, "--n-rounds", 0, "--seed", 4)
         assert f"writing to {expected}\n" in result.stderr
         assert (tmp_path / expected / "summary.json").exists()
@@ -263,11 +263,15 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> N
     assert "epochs" not in config
 
 
-def test_without_a_strategy_it_is_auto(tmp_path: Path) -> None:
+def test_without_a_strategy_it_is_auto_which_goes_by_its_own_name(tmp_path: Path) -> None:
     assert printed()["strategy"] == "auto"
-    assert call("run", *FAST, "--n-rounds", 1, "--out", tmp_path / "run").exit_code == 0
-    assert tomllib.loads((tmp_path / "run/config.toml").read_text())["strategy"] == "auto"
-    assert json.loads((tmp_path / "run/summary.json").read_text())["strategy"] == "auto"
+    result = call("run", *FAST, "--n-rounds", 1, "--out", tmp_path / "run")
+    assert result.exit_code == 0
+    assert "clue on digits" in result.stderr
+    assert tomllib.loads((tmp_path / "run/config.toml").read_text())["strategy"] == "clue"
+    assert json.loads((tmp_path / "run/summary.json").read_text())["strategy"] == "clue"
+    listed = {row["name"]: row for row in json.loads(call("list", "strategies", "--json").stdout)}
+    assert listed["auto"]["stands_for"] == "clue" in listed["auto"]["summary"]
 
 
 def test_how_images_are_chosen_is_printed_and_repeated_by_the_config(tmp_path: Path) -> None:
@@ -277,7 +281,6 @@ def test_how_images_are_chosen_is_printed_and_repeated_by_the_config(tmp_path: P
         "max_candidates": 100,
         "calibrate": "temperature",
         "stop": "end",
-        "budget": "5%",
     }
     flags: list[object] = []
     for name, value in chosen.items():
@@ -366,6 +369,9 @@ def test_arguments_reach_the_strategy(tmp_path: Path) -> None:
         ("run --stream --budget 0%", "budget: got '0%'; expected a share from more than 0%"),
         ("run --stream --budget 120%", "budget: got '120%'"),
         ("run --stream --strategy margin", "unknown stream strategy 'margin'; known: fixed-unc"),
+        ("run --stream --explore 10%", "explore: got '10%', which changes nothing in a stream"),
+        ("run --stream --n-query 7", "n_query: got 7, which changes nothing in a stream"),
+        ("run --budget 5%", "budget: got '5%', which changes nothing without a stream; leave it"),
         ("run --stream --strategy splt", "unknown stream strategy 'splt'; did you mean split?"),
         ("run --dataset ./nowhere", "'nowhere' does not exist"),
         ("run --image-size 2", "image_size: got 2; expected a number of pixels from 8 on"),
@@ -428,7 +434,7 @@ def failing(error: BaseException) -> Callable[..., None]:
     ("error", "line"),
     [
         (ZeroDivisionError("a\nb"), "Error: ZeroDivisionError: a (a defect of skal? --debug"),
-        (MemoryError(), "Error: out of memory; a smaller --train-batch-size"),
+        (MemoryError(), "Error: out of memory; a smaller --train-batch-size, --image-size or --ma"),
         (PermissionError(13, "Permission denied", "x/y"), "Error: x/y: Permission denied"),
     ],
 )

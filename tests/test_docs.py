@@ -16,7 +16,7 @@ from skal.cli import main
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), ROOT / "data/README.md"])
 README = (ROOT / "README.md").read_text()
-OF_OTHER_TOOLS = {"--check"}
+OF_OTHER_TOOLS = {"--check", "--nthreads", "--nworkers"}
 
 
 def blocks(text: str, language: str) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from skal.strategies import geometry
-from skal.strategies.geometry import NearestCentre, as_points, cluster, typicality
+from skal.strategies.geometry import NearestCentre, as_points, blocks, cluster, typicality
 
 N = 200
 
@@ -91,11 +91,12 @@ class TestNearestCentre:
             dense.check(ours.squared)
 
     @pytest.mark.parametrize("kind", KINDS)
-    @pytest.mark.parametrize("rows_at_once", [7, 4096])
+    @pytest.mark.parametrize(("rows", "numbers"), [(7, 2**23), (4096, 2**23), (4096, 100)])
     def test_centres_may_be_other_points(
-        self, kind: str, rows_at_once: int, monkeypatch: pytest.MonkeyPatch
+        self, kind: str, rows: int, numbers: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(geometry, "ROWS_AT_ONCE", rows_at_once)
+        monkeypatch.setattr(geometry, "ROWS_AT_ONCE", rows)
+        monkeypatch.setattr(geometry, "NUMBERS_AT_ONCE", numbers)
         values = points(kind)
         ours, dense = NearestCentre(as_points(values[50:]), capacity=90), Dense(values[50:])
         ours.add_points(as_points(values[:20]))
@@ -156,6 +157,31 @@ class TestNearestCentre:
         for row in range(5):
             ours.add(row)
         assert np.array_equal(values, before)
+
+
+@pytest.mark.parametrize(
+    ("n_points", "n_others", "heights"),
+    [
+        (10, 3, [4, 4, 2]),  # as many rows as are taken at once
+        (10, 50, [2] * 5),  # as many numbers
+        (3, 1000, [1, 1, 1]),  # one row at least
+        (5, 0, [4, 1]),
+        (0, 7, []),
+    ],
+)
+def test_a_matrix_is_computed_in_parts_of_few_rows_and_few_numbers(
+    n_points: int, n_others: int, heights: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(geometry, "ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(geometry, "NUMBERS_AT_ONCE", 100)
+    rows = np.arange(n_points)
+    parts = [rows[part] for part in blocks(n_points, n_others)]
+    assert [len(part) for part in parts] == heights
+    assert np.concatenate([*parts, rows[:0]]).tolist() == rows.tolist()
+
+
+def test_points_for_apples_gpus_stay_on_the_cpu() -> None:
+    assert as_points(np.ones((2, 3)), "mps:0").device.type == "cpu"
 
 
 def test_points_are_taken_from_read_only_and_strided_arrays() -> None:
@@ -219,5 +245,7 @@ class TestTypicality:
         whole = typicality(values, 20, "cpu")
         distance = np.linalg.norm(values[:, None].astype(float) - values, axis=2)
         np.testing.assert_allclose(whole, 20 / np.sort(distance)[:, 1:21].sum(1), rtol=1e-5)
-        monkeypatch.setattr(geometry, "ROWS_AT_ONCE", 7)
-        np.testing.assert_allclose(typicality(values, 20, "cpu"), whole, rtol=1e-6)
+        for name in ("ROWS_AT_ONCE", "NUMBERS_AT_ONCE"):
+            with monkeypatch.context() as patch:
+                patch.setattr(geometry, name, 7)
+                np.testing.assert_allclose(typicality(values, 20, "cpu"), whole, rtol=1e-6)

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from skal import memory
 from skal.memory import available_memory, bytes_needed, gib
@@ -69,6 +70,30 @@ def test_files_that_say_nothing_of_use_are_passed_over(tmp_path: Path) -> None:
     assert available_memory(write(tmp_path, V2, 5000, 1000, "not two words")) == FREE
     (tmp_path / "memory.stat").unlink()
     assert available_memory(tmp_path) == FREE
+
+
+@pytest.mark.parametrize(
+    ("on_device", "reserved", "allocated", "expected"),
+    [(4000, 700, 200, 4500), (0, 0, 0, 0), (99_000, 0, 0, FREE)],
+)
+def test_of_a_gpus_memory_and_the_machines_the_lesser_counts(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    on_device: int,
+    reserved: int,
+    allocated: int,
+    expected: int,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (on_device, 10**6))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: allocated)
+    assert available_memory(tmp_path, device="cuda:0") == expected
+    assert available_memory(tmp_path) == FREE
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_gpu_tells_what_is_free() -> None:
+    assert 0 < available_memory(device="cuda") <= FREE
 
 
 def test_this_machine_has_some() -> None:

@@ -1,10 +1,24 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+)
 
-from skal.metrics import area_under_curve, evaluate, expected_calibration_error
+from skal.metrics import (
+    area_under_curve,
+    describe_errors,
+    evaluate,
+    expected_calibration_error,
+    pool_errors,
+)
 
 
 def predictions(n: int = 400, n_classes: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -82,3 +96,55 @@ def test_aulc_is_the_mean_height_of_the_curve() -> None:
 
 def test_aulc_of_one_round_is_its_accuracy() -> None:
     assert area_under_curve([{"n_labeled": 20, "accuracy": 0.7}]) == 0.7
+
+
+def test_errors_are_counted_by_class_and_by_confidence() -> None:
+    y, proba = predictions(n_classes=4)
+    names = ["a", "b", "c", "d"]
+    found = describe_errors(y, proba, names)
+    assert found["classes"] == names
+    assert found["confusion"] == confusion_matrix(y, proba.argmax(1), labels=range(4)).tolist()
+    bins = found["calibration"]
+    assert bins["edges"] == [i / 15 for i in range(16)]
+    for low, high, *described in zip(
+        bins["edges"],
+        bins["edges"][1:],
+        *(bins[name] for name in ("count", "confidence", "accuracy")),
+        strict=False,
+    ):
+        inside = [i for i in range(len(y)) if low < proba[i].max() <= high]
+        assert described[0] == len(inside)
+        if inside:
+            assert described[1] == pytest.approx(np.mean([proba[i].max() for i in inside]))
+            assert described[2] == pytest.approx(
+                np.mean([proba[i].argmax() == y[i] for i in inside])
+            )
+        else:
+            assert described[1:] == [None, None]
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_the_bins_of_calibration_add_up_to_its_error() -> None:
+    y, proba = predictions()
+    bins = describe_errors(y, proba, "abcd")["calibration"]
+    gaps = [
+        count * abs(accuracy - confidence)
+        for count, accuracy, confidence in zip(
+            bins["count"], bins["accuracy"], bins["confidence"], strict=True
+        )
+        if count
+    ]
+    assert sum(gaps) / len(y) == pytest.approx(expected_calibration_error(y, proba))
+
+
+def test_pooled_errors_are_those_of_all_images_together() -> None:
+    parts = [predictions(n=n, seed=n) for n in (30, 200, 7)]
+    pooled = pool_errors([describe_errors(y, proba, "abcd") for y, proba in parts])
+    together = describe_errors(*map(np.concatenate, zip(*parts, strict=True)), "abcd")
+    assert pooled["confusion"] == together["confusion"]
+    found, expected = pooled["calibration"], together["calibration"]
+    assert found["count"] == expected["count"] and found["edges"] == expected["edges"]
+    for name in ("confidence", "accuracy"):
+        for one, other in zip(found[name], expected[name], strict=True):
+            assert one == (None if other is None else pytest.approx(other))
+    assert json.loads(json.dumps(pooled)) == pooled

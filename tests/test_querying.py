@@ -331,6 +331,8 @@ def test_strategies_of_all_needs_choose_among_candidates_and_explore(
 def test_what_is_no_number_of_candidates_is_refused(tiny: skal.ImageDataset, value: Any) -> None:
     with pytest.raises(ParameterError, match=r"max_candidates: got .*whole number from 1 on"):
         skal.run(tiny, **FAST, max_candidates=value)
+    with pytest.raises(ParameterError, match=r"max_candidates: got .*whole number from 1 on"):
+        skal.ActiveLearner(tiny, skal.ImageClassifier(classes=range(3)), max_candidates=value)
 
 
 def test_a_loop_in_steps_explores_among_candidates(

@@ -61,17 +61,19 @@ class Interrupter(skal.Tracker):
 
 
 class BlindPool(Pool):
-    """Raises when somebody looks at labels."""
+    """Raises when somebody looks at labels, but not at which there are."""
 
     @property
     def y(self) -> Any:
         raise AssertionError("labels were looked at")
 
-    labeled = unlabeled = y
-
 
 def metrics(rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in rounds]
+
+
+def labelled(run: skal.Run, number: int) -> list[int]:
+    return [row["index"] for row in run.queries if row["round"] <= number]
 
 
 def predictions(folder: Path) -> list[list[int]]:
@@ -107,7 +109,12 @@ def test_agreement_is_the_kappa_of_the_networks_of_two_rounds(tmp_path: Path) ->
     run = skal.run(data, "margin", **settings, out=tmp_path / "run")
     shorter = [skal.run(data, "margin", **{**settings, "n_rounds": k}) for k in (0, 1)]
     said = [likeliest(other, data.X) for other in (*shorter, run)]
-    expected = [cohen_kappa_score(*pair) for pair in pairwise(said)]
+    # of what had no label when the later network was trained
+    unknown = [np.setdiff1d(np.arange(150), labelled(run, k)) for k in (1, 2)]
+    expected = [
+        cohen_kappa_score(one[rows], other[rows])
+        for (one, other), rows in zip(pairwise(said), unknown, strict=True)
+    ]
     assert [row["agreement"] for row in run.rounds] == [None, *map(pytest.approx, expected)]
     assert all(0 < value < 1 for value in expected)
     assert predictions(tmp_path / "run") == [labels.tolist() for labels in said]
@@ -134,7 +141,9 @@ def test_a_large_pool_is_represented_by_the_same_images_in_every_round(
     assert len(seen[0]) == 40
     said = predictions(tmp_path / "run")
     for row, pair in zip(run.rounds[1:], pairwise(said), strict=True):
-        assert row["agreement"] == pytest.approx(cohen_kappa_score(*pair))
+        unknown = ~np.isin(seen[0], labelled(run, row["round"]))
+        one, other = (np.array(labels)[unknown] for labels in pair)
+        assert row["agreement"] == pytest.approx(cohen_kappa_score(one, other))
     assert said[-1] == likeliest(run, tiny.X[seen[0]]).tolist()
     skal.run(tiny, "badge", **{**FAST, "n_rounds": 0})
     skal.run(tiny, "badge", **{**FAST, "n_rounds": 0}, seed=1)
@@ -175,6 +184,16 @@ def test_watching_reads_no_label(tiny: skal.ImageDataset) -> None:
     monitor = StopMonitor(BlindPool(tiny.X, 3), seed=0)
     assert monitor.observe(classifier) is None
     assert monitor.observe(classifier) == 1
+
+
+def test_where_all_that_is_watched_is_labelled_there_is_no_agreement(
+    tiny: skal.ImageDataset,
+) -> None:
+    settings = {**FAST, "n_init": 80, "n_query": 5, "stop": "end"}
+    run = skal.run(tiny, "random", **settings)
+    assert [row["n_labeled"] for row in run.rounds] == [80, 85, 90]
+    assert run.rounds[1]["agreement"] is not None
+    assert run.rounds[2]["agreement"] is None
 
 
 def test_watching_asks_the_oracle_for_nothing(tiny: skal.ImageDataset) -> None:
@@ -314,14 +333,15 @@ def test_a_stopped_run_ends_with_the_same_agreements_notice_and_stop_round(
 # by name
 
 
-def test_alone_the_option_means_notice() -> None:
+def test_alone_the_option_means_end() -> None:
     def printed(*args: str) -> str:
         return CliRunner().invoke(main, ["run", *args, "--print-config"]).stdout
 
-    assert 'stop = "notice"' in printed("--stop")
+    assert 'stop = "end"' in printed("--stop")
     assert 'stop = "notice"' in printed()
     assert 'stop = "end"' in printed("--stop", "end")
-    assert 'stop = "notice"\nstream = "in-order"' in printed("--stop", "--stream")
+    assert 'stop = "end"\nstream = "in-order"' in printed("--stop", "--stream")
+    assert 'stop = "notice"' in printed("--stop", "notice")
 
 
 @pytest.mark.parametrize("value", ["ends", "on"])

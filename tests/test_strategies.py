@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from skal.strategies import (
     STRATEGIES,
     TCM,
     Badge,
+    BatchStrategy,
     CommitteeVariance,
     CoreSet,
     DiverseBatch,
@@ -41,9 +42,11 @@ from skal.strategies import (
     resolve_strategy,
     select,
     selection,
+    uncertainty,
 )
 from skal.strategies.badge import kmeanspp_gradients
 from skal.strategies.bald import mutual_information
+from skal.strategies.base import pick_highest
 from skal.strategies.coverage import pure_radius
 from skal.strategies.uncertainty import MEASURES, entropy, least_confidence, margin
 from skal.testing import N_IMAGES, check_strategy, example_scores
@@ -394,6 +397,24 @@ class TestBald:
             expected.append(-(mean * np.log(mean)).sum() - within)
         np.testing.assert_allclose(mutual_information(samples), expected, atol=1e-9)
         assert ask("bald").tolist() == np.argsort(expected)[::-1][:8].tolist()
+
+    @pytest.mark.parametrize("numbers", [1, 20 * 3, 7 * 20 * 3 + 1, 2**20])
+    def test_many_images_and_classes_are_looked_at_in_parts(
+        self, numbers: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        samples = example_scores().mc_proba
+        expected = mutual_information(samples)
+        monkeypatch.setattr(uncertainty, "NUMBERS_AT_ONCE", numbers)
+        heights = []
+        entropy_ = entropy
+
+        def watched(values: np.ndarray) -> np.ndarray:
+            heights.append(values.shape[-2])
+            return entropy_(values)
+
+        monkeypatch.setattr("skal.strategies.bald.entropy", watched)
+        np.testing.assert_allclose(mutual_information(samples), expected, rtol=1e-12)
+        assert max(heights) == min(max(numbers // (20 * 3), 1), N_IMAGES)
 
     def test_certain_and_agreeing_networks_give_no_information(self) -> None:
         samples = np.zeros((5, 4, 3))
@@ -797,9 +818,9 @@ class TestMemory:
 
         return set_to
 
-    def needed(self, n: int, n_picks: int = 5) -> float:
-        terms = resolve_strategy(self.NAME).memory(scored=True)
-        return bytes_needed(terms, {"n": n, "b": n_picks, "C": 3, "D": 8, "T": 0})
+    def needed(self, n: int, n_features: int = 8, scored: bool = True) -> float:
+        terms = resolve_strategy(self.NAME).memory(scored=scored)
+        return bytes_needed(terms, {"n": n, "b": 5, "C": 3, "D": n_features, "T": 0})
 
     def test_with_enough_of_it_all_images_are_seen(
         self, limit: Callable[[float], None], caplog: pytest.LogCaptureFixture
@@ -928,12 +949,12 @@ class TestMemory:
         tiny: skal.ImageDataset,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        limit(1.3 * self.needed(50))
-        settings = {"n_init": 6, "n_query": 5, "n_rounds": 2, "steps": 2}
+        limit(1.3 * self.needed(50, n_features=84, scored=False))
+        settings = {"model": "lenet", "n_init": 6, "n_query": 5, "n_rounds": 2, "steps": 2}
         first, again = (skal.run(tiny, self.NAME, **settings) for _ in range(2))
         assert [row["n_labeled"] for row in first.rounds] == [6, 11, 16]
         assert first.queries == again.queries
-        assert caplog.text.count("drawn at random") == 4
+        assert caplog.text.count("drawn at random") == 4  # once a round: before it is scored
 
 
 class TestSelect:
@@ -981,6 +1002,32 @@ class TestSelect:
         assert chosen.n_samples == 5
         assert not chosen.needs_embeddings
         assert resolve_strategy(Badge).params == resolve_strategy("badge").params
+
+    def test_auto_is_another_name_of_clue(self) -> None:
+        assert resolve_strategy("auto", {"method": "entropy"}) == (
+            resolve_strategy("clue", {"method": "entropy"})
+        )
+        assert resolve_strategy("auto").name == "clue"
+        assert ask("auto", y=labels()).tolist() == ask("clue", y=labels()).tolist()
+
+    @pytest.mark.parametrize("name", ["query-by-committee", "greedy-bald", "batch-bald"])
+    def test_the_number_of_samples_has_the_same_name_everywhere(self, name: str) -> None:
+        chosen = resolve_strategy(name, {"n_samples": 7})
+        assert chosen.n_samples == 7
+        assert dict(chosen.given) == {"n_samples": 7}
+        assert chosen.params["sample_predictions_dict"] == {"n_samples": 7}
+        theirs = resolve_strategy(name, {"sample_predictions_dict": {"n_samples": 7}})
+        assert chosen.params == theirs.params
+        scores = example_scores(n_samples=7)
+        assert ask(name, scores=scores, n_samples=7).tolist() == (
+            ask(name, scores=scores, **theirs.given).tolist()
+        )
+        with pytest.raises(ParameterError, match=r"n_samples='x'.*2 or more"):
+            resolve_strategy(name, {"n_samples": "x"})
+
+    def test_nothing_is_kept_of_an_argument_that_is_none_by_default(self) -> None:
+        assert not resolve_strategy("probcover", {"delta": None}).given
+        assert resolve_strategy("probcover", {"alpha": None}).given == {"alpha": None}
 
     @pytest.mark.parametrize(
         ("answer", "message"),
@@ -1073,8 +1120,11 @@ class TestOnImages:
     def test_badge_takes_no_raw_images_for_embeddings(self, tiny: skal.ImageDataset) -> None:
         y = np.where(np.arange(90) < 30, tiny.y, -1)
         clf = Images(classes=[0, 1, 2], missing_label=-1)
-        with pytest.raises(ParameterError, match=r"Images.predict_proba does not return"):
+        message = r"Images.predict_proba does not return.*images are none; "
+        with pytest.raises(ParameterError, match=f"{message}name the keyword .* by clf_embedding_"):
             Badge().query(tiny.X, y, clf)
+        with pytest.raises(ParameterError, match=f"{message}take a classifier .* extra_outputs="):
+            CoreSet().query(tiny.X, y, clf)
 
     def test_weights_that_the_classifier_does_not_take_are_refused(
         self, tiny: skal.ImageDataset
@@ -1096,6 +1146,44 @@ class TestOnImages:
             )
             assert picks.shape == (0,)
             assert utilities.shape == (0, 90)
+
+
+OWN = [name for name in STRATEGIES.names() if resolve_strategy(name).reads is not None]
+
+
+def on(device: str, name: str) -> list[int]:
+    """Picks of a strategy from scores of a network that computes there."""
+    scores = dataclasses.replace(example_scores(n_images=400, n_features=32), device=device)
+    return ask(name, scores=scores, y=labels(400), n=30).tolist()
+
+
+class TestDevices:
+    @pytest.mark.parametrize("name", OWN)
+    def test_on_apples_gpus_which_know_no_float64_the_cpu_computes(self, name: str) -> None:
+        assert on("mps", name) == on("cpu", name)
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+    @pytest.mark.parametrize("name", OWN)
+    def test_a_gpu_picks_what_the_cpu_picks(self, name: str) -> None:
+        assert on("cuda", name) == on("cpu", name)
+
+
+class TestGreedyStep:
+    def test_the_highest_that_is_left_is_picked_and_its_row_filled(self) -> None:
+        values, draw = np.array([3, 9, 5], np.int64), np.random.RandomState(0)
+        picks, rows = np.empty(3, np.int64), np.empty((3, 3))
+        for number, (pick, row) in enumerate(
+            [(1, [3, 9, 5]), (2, [3, np.nan, 5]), (0, [3, np.nan, np.nan])]
+        ):
+            assert pick_highest(picks, number, values, draw, rows) == pick
+            np.testing.assert_array_equal(rows[number], row)
+        assert picks.tolist() == [1, 2, 0]
+        assert values.tolist() == [3, 9, 5]
+
+    def test_ties_fall_at_random(self) -> None:
+        draw, first = np.random.RandomState(0), np.empty(1, np.int64)
+        seen = {pick_highest(first, 0, np.array([1.0, 2.0, 2.0]), draw) for _ in range(20)}
+        assert seen == {1, 2}
 
 
 EMBEDDED = [CoreSet, TypiClust, KMeansSampling]
@@ -1215,6 +1303,112 @@ def test_scikit_activemls_classes_work_by_import_path(name: str) -> None:
     assert len(set(picks.tolist())) == 4
     assert picks.tolist() == ask(path, y=y, n=4).tolist()
     check_strategy_works(resolve_strategy(path), 3)
+
+
+@pytest.fixture
+def register() -> Iterator[Callable[..., type]]:
+    """Register a class as "test-plugin", for one test."""
+
+    def add(cls: type, **facts: Any) -> type:
+        STRATEGIES.add("test-plugin", cls, **facts)
+        return cls
+
+    yield add
+    if "test-plugin" in STRATEGIES:
+        STRATEGIES.remove("test-plugin")
+
+
+class Variance(ScoreStrategy):
+    """Reads samples."""
+
+    reads = ("mc_proba",)
+
+    def score(self, scores: Scores) -> np.ndarray:
+        assert scores.mc_proba is not None
+        assert len(scores.mc_proba) == self.n_samples
+        return scores.mc_proba.var(axis=0).sum(axis=1)
+
+
+class Anything(BatchStrategy):
+    """Reads nothing, and tells no utilities."""
+
+    reads = ()
+
+    def pick(self, scores: Scores, b: int, rng: np.random.RandomState) -> list[int]:
+        return rng.permutation(len(scores))[:b].tolist()
+
+
+class TestPlugins:
+    @pytest.mark.parametrize("facts", [{}, {"needs": "scores"}, {"summary": "the variance"}])
+    def test_what_a_class_reads_decides_what_it_needs(
+        self, register: Callable[..., type], facts: dict[str, str], tiny: skal.ImageDataset
+    ) -> None:
+        register(Variance, **facts)
+        settings = {"model": "lenet", "n_init": 6, "n_query": 4, "n_rounds": 1, "steps": 1}
+        for strategy in ("test-plugin", Variance):
+            chosen = resolve_strategy(strategy)
+            assert (chosen.needs, chosen.n_samples, chosen.needs_embeddings) == ("samples", 20, 0)
+            check_strategy(strategy)
+            assert skal.run(tiny, strategy, **settings).summary["n_labeled"] == 10
+
+    def test_a_committee_is_only_had_by_asking(self, register: Callable[..., type]) -> None:
+        register(Variance, needs="committee")
+        assert resolve_strategy("test-plugin").n_members == 20
+        assert resolve_strategy("committee-variance").n_members == 5
+
+    @pytest.mark.parametrize("name", STRATEGIES.names())
+    def test_a_strategy_needs_what_the_table_says(self, name: str) -> None:
+        assert resolve_strategy(name).needs == STRATEGIES.entry(name).facts["needs"]
+
+    def test_a_class_that_reads_nothing_needs_nothing(self) -> None:
+        assert resolve_strategy(Anything).needs == "nothing"
+        check_strategy(Anything)
+
+    def test_one_that_cannot_be_made_is_refused_at_once(self) -> None:
+        class Unfinished(ScoreStrategy):
+            pass
+
+        with pytest.raises(ParameterError, match=r"Unfinished does not work .* abstract"):
+            resolve_strategy(Unfinished)
+
+    def test_a_batch_strategy_may_tell_no_utilities(self) -> None:
+        query = Anything(random_state=0)
+        picks, rows = query.query(INDEX, labels(), batch_size=3, return_utilities=True)
+        again = Anything(random_state=0).query(INDEX, labels(), batch_size=3)
+        assert picks.tolist() == again.tolist()
+        expected = np.zeros((3, N_IMAGES))
+        expected[:, :9] = np.nan  # labelled
+        expected[:, picks] = [3, 2, 1]
+        expected[1:, picks[0]] = expected[2, picks[1]] = np.nan
+        np.testing.assert_array_equal(rows, expected)
+
+    def test_the_checks_hand_over_as_many_samples_as_a_run(self) -> None:
+        for name in ("bald", "query-by-committee"):
+            check_strategy(name, {"n_samples": 50})
+
+        class Five(Variance):
+            def score(self, scores: Scores) -> np.ndarray:
+                return scores.mc_proba[:5].var(axis=0).sum(axis=1)[:5]
+
+        with pytest.raises(SkalError):
+            check_strategy(Five)
+
+    @pytest.mark.parametrize("field", ["embeddings", "mc_proba", "gradient_length"])
+    def test_the_checks_find_a_class_that_reads_what_it_does_not_say(self, field: str) -> None:
+        class Silent(ScoreStrategy):
+            def score(self, scores: Scores) -> np.ndarray:
+                values = getattr(scores, field)
+                return values.reshape(len(scores), -1)[:, 0]
+
+        with pytest.raises(AttributeError, match="NoneType"):
+            check_strategy(Silent)
+
+    def test_the_checks_find_scores_of_scikit_activemls_kind_that_nobody_computes(
+        self, register: Callable[..., type]
+    ) -> None:
+        register(skactiveml.pool.ContrastiveAL, needs="scores", embeddings=False)
+        with pytest.raises(ParameterError, match="the scores hold no output 'emb'"):
+            check_strategy("test-plugin", {"clf_embedding_flag_name": {"extra_outputs": "emb"}})
 
 
 def test_a_plugin_of_few_lines_passes_the_checks() -> None:

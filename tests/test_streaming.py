@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from skactiveml.base import SingleAnnotatorStreamQueryStrategy
 
 import skal
 import skal.streaming
@@ -110,7 +111,7 @@ def test_each_chunks_images_are_chosen_in_order_within_the_budget(
         n_presented, n_chosen = n_presented + len(chunk), n_chosen + len(chosen)
         most = 0.2 * n_presented
         if name not in ("random", "periodic"):
-            most += 0.2 * WINDOW + 1
+            most = min(most + 0.2 * WINDOW + 1, math.ceil(0.2 * (90 - N_INIT)))
         assert n_chosen <= most
         assert run.rounds[number]["n_labeled"] == N_INIT + n_chosen
     assert n_presented == 90 - N_INIT
@@ -188,7 +189,7 @@ def test_a_stream_leaves_the_same_records_as_a_run_on_a_pool(
     tiny: skal.ImageDataset, tmp_path: Path
 ) -> None:
     streamed = skal.run(tiny, "split", **FAST, out=tmp_path / "stream")
-    pool = {**FAST, "stream": "off", "n_query": 4}
+    pool = {**FAST, "stream": "off", "budget": "10%", "n_query": 4}
     other = skal.run(tiny, "margin", **pool, out=tmp_path / "pool")
     assert list(streamed.summary) == list(other.summary)
     assert [list(row) for row in streamed.rounds] == [list(row) for row in other.rounds]
@@ -382,6 +383,82 @@ def test_arguments_reach_the_stream_strategy_and_wrong_ones_are_refused(
         settings = {**FAST, "strategy_params": {"thetta": 1}, "out": tmp_path / "run"}
         skal.run(tiny, "variable-uncertainty", **settings)
     assert not (tmp_path / "run").exists()
+
+
+class Picky(SingleAnnotatorStreamQueryStrategy):
+    """Asks a function."""
+
+    def __init__(
+        self, rule: Any = None, every: int | None = 2, budget: Any = None, random_state: Any = None
+    ) -> None:
+        super().__init__(budget=budget, random_state=random_state)
+        self.rule = rule
+        self.every = every
+
+    def query(self, candidates: Any, *, return_utilities: bool = False) -> Any:
+        wanted = self.rule is not None and self.rule(int(candidates[0, 0]))
+        wanted = wanted and (self.every is None or candidates[0, 0] % self.every == 0)
+        return ([0] if wanted else []), np.ones(1)
+
+    def update(self, candidates: Any, queried_indices: Any) -> Any:
+        return self
+
+
+PICKY = f"{__name__}:Picky"
+
+
+@pytest.mark.parametrize(("every", "expected"), [(None, [0, 1, 2]), (2, [0, 2])])
+def test_arguments_that_no_file_can_hold_reach_the_stream_strategy_and_are_named(
+    tiny: skal.ImageDataset,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    every: int | None,
+    expected: list[int],
+) -> None:
+    params = {"rule": lambda row: row < 3, "every": every}
+    settings = {**FAST, "budget": "50%", "strategy_params": params, "out": tmp_path / "run"}
+    with pytest.raises(KeyboardInterrupt):
+        skal.run(tiny, PICKY, **settings, trackers=[Interrupter("training 2")])
+    names = "rule" if every else "rule, every"
+    assert f"config.toml cannot hold the strategy's {names}: it will not repeat" in caplog.text
+    with pytest.raises(ParameterError, match=f"the strategy's {names} could not be kept"):
+        skal.resume(tmp_path / "run", data=tiny)
+    run = skal.run(tiny, PICKY, **{**settings, "out": None})
+    for number, chunk in enumerate(chunks(run), start=1):
+        assert picks(run, number) == [chunk[row] for row in expected]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"explore": "10%"}, "explore: got '10%', which changes nothing in a stream"),
+        ({"max_candidates": 50}, "max_candidates: got 50, which changes nothing in a stream"),
+        ({"n_query": 10}, "n_query: got 10, which changes nothing in a stream; leave it out"),
+        ({"n_query": "20%"}, "n_query: got '20%', which changes nothing in a stream"),
+        ({"stream": "off"}, "budget: got '20%', which changes nothing without a stream"),
+    ],
+)
+def test_a_setting_that_changes_nothing_is_refused_before_anything_is_written(
+    tiny: skal.ImageDataset, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ParameterError) as caught:
+        skal.run(tiny, "random", **{**FAST, **settings}, out=tmp_path / "run")
+    assert str(caught.value).startswith(message)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"explore": 0, "n_query": "20", "max_candidates": None},
+        {"explore": "0", "n_query": 20},
+        {"stream": "off", "budget": 0.1},
+        {"stream": "off", "budget": " 10 %"},
+    ],
+)
+def test_a_default_may_be_written_out(tiny: skal.ImageDataset, settings: dict[str, Any]) -> None:
+    run = skal.run(tiny, "random", **{**FAST, "steps": 1, "n_rounds": 1, **settings})
+    assert len(run.rounds) == 2
 
 
 def test_a_class_of_scikit_activeml_works_by_its_path(tiny: skal.ImageDataset) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -194,6 +195,24 @@ class TestEveryStrategy:
         ahead = 0 if FACTS[name]["needs"] == "nothing" else budget * WINDOW + 1
         taken, seen = np.arange(1, len(chosen) + 1), chosen + 1
         assert (taken <= budget * seen + ahead + 1e-9).all()
+
+    @pytest.mark.parametrize("budget", [0.1, 0.13, 0.5, 1.0])
+    @pytest.mark.parametrize("name", NAMES)
+    def test_of_a_stream_of_known_length_no_more_than_the_budget_are_chosen_in_all(
+        self, name: str, budget: float
+    ) -> None:
+        expecting = sampler(name, budget=budget)
+        expecting.expect(len(MADE_UP))
+        chosen, utilities = decide(expecting)
+        assert len(chosen) <= math.ceil(budget * len(MADE_UP))
+        unlimited, _ = decide(sampler(name, budget=budget))
+        assert chosen.tolist() == unlimited[: len(chosen)].tolist()
+        replayed = sampler(name, budget=budget)
+        replayed.expect(len(MADE_UP))
+        replayed.replay(len(MADE_UP), chosen, utilities)
+        again, same = decide(replayed, MADE_UP)
+        lived, values = decide(expecting, MADE_UP)
+        assert (again.tolist(), same.tolist()) == (lived.tolist(), values.tolist())
 
     @pytest.mark.parametrize("name", NAMES)
     def test_decides_by_what_it_says_it_needs(self, name: str) -> None:
@@ -409,6 +428,16 @@ class TestImportPaths:
         assert chosen[:102].tolist() == [*range(101), 102]  # the head start, and then every other
         assert len(chosen) == 550
         assert set(utilities) == {0.5}
+
+    @pytest.mark.parametrize(
+        ("budget", "length", "most"), [(0.5, 1000, 500), (0.1, 84, 9), (0.1, 30, 3), (0.7, 10, 7)]
+    )
+    def test_one_that_wants_all_gets_the_budget_rounded_up(
+        self, budget: float, length: int, most: int
+    ) -> None:
+        greedy = sampler(f"{__name__}:Greedy", budget=budget)
+        greedy.expect(length)
+        assert len(greedy.decide(length)[0]) == most
 
     def test_a_class_learns_of_no_image_that_the_budget_stops(self, register: Register) -> None:
         learned = []
