@@ -94,6 +94,16 @@ class Settings:
         return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
     @property
+    def same(self) -> list[str]:
+        """Return the head of the column that says whether a GPU picks as the CPU does, if any."""
+        return ["same picks as cpu"] if len(self.devices) > 1 else []
+
+    def same_as_on_cpu(self, side: str, runs: Mapping[str, Sequence[Outcome]]) -> list[str]:
+        """Return the cell of that column, if there is one; only skal on a GPU has one to fill."""
+        ours = {_side(device) for device in self.devices} - {_side("cpu")}
+        return [_same(runs[side], runs[_side("cpu")]) if side in ours else "" for _ in self.same]
+
+    @property
     def how(self) -> str:
         """Say how the figures came about."""
         if self.repeats == 1:
@@ -105,7 +115,7 @@ class Settings:
 
     def everywhere(self, action: Action) -> dict[str, tuple[Action, str]]:
         """Return the sides of skal: one for every device."""
-        return {f"skal, {_place(device)}": (action, device) for device in self.devices}
+        return {_side(device): (action, device) for device in self.devices}
 
     def size(self, *args: int, **kwargs: int) -> Size:
         size = Size(*args, **kwargs)
@@ -397,13 +407,14 @@ def badge(settings: Settings) -> None:
     runs = in_turn(settings.repeats, made_up_pool, sides, size)
     settings.report(
         f"BADGE against scikit-activeml's ({size})",
-        ["side", "seconds", "times faster", "peak, MiB", "of the embeddings"],
+        ["side", "seconds", "times faster", "peak, MiB", "of the embeddings", *settings.same],
         [
             [
                 side,
                 *_seconds_and_ratio(runs, side, "scikit-activeml"),
                 _peak(outcomes),
                 f"{max(outcome.peak for outcome in outcomes) / size.embeddings:.1f}",
+                *settings.same_as_on_cpu(side, runs),
             ]
             for side, outcomes in runs.items()
         ],
@@ -429,11 +440,17 @@ def badge_large_batch(settings: Settings) -> None:
                 f"{1000 * read:.2f} ({size.embeddings / read / 1e9:.1f} GB/s)",
                 _spread(seconds / size.picks / read),
                 _peak(asked),
+                *settings.same_as_on_cpu(
+                    _side(device), {_side("cpu"): every[0], _side(device): asked}
+                ),
             ]
         )
     settings.report(
         f"BADGE in a large batch ({size})",
-        ["skal on", "seconds", "ms a pick", "ms one read", "reads a pick", "peak, MiB"],
+        [
+            *("skal on", "seconds", "ms a pick", "ms one read", "reads a pick", "peak, MiB"),
+            *settings.same,
+        ],
         rows,
         f"One read of the float32 embeddings is the fastest of {READS} sums, dot products and "
         "products with a vector, by torch and by numpy, with all threads, before and after, in "
@@ -448,8 +465,16 @@ def badge_many_classes(settings: Settings) -> None:
     inputs = size.embeddings + 4 * size.n * size.classes
     settings.report(
         f"BADGE with many classes ({size})",
-        ["side", "seconds", "peak, MiB"],
-        [[side, f"{run.seconds:.1f}", _peak([run])] for side, (run,) in runs.items()],
+        ["side", "seconds", "peak, MiB", *settings.same],
+        [
+            [
+                side,
+                f"{outcomes[0].seconds:.1f}",
+                _peak(outcomes),
+                *settings.same_as_on_cpu(side, runs),
+            ]
+            for side, outcomes in runs.items()
+        ],
         f"The peak is above the embeddings and probabilities, {inputs / MIB:,.0f} MiB. Target: "
         "2,048 MiB. One run.",
         runs.values(),
@@ -554,6 +579,7 @@ def geometry(settings: Settings) -> None:
                 *_seconds_and_ratio(runs, side, theirs),
                 _peak(outcomes),
                 "" if side == theirs else _same(outcomes, runs[theirs]),
+                *settings.same_as_on_cpu(side, runs),
                 *_distances(pool, outcomes[0].result, peer),
             ]
             for side, outcomes in runs.items()
@@ -561,7 +587,8 @@ def geometry(settings: Settings) -> None:
     settings.report(
         f"Strategies of geometry against scikit-activeml's ({size})",
         [
-            *("strategy", "side", "seconds", "times faster", "peak, MiB", "same picks"),
+            *("strategy", "side", "seconds", "times faster", "peak, MiB", "same picks as theirs"),
+            *settings.same,
             *("mean distance", "farthest"),
         ],
         rows,
@@ -578,13 +605,22 @@ def geometry(settings: Settings) -> None:
 def dense(settings: Settings) -> None:
     size, rows, every = settings.size(50_000, 100), [], []
     for name in ("max-herding", "probcover"):
-        sides = {name: (partial(ask_skal, name), "cpu")}
-        (run,) = in_turn(1, made_up_pool, sides, size)[name]
-        every.append([run])
-        rows.append([name, f"{run.seconds:.1f}", _peak([run]), "; ".join(run.notices)])
+        runs = in_turn(1, made_up_pool, settings.everywhere(partial(ask_skal, name)), size)
+        every += runs.values()
+        rows += [
+            [
+                name,
+                side,
+                f"{run.seconds:.1f}",
+                _peak([run]),
+                *settings.same_as_on_cpu(side, runs),
+                "; ".join(run.notices),
+            ]
+            for side, (run,) in runs.items()
+        ]
     settings.report(
         f"Strategies that compare all images with all ({size})",
-        ["strategy", "seconds", "peak, MiB", "notice"],
+        ["strategy", "side", "seconds", "peak, MiB", *settings.same, "notice"],
         rows,
         f"All distances of the pool would take {4 * size.n**2 / MIB:,.0f} MiB in float32. One run.",
         every,
@@ -638,6 +674,10 @@ def _distances(pool: Pool, picks: Picks, peer: Peer) -> list[str]:
     points = normalize(pool.scores.embeddings) if peer.unit_length else pool.scores.embeddings
     _, distances = pairwise_distances_argmin_min(points, points[centres])
     return [f"{distances.mean():.3f}", f"{distances.max():.3f}"]
+
+
+def _side(device: str) -> str:
+    return f"skal, {_place(device)}"
 
 
 def _place(device: str) -> str:

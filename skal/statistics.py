@@ -58,7 +58,8 @@ def analyse(results: Sequence[Result], baseline: str = "random") -> dict[str, An
     DataError
         If the runs of a setting have no number of labels in common.
     """
-    groups = [_Group.make(*item) for item in group_by_setting(results).items()]
+    ordered = sorted(results, key=lambda result: result.strategy != baseline)  # it comes first
+    groups = [_Group.make(*item) for item in group_by_setting(ordered).items()]
     names = _name_settings([group.setting for group in groups])
     strategies: dict[str, Any] = {}
     described = []

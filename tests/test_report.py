@@ -188,7 +188,7 @@ def test_a_contact_sheet_shows_every_image_where_it_belongs() -> None:
 def test_a_contact_sheet_frames_what_is_marked() -> None:
     images = np.zeros((3, 3, 16, 16), np.uint8)
     sheet = np.asarray(contact_sheet(images, np.array([False, True, False])))
-    red = (sheet == (213, 94, 0)).all(axis=2)
+    red = (sheet == (224, 36, 36)).all(axis=2)
     ys, xs = np.nonzero(red)
     assert (xs.min(), xs.max()) == (35, 35 + 32 + 5) and (ys.min(), ys.max()) == (0, 37)
     assert red.sum() == 38 * 38 - 32 * 32

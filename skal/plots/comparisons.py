@@ -302,7 +302,7 @@ def penalty_heatmap(analysis: Analysis) -> Pictures | None:
             axes.set_xticks(range(len(names)), names, **slant(names))
             axes.set_yticks(range(len(names) + 1), [*names, "mean of column"])
             set_title(axes, group_name(group, analysis["groups"]), room=_room(groups))
-            axes.set_xlabel(f"how often the row beats the column, of {penalty['n']} budgets")
+            axes.set_xlabel(f"how often the row beats\nthe column, of {penalty['n']} budgets")
         return to_pictures(figure)
 
 

@@ -84,7 +84,7 @@ def confusion_picture(evaluation: Mapping[str, Any], forms: Iterable[str] = FORM
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     few = len(names) <= MOST_ANNOTATED
     with style():
-        size = min(9.0, max(3.4, 1.4 + 0.36 * len(names)))
+        size = max(3.4, 1.4 + 0.36 * len(names)) if few else 5.5
         figure = new_figure(size, size)
         axes = figure.subplots()
         draw_shares(axes, shares, "{:.0f}", 7, counts if few else np.zeros_like(counts))

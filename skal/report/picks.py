@@ -26,7 +26,7 @@ MOST_THUMBNAILS = 6000
 SMALLEST, LARGEST = 32, 48
 """Height and width of thumbnails, in pixels; smaller images are enlarged by whole factors."""
 GAP = 3
-GREY, RED = (128, 128, 128), (213, 94, 0)
+GREY, RED = (128, 128, 128), (224, 36, 36)
 
 
 @dataclass(frozen=True)
