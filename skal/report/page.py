@@ -24,7 +24,7 @@ from ..plots import (
     looks,
 )
 from ..records import ENVIRONMENT, EVALUATION
-from ..results import Result, group_by_setting
+from ..results import Result, Setting, group_by_setting
 from .charts import curves
 from .picks import (
     MOST_ROUNDS,
@@ -163,12 +163,13 @@ def _alternatives(analysis: Analysis) -> dict[str, str]:
 
 def _describe_strategies(results: Sequence[Result], analysis: Analysis) -> Iterator[dict[str, Any]]:
     """Yield what is shown of each strategy of each setting: picks, their classes, and errors."""
+    by_setting = group_by_setting(results)
     by_label = {}
-    for group, by_strategy in zip(
-        analysis["groups"], group_by_setting(results).values(), strict=True
-    ):
-        for name, by_seed in by_strategy.items():
-            by_label[group["strategies"][name]] = [by_seed[seed] for seed in sorted(by_seed)]
+    for group in analysis["groups"]:
+        setting = Setting(*(group[name] for name in Setting._fields))
+        for name, label in group["strategies"].items():
+            by_seed = by_setting[setting][name]
+            by_label[label] = [by_seed[seed] for seed in sorted(by_seed)]
     n_shown = sum(min(MOST_SEEDS, len(runs)) for runs in by_label.values())
     longest = max(min(MOST_ROUNDS, len(result.rounds)) for result in results)
     most = room_for_each(n_shown, longest)
