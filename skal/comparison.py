@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import itertools
 import logging
@@ -36,7 +37,7 @@ from .config import (
 )
 from .datasets import ImageDataset, load_dataset
 from .datasets.base import one_line
-from .errors import ParameterError, RunFolderError, SkalError, UnknownNameError
+from .errors import MissingExtraError, ParameterError, RunFolderError, SkalError, UnknownNameError
 from .experiment import Run, check_run, resume, run
 from .files import fsync_folder, locked, write_atomic
 from .models import default_model
@@ -52,6 +53,9 @@ AXES = {"models": "model", "noise_rates": "noise_rate", "label_noises": "label_n
 """What beside strategies and seeds may vary in a grid: the setting that each list is of."""
 CONFIG = "compare.toml"
 CELLS = "cells"
+
+Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+"""What joblib's `delayed` makes: a function and its arguments."""
 
 _log = logging.getLogger("skal")
 
@@ -180,6 +184,7 @@ def compare(
     base = _base_config(data, settings)
     grid = _complete(grid, base)
     folder = None if out is None else Path(out)
+    _check_backend(backend)
     if html:
         check_extra()
     cells = _check(grid, base, data)
@@ -313,7 +318,7 @@ def _run_all(
     """Run cells, and yield what comes of each, as it comes."""
     here = grid.backend == "loky"
     cells_folder = folder / CELLS if folder else None
-    jobs = [
+    calls = [
         delayed(run_cell)(
             cell,
             data,
@@ -324,10 +329,10 @@ def _run_all(
         )
         for cell in cells
     ]
-    if not jobs:
+    if not calls:
         return
-    with BACKENDS[grid.backend](grid), tqdm(total=len(jobs), unit="run", disable=None) as bar:
-        for outcome in Parallel(return_as="generator_unordered", pre_dispatch="all")(jobs):
+    with tqdm(total=len(calls), unit="run", disable=None) as bar:
+        for outcome in BACKENDS[grid.backend](grid, calls):
             if outcome.archive is not None and cells_folder is not None:
                 outcome = Outcome(outcome.cell, read_result(_unpack(outcome, cells_folder)))
             bar.update()
@@ -501,20 +506,16 @@ def _version() -> str:
     return __version__
 
 
-@contextmanager
-def _on_loky(grid: GridConfig) -> Iterator[None]:
+def _on_loky(grid: GridConfig, calls: Sequence[Call]) -> Iterator[Outcome]:
     jobs = grid.jobs or 1
     with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=grid.threads):
-        yield
+        yield from _by_joblib(calls)
 
 
-@contextmanager
-def _on_dask(grid: GridConfig) -> Iterator[None]:
-    distributed = _imported("distributed", "dask")
-    with (
-        distributed.Client(grid.scheduler) as client,
-        parallel_config("dask", n_jobs=grid.jobs or -1, client=client),
-    ):
+def _on_dask(grid: GridConfig, calls: Sequence[Call]) -> Iterator[Outcome]:
+    from distributed import Client
+
+    with Client(grid.scheduler) as client:
         try:
             versions = client.run(_version)
         except ImportError as error:  # a task would wait for ever
@@ -522,39 +523,45 @@ def _on_dask(grid: GridConfig) -> Iterator[None]:
         for address, version in versions.items():
             if version != __version__:
                 _log.warning("%s has skal %s, here is %s", address, version, __version__)
-        yield
+        with parallel_config("dask", n_jobs=grid.jobs or -1, client=client):
+            yield from _by_joblib(calls)
 
 
-@contextmanager
-def _on_ray(grid: GridConfig) -> Iterator[None]:
-    ray = _imported("ray", "ray")
-    from ray.util.joblib import register_ray
+def _by_joblib(calls: Sequence[Call]) -> Iterator[Outcome]:
+    yield from Parallel(return_as="generator_unordered", pre_dispatch="all")(calls)
+
+
+def _on_ray(grid: GridConfig, calls: Sequence[Call]) -> Iterator[Outcome]:
+    """Hand out runs by Ray itself: its backend of joblib gives nothing back before all are done."""
+    import ray
 
     ours = not ray.is_initialized()
     if ours:
         ray.init(address=grid.scheduler, log_to_driver=False)
-    register_ray()
     try:
-        with parallel_config("ray", n_jobs=grid.jobs or -1):
-            yield
+        start = ray.remote(num_cpus=grid.threads or 1)(run_cell).remote
+        waiting, running = list(calls), list[Any]()
+        while waiting or running:
+            while waiting and len(running) < (grid.jobs or len(calls)):
+                _, args, kwargs = waiting.pop(0)
+                running.append(start(*args, **kwargs))
+            (done,), running = ray.wait(running)
+            yield ray.get(done)
     finally:
         if ours:
             ray.shutdown()
 
 
-def _imported(module: str, extra: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ParameterError(
-            f"backend {extra} needs a package that is not here: pip install 'skal[{extra}]'"
-        ) from error
-
-
-BACKENDS: Mapping[str, Callable[[GridConfig], Any]] = {
+BACKENDS: Mapping[str, Callable[[GridConfig, Sequence[Call]], Iterator[Outcome]]] = {
     "loky": _on_loky,
     "dask": _on_dask,
     "ray": _on_ray,
 }
+PACKAGES = {"dask": "distributed", "ray": "ray"}
+"""What a backend needs beside skal, by the extra that has it."""
+
+
+def _check_backend(name: str) -> None:
+    package = PACKAGES.get(name)
+    if package and importlib.util.find_spec(package) is None:
+        raise MissingExtraError(package, name, f"the backend {name}")
