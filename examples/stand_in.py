@@ -1,7 +1,7 @@
-"""Draws photographs of flowers that are not at hand: five folders, as Kaggle's flowers come.
+"""Draws flowers, where the photographs of Kaggle's are not at hand: a folder for each of five kinds.
 
-python examples/stand_in.py            into a folder that is deleted again, to see what it makes
-python examples/stand_in.py FOLDER     into this one
+python examples/stand_in.py FOLDER     draws 650 pictures into this folder
+python examples/stand_in.py            draws them and deletes them again
 """
 
 import sys
@@ -26,7 +26,7 @@ class Brush:
         self.turn, self.tilt = rng.uniform(0, 2 * np.pi), rng.uniform(0.6, 1)
         self.centre = np.array(centre)
 
-    def shade(self, colour, spread=25):
+    def shade(self, colour, spread=16):
         """Return a colour, a little lighter or darker."""
         return tuple(int(c) for c in np.clip(np.array(colour) + self.rng.normal(0, spread), 0, 255))
 
@@ -57,7 +57,9 @@ class Brush:
     def ring(self, n, length, width, colour, **shape):
         """Draw petals all around."""
         for angle in np.arange(n) * 2 * np.pi / n + self.rng.normal(0, 0.08, n):
-            self.petal(angle, length * self.rng.uniform(0.85, 1), width, self.shade(colour), **shape)
+            self.petal(
+                angle, length * self.rng.uniform(0.85, 1), width, self.shade(colour), **shape
+            )
 
 
 def daisy(brush, rng):
@@ -83,11 +85,11 @@ def dandelion(brush, rng):
 
 def rose(brush, rng):
     """Draw petals that overlap in a spiral."""
-    colour = (RED, PINK, WHITE, YELLOW, ORANGE)[rng.choice(5, p=(0.35, 0.3, 0.15, 0.1, 0.1))]
+    colour = (RED, PINK, WHITE, YELLOW)[rng.choice(4, p=(0.45, 0.3, 0.15, 0.1))]
     for k, reach in enumerate(np.linspace(0.62, 0.03, 16)):
         x, y = reach * np.cos(2.4 * k), reach * np.sin(2.4 * k)
         edge = tuple(int(c * 0.65) for c in colour)
-        brush.disc(x, y, 0.14 + 0.42 * reach, brush.shade(colour, 18), outline=edge)
+        brush.disc(x, y, 0.14 + 0.42 * reach, brush.shade(colour), outline=edge)
 
 
 def sunflower(brush, rng):
@@ -104,7 +106,7 @@ def sunflower(brush, rng):
 def tulip(brush, rng):
     """Draw a cup of three petals on a stem, seen from the side."""
     brush.turn, brush.tilt = rng.normal(0, 0.35), 1
-    colour = (RED, YELLOW, PINK, VIOLET, ORANGE, WHITE)[rng.integers(6)]
+    colour = (YELLOW, VIOLET, ORANGE, RED, PINK)[rng.choice(5, p=(0.25, 0.25, 0.2, 0.2, 0.1))]
     stem = brush.place([0, 0.3], [0.6, 7])
     brush.draw.line(stem, fill=brush.shade(GREEN), width=max(2, int(brush.radius * 0.14)))
     for angle in np.pi / 2 + rng.normal([-0.6, 0.6], 0.15):
@@ -114,7 +116,7 @@ def tulip(brush, rng):
         width = 0.36 * (1 + 0.25 * np.sin(t))  # fuller below
         points = brush.place(x + lean - width * np.cos(t), 0.9 * np.sin(t))
         edge = tuple(int(c * 0.7) for c in colour)
-        brush.draw.polygon(points, fill=brush.shade(colour, 15), outline=edge)
+        brush.draw.polygon(points, fill=brush.shade(colour), outline=edge)
 
 
 FLOWERS = {kind.__name__: kind for kind in (daisy, dandelion, rose, sunflower, tulip)}
@@ -124,7 +126,7 @@ def draw_flower(kind, rng):
     """Return an image of one kind of flower: one or several, anywhere, in any light."""
     size = 2 * SIZE
     ground = np.array(GROUNDS[rng.integers(len(GROUNDS))]) + rng.normal(0, 15, 3)
-    blotches = rng.normal(0, 28, (6, 6, 1)) + rng.normal(0, 10, (6, 6, 3))
+    blotches = rng.normal(0, 20, (6, 6, 1)) + rng.normal(0, 7, (6, 6, 3))
     pixels = np.clip(ground + blotches, 0, 255).astype(np.uint8)
     image = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image)
@@ -143,27 +145,31 @@ def draw_flower(kind, rng):
     grass(rng.integers(0, 4))
     image = image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 1)))
-    light = rng.uniform(0.65, 1.15) * rng.uniform(0.85, 1.15, 3)
-    noisy = np.asarray(image) * light + rng.normal(0, rng.uniform(2, 12), (SIZE, SIZE, 3))
+    light = rng.uniform(0.7, 1.15) * rng.uniform(0.93, 1.07, 3)
+    noisy = np.asarray(image) * light + rng.normal(0, rng.uniform(2, 10), (SIZE, SIZE, 3))
     return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
 
 
 def draw_flowers(folder, n_per_class=130, seed=0):
-    """Draw a folder with a subfolder of JPEG files for each kind; return it.
-
-    One that is whole already is left as it is.
-    """
-    folder, done = Path(folder), ".drawn"
+    """Draw a folder with a subfolder of JPEG files for each kind, but what is there; return it."""
     for number, kind in enumerate(FLOWERS):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-        rng = np.random.default_rng([seed, number])
+        (Path(folder) / kind).mkdir(parents=True, exist_ok=True)
         for i in range(n_per_class):
-            draw_flower(kind, rng).save(folder / kind / f"{i:03}.jpg", quality=88)
-    return folder
+            path = Path(folder) / kind / f"{i:03}.jpg"
+            if not path.exists():
+                draw_flower(kind, np.random.default_rng([seed, number, i])).save(path, quality=88)
+    return Path(folder)
+
+
+def has_photographs(data_dir):
+    """Tell whether the real flowers lie where `skal.load_dataset("flowers")` looks for them."""
+    places = (Path(data_dir) / "flowers", Path(data_dir))
+    return any((place / part / "daisy").is_dir() for place in places for part in (".", "train"))
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         folder = draw_flowers(sys.argv[1] if len(sys.argv) > 1 else scratch)
-        for kind in sorted(folder.iterdir()):
-            print(f"{kind.name:<10}", len(list(kind.glob("*.jpg"))), "images")
+        for kind in FLOWERS:
+            print(f"{kind:<10}{len(list((folder / kind).glob('*.jpg')))} images")
+        print(f"drawn into {folder}" if len(sys.argv) > 1 else "drawn, and deleted again")

@@ -46,6 +46,8 @@ from .records import JOURNAL, SUMMARY
 from .report import check_extra, text_table, write_report
 from .results import Result, read_result, strategy_label
 from .statistics import analyse
+from .strategies.catalogue import stands_for
+from .streaming import stream_strategy_name
 from .trackers import check_trackers
 
 BASELINE = "random"
@@ -210,13 +212,20 @@ def _base_config(data: ImageDataset | str | Path, settings: Mapping[str, Any]) -
 
 def _complete(grid: GridConfig, base: RunConfig) -> GridConfig:
     """Add the baseline, and say how many runs and threads there are at a time."""
-    strategies = dict.fromkeys(grid.strategies)
+    resolve = stands_for if base.stream == "off" else stream_strategy_name
+    strategies = dict.fromkeys(_resolved(strategy, resolve) for strategy in grid.strategies)
     if BASELINE not in strategies:
         strategies = {BASELINE: None, **strategies}
     here = grid.backend == "loky"
     jobs = grid.jobs or (1 if here else -1)
     threads = grid.threads or (max(1, (os.cpu_count() or 1) // jobs) if here else 1)
     return grid.replace(strategies=tuple(strategies), threads=threads)
+
+
+def _resolved(strategy: str, resolve: Callable[[str], str]) -> str:
+    """Put in place of `auto` what it stands for."""
+    name, question, params = strategy.partition("?")
+    return strategy if ":" in name else f"{resolve(name)}{question}{params}"
 
 
 def parse_strategy(text: str) -> tuple[str, dict[str, Any]]:

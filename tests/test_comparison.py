@@ -129,6 +129,19 @@ class TestTheGrid:
         clean = {r.setting.noise_rate: r.rounds[0]["nll"] for r in done.results[:4]}
         assert len(set(clean.values())) == 2
 
+    def test_auto_and_what_it_stands_for_are_one(self, tiny: skal.ImageDataset) -> None:
+        done = compared(tiny, strategies=["auto", "clue"], seeds=1, n_rounds=0)
+        assert [result.strategy for result in done.results] == ["random", "clue"]
+
+    def test_streams_and_import_paths_are_compared_too(self, tiny: skal.ImageDataset) -> None:
+        path = "skactiveml.pool:Falcun?gamma=5"
+        done = compared(tiny, strategies=[path], seeds=1, n_rounds=1)
+        assert path in {result.strategy for result in done.results}
+        streamed = compared(
+            tiny, strategies=["auto"], seeds=1, stream="in-order", budget="20%", n_query=20
+        )
+        assert [r.strategy for r in streamed.results] == ["random", "variable-uncertainty"]
+
     def test_a_strategy_may_have_arguments(self, tiny: skal.ImageDataset, tmp_path: Path) -> None:
         done = compared(
             tiny, tmp_path / "c", strategies=["k-means", "k-means?pick_from=farthest"], seeds=1
@@ -287,26 +300,27 @@ class TestFailures:
         assert not (tmp_path / "c").exists()
 
 
-class TestTheCommand:
-    ARGS = [
-        "compare",
-        "--strategies",
-        "margin",
-        "--seeds",
-        "2",
-        "--n-init",
-        "20",
-        "--n-query",
-        "10",
-        "--n-rounds",
-        "1",
-        "--steps",
-        "2",
-    ]
+ARGS = [
+    "compare",
+    "--strategies",
+    "margin",
+    "--seeds",
+    "2",
+    "--n-init",
+    "20",
+    "--n-query",
+    "10",
+    "--n-rounds",
+    "1",
+    "--steps",
+    "2",
+]
 
+
+class TestTheCommand:
     def test_it_says_which_is_better_and_where_it_all_is(self, tmp_path: Path) -> None:
         out = tmp_path / "c"
-        done = CliRunner().invoke(main, [*self.ARGS, "--out", str(out)])
+        done = CliRunner().invoke(main, [*ARGS, "--out", str(out)])
         assert done.exit_code == 0, done.output
         assert "margin" in done.stdout
         assert "random" in done.stdout
@@ -318,7 +332,7 @@ class TestTheCommand:
 
     def test_json_is_what_the_file_holds(self, tmp_path: Path) -> None:
         out = tmp_path / "c"
-        done = CliRunner().invoke(main, [*self.ARGS, "--json", "--quiet", "--out", str(out)])
+        done = CliRunner().invoke(main, [*ARGS, "--json", "--quiet", "--out", str(out)])
         assert json.loads(done.stdout) == json.loads((out / "comparison.json").read_text())
 
     def test_reports_are_made_of_runs_from_anywhere(
@@ -331,11 +345,8 @@ class TestTheCommand:
         assert done.exit_code == 0, done.output
         assert "entropy" in done.stdout
         assert (tmp_path / "a/curves.png").is_file()
-        again = CliRunner().invoke(
-            main,
-            ["report", str(tmp_path / "a/random0"), str(tmp_path / "a/entropy0"), "--out"]
-            + [str(tmp_path / "b")],
-        )
+        two = [str(tmp_path / "a" / name) for name in ("random0", "entropy0")]
+        again = CliRunner().invoke(main, ["report", *two, "--out", str(tmp_path / "b")])
         assert again.exit_code == 0, again.output
         assert len(rows_of(tmp_path / "b")) == 6
 
@@ -481,6 +492,19 @@ def test_a_cluster_that_loses_a_worker_comes_to_the_same_as_one_process(
     assert sorted(p.name for p in (tmp_path / "there/cells").iterdir()) == sorted(
         p.name for p in (tmp_path / "here/cells").iterdir()
     )
+
+
+def test_ray_comes_to_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    args = [*ARGS, "--threads", "1", "--seeds", "1"]
+    for name, more in (("here", []), ("there", ["--backend", "ray", "--jobs", "2"])):
+        done = subprocess.run(
+            [sys.executable, "-m", "skal", *args, *more, "--out", str(tmp_path / name)],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+    assert but_seconds(tmp_path / "there") == but_seconds(tmp_path / "here")
 
 
 def test_the_function_is_not_hidden_by_a_module() -> None:
