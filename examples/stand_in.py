@@ -1,4 +1,4 @@
-"""Draws flowers, where the photographs of Kaggle's are not at hand: a folder for each of five kinds.
+"""Draws flowers where the photographs of Kaggle's are not at hand: a folder for each of five kinds.
 
 python examples/stand_in.py FOLDER     draws 650 pictures into this folder
 python examples/stand_in.py            draws them and deletes them again

@@ -244,32 +244,37 @@ class TestGoingOn:
         assert environment["threads"] == 1
 
 
-@skal.STRATEGIES.register("fails-when-told", needs="nothing", summary="for a test")
 class Failing(BatchStrategy):
     reads = ()
 
-    def pick(self, scores: Any, b: int, rng: np.random.RandomState, utilities: Any = None) -> Any:
+    def pick(self, scores: Any, b: int, rng: np.random.RandomState) -> Any:
         if os.environ.get("SKAL_TEST_FAILS"):
             raise ArithmeticError("on purpose")
         return np.arange(b)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def registered() -> Iterator[None]:
-    yield
-    skal.STRATEGIES.remove("fails-when-told")
+@pytest.fixture
+def failing() -> Iterator[str]:
+    name = "fails-when-told"
+    skal.STRATEGIES.add(name, Failing, needs="nothing", summary="for a test")
+    yield name
+    skal.STRATEGIES.remove(name)
 
 
 class TestFailures:
     def test_a_run_that_fails_stops_no_other(
-        self, tiny: skal.ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        tiny: skal.ImageDataset,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        failing: str,
     ) -> None:
         monkeypatch.setenv("SKAL_TEST_FAILS", "1")
         with pytest.raises(SkalError, match=r"2 of 6 runs failed, the first.*on purpose"):
-            compared(tiny, tmp_path / "c", strategies=["fails-when-told", "margin"])
+            compared(tiny, tmp_path / "c", strategies=[failing, "margin"])
         assert {row["strategy"] for row in rows_of(tmp_path / "c")} == {"random", "margin"}
         monkeypatch.delenv("SKAL_TEST_FAILS")
-        done = compared(tiny, tmp_path / "c", strategies=["fails-when-told", "margin"])
+        done = compared(tiny, tmp_path / "c", strategies=[failing, "margin"])
         assert len(done.results) == 6
 
     @pytest.mark.parametrize(

@@ -18,6 +18,9 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), ROOT / "data/README.md"])
 README = (ROOT / "README.md").read_text()
 OF_OTHER_TOOLS = {"--check", "--nthreads", "--nworkers"}
 
+ARGUMENTS = {"cifar10_percent": ("--seeds", "1", "--steps", "2")}
+"""What keeps an example short."""
+
 
 def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
@@ -72,7 +75,10 @@ def test_every_option_and_command_named_in_a_document_exists(document: Path) -> 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
 def test_every_example_runs(example: Path, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(example)], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-W", "error", str(example), *ARGUMENTS.get(example.stem, ())],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout

@@ -231,7 +231,8 @@ def test_nothing_is_trained_on_them_and_nobody_chooses_them(
         return fit(self, X, y, **params)
 
     monkeypatch.setattr(skal.ImageClassifier, "fit", spying_fit)
-    chosen = {**FAST, "n_query": 30, "n_rounds": 3, **settings, "n_valid": 20}
+    n_query = {} if "stream" in settings else {"n_query": 30}
+    chosen = {**FAST, "n_query": 20, **n_query, "n_rounds": 3, **settings, "n_valid": 20}
     run = skal.run(tiny, **chosen, out=tmp_path / "run")
     apart = set(indices_of(tmp_path / "run"))
     asked = {row["index"] for row in run.queries}
@@ -299,7 +300,9 @@ def test_they_are_labelled_by_the_oracle_before_all_others_and_once(
 
 
 @pytest.mark.usefixtures("no_pictures")
-@pytest.mark.parametrize("settings", [{}, {"stream": "shuffled", "budget": "30%"}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"stream": "shuffled", "budget": "30%", "n_query": 20}], ids=str
+)
 def test_a_run_goes_on_from_any_line_of_its_journal(
     tiny: skal.ImageDataset, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
