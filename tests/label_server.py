@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -43,9 +44,11 @@ class Client:
     def undo(self) -> dict[str, Any]:
         return self._json(self.http.post("/api/undo", json={"as": self.annotator}))
 
-    def wait_for(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    def wait_for(
+        self, holds: Callable[[dict[str, Any]], bool], patience: float = PATIENCE
+    ) -> dict[str, Any]:
         """Ask for the state until something holds of it."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + patience
         while not holds(state := self.state()):
             assert time.monotonic() < end, state
             time.sleep(0.05)
@@ -70,9 +73,18 @@ class Server:
         )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
+        self._clients: list[Client] = []
 
     def client(self, annotator: str = "me") -> Client:
-        return Client(self.url, annotator)
+        self._clients.append(Client(self.url, annotator))
+        return self._clients[-1]
+
+    def close(self) -> None:
+        """End whatever is still there."""
+        for client in self._clients:
+            client.http.close()
+        if self.process.poll() is None:
+            self.kill()
 
     def stop(self) -> tuple[int, str]:
         """Press Ctrl-C; return the exit code and what stood on stderr."""
@@ -92,8 +104,7 @@ def serving(folder: Path, *arguments: str, env: dict[str, str] | None = None) ->
     try:
         yield server
     finally:
-        if server.process.poll() is None:
-            server.kill()
+        server.close()
 
 
 def write_images(folder: Path, images: np.ndarray, names: list[str] | None = None) -> list[str]:
@@ -104,3 +115,18 @@ def write_images(folder: Path, images: np.ndarray, names: list[str] | None = Non
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / name)
     return names
+
+
+class InProcess(httpx.BaseTransport):
+    """Asks an application without a server in between."""
+
+    def __init__(self, app: Any) -> None:
+        self._inner = httpx.ASGITransport(app, raise_app_exceptions=False)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            answer = await self._inner.handle_async_request(request)
+            content = await answer.aread()
+            return httpx.Response(answer.status_code, headers=answer.headers, content=content)
+
+        return asyncio.run(ask())

@@ -1,0 +1,297 @@
+"""`skal label`: waiting times on a large pool, labels after kill -9, and labelling to the end.
+
+    python benchmarks/label.py times
+    python benchmarks/label.py kills
+    python benchmarks/label.py end
+
+A real server is asked through its own HTTP interface, as the page does; what a browser adds to
+that is measured in a browser, by tests/test_label_page.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import httpx
+import numpy as np
+from _report import report
+from PIL import Image
+from sklearn.datasets import load_digits
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from label_server import Client, serving
+
+from skal.label.store import Store
+
+CLASSES = ("--classes", "a,b,c,d,e")
+KINDS = 200
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """Yield a folder with the data folder of all that is started here."""
+    with tempfile.TemporaryDirectory(prefix="skal-label-") as folder:
+        os.environ["SKAL_DATA_DIR"] = str(Path(folder) / "data")
+        yield Path(folder)
+
+
+def make_pool(folder: Path, n: int, width: int = 640, height: int = 480) -> None:
+    """Write photographs of nothing, `KINDS` different ones, and many copies of each."""
+    draw = np.random.default_rng(0)
+    kinds = []
+    for _ in range(min(KINDS, n)):
+        coarse = Image.fromarray(draw.integers(0, 255, (12, 16, 3), dtype=np.uint8))
+        picture = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.int16)
+        grain = draw.integers(-12, 12, picture.shape)
+        out = io.BytesIO()
+        Image.fromarray((picture + grain).clip(0, 255).astype(np.uint8)).save(out, "JPEG")
+        kinds.append(out.getvalue())
+    folder.mkdir(parents=True)
+    for number in range(n):
+        (folder / f"{number:06d}.jpg").write_bytes(kinds[number % len(kinds)])
+
+
+def milliseconds(seconds: list[float]) -> str:
+    return f"{np.median(seconds) * 1000:.0f} (worst {max(seconds) * 1000:.0f})"
+
+
+@click.group()
+@click.option("--keep/--no-keep", default=True, help="Whether to write to RESULTS.md.")
+@click.pass_context
+def main(ctx: click.Context, keep: bool) -> None:
+    """Measure one part."""
+    ctx.obj = keep
+
+
+@main.command()
+@click.option("--n-images", default=20_000, show_default=True)
+@click.option("--n-labels", default=120, show_default=True)
+@click.option("--starts", default=5, show_default=True)
+@click.option("--pace", default=0.5, show_default=True, help="Seconds that somebody looks.")
+@click.pass_obj
+def times(keep: bool, n_images: int, n_labels: int, starts: int, pace: float) -> None:
+    """Time starts, labels, and the wait between batches, while a network trains."""
+    with scratch() as folder:
+        make_pool(folder / "pool", n_images)
+        arguments = [*CLASSES, "--n-init", "20", "--n-query", "20", "--strategy", "badge"]
+        with serving(folder / "pool", *arguments) as server:  # makes the cache
+            wait = server.client().wait_for
+            wait(lambda state: state["learner"] != "training", patience=3600)
+        seconds: dict[str, list[float]] = {"start": [], "action": [], "image": [], "batch": []}
+        for _ in range(starts):
+            begun = time.perf_counter()
+            with serving(folder / "pool", *arguments) as server:
+                client = server.client()
+                fetch(client, client.state()["queue"][0]["image"])
+                seconds["start"].append(time.perf_counter() - begun)
+        sources, n_trained = label_pool(folder / "pool", arguments, n_labels, pace, seconds)
+    report(
+        f"Labelling on a pool of {n_images:,} images",
+        ["what", "milliseconds, median", "target"],
+        [
+            ["start of `skal label` to the first image", milliseconds(seconds["start"]), "3000"],
+            ["a label, till it is on the disk", milliseconds(seconds["action"]), ""],
+            ["a label and the next image", milliseconds(seconds["image"]), "30"],
+            [
+                "last image of a batch to the first of the next",
+                milliseconds(seconds["batch"]),
+                "100",
+            ],
+        ],
+        f"JPEGs of 640x480 px, their pixels for the network cached; {starts} starts; {n_labels} "
+        f"labels in batches of 20 by BADGE, {pace} s each, while {n_trained} networks were "
+        f"trained. The images came by: {sources}. Through the HTTP interface, without a browser.",
+        keep,
+    )
+
+
+def fetch(client: Client, image: int) -> None:
+    client.http.get(f"/images/{image}").raise_for_status()
+
+
+def label_pool(
+    folder: Path, arguments: list[str], n: int, pace: float, seconds: dict[str, list[float]]
+) -> tuple[str, int]:
+    """Label images as a page does, with the next image fetched ahead."""
+    fetched: set[int] = set()
+    with serving(folder, *arguments) as server:
+        client = server.client()
+        state = client.state()
+        for number in range(n):
+            for entry in state["queue"]:
+                if entry["image"] not in fetched:
+                    fetch(client, entry["image"])
+                    fetched.add(entry["image"])
+            time.sleep(pace)
+            before, begun = state["round"], time.perf_counter()
+            state = client.label(state["queue"][0]["image"], number % 5)["state"]
+            seconds["action"].append(time.perf_counter() - begun)
+            image = state["queue"][0]["image"]
+            if image not in fetched:
+                fetch(client, image)
+                fetched.add(image)
+            seconds["image"].append(time.perf_counter() - begun)
+            if state["round"] != before:
+                seconds["batch"].append(time.perf_counter() - begun)
+        server.stop()
+    store = Store(folder / ".skal/labels.sqlite")
+    sources: dict[str, int] = {}
+    for action in store.actions():
+        sources[action.source] = sources.get(action.source, 0) + 1
+    told = ", ".join(f"{source} {count}" for source, count in sorted(sources.items()))
+    return told, len(store.models())
+
+
+@main.command()
+@click.option("--n-kills", default=300, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.pass_obj
+def kills(keep: bool, n_kills: int, seed: int) -> None:
+    """Kill the server at random times while somebody labels, and count what was lost."""
+    draw = random.Random(seed)
+    told: dict[int, tuple[int, int]] = {}
+    lost = n_torn = 0
+    with scratch() as folder:
+        make_pool(folder / "pool", 20_000, 32, 24)
+        for number in range(n_kills):
+            n_torn += label_until_killed(folder / "pool", draw.uniform(0, 1), told)
+            store = Store(folder / "pool/.skal/labels.sqlite")
+            kept = {a.id: (a.image, a.label) for a in store.actions()}
+            lost += sum(kept.get(key) != value for key, value in told.items())
+            (check,) = store._rows("PRAGMA integrity_check")
+            assert check == ("ok",), check
+            store.close()
+            if number % 20 == 19:
+                print(f"{number + 1} kills, {len(told)} labels, {lost} lost", flush=True)
+    report(
+        "kill -9 while labelling",
+        ["kills", "labels acknowledged", "of them lost", "labels not acknowledged when killed"],
+        [[n_kills, f"{len(told):,}", lost, n_torn]],
+        "One label after the other, as fast as the server takes them, from within the first second "
+        "after its first answer; after each kill the store is read and checked by SQLite, and the "
+        "server is started again on it.",
+        keep,
+    )
+
+
+def label_until_killed(folder: Path, seconds: float, told: dict[int, tuple[int, int]]) -> int:
+    """Label until the server is gone; return how many requests got no answer."""
+    with serving(folder, *CLASSES, "--n-init", "2000") as server:
+        client = server.client()
+        image = client.state()["queue"][0]["image"]
+        killer = threading.Timer(seconds, server.process.kill)
+        killer.start()
+        try:
+            for number in range(1_000_000):
+                answer = client.label(image, number % 5)
+                told[answer["id"]] = (image, number % 5)
+                image = answer["state"]["queue"][0]["image"]
+        except httpx.TransportError:
+            pass
+        killer.join()
+        server.process.communicate()
+    return 1
+
+
+@main.command()
+@click.option("--n-labels", default=120, show_default=True)
+@click.option("--seeds", default=3, show_default=True)
+@click.option("--pace", default=1.0, show_default=True, help="Seconds that somebody looks.")
+@click.option("--strategy", default="auto", show_default=True)
+@click.pass_obj
+def end(keep: bool, n_labels: int, seeds: int, pace: float, strategy: str) -> None:
+    """Label digits to the end: the final network, its predictions, all exports and back."""
+    rows = []
+    for seed in range(seeds):
+        with scratch() as folder:
+            rows.append([seed, *label_digits(folder, n_labels, seed, pace, strategy)])
+            print(rows[-1], flush=True)
+    report(
+        "Digits labelled to the end through the page's interface",
+        ["seed", "labels", "accuracy on all other digits", "accuracy stated", "exports and back"],
+        rows,
+        f"1,797 PNGs of 8x8 px; {n_labels} labels, {pace} s each, by the strategy {strategy}; then "
+        "`skal train` and `skal predict`. Stated is what `skal train` says by the test sample "
+        "alone. Exports are a table, a folder and tasks of Label Studio, each imported into a new "
+        "project, where the same labels must hold.",
+        keep,
+    )
+
+
+def label_digits(
+    folder: Path, n_labels: int, seed: int, pace: float, strategy: str
+) -> tuple[object, ...]:
+    digits = load_digits()
+    place = folder / "digits"
+    place.mkdir()
+    for number, image in enumerate(digits.images):
+        Image.fromarray((image * 255 / 16).round().astype(np.uint8)).save(
+            place / f"{number:04d}.png"
+        )
+    arguments = ["--classes", "0,1,2,3,4,5,6,7,8,9", "--image-size", "16", "--seed", str(seed)]
+    with serving(place, *arguments, "--strategy", strategy) as server:
+        client = server.client()
+        state = client.wait_for(lambda state: state["learner"] != "training")
+        while state["n_labeled"] < n_labels:
+            time.sleep(pace)
+            entry = state["queue"][0]
+            label = int(digits.target[int(entry["name"][:4])])
+            state = client.label(entry["image"], label, seconds=pace)["state"]
+        code, err = server.stop()
+    assert code == 0, err
+    summary = json.loads(run("train", place, "--out", folder / "model", "--json"))
+    run("predict", folder / "model", place, "--out", folder / "predictions.csv")
+    labeled = {row["path"] for row in table(folder / "model/labels.csv")}
+    right = [
+        int(row["class"]) == digits.target[int(Path(row["path"]).stem)]
+        for row in table(folder / "predictions.csv")
+        if Path(row["path"]).name not in labeled
+    ]
+    assert len(right) == len(digits.target) - n_labels
+    stated = "{accuracy:.3f} ({accuracy_low:.3f} to {accuracy_high:.3f}), n={n_test}"
+    same = [comes_back(place, folder, form) for form in ("csv", "folder", "label-studio")]
+    return n_labels, f"{np.mean(right):.4f}", stated.format(**summary), f"{sum(same)} of 3"
+
+
+def comes_back(place: Path, folder: Path, form: str) -> bool:
+    """Export labels, import them into a project of the same images, and compare."""
+    out, other = folder / f"out-{form}", folder / f"again-{form}" / place.name
+    out = out.with_suffix({"csv": ".csv", "label-studio": ".json"}.get(form, ""))
+    run("export", place, "--format", form, "--out", out)
+    shutil.copytree(place, other, ignore=shutil.ignore_patterns(".skal"))
+    run("import", other, out, "--classes", "0,1,2,3,4,5,6,7,8,9")
+    labels = [
+        {(row["path"], row["label"]) for row in csv.DictReader(io.StringIO(text))}
+        for text in (run("export", p, "--format", "csv") for p in (place, other))
+    ]
+    return labels[0] == labels[1]
+
+
+def run(*arguments: object) -> str:
+    command = [sys.executable, "-m", "skal", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""How far annotators agree, on the images that two of them labelled."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+from .project import LabelProject
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two annotators.
+
+    Parameters
+    ----------
+    first, second : str
+        Their names.
+    n : int
+        Images that both labelled.
+    n_same : int
+        Those of them with the same label from both.
+    kappa : float
+        Cohen's (1960): agreement beyond what chance would make; nan where both gave all images the
+        one same label, which leaves nothing to chance.
+    """
+
+    first: str
+    second: str
+    n: int
+    n_same: int
+    kappa: float
+
+    def __str__(self) -> str:
+        kappa = "undefined (one class alone)" if math.isnan(self.kappa) else f"{self.kappa:.3f}"
+        return (
+            f"{self.first} and {self.second}: {self.n} images, {self.n_same} with the same label, "
+            f"Cohen's kappa {kappa}"
+        )
+
+
+def agreements(project: LabelProject) -> list[Agreement]:
+    """Return how far each two annotators agree who labelled some image both."""
+    from sklearn.metrics import cohen_kappa_score
+
+    labels = labels_by_annotator(project)
+    found = []
+    for first, second in combinations(labels, 2):
+        shared = sorted(labels[first].keys() & labels[second].keys())
+        if not shared:
+            continue
+        one, other = ([labels[who][image] for image in shared] for who in (first, second))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a division by zero, where the answer is nan
+            kappa = float(cohen_kappa_score(one, other))
+        n_same = sum(a == b for a, b in zip(one, other, strict=True))
+        found.append(Agreement(first, second, len(shared), n_same, kappa))
+    return found
+
+
+def disputed(project: LabelProject) -> list[tuple[str, dict[str, str]]]:
+    """Return the images with different labels: where each lies, and its label by annotator."""
+    labels = labels_by_annotator(project)
+    found = []
+    for image, path in sorted(project.paths.items(), key=lambda item: item[1]):
+        given = {who: of[image] for who, of in labels.items() if image in of}
+        if len(set(given.values())) > 1:
+            found.append((path, {who: project.classes[label] for who, label in given.items()}))
+    return found
+
+
+def labels_by_annotator(project: LabelProject) -> Mapping[str, dict[int, int]]:
+    """Return the labels of each annotator that stand, by image."""
+    labels: dict[str, dict[int, int]] = {who: {} for who in project.ledger.annotators()}
+    for image in project.ledger.images():
+        for who, action in project.ledger.verdicts(image).items():
+            if action.action == "label" and action.label is not None:
+                labels[who][image] = action.label
+    return labels

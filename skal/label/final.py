@@ -1,0 +1,244 @@
+"""The end: the next images for those who label elsewhere, the final network, and its answers."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from ..datasets.base import MISSING_LABEL, Images
+from ..datasets.folder import find_images, try_decode
+from ..errors import DataError, RunFolderError
+from ..files import write_atomic
+from ..preflight import default_folder
+from ..records import ENVIRONMENT, SUMMARY, check_free, environment
+from ..saving import load_classifier, save_classifier
+from ..scoring import score_pool
+from .exchange import export_csv
+from .learning import Job, Task
+from .picking import Picker
+from .project import TEST, Accuracy, LabelProject
+from .rounds import TEST_EVERY
+
+AT_ONCE = 1024
+"""Images that are decoded before they are classified."""
+
+_log = logging.getLogger("skal")
+
+
+def next_images(project: LabelProject, n: int) -> list[tuple[int, str]]:
+    """Choose the images to label next, without keeping that they were chosen.
+
+    Parameters
+    ----------
+    project : LabelProject
+        Whose labels are trained on.
+    n : int
+        How many; every tenth is one for the test.
+
+    Returns
+    -------
+    list of (image, source)
+        The source is "strategy", "start" while there are no two classes with a label, or "test".
+    """
+    reserve = [image for image in project.reserve if not project.ledger.is_touched(image)]
+    kept = reserve[: n // TEST_EVERY]
+    gone = set(project.reserve) | set(project.ledger.images())
+    candidates = sorted(project.pool - gone)
+    job = Job(
+        tuple(project.classes),
+        project.training_labels,
+        candidates,
+        project.reserve,
+        n - len(kept),
+    )
+    answer = Picker(Task.of(project)).answer(job)
+    project.guesses = answer.guesses
+    picks = [(image, answer.kind) for image in answer.picks]
+    for place, image in enumerate(kept, start=1):
+        picks.insert(place * TEST_EVERY - 1, (image, TEST))
+    return picks
+
+
+def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[str, Any]]:
+    """Train the final network on all labels, and write it into a folder.
+
+    The accuracy that is stated is that of a network trained on the same labels without those of
+    the test sample; the final one, trained on these too, should be no worse.
+
+    Parameters
+    ----------
+    project : LabelProject
+        Whose labels.
+    out : Path, optional
+        The folder, which must not exist; by default a new one under ``runs/``.
+
+    Returns
+    -------
+    folder : Path
+    summary : dict
+        The content of ``summary.json``.
+
+    Raises
+    ------
+    DataError
+        If there are not two classes with a label.
+    RunExistsError
+        If `out` is taken.
+    """
+    if out is not None:
+        check_free(out)
+    picker = Picker(Task.of(project))
+    labels, test = project.labels, project.test_labels
+    classes = tuple(project.classes)
+    accuracy = None
+    if test:
+        honest = picker.train(Job(classes, project.training_labels, (), (), 0))
+        predicted = picker.predict(honest, list(test))
+        n_right = sum(predicted[image] == test[image] for image in predicted)
+        accuracy = Accuracy.of(n_right, len(predicted)) if predicted else None
+    final = picker.train(Job(classes, labels, (), (), 0), calibrated=True)
+    folder = out or default_folder(final.config.replace(strategy="label"), final.data)
+    folder.mkdir(parents=True)
+    summary = {
+        "dataset": project.name,
+        "model": final.config.model,
+        "seed": final.config.seed,
+        "n_labeled": int((final.y != MISSING_LABEL).sum()),
+        "n_test": accuracy.n if accuracy else 0,
+        "accuracy": accuracy.value if accuracy else None,
+        "accuracy_low": accuracy.low if accuracy else None,
+        "accuracy_high": accuracy.high if accuracy else None,
+        "temperature": final.classifier.temperature,
+        "classes": list(classes),
+    }
+    save_classifier(final.classifier, folder, class_names=classes, dataset=project.name)
+    write_atomic(folder / "config.toml", final.config.to_toml())
+    write_atomic(folder / "labels.csv", export_csv(project))
+    write_atomic(folder / ENVIRONMENT, _json(environment(final.config)))
+    write_atomic(folder / SUMMARY, _json(summary))
+    return folder, summary
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=2) + "\n"
+
+
+def find_files(places: Sequence[Path]) -> list[Path]:
+    """Return the images named, and those in the folders named, each in its order.
+
+    Raises
+    ------
+    DataError
+        If one of them is not there, or a folder has no image.
+    """
+    files: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            files.extend(place / file.path for file in sorted(find_images(place), key=_path))
+        elif place.exists():
+            files.append(place)
+        else:
+            raise DataError(f"{str(place)!r} does not exist")
+    return files
+
+
+def _path(file: Any) -> str:
+    return str(file.path)
+
+
+def predict(folder: Path, files: Sequence[Path], out: TextIO, device: str = "auto") -> int:
+    """Classify image files by a trained network and write a row of CSV for each.
+
+    The images are prepared as those that the network was trained on. The columns are `path`,
+    `class`, `probability`, that of this class, and ``p_<class>`` for each class. Images that
+    cannot be read are named in the log and left out.
+
+    Parameters
+    ----------
+    folder : Path
+        A run folder, or one of `train`.
+    files : sequence of Path
+        The images.
+    out : text file
+        Where to.
+    device : str
+        See `load_classifier`.
+
+    Returns
+    -------
+    int
+        How many images have a row.
+
+    Raises
+    ------
+    RunFolderError
+        If there is no usable network in the folder.
+    DataError
+        If none of the images can be read.
+    """
+    classifier = load_classifier(folder, device)
+    names = _class_names(folder, len(classifier.classes_))
+    rows = csv.writer(out, lineterminator="\n")
+    rows.writerow(["path", "class", "probability", *(f"p_{name}" for name in names)])
+    n_done = 0
+    reason = "there is none"
+    for paths, images in _decoded(files, classifier.image_shape_):
+        readable = [(path, image) for path, image in zip(paths, images, strict=True)]
+        for path, image in readable:
+            if isinstance(image, str):
+                reason = f"{path}: {image}"
+                _log.warning("left out %s", reason)
+        kept = [(path, image) for path, image in readable if not isinstance(image, str)]
+        if not kept:
+            continue
+        proba = score_pool(classifier, np.stack([i for _, i in kept]), embeddings=False).proba
+        for (path, _), values in zip(kept, proba, strict=True):
+            best = int(values.argmax())
+            shares = [f"{value:.6f}" for value in values]
+            rows.writerow([path, names[best], shares[best], *shares])
+        n_done += len(kept)
+    if not n_done:
+        raise DataError(f"none of the {len(files)} images can be read ({reason})")
+    return n_done
+
+
+def _class_names(folder: Path, n_classes: int) -> list[str]:
+    """Return the names of a network's classes, or their ids if it was saved without names."""
+    names = json.loads((folder / "model.json").read_text()).get("class_names")
+    if names is None:
+        return [str(number) for number in range(n_classes)]
+    if len(names) != n_classes:
+        raise RunFolderError(f"{str(folder)!r}: {len(names)} names of {n_classes} classes")
+    return [str(name) for name in names]
+
+
+def _decoded(
+    files: Sequence[Path], shape: tuple[int, ...]
+) -> Iterator[tuple[Sequence[Path], list[Images | str]]]:
+    """Yield files in parts, with their pixels or why they have none."""
+    n_channels, size, _ = shape
+
+    def read(path: Path) -> Images | str:
+        pixels = try_decode(path, size)
+        if isinstance(pixels, str) or n_channels == 3:
+            return pixels
+        return np.asarray(Image.fromarray(pixels.transpose(1, 2, 0)).convert("L"))[None]
+
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as workers,
+        tqdm(total=len(files), unit="image", disable=None, leave=False) as bar,
+    ):
+        for start in range(0, len(files), AT_ONCE):
+            part = files[start : start + AT_ONCE]
+            yield part, list(workers.map(read, part))
+            bar.update(len(part))

@@ -1,0 +1,156 @@
+"""Images for the eye: upright, without metadata, no larger than a screen, made ahead of time."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import ExifTags, Image
+
+from ..datasets.folder import FORMATS, read_rgb
+
+LARGE, SMALL = 1024, 256
+"""Height and width of an image alone, and in the grid, in pixels at most."""
+LOSSLESS = 256 * 256
+"""Pixels up to which no detail is given away for bytes."""
+KEPT_BYTES = 2**28
+THREADS = 2
+TURNED = frozenset((5, 6, 7, 8))
+"""EXIF orientations that exchange height and width."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """An encoded image."""
+
+    content: bytes
+    media_type: str
+    tag: str
+
+
+class Previews:
+    """Makes previews in threads of its own and keeps the latest in memory.
+
+    Parameters
+    ----------
+    root : Path
+        The folder that paths are relative to.
+    paths : mapping of int to str
+        Where each image lies, by number.
+    """
+
+    def __init__(self, root: Path, paths: Mapping[int, str]) -> None:
+        self._root = root
+        self._paths = paths
+        self._sizes: dict[int, tuple[int, int] | None] = {}
+        self._made: OrderedDict[tuple[int, int], Future[Preview]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.RLock()  # a future that is done calls back at once
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="skal-preview")
+
+    def size(self, image: int) -> tuple[int, int] | None:
+        """Return the width and height of an image, upright; None if it cannot be read."""
+        if image not in self._sizes:
+            self._sizes[image] = _size(self._root / self._paths[image])
+        return self._sizes[image]
+
+    def get(self, image: int, side: int) -> Preview:
+        """Return a preview, made before or now.
+
+        Parameters
+        ----------
+        image : int
+            A number that there is.
+        side : int
+            Height and width at most.
+
+        Raises
+        ------
+        OSError, ValueError
+            If the image cannot be read.
+        """
+        try:
+            return self._start(image, side).result()
+        except OSError:
+            raise
+        except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
+            raise ValueError(str(error)) from error
+
+    def prepare(self, images: Sequence[int], side: int) -> None:
+        """Begin to make previews that will be asked for."""
+        for image in images:
+            self._start(image, side)
+
+    def close(self) -> None:
+        """Make no more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _start(self, image: int, side: int) -> Future[Preview]:
+        key = (image, side)
+        with self._lock:
+            future = self._made.get(key)
+            if future is not None:
+                self._made.move_to_end(key)
+                return future
+            future = self._threads.submit(render, self._root / self._paths[image], side)
+            self._made[key] = future
+            future.add_done_callback(lambda done: self._count(key, done))
+        return future
+
+    def _count(self, key: tuple[int, int], future: Future[Preview]) -> None:
+        with self._lock:
+            if future.cancelled() or future.exception() is not None:
+                self._made.pop(key, None)  # perhaps it can be read later
+                return
+            self._bytes += len(future.result().content)
+            while self._bytes > KEPT_BYTES and len(self._made) > 1:
+                _, oldest = self._made.popitem(last=False)
+                if oldest.done() and not oldest.cancelled() and oldest.exception() is None:
+                    self._bytes -= len(oldest.result().content)
+
+
+def render(path: Path, side: int) -> Preview:
+    """Encode an image anew: no EXIF, no comment, nothing but pixels is left of the file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    side : int
+        Height and width at most, in pixels; a smaller image stays as it is.
+
+    Returns
+    -------
+    Preview
+        PNG for small images, JPEG for others.
+    """
+    status = path.stat()
+    image = read_rgb(path, side)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    image.info.clear()
+    out = io.BytesIO()
+    if image.width * image.height <= LOSSLESS:
+        image.save(out, "PNG", compress_level=1)
+    else:
+        image.save(out, "JPEG", quality=88)
+    form = "png" if out.getvalue()[:4] == b"\x89PNG" else "jpeg"
+    tag = f"{status.st_mtime_ns:x}-{status.st_size:x}-{side}"
+    return Preview(out.getvalue(), f"image/{form}", tag)
+
+
+def _size(path: Path) -> tuple[int, int] | None:
+    """Read width and height from the head of a file alone."""
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+            width, height = image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation) in TURNED
+        return (height, width) if turned else (width, height)
+    except Exception:  # on damaged files Pillow's decoders raise nearly anything
+        return None

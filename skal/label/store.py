@@ -1,0 +1,410 @@
+"""The labels on the disk: an SQLite file that only grows, and what holds now as a fold over it."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+from ..errors import RunFolderError
+from ..files import fsync_folder
+
+FORMAT = 1
+BUSY_SECONDS = 10.0
+
+Verdict = Literal["label", "unsure", "bad"]
+VERDICTS = ("label", "unsure", "bad")
+"""What settles an image."""
+ANSWERS = (*VERDICTS, "skip")
+"""What an annotator can say of an image; "undo" takes the latest of these back."""
+
+_TABLES = {
+    "meta": "name TEXT PRIMARY KEY, value TEXT NOT NULL",
+    "classes": "id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, time TEXT NOT NULL",
+    # the last row of a number says where the image lies
+    "images": "id INTEGER PRIMARY KEY, number INTEGER NOT NULL, path NOT NULL, time TEXT NOT NULL",
+    "contents": "number INTEGER NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL",
+    "batches": """id INTEGER PRIMARY KEY, round INTEGER NOT NULL, rank INTEGER NOT NULL,
+        image INTEGER NOT NULL, kind TEXT NOT NULL, shared INTEGER NOT NULL,
+        time TEXT NOT NULL""",
+    "actions": """id INTEGER PRIMARY KEY, time TEXT NOT NULL, annotator TEXT NOT NULL,
+        action TEXT NOT NULL, image INTEGER NOT NULL, label INTEGER, seconds REAL,
+        round INTEGER, source TEXT NOT NULL, guess INTEGER, undoes INTEGER, request TEXT""",
+    # what each network said of the images kept for the test
+    "models": """id INTEGER PRIMARY KEY, time TEXT NOT NULL, n_labeled INTEGER NOT NULL,
+        seconds REAL NOT NULL, images BLOB NOT NULL, predicted BLOB NOT NULL""",
+}
+_INDEX = "CREATE INDEX requests ON actions (request) WHERE request IS NOT NULL"
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing that an annotator did, as it stands in the store."""
+
+    annotator: str
+    action: str
+    image: int
+    label: int | None = None
+    seconds: float | None = None
+    round: int | None = None
+    source: str = "other"
+    guess: int | None = None
+    undoes: int | None = None
+    request: str | None = None
+    id: int = 0
+    time: str = ""
+
+
+_ACTION_COLUMNS = tuple(Action.__dataclass_fields__)
+_ACTION_LIST = ", ".join(_ACTION_COLUMNS)
+
+
+class BatchRow(NamedTuple):
+    """One image of a batch: why it is in it, and whether two annotators are to see it."""
+
+    round: int
+    rank: int
+    image: int
+    kind: str
+    shared: bool
+
+
+class ModelRow(NamedTuple):
+    """A network that was trained, and the classes it gave the images kept for the test."""
+
+    n_labeled: int
+    seconds: float
+    images: bytes  # int64
+    predicted: bytes  # int64
+
+
+def now() -> str:
+    """Return the time in UTC, as it is written to the store."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class Store:
+    """An SQLite file whose rows are written once and never changed.
+
+    What `append` has returned from is on the disk: neither a killed process nor, as far as the
+    disk keeps its word, a power loss takes it away.
+
+    Parameters
+    ----------
+    path : Path or None
+        The file, made if it is not there; None for a store in memory, which nothing outlives.
+
+    Raises
+    ------
+    RunFolderError
+        If the file cannot be opened, is no store, or a newer skal wrote it.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        with self._telling():
+            self._connection = sqlite3.connect(
+                ":memory:" if path is None else str(path),
+                timeout=BUSY_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            # also when nobody closes it; what was written is on the disk either way
+            self._close = weakref.finalize(self, self._connection.close)
+            self._prepare()
+        if path is not None:
+            fsync_folder(path.parent)
+
+    def _prepare(self) -> None:
+        # the write-ahead log is synced at each commit; checkpoints cannot lose what it holds
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "fullfsync = 1"):
+            self._connection.execute(f"PRAGMA {pragma}")
+        with self._transaction():
+            known = {name for (name,) in self._rows("SELECT name FROM sqlite_master")}
+            if "meta" not in known:
+                self._create()
+        written = int(self.meta().get("format", "0"))
+        if written != FORMAT:
+            raise RunFolderError(
+                f"{str(self.path)!r} has format {written}; this skal reads format {FORMAT}"
+                + (", a newer one wrote it" if written > FORMAT else "")
+            )
+
+    def _create(self) -> None:
+        for table, columns in _TABLES.items():
+            self._connection.execute(f"CREATE TABLE {table} ({columns})")
+            for change in ("UPDATE", "DELETE"):
+                self._connection.execute(
+                    f"CREATE TRIGGER {table}_{change.lower()} BEFORE {change} ON {table} "
+                    f"BEGIN SELECT RAISE(ABORT, 'rows of {table} are never changed'); END"
+                )
+        self._connection.execute(_INDEX)
+        self._connection.execute("INSERT INTO meta VALUES ('format', ?)", (str(FORMAT),))
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._close()
+
+    def meta(self) -> dict[str, str]:
+        """Return what was written by `set_meta`, and the format."""
+        return dict(self._rows("SELECT name, value FROM meta"))
+
+    def set_meta(self, name: str, value: str) -> None:
+        """Write a fact that holds for ever."""
+        with self._transaction():
+            self._connection.execute("INSERT INTO meta VALUES (?, ?)", (name, value))
+
+    def classes(self) -> list[str]:
+        """Return the names of the classes; their places are their ids."""
+        return [name for (name,) in self._rows("SELECT name FROM classes ORDER BY id")]
+
+    def add_classes(self, names: Sequence[str]) -> None:
+        """Add classes behind those that there are."""
+        with self._transaction():
+            start = len(self.classes())
+            rows = [(start + place, name, now()) for place, name in enumerate(names)]
+            self._connection.executemany("INSERT INTO classes VALUES (?, ?, ?)", rows)
+
+    def images(self) -> dict[int, str]:
+        """Return where each image lies, by number."""
+        rows = self._rows("SELECT number, path FROM images ORDER BY id")
+        return {number: _as_path(path) for number, path in rows}
+
+    def first_paths(self) -> dict[int, str]:
+        """Return where each image lay when it got its number."""
+        rows = self._rows("SELECT number, path FROM images ORDER BY id DESC")
+        return {number: _as_path(path) for number, path in rows}
+
+    def add_images(self, paths: Mapping[int, str]) -> None:
+        """Write where images lie: new ones, or such that were moved."""
+        rows = [(number, _as_stored(path), now()) for number, path in paths.items()]
+        with self._transaction():
+            self._connection.executemany(
+                "INSERT INTO images (number, path, time) VALUES (?, ?, ?)", rows
+            )
+
+    def contents(self) -> dict[int, tuple[int, str]]:
+        """Return size and SHA-256 of the images that were labelled, by number."""
+        rows = self._rows("SELECT number, size, sha256 FROM contents ORDER BY rowid")
+        return {number: (size, digest) for number, size, digest in rows}
+
+    def add_contents(self, contents: Mapping[int, tuple[int, str]]) -> None:
+        """Write what tells an image from others, wherever it lies."""
+        rows = [(number, *facts) for number, facts in contents.items()]
+        with self._transaction():
+            self._connection.executemany("INSERT INTO contents VALUES (?, ?, ?)", rows)
+
+    def batches(self) -> list[BatchRow]:
+        """Return the images of all batches, in the order in which they are shown."""
+        rows = self._rows("SELECT round, rank, image, kind, shared FROM batches ORDER BY id")
+        return [
+            BatchRow(r, rank, image, kind, bool(shared)) for r, rank, image, kind, shared in rows
+        ]
+
+    def add_batch(self, rows: Iterable[BatchRow]) -> None:
+        """Add images to a batch, or a new one."""
+        with self._transaction():
+            self._connection.executemany(
+                "INSERT INTO batches (round, rank, image, kind, shared, time) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                [(*row, now()) for row in rows],
+            )
+
+    def models(self) -> list[ModelRow]:
+        """Return the networks, oldest first."""
+        rows = self._rows("SELECT n_labeled, seconds, images, predicted FROM models ORDER BY id")
+        return [ModelRow(*row) for row in rows]
+
+    def add_model(self, model: ModelRow) -> None:
+        """Keep what a network said."""
+        with self._transaction():
+            self._connection.execute(
+                "INSERT INTO models (time, n_labeled, seconds, images, predicted) "
+                "VALUES (?, ?, ?, ?, ?)",
+                (now(), *model),
+            )
+
+    def append(self, actions: Sequence[Action]) -> list[int]:
+        """Write actions, all or none, and return when they are on the disk.
+
+        Parameters
+        ----------
+        actions : sequence of Action
+            Their `id` and `time` are given here.
+
+        Returns
+        -------
+        list of int
+            Their ids.
+
+        Raises
+        ------
+        RunFolderError
+            If they could not be written; none of them is then.
+        """
+        columns = _ACTION_COLUMNS[: _ACTION_COLUMNS.index("id")]
+        statement = (
+            f"INSERT INTO actions ({', '.join(columns)}, time) "
+            f"VALUES ({', '.join('?' * len(columns))}, ?)"
+        )
+        ids = []
+        with self._transaction():
+            for action in actions:
+                values = [getattr(action, column) for column in columns]
+                cursor = self._connection.execute(statement, (*values, now()))
+                ids.append(int(cursor.lastrowid or 0))
+        return ids
+
+    def actions(self, after: int = 0) -> list[Action]:
+        """Return the actions whose id is larger than `after`, in order."""
+        rows = self._rows(f"SELECT {_ACTION_LIST} FROM actions WHERE id > ? ORDER BY id", (after,))
+        return [Action(*row) for row in rows]
+
+    def action(self, number: int) -> Action:
+        """Return the action of an id that there is."""
+        return Action(*self._rows(f"SELECT {_ACTION_LIST} FROM actions WHERE id = ?", (number,))[0])
+
+    def answered(self, request: str) -> list[Action]:
+        """Return the actions that a request of this key has led to."""
+        rows = self._rows(
+            f"SELECT {_ACTION_LIST} FROM actions WHERE request = ? ORDER BY id", (request,)
+        )
+        return [Action(*row) for row in rows]
+
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        with self._lock, self._telling():
+            return self._connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock, self._telling():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Let an error of SQLite say which file it is about."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise RunFolderError(f"the labels in {str(self.path)!r}: {error}") from error
+
+
+def _as_stored(path: str) -> str | bytes:
+    """Return a path as SQLite takes it: names whose bytes are no UTF-8 become bytes."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return path.encode(errors="surrogateescape")
+    return path
+
+
+def _as_path(stored: str | bytes) -> str:
+    return stored if isinstance(stored, str) else stored.decode(errors="surrogateescape")
+
+
+@dataclass
+class Ledger:
+    """What holds now: the fold over all actions.
+
+    Of several annotators' labels of an image that of most of them holds, of as many the one that
+    was given last. An image that anyone calls bad is bad; one that somebody labels is labelled,
+    whoever else is unsure.
+
+    Attributes
+    ----------
+    labels : dict of int to Action
+        The action whose label holds, by image.
+    aside : dict of int to str
+        "unsure" or "bad", by image.
+    last_id : int
+        The latest action folded in.
+    """
+
+    labels: dict[int, Action] = field(default_factory=dict)
+    aside: dict[int, str] = field(default_factory=dict)
+    last_id: int = 0
+    _stacks: dict[int, dict[str, list[Action]]] = field(default_factory=dict)
+    _history: dict[str, list[Action]] = field(default_factory=dict)
+
+    def apply(self, action: Action) -> None:
+        """Fold in the next action."""
+        self.last_id = action.id
+        stack = self._stacks.setdefault(action.image, {}).setdefault(action.annotator, [])
+        history = self._history.setdefault(action.annotator, [])
+        if action.action == "undo":
+            stack[:] = [other for other in stack if other.id != action.undoes]
+            history[:] = [other for other in history if other.id != action.undoes]
+        else:
+            stack.append(action)
+            if action.round is not None:  # what was imported, nobody takes back by a key
+                history.append(action)
+        self._settle(action.image)
+
+    def _settle(self, image: int) -> None:
+        given = [a for a in self.verdicts(image).values() if a.action == "label"]
+        kinds = {a.action for a in self.verdicts(image).values()}
+        self.labels.pop(image, None)
+        self.aside.pop(image, None)
+        if "bad" in kinds:
+            self.aside[image] = "bad"
+        elif given:
+            votes = Counter(a.label for a in given)
+            self.labels[image] = max(given, key=lambda a: (votes[a.label], a.id))
+        elif "unsure" in kinds:
+            self.aside[image] = "unsure"
+
+    def verdicts(self, image: int) -> Mapping[str, Action]:
+        """Return what each annotator says of an image now; one who skipped it says nothing."""
+        stacks = self._stacks.get(image)
+        if not stacks:
+            return _NOTHING
+        return {
+            who: stack[-1] for who, stack in stacks.items() if stack and stack[-1].action != "skip"
+        }
+
+    def skips(self, image: int, annotator: str | None = None) -> int:
+        """Return how often an image was skipped, by one annotator or by all together."""
+        stacks = self._stacks.get(image, {})
+        chosen = stacks.values() if annotator is None else [stacks.get(annotator, [])]
+        return sum(action.action == "skip" for stack in chosen for action in stack)
+
+    def is_touched(self, image: int) -> bool:
+        """Tell whether anybody has said anything of an image."""
+        return any(self._stacks.get(image, {}).values())
+
+    def is_settled(self, image: int) -> bool:
+        """Tell whether an image has a label or is set aside."""
+        return image in self.labels or image in self.aside
+
+    def latest(self, annotator: str) -> Action | None:
+        """Return the action that an undo takes back."""
+        history = self._history.get(annotator)
+        return history[-1] if history else None
+
+    def annotators(self) -> list[str]:
+        """Return the names of all who have said anything that still stands."""
+        return sorted({who for stacks in self._stacks.values() for who, s in stacks.items() if s})
+
+    def images(self) -> list[int]:
+        """Return the images of which anything is said, in order."""
+        return sorted(image for image in self._stacks if self.is_touched(image))
+
+
+_NOTHING: Mapping[str, Action] = MappingProxyType({})

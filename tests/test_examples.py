@@ -1,0 +1,202 @@
+"""The flowers guide and what stands beside it; `python tests/test_examples.py` renews the guide."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+from PIL import Image
+
+from skal.cli import main
+from skal.report import text_table
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+GUIDE = EXAMPLES / "flowers_guide.ipynb"
+STRATEGIES = ("random", "entropy", "margin", "least-confidence", "badge", "bald")
+KINDS = ["daisy", "dandelion", "rose", "sunflower", "tulip"]
+
+
+@pytest.fixture
+def jupyter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make sure that notebooks can be run, and that they leave nothing at home."""
+    try:
+        import ipykernel  # noqa: F401
+        import nbclient  # noqa: F401
+    except ImportError:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip("no nbclient and ipykernel here: pip install '.[test]'")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "jupyter"))
+
+
+def read_guide() -> Any:
+    nbformat = pytest.importorskip("nbformat")
+    return nbformat.read(GUIDE, as_version=4)
+
+
+def execute(notebook: Any, folder: Path) -> Any:
+    """Run a notebook as if it lay in `folder`/examples, beside the drawing of the stand-in."""
+    from nbclient import NotebookClient
+
+    place = folder / "examples"
+    place.mkdir()
+    shutil.copy(EXAMPLES / "stand_in.py", place)
+    resources = {"metadata": {"path": str(place)}}
+    client = NotebookClient(notebook, timeout=None, resources=resources, record_timing=False)
+    return client.execute()
+
+
+def outputs(notebook: Any) -> Iterator[Any]:
+    for cell in notebook.cells:
+        yield from cell.get("outputs", ())
+
+
+def text_of(notebook: Any, cell_id: str) -> str:
+    """Return what a cell printed."""
+    (cell,) = (cell for cell in notebook.cells if cell.id == cell_id)
+    return "".join(output.get("text", "") for output in cell.outputs)
+
+
+def pictures_of(notebook: Any) -> list[bytes]:
+    found = [output.get("data", {}).get("image/png") for output in outputs(notebook)]
+    return [base64.b64decode(picture) for picture in found if picture]
+
+
+@pytest.mark.usefixtures("jupyter")
+def test_guide_runs_whole_on_the_drawings_and_says_so(tmp_path: Path) -> None:
+    notebook = read_guide()
+    (parameters,) = (cell for cell in notebook.cells if cell.id == "parameters")
+    parameters.source, replaced = re.subn(r"SEEDS = \d+", "SEEDS = 2", parameters.source)
+    assert replaced == 1
+    execute(notebook, tmp_path)
+
+    assert "DRAWINGS" in text_of(notebook, "folder")
+    assert {output.get("name", "stdout") for output in outputs(notebook)} == {"stdout"}
+    assert len(pictures_of(notebook)) == 4
+    folder = tmp_path / "runs/guide-flowers-stand-in"
+    cells = {path.name for path in (folder / "cells").iterdir()}
+    assert cells == {f"{name}-small-cnn-s{seed}" for name in STRATEGIES for seed in (0, 1)}
+    analysis = json.loads((folder / "comparison.json").read_text())
+    assert text_of(notebook, "verdict").strip() == text_table(analysis).strip()
+    assert "Too few seeds" in text_of(notebook, "verdict")
+
+
+@pytest.mark.usefixtures("jupyter")
+def test_guide_takes_the_photographs_where_they_lie(tmp_path: Path, data_dir: Path) -> None:
+    rng = np.random.default_rng(0)
+    for kind in KINDS:
+        place = data_dir / "flowers/train" / kind
+        place.mkdir(parents=True)
+        for number in range(10):
+            pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(place / f"{number}.png")
+    notebook = read_guide()
+    last = next(i for i, cell in enumerate(notebook.cells) if cell.id == "look")
+    notebook.cells = notebook.cells[: last + 1]
+    execute(notebook, tmp_path)
+
+    said = text_of(notebook, "folder")
+    assert "real photographs" in said and "DRAWINGS" not in said
+    assert "<ImageDataset flowers: 40 images, 10 test images" in said
+    assert len(pictures_of(notebook)) == 1
+
+
+def test_guide_is_kept_with_outputs_that_are_small_and_name_no_machine() -> None:
+    notebook = read_guide()
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert {output.get("name", "stdout") for output in outputs(notebook)} == {"stdout"}
+    assert sum(map(len, pictures_of(notebook))) < 300_000
+    for output in outputs(notebook):
+        output.get("data", {}).pop("image/png", None)
+    assert not re.search(r"/(home|root|tmp|work|Users|mnt)\b|[A-Z]:\\", json.dumps(notebook))
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert not any(cell.metadata.keys() - {"tags"} for cell in notebook.cells)
+
+
+def test_commands_and_options_in_the_guide_exist() -> None:
+    text = "\n".join(cell.source for cell in read_guide().cells if cell.cell_type == "markdown")
+    commands = re.findall(r"skal ([a-z]+) ((?:[^`\n]|\\\n)*)", text)
+    assert {name for name, _ in commands} == {"compare", "label"}
+    for name, words in commands:
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", words)) <= known
+
+
+def draw(folder: Path, n: int, seed: int = 0) -> dict[str, bytes]:
+    code = f"import stand_in; stand_in.draw_flowers({str(folder)!r}, {n}, {seed})"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=EXAMPLES, check=True)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.jpg")}
+
+
+def test_drawings_are_the_same_each_time_and_no_two_are_alike(tmp_path: Path) -> None:
+    first = draw(tmp_path / "a", 3)
+    assert sorted(first) == [f"{kind}/{number:03}.jpg" for kind in KINDS for number in range(3)]
+    assert len(set(first.values())) == len(first)
+    assert draw(tmp_path / "b", 3) == first
+    assert not set(draw(tmp_path / "c", 3, seed=1).values()) & set(first.values())
+
+
+def test_drawings_that_are_there_are_kept(tmp_path: Path) -> None:
+    draw(tmp_path, 1)
+    mine = tmp_path / "rose/000.jpg"
+    mine.write_bytes(b"mine")
+    assert len(draw(tmp_path, 2)) == 10
+    assert mine.read_bytes() == b"mine"
+
+
+def test_shares_of_cifar10_where_it_lies_in_the_data_folder(tmp_path: Path, data_dir: Path) -> None:
+    folder = data_dir / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        pixels = rng.integers(0, 256, (20, 3072), dtype=np.uint8)
+        batch = {b"data": pixels, b"labels": [i % 10 for i in range(20)]}
+        (folder / name).write_bytes(pickle.dumps(batch))
+    names = {b"label_names": [f"thing {i}".encode() for i in range(10)]}
+    (folder / "batches.meta").write_bytes(pickle.dumps(names))
+
+    script = [sys.executable, "-W", "error", str(EXAMPLES / "cifar10_percent.py")]
+    done = subprocess.run(
+        [*script, "--seeds", "1", "--steps", "2"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("cifar10, small-cnn, 35 labels at the end\n")  # of 100
+    analysis = json.loads((tmp_path / "runs/cifar10-percent/comparison.json").read_text())
+    assert analysis["groups"][0]["n_labeled"] == [10, 15, 20, 25, 30, 35]
+    assert len(analysis["strategies"]) == 5
+    with Image.open(tmp_path / "runs/cifar10-percent/curves.png") as picture:
+        picture.verify()
+
+
+def renew() -> None:
+    """Run the guide as it is and keep its outputs."""
+    import nbformat
+
+    notebook = nbformat.read(GUIDE, as_version=4)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["SKAL_DATA_DIR"] = str(Path(folder) / "data")
+        execute(notebook, Path(folder))
+    notebook.metadata.language_info = {"name": "python"}  # its version is of no interest
+    GUIDE.write_text(nbformat.writes(notebook) + "\n")
+
+
+if __name__ == "__main__":
+    renew()

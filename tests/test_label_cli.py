@@ -1,0 +1,337 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from label_server import PATIENCE, serving, write_images
+from sklearn.metrics import cohen_kappa_score
+
+import skal
+from skal.cli import main
+from skal.label.agreement import agreements, disputed
+from skal.label.project import LabelProject
+from skal.label.store import Action
+
+CLASSES = ("--classes", "low,middle,top")
+FAST = ("--image-size", "12", "--steps", "80", "--model", "lenet")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny: skal.ImageDataset) -> Path:
+    """Ninety bars at three heights; the height of each is its number modulo three."""
+    write_images(tmp_path / "bars", tiny.X[:, 0])
+    return tmp_path / "bars"
+
+
+def skal_(*arguments: object, **options: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments], **options)  # type: ignore[arg-type]
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def label_all(folder: Path, n: int = 60, who: str = "me", wrong: int = 0) -> None:
+    project = LabelProject.open(folder, ["low", "middle", "top"])
+    kept = set(project.reserve)
+    project.record(
+        [
+            Action(
+                who,
+                "label",
+                image,
+                (image + (image < wrong)) % 3,
+                round=0,
+                source="test" if image in kept else "strategy",
+            )
+            for image in range(n)
+        ]
+    )
+    project.close()
+
+
+def test_labelling_in_the_terminal_saves_and_says_so(folder: Path) -> None:
+    done = skal_("label", folder, *CLASSES, "--terminal", "--as", "anna", input="12u\x7f3q")
+    assert done.exit_code == 0, done.output
+    assert f"3 labels are saved in {folder}/.skal/labels.sqlite" in done.stderr
+    actions = LabelProject.open(folder).store.actions()
+    assert [(a.annotator, a.action, a.label) for a in actions] == [
+        ("anna", "label", 0),
+        ("anna", "label", 1),
+        ("anna", "unsure", None),
+        ("anna", "undo", None),
+        ("anna", "label", 2),
+    ]
+
+
+def test_a_real_terminal_gets_a_picture_and_ctrl_c_ends_it(folder: Path) -> None:
+    ours, theirs = pty.openpty()
+    arguments = ["label", str(folder), *CLASSES, "--terminal"]
+    environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "skal", *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown = b""
+    end = time.monotonic() + PATIENCE
+    while b"middle: saved" not in shown and time.monotonic() < end:
+        if b"round 0" in shown:  # a key pressed before the terminal listens for one is lost
+            os.write(ours, b"2")
+        if select.select([ours], [], [], 0.2)[0]:
+            shown += os.read(ours, 65536)
+    process.send_signal(signal.SIGINT)
+    while process.poll() is None and time.monotonic() < end:
+        if select.select([ours], [], [], 0.05)[0]:
+            with suppress(OSError):  # the other side is closed
+                os.read(ours, 65536)
+    assert "▀".encode() in shown
+    assert process.stderr is not None
+    err = process.stderr.read().decode()
+    process.stderr.close()
+    os.close(ours)
+    assert process.returncode == 0, err
+    assert re.search(r"[1-9]\d* labels are saved", err)
+    assert "Traceback" not in err
+
+
+def test_settings_are_kept_for_the_next_time(folder: Path) -> None:
+    first = ("--strategy", "bald", "--strategy-param", "n_samples=7", "--n-query", "33")
+    skal_("label", folder, *CLASSES, *first, "--overlap", "10%", "--terminal", input="q")
+    skal_("label", folder, "--n-query", "12", "--terminal", input="q")
+    project = LabelProject.open(folder)
+    assert project.config.strategy_params == {"n_samples": 7}
+    assert (project.config.strategy, project.n_query, project.overlap) == ("bald", 12, 0.1)
+
+
+def test_what_is_asked_of_a_query_or_a_training_is_not_kept(folder: Path, tmp_path: Path) -> None:
+    label_all(folder)
+    before = (folder / ".skal/project.toml").read_text()
+    skal_("query", folder, "--n-query", "3", "--strategy", "random", *FAST)
+    skal_("train", folder, "--out", tmp_path / "model", *FAST)
+    assert (folder / ".skal/project.toml").read_text() == before
+
+
+def test_agreement_is_cohens_kappa_and_names_what_is_disputed(folder: Path) -> None:
+    nobody = skal_("label", folder, *CLASSES, "--agreement")
+    assert "no image was labelled by two annotators; --overlap 10% shows some" in nobody.stdout
+    assert not (folder / ".skal").exists()
+    label_all(folder, 30, "anna")
+    label_all(folder, 20, "ben", wrong=5)
+    done = skal_("label", folder, "--agreement")
+    assert done.exit_code == 0, done.output
+    one = [n % 3 for n in range(20)]
+    other = [(n + (n < 5)) % 3 for n in range(20)]
+    kappa = cohen_kappa_score(one, other)
+    lines = done.stdout.splitlines()
+    assert lines[0] == (
+        f"anna and ben: 20 images, 15 with the same label, Cohen's kappa {kappa:.3f}"
+    )
+    assert "5 images with different labels:" in lines
+    assert "00000.png\tanna: low, ben: middle" in lines
+    project = LabelProject.open(folder)
+    assert [path for path, _ in disputed(project)] == [f"{n:05d}.png" for n in range(5)]
+
+
+def test_kappa_of_one_class_alone_is_not_defined(folder: Path) -> None:
+    project = LabelProject.open(folder, ["low", "middle", "top"])
+    for who in ("a", "b"):
+        project.record([Action(who, "label", image, 0, round=0) for image in (0, 3)])
+    (pair,) = agreements(project)
+    assert math.isnan(pair.kappa)
+    assert str(pair).endswith("Cohen's kappa undefined (one class alone)")
+
+
+def test_a_query_goes_out_and_comes_back(folder: Path, tmp_path: Path) -> None:
+    label_all(folder)
+    arguments = ("--n-query", "20", "--strategy", "margin", *FAST)
+    listed = skal_("query", folder, *arguments)
+    assert listed.exit_code == 0, listed.output
+    paths = listed.stdout.split()
+    assert len(set(paths)) == 20
+    table = tmp_path / "next.csv"
+    assert skal_("query", folder, *arguments, "--format", "csv", "--out", table).exit_code == 0
+    rows = rows_of(table.read_text())
+    assert [row["path"] for row in rows] == paths
+    for row in rows:
+        row["label"] = ["low", "middle", "top"][int(row["path"][:5]) % 3]
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    done = skal_("import", folder, table, "--as", "elsewhere")
+    assert done.stdout == f"{table}: 20 new, 0 changed, 0 already there\n"
+    project = LabelProject.open(folder)
+    assert len(project.labels) == 80
+    tests = [row["path"] for row in rows if row["source"] == "test"]
+    assert tests
+    assert {project.paths[n] for n in project.test_labels} >= set(tests)
+
+
+def test_a_query_of_a_plain_folder_writes_nothing(folder: Path) -> None:
+    done = skal_("query", folder, "--n-query", "9", "--image-size", "12")
+    assert done.exit_code == 0, done.output
+    assert {int(path[:5]) % 3 for path in done.stdout.split()} == {0, 1, 2}
+    tasks = skal_("query", folder, "--n-query", "3", "--format", "label-studio", *FAST)
+    assert len(json.loads(tasks.stdout)) == 3
+    assert not (folder / ".skal").exists()
+
+
+def test_exports_go_to_stdout_or_to_a_file(folder: Path, tmp_path: Path) -> None:
+    label_all(folder, 12)
+    table = skal_("export", folder, "--format", "csv").stdout
+    assert len(rows_of(table)) == 12
+    skal_("export", folder, "--format", "csv", "--out", tmp_path / "x.csv")
+    assert (tmp_path / "x.csv").read_text() == table
+    tasks = skal_("export", folder, "--format", "label-studio")
+    assert len(json.loads(tasks.stdout)) == 90
+    assert '<Choice value="middle"/>' in tasks.stderr
+    done = skal_("export", folder, "--format", "folder")
+    assert f"12 images in {tmp_path}/bars-labeled" in done.stderr
+    assert len(list((tmp_path / "bars-labeled/low").iterdir())) == 4
+    # what came out is a folder that can be trained on
+    data = skal.load_dataset(tmp_path / "bars-labeled", image_size=12)
+    assert data.classes == ("low", "middle", "top")
+
+
+def test_labels_that_come_in_may_begin_a_project(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("path,label\n00001.png,middle\n")
+    assert skal_("import", folder, tmp_path / "x.csv").exit_code == 2
+    done = skal_("import", folder, tmp_path / "x.csv", *CLASSES)
+    assert done.exit_code == 0, done.output
+    assert LabelProject.open(folder).labels == {1: 1}
+
+
+def test_train_and_predict_end_with_a_table_of_probabilities(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    label_all(folder)
+    done = skal_("train", folder, *FAST)
+    assert done.exit_code == 0, done.output
+    run = Path("runs/bars-label-lenet-s0")
+    assert f"{run}: lenet trained on 60 labels" in done.stdout
+    assert "images drawn at random and kept out of training" in done.stdout
+    again = skal_("train", folder, "--json", *FAST)
+    assert json.loads(again.stdout)["folder"] == "runs/bars-label-lenet-s0-2"
+    out = tmp_path / "predictions.csv"
+    predicted = skal_("predict", run, folder, "--out", out)
+    assert predicted.exit_code == 0, predicted.output
+    rows = rows_of(out.read_text())
+    assert list(rows[0]) == ["path", "class", "probability", "p_low", "p_middle", "p_top"]
+    expected = [["low", "middle", "top"][n % 3] for n in range(90)]
+    assert np.mean([row["class"] for row in rows] == np.array(expected)) > 0.9
+    one = skal_("predict", run, folder / "00001.png")
+    assert rows_of(one.stdout)[0] == rows[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("label", "none", *CLASSES), 2, "'none' does not exist; expected a folder of images"),
+        (("label", "empty", *CLASSES), 1, "no image under 'empty'"),
+        (("label", "bars"), 2, "there is no class; name two or more by --classes"),
+        (("label", "full"), 2, "all 2 images are in class folders: nothing is left to label"),
+        (("label", "bars", "--classes", "a,b,a"), 2, "the class 'a' is named twice"),
+        (("label", "bars", "--classes", "a,,b"), 2, "the class '' has 0 characters"),
+        (("label", "bars", *CLASSES, "--strategy", "badg"), 2, "did you mean badge"),
+        (("label", "bars", *CLASSES, "--strategy", "x:Y"), 2, "cannot import 'x:Y'"),
+        (("label", "bars", *CLASSES, "--strategy-param", "x"), 2, "expected NAME=VALUE"),
+        (
+            ("label", "bars", *CLASSES, "--strategy", "bald", "--strategy-param", "n_sample=3"),
+            2,
+            "unknown parameter of bald 'n_sample'; did you mean n_samples",
+        ),
+        (("label", "bars", *CLASSES, "--init-strategy", "stratified"), 2, "stratified"),
+        (("label", "bars", *CLASSES, "--overlap", "120%"), 2, "overlap: got '120%'"),
+        (("label", "bars", *CLASSES, "--port", "70000"), 2, "70000"),
+        (("label", "bars", *CLASSES, "--host", "no such host"), 2, "--host: there is no"),
+        (("import", "bars", "none.csv", *CLASSES), 1, "cannot read 'none.csv'"),
+        (("import", "bars", "bars", *CLASSES, "--as", " "), 2, "as: got"),
+        (("export", "bars", "--format", "yaml"), 2, "yaml"),
+        (("train", "bars"), 2, "there is no class"),
+        (("predict", "none", "bars"), 1, "no usable model in 'none'"),
+        (("predict", "none", "none.png"), 1, "'none.png' does not exist"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for name in "ab":
+        write_images(tmp_path / "full" / name, np.zeros((1, 4, 4), np.uint8))
+    done = skal_(*arguments, *(("--no-browser",) if arguments[0] == "label" else ()))
+    assert done.exit_code == code, done.output
+    told = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(told) == 1
+    assert message in told[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_taken_port_is_told(folder: Path) -> None:
+    with serving(folder, *CLASSES) as server:
+        port = server.url.split(":")[2].partition("/")[0]
+        (folder.parent / "other").mkdir()
+        (folder / "00000.png").rename(folder.parent / "other/a.png")
+        done = skal_("label", folder.parent / "other", *CLASSES, "--no-browser", "--port", port)
+    assert done.exit_code == 2
+    assert f"cannot listen on 127.0.0.1, port {port}" in done.stderr
+
+
+@pytest.mark.parametrize("package", ["starlette", "uvicorn", "jinja2"])
+def test_a_missing_extra_is_told_before_anything_is_written(folder: Path, package: str) -> None:
+    code = f"import sys; sys.modules[{package!r}] = None; from skal.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "label", str(folder), *CLASSES],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"Error: skal label needs the package {package!r}: pip install 'skal[label]'\n"
+    )
+    assert not (folder / ".skal").exists()
+
+
+def test_the_terminal_needs_no_extra(folder: Path) -> None:
+    code = "import sys; sys.modules['starlette'] = None; from skal.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "label", str(folder), *CLASSES, "--agreement"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_and_labelling_import_no_torch() -> None:
+    code = (
+        "import sys, skal.label.server, skal.label.rounds, skal.label.exchange, skal.label.terminal"
+        "; print([m for m in ('torch', 'sklearn', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

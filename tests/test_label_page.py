@@ -1,0 +1,818 @@
+"""The page of `skal label` in a real browser: the store holds what was pressed, nothing else."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from label_server import serving
+from PIL import Image
+
+try:
+    import uvicorn
+    from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+
+    from skal.label.project import LabelProject
+    from skal.label.server import listen, make_app
+    from skal.label.store import BatchRow
+except ImportError as error:
+    if os.environ.get("CI"):
+        raise
+    pytest.skip(f"needs {error.name}", allow_module_level=True)
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+if CHROMIUM is None and not os.environ.get("CI"):
+    pytest.skip("needs Chromium", allow_module_level=True)
+
+TOKEN = "let-me-in"
+FLOWERS = ("daisy", "rose", "tulip")
+MANY = (
+    *FLOWERS,
+    "aster",
+    "dahlia",
+    "iris",
+    "lily",
+    "orchid",
+    "peony",
+    "violet",
+    "Übeltäter",
+    "xyris",
+)
+
+
+class Site:
+    """A label project, served in a thread; the first batch is all images, and no network trains."""
+
+    def __init__(self, folder: Path, classes: Sequence[str], suggest: bool = False) -> None:
+        self.folder = folder
+        self.project = LabelProject.open(folder, classes)
+        if not self.project.store.batches():
+            images = self.project.paths
+            batch = [BatchRow(0, rank, image, "start", False) for rank, image in enumerate(images)]
+            self.project.store.add_batch(batch)
+        bound = listen("127.0.0.1", 0)
+        port = bound.getsockname()[1]
+        self.address = f"http://127.0.0.1:{port}/"
+        app = make_app(self.project, token=TOKEN, suggest=suggest, port=port)
+        config = uvicorn.Config(
+            app, log_config=None, lifespan="off", ws="none", timeout_graceful_shutdown=1
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [bound]})
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+        self.project.close()
+
+    def stored(self, *columns: str) -> list[tuple[Any, ...]]:
+        """What was done, oldest first: action, image's name, class, or the columns asked for."""
+        return stored(self.folder, *columns)
+
+
+def stored(folder: Path, *columns: str) -> list[tuple[Any, ...]]:
+    wanted = ", ".join(columns or ("action", "images.path", "classes.name"))
+    query = (
+        f"SELECT {wanted} FROM actions JOIN images ON images.number = actions.image "
+        "LEFT JOIN classes ON classes.id = actions.label ORDER BY actions.id"
+    )
+    with closing(sqlite3.connect(folder / ".skal" / "labels.sqlite")) as connection:
+        return connection.execute(query).fetchall()
+
+
+def write_images(folder: Path, names: Sequence[str]) -> Path:
+    folder.mkdir(parents=True)
+    for i, name in enumerate(names):
+        colour = (37 * i % 256, 91 * i % 256, 53 * i % 256)
+        Image.new("RGB", (48 + i % 30, 64), colour).save(folder / name, "PNG")
+    return folder
+
+
+@pytest.fixture
+def flowers(tmp_path: Path) -> Path:
+    return write_images(tmp_path / "flowers", [f"{i:03}.png" for i in range(90)])
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Site]]:
+    sites = []
+
+    def start(*arguments: Any, **keywords: Any) -> Site:
+        sites.append(Site(*arguments, **keywords))
+        return sites[-1]
+
+    yield start
+    for site in sites:
+        site.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Visitor:
+    """Opens pages, and sees to it that none complains or asks anything of another server."""
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.addresses: set[str] = set()
+
+    def open(self, site: Site, annotator: str | None = None, **options: Any) -> Page:
+        who = f"&as={annotator}" if annotator else ""
+        return self.open_address(f"{site.address}?token={TOKEN}{who}", **options)
+
+    def open_address(self, url: str, **options: Any) -> Page:
+        self.addresses.add(url.partition("?")[0])
+        page = self._browser.new_context(**options).new_page()
+        page.set_default_timeout(10_000)
+        page.on("console", lambda message: self.complaints.append(message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.goto(url)
+        wait_for_picture(page)
+        return page
+
+
+@pytest.fixture
+def visitor(browser: Browser, serve: Callable[..., Site]) -> Iterator[Visitor]:
+    visitor = Visitor(browser)
+    yield visitor
+    for context in browser.contexts:
+        context.close()
+    assert not visitor.complaints
+    foreign = [url for url in visitor.requests if not url.startswith(tuple(visitor.addresses))]
+    assert not foreign
+
+
+@pytest.fixture
+def page(visitor: Visitor, flower_site: Site) -> Page:
+    return visitor.open(flower_site)
+
+
+@pytest.fixture
+def flower_site(serve: Callable[..., Site], flowers: Path) -> Site:
+    return serve(flowers, FLOWERS)
+
+
+def wait_for_picture(page: Page) -> None:
+    picture = page.locator("#picture img")
+    picture.wait_for()
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+
+
+def shown(page: Page) -> str:
+    return page.locator("#name").inner_text()
+
+
+def press(page: Page, *keys: str) -> list[str]:
+    """Press keys that answer or undo, each on another picture; return what was seen at each."""
+    seen = []
+    for key in keys:
+        wait_for_picture(page)
+        seen.append(shown(page))
+        page.keyboard.press(key)
+        expect(page.locator("#name")).not_to_have_text(seen[-1])
+    return seen
+
+
+def wait_until_saved(page: Page) -> None:
+    for _ in range(500):
+        if page.evaluate("Object.values(sessionStorage).every(text => text === '[]')"):
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError("something was not sent")
+
+
+def banner(page: Page) -> Any:
+    return page.get_by_role("alert")
+
+
+def forget(visitor: Visitor, expected: str) -> None:
+    """Take the complaints that a test has provoked as read."""
+    assert any(expected in complaint for complaint in visitor.complaints)
+    visitor.complaints = [c for c in visitor.complaints if expected not in c]
+
+
+def test_thirty_images_are_labelled_by_thirty_keys(visitor: Visitor, flower_site: Site) -> None:
+    began = time.monotonic()
+    page = visitor.open(flower_site)
+    keys = [str(1 + i * i % 3) for i in range(30)]
+
+    seen = press(page, *keys)
+    wait_until_saved(page)
+
+    assert len(set(seen)) == 30
+    expected = [("label", s, FLOWERS[int(key) - 1]) for s, key in zip(seen, keys, strict=True)]
+    assert flower_site.stored() == expected
+    seconds = [s for (s,) in flower_site.stored("seconds")]
+    assert min(seconds) > 0
+    assert sum(seconds) < time.monotonic() - began
+    expect(page.locator("#status")).to_have_text(f"Saved: {FLOWERS[int(keys[-1]) - 1]}")
+    expect(page.locator("#total")).to_have_text("30 of 90 images labelled")
+    for name in FLOWERS:
+        n = sum(FLOWERS[int(key) - 1] == name for key in keys)
+        expect(page.get_by_role("button", name=f"{name} {n} labelled")).to_be_visible()
+
+
+def test_undo_goes_back_as_far_as_wanted(page: Page, flower_site: Site, visitor: Visitor) -> None:
+    seen = press(page, "1", "2", "3", "1")
+    last = shown(page)
+    back = []
+    for _ in seen:
+        press(page, "Backspace")
+        back.append(shown(page))
+    assert back == seen[::-1]
+    wait_until_saved(page)
+    page.keyboard.press("Backspace")
+    expect(page.locator("#status")).to_have_text("Nothing to undo.")
+    forget(visitor, "409")
+
+    again = press(page, "3", "3", "3", "3")
+    wait_until_saved(page)
+
+    assert again == seen
+    assert shown(page) == last
+    assert flower_site.stored() == [
+        *(("label", s, FLOWERS[i]) for s, i in zip(seen, (0, 1, 2, 0), strict=True)),
+        *(("undo", s, None) for s in seen[::-1]),
+        *(("label", s, "tulip") for s in seen),
+    ]
+
+
+def test_ctrl_z_undoes_too(page: Page, flower_site: Site) -> None:
+    seen = press(page, "1", "Control+z")
+    wait_until_saved(page)
+    assert flower_site.stored() == [("label", seen[0], "daisy"), ("undo", seen[0], None)]
+
+
+def test_undo_at_full_speed_hits_the_image_that_is_shown(page: Page, flower_site: Site) -> None:
+    first = press(page, "1")[0]
+    second = shown(page)
+    wait_for_picture(page)
+    for key in ("2", "Backspace", "3"):  # no wait for the server
+        page.keyboard.press(key)
+    wait_until_saved(page)
+    assert flower_site.stored() == [
+        ("label", first, "daisy"),
+        ("label", second, "rose"),
+        ("undo", second, None),
+        ("label", second, "tulip"),
+    ]
+
+
+def test_skip_unsure_and_bad_are_kept_apart_from_labels(page: Page, flower_site: Site) -> None:
+    seen = press(page, "Space", "u", "x", "1")
+    wait_until_saved(page)
+    expected = [("skip", None), ("unsure", None), ("bad", None), ("label", "daisy")]
+    assert flower_site.stored() == [(a, s, c) for s, (a, c) in zip(seen, expected, strict=True)]
+    expect(page.locator("#total")).to_have_text("1 of 90 images labelled")
+
+
+def test_a_reload_in_the_middle_loses_nothing_and_undo_reaches_past_it(
+    page: Page, flower_site: Site
+) -> None:
+    seen = press(page, "1", "2")
+    wait_for_picture(page)
+    third = shown(page)
+    page.on("dialog", lambda dialog: dialog.accept())  # the browser's, that something is unsaved
+    page.keyboard.press("3")
+    page.reload()  # perhaps before the server has answered
+    wait_for_picture(page)
+    wait_until_saved(page)
+    assert third != shown(page)
+    expect(page.locator("#total")).to_have_text("3 of 90 images labelled")
+    press(page, "Backspace")
+    assert shown(page) == third
+    press(page, "Backspace")
+    assert shown(page) == seen[1]
+    wait_until_saved(page)
+    assert flower_site.stored() == [
+        *(("label", s, FLOWERS[i]) for i, s in enumerate([*seen, third])),
+        ("undo", third, None),
+        ("undo", seen[1], None),
+    ]
+
+
+def test_closed_and_opened_again_it_goes_on(
+    serve: Callable[..., Site], flowers: Path, visitor: Visitor
+) -> None:
+    site = serve(flowers, FLOWERS)
+    page = visitor.open(site)
+    before = press(page, "1", "2", "3")
+    wait_until_saved(page)
+    for context in visitor._browser.contexts:
+        context.close()
+    site.close()
+
+    again = serve(flowers, ())
+    page = visitor.open(again)
+    expect(page.locator("#total")).to_have_text("3 of 90 images labelled")
+    after = press(page, "1")
+    wait_until_saved(page)
+
+    assert not set(before) & set(after)
+    assert again.stored()[:3] == [("label", s, FLOWERS[i]) for i, s in enumerate(before)]
+    assert again.stored()[3:] == [("label", after[0], "daisy")]
+
+
+def test_labels_pressed_while_the_server_is_dead_reach_the_next_one(
+    flowers: Path, visitor: Visitor
+) -> None:
+    """The command itself, killed from one instruction to the next, and started anew."""
+    settings = ("--classes", ",".join(FLOWERS), "--n-init", "5", "--n-query", "5", "--steps", "2")
+    with serving(flowers, *settings) as server:
+        page = visitor.open_address(server.url)
+        seen = press(page, "1", "2", "3", "1", "2", "3")
+        wait_until_saved(page)
+        server.kill()
+        seen += press(page, "1", "2")
+        expect(banner(page)).to_contain_text("Not saved yet: 2")
+    port = urlsplit(server.url).port
+    with serving(flowers, "--port", str(port)) as server:
+        expect(banner(page)).to_contain_text("open the address that it printed", timeout=30_000)
+        page.context.new_page().goto(server.url)
+        wait_until_saved(page)
+        expect(page.locator("#total")).to_have_text("8 of 90 images labelled")
+        page.context.close()
+        code, err = server.stop()
+    assert code == 0
+    assert "8 labels are saved" in err
+    classes = ("daisy", "rose", "tulip", "daisy", "rose", "tulip", "daisy", "rose")
+    assert stored(flowers) == [("label", s, c) for s, c in zip(seen, classes, strict=True)]
+    forget(visitor, "ERR_CONNECTION_REFUSED")
+    forget(visitor, "403")
+
+
+def test_two_annotators_side_by_side_get_different_images(
+    visitor: Visitor, flower_site: Site
+) -> None:
+    pages = {name: visitor.open(flower_site, name) for name in ("anna", "ben")}
+    expected = []
+    for i in range(8):
+        for j, (name, page) in enumerate(pages.items()):
+            key = 1 + (i + j) % 3
+            expected.append((name, *press(page, str(key)), FLOWERS[key - 1]))
+            wait_until_saved(page)
+    assert len({image for _, image, _ in expected}) == 16
+    assert flower_site.stored("annotator", "images.path", "classes.name") == expected
+    press(pages["anna"], "Backspace")  # what ben did last stays
+    wait_until_saved(pages["anna"])
+    assert flower_site.stored("annotator", "action")[-1] == ("anna", "undo")
+
+
+def cells(page: Page) -> Any:
+    return page.get_by_role("option")
+
+
+def open_grid(page: Page) -> list[str]:
+    page.keyboard.press("g")
+    cells(page).first.wait_for()
+    return [cell.get_attribute("aria-label") for cell in cells(page).all()]
+
+
+def test_in_the_grid_a_key_labels_all_that_are_selected(page: Page, flower_site: Site) -> None:
+    names = open_grid(page)
+    cells(page).nth(1).click()
+    cells(page).nth(5).click(modifiers=["Shift"])
+    cells(page).nth(3).click()
+    cells(page).nth(8).click()
+    expect(page.locator("#chosen")).to_contain_text("5 of ")
+    page.keyboard.press("2")
+    chosen = [names[i] for i in (1, 2, 4, 5, 8)]
+    expect(page.locator("#status")).to_have_text("Saved: rose, 5 images")
+    for name in chosen:
+        expect(cells(page).and_(page.get_by_label(name, exact=True))).to_have_count(0)
+    assert flower_site.stored() == [("label", name, "rose") for name in chosen]
+
+    page.keyboard.press("Backspace")
+    expect(page.locator("#chosen")).to_contain_text("5 of ")  # still selected, for another class
+    page.keyboard.press("1")
+    wait_until_saved(page)
+    assert flower_site.stored()[5:] == [
+        *(("undo", name, None) for name in chosen[::-1]),
+        *(("label", name, "daisy") for name in chosen),
+    ]
+    page.keyboard.press("g")
+    wait_for_picture(page)
+    assert shown(page) not in chosen
+
+
+def test_the_grid_can_be_used_by_keyboard_alone(page: Page, flower_site: Site) -> None:
+    names = open_grid(page)
+    expect(cells(page).first).to_be_focused()
+    for key in ("Space", "ArrowRight", "ArrowRight", "Space", "Shift+ArrowRight"):
+        page.keyboard.press(key)
+    expect(page.locator("[aria-selected=true]")).to_have_count(3)
+    page.keyboard.press("x")
+    wait_until_saved(page)
+    assert flower_site.stored() == [("bad", names[i], None) for i in (0, 2, 3)]
+
+    expect(cells(page)).to_have_count(48)  # filled up
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("a")
+    expect(page.locator("[aria-selected=false]")).to_have_count(0)
+    page.keyboard.press("Escape")
+    expect(page.locator("[aria-selected=true]")).to_have_count(0)
+    page.keyboard.press("1")
+    expect(page.locator("#status")).to_contain_text("Select images first")
+    assert len(flower_site.stored()) == 3
+
+
+def test_more_than_nine_classes_are_found_by_typing(
+    serve: Callable[..., Site], flowers: Path, visitor: Visitor
+) -> None:
+    site = serve(flowers, MANY)
+    page = visitor.open(site)
+    seen = press(page, "9")
+    for typed, keys, name in (
+        ("dah", (), "dahlia"),  # the letters themselves begin it
+        ("ISY", (), "daisy"),
+        ("ubelt", (), "Übeltäter"),
+        ("/xyr", (), "xyris"),  # x alone would say "bad image"
+        ("l", (), "lily"),  # one that begins so comes before those that have it inside
+        ("l", ("ArrowUp", "ArrowUp"), "tulip"),
+    ):
+        wait_for_picture(page)
+        seen.append(shown(page))
+        if name == "Übeltäter":
+            page.keyboard.press("/")  # u alone would say "unsure"
+        page.keyboard.type(typed)
+        for key in keys:
+            page.keyboard.press(key)
+        expect(page.locator(".best bdi")).to_have_text(name)
+        page.keyboard.press("Enter")
+        expect(page.locator("#name")).not_to_have_text(seen[-1])
+        expect(page.locator("#filter")).to_have_value("")
+    page.keyboard.type("/nosuchclass")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    expect(page.locator("#classes button:visible")).to_have_count(len(MANY))
+    seen += press(page, "u", "3")
+    wait_until_saved(page)
+    names = ["peony", "dahlia", "daisy", "Übeltäter", "xyris", "lily", "tulip", None, "tulip"]
+    assert [row[1:] for row in site.stored()] == list(zip(seen, names, strict=True))
+
+
+HOSTILE_CLASSES = (
+    "<img src=x onerror=alert(1)>",
+    '"><svg onload=alert(2)>',
+    "{{ 7*7 }}",
+    "' onclick='alert(3)",
+    "__proto__",
+)
+HOSTILE_FILES = (
+    "<img src=x onerror=alert(4)>.png",
+    '"onload="alert(5).png',
+    "${alert(6)} {{8*8}} &lt;b&gt;.png",
+    "javascript:alert(7).png",
+    "a%2e%2e%2fb#c?d.png",
+    "ünï çødé 花.png",
+)
+
+
+def test_hostile_names_are_shown_as_they_are(
+    serve: Callable[..., Site], tmp_path: Path, visitor: Visitor
+) -> None:
+    folder = write_images(tmp_path / "<script>alert(0)<!--&amp;", HOSTILE_FILES)
+    site = serve(folder, HOSTILE_CLASSES)
+    page = visitor.open(site)
+    page.on("dialog", lambda dialog: visitor.complaints.append(f"a dialog: {dialog.message}"))
+    assert page.get_by_role("heading", level=1).inner_text() == folder.name
+    assert folder.name in page.title()
+    assert page.locator("#classes bdi").all_inner_texts() == list(HOSTILE_CLASSES)
+    seen = press(page, "1", "2", "3", "4")
+    wait_for_picture(page)
+    assert page.locator("#picture img").get_attribute("alt") == f"Image {shown(page)}"
+    seen.append(shown(page))
+    open_grid(page)
+    page.keyboard.press("a")
+    page.keyboard.press("5")
+    expect(page.locator("#status")).to_contain_text("Saved: __proto__")
+    assert page.locator("body script, svg, [onerror], [onload], [onclick]").count() == 0
+    assert {(path, name) for _, path, name in site.stored()} >= set(
+        zip(seen, HOSTILE_CLASSES, strict=True)
+    )
+    assert {path for _, path, _ in site.stored()} == set(HOSTILE_FILES)
+
+
+def test_without_a_connection_answers_are_kept_and_sent_later(
+    page: Page, flower_site: Site, visitor: Visitor
+) -> None:
+    first = press(page, "1")
+    wait_until_saved(page)
+    page.wait_for_load_state("networkidle")
+    page.context.set_offline(True)
+    seen = press(page, "2", "3", "Backspace", "1")
+    expect(banner(page)).to_contain_text("No connection to skal")
+    expect(banner(page)).to_contain_text("Not saved yet: 4")
+    expect(page.locator("#status")).to_have_text("Saved: daisy")  # the first, and no other
+    expect(page.locator("#total")).to_have_text("1 of 90 images labelled")
+    assert len(flower_site.stored()) == 1
+
+    page.context.set_offline(False)
+    wait_until_saved(page)
+    expect(banner(page)).to_be_hidden()
+    assert flower_site.stored() == [
+        ("label", first[0], "daisy"),
+        ("label", seen[0], "rose"),
+        ("label", seen[1], "tulip"),
+        ("undo", seen[1], None),
+        ("label", seen[1], "daisy"),
+    ]
+    forget(visitor, "ERR_INTERNET_DISCONNECTED")
+
+
+def test_an_answer_whose_acknowledgement_got_lost_is_stored_once(
+    page: Page, flower_site: Site, visitor: Visitor
+) -> None:
+    lost = []
+
+    def lose(route: Route) -> None:
+        if len(lost) in (0, 2):
+            route.fetch()  # it reaches the server, its answer does not come back
+            route.abort()
+        else:
+            route.continue_()
+        lost.append(route.request.post_data_json)
+
+    page.route(re.compile("/api/(actions|undo)"), lose)
+    seen = press(page, "1", "Backspace")
+    wait_until_saved(page)
+    assert flower_site.stored() == [("label", seen[0], "daisy"), ("undo", seen[0], None)]
+    assert lost[0] == lost[1]
+    assert lost[2] == lost[3]
+    forget(visitor, "ERR_FAILED")
+
+
+def test_answers_that_were_not_sent_outlive_a_reload(
+    page: Page, flower_site: Site, visitor: Visitor
+) -> None:
+    warned = []
+    page.on("dialog", lambda dialog: (warned.append(dialog.type), dialog.accept()))
+    page.route("**/api/actions", lambda route: route.abort())
+    seen = press(page, "1", "2")
+    expect(banner(page)).to_contain_text("Not saved yet: 2")
+    page.reload()
+    expect(banner(page)).to_contain_text("Not saved yet: 2")
+    page.unroute("**/api/actions")
+    wait_until_saved(page)
+    assert warned == ["beforeunload"]
+    assert flower_site.stored() == [("label", seen[0], "daisy"), ("label", seen[1], "rose")]
+    forget(visitor, "ERR_FAILED")
+
+
+def test_an_answer_that_is_refused_is_told_and_its_image_comes_again(
+    page: Page, flower_site: Site, visitor: Visitor
+) -> None:
+    page.route(
+        "**/api/actions", lambda route: route.fulfill(status=400, json={"error": "no such class"})
+    )
+    seen = press(page, "1")
+    expect(banner(page)).to_contain_text("Not saved: daisy. no such class.")
+    page.unroute("**/api/actions")
+    following = shown(page)  # what one looks at stays
+    page.wait_for_load_state("networkidle")
+    again = press(page, "2", "3")
+    assert again == [following, seen[0]]
+    wait_until_saved(page)
+    expect(banner(page)).to_be_visible()  # until it is read
+    page.get_by_role("button", name="Close", exact=True).click()
+    expect(banner(page)).to_be_hidden()
+    assert flower_site.stored() == [("label", following, "rose"), ("label", seen[0], "tulip")]
+    forget(visitor, "400")
+
+
+def test_a_server_with_another_token_is_told_from_a_lost_one(
+    page: Page, flower_site: Site, visitor: Visitor
+) -> None:
+    page.context.clear_cookies()
+    press(page, "1")
+    expect(banner(page)).to_contain_text("open the address that it printed")
+    page.context.new_page().goto(f"{flower_site.address}?token={TOKEN}")
+    wait_until_saved(page)
+    assert len(flower_site.stored()) == 1
+    forget(visitor, "403")
+
+
+def test_a_picture_that_is_not_there_yet_cannot_be_labelled(
+    page: Page, flower_site: Site, visitor: Visitor
+) -> None:
+    held: list[Route] = []
+    page.route("**/images/*", lambda route: held.append(route))
+    page.reload()
+    page.locator("#picture img").wait_for()
+    page.keyboard.press("1")
+    expect(page.locator("#status")).to_have_text("The picture is not there yet.")
+    for route in held:
+        route.continue_()
+    page.unroute("**/images/*")
+    seen = press(page, "2")
+    wait_until_saved(page)
+    assert flower_site.stored() == [("label", seen[0], "rose")]
+
+
+def test_a_key_that_is_held_down_is_one_answer(page: Page, flower_site: Site) -> None:
+    name = shown(page)
+    for _ in range(5):
+        page.keyboard.down("1")
+    page.keyboard.up("1")
+    expect(page.locator("#name")).not_to_have_text(name)
+    wait_until_saved(page)
+    assert flower_site.stored() == [("label", name, "daisy")]
+
+
+def test_buttons_do_what_keys_do_and_give_the_keyboard_back(page: Page, flower_site: Site) -> None:
+    seen = [shown(page)]
+    page.get_by_role("button", name="rose").click()
+    expect(page.locator("#name")).not_to_have_text(seen[0])
+    seen += press(page, "Space")  # skips; it does not press the button again
+    wait_for_picture(page)
+    seen.append(shown(page))
+    page.get_by_role("button", name="Unsure").click()
+    expect(page.locator("#name")).not_to_have_text(seen[-1])
+    wait_for_picture(page)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator("#name")).to_have_text(seen[-1])
+    wait_until_saved(page)
+    actions = ["label", "skip", "unsure", "undo"]
+    assert [(a, path) for a, path, _ in flower_site.stored()] == list(
+        zip(actions, [*seen, seen[-1]], strict=True)
+    )
+
+
+def test_the_tabulator_reaches_every_control(page: Page, flower_site: Site) -> None:
+    reached = []
+    page.keyboard.press("Tab")
+    while (name := page.evaluate("document.activeElement.textContent.trim()")) not in reached:
+        reached.append(name)
+        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline != "none"  # one sees where one is
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement === document.body"):
+            break
+    for name in ("Grid", "Help", "Undo", "Skip", "Unsure", "Bad image", *FLOWERS):
+        assert any(name in text for text in reached)
+    name = shown(page)
+    page.get_by_role("button", name="tulip").focus()
+    page.keyboard.press("Space")
+    expect(page.locator("#name")).not_to_have_text(name)
+    wait_until_saved(page)
+    assert flower_site.stored() == [("label", name, "tulip")]
+
+
+def test_help_opens_and_closes_by_key_and_keeps_keys_to_itself(
+    page: Page, flower_site: Site
+) -> None:
+    page.keyboard.press("?")
+    help_page = page.get_by_role("dialog", name="Keys")
+    expect(help_page).to_be_visible()
+    expect(help_page).to_contain_text("undo, as far back as you like")
+    page.keyboard.press("1")
+    page.keyboard.press("Escape")
+    expect(help_page).to_be_hidden()
+    assert not flower_site.stored()
+
+
+def test_the_guess_is_shown_on_demand_alone_and_stored_when_it_was_seen(
+    serve: Callable[..., Site], flowers: Path, visitor: Visitor
+) -> None:
+    site = serve(flowers, FLOWERS, suggest=True)
+    page = visitor.open(site)
+    page.route(
+        "**/api/guess/*", lambda route: route.fulfill(json={"label": 1, "probability": 0.834})
+    )
+    press(page, "1")
+    assert not any("/api/guess/" in url for url in visitor.requests)
+    page.keyboard.press("s")
+    expect(page.locator("#guess")).to_have_text("The model guesses rose (83%).")
+    assert (
+        page.locator("#classes .best, #classes [aria-pressed=true], #classes :focus").count() == 0
+    )
+    press(page, "3")
+    expect(page.locator("#guess")).to_have_text("")
+    press(page, "3")
+    wait_until_saved(page)
+    assert site.stored("guess") == [(None,), (1,), (None,)]
+
+
+def test_guesses_are_not_offered_unless_wanted(page: Page, visitor: Visitor) -> None:
+    page.keyboard.press("s")
+    press(page, "1")
+    expect(page.get_by_role("button", name="Show guess")).to_be_hidden()
+    assert not any("/api/guess/" in url for url in visitor.requests)
+
+
+def test_the_model_s_accuracy_comes_with_interval_origin_and_curve(
+    page: Page, flower_site: Site
+) -> None:
+    expect(page.locator("#accuracy")).to_have_text("Not known yet")
+
+    def answer(route: Route) -> None:
+        state = route.fetch().json()
+        points = [(20, 0.6, 0.4, 0.8), (40, 0.8, 0.65, 0.9), (90, 0.912, 0.8, 0.96)]
+        names = ("n_labeled", "accuracy", "low", "high")
+        state["curve"] = [dict(zip(names, point, strict=True)) for point in points]
+        state["accuracy"] = {"value": 0.912, "low": 0.8, "high": 0.96, "n": 40}
+        state |= {"round": 3, "done_in_round": 17, "round_size": 50, "learner": "training"}
+        route.fulfill(json=state)
+
+    page.route("**/api/state*", answer)
+    page.reload()
+    expect(page.locator("#round")).to_have_text("17 of 50, round 3")
+    expect(page.locator("#accuracy")).to_have_text("91% right (80% to 96%)")
+    expect(page.locator("#source")).to_contain_text("40 answers, to images drawn at random")
+    expect(page.locator("#learner")).to_contain_text("training")
+    curve = page.get_by_role(
+        "img", name=re.compile("60% at 20 labels, 80% at 40 labels, 91% at 90")
+    )
+    points = curve.locator("polyline").get_attribute("points").split()
+    x, y = zip(*(map(float, point.split(",")) for point in points), strict=True)
+    assert (x[1] - x[0]) / (x[2] - x[0]) == pytest.approx(20 / 70)
+    assert (y[1] - y[0]) / (y[2] - y[0]) == pytest.approx(0.2 / 0.312)
+    assert y[2] < y[0]
+
+
+PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
+
+
+def test_on_a_phone_everything_fits_and_fingers_hit(
+    serve: Callable[..., Site], flowers: Path, visitor: Visitor
+) -> None:
+    site = serve(flowers, [*MANY, "a very long name of a class " * 3], suggest=True)
+    page = visitor.open(site, **PHONE)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    for button in page.get_by_role("button").all():
+        assert button.bounding_box()["height"] >= 44
+    name = shown(page)
+    page.get_by_role("button", name="rose").tap()
+    expect(page.locator("#name")).not_to_have_text(name)
+    page.get_by_role("button", name="Grid").tap()
+    chosen = cells(page).nth(2).get_attribute("aria-label")
+    cells(page).nth(2).tap()
+    page.get_by_role("button", name="iris").tap()
+    expect(page.locator("#status")).to_have_text("Saved: iris")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert site.stored() == [("label", name, "rose"), ("label", chosen, "iris")]
+
+
+CONTRAST = """() => {
+  const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const paint = (colour) => {
+    canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const behind = (node) => {
+    for (; node; node = node.parentElement) {
+      const colour = getComputedStyle(node).backgroundColor;
+      if (!/, 0\\)$/.test(colour)) return paint(colour);
+    }
+    return [255, 255, 255];
+  };
+  const light = (rgb) => {
+    const linear = (v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+    const [r, g, b] = rgb.map((v) => linear(v / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  return [...document.querySelectorAll('p, button, kbd, label, h1, h2, span, td, th, bdi')]
+    .filter((node) => node.checkVisibility() && node.textContent.trim())
+    .map((node) => {
+      const [a, b] = [paint(getComputedStyle(node).color), behind(node)].map(light);
+      return [node.textContent.trim(), (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)];
+    });
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_in_light_and_dark(
+    visitor: Visitor, flower_site: Site, scheme: str
+) -> None:
+    page = visitor.open(flower_site, color_scheme=scheme)
+    back = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    brightness = sum(map(int, re.findall(r"\d+", back)[:3])) / 3
+    assert (brightness > 128) is (scheme == "light")
+    page.route("**/api/actions", lambda route: route.fulfill(status=400, json={"error": "oh"}))
+    page.keyboard.press("g")
+    cells(page).first.click()
+    page.keyboard.press("1")
+    expect(banner(page)).to_be_visible()
+    page.keyboard.press("?")
+    poor = [(text, ratio) for text, ratio in page.evaluate(CONTRAST) if ratio < 4.5]
+    assert not poor  # 4.5 is what WCAG AA asks of text
+    forget(visitor, "400")

@@ -1,0 +1,333 @@
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from label_server import write_images
+from scipy.stats import binomtest
+
+from skal.errors import (
+    DataError,
+    FolderNotFoundError,
+    ParameterError,
+    RunFolderError,
+    SkalError,
+    UnknownNameError,
+    UsageError,
+)
+from skal.label.project import Accuracy, Guesses, LabelProject, check_classes
+from skal.label.store import Action, ModelRow
+
+
+def pictures(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (n, 8, 8), dtype=np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three hundred images without a label, and two class folders of four each."""
+    root = tmp_path / "flowers"
+    write_images(root, pictures(300))
+    write_images(root / "daisy", pictures(4, 1))
+    write_images(root / "rose", pictures(4, 2))
+    return root
+
+
+def by_path(project: LabelProject) -> dict[str, int]:
+    return {path: number for number, path in project.paths.items()}
+
+
+def give(project: LabelProject, image: int, label: int | None, source: str = "strategy") -> None:
+    action = "bad" if label is None else "label"
+    project.record([Action("me", action, image, label, round=0, source=source)])
+
+
+def test_class_folders_are_the_classes_and_their_images_are_labelled(folder: Path) -> None:
+    project = LabelProject.open(folder)
+    assert project.classes == ["daisy", "rose"]
+    numbers = by_path(project)
+    assert project.labels == {
+        numbers[f"{name}/{n:05d}.png"]: label
+        for label, name in enumerate(project.classes)
+        for n in range(4)
+    }
+    assert len(project.pool) == 300
+    assert not project.pool & project.labels.keys()
+
+
+def test_with_classes_given_other_folders_are_but_places(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "skal")
+    project = LabelProject.open(folder, ["rose", "tulip"])
+    assert project.classes == ["rose", "tulip"]
+    assert set(project.labels.values()) == {0}
+    assert len(project.labels) == 4
+    assert len(project.pool) == 304
+    assert "the folder 'daisy' is no class: its 4 images count as unlabelled" in caplog.messages
+
+
+def test_a_label_given_by_hand_wins_over_the_class_folder(folder: Path) -> None:
+    project = LabelProject.open(folder)
+    image = by_path(project)["rose/00000.png"]
+    give(project, image, 0)
+    assert project.labels[image] == 0
+    give(project, image, None)
+    assert image not in project.labels
+
+
+def test_numbers_stay_when_images_come_and_go(folder: Path) -> None:
+    before = LabelProject.open(folder).paths
+    write_images(folder, pictures(2, 3), ["00000a.png", "zzz.png"])
+    (folder / "00007.png").unlink()
+    after = LabelProject.open(folder).paths
+    gone = {number for number, path in before.items() if path == "00007.png"}
+    assert {n: path for n, path in before.items() if n not in gone}.items() <= after.items()
+    assert gone.isdisjoint(after)
+    assert {after[n] for n in after.keys() - before.keys()} == {"00000a.png", "zzz.png"}
+
+
+def test_numbers_are_those_of_sorted_paths(folder: Path) -> None:
+    paths = LabelProject.open(folder).paths
+    assert [paths[n] for n in sorted(paths)] == sorted(paths.values())
+    assert sorted(paths) == list(range(308))
+
+
+def test_labels_go_with_a_file_that_is_moved(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "skal")
+    project = LabelProject.open(folder)
+    image = by_path(project)["00011.png"]
+    give(project, image, 1)
+    project.remember_contents()
+    project.close()
+    (folder / "unlabeled").mkdir()
+    (folder / "00011.png").rename(folder / "unlabeled/renamed.png")
+
+    again = LabelProject.open(folder)
+    assert again.paths[image] == "unlabeled/renamed.png"
+    assert again.labels[image] == 1
+    assert "1 labelled images were moved; their labels go with them" in caplog.messages
+    assert again.reserve == project.reserve
+
+
+def test_labels_of_a_file_that_is_gone_do_not_count(folder: Path) -> None:
+    project = LabelProject.open(folder)
+    image = by_path(project)["00011.png"]
+    give(project, image, 1, source="test")
+    (folder / "00011.png").unlink()
+    again = LabelProject.open(folder)
+    assert image not in again.labels
+    assert again.test_labels == {}
+
+
+def test_a_tenth_of_the_pool_is_kept_for_the_test(folder: Path) -> None:
+    project = LabelProject.open(folder)
+    assert set(project.reserve) <= project.pool
+    low, high = binomtest(30, 300).proportion_ci(0.999)
+    assert low < len(project.reserve) / 300 < high
+    assert project.reserve != sorted(project.reserve)
+
+
+def test_which_images_are_kept_for_the_test_does_not_depend_on_others(folder: Path) -> None:
+    before = LabelProject.open(folder).reserve
+    write_images(folder, pictures(200, 3), [f"new{n}.png" for n in range(200)])
+    after = LabelProject.open(folder).reserve
+    assert [n for n in after if n in set(before)] == before
+    assert len(after) > len(before)
+
+
+def test_another_seed_keeps_other_images(folder: Path) -> None:
+    first = LabelProject.open(folder, create=False).reserve
+    second = LabelProject.open(folder, settings={"seed": 1}, create=False).reserve
+    assert set(first) != set(second)
+
+
+def test_test_labels_are_not_trained_on(folder: Path) -> None:
+    project = LabelProject.open(folder)
+    image, other = project.reserve[0], min(project.pool - set(project.reserve))
+    give(project, image, 1, source="test")
+    give(project, other, 0)
+    assert project.test_labels == {image: 1}
+    assert project.training_labels.keys() == project.labels.keys() - {image}
+    assert project.training_labels[other] == 0
+
+
+def model(project: LabelProject, n_labeled: int, predicted: list[int]) -> ModelRow:
+    images = np.array(project.reserve[: len(predicted)], dtype=np.int64)
+    return ModelRow(n_labeled, 1.0, images.tobytes(), np.array(predicted, np.int64).tobytes())
+
+
+def test_accuracy_is_that_of_the_last_network_on_the_test_labels_so_far(folder: Path) -> None:
+    project = LabelProject.open(folder)
+    assert project.accuracy is None
+    project.add_model(model(project, 10, [0, 0, 0, 0]))
+    assert project.accuracy is None
+    project.add_model(model(project, 20, [0, 1, 1, 0]))
+    for image, label in zip(project.reserve[:3], [0, 1, 0], strict=True):
+        give(project, image, label, source="test")
+    assert project.accuracy is not None
+    assert project.accuracy[:] == pytest.approx(Accuracy.of(2, 3))
+    # all networks are compared on the same images, those of today
+    assert [(n, point.n) for n, point in project.curve] == [(10, 3), (20, 3)]
+    assert project.curve[0][1].value == pytest.approx(2 / 3)
+    assert LabelProject.open(folder).accuracy == project.accuracy
+
+
+@pytest.mark.parametrize(("n_right", "n"), [(0, 1), (1, 1), (3, 10), (36, 40), (40, 40)])
+def test_the_interval_is_wilsons(n_right: int, n: int) -> None:
+    accuracy = Accuracy.of(n_right, n)
+    expected = binomtest(n_right, n).proportion_ci(method="wilson")
+    assert accuracy.value == n_right / n
+    assert accuracy.low == pytest.approx(expected.low, abs=1e-12)
+    assert accuracy.high == pytest.approx(expected.high, abs=1e-12)
+
+
+def test_settings_are_kept_and_the_later_ones_win(folder: Path) -> None:
+    given = {"strategy": "bald", "strategy_params": {"n_samples": 5}, "n_query": 7, "epochs": 3}
+    LabelProject.open(folder, settings=given, overlap="10%").close()
+    project = LabelProject.open(folder, settings={"n_query": 9})
+    assert project.config.strategy == "bald"
+    assert project.config.strategy_params == {"n_samples": 5}
+    assert (project.n_query, project.config.epochs, project.overlap) == (9, 3, 0.1)
+    project.close()
+    other = LabelProject.open(folder, settings={"strategy": "margin", "steps": 5})
+    assert other.config.strategy_params == {}
+    assert (other.config.steps, other.config.epochs) == (5, None)
+
+
+def test_the_first_images_are_diverse_unless_said_otherwise(folder: Path) -> None:
+    assert LabelProject.open(folder, create=False).config.init_strategy == "typiclust"
+
+
+def test_classes_may_be_added_and_keep_their_ids(folder: Path) -> None:
+    LabelProject.open(folder).close()
+    project = LabelProject.open(folder, ["tulip", "daisy"])
+    assert project.classes == ["daisy", "rose", "tulip"]
+    assert LabelProject.open(folder).classes == ["daisy", "rose", "tulip"]
+
+
+def test_a_running_project_sees_what_another_process_adds(folder: Path) -> None:
+    here = LabelProject.open(folder)
+    there = LabelProject.open(folder, ["tulip"])
+    image = min(there.pool)
+    give(there, image, 2)
+    here.refresh()
+    assert here.labels[image] == 2
+    assert here.classes == ["daisy", "rose", "tulip"]
+
+
+def test_without_create_nothing_is_written(folder: Path) -> None:
+    LabelProject.open(folder, create=False).close()
+    assert not (folder / ".skal").exists()
+
+
+def test_given_test_images_take_no_part(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for name in ("daisy", "rose"):
+            write_images(tmp_path / part / name, pictures(2))
+    write_images(tmp_path / "unlabeled", pictures(3))
+    project = LabelProject.open(tmp_path)
+    assert sorted({path.split("/")[0] for path in project.paths.values()}) == [
+        "train",
+        "unlabeled",
+    ]
+    assert len(project.labels) == 4
+
+
+def test_names_of_classes_are_taken_as_they_are_meant() -> None:
+    assert check_classes([" daisy ", "rosé", "ox-eye daisy"]) == ["daisy", "rosé", "ox-eye daisy"]
+    assert check_classes(["rose\N{COMBINING ACUTE ACCENT}"]) == ["rosé"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a", "a"], "the class 'a' is named twice"),
+        (["Daisy", "daisy"], "the class 'daisy' is named twice"),
+        (["a", ""], "the class '' has 0 characters"),
+        (["a/b"], "cannot be a folder's name"),
+        ([".."], "cannot be a folder's name"),
+        (["a\nb"], "cannot be a folder's name"),
+        (["unlabeled"], "is the name of the folder of images without a label"),
+        (["x" * 101], "has 101 characters"),
+    ],
+)
+def test_names_that_cannot_be_classes_are_refused(names: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_classes(names)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"strategy": "badg"}, UnknownNameError, "did you mean badge"),
+        ({"model": "resnet"}, UnknownNameError, "did you mean resnet"),
+        ({"n_query": 0}, ParameterError, "n_query"),
+        ({"init_strategy": "stratified"}, ParameterError, "stratified"),
+        ({"steps": 1, "epochs": 1}, ParameterError, "steps or epochs"),
+    ],
+)
+def test_settings_that_are_not_valid_are_told(
+    folder: Path, settings: dict[str, object], error: type[SkalError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        LabelProject.open(folder, settings=settings)
+    assert not (folder / ".skal").exists()
+
+
+def test_wrong_folders_are_told(tmp_path: Path) -> None:
+    with pytest.raises(FolderNotFoundError, match="does not exist"):
+        LabelProject.open(tmp_path / "none")
+    (tmp_path / "file").touch()
+    with pytest.raises(FolderNotFoundError, match="is a file"):
+        LabelProject.open(tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no image"):
+        LabelProject.open(tmp_path / "empty", ["a", "b"])
+
+
+def test_a_project_needs_two_classes(tmp_path: Path) -> None:
+    write_images(tmp_path, pictures(3))
+    with pytest.raises(UsageError, match="no class; name two or more by --classes"):
+        LabelProject.open(tmp_path)
+    with pytest.raises(UsageError, match="the class 'a' alone"):
+        LabelProject.open(tmp_path, ["a"])
+    assert not (tmp_path / ".skal").exists()
+    LabelProject.open(tmp_path, create=False, needs_classes=False)
+
+
+def test_an_unreadable_settings_file_is_named(folder: Path) -> None:
+    LabelProject.open(folder).close()
+    (folder / ".skal/project.toml").write_text("strategy = [")
+    with pytest.raises(ParameterError, match=r"project\.toml"):
+        LabelProject.open(folder)
+    (folder / ".skal/project.toml").write_text("strateg = 'badge'")
+    with pytest.raises(UnknownNameError, match="did you mean strategy"):
+        LabelProject.open(folder)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_to_is_told(folder: Path) -> None:
+    folder.chmod(0o500)
+    with pytest.raises(RunFolderError, match="cannot write the labels"):
+        LabelProject.open(folder)
+
+
+def test_guesses_are_read_as_they_were_saved(tmp_path: Path) -> None:
+    guesses = Guesses(
+        np.array([3, 1]), np.eye(2, dtype=np.float32), np.ones((2, 5), np.float32), 7, "lenet"
+    )
+    guesses.save(tmp_path / "guesses.npz")
+    read = Guesses.load(tmp_path / "guesses.npz")
+    assert read is not None
+    assert (read.n_labeled, read.model, read.is_of_network) == (7, "lenet", True)
+    np.testing.assert_array_equal(read.proba_of(1), [0, 1])
+    assert read.proba_of(2) is None
+    (tmp_path / "guesses.npz").write_bytes(b"PK torn")
+    assert Guesses.load(tmp_path / "guesses.npz") is None
+    assert Guesses.load(tmp_path / "none.npz") is None
