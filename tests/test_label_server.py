@@ -205,9 +205,7 @@ def test_static_files_are_of_the_type_that_browsers_run(
     assert client.get(f"/static/{name}").headers["content-type"].partition(";")[0] == kind
 
 
-def test_opening_the_page_takes_no_image_from_anybody(
-    client: httpx.Client, rounds: Rounds
-) -> None:
+def test_opening_the_page_takes_no_image_from_anybody(client: httpx.Client, rounds: Rounds) -> None:
     client.get("/", params={"as": "anna"})
     assert not rounds._leases
 
