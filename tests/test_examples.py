@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,8 +71,8 @@ def text_of(notebook: Any, cell_id: str) -> str:
 
 
 def pictures_of(notebook: Any) -> list[bytes]:
-    found = [output.get("data", {}).get("image/png") for output in outputs(notebook)]
-    return [base64.b64decode(picture) for picture in found if picture]
+    found = [output.get("data", {}) for output in outputs(notebook)]
+    return [base64.b64decode(data[form]) for data in found for form in data if "image" in form]
 
 
 @pytest.mark.usefixtures("jupyter")
@@ -115,15 +114,11 @@ def test_guide_takes_the_photographs_where_they_lie(tmp_path: Path, data_dir: Pa
     assert len(pictures_of(notebook)) == 1
 
 
-def test_guide_is_kept_with_outputs_that_are_small_and_name_no_machine() -> None:
+def test_guide_is_kept_without_outputs_and_names_no_machine() -> None:
     notebook = read_guide()
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    assert {output.get("name", "stdout") for output in outputs(notebook)} == {"stdout"}
-    assert sum(map(len, pictures_of(notebook))) < 300_000
-    for output in outputs(notebook):
-        output.get("data", {}).pop("image/png", None)
-    assert not re.search(r"/(home|root|tmp|work|Users|mnt)\b|[A-Z]:\\", json.dumps(notebook))
+    assert all(cell.execution_count is None and not cell.outputs for cell in code)
+    assert not re.search(r"/(home|root|tmp|work|Users|mnt)\b|[A-Z]:\\", GUIDE.read_text())
     assert notebook.metadata.kernelspec.name == "python3"
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     assert not any(cell.metadata.keys() - {"tags"} for cell in notebook.cells)
@@ -184,19 +179,3 @@ def test_shares_of_cifar10_where_it_lies_in_the_data_folder(tmp_path: Path, data
     assert len(analysis["strategies"]) == 5
     with Image.open(tmp_path / "runs/cifar10-percent/curves.png") as picture:
         picture.verify()
-
-
-def renew() -> None:
-    """Run the guide as it is and keep its outputs."""
-    import nbformat
-
-    notebook = nbformat.read(GUIDE, as_version=4)
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["SKAL_DATA_DIR"] = str(Path(folder) / "data")
-        execute(notebook, Path(folder))
-    notebook.metadata.language_info = {"name": "python"}  # its version is of no interest
-    GUIDE.write_text(nbformat.writes(notebook) + "\n")
-
-
-if __name__ == "__main__":
-    renew()
