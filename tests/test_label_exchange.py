@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from label_server import write_images
 
-from skal.errors import DataError, RunExistsError, UsageError
+from skal.errors import DataError, RunExistsError, SkalError, UsageError
 from skal.label import exchange
 from skal.label.exchange import (
     Imported,
@@ -342,9 +342,16 @@ def test_tasks_bring_back_the_labels(project: LabelProject, tmp_path: Path) -> N
     (tmp_path / "tasks.json").write_text(export_label_studio(project))
     other = fresh(project, tmp_path)
     import_labels(other, tmp_path / "tasks.json")
-    # two annotators' labels are one person's there: the last one holds
-    assert holding(other) == {**holding(project), "4.png": "daisy"}
+    assert holding(other) == holding(project)
     assert other.test_labels == project.test_labels
+    for image, action in project.ledger.labels.items():
+        labels = {who: a.label for who, a in project.ledger.verdicts(image).items()}
+        path = project.paths[image]
+        (again,) = (n for n, place in other.paths.items() if place == path)
+        assert {w: a.label for w, a in other.ledger.verdicts(again).items()} == labels
+        assert action.label == other.ledger.labels[again].label
+    done = import_labels(project, tmp_path / "tasks.json")
+    assert (done.new, done.changed) == (0, 0)
 
 
 def task(data: dict[str, Any], *annotations: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -363,6 +370,7 @@ def annotation(*names: str, **more: Any) -> dict[str, Any]:
         {"image": "/data/local-files/?d=flowers/0.png"},
         {"img": "https://example.org/pictures/0.png?x=1"},
         {"image": "s3://bucket/0.png", "path": "0.png"},
+        {"image": "s3://bucket/0.png", "path": "0.png", "annotators": {"other": "anna"}},
     ],
 )
 def test_images_are_known_by_what_label_studio_calls_them(
@@ -401,13 +409,14 @@ def test_skipped_and_empty_annotations_are_left_out(tmp_path: Path) -> None:
         ([task({"path": "0.png"}, annotation("daysi"))], "task 7: unknown class 'daysi'"),
         ([task({"image": "x/none.png"}, annotation("daisy"))], "task 7: 'none.png' is no image"),
         ([task({"path": "0.png"}, 3)], "an annotation is 3"),  # type: ignore[arg-type]
+        ([task({"path": "0.png"}, annotation("daisy", completed_by="a\nb"))], "as: got"),
     ],
 )
 def test_tasks_that_do_not_fit_change_nothing(tmp_path: Path, content: Any, message: str) -> None:
     project = make(tmp_path / "flowers")
     text = content if isinstance(content, str) else json.dumps(content)
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(SkalError, match=message):
         import_labels(project, tmp_path / "x.json")
     assert project.store.actions() == []
 
@@ -420,3 +429,67 @@ def test_a_query_is_a_list_or_a_table_to_fill_in(project: LabelProject) -> None:
         {"path": "16.png", "label": "", "source": "strategy"},
         {"path": "2024/trip/ä 7#1.png", "label": "", "source": "test"},
     ]
+
+
+TRANSCRIPT = Path(__file__).parent / "data/label_studio"
+DIGITS = ["zero", 'a "one" & <more>', "two"]
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> LabelProject:
+    """The project that the real Label Studio was given, see the transcript's README."""
+    names = [f"{'' if n % 3 else 'sub folder/'}{n:02d} é#&.png" for n in range(12)]
+    images = np.arange(12 * 16, dtype=np.uint8).reshape(12, 4, 4)
+    write_images(tmp_path / "digits", images, names)
+    return LabelProject.open(tmp_path / "digits", DIGITS)
+
+
+def verdicts(project: LabelProject) -> dict[str, dict[str, str]]:
+    return {
+        project.paths[n][-10:-8]: {
+            who: DIGITS[a.label] if a.label is not None else a.action
+            for who, a in project.ledger.verdicts(n).items()
+        }
+        for n in project.ledger.images()
+        if project.ledger.verdicts(n)
+    }
+
+
+def test_tasks_are_those_that_the_real_label_studio_took(digits: LabelProject) -> None:
+    def place(number: int) -> str:
+        return next(path for path in digits.paths.values() if f"{number:02d} " in path)
+
+    kept = json.loads((TRANSCRIPT / "from_skal.json").read_text())
+    said_there = {
+        task["data"]["path"]: task["predictions"][0]["result"][0]["value"]["choices"][0]
+        for task in kept
+    }
+    truth = [DIGITS.index(said_there.get(place(n), "zero")) for n in range(12)]
+    for number in range(5):
+        say(digits, place(number), truth[number], seconds=1.5)
+    say(digits, place(4), (truth[4] + 1) % 3, annotator="anna", seconds=2.0)
+    for number, action in ((5, "unsure"), (6, "skip"), (7, "bad")):
+        say(digits, place(number), None, action=action)
+    images = np.array(sorted(digits.paths))
+    proba = np.full((12, 3), 0.1, np.float32)
+    for row, image in enumerate(images.tolist()):
+        path = digits.paths[image]
+        proba[row, DIGITS.index(said_there.get(path, "zero"))] = 0.8
+    digits.guesses = Guesses(images, proba, proba, 5, "small-cnn")
+    assert json.loads(export_label_studio(digits)) == kept
+
+
+def test_what_the_real_label_studio_gave_back_is_read(digits: LabelProject) -> None:
+    first = import_labels(digits, TRANSCRIPT / "unchanged_from_label_studio.json")
+    assert first == Imported(6, 0, 0)
+    before = verdicts(digits)
+    assert before["04"] == {"me": DIGITS[1], "anna": DIGITS[2]}
+    second = import_labels(digits, TRANSCRIPT / "from_label_studio.json")
+    assert second == Imported(3, 1, 5)
+    assert verdicts(digits) == {
+        **before,
+        "00": {"me": "two"},
+        "08": {"label-studio-1": "two"},
+        "09": {"label-studio-1": "zero"},
+        "11": {"label-studio-1": DIGITS[1]},
+    }

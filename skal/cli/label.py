@@ -298,7 +298,7 @@ def import_command(
     with console(ctx):
         with _opened(folder, _split(classes)) as project:
             from ..label.exchange import import_labels
-            from ..label.rounds import check_annotator
+            from ..label.project import check_annotator
 
             done = import_labels(project, source, check_annotator(annotator))
             project.remember_contents()

@@ -21,7 +21,7 @@ from xml.sax.saxutils import quoteattr
 
 from ..datasets.folder import UNLABELED, find_images
 from ..errors import DataError, RunExistsError, UnknownNameError, UsageError
-from .project import TEST, LabelProject, content_of, plain_text
+from .project import TEST, LabelProject, check_annotator, content_of, plain_text
 from .store import VERDICTS, Action
 
 FORMATS = ("csv", "folder", "label-studio")
@@ -230,18 +230,22 @@ def _task(project: LabelProject, image: int) -> dict[str, Any]:
     path = project.paths[image]
     # relative to the folder above, for Label Studio wants its storage below its document root
     place = quote(f"{project.name}/{path}", errors="surrogateescape")
-    data = {"image": f"{LOCAL_FILES}{place}", "path": plain_text(path)}
-    annotations = []
+    data: dict[str, Any] = {"image": f"{LOCAL_FILES}{place}", "path": plain_text(path)}
+    annotations: list[dict[str, Any]] = []
+    annotators: dict[str, str] = {}
     for who, action in sorted(project.ledger.verdicts(image).items()):
         if action.action == "label" and action.label is not None:
             result = _choice(f"{image} {who}", project.classes[action.label])
             times = {} if action.seconds is None else {"lead_time": action.seconds}
             annotations.append({"result": [result], "was_cancelled": False, **times})
+            annotators[result["id"]] = who
             if action.source == TEST:
                 data["source"] = TEST
     if not annotations and image in project.folder_labels:
         result = _choice(f"{image}", project.classes[project.folder_labels[image]])
         annotations.append({"result": [result], "was_cancelled": False})
+    if annotators:  # Label Studio knows its own users alone, but keeps a task's data
+        data["annotators"] = annotators
     predictions = []
     guesses = project.guesses
     proba = None if guesses is None else guesses.proba_of(image)
@@ -317,7 +321,7 @@ def _take_in(project: LabelProject, entries: Sequence[Entry]) -> Imported:
         is_test = entry.source == TEST and entry.image in reserve
         actions.append(
             Action(
-                entry.annotator,
+                check_annotator(entry.annotator),
                 entry.action,
                 entry.image,
                 entry.label,
@@ -347,7 +351,9 @@ class _Finder:
 
     def named(self, where: str, name: str) -> int | None:
         """Return the number of the only image of a file's name."""
-        named = [n for path, n in self._by_path.items() if PurePosixPath(path).name == name]
+        names = {n: PurePosixPath(path).name for path, n in self._by_path.items()}
+        named = [n for n, own in names.items() if own == name]
+        named = named or [n for n, own in names.items() if _as_uploaded(own) == name]
         if len(named) != 1:
             self._unknown.append(f"{where}: {name!r}{' (there are several)' if named else ''}")
             return None
@@ -369,6 +375,11 @@ class _Finder:
             raise DataError(
                 f"{self._name}, {self._unknown[0]} is no image of {str(self._project.root)!r}{more}"
             )
+
+
+def _as_uploaded(name: str) -> str:
+    """Return what Label Studio, or Django beneath it, makes of the name of a file."""
+    return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
 
 
 def _from_csv(project: LabelProject, text: str, name: str, annotator: str) -> list[Entry]:
@@ -461,7 +472,7 @@ def _from_label_studio(project: LabelProject, text: str, name: str, annotator: s
         for annotation, choice in given:
             label = _class_id(project, choice, where)
             if image is not None:
-                who = _who(annotation, annotator)
+                who = _who(annotation, task["data"], annotator)
                 source = str(task["data"].get("source", IMPORT))
                 seconds = annotation.get("lead_time")
                 known = isinstance(seconds, int | float) and 0 <= seconds < 1e9
@@ -488,7 +499,12 @@ def _chosen(annotation: Any, where: str) -> str | None:
     return str(chosen[0]) if chosen else None
 
 
-def _who(annotation: Mapping[str, Any], annotator: str) -> str:
+def _who(annotation: Mapping[str, Any], data: Mapping[str, Any], annotator: str) -> str:
+    """Return whose annotation it is: one of ours that came back, or that of a user there."""
+    ours = data.get("annotators")
+    for item in annotation["result"]:
+        if isinstance(ours, dict) and isinstance(item, dict) and item.get("id") in ours:
+            return str(ours[item["id"]])
     by = annotation.get("completed_by")
     if isinstance(by, dict):
         by = by.get("email") or by.get("id")

@@ -22,6 +22,7 @@ from ..datasets.folder import UNLABELED, ImageFile, find_images
 from ..errors import (
     DataError,
     FolderNotFoundError,
+    ParameterError,
     RunFolderError,
     UnknownNameError,
     UsageError,
@@ -41,6 +42,7 @@ TEST = "test"
 """Source of a label that no network is trained on while labelling goes on."""
 
 LONGEST_CLASS = 100
+LONGEST_NAME = 64
 
 _log = logging.getLogger("skal")
 
@@ -465,6 +467,21 @@ def check_classes(names: Iterable[str]) -> list[str]:
             raise UsageError(f"the class {name!r} {problem}")
         result.append(name)
     return result
+
+
+def check_annotator(name: str) -> str:
+    """Check the name of an annotator.
+
+    Raises
+    ------
+    ParameterError
+        If it is empty, too long, or has characters that cannot be shown.
+    """
+    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+        raise ParameterError(
+            f"as: got {name[:LONGEST_NAME]!r}; expected a name of 1 to {LONGEST_NAME} letters"
+        )
+    return name
 
 
 def _check_enough(classes: Sequence[str]) -> None:

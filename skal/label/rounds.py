@@ -18,7 +18,7 @@ from ..errors import ParameterError, UsageError
 from ..seeding import derive_seed
 from .learning import Answer, Job
 from .previews import Previews
-from .project import TEST, LabelProject, plain_text
+from .project import TEST, LabelProject, check_annotator, plain_text
 from .store import ANSWERS, Action, BatchRow, ModelRow
 
 QUEUE = 12
@@ -30,7 +30,6 @@ LEASE_SECONDS = 600.0
 """For so long the images told to one annotator are not shown to another."""
 FRESH_SHARE = 0.2
 """Of a batch: after so many new labels a batch that nobody has begun yet is computed anew."""
-LONGEST_NAME = 64
 LONGEST_KEY = 100
 
 P = ParamSpec("P")
@@ -591,21 +590,6 @@ class Rounds:
         candidates = sorted(project.pool - self._reserved - gone)
         n = self._size_of(self._last_round + 1) + LOOKAHEAD
         self._jobs.submit(Job(tuple(project.classes), labels, candidates, project.reserve, n))
-
-
-def check_annotator(name: str) -> str:
-    """Check the name of an annotator.
-
-    Raises
-    ------
-    ParameterError
-        If it is empty, too long, or has characters that cannot be shown.
-    """
-    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
-        raise ParameterError(
-            f"as: got {name[:LONGEST_NAME]!r}; expected a name of 1 to {LONGEST_NAME} letters"
-        )
-    return name
 
 
 def _check_key(key: str | None) -> str | None:

@@ -19,8 +19,8 @@ from urllib.parse import parse_qsl, urlencode
 from ..errors import MissingExtraError, SkalError, UsageError
 from .learning import Learner, Task
 from .previews import LARGE, SMALL, Preview, Previews
-from .project import LabelProject, plain_text
-from .rounds import NothingToUndoError, Rounds, check_annotator
+from .project import LabelProject, check_annotator, plain_text
+from .rounds import NothingToUndoError, Rounds
 
 try:
     import uvicorn
