@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .cold_start import initial_set
 from .committee import Committee
 from .config import RunConfig, resolve_count, resolve_share
+from .datasets.base import Images
 from .learner import ImageClassifier
 from .oracles import Oracle
 from .pool import Pool
@@ -228,7 +229,7 @@ def _rows_to_see(
             len(pool.labeled),
             n,
             n_classes=pool.n_classes,
-            n_features=_n_features(classifier, pool) if strategy.needs_embeddings else 0,
+            n_features=embedding_width(classifier, pool.X) if strategy.needs_embeddings else 0,
             device=str(classifier.neural_net_.device),
         )
     if n_candidates == n_left:
@@ -242,9 +243,9 @@ def _rows_to_see(
     return drawn if rows is None else rows[drawn]
 
 
-def _n_features(classifier: ImageClassifier, pool: Pool) -> int:
-    """Return the width of the embeddings: that of one image's."""
-    (outputs,) = classifier.iter_outputs(pool.X[:1])
+def embedding_width(classifier: ImageClassifier, X: Images) -> int:
+    """Return how many features a fitted classifier's embeddings have: as many as of one image."""
+    (outputs,) = classifier.iter_outputs(X[:1])
     return int(outputs.embeddings.shape[1])
 
 

@@ -23,6 +23,7 @@ from skal.pool import Pool
 from skal.querying import choose
 from skal.scoring import Scores
 from skal.seeding import derive_seed
+from skal.strategies import selection
 
 CLASSES = ["low", "middle", "top"]
 FAST = {"image_size": 12, "steps": 30, "model": "lenet"}
@@ -180,6 +181,18 @@ def test_of_many_candidates_a_few_are_looked_at(folder: Path) -> None:
     known = set(answer.guesses.images.tolist())
     assert known >= {*project.reserve, *answer.picks}
     assert len(known) <= 12 + len(LABELED) + len(project.reserve)
+
+
+def test_before_memory_runs_out_a_few_are_looked_at_and_that_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(selection, "UNASKED", 0)
+    monkeypatch.setattr(selection, "available_memory", lambda device: 3000)
+    project = opened(folder, strategy="margin")
+    answer = Picker(Task.of(project)).answer(job(project, LABELED))
+    assert "margin needs about" in caplog.text
+    assert len(answer.picks) == 6
+    assert len(answer.guesses.images) < len(project.paths)
 
 
 def test_images_that_cannot_be_read_are_told(folder: Path) -> None:

@@ -25,10 +25,12 @@ from ..errors import DataError, SkalError
 from ..experiment import make_classifier
 from ..learner import ImageClassifier
 from ..preflight import check_network, check_settings, resolve_settings
+from ..querying import embedding_width
 from ..scoring import Scores, score_pool
 from ..seeding import derive_seed
 from ..strategies.selection import (
     Strategy,
+    affordable,
     check_strategy_works,
     draw_rows,
     resolve_strategy,
@@ -209,11 +211,10 @@ class Picker:
         check_strategy_works(strategy, len(job.classes))
         trained = self.train(job)
         seed = derive_seed(config.seed, "strategy", len(job.labels))
-        if config.max_candidates is not None and config.max_candidates < len(candidates):
+        most = self._n_candidates(trained, len(candidates), job)
+        if most < len(candidates):
             of_candidates = draw_rows(
-                np.full(len(candidates), MISSING_LABEL),
-                max(config.max_candidates, job.n),
-                derive_seed(seed, "candidates"),
+                np.full(len(candidates), MISSING_LABEL), most, derive_seed(seed, "candidates")
             )
             candidates = candidates[of_candidates]
             known = np.union1d(_with_labeled(y, candidates), self._rows_of(job.reserve))
@@ -238,6 +239,24 @@ class Picker:
             str(trained.config.model),
         )
         return np.concatenate([picks, others]), guesses
+
+    def _n_candidates(self, trained: Trained, n: int, job: Job) -> int:
+        """Return among how many images the strategy chooses: memory may not do for all."""
+        config, classifier = trained.config, trained.classifier
+        wanted = min(job.n, n)
+        most = n if config.max_candidates is None else min(max(config.max_candidates, wanted), n)
+        if wanted == n:
+            return n
+        return affordable(
+            self._strategy,
+            most,
+            len(job.labels),
+            wanted,
+            n_classes=len(job.classes),
+            # the page wants embeddings whatever the strategy does
+            n_features=embedding_width(classifier, trained.data.X),
+            device=str(classifier.neural_net_.device),
+        )
 
     def _score(self, trained: Trained, rows: NDArray[np.int64], seed: int) -> Scores:
         strategy, data = self._strategy, trained.data

@@ -104,8 +104,10 @@ class Previews:
 
     def _count(self, key: tuple[int, int], future: Future[Preview]) -> None:
         with self._lock:
+            if self._made.get(key) is not future:
+                return  # made too late: it has given way to others
             if future.cancelled() or future.exception() is not None:
-                self._made.pop(key, None)  # perhaps it can be read later
+                del self._made[key]  # perhaps it can be read later
                 return
             self._bytes += len(future.result().content)
             while self._bytes > KEPT_BYTES and len(self._made) > 1:
