@@ -25,6 +25,7 @@ from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
 from . import __version__
+from .analysis import analyse
 from .config import (
     GRID,
     SETTINGS,
@@ -45,7 +46,6 @@ from .preflight import name_of_folder
 from .records import JOURNAL, SUMMARY
 from .report import check_extra, text_table, write_report
 from .results import Result, read_result, strategy_label
-from .statistics import analyse
 from .strategies.catalogue import stands_for
 from .streaming import stream_strategy_name
 from .trackers import check_trackers

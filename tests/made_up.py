@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,3 +45,24 @@ def made_up_results(
                 summary = {"dataset": config.dataset, "accuracy": rounds[-1]["accuracy"]}
                 results.append(Result(config, summary, rounds))
     return results
+
+
+BUDGETS = (20, 40, 60, 80, 100)
+
+
+def drawn(
+    gains: Mapping[str, float], n_seeds: int = 10, n_budgets: int = len(BUDGETS), noise: int = 0
+) -> dict[str, dict[int, list[float]]]:
+    """Return learning curves that rise from 0.5 towards 0.95, the faster the larger the gain."""
+    curves: dict[str, dict[int, list[float]]] = {}
+    for number, (name, gain) in enumerate(gains.items()):
+        for seed in range(n_seeds):
+            shared = np.random.default_rng([seed, noise]).normal(0, 0.01)
+            own = np.random.default_rng([seed, noise, number]).normal(0, 0.004, n_budgets)
+            own[0] = 0
+            rise = 0.45 * (1 - np.exp(-0.4 * gain * np.arange(n_budgets)))
+            curves.setdefault(name, {})[seed] = (0.5 + shared + rise + own).tolist()
+    return curves
+
+
+FOUR = drawn({"random": 1.0, "badge": 2.0, "margin": 1.0, "bald": 0.5})

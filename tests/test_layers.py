@@ -45,6 +45,7 @@ ORDER = (
     "active_learner",
     "results",
     "statistics",
+    "analysis",
     "report",
     "comparison",
     "label",
@@ -144,6 +145,7 @@ def test_nothing_but_the_program_imports_the_command_line() -> None:
                 "trackers",
                 "results",
                 "statistics",
+                "analysis",
                 "report",
                 "cli",
             )

@@ -13,6 +13,7 @@ import pytest
 from made_up import made_up_results
 from PIL import Image
 
+from skal.analysis import analyse
 from skal.metrics import describe_errors
 from skal.plots import (
     Pictures,
@@ -27,7 +28,6 @@ from skal.plots import (
     penalty_heatmap,
     ranks_diagram,
 )
-from skal.statistics import analyse
 
 ROUNDS = [{"n_labeled": 20 * (i + 1), "accuracy": 0.3 + 0.2 * i} for i in range(3)]
 

@@ -21,13 +21,13 @@ from made_up import made_up_results
 from PIL import Image
 
 import skal
+from skal.analysis import analyse
 from skal.config import RunConfig
 from skal.errors import MissingExtraError, RunFolderError
 from skal.report import check_extra, results_csv, text_table, write_report
 from skal.report.charts import curves
 from skal.report.picks import class_balance, contact_sheet, room_for_each, show_picks
 from skal.results import Result, read_result
-from skal.statistics import analyse
 
 SETTINGS = [
     {"model": model, "noise_rate": rate} for model in ("lenet", "resnet18") for rate in (0, 0.3)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..analysis import analyse
 from ..errors import MissingExtraError
 from ..files import write_atomic
 from ..plots import (
@@ -20,7 +21,6 @@ from ..plots import (
     ranks_diagram,
 )
 from ..results import Result
-from ..statistics import analyse
 from .tables import results_csv, text_table
 
 __all__ = ["REPORT", "check_extra", "results_csv", "text_table", "write_report"]
