@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 
 from .cold_start import initial_set
-from .config import RunConfig, Share, resolve_count, resolve_share
+from .config import RunConfig, Share, resolve_count
 from .datasets import ImageDataset
 from .datasets.base import MISSING_LABEL, Labels
 from .errors import DataError, ParameterError, UnknownNameError
@@ -69,7 +69,7 @@ class ActiveLearner:
         self.seed = chosen.seed
         self.pool = Pool(data.X if len(data.X) else data.X_unlabeled, len(data.classes))
         self.init_strategy = chosen.init_strategy
-        self.explore = resolve_share("explore", chosen.explore)
+        self.explore = float(chosen.explore)
         self.max_candidates = chosen.max_candidates
         self._strategy = resolve_strategy(strategy, strategy_params)
         self._round = 0

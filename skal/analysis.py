@@ -1,12 +1,14 @@
 """Whether a strategy beats random, by how much, and how sure that is. Imports no torch.
 
 The one measure that the verdict rests on is the area under the learning curve; the final accuracy
-stands beside it. `skal.statistics` has the measures, and says what they rest on.
+stands beside it. `skal.statistics` has the measures, and says what they rest on; `skal.wording`
+has the sentences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +16,14 @@ import numpy as np
 
 from .errors import DataError
 from .metrics import area_under_curve
-from .results import Result, Setting, group_by_setting
+from .results import (
+    Result,
+    Setting,
+    differing_data,
+    group_by_setting,
+    tell_apart,
+    what_must_agree,
+)
 from .statistics import (
     ALPHA,
     Curves,
@@ -23,14 +32,31 @@ from .statistics import (
     holm,
     label_efficiency,
     paired_difference,
+    paired_differences,
     penalty_matrix,
     rank_strategies,
     seeds_needed,
     smallest_p,
 )
+from .wording import (
+    judge,
+    judge_end,
+    name_differences,
+    name_part,
+    name_settings,
+    plural,
+    say_runs,
+    say_saved,
+    say_size,
+)
+
+MEASURES = ("aulc", "accuracy")
+NOISES = ("noise_rate", "label_noise")
 
 
-def analyse(results: Sequence[Result], baseline: str = "random") -> dict[str, Any]:
+def analyse(
+    results: Sequence[Result], baseline: str = "random", failed: Sequence[str] = ()
+) -> dict[str, Any]:
     """Compare strategies with a baseline.
 
     Parameters
@@ -39,61 +65,123 @@ def analyse(results: Sequence[Result], baseline: str = "random") -> dict[str, An
         Of any number of settings, strategies and seeds.
     baseline : str
         The strategy that the others are compared with, in each setting.
+    failed : sequence of str
+        Names of runs that should be among the results and failed; they are warned of.
 
     Returns
     -------
     dict
         The content of ``comparison.json``: plain values, None for what is not known. All of it is
-        computed at the numbers of labels that all runs of a setting have; a strategy is compared
-        with the baseline in the seeds that both have.
+        computed at the numbers of labels that all runs of a setting have, or, where they have
+        others, as in streams, at as many over the span that all share, where accuracy is taken for
+        straight in between; a strategy is compared with the baseline in the seeds that both have.
+
+        `p_holm` is corrected, for each measure, for all comparisons with the baseline in all
+        settings (`n_verdicts`); in `models` and `noise`, where models and rates are compared in
+        pairs of seeds, for all of each.
 
     Raises
     ------
     RunFolderError
         If runs cannot be compared; see `group_by_setting`.
     DataError
-        If the runs of a setting have no number of labels in common.
+        If the runs of a setting share no span of labels.
     """
-    ordered = sorted(results, key=lambda result: result.strategy != baseline)  # it comes first
+    ordered = sorted(tell_apart(results), key=lambda result: result.strategy != baseline)
     groups = [_Group.make(*item) for item in group_by_setting(ordered).items()]
-    names = _name_settings([group.setting for group in groups])
+    settings = [group.setting._asdict() for group in groups]
+    titles = name_settings(settings)
+    differences = [_compare_pairs(group, baseline) for group in groups]
+    found = [row for of_group in differences for row in of_group.values()]
+    reachable = iter(_correct(found))
     strategies: dict[str, Any] = {}
     described = []
-    for group in groups:
-        place = names[group.setting]
-        labels = {name: ", ".join((name, *place)) for name in group.curves}
-        for name, entry in _compare(group, baseline, place).items():
+    for group, title, of_group in zip(groups, titles, differences, strict=True):
+        place = title if len(groups) > 1 else ""
+        labels = {name: ", ".join(filter(None, (name, place))) for name in group.curves}
+        tellable = {name: next(reachable) for name in of_group}
+        for name, entry in _compare(group, baseline, of_group).items():
+            entry["verdict"] = _verdict(entry, baseline, place, tellable.get(name, False), group)
             strategies[labels[name]] = entry
         described.append(
             {
                 **group.setting._asdict(),
+                "name": title,
                 "n_labeled": list(group.n_labeled),
+                "interpolated": group.interpolated,
                 "seeds": group.seeds,
                 "strategies": labels,
                 "penalty": penalty_matrix(group.n_labeled, group.curves),
-                "warnings": _warnings(group, baseline),
+                "warnings": _warnings(group, baseline, of_group, tellable, found),
             }
         )
     return {
         "baseline": baseline,
+        "n_verdicts": sum(row["aulc"]["n_pairs"] > 0 for row in found),
         "strategies": strategies,
         "groups": described,
         "ranks": _ranks(groups),
+        "models": _compare_models(groups),
+        "noise": _compare_rates(groups),
+        "failed": list(failed),
     }
+
+
+def _common_budgets(curves: Sequence[Mapping[int, float]]) -> tuple[list[int], bool]:
+    """Return the numbers of labels to compare curves at, and whether some do not have them.
+
+    They lie in the span that all share; none are returned if there is no such span.
+    """
+    first, last = max(map(min, curves)), min(map(max, curves))
+    if first > last:
+        return [], False
+    inside = [tuple(sorted(n for n in curve if first <= n <= last)) for curve in curves]
+    if len(set(inside)) == 1:
+        return list(inside[0]), False
+    number = max(2, *map(len, inside))
+    return sorted(set(np.linspace(first, last, number).round().astype(int).tolist())), True
+
+
+def _at(curve: Mapping[int, float], budgets: Sequence[int]) -> Floats:
+    """Return a curve's accuracy at some numbers of labels, straight between its own."""
+    own = sorted(curve)
+    found: Floats = np.interp(budgets, own, [curve[n] for n in own])
+    return found
+
+
+def _areas(budgets: Sequence[int], curves: Floats) -> Floats:
+    """Return the area under each curve."""
+    rows = [
+        [{"n_labeled": n, "accuracy": a} for n, a in zip(budgets, curve, strict=True)]
+        for curve in curves
+    ]
+    return np.array([area_under_curve(row) for row in rows], dtype=float)
+
+
+def _measure(budgets: Sequence[int], ours: Floats, theirs: Floats) -> dict[str, Any]:
+    """Return the paired differences of curves by each measure."""
+    measures: Mapping[str, Callable[[Floats], Floats]] = {
+        "aulc": lambda curves: _areas(budgets, curves),
+        "accuracy": lambda curves: curves[:, -1],
+    }
+    return {name: paired_difference(of(ours), of(theirs)) for name, of in measures.items()}
 
 
 @dataclass(frozen=True)
 class _Group:
-    """The runs of one setting, cut to the numbers of labels that all have."""
+    """The runs of one setting, at the numbers of labels that they are compared at."""
 
     setting: Setting
+    runs: Mapping[str, Mapping[int, Result]]
+    known: Mapping[str, Mapping[int, Mapping[int, float]]]
+    """Accuracy by strategy, seed and number of labels, as the runs left it."""
     n_labeled: tuple[int, ...]
-    n_left_out: int
+    interpolated: bool
     curves: Curves
 
     @classmethod
     def make(cls, setting: Setting, results: Mapping[str, Mapping[int, Result]]) -> _Group:
-        accuracy = {
+        known = {
             name: {
                 # a round that brought no labels replaces the one before
                 seed: {int(row["n_labeled"]): float(row["accuracy"]) for row in result.rounds}
@@ -101,21 +189,19 @@ class _Group:
             }
             for name, of_strategy in results.items()
         }
-        budgets = [curve.keys() for of_seed in accuracy.values() for curve in of_seed.values()]
-        common = sorted(set.intersection(*map(set, budgets)))
-        if not common:
+        budgets, interpolated = _common_budgets(
+            [curve for of_seed in known.values() for curve in of_seed.values()]
+        )
+        if not budgets:
             raise DataError(
                 f"the runs of {', '.join(results)} on {setting.dataset} cannot be compared: they "
                 "have no number of labels in common; give all the same n_init and n_query"
             )
         curves = {
-            name: {
-                seed: np.array([curve[n] for n in common], dtype=float)
-                for seed, curve in of_seed.items()
-            }
-            for name, of_seed in accuracy.items()
+            name: {seed: _at(curve, budgets) for seed, curve in of_seed.items()}
+            for name, of_seed in known.items()
         }
-        return cls(setting, tuple(common), len(set().union(*budgets)) - len(common), curves)
+        return cls(setting, results, known, tuple(budgets), interpolated, curves)
 
     @property
     def seeds(self) -> list[int]:
@@ -137,135 +223,280 @@ class _Group:
             return {}
         return {name: self.pairs(name, baseline) for name in self.curves if name != baseline}
 
-    def aulc(self, curves: Floats) -> Floats:
-        """Return the area under each curve."""
-        rows = [
-            [{"n_labeled": n, "accuracy": a} for n, a in zip(self.n_labeled, curve, strict=True)]
-            for curve in curves
-        ]
-        return np.array([area_under_curve(row) for row in rows], dtype=float)
-
-    def mean_aulc(self, name: str) -> float:
-        return float(self.aulc(np.array(list(self.curves[name].values()))).mean())
+    def aulc(self, name: str) -> Floats:
+        """Return the area under each curve of a strategy."""
+        return _areas(self.n_labeled, np.array(list(self.curves[name].values())))
 
 
-def _compare(group: _Group, baseline: str, place: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the entry of each strategy of a setting."""
-    differences = _compare_pairs(group, baseline)
-    reachable = _reachable_p(group, baseline)
+def _compare_pairs(group: _Group, baseline: str) -> dict[str, dict[str, Any]]:
+    """Return the differences of each strategy from the baseline, by measure."""
+    return {name: _measure(group.n_labeled, *pair) for name, pair in group.rivals(baseline).items()}
+
+
+def _correct(rows: Sequence[dict[str, Any]]) -> list[bool]:
+    """Correct the p of each measure for the number of `rows`; say which could be significant.
+
+    Whether one could is a matter of how many seeds it has alone, and not of its accuracies.
+    """
+    for measure in MEASURES:
+        for row in rows:
+            row[measure]["p_holm"] = None
+        tested = [row[measure] for row in rows if row[measure]["n_pairs"]]
+        for one, p in zip(tested, holm([one["p"] for one in tested]), strict=True):
+            one["p_holm"] = p
+    least = holm([smallest_p(row["aulc"]["n_pairs"]) for row in rows if row["aulc"]["n_pairs"]])
+    reached = iter(least)
+    return [row["aulc"]["n_pairs"] > 0 and next(reached) <= ALPHA for row in rows]
+
+
+def _compare(
+    group: _Group, baseline: str, differences: Mapping[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Return the entry of each strategy of a setting, without its verdict."""
     entries = {}
     for name, of_seed in group.curves.items():
-        curves = np.array(list(of_seed.values()))
+        points = describe(np.array(list(of_seed.values())))
         difference = differences.get(name)
-        efficiency = None
-        if difference is not None:
-            efficiency = label_efficiency(group.n_labeled, *group.pairs(name, baseline))
-        points = describe(curves)
-        entry = {
+        of_pairs = None if difference is None else _compare_curves(group, name, baseline)
+        entries[name] = {
             "strategy": name,
             **group.setting._asdict(),
             "seeds": list(of_seed),
             "n_seeds": len(of_seed),
-            "curve": [
-                {"n_labeled": n, **point} for n, point in zip(group.n_labeled, points, strict=True)
-            ],
-            "aulc": describe(group.aulc(curves))[0],
+            "curve": _points(group.n_labeled, points),
+            "aulc": describe(group.aulc(name))[0],
             "accuracy": points[-1],
             "difference": difference,
-            "efficiency": efficiency,
+            "differences": of_pairs and of_pairs[0],
+            "efficiency": of_pairs and of_pairs[1],
         }
-        tellable = reachable.get(name, 1.0) <= ALPHA
-        entry["verdict"] = _verdict(entry, baseline, place, tellable)
-        entries[name] = entry
     return entries
 
 
-def _compare_pairs(group: _Group, baseline: str) -> dict[str, dict[str, Any]]:
-    """Return the differences of each strategy from the baseline, corrected for their number."""
-    measures: dict[str, Callable[[Floats], Floats]] = {
-        "aulc": group.aulc,
-        "accuracy": lambda curves: curves[:, -1],
-    }
-    differences: dict[str, dict[str, Any]] = {
-        name: {
-            measure: paired_difference(*map(values, pair)) for measure, values in measures.items()
-        }
-        for name, pair in group.rivals(baseline).items()
-    }
-    for measure in measures:
-        tested = [found[measure] for found in differences.values() if found[measure]["n_pairs"]]
-        for one, p in zip(tested, holm([one["p"] for one in tested]), strict=True):
-            one["p_holm"] = p
-        for found in differences.values():
-            found[measure].setdefault("p_holm", None)
-    return differences
+def _compare_curves(group: _Group, name: str, baseline: str) -> tuple[list[Any], list[Any]]:
+    """Return the paired differences along the curve, and the label efficiency."""
+    ours, theirs = group.pairs(name, baseline)
+    differences = describe(paired_differences(ours, theirs)) if len(ours) else []
+    along = _points(group.n_labeled, differences) if differences else []
+    return along, label_efficiency(group.n_labeled, ours, theirs)
 
 
-def _reachable_p(group: _Group, baseline: str) -> dict[str, float]:
-    """Return the smallest corrected p that each strategy can reach, whatever its accuracies."""
-    n_pairs = {name: len(pair[0]) for name, pair in group.rivals(baseline).items()}
-    tested = {name: smallest_p(n) for name, n in n_pairs.items() if n}
-    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
-    return {name: corrected.get(name, 1.0) for name in n_pairs}
+def _points(budgets: Sequence[int], points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"n_labeled": n, **point} for n, point in zip(budgets, points, strict=True)]
+
+
+def _outcome(found: Mapping[str, Any], tellable: bool) -> str:
+    """Say what could be shown of a difference."""
+    if not tellable:
+        return "too few"
+    # one large difference may turn the mean against all the others
+    clear = found["mean"] * (found["wins"] - found["losses"]) > 0
+    if found["p_holm"] > ALPHA or not clear:
+        return "none"
+    return "better" if found["mean"] > 0 else "worse"
+
+
+def _verdict(
+    entry: Mapping[str, Any], baseline: str, place: str, tellable: bool, group: _Group
+) -> str:
+    """Say in a sentence what the numbers mean; `tellable` if there are seeds enough for a test."""
+    name = _placed(entry, place)
+    last = group.n_labeled[-1]
+    if entry["strategy"] == baseline:
+        accuracy = entry["accuracy"]["mean"]
+        return (
+            f"{name} is what the others are compared with: it ends at an accuracy of "
+            f"{accuracy:.1%} with {last} labels."
+        )
+    if entry["difference"] is None:
+        return f"{name} cannot be judged: there is no run of {baseline} to compare it with."
+    area, end = (entry["difference"][measure] for measure in MEASURES)
+    if not area["n_pairs"]:
+        return f"{name} cannot be judged: it has no seed in common with {baseline}."
+    outcome = _outcome(area, tellable)
+    story = judge_end(entry["strategy"], outcome, _outcome(end, tellable), end)
+    where = _where(group.n_labeled)
+    saved = say_saved(entry["efficiency"], baseline, group.n_labeled, not group.interpolated)
+    size = say_size(area, outcome)
+    return f"{judge(name, baseline, outcome)}{story}: {where} its accuracy is {size}{saved}."
 
 
 def _ranks(groups: Sequence[_Group]) -> dict[str, Any] | None:
-    """Rank the strategies over the settings, if each setting has the same ones."""
-    if len(groups) < 2:
+    """Rank the strategies over the datasets, if each setting has the same ones.
+
+    Only datasets are independent of each other. What a strategy came to with several models and
+    rates of noise on one of them is averaged first.
+    """
+    datasets = list(dict.fromkeys(group.setting.dataset for group in groups))
+    if len(datasets) < 2:
         return None
     names = list(groups[0].curves)
     if len(names) < 2 or any(group.curves.keys() != set(names) for group in groups):
         return None
-    values = {name: [group.mean_aulc(name) for group in groups] for name in names}
-    places = _name_settings([group.setting for group in groups], always=("dataset", "model"))
-    return {
-        "settings": [", ".join(place) for place in places.values()],
-        "strategies": names,
-        **rank_strategies(values),
-        "values": values,
+    values = {
+        name: [
+            float(np.mean([g.aulc(name).mean() for g in groups if g.setting.dataset == dataset]))
+            for dataset in datasets
+        ]
+        for name in names
     }
+    return {"settings": datasets, "strategies": names, **rank_strategies(values), "values": values}
 
 
-_PARTS: dict[str, Callable[[Any], str]] = {
-    "dataset": str,
-    "model": str,
-    "noise_rate": "noise {:.12g}".format,
-    "label_noise": "label noise {:.12g}".format,
-}
+def _between(ours: _Group, theirs: _Group, name: str) -> dict[str, Any] | None:
+    """Compare a strategy's runs in two settings in pairs of seeds; None if that cannot be done."""
+    one, other = (group.known.get(name, {}) for group in (ours, theirs))
+    seeds = sorted(one.keys() & other.keys())
+    if not seeds or not all(_alike(ours.runs[name][s], theirs.runs[name][s]) for s in seeds):
+        return None
+    budgets = _common_budgets([known[seed] for seed in seeds for known in (one, other)])[0]
+    if not budgets:
+        return None
+    curves = [np.array([_at(known[seed], budgets) for seed in seeds]) for known in (one, other)]
+    return {"n_labeled": [budgets[0], budgets[-1]], **_measure(budgets, *curves)}
 
 
-def _name_settings(
-    settings: Sequence[Setting], always: Sequence[str] = ()
-) -> dict[Setting, tuple[str, ...]]:
-    """Say of each setting in what it differs from others, and what shall be said in any case."""
-    parts = [
-        (field, word)
-        for field, word in _PARTS.items()
-        if field in always or len({getattr(setting, field) for setting in settings}) > 1
+def _alike(one: Result, other: Result) -> bool:
+    """Tell whether two runs of a seed differ in `Setting` alone."""
+    return what_must_agree(one) == what_must_agree(other) and not differing_data(one, other)
+
+
+def _compare_models(groups: Sequence[_Group]) -> list[dict[str, Any]]:
+    """Compare each pair of models, strategy by strategy, in settings that are alike otherwise."""
+    rows, places = [], []
+    named = zip(groups, _places(groups, "model"), strict=True)
+    for (other, _), (model, place) in itertools.combinations(named, 2):
+        if model.setting != other.setting._replace(model=model.setting.model):
+            continue
+        for name in model.curves:
+            found = _between(model, other, name)
+            if found is not None:
+                facts = model.setting._asdict()
+                models = [facts.pop("model"), other.setting.model]
+                rows.append({"strategy": name, **facts, "models": models, **found})
+                places.append(place)
+    for row, place, tellable in zip(rows, places, _correct(rows), strict=True):
+        row["sentence"] = f"{_placed(row, place)}: {_judge_models(row, tellable)}"
+    return rows
+
+
+def _judge_models(row: Mapping[str, Any], tellable: bool) -> str:
+    name, other = row["models"]
+    area, end = (row[measure] for measure in MEASURES)
+    outcome = _outcome(area, tellable)
+    story = judge_end(name, outcome, _outcome(end, tellable), end)
+    return (
+        f"{judge(name, other, outcome)}{story}: {_where(row['n_labeled'])} the accuracy of {name} "
+        f"is {say_size(area, outcome)}."
+    )
+
+
+def _compare_rates(groups: Sequence[_Group]) -> list[dict[str, Any]]:
+    """Compare each rate of noise with the lowest one, by strategy and model."""
+    rows, places = [], []
+    for axis in NOISES:
+        for group, place in zip(groups, _places(groups, axis), strict=True):
+            lowest = _lowest(groups, group, axis)
+            for name in group.curves if lowest is not group else ():
+                found = _between(group, lowest, name)
+                if found is not None:
+                    facts = {"strategy": name, **group.setting._asdict(), "noise": axis}
+                    rows.append({**facts, "lowest_rate": getattr(lowest.setting, axis), **found})
+                    places.append(place)
+    for row, place, tellable in zip(rows, places, _correct(rows), strict=True):
+        row["sentence"] = _judge_loss(row, _placed(row, place), tellable)
+    return rows
+
+
+def _lowest(groups: Sequence[_Group], group: _Group, axis: str) -> _Group:
+    """Return the group with the lowest rate of those that differ from one in it alone."""
+    alike = [
+        other
+        for other in groups
+        if other.setting._replace(**{axis: getattr(group.setting, axis)}) == group.setting
     ]
-    return {
-        setting: tuple(word(getattr(setting, field)) for field, word in parts)
-        for setting in settings
-    }
+    return min(alike, key=lambda other: float(getattr(other.setting, axis)))
 
 
-def _warnings(group: _Group, baseline: str) -> list[str]:
+def _judge_loss(row: Mapping[str, Any], name: str, tellable: bool) -> str:
+    noise, least = (name_part(row["noise"], row[key]) for key in (row["noise"], "lowest_rate"))
+    outcome = _outcome(row["aulc"], tellable)
+    head = {
+        "worse": f"{name} loses by {noise}",
+        "better": f"{name} gains by {noise}",
+        "none": f"It could not be shown that {name} loses by {noise}",
+        "too few": f"Too few seeds to tell what {name} loses by {noise}",
+    }[outcome]
+    size = say_size(row["aulc"], outcome, f" than with {least}")
+    return f"{head}: {_where(row['n_labeled'])} its accuracy is {size}."
+
+
+def _placed(row: Mapping[str, Any], place: str) -> str:
+    return f"{row['strategy']} ({place})" if place else str(row["strategy"])
+
+
+def _where(span: Sequence[int]) -> str:
+    """Say what an area is of; `span` begins and ends with its numbers of labels."""
+    return "on average over its curve" if span[0] < span[-1] else f"with {span[-1]} labels"
+
+
+def _places(groups: Sequence[_Group], without: str) -> list[str]:
+    """Say of each group what it is in, but for what is compared."""
+    return name_differences([group.setting._asdict() for group in groups], (without,))
+
+
+def _warnings(
+    group: _Group,
+    baseline: str,
+    differences: Mapping[str, Any],
+    tellable: Mapping[str, bool],
+    tested: Sequence[Any],
+) -> list[str]:
+    n_pairs = {name: found["aulc"]["n_pairs"] for name, found in differences.items()}
+    short = {name: n for name, n in n_pairs.items() if not tellable[name]}
+    n_tested = len(tested)
+    if n_tested == len(n_pairs):
+        purpose = f"compare {n_tested} {plural(n_tested, 'strategy', 'strategies')} with it"
+    else:
+        purpose = f"make all {n_tested} comparisons with it"
     return [
         *_warn_of_budgets(group),
         *_warn_of_seeds(group, baseline),
-        *_warn_of_too_few(group, baseline),
+        *_warn_of_too_few(short, baseline, purpose, n_tested),
     ]
 
 
 def _warn_of_budgets(group: _Group) -> list[str]:
-    if not group.n_left_out:
+    """Name the runs that end before others, or begin after them, so that less is compared."""
+    ends = dict(_runs(group, max))
+    starts = dict(_runs(group, min))
+    first, last = group.n_labeled[0], group.n_labeled[-1]
+    seeds = {name: list(of_seed) for name, of_seed in group.known.items()}
+    told = []
+    if len(set(starts.values())) > 1:
+        late = say_runs((run for run, n in starts.items() if n == first), seeds)
+        told.append(f"{first} is the start of {late}; others begin with {min(starts.values())}")
+    if len(set(ends.values())) > 1:
+        short = say_runs((run for run, n in ends.items() if n == last), seeds)
+        told.append(f"{last} is the end of {short}; others go on to {max(ends.values())}")
+    if not told and not group.interpolated:
         return []
-    n, first, last = len(group.n_labeled), group.n_labeled[0], group.n_labeled[-1]
-    common = f"the {n} that all have, {first} to {last}" if n > 1 else f"{first}, which all have"
+    if group.interpolated:
+        told.append("between its own numbers of labels each run's accuracy is taken for straight")
+    n = len(group.n_labeled)
+    where = f"at {n} numbers from {first} to {last}" if n > 1 else f"at {first} alone"
     return [
-        f"the runs have different numbers of labels: they are compared at {common}; "
-        f"{group.n_left_out} more {_plural(group.n_left_out, 'is', 'are')} left out"
+        f"the runs have different numbers of labels: they are compared {where}; {'; '.join(told)}"
     ]
+
+
+def _runs(
+    group: _Group, end: Callable[[Mapping[int, float]], int]
+) -> Iterator[tuple[tuple[str, int], int]]:
+    """Yield each run, as strategy and seed, with an end of its numbers of labels."""
+    for name, of_seed in group.known.items():
+        for seed, curve in of_seed.items():
+            yield (name, seed), end(curve)
 
 
 def _warn_of_seeds(group: _Group, baseline: str) -> list[str]:
@@ -273,7 +504,7 @@ def _warn_of_seeds(group: _Group, baseline: str) -> list[str]:
         return [f"there is no run of {baseline}: nothing can be compared with it"]
     seeds = set().union(*group.curves.values())
     lacking = [
-        f"{name} lacks {_plural(len(seeds - of_seed.keys()), 'seed')} "
+        f"{name} lacks {plural(len(seeds - of_seed.keys()), 'seed')} "
         + ", ".join(map(str, sorted(seeds - of_seed.keys())))
         for name, of_seed in group.curves.items()
         if seeds - of_seed.keys()
@@ -286,98 +517,15 @@ def _warn_of_seeds(group: _Group, baseline: str) -> list[str]:
     ]
 
 
-def _warn_of_too_few(group: _Group, baseline: str) -> list[str]:
-    n_pairs = {name: len(pair[0]) for name, pair in group.rivals(baseline).items()}
-    reachable = _reachable_p(group, baseline)
+def _warn_of_too_few(
+    n_pairs: Mapping[str, int], baseline: str, purpose: str, n_tested: int
+) -> list[str]:
     short: dict[int, list[str]] = {}
-    for name in n_pairs:
-        if reachable[name] > ALPHA:
-            short.setdefault(n_pairs[name], []).append(name)
-    k = len(n_pairs)
+    for name, n in n_pairs.items():
+        short.setdefault(n, []).append(name)
+    needed = f"at least {seeds_needed(n_tested)} seeds are needed to {purpose}"
     return [
-        f"with {n} {_plural(n, 'seed')} no difference of {', '.join(names)} from {baseline} can be "
-        f"called significant, whatever its size: at least {seeds_needed(k)} seeds are needed to "
-        f"compare {k} {_plural(k, 'strategy', 'strategies')} with it"
+        f"with {n} {plural(n, 'seed')} no difference of {', '.join(names)} from {baseline} can be "
+        f"called significant, whatever its size: {needed}"
         for n, names in sorted(short.items())
     ]
-
-
-def _verdict(entry: Mapping[str, Any], baseline: str, place: Sequence[str], tellable: bool) -> str:
-    """Say in a sentence what the numbers mean; `tellable` if there are seeds enough for a test."""
-    name = f"{entry['strategy']} ({', '.join(place)})" if place else entry["strategy"]
-    last = entry["curve"][-1]["n_labeled"]
-    if entry["strategy"] == baseline:
-        accuracy = entry["accuracy"]["mean"]
-        return (
-            f"{name} is what the others are compared with: it ends at an accuracy of "
-            f"{accuracy:.1%} with {last} labels."
-        )
-    if entry["difference"] is None:
-        return f"{name} cannot be judged: there is no run of {baseline} to compare it with."
-    found = entry["difference"]["aulc"]
-    if not found["n_pairs"]:
-        return f"{name} cannot be judged: it has no seed in common with {baseline}."
-    budgets = len(entry["curve"])
-    where = "on average over its curve" if budgets > 1 else f"with {last} labels"
-    return (
-        f"{_finding(name, baseline, found, tellable)}: {where} its accuracy is {_size(found)}"
-        f"{_saved(entry['efficiency'], baseline, budgets)}."
-    )
-
-
-def _finding(name: str, baseline: str, found: Mapping[str, Any], tellable: bool) -> str:
-    if not tellable:
-        return f"Too few seeds to tell whether {name} beats {baseline}"
-    # one large difference may turn the mean against all the others
-    clear = found["mean"] * (found["wins"] - found["losses"]) > 0
-    if found["p_holm"] > ALPHA or not clear:
-        return f"No difference between {name} and {baseline} could be shown"
-    return f"{name} {'beats' if found['mean'] > 0 else 'is worse than'} {baseline}"
-
-
-def _size(found: Mapping[str, Any]) -> str:
-    mean, low, high, n_pairs = (found[key] for key in ("mean", "low", "high", "n_pairs"))
-    seeds = "the one seed that both have" if n_pairs == 1 else f"all {n_pairs} seeds"
-    if not found["wins"] + found["losses"]:
-        return f"the same in {seeds}"
-    direction = _direction(mean)
-    size = f"{_points(mean)} percentage points {direction}"
-    if low is None:
-        return f"{size} in {seeds}"
-    ends = [_points(end) for end in sorted((low, high), key=abs)]
-    if low < 0 < high:
-        ends = [f"{_points(low)} lower", f"{_points(high)} higher"]
-    times = found["losses" if direction == "lower" else "wins"]
-    return (
-        f"{size} (likely between {' and '.join(ends)}), and {direction} in {times} of "
-        f"{n_pairs} seeds"
-    )
-
-
-def _points(difference: float) -> str:
-    points = 100 * abs(difference)
-    return f"{points:.1f}" if points >= 1 else f"{points:.2g}"
-
-
-def _direction(difference: float) -> str:
-    return "lower" if difference < 0 else "higher"
-
-
-def _saved(efficiency: Sequence[Mapping[str, Any]], baseline: str, budgets: int) -> str:
-    """Say how many labels are saved on the way to the baseline's final accuracy."""
-    if budgets == 1:
-        return ""
-    if not efficiency:
-        return f"; {baseline} itself does not get better with more labels"
-    final = efficiency[-1]
-    target = f"{baseline}'s final accuracy of {final['target']:.1%}"
-    if final["labels"] is None:
-        return f"; it does not reach {target}"
-    return (
-        f"; it reaches {target} with {final['labels']:.0f} labels, {baseline} with "
-        f"{final['baseline_labels']:.0f}"
-    )
-
-
-def _plural(n: int, one: str, several: str | None = None) -> str:
-    return one if n == 1 else several or f"{one}s"

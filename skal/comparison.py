@@ -2,48 +2,31 @@
 
 from __future__ import annotations
 
-import importlib.util
-import io
 import itertools
 import logging
-import os
-import shutil
-import tempfile
-import threading
-import zipfile
+import sys
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 import tomli_w
-import torch
-from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
-from . import __version__
 from .analysis import analyse
-from .config import (
-    GRID,
-    SETTINGS,
-    GridConfig,
-    RunConfig,
-    Share,
-    parse_params,
-    read_config,
-    resolve_share,
-)
-from .datasets import ImageDataset, load_dataset
-from .datasets.base import one_line
-from .errors import MissingExtraError, ParameterError, RunFolderError, SkalError, UnknownNameError
-from .experiment import Run, check_run, resume, run
+from .backends import Place, WorkerLostError, processors, run_calls
+from .cells import CELLS, Cell, Outcome, Work, forget_datasets, run_cell, unpack
+from .config import GRID, SETTINGS, GridConfig, RunConfig, Share, parse_params, read_config
+from .datasets import ImageDataset
+from .errors import ParameterError, RunExistsError, RunFolderError, SkalError, UnknownNameError
+from .experiment import check_run
 from .files import fsync_folder, locked, write_atomic
 from .models import default_model
 from .preflight import name_of_folder
-from .records import JOURNAL, SUMMARY
+from .records import SUMMARY
 from .report import check_extra, text_table, write_report
 from .results import Result, read_result, strategy_label
 from .strategies.catalogue import stands_for
@@ -54,10 +37,9 @@ BASELINE = "random"
 AXES = {"models": "model", "noise_rates": "noise_rate", "label_noises": "label_noise"}
 """What beside strategies and seeds may vary in a grid: the setting that each list is of."""
 CONFIG = "compare.toml"
-CELLS = "cells"
-
-Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
-"""What joblib's `delayed` makes: a function and its arguments."""
+_PLAIN = RunConfig()
+LOCK = ".lock"
+"""Never replaced, as the others are: a lock is on a file and not on its name."""
 
 _log = logging.getLogger("skal")
 
@@ -85,22 +67,12 @@ class Comparison:
         return str(text_table(self.analysis))
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One run of the grid."""
+class RunsFailedError(SkalError):
+    """Some runs of a comparison failed; `comparison` has the others, None if there are none."""
 
-    name: str
-    config: RunConfig
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What a worker sends back of a cell: a result, a packed run folder, or what went wrong."""
-
-    cell: Cell
-    result: Result | None = None
-    archive: bytes | None = field(default=None, repr=False)
-    error: str | None = None
+    def __init__(self, message: str, comparison: Comparison | None) -> None:
+        super().__init__(message)
+        self.comparison = comparison
 
 
 def compare(
@@ -150,11 +122,13 @@ def compare(
         Whether ``report.html`` is written, which needs the extra ``report``.
     out : str or Path, optional
         The comparison's folder. One that exists is gone on with: its finished runs are kept, and
-        it may be given more strategies, seeds, models or rates. By default nothing is written.
+        it may be given more strategies, seeds, models or rates; all that was ever asked for is
+        analysed together. By default nothing is written.
     trackers : sequence of str, default=()
         Who watches each run: names of `TRACKERS`.
     **settings
-        Of each run: what `run` takes, such as `n_init`, `n_query`, `n_rounds` and `seed`.
+        Of each run: those of `skal.config.RunConfig`, such as `n_init`, `n_query`, `n_rounds`
+        and `seed`.
 
     Returns
     -------
@@ -164,7 +138,7 @@ def compare(
     ------
     SkalError
         See `skal.errors`: usage errors come before any run; if a run fails, the others are
-        finished and written all the same.
+        finished and written all the same, and are in the `comparison` of a `RunsFailedError`.
 
     Notes
     -----
@@ -184,42 +158,73 @@ def compare(
         html=html,
     )
     base = _base_config(data, settings)
-    grid = _complete(grid, base)
     folder = None if out is None else Path(out)
-    _check_backend(backend)
+    _check_folder(folder)
+    trackers = _names("trackers", trackers)
+    here = backend == "loky"
+    n_threads = threads or (max(1, processors() // (jobs or 1)) if here else 1)
+    place = Place(backend, scheduler, jobs, n_threads)
     if html:
         check_extra()
-    cells = _check(grid, base, data)
-    check_trackers(trackers, folder / CELLS / cells[0].name if folder else None)
+    work = Work(data, uuid.uuid4().hex, folder / CELLS if folder else None, n_threads, trackers)
+    grid, base = _complete(grid, base, work)
+    cells = _check(grid, base, work)
+    check_trackers(trackers, None)
     with ExitStack() as stack:
+        stack.callback(forget_datasets)
+        every = cells
         if folder is not None:
-            grid = stack.enter_context(_opened(folder, grid, base))
-        done, todo = _split(cells, folder)
-        outcomes = [Outcome(cell, read_result(path)) for cell, path in done]
-        if done:
-            _log.info("%d of %d runs are done already", len(done), len(cells))
-        outcomes += _run_all(todo, grid, data, folder, trackers)
-        return _conclude(cells, outcomes, folder, html)
+            whole, n_threads = stack.enter_context(_opened(folder, grid, base, n_threads))
+            every = _cells(whole, base)
+        work = replace(
+            work,
+            threads=n_threads,
+            cells=work.cells if here else None,
+            pack=folder.resolve().name if folder and not here else None,
+            command=tuple(sys.argv),
+        )
+        finished, todo = _split(cells, folder)
+        if finished:
+            _log.info("%d of %d runs are done already", len(finished), len(cells))
+        place = replace(place, threads=n_threads)
+        outcomes = list(_run_all(todo, work, place, folder))
+        return _conclude(every, cells, outcomes, folder, html)
+
+
+def _names(what: str, values: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
+        raise ParameterError(f"{what}: got {values!r}; expected a list of names")
+    return tuple(values)
 
 
 def _base_config(data: ImageDataset | str | Path, settings: Mapping[str, Any]) -> RunConfig:
+    allowed = SETTINGS.keys() - {"dataset", "strategy", "strategy_params"}
     for name in settings:
-        if name not in SETTINGS or name in ("dataset", "strategy", "strategy_params"):
-            raise UnknownNameError("setting", name, SETTINGS)
+        if name not in allowed:
+            hint = ""
+            if name in ("strategy", "strategy_params"):
+                hint = "; give strategies, such as 'k-means?pick_from=farthest'"
+            raise UnknownNameError("setting", name, allowed, hint)
     name = str(data) if isinstance(data, str | Path) else data.name
     return RunConfig(dataset=name, strategy=BASELINE, **settings)
 
 
-def _complete(grid: GridConfig, base: RunConfig) -> GridConfig:
-    """Add the baseline, and say how many runs and threads there are at a time."""
+def _complete(grid: GridConfig, base: RunConfig, work: Work) -> tuple[GridConfig, RunConfig]:
+    """Add the baseline, and let the grid alone say what may vary in it."""
     resolve = stands_for if base.stream == "off" else stream_strategy_name
     strategies = dict.fromkeys(_resolved(strategy, resolve) for strategy in grid.strategies)
     if BASELINE not in strategies:
         strategies = {BASELINE: None, **strategies}
-    here = grid.backend == "loky"
-    jobs = grid.jobs or (1 if here else -1)
-    threads = grid.threads or (max(1, (os.cpu_count() or 1) // jobs) if here else 1)
-    return grid.replace(strategies=tuple(strategies), threads=threads)
+    axes = {}
+    for axis, setting in AXES.items():
+        value = getattr(base, setting)
+        if not getattr(grid, axis):
+            size = None if setting != "model" or value else work.load(base).image_size
+            axes[axis] = (default_model(size) if size else value,)
+        elif value != getattr(_PLAIN, setting):
+            raise ParameterError(f"give {setting} or {axis}, not both")
+    plain = {setting: getattr(_PLAIN, setting) for setting in AXES.values()}
+    return grid.replace(strategies=tuple(strategies), **axes), base.replace(**plain)
 
 
 def _resolved(strategy: str, resolve: Callable[[str], str]) -> str:
@@ -240,20 +245,25 @@ def parse_strategy(text: str) -> tuple[str, dict[str, Any]]:
     return name, parse_params(filter(None, rest.split("&")))
 
 
-def _check(grid: GridConfig, base: RunConfig, data: ImageDataset | str | Path) -> list[Cell]:
-    """Find what is wrong before anything is run; return the cells, those of a seed together."""
-    first = _load(data, base, base.seed)
+def _check(grid: GridConfig, base: RunConfig, work: Work) -> list[Cell]:
+    """Find what is wrong before anything is run; return the cells."""
+    cells = _cells(grid, base)
+    for cell in cells:
+        if cell.config.seed == base.seed:
+            check_run(cell.config, work.load(cell.config))
+    return cells
+
+
+def _cells(grid: GridConfig, base: RunConfig) -> list[Cell]:
+    """Return the runs of a complete grid, those of a seed together."""
     cells = []
-    axes = {AXES[name]: getattr(grid, name) or (None,) for name in AXES}
     for seed in range(base.seed, base.seed + grid.seeds):
-        for strategy, *values in itertools.product(grid.strategies, *axes.values()):
+        for strategy, *values in itertools.product(
+            grid.strategies, *(getattr(grid, a) for a in AXES)
+        ):
             name, params = parse_strategy(strategy)
-            varied = {k: v for k, v in zip(axes, values, strict=True) if v is not None}
+            varied = dict(zip(AXES.values(), values, strict=True))
             config = base.replace(strategy=name, strategy_params=params, seed=seed, **varied)
-            if config.model is None:
-                config = config.replace(model=default_model(first.image_size))
-            if seed == base.seed:
-                check_run(config, first)
             cells.append(Cell(_cell_name(config), config))
     return cells
 
@@ -261,89 +271,91 @@ def _check(grid: GridConfig, base: RunConfig, data: ImageDataset | str | Path) -
 def _cell_name(config: RunConfig) -> str:
     """Return ``<strategy>-<model>[-noise<rate>][-labelnoise<rate>]-s<seed>``."""
     rates = {"noise": config.noise_rate, "labelnoise": config.label_noise}
-    parts = [f"{k}{v:g}" for k, v in ((k, resolve_share(k, v)) for k, v in rates.items()) if v]
+    parts = [f"{kind}{rate:g}" for kind, rate in rates.items() if rate]
     names = [strategy_label(config), str(config.model), *parts, f"s{config.seed}"]
     return name_of_folder("-".join(names))
 
 
+def _check_folder(folder: Path | None) -> None:
+    """Make sure that a folder is a comparison's, or none yet."""
+    if folder is None or not (folder.exists() or folder.is_symlink()):
+        return
+    if not folder.is_dir():
+        raise RunExistsError(f"{str(folder)!r} is a file; choose another name by --out")
+    if not (folder / CONFIG).is_file() and {path.name for path in folder.iterdir()} - {LOCK, CELLS}:
+        raise RunFolderError(
+            f"{str(folder)!r} exists and holds no comparison; choose another name by --out"
+        )
+
+
 @contextmanager
-def _opened(folder: Path, grid: GridConfig, base: RunConfig) -> Iterator[GridConfig]:
-    """Make a comparison's folder, or go on with it; hold it, and yield the grid as it is there."""
-    path = folder / CONFIG
-    settings = base.as_dict()
-    for name in ("strategy", *(AXES[axis] for axis in AXES if getattr(grid, axis))):
-        settings.pop(name, None)
-    if not path.is_file():
-        if folder.exists() and any(folder.iterdir()):
-            raise RunFolderError(
-                f"{str(folder)!r} exists and holds no comparison; choose another name by --out"
-            )
-        (folder / CELLS).mkdir(parents=True, exist_ok=True)
-        fsync_folder(folder.parent)
+def _opened(
+    folder: Path, grid: GridConfig, base: RunConfig, threads: int
+) -> Iterator[tuple[GridConfig, int]]:
+    """Make a comparison's folder, or go on with it, and hold it.
+
+    Yields
+    ------
+    grid : GridConfig
+        All that was ever asked for in this folder.
+    threads : int
+        Of each run: as many as the first had.
+    """
+    (folder / CELLS).mkdir(parents=True, exist_ok=True)
+    (folder / LOCK).touch()
+    fsync_folder(folder.parent)
+    with locked(folder / LOCK):
+        path = folder / CONFIG
         kept: dict[str, Any] = {}
-    else:
-        before = read_config(path)
-        kept = before.pop(GRID, {})
-        for name in sorted(before.keys() | settings.keys()):
-            if before.get(name) != settings.get(name):
-                raise ParameterError(
-                    f"{name} is {before.get(name)!r} in the comparison in {str(folder)!r} and "
-                    f"{settings.get(name)!r} now; set it back, or choose another folder by --out"
-                )
-        if kept.get("threads", grid.threads) != grid.threads:
-            _log.warning("its runs have %d threads each, and so have the new ones", kept["threads"])
-            grid = grid.replace(threads=kept["threads"])
-    asked = {**kept, **{k: v for k, v in grid.as_dict().items() if k not in ("html", "jobs")}}
-    for name in ("strategies", *AXES):
-        values = [*dict.fromkeys([*kept.get(name, ()), *getattr(grid, name)])]
-        asked.update({name: values} if values else {})
-    asked["seeds"] = max(kept.get("seeds", 0), grid.seeds)
-    write_atomic(path, tomli_w.dumps({**settings, GRID: asked}))
-    with locked(path):
-        yield grid
+        if path.is_file():
+            before = read_config(path)
+            kept = before.pop(GRID, {})
+            _check_same(folder, base, RunConfig(**{"strategy": BASELINE, **before}))
+        if kept.get("threads", threads) != threads:
+            threads = kept["threads"]
+            _log.warning("its runs have %d threads each, and so have the new ones", threads)
+        whole = grid.replace(
+            seeds=max(kept.get("seeds", 0), grid.seeds),
+            threads=threads,
+            **{name: [*kept.get(name, ()), *getattr(grid, name)] for name in ("strategies", *AXES)},
+        )
+        settings = {
+            k: v for k, v in base.as_dict().items() if k not in ("strategy", *AXES.values())
+        }
+        asked = {k: v for k, v in whole.as_dict().items() if k not in ("html", "jobs")}
+        write_atomic(path, tomli_w.dumps({**settings, GRID: asked}))
+        yield whole, threads
 
 
-def _split(
-    cells: Sequence[Cell], folder: Path | None
-) -> tuple[list[tuple[Cell, Path]], list[Cell]]:
-    """Return the cells that are finished, with their folders, and the others."""
-    done, todo = [], []
-    for cell in cells:
-        path = folder / CELLS / cell.name if folder else None
-        if path is not None and (path / SUMMARY).is_file():
-            done.append((cell, path))
-        else:
-            todo.append(cell)
-    return done, todo
+def _check_same(folder: Path, now: RunConfig, before: RunConfig) -> None:
+    """Make sure that the runs to come are of the same kind as those that are there."""
+    for name in SETTINGS:
+        was, wanted = getattr(before, name), getattr(now, name)
+        if was != wanted:
+            raise ParameterError(
+                f"{name} is {was!r} in the comparison in {str(folder)!r} and {wanted!r} now; set "
+                "it back, or choose another folder by --out"
+            )
+
+
+def _split(cells: Sequence[Cell], folder: Path | None) -> tuple[list[Cell], list[Cell]]:
+    """Return the cells that are finished, and the others."""
+    finished = [c for c in cells if folder and (folder / CELLS / c.name / SUMMARY).is_file()]
+    return finished, [cell for cell in cells if cell not in finished]
 
 
 def _run_all(
-    cells: Sequence[Cell],
-    grid: GridConfig,
-    data: ImageDataset | str | Path,
-    folder: Path | None,
-    trackers: Sequence[str],
+    cells: Sequence[Cell], work: Work, place: Place, folder: Path | None
 ) -> Iterator[Outcome]:
     """Run cells, and yield what comes of each, as it comes."""
-    here = grid.backend == "loky"
-    cells_folder = folder / CELLS if folder else None
-    calls = [
-        delayed(run_cell)(
-            cell,
-            data,
-            cells_folder if here else None,
-            int(grid.threads or 1),
-            tuple(trackers),
-            pack=folder.resolve().name if folder is not None and not here else None,
-        )
-        for cell in cells
-    ]
-    if not calls:
+    if not cells:
         return
-    with tqdm(total=len(calls), unit="run", disable=None) as bar:
-        for outcome in BACKENDS[grid.backend](grid, calls):
-            if outcome.archive is not None and cells_folder is not None:
-                outcome = Outcome(outcome.cell, read_result(_unpack(outcome, cells_folder)))
+    with tqdm(total=len(cells), unit="run", disable=None) as bar:
+        for number, outcome in run_calls(run_cell, work, cells, place):
+            if isinstance(outcome, WorkerLostError):
+                outcome = Outcome(cells[number], error=str(outcome))
+            if outcome.archive is not None and folder is not None:
+                outcome = Outcome(outcome.cell, read_result(unpack(outcome, folder / CELLS)))
             bar.update()
             _tell(outcome)
             yield outcome
@@ -365,212 +377,40 @@ def _tell(outcome: Outcome) -> None:
 
 
 def _conclude(
-    cells: Sequence[Cell], outcomes: Sequence[Outcome], folder: Path | None, html: bool
+    every: Sequence[Cell],
+    cells: Sequence[Cell],
+    outcomes: Sequence[Outcome],
+    folder: Path | None,
+    html: bool,
 ) -> Comparison:
-    """Analyse what is finished, in the order of the grid; then say what failed."""
-    by_name = {outcome.cell.name: outcome for outcome in outcomes}
-    ordered = [by_name[cell.name] for cell in cells]
-    results = [outcome.result for outcome in ordered if outcome.result is not None]
-    failed = [outcome for outcome in ordered if outcome.result is None]
-    if results:
-        analysis = write_report(results, folder, html=html) if folder else analyse(results)
-    if failed:
-        first = failed[0]
-        where = f"; what finished is in {quote(str(folder))}" if folder and results else ""
-        raise SkalError(
-            f"{len(failed)} of {len(cells)} runs failed, the first ({first.cell.name}) with: "
-            f"{first.error}{where}"
-        )
-    return Comparison(results, analysis, folder)
+    """Analyse what is finished of every cell, in the order of the grid; then say what failed.
 
-
-# What a worker does.
-
-_one_at_a_time = threading.Lock()  # torch's threads and generators are those of the process
-
-
-def run_cell(
-    cell: Cell,
-    data: ImageDataset | str | Path,
-    cells: Path | None,
-    threads: int,
-    trackers: Sequence[str] = (),
-    *,
-    pack: str | None = None,
-) -> Outcome:
-    """Run a cell, or go on with it; whatever goes wrong is returned, since others go on.
-
-    Parameters
-    ----------
-    cell : Cell
-        Which.
-    data : ImageDataset, str or Path
-        See `compare`.
-    cells : Path or None
-        Where its run folder is; None if nothing is written there.
-    threads : int
-        Of torch.
-    trackers : sequence of str
-        Names.
-    pack : str, optional
-        The comparison's name, if the run folder is sent back, packed, and not kept here.
+    That those of earlier calls are among them is what the correction for several strategies is
+    worth: else it would be got round by trying one after the other.
     """
-    with _one_at_a_time, _threads(threads), _quiet(), ExitStack() as stack:
-        try:
-            if pack:
-                # the path has the comparison's name, by which trackers group runs
-                scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-                cells = scratch / pack / CELLS
-            folder = None if cells is None else cells / cell.name
-            result = _run_or_resume(cell, data, folder, trackers)
-            if pack and folder is not None:
-                return Outcome(cell, archive=_packed(folder))
-            return Outcome(cell, result)
-        except Exception as error:  # also a foreign strategy's
-            _log.debug("%s failed", cell.name, exc_info=True)
-            kind = "" if isinstance(error, SkalError) else f"{type(error).__name__}: "
-            return Outcome(cell, error=f"{kind}{one_line(error)}")
-
-
-def _run_or_resume(
-    cell: Cell, data: ImageDataset | str | Path, folder: Path | None, trackers: Sequence[str]
-) -> Result:
-    config = cell.config
-    images = _load(data, config, config.seed)
-    if folder is not None and (folder / JOURNAL).is_file() and (folder / "config.toml").is_file():
-        resume(folder, data=images, trackers=trackers)
-        return read_result(folder)
-    if folder is not None and folder.exists():
-        shutil.rmtree(folder)  # killed while it was made
-    settings = {"strategy_params": {}, **config.as_dict()}
-    del settings["dataset"]
-    done = run(images, **settings, out=folder, trackers=trackers)
-    return _result_of(done) if folder is None else read_result(folder)
-
-
-def _result_of(done: Run) -> Result:
-    return Result(done.config, done.summary, done.rounds, done.queries)
-
-
-def _load(data: ImageDataset | str | Path, config: RunConfig, seed: int) -> ImageDataset:
-    if isinstance(data, ImageDataset):
-        return data
-    return _load_once(str(data), config.image_size, config.data_dir, seed)
-
-
-_load_once = lru_cache(maxsize=2)(load_dataset)
-
-
-@contextmanager
-def _threads(n: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what each run says to its own ``log.txt``."""
-    handlers, propagate = _log.handlers[:], _log.propagate
-    _log.handlers[:], _log.propagate = [logging.NullHandler()], False
-    try:
-        yield
-    finally:
-        _log.handlers[:], _log.propagate = handlers, propagate
-
-
-def _packed(folder: Path) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.rglob("*")):
-            archive.write(path, path.relative_to(folder))
-    return buffer.getvalue()
-
-
-def _unpack(outcome: Outcome, cells: Path) -> Path:
-    """Write a run folder that was sent, as a whole."""
-    assert outcome.archive is not None
-    final = cells / outcome.cell.name
-    temporary = cells / f".{outcome.cell.name}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    with zipfile.ZipFile(io.BytesIO(outcome.archive)) as archive:
-        archive.extractall(temporary)
-    for path in temporary.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    shutil.rmtree(final, ignore_errors=True)  # what an interrupted run left
-    temporary.rename(final)
-    fsync_folder(cells)
-    return final
-
-
-# Where the workers are.
-
-
-def _version() -> str:
-    return __version__
-
-
-def _on_loky(grid: GridConfig, calls: Sequence[Call]) -> Iterator[Outcome]:
-    jobs = grid.jobs or 1
-    with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=grid.threads):
-        yield from _by_joblib(calls)
-
-
-def _on_dask(grid: GridConfig, calls: Sequence[Call]) -> Iterator[Outcome]:
-    from distributed import Client
-
-    with Client(grid.scheduler) as client:
-        try:
-            versions = client.run(_version)
-        except ImportError as error:  # a task would wait for ever
-            raise ParameterError(f"the workers cannot import skal: {error}") from error
-        for address, version in versions.items():
-            if version != __version__:
-                _log.warning("%s has skal %s, here is %s", address, version, __version__)
-        with parallel_config("dask", n_jobs=grid.jobs or -1, client=client):
-            yield from _by_joblib(calls)
-
-
-def _by_joblib(calls: Sequence[Call]) -> Iterator[Outcome]:
-    yield from Parallel(return_as="generator_unordered", pre_dispatch="all")(calls)
-
-
-def _on_ray(grid: GridConfig, calls: Sequence[Call]) -> Iterator[Outcome]:
-    """Hand out runs by Ray itself: its backend of joblib gives nothing back before all are done."""
-    import ray
-
-    ours = not ray.is_initialized()
-    if ours:
-        ray.init(address=grid.scheduler, log_to_driver=False)
-    try:
-        start = ray.remote(num_cpus=grid.threads or 1)(run_cell).remote
-        waiting, running = list(calls), list[Any]()
-        while waiting or running:
-            while waiting and len(running) < (grid.jobs or len(calls)):
-                _, args, kwargs = waiting.pop(0)
-                running.append(start(*args, **kwargs))
-            (done,), running = ray.wait(running)
-            yield ray.get(done)
-    finally:
-        if ours:
-            ray.shutdown()
-
-
-BACKENDS: Mapping[str, Callable[[GridConfig, Sequence[Call]], Iterator[Outcome]]] = {
-    "loky": _on_loky,
-    "dask": _on_dask,
-    "ray": _on_ray,
-}
-PACKAGES = {"dask": "distributed", "ray": "ray"}
-"""What a backend needs beside skal, by the extra that has it."""
-
-
-def _check_backend(name: str) -> None:
-    package = PACKAGES.get(name)
-    if package and importlib.util.find_spec(package) is None:
-        raise MissingExtraError(package, name, f"the backend {name}")
+    found = {o.cell.name: o.result for o in outcomes if o.result is not None}
+    for cell in _split(every, folder)[0]:
+        if folder is not None and cell.name not in found:
+            found[cell.name] = read_result(folder / CELLS / cell.name)
+    results = [found[cell.name] for cell in every if cell.name in found]
+    failed = {outcome.cell.name: outcome for outcome in outcomes if outcome.result is None}
+    done = None
+    if results:
+        names = tuple(failed)
+        if folder:
+            analysis = write_report(results, folder, html=html, failed=names)
+        else:
+            analysis = analyse(results, failed=names)
+        done = Comparison(results, analysis, folder)
+    if failed:
+        first = next(failed[cell.name] for cell in cells if cell.name in failed)
+        where = f"; what finished is in {quote(str(folder))}" if folder and results else ""
+        error = RunsFailedError(
+            f"{len(failed)} of {len(cells)} runs failed, the first ({first.cell.name}) with: "
+            f"{first.error}{where}",
+            done,
+        )
+        error.add_note(first.trace)
+        raise error
+    assert done is not None
+    return done

@@ -207,7 +207,8 @@ class RunConfig(Settings):
         resolve_count("n_valid", self.n_valid, 100, lowest=0)
         shares = {"explore": 0.0, "budget": 1e-9, "noise_rate": 0.0, "label_noise": 0.0}
         for name, least in shares.items():
-            resolve_share(name, getattr(self, name), least)
+            # one way to write them, so that settings can be compared
+            object.__setattr__(self, name, resolve_share(name, getattr(self, name), least))
         kind = self.label_noise_kind
         if kind not in LABEL_NOISE_KINDS and not re.fullmatch("class=.+:.+", kind, re.DOTALL):
             raise UnknownNameError("label noise kind", kind, LABEL_NOISE_KINDS)
@@ -248,14 +249,18 @@ class GridConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("strategies", "models"):
+            for value in getattr(self, name):
+                if not isinstance(value, str):
+                    raise ParameterError(f"{name}: got {value!r}; expected a list of names")
+        for name in ("noise_rates", "label_noises"):
+            rates = tuple(resolve_share(name, rate) for rate in getattr(self, name))
+            object.__setattr__(self, name, rates)
         for name in ("strategies", "models", "noise_rates", "label_noises"):
             # once each, in the order given
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
         if not self.strategies:
             raise ParameterError("strategies: got none; expected names, such as random and badge")
-        for name in ("noise_rates", "label_noises"):
-            for rate in getattr(self, name):
-                resolve_share(name, rate)
         if self.scheduler is not None and self.backend == "loky":
             raise ParameterError("scheduler: the backend loky has none; expected dask or ray")
 

@@ -10,6 +10,8 @@
     │       └── FolderNotFoundError (UsageError)   there is no such folder of images
     ├── RunFolderError (OSError)            a run folder that cannot be read or written
     ├── MissingExtraError (ImportError)     an optional package is not installed
+    ├── skal.backends.WorkerLostError       a process that is gone
+    ├── skal.comparison.RunsFailedError     some runs of a comparison failed; it has the others
     └── skal.learner.NotFittedError         defined there, for it is also scikit-learn's own
 
 `exit_code` is what the command line ends with.

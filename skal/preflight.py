@@ -50,7 +50,7 @@ def check_settings(config: RunConfig) -> None:
             )
     for kind, rate in (("image_noise", "noise_rate"), ("label_noise_kind", "label_noise")):
         chosen = getattr(config, kind) != SETTINGS[kind].default
-        if chosen and not resolve_share(rate, getattr(config, rate)):
+        if chosen and not getattr(config, rate):
             _log.info("%s changes nothing, for %s is 0%%", kind, rate)
 
 
@@ -130,7 +130,7 @@ def with_noise(config: RunConfig, data: ImageDataset) -> ImageDataset:
     DataError
         If it cannot be written.
     """
-    rate = resolve_share("noise_rate", config.noise_rate)
+    rate = float(config.noise_rate)
     if not rate:
         return data
     seed, folder = derive_seed(config.seed, "noise"), Path(str(config.data_dir)) / "cache"
@@ -153,7 +153,7 @@ def who_labels(
         oracle,
         data,
         derive_seed(config.seed, "oracle"),
-        label_noise=resolve_share("label_noise", config.label_noise),
+        label_noise=float(config.label_noise),
         label_noise_kind=config.label_noise_kind,
     )
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .cold_start import initial_set
 from .committee import Committee
-from .config import RunConfig, resolve_count, resolve_share
+from .config import RunConfig, resolve_count
 from .datasets.base import Images
 from .learner import ImageClassifier
 from .oracles import Oracle
@@ -136,7 +136,7 @@ class PoolQueries(Queries):
             pool,
             resolve_count("n_query", self._config.n_query, len(pool)),
             seed=derive_seed(self._config.seed, "strategy", number),
-            explore=resolve_share("explore", self._config.explore),
+            explore=float(self._config.explore),
             max_candidates=self._config.max_candidates,
             seconds=seconds,
         )

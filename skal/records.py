@@ -444,8 +444,16 @@ def environment(config: RunConfig) -> dict[str, Any]:
         "precision": config.precision,
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
-        "command": sys.argv,
+        "command": _command(),
     }
+
+
+def _command() -> list[str]:
+    """Return what was called, as one would type it again."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        return ["python", "-m", program.parent.name, *sys.argv[1:]]
+    return [program.name if os.access(program, os.X_OK) else sys.argv[0], *sys.argv[1:]]
 
 
 def _processor() -> str:

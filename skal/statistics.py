@@ -39,7 +39,9 @@ def describe(values: ArrayLike) -> list[dict[str, Any]]:
     """Describe what several seeds came to.
 
     The interval is the percentile bootstrap's [1]_ of the mean, over seeds. It takes the seeds for
-    all there is to know; of few it is too narrow.
+    all there is to know; of few it is too narrow: where accuracies are drawn from a normal
+    distribution, it holds their mean in 50% of cases for 2 seeds, 79% for 4, 85% for 6, 90% for 10
+    and 93% for 20; where that is skewed, in a few less.
 
     Parameters
     ----------
@@ -49,8 +51,9 @@ def describe(values: ArrayLike) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        For each column `mean`; `low` and `high`, the 95% interval; `sd`, the standard deviation.
-        These are None for one seed, and the mean, too, for none.
+        For each column `mean`; `low` and `high`, the 95% interval; `sd`, the standard deviation;
+        `lowest` and `highest` of the seeds. Interval and deviation are None for one seed, and all
+        are for none.
 
     References
     ----------
@@ -59,13 +62,19 @@ def describe(values: ArrayLike) -> list[dict[str, Any]]:
     """
     rows = np.asarray(values, dtype=float)
     rows = rows.reshape(len(rows), math.prod(rows.shape[1:]))
-    means = rows.mean(axis=0).tolist() if len(rows) else [None] * rows.shape[1]
-    if len(rows) < 2:
-        return [{"mean": mean, "low": None, "high": None, "sd": None} for mean in means]
-    low, high = np.percentile(_resamples(len(rows)) @ rows, _ENDS, axis=0)
-    columns = (means, low.tolist(), high.tolist(), rows.std(axis=0, ddof=1).tolist())
-    names = ("mean", "low", "high", "sd")
-    return [dict(zip(names, column, strict=True)) for column in zip(*columns, strict=True)]
+    unknown = [None] * rows.shape[1]
+    found: dict[str, Sequence[float | None]] = dict.fromkeys(
+        ("mean", "low", "high", "sd", "lowest", "highest"), unknown
+    )
+    if len(rows):
+        found["mean"] = rows.mean(axis=0).tolist()
+        found["lowest"], found["highest"] = rows.min(axis=0).tolist(), rows.max(axis=0).tolist()
+    if len(rows) > 1:
+        low, high = np.percentile(_resamples(len(rows)) @ rows, _ENDS, axis=0)
+        found["low"], found["high"] = low.tolist(), high.tolist()
+        found["sd"] = rows.std(axis=0, ddof=1).tolist()
+    columns = zip(*found.values(), strict=True)
+    return [dict(zip(found, column, strict=True)) for column in columns]
 
 
 def paired_difference(values: ArrayLike, baseline: ArrayLike) -> dict[str, Any]:
@@ -79,14 +88,16 @@ def paired_difference(values: ArrayLike, baseline: ArrayLike) -> dict[str, Any]:
     Returns
     -------
     dict
-        `mean`, `low` and `high` of the differences, see `describe`; `wins` and `losses`, in how
-        many seeds they are above and below 0; `n_pairs`; `p`, see `signed_rank_test`, None without
-        pairs.
+        `mean`, `low`, `high`, `lowest` and `highest` of the differences, see `describe`; `wins` and
+        `losses`, in how many seeds they are above and below 0; `n_pairs`; `p`, see
+        `signed_rank_test`, None without pairs.
     """
-    differences = _differences(values, baseline)
+    differences = paired_differences(values, baseline)
     description = describe(differences)[0]
+    del description["sd"]
     return {
-        **{name: description[name] for name in ("mean", "low", "high")},
+        # what is left of differences that cancel out is a rounding error; 0.0 for -0.0
+        **{k: v if v is None else round(v, _DECIMALS) + 0.0 for k, v in description.items()},
         "wins": int((differences > 0).sum()),
         "losses": int((differences < 0).sum()),
         "n_pairs": len(differences),
@@ -94,7 +105,8 @@ def paired_difference(values: ArrayLike, baseline: ArrayLike) -> dict[str, Any]:
     }
 
 
-def _differences(values: ArrayLike, baseline: ArrayLike) -> Floats:
+def paired_differences(values: ArrayLike, baseline: ArrayLike) -> Floats:
+    """Return differences in which what is a rounding error is 0."""
     differences = np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float)
     rounded: Floats = np.round(differences, _DECIMALS)
     return rounded
@@ -146,7 +158,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     -------
     list of float
         In the same order. Calling significant what is at most 0.05 is wrong about one or more of
-        them in at most 5 of 100 comparisons.
+        them in at most 5 of 100 such families.
 
     References
     ----------
@@ -166,37 +178,31 @@ def smallest_p(n_pairs: int) -> float:
     return min(1.0, 2 * 0.5**n_pairs)
 
 
-def seeds_needed(n_strategies: int) -> int:
-    """Return how many seeds it takes for any of so many strategies to differ significantly."""
+def seeds_needed(n_differences: int) -> int:
+    """Return how many seeds it takes for any of so many differences to be significant."""
     n_pairs = 1
-    while n_strategies * smallest_p(n_pairs) > ALPHA:
+    while n_differences * smallest_p(n_pairs) > ALPHA:
         n_pairs += 1
     return n_pairs
 
 
-def labels_to_reach(n_labeled: ArrayLike, accuracy: ArrayLike, target: float) -> float | None:
-    """Return the number of labels with which a curve first reaches an accuracy.
+def crossings(labels: Floats, curves: Floats, targets: Floats) -> Floats:
+    """Return the number of labels with which each curve first reaches its target.
 
     Parameters
     ----------
-    n_labeled : array-like of float, shape (n_budgets,)
+    labels : ndarray, shape (n_budgets,)
         Rising.
-    accuracy : array-like of float, shape (n_budgets,)
-        Taken for straight in between.
-    target : float
+    curves : ndarray, shape (n_curves, n_budgets)
+        Accuracy, taken for straight in between: with just so many labels nothing was trained.
+    targets : ndarray, shape (n_curves,)
 
     Returns
     -------
-    float or None
-        The first number of labels if it begins there or above, which is then an upper bound; None
-        if it does not get there.
+    ndarray, shape (n_curves,)
+        The first number of labels for a curve that begins there or above, which is then an upper
+        bound; nan for one that does not get there.
     """
-    labels, curve = np.asarray(n_labeled, dtype=float), np.asarray(accuracy, dtype=float)
-    return _number(_crossings(labels, curve[None], np.array([target]))[0])
-
-
-def _crossings(labels: Floats, curves: Floats, targets: Floats) -> Floats:
-    """Return where each curve first reaches its target, nan where it does not."""
     # equal means, summed in another order, may differ in their last digits
     reached = curves >= targets[:, None] - 10.0**-_DECIMALS
     after = reached.argmax(axis=1)
@@ -215,7 +221,7 @@ def label_efficiency(
     """Say how many labels are saved on the way to several accuracies.
 
     The targets lie at shares of the way from the first to the final accuracy of the baseline's mean
-    curve, and are reached where the mean curves first do, see `labels_to_reach`. For the interval,
+    curve, and are reached where the mean curves first do, see `crossings`. For the interval,
     seeds are resampled in pairs, and targets and crossings found anew each time. A resample in
     which the strategy does not reach the target counts as a ratio of 0, the least that it could be
     with more labels; how many do reach it is told.
@@ -240,7 +246,7 @@ def label_efficiency(
     labels = np.asarray(n_labeled, dtype=float)
     ours, theirs = np.asarray(accuracy, dtype=float), np.asarray(baseline, dtype=float)
     n_pairs = len(ours)
-    if not n_pairs or _differences(theirs.mean(axis=0)[-1], theirs.mean(axis=0)[0]) <= 0:
+    if not n_pairs or paired_differences(theirs.mean(axis=0)[-1], theirs.mean(axis=0)[0]) <= 0:
         return []
     # the mean over all seeds is the first row, the resamples follow
     weights = np.full((1, n_pairs), 1 / n_pairs)
@@ -251,8 +257,8 @@ def label_efficiency(
     for share in SHARES:
         first, final = references[:, 0], references[:, -1]
         targets = final - (1 - share) * (final - first)
-        needed = _crossings(labels, means, targets)
-        reference = _crossings(labels, references, targets)
+        needed = crossings(labels, means, targets)
+        reference = crossings(labels, references, targets)
         ratio = reference / needed
         row = {
             "target": float(targets[0]),
@@ -317,7 +323,7 @@ def penalty_matrix(n_labeled: Sequence[int], curves: Curves) -> dict[str, Any] |
             seeds = sorted(ours.keys() & theirs.keys())
             if i != j and rounds and len(seeds) > 1:
                 countable = True
-                pairs = [_differences(ours[seed], theirs[seed])[rounds] for seed in seeds]
+                pairs = [paired_differences(ours[seed], theirs[seed])[rounds] for seed in seeds]
                 matrix[i, j] = _above_zero(np.array(pairs)).mean()
     if not countable:
         return None
@@ -354,7 +360,7 @@ def rank_strategies(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
         `mean_rank` by strategy, 1 for one that is always best, ties share theirs; `friedman_p`, for
         whether all are equally good: None for two strategies, for which there is no such test. It
         is that of the chi-squared approximation, rough for few settings, and takes the settings for
-        independent, which several noise rates of one dataset are not.
+        independent: datasets are, several models or noise rates on one are not.
 
     References
     ----------

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import RunConfig, resolve_share
+from .config import RunConfig
 from .errors import ParameterError
 from .learner import ImageClassifier
 from .pool import Pool
@@ -65,7 +65,7 @@ class StreamQueries(Queries):
         self._sampler = StreamSampler(
             config.strategy,
             params,
-            budget=resolve_share("budget", config.budget),
+            budget=float(config.budget),
             n_classes=len(np.asarray(classifier.classes)),
             seed=derive_seed(config.seed, "strategy"),
         )

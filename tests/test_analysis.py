@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -168,6 +169,8 @@ def test_one_seed_gives_means_and_no_intervals() -> None:
         "low": None,
         "high": None,
         "sd": None,
+        "lowest": badge["aulc"]["mean"],
+        "highest": badge["aulc"]["mean"],
     }
     difference = badge["difference"]["aulc"]
     assert (difference["low"], difference["high"], difference["p_holm"]) == (None, None, 1)
@@ -212,7 +215,7 @@ def test_the_verdict_on_what_is_better() -> None:
     assert found["strategies"]["badge"]["verdict"] == (
         "badge beats random: on average over its curve its accuracy is 2.6 percentage points "
         "higher (likely between 2.6 and 2.6), and higher in 8 of 8 seeds; it reaches random's "
-        "final accuracy of 90.0% with 94 labels, random with 100."
+        "final accuracy of 90.0% with about 94 labels (between 80 and 100), random with 100."
     )
     assert found["strategies"]["random"]["verdict"] == (
         "random is what the others are compared with: it ends at an accuracy of 90.0% with 100 "
@@ -391,9 +394,10 @@ def test_runs_of_different_length_are_compared_where_both_have_been() -> None:
     (group,) = found["groups"]
     assert group["n_labeled"] == list(BUDGETS)
     assert group["warnings"] == [
-        "the runs have different numbers of labels: they are compared at the 5 that all have, "
-        "20 to 100; 2 more are left out"
+        "the runs have different numbers of labels: they are compared at 5 numbers from 20 to 100; "
+        "100 is the end of badge; others go on to 140"
     ]
+    assert group["interpolated"] is False
     random = found["strategies"]["random"]
     assert [point["n_labeled"] for point in random["curve"]] == list(BUDGETS)
     assert random["aulc"]["mean"] == pytest.approx(
@@ -402,23 +406,89 @@ def test_runs_of_different_length_are_compared_where_both_have_been() -> None:
     assert random["accuracy"]["mean"] == pytest.approx(fmean(c[4] for c in longer.values()))
 
 
+def test_the_one_run_that_shortens_all_is_named() -> None:
+    curves = {name: dict(of_seed) for name, of_seed in FOUR.items()}
+    curves["badge"][3] = curves["badge"][3][:3]
+    (group,) = analyse(results(curves))["groups"]
+    assert group["n_labeled"] == [20, 40, 60]
+    assert group["warnings"] == [
+        "the runs have different numbers of labels: they are compared at 3 numbers from 20 to 60; "
+        "60 is the end of badge, seed 3; others go on to 100"
+    ]
+
+
+STREAMS = {
+    # as a stream leaves them: each run takes other numbers of labels
+    ("random", 0): ((20, 50, 100), (0.5, 0.62, 0.7)),
+    ("random", 1): ((20, 60, 98), (0.5, 0.6, 0.69)),
+    ("badge", 0): ((20, 40, 99), (0.5, 0.66, 0.8)),
+    ("badge", 1): ((20, 45, 45, 96), (0.5, 0.6, 0.65, 0.78)),
+}
+
+
+def streamed(**settings: Any) -> list[Result]:
+    return [
+        result(name, seed, accuracy, budgets, **settings)
+        for (name, seed), (budgets, accuracy) in STREAMS.items()
+    ]
+
+
+def test_runs_with_other_numbers_of_labels_are_compared_on_the_lines_between_them() -> None:
+    found = analyse(streamed())
+    (group,) = found["groups"]
+    # by hand: all share 20 to 96, and the longest run has three numbers there
+    assert (group["n_labeled"], group["interpolated"]) == ([20, 58, 96], True)
+    badge, random = (found["strategies"][name] for name in ("badge", "random"))
+    middle = [
+        0.66 + 0.14 * (58 - 40) / (99 - 40),
+        0.65 + 0.13 * (58 - 45) / (96 - 45),  # of two rounds with 45 labels the last counts
+    ]
+    assert badge["curve"][1]["mean"] == pytest.approx(fmean(middle))
+    ends = [0.66 + 0.14 * (96 - 40) / (99 - 40), 0.78]
+    assert badge["accuracy"]["mean"] == pytest.approx(fmean(ends))
+    theirs = [0.62 + 0.08 * 46 / 50, 0.6 + 0.09 * 36 / 38]
+    assert badge["difference"]["accuracy"]["mean"] == pytest.approx(fmean(ends) - fmean(theirs))
+    areas = [trapezoids((0.5, m, e), (20, 58, 96)) for m, e in zip(middle, ends, strict=True)]
+    assert badge["aulc"]["mean"] == pytest.approx(fmean(areas))
+    assert group["warnings"][0] == (
+        "the runs have different numbers of labels: they are compared at 3 numbers from 20 to 96; "
+        "96 is the end of badge, seed 1; others go on to 100; between its own numbers of labels "
+        "each run's accuracy is taken for straight"
+    )
+    # no network was trained with the numbers that are compared
+    assert "(between" not in badge["verdict"] and " with about " in badge["verdict"]
+    assert random["verdict"].endswith("with 96 labels.")
+
+
 def test_runs_that_share_their_first_labels_alone_are_compared_there() -> None:
     runs = [
-        *(result("random", seed, [0.5, 0.6], (20, 40)) for seed in range(2)),
+        *(result("random", seed, [0.5], (20,)) for seed in range(2)),
         *(result("badge", seed, [0.5, 0.7], (20, 41 + seed)) for seed in range(2)),
     ]
     (group,) = analyse(runs)["groups"]
     assert group["n_labeled"] == [20]
     assert group["warnings"][0] == (
-        "the runs have different numbers of labels: they are compared at 20, which all have; 3 "
-        "more are left out"
+        "the runs have different numbers of labels: they are compared at 20 alone; 20 is the end "
+        "of random; others go on to 42"
     )
+
+
+def test_runs_that_begin_later_are_named() -> None:
+    curves = {name: {s: list(c) for s, c in of_seed.items()} for name, of_seed in FOUR.items()}
+    runs = [
+        result(name, seed, curve[1:] if name == "bald" else curve, BUDGETS[name == "bald" :])
+        for name, of_seed in curves.items()
+        for seed, curve in of_seed.items()
+    ]
+    (group,) = analyse(runs)["groups"]
+    assert group["n_labeled"] == [40, 60, 80, 100]
+    assert "; 40 is the start of bald; others begin with 20" in group["warnings"][0]
 
 
 def test_runs_without_a_number_of_labels_in_common_cannot_be_compared() -> None:
     runs = [
         result("random", 0, [0.5, 0.6], (20, 40)),
-        result("badge", 0, [0.5, 0.6], (30, 50)),
+        result("badge", 0, [0.5, 0.6], (50, 60)),
     ]
     with pytest.raises(DataError, match=r"runs of random, badge on digits .* no number of labels"):
         analyse(runs)
@@ -451,10 +521,10 @@ def test_runs_that_are_no_pair_are_refused() -> None:
 def test_labels_name_what_differs_among_settings_alone() -> None:
     gains = {"random": 1.0, "badge": 2.0}
     runs = [
-        *results(drawn(gains, 6), model="lenet"),
-        *results(drawn(gains, 6), model="lenet", noise_rate="10%"),
-        *results(drawn(gains, 6), model="resnet18"),
-        *results(drawn(gains, 6), model="resnet18", noise_rate=0.1),
+        *results(drawn(gains, 8), model="lenet"),
+        *results(drawn(gains, 8), model="lenet", noise_rate="10%"),
+        *results(drawn(gains, 8), model="resnet18"),
+        *results(drawn(gains, 8), model="resnet18", noise_rate=0.1),
     ]
     found = analyse(runs)
     assert list(found["strategies"]) == [
@@ -475,12 +545,13 @@ def test_labels_name_what_differs_among_settings_alone() -> None:
     entry = found["strategies"]["badge, lenet, noise 0.1"]
     assert (entry["strategy"], entry["model"], entry["noise_rate"]) == ("badge", "lenet", 0.1)
     assert entry["verdict"].startswith("badge (lenet, noise 0.1) beats random: ")
-    assert found["ranks"]["settings"] == [
-        "digits, lenet, noise 0",
-        "digits, lenet, noise 0.1",
-        "digits, resnet18, noise 0",
-        "digits, resnet18, noise 0.1",
+    assert [group["name"] for group in found["groups"]] == [
+        "lenet, noise 0",
+        "lenet, noise 0.1",
+        "resnet18, noise 0",
+        "resnet18, noise 0.1",
     ]
+    assert found["ranks"] is None  # of one dataset
 
 
 def test_label_noise_makes_a_setting_too() -> None:
@@ -501,6 +572,9 @@ def test_settings_do_not_mix() -> None:
     for name in gains:
         entry = found["strategies"][f"{name}, mnist"]
         expected = alone["strategies"][name]
+        for measures in (entry["difference"] or {}, expected["difference"] or {}):
+            for one in measures.values():
+                one["p_holm"] = None  # of more verdicts
         assert {**entry, "verdict": ""} == {**expected, "verdict": ""}
 
 
@@ -514,7 +588,7 @@ def test_strategies_are_ranked_over_settings() -> None:
     found = analyse(
         [run for dataset, curves in by_dataset.items() for run in results(curves, dataset=dataset)]
     )["ranks"]
-    assert found["settings"] == ["digits, small-cnn", "mnist, small-cnn", "cifar10, small-cnn"]
+    assert found["settings"] == ["digits", "mnist", "cifar10"]
     assert found["strategies"] == list(names)
     for name in names:
         expected = [fmean(map(trapezoids, c[name].values())) for c in by_dataset.values()]
@@ -531,3 +605,271 @@ def test_settings_with_other_strategies_are_not_ranked() -> None:
         *results(drawn({"random": 1.0, "bald": 2.0}, 2), dataset="mnist"),
     ]
     assert analyse(runs)["ranks"] is None
+
+
+def test_models_and_rates_on_a_dataset_are_averaged_before_ranks_are_made() -> None:
+    gains = {"random": 1.0, "badge": 2.0, "bald": 0.5}
+    settings = [
+        {"dataset": dataset, "model": model, "noise_rate": rate}
+        for dataset in ("digits", "mnist")
+        for model in ("lenet", "resnet18")
+        for rate in (0, 0.1)
+    ]
+    curves = [drawn(gains, 2, noise=i) for i in range(len(settings))]
+    runs = [run for s, c in zip(settings, curves, strict=True) for run in results(c, **s)]
+    ranks = analyse(runs)["ranks"]
+    assert ranks["settings"] == ["digits", "mnist"]
+    for name in gains:
+        areas = [fmean(map(trapezoids, c[name].values())) for c in curves]
+        assert ranks["values"][name] == pytest.approx([fmean(areas[:4]), fmean(areas[4:])])
+    assert ranks["mean_rank"] == {"random": 2, "badge": 1, "bald": 3}
+    assert analyse(runs[: len(runs) // 2])["ranks"] is None
+
+
+# what is tried often
+
+
+def test_all_verdicts_of_an_analysis_are_corrected_together() -> None:
+    gains = {"random": 1.0, "badge": 1.15, "bald": 0.9, "margin": 1.05}
+    settings = [
+        {"model": model, "noise_rate": r} for model in ("lenet", "resnet18") for r in (0, 0.1)
+    ]
+    runs = [
+        run
+        for i, setting in enumerate(settings)
+        for run in results(drawn(gains, 9, noise=i), **setting)
+    ]
+    found = analyse(runs)
+    assert found["n_verdicts"] == 12
+    for measure in ("aulc", "accuracy"):
+        tested = [e["difference"][measure] for e in found["strategies"].values() if e["difference"]]
+        # Holm's by its definition, over all twelve
+        order = sorted(range(12), key=lambda i: tested[i]["p"])
+        so_far = 0.0
+        for step, i in enumerate(order):
+            so_far = max(so_far, min(1, (12 - step) * tested[i]["p"]))
+            assert tested[i]["p_holm"] == pytest.approx(so_far)
+    # 9 seeds are enough for 12: 12 x 2 / 512 = 0.047; 8 are not
+    assert all(not group["warnings"] for group in found["groups"])
+    fewer = analyse([run for run in runs if run.config.seed < 8])
+    assert fewer["groups"][0]["warnings"] == [
+        "with 8 seeds no difference of badge, bald, margin from random can be called significant, "
+        "whatever its size: at least 9 seeds are needed to make all 12 comparisons with it"
+    ]
+
+
+# the end of a curve
+
+
+def with_end(difference: Sequence[float], n_seeds: int = 8) -> dict[str, Any]:
+    """Return the entry of a strategy that differs by so much at each number of labels."""
+    slow = [0.5, 0.6, 0.7, 0.8, 0.9]
+    curves = {
+        "random": dict.fromkeys(range(n_seeds), slow),
+        "odd": {
+            seed: [a + d * (1 + seed / 100) for a, d in zip(slow, difference, strict=True)]
+            for seed in range(n_seeds)
+        },
+    }
+    entry: dict[str, Any] = analyse(results(curves))["strategies"]["odd"]
+    return entry
+
+
+def test_a_verdict_says_where_the_end_tells_another_story() -> None:
+    # by hand: the areas cancel out, -0.04 + 0.03 + half of 0.02
+    entry = with_end([0, -0.04, 0.03, 0, 0.02])
+    assert entry["difference"]["aulc"]["p_holm"] == 1
+    assert entry["difference"]["accuracy"]["p_holm"] == 2 / 2**8
+    assert entry["verdict"].startswith(
+        "No difference between odd and random could be shown over the whole curve, but odd ends "
+        "2.1 percentage points higher, in 8 of 8 seeds: on average over its curve its accuracy is "
+        "the same in all 8 seeds; it reaches "
+    )
+    assert with_end([0, 0.04, 0.04, 0.04, -0.02])["verdict"].startswith(
+        "odd beats random, but odd ends 2.1 percentage points lower, in 8 of 8 seeds: on average "
+    )
+    assert with_end([0, 0.04, 0.04, 0.04, 0])["verdict"].startswith(
+        "odd beats random, though at the end no difference could be shown: on average "
+    )
+    assert with_end([0, 0.04, 0.04, 0.04, 0.02])["verdict"].startswith("odd beats random: on ")
+    few = with_end([0, -0.04, 0.03, 0, 0.02], 5)["verdict"]
+    assert few.startswith("Too few seeds to tell whether odd beats random: on average ")
+
+
+def test_differences_along_the_curve_are_those_of_the_pairs() -> None:
+    found = analyse(results(FOUR))["strategies"]
+    assert found["random"]["differences"] is None
+    points = found["badge"]["differences"]
+    assert [point["n_labeled"] for point in points] == list(BUDGETS)
+    for k, point in enumerate(points):
+        pairs = [FOUR["badge"][seed][k] - FOUR["random"][seed][k] for seed in range(10)]
+        assert point["mean"] == pytest.approx(fmean(pairs))
+        assert (point["lowest"], point["highest"]) == pytest.approx((min(pairs), max(pairs)))
+        expected = describe(pairs)[0]
+        assert (point["low"], point["high"]) == pytest.approx((expected["low"], expected["high"]))
+    assert analyse(COMPARISONS["no seed in common"])["strategies"]["badge"]["differences"] == []
+
+
+# models and rates of noise
+
+
+def shifted(model: str, rate: float, shift: float, n_seeds: int = 8, **more: Any) -> list[Result]:
+    """Return runs whose areas are the higher by a shift, a little another in each seed."""
+    gains = {"random": 1.0, "badge": 2.0}
+    return [
+        result(
+            run.strategy,
+            run.config.seed,
+            [row["accuracy"] + shift * (1 + run.config.seed / 50) for row in run.rounds],
+            model=model,
+            noise_rate=rate,
+            **more,
+        )
+        for run in results(drawn(gains, n_seeds))
+    ]
+
+
+def test_models_are_compared_in_pairs_of_seeds() -> None:
+    runs = [
+        *shifted("lenet", 0, 0),
+        *shifted("resnet18", 0, 0.02),
+        *shifted("lenet", 0.1, -0.03),
+        *shifted("resnet18", 0.1, -0.03),
+    ]
+    found = analyse(runs)
+    rows = {(row["strategy"], row["noise_rate"]): row for row in found["models"]}
+    assert len(rows) == len(found["models"]) == 4
+    for (strategy, rate), row in rows.items():
+        assert row["models"] == ["resnet18", "lenet"]
+        one, other = (
+            [trapezoids([r["accuracy"] for r in run.rounds]) for run in runs
+             if run.setting[1:3] == (model, rate) and run.strategy == strategy]
+            for model in row["models"]
+        )  # fmt: skip
+        pairs = np.subtract(one, other)
+        assert row["aulc"]["mean"] == pytest.approx(fmean(pairs), abs=1e-12)
+        assert row["aulc"]["n_pairs"] == 8
+        assert row["aulc"]["wins"] == (8 if rate == 0 else 0)
+        p = stats.wilcoxon(pairs, method="exact").pvalue if rate == 0 else 1
+        assert row["aulc"]["p"] == pytest.approx(p)
+    # by hand: the smaller two of four, 4 x 2 / 256; of the others both are 1
+    p_holm = [
+        rows[name, rate]["aulc"]["p_holm"] for rate in (0, 0.1) for name in ("badge", "random")
+    ]
+    assert p_holm == [4 * 2 / 256, 4 * 2 / 256, 1, 1]
+    assert rows["badge", 0]["sentence"] == (
+        "badge (noise 0): resnet18 beats lenet: on average over its curve the accuracy of resnet18 "
+        "is 2.1 percentage points higher (likely between 2.1 and 2.2), and higher in 8 of 8 seeds."
+    )
+    assert rows["badge", 0.1]["sentence"] == (
+        "badge (noise 0.1): No difference between resnet18 and lenet could be shown: on average "
+        "over its curve the accuracy of resnet18 is the same in all 8 seeds."
+    )
+
+
+def test_rates_of_noise_are_compared_with_the_lowest() -> None:
+    runs = [
+        *shifted("lenet", 0.3, -0.05, 9),
+        *shifted("lenet", 0, 0, 9),
+        *shifted("lenet", 0.1, 0, 9),
+    ]
+    found = analyse(runs)
+    assert found["models"] == []
+    rows = {(row["strategy"], row["noise_rate"]): row for row in found["noise"]}
+    assert set(rows) == {(name, rate) for name in ("random", "badge") for rate in (0.1, 0.3)}
+    assert {(row["noise"], row["lowest_rate"]) for row in rows.values()} == {("noise_rate", 0.0)}
+    mean = -0.05 * fmean(1 + seed / 50 for seed in range(9))
+    assert rows["badge", 0.3]["aulc"]["mean"] == pytest.approx(mean)
+    assert rows["badge", 0.3]["aulc"]["p_holm"] == 4 * 2 / 2**9
+    assert rows["badge", 0.3]["sentence"] == (
+        "badge loses by noise 0.3: on average over its curve its accuracy is 5.4 percentage points "
+        "lower than with noise 0 (likely between 5.2 and 5.6), and lower in 9 of 9 seeds."
+    )
+    assert rows["badge", 0.1]["sentence"] == (
+        "It could not be shown that badge loses by noise 0.1: on average over its curve its "
+        "accuracy is the same in all 9 seeds."
+    )
+    few = analyse([run for run in runs if run.config.seed < 2])["noise"]
+    assert few[0]["sentence"].startswith("Too few seeds to tell what random loses by noise 0.3: ")
+    assert "likely" not in few[0]["sentence"]
+
+
+def test_labels_noise_is_compared_apart_from_noise_on_images() -> None:
+    runs = [
+        run
+        for rate in (0, 0.1)
+        for label_noise in (0, 0.2)
+        for run in shifted("lenet", rate, 0, 2, label_noise=label_noise)
+    ]
+    found = [
+        (row["noise"], row["noise_rate"], row["label_noise"])
+        for row in analyse(runs)["noise"]
+        if row["strategy"] == "badge"
+    ]
+    assert found == [
+        ("noise_rate", 0.1, 0),
+        ("noise_rate", 0.1, 0.2),
+        ("label_noise", 0, 0.2),
+        ("label_noise", 0.1, 0.2),
+    ]
+
+
+def test_models_that_were_trained_otherwise_are_not_compared() -> None:
+    runs = [*shifted("lenet", 0, 0), *shifted("resnet18", 0, 0.02, lr=0.1)]
+    assert analyse(runs)["models"] == []
+    data = {"number of images": [9, 3], "image shape": [1, 8, 8], "classes": ["a"], "paths": 1}
+    for paths, n_rows in ((1, 2), (2, 0)):  # the folder was added to in between
+        one, other = shifted("lenet", 0, 0), shifted("resnet18", 0, 0.02)
+        runs = [
+            *(replace(run, data=data) for run in one),
+            *(replace(run, data={**data, "paths": paths}) for run in other),
+        ]
+        assert len(analyse(runs)["models"]) == n_rows
+
+
+def test_what_failed_is_kept() -> None:
+    found = analyse(results(drawn({"random": 1.0}, 2)), failed=["badge-small-cnn-s0"])
+    assert found["failed"] == ["badge-small-cnn-s0"]
+
+
+# words
+
+
+def two_budgets(gains: Sequence[float]) -> str:
+    curves = {
+        "random": dict.fromkeys(range(len(gains)), (0.5, 0.6)),
+        "odd": {seed: [0.5, 0.6 + gain] for seed, gain in enumerate(gains)},
+    }
+    found = analyse(results(curves, budgets=(20, 40)))["strategies"]["odd"]["verdict"]
+    return str(found).partition("its accuracy is ")[2].partition(";")[0]
+
+
+def test_rounding_errors_are_not_told() -> None:
+    # by hand: the areas are halves of these; the mean is 0, but for 5e-17
+    assert two_budgets([0.1, 0.2, -0.3, 0.1, 0.2, -0.3, 0.1, -0.1]) == (
+        "the same on average, higher in 5 and lower in 3 of 8 seeds"
+    )
+    assert two_budgets([0.0001] * 8) == (
+        "less than 0.01 percentage points higher (likely between less than 0.01 and less than "
+        "0.01), and higher in 8 of 8 seeds"
+    )
+    assert two_budgets([0, 0]) == "the same in both seeds"
+    assert two_budgets([0]) == "the same in the one seed that both have"
+
+
+@pytest.mark.parametrize("n_seeds", [2, 5, 6])
+def test_no_interval_is_told_of_fewer_than_six_seeds(n_seeds: int) -> None:
+    entry = analyse(steady(0.03, n_seeds))["strategies"]["badge"]
+    assert ("likely between" in entry["verdict"]) == (n_seeds == 6)
+    assert entry["difference"]["aulc"]["low"] is not None  # for programs
+
+
+def test_a_curve_that_begins_above_the_target_needs_so_many_labels_at_most() -> None:
+    curves = {
+        "random": dict.fromkeys(range(6), (0.5, 0.6, 0.7)),
+        "odd": dict.fromkeys(range(6), (0.8, 0.85, 0.9)),
+        "even": dict.fromkeys(range(6), (0.5, 0.7, 0.8)),
+    }
+    found = analyse(results(curves, budgets=(20, 40, 60)))["strategies"]
+    assert found["odd"]["verdict"].endswith("of 70.0% with 20 labels at most, random with 60.")
+    assert found["even"]["verdict"].endswith("of 70.0% with 40 labels, random with 60.")

@@ -18,10 +18,18 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 import skal
 from skal.cli import main
-from skal.errors import ParameterError, RunFolderError, SkalError, UnknownNameError
+from skal.errors import (
+    ParameterError,
+    RunExistsError,
+    RunFolderError,
+    SkalError,
+    UnknownNameError,
+)
+from skal.files import locked
 from skal.results import find_runs, group_by_setting, read_result
 from skal.strategies import BatchStrategy
 
@@ -193,6 +201,63 @@ class TestGoingOn:
         compared(tiny, tmp_path / "whole", strategies=["margin", "entropy"], seeds=3)
         assert but_seconds(tmp_path / "c") == but_seconds(tmp_path / "whole")
 
+    def test_strategies_of_several_calls_are_judged_together(
+        self, tiny: skal.ImageDataset, tmp_path: Path
+    ) -> None:
+        """One after the other, each would be corrected for itself alone."""
+        compared(tiny, tmp_path / "c", strategies=["margin"])
+        compared(tiny, tmp_path / "c", strategies=["entropy"], seeds=1)
+        done = compared(tiny, tmp_path / "c", strategies=["badge"])
+        assert set(done.analysis["strategies"]) == {"random", "margin", "entropy", "badge"}
+        compared(tiny, tmp_path / "c", strategies=["entropy"])
+        compared(tiny, tmp_path / "whole", strategies=["margin", "entropy", "badge"])
+        assert but_seconds(tmp_path / "c") == but_seconds(tmp_path / "whole")
+
+    def test_models_and_rates_may_be_added_later(
+        self, tiny: skal.ImageDataset, tmp_path: Path
+    ) -> None:
+        quick = {"seeds": 1, "n_rounds": 0}
+        compared(tiny, tmp_path / "c", **quick)
+        done = compared(tiny, tmp_path / "c", **quick, models=["lenet"], noise_rates=["0%", 0.1])
+        found = {(r.config.model, r.config.noise_rate) for r in done.results}
+        assert found == {("small-cnn", 0.0), ("lenet", 0.0), ("lenet", 0.1)}
+        again = compared(tiny, tmp_path / "c", **quick, model="lenet", noise_rate="10%")
+        assert len(again.results) == len(done.results)
+
+    def test_two_processes_do_not_write_to_one_folder(
+        self, tiny: skal.ImageDataset, tmp_path: Path
+    ) -> None:
+        compared(tiny, tmp_path / "c", seeds=1, n_rounds=0)
+        before = inodes(tmp_path / "c")
+        with (
+            locked(tmp_path / "c/.lock"),
+            pytest.raises(RunFolderError, match="by another process"),
+        ):
+            compared(tiny, tmp_path / "c", seeds=2, n_rounds=0)
+        assert inodes(tmp_path / "c") == before
+
+    def test_rates_are_numbers_however_they_are_written(
+        self, tiny: skal.ImageDataset, tmp_path: Path
+    ) -> None:
+        done = compared(tiny, seeds=1, n_rounds=0, noise_rates=[0.1, "10%", "0.10"])
+        assert len(done.results) == 2
+        skal.run(tiny, "random", noise_rate="0.1", out=tmp_path / "a", **QUICK)
+        skal.run(tiny, "margin", noise_rate=0.1, out=tmp_path / "b", **QUICK)
+        group_by_setting([read_result(tmp_path / name) for name in "ab"])
+
+    def test_a_folder_of_images_is_read_anew_each_time(self, tmp_path: Path) -> None:
+        asked = {**QUICK, "n_init": "100%", "n_rounds": 0, "image_size": 8}
+        pools = []
+        for number in range(2):
+            for kind in "ab":
+                (tmp_path / "images" / kind).mkdir(parents=True, exist_ok=True)
+                for image in range(10):
+                    path = tmp_path / "images" / kind / f"{number}{image}.png"
+                    Image.new("RGB", (8, 8), (20 * image, 90 * number, ord(kind))).save(path)
+            done = skal.compare(tmp_path / "images", ["margin"], 1, **asked)
+            pools.append(done.results[0].config.n_init)
+        assert pools == [16, 32]
+
     def test_one_that_was_stopped_ends_as_if_it_had_not_been(
         self, tiny: skal.ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -231,6 +296,11 @@ class TestGoingOn:
         with pytest.raises(RunFolderError, match="holds no comparison"):
             compared(tiny, tmp_path / "c")
         assert [path.name for path in (tmp_path / "c").iterdir()] == ["thesis.tex"]
+
+    def test_a_file_is_no_folder(self, tiny: skal.ImageDataset, tmp_path: Path) -> None:
+        (tmp_path / "c").write_text("dear")
+        with pytest.raises(RunExistsError, match="is a file; choose another name"):
+            compared(tiny, tmp_path / "c")
 
     def test_new_runs_have_as_many_threads_as_the_first(
         self, tiny: skal.ImageDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -290,6 +360,11 @@ class TestFailures:
             ({"n_querry": 3}, UnknownNameError, "did you mean n_query"),
             ({"backend": "slurm"}, UnknownNameError, "slurm"),
             ({"scheduler": "tcp://x:1"}, ParameterError, "the backend loky has none"),
+            ({"strategies": [object]}, ParameterError, "expected a list of names"),
+            ({"trackers": "mlflow"}, ParameterError, "trackers: got 'mlflow'; expected a list"),
+            ({"strategy": "margin"}, UnknownNameError, "give strategies, such as"),
+            ({"model": "lenet", "models": ["lenet"]}, ParameterError, "give model or models"),
+            ({"noise_rate": 0.1, "noise_rates": [0]}, ParameterError, "not both"),
         ],
     )
     def test_what_is_wrong_is_said_before_anything_is_written(
@@ -322,6 +397,66 @@ ARGS = [
 ]
 
 
+KILLER = """
+import os, signal
+from skal.strategies import BatchStrategy
+
+class Killer(BatchStrategy):
+    reads = ()
+    def pick(self, scores, b, rng):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Broken(BatchStrategy):
+    reads = ()
+    def pick(self, scores, b, rng):
+        raise LookupError("nowhere")
+"""
+
+
+class TestTheProcess:
+    """What happens to processes can be seen in processes alone."""
+
+    def called(self, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+        (folder / "foreign.py").write_text(KILLER)
+        return subprocess.run(
+            [sys.executable, "-m", "skal", *more[:1], *ARGS, "--threads", "1", *more[1:]],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])},
+        )
+
+    def test_a_run_whose_process_is_killed_stops_no_other(self, tmp_path: Path) -> None:
+        strategies = "margin,foreign:Killer"
+        done = self.called(
+            tmp_path, "--debug", "--jobs", "2", "--strategies", strategies, "--out", "c"
+        )
+        assert done.returncode == 1
+        assert "2 of 6 runs failed, the first (foreign.Killer" in done.stderr
+        assert "killed, as when memory runs out; fewer at a time" in done.stderr
+        assert "margin" in done.stdout
+        kept = {(row["strategy"], row["seed"]) for row in rows_of(tmp_path / "c")}
+        assert kept == {(name, seed) for name in ("random", "margin") for seed in "01"}
+
+    def test_the_traceback_of_a_foreign_strategy_is_kept_and_shown(self, tmp_path: Path) -> None:
+        done = self.called(
+            tmp_path, "--debug", "--jobs", "2", "--strategies", "foreign:Broken", "--out", "c"
+        )
+        assert 'raise LookupError("nowhere")' in done.stderr
+        (log,) = (tmp_path / "c/cells").glob("*Broken*s0/log.txt")
+        assert 'raise LookupError("nowhere")' in log.read_text()
+        assert "all whole rounds are kept; the same command goes on" in done.stderr
+
+    def test_records_say_what_was_called(self, tmp_path: Path) -> None:
+        done = self.called(
+            tmp_path, "--debug", "--strategies", "margin", "--jobs", "2", "--out", "c"
+        )
+        assert done.returncode == 0, done.stderr
+        for path in (tmp_path / "c/cells").glob("*/environment.json"):
+            command = json.loads(path.read_text())["command"]
+            assert command[:5] == ["python", "-m", "skal", "--debug", "compare"]
+
+
 class TestTheCommand:
     def test_it_says_which_is_better_and_where_it_all_is(self, tmp_path: Path) -> None:
         out = tmp_path / "c"
@@ -341,15 +476,17 @@ class TestTheCommand:
         assert json.loads(done.stdout) == json.loads((out / "comparison.json").read_text())
 
     def test_reports_are_made_of_runs_from_anywhere(
-        self, tiny: skal.ImageDataset, tmp_path: Path
+        self, tiny: skal.ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.chdir(tmp_path)
         for seed in (0, 1):
             for strategy in ("random", "entropy"):
                 skal.run(tiny, strategy, seed=seed, out=tmp_path / f"a/{strategy}{seed}", **QUICK)
         done = CliRunner().invoke(main, ["report", str(tmp_path / "a")])
         assert done.exit_code == 0, done.output
         assert "entropy" in done.stdout
-        assert (tmp_path / "a/curves.png").is_file()
+        assert (tmp_path / "report/curves.png").is_file()
+        assert not (tmp_path / "a/curves.png").exists()
         two = [str(tmp_path / "a" / name) for name in ("random0", "entropy0")]
         again = CliRunner().invoke(main, ["report", *two, "--out", str(tmp_path / "b")])
         assert again.exit_code == 0, again.output

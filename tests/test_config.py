@@ -24,7 +24,7 @@ def test_run_has_the_defaults_of_the_settings() -> None:
         elif setting.name == "strategy_params":
             assert parameter.default is None and RunConfig().strategy_params == {}
         else:
-            assert parameter.default == getattr(RunConfig(), setting.name), setting.name
+            assert parameter.default == setting.default, setting.name
     not_settings = {"data", "oracle", "out", "trackers"}
     assert parameters.keys() - not_settings == SETTINGS.keys() - {"dataset"}
 

@@ -85,7 +85,7 @@ def test_guide_runs_whole_on_the_drawings_and_says_so(tmp_path: Path) -> None:
 
     assert "DRAWINGS" in text_of(notebook, "folder")
     assert {output.get("name", "stdout") for output in outputs(notebook)} == {"stdout"}
-    assert len(pictures_of(notebook)) == 4
+    assert len(pictures_of(notebook)) == 5
     folder = tmp_path / "runs/guide-flowers-stand-in"
     cells = {path.name for path in (folder / "cells").iterdir()}
     assert cells == {f"{name}-small-cnn-s{seed}" for name in STRATEGIES for seed in (0, 1)}

@@ -21,6 +21,7 @@ from skal.plots import (
     column_means,
     comparison_curves,
     confusion_picture,
+    difference_curves,
     efficiency_bars,
     learning_curve,
     looks,
@@ -67,7 +68,17 @@ TWELVE = [
 FOUR_SETTINGS = [
     {"model": model, "noise_rate": rate} for model in ("lenet", "resnet18") for rate in (0, 0.3)
 ]
-COMPARISONS = [comparison_curves, efficiency_bars, penalty_heatmap, noise_curves, ranks_diagram]
+DATASETS = [
+    {"dataset": name, "noise_rate": rate} for name in ("digits", "mnist") for rate in (0, 0.1)
+]
+COMPARISONS = [
+    comparison_curves,
+    difference_curves,
+    efficiency_bars,
+    penalty_heatmap,
+    noise_curves,
+    ranks_diagram,
+]
 
 
 def words(pictures: Pictures | None) -> str:
@@ -81,8 +92,10 @@ def words(pictures: Pictures | None) -> str:
 @pytest.mark.parametrize("draw", COMPARISONS, ids=lambda draw: draw.__name__)
 def test_equal_comparisons_give_equal_files(draw: Callable[..., Pictures | None]) -> None:
     pytest.importorskip("scikit_posthocs")
-    found = analysis(settings=FOUR_SETTINGS[:2])
-    assert draw(found) == draw(found)
+    found = analysis(settings=DATASETS)
+    pictures = draw(found)
+    assert pictures is not None
+    assert draw(found) == pictures
 
 
 def test_other_figures_give_other_files() -> None:
@@ -95,15 +108,64 @@ def test_means_have_the_bands_of_their_intervals() -> None:
 
 
 def test_curves_name_strategies_and_settings_and_seeds() -> None:
-    text = words(comparison_curves(analysis(n_seeds=4)))
-    assert "digits, small-cnn\nmean of 4 seeds, 95% interval" in text
+    text = words(comparison_curves(analysis(n_seeds=6)))
+    assert "digits, small-cnn\nmean of 6 seeds, 95% interval" in text
     for name in ("random", "badge", "margin", "labelled images", "test accuracy"):
         assert name in text
     text = words(comparison_curves(analysis(n_seeds=1, settings=FOUR_SETTINGS)))
     assert "one seed" in text
-    for title in ("lenet, image noise 0", "resnet18, image noise 0.3"):
+    for title in ("lenet, noise 0", "resnet18, noise 0.3"):
         assert title in text
     assert "digits" not in text  # which all settings share
+
+
+def bands(draw: Callable[..., Pictures | None], found: dict[str, Any]) -> list[Any]:
+    """Return the lower and upper ends of the bands that are drawn."""
+    drawn: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        fill = matplotlib.axes.Axes.fill_between
+
+        def keep(axes: Any, x: Any, low: Any, high: Any, **how: Any) -> Any:
+            drawn.append((list(low), list(high)))
+            return fill(axes, x, low, high, **how)
+
+        patch.setattr(matplotlib.axes.Axes, "fill_between", keep)
+        draw(found)
+    return drawn
+
+
+@pytest.mark.parametrize(("n_seeds", "ends"), [(5, ("lowest", "highest")), (6, ("low", "high"))])
+def test_bands_are_intervals_and_of_few_seeds_their_range(
+    n_seeds: int, ends: tuple[str, str]
+) -> None:
+    found = analysis(n_seeds=n_seeds)
+    said = "range of the seeds" if n_seeds < 6 else "95% interval"
+    for draw, key, scale in (
+        (comparison_curves, "curve", 1),
+        (difference_curves, "differences", 100),
+    ):
+        text = words(draw(found))
+        assert said in text
+        entries = [entry[key] for entry in found["strategies"].values() if entry[key]]
+        expected = [[[scale * point[end] for point in entry] for end in ends] for entry in entries]
+        for band, one in zip(bands(draw, found), expected, strict=True):
+            assert np.allclose(band, one, atol=1e-12)
+
+
+def test_strategies_with_fewer_seeds_are_said_to_have_other_bands() -> None:
+    results = made_up_results(n_seeds=7)
+    found = analyse([r for r in results if r.strategy != "badge" or r.config.seed < 3])
+    said = "mean of 3 to 7 seeds, 95% interval; of fewer than 6 range of the seeds"
+    assert said in words(comparison_curves(found))
+
+
+def test_differences_are_drawn_in_points_above_the_baseline() -> None:
+    found = analysis(n_seeds=7, settings=FOUR_SETTINGS[:2])
+    text = words(difference_curves(found))
+    assert "noise 0.3\nmean of 7 paired differences, 95% interval" in text
+    assert "points above random" in text
+    assert difference_curves(analysis(strategies=["random"])) is None
+    assert difference_curves(analysis(strategies=["badge"])) is None
 
 
 def test_every_strategy_looks_like_no_other() -> None:
@@ -163,6 +225,18 @@ def test_efficiency_bars_say_the_ratios_and_what_is_not_reached() -> None:
     assert "labels random needs / labels the strategy needs" in text
 
 
+def test_an_interval_without_a_lower_end_is_an_arrow() -> None:
+    found = analysis(n_seeds=7)
+    target = found["strategies"]["badge"]["efficiency"][-1]
+    whole = efficiency_bars(found)
+    target.update(low=0.0, reached=0.75)
+    assert efficiency_bars(found) != whole
+    few = analysis(n_seeds=5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("skal.plots.comparisons._draw_interval", lambda *_: pytest.fail("drawn"))
+        assert efficiency_bars(few) is not None  # of five seeds there is none
+
+
 def test_nothing_but_the_baseline_has_no_efficiency() -> None:
     assert efficiency_bars(analysis(strategies=["random"])) is None
     assert efficiency_bars(analysis(strategies=["badge"])) is None
@@ -197,31 +271,44 @@ def test_noise_is_drawn_where_rates_are_compared_a_column_a_model() -> None:
 def test_two_kinds_of_noise_are_drawn_apart() -> None:
     both = [{"noise_rate": a, "label_noise": b} for a in (0, 0.1) for b in (0, 0.2)]
     text = words(noise_curves(analysis(settings=both)))
-    for title in ("label noise 0", "label noise 0.2", "image noise 0", "image noise 0.1"):
+    for title in ("label noise 0", "label noise 0.2", "noise 0", "noise 0.1"):
         assert title in text.splitlines()
 
 
-def test_ranks_are_drawn_of_several_settings() -> None:
+def test_ranks_are_drawn_of_several_datasets_alone() -> None:
     pytest.importorskip("scikit_posthocs")
     assert ranks_diagram(analysis()) is None
-    text = words(ranks_diagram(analysis(settings=FOUR_SETTINGS)))
-    assert "mean rank by area over 4 settings (1 is best)" in text
+    assert ranks_diagram(analysis(settings=FOUR_SETTINGS)) is None
+    text = words(ranks_diagram(analysis(settings=DATASETS)))
+    assert "mean rank by area over 2 datasets (1 is best)" in text
     for name in ("random", "badge", "margin"):
         assert name in text
-    words(ranks_diagram(analysis(settings=FOUR_SETTINGS, strategies=["random", "badge"])))
+    words(ranks_diagram(analysis(settings=DATASETS, strategies=["random", "badge"])))
+
+
+def test_the_axis_of_ranks_goes_from_one_to_the_last_however_near_they_are() -> None:
+    pytest.importorskip("scikit_posthocs")
+    found = analysis(settings=DATASETS)
+    for tied in ("random", "badge", "margin"):
+        found["ranks"]["mean_rank"][tied] = 2.0
+        found["ranks"]["values"][tied] = [0.5, 0.5]
+    lines = words(ranks_diagram(found)).splitlines()
+    assert [line for line in lines if re.fullmatch(r"[\d.]+", line)] == ["1", "2", "3"]
 
 
 def test_without_its_package_the_ranks_are_left_out_and_that_is_said(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "scikit_posthocs", None)
-    assert ranks_diagram(analysis(settings=FOUR_SETTINGS)) is None
+    assert ranks_diagram(analysis(settings=DATASETS)) is None
     assert "pip install 'skal[report]'" in caplog.text
 
 
 def test_any_name_of_a_folder_and_of_a_strategy_can_be_drawn() -> None:
     names = ["$x^", "写真", "caf\udce9", "<&>", "a" * 300]
-    settings = [{"dataset": "".join(names), "noise_rate": rate} for rate in (0, 0.1)]
+    settings = [
+        {"dataset": name, "noise_rate": rate} for name in ("".join(names), "x") for rate in (0, 0.1)
+    ]
     found = analysis(settings=settings, strategies=["random", *names])
     for draw in COMPARISONS:
         words(draw(found))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import html
 import importlib.util
 import io
 import json
@@ -23,9 +24,10 @@ from PIL import Image
 import skal
 from skal.analysis import analyse
 from skal.config import RunConfig
-from skal.errors import MissingExtraError, RunFolderError
-from skal.report import check_extra, results_csv, text_table, write_report
+from skal.errors import MissingExtraError, RunExistsError, RunFolderError
+from skal.report import check_extra, choose_place, results_csv, text_table, write_report
 from skal.report.charts import curves
+from skal.report.page import _interval
 from skal.report.picks import class_balance, contact_sheet, room_for_each, show_picks
 from skal.results import Result, read_result
 
@@ -85,9 +87,9 @@ def test_metrics_that_only_some_runs_have_are_columns_too() -> None:
 def test_a_comparison_leaves_its_files(tmp_path: Path) -> None:
     pytest.importorskip("scikit_posthocs")
     folder = tmp_path / "new" / "folder"
-    results = made_up_results(settings=SETTINGS)
+    results = made_up_results(settings=[*SETTINGS, {"dataset": "mnist"}])
     analysis = write_report(results, folder)
-    names = ("curves", "efficiency", "noise", "penalty", "ranks")
+    names = ("curves", "differences", "efficiency", "noise", "penalty", "ranks")
     pictures = [f"{name}.{form}" for name in names for form in ("png", "svg")]
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         ["comparison.json", "results.csv", *pictures]
@@ -117,6 +119,50 @@ def test_the_baseline_can_be_another(tmp_path: Path) -> None:
     assert "area less badge's" in text_table(analysis)
 
 
+def test_nothing_is_written_beside_what_is_no_comparison(tmp_path: Path) -> None:
+    thesis = tmp_path / "thesis"
+    thesis.mkdir()
+    names = {"noise.png", "results.csv", "thesis.tex", "comparison.json"}
+    for name in names:
+        (thesis / name).write_text("mine")
+    link, file = tmp_path / "link", tmp_path / "file"
+    link.symlink_to(thesis)
+    file.write_text("mine")
+    for place in (thesis, link, file):
+        told = f"{place.name}' exists and holds no comp"
+        with pytest.raises(RunExistsError, match=told) as caught:
+            write_report(made_up_results(n_rounds=1), place)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(RunExistsError):
+            choose_place([tmp_path], place)
+    assert {path.name for path in thesis.iterdir()} == names
+    assert {path.read_text() for path in [file, *thesis.iterdir()]} == {"mine"}
+
+
+@pytest.mark.parametrize("content", [None, "compare.toml", "comparison.json"])
+def test_what_is_empty_or_a_comparison_is_written_to(tmp_path: Path, content: str | None) -> None:
+    if content == "compare.toml":
+        (tmp_path / content).write_text("")
+    elif content:
+        write_report(made_up_results(n_rounds=1), tmp_path)
+    analysis = write_report(made_up_results(["random"], n_rounds=1), tmp_path)
+    assert json.loads((tmp_path / "comparison.json").read_text()) == analysis
+    assert choose_place(["elsewhere"], tmp_path) == tmp_path
+
+
+def test_a_report_goes_to_a_comparison_itself_or_to_a_free_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_report(made_up_results(n_rounds=1), "versus")
+    Path("run").mkdir()
+    assert choose_place([Path("versus")]) == Path("versus")
+    assert choose_place(["run"]) == choose_place(["versus", "run"]) == Path("report")
+    Path("report").mkdir()
+    Path("report-2").write_text("mine")
+    assert choose_place(["run"]) == Path("report-3")
+
+
 @pytest.mark.parametrize("missing", ["jinja2", "plotly"])
 def test_a_missing_extra_is_one_line_before_anything_is_written(
     missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -138,16 +184,19 @@ def test_a_missing_extra_is_one_line_before_anything_is_written(
 
 
 def test_the_table_has_a_line_a_strategy_then_verdicts_and_warnings() -> None:
-    analysis = analyse(made_up_results())
+    analysis = analyse(made_up_results(n_seeds=6))
     lines = text_table(analysis).splitlines()
     assert lines[0] == "digits, small-cnn, 80 labels at the end"
     assert lines[1].split("  ")[0] == "strategy"
     entry = analysis["strategies"]["badge"]
+    assert "less random's  p (Holm)  area" in lines[1]
     badge = next(line for line in lines[2:5] if line.startswith("badge"))
     assert f"{entry['accuracy']['mean']:.4f} ± {entry['accuracy']['sd']:.4f}" in badge
     assert f"{entry['aulc']['mean']:.4f} ± {entry['aulc']['sd']:.4f}" in badge
     found = entry["difference"]["aulc"]
     assert f"{found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]" in badge
+    end = entry["difference"]["accuracy"]
+    assert f" {end['mean']:+.4f} {end['p_holm']:.2g} " in " ".join(badge.split())
     assert f"{entry['efficiency'][-1]['ratio']:.2f}" in badge
     assert [e["verdict"] for e in analysis["strategies"].values()] == lines[6:9]
     assert lines[9:] == [f"Beware: {w}" for w in analysis["groups"][0]["warnings"]]
@@ -165,9 +214,35 @@ def test_the_table_says_where_there_is_nothing_to_say() -> None:
 
 def test_every_setting_has_its_table() -> None:
     lines = text_table(analyse(made_up_results(settings=SETTINGS))).splitlines()
-    for title in ("lenet, image noise 0", "resnet18, image noise 0.3"):
+    for title in ("lenet, noise 0", "resnet18, noise 0.3"):
         assert f"{title}, 80 labels at the end" in lines
     assert sum(line.startswith("Beware") for line in lines) == 1
+
+
+def test_no_interval_stands_in_the_table_of_few_seeds() -> None:
+    assert "[" not in text_table(analyse(made_up_results(n_seeds=5)))
+    assert text_table(analyse(made_up_results(n_seeds=6))).count("[") == 2
+
+
+def test_models_and_rates_have_their_sentences() -> None:
+    analysis = analyse(made_up_results(settings=SETTINGS))
+    lines = text_table(analysis).splitlines()
+    sentences = [row["sentence"] for row in [*analysis["models"], *analysis["noise"]]]
+    assert len(sentences) == 2 * 3 + 2 * 3
+    assert set(sentences) <= set(lines)
+
+
+def test_runs_that_failed_are_named() -> None:
+    names = [f"margin-small-cnn-s{seed}" for seed in range(12)]
+    one, many = (
+        text_table(analyse(made_up_results(n_seeds=1), failed=names[:n])).splitlines()
+        for n in (1, 12)
+    )
+    assert f"Beware: nothing is known of 1 run that failed: {names[0]}" in one
+    assert (
+        f"Beware: nothing is known of 12 runs that failed: {', '.join(names[:10])} and 2 more"
+        in many
+    )
 
 
 # images
@@ -326,6 +401,58 @@ def test_the_page_does_without_what_is_not_known(tmp_path: Path) -> None:
     assert 'id="efficiency"' not in text and 'id="penalty"' not in text
 
 
+def said(text: str) -> str:
+    """Return the words of a page, without its tags and how its lines are broken."""
+    own = re.sub(r"<(script|style)\b.*?</\1>", "", text, flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", own)).split())
+
+
+def test_the_page_says_what_its_figures_rest_on(tmp_path: Path) -> None:
+    one = said(page_of(made_up_results(n_seeds=8), tmp_path / "one"))
+    assert "The number of seeds is to be decided before any is run" in one
+    assert "of ten they hold the mean in about 90% of cases, of six in about 85%" in one
+    assert "corrected after Holm for all 2 comparisons with random on this page" in one
+    assert "That bands overlap says nothing" in one
+    assert "that were looked at (40, 60)" in one
+    few = said(page_of(made_up_results(n_seeds=5), tmp_path / "few"))
+    assert "The bands are the range of the seeds." in few and "of ten they hold" not in few
+
+
+def test_the_page_compares_models_and_rates(tmp_path: Path) -> None:
+    results = made_up_results(n_seeds=2, n_rounds=1, settings=SETTINGS)
+    text = said(page_of(results, tmp_path))
+    analysis = json.loads((tmp_path / "comparison.json").read_text())
+    for row in [*analysis["models"], *analysis["noise"]]:
+        assert row["sentence"] in text
+    assert "for all 6 comparisons of models on this page" in text
+    assert "random digits, noise 0.3 resnet18 less lenet +0.0000 1 +0.0000 1 0 of 2" in text
+    assert "badge digits, lenet noise 0.3 less noise 0 +0.0000 1 +0.0000 1 0 of 2" in text
+
+
+def test_the_page_ranks_datasets_and_says_how_little_that_is(tmp_path: Path) -> None:
+    pytest.importorskip("scikit_posthocs")
+    settings = [{"dataset": name} for name in ("digits", "mnist")]
+    text = said(page_of(made_up_results(n_rounds=1, settings=settings), tmp_path))
+    assert "Both tests count a dataset once" in text and "of 2 they can say little" in text
+    assert "The datasets: digits; mnist." in text
+
+
+def test_the_page_names_what_failed(tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    write_report(made_up_results(n_rounds=1), tmp_path, html=True, failed=["margin-small-cnn-s3"])
+    text = said((tmp_path / "report.html").read_text())
+    assert "Beware: nothing is known of 1 run that failed: margin-small-cnn-s3." in text
+
+
+def test_an_efficiency_that_is_not_always_reached_has_no_lower_end() -> None:
+    target = {"low": 0.0, "high": 1.349, "reached": 0.75}
+    assert _interval(target, 8) == "to 1.35; not reached in 25% of resamples"
+    assert _interval({**target, "low": 0.9, "reached": 1.0}, 8) == "0.90 to 1.35"
+    assert _interval({**target, "low": 0.9, "reached": 1.0}, 5) == "–"
+    unreached = {"low": None, "high": None, "reached": 0.25}
+    assert _interval(unreached, 8) == "– (not reached in 75% of resamples)"
+
+
 def test_the_page_is_the_same_for_the_same_runs(tmp_path: Path) -> None:
     pages = [page_of(made_up_results(n_rounds=1), tmp_path / name) for name in ("a", "b")]
     assert pages[0] == pages[1]
@@ -379,6 +506,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
             out = folder / "cells" / f"{strategy}-s{seed}"
             skal.run("digits", strategy, seed=seed, out=out, **settings)
     results = [read_result(path) for path in sorted((folder / "cells").iterdir())]
+    (folder / "compare.toml").touch()
     return folder, write_report(results, folder, html=True)
 
 
@@ -491,7 +619,7 @@ def test_the_curves_are_drawn_and_can_be_hovered_and_zoomed(
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     hover = page.locator(".hoverlayer .hovertext")
     hover.first.wait_for()
-    assert re.search(r"60 labels: 0\.\d{4}.*95% interval", hover.first.text_content() or "")
+    assert re.search(r"60 labels: 0\.\d{4}.*range of the seeds", hover.first.text_content() or "")
     ticks = page.locator(".xtick").all_text_contents()
     area = plot.bounding_box()
     page.mouse.move(area["x"] + 100, area["y"] + 50)

@@ -69,8 +69,10 @@ def _say_error(message: str) -> None:
 
 def _resume_advice(ctx: click.Context) -> str:
     """Say how to go on, if a run had begun and did not fail for what was asked of it."""
-    if "go_on" in (ctx.obj or {}):
-        return f"\n{ctx.obj['go_on']}"
+    comparison = (ctx.obj or {}).get("comparison")
+    if comparison is not None:
+        begun = any((comparison / "cells").glob("*/journal.jsonl"))
+        return "\nall whole rounds are kept; the same command goes on" if begun else ""
     folder = (ctx.obj or {}).get("folder")
     if folder is None or (folder / "summary.json").exists():
         return ""

@@ -49,12 +49,20 @@ def compare(
         if print_config:
             click.echo(_toml(settings, grid.as_dict()), nl=False)
             return
+        from ..comparison import RunsFailedError
         from ..comparison import compare as compare_strategies
 
         data = settings.pop("dataset")
         out = out or Path("runs") / f"compare-{Path(data).name}"
-        ctx.obj["go_on"] = "all whole rounds are kept; the same command goes on"
-        done = compare_strategies(data, **grid.as_dict(), **settings, out=out, trackers=track)
+        ctx.obj["comparison"] = out
+        try:
+            done = compare_strategies(data, **grid.as_dict(), **settings, out=out, trackers=track)
+        except RunsFailedError as error:
+            if error.comparison is not None:  # what others came to is no less true
+                _echo_comparison(
+                    error.comparison.analysis, error.comparison.table(), as_json, quiet
+                )
+            raise
         _echo_comparison(done.analysis, done.table(), as_json, quiet)
         _say_where(out, grid.html, quiet)
 
@@ -74,7 +82,7 @@ def _toml(settings: Mapping[str, Any], grid: Mapping[str, Any]) -> str:
     "--out",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Where to; by default the folder named, if it is one.",
+    help="Where to; by default the folder itself if it is a comparison's, else report/.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print comparison.json.")
 @click.option("--quiet", is_flag=True, help="Show warnings and errors alone.")
@@ -89,13 +97,11 @@ def report(
 ) -> None:
     """Compare finished runs that lie in, or below, FOLDERS: tables, tests and pictures."""
     with console(ctx, quiet):
-        from ..report import text_table, write_report
-        from ..results import find_runs, read_result
+        from ..report import choose_place, text_table, write_report
+        from ..results import read_results
 
-        results = [read_result(path) for path in find_runs(folders)]
-        if out is None:
-            out = folders[0] if len(folders) == 1 else Path("report")
-        out.mkdir(parents=True, exist_ok=True)
+        results = read_results(folders)
+        out = choose_place(folders, out)
         analysis = write_report(results, out, html=html)
         _echo_comparison(analysis, text_table(analysis), as_json, quiet)
         _say_where(out, html, quiet)

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+from matplotlib import patheffects
 from matplotlib.axes import Axes
 
+from ..wording import FEWEST, name_settings, name_spread, spread
 from .drawing import (
     COLORS,
     NEUTRAL,
@@ -28,7 +30,7 @@ from .drawing import (
 )
 
 Analysis: TypeAlias = Mapping[str, Any]
-"""What `skal.statistics.analyse` returns."""
+"""What `skal.analysis.analyse` returns."""
 
 DASHES = ("-", "--", ":")
 MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
@@ -44,7 +46,7 @@ def looks(analysis: Analysis) -> dict[str, Look]:
     Parameters
     ----------
     analysis : mapping
-        See `skal.statistics.analyse`.
+        See `skal.analysis.analyse`.
 
     Returns
     -------
@@ -67,41 +69,13 @@ def looks(analysis: Analysis) -> dict[str, Look]:
     return found
 
 
-def group_name(group: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> str:
-    """Say what a group was run on, as briefly as the others allow.
-
-    Parameters
-    ----------
-    group : mapping
-        One of `groups`.
-    groups : sequence of mappings
-        See `skal.statistics.analyse`; what they all share is left out. Of a single one dataset
-        and model are named, and noise if there is some.
-
-    Returns
-    -------
-    str
-    """
-    parts = {
-        "dataset": str(group["dataset"]),
-        "model": str(group["model"]),
-        "noise_rate": f"image noise {group['noise_rate']:g}",
-        "label_noise": f"label noise {group['label_noise']:g}",
-    }
-    if len(groups) == 1:
-        told = [name for name in parts if group[name] != 0]
-    else:
-        told = [name for name in parts if len({other[name] for other in groups}) > 1]
-    return ", ".join(parts[name] for name in told)
-
-
 def comparison_curves(analysis: Analysis) -> Pictures:
-    """Draw mean accuracy against labels, with bands of its 95% interval; a panel a group.
+    """Draw mean accuracy against labels, with the bands of `skal.wording.spread`; a panel a group.
 
     Parameters
     ----------
     analysis : mapping
-        See `skal.statistics.analyse`.
+        See `skal.analysis.analyse`.
 
     Returns
     -------
@@ -114,13 +88,69 @@ def comparison_curves(analysis: Analysis) -> Pictures:
         figure, panels = new_panels(len(groups), sharey=True)
         for axes, group in zip(panels, groups, strict=True):
             for name, label in group["strategies"].items():
-                points = analysis["strategies"][label]["curve"]
-                draw_line(axes, [p["n_labeled"] for p in points], points, styles[name])
+                entry = analysis["strategies"][label]
+                _draw_points(axes, entry["curve"], entry["n_seeds"], styles[name])
             label_curves(axes)
             entries = [analysis["strategies"][label] for label in group["strategies"].values()]
-            set_title(axes, group_name(group, groups), _seeds(entries), _room(groups))
+            below = _seeds([entry["n_seeds"] for entry in entries], "seeds")
+            set_title(axes, group["name"], below, _room(groups))
         add_legend(figure, panels)
         return to_pictures(figure)
+
+
+def difference_curves(analysis: Analysis) -> Pictures | None:
+    """Draw how far each strategy is above the baseline, in pairs of seeds; a panel a group.
+
+    The bands are those of the differences. Those of the curves themselves are wider, for they hold
+    what the seeds' splits and initial sets do to all strategies alike.
+
+    Parameters
+    ----------
+    analysis : mapping
+        See `skal.analysis.analyse`.
+
+    Returns
+    -------
+    dict or None
+        The picture's bytes by format, equal for equal input; None where no strategy has a seed in
+        common with the baseline.
+    """
+    groups = analysis["groups"]
+    chosen = [
+        {
+            name: analysis["strategies"][label]
+            for name, label in group["strategies"].items()
+            if analysis["strategies"][label]["differences"]
+        }
+        for group in groups
+    ]
+    if not any(chosen):
+        return None
+    styles = looks(analysis)
+    baseline = styles[analysis["baseline"]]
+    with style():
+        figure, panels = new_panels(len(groups), sharey=True)
+        for axes, group, entries in zip(panels, groups, chosen, strict=True):
+            axes.axhline(0, color=baseline.color, linewidth=1.8, label=baseline.name)
+            n_pairs = [entry["difference"]["aulc"]["n_pairs"] for entry in entries.values()]
+            for (name, entry), n in zip(entries.items(), n_pairs, strict=True):
+                _draw_points(axes, entry["differences"], n, styles[name], 100)
+            label_curves(axes)
+            axes.set_ylabel(f"points above {baseline.name}")
+            below = _seeds(n_pairs, "paired differences") if n_pairs else "nothing to compare"
+            set_title(axes, group["name"], below, _room(groups))
+        add_legend(figure, panels)
+        return to_pictures(figure)
+
+
+def _draw_points(
+    axes: Axes, points: Sequence[Mapping[str, Any]], n_seeds: int, look: Look, scale: float = 1
+) -> None:
+    """Draw what several seeds came to, at each number of labels."""
+    ends = [spread(point, n_seeds) for point in points]
+    bands = [(scale * low, scale * high) for low, high in ends]
+    means = [scale * point["mean"] for point in points]
+    draw_line(axes, [point["n_labeled"] for point in points], means, bands, look)
 
 
 def _room(groups: Sequence[Any]) -> int:
@@ -128,12 +158,16 @@ def _room(groups: Sequence[Any]) -> int:
     return 46 if len(groups) > 1 else 70
 
 
-def _seeds(entries: Sequence[Mapping[str, Any]]) -> str:
-    numbers = {entry["n_seeds"] for entry in entries}
-    if numbers == {1}:
+def _seeds(numbers: Sequence[int], what: str) -> str:
+    """Say what is drawn: means of how many seeds, and which bands."""
+    fewest, most = min(numbers), max(numbers)
+    if most == 1:
         return "one seed"
-    found = " to ".join(str(number) for number in sorted({min(numbers), max(numbers)}))
-    return f"mean of {found} seeds, 95% interval"
+    found = f"{fewest} to {most}" if fewest < most else str(most)
+    band = name_spread(most)
+    if fewest < FEWEST <= most:
+        band += f"; of fewer than {FEWEST} {name_spread(fewest)}"
+    return f"mean of {found} {what}, {band}"
 
 
 def noise_curves(analysis: Analysis) -> Pictures | None:
@@ -142,7 +176,7 @@ def noise_curves(analysis: Analysis) -> Pictures | None:
     Parameters
     ----------
     analysis : mapping
-        See `skal.statistics.analyse`.
+        See `skal.analysis.analyse`.
 
     Returns
     -------
@@ -163,9 +197,10 @@ def noise_curves(analysis: Analysis) -> Pictures | None:
             for axes, (figure_name, words) in zip(column, figures.items(), strict=True):
                 for name in names:
                     having = [group for group in groups if name in group["strategies"]]
-                    strategies = [analysis["strategies"][g["strategies"][name]] for g in having]
-                    values = [strategy[figure_name] for strategy in strategies]
-                    draw_line(axes, [group[axis] for group in having], values, styles[name])
+                    entries = [analysis["strategies"][g["strategies"][name]] for g in having]
+                    means = [entry[figure_name]["mean"] for entry in entries]
+                    bands = [spread(entry[figure_name], entry["n_seeds"]) for entry in entries]
+                    draw_line(axes, [group[axis] for group in having], means, bands, styles[name])
                 axes.set_xticks([group[axis] for group in groups])
                 if axes in grid[:, 0]:
                     axes.set_ylabel(words)
@@ -185,9 +220,8 @@ def _noise_series(
         for group in groups:
             rows.setdefault(tuple(group[name] for name in others), []).append(group)
         several = [row for row in rows.values() if len(row) > 1]
-        for row in several:
-            first = {**row[0], axis: 0.0}
-            title = group_name(first, [{**row[0], axis: 0.0} for row in several])
+        titles = name_settings([{**row[0], axis: 0.0} for row in several])
+        for title, row in zip(titles, several, strict=True):
             yield title, axis, sorted(row, key=lambda group: float(group[axis]))
 
 
@@ -197,17 +231,19 @@ def efficiency_bars(analysis: Analysis) -> Pictures | None:
     Parameters
     ----------
     analysis : mapping
-        See `skal.statistics.analyse`.
+        See `skal.analysis.analyse`.
 
     Returns
     -------
     dict or None
         The picture's bytes by format, equal for equal input: a panel a group, a bar for each
-        strategy and target, with its 95% interval; "not reached" stands where there is no bar.
-        None where no strategy can be compared with the baseline.
+        strategy and target, with its 95% interval, which has an arrow in place of its lower end if
+        the target is not reached in more than 2.5% of the resamples, and is left out below
+        `skal.wording.FEWEST` seeds; "not reached" stands where there is no bar. None where no
+        strategy can be compared with the baseline.
     """
     found = {
-        label: entry["efficiency"]
+        label: (entry["efficiency"], entry["difference"]["aulc"]["n_pairs"] >= FEWEST)
         for label, entry in analysis["strategies"].items()
         if entry["efficiency"]
     }
@@ -225,14 +261,14 @@ def efficiency_bars(analysis: Analysis) -> Pictures | None:
     with style():
         figure, panels = new_panels(len(groups), height=max(2.2, 0.9 + each * most))
         for axes, group, rows in zip(panels, groups, chosen, strict=True):
-            for number, targets in enumerate(rows.values()):
-                _efficiency(axes, number, targets)
+            for number, (targets, sure) in enumerate(rows.values()):
+                _efficiency(axes, number, targets, sure)
             axes.axvline(1, color=NEUTRAL, linewidth=1.2, zorder=3)
             axes.set_yticks(range(len(rows)), [styles[name].name for name in rows])
             axes.set_ylim(most - 0.5, -0.5)
             axes.set_xlim(left=0, right=max(1.25, axes.get_xlim()[1] * 1.08))
             axes.set_xlabel(f"labels {styles[baseline].name} needs / labels the strategy needs")
-            set_title(axes, group_name(group, groups), room=_room(groups))
+            set_title(axes, group["name"], room=_room(groups))
             axes.grid(axis="y", visible=False)
             if not rows:
                 axes.text(0.5, 0.5, "nothing to compare", ha="center", transform=axes.transAxes)
@@ -240,7 +276,7 @@ def efficiency_bars(analysis: Analysis) -> Pictures | None:
         return to_pictures(figure)
 
 
-def _efficiency(axes: Axes, number: int, targets: Sequence[Mapping[str, Any]]) -> None:
+def _efficiency(axes: Axes, number: int, targets: Sequence[Mapping[str, Any]], sure: bool) -> None:
     height = 0.8 / max(len(targets), 1)
     for place, target in enumerate(targets):
         y = number - 0.4 + height * (place + 0.5)
@@ -251,10 +287,7 @@ def _efficiency(axes: Axes, number: int, targets: Sequence[Mapping[str, Any]]) -
         if ratio is None:
             axes.text(0.02, y, "not reached", va="center", fontsize=8, color="#b04000")
             continue
-        end = ratio
-        if target["low"] is not None and target["high"] is not None:
-            end = max(end, target["high"])
-            axes.plot([target["low"], target["high"]], [y, y], color="#333333", linewidth=1)
+        end = _draw_interval(axes, y, target) if sure else ratio
         axes.annotate(
             f"{ratio:.2f}",
             (end, y),
@@ -265,13 +298,31 @@ def _efficiency(axes: Axes, number: int, targets: Sequence[Mapping[str, Any]]) -
         )
 
 
+def _draw_interval(axes: Axes, y: float, target: Mapping[str, Any]) -> float:
+    """Draw the interval of an efficiency, and return where it ends; open where it has no end."""
+    low, high, ratio = target["low"], target["high"], target["ratio"]
+    missed = not low  # resamples that do not get there count as 0, which is no end
+    axes.plot(
+        [0.8 * min(ratio, high) if missed else low, high],
+        [y, y],
+        color="#333333",
+        linewidth=1,
+        marker="<" if missed else None,
+        markersize=4,
+        markevery=[0],
+        # seen on the darkest bar, too
+        path_effects=[patheffects.withStroke(linewidth=3, foreground="white")],
+    )
+    return float(max(ratio, high))
+
+
 def penalty_heatmap(analysis: Analysis) -> Pictures | None:
     """Draw the pairwise penalty matrix of the BADGE paper [1]_ with its row of means.
 
     Parameters
     ----------
     analysis : mapping
-        See `skal.statistics.analyse`, and `skal.statistics.penalty_matrix`.
+        See `skal.analysis.analyse`, and `skal.statistics.penalty_matrix`.
 
     Returns
     -------
@@ -301,7 +352,7 @@ def penalty_heatmap(analysis: Analysis) -> Pictures | None:
             axes.axhline(len(names) - 0.5, color="white", linewidth=6)
             axes.set_xticks(range(len(names)), names, **slant(names))
             axes.set_yticks(range(len(names) + 1), [*names, "mean of column"])
-            set_title(axes, group_name(group, analysis["groups"]), room=_room(groups))
+            set_title(axes, group["name"], room=_room(groups))
             axes.set_xlabel(f"how often the row beats\nthe column, of {penalty['n']} budgets")
         return to_pictures(figure)
 
@@ -313,14 +364,14 @@ def column_means(matrix: Sequence[Sequence[float]]) -> list[float]:
 
 
 def ranks_diagram(analysis: Analysis) -> Pictures | None:
-    """Draw the critical-difference diagram [1]_ of mean ranks over several settings.
+    """Draw the critical-difference diagram [1]_ of mean ranks over several datasets.
 
     Strategies that Nemenyi's test at 5% cannot tell apart are joined by a bar.
 
     Parameters
     ----------
     analysis : mapping
-        See `skal.statistics.analyse`.
+        See `skal.analysis.analyse`.
 
     Returns
     -------
@@ -354,9 +405,23 @@ def ranks_diagram(analysis: Analysis) -> Pictures | None:
         figure = new_figure(7.2, 1.4 + 0.22 * len(names))
         axes = figure.subplots()
         palette = {styles[name].name: styles[name].color for name in ranks["strategies"]}
-        critical_difference_diagram(mean_ranks, told_apart, ax=axes, color_palette=palette)
+        critical_difference_diagram(
+            mean_ranks,
+            told_apart,
+            ax=axes,
+            color_palette=palette,
+            text_h_margin=0.02 * (len(names) - 1),
+            crossbar_props={"marker": "o", "markersize": 4},  # bars of equal ranks have no length
+        )
         axes.grid(visible=False)
+        _show_all_ranks(axes, len(names))
         axes.set_title(
-            f"mean rank by area over {len(ranks['settings'])} settings (1 is best)", fontsize=11
+            f"mean rank by area over {len(ranks['settings'])} datasets (1 is best)", fontsize=11
         )
         return to_pictures(figure)
+
+
+def _show_all_ranks(axes: Axes, n: int) -> None:
+    """Let the axis go from 1 to `n`, whatever the ranks: near ones shall look near."""
+    axes.set_xlim(1 - 0.01 * (n - 1), n + 0.01 * (n - 1))
+    axes.set_xticks(range(1, n + 1))

@@ -92,11 +92,14 @@ def new_panels(
 
 
 def draw_line(
-    axes: Axes, x: Sequence[float], values: Sequence[Mapping[str, Any]], look: Look
+    axes: Axes,
+    x: Sequence[float],
+    means: Sequence[float],
+    bands: Sequence[tuple[float, float]],
+    look: Look,
 ) -> None:
-    """Draw means, with the band of their intervals."""
-    means = [value["mean"] for value in values]
-    low, high = (_known(values, side) for side in ("low", "high"))
+    """Draw means, with the band between the ends of each."""
+    low, high = zip(*bands, strict=True)
     axes.fill_between(x, low, high, color=look.color, alpha=0.13, linewidth=0)
     axes.plot(
         x,
@@ -108,11 +111,6 @@ def draw_line(
         linewidth=1.8,
         label=look.name,
     )
-
-
-def _known(values: Iterable[Mapping[str, Any]], side: str) -> list[float]:
-    """Return an end of each interval; the mean, where there is none."""
-    return [value["mean"] if value[side] is None else value[side] for value in values]
 
 
 def label_curves(axes: Axes) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..plots import Analysis, Look, looks
+from ..wording import name_spread, spread
 
 DASHES = {"-": "solid", "--": "dash", ":": "dot"}
 SYMBOLS = {
@@ -31,7 +32,7 @@ def curves(analysis: Analysis, group: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     analysis : mapping
-        See `skal.statistics.analyse`.
+        See `skal.analysis.analyse`.
     group : mapping
         One of its groups.
 
@@ -71,24 +72,26 @@ def _line(entry: Mapping[str, Any], look: Look) -> dict[str, Any]:
         "legendgroup": entry["strategy"],
         "x": [point["n_labeled"] for point in points],
         "y": [point["mean"] for point in points],
-        "text": [_interval(point) for point in points],
+        "text": [_told(point, entry["n_seeds"]) for point in points],
         "hovertemplate": "%{x} labels: %{y:.4f}%{text}",
         "line": {"color": look.color, "dash": DASHES[look.dash], "width": 2},
         "marker": {"symbol": SYMBOLS[look.marker], "size": 7},
     }
 
 
-def _interval(point: Mapping[str, Any]) -> str:
-    if point["low"] is None:
+def _told(point: Mapping[str, Any], n_seeds: int) -> str:
+    if n_seeds < 2:
         return ""
-    return f"<br>95% interval {point['low']:.4f} to {point['high']:.4f}"
+    low, high = spread(point, n_seeds)
+    return f"<br>{name_spread(n_seeds)} {low:.4f} to {high:.4f}"
 
 
 def _band(entry: Mapping[str, Any], look: Look) -> list[dict[str, Any]]:
-    points = entry["curve"]
-    if points[0]["low"] is None:
+    if entry["n_seeds"] < 2:
         return []
+    points = entry["curve"]
     labels = [point["n_labeled"] for point in points]
+    low, high = zip(*(spread(point, entry["n_seeds"]) for point in points), strict=True)
     return [
         {
             "type": "scatter",
@@ -97,7 +100,7 @@ def _band(entry: Mapping[str, Any], look: Look) -> list[dict[str, Any]]:
             "showlegend": False,
             "hoverinfo": "skip",
             "x": labels + labels[::-1],
-            "y": [p["low"] for p in points] + [p["high"] for p in reversed(points)],
+            "y": [*low, *reversed(high)],
             "fill": "toself",
             "fillcolor": _transparent(look.color, 0.14),
             "line": {"width": 0},

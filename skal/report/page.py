@@ -6,11 +6,12 @@ import json
 import os
 import shlex
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ..analysis import MEASURES
 from ..datasets import load_dataset
 from ..errors import RunFolderError
 from ..metrics import pool_errors
@@ -20,11 +21,11 @@ from ..plots import (
     calibration_picture,
     column_means,
     confusion_picture,
-    group_name,
     looks,
 )
 from ..records import ENVIRONMENT, EVALUATION
-from ..results import Result, Setting, group_by_setting
+from ..results import COMPARISON, Result, Setting, group_by_setting
+from ..wording import FEWEST, name_part
 from .charts import curves
 from .picks import (
     MOST_ROUNDS,
@@ -35,7 +36,7 @@ from .picks import (
     room_for_each,
     show_picks,
 )
-from .tables import FIGURES, figures
+from .tables import FIGURES, difference, figures, warnings
 
 LARGEST_SVG = 400_000
 """Bytes; a larger picture is shown as PNG, which browsers draw faster."""
@@ -56,7 +57,7 @@ def make_page(
     results : sequence of Result
         The runs.
     analysis : mapping
-        What `skal.statistics.analyse` made of them.
+        What `skal.analysis.analyse` made of them.
     pictures : mapping of str to dict or None
         See `skal.report.PICTURES`.
     folder : Path
@@ -77,14 +78,18 @@ def make_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["data_uri"] = _data_uri
+    filters = {"data_uri": _data_uri, "interval": _interval, "both": _both}
+    environment.filters.update(filters, setting=_say_setting, compared=_say_compared)
     groups = analysis["groups"]
     return environment.get_template("report.html").render(
         analysis=analysis,
         baseline=analysis["baseline"],
         title=_title(analysis),
         groups=[_describe_group(analysis, group, number) for number, group in enumerate(groups)],
-        warnings=_warnings(groups),
+        warnings=warnings(analysis),
+        fewest=FEWEST,
+        fewer=_few(analysis, any),
+        all_fewer=_few(analysis, all),
         figure_titles=[title.format(analysis["baseline"]) for title in FIGURES],
         colors={name: look.color for name, look in looks(analysis).items()},
         pictures={name: _inline(picture) for name, picture in pictures.items()},
@@ -95,7 +100,7 @@ def make_page(
         versions=_in_common(_versions(result) for result in results),
         commands=_commands(results),
         runs=[_describe_run(result, folder) for result in results],
-        compare_file=(folder / "compare.toml").is_file(),
+        compare_file=(folder / COMPARISON).is_file(),
         plotly=get_plotlyjs(),
     )
 
@@ -110,20 +115,47 @@ def _describe_group(analysis: Analysis, group: Mapping[str, Any], number: int) -
     return {
         **group,
         "id": f"curves-{number}",
-        "name": group_name(group, analysis["groups"]),
         "entries": entries,
         "figures": {name: figures(entry) for name, entry in entries.items()},
         "chart": curves(analysis, group),
     }
 
 
-def _warnings(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return each warning once, with the names of the groups that it is about."""
-    found: dict[str, list[str]] = {}
-    for group in groups:
-        for warning in group["warnings"]:
-            found.setdefault(warning, []).append(group_name(group, groups))
-    return found
+def _few(analysis: Analysis, which: Callable[[Iterable[bool]], bool]) -> bool:
+    """Tell whether strategies, any or all, have too few seeds for an interval."""
+    return which(entry["n_seeds"] < FEWEST for entry in analysis["strategies"].values())
+
+
+def _interval(target: Mapping[str, Any], n_pairs: int) -> str:
+    """Return the interval of a label efficiency, which may have no lower end, as text."""
+    if target["low"] is None or n_pairs < FEWEST:
+        reached = target["reached"]
+        return "–" if reached in (None, 1) else f"– (not reached in {1 - reached:.0%} of resamples)"
+    if target["low"]:
+        return f"{target['low']:.2f} to {target['high']:.2f}"
+    return f"to {target['high']:.2f}; not reached in {1 - target['reached']:.0%} of resamples"
+
+
+def _both(row: Mapping[str, Any]) -> list[str]:
+    """Return the differences of a pair of models or rates, as text, each with its p."""
+    return [word for measure in MEASURES for word in difference(row[measure])]
+
+
+def _say_setting(row: Mapping[str, Any]) -> str:
+    """Say what a pair of models, or of rates of noise, has in common."""
+    compared = "model" if "models" in row else row["noise"]
+    fields = [name for name in Setting._fields if name != compared]
+    told = [name_part(name, row[name]) for name in fields if row[name] != 0]
+    return ", ".join(told)
+
+
+def _say_compared(row: Mapping[str, Any]) -> str:
+    """Say which models or rates of noise a difference is of."""
+    if "models" in row:
+        name, other = row["models"]
+        return f"{name} less {other}"
+    one, other = (name_part(row["noise"], row[key]) for key in (row["noise"], "lowest_rate"))
+    return f"{one} less {other}"
 
 
 def _inline(picture: Pictures | None) -> str | None:
@@ -147,7 +179,7 @@ def _alternatives(analysis: Analysis) -> dict[str, str]:
             names, matrix = group["penalty"]["strategies"], group["penalty"]["matrix"]
             means = zip(names, column_means(matrix), strict=True)
             found = ", ".join(f"{name} {mean:.2f}" for name, mean in means)
-            penalties.append(f"{group_name(group, groups)}: {found}")
+            penalties.append(f"{group['name']}: {found}")
     ranks = analysis["ranks"]["mean_rank"] if analysis["ranks"] else {}
     return {
         "penalty": f"Heat map. How often each is beaten, in the mean: {'; '.join(penalties)}.",
@@ -157,6 +189,8 @@ def _alternatives(analysis: Analysis) -> dict[str, str]:
         ),
         "noise": "Accuracy and area against the rate of noise; the figures stand in the tables.",
         "efficiency": "Bars of label efficiency; the figures stand in the table below.",
+        "differences": "Differences of accuracy from the baseline's, along the number of labels; "
+        "those of areas and final accuracies stand in the table below.",
         "curves": "Learning curves; the figures stand in the table below.",
     }
 

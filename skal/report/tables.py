@@ -7,12 +7,21 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..plots import Analysis, group_name
+from ..plots import Analysis
 from ..records import METRICS, SECONDS
-from ..results import Result, Setting
+from ..results import Result, Setting, tell_apart
+from ..wording import FEWEST, plural
 
 FIRST = ("strategy", "seed", "round", "n_labeled", "accuracy")
-FIGURES = ("accuracy", "area", "area less {}'s", "p (Holm)", "efficiency")
+FIGURES = (
+    "accuracy",
+    "less {}'s",
+    "p (Holm)",
+    "area",
+    "area less {}'s",
+    "p (Holm)",
+    "efficiency",
+)
 """What `figures` returns, with a place for the baseline's name."""
 NONE = "-"
 
@@ -34,7 +43,7 @@ def results_csv(results: Sequence[Result]) -> str:
     """
     rows = [
         {**row, **result.setting._asdict(), "strategy": result.strategy, "seed": result.config.seed}
-        for result in results
+        for result in tell_apart(results)
         for row in result.rounds
     ]
     rows.sort(key=lambda row: tuple(row[name] for name in (*Setting._fields, *FIRST[:3])))
@@ -54,12 +63,13 @@ def text_table(analysis: Analysis) -> str:
     Parameters
     ----------
     analysis : mapping
-        See `skal.statistics.analyse`.
+        See `skal.analysis.analyse`.
 
     Returns
     -------
     str
-        A table for each setting, then a sentence for each strategy.
+        A table for each setting, then a sentence for each strategy, and where there are several
+        models or rates of noise for each pair of those.
     """
     return "\n".join(_lines(analysis))
 
@@ -67,37 +77,59 @@ def text_table(analysis: Analysis) -> str:
 def _lines(analysis: Analysis) -> Iterator[str]:
     groups, entries = analysis["groups"], analysis["strategies"]
     for group in groups:
-        yield f"{group_name(group, groups)}, {group['n_labeled'][-1]} labels at the end"
+        yield f"{group['name']}, {group['n_labeled'][-1]} labels at the end"
         own = {name: entries[label] for name, label in group["strategies"].items()}
         head = ["strategy", *(title.format(analysis["baseline"]) for title in FIGURES)]
         yield from _aligned([head, *([name, *figures(entry)] for name, entry in own.items())])
         yield ""
     for entry in entries.values():
         yield entry["verdict"]
-    warnings = [warning for group in groups for warning in group["warnings"]]
-    for warning in dict.fromkeys(warnings):
+    for family in ("models", "noise"):
+        if analysis[family]:
+            yield ""
+            yield from (row["sentence"] for row in analysis[family])
+    for warning in warnings(analysis):
         yield f"Beware: {warning}"
 
 
-def figures(entry: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+def warnings(analysis: Analysis) -> dict[str, list[str]]:
+    """Return each warning once, with the names of the settings that it is about."""
+    groups = analysis["groups"]
+    found: dict[str, list[str]] = {}
+    failed = analysis["failed"]
+    if failed:
+        more = f" and {len(failed) - 10} more" if len(failed) > 10 else ""
+        runs = f"{len(failed)} {plural(len(failed), 'run that', 'runs that')} failed"
+        names = f"{', '.join(failed[:10])}{more}"
+        found[f"nothing is known of {runs}: {names}"] = [group["name"] for group in groups]
+    for group in groups:
+        for warning in group["warnings"]:
+            found.setdefault(warning, []).append(group["name"])
+    return found
+
+
+def figures(entry: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what is said of a strategy in a row of a table, as text.
 
     Parameters
     ----------
     entry : mapping
-        One of the strategies of `skal.statistics.analyse`.
+        One of the strategies of `skal.analysis.analyse`.
 
     Returns
     -------
     tuple of str
-        Final accuracy, area under the curve, each with its standard deviation over seeds; the
-        difference of areas with its interval; the corrected p; label efficiency at the baseline's
-        final accuracy.
+        In the order of `FIGURES`: final accuracy and area under the curve, each with its standard
+        deviation over seeds, the difference from the baseline's, that of areas with its interval
+        where there are seeds enough, and the corrected p; label efficiency at the baseline's final
+        accuracy.
     """
+    found = entry["difference"] or {}
     return (
         _with_spread(entry["accuracy"]),
+        *difference(found.get("accuracy"), interval=False),
         _with_spread(entry["aulc"]),
-        *_difference(entry["difference"]),
+        *difference(found.get("aulc")),
         _efficiency(entry["efficiency"]),
     )
 
@@ -107,14 +139,13 @@ def _with_spread(value: Mapping[str, Any]) -> str:
     return f"{value['mean']:.4f}{spread}"
 
 
-def _difference(difference: Mapping[str, Any] | None) -> tuple[str, str]:
-    if difference is None or difference["aulc"]["mean"] is None:
+def difference(found: Mapping[str, Any] | None, interval: bool = True) -> tuple[str, str]:
+    """Return a paired difference, with its interval if it shall be shown, and its p, as text."""
+    if found is None or found["mean"] is None:
         return NONE, NONE
-    found = difference["aulc"]
-    known = found["low"] is not None
-    interval = f" [{found['low']:+.4f}, {found['high']:+.4f}]" if known else ""
-    p = NONE if found["p_holm"] is None else f"{found['p_holm']:.3g}"
-    return f"{found['mean']:+.4f}{interval}", p
+    known = interval and found["n_pairs"] >= FEWEST
+    ends = f" [{found['low']:+.4f}, {found['high']:+.4f}]" if known else ""
+    return f"{found['mean']:+.4f}{ends}", f"{found['p_holm']:.2g}"
 
 
 def _efficiency(targets: Sequence[Mapping[str, Any]] | None) -> str:
