@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import itertools
 import logging
 import os
 import shutil
 import tempfile
-import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,11 +18,10 @@ from shlex import quote
 from typing import Any
 
 import tomli_w
-import torch
-from joblib import Parallel, delayed, parallel_config
+from joblib import delayed
 from tqdm import tqdm
 
-from . import __version__
+from .backends import Workers, alone, check_backend
 from .config import (
     GRID,
     SETTINGS,
@@ -37,11 +34,11 @@ from .config import (
 )
 from .datasets import ImageDataset, load_dataset
 from .datasets.base import one_line
-from .errors import MissingExtraError, ParameterError, RunFolderError, SkalError, UnknownNameError
+from .errors import ParameterError, RunFolderError, SkalError, UnknownNameError
 from .experiment import Run, check_run, resume, run
 from .files import fsync_folder, locked, write_atomic
 from .models import default_model
-from .preflight import name_of_folder
+from .preflight import image_size_for, name_of_folder
 from .records import JOURNAL, SUMMARY
 from .report import check_extra, text_table, write_report
 from .results import Result, read_result, strategy_label
@@ -55,9 +52,6 @@ AXES = {"models": "model", "noise_rates": "noise_rate", "label_noises": "label_n
 """What beside strategies and seeds may vary in a grid: the setting that each list is of."""
 CONFIG = "compare.toml"
 CELLS = "cells"
-
-Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
-"""What joblib's `delayed` makes: a function and its arguments."""
 
 _log = logging.getLogger("skal")
 
@@ -186,7 +180,7 @@ def compare(
     base = _base_config(data, settings)
     grid = _complete(grid, base)
     folder = None if out is None else Path(out)
-    _check_backend(backend)
+    check_backend(backend)
     if html:
         check_extra()
     cells = _check(grid, base, data)
@@ -253,7 +247,7 @@ def _check(grid: GridConfig, base: RunConfig, data: ImageDataset | str | Path) -
             if config.model is None:
                 config = config.replace(model=default_model(first.image_size))
             if seed == base.seed:
-                check_run(config, first)
+                check_run(config, _load(data, config, seed))
             cells.append(Cell(_cell_name(config), config))
     return cells
 
@@ -340,8 +334,11 @@ def _run_all(
     ]
     if not calls:
         return
+    workers = Workers(
+        grid.backend, grid.jobs, int(grid.threads or 1), grid.scheduler, in_advance=True
+    )
     with tqdm(total=len(calls), unit="run", disable=None) as bar:
-        for outcome in BACKENDS[grid.backend](grid, calls):
+        for outcome in workers.run(calls):
             if outcome.archive is not None and cells_folder is not None:
                 outcome = Outcome(outcome.cell, read_result(_unpack(outcome, cells_folder)))
             bar.update()
@@ -386,8 +383,6 @@ def _conclude(
 
 # What a worker does.
 
-_one_at_a_time = threading.Lock()  # torch's threads and generators are those of the process
-
 
 def run_cell(
     cell: Cell,
@@ -415,7 +410,7 @@ def run_cell(
     pack : str, optional
         The comparison's name, if the run folder is sent back, packed, and not kept here.
     """
-    with _one_at_a_time, _threads(threads), _quiet(), ExitStack() as stack:
+    with alone(threads), _quiet(), ExitStack() as stack:
         try:
             if pack:
                 # the path has the comparison's name, by which trackers group runs
@@ -455,20 +450,10 @@ def _result_of(done: Run) -> Result:
 def _load(data: ImageDataset | str | Path, config: RunConfig, seed: int) -> ImageDataset:
     if isinstance(data, ImageDataset):
         return data
-    return _load_once(str(data), config.image_size, config.data_dir, seed)
+    return _load_once(str(data), image_size_for(config, data), config.data_dir, seed)
 
 
 _load_once = lru_cache(maxsize=2)(load_dataset)
-
-
-@contextmanager
-def _threads(n: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -506,71 +491,3 @@ def _unpack(outcome: Outcome, cells: Path) -> Path:
     temporary.rename(final)
     fsync_folder(cells)
     return final
-
-
-# Where the workers are.
-
-
-def _version() -> str:
-    return __version__
-
-
-def _on_loky(grid: GridConfig, calls: Sequence[Call]) -> Iterator[Outcome]:
-    jobs = grid.jobs or 1
-    with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=grid.threads):
-        yield from _by_joblib(calls)
-
-
-def _on_dask(grid: GridConfig, calls: Sequence[Call]) -> Iterator[Outcome]:
-    from distributed import Client
-
-    with Client(grid.scheduler) as client:
-        try:
-            versions = client.run(_version)
-        except ImportError as error:  # a task would wait for ever
-            raise ParameterError(f"the workers cannot import skal: {error}") from error
-        for address, version in versions.items():
-            if version != __version__:
-                _log.warning("%s has skal %s, here is %s", address, version, __version__)
-        with parallel_config("dask", n_jobs=grid.jobs or -1, client=client):
-            yield from _by_joblib(calls)
-
-
-def _by_joblib(calls: Sequence[Call]) -> Iterator[Outcome]:
-    yield from Parallel(return_as="generator_unordered", pre_dispatch="all")(calls)
-
-
-def _on_ray(grid: GridConfig, calls: Sequence[Call]) -> Iterator[Outcome]:
-    """Hand out runs by Ray itself: its backend of joblib gives nothing back before all are done."""
-    import ray
-
-    ours = not ray.is_initialized()
-    if ours:
-        ray.init(address=grid.scheduler, log_to_driver=False)
-    try:
-        start = ray.remote(num_cpus=grid.threads or 1)(run_cell).remote
-        waiting, running = list(calls), list[Any]()
-        while waiting or running:
-            while waiting and len(running) < (grid.jobs or len(calls)):
-                _, args, kwargs = waiting.pop(0)
-                running.append(start(*args, **kwargs))
-            (done,), running = ray.wait(running)
-            yield ray.get(done)
-    finally:
-        if ours:
-            ray.shutdown()
-
-
-BACKENDS: Mapping[str, Callable[[GridConfig, Sequence[Call]], Iterator[Outcome]]] = {
-    "loky": _on_loky,
-    "dask": _on_dask,
-    "ray": _on_ray,
-}
-PACKAGES = {"dask": "distributed", "ray": "ray"}
-"""What a backend needs beside skal, by the extra that has it."""
-
-
-def _check_backend(name: str) -> None:
-    package = PACKAGES.get(name)
-    if package and importlib.util.find_spec(package) is None:
-        raise MissingExtraError(package, name, f"the backend {name}")
