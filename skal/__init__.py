@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .datasets import DATASETS as DATASETS
     from .datasets import ImageDataset as ImageDataset
     from .datasets import load_dataset as load_dataset
+    from .embedding import embed as embed
     from .errors import SkalError as SkalError
     from .experiment import Run as Run
     from .experiment import resume as resume
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .oracles import Oracle as Oracle
     from .saving import load_classifier as load_classifier
     from .saving import save_classifier as save_classifier
+    from .sharding import score as score
     from .strategies import STRATEGIES as STRATEGIES
     from .trackers import TRACKERS as TRACKERS
     from .trackers import Tracker as Tracker
@@ -49,11 +51,13 @@ _LAZY = {
     "Tracker": "trackers",
     "calibrate": "calibration",
     "compare": "comparison",
+    "embed": "embedding",
     "load_classifier": "saving",
     "load_dataset": "datasets",
     "resume": "experiment",
     "run": "experiment",
     "save_classifier": "saving",
+    "score": "sharding",
 }
 
 __all__ = ["__version__", "strategies", *_LAZY]

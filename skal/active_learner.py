@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from .cold_start import initial_set
 from .config import RunConfig, Share, resolve_count
 from .datasets import ImageDataset
 from .datasets.base import MISSING_LABEL, Labels
+from .embedding import embed
 from .errors import DataError, ParameterError, UnknownNameError
 from .experiment import predict_test
 from .learner import ImageClassifier
@@ -31,7 +33,7 @@ class ActiveLearner:
     data : ImageDataset
         The pool is its `X`, or `X_unlabeled` if `X` is empty; labels that it has are not used.
     classifier : ImageClassifier
-        Trained at every `teach`.
+        Trained at every `teach`; with ``freeze=True`` on features, which are made here, once.
     strategy : str, class or instance, default="auto"
         As for `run`.
     strategy_params : mapping, optional
@@ -67,7 +69,10 @@ class ActiveLearner:
         self.data = data
         self.classifier = classifier
         self.seed = chosen.seed
-        self.pool = Pool(data.X if len(data.X) else data.X_unlabeled, len(data.classes))
+        X: NDArray[Any] = data.X if len(data.X) else data.X_unlabeled
+        if classifier.freeze:
+            X = embed(classifier, X)
+        self.pool = Pool(X, len(data.classes))
         self.init_strategy = chosen.init_strategy
         self.explore = float(chosen.explore)
         self.max_candidates = chosen.max_candidates
@@ -147,7 +152,12 @@ class ActiveLearner:
         """
         if not len(self.data.X_test):
             raise DataError(f"{self.data.name} has no test image to evaluate on")
-        return evaluate(self.data.y_test, predict_test(self.classifier, self.data.X_test))
+        return evaluate(self.data.y_test, predict_test(self.classifier, self._X_test))
+
+    @cached_property
+    def _X_test(self) -> NDArray[Any]:
+        X_test = self.data.X_test
+        return embed(self.classifier, X_test) if self.classifier.freeze else X_test
 
     def _class_ids(self, labels: ArrayLike) -> Labels:
         given = np.atleast_1d(labels)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import joblib
+import torch
 from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
@@ -19,6 +22,7 @@ from .errors import MissingExtraError, ParameterError, SkalError, UnknownNameErr
 ADVICE = "its process was killed, as when memory runs out; fewer at a time (jobs) need less"
 
 _log = logging.getLogger("skal")
+_one_at_a_time = threading.Lock()  # torch's threads and generators are those of the process
 
 
 class WorkerLostError(SkalError):
@@ -65,7 +69,7 @@ class Place:
 
 
 Work = Callable[[Any, Any], Any]
-Answers = Iterator[tuple[int, Any]]
+Answers = Generator[tuple[int, Any], None, None]
 
 
 def run_calls(work: Work, shared: Any, items: Sequence[Any], place: Place) -> Answers:
@@ -96,6 +100,18 @@ def run_calls(work: Work, shared: Any, items: Sequence[Any], place: Place) -> An
 def processors() -> int:
     """Return how many processors this process may use, by affinity and container too."""
     return int(joblib.cpu_count())
+
+
+@contextmanager
+def alone(threads: int) -> Iterator[None]:
+    """Do a call's work: no other of the process at the same time, with so many threads of torch."""
+    with _one_at_a_time:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def _numbered(work: Work, shared: Any, number: int, item: Any) -> tuple[int, Any]:

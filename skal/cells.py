@@ -8,7 +8,6 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
 import traceback
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -17,21 +16,20 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-import torch
-
+from .backends import alone
 from .config import RunConfig
 from .datasets import ImageDataset, load_dataset
 from .datasets.base import one_line
 from .errors import SkalError
 from .experiment import Run, resume, run
 from .files import fsync_folder
+from .preflight import image_size_for
 from .records import JOURNAL
 from .results import Result, read_result
 
 CELLS = "cells"
 
 _log = logging.getLogger("skal")
-_one_at_a_time = threading.Lock()  # torch's threads and generators are those of the process
 
 
 @dataclass(frozen=True)
@@ -87,9 +85,8 @@ class Work:
         """Return the images of a run."""
         if isinstance(self.data, ImageDataset):
             return self.data
-        return _load_once(
-            self.call, str(self.data), config.image_size, config.data_dir, config.seed
-        )
+        size = image_size_for(config, self.data)
+        return _load_once(self.call, str(self.data), size, config.data_dir, config.seed)
 
 
 @lru_cache(maxsize=2)
@@ -105,8 +102,7 @@ forget_datasets = _load_once.cache_clear
 def run_cell(work: Work, cell: Cell) -> Outcome:
     """Run a cell, or go on with it; whatever goes wrong is returned, since others go on."""
     with (
-        _one_at_a_time,
-        _threads(work.threads),
+        alone(work.threads),
         _quiet(),
         _called(work.command),
         _place_of(work) as cells,
@@ -168,16 +164,6 @@ def _called(command: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         sys.argv = before
-
-
-@contextmanager
-def _threads(n: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from .config import INIT_STRATEGIES
 from .datasets.base import MISSING_LABEL, Images
 from .errors import ParameterError, UnknownNameError
 from .learner import ImageClassifier
+from .models.frozen import Scaling
 from .oracles import Oracle
 from .pool import Pool
 from .scoring import Scores, score_pool
@@ -98,7 +99,7 @@ def start_embeddings(
     Parameters
     ----------
     X : ndarray of uint8, shape (n, channels, height, width)
-        The images.
+        The images; or features of a frozen backbone, which are what comes back, scaled.
     classifier : ImageClassifier, optional
         Not fitted. Asked if it starts from weights that were trained elsewhere; a network with
         fresh weights has learned nothing that the pixels do not tell.
@@ -113,6 +114,11 @@ def start_embeddings(
     source : str
         What they are, in words.
     """
+    if X.ndim == 2:
+        features = torch.from_numpy(np.array(X if rows is None else X[rows], np.float32))
+        scaling = Scaling(features.shape[1])
+        scaling.measure(features)
+        return scaling(features).numpy(), f"features of {classifier.model if classifier else 'a'}"
     if classifier is not None and (classifier.pretrained or classifier.weights is not None):
         nothing = np.full(2, MISSING_LABEL)
         network = clone(classifier).fit(X[:2], nothing)  # without a label: not trained

@@ -22,6 +22,8 @@ Share = float | str
 
 
 INIT_STRATEGIES = ("random", "stratified", "k-means", "typiclust", "probcover")
+SWA_AND_PATIENCE = "average swa has a schedule of its own: leave patience out, or take ema"
+HEADS = ("linear", "mlp")
 LABEL_NOISE_KINDS = ("uniform", "pairs", "class=A:B")
 
 _LOWEST = {"n_rounds": 0, "seed": 0}
@@ -102,7 +104,7 @@ class RunConfig(Settings):
     )
     model: str | None = _setting(
         None,
-        "A network's name; by default small-cnn below 64 px, else resnet18",
+        "A network's name, or module:builder; by default small-cnn below 64 px, else resnet18",
         metavar="NAME",
     )
     n_init: Count = _setting(20, "Images labelled at the start, or their share", metavar="N|P%")
@@ -168,7 +170,8 @@ class RunConfig(Settings):
     seed: int = _setting(0, "Decides all that is random", metavar="N")
     image_size: int | None = _setting(
         None,
-        "Height and width in pixels; by default the dataset's own, for folders 48",
+        "Height and width in pixels; by default the dataset's own, for folders 48, or what the "
+        "model's weights are made for",
         metavar="N",
     )
     steps: int | None = _setting(
@@ -182,16 +185,47 @@ class RunConfig(Settings):
     lr: float | None = _setting(
         None, "Highest learning rate; by default what suits the model", metavar="F"
     )
-    pretrained: bool = _setting(False, "Start from the model's ImageNet weights")
+    warm_start: str = _setting(
+        "off",
+        "Start each round from the last one's weights, or those shrunk and perturbed; alone: on",
+        choices=("off", "on", "shrink"),
+        bare="on",
+    )
+    label_smoothing: float = _setting(
+        0.0, "Share of each label that is spread over all classes", metavar="F"
+    )
+    average: str = _setting(
+        "none", "End each training with averaged weights", choices=("none", "ema", "swa")
+    )
+    clip_norm: float | None = _setting(None, "Shorten longer gradients to this", metavar="F")
+    balanced: bool = _setting(False, "Let all classes take turns in the batches")
+    mixup: float = _setting(0.0, "Mix images in pairs, to shares from Beta(F, F)", metavar="F")
+    patience: int | None = _setting(
+        None, "End a training when its loss has not fallen for so many epochs", metavar="N"
+    )
+    pretrain: str = _setting(
+        "none",
+        "Train the backbone on the pool's images without labels first; alone: simclr",
+        choices=("none", "simclr"),
+        bare="simclr",
+    )
+    pretrain_steps: int = _setting(2000, "Optimiser steps of that", metavar="N")
+    pretrained: bool = _setting(False, "Start from the model's own pretrained weights")
     weights: str | None = _setting(
         None,
         "Start from the weights in this file: a state dict, or a run's model.safetensors",
         metavar="FILE",
     )
+    freeze: bool = _setting(
+        False, "Keep the backbone as it starts: run it once an image, and train a head alone"
+    )
+    finetune: bool = _setting(False, "Train the backbone at a tenth of the learning rate")
+    head: str = _setting("linear", "What is trained on a frozen backbone", choices=HEADS)
     device: str = _setting("auto", "Where to compute", choices=("auto", "cpu", "cuda", "mps"))
     precision: str = _setting(
         "auto", "bf16 where the device is fast at it, if auto", choices=("auto", "fp32", "bf16")
     )
+    compile: bool = _setting(False, "Compile the network by torch, which pays on GPUs")
     data_dir: str | None = _setting(
         None, "Where data lie; by default $SKAL_DATA_DIR, else ./data", metavar="DIR"
     )
@@ -200,8 +234,13 @@ class RunConfig(Settings):
         super().__post_init__()
         if self.steps is not None and self.epochs is not None:
             raise ParameterError("give steps or epochs, not both")
-        if self.lr is not None:
-            object.__setattr__(self, "lr", _above_zero("lr", self.lr))
+        for name in ("lr", "clip_norm"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _number(name, getattr(self, name), above=0.0))
+        for name, below in (("label_smoothing", 1.0), ("mixup", math.inf)):
+            object.__setattr__(self, name, _number(name, getattr(self, name), below=below))
+        if self.patience is not None and self.average == "swa":
+            raise ParameterError(SWA_AND_PATIENCE)
         for name in ("n_init", "n_query"):
             resolve_count(name, getattr(self, name), 100)
         resolve_count("n_valid", self.n_valid, 100, lowest=0)
@@ -409,7 +448,12 @@ def _whole(name: str, value: Any, lowest: int) -> int:
     return int(value)
 
 
-def _above_zero(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
-        raise ParameterError(f"{name}: got {value!r}; expected a number above 0")
-    return float(value)
+def _number(name: str, value: Any, *, above: float | None = None, below: float = math.inf) -> float:
+    """Check a number: above a bound, or from 0 on, and below another."""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        number = float(value)
+        if (number >= 0 if above is None else number > above) and number < below:
+            return number
+    least = "from 0 on" if above is None else f"above {above:g}"
+    most = "" if below == math.inf else f" and below {below:g}"
+    raise ParameterError(f"{name}: got {value!r}; expected a number {least}{most}")

@@ -9,17 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 
+from .backbone import Backbone
 from .calibration import calibrate as calibrate_network
 from .calibration import uncalibrated
 from .config import Count, RunConfig, Share, resolve_count
-from .datasets import ImageDataset, load_dataset
+from .datasets import ImageDataset
 from .datasets.base import Images
+from .embedding import features_of
 from .errors import DataError, SkalError, UnknownNameError
 from .files import locked
 from .learner import ImageClassifier
@@ -32,11 +34,13 @@ from .preflight import (
     check_settings,
     check_usable,
     default_folder,
+    load_images,
     plain_params,
     resolve_settings,
     who_labels,
     with_noise,
 )
+from .pretraining import Weights, weights_from_pool
 from .querying import PoolQueries, Queries, timed
 from .records import (
     EVALUATION,
@@ -50,13 +54,16 @@ from .records import (
     log_file,
 )
 from .resuming import check_resumable, facts_to_keep
-from .saving import load_classifier, save_classifier
+from .saving import load_classifier, load_weights, save_classifier, weights_of
 from .scoring import score_pool
 from .seeding import derive_seed
 from .stopping import StopMonitor
 from .strategies.selection import Strategy, check_strategy_works, resolve_strategy
 from .streaming import StreamQueries, stream_strategy_name
 from .trackers import Tracker, Watchers, check_trackers, watching
+
+CHECKPOINT = "checkpoint-{}.safetensors"
+"""Of a run with warm starts: the last whole round's network, from which it can be gone on with."""
 
 _log = logging.getLogger("skal")
 
@@ -129,10 +136,23 @@ def run(
     train_batch_size: int = 64,
     optimizer: str = "adamw",
     lr: float | None = None,
+    warm_start: str = "off",
+    label_smoothing: float = 0.0,
+    average: str = "none",
+    clip_norm: float | None = None,
+    balanced: bool = False,
+    mixup: float = 0.0,
+    patience: int | None = None,
+    pretrain: str = "none",
+    pretrain_steps: int = 2000,
     pretrained: bool = False,
     weights: str | Path | None = None,
+    freeze: bool = False,
+    finetune: bool = False,
+    head: str = "linear",
     device: str = "auto",
     precision: str = "auto",
+    compile: bool = False,
     data_dir: str | Path | None = None,
     oracle: Oracle | Callable[[NDArray[np.int64]], ArrayLike] | str | None = None,
     out: str | Path | bool | None = None,
@@ -199,6 +219,22 @@ def run(
         See `load_dataset`; used if `data` is a name or a folder.
     steps, epochs, train_batch_size, optimizer, lr, pretrained, weights, device, precision
         See `ImageClassifier`.
+    label_smoothing, average, clip_norm, balanced, mixup, patience, compile
+        See `ImageClassifier`.
+    warm_start : {"off", "on", "shrink"}, default="off"
+        Whether each round's network starts from the last one's, see `ImageClassifier`. Committees
+        and the trainings of `calibrate` start anew. The folder of a run that is not finished then
+        has the last network in ``checkpoint-<round>.safetensors``.
+    pretrain : {"none", "simclr"}, default="none"
+        Whether the backbone that each round's network starts from is trained before the first
+        round, on the images of the pool and on those that nobody labelled, without labels; see
+        `skal.pretraining.pretrain`. Its weights are kept under `data_dir`, and its loss curve in
+        ``pretrain.csv``, ``pretrain.png`` and ``pretrain.svg``.
+    pretrain_steps : int, default=2000
+        Optimiser steps of that, of 256 images each.
+    freeze, finetune, head
+        See `ImageClassifier`. With `freeze` the backbone is run over pool and test set once, by
+        `skal.embed`, and its features, kept under `data_dir`, take the place of the pixels.
     oracle : Oracle, callable or str, optional
         Who labels: an oracle, a function of indices, or a name of `ORACLES`; by default the
         labels of `data`, which nothing else in the run sees.
@@ -255,17 +291,30 @@ def run(
         train_batch_size=train_batch_size,
         optimizer=optimizer,
         lr=lr,
+        warm_start=warm_start,
+        label_smoothing=label_smoothing,
+        average=average,
+        clip_norm=clip_norm,
+        balanced=balanced,
+        mixup=mixup,
+        patience=patience,
+        pretrain=pretrain,
+        pretrain_steps=pretrain_steps,
         pretrained=pretrained,
         weights=None if weights is None else str(weights),
+        freeze=freeze,
+        finetune=finetune,
+        head=head,
         device=device,
         precision=precision,
+        compile=compile,
         data_dir=None if data_dir is None else str(data_dir),
     )
     check_settings(config)
     if isinstance(out, str | Path):
         check_free(Path(out))
     if not isinstance(data, ImageDataset):
-        data = load_dataset(data, image_size, data_dir, config.seed)
+        data = load_images(config, data)
     return _start(config, data, chosen, given, oracle, out, trackers)
 
 
@@ -287,7 +336,10 @@ def _start(
     facts = {} if folder is None else facts_to_keep(config, data, labels, given)
     record = Record.create(folder, config, environment(config), facts)
     with _alone(record.folder):
-        return _loop(config, data, queries, labels, record, watchers)
+        weights = weights_from_pool(config, data, record.folder)
+        if weights is not None:
+            queries = _make_queries(config, data, strategy, given, weights)
+        return _loop(config, data, queries, labels, record, watchers, weights)
 
 
 def check_run(config: RunConfig, data: ImageDataset) -> None:
@@ -328,9 +380,10 @@ def _make_queries(
     data: ImageDataset,
     strategy: Strategy | None = None,
     given: Mapping[str, Any] | None = None,
+    weights: Weights | None = None,
 ) -> Queries:
     """Say who chooses, by what was given if the settings cannot hold it; check that it works."""
-    classifier = make_classifier(config, data, 0)
+    classifier = make_classifier(config, data, 0, weights)
     if config.stream != "off":
         return StreamQueries(config, classifier, config.strategy_params if given is None else given)
     strategy = strategy or resolve_strategy(config.strategy, config.strategy_params)
@@ -383,10 +436,11 @@ def resume(
         data = with_noise(config, data)
         check_resumable(record, config, data, oracle is not None)
         record.rewrite_tables()
-        queries = _make_queries(config, data)
         labels = who_labels(config, data, oracle)
         watchers = check_trackers(trackers, folder)
-        return _loop(config, data, queries, labels, record, watchers)
+        weights = weights_from_pool(config, data, folder)
+        queries = _make_queries(config, data, weights=weights)
+        return _loop(config, data, queries, labels, record, watchers, weights)
 
 
 def _finished(folder: Path) -> Run:
@@ -404,7 +458,7 @@ def _alone(folder: Path | None) -> AbstractContextManager[None]:
 
 def _load_again(config: RunConfig) -> ImageDataset:
     try:
-        return load_dataset(config.dataset, config.image_size, config.data_dir, config.seed)
+        return load_images(config, config.dataset)
     except UnknownNameError as error:
         raise DataError(
             f"the run was made on {config.dataset!r}, which cannot be loaded by its name; go on "
@@ -419,12 +473,15 @@ def _loop(
     oracle: Oracle,
     record: Record,
     trackers: Sequence[Tracker],
+    weights: Weights | None,
 ) -> Run:
     """Run all rounds that `record` does not have yet."""
     started = time.perf_counter() - record.seconds
-    pool = Pool(data.X, len(data.classes))
-    classifier: ImageClassifier | None = None
     with log_file(record.folder), watching(trackers, config, record.folder) as watch:
+        first = make_classifier(config, data, 0, weights)
+        inputs = network_inputs(config, first, data.X, data.X_test)
+        pool = Pool(inputs.X, len(data.classes))
+        classifier = _kept(config, data, inputs.X, record, weights)
         _set_apart(config, data, pool, oracle, record)
         for number, (indices, labels) in enumerate(record.labels):
             pool.label(indices, labels)
@@ -439,18 +496,21 @@ def _loop(
                     _log.warning("the pool is empty: the run ends after round %d", number - 1)
                     break
                 if classifier is None and number and queries.needs_model:
-                    classifier = _train(config, data, pool, number - 1)  # resumed: it is lost
+                    # resumed: it is lost
+                    classifier = _train(config, data, pool, number - 1, weights)
                 watch.on_phase(number, "querying")
                 picks, details = queries.next(number, classifier, pool, oracle, seconds)
                 _label(pool, picks, oracle, data, record, seconds, details)
             watch.on_phase(number, "training")
             with timed(seconds, "fit_seconds"):
-                classifier = _train(config, data, pool, number, watch)
+                classifier = _train(config, data, pool, number, weights, classifier, watch)
+            if config.warm_start != "off":
+                record.write(CHECKPOINT.format(number), weights_of(classifier))
             watch.on_phase(number, "evaluating")
             row: dict[str, Any] = {
                 "round": number,
                 "n_labeled": pool.n_labeled,
-                **_evaluate(config, data, classifier, record),
+                **_evaluate(config, data, inputs.X_test, classifier, record),
                 **_validate(classifier, pool),
                 **dict.fromkeys(SECONDS, 0.0),
                 **record.query_seconds,
@@ -461,17 +521,59 @@ def _loop(
             record.add_round(
                 row, time.perf_counter() - started, monitor.predicted if monitor else None
             )
+            record.remove(CHECKPOINT.format(number - 1))
             watch.on_round(row)
         if classifier is None:
-            classifier = _train(config, data, pool, len(record.rounds) - 1)
+            classifier = _train(config, data, pool, len(record.rounds) - 1, weights)
+        if inputs.backbone is not None:
+            classifier.take_backbone(inputs.backbone)
         return _finish(config, data, record, classifier, watch, monitor)
 
 
+class Inputs(NamedTuple):
+    """What networks are given: images, or the features of a frozen backbone."""
+
+    X: NDArray[Any]
+    X_test: NDArray[Any]
+    backbone: Backbone | None = None
+
+
+def network_inputs(
+    config: RunConfig, classifier: ImageClassifier, X: Images, X_test: Images | None = None
+) -> Inputs:
+    """Return images as they are; or run a frozen backbone over them, once for all rounds and runs.
+
+    Parameters
+    ----------
+    config : RunConfig
+        With all settings resolved.
+    classifier : ImageClassifier
+        One like those of the run, not fitted.
+    X, X_test : ndarray of uint8, shape (n, channels, height, width)
+        Pool and test set.
+
+    Returns
+    -------
+    Inputs
+    """
+    X_test = X[:0] if X_test is None else X_test
+    if not config.freeze:
+        return Inputs(X, X_test)
+    cache = Path(str(config.data_dir)) / "cache"
+    backbone = classifier.backbone(X.shape[1:])
+    features, features_test = (features_of(backbone, images, cache) for images in (X, X_test))
+    return Inputs(features, features_test, backbone)
+
+
 def _evaluate(
-    config: RunConfig, data: ImageDataset, classifier: ImageClassifier, record: Record
+    config: RunConfig,
+    data: ImageDataset,
+    X_test: NDArray[Any],
+    classifier: ImageClassifier,
+    record: Record,
 ) -> dict[str, float]:
     """Compute the metrics of a round; of a calibrated network, what it would be without, too."""
-    proba = predict_test(classifier, data.X_test)
+    proba = predict_test(classifier, X_test)
     # each round's takes the place of the last one's
     record.write(EVALUATION, json.dumps(describe_errors(data.y_test, proba, data.classes)) + "\n")
     metrics = evaluate(data.y_test, proba)
@@ -538,8 +640,41 @@ def _label(
     record.add_labels(picks.tolist(), labels.tolist(), *words, seconds, details)
 
 
-def make_classifier(config: RunConfig, data: ImageDataset, number: int) -> ImageClassifier:
-    """Return the classifier of a round, not fitted; its seed is that of the round."""
+def _kept(
+    config: RunConfig,
+    data: ImageDataset,
+    X: NDArray[Any],
+    record: Record,
+    weights: Weights | None,
+) -> ImageClassifier | None:
+    """Return the network of the last whole round, if the next starts from it."""
+    if config.warm_start == "off" or record.folder is None or not record.rounds:
+        return None
+    number = len(record.rounds) - 1
+    classifier = make_classifier(config, data, number, weights)
+    return load_weights(classifier, record.folder / CHECKPOINT.format(number), X)
+
+
+def make_classifier(
+    config: RunConfig, data: ImageDataset, number: int, weights: Weights | None = None
+) -> ImageClassifier:
+    """Return the classifier of a round, not fitted; its seed is that of the round.
+
+    Parameters
+    ----------
+    config : RunConfig
+        With all settings resolved.
+    data : ImageDataset
+        What it is for.
+    number : int
+        The round.
+    weights : mapping of str to Tensor, optional
+        What `weights_from_pool` made, to start from.
+
+    Returns
+    -------
+    ImageClassifier
+    """
     return ImageClassifier(
         str(config.model),
         classes=np.arange(len(data.classes)),
@@ -548,20 +683,42 @@ def make_classifier(config: RunConfig, data: ImageDataset, number: int) -> Image
         train_batch_size=config.train_batch_size,
         optimizer=config.optimizer,
         lr=config.lr,
+        warm_start=config.warm_start,
+        label_smoothing=config.label_smoothing,
+        average=config.average,
+        clip_norm=config.clip_norm,
+        balanced=config.balanced,
+        mixup=config.mixup,
+        patience=config.patience,
         augmentation=data.augmentation,
-        pretrained=config.pretrained,
-        weights=config.weights,
+        pretrained=config.pretrained and weights is None,
+        weights=config.weights if weights is None else weights,
+        freeze=config.freeze,
+        finetune=config.finetune,
+        head=config.head,
         device=config.device,
         precision=config.precision,
+        compile=config.compile,
         random_state=derive_seed(config.seed, "training", number),
     )
 
 
 def _train(
-    config: RunConfig, data: ImageDataset, pool: Pool, number: int, watch: Watchers | None = None
+    config: RunConfig,
+    data: ImageDataset,
+    pool: Pool,
+    number: int,
+    weights: Weights | None,
+    last: ImageClassifier | None = None,
+    watch: Watchers | None = None,
 ) -> ImageClassifier:
-    """Train a new network on what is labelled, and calibrate it if that is asked for."""
-    classifier = make_classifier(config, data, number)
+    """Train a network on what is labelled, and calibrate it if that is asked for.
+
+    It is a new one, or the last one if that is what to start from.
+    """
+    classifier = make_classifier(config, data, number, weights)
+    if last is not None and config.warm_start != "off":
+        classifier = last.set_params(random_state=classifier.random_state)
     with watch.training(classifier, number) if watch else nullcontext():
         classifier.fit(pool.X, pool.y)
     if config.calibrate == "temperature":
@@ -619,5 +776,6 @@ def _finish(
         save_classifier(classifier, record.folder, **facts)
         _log.info("\n%s", result.table(), extra={"result": True})
         record.write_summary(summary)
+        record.remove(CHECKPOINT.format(last["round"]))
     watch.on_end(summary)
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import RunFolderError
+
+_log = logging.getLogger("skal")
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -86,6 +89,33 @@ def locked(path: Path) -> Iterator[None]:
         except OSError:
             pass
         yield
+
+
+@contextmanager
+def only_one(path: Path, doing: str) -> Iterator[None]:
+    """Let one process, and one of its threads, be in the block at a time; the others wait.
+
+    The system lets go of the lock however the process ends.
+
+    Parameters
+    ----------
+    path : Path
+        A file for the lock alone, which stays when it is made.
+    doing : str
+        What another process is waited for to finish; it is said once.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        _log.info("another process %s: waiting for it", doing)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def fsync_folder(folder: Path) -> None:

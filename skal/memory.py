@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import psutil
+from numpy.typing import NDArray
+
+ROWS_AT_ONCE = 64
 
 _CGROUP = Path("/sys/fs/cgroup")
 _LIMITS = (
@@ -50,6 +56,60 @@ def _available_on(device: str) -> int:
     # and what torch keeps in reserve, from which it allocates first
     reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(free + reserve)
+
+
+def let_go_of_pages(array: NDArray[Any]) -> None:
+    """Let a process give up the memory of what it has read of a memmap.
+
+    The system keeps what it likes of the file, and reads the rest again when it is asked for; but
+    a pool larger than memory, once read through, does not count as memory that the process holds.
+    Nothing is done about arrays that are no memmaps, or can be written to.
+
+    Parameters
+    ----------
+    array : ndarray
+        A memmap, or a view of one.
+    """
+    mapping = _mapping_of(array)
+    if mapping is not None:
+        mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def take_mapped(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Return ``array[rows]``, a copy; of a memmap without holding on to what was read for it.
+
+    Where a row is read, the system may count megabytes around it as the process's memory.
+
+    Parameters
+    ----------
+    array : ndarray
+        A memmap, or any other array.
+    rows : ndarray of int64
+        Row numbers.
+
+    Returns
+    -------
+    ndarray
+    """
+    if _mapping_of(array) is None:
+        return array[rows]
+    taken = np.empty((len(rows), *array.shape[1:]), array.dtype)
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        taken[part] = array[rows[part]]
+        let_go_of_pages(array)
+    return taken
+
+
+def _mapping_of(array: NDArray[Any]) -> mmap.mmap | None:
+    """Return the read-only mapping behind an array, if the system can take its pages back."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if not isinstance(owner, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return None
+    with memoryview(owner) as view:
+        return owner if view.readonly else None  # else changes would be lost
 
 
 def bytes_needed(terms: Mapping[str, float], sizes: Mapping[str, int]) -> float:

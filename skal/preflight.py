@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from .config import SETTINGS, RunConfig, resolve_count, resolve_share
-from .datasets import DATASETS, ImageDataset, data_folder
+from .datasets import DATASETS, ImageDataset, data_folder, load_dataset
+from .datasets.base import one_line
 from .datasets.noise import add_noise
 from .errors import DataError, ParameterError
-from .models import MODELS, build_network, default_model
+from .models import MODELS, default_model
+from .models.module import ImageModule
 from .oracles import Oracle, make_oracle
+from .pretraining import check_pretraining
 from .records import free_name
 from .seeding import derive_seed, torch_seed
 from .training import default_lr, resolve_bf16, resolve_device
@@ -40,7 +44,9 @@ def check_settings(config: RunConfig) -> None:
         raise ParameterError("give pretrained or weights, not both")
     if config.weights is not None and not Path(config.weights).is_file():
         raise ParameterError(f"weights: there is no file {config.weights!r}")
+    _check_backbone(config)
     resolve_device(config.device)
+    check_pretraining(config)
     place = "pool" if config.stream == "off" else "stream"
     for setting in SETTINGS.values():
         if setting.metadata.get("acts_in", place) != place and _is_chosen(config, setting):
@@ -54,12 +60,51 @@ def check_settings(config: RunConfig) -> None:
             _log.info("%s changes nothing, for %s is 0%%", kind, rate)
 
 
+def _check_backbone(config: RunConfig) -> None:
+    """Check what is said about the training of the backbone."""
+    if config.freeze and config.finetune:
+        raise ParameterError("give freeze or finetune, not both: the one trains no backbone")
+    if config.head != SETTINGS["head"].default and not config.freeze:
+        raise ParameterError(
+            f"head: got {config.head!r}, which changes nothing without freeze; leave it out"
+        )
+    kept = "freeze" if config.freeze else "finetune"
+    if getattr(config, kept) and not _has_weights(config):
+        _log.warning(
+            "%s: the backbone starts from random weights; give it some by --pretrained, --weights "
+            "FILE or --pretrain",
+            kept,
+        )
+
+
+def _has_weights(config: RunConfig) -> bool:
+    return bool(config.pretrained or config.weights or config.pretrain != "none")
+
+
 def _is_chosen(config: RunConfig, setting: Field[Any]) -> bool:
     """Tell whether a setting is not its default, however that is written."""
     value, default = getattr(config, setting.name), getattr(RunConfig, setting.name)
     if setting.type == "Share":
         return resolve_share(setting.name, value) != resolve_share(setting.name, default)
     return str(value) != str(default)
+
+
+def load_images(config: RunConfig, data: str | Path) -> ImageDataset:
+    """Load the dataset of a run; see `load_dataset`, and `image_size_for`."""
+    return load_dataset(data, image_size_for(config, data), config.data_dir, config.seed)
+
+
+def image_size_for(config: RunConfig, data: str | Path) -> int | None:
+    """Return the size that images are to have; None for the dataset's own.
+
+    A folder's is, where the settings name none, what the weights are made for that the model
+    starts from.
+    """
+    named = isinstance(data, str) and data in DATASETS
+    if config.image_size or named or not config.model or not (config.pretrained or config.weights):
+        return config.image_size
+    size: int | None = MODELS.entry(config.model).facts.get("image_size")
+    return size
 
 
 def check_usable(data: ImageDataset) -> None:
@@ -114,7 +159,7 @@ def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
         n_query=resolve_count("n_query", config.n_query, len(data.X)),
         n_valid=n_valid,
         image_size=data.image_size,
-        lr=config.lr or default_lr(model, config.optimizer),
+        lr=config.lr or default_lr(model, config.optimizer, config.freeze),
         data_dir=data.source.get("data_dir") or str(data_folder(config.data_dir).resolve()),
         device=device,
         precision="bf16" if resolve_bf16(config.precision, device) else "fp32",
@@ -164,16 +209,18 @@ def _name_of_arrays(data: ImageDataset) -> str:
 
 
 def check_network(config: RunConfig, data: ImageDataset) -> None:
-    """Build the network once, so that weights that do not fit are found before all else.
+    """Build the network and run it once, so that what does not fit is found before all else.
 
     Raises
     ------
     SkalError
-        If it cannot be built.
+        If it cannot be built, or takes no images of this size.
     """
     with torch_seed(0):
-        build_network(
+        module = ImageModule(
             str(config.model),
+            (),
+            False,
             n_classes=len(data.classes),
             in_channels=data.X.shape[1],
             image_size=data.image_size,
@@ -181,6 +228,15 @@ def check_network(config: RunConfig, data: ImageDataset) -> None:
             pretrained=config.pretrained,
             weights=config.weights,
         )
+    image = torch.zeros(1, *data.X.shape[1:], dtype=torch.uint8)
+    try:
+        with torch.inference_mode():
+            module.eval()(image)
+    except Exception as error:  # whatever the layers of foreign networks raise
+        raise DataError(
+            f"the model {config.model!r} does not take images of {data.image_size} px "
+            f"({one_line(error)}); choose another size by --image-size, or another model"
+        ) from error
 
 
 def default_folder(config: RunConfig, data: ImageDataset) -> Path:

@@ -269,6 +269,11 @@ class Record:
         if self.folder is not None:
             write_atomic(self.folder / name, content)
 
+    def remove(self, name: str) -> None:
+        """Remove a file of the folder, if it is there."""
+        if self.folder is not None:
+            (self.folder / name).unlink(missing_ok=True)
+
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write ``summary.json``, which says that the run is done."""
         self.write(SUMMARY, _json(summary))

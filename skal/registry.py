@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
-from .errors import ParameterError, UnknownNameError
+from .errors import ParameterError, SkalError, UnknownNameError
 
 ENTRY_POINT_GROUP = "skal"
 
@@ -25,11 +25,14 @@ def import_object(path: str) -> Any:
     Raises
     ------
     ParameterError, UnknownNameError
-        If the module cannot be imported, or has no such name.
+        If the module cannot be imported, or has no such name. An error of skal's own, as of a
+        missing extra, is passed on.
     """
     module_name, _, attribute = path.partition(":")
     try:
         module = importlib.import_module(module_name)
+    except SkalError:
+        raise
     except Exception as error:  # whatever a foreign module raises when imported
         reason = f"{type(error).__name__}: {error}"
         raise ParameterError(f"cannot import {path!r} ({reason})") from error
@@ -126,6 +129,10 @@ class Registry(Generic[T]):
     def names(self) -> list[str]:
         """Return the registered names, in the order of registration."""
         return [entry.name for entry in self]
+
+    def listed(self) -> list[Entry[T]]:
+        """Return what a list of all that can be named shows: here the entries."""
+        return list(self)
 
 
 def load_plugins() -> None:

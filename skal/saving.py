@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
-from .errors import RunFolderError, UnknownNameError
+from .backbone import Features
+from .datasets.base import Images
+from .errors import ParameterError, RunFolderError, UnknownNameError
 from .files import write_atomic
 from .learner import ImageClassifier, NotFittedError, check_images, is_whole
 from .models.build import backbone_of
@@ -39,13 +42,16 @@ def save_classifier(classifier: ImageClassifier, folder: str | Path, **facts: An
     ------
     NotFittedError
         If it is not fitted.
+    ParameterError
+        If it was trained on features and was never asked about images.
     """
     if not hasattr(classifier, "neural_net_"):
         raise NotFittedError("only a fitted ImageClassifier can be saved; call fit(X, y) first")
-    state = {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in classifier.neural_net_.module_.state_dict().items()
-    }
+    if classifier.freeze and not classifier.neural_net_.module_.network.has_backbone:
+        raise ParameterError(
+            "the classifier was trained on features and has no backbone to be saved with; give it "
+            "one: classifier.take_backbone(classifier.backbone(image_shape))"
+        )
     params = classifier.get_params(deep=False)
     for name in ("classes", "cost_matrix"):
         params[name] = None if params[name] is None else np.asarray(params[name]).tolist()
@@ -60,8 +66,52 @@ def save_classifier(classifier: ImageClassifier, folder: str | Path, **facts: An
         "params": {**params, "augmentation": list(classifier.augmentation)},
     }
     folder = Path(folder)
-    write_atomic(folder / "model.safetensors", safetensors.torch.save(state))
+    write_atomic(folder / "model.safetensors", weights_of(classifier))
     write_atomic(folder / "model.json", json.dumps(content, indent=2, default=_plain) + "\n")
+
+
+def weights_of(classifier: ImageClassifier) -> bytes:
+    """Return the weights of a fitted classifier as the content of a safetensors file."""
+    state = classifier.neural_net_.module_.state_dict()
+    return safetensors.torch.save(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    )
+
+
+def load_weights(classifier: ImageClassifier, path: Path, X: Images | Features) -> ImageClassifier:
+    """Give a classifier that is not fitted the weights that `weights_of` returned of its like.
+
+    Parameters
+    ----------
+    classifier : ImageClassifier
+        With the same parameters as the one whose weights they are.
+    path : Path
+        The file.
+    X : ndarray
+        What both are for; no image of it is read.
+
+    Returns
+    -------
+    ImageClassifier
+        The same.
+
+    Raises
+    ------
+    RunFolderError
+        If there is no such file, or the weights are of another network.
+    """
+    try:
+        state = safetensors.torch.load(path.read_bytes())
+        with torch_seed(0):
+            classifier.initialize(X[:0], np.empty(0, np.int64), True)
+        classifier.neural_net_.module_.load_state_dict(state)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise RunFolderError(
+            f"cannot go on from the weights {str(path)!r}: {_one_line(error)}"
+        ) from error
+    if X.ndim > 2:
+        classifier.image_shape_ = tuple(int(side) for side in X.shape[1:])
+    return classifier
 
 
 def _plain(value: Any) -> Any:
@@ -131,7 +181,12 @@ def _rebuild(
     classifier = ImageClassifier(**{**params, "weights": backbone_of(state)})
     classifier._check_parameters()
     with torch_seed(0):
-        classifier.initialize(no_images, np.empty(0, np.int64), True)
+        no_input: NDArray[Any] = no_images
+        if classifier.freeze:
+            no_input = np.empty((0, len(state["network.scaling.center"])), np.float32)
+        classifier.initialize(no_input, np.empty(0, np.int64), True)
+        if classifier.freeze:
+            classifier.take_backbone(classifier.backbone(shape))
     module = classifier.neural_net_.module_
     for name in ("mean", "std"):  # of one value or one a channel, as the run had them
         module.register_buffer(name, torch.empty_like(state[name], device=module.mean.device))
@@ -140,3 +195,24 @@ def _rebuild(
     classifier.image_shape_ = shape
     classifier.weights = params["weights"]
     return classifier
+
+
+def class_names(folder: str | Path) -> list[str]:
+    """Return the names of a saved network's classes, or their labels if it has no names.
+
+    Parameters
+    ----------
+    folder : str or Path
+        What `load_classifier` takes, and could load.
+
+    Raises
+    ------
+    RunFolderError
+        If there are more or fewer names than classes.
+    """
+    content = json.loads((Path(folder) / "model.json").read_text())
+    classes = content["params"]["classes"]
+    names = content.get("class_names") or classes
+    if len(names) != len(classes):
+        raise RunFolderError(f"{str(folder)!r}: {len(names)} names of {len(classes)} classes")
+    return [str(name) for name in names]

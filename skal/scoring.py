@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from threading import Lock
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from skactiveml.base import SkactivemlClassifier
 from skactiveml.utils import ExtLabelEncoder
@@ -19,6 +22,8 @@ from .learner import ImageClassifier
 
 SLOW_SECONDS = 2.0
 ROWS_AT_ONCE = 8192
+LEAST_PER_DEVICE = 2000
+"""Images; for fewer, copying the network would cost more than another GPU saves."""
 _TINY = np.finfo(np.float32).tiny
 
 
@@ -130,27 +135,32 @@ def score_pool(
     kept: dict[str, Any] = {}
     n = len(X) if rows is None else len(rows)
     seed = classifier.mask_seed(random_state) if n_samples else None
-    start = 0
+    allocating = Lock()
+
+    def keep(name: str, start: int, tensor: torch.Tensor) -> None:
+        with allocating:
+            if name not in kept:
+                kept[name] = np.empty((*tensor.shape[:-2], n, tensor.shape[-1]), np.float32)
+        kept[name][..., start : start + tensor.shape[-2], :] = tensor.cpu().numpy()
+
+    def score(shard: Shard) -> None:
+        start = shard.start
+        # the same seed for each shard: the thinned networks are the same for all images
+        for batch in shard.classifier.iter_outputs(X, n_samples, seed, shard.rows):
+            parts = {"proba": batch.proba, "mc_proba": batch.mc_proba}
+            if embeddings:
+                parts["embeddings"] = batch.embeddings
+            for name, tensor in parts.items():
+                if tensor is not None:
+                    keep(name, start, tensor)
+            start += len(batch.proba)
+            bar.update(len(batch.proba))
+
     # the bar is for long waits alone
     with tqdm(
         total=n, desc="scoring", unit="image", disable=None, leave=False, delay=SLOW_SECONDS
     ) as bar:
-        for images in _parts(X, rows):
-            # the same seed for each part: the thinned networks are the same for all images
-            for batch in classifier.iter_outputs(images, n_samples, seed):
-                stop = start + len(batch.proba)
-                parts = {"proba": batch.proba, "mc_proba": batch.mc_proba}
-                if embeddings:
-                    parts["embeddings"] = batch.embeddings
-                for name, tensor in parts.items():
-                    if tensor is None:
-                        continue
-                    if name not in kept:
-                        shape = (*tensor.shape[:-2], n, tensor.shape[-1])
-                        kept[name] = np.empty(shape, np.float32)
-                    kept[name][..., start:stop, :] = tensor.cpu().numpy()
-                bar.update(stop - start)
-                start = stop
+        _side_by_side(score, shards(classifier, n, rows))
     if gradient_length:
         kept["gradient_length"] = np.concatenate(
             [classifier.expected_gradient_length(images) for images in _parts(X, rows)]
@@ -160,6 +170,65 @@ def score_pool(
         kept["mc_proba"] = np.concatenate(samples, axis=1)
     device = str(classifier.neural_net_.device)
     return Scores(classes=classifier.classes_, head=classifier.head_proba, device=device, **kept)
+
+
+class Shard(NamedTuple):
+    """What one device scores: rows of the images (None for all), from a place among them on."""
+
+    classifier: ImageClassifier
+    rows: NDArray[np.int64] | None
+    start: int = 0
+
+
+def shards(
+    classifier: ImageClassifier,
+    n: int,
+    rows: NDArray[np.int64] | None = None,
+    devices: Sequence[str] | None = None,
+) -> list[Shard]:
+    """Share out images to score among the GPUs, if there are several.
+
+    Parameters
+    ----------
+    classifier : ImageClassifier
+        A fitted one.
+    n : int
+        How many images.
+    rows : ndarray of int64, shape (n,), optional
+        Which; by default all.
+    devices : sequence of str, optional
+        By default all GPUs if the classifier is on one and each gets images enough, else where it
+        is.
+
+    Returns
+    -------
+    list of Shard
+        One a device, in the order of the images; the classifiers are copies but for the first.
+    """
+    if devices is None:
+        devices = _devices(str(classifier.neural_net_.device), n)
+    if len(devices) < 2:
+        return [Shard(classifier, rows)]
+    parts = np.array_split(np.arange(n) if rows is None else rows, len(devices))
+    starts = np.cumsum([0, *map(len, parts)]).tolist()
+    copies = [classifier, *map(classifier.replica, devices[1:])]
+    return [Shard(*shard) for shard in zip(copies, parts, starts, strict=False)]
+
+
+def _devices(device: str, n: int) -> list[str]:
+    if not device.startswith("cuda"):
+        return [device]
+    most = min(torch.cuda.device_count(), n // LEAST_PER_DEVICE)
+    return [f"cuda:{number}" for number in range(most)] if most > 1 else [device]
+
+
+def _side_by_side(score: Callable[[Shard], None], parts: Sequence[Shard]) -> None:
+    """Do all shards at once, in threads; one alone in this thread."""
+    if len(parts) == 1:
+        score(parts[0])
+        return
+    with ThreadPoolExecutor(len(parts)) as threads:
+        list(threads.map(score, parts))
 
 
 def _parts(X: Images, rows: NDArray[np.int64] | None) -> Iterator[Images]:

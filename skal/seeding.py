@@ -11,7 +11,7 @@ import numpy as np
 Purpose = Literal[
     # new ones at the end: their places are part of the seeds
     "split", "init", "training", "strategy", "oracle", "noise",
-    "candidates", "explore", "stop", "stream", "calibration", "valid",
+    "candidates", "explore", "stop", "stream", "calibration", "valid", "pretrain",
 ]  # fmt: skip
 _NUMBERS = {purpose: number for number, purpose in enumerate(get_args(Purpose))}
 

@@ -1,19 +1,21 @@
-"""How networks are trained and run: batches, learning rate, device, precision."""
+"""How networks are trained and run: learning rate, averages, device, precision."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback
-from skorch.dataset import Dataset
-from torch import Tensor
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
+from .batches import TrainBatches
 from .errors import ParameterError
 from .models import MODELS
 
@@ -21,54 +23,17 @@ OPTIMIZERS: Mapping[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     "adamw": (torch.optim.AdamW, {"weight_decay": 0.01}),
     "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4, "lr": 0.05}),
 }
-MIN_STEPS = 200
-MIN_EPOCHS = 20
+WARM_STARTS = ("off", "on", "shrink")
+AVERAGES = ("none", "ema", "swa")
+SHRINK, PERTURB = 0.6, 0.1
+EMA_SHARE, SWA_SHARE = 0.1, 0.25
+MIN_WINDOW, LEAST_FALL = 10, 0.01
+MOST_RISING, FALL = 50, 0.25
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
 DEFAULT_LR = 0.003
+HEAD_LRS = {"adamw": 0.01, "sgd": 0.05}
 PIXELS_PER_BATCH = {"cpu": 100_000, "cuda": 4_000_000}
-
-
-class TrainBatches:
-    """Whole shuffled batches, for a number of optimiser steps and not of epochs.
-
-    Every batch is full: what is left of one pass over the images goes into the same batch as the
-    start of the next, so there is no last batch of one image, which batch norm could not take.
-
-    Parameters
-    ----------
-    dataset : skorch.dataset.Dataset
-        With arrays `X` and `y`.
-    batch_size : int
-        At most; never more than the images there are, but at least two, for batch norm.
-    steps, epochs : int, optional
-        Number of batches, or of passes over the images; with neither, `MIN_STEPS` batches or
-        `MIN_EPOCHS` passes, whichever is more.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        batch_size: int,
-        steps: int | None = None,
-        epochs: int | None = None,
-    ) -> None:
-        self.X, self.y = dataset.X, torch.as_tensor(dataset.y)
-        self.batch_size = max(min(batch_size, len(self.y)), 2)
-        passes = MIN_EPOCHS if epochs is None else epochs
-        by_passes = math.ceil(passes * len(self.y) / self.batch_size)
-        self.steps = steps or (max(MIN_STEPS, by_passes) if epochs is None else by_passes)
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        queue = torch.empty(0, dtype=torch.int64)
-        for _ in range(self.steps):
-            while len(queue) < self.batch_size:
-                queue = torch.cat([queue, torch.randperm(len(self.y))])
-            rows, queue = queue[: self.batch_size], queue[self.batch_size :]
-            yield torch.from_numpy(self.X[rows.numpy()]), self.y[rows]
 
 
 class OneCycle(Callback):
@@ -81,50 +46,182 @@ class OneCycle(Callback):
 
     Parameters
     ----------
-    max_lr : float
-        Highest learning rate.
+    max_lr : float or list of float
+        Highest learning rate; one for each group of weights that the optimiser has.
+    held : float, default=0
+        Share of the steps, at the end, in which the rate stays at a tenth of the highest, where
+        the cycle ends then.
     """
 
-    def __init__(self, max_lr: float) -> None:
+    def __init__(self, max_lr: float | list[float], held: float = 0.0) -> None:
         self.max_lr = max_lr
+        self.held = held
 
     def on_train_begin(self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        steps = len(net.get_iterator(net.get_dataset(X, y), training=True))
+        steps = _n_steps(net, X, y)
+        self.left_ = steps - math.floor(self.held * steps)
         # torch divides by parts of the cycle, none of which may be empty
-        self.schedule_ = OneCycleLR(net.optimizer_, self.max_lr, total_steps=max(steps, 4) + 1)
+        self.schedule_ = OneCycleLR(
+            net.optimizer_,
+            self.max_lr,
+            total_steps=max(self.left_, 4) + 1,
+            div_factor=25,
+            final_div_factor=10 / 25 if self.held else 1e4,
+        )
 
     def on_batch_end(self, net: NeuralNet, training: bool = False, **kwargs: Any) -> None:
-        if training:
+        if training and self.left_:
+            self.left_ -= 1
             self.schedule_.step()
 
 
-class SliceBatches:
-    """Whole batches in order, for predictions; of no images, one empty batch.
+class UntilFlat(Callback):
+    """Holds the learning rate until the training loss no longer falls; then lets it fall to 0.
+
+    The rate rises over the first steps. From then on the loss is watched by its mean over windows
+    of one epoch, but 10 steps at least. It has stopped falling when `patience` windows in a row
+    were not 0.01 below the best one before; or when four fifths of the steps are done. A quarter
+    as many steps as were done until then go into the fall, and the training is over.
 
     Parameters
     ----------
-    dataset : skorch.dataset.Dataset
-        With an array `X`.
-    batch_size : int
-        Images a batch.
+    patience : int
+        Windows.
     """
 
-    def __init__(self, dataset: Dataset, batch_size: int) -> None:
-        self.X, self.batch_size = dataset.X, batch_size
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
 
-    def __len__(self) -> int:
-        return max(math.ceil(len(self.X) / self.batch_size), 1)
+    def on_train_begin(self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        steps = _n_steps(net, X, y)
+        self.done_, self.stale_, self.best_ = 0, 0, math.inf
+        self.rising_ = max(1, min(MOST_RISING, steps // 4))
+        self.fall_, self.end_ = math.floor(steps / (1 + FALL)), steps
+        self.window_ = max(MIN_WINDOW, math.ceil(len(y) / net.iterator_train__batch_size))
+        self.losses_: list[float] = []
+        self.schedule_ = LambdaLR(net.optimizer_, self._factor)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        nothing = torch.empty(0)
-        for start in range(0, max(len(self.X), 1), self.batch_size):
-            # a copy, since torch will not take a read-only memmap
-            yield torch.from_numpy(np.array(self.X[start : start + self.batch_size])), nothing
+    def _factor(self, step: int) -> float:
+        if step < self.rising_:
+            return (step + 1) / self.rising_
+        return min(1.0, max(0.0, (self.end_ - step) / max(self.end_ - self.fall_, 1)))
+
+    def on_batch_end(self, net: NeuralNet, training: bool = False, **kwargs: Any) -> None:
+        if not training:
+            return
+        self.done_ += 1
+        if self.rising_ < self.done_ < self.fall_:
+            self._watch(net.history[-1, "batches", -1, "train_loss"])
+        self.schedule_.step()
+
+    def _watch(self, loss: float) -> None:
+        self.losses_.append(loss)
+        if len(self.losses_) < self.window_:
+            return
+        mean = sum(self.losses_) / len(self.losses_)
+        self.losses_.clear()
+        self.stale_ = 0 if mean < self.best_ - LEAST_FALL else self.stale_ + 1
+        self.best_ = min(self.best_, mean)
+        if self.stale_ >= self.patience:
+            self.fall_ = self.done_
+            self.end_ = math.floor(self.done_ * (1 + FALL))
+
+    def over(self) -> bool:
+        """Tell whether the training is over."""
+        return self.done_ >= self.end_
 
 
-def default_lr(model: str, optimizer: str) -> float:
-    """Return the highest learning rate to use when none is given."""
+class Averaging(Callback):
+    """Ends each fit with an average of the weights, and batch norm's statistics of that.
+
+    Parameters
+    ----------
+    kind : {"ema", "swa"}
+        An exponential moving average over all steps, the last tenth of which weighs most; or the
+        mean over the last quarter of the steps [1]_.
+
+    References
+    ----------
+    .. [1] P. Izmailov, D. Podoprikhin, T. Garipov, D. Vetrov, A. G. Wilson. Averaging Weights Leads
+       to Wider Optima and Better Generalization. UAI 2018.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def on_train_begin(self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        steps = _n_steps(net, X, y)
+        function = None
+        self.wait_ = math.floor((1 - SWA_SHARE) * steps)
+        if self.kind == "ema":
+            decay = 1 - 1 / max(EMA_SHARE * steps, 2)
+            function = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+            self.wait_ = 0
+        self.average_ = AveragedModel(net.module_, multi_avg_fn=function)
+
+    def on_batch_end(self, net: NeuralNet, training: bool = False, **kwargs: Any) -> None:
+        if not training:
+            return
+        self.wait_ -= 1
+        if self.wait_ < 0:
+            self.average_.update_parameters(net.module_)
+
+    def on_train_end(self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        averages = self.average_.module.parameters()
+        with torch.no_grad():
+            for weights, average in zip(net.module_.parameters(), averages, strict=True):
+                weights.copy_(average)
+        del self.average_
+        once = TrainBatches(net.get_dataset(X, y), net.iterator_train__batch_size, epochs=1)
+        update_bn(once, net.module_, torch.device(net.device))
+
+
+def _n_steps(net: NeuralNet, X: Any, y: Any) -> int:
+    return len(net.get_iterator(net.get_dataset(X, y), training=True))
+
+
+class _Tf32:
+    """Who wants float32 matrices multiplied as TF32: from the first to the last of them it is."""
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._before = Lock(), 0, "none"
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._before = torch.backends.cuda.matmul.fp32_precision
+                torch.backends.cuda.matmul.fp32_precision = "tf32"
+            self._users += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                torch.backends.cuda.matmul.fp32_precision = self._before
+
+
+_TF32 = _Tf32()
+
+
+def fast_float32(device: str) -> AbstractContextManager[None]:
+    """Let a GPU multiply float32 matrices as TF32 inside the block, as torch lets it convolve.
+
+    Parameters
+    ----------
+    device : str
+        On others than CUDA's nothing changes.
+    """
+    return _TF32 if device.startswith("cuda") else nullcontext()
+
+
+def default_lr(model: str, optimizer: str, freeze: bool = False) -> float:
+    """Return the highest learning rate to use when none is given.
+
+    A head on a frozen backbone has its own, whatever the backbone.
+    """
     options = OPTIMIZERS[optimizer][1]
+    if freeze:
+        return HEAD_LRS[optimizer]
     return float(options.get("lr") or MODELS.entry(model).facts.get("lr", DEFAULT_LR))
 
 

@@ -253,6 +253,15 @@ def test_print_config_prints_and_does_nothing_else(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_options_of_the_training_and_what_they_stand_for_alone() -> None:
+    config = printed("--warm-start", "--pretrain", "--balanced", "--mixup", "0.2", "--patience", 3)
+    assert (config["warm_start"], config["pretrain"]) == ("on", "simclr")
+    assert (config["balanced"], config["mixup"], config["patience"]) == (True, 0.2, 3)
+    config = printed("--warm-start", "shrink", "--pretrain", "none", "--average", "ema")
+    assert (config["warm_start"], config["pretrain"]) == ("shrink", "none")
+    assert (config["average"], config["label_smoothing"], config["compile"]) == ("ema", 0, False)
+
+
 def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text('strategy = "margin"\nn_query = 3\nseed = 5\npretrained = true\nepochs = 2\n')

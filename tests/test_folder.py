@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import logging
 import os
+import resource
 import shutil
 import struct
 import subprocess
 import sys
 import threading
+import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from skal.datasets import ImageDataset, folder, load_dataset
+from skal.datasets import ImageDataset, decoding, index, load_dataset, pixel_cache
 from skal.errors import DataError, DatasetNotFoundError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -93,12 +96,35 @@ def test_every_picture_stands_beside_its_own_path_and_label(root: Path) -> None:
         assert is_all(image.transpose(1, 2, 0), colour)
 
 
+def test_listing_asks_nothing_about_a_file_but_its_name(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(root, "cat", "dog/deep")
+    asked, ask = [], os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **how: asked.append(path) or ask(path, **how))
+    assert len(index.find_images(root)) == 10
+    assert len(asked) == 4 and all(ask(path).st_nlink > 1 for path in asked)  # folders
+
+
+def test_every_image_is_listed_wherever_it_lies(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(root, "train/cat", "val/cat", "test", "unlabeled", "backup", ".", n=2)
+    (root / "train/x.svg").write_text("x")
+    paths = index.list_images(root)
+    assert paths == sorted(str(path.relative_to(root)) for path in root.rglob("*.png"))
+    assert len(paths) == 12
+    assert [record.getMessage() for record in caplog.records] == [
+        "passed over pictures that are not read: 1 .svg; convert them to "
+        "JPEG, PNG, WEBP, BMP, GIF, TIFF"
+    ]
+
+
 def test_order_is_that_of_the_sorted_paths(root: Path) -> None:
     for name in ("b/2.png", "b/10.png", "a/z.png", "a/sub/y.png", "B/1.png"):
         paint(root / name)
-    assert list(folder.find_images(root)) == sorted(
-        folder.find_images(root), key=lambda file: file.path
-    )
+    found = index.find_images(root)
+    assert found == sorted(found, key=lambda file: file.path)
     data = load(root)
     assert list(data.paths) == sorted(data.paths)
 
@@ -791,7 +817,7 @@ def test_second_load_does_not_decode(
     def refuse(path: Path, size: int) -> None:
         raise KeyboardInterrupt("decoded again")
 
-    monkeypatch.setattr(folder, "decode", refuse)
+    monkeypatch.setattr(decoding, "decode", refuse)
     second = load(root)
     assert np.array_equal(first.X, second.X) and first.paths == second.paths
     assert first.skipped == second.skipped != ()
@@ -867,7 +893,7 @@ def test_interrupted_decoding_leaves_no_half_cache(
         return np.zeros((3, size, size), np.uint8)
 
     with monkeypatch.context() as patch:
-        patch.setattr(folder, "decode", interrupted)
+        patch.setattr(decoding, "decode", interrupted)
         with pytest.raises(KeyboardInterrupt):
             load(root)
     assert caches(data_dir) == []
@@ -899,40 +925,146 @@ def test_threads_that_make_the_same_cache_all_succeed(root: Path, data_dir: Path
 
 
 RACE = """
-import sys, time
+import logging, sys, time
 from pathlib import Path
-from skal.datasets import folder
-root, data_dir, mine, other = map(Path, sys.argv[1:])
-decode = folder.decode
+from skal.datasets import decoding, folder
+root, data_dir, begun, other_waits = map(Path, sys.argv[1:])
+decode = decoding.decode
 def slow(path, size):
-    mine.touch()
-    while not other.exists():  # both are in the midst of it
+    begun.touch()
+    while not other_waits.exists():
         time.sleep(0.01)
     return decode(path, size)
-folder.decode = slow
+class Waits(logging.Handler):
+    def emit(self, record):
+        if "waiting" in record.getMessage():
+            other_waits.touch()
+decoding.decode = slow
+logging.getLogger("skal").addHandler(Waits())
+logging.getLogger("skal").setLevel("INFO")
 data = folder.load_folder(root, data_dir=data_dir, image_size=8)
 print(len(data.X), int(data.X.sum()))
 """
 
 
-def test_two_processes_that_make_the_same_cache_both_succeed(
+def test_of_two_processes_that_want_the_same_cache_one_decodes_and_the_other_waits(
     root: Path, data_dir: Path, tmp_path: Path
 ) -> None:
     fill(root, "cat", "dog")
-    marks = [str(tmp_path / "first"), str(tmp_path / "second")]
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACE, str(root), str(data_dir), *order],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for order in (marks, marks[::-1])
-    ]
+    waits, runs = tmp_path / "waits", []
+    for begun in (tmp_path / "first", tmp_path / "second"):
+        command = [sys.executable, "-c", RACE, *map(str, (root, data_dir, begun, waits))]
+        runs.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        while not (tmp_path / "first").exists():
+            assert runs[0].poll() is None
+            time.sleep(0.01)
     outputs = [run.communicate(timeout=60)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
+    assert not (tmp_path / "second").exists()
     data = load(root)
     assert outputs == [f"{len(data.X)} {int(data.X.sum())}\n"] * 2
     assert len(caches(data_dir)) == 1
+
+
+STOPPED = """
+import sys, time
+from pathlib import Path
+from skal.datasets import decoding, folder, pixel_cache
+root, data_dir, begun = map(Path, sys.argv[1:])
+decoding.CHUNK_FILES, pixel_cache.SHARD_BYTES = 4, 8 * 3 * 8 * 8
+decode = decoding.decode
+def slow(path, size):
+    if "dog" in path.parts:
+        begun.touch()
+        time.sleep(60)
+    return decode(path, size)
+decoding.decode = slow
+folder.load_folder(root, data_dir=data_dir, image_size=8)
+"""
+
+
+@pytest.fixture
+def half_decoded(root: Path, data_dir: Path, tmp_path: Path) -> ImageDataset:
+    """A folder of which a killed process decoded some shards; what a whole cache would hold."""
+    fill(root, "cat", "dog", n=26)
+    (root / "cat/3.png").write_bytes(b"")
+    (root / "dog/7.png").write_bytes(b"")
+    begun = tmp_path / "begun"
+    run = subprocess.Popen([sys.executable, "-c", STOPPED, *map(str, (root, data_dir, begun))])
+    partial = data_dir / "cache"
+    while not (begun.exists() and list(partial.glob(".*.partial/progress.json"))):
+        assert run.poll() is None
+        time.sleep(0.01)
+    run.kill()
+    run.wait()
+    return load(root, data_dir=tmp_path / "elsewhere")
+
+
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Keep account of what is decoded."""
+    names: list[str] = []
+    decode = decoding.decode
+    monkeypatch.setattr(
+        decoding, "decode", lambda path, size: names.append(path.parent.name) or decode(path, size)
+    )
+    return names
+
+
+def assert_same(one: ImageDataset, other: ImageDataset) -> None:
+    assert one.paths == other.paths and one.skipped == other.skipped
+    assert np.array_equal(one.X, other.X) and np.array_equal(one.X_test, other.X_test)
+
+
+def test_killed_decoding_goes_on_at_its_last_whole_shard(
+    root: Path, half_decoded: ImageDataset, monkeypatch: pytest.MonkeyPatch, data_dir: Path
+) -> None:
+    names = decoded(monkeypatch)
+    data = load(root)
+    assert names.count("dog") == 26 and names.count("cat") <= 26 - 8
+    assert_same(data, half_decoded)
+    assert [path for path, _ in data.skipped] == ["cat/3.png", "dog/7.png"]
+    (name,) = caches(data_dir)
+    files = sorted(path.name for path in (data_dir / "cache" / name).iterdir())
+    assert files == ["pixels.npy", "skipped.json"]
+
+
+def test_pixels_that_were_written_after_the_last_whole_shard_do_not_count(
+    root: Path, half_decoded: ImageDataset, data_dir: Path
+) -> None:
+    (pixels,) = data_dir.glob("cache/.*.partial/pixels.npy")
+    with pixels.open("ab") as file:
+        file.write(bytes(1000))
+    assert_same(load(root), half_decoded)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"n_files": 9}', b"[]"])
+def test_damaged_remains_of_a_killed_process_are_made_anew(
+    root: Path, half_decoded: ImageDataset, data_dir: Path, damage: bytes
+) -> None:
+    (partial,) = data_dir.glob("cache/.*.partial")
+    if damage == b"[]":
+        (partial / "pixels.npy").write_bytes(b"")
+    else:
+        (partial / "progress.json").write_bytes(damage)
+    assert_same(load(root), half_decoded)
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_processes_decode_as_threads_do(
+    root: Path, processes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(root, "cat", n=30)
+    (root / "cat/9.png").write_bytes(b"")
+    monkeypatch.setattr(decoding, "ENOUGH_FOR_PROCESSES", 0)
+    paths = [f"cat/{k}.png" for k in range(30)]
+    chunks = list(decoding.decode_many(root, paths, 8, 2, processes=processes))
+    assert len(chunks) == 2
+    assert [path for chunk in chunks for path in chunk.paths] == paths
+    assert [reason for chunk in chunks for reason in chunk.unread.items()] == [
+        ("cat/9.png", "empty file")
+    ]
+    pixels = np.concatenate([chunk.pixels for chunk in chunks])
+    assert pixels[:, 1, 0, 0].tolist() == [min(10 * k, 255) for k in range(30) if k != 9]
 
 
 def test_huge_split_is_copied_to_an_unnamed_file_and_equals_the_copy_in_memory(
@@ -941,7 +1073,7 @@ def test_huge_split_is_copied_to_an_unnamed_file_and_equals_the_copy_in_memory(
     fill(root, "cat", "dog", n=10)
     small = load(root)
     before = sorted(data_dir.rglob("*"))
-    monkeypatch.setattr(folder, "LARGEST_COPY", 0)
+    monkeypatch.setattr("skal.datasets.base.LARGEST_COPY", 0)
     huge = load(root)
     assert isinstance(huge.X, np.memmap) and not huge.X.flags.writeable
     assert not isinstance(small.X, np.memmap)
@@ -952,7 +1084,7 @@ def test_huge_split_is_copied_to_an_unnamed_file_and_equals_the_copy_in_memory(
 def test_chunks_of_a_large_folder_join_without_a_seam(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder, "CHUNK_BYTES", 0)  # 16 images at a time
+    monkeypatch.setattr(decoding, "CHUNK_FILES", 16)
     fill(root, "cat", n=26)
     fill(root, "dog", n=9)
     (root / "cat/15.png").write_bytes(b"")
@@ -981,6 +1113,42 @@ def test_full_disk_is_one_clear_error_and_leaves_nothing(
     with pytest.raises(DataError, match="No space left on device"):
         load(root)
     assert caches(data_dir) == []
+
+
+def test_full_disk_in_the_midst_keeps_what_is_decoded(
+    root: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(root, "cat", n=26)
+    monkeypatch.setattr(decoding, "CHUNK_FILES", 4)
+    monkeypatch.setattr(pixel_cache, "SHARD_BYTES", 4 * 3 * 8 * 8)
+    whole = load(root, data_dir=tmp_path / "elsewhere")
+    with limited_files(128 + 10 * 3 * 8 * 8), pytest.raises(DataError, match="File too large"):
+        load(root)
+    names = decoded(monkeypatch)
+    assert_same(load(root), whole)
+    assert len(names) == 26 - 8
+    assert len(caches(data_dir)) == 1
+
+
+@contextmanager
+def limited_files(most: int) -> Iterator[None]:
+    """Let the system refuse to write more than so many bytes into a file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_disk_that_is_likely_to_become_full_is_told_beforehand(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(root, "cat", n=3)
+    nearly_full = shutil._ntuple_diskusage(100, 0, 100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: nearly_full)
+    load(root)
+    assert "the decoded images take 1 KiB" in caplog.text and "0 KiB are free" in caplog.text
 
 
 def test_cache_within_the_folder_is_no_part_of_it(

@@ -369,3 +369,21 @@ def test_the_next_images_for_elsewhere_have_some_for_the_test(folder: Path) -> N
     assert not {image for image, _ in picks} & project.labels.keys()
     assert next_images(project, 20) == picks
     assert project.store.batches() == []
+
+
+def test_on_a_frozen_backbone_it_picks_and_the_final_network_takes_images(
+    folder: Path, tiny: skal.ImageDataset, tmp_path: Path
+) -> None:
+    network = skal.ImageClassifier("lenet", classes=[0, 1, 2], steps=30, random_state=0)
+    skal.save_classifier(network.fit(tiny.X, tiny.y), tmp_path)
+    weights = str(tmp_path / "model.safetensors")
+    project = opened(folder, strategy="badge", weights=weights, freeze=True, head="mlp")
+    picker = Picker(Task.of(project))
+    start = picker.answer(job(project, []))
+    assert start.kind == "start" and len(set(start.picks)) == 6
+    answer = picker.answer(job(project, LABELED))
+    assert answer.kind == "strategy" and len(set(answer.picks)) == 6
+    trained = picker.train(job(project, LABELED), calibrated=True)
+    proba = trained.classifier.predict_proba(trained.data.X)
+    np.testing.assert_allclose(trained.classifier.predict_proba(trained.X), proba, atol=5e-3)
+    assert trained.X.shape == (90, 84)

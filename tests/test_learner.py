@@ -19,12 +19,13 @@ from skorch.callbacks import Callback
 from skorch.dataset import Dataset
 
 import skal
+from skal.batches import SliceBatches, TrainBatches
 from skal.errors import DataError, ParameterError, RunFolderError, UnknownNameError
 from skal.learner import NotFittedError
 from skal.models import Network
 from skal.models.module import DropoutSampler, ImageModule
 from skal.saving import load_classifier, save_classifier
-from skal.training import SliceBatches, TrainBatches, resolve_bf16
+from skal.training import resolve_bf16
 
 
 def classifier(**params: object) -> skal.ImageClassifier:

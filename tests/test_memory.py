@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from skal import memory
-from skal.memory import available_memory, bytes_needed, gib
+from skal.memory import available_memory, bytes_needed, gib, let_go_of_pages, take_mapped
 
 FREE = 10_000
 V2 = ("memory.max", "memory.current", "memory.stat")
@@ -119,3 +120,47 @@ def test_bytes_are_a_polynomial_of_sizes() -> None:
 )
 def test_bytes_are_told_in_words(n_bytes: float, text: str) -> None:
     assert gib(n_bytes) == text
+
+
+def resident_of_files() -> int:
+    """Return the bytes of mapped files that count as this process's memory."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssFile:")[2].split()[0]) * 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_what_was_read_of_a_memmap_is_given_up_and_can_be_read_again(tmp_path: Path) -> None:
+    size = 2**25
+    np.save(tmp_path / "x.npy", np.ones((32, size // 32), np.uint8))
+    pixels = np.load(tmp_path / "x.npy", mmap_mode="r")
+    before = resident_of_files()
+    assert pixels.sum() == size
+    assert resident_of_files() - before > size // 2
+    let_go_of_pages(pixels[3:5][:, ::2])
+    assert resident_of_files() - before < size // 4
+    assert pixels.sum() == size
+
+
+def test_rows_of_a_memmap_are_those_of_the_array_and_leave_no_pages(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    plain = rng.integers(0, 256, (1000, 2**15), np.uint8)
+    np.save(tmp_path / "x.npy", plain)
+    pixels = np.load(tmp_path / "x.npy", mmap_mode="r")[5:]
+    rows = rng.permutation(995)[:500]
+    before = resident_of_files()
+    taken = take_mapped(pixels, rows)
+    assert resident_of_files() - before < plain.nbytes / 8
+    assert np.array_equal(taken, plain[5:][rows]) and taken.flags.writeable
+    assert np.array_equal(take_mapped(plain, rows), plain[rows])
+    assert take_mapped(pixels, rows[:0]).shape == (0, 2**15)
+
+
+def test_changes_to_a_copy_on_write_memmap_and_plain_arrays_are_left_alone(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones(2**16, np.uint8))
+    pixels = np.load(tmp_path / "x.npy", mmap_mode="c")
+    pixels[:] = 7
+    let_go_of_pages(pixels)
+    assert (pixels == 7).all()
+    plain = np.ones(10)
+    let_go_of_pages(plain[2:])
+    assert plain.sum() == 10

@@ -7,13 +7,14 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import torchvision
 
 import skal
 from skal.errors import DataError, UnknownNameError
 from skal.models import AUGMENTATIONS, build_network
-from skal.models.base import flip, shift
+from skal.models.base import flip, shift, tell_once
 from skal.models.module import ImageModule
 
 OPTIONS = {"n_classes": 3, "in_channels": 3, "dropout": 0.25}
@@ -67,10 +68,47 @@ def test_weights_that_do_not_fit_are_refused(imagenet_weights: Path, tmp_path: P
     with pytest.raises(DataError, match=r"do not fit the model: .* and \d+ more"):
         build_network("small-cnn", image_size=32, weights=imagenet_weights, **OPTIONS)
     state = torch.load(imagenet_weights, weights_only=True)
+    some = dict(list(state.items())[:50])
+    torch.save(some, tmp_path / "some.pth")
+    with pytest.raises(DataError, match=r"of the backbone's 100 tensors fit; .* is missing"):
+        build_network("resnet18", image_size=64, weights=tmp_path / "some.pth", **OPTIONS)
+
+
+def test_weights_that_fit_in_part_are_taken_and_the_rest_is_named(
+    imagenet_weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tell_once.cache_clear()
+    state = torch.load(imagenet_weights, weights_only=True)
     state["layer1.0.bn1.weight"] = torch.zeros(5)
-    torch.save(state, tmp_path / "wrong.pth")
-    with pytest.raises(DataError, match=r"layer1.0.bn1.weight has shape \(5,\), expected \(64,\)"):
-        build_network("resnet18", image_size=64, weights=tmp_path / "wrong.pth", **OPTIONS)
+    path = tmp_path / "wrong.pth"
+    torch.save(state, path)
+    for _ in range(2):  # as every round builds one
+        network = build_network("resnet18", image_size=64, weights=path, **OPTIONS)
+    assert torch.equal(network.backbone.conv1.weight, state["conv1.weight"])
+    assert torch.equal(network.backbone.layer1[0].bn1.weight, torch.ones(64))
+    (warning,) = (record for record in caplog.records if record.levelname == "WARNING")
+    told = "99 of the backbone's 100 tensors fit; layer1.0.bn1.weight has shape (5,), expected"
+    assert told in warning.getMessage()
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "backbone.", "module.backbone."])
+@pytest.mark.parametrize("model", ["resnet18", "torchvision:resnet18"])
+def test_weights_of_wrapped_networks_fit(
+    model: str,
+    prefix: str,
+    imagenet_weights: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "skal")
+    state = torch.load(imagenet_weights, weights_only=True)
+    state["fc.weight"], state["fc.bias"] = torch.zeros(7, 512), torch.zeros(7)
+    path = tmp_path / "wrapped.safetensors"
+    safetensors.torch.save_file({prefix + name: value for name, value in state.items()}, path)
+    network = build_network(model, image_size=64, weights=path, **OPTIONS)
+    assert torch.equal(network.backbone.conv1.weight, state["conv1.weight"])
+    (told,) = caplog.messages
+    assert f"{str(path)!r}: 100 of the backbone's 100 tensors fit; fc." in told
 
 
 def test_files_that_hold_no_weights_are_refused(tmp_path: Path) -> None:

@@ -46,7 +46,10 @@ def test_nobody_else_can_write_labels(pool: Pool) -> None:
 
 def test_images_are_not_copied() -> None:
     X = np.zeros((3, 1, 8, 8), np.uint8)
-    assert Pool(X, 2).X is X
+    pool = Pool(X, 2)
+    assert np.shares_memory(pool.X, X)
+    assert not pool.X.flags.writeable
+    assert pool.copy().X is pool.X
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 
 import skal
 import skal.querying
+from skal.batches import SliceBatches
 from skal.errors import ParameterError, SkalError
 from skal.metrics import evaluate
 from skal.pool import Pool
@@ -221,18 +222,20 @@ def test_so_many_images_are_scored_and_the_labelled_ones_if_the_strategy_may_rea
 def test_the_others_are_not_even_read(
     tiny: skal.ImageDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    n_read = []
-    iter_outputs = skal.ImageClassifier.iter_outputs
+    read: list[list[int]] = []
+    pixels = SliceBatches._pixels
 
-    def spy(self: Any, X: Any, *args: Any, **options: Any) -> Any:
-        n_read.append(len(X))
-        return iter_outputs(self, X, *args, **options)
+    def spy(self: Any, span: tuple[int, int]) -> Any:
+        rows = np.arange(len(self.X)) if self.rows is None else self.rows
+        read.append(rows[slice(*span)].tolist())
+        return pixels(self, span)
 
-    monkeypatch.setattr(skal.ImageClassifier, "iter_outputs", spy)
-    skal.run(tiny, "badge", **FAST, max_candidates=20, stop="off")
+    monkeypatch.setattr(SliceBatches, "_pixels", spy)
+    run = skal.run(tiny, "badge", **FAST, max_candidates=20, stop="off")
     n_test = len(tiny.X_test)
     # and one image a round, to know how wide its embedding is
-    assert n_read == [n_test, 1, 20, n_test, 1, 20, n_test]
+    assert [len(rows) for rows in read] == [n_test, 1, 20, n_test, 1, 20, n_test]
+    assert set(picks(run, 1)) <= set(read[2]) and set(picks(run, 2)) <= set(read[5])
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def registry(kind: str) -> Any:
 def list_command(ctx: click.Context, kind: str, as_json: bool) -> None:
     """List what can be named."""
     with console(ctx):
-        rows = [{"name": entry.name, **entry.facts} for entry in registry(kind)]
+        rows = [{"name": entry.name, **entry.facts} for entry in registry(kind).listed()]
     if as_json:
         click.echo(json.dumps(rows, default=str))
         return

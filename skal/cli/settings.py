@@ -75,6 +75,7 @@ def _listed(text: str) -> tuple[str, ...]:
 _TYPES: Mapping[str, Any] = {
     "int": int,
     "int | None": int,
+    "float": float,
     "float | None": float,
     "Count": _count,
     "Share": str,
@@ -116,7 +117,7 @@ class RunCommand(click.Command):
             for kind in LISTED:
                 # by hand, for click breaks lines at the hyphens of names
                 lines = textwrap.fill(
-                    ", ".join(registry(kind).names()),
+                    ", ".join(entry.name for entry in registry(kind).listed()),
                     width=formatter.width,
                     initial_indent=f"  {kind:<19}",
                     subsequent_indent=" " * 21,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import DataError, UnknownNameError
-from .base import ImageDataset, Images
+from .base import ImageDataset, Images, gather
 
 
 def _gaussian(image: Images, rate: float, draw: np.random.Generator) -> Images:
@@ -82,17 +81,10 @@ def add_noise(
 
 def _gathered(noisy: Iterable[Images], images: Images, folder: Path) -> Images:
     """Bring images together as the clean ones are: in memory, or in a file."""
-    if not any(isinstance(array, np.memmap) for array in (images, images.base)):
-        one = np.dtype((np.uint8, images.shape[1:]))
-        return np.fromiter(noisy, one, count=len(images))
+    on_disk = any(isinstance(array, np.memmap) for array in (images, images.base))
+    most = 0 if on_disk else images.nbytes
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            # written and not mapped, for a full disk is an error to the one and kills the other
-            for image in noisy:
-                file.write(image.tobytes())
-            file.flush()
-            return np.memmap(file, dtype=np.uint8, mode="r", shape=images.shape)
+        return gather((image[None] for image in noisy), images.shape, images.dtype, folder, most)
     except OSError as error:
         raise DataError(
             f"cannot write the noisy images to {str(folder)!r}: {error.strerror or error}; name "

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import quoteattr
 
-from ..datasets.folder import UNLABELED, find_images
+from ..datasets.index import UNLABELED, find_images
 from ..errors import DataError, RunExistsError, UnknownNameError, UsageError
 from .project import TEST, LabelProject, check_annotator, content_of, plain_text
 from .store import VERDICTS, Action

@@ -16,12 +16,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..datasets.base import MISSING_LABEL, Images
-from ..datasets.folder import find_images, try_decode
-from ..errors import DataError, RunFolderError
+from ..datasets.decoding import try_decode
+from ..datasets.index import find_images
+from ..errors import DataError
 from ..files import write_atomic
 from ..preflight import default_folder
 from ..records import ENVIRONMENT, SUMMARY, check_free, environment
-from ..saving import load_classifier, save_classifier
+from ..saving import class_names, load_classifier, save_classifier
 from ..scoring import score_pool
 from .exchange import export_csv
 from .learning import Job, Task
@@ -187,7 +188,7 @@ def predict(folder: Path, files: Sequence[Path], out: TextIO, device: str = "aut
         If none of the images can be read.
     """
     classifier = load_classifier(folder, device)
-    names = _class_names(folder, len(classifier.classes_))
+    names = class_names(folder)
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(["path", "class", "probability", *(f"p_{name}" for name in names)])
     n_done = 0
@@ -210,16 +211,6 @@ def predict(folder: Path, files: Sequence[Path], out: TextIO, device: str = "aut
     if not n_done:
         raise DataError(f"none of the {len(files)} images can be read ({reason})")
     return n_done
-
-
-def _class_names(folder: Path, n_classes: int) -> list[str]:
-    """Return the names of a network's classes, or their ids if it was saved without names."""
-    names = json.loads((folder / "model.json").read_text()).get("class_names")
-    if names is None:
-        return [str(number) for number in range(n_classes)]
-    if len(names) != n_classes:
-        raise RunFolderError(f"{str(folder)!r}: {len(names)} names of {n_classes} classes")
-    return [str(name) for name in names]
 
 
 def _decoded(

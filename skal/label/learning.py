@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig
-from ..datasets.folder import ImageFile
+from ..datasets.index import ImageFile
 from .project import GUESSES, Guesses, LabelProject
 
 NICENESS = 10

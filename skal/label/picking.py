@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,11 +21,12 @@ from ..committee import Committee
 from ..config import RunConfig, resolve_share
 from ..datasets import ImageDataset, data_folder
 from ..datasets.base import MISSING_LABEL, Labels, one_line
-from ..datasets.folder import DEFAULT_IMAGE_SIZE, decode_all
+from ..datasets.folder import DEFAULT_IMAGE_SIZE
+from ..datasets.pixel_cache import decode_all
 from ..errors import DataError, SkalError
-from ..experiment import make_classifier
+from ..experiment import make_classifier, network_inputs
 from ..learner import ImageClassifier
-from ..preflight import check_network, check_settings, resolve_settings
+from ..preflight import check_network, check_settings, image_size_for, resolve_settings
 from ..querying import embedding_width
 from ..scoring import Scores, score_pool
 from ..seeding import derive_seed
@@ -51,6 +53,7 @@ class Trained:
     classifier: ImageClassifier
     config: RunConfig
     data: ImageDataset
+    X: NDArray[Any]
     y: Labels
 
 
@@ -72,7 +75,7 @@ class Picker:
         check_settings(task.config)
         self._strategy = resolve_strategy(task.config.strategy, task.config.strategy_params)
         self._start = resolve_strategy(task.config.init_strategy)
-        size = task.config.image_size or DEFAULT_IMAGE_SIZE
+        size = image_size_for(task.config, task.root) or DEFAULT_IMAGE_SIZE
         folder = data_folder(task.config.data_dir)
         # the very files that `skal run` would decode, so that the cache is the same
         pixels, kept, skipped = decode_all(task.root, list(task.files), size, folder / "cache")
@@ -127,18 +130,21 @@ class Picker:
         data = self._dataset(job.classes)
         config = resolve_settings(self._task.config, data)
         check_network(config, data)
-        classifier = make_classifier(config, data, len(job.labels)).fit(data.X, y)
+        inputs = network_inputs(config, make_classifier(config, data, 0), data.X)
+        classifier = make_classifier(config, data, len(job.labels)).fit(inputs.X, y)
         if calibrated:
             seed = derive_seed(config.seed, "calibration", len(job.labels))
-            calibrate(classifier, data.X, y, seed=seed)
-        return Trained(classifier, config, data, y)
+            calibrate(classifier, inputs.X, y, seed=seed)
+        if inputs.backbone is not None:
+            classifier.take_backbone(inputs.backbone)
+        return Trained(classifier, config, data, inputs.X, y)
 
     def predict(self, trained: Trained, images: Sequence[int]) -> dict[int, int]:
         """Return the likeliest class of images; those that cannot be read are left out."""
         rows = self._rows_of(images)
         if not len(rows):
             return {}
-        scores = score_pool(trained.classifier, trained.data.X, embeddings=False, rows=rows)
+        scores = score_pool(trained.classifier, trained.X, embeddings=False, rows=rows)
         found = zip(self._numbers[rows].tolist(), scores.proba.argmax(1).tolist(), strict=True)
         return dict(found)
 
@@ -172,8 +178,11 @@ class Picker:
     def _start_embeddings(self) -> NDArray[np.float32]:
         data = self._dataset(("a", "b"))
         config = resolve_settings(self._task.config, data)
+        classifier = make_classifier(config, data, 0)
         embeddings, source = start_embeddings(
-            self._pixels, make_classifier(config, data, 0), derive_seed(config.seed, "init")
+            network_inputs(config, classifier, self._pixels).X,
+            classifier,
+            derive_seed(config.seed, "init"),
         )
         _log.info("first images: %s on %s", config.init_strategy, source)
         return embeddings
@@ -254,23 +263,23 @@ class Picker:
             wanted,
             n_classes=len(job.classes),
             # the page wants embeddings whatever the strategy does
-            n_features=embedding_width(classifier, trained.data.X),
+            n_features=embedding_width(classifier, trained.X),
             device=str(classifier.neural_net_.device),
         )
 
     def _score(self, trained: Trained, rows: NDArray[np.int64], seed: int) -> Scores:
-        strategy, data = self._strategy, trained.data
+        strategy, X = self._strategy, trained.X
         committee = None
         if strategy.n_members:
             committee = Committee(trained.classifier, strategy.n_members, random_state=seed)
-            committee.fit(data.X, trained.y)
+            committee.fit(X, trained.y)
         scores = score_pool(
             trained.classifier,
-            data.X,
+            X,
             n_samples=0 if committee else strategy.n_samples,
             gradient_length=strategy.needs_gradient_length,
             committee=committee,
-            rows=None if len(rows) == len(data.X) else rows,
+            rows=None if len(rows) == len(X) else rows,
             random_state=seed,
         )
         if not np.isfinite(scores.proba).all():

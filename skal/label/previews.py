@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from ..datasets.folder import FORMATS, read_rgb
+from ..datasets.decoding import FORMATS, read_rgb
 
 LARGE, SMALL = 1024, 256
 """Height and width of an image alone, and in the grid, in pixels at most."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import RunConfig, resolve_count
-from ..datasets.folder import UNLABELED, ImageFile, find_images
+from ..datasets.index import UNLABELED, ImageFile, find_images
 from ..errors import (
     DataError,
     FolderNotFoundError,

@@ -12,7 +12,7 @@ import click
 import numpy as np
 from PIL import Image
 
-from ..datasets.folder import read_rgb
+from ..datasets.decoding import read_rgb
 from .project import LabelProject, plain_text
 from .rounds import NothingToUndoError, Rounds
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any, Protocol
+import importlib.util
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ..registry import Registry
+from ..errors import UnknownNameError
+from ..registry import Entry, Registry, import_object
 
 if TYPE_CHECKING:
     from .base import AUGMENTATIONS as AUGMENTATIONS
@@ -13,7 +17,15 @@ if TYPE_CHECKING:
     from .base import linear_head as linear_head
     from .build import build_network as build_network
 
-__all__ = ["AUGMENTATIONS", "MODELS", "Builder", "Network", "build_network", "linear_head"]
+__all__ = [
+    "AUGMENTATIONS",
+    "FAMILIES",
+    "MODELS",
+    "Builder",
+    "Network",
+    "build_network",
+    "linear_head",
+]
 
 
 class Builder(Protocol):
@@ -42,9 +54,69 @@ class Builder(Protocol):
         """
 
 
-MODELS: Registry[Builder] = Registry("model")
-"""Facts: `summary`; `lr`, the learning rate of AdamW that suits it; `pretrained`, the import path
-of a function that returns a state dict."""
+class Family(NamedTuple):
+    """Models of another package, by its own names for them.
+
+    Parameters
+    ----------
+    find : str
+        Import path of a function from such a name to an entry for `MODELS`.
+    summary : str
+        What they are.
+    """
+
+    find: str
+    summary: str
+
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "torchvision": Family(
+            "skal.models.torchvision:find", "any classification network of torchvision"
+        ),
+        "timm": Family("skal.models.timm:find", "any network of timm (extra timm)"),
+    }
+)
+"""What may stand before the colon of a model's name."""
+
+
+class ModelRegistry(Registry[Builder]):
+    """Names to networks: those registered, ``family:NAME``, and import paths ``module:builder``."""
+
+    def entry(self, name: str) -> Entry[Builder]:
+        """Return the entry of that name.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is none, or no such family or module; the message has the nearest names.
+        MissingExtraError
+            If the family's package is not installed.
+        """
+        family, colon, member = name.partition(":")
+        if not colon or name in self._entries:
+            return super().entry(name)
+        if family not in FAMILIES:
+            package = family.partition(".")[0]
+            if not package or importlib.util.find_spec(package) is None:
+                raise UnknownNameError("family of models, or module,", family, FAMILIES)
+            return Entry(name, name)
+        find: Callable[[str], Entry[Builder]] = import_object(FAMILIES[family].find)
+        return find(member)
+
+    def listed(self) -> list[Entry[Builder]]:
+        """Return the entries, and a row for each family."""
+        rows = [
+            Entry[Builder](f"{name}:NAME", family.find, {"summary": family.summary})
+            for name, family in FAMILIES.items()
+        ]
+        return [*self, *rows]
+
+
+MODELS = ModelRegistry("model")
+"""Facts: `summary`; `lr`, the learning rate of AdamW that suits it; `pretrained`, a function that
+returns a state dict, or its import path; `image_size`, the height and width in pixels that the
+pretrained weights are made for, which folders are decoded at then."""
 
 MODELS.add(
     "small-cnn",

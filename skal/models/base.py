@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import DataError
+
+_log = logging.getLogger("skal")
 
 
 class Network(nn.Module):
@@ -29,6 +34,8 @@ class Network(nn.Module):
         What the pixels, scaled to [0, 1], are normalised with: one value, or one per channel.
     in_channels : int, optional
         Channels that the backbone insists on; grey images are repeated then.
+    input_size : int, optional
+        Height and width in pixels that the backbone insists on; images are scaled to it then.
 
     Notes
     -----
@@ -42,6 +49,7 @@ class Network(nn.Module):
         mean: tuple[float, ...] = (0.5,),
         std: tuple[float, ...] = (0.25,),
         in_channels: int | None = None,
+        input_size: int | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -49,10 +57,16 @@ class Network(nn.Module):
         self.mean = mean
         self.std = std
         self.in_channels = in_channels
+        self.input_size = input_size
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         embeddings = self.backbone(images)
-        return self.head(embeddings), embeddings
+        return self.classify(embeddings), embeddings
+
+    def classify(self, embeddings: Tensor) -> Tensor:
+        """Return the logits of embeddings."""
+        logits: Tensor = self.head(embeddings)
+        return logits
 
 
 def linear_head(n_features: int, n_classes: int, dropout: float) -> nn.Sequential:
@@ -60,28 +74,102 @@ def linear_head(n_features: int, n_classes: int, dropout: float) -> nn.Sequentia
     return nn.Sequential(nn.Dropout(dropout), nn.Linear(n_features, n_classes))
 
 
+PREFIXES = ("module.", "model.", "backbone.", "network.backbone.")
+"""What wrappers put before the names of a network's tensors."""
+
+
+class Fit(NamedTuple):
+    """What of a state dict fits a backbone.
+
+    Parameters
+    ----------
+    tensors : dict of str to Tensor
+        What fits, by the backbone's names.
+    n, n_own : int
+        How many those are, and how many the backbone has; batch norm's counts are left out.
+    missing, others : list of str
+        What the backbone lacks, and what is not of it, each with the reason.
+    """
+
+    tensors: dict[str, Tensor]
+    n: int
+    n_own: int
+    missing: list[str]
+    others: list[str]
+
+    def __str__(self) -> str:
+        told = [*self.missing, *self.others]
+        more = f" and {len(told) - 3} more" if len(told) > 3 else ""
+        listed = f"; {'; '.join(told[:3])}{more}" if told else ""
+        return f"{self.n} of the backbone's {self.n_own} tensors fit{listed}"
+
+
+def fit_of(backbone: nn.Module, weights: Mapping[str, Tensor]) -> Fit:
+    """Find what of a state dict fits a backbone, by the names that fit best."""
+    own: dict[str, Tensor] = dict(backbone.state_dict())
+    weights = without_prefix(weights, own)
+    fitting = {name: weights[name] for name in own if _fits(name, own, weights)}
+    needed = [name for name in own if not name.endswith("num_batches_tracked")]
+    missing = [
+        f"{name} has shape {tuple(weights[name].shape)}, expected {tuple(own[name].shape)}"
+        if name in weights
+        else f"{name} is missing"
+        for name in needed
+        if name not in fitting
+    ]
+    others = [f"{name} is not of the backbone" for name in weights if name not in own]
+    n = sum(name in fitting for name in needed)
+    return Fit(fitting, n, len(needed), missing, others)
+
+
 def load_backbone(backbone: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Load a state dict that must fit.
+    """Load what fits of a state dict; warn of what the backbone lacks.
+
+    The network that the tensors were saved from may have been wrapped, and may have had a head.
 
     Raises
     ------
     DataError
-        If a name or a shape differs; the message has the first few.
+        If fewer than half of the backbone's tensors are there; the message has the first few.
     """
-    own = backbone.state_dict()
-    wrong = sorted(
-        [f"{k} is missing" for k in own.keys() - weights.keys() if "num_batches" not in k]
-        + [f"{k} is not of this model" for k in weights.keys() - own.keys()]
-        + [
-            f"{k} has shape {tuple(weights[k].shape)}, expected {tuple(own[k].shape)}"
-            for k in own.keys() & weights.keys()
-            if own[k].shape != weights[k].shape
-        ]
-    )
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise DataError(f"the weights do not fit the model: {'; '.join(wrong[:3])}{more}")
-    backbone.load_state_dict(dict(weights), strict=False)
+    fit = fit_of(backbone, weights)
+    if 2 * fit.n < fit.n_own:
+        raise DataError(f"the weights do not fit the model: {fit}")
+    if fit.missing:
+        tell_once(logging.WARNING, f"the weights fit the model in part: {fit}")
+    backbone.load_state_dict(fit.tensors, strict=False)
+
+
+@lru_cache(maxsize=256)
+def tell_once(level: int, message: str) -> None:
+    """Log what every round's new network would say again."""
+    _log.log(level, message)
+
+
+def without_prefix(
+    weights: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> Mapping[str, Tensor]:
+    """Return weights by the names, of those without one of `PREFIXES`, that fit best.
+
+    Parameters
+    ----------
+    weights : mapping of str to Tensor
+        A state dict.
+    own : mapping of str to Tensor
+        That of the backbone it is for.
+    """
+    best = weights
+    for prefix in PREFIXES:
+        inner = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+        if inner:
+            best = max(
+                best, without_prefix(inner, own), key=lambda w: sum(_fits(k, own, w) for k in own)
+            )
+    return best
+
+
+def _fits(name: str, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> bool:
+    return name in weights and weights[name].shape == own[name].shape
 
 
 def flip(images: Tensor) -> Tensor:

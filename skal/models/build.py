@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 from ..errors import DataError, ParameterError
 from ..registry import import_object
 from . import MODELS
-from .base import Network, load_backbone
+from .base import Network, fit_of, load_backbone, tell_once
 
 _BACKBONE = "network.backbone."
 
@@ -42,14 +43,18 @@ def build_network(
     pretrained : bool, default=False
         Start from the weights that the model is registered with.
     weights : str, Path or mapping, optional
-        The state dict of the model without skal's head, or a file with it: as ``torch.save`` wrote
-        it, which is loaded with ``weights_only=True``, or ``.safetensors``, such as the
-        ``model.safetensors`` of a run.
+        The state dict of the model, or a file with it: as ``torch.save`` wrote it, which is loaded
+        with ``weights_only=True``, or ``.safetensors``, such as the ``model.safetensors`` of a
+        run. Names may begin with one of `skal.models.base.PREFIXES`; a head is passed over. How
+        many tensors of a file fit is logged.
 
     Raises
     ------
     UnknownNameError, ParameterError, DataError
-        For an unknown model, one without pretrained weights, or weights that do not fit.
+        For an unknown model, one without pretrained weights, or weights of which less than half
+        fit.
+    MissingExtraError
+        If the model's family needs a package that is not installed.
     """
     entry = MODELS.entry(name)
     builder: Callable[..., Network] = entry.load()
@@ -63,15 +68,18 @@ def build_network(
     if state is None:
         return builder(**options)
     if "weights" in inspect.signature(builder).parameters:
-        return builder(**options, weights=state)
-    network = builder(**options)
-    load_backbone(network.backbone, state)
+        network = builder(**options, weights=state)
+    else:
+        network = builder(**options)
+        load_backbone(network.backbone, state)
+    if isinstance(weights, str | Path):
+        tell_once(logging.INFO, f"weights {str(weights)!r}: {fit_of(network.backbone, state)}")
     return network
 
 
 def _state_dict(
     name: str,
-    source: str | None,
+    source: str | Callable[[], Mapping[str, Tensor]] | None,
     pretrained: bool,
     weights: str | Path | Mapping[str, Tensor] | None,
 ) -> Mapping[str, Tensor] | None:
@@ -82,11 +90,12 @@ def _state_dict(
     if not pretrained:
         return None
     if source is None:
-        having = [entry.name for entry in MODELS if "pretrained" in entry.facts]
+        having = [e.name for e in MODELS.listed() if "pretrained" in e.facts or ":" in e.name]
         raise ParameterError(
             f"the model {name!r} has no pretrained weights; these have: {', '.join(having)}"
         )
-    state: Mapping[str, Tensor] = import_object(source)()
+    load = import_object(source) if isinstance(source, str) else source
+    state: Mapping[str, Tensor] = load()
     return state
 
 

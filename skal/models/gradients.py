@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
-from .module import ImageModule
+from .module import ImageModule, uncompiled
 
 NUMBERS_AT_ONCE = 2**25  # gradients held at a time, 128 MiB of float32
 
@@ -45,11 +45,12 @@ def expected_gradient_length(module: ImageModule, images: Tensor, n_classes: int
     n_weights = sum(p.numel() for p in weights.values())
     at_once = max(1, NUMBERS_AT_ONCE // max(n_weights, 1))
     expected = []
-    for part in torch.split(module.prepare(images), at_once):
-        total = torch.zeros(len(part), device=images.device)
-        for label in range(n_classes):
-            found, proba = per_image(weights, part, torch.tensor(label, device=images.device))
-            squared = sum(g.flatten(1).square().sum(dim=1) for g in found.values())
-            total += proba * torch.as_tensor(squared).sqrt()
-        expected.append(total)
+    with uncompiled(network):
+        for part in torch.split(module.prepare(images), at_once):
+            total = torch.zeros(len(part), device=images.device)
+            for label in range(n_classes):
+                found, proba = per_image(weights, part, torch.tensor(label, device=images.device))
+                squared = sum(g.flatten(1).square().sum(dim=1) for g in found.values())
+                total += proba * torch.as_tensor(squared).sqrt()
+            expected.append(total)
     return torch.cat(expected)

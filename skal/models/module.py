@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ParameterError
 from .base import AUGMENTATIONS, Network
 from .build import build_network
+from .frozen import FrozenNetwork
 
 _ELEMENTWISE = (nn.Dropout,)
 _CHANNELWISE = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
@@ -31,6 +33,13 @@ class ImageModule(nn.Module):
         Names of `skal.models.AUGMENTATIONS`.
     bf16 : bool
         Whether to run the network in bfloat16.
+    freeze : bool, default=False
+        Whether its input is the features of a backbone that is not trained. It has none until
+        `take_backbone` gives it one; from then on its input may be images, too.
+    head : {"linear", "mlp"}, default="linear"
+        Of a frozen network.
+    n_features : int, optional
+        Of a frozen network: how many there are.
     **options
         Of `skal.models.build_network`.
 
@@ -43,45 +52,99 @@ class ImageModule(nn.Module):
     std: Tensor
     temperature: Tensor
 
-    def __init__(self, model: str, augmentation: Sequence[str], bf16: bool, **options: Any) -> None:
+    def __init__(
+        self,
+        model: str,
+        augmentation: Sequence[str],
+        bf16: bool,
+        *,
+        freeze: bool = False,
+        head: str = "linear",
+        n_features: int | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__()
-        self.network: Network = build_network(model, **options)
+        if freeze:
+            assert n_features is not None
+            n_classes, dropout = options["n_classes"], options["dropout"]
+            self.network: Network = FrozenNetwork(n_features, n_classes, dropout, head)
+        else:
+            self.network = build_network(model, **options)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.in_channels = self.network.in_channels or -1
-        self.augmentation = tuple(augmentation)
+        self.augmentation = () if freeze else tuple(augmentation)
         self.bf16 = bf16
-        for name in ("mean", "std"):
-            values = torch.tensor(getattr(self.network, name, (0.5,))).view(1, -1, 1, 1)
-            self.register_buffer(name, values)
+        self._prepare_as(self.network)
         self.register_buffer("temperature", torch.ones(()))
 
+    def _prepare_as(self, network: Network) -> None:
+        """Take over how a network's input is prepared."""
+        device = next(network.parameters()).device
+        self.in_channels = network.in_channels or -1
+        self.input_size = getattr(network, "input_size", None)
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(network, name, (0.5,)), device=device).view(1, -1, 1, 1)
+            self.register_buffer(name, values)
+
+    def take_backbone(self, other: ImageModule) -> None:
+        """Give a frozen network the backbone of another module, and how images get there."""
+        assert isinstance(self.network, FrozenNetwork)
+        self.network.take_backbone(other.network)
+        self._prepare_as(other.network)
+
     def prepare(self, images: Tensor) -> Tensor:
-        """Turn uint8 pixels into the network's input."""
+        """Turn uint8 pixels into the network's input; features are that already."""
+        if images.ndim == 2:
+            return images.float()
         pixels = images.to(torch.float32, memory_format=torch.channels_last).div_(255)
         if self.training:
             for name in self.augmentation:
                 pixels = AUGMENTATIONS[name](pixels)
+        if self.input_size not in (None, pixels.shape[-1]):
+            pixels = F.interpolate(pixels, self.input_size, mode="bilinear", antialias=True)
         pixels = (pixels.expand(-1, self.in_channels, -1, -1) - self.mean).div_(self.std)
         return pixels.contiguous(memory_format=torch.channels_last)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the backbone's output for uint8 pixels, float32 of shape (n, n_features)."""
+        with self.autocast(images.device):
+            features: Tensor = self.network.backbone(self.prepare(images))
+        return features.float()
 
     def autocast(self, device: torch.device) -> torch.autocast:
         return torch.autocast(device.type, torch.bfloat16, enabled=self.bf16)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, images: Tensor, partners: Tensor | None = None, shares: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         with self.autocast(images.device):
-            logits, embeddings = self.network(self.prepare(images))
+            inputs = self.prepare(images)
+            if partners is not None and shares is not None:  # mixup
+                own = shares.view(-1, *(1,) * (inputs.ndim - 1))
+                inputs = own * inputs + (1 - own) * inputs[partners]
+            logits, embeddings = self.network(inputs)
         return self._scale(logits), embeddings.float()
 
     def classify(self, embeddings: Tensor) -> Tensor:
         """Return the logits that `forward` returns with these embeddings."""
         with self.autocast(embeddings.device):
-            logits = self.network.head(embeddings)
+            logits = self.network.classify(embeddings)
         return self._scale(logits)
 
     def _scale(self, logits: Tensor) -> Tensor:
         # a stand-in that __init__ did not make has none
         scaled: Tensor = logits.float() / getattr(self, "temperature", 1.0)
         return scaled
+
+
+@contextmanager
+def uncompiled(network: Network) -> Iterator[None]:
+    """Run a network inside the block as it is written, also if its backbone was compiled."""
+    backbone: Any = network.backbone
+    compiled, backbone._compiled_call_impl = backbone._compiled_call_impl, None
+    try:
+        yield
+    finally:
+        backbone._compiled_call_impl = compiled
 
 
 class DropoutSampler:
@@ -136,7 +199,8 @@ class DropoutSampler:
             if self.from_embeddings:
                 logits = self.module.classify(embeddings)
             else:
-                logits, _ = self.module(images)
+                with uncompiled(self.module.network):
+                    logits, _ = self.module(images)
         probabilities: Tensor = logits.softmax(-1)
         return probabilities
 

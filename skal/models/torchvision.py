@@ -1,32 +1,133 @@
-"""Networks of torchvision."""
+"""Networks of torchvision: ResNet-18 with a stem for small images, and all others by name."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 from urllib.error import URLError
 
 import torchvision
 from torch import Tensor, nn
 
-from ..errors import DataError
-from .base import Network, linear_head, load_backbone
+from ..errors import DataError, UnknownNameError
+from ..registry import Entry
+from . import Builder
+from .base import Network, linear_head, load_backbone, without_prefix
 
 SMALL_IMAGE = 64
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+OF_ONE_SIZE = {"vit_": "image_size", "maxvit_": "input_size"}
+"""Networks that take one size of images alone, and the argument that it is."""
+WITHOUT_AUXILIARY: Mapping[str, Mapping[str, Any]] = {
+    # the weights expect their input scaled by the network, whatever it was trained with later
+    "googlenet": {"aux_logits": False, "transform_input": True, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "transform_input": True, "init_weights": True},
+}
+"""Networks with further heads that only training by their authors' recipe uses."""
 
 
-def resnet18_imagenet() -> Mapping[str, Tensor]:
-    """Return torchvision's ImageNet weights of ResNet-18, downloaded on first use."""
-    weights = torchvision.models.ResNet18_Weights.DEFAULT
+def find(name: str) -> Entry[Builder]:
+    """Return the entry of a classification model of torchvision, for `skal.models.MODELS`.
+
+    Raises
+    ------
+    UnknownNameError
+        If torchvision has none of that name.
+    """
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise UnknownNameError("model of torchvision", name, known)
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    facts = {
+        "summary": f"torchvision's {name}",
+        "lr": 0.001,
+        "pretrained": partial(download, weights),
+        "image_size": int(weights.transforms().crop_size[0]),
+    }
+    return Entry(f"torchvision:{name}", partial(build, name), facts)
+
+
+def build(
+    name: str, *, n_classes: int, in_channels: int, image_size: int, dropout: float
+) -> Network:
+    """Build a classification model of torchvision without its head.
+
+    Its input is normalised as that of its newest weights is. The last linear layer (or, where
+    there is none, the last convolution) gives way to skal's head, and so does dropout right before
+    it; the embeddings are what that layer was given.
+
+    Parameters
+    ----------
+    name : str
+        torchvision's.
+    n_classes, in_channels, image_size, dropout
+        See `skal.models.Builder`.
+    """
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    facts = weights.transforms()
+    size = next(
+        (argument for prefix, argument in OF_ONE_SIZE.items() if name.startswith(prefix)), None
+    )
+    options = dict(WITHOUT_AUXILIARY.get(name, {}))
+    if size == "image_size":
+        options["image_size"] = int(weights.meta["min_size"][0])
+    net = torchvision.models.get_model(name, weights=None, **options)
+    n_features = behead(net)
+    return Network(
+        net,
+        linear_head(n_features, n_classes, dropout),
+        tuple(facts.mean),
+        tuple(facts.std),
+        in_channels=3,
+        input_size=int(weights.meta["min_size"][0]) if size else None,
+    )
+
+
+def behead(net: nn.Module) -> int:
+    """Take the last layer of a classifier away, and dropout right before it.
+
+    Returns
+    -------
+    int
+        The width of what that layer was given.
+    """
+    leaves = [(path, module) for path, module in net.named_modules() if not list(module.children())]
+    linear = [place for place, (_, leaf) in enumerate(leaves) if isinstance(leaf, nn.Linear)]
+    convolutions = [place for place, (_, leaf) in enumerate(leaves) if isinstance(leaf, nn.Conv2d)]
+    place = (linear or convolutions)[-1]
+    path, last = leaves[place]
+    before, layer = leaves[place - 1]
+    net.set_submodule(path, nn.Identity())
+    if isinstance(layer, nn.Dropout):
+        net.set_submodule(before, nn.Identity())
+    return int(last.in_features if isinstance(last, nn.Linear) else last.in_channels)
+
+
+def download(weights: Any) -> Mapping[str, Tensor]:
+    """Return the state dict of torchvision's weights, downloaded on first use.
+
+    Raises
+    ------
+    DataError
+        If that is not possible.
+    """
     try:
-        state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+        shown = sys.stderr.isatty()
+        state: Mapping[str, Tensor] = weights.get_state_dict(progress=shown, check_hash=True)
     except (URLError, OSError) as error:
         raise DataError(
             f"cannot download the weights {weights.url} ({error}); download the file elsewhere and "
             "name it by --weights FILE"
         ) from error
     return state
+
+
+def resnet18_imagenet() -> Mapping[str, Tensor]:
+    """Return torchvision's ImageNet weights of ResNet-18, downloaded on first use."""
+    return download(torchvision.models.ResNet18_Weights.DEFAULT)
 
 
 def resnet18(
@@ -48,6 +149,8 @@ def resnet18(
         A state dict of torchvision's ResNet-18; its last layer is not used.
     """
     net = torchvision.models.resnet18(weights=None)
+    if weights is not None:
+        weights = without_prefix(weights, net.state_dict())
     first = None if weights is None else weights.get("conv1.weight")
     small_stem = image_size < SMALL_IMAGE if first is None else first.shape[-1] == 3
     if small_stem:
@@ -59,5 +162,5 @@ def resnet18(
     head = linear_head(n_features, n_classes, dropout)
     if weights is None:
         return Network(net, head, in_channels=3)
-    load_backbone(net, {k: v for k, v in weights.items() if not k.startswith("fc.")})
+    load_backbone(net, weights)
     return Network(net, head, IMAGENET_MEAN, IMAGENET_STD, in_channels=3)

@@ -12,7 +12,7 @@ from .comparisons import (
     ranks_diagram,
 )
 from .drawing import Look, Pictures
-from .runs import calibration_picture, confusion_picture, learning_curve
+from .runs import calibration_picture, confusion_picture, learning_curve, loss_curve
 
 __all__ = [
     "Analysis",
@@ -26,6 +26,7 @@ __all__ = [
     "efficiency_bars",
     "learning_curve",
     "looks",
+    "loss_curve",
     "noise_curves",
     "penalty_heatmap",
     "ranks_diagram",

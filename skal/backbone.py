@@ -1,0 +1,158 @@
+"""A backbone that stays as it is: pixels in, features out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skorch.dataset import Dataset
+from torch import Tensor
+
+from .batches import SliceBatches, run_batches
+from .datasets.base import Images
+from .errors import DataError
+from .models.frozen import freeze
+from .models.module import ImageModule
+from .seeding import torch_seed
+from .training import resolve_bf16, resolve_device, scoring_batch_size
+
+FORMAT_VERSION = 1
+"""Part of the key of features: raise it whenever they come out otherwise."""
+LARGEST_LOSS = 1e-3
+"""Share of their length that features may lose as float16, which rounds by at most half of it."""
+
+Features: TypeAlias = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """The backbone of a network, frozen, with all that decides what it makes of an image.
+
+    Parameters
+    ----------
+    module : ImageModule
+        In evaluation mode, on the device.
+    device : str
+        Where it computes.
+    image_shape : tuple of int
+        Channels, height and width of the images.
+    key : str
+        Hash of the weights and of how images are prepared.
+    """
+
+    module: ImageModule
+    device: str
+    image_shape: tuple[int, ...]
+    key: str
+
+    def stream(
+        self, X: Images, rows: NDArray[np.int64] | None = None
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield the features of images, batch by batch, in order.
+
+        Parameters
+        ----------
+        X : ndarray of uint8, shape (n, channels, height, width)
+            Images.
+        rows : ndarray of int64, shape (m,), optional
+            Which of them; by default all.
+
+        Yields
+        ------
+        ndarray of float32, shape (b, n_features)
+
+        Raises
+        ------
+        DataError
+            If they are not numbers.
+        """
+        size = scoring_batch_size(self.device, X.shape[-1])
+        batches = SliceBatches(Dataset(X), size, rows, self.device)
+        for features in run_batches(batches, self._embed):
+            if not np.isfinite(features).all():
+                raise DataError("the backbone answers with no numbers (NaN or infinity)")
+            yield features
+
+    def _embed(self, images: Tensor) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            features: NDArray[np.float32] = self.module.embed(images.to(self.device)).cpu().numpy()
+        return features
+
+    def __call__(self, X: Images) -> Features:
+        """Return the features of images, (n, n_features), as `compact` keeps them."""
+        return compact(np.concatenate(list(self.stream(X))))
+
+
+def load_backbone(
+    model: str,
+    image_shape: tuple[int, ...],
+    *,
+    pretrained: bool = False,
+    weights: str | Path | Mapping[str, Tensor] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Backbone:
+    """Build a model's backbone and freeze it.
+
+    Parameters
+    ----------
+    model, pretrained, weights, device, precision
+        See `ImageClassifier`.
+    image_shape : tuple of int
+        Channels, height and width of the images.
+
+    Returns
+    -------
+    Backbone
+
+    Raises
+    ------
+    SkalError
+        See `skal.models.build_network`.
+    """
+    device = resolve_device(device)
+    with torch_seed(0):  # what no weights are given for
+        module = ImageModule(
+            model,
+            (),
+            resolve_bf16(precision, device),
+            n_classes=2,
+            in_channels=image_shape[0],
+            image_size=image_shape[1],
+            dropout=0.0,
+            pretrained=pretrained,
+            weights=weights,
+        )
+    freeze(module)
+    return Backbone(module.to(device), device, tuple(image_shape), _key(model, module, image_shape))
+
+
+def _key(model: str, module: ImageModule, image_shape: tuple[int, ...]) -> str:
+    """Hash the weights, and what becomes of pixels before they meet them."""
+    facts = [FORMAT_VERSION, model, [*image_shape], module.bf16, module.input_size]
+    facts += [module.mean.tolist(), module.std.tolist()]
+    digest = hashlib.blake2b(repr(facts).encode(), digest_size=8)
+    for name, tensor in sorted(module.network.backbone.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def compact(features: NDArray[np.float32]) -> Features:
+    """Return features as float16, if they are hardly changed by that.
+
+    Parameters
+    ----------
+    features : ndarray of float32, shape (n, n_features)
+        All finite.
+    """
+    with np.errstate(over="ignore"):
+        half = features.astype(np.float16)
+    lost = float(np.linalg.norm(half.astype(np.float32) - features))
+    return half if lost <= LARGEST_LOSS * float(np.linalg.norm(features)) else features

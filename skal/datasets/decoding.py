@@ -1,0 +1,296 @@
+"""Image files to uint8 pixels: one, or very many at a time."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import stat
+import warnings
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..errors import DataError
+from .base import Images, one_line
+
+DECODER_VERSION = 1
+"""Part of the key of what is made of pixels: raise it whenever `decode` changes one."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+CHUNK_BYTES = 2**26
+"""Pixels in flight while decoding, so that a slow disk never piles them up in memory."""
+CHUNK_FILES = 256
+ENOUGH_FOR_PROCESSES = 2000
+"""Files from which on the start of processes pays for itself."""
+WHITE = {"I": (255, 65535), "F": (1, 255, 65535)}
+"""What stands for white where the mode does not say it: the first that no pixel exceeds."""
+
+_log = logging.getLogger("skal")
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """Some files' pixels.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        The files, relative to some folder.
+    pixels : ndarray of uint8, shape (n_read, 3, size, size)
+        Of those that could be read, in their order.
+    unread : dict of str to str
+        Why the others could not, by path.
+    """
+
+    paths: Sequence[str]
+    pixels: Images
+    unread: dict[str, str]
+
+
+def decode_many(
+    root: Path,
+    paths: Sequence[str],
+    size: int,
+    workers: int | None = None,
+    *,
+    processes: bool = False,
+) -> Generator[Decoded, None, None]:
+    """Decode files in parallel, and yield them in order.
+
+    Parameters
+    ----------
+    root : Path
+        The folder that the paths are relative to.
+    paths : sequence of str
+        What to decode.
+    size : int
+        Height and width in pixels.
+    workers : int, optional
+        How many at a time; by default one a processor.
+    processes : bool, default=False
+        Whether the workers are processes, where there are files enough for that to pay, and not
+        threads.
+
+    Yields
+    ------
+    Decoded
+        Of a chunk of the files; not more than about `CHUNK_BYTES` are decoded in advance.
+
+    Raises
+    ------
+    DataError
+        If the system killed a process that was decoding.
+    """
+    n_workers = workers or os.cpu_count() or 1
+    ahead = 2 * n_workers
+    step = _chunk_size(len(paths), size, n_workers, ahead)
+    processes = processes and len(paths) >= ENOUGH_FOR_PROCESSES and _may_have_children()
+    running: deque[Future[Decoded]] = deque()
+    with _executor(n_workers, processes) as executor:
+        for start in range(0, len(paths), step):
+            chunk = paths[start : start + step]
+            running.append(executor.submit(_decode_chunk, root, chunk, size))
+            if len(running) > ahead:
+                yield _result(running.popleft())
+        while running:
+            yield _result(running.popleft())
+
+
+def to_channels(pixels: Images, n_channels: int) -> Images:
+    """Return colour images as they are, or grey, in the weights of ITU-R 601 as Pillow has them.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (n, 3, height, width)
+        Colour images.
+    n_channels : {1, 3}
+        How many are wanted.
+
+    Returns
+    -------
+    ndarray of uint8, shape (n, n_channels, height, width)
+    """
+    if n_channels == pixels.shape[1]:
+        return pixels
+    weights = np.array([19595, 38470, 7471], np.uint32)
+    grey = np.tensordot(pixels.astype(np.uint32), weights, (1, 0)) + 2**15
+    return (grey >> 16).astype(np.uint8)[:, None]
+
+
+def _chunk_size(n_files: int, size: int, n_workers: int, ahead: int) -> int:
+    """Return how many files a worker takes at a time: few enough that none waits at the end."""
+    fitting = CHUNK_BYTES // (3 * size * size * ahead)
+    return max(1, min(CHUNK_FILES, fitting, max(16, n_files // (4 * n_workers))))
+
+
+def _may_have_children() -> bool:
+    return not multiprocessing.current_process().daemon
+
+
+@contextmanager
+def _executor(n_workers: int, processes: bool) -> Iterator[Executor]:
+    """Start workers, and end them: after an error without a wait for what is still to do."""
+    # Pillow warns of odd metadata; the pixels are what counts here
+    with warnings.catch_warnings(), _PROCESSES_OR_THREADS[processes](n_workers) as executor:
+        warnings.simplefilter("ignore")
+        yield executor
+
+
+@contextmanager
+def _threads(n_workers: int) -> Iterator[Executor]:
+    executor = ThreadPoolExecutor(n_workers)
+    try:
+        yield executor
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _processes(n_workers: int) -> Iterator[Executor]:
+    # joblib's, which do not run the user's script once more when they start
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    executor = ProcessPoolExecutor(n_workers, initializer=_hush)
+    try:
+        yield executor
+    except BaseException:
+        executor.shutdown(wait=False, kill_workers=True)
+        raise
+    executor.shutdown()
+
+
+_PROCESSES_OR_THREADS = {True: _processes, False: _threads}
+
+
+def _hush() -> None:
+    warnings.simplefilter("ignore")
+
+
+def _result(future: Future[Decoded]) -> Decoded:
+    try:
+        return future.result()
+    except BrokenExecutor as error:
+        raise DataError(
+            "a process that was decoding images was killed, by the system if memory was short; "
+            "what was decoded is kept, and the same call goes on"
+        ) from error
+
+
+def _decode_chunk(root: Path, paths: Sequence[str], size: int) -> Decoded:
+    pixels = np.empty((len(paths), 3, size, size), np.uint8)
+    n_read, unread = 0, {}
+    for path in paths:
+        result = try_decode(root / path, size)
+        if isinstance(result, str):
+            unread[path] = result
+        else:
+            pixels[n_read] = result
+            n_read += 1
+    return Decoded(paths, pixels[:n_read], unread)
+
+
+def try_decode(path: Path, size: int) -> Images | str:
+    """Decode one file as `decode` does, or say why it cannot be."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return "not a regular file"  # to open a pipe would be to wait for ever
+        return decode(path, size)
+    except UnidentifiedImageError:
+        return "empty file" if status.st_size == 0 else f"not one of {', '.join(FORMATS)}"
+    except Image.DecompressionBombError:
+        return "too many pixels to be opened safely"
+    except FileNotFoundError:
+        return "a link to a file that is not there"
+    except OSError as error:
+        return error.strerror or one_line(error)
+    except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
+        return one_line(error)
+
+
+def decode(path: Path, size: int) -> Images:
+    """Decode one image file to RGB, upright, cut to a square.
+
+    Grey, palette, CMYK and 16-bit images are converted; transparent ones are laid on white; EXIF
+    rotation is applied; of an animation the first frame is taken.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its content tells its format, not its suffix.
+    size : int
+        Height and width wanted, in pixels.
+
+    Returns
+    -------
+    ndarray of uint8, shape (3, size, size)
+    """
+    image = read_rgb(path, 2 * size)
+    fitted = ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(fitted).transpose(2, 0, 1))
+
+
+def read_rgb(path: Path, needed: int) -> Image.Image:
+    """Read one image file as RGB, upright, in the ways that `decode` says.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its content tells its format, not its suffix.
+    needed : int
+        Height and width in pixels that will do: a JPEG is decoded at a half, a quarter or an
+        eighth of its size if that is as much.
+
+    Returns
+    -------
+    Image
+    """
+    # from an open file: of a path Pillow maps grey TIFFs, and scrambles those that EXIF rotates
+    with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+        if image.format == "JPEG":
+            image.draft(None, (needed, needed))
+        _set_upright(image)
+        return _to_rgb(image)
+
+
+def _set_upright(image: Image.Image) -> None:
+    image.load()
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception as error:  # damaged metadata, of which Pillow raises nearly anything
+        _log.debug("metadata of an image passed over: %s", error)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+        return _scale_deep(image).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    if image.mode != "RGBA":  # else `convert` would copy what may be a gigabyte
+        image = image.convert("RGBA")
+    on_white = Image.new("RGB", image.size, "white")
+    on_white.paste(image, mask=image.getchannel("A"))
+    return on_white
+
+
+def _scale_deep(image: Image.Image) -> Image.Image:
+    """Bring more than 8 bits a channel to 8, which Pillow's `convert` would clip to white.
+
+    What is darker than black or brighter than white can be is stretched from its darkest to its
+    brightest pixel.
+    """
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0)
+    low, high = float(values.min()), float(values.max())
+    whites: list[float] = [
+        top for top in WHITE.get(image.mode, (65535,)) if 0 <= low <= high <= top
+    ]
+    if not whites:
+        values, whites = values - low, [high - low]
+    return Image.fromarray(np.rint(values * (255 / whites[0])).astype(np.uint8))

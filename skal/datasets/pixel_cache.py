@@ -1,0 +1,215 @@
+"""The decoded pixels of a folder, kept: made shard by shard, so that a stop costs one at most."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from tqdm import tqdm
+
+from ..errors import DataError
+from ..files import fsync_folder, only_one, write_atomic
+from ..memory import gib
+from .base import Images
+from .decoding import DECODER_VERSION, Decoded, decode_many
+from .index import CACHE_TAG, ImageFile
+
+SHARD_BYTES = 2**26
+"""Pixels that are written, and forced to the disk, before the journal says that they are there."""
+PIXELS, SKIPPED, PROGRESS = "pixels.npy", "skipped.json", "progress.json"
+
+_log = logging.getLogger("skal")
+
+
+def decode_all(
+    root: Path, files: list[ImageFile], size: int, cache_dir: Path
+) -> tuple[Images, list[ImageFile], list[tuple[str, str]]]:
+    """Decode all files into one uint8 memmap, or open the one made before.
+
+    Decoding that was stopped, by Ctrl-C, a full disk or a power loss, goes on at its last whole
+    shard. Of several processes that want the same one decodes, and the others wait.
+
+    Parameters
+    ----------
+    root : Path
+        The folder that the files' paths are relative to.
+    files : list of ImageFile
+        What to decode.
+    size : int
+        Height and width in pixels.
+    cache_dir : Path
+        Where memmaps are kept, one folder each, named by a hash of the paths, sizes and
+        modification times of the files, the image size and the decoder's version.
+
+    Returns
+    -------
+    pixels : memmap of uint8, shape (n_kept, 3, size, size)
+    kept : list of ImageFile
+        The files that could be read.
+    skipped : list of (path, reason)
+        Those that could not.
+
+    Raises
+    ------
+    DataError
+        If the memmap cannot be written.
+    """
+    # 40 characters keep the longest name that a folder can have below what a file system takes
+    cache = cache_dir / f"{root.resolve().name[:40]}-{size}px-{fingerprint(root, files, size)}"
+    if not cache.is_dir():
+        try:
+            _make_cache(cache, root, [file.path for file in files], size)
+        except OSError as error:
+            raise DataError(
+                f"cannot write the decoded images to {str(cache_dir)!r}: "
+                f"{error.strerror or error}; name another place by --data-dir or $SKAL_DATA_DIR"
+            ) from error
+    skipped = [(path, reason) for path, reason in json.loads((cache / SKIPPED).read_text())]
+    bad = {path for path, _ in skipped}
+    kept = [file for file in files if file.path not in bad] if bad else files
+    pixels: Images = np.load(cache / PIXELS, mmap_mode="r")
+    return pixels, kept, skipped
+
+
+def fingerprint(root: Path, files: list[ImageFile], size: int) -> str:
+    digest = hashlib.sha256(f"{DECODER_VERSION} {size} {root.resolve()}\n".encode())
+    start = os.path.join(root, "")  # noqa: PTH118 (Path is slow in a million)
+    for file in tqdm(files, desc="looking for changes", unit="file", disable=None, leave=False):
+        state = file_state(start + file.path)
+        digest.update(f"{state} {file.part} {file.path}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def file_state(path: str) -> str:
+    """Return what changes when a file's content or the right to read it does."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 (as above)
+        return f"{status.st_size} {status.st_mtime_ns} {os.access(path, os.R_OK)}"
+    except OSError:
+        return "unreadable"
+
+
+def _make_cache(cache: Path, root: Path, paths: list[str], size: int) -> None:
+    """Decode into a folder of another name, and rename it when it is whole."""
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    cache.with_name(CACHE_TAG).write_text("Signature: 8a477f597d28d172789f06886806bc55\n")
+    partial = cache.with_name(f".{cache.name}.partial")
+    with only_one(cache.with_name(f".{cache.name}.lock"), f"decodes the images of {str(root)!r}"):
+        if cache.is_dir():
+            return
+        partial.mkdir(exist_ok=True)
+        try:
+            _decode_into(partial, root, paths, size)
+            partial.rename(cache)
+            fsync_folder(cache.parent)
+            (cache / PROGRESS).unlink()
+        finally:
+            if partial.is_dir() and not (partial / PROGRESS).is_file():  # nothing to go on from
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+def _decode_into(folder: Path, root: Path, paths: list[str], size: int) -> None:
+    """Write what can be decoded to a .npy file, and what cannot to a list.
+
+    The file is written and not mapped, for a full disk is an error to the one and kills the other.
+    """
+    (folder / PIXELS).touch()
+    with (folder / PIXELS).open("r+b") as out:
+        header, one_image = _write_header(out, len(paths), size), 3 * size * size
+        done = _Progress.read(folder)
+        if header + done.n_kept * one_image > (folder / PIXELS).stat().st_size:
+            done = _Progress()  # somebody took pixels away
+        _check_space(folder, (len(paths) - done.n_files) * one_image)
+        out.seek(header + done.n_kept * one_image)
+        out.truncate()
+        saved = done.n_kept
+        for chunk in _decode_rest(root, paths, size, done.n_files):
+            out.write(chunk.pixels.data)
+            done.add(chunk)
+            if (done.n_kept - saved) * one_image >= SHARD_BYTES:
+                done.save(folder, out)
+                saved = done.n_kept
+        out.seek(0)
+        _write_header(out, done.n_kept, size)
+        done.save(folder, out)
+    write_atomic(folder / SKIPPED, json.dumps(done.skipped))
+
+
+@dataclass
+class _Progress:
+    """How far decoding has come, and what it left out."""
+
+    n_files: int = 0
+    n_kept: int = 0
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, folder: Path) -> _Progress:
+        """Return how far a stopped process came; nowhere, if what it left makes no sense."""
+        try:
+            done = cls(**json.loads((folder / PROGRESS).read_text()))
+        except (FileNotFoundError, TypeError, ValueError):
+            return cls()
+        return done if done.n_files == done.n_kept + len(done.skipped) else cls()
+
+    def add(self, chunk: Decoded) -> None:
+        """Count a chunk in."""
+        self.n_files += len(chunk.paths)
+        self.n_kept += len(chunk.pixels)
+        self.skipped.extend(chunk.unread.items())
+
+    def save(self, folder: Path, pixels: BinaryIO) -> None:
+        """Force the pixels to the disk, and only then say that they are there."""
+        pixels.flush()
+        os.fsync(pixels.fileno())
+        write_atomic(folder / PROGRESS, json.dumps(asdict(self)))
+
+
+def _decode_rest(root: Path, paths: list[str], size: int, n_done: int) -> Iterator[Decoded]:
+    """Decode what a stopped process left, behind a bar that counts all."""
+    if n_done:
+        _log.info("%d of %d images are decoded already", n_done, len(paths))
+    with (
+        tqdm(
+            desc="decoding",
+            unit="image",
+            initial=n_done,
+            total=len(paths),
+            disable=None,
+            leave=False,
+        ) as bar,
+        closing(decode_many(root, paths[n_done:], size, processes=True)) as chunks,
+    ):
+        for chunk in chunks:
+            yield chunk
+            bar.update(len(chunk.paths))
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    """Say beforehand, and not after hours, that a disk is likely to become full."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        _log.warning(
+            "the decoded images take %s in %s, where %s are free; name another place by "
+            "--data-dir or $SKAL_DATA_DIR, or choose a smaller --image-size",
+            gib(needed),
+            folder.parent,
+            gib(free),
+        )
+
+
+def _write_header(out: BinaryIO, n_images: int, size: int) -> int:
+    """Write the header of a .npy file; its length does not depend on the number of images."""
+    np.lib.format.write_array_header_1_0(  # type: ignore[no-untyped-call]
+        out, {"descr": "|u1", "fortran_order": False, "shape": (n_images, 3, size, size)}
+    )
+    return out.tell()

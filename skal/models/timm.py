@@ -1,0 +1,95 @@
+"""Networks of timm, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import DataError, MissingExtraError, UnknownNameError
+from ..registry import Entry
+from . import Builder
+from .base import Network, linear_head
+
+try:
+    import timm
+except ImportError as error:
+    raise MissingExtraError("timm", "timm", "a model of timm") from error
+
+
+def find(name: str) -> Entry[Builder]:
+    """Return the entry of a model of timm, for `skal.models.MODELS`.
+
+    Parameters
+    ----------
+    name : str
+        As ``timm.create_model`` takes it: ``architecture`` or ``architecture.weights``.
+
+    Raises
+    ------
+    UnknownNameError
+        If timm has none of that name, or no such weights of it.
+    """
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise UnknownNameError("model of timm", architecture, timm.list_models())
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
+        raise UnknownNameError(f"weights of timm's {architecture}", tag, tags) from error
+    facts: dict[str, Any] = {"summary": f"timm's {name}", "lr": 0.001}
+    if config is not None:
+        facts["image_size"] = int(config.input_size[-1])
+        if config.has_weights:
+            facts["pretrained"] = partial(pretrained, name)
+    return Entry(f"timm:{name}", partial(build, name), facts)
+
+
+def build(
+    name: str, *, n_classes: int, in_channels: int, image_size: int, dropout: float
+) -> Network:
+    """Build a model of timm without its head.
+
+    Its input is normalised, and if it must be scaled, as the configuration of its weights says.
+
+    Parameters
+    ----------
+    name : str
+        timm's.
+    n_classes, in_channels, image_size, dropout
+        See `skal.models.Builder`.
+    """
+    net = timm.create_model(name, num_classes=0)
+    facts = timm.data.resolve_model_data_config(net)
+    fixed = net.pretrained_cfg.get("fixed_input_size", False)
+    return Network(
+        net,
+        linear_head(int(net.head_hidden_size), n_classes, dropout),
+        tuple(facts["mean"]),
+        tuple(facts["std"]),
+        in_channels=int(facts["input_size"][0]),
+        input_size=int(facts["input_size"][-1]) if fixed else None,
+    )
+
+
+def pretrained(name: str) -> Mapping[str, Tensor]:
+    """Return the state dict that timm loads for a model, downloaded on first use.
+
+    Raises
+    ------
+    DataError
+        If that is not possible.
+    """
+    try:
+        net = timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:  # of the hub's client, of the network, of a damaged file
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"cannot load timm's weights of {name} ({reason}); download the file elsewhere and "
+            "name it by --weights FILE"
+        ) from error
+    state: Mapping[str, Tensor] = net.state_dict()
+    return state

@@ -1,0 +1,351 @@
+"""A backbone trained on images without labels, before the first round: SimCLR."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.util
+import io
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.swa_utils import update_bn
+from tqdm import tqdm
+
+from .batches import shuffled
+from .config import RunConfig
+from .datasets import ImageDataset
+from .datasets.base import Images
+from .errors import DataError, MissingExtraError
+from .files import write_atomic
+from .models.module import ImageModule
+from .plots import loss_curve
+from .seeding import derive_seed, torch_seed
+from .training import OPTIMIZERS, default_lr, fast_float32
+
+BATCH_SIZE = 256
+GROUP = 8
+"""Images that share the draws of a view: one at a time, views cost more than the network."""
+PROJECTION = 128
+TEMPERATURE = 0.5
+SMALLEST_CROP = 0.2
+COLOR_STRENGTH = 0.5
+EVERY = 10
+"""Steps that a point of the loss curve is the mean of."""
+BATCHES_OF_STATISTICS = 20
+FORMAT_VERSION = 1
+"""Part of the key of what is kept: raise it whenever training comes out otherwise."""
+LOSSES = "pretrain.csv"
+
+Weights = Mapping[str, Tensor]
+Views = Callable[[Tensor], Tensor]
+
+_log = logging.getLogger("skal")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A backbone that was trained without labels.
+
+    Parameters
+    ----------
+    weights : mapping of str to Tensor
+        Its state dict, on the CPU.
+    losses : list of float
+        The mean training loss of each 10 steps.
+    """
+
+    weights: Weights
+    losses: list[float]
+
+
+def check_pretraining(config: RunConfig) -> None:
+    """Check that what the pretraining needs is installed.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is not.
+    """
+    if config.pretrain != "none" and importlib.util.find_spec("lightly") is None:
+        raise MissingExtraError("lightly", "ssl", f"pretrain {config.pretrain}")
+
+
+def weights_from_pool(
+    config: RunConfig, data: ImageDataset, folder: Path | None = None
+) -> Weights | None:
+    """Return what the networks of a run start from, if its settings ask for pretraining.
+
+    The weights are kept under the run's `data_dir`, for other runs on the same images with the
+    same seed.
+
+    Parameters
+    ----------
+    config : RunConfig
+        With all settings resolved.
+    data : ImageDataset
+        Its `X` and `X_unlabeled` are trained on, never `X_test`.
+    folder : Path, optional
+        Of the run: the loss curve is written to it.
+
+    Returns
+    -------
+    mapping of str to Tensor, or None
+        The backbone's state dict.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two images, or the training diverges.
+    """
+    if config.pretrain == "none":
+        return None
+    pools = [images for images in (data.X, data.X_unlabeled) if len(images)]
+    pretrained = pretrain(
+        str(config.model),
+        pools,
+        steps=config.pretrain_steps,
+        seed=derive_seed(config.seed, "pretrain"),
+        start={"pretrained": config.pretrained, "weights": config.weights},
+        flip="flip" in data.augmentation,
+        device=config.device,
+        bf16=config.precision == "bf16",
+        cache=Path(str(config.data_dir)) / "cache",
+    )
+    if folder is not None:
+        write_atomic(folder / LOSSES, _losses_as_csv(pretrained.losses))
+        title = f"{data.name}: {config.pretrain}, {config.model}"
+        steps = [EVERY * (number + 1) for number in range(len(pretrained.losses))]
+        for form, picture in loss_curve(steps, pretrained.losses, title).items():
+            write_atomic(folder / f"pretrain.{form}", picture)
+    return pretrained.weights
+
+
+def pretrain(
+    model: str,
+    pools: Sequence[Images],
+    *,
+    steps: int,
+    seed: int,
+    start: Mapping[str, Any] | None = None,
+    flip: bool = True,
+    device: str = "cpu",
+    bf16: bool = False,
+    cache: Path | None = None,
+) -> Pretrained:
+    """Train the backbone of a model by SimCLR [1]_: to tell an image's views from all others.
+
+    Views, projection head and loss are those of the package lightly, but for blur. The learning
+    rate is one cycle up to the model's own.
+
+    Parameters
+    ----------
+    model : str
+        A name of `skal.models.MODELS`.
+    pools : sequence of ndarray of uint8, shape (n, channels, height, width)
+        Images of one shape; memmaps are read batch by batch.
+    steps : int
+        Optimiser steps, of 256 images each, or all if there are fewer.
+    seed : int
+        Decides initialisation, batches and views.
+    start : mapping, optional
+        `pretrained` and `weights` to start from, see `skal.models.build_network`.
+    flip : bool, default=True
+        Whether an image is the same mirrored.
+    device : str, default="cpu"
+        Where to compute.
+    bf16 : bool, default=False
+        Whether the backbone computes in bfloat16.
+    cache : Path, optional
+        The folder in which the weights are kept, and found again.
+
+    Returns
+    -------
+    Pretrained
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two images, or the loss is no number.
+
+    References
+    ----------
+    .. [1] T. Chen, S. Kornblith, M. Norouzi, G. Hinton. A Simple Framework for Contrastive Learning
+       of Visual Representations. ICML 2020.
+    """
+    n_images = sum(map(len, pools))
+    if n_images < 2:
+        raise DataError(f"pretraining needs two images or more, got {n_images}")
+    channels, size, _ = pools[0].shape[1:]
+    with torch_seed(seed):
+        module = ImageModule(
+            model,
+            (),
+            bf16,
+            n_classes=2,
+            in_channels=channels,
+            image_size=size,
+            dropout=0.0,
+            **(start or {}),
+        ).to(device)
+        if cache is None:
+            return _train(module, model, pools, steps, flip, device)
+        facts = [FORMAT_VERSION, model, steps, seed, flip, bf16, *_digests(module, pools)]
+        key = hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()
+        path = cache / f"pretrain-{key}.safetensors"
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):  # runs beside this one wait, and find it
+            found = _found(path)
+            if found is None:
+                found = _train(module, model, pools, steps, flip, device)
+                metadata = {"losses": json.dumps(found.losses)}
+                write_atomic(path, safetensors.torch.save(dict(found.weights), metadata))
+    return found
+
+
+def _digests(module: ImageModule, pools: Sequence[Images]) -> Iterator[str]:
+    """Hash what is trained on, and what is trained."""
+    pixels = hashlib.blake2b(digest_size=16)
+    for images in pools:
+        pixels.update(repr(images.shape).encode())
+        for start in range(0, len(images), BATCH_SIZE):
+            pixels.update(np.ascontiguousarray(images[start : start + BATCH_SIZE]).data)
+    yield pixels.hexdigest()
+    weights = hashlib.blake2b(digest_size=16)
+    for name, tensor in module.network.backbone.state_dict().items():
+        weights.update(name.encode())
+        weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    yield weights.hexdigest()
+
+
+def _found(path: Path) -> Pretrained | None:
+    """Read what was kept; None if nothing was, or it is damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            losses = json.loads(file.metadata()["losses"])
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        _log.warning("%s is damaged: it is made again", path)
+        return None
+    _log.info("the backbone was trained without labels before: %s", path)
+    return Pretrained(weights, losses)
+
+
+def _train(
+    module: ImageModule, model: str, pools: Sequence[Images], steps: int, flip: bool, device: str
+) -> Pretrained:
+    from lightly.loss import NTXentLoss
+    from lightly.models.modules.heads import SimCLRProjectionHead
+
+    n_images, size = sum(map(len, pools)), pools[0].shape[2]
+    batches = shuffled(n_images, min(BATCH_SIZE, n_images))
+    views = simclr_views(size, flip)
+    n_features = module.eval().embed(_take(pools, torch.arange(1)).to(device)).shape[1]
+    head = SimCLRProjectionHead(n_features, n_features, PROJECTION).to(device)
+    kind, options = OPTIMIZERS["adamw"]
+    weights = [*module.network.backbone.parameters(), *head.parameters()]
+    optimizer = kind(weights, fused=device != "mps", **options)  # type: ignore[call-arg]
+    rate = OneCycleLR(optimizer, default_lr(model, "adamw"), total_steps=max(steps, 4) + 1)
+    loss_of, losses = NTXentLoss(TEMPERATURE), []
+    module.train()
+    with (
+        tqdm(total=steps, desc="pretraining", unit="step", disable=None, leave=False) as bar,
+        fast_float32(device),
+    ):
+        for rows in islice(batches, steps):
+            images = _take(pools, rows).to(device)
+            both = head(module.embed(torch.cat([views(images), views(images)])))
+            loss = loss_of(*both.chunk(2))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            rate.step()
+            losses.append(loss.item())
+            bar.update()
+    _log.info("trained without labels in %d steps: loss %.2f to %.2f", steps, losses[0], losses[-1])
+    if not np.isfinite(losses).all():
+        raise DataError("pretraining diverged: its loss is no number")
+    # batch norm's statistics are those of images as they are, not of views
+    clean = (_take(pools, rows) for rows in islice(batches, BATCHES_OF_STATISTICS))
+    update_bn(clean, module, torch.device(device))
+    state = module.network.backbone.state_dict()
+    means = [float(np.mean(losses[i : i + EVERY])) for i in range(0, len(losses), EVERY)]
+    return Pretrained({n: t.detach().cpu().contiguous() for n, t in state.items()}, means)
+
+
+def _take(pools: Sequence[Images], rows: Tensor) -> Tensor:
+    """Return rows of the pools, as if they were one array."""
+    numbers = rows.numpy()
+    images = np.empty((len(numbers), *pools[0].shape[1:]), np.uint8)
+    start = 0
+    for pool in pools:
+        own = (numbers >= start) & (numbers < start + len(pool))
+        images[own] = pool[numbers[own] - start]
+        start += len(pool)
+    return torch.from_numpy(images)
+
+
+def simclr_views(image_size: int, flip: bool) -> Views:
+    """Return a function that makes a view of each image: cropped, mirrored, coloured, grey.
+
+    Parameters
+    ----------
+    image_size : int
+        In pixels.
+    flip : bool
+        Whether an image may be mirrored.
+
+    Returns
+    -------
+    callable
+        From uint8 images (n, channels, height, width) to views of that shape. Always 8 images
+        share the draws, in an order that is drawn, too.
+    """
+    from lightly.transforms.simclr_transform import SimCLRViewTransform
+
+    whole = SimCLRViewTransform(
+        image_size,
+        cj_strength=COLOR_STRENGTH,
+        min_scale=SMALLEST_CROP,
+        gaussian_blur=0.0,
+        hf_prob=0.5 if flip else 0.0,
+        normalize=None,
+    )
+    # lightly's own ones take one image at a time, and draw from numpy's global generator: rotation
+    # and blur, which are off, and scaling, which ImageModule does
+    steps: Iterable[Any] = whole.transform.transforms
+    changes = [step for step in steps if type(step).__module__.startswith("torchvision.")]
+
+    def view(images: Tensor) -> Tensor:
+        order = torch.randperm(len(images), device=images.device)
+        views = torch.empty_like(images)
+        for group in torch.split(order, GROUP):
+            part = images[group]
+            for change in changes:
+                part = change(part)
+            views[group] = part
+        return views
+
+    return view
+
+
+def _losses_as_csv(losses: Sequence[float]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["step", "loss"])
+    writer.writerows([EVERY * (number + 1), loss] for number, loss in enumerate(losses))
+    return text.getvalue()
