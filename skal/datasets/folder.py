@@ -393,7 +393,13 @@ def _decode_many(
     with (
         ThreadPoolExecutor(os.cpu_count()) as workers,
         warnings.catch_warnings(),
-        tqdm(total=len(files), desc="decoding", unit="image", disable=None, leave=False) as bar,
+        tqdm(
+            total=len(files),
+            desc="decoding",
+            unit="image",
+            disable=os.environ.get("TQDM_DISABLE", "0") not in ("", "0") or None,
+            leave=False,
+        ) as bar,
     ):
         # Pillow warns of odd metadata; the pixels are what counts here
         warnings.simplefilter("ignore")
