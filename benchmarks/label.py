@@ -1,11 +1,11 @@
 """`skal label`: waiting times on a large pool, labels after kill -9, and labelling to the end.
 
-    python benchmarks/label.py times
+    python benchmarks/label.py times [--n-known 10000]
     python benchmarks/label.py kills
     python benchmarks/label.py end
 
 A real server is asked through its own HTTP interface, as the page does; what a browser adds to
-that is measured in a browser, by tests/test_label_page.py.
+that is measured in a browser, by benchmarks/label_page.py.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import json
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -35,7 +36,8 @@ from sklearn.datasets import load_digits
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from label_server import Client, serving
 
-from skal.label.store import Store
+from skal.label.project import LabelProject
+from skal.label.store import Action, ModelRow, Store
 
 CLASSES = ("--classes", "a,b,c,d,e")
 KINDS = 200
@@ -82,11 +84,14 @@ def main(ctx: click.Context, keep: bool) -> None:
 @click.option("--n-labels", default=120, show_default=True)
 @click.option("--starts", default=5, show_default=True)
 @click.option("--pace", default=0.5, show_default=True, help="Seconds that somebody looks.")
+@click.option("--n-known", default=0, show_default=True, help="Labels that are there already.")
 @click.pass_obj
-def times(keep: bool, n_images: int, n_labels: int, starts: int, pace: float) -> None:
+def times(keep: bool, n_images: int, n_labels: int, starts: int, pace: float, n_known: int) -> None:
     """Time starts, labels, and the wait between batches, while a network trains."""
     with scratch() as folder:
         make_pool(folder / "pool", n_images)
+        if n_known:
+            label_before(folder / "pool", n_known)
         arguments = [*CLASSES, "--n-init", "20", "--n-query", "20", "--strategy", "badge"]
         with serving(folder / "pool", *arguments) as server:  # makes the cache
             wait = server.client().wait_for
@@ -100,7 +105,8 @@ def times(keep: bool, n_images: int, n_labels: int, starts: int, pace: float) ->
                 seconds["start"].append(time.perf_counter() - begun)
         sources, n_trained = label_pool(folder / "pool", arguments, n_labels, pace, seconds)
     report(
-        f"Labelling on a pool of {n_images:,} images",
+        f"Labelling on a pool of {n_images:,} images"
+        + (f", {n_known:,} of them labelled before" if n_known else ""),
         ["what", "milliseconds, median", "target"],
         [
             ["start of `skal label` to the first image", milliseconds(seconds["start"]), "3000"],
@@ -117,6 +123,24 @@ def times(keep: bool, n_images: int, n_labels: int, starts: int, pace: float) ->
         f"trained. The images came by: {sources}. Through the HTTP interface, without a browser.",
         keep,
     )
+
+
+def label_before(folder: Path, n: int) -> None:
+    """Let a project be one of many days: a tenth of its labels are of the test, a network to 20."""
+    with contextlib.closing(LabelProject.open(folder, ["a", "b", "c", "d", "e"])) as project:
+        tests = project.reserve[: n // 10]
+        others = sorted(project.pool - set(project.reserve))[: n - len(tests)]
+        kinds = {**dict.fromkeys(others, "strategy"), **dict.fromkeys(tests, "test")}
+        project.record(
+            [
+                Action("me", "label", image, image % 5, round=0, source=kind)
+                for image, kind in kinds.items()
+            ]
+        )
+        images = np.array(project.reserve, dtype=np.int64)
+        predicted = (images % 5).tobytes()
+        for n_labeled in range(0, n, 20):
+            project.add_model(ModelRow(n_labeled, 1.0, images.tobytes(), predicted))
 
 
 def fetch(client: Client, image: int) -> None:
@@ -164,23 +188,24 @@ def kills(keep: bool, n_kills: int, seed: int) -> None:
     """Kill the server at random times while somebody labels, and count what was lost."""
     draw = random.Random(seed)
     told: dict[int, tuple[int, int]] = {}
-    lost = n_torn = 0
+    lost = 0
+    kept: dict[int, tuple[int, int | None]] = {}
     with scratch() as folder:
         make_pool(folder / "pool", 20_000, 32, 24)
         for number in range(n_kills):
-            n_torn += label_until_killed(folder / "pool", draw.uniform(0, 1), told)
-            store = Store(folder / "pool/.skal/labels.sqlite")
-            kept = {a.id: (a.image, a.label) for a in store.actions()}
-            lost += sum(kept.get(key) != value for key, value in told.items())
-            (check,) = store._rows("PRAGMA integrity_check")
-            assert check == ("ok",), check
-            store.close()
+            label_until_killed(folder / "pool", draw.uniform(0, 1), told)
+            path = folder / "pool/.skal/labels.sqlite"
+            with contextlib.closing(sqlite3.connect(path)) as connection:
+                assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            with contextlib.closing(Store(path)) as store:
+                kept = {a.id: (a.image, a.label) for a in store.actions()}
+            lost = sum(kept.get(key) != value for key, value in told.items())
             if number % 20 == 19:
                 print(f"{number + 1} kills, {len(told)} labels, {lost} lost", flush=True)
     report(
         "kill -9 while labelling",
-        ["kills", "labels acknowledged", "of them lost", "labels not acknowledged when killed"],
-        [[n_kills, f"{len(told):,}", lost, n_torn]],
+        ["kills", "labels acknowledged", "of them lost", "kept, but not acknowledged any more"],
+        [[n_kills, f"{len(told):,}", lost, len(kept.keys() - told.keys())]],
         "One label after the other, as fast as the server takes them, from within the first second "
         "after its first answer; after each kill the store is read and checked by SQLite, and the "
         "server is started again on it.",
@@ -188,8 +213,8 @@ def kills(keep: bool, n_kills: int, seed: int) -> None:
     )
 
 
-def label_until_killed(folder: Path, seconds: float, told: dict[int, tuple[int, int]]) -> int:
-    """Label until the server is gone; return how many requests got no answer."""
+def label_until_killed(folder: Path, seconds: float, told: dict[int, tuple[int, int]]) -> None:
+    """Label until the server is gone, and note what it acknowledged."""
     with serving(folder, *CLASSES, "--n-init", "2000") as server:
         client = server.client()
         image = client.state()["queue"][0]["image"]
@@ -204,7 +229,6 @@ def label_until_killed(folder: Path, seconds: float, told: dict[int, tuple[int, 
             pass
         killer.join()
         server.process.communicate()
-    return 1
 
 
 @main.command()

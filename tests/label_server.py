@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,7 +30,11 @@ class Client:
         self.url = url
         self.annotator = annotator
         self.http = httpx.Client(base_url=f"{parts.scheme}://{parts.netloc}", timeout=PATIENCE)
-        assert self.http.get(url, follow_redirects=True).status_code == 200
+        page = self.http.get(url, follow_redirects=True)
+        assert page.status_code == 200
+        project = re.search(r'data-project="(\w+)"', page.text)
+        assert project is not None
+        self.http.headers["X-Skal-Project"] = project[1]
 
     def state(self) -> dict[str, Any]:
         return self._json(self.http.get("/api/state", params={"as": self.annotator}))

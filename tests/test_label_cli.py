@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import math
 import os
 import pty
@@ -11,6 +12,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -95,7 +97,7 @@ def test_a_real_terminal_gets_a_picture_and_ctrl_c_ends_it(folder: Path) -> None
     shown = b""
     end = time.monotonic() + PATIENCE
     while b"middle: saved" not in shown and time.monotonic() < end:
-        if b"round 0" in shown:  # a key pressed before the terminal listens for one is lost
+        if b"starting round" in shown:  # a key pressed before the terminal listens for one is lost
             os.write(ours, b"2")
         if select.select([ours], [], [], 0.2)[0]:
             shown += os.read(ours, 65536)
@@ -112,6 +114,65 @@ def test_a_real_terminal_gets_a_picture_and_ctrl_c_ends_it(folder: Path) -> None
     assert process.returncode == 0, err
     assert re.search(r"[1-9]\d* labels are saved", err)
     assert "Traceback" not in err
+
+
+def test_no_bar_is_drawn_into_a_real_terminal_where_it_is_not_wanted(
+    folder: Path, data_dir: Path
+) -> None:
+    code = (
+        "import sys; from pathlib import Path; from skal.datasets.folder import load_folder; "
+        "load_folder(Path(sys.argv[1]), data_dir=Path(sys.argv[2]))"
+    )
+    for wanted in (True, False):
+        ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, 80))
+        environment = {k: v for k, v in os.environ.items() if k != "TQDM_DISABLE"}
+        subprocess.run(
+            [sys.executable, "-c", code, str(folder), str(data_dir / str(wanted))],
+            stderr=theirs,
+            stdout=subprocess.DEVNULL,
+            env=environment if wanted else {**environment, "TQDM_DISABLE": "1"},
+            check=True,
+        )
+        drawn = b""
+        while select.select([ours], [], [], 0.2)[0]:
+            drawn += os.read(ours, 65536)
+        os.close(theirs)
+        os.close(ours)
+        assert (b"decoding" in drawn) is wanted
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_where_a_defect_happened_is_shown_to_who_asks(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, debug: bool
+) -> None:
+    log = logging.getLogger("skal")
+
+    def serve(*_: object, **__: object) -> None:
+        try:
+            math.sqrt(-1)
+        except ValueError:
+            log.exception("a request could not be answered")
+        log.warning("no batch", extra={"details": "Traceback of the worker"})
+
+    monkeypatch.setattr("skal.label.server.serve", serve)
+    done = skal_(*["--debug"][: int(debug)], "label", folder, *CLASSES, "--no-browser")
+    assert done.exit_code == 0, done.output
+    assert ("math domain error" in done.stderr) is debug
+    assert ("Traceback of the worker" in done.stderr) is debug
+
+
+def test_a_class_is_renamed_on_the_command_line(folder: Path) -> None:
+    label_all(folder, 6)
+    done = skal_("label", folder, "--rename-class", "low=bottom", "--rename-class", "top=high")
+    assert done.exit_code == 0, done.output
+    assert done.stdout == "classes: bottom, middle, high\n"
+    rows = rows_of(skal_("export", folder, "--format", "csv").stdout)
+    assert {row["label"] for row in rows} == {"bottom", "middle", "high"}
+    for wrong in ("low=x", "middle", "middle=high"):
+        done = skal_("label", folder, "--rename-class", "bottom=lowest", "--rename-class", wrong)
+        assert done.exit_code == 2
+    assert LabelProject.open(folder).classes == ["bottom", "middle", "high"]
 
 
 def test_settings_are_kept_for_the_next_time(folder: Path) -> None:
@@ -264,6 +325,11 @@ def test_train_and_predict_end_with_a_table_of_probabilities(
         (("label", "bars", *CLASSES, "--init-strategy", "stratified"), 2, "stratified"),
         (("label", "bars", *CLASSES, "--overlap", "120%"), 2, "overlap: got '120%'"),
         (("label", "bars", *CLASSES, "--port", "70000"), 2, "70000"),
+        (("label", "bars", *CLASSES, "--as", "x" * 80), 2, "as: got"),
+        (("label", "bars", *CLASSES, "--as", ""), 2, "as: got"),
+        (("query", "bars", "--out", "missing/x.csv"), 2, "the folder 'missing' does not exist"),
+        (("predict", "none", "bars", "--out", "missing/x.csv"), 2, "'missing' does not exist"),
+        (("predict", "bars", "bars"), 1, "no usable model in 'bars': it has no model.json"),
         (("label", "bars", *CLASSES, "--host", "no such host"), 2, "--host: there is no"),
         (("import", "bars", "none.csv", *CLASSES), 1, "cannot read 'none.csv'"),
         (("import", "bars", "bars", *CLASSES, "--as", " "), 2, "as: got"),
@@ -291,6 +357,7 @@ def test_what_is_wrong_is_told_in_one_line(
     assert len(told) == 1
     assert message in told[0]
     assert "Traceback" not in done.stderr
+    assert not (tmp_path / "bars/.skal").exists()
 
 
 def test_a_taken_port_is_told(folder: Path) -> None:
@@ -301,6 +368,7 @@ def test_a_taken_port_is_told(folder: Path) -> None:
         done = skal_("label", folder.parent / "other", *CLASSES, "--no-browser", "--port", port)
     assert done.exit_code == 2
     assert f"cannot listen on 127.0.0.1, port {port}" in done.stderr
+    assert not (folder.parent / "other/.skal").exists()
 
 
 @pytest.mark.parametrize("package", ["starlette", "uvicorn", "jinja2"])

@@ -19,6 +19,7 @@ from skal.label.exchange import (
     export_folder,
     export_label_studio,
     export_query,
+    import_into,
     import_labels,
     labeling_config,
 )
@@ -119,13 +120,17 @@ def test_a_table_brings_back_what_it_was_made_of(project: LabelProject, tmp_path
         "path,label\n0.png,daisy\n",
         "\ufeffpath;label\r\n0.png;daisy\r\n",
         'label\tnotes\tpath\ndaisy\t"x\ny"\t./0.png\n',
-        "path,label\n0.png,daisy\n1.png,\n".replace("1.png", "4.png"),
+        "path,label\n0.png,daisy\n4.png,\n",
+        "Path , LABEL\n0.png,daisy\n",
+        "path,label\n0.png,daisy\n0.png,daisy\n",
     ],
 )
-def test_tables_of_other_programs_are_read(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_tables_of_other_programs_are_read(tmp_path: Path, text: str, encoding: str) -> None:
     project = make(tmp_path / "flowers")
-    (tmp_path / "x.csv").write_bytes(text.encode())
-    assert import_labels(project, tmp_path / "x.csv", "anna") == Imported(1, 0, 0)
+    (tmp_path / "x.csv").write_bytes(text.encode(encoding))
+    done = import_labels(project, tmp_path / "x.csv", "anna")
+    assert (done.new, done.changed, done.same) == (1, 0, 0)
     (action,) = project.store.actions()
     assert (action.annotator, action.source, action.label) == ("anna", "import", 0)
 
@@ -142,6 +147,64 @@ def test_what_a_table_changes_is_a_new_action(project: LabelProject, tmp_path: P
     assert import_labels(project, tmp_path / "x.csv") == Imported(0, 2, 0)
     assert project.store.actions()[: len(before)] == before
     assert holding(project)["0.png"] == "daisy"
+
+
+def corrections(project: LabelProject, path: str, form: str, folder: Path) -> Path:
+    """Write that an image is of the second class, as an expert's table, tasks or folders say it."""
+    if form == "folder":
+        place = folder / "expert" / CLASSES[1] / Path(path).name
+        place.parent.mkdir(parents=True)
+        place.write_bytes((project.root / path).read_bytes())
+        return folder / "expert"
+    out = folder / ("x.csv" if form == "csv" else "x.json")
+    tasks = [task({"path": path}, annotation(CLASSES[1]))]
+    out.write_text(f"path,label\n{path},{CLASSES[1]}\n" if form == "csv" else json.dumps(tasks))
+    return out
+
+
+@pytest.mark.parametrize("form", ["csv", "folder", "label-studio"])
+def test_a_test_image_that_is_corrected_stays_one(tmp_path: Path, form: str) -> None:
+    project = make(tmp_path / "flowers")
+    image = project.reserve[0]
+    say(project, project.paths[image], 0, source="test")
+    source = corrections(project, project.paths[image], form, tmp_path)
+    assert import_labels(project, source, "me").changed == 1
+    assert project.test_labels == {image: 1}
+    assert image not in project.training_labels
+    # also where it goes on from here
+    row = next(r for r in rows_of(export_csv(project)) if r["path"] == project.paths[image])
+    assert row["source"] == "test"
+    assert LabelProject.open(project.root).test_labels == {image: 1}
+
+
+def test_nothing_of_a_file_that_is_refused_is_kept_no_class_either(tmp_path: Path) -> None:
+    project = make(tmp_path / "flowers")
+    project.close()
+    (tmp_path / "x.csv").write_text("path,label\n0.png,Gans\nnone.png,Gans\n")
+    with pytest.raises(DataError, match="is no image of"):
+        import_into(project.root, tmp_path / "x.csv", ["Gans"])
+    assert LabelProject.open(project.root).classes == CLASSES
+    other = tmp_path / "other"
+    write_images(other, np.zeros((2, 4, 4), np.uint8), ["0.png", "1.png"])
+    with pytest.raises(DataError, match="is no image of"):
+        import_into(other, tmp_path / "x.csv", ["Gans", "Ente"])
+    assert not (other / ".skal").exists()
+    (tmp_path / "x.csv").write_text("path,label\n0.png,Gans\n1.png,\n")
+    done = import_into(other, tmp_path / "x.csv", ["Gans", "Ente"])
+    assert str(done) == "1 new, 0 changed, 0 already there, 1 rows without a label"
+    assert LabelProject.open(other).labels == {0: 0}
+    (tmp_path / "x.csv").write_text("path,label\n1.png,Maus\n")
+    import_into(other, tmp_path / "x.csv", ["Maus"])
+    assert LabelProject.open(other).classes == ["Gans", "Ente", "Maus"]
+
+
+def test_long_names_of_other_programs_are_shortened_and_kept_apart(tmp_path: Path) -> None:
+    project = make(tmp_path / "flowers")
+    users = [f"{'x' * 80}{n}@example.org" for n in range(2)]
+    tasks = [task({"path": "0.png"}, *(annotation("daisy", completed_by=user) for user in users))]
+    (tmp_path / "x.json").write_text(json.dumps(tasks))
+    assert import_labels(project, tmp_path / "x.json").new == 2
+    assert len({action.annotator for action in project.store.actions()}) == 2
 
 
 def test_labels_marked_as_tests_are_so_only_where_they_were_drawn(tmp_path: Path) -> None:
@@ -165,11 +228,18 @@ def test_labels_marked_as_tests_are_so_only_where_they_were_drawn(tmp_path: Path
         ("path,label,action\n0.png,daisy,bad\n", "the action 'bad' with the label 'daisy'"),
         ("path,label,action\n0.png,,delete\n", "the action 'delete'"),
         ("path,label\n\0,daisy\n", "x.csv, line 2"),
+        (
+            "path,label\n0.png,daisy\n4.png,daisy\n0.png,ox-eye daisy\n",
+            "line 2 says 'daisy' and line 4 says 'ox-eye daisy' of '0.png', both for 'me'",
+        ),
+        ("path,label\n0.png,daisy,rose\n", "x.csv, line 2 has more fields than the header"),
+        ("path,label\n0.png,Gänse\n", "x.csv is no text in UTF-8 .line 2.*'CSV UTF-8'"),
+        ("\x89PNG\r\n", "x.csv is no text in UTF-8 .line 1"),
     ],
 )
 def test_tables_that_do_not_fit_change_nothing(tmp_path: Path, text: str, message: str) -> None:
     project = make(tmp_path / "flowers")
-    (tmp_path / "x.csv").write_text(text)
+    (tmp_path / "x.csv").write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError, match=message):
         import_labels(project, tmp_path / "x.csv")
     assert project.store.actions() == []
@@ -410,6 +480,13 @@ def test_skipped_and_empty_annotations_are_left_out(tmp_path: Path) -> None:
         ([task({"image": "x/none.png"}, annotation("daisy"))], "task 7: 'none.png' is no image"),
         ([task({"path": "0.png"}, 3)], "an annotation is 3"),  # type: ignore[arg-type]
         ([task({"path": "0.png"}, annotation("daisy", completed_by="a\nb"))], "as: got"),
+        ([{"data": {"path": "0.png"}, "annotations": 5}], "task 1: annotations is 5; expected a"),
+        ([task({"path": "0.png"}, {"result": 5})], "task 7: result is 5; expected a list"),
+        (
+            [task({"path": "0.png"}, {"result": [{"type": "choices", "value": {"choices": "d"}}]})],
+            "task 7: choices is 'd'; expected a list",
+        ),
+        ([task({"path": "0.png"}, annotation(5))], "the choice is 5; expected text"),  # type: ignore[arg-type]
     ],
 )
 def test_tasks_that_do_not_fit_change_nothing(tmp_path: Path, content: Any, message: str) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import queue
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from label_server import write_images
 import skal
 from skal.cold_start import start_embeddings
 from skal.errors import DataError, RunExistsError, RunFolderError, UnknownNameError
+from skal.label.accuracy import Accuracy
 from skal.label.final import find_files, next_images, predict, train
-from skal.label.learning import Job, Learner, Task
+from skal.label.learning import Answer, Failure, Job, Learner, Task
 from skal.label.picking import Picker
-from skal.label.project import Accuracy, LabelProject
+from skal.label.project import LabelProject
 from skal.label.store import Action
 from skal.pool import Pool
 from skal.querying import choose
@@ -220,7 +222,7 @@ def test_a_learner_answers_from_its_own_process_and_tells_failures(folder: Path)
         expected = Picker(Task.of(project)).answer(job(project, LABELED))
         assert answer.picks == expected.picks
         learner.submit(job(project, LABELED, labels={1: 0, 2: 17}))
-        assert "17" in answers.get(timeout=120)
+        assert "17" in answers.get(timeout=120).reason
         # it goes on after a failure, and after its process was taken away
         learner._process.kill()
         learner._process.join()
@@ -229,10 +231,34 @@ def test_a_learner_answers_from_its_own_process_and_tells_failures(folder: Path)
         learner.submit(job(project, LABELED, n=7))
         learner._process.kill()
         told = answers.get(timeout=120)
-        assert told == "its process ended with -9, as when memory runs out"
+        assert told.reason == "its process ended with -9, as when memory runs out"
     finally:
         learner.stop()
     assert not learner._process or not learner._process.is_alive()
+
+
+def test_a_batch_that_cannot_be_taken_in_ends_no_learning(folder: Path) -> None:
+    """A full disk, perhaps, while it is written down."""
+    told: queue.Queue[Failure] = queue.Queue()
+    answers: queue.Queue[Any] = queue.Queue()
+
+    def take(answer: Any) -> None:
+        answers.put(answer)
+        if answers.qsize() == 1:
+            raise OSError(28, "No space left on device")
+
+    learner = Learner(Task.of(opened(folder)), take, told.put)
+    learner._answer_to = lambda job: Answer([], "x", None, [], 0.0)  # type: ignore[assignment, arg-type, method-assign]
+    try:
+        learner.submit(job(opened(folder), []))
+        failure = told.get(timeout=60)
+        assert "No space left on device" in failure.reason
+        assert "Traceback" in failure.details
+        learner.submit(job(opened(folder), []))
+        while answers.qsize() < 2:
+            time.sleep(0.01)
+    finally:
+        learner.stop()
 
 
 def labeled_project(folder: Path, n_test: int = 8, **settings: Any) -> LabelProject:
@@ -282,6 +308,16 @@ def test_the_final_network_is_trained_on_all_labels_and_tested_honestly(
         "summary.json",
     }
     assert json.loads((where / "summary.json").read_text()) == summary
+
+
+def test_classes_without_a_label_are_named(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    project = LabelProject.open(folder, [*CLASSES, "basement", "attic"], {**FAST, "steps": 2})
+    images = sorted(project.pool)[:12]
+    project.record([Action("me", "label", n, n % 3, round=0) for n in images])
+    train(project, tmp_path / "model")
+    assert "no image is labelled as basement, attic" in caplog.text
 
 
 def test_without_test_labels_the_accuracy_is_not_known(folder: Path, tmp_path: Path) -> None:
@@ -344,7 +380,10 @@ def test_images_that_cannot_be_read_have_no_prediction(
     (folder / "00003.png").write_bytes(b"no image")
     out = io.StringIO()
     assert predict(where, [folder / "00003.png", folder / "00004.png"], out) == 1
-    assert len(rows_of(out.getvalue())) == 1
+    damaged, whole = rows_of(out.getvalue())
+    assert damaged.pop("path") == str(folder / "00003.png")
+    assert set(damaged.values()) == {""}
+    assert whole["class"] in CLASSES
     assert "00003.png: not one of JPEG" in caplog.text
     with pytest.raises(DataError, match=r"none of the 1 images can be read \(.*00003\.png"):
         predict(where, [folder / "00003.png"], io.StringIO())
@@ -353,6 +392,10 @@ def test_images_that_cannot_be_read_have_no_prediction(
 def test_predictions_need_a_network_and_images(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="no usable model"):
         predict(tmp_path / "none", [folder / "00001.png"], io.StringIO())
+    with pytest.raises(
+        RunFolderError, match=r"it has no model\.json; expected the folder of a run"
+    ):
+        predict(folder, [folder / "00001.png"], io.StringIO())
     with pytest.raises(DataError, match="does not exist"):
         find_files([tmp_path / "none.png"])
     with pytest.raises(UnknownNameError, match="device"):

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +21,10 @@ from skal.errors import (
     UnknownNameError,
     UsageError,
 )
-from skal.label.project import Accuracy, Guesses, LabelProject, check_classes
-from skal.label.store import Action, ModelRow
+from skal.label.accuracy import Accuracy
+from skal.label.names import check_classes, shown
+from skal.label.project import Guesses, LabelProject, _Model
+from skal.label.store import Action, BatchRow, ModelRow
 
 
 def pictures(n: int, seed: int = 0) -> np.ndarray:
@@ -103,7 +108,6 @@ def test_labels_go_with_a_file_that_is_moved(
     project = LabelProject.open(folder)
     image = by_path(project)["00011.png"]
     give(project, image, 1)
-    project.remember_contents()
     project.close()
     (folder / "unlabeled").mkdir()
     (folder / "00011.png").rename(folder / "unlabeled/renamed.png")
@@ -115,14 +119,177 @@ def test_labels_go_with_a_file_that_is_moved(
     assert again.reserve == project.reserve
 
 
-def test_labels_of_a_file_that_is_gone_do_not_count(folder: Path) -> None:
+def test_labels_of_a_file_that_is_gone_do_not_count_and_that_is_told(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     project = LabelProject.open(folder)
     image = by_path(project)["00011.png"]
     give(project, image, 1, source="test")
-    (folder / "00011.png").unlink()
+    for name in ("00011.png", "00012.png"):
+        (folder / name).unlink()
     again = LabelProject.open(folder)
     assert image not in again.labels
     assert again.test_labels == {}
+    (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert "2 images of the project are no longer there, and 1 of them" in warning.getMessage()
+
+
+def test_labels_go_with_moved_files_also_after_a_crash(folder: Path) -> None:
+    """Nobody closed the project: the terminal was shut, or the power went."""
+    project = LabelProject.open(folder)
+    images = [by_path(project)[f"{n:05d}.png"] for n in range(6)]
+    project.store.append([Action("me", "label", n, 1, round=0) for n in images])
+    LabelProject.open(folder)  # what was not written then is written at the next start
+    (folder / "moved").mkdir()
+    for path in folder.glob("*.png"):
+        path.rename(folder / "moved" / path.name)
+    again = LabelProject.open(folder)
+    assert set(images) <= again.labels.keys()
+
+
+def test_what_tells_a_file_from_others_is_written_as_labels_come_in(folder: Path) -> None:
+    project = LabelProject.open(folder)
+    image = by_path(project)["00011.png"]
+    give(project, image, 1)
+    end = time.monotonic() + 60
+    while image not in project.store.contents():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_test_image_stays_one_whatever_is_said_of_it_later(folder: Path) -> None:
+    project = LabelProject.open(folder)
+    image, shown_alone = project.reserve[:2]
+    give(project, image, 1, source="test")
+    project.add_batch([BatchRow(0, 0, shown_alone, "test", False)])
+    for number in (image, shown_alone):
+        give(project, number, 0, source="import")
+    assert project.test_labels == {image: 0, shown_alone: 0}
+    assert not project.training_labels.keys() & {image, shown_alone}
+    assert LabelProject.open(folder).test_labels == project.test_labels
+
+
+def test_a_class_is_renamed_with_its_labels_and_its_folder(folder: Path) -> None:
+    project = LabelProject.open(folder)
+    image = by_path(project)["00011.png"]
+    give(project, image, 1)
+    before = dict(project.labels)
+    project.rename_class("rose", "Rosa")
+    project.close()
+    again = LabelProject.open(folder)
+    assert again.classes == ["daisy", "Rosa"]
+    assert again.labels == before  # those of the folder "rose", too
+    for old, new, error in (
+        ("rose", "x", UnknownNameError),
+        ("daisy", "rosa", UsageError),
+        ("daisy", "a/b", UsageError),
+    ):
+        with pytest.raises(error):
+            again.rename_class(old, new)
+    assert again.classes == ["daisy", "Rosa"]
+
+
+def test_every_project_has_an_id_of_its_own(folder: Path, tmp_path: Path) -> None:
+    write_images(tmp_path / "other", pictures(2))
+    ids = [LabelProject.open(p, ["daisy", "rose"]).id for p in (folder, tmp_path / "other", folder)]
+    assert ids[0] == ids[2] != ids[1]
+
+
+def test_a_power_loss_does_not_take_the_new_folder_away(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    for module in ("project", "store"):
+        monkeypatch.setattr(f"skal.label.{module}.fsync_folder", synced.append)
+    LabelProject.open(folder)
+    assert folder in synced
+    assert folder / ".skal" in synced
+
+
+def found_in(folder: Path) -> dict[str, bytes]:
+    """Return what is written there, without what SQLite needs while it reads."""
+    beside = ("-shm", "-wal")
+    return {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.endswith(beside)}
+
+
+def test_who_only_reads_writes_nothing(folder: Path) -> None:
+    project = LabelProject.open(folder, settings={"seed": 4})
+    give(project, by_path(project)["00011.png"], 1)
+    project.close()
+    before = found_in(folder / ".skal")
+    write_images(folder, pictures(1, 5), ["new.png"])
+    reading = LabelProject.open(folder, ["tulip"], {"n_query": 3}, create=False)
+    assert reading.classes == ["daisy", "rose", "tulip"]
+    assert "new.png" in reading.paths.values()
+    assert len(reading.labels) == len(project.labels)
+    assert set(project.reserve) <= set(reading.reserve)
+    reading.close()
+    assert found_in(folder / ".skal") == before
+
+
+def test_a_drive_that_cannot_be_written_to_can_be_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = LabelProject.open(folder)
+    give(project, by_path(project)["00011.png"], 1)
+    project.close()
+    real = sqlite3.connect
+    asked = []
+
+    class Refusing:
+        def execute(self, _: str) -> None:
+            raise sqlite3.OperationalError("unable to open database file")
+
+        def close(self) -> None:
+            pass
+
+    def connect(address: str, **options: Any) -> Any:
+        asked.append(address)
+        return real(address, **options) if "immutable" in address else Refusing()
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    assert LabelProject.open(folder, create=False).labels == project.labels
+    assert len(asked) == 2
+
+
+def test_what_fails_leaves_no_project_and_no_class(folder: Path, tmp_path: Path) -> None:
+    for name in ("daisy", "rose"):
+        write_images(tmp_path / "full" / name, pictures(2))
+    with pytest.raises(UsageError, match="nothing is left to label"):
+        LabelProject.open(tmp_path / "full", needs_pool=True)
+    assert not (tmp_path / "full/.skal").exists()
+    first = LabelProject.open(folder, alone=True)
+    with pytest.raises(RunFolderError, match="is being labelled by another process"):
+        LabelProject.open(folder, ["weed"], alone=True)
+    first.close()
+    assert LabelProject.open(folder, alone=True).classes == ["daisy", "rose"]
+
+
+def test_an_accuracy_of_few_answers_is_no_figure() -> None:
+    assert str(Accuracy.of(2, 2)).startswith("too early to say: there are answers to 2 images")
+    assert str(Accuracy.of(9, 12)).startswith("0.468 to 0.911 at 95 %")
+    assert str(Accuracy.of(36, 40)).startswith("0.900 (0.769 to 0.960 at 95 %")
+
+
+def test_a_long_curve_is_thinned(folder: Path) -> None:
+    project = LabelProject.open(folder)
+    give(project, project.reserve[0], 1, source="test")
+    for n in range(200):
+        project._models.append(_Model(model(project, n, [n % 2])))
+    curve = project.curve
+    assert len(curve) == 40
+    assert [curve[0][0], curve[-1][0]] == [0, 199]
+    assert project.curve is curve  # not computed anew at every question
+    give(project, project.reserve[0], 0, source="test")
+    assert project.curve != curve
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a é 花.png", "a é 花.png"), ("a\x1b[31m\x07\n.png", r"a\x1b[31m\x07\n.png")],
+)
+def test_a_terminal_is_shown_what_it_cannot_obey(text: str, expected: str) -> None:
+    assert shown(text) == expected
 
 
 def test_a_tenth_of_the_pool_is_kept_for_the_test(folder: Path) -> None:

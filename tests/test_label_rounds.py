@@ -9,10 +9,11 @@ import pytest
 from label_server import write_images
 
 from skal.errors import UsageError
-from skal.label.learning import Answer, Job
+from skal.label.learning import Answer, Failure, Job
+from skal.label.leases import LEASE_SECONDS
 from skal.label.previews import Previews
 from skal.label.project import Guesses, LabelProject
-from skal.label.rounds import LEASE_SECONDS, LOOKAHEAD, NothingToUndoError, Rounds
+from skal.label.rounds import LOOKAHEAD, NothingToUndoError, Rounds
 
 
 class Clock:
@@ -243,8 +244,8 @@ def test_what_is_set_aside_never_comes_again(table: Table, action: str) -> None:
 def test_an_undone_image_is_first_again(table: Table) -> None:
     table.desk.answer(table.rounds)
     seen = table.label_next(3)
-    assert table.rounds.undo("me").image == seen[2]
-    assert table.rounds.undo("me").image == seen[1]
+    assert table.rounds.undo("me")[0].image == seen[2]
+    assert table.rounds.undo("me")[0].image == seen[1]
     assert table.rounds.queue("me")[:2] == [seen[1], seen[2]]
     assert table.project.labels.keys() == {seen[0]}
 
@@ -255,7 +256,7 @@ def test_undo_goes_back_over_batches(table: Table) -> None:
     table.desk.answer(table.rounds)
     seen = table.label_next(25)
     for image in reversed(seen):
-        assert table.rounds.undo("me").image == image
+        assert table.rounds.undo("me")[0].image == image
         assert table.first() == image
     with pytest.raises(NothingToUndoError):
         table.rounds.undo("me")
@@ -312,7 +313,7 @@ def test_after_a_restart_it_goes_on_where_it_was(tmp_path: Path) -> None:
     table.project.close()
     again = Table(tmp_path / "images").start()
     assert again.rounds.queue("me") == queue
-    assert again.rounds.undo("me").image == seen[-1]
+    assert again.rounds.undo("me")[0].image == seen[-1]
     state = again.rounds.state("me")
     assert (state["round"], state["done_in_round"], state["round_size"]) == (0, 3, 10)
 
@@ -332,7 +333,7 @@ def test_images_that_cannot_be_read_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_a_failure_is_told_and_people_go_on(table: Table) -> None:
-    table.rounds.on_failure("out of memory")
+    table.rounds.on_failure(Failure("out of memory"))
     assert table.rounds.state("me")["learner"] == "failed: out of memory"
     assert len(table.desk.jobs) == 1
     table.label_next(20)
@@ -343,7 +344,7 @@ def test_a_failure_is_not_tried_again_at_every_label(table: Table) -> None:
     for _ in range(20):
         table.label_next(1)
         if table.rounds.learner_state == "training":
-            table.rounds.on_failure("no memory")
+            table.rounds.on_failure(Failure("no memory"))
     assert len(table.desk.jobs) <= 6
 
 
@@ -356,7 +357,7 @@ def test_the_grid_shows_what_is_alike_and_nothing_of_the_test(table: Table) -> N
     open_images = [n for n in table.project.paths if n not in table.project.ledger.labels]
     nearest = sorted((n for n in open_images if n not in kept), key=lambda n: (abs(n - first), n))
     assert grid == nearest[:12]
-    table.rounds.act("me", [{"action": "label", "image": n, "label": 1} for n in grid])
+    table.rounds.act("me", [{"action": "label", "image": n, "label": 1} for n in grid], grid=True)
     sources = Counter(table.source(n) for n in grid)
     assert set(sources) == {"strategy", "grid"}
     assert not set(grid) & set(table.rounds.queue("me"))
@@ -406,6 +407,7 @@ def test_what_is_known_of_an_action_is_kept(table: Table) -> None:
         ({"action": "bad", "image": 1, "seconds": -1}, "seconds: got -1"),
         ({"action": "bad", "image": 1, "seconds": float("nan")}, "seconds: got nan"),
         ({"action": "bad", "image": 1, "guess": 9}, "guess: got 9"),
+        ({"action": "bad", "image": 1, "seconds": 10**400}, "seconds: got 1000"),
     ],
 )
 def test_answers_that_are_not_valid_are_refused_whole(
@@ -452,3 +454,184 @@ def test_what_the_network_says_of_the_test_is_kept(table: Table) -> None:
     assert state["accuracy"]["value"] == float(table.project.test_labels[image] == 0)
     assert state["accuracy"]["n"] == 1
     assert [point["n_labeled"] for point in state["curve"]] == [0]
+
+
+def alone_then(table: Table, first: str, second: str, n_first: int, n_second: int) -> list[int]:
+    """Let one label after the other has gone; return the second's images."""
+    for _ in range(n_first):
+        table.label_next(1, first)
+        if table.rounds.learner_state == "training":
+            table.desk.answer(table.rounds)
+    table.clock.now += 2 * LEASE_SECONDS
+    return table.label_next(n_second, second)
+
+
+def test_who_comes_later_still_gives_second_opinions(tmp_path: Path) -> None:
+    table = Table(tmp_path / "images", 200, overlap="20%").start()
+    theirs = alone_then(table, "anna", "ben", 80, 30)
+    shared = {row.image for row in table.project.store.batches() if row.shared}
+    both = {i for i in theirs if len(table.project.ledger.verdicts(i)) == 2}
+    assert both <= shared
+    assert len(both) >= 15  # every other of his, until all of hers are seen
+
+
+def test_second_opinions_do_not_change_under_ones_eyes(tmp_path: Path) -> None:
+    table = Table(tmp_path / "images", 200, overlap="20%").start()
+    alone_then(table, "anna", "ben", 80, 5)
+    for _ in range(8):
+        queue = table.rounds.queue("ben")
+        assert table.rounds.queue("ben") == queue
+        table.label(queue[0], who="ben")
+        assert table.first("ben") == queue[1]
+    assert table.first("ben") not in table.rounds.queue("anna")
+
+
+def test_the_grid_goes_on_only_when_the_images_of_the_test_are_answered(table: Table) -> None:
+    table.desk.answer(table.rounds)
+    table.label_next(2)
+    kept = set(table.project.reserve)
+    n_grid = 0
+    for _ in range(40):
+        table.rounds.grid("me", 12)
+        for _ in range(table.rounds.state("me", grid=True)["due"]):
+            image = table.first()
+            assert image in kept
+            table.label(image)
+        assert table.rounds.state("me", grid=True)["due"] == 0
+        images = table.rounds.grid("me", 12)
+        assert not kept & set(images)
+        if not images:
+            break
+        answers = [{"action": "label", "image": n, "label": n % 3} for n in images]
+        table.rounds.act("me", answers, grid=True)
+        n_grid += len(images)
+        if table.rounds.learner_state == "training":
+            table.desk.answer(table.rounds)
+    drawn = [i for i in table.project.reserve if i in table.project.test_labels]
+    assert n_grid > 60
+    assert len(drawn) >= n_grid // 9 - 1
+    assert drawn == table.project.reserve[: len(drawn)]  # in the order in which they were drawn
+
+
+def test_without_embeddings_there_is_nothing_of_the_test_in_the_grid_either(
+    tmp_path: Path,
+) -> None:
+    table = Table(tmp_path / "images")
+    for _ in range(30):
+        assert not set(table.rounds.grid("me", 48)) & set(table.project.reserve)
+        table.label_next(1)
+
+
+def test_a_closed_grid_keeps_its_images_from_nobody(table: Table) -> None:
+    table.desk.answer(table.rounds)
+    grid = table.rounds.grid("anna", 48)
+    table.rounds.state("anna", grid=True)
+    assert not set(grid) & set(table.rounds.queue("ben"))
+    table.rounds.state("anna", grid=False)
+    theirs = table.rounds.queue("anna")
+    seen = table.label_next(20, "ben")
+    assert set(seen) & set(grid)
+    assert not set(seen) & set(theirs)
+
+
+def test_what_is_left_with_others_is_not_called_the_end(tmp_path: Path) -> None:
+    table = Table(tmp_path / "images", 12)
+    held = table.rounds.queue("anna")
+    while queue := table.rounds.queue("ben"):
+        table.label(queue[0], who="ben")
+    state = table.rounds.state("ben")
+    assert not state["finished"]
+    assert state["waiting_for"] == ["anna"]
+    for image in held:
+        table.label(image, who="anna")
+    state = table.rounds.state("ben")
+    assert state["finished"]
+    assert state["waiting_for"] == []
+    assert len(table.project.labels) == 12
+
+
+def grid_answer(images: list[int]) -> list[dict[str, Any]]:
+    return [{"action": "label", "image": n, "label": 1} for n in images]
+
+
+def test_an_undo_takes_back_a_whole_request(table: Table) -> None:
+    table.desk.answer(table.rounds)
+    table.label_next(1)
+    images = table.rounds.grid("me", 4)
+    table.rounds.act("me", grid_answer(images), "key-1")
+    assert [action.image for action in table.rounds.undo("me")] == images
+    assert len(table.project.labels) == 1
+    assert table.rounds.queue("me")[:4] == images
+
+
+def test_an_undo_takes_back_what_it_names_and_nothing_else(table: Table) -> None:
+    """Two windows under one name: Backspace in the one is not for the other's answer."""
+    table.desk.answer(table.rounds)
+    for key in ("a-1", "b-1", "a-2"):
+        table.rounds.act("me", grid_answer([table.first()]), key)
+    first, theirs, second = (a.image for a in table.project.store.actions())
+    assert [a.image for a in table.rounds.undo("me", "u-1", of="b-1")] == [theirs]
+    assert set(table.project.labels) == {first, second}
+    for of in ("b-1", "never-sent", "u-1"):
+        with pytest.raises(NothingToUndoError):
+            table.rounds.undo("me", of=of)
+    with pytest.raises(NothingToUndoError):
+        table.rounds.undo("anna", of="a-1")
+    assert set(table.project.labels) == {first, second}
+
+
+def test_with_two_windows_under_one_name_an_undo_must_name_what_it_takes_back(
+    table: Table,
+) -> None:
+    table.rounds.act("me", grid_answer([table.first()]), "a-1")
+    assert not table.rounds.state("me", window="a")["elsewhere"]
+    assert table.rounds.state("me", window="b")["elsewhere"]
+    with pytest.raises(NothingToUndoError, match="another window"):
+        table.rounds.undo("me", window="b")
+    table.clock.now += 60
+    assert not table.rounds.state("me", window="b")["elsewhere"]
+    assert table.rounds.undo("me", window="b")
+
+
+def test_a_key_is_of_one_kind_of_request(table: Table) -> None:
+    table.rounds.act("me", grid_answer([table.first()]), "key")
+    with pytest.raises(UsageError, match="another kind"):
+        table.rounds.undo("me", "key")
+    table.rounds.undo("me", "other")
+    with pytest.raises(UsageError, match="another kind"):
+        table.rounds.act("me", grid_answer([table.first()]), "other")
+
+
+def test_a_batch_that_cannot_be_kept_leaves_the_one_before(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.desk.answer(table.rounds)
+    table.first()
+    table.desk.answer(table.rounds)
+    table.label_next(10)
+
+    def refuse(row: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    guesses = table.project.guesses
+    monkeypatch.setattr(table.project, "add_model", refuse)
+    with pytest.raises(OSError, match="No space"):
+        table.desk.answer(table.rounds)
+    assert table.project.guesses is guesses
+    table.rounds.on_failure(Failure("no space"))
+    monkeypatch.undo()
+    table.label_next(5)
+    table.desk.answer(table.rounds)  # asked for again, and taken in
+    assert not table.rounds.learner_state.startswith("failed")
+    assert table.project.n_known is not None
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    write_images(root, np.zeros((6, 4, 4), np.uint8))
+    (root / "00003.png").write_bytes(b"no image")
+    table = Table(root)
+    table.label_next(5)
+    table.rounds.queue("me")
+    state = table.rounds.state("me")
+    assert (state["n_unreadable"], state["unreadable"]) == (1, ["00003.png"])

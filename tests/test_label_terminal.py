@@ -10,6 +10,7 @@ import pytest
 from label_server import write_images
 from PIL import Image
 
+from skal.errors import UsageError
 from skal.label.learning import Answer
 from skal.label.previews import Previews
 from skal.label.project import Guesses, LabelProject
@@ -71,7 +72,7 @@ def test_each_key_is_in_the_store(
     out = capsys.readouterr().out
     assert "1 daisy   2 rose   3 rose hip" in out
     assert f"taken back: {project.paths[undone.image]}" in out
-    assert "(1 of 10, round 0; 0 labelled)" in out
+    assert "(1 of 10, starting round; 0 labelled)" in out
     assert "\x1b" not in out
 
 
@@ -99,9 +100,11 @@ def test_a_class_can_be_typed(
 def test_it_ends_when_nothing_is_left(
     project: LabelProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    press(project, ["1"] * 50, monkeypatch)
+    press(project, [*"1" * 12, "\x7f", "2", "q"], monkeypatch)  # the last one can be taken back
     assert len(project.labels) == 12
-    assert capsys.readouterr().out.endswith("nothing is left to label\n")
+    assert said(project)[-3:] == [("label", 0), ("undo", None), ("label", 1)]
+    told = "nothing is left to label; Backspace takes the last answer back\n"
+    assert capsys.readouterr().out.endswith(told)
 
 
 def test_a_guess_is_shown_on_demand_and_kept_with_the_answer(
@@ -116,7 +119,9 @@ def test_a_guess_is_shown_on_demand_and_kept_with_the_answer(
     out = capsys.readouterr().out
     assert out.count("guess: rose (80%)") == 1
     press(project, ["g"], monkeypatch, rounds)
-    assert "80%" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "80%" not in out
+    assert "g guess" not in out  # what is not there is not offered
 
 
 def test_seconds_are_those_between_image_and_key(
@@ -165,6 +170,53 @@ def test_the_picture_is_in_the_output_of_a_terminal_with_colour(
 ) -> None:
     press(project, ["q"], monkeypatch, colour="full")
     assert "▀" in capsys.readouterr().out
+
+
+def test_a_picture_that_cannot_be_drawn_is_told_and_can_be_answered(
+    project: LabelProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in project.paths.values():
+        Image.new("RGB", (64, 64)).save(project.root / path, "BMP")
+        damaged = (project.root / path).read_bytes()[:300]
+        (project.root / path).write_bytes(damaged)  # the size can be read, the pixels cannot
+    press(project, ["x", " ", "q"], monkeypatch, colour="full")
+    assert said(project) == [("bad", None), ("skip", None)]
+    assert "cannot be drawn: " in capsys.readouterr().out
+
+
+def test_ctrl_c_while_a_class_is_typed_ends_it_as_elsewhere(
+    project: LabelProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> str:
+        raise click.Abort
+
+    monkeypatch.setattr(click, "getchar", iter(["1", "/"]).__next__)
+    monkeypatch.setattr(click, "prompt", interrupted)
+    rounds = Rounds(project, Previews(project.root, project.paths))
+    label_in_terminal(project, rounds, "me")
+    assert said(project) == [("label", 0)]
+
+
+def test_without_a_terminal_it_says_so(
+    project: LabelProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> str:
+        raise OSError(6, "No such device or address", "/dev/tty")
+
+    monkeypatch.setattr(click, "getchar", missing)
+    rounds = Rounds(project, Previews(project.root, project.paths))
+    with pytest.raises(UsageError, match="--terminal needs a terminal"):
+        label_in_terminal(project, rounds, "me")
+
+
+def test_names_of_files_do_not_command_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path / "x", np.zeros((1, 4, 4), np.uint8), ["a\x1b[31mRED\x07.png"])
+    press(LabelProject.open(tmp_path / "x", CLASSES), ["1", "\x7f", "q"], monkeypatch)
+    out = capsys.readouterr().out
+    assert r"a\x1b[31mRED\x07.png" in out
+    assert "\x1b" not in out
 
 
 class Terminal:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +22,7 @@ from .app import console, main
 from .settings import options
 
 if TYPE_CHECKING:
+    from ..label.address import Address
     from ..label.project import LabelProject
 
 _log = logging.getLogger("skal")
@@ -73,6 +78,31 @@ def _opened(folder: Path, *args: Any, **kwargs: Any) -> Iterator[LabelProject]:
         project.close()
 
 
+class _Tracebacks(logging.Handler):
+    """Shows with `--debug` where it happened, beneath what is told in one line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1] is not None:
+            traceback.print_exception(record.exc_info[1])
+        elif details := getattr(record, "details", ""):
+            click.echo(details, err=True)
+
+
+@contextmanager
+def _labelling(ctx: click.Context) -> Iterator[None]:
+    """Show tracebacks with `--debug`, and end as by Ctrl-C when the terminal is closed."""
+    tracebacks = _Tracebacks()
+    if ctx.find_root().params.get("debug"):
+        _log.addHandler(tracebacks)
+    with suppress(ValueError, AttributeError):  # not in the main thread; not on Windows
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        yield
+    finally:
+        _log.removeHandler(tracebacks)
+
+
 def _split(classes: tuple[str, ...]) -> list[str]:
     return [name for part in classes for name in part.split(",")]
 
@@ -86,11 +116,24 @@ def _split(classes: tuple[str, ...]) -> list[str]:
 )
 @click.option("--suggest", is_flag=True, help="Let the network's guess be asked for.")
 @click.option("--agreement", is_flag=True, help="Print how far annotators agree, and end.")
+@click.option(
+    "--rename-class",
+    "renamings",
+    metavar="OLD=NEW",
+    multiple=True,
+    help="Give a class another name, its labels with it, and end.",
+)
 @click.option("--terminal", is_flag=True, help="Label here, without a browser.")
-@ANNOTATOR
+@click.option(
+    "--as",
+    "annotators",
+    metavar="NAME",
+    multiple=True,
+    help="Who labels; several, for an address each. [me]",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, help="By default one that is free."
+    "--port", type=click.IntRange(0, 65535), default=0, help="By default that of the last time."
 )
 @click.option("--no-browser", is_flag=True, help="Do not open the page, only say where it is.")
 @click.pass_context
@@ -102,119 +145,122 @@ def label(
     overlap: str | None,
     suggest: bool,
     agreement: bool,
+    renamings: tuple[str, ...],
     terminal: bool,
-    annotator: str,
+    annotators: tuple[str, ...],
     host: str,
     port: int,
     no_browser: bool,
     **settings: Any,
 ) -> None:
     """Label the images of a folder by hand, in the browser, while a network trains."""
-    with console(ctx):
-        given = _given(settings)
-        if not (agreement or terminal):
-            from ..label import server  # before anything is written, for it needs the extra
-        with (
-            _opened(folder, _split(classes), given, overlap, create=not agreement) as project,
-            _alone(project, needed=not agreement),
-        ):
-            if agreement:
+    with console(ctx), _labelling(ctx):
+        from ..label.names import check_annotator
+        from ..label.project import PLACE
+
+        names = [check_annotator(name) for name in annotators or ("me",)]
+        opened = partial(_opened, folder, _split(classes), _given(settings), overlap)
+        if agreement:
+            with opened(create=False) as project:
                 _echo_agreement(project)
-                return
-            project.check_pool()
-            try:
-                if terminal:
-                    _label_in_terminal(project, annotator, suggest)
-                else:
-                    server.serve(
-                        project,
-                        host=host,
-                        port=port,
-                        suggest=suggest,
-                        on_ready=lambda url: _tell_address(url, annotator, not no_browser),
-                    )
-            finally:
-                project.remember_contents()
-                _tell_saved(project)
+        elif renamings:
+            with _opened(folder, alone=True) as project:
+                _rename(project, renamings)
+        elif terminal:
+            from ..label.terminal import run_in_terminal
+
+            with opened(needs_pool=True, alone=True) as project, _telling_saved(project):
+                run_in_terminal(project, names[0], suggest=suggest)
+        else:
+            from ..label import address, server
+
+            # the port before the project: where that is taken, nothing is begun
+            with (
+                address.claim(folder / PLACE, host, port) as place,
+                opened(needs_pool=True, alone=True) as project,
+                _telling_saved(project),
+            ):
+                place.keep(project.place)
+                _tell_address(project, place, names, open_browser=not no_browser)
+                server.serve(project, place, suggest=suggest)
+
+
+def _rename(project: LabelProject, renamings: Sequence[str]) -> None:
+    from ..errors import UsageError
+
+    with project.store.transaction():
+        for renaming in renamings:
+            old, is_pair, new = renaming.partition("=")
+            if not is_pair:
+                raise UsageError(f"--rename-class: got {renaming!r}; expected OLD=NEW")
+            project.rename_class(old, new)
+    click.echo(f"classes: {', '.join(project.classes)}")
+
+
+def _tell_address(
+    project: LabelProject, place: Address, annotators: Sequence[str], *, open_browser: bool
+) -> None:
+    from ..label import address
+
+    for url in place.urls(annotators):
+        click.echo(url)
+    if place.moved_from is not None:
+        _log.warning(
+            "port %d, that of the last time, is taken: pages left open since then stay without a "
+            "connection until it is free again",
+            place.moved_from,
+        )
+    if not place.is_local:
+        _log.warning(
+            "--host %s: whoever is on the way between you and the others can read images, labels "
+            "and the token; use it in a network that you trust",
+            place.host,
+        )
+    _log.info("open this address to label; Ctrl-C ends it, and every label is saved at once")
+    if open_browser:
+        address.open_browser(project.place, place.urls(annotators)[0])
 
 
 @contextmanager
-def _alone(project: LabelProject, needed: bool) -> Iterator[None]:
-    """Keep another process from showing the same images to people."""
-    from ..errors import RunFolderError
-    from ..files import locked
+def _telling_saved(project: LabelProject) -> Iterator[None]:
+    """Say at the end what is saved, how good the network is, and what comes next."""
+    from shlex import quote
 
-    if not needed:
-        yield
-        return
-    lock = project.place / "lock"
-    lock.touch()
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(lock))
-        except RunFolderError as error:
-            raise RunFolderError(
-                f"{str(project.root)!r} is being labelled by another process; two people label "
-                "on one page, each with ?as=NAME in its address"
-            ) from error
-        yield
+    from ..label.names import shown
 
-
-def _tell_address(url: str, annotator: str, open_browser: bool) -> None:
-    from urllib.parse import quote
-
-    url += "" if annotator == "me" else f"&as={quote(annotator)}"
-    click.echo(url)
-    _log.info("open this address to label; Ctrl-C ends it, and every label is saved at once")
-    if open_browser:
-        click.launch(url)
-
-
-def _tell_saved(project: LabelProject) -> None:
-    given, folders = len(project.ledger.labels), len(project.folder_labels)
-    beside = f", beside {folders} of class folders" if folders else ""
-    _log.info("%d labels are saved in %s%s", given, project.store.path, beside)
-    if project.accuracy:
-        _log.info("accuracy of the last network: %s", project.accuracy)
-
-
-def _label_in_terminal(project: LabelProject, annotator: str, suggest: bool) -> None:
-    import os
-    import sys
-
-    from ..label.learning import Learner, Task
-    from ..label.previews import Previews
-    from ..label.rounds import Rounds
-    from ..label.terminal import colours_of, label_in_terminal
-
-    previews = Previews(project.root, project.paths)
-    rounds = Rounds(project, previews)
-    learner = Learner(Task.of(project), rounds.on_answer, rounds.on_failure)
-    rounds.start(learner)
     try:
-        colour = colours_of(sys.stdout, os.environ)
-        label_in_terminal(project, rounds, annotator, suggest=suggest, colour=colour)
-    except KeyboardInterrupt:
-        click.echo("")
+        yield
     finally:
-        learner.stop()
-        previews.close()
+        given, folders = len(project.ledger.labels), len(project.folder_labels)
+        beside = f", beside {folders} of class folders" if folders else ""
+        _log.info("%d labels are saved in %s%s", given, project.store.path, beside)
+        if project.accuracy:
+            _log.info("accuracy of the last network: %s", project.accuracy)
+        folder = shown(quote(str(project.root)))
+        _log.info(
+            "next: skal train %s --out model (the final network); "
+            "skal export %s --format folder (the images by class)",
+            folder,
+            folder,
+        )
 
 
 def _echo_agreement(project: LabelProject) -> None:
     from ..label.agreement import agreements, disputed
+    from ..label.names import shown
 
     pairs = agreements(project)
     for pair in pairs:
         click.echo(str(pair))
     if not pairs:
-        click.echo("no image was labelled by two annotators; --overlap 10% shows some to both")
+        advice = "" if project.overlap else "; --overlap 10% shows some to both"
+        click.echo(f"no image was labelled by two annotators{advice}")
     images = disputed(project)
     if images:
         click.echo(f"\n{len(images)} images with different labels:")
     for path, labels in images:
         said = ", ".join(f"{who}: {name}" for who, name in labels.items())
-        click.echo(f"{path}\t{said}")
+        click.echo(f"{shown(path)}\t{said}")
 
 
 @main.command()
@@ -242,6 +288,7 @@ def query(
 ) -> None:
     """Say which images to label next, for those who label elsewhere; `skal import` brings back."""
     with console(ctx):
+        _check_out(out)
         given = _given(settings)
         names = _split(classes)
         with _opened(folder, names, given, create=False, needs_classes=False) as project:
@@ -253,6 +300,7 @@ def query(
                 text = export_label_studio(project, [image for image, _ in picks])
             else:
                 text = export_query(project, picks, as_table=form == "csv")
+                text = text if out or form == "csv" else _for_eyes(text)
             _write(text, out)
 
 
@@ -278,7 +326,9 @@ def export_command(
             out = out or folder.resolve().with_name(f"{folder.resolve().name}-labeled")
             n = exchange.export_folder(project, out, copy=copy)
             _log.info("%d images in %s", n, out)
-        elif form == "csv":
+            return
+        _check_out(out)
+        if form == "csv":
             _write(exchange.export_csv(project), out)
         else:
             _write(exchange.export_label_studio(project), out)
@@ -296,13 +346,9 @@ def import_command(
 ) -> None:
     """Take labels in: a table, a folder of class folders, or JSON of Label Studio."""
     with console(ctx):
-        with _opened(folder, _split(classes)) as project:
-            from ..label.exchange import import_labels
-            from ..label.project import check_annotator
+        from ..label.exchange import import_into
 
-            done = import_labels(project, source, check_annotator(annotator))
-            project.remember_contents()
-        click.echo(f"{source}: {done}")
+        click.echo(f"{source}: {import_into(folder, source, _split(classes), annotator)}")
 
 
 @main.command()
@@ -316,8 +362,8 @@ def train(
 ) -> None:
     """Train the final network on all labels, into a folder that `skal predict` takes."""
     with console(ctx), _opened(folder, (), _given(settings), create=False) as project:
+        from ..label.accuracy import Accuracy
         from ..label.final import train
-        from ..label.project import Accuracy
 
         where, summary = train(project, out)
         if as_json:
@@ -351,10 +397,35 @@ def predict(
 
         from ..label.final import find_files, predict
 
+        _check_out(out)
         text = io.StringIO()
-        n = predict(run_dir, find_files(images), text, device)
+        files = find_files(images)
+        n = predict(run_dir, files, text, device)
         _write(text.getvalue(), out)
         _log.info("%d images classified", n)
+        if n < len(files):
+            _log.warning("%d images cannot be read; their rows are empty", len(files) - n)
+
+
+def _check_out(out: Path | None) -> None:
+    """Find out before the work that its result could not be written."""
+    from ..errors import UsageError
+
+    if out is not None and not out.absolute().parent.is_dir():
+        raise UsageError(f"--out: the folder {str(out.parent)!r} does not exist")
+    if out is not None and out.is_dir():
+        raise UsageError(f"--out: {str(out)!r} is a folder; expected the name of a file")
+
+
+def _for_eyes(text: str) -> str:
+    """Return text as a terminal may show it; to another program it goes as it is."""
+    import sys
+
+    from ..label.names import shown
+
+    if not sys.stdout.isatty():
+        return text
+    return "".join(f"{shown(line)}\n" for line in text.split("\n")[:-1])
 
 
 def _write(text: str, out: Path | None) -> None:

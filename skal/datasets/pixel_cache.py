@@ -184,7 +184,7 @@ def _decode_rest(root: Path, paths: list[str], size: int, n_done: int) -> Iterat
             unit="image",
             initial=n_done,
             total=len(paths),
-            disable=None,
+            disable=os.environ.get("TQDM_DISABLE", "0") not in ("", "0") or None,
             leave=False,
         ) as bar,
         closing(decode_many(root, paths[n_done:], size, processes=True)) as chunks,

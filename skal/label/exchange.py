@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import io
@@ -13,7 +14,8 @@ import shutil
 import unicodedata
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -21,10 +23,10 @@ from xml.sax.saxutils import quoteattr
 
 from ..datasets.index import UNLABELED, find_images
 from ..errors import DataError, RunExistsError, UnknownNameError, UsageError
-from .project import TEST, LabelProject, check_annotator, content_of, plain_text
+from .names import LONGEST_NAME, check_annotator, plain_text
+from .project import TEST, LabelProject, content_of
 from .store import VERDICTS, Action
 
-FORMATS = ("csv", "folder", "label-studio")
 COLUMNS = ("path", "label", "action", "annotator", "source", "seconds", "time")
 LOCAL_FILES = "/data/local-files/?d="
 """Where Label Studio serves files of its own machine from."""
@@ -37,14 +39,19 @@ _log = logging.getLogger("skal")
 
 @dataclass(frozen=True)
 class Imported:
-    """How many labels came in: new ones, such that replace another, such that were there."""
+    """How many labels came in: new ones, such that replace another, such that were there.
+
+    And how many rows of the file have none.
+    """
 
     new: int
     changed: int
     same: int
+    empty: int = 0
 
     def __str__(self) -> str:
-        return f"{self.new} new, {self.changed} changed, {self.same} already there"
+        empty = f", {self.empty} rows without a label" if self.empty else ""
+        return f"{self.new} new, {self.changed} changed, {self.same} already there{empty}"
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,8 @@ def _verdict_rows(project: LabelProject, image: int) -> Iterator[tuple[Any, ...]
     for who, a in sorted(verdicts.items()):
         name = "" if a.label is None else project.classes[a.label]
         seconds = "" if a.seconds is None else a.seconds
-        yield name, a.action, who, a.source, seconds, a.time
+        source = TEST if project.is_test(image) else a.source
+        yield name, a.action, who, source, seconds, a.time
     if not verdicts and image in project.folder_labels:
         yield project.classes[project.folder_labels[image]], "label", "", "folder", "", ""
 
@@ -239,7 +247,7 @@ def _task(project: LabelProject, image: int) -> dict[str, Any]:
             times = {} if action.seconds is None else {"lead_time": action.seconds}
             annotations.append({"result": [result], "was_cancelled": False, **times})
             annotators[result["id"]] = who
-            if action.source == TEST:
+            if project.is_test(image):
                 data["source"] = TEST
     if not annotations and image in project.folder_labels:
         result = _choice(f"{image}", project.classes[project.folder_labels[image]])
@@ -290,25 +298,77 @@ def import_labels(project: LabelProject, source: Path, annotator: str = "me") ->
     DataError, UnknownNameError, UsageError
         If it cannot be read, or names an image or a class that the project does not have.
     """
+    return _take_in(project, _read(project, source, check_annotator(annotator)))
+
+
+def import_into(
+    folder: Path, source: Path, classes: Sequence[str] = (), annotator: str = "me"
+) -> Imported:
+    """Take labels into the project of a folder, or begin it with them, all or none.
+
+    Nothing is written, no class either, before all of the file was read and found valid.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of images.
+    source, annotator
+        See `import_labels`.
+    classes : sequence of str
+        Those that the project does not have yet are added.
+
+    Returns
+    -------
+    Imported
+
+    Raises
+    ------
+    SkalError
+        See `LabelProject.open` and `import_labels`.
+    """
+    with closing(LabelProject.open(folder, classes, create=False)) as seen:
+        is_new = seen.store.path is None
+        entries = _read(seen, source, check_annotator(annotator))
+        named = [(seen.paths.get(entry.image), entry) for entry in entries]
+        classes = seen.classes
+    opened = LabelProject.open(folder, classes if is_new else (), needs_classes=False)
+    with closing(opened) as project, project.store.transaction():
+        project.add_classes(classes)
+        numbers = {path: number for number, path in project.paths.items()}
+        there = [replace(entry, image=numbers.get(path or "", -1)) for path, entry in named]
+        return _take_in(project, there)
+
+
+def _read(project: LabelProject, source: Path, annotator: str) -> list[Entry]:
     if source.is_dir():
-        entries = _from_folder(project, source, annotator)
-    else:
-        try:
-            text = source.read_text(encoding="utf-8-sig", errors="surrogateescape")
-        except OSError as error:
-            raise DataError(f"cannot read {str(source)!r}: {error.strerror}") from error
-        is_json = source.suffix.lower() == ".json" or text.lstrip()[:1] in ("[", "{")
-        read = _from_label_studio if is_json else _from_csv
-        entries = read(project, text, source.name, annotator)
-    return _take_in(project, entries)
+        return _from_folder(project, source, annotator)
+    text = _text_of(source)
+    is_json = source.suffix.lower() == ".json" or text.lstrip()[:1] in ("[", "{")
+    read = _from_label_studio if is_json else _from_csv
+    return read(project, text, source.name, annotator)
+
+
+def _text_of(source: Path) -> str:
+    try:
+        content = source.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {str(source)!r}: {error.strerror}") from error
+    is_utf_16 = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    try:
+        return content.decode("utf-16" if is_utf_16 else "utf-8-sig").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{source.name} is no text in UTF-8 (line {line}); expected a table or JSON: in a "
+            "spreadsheet save it as 'CSV UTF-8'"
+        ) from error
 
 
 def _take_in(project: LabelProject, entries: Sequence[Entry]) -> Imported:
     reserve = set(project.reserve)
     counts = {"new": 0, "changed": 0, "same": 0}
-    latest = {(entry.image, entry.annotator): entry for entry in entries}
     actions = []
-    for entry in latest.values():
+    for entry in _without_contradiction(project, entries):
         verdict = project.ledger.verdicts(entry.image).get(entry.annotator)
         before = (verdict.action, verdict.label) if verdict else None
         if before is None and entry.image in project.folder_labels:
@@ -330,7 +390,26 @@ def _take_in(project: LabelProject, entries: Sequence[Entry]) -> Imported:
             )
         )
     project.record(actions)
-    return Imported(**counts)
+    return Imported(**counts, empty=sum(entry.action == "skip" for entry in entries))
+
+
+def _without_contradiction(project: LabelProject, entries: Sequence[Entry]) -> list[Entry]:
+    """Return one verdict an image and annotator; two different ones are an error."""
+    found: dict[tuple[int, str], Entry] = {}
+    for entry in entries:
+        if entry.action == "skip":
+            continue
+        other = found.setdefault((entry.image, entry.annotator), entry)
+        if (other.action, other.label) != (entry.action, entry.label):
+            said = [
+                e.action if e.label is None else repr(project.classes[e.label])
+                for e in (other, entry)
+            ]
+            raise DataError(
+                f"{other.where} says {said[0]} and {entry.where} says {said[1]} of "
+                f"{project.paths[entry.image]!r}, both for {entry.annotator!r}; expected one label"
+            )
+    return list(found.values())
 
 
 class _Finder:
@@ -386,8 +465,9 @@ def _from_csv(project: LabelProject, text: str, name: str, annotator: str) -> li
     header = text.partition("\n")[0]
     separator = max(",;\t", key=header.count)  # of equally many the comma, which stands first
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
-    columns = reader.fieldnames or []
-    missing = [column for column in ("path", "label") if column not in columns]
+    columns = [column.strip() for column in reader.fieldnames or []]
+    reader.fieldnames = [column.lower() for column in columns]
+    missing = [column for column in ("path", "label") if column not in reader.fieldnames]
     if missing:
         raise DataError(
             f"{name} has no column {missing[0]!r} (found: {', '.join(columns) or 'nothing'}); "
@@ -397,7 +477,10 @@ def _from_csv(project: LabelProject, text: str, name: str, annotator: str) -> li
     entries = []
     try:
         for row in reader:
-            entry = _row_entry(project, finder, row, f"line {reader.line_num}", annotator)
+            where = f"line {reader.line_num}"
+            if None in row:
+                raise DataError(f"{name}, {where} has more fields than the header")
+            entry = _row_entry(project, finder, row, where, annotator)
             if entry is not None:
                 entries.append(entry)
     except csv.Error as error:
@@ -415,8 +498,8 @@ def _row_entry(
 ) -> Entry | None:
     label = (row["label"] or "").strip()
     action = (row.get("action") or "").strip() or ("label" if label else "skip")
-    if action == "skip":
-        return None
+    if action == "skip" and not label:
+        return Entry(where, -1, action, None, annotator)
     if action not in VERDICTS or (action == "label") is not bool(label):
         raise DataError(
             f"{where}: the action {action!r} with the label {label!r}; expected a label, or none "
@@ -432,7 +515,7 @@ def _row_entry(
         image,
         action,
         number,
-        (row.get("annotator") or "").strip() or annotator,
+        _short((row.get("annotator") or "").strip() or annotator),
         (row.get("source") or IMPORT).strip(),
         float(seconds) if re.fullmatch(r"\d+(\.\d+)?", seconds) else None,
     )
@@ -461,9 +544,10 @@ def _from_label_studio(project: LabelProject, text: str, name: str, annotator: s
     entries: list[Entry] = []
     for place, task in enumerate(tasks):
         where = f"task {task.get('id', place + 1)}"
+        annotations = _list(task.get("annotations"), where, "annotations")
         given = [
             (annotation, choice)
-            for annotation in task.get("annotations") or []
+            for annotation in annotations
             if (choice := _chosen(annotation, where)) is not None
         ]
         if not given:
@@ -489,26 +573,47 @@ def _chosen(annotation: Any, where: str) -> str | None:
         raise DataError(f"{where}: an annotation is {annotation!r:.50}; expected an object")
     if annotation.get("was_cancelled"):
         return None
-    chosen: list[str] = []
-    for item in annotation.get("result") or []:
+    chosen: list[Any] = []
+    for item in _list(annotation.get("result"), where, "result"):
         if isinstance(item, dict) and item.get("type") == "choices":
             value = item.get("value")
-            chosen += (value.get("choices") or []) if isinstance(value, dict) else []
+            if isinstance(value, dict):
+                chosen += _list(value.get("choices"), where, "choices")
     if len(chosen) > 1:
         raise DataError(f"{where} has the choices {', '.join(map(str, chosen))}; expected one")
-    return str(chosen[0]) if chosen else None
+    if chosen and not isinstance(chosen[0], str):
+        raise DataError(f"{where}: the choice is {chosen[0]!r:.50}; expected text")
+    return chosen[0] if chosen else None
+
+
+def _list(value: Any, where: str, what: str) -> list[Any]:
+    """Return a list that a task is to have; it may be left out."""
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise DataError(f"{where}: {what} is {value!r:.50}; expected a list")
+    return value
+
+
+def _short(name: str) -> str:
+    """Return a name of an annotator that is not too long, another for another."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
+    return f"{name[: LONGEST_NAME - 9]}-{digest}"
 
 
 def _who(annotation: Mapping[str, Any], data: Mapping[str, Any], annotator: str) -> str:
     """Return whose annotation it is: one of ours that came back, or that of a user there."""
     ours = data.get("annotators")
-    for item in annotation["result"]:
-        if isinstance(ours, dict) and isinstance(item, dict) and item.get("id") in ours:
-            return str(ours[item["id"]])
+    ids = [item.get("id") for item in annotation["result"] if isinstance(item, dict)]
+    for name in ids:
+        if isinstance(ours, dict) and isinstance(name, str) and name in ours:
+            return _short(str(ours[name]))
     by = annotation.get("completed_by")
     if isinstance(by, dict):
         by = by.get("email") or by.get("id")
-    return annotator if by in (None, "") else f"label-studio-{by}"
+    return annotator if by in (None, "") else _short(f"label-studio-{by}")
 
 
 def _image_of(finder: _Finder, data: Mapping[str, Any], where: str) -> int | None:

@@ -12,22 +12,26 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
 from ..datasets.base import MISSING_LABEL, Images
 from ..datasets.decoding import try_decode
 from ..datasets.index import find_images
-from ..errors import DataError
+from ..errors import DataError, RunFolderError
 from ..files import write_atomic
+from ..learner import ImageClassifier
 from ..preflight import default_folder
 from ..records import ENVIRONMENT, SUMMARY, check_free, environment
 from ..saving import class_names, load_classifier, save_classifier
 from ..scoring import score_pool
+from .accuracy import Accuracy
 from .exchange import export_csv
 from .learning import Job, Task
+from .names import shown
 from .picking import Picker
-from .project import TEST, Accuracy, LabelProject
+from .project import TEST, LabelProject
 from .rounds import TEST_EVERY
 
 AT_ONCE = 1024
@@ -107,6 +111,10 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
         predicted = picker.predict(honest, list(test))
         n_right = sum(predicted[image] == test[image] for image in predicted)
         accuracy = Accuracy.of(n_right, len(predicted)) if predicted else None
+    unseen = sorted(set(range(len(classes))) - set(labels.values()))
+    if unseen:
+        names = ", ".join(classes[label] for label in unseen)
+        _log.warning("no image is labelled as %s: the network cannot know it by sight", names)
     final = picker.train(Job(classes, labels, (), (), 0), calibrated=True)
     folder = out or default_folder(final.config.replace(strategy="label"), final.data)
     folder.mkdir(parents=True)
@@ -161,8 +169,8 @@ def predict(folder: Path, files: Sequence[Path], out: TextIO, device: str = "aut
     """Classify image files by a trained network and write a row of CSV for each.
 
     The images are prepared as those that the network was trained on. The columns are `path`,
-    `class`, `probability`, that of this class, and ``p_<class>`` for each class. Images that
-    cannot be read are named in the log and left out.
+    `class`, `probability`, that of this class, and ``p_<class>`` for each class. Of images that
+    cannot be read, which are named in the log, all but the first are empty.
 
     Parameters
     ----------
@@ -178,7 +186,7 @@ def predict(folder: Path, files: Sequence[Path], out: TextIO, device: str = "aut
     Returns
     -------
     int
-        How many images have a row.
+        How many images have a class.
 
     Raises
     ------
@@ -187,30 +195,49 @@ def predict(folder: Path, files: Sequence[Path], out: TextIO, device: str = "aut
     DataError
         If none of the images can be read.
     """
-    classifier = load_classifier(folder, device)
+    classifier = _load(folder, device)
     names = class_names(folder)
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(["path", "class", "probability", *(f"p_{name}" for name in names)])
     n_done = 0
     reason = "there is none"
     for paths, images in _decoded(files, classifier.image_shape_):
-        readable = [(path, image) for path, image in zip(paths, images, strict=True)]
-        for path, image in readable:
+        for path, image in zip(paths, images, strict=True):
             if isinstance(image, str):
-                reason = f"{path}: {image}"
+                reason = shown(f"{path}: {image}")
                 _log.warning("left out %s", reason)
-        kept = [(path, image) for path, image in readable if not isinstance(image, str)]
-        if not kept:
-            continue
-        proba = score_pool(classifier, np.stack([i for _, i in kept]), embeddings=False).proba
-        for (path, _), values in zip(kept, proba, strict=True):
-            best = int(values.argmax())
-            shares = [f"{value:.6f}" for value in values]
-            rows.writerow([path, names[best], shares[best], *shares])
+        kept = [image for image in images if not isinstance(image, str)]
+        of_kept = iter(
+            score_pool(classifier, np.stack(kept), embeddings=False).proba if kept else ()
+        )
+        for path, image in zip(paths, images, strict=True):
+            row = None if isinstance(image, str) else next(of_kept)
+            rows.writerow([path, *_prediction(row, names)])
         n_done += len(kept)
     if not n_done:
         raise DataError(f"none of the {len(files)} images can be read ({reason})")
     return n_done
+
+
+def _load(folder: Path, device: str) -> ImageClassifier:
+    try:
+        return load_classifier(folder, device)
+    except RunFolderError as error:
+        if not folder.is_dir() or (folder / "model.json").exists():
+            raise
+        raise RunFolderError(
+            f"no usable model in {str(folder)!r}: it has no model.json; expected the folder of a "
+            "run, or one that skal train wrote"
+        ) from error
+
+
+def _prediction(proba: NDArray[np.float32] | None, names: Sequence[str]) -> list[str]:
+    """Return class, its probability and those of all; empty where the image cannot be read."""
+    if proba is None:
+        return [""] * (2 + len(names))
+    best = int(proba.argmax())
+    shares = [f"{value:.6f}" for value in proba]
+    return [names[best], shares[best], *shares]
 
 
 def _decoded(

@@ -8,6 +8,7 @@ import os
 import queue
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig
+from ..datasets.base import one_line
 from ..datasets.index import ImageFile
 from .project import GUESSES, Guesses, LabelProject
 
@@ -68,6 +70,14 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """Why there is no `Answer`: a line of text, and for who wants to know, where it happened."""
+
+    reason: str
+    details: str = ""
+
+
+@dataclass(frozen=True)
 class Answer:
     """What became of a `Job`.
 
@@ -105,14 +115,14 @@ class Learner:
     on_answer : callable
         Takes an `Answer`; called in a thread of the learner's.
     on_failure : callable
-        Takes the reason, a line of text; called likewise.
+        Takes a `Failure`; called likewise.
     """
 
     def __init__(
         self,
         task: Task,
         on_answer: Callable[[Answer], None],
-        on_failure: Callable[[str], None],
+        on_failure: Callable[[Failure], None],
     ) -> None:
         self._task = task
         self._on_answer = on_answer
@@ -138,31 +148,35 @@ class Learner:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None and not self._stopped:
-            try:
-                answer = self._ask(job)
-            except (EOFError, OSError) as error:  # it died
-                if self._process is not None:
-                    self._process.join(timeout=1)
-                    code = self._process.exitcode
-                    self._process = None
-                    answer = f"its process ended with {code}"
-                    if code == -signal.SIGKILL:
-                        answer += ", as when memory runs out"
-                else:
-                    answer = f"no process could be started: {error}"
+            answer = self._answer_to(job)
             if self._stopped:
                 return
             if isinstance(answer, Answer):
-                self._on_answer(answer)
-            else:
+                try:
+                    self._on_answer(answer)
+                except Exception as error:  # a full disk, perhaps: people go on labelling
+                    answer = Failure(one_line(error), traceback.format_exc())
+            if isinstance(answer, Failure):
                 self._on_failure(answer)
 
-    def _ask(self, job: Job) -> Answer | str:
+    def _answer_to(self, job: Job) -> Answer | Failure:
+        try:
+            return self._ask(job)
+        except (EOFError, OSError) as error:  # it died
+            if self._process is None:
+                return Failure(f"no process could be started: {error}")
+            self._process.join(timeout=1)
+            code = self._process.exitcode
+            self._process = None
+            as_when = ", as when memory runs out" if code == -signal.SIGKILL else ""
+            return Failure(f"its process ended with {code}{as_when}")
+
+    def _ask(self, job: Job) -> Answer | Failure:
         if self._process is None or not self._process.is_alive():
             self._start()
         assert self._connection is not None
         self._connection.send(job)
-        answer: Answer | str = self._connection.recv()
+        answer: Answer | Failure = self._connection.recv()
         return answer
 
     def _start(self) -> None:
@@ -201,7 +215,7 @@ def work(task: Task, connection: Connection) -> None:
     task : Task
         Of the project.
     connection : Connection
-        Jobs come in by it; what goes out is an `Answer`, or text that says why there is none.
+        Jobs come in by it; what goes out is an `Answer` or a `Failure`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which ends this too
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -225,7 +239,7 @@ def work(task: Task, connection: Connection) -> None:
                 if task.keep is not None:
                     answer.guesses.save(task.keep)
             except Exception as error:  # whatever it is, people go on labelling
-                connection.send(one_line_of(error))
+                connection.send(Failure(one_line_of(error), traceback.format_exc()))
                 continue
             connection.send(answer)
 

@@ -4,33 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import NormalDist
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import RunConfig, resolve_count
-from ..datasets.index import UNLABELED, ImageFile, find_images
+from ..datasets.decoding import FORMATS
+from ..datasets.index import ImageFile, find_images
 from ..errors import (
     DataError,
     FolderNotFoundError,
-    ParameterError,
     RunFolderError,
     UnknownNameError,
     UsageError,
 )
+from ..files import fsync_folder, locked
 from ..models import MODELS
 from ..strategies.catalogue import STRATEGIES
+from .accuracy import Accuracy
+from .names import check_classes, shown
 from .settings import read_settings, save_settings
-from .store import Action, Ledger, ModelRow, Store
+from .store import Action, BatchRow, Ledger, ModelRow, Store
 
 PLACE = ".skal"
 STORE = "labels.sqlite"
@@ -41,34 +44,10 @@ TEST_SHARE = 0.1
 TEST = "test"
 """Source of a label that no network is trained on while labelling goes on."""
 
-LONGEST_CLASS = 100
-LONGEST_NAME = 64
+MOST_POINTS = 40
+"""Of a learning curve, so that it stays readable after hundreds of networks."""
 
 _log = logging.getLogger("skal")
-
-
-class Accuracy(NamedTuple):
-    """A share of images classified right, with its 95 % interval (Wilson, 1927)."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    @classmethod
-    def of(cls, n_right: int, n: int) -> Self:
-        """Compute it from counts; `n` is 1 or more."""
-        z = NormalDist().inv_cdf(0.975)
-        value, spread = n_right / n, z * z / n
-        middle = (value + spread / 2) / (1 + spread)
-        half = math.sqrt(value * (1 - value) * spread + spread * spread / 4) / (1 + spread)
-        return cls(value, max(0.0, middle - half), min(1.0, middle + half), n)
-
-    def __str__(self) -> str:
-        return (
-            f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f} at 95 % confidence, on {self.n} "
-            "images drawn at random and kept out of training)"
-        )
 
 
 @dataclass(frozen=True)
@@ -147,10 +126,13 @@ class LabelProject:
     not shown. All others are the pool. A tenth of it, drawn at random, is kept for the test: the
     images of every tenth place that is shown come from there, in random order, and their labels
     train no network as long as labelling goes on. Whichever strategy picks the others, these are a
-    uniform sample of the pool.
+    uniform sample of the pool. What was once shown as one of them stays one, whoever labels it
+    again.
 
     Attributes
     ----------
+    id : str
+        Drawn when the project was begun; no other project has the same.
     root : Path
         The folder of images; the project's own files are in its ``.skal``.
     store : Store
@@ -180,24 +162,36 @@ class LabelProject:
         files: Sequence[ImageFile],
         config: RunConfig,
         overlap: float,
+        new_classes: Sequence[str] = (),
+        *,
+        is_read_only: bool = False,
     ) -> None:
         self.root = root
         self.name = root.resolve().name
         self.store = store
+        self.id = store.meta()["project"]
         self.config = config
         self.overlap = overlap
         self.ledger = Ledger()
         self.on_action: Callable[[Action], None] = lambda action: None
-        self._folded = -1
+        self._held = ExitStack()
+        self._hasher: ThreadPoolExecutor | None = None
+        self._hashed = set(store.contents())
+        self._folded = (-1, -1)
         self._sets: tuple[Mapping[int, int], ...] = ()
-        self.classes = store.classes()
+        self._curve: tuple[object, list[tuple[int, Accuracy]]] = (None, [])
+        self.classes = [*store.classes(), *new_classes]
         self.files = files
-        self.paths = _number(root, store, files)
+        self._tests = {row.image for row in store.batches() if row.kind == TEST}
+        self.refresh()
+        self._is_read_only = is_read_only
+        if not is_read_only:
+            self._remember(store.images(), self.ledger.images())
+        self.paths, self._first_paths = self._number()
         self.folder_labels = self._read_folder_labels()
         self.reserve = self._draw_reserve()
         self._models = [_Model(row) for row in store.models()]
         self.guesses = Guesses.load(self.place / GUESSES) if store.path else None
-        self.refresh()
 
     @classmethod
     def open(
@@ -209,6 +203,8 @@ class LabelProject:
         *,
         create: bool = True,
         needs_classes: bool = True,
+        needs_pool: bool = False,
+        alone: bool = False,
     ) -> Self:
         """Open the project of a folder, or begin it.
 
@@ -224,9 +220,12 @@ class LabelProject:
         overlap : str, optional
             Share of the images that two annotators are to see, such as "10%".
         create : bool, default=True
-            Whether to begin a project where there is none, and to keep the settings.
-        needs_classes : bool, default=True
-            Whether fewer than two classes are an error.
+            Whether to begin a project where there is none, and to keep classes and settings;
+            otherwise nothing is written.
+        needs_classes, needs_pool : bool
+            Whether fewer than two classes, or no image to label, are an error.
+        alone : bool, default=False
+            Whether it is an error if another process has it open so.
 
         Returns
         -------
@@ -236,34 +235,36 @@ class LabelProject:
         ------
         FolderNotFoundError, DataError, UsageError, RunFolderError
             If there is no such folder, no image or no class in it, a setting is not valid, or the
-            project's files cannot be read or written.
+            project's files cannot be read or written. Nothing is written then.
         """
         root = Path(root)
-        if not root.is_dir():
-            what = "is a file, not a folder" if root.exists() else "does not exist"
-            raise FolderNotFoundError(f"{str(root)!r} {what}; expected a folder of images")
-        names = check_classes(classes)
-        files = find_images(root)
+        files = _find(root)
         place = root / PLACE
-        is_new = not (place / STORE).is_file()
         config, share = read_settings(place, settings or {}, overlap)
         _check_names(config)
-        found = sorted({file.label for file in files if file.label is not None})
-        if is_new:
-            names = names or check_classes(found)
-        if is_new and needs_classes:
-            _check_enough(names)
-        store = _open_store(place, create, config.seed)
-        try:
+        store = _store_to_read(place)
+        names = _new_classes(store, files, check_classes(classes))
+        known = [*store.classes(), *names]
+        if needs_classes:
+            _check_enough(known)
+        if needs_pool:
+            _check_pool(files, known)
+        if not create:
+            return cls(root, store, files, config, share, names, is_read_only=True)
+        store.close()
+        with ExitStack() as stack:
+            _make_place(place)
+            if alone:
+                _hold(place, stack)
+            store = Store(place / STORE)
+            stack.callback(store.close)
+            if "seed" not in store.meta():
+                store.set_meta("seed", str(config.seed))
             _add_classes(store, names)
-            if needs_classes:
-                _check_enough(store.classes())
-            if create:
-                save_settings(place, config, share)
-            return cls(root, store, files, config, share)
-        except BaseException:
-            store.close()
-            raise
+            save_settings(place, config, share)
+            project = cls(root, store, files, config, share)
+            project._held = stack.pop_all()
+        return project
 
     @property
     def place(self) -> Path:
@@ -280,17 +281,12 @@ class LabelProject:
         """Images of the first round."""
         return resolve_count("n_init", self.config.n_init, len(self.paths))
 
-    def check_pool(self) -> None:
-        """Raise a UsageError if there is nothing to label."""
-        if not self.pool:
-            raise UsageError(
-                f"all {len(self.paths)} images are in class folders: nothing is left to label; if "
-                "these folders are no classes, name the classes by --classes"
-            )
-
     def close(self) -> None:
-        """Close the store."""
+        """Close the store, when all that was labelled can be told from other files."""
+        if self._hasher is not None:
+            self._hasher.shutdown()
         self.store.close()
+        self._held.close()
 
     def refresh(self) -> None:
         """Take in what was written since, by this process or another."""
@@ -305,7 +301,34 @@ class LabelProject:
         """Write actions and take them in; see `Store.append`."""
         ids = self.store.append(actions)
         self.refresh()
+        if self._hasher is None:
+            self._hasher = ThreadPoolExecutor(1, thread_name_prefix="skal-contents")
+        self._hasher.submit(self._remember, self.paths, {action.image for action in actions})
         return ids
+
+    def add_batch(self, rows: Sequence[BatchRow]) -> None:
+        """Write that images are to be shown, and which of them are of the test."""
+        self.store.add_batch(rows)
+        self._tests.update(row.image for row in rows if row.kind == TEST)
+
+    def add_classes(self, names: Sequence[str]) -> None:
+        """Add those of some classes that there are not yet."""
+        _add_classes(self.store, [name for name in names if name not in self.store.classes()])
+        self.classes = self.store.classes()
+
+    def rename_class(self, old: str, new: str) -> None:
+        """Give a class another name; its labels stay its own.
+
+        Raises
+        ------
+        UnknownNameError, UsageError
+            If there is no class `old`, or `new` is another's name or cannot be one.
+        """
+        number = self.class_id(old)
+        (name,) = check_classes([new])
+        check_classes([*(c for n, c in enumerate(self.classes) if n != number), name])
+        self.store.name_class(number, name)
+        self.classes = self.store.classes()
 
     def class_id(self, name: str) -> int:
         """Return the id of a class.
@@ -337,23 +360,27 @@ class LabelProject:
 
     def _known(self) -> tuple[Mapping[int, int], ...]:
         """Return all labels, those of the test, and the others, made once an action."""
-        if self._folded != self.ledger.last_id:
-            self._folded = self.ledger.last_id
-            given = {
-                image: action
-                for image, action in self.ledger.labels.items()
-                if image in self.paths and action.label is not None
-            }
+        state = (self.ledger.last_id, len(self._tests))
+        if self._folded != state:
+            self._folded = state
             labels = {
                 image: label
                 for image, label in self.folder_labels.items()
                 if not self.ledger.is_settled(image)
             }
-            labels.update((image, int(action.label or 0)) for image, action in given.items())
-            test = {image: labels[image] for image, a in given.items() if a.source == TEST}
+            labels.update(
+                (image, action.label)
+                for image, action in self.ledger.labels.items()
+                if image in self.paths and action.label is not None
+            )
+            test = {image: label for image, label in labels.items() if self.is_test(image)}
             training = {image: label for image, label in labels.items() if image not in test}
             self._sets = (labels, test, training)
         return self._sets
+
+    def is_test(self, image: int) -> bool:
+        """Tell whether an image is of the unbiased test sample: once drawn, it stays in it."""
+        return image in self._tests or self.ledger.first_sources.get(image) == TEST
 
     def label_counts(self) -> Counter[int]:
         """Return how many images each class has."""
@@ -363,10 +390,6 @@ class LabelProject:
     def pool(self) -> frozenset[int]:
         """The images that are there and have no class folder."""
         return frozenset(self.paths.keys() - self.folder_labels.keys())
-
-    def is_in_pool(self, image: int) -> bool:
-        """Tell whether an image is there and has no class folder."""
-        return image in self.pool
 
     def add_model(self, row: ModelRow) -> None:
         """Keep what a new network says of the images kept for the test."""
@@ -379,23 +402,79 @@ class LabelProject:
         return self._models[-1].accuracy(self.test_labels) if self._models else None
 
     @property
-    def curve(self) -> list[tuple[int, Accuracy]]:
-        """The accuracy of all networks on the test sample as it is now, by labels trained on."""
-        labels = self.test_labels
-        # trained again on as many labels, after a start or an undo, the later one counts
-        latest = {model.n_labeled: model for model in self._models}
-        points = ((n, latest[n].accuracy(labels)) for n in sorted(latest))
-        return [(n, accuracy) for n, accuracy in points if accuracy is not None]
+    def n_known(self) -> int | None:
+        """How many labels the last network was trained on; None while there is none."""
+        return self._models[-1].n_labeled if self._models else None
 
-    def remember_contents(self) -> None:
+    @property
+    def curve(self) -> list[tuple[int, Accuracy]]:
+        """The accuracy of the networks on the test sample as it is now, by labels trained on.
+
+        Of many networks the first, the last, and some in between.
+        """
+        labels = self.test_labels
+        state = (len(self._models), labels)
+        if self._curve[0] != state:
+            # trained again on as many labels, after a start or an undo, the later one counts
+            latest = {model.n_labeled: model for model in self._models}
+            places = np.linspace(0, len(latest) - 1, min(MOST_POINTS, len(latest))).round()
+            chosen = [sorted(latest)[int(place)] for place in places]
+            points = ((n, latest[n].accuracy(labels)) for n in chosen)
+            self._curve = (state, [(n, found) for n, found in points if found is not None])
+        return self._curve[1]
+
+    def _remember(self, paths: Mapping[int, str], images: Iterable[int]) -> None:
         """Write size and hash of what was labelled, so that moved files are known again."""
-        known = self.store.contents()
-        new = [n for n in self.ledger.images() if n not in known and n in self.paths]
-        contents = {n: content_of(self.root / self.paths[n]) for n in new}
-        self.store.add_contents({n: facts for n, facts in contents.items() if facts})
+        new = [n for n in images if n not in self._hashed and n in paths]
+        contents = {n: content_of(self.root / paths[n]) for n in new}
+        found = {n: facts for n, facts in contents.items() if facts}
+        if found:
+            self.store.add_contents(found)
+            self._hashed |= found.keys()
+
+    def _number(self) -> tuple[dict[int, str], dict[int, str]]:
+        """Return the images that are there, by number, and where each was first.
+
+        New ones get the next numbers.
+        """
+        there = {file.path for file in self.files if file.part != "test"}
+        if len(there) < len(self.files):
+            n_left_out = len(self.files) - len(there)
+            _log.info("%d images under test/ take no part in labelling", n_left_out)
+        if not there:
+            raise DataError(f"no image under {str(self.root)!r} but those under test/")
+        known = self.store.images()
+        new = sorted(there - set(known.values()))
+        gone = {number for number, path in known.items() if path not in there}
+        moved = _find_moved(self.root, self.store, gone, new)
+        rest = [path for path in new if path not in set(moved.values())]
+        added = {**moved, **dict(enumerate(rest, max(known, default=-1) + 1))}
+        if added and not self._is_read_only:
+            self.store.add_images(added)
+        if moved:
+            _log.info("%d labelled images were moved; their labels go with them", len(moved))
+        self._tell_gone({number: known[number] for number in sorted(gone - set(moved))})
+        present = {**known, **added}
+        paths = {number: path for number, path in present.items() if path in there}
+        return paths, {**added, **self.store.first_paths()}
+
+    def _tell_gone(self, gone: Mapping[int, str]) -> None:
+        labeled = [path for number, path in gone.items() if number in self.ledger.labels]
+        if labeled:
+            _log.warning(
+                "%d images of the project are no longer there, and %d of them have a label that "
+                "does not count until they are back (the first: %s); put them where they were",
+                len(gone),
+                len(labeled),
+                shown(labeled[0]),
+            )
+        elif gone:
+            _log.info("%d images of the project are no longer there", len(gone))
 
     def _read_folder_labels(self) -> dict[int, int]:
-        ids = {name: label for label, name in enumerate(self.classes)}
+        # a class that was renamed keeps the folder of its old name
+        names_now = {name: label for label, name in enumerate(self.classes)}
+        ids = {**self.store.class_names(), **names_now}
         numbers = {path: number for number, path in self.paths.items()}
         others = Counter(f.label for f in self.files if f.label is not None and f.label not in ids)
         for name, count in sorted(others.items()):
@@ -411,11 +490,11 @@ class LabelProject:
 
         So an image is drawn or not whatever other images are there, or come later.
         """
-        seed = self.store.meta()["seed"]
+        seed = self.store.meta().get("seed", str(self.config.seed))
         drawn = []
-        for number, path in self.store.first_paths().items():
+        for number, path in self._first_paths.items():
             digest = hashlib.sha256(f"{seed} {path}".encode(errors="surrogateescape")).digest()
-            if int.from_bytes(digest[:8]) < TEST_SHARE * 2**64 and self.is_in_pool(number):
+            if int.from_bytes(digest[:8]) < TEST_SHARE * 2**64 and number in self.pool:
                 drawn.append((digest[8:], number))
         return [number for _, number in sorted(drawn)]
 
@@ -432,56 +511,6 @@ class _Model:
         known = [(self.predicted[i], label) for i, label in labels.items() if i in self.predicted]
         right = sum(predicted == label for predicted, label in known)
         return Accuracy.of(right, len(known)) if known else None
-
-
-def check_classes(names: Iterable[str]) -> list[str]:
-    """Check names of classes, which become names of folders.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Space around them is taken off.
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    UsageError
-        If one is empty, too long, named twice or cannot be a folder.
-    """
-    result: list[str] = []
-    for given in names:
-        name = unicodedata.normalize("NFC", given.strip())
-        problem = None
-        if not name or len(name) > LONGEST_CLASS:
-            problem = f"has {len(name)} characters; expected 1 to {LONGEST_CLASS}"
-        elif name[0] == "." or any(c in "/\\" or not c.isprintable() for c in name):
-            problem = "cannot be a folder's name; expected no slash and no dot at its start"
-        elif name.lower() in UNLABELED:
-            problem = "is the name of the folder of images without a label"
-        elif name.casefold() in (other.casefold() for other in result):
-            problem = "is named twice"
-        if problem:
-            raise UsageError(f"the class {name!r} {problem}")
-        result.append(name)
-    return result
-
-
-def check_annotator(name: str) -> str:
-    """Check the name of an annotator.
-
-    Raises
-    ------
-    ParameterError
-        If it is empty, too long, or has characters that cannot be shown.
-    """
-    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
-        raise ParameterError(
-            f"as: got {name[:LONGEST_NAME]!r}; expected a name of 1 to {LONGEST_NAME} letters"
-        )
-    return name
 
 
 def _check_enough(classes: Sequence[str]) -> None:
@@ -501,55 +530,72 @@ def _check_names(config: RunConfig) -> None:
         MODELS.entry(config.model)
 
 
-def _add_classes(store: Store, names: Sequence[str]) -> None:
+def _check_pool(files: Sequence[ImageFile], classes: Sequence[str]) -> None:
+    taking_part = [file for file in files if file.part != "test"]
+    if taking_part and all(file.label in classes for file in taking_part):
+        raise UsageError(
+            f"all {len(taking_part)} images are in class folders: nothing is left to label; if "
+            "these folders are no classes, name the classes by --classes"
+        )
+
+
+def _find(root: Path) -> list[ImageFile]:
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "does not exist"
+        raise FolderNotFoundError(f"{str(root)!r} {what}; expected a folder of images")
+    try:
+        return find_images(root)
+    except DataError as error:  # which would have them in class folders
+        told = str(error).partition("; expected")[0]
+        raise DataError(f"{told}; expected {', '.join(FORMATS)} files") from error
+
+
+def _store_to_read(place: Path) -> Store:
+    path = place / STORE
+    return Store(path, read_only=True) if path.is_file() else Store(None)
+
+
+def _make_place(place: Path) -> None:
+    """Make the project's own folder, so that no power loss takes it away again."""
+    try:
+        if not place.is_dir():
+            place.mkdir()
+            fsync_folder(place.parent)
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write the labels to {str(place)!r}: {error.strerror}"
+        ) from error
+
+
+def _hold(place: Path, stack: ExitStack) -> None:
+    """Keep another process from showing the same images to people."""
+    lock = place / "lock"
+    lock.touch()
+    try:
+        stack.enter_context(locked(lock))
+    except RunFolderError as error:
+        raise RunFolderError(
+            f"{str(place.parent)!r} is being labelled by another process; several people label on "
+            "one page, each under a name of their own (--as NAME, or the name in its header)"
+        ) from error
+
+
+def _new_classes(store: Store, files: Sequence[ImageFile], names: Sequence[str]) -> list[str]:
+    """Return the classes to be added: those named, or, to a new project, those of its folders."""
     known = store.classes()
+    if store.path is None and not names:
+        names = check_classes(sorted({file.label for file in files if file.label is not None}))
     new = [name for name in names if name not in known]
     check_classes([*known, *new])
-    if new:
-        store.add_classes(new)
-    if new and known:
-        _log.info("new classes: %s", ", ".join(new))
+    return new
 
 
-def _open_store(place: Path, create: bool, seed: int) -> Store:
-    path = place / STORE
-    if not create and not path.is_file():
-        store = Store(None)
-    else:
-        try:
-            place.mkdir(exist_ok=True)
-        except OSError as error:
-            raise RunFolderError(
-                f"cannot write the labels to {str(place)!r}: {error.strerror}"
-            ) from error
-        store = Store(path)
-    if "seed" not in store.meta():
-        store.set_meta("seed", str(seed))
-    return store
-
-
-def _number(root: Path, store: Store, files: Sequence[ImageFile]) -> dict[int, str]:
-    """Return the images that are there, by number; new ones get the next numbers."""
-    there = {file.path for file in files if file.part != "test"}
-    if len(there) < len(files):
-        _log.info("%d images under test/ take no part in labelling", len(files) - len(there))
-    if not there:
-        raise DataError(f"no image under {str(root)!r} but those under test/")
-    known = store.images()
-    new = sorted(there - set(known.values()))
-    gone = {number for number, path in known.items() if path not in there}
-    moved = _find_moved(root, store, gone, new)
-    start = max(known, default=-1) + 1
-    rest = [path for path in new if path not in set(moved.values())]
-    added = {**moved, **dict(enumerate(rest, start))}
-    if added:
-        store.add_images(added)
-    if moved:
-        _log.info("%d labelled images were moved; their labels go with them", len(moved))
-    if gone - set(moved):
-        _log.info("%d images of the project are no longer there", len(gone - set(moved)))
-    present = {**known, **added}
-    return {number: path for number, path in present.items() if path in there}
+def _add_classes(store: Store, names: Sequence[str]) -> None:
+    if names and store.classes():
+        _log.info("new classes: %s", ", ".join(names))
+    if names:
+        check_classes([*store.classes(), *names])
+        store.add_classes(names)
 
 
 def _find_moved(root: Path, store: Store, gone: set[int], new: Sequence[str]) -> dict[int, str]:
@@ -568,11 +614,6 @@ def _find_moved(root: Path, store: Store, gone: set[int], new: Sequence[str]) ->
         if facts in by_content:
             moved[number] = by_content.pop(facts)
     return moved
-
-
-def plain_text(text: str) -> str:
-    """Return text that can be written anywhere: what stands for bytes of no character is lost."""
-    return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def content_of(path: Path, sizes: Iterable[int] | None = None) -> tuple[int, str] | None:

@@ -6,9 +6,10 @@ import logging
 import math
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import wraps
+from itertools import islice, zip_longest
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
@@ -16,21 +17,25 @@ from numpy.typing import NDArray
 
 from ..errors import ParameterError, UsageError
 from ..seeding import derive_seed
-from .learning import Answer, Job
+from .answers import check_answer, check_key
+from .learning import Answer, Failure, Job
+from .leases import Leases
+from .names import check_annotator, plain_text, shown
 from .previews import Previews
-from .project import TEST, LabelProject, check_annotator, plain_text
-from .store import ANSWERS, Action, BatchRow, ModelRow
+from .project import TEST, LabelProject
+from .store import Action, BatchRow, ModelRow
 
 QUEUE = 12
 """Images told to a page, so that it can fetch them ahead."""
 LOOKAHEAD = 3
 """So many images are always at hand, if there are any; the next batch is begun for that."""
 TEST_EVERY = 10
-LEASE_SECONDS = 600.0
-"""For so long the images told to one annotator are not shown to another."""
+GRID = "grid"
+"""Source of a label that was given in the grid to an image of no batch."""
+MOST_NAMES = 20
+"""Of files that cannot be read, told to a page."""
 FRESH_SHARE = 0.2
 """Of a batch: after so many new labels a batch that nobody has begun yet is computed anew."""
-LONGEST_KEY = 100
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,7 +44,7 @@ _log = logging.getLogger("skal")
 
 
 class NothingToUndoError(UsageError):
-    """The annotator has done nothing that still stands."""
+    """What is to be taken back was never done, or does not stand any more."""
 
 
 class Jobs(Protocol):
@@ -63,18 +68,6 @@ def _locked(
     return run
 
 
-@dataclass
-class Lease:
-    """The images that were told to an annotator, and when."""
-
-    queue: list[int] = field(default_factory=list)
-    grid: list[int] = field(default_factory=list)
-    since: float = 0.0
-
-    def __contains__(self, image: int) -> bool:
-        return image in self.queue or image in self.grid
-
-
 class Rounds:
     """Queues of images for any number of annotators.
 
@@ -83,6 +76,9 @@ class Rounds:
     while this one is labelled, and computed anew from further labels as long as nobody has come to
     it; if there is none when one is needed, single images are shown until it is there: those that
     the last network is least sure of, or any, while there is no network.
+
+    To nine images of other kinds comes one of those kept for the test, also where somebody labels
+    in the grid: there they are due one by one, before the grid goes on.
 
     Parameters
     ----------
@@ -103,22 +99,27 @@ class Rounds:
         self.project = project
         self.previews = previews
         self.learner_state = "idle"
-        self._clock = clock
         self._lock = threading.RLock()
         self._jobs: Jobs | None = None
         self._rows: list[BatchRow] = []
+        self._n_tests = 0
         self._by_image: dict[int, BatchRow] = {}
         self._by_round: dict[int, list[BatchRow]] = {}
         self._unfinished: set[int] = set()
+        self._wanting: dict[int, BatchRow] = {}  # a second opinion
+        self._from_grid: set[int] = set()
         self._take_rows(project.store.batches())
-        project.on_action = self._reopen
+        for image in project.ledger.images():
+            self._follow(image)
+        project.on_action = lambda action: self._follow(action.image)
         self._reserved = frozenset(project.reserve)
         self._picks: list[int] = []
         self._kind = "start"
         self._asked: int | None = None
         self._asked_labels: Mapping[int, int] = {}
-        self._leases: dict[str, Lease] = {}
+        self._leases = Leases(clock)
         self._front: dict[str, list[int]] = {}
+        self._due: dict[str, list[int]] = {}
         self._unreadable: set[int] = set()
         draw = np.random.default_rng(derive_seed(project.config.seed, "explore"))
         self._by_chance = draw.permutation(sorted(project.paths)).tolist()
@@ -146,9 +147,8 @@ class Rounds:
         list of int
             Empty if nothing is left.
         """
-        lease = self._leases.setdefault(check_annotator(annotator), Lease())
-        queue = self._queue(annotator, n)
-        lease.queue, lease.since = queue, self._clock()
+        queue = self._queue(check_annotator(annotator), n)
+        self._leases.tell(annotator, queue)
         self._wake()
         return list(queue)
 
@@ -157,22 +157,25 @@ class Rounds:
         """Return images that look alike, as far as that is known, else the next of the queue.
 
         The first is the next of the queue that is not kept for the test; none of the test is in
-        it, for what is chosen by its looks is no fair sample.
+        it, for what is chosen by its looks is no fair sample. Those that are due come by `queue`.
         """
-        lease = self._leases.setdefault(check_annotator(annotator), Lease())
-        queue = self._queue(annotator, max(n, QUEUE))
-        first = [image for image in queue if self._source(image) != TEST]
+        queue = self._queue(check_annotator(annotator), max(n, QUEUE))
+        images = [image for image in queue if self._source(image) != TEST]
         guesses = self.project.guesses
-        if first and guesses is not None and first[0] in guesses.rows:
-            images = self._alike(annotator, first[0], n)
-        else:
-            images = queue[:n]
-        lease.grid, lease.since = images, self._clock()
-        return list(images)
+        if images and guesses is not None and images[0] in guesses.rows:
+            images = self._alike(annotator, images[0], n)
+        self._leases.tell_grid(annotator, images[:n])
+        self._owe(annotator, queue if not images else ())
+        return images[:n]
 
     @_locked
     def act(
-        self, annotator: str, answers: Sequence[Mapping[str, Any]], key: str | None = None
+        self,
+        annotator: str,
+        answers: Sequence[Mapping[str, Any]],
+        key: str | None = None,
+        *,
+        grid: bool = False,
     ) -> list[int]:
         """Write what an annotator said of images, all or nothing; it is on the disk afterwards.
 
@@ -185,6 +188,8 @@ class Rounds:
             "label"), and, if they are known, `seconds` and `guess` (the class id shown).
         key : str, optional
             Of this request: one with the same key has been answered already.
+        grid : bool, default=False
+            Whether they were given in the grid.
 
         Returns
         -------
@@ -196,22 +201,30 @@ class Rounds:
         UsageError
             If something is not valid; nothing is written then.
         """
-        who = check_annotator(annotator)
-        request = _check_key(key)
-        if request is not None and (before := self.project.store.answered(request)):
+        who, request = check_annotator(annotator), check_key(key)
+        if before := self._answered(request, by_undo=False):
             return [action.id for action in before]
         if not answers:
             raise ParameterError("no action was given")
-        actions = [self._checked(who, answer, request) for answer in answers]
+        request = request or uuid.uuid4().hex  # so that an undo takes all of it back
+        actions = [self._action(who, answer, request, grid) for answer in answers]
         ids = self.project.record(actions)
         done = {action.image for action in actions}
         self._front[who] = [i for i in self._front.get(who, []) if i not in done]
+        if grid:
+            self._owe(who)
         self._wake()
         return ids
 
     @_locked
-    def undo(self, annotator: str, key: str | None = None) -> Action:
-        """Take back the latest thing that an annotator did and that still stands.
+    def undo(
+        self,
+        annotator: str,
+        key: str | None = None,
+        of: str | None = None,
+        window: str | None = None,
+    ) -> list[Action]:
+        """Take back what an annotator did by one request, as far as it still stands.
 
         Parameters
         ----------
@@ -219,71 +232,116 @@ class Rounds:
             Who.
         key : str, optional
             As for `act`.
+        of : str, optional
+            The key of the request to be taken back; by default it is the annotator's latest.
+        window : str, optional
+            Of the page that asks: where another one labels under the same name, too, the latest
+            request may be of that one and is not taken back without being named.
 
         Returns
         -------
-        Action
-            What was taken back; its image is the annotator's next.
+        list of Action
+            What was taken back; their images are the annotator's next.
 
         Raises
         ------
         NothingToUndoError
             If there is nothing.
         """
-        who = check_annotator(annotator)
-        request = _check_key(key)
-        store = self.project.store
-        if request is not None and (before := store.answered(request)):
-            return store.action(before[0].undoes or 0)
-        latest = self.project.ledger.latest(who)
-        if latest is None:
+        who, request, named = check_annotator(annotator), check_key(key), check_key(of)
+        store, ledger = self.project.store, self.project.ledger
+        if before := self._answered(request, by_undo=True):
+            return [store.action(action.undoes or 0) for action in before]
+        if named is not None:
+            undone = [a for a in ledger.standing(store.answered(named)) if a.annotator == who]
+        elif self._leases.is_elsewhere(who, window):
+            raise NothingToUndoError(
+                "this name labels in another window, too, and the latest answer may be of that one"
+            )
+        else:
+            undone = ledger.latest(who)
+        if not undone:
             raise NothingToUndoError("nothing to undo")
+        facts = [(a.image, a.round, a.source, a.id) for a in undone]
         self.project.record(
             [
-                Action(
-                    who,
-                    "undo",
-                    latest.image,
-                    round=latest.round,
-                    source=latest.source,
-                    undoes=latest.id,
-                    request=request,
-                )
+                Action(who, "undo", image, round=number, source=source, undoes=id_, request=request)
+                for image, number, source, id_ in facts
             ]
         )
-        front = [i for i in self._front.get(who, []) if i != latest.image]
-        self._front[who] = [latest.image, *front]
+        images = [action.image for action in undone]
+        self._front[who] = [*images, *(i for i in self._front.get(who, []) if i not in images)]
         self._wake()
-        return latest
+        return undone
+
+    def _answered(self, request: str | None, *, by_undo: bool) -> list[Action]:
+        """Return what the request of a key led to, if there was one; of this kind it must be."""
+        before = [] if request is None else self.project.store.answered(request)
+        if any((action.action == "undo") is not by_undo for action in before):
+            raise ParameterError("key: it is that of a request of another kind")
+        return before
 
     @_locked
-    def state(self, annotator: str) -> dict[str, Any]:
-        """Return what a page shows beside the image, as JSON has it."""
+    def state(
+        self, annotator: str, *, grid: bool = False, window: str | None = None
+    ) -> dict[str, Any]:
+        """Return what a page shows beside the image, as JSON has it.
+
+        Parameters
+        ----------
+        annotator : str
+            Who asks.
+        grid : bool, default=False
+            Whether the grid is open; its images are kept from others as long as it is.
+        window : str, optional
+            Tells a page from another of the same annotator.
+        """
         project = self.project
+        if grid:
+            self._leases.renew_grid(check_annotator(annotator))
+        else:
+            self._leases.tell_grid(check_annotator(annotator), ())
         queue = self.queue(annotator)
         number, size = self._round_of(queue)
         rows = self._by_round.get(number, [])
         done = sum(self._is_done(row.image) for row in rows)
-        accuracy = project.accuracy
         counts = project.label_counts()
+        aside = list(project.ledger.aside.values())
+        waiting = [] if queue else self._held_up_by(annotator)
+        unreadable = sorted(project.paths[n] for n in self._unreadable if n in project.paths)
         return {
             "project": plain_text(project.name),
             "classes": [{"id": n, "name": name} for n, name in enumerate(project.classes)],
             "annotator": annotator,
+            "elsewhere": self._leases.is_elsewhere(annotator, window),
             "round": number,
             "done_in_round": done,
             "round_size": size,
             "n_labeled": sum(counts.values()),
             "n_images": len(project.paths) - len(self._unreadable),
+            "n_unsure": aside.count("unsure"),
+            "n_bad": aside.count("bad"),
+            "n_unreadable": len(unreadable),
+            "unreadable": [plain_text(path) for path in unreadable[:MOST_NAMES]],
             "counts": {str(n): counts.get(n, 0) for n in range(len(project.classes))},
-            "accuracy": None if accuracy is None else accuracy._asdict(),
+            **self._figures(),
+            "learner": self.learner_state,
+            "finished": not queue and not waiting,
+            "waiting_for": waiting,
+            "due": len(self._due_to(annotator)),
+            "queue": [self.describe(image) for image in queue],
+        }
+
+    def _figures(self) -> dict[str, Any]:
+        """Return how good the last network is, and how good those before were."""
+        accuracy, n_known = self.project.accuracy, self.project.n_known
+        return {
+            "n_test": len(self.project.test_labels),
+            "accuracy": accuracy and {**accuracy._asdict(), "n_known": n_known},
             "curve": [
                 {"n_labeled": n, "accuracy": point.value, "low": point.low, "high": point.high}
-                for n, point in project.curve
+                for n, point in self.project.curve
             ],
-            "learner": self.learner_state,
-            "finished": not queue,
-            "queue": [self.describe(image) for image in queue],
         }
 
     def describe(self, image: int) -> dict[str, Any]:
@@ -299,12 +357,9 @@ class Rounds:
         return None if guesses is None else guesses.proba_of(image)
 
     def on_answer(self, answer: Answer) -> None:
-        """Take in a computed batch."""
+        """Take in a computed batch; if that fails, the one before stays."""
         with self._lock:
-            self.learner_state = "idle"
-            self._picks, self._kind = list(answer.picks), answer.kind
-            self._unreadable.update(answer.unreadable)
-            guesses = self.project.guesses = answer.guesses
+            guesses = answer.guesses
             if guesses.is_of_network:
                 kept = [n for n in self.project.reserve if n in guesses.rows]
                 rows = [guesses.rows[n] for n in kept]
@@ -315,26 +370,42 @@ class Rounds:
                         guesses.n_labeled, answer.seconds, images.tobytes(), predicted.tobytes()
                     )
                 )
+            self.project.guesses = guesses
+            self._picks, self._kind = list(answer.picks), answer.kind
+            self._unreadable.update(answer.unreadable)
+            self.learner_state = "idle"
             self._wake()
 
-    def on_failure(self, reason: str) -> None:
+    def on_failure(self, failure: Failure) -> None:
         """Take in that no batch could be computed; people go on with single images."""
         with self._lock:
-            if self.learner_state != f"failed: {reason}":
-                _log.warning("the next images could not be computed: %s", reason)
-            self.learner_state = f"failed: {reason}"
+            state = f"failed: {failure.reason}"
+            if self.learner_state != state:
+                text = "the next images could not be computed: %s"
+                _log.warning(text, failure.reason, extra={"details": failure.details})
+            self.learner_state = state
 
     def _take_rows(self, rows: Sequence[BatchRow]) -> None:
         self._rows.extend(rows)
+        self._n_tests += sum(row.kind == TEST for row in rows)
         for row in rows:
             self._by_image[row.image] = row
             self._by_round.setdefault(row.round, []).append(row)
             self._unfinished.add(row.round)
 
-    def _reopen(self, action: Action) -> None:
-        """Look again at the round of an image of which something is said."""
-        if action.image in self._by_image:
-            self._unfinished.add(self._by_image[action.image].round)
+    def _follow(self, image: int) -> None:
+        """Note what follows from something that was said of an image, or taken back."""
+        verdicts = self.project.ledger.verdicts(image)
+        row = self._by_image.get(image)
+        if row is None:
+            is_of_grid = any(action.source == GRID for action in verdicts.values())
+            (self._from_grid.add if is_of_grid else self._from_grid.discard)(image)
+            return
+        self._unfinished.add(row.round)  # so that its round is looked at again
+        if row.shared and len(verdicts) == 1:
+            self._wanting[image] = row
+        else:
+            self._wanting.pop(image, None)
 
     def _unfinished_rounds(self) -> list[list[BatchRow]]:
         """Return the batches that may have images to show, so that thousands are not searched."""
@@ -345,22 +416,22 @@ class Rounds:
         return [self._by_round[number] for number in sorted(self._unfinished)]
 
     def _queue(self, annotator: str, n: int) -> list[int]:
-        others = self._leases_of_others(annotator)
+        held = self._leases.of_others(annotator)
         found: dict[int, None] = {}  # a set in order
 
         def add(images: Iterator[int] | Sequence[int]) -> None:
             for image in images:
                 if len(found) >= n:
                     return
-                shared = image in self._by_image and self._by_image[image].shared
-                taken = not shared and any(image in lease for lease in others)
+                n_people = held[image] + len(self.project.ledger.verdicts(image))
+                row = self._by_image.get(image)
+                taken = n_people >= (2 if row and row.shared else 1)
                 if image not in found and not taken and self._is_readable(image):
                     found[image] = None
 
         add([i for i in self._front.get(annotator, []) if self._is_open(i, annotator)])
-        for rows in self._unfinished_rounds():
-            for skips in (0, 1):
-                add(r.image for r in rows if self._skips(r, annotator) == skips)
+        add(self._due_to(annotator))
+        add(self._in_turn(annotator))
         wanted = min(LOOKAHEAD, n)
         while len(found) < wanted and (new := self._extend(wanted - len(found))):
             add(row.image for row in new)
@@ -368,11 +439,25 @@ class Rounds:
             add(self._left_over(annotator))
         return list(found)
 
-    def _leases_of_others(self, annotator: str) -> list[Lease]:
-        since = self._clock() - LEASE_SECONDS
-        return [
-            lease for who, lease in self._leases.items() if who != annotator and lease.since > since
-        ]
+    def _in_turn(self, annotator: str) -> Iterator[int]:
+        """Yield the images of batches, every other one such as wants a second opinion."""
+        skips = self.project.ledger.skips
+        wanting = [image for image in self._wanting if self._is_open(image, annotator)]
+        wanting.sort(key=lambda image: skips(image, annotator))
+        new = (
+            row.image
+            for rows in self._unfinished_rounds()
+            for n_skips in (0, 1)
+            for row in rows
+            if row.image not in self._wanting and self._skips(row, annotator) == n_skips
+        )
+        if not wanting:
+            yield from new
+            return
+        if self.project.ledger.n_done(annotator) % 2:
+            yield from islice(new, 1)
+        for pair in zip_longest(wanting, new):
+            yield from (image for image in pair if image is not None)
 
     def _skips(self, row: BatchRow, annotator: str) -> int | None:
         """Return how often one skipped an image of a batch that is still to be shown to him."""
@@ -383,21 +468,60 @@ class Rounds:
     def _is_open(self, image: int, annotator: str) -> bool:
         """Tell whether an annotator may be shown an image."""
         ledger = self.project.ledger
-        if not self.project.is_in_pool(image) or image in ledger.aside:
+        if image not in self.project.pool or image in ledger.aside:
             return False
         verdicts = ledger.verdicts(image)
         row = self._by_image.get(image)
         if not verdicts or row is None or not row.shared:
             return not verdicts
-        # a second opinion is asked for while the round is fresh in mind
-        is_recent = row.round >= self._last_round - 1
-        return is_recent and len(verdicts) == 1 and annotator not in verdicts
+        return len(verdicts) == 1 and annotator not in verdicts
+
+    def _held_up_by(self, annotator: str) -> list[str]:
+        """Return who has the images before them that are left."""
+        pool = self.project.pool - self._unreadable
+        return self._leases.holders([i for i in pool if self._is_open(i, annotator)], annotator)
+
+    def _due_to(self, annotator: str) -> list[int]:
+        """Return the images of the test that an annotator is to see before the grid goes on."""
+        due = [i for i in self._due.get(annotator, []) if self._is_open(i, annotator)]
+        ledger = self.project.ledger
+        self._due[annotator] = [i for i in due if not ledger.skips(i, annotator)]
+        return self._due[annotator]
+
+    def _owe(self, annotator: str, more: Sequence[int] = ()) -> None:
+        """Let those images of the test be due that the labels given in the grid call for."""
+        held = self._leases.of_others(annotator)
+        settled = self.project.ledger.labels.keys() | self.project.ledger.aside.keys()
+        kinds = [self._source(image) for image in settled & self._by_image.keys()]
+        n_others = len(kinds) - kinds.count(TEST) + len(settled & self._from_grid)
+        tests = [row for row in self._rows if row.kind == TEST and row.image not in settled]
+        tests = [row for row in tests if self._is_open(row.image, annotator)]
+        n_theirs = sum(bool(held[row.image]) for row in tests)
+        n_due = n_others // (TEST_EVERY - 1) - kinds.count(TEST) - n_theirs
+        due = [row.image for row in tests if not held[row.image] and self._is_readable(row.image)]
+        due = due[: max(0, n_due)]
+        while len(due) < n_due and (row := self._draw_test()):
+            due.append(row.image)
+        self._due[annotator] = [*due, *(image for image in more if image not in due)]
+
+    def _draw_test(self) -> BatchRow | None:
+        """Put one more image of the test into the last batch, if there is one left."""
+        free = (n for n in self.project.reserve if self._is_free(n) and self._is_readable(n))
+        image = next(free, None)
+        if image is None:
+            return None
+        number = max(self._last_round, 0)
+        rank = len(self._by_round.get(number, []))
+        row = BatchRow(number, rank, image, TEST, self._is_shared(len(self._rows)))
+        self.project.add_batch([row])
+        self._take_rows([row])
+        return row
 
     def _is_readable(self, image: int) -> bool:
         if image in self._unreadable:
             return False
         if self.previews.size(image) is None:
-            _log.warning("left out %s: it cannot be read", self.project.paths[image])
+            _log.warning("left out %s: it cannot be read", shown(self.project.paths[image]))
             self._unreadable.add(image)
             return False
         return True
@@ -405,7 +529,7 @@ class Rounds:
     def _is_free(self, image: int) -> bool:
         """Tell whether an image may be put into a batch."""
         return (
-            self.project.is_in_pool(image)
+            image in self.project.pool
             and image not in self._by_image
             and image not in self._unreadable
             and not self.project.ledger.is_touched(image)
@@ -447,19 +571,17 @@ class Rounds:
         room = self._size_of(number) - rank
         picks = [image for image in self._picks if self._is_free(image)]
         rows: list[BatchRow] = []
-        taken: set[int] = set()
         for _ in range(room if picks else min(n, room)):
             place = len(self._rows) + len(rows)
-            drawn = self._draw(place, picks, taken)
+            drawn = self._draw(rows, picks)
             if drawn is None:
                 break
             image, kind = drawn
-            taken.add(image)
             rows.append(BatchRow(number, rank + len(rows), image, kind, self._is_shared(place)))
         if picks or not rows:
             self._picks = []
         if rows:
-            self.project.store.add_batch(rows)
+            self.project.add_batch(rows)
             self._take_rows(rows)
         return rows
 
@@ -468,8 +590,9 @@ class Rounds:
         share = self.project.overlap
         return math.floor(round((place + 1) * share, 9)) > math.floor(round(place * share, 9))
 
-    def _draw(self, place: int, picks: Sequence[int], taken: set[int]) -> tuple[int, str] | None:
-        """Return the image of a place, and why it."""
+    def _draw(self, rows: Sequence[BatchRow], picks: Sequence[int]) -> tuple[int, str] | None:
+        """Return the image that follows some new ones, and why it."""
+        taken = {row.image for row in rows}
 
         def first(images: Sequence[int], kept: bool = False) -> int | None:
             return next(
@@ -489,7 +612,9 @@ class Rounds:
             (self._by_doubt(), "doubt", False),
             (self._by_chance, "chance", False),
         ]
-        is_test = place % TEST_EVERY == TEST_EVERY - 1
+        n_tests = self._n_tests + sum(row.kind == TEST for row in rows)
+        n_others = len(self._rows) + len(rows) - n_tests + len(self._from_grid)
+        is_test = n_others // (TEST_EVERY - 1) > n_tests
         for images, kind, kept in [test, *supplies] if is_test else [*supplies, test]:
             if (image := first(images, kept)) is not None:
                 return image, kind
@@ -518,12 +643,12 @@ class Rounds:
         assert guesses is not None
         distance = ((guesses.embeddings - guesses.embeddings[guesses.rows[first]]) ** 2).sum(1)
         distance[guesses.rows[first]] = -1
-        others = self._leases_of_others(annotator)
+        held = self._leases.of_others(annotator)
         found: list[int] = []
         for image in guesses.images[np.argsort(distance, kind="stable")].tolist():
             if len(found) == n:
                 break
-            if image in self._reserved or any(image in lease for lease in others):
+            if image in self._reserved or held[image]:
                 continue
             batched = image in self._by_image and self._is_open(image, annotator)
             if (batched or self._is_free(image)) and self._is_readable(image):
@@ -534,39 +659,19 @@ class Rounds:
         row = self._by_image.get(image)
         return row.kind if row else "other"
 
-    def _checked(self, who: str, answer: Mapping[str, Any], request: str | None) -> Action:
+    def _action(self, who: str, answer: Mapping[str, Any], request: str, grid: bool) -> Action:
         """Check one answer and say where its image came from."""
-        action, image = answer.get("action"), answer.get("image")
-        if action not in ANSWERS:
-            raise ParameterError(f"action: got {action!r}; expected {', '.join(ANSWERS)}")
-        if not _is_whole(image) or image not in self.project.paths:
-            raise ParameterError(f"image: there is no image {image!r}")
-        values = {name: answer.get(name) for name in ("label", "guess")}
-        n = len(self.project.classes)
-        for name, value in values.items():
-            if value is not None and not (_is_whole(value) and 0 <= value < n):
-                raise ParameterError(f"{name}: got {value!r}; expected the id of a class")
-        if (values["label"] is None) is (action == "label"):
-            raise ParameterError("label: expected the id of a class for the action label alone")
-        seconds = answer.get("seconds")
-        if seconds is not None and (
-            isinstance(seconds, bool)
-            or not isinstance(seconds, int | float)
-            or not 0 <= seconds < math.inf
-        ):
-            raise ParameterError(f"seconds: got {seconds!r}; expected a number, 0 or more")
-        row = self._by_image.get(image)
-        lease = self._leases.get(who)
-        in_grid = row is None and lease is not None and image in lease.grid
+        said = check_answer(answer, self.project.paths, len(self.project.classes))
+        row = self._by_image.get(said.image)
         return Action(
             who,
-            str(action),
-            image,
-            values["label"],
-            None if seconds is None else round(float(seconds), 3),
+            said.action,
+            said.image,
+            said.label,
+            said.seconds,
             row.round if row else max(self._last_round, 0),
-            row.kind if row else "grid" if in_grid else "other",
-            values["guess"],
+            row.kind if row else GRID if grid else "other",
+            said.guess,
             request=request,
         )
 
@@ -590,13 +695,3 @@ class Rounds:
         candidates = sorted(project.pool - self._reserved - gone)
         n = self._size_of(self._last_round + 1) + LOOKAHEAD
         self._jobs.submit(Job(tuple(project.classes), labels, candidates, project.reserve, n))
-
-
-def _check_key(key: str | None) -> str | None:
-    if key is not None and not (isinstance(key, str) and 0 < len(key) <= LONGEST_KEY):
-        raise ParameterError(f"key: expected text of up to {LONGEST_KEY} characters")
-    return key
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

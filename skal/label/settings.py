@@ -47,11 +47,17 @@ SETTINGS = (
     "data_dir",
 )
 """What a label project takes of the settings of a run."""
-OF_TRAINING = tuple(
-    name
-    for name in SETTINGS[SETTINGS.index("model") :]
-    if name not in ("n_init", "n_query", "init_strategy", "explore", "max_candidates")
+OF_CHOOSING = (
+    "strategy",
+    "strategy_params",
+    "n_init",
+    "n_query",
+    "init_strategy",
+    "explore",
+    "max_candidates",
 )
+"""Those of them that decide which images are shown."""
+OF_TRAINING = tuple(name for name in SETTINGS if name not in OF_CHOOSING)
 """Those of them that a network is trained by."""
 DEFAULTS: Mapping[str, Any] = {"init_strategy": "typiclust"}
 

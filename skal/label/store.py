@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import secrets
 import sqlite3
 import threading
 import weakref
@@ -13,12 +15,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
+from urllib.parse import quote
 
 from ..errors import RunFolderError
 from ..files import fsync_folder
 
-FORMAT = 1
+FORMAT = 2
 BUSY_SECONDS = 10.0
+
+_log = logging.getLogger("skal")
 
 Verdict = Literal["label", "unsure", "bad"]
 VERDICTS = ("label", "unsure", "bad")
@@ -28,7 +33,9 @@ ANSWERS = (*VERDICTS, "skip")
 
 _TABLES = {
     "meta": "name TEXT PRIMARY KEY, value TEXT NOT NULL",
-    "classes": "id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, time TEXT NOT NULL",
+    # the last row of a number says what the class is called
+    "classes": """id INTEGER PRIMARY KEY, number INTEGER NOT NULL, name TEXT NOT NULL,
+        time TEXT NOT NULL""",
     # the last row of a number says where the image lies
     "images": "id INTEGER PRIMARY KEY, number INTEGER NOT NULL, path NOT NULL, time TEXT NOT NULL",
     "contents": "number INTEGER NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL",
@@ -101,42 +108,70 @@ class Store:
     ----------
     path : Path or None
         The file, made if it is not there; None for a store in memory, which nothing outlives.
+    read_only : bool, default=False
+        Whether nothing is to be written, not even beside the file.
 
     Raises
     ------
     RunFolderError
-        If the file cannot be opened, is no store, or a newer skal wrote it.
+        If the file cannot be opened, is no store, or another version of skal wrote it.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
         self.path = path
         self._lock = threading.RLock()
+        self._depth = 0
         with self._telling():
-            self._connection = sqlite3.connect(
-                ":memory:" if path is None else str(path),
-                timeout=BUSY_SECONDS,
-                isolation_level=None,
-                check_same_thread=False,
-            )
+            self._connection = self._open_read_only() if read_only else _connect(path)
             # also when nobody closes it; what was written is on the disk either way
             self._close = weakref.finalize(self, self._connection.close)
-            self._prepare()
-        if path is not None:
+            if not read_only:
+                self._prepare()
+            self._check_format()
+        if path is not None and not read_only:
             fsync_folder(path.parent)
+
+    def _open_read_only(self) -> sqlite3.Connection:
+        """Open the file for reading, also where nothing can be written beside it."""
+        assert self.path is not None
+        address = f"file:{quote(str(self.path.resolve()), errors='surrogateescape')}?mode=ro"
+        connection = _connect(address, is_uri=True)
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError:
+            connection.close()
+            log = self.path.with_name(f"{self.path.name}-wal")
+            if log.exists() and log.stat().st_size:
+                raise  # the latest labels are in it: without them the others are not the truth
+            connection = _connect(f"{address}&immutable=1", is_uri=True)
+        return connection
 
     def _prepare(self) -> None:
         # the write-ahead log is synced at each commit; checkpoints cannot lose what it holds
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "fullfsync = 1"):
+        (mode,) = self._connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        for pragma in ("synchronous = FULL", "fullfsync = 1"):
             self._connection.execute(f"PRAGMA {pragma}")
-        with self._transaction():
-            known = {name for (name,) in self._rows("SELECT name FROM sqlite_master")}
-            if "meta" not in known:
+        if self.path is not None and mode != "wal":
+            _log.warning(
+                "the drive of %s refuses SQLite's write-ahead log (its journal is %r): labels are "
+                "synced all the same, but label from one machine alone",
+                self.path,
+                mode,
+            )
+        with self.transaction():
+            if not self._tables():
                 self._create()
-        written = int(self.meta().get("format", "0"))
+
+    def _tables(self) -> set[str]:
+        return {name for (name,) in self._rows("SELECT name FROM sqlite_master")}
+
+    def _check_format(self) -> None:
+        written = int(self.meta().get("format", "0")) if "meta" in self._tables() else 0
         if written != FORMAT:
+            age = "a newer" if written > FORMAT else "an older"
             raise RunFolderError(
-                f"{str(self.path)!r} has format {written}; this skal reads format {FORMAT}"
-                + (", a newer one wrote it" if written > FORMAT else "")
+                f"{str(self.path)!r} has format {written}; this skal reads format {FORMAT}: {age} "
+                "one wrote it; export the labels with that, and import them into a new project"
             )
 
     def _create(self) -> None:
@@ -148,7 +183,8 @@ class Store:
                     f"BEGIN SELECT RAISE(ABORT, 'rows of {table} are never changed'); END"
                 )
         self._connection.execute(_INDEX)
-        self._connection.execute("INSERT INTO meta VALUES ('format', ?)", (str(FORMAT),))
+        facts = {"format": str(FORMAT), "project": secrets.token_hex(8)}
+        self._connection.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
 
     def close(self) -> None:
         """Close the file."""
@@ -156,24 +192,36 @@ class Store:
             self._close()
 
     def meta(self) -> dict[str, str]:
-        """Return what was written by `set_meta`, and the format."""
+        """Return what was written by `set_meta`, the format, and the project's own id."""
         return dict(self._rows("SELECT name, value FROM meta"))
 
     def set_meta(self, name: str, value: str) -> None:
         """Write a fact that holds for ever."""
-        with self._transaction():
+        with self.transaction():
             self._connection.execute("INSERT INTO meta VALUES (?, ?)", (name, value))
 
     def classes(self) -> list[str]:
         """Return the names of the classes; their places are their ids."""
-        return [name for (name,) in self._rows("SELECT name FROM classes ORDER BY id")]
+        names = dict(self._rows("SELECT number, name FROM classes ORDER BY id"))
+        return [names[number] for number in sorted(names)]
+
+    def class_names(self) -> dict[str, int]:
+        """Return the id of each name that a class has or had; the names of today come first."""
+        rows = self._rows("SELECT name, number FROM classes ORDER BY id")
+        return {**dict(rows), **{name: number for number, name in enumerate(self.classes())}}
 
     def add_classes(self, names: Sequence[str]) -> None:
         """Add classes behind those that there are."""
-        with self._transaction():
-            start = len(self.classes())
-            rows = [(start + place, name, now()) for place, name in enumerate(names)]
-            self._connection.executemany("INSERT INTO classes VALUES (?, ?, ?)", rows)
+        with self.transaction():
+            for number, name in enumerate(names, len(self.classes())):
+                self.name_class(number, name)
+
+    def name_class(self, number: int, name: str) -> None:
+        """Give a class its name, or another one."""
+        with self.transaction():
+            self._connection.execute(
+                "INSERT INTO classes (number, name, time) VALUES (?, ?, ?)", (number, name, now())
+            )
 
     def images(self) -> dict[int, str]:
         """Return where each image lies, by number."""
@@ -188,7 +236,7 @@ class Store:
     def add_images(self, paths: Mapping[int, str]) -> None:
         """Write where images lie: new ones, or such that were moved."""
         rows = [(number, _as_stored(path), now()) for number, path in paths.items()]
-        with self._transaction():
+        with self.transaction():
             self._connection.executemany(
                 "INSERT INTO images (number, path, time) VALUES (?, ?, ?)", rows
             )
@@ -201,7 +249,7 @@ class Store:
     def add_contents(self, contents: Mapping[int, tuple[int, str]]) -> None:
         """Write what tells an image from others, wherever it lies."""
         rows = [(number, *facts) for number, facts in contents.items()]
-        with self._transaction():
+        with self.transaction():
             self._connection.executemany("INSERT INTO contents VALUES (?, ?, ?)", rows)
 
     def batches(self) -> list[BatchRow]:
@@ -213,7 +261,7 @@ class Store:
 
     def add_batch(self, rows: Iterable[BatchRow]) -> None:
         """Add images to a batch, or a new one."""
-        with self._transaction():
+        with self.transaction():
             self._connection.executemany(
                 "INSERT INTO batches (round, rank, image, kind, shared, time) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
@@ -227,7 +275,7 @@ class Store:
 
     def add_model(self, model: ModelRow) -> None:
         """Keep what a network said."""
-        with self._transaction():
+        with self.transaction():
             self._connection.execute(
                 "INSERT INTO models (time, n_labeled, seconds, images, predicted) "
                 "VALUES (?, ?, ?, ?, ?)",
@@ -258,7 +306,7 @@ class Store:
             f"VALUES ({', '.join('?' * len(columns))}, ?)"
         )
         ids = []
-        with self._transaction():
+        with self.transaction():
             for action in actions:
                 values = [getattr(action, column) for column in columns]
                 cursor = self._connection.execute(statement, (*values, now()))
@@ -286,9 +334,14 @@ class Store:
             return self._connection.execute(query, values).fetchall()
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
+        """Let what is written inside the block be written as a whole or not at all."""
         with self._lock, self._telling():
+            if self._depth:  # it is part of a larger one
+                yield
+                return
             self._connection.execute("BEGIN IMMEDIATE")
+            self._depth += 1
             try:
                 yield
                 self._connection.execute("COMMIT")
@@ -296,6 +349,8 @@ class Store:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+            finally:
+                self._depth -= 1
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -333,12 +388,15 @@ class Ledger:
         The action whose label holds, by image.
     aside : dict of int to str
         "unsure" or "bad", by image.
+    first_sources : dict of int to str
+        The source of the first thing that was ever said of an image, also if it was taken back.
     last_id : int
         The latest action folded in.
     """
 
     labels: dict[int, Action] = field(default_factory=dict)
     aside: dict[int, str] = field(default_factory=dict)
+    first_sources: dict[int, str] = field(default_factory=dict)
     last_id: int = 0
     _stacks: dict[int, dict[str, list[Action]]] = field(default_factory=dict)
     _history: dict[str, list[Action]] = field(default_factory=dict)
@@ -346,6 +404,7 @@ class Ledger:
     def apply(self, action: Action) -> None:
         """Fold in the next action."""
         self.last_id = action.id
+        self.first_sources.setdefault(action.image, action.source)
         stack = self._stacks.setdefault(action.image, {}).setdefault(action.annotator, [])
         history = self._history.setdefault(action.annotator, [])
         if action.action == "undo":
@@ -393,10 +452,27 @@ class Ledger:
         """Tell whether an image has a label or is set aside."""
         return image in self.labels or image in self.aside
 
-    def latest(self, annotator: str) -> Action | None:
-        """Return the action that an undo takes back."""
-        history = self._history.get(annotator)
-        return history[-1] if history else None
+    def latest(self, annotator: str) -> list[Action]:
+        """Return the actions that an undo takes back: those of an annotator's last request."""
+        history = self._history.get(annotator, [])
+        if not history or history[-1].request is None:
+            return history[-1:]
+        return [action for action in history if action.request == history[-1].request]
+
+    def standing(self, actions: Iterable[Action]) -> list[Action]:
+        """Return those of some actions that nobody took back."""
+        return [
+            action
+            for action in actions
+            if any(
+                other.id == action.id
+                for other in self._stacks.get(action.image, {}).get(action.annotator, [])
+            )
+        ]
+
+    def n_done(self, annotator: str) -> int:
+        """Return how many actions of an annotator stand, without those imported."""
+        return len(self._history.get(annotator, []))
 
     def annotators(self) -> list[str]:
         """Return the names of all who have said anything that still stands."""
@@ -408,3 +484,13 @@ class Ledger:
 
 
 _NOTHING: Mapping[str, Action] = MappingProxyType({})
+
+
+def _connect(place: Path | str | None, *, is_uri: bool = False) -> sqlite3.Connection:
+    return sqlite3.connect(
+        ":memory:" if place is None else str(place),
+        timeout=BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+        uri=is_uri,
+    )

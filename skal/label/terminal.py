@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import click
 import numpy as np
 from PIL import Image
 
+from ..datasets.base import one_line
 from ..datasets.decoding import read_rgb
-from .project import LabelProject, plain_text
+from ..errors import UsageError
+from .accuracy import ENOUGH
+from .learning import Learner, Task
+from .names import shown
+from .previews import Previews
+from .project import LabelProject
 from .rounds import NothingToUndoError, Rounds
 
 HELP = (
-    "1-9 label   / type the class   Space skip   u unsure   x bad image   Backspace undo   "
-    "g guess   ? help   q end"
+    "1-9 label   / type the class   Space skip   u unsure   x bad image   Backspace undo{guess}   "
+    "? help   q end"
 )
 BLOCK = "▀"
 MOST_COLUMNS, MOST_ROWS = 64, 24
@@ -52,32 +60,73 @@ def label_in_terminal(
     clock : callable
         Seconds.
     """
-    click.echo(_help(project))
-    while queue := rounds.queue(annotator):
-        image = queue[0]
-        click.echo(_shown(project, rounds, image, annotator, colour))
-        started, guess = clock(), None
+    click.echo(_help(project, suggest))
+    with suppress(click.Abort):  # Ctrl-C while a class was typed: an end as any other
         while True:
-            key = _key()
-            if key in END:
+            queue = rounds.queue(annotator)
+            if queue:
+                is_over = not _label_one(
+                    project, rounds, queue[0], annotator, suggest, colour, clock
+                )
+            else:
+                click.echo("nothing is left to label; Backspace takes the last answer back")
+                is_over = _key() not in UNDO or not _undo(project, rounds, annotator)
+            if is_over:
                 return
-            if key == "?":
-                click.echo(_help(project))
-            elif key == "g" and suggest:
-                guess = _tell_guess(project, rounds, image)
-            elif key in UNDO:
-                _undo(project, rounds, annotator)
-                break
-            elif answer := _answer(project, key):
-                action, label = answer
-                seconds = round(clock() - started, 3)
-                told = {"action": action, "image": image, "label": label, "seconds": seconds}
-                rounds.act(annotator, [{**told, "guess": guess}])
-                click.echo(f"  {action if label is None else project.classes[label]}: saved")
-                break
-            elif key != "/":
-                click.echo("  no such key; ? tells which there are")
-    click.echo("nothing is left to label")
+
+
+def run_in_terminal(project: LabelProject, annotator: str, *, suggest: bool = False) -> None:
+    """Label in this terminal while a network trains, until the end or Ctrl-C.
+
+    Parameters
+    ----------
+    project, annotator, suggest
+        See `label_in_terminal`.
+    """
+    previews = Previews(project.root, project.paths)
+    rounds = Rounds(project, previews)
+    learner = Learner(Task.of(project), rounds.on_answer, rounds.on_failure)
+    rounds.start(learner)
+    try:
+        colour = colours_of(sys.stdout, os.environ)
+        label_in_terminal(project, rounds, annotator, suggest=suggest, colour=colour)
+    except KeyboardInterrupt:
+        click.echo("")
+    finally:
+        learner.stop()
+        previews.close()
+
+
+def _label_one(
+    project: LabelProject,
+    rounds: Rounds,
+    image: int,
+    annotator: str,
+    suggest: bool,
+    colour: str,
+    clock: Callable[[], float],
+) -> bool:
+    """Show an image and take keys until one answers it or takes something back; else it ends."""
+    click.echo(_shown(project, rounds, image, annotator, colour))
+    started, guess = clock(), None
+    while (key := _key()) not in END:
+        if key == "?":
+            click.echo(_help(project, suggest))
+        elif key == "g" and suggest:
+            guess = _tell_guess(project, rounds, image)
+        elif key in UNDO:
+            _undo(project, rounds, annotator)
+            return True
+        elif answer := _answer(project, key):
+            action, label = answer
+            seconds = round(clock() - started, 3)
+            told = {"action": action, "image": image, "label": label, "seconds": seconds}
+            rounds.act(annotator, [{**told, "guess": guess}])
+            click.echo(f"  {action if label is None else project.classes[label]}: saved")
+            return True
+        elif key != "/":
+            click.echo("  no such key; ? tells which there are")
+    return False
 
 
 def _key() -> str:
@@ -86,6 +135,8 @@ def _key() -> str:
         return click.getchar()
     except EOFError:
         return ""
+    except OSError as error:  # there is no /dev/tty
+        raise UsageError("--terminal needs a terminal, to read keys from") from error
 
 
 def _answer(project: LabelProject, key: str) -> tuple[str, int | None] | None:
@@ -106,13 +157,15 @@ def _answer(project: LabelProject, key: str) -> tuple[str, int | None] | None:
     return None
 
 
-def _undo(project: LabelProject, rounds: Rounds, annotator: str) -> None:
+def _undo(project: LabelProject, rounds: Rounds, annotator: str) -> bool:
     try:
         undone = rounds.undo(annotator)
     except NothingToUndoError as error:
         click.echo(f"  {error}")
-    else:
-        click.echo(f"  taken back: {plain_text(project.paths.get(undone.image, 'an image'))}")
+        return False
+    paths = [shown(project.paths.get(action.image, "an image")) for action in undone]
+    click.echo(f"  taken back: {', '.join(paths)}")
+    return True
 
 
 def _tell_guess(project: LabelProject, rounds: Rounds, image: int) -> int | None:
@@ -125,9 +178,9 @@ def _tell_guess(project: LabelProject, rounds: Rounds, image: int) -> int | None
     return label
 
 
-def _help(project: LabelProject) -> str:
+def _help(project: LabelProject, suggest: bool) -> str:
     keys = [f"{n if n < 10 else '/'} {name}" for n, name in enumerate(project.classes, start=1)]
-    return f"{'   '.join(keys)}\n{HELP}"
+    return f"{'   '.join(keys)}\n{HELP.format(guess='   g guess' if suggest else '')}"
 
 
 def _shown(project: LabelProject, rounds: Rounds, image: int, annotator: str, colour: str) -> str:
@@ -137,12 +190,18 @@ def _shown(project: LabelProject, rounds: Rounds, image: int, annotator: str, co
     columns, lines = min(size.columns, MOST_COLUMNS), min(size.lines - 6, MOST_ROWS)
     picture = ""
     if colour and lines > 1:
-        picture = half_blocks(project.root / path, columns, lines, colour) + "\n"
+        try:
+            picture = half_blocks(project.root / path, columns, lines, colour) + "\n"
+        except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
+            picture = f"cannot be drawn: {shown(one_line(error))}\n"
     accuracy = project.accuracy
-    known = "" if accuracy is None else f", accuracy {accuracy.value:.2f} on {accuracy.n}"
+    known = ""
+    if accuracy is not None and accuracy.n >= ENOUGH:
+        known = f", accuracy {accuracy.low:.2f} to {accuracy.high:.2f} on {accuracy.n}"
+    where = f"round {state['round']}" if state["round"] else "starting round"
     return (
-        f"{picture}{plain_text(path)}  ({state['done_in_round'] + 1} of {state['round_size']}, "
-        f"round {state['round']}; {state['n_labeled']} labelled{known})"
+        f"{picture}{shown(path)}  ({state['done_in_round'] + 1} of {state['round_size']}, "
+        f"{where}; {state['n_labeled']} labelled{known})"
     )
 
 

@@ -1,54 +1,86 @@
 // The page of `skal label`: a picture, a key that says what it is, the next picture at once.
 
-import { areMany, drawClasses, filterKey, leaveFilter, named, numbered } from "./classes.js";
+import { aimBy, areMany, drawClasses, filterKey, leaveFilter, named, numbered } from "./classes.js";
 import { $, afterPaint, html, percent, say, without, write } from "./dom.js";
 import { drawFigures } from "./figures.js";
 import * as grid from "./grid.js";
-import { ask, me, pending, post, request, start } from "./outbox.js";
+import * as outbox from "./outbox.js";
 
 const AHEAD = 8; // pictures
 const POLL = 3000, POLL_EMPTY = 300; // ms
 const UNSELECTED = "Select images first: click them, or arrow keys and Space.";
 const WORDS = { skip: "skipped", unsure: "unsure", bad: "bad image" };
+const { pending, post, query } = outbox;
 
 let state = null; // the server's last answer
 let queue = []; // the images to come; the first is on screen
 let past = []; // what was answered since the page was opened, so that undo need not wait for the server
 let shown = null, guess = null, undoing = null;
+let resumes = false; // the grid, when the images drawn at random are answered
 let looked = 0, since = performance.now(); // ms
 const pictures = new Map();
+const isGrid = () => grid.isOpen() || resumes;
 
 // ---- what the server says
 
 function accept(fresh) {
   state = fresh;
-  const first = queue.slice(0, 1); // what a person looks at is never exchanged
+  const first = grid.isOpen() ? [] : queue.slice(0, 1); // what a person looks at is never exchanged
   queue = [...first, ...without(fresh.queue, [...first, ...pending()])];
   drawClasses(state);
   drawFigures(state);
-  $("suggest").hidden = grid.isOpen() || !state.suggest;
   document.body.classList.toggle("suggests", state.suggest);
+  switchGrid();
+  drawNote();
+  drawTools();
   if (!grid.isOpen() && (!queue.length || queue[0].image !== shown?.image)) show();
   else afterPaint(prefetch);
+}
+
+// What is chosen by its looks is no fair sample: the images drawn at random are answered one by one, in between.
+function switchGrid() {
+  if (grid.isOpen() && state.due) {
+    resumes = true;
+    grid.toggle();
+    queue = without(state.queue, pending());
+  } else if (resumes && !state.due && !pending().length) {
+    resumes = false;
+    grid.toggle();
+  }
+}
+
+function drawNote() {
+  const { due, elsewhere } = state;
+  const first = resumes && due ? `Drawn at random, one by one: ${due} more. Then the grid goes on.` : "";
+  const two = `“${outbox.me}” labels in another window, too, and gets the same images there. Close one of them, or change the name.`;
+  write("note", [first, elsewhere ? two : ""].filter(Boolean).join(" "));
+}
+
+function drawTools() {
+  $("suggest").hidden = grid.isOpen() || !state?.suggest;
+  $("grid-button").setAttribute("aria-pressed", isGrid());
 }
 
 function settled(entry, { undone, state: fresh }) {
   accept(fresh);
   if (grid.isOpen()) grid.load();
   if (!undone) return say(`Saved: ${entry.text}`);
-  say(`Undone: ${undone.action === "label" ? named(undone.label) : WORDS[undone.action]}`);
-  if (entry.items[0]?.image !== undone.image) bringBack(fresh.queue.filter((item) => item.image === undone.image));
+  const words = undone.map(({ action, label }) => (action === "label" ? named(label) : WORDS[action]));
+  say(`Undone: ${words[0]}${words.length > 1 ? `, ${words.length} images` : ""}`);
+  const images = undone.map(({ image }) => image);
+  if (!entry.items.length) bringBack(fresh.queue.filter((item) => images.includes(item.image)));
 }
 
-function refused(entry) {
-  if (!entry.text) say("Nothing to undo.");
-  past = past.filter((items) => items !== entry.items);
+function refused(entry, reason) {
+  if (!entry.text) say(`${reason[0].toUpperCase()}${reason.slice(1)}.`);
+  past = past.filter(({ items }) => items !== entry.items);
   refresh();
 }
 
 async function refresh() {
-  const fresh = await ask(`/api/state?as=${encodeURIComponent(me)}`);
+  const fresh = await outbox.ask(`/api/state${query(isGrid() ? { grid: 1 } : {})}`);
   if (fresh) accept(fresh);
+  else if (state && !queue.length && !grid.isOpen()) showNothing();
 }
 
 // ---- answers
@@ -59,21 +91,22 @@ function act(action, label = null) {
   if (!many && ["label", "unsure"].includes(action) && !isSeen(items[0])) return say("The picture is not there yet.");
   const seconds = Math.round(lookedFor() / items.length) / 1000;
   const actions = items.map(({ image }) => ({ action, image, label, seconds, guess }));
-  const text = (label === null ? WORDS[action] : named(label)) + (items.length > 1 ? `, ${items.length} images` : "");
-  past.push(items);
+  const text = (label === null ? WORDS[action] : named(label))
+    + (items.length > 1 ? `, ${items.length} images` : ` (${items[0].name})`);
+  say(`Saving: ${text} …`);
+  const { key } = post("/api/actions", { ...(many ? { actions } : actions[0]), grid: isGrid() }, items, text);
+  past.push({ items, key });
   queue = without(queue, items);
   if (many) grid.remove(items);
   show();
-  post("/api/actions", many ? { actions } : actions[0], items, text);
 }
 
 function undo() {
-  const items = past.pop();
-  if (items) bringBack(items);
-  for (const item of items ? [...items].reverse() : [null]) {
-    const done = post("/api/undo", {}, item ? [item] : [], "");
-    if (!item) undoing = done.then(() => { undoing = null; });
-  }
+  const { items, key } = past.pop() ?? { items: [] };
+  say("Undoing …");
+  const { done } = post("/api/undo", { grid: isGrid(), ...(key && { undoes: key }) }, items, "");
+  if (key) bringBack(items);
+  else undoing = done.then(() => { undoing = null; });
 }
 
 function bringBack(items) {
@@ -92,7 +125,7 @@ function run(deed) {
 async function showGuess() {
   if (grid.isOpen() || !queue.length) return;
   const { image } = queue[0];
-  const answer = await request(`/api/guess/${image}`).catch((error) => error);
+  const answer = await outbox.request(`/api/guess/${image}`).catch((error) => error);
   if (image !== shown?.image) return;
   guess = answer.label ?? null;
   const told = guess === null ? "" : `The model guesses ${named(guess)} (${percent(answer.probability)}).`;
@@ -114,8 +147,23 @@ function show() {
 }
 
 function showNothing() {
-  const reason = state.finished ? "No image is left. You can close this page." : "The next images are being chosen …";
+  const { finished, waiting_for: others } = state;
+  let reason = "The next images are being chosen …";
+  if (outbox.isCutOff()) reason = "The next images come when the connection is back.";
+  else if (finished) return showEnd();
+  else if (others.length) reason = `The last images are with ${others.join(" and ")}. This page goes on by itself.`;
   if ($("picture").textContent !== reason) $("picture").replaceChildren(html("p", { role: "status" }, reason));
+}
+
+function showEnd() {
+  const { n_bad, n_images, n_labeled, n_unsure, n_unreadable } = state;
+  const rest = [[n_unsure, "unsure"], [n_bad, "bad"], [n_unreadable, "that cannot be read"]];
+  const told = rest.filter(([n]) => n).map(([n, what]) => `, ${n} ${what}`).join("");
+  const text = `No image is left: ${n_labeled} of ${n_images} labelled${told}.`;
+  if ($("picture").firstChild?.dataset?.text === text) return;
+  $("picture").replaceChildren(html("div", { role: "status", "data-text": text },
+    html("p", {}, text), html("p", {}, "You can close this page. Next, in the terminal:"),
+    $("next").content.cloneNode(true)));
 }
 
 function picture(item) {
@@ -129,7 +177,7 @@ function picture(item) {
     shown = null; // asked for again with the next state
     image.replaceWith(html("p", {}, "This picture did not load. Wait, skip it, or call it bad."));
   });
-  image.src = `/images/${item.image}`;
+  image.src = outbox.picture("images", item.image);
   image.decode().catch(() => {});
   pictures.set(item.image, image);
   return image;
@@ -138,7 +186,7 @@ function picture(item) {
 const isSeen = ({ image }) => pictures.get(image)?.complete && pictures.get(image).naturalWidth > 0;
 
 function prefetch() {
-  const wanted = [...queue.slice(0, AHEAD + 1), ...past.slice(-2).flatMap((items) => items.slice(0, 1))];
+  const wanted = [...queue.slice(0, AHEAD + 1), ...past.slice(-2).flatMap(({ items }) => items.slice(0, 1))];
   wanted.forEach(picture);
   for (const number of pictures.keys()) if (!wanted.some((item) => item.image === number)) pictures.delete(number);
 }
@@ -154,21 +202,23 @@ function lookedFor() {
 // ---- keys, clicks, the start
 
 function toggleGrid() {
-  grid.toggle();
-  $("suggest").hidden = grid.isOpen() || !state?.suggest;
-  document.activeElement.blur();
+  if (resumes) resumes = false;
+  else grid.toggle();
+  drawTools();
+  drawNote();
   show();
 }
 
 const COMMANDS = {
   " ": () => act("skip"), u: () => act("unsure"), x: () => act("bad"), Backspace: undo, g: toggleGrid, s: showGuess,
-  "?": () => $("help").showModal(), "/": () => $("filter").focus(),
+  "?": () => $("help").showModal(), "/": () => $("filter").focus(), who: () => $("who-dialog").showModal(),
   all: () => grid.selectAll(true), none: () => grid.selectAll(false),
 };
+const isLetter = (key) => /^[a-z]$/.test(key);
 
 function keyOf({ code, key, shiftKey }) {
   if (!shiftKey && /^Digit[1-9]$/.test(code) && !/^\d$/.test(key)) return code.at(-1); // AZERTY
-  if (!areMany() && /^\P{ASCII}$/u.test(key) && code.startsWith("Key")) return code.at(-1).toLowerCase(); // Greek ...
+  if (/^\P{ASCII}$/u.test(key) && code.startsWith("Key") && (shiftKey || !areMany())) return code.at(-1).toLowerCase(); // Greek ...
   return key.length === 1 ? key.toLowerCase() : key;
 }
 
@@ -177,22 +227,31 @@ const isShortcut = (event) => event.ctrlKey || event.metaKey; // the browser's, 
 function commandOf(event) {
   const key = keyOf(event), id = /^[1-9]$/.test(key) ? numbered(key) : undefined;
   if (isShortcut(event)) return key === "z" ? undo : null;
+  if (!$("use-keys").checked && key.length === 1) return null;
   if (id !== undefined) return () => act("label", id);
+  if (areMany() && isLetter(key) && !event.shiftKey) return null; // it begins a name
   if (grid.isOpen() && ["a", "Escape"].includes(key)) return key === "a" ? COMMANDS.all : COMMANDS.none;
   if ((key === "s" && !state?.suggest) || (key === "/" && !areMany())) return null;
   return key.length === 1 || key === "Backspace" ? COMMANDS[key] : null;
 }
 
+const beginsName = (event) =>
+  areMany() && $("use-keys").checked && /^\p{L}$/u.test(event.key) && !event.shiftKey && !isShortcut(event);
+
 document.addEventListener("keydown", (event) => {
-  if (!state || event.isComposing || event.altKey || $("help").open) return;
-  if (event.target === $("filter")) return filterKey(event, (id) => run(() => act("label", id)));
+  if (!state || event.isComposing || event.altKey || document.querySelector("dialog[open]")) return;
+  if (event.target === $("filter")) return filterKey(event, (id) => run(() => act("label", id)), sayChanged);
   if (event.target.closest("button") && [" ", "Enter"].includes(event.key)) return; // a button answers for itself
   const command = commandOf(event);
   if (command) {
     event.preventDefault();
     if (!event.repeat) run(command); // a key held down is one answer
-  } else if (areMany() && /^\p{L}$/u.test(event.key) && !isShortcut(event)) $("filter").focus(); // gets the letter
+  } else if (beginsName(event)) $("filter").focus(); // gets the letter
 });
+
+function sayChanged() {
+  say("Nothing was labelled: another image had come while you typed.");
+}
 
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button"), { id, command } = button?.dataset ?? {};
@@ -200,7 +259,7 @@ document.addEventListener("click", (event) => {
     leaveFilter();
     run(() => act("label", Number(id)));
   } else if (state && command) run(COMMANDS[command]);
-  if (event.detail && !$("help").open) button?.blur(); // after a click Space is to skip, not to press the button again
+  if (event.detail && !document.querySelector("dialog[open]")) button?.blur(); // after a click Space is to skip, not to press again
 });
 
 document.addEventListener("visibilitychange", () => {
@@ -210,8 +269,28 @@ document.addEventListener("visibilitychange", () => {
 $("close-help").addEventListener("click", () => $("help").close());
 $("retry").addEventListener("click", refresh);
 
-start(settled, refused);
+$("use-keys").checked = localStorage.getItem("keys") !== "off";
+$("use-keys").addEventListener("change", ({ target }) => localStorage.setItem("keys", target.checked ? "on" : "off"));
+
+write("who", outbox.me);
+$("new-name").value = outbox.me;
+$("close-who").addEventListener("click", () => $("who-dialog").close());
+$("change-who").addEventListener("click", () => {
+  const name = $("new-name").value.trim();
+  if (pending().length) say("Wait: not all is saved yet.");
+  else if (name) location.search = new URLSearchParams({ as: name });
+});
+$("new-name").addEventListener("keydown", (event) => { if (event.key === "Enter") $("change-who").click(); });
+
+const address = new URL(location);
+if (address.searchParams.has("token")) { // where it stays, it is copied and kept
+  address.searchParams.delete("token");
+  history.replaceState(null, "", address);
+}
+aimBy(() => (grid.isOpen() ? "grid" : shown?.image ?? null));
+grid.start(accept);
+outbox.start(settled, refused);
 (async function poll() {
   if (!document.hidden && !pending().length) await refresh();
-  setTimeout(poll, queue.length || state?.finished ? POLL : POLL_EMPTY);
+  setTimeout(poll, queue.length || state?.finished || state?.waiting_for.length || outbox.isCutOff() ? POLL : POLL_EMPTY);
 })();

@@ -5,7 +5,9 @@ import { $, html, write } from "./dom.js";
 const KEYS = 9;
 const HINT = "Type a part of its name, then Enter.";
 
-let classes = [], buttons = [], best = 0;
+let classes = [], buttons = [], best = 0, aim = null;
+let aimed = () => null; // what an answer would be about now
+export const aimBy = (what) => { aimed = what; };
 
 export const named = (id) => classes.find((one) => one.id === id)?.name ?? "";
 export const numbered = (key) => classes[key - 1]?.id;
@@ -35,10 +37,22 @@ function make(list) {
   $("classes").replaceChildren(...buttons);
   $("filter-box").hidden = !areMany();
   document.body.classList.toggle("filters", areMany());
+  drawLetters();
+}
+
+// With many classes letters are for their names: what a letter does otherwise then takes Shift.
+function drawLetters() {
+  for (const kbd of document.querySelectorAll("[data-letter]")) {
+    const letter = kbd.dataset.letter, key = areMany() ? `Shift+${letter.toUpperCase()}` : letter;
+    kbd.textContent = key;
+    kbd.closest("button")?.setAttribute("aria-keyshortcuts", key);
+  }
 }
 
 function filter() {
   const text = plain($("filter").value.trim());
+  if (!text) aim = null;
+  else if (aim === null) aim = { at: aimed() };
   for (const button of buttons) button.hidden = !plain(named(idOf(button))).includes(text);
   best = Math.max(0, matching().findIndex((button) => plain(named(idOf(button))).startsWith(text)));
   mark(text !== "");
@@ -59,16 +73,18 @@ export function leaveFilter() {
   filter();
 }
 
-export function filterKey(event, choose) {
+// An answer is about what was seen when the typing began; if that has changed meanwhile, there is none.
+export function filterKey(event, choose, refuse) {
   const found = matching(), step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (event.key === "Escape") leaveFilter();
   else if (step && found.length) {
     best = (best + step + found.length) % found.length;
     mark(true);
   } else if (event.key === "Enter" && !event.repeat && found.length && found[best].classList.contains("best")) {
-    const id = idOf(found[best]);
+    const id = idOf(found[best]), isSame = aim?.at === aimed();
     leaveFilter();
-    choose(id);
+    if (isSame) choose(id);
+    else refuse();
   } else return;
   event.preventDefault();
 }

@@ -2,25 +2,44 @@
 
 import { $, percent, svg, write } from "./dom.js";
 
-const KNOWN = "answers, to images drawn at random from all and never trained on. "
-  + "In brackets: where the true figure lies with 95% certainty.";
+const ENOUGH = 10, PLENTY = 30; // answers to images drawn at random: for a figure at all, and before its interval
+const DRAWN = "images drawn at random from all and never trained on";
+const INTERVAL = "The true figure lies in that range with 95% certainty.";
 const UNKNOWN = "About every tenth image is drawn at random from all, and its answer is kept for testing. "
   + "The figure comes from those, once there is a model.";
 const LEARNER = { idle: "", training: "The model is training; you can go on." };
 
-export function drawFigures({ accuracy, curve, done_in_round, learner, n_images, n_labeled, round, round_size }) {
-  write("round", `${done_in_round} of ${round_size}, ${round ? `round ${round}` : "starting round"}`);
+export function drawFigures(state) {
+  const { done_in_round: done, n_images, n_labeled, round, round_size: size } = state;
+  write("round", `${done} of ${size}, ${round ? `round ${round}` : "start"}`);
   write("total", `${n_labeled} of ${n_images} images labelled`);
-  $("bar").max = round_size || 1;
-  $("bar").value = done_in_round;
-  const [value, low, high] = accuracy ? [accuracy.value, accuracy.low, accuracy.high].map(percent) : [];
-  write("accuracy", accuracy ? `${value} right (${low} to ${high})` : "Not known yet");
-  write("source", accuracy ? `On ${accuracy.n} ${KNOWN}` : UNKNOWN);
-  write("learner", LEARNER[learner] ?? `Training ${learner}. You can go on; every answer is saved.`);
-  const drawn = JSON.stringify(curve);
+  $("bar").max = size || 1;
+  $("bar").value = done;
+  const [figure, source] = told(state);
+  write("accuracy", figure);
+  write("source", source);
+  write("learner", LEARNER[state.learner] ?? `Training ${state.learner}. You can go on; every answer is saved.`);
+  drawUnreadable(state);
+  const curve = state.n_test < ENOUGH ? [] : state.curve, drawn = JSON.stringify(curve);
   if (drawn === $("curve").dataset.drawn) return;
   $("curve").dataset.drawn = drawn;
   $("curve").replaceChildren(...(curve.length ? [learningCurve(curve)] : []));
+}
+
+function told({ accuracy, n_labeled, n_test }) {
+  if (!accuracy && !n_test) return ["Not known yet", UNKNOWN];
+  const n = accuracy?.n ?? n_test;
+  if (!accuracy || n < ENOUGH) return ["Too early to say", `${n} of ${ENOUGH} answers so far, to ${DRAWN}.`];
+  const [value, low, high] = [accuracy.value, accuracy.low, accuracy.high].map(percent);
+  const on = `On ${n} answers, to ${DRAWN}, by the model that knew ${accuracy.n_known} of your ${n_labeled} labels.`;
+  if (n < PLENTY) return [`Between ${low} and ${high} right`, `${INTERVAL} ${value} in the sample. ${on}`];
+  return [`${value} right (${low} to ${high})`, `${on} ${INTERVAL}`];
+}
+
+function drawUnreadable({ n_unreadable: n, unreadable }) {
+  const more = n > unreadable.length ? ", …" : "";
+  $("unreadable").hidden = !n;
+  write("unreadable", n ? `${n} ${n === 1 ? "file" : "files"} cannot be read: ${unreadable.join(", ")}${more}` : "");
 }
 
 function learningCurve(curve) {
@@ -34,8 +53,7 @@ function learningCurve(curve) {
   const rules = [bottom, (1 + bottom) / 2, 1].flatMap((share) => [
     svg("line", { class: "rule", x1: 34, x2: 290, y1: y(share), y2: y(share) }),
     text(30, y(share) + 4, "end", percent(share))]);
-  const said = points.map(({ n, value }) => `${percent(value)} at ${n} labels`).join(", ");
-  return svg("svg", { viewBox: "0 0 300 146", role: "img", "aria-label": `Learning curve: ${said}` },
+  return svg("svg", { viewBox: "0 0 300 146", role: "img", "aria-label": `Learning curve: ${summary(points)}` },
     ...rules,
     svg("polygon", { class: "band", points: `${path("high")} ${path("low", [...points].reverse())}` }),
     svg("polyline", { class: "line", points: path("value") }),
@@ -45,4 +63,11 @@ function learningCurve(curve) {
       ? text(290, 127, "end", String(last))
       : svg("line", { class: "line", x1: x(first), x2: x(first), y1: y(points[0].low), y2: y(points[0].high) }),
     text(162, 142, "middle", "labels"));
+}
+
+function summary(points) {
+  const say = ({ n, value }) => `${percent(value)} at ${n} labels`;
+  const best = points.reduce((one, other) => (other.value > one.value ? other : one));
+  if (points.length === 1) return say(best);
+  return `first ${say(points[0])}, last ${say(points.at(-1))}, best ${say(best)}`;
 }

@@ -1,29 +1,33 @@
 // Many pictures at once: which are shown, and which of them are selected.
 
 import { $, html, without, write } from "./dom.js";
-import { ask, me, pending } from "./outbox.js";
+import { ask, pending, picture, query } from "./outbox.js";
 
 const SIZE = 48; // pictures
+const LONG = 500; // ms that a finger stays, to select a range
 
-let items = [], selected = new Set(), at = 0, anchor = 0;
+let items = [], selected = new Set(), before = new Set(), at = 0, anchor = 0;
+let tell = () => {}; // who is told what the server says
 const cells = new Map();
 
 export const isOpen = () => !$("many").hidden;
 export const chosen = () => items.filter((item) => selected.has(item.image));
+export const start = (accept) => { tell = accept; };
 
 export function toggle() {
   const open = !isOpen();
   $("many").hidden = !open;
   $("single").hidden = open;
-  $("grid-button").setAttribute("aria-pressed", open);
-  [items, selected, at, anchor] = [[], new Set(), 0, 0];
+  [items, selected, before, at, anchor] = [[], new Set(), new Set(), 0, 0];
   draw(false);
   if (open) load(true);
 }
 
 export async function load(focus) {
-  const answer = await ask(`/api/grid?as=${encodeURIComponent(me)}&n=${SIZE}`);
+  const answer = await ask(`/api/grid${query({ n: SIZE, grid: 1 })}`);
   if (!answer || !isOpen()) return;
+  tell(answer.state);
+  if (!isOpen()) return;
   items = [...items, ...without(answer.images, [...items, ...pending()])].slice(0, SIZE);
   draw(focus);
   if (!items.length) write("chosen", "There are no images to answer.");
@@ -32,6 +36,7 @@ export async function load(focus) {
 export function remove(gone) {
   items = without(items, gone);
   selected.clear();
+  before.clear();
   at = anchor = 0;
   draw();
 }
@@ -39,11 +44,13 @@ export function remove(gone) {
 export function bringBack(back) {
   items = [...back, ...without(items, back)];
   selected = new Set(back.map((item) => item.image)); // one more key gives all of them another class
+  before = new Set(selected);
   draw();
 }
 
 export function selectAll(all) {
   selected = new Set(all ? items.map((item) => item.image) : []);
+  before = new Set(selected);
   draw();
 }
 
@@ -62,25 +69,49 @@ function draw(focus = $("grid").contains(document.activeElement)) {
 
 function cell({ image, name }) {
   if (!cells.has(image)) {
-    const picture = html("img", { src: `/thumbs/${image}`, alt: "" });
-    cells.set(image, html("div", { role: "option", "aria-label": name }, picture));
+    const thumb = html("img", { src: picture("thumbs", image), alt: "", draggable: "false" });
+    cells.set(image, html("div", { role: "option", "aria-label": name }, thumb));
   }
   return cells.get(image);
 }
 
+// A range goes from where one was before to here, beside what had been selected till then: it can shrink again.
 function select(index, range) {
   at = index;
-  if (range) for (let i = Math.min(anchor, index); i <= Math.max(anchor, index); i++) selected.add(items[i].image);
-  else {
-    anchor = index;
+  if (range) {
+    const [from, to] = [Math.min(anchor, index), Math.max(anchor, index)];
+    selected = new Set([...before, ...items.slice(from, to + 1).map((item) => item.image)]);
+  } else {
     if (!selected.delete(items[index].image)) selected.add(items[index].image);
+    settle(index);
   }
   draw(true);
 }
 
-$("grid").addEventListener("click", (event) => {
-  const node = event.target.closest("[role=option]");
-  if (node) select([...$("grid").children].indexOf(node), event.shiftKey);
+function settle(index) {
+  at = anchor = index;
+  before = new Set(selected);
+}
+
+let finger = null, wasLong = false;
+const indexOf = (target) => [...$("grid").children].indexOf(target.closest("[role=option]"));
+
+$("grid").addEventListener("pointerdown", ({ target, pointerType }) => {
+  clearTimeout(finger);
+  wasLong = false;
+  const index = indexOf(target);
+  if (pointerType !== "touch" || index < 0) return;
+  finger = setTimeout(() => {
+    wasLong = true;
+    select(index, true);
+  }, LONG);
+});
+for (const end of ["pointerup", "pointercancel", "pointerleave"]) $("grid").addEventListener(end, () => clearTimeout(finger));
+$("grid").addEventListener("contextmenu", (event) => { if (wasLong) event.preventDefault(); });
+$("grid").addEventListener("click", ({ target, shiftKey }) => {
+  const index = indexOf(target);
+  if (index >= 0 && !wasLong) select(index, shiftKey);
+  wasLong = false;
 });
 
 $("grid").addEventListener("keydown", (event) => {
@@ -93,6 +124,6 @@ $("grid").addEventListener("keydown", (event) => {
   event.stopPropagation();
   const index = Math.min(Math.max(at + step, 0), shown.length - 1);
   if (event.shiftKey || step === 0) return select(index, event.shiftKey);
-  at = anchor = index;
+  settle(index);
   draw(true);
 });

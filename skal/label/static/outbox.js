@@ -3,31 +3,46 @@
 
 import { $, say, write } from "./dom.js";
 
-const RETRY = 1500, TIMEOUT = 10000; // ms
-const STORE = `outbox of ${location.search}: ${document.title}`;
+const RETRY = 1500, TIMEOUT = 10000, PATIENCE = 2000; // ms
+const TRIES = 3; // of an answer that the server fails at, before it can be set aside
 const GONE = "No connection to skal. Is it still running in the terminal?";
-const ANEW = "skal was started anew: open the address that it printed in the terminal.";
+const SLOW = "skal does not answer yet.";
+const ANEW = "skal does not know this page any more: open the address that it printed in the terminal.";
+const FOREIGN = "skal now labels another folder at this address. Close this page, or start skal label for its own again.";
 
+const project = document.documentElement.dataset.project;
 export const me = new URLSearchParams(location.search).get("as") || "me";
+const STORE = `outbox of ${project}: ${me}`, COMPLAINTS = `complaints of ${project}: ${me}`;
 
 let outbox = JSON.parse(sessionStorage.getItem(STORE) ?? "[]"); // outlives a reload
+let complaints = JSON.parse(sessionStorage.getItem(COMPLAINTS) ?? "[]");
 let settled, refused; // what to do with an answer
-let sending = false, wake = null, posted = 0, lost = "", complaints = [];
+let sending = false, wake = null, posted = 0, lost = "";
+
+// Kept from a reload, but not by a copy of this page, which is another window under the same name.
+const win = sessionStorage.getItem("window") ?? crypto.getRandomValues(new Uint32Array(2)).join("-");
+sessionStorage.removeItem("window");
+addEventListener("pagehide", () => sessionStorage.setItem("window", win));
+addEventListener("pageshow", () => sessionStorage.removeItem("window"));
 
 export const pending = () => outbox.flatMap((entry) => entry.items);
+export const isCutOff = () => lost !== "";
+export const query = (more) => `?${new URLSearchParams({ as: me, window: win, ...more })}`;
+export const picture = (kind, image) => `/${kind}/${image}?project=${project}`;
 
 export function start(whenSettled, whenRefused) {
   [settled, refused] = [whenSettled, whenRefused];
+  banner();
   send();
 }
 
 export async function request(path, body) {
-  const headers = { "Content-Type": "application/json" };
-  const post = body && { method: "POST", headers, body: JSON.stringify(body), keepalive: true }; // outlives the page
-  const response = await fetch(path, { ...post, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT) });
+  const headers = { "Content-Type": "application/json", "X-Skal-Project": project };
+  const post = body && { method: "POST", body: JSON.stringify(body), keepalive: true }; // outlives the page
+  const response = await fetch(path, { ...post, headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT) });
   if (response.ok) return response.json();
-  const { error } = await response.json().catch(() => ({}));
-  throw Object.assign(new Error(error ?? `the server answered ${response.status}`), { status: response.status });
+  const { error, foreign } = await response.json().catch(() => ({}));
+  throw Object.assign(new Error(error ?? `the server answered ${response.status}`), { status: response.status, foreign });
 }
 
 // null if there is no answer, or one that is older than what was pressed meanwhile
@@ -35,8 +50,8 @@ export async function ask(path) {
   const before = posted;
   try {
     const answer = await request(path);
-    if (lost) say("The connection is back.");
-    lost = "";
+    if (lost && !outbox.length) say("The connection is back.");
+    if (!outbox.length) lost = "";
     banner();
     return before === posted && !outbox.length ? answer : null;
   } catch (error) {
@@ -45,20 +60,22 @@ export async function ask(path) {
   }
 }
 
+// Returns the key, by which an undo names what it takes back, and a promise of the end.
 export function post(path, body, items, text) {
-  const key = Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join("-");
-  const entry = { path, body: { as: me, key, ...body }, items, text };
-  const done = new Promise((resolve) => { entry.done = resolve; });
+  const key = [...crypto.getRandomValues(new Uint32Array(4))].map((part) => part.toString(36)).join("-");
+  const entry = { path, body: { ...body, as: me, window: win, key }, items, text };
   posted += 1;
   outbox.push(entry);
   keep();
+  const done = new Promise((resolve) => { entry.done = resolve; });
   banner();
   send();
-  return done;
+  return { key, done };
 }
 
 function keep() {
   sessionStorage.setItem(STORE, JSON.stringify(outbox));
+  sessionStorage.setItem(COMPLAINTS, JSON.stringify(complaints));
 }
 
 async function send() {
@@ -66,19 +83,21 @@ async function send() {
   sending = true;
   while (outbox.length) {
     const entry = outbox[0];
+    const slow = setTimeout(() => { lost ||= SLOW; banner(); }, PATIENCE);
     const answer = await request(entry.path, entry.body).catch((error) => error);
+    clearTimeout(slow);
+    if (entry !== outbox[0]) continue; // set aside meanwhile
     if (answer instanceof Error && !isRefusal(answer)) {
+      if (answer.status >= 500) entry.failures = (entry.failures ?? 0) + 1;
       trouble(answer);
       await new Promise((resolve) => { wake = resolve; setTimeout(resolve, RETRY); });
       continue;
     }
-    outbox.shift();
-    keep();
     lost = "";
-    if (!(answer instanceof Error)) settled(entry, answer);
+    if (answer instanceof Error) drop(entry, answer.message);
     else {
-      if (entry.text) complaints.push(`Not saved: ${entry.text}. ${answer.message}.`);
-      refused(entry, answer);
+      take(entry);
+      settled(entry, answer);
     }
     banner();
     entry.done?.();
@@ -86,12 +105,24 @@ async function send() {
   sending = false;
 }
 
-function isRefusal({ status }) {
-  return status >= 400 && status < 500 && ![401, 403].includes(status);
+function take(entry) {
+  outbox = outbox.filter((other) => other !== entry);
+  keep();
 }
 
-function trouble({ status, message }) {
-  if (!status) lost = GONE;
+function drop(entry, reason) {
+  if (entry.text) complaints.push(`Not saved: ${entry.text}. ${reason}.`);
+  take(entry);
+  refused(entry, reason);
+}
+
+function isRefusal({ status, foreign }) {
+  return status >= 400 && status < 500 && ![401, 403].includes(status) && !foreign;
+}
+
+function trouble({ status, message, foreign }) {
+  if (foreign) lost = FOREIGN;
+  else if (!status) lost = GONE;
   else lost = [401, 403].includes(status) ? ANEW : `skal failed: ${message}.`;
   banner();
 }
@@ -99,6 +130,7 @@ function trouble({ status, message }) {
 function banner() {
   $("banner").hidden = !lost && !complaints.length;
   $("retry").hidden = !lost;
+  $("aside").hidden = !lost || (outbox[0]?.failures ?? 0) < TRIES;
   $("dismiss").hidden = !complaints.length;
   const unsaved = outbox.reduce((sum, { items }) => sum + (items.length || 1), 0);
   const kept = lost && unsaved ? `Not saved yet: ${unsaved}. This page keeps trying; leave it open.` : "";
@@ -106,6 +138,15 @@ function banner() {
 }
 
 $("retry").addEventListener("click", () => wake?.());
-$("dismiss").addEventListener("click", () => { complaints = []; banner(); });
+$("aside").addEventListener("click", () => {
+  drop(outbox[0], "It was set aside, because skal fails at it");
+  banner();
+  wake?.();
+});
+$("dismiss").addEventListener("click", () => {
+  complaints = [];
+  keep();
+  banner();
+});
 addEventListener("online", () => wake?.());
 addEventListener("beforeunload", (event) => { if (outbox.length) event.preventDefault(); });

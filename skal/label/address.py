@@ -1,0 +1,224 @@
+"""Where the page is served: the same place and token as the last time, if they are free."""
+
+from __future__ import annotations
+
+import html
+import ipaddress
+import json
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from ..errors import UsageError
+from ..files import fsync_folder
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+ADDRESS = "address.json"
+"""In the project's own folder: host, port and token of the last time."""
+DOOR = "open.html"
+"""Likewise: leads the browser to the page, so that the token is in nobody's list of processes."""
+
+
+class PortTakenError(UsageError):
+    """Another program listens there."""
+
+
+@dataclass
+class Address:
+    """A bound place, and the token that opens the page there.
+
+    Attributes
+    ----------
+    socket : socket
+        It listens already.
+    host : str
+        What was asked for.
+    token : str
+        Whoever knows it may label.
+    moved_from : int or None
+        The port of the last time, if that is taken now.
+    """
+
+    socket: socket.socket
+    host: str
+    token: str
+    moved_from: int | None = None
+
+    @property
+    def port(self) -> int:
+        """Return the port."""
+        return int(self.socket.getsockname()[1])
+
+    @property
+    def is_local(self) -> bool:
+        """Whether no other machine reaches it."""
+        with suppress(ValueError):
+            return ipaddress.ip_address(self.host).is_loopback
+        return self.host.lower() == "localhost"
+
+    def urls(self, annotators: Sequence[str] = ("me",)) -> list[str]:
+        """Return the addresses of the page, for each annotator; that of this machine first."""
+        hosts = own_addresses() if "*" in names_of(self.host) else [self.host]
+        hosts = [f"[{host}]" if ":" in host else host for host in hosts]
+        names = ["" if name == "me" else f"&as={quote(name)}" for name in annotators]
+        return [
+            f"http://{host}:{self.port}/?token={self.token}{name}"
+            for name in names
+            for host in hosts
+        ]
+
+    def keep(self, place: Path) -> None:
+        """Write it down for the next time, for the eyes of this user alone."""
+        if self.moved_from is None:
+            facts = {"host": self.host, "port": self.port, "token": self.token}
+            write_secret(place / ADDRESS, json.dumps(facts))
+
+
+@contextmanager
+def claim(place: Path, host: str, port: int) -> Iterator[Address]:
+    """Bind to the address of the last time, or to another.
+
+    Parameters
+    ----------
+    place : Path
+        The project's own folder; it need not exist.
+    host : str
+        A name or an address.
+    port : int
+        0 for that of the last time if it is free, else any.
+
+    Raises
+    ------
+    PortTakenError, UsageError
+        If it cannot be bound to.
+    """
+    before = _read(place / ADDRESS, host)
+    moved_from = None
+    try:
+        bound = listen(host, port or before.get("port", 0))
+    except PortTakenError:
+        if port:
+            raise
+        moved_from = before["port"]
+        bound = listen(host, 0)
+    with bound:
+        token = before.get("token") or secrets.token_urlsafe(32)
+        yield Address(bound, host, token, moved_from)
+
+
+def _read(path: Path, host: str) -> dict[str, Any]:
+    """Read what `Address.keep` wrote, unless others could have read it, too."""
+    try:
+        status = path.stat()
+        if os.name == "posix" and (status.st_mode & 0o077 or status.st_uid != os.geteuid()):
+            return {}
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        port, token = int(facts["port"]), str(facts["token"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    if facts.get("host") != host or not 0 < port < 2**16 or not re.fullmatch(r"[\w-]{40,}", token):
+        return {}
+    return {"port": port, "token": token}
+
+
+def write_secret(path: Path, content: str) -> None:
+    """Write a file that this user alone may read, as a whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    fsync_folder(path.parent)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind to an address.
+
+    Parameters
+    ----------
+    host : str
+        A name or an address.
+    port : int
+        0 for any that is free.
+
+    Raises
+    ------
+    PortTakenError, UsageError
+        If it cannot be bound to.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"--host: there is no {host!r} here ({error})") from error
+    try:
+        bound.bind(address)
+        bound.listen()
+    except OSError as error:
+        bound.close()
+        reason = f"{host}, port {port}: {error.strerror or error}"
+        raise PortTakenError(f"cannot listen on {reason}; name another by --port") from error
+    return bound
+
+
+def names_of(host: str) -> set[str]:
+    """Return the names that a server bound to a host may be asked by."""
+    names = {*LOOPBACK, host.lower() if ":" not in host else f"[{host.lower()}]"}
+    with suppress(ValueError):
+        if ipaddress.ip_address(host).is_unspecified:  # bound to all addresses of the machine
+            names |= {"*", socket.gethostname().lower(), socket.getfqdn().lower()}
+    return names
+
+
+def own_addresses() -> list[str]:
+    """Return the addresses of this machine in numbers, its own for itself first."""
+    found = ["127.0.0.1"]
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # sends nothing: it asks which address would be used
+        found.append(probe.getsockname()[0])
+    with suppress(OSError):
+        found += socket.gethostbyname_ex(socket.gethostname())[2]
+    return [host for host in dict.fromkeys(found) if host == found[0] or not host.startswith("127")]
+
+
+def open_browser(place: Path, url: str) -> None:
+    """Open the page in the browser of this machine, if there is a screen to show one on."""
+    if sys.platform.startswith("linux") and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    ):
+        return
+    door = place / DOOR
+    address = html.escape(url, quote=True)
+    write_secret(
+        door,
+        '<!doctype html><meta charset="utf-8">'
+        f'<meta http-equiv="refresh" content="0;url={address}">'
+        f'<title>skal label</title><a href="{address}">skal label</a>\n',
+    )
+    if not sys.platform.startswith("linux"):
+        click.launch(str(door))
+        return
+    with suppress(OSError):
+        quiet = subprocess.DEVNULL
+        process = subprocess.Popen(
+            ["xdg-open", str(door.resolve())], stdin=quiet, stdout=quiet, stderr=quiet
+        )
+        threading.Thread(target=process.wait, daemon=True).start()

@@ -1,0 +1,181 @@
+"""Who may ask the page: by the server's own name, from its own page, knowing the token."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import secrets
+from collections.abc import Collection
+from contextlib import suppress
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs, parse_qsl, urlencode
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+POLICY = (
+    "default-src 'none'; img-src 'self'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+PROJECT_HEADER = "x-skal-project"
+"""Says which project the page that asks was made for."""
+NO_TOKEN = "this page needs its token: open the address that skal label printed"
+LOCKED_OUT = """<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><title>skal label</title></head>
+<body>
+<h1>This page needs its whole address</h1>
+<p>The address that <code>skal label</code> prints in the terminal ends with a token, by which it
+knows you. Copy the whole line from there, or click it.</p>
+<p>If the terminal is closed, open one and type, with the folder of your images:</p>
+<pre>skal label FOLDER</pre>
+<p>Nothing that was saved is lost.</p>
+</body>
+</html>
+"""
+
+_log = logging.getLogger("skal")
+
+
+class Guard:
+    """Lets in who asks by the server's own name, from its own page, and knows the token.
+
+    Parameters
+    ----------
+    app : ASGI application
+        What is guarded.
+    token, port, hosts
+        See `skal.label.server.make_app`.
+    project : str
+        Id of the project that is served: pages of another one are told so.
+    """
+
+    def __init__(
+        self, app: ASGIApp, token: str, port: int, hosts: Collection[str], project: str
+    ) -> None:
+        self._app = app
+        self._token = token.encode()
+        self._project = project
+        self._port = port
+        self._hosts = hosts
+        # cookies know no ports: that of another project must not take the place of this one
+        self._cookie = f"skal-{port}"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse to."""
+        if scope["type"] != "http":
+            return
+
+        started = False
+
+        async def send_guarded(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+                if scope["path"].startswith("/static"):
+                    headers["Cache-Control"] = "no-cache"
+            await send(message)
+
+        answer = self._answer_to(scope, Headers(scope=scope))
+        try:
+            await answer(scope, receive, send_guarded)
+        except Exception as error:  # a defect: told as one line, and in full to who wants to know
+            text = f"{type(error).__name__}: {error}"
+            _log.exception("a request could not be answered: %s", text)
+            if started:
+                raise
+            await JSONResponse({"error": text}, 500)(scope, receive, send_guarded)
+
+    def _answer_to(self, scope: Scope, headers: Headers) -> ASGIApp:
+        """Return what answers a request: the page, or a refusal."""
+        if refusal := self._refusal(scope, headers):
+            return _error(refusal, 403)
+        if scope["path"] == "/" and self._is_token(_query(scope).get("token", "")):
+            return self._welcome(scope, headers)
+        if not self._has_cookie(headers):
+            if scope["path"] == "/":
+                return HTMLResponse(LOCKED_OUT, 403, {"Cache-Control": "no-store"})
+            return _error(NO_TOKEN, 403)
+        if self._is_foreign(scope, headers):
+            text = "this page belongs to another project than the one that is served here now"
+            return _error(text, 409, foreign=True)
+        return self._app
+
+    def _is_foreign(self, scope: Scope, headers: Headers) -> bool:
+        """Tell whether the page that asks was made for another project."""
+        if scope["path"].startswith("/api/"):
+            return headers.get(PROJECT_HEADER) != self._project
+        named = parse_qs(scope["query_string"].decode("latin-1")).get("project")
+        return scope["path"] != "/" and named is not None and named != [self._project]
+
+    def _refusal(self, scope: Scope, headers: Headers) -> str | None:
+        host = headers.get("host", "")
+        if len(headers.getlist("host")) != 1 or not self._is_own(host):
+            return f"{host[:100]!r} is not an address of this page; --host gives it another"
+        origin = headers.get("origin")
+        if origin is not None and origin.lower() != f"http://{host.lower()}":
+            return "the request comes from another page"
+        foreign = headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
+        if foreign and (scope["method"] not in ("GET", "HEAD") or scope["path"] != "/"):
+            return "the request comes from another page"
+        return None
+
+    def _is_own(self, host: str) -> bool:
+        name, _, port = host.lower().rpartition(":")
+        if not (name and port.isdecimal() and not name.endswith(":")):
+            name, port = host.lower(), "80"
+        if int(port[:9]) != self._port:
+            return False
+        if name in self._hosts:
+            return True
+        if "*" in self._hosts:
+            with suppress(ValueError):
+                return bool(ipaddress.ip_address(name.strip("[]")))
+        return False
+
+    def _is_token(self, text: str) -> bool:
+        return secrets.compare_digest(text.encode(errors="replace"), self._token)
+
+    def _has_cookie(self, headers: Headers) -> bool:
+        cookies = SimpleCookie()
+        with suppress(CookieError):
+            cookies.load(headers.get("cookie", ""))
+        return self._cookie in cookies and self._is_token(cookies[self._cookie].value)
+
+    def _welcome(self, scope: Scope, headers: Headers) -> ASGIApp:
+        """Give the cookie and lead to the address without the token."""
+        rest = urlencode({k: v for k, v in _query(scope).items() if k != "token"})
+        cookie = f"{self._cookie}={self._token.decode()}; HttpOnly; SameSite=Strict; Path=/"
+        headers_given = {"Set-Cookie": cookie, "Cache-Control": "no-store"}
+        if headers.get("sec-fetch-site") != "cross-site":
+            return RedirectResponse(f"/?{rest}" if rest else "/", 303, headers_given)
+
+        # a strict cookie is not sent where another site's link leads to, redirects included
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            async def send_with_cookie(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    MutableHeaders(scope=message)["Set-Cookie"] = cookie
+                await send(message)
+
+            await self._app(scope, receive, send_with_cookie)
+
+        return answer
+
+
+def _query(scope: Scope) -> dict[str, str]:
+    return dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+
+
+def _error(text: str, status: int, **more: object) -> JSONResponse:
+    return JSONResponse({"error": text, **more}, status, {"Cache-Control": "no-store"})

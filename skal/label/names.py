@@ -1,0 +1,74 @@
+"""Names of classes, annotators and files: which are taken, and how they are shown."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+
+from ..datasets.index import UNLABELED
+from ..errors import ParameterError, UsageError
+
+LONGEST_CLASS = 100
+LONGEST_NAME = 64
+
+
+def check_classes(names: Iterable[str]) -> list[str]:
+    """Check names of classes, which become names of folders.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Space around them is taken off.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    UsageError
+        If one is empty, too long, named twice or cannot be a folder.
+    """
+    result: list[str] = []
+    for given in names:
+        name = unicodedata.normalize("NFC", given.strip())
+        problem = None
+        if not name or len(name) > LONGEST_CLASS:
+            problem = f"has {len(name)} characters; expected 1 to {LONGEST_CLASS}"
+        elif name[0] == "." or any(c in "/\\" or not c.isprintable() for c in name):
+            problem = "cannot be a folder's name; expected no slash and no dot at its start"
+        elif name.lower() in UNLABELED:
+            problem = "is the name of the folder of images without a label"
+        elif name.casefold() in (other.casefold() for other in result):
+            problem = "is named twice"
+        if problem:
+            raise UsageError(f"the class {name!r} {problem}")
+        result.append(name)
+    return result
+
+
+def check_annotator(name: str) -> str:
+    """Check the name of an annotator.
+
+    Raises
+    ------
+    ParameterError
+        If it is empty, too long, or has characters that cannot be shown.
+    """
+    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+        raise ParameterError(
+            f"as: got {name[:LONGEST_NAME]!r}; expected a name of 1 to {LONGEST_NAME} letters"
+        )
+    return name
+
+
+def plain_text(text: str) -> str:
+    """Return text that can be written anywhere: what stands for bytes of no character is lost."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def shown(text: str) -> str:
+    """Return text that a terminal shows and does not obey: what is not printable is escaped."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain_text(text)
+    )
