@@ -209,7 +209,7 @@ class RunConfig(Settings):
         choices=("none", "simclr"),
         bare="simclr",
     )
-    pretrain_steps: int = _setting(2000, "Optimiser steps of that", metavar="N")
+    pretrain_steps: int = _setting(1000, "Optimiser steps of that", metavar="N")
     pretrained: bool = _setting(False, "Start from the model's own pretrained weights")
     weights: str | None = _setting(
         None,

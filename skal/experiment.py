@@ -144,7 +144,7 @@ def run(
     mixup: float = 0.0,
     patience: int | None = None,
     pretrain: str = "none",
-    pretrain_steps: int = 2000,
+    pretrain_steps: int = 1000,
     pretrained: bool = False,
     weights: str | Path | None = None,
     freeze: bool = False,
@@ -230,7 +230,7 @@ def run(
         round, on the images of the pool and on those that nobody labelled, without labels; see
         `skal.pretraining.pretrain`. Its weights are kept under `data_dir`, and its loss curve in
         ``pretrain.csv``, ``pretrain.png`` and ``pretrain.svg``.
-    pretrain_steps : int, default=2000
+    pretrain_steps : int, default=1000
         Optimiser steps of that, of 256 images each.
     freeze, finetune, head
         See `ImageClassifier`. With `freeze` the backbone is run over pool and test set once, by

@@ -205,6 +205,8 @@ def shards(
     list of Shard
         One a device, in the order of the images; the classifiers are copies but for the first.
     """
+    if not hasattr(classifier, "neural_net_"):
+        return [Shard(classifier, rows)]  # which says so when it is asked
     if devices is None:
         devices = _devices(str(classifier.neural_net_.device), n)
     if len(devices) < 2:

