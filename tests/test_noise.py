@@ -261,8 +261,8 @@ def test_noise_is_asked_for_by_flags_and_kept_in_the_folder(tmp_path: Path) -> N
     config = (out / "config.toml").read_text().splitlines()
     for line in (
         'image_noise = "gaussian"',
-        'noise_rate = "0.1"',
-        'label_noise = "20%"',
+        "noise_rate = 0.1",
+        "label_noise = 0.2",
         'label_noise_kind = "pairs"',
         "n_valid = 5",
     ):
