@@ -32,6 +32,7 @@ from .errors import DataError, MissingExtraError
 from .files import write_atomic
 from .models.module import ImageModule
 from .plots import loss_curve
+from .records import log_file
 from .seeding import derive_seed, torch_seed
 from .training import OPTIMIZERS, default_lr, fast_float32
 
@@ -113,17 +114,18 @@ def weights_from_pool(
     if config.pretrain == "none":
         return None
     pools = [images for images in (data.X, data.X_unlabeled) if len(images)]
-    pretrained = pretrain(
-        str(config.model),
-        pools,
-        steps=config.pretrain_steps,
-        seed=derive_seed(config.seed, "pretrain"),
-        start={"pretrained": config.pretrained, "weights": config.weights},
-        flip="flip" in data.augmentation,
-        device=config.device,
-        bf16=config.precision == "bf16",
-        cache=Path(str(config.data_dir)) / "cache",
-    )
+    with log_file(folder):
+        pretrained = pretrain(
+            str(config.model),
+            pools,
+            steps=config.pretrain_steps,
+            seed=derive_seed(config.seed, "pretrain"),
+            start={"pretrained": config.pretrained, "weights": config.weights},
+            flip="flip" in data.augmentation,
+            device=config.device,
+            bf16=config.precision == "bf16",
+            cache=Path(str(config.data_dir)) / "cache",
+        )
     if folder is not None:
         write_atomic(folder / LOSSES, _losses_as_csv(pretrained.losses))
         title = f"{data.name}: {config.pretrain}, {config.model}"

@@ -225,6 +225,7 @@ def test_each_round_starts_from_the_weights_and_the_curve_is_kept(
         loaded.predict_proba(pool.X_test), run.classifier.predict_proba(pool.X_test)
     )
     assert 'pretrain = "simclr"' in (folder / "config.toml").read_text()
+    assert "trained without labels in 12 steps" in (folder / "log.txt").read_text()
 
 
 def test_a_stopped_run_goes_on_from_the_same_weights(
