@@ -26,6 +26,7 @@ from .experiment import check_run
 from .files import fsync_folder, locked, write_atomic
 from .models import default_model
 from .preflight import name_of_folder
+from .progress import hidden
 from .records import SUMMARY
 from .report import check_extra, text_table, write_report
 from .results import Result, read_result, strategy_label
@@ -350,7 +351,7 @@ def _run_all(
     """Run cells, and yield what comes of each, as it comes."""
     if not cells:
         return
-    with tqdm(total=len(cells), unit="run", disable=None) as bar:
+    with tqdm(total=len(cells), unit="run", disable=hidden()) as bar:
         for number, outcome in run_calls(run_cell, work, cells, place):
             if isinstance(outcome, WorkerLostError):
                 outcome = Outcome(cells[number], error=str(outcome))

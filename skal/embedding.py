@@ -22,6 +22,7 @@ from .datasets.index import CACHE_TAG
 from .errors import DataError, ParameterError
 from .files import fsync_folder, only_one
 from .learner import ImageClassifier, check_images
+from .progress import hidden
 
 KEY_BYTES = 16
 COMMIT_SECONDS = 2.0
@@ -113,7 +114,9 @@ def _kept(folder: Path, backbone: Backbone, X: Images, keys: Keys) -> Features:
 
 
 def _shown(backbone: Backbone, X: Images, rows: Rows) -> Iterator[NDArray[np.float32]]:
-    with tqdm(total=len(rows), desc="embedding", unit="image", disable=None, leave=False) as bar:
+    with tqdm(
+        total=len(rows), desc="embedding", unit="image", disable=hidden(), leave=False
+    ) as bar:
         for features in backbone.stream(X, rows):
             yield features
             bar.update(len(features))
@@ -122,7 +125,7 @@ def _shown(backbone: Backbone, X: Images, rows: Rows) -> Iterator[NDArray[np.flo
 def _keys_of(X: Images) -> Keys:
     """Return a hash of each image's pixels; their shape is part of the backbone's key."""
     shown = tqdm(
-        np.asarray(X), "looking up", unit="image", disable=None, leave=False, delay=SLOW_SECONDS
+        np.asarray(X), "looking up", unit="image", disable=hidden(), leave=False, delay=SLOW_SECONDS
     )
     hashes = (blake2b(np.ascontiguousarray(image).data, digest_size=KEY_BYTES) for image in shown)
     return np.frombuffer(b"".join(h.digest() for h in hashes), f"S{KEY_BYTES}")

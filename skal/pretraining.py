@@ -32,6 +32,7 @@ from .errors import DataError, MissingExtraError
 from .files import write_atomic
 from .models.module import ImageModule
 from .plots import loss_curve
+from .progress import hidden
 from .records import log_file
 from .seeding import derive_seed, torch_seed
 from .training import OPTIMIZERS, default_lr, fast_float32
@@ -265,7 +266,7 @@ def _train(
     loss_of, losses = NTXentLoss(TEMPERATURE), []
     module.train()
     with (
-        tqdm(total=steps, desc="pretraining", unit="step", disable=None, leave=False) as bar,
+        tqdm(total=steps, desc="pretraining", unit="step", disable=hidden(), leave=False) as bar,
         fast_float32(device),
     ):
         for rows in islice(batches, steps):

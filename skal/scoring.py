@@ -19,6 +19,7 @@ from .committee import Committee
 from .datasets.base import MISSING_LABEL, Images
 from .errors import ParameterError
 from .learner import ImageClassifier
+from .progress import hidden
 
 SLOW_SECONDS = 2.0
 ROWS_AT_ONCE = 8192
@@ -158,7 +159,7 @@ def score_pool(
 
     # the bar is for long waits alone
     with tqdm(
-        total=n, desc="scoring", unit="image", disable=None, leave=False, delay=SLOW_SECONDS
+        total=n, desc="scoring", unit="image", disable=hidden(), leave=False, delay=SLOW_SECONDS
     ) as bar:
         _side_by_side(score, shards(classifier, n, rows))
     if gradient_length:

@@ -38,6 +38,7 @@ from .errors import (
 )
 from .files import fsync_folder, locked, naming, write_atomic
 from .learner import ImageClassifier
+from .progress import hidden
 from .saving import class_names, load_classifier
 from .scoring import Scores, score_pool
 from .strategies.base import ScoreStrategy
@@ -285,7 +286,7 @@ def _cut(job: Job, paths: Sequence[str], shard_size: int) -> Iterator[Shard]:
     start = os.path.join(job.root, "")  # noqa: PTH118 (Path is slow in a million)
     same = json.dumps([DECODER_VERSION, job.manifest(shard_size)])
     with tqdm(
-        total=len(paths), desc="looking for changes", unit="file", disable=None, leave=False
+        total=len(paths), desc="looking for changes", unit="file", disable=hidden(), leave=False
     ) as bar:
         for number, first in enumerate(range(0, len(paths), shard_size)):
             digest, part = hashlib.sha256(same.encode()), paths[first : first + shard_size]
@@ -325,7 +326,7 @@ def _score_all(job: Job, shards: Sequence[Shard], workers: Place) -> int:
         _log.info("%d of %d shards are done already", len(shards) - len(todo), len(shards))
     total, n_told = sum(len(shard.paths) for shard in todo), 0
     with (
-        tqdm(total=total, desc="scoring", unit="image", disable=None, leave=False) as bar,
+        tqdm(total=total, desc="scoring", unit="image", disable=hidden(), leave=False) as bar,
         closing(run_calls(score_shard, job, todo, workers)) as outcomes,
     ):
         for _, outcome in outcomes:

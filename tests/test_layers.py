@@ -16,6 +16,7 @@ ROOT = Path(skal.__file__).parent
 ORDER = (
     "errors",
     "files",
+    "progress",
     "memory",
     "registry",
     "seeding",

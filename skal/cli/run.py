@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from ..config import SETTINGS
+from ..progress import hidden
 from .app import console, main
 from .settings import RunCommand, file_options, make_config, options, track_option
 
@@ -74,7 +75,7 @@ def progress(ctx: click.Context) -> Any:
         def on_start(self, config: Any, folder: Path | None) -> None:
             ctx.obj["folder"] = folder
             _log.info("%s on %s; writing to %s", config.strategy, config.dataset, folder)
-            self.bar = tqdm(total=config.n_rounds + 1, unit="round", disable=None, leave=False)
+            self.bar = tqdm(total=config.n_rounds + 1, unit="round", disable=hidden(), leave=False)
 
         def on_phase(self, round_number: int, phase: str) -> None:
             self.bar.n = round_number

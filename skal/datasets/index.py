@@ -16,6 +16,7 @@ from typing import TypeAlias
 from tqdm import tqdm
 
 from ..errors import DataError
+from ..progress import hidden
 from .decoding import FORMATS
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -176,7 +177,7 @@ def _walk(root: Path) -> Iterator[tuple[Parts, list[str]]]:
     """Yield each folder below `root` with the names of its files, parents first, in order."""
     seen: dict[tuple[int, int], Parts] = {}
     waiting: list[Parts] = [()]
-    with tqdm(desc="listing", unit="file", disable=None, leave=False) as bar:
+    with tqdm(desc="listing", unit="file", disable=hidden(), leave=False) as bar:
         while waiting:
             folder = waiting.pop()
             try:

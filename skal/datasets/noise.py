@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import DataError, UnknownNameError
+from ..progress import hidden
 from .base import ImageDataset, Images, gather
 
 
@@ -69,7 +70,7 @@ def add_noise(
         raise UnknownNameError("image noise", kind, IMAGE_NOISE)
 
     def noisy(images: Images, part: int) -> Images:
-        shown = tqdm(images, desc="adding noise", unit="image", disable=None, leave=False)
+        shown = tqdm(images, desc="adding noise", unit="image", disable=hidden(), leave=False)
         each = (
             IMAGE_NOISE[kind](image, rate, np.random.default_rng([seed, part, index]))
             for index, image in enumerate(shown)

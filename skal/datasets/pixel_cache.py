@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ..errors import DataError
 from ..files import fsync_folder, only_one, write_atomic
 from ..memory import gib
+from ..progress import hidden
 from .base import Images
 from .decoding import DECODER_VERSION, Decoded, decode_many
 from .index import CACHE_TAG, ImageFile
@@ -83,7 +84,7 @@ def decode_all(
 def fingerprint(root: Path, files: list[ImageFile], size: int) -> str:
     digest = hashlib.sha256(f"{DECODER_VERSION} {size} {root.resolve()}\n".encode())
     start = os.path.join(root, "")  # noqa: PTH118 (Path is slow in a million)
-    for file in tqdm(files, desc="looking for changes", unit="file", disable=None, leave=False):
+    for file in tqdm(files, desc="looking for changes", unit="file", disable=hidden(), leave=False):
         state = file_state(start + file.path)
         digest.update(f"{state} {file.part} {file.path}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
@@ -184,7 +185,7 @@ def _decode_rest(root: Path, paths: list[str], size: int, n_done: int) -> Iterat
             unit="image",
             initial=n_done,
             total=len(paths),
-            disable=os.environ.get("TQDM_DISABLE", "0") not in ("", "0") or None,
+            disable=hidden(),
             leave=False,
         ) as bar,
         closing(decode_many(root, paths[n_done:], size, processes=True)) as chunks,

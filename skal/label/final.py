@@ -23,6 +23,7 @@ from ..errors import DataError, RunFolderError
 from ..files import write_atomic
 from ..learner import ImageClassifier
 from ..preflight import default_folder
+from ..progress import hidden
 from ..records import ENVIRONMENT, SUMMARY, check_free, environment
 from ..saving import class_names, load_classifier, save_classifier
 from ..scoring import score_pool
@@ -254,7 +255,7 @@ def _decoded(
 
     with (
         ThreadPoolExecutor(os.cpu_count()) as workers,
-        tqdm(total=len(files), unit="image", disable=None, leave=False) as bar,
+        tqdm(total=len(files), unit="image", disable=hidden(), leave=False) as bar,
     ):
         for start in range(0, len(files), AT_ONCE):
             part = files[start : start + AT_ONCE]
