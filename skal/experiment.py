@@ -28,7 +28,7 @@ from .learner import ImageClassifier
 from .metrics import area_under_curve, describe_errors, evaluate
 from .oracles import Oracle
 from .plots import learning_curve
-from .pool import Pool
+from .pool import Pool, rows_apart
 from .preflight import (
     check_network,
     check_settings,
@@ -608,8 +608,7 @@ def _set_apart(
     if not n_valid:
         return
     if not record.valid:
-        draw = np.random.default_rng(derive_seed(config.seed, "valid"))
-        picks = np.sort(draw.permutation(len(pool))[:n_valid])
+        picks = rows_apart(len(pool), n_valid, config.seed)
         labels = np.atleast_1d(oracle.label(picks))
         pool.copy().set_apart(picks, labels)  # answers that are no labels are not kept
         record.add_valid(picks.tolist(), labels.tolist(), *_in_words(data, picks, labels))

@@ -7,6 +7,28 @@ from numpy.typing import ArrayLike, NDArray
 
 from .datasets.base import MISSING_LABEL, Images, Labels
 from .errors import DataError
+from .seeding import derive_seed
+
+
+def rows_apart(n: int, n_valid: int, seed: int) -> NDArray[np.int64]:
+    """Draw the images of a pool that are set apart to validate on.
+
+    Parameters
+    ----------
+    n : int
+        Images of the pool.
+    n_valid : int
+        How many are drawn.
+    seed : int
+        The run's.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_valid,)
+        Sorted indices.
+    """
+    draw = np.random.default_rng(derive_seed(seed, "valid"))
+    return np.sort(draw.permutation(n)[:n_valid])
 
 
 class Pool:

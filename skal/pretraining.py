@@ -27,11 +27,12 @@ from tqdm import tqdm
 from .batches import shuffled
 from .config import RunConfig
 from .datasets import ImageDataset
-from .datasets.base import Images
+from .datasets.base import Images, take_rows
 from .errors import DataError, MissingExtraError
 from .files import write_atomic
 from .models.module import ImageModule
 from .plots import loss_curve
+from .pool import rows_apart
 from .progress import hidden
 from .records import log_file
 from .seeding import derive_seed, torch_seed
@@ -98,7 +99,7 @@ def weights_from_pool(
     config : RunConfig
         With all settings resolved.
     data : ImageDataset
-        Its `X` and `X_unlabeled` are trained on, never `X_test`.
+        Its `X` and `X_unlabeled` are trained on, never `X_test`, nor what is validated on.
     folder : Path, optional
         Of the run: the loss curve is written to it.
 
@@ -114,7 +115,12 @@ def weights_from_pool(
     """
     if config.pretrain == "none":
         return None
-    pools = [images for images in (data.X, data.X_unlabeled) if len(images)]
+    cache = Path(str(config.data_dir)) / "cache"
+    X = data.X
+    if config.n_valid:
+        apart = rows_apart(len(X), int(config.n_valid), config.seed)
+        X = take_rows(X, np.setdiff1d(np.arange(len(X)), apart), cache)
+    pools = [images for images in (X, data.X_unlabeled) if len(images)]
     with log_file(folder):
         pretrained = pretrain(
             str(config.model),
@@ -125,7 +131,7 @@ def weights_from_pool(
             flip="flip" in data.augmentation,
             device=config.device,
             bf16=config.precision == "bf16",
-            cache=Path(str(config.data_dir)) / "cache",
+            cache=cache,
         )
     if folder is not None:
         write_atomic(folder / LOSSES, _losses_as_csv(pretrained.losses))

@@ -137,8 +137,8 @@ class Averaging(Callback):
     Parameters
     ----------
     kind : {"ema", "swa"}
-        An exponential moving average over all steps, the last tenth of which weighs most; or the
-        mean over the last quarter of the steps [1]_.
+        An exponential moving average over all steps, the last tenth of those done or planned, if
+        fewer are done, weighing most; or the mean over the last quarter of the steps [1]_.
 
     References
     ----------
@@ -152,10 +152,10 @@ class Averaging(Callback):
     def on_train_begin(self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         steps = _n_steps(net, X, y)
         function = None
-        self.wait_ = math.floor((1 - SWA_SHARE) * steps)
+        self.wait_, self.done_ = math.floor((1 - SWA_SHARE) * steps), 0
         if self.kind == "ema":
-            decay = 1 - 1 / max(EMA_SHARE * steps, 2)
-            function = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+            self.decay_ = 1 - 1 / max(EMA_SHARE * steps, 2)
+            function = self._towards
             self.wait_ = 0
         self.average_ = AveragedModel(net.module_, multi_avg_fn=function)
 
@@ -165,6 +165,12 @@ class Averaging(Callback):
         self.wait_ -= 1
         if self.wait_ < 0:
             self.average_.update_parameters(net.module_)
+
+    def _towards(self, averages: Any, weights: Any, n_averaged: Any) -> None:
+        """Move the averages; by more as long as few steps are done, for there may be no more."""
+        self.done_ += 1
+        decay = min(self.decay_, 1 - 1 / max(EMA_SHARE * self.done_, 2))
+        get_ema_multi_avg_fn(decay)(averages, weights, n_averaged)  # type: ignore[no-untyped-call]
 
     def on_train_end(self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         averages = self.average_.module.parameters()

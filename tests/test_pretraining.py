@@ -265,3 +265,11 @@ def test_without_the_extra_it_is_said_before_anything_is_done(
 def test_steps_are_a_whole_number(pool: skal.ImageDataset) -> None:
     with pytest.raises(ParameterError, match="pretrain_steps: got 0"):
         skal.run(pool, "badge", **FAST, pretrain="simclr", pretrain_steps=0)
+
+
+def test_nothing_is_pretrained_on_what_is_validated_on(
+    tiny: skal.ImageDataset, trainings: list[int]
+) -> None:
+    skal.run(tiny, "random", **FAST, **SIMCLR)
+    skal.run(tiny, "random", **FAST, **SIMCLR, n_valid=30)
+    assert trainings == [90, 60]

@@ -332,7 +332,7 @@ def test_other_scores_are_never_written_over(
         ({"strategies": ["query-by-committee"]}, ParameterError, "trains networks"),
         ({"strategies": ["committee-variance"]}, ParameterError, "trains networks"),
         ({"strategies": ["bald?n=3"]}, UnknownNameError, "parameter of bald"),
-        ({"strategies": ["tests.test_sharding:Relative"]}, ParameterError, "against each other"),
+        ({"strategies": [f"{__name__}:Relative"]}, ParameterError, "against each other"),
         ({"backend": "slurm"}, UnknownNameError, "dask"),
         ({"backend": "loky", "scheduler": "tcp://x"}, ParameterError, "has none"),
         ({"shard_size": 0}, ParameterError, "shard_size=0; expected 1 or more"),

@@ -299,7 +299,7 @@ def test_a_stream_goes_on_from_any_line_of_its_journal(
     [
         ("n_rounds = 3", "n_rounds = 4", "n_rounds in config.toml was 3"),
         ("n_rounds = 3", "n_rounds = 2", "n_rounds in config.toml was 3"),
-        ('budget = "20%"', 'budget = "30%"', "budget in config.toml was '20%'"),
+        ("budget = 0.2", "budget = 0.3", "budget in config.toml was 0.2"),
         ('stream = "in-order"', 'stream = "shuffled"', "stream in config.toml was 'in-order'"),
     ],
 )
@@ -431,11 +431,11 @@ def test_arguments_that_no_file_can_hold_reach_the_stream_strategy_and_are_named
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"explore": "10%"}, "explore: got '10%', which changes nothing in a stream"),
+        ({"explore": "10%"}, "explore: got 0.1, which changes nothing in a stream"),
         ({"max_candidates": 50}, "max_candidates: got 50, which changes nothing in a stream"),
         ({"n_query": 10}, "n_query: got 10, which changes nothing in a stream; leave it out"),
         ({"n_query": "20%"}, "n_query: got '20%', which changes nothing in a stream"),
-        ({"stream": "off"}, "budget: got '20%', which changes nothing without a stream"),
+        ({"stream": "off"}, "budget: got 0.2, which changes nothing without a stream"),
     ],
 )
 def test_a_setting_that_changes_nothing_is_refused_before_anything_is_written(
@@ -499,7 +499,7 @@ def call(*args: object) -> Any:
 
 def test_alone_the_option_means_in_order() -> None:
     printed = tomllib.loads(call("run", "--stream", "--budget", "5%", "--print-config").stdout)
-    assert (printed["stream"], printed["budget"]) == ("in-order", "5%")
+    assert (printed["stream"], printed["budget"]) == ("in-order", 0.05)
     shuffled = tomllib.loads(call("run", "--stream", "shuffled", "--print-config").stdout)
     assert shuffled["stream"] == "shuffled"
     assert tomllib.loads(call("run", "--print-config").stdout)["stream"] == "off"

@@ -160,10 +160,25 @@ def test_ema_weighs_the_last_tenth_of_the_steps_most(
     watch = Watch()
     fitted = classifier(average="ema", steps=40, callbacks=[("watch", watch)]).fit(tiny.X, y)
     expected = watch.weights[0]
-    for step in watch.weights[1:]:  # a horizon of 4 steps
-        expected = [0.75 * a + 0.25 * b for a, b in zip(expected, step, strict=True)]
+    for done, step in enumerate(watch.weights[1:], start=1):
+        share = 1 / min(max(done / 10, 2), 4)  # a tenth of those done, or of all
+        expected = [(1 - share) * a + share * b for a, b in zip(expected, step, strict=True)]
     for found, value in zip(fitted.neural_net_.module_.parameters(), expected, strict=True):
         torch.testing.assert_close(found.detach(), value)
+
+
+def test_the_average_of_a_training_that_ends_early_is_of_its_end(
+    tiny: skal.ImageDataset, y: np.ndarray
+) -> None:
+    watch = Watch()
+    planned = {"average": "ema", "steps": 4000, "patience": 1}
+    fitted = classifier(**planned, callbacks=[("watch", watch)]).fit(tiny.X, y)
+    assert 10 < len(watch.weights) < 1000
+    first, last = watch.weights[0], watch.weights[-1]
+    for found, begun, ended in zip(
+        fitted.neural_net_.module_.parameters(), first, last, strict=True
+    ):
+        assert torch.dist(found.detach(), ended) <= torch.dist(found.detach(), begun)
 
 
 def test_averaged_networks_have_the_batch_norm_statistics_of_their_own_activations(

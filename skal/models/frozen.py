@@ -50,7 +50,8 @@ class Scaling(nn.Module):
         """Take mean and standard deviation of a sample, float of shape (n, n_features)."""
         if len(sample) < 2:
             return
-        spread, mean = torch.std_mean(sample.double(), dim=0, correction=0)
+        # in float64, which Apple's GPUs do not have
+        spread, mean = torch.std_mean(sample.cpu().double(), dim=0, correction=0)
         spread = spread.clamp(min=SMALLEST_SPREAD * float(spread.mean()))
         self.center.copy_(mean)
         self.scale.copy_(torch.where(spread > 0, 1 / spread, 1.0))
