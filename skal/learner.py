@@ -435,9 +435,10 @@ class ImageClassifier(SkorchClassifier):
         self._check_network()
         other = copy.copy(self)
         # not copy.copy: skorch would pickle the network, which not every model's classes allow
-        other.neural_net_ = object.__new__(type(self.neural_net_))
-        vars(other.neural_net_).update(vars(self.neural_net_))
-        other.neural_net_.module_ = copy.deepcopy(self.neural_net_.module_).to(device)
+        net: Any = object.__new__(type(self.neural_net_))
+        net.__dict__.update(self.neural_net_.__dict__)
+        other.neural_net_ = net
+        net.module_ = copy.deepcopy(self.neural_net_.module_).to(device)
         other.neural_net_.device = device
         return other
 
