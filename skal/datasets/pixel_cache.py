@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import DataError
-from ..files import fsync_folder, only_one, write_atomic
+from ..files import fsync_folder, only_one, remove_leftovers, write_atomic
 from ..memory import gib
 from ..progress import hidden
 from .base import Images
@@ -108,6 +108,7 @@ def _make_cache(cache: Path, root: Path, paths: list[str], size: int) -> None:
         if cache.is_dir():
             return
         partial.mkdir(exist_ok=True)
+        remove_leftovers(partial)
         try:
             _decode_into(partial, root, paths, size)
             partial.rename(cache)
