@@ -15,6 +15,7 @@ import skal
 from skal.errors import DataError, UnknownNameError
 from skal.models import AUGMENTATIONS, build_network
 from skal.models.base import flip, shift, tell_once
+from skal.models.build import read_state_dict
 from skal.models.module import ImageModule
 
 OPTIONS = {"n_classes": 3, "in_channels": 3, "dropout": 0.25}
@@ -115,12 +116,22 @@ def test_files_that_hold_no_weights_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     with pytest.raises(DataError, match="cannot read the weights"):
         build_network("resnet18", image_size=64, weights=path, **OPTIONS)
-    path.write_bytes(b"nonsense")
-    with pytest.raises(DataError, match="cannot read the weights"):
-        build_network("resnet18", image_size=64, weights=path, **OPTIONS)
+    for nonsense in (b"nonsense", b"hello\n", b"", b"PK\x03\x04"):
+        path.write_bytes(nonsense)
+        with pytest.raises(DataError, match=r"cannot read the weights .* expected a state dict"):
+            build_network("resnet18", image_size=64, weights=path, **OPTIONS)
     torch.save([1, 2], path)
     with pytest.raises(DataError, match="not a state dict"):
         build_network("resnet18", image_size=64, weights=path, **OPTIONS)
+
+
+@pytest.mark.parametrize("name", ["state_dict", "model_state_dict", "model"])
+def test_weights_are_found_in_the_checkpoint_of_a_training(name: str, tmp_path: Path) -> None:
+    state = build_network("resnet18", image_size=64, **OPTIONS).backbone.state_dict()
+    torch.save({"epoch": 3, name: state, "optimizer": {"lr": 0.1}}, tmp_path / "last.pt")
+    found = read_state_dict(tmp_path / "last.pt")
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[key], state[key]) for key in state)
 
 
 def test_weights_that_are_code_are_not_run(tmp_path: Path) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import inspect
 import logging
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ..errors import DataError, ParameterError
@@ -20,6 +18,8 @@ from . import MODELS
 from .base import Network, fit_of, load_backbone, tell_once
 
 _BACKBONE = "network.backbone."
+_STATES_WITHIN = ("state_dict", "model_state_dict", "model")
+"""Where checkpoints that hold more than weights hold these."""
 
 
 def build_network(
@@ -103,7 +103,7 @@ def read_state_dict(path: Path) -> Mapping[str, Tensor]:
     """Read a state dict without running any code from the file.
 
     Of skal's own ``model.safetensors`` it is the backbone's alone: the head belongs to the classes
-    of that run.
+    of that run. A checkpoint may hold it as ``state_dict``, ``model_state_dict`` or ``model``.
 
     Raises
     ------
@@ -115,17 +115,15 @@ def read_state_dict(path: Path) -> Mapping[str, Tensor]:
             state = safetensors.torch.load(path.read_bytes())
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        ValueError,
-        pickle.UnpicklingError,
-        SafetensorError,
-    ) as error:
+    except Exception as error:  # torch unpickles, and bytes of any kind raise errors of any kind
         reason = str(error).partition("\n")[0]
-        raise DataError(f"cannot read the weights {str(path)!r}: {reason}") from error
+        raise DataError(
+            f"cannot read the weights {str(path)!r}: {type(error).__name__}: {reason}; expected a "
+            "state dict that torch.save wrote, or a .safetensors file"
+        ) from error
+    for name in _STATES_WITHIN:
+        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
+            state = state[name]
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise DataError(f"{str(path)!r} is not a state dict (names to tensors)")
     return backbone_of(state) or state
