@@ -110,6 +110,7 @@ def read_state_dict(path: Path) -> Mapping[str, Tensor]:
     DataError
         If there is no such file or it is not a state dict.
     """
+    state: Any
     try:
         if path.suffix == ".safetensors":
             state = safetensors.torch.load(path.read_bytes())
