@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -766,6 +767,92 @@ def test_picture_warned_of_by_pillow_is_read_all_the_same(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     paint(root / "x/a.png", RED, (12, 12))  # a warning from 100 pixels on, an error from 200
     assert is_all(only_pixels(root), RED)
+
+
+OF_THE_SYSTEM = [
+    OSError(errno.EMFILE, "Too many open files"),
+    OSError(errno.EIO, "Input/output error"),
+    OSError(errno.ESTALE, "Stale file handle"),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+    MemoryError(),
+]
+
+
+@pytest.fixture
+def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, Exception, int], None]:
+    """Let the first attempts to open a file fail."""
+    monkeypatch.setattr(decoding, "PAUSES", (0, 0))
+    path_open = Path.open
+
+    def prepare(path: Path, error: Exception, n_times: int) -> None:
+        failures = [error] * n_times
+
+        def opened(self: Path, *args: Any, **kwargs: Any) -> Any:
+            if self == path and failures:
+                raise failures.pop()
+            return path_open(self, *args, **kwargs)
+
+        monkeypatch.setattr(Path, "open", opened)
+
+    return prepare
+
+
+@pytest.mark.parametrize("error", OF_THE_SYSTEM)
+def test_what_the_system_fails_to_read_is_tried_again(
+    root: Path, error: Exception, fail: Callable[[Path, Exception, int], None]
+) -> None:
+    fill(root, "cat")
+    fail(root / "cat/2.png", error, 2)
+    data = load(root)
+    assert data.skipped == () and len(all_pixels(data)) == 5
+
+
+@pytest.mark.parametrize("error", OF_THE_SYSTEM)
+def test_what_the_system_keeps_failing_to_read_is_one_clear_error_and_not_left_out(
+    root: Path, error: Exception, fail: Callable[[Path, Exception, int], None]
+) -> None:
+    fill(root, "cat")
+    fail(root / "cat/2.png", error, 3)
+    reason = getattr(error, "strerror", None) or "memory"
+    with pytest.raises(DataError, match=rf"cat/2\.png'.*{reason}.*the same call goes on") as caught:
+        load(root)
+    assert "\n" not in str(caught.value)
+    data = load(root)
+    assert data.skipped == () and len(all_pixels(data)) == 5
+
+
+def test_what_was_decoded_before_the_system_failed_is_kept(
+    root: Path, fail: Callable[[Path, Exception, int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(root, "cat")
+    monkeypatch.setattr(pixel_cache, "SHARD_BYTES", 1)
+    monkeypatch.setattr(decoding, "CHUNK_FILES", 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    fail(root / "cat/4.png", OSError(errno.EIO, "Input/output error"), 3)
+    with pytest.raises(DataError):
+        load(root)
+    decoded, decode = [], decoding.decode
+
+    def counted(path: Path, size: int) -> Any:
+        decoded.append(path.name)
+        return decode(path, size)
+
+    monkeypatch.setattr(decoding, "decode", counted)
+    assert len(all_pixels(load(root))) == 5
+    assert 0 < len(decoded) < 5
+
+
+def test_picture_that_memory_is_too_short_to_turn_is_not_kept_as_it_lies(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    fill(root, "cat", n=1)
+    monkeypatch.setattr(decoding, "PAUSES", (0,))
+    monkeypatch.setattr(decoding.ImageOps, "exif_transpose", fail)
+    with pytest.raises(DataError, match="memory"):
+        load(root)
 
 
 def test_nothing_readable_is_a_data_error_with_a_reason(root: Path) -> None:
