@@ -180,16 +180,28 @@ def test_train_folder_without_a_test_folder_is_split(root: Path) -> None:
     assert data.classes == ("cat", "dog") and (len(data.X), len(data.X_test)) == (8, 2)
 
 
-def test_flat_test_folder_is_unlabelled(root: Path) -> None:
+@pytest.mark.parametrize("loose", ["test", "test/unlabeled"])
+def test_test_images_in_no_class_folder_are_never_in_the_pool(
+    root: Path, loose: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(root, "train/cat", "train/dog", "test/cat", n=2)
+    fill(root, loose, n=3)
+    data = load(root)
+    assert (len(data.X), len(data.X_test), len(data.X_unlabeled)) == (4, 2, 0)
+    assert "left out 3 test images that are in no class's folder" in caplog.text
+    assert {file.path for file in index.find_images(root)} >= {f"{loose}/0.png", f"{loose}/2.png"}
+
+
+def test_flat_test_folder_is_left_out_and_the_training_images_are_split(root: Path) -> None:
     fill(root, "train/cat", "train/dog", "test")
     data = load(root)
-    assert (len(data.X), len(data.X_test), len(data.X_unlabeled)) == (8, 2, 5)
+    assert (len(data.X), len(data.X_test), len(data.X_unlabeled)) == (8, 2, 0)
 
 
-def test_flat_train_and_test_folders_are_unlabelled_and_no_classes(root: Path) -> None:
+def test_flat_train_folder_is_unlabelled_and_no_class(root: Path) -> None:
     fill(root, "train", "test")
     data = load(root)
-    assert data.classes == () and len(data.X_unlabeled) == 10
+    assert data.classes == () and len(data.X_unlabeled) == 5
 
 
 def test_folder_of_trains_is_a_class(root: Path) -> None:
