@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .backbone import Backbone, Features, compact
+from .backbone import Backbone, Features, compact, place_of
 from .datasets.base import Images, take_rows
 from .datasets.index import CACHE_TAG
 from .errors import DataError, ParameterError
@@ -50,7 +50,8 @@ def embed(classifier: ImageClassifier, X: Images, cache: str | Path | None = Non
         Images.
     cache : str or Path, optional
         Where features are kept: in a folder for each backbone, its weights and the size of the
-        images, with a row for each image, which is embedded once however often it is asked for. An
+        images, with a row for each image, which is embedded once however often it is asked for;
+        in another one if the backbone's code has changed, as seen by what it makes of a probe. An
         embedding that was stopped goes on where it was; of several processes one writes, and the
         others wait for it. By default nothing is kept.
 
@@ -82,10 +83,12 @@ def features_of(backbone: Backbone, X: Images, cache: Path | None) -> Features:
         parts = [compact(features) for features in _shown(backbone, X, np.arange(len(X)))]
         features: Features = np.concatenate(parts)
         return features
-    folder = cache / f"embeddings-{backbone.key}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.with_name(CACHE_TAG).write_text("Signature: 8a477f597d28d172789f06886806bc55\n")
+        cache.mkdir(parents=True, exist_ok=True)
+        (cache / CACHE_TAG).write_text("Signature: 8a477f597d28d172789f06886806bc55\n")
+        place = cache / f"embeddings-{backbone.key}"
+        folder = place_of(backbone.module, backbone.image_shape, backbone.device, place)
+        folder.mkdir(exist_ok=True)
         keys = _keys_of(X)
         with only_one(folder / "lock", "embeds images by the same backbone"):
             return _kept(folder, backbone, X, keys)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_up import model_of
 
 import skal
 from skal import embedding
@@ -21,6 +22,7 @@ from skal.backbone import Backbone, compact
 from skal.embedding import FeatureStore
 from skal.errors import DataError
 from skal.models import build_network
+from skal.models.module import ImageModule
 
 RNG = np.random.default_rng(0)
 POOL = RNG.integers(0, 256, (60, 1, 12, 12), dtype=np.uint8)
@@ -117,6 +119,42 @@ def test_other_weights_and_sizes_and_precisions_are_kept_apart(cache: Path) -> N
         skal.embed(frozen().set_params(precision=precision), POOL, cache)
     skal.embed(frozen(), np.repeat(POOL, 3, axis=1)[:, :1], cache)  # the same pixels
     assert len([path for path in cache.iterdir() if path.is_dir()]) == 3
+
+
+def test_features_of_other_code_with_the_same_weights_are_made_anew(
+    cache: Path, seen: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    def features(answer: Any, cache: Path | None = cache) -> np.ndarray:
+        with model_of(answer) as name:
+            return skal.embed(skal.ImageClassifier(name, classes=[0, 1], freeze=True), POOL, cache)
+
+    first, again = features(torch.relu), features(torch.relu)
+    np.testing.assert_array_equal(first, again)
+    assert caplog.text == ""
+    np.testing.assert_array_equal(features(torch.tanh), features(torch.tanh, None))
+    assert "the network's code has changed" in caplog.text
+    seen.clear()
+    for answer in (torch.tanh, torch.relu):
+        features(answer)
+    assert seen == []
+
+
+def test_features_that_differ_in_the_last_digits_are_the_same(
+    cache: Path, expected: np.ndarray, seen: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skal.embed(frozen(), POOL, cache)
+    embed = ImageModule.embed
+    monkeypatch.setattr(ImageModule, "embed", lambda *args: embed(*args) * (1 + 1e-3))
+    seen.clear()
+    np.testing.assert_array_equal(skal.embed(frozen(), POOL, cache), expected)
+    assert seen == []
+
+
+def test_a_network_that_draws_numbers_is_known_again(cache: Path, seen: list[int]) -> None:
+    with model_of(lambda features: torch.nn.functional.dropout(features, 0.5)) as name:
+        for _ in range(2):
+            skal.embed(skal.ImageClassifier(name, classes=[0, 1], freeze=True), POOL, cache)
+    assert sum(seen) == len(POOL)
 
 
 def test_no_images_have_no_features(cache: Path) -> None:
