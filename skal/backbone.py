@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import itertools
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from skorch.dataset import Dataset
 from torch import Tensor
@@ -17,6 +21,7 @@ from torch import Tensor
 from .batches import SliceBatches, run_batches
 from .datasets.base import Images
 from .errors import DataError
+from .files import write_atomic
 from .models.frozen import freeze
 from .models.module import ImageModule
 from .seeding import torch_seed
@@ -26,6 +31,14 @@ FORMAT_VERSION = 1
 """Part of the key of features: raise it whenever they come out otherwise."""
 LARGEST_LOSS = 1e-3
 """Share of their length that features may lose as float16, which rounds by at most half of it."""
+PROBE_SIDE = 4
+"""Width in colours of the images of a probe: noise would look alike to many a network."""
+SAME = {False: 1e-2, True: 3e-2}
+"""Share of their length that features may differ by elsewhere, in float32 and in bfloat16."""
+
+NO_NUMBERS = "the backbone answers with no numbers (NaN or infinity)"
+
+_log = logging.getLogger("skal")
 
 Features: TypeAlias = NDArray[np.floating[Any]]
 
@@ -76,7 +89,7 @@ class Backbone:
         batches = SliceBatches(Dataset(X), size, rows, self.device)
         for features in run_batches(batches, self._embed):
             if not np.isfinite(features).all():
-                raise DataError("the backbone answers with no numbers (NaN or infinity)")
+                raise DataError(NO_NUMBERS)
             yield features
 
     def _embed(self, images: Tensor) -> NDArray[np.float32]:
@@ -142,6 +155,85 @@ def _key(model: str, module: ImageModule, image_shape: tuple[int, ...]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def place_of(module: ImageModule, image_shape: tuple[int, ...], device: str, place: Path) -> Path:
+    """Return where to keep what is made by a network, apart from that of other code.
+
+    A hash of the weights says nothing of the code that runs them. So what the network makes of two
+    images is kept beside, and compared: not hashed, since it depends on device and threads in its
+    last digits.
+
+    Parameters
+    ----------
+    module : ImageModule
+        In evaluation mode, on the device.
+    image_shape : tuple of int
+        Channels, height and width of the images.
+    device : str
+        Where it computes.
+    place : Path
+        A name without a suffix, in a folder that exists.
+
+    Returns
+    -------
+    Path
+        `place`, or the first of ``place-2``, ``place-3``, ... whose network answered alike.
+
+    Raises
+    ------
+    OSError
+        If nothing can be written there.
+    """
+    answers = _answers(module, image_shape, device)
+    with FileLock(place.with_suffix(".probe.lock")):
+        for number in itertools.count(1):
+            name = place.name if number == 1 else f"{place.name}-{number}"
+            kept = place.with_name(f"{name}.probe.npy")
+            before = _read(kept)
+            if before is None:
+                write_atomic(kept, _as_npy(answers))
+                if number > 1:
+                    _log.warning("the network's code has changed since %s was made", place)
+            if before is None or _alike(before, answers, SAME[module.bf16]):
+                break
+    return place.with_name(name)
+
+
+def _answers(module: ImageModule, image_shape: tuple[int, ...], device: str) -> NDArray[np.float32]:
+    """Return what a network makes of two images of a few colours each, always the same."""
+    channels, height, width = image_shape
+    colours = np.random.default_rng(0).integers(
+        0, 256, (2, channels, PROBE_SIDE, PROBE_SIDE), dtype=np.uint8
+    )
+    rows, columns = (np.arange(size) * PROBE_SIDE // size for size in (height, width))
+    images = torch.from_numpy(colours[:, :, rows[:, None], columns])
+    with torch_seed(0), torch.no_grad():  # some networks draw numbers when they answer
+        answers: NDArray[np.float32] = module.embed(images.to(device)).cpu().numpy()
+    if not np.isfinite(answers).all():
+        raise DataError(NO_NUMBERS)
+    return answers
+
+
+def _read(path: Path) -> NDArray[np.float32] | None:
+    """Read an array; None if there is none, or it is damaged."""
+    try:
+        array: NDArray[np.float32] = np.load(path)
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    return array
+
+
+def _as_npy(array: NDArray[np.float32]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def _alike(one: NDArray[np.float32], other: NDArray[np.float32], share: float) -> bool:
+    if one.shape != other.shape:
+        return False
+    return float(np.linalg.norm(one - other)) <= share * float(np.linalg.norm(other))
 
 
 def compact(features: NDArray[np.float32]) -> Features:

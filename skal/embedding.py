@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .backbone import Backbone, Features, compact
+from .backbone import Backbone, Features, compact, place_of
 from .datasets.base import Images, take_rows
 from .datasets.index import CACHE_TAG
 from .errors import DataError, ParameterError
 from .files import fsync_folder, only_one
 from .learner import ImageClassifier, check_images
+from .memory import let_go_of_pages
 from .progress import hidden
 
 KEY_BYTES = 16
@@ -29,6 +30,8 @@ COMMIT_SECONDS = 2.0
 """How much computing a power loss costs at most."""
 SLOW_SECONDS = 2.0
 ROWS_AT_ONCE = 4096
+IMAGES_AT_ONCE = 64
+BLOCK_BYTES = 2**24
 WIDE = "float32"
 """The folder, in that of a backbone, of features that do not fit into float16."""
 
@@ -50,7 +53,8 @@ def embed(classifier: ImageClassifier, X: Images, cache: str | Path | None = Non
         Images.
     cache : str or Path, optional
         Where features are kept: in a folder for each backbone, its weights and the size of the
-        images, with a row for each image, which is embedded once however often it is asked for. An
+        images, with a row for each image, which is embedded once however often it is asked for;
+        in another one if the backbone's code has changed, as seen by what it makes of a probe. An
         embedding that was stopped goes on where it was; of several processes one writes, and the
         others wait for it. By default nothing is kept.
 
@@ -82,10 +86,12 @@ def features_of(backbone: Backbone, X: Images, cache: Path | None) -> Features:
         parts = [compact(features) for features in _shown(backbone, X, np.arange(len(X)))]
         features: Features = np.concatenate(parts)
         return features
-    folder = cache / f"embeddings-{backbone.key}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.with_name(CACHE_TAG).write_text("Signature: 8a477f597d28d172789f06886806bc55\n")
+        cache.mkdir(parents=True, exist_ok=True)
+        (cache / CACHE_TAG).write_text("Signature: 8a477f597d28d172789f06886806bc55\n")
+        place = cache / f"embeddings-{backbone.key}"
+        folder = place_of(backbone.module, backbone.image_shape, backbone.device, place)
+        folder.mkdir(exist_ok=True)
         keys = _keys_of(X)
         with only_one(folder / "lock", "embeds images by the same backbone"):
             return _kept(folder, backbone, X, keys)
@@ -124,11 +130,22 @@ def _shown(backbone: Backbone, X: Images, rows: Rows) -> Iterator[NDArray[np.flo
 
 def _keys_of(X: Images) -> Keys:
     """Return a hash of each image's pixels; their shape is part of the backbone's key."""
-    shown = tqdm(
-        np.asarray(X), "looking up", unit="image", disable=hidden(), leave=False, delay=SLOW_SECONDS
-    )
-    hashes = (blake2b(np.ascontiguousarray(image).data, digest_size=KEY_BYTES) for image in shown)
-    return np.frombuffer(b"".join(h.digest() for h in hashes), f"S{KEY_BYTES}")
+    hashes = bytearray()
+    with tqdm(
+        total=len(X),
+        desc="looking up",
+        unit="image",
+        disable=hidden(),
+        leave=False,
+        delay=SLOW_SECONDS,
+    ) as bar:
+        for start in range(0, len(X), IMAGES_AT_ONCE):
+            images = np.asarray(X[start : start + IMAGES_AT_ONCE])
+            for image in images:
+                hashes += blake2b(np.ascontiguousarray(image).data, digest_size=KEY_BYTES).digest()
+            let_go_of_pages(X)
+            bar.update(len(images))
+    return np.frombuffer(bytes(hashes), f"S{KEY_BYTES}")
 
 
 class TooWideError(Exception):
@@ -141,7 +158,8 @@ class FeatureStore:
     ``rows.bin`` has a row of numbers for each image, ``keys.bin`` its hash, and ``chunks.bin`` an
     entry for each lot that was added at once, with its checksum: written when the others are safe.
     When the files are opened, what is behind the last whole lot is dropped, and so is what comes
-    from a damaged lot on.
+    from a damaged lot on. The last lot is read for that; the others only if ``rows.bin`` or
+    ``keys.bin`` was written to after ``chunks.bin``, or the last lot is damaged.
 
     Parameters
     ----------
@@ -157,7 +175,7 @@ class FeatureStore:
             folder / f"{name}.bin" for name in ("rows", "keys", "chunks")
         )
         for path in (self._rows, self._names, self._chunks):
-            path.touch()
+            path.open("ab").close()  # which, unlike `touch`, leaves the time of what is there
         self._width = 0
         self.keys: Keys = np.empty(0, f"S{KEY_BYTES}")
         self._read()
@@ -233,24 +251,44 @@ class FeatureStore:
     def _read(self) -> None:
         """Take in the lots that are whole, and drop what is behind them."""
         content = self._chunks.read_bytes()
-        chunks = np.frombuffer(content[: len(content) // _CHUNK.itemsize * _CHUNK.itemsize], _CHUNK)
-        n_whole, n_rows, names_read = 0, 0, [self.keys]
-        with self._rows.open("rb") as rows, self._names.open("rb") as names:
-            for chunk in chunks:
-                n, width = int(chunk["stop"]) - n_rows, int(chunk["width"])
-                sizes = (n * width * self.dtype.itemsize, n * KEY_BYTES)
-                read = [file.read(size) for file, size in zip((rows, names), sizes, strict=True)]
-                crc = zlib.crc32(read[1], zlib.crc32(read[0]))
-                if tuple(map(len, read)) != sizes or crc != chunk["crc"]:
-                    _log.warning("%s is damaged: what is lost is embedded again", self._rows)
-                    break
-                names_read.append(np.frombuffer(read[1], self.keys.dtype))
-                n_whole, n_rows, self._width = n_whole + 1, int(chunk["stop"]), width
-        self.keys = np.concatenate(names_read)
+        chunks = np.frombuffer(content, _CHUNK, len(content) // _CHUNK.itemsize)
+        stops = [0, *(int(stop) for stop in chunks["stop"])]
+        n_whole, last = len(chunks), len(chunks) - 1
+        doubtful = last >= 0 and (self._was_written_to() or not self._is_whole(stops, chunks, last))
+        if doubtful:
+            numbers = range(len(chunks))
+            n_whole = next((k for k in numbers if not self._is_whole(stops, chunks, k)), n_whole)
         damaged = n_whole < len(chunks)
+        if damaged:
+            _log.warning("%s is damaged: what is lost is embedded again", self._rows)
+        self._width = int(chunks["width"][n_whole - 1]) if n_whole else 0
+        self.keys = np.fromfile(self._names, self.keys.dtype, stops[n_whole])
         _cut(self._chunks, n_whole * _CHUNK.itemsize, damaged)
-        _cut(self._names, n_rows * KEY_BYTES, damaged)
-        _cut(self._rows, n_rows * self._width * self.dtype.itemsize, damaged)
+        _cut(self._names, stops[n_whole] * KEY_BYTES, damaged)
+        _cut(self._rows, stops[n_whole] * self._width * self.dtype.itemsize, damaged)
+        if doubtful:
+            os.utime(self._chunks)
+
+    def _was_written_to(self) -> bool:
+        """Tell whether rows or keys may have been changed after the last lot was added."""
+        rows, names, chunks = (
+            path.stat().st_mtime_ns for path in (self._rows, self._names, self._chunks)
+        )
+        return max(rows, names) >= chunks
+
+    def _is_whole(self, stops: list[int], chunks: NDArray[Any], number: int) -> bool:
+        """Tell whether the rows and keys of a lot are those that were added."""
+        start, stop, crc = stops[number], stops[number + 1], 0
+        row_bytes = int(chunks["width"][number]) * self.dtype.itemsize
+        for path, size in ((self._rows, row_bytes), (self._names, KEY_BYTES)):
+            if not start < stop or stop * size > path.stat().st_size:
+                return False
+            with path.open("rb") as file:
+                file.seek(start * size)
+                left = (stop - start) * size
+                while left and (block := file.read(min(left, BLOCK_BYTES))):
+                    crc, left = zlib.crc32(block, crc), left - len(block)
+        return crc == int(chunks["crc"][number])
 
 
 def _cut(path: Path, size: int, copied: bool) -> None:
@@ -277,6 +315,7 @@ def _widened(store: FeatureStore, folder: Path) -> FeatureStore:
         for start in range(0, len(store), ROWS_AT_ONCE):
             lot = slice(start, start + ROWS_AT_ONCE)
             wide.append(rows[lot].astype(np.float32), store.keys[lot])
+            let_go_of_pages(rows)
     temporary.rename(folder)
     fsync_folder(folder.parent)
     return FeatureStore(folder, np.float32)

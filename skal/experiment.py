@@ -421,7 +421,7 @@ def resume(
     RunFolderError
         If there is no run, it is damaged, or another process is at it.
     DataError
-        If the data are not those that the run was started on.
+        If the data or the weights are not those that the run was started on.
     ParameterError
         If the run had an oracle or a strategy that must be, or cannot be, given again.
     """

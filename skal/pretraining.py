@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
 
+from .backbone import place_of
 from .batches import shuffled
 from .config import RunConfig
 from .datasets import ImageDataset
@@ -212,9 +213,11 @@ def pretrain(
         if cache is None:
             return _train(module, model, pools, steps, flip, device)
         facts = [FORMAT_VERSION, model, steps, seed, flip, bf16, *_digests(module, pools)]
+        facts += [module.mean.tolist(), module.std.tolist(), module.input_size]
         key = hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()
-        path = cache / f"pretrain-{key}.safetensors"
         cache.mkdir(parents=True, exist_ok=True)
+        place = place_of(module.eval(), pools[0].shape[1:], device, cache / f"pretrain-{key}")
+        path = place.with_suffix(".safetensors")
         with FileLock(path.with_suffix(".lock")):  # runs beside this one wait, and find it
             found = _found(path)
             if found is None:

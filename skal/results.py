@@ -48,6 +48,8 @@ class Result:
         wherever they lie.
     dataset : str, optional
         What its dataset is called, where others have the same name; see `tell_apart`.
+    weights : str, optional
+        Hash of the file of weights that it started from, where that was kept.
     """
 
     config: RunConfig
@@ -57,6 +59,7 @@ class Result:
     folder: Path | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     dataset: str | None = None
+    weights: str | None = None
 
     @property
     def strategy(self) -> str:
@@ -101,7 +104,9 @@ def read_result(folder: str | Path) -> Result:
     rounds = _read_table(folder / "rounds.csv")
     _check_rounds(folder / "rounds.csv", rounds, summary)
     queries = _read_table(folder / "queries.csv")
-    return Result(config, summary, rounds, queries, folder, _read_fingerprint(folder))
+    facts = _read_facts(folder)
+    data = dict(facts.get("data", {}))
+    return Result(config, summary, rounds, queries, folder, data, weights=facts.get("weights"))
 
 
 def _check_rounds(
@@ -119,13 +124,13 @@ def _check_rounds(
         )
 
 
-def _read_fingerprint(folder: Path) -> dict[str, Any]:
-    """Return what is kept of the data that a run was begun on."""
+def _read_facts(folder: Path) -> dict[str, Any]:
+    """Return what is kept of the data and the weights that a run was begun on."""
     path = folder / JOURNAL
     try:
         with path.open("rb") as file:
             start = json.loads(file.readline().partition(b" ")[2])
-        return dict(start.get("facts", {}).get("data", {}))
+        return dict(start.get("facts", {}))
     except (ValueError, AttributeError) as error:
         raise RunFolderError(f"{path}, line 1: damaged") from error
 
@@ -339,6 +344,12 @@ def _check_pairs(group: Mapping[str, Mapping[int, Result]]) -> None:
                     f"{_name(first)} and {_name(result)} cannot be compared: {name} is "
                     f"{one!r} in one and {other!r} in the other"
                 )
+        if first.weights and result.weights and first.weights != result.weights:
+            raise RunFolderError(
+                f"{_name(first)} and {_name(result)} cannot be compared: the file "
+                f"{result.config.weights!r} had other weights (SHA-256 {first.weights}..., "
+                f"{result.weights}...); run both with the same"
+            )
         pair = of_seed[result.config.seed]
         differing = differing_data(pair, result)
         if differing:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,7 +64,20 @@ def facts_to_keep(
         "data": fingerprint(data),
         "oracle": type(oracle).__name__,
         "params_not_kept": not_kept,
+        "weights": _digest_of(config.weights),
     }
+
+
+def _digest_of(weights: str | None) -> str | None:
+    """Return the start of the SHA-256 of a file of weights; None, if there is none to be had."""
+    if weights is None:
+        return None
+    try:
+        with Path(weights).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"cannot read the weights {weights!r}: {reason}") from error
 
 
 def check_resumable(
@@ -87,6 +102,8 @@ def check_resumable(
             f"n_rounds in config.toml is {config.n_rounds}, but labels were taken for round {most} "
             "already"
         )
+    if "weights" in facts:  # else the run is older than this check
+        _check_weights(facts["weights"], config.weights)
     _tell_other_environment(record, config)
     now = fingerprint(data)
     changed = [name for name, value in facts["data"].items() if now[name] != value]
@@ -107,6 +124,16 @@ def check_resumable(
         raise ParameterError(
             f"the run cannot be gone on with: the strategy's {', '.join(facts['params_not_kept'])} "
             "could not be kept in config.toml"
+        )
+
+
+def _check_weights(expected: str | None, weights: str | None) -> None:
+    found = _digest_of(weights)
+    if found != expected:
+        raise DataError(
+            f"weights in config.toml is {weights!r} (SHA-256 {found}...), and the run was started "
+            f"with other weights (SHA-256 {expected}...); name the file that has those, or begin a "
+            "new run"
         )
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_up import model_of
+from test_memory import resident_of_files
 
 import skal
 from skal import embedding
@@ -21,6 +23,7 @@ from skal.backbone import Backbone, compact
 from skal.embedding import FeatureStore
 from skal.errors import DataError
 from skal.models import build_network
+from skal.models.module import ImageModule
 
 RNG = np.random.default_rng(0)
 POOL = RNG.integers(0, 256, (60, 1, 12, 12), dtype=np.uint8)
@@ -119,6 +122,52 @@ def test_other_weights_and_sizes_and_precisions_are_kept_apart(cache: Path) -> N
     assert len([path for path in cache.iterdir() if path.is_dir()]) == 3
 
 
+def test_features_of_other_code_with_the_same_weights_are_made_anew(
+    cache: Path, seen: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    def features(answer: Any, cache: Path | None = cache) -> np.ndarray:
+        with model_of(answer) as name:
+            return skal.embed(skal.ImageClassifier(name, classes=[0, 1], freeze=True), POOL, cache)
+
+    first, again = features(torch.relu), features(torch.relu)
+    np.testing.assert_array_equal(first, again)
+    assert caplog.text == ""
+    np.testing.assert_array_equal(features(torch.tanh), features(torch.tanh, None))
+    assert "the network's code has changed" in caplog.text
+    seen.clear()
+    for answer in (torch.tanh, torch.relu):
+        features(answer)
+    assert seen == []
+
+
+def test_features_that_differ_in_the_last_digits_are_the_same(
+    cache: Path, expected: np.ndarray, seen: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skal.embed(frozen(), POOL, cache)
+    embed = ImageModule.embed
+    monkeypatch.setattr(ImageModule, "embed", lambda *args: embed(*args) * (1 + 1e-3))
+    seen.clear()
+    np.testing.assert_array_equal(skal.embed(frozen(), POOL, cache), expected)
+    assert seen == []
+
+
+def test_a_network_that_draws_numbers_is_known_again(cache: Path, seen: list[int]) -> None:
+    with model_of(lambda features: torch.nn.functional.dropout(features, 0.5)) as name:
+        for _ in range(2):
+            skal.embed(skal.ImageClassifier(name, classes=[0, 1], freeze=True), POOL, cache)
+    assert sum(seen) == len(POOL)
+
+
+def test_looking_up_leaves_no_pages_of_a_memmap(tmp_path: Path) -> None:
+    if not Path("/proc/self/status").exists():
+        pytest.skip("needs Linux's /proc")
+    np.save(tmp_path / "x.npy", np.ones((1024, 1, 2**5, 2**10), np.uint8))
+    pixels = np.load(tmp_path / "x.npy", mmap_mode="r")
+    before = resident_of_files()
+    assert len(set(embedding._keys_of(pixels))) == 1
+    assert resident_of_files() - before < pixels.nbytes / 4
+
+
 def test_no_images_have_no_features(cache: Path) -> None:
     assert len(skal.embed(frozen(), POOL[:0], cache)) == 0
     assert len(skal.embed(frozen(), POOL[:0])) == 0
@@ -158,6 +207,43 @@ def test_damaged_rows_are_noticed_and_made_again(
     assert sum(seen) == 60 - 16
     assert "rows.bin is damaged: what is lost is embedded again" in caplog.text
     np.testing.assert_array_equal(mapped, damaged)  # whoever looks at the old file still can
+
+
+def test_opening_reads_the_last_lot_alone_unless_somebody_wrote_there(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding, "COMMIT_SECONDS", 0)
+    monkeypatch.setattr("skal.backbone.scoring_batch_size", lambda *_: 16)
+    one_row = skal.embed(frozen(), POOL, cache)[0].nbytes + embedding.KEY_BYTES
+    read, crc32 = [0], embedding.zlib.crc32
+
+    def counted(content: bytes, *start: int) -> int:
+        read[0] += len(content)
+        return crc32(content, *start)
+
+    def opened() -> int:
+        read[0] = 0
+        assert len(FeatureStore(folder_of(cache), np.float16)) == 60
+        return read[0] // one_row
+
+    rows, _, chunks = files(folder_of(cache))
+    os.utime(chunks, (time.time() + 9, time.time() + 9))
+    monkeypatch.setattr(embedding.zlib, "crc32", counted)
+    assert opened() == 12  # 60 are three lots of 16 and the rest
+    os.utime(chunks, (1, 1))
+    assert opened() >= 60
+    os.utime(rows, (1, 1))
+    os.utime(files(folder_of(cache))[1], (1, 1))
+    assert opened() == 12
+
+
+def test_a_large_lot_is_read_block_by_block(
+    cache: Path, expected: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding, "BLOCK_BYTES", 7)
+    for _ in range(2):
+        np.testing.assert_array_equal(skal.embed(frozen(), POOL, cache), expected)
+    assert len(FeatureStore(folder_of(cache), np.float16)) == len(POOL)
 
 
 def test_features_too_large_for_float16_are_kept_as_float32(

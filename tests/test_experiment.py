@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 from skorch.callbacks import Callback
@@ -703,6 +705,59 @@ def test_settings_that_were_edited_are_refused_but_more_rounds_are_not(
     config.write_text(text.replace("n_rounds = 2", "n_rounds = 3"))
     resumed = skal.resume(stopped, data=tiny)
     assert resumed.queries == skal.run(tiny, "badge", **{**FAST, "n_rounds": 3}).queries
+
+
+@pytest.fixture
+def started_from(tiny: skal.ImageDataset, tmp_path: Path) -> Path:
+    """The weights of a run that was stopped."""
+    torch.save(lenet_state(0), tmp_path / "net.pth")
+    with pytest.raises(Stop):
+        skal.run(
+            tiny,
+            **FAST,
+            weights=tmp_path / "net.pth",
+            out=tmp_path / "stopped",
+            trackers=[Watcher(fail_at="training 1")],
+        )
+    return tmp_path / "net.pth"
+
+
+def lenet_state(seed: int) -> dict[str, torch.Tensor]:
+    torch.manual_seed(seed)
+    network = skal.models.build_network(
+        "lenet", n_classes=3, in_channels=1, image_size=12, dropout=0.0
+    )
+    return dict(network.backbone.state_dict())
+
+
+def test_other_weights_in_a_file_of_the_same_name_are_refused(
+    tiny: skal.ImageDataset, started_from: Path, tmp_path: Path
+) -> None:
+    expected = hashlib.sha256(started_from.read_bytes()).hexdigest()[:16]
+    right = started_from.rename(tmp_path / "right.pth")
+    torch.save(lenet_state(1), started_from)
+    got = hashlib.sha256(started_from.read_bytes()).hexdigest()[:16]
+    before = content(tmp_path / "stopped")
+    with pytest.raises(DataError, match=f"net.pth' .SHA-256 {got}.* {expected}.*name the file"):
+        skal.resume(tmp_path / "stopped", data=tiny)
+    assert content(tmp_path / "stopped") == before
+    config = tmp_path / "stopped" / "config.toml"
+    config.write_text(config.read_text().replace("net.pth", "right.pth"))
+    whole = skal.run(tiny, **FAST, weights=right)
+    assert skal.resume(tmp_path / "stopped", data=tiny).queries == whole.queries
+
+
+def test_weights_that_are_gone_are_said(
+    tiny: skal.ImageDataset, started_from: Path, tmp_path: Path
+) -> None:
+    started_from.unlink()
+    with pytest.raises(DataError, match=r"cannot read the weights .*net\.pth': No such file"):
+        skal.resume(tmp_path / "stopped", data=tiny)
+    config = tmp_path / "stopped" / "config.toml"
+    lines = [line for line in config.read_text().splitlines() if "net.pth" not in line]
+    config.write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"weights in config\.toml is None"):
+        skal.resume(tmp_path / "stopped", data=tiny)
 
 
 def test_a_damaged_journal_is_an_error_and_nothing_is_changed(

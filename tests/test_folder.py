@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -179,16 +180,28 @@ def test_train_folder_without_a_test_folder_is_split(root: Path) -> None:
     assert data.classes == ("cat", "dog") and (len(data.X), len(data.X_test)) == (8, 2)
 
 
-def test_flat_test_folder_is_unlabelled(root: Path) -> None:
+@pytest.mark.parametrize("loose", ["test", "test/unlabeled"])
+def test_test_images_in_no_class_folder_are_never_in_the_pool(
+    root: Path, loose: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(root, "train/cat", "train/dog", "test/cat", n=2)
+    fill(root, loose, n=3)
+    data = load(root)
+    assert (len(data.X), len(data.X_test), len(data.X_unlabeled)) == (4, 2, 0)
+    assert "left out 3 test images that are in no class's folder" in caplog.text
+    assert {file.path for file in index.find_images(root)} >= {f"{loose}/0.png", f"{loose}/2.png"}
+
+
+def test_flat_test_folder_is_left_out_and_the_training_images_are_split(root: Path) -> None:
     fill(root, "train/cat", "train/dog", "test")
     data = load(root)
-    assert (len(data.X), len(data.X_test), len(data.X_unlabeled)) == (8, 2, 5)
+    assert (len(data.X), len(data.X_test), len(data.X_unlabeled)) == (8, 2, 0)
 
 
-def test_flat_train_and_test_folders_are_unlabelled_and_no_classes(root: Path) -> None:
+def test_flat_train_folder_is_unlabelled_and_no_class(root: Path) -> None:
     fill(root, "train", "test")
     data = load(root)
-    assert data.classes == () and len(data.X_unlabeled) == 10
+    assert data.classes == () and len(data.X_unlabeled) == 5
 
 
 def test_folder_of_trains_is_a_class(root: Path) -> None:
@@ -766,6 +779,92 @@ def test_picture_warned_of_by_pillow_is_read_all_the_same(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     paint(root / "x/a.png", RED, (12, 12))  # a warning from 100 pixels on, an error from 200
     assert is_all(only_pixels(root), RED)
+
+
+OF_THE_SYSTEM = [
+    OSError(errno.EMFILE, "Too many open files"),
+    OSError(errno.EIO, "Input/output error"),
+    OSError(errno.ESTALE, "Stale file handle"),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+    MemoryError(),
+]
+
+
+@pytest.fixture
+def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, Exception, int], None]:
+    """Let the first attempts to open a file fail."""
+    monkeypatch.setattr(decoding, "PAUSES", (0, 0))
+    path_open = Path.open
+
+    def prepare(path: Path, error: Exception, n_times: int) -> None:
+        failures = [error] * n_times
+
+        def opened(self: Path, *args: Any, **kwargs: Any) -> Any:
+            if self == path and failures:
+                raise failures.pop()
+            return path_open(self, *args, **kwargs)
+
+        monkeypatch.setattr(Path, "open", opened)
+
+    return prepare
+
+
+@pytest.mark.parametrize("error", OF_THE_SYSTEM)
+def test_what_the_system_fails_to_read_is_tried_again(
+    root: Path, error: Exception, fail: Callable[[Path, Exception, int], None]
+) -> None:
+    fill(root, "cat")
+    fail(root / "cat/2.png", error, 2)
+    data = load(root)
+    assert data.skipped == () and len(all_pixels(data)) == 5
+
+
+@pytest.mark.parametrize("error", OF_THE_SYSTEM)
+def test_what_the_system_keeps_failing_to_read_is_one_clear_error_and_not_left_out(
+    root: Path, error: Exception, fail: Callable[[Path, Exception, int], None]
+) -> None:
+    fill(root, "cat")
+    fail(root / "cat/2.png", error, 3)
+    reason = getattr(error, "strerror", None) or "memory"
+    with pytest.raises(DataError, match=rf"cat/2\.png'.*{reason}.*the same call goes on") as caught:
+        load(root)
+    assert "\n" not in str(caught.value)
+    data = load(root)
+    assert data.skipped == () and len(all_pixels(data)) == 5
+
+
+def test_what_was_decoded_before_the_system_failed_is_kept(
+    root: Path, fail: Callable[[Path, Exception, int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(root, "cat")
+    monkeypatch.setattr(pixel_cache, "SHARD_BYTES", 1)
+    monkeypatch.setattr(decoding, "CHUNK_FILES", 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    fail(root / "cat/4.png", OSError(errno.EIO, "Input/output error"), 3)
+    with pytest.raises(DataError):
+        load(root)
+    decoded, decode = [], decoding.decode
+
+    def counted(path: Path, size: int) -> Any:
+        decoded.append(path.name)
+        return decode(path, size)
+
+    monkeypatch.setattr(decoding, "decode", counted)
+    assert len(all_pixels(load(root))) == 5
+    assert 0 < len(decoded) < 5
+
+
+def test_picture_that_memory_is_too_short_to_turn_is_not_kept_as_it_lies(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    fill(root, "cat", n=1)
+    monkeypatch.setattr(decoding, "PAUSES", (0,))
+    monkeypatch.setattr(decoding.ImageOps, "exif_transpose", fail)
+    with pytest.raises(DataError, match="memory"):
+        load(root)
 
 
 def test_nothing_readable_is_a_data_error_with_a_reason(root: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from made_up import model_of
 
 import skal
 from skal import pretraining
@@ -139,6 +140,20 @@ def test_what_was_trained_is_found_again_unless_anything_differs(
     ask(flip=False)
     ask(start={"weights": dict(first.weights)})
     assert len(trainings) == 7
+
+
+def test_what_other_code_was_trained_with_the_same_start_is_not_taken_for_it(
+    images: np.ndarray, tmp_path: Path, trainings: list[int]
+) -> None:
+    def ask(*code: Any) -> Pretrained:
+        with model_of(*code) as name:
+            return pretrain(name, [images], steps=2, seed=0, cache=tmp_path)
+
+    ways: list[Any] = [(torch.relu,), (torch.tanh,), (torch.relu, 0.4)]
+    found = [ask(*code) for code in ways]
+    assert len(trainings) == 3
+    assert [ask(*code).losses for code in ways] == [one.losses for one in found]
+    assert len(trainings) == 3
 
 
 def test_a_damaged_file_is_made_again(

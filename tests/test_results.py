@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import tomli_w
+import torch
 from made_up import made_up_results
 
+import skal
 from skal.analysis import analyse
 from skal.config import RunConfig
 from skal.errors import RunFolderError
+from skal.models import build_network
 from skal.records import Record
 from skal.results import (
     Result,
@@ -256,6 +259,29 @@ def test_weights_are_the_same_by_their_content(tmp_path: Path) -> None:
     assert len(analyse(pair("a", "b"))["groups"]) == 1
     with pytest.raises(RunFolderError, match="weights is"):
         analyse(pair("a", "c"))
+
+
+def test_weights_that_were_replaced_between_two_runs_make_no_pair(
+    tiny: skal.ImageDataset, tmp_path: Path
+) -> None:
+    def run_all(*strategies: str) -> skal.Comparison:
+        quick = {"model": "lenet", "n_init": 6, "n_query": 4, "n_rounds": 0, "steps": 1}
+        return skal.compare(
+            tiny, strategies, 1, threads=1, weights=str(path), **quick, out=tmp_path / "c"
+        )
+
+    def save(seed: int) -> None:
+        torch.manual_seed(seed)
+        options = {"n_classes": 3, "in_channels": 1, "image_size": 12, "dropout": 0.0}
+        torch.save(dict(build_network("lenet", **options).backbone.state_dict()), path)
+
+    path = tmp_path / "net.pth"
+    save(0)
+    run_all("margin")
+    assert len(run_all("margin", "entropy").results) == 3
+    save(1)
+    with pytest.raises(RunFolderError, match=r"net\.pth' had other weights"):
+        run_all("margin", "least-confidence")
 
 
 def test_a_rate_is_a_rate_however_it_is_written() -> None:

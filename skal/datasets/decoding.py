@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
 import os
 import stat
+import time
 import warnings
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +33,12 @@ ENOUGH_FOR_PROCESSES = 2000
 """Files from which on the start of processes pays for itself."""
 WHITE = {"I": (255, 65535), "F": (1, 255, 65535)}
 """What stands for white where the mode does not say it: the first that no pixel exceeds."""
+OF_THE_FILE = frozenset(
+    (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
+).union((errno.ENAMETOOLONG, errno.EINVAL, errno.EOVERFLOW))
+"""Numbers of errors that say something of a file; the last two come of places that it names."""
+PAUSES = (0.2, 2.0)
+"""Seconds after which a file is tried again that the system failed to read."""
 
 _log = logging.getLogger("skal")
 
@@ -86,7 +94,7 @@ def decode_many(
     Raises
     ------
     DataError
-        If the system killed a process that was decoding.
+        If the system killed a process that was decoding, or failed to read a file.
     """
     n_workers = workers or os.cpu_count() or 1
     ahead = 2 * n_workers
@@ -197,7 +205,28 @@ def _decode_chunk(root: Path, paths: Sequence[str], size: int) -> Decoded:
 
 
 def try_decode(path: Path, size: int) -> Images | str:
-    """Decode one file as `decode` does, or say why it cannot be."""
+    """Decode one file as `decode` does, or say why it cannot be.
+
+    Raises
+    ------
+    DataError
+        If the system or memory failed, again and again: that says nothing of the image.
+    """
+    for pause in PAUSES:
+        with suppress(OSError, MemoryError):
+            return _decode_or_tell(path, size)
+        time.sleep(pause)
+    try:
+        return _decode_or_tell(path, size)
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or "memory is short"
+        raise DataError(
+            f"cannot read {str(path)!r} for now: {reason}; once it can be read, the same call goes "
+            "on; if it never can, take the file away"
+        ) from error
+
+
+def _decode_or_tell(path: Path, size: int) -> Images | str:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -209,10 +238,17 @@ def try_decode(path: Path, size: int) -> Images | str:
         return "too many pixels to be opened safely"
     except FileNotFoundError:
         return "a link to a file that is not there"
-    except OSError as error:
-        return error.strerror or one_line(error)
     except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
-        return one_line(error)
+        if _is_of_the_system(error):
+            raise
+        return getattr(error, "strerror", None) or one_line(error)
+
+
+def _is_of_the_system(error: Exception) -> bool:
+    """Tell whether an error says nothing of the file; what Pillow raises has no number."""
+    if isinstance(error, OSError):
+        return error.errno is not None and error.errno not in OF_THE_FILE
+    return isinstance(error, MemoryError)
 
 
 def decode(path: Path, size: int) -> Images:
@@ -265,6 +301,8 @@ def _set_upright(image: Image.Image) -> None:
     try:
         ImageOps.exif_transpose(image, in_place=True)
     except Exception as error:  # damaged metadata, of which Pillow raises nearly anything
+        if _is_of_the_system(error):
+            raise
         _log.debug("metadata of an image passed over: %s", error)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import DataError, FolderNotFoundError
 from ..seeding import derive_seed
 from .base import MISSING_LABEL, ImageDataset, Labels, stratified_split, take_rows
-from .index import find_images
+from .index import ImageFile, find_images
 from .pixel_cache import decode_all
 
 DEFAULT_IMAGE_SIZE = 48
@@ -31,8 +31,8 @@ def load_folder(
 
     ``ROOT/<class>/**`` is split by `seed`, stratified, one fifth for the test; with
     ``ROOT/train/<class>/**`` and ``ROOT/test/<class>/**`` the split is given; ``val`` serves where
-    there is no ``test``. Images directly under ``ROOT``, ``ROOT/train`` or ``ROOT/test``, and those
-    under ``ROOT/unlabeled``, are unlabelled.
+    there is no ``test``. Images directly under ``ROOT`` or ``ROOT/train``, and those under
+    ``ROOT/unlabeled``, are unlabelled; those directly under ``ROOT/test`` are left out.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def load_folder(
         raise FolderNotFoundError(
             f"{str(root)!r} {what}; expected a folder with one subfolder of images per class"
         )
-    files = find_images(root)
+    files = _without_unlabeled_tests(find_images(root))
     size = DEFAULT_IMAGE_SIZE if image_size is None else image_size
     cache = data_dir / "cache"
     pixels, kept, skipped = decode_all(root, files, size, cache)
@@ -106,6 +106,18 @@ def load_folder(
         skipped=tuple(skipped),
         split_seed=split_seed,
     )
+
+
+def _without_unlabeled_tests(files: list[ImageFile]) -> list[ImageFile]:
+    """Leave out test images of no known class: not to test on, and never to train on or label."""
+    kept = [file for file in files if file.part != "test" or file.label is not None]
+    if len(kept) < len(files):
+        _log.warning(
+            "left out %d test images that are in no class's folder: without a label they are of "
+            "no use for the test",
+            len(files) - len(kept),
+        )
+    return kept
 
 
 def _tell_skipped(skipped: list[tuple[str, str]], most: int = 10) -> None:

@@ -46,7 +46,7 @@ class ImageFile:
 
     path: str
     part: str  # "train", "test" or "unlabeled"
-    label: str | None
+    label: str | None  # None also for a test image in no class's folder
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,7 @@ def _place(folder: Parts, parts: dict[str, str]) -> tuple[str, str | None]:
     if parts and folder and folder[0].lower() not in UNLABELED:
         part, folder = parts.get(folder[0], "other"), folder[1:]
     if part != "other" and (not folder or folder[0].lower() in UNLABELED):
-        return "unlabeled", None
+        return ("test" if part == "test" else "unlabeled"), None
     # macOS spells an accented name in other code points than the rest, and it is the same class
     label = unicodedata.normalize("NFC", folder[0]) if folder else None
     return part, None if label is None else sys.intern(label)
