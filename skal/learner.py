@@ -44,8 +44,8 @@ from .training import (
     Averaging,
     OneCycle,
     UntilFlat,
+    computing_on,
     default_lr,
-    fast_float32,
     resolve_bf16,
     resolve_device,
     scoring_batch_size,
@@ -396,7 +396,7 @@ class ImageClassifier(SkorchClassifier):
             sampler = DropoutSampler(module, n_samples, self.mask_seed(random_state))
 
         def outputs(images: Tensor) -> Outputs:
-            with torch.inference_mode(), fast_float32(device.type):
+            with torch.inference_mode():
                 on_device = images.to(device)
                 logits, embeddings = module(on_device)
                 samples = sampler(on_device, embeddings) if sampler else None
@@ -409,8 +409,14 @@ class ImageClassifier(SkorchClassifier):
     ) -> Iterator[T]:
         """Yield what comes of each batch; if they had to become smaller, they stay so."""
         net = self.neural_net_
-        batches = SliceBatches(Dataset(X), net.iterator_valid__batch_size, rows, str(net.device))
-        for result in run_batches(batches, compute):
+        device = str(net.device)
+        batches = SliceBatches(Dataset(X), net.iterator_valid__batch_size, rows, device)
+
+        def computed(images: Tensor) -> T:
+            with computing_on(device):
+                return compute(images)
+
+        for result in run_batches(batches, computed):
             net.iterator_valid__batch_size = batches.batch_size
             yield result
 
@@ -621,8 +627,7 @@ class ImageClassifier(SkorchClassifier):
             _, X, y = self.initialize(X=X, y=y, enforce_check_X_y=True)
             if before is not None:
                 self._start_from(before)
-            if self.compile and not self.freeze:
-                self.neural_net_.module_.network.backbone.compile()
+            self._compile()
             if sample is not None:
                 network, device = self.neural_net_.module_.network, self.neural_net_.device
                 network.scaling.measure(torch.from_numpy(np.array(sample)).to(device))
@@ -634,13 +639,17 @@ class ImageClassifier(SkorchClassifier):
         net = self.neural_net_
         net.module_.temperature.fill_(1)
         try:
-            with fast_float32(str(net.device)):
+            with computing_on(str(net.device)):
                 net.notify("on_train_begin", X=X_train, y=y_train)
                 net.fit_loop(X_train, y_train, **fit_params)
                 net.notify("on_train_end", X=X_train, y=y_train)
         except BaseException:
             del self.neural_net_
             raise
+
+    def _compile(self) -> None:
+        if self.compile and not self.freeze:
+            self.neural_net_.module_.network.backbone.compile()
 
     def _return_training_data(self, X: Any, y: NDArray[Any]) -> tuple[Any, Any]:
         """Return what is labelled, as scikit-activeml does, but hold on to no page of a memmap."""

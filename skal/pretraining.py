@@ -36,7 +36,7 @@ from .pool import rows_apart
 from .progress import hidden
 from .records import log_file
 from .seeding import derive_seed, torch_seed
-from .training import OPTIMIZERS, default_lr, fast_float32
+from .training import OPTIMIZERS, computing_on, default_lr
 
 BATCH_SIZE = 256
 GROUP = 8
@@ -273,7 +273,7 @@ def _train(
     module.train()
     with (
         tqdm(total=steps, desc="pretraining", unit="step", disable=hidden(), leave=False) as bar,
-        fast_float32(device),
+        computing_on(device),
     ):
         for rows in islice(batches, steps):
             images = _take(pools, rows).to(device)
