@@ -726,11 +726,10 @@ def _train(
     if last is not None and config.warm_start != "off":
         classifier = last.set_params(random_state=classifier.random_state)
     with watch.training(classifier, number) if watch else nullcontext():
-        classifier.fit(pool.X, pool.y)
+        classifier.fit(pool.X, pool.y, rows=pool.rows)
     if config.calibrate == "temperature":
-        calibrate_network(
-            classifier, pool.X, pool.y, seed=derive_seed(config.seed, "calibration", number)
-        )
+        seed = derive_seed(config.seed, "calibration", number)
+        calibrate_network(classifier, pool.X, pool.y, seed=seed, rows=pool.rows)
     return classifier
 
 

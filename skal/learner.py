@@ -246,7 +246,14 @@ class ImageClassifier(SkorchClassifier):
         self.compile = compile
         self.callbacks = callbacks
 
-    def fit(self, X: Images, y: ArrayLike, **fit_params: Any) -> ImageClassifier:
+    def fit(
+        self,
+        X: Images,
+        y: ArrayLike,
+        *,
+        rows: NDArray[np.int64] | None = None,
+        **fit_params: Any,
+    ) -> ImageClassifier:
         """Train a new network on the labelled images.
 
         Parameters
@@ -257,6 +264,9 @@ class ImageClassifier(SkorchClassifier):
             (n, n_features).
         y : array-like of int, shape (n,)
             Labels; `missing_label` where there is none.
+        rows : ndarray of int64, optional
+            The images that may be measured with `freeze`, such as those that are not validated
+            on; by default all.
 
         Returns
         -------
@@ -267,7 +277,7 @@ class ImageClassifier(SkorchClassifier):
         ParameterError, DataError
             If a parameter is not valid, `X` is not as above, or a label is not in `classes`.
         """
-        self._fit_seeded("fit", X, y, **fit_params)
+        self._fit_seeded("fit", X, y, rows, **fit_params)
         return self
 
     def partial_fit(self, X: Images, y: ArrayLike, **fit_params: Any) -> ImageClassifier:
@@ -572,7 +582,14 @@ class ImageClassifier(SkorchClassifier):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "neural_net_")
 
-    def _fit_seeded(self, method: str, X: Any, y: ArrayLike, **fit_params: Any) -> None:
+    def _fit_seeded(
+        self,
+        method: str,
+        X: Any,
+        y: ArrayLike,
+        rows: NDArray[np.int64] | None = None,
+        **fit_params: Any,
+    ) -> None:
         self._check_parameters()
         check_input(X, self.freeze)
         self._check_labels(y)
@@ -585,7 +602,7 @@ class ImageClassifier(SkorchClassifier):
         if self.freeze and X.ndim == 4:
             backbone = self.backbone(X.shape[1:])
         if self.freeze:
-            X, y, sample = self._features(backbone, X, np.asarray(y))
+            X, y, sample = self._features(backbone, X, np.asarray(y), rows)
         with torch_seed(seed):
             self._fit(method, X, y, sample=sample, **fit_params)
         self.n_partial_fits_ = calls
@@ -597,11 +614,18 @@ class ImageClassifier(SkorchClassifier):
             self.image_shape_ = tuple(int(side) for side in X.shape[1:])
 
     def _features(
-        self, backbone: Backbone | None, X: Any, y: NDArray[Any]
+        self,
+        backbone: Backbone | None,
+        X: Any,
+        y: NDArray[Any],
+        measurable: NDArray[np.int64] | None,
     ) -> tuple[Features, NDArray[Any], Features]:
         """Return features and labels of what is labelled, and features to measure."""
         labeled = np.flatnonzero(is_labeled(y, missing_label=self.missing_label))
-        spread = np.unique(np.linspace(0, len(X) - 1, min(len(X), SAMPLE)).astype(np.int64))
+        n = len(X) if measurable is None else len(measurable)
+        spread = np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).astype(np.int64))
+        if measurable is not None:
+            spread = measurable[spread]
         if backbone is None:
             return X[labeled], y[labeled], X[spread]
         rows = np.union1d(labeled, spread)

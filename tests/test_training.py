@@ -428,9 +428,9 @@ def test_a_run_on_a_gpu_goes_on_with_the_very_network_of_the_last_round(
 ) -> None:
     fit, fits = skal.ImageClassifier.fit, []
 
-    def counted(self: skal.ImageClassifier, *args: Any) -> skal.ImageClassifier:
+    def counted(self: skal.ImageClassifier, *args: Any, **params: Any) -> skal.ImageClassifier:
         fits.append(self.random_state)
-        return fit(self, *args)
+        return fit(self, *args, **params)
 
     monkeypatch.setattr(skal.ImageClassifier, "fit", counted)
     for device, n_fits in (("cpu", 3), ("mps", 2)):
