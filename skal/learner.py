@@ -321,7 +321,8 @@ class ImageClassifier(SkorchClassifier):
         self._check_fitted(X)
         while True:
             try:
-                return super().predict_proba(X, extra_outputs=extra_outputs)
+                with computing_on(str(self.neural_net_.device)):
+                    return super().predict_proba(X, extra_outputs=extra_outputs)
             except torch.OutOfMemoryError:
                 if not self._halve_batches(len(X)):
                     raise

@@ -710,8 +710,10 @@ def test_a_network_is_trained_and_asked_with_these_settings(
     monkeypatch.setattr("skal.learner.computing_on", lambda device: computing_on("cuda"))
     fitted = classifier(steps=2).fit(tiny.X, y)
     assert len(list(fitted.iter_outputs(tiny.X_test))) == 1
+    fitted.predict_proba(tiny.X_test)
+    assert len(seen) == 4
     fitted.expected_gradient_length(tiny.X_test)
-    assert len(seen) > 3 and all(seen)
+    assert len(seen) > 4 and all(seen)
     assert not torch.are_deterministic_algorithms_enabled()
 
 
