@@ -26,7 +26,14 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.5, 20.0
 _log = logging.getLogger("skal")
 
 
-def calibrate(classifier: ImageClassifier, X: Images, y: ArrayLike, *, seed: int) -> float:
+def calibrate(
+    classifier: ImageClassifier,
+    X: Images,
+    y: ArrayLike,
+    *,
+    seed: int,
+    rows: NDArray[np.int64] | None = None,
+) -> float:
     """Fit the temperature of a trained classifier to its labelled images, by cross-validation.
 
     Clones of the classifier are trained on all folds but one and asked for the logits of that
@@ -44,6 +51,8 @@ def calibrate(classifier: ImageClassifier, X: Images, y: ArrayLike, *, seed: int
         Labels; the classifier's `missing_label` where there is none.
     seed : int
         Seeds the folds and the training in each, not negative.
+    rows : ndarray of int64, optional
+        As for `ImageClassifier.fit`.
 
     Returns
     -------
@@ -76,20 +85,20 @@ def calibrate(classifier: ImageClassifier, X: Images, y: ArrayLike, *, seed: int
             "only a fitted ImageClassifier can be calibrated; call fit(X, y) first"
         )
     labels = np.asarray(y)
-    rows = np.flatnonzero(is_labeled(labels, missing_label=classifier.missing_label))
-    counts = np.unique(labels[rows], return_counts=True)[1]
+    labeled = np.flatnonzero(is_labeled(labels, missing_label=classifier.missing_label))
+    counts = np.unique(labels[labeled], return_counts=True)[1]
     temperature = 1.0
     if len(counts) < 2 or counts.max() < 2:
         _log.warning(
             "not calibrated: that needs two labelled images of one class and one of another, there "
             "are %d images of %d classes",
-            len(rows),
+            len(labeled),
             len(counts),
         )
     else:
         n_folds = min(N_FOLDS, int(counts.max()))
-        parts = zip(*_held_out(classifier, X, labels, rows, n_folds, seed), strict=True)
-        held_out, logits = map(np.concatenate, parts)
+        folds = _held_out(classifier, X, labels, labeled, n_folds, seed, rows)
+        held_out, logits = map(np.concatenate, zip(*folds, strict=True))
         columns = np.searchsorted(classifier.classes_, labels[held_out])
         temperature = fit_temperature(logits, columns)
     classifier.neural_net_.module_.temperature.fill_(temperature)
@@ -100,21 +109,22 @@ def _held_out(
     classifier: ImageClassifier,
     X: Images,
     y: NDArray[np.int64],
-    rows: NDArray[np.int64],
+    labeled: NDArray[np.int64],
     n_folds: int,
     seed: int,
+    rows: NDArray[np.int64] | None,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Yield the rows of each fold and what a clone that was not trained on them says of them."""
     splitter = StratifiedKFold(n_folds, shuffle=True, random_state=derive_seed(seed, "split"))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        splits = list(splitter.split(rows, y[rows]))
+        splits = list(splitter.split(labeled, y[labeled]))
     for fold, (_, test) in enumerate(splits):
-        held_out = rows[test]
+        held_out = labeled[test]
         y_train = y.copy()
         y_train[held_out] = classifier.missing_label
         network = clone(classifier).set_params(random_state=derive_seed(seed, "training", fold))
-        network.fit(X, y_train)
+        network.fit(X, y_train, rows=rows)
         _, logits = network.predict_proba(X[held_out], extra_outputs="logits")
         yield held_out, logits
 

@@ -63,7 +63,7 @@ from .streaming import StreamQueries, stream_strategy_name
 from .trackers import Tracker, Watchers, check_trackers, watching
 
 CHECKPOINT = "checkpoint-{}.safetensors"
-"""Of a run with warm starts: the last whole round's network, from which it can be gone on with."""
+"""The last whole round's network, where training again might not make the same."""
 
 _log = logging.getLogger("skal")
 
@@ -224,7 +224,7 @@ def run(
     warm_start : {"off", "on", "shrink"}, default="off"
         Whether each round's network starts from the last one's, see `ImageClassifier`. Committees
         and the trainings of `calibrate` start anew. The folder of a run that is not finished then
-        has the last network in ``checkpoint-<round>.safetensors``.
+        has the last network in ``checkpoint-<round>.safetensors``, as it has of any run on a GPU.
     pretrain : {"none", "simclr"}, default="none"
         Whether the backbone that each round's network starts from is trained before the first
         round, on the images of the pool and on those that nobody labelled, without labels; see
@@ -504,7 +504,7 @@ def _loop(
             watch.on_phase(number, "training")
             with timed(seconds, "fit_seconds"):
                 classifier = _train(config, data, pool, number, weights, classifier, watch)
-            if config.warm_start != "off":
+            if _keeps_networks(config):
                 record.write(CHECKPOINT.format(number), weights_of(classifier))
             watch.on_phase(number, "evaluating")
             row: dict[str, Any] = {
@@ -646,12 +646,19 @@ def _kept(
     record: Record,
     weights: Weights | None,
 ) -> ImageClassifier | None:
-    """Return the network of the last whole round, if the next starts from it."""
-    if config.warm_start == "off" or record.folder is None or not record.rounds:
+    """Return the network of the last whole round, if it was kept."""
+    if record.folder is None or not record.rounds:
         return None
     number = len(record.rounds) - 1
-    classifier = make_classifier(config, data, number, weights)
-    return load_weights(classifier, record.folder / CHECKPOINT.format(number), X)
+    path = record.folder / CHECKPOINT.format(number)
+    if config.warm_start == "off" and not path.is_file():
+        return None
+    return load_weights(make_classifier(config, data, number, weights), path, X)
+
+
+def _keeps_networks(config: RunConfig) -> bool:
+    """Tell whether training again might not make a round's network again, to the bit."""
+    return config.warm_start != "off" or config.device != "cpu"
 
 
 def make_classifier(
@@ -719,11 +726,10 @@ def _train(
     if last is not None and config.warm_start != "off":
         classifier = last.set_params(random_state=classifier.random_state)
     with watch.training(classifier, number) if watch else nullcontext():
-        classifier.fit(pool.X, pool.y)
+        classifier.fit(pool.X, pool.y, rows=pool.rows)
     if config.calibrate == "temperature":
-        calibrate_network(
-            classifier, pool.X, pool.y, seed=derive_seed(config.seed, "calibration", number)
-        )
+        seed = derive_seed(config.seed, "calibration", number)
+        calibrate_network(classifier, pool.X, pool.y, seed=seed, rows=pool.rows)
     return classifier
 
 

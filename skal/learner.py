@@ -44,8 +44,8 @@ from .training import (
     Averaging,
     OneCycle,
     UntilFlat,
+    computing_on,
     default_lr,
-    fast_float32,
     resolve_bf16,
     resolve_device,
     scoring_batch_size,
@@ -246,7 +246,14 @@ class ImageClassifier(SkorchClassifier):
         self.compile = compile
         self.callbacks = callbacks
 
-    def fit(self, X: Images, y: ArrayLike, **fit_params: Any) -> ImageClassifier:
+    def fit(
+        self,
+        X: Images,
+        y: ArrayLike,
+        *,
+        rows: NDArray[np.int64] | None = None,
+        **fit_params: Any,
+    ) -> ImageClassifier:
         """Train a new network on the labelled images.
 
         Parameters
@@ -257,6 +264,9 @@ class ImageClassifier(SkorchClassifier):
             (n, n_features).
         y : array-like of int, shape (n,)
             Labels; `missing_label` where there is none.
+        rows : ndarray of int64, optional
+            The images that may be measured with `freeze`, such as those that are not validated
+            on; by default all.
 
         Returns
         -------
@@ -267,7 +277,7 @@ class ImageClassifier(SkorchClassifier):
         ParameterError, DataError
             If a parameter is not valid, `X` is not as above, or a label is not in `classes`.
         """
-        self._fit_seeded("fit", X, y, **fit_params)
+        self._fit_seeded("fit", X, y, rows, **fit_params)
         return self
 
     def partial_fit(self, X: Images, y: ArrayLike, **fit_params: Any) -> ImageClassifier:
@@ -311,7 +321,8 @@ class ImageClassifier(SkorchClassifier):
         self._check_fitted(X)
         while True:
             try:
-                return super().predict_proba(X, extra_outputs=extra_outputs)
+                with computing_on(str(self.neural_net_.device)):
+                    return super().predict_proba(X, extra_outputs=extra_outputs)
             except torch.OutOfMemoryError:
                 if not self._halve_batches(len(X)):
                     raise
@@ -396,7 +407,7 @@ class ImageClassifier(SkorchClassifier):
             sampler = DropoutSampler(module, n_samples, self.mask_seed(random_state))
 
         def outputs(images: Tensor) -> Outputs:
-            with torch.inference_mode(), fast_float32(device.type):
+            with torch.inference_mode():
                 on_device = images.to(device)
                 logits, embeddings = module(on_device)
                 samples = sampler(on_device, embeddings) if sampler else None
@@ -409,8 +420,14 @@ class ImageClassifier(SkorchClassifier):
     ) -> Iterator[T]:
         """Yield what comes of each batch; if they had to become smaller, they stay so."""
         net = self.neural_net_
-        batches = SliceBatches(Dataset(X), net.iterator_valid__batch_size, rows, str(net.device))
-        for result in run_batches(batches, compute):
+        device = str(net.device)
+        batches = SliceBatches(Dataset(X), net.iterator_valid__batch_size, rows, device)
+
+        def computed(images: Tensor) -> T:
+            with computing_on(device):
+                return compute(images)
+
+        for result in run_batches(batches, computed):
             net.iterator_valid__batch_size = batches.batch_size
             yield result
 
@@ -566,7 +583,14 @@ class ImageClassifier(SkorchClassifier):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "neural_net_")
 
-    def _fit_seeded(self, method: str, X: Any, y: ArrayLike, **fit_params: Any) -> None:
+    def _fit_seeded(
+        self,
+        method: str,
+        X: Any,
+        y: ArrayLike,
+        rows: NDArray[np.int64] | None = None,
+        **fit_params: Any,
+    ) -> None:
         self._check_parameters()
         check_input(X, self.freeze)
         self._check_labels(y)
@@ -579,7 +603,7 @@ class ImageClassifier(SkorchClassifier):
         if self.freeze and X.ndim == 4:
             backbone = self.backbone(X.shape[1:])
         if self.freeze:
-            X, y, sample = self._features(backbone, X, np.asarray(y))
+            X, y, sample = self._features(backbone, X, np.asarray(y), rows)
         with torch_seed(seed):
             self._fit(method, X, y, sample=sample, **fit_params)
         self.n_partial_fits_ = calls
@@ -591,11 +615,18 @@ class ImageClassifier(SkorchClassifier):
             self.image_shape_ = tuple(int(side) for side in X.shape[1:])
 
     def _features(
-        self, backbone: Backbone | None, X: Any, y: NDArray[Any]
+        self,
+        backbone: Backbone | None,
+        X: Any,
+        y: NDArray[Any],
+        measurable: NDArray[np.int64] | None,
     ) -> tuple[Features, NDArray[Any], Features]:
         """Return features and labels of what is labelled, and features to measure."""
         labeled = np.flatnonzero(is_labeled(y, missing_label=self.missing_label))
-        spread = np.unique(np.linspace(0, len(X) - 1, min(len(X), SAMPLE)).astype(np.int64))
+        n = len(X) if measurable is None else len(measurable)
+        spread = np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).astype(np.int64))
+        if measurable is not None:
+            spread = measurable[spread]
         if backbone is None:
             return X[labeled], y[labeled], X[spread]
         rows = np.union1d(labeled, spread)
@@ -621,8 +652,7 @@ class ImageClassifier(SkorchClassifier):
             _, X, y = self.initialize(X=X, y=y, enforce_check_X_y=True)
             if before is not None:
                 self._start_from(before)
-            if self.compile and not self.freeze:
-                self.neural_net_.module_.network.backbone.compile()
+            self._compile()
             if sample is not None:
                 network, device = self.neural_net_.module_.network, self.neural_net_.device
                 network.scaling.measure(torch.from_numpy(np.array(sample)).to(device))
@@ -634,13 +664,17 @@ class ImageClassifier(SkorchClassifier):
         net = self.neural_net_
         net.module_.temperature.fill_(1)
         try:
-            with fast_float32(str(net.device)):
+            with computing_on(str(net.device)):
                 net.notify("on_train_begin", X=X_train, y=y_train)
                 net.fit_loop(X_train, y_train, **fit_params)
                 net.notify("on_train_end", X=X_train, y=y_train)
         except BaseException:
             del self.neural_net_
             raise
+
+    def _compile(self) -> None:
+        if self.compile and not self.freeze:
+            self.neural_net_.module_.network.backbone.compile()
 
     def _return_training_data(self, X: Any, y: NDArray[Any]) -> tuple[Any, Any]:
         """Return what is labelled, as scikit-activeml does, but hold on to no page of a memmap."""

@@ -31,13 +31,14 @@ from .datasets import ImageDataset
 from .datasets.base import Images, take_rows
 from .errors import DataError, MissingExtraError
 from .files import write_atomic
+from .memory import let_go_of_pages, take_mapped
 from .models.module import ImageModule
 from .plots import loss_curve
 from .pool import rows_apart
 from .progress import hidden
 from .records import log_file
 from .seeding import derive_seed, torch_seed
-from .training import OPTIMIZERS, default_lr, fast_float32
+from .training import OPTIMIZERS, computing_on, default_lr
 
 BATCH_SIZE = 256
 GROUP = 8
@@ -52,6 +53,10 @@ BATCHES_OF_STATISTICS = 20
 FORMAT_VERSION = 1
 """Part of the key of what is kept: raise it whenever training comes out otherwise."""
 LOSSES = "pretrain.csv"
+OUT_OF_MEMORY = (
+    "out of memory on %s: pretraining goes on in batches of %d; as each image is told from fewer "
+    "others, the weights will not be those of larger ones"
+)
 
 Weights = Mapping[str, Tensor]
 Views = Callable[[Tensor], Tensor]
@@ -167,7 +172,8 @@ def pretrain(
     pools : sequence of ndarray of uint8, shape (n, channels, height, width)
         Images of one shape; memmaps are read batch by batch.
     steps : int
-        Optimiser steps, of 256 images each, or all if there are fewer.
+        Optimiser steps, of 256 images each, or all if there are fewer; or, where a GPU's memory
+        does not suffice, of half of them, and so on, which changes the weights and is logged.
     seed : int
         Decides initialisation, batches and views.
     start : mapping, optional
@@ -234,6 +240,7 @@ def _digests(module: ImageModule, pools: Sequence[Images]) -> Iterator[str]:
         pixels.update(repr(images.shape).encode())
         for start in range(0, len(images), BATCH_SIZE):
             pixels.update(np.ascontiguousarray(images[start : start + BATCH_SIZE]).data)
+            let_go_of_pages(images)
     yield pixels.hexdigest()
     weights = hashlib.blake2b(digest_size=16)
     for name, tensor in module.network.backbone.state_dict().items():
@@ -257,46 +264,103 @@ def _found(path: Path) -> Pretrained | None:
     return Pretrained(weights, losses)
 
 
+class _Batches:
+    """Row numbers of shuffled batches without end, which may become smaller."""
+
+    def __init__(self, n_images: int) -> None:
+        self._n, self.size = n_images, min(BATCH_SIZE, n_images)
+        self._rows = shuffled(n_images, self.size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        while True:
+            yield next(self._rows)
+
+    def halve(self) -> None:
+        self.size //= 2
+        self._rows = shuffled(self._n, self.size)
+
+
 def _train(
     module: ImageModule, model: str, pools: Sequence[Images], steps: int, flip: bool, device: str
 ) -> Pretrained:
-    from lightly.loss import NTXentLoss
-    from lightly.models.modules.heads import SimCLRProjectionHead
-
-    n_images, size = sum(map(len, pools)), pools[0].shape[2]
-    batches = shuffled(n_images, min(BATCH_SIZE, n_images))
-    views = simclr_views(size, flip)
-    n_features = module.eval().embed(_take(pools, torch.arange(1)).to(device)).shape[1]
-    head = SimCLRProjectionHead(n_features, n_features, PROJECTION).to(device)
-    kind, options = OPTIMIZERS["adamw"]
-    weights = [*module.network.backbone.parameters(), *head.parameters()]
-    optimizer = kind(weights, fused=device != "mps", **options)  # type: ignore[call-arg]
-    rate = OneCycleLR(optimizer, default_lr(model, "adamw"), total_steps=max(steps, 4) + 1)
-    loss_of, losses = NTXentLoss(TEMPERATURE), []
-    module.train()
+    batches = _Batches(sum(map(len, pools)))
+    training = _losses(module, model, pools, batches, steps, flip, device)
+    losses: list[float] = []
     with (
         tqdm(total=steps, desc="pretraining", unit="step", disable=hidden(), leave=False) as bar,
-        fast_float32(device),
+        computing_on(device),
     ):
-        for rows in islice(batches, steps):
-            images = _take(pools, rows).to(device)
-            both = head(module.embed(torch.cat([views(images), views(images)])))
-            loss = loss_of(*both.chunk(2))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            rate.step()
-            losses.append(loss.item())
-            bar.update()
+        while some := list(islice(training, EVERY)):  # a GPU is not waited for in each step
+            losses += _numbers(some, len(losses))
+            bar.update(len(some))
     _log.info("trained without labels in %d steps: loss %.2f to %.2f", steps, losses[0], losses[-1])
-    if not np.isfinite(losses).all():
-        raise DataError("pretraining diverged: its loss is no number")
     # batch norm's statistics are those of images as they are, not of views
     clean = (_take(pools, rows) for rows in islice(batches, BATCHES_OF_STATISTICS))
     update_bn(clean, module, torch.device(device))
     state = module.network.backbone.state_dict()
     means = [float(np.mean(losses[i : i + EVERY])) for i in range(0, len(losses), EVERY)]
     return Pretrained({n: t.detach().cpu().contiguous() for n, t in state.items()}, means)
+
+
+def _losses(
+    module: ImageModule,
+    model: str,
+    pools: Sequence[Images],
+    batches: _Batches,
+    steps: int,
+    flip: bool,
+    device: str,
+) -> Iterator[Tensor]:
+    """Train step by step, and yield the loss of each; halve the batches if memory runs out."""
+    from lightly.loss import NTXentLoss
+    from lightly.models.modules.heads import SimCLRProjectionHead
+
+    views = simclr_views(pools[0].shape[2], flip)
+    n_features = module.eval().embed(_take(pools, torch.arange(1)).to(device)).shape[1]
+    head = SimCLRProjectionHead(n_features, n_features, PROJECTION).to(device)
+    kind, options = OPTIMIZERS["adamw"]
+    weights = [*module.network.backbone.parameters(), *head.parameters()]
+    optimizer = kind(weights, fused=device != "mps", **options)  # type: ignore[call-arg]
+    rate = OneCycleLR(optimizer, default_lr(model, "adamw"), total_steps=max(steps, 4) + 1)
+    loss_of = NTXentLoss(TEMPERATURE)
+    module.train()
+
+    def backward(rows: Tensor) -> Tensor | None:
+        """Compute gradients and return the loss; None if memory runs out."""
+        optimizer.zero_grad()
+        try:
+            images = _take(pools, rows).to(device)
+            both = head(module.embed(torch.cat([views(images), views(images)])))
+            loss: Tensor = loss_of(*both.chunk(2))
+            loss.backward()  # type: ignore[no-untyped-call]
+        except torch.OutOfMemoryError:
+            if len(rows) < 4:  # two images at least: a view is told from another image's
+                raise
+            return None
+        return loss.detach()
+
+    for rows in batches:
+        loss = backward(rows)
+        if loss is None:
+            batches.halve()
+            _log.warning(OUT_OF_MEMORY, device, batches.size)
+            continue
+        optimizer.step()
+        rate.step()
+        yield loss
+        steps -= 1
+        if not steps:
+            return
+
+
+def _numbers(losses: Sequence[Tensor], n_before: int) -> list[float]:
+    """Wait for the losses of some steps; check that they are numbers."""
+    numbers: list[float] = torch.stack(list(losses)).tolist()
+    finite = np.isfinite(numbers)
+    if not finite.all():
+        first = n_before + int(np.argmin(finite)) + 1
+        raise DataError(f"pretraining diverged: its loss is no number from step {first} on")
+    return numbers
 
 
 def _take(pools: Sequence[Images], rows: Tensor) -> Tensor:
@@ -306,7 +370,7 @@ def _take(pools: Sequence[Images], rows: Tensor) -> Tensor:
     start = 0
     for pool in pools:
         own = (numbers >= start) & (numbers < start + len(pool))
-        images[own] = pool[numbers[own] - start]
+        images[own] = take_mapped(pool, numbers[own] - start)
         start += len(pool)
     return torch.from_numpy(images)
 

@@ -105,6 +105,7 @@ def load_weights(classifier: ImageClassifier, path: Path, X: Images | Features) 
         with torch_seed(0):
             classifier.initialize(X[:0], np.empty(0, np.int64), True)
         classifier.neural_net_.module_.load_state_dict(state)
+        classifier._compile()  # as a fit does: compiled, it rounds otherwise
     except (OSError, RuntimeError, SafetensorError) as error:
         raise RunFolderError(
             f"cannot go on from the weights {str(path)!r}: {_one_line(error)}"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from threading import Lock
 from typing import Any
 
@@ -34,6 +37,13 @@ PRECISIONS = ("auto", "fp32", "bf16")
 DEFAULT_LR = 0.003
 HEAD_LRS = {"adamw": 0.003, "sgd": 0.02}
 PIXELS_PER_BATCH = {"cpu": 100_000, "cuda": 4_000_000}
+_KNOWN_WARNINGS = (
+    ".* does not have a deterministic implementation, but you set",
+    "Deterministic behavior was enabled with either",
+    ".*attention defaults to a non-deterministic algorithm",
+    "Please use the new API settings to control TF32 behavior",
+)
+"""What torch says of `computing_on`; that one says what it comes to."""
 
 
 class OneCycle(Callback):
@@ -186,38 +196,98 @@ def _n_steps(net: NeuralNet, X: Any, y: Any) -> int:
     return len(net.get_iterator(net.get_dataset(X, y), training=True))
 
 
-class _Tf32:
-    """Who wants float32 matrices multiplied as TF32: from the first to the last of them it is."""
+class _CudaSettings:
+    """torch's settings while networks compute on CUDA: from the first user to the last."""
 
     def __init__(self) -> None:
-        self._lock, self._users, self._before = Lock(), 0, "none"
+        self._lock, self._users, self._settings = Lock(), 0, ExitStack()
 
     def __enter__(self) -> None:
         with self._lock:
             if not self._users:
-                self._before = torch.backends.cuda.matmul.fp32_precision
-                torch.backends.cuda.matmul.fp32_precision = "tf32"
+                _hush_torch()
+                with ExitStack() as settings:
+                    settings.enter_context(_tf32())
+                    settings.enter_context(_repeatable())
+                    self._settings = settings.pop_all()
             self._users += 1
 
     def __exit__(self, *error: object) -> None:
         with self._lock:
             self._users -= 1
             if not self._users:
-                torch.backends.cuda.matmul.fp32_precision = self._before
+                self._settings.close()
 
 
-_TF32 = _Tf32()
+_CUDA_SETTINGS = _CudaSettings()
 
 
-def fast_float32(device: str) -> AbstractContextManager[None]:
-    """Let a GPU multiply float32 matrices as TF32 inside the block, as torch lets it convolve.
+def computing_on(device: str) -> AbstractContextManager[None]:
+    """Set torch to what networks compute with on a device, for the time of the block.
+
+    On CUDA float32 matrices are multiplied as TF32, as torch lets it convolve. And the same is to
+    come out again, on the same machine, with the same versions and the same seed: cuDNN takes its
+    deterministic algorithms, and so does torch wherever it has one. It has none for the gradient of
+    attention (in transformers) and of some kinds of pooling (AlexNet's and VGG's), which may
+    differ in the last bits; of that nothing is said. The environment variable
+    ``CUBLAS_WORKSPACE_CONFIG``, where it is not set, stays at what determinism needs.
 
     Parameters
     ----------
     device : str
         On others than CUDA's nothing changes.
     """
-    return _TF32 if device.startswith("cuda") else nullcontext()
+    return _CUDA_SETTINGS if device.startswith("cuda") else nullcontext()
+
+
+@contextmanager
+def _tf32() -> Iterator[None]:
+    """Change torch's old setting, by which the new ones follow: some readers raise if they differ.
+
+    torch.compile is one, of torch 2.10.
+    """
+    torch_backends: Any = torch.backends
+    backends = [torch_backends.cuda.matmul, torch_backends.mkldnn.matmul]
+    new = [backend.fp32_precision for backend in backends]
+    try:
+        old = torch.get_float32_matmul_precision()
+    except RuntimeError:  # they differ already; not so afterwards
+        old = "high" if new[0] == "tf32" else "highest"
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(old)
+        for backend, precision in zip(backends, new, strict=True):
+            backend.fp32_precision = precision
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """Switch to deterministic algorithms; where the process has them on, its own way stays."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    cudnn: Any = torch.backends.cudnn
+    memory: Any = torch.utils.deterministic
+    mode = torch.are_deterministic_algorithms_enabled()
+    before = cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory
+    # not filled, which costs a pass over each result and changes none
+    cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory = True, False, False
+    if not mode:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        if not mode:
+            torch.use_deterministic_algorithms(False)
+        cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory = before
+
+
+def _hush_torch() -> None:
+    """Ignore what torch would say in each step, wherever the filters were put back since."""
+    for message in _KNOWN_WARNINGS:
+        known = ("ignore", re.compile(message, re.IGNORECASE), UserWarning, None, 0)
+        if known not in warnings.filters:  # else all that was said once would be said again
+            warnings.filterwarnings("ignore", message, UserWarning)
 
 
 def default_lr(model: str, optimizer: str, freeze: bool = False) -> float:

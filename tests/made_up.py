@@ -1,9 +1,10 @@
-"""Runs that were never run, for tests of what is made of runs."""
+"""What tests share: runs that were never run, models of few lines, the memory of the process."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,3 +98,9 @@ def model_of(
         yield name
     finally:
         MODELS.remove(name)
+
+
+def resident_of_files() -> int:
+    """Return the bytes of mapped files that count as this process's memory."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssFile:")[2].split()[0]) * 1024

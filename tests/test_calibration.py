@@ -102,9 +102,11 @@ class TestCalibrate:
         trained_on, logits, labels = [], [], []
         of_class = skal.ImageClassifier
 
-        def watched_fit(self: skal.ImageClassifier, X: np.ndarray, y: np.ndarray) -> object:
+        def watched_fit(
+            self: skal.ImageClassifier, X: np.ndarray, y: np.ndarray, **params: object
+        ) -> object:
             trained_on.append(np.flatnonzero(y >= 0))
-            return original_fit(self, X, y)
+            return original_fit(self, X, y, **params)
 
         def watched_predict(self: skal.ImageClassifier, X: np.ndarray, **asked: object) -> object:
             held_out = np.setdiff1d(np.arange(N_LABELED), trained_on[-1])

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_up import model_of
-from test_memory import resident_of_files
+from made_up import model_of, resident_of_files
 
 import skal
 from skal import embedding

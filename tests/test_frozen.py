@@ -11,6 +11,7 @@ import os
 import pickle
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from skal.config import RunConfig
 from skal.errors import DataError, ParameterError
 from skal.models import MODELS, Network, build_network
 from skal.models.frozen import Scaling
+from skal.pool import rows_apart
 from skal.preflight import check_settings, image_size_for
 from skal.saving import load_classifier, save_classifier
 
@@ -69,6 +71,21 @@ def make(**params: Any) -> skal.ImageClassifier:
 
 
 class TestClassifier:
+    @pytest.mark.parametrize("given", ["pixels", "features"])
+    def test_images_that_may_not_be_measured_change_nothing(
+        self, given: str, frozen: skal.ImageClassifier, tiny: skal.ImageDataset, y: np.ndarray
+    ) -> None:
+        darker = tiny.X.copy()
+        darker[60:] //= 3
+        found = []
+        for X in (tiny.X, darker):
+            inputs = X if given == "pixels" else skal.embed(frozen, X)
+            frozen.fit(inputs, y, rows=np.arange(60))
+            found.append(frozen.predict_proba(inputs[:60]))
+        assert np.array_equal(*found)
+        frozen.fit(inputs, y)
+        assert not np.array_equal(frozen.predict_proba(inputs[:60]), found[0])
+
     @pytest.mark.parametrize("head", ["linear", "mlp"])
     def test_features_train_the_same_head_as_pixels(
         self, head: str, weights: dict[str, Tensor], tiny: skal.ImageDataset, y: np.ndarray
@@ -326,6 +343,19 @@ class TestRuns:
         skal.run(tiny, "random", **settings(n_rounds=0, init_strategy=init_strategy))
         if init_strategy != "stratified":
             assert f"initial set: {init_strategy} on features of given" in caplog.text
+
+    @pytest.mark.parametrize("calibrate", ["none", "temperature"])
+    def test_what_is_validated_on_has_no_part_in_the_network(
+        self, tiny: skal.ImageDataset, calibrate: str
+    ) -> None:
+        X = tiny.X.copy()
+        X[rows_apart(len(X), 30, 0)] //= 3
+        darker = replace(tiny, X=X)
+        options = settings(calibrate=calibrate, n_valid=30, n_rounds=1)
+        runs = [skal.run(data, "random", **options) for data in (tiny, darker)]
+        assert runs[0].rounds[-1]["valid_nll"] != runs[1].rounds[-1]["valid_nll"]
+        one, other = (run.classifier.predict_proba(tiny.X_test) for run in runs)
+        assert np.array_equal(one, other)
 
     def test_calibration_validation_stopping_and_warm_starts_work(
         self, tiny: skal.ImageDataset

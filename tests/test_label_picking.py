@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import json
 import queue
@@ -13,8 +14,15 @@ import pytest
 from label_server import write_images
 
 import skal
+from skal import pretraining
 from skal.cold_start import start_embeddings
-from skal.errors import DataError, RunExistsError, RunFolderError, UnknownNameError
+from skal.errors import (
+    DataError,
+    MissingExtraError,
+    RunExistsError,
+    RunFolderError,
+    UnknownNameError,
+)
 from skal.label.accuracy import Accuracy
 from skal.label.final import find_files, next_images, predict, train
 from skal.label.learning import Answer, Failure, Job, Learner, Task
@@ -430,3 +438,44 @@ def test_on_a_frozen_backbone_it_picks_and_the_final_network_takes_images(
     proba = trained.classifier.predict_proba(trained.data.X)
     np.testing.assert_allclose(trained.classifier.predict_proba(trained.X), proba, atol=5e-3)
     assert trained.X.shape == (90, 84)
+    reserved = {project.paths[number] for number in project.reserve}
+    measured = trained.X[[path not in reserved for path in trained.data.paths]].astype(float)
+    assert 0 < len(measured) < 90
+    center = trained.classifier.neural_net_.module_.network.scaling.center
+    np.testing.assert_allclose(center.numpy(), measured.mean(0), atol=1e-3)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("lightly") is None, reason="needs the extra ssl")
+def test_networks_start_from_a_pretraining_on_all_images_but_those_of_the_test(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrain, seen = pretraining._train, []
+
+    def counted(module: Any, model: str, pools: Any, *args: Any) -> pretraining.Pretrained:
+        seen.append(np.concatenate(pools))
+        return pretrain(module, model, pools, *args)
+
+    monkeypatch.setattr(pretraining, "_train", counted)
+    project = opened(folder, pretrain="simclr", pretrain_steps=3)
+    picker = Picker(Task.of(project))
+    assert len(picker.answer(job(project, [])).picks) == 6
+    trained = picker.train(job(project, LABELED))
+    shown = [path not in {project.paths[i] for i in project.reserve} for path in picker._paths]
+    assert 0 < len(project.reserve) < 90
+    assert np.array_equal(seen[0], trained.data.X[shown])
+
+    plain = Picker(Task.of(opened(folder))).train(job(project, LABELED))
+    one, other = (t.classifier.predict_proba(trained.X) for t in (trained, plain))
+    assert not np.array_equal(one, other)
+    again = Picker(Task.of(project)).train(job(project, LABELED))  # as after a restart
+    assert np.array_equal(again.classifier.predict_proba(trained.X), one)
+    assert len(seen) == 1
+
+
+def test_without_the_extra_pretraining_is_refused_at_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
+    with pytest.raises(MissingExtraError, match=r"needs the package 'lightly'.*skal\[ssl\]"):
+        LabelProject.open(folder, CLASSES, {**FAST, "pretrain": "simclr"})
+    assert not (folder / ".skal").exists()

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from made_up import resident_of_files
 
 from skal import memory
 from skal.memory import available_memory, bytes_needed, gib, let_go_of_pages, take_mapped
@@ -120,12 +121,6 @@ def test_bytes_are_a_polynomial_of_sizes() -> None:
 )
 def test_bytes_are_told_in_words(n_bytes: float, text: str) -> None:
     assert gib(n_bytes) == text
-
-
-def resident_of_files() -> int:
-    """Return the bytes of mapped files that count as this process's memory."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("RssFile:")[2].split()[0]) * 1024
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")

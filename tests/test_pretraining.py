@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
-from made_up import model_of
+from made_up import model_of, resident_of_files
 
 import skal
 from skal import pretraining
@@ -192,6 +192,104 @@ def test_a_run_waits_for_another_that_trains_the_same(
         path.write_bytes(content)
     waiting.join()
     assert len(trainings) == 1
+
+
+class Memory:
+    """Of a GPU that has room for so many views at once; what was asked of it."""
+
+    def __init__(self, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.n_views: list[int] = []
+        self.most = most
+        embed = ImageModule.embed
+
+        def within(module: ImageModule, images: torch.Tensor) -> torch.Tensor:
+            if module.training:
+                self.n_views.append(len(images))
+                if len(images) > self.most:
+                    raise torch.OutOfMemoryError("CUDA out of memory")
+            return embed(module, images)
+
+        monkeypatch.setattr(ImageModule, "embed", within)
+
+
+def test_batches_are_halved_where_memory_runs_out_and_that_is_said(
+    images: np.ndarray, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = Memory(25, monkeypatch)
+    found = pretrain("lenet", [images], steps=12, seed=0)
+    assert memory.n_views == [80, 40] + 12 * [20]
+    assert len(found.losses) == 2
+    said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert [line.partition(";")[0] for line in said] == [
+        f"out of memory on cpu: pretraining goes on in batches of {n}" for n in (20, 10)
+    ]
+    assert "the weights will not be those of larger ones" in said[0]
+
+
+def test_the_last_steps_are_done_too_if_memory_runs_out_later(
+    images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = Memory(100, monkeypatch)
+    numbers = pretraining._numbers
+
+    def others_come(*args: Any) -> list[float]:
+        memory.most = 50
+        return numbers(*args)
+
+    monkeypatch.setattr(pretraining, "_numbers", others_come)
+    pretrain("lenet", [images], steps=25, seed=0)
+    assert memory.n_views == 10 * [80] + [80] + 15 * [40]
+
+
+def test_two_images_that_do_not_fit_are_an_error(
+    images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = Memory(3, monkeypatch)
+    with pytest.raises(torch.OutOfMemoryError):
+        pretrain("lenet", [images], steps=5, seed=0)
+    assert memory.n_views == [80, 40, 20, 10, 4]
+
+
+def test_a_loss_that_is_no_number_ends_it_soon(
+    images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightly.loss import NTXentLoss
+
+    forward, n_asked = NTXentLoss.forward, []
+
+    def diverging(self: Any, *args: Any) -> torch.Tensor:
+        n_asked.append(1)
+        return forward(self, *args) * (torch.nan if len(n_asked) == 14 else 1)
+
+    monkeypatch.setattr(NTXentLoss, "forward", diverging)
+    with pytest.raises(DataError, match="diverged: its loss is no number from step 14 on"):
+        pretrain("lenet", [images], steps=1000, seed=0)
+    assert len(n_asked) == 20
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_a_pool_larger_than_memory_does_not_stay_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = (40_000, 1, 28, 28)
+    np.save(tmp_path / "x.npy", np.zeros(shape, np.uint8))
+    X = np.load(tmp_path / "x.npy", mmap_mode="r")
+    resident = [resident_of_files()]
+
+    def watched(name: str) -> None:
+        function = getattr(pretraining, name)
+
+        def watching(*args: Any) -> Any:
+            resident.append(resident_of_files())
+            return function(*args)
+
+        monkeypatch.setattr(pretraining, name, watching)
+
+    watched("_train")  # when all was read
+    watched("_numbers")  # when a batch was
+    pretrain("lenet", [X], steps=1, seed=0, cache=tmp_path)
+    assert len(resident) == 3
+    assert max(resident) - resident[0] < X.nbytes / 4
 
 
 # in a run

@@ -161,9 +161,9 @@ def test_each_chunk_is_judged_by_a_network_that_knows_the_labels_before_it(
     n_known, n_trained_on = [], []
     score_pool, fit = skal.streaming.score_pool, skal.ImageClassifier.fit
 
-    def spying_fit(self: Any, X: Any, y: Any) -> Any:
+    def spying_fit(self: Any, X: Any, y: Any, **params: Any) -> Any:
         n_trained_on.append(int((y >= 0).sum()))
-        return fit(self, X, y)
+        return fit(self, X, y, **params)
 
     def spying_score(*args: Any, **options: Any) -> Any:
         n_known.append(n_trained_on[-1])

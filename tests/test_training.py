@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,12 @@ import skal
 from skal import batches as batches_module
 from skal.batches import SliceBatches, TrainBatches, resident
 from skal.errors import DataError, ParameterError, RunFolderError, UnknownNameError
+from skal.models import Network
 from skal.models.module import ImageModule
-from skal.saving import load_classifier, save_classifier
+from skal.saving import load_classifier, load_weights, save_classifier
 from skal.scoring import score_pool, shards
 from skal.seeding import derive_seed
-from skal.training import fast_float32
+from skal.training import computing_on
 
 FAST: dict[str, Any] = {"model": "lenet", "steps": 3, "n_init": 6, "n_query": 4, "n_rounds": 2}
 OPTIONS: list[dict[str, Any]] = [
@@ -421,6 +423,30 @@ def test_a_checkpoint_that_is_gone_is_named(tiny: skal.ImageDataset, tmp_path: P
         skal.resume(tmp_path / "run", data=tiny)
 
 
+def test_a_run_on_a_gpu_goes_on_with_the_very_network_of_the_last_round(
+    tiny: skal.ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit, fits = skal.ImageClassifier.fit, []
+
+    def counted(self: skal.ImageClassifier, *args: Any, **params: Any) -> skal.ImageClassifier:
+        fits.append(self.random_state)
+        return fit(self, *args, **params)
+
+    monkeypatch.setattr(skal.ImageClassifier, "fit", counted)
+    for device, n_fits in (("cpu", 3), ("mps", 2)):
+        monkeypatch.setattr("skal.preflight.resolve_device", lambda name, found=device: found)
+        monkeypatch.setattr("skal.learner.resolve_device", lambda name: "cpu")
+        straight = skal.run(tiny, "badge", **FAST, out=tmp_path / f"straight-{device}")
+        folder = tmp_path / device
+        with pytest.raises(Stop):
+            skal.run(tiny, "badge", **FAST, out=folder, trackers=[StopIn("querying 1")])
+        fits.clear()
+        resumed = skal.resume(folder, data=tiny)
+        assert resumed.config.device == device
+        assert len(fits) == n_fits
+        assert_same(resumed, straight)
+
+
 @pytest.mark.parametrize("strategy", ["query-by-committee", "bald", "auto"])
 def test_all_options_at_once_work_with_committees_samples_and_calibration(
     tiny: skal.ImageDataset, strategy: str
@@ -594,18 +620,101 @@ def test_several_devices_score_shards_to_the_same_scores(
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-6)
 
 
-def test_tf32_is_on_while_anybody_wants_it_and_then_as_before() -> None:
-    def now() -> str:
-        return str(torch.backends.cuda.matmul.fp32_precision)
+Settings = tuple[Any, ...]
+
+
+@pytest.fixture
+def torch_settings() -> Iterator[Callable[[], Settings]]:
+    """What torch computes with; after the test it is as before."""
+    cuda, mkldnn, cudnn = (getattr(torch.backends, n) for n in ("cuda", "mkldnn", "cudnn"))
+
+    def now() -> Settings:
+        return (
+            cuda.matmul.fp32_precision,
+            mkldnn.matmul.fp32_precision,
+            cudnn.deterministic,
+            cudnn.benchmark,
+            torch.utils.deterministic.fill_uninitialized_memory,
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        )
 
     before = now()
-    with fast_float32("cpu"):
-        assert now() == before
-    with fast_float32("cuda:1"):
-        with fast_float32("cuda"):
-            assert now() == "tf32"
-        assert now() == "tf32"
-    assert now() == before
+    yield now
+    torch.set_float32_matmul_precision("highest")
+    cuda.matmul.fp32_precision, mkldnn.matmul.fp32_precision = before[:2]
+    cudnn.deterministic, cudnn.benchmark = before[2:4]
+    torch.use_deterministic_algorithms(before[5])
+
+
+def old_and_new_tf32() -> Settings:
+    """Ask by all of torch's ways; the old ones raise if the new ones say otherwise."""
+    matmul = torch.backends.cuda.matmul
+    return torch.get_float32_matmul_precision(), matmul.allow_tf32, matmul.fp32_precision
+
+
+@pytest.mark.parametrize("before", [None, "highest", "high", "medium", "new ieee", "new tf32"])
+def test_torch_computes_as_for_cuda_while_anybody_does_and_then_as_before(
+    torch_settings: Callable[[], Settings], before: str | None
+) -> None:
+    if before is not None and before.startswith("new "):
+        torch.backends.cuda.matmul.fp32_precision = before[4:]
+    elif before is not None:
+        torch.set_float32_matmul_precision(before)
+    expected = torch_settings()
+    with computing_on("cpu"):
+        assert torch_settings() == expected
+    with computing_on("cuda:1"):
+        with computing_on("cuda"):
+            assert old_and_new_tf32() == ("high", True, "tf32")
+        assert torch_settings()[2:] == (True, False, False, True, True)
+        assert old_and_new_tf32() == ("high", True, "tf32")
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert torch_settings() == expected
+    old_and_new_tf32()  # none of them raises
+
+
+def test_a_process_that_is_strictly_deterministic_stays_so(
+    torch_settings: Callable[[], Settings],
+) -> None:
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = True
+    expected = torch_settings()
+    with computing_on("cuda"):
+        assert torch_settings()[2:] == (True, False, False, True, False)
+    assert torch_settings() == expected
+
+
+def test_torch_says_nothing_of_what_cannot_be_deterministic_and_else_is_heard() -> None:
+    places = torch.tensor([0, 1])
+    for _ in range(2):  # the filters may have been put back in between, as by catch_warnings
+        with warnings.catch_warnings(), computing_on("cuda"):
+            torch.zeros(2).put_(places, torch.ones(2))
+            with pytest.raises(UserWarning, match="of another kind"):
+                warnings.warn("of another kind", UserWarning, stacklevel=1)
+            n_filters = len(warnings.filters)
+            with computing_on("cuda"):
+                assert len(warnings.filters) == n_filters
+
+
+def test_a_network_is_trained_and_asked_with_these_settings(
+    tiny: skal.ImageDataset, y: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, seen = Network.forward, []
+
+    def watched(self: Network, *args: Any) -> Any:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return forward(self, *args)
+
+    monkeypatch.setattr(Network, "forward", watched)
+    monkeypatch.setattr("skal.learner.computing_on", lambda device: computing_on("cuda"))
+    fitted = classifier(steps=2).fit(tiny.X, y)
+    assert len(list(fitted.iter_outputs(tiny.X_test))) == 1
+    fitted.predict_proba(tiny.X_test)
+    assert len(seen) == 4
+    fitted.expected_gradient_length(tiny.X_test)
+    assert len(seen) > 4 and all(seen)
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_a_compiled_backbone_says_the_same_and_can_be_copied_and_saved(
@@ -629,3 +738,7 @@ def test_a_compiled_backbone_says_the_same_and_can_be_copied_and_saved(
     save_classifier(fitted, tmp_path)
     assert np.array_equal(load_classifier(tmp_path).predict_proba(tiny.X_test), expected)
     assert np.array_equal(fitted.replica("cpu").predict_proba(tiny.X_test), expected)
+    assert len(calls) == 1
+    again = classifier(precision="fp32", compile=True)
+    load_weights(again, tmp_path / "model.safetensors", tiny.X)
+    assert calls[1:] == [again.neural_net_.module_.network.backbone]

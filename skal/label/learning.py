@@ -28,20 +28,22 @@ _log = logging.getLogger("skal")
 
 @dataclass(frozen=True)
 class Task:
-    """What a picker needs of a project: where its images are, and the settings."""
+    """What a picker needs of a project: where its images are, which test, and the settings."""
 
     root: Path
     files: Sequence[ImageFile]
     numbers: Mapping[str, int]
     config: RunConfig
     keep: Path | None
+    of_test: Sequence[int]
 
     @classmethod
     def of(cls, project: LabelProject) -> Task:
         """Take it from a project."""
         numbers = {path: number for number, path in project.paths.items()}
         keep = project.place / GUESSES if project.store.path else None
-        return cls(project.root.resolve(), project.files, numbers, project.config, keep)
+        of_test = sorted({*project.reserve, *project.test_labels})
+        return cls(project.root.resolve(), project.files, numbers, project.config, keep, of_test)
 
 
 @dataclass(frozen=True)

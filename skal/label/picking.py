@@ -6,8 +6,9 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,14 @@ from ..cold_start import start_embeddings
 from ..committee import Committee
 from ..config import RunConfig, resolve_share
 from ..datasets import ImageDataset, data_folder
-from ..datasets.base import MISSING_LABEL, Labels, one_line
+from ..datasets.base import MISSING_LABEL, Labels, one_line, take_rows
 from ..datasets.folder import DEFAULT_IMAGE_SIZE
 from ..datasets.pixel_cache import decode_all
 from ..errors import DataError, SkalError
 from ..experiment import make_classifier, network_inputs
 from ..learner import ImageClassifier
 from ..preflight import check_network, check_settings, image_size_for, resolve_settings
+from ..pretraining import Weights, weights_from_pool
 from ..querying import embedding_width
 from ..scoring import Scores, score_pool
 from ..seeding import derive_seed
@@ -130,11 +132,13 @@ class Picker:
         data = self._dataset(job.classes)
         config = resolve_settings(self._task.config, data)
         check_network(config, data)
-        inputs = network_inputs(config, make_classifier(config, data, 0), data.X)
-        classifier = make_classifier(config, data, len(job.labels)).fit(inputs.X, y)
+        weights = self._weights
+        inputs = network_inputs(config, make_classifier(config, data, 0, weights), data.X)
+        classifier = make_classifier(config, data, len(job.labels), weights)
+        classifier.fit(inputs.X, y, rows=self._rows_not_of_test)
         if calibrated:
             seed = derive_seed(config.seed, "calibration", len(job.labels))
-            calibrate(classifier, inputs.X, y, seed=seed)
+            calibrate(classifier, inputs.X, y, seed=seed, rows=self._rows_not_of_test)
         if inputs.backbone is not None:
             classifier.take_backbone(inputs.backbone)
         return Trained(classifier, config, data, inputs.X, y)
@@ -175,10 +179,26 @@ class Picker:
         )
 
     @cached_property
+    def _rows_not_of_test(self) -> NDArray[np.int64]:
+        taking_part = (self._numbers >= 0) & ~np.isin(self._numbers, self._task.of_test)
+        return np.flatnonzero(taking_part)
+
+    @cached_property
+    def _weights(self) -> Weights | None:
+        """What networks start from if pretraining is asked for; test images have no part in it."""
+        data = self._dataset(("a", "b"))
+        config = resolve_settings(self._task.config, data)
+        if config.pretrain == "none":
+            return None
+        rows = self._rows_not_of_test
+        X = take_rows(data.X, rows, Path(str(config.data_dir)) / "cache")
+        return weights_from_pool(config, replace(data, X=X, y=data.y[rows], paths=()))
+
+    @cached_property
     def _start_embeddings(self) -> NDArray[np.float32]:
         data = self._dataset(("a", "b"))
         config = resolve_settings(self._task.config, data)
-        classifier = make_classifier(config, data, 0)
+        classifier = make_classifier(config, data, 0, self._weights)
         embeddings, source = start_embeddings(
             network_inputs(config, classifier, self._pixels).X,
             classifier,

@@ -242,6 +242,10 @@ class LabelProject:
         place = root / PLACE
         config, share = read_settings(place, settings or {}, overlap)
         _check_names(config)
+        if (settings or {}).get("pretrain"):
+            from ..pretraining import check_pretraining  # and torch with it
+
+            check_pretraining(config)
         store = _store_to_read(place)
         names = _new_classes(store, files, check_classes(classes))
         known = [*store.classes(), *names]

@@ -36,6 +36,8 @@ SETTINGS = (
     "balanced",
     "mixup",
     "patience",
+    "pretrain",
+    "pretrain_steps",
     "pretrained",
     "weights",
     "freeze",
