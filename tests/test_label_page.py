@@ -618,6 +618,18 @@ def test_the_end_says_what_comes_next(
     expect(page.locator("#unreadable")).to_have_text("1 file cannot be read: 9.png")
 
 
+def test_the_end_is_told_in_the_grid_too(
+    serve: Callable[..., Site], tmp_path: Path, visitor: Visitor
+) -> None:
+    site = serve(write_images(tmp_path / "few", [f"{i}.png" for i in range(5)]), FLOWERS)
+    page = visitor.open(site)
+    open_grid(page)
+    page.keyboard.press("a")
+    page.keyboard.press("1")
+    expect(page.locator("#picture")).to_contain_text("No image is left: 5 of 5 labelled.")
+    expect(page.locator("#grid-button")).to_have_attribute("aria-pressed", "false")
+
+
 def test_a_server_that_hangs_is_told_soon(page: Page, visitor: Visitor) -> None:
     held: list[Route] = []
     page.route("**/api/actions", lambda route: held.append(route))

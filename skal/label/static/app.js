@@ -47,6 +47,7 @@ function switchGrid() {
     resumes = false;
     grid.toggle();
   }
+  if (grid.isOpen() && state.finished) grid.toggle(); // the end is told where one image was
 }
 
 function drawNote() {
