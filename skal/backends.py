@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import current_process
 from typing import Any
 
 import joblib
@@ -41,19 +43,23 @@ class Place:
         The cluster's address; without, one is started on this machine.
     jobs : int, optional
         Calls at a time: by default 1, on a cluster as many as it has room for.
-    threads : int, default=1
-        Of each call.
+    threads : int, default=0
+        Of each call; 0 for the processors of this machine over `jobs`, on a cluster for 1.
+    device : {"auto", "cpu", "cuda", "mps"}, default="auto"
+        Where the calls compute. Of several processes of this machine each sees one of its GPUs,
+        and so does each task of Ray; of Dask's workers each sees what it was started with.
 
     Raises
     ------
-    UnknownNameError, MissingExtraError
-        If there is no such backend, or its package is not installed.
+    UnknownNameError, MissingExtraError, ParameterError
+        If there is no such backend, its package is not installed, or it has no scheduler.
     """
 
     backend: str = "loky"
     scheduler: str | None = None
     jobs: int | None = None
-    threads: int = 1
+    threads: int = 0
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
@@ -61,11 +67,28 @@ class Place:
         package = PACKAGES.get(self.backend)
         if package and importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, self.backend, f"the backend {self.backend}")
+        if self.scheduler is not None and self.is_here:
+            raise ParameterError("scheduler: the backend loky has none; expected dask or ray")
+        if not self.threads:
+            share = max(1, processors() // (self.jobs or 1)) if self.is_here else 1
+            object.__setattr__(self, "threads", share)
 
     @property
     def is_here(self) -> bool:
         """Whether the calls see this machine's files."""
         return self.backend == "loky"
+
+    @property
+    def may_use_gpus(self) -> bool:
+        """Whether the calls compute on CUDA's GPUs, if there are any."""
+        return self.device in ("auto", "cuda")
+
+    @property
+    def n_gpus(self) -> int:
+        """How many GPUs of this machine the processes share."""
+        if self.is_here and self.may_use_gpus and torch.cuda.is_available():
+            return torch.cuda.device_count()
+        return 0
 
 
 Work = Callable[[Any, Any], Any]
@@ -114,8 +137,23 @@ def alone(threads: int) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def _numbered(work: Work, shared: Any, number: int, item: Any) -> tuple[int, Any]:
+def _numbered(work: Work, shared: Any, number: int, item: Any, n_gpus: int = 0) -> tuple[int, Any]:
+    if n_gpus > 1:
+        _see_one_gpu(n_gpus)
     return number, work(shared, item)
+
+
+def _see_one_gpu(n_gpus: int) -> None:
+    """Leave this process, if it is a worker, one of the GPUs that it sees; they go in turn.
+
+    CUDA asks for it once, at its start: so this comes before, and a worker keeps its GPU.
+    """
+    kind, _, worker = current_process().name.rpartition("-")
+    if kind != "LokyProcess":  # where joblib may start none, calls are made here
+        return
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = seen.split(",")[:n_gpus] if seen else [str(gpu) for gpu in range(n_gpus)]
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpus[int(worker) % len(gpus)]
 
 
 def _on_loky(work: Work, shared: Any, items: Sequence[Any], place: Place) -> Answers:
@@ -146,8 +184,9 @@ def _in_processes(
         for number, item in items:
             yield executor.submit(_numbered, work, shared, number, item).result()
         return
+    n_gpus = place.n_gpus
     with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=place.threads):
-        calls = [delayed(_numbered)(work, shared, *item) for item in items]
+        calls = [delayed(_numbered)(work, shared, *item, n_gpus) for item in items]
         yield from Parallel(return_as="generator_unordered", pre_dispatch="all")(calls)
 
 
@@ -198,7 +237,8 @@ def _on_ray(work: Work, shared: Any, items: Sequence[Any], place: Place) -> Answ
     if ours:
         ray.init(address=place.scheduler, log_to_driver=False)
     try:
-        start = ray.remote(num_cpus=place.threads)(work).remote
+        n_gpus = _gpus_of_a_task(place, ray)
+        start = ray.remote(num_cpus=place.threads, num_gpus=n_gpus)(work).remote
         sent = ray.put(shared)
         waiting, numbers = list(enumerate(items)), dict[Any, int]()
         while waiting or numbers:
@@ -214,6 +254,14 @@ def _on_ray(work: Work, shared: Any, items: Sequence[Any], place: Place) -> Answ
     finally:
         if ours:
             ray.shutdown()
+
+
+def _gpus_of_a_task(place: Place, ray: Any) -> int:
+    """Return how many GPUs a task of Ray asks for: without, it may see none, or all."""
+    there = ray.cluster_resources().get("GPU", 0) >= 1
+    if place.device == "cuda" and not there:  # the tasks would wait for ever
+        raise ParameterError("device 'cuda' is not there: the Ray cluster has no GPU")
+    return int(there and place.may_use_gpus)
 
 
 BACKENDS: Mapping[str, Callable[[Work, Any, Sequence[Any], Place], Answers]] = {

@@ -17,7 +17,7 @@ import tomli_w
 from tqdm import tqdm
 
 from .analysis import analyse
-from .backends import Place, WorkerLostError, processors, run_calls
+from .backends import Place, WorkerLostError, run_calls
 from .cells import CELLS, Cell, Outcome, Work, forget_datasets, run_cell, unpack
 from .config import GRID, SETTINGS, GridConfig, RunConfig, Share, parse_params, read_config
 from .datasets import ImageDataset
@@ -162,12 +162,10 @@ def compare(
     folder = None if out is None else Path(out)
     _check_folder(folder)
     trackers = _names("trackers", trackers)
-    here = backend == "loky"
-    n_threads = threads or (max(1, processors() // (jobs or 1)) if here else 1)
-    place = Place(backend, scheduler, jobs, n_threads)
+    place = Place(backend, scheduler, jobs, threads or 0, base.device)
     if html:
         check_extra()
-    work = Work(data, uuid.uuid4().hex, folder / CELLS if folder else None, n_threads, trackers)
+    work = Work(data, uuid.uuid4().hex, folder / CELLS if folder else None, place.threads, trackers)
     grid, base = _complete(grid, base, work)
     cells = _check(grid, base, work)
     check_trackers(trackers, None)
@@ -175,19 +173,19 @@ def compare(
         stack.callback(forget_datasets)
         every = cells
         if folder is not None:
-            whole, n_threads = stack.enter_context(_opened(folder, grid, base, n_threads))
+            whole, n_threads = stack.enter_context(_opened(folder, grid, base, place.threads))
+            place = replace(place, threads=n_threads)
             every = _cells(whole, base)
         work = replace(
             work,
-            threads=n_threads,
-            cells=work.cells if here else None,
-            pack=folder.resolve().name if folder and not here else None,
+            threads=place.threads,
+            cells=work.cells if place.is_here else None,
+            pack=folder.resolve().name if folder and not place.is_here else None,
             command=tuple(sys.argv),
         )
         finished, todo = _split(cells, folder)
         if finished:
             _log.info("%d of %d runs are done already", len(finished), len(cells))
-        place = replace(place, threads=n_threads)
         outcomes = list(_run_all(todo, work, place, folder))
         return _conclude(every, cells, outcomes, folder, html)
 

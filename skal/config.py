@@ -273,10 +273,10 @@ class GridConfig(Settings):
     noise_rates: Sequence[Share] = _setting((), "Rates of image noise, if several", metavar="R,R")
     label_noises: Sequence[Share] = _setting((), "Rates of label noise, if several", metavar="R,R")
     jobs: int | None = _setting(
-        None, "Runs at a time; by default 1, on a cluster as many as it takes", metavar="N"
+        None, "So many at a time; by default 1, on a cluster as many as it takes", metavar="N"
     )
     threads: int | None = _setting(
-        None, "Threads of each run; by default the processors over the jobs", metavar="N"
+        None, "Threads of each; by default the processors over the jobs", metavar="N"
     )
     backend: str = _setting(
         "loky", "Where: processes here, or a cluster", choices=("loky", "dask", "ray")
@@ -300,8 +300,6 @@ class GridConfig(Settings):
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
         if not self.strategies:
             raise ParameterError("strategies: got none; expected names, such as random and badge")
-        if self.scheduler is not None and self.backend == "loky":
-            raise ParameterError("scheduler: the backend loky has none; expected dask or ray")
 
 
 SETTINGS = {setting.name: setting for setting in fields(RunConfig)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -216,6 +217,12 @@ def shards(
     starts = np.cumsum([0, *map(len, parts)]).tolist()
     copies = [classifier, *map(classifier.replica, devices[1:])]
     return [Shard(*shard) for shard in zip(copies, parts, starts, strict=False)]
+
+
+def enough(classifier: ImageClassifier) -> int:
+    """Return how many images `shards` would share among all GPUs; 1 if there are not several."""
+    devices = _devices(str(classifier.neural_net_.device), sys.maxsize)
+    return LEAST_PER_DEVICE * len(devices) if len(devices) > 1 else 1
 
 
 def _devices(device: str, n: int) -> list[str]:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .backends import Place, WorkerLostError, alone, processors, run_calls
+from .backends import Place, WorkerLostError, alone, run_calls
 from .comparison import parse_strategy
 from .datasets.base import Images, one_line
 from .datasets.decoding import DECODER_VERSION, Decoded, decode_many, to_channels
@@ -40,7 +40,7 @@ from .files import fsync_folder, locked, naming, write_atomic
 from .learner import ImageClassifier
 from .progress import hidden
 from .saving import class_names, load_classifier
-from .scoring import Scores, score_pool
+from .scoring import Scores, enough, score_pool
 from .strategies.base import ScoreStrategy
 from .strategies.selection import Strategy, made_up_scores, resolve_strategy
 from .strategies.uncertainty import MEASURES
@@ -189,7 +189,8 @@ def score(
     scheduler : str, optional
         The cluster's address; without, one is started on this machine.
     device : {"auto", "cpu", "cuda", "mps"}, default="auto"
-        Where each worker computes.
+        Where each worker computes: one job on all GPUs of this machine, of several each on one;
+        see `skal.backends.Place`.
 
     Returns
     -------
@@ -220,10 +221,8 @@ def score(
     for name, value in (("shard_size", shard_size), ("jobs", jobs), ("threads", threads)):
         if value is not None and value < 1:
             raise ParameterError(f"{name}={value}; expected 1 or more")
-    if scheduler is not None and backend == "loky":
-        raise ParameterError("scheduler: the backend loky has none; expected dask or ray")
+    workers = Place(backend, scheduler, jobs, threads or 0, device)
     is_file = place.suffix == ".parquet"
-    here = backend == "loky"
     job = Job(
         root=root,
         model=Path(model).resolve(),
@@ -232,11 +231,12 @@ def score(
         strategies=tuple(dict.fromkeys(strategies)),
         embeddings=embeddings,
         device=device,
-        threads=threads or (max(1, processors() // (jobs or 1)) if here else 1),
+        threads=workers.threads,
     )
-    workers = Place(backend, scheduler, jobs, job.threads)
     # finds what is wrong before anything is written; a cluster's devices are not here
-    Scorer.load(job.model, job.model_key, device if here else "cpu", job.strategies, embeddings)
+    Scorer.load(
+        job.model, job.model_key, device if workers.is_here else "cpu", job.strategies, embeddings
+    )
     shards = [*_cut(job, list_images(root), shard_size)]
     n_images = sum(len(shard.paths) for shard in shards)
     if is_file and _is_finished(place, shards):
@@ -392,7 +392,7 @@ def _score_shard(job: Job, shard: Shard) -> Outcome:
     size = scorer.classifier.image_shape_[-1]
     decoded = decode_many(job.root, shard.paths, size, job.threads)
     with closing(decoded) as chunks:
-        for chunk in _in_lots(chunks):
+        for chunk in _in_lots(chunks, enough(scorer.classifier)):
             tables.append(scorer.table(chunk))
             unreadable.update(chunk.unread)
     facts = {"classes": scorer.names, "n_unreadable": len(unreadable), "key": shard.name}
@@ -403,12 +403,13 @@ def _score_shard(job: Job, shard: Shard) -> Outcome:
     return Outcome(shard.name, len(shard.paths), unreadable)
 
 
-def _in_lots(chunks: Iterator[Decoded]) -> Iterator[Decoded]:
-    """Join chunks, so that a GPU is filled."""
+def _in_lots(chunks: Iterator[Decoded], least: int = 1) -> Iterator[Decoded]:
+    """Join chunks to so many images at least, and so that a GPU is filled."""
     waiting: list[Decoded] = []
     for chunk in chunks:
         waiting.append(chunk)
-        if sum(part.pixels.nbytes for part in waiting) >= PIXELS_AT_ONCE:
+        n_bytes = sum(part.pixels.nbytes for part in waiting)
+        if n_bytes >= PIXELS_AT_ONCE and sum(len(part.pixels) for part in waiting) >= least:
             yield _joined(waiting)
             waiting = []
     if waiting:

@@ -122,15 +122,16 @@ class TestTorchvision:
         )
         assert torch.equal(network.backbone.features[0].weight, state["features.0.weight"])
 
-    def test_without_network_pretrained_says_what_to_do(
-        self, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("error", [URLError("no route"), RuntimeError("invalid hash value")])
+    def test_weights_that_cannot_be_downloaded_whole_may_be_named(
+        self, error: Exception, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def offline(*args: object, **kwargs: object) -> None:
-            raise URLError("no route")
+            raise error
 
         kind = torchvision.models.SqueezeNet1_1_Weights
         monkeypatch.setattr(kind, "get_state_dict", offline)
-        with pytest.raises(DataError, match=r"squeezenet1_1-\w+\.pth.*--weights FILE"):
+        with pytest.raises(DataError, match=rf"squeezenet1_1-\w+\.pth \(.*{error}.*--weights FILE"):
             build_network("torchvision:squeezenet1_1", image_size=64, pretrained=True, **OPTIONS)
 
 

@@ -16,7 +16,9 @@ import termios
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -81,6 +83,22 @@ def test_labelling_in_the_terminal_saves_and_says_so(folder: Path) -> None:
     ]
 
 
+INTERRUPTED = "Error: interrupted\nall answers are kept; the same command goes on\n"
+
+
+def test_ctrl_c_while_a_class_is_typed_ends_it_as_elsewhere(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> str:
+        raise click.Abort  # as click makes of it
+
+    monkeypatch.setattr(click, "prompt", interrupted)
+    done = skal_("label", folder, *CLASSES, "--terminal", input="1/")
+    assert done.exit_code == 130
+    assert done.stderr.endswith(INTERRUPTED)
+    assert [action.action for action in LabelProject.open(folder).store.actions()] == ["label"]
+
+
 def test_a_real_terminal_gets_a_picture_and_ctrl_c_ends_it(folder: Path) -> None:
     ours, theirs = pty.openpty()
     arguments = ["label", str(folder), *CLASSES, "--terminal"]
@@ -111,8 +129,9 @@ def test_a_real_terminal_gets_a_picture_and_ctrl_c_ends_it(folder: Path) -> None
     err = process.stderr.read().decode()
     process.stderr.close()
     os.close(ours)
-    assert process.returncode == 0, err
+    assert process.returncode == 130, err
     assert re.search(r"[1-9]\d* labels are saved", err)
+    assert err.endswith(INTERRUPTED)
     assert "Traceback" not in err
 
 

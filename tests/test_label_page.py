@@ -618,6 +618,18 @@ def test_the_end_says_what_comes_next(
     expect(page.locator("#unreadable")).to_have_text("1 file cannot be read: 9.png")
 
 
+def test_the_end_is_told_in_the_grid_too(
+    serve: Callable[..., Site], tmp_path: Path, visitor: Visitor
+) -> None:
+    site = serve(write_images(tmp_path / "few", [f"{i}.png" for i in range(5)]), FLOWERS)
+    page = visitor.open(site)
+    open_grid(page)
+    page.keyboard.press("a")
+    page.keyboard.press("1")
+    expect(page.locator("#picture")).to_contain_text("No image is left: 5 of 5 labelled.")
+    expect(page.locator("#grid-button")).to_have_attribute("aria-pressed", "false")
+
+
 def test_a_server_that_hangs_is_told_soon(page: Page, visitor: Visitor) -> None:
     held: list[Route] = []
     page.route("**/api/actions", lambda route: held.append(route))
@@ -693,6 +705,62 @@ def test_a_range_can_shrink_again_and_fingers_make_one(flower_site: Site, visito
     cells(page).nth(4).dispatch_event("pointerup", touch)
     cells(page).nth(4).dispatch_event("click")
     expect(page.locator("[aria-selected=true]")).to_have_count(4)
+
+
+def test_an_image_can_be_looked_at_closely(
+    serve: Callable[..., Site], tmp_path: Path, visitor: Visitor
+) -> None:
+    folder = write_images(tmp_path / "cells", ["a.png", "b.png"])
+    for path in folder.iterdir():
+        Image.effect_noise((3000, 2000), 60).save(path, "JPEG")
+    site = serve(folder, FLOWERS)
+    page = visitor.open(site)
+    page.keyboard.press("z")
+    image = page.get_by_role("img", name="at full size")
+    expect(image).to_be_visible()
+    assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") == 3000
+    assert image.evaluate("image => image.clientWidth") == 3000
+    frame = page.locator("#picture")
+    before = frame.evaluate("frame => frame.scrollLeft")
+    width = frame.evaluate("frame => frame.clientWidth")
+    assert before == pytest.approx((3000 - width) / 2, abs=1)  # the middle first
+    frame.evaluate("frame => { frame.onscroll = () => frame.dataset.at = frame.scrollLeft }")
+    page.keyboard.press("ArrowRight")
+    expect(frame).to_have_attribute("data-at", re.compile("."))
+    assert float(frame.get_attribute("data-at") or 0) > before
+    page.keyboard.press("Escape")
+    expect(image).to_have_count(0)
+    page.keyboard.press("z")
+    name = shown(page)
+    page.keyboard.press("2")  # answers as always, and the next one is whole again
+    expect(page.locator("#name")).not_to_have_text(name)
+    expect(image).to_have_count(0)
+    wait_until_saved(page)
+    assert site.stored() == [("label", name, "rose")]
+
+
+def test_a_close_look_is_not_a_smaller_one(visitor: Visitor, flower_site: Site) -> None:
+    page = visitor.open(flower_site)
+    picture = page.locator("#picture img")
+    width = picture.evaluate("image => image.clientWidth")
+    page.keyboard.press("z")
+    expect(page.locator("#status")).to_have_text("This image has no more pixels.")
+    assert picture.evaluate("image => image.clientWidth") == width
+
+
+def test_in_the_grid_escape_is_the_grids_after_a_close_look(
+    serve: Callable[..., Site], tmp_path: Path, visitor: Visitor
+) -> None:
+    folder = write_images(tmp_path / "cells", ["a.png", "b.png"])
+    for path in folder.iterdir():
+        Image.new("RGB", (3000, 2000)).save(path, "JPEG")
+    page = visitor.open(serve(folder, FLOWERS))
+    page.keyboard.press("z")
+    open_grid(page)
+    page.keyboard.press("a")
+    expect(page.locator("[aria-selected=true]")).to_have_count(2)
+    page.keyboard.press("Escape")
+    expect(page.locator("[aria-selected=true]")).to_have_count(0)
 
 
 def test_who_opens_the_page_without_its_token_is_told_what_to_do(

@@ -31,7 +31,7 @@ from skal.label.address import (
     write_secret,
 )
 from skal.label.learning import Answer
-from skal.label.previews import LARGE, SMALL, Previews, render
+from skal.label.previews import FULL, LARGE, SMALL, Previews, render
 from skal.label.project import Guesses, LabelProject
 from skal.label.rounds import Rounds
 from skal.label.server import make_app
@@ -100,7 +100,16 @@ def test_a_link_from_another_site_is_answered_without_a_redirect(stranger: httpx
     assert stranger.get("/api/state").status_code == 200
 
 
-PATHS = ["/", "/api/state", "/images/0", "/thumbs/0", "/static/app.js", "/api/grid", "/nowhere"]
+PATHS = [
+    "/",
+    "/api/state",
+    "/images/0",
+    "/thumbs/0",
+    "/full/0",
+    "/static/app.js",
+    "/api/grid",
+    "/nowhere",
+]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -289,8 +298,12 @@ def test_images_are_upright_and_without_metadata(tmp_path: Path) -> None:
             assert rgb.getpixel((rgb.width // 2, rgb.height - 3))[2] > 200  # type: ignore[index]
 
 
-@pytest.mark.parametrize(("side", "size"), [(LARGE, (1024, 512)), (SMALL, (256, 128))])
-def test_large_images_are_made_small(tmp_path: Path, side: int, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("side", "size"), [(FULL, (4000, 2000)), (LARGE, (1024, 512)), (SMALL, (256, 128))]
+)
+def test_large_images_are_made_as_small_as_needed(
+    tmp_path: Path, side: int, size: tuple[int, int]
+) -> None:
     Image.new("RGB", (4000, 2000), "green").save(tmp_path / "a.jpg")
     preview = render(tmp_path / "a.jpg", side)
     with Image.open(io.BytesIO(preview.content)) as shown:

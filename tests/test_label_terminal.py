@@ -184,19 +184,6 @@ def test_a_picture_that_cannot_be_drawn_is_told_and_can_be_answered(
     assert "cannot be drawn: " in capsys.readouterr().out
 
 
-def test_ctrl_c_while_a_class_is_typed_ends_it_as_elsewhere(
-    project: LabelProject, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*_: Any, **__: Any) -> str:
-        raise click.Abort
-
-    monkeypatch.setattr(click, "getchar", iter(["1", "/"]).__next__)
-    monkeypatch.setattr(click, "prompt", interrupted)
-    rounds = Rounds(project, Previews(project.root, project.paths))
-    label_in_terminal(project, rounds, "me")
-    assert said(project) == [("label", 0)]
-
-
 def test_without_a_terminal_it_says_so(
     project: LabelProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,8 +17,9 @@ from PIL import Image
 from skactiveml.pool import UncertaintySampling
 
 import skal
-from skal import sharding
+from skal import scoring, sharding
 from skal.cli import main
+from skal.datasets import decoding
 from skal.datasets.decoding import decode, to_channels
 from skal.errors import (
     DataError,
@@ -229,6 +230,31 @@ def test_two_jobs_come_to_the_same_as_one(pictures: Pictures, model: Path, tmp_p
     assert scored(pictures, model, tmp_path / "two", jobs=2).equals(one)
 
 
+def test_one_job_shares_its_images_among_all_gpus(
+    pictures: Pictures, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = scored(pictures, model, tmp_path / "here", shard_size=26)
+    shared = []
+
+    def gpus(device: str, n: int) -> list[str]:
+        n_gpus = min(3, n // 4)
+        shared.append((n, n_gpus))
+        return ["cpu"] * n_gpus if n_gpus > 1 else [device]
+
+    monkeypatch.setattr(scoring, "_devices", gpus)
+    monkeypatch.setattr(scoring, "LEAST_PER_DEVICE", 4)
+    monkeypatch.setattr(decoding, "CHUNK_FILES", 5)
+    monkeypatch.setattr(sharding, "PIXELS_AT_ONCE", 1)  # of which each chunk has enough
+    there = scored(pictures, model, tmp_path / "there", shard_size=26)
+    # of the 26 files 25 can be read; 12 images are enough for three
+    assert [of for of in shared if of[0] < 100] == [(15, 3), (10, 2)]
+    assert there.column_names == here.column_names
+    assert there["path"].equals(here["path"])
+    for name in CLASSES:
+        ours, theirs = (column(t, f"p_{name}").astype(float) for t in (there, here))
+        assert ours == pytest.approx(theirs, abs=1e-5, nan_ok=True)
+
+
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Keep account of the shards that are computed."""
@@ -407,6 +433,20 @@ def test_the_command_says_what_it_did(pictures: Pictures, model: Path, tmp_path:
     assert again.exit_code == 0 and "nothing is left to do" in again.stderr
     other = CliRunner().invoke(main, [*args, "--strategy", "entropy"])
     assert other.exit_code == 2 and "choose another name by --out" in other.stderr
+
+
+def test_ctrl_c_says_how_to_go_on(
+    pictures: Pictures, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sharding, "score_shard", interrupted)
+    args = ["score", str(pictures), "--model", str(model), "--out", str(tmp_path / "s")]
+    done = CliRunner().invoke(main, args)
+    assert done.exit_code == 130
+    told = "Error: interrupted\nall whole shards are kept; the same command goes on\n"
+    assert done.stderr.endswith(told)
 
 
 @pytest.fixture

@@ -69,6 +69,8 @@ def _say_error(message: str) -> None:
 
 def _resume_advice(ctx: click.Context) -> str:
     """Say how to go on, if a run had begun and did not fail for what was asked of it."""
+    if advice := (ctx.obj or {}).get("go_on"):
+        return f"\n{advice}"
     comparison = (ctx.obj or {}).get("comparison")
     if comparison is not None:
         begun = any((comparison / "cells").glob("*/journal.jsonl"))

@@ -170,6 +170,7 @@ def label(
             from ..label.terminal import run_in_terminal
 
             with opened(needs_pool=True, alone=True) as project, _telling_saved(project):
+                ctx.obj["go_on"] = "all answers are kept; the same command goes on"
                 run_in_terminal(project, names[0], suggest=suggest)
         else:
             from ..label import address, server

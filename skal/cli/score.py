@@ -8,7 +8,11 @@ from typing import Any
 
 import click
 
+from ..config import GRID_SETTINGS, SETTINGS
 from .app import console, main
+from .settings import options
+
+PLACE = ("jobs", "threads", "backend", "scheduler")
 
 
 @main.command()
@@ -43,31 +47,7 @@ from .app import console, main
     show_default=True,
     help="Images that a worker does at a time.",
 )
-@click.option(
-    "--jobs",
-    metavar="N",
-    type=int,
-    help="Shards at a time; by default 1, on a cluster as many as it takes.",
-)
-@click.option(
-    "--threads",
-    metavar="N",
-    type=int,
-    help="Threads of each; by default the processors over the jobs.",
-)
-@click.option(
-    "--backend",
-    type=click.Choice(["loky", "dask", "ray"]),
-    default="loky",
-    show_default=True,
-    help="Where: processes here, or a cluster.",
-)
-@click.option(
-    "--scheduler",
-    metavar="ADDRESS",
-    help="The cluster's address; without, one is started here.",
-)
-@click.option("--device", default="auto", show_default=True, help="Where each worker computes.")
+@options([*(GRID_SETTINGS[name] for name in PLACE), SETTINGS["device"]])
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
 @click.option("--quiet", is_flag=True, help="Show warnings and errors alone.")
 @click.pass_context
@@ -87,8 +67,9 @@ def score(
     with console(ctx, quiet):
         from ..sharding import MEASURED, score
 
+        given = {name: value for name, value in settings.items() if value is not None}
         try:
-            done = score(folder, strategies=strategies or MEASURED, **settings)
+            done = score(folder, strategies=strategies or MEASURED, **given)
         except KeyboardInterrupt:
             ctx.obj["go_on"] = "all whole shards are kept; the same command goes on"
             raise

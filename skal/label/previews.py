@@ -1,4 +1,4 @@
-"""Images for the eye: upright, without metadata, no larger than a screen, made ahead of time."""
+"""Images for the eye: upright, without metadata, made ahead of time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from PIL import ExifTags, Image
 
 from ..datasets.decoding import FORMATS, read_rgb
 
-LARGE, SMALL = 1024, 256
-"""Height and width of an image alone, and in the grid, in pixels at most."""
+FULL, LARGE, SMALL = 8192, 1024, 256
+"""Height and width of an image at a close look, alone, and in the grid, in pixels at most."""
 LOSSLESS = 256 * 256
 """Pixels up to which no detail is given away for bytes."""
 KEPT_BYTES = 2**28

@@ -18,7 +18,7 @@ from .address import LOOPBACK, Address, names_of
 from .answers import check_key
 from .learning import Learner, Task
 from .names import check_annotator, plain_text
-from .previews import LARGE, SMALL, Preview, Previews
+from .previews import FULL, LARGE, SMALL, Preview, Previews
 from .project import LabelProject
 from .rounds import NothingToUndoError, Rounds
 
@@ -87,6 +87,7 @@ def make_app(
         Route("/api/undo", page.undo, methods=["POST"]),
         Route("/images/{number:int}", page.image),
         Route("/thumbs/{number:int}", page.thumb),
+        Route("/full/{number:int}", page.full),
         Mount("/static", StaticFiles(directory=HERE / "static")),
     ]
     handlers: Mapping[Any, Any] = {HTTPException: _on_http_error, SkalError: _on_error}
@@ -150,6 +151,9 @@ class _Page:
 
     def thumb(self, request: Request) -> Response:
         return self._preview(request, SMALL)
+
+    def full(self, request: Request) -> Response:
+        return self._preview(request, FULL)
 
     def _act(self, body: Mapping[str, Any]) -> Response:
         annotator, many = _annotator(body), "actions" in body

@@ -7,7 +7,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -61,27 +60,28 @@ def label_in_terminal(
         Seconds.
     """
     click.echo(_help(project, suggest))
-    with suppress(click.Abort):  # Ctrl-C while a class was typed: an end as any other
-        while True:
-            queue = rounds.queue(annotator)
-            if queue:
-                is_over = not _label_one(
-                    project, rounds, queue[0], annotator, suggest, colour, clock
-                )
-            else:
-                click.echo("nothing is left to label; Backspace takes the last answer back")
-                is_over = _key() not in UNDO or not _undo(project, rounds, annotator)
-            if is_over:
-                return
+    is_over = False
+    while not is_over:
+        queue = rounds.queue(annotator)
+        if queue:
+            is_over = not _label_one(project, rounds, queue[0], annotator, suggest, colour, clock)
+        else:
+            click.echo("nothing is left to label; Backspace takes the last answer back")
+            is_over = _key() not in UNDO or not _undo(project, rounds, annotator)
 
 
 def run_in_terminal(project: LabelProject, annotator: str, *, suggest: bool = False) -> None:
-    """Label in this terminal while a network trains, until the end or Ctrl-C.
+    """Label in this terminal while a network trains, until the end.
 
     Parameters
     ----------
     project, annotator, suggest
         See `label_in_terminal`.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        By Ctrl-C; all answers are kept.
     """
     previews = Previews(project.root, project.paths)
     rounds = Rounds(project, previews)
@@ -90,8 +90,9 @@ def run_in_terminal(project: LabelProject, annotator: str, *, suggest: bool = Fa
     try:
         colour = colours_of(sys.stdout, os.environ)
         label_in_terminal(project, rounds, annotator, suggest=suggest, colour=colour)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):  # the latter while a class was typed
         click.echo("")
+        raise KeyboardInterrupt from None
     finally:
         learner.stop()
         previews.close()

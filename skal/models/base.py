@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..datasets.base import one_line
 from ..errors import DataError
 
 _log = logging.getLogger("skal")
@@ -120,6 +121,30 @@ def fit_of(backbone: nn.Module, weights: Mapping[str, Tensor]) -> Fit:
     others = [f"{name} is not of the backbone" for name in weights if name not in own]
     n = sum(name in fitting for name in needed)
     return Fit(fitting, n, len(needed), missing, others)
+
+
+def fetched(what: str, fetch: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+    """Return the weights that a library downloads on first use.
+
+    Parameters
+    ----------
+    what : str
+        Which, for the message.
+    fetch : callable
+        Returns their state dict.
+
+    Raises
+    ------
+    DataError
+        If that is not possible.
+    """
+    try:
+        return fetch()
+    except Exception as error:  # of the hub's client, of the network, of a damaged file
+        raise DataError(
+            f"cannot download {what} ({one_line(error)}); download the file elsewhere and name it "
+            "by --weights FILE"
+        ) from error
 
 
 def load_backbone(backbone: nn.Module, weights: Mapping[str, Tensor]) -> None:

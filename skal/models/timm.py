@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import DataError, MissingExtraError, UnknownNameError
+from ..errors import MissingExtraError, UnknownNameError
 from ..registry import Entry
 from . import Builder
-from .base import Network, linear_head
+from .base import Network, fetched, linear_head
 
 try:
     import timm
@@ -83,13 +83,7 @@ def pretrained(name: str) -> Mapping[str, Tensor]:
     DataError
         If that is not possible.
     """
-    try:
-        net = timm.create_model(name, pretrained=True, num_classes=0)
-    except Exception as error:  # of the hub's client, of the network, of a damaged file
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(
-            f"cannot load timm's weights of {name} ({reason}); download the file elsewhere and "
-            "name it by --weights FILE"
-        ) from error
-    state: Mapping[str, Tensor] = net.state_dict()
-    return state
+    return fetched(
+        f"timm's weights of {name}",
+        lambda: timm.create_model(name, pretrained=True, num_classes=0).state_dict(),
+    )

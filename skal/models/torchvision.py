@@ -6,15 +6,14 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
-from urllib.error import URLError
 
 import torchvision
 from torch import Tensor, nn
 
-from ..errors import DataError, UnknownNameError
+from ..errors import UnknownNameError
 from ..registry import Entry
 from . import Builder
-from .base import Network, linear_head, load_backbone, without_prefix
+from .base import Network, fetched, linear_head, load_backbone, without_prefix
 
 SMALL_IMAGE = 64
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -114,15 +113,11 @@ def download(weights: Any) -> Mapping[str, Tensor]:
     DataError
         If that is not possible.
     """
-    try:
-        shown = sys.stderr.isatty()
-        state: Mapping[str, Tensor] = weights.get_state_dict(progress=shown, check_hash=True)
-    except (URLError, OSError) as error:
-        raise DataError(
-            f"cannot download the weights {weights.url} ({error}); download the file elsewhere and "
-            "name it by --weights FILE"
-        ) from error
-    return state
+    shown = sys.stderr.isatty()
+    return fetched(
+        f"the weights {weights.url}",
+        lambda: weights.get_state_dict(progress=shown, check_hash=True),
+    )
 
 
 def resnet18_imagenet() -> Mapping[str, Tensor]:

@@ -47,6 +47,7 @@ function switchGrid() {
     resumes = false;
     grid.toggle();
   }
+  if (grid.isOpen() && state.finished) grid.toggle(); // the end is told where one image was
 }
 
 function drawNote() {
@@ -139,12 +140,36 @@ function show() {
   guess = null;
   write("guess", "");
   if (grid.isOpen()) return;
+  zoomOut();
   shown = queue[0] ?? null;
   if (shown) $("picture").replaceChildren(picture(shown));
   else showNothing();
   write("name", shown?.name ?? "");
   afterPaint(prefetch);
 }
+
+// At full size, to be panned by arrow keys, the wheel or a finger.
+function zoom() {
+  if (grid.isOpen() || !shown) return;
+  const frame = $("picture"), { name, width, height, image } = shown;
+  if (isZoomed()) return zoomOut(picture(shown));
+  if (width <= frame.clientWidth && height <= frame.clientHeight) return say("This image has no more pixels.");
+  const full = html("img", { src: outbox.picture("full", image), alt: `Image ${name}, at full size`, width, height });
+  full.addEventListener("error", () => { if (full.isConnected) zoom(); });
+  frame.classList.add("zoom");
+  frame.replaceChildren(full);
+  frame.tabIndex = 0;
+  frame.focus();
+  frame.scrollTo((width - frame.clientWidth) / 2, (height - frame.clientHeight) / 2);
+}
+
+function zoomOut(...content) {
+  $("picture").classList.remove("zoom");
+  $("picture").removeAttribute("tabindex");
+  if (content.length) $("picture").replaceChildren(...content);
+}
+
+const isZoomed = () => !grid.isOpen() && $("picture").classList.contains("zoom");
 
 function showNothing() {
   const { finished, waiting_for: others } = state;
@@ -210,7 +235,7 @@ function toggleGrid() {
 }
 
 const COMMANDS = {
-  " ": () => act("skip"), u: () => act("unsure"), x: () => act("bad"), Backspace: undo, g: toggleGrid, s: showGuess,
+  " ": () => act("skip"), u: () => act("unsure"), x: () => act("bad"), Backspace: undo, g: toggleGrid, s: showGuess, z: zoom,
   "?": () => $("help").showModal(), "/": () => $("filter").focus(), who: () => $("who-dialog").showModal(),
   all: () => grid.selectAll(true), none: () => grid.selectAll(false),
 };
@@ -230,6 +255,7 @@ function commandOf(event) {
   if (!$("use-keys").checked && key.length === 1) return null;
   if (id !== undefined) return () => act("label", id);
   if (areMany() && isLetter(key) && !event.shiftKey) return null; // it begins a name
+  if (isZoomed() && key === "Escape") return zoom;
   if (grid.isOpen() && ["a", "Escape"].includes(key)) return key === "a" ? COMMANDS.all : COMMANDS.none;
   if ((key === "s" && !state?.suggest) || (key === "/" && !areMany())) return null;
   return key.length === 1 || key === "Backspace" ? COMMANDS[key] : null;
@@ -259,6 +285,7 @@ document.addEventListener("click", (event) => {
     leaveFilter();
     run(() => act("label", Number(id)));
   } else if (state && command) run(COMMANDS[command]);
+  else if (state && event.target.closest("#picture img")) zoom();
   if (event.detail && !document.querySelector("dialog[open]")) button?.blur(); // after a click Space is to skip, not to press again
 });
 
