@@ -170,8 +170,8 @@ def measure_heads(data: skal.ImageDataset, cache: Path, seeds: int) -> None:
         f"Heads on a frozen EfficientNet-Lite0: {data.name}",
         ["head", "optimiser", "highest rate", *(f"{n} labels" for n in budgets)],
         rows,
-        f"Test accuracy (and NLL, nats), {SIZE} px, labels drawn at random: means "
-        f"of {seeds} seeds. The defaults are 0.003 for AdamW and 0.02 for SGD.",
+        f"Test accuracy (and NLL, nats), {enlarged(data.X).shape[2]} px, labels drawn at random: "
+        f"means of {seeds} seeds. The defaults are 0.003 for AdamW and 0.02 for SGD.",
     )
 
 
@@ -222,6 +222,8 @@ def main(
 ) -> None:
     """Measure all of it, or parts."""
     is_folder = Path(dataset).is_dir()
+    if not is_folder and set(parts) != {"heads"}:
+        raise click.UsageError(f"of {dataset!r} only the heads can be measured: --part heads")
     data = skal.load_dataset(dataset, SIZE if is_folder else None, data_dir)
     cache = skal.datasets.data_folder(data_dir) / "cache"
     if "timing" in parts:

@@ -25,7 +25,7 @@ from .files import write_atomic
 from .models.frozen import freeze
 from .models.module import ImageModule
 from .seeding import torch_seed
-from .training import resolve_bf16, resolve_device, scoring_batch_size
+from .training import computing_on, resolve_bf16, resolve_device, scoring_batch_size
 
 FORMAT_VERSION = 1
 """Part of the key of features: raise it whenever they come out otherwise."""
@@ -93,7 +93,7 @@ class Backbone:
             yield features
 
     def _embed(self, images: Tensor) -> NDArray[np.float32]:
-        with torch.inference_mode():
+        with torch.inference_mode(), computing_on(self.device):
             features: NDArray[np.float32] = self.module.embed(images.to(self.device)).cpu().numpy()
         return features
 
@@ -186,6 +186,9 @@ def place_of(module: ImageModule, image_shape: tuple[int, ...], device: str, pla
         If nothing can be written there.
     """
     answers = _answers(module, image_shape, device)
+    share = SAME[module.bf16]
+    if not _alike(answers, _answers(module, image_shape, device), share):
+        return place  # it draws from generators of its own: nothing can be told by its answers
     with FileLock(place.with_suffix(".probe.lock")):
         for number in itertools.count(1):
             name = place.name if number == 1 else f"{place.name}-{number}"
@@ -195,7 +198,7 @@ def place_of(module: ImageModule, image_shape: tuple[int, ...], device: str, pla
                 write_atomic(kept, _as_npy(answers))
                 if number > 1:
                     _log.warning("the network's code has changed since %s was made", place)
-            if before is None or _alike(before, answers, SAME[module.bf16]):
+            if before is None or _alike(before, answers, share):
                 break
     return place.with_name(name)
 
@@ -208,7 +211,8 @@ def _answers(module: ImageModule, image_shape: tuple[int, ...], device: str) -> 
     )
     rows, columns = (np.arange(size) * PROBE_SIDE // size for size in (height, width))
     images = torch.from_numpy(colours[:, :, rows[:, None], columns])
-    with torch_seed(0), torch.no_grad():  # some networks draw numbers when they answer
+    # some networks draw numbers when they answer
+    with torch_seed(0), torch.no_grad(), computing_on(device):
         answers: NDArray[np.float32] = module.embed(images.to(device)).cpu().numpy()
     if not np.isfinite(answers).all():
         raise DataError(NO_NUMBERS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -148,12 +149,12 @@ def _see_one_gpu(n_gpus: int) -> None:
 
     CUDA asks for it once, at its start: so this comes before, and a worker keeps its GPU.
     """
-    kind, _, worker = current_process().name.rpartition("-")
-    if kind != "LokyProcess":  # where joblib may start none, calls are made here
+    name = re.fullmatch(r"LokyProcess-(?:\d+:)*(\d+)", current_process().name)
+    if name is None:  # where joblib may start none, calls are made here
         return
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = seen.split(",")[:n_gpus] if seen else [str(gpu) for gpu in range(n_gpus)]
-    os.environ["CUDA_VISIBLE_DEVICES"] = gpus[int(worker) % len(gpus)]
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpus[int(name[1]) % len(gpus)]
 
 
 def _on_loky(work: Work, shared: Any, items: Sequence[Any], place: Place) -> Answers:

@@ -781,6 +781,7 @@ def _finish(
         save_classifier(classifier, record.folder, **facts)
         _log.info("\n%s", result.table(), extra={"result": True})
         record.write_summary(summary)
-        record.remove(CHECKPOINT.format(last["round"]))
+        for path in record.folder.glob(CHECKPOINT.format("*")):  # several after a crash
+            record.remove(path.name)
     watch.on_end(summary)
     return result

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
+import os
+import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,12 @@ import psutil
 from numpy.typing import NDArray
 
 ROWS_AT_ONCE = 64
+KEPT_BYTES = 2**30
+"""Freed memory that a process holds on to, to allocate it again."""
+LARGEST_KEPT = 2**25
+"""What is larger goes back to the system at once: the most that glibc lets one choose."""
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
 _CGROUP = Path("/sys/fs/cgroup")
 _LIMITS = (
     # of cgroups version 2, then 1: what may be used, what is, and what of that can be dropped
@@ -56,6 +65,25 @@ def _available_on(device: str) -> int:
     # and what torch keeps in reserve, from which it allocates first
     reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(free + reserve)
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let the C library keep memory that was freed, for what is allocated next.
+
+    A network allocates its feature maps anew for each batch. As glibc comes, it may give them back
+    to the system after each, which has to clear the pages for the next: up to a third of the time
+    of a CPU. Nothing is done for other C libraries, or if the environment has settings of its own
+    (``MALLOC_...``, ``GLIBC_TUNABLES``).
+    """
+    if sys.platform != "linux" or any(
+        name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ
+    ):
+        return
+    choose = getattr(ctypes.CDLL(None), "mallopt", None)
+    if choose is not None:
+        choose(_TRIM_THRESHOLD, KEPT_BYTES)
+        choose(_MMAP_THRESHOLD, LARGEST_KEPT)
 
 
 def let_go_of_pages(array: NDArray[Any]) -> None:

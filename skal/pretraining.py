@@ -29,7 +29,7 @@ from .batches import shuffled
 from .config import RunConfig
 from .datasets import ImageDataset
 from .datasets.base import Images, take_rows
-from .errors import DataError, MissingExtraError
+from .errors import DataError, MissingExtraError, ParameterError
 from .files import write_atomic
 from .memory import let_go_of_pages, take_mapped
 from .models.module import ImageModule
@@ -193,6 +193,8 @@ def pretrain(
 
     Raises
     ------
+    ParameterError
+        If `steps` is less than 1.
     DataError
         If there are fewer than two images, or the loss is no number.
 
@@ -201,6 +203,8 @@ def pretrain(
     .. [1] T. Chen, S. Kornblith, M. Norouzi, G. Hinton. A Simple Framework for Contrastive Learning
        of Visual Representations. ICML 2020.
     """
+    if steps < 1:
+        raise ParameterError(f"steps={steps}; expected 1 or more")
     n_images = sum(map(len, pools))
     if n_images < 2:
         raise DataError(f"pretraining needs two images or more, got {n_images}")
@@ -293,10 +297,10 @@ def _train(
         while some := list(islice(training, EVERY)):  # a GPU is not waited for in each step
             losses += _numbers(some, len(losses))
             bar.update(len(some))
+        # batch norm's statistics are those of images as they are, not of views
+        clean = (_take(pools, rows) for rows in islice(batches, BATCHES_OF_STATISTICS))
+        update_bn(clean, module, torch.device(device))
     _log.info("trained without labels in %d steps: loss %.2f to %.2f", steps, losses[0], losses[-1])
-    # batch norm's statistics are those of images as they are, not of views
-    clean = (_take(pools, rows) for rows in islice(batches, BATCHES_OF_STATISTICS))
-    update_bn(clean, module, torch.device(device))
     state = module.network.backbone.state_dict()
     means = [float(np.mean(losses[i : i + EVERY])) for i in range(0, len(losses), EVERY)]
     return Pretrained({n: t.detach().cpu().contiguous() for n, t in state.items()}, means)

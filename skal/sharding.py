@@ -54,7 +54,7 @@ SHARD_SIZE = 10_000
 FORMAT = 1
 MANIFEST = "_skal.json"
 """Readers of Parquet folders pass over names that begin so."""
-PIXELS_AT_ONCE = 2**26
+PIXELS_AT_ONCE, MOST_AT_ONCE = 2**26, 2**29
 _SHARD = re.compile(r"\d{6}-[0-9a-f]{16}\.parquet")
 
 _log = logging.getLogger("skal")
@@ -409,7 +409,8 @@ def _in_lots(chunks: Iterator[Decoded], least: int = 1) -> Iterator[Decoded]:
     for chunk in chunks:
         waiting.append(chunk)
         n_bytes = sum(part.pixels.nbytes for part in waiting)
-        if n_bytes >= PIXELS_AT_ONCE and sum(len(part.pixels) for part in waiting) >= least:
+        n_images = sum(len(part.pixels) for part in waiting)
+        if n_bytes >= PIXELS_AT_ONCE and (n_images >= least or n_bytes >= MOST_AT_ONCE):
             yield _joined(waiting)
             waiting = []
     if waiting:

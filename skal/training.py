@@ -20,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from .batches import TrainBatches
 from .errors import ParameterError
+from .memory import keep_freed_memory
 from .models import MODELS
 
 OPTIMIZERS: Mapping[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
@@ -230,14 +231,21 @@ def computing_on(device: str) -> AbstractContextManager[None]:
     deterministic algorithms, and so does torch wherever it has one. It has none for the gradient of
     attention (in transformers) and of some kinds of pooling (AlexNet's and VGG's), which may
     differ in the last bits; of that nothing is said. The environment variable
-    ``CUBLAS_WORKSPACE_CONFIG``, where it is not set, stays at what determinism needs.
+    ``CUBLAS_WORKSPACE_CONFIG``, where it is not set, stays at what determinism needs, and torch's
+    warnings of what is not deterministic stay off.
+
+    On a CPU the process keeps the memory that it frees, from then on; see `keep_freed_memory`.
 
     Parameters
     ----------
     device : str
-        On others than CUDA's nothing changes.
+        On MPS nothing changes.
     """
-    return _CUDA_SETTINGS if device.startswith("cuda") else nullcontext()
+    if device.startswith("cuda"):
+        return _CUDA_SETTINGS
+    if device == "cpu":
+        keep_freed_memory()
+    return nullcontext()
 
 
 @contextmanager

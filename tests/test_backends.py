@@ -95,7 +95,8 @@ def test_workers_take_the_gpus_in_turn(
         monkeypatch.delenv(SEEN, raising=False)
         if seen is not None:
             monkeypatch.setenv(SEEN, seen)
-        worker = ModuleType(f"LokyProcess-{number}")
+        # in a child of multiprocessing the number has that of the child before it
+        worker = ModuleType(f"LokyProcess-{'1:' * (number > 2)}{number}")
         worker.name = worker.__name__
         monkeypatch.setattr(backends, "current_process", lambda worker=worker: worker)
         for _ in range(2):  # the second time it has its own already

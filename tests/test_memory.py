@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -159,3 +163,30 @@ def test_changes_to_a_copy_on_write_memmap_and_plain_arrays_are_left_alone(tmp_p
     plain = np.ones(10)
     let_go_of_pages(plain[2:])
     assert plain.sum() == 10
+
+
+SCORED = """
+import resource, sys
+import numpy as np
+import skal
+X = np.random.default_rng(0).integers(0, 256, (3000, 3, 32, 32), np.uint8)
+classifier = skal.ImageClassifier(classes=[0, 1], steps=1, precision="fp32", device="cpu")
+classifier.fit(X, np.arange(3000) % 2)
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    classifier.predict_proba(X)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_feature_maps_are_not_given_back_to_the_system_after_each_batch() -> None:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    pages = []
+    for settings in ({}, {"MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_MMAP_THRESHOLD_": "131072"}):
+        command = [sys.executable, "-c", SCORED]
+        done = subprocess.run(
+            command, env={**own, **settings}, capture_output=True, text=True, check=True
+        )
+        pages.append(int(done.stdout))
+    assert pages[0] < 3000 < pages[1]  # the second, with settings of the user's own, stays so

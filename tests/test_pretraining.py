@@ -120,6 +120,11 @@ def test_one_image_is_too_few(images: np.ndarray) -> None:
         pretrain("lenet", [images[:1]], steps=2, seed=0)
 
 
+def test_a_training_has_a_step_at_least(images: np.ndarray) -> None:
+    with pytest.raises(ParameterError, match="steps=0; expected 1 or more"):
+        pretrain("lenet", [images], steps=0, seed=0)
+
+
 def test_what_was_trained_is_found_again_unless_anything_differs(
     images: np.ndarray, tmp_path: Path, trainings: list[int]
 ) -> None:

@@ -700,20 +700,28 @@ def test_torch_says_nothing_of_what_cannot_be_deterministic_and_else_is_heard() 
 def test_a_network_is_trained_and_asked_with_these_settings(
     tiny: skal.ImageDataset, y: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward, seen = Network.forward, []
+    seen: list[bool] = []
 
-    def watched(self: Network, *args: Any) -> Any:
-        seen.append(torch.are_deterministic_algorithms_enabled())
-        return forward(self, *args)
+    def watched(function: Any) -> Any:
+        def called(*args: Any) -> Any:
+            seen.append(torch.are_deterministic_algorithms_enabled())
+            return function(*args)
 
-    monkeypatch.setattr(Network, "forward", watched)
-    monkeypatch.setattr("skal.learner.computing_on", lambda device: computing_on("cuda"))
+        return called
+
+    monkeypatch.setattr(Network, "forward", watched(Network.forward))
+    for module in ("learner", "backbone"):
+        monkeypatch.setattr(f"skal.{module}.computing_on", lambda device: computing_on("cuda"))
     fitted = classifier(steps=2).fit(tiny.X, y)
     assert len(list(fitted.iter_outputs(tiny.X_test))) == 1
     fitted.predict_proba(tiny.X_test)
     assert len(seen) == 4
     fitted.expected_gradient_length(tiny.X_test)
     assert len(seen) > 4 and all(seen)
+    seen.clear()
+    monkeypatch.setattr(ImageModule, "embed", watched(ImageModule.embed))
+    fitted.backbone(tiny.X.shape[1:])(tiny.X_test)
+    assert seen == [True]
     assert not torch.are_deterministic_algorithms_enabled()
 
 
