@@ -833,6 +833,26 @@ def test_what_the_system_keeps_failing_to_read_is_one_clear_error_and_not_left_o
     assert data.skipped == () and len(all_pixels(data)) == 5
 
 
+def test_files_that_vanish_while_they_are_decoded_are_an_error_and_not_left_out_for_good(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(root, "cat")
+    monkeypatch.setattr(decoding, "PAUSES", (0,))
+    fingerprint = pixel_cache.fingerprint
+
+    def unmount_after(*args: Any) -> str:
+        key = fingerprint(*args)
+        root.rename(tmp_path / "unmounted")
+        return key
+
+    with monkeypatch.context() as patch, pytest.raises(DataError, match="No such file"):
+        patch.setattr(pixel_cache, "fingerprint", unmount_after)
+        load(root)
+    (tmp_path / "unmounted").rename(root)
+    data = load(root)
+    assert data.skipped == () and len(all_pixels(data)) == 5
+
+
 def test_what_was_decoded_before_the_system_failed_is_kept(
     root: Path, fail: Callable[[Path, Exception, int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,8 +34,8 @@ ENOUGH_FOR_PROCESSES = 2000
 WHITE = {"I": (255, 65535), "F": (1, 255, 65535)}
 """What stands for white where the mode does not say it: the first that no pixel exceeds."""
 OF_THE_FILE = frozenset(
-    (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
-).union((errno.ENAMETOOLONG, errno.EINVAL, errno.EOVERFLOW))
+    (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+).union((errno.EINVAL, errno.EOVERFLOW))
 """Numbers of errors that say something of a file; the last two come of places that it names."""
 PAUSES = (0.2, 2.0)
 """Seconds after which a file is tried again that the system failed to read."""
@@ -237,7 +237,9 @@ def _decode_or_tell(path: Path, size: int) -> Images | str:
     except Image.DecompressionBombError:
         return "too many pixels to be opened safely"
     except FileNotFoundError:
-        return "a link to a file that is not there"
+        if path.is_symlink():
+            return "a link to a file that is not there"
+        raise  # it was there when it was listed: its disk may be gone, and come back
     except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
         if _is_of_the_system(error):
             raise
