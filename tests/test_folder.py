@@ -28,6 +28,7 @@ from skal.errors import DataError, DatasetNotFoundError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 Colour = tuple[int, ...]
+Fail = Callable[[Path, BaseException, int], None]
 
 
 @pytest.fixture
@@ -791,12 +792,12 @@ OF_THE_SYSTEM = [
 
 
 @pytest.fixture
-def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, Exception, int], None]:
+def fail(monkeypatch: pytest.MonkeyPatch) -> Fail:
     """Let the first attempts to open a file fail."""
     monkeypatch.setattr(decoding, "PAUSES", (0, 0))
     path_open = Path.open
 
-    def prepare(path: Path, error: Exception, n_times: int) -> None:
+    def prepare(path: Path, error: BaseException, n_times: int) -> None:
         failures = [error] * n_times
 
         def opened(self: Path, *args: Any, **kwargs: Any) -> Any:
@@ -811,7 +812,7 @@ def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, Exception, int], No
 
 @pytest.mark.parametrize("error", OF_THE_SYSTEM)
 def test_what_the_system_fails_to_read_is_tried_again(
-    root: Path, error: Exception, fail: Callable[[Path, Exception, int], None]
+    root: Path, error: Exception, fail: Fail
 ) -> None:
     fill(root, "cat")
     fail(root / "cat/2.png", error, 2)
@@ -821,7 +822,7 @@ def test_what_the_system_fails_to_read_is_tried_again(
 
 @pytest.mark.parametrize("error", OF_THE_SYSTEM)
 def test_what_the_system_keeps_failing_to_read_is_one_clear_error_and_not_left_out(
-    root: Path, error: Exception, fail: Callable[[Path, Exception, int], None]
+    root: Path, error: Exception, fail: Fail
 ) -> None:
     fill(root, "cat")
     fail(root / "cat/2.png", error, 3)
@@ -853,15 +854,25 @@ def test_files_that_vanish_while_they_are_decoded_are_an_error_and_not_left_out_
     assert data.skipped == () and len(all_pixels(data)) == 5
 
 
-def test_what_was_decoded_before_the_system_failed_is_kept(
-    root: Path, fail: Callable[[Path, Exception, int], None], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("stop", "n_times"), [(OSError(errno.EIO, "Input/output error"), 3), (KeyboardInterrupt(), 1)]
+)
+def test_what_was_decoded_before_the_system_or_somebody_stopped_it_is_kept(
+    root: Path,
+    data_dir: Path,
+    tmp_path: Path,
+    stop: BaseException,
+    n_times: int,
+    fail: Fail,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fill(root, "cat")
-    monkeypatch.setattr(pixel_cache, "SHARD_BYTES", 1)
+    (root / "cat/0.png").write_bytes(b"")
+    whole = load(root, data_dir=tmp_path / "elsewhere")
     monkeypatch.setattr(decoding, "CHUNK_FILES", 1)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    fail(root / "cat/4.png", OSError(errno.EIO, "Input/output error"), 3)
-    with pytest.raises(DataError):
+    fail(root / "cat/4.png", stop, n_times)
+    with pytest.raises((DataError, KeyboardInterrupt)):
         load(root)
     decoded, decode = [], decoding.decode
 
@@ -870,8 +881,9 @@ def test_what_was_decoded_before_the_system_failed_is_kept(
         return decode(path, size)
 
     monkeypatch.setattr(decoding, "decode", counted)
-    assert len(all_pixels(load(root))) == 5
-    assert 0 < len(decoded) < 5
+    assert_same(load(root), whole)
+    assert decoded == ["4.png"]
+    assert len(caches(data_dir)) == 1
 
 
 def test_picture_that_memory_is_too_short_to_turn_is_not_kept_as_it_lies(

@@ -186,8 +186,7 @@ def _result(future: Future[Decoded]) -> Decoded:
         return future.result()
     except BrokenExecutor as error:
         raise DataError(
-            "a process that was decoding images was killed, by the system if memory was short; "
-            "what was decoded is kept, and the same call goes on"
+            "a process that was decoding images was killed, by the system if memory was short"
         ) from error
 
 
@@ -221,8 +220,7 @@ def try_decode(path: Path, size: int) -> Images | str:
     except (OSError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or "memory is short"
         raise DataError(
-            f"cannot read {str(path)!r} for now: {reason}; once it can be read, the same call goes "
-            "on; if it never can, take the file away"
+            f"cannot read {str(path)!r} for now: {reason}; if it never can be read, take it away"
         ) from error
 
 
