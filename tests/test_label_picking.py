@@ -348,6 +348,17 @@ def test_a_model_never_overwrites_another(folder: Path, tmp_path: Path) -> None:
         train(labeled_project(folder), tmp_path / "model")
 
 
+def test_images_are_decoded_once_for_labelling_and_for_runs(
+    tmp_path: Path, tiny: skal.ImageDataset, data_dir: Path
+) -> None:
+    names = ["train/low/a.png", "train/b.png", "unlabeled/c.png", "test/low/d.png", "test/e.png"]
+    write_images(tmp_path / "bars", tiny.X[:5, 0], names)
+    skal.load_dataset(tmp_path / "bars", image_size=12)
+    (cache,) = data_dir.glob("cache/bars-*")
+    assert Picker(Task.of(opened(tmp_path / "bars")))._pixels.shape == (4, 3, 12, 12)
+    assert list(data_dir.glob("cache/bars-*")) == [cache]
+
+
 def rows_of(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
