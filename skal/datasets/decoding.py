@@ -12,7 +12,7 @@ import warnings
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -203,25 +203,41 @@ def _decode_chunk(root: Path, paths: Sequence[str], size: int) -> Decoded:
     return Decoded(paths, pixels[:n_read], unread)
 
 
-def try_decode(path: Path, size: int) -> Images | str:
+def try_decode(path: Path, size: int, *, strict: bool = True) -> Images | str:
     """Decode one file as `decode` does, or say why it cannot be.
+
+    Parameters
+    ----------
+    path, size
+        See `decode`.
+    strict : bool, default=True
+        Whether it is an error, and not a reason, that the system or memory failed again and again:
+        that says nothing of the image, and what is made of it may be kept for good.
 
     Raises
     ------
     DataError
-        If the system or memory failed, again and again: that says nothing of the image.
+        If they did, and it is one.
     """
     for pause in PAUSES:
-        with suppress(OSError, MemoryError):
+        try:
             return _decode_or_tell(path, size)
+        except (OSError, MemoryError) as error:
+            _log.debug("%s is tried again in %g s: %s", path, pause, _reason(error))
         time.sleep(pause)
     try:
         return _decode_or_tell(path, size)
     except (OSError, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or "memory is short"
+        if not strict:
+            return _reason(error)
         raise DataError(
-            f"cannot read {str(path)!r} for now: {reason}; if it never can be read, take it away"
+            f"cannot read {str(path)!r} for now: {_reason(error)}; if it never can be read, take "
+            "it away"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or "memory is short"
 
 
 def _decode_or_tell(path: Path, size: int) -> Images | str:
