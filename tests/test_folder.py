@@ -787,6 +787,7 @@ OF_THE_SYSTEM = [
     OSError(errno.EIO, "Input/output error"),
     OSError(errno.ESTALE, "Stale file handle"),
     OSError(errno.ENOMEM, "Cannot allocate memory"),
+    OSError("out of memory when reading image file"),  # Pillow's
     MemoryError(),
 ]
 
@@ -832,6 +833,23 @@ def test_what_the_system_keeps_failing_to_read_is_one_clear_error_and_not_left_o
     assert "\n" not in str(caught.value)
     data = load(root)
     assert data.skipped == () and len(all_pixels(data)) == 5
+
+
+def test_a_tiff_whose_damaged_sizes_look_like_short_memory_is_left_out(root: Path) -> None:
+    fill(root, "cat")
+    short, long = 3, 4
+    tags = {256: (long, 64), 257: (long, 64), 258: (short, 8), 259: (short, 8), 262: (short, 1)}
+    tags |= {
+        277: (short, 1),
+        322: (long, 2**16),
+        323: (long, 2**16),
+        324: (long, 8),
+        325: (long, 9),
+    }
+    rows = [struct.pack("<HHII", tag, kind, 1, value) for tag, (kind, value) in tags.items()]
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    (root / "cat/tiles.tif").write_bytes(head + b"".join(rows) + bytes(64))
+    assert load(root).skipped == (("cat/tiles.tif", "decoder error -9"),)
 
 
 def test_files_that_vanish_while_they_are_decoded_are_an_error_and_not_left_out_for_good(

@@ -261,9 +261,14 @@ def _decode_or_tell(path: Path, size: int) -> Images | str:
 
 
 def _is_of_the_system(error: Exception) -> bool:
-    """Tell whether an error says nothing of the file; what Pillow raises has no number."""
+    """Tell whether an error says nothing of the file; what Pillow raises has no number.
+
+    Its "decoder error -9" of TIFFs is no sign of short memory: damaged sizes give it as well.
+    """
     if isinstance(error, OSError):
-        return error.errno is not None and error.errno not in OF_THE_FILE
+        if error.errno is None:
+            return str(error).startswith("out of memory")
+        return error.errno not in OF_THE_FILE
     return isinstance(error, MemoryError)
 
 
