@@ -332,19 +332,20 @@ MAY_DIFFER = frozenset(
 
 def _check_pairs(group: Mapping[str, Mapping[int, Result]]) -> None:
     results = [result for of_strategy in group.values() for result in of_strategy.values()]
-    first = results[0]
+    # a file of weights is known by its hash, which older runs do not have
+    first = next((result for result in results if result.weights), results[0])
     expected = what_must_agree(first)
     of_seed = {result.config.seed: result for result in reversed(results)}
-    for result in results[1:]:
+    for result in results:
         settings = what_must_agree(result)
         for name in sorted(settings.keys() | expected.keys()):
             one, other = expected.get(name), settings.get(name)
-            if one != other and not (name == "weights" and _same_file(one, other)):
+            if one != other and not (name == "weights" and _same_weights(first, result)):
                 raise RunFolderError(
                     f"{_name(first)} and {_name(result)} cannot be compared: {name} is "
                     f"{one!r} in one and {other!r} in the other"
                 )
-        if first.weights and result.weights and first.weights != result.weights:
+        if not _same_weights(first, result):
             raise RunFolderError(
                 f"{_name(first)} and {_name(result)} cannot be compared: the file "
                 f"{result.config.weights!r} had other weights (SHA-256 {first.weights}..., "
@@ -368,9 +369,14 @@ def what_must_agree(result: Result) -> dict[str, Any]:
     return {name: v for name, v in result.config.as_dict().items() if name not in others}
 
 
-def _same_file(one: str | None, other: str | None) -> bool:
-    """Tell whether weights are the same, wherever they lie."""
-    if one is None or other is None or Path(one).name != Path(other).name:
+def _same_weights(first: Result, result: Result) -> bool:
+    """Tell whether runs started from the same weights, wherever they lie."""
+    if first.weights and result.weights:
+        return first.weights == result.weights
+    one, other = first.config.weights, result.config.weights
+    if one is None or other is None or one == other:
+        return one == other
+    if Path(one).name != Path(other).name:
         return False
     if not Path(one).is_file() or not Path(other).is_file():
         return True  # it is called the same, and that is all there is to know

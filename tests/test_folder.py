@@ -28,6 +28,7 @@ from skal.errors import DataError, DatasetNotFoundError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 Colour = tuple[int, ...]
+Fail = Callable[[Path, BaseException, int], None]
 
 
 @pytest.fixture
@@ -786,17 +787,18 @@ OF_THE_SYSTEM = [
     OSError(errno.EIO, "Input/output error"),
     OSError(errno.ESTALE, "Stale file handle"),
     OSError(errno.ENOMEM, "Cannot allocate memory"),
+    OSError("out of memory when reading image file"),  # Pillow's
     MemoryError(),
 ]
 
 
 @pytest.fixture
-def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, Exception, int], None]:
+def fail(monkeypatch: pytest.MonkeyPatch) -> Fail:
     """Let the first attempts to open a file fail."""
     monkeypatch.setattr(decoding, "PAUSES", (0, 0))
     path_open = Path.open
 
-    def prepare(path: Path, error: Exception, n_times: int) -> None:
+    def prepare(path: Path, error: BaseException, n_times: int) -> None:
         failures = [error] * n_times
 
         def opened(self: Path, *args: Any, **kwargs: Any) -> Any:
@@ -811,7 +813,7 @@ def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, Exception, int], No
 
 @pytest.mark.parametrize("error", OF_THE_SYSTEM)
 def test_what_the_system_fails_to_read_is_tried_again(
-    root: Path, error: Exception, fail: Callable[[Path, Exception, int], None]
+    root: Path, error: Exception, fail: Fail
 ) -> None:
     fill(root, "cat")
     fail(root / "cat/2.png", error, 2)
@@ -821,7 +823,7 @@ def test_what_the_system_fails_to_read_is_tried_again(
 
 @pytest.mark.parametrize("error", OF_THE_SYSTEM)
 def test_what_the_system_keeps_failing_to_read_is_one_clear_error_and_not_left_out(
-    root: Path, error: Exception, fail: Callable[[Path, Exception, int], None]
+    root: Path, error: Exception, fail: Fail
 ) -> None:
     fill(root, "cat")
     fail(root / "cat/2.png", error, 3)
@@ -833,15 +835,62 @@ def test_what_the_system_keeps_failing_to_read_is_one_clear_error_and_not_left_o
     assert data.skipped == () and len(all_pixels(data)) == 5
 
 
-def test_what_was_decoded_before_the_system_failed_is_kept(
-    root: Path, fail: Callable[[Path, Exception, int], None], monkeypatch: pytest.MonkeyPatch
+def test_a_tiff_whose_damaged_sizes_look_like_short_memory_is_left_out(root: Path) -> None:
+    fill(root, "cat")
+    short, long = 3, 4
+    tags = {256: (long, 64), 257: (long, 64), 258: (short, 8), 259: (short, 8), 262: (short, 1)}
+    tags |= {
+        277: (short, 1),
+        322: (long, 2**16),
+        323: (long, 2**16),
+        324: (long, 8),
+        325: (long, 9),
+    }
+    rows = [struct.pack("<HHII", tag, kind, 1, value) for tag, (kind, value) in tags.items()]
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    (root / "cat/tiles.tif").write_bytes(head + b"".join(rows) + bytes(64))
+    assert load(root).skipped == (("cat/tiles.tif", "decoder error -9"),)
+
+
+def test_files_that_vanish_while_they_are_decoded_are_an_error_and_not_left_out_for_good(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(root, "cat")
-    monkeypatch.setattr(pixel_cache, "SHARD_BYTES", 1)
+    monkeypatch.setattr(decoding, "PAUSES", (0,))
+    fingerprint = pixel_cache.fingerprint
+
+    def unmount_after(*args: Any) -> str:
+        key = fingerprint(*args)
+        root.rename(tmp_path / "unmounted")
+        return key
+
+    with monkeypatch.context() as patch, pytest.raises(DataError, match="No such file"):
+        patch.setattr(pixel_cache, "fingerprint", unmount_after)
+        load(root)
+    (tmp_path / "unmounted").rename(root)
+    data = load(root)
+    assert data.skipped == () and len(all_pixels(data)) == 5
+
+
+@pytest.mark.parametrize(
+    ("stop", "n_times"), [(OSError(errno.EIO, "Input/output error"), 3), (KeyboardInterrupt(), 1)]
+)
+def test_what_was_decoded_before_the_system_or_somebody_stopped_it_is_kept(
+    root: Path,
+    data_dir: Path,
+    tmp_path: Path,
+    stop: BaseException,
+    n_times: int,
+    fail: Fail,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fill(root, "cat")
+    (root / "cat/0.png").write_bytes(b"")
+    whole = load(root, data_dir=tmp_path / "elsewhere")
     monkeypatch.setattr(decoding, "CHUNK_FILES", 1)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    fail(root / "cat/4.png", OSError(errno.EIO, "Input/output error"), 3)
-    with pytest.raises(DataError):
+    fail(root / "cat/4.png", stop, n_times)
+    with pytest.raises((DataError, KeyboardInterrupt)):
         load(root)
     decoded, decode = [], decoding.decode
 
@@ -850,8 +899,9 @@ def test_what_was_decoded_before_the_system_failed_is_kept(
         return decode(path, size)
 
     monkeypatch.setattr(decoding, "decode", counted)
-    assert len(all_pixels(load(root))) == 5
-    assert 0 < len(decoded) < 5
+    assert_same(load(root), whole)
+    assert decoded == ["4.png"]
+    assert len(caches(data_dir)) == 1
 
 
 def test_picture_that_memory_is_too_short_to_turn_is_not_kept_as_it_lies(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import importlib.util
 import io
 import json
@@ -16,6 +17,7 @@ from label_server import write_images
 import skal
 from skal import pretraining
 from skal.cold_start import start_embeddings
+from skal.datasets import decoding
 from skal.errors import (
     DataError,
     MissingExtraError,
@@ -348,6 +350,17 @@ def test_a_model_never_overwrites_another(folder: Path, tmp_path: Path) -> None:
         train(labeled_project(folder), tmp_path / "model")
 
 
+def test_images_are_decoded_once_for_labelling_and_for_runs(
+    tmp_path: Path, tiny: skal.ImageDataset, data_dir: Path
+) -> None:
+    names = ["train/low/a.png", "train/b.png", "unlabeled/c.png", "test/low/d.png", "test/e.png"]
+    write_images(tmp_path / "bars", tiny.X[:5, 0], names)
+    skal.load_dataset(tmp_path / "bars", image_size=12)
+    (cache,) = data_dir.glob("cache/bars-*")
+    assert Picker(Task.of(opened(tmp_path / "bars")))._pixels.shape == (4, 3, 12, 12)
+    assert list(data_dir.glob("cache/bars-*")) == [cache]
+
+
 def rows_of(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
@@ -395,6 +408,29 @@ def test_images_that_cannot_be_read_have_no_prediction(
     assert "00003.png: not one of JPEG" in caplog.text
     with pytest.raises(DataError, match=r"none of the 1 images can be read \(.*00003\.png"):
         predict(where, [folder / "00003.png"], io.StringIO())
+
+
+def test_a_file_that_the_system_cannot_read_has_no_prediction_and_the_others_have(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, _ = train(labeled_project(folder), tmp_path / "model")
+    files, path_open = find_files([folder])[:3], Path.open
+
+    def fail(self: Path, *args: Any, **kwargs: Any) -> Any:
+        if self == files[1]:
+            raise OSError(errno.EIO, "Input/output error", str(self))
+        return path_open(self, *args, **kwargs)
+
+    monkeypatch.setattr(decoding, "PAUSES", (0, 0))
+    monkeypatch.setattr(Path, "open", fail)
+    caplog.set_level("DEBUG", "skal")
+    out = io.StringIO()
+    assert predict(where, files, out) == 2
+    assert [row["class"] in CLASSES for row in rows_of(out.getvalue())] == [True, False, True]
+    told = [line for line in caplog.messages if "Input/output error" in line]
+    assert told == [f"{files[1]} is tried again in 0 s: Input/output error"] * 2 + [
+        f"left out {files[1]}: Input/output error"
+    ]
 
 
 def test_predictions_need_a_network_and_images(folder: Path, tmp_path: Path) -> None:

@@ -261,6 +261,26 @@ def test_weights_are_the_same_by_their_content(tmp_path: Path) -> None:
         analyse(pair("a", "c"))
 
 
+def test_weights_whose_hash_was_kept_are_the_same_by_it_alone(tmp_path: Path) -> None:
+    def runs(*names_and_hashes: tuple[str, str | None]) -> list[Result]:
+        results: list[Result] = []
+        for result, (name, kept) in zip(made_up_results(n_seeds=1), names_and_hashes, strict=False):
+            path = tmp_path / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(name)  # what the file holds today is in no two of them the same
+            config = result.config.replace(weights=str(path))
+            folder = Path(f"run {len(results) + 1}")
+            results.append(replace(result, config=config, weights=kept, folder=folder))
+        return results
+
+    assert len(analyse(runs(("a/net.pt", "1"), ("b/net.pt", "1"), ("c.pt", "1")))["groups"]) == 1
+    for one, other in (("a/net.pt", "a/net.pt"), ("a/net.pt", "b/net.pt"), ("a/net.pt", "c.pt")):
+        with pytest.raises(RunFolderError, match=r"cannot be compared: .*weights"):
+            analyse(runs((one, "1"), (other, "2")))
+    with pytest.raises(RunFolderError, match="'run 2' and 'run 3' cannot be compared"):
+        analyse(runs(("a/net.pt", None), ("a/net.pt", "1"), ("a/net.pt", "2")))
+
+
 def test_weights_that_were_replaced_between_two_runs_make_no_pair(
     tiny: skal.ImageDataset, tmp_path: Path
 ) -> None:

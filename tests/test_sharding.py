@@ -410,6 +410,21 @@ def test_a_worker_that_fails_ends_it_with_a_line_and_keeps_what_is_done(
     assert len(scored(pictures, model, tmp_path / "s")) == N + 1
 
 
+def test_a_disk_that_fails_ends_it_with_a_line_and_is_not_written_down_as_unreadable(
+    pictures: Pictures, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "PAUSES", (0,))
+        patch.setattr(decoding, "decode", fail)
+        with pytest.raises(SkalError, match=r"Input/output error.*take it away; the sh") as caught:
+            scored(pictures, model, tmp_path / "s")
+    assert str(caught.value).count("the same call goes on") == 1
+    assert scored(pictures, model, tmp_path / "s")["error"].null_count == N
+
+
 def test_without_pyarrow_the_extra_is_named(
     pictures: Pictures, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ import warnings
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,8 +34,8 @@ ENOUGH_FOR_PROCESSES = 2000
 WHITE = {"I": (255, 65535), "F": (1, 255, 65535)}
 """What stands for white where the mode does not say it: the first that no pixel exceeds."""
 OF_THE_FILE = frozenset(
-    (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
-).union((errno.ENAMETOOLONG, errno.EINVAL, errno.EOVERFLOW))
+    (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+).union((errno.EINVAL, errno.EOVERFLOW))
 """Numbers of errors that say something of a file; the last two come of places that it names."""
 PAUSES = (0.2, 2.0)
 """Seconds after which a file is tried again that the system failed to read."""
@@ -186,8 +186,7 @@ def _result(future: Future[Decoded]) -> Decoded:
         return future.result()
     except BrokenExecutor as error:
         raise DataError(
-            "a process that was decoding images was killed, by the system if memory was short; "
-            "what was decoded is kept, and the same call goes on"
+            "a process that was decoding images was killed, by the system if memory was short"
         ) from error
 
 
@@ -204,26 +203,41 @@ def _decode_chunk(root: Path, paths: Sequence[str], size: int) -> Decoded:
     return Decoded(paths, pixels[:n_read], unread)
 
 
-def try_decode(path: Path, size: int) -> Images | str:
+def try_decode(path: Path, size: int, *, strict: bool = True) -> Images | str:
     """Decode one file as `decode` does, or say why it cannot be.
+
+    Parameters
+    ----------
+    path, size
+        See `decode`.
+    strict : bool, default=True
+        Whether it is an error, and not a reason, that the system or memory failed again and again:
+        that says nothing of the image, and what is made of it may be kept for good.
 
     Raises
     ------
     DataError
-        If the system or memory failed, again and again: that says nothing of the image.
+        If they did, and it is one.
     """
     for pause in PAUSES:
-        with suppress(OSError, MemoryError):
+        try:
             return _decode_or_tell(path, size)
+        except (OSError, MemoryError) as error:
+            _log.debug("%s is tried again in %g s: %s", path, pause, _reason(error))
         time.sleep(pause)
     try:
         return _decode_or_tell(path, size)
     except (OSError, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or "memory is short"
+        if not strict:
+            return _reason(error)
         raise DataError(
-            f"cannot read {str(path)!r} for now: {reason}; once it can be read, the same call goes "
-            "on; if it never can, take the file away"
+            f"cannot read {str(path)!r} for now: {_reason(error)}; if it never can be read, take "
+            "it away"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or "memory is short"
 
 
 def _decode_or_tell(path: Path, size: int) -> Images | str:
@@ -237,7 +251,9 @@ def _decode_or_tell(path: Path, size: int) -> Images | str:
     except Image.DecompressionBombError:
         return "too many pixels to be opened safely"
     except FileNotFoundError:
-        return "a link to a file that is not there"
+        if path.is_symlink():
+            return "a link to a file that is not there"
+        raise  # it was there when it was listed: its disk may be gone, and come back
     except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
         if _is_of_the_system(error):
             raise
@@ -245,9 +261,14 @@ def _decode_or_tell(path: Path, size: int) -> Images | str:
 
 
 def _is_of_the_system(error: Exception) -> bool:
-    """Tell whether an error says nothing of the file; what Pillow raises has no number."""
+    """Tell whether an error says nothing of the file; what Pillow raises has no number.
+
+    Its "decoder error -9" of TIFFs is no sign of short memory: damaged sizes give it as well.
+    """
     if isinstance(error, OSError):
-        return error.errno is not None and error.errno not in OF_THE_FILE
+        if error.errno is None:
+            return str(error).startswith("out of memory")
+        return error.errno not in OF_THE_FILE
     return isinstance(error, MemoryError)
 
 

@@ -110,7 +110,7 @@ def load_folder(
 
 def _without_unlabeled_tests(files: list[ImageFile]) -> list[ImageFile]:
     """Leave out test images of no known class: not to test on, and never to train on or label."""
-    kept = [file for file in files if file.part != "test" or file.label is not None]
+    kept = [file for file in files if file.is_of_use]
     if len(kept) < len(files):
         _log.warning(
             "left out %d test images that are in no class's folder: without a label they are of "

@@ -48,6 +48,11 @@ class ImageFile:
     part: str  # "train", "test" or "unlabeled"
     label: str | None  # None also for a test image in no class's folder
 
+    @property
+    def is_of_use(self) -> bool:
+        """Whether it can be trained on, labelled or tested on; a test needs a known class."""
+        return self.part != "test" or self.label is not None
+
 
 @dataclass(frozen=True)
 class _Listing:

@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -36,8 +36,9 @@ def decode_all(
 ) -> tuple[Images, list[ImageFile], list[tuple[str, str]]]:
     """Decode all files into one uint8 memmap, or open the one made before.
 
-    Decoding that was stopped, by Ctrl-C, a full disk or a power loss, goes on at its last whole
-    shard. Of several processes that want the same one decodes, and the others wait.
+    Decoding that was stopped, by an error or Ctrl-C, goes on where it was; after a power loss, or
+    on a disk that was full, at its last whole shard. Of several processes that want the same one
+    decodes, and the others wait.
 
     Parameters
     ----------
@@ -62,7 +63,7 @@ def decode_all(
     Raises
     ------
     DataError
-        If the memmap cannot be written.
+        If the memmap cannot be written, or the system failed to read a file.
     """
     # 40 characters keep the longest name that a folder can have below what a file system takes
     cache = cache_dir / f"{root.resolve().name[:40]}-{size}px-{fingerprint(root, files, size)}"
@@ -133,13 +134,14 @@ def _decode_into(folder: Path, root: Path, paths: list[str], size: int) -> None:
         _check_space(folder, (len(paths) - done.n_files) * one_image)
         out.seek(header + done.n_kept * one_image)
         out.truncate()
-        saved = done.n_kept
-        for chunk in _decode_rest(root, paths, size, done.n_files):
-            out.write(chunk.pixels.data)
-            done.add(chunk)
-            if (done.n_kept - saved) * one_image >= SHARD_BYTES:
-                done.save(folder, out)
-                saved = done.n_kept
+        with _kept_if_stopped(folder, out, done):
+            saved = done.n_kept
+            for chunk in _decode_rest(root, paths, size, done.n_files):
+                out.write(chunk.pixels.data)
+                done.add(chunk)
+                if (done.n_kept - saved) * one_image >= SHARD_BYTES:
+                    done.save(folder, out)
+                    saved = done.n_kept
         out.seek(0)
         _write_header(out, done.n_kept, size)
         done.save(folder, out)
@@ -161,7 +163,12 @@ class _Progress:
             done = cls(**json.loads((folder / PROGRESS).read_text()))
         except (FileNotFoundError, TypeError, ValueError):
             return cls()
-        return done if done.n_files == done.n_kept + len(done.skipped) else cls()
+        return done if done.is_sound else cls()
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it adds up, as it does not where `add` was interrupted."""
+        return self.n_files == self.n_kept + len(self.skipped)
 
     def add(self, chunk: Decoded) -> None:
         """Count a chunk in."""
@@ -174,6 +181,21 @@ class _Progress:
         pixels.flush()
         os.fsync(pixels.fileno())
         write_atomic(folder / PROGRESS, json.dumps(asdict(self)))
+
+
+@contextmanager
+def _kept_if_stopped(folder: Path, pixels: BinaryIO, done: _Progress) -> Iterator[None]:
+    """Save what is done before an error, or Ctrl-C, goes its way."""
+    try:
+        yield
+    except BaseException as error:
+        if done.n_files and done.is_sound:
+            with suppress(OSError):  # of a full disk: what was saved before stays
+                done.save(folder, pixels)
+        if isinstance(error, DataError):
+            told = f"{error}; what was decoded is kept, and the same call goes on"
+            raise DataError(told) from error
+        raise
 
 
 def _decode_rest(root: Path, paths: list[str], size: int, n_done: int) -> Iterator[Decoded]:

@@ -171,7 +171,8 @@ def predict(folder: Path, files: Sequence[Path], out: TextIO, device: str = "aut
 
     The images are prepared as those that the network was trained on. The columns are `path`,
     `class`, `probability`, that of this class, and ``p_<class>`` for each class. Of images that
-    cannot be read, which are named in the log, all but the first are empty.
+    cannot be read, damaged or on a disk that fails, all but the first are empty, and the log says
+    why.
 
     Parameters
     ----------
@@ -248,7 +249,7 @@ def _decoded(
     n_channels, size, _ = shape
 
     def read(path: Path) -> Images | str:
-        pixels = try_decode(path, size)
+        pixels = try_decode(path, size, strict=False)
         if isinstance(pixels, str) or n_channels == 3:
             return pixels
         return np.asarray(Image.fromarray(pixels.transpose(1, 2, 0)).convert("L"))[None]

@@ -80,7 +80,8 @@ class Picker:
         size = image_size_for(task.config, task.root) or DEFAULT_IMAGE_SIZE
         folder = data_folder(task.config.data_dir)
         # the very files that `skal run` would decode, so that the cache is the same
-        pixels, kept, skipped = decode_all(task.root, list(task.files), size, folder / "cache")
+        files = [file for file in task.files if file.is_of_use]
+        pixels, kept, skipped = decode_all(task.root, files, size, folder / "cache")
         if not kept:
             raise DataError(f"no image under {str(task.root)!r} can be read ({skipped[0][1]})")
         self._task = task

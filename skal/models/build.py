@@ -108,7 +108,7 @@ def read_state_dict(path: Path) -> Mapping[str, Tensor]:
     Raises
     ------
     DataError
-        If there is no such file or it is not a state dict.
+        If the file cannot be read or is not a state dict.
     """
     state: Any
     try:
@@ -116,6 +116,9 @@ def read_state_dict(path: Path) -> Mapping[str, Tensor]:
             state = safetensors.torch.load(path.read_bytes())
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"cannot read the weights {str(path)!r}: {reason}") from error
     except Exception as error:  # torch unpickles, and bytes of any kind raise errors of any kind
         reason = str(error).partition("\n")[0]
         raise DataError(
