@@ -748,6 +748,36 @@ def test_a_close_look_is_not_a_smaller_one(visitor: Visitor, flower_site: Site) 
     assert picture.evaluate("image => image.clientWidth") == width
 
 
+def test_a_close_look_shows_all_pixels_where_the_picture_had_fewer(
+    serve: Callable[..., Site], tmp_path: Path, visitor: Visitor
+) -> None:
+    folder = write_images(tmp_path / "cells", ["a.png", "b.png"])
+    for path in folder.iterdir():
+        Image.effect_noise((1500, 1000), 60).save(path, "JPEG")
+    page = visitor.open(serve(folder, FLOWERS))
+    page.set_viewport_size({"width": 2400, "height": 1600})
+    picture = page.locator("#picture img")
+    natural = "image => image.decode().then(() => image.naturalWidth)"
+    whole = "image => [image.clientWidth, image.clientHeight]"
+    size = picture.evaluate(whole)
+    assert picture.evaluate(natural) == 1024 and size[0] > 1500
+    page.keyboard.press("z")
+    expect(picture).to_have_attribute("alt", re.compile("at full size"))
+    assert picture.evaluate(natural) == 1500
+    assert picture.evaluate(whole) == size
+    page.keyboard.press("z")
+    assert picture.evaluate(natural) == 1024
+    page.route("**/full/**", lambda route: route.fulfill(status=404))
+    page.keyboard.press("Space")
+    expect(page.locator("#name")).to_have_text("b.png")
+    wait_until_saved(page)
+    page.keyboard.press("z")
+    expect(page.locator("#status")).to_have_text("This image did not load at full size.")
+    assert picture.evaluate(natural) == 1024
+    assert all("404" in complaint for complaint in visitor.complaints)
+    visitor.complaints.clear()
+
+
 def test_in_the_grid_escape_is_the_grids_after_a_close_look(
     serve: Callable[..., Site], tmp_path: Path, visitor: Visitor
 ) -> None:

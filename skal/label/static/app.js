@@ -7,6 +7,7 @@ import * as grid from "./grid.js";
 import * as outbox from "./outbox.js";
 
 const AHEAD = 8; // pictures
+const PREVIEW = 1024; // px: pictures have no more, whatever the image has
 const POLL = 3000, POLL_EMPTY = 300; // ms
 const UNSELECTED = "Select images first: click them, or arrow keys and Space.";
 const WORDS = { skip: "skipped", unsure: "unsure", bad: "bad image" };
@@ -140,8 +141,8 @@ function show() {
   guess = null;
   write("guess", "");
   if (grid.isOpen()) return;
-  zoomOut();
   shown = queue[0] ?? null;
+  zoomOut();
   if (shown) $("picture").replaceChildren(picture(shown));
   else showNothing();
   write("name", shown?.name ?? "");
@@ -150,23 +151,30 @@ function show() {
 
 // At full size, to be panned by arrow keys, the wheel or a finger.
 function zoom() {
+  if (isZoomed()) return zoomOut();
   if (grid.isOpen() || !shown) return;
   const frame = $("picture"), { name, width, height, image } = shown;
-  if (isZoomed()) return zoomOut(picture(shown));
-  if (width <= frame.clientWidth && height <= frame.clientHeight) return say("This image has no more pixels.");
+  const fits = width <= frame.clientWidth && height <= frame.clientHeight;
+  if (fits && Math.max(width, height) <= PREVIEW) return say("This image has no more pixels.");
   const full = html("img", { src: outbox.picture("full", image), alt: `Image ${name}, at full size`, width, height });
-  full.addEventListener("error", () => { if (full.isConnected) zoom(); });
+  full.addEventListener("error", () => {
+    if (!full.isConnected) return;
+    zoomOut();
+    say("This image did not load at full size.");
+  });
   frame.classList.add("zoom");
+  frame.classList.toggle("fits", fits);
   frame.replaceChildren(full);
   frame.tabIndex = 0;
   frame.focus();
   frame.scrollTo((width - frame.clientWidth) / 2, (height - frame.clientHeight) / 2);
 }
 
-function zoomOut(...content) {
-  $("picture").classList.remove("zoom");
+function zoomOut() {
+  if (!isZoomed()) return;
+  $("picture").classList.remove("zoom", "fits");
   $("picture").removeAttribute("tabindex");
-  if (content.length) $("picture").replaceChildren(...content);
+  if (shown) $("picture").replaceChildren(picture(shown));
 }
 
 const isZoomed = () => !grid.isOpen() && $("picture").classList.contains("zoom");
