@@ -193,16 +193,16 @@ def test_test_images_in_no_class_folder_are_never_in_the_pool(
     assert {file.path for file in index.find_images(root)} >= {f"{loose}/0.png", f"{loose}/2.png"}
 
 
-def test_flat_test_folder_is_left_out_and_the_training_images_are_split(root: Path) -> None:
+def test_flat_test_folder_is_unlabelled(root: Path) -> None:
     fill(root, "train/cat", "train/dog", "test")
     data = load(root)
-    assert (len(data.X), len(data.X_test), len(data.X_unlabeled)) == (8, 2, 0)
+    assert (len(data.X), len(data.X_test), len(data.X_unlabeled)) == (8, 2, 5)
 
 
-def test_flat_train_folder_is_unlabelled_and_no_class(root: Path) -> None:
+def test_flat_train_and_test_folders_are_unlabelled_and_no_classes(root: Path) -> None:
     fill(root, "train", "test")
     data = load(root)
-    assert data.classes == () and len(data.X_unlabeled) == 5
+    assert data.classes == () and len(data.X_unlabeled) == 10
 
 
 def test_folder_of_trains_is_a_class(root: Path) -> None:

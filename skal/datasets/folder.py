@@ -32,7 +32,8 @@ def load_folder(
     ``ROOT/<class>/**`` is split by `seed`, stratified, one fifth for the test; with
     ``ROOT/train/<class>/**`` and ``ROOT/test/<class>/**`` the split is given; ``val`` serves where
     there is no ``test``. Images directly under ``ROOT`` or ``ROOT/train``, and those under
-    ``ROOT/unlabeled``, are unlabelled; those directly under ``ROOT/test`` are left out.
+    ``ROOT/unlabeled``, are unlabelled, and so are those directly under ``ROOT/test`` if there are
+    no others; beside a test set they are left out.
 
     Parameters
     ----------
