@@ -739,6 +739,34 @@ def test_an_image_can_be_looked_at_closely(
     assert site.stored() == [("label", name, "rose")]
 
 
+def test_an_answer_from_before_the_last_key_brings_nothing_back(
+    page: Page, flower_site: Site
+) -> None:
+    names = open_grid(page)
+    posts: list[Route] = []
+    page.route("**/api/actions", lambda route: posts.append(route))
+    for cell, n_posts in ((1, 1), (0, 1)):  # the second waits for the first
+        cells(page).nth(cell).click()
+        page.keyboard.press("2")
+        expect(page.locator("#status")).to_contain_text("Saving")
+        assert len(posts) == n_posts
+    old: list[tuple[Route, Any]] = []
+    page.route("**/api/grid*", lambda route: old.append((route, old or route.fetch())))
+    posts[0].continue_()
+    while len(old) < 1 or len(posts) < 2:
+        page.wait_for_timeout(20)
+    posts[1].continue_()  # when the server has told of its images, and not yet of this answer
+    wait_until_saved(page)
+    while len(old) < 2:
+        page.wait_for_timeout(20)
+    old[0][0].fulfill(response=old[0][1])
+    page.wait_for_timeout(200)
+    page.keyboard.press("g")
+    wait_for_picture(page)
+    assert shown(page) not in (names[0], names[1])
+    page.unroute_all(behavior="ignoreErrors")
+
+
 def test_a_close_look_is_not_a_smaller_one(visitor: Visitor, flower_site: Site) -> None:
     page = visitor.open(flower_site)
     picture = page.locator("#picture img")

@@ -23,7 +23,7 @@ export function toggle() {
   if (open) load(true);
 }
 
-export async function load(focus) {
+export async function load(focus = !items.length) {
   const answer = await ask(`/api/grid${query({ n: SIZE, grid: 1 })}`);
   if (!answer || !isOpen()) return;
   tell(answer.state);

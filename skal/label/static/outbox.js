@@ -45,15 +45,15 @@ export async function request(path, body) {
   throw Object.assign(new Error(error ?? `the server answered ${response.status}`), { status: response.status, foreign });
 }
 
-// null if there is no answer, or one that is older than what was pressed meanwhile
+// null if there is no answer, or one that may be older than what was pressed: then that one's own answer comes
 export async function ask(path) {
-  const before = posted;
+  const before = posted, wasSent = !outbox.length;
   try {
     const answer = await request(path);
     if (lost && !outbox.length) say("The connection is back.");
     if (!outbox.length) lost = "";
     banner();
-    return before === posted && !outbox.length ? answer : null;
+    return wasSent && before === posted ? answer : null;
   } catch (error) {
     trouble(error);
     return null;
