@@ -189,4 +189,4 @@ def test_feature_maps_are_not_given_back_to_the_system_after_each_batch() -> Non
             command, env={**own, **settings}, capture_output=True, text=True, check=True
         )
         pages.append(int(done.stdout))
-    assert pages[0] < 3000 < pages[1]  # the second, with settings of the user's own, stays so
+    assert pages[0] < pages[1] / 4  # of which the second has settings of the user's own
