@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from skorch.dataset import Dataset
 from torch import Tensor
@@ -21,7 +20,7 @@ from torch import Tensor
 from .batches import SliceBatches, run_batches
 from .datasets.base import Images
 from .errors import DataError
-from .files import write_atomic
+from .files import only_one, write_atomic
 from .models.frozen import freeze
 from .models.module import ImageModule
 from .seeding import torch_seed
@@ -189,7 +188,7 @@ def place_of(module: ImageModule, image_shape: tuple[int, ...], device: str, pla
     share = SAME[module.bf16]
     if not _alike(answers, _answers(module, image_shape, device), share):
         return place  # it draws from generators of its own: nothing can be told by its answers
-    with FileLock(place.with_suffix(".probe.lock")):
+    with only_one(place.with_suffix(".probe.lock"), "compares networks"):
         for number in itertools.count(1):
             name = place.name if number == 1 else f"{place.name}-{number}"
             kept = place.with_name(f"{name}.probe.npy")

@@ -18,9 +18,8 @@ from tqdm import tqdm
 
 from .backbone import Backbone, Features, compact, place_of
 from .datasets.base import Images, take_rows
-from .datasets.index import CACHE_TAG
 from .errors import DataError, ParameterError
-from .files import fsync_folder, only_one
+from .files import fsync_folder, make_cache_folder, only_one
 from .learner import ImageClassifier, check_images
 from .memory import let_go_of_pages
 from .progress import hidden
@@ -87,8 +86,7 @@ def features_of(backbone: Backbone, X: Images, cache: Path | None) -> Features:
         features: Features = np.concatenate(parts)
         return features
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        (cache / CACHE_TAG).write_text("Signature: 8a477f597d28d172789f06886806bc55\n")
+        make_cache_folder(cache)
         place = cache / f"embeddings-{backbone.key}"
         folder = place_of(backbone.module, backbone.image_shape, backbone.device, place)
         folder.mkdir(exist_ok=True)

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from .errors import RunFolderError
 
+CACHE_TAG = "CACHEDIR.TAG"
+"""Marks a folder as a cache, see https://bford.info/cachedir/."""
+
 _log = logging.getLogger("skal")
 
 
@@ -42,6 +45,12 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             temporary.unlink(missing_ok=True)
             raise
         fsync_folder(path.parent)
+
+
+def make_cache_folder(folder: Path) -> None:
+    """Make a folder, unless it is there, and mark it as a cache, which no backup needs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CACHE_TAG).write_text("Signature: 8a477f597d28d172789f06886806bc55\n")
 
 
 def remove_leftovers(folder: Path) -> None:

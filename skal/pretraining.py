@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
@@ -30,7 +29,7 @@ from .config import RunConfig
 from .datasets import ImageDataset
 from .datasets.base import Images, take_rows
 from .errors import DataError, MissingExtraError, ParameterError
-from .files import write_atomic
+from .files import only_one, write_atomic
 from .memory import let_go_of_pages, take_mapped
 from .models.module import ImageModule
 from .plots import loss_curve
@@ -228,7 +227,7 @@ def pretrain(
         cache.mkdir(parents=True, exist_ok=True)
         place = place_of(module.eval(), pools[0].shape[1:], device, cache / f"pretrain-{key}")
         path = place.with_suffix(".safetensors")
-        with FileLock(path.with_suffix(".lock")):  # runs beside this one wait, and find it
+        with only_one(path.with_suffix(".lock"), "trains the same backbone without labels"):
             found = _found(path)
             if found is None:
                 found = _train(module, model, pools, steps, flip, device)

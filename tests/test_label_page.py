@@ -707,12 +707,17 @@ def test_a_range_can_shrink_again_and_fingers_make_one(flower_site: Site, visito
     expect(page.locator("[aria-selected=true]")).to_have_count(4)
 
 
+def write_large_images(place: Path, size: tuple[int, int]) -> Path:
+    folder = write_images(place / "cells", ["a.png", "b.png"])
+    for path in folder.iterdir():
+        Image.effect_noise(size, 60).save(path, "JPEG")
+    return folder
+
+
 def test_an_image_can_be_looked_at_closely(
     serve: Callable[..., Site], tmp_path: Path, visitor: Visitor
 ) -> None:
-    folder = write_images(tmp_path / "cells", ["a.png", "b.png"])
-    for path in folder.iterdir():
-        Image.effect_noise((3000, 2000), 60).save(path, "JPEG")
+    folder = write_large_images(tmp_path, (3000, 2000))
     site = serve(folder, FLOWERS)
     page = visitor.open(site)
     page.keyboard.press("z")
@@ -779,9 +784,7 @@ def test_a_close_look_is_not_a_smaller_one(visitor: Visitor, flower_site: Site) 
 def test_a_close_look_shows_all_pixels_where_the_picture_had_fewer(
     serve: Callable[..., Site], tmp_path: Path, visitor: Visitor
 ) -> None:
-    folder = write_images(tmp_path / "cells", ["a.png", "b.png"])
-    for path in folder.iterdir():
-        Image.effect_noise((1500, 1000), 60).save(path, "JPEG")
+    folder = write_large_images(tmp_path, (1500, 1000))
     page = visitor.open(serve(folder, FLOWERS))
     page.set_viewport_size({"width": 2400, "height": 1600})
     picture = page.locator("#picture img")
@@ -809,9 +812,7 @@ def test_a_close_look_shows_all_pixels_where_the_picture_had_fewer(
 def test_in_the_grid_escape_is_the_grids_after_a_close_look(
     serve: Callable[..., Site], tmp_path: Path, visitor: Visitor
 ) -> None:
-    folder = write_images(tmp_path / "cells", ["a.png", "b.png"])
-    for path in folder.iterdir():
-        Image.new("RGB", (3000, 2000)).save(path, "JPEG")
+    folder = write_large_images(tmp_path, (3000, 2000))
     page = visitor.open(serve(folder, FLOWERS))
     page.keyboard.press("z")
     open_grid(page)

@@ -16,6 +16,7 @@ from typing import TypeAlias
 from tqdm import tqdm
 
 from ..errors import DataError
+from ..files import CACHE_TAG
 from ..progress import hidden
 from .decoding import FORMATS
 
@@ -31,8 +32,6 @@ SYSTEM_FOLDERS = frozenset(
     ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 )
 """Put there by operating systems and network drives; some hold copies and thumbnails."""
-CACHE_TAG = "CACHEDIR.TAG"
-"""Marks a folder as a cache, see https://bford.info/cachedir/."""
 
 Parts: TypeAlias = tuple[str, ...]
 """A folder's place: its names from the root on; empty for the root itself."""

@@ -17,12 +17,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import DataError
-from ..files import fsync_folder, only_one, remove_leftovers, write_atomic
+from ..files import fsync_folder, make_cache_folder, only_one, remove_leftovers, write_atomic
 from ..memory import gib
 from ..progress import hidden
 from .base import Images
 from .decoding import DECODER_VERSION, Decoded, decode_many
-from .index import CACHE_TAG, ImageFile
+from .index import ImageFile
 
 SHARD_BYTES = 2**26
 """Pixels that are written, and forced to the disk, before the journal says that they are there."""
@@ -102,8 +102,7 @@ def file_state(path: str) -> str:
 
 def _make_cache(cache: Path, root: Path, paths: list[str], size: int) -> None:
     """Decode into a folder of another name, and rename it when it is whole."""
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    cache.with_name(CACHE_TAG).write_text("Signature: 8a477f597d28d172789f06886806bc55\n")
+    make_cache_folder(cache.parent)
     partial = cache.with_name(f".{cache.name}.partial")
     with only_one(cache.with_name(f".{cache.name}.lock"), f"decodes the images of {str(root)!r}"):
         if cache.is_dir():

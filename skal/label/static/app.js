@@ -7,7 +7,6 @@ import * as grid from "./grid.js";
 import * as outbox from "./outbox.js";
 
 const AHEAD = 8; // pictures
-const PREVIEW = 1024; // px: pictures have no more, whatever the image has
 const POLL = 3000, POLL_EMPTY = 300; // ms
 const UNSELECTED = "Select images first: click them, or arrow keys and Space.";
 const WORDS = { skip: "skipped", unsure: "unsure", bad: "bad image" };
@@ -154,8 +153,9 @@ function zoom() {
   if (isZoomed()) return zoomOut();
   if (grid.isOpen() || !shown) return;
   const frame = $("picture"), { name, width, height, image } = shown;
+  const { naturalWidth, naturalHeight } = picture(shown);
   const fits = width <= frame.clientWidth && height <= frame.clientHeight;
-  if (fits && Math.max(width, height) <= PREVIEW) return say("This image has no more pixels.");
+  if (fits && width <= naturalWidth && height <= naturalHeight) return say("This image has no more pixels.");
   const full = html("img", { src: outbox.picture("full", image), alt: `Image ${name}, at full size`, width, height });
   full.addEventListener("error", () => {
     if (!full.isConnected) return;
