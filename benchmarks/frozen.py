@@ -28,11 +28,11 @@ import torch
 from _report import report
 
 import skal
-from skal.backbone import Backbone
-from skal.embedding import features_of
-from skal.metrics import evaluate
-from skal.scoring import score_pool
+from skal.models.backbone import Backbone
+from skal.models.features import features_of
+from skal.runs.metrics import evaluate
 from skal.strategies import resolve_strategy, select
+from skal.strategies.scores import score_pool
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import custom_model  # noqa: F401  (registers the network)

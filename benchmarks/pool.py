@@ -59,8 +59,8 @@ class Peaks(threading.Thread):
 
 def measure(path: Path, n: int) -> None:
     import skal
-    from skal.pool import Pool
-    from skal.querying import choose
+    from skal.datasets.pool import Pool
+    from skal.runs.querying import choose
     from skal.strategies import resolve_strategy
 
     X = np.load(path, mmap_mode="r")[:n]

@@ -25,9 +25,9 @@ from torch import nn
 
 import skal
 from skal.models import build_network
-from skal.scoring import score_pool
+from skal.models.training import resolve_bf16
 from skal.strategies import resolve_strategy, select
-from skal.training import resolve_bf16
+from skal.strategies.scores import score_pool
 
 LABELS, PICKS = 1000, 100
 KEPT_BY_SKORCH = LABELS * 4 // 5  # its default train_split validates on a fifth
@@ -131,7 +131,7 @@ def main(data_dir: str | None, repeats: int) -> None:
         ["loop", "images a second", "of the bare loop"],
         [
             [f"bare, batch {best} (best of {', '.join(map(str, sizes))})", _rate(bare), ""],
-            ["skal.scoring.score_pool", _rate(ours), f"{np.median(ratios):.2f}"],
+            ["skal.strategies.scores.score_pool", _rate(ours), f"{np.median(ratios):.2f}"],
         ],
         f"Medians of {2 * repeats} passes in turn; the ratio is the median of pairs, from "
         f"{min(ratios):.2f} to {max(ratios):.2f}. Both return probabilities and embeddings of all "

@@ -42,8 +42,8 @@ from sklearn.preprocessing import normalize
 from torch import nn
 
 import skal
-from skal.scoring import ScoredClassifier, Scores, score_pool
 from skal.strategies import resolve_strategy, select
+from skal.strategies.scores import ScoredClassifier, Scores, score_pool
 
 SAMPLES = 50  # of Monte-Carlo dropout
 LATENT = 32  # a network's embeddings have far fewer degrees of freedom than features
@@ -523,7 +523,7 @@ def bald_baal(settings: Settings) -> None:
                 runs.items(), (_ratio(others, ours), ""), (_same(ours, others), ""), strict=True
             )
         ]
-    bf16 = skal.training.resolve_bf16("auto", settings.devices[-1])
+    bf16 = skal.models.training.resolve_bf16("auto", settings.devices[-1])
     settings.report(
         f"BALD against {theirs} (resnet18, {size.n:,} images of 32 px, {SAMPLES} samples)",
         ["side", "on", "seconds", "times faster", "peak, MiB", "same picks"],

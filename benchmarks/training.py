@@ -160,8 +160,8 @@ def sides_of_pretraining(
     all_steps: Sequence[int], budgets: Sequence[int]
 ) -> dict[str, Callable[[skal.ImageDataset, int], Curve]]:
     """Return the sides that start from nothing and from pretrained backbones."""
-    from skal.pretraining import pretrain
-    from skal.training import resolve_bf16
+    from skal.models.self_supervision import pretrain
+    from skal.models.training import resolve_bf16
 
     known: dict[tuple[int, int], Any] = {}
 

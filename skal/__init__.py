@@ -7,57 +7,57 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import strategies as strategies
-    from .active_learner import ActiveLearner as ActiveLearner
-    from .calibration import calibrate as calibrate
-    from .committee import Committee as Committee
-    from .comparison import Comparison as Comparison
-    from .comparison import compare as compare
+    from .comparisons.grid import Comparison as Comparison
+    from .comparisons.grid import compare as compare
+    from .core.errors import SkalError as SkalError
     from .datasets import DATASETS as DATASETS
     from .datasets import ImageDataset as ImageDataset
     from .datasets import load_dataset as load_dataset
-    from .embedding import embed as embed
-    from .errors import SkalError as SkalError
-    from .experiment import Run as Run
-    from .experiment import resume as resume
-    from .experiment import run as run
-    from .learner import ImageClassifier as ImageClassifier
+    from .datasets.oracles import ORACLES as ORACLES
+    from .datasets.oracles import Oracle as Oracle
     from .models import MODELS as MODELS
-    from .oracles import ORACLES as ORACLES
-    from .oracles import Oracle as Oracle
-    from .saving import load_classifier as load_classifier
-    from .saving import save_classifier as save_classifier
-    from .sharding import score as score
+    from .models.calibration import calibrate as calibrate
+    from .models.classifier import ImageClassifier as ImageClassifier
+    from .models.committee import Committee as Committee
+    from .models.features import embed as embed
+    from .models.persistence import load_classifier as load_classifier
+    from .models.persistence import save_classifier as save_classifier
+    from .prediction.pipeline import score as score
+    from .runs.active_learner import ActiveLearner as ActiveLearner
+    from .runs.experiment import Run as Run
+    from .runs.experiment import resume as resume
+    from .runs.experiment import run as run
+    from .runs.trackers import TRACKERS as TRACKERS
+    from .runs.trackers import Tracker as Tracker
     from .strategies import STRATEGIES as STRATEGIES
-    from .trackers import TRACKERS as TRACKERS
-    from .trackers import Tracker as Tracker
 
 __version__ = "0.1.0"
 
 # imported when asked for: importing skal costs no torch
 _LAZY = {
-    "ActiveLearner": "active_learner",
-    "Committee": "committee",
-    "Comparison": "comparison",
+    "ActiveLearner": "runs.active_learner",
+    "Committee": "models.committee",
+    "Comparison": "comparisons.grid",
     "DATASETS": "datasets",
-    "ImageClassifier": "learner",
+    "ImageClassifier": "models.classifier",
     "ImageDataset": "datasets",
     "MODELS": "models",
-    "ORACLES": "oracles",
-    "Oracle": "oracles",
-    "Run": "experiment",
+    "ORACLES": "datasets.oracles",
+    "Oracle": "datasets.oracles",
+    "Run": "runs.experiment",
     "STRATEGIES": "strategies",
-    "SkalError": "errors",
-    "TRACKERS": "trackers",
-    "Tracker": "trackers",
-    "calibrate": "calibration",
-    "compare": "comparison",
-    "embed": "embedding",
-    "load_classifier": "saving",
+    "SkalError": "core.errors",
+    "TRACKERS": "runs.trackers",
+    "Tracker": "runs.trackers",
+    "calibrate": "models.calibration",
+    "compare": "comparisons.grid",
+    "embed": "models.features",
+    "load_classifier": "models.persistence",
     "load_dataset": "datasets",
-    "resume": "experiment",
-    "run": "experiment",
-    "save_classifier": "saving",
-    "score": "sharding",
+    "resume": "runs.experiment",
+    "run": "runs.experiment",
+    "save_classifier": "models.persistence",
+    "score": "prediction.pipeline",
 }
 
 __all__ = ["__version__", "strategies", *_LAZY]

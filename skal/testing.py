@@ -13,10 +13,10 @@ from skactiveml.pool import SubSamplingWrapper
 from sklearn.base import clone
 
 from .datasets import MISSING_LABEL, ImageDataset
-from .learner import ImageClassifier
 from .models import build_network
+from .models.classifier import ImageClassifier
 from .models.module import ImageModule
-from .scoring import ScoredClassifier, Scores, example_scores
+from .strategies.scores import ScoredClassifier, Scores, example_scores
 from .strategies.selection import Strategy, made_up_scores, resolve_strategy, select
 
 __all__ = ["check_classifier", "check_dataset", "check_model", "check_strategy", "example_scores"]

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from skal.config import RunConfig
+from skal.comparisons.results import Result
+from skal.core.settings import RunConfig
 from skal.models import MODELS, Network, linear_head
-from skal.results import Result
 
 
 def made_up_results(

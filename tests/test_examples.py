@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from skal.cli import main
-from skal.report import text_table
+from skal.comparisons.report import text_table
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 GUIDE = EXAMPLES / "flowers_guide.ipynb"

@@ -49,7 +49,7 @@ class Cli(click.Group):
 
 
 def _one_line(error: Exception) -> str:
-    from ..errors import SkalError
+    from ..core.errors import SkalError
 
     if isinstance(error, SkalError):
         return str(error)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..config import GRID_SETTINGS, SETTINGS
+from ..core.settings import GRID_SETTINGS, SETTINGS
 from .app import console, main
 from .settings import RunCommand, file_options, make_config, options, track_option
 
@@ -38,7 +38,7 @@ def compare(
     The same command again goes on where it was stopped; with more strategies or seeds it adds them.
     """
     with console(ctx, quiet):
-        from ..config import GridConfig
+        from ..core.settings import GridConfig
 
         of_grid = {name: given.pop(name) for name in GRID_SETTINGS}
         config, table = make_config(given, config_file, ignored=NOT_OF_A_GRID)
@@ -49,8 +49,8 @@ def compare(
         if print_config:
             click.echo(_toml(settings, grid.as_dict()), nl=False)
             return
-        from ..comparison import RunsFailedError
-        from ..comparison import compare as compare_strategies
+        from ..comparisons.grid import RunsFailedError
+        from ..comparisons.grid import compare as compare_strategies
 
         data = settings.pop("dataset")
         out = out or Path("runs") / f"compare-{Path(data).name}"
@@ -70,7 +70,7 @@ def compare(
 def _toml(settings: Mapping[str, Any], grid: Mapping[str, Any]) -> str:
     import tomli_w
 
-    from ..config import GRID
+    from ..core.settings import GRID
 
     return tomli_w.dumps({**settings, GRID: dict(grid)})
 
@@ -97,8 +97,8 @@ def report(
 ) -> None:
     """Compare finished runs that lie in, or below, FOLDERS: tables, tests and pictures."""
     with console(ctx, quiet):
-        from ..report import choose_place, text_table, write_report
-        from ..results import read_results
+        from ..comparisons.report import choose_place, text_table, write_report
+        from ..comparisons.results import read_results
 
         results = read_results(folders)
         out = choose_place(folders, out)

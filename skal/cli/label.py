@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..config import SETTINGS
+from ..core.settings import SETTINGS
 from ..label import settings as label_settings
 from .app import console, main
 from .settings import options
@@ -57,7 +57,7 @@ def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that were given, parameters parsed, with what costs torch checked."""
     given = {name: value for name, value in settings.items() if value not in (None, ())}
     if "strategy_params" in given:
-        from ..config import parse_params
+        from ..core.settings import parse_params
 
         given["strategy_params"] = parse_params(given["strategy_params"])
     if "strategy_params" in given or ":" in given.get("strategy", ""):
@@ -187,7 +187,7 @@ def label(
 
 
 def _rename(project: LabelProject, renamings: Sequence[str]) -> None:
-    from ..errors import UsageError
+    from ..core.errors import UsageError
 
     with project.store.transaction():
         for renaming in renamings:
@@ -410,7 +410,7 @@ def predict(
 
 def _check_out(out: Path | None) -> None:
     """Find out before the work that its result could not be written."""
-    from ..errors import UsageError
+    from ..core.errors import UsageError
 
     if out is not None and not out.absolute().parent.is_dir():
         raise UsageError(f"--out: the folder {str(out.parent)!r} does not exist")
@@ -433,7 +433,7 @@ def _write(text: str, out: Path | None) -> None:
     if out is None:
         click.echo(text, nl=False)
     else:
-        from ..files import write_atomic
+        from ..core.durable import write_atomic
 
         write_atomic(out, text)
         _log.info("written to %s", out)

@@ -15,9 +15,9 @@ LISTED = ("datasets", "models", "strategies", "stream-strategies", "trackers")
 def registry(kind: str) -> Any:
     from ..datasets import DATASETS
     from ..models import MODELS
+    from ..runs.trackers import TRACKERS
     from ..strategies import STRATEGIES
     from ..strategies.streams import STREAM_STRATEGIES
-    from ..trackers import TRACKERS
 
     return {
         "datasets": DATASETS,
@@ -57,7 +57,7 @@ def echo_table(columns: list[str], rows: list[list[str]]) -> None:
 @click.pass_context
 def doctor(ctx: click.Context, data_dir: str | None) -> None:
     """Say what skal finds here: versions, devices, data; and what is wrong."""
-    from ..doctor import examine
+    from .doctor import examine
 
     with console(ctx):
         checks = examine(data_dir)

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from ..config import SETTINGS
-from ..progress import hidden
+from ..core.progress import hidden
+from ..core.settings import SETTINGS
 from .app import console, main
 from .settings import RunCommand, file_options, make_config, options, track_option
 
@@ -40,7 +40,7 @@ def run_command(
         if print_config:
             click.echo(config.to_toml(), nl=False)
             return
-        from ..experiment import run
+        from ..runs.experiment import run
 
         settings = {"strategy_params": {}, **config.as_dict()}
         data = settings.pop("dataset")
@@ -59,7 +59,7 @@ def resume(
 ) -> None:
     """Go on with a run that was stopped, at its last whole round."""
     with console(ctx, quiet):
-        from ..experiment import resume
+        from ..runs.experiment import resume
 
         result = resume(run_dir, trackers=[progress(ctx), *track])
         _echo_result(result, as_json, quiet)
@@ -69,7 +69,7 @@ def progress(ctx: click.Context) -> Any:
     """Return a tracker that shows a bar of rounds and remembers the run's folder."""
     from tqdm import tqdm
 
-    from ..trackers import Tracker
+    from ..runs.trackers import Tracker
 
     class Progress(Tracker):
         def on_start(self, config: Any, folder: Path | None) -> None:

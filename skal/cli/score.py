@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..config import GRID_SETTINGS, SETTINGS
+from ..core.settings import GRID_SETTINGS, SETTINGS
 from .app import console, main
 from .settings import options
 
@@ -65,7 +65,7 @@ def score(
     The same command again goes on where it was stopped.
     """
     with console(ctx, quiet):
-        from ..sharding import MEASURED, score
+        from ..prediction.pipeline import MEASURED, score
 
         given = {name: value for name, value in settings.items() if value is not None}
         try:

@@ -14,7 +14,7 @@ import click
 from .lists import LISTED, registry
 
 if TYPE_CHECKING:
-    from ..config import RunConfig
+    from ..core.settings import RunConfig
 
 _log = logging.getLogger("skal")
 
@@ -147,7 +147,7 @@ def make_config(
     grid : dict
         The file's table for comparisons.
     """
-    from ..config import GRID, RunConfig, parse_params, read_config
+    from ..core.settings import GRID, RunConfig, parse_params, read_config
 
     if config_file is None and CONFIG_FILE.is_file():
         config_file = CONFIG_FILE

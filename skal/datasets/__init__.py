@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UnknownNameError, UsageError
+from ..core.errors import UnknownNameError, UsageError
 from . import builtin  # noqa: F401  (registers the datasets)
 from .base import DATASETS, MISSING_LABEL, ImageDataset
 from .folder import load_folder

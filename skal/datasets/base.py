@@ -12,9 +12,9 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
-from ..memory import take_mapped
-from ..registry import Registry
+from ..core.errors import DataError
+from ..core.memory import take_mapped
+from ..core.registry import Registry
 
 Images: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]

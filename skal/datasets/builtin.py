@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, DatasetNotFoundError, MissingExtraError
-from ..seeding import derive_seed
+from ..core.errors import DataError, DatasetNotFoundError, MissingExtraError
+from ..core.seeding import derive_seed
 from .base import DATASETS, ImageDataset, Images, Labels, one_line, resize, stratified_split
 from .folder import load_folder
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..errors import DataError
+from ..core.errors import DataError
 from .base import Images, one_line
 
 DECODER_VERSION = 1

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError, FolderNotFoundError
-from ..seeding import derive_seed
+from ..core.errors import DataError, FolderNotFoundError
+from ..core.seeding import derive_seed
 from .base import MISSING_LABEL, ImageDataset, Labels, stratified_split, take_rows
 from .index import ImageFile, find_images
 from .pixel_cache import decode_all

@@ -15,9 +15,9 @@ from typing import TypeAlias
 
 from tqdm import tqdm
 
-from ..errors import DataError
-from ..files import CACHE_TAG
-from ..progress import hidden
+from ..core.durable import CACHE_TAG
+from ..core.errors import DataError
+from ..core.progress import hidden
 from .decoding import FORMATS
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")

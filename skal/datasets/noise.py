@@ -10,8 +10,8 @@ from types import MappingProxyType
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import DataError, UnknownNameError
-from ..progress import hidden
+from ..core.errors import DataError, UnknownNameError
+from ..core.progress import hidden
 from .base import ImageDataset, Images, gather
 
 

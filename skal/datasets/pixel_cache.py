@@ -16,10 +16,10 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import DataError
-from ..files import fsync_folder, make_cache_folder, only_one, remove_leftovers, write_atomic
-from ..memory import gib
-from ..progress import hidden
+from ..core.durable import fsync_folder, make_cache_folder, only_one, remove_leftovers, write_atomic
+from ..core.errors import DataError
+from ..core.memory import gib
+from ..core.progress import hidden
 from .base import Images
 from .decoding import DECODER_VERSION, Decoded, decode_many
 from .index import ImageFile

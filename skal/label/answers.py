@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..errors import ParameterError
+from ..core.errors import ParameterError
 from .store import ANSWERS
 
 LONGEST_KEY = 100

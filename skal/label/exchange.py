@@ -21,8 +21,8 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import quoteattr
 
+from ..core.errors import DataError, RunExistsError, UnknownNameError, UsageError
 from ..datasets.index import UNLABELED, find_images
-from ..errors import DataError, RunExistsError, UnknownNameError, UsageError
 from .names import LONGEST_NAME, check_annotator, plain_text
 from .project import TEST, LabelProject, content_of
 from .store import VERDICTS, Action

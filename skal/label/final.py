@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from ..core.durable import write_atomic
+from ..core.errors import DataError, RunFolderError
+from ..core.progress import hidden
 from ..datasets.base import MISSING_LABEL, Images
 from ..datasets.decoding import try_decode
 from ..datasets.index import find_images
-from ..errors import DataError, RunFolderError
-from ..files import write_atomic
-from ..learner import ImageClassifier
-from ..preflight import default_folder
-from ..progress import hidden
-from ..records import ENVIRONMENT, SUMMARY, check_free, environment
-from ..saving import class_names, load_classifier, save_classifier
-from ..scoring import score_pool
+from ..models.classifier import ImageClassifier
+from ..models.persistence import class_names, load_classifier, save_classifier
+from ..runs.checks import default_folder
+from ..runs.record import ENVIRONMENT, SUMMARY, check_free, environment
+from ..strategies.scores import score_pool
 from .accuracy import Accuracy
 from .exchange import export_csv
 from .learning import Job, Task

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from ..config import RunConfig
+from ..core.settings import RunConfig
 from ..datasets.base import one_line
 from ..datasets.index import ImageFile
 from .project import GUESSES, Guesses, LabelProject

@@ -5,8 +5,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 
+from ..core.errors import ParameterError, UsageError
 from ..datasets.index import UNLABELED
-from ..errors import ParameterError, UsageError
 
 LONGEST_CLASS = 100
 LONGEST_NAME = 64

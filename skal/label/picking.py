@@ -16,22 +16,23 @@ import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
-from ..calibration import calibrate
-from ..cold_start import start_embeddings
-from ..committee import Committee
-from ..config import RunConfig, resolve_share
+from ..core.errors import DataError, SkalError
+from ..core.seeding import derive_seed
+from ..core.settings import RunConfig, resolve_share
 from ..datasets import ImageDataset, data_folder
 from ..datasets.base import MISSING_LABEL, Labels, one_line, take_rows
 from ..datasets.folder import DEFAULT_IMAGE_SIZE
 from ..datasets.pixel_cache import decode_all
-from ..errors import DataError, SkalError
-from ..experiment import make_classifier, network_inputs
-from ..learner import ImageClassifier
-from ..preflight import check_network, check_settings, image_size_for, resolve_settings
-from ..pretraining import Weights, weights_from_pool
-from ..querying import embedding_width
-from ..scoring import Scores, score_pool
-from ..seeding import derive_seed
+from ..models.calibration import calibrate
+from ..models.classifier import ImageClassifier
+from ..models.committee import Committee
+from ..models.self_supervision import Weights
+from ..runs.checks import check_network, check_settings, image_size_for, resolve_settings
+from ..runs.experiment import make_classifier, network_inputs
+from ..runs.pretraining import weights_from_pool
+from ..runs.querying import embedding_width
+from ..strategies.first_sets import start_embeddings
+from ..strategies.scores import Scores, score_pool
 from ..strategies.selection import (
     Strategy,
     affordable,

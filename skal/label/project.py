@@ -17,17 +17,17 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import RunConfig, resolve_count
-from ..datasets.decoding import FORMATS
-from ..datasets.index import ImageFile, find_images
-from ..errors import (
+from ..core.durable import fsync_folder, locked
+from ..core.errors import (
     DataError,
     FolderNotFoundError,
     RunFolderError,
     UnknownNameError,
     UsageError,
 )
-from ..files import fsync_folder, locked
+from ..core.settings import RunConfig, resolve_count
+from ..datasets.decoding import FORMATS
+from ..datasets.index import ImageFile, find_images
 from ..models import MODELS
 from ..strategies.catalogue import STRATEGIES
 from .accuracy import Accuracy
@@ -243,7 +243,7 @@ class LabelProject:
         config, share = read_settings(place, settings or {}, overlap)
         _check_names(config)
         if (settings or {}).get("pretrain"):
-            from ..pretraining import check_pretraining  # and torch with it
+            from ..runs.pretraining import check_pretraining  # and torch with it
 
             check_pretraining(config)
         store = _store_to_read(place)

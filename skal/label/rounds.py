@@ -15,8 +15,8 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ParameterError, UsageError
-from ..seeding import derive_seed
+from ..core.errors import ParameterError, UsageError
+from ..core.seeding import derive_seed
 from .answers import check_answer, check_key
 from .learning import Answer, Failure, Job
 from .leases import Leases

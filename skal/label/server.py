@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingExtraError, SkalError, UsageError
+from ..core.errors import MissingExtraError, SkalError, UsageError
 from .address import LOOPBACK, Address, names_of
 from .answers import check_key
 from .learning import Learner, Task

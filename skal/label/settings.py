@@ -9,9 +9,9 @@ from typing import Any
 
 import tomli_w
 
-from ..config import RunConfig, resolve_share
-from ..errors import ParameterError, UnknownNameError
-from ..files import write_atomic
+from ..core.durable import write_atomic
+from ..core.errors import ParameterError, UnknownNameError
+from ..core.settings import RunConfig, resolve_share
 
 SETTINGS_FILE = "project.toml"
 SETTINGS = (

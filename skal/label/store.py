@@ -17,8 +17,8 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
-from ..errors import RunFolderError
-from ..files import fsync_folder
+from ..core.durable import fsync_folder
+from ..core.errors import RunFolderError
 
 FORMAT = 2
 BUSY_SECONDS = 10.0

@@ -13,9 +13,9 @@ import click
 import numpy as np
 from PIL import Image
 
+from ..core.errors import UsageError
 from ..datasets.base import one_line
 from ..datasets.decoding import read_rgb
-from ..errors import UsageError
 from .accuracy import ENOUGH
 from .learning import Learner, Task
 from .names import shown

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ..errors import UnknownNameError
-from ..registry import Entry, Registry, import_object
+from ..core.errors import UnknownNameError
+from ..core.registry import Entry, Registry, import_object
 
 if TYPE_CHECKING:
     from .base import AUGMENTATIONS as AUGMENTATIONS

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.errors import DataError
 from ..datasets.base import one_line
-from ..errors import DataError
 
 _log = logging.getLogger("skal")
 

@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ..errors import DataError, ParameterError
-from ..registry import import_object
+from ..core.errors import DataError, ParameterError
+from ..core.registry import import_object
 from . import MODELS
 from .base import Network, fit_of, load_backbone, tell_once
 

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ParameterError
+from ..core.errors import ParameterError
 from .base import AUGMENTATIONS, Network
 from .build import build_network
-from .frozen import FrozenNetwork
+from .heads import FrozenNetwork
 
 _ELEMENTWISE = (nn.Dropout,)
 _CHANNELWISE = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
@@ -45,7 +45,7 @@ class ImageModule(nn.Module):
 
     Notes
     -----
-    The buffer `temperature`, a float32 scalar, is 1 while training; see `skal.calibration`.
+    The buffer `temperature`, a float32 scalar, is 1 while training; see `skal.models.calibration`.
     """
 
     mean: Tensor

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import MissingExtraError, UnknownNameError
-from ..registry import Entry
+from ..core.errors import MissingExtraError, UnknownNameError
+from ..core.registry import Entry
 from . import Builder
 from .base import Network, fetched, linear_head
 

@@ -10,8 +10,8 @@ from typing import Any
 import torchvision
 from torch import Tensor, nn
 
-from ..errors import UnknownNameError
-from ..registry import Entry
+from ..core.errors import UnknownNameError
+from ..core.registry import Entry
 from . import Builder
 from .base import Network, fetched, linear_head, load_backbone, without_prefix
 

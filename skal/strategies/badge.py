@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets.base import MISSING_LABEL
-from ..scoring import Scores
 from .base import BatchStrategy
 from .geometry import NearestCentre, as_points
+from .scores import Scores
 
 
 class Badge(BatchStrategy):

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets.base import MISSING_LABEL
-from ..scoring import Scores
 from .base import ScoreStrategy
+from .scores import Scores
 from .uncertainty import by_blocks, entropy
 
 

@@ -21,9 +21,9 @@ from skactiveml.utils import (
 from sklearn.base import clone
 from sklearn.utils.validation import has_fit_parameter
 
+from ..core.errors import ParameterError, SkalError
 from ..datasets.base import MISSING_LABEL
-from ..errors import ParameterError, SkalError
-from ..scoring import Labeled, ScoredClassifier, Scores
+from .scores import Labeled, ScoredClassifier, Scores
 
 
 class BatchStrategy(SingleAnnotatorPoolQueryStrategy):

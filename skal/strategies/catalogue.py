@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from ..registry import Registry
+from ..core.registry import Registry
 
 Need = Literal["nothing", "scores", "samples", "committee", "embeddings", "head", "own model"]
 NEEDS = get_args(Need)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..scoring import Scores
 from .base import BatchStrategy, pick_highest
 from .geometry import NearestCentre, as_points
+from .scores import Scores
 
 
 class CoreSet(BatchStrategy):

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..core.errors import ParameterError
 from ..datasets.base import MISSING_LABEL
-from ..errors import ParameterError
-from ..scoring import Scores
 from .base import BatchStrategy, pick_highest
 from .geometry import as_points, blocks, cluster, unit_length
+from .scores import Scores
 
 SAMPLE = 5000
 

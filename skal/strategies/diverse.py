@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.errors import ParameterError
 from ..datasets.base import MISSING_LABEL
-from ..errors import ParameterError
-from ..scoring import Scores
 from .base import BatchStrategy, fill, pick_highest
 from .geometry import NearestCentre, as_points, cluster
 from .k_means import one_of_each
+from .scores import Scores
 from .uncertainty import entropy, measure
 
 

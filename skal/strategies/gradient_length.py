@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.errors import UnknownNameError
 from ..datasets.base import MISSING_LABEL
-from ..errors import UnknownNameError
-from ..scoring import Scores
 from .base import ScoreStrategy
+from .scores import Scores
 
 LAYERS = ("last", "all")
 

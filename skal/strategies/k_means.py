@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.errors import UnknownNameError
 from ..datasets.base import MISSING_LABEL
-from ..errors import UnknownNameError
-from ..scoring import Scores
 from .base import BatchStrategy, fill
 from .geometry import cluster
+from .scores import Scores
 
 PICKS = ("nearest", "farthest")
 

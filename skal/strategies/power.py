@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.errors import ParameterError
 from ..datasets.base import MISSING_LABEL
-from ..errors import ParameterError
-from ..scoring import Scores
 from .bald import mutual_information
 from .base import ScoreStrategy, fill
+from .scores import Scores
 from .uncertainty import margin
 
 

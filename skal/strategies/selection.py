@@ -21,13 +21,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 
+from ..core.errors import ParameterError, SkalError, UnknownNameError
+from ..core.memory import available_memory, bytes_needed, gib
+from ..core.registry import import_object
 from ..datasets.base import MISSING_LABEL, Labels
-from ..errors import ParameterError, SkalError, UnknownNameError
-from ..memory import available_memory, bytes_needed, gib
-from ..registry import import_object
-from ..scoring import HeadClassifier, ScoredClassifier, Scores, example_scores
 from .base import BatchStrategy
 from .catalogue import SCIKIT_ACTIVEML, STRATEGIES, stands_for
+from .scores import HeadClassifier, ScoredClassifier, Scores, example_scores
 
 USABLE = 0.8  # of the free memory
 UNASKED = 2**26  # bytes that are taken without asking whether they are free
@@ -487,7 +487,7 @@ def made_up_scores(strategy: Strategy, ties: bool = False, **sizes: int) -> Scor
     strategy : Strategy
         Whose needs count.
     ties, **sizes
-        Of `skal.scoring.example_scores`.
+        Of `skal.strategies.scores.example_scores`.
 
     Returns
     -------

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import ParameterError, SkalError, UnknownNameError
-from ..registry import Registry, import_object
+from ..core.errors import ParameterError, SkalError, UnknownNameError
+from ..core.registry import Registry, import_object
 
 if TYPE_CHECKING:
-    from ..scoring import Scores
+    from .scores import Scores
 
 StreamNeed = Literal["nothing", "scores", "embeddings"]
 
@@ -368,7 +368,7 @@ class StreamSampler:
         rows, needs = np.arange(n)[:, None], self._strategy.needs
         if needs == "nothing":
             return _Chunk(rows, {})
-        from ..scoring import HeadClassifier, ScoredClassifier
+        from .scores import HeadClassifier, ScoredClassifier
 
         scores = self._checked(scores, n, "the images")
         if needs == "scores":
@@ -403,7 +403,7 @@ class StreamSampler:
         """Ask and tell a strategy about a few made-up images."""
         scores = None
         if self.needs_model:
-            from ..scoring import example_scores
+            from .scores import example_scores
 
             scores = example_scores(n_images=TRIAL_IMAGES, n_classes=max(n_classes, 2), n_samples=0)
         chunk = self._chunk(TRIAL_IMAGES, scores, scores, np.arange(TRIAL_IMAGES) % 2)

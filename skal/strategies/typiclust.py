@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets.base import MISSING_LABEL
-from ..scoring import Scores
 from .base import BatchStrategy, highest
 from .geometry import cluster, typicality, unit_length
+from .scores import Scores
 from .uncertainty import margin
 
 MOST_CLUSTERS = 500

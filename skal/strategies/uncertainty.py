@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UnknownNameError
+from ..core.errors import UnknownNameError
 
 NUMBERS_AT_ONCE = 2**20  # in float64, 8 MiB
 

@@ -1,0 +1,106 @@
+"""What `skal doctor` looks at."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..datasets import data_folder
+from ..runs.record import PACKAGES, package_version
+
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
+
+LEAST_FREE = 2**30
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at."""
+
+    name: str
+    found: str
+    fine: bool = True
+
+
+def examine(data_dir: str | Path | None = None) -> list[Check]:
+    """Look at the installation and at the data folder.
+
+    Parameters
+    ----------
+    data_dir : str or Path, optional
+        As for `load_dataset`.
+
+    Returns
+    -------
+    list of Check
+    """
+    return [*_software(), *_devices(), *_data(data_folder(data_dir))]
+
+
+def _software() -> Iterator[Check]:
+    fine = sys.version_info >= (3, 11)
+    yield Check("Python", sys.version.split()[0] + ("" if fine else ", needs 3.11"), fine)
+    wanted = _requirements()
+    for package in PACKAGES:
+        found, specifier = package_version(package), wanted.get(package.lower())
+        fits = found is not None and (
+            specifier is None or specifier.contains(found, prereleases=True)
+        )
+        expected = f", needs {specifier}" if specifier else ""
+        yield Check(package, found if found and fits else f"{found or 'missing'}{expected}", fits)
+    try:
+        import torchvision  # noqa: F401
+
+        yield Check("torchvision with torch", "imports")
+    except (ImportError, RuntimeError, OSError) as error:
+        yield Check(
+            "torchvision with torch",
+            f"{error}; install both together: pip install --upgrade torch torchvision",
+            False,
+        )
+
+
+def _requirements() -> dict[str, SpecifierSet]:
+    """Return the versions that skal wants, by the names of packages in small letters."""
+    from packaging.requirements import Requirement
+
+    try:
+        lines = requires("skal") or []
+    except PackageNotFoundError:  # run from its source, not installed
+        return {}
+    return {(r := Requirement(line)).name.lower(): r.specifier for line in lines}
+
+
+def _devices() -> Iterator[Check]:
+    try:
+        import torch
+
+        from ..models.training import resolve_bf16, resolve_device
+    except (ImportError, OSError) as error:
+        yield Check("device", f"torch cannot be imported: {error}", False)
+        return
+
+    device = resolve_device("auto")
+    name = torch.cuda.get_device_name() if device == "cuda" else device
+    precision = "bf16" if resolve_bf16("auto", device) else "fp32"
+    yield Check("device", f"{name}, {precision}")
+    yield Check("threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors")
+
+
+def _data(folder: Path) -> Iterator[Check]:
+    existing = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    yield Check("free disk", f"{free / 2**30:.1f} GiB at {existing}", free >= LEAST_FREE)
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            yield Check("data folder", f"{folder} can be written")
+    except OSError as error:
+        yield Check("data folder", f"{folder} cannot be written: {error.strerror}", False)

@@ -1,0 +1,175 @@
+"""What is made of finished runs: tables, pictures, and a page to look at. Imports no torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...core.durable import write_atomic
+from ...core.errors import MissingExtraError, RunExistsError
+from ...runs.drawing import Pictures
+from ...runs.record import free_name
+from ..plots import (
+    Analysis,
+    comparison_curves,
+    difference_curves,
+    efficiency_bars,
+    noise_curves,
+    penalty_heatmap,
+    ranks_diagram,
+)
+from ..results import COMPARISON, Result, tell_apart
+from ..verdicts import analyse
+from .tables import results_csv, text_table
+
+__all__ = [
+    "REPORT",
+    "check_extra",
+    "choose_place",
+    "results_csv",
+    "text_table",
+    "write_report",
+]
+
+REPORT = "report.html"
+ANALYSIS = "comparison.json"
+PICTURES: Mapping[str, Callable[[Analysis], Pictures | None]] = {
+    "curves": comparison_curves,
+    "differences": difference_curves,
+    "efficiency": efficiency_bars,
+    "penalty": penalty_heatmap,
+    "noise": noise_curves,
+    "ranks": ranks_diagram,
+}
+"""Each makes a file of its name in each format, or None where there is nothing to draw."""
+
+
+def write_report(
+    results: Sequence[Result],
+    folder: str | Path,
+    html: bool = False,
+    baseline: str = "random",
+    *,
+    failed: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Compare finished runs, and write what there is to say of them.
+
+    Parameters
+    ----------
+    results : sequence of Result
+        At least one.
+    folder : str or Path
+        Where to, made if it is not there: ``results.csv``, ``comparison.json``, and the pictures
+        of `PICTURES` as PNG and SVG. They take the place of those that skal wrote there before.
+    html : bool, default=False
+        Whether ``report.html`` is written, too.
+    baseline : str, default="random"
+        The strategy that the others are compared with.
+    failed : sequence of str
+        Names of runs that should be among the results and failed; they are warned of.
+
+    Returns
+    -------
+    dict
+        The content of ``comparison.json``, see `skal.comparisons.verdicts.analyse`.
+
+    Raises
+    ------
+    RunExistsError
+        If the folder holds something, and that is no comparison.
+    MissingExtraError
+        If `html` is asked for, and the extra ``report`` is not installed.
+    RunFolderError, DataError
+        If the runs cannot be compared; see `skal.comparisons.verdicts.analyse`.
+    """
+    folder = Path(folder)
+    if html:
+        check_extra()
+    _check_place(folder)
+    results = tell_apart(results)
+    analysis = analyse(results, baseline, failed)
+    pictures = {name: draw(analysis) for name, draw in PICTURES.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "results.csv", results_csv(results))
+    _write_pictures(pictures, folder)
+    write_atomic(folder / ANALYSIS, json.dumps(analysis, indent=2) + "\n")
+    if html:
+        from .page import make_page
+
+        write_atomic(folder / REPORT, make_page(results, analysis, pictures, folder))
+    return analysis
+
+
+def _write_pictures(pictures: Mapping[str, Pictures | None], folder: Path) -> None:
+    for name, picture in pictures.items():
+        for form in ("png", "svg"):
+            path = folder / f"{name}.{form}"
+            if picture is None:
+                path.unlink(missing_ok=True)  # it is of fewer or of other runs
+            else:
+                write_atomic(path, picture[form])
+
+
+def choose_place(folders: Sequence[str | Path], out: str | Path | None = None) -> Path:
+    """Return where a report of the runs in some folders is written to.
+
+    Parameters
+    ----------
+    folders : sequence of str or Path
+        Where the runs are.
+    out : str or Path, optional
+        What was asked for; by default the folder itself, if it is a single one and a comparison's,
+        else ``report``, ``report-2`` and so on, whichever is free.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    RunExistsError
+        If something is there that `write_report` would not write beside.
+    """
+    if out is None:
+        one = Path(folders[0])
+        out = one if len(folders) == 1 and _is_comparison(one) else free_name(Path("report"))
+    _check_place(Path(out))
+    return Path(out)
+
+
+def _check_place(folder: Path) -> None:
+    """Make sure that what is there is new, empty, or a comparison: nothing else is overwritten."""
+    taken = folder.is_symlink() or folder.exists()
+    if not taken or (folder.is_dir() and (_is_comparison(folder) or not any(folder.iterdir()))):
+        return
+    raise RunExistsError(
+        f"{str(folder)!r} exists and holds no comparison of skal's: nothing is written beside what "
+        "is there; choose a new folder by --out"
+    )
+
+
+def _is_comparison(folder: Path) -> bool:
+    """Tell whether skal made a folder: by `compare`, or by `write_report`."""
+    if (folder / COMPARISON).is_file():
+        return True
+    try:
+        found = json.loads((folder / ANALYSIS).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {"baseline", "strategies", "groups"} <= found.keys()
+
+
+def check_extra() -> None:
+    """Make sure that what ``report.html`` needs is installed.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is not.
+    """
+    for module in ("jinja2", "plotly"):
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtraError(module, "report", "the report as HTML")

@@ -1,0 +1,323 @@
+"""`report.html`: one file that opens from a disk, with no network."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ...core.errors import RunFolderError
+from ...datasets import load_dataset
+from ...runs.drawing import Pictures
+from ...runs.metrics import pool_errors
+from ...runs.plots import calibration_picture, confusion_picture
+from ...runs.record import ENVIRONMENT, EVALUATION
+from ..plots import Analysis, column_means, looks
+from ..results import COMPARISON, Result, Setting, group_by_setting
+from ..verdicts import MEASURES
+from ..wording import FEWEST, name_part
+from .charts import curves
+from .picks import (
+    MOST_ROUNDS,
+    MOST_SEEDS,
+    Balance,
+    class_balance,
+    load_images,
+    room_for_each,
+    show_picks,
+)
+from .tables import FIGURES, difference, figures, warnings
+
+LARGEST_SVG = 400_000
+"""Bytes; a larger picture is shown as PNG, which browsers draw faster."""
+MOST_CLASSES = 20
+MOST_VALUES = 12
+
+
+def make_page(
+    results: Sequence[Result],
+    analysis: Analysis,
+    pictures: Mapping[str, Pictures | None],
+    folder: Path,
+) -> str:
+    """Return the page.
+
+    Parameters
+    ----------
+    results : sequence of Result
+        The runs.
+    analysis : mapping
+        What `skal.comparisons.verdicts.analyse` made of them.
+    pictures : mapping of str to dict or None
+        See `skal.comparisons.report.PICTURES`.
+    folder : Path
+        Where the page will be: run folders are named as seen from there.
+
+    Returns
+    -------
+    str
+        HTML with all that it needs inside.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(
+        loader=PackageLoader("skal.comparisons.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters = {"data_uri": _data_uri, "interval": _interval, "both": _both}
+    environment.filters.update(filters, setting=_say_setting, compared=_say_compared)
+    groups = analysis["groups"]
+    return environment.get_template("report.html").render(
+        analysis=analysis,
+        baseline=analysis["baseline"],
+        title=_title(analysis),
+        groups=[_describe_group(analysis, group, number) for number, group in enumerate(groups)],
+        warnings=warnings(analysis),
+        fewest=FEWEST,
+        fewer=_few(analysis, any),
+        all_fewer=_few(analysis, all),
+        figure_titles=[title.format(analysis["baseline"]) for title in FIGURES],
+        colors={name: look.color for name, look in looks(analysis).items()},
+        pictures={name: _inline(picture) for name, picture in pictures.items()},
+        alternatives=_alternatives(analysis),
+        strategies=list(_describe_strategies(results, analysis)),
+        most_rounds=MOST_ROUNDS,
+        settings=_in_common(result.config.as_dict() for result in results),
+        versions=_in_common(_versions(result) for result in results),
+        commands=_commands(results),
+        runs=[_describe_run(result, folder) for result in results],
+        compare_file=(folder / COMPARISON).is_file(),
+        plotly=get_plotlyjs(),
+    )
+
+
+def _title(analysis: Analysis) -> str:
+    datasets = dict.fromkeys(group["dataset"] for group in analysis["groups"])
+    return f"{', '.join(datasets)}: does it beat {analysis['baseline']}?"
+
+
+def _describe_group(analysis: Analysis, group: Mapping[str, Any], number: int) -> dict[str, Any]:
+    entries = {name: analysis["strategies"][label] for name, label in group["strategies"].items()}
+    return {
+        **group,
+        "id": f"curves-{number}",
+        "entries": entries,
+        "figures": {name: figures(entry) for name, entry in entries.items()},
+        "chart": curves(analysis, group),
+    }
+
+
+def _few(analysis: Analysis, which: Callable[[Iterable[bool]], bool]) -> bool:
+    """Tell whether strategies, any or all, have too few seeds for an interval."""
+    return which(entry["n_seeds"] < FEWEST for entry in analysis["strategies"].values())
+
+
+def _interval(target: Mapping[str, Any], n_pairs: int) -> str:
+    """Return the interval of a label efficiency, which may have no lower end, as text."""
+    if target["low"] is None or n_pairs < FEWEST:
+        reached = target["reached"]
+        return "–" if reached in (None, 1) else f"– (not reached in {1 - reached:.0%} of resamples)"
+    if target["low"]:
+        return f"{target['low']:.2f} to {target['high']:.2f}"
+    return f"to {target['high']:.2f}; not reached in {1 - target['reached']:.0%} of resamples"
+
+
+def _both(row: Mapping[str, Any]) -> list[str]:
+    """Return the differences of a pair of models or rates, as text, each with its p."""
+    return [word for measure in MEASURES for word in difference(row[measure])]
+
+
+def _say_setting(row: Mapping[str, Any]) -> str:
+    """Say what a pair of models, or of rates of noise, has in common."""
+    compared = "model" if "models" in row else row["noise"]
+    fields = [name for name in Setting._fields if name != compared]
+    told = [name_part(name, row[name]) for name in fields if row[name] != 0]
+    return ", ".join(told)
+
+
+def _say_compared(row: Mapping[str, Any]) -> str:
+    """Say which models or rates of noise a difference is of."""
+    if "models" in row:
+        name, other = row["models"]
+        return f"{name} less {other}"
+    one, other = (name_part(row["noise"], row[key]) for key in (row["noise"], "lowest_rate"))
+    return f"{one} less {other}"
+
+
+def _inline(picture: Pictures | None) -> str | None:
+    if picture is None:
+        return None
+    if "png" not in picture or len(picture["svg"]) <= LARGEST_SVG:
+        return _data_uri(picture["svg"], "image/svg+xml")
+    return _data_uri(picture["png"], "image/png")
+
+
+def _data_uri(content: bytes, media_type: str) -> str:
+    return f"data:{media_type};base64,{b64encode(content).decode()}"
+
+
+def _alternatives(analysis: Analysis) -> dict[str, str]:
+    """Return what pictures say, in words, where no table says it."""
+    groups = analysis["groups"]
+    penalties = []
+    for group in groups:
+        if group["penalty"]:
+            names, matrix = group["penalty"]["strategies"], group["penalty"]["matrix"]
+            means = zip(names, column_means(matrix), strict=True)
+            found = ", ".join(f"{name} {mean:.2f}" for name, mean in means)
+            penalties.append(f"{group['name']}: {found}")
+    ranks = analysis["ranks"]["mean_rank"] if analysis["ranks"] else {}
+    return {
+        "penalty": f"Heat map. How often each is beaten, in the mean: {'; '.join(penalties)}.",
+        "ranks": "Mean ranks: "
+        + ", ".join(
+            f"{name} {rank:.1f}" for name, rank in sorted(ranks.items(), key=lambda pair: pair[1])
+        ),
+        "noise": "Accuracy and area against the rate of noise; the figures stand in the tables.",
+        "efficiency": "Bars of label efficiency; the figures stand in the table below.",
+        "differences": "Differences of accuracy from the baseline's, along the number of labels; "
+        "those of areas and final accuracies stand in the table below.",
+        "curves": "Learning curves; the figures stand in the table below.",
+    }
+
+
+def _describe_strategies(results: Sequence[Result], analysis: Analysis) -> Iterator[dict[str, Any]]:
+    """Yield what is shown of each strategy of each setting: picks, their classes, and errors."""
+    by_setting = group_by_setting(results)
+    by_label = {}
+    for group in analysis["groups"]:
+        setting = Setting(*(group[name] for name in Setting._fields))
+        for name, label in group["strategies"].items():
+            by_seed = by_setting[setting][name]
+            by_label[label] = [by_seed[seed] for seed in sorted(by_seed)]
+    n_shown = sum(min(MOST_SEEDS, len(runs)) for runs in by_label.values())
+    longest = max(min(MOST_ROUNDS, len(result.rounds)) for result in results)
+    most = room_for_each(n_shown, longest)
+    # of folders and digits, other images are in the pool with each seed
+    load = lru_cache(maxsize=MOST_SEEDS)(load_dataset)
+    for label, runs in by_label.items():
+        picks = [show_picks(run, load, most) for run in runs[:MOST_SEEDS]]
+        try:
+            pool = load_images(runs[0], load)
+        except Exception:  # the pictures' place says why
+            pool = None
+        balance = class_balance(runs, pool)
+        shown = sorted(balance, key=_imbalance, reverse=True)[:MOST_CLASSES]
+        yield {
+            "label": label,
+            "strategy": analysis["strategies"][label]["strategy"],
+            "picks": picks,
+            "n_seeds": len(runs),
+            "noisy": runs[0].setting.noise_rate > 0,
+            "balance": [entry for entry in balance if entry in shown],
+            "n_classes": len(balance),
+            "errors": _describe_errors(runs),
+        }
+
+
+def _imbalance(entry: Balance) -> float:
+    return abs(entry.picked - (entry.pool or 0.0))
+
+
+def _describe_errors(runs: Sequence[Result]) -> dict[str, Any] | None:
+    """Return the pictures of what the last networks of some runs got wrong, if that was kept."""
+    found = [evaluation for run in runs if (evaluation := _read_json(run, EVALUATION))]
+    if not found or any(evaluation["classes"] != found[0]["classes"] for evaluation in found):
+        return None
+    pooled = pool_errors(found)
+    names, counts = pooled["classes"], pooled["confusion"]
+    pairs = [
+        (count, names[i], names[j])
+        for i, row in enumerate(counts)
+        for j, count in enumerate(row)
+        if i != j and count
+    ]
+    mistakes = sorted(pairs, key=lambda pair: -pair[0])[:5]
+    return {
+        "n_networks": len(found),
+        "n_images": sum(map(sum, counts)),
+        "n_wrong": sum(count for count, _, _ in pairs),
+        "mistakes": [f"{true} taken for {taken} ({count})" for count, true, taken in mistakes],
+        "confusion": _inline(confusion_picture(pooled, ["svg"])),
+        "calibration": _inline(calibration_picture(pooled, ["svg"])),
+        "bins": _describe_bins(pooled["calibration"]),
+    }
+
+
+def _describe_bins(bins: Mapping[str, Any]) -> str:
+    columns = (bins["count"], bins["confidence"], bins["accuracy"])
+    return "; ".join(
+        f"{confidence:.2f} sure, {accuracy:.2f} right ({count})"
+        for count, confidence, accuracy in zip(*columns, strict=True)
+        if count
+    )
+
+
+def _read_json(result: Result, name: str) -> Any:
+    """Return the content of a file of a run's folder; None if there is no such file."""
+    if result.folder is None or not (result.folder / name).is_file():
+        return None
+    try:
+        return json.loads((result.folder / name).read_bytes())
+    except ValueError as error:
+        raise RunFolderError(f"{result.folder / name}: {error}") from error
+
+
+def _in_common(tables: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Say of each name which values it has in several tables."""
+    found: dict[str, dict[str, None]] = {}
+    rows = list(tables)
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = [str(row[name]) if row.get(name) is not None else "-" for row in rows]
+        found[name] = dict.fromkeys(values)
+    return {
+        name: ", ".join(values) if len(values) <= MOST_VALUES else f"{len(values)} values"
+        for name, values in found.items()
+    }
+
+
+def _versions(result: Result) -> dict[str, Any]:
+    known = _read_json(result, ENVIRONMENT) or {}
+    facts = {name: value for name, value in known.items() if name not in ("packages", "command")}
+    return {**facts, **known.get("packages", {})}
+
+
+def _commands(results: Sequence[Result], most: int = 10) -> list[str]:
+    """Return the commands that made the runs, as far as that is known."""
+    found: dict[str, None] = {}
+    for result in results:
+        command = (_read_json(result, ENVIRONMENT) or {}).get("command")
+        if command:
+            program = Path(command[0]).name
+            words = ["python", program] if program.endswith(".py") else [program]
+            found[shlex.join([*words, *command[1:]])] = None
+    return list(found)[:most]
+
+
+def _describe_run(result: Result, folder: Path) -> dict[str, Any]:
+    seconds = result.summary.get("seconds")
+    return {
+        "strategy": result.strategy,
+        "setting": result.setting,
+        "seed": result.config.seed,
+        "accuracy": result.rounds[-1]["accuracy"],
+        "seconds": None if seconds is None else f"{seconds:.1f}",
+        "folder": None if result.folder is None else _seen_from(folder, result.folder),
+    }
+
+
+def _seen_from(folder: Path, path: Path) -> str:
+    """Return the way from a folder to a path: the page can be moved with its runs."""
+    try:
+        return os.path.relpath(path, folder)
+    except ValueError:  # on another drive
+        return str(path)

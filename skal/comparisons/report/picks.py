@@ -1,0 +1,250 @@
+"""The images that strategies picked, as contact sheets."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ...core.errors import DataError
+from ...datasets import ImageDataset
+from ...datasets.base import Images, one_line
+from ..results import Result
+
+MOST_SEEDS = 3
+MOST_ROUNDS = 25
+MOST_IN_ROUND = 24
+MOST_THUMBNAILS = 6000
+"""In a whole report: at a kilobyte each they take about as much room as Plotly's script."""
+SMALLEST, LARGEST = 32, 48
+"""Height and width of thumbnails, in pixels; smaller images are enlarged by whole factors."""
+GAP = 3
+GREY, RED = (128, 128, 128), (224, 36, 36)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The images of one round."""
+
+    number: int
+    n_labeled: int
+    accuracy: float
+    n_images: int
+    n_shown: int
+    n_wrong: int
+    classes: str
+    image: bytes
+    media_type: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Picks:
+    """The rounds of one run; or why they cannot be shown."""
+
+    seed: int
+    sheets: Sequence[Sheet]
+    n_rounds: int
+    missing: str = ""
+
+
+def load_images(result: Result, load: Callable[..., ImageDataset]) -> ImageDataset:
+    """Load again what a run was on.
+
+    Parameters
+    ----------
+    result : Result
+        Its settings say what that was.
+    load : callable
+        `skal.load_dataset`, or what remembers its answers.
+
+    Returns
+    -------
+    ImageDataset
+        Without the noise that the settings ask for.
+
+    Raises
+    ------
+    Exception
+        Whatever a dataset's loader raises.
+    DataError
+        If it is not what the run was on.
+    """
+    config = result.config
+    data = load(config.dataset, config.image_size, config.data_dir, config.seed)
+    for row in result.queries:
+        index = row["index"]
+        known = index < len(data.X) and row["label"] in data.classes
+        if not known or (data.paths and data.paths[index] != row["path"]):
+            raise DataError(f"{config.dataset} is not what it was when the run was made")
+    return data
+
+
+def room_for_each(n_runs: int, n_rounds: int) -> int:
+    """Return how many images of each round are shown, if so many runs are."""
+    return max(1, min(MOST_IN_ROUND, MOST_THUMBNAILS // max(1, n_runs * n_rounds)))
+
+
+def show_picks(result: Result, load: Callable[..., ImageDataset], most: int) -> Picks:
+    """Make the contact sheets of a run.
+
+    Parameters
+    ----------
+    result : Result
+        The run.
+    load : callable
+        See `load_images`.
+    most : int
+        Images that are shown of each round.
+
+    Returns
+    -------
+    Picks
+        If there are too many rounds, of some of them, evenly spread, the first and last among
+        them.
+    """
+    seed, n_rounds = result.config.seed, len(result.rounds)
+    if not result.queries:
+        return Picks(seed, (), n_rounds, "what was picked is not known")
+    try:
+        data = load_images(result, load)
+    except Exception as error:  # also a foreign loader's
+        return Picks(seed, (), n_rounds, f"the images cannot be loaded: {one_line(error)}")
+    chosen = np.unique(np.linspace(0, n_rounds - 1, min(n_rounds, MOST_ROUNDS)).round().astype(int))
+    rows = [result.rounds[number] for number in chosen]
+    sheets = (_sheet(row, _of_round(result, row["round"]), data, most) for row in rows)
+    return Picks(seed, [sheet for sheet in sheets if sheet is not None], n_rounds)
+
+
+def _of_round(result: Result, number: int) -> list[Mapping[str, Any]]:
+    return [query for query in result.queries if query["round"] == number]
+
+
+def _sheet(
+    row: Mapping[str, Any], queries: Sequence[Mapping[str, Any]], data: ImageDataset, most: int
+) -> Sheet | None:
+    if not queries:
+        return None
+    indices = np.array([query["index"] for query in queries])
+    given = np.array([data.classes.index(query["label"]) for query in queries])
+    truth = data.y[indices]
+    wrong = (truth >= 0) & (truth != given)
+    picture = contact_sheet(data.X[indices[:most]], wrong[:most])
+    content, media_type = _encoded(picture)
+    return Sheet(
+        number=row["round"],
+        n_labeled=row["n_labeled"],
+        accuracy=row["accuracy"],
+        n_images=len(queries),
+        n_shown=min(most, len(queries)),
+        n_wrong=int(wrong.sum()),
+        classes=_count([query["label"] for query in queries]),
+        image=content,
+        media_type=media_type,
+        width=picture.width,
+        height=picture.height,
+    )
+
+
+def _count(labels: Sequence[str], most: int = 12) -> str:
+    counts = Counter(labels).most_common()
+    shown = ", ".join(f"{label} ({n})" for label, n in counts[:most])
+    return shown if len(counts) <= most else f"{shown}, and {len(counts) - most} more classes"
+
+
+def contact_sheet(images: Images, marked: NDArray[np.bool_], columns: int = 12) -> Image.Image:
+    """Lay out thumbnails in rows.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (n, channels, height, width)
+        At least one; of one, three or any other number of channels, of which the first is shown.
+    marked : ndarray of bool, shape (n,)
+        Which are framed in red.
+    columns : int, default=12
+        At most so many in a row.
+
+    Returns
+    -------
+    PIL.Image.Image
+    """
+    height, width = images.shape[2:]
+    scale = _scale(max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    columns = min(columns, len(images))
+    rows = math.ceil(len(images) / columns)
+    step = (size[0] + GAP, size[1] + GAP)
+    sheet = Image.new("RGB", (columns * step[0] + GAP, rows * step[1] + GAP), GREY)
+    for number, (image, mark) in enumerate(zip(images, marked, strict=True)):
+        x, y = (number % columns) * step[0], (number // columns) * step[1]
+        if mark:
+            sheet.paste(RED, (x, y, x + size[0] + 2 * GAP, y + size[1] + 2 * GAP))
+        how = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
+        sheet.paste(_picture(image).resize(size, how), (x + GAP, y + GAP))
+    return sheet
+
+
+def _scale(size: int) -> float:
+    return max(1, SMALLEST // size) if size <= LARGEST else LARGEST / size
+
+
+def _picture(image: Images) -> Image.Image:
+    if len(image) == 3:
+        return Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+    return Image.fromarray(np.ascontiguousarray(image[0]))
+
+
+def _encoded(picture: Image.Image) -> tuple[bytes, str]:
+    """Return the bytes of the smaller of PNG and JPEG, and its media type."""
+    found = []
+    for form, settings in (("png", {"optimize": True}), ("jpeg", {"quality": 82})):
+        buffer = io.BytesIO()
+        picture.save(buffer, form, **settings)
+        found.append((buffer.getvalue(), f"image/{form}"))
+    return min(found, key=lambda pair: len(pair[0]))
+
+
+@dataclass(frozen=True)
+class Balance:
+    """How often a class was picked, and how often it is in the pool: as shares."""
+
+    name: str
+    picked: float
+    pool: float | None
+
+
+def class_balance(results: Sequence[Result], pool: ImageDataset | None) -> list[Balance]:
+    """Compare the labels of what was picked after the initial set with the pool's.
+
+    Parameters
+    ----------
+    results : sequence of Result
+        The runs of a strategy.
+    pool : ImageDataset or None
+        What one of them was on, if it is known.
+
+    Returns
+    -------
+    list of Balance
+        A class each, in the order of the classes; empty if nothing was picked.
+    """
+    labels = [query["label"] for r in results for query in r.queries if query["round"] > 0]
+    if not labels:
+        return []
+    counts = Counter(labels)
+    if pool is None:
+        return [Balance(name, counts[name] / len(labels), None) for name in sorted(counts)]
+    known = pool.y[pool.y >= 0]
+    in_pool = np.bincount(known, minlength=len(pool.classes)) / max(1, len(known))
+    return [
+        Balance(name, counts[name] / len(labels), float(share))
+        for name, share in zip(pool.classes, in_pool, strict=True)
+    ]

@@ -1,0 +1,98 @@
+"""Every error that a user can cause.
+
+    SkalError
+    ├── UsageError (ValueError)             what was asked for is not valid
+    │   ├── UnknownNameError (LookupError)  no dataset, model, strategy ... of that name
+    │   ├── ParameterError                  a keyword or value that the callee does not take
+    │   └── RunExistsError (FileExistsError) the place to write to is taken
+    ├── DataError (ValueError)              images or labels that cannot be used
+    │   └── DatasetNotFoundError (FileNotFoundError)
+    │       └── FolderNotFoundError (UsageError)   there is no such folder of images
+    ├── RunFolderError (OSError)            a run folder that cannot be read or written
+    ├── MissingExtraError (ImportError)     an optional package is not installed
+    ├── workers.WorkerLostError            a process that is gone
+    ├── comparisons RunsFailedError        some runs of a comparison failed; it has the others
+    └── models NotFittedError              defined there, for it is also scikit-learn's own
+
+`exit_code` is what the command line ends with.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SkalError(Exception):
+    """Base of all errors that skal raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(SkalError, ValueError):
+    """What was asked for is not valid."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UsageError, LookupError):
+    """No such name; the message lists the nearest ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        self.name = name
+        super().__init__(f"unknown {kind} {name!r}{did_you_mean(name, known)}{hint}")
+
+
+class ParameterError(UsageError):
+    """A keyword or a value that the callee does not take."""
+
+
+class RunExistsError(UsageError, FileExistsError):
+    """The place to write to is taken; nothing was touched."""
+
+
+class DataError(SkalError, ValueError):
+    """Images or labels that cannot be used."""
+
+
+class DatasetNotFoundError(DataError, FileNotFoundError):
+    """The files of a dataset are not where they were looked for."""
+
+
+class FolderNotFoundError(DatasetNotFoundError, UsageError):
+    """There is no such folder of images."""
+
+
+class RunFolderError(SkalError, OSError):
+    """A run folder that cannot be read or written."""
+
+
+class MissingExtraError(SkalError, ImportError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}: pip install 'skal[{extra}]'", name=package
+        )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Say the nearest valid names, or all of them when none is near.
+
+    Parameters
+    ----------
+    name : str
+        What was asked for.
+    known : iterable of str
+        The valid names.
+
+    Returns
+    -------
+    str
+        A sentence to put behind "unknown ...", starting with its own punctuation.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if near:
+        return f"; did you mean {' or '.join(near)}?"
+    return f"; known: {', '.join(names)}" if names else "; none are known"

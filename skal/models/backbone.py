@@ -1,0 +1,253 @@
+"""A backbone that stays as it is: pixels in, features out."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skorch.dataset import Dataset
+from torch import Tensor
+
+from ..core.durable import only_one, write_atomic
+from ..core.errors import DataError
+from ..core.seeding import torch_seed
+from ..datasets.base import Images
+from .heads import freeze
+from .iterators import SliceBatches, run_batches
+from .module import ImageModule
+from .training import computing_on, resolve_bf16, resolve_device, scoring_batch_size
+
+FORMAT_VERSION = 1
+"""Part of the key of features: raise it whenever they come out otherwise."""
+LARGEST_LOSS = 1e-3
+"""Share of their length that features may lose as float16, which rounds by at most half of it."""
+PROBE_SIDE = 4
+"""Width in colours of the images of a probe: noise would look alike to many a network."""
+SAME = {False: 1e-2, True: 3e-2}
+"""Share of their length that features may differ by elsewhere, in float32 and in bfloat16."""
+
+NO_NUMBERS = "the backbone answers with no numbers (NaN or infinity)"
+
+_log = logging.getLogger("skal")
+
+Features: TypeAlias = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """The backbone of a network, frozen, with all that decides what it makes of an image.
+
+    Parameters
+    ----------
+    module : ImageModule
+        In evaluation mode, on the device.
+    device : str
+        Where it computes.
+    image_shape : tuple of int
+        Channels, height and width of the images.
+    key : str
+        Hash of the weights and of how images are prepared.
+    """
+
+    module: ImageModule
+    device: str
+    image_shape: tuple[int, ...]
+    key: str
+
+    def stream(
+        self, X: Images, rows: NDArray[np.int64] | None = None
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield the features of images, batch by batch, in order.
+
+        Parameters
+        ----------
+        X : ndarray of uint8, shape (n, channels, height, width)
+            Images.
+        rows : ndarray of int64, shape (m,), optional
+            Which of them; by default all.
+
+        Yields
+        ------
+        ndarray of float32, shape (b, n_features)
+
+        Raises
+        ------
+        DataError
+            If they are not numbers.
+        """
+        size = scoring_batch_size(self.device, X.shape[-1])
+        batches = SliceBatches(Dataset(X), size, rows, self.device)
+        for features in run_batches(batches, self._embed):
+            if not np.isfinite(features).all():
+                raise DataError(NO_NUMBERS)
+            yield features
+
+    def _embed(self, images: Tensor) -> NDArray[np.float32]:
+        with torch.inference_mode(), computing_on(self.device):
+            features: NDArray[np.float32] = self.module.embed(images.to(self.device)).cpu().numpy()
+        return features
+
+    def __call__(self, X: Images) -> Features:
+        """Return the features of images, (n, n_features), as `compact` keeps them."""
+        return compact(np.concatenate(list(self.stream(X))))
+
+
+def load_backbone(
+    model: str,
+    image_shape: tuple[int, ...],
+    *,
+    pretrained: bool = False,
+    weights: str | Path | Mapping[str, Tensor] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Backbone:
+    """Build a model's backbone and freeze it.
+
+    Parameters
+    ----------
+    model, pretrained, weights, device, precision
+        See `ImageClassifier`.
+    image_shape : tuple of int
+        Channels, height and width of the images.
+
+    Returns
+    -------
+    Backbone
+
+    Raises
+    ------
+    SkalError
+        See `skal.models.build_network`.
+    """
+    device = resolve_device(device)
+    with torch_seed(0):  # what no weights are given for
+        module = ImageModule(
+            model,
+            (),
+            resolve_bf16(precision, device),
+            n_classes=2,
+            in_channels=image_shape[0],
+            image_size=image_shape[1],
+            dropout=0.0,
+            pretrained=pretrained,
+            weights=weights,
+        )
+    freeze(module)
+    return Backbone(module.to(device), device, tuple(image_shape), _key(model, module, image_shape))
+
+
+def _key(model: str, module: ImageModule, image_shape: tuple[int, ...]) -> str:
+    """Hash the weights, and what becomes of pixels before they meet them."""
+    facts = [FORMAT_VERSION, model, [*image_shape], module.bf16, module.input_size]
+    facts += [module.mean.tolist(), module.std.tolist()]
+    digest = hashlib.blake2b(repr(facts).encode(), digest_size=8)
+    for name, tensor in sorted(module.network.backbone.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def place_of(module: ImageModule, image_shape: tuple[int, ...], device: str, place: Path) -> Path:
+    """Return where to keep what is made by a network, apart from that of other code.
+
+    A hash of the weights says nothing of the code that runs them. So what the network makes of two
+    images is kept beside, and compared: not hashed, since it depends on device and threads in its
+    last digits.
+
+    Parameters
+    ----------
+    module : ImageModule
+        In evaluation mode, on the device.
+    image_shape : tuple of int
+        Channels, height and width of the images.
+    device : str
+        Where it computes.
+    place : Path
+        A name without a suffix, in a folder that exists.
+
+    Returns
+    -------
+    Path
+        `place`, or the first of ``place-2``, ``place-3``, ... whose network answered alike.
+
+    Raises
+    ------
+    OSError
+        If nothing can be written there.
+    """
+    answers = _answers(module, image_shape, device)
+    share = SAME[module.bf16]
+    if not _alike(answers, _answers(module, image_shape, device), share):
+        return place  # it draws from generators of its own: nothing can be told by its answers
+    with only_one(place.with_suffix(".probe.lock"), "compares networks"):
+        for number in itertools.count(1):
+            name = place.name if number == 1 else f"{place.name}-{number}"
+            kept = place.with_name(f"{name}.probe.npy")
+            before = _read(kept)
+            if before is None:
+                write_atomic(kept, _as_npy(answers))
+                if number > 1:
+                    _log.warning("the network's code has changed since %s was made", place)
+            if before is None or _alike(before, answers, share):
+                break
+    return place.with_name(name)
+
+
+def _answers(module: ImageModule, image_shape: tuple[int, ...], device: str) -> NDArray[np.float32]:
+    """Return what a network makes of two images of a few colours each, always the same."""
+    channels, height, width = image_shape
+    colours = np.random.default_rng(0).integers(
+        0, 256, (2, channels, PROBE_SIDE, PROBE_SIDE), dtype=np.uint8
+    )
+    rows, columns = (np.arange(size) * PROBE_SIDE // size for size in (height, width))
+    images = torch.from_numpy(colours[:, :, rows[:, None], columns])
+    # some networks draw numbers when they answer
+    with torch_seed(0), torch.no_grad(), computing_on(device):
+        answers: NDArray[np.float32] = module.embed(images.to(device)).cpu().numpy()
+    if not np.isfinite(answers).all():
+        raise DataError(NO_NUMBERS)
+    return answers
+
+
+def _read(path: Path) -> NDArray[np.float32] | None:
+    """Read an array; None if there is none, or it is damaged."""
+    try:
+        array: NDArray[np.float32] = np.load(path)
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    return array
+
+
+def _as_npy(array: NDArray[np.float32]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def _alike(one: NDArray[np.float32], other: NDArray[np.float32], share: float) -> bool:
+    if one.shape != other.shape:
+        return False
+    return float(np.linalg.norm(one - other)) <= share * float(np.linalg.norm(other))
+
+
+def compact(features: NDArray[np.float32]) -> Features:
+    """Return features as float16, if they are hardly changed by that.
+
+    Parameters
+    ----------
+    features : ndarray of float32, shape (n, n_features)
+        All finite.
+    """
+    with np.errstate(over="ignore"):
+        half = features.astype(np.float16)
+    lost = float(np.linalg.norm(half.astype(np.float32) - features))
+    return half if lost <= LARGEST_LOSS * float(np.linalg.norm(features)) else features

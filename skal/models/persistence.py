@@ -1,0 +1,219 @@
+"""A trained classifier as files, and back without running code from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ..core.durable import write_atomic
+from ..core.errors import ParameterError, RunFolderError, UnknownNameError
+from ..core.seeding import torch_seed
+from ..datasets.base import Images
+from .backbone import Features
+from .build import backbone_of
+from .classifier import ImageClassifier, NotFittedError, check_images, is_whole
+from .training import DEVICES, resolve_device
+
+MODEL_FORMAT = 1
+
+
+def save_classifier(classifier: ImageClassifier, folder: str | Path, **facts: Any) -> None:
+    """Write ``model.safetensors`` and ``model.json``, from which `load_classifier` rebuilds it.
+
+    Parameters
+    ----------
+    classifier : ImageClassifier
+        A fitted one. Its skorch callbacks are not kept.
+    folder : str or Path
+        An existing folder.
+    **facts
+        More to write into ``model.json``, such as the names of the classes.
+
+    Raises
+    ------
+    NotFittedError
+        If it is not fitted.
+    ParameterError
+        If it was trained on features and was never asked about images.
+    """
+    if not hasattr(classifier, "neural_net_"):
+        raise NotFittedError("only a fitted ImageClassifier can be saved; call fit(X, y) first")
+    if classifier.freeze and not classifier.neural_net_.module_.network.has_backbone:
+        raise ParameterError(
+            "the classifier was trained on features and has no backbone to be saved with; give it "
+            "one: classifier.take_backbone(classifier.backbone(image_shape))"
+        )
+    params = classifier.get_params(deep=False)
+    for name in ("classes", "cost_matrix"):
+        params[name] = None if params[name] is None else np.asarray(params[name]).tolist()
+    for name in ("callbacks", "random_state"):
+        del params[name]
+    if isinstance(params["weights"], Mapping):  # tensors; what became of them is in the state
+        params["weights"] = None
+    content = {
+        "format": MODEL_FORMAT,
+        "image_shape": classifier.image_shape_,
+        **facts,
+        "params": {**params, "augmentation": list(classifier.augmentation)},
+    }
+    folder = Path(folder)
+    write_atomic(folder / "model.safetensors", weights_of(classifier))
+    write_atomic(folder / "model.json", json.dumps(content, indent=2, default=_plain) + "\n")
+
+
+def weights_of(classifier: ImageClassifier) -> bytes:
+    """Return the weights of a fitted classifier as the content of a safetensors file."""
+    state = classifier.neural_net_.module_.state_dict()
+    return safetensors.torch.save(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    )
+
+
+def load_weights(classifier: ImageClassifier, path: Path, X: Images | Features) -> ImageClassifier:
+    """Give a classifier that is not fitted the weights that `weights_of` returned of its like.
+
+    Parameters
+    ----------
+    classifier : ImageClassifier
+        With the same parameters as the one whose weights they are.
+    path : Path
+        The file.
+    X : ndarray
+        What both are for; no image of it is read.
+
+    Returns
+    -------
+    ImageClassifier
+        The same.
+
+    Raises
+    ------
+    RunFolderError
+        If there is no such file, or the weights are of another network.
+    """
+    try:
+        state = safetensors.torch.load(path.read_bytes())
+        with torch_seed(0):
+            classifier.initialize(X[:0], np.empty(0, np.int64), True)
+        classifier.neural_net_.module_.load_state_dict(state)
+        classifier._compile()  # as a fit does: compiled, it rounds otherwise
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise RunFolderError(
+            f"cannot go on from the weights {str(path)!r}: {_one_line(error)}"
+        ) from error
+    if X.ndim > 2:
+        classifier.image_shape_ = tuple(int(side) for side in X.shape[1:])
+    return classifier
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else str(value)
+
+
+def load_classifier(folder: str | Path, device: str = "auto") -> ImageClassifier:
+    """Rebuild what `save_classifier` wrote, running no code from the files.
+
+    Parameters
+    ----------
+    folder : str or Path
+        A run folder, or any with the two files.
+    device : {"auto", "cpu", "cuda", "mps"}, default="auto"
+        Where to put the network.
+
+    Returns
+    -------
+    ImageClassifier
+
+    Raises
+    ------
+    RunFolderError
+        If the files are missing or damaged, or a newer skal wrote them.
+    UnknownNameError, ParameterError
+        If there is no such device.
+    """
+    if device not in DEVICES:
+        raise UnknownNameError("device", device, DEVICES)
+    resolve_device(device)
+    folder = Path(folder)
+    damaged = f"no usable model in {str(folder)!r}"
+    try:
+        content = json.loads((folder / "model.json").read_text())
+        state = safetensors.torch.load((folder / "model.safetensors").read_bytes())
+    except (OSError, ValueError, SafetensorError) as error:
+        raise RunFolderError(f"{damaged}: {_one_line(error)}") from error
+    written = content.get("format") if isinstance(content, dict) else None
+    if not is_whole(written):
+        raise RunFolderError(f"{damaged}: model.json is not one of skal's")
+    if written > MODEL_FORMAT:
+        raise RunFolderError(
+            f"the model in {str(folder)!r} has format {written}, written by a newer skal; this "
+            f"one reads up to {MODEL_FORMAT}"
+        )
+    try:
+        return _rebuild(content, state, device)
+    except Exception as error:  # whatever damage leads to
+        raise RunFolderError(f"{damaged}: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"model.json has no {text}" if isinstance(error, KeyError) else text
+
+
+def _rebuild(
+    content: Mapping[str, Any], state: Mapping[str, Tensor], device: str
+) -> ImageClassifier:
+    """Build the classifier that ``model.json`` describes and give it its weights."""
+    shape = tuple(content["image_shape"])
+    params = {**content["params"], "pretrained": False, "device": device}
+    params["augmentation"] = tuple(params["augmentation"])
+    no_images = np.empty((0, *shape), np.uint8)
+    check_images(no_images)
+    # the backbone's own weights tell builders what they were built for (ResNet's stem)
+    classifier = ImageClassifier(**{**params, "weights": backbone_of(state)})
+    classifier._check_parameters()
+    with torch_seed(0):
+        no_input: NDArray[Any] = no_images
+        if classifier.freeze:
+            no_input = np.empty((0, len(state["network.scaling.center"])), np.float32)
+        classifier.initialize(no_input, np.empty(0, np.int64), True)
+        if classifier.freeze:
+            classifier.take_backbone(classifier.backbone(shape))
+    module = classifier.neural_net_.module_
+    for name in ("mean", "std"):  # of one value or one a channel, as the run had them
+        module.register_buffer(name, torch.empty_like(state[name], device=module.mean.device))
+    # a network saved before there was calibration has none
+    module.load_state_dict({"temperature": torch.ones(()), **state})
+    classifier.image_shape_ = shape
+    classifier.weights = params["weights"]
+    return classifier
+
+
+def class_names(folder: str | Path) -> list[str]:
+    """Return the names of a saved network's classes, or their labels if it has no names.
+
+    Parameters
+    ----------
+    folder : str or Path
+        What `load_classifier` takes, and could load.
+
+    Raises
+    ------
+    RunFolderError
+        If there are more or fewer names than classes.
+    """
+    content = json.loads((Path(folder) / "model.json").read_text())
+    classes = content["params"]["classes"]
+    names = content.get("class_names") or classes
+    if len(names) != len(classes):
+        raise RunFolderError(f"{str(folder)!r}: {len(names)} names of {len(classes)} classes")
+    return [str(name) for name in names]

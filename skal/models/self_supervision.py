@@ -1,0 +1,345 @@
+"""A backbone trained on images without labels, before the first round: SimCLR."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.swa_utils import update_bn
+from tqdm import tqdm
+
+from ..core.durable import only_one, write_atomic
+from ..core.errors import DataError, ParameterError
+from ..core.memory import let_go_of_pages, take_mapped
+from ..core.progress import hidden
+from ..core.seeding import torch_seed
+from ..datasets.base import Images
+from .backbone import place_of
+from .iterators import shuffled
+from .module import ImageModule
+from .training import OPTIMIZERS, computing_on, default_lr
+
+BATCH_SIZE = 256
+GROUP = 8
+"""Images that share the draws of a view: one at a time, views cost more than the network."""
+PROJECTION = 128
+TEMPERATURE = 0.5
+SMALLEST_CROP = 0.2
+COLOR_STRENGTH = 0.5
+EVERY = 10
+"""Steps that a point of the loss curve is the mean of."""
+BATCHES_OF_STATISTICS = 20
+FORMAT_VERSION = 1
+"""Part of the key of what is kept: raise it whenever training comes out otherwise."""
+OUT_OF_MEMORY = (
+    "out of memory on %s: pretraining goes on in batches of %d; as each image is told from fewer "
+    "others, the weights will not be those of larger ones"
+)
+
+Weights = Mapping[str, Tensor]
+Views = Callable[[Tensor], Tensor]
+
+_log = logging.getLogger("skal")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A backbone that was trained without labels.
+
+    Parameters
+    ----------
+    weights : mapping of str to Tensor
+        Its state dict, on the CPU.
+    losses : list of float
+        The mean training loss of each 10 steps.
+    """
+
+    weights: Weights
+    losses: list[float]
+
+
+def pretrain(
+    model: str,
+    pools: Sequence[Images],
+    *,
+    steps: int,
+    seed: int,
+    start: Mapping[str, Any] | None = None,
+    flip: bool = True,
+    device: str = "cpu",
+    bf16: bool = False,
+    cache: Path | None = None,
+) -> Pretrained:
+    """Train the backbone of a model by SimCLR [1]_: to tell an image's views from all others.
+
+    Views, projection head and loss are those of the package lightly, but for blur. The learning
+    rate is one cycle up to the model's own.
+
+    Parameters
+    ----------
+    model : str
+        A name of `skal.models.MODELS`.
+    pools : sequence of ndarray of uint8, shape (n, channels, height, width)
+        Images of one shape; memmaps are read batch by batch.
+    steps : int
+        Optimiser steps, of 256 images each, or all if there are fewer; or, where a GPU's memory
+        does not suffice, of half of them, and so on, which changes the weights and is logged.
+    seed : int
+        Decides initialisation, batches and views.
+    start : mapping, optional
+        `pretrained` and `weights` to start from, see `skal.models.build_network`.
+    flip : bool, default=True
+        Whether an image is the same mirrored.
+    device : str, default="cpu"
+        Where to compute.
+    bf16 : bool, default=False
+        Whether the backbone computes in bfloat16.
+    cache : Path, optional
+        The folder in which the weights are kept, and found again.
+
+    Returns
+    -------
+    Pretrained
+
+    Raises
+    ------
+    ParameterError
+        If `steps` is less than 1.
+    DataError
+        If there are fewer than two images, or the loss is no number.
+
+    References
+    ----------
+    .. [1] T. Chen, S. Kornblith, M. Norouzi, G. Hinton. A Simple Framework for Contrastive Learning
+       of Visual Representations. ICML 2020.
+    """
+    if steps < 1:
+        raise ParameterError(f"steps={steps}; expected 1 or more")
+    n_images = sum(map(len, pools))
+    if n_images < 2:
+        raise DataError(f"pretraining needs two images or more, got {n_images}")
+    channels, size, _ = pools[0].shape[1:]
+    with torch_seed(seed):
+        module = ImageModule(
+            model,
+            (),
+            bf16,
+            n_classes=2,
+            in_channels=channels,
+            image_size=size,
+            dropout=0.0,
+            **(start or {}),
+        ).to(device)
+        if cache is None:
+            return _train(module, model, pools, steps, flip, device)
+        facts = [FORMAT_VERSION, model, steps, seed, flip, bf16, *_digests(module, pools)]
+        facts += [module.mean.tolist(), module.std.tolist(), module.input_size]
+        key = hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()
+        cache.mkdir(parents=True, exist_ok=True)
+        place = place_of(module.eval(), pools[0].shape[1:], device, cache / f"pretrain-{key}")
+        path = place.with_suffix(".safetensors")
+        with only_one(path.with_suffix(".lock"), "trains the same backbone without labels"):
+            found = _found(path)
+            if found is None:
+                found = _train(module, model, pools, steps, flip, device)
+                metadata = {"losses": json.dumps(found.losses)}
+                write_atomic(path, safetensors.torch.save(dict(found.weights), metadata))
+    return found
+
+
+def _digests(module: ImageModule, pools: Sequence[Images]) -> Iterator[str]:
+    """Hash what is trained on, and what is trained."""
+    pixels = hashlib.blake2b(digest_size=16)
+    for images in pools:
+        pixels.update(repr(images.shape).encode())
+        for start in range(0, len(images), BATCH_SIZE):
+            pixels.update(np.ascontiguousarray(images[start : start + BATCH_SIZE]).data)
+            let_go_of_pages(images)
+    yield pixels.hexdigest()
+    weights = hashlib.blake2b(digest_size=16)
+    for name, tensor in module.network.backbone.state_dict().items():
+        weights.update(name.encode())
+        weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    yield weights.hexdigest()
+
+
+def _found(path: Path) -> Pretrained | None:
+    """Read what was kept; None if nothing was, or it is damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            losses = json.loads(file.metadata()["losses"])
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        _log.warning("%s is damaged: it is made again", path)
+        return None
+    _log.info("the backbone was trained without labels before: %s", path)
+    return Pretrained(weights, losses)
+
+
+class _Batches:
+    """Row numbers of shuffled batches without end, which may become smaller."""
+
+    def __init__(self, n_images: int) -> None:
+        self._n, self.size = n_images, min(BATCH_SIZE, n_images)
+        self._rows = shuffled(n_images, self.size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        while True:
+            yield next(self._rows)
+
+    def halve(self) -> None:
+        self.size //= 2
+        self._rows = shuffled(self._n, self.size)
+
+
+def _train(
+    module: ImageModule, model: str, pools: Sequence[Images], steps: int, flip: bool, device: str
+) -> Pretrained:
+    batches = _Batches(sum(map(len, pools)))
+    training = _losses(module, model, pools, batches, steps, flip, device)
+    losses: list[float] = []
+    with (
+        tqdm(total=steps, desc="pretraining", unit="step", disable=hidden(), leave=False) as bar,
+        computing_on(device),
+    ):
+        while some := list(islice(training, EVERY)):  # a GPU is not waited for in each step
+            losses += _numbers(some, len(losses))
+            bar.update(len(some))
+        # batch norm's statistics are those of images as they are, not of views
+        clean = (_take(pools, rows) for rows in islice(batches, BATCHES_OF_STATISTICS))
+        update_bn(clean, module, torch.device(device))
+    _log.info("trained without labels in %d steps: loss %.2f to %.2f", steps, losses[0], losses[-1])
+    state = module.network.backbone.state_dict()
+    means = [float(np.mean(losses[i : i + EVERY])) for i in range(0, len(losses), EVERY)]
+    return Pretrained({n: t.detach().cpu().contiguous() for n, t in state.items()}, means)
+
+
+def _losses(
+    module: ImageModule,
+    model: str,
+    pools: Sequence[Images],
+    batches: _Batches,
+    steps: int,
+    flip: bool,
+    device: str,
+) -> Iterator[Tensor]:
+    """Train step by step, and yield the loss of each; halve the batches if memory runs out."""
+    from lightly.loss import NTXentLoss
+    from lightly.models.modules.heads import SimCLRProjectionHead
+
+    views = simclr_views(pools[0].shape[2], flip)
+    n_features = module.eval().embed(_take(pools, torch.arange(1)).to(device)).shape[1]
+    head = SimCLRProjectionHead(n_features, n_features, PROJECTION).to(device)
+    kind, options = OPTIMIZERS["adamw"]
+    weights = [*module.network.backbone.parameters(), *head.parameters()]
+    optimizer = kind(weights, fused=device != "mps", **options)  # type: ignore[call-arg]
+    rate = OneCycleLR(optimizer, default_lr(model, "adamw"), total_steps=max(steps, 4) + 1)
+    loss_of = NTXentLoss(TEMPERATURE)
+    module.train()
+
+    def backward(rows: Tensor) -> Tensor | None:
+        """Compute gradients and return the loss; None if memory runs out."""
+        optimizer.zero_grad()
+        try:
+            images = _take(pools, rows).to(device)
+            both = head(module.embed(torch.cat([views(images), views(images)])))
+            loss: Tensor = loss_of(*both.chunk(2))
+            loss.backward()  # type: ignore[no-untyped-call]
+        except torch.OutOfMemoryError:
+            if len(rows) < 4:  # two images at least: a view is told from another image's
+                raise
+            return None
+        return loss.detach()
+
+    for rows in batches:
+        loss = backward(rows)
+        if loss is None:
+            batches.halve()
+            _log.warning(OUT_OF_MEMORY, device, batches.size)
+            continue
+        optimizer.step()
+        rate.step()
+        yield loss
+        steps -= 1
+        if not steps:
+            return
+
+
+def _numbers(losses: Sequence[Tensor], n_before: int) -> list[float]:
+    """Wait for the losses of some steps; check that they are numbers."""
+    numbers: list[float] = torch.stack(list(losses)).tolist()
+    finite = np.isfinite(numbers)
+    if not finite.all():
+        first = n_before + int(np.argmin(finite)) + 1
+        raise DataError(f"pretraining diverged: its loss is no number from step {first} on")
+    return numbers
+
+
+def _take(pools: Sequence[Images], rows: Tensor) -> Tensor:
+    """Return rows of the pools, as if they were one array."""
+    numbers = rows.numpy()
+    images = np.empty((len(numbers), *pools[0].shape[1:]), np.uint8)
+    start = 0
+    for pool in pools:
+        own = (numbers >= start) & (numbers < start + len(pool))
+        images[own] = take_mapped(pool, numbers[own] - start)
+        start += len(pool)
+    return torch.from_numpy(images)
+
+
+def simclr_views(image_size: int, flip: bool) -> Views:
+    """Return a function that makes a view of each image: cropped, mirrored, coloured, grey.
+
+    Parameters
+    ----------
+    image_size : int
+        In pixels.
+    flip : bool
+        Whether an image may be mirrored.
+
+    Returns
+    -------
+    callable
+        From uint8 images (n, channels, height, width) to views of that shape. Always 8 images
+        share the draws, in an order that is drawn, too.
+    """
+    from lightly.transforms.simclr_transform import SimCLRViewTransform
+
+    whole = SimCLRViewTransform(
+        image_size,
+        cj_strength=COLOR_STRENGTH,
+        min_scale=SMALLEST_CROP,
+        gaussian_blur=0.0,
+        hf_prob=0.5 if flip else 0.0,
+        normalize=None,
+    )
+    # lightly's own ones take one image at a time, and draw from numpy's global generator: rotation
+    # and blur, which are off, and scaling, which ImageModule does
+    steps: Iterable[Any] = whole.transform.transforms
+    changes = [step for step in steps if type(step).__module__.startswith("torchvision.")]
+
+    def view(images: Tensor) -> Tensor:
+        order = torch.randperm(len(images), device=images.device)
+        views = torch.empty_like(images)
+        for group in torch.split(order, GROUP):
+            part = images[group]
+            for change in changes:
+                part = change(part)
+            views[group] = part
+        return views
+
+    return view

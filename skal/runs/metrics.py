@@ -1,0 +1,178 @@
+"""How good predictions are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import f1_score, recall_score
+
+from ..datasets.base import Labels
+
+ECE_BINS = 15
+
+
+def evaluate(y: Labels, proba: NDArray[Any]) -> dict[str, float]:
+    """Compute the metrics of ``rounds.csv``.
+
+    Parameters
+    ----------
+    y : ndarray of int, shape (n,)
+        True class ids.
+    proba : ndarray of float, shape (n, n_classes)
+        Predicted probabilities.
+
+    Returns
+    -------
+    dict of str to float
+        `accuracy`; `balanced_accuracy`, the mean recall, and `macro_f1`, the mean F1, over the
+        classes that occur in `y`; `nll`, the mean negative log-likelihood in nats; `ece`, see
+        `expected_calibration_error`.
+    """
+    predicted = proba.argmax(axis=1)
+    present = np.unique(y)
+    likelihood = np.maximum(proba[np.arange(len(y)), y], np.finfo(np.float32).tiny)
+    average = {"labels": present, "average": "macro", "zero_division": 0.0}
+    return {
+        "accuracy": float((predicted == y).mean()),
+        "balanced_accuracy": float(recall_score(y, predicted, **average)),
+        "macro_f1": float(f1_score(y, predicted, **average)),
+        "nll": float(-np.log(likelihood, dtype=np.float64).mean()),
+        "ece": expected_calibration_error(y, proba),
+    }
+
+
+def expected_calibration_error(y: Labels, proba: NDArray[Any], n_bins: int = ECE_BINS) -> float:
+    """Return the mean gap between confidence and accuracy (Guo et al., 2017, equation 3).
+
+    Parameters
+    ----------
+    y : ndarray of int, shape (n,)
+        True class ids.
+    proba : ndarray of float, shape (n, n_classes)
+        Predicted probabilities.
+    n_bins : int, default=15
+        Bins of equal width.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+    """
+    right, confidence, bins = _binned(y, proba, n_bins)
+    gap = right - confidence
+    return float(np.abs(np.bincount(bins, weights=gap, minlength=n_bins)).sum() / len(y))
+
+
+def _binned(
+    y: Labels, proba: NDArray[Any], n_bins: int
+) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.int64]]:
+    """Return whether each prediction is right, its confidence, and the bin of that."""
+    confidence = proba.max(axis=1).astype(np.float64)
+    # the bins are open on the left, as in the paper
+    bins = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
+    return proba.argmax(axis=1) == y, confidence, bins
+
+
+def describe_errors(
+    y: Labels, proba: NDArray[Any], classes: Sequence[str], n_bins: int = ECE_BINS
+) -> dict[str, Any]:
+    """Compute the content of ``evaluation.json``: what is taken for what, and how surely.
+
+    Parameters
+    ----------
+    y : ndarray of int, shape (n,)
+        True class ids.
+    proba : ndarray of float, shape (n, n_classes)
+        Predicted probabilities.
+    classes : sequence of str
+        Class names.
+    n_bins : int, default=15
+        Bins of confidence, of equal width.
+
+    Returns
+    -------
+    dict
+        `classes`; `confusion`, a list of rows: images of class i (row) that were taken for class
+        j (column); `calibration` with the `edges` of the bins, n_bins + 1 of them, and of each
+        bin the `count` of images, their mean `confidence` and their `accuracy`, both None where
+        there is no image.
+    """
+    n = len(classes)
+    pairs = np.asarray(y) * n + proba.argmax(axis=1)
+    right, confidence, bins = _binned(y, proba, n_bins)
+    count = np.bincount(bins, minlength=n_bins)
+    sums = (np.bincount(bins, weights=values, minlength=n_bins) for values in (confidence, right))
+    return {
+        "classes": list(classes),
+        "confusion": np.bincount(pairs, minlength=n * n).reshape(n, n).tolist(),
+        "calibration": {
+            "edges": [number / n_bins for number in range(n_bins + 1)],
+            "count": count.tolist(),
+            **dict(zip(("confidence", "accuracy"), _means(sums, count), strict=True)),
+        },
+    }
+
+
+def pool_errors(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what `describe_errors` would say of the images of several evaluations together.
+
+    Parameters
+    ----------
+    evaluations : sequence of mappings
+        With the same classes and bins; at least one.
+
+    Returns
+    -------
+    dict
+        The counts added up, the means weighted by them.
+    """
+    first = evaluations[0]
+    bins = [evaluation["calibration"] for evaluation in evaluations]
+    counts = np.array([one["count"] for one in bins])
+    sums = (
+        np.array([one[name] for one in bins], dtype=float) * counts
+        for name in ("confidence", "accuracy")
+    )
+    count = counts.sum(axis=0)
+    means = _means((np.nansum(total, axis=0) for total in sums), count)
+    return {
+        "classes": first["classes"],
+        "confusion": np.sum([one["confusion"] for one in evaluations], axis=0).tolist(),
+        "calibration": {
+            "edges": bins[0]["edges"],
+            "count": count.tolist(),
+            **dict(zip(("confidence", "accuracy"), means, strict=True)),
+        },
+    }
+
+
+def _means(sums: Iterable[NDArray[Any]], count: NDArray[Any]) -> list[list[float | None]]:
+    return [
+        [float(total / n) if n else None for total, n in zip(each, count, strict=True)]
+        for each in sums
+    ]
+
+
+def area_under_curve(rounds: Sequence[Mapping[str, Any]]) -> float:
+    """Return the area under accuracy over labels, by trapezoids, divided by the labels' span.
+
+    Parameters
+    ----------
+    rounds : sequence of mappings
+        With `n_labeled` and `accuracy`; at least one.
+
+    Returns
+    -------
+    float
+        A mean accuracy; that of the only round when there is one.
+    """
+    labels = np.array([row["n_labeled"] for row in rounds], dtype=float)
+    accuracy = np.array([row["accuracy"] for row in rounds], dtype=float)
+    span = labels[-1] - labels[0]
+    if not span:
+        return float(accuracy[-1])
+    # numpy before 2.0 has no trapezoid, later ones no trapz
+    return float((np.diff(labels) * (accuracy[1:] + accuracy[:-1]) / 2).sum() / span)

@@ -1,0 +1,100 @@
+"""The weights that the networks of a run start from, trained on its images without labels."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..core.durable import write_atomic
+from ..core.errors import MissingExtraError
+from ..core.seeding import derive_seed
+from ..core.settings import RunConfig
+from ..datasets import ImageDataset
+from ..datasets.base import take_rows
+from ..datasets.pool import rows_apart
+from ..models.self_supervision import EVERY, Weights, pretrain
+from .plots import loss_curve
+from .record import log_file
+
+LOSSES = "pretrain.csv"
+
+
+def check_pretraining(config: RunConfig) -> None:
+    """Check that what the pretraining needs is installed.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is not.
+    """
+    if config.pretrain != "none" and importlib.util.find_spec("lightly") is None:
+        raise MissingExtraError("lightly", "ssl", f"pretrain {config.pretrain}")
+
+
+def weights_from_pool(
+    config: RunConfig, data: ImageDataset, folder: Path | None = None
+) -> Weights | None:
+    """Return what the networks of a run start from, if its settings ask for pretraining.
+
+    The weights are kept under the run's `data_dir`, for other runs on the same images with the
+    same seed.
+
+    Parameters
+    ----------
+    config : RunConfig
+        With all settings resolved.
+    data : ImageDataset
+        Its `X` and `X_unlabeled` are trained on, never `X_test`, nor what is validated on.
+    folder : Path, optional
+        Of the run: the loss curve is written to it.
+
+    Returns
+    -------
+    mapping of str to Tensor, or None
+        The backbone's state dict.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two images, or the training diverges.
+    """
+    if config.pretrain == "none":
+        return None
+    cache = Path(str(config.data_dir)) / "cache"
+    X = data.X
+    if config.n_valid:
+        apart = rows_apart(len(X), int(config.n_valid), config.seed)
+        X = take_rows(X, np.setdiff1d(np.arange(len(X)), apart), cache)
+    pools = [images for images in (X, data.X_unlabeled) if len(images)]
+    with log_file(folder):
+        pretrained = pretrain(
+            str(config.model),
+            pools,
+            steps=config.pretrain_steps,
+            seed=derive_seed(config.seed, "pretrain"),
+            start={"pretrained": config.pretrained, "weights": config.weights},
+            flip="flip" in data.augmentation,
+            device=config.device,
+            bf16=config.precision == "bf16",
+            cache=cache,
+        )
+    if folder is not None:
+        write_atomic(folder / LOSSES, _losses_as_csv(pretrained.losses))
+        title = f"{data.name}: {config.pretrain}, {config.model}"
+        steps = [EVERY * (number + 1) for number in range(len(pretrained.losses))]
+        for form, picture in loss_curve(steps, pretrained.losses, title).items():
+            write_atomic(folder / f"pretrain.{form}", picture)
+    return pretrained.weights
+
+
+def _losses_as_csv(losses: Sequence[float]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["step", "loss"])
+    writer.writerows([EVERY * (number + 1), loss] for number, loss in enumerate(losses))
+    return text.getvalue()

@@ -1,0 +1,483 @@
+"""The run folder: what a run leaves, safely, and how it is gone on with."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import platform
+import shutil
+import sys
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..core.durable import fsync_folder, naming, remove_leftovers, write_atomic
+from ..core.errors import RunExistsError, RunFolderError, UsageError
+from ..core.settings import RunConfig, read_config
+
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "nll", "ece")
+SECONDS = ("fit_seconds", "score_seconds", "query_seconds")
+ROUND_COLUMNS = ("round", "n_labeled", *METRICS, *SECONDS)
+_FIXED = frozenset(ROUND_COLUMNS)
+QUERY_COLUMNS = ("round", "rank", "index", "path", "label")
+VALID_COLUMNS = ("index", "path", "label")
+JOURNAL = "journal.jsonl"
+SUMMARY = "summary.json"
+ENVIRONMENT = "environment.json"
+EVALUATION = "evaluation.json"
+PACKAGES = (
+    "skal",
+    "scikit-activeml",
+    "skorch",
+    "torch",
+    "torchvision",
+    "scikit-learn",
+    "numpy",
+    "Pillow",
+)
+
+_log = logging.getLogger("skal")
+
+
+@dataclass
+class Journal:
+    """An append-only file of JSON lines, each with the CRC-32 of its text before it.
+
+    Parameters
+    ----------
+    path : Path
+        The file; made when first written to.
+    """
+
+    path: Path
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Write one entry and wait until it is on the disk."""
+        text = json.dumps(entry, allow_nan=True)
+        line = f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
+        # unbuffered: a buffer would write its rest when closed, behind what was cut off
+        with naming(self.path), self.path.open("ab", buffering=0) as file:
+            start = file.seek(0, os.SEEK_END)
+            try:
+                while line:
+                    line = line[file.write(line) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(start)
+                raise
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the whole entries; a torn last line, as a crash leaves it, is cut off.
+
+        Raises
+        ------
+        RunFolderError
+            If the file is not there, or a line before the last does not match its checksum.
+        """
+        try:
+            lines = self.path.read_bytes().split(b"\n")
+        except FileNotFoundError as error:
+            raise RunFolderError(f"the run's journal {str(self.path)!r} is gone") from error
+        rest = lines.pop()  # empty, or a line without its end
+        entries: list[dict[str, Any]] = []
+        for number, line in enumerate(lines):
+            entry = _parse_line(line)
+            if entry is None:
+                if rest or number + 1 < len(lines):
+                    raise RunFolderError(f"{self.path}, line {number + 1}: damaged")
+                rest = line
+                break
+            entries.append(entry)
+        if rest:
+            _log.warning("%s: its last line was not written whole and is left out", self.path)
+            os.truncate(self.path, sum(len(line) + 1 for line in lines[: len(entries)]))
+        return entries
+
+
+def _parse_line(line: bytes) -> dict[str, Any] | None:
+    checksum, _, text = line.partition(b" ")
+    if checksum != f"{zlib.crc32(text):08x}".encode():
+        return None
+    entry: dict[str, Any] = json.loads(text)
+    return entry
+
+
+@dataclass
+class Record:
+    """What happened in a run: the labels that came in each round, and the metrics.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Where it is kept; without, in memory alone.
+    queries : list of dict
+        One an image: `round`, `rank`, `index`, `path`, `label`, in the order of labelling.
+    rounds : list of dict
+        One a round, with the columns of ``rounds.csv``.
+    labels : list of (indices, class ids)
+        One a round, in order.
+    seconds : float
+        How long the run took up to the last whole round, over all its parts.
+    facts : dict
+        What was known at the start and must still hold when the run is gone on with.
+    query_seconds : dict
+        What it took to choose the newest images: `score_seconds`, `query_seconds`.
+    details : list of dict
+        One a round: what else must be known of its choice for the next to be made.
+    predicted : list of int, optional
+        What the last whole round's network predicted for the images that tell when to stop.
+    valid : dict of str to list
+        Of the images set apart to validate on, once they are labelled: `indices`, `labels` (class
+        ids), `paths` and `names` (of the classes).
+    """
+
+    folder: Path | None = None
+    queries: list[dict[str, Any]] = field(default_factory=list)
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+    labels: list[tuple[list[int], list[int]]] = field(default_factory=list)
+    seconds: float = 0.0
+    facts: dict[str, Any] = field(default_factory=dict)
+    query_seconds: dict[str, float] = field(default_factory=dict)
+    details: list[dict[str, Any]] = field(default_factory=list)
+    predicted: list[int] | None = None
+    valid: dict[str, list[Any]] = field(default_factory=dict)
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path | None,
+        config: RunConfig,
+        environment: Mapping[str, Any],
+        facts: Mapping[str, Any] | None = None,
+    ) -> Record:
+        """Make the folder of a new run; `facts` are what a resumed run must agree in.
+
+        Raises
+        ------
+        RunExistsError
+            If there is something of that name; it is not touched.
+        OSError
+            If it cannot be made.
+        """
+        if folder is None:
+            return cls()
+        check_free(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+        record = cls(folder)
+        try:
+            record._keep({"event": "start", "facts": dict(facts or {})})
+            write_atomic(folder / ENVIRONMENT, _json(environment))
+            # last: it makes a run folder of it
+            write_atomic(folder / "config.toml", config.to_toml())
+            fsync_folder(folder.parent)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return record
+
+    @classmethod
+    def open(cls, folder: Path) -> tuple[Record, RunConfig]:
+        """Open the folder of a run, up to what was written whole.
+
+        Raises
+        ------
+        RunFolderError
+            If it is not a run folder, or damaged.
+        """
+        config = cls.read_config(folder)
+        record = cls(folder)
+        for entry in record._journal.read():
+            record._apply(entry)
+        remove_leftovers(folder)
+        return record, config
+
+    @staticmethod
+    def read_config(folder: Path) -> RunConfig:
+        """Return the settings of a run, from its folder.
+
+        Raises
+        ------
+        RunFolderError
+            If it is not a run folder, or damaged.
+        """
+        check_run_folder(folder)
+        try:
+            return RunConfig(**read_config(folder / "config.toml"))
+        except UsageError as error:
+            raise RunFolderError(f"{str(folder)!r}: {error}") from error
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is done."""
+        return self.folder is not None and (self.folder / SUMMARY).is_file()
+
+    def add_labels(
+        self,
+        indices: Sequence[int],
+        labels: Sequence[int],
+        paths: Sequence[str],
+        names: Sequence[str],
+        seconds: Mapping[str, float],
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Keep the labels that the next round is trained on, as soon as they are given."""
+        entry = {
+            "event": "labels",
+            **_answers(indices, labels, paths, names),
+            "seconds": dict(seconds),
+        }
+        if details:
+            entry["details"] = dict(details)
+        self._keep(entry)
+        self._write_csv("queries.csv", QUERY_COLUMNS, self.queries)
+
+    def add_valid(
+        self,
+        indices: Sequence[int],
+        labels: Sequence[int],
+        paths: Sequence[str],
+        names: Sequence[str],
+    ) -> None:
+        """Keep the labels of the images that are set apart, before anything is trained."""
+        self._keep({"event": "valid", **_answers(indices, labels, paths, names)})
+        self._write_valid()
+
+    def add_round(
+        self, row: Mapping[str, Any], seconds: float, predicted: ArrayLike | None = None
+    ) -> None:
+        """Keep a whole round: its metrics, and the seconds that the run took until now."""
+        entry = {"event": "round", "row": dict(row), "seconds": seconds}
+        if predicted is not None:
+            entry["predicted"] = np.asarray(predicted).tolist()
+        self._keep(entry)
+        self._write_rounds()
+
+    def write(self, name: str, content: str | bytes) -> None:
+        """Write another file of the folder, as a whole."""
+        if self.folder is not None:
+            write_atomic(self.folder / name, content)
+
+    def remove(self, name: str) -> None:
+        """Remove a file of the folder, if it is there."""
+        if self.folder is not None:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write ``summary.json``, which says that the run is done."""
+        self.write(SUMMARY, _json(summary))
+
+    def read_summary(self) -> dict[str, Any]:
+        """Return the content of ``summary.json`` of a run that is done.
+
+        Raises
+        ------
+        RunFolderError
+            If it is damaged.
+        """
+        assert self.folder is not None
+        try:
+            summary: dict[str, Any] = json.loads((self.folder / SUMMARY).read_bytes())
+        except ValueError as error:
+            raise RunFolderError(f"{self.folder / 'summary.json'}: {error}") from error
+        return summary
+
+    def rewrite_tables(self) -> None:
+        """Write the CSV files anew, in case a crash came between the journal and them."""
+        if self.valid:
+            self._write_valid()
+        self._write_csv("queries.csv", QUERY_COLUMNS, self.queries)
+        self._write_rounds()
+
+    def _write_valid(self) -> None:
+        columns = (self.valid[name] for name in ("indices", "paths", "names"))
+        rows = [dict(zip(VALID_COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)]
+        self._write_csv("valid.csv", VALID_COLUMNS, rows)
+
+    def _write_rounds(self) -> None:
+        more = [name for name in (self.rounds[0] if self.rounds else ()) if name not in _FIXED]
+        self._write_csv("rounds.csv", (*ROUND_COLUMNS, *more), self.rounds)
+
+    @property
+    def _journal(self) -> Journal:
+        assert self.folder is not None
+        return Journal(self.folder / JOURNAL)
+
+    def _keep(self, entry: dict[str, Any]) -> None:
+        if self.folder is not None:
+            self._journal.append(entry)
+        self._apply(entry)
+
+    def _apply(self, entry: Mapping[str, Any]) -> None:
+        if entry["event"] == "start":
+            self.facts = dict(entry["facts"])
+            return
+        if entry["event"] == "round":
+            self.rounds.append(dict(entry["row"]))
+            self.seconds = entry["seconds"]
+            self.predicted = entry.get("predicted")
+            return
+        if entry["event"] == "valid":
+            self.valid = {name: values for name, values in entry.items() if name != "event"}
+            return
+        self.query_seconds = dict(entry["seconds"])
+        columns = zip(entry["indices"], entry["paths"], entry["names"], strict=True)
+        for rank, (index, path, name) in enumerate(columns):
+            values = (len(self.labels), rank, index, path, name)
+            self.queries.append(dict(zip(QUERY_COLUMNS, values, strict=True)))
+        self.labels.append((entry["indices"], entry["labels"]))
+        self.details.append(dict(entry.get("details", {})))
+
+    def _write_csv(
+        self, name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self.write(name, text.getvalue())
+
+
+def _answers(
+    indices: Sequence[int], labels: Sequence[int], paths: Sequence[str], names: Sequence[str]
+) -> dict[str, list[Any]]:
+    return {
+        "indices": [int(index) for index in indices],
+        "labels": [int(label) for label in labels],
+        "paths": list(paths),
+        "names": list(names),
+    }
+
+
+class _LogFile(logging.FileHandler):
+    """Raises, where logging's own would print a traceback and go on: say, of a full disk."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with naming(Path(self.baseFilename)):
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        raise
+
+
+@contextmanager
+def log_file(folder: Path | None) -> Iterator[None]:
+    """Keep in the folder's ``log.txt``, if there is a folder, what the logger `skal` says."""
+    if folder is None:
+        yield
+        return
+    handler = _LogFile(folder / "log.txt", encoding="utf-8", errors="surrogateescape")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    level = _log.level
+    _log.addHandler(handler)
+    _log.setLevel(min(level or logging.INFO, logging.INFO))
+    try:
+        yield
+    finally:
+        _log.setLevel(level)
+        _log.removeHandler(handler)
+        handler.close()
+
+
+def check_run_folder(folder: Path) -> None:
+    """Make sure that a folder is that of a run.
+
+    Raises
+    ------
+    RunFolderError
+        If it is not.
+    """
+    if not folder.is_dir():
+        raise RunFolderError(f"there is no run folder {str(folder)!r}")
+    if not (folder / "config.toml").is_file():
+        raise RunFolderError(f"{str(folder)!r} is not a run folder (it has no config.toml)")
+    if not (folder / JOURNAL).is_file():
+        raise RunFolderError(f"the run's journal {str(folder / JOURNAL)!r} is gone")
+
+
+def check_free(folder: Path) -> None:
+    """Make sure that nothing is overwritten.
+
+    Raises
+    ------
+    RunExistsError
+        If there is something of that name.
+    """
+    if folder.exists() or folder.is_symlink():
+        unfinished = (folder / "config.toml").is_file() and not (folder / SUMMARY).exists()
+        advice = f", or go on with it: skal resume {quote(str(folder))}" if unfinished else ""
+        raise RunExistsError(
+            f"{str(folder)!r} exists and is not overwritten; choose another name by --out{advice}"
+        )
+
+
+def free_name(folder: Path) -> Path:
+    """Return the path itself if nothing is there, else the first of path-2, path-3, ..."""
+
+    def candidates() -> Iterator[Path]:
+        yield folder
+        number = 2
+        while True:
+            yield folder.with_name(f"{folder.name}-{number}")
+            number += 1
+
+    return next(path for path in candidates() if not path.exists() and not path.is_symlink())
+
+
+def environment(config: RunConfig) -> dict[str, Any]:
+    """Say what a run runs on: versions, device, precision, threads, platform."""
+    import torch
+
+    device = config.device
+
+    return {
+        "python": platform.python_version(),
+        "packages": {name: package_version(name) for name in PACKAGES},
+        "device": device,
+        "device_name": torch.cuda.get_device_name() if device == "cuda" else _processor(),
+        "precision": config.precision,
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "command": _command(),
+    }
+
+
+def _command() -> list[str]:
+    """Return what was called, as one would type it again."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        return ["python", "-m", program.parent.name, *sys.argv[1:]]
+    return [program.name if os.access(program, os.X_OK) else sys.argv[0], *sys.argv[1:]]
+
+
+def _processor() -> str:
+    """Return the processor's name, which `platform` does not know on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def package_version(package: str) -> str | None:
+    """Return the version of an installed package, or None."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2) + "\n"

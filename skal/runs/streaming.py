@@ -1,0 +1,114 @@
+"""A pool that passes by once: its images are decided on at once, chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import ParameterError
+from ..core.seeding import derive_seed
+from ..core.settings import RunConfig
+from ..datasets.pool import Pool
+from ..models.classifier import ImageClassifier
+from ..strategies.scores import Scores, score_pool
+from ..strategies.streams import STREAM_STRATEGIES, StreamSampler
+from .querying import Queries, timed
+
+DEFAULT_STRATEGY = "variable-uncertainty"
+
+
+def stream_strategy_name(strategy: object) -> str:
+    """Return the name of a stream strategy; "auto" stands for the default one.
+
+    Raises
+    ------
+    ParameterError
+        If it is no name.
+    UnknownNameError
+        If there is none of that name.
+    """
+    if not isinstance(strategy, str):
+        raise ParameterError(
+            f"strategy: got {strategy!r}; of a stream, expected a name of skal list "
+            "stream-strategies, or module:Class"
+        )
+    name = DEFAULT_STRATEGY if strategy == "auto" else strategy
+    if ":" not in name:
+        STREAM_STRATEGIES.entry(name)
+    return name
+
+
+class StreamQueries(Queries):
+    """Presents what is not in the initial set, in as many even chunks as there are rounds.
+
+    Parameters
+    ----------
+    config, classifier
+        See `Queries`.
+    params : mapping
+        Arguments of the stream strategy, also those that the settings cannot hold.
+
+    Raises
+    ------
+    UsageError
+        If the stream strategy, an argument of it, or the budget is not valid.
+    """
+
+    def __init__(
+        self, config: RunConfig, classifier: ImageClassifier, params: Mapping[str, Any]
+    ) -> None:
+        super().__init__(config, classifier)
+        assert classifier.classes is not None
+        self._sampler = StreamSampler(
+            config.strategy,
+            params,
+            budget=float(config.budget),
+            n_classes=len(np.asarray(classifier.classes)),
+            seed=derive_seed(config.seed, "strategy"),
+        )
+        self._chunks: list[NDArray[np.int64]] = []
+
+    @property
+    def needs_model(self) -> bool:
+        return self._sampler.needs_model
+
+    def _next(
+        self,
+        number: int,
+        classifier: ImageClassifier | None,
+        pool: Pool,
+        seconds: dict[str, float],
+    ) -> tuple[NDArray[np.int64], dict[str, Any]]:
+        chunk = self._chunks[number - 1]
+        scores, labeled, y = None, None, None
+        with timed(seconds, "score_seconds"):
+            if self._sampler.needs_model:
+                assert classifier is not None
+                scores = self._score(classifier, pool, chunk)
+                if self._sampler.needs_embeddings:
+                    labeled, y = self._score(classifier, pool, pool.labeled), pool.y[pool.labeled]
+        with timed(seconds, "query_seconds"):
+            chosen, utilities = self._sampler.decide(len(chunk), scores, labeled, y)
+        return chunk[chosen], {"chosen": chosen.tolist(), "utilities": utilities.tolist()}
+
+    def replay(
+        self, number: int, indices: Sequence[int], pool: Pool, details: Mapping[str, Any]
+    ) -> None:
+        if number == 0:
+            self._chunks = self._cut(np.setdiff1d(pool.in_play, indices))
+            self._sampler.expect(sum(len(chunk) for chunk in self._chunks))
+            return
+        chosen, utilities = np.array(details["chosen"], np.int64), np.array(details["utilities"])
+        self._sampler.replay(len(self._chunks[number - 1]), chosen, utilities)
+
+    def _cut(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        if self._config.stream == "shuffled":
+            seed = derive_seed(self._config.seed, "stream")
+            rows = np.random.default_rng(seed).permutation(rows)
+        return np.array_split(rows, max(self._config.n_rounds, 1))
+
+    def _score(self, classifier: ImageClassifier, pool: Pool, rows: NDArray[np.int64]) -> Scores:
+        return score_pool(classifier, pool.X, embeddings=self._sampler.needs_embeddings, rows=rows)

@@ -1,0 +1,230 @@
+"""What trackers that log a run elsewhere have in common."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ...core.durable import write_atomic
+from ...core.errors import MissingExtraError, SkalError
+from ...core.settings import SETTINGS, RunConfig
+from ..record import JOURNAL, ROUND_COLUMNS
+from .base import TRACKING, Tracker, read_tracking
+
+DEFAULT_GROUP = "skal"
+_CELLS = "cells"
+_NOT_SENT = (JOURNAL, TRACKING, "model.json", "model.safetensors")
+
+
+@dataclass
+class Progress:
+    """How far a run has been logged: what ``tracking.json`` keeps of each tracker.
+
+    Parameters
+    ----------
+    run_id : str, optional
+        What the run is called there.
+    place : str, optional
+        The folder that it is in, if it is on this machine. An address is not kept: it may hold a
+        password.
+    rounds : int
+        Rounds that were sent.
+    steps : int
+        Optimiser steps of their trainings.
+    """
+
+    run_id: str | None = None
+    place: str | None = None
+    rounds: int = 0
+    steps: int = 0
+
+
+class RunLogger(Tracker, ABC):
+    """Logs a run elsewhere, and goes on in the same place when the run is gone on with.
+
+    Settings are logged at the start; each round's row of ``rounds.csv`` at the number of labels
+    as its step, so that runs with batches of different sizes can be laid over one another; the
+    loss of each training at the number of optimiser steps, counted over all of the run's
+    trainings: `batch_loss` is a mean of ten steps, `train_loss` that of a training. The summary
+    and the folder's files, without the network, come at the end.
+
+    A subclass says how, by what is abstract here. It may raise whatever it likes: at the start
+    that is a `SkalError`, later the run goes on without the tracker.
+    """
+
+    may_fail = True
+    name: ClassVar[str]
+    """As it is registered; also the extra to install."""
+    package: ClassVar[str]
+    """What must be importable."""
+
+    def __init__(self) -> None:
+        self.progress = Progress()
+        self._folder: Path | None = None
+        self._done = False
+        with self._starting():
+            module = importlib.import_module(self.package)
+            if module.__file__ is None:  # a folder of that name, as wandb makes
+                raise ImportError(name=self.package)
+
+    def __str__(self) -> str:
+        return f"tracker {self.name}"
+
+    @abstractmethod
+    def open(self, config: RunConfig, folder: Path | None) -> None:
+        """Begin a run there, or go on with ``progress.run_id``; set it."""
+
+    @abstractmethod
+    def log_settings(self, settings: Mapping[str, Any]) -> None:
+        """Log settings: text, numbers, truth values, lists."""
+
+    @abstractmethod
+    def log_round(self, values: Mapping[str, float], n_labeled: int) -> None:
+        """Log the metrics of a round, at the number of labels."""
+
+    @abstractmethod
+    def log_training(self, values: Mapping[str, float], step: int) -> None:
+        """Log what a training tells of itself, at the number of optimiser steps."""
+
+    @abstractmethod
+    def log_summary(
+        self, values: Mapping[str, float], n_labeled: int, files: Sequence[Path]
+    ) -> None:
+        """Log the figures of ``summary.json`` that are new, and keep copies of files."""
+
+    @abstractmethod
+    def close(self, done: bool) -> None:
+        """Say that the run is done, or was stopped."""
+
+    @abstractmethod
+    def skorch_logger(self) -> Any:
+        """Return skorch's own callback for the service; it writes to `training`."""
+
+    def connect(self, folder: Path | None) -> None:
+        """Find whether the service is there, and the run that is to be gone on with."""
+
+    def check(self, folder: Path | None) -> None:
+        with self._starting():
+            self._read_progress(folder)
+            self.connect(folder)
+
+    def on_start(self, config: RunConfig, folder: Path | None) -> None:
+        with self._starting():
+            before = self._read_progress(folder)
+            self.open(config, folder)
+            try:
+                if not before:
+                    self.log_settings(flat(config.as_dict()))
+                self._write_progress()
+                for row in _rows(folder)[self.progress.rounds :]:  # a crash, or not tracked then
+                    self.on_round(row)
+            except BaseException:
+                self.close(done=False)
+                raise
+
+    def skorch_callbacks(self, round_number: int) -> Sequence[Any]:
+        from .training import StepCounter
+
+        return (StepCounter(self), self.skorch_logger())
+
+    def on_round(self, row: Mapping[str, Any]) -> None:
+        n_labeled = int(row["n_labeled"])
+        self.log_round({k: v for k, v in _numbers(row).items() if k != "n_labeled"}, n_labeled)
+        self.progress.rounds = int(row["round"]) + 1
+        self._write_progress()
+
+    def on_end(self, summary: Mapping[str, Any]) -> None:
+        folder = self._folder
+        files = sorted(folder.iterdir()) if folder else []
+        known = {*SETTINGS, *ROUND_COLUMNS}
+        self.log_summary(
+            {name: value for name, value in _numbers(summary).items() if name not in known},
+            int(summary["n_labeled"]),
+            [f for f in files if f.is_file() and f.name[0] != "." and f.name not in _NOT_SENT],
+        )
+        self._done = True
+
+    def on_close(self) -> None:
+        self.close(self._done)
+
+    @contextmanager
+    def _starting(self) -> Iterator[None]:
+        try:
+            yield
+        except SkalError:
+            raise
+        except ImportError as error:
+            package = error.name or self.package
+            raise MissingExtraError(package, self.name, str(self)) from error
+        except Exception as error:
+            reason = str(error).strip() or type(error).__name__
+            advice = ""
+            if self.progress.run_id is not None:
+                advice = f" (the run was logged there before: {self._folder}/{TRACKING} says where)"
+            raise SkalError(f"{self} cannot start: {reason}{advice}") from error
+
+    def _read_progress(self, folder: Path | None) -> bool:
+        """Take up what ``tracking.json`` says; return whether the run was logged before."""
+        self._folder = folder
+        kept = read_tracking(folder).get(self.name)
+        self.progress = Progress(**kept or {})
+        return kept is not None
+
+    def _write_progress(self) -> None:
+        if self._folder is not None:
+            content = {**read_tracking(self._folder), self.name: asdict(self.progress)}
+            write_atomic(self._folder / TRACKING, json.dumps(content, indent=2) + "\n")
+
+
+def run_name(config: RunConfig, folder: Path | None) -> str:
+    """Return what a run is called: its folder's name."""
+    if folder is None:
+        return f"{config.dataset}-{config.strategy}-{config.model}-s{config.seed}"
+    return folder.resolve().name
+
+
+def group_of(folder: Path | None) -> str:
+    """Return what a run belongs to: the name of the comparison's folder, if it is in one."""
+    parent = folder.resolve().parent if folder else Path()
+    return parent.parent.name if parent.name == _CELLS else DEFAULT_GROUP
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return settings with those in tables named ``table.name``."""
+    result = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            result.update(flat(value, f"{prefix}{name}."))
+        else:
+            result[prefix + name] = value
+    return result
+
+
+def _rows(folder: Path | None) -> list[dict[str, str]]:
+    """Return the rounds that a run has already."""
+    try:
+        text = (folder / "rounds.csv").read_text() if folder else ""
+    except FileNotFoundError:
+        text = ""
+    return list(csv.DictReader(text.splitlines()))
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return the values that are numbers; those of a CSV file are written ones."""
+    numbers = {}
+    for name, value in values.items():
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            continue
+        if math.isfinite(number):
+            numbers[name] = number
+    return numbers

@@ -1,0 +1,91 @@
+"""TensorBoard: event files in the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...core.errors import ParameterError
+from ...core.settings import RunConfig
+from .logger import RunLogger
+
+METRICS = ("accuracy", "aulc")
+"""What the table of settings shows beside them."""
+
+
+class TensorBoardTracker(RunLogger):
+    """Writes event files for TensorBoard, into ``tensorboard/`` of the run folder.
+
+    Parameters
+    ----------
+    folder : str or Path, optional
+        Where to, instead.
+
+    Raises
+    ------
+    MissingExtraError
+        If tensorboard is not installed.
+    """
+
+    name = package = "tensorboard"
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def connect(self, folder: Path | None) -> None:
+        import torch.utils.tensorboard  # noqa: F401
+
+        if self.folder is None and folder is None:
+            raise ParameterError(
+                "tracker tensorboard writes into the run folder, and the run has none; give `out`, "
+                "or trackers=[TensorBoardTracker(folder)]"
+            )
+
+    def open(self, config: RunConfig, folder: Path | None) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer: Any = SummaryWriter
+        self.connect(folder)
+        place = self.folder if folder is None else self.folder or folder / "tensorboard"
+        self._writer = writer(str(place))
+
+    def log_settings(self, settings: Mapping[str, Any]) -> None:
+        from torch.utils.tensorboard import summary
+
+        hparams: Any = summary.hparams
+        # a truth value would become a number
+        plain = {
+            name: value if type(value) in (int, float, str) else str(value)
+            for name, value in settings.items()
+        }
+        # the writer's own add_hparams would make another folder, named by the clock
+        for part in hparams(plain, dict.fromkeys(METRICS)):
+            self._writer.file_writer.add_summary(part)
+
+    def log_round(self, values: Mapping[str, float], n_labeled: int) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, n_labeled)
+        self._writer.flush()
+
+    def log_training(self, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def log_summary(
+        self, values: Mapping[str, float], n_labeled: int, files: Sequence[Path]
+    ) -> None:
+        self.log_round(values, n_labeled)
+
+    def close(self, done: bool) -> None:
+        self._writer.close()
+
+    def skorch_logger(self) -> Any:
+        from skorch.callbacks import TensorBoard
+
+        from .training import GoingOn
+
+        return TensorBoard(
+            GoingOn(self), close_after_train=False, keys_ignored="dur", key_mapper=str
+        )

@@ -1,0 +1,145 @@
+"""The first images to label, when there is no trained network to ask."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+
+from ..core.errors import ParameterError, UnknownNameError
+from ..core.seeding import derive_seed
+from ..core.settings import INIT_STRATEGIES
+from ..datasets.base import MISSING_LABEL, Images
+from ..datasets.oracles import Oracle
+from ..datasets.pool import Pool
+from ..models.classifier import ImageClassifier
+from ..models.heads import Scaling
+from .scores import Scores, score_pool
+from .selection import resolve_strategy, select
+
+PIXELS = 16
+COMPONENTS = 32
+
+_log = logging.getLogger("skal")
+
+
+def initial_set(
+    pool: Pool,
+    n: int,
+    seed: int,
+    init_strategy: str = "random",
+    *,
+    classifier: ImageClassifier | None = None,
+    oracle: Oracle | None = None,
+) -> NDArray[np.int64]:
+    """Choose the images that are labelled before any network is trained.
+
+    Parameters
+    ----------
+    pool : Pool
+        Where from.
+    n : int
+        How many; all that there are, with a notice, when that is less.
+    seed : int
+        The run's seed; the run's strategy plays no part.
+    init_strategy : str, default="random"
+        "random"; "stratified", as many of each class, drawn by the oracle; or a strategy that reads
+        embeddings alone: "k-means", "typiclust" or "probcover".
+    classifier : ImageClassifier, optional
+        Not fitted; its pretrained weights, if it has such, embed the images. Else their pixels
+        are reduced by principal components.
+    oracle : Oracle, optional
+        Who draws a stratified set.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such strategy.
+    ParameterError
+        If a stratified set is wanted, and the oracle does not know the labels beforehand.
+    """
+    if init_strategy not in INIT_STRATEGIES:
+        raise UnknownNameError("init strategy", init_strategy, INIT_STRATEGIES)
+    seed = derive_seed(seed, "init")
+    if init_strategy == "stratified":
+        if oracle is None:
+            raise ParameterError("a stratified initial set needs an oracle that knows the labels")
+        _log.info("initial set: stratified, drawn by the oracle; labels it left out cost nothing")
+        return oracle.draw_stratified(pool.unlabeled, n, np.random.default_rng(seed))
+    strategy, rows = resolve_strategy(init_strategy), pool.rows
+    scores = None
+    if strategy.needs_model and n < len(pool.unlabeled):
+        embeddings, source = start_embeddings(pool.X, classifier, seed, rows)
+        _log.info("initial set: %s on %s", init_strategy, source)
+        classes = np.arange(pool.n_classes)
+        even = np.full((len(embeddings), len(classes)), 1 / len(classes), np.float32)
+        scores = Scores(classes, even, embeddings)
+    y = pool.y if rows is None else pool.y[rows]
+    picks = select(strategy, y, n, scores=scores, n_classes=pool.n_classes, seed=seed)
+    return picks if rows is None else rows[picks]
+
+
+def start_embeddings(
+    X: Images,
+    classifier: ImageClassifier | None,
+    seed: int,
+    rows: NDArray[np.int64] | None = None,
+) -> tuple[NDArray[np.float32], str]:
+    """Embed images without any label.
+
+    Parameters
+    ----------
+    X : ndarray of uint8, shape (n, channels, height, width)
+        The images; or features of a frozen backbone, which are what comes back, scaled.
+    classifier : ImageClassifier, optional
+        Not fitted. Asked if it starts from weights that were trained elsewhere; a network with
+        fresh weights has learned nothing that the pixels do not tell.
+    seed : int
+        Seeds the principal components.
+    rows : ndarray of int64, shape (n,), optional
+        Which images; by default all.
+
+    Returns
+    -------
+    embeddings : ndarray of float32, shape (n, n_features)
+    source : str
+        What they are, in words.
+    """
+    if X.ndim == 2:
+        features = torch.from_numpy(np.array(X if rows is None else X[rows], np.float32))
+        scaling = Scaling(features.shape[1])
+        scaling.measure(features)
+        return scaling(features).numpy(), f"features of {classifier.model if classifier else 'a'}"
+    if classifier is not None and (classifier.pretrained or classifier.weights is not None):
+        nothing = np.full(2, MISSING_LABEL)
+        network = clone(classifier).fit(X[:2], nothing)  # without a label: not trained
+        embeddings = score_pool(network, X, rows=rows).embeddings
+        assert embeddings is not None
+        weights = "pretrained weights" if classifier.pretrained else str(classifier.weights)
+        return embeddings, f"embeddings by {classifier.model} with {weights}"
+    pixels = _small_pixels(X, rows)
+    n_components = min(COMPONENTS, *pixels.shape)
+    reduced = PCA(n_components, random_state=seed, svd_solver="randomized").fit_transform(pixels)
+    source = f"{n_components} principal components of the pixels (there is no pretrained network)"
+    return reduced.astype(np.float32), source
+
+
+def _small_pixels(X: Images, rows: NDArray[np.int64] | None) -> NDArray[np.float32]:
+    """Return the images at no more than 16x16 px, in [0, 1], one row an image."""
+    side = min(PIXELS, X.shape[-1])
+    rows = np.arange(len(X)) if rows is None else rows
+    parts = [
+        F.adaptive_avg_pool2d(torch.from_numpy(X[rows[start : start + 4096]]).float(), side)
+        for start in range(0, len(rows), 4096)
+    ]
+    flat: NDArray[np.float32] = torch.cat(parts).flatten(1).div_(255).numpy()
+    return flat

@@ -1,0 +1,420 @@
+"""Scores of a pool from one pass, and the classifier that hands them to scikit-activeml."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from skactiveml.base import SkactivemlClassifier
+from skactiveml.utils import ExtLabelEncoder
+from tqdm import tqdm
+
+from ..core.errors import ParameterError
+from ..core.progress import hidden
+from ..datasets.base import MISSING_LABEL, Images
+from ..models.classifier import ImageClassifier
+from ..models.committee import Committee
+
+SLOW_SECONDS = 2.0
+ROWS_AT_ONCE = 8192
+LEAST_PER_DEVICE = 2000
+"""Images; for fewer, copying the network would cost more than another GPU saves."""
+_TINY = np.finfo(np.float32).tiny
+
+
+@dataclass(frozen=True)
+class Labeled:
+    """What the network says of the images that are labelled, and their labels.
+
+    Parameters
+    ----------
+    y : ndarray, shape (m,)
+        Labels.
+    embeddings : ndarray of float, shape (m, n_features)
+        Input of the network's head.
+    """
+
+    y: NDArray[Any]
+    embeddings: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the network says of every image of a pool.
+
+    Parameters
+    ----------
+    classes : ndarray, shape (n_classes,)
+        What the columns stand for.
+    proba : ndarray of float32, shape (n, n_classes)
+        Class probabilities.
+    embeddings : ndarray of float32, shape (n, n_features), optional
+        Input of the network's head.
+    mc_proba : ndarray of float32, shape (n_samples, n, n_classes), optional
+        Class probabilities under Monte-Carlo dropout.
+    head : callable, optional
+        Embeddings (m, n_features) to class probabilities (m, n_classes).
+    gradient_length : ndarray of float32, shape (n,), optional
+        Expected length of the gradient of all weights; see
+        `ImageClassifier.expected_gradient_length`.
+    labeled : Labeled, optional
+        What is labelled already, for strategies that read it.
+    device : str, default="cpu"
+        Where the network computes, and strategies may.
+    """
+
+    classes: NDArray[Any]
+    proba: NDArray[np.float32]
+    embeddings: NDArray[np.float32] | None = None
+    mc_proba: NDArray[np.float32] | None = None
+    head: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
+    gradient_length: NDArray[np.float32] | None = None
+    labeled: Labeled | None = None
+    device: str = "cpu"
+
+    def __len__(self) -> int:
+        return len(self.proba)
+
+    def take(self, rows: NDArray[np.int64]) -> Scores:
+        """Return the scores of some images alone."""
+        parts: dict[str, Any] = {
+            "proba": self.proba[rows],
+            "embeddings": None if self.embeddings is None else self.embeddings[rows],
+            "mc_proba": None if self.mc_proba is None else self.mc_proba[:, rows],
+            "gradient_length": None if self.gradient_length is None else self.gradient_length[rows],
+        }
+        return replace(self, **parts)
+
+
+def score_pool(
+    classifier: ImageClassifier,
+    X: Images,
+    *,
+    embeddings: bool = True,
+    n_samples: int = 0,
+    gradient_length: bool = False,
+    committee: Committee | None = None,
+    rows: NDArray[np.int64] | None = None,
+    random_state: int | np.random.RandomState | None = None,
+) -> Scores:
+    """Score images in one streaming pass.
+
+    Parameters
+    ----------
+    classifier : ImageClassifier
+        A fitted one.
+    X : ndarray of uint8, shape (n_pool, channels, height, width)
+        The pool; a memmap larger than memory is read once, in order.
+    embeddings : bool, default=True
+        Whether to keep the embeddings.
+    n_samples : int, default=0
+        Monte-Carlo dropout samples; they are computed from the embeddings on, so that all of them
+        cost little more than one.
+    gradient_length : bool, default=False
+        Whether to compute the expected gradient lengths, at a backward pass a class.
+    committee : Committee, optional
+        A fitted one; its members' probabilities take the place of Monte-Carlo samples.
+    rows : ndarray of int64, shape (n,), optional
+        Which images; by default all.
+    random_state : int or RandomState, optional
+        Seeds the dropout masks.
+
+    Returns
+    -------
+    Scores
+        Of n images.
+    """
+    kept: dict[str, Any] = {}
+    n = len(X) if rows is None else len(rows)
+    seed = classifier.mask_seed(random_state) if n_samples else None
+    allocating = Lock()
+
+    def keep(name: str, start: int, tensor: torch.Tensor) -> None:
+        with allocating:
+            if name not in kept:
+                kept[name] = np.empty((*tensor.shape[:-2], n, tensor.shape[-1]), np.float32)
+        kept[name][..., start : start + tensor.shape[-2], :] = tensor.cpu().numpy()
+
+    def score(shard: Shard) -> None:
+        start = shard.start
+        # the same seed for each shard: the thinned networks are the same for all images
+        for batch in shard.classifier.iter_outputs(X, n_samples, seed, shard.rows):
+            parts = {"proba": batch.proba, "mc_proba": batch.mc_proba}
+            if embeddings:
+                parts["embeddings"] = batch.embeddings
+            for name, tensor in parts.items():
+                if tensor is not None:
+                    keep(name, start, tensor)
+            start += len(batch.proba)
+            bar.update(len(batch.proba))
+
+    # the bar is for long waits alone
+    with tqdm(
+        total=n, desc="scoring", unit="image", disable=hidden(), leave=False, delay=SLOW_SECONDS
+    ) as bar:
+        _side_by_side(score, shards(classifier, n, rows))
+    if gradient_length:
+        kept["gradient_length"] = np.concatenate(
+            [classifier.expected_gradient_length(images) for images in _parts(X, rows)]
+        )
+    if committee is not None:
+        samples = [committee.sample_proba(images) for images in _parts(X, rows)]
+        kept["mc_proba"] = np.concatenate(samples, axis=1)
+    device = str(classifier.neural_net_.device)
+    return Scores(classes=classifier.classes_, head=classifier.head_proba, device=device, **kept)
+
+
+class Shard(NamedTuple):
+    """What one device scores: rows of the images (None for all), from a place among them on."""
+
+    classifier: ImageClassifier
+    rows: NDArray[np.int64] | None
+    start: int = 0
+
+
+def shards(
+    classifier: ImageClassifier,
+    n: int,
+    rows: NDArray[np.int64] | None = None,
+    devices: Sequence[str] | None = None,
+) -> list[Shard]:
+    """Share out images to score among the GPUs, if there are several.
+
+    Parameters
+    ----------
+    classifier : ImageClassifier
+        A fitted one.
+    n : int
+        How many images.
+    rows : ndarray of int64, shape (n,), optional
+        Which; by default all.
+    devices : sequence of str, optional
+        By default all GPUs if the classifier is on one and each gets images enough, else where it
+        is.
+
+    Returns
+    -------
+    list of Shard
+        One a device, in the order of the images; the classifiers are copies but for the first.
+    """
+    if not hasattr(classifier, "neural_net_"):
+        return [Shard(classifier, rows)]  # which says so when it is asked
+    if devices is None:
+        devices = _devices(str(classifier.neural_net_.device), n)
+    if len(devices) < 2:
+        return [Shard(classifier, rows)]
+    parts = np.array_split(np.arange(n) if rows is None else rows, len(devices))
+    starts = np.cumsum([0, *map(len, parts)]).tolist()
+    copies = [classifier, *map(classifier.replica, devices[1:])]
+    return [Shard(*shard) for shard in zip(copies, parts, starts, strict=False)]
+
+
+def enough(classifier: ImageClassifier) -> int:
+    """Return how many images `shards` would share among all GPUs; 1 if there are not several."""
+    devices = _devices(str(classifier.neural_net_.device), sys.maxsize)
+    return LEAST_PER_DEVICE * len(devices) if len(devices) > 1 else 1
+
+
+def _devices(device: str, n: int) -> list[str]:
+    if not device.startswith("cuda"):
+        return [device]
+    most = min(torch.cuda.device_count(), n // LEAST_PER_DEVICE)
+    return [f"cuda:{number}" for number in range(most)] if most > 1 else [device]
+
+
+def _side_by_side(score: Callable[[Shard], None], parts: Sequence[Shard]) -> None:
+    """Do all shards at once, in threads; one alone in this thread."""
+    if len(parts) == 1:
+        score(parts[0])
+        return
+    with ThreadPoolExecutor(len(parts)) as threads:
+        list(threads.map(score, parts))
+
+
+def _parts(X: Images, rows: NDArray[np.int64] | None) -> Iterator[Images]:
+    """Yield the images; those of rows in parts, since such images are copied."""
+    if rows is None:
+        yield X
+        return
+    for start in range(0, max(len(rows), 1), ROWS_AT_ONCE):
+        yield X[rows[start : start + ROWS_AT_ONCE]]
+
+
+def example_scores(
+    ties: bool = False,
+    *,
+    n_images: int = 60,
+    n_classes: int = 3,
+    n_features: int = 8,
+    n_samples: int = 20,
+) -> Scores:
+    """Make scores of no real images, by a random linear head; with ties, all are the same."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(n_features, n_classes))
+
+    def head(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        return _softmax(embeddings @ weights)
+
+    embeddings = rng.normal(size=(n_images, n_features)).astype(np.float32)
+    if ties:
+        embeddings[:] = embeddings[0]
+    masks = rng.random((n_samples, 1, n_features)) < 0.75
+    samples = None
+    if n_samples:
+        samples = np.stack([head(embeddings * mask) for mask in masks])
+    proba = head(embeddings)
+    lengths = (1 - proba.max(axis=1)) * np.linalg.norm(embeddings, axis=1)
+    return Scores(np.arange(n_classes), proba, embeddings, samples, head, lengths)
+
+
+def _softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    result: NDArray[np.float32] = (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
+    return result
+
+
+class ScoredClassifier(SkactivemlClassifier):
+    """A fitted classifier that answers from scores computed before.
+
+    Its `X` is a column of row numbers, so that a query strategy that is handed
+    ``X = arange(n)[:, None]`` and this classifier never touches a pixel.
+
+    Parameters
+    ----------
+    scores : Scores
+        Of the pool whose rows are asked for.
+    missing_label : int, default=-1
+        As the strategy's.
+    """
+
+    def __init__(self, scores: Scores, missing_label: int = MISSING_LABEL) -> None:
+        super().__init__(classes=scores.classes, missing_label=missing_label, random_state=0)
+        self.scores = scores
+        self.classes_ = np.asarray(scores.classes)
+        self.cost_matrix_ = 1 - np.eye(len(self.classes_))
+        self._le = ExtLabelEncoder(classes=self.classes_, missing_label=missing_label)
+        self._le.fit(self.classes_)
+        self.random_state_ = np.random.RandomState(0)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
+        """Refuse to be trained.
+
+        Raises
+        ------
+        ParameterError
+            Always: the scores are what a network said; ask the strategy with ``fit_clf=False``.
+        """
+        raise ParameterError(
+            "a ScoredClassifier cannot be fitted; pass fit_clf=False (or fit_estimator, "
+            "fit_ensemble) to the strategy"
+        )
+
+    def predict_proba(
+        self, X: NDArray[np.int64], extra_outputs: str | Sequence[str] | None = None
+    ) -> Any:
+        """Return the probabilities of rows, and "emb" or "logits" if asked for.
+
+        Parameters
+        ----------
+        X : ndarray of int, shape (n, 1)
+            Row numbers.
+        extra_outputs : {"emb", "logits"} or sequence of these, optional
+            What to return besides.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, n_classes)
+            Or a tuple of it and the outputs asked for.
+        """
+        proba, embeddings = self._look_up(X)
+        if extra_outputs is None:
+            return proba
+        names = [extra_outputs] if isinstance(extra_outputs, str) else list(extra_outputs)
+        # logits up to a constant of each row, which softmax does not see
+        extras = {"emb": embeddings, "logits": np.log(np.maximum(proba, _TINY))}
+        for name in names:
+            if extras.get(name) is None:
+                raise ParameterError(f"the scores hold no output {name!r}")
+        return proba, *(extras[name] for name in names)
+
+    def predict(
+        self, X: NDArray[np.int64], extra_outputs: str | Sequence[str] | None = None
+    ) -> Any:
+        """Return the likeliest class of rows, and further outputs as `predict_proba` does."""
+        out = self.predict_proba(X, extra_outputs=extra_outputs)
+        proba, *extra = out if isinstance(out, tuple) else (out,)
+        labels = self.classes_[proba.argmax(1)]
+        return (labels, *extra) if extra else labels
+
+    def sample_proba(
+        self, X: NDArray[np.int64], n_samples: int | None = None
+    ) -> NDArray[np.float32]:
+        """Return the Monte-Carlo samples of rows.
+
+        Parameters
+        ----------
+        X : ndarray of int, shape (n, 1)
+            Row numbers.
+        n_samples : int, optional
+            How many; by default all there are.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, n, n_classes)
+
+        Raises
+        ------
+        ParameterError
+            If more are asked for than were drawn.
+        """
+        samples = self.scores.mc_proba
+        there = 0 if samples is None else len(samples)
+        if samples is None or (n_samples or 0) > there:
+            raise ParameterError(f"asked for {n_samples} samples; the scores hold {there}")
+        return samples[:n_samples, _rows(X)]
+
+    def expected_gradient_length(self, X: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the expected gradient lengths of rows, float32 of shape (n,).
+
+        Raises
+        ------
+        ParameterError
+            If the scores hold none.
+        """
+        if self.scores.gradient_length is None:
+            raise ParameterError("the scores hold no gradient lengths")
+        return self.scores.gradient_length[_rows(X)]
+
+    def _look_up(self, X: Any) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Return the probabilities and, if there are any, the embeddings of `X`."""
+        rows, embeddings = _rows(X), self.scores.embeddings
+        return self.scores.proba[rows], None if embeddings is None else embeddings[rows]
+
+
+class HeadClassifier(ScoredClassifier):
+    """The network's head as a fitted classifier of embeddings, for strategies that change them.
+
+    Its `X` is embeddings, float32 of shape (n, n_features).
+    """
+
+    def _look_up(self, X: Any) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        embeddings = np.asarray(X, np.float32)
+        assert self.scores.head is not None
+        return self.scores.head(embeddings), embeddings
+
+
+def _rows(X: Any) -> NDArray[np.int64]:
+    return np.asarray(X)[:, 0].astype(np.int64)

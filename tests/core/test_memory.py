@@ -1,0 +1,192 @@
+"""What is free, of the machine or of the container that the process runs in."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from made_up import resident_of_files
+
+from skal.core import memory
+from skal.core.memory import available_memory, bytes_needed, gib, let_go_of_pages, take_mapped
+
+FREE = 10_000
+V2 = ("memory.max", "memory.current", "memory.stat")
+V1 = (
+    "memory/memory.limit_in_bytes",
+    "memory/memory.usage_in_bytes",
+    "memory/memory.stat",
+)
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=FREE))
+
+
+def write(root: Path, names: tuple[str, str, str], most: object, used: object, stat: str) -> Path:
+    for name, value in zip(names, (most, used, stat), strict=True):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"{value}\n")
+    return root
+
+
+def test_without_a_limit_it_is_what_the_machine_has(tmp_path: Path) -> None:
+    assert available_memory(tmp_path) == FREE
+    assert available_memory(tmp_path / "nowhere") == FREE
+
+
+@pytest.mark.parametrize("names", [V2, V1])
+def test_a_containers_limit_holds_less_what_is_used(
+    tmp_path: Path, names: tuple[str, str, str]
+) -> None:
+    write(tmp_path, names, 5000, 3000, "anon 2500\ninactive_file 400\nactive_file 100")
+    assert available_memory(tmp_path) == 2400  # read files make way
+
+
+@pytest.mark.parametrize("names", [V2, V1])
+def test_a_limit_above_the_machines_memory_is_none(
+    tmp_path: Path, names: tuple[str, str, str]
+) -> None:
+    assert available_memory(write(tmp_path, names, 2**62, 3000, "inactive_file 0")) == FREE
+
+
+def test_max_means_no_limit(tmp_path: Path) -> None:
+    assert available_memory(write(tmp_path, V2, "max", 3000, "inactive_file 0")) == FREE
+
+
+def test_of_two_limits_the_lower_holds(tmp_path: Path) -> None:
+    write(tmp_path, V2, 5000, 1000, "inactive_file 0")
+    assert available_memory(write(tmp_path, V1, 3000, 1000, "inactive_file 0")) == 2000
+
+
+def test_nothing_is_free_when_the_limit_is_reached(tmp_path: Path) -> None:
+    assert available_memory(write(tmp_path, V2, 5000, 6000, "inactive_file 500")) == 0
+
+
+def test_files_that_say_nothing_of_use_are_passed_over(tmp_path: Path) -> None:
+    assert available_memory(write(tmp_path, V2, "lots", 1000, "inactive_file 0")) == FREE
+    assert available_memory(write(tmp_path, V2, 5000, 1000, "not two words")) == FREE
+    (tmp_path / "memory.stat").unlink()
+    assert available_memory(tmp_path) == FREE
+
+
+@pytest.mark.parametrize(
+    ("on_device", "reserved", "allocated", "expected"),
+    [(4000, 700, 200, 4500), (0, 0, 0, 0), (99_000, 0, 0, FREE)],
+)
+def test_of_a_gpus_memory_and_the_machines_the_lesser_counts(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    on_device: int,
+    reserved: int,
+    allocated: int,
+    expected: int,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (on_device, 10**6))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: allocated)
+    assert available_memory(tmp_path, device="cuda:0") == expected
+    assert available_memory(tmp_path) == FREE
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_gpu_tells_what_is_free() -> None:
+    assert 0 < available_memory(device="cuda") <= FREE
+
+
+def test_this_machine_has_some() -> None:
+    assert 0 < available_memory() <= FREE
+
+
+def test_bytes_are_a_polynomial_of_sizes() -> None:
+    sizes = {"n": 1000, "b": 10, "C": 3, "D": 64}
+    assert bytes_needed({"nn": 15, "nb": 8}, sizes) == 15_000_000 + 80_000
+    assert bytes_needed({"nCD": 16, "n": 512}, sizes) == 16 * 1000 * 3 * 64 + 512_000
+    assert bytes_needed({}, sizes) == 0
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "text"),
+    [
+        (3.2 * 2**30, "3.2 GiB"),
+        (2**30, "1.0 GiB"),
+        (15.5 * 2**20, "15.5 MiB"),
+        (20_480, "20 KiB"),
+        (0, "0 KiB"),
+    ],
+)
+def test_bytes_are_told_in_words(n_bytes: float, text: str) -> None:
+    assert gib(n_bytes) == text
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_what_was_read_of_a_memmap_is_given_up_and_can_be_read_again(tmp_path: Path) -> None:
+    size = 2**25
+    np.save(tmp_path / "x.npy", np.ones((32, size // 32), np.uint8))
+    pixels = np.load(tmp_path / "x.npy", mmap_mode="r")
+    before = resident_of_files()
+    assert pixels.sum() == size
+    assert resident_of_files() - before > size // 2
+    let_go_of_pages(pixels[3:5][:, ::2])
+    assert resident_of_files() - before < size // 4
+    assert pixels.sum() == size
+
+
+def test_rows_of_a_memmap_are_those_of_the_array_and_leave_no_pages(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    plain = rng.integers(0, 256, (1000, 2**15), np.uint8)
+    np.save(tmp_path / "x.npy", plain)
+    pixels = np.load(tmp_path / "x.npy", mmap_mode="r")[5:]
+    rows = rng.permutation(995)[:500]
+    before = resident_of_files()
+    taken = take_mapped(pixels, rows)
+    assert resident_of_files() - before < plain.nbytes / 8
+    assert np.array_equal(taken, plain[5:][rows]) and taken.flags.writeable
+    assert np.array_equal(take_mapped(plain, rows), plain[rows])
+    assert take_mapped(pixels, rows[:0]).shape == (0, 2**15)
+
+
+def test_changes_to_a_copy_on_write_memmap_and_plain_arrays_are_left_alone(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones(2**16, np.uint8))
+    pixels = np.load(tmp_path / "x.npy", mmap_mode="c")
+    pixels[:] = 7
+    let_go_of_pages(pixels)
+    assert (pixels == 7).all()
+    plain = np.ones(10)
+    let_go_of_pages(plain[2:])
+    assert plain.sum() == 10
+
+
+SCORED = """
+import resource, sys
+import numpy as np
+import skal
+X = np.random.default_rng(0).integers(0, 256, (3000, 3, 32, 32), np.uint8)
+classifier = skal.ImageClassifier(classes=[0, 1], steps=1, precision="fp32", device="cpu")
+classifier.fit(X, np.arange(3000) % 2)
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    classifier.predict_proba(X)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_feature_maps_are_not_given_back_to_the_system_after_each_batch() -> None:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    pages = []
+    for settings in ({}, {"MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_MMAP_THRESHOLD_": "131072"}):
+        command = [sys.executable, "-c", SCORED]
+        done = subprocess.run(
+            command, env={**own, **settings}, capture_output=True, text=True, check=True
+        )
+        pages.append(int(done.stdout))
+    assert pages[0] < pages[1] / 4  # of which the second has settings of the user's own

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import skal.core.registry
+from skal.core.errors import ParameterError, UnknownNameError
+from skal.core.registry import Registry, import_object
+
+
+def test_registered_objects_come_back_by_name_in_their_order() -> None:
+    registry: Registry[type] = Registry("thing")
+
+    @registry.register("second", summary="a class")
+    class Second: ...
+
+    registry.add("first", "pathlib:Path", summary="an import path")
+
+    assert registry.get("second") is Second
+    assert registry.get("first") is Path
+    assert registry.names() == ["second", "first"]
+    assert registry.entry("first").facts == {"summary": "an import path"}
+    assert "first" in registry and "third" not in registry
+
+
+def test_a_name_is_given_once() -> None:
+    registry: Registry[int] = Registry("thing")
+    registry.add("one", 1)
+    with pytest.raises(ParameterError, match="the thing 'one' is registered already"):
+        registry.add("one", 2)
+    assert registry.get("one") == 1
+
+
+def test_an_entry_can_be_taken_out_and_added_anew() -> None:
+    registry: Registry[int] = Registry("thing")
+    registry.add("one", 1)
+    registry.remove("one")
+    registry.add("one", 2)
+    assert registry.get("one") == 2
+    with pytest.raises(UnknownNameError):
+        registry.remove("two")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("bage", "unknown strategy 'bage'; did you mean badge?"),
+        ("zzzzzz", "unknown strategy 'zzzzzz'; known: badge, random"),
+    ],
+)
+def test_unknown_names_come_with_the_nearest(name: str, message: str) -> None:
+    registry: Registry[int] = Registry("strategy")
+    registry.add("badge", 1)
+    registry.add("random", 2)
+    with pytest.raises(UnknownNameError) as caught:
+        registry.get(name)
+    assert str(caught.value) == message
+    assert caught.value.exit_code == 2
+    assert isinstance(caught.value, LookupError)
+
+
+@pytest.mark.parametrize("path", ["no_such_module:Name", ":Name", ".relative:Name"])
+def test_modules_that_cannot_be_imported_are_a_users_error(path: str) -> None:
+    with pytest.raises(ParameterError, match="cannot import"):
+        import_object(path)
+
+
+def test_a_module_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "skal_broken_module.py").write_text("raise RuntimeError('no licence')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ParameterError, match="RuntimeError: no licence"):
+        import_object("skal_broken_module:Name")
+
+
+def test_a_missing_attribute_comes_with_the_nearest_public_ones() -> None:
+    with pytest.raises(UnknownNameError, match="'Pth'; did you mean Path") as caught:
+        import_object("pathlib:Pth")
+    assert "_" not in str(caught.value).partition("did you mean")[2]
+
+
+class Plugins:
+    """Stands for the installed entry points."""
+
+    def __init__(self, *actions: object) -> None:
+        self.actions = actions
+
+    def __call__(self, group: str) -> list[importlib.metadata.EntryPoint]:
+        assert group == "skal"
+        return [
+            importlib.metadata.EntryPoint(f"p{i}", str(a), group)
+            for i, a in enumerate(self.actions)
+        ]
+
+
+def test_plugins_that_fail_in_any_way_are_named_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "skal_exits.py").write_text("raise SystemExit(3)\n")
+    (tmp_path / "skal_fails.py").write_text("1 / 0\n")
+    (tmp_path / "skal_works.py").write_text("done = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(skal.core.registry, "_plugins_loaded", False)
+    monkeypatch.setattr(
+        skal.core.registry,
+        "entry_points",
+        Plugins("skal_exits", "skal_fails", "no_such_one", "skal_works"),
+    )
+    with caplog.at_level(logging.WARNING, "skal"):
+        assert "x" not in Registry("thing")
+    warned = [record.getMessage() for record in caplog.records]
+    assert [line.split()[1] for line in warned] == ["p0", "p1", "p2"]
+    assert "division by zero" in warned[1]
+    assert "skal_works" in sys.modules
+
+
+PLUGIN = """
+from skactiveml.base import SingleAnnotatorPoolQueryStrategy
+from skal.strategies import STRATEGIES
+
+@STRATEGIES.register("outside-first", summary="the first images", needs="nothing")
+class First(SingleAnnotatorPoolQueryStrategy):
+    def query(self, X, y, candidates=None, batch_size=1, return_utilities=False):
+        return [i for i, label in enumerate(y) if label == -1][:batch_size]
+"""
+
+
+def test_an_installed_package_adds_to_the_command_line_and_a_broken_one_breaks_nothing(
+    tmp_path: Path,
+) -> None:
+    for name, module in (("outside", "skal_outside"), ("broken", "skal_not_there")):
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[skal]\n{name} = {module}\n")
+    (tmp_path / "skal_outside.py").write_text(PLUGIN)
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "200"}
+
+    def skal_command(*args: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from skal.cli import main; main()", *args]
+        return subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path)
+
+    listed = skal_command("list", "strategies", "--json")
+    assert listed.returncode == 0
+    by_name = {row["name"]: row for row in json.loads(listed.stdout)}
+    assert by_name["outside-first"]["summary"] == "the first images"
+    assert "broken" in listed.stderr and "skal_not_there" in listed.stderr
+    assert "Traceback" not in listed.stderr
+    assert "outside-first" in skal_command("run", "--help").stdout
+
+    flags = ["--n-init", "4", "--n-query", "3", "--n-rounds", "1", "--steps", "1", "--out", "run"]
+    ran = skal_command("run", "--dataset", "digits", "--strategy", "outside-first", *flags)
+    assert ran.returncode == 0, ran.stderr
+    rows = (tmp_path / "run/queries.csv").read_text().splitlines()[5:]
+    picked = [int(row.split(",")[2]) for row in rows]
+    assert len(picked) == 3 and max(picked) <= 6

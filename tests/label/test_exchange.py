@@ -1,0 +1,572 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from label_server import write_images
+
+from skal.core.errors import DataError, RunExistsError, SkalError, UsageError
+from skal.label import exchange
+from skal.label.exchange import (
+    Imported,
+    export_csv,
+    export_folder,
+    export_label_studio,
+    export_query,
+    import_into,
+    import_labels,
+    labeling_config,
+)
+from skal.label.project import Guesses, LabelProject
+from skal.label.store import Action
+
+CLASSES = ["daisy", "ox-eye daisy", 'a "rose" & more']
+
+
+def make(root: Path) -> LabelProject:
+    """Twenty images in four places, no two alike, some of them in a class folder."""
+    places = ["{}.png", "unlabeled/{}.png", "daisy/{}.png", "2024/trip/ä {}#1.png"]
+    images = np.arange(20 * 16, dtype=np.uint16).reshape(20, 4, 4) % 251
+    names = [places[n % 4].format(n) for n in range(20)]
+    if not root.exists():
+        write_images(root, images.astype(np.uint8), names)
+    # with this seed an image that nothing else is said of is kept for the test
+    return LabelProject.open(root, CLASSES, {"seed": 1})
+
+
+def say(project: LabelProject, path: str, label: int | None, **more: Any) -> None:
+    image = {place: n for n, place in project.paths.items()}[path]
+    facts = {"annotator": "me", "action": "label", "round": 0, "source": "strategy", **more}
+    project.record([Action(image=image, label=label, **facts)])
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> LabelProject:
+    """One of each kind of verdict."""
+    project = make(tmp_path / "flowers")
+    say(project, "0.png", 1, seconds=1.5)
+    say(project, "4.png", 2, annotator="anna")
+    say(project, "4.png", 0, annotator="ben")
+    say(project, "8.png", None, action="unsure")
+    say(project, "12.png", None, action="bad")
+    say(project, "16.png", None, action="skip")
+    say(project, "unlabeled/1.png", 2)
+    say(project, "2024/trip/ä 3#1.png", 1)
+    say(project, "daisy/2.png", 2)
+    test = project.paths[project.reserve[0]]
+    say(project, test, 0, source="test")
+    return project
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def fresh(project: LabelProject, tmp_path: Path) -> LabelProject:
+    """Return a project of the same images without a label."""
+    copy = tmp_path / "copy" / project.root.name
+    for path in project.paths.values():
+        (copy / path).parent.mkdir(parents=True, exist_ok=True)
+        (copy / path).write_bytes((project.root / path).read_bytes())
+    return LabelProject.open(copy, CLASSES, {"seed": 1})
+
+
+def holding(project: LabelProject) -> dict[str, str]:
+    return {project.paths[n]: project.classes[label] for n, label in project.labels.items()}
+
+
+def test_a_table_has_a_row_for_each_verdict(project: LabelProject) -> None:
+    rows = rows_of(export_csv(project))
+    found = {(row["path"], row["annotator"]): (row["action"], row["label"]) for row in rows}
+    assert found["0.png", "me"] == ("label", "ox-eye daisy")
+    assert found["4.png", "anna"] == ("label", 'a "rose" & more')
+    assert found["4.png", "ben"] == ("label", "daisy")
+    assert found["8.png", "me"] == ("unsure", "")
+    assert found["12.png", "me"] == ("bad", "")
+    assert found["daisy/6.png", ""] == ("label", "daisy")
+    assert ("16.png", "me") not in found
+    assert [row["path"] for row in rows] == sorted(row["path"] for row in rows)
+    assert next(row for row in rows if row["path"] == "0.png")["seconds"] == "1.5"
+
+
+def test_a_table_brings_back_what_it_was_made_of(project: LabelProject, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(export_csv(project))
+    other = fresh(project, tmp_path)
+    done = import_labels(other, tmp_path / "labels.csv")
+    assert (done.changed, done.same) == (1, 4)  # daisy/2.png, and the class folder's others
+
+    def without_time(text: str) -> list[dict[str, str]]:
+        rows = rows_of(text)
+        for row in rows:
+            row.pop("time")
+            row["source"] = row["source"] if row["source"] in ("test", "folder") else ""
+        return rows
+
+    assert without_time(export_csv(other)) == without_time(export_csv(project))
+    assert other.test_labels == project.test_labels
+    assert import_labels(other, tmp_path / "labels.csv").new == 0
+    assert len(other.store.actions()) == done.new + done.changed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,label\n0.png,daisy\n",
+        "\ufeffpath;label\r\n0.png;daisy\r\n",
+        'label\tnotes\tpath\ndaisy\t"x\ny"\t./0.png\n',
+        "path,label\n0.png,daisy\n4.png,\n",
+        "Path , LABEL\n0.png,daisy\n",
+        "path,label\n0.png,daisy\n0.png,daisy\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_tables_of_other_programs_are_read(tmp_path: Path, text: str, encoding: str) -> None:
+    project = make(tmp_path / "flowers")
+    (tmp_path / "x.csv").write_bytes(text.encode(encoding))
+    done = import_labels(project, tmp_path / "x.csv", "anna")
+    assert (done.new, done.changed, done.same) == (1, 0, 0)
+    (action,) = project.store.actions()
+    assert (action.annotator, action.source, action.label) == ("anna", "import", 0)
+
+
+def test_absolute_paths_below_the_folder_are_known(tmp_path: Path) -> None:
+    project = make(tmp_path / "flowers")
+    (tmp_path / "x.csv").write_text(f"path,label\n{tmp_path}/flowers/0.png,daisy\n")
+    assert import_labels(project, tmp_path / "x.csv").new == 1
+
+
+def test_what_a_table_changes_is_a_new_action(project: LabelProject, tmp_path: Path) -> None:
+    before = project.store.actions()
+    (tmp_path / "x.csv").write_text("path,label\n0.png,daisy\nunlabeled/1.png,daisy\n")
+    assert import_labels(project, tmp_path / "x.csv") == Imported(0, 2, 0)
+    assert project.store.actions()[: len(before)] == before
+    assert holding(project)["0.png"] == "daisy"
+
+
+def corrections(project: LabelProject, path: str, form: str, folder: Path) -> Path:
+    """Write that an image is of the second class, as an expert's table, tasks or folders say it."""
+    if form == "folder":
+        place = folder / "expert" / CLASSES[1] / Path(path).name
+        place.parent.mkdir(parents=True)
+        place.write_bytes((project.root / path).read_bytes())
+        return folder / "expert"
+    out = folder / ("x.csv" if form == "csv" else "x.json")
+    tasks = [task({"path": path}, annotation(CLASSES[1]))]
+    out.write_text(f"path,label\n{path},{CLASSES[1]}\n" if form == "csv" else json.dumps(tasks))
+    return out
+
+
+@pytest.mark.parametrize("form", ["csv", "folder", "label-studio"])
+def test_a_test_image_that_is_corrected_stays_one(tmp_path: Path, form: str) -> None:
+    project = make(tmp_path / "flowers")
+    image = project.reserve[0]
+    say(project, project.paths[image], 0, source="test")
+    source = corrections(project, project.paths[image], form, tmp_path)
+    assert import_labels(project, source, "me").changed == 1
+    assert project.test_labels == {image: 1}
+    assert image not in project.training_labels
+    # also where it goes on from here
+    row = next(r for r in rows_of(export_csv(project)) if r["path"] == project.paths[image])
+    assert row["source"] == "test"
+    assert LabelProject.open(project.root).test_labels == {image: 1}
+
+
+def test_nothing_of_a_file_that_is_refused_is_kept_no_class_either(tmp_path: Path) -> None:
+    project = make(tmp_path / "flowers")
+    project.close()
+    (tmp_path / "x.csv").write_text("path,label\n0.png,Gans\nnone.png,Gans\n")
+    with pytest.raises(DataError, match="is no image of"):
+        import_into(project.root, tmp_path / "x.csv", ["Gans"])
+    assert LabelProject.open(project.root).classes == CLASSES
+    other = tmp_path / "other"
+    write_images(other, np.zeros((2, 4, 4), np.uint8), ["0.png", "1.png"])
+    with pytest.raises(DataError, match="is no image of"):
+        import_into(other, tmp_path / "x.csv", ["Gans", "Ente"])
+    assert not (other / ".skal").exists()
+    (tmp_path / "x.csv").write_text("path,label\n0.png,Gans\n1.png,\n")
+    done = import_into(other, tmp_path / "x.csv", ["Gans", "Ente"])
+    assert str(done) == "1 new, 0 changed, 0 already there, 1 rows without a label"
+    assert LabelProject.open(other).labels == {0: 0}
+    (tmp_path / "x.csv").write_text("path,label\n1.png,Maus\n")
+    import_into(other, tmp_path / "x.csv", ["Maus"])
+    assert LabelProject.open(other).classes == ["Gans", "Ente", "Maus"]
+
+
+def test_long_names_of_other_programs_are_shortened_and_kept_apart(tmp_path: Path) -> None:
+    project = make(tmp_path / "flowers")
+    users = [f"{'x' * 80}{n}@example.org" for n in range(2)]
+    tasks = [task({"path": "0.png"}, *(annotation("daisy", completed_by=user) for user in users))]
+    (tmp_path / "x.json").write_text(json.dumps(tasks))
+    assert import_labels(project, tmp_path / "x.json").new == 2
+    assert len({action.annotator for action in project.store.actions()}) == 2
+
+
+def test_labels_marked_as_tests_are_so_only_where_they_were_drawn(tmp_path: Path) -> None:
+    project = make(tmp_path / "flowers")
+    drawn = project.paths[project.reserve[0]]
+    other = next(p for n, p in project.paths.items() if n in project.pool - set(project.reserve))
+    (tmp_path / "x.csv").write_text(f"path,label,source\n{drawn},daisy,test\n{other},daisy,test\n")
+    import_labels(project, tmp_path / "x.csv")
+    assert project.test_labels == {project.reserve[0]: 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\nnone.png,daisy\n", "x.csv, line 2: 'none.png' is no image of"),
+        ("path,label\na.png,daisy\nb.png,daisy\n", "line 2: 'a.png' .*, and 1 more"),
+        ("path,label\n../flowers/0.png,daisy\n", "is no image of"),
+        ("path,label\n0.png,daysi\n", "line 2: unknown class 'daysi'; did you mean daisy"),
+        ("path,class\n0.png,daisy\n", "x.csv has no column 'label' .found: path, class"),
+        ("", "x.csv has no column 'path' .found: nothing"),
+        ("path,label,action\n0.png,daisy,bad\n", "the action 'bad' with the label 'daisy'"),
+        ("path,label,action\n0.png,,delete\n", "the action 'delete'"),
+        ("path,label\n\0,daisy\n", "x.csv, line 2"),
+        (
+            "path,label\n0.png,daisy\n4.png,daisy\n0.png,ox-eye daisy\n",
+            "line 2 says 'daisy' and line 4 says 'ox-eye daisy' of '0.png', both for 'me'",
+        ),
+        ("path,label\n0.png,daisy,rose\n", "x.csv, line 2 has more fields than the header"),
+        ("path,label\n0.png,Gänse\n", "x.csv is no text in UTF-8 .line 2.*'CSV UTF-8'"),
+        ("\x89PNG\r\n", "x.csv is no text in UTF-8 .line 1"),
+    ],
+)
+def test_tables_that_do_not_fit_change_nothing(tmp_path: Path, text: str, message: str) -> None:
+    project = make(tmp_path / "flowers")
+    (tmp_path / "x.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match=message):
+        import_labels(project, tmp_path / "x.csv")
+    assert project.store.actions() == []
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot read .*none\.csv"):
+        import_labels(make(tmp_path / "flowers"), tmp_path / "none.csv")
+
+
+def found_in(folder: Path) -> dict[str, str]:
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes().hex()
+        for p in folder.rglob("*")
+        if p.is_file()
+    }
+
+
+def test_a_folder_has_the_labelled_images_by_class(project: LabelProject, tmp_path: Path) -> None:
+    n = export_folder(project, tmp_path / "out")
+    found = found_in(tmp_path / "out")
+    assert n == len(found) == len(project.labels)
+    assert set(found) >= {
+        "ox-eye daisy/0.png",
+        'a "rose" & more/1.png',
+        'a "rose" & more/2.png',
+        "ox-eye daisy/2024/trip/ä 3#1.png",
+        "daisy/6.png",
+    }
+    assert "12.png" not in {Path(path).name for path in found}
+    for path, name in holding(project).items():
+        inner = path.removeprefix("unlabeled/").removeprefix("daisy/")
+        assert found[f"{name}/{inner}"] == (project.root / path).read_bytes().hex()
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_files_are_linked_unless_copies_are_wanted(
+    project: LabelProject, tmp_path: Path, copy: bool
+) -> None:
+    export_folder(project, tmp_path / "out", copy=copy)
+    same = (tmp_path / "out/ox-eye daisy/0.png").samefile(project.root / "0.png")
+    assert same is not copy
+
+
+def test_files_are_copied_where_they_cannot_be_linked(
+    project: LabelProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert export_folder(project, tmp_path / "out") == len(found_in(tmp_path / "out"))
+
+
+def test_a_link_to_an_image_is_followed(tmp_path: Path) -> None:
+    project = make(tmp_path / "flowers")
+    (tmp_path / "flowers/link.png").symlink_to(tmp_path / "flowers/0.png")
+    project = make(tmp_path / "flowers")
+    say(project, "link.png", 0)
+    export_folder(project, tmp_path / "out")
+    assert not (tmp_path / "out/daisy/link.png").is_symlink()
+    assert (tmp_path / "out/daisy/link.png").read_bytes()
+
+
+def test_files_of_the_same_name_are_both_kept(tmp_path: Path) -> None:
+    root = tmp_path / "x"
+    write_images(root, np.zeros((3, 4, 4), np.uint8), ["a.png", "unlabeled/a.png", "daisy/A.png"])
+    project = LabelProject.open(root, CLASSES)
+    say(project, "a.png", 0)
+    say(project, "unlabeled/a.png", 0)
+    assert export_folder(project, tmp_path / "out") == 3
+    assert len({name.casefold() for name in found_in(tmp_path / "out")}) == 3
+
+
+def test_an_export_overwrites_nothing(project: LabelProject, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(RunExistsError, match="is there already"):
+        export_folder(project, tmp_path / "out")
+    for inside in ("out", "daisy/out"):
+        with pytest.raises(UsageError, match="is inside"):
+            export_folder(project, project.root / inside)
+
+
+def test_an_export_that_fails_leaves_nothing(
+    project: LabelProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(exchange, "_link", refuse)
+    with pytest.raises(DataError, match="No space left"):
+        export_folder(project, tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir() if "out" in p.name) == []
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_a_folder_brings_back_labels_and_what_was_moved_in_it(
+    project: LabelProject, tmp_path: Path, copy: bool
+) -> None:
+    export_folder(project, tmp_path / "out", copy=copy)
+    other = fresh(project, tmp_path) if copy else project
+    n = len(project.labels)
+    (tmp_path / "out/ox-eye daisy/0.png").rename(tmp_path / "out/daisy/renamed.png")
+    done = import_labels(other, tmp_path / "out")
+    assert done.new + done.changed + done.same == n
+    assert holding(other) == {**holding(project), "0.png": "daisy"}
+
+
+def test_a_folder_with_a_foreign_image_is_refused(project: LabelProject, tmp_path: Path) -> None:
+    export_folder(project, tmp_path / "out")
+    write_images(tmp_path / "out/daisy", np.full((1, 5, 5), 77, np.uint8), ["foreign.png"])
+    before = project.store.actions()
+    with pytest.raises(DataError, match=r"foreign\.png' is no image of"):
+        import_labels(project, tmp_path / "out")
+    (tmp_path / "out/daisy/foreign.png").unlink()
+    (tmp_path / "out/ox-eye daisy").rename(tmp_path / "out/tulip")
+    with pytest.raises(DataError, match="unknown class 'tulip'"):
+        import_labels(project, tmp_path / "out")
+    assert project.store.actions() == before
+
+
+def guess_all(project: LabelProject) -> None:
+    images = np.array(sorted(project.paths))
+    proba = np.tile(np.array([0.2, 0.7, 0.1], np.float32), (len(images), 1))
+    project.guesses = Guesses(images, proba, proba, 9, "small-cnn")
+
+
+def test_tasks_are_as_label_studio_wants_them(project: LabelProject) -> None:
+    guess_all(project)
+    tasks = {t["data"]["path"]: t for t in json.loads(export_label_studio(project))}
+    assert len(tasks) == 19  # all but the bad one
+    task = tasks["2024/trip/ä 3#1.png"]
+    assert task["data"]["image"] == ("/data/local-files/?d=flowers/2024/trip/%C3%A4%203%231.png")
+    (annotation,) = task["annotations"]
+    (result,) = annotation["result"]
+    assert annotation["was_cancelled"] is False
+    assert result.pop("id")
+    assert result == {
+        "from_name": "choice",
+        "to_name": "image",
+        "type": "choices",
+        "value": {"choices": ["ox-eye daisy"]},
+    }
+    (prediction,) = task["predictions"]
+    assert prediction["model_version"] == "small-cnn, 9 labels"
+    assert prediction["score"] == prediction["result"][0]["score"] == 0.7
+    assert prediction["result"][0]["value"] == {"choices": ["ox-eye daisy"]}
+    for path in ("8.png", "16.png"):  # unsure, skipped
+        assert tasks[path]["annotations"] == []
+    assert len(tasks["4.png"]["annotations"]) == 2
+    assert tasks["0.png"]["annotations"][0]["lead_time"] == 1.5
+    assert tasks["daisy/6.png"]["annotations"][0]["result"][0]["value"]["choices"] == ["daisy"]
+
+
+def test_without_a_network_there_are_no_predictions(project: LabelProject) -> None:
+    assert all(task["predictions"] == [] for task in json.loads(export_label_studio(project)))
+
+
+def test_the_labelling_interface_is_xml_with_all_classes() -> None:
+    from xml.etree import ElementTree
+
+    view = ElementTree.fromstring(labeling_config(CLASSES))
+    assert [choice.get("value") for choice in view.iter("Choice")] == CLASSES
+    choices = view.find("Choices")
+    assert choices is not None
+    assert (choices.get("name"), choices.get("toName")) == ("choice", "image")
+
+
+def test_tasks_bring_back_the_labels(project: LabelProject, tmp_path: Path) -> None:
+    (tmp_path / "tasks.json").write_text(export_label_studio(project))
+    other = fresh(project, tmp_path)
+    import_labels(other, tmp_path / "tasks.json")
+    assert holding(other) == holding(project)
+    assert other.test_labels == project.test_labels
+    for image, action in project.ledger.labels.items():
+        labels = {who: a.label for who, a in project.ledger.verdicts(image).items()}
+        path = project.paths[image]
+        (again,) = (n for n, place in other.paths.items() if place == path)
+        assert {w: a.label for w, a in other.ledger.verdicts(again).items()} == labels
+        assert action.label == other.ledger.labels[again].label
+    done = import_labels(project, tmp_path / "tasks.json")
+    assert (done.new, done.changed) == (0, 0)
+
+
+def task(data: dict[str, Any], *annotations: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"id": 7, "data": data, "annotations": list(annotations), **more}
+
+
+def annotation(*names: str, **more: Any) -> dict[str, Any]:
+    result = {"type": "choices", "value": {"choices": list(names)}, "from_name": "x"}
+    return {"result": [result], "was_cancelled": False, **more}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"image": "/data/upload/3/0a1b2c3d-0.png"},
+        {"image": "/data/local-files/?d=flowers/0.png"},
+        {"img": "https://example.org/pictures/0.png?x=1"},
+        {"image": "s3://bucket/0.png", "path": "0.png"},
+        {"image": "s3://bucket/0.png", "path": "0.png", "annotators": {"other": "anna"}},
+    ],
+)
+def test_images_are_known_by_what_label_studio_calls_them(
+    tmp_path: Path, data: dict[str, str]
+) -> None:
+    project = make(tmp_path / "flowers")
+    text = json.dumps([task(data, annotation("daisy", completed_by=4, lead_time=2.25))])
+    (tmp_path / "x.json").write_text(text)
+    assert import_labels(project, tmp_path / "x.json") == Imported(1, 0, 0)
+    (action,) = project.store.actions()
+    assert (project.paths[action.image], action.label) == ("0.png", 0)
+    assert (action.annotator, action.seconds) == ("label-studio-4", 2.25)
+
+
+def test_skipped_and_empty_annotations_are_left_out(tmp_path: Path) -> None:
+    project = make(tmp_path / "flowers")
+    tasks = [
+        task({"path": "0.png"}, annotation("daisy", was_cancelled=True)),
+        task({"path": "4.png"}, {"result": [], "was_cancelled": False}),
+        task({"path": "no image of ours"}, predictions=[annotation("daisy")]),
+        task({"path": "8.png"}, annotation("daisy", completed_by={"id": 2, "email": "a@b.c"})),
+    ]
+    (tmp_path / "x.json").write_text(json.dumps(tasks))
+    assert import_labels(project, tmp_path / "x.json") == Imported(1, 0, 0)
+    (action,) = project.store.actions()
+    assert action.annotator == "label-studio-a@b.c"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[", "x.json is not JSON"),
+        ("{}", "expected a list of tasks"),
+        ("[1]", "expected a list of tasks"),
+        ([task({"path": "0.png"}, annotation("daisy", "ox-eye daisy"))], "task 7 has the choices"),
+        ([task({"path": "0.png"}, annotation("daysi"))], "task 7: unknown class 'daysi'"),
+        ([task({"image": "x/none.png"}, annotation("daisy"))], "task 7: 'none.png' is no image"),
+        ([task({"path": "0.png"}, 3)], "an annotation is 3"),  # type: ignore[arg-type]
+        ([task({"path": "0.png"}, annotation("daisy", completed_by="a\nb"))], "as: got"),
+        ([{"data": {"path": "0.png"}, "annotations": 5}], "task 1: annotations is 5; expected a"),
+        ([task({"path": "0.png"}, {"result": 5})], "task 7: result is 5; expected a list"),
+        (
+            [task({"path": "0.png"}, {"result": [{"type": "choices", "value": {"choices": "d"}}]})],
+            "task 7: choices is 'd'; expected a list",
+        ),
+        ([task({"path": "0.png"}, annotation(5))], "the choice is 5; expected text"),  # type: ignore[arg-type]
+    ],
+)
+def test_tasks_that_do_not_fit_change_nothing(tmp_path: Path, content: Any, message: str) -> None:
+    project = make(tmp_path / "flowers")
+    text = content if isinstance(content, str) else json.dumps(content)
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(SkalError, match=message):
+        import_labels(project, tmp_path / "x.json")
+    assert project.store.actions() == []
+
+
+def test_a_query_is_a_list_or_a_table_to_fill_in(project: LabelProject) -> None:
+    paths = {path: n for n, path in project.paths.items()}
+    picks = [(paths["16.png"], "strategy"), (paths["2024/trip/ä 7#1.png"], "test")]
+    assert export_query(project, picks) == "16.png\n2024/trip/ä 7#1.png\n"
+    assert rows_of(export_query(project, picks, as_table=True)) == [
+        {"path": "16.png", "label": "", "source": "strategy"},
+        {"path": "2024/trip/ä 7#1.png", "label": "", "source": "test"},
+    ]
+
+
+TRANSCRIPT = Path(__file__).parents[1] / "data/label_studio"
+DIGITS = ["zero", 'a "one" & <more>', "two"]
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> LabelProject:
+    """The project that the real Label Studio was given, see the transcript's README."""
+    names = [f"{'' if n % 3 else 'sub folder/'}{n:02d} é#&.png" for n in range(12)]
+    images = np.arange(12 * 16, dtype=np.uint8).reshape(12, 4, 4)
+    write_images(tmp_path / "digits", images, names)
+    return LabelProject.open(tmp_path / "digits", DIGITS)
+
+
+def verdicts(project: LabelProject) -> dict[str, dict[str, str]]:
+    return {
+        project.paths[n][-10:-8]: {
+            who: DIGITS[a.label] if a.label is not None else a.action
+            for who, a in project.ledger.verdicts(n).items()
+        }
+        for n in project.ledger.images()
+        if project.ledger.verdicts(n)
+    }
+
+
+def test_tasks_are_those_that_the_real_label_studio_took(digits: LabelProject) -> None:
+    def place(number: int) -> str:
+        return next(path for path in digits.paths.values() if f"{number:02d} " in path)
+
+    kept = json.loads((TRANSCRIPT / "from_skal.json").read_text())
+    said_there = {
+        task["data"]["path"]: task["predictions"][0]["result"][0]["value"]["choices"][0]
+        for task in kept
+    }
+    truth = [DIGITS.index(said_there.get(place(n), "zero")) for n in range(12)]
+    for number in range(5):
+        say(digits, place(number), truth[number], seconds=1.5)
+    say(digits, place(4), (truth[4] + 1) % 3, annotator="anna", seconds=2.0)
+    for number, action in ((5, "unsure"), (6, "skip"), (7, "bad")):
+        say(digits, place(number), None, action=action)
+    images = np.array(sorted(digits.paths))
+    proba = np.full((12, 3), 0.1, np.float32)
+    for row, image in enumerate(images.tolist()):
+        path = digits.paths[image]
+        proba[row, DIGITS.index(said_there.get(path, "zero"))] = 0.8
+    digits.guesses = Guesses(images, proba, proba, 5, "small-cnn")
+    assert json.loads(export_label_studio(digits)) == kept
+
+
+def test_what_the_real_label_studio_gave_back_is_read(digits: LabelProject) -> None:
+    first = import_labels(digits, TRANSCRIPT / "unchanged_from_label_studio.json")
+    assert first == Imported(6, 0, 0)
+    before = verdicts(digits)
+    assert before["04"] == {"me": DIGITS[1], "anna": DIGITS[2]}
+    second = import_labels(digits, TRANSCRIPT / "from_label_studio.json")
+    assert second == Imported(3, 1, 5)
+    assert verdicts(digits) == {
+        **before,
+        "00": {"me": "two"},
+        "08": {"label-studio-1": "two"},
+        "09": {"label-studio-1": "zero"},
+        "11": {"label-studio-1": DIGITS[1]},
+    }

@@ -1,0 +1,517 @@
+from __future__ import annotations
+
+import csv
+import errno
+import importlib.util
+import io
+import json
+import queue
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from label_server import write_images
+
+import skal
+from skal.core.errors import (
+    DataError,
+    MissingExtraError,
+    RunExistsError,
+    RunFolderError,
+    UnknownNameError,
+)
+from skal.core.seeding import derive_seed
+from skal.datasets import decoding
+from skal.datasets.pool import Pool
+from skal.label.accuracy import Accuracy
+from skal.label.final import find_files, next_images, predict, train
+from skal.label.learning import Answer, Failure, Job, Learner, Task
+from skal.label.picking import Picker
+from skal.label.project import LabelProject
+from skal.label.store import Action
+from skal.models import self_supervision as pretraining
+from skal.runs.querying import choose
+from skal.strategies import selection
+from skal.strategies.first_sets import start_embeddings
+from skal.strategies.scores import Scores
+
+CLASSES = ["low", "middle", "top"]
+FAST = {"image_size": 12, "steps": 30, "model": "lenet"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny: skal.ImageDataset) -> Path:
+    """Ninety bars at three heights; the height of each is its number modulo three."""
+    root = tmp_path / "bars"
+    write_images(root, tiny.X[:, 0])
+    return root
+
+
+def opened(folder: Path, **settings: Any) -> LabelProject:
+    return LabelProject.open(folder, CLASSES, {**FAST, **settings}, create=False)
+
+
+def job(project: LabelProject, labeled: list[int], n: int = 6, **changes: Any) -> Job:
+    """Ask for images after some were labelled as they are."""
+    gone = {*labeled, *project.reserve}
+    facts = {
+        "classes": CLASSES,
+        "labels": {image: image % 3 for image in labeled},
+        "candidates": sorted(project.pool - gone),
+        "reserve": project.reserve,
+        "n": n,
+        **changes,
+    }
+    return Job(**facts)
+
+
+LABELED = list(range(20, 50))
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "auto",
+        "random",
+        "margin",
+        "badge",
+        "bald",
+        "batch-bald",
+        "core-set",
+        "typiclust",
+        "drop-query",
+        "committee-variance",
+        "expected-gradient-length",
+        "skactiveml.pool:FourDs",
+    ],
+)
+def test_any_strategy_of_the_catalogue_picks_among_the_candidates(
+    folder: Path, strategy: str
+) -> None:
+    project = opened(folder, strategy=strategy)
+    labeled = [image for image in LABELED if image not in project.reserve]
+    asked = job(project, labeled, candidates=list(range(50, 85)))
+    answer = Picker(Task.of(project)).answer(asked)
+    assert answer.kind == "strategy"
+    assert len(set(answer.picks)) == 6
+    assert set(answer.picks) <= set(asked.candidates)
+
+
+@pytest.mark.parametrize("strategy", ["margin", "badge", "bald"])
+def test_picks_are_those_of_a_run_on_the_same_labels(folder: Path, strategy: str) -> None:
+    project = opened(folder, strategy=strategy)
+    everything = sorted(project.paths)
+    asked = job(project, LABELED, candidates=sorted(set(everything) - set(LABELED)), reserve=[])
+    picker = Picker(Task.of(project))
+    answer = picker.answer(asked)
+
+    trained = picker.train(asked)
+    pool = Pool(trained.data.X, 3)
+    pool.label(LABELED, [image % 3 for image in LABELED])
+    seed = derive_seed(0, "strategy", len(LABELED))
+    strategy_object = skal.strategies.resolve_strategy(strategy)
+    assert answer.picks == choose(strategy_object, trained.classifier, pool, 6, seed=seed).tolist()
+
+
+def test_the_same_labels_give_the_same_answer(folder: Path) -> None:
+    project = opened(folder, strategy="badge")
+    first, second = (Picker(Task.of(project)).answer(job(project, LABELED)) for _ in range(2))
+    assert first.picks == second.picks
+    np.testing.assert_array_equal(first.guesses.proba, second.guesses.proba)
+
+
+def test_guesses_are_those_of_the_trained_network(folder: Path) -> None:
+    project = opened(folder)
+    picker = Picker(Task.of(project))
+    answer = picker.answer(job(project, LABELED))
+    trained = picker.train(job(project, LABELED))
+    expected = trained.classifier.predict_proba(trained.data.X)
+    for image in project.paths:
+        row = list(trained.data.paths).index(project.paths[image])
+        proba = answer.guesses.proba_of(image)
+        assert proba is not None
+        np.testing.assert_allclose(proba, expected[row], atol=1e-5)
+    assert answer.guesses.n_labeled == len(LABELED)
+    assert answer.guesses.model == "lenet"
+
+
+@pytest.mark.parametrize("labeled", [[], [3, 6, 9]])
+def test_before_two_classes_have_a_label_the_batch_is_diverse(
+    folder: Path, labeled: list[int]
+) -> None:
+    project = opened(folder)
+    answer = Picker(Task.of(project)).answer(job(project, labeled, n=9))
+    assert answer.kind == "start"
+    assert not answer.guesses.is_of_network
+    assert not set(answer.picks) & {*labeled, *project.reserve}
+    # of each height at least one: at random that is rare
+    assert {image % 3 for image in answer.picks} == {0, 1, 2}
+
+
+def test_the_first_batch_is_that_of_the_start_strategy(folder: Path) -> None:
+    project = opened(folder, init_strategy="k-means")
+    asked = job(project, [], n=9, candidates=sorted(project.paths), reserve=[])
+    picker = Picker(Task.of(project))
+    answer = picker.answer(asked)
+    embeddings, _ = start_embeddings(picker._pixels, None, derive_seed(0, "init"))
+    strategy = skal.strategies.resolve_strategy("k-means")
+    even = np.full((90, 3), 1 / 3, np.float32)
+    expected = skal.strategies.select(
+        strategy,
+        np.full(90, -1),
+        9,
+        scores=Scores(np.arange(3), even, embeddings),
+        n_classes=3,
+        seed=derive_seed(0, "init"),
+    )
+    assert answer.picks == expected.tolist()
+
+
+def test_all_that_is_left_is_picked_when_it_is_less_than_asked_for(folder: Path) -> None:
+    project = opened(folder)
+    picker = Picker(Task.of(project))
+    for labeled in (LABELED, []):
+        answer = picker.answer(job(project, labeled, candidates=[1, 5]))
+        assert sorted(answer.picks) == [1, 5]
+        assert picker.answer(job(project, labeled, candidates=[])).picks == []
+
+
+def test_a_share_of_the_batch_is_drawn_at_random(folder: Path) -> None:
+    plain = opened(folder, strategy="margin")
+    mixed = opened(folder, strategy="margin", explore="50%")
+    first, second = (Picker(Task.of(p)).answer(job(p, LABELED, n=10)).picks for p in (plain, mixed))
+    assert second[:5] == first[:5]
+    assert len(set(second)) == 10
+
+
+def test_of_many_candidates_a_few_are_looked_at(folder: Path) -> None:
+    project = opened(folder, strategy="margin", max_candidates=12)
+    answer = Picker(Task.of(project)).answer(job(project, LABELED))
+    assert len(answer.picks) == 6
+    known = set(answer.guesses.images.tolist())
+    assert known >= {*project.reserve, *answer.picks}
+    assert len(known) <= 12 + len(LABELED) + len(project.reserve)
+
+
+def test_before_memory_runs_out_a_few_are_looked_at_and_that_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(selection, "UNASKED", 0)
+    monkeypatch.setattr(selection, "available_memory", lambda device: 3000)
+    project = opened(folder, strategy="margin")
+    answer = Picker(Task.of(project)).answer(job(project, LABELED))
+    assert "margin needs about" in caplog.text
+    assert len(answer.picks) == 6
+    assert len(answer.guesses.images) < len(project.paths)
+
+
+def test_images_that_cannot_be_read_are_told(folder: Path) -> None:
+    (folder / "00007.png").write_bytes(b"no image")
+    project = opened(folder)
+    answer = Picker(Task.of(project)).answer(job(project, LABELED))
+    assert answer.unreadable == [7]
+    assert 7 not in answer.guesses.rows
+
+
+def test_a_folder_of_nothing_readable_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image")
+    project = LabelProject.open(tmp_path, ["a", "b"], create=False)
+    with pytest.raises(DataError, match=r"no image under .* can be read"):
+        Picker(Task.of(project))
+
+
+def test_a_learner_answers_from_its_own_process_and_tells_failures(folder: Path) -> None:
+    project = opened(folder, strategy="margin")
+    answers: queue.Queue[Any] = queue.Queue()
+    learner = Learner(Task.of(project), answers.put, answers.put)
+    try:
+        learner.submit(job(project, LABELED))
+        answer = answers.get(timeout=120)
+        expected = Picker(Task.of(project)).answer(job(project, LABELED))
+        assert answer.picks == expected.picks
+        learner.submit(job(project, LABELED, labels={1: 0, 2: 17}))
+        assert "17" in answers.get(timeout=120).reason
+        # it goes on after a failure, and after its process was taken away
+        learner._process.kill()
+        learner._process.join()
+        learner.submit(job(project, LABELED))
+        assert answers.get(timeout=120).picks == expected.picks
+        learner.submit(job(project, LABELED, n=7))
+        learner._process.kill()
+        told = answers.get(timeout=120)
+        assert told.reason == "its process ended with -9, as when memory runs out"
+    finally:
+        learner.stop()
+    assert not learner._process or not learner._process.is_alive()
+
+
+def test_a_batch_that_cannot_be_taken_in_ends_no_learning(folder: Path) -> None:
+    """A full disk, perhaps, while it is written down."""
+    told: queue.Queue[Failure] = queue.Queue()
+    answers: queue.Queue[Any] = queue.Queue()
+
+    def take(answer: Any) -> None:
+        answers.put(answer)
+        if answers.qsize() == 1:
+            raise OSError(28, "No space left on device")
+
+    learner = Learner(Task.of(opened(folder)), take, told.put)
+    learner._answer_to = lambda job: Answer([], "x", None, [], 0.0)  # type: ignore[assignment, arg-type, method-assign]
+    try:
+        learner.submit(job(opened(folder), []))
+        failure = told.get(timeout=60)
+        assert "No space left on device" in failure.reason
+        assert "Traceback" in failure.details
+        learner.submit(job(opened(folder), []))
+        while answers.qsize() < 2:
+            time.sleep(0.01)
+    finally:
+        learner.stop()
+
+
+def labeled_project(folder: Path, n_test: int = 8, **settings: Any) -> LabelProject:
+    project = LabelProject.open(folder, CLASSES, {**FAST, "steps": 120, **settings})
+    kept = project.reserve[:n_test]
+    images = [*sorted(project.pool - set(project.reserve))[:40], *kept]
+    project.record(
+        [
+            Action("me", "label", n, n % 3, round=0, source="test" if n in kept else "strategy")
+            for n in images
+        ]
+    )
+    return project
+
+
+def test_the_final_network_is_trained_on_all_labels_and_tested_honestly(
+    folder: Path, tmp_path: Path
+) -> None:
+    project = labeled_project(folder)
+    n_test = len(project.test_labels)
+    where, summary = train(project, tmp_path / "model")
+    assert where == tmp_path / "model"
+    assert summary["n_labeled"] == 40 + n_test
+    assert summary["n_test"] == n_test
+
+    picker = Picker(Task.of(project))
+    honest = picker.train(Job(CLASSES, project.training_labels, (), (), 0))
+    images = list(project.test_labels)
+    predicted = honest.classifier.predict(honest.data.X[images])
+    right = int((predicted == [project.test_labels[n] for n in images]).sum())
+    assert summary["accuracy"] == right / n_test
+    assert summary["accuracy_low"] == pytest.approx(Accuracy.of(right, n_test).low)
+
+    final = picker.train(Job(CLASSES, project.labels, (), (), 0))
+    network = skal.load_classifier(where)
+    assert network.temperature == pytest.approx(summary["temperature"])
+    logits = network.predict_proba(final.data.X, extra_outputs="logits")[1] * network.temperature
+    expected = final.classifier.predict_proba(final.data.X, extra_outputs="logits")[1]
+    np.testing.assert_allclose(logits, expected, atol=1e-3)
+    files = {path.name for path in where.iterdir()}
+    assert files == {
+        "config.toml",
+        "environment.json",
+        "labels.csv",
+        "model.json",
+        "model.safetensors",
+        "summary.json",
+    }
+    assert json.loads((where / "summary.json").read_text()) == summary
+
+
+def test_classes_without_a_label_are_named(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    project = LabelProject.open(folder, [*CLASSES, "basement", "attic"], {**FAST, "steps": 2})
+    images = sorted(project.pool)[:12]
+    project.record([Action("me", "label", n, n % 3, round=0) for n in images])
+    train(project, tmp_path / "model")
+    assert "no image is labelled as basement, attic" in caplog.text
+
+
+def test_without_test_labels_the_accuracy_is_not_known(folder: Path, tmp_path: Path) -> None:
+    _, summary = train(labeled_project(folder, n_test=0), tmp_path / "model")
+    assert (summary["accuracy"], summary["n_test"]) == (None, 0)
+
+
+def test_training_needs_two_classes(folder: Path, tmp_path: Path) -> None:
+    project = LabelProject.open(folder, CLASSES, FAST)
+    project.record([Action("me", "label", n, 0, round=0) for n in range(5)])
+    with pytest.raises(DataError, match="labels of two classes or more"):
+        train(project, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_model_never_overwrites_another(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/file").touch()
+    with pytest.raises(RunExistsError):
+        train(labeled_project(folder), tmp_path / "model")
+
+
+def test_images_are_decoded_once_for_labelling_and_for_runs(
+    tmp_path: Path, tiny: skal.ImageDataset, data_dir: Path
+) -> None:
+    names = ["train/low/a.png", "train/b.png", "unlabeled/c.png", "test/low/d.png", "test/e.png"]
+    write_images(tmp_path / "bars", tiny.X[:5, 0], names)
+    skal.load_dataset(tmp_path / "bars", image_size=12)
+    (cache,) = data_dir.glob("cache/bars-*")
+    assert Picker(Task.of(opened(tmp_path / "bars")))._pixels.shape == (4, 3, 12, 12)
+    assert list(data_dir.glob("cache/bars-*")) == [cache]
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_predictions_are_those_of_the_network_on_images_prepared_alike(
+    folder: Path, tmp_path: Path
+) -> None:
+    project = labeled_project(folder)
+    where, _ = train(project, tmp_path / "model")
+    files = find_files([folder])
+    out = io.StringIO()
+    assert predict(where, files, out) == 90
+    rows = rows_of(out.getvalue())
+    assert [row["path"] for row in rows] == [str(folder / f"{n:05d}.png") for n in range(90)]
+    network = skal.load_classifier(where)
+    expected = network.predict_proba(Picker(Task.of(project))._pixels)
+    for row, proba in zip(rows, expected, strict=True):
+        found = [float(row[f"p_{name}"]) for name in CLASSES]
+        np.testing.assert_allclose(found, proba, atol=2e-6)
+        assert row["class"] == CLASSES[int(np.argmax(proba))]
+        assert row["probability"] == row[f"p_{row['class']}"]
+
+
+def test_predictions_take_any_run_grey_ones_too(tmp_path: Path, tiny: skal.ImageDataset) -> None:
+    skal.run(tiny, model="lenet", steps=60, n_init=40, n_rounds=0, out=tmp_path / "run")
+    write_images(tmp_path / "images", tiny.X_test[:, 0])
+    out = io.StringIO()
+    predict(tmp_path / "run", find_files([tmp_path / "images"]), out)
+    network = skal.load_classifier(tmp_path / "run")
+    expected = [CLASSES[label] for label in network.predict(tiny.X_test)]
+    assert [row["class"] for row in rows_of(out.getvalue())] == expected
+
+
+def test_images_that_cannot_be_read_have_no_prediction(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    where, _ = train(labeled_project(folder), tmp_path / "model")
+    (folder / "00003.png").write_bytes(b"no image")
+    out = io.StringIO()
+    assert predict(where, [folder / "00003.png", folder / "00004.png"], out) == 1
+    damaged, whole = rows_of(out.getvalue())
+    assert damaged.pop("path") == str(folder / "00003.png")
+    assert set(damaged.values()) == {""}
+    assert whole["class"] in CLASSES
+    assert "00003.png: not one of JPEG" in caplog.text
+    with pytest.raises(DataError, match=r"none of the 1 images can be read \(.*00003\.png"):
+        predict(where, [folder / "00003.png"], io.StringIO())
+
+
+def test_a_file_that_the_system_cannot_read_has_no_prediction_and_the_others_have(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, _ = train(labeled_project(folder), tmp_path / "model")
+    files, path_open = find_files([folder])[:3], Path.open
+
+    def fail(self: Path, *args: Any, **kwargs: Any) -> Any:
+        if self == files[1]:
+            raise OSError(errno.EIO, "Input/output error", str(self))
+        return path_open(self, *args, **kwargs)
+
+    monkeypatch.setattr(decoding, "PAUSES", (0, 0))
+    monkeypatch.setattr(Path, "open", fail)
+    caplog.set_level("DEBUG", "skal")
+    out = io.StringIO()
+    assert predict(where, files, out) == 2
+    assert [row["class"] in CLASSES for row in rows_of(out.getvalue())] == [True, False, True]
+    told = [line for line in caplog.messages if "Input/output error" in line]
+    assert told == [f"{files[1]} is tried again in 0 s: Input/output error"] * 2 + [
+        f"left out {files[1]}: Input/output error"
+    ]
+
+
+def test_predictions_need_a_network_and_images(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="no usable model"):
+        predict(tmp_path / "none", [folder / "00001.png"], io.StringIO())
+    with pytest.raises(
+        RunFolderError, match=r"it has no model\.json; expected the folder of a run"
+    ):
+        predict(folder, [folder / "00001.png"], io.StringIO())
+    with pytest.raises(DataError, match="does not exist"):
+        find_files([tmp_path / "none.png"])
+    with pytest.raises(UnknownNameError, match="device"):
+        predict(tmp_path, [folder / "00001.png"], io.StringIO(), device="gpu")
+
+
+def test_the_next_images_for_elsewhere_have_some_for_the_test(folder: Path) -> None:
+    project = labeled_project(folder, n_test=2)
+    picks = next_images(project, 20)
+    assert len({image for image, _ in picks}) == 20
+    assert [kind for _, kind in picks].index("test") == 9
+    assert [image for image, kind in picks if kind == "test"] == project.reserve[2:4]
+    assert {kind for _, kind in picks} == {"strategy", "test"}
+    assert not {image for image, _ in picks} & project.labels.keys()
+    assert next_images(project, 20) == picks
+    assert project.store.batches() == []
+
+
+def test_on_a_frozen_backbone_it_picks_and_the_final_network_takes_images(
+    folder: Path, tiny: skal.ImageDataset, tmp_path: Path
+) -> None:
+    network = skal.ImageClassifier("lenet", classes=[0, 1, 2], steps=30, random_state=0)
+    skal.save_classifier(network.fit(tiny.X, tiny.y), tmp_path)
+    weights = str(tmp_path / "model.safetensors")
+    project = opened(folder, strategy="badge", weights=weights, freeze=True, head="mlp")
+    picker = Picker(Task.of(project))
+    start = picker.answer(job(project, []))
+    assert start.kind == "start" and len(set(start.picks)) == 6
+    answer = picker.answer(job(project, LABELED))
+    assert answer.kind == "strategy" and len(set(answer.picks)) == 6
+    trained = picker.train(job(project, LABELED), calibrated=True)
+    proba = trained.classifier.predict_proba(trained.data.X)
+    np.testing.assert_allclose(trained.classifier.predict_proba(trained.X), proba, atol=5e-3)
+    assert trained.X.shape == (90, 84)
+    reserved = {project.paths[number] for number in project.reserve}
+    measured = trained.X[[path not in reserved for path in trained.data.paths]].astype(float)
+    assert 0 < len(measured) < 90
+    center = trained.classifier.neural_net_.module_.network.scaling.center
+    np.testing.assert_allclose(center.numpy(), measured.mean(0), atol=1e-3)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("lightly") is None, reason="needs the extra ssl")
+def test_networks_start_from_a_pretraining_on_all_images_but_those_of_the_test(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrain, seen = pretraining._train, []
+
+    def counted(module: Any, model: str, pools: Any, *args: Any) -> pretraining.Pretrained:
+        seen.append(np.concatenate(pools))
+        return pretrain(module, model, pools, *args)
+
+    monkeypatch.setattr(pretraining, "_train", counted)
+    project = opened(folder, pretrain="simclr", pretrain_steps=3)
+    picker = Picker(Task.of(project))
+    assert len(picker.answer(job(project, [])).picks) == 6
+    trained = picker.train(job(project, LABELED))
+    shown = [path not in {project.paths[i] for i in project.reserve} for path in picker._paths]
+    assert 0 < len(project.reserve) < 90
+    assert np.array_equal(seen[0], trained.data.X[shown])
+
+    plain = Picker(Task.of(opened(folder))).train(job(project, LABELED))
+    one, other = (t.classifier.predict_proba(trained.X) for t in (trained, plain))
+    assert not np.array_equal(one, other)
+    again = Picker(Task.of(project)).train(job(project, LABELED))  # as after a restart
+    assert np.array_equal(again.classifier.predict_proba(trained.X), one)
+    assert len(seen) == 1
+
+
+def test_without_the_extra_pretraining_is_refused_at_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
+    with pytest.raises(MissingExtraError, match=r"needs the package 'lightly'.*skal\[ssl\]"):
+        LabelProject.open(folder, CLASSES, {**FAST, "pretrain": "simclr"})
+    assert not (folder / ".skal").exists()

@@ -1,0 +1,500 @@
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from label_server import write_images
+from scipy.stats import binomtest
+
+from skal.core.errors import (
+    DataError,
+    FolderNotFoundError,
+    ParameterError,
+    RunFolderError,
+    SkalError,
+    UnknownNameError,
+    UsageError,
+)
+from skal.label.accuracy import Accuracy
+from skal.label.names import check_classes, shown
+from skal.label.project import Guesses, LabelProject, _Model
+from skal.label.store import Action, BatchRow, ModelRow
+
+
+def pictures(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (n, 8, 8), dtype=np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three hundred images without a label, and two class folders of four each."""
+    root = tmp_path / "flowers"
+    write_images(root, pictures(300))
+    write_images(root / "daisy", pictures(4, 1))
+    write_images(root / "rose", pictures(4, 2))
+    return root
+
+
+def by_path(project: LabelProject) -> dict[str, int]:
+    return {path: number for number, path in project.paths.items()}
+
+
+def give(project: LabelProject, image: int, label: int | None, source: str = "strategy") -> None:
+    action = "bad" if label is None else "label"
+    project.record([Action("me", action, image, label, round=0, source=source)])
+
+
+def test_class_folders_are_the_classes_and_their_images_are_labelled(folder: Path) -> None:
+    project = LabelProject.open(folder)
+    assert project.classes == ["daisy", "rose"]
+    numbers = by_path(project)
+    assert project.labels == {
+        numbers[f"{name}/{n:05d}.png"]: label
+        for label, name in enumerate(project.classes)
+        for n in range(4)
+    }
+    assert len(project.pool) == 300
+    assert not project.pool & project.labels.keys()
+
+
+def test_with_classes_given_other_folders_are_but_places(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "skal")
+    project = LabelProject.open(folder, ["rose", "tulip"])
+    assert project.classes == ["rose", "tulip"]
+    assert set(project.labels.values()) == {0}
+    assert len(project.labels) == 4
+    assert len(project.pool) == 304
+    assert "the folder 'daisy' is no class: its 4 images count as unlabelled" in caplog.messages
+
+
+def test_a_label_given_by_hand_wins_over_the_class_folder(folder: Path) -> None:
+    project = LabelProject.open(folder)
+    image = by_path(project)["rose/00000.png"]
+    give(project, image, 0)
+    assert project.labels[image] == 0
+    give(project, image, None)
+    assert image not in project.labels
+
+
+def test_numbers_stay_when_images_come_and_go(folder: Path) -> None:
+    before = LabelProject.open(folder).paths
+    write_images(folder, pictures(2, 3), ["00000a.png", "zzz.png"])
+    (folder / "00007.png").unlink()
+    after = LabelProject.open(folder).paths
+    gone = {number for number, path in before.items() if path == "00007.png"}
+    assert {n: path for n, path in before.items() if n not in gone}.items() <= after.items()
+    assert gone.isdisjoint(after)
+    assert {after[n] for n in after.keys() - before.keys()} == {"00000a.png", "zzz.png"}
+
+
+def test_numbers_are_those_of_sorted_paths(folder: Path) -> None:
+    paths = LabelProject.open(folder).paths
+    assert [paths[n] for n in sorted(paths)] == sorted(paths.values())
+    assert sorted(paths) == list(range(308))
+
+
+def test_labels_go_with_a_file_that_is_moved(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "skal")
+    project = LabelProject.open(folder)
+    image = by_path(project)["00011.png"]
+    give(project, image, 1)
+    project.close()
+    (folder / "unlabeled").mkdir()
+    (folder / "00011.png").rename(folder / "unlabeled/renamed.png")
+
+    again = LabelProject.open(folder)
+    assert again.paths[image] == "unlabeled/renamed.png"
+    assert again.labels[image] == 1
+    assert "1 labelled images were moved; their labels go with them" in caplog.messages
+    assert again.reserve == project.reserve
+
+
+def test_labels_of_a_file_that_is_gone_do_not_count_and_that_is_told(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    project = LabelProject.open(folder)
+    image = by_path(project)["00011.png"]
+    give(project, image, 1, source="test")
+    for name in ("00011.png", "00012.png"):
+        (folder / name).unlink()
+    again = LabelProject.open(folder)
+    assert image not in again.labels
+    assert again.test_labels == {}
+    (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert "2 images of the project are no longer there, and 1 of them" in warning.getMessage()
+
+
+def test_labels_go_with_moved_files_also_after_a_crash(folder: Path) -> None:
+    """Nobody closed the project: the terminal was shut, or the power went."""
+    project = LabelProject.open(folder)
+    images = [by_path(project)[f"{n:05d}.png"] for n in range(6)]
+    project.store.append([Action("me", "label", n, 1, round=0) for n in images])
+    LabelProject.open(folder)  # what was not written then is written at the next start
+    (folder / "moved").mkdir()
+    for path in folder.glob("*.png"):
+        path.rename(folder / "moved" / path.name)
+    again = LabelProject.open(folder)
+    assert set(images) <= again.labels.keys()
+
+
+def test_what_tells_a_file_from_others_is_written_as_labels_come_in(folder: Path) -> None:
+    project = LabelProject.open(folder)
+    image = by_path(project)["00011.png"]
+    give(project, image, 1)
+    end = time.monotonic() + 60
+    while image not in project.store.contents():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_test_image_stays_one_whatever_is_said_of_it_later(folder: Path) -> None:
+    project = LabelProject.open(folder)
+    image, shown_alone = project.reserve[:2]
+    give(project, image, 1, source="test")
+    project.add_batch([BatchRow(0, 0, shown_alone, "test", False)])
+    for number in (image, shown_alone):
+        give(project, number, 0, source="import")
+    assert project.test_labels == {image: 0, shown_alone: 0}
+    assert not project.training_labels.keys() & {image, shown_alone}
+    assert LabelProject.open(folder).test_labels == project.test_labels
+
+
+def test_a_class_is_renamed_with_its_labels_and_its_folder(folder: Path) -> None:
+    project = LabelProject.open(folder)
+    image = by_path(project)["00011.png"]
+    give(project, image, 1)
+    before = dict(project.labels)
+    project.rename_class("rose", "Rosa")
+    project.close()
+    again = LabelProject.open(folder)
+    assert again.classes == ["daisy", "Rosa"]
+    assert again.labels == before  # those of the folder "rose", too
+    for old, new, error in (
+        ("rose", "x", UnknownNameError),
+        ("daisy", "rosa", UsageError),
+        ("daisy", "a/b", UsageError),
+    ):
+        with pytest.raises(error):
+            again.rename_class(old, new)
+    assert again.classes == ["daisy", "Rosa"]
+
+
+def test_every_project_has_an_id_of_its_own(folder: Path, tmp_path: Path) -> None:
+    write_images(tmp_path / "other", pictures(2))
+    ids = [LabelProject.open(p, ["daisy", "rose"]).id for p in (folder, tmp_path / "other", folder)]
+    assert ids[0] == ids[2] != ids[1]
+
+
+def test_a_power_loss_does_not_take_the_new_folder_away(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    for module in ("project", "store"):
+        monkeypatch.setattr(f"skal.label.{module}.fsync_folder", synced.append)
+    LabelProject.open(folder)
+    assert folder in synced
+    assert folder / ".skal" in synced
+
+
+def found_in(folder: Path) -> dict[str, bytes]:
+    """Return what is written there, without what SQLite needs while it reads."""
+    beside = ("-shm", "-wal")
+    return {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.endswith(beside)}
+
+
+def test_who_only_reads_writes_nothing(folder: Path) -> None:
+    project = LabelProject.open(folder, settings={"seed": 4})
+    give(project, by_path(project)["00011.png"], 1)
+    project.close()
+    before = found_in(folder / ".skal")
+    write_images(folder, pictures(1, 5), ["new.png"])
+    reading = LabelProject.open(folder, ["tulip"], {"n_query": 3}, create=False)
+    assert reading.classes == ["daisy", "rose", "tulip"]
+    assert "new.png" in reading.paths.values()
+    assert len(reading.labels) == len(project.labels)
+    assert set(project.reserve) <= set(reading.reserve)
+    reading.close()
+    assert found_in(folder / ".skal") == before
+
+
+def test_a_drive_that_cannot_be_written_to_can_be_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = LabelProject.open(folder)
+    give(project, by_path(project)["00011.png"], 1)
+    project.close()
+    real = sqlite3.connect
+    asked = []
+
+    class Refusing:
+        def execute(self, _: str) -> None:
+            raise sqlite3.OperationalError("unable to open database file")
+
+        def close(self) -> None:
+            pass
+
+    def connect(address: str, **options: Any) -> Any:
+        asked.append(address)
+        return real(address, **options) if "immutable" in address else Refusing()
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    assert LabelProject.open(folder, create=False).labels == project.labels
+    assert len(asked) == 2
+
+
+def test_what_fails_leaves_no_project_and_no_class(folder: Path, tmp_path: Path) -> None:
+    for name in ("daisy", "rose"):
+        write_images(tmp_path / "full" / name, pictures(2))
+    with pytest.raises(UsageError, match="nothing is left to label"):
+        LabelProject.open(tmp_path / "full", needs_pool=True)
+    assert not (tmp_path / "full/.skal").exists()
+    first = LabelProject.open(folder, alone=True)
+    with pytest.raises(RunFolderError, match="is being labelled by another process"):
+        LabelProject.open(folder, ["weed"], alone=True)
+    first.close()
+    assert LabelProject.open(folder, alone=True).classes == ["daisy", "rose"]
+
+
+def test_an_accuracy_of_few_answers_is_no_figure() -> None:
+    assert str(Accuracy.of(2, 2)).startswith("too early to say: there are answers to 2 images")
+    assert str(Accuracy.of(9, 12)).startswith("0.468 to 0.911 at 95 %")
+    assert str(Accuracy.of(36, 40)).startswith("0.900 (0.769 to 0.960 at 95 %")
+
+
+def test_a_long_curve_is_thinned(folder: Path) -> None:
+    project = LabelProject.open(folder)
+    give(project, project.reserve[0], 1, source="test")
+    for n in range(200):
+        project._models.append(_Model(model(project, n, [n % 2])))
+    curve = project.curve
+    assert len(curve) == 40
+    assert [curve[0][0], curve[-1][0]] == [0, 199]
+    assert project.curve is curve  # not computed anew at every question
+    give(project, project.reserve[0], 0, source="test")
+    assert project.curve != curve
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a é 花.png", "a é 花.png"), ("a\x1b[31m\x07\n.png", r"a\x1b[31m\x07\n.png")],
+)
+def test_a_terminal_is_shown_what_it_cannot_obey(text: str, expected: str) -> None:
+    assert shown(text) == expected
+
+
+def test_a_tenth_of_the_pool_is_kept_for_the_test(folder: Path) -> None:
+    project = LabelProject.open(folder)
+    assert set(project.reserve) <= project.pool
+    low, high = binomtest(30, 300).proportion_ci(0.999)
+    assert low < len(project.reserve) / 300 < high
+    assert project.reserve != sorted(project.reserve)
+
+
+def test_which_images_are_kept_for_the_test_does_not_depend_on_others(folder: Path) -> None:
+    before = LabelProject.open(folder).reserve
+    write_images(folder, pictures(200, 3), [f"new{n}.png" for n in range(200)])
+    after = LabelProject.open(folder).reserve
+    assert [n for n in after if n in set(before)] == before
+    assert len(after) > len(before)
+
+
+def test_another_seed_keeps_other_images(folder: Path) -> None:
+    first = LabelProject.open(folder, create=False).reserve
+    second = LabelProject.open(folder, settings={"seed": 1}, create=False).reserve
+    assert set(first) != set(second)
+
+
+def test_test_labels_are_not_trained_on(folder: Path) -> None:
+    project = LabelProject.open(folder)
+    image, other = project.reserve[0], min(project.pool - set(project.reserve))
+    give(project, image, 1, source="test")
+    give(project, other, 0)
+    assert project.test_labels == {image: 1}
+    assert project.training_labels.keys() == project.labels.keys() - {image}
+    assert project.training_labels[other] == 0
+
+
+def model(project: LabelProject, n_labeled: int, predicted: list[int]) -> ModelRow:
+    images = np.array(project.reserve[: len(predicted)], dtype=np.int64)
+    return ModelRow(n_labeled, 1.0, images.tobytes(), np.array(predicted, np.int64).tobytes())
+
+
+def test_accuracy_is_that_of_the_last_network_on_the_test_labels_so_far(folder: Path) -> None:
+    project = LabelProject.open(folder)
+    assert project.accuracy is None
+    project.add_model(model(project, 10, [0, 0, 0, 0]))
+    assert project.accuracy is None
+    project.add_model(model(project, 20, [0, 1, 1, 0]))
+    for image, label in zip(project.reserve[:3], [0, 1, 0], strict=True):
+        give(project, image, label, source="test")
+    assert project.accuracy is not None
+    assert project.accuracy[:] == pytest.approx(Accuracy.of(2, 3))
+    # all networks are compared on the same images, those of today
+    assert [(n, point.n) for n, point in project.curve] == [(10, 3), (20, 3)]
+    assert project.curve[0][1].value == pytest.approx(2 / 3)
+    assert LabelProject.open(folder).accuracy == project.accuracy
+
+
+@pytest.mark.parametrize(("n_right", "n"), [(0, 1), (1, 1), (3, 10), (36, 40), (40, 40)])
+def test_the_interval_is_wilsons(n_right: int, n: int) -> None:
+    accuracy = Accuracy.of(n_right, n)
+    expected = binomtest(n_right, n).proportion_ci(method="wilson")
+    assert accuracy.value == n_right / n
+    assert accuracy.low == pytest.approx(expected.low, abs=1e-12)
+    assert accuracy.high == pytest.approx(expected.high, abs=1e-12)
+
+
+def test_settings_are_kept_and_the_later_ones_win(folder: Path) -> None:
+    given = {"strategy": "bald", "strategy_params": {"n_samples": 5}, "n_query": 7, "epochs": 3}
+    LabelProject.open(folder, settings=given, overlap="10%").close()
+    project = LabelProject.open(folder, settings={"n_query": 9})
+    assert project.config.strategy == "bald"
+    assert project.config.strategy_params == {"n_samples": 5}
+    assert (project.n_query, project.config.epochs, project.overlap) == (9, 3, 0.1)
+    project.close()
+    other = LabelProject.open(folder, settings={"strategy": "margin", "steps": 5})
+    assert other.config.strategy_params == {}
+    assert (other.config.steps, other.config.epochs) == (5, None)
+
+
+def test_the_first_images_are_diverse_unless_said_otherwise(folder: Path) -> None:
+    assert LabelProject.open(folder, create=False).config.init_strategy == "typiclust"
+
+
+def test_classes_may_be_added_and_keep_their_ids(folder: Path) -> None:
+    LabelProject.open(folder).close()
+    project = LabelProject.open(folder, ["tulip", "daisy"])
+    assert project.classes == ["daisy", "rose", "tulip"]
+    assert LabelProject.open(folder).classes == ["daisy", "rose", "tulip"]
+
+
+def test_a_running_project_sees_what_another_process_adds(folder: Path) -> None:
+    here = LabelProject.open(folder)
+    there = LabelProject.open(folder, ["tulip"])
+    image = min(there.pool)
+    give(there, image, 2)
+    here.refresh()
+    assert here.labels[image] == 2
+    assert here.classes == ["daisy", "rose", "tulip"]
+
+
+def test_without_create_nothing_is_written(folder: Path) -> None:
+    LabelProject.open(folder, create=False).close()
+    assert not (folder / ".skal").exists()
+
+
+def test_given_test_images_take_no_part(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for name in ("daisy", "rose"):
+            write_images(tmp_path / part / name, pictures(2))
+    write_images(tmp_path / "unlabeled", pictures(3))
+    project = LabelProject.open(tmp_path)
+    assert sorted({path.split("/")[0] for path in project.paths.values()}) == [
+        "train",
+        "unlabeled",
+    ]
+    assert len(project.labels) == 4
+
+
+def test_names_of_classes_are_taken_as_they_are_meant() -> None:
+    assert check_classes([" daisy ", "rosé", "ox-eye daisy"]) == ["daisy", "rosé", "ox-eye daisy"]
+    assert check_classes(["rose\N{COMBINING ACUTE ACCENT}"]) == ["rosé"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a", "a"], "the class 'a' is named twice"),
+        (["Daisy", "daisy"], "the class 'daisy' is named twice"),
+        (["a", ""], "the class '' has 0 characters"),
+        (["a/b"], "cannot be a folder's name"),
+        ([".."], "cannot be a folder's name"),
+        (["a\nb"], "cannot be a folder's name"),
+        (["unlabeled"], "is the name of the folder of images without a label"),
+        (["x" * 101], "has 101 characters"),
+    ],
+)
+def test_names_that_cannot_be_classes_are_refused(names: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_classes(names)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"strategy": "badg"}, UnknownNameError, "did you mean badge"),
+        ({"model": "resnet"}, UnknownNameError, "did you mean resnet"),
+        ({"n_query": 0}, ParameterError, "n_query"),
+        ({"init_strategy": "stratified"}, ParameterError, "stratified"),
+        ({"steps": 1, "epochs": 1}, ParameterError, "steps or epochs"),
+    ],
+)
+def test_settings_that_are_not_valid_are_told(
+    folder: Path, settings: dict[str, object], error: type[SkalError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        LabelProject.open(folder, settings=settings)
+    assert not (folder / ".skal").exists()
+
+
+def test_wrong_folders_are_told(tmp_path: Path) -> None:
+    with pytest.raises(FolderNotFoundError, match="does not exist"):
+        LabelProject.open(tmp_path / "none")
+    (tmp_path / "file").touch()
+    with pytest.raises(FolderNotFoundError, match="is a file"):
+        LabelProject.open(tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no image"):
+        LabelProject.open(tmp_path / "empty", ["a", "b"])
+
+
+def test_a_project_needs_two_classes(tmp_path: Path) -> None:
+    write_images(tmp_path, pictures(3))
+    with pytest.raises(UsageError, match="no class; name two or more by --classes"):
+        LabelProject.open(tmp_path)
+    with pytest.raises(UsageError, match="the class 'a' alone"):
+        LabelProject.open(tmp_path, ["a"])
+    assert not (tmp_path / ".skal").exists()
+    LabelProject.open(tmp_path, create=False, needs_classes=False)
+
+
+def test_an_unreadable_settings_file_is_named(folder: Path) -> None:
+    LabelProject.open(folder).close()
+    (folder / ".skal/project.toml").write_text("strategy = [")
+    with pytest.raises(ParameterError, match=r"project\.toml"):
+        LabelProject.open(folder)
+    (folder / ".skal/project.toml").write_text("strateg = 'badge'")
+    with pytest.raises(UnknownNameError, match="did you mean strategy"):
+        LabelProject.open(folder)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_to_is_told(folder: Path) -> None:
+    folder.chmod(0o500)
+    with pytest.raises(RunFolderError, match="cannot write the labels"):
+        LabelProject.open(folder)
+
+
+def test_guesses_are_read_as_they_were_saved(tmp_path: Path) -> None:
+    guesses = Guesses(
+        np.array([3, 1]), np.eye(2, dtype=np.float32), np.ones((2, 5), np.float32), 7, "lenet"
+    )
+    guesses.save(tmp_path / "guesses.npz")
+    read = Guesses.load(tmp_path / "guesses.npz")
+    assert read is not None
+    assert (read.n_labeled, read.model, read.is_of_network) == (7, "lenet", True)
+    np.testing.assert_array_equal(read.proba_of(1), [0, 1])
+    assert read.proba_of(2) is None
+    (tmp_path / "guesses.npz").write_bytes(b"PK torn")
+    assert Guesses.load(tmp_path / "guesses.npz") is None
+    assert Guesses.load(tmp_path / "none.npz") is None

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from skal.core.errors import RunFolderError
+from skal.label.store import FORMAT, Action, BatchRow, Ledger, ModelRow, Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "labels.sqlite")
+
+
+def folded(*actions: Action) -> Ledger:
+    """Number the actions from 1 on, and fold them."""
+    ledger = Ledger()
+    for number, action in enumerate(actions, start=1):
+        ledger.apply(Action(**{**action.__dict__, "id": number}))
+    return ledger
+
+
+def says(who: str, action: str, image: int, label: int | None = None, **more: object) -> Action:
+    return Action(who, action, image, label, round=0, **more)  # type: ignore[arg-type]
+
+
+def test_what_was_written_is_read_again_by_another_store(tmp_path: Path, store: Store) -> None:
+    action = Action("anna", "label", 7, 2, 1.25, 3, "test", 1, request="key")
+    (number,) = store.append([action])
+    store.add_classes(["daisy", "rose"])
+    store.add_images({7: "a/b.jpg"})
+    store.add_batch([BatchRow(0, 0, 7, "test", True)])
+    store.add_model(ModelRow(12, 0.5, b"12345678", b"87654321"))
+    store.add_contents({7: (123, "abc")})
+    store.close()
+
+    other = Store(tmp_path / "labels.sqlite")
+    (read,) = other.actions()
+    assert Action(**{**read.__dict__, "id": 0, "time": ""}) == action
+    assert read.id == number
+    assert read.time.endswith("+00:00")
+    assert other.classes() == ["daisy", "rose"]
+    assert other.images() == {7: "a/b.jpg"}
+    assert other.batches() == [BatchRow(0, 0, 7, "test", True)]
+    assert other.models() == [ModelRow(12, 0.5, b"12345678", b"87654321")]
+    assert other.contents() == {7: (123, "abc")}
+    assert other.answered("key") == [read] == [other.action(number)]
+    assert other.actions(after=number) == []
+
+
+@pytest.mark.parametrize("change", ["UPDATE actions SET label = 1", "DELETE FROM actions"])
+def test_no_row_can_be_changed_or_removed(tmp_path: Path, store: Store, change: str) -> None:
+    store.append([says("me", "label", 1, 0)])
+    connection = sqlite3.connect(tmp_path / "labels.sqlite")
+    with pytest.raises(sqlite3.IntegrityError, match="never changed"):
+        connection.execute(change)
+    connection.close()
+    assert store.actions()[0].label == 0
+
+
+def test_every_commit_is_synced(store: Store) -> None:
+    settings = {
+        name: store._rows(f"PRAGMA {name}")[0][0] for name in ("journal_mode", "synchronous")
+    }
+    assert settings == {"journal_mode": "wal", "synchronous": 2}
+
+
+def test_of_several_actions_all_or_none_are_written(store: Store) -> None:
+    bad = Action("me", "label", "no number", [])  # type: ignore[arg-type]
+    with pytest.raises(RunFolderError):
+        store.append([says("me", "label", 1, 0), bad])
+    assert store.actions() == []
+    assert store.append([says("me", "label", 1, 0)])
+
+
+def test_paths_that_are_no_text_are_kept(store: Store) -> None:
+    path = b"caf\xe9.jpg".decode(errors="surrogateescape")
+    store.add_images({0: path, 1: "café.jpg"})
+    assert store.images() == {0: path, 1: "café.jpg"}
+
+
+def test_a_moved_image_keeps_its_number(store: Store) -> None:
+    store.add_images({0: "a.jpg", 1: "b.jpg"})
+    store.add_images({0: "daisy/a.jpg"})
+    assert store.images() == {0: "daisy/a.jpg", 1: "b.jpg"}
+    assert store.first_paths() == {0: "a.jpg", 1: "b.jpg"}
+
+
+def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.sqlite").write_bytes(b"no database at all" * 100)
+    with pytest.raises(RunFolderError, match=r"x\.sqlite.*not a database"):
+        Store(tmp_path / "x.sqlite")
+
+
+@pytest.mark.parametrize(("written", "age"), [(FORMAT + 1, "newer"), (FORMAT - 1, "older")])
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_store_of_another_skal_is_not_touched(
+    tmp_path: Path, store: Store, written: int, age: str, read_only: bool
+) -> None:
+    store.close()
+    connection = sqlite3.connect(tmp_path / "labels.sqlite")
+    connection.execute("DROP TRIGGER meta_update")
+    connection.execute("UPDATE meta SET value = ? WHERE name = 'format'", (str(written),))
+    connection.commit()
+    connection.close()
+    with pytest.raises(RunFolderError, match=rf"format {written}.*{age}"):
+        Store(tmp_path / "labels.sqlite", read_only=read_only)
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from skal.label.store import Action, Store
+store = Store(Path(sys.argv[1]))
+for number in range(100_000):
+    ids = store.append([Action("me", "label", number, number % 3, round=0)])
+    print(ids[0], number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("n_lines", [1, 40, 150])
+def test_what_was_acknowledged_survives_a_kill(tmp_path: Path, n_lines: int) -> None:
+    path = tmp_path / "labels.sqlite"
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout is not None
+        told = [writer.stdout.readline() for _ in range(n_lines)]
+        writer.send_signal(signal.SIGKILL)
+        told += writer.stdout.readlines()
+    kept = {action.id: action for action in Store(path).actions()}
+    whole = [line.split() for line in told if line.endswith("\n")]
+    assert len(whole) >= n_lines
+    for number, image in whole:
+        assert (kept[int(number)].image, kept[int(number)].label) == (int(image), int(image) % 3)
+
+
+def test_the_latest_label_of_an_annotator_holds() -> None:
+    ledger = folded(says("me", "label", 5, 0), says("me", "label", 5, 1))
+    assert {image: a.label for image, a in ledger.labels.items()} == {5: 1}
+
+
+def test_an_undo_brings_back_what_was_before() -> None:
+    ledger = folded(
+        says("me", "label", 5, 0), says("me", "label", 5, 1), says("me", "undo", 5, undoes=2)
+    )
+    assert ledger.labels[5].label == 0
+    assert [action.id for action in ledger.latest("me")] == [1]
+
+
+def test_undo_goes_back_to_the_first_action_and_no_further() -> None:
+    ledger = folded(
+        says("me", "label", 5, 0),
+        says("me", "bad", 6),
+        says("me", "undo", 6, undoes=2),
+        says("me", "undo", 5, undoes=1),
+    )
+    assert ledger.labels == {}
+    assert ledger.aside == {}
+    assert ledger.latest("me") == []
+    assert not ledger.is_touched(5)
+    assert ledger.annotators() == []
+
+
+def test_nobody_takes_back_what_another_did_or_what_was_imported() -> None:
+    imported = Action("me", "label", 5, 0, source="import")
+    ledger = folded(says("anna", "label", 4, 0), imported)
+    assert ledger.latest("me") == []
+    assert ledger.labels[5].label == 0
+
+
+def test_the_label_of_most_annotators_holds_and_of_as_many_the_last() -> None:
+    two = (says("a", "label", 1, 0), says("b", "label", 1, 2))
+    assert folded(*two).labels[1].label == 2
+    assert folded(*two, says("c", "label", 1, 0)).labels[1].label == 0
+
+
+@pytest.mark.parametrize(
+    ("others", "aside", "labeled"),
+    [
+        (("unsure",), "unsure", False),
+        (("bad",), "bad", False),
+        (("unsure", "label"), None, True),
+        (("label", "bad"), "bad", False),
+        (("skip",), None, False),
+    ],
+)
+def test_what_several_say_of_an_image(
+    others: tuple[str, ...], aside: str | None, labeled: bool
+) -> None:
+    actions = [
+        says(f"annotator {n}", what, 3, 1 if what == "label" else None)
+        for n, what in enumerate(others)
+    ]
+    ledger = folded(*actions)
+    assert ledger.aside.get(3) == aside
+    assert (3 in ledger.labels) is labeled
+
+
+def test_skips_are_counted_by_annotator() -> None:
+    ledger = folded(says("a", "skip", 3), says("a", "skip", 3), says("b", "skip", 3))
+    assert (ledger.skips(3, "a"), ledger.skips(3, "b"), ledger.skips(3)) == (2, 1, 3)
+    assert ledger.verdicts(3) == {}
+    assert ledger.is_touched(3)

@@ -1,0 +1,752 @@
+"""What a training does beside the default: schedules, averages, batches, warm starts, devices."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from skorch.callbacks import Callback
+from skorch.dataset import Dataset
+from torch import Tensor, nn
+
+import skal
+from skal.core.errors import DataError, ParameterError, RunFolderError, UnknownNameError
+from skal.core.seeding import derive_seed
+from skal.models import Network
+from skal.models import iterators as batches_module
+from skal.models.iterators import SliceBatches, TrainBatches, resident
+from skal.models.module import ImageModule
+from skal.models.persistence import load_classifier, load_weights, save_classifier
+from skal.models.training import computing_on
+from skal.strategies.scores import score_pool, shards
+
+FAST: dict[str, Any] = {"model": "lenet", "steps": 3, "n_init": 6, "n_query": 4, "n_rounds": 2}
+OPTIONS: list[dict[str, Any]] = [
+    {"label_smoothing": 0.1},
+    {"average": "ema"},
+    {"average": "swa"},
+    {"clip_norm": 0.01},
+    {"balanced": True},
+    {"mixup": 0.4},
+    {"patience": 1},
+    {"mixup": 1.0, "label_smoothing": 0.1, "average": "ema", "balanced": True, "patience": 1},
+]
+
+
+def classifier(**params: Any) -> skal.ImageClassifier:
+    return skal.ImageClassifier(**{"classes": [0, 1, 2], "steps": 30, "random_state": 0, **params})
+
+
+@pytest.fixture
+def y(tiny: skal.ImageDataset) -> np.ndarray:
+    return np.where(np.arange(len(tiny.y)) < 30, tiny.y, -1)
+
+
+def weights(fitted: skal.ImageClassifier) -> dict[str, Tensor]:
+    return {n: t.clone() for n, t in fitted.neural_net_.module_.state_dict().items()}
+
+
+class Watch(Callback):  # type: ignore[misc]
+    """Keeps what happens in each step."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+        self.weights: list[list[Tensor]] = []
+        self.batches: list[Any] = []
+        self.norms: list[float] = []
+
+    def on_batch_begin(self, net: Any, batch: Any = None, **kwargs: Any) -> None:
+        self.batches.append(batch)
+        self.rates.append(net.optimizer_.param_groups[0]["lr"])
+
+    def on_grad_computed(self, net: Any, named_parameters: Any = None, **kwargs: Any) -> None:
+        grads = [p.grad.flatten() for _, p in named_parameters if p.grad is not None]
+        self.norms.append(float(torch.cat(grads).norm()))
+
+    def on_batch_end(self, net: Any, training: bool = False, **kwargs: Any) -> None:
+        self.weights.append([p.detach().clone() for p in net.module_.parameters()])
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_every_option_learns_and_is_decided_by_the_seed(
+    tiny: skal.ImageDataset, y: np.ndarray, options: dict[str, Any]
+) -> None:
+    fitted = classifier(**options, steps=60).fit(tiny.X, y)
+    assert fitted.score(tiny.X_test, tiny.y_test) > 0.9
+    proba = fitted.predict_proba(tiny.X_test)
+    assert np.array_equal(proba, clone(fitted).fit(tiny.X, y).predict_proba(tiny.X_test))
+    plain = classifier(steps=60).fit(tiny.X, y).predict_proba(tiny.X_test)
+    assert not np.array_equal(proba, plain)
+
+
+def test_every_option_is_kept_with_the_network(
+    tiny: skal.ImageDataset, y: np.ndarray, tmp_path: Path
+) -> None:
+    fitted = classifier(**OPTIONS[-1], warm_start="shrink", clip_norm=1.0).fit(tiny.X, y)
+    save_classifier(fitted, tmp_path)
+    loaded = load_classifier(tmp_path)
+    assert np.array_equal(loaded.predict_proba(tiny.X_test), fitted.predict_proba(tiny.X_test))
+    for name in (*OPTIONS[-1], "warm_start", "clip_norm"):
+        assert getattr(loaded, name) == getattr(fitted, name)
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"warm_start": "onn"}, UnknownNameError, "did you mean on"),
+        ({"average": "emma"}, UnknownNameError, "did you mean ema"),
+        ({"label_smoothing": 1.0}, ParameterError, "0 <= label_smoothing < 1"),
+        ({"clip_norm": 0}, ParameterError, "clip_norm=0; expected more than 0"),
+        ({"mixup": -1}, ParameterError, "mixup=-1; expected 0 or more"),
+        ({"mixup": "a"}, ParameterError, "mixup='a'; expected 0 or more"),
+        ({"patience": 0}, ParameterError, "patience=0; expected 1 or more"),
+        ({"patience": 2, "average": "swa"}, ParameterError, "leave patience out"),
+    ],
+)
+def test_wrong_options_are_named(
+    tiny: skal.ImageDataset, params: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        classifier(**params).fit(tiny.X, tiny.y)
+
+
+# what each option does
+
+
+def test_smoothed_labels_are_what_torch_says_they_are(
+    tiny: skal.ImageDataset, y: np.ndarray
+) -> None:
+    fitted = classifier(label_smoothing=0.3).fit(tiny.X, y)
+    logits, target = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    spread = 0.7 * nn.functional.one_hot(target, 3) + 0.1
+    expected = -(spread * logits.log_softmax(1)).sum(1).mean()
+    found = fitted.neural_net_.criterion_((logits, None), target)
+    torch.testing.assert_close(found, expected)
+
+
+def test_long_gradients_are_shortened(tiny: skal.ImageDataset, y: np.ndarray) -> None:
+    watch = Watch()
+    classifier(clip_norm=0.01, callbacks=[("watch", watch)]).fit(tiny.X, y)
+    assert watch.norms[0] == pytest.approx(0.01, rel=1e-3)
+    assert max(watch.norms) < 0.0101
+
+
+def test_swa_is_the_mean_over_the_last_quarter_of_the_steps(
+    tiny: skal.ImageDataset, y: np.ndarray
+) -> None:
+    watch = Watch()
+    fitted = classifier(average="swa", steps=40, callbacks=[("watch", watch)]).fit(tiny.X, y)
+    assert len(watch.weights) == 40
+    for found, *steps in zip(
+        fitted.neural_net_.module_.parameters(), *watch.weights[30:], strict=True
+    ):
+        torch.testing.assert_close(found.detach(), torch.stack(steps).mean(0))
+    np.testing.assert_allclose(watch.rates[30:], max(watch.rates) / 10, rtol=0.01)
+    assert np.ptp(watch.rates[30:]) == 0
+
+
+def test_ema_weighs_the_last_tenth_of_the_steps_most(
+    tiny: skal.ImageDataset, y: np.ndarray
+) -> None:
+    watch = Watch()
+    fitted = classifier(average="ema", steps=40, callbacks=[("watch", watch)]).fit(tiny.X, y)
+    expected = watch.weights[0]
+    for done, step in enumerate(watch.weights[1:], start=1):
+        share = 1 / min(max(done / 10, 2), 4)  # a tenth of those done, or of all
+        expected = [(1 - share) * a + share * b for a, b in zip(expected, step, strict=True)]
+    for found, value in zip(fitted.neural_net_.module_.parameters(), expected, strict=True):
+        torch.testing.assert_close(found.detach(), value)
+
+
+def test_the_average_of_a_training_that_ends_early_is_of_its_end(
+    tiny: skal.ImageDataset, y: np.ndarray
+) -> None:
+    watch = Watch()
+    planned = {"average": "ema", "steps": 4000, "patience": 1}
+    fitted = classifier(**planned, callbacks=[("watch", watch)]).fit(tiny.X, y)
+    assert 10 < len(watch.weights) < 1000
+    first, last = watch.weights[0], watch.weights[-1]
+    for found, begun, ended in zip(
+        fitted.neural_net_.module_.parameters(), first, last, strict=True
+    ):
+        assert torch.dist(found.detach(), ended) <= torch.dist(found.detach(), begun)
+
+
+def test_averaged_networks_have_the_batch_norm_statistics_of_their_own_activations(
+    tiny: skal.ImageDataset, y: np.ndarray
+) -> None:
+    fitted = classifier(average="ema", precision="fp32", train_batch_size=30).fit(tiny.X, y)
+    module = fitted.neural_net_.module_
+    first = module.network.backbone[0](module.eval().prepare(torch.from_numpy(tiny.X[:30])))
+    norm = module.network.backbone[1]
+    torch.testing.assert_close(norm.running_mean, first.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(norm.running_var, first.var((0, 2, 3)), rtol=1e-4, atol=1e-5)
+
+
+def test_balanced_batches_hold_all_classes_alike_and_all_images_of_each() -> None:
+    y = np.repeat([0, 1, 2], [40, 8, 2])
+    dataset = Dataset(np.arange(50, dtype=np.uint8)[:, None, None, None], y)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        drawn = list(TrainBatches(dataset, 12, steps=10, balanced=True))
+    for _, labels in drawn:
+        assert torch.bincount(labels).tolist() == [4, 4, 4]
+    seen = torch.cat([images.flatten() for images, _ in drawn]).bincount(minlength=50)
+    assert seen[:40].tolist() == [1] * 40  # 40 turns of the first class
+    assert seen[40:48].tolist() == [5] * 8
+    assert seen[48:].tolist() == [20, 20]
+
+
+def test_classes_without_a_label_get_no_turn() -> None:
+    dataset = Dataset(np.zeros((4, 1, 2, 2), np.uint8), np.array([0, 0, 2, 2]))
+    labels = torch.cat([y for _, y in TrainBatches(dataset, 4, steps=3, balanced=True)])
+    assert torch.bincount(labels).tolist() == [6, 0, 6]
+
+
+def test_mixup_mixes_images_and_labels_to_the_same_shares(
+    tiny: skal.ImageDataset, y: np.ndarray
+) -> None:
+    watch = Watch()
+    fitted = classifier(mixup=0.4, callbacks=[("watch", watch)]).fit(tiny.X, y)
+    module, seen = fitted.neural_net_.module_.eval(), []
+    module.network.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    shares = set()
+    for mixed, labels in watch.batches:
+        share, partners = float(mixed["shares"][0]), mixed["partners"]
+        shares.add(share)
+        assert sorted(partners.tolist()) == list(range(30))
+        plain = module.prepare(mixed["images"])
+        module(**mixed)
+        torch.testing.assert_close(seen[-1], share * plain + (1 - share) * plain[partners])
+        found = [tiny.X.tolist().index(image) for image in mixed["images"].tolist()]
+        own = nn.functional.one_hot(torch.from_numpy(tiny.y[found]), 3)
+        torch.testing.assert_close(labels, share * own + (1 - share) * own[partners])
+    assert len(shares) == 30
+
+
+def test_patience_ends_a_training_whose_loss_no_longer_falls(
+    tiny: skal.ImageDataset, y: np.ndarray
+) -> None:
+    watch = Watch()
+    fitted = classifier(patience=2, steps=2000, callbacks=[("watch", watch)]).fit(tiny.X, y)
+    losses = fitted.neural_net_.history[-1, "batches", :, "train_loss"]
+    rates = np.array(watch.rates) / max(watch.rates)
+    assert len(losses) < 300
+    assert fitted.score(tiny.X_test, tiny.y_test) > 0.9
+    # it rises, holds until the loss is flat, falls by a quarter of that time, and ends near 0
+    held = int(np.flatnonzero(rates == 1)[-1]) + 1
+    assert rates[0] == pytest.approx(1 / 50)
+    assert (rates[49:held] == 1).all()
+    assert (np.diff(rates[held:]) < 0).all()
+    assert rates[-1] < 0.2
+    assert abs(len(rates) - math.floor(held * 1.25)) <= 1
+    windows = [np.mean(losses[i : i + 10]) for i in range(50, held - 9, 10)]
+    best = np.minimum.accumulate(windows)
+    assert (best[-3] - best[-2:] < 0.01).all()
+
+
+def test_patience_never_asks_for_more_steps_than_are_allowed(
+    tiny: skal.ImageDataset, y: np.ndarray
+) -> None:
+    watch = Watch()
+    classifier(patience=100, steps=60, callbacks=[("watch", watch)]).fit(tiny.X, y)
+    assert len(watch.rates) == 60
+    assert watch.rates[-1] < 0.1 * max(watch.rates)
+
+
+# warm starts
+
+
+def trained_without_a_step(
+    tiny: skal.ImageDataset, y: np.ndarray, monkeypatch: pytest.MonkeyPatch, warm_start: str
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    """Return the weights of a fit, those that the next starts from, and those of a fresh start."""
+    fitted = classifier(warm_start=warm_start).fit(tiny.X, y)
+    before = weights(fitted)
+    monkeypatch.setattr(TrainBatches, "__iter__", lambda self: iter(()))
+    fitted.set_params(random_state=5).fit(tiny.X, y)
+    fresh = classifier(random_state=5).fit(tiny.X, y)
+    return before, weights(fitted), weights(fresh)
+
+
+def test_a_warm_start_is_from_the_weights_before(
+    tiny: skal.ImageDataset, y: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, start, fresh = trained_without_a_step(tiny, y, monkeypatch, "on")
+    assert all(torch.equal(start[name], before[name]) for name in before)
+    assert not all(torch.equal(start[name], fresh[name]) for name in before)
+
+
+def test_a_shrunk_start_is_between_the_weights_before_and_new_ones(
+    tiny: skal.ImageDataset, y: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, start, fresh = trained_without_a_step(tiny, y, monkeypatch, "shrink")
+    for name, values in before.items():
+        trained = name.rsplit(".", 1)[-1] in ("weight", "bias")
+        expected = 0.6 * values + 0.1 * fresh[name] if trained else values
+        torch.testing.assert_close(start[name], expected)
+
+
+def test_without_a_warm_start_a_fit_forgets_the_one_before(
+    tiny: skal.ImageDataset, y: np.ndarray
+) -> None:
+    fitted = classifier().fit(tiny.X, y)
+    before = weights(fitted)
+    after = weights(fitted.fit(tiny.X, y))
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_a_warm_start_on_other_images_is_refused(tiny: skal.ImageDataset, y: np.ndarray) -> None:
+    fitted = classifier(warm_start="on", steps=1).fit(tiny.X, y)
+    with pytest.raises(DataError, match=r"warm_start: .* had the shape .* fit a new classifier"):
+        fitted.fit(np.repeat(tiny.X, 3, axis=1), y)
+
+
+@pytest.fixture
+def straight(tiny: skal.ImageDataset, tmp_path: Path) -> skal.Run:
+    """A run with warm starts that nobody stopped."""
+    return skal.run(tiny, "badge", **FAST, warm_start="on", out=tmp_path / "straight")
+
+
+def assert_same(found: skal.Run, straight: skal.Run) -> None:
+    assert found.folder is not None and straight.folder is not None
+    for name in ("queries.csv", "model.safetensors"):
+        assert (found.folder / name).read_bytes() == (straight.folder / name).read_bytes(), name
+    assert not list(found.folder.glob("checkpoint*"))
+
+
+def test_a_run_with_warm_starts_goes_on_from_each_last_round(
+    tiny: skal.ImageDataset, straight: skal.Run
+) -> None:
+    data = skal.ImageDataset(tiny.X, tiny.y, tiny.classes, tiny.X_test, tiny.y_test)
+    learner = classifier(model="lenet", steps=3, warm_start="on")
+    for number in range(3):
+        picks = [row["index"] for row in straight.queries if row["round"] <= number]
+        known = np.where(np.isin(np.arange(len(data.y)), picks), data.y, -1)
+        learner.set_params(random_state=derive_seed(0, "training", number)).fit(data.X, known)
+    expected = learner.predict_proba(tiny.X_test)
+    assert np.array_equal(straight.classifier.predict_proba(tiny.X_test), expected)
+    fresh = skal.run(tiny, "badge", **FAST)
+    assert not np.array_equal(fresh.classifier.predict_proba(tiny.X_test), expected)
+
+
+class Stop(Exception):
+    """What a test stops a run with."""
+
+
+class StopIn(skal.Tracker):
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def on_phase(self, round_number: int, phase: str) -> None:
+        if self.where == f"{phase} {round_number}":
+            raise Stop
+
+    def on_round(self, row: Any) -> None:
+        if self.where == f"round {row['round']}":
+            raise Stop
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["training 0", "evaluating 0", "round 0", "querying 1", "evaluating 1", "round 1", "round 2"],
+)
+def test_a_stopped_run_with_warm_starts_ends_as_if_it_had_not_been(
+    tiny: skal.ImageDataset, tmp_path: Path, straight: skal.Run, where: str
+) -> None:
+    with pytest.raises(Stop):
+        folder = tmp_path / "run"
+        skal.run(tiny, "badge", **FAST, warm_start="on", out=folder, trackers=[StopIn(where)])
+    assert_same(skal.resume(tmp_path / "run", data=tiny), straight)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"freeze": True}, {"stream": "in-order", "n_query": 20, "budget": "30%"}],
+    ids=["frozen", "stream"],
+)
+def test_frozen_backbones_and_streams_go_on_with_warm_starts(
+    tiny: skal.ImageDataset, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    settings = {**FAST, **settings, "warm_start": "shrink"}
+    strategy = "random" if "stream" in settings else "badge"
+    expected = skal.run(tiny, strategy, **settings, out=tmp_path / "straight")
+    with pytest.raises(Stop):
+        trackers = [StopIn("evaluating 2")]
+        skal.run(tiny, strategy, **settings, out=tmp_path / "run", trackers=trackers)
+    assert_same(skal.resume(tmp_path / "run", data=tiny), expected)
+
+
+KILLED = """
+import os, signal, sys
+import skal
+from skal.runs.trackers import Tracker
+class Killer(Tracker):
+    def on_phase(self, number, phase):
+        if (number, phase) == (1, "evaluating"):
+            os.kill(os.getpid(), signal.SIGKILL)
+skal.run("digits", "badge", model="lenet", steps=3, n_rounds=2, warm_start="shrink", seed=1,
+         out=sys.argv[1], trackers=[Killer()])
+"""
+
+
+def test_a_killed_run_with_warm_starts_picks_the_same(tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "run")]
+    done = subprocess.run(command, env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+    resumed = skal.resume(tmp_path / "run")
+    settings: dict[str, Any] = {"model": "lenet", "steps": 3, "n_rounds": 2, "seed": 1}
+    skal.run("digits", "badge", **settings, warm_start="shrink", out=tmp_path / "straight")
+    for name in ("queries.csv", "model.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+    assert resumed.summary["n_labeled"] == 60
+
+
+def test_a_checkpoint_that_is_gone_is_named(tiny: skal.ImageDataset, tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        trackers = [StopIn("querying 1")]
+        skal.run(tiny, **FAST, warm_start="on", out=tmp_path / "run", trackers=trackers)
+    (tmp_path / "run/checkpoint-0.safetensors").unlink()
+    with pytest.raises(RunFolderError, match=r"cannot go on from the weights .*checkpoint-0"):
+        skal.resume(tmp_path / "run", data=tiny)
+
+
+def test_a_run_on_a_gpu_goes_on_with_the_very_network_of_the_last_round(
+    tiny: skal.ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit, fits = skal.ImageClassifier.fit, []
+
+    def counted(self: skal.ImageClassifier, *args: Any, **params: Any) -> skal.ImageClassifier:
+        fits.append(self.random_state)
+        return fit(self, *args, **params)
+
+    monkeypatch.setattr(skal.ImageClassifier, "fit", counted)
+    for device, n_fits in (("cpu", 3), ("mps", 2)):
+        monkeypatch.setattr("skal.runs.checks.resolve_device", lambda name, found=device: found)
+        monkeypatch.setattr("skal.models.classifier.resolve_device", lambda name: "cpu")
+        straight = skal.run(tiny, "badge", **FAST, out=tmp_path / f"straight-{device}")
+        folder = tmp_path / device
+        with pytest.raises(Stop):
+            skal.run(tiny, "badge", **FAST, out=folder, trackers=[StopIn("querying 1")])
+        fits.clear()
+        resumed = skal.resume(folder, data=tiny)
+        assert resumed.config.device == device
+        assert len(fits) == n_fits
+        assert_same(resumed, straight)
+
+
+@pytest.mark.parametrize("strategy", ["query-by-committee", "bald", "auto"])
+def test_all_options_at_once_work_with_committees_samples_and_calibration(
+    tiny: skal.ImageDataset, strategy: str
+) -> None:
+    run = skal.run(tiny, strategy, **FAST, **OPTIONS[-1], warm_start="on", calibrate="temperature")
+    assert len({row["index"] for row in run.queries}) == 14
+
+
+# devices
+
+
+def too_big(images: Tensor, most: int) -> None:
+    if len(images) > most:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.fixture
+def small_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """A device that takes 10 images at a time; the sizes that were tried."""
+    forward, tried = ImageModule.forward, []
+
+    def limited(self: ImageModule, images: Tensor, *args: Any) -> Any:
+        tried.append(len(images))
+        too_big(images, 10)
+        return forward(self, images, *args)
+
+    batches_module.say_smaller.cache_clear()
+    monkeypatch.setattr(ImageModule, "forward", limited)
+    yield tried
+
+
+@pytest.mark.parametrize("strategy", ["margin", "badge", "bald", "core-set"])
+def test_out_of_memory_halves_the_batch_says_so_once_and_gives_the_same_picks(
+    tiny: skal.ImageDataset,
+    strategy: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    request: pytest.FixtureRequest,
+) -> None:
+    settings = {**FAST, "train_batch_size": 8, "precision": "fp32"}
+    expected = skal.run(tiny, strategy, **settings).queries
+    tried = request.getfixturevalue("small_memory")
+    with caplog.at_level("WARNING"):
+        found = skal.run(tiny, strategy, **settings).queries
+    assert found == expected
+    assert max(tried) == 30  # the test images, which come first
+    lines = [r.message for r in caplog.records if "out of memory" in r.message]
+    start = "out of memory on cpu: scoring goes on in batches of"
+    assert lines == [f"{start} 15", f"{start} 8"]
+
+
+def test_smaller_batches_are_kept_for_the_next_time(
+    tiny: skal.ImageDataset, y: np.ndarray, small_memory: list[int]
+) -> None:
+    fitted = classifier(steps=2, train_batch_size=8).fit(tiny.X, y)
+    small_memory.clear()
+    first = fitted.predict_proba(tiny.X)
+    assert small_memory[:4] == [90, 45, 23, 12]
+    small_memory.clear()
+    assert np.array_equal(score_pool(fitted, tiny.X).proba, first)
+    assert set(small_memory) == {6}
+
+
+def test_out_of_memory_for_a_single_image_is_an_error(
+    tiny: skal.ImageDataset, y: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted = classifier(steps=2).fit(tiny.X, y)
+    monkeypatch.setattr(ImageModule, "forward", lambda self, images: too_big(images, 0))
+    for ask in (fitted.predict_proba, lambda X: score_pool(fitted, X)):
+        with pytest.raises(torch.OutOfMemoryError):
+            ask(tiny.X[:5])
+
+
+def test_batches_that_are_sent_ahead_are_the_same_also_when_they_become_smaller() -> None:
+    X = np.arange(50, dtype=np.uint8)[:, None, None, None]
+    sent: list[list[int]] = []
+
+    def send(pixels: Tensor) -> Callable[[], Tensor]:
+        sent.append(pixels.flatten().tolist())
+        return lambda: pixels
+
+    batches = SliceBatches(Dataset(X), 20, rows=np.arange(49, -1, -1))
+    seen: list[int] = []
+    for images in batches._ahead(send):
+        if len(images) > 9:
+            batches.halve()
+        else:
+            seen += images.flatten().tolist()
+    assert seen == list(range(49, -1, -1))
+    assert [len(part) for part in sent] == [20, 20, 10, 10, 5, *[5] * 9]
+
+
+def test_a_batch_that_could_not_be_sent_ahead_is_sent_again() -> None:
+    X = np.arange(6, dtype=np.uint8)[:, None, None, None]
+    failing = [False, True, False, True, True]
+
+    def send(pixels: Tensor) -> Callable[[], Tensor]:
+        if failing.pop(0):
+            raise torch.OutOfMemoryError
+        return lambda: pixels
+
+    seen: list[int] = []
+    with pytest.raises(torch.OutOfMemoryError):
+        for images in SliceBatches(Dataset(X), 2)._ahead(send):
+            seen += images.flatten().tolist()
+    assert seen == [0, 1, 2, 3]
+
+
+class TestResident:
+    """A pool that a GPU holds; the CPU stands for one."""
+
+    @pytest.fixture(autouse=True)
+    def room(self, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+        room = [True]
+        monkeypatch.setattr(batches_module, "_has_room", lambda device, X: room[0])
+        monkeypatch.setattr(batches_module, "_RESIDENT", {})
+        return room
+
+    def test_it_is_copied_once_while_it_lives(self) -> None:
+        X = np.arange(30, dtype=np.uint8).reshape(5, 1, 2, 3)
+        X.flags.writeable = False
+        first = resident(X, torch.device("cpu"))
+        assert first is not None
+        assert np.array_equal(first.numpy(), X)
+        assert resident(X, torch.device("cpu")) is first
+        del X
+        assert not batches_module._RESIDENT
+
+    def test_it_is_not_kept_if_it_may_change_or_does_not_fit(self, room: list[bool]) -> None:
+        X = np.zeros((5, 1, 2, 3), np.uint8)
+        assert resident(X, torch.device("cpu")) is None
+        X.flags.writeable = False
+        room[0] = False
+        assert resident(X, torch.device("cpu")) is None
+
+    def test_a_run_is_the_same_with_it(
+        self, tiny: skal.ImageDataset, room: list[bool], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings = {**FAST, "max_candidates": 40}
+        copied: list[int] = []
+        copy_to = batches_module._copy_to
+        monkeypatch.setattr(
+            batches_module, "_copy_to", lambda d, X: (copied.append(len(X)), copy_to(d, X))[1]
+        )
+        found = skal.run(tiny, "badge", **settings, seed=3)
+        assert copied.count(90) == 1  # the pool, once for all rounds
+        room[0] = False
+        expected = skal.run(tiny, "badge", **settings, seed=3)
+        assert found.queries == expected.queries
+        X = tiny.X_test
+        assert np.array_equal(
+            found.classifier.predict_proba(X), expected.classifier.predict_proba(X)
+        )
+
+
+@pytest.mark.parametrize("rows", [None, np.arange(80, 3, -1)])
+def test_several_devices_score_shards_to_the_same_scores(
+    tiny: skal.ImageDataset, y: np.ndarray, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted = classifier().fit(tiny.X, y)
+    expected = score_pool(fitted, tiny.X, n_samples=3, rows=rows)
+    n = len(expected)
+    parts = shards(fitted, n, rows, devices=["cpu", "cpu", "cpu"])
+    assert [part.start for part in parts] == [0, math.ceil(n / 3), math.ceil(2 * n / 3)]
+    assert parts[0].classifier is fitted
+    modules = {id(part.classifier.neural_net_.module_) for part in parts}
+    assert len(modules) == 3
+    monkeypatch.setattr("skal.strategies.scores._devices", lambda device, n: ["cpu", "cpu", "cpu"])
+    found = score_pool(fitted, tiny.X, n_samples=3, rows=rows)
+    for name in ("proba", "embeddings", "mc_proba"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-6)
+
+
+Settings = tuple[Any, ...]
+
+
+@pytest.fixture
+def torch_settings() -> Iterator[Callable[[], Settings]]:
+    """What torch computes with; after the test it is as before."""
+    cuda, mkldnn, cudnn = (getattr(torch.backends, n) for n in ("cuda", "mkldnn", "cudnn"))
+
+    def now() -> Settings:
+        return (
+            cuda.matmul.fp32_precision,
+            mkldnn.matmul.fp32_precision,
+            cudnn.deterministic,
+            cudnn.benchmark,
+            torch.utils.deterministic.fill_uninitialized_memory,
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        )
+
+    before = now()
+    yield now
+    torch.set_float32_matmul_precision("highest")
+    cuda.matmul.fp32_precision, mkldnn.matmul.fp32_precision = before[:2]
+    cudnn.deterministic, cudnn.benchmark = before[2:4]
+    torch.use_deterministic_algorithms(before[5])
+
+
+def old_and_new_tf32() -> Settings:
+    """Ask by all of torch's ways; the old ones raise if the new ones say otherwise."""
+    matmul = torch.backends.cuda.matmul
+    return torch.get_float32_matmul_precision(), matmul.allow_tf32, matmul.fp32_precision
+
+
+@pytest.mark.parametrize("before", [None, "highest", "high", "medium", "new ieee", "new tf32"])
+def test_torch_computes_as_for_cuda_while_anybody_does_and_then_as_before(
+    torch_settings: Callable[[], Settings], before: str | None
+) -> None:
+    if before is not None and before.startswith("new "):
+        torch.backends.cuda.matmul.fp32_precision = before[4:]
+    elif before is not None:
+        torch.set_float32_matmul_precision(before)
+    expected = torch_settings()
+    with computing_on("cpu"):
+        assert torch_settings() == expected
+    with computing_on("cuda:1"):
+        with computing_on("cuda"):
+            assert old_and_new_tf32() == ("high", True, "tf32")
+        assert torch_settings()[2:] == (True, False, False, True, True)
+        assert old_and_new_tf32() == ("high", True, "tf32")
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert torch_settings() == expected
+    old_and_new_tf32()  # none of them raises
+
+
+def test_a_process_that_is_strictly_deterministic_stays_so(
+    torch_settings: Callable[[], Settings],
+) -> None:
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = True
+    expected = torch_settings()
+    with computing_on("cuda"):
+        assert torch_settings()[2:] == (True, False, False, True, False)
+    assert torch_settings() == expected
+
+
+def test_torch_says_nothing_of_what_cannot_be_deterministic_and_else_is_heard() -> None:
+    places = torch.tensor([0, 1])
+    for _ in range(2):  # the filters may have been put back in between, as by catch_warnings
+        with warnings.catch_warnings(), computing_on("cuda"):
+            torch.zeros(2).put_(places, torch.ones(2))
+            with pytest.raises(UserWarning, match="of another kind"):
+                warnings.warn("of another kind", UserWarning, stacklevel=1)
+            n_filters = len(warnings.filters)
+            with computing_on("cuda"):
+                assert len(warnings.filters) == n_filters
+
+
+def test_a_network_is_trained_and_asked_with_these_settings(
+    tiny: skal.ImageDataset, y: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def watched(function: Any) -> Any:
+        def called(*args: Any) -> Any:
+            seen.append(torch.are_deterministic_algorithms_enabled())
+            return function(*args)
+
+        return called
+
+    monkeypatch.setattr(Network, "forward", watched(Network.forward))
+    for module in ("learner", "backbone"):
+        monkeypatch.setattr(f"skal.{module}.computing_on", lambda device: computing_on("cuda"))
+    fitted = classifier(steps=2).fit(tiny.X, y)
+    assert len(list(fitted.iter_outputs(tiny.X_test))) == 1
+    fitted.predict_proba(tiny.X_test)
+    assert len(seen) == 4
+    fitted.expected_gradient_length(tiny.X_test)
+    assert len(seen) > 4 and all(seen)
+    seen.clear()
+    monkeypatch.setattr(ImageModule, "embed", watched(ImageModule.embed))
+    fitted.backbone(tiny.X.shape[1:])(tiny.X_test)
+    assert seen == [True]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_compiled_backbone_says_the_same_and_can_be_copied_and_saved(
+    tiny: skal.ImageDataset, y: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def compile_eagerly(module: nn.Module, **options: Any) -> None:
+        forward = module.forward
+        calls.append(module)
+        module._compiled_call_impl = lambda *args: forward(*args)
+
+    calls: list[nn.Module] = []
+    monkeypatch.setattr(nn.Module, "compile", compile_eagerly)
+    plain = classifier(precision="fp32").fit(tiny.X, y)
+    assert not calls
+    fitted = classifier(precision="fp32", compile=True).fit(tiny.X, y)
+    assert calls == [fitted.neural_net_.module_.network.backbone]
+    expected = plain.predict_proba(tiny.X_test)
+    assert np.array_equal(fitted.predict_proba(tiny.X_test), expected)
+    lengths = fitted.expected_gradient_length(tiny.X_test)
+    assert np.array_equal(lengths, plain.expected_gradient_length(tiny.X_test))
+    save_classifier(fitted, tmp_path)
+    assert np.array_equal(load_classifier(tmp_path).predict_proba(tiny.X_test), expected)
+    assert np.array_equal(fitted.replica("cpu").predict_proba(tiny.X_test), expected)
+    assert len(calls) == 1
+    again = classifier(precision="fp32", compile=True)
+    load_weights(again, tmp_path / "model.safetensors", tiny.X)
+    assert calls[1:] == [again.neural_net_.module_.network.backbone]

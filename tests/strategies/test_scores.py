@@ -1,0 +1,98 @@
+"""One pass over the pool, and the classifier that answers from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.utils.validation import check_is_fitted
+
+import skal
+from skal.core.errors import ParameterError
+from skal.strategies.scores import HeadClassifier, ScoredClassifier, score_pool
+from skal.testing import example_scores
+
+
+@pytest.fixture
+def fitted(tiny: skal.ImageDataset) -> skal.ImageClassifier:
+    y = np.where(np.arange(len(tiny.y)) < 30, tiny.y, -1)
+    return skal.ImageClassifier(classes=[0, 1, 2], steps=10, random_state=0).fit(tiny.X, y)
+
+
+def test_one_pass_gives_what_separate_calls_give(
+    fitted: skal.ImageClassifier, tiny: skal.ImageDataset
+) -> None:
+    scores = score_pool(fitted, tiny.X, n_samples=4, random_state=7)
+    proba, embeddings = fitted.predict_proba(tiny.X, extra_outputs="emb")
+    assert np.array_equal(scores.proba, proba)
+    assert np.array_equal(scores.embeddings, embeddings)
+    assert np.array_equal(scores.mc_proba, fitted.sample_proba(tiny.X, 4, random_state=7))
+    assert len(scores) == len(tiny.X)
+
+
+def test_the_pool_is_read_once_and_in_order(
+    fitted: skal.ImageClassifier, tiny: skal.ImageDataset
+) -> None:
+    read: list[tuple[int, int]] = []
+
+    class Watched(np.ndarray):
+        def __getitem__(self, key: object) -> np.ndarray:
+            if isinstance(key, slice):
+                read.append((key.start, key.stop))
+            return np.asarray(self)[key]
+
+    fitted.neural_net_.iterator_valid__batch_size = 16
+    score_pool(fitted, tiny.X.view(Watched), n_samples=5)
+    assert read == [(start, min(start + 16, 90)) for start in range(0, 90, 16)]
+
+
+def test_only_what_is_asked_for_is_kept(
+    fitted: skal.ImageClassifier, tiny: skal.ImageDataset, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "X.npy", tiny.X)
+    scores = score_pool(fitted, np.load(tmp_path / "X.npy", mmap_mode="r"), embeddings=False)
+    assert scores.embeddings is None
+    assert scores.mc_proba is None
+    assert np.array_equal(scores.proba, fitted.predict_proba(tiny.X))
+
+
+def test_an_empty_pool_has_empty_scores(
+    fitted: skal.ImageClassifier, tiny: skal.ImageDataset
+) -> None:
+    scores = score_pool(fitted, tiny.X[:0], n_samples=4)
+    assert scores.proba.shape == (0, 3)
+    assert scores.embeddings.shape == (0, fitted.neural_net_.module_.network.head[-1].in_features)
+    assert scores.mc_proba.shape == (4, 0, 3)
+
+
+def test_the_scored_classifier_answers_rows_in_any_order() -> None:
+    scores = example_scores()
+    scored = ScoredClassifier(scores)
+    check_is_fitted(scored)
+    rows = np.array([[5], [0], [59]])
+    proba, embeddings = scored.predict_proba(rows, extra_outputs="emb")
+    assert np.array_equal(proba, scores.proba[[5, 0, 59]])
+    assert np.array_equal(embeddings, scores.embeddings[[5, 0, 59]])
+    labels, logits = scored.predict(rows, extra_outputs=["logits"])
+    assert labels.tolist() == scores.proba[[5, 0, 59]].argmax(1).tolist()
+    powers = np.exp(logits)
+    np.testing.assert_allclose(powers / powers.sum(1, keepdims=True), proba, atol=1e-6)
+    assert np.array_equal(scored.sample_proba(rows, 3), scores.mc_proba[:3, [5, 0, 59]])
+
+
+def test_the_head_classifier_answers_changed_embeddings() -> None:
+    scores = example_scores()
+    head = HeadClassifier(scores)
+    changed = scores.embeddings[:4] * 0.5
+    assert np.array_equal(head.predict_proba(changed), scores.head(changed))
+
+
+def test_it_says_what_it_cannot_answer() -> None:
+    scored = ScoredClassifier(example_scores())
+    with pytest.raises(ParameterError, match="pass fit_clf=False"):
+        scored.fit(np.zeros((2, 1)), [0, 1])
+    with pytest.raises(ParameterError, match="hold no output 'embs'"):
+        scored.predict_proba(np.zeros((2, 1)), extra_outputs="embs")
+    with pytest.raises(ParameterError, match="asked for 30 samples; the scores hold 20"):
+        scored.sample_proba(np.zeros((2, 1)), 30)
