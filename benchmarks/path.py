@@ -1,0 +1,103 @@
+"""How far a reader walks through the package to follow one round.
+
+python benchmarks/path.py
+
+Runs ``skal run --dataset digits --strategy margin --n-rounds 1 --steps 10`` in this process, hears
+every call of a function of the package, in all threads, and prints how many functions in how many
+files were called, and how often a call went into another file than the call before it. Functions
+are those with a name of their own: comprehensions, lambdas and generator expressions are left out.
+The command is run once before, so that what is imported and registered at first use is not counted;
+training is short, since each further step takes the same way again.
+
+The headline is the whole command: two trainings, one query, all that checks and records them. The
+second line is the round alone, between two events `on_round` of a tracker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import skal
+from skal.cli import main as skal_command
+
+PACKAGE = str(Path(skal.__file__).parent)
+COMMAND = ("run", "--dataset", "digits", "--strategy", "margin", "--n-rounds", "1", "--steps", "10")
+
+
+class EndOfRound(skal.Tracker):
+    """Marks where in the calls a round is whole."""
+
+    def on_round(self, row: Mapping[str, Any]) -> None:
+        pass
+
+
+MARK = EndOfRound.on_round.__code__
+
+
+@contextmanager
+def listening() -> Iterator[list[CodeType]]:
+    """Yield a list that grows by the code of each function that is called inside the block."""
+    calls: list[CodeType] = []
+
+    def hear(frame: FrameType, event: str, _argument: Any) -> None:
+        code = frame.f_code
+        ours = code is MARK or code.co_filename.startswith(PACKAGE)
+        if event == "call" and ours and code.co_name[0] != "<":
+            calls.append(code)
+
+    threading.setprofile(hear)
+    sys.setprofile(hear)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+
+
+def listen(*arguments: str) -> list[CodeType]:
+    """Run the command; return the functions that it called, one after the other."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        out = str(Path(folder) / "run")
+        with listening() as calls:
+            skal_command([*COMMAND, *arguments, "--out", out], standalone_mode=False)
+    return calls
+
+
+def rounds(calls: Sequence[CodeType]) -> list[list[CodeType]]:
+    """Return what is called before each end of a round, without the tracker that marks it."""
+    parts: list[list[CodeType]] = [[]]
+    for code in calls:
+        if code is MARK:
+            parts.append([])
+        else:
+            parts[-1].append(code)
+    return parts
+
+
+def show(what: str, calls: Sequence[CodeType]) -> None:
+    """Print the figures of consecutive calls."""
+    files = {code.co_filename for code in calls}
+    changes = sum(one.co_filename != other.co_filename for one, other in pairwise(calls))
+    print(f"{what}: {len(set(calls))} functions in {len(files)} files, {changes} changes of file")
+
+
+def main() -> None:
+    """Listen, and print."""
+    listen()
+    show(f"skal {' '.join(COMMAND)}", listen())
+    skal.TRACKERS.add("mark-rounds", EndOfRound, summary="for this benchmark")
+    show("round 1 of it alone", rounds(listen("--track", "mark-rounds"))[1])
+
+
+if __name__ == "__main__":
+    main()
