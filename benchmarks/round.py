@@ -25,7 +25,7 @@ from torch import nn
 
 import skal
 from skal.models import build_network
-from skal.models.training import resolve_bf16
+from skal.models.devices import resolve_bf16
 from skal.strategies import resolve_strategy, select
 from skal.strategies.scores import score_pool
 

@@ -523,7 +523,7 @@ def bald_baal(settings: Settings) -> None:
                 runs.items(), (_ratio(others, ours), ""), (_same(ours, others), ""), strict=True
             )
         ]
-    bf16 = skal.models.training.resolve_bf16("auto", settings.devices[-1])
+    bf16 = skal.models.devices.resolve_bf16("auto", settings.devices[-1])
     settings.report(
         f"BALD against {theirs} (resnet18, {size.n:,} images of 32 px, {SAMPLES} samples)",
         ["side", "on", "seconds", "times faster", "peak, MiB", "same picks"],

@@ -160,22 +160,16 @@ def sides_of_pretraining(
     all_steps: Sequence[int], budgets: Sequence[int]
 ) -> dict[str, Callable[[skal.ImageDataset, int], Curve]]:
     """Return the sides that start from nothing and from pretrained backbones."""
-    from skal.models.self_supervision import pretrain
-    from skal.models.training import resolve_bf16
+    from skal.models.devices import Device
+    from skal.models.self_supervision import SimCLR, pretrain
 
     known: dict[tuple[int, int], Any] = {}
 
     def weights(data: skal.ImageDataset, seed: int, steps: int) -> Any:
         if (seed, steps) not in known:
             start = time.perf_counter()
-            known[seed, steps] = pretrain(
-                "small-cnn",
-                [data.X],
-                steps=steps,
-                seed=seed,
-                flip="flip" in data.augmentation,
-                bf16=resolve_bf16("auto", "cpu"),
-            )
+            plan = SimCLR("small-cnn", steps, seed, flip="flip" in data.augmentation)
+            known[seed, steps] = pretrain(plan, [data.X], Device.resolve("cpu", "auto"))
             seconds = time.perf_counter() - start
             losses = known[seed, steps].losses
             print(f"{steps} steps: {seconds:.0f} s, loss {losses[0]:.3f} to {losses[-1]:.3f}")

@@ -83,7 +83,7 @@ def _devices() -> Iterator[Check]:
     try:
         import torch
 
-        from ..models.training import resolve_bf16, resolve_device
+        from ..models.devices import resolve_bf16, resolve_device
     except (ImportError, OSError) as error:
         yield Check("device", f"torch cannot be imported: {error}", False)
         return

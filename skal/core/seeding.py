@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal, get_args
 
 import numpy as np
@@ -39,14 +37,3 @@ def derive_seed(seed: int, purpose: Purpose, round_number: int = 0) -> int:
     """
     sequence = np.random.SeedSequence([seed, _NUMBERS[purpose], round_number])
     return int(sequence.generate_state(1)[0] >> 1)
-
-
-@contextmanager
-def torch_seed(seed: int) -> Iterator[None]:
-    """Seed torch's generators inside the block and restore the caller's state afterwards."""
-    import torch
-
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield

@@ -12,10 +12,10 @@ from ..core.errors import UnknownNameError
 from ..core.registry import Entry, Registry, import_object
 
 if TYPE_CHECKING:
-    from .base import AUGMENTATIONS as AUGMENTATIONS
-    from .base import Network as Network
-    from .base import linear_head as linear_head
+    from .augmentation import AUGMENTATIONS as AUGMENTATIONS
     from .build import build_network as build_network
+    from .network import Network as Network
+    from .network import linear_head as linear_head
 
 __all__ = [
     "AUGMENTATIONS",
@@ -139,9 +139,9 @@ MODELS.add(
 )
 
 _LAZY = {
-    "AUGMENTATIONS": "base",
-    "Network": "base",
-    "linear_head": "base",
+    "AUGMENTATIONS": "augmentation",
+    "Network": "network",
+    "linear_head": "network",
     "build_network": "build",
 }
 

@@ -6,7 +6,7 @@ import hashlib
 import io
 import itertools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,12 +19,12 @@ from torch import Tensor
 
 from ..core.durable import only_one, write_atomic
 from ..core.errors import DataError
-from ..core.seeding import torch_seed
 from ..datasets.base import Images
+from .devices import Device, computing_on, torch_seed
 from .heads import freeze
 from .iterators import SliceBatches, run_batches
 from .module import ImageModule
-from .training import computing_on, resolve_bf16, resolve_device, scoring_batch_size
+from .weights import Weights
 
 FORMAT_VERSION = 1
 """Part of the key of features: raise it whenever they come out otherwise."""
@@ -35,7 +35,7 @@ PROBE_SIDE = 4
 SAME = {False: 1e-2, True: 3e-2}
 """Share of their length that features may differ by elsewhere, in float32 and in bfloat16."""
 
-NO_NUMBERS = "the backbone answers with no numbers (NaN or infinity)"
+NOT_FINITE = "the backbone answers with NaN or infinity"
 
 _log = logging.getLogger("skal")
 
@@ -63,6 +63,48 @@ class Backbone:
     image_shape: tuple[int, ...]
     key: str
 
+    @classmethod
+    def build(
+        cls,
+        model: str,
+        image_shape: tuple[int, ...],
+        device: Device,
+        *,
+        pretrained: bool = False,
+        weights: Weights | None = None,
+    ) -> Backbone:
+        """Build a model's backbone and freeze it.
+
+        Parameters
+        ----------
+        model, pretrained, weights
+            See `ImageClassifier`.
+        image_shape : tuple of int
+            Channels, height and width of the images.
+        device : Device
+            Where it is to compute.
+
+        Raises
+        ------
+        SkalError
+            See `skal.models.build_network`.
+        """
+        with torch_seed(0):  # what no weights are given for
+            module = ImageModule(
+                model,
+                (),
+                device.bf16,
+                n_classes=2,
+                in_channels=image_shape[0],
+                image_size=image_shape[1],
+                dropout=0.0,
+                pretrained=pretrained,
+                weights=weights,
+            )
+        freeze(module)
+        key = _key(model, module, image_shape)
+        return cls(module.to(device.name), device.name, tuple(image_shape), key)
+
     def stream(
         self, X: Images, rows: NDArray[np.int64] | None = None
     ) -> Iterator[NDArray[np.float32]]:
@@ -82,13 +124,13 @@ class Backbone:
         Raises
         ------
         DataError
-            If they are not numbers.
+            If they are NaN or infinite.
         """
-        size = scoring_batch_size(self.device, X.shape[-1])
+        size = Device(self.device).scoring_batch_size(X.shape[-1])
         batches = SliceBatches(Dataset(X), size, rows, self.device)
         for features in run_batches(batches, self._embed):
             if not np.isfinite(features).all():
-                raise DataError(NO_NUMBERS)
+                raise DataError(NOT_FINITE)
             yield features
 
     def _embed(self, images: Tensor) -> NDArray[np.float32]:
@@ -99,50 +141,6 @@ class Backbone:
     def __call__(self, X: Images) -> Features:
         """Return the features of images, (n, n_features), as `compact` keeps them."""
         return compact(np.concatenate(list(self.stream(X))))
-
-
-def load_backbone(
-    model: str,
-    image_shape: tuple[int, ...],
-    *,
-    pretrained: bool = False,
-    weights: str | Path | Mapping[str, Tensor] | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-) -> Backbone:
-    """Build a model's backbone and freeze it.
-
-    Parameters
-    ----------
-    model, pretrained, weights, device, precision
-        See `ImageClassifier`.
-    image_shape : tuple of int
-        Channels, height and width of the images.
-
-    Returns
-    -------
-    Backbone
-
-    Raises
-    ------
-    SkalError
-        See `skal.models.build_network`.
-    """
-    device = resolve_device(device)
-    with torch_seed(0):  # what no weights are given for
-        module = ImageModule(
-            model,
-            (),
-            resolve_bf16(precision, device),
-            n_classes=2,
-            in_channels=image_shape[0],
-            image_size=image_shape[1],
-            dropout=0.0,
-            pretrained=pretrained,
-            weights=weights,
-        )
-    freeze(module)
-    return Backbone(module.to(device), device, tuple(image_shape), _key(model, module, image_shape))
 
 
 def _key(model: str, module: ImageModule, image_shape: tuple[int, ...]) -> str:
@@ -214,7 +212,7 @@ def _answers(module: ImageModule, image_shape: tuple[int, ...], device: str) -> 
     with torch_seed(0), torch.no_grad(), computing_on(device):
         answers: NDArray[np.float32] = module.embed(images.to(device)).cpu().numpy()
     if not np.isfinite(answers).all():
-        raise DataError(NO_NUMBERS)
+        raise DataError(NOT_FINITE)
     return answers
 
 

@@ -6,31 +6,32 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, Unpack
 
-import safetensors.torch
-import torch
 from torch import Tensor
 
-from ..core.errors import DataError, ParameterError
-from ..core.registry import import_object
-from . import MODELS
-from .base import Network, fit_of, load_backbone, tell_once
+from ..core.errors import ParameterError
+from ..core.registry import Entry, import_object
+from . import MODELS, Builder
+from .network import Network
+from .weights import Weights, fit_of, load_matching, read_state_dict, tell_once
 
-_BACKBONE = "network.backbone."
-_STATES_WITHIN = ("state_dict", "model_state_dict", "model")
-"""Where checkpoints that hold more than weights hold these."""
+
+class NetworkShape(TypedDict):
+    """What a `Builder` is given: see there."""
+
+    n_classes: int
+    in_channels: int
+    image_size: int
+    dropout: float
 
 
 def build_network(
     name: str,
     *,
-    n_classes: int,
-    in_channels: int,
-    image_size: int,
-    dropout: float,
     pretrained: bool = False,
-    weights: str | Path | Mapping[str, Tensor] | None = None,
+    weights: Weights | None = None,
+    **shape: Unpack[NetworkShape],
 ) -> Network:
     """Build a registered network, with weights if asked for.
 
@@ -38,15 +39,15 @@ def build_network(
     ----------
     name : str
         One of `MODELS`.
-    n_classes, in_channels, image_size, dropout
-        See `skal.models.Builder`.
     pretrained : bool, default=False
         Start from the weights that the model is registered with.
     weights : str, Path or mapping, optional
         The state dict of the model, or a file with it: as ``torch.save`` wrote it, which is loaded
         with ``weights_only=True``, or ``.safetensors``, such as the ``model.safetensors`` of a
-        run. Names may begin with one of `skal.models.base.PREFIXES`; a head is passed over. How
+        run. Names may begin with one of `skal.models.weights.PREFIXES`; a head is passed over. How
         many tensors of a file fit is logged.
+    n_classes, in_channels, image_size, dropout
+        See `skal.models.Builder`.
 
     Raises
     ------
@@ -58,85 +59,32 @@ def build_network(
     """
     entry = MODELS.entry(name)
     builder: Callable[..., Network] = entry.load()
-    options: dict[str, Any] = {
-        "n_classes": n_classes,
-        "in_channels": in_channels,
-        "image_size": image_size,
-        "dropout": dropout,
-    }
-    state = _state_dict(name, entry.facts.get("pretrained"), pretrained, weights)
-    if state is None:
-        return builder(**options)
-    if "weights" in inspect.signature(builder).parameters:
-        network = builder(**options, weights=state)
+    state: Mapping[str, Tensor]
+    if isinstance(weights, Mapping):
+        state = weights
+    elif weights is not None:
+        state = read_state_dict(Path(weights))
+    elif pretrained:
+        state = _pretrained(entry)
     else:
-        network = builder(**options)
-        load_backbone(network.backbone, state)
+        return builder(**shape)
+    if "weights" in inspect.signature(builder).parameters:
+        network = builder(**shape, weights=state)
+    else:
+        network = builder(**shape)
+        load_matching(network.backbone, state)
     if isinstance(weights, str | Path):
         tell_once(logging.INFO, f"weights {str(weights)!r}: {fit_of(network.backbone, state)}")
     return network
 
 
-def _state_dict(
-    name: str,
-    source: str | Callable[[], Mapping[str, Tensor]] | None,
-    pretrained: bool,
-    weights: str | Path | Mapping[str, Tensor] | None,
-) -> Mapping[str, Tensor] | None:
-    if isinstance(weights, Mapping):
-        return weights
-    if weights is not None:
-        return read_state_dict(Path(weights))
-    if not pretrained:
-        return None
+def _pretrained(entry: Entry[Builder]) -> Mapping[str, Tensor]:
+    source = entry.facts.get("pretrained")
     if source is None:
         having = [e.name for e in MODELS.listed() if "pretrained" in e.facts or ":" in e.name]
         raise ParameterError(
-            f"the model {name!r} has no pretrained weights; these have: {', '.join(having)}"
+            f"the model {entry.name!r} has no pretrained weights; these have: {', '.join(having)}"
         )
     load = import_object(source) if isinstance(source, str) else source
     state: Mapping[str, Tensor] = load()
     return state
-
-
-def read_state_dict(path: Path) -> Mapping[str, Tensor]:
-    """Read a state dict without running any code from the file.
-
-    Of skal's own ``model.safetensors`` it is the backbone's alone: the head belongs to the classes
-    of that run. A checkpoint may hold it as ``state_dict``, ``model_state_dict`` or ``model``.
-
-    Raises
-    ------
-    DataError
-        If the file cannot be read or is not a state dict.
-    """
-    state: Any
-    try:
-        if path.suffix == ".safetensors":
-            state = safetensors.torch.load(path.read_bytes())
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise DataError(f"cannot read the weights {str(path)!r}: {reason}") from error
-    except Exception as error:  # torch unpickles, and bytes of any kind raise errors of any kind
-        reason = str(error).partition("\n")[0]
-        raise DataError(
-            f"cannot read the weights {str(path)!r}: {type(error).__name__}: {reason}; expected a "
-            "state dict that torch.save wrote, or a .safetensors file"
-        ) from error
-    for name in _STATES_WITHIN:
-        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
-            state = state[name]
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise DataError(f"{str(path)!r} is not a state dict (names to tensors)")
-    return backbone_of(state) or state
-
-
-def backbone_of(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return what a state dict of skal's own has of the backbone, by the backbone's names."""
-    return {
-        name.removeprefix(_BACKBONE): tensor
-        for name, tensor in state.items()
-        if name.startswith(_BACKBONE)
-    }

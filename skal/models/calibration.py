@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +17,8 @@ from sklearn.model_selection import StratifiedKFold
 
 from ..core.seeding import derive_seed
 from ..datasets.base import Images
-from .classifier import ImageClassifier, NotFittedError
+from .classifier import ImageClassifier
+from .inference import NotFittedError
 
 N_FOLDS = 5
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.5, 20.0
@@ -39,7 +39,7 @@ def calibrate(
     Clones of the classifier are trained on all folds but one and asked for the logits of that
     one. The temperature is what these logits, divided by it, explain the labels best with, in
     likelihood (Guo et al., 2017, section 4.2). From then on all that the classifier says is at
-    this temperature, until it is trained again; which class is the likeliest does not change.
+    this temperature, until it is trained again; which class is the most probable does not change.
 
     Parameters
     ----------
@@ -96,41 +96,32 @@ def calibrate(
             len(counts),
         )
     else:
-        n_folds = min(N_FOLDS, int(counts.max()))
-        folds = _held_out(classifier, X, labels, labeled, n_folds, seed, rows)
-        held_out, logits = map(np.concatenate, zip(*folds, strict=True))
-        columns = np.searchsorted(classifier.classes_, labels[held_out])
-        temperature = fit_temperature(logits, columns)
+        held_out, logits = [], []
+        for fold, test in enumerate(_folds(labels[labeled], int(counts.max()), seed)):
+            held_out.append(labeled[test])
+            network = clone(classifier).set_params(random_state=derive_seed(seed, "training", fold))
+            y_train = labels.copy()
+            y_train[labeled[test]] = classifier.missing_label
+            network.fit(X, y_train, rows=rows)
+            logits.append(network.predict_proba(X[labeled[test]], extra_outputs="logits")[1])
+        columns = np.searchsorted(classifier.classes_, labels[np.concatenate(held_out)])
+        temperature = fit_temperature(np.concatenate(logits), columns)
     classifier.neural_net_.module_.temperature.fill_(temperature)
-    return classifier.temperature
+    rounded: float = classifier.temperature
+    return rounded
 
 
-def _held_out(
-    classifier: ImageClassifier,
-    X: Images,
-    y: NDArray[np.int64],
-    labeled: NDArray[np.int64],
-    n_folds: int,
-    seed: int,
-    rows: NDArray[np.int64] | None,
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Yield the rows of each fold and what a clone that was not trained on them says of them."""
+def _folds(labels: NDArray[np.int64], largest_class: int, seed: int) -> list[NDArray[np.int64]]:
+    """Return which labels each fold holds out."""
+    n_folds = min(N_FOLDS, largest_class)
     splitter = StratifiedKFold(n_folds, shuffle=True, random_state=derive_seed(seed, "split"))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        splits = list(splitter.split(labeled, y[labeled]))
-    for fold, (_, test) in enumerate(splits):
-        held_out = labeled[test]
-        y_train = y.copy()
-        y_train[held_out] = classifier.missing_label
-        network = clone(classifier).set_params(random_state=derive_seed(seed, "training", fold))
-        network.fit(X, y_train, rows=rows)
-        _, logits = network.predict_proba(X[held_out], extra_outputs="logits")
-        yield held_out, logits
+        return [test for _, test in splitter.split(labels, labels)]
 
 
 def fit_temperature(logits: NDArray[np.floating], y: NDArray[np.int64]) -> float:
-    """Return the temperature that makes labels likeliest, by scikit-learn.
+    """Return the temperature of the highest likelihood of the labels, by scikit-learn.
 
     Parameters
     ----------

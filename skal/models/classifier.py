@@ -4,55 +4,42 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from numbers import Integral, Real
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeGuard, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from skactiveml.base import SkactivemlClassifier
-from skactiveml.classifier import SkorchClassifier
 from skactiveml.utils import is_labeled
-from sklearn.exceptions import NotFittedError as SklearnNotFittedError
-from sklearn.utils import check_random_state
-from skorch.callbacks import GradientNormClipping
-from skorch.dataset import Dataset
 from torch import Tensor, nn
 
-from ..core.errors import DataError, ParameterError, SkalError, UnknownNameError
+from ..core.errors import DataError, ParameterError, UnknownNameError
 from ..core.memory import take_mapped
-from ..core.seeding import derive_seed, torch_seed
+from ..core.seeding import derive_seed
 from ..core.settings import SWA_AND_PATIENCE
 from ..datasets.base import MISSING_LABEL, Images
-from . import AUGMENTATIONS
-from .backbone import Backbone, Features, load_backbone
-from .gradients import expected_gradient_length
+from .augmentation import AUGMENTATIONS
+from .backbone import Backbone, Features
+from .devices import DEVICES, PRECISIONS, Device, torch_seed
 from .heads import HEADS
-from .iterators import SliceBatches, TrainBatches, run_batches, say_smaller
-from .module import DropoutSampler, ImageModule
+from .inference import FittedNetwork
+from .inputs import as_seed, check_input, check_labels, is_whole
+from .module import ImageModule
+from .net import ImageNet
 from .training import (
     AVERAGES,
-    DEVICES,
     OPTIMIZERS,
     PERTURB,
-    PRECISIONS,
     SHRINK,
-    SWA_SHARE,
     WARM_STARTS,
-    Averaging,
-    OneCycle,
-    UntilFlat,
-    computing_on,
-    default_lr,
-    resolve_bf16,
-    resolve_device,
-    scoring_batch_size,
+    check_callbacks,
+    net_params,
+    scheduled,
 )
 
-BACKBONE_SHARE = 0.1
-"""Of the learning rate, that a backbone is fine-tuned at."""
 SAMPLE = 1000
 """Images that a frozen backbone's features are measured on."""
 
@@ -64,23 +51,9 @@ _RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "clip_norm": ("more than 0", lambda value: value > 0),
     "mixup": ("0 or more", lambda value: 0 <= value < math.inf),
 }
-T = TypeVar("T")
 
 
-class NotFittedError(SkalError, SklearnNotFittedError):
-    """A prediction was asked of a classifier that was never trained."""
-
-
-class Outputs(NamedTuple):
-    """What the network says of one batch."""
-
-    proba: Tensor
-    logits: Tensor
-    embeddings: Tensor
-    mc_proba: Tensor | None
-
-
-class ImageClassifier(SkorchClassifier):
+class ImageClassifier(FittedNetwork):
     """A convolutional network as a scikit-activeml classifier.
 
     Parameters
@@ -256,6 +229,8 @@ class ImageClassifier(SkorchClassifier):
     ) -> ImageClassifier:
         """Train a new network on the labelled images.
 
+        A fit that fails, or is interrupted by Ctrl-C, leaves the classifier as it was.
+
         Parameters
         ----------
         X : ndarray of uint8, shape (n, channels, height, width)
@@ -265,8 +240,8 @@ class ImageClassifier(SkorchClassifier):
         y : array-like of int, shape (n,)
             Labels; `missing_label` where there is none.
         rows : ndarray of int64, optional
-            The images that may be measured with `freeze`, such as those that are not validated
-            on; by default all.
+            The images that may be measured with `freeze`, such as those that are not held out; by
+            default all.
 
         Returns
         -------
@@ -275,242 +250,93 @@ class ImageClassifier(SkorchClassifier):
         Raises
         ------
         ParameterError, DataError
-            If a parameter is not valid, `X` is not as above, or a label is not in `classes`.
+            If a parameter is not valid, `X` is not as above, a label is not in `classes`, or the
+            training diverges.
         """
-        self._fit_seeded("fit", X, y, rows, **fit_params)
+        self._check(X, y, fit_params)
+        trained, seed = copy.copy(self), as_seed(self.random_state)
+        backbone = self.backbone(X.shape[1:]) if self.freeze and X.ndim == 4 else None
+        labels, sample = np.asarray(y), None
+        inputs: Any = X
+        if self.freeze:
+            inputs, labels, sample = self._features(backbone, X, labels, rows)
+        with torch_seed(seed):
+            inputs, labels = trained._build(inputs, labels)
+            if self.warm_start != "off" and hasattr(self, "neural_net_"):
+                trained._start_from(self.neural_net_.module_)
+            trained.compile_backbone()
+            if sample is not None:
+                device = torch.device(trained.neural_net_.device)
+                scaling = trained.neural_net_.module_.network.scaling
+                scaling.measure(torch.from_numpy(np.array(sample)).to(device))
+            trained._train(inputs, labels)
+        if backbone is not None:
+            trained.take_backbone(backbone)
+        trained.n_partial_fits_ = 0
+        self.__dict__.update(trained.__dict__)
         return self
 
     def partial_fit(self, X: Images, y: ArrayLike, **fit_params: Any) -> ImageClassifier:
-        """Train on, from the weights as they are; otherwise as `fit`.
+        """Train on, from the weights as they are, on images of the same shape; else as `fit`.
 
         Each call draws other batches than the one before, with an integer `random_state` too. A
         temperature is of the weights before: training sets it back to 1.
         """
-        self._fit_seeded("partial_fit", X, y, **fit_params)
+        if not hasattr(self, "neural_net_"):
+            return self.fit(X, y, **fit_params)
+        self._check(X, y, fit_params)
+        self._check_fitted(X)
+        # else an integer seed would draw the very same batches in each call
+        calls = self.n_partial_fits_ + 1
+        seed = derive_seed(as_seed(self.random_state) % 2**32, "training", calls)
+        inputs: Any = X
+        labels, trained = np.asarray(y), copy.copy(self)
+        if self.freeze:
+            backbone = self.backbone(X.shape[1:]) if X.ndim == 4 else None
+            inputs, labels, _ = self._features(backbone, X, labels, None)
+        inputs, labels, _ = trained._validate_data(
+            X=inputs, y=labels, **trained._validate_data_kwargs()
+        )
+        with torch_seed(seed), self.neural_net_.restored_on_error():
+            trained._train(inputs, labels)
+        trained.n_partial_fits_ = calls
+        self.__dict__.update(trained.__dict__)
         return self
 
-    @property
-    def temperature(self) -> float:
-        """What the logits are divided by: 1 unless `calibrate` set another."""
-        if not hasattr(self, "neural_net_"):
-            return 1.0
-        return float(self.neural_net_.module_.temperature)
-
-    def predict_proba(self, X: Images, extra_outputs: str | Sequence[str] | None = None) -> Any:
-        """Return class probabilities, and further outputs if asked for.
+    def initialize(
+        self, X: Any = None, y: ArrayLike | None = None, enforce_check_X_y: bool = False
+    ) -> Any:
+        """Build the network that a fit would start from, and do not train it.
 
         Parameters
         ----------
-        X : ndarray of uint8, shape (n, channels, height, width)
-            Images of the shape trained on.
-        extra_outputs : {"emb", "logits"} or sequence of these, optional
-            What to return besides.
-
-        Returns
-        -------
-        ndarray of float32, shape (n, n_classes)
-            Or a tuple of it and the outputs asked for.
+        X, y : ndarray
+            As for `fit`; no image and no label is looked at.
+        enforce_check_X_y : bool, default=False
+            Whether to return ``(self, X, y)``, checked, as scikit-activeml has it.
 
         Raises
         ------
-        NotFittedError
-            If the classifier was never fitted.
-        DataError
-            If the images are not of the shape trained on.
+        ParameterError, DataError
+            As `fit`; also without `X`, since the network depends on the shape of the images.
         """
-        self._check_fitted(X)
-        while True:
-            try:
-                with computing_on(str(self.neural_net_.device)):
-                    return super().predict_proba(X, extra_outputs=extra_outputs)
-            except torch.OutOfMemoryError:
-                if not self._halve_batches(len(X)):
-                    raise
-
-    def sample_proba(
-        self,
-        X: Images,
-        n_samples: int = 20,
-        random_state: int | np.random.RandomState | None = None,
-    ) -> NDArray[np.float32]:
-        """Sample class probabilities by Monte-Carlo dropout (Gal and Ghahramani, 2016).
-
-        Each sample is one thinned network: its dropout mask is the same for all images. All else
-        is in evaluation mode, and the state before is restored.
-
-        Parameters
-        ----------
-        X : ndarray of uint8, shape (n, channels, height, width)
-            Images of the shape trained on.
-        n_samples : int, default=20
-            Number of masks.
-        random_state : int or RandomState, optional
-            Seeds the masks; by default `random_state` of the classifier does.
-
-        Returns
-        -------
-        ndarray of float32, shape (n_samples, n, n_classes)
-
-        Raises
-        ------
-        NotFittedError
-            If the classifier was never fitted.
-        ParameterError
-            If the model has no dropout, so that all samples would be the same, or `n_samples` is
-            not 1 or more.
-        """
-        self._check_fitted(X)
-        if not is_whole(n_samples) or n_samples < 1:
-            raise ParameterError(f"n_samples={n_samples!r}; expected a whole number, 1 or more")
-        result = np.empty((n_samples, len(X), len(self.classes_)), np.float32)
-        start = 0
-        for batch in self.iter_outputs(X, n_samples, random_state):
-            assert batch.mc_proba is not None
-            stop = start + batch.mc_proba.shape[1]
-            result[:, start:stop] = batch.mc_proba.cpu().numpy()
-            start = stop
-        return result
-
-    def iter_outputs(
-        self,
-        X: Images,
-        n_samples: int = 0,
-        random_state: int | np.random.RandomState | None = None,
-        rows: NDArray[np.int64] | None = None,
-    ) -> Iterator[Outputs]:
-        """Stream over images once and yield all that the network says of each batch.
-
-        Where a GPU's memory does not suffice, batches become smaller.
-
-        Parameters
-        ----------
-        X : ndarray of uint8, shape (n, channels, height, width)
-            Images of the shape trained on.
-        n_samples : int, default=0
-            Monte-Carlo dropout samples of each image; see `sample_proba`.
-        random_state : int or RandomState, optional
-            Seeds the dropout masks.
-        rows : ndarray of int64, shape (n,), optional
-            Which of the images; by default all.
-
-        Yields
-        ------
-        Outputs
-            `proba`, `logits` (b, n_classes), `embeddings` (b, n_features) and, with samples,
-            `mc_proba` (n_samples, b, n_classes), on the device.
-        """
-        self._check_fitted(X)
-        module = self.neural_net_.module_.eval()
-        device = torch.device(self.neural_net_.device)
-        sampler = None
-        if n_samples:
-            sampler = DropoutSampler(module, n_samples, self.mask_seed(random_state))
-
-        def outputs(images: Tensor) -> Outputs:
-            with torch.inference_mode():
-                on_device = images.to(device)
-                logits, embeddings = module(on_device)
-                samples = sampler(on_device, embeddings) if sampler else None
-                return Outputs(logits.softmax(-1), logits, embeddings, samples)
-
-        return self._run_batches(X, outputs, rows)
-
-    def _run_batches(
-        self, X: Images, compute: Callable[[Tensor], T], rows: NDArray[np.int64] | None = None
-    ) -> Iterator[T]:
-        """Yield what comes of each batch; if they had to become smaller, they stay so."""
-        net = self.neural_net_
-        device = str(net.device)
-        batches = SliceBatches(Dataset(X), net.iterator_valid__batch_size, rows, device)
-
-        def computed(images: Tensor) -> T:
-            with computing_on(device):
-                return compute(images)
-
-        for result in run_batches(batches, computed):
-            net.iterator_valid__batch_size = batches.batch_size
-            yield result
-
-    def _halve_batches(self, n_images: int) -> bool:
-        """Score in smaller batches from now on, if there are any."""
-        net = self.neural_net_
-        batch_size = min(net.iterator_valid__batch_size, n_images)
-        if batch_size < 2:
-            return False
-        net.iterator_valid__batch_size = math.ceil(batch_size / 2)
-        say_smaller(str(net.device), net.iterator_valid__batch_size)
-        return True
-
-    def replica(self, device: str) -> ImageClassifier:
-        """Return a copy of the fitted classifier, with its network on another device.
-
-        Raises
-        ------
-        NotFittedError
-            If the classifier was never fitted.
-        """
-        self._check_network()
-        other = copy.copy(self)
-        # not copy.copy: skorch would pickle the network, which not every model's classes allow
-        net: Any = object.__new__(type(self.neural_net_))
-        net.__dict__.update(self.neural_net_.__dict__)
-        other.neural_net_ = net
-        net.module_ = copy.deepcopy(self.neural_net_.module_).to(device)
-        other.neural_net_.device = device
-        return other
-
-    def head_proba(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the class probabilities that the head gives embeddings.
-
-        Parameters
-        ----------
-        embeddings : ndarray of float32, shape (n, n_features)
-            As from ``predict_proba(X, extra_outputs="emb")``.
-
-        Returns
-        -------
-        ndarray of float32, shape (n, n_classes)
-
-        Raises
-        ------
-        NotFittedError
-            If the classifier was never fitted.
-        """
-        self._check_network()
-        module = self.neural_net_.module_.eval()
-        device = torch.device(self.neural_net_.device)
-        with torch.inference_mode():
-            logits = module.classify(torch.from_numpy(np.array(embeddings)).to(device))
-        proba: NDArray[np.float32] = logits.softmax(-1).cpu().numpy()
-        return proba
-
-    def expected_gradient_length(self, X: Images) -> NDArray[np.float32]:
-        """Return the length of the loss's gradient, expected over the predicted labels.
-
-        The gradient is that of the cross entropy with respect to all weights, of each image on its
-        own; it costs a backward pass a class.
-
-        Parameters
-        ----------
-        X : ndarray of uint8, shape (n, channels, height, width)
-            Images of the shape trained on.
-
-        Returns
-        -------
-        ndarray of float32, shape (n,)
-
-        Raises
-        ------
-        NotFittedError
-            If the classifier was never fitted.
-        """
-        self._check_fitted(X)
-        module = self.neural_net_.module_.eval()
-        device, n_classes = torch.device(self.neural_net_.device), len(self.classes_)
-        lengths = self._run_batches(
-            X, lambda images: expected_gradient_length(module, images.to(device), n_classes)
-        )
-        return torch.cat(list(lengths)).cpu().numpy()
+        if X is None:
+            raise ParameterError(
+                "initialize() was given no images; the network is built for their shape: "
+                "initialize(X)"
+            )
+        labels = np.full(len(X), self.missing_label) if y is None else np.asarray(y)
+        self._check(X, labels, {})
+        inputs, backbone = X, None
+        if self.freeze and X.ndim == 4:
+            backbone = self.backbone(X.shape[1:])
+            inputs = np.zeros((len(X), backbone(X[:0]).shape[1]), np.float16)
+        with torch_seed(as_seed(self.random_state)):
+            _, labels = self._build(inputs, labels)
+        if backbone is not None:
+            self.take_backbone(backbone)
+        self.n_partial_fits_ = 0
+        return (self, X, labels) if enforce_check_X_y else self
 
     def backbone(self, image_shape: tuple[int, ...]) -> Backbone:
         """Build the backbone that a fit on images starts from, frozen.
@@ -526,13 +352,12 @@ class ImageClassifier(SkorchClassifier):
             If a parameter is not valid, or the weights do not fit.
         """
         self._check_parameters()
-        return load_backbone(
+        return Backbone.build(
             self.model,
             image_shape,
+            Device.resolve(self.device, self.precision),
             pretrained=self.pretrained,
             weights=self.weights,
-            device=self.device,
-            precision=self.precision,
         )
 
     def take_backbone(self, backbone: Backbone) -> ImageClassifier:
@@ -563,56 +388,13 @@ class ImageClassifier(SkorchClassifier):
         self.image_shape_ = backbone.image_shape
         return self
 
-    def mask_seed(self, random_state: int | np.random.RandomState | None) -> int:
-        """Return the seed of Monte-Carlo dropout's masks: by default it follows the classifier's.
-
-        Parameters
-        ----------
-        random_state : int, RandomState or None
-            An int is the seed itself; from a RandomState it is drawn.
-
-        Returns
-        -------
-        int
-        """
-        if random_state is not None:
-            return _as_seed(random_state)
-        # not the stream that the weights were drawn from
-        return derive_seed(_as_seed(self.random_state) % 2**32, "strategy")
+    def compile_backbone(self) -> None:
+        """Have torch compile the backbone that was just built, if `compile` says so."""
+        if self.compile and not self.freeze:
+            self.neural_net_.module_.network.backbone.compile()
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "neural_net_")
-
-    def _fit_seeded(
-        self,
-        method: str,
-        X: Any,
-        y: ArrayLike,
-        rows: NDArray[np.int64] | None = None,
-        **fit_params: Any,
-    ) -> None:
-        self._check_parameters()
-        check_input(X, self.freeze)
-        self._check_labels(y)
-        seed, calls = _as_seed(self.random_state), 0
-        if method == "partial_fit" and hasattr(self, "neural_net_"):
-            # else an integer seed would draw the very same batches in each call
-            calls = getattr(self, "n_partial_fits_", 0) + 1
-            seed = derive_seed(seed % 2**32, "training", calls)
-        backbone, sample = None, None
-        if self.freeze and X.ndim == 4:
-            backbone = self.backbone(X.shape[1:])
-        if self.freeze:
-            X, y, sample = self._features(backbone, X, np.asarray(y), rows)
-        with torch_seed(seed):
-            self._fit(method, X, y, sample=sample, **fit_params)
-        self.n_partial_fits_ = calls
-        if self.freeze:
-            self.n_features_in_ = None  # pixels or features: `_check_fitted` looks
-        if backbone is not None:
-            self.take_backbone(backbone)
-        elif not self.freeze:
-            self.image_shape_ = tuple(int(side) for side in X.shape[1:])
 
     def _features(
         self,
@@ -634,47 +416,20 @@ class ImageClassifier(SkorchClassifier):
         first, second = (features[np.searchsorted(rows, part)] for part in (labeled, spread))
         return first, y[labeled], second
 
-    def _fit(
-        self,
-        fit_function: str,
-        X: Images | Features,
-        y: Any,
-        sample: Features | None = None,
-        **fit_params: Any,
-    ) -> None:
-        """Train as SkorchMixin does, except that Ctrl-C ends it.
+    def _build(self, X: Images | Features, y: NDArray[Any]) -> tuple[Any, NDArray[np.int64]]:
+        """Build a network with new weights, and return X and the columns of the labels y."""
+        X, y, _ = self._validate_data(X=X, y=y, **self._validate_data_kwargs())
+        module, criterion, params = self._net_parts(X, y)
+        self.neural_net_ = ImageNet(module, criterion=criterion, **params).initialize()
+        if X.ndim == 4:
+            self.image_shape_ = tuple(int(side) for side in X.shape[1:])
+        return X, y
 
-        skorch's own `partial_fit` swallows Ctrl-C and would leave a half-trained network that
-        looks fitted; here no network is left.
-        """
-        if fit_function == "fit" or not hasattr(self, "neural_net_"):
-            before = self._state_before()
-            _, X, y = self.initialize(X=X, y=y, enforce_check_X_y=True)
-            if before is not None:
-                self._start_from(before)
-            self._compile()
-            if sample is not None:
-                network, device = self.neural_net_.module_.network, self.neural_net_.device
-                network.scaling.measure(torch.from_numpy(np.array(sample)).to(device))
-        else:
-            X, y, _ = self._validate_data(X=X, y=y, **self._validate_data_kwargs())
-        X_train, y_train = self._return_training_data(X, y)
-        if X_train is None:
-            return
-        net = self.neural_net_
-        net.module_.temperature.fill_(1)
-        try:
-            with computing_on(str(net.device)):
-                net.notify("on_train_begin", X=X_train, y=y_train)
-                net.fit_loop(X_train, y_train, **fit_params)
-                net.notify("on_train_end", X=X_train, y=y_train)
-        except BaseException:
-            del self.neural_net_
-            raise
-
-    def _compile(self) -> None:
-        if self.compile and not self.freeze:
-            self.neural_net_.module_.network.backbone.compile()
+    def _train(self, X: Any, y: NDArray[np.int64]) -> None:
+        X, y = self._return_training_data(X, y)
+        if X is not None:
+            self.neural_net_.module_.temperature.fill_(1)
+            self.neural_net_.train_on(X, y)
 
     def _return_training_data(self, X: Any, y: NDArray[Any]) -> tuple[Any, Any]:
         """Return what is labelled, as scikit-activeml does, but hold on to no page of a memmap."""
@@ -683,18 +438,12 @@ class ImageClassifier(SkorchClassifier):
             return None, None
         return take_mapped(X, labeled), y[labeled].astype(np.int64)
 
-    def _state_before(self) -> dict[str, Tensor] | None:
-        """Return the weights of the fit before, if the next one is to start from them."""
-        if self.warm_start == "off" or not hasattr(self, "neural_net_"):
-            return None
-        return dict(self.neural_net_.module_.state_dict())
-
-    def _start_from(self, before: dict[str, Tensor]) -> None:
+    def _start_from(self, before: nn.Module) -> None:
         """Take over weights of a fit before, shrunk and perturbed by new ones if asked for."""
-        module = self.neural_net_.module_
+        module, old = self.neural_net_.module_, before.state_dict()
         own = module.state_dict()  # not of a backbone that was taken on after the fit
         for name, values in own.items():
-            shape = tuple(before[name].shape) if name in before else None
+            shape = tuple(old[name].shape) if name in old else None
             if shape != values.shape:
                 raise DataError(
                     f"warm_start: {name} had the shape {shape} in the fit before and has "
@@ -704,9 +453,27 @@ class ImageClassifier(SkorchClassifier):
         with torch.no_grad():
             for name, values in own.items():
                 if self.warm_start == "shrink" and name in trained:
-                    values.mul_(PERTURB).add_(before[name], alpha=SHRINK)
+                    values.mul_(PERTURB).add_(old[name], alpha=SHRINK)
                 else:
-                    values.copy_(before[name])
+                    values.copy_(old[name])
+
+    def _check(self, X: Any, y: ArrayLike, fit_params: Mapping[str, Any]) -> None:
+        """Check all that a fit is given, before anything is done."""
+        self._check_parameters()
+        if fit_params:
+            raise ParameterError(
+                f"fit was given {', '.join(fit_params)}, which an ImageClassifier does not take; "
+                "leave it out"
+            )
+        check_callbacks(self.callbacks, bool(self.mixup))
+        if self.patience is not None and scheduled(self.callbacks):
+            raise ParameterError(
+                "patience and an LRScheduler among the callbacks both decide the learning rate; "
+                "leave one out"
+            )
+        check_input(X, self.freeze)
+        assert self.classes is not None
+        check_labels(y, len(X), self.classes, self.missing_label)
 
     def _check_parameters(self) -> None:
         if self.classes is None:
@@ -754,20 +521,6 @@ class ImageClassifier(SkorchClassifier):
             if value not in known:
                 raise UnknownNameError(kind, value, known)
 
-    def _check_labels(self, y: ArrayLike) -> None:
-        labels = np.asarray(y)
-        labels = labels[is_labeled(labels, missing_label=self.missing_label)]
-        unknown = np.setdiff1d(labels, np.asarray(self.classes))
-        if len(unknown):
-            raise DataError(
-                f"y has the label {unknown[0].item()!r}; expected one of the classes "
-                f"{np.asarray(self.classes).tolist()}, or {self.missing_label!r} for none"
-            )
-
-    def _check_network(self) -> None:
-        if not hasattr(self, "neural_net_"):
-            raise NotFittedError("this ImageClassifier was not fitted; call fit(X, y) first")
-
     def _check_fitted(self, X: Images) -> None:
         self._check_network()
         check_input(X, self.freeze)
@@ -784,121 +537,6 @@ class ImageClassifier(SkorchClassifier):
                 f"got images of shape {X.shape[1:]}; the network was trained on {self.image_shape_}"
             )
 
-    def _net_parts(self, X: Images, y: NDArray[np.int64]) -> tuple[Any, Any, dict[str, Any]]:
-        """Say what skorch's NeuralNet is to be made of."""
-        device = resolve_device(self.device)
-        optimizer, options = OPTIMIZERS[self.optimizer]
-        lr = self.lr or default_lr(self.model, self.optimizer, self.freeze)
-        groups = [("network.backbone.*", {"lr": BACKBONE_SHARE * lr})] if self.finetune else []
-        _, criterion, _ = super()._net_parts(X, y)
-        params = {
-            "module__model": self.model,
-            "module__augmentation": self.augmentation,
-            "module__bf16": resolve_bf16(self.precision, device),
-            "module__n_classes": len(self.classes_),
-            "module__dropout": self.dropout,
-            **self._input_parts(X),
-            "optimizer": optimizer,
-            **{f"optimizer__{name}": value for name, value in options.items()},
-            "optimizer__lr": lr,
-            "optimizer__param_groups": groups,
-            "optimizer__fused": device != "mps",
-            "device": device,
-            "train_split": None,
-            "max_epochs": 1,
-            "verbose": 0,
-            "iterator_train": TrainBatches,
-            "iterator_train__batch_size": self.train_batch_size,
-            "iterator_train__steps": self.steps,
-            "iterator_train__epochs": self.epochs,
-            "iterator_train__balanced": self.balanced,
-            "iterator_train__mixup": self.mixup,
-            "iterator_train__n_classes": len(self.classes_),
-            "iterator_train__device": device,
-            "iterator_valid": SliceBatches,
-            "iterator_valid__device": device,
-            "iterator_valid__batch_size": scoring_batch_size(device, X.shape[-1]),
-            **self._training_parts([*(options["lr"] for _, options in groups), lr]),
-        }
-        return ImageModule, criterion, params
-
-    def _training_parts(self, lrs: list[float]) -> dict[str, Any]:
-        """Say what of the training the options decide, of a network with so many groups."""
-        callbacks: list[tuple[str, Any]] = []
-        parts: dict[str, Any] = {}
-        if self.patience is None:
-            held = SWA_SHARE if self.average == "swa" else 0.0
-            callbacks.append(("one_cycle", OneCycle(lrs, held)))
-        else:
-            until_flat = UntilFlat(self.patience)
-            callbacks.append(("until_flat", until_flat))
-            parts["iterator_train__ended"] = until_flat.over
-        if self.clip_norm is not None:
-            callbacks.append(("clip_norm", GradientNormClipping(self.clip_norm)))
-        if self.average != "none":
-            callbacks.append(("averaging", Averaging(self.average)))
-        if self.label_smoothing:
-            parts["criterion__label_smoothing"] = self.label_smoothing
-        return {**parts, "callbacks": [*callbacks, *self.callbacks]}
-
-    def _input_parts(self, X: Images | Features) -> dict[str, Any]:
-        """Say what of the network its input decides: pixels or features."""
-        if self.freeze:
-            parts = {"freeze": True, "head": self.head, "n_features": X.shape[1]}
-        else:
-            parts = {
-                "in_channels": X.shape[1],
-                "image_size": X.shape[2],
-                "pretrained": self.pretrained,
-                "weights": self.weights,
-            }
-        return {f"module__{name}": value for name, value in parts.items()}
-
-
-def _as_seed(random_state: int | np.random.RandomState | None) -> int:
-    if isinstance(random_state, int | np.integer):
-        return int(random_state)
-    return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-def is_whole(value: Any) -> TypeGuard[int]:
-    """Tell whether a value is a whole number, and not True or False."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def check_input(X: Any, features: bool = False) -> None:
-    """Check that `X` is images, as `check_images` does, or, if they will do, features.
-
-    Raises
-    ------
-    DataError
-        If it is neither.
-    """
-    if features and isinstance(X, np.ndarray) and X.ndim == 2:
-        if X.dtype not in (np.float16, np.float32):
-            raise DataError(f"X is {X.dtype} of shape {X.shape}; expected features from skal.embed")
-        return
-    check_images(X)
-
-
-def check_images(X: Images) -> None:
-    """Check that `X` is what the network takes.
-
-    Raises
-    ------
-    DataError
-        If it is not uint8 of shape (n, 1 or 3, size, size).
-    """
-    if not isinstance(X, np.ndarray) or X.dtype != np.uint8 or X.ndim != 4:
-        got = f"{X.dtype} of shape {X.shape}" if isinstance(X, np.ndarray) else type(X).__name__
-        raise DataError(
-            f"X is {got}; expected uint8 pixels of shape (n, channels, height, width), which the "
-            "network scales itself"
-        )
-    if X.shape[1] not in (1, 3):
-        raise DataError(
-            f"the images of X have {X.shape[1]} channels; expected 1 (grey) or 3 (colour), in "
-            "shape (n, channels, height, width)"
-        )
-    if X.shape[2] != X.shape[3]:
-        raise DataError(f"the images of X are {X.shape[2]}x{X.shape[3]}; expected square ones")
+    def _net_parts(self, X: Any, y: NDArray[np.int64]) -> tuple[Any, Any, dict[str, Any]]:
+        """Say what the skorch net is to be made of."""
+        return ImageModule, super()._net_parts(X, y)[1], net_params(self, X)

@@ -13,7 +13,9 @@ from sklearn.utils import check_random_state
 
 from ..core.errors import ParameterError
 from ..datasets.base import MISSING_LABEL, Images
-from .classifier import ImageClassifier, is_whole
+from .classifier import ImageClassifier
+from .inference import NotFittedError
+from .inputs import check_labels, is_whole
 
 MEMBERS = 5
 
@@ -21,10 +23,13 @@ MEMBERS = 5
 class Committee(SkactivemlClassifier):
     """Clones of a classifier, each trained on a bootstrap sample of the labelled images [1]_.
 
+    It predicts the class of the lowest expected cost by the mean of the members' probabilities:
+    the most probable one, unless `classifier` has a `cost_matrix`.
+
     Parameters
     ----------
     classifier : ImageClassifier
-        Is cloned, never fitted itself.
+        Is cloned, never fitted itself. Its `classes` and `cost_matrix` are the committee's.
     n_members : int, default=5
         How many clones.
     missing_label : int, default=-1
@@ -49,21 +54,31 @@ class Committee(SkactivemlClassifier):
         missing_label: int = MISSING_LABEL,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        super().__init__(
-            classes=classifier.classes, missing_label=missing_label, random_state=random_state
-        )
+        # not scikit-activeml's own: classes and costs are the classifier's, also of a later one
         self.classifier = classifier
         self.n_members = n_members
+        self.missing_label = missing_label
+        self.random_state = random_state
 
-    def fit(self, X: Images, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Committee:
-        """Train all members.
+    @property
+    def classes(self) -> ArrayLike | None:
+        """All class labels."""
+        classes: ArrayLike | None = self.classifier.classes
+        return classes
+
+    @property
+    def cost_matrix(self) -> ArrayLike | None:
+        """What predicting one class costs in place of another."""
+        costs: ArrayLike | None = self.classifier.cost_matrix
+        return costs
+
+    def fit(self, X: Images, y: ArrayLike, sample_weight: None = None) -> Committee:
+        """Train all members; a fit that fails leaves the committee as it was.
 
         Parameters
         ----------
-        X : ndarray of uint8, shape (n, channels, height, width)
-            Labelled and unlabelled images; the latter are not read.
-        y : array-like of int, shape (n,)
-            Labels; `missing_label` where there is none.
+        X, y
+            As for `ImageClassifier.fit`.
         sample_weight : None
             Not supported.
 
@@ -75,23 +90,31 @@ class Committee(SkactivemlClassifier):
         ------
         ParameterError
             If there are fewer than two members to be, or weights.
+        DataError, ParameterError
+            As `ImageClassifier.fit`.
         """
+        if not isinstance(self.classifier, ImageClassifier):
+            raise ParameterError(f"classifier={self.classifier!r}; expected an ImageClassifier")
         if not is_whole(self.n_members) or self.n_members < 2:
             raise ParameterError(f"n_members={self.n_members!r}; expected a whole number from 2 on")
         if sample_weight is not None:
             raise ParameterError("got sample_weight, which a Committee does not take; leave it out")
         labels = np.asarray(y)
+        if self.classes is not None:
+            check_labels(labels, len(X), self.classes, self.missing_label)
         labeled = np.flatnonzero(is_labeled(labels, missing_label=self.missing_label))
         draw = check_random_state(self.random_state)
-        self.estimators_ = []
+        members = []
         for _ in range(self.n_members):
             sample = np.sort(draw.choice(labeled, size=len(labeled)))
-            seed = int(draw.randint(2**31 - 1))
-            member = clone(self.classifier).set_params(random_state=seed)
+            params = {"random_state": int(draw.randint(2**31 - 1))}
+            member = clone(self.classifier).set_params(**params, missing_label=self.missing_label)
             # without a label, as scikit-activeml allows, a member stays as it was initialised
             rows = sample if len(sample) else slice(0, 1)
-            self.estimators_.append(member.fit(X[rows], labels[rows]))
-        self.classes_ = self.estimators_[0].classes_
+            members.append(member.fit(X[rows], labels[rows]))
+        self.estimators_ = members
+        for name in ("_le", "classes_", "cost_matrix_"):  # what `predict` and `score` go by
+            setattr(self, name, getattr(members[0], name))
         return self
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -100,12 +123,8 @@ class Committee(SkactivemlClassifier):
     def predict_proba(self, X: Images) -> NDArray[np.float32]:
         """Return the mean of the members' probabilities, float32 of shape (n, n_classes)."""
         proba: NDArray[np.float32] = self.sample_proba(X).mean(axis=0)
+        self.random_state_ = check_random_state(self.random_state)  # breaks ties
         return proba
-
-    def predict(self, X: Images) -> NDArray[Any]:
-        """Return the class of the highest mean probability, shape (n,)."""
-        labels: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
-        return labels
 
     def sample_proba(self, X: Images, n_samples: int | None = None) -> NDArray[np.float32]:
         """Return each member's probabilities.
@@ -123,18 +142,17 @@ class Committee(SkactivemlClassifier):
 
         Raises
         ------
+        NotFittedError
+            If the committee was never fitted.
         ParameterError
-            If there are fewer members.
+            If there are fewer members, or `n_samples` is not 1 or more.
         """
-        wanted = self.n_members if n_samples is None else n_samples
-        if wanted > len(self.estimators_):
-            raise ParameterError(
-                f"asked for {wanted} members; the committee has {len(self.estimators_)}"
-            )
-        proba = np.empty((wanted, len(X), len(self.classes_)), np.float32)
-        for part, member in zip(proba, self.estimators_, strict=False):
-            start = 0
-            for batch in member.iter_outputs(X):
-                part[start : start + len(batch.proba)] = batch.proba.cpu().numpy()
-                start += len(batch.proba)
-        return proba
+        members: list[Any] | None = getattr(self, "estimators_", None)
+        if members is None:
+            raise NotFittedError("this Committee was not fitted; call fit(X, y) first")
+        wanted = len(members) if n_samples is None else n_samples
+        if not is_whole(wanted) or wanted < 1:
+            raise ParameterError(f"n_samples={n_samples!r}; expected a whole number, 1 or more")
+        if wanted > len(members):
+            raise ParameterError(f"asked for {wanted} members; the committee has {len(members)}")
+        return np.stack([member.predict_proba(X) for member in members[:wanted]])

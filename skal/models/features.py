@@ -22,7 +22,8 @@ from ..core.memory import let_go_of_pages
 from ..core.progress import hidden
 from ..datasets.base import Images, take_rows
 from .backbone import Backbone, Features, compact, place_of
-from .classifier import ImageClassifier, check_images
+from .classifier import ImageClassifier
+from .inputs import check_images
 
 KEY_BYTES = 16
 COMMIT_SECONDS = 2.0

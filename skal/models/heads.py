@@ -8,7 +8,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from .base import Network, linear_head
+from .network import Network, linear_head
 
 HIDDEN = 256
 SMALLEST_SPREAD = 0.05

@@ -7,7 +7,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
+from functools import cache, cached_property
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -32,10 +32,11 @@ _log = logging.getLogger("skal")
 
 
 class TrainBatches:
-    """Whole shuffled batches, for a number of optimiser steps and not of epochs.
+    """Whole shuffled batches for a number of optimiser steps, an epoch at each iteration.
 
     Every batch is full: what is left of one pass over the images goes into the same batch as the
-    start of the next, so there is no last batch of one image, which batch norm could not take.
+    start of the next, so there is no last batch of one image, which batch norm could not take. An
+    epoch ends with the batch that completes a pass; the last one ends when the steps are done.
 
     Parameters
     ----------
@@ -93,21 +94,33 @@ class TrainBatches:
         self.n_classes = n_classes
         self.device = torch.device(device)
         self.ended = ended
+        self._done = 0
 
-    def __len__(self) -> int:
-        return self.steps
+    @property
+    def left(self) -> int:
+        """How many steps there are to come."""
+        return 0 if self.ended() else self.steps - self._done
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
-        pool = _copy_to(self.device, self.X) if _has_room(self.device, self.X) else None
-        draws = self._taking_turns() if self.balanced else shuffled(len(self.y), self.batch_size)
-        for rows in islice(draws, self.steps):
-            if self.ended():
-                return
-            if pool is None:
+        """Yield the batches of the next epoch."""
+        passes = self._done * self.batch_size // len(self.y) + 1
+        stop = min(self.steps, math.ceil(passes * len(self.y) / self.batch_size))
+        while self._done < stop and not self.ended():
+            rows = next(self._draws)
+            self._done += 1
+            if self._pool is None:
                 images = torch.from_numpy(self.X[rows.numpy()])
             else:
-                images = pool[rows.to(self.device)]
+                images = self._pool[rows.to(self._pool.device)]
             yield self._mixed(images, self.y[rows]) if self.mixup else (images, self.y[rows])
+
+    @cached_property
+    def _draws(self) -> Iterator[Tensor]:
+        return self._taking_turns() if self.balanced else shuffled(len(self.y), self.batch_size)
+
+    @cached_property
+    def _pool(self) -> Tensor | None:
+        return _copy_to(self.device, self.X) if _has_room(self.device, self.X) else None
 
     def _taking_turns(self) -> Iterator[Tensor]:
         labels = sorted(set(self.y.tolist()))
@@ -268,7 +281,7 @@ def run_batches(batches: SliceBatches, compute: Callable[[Tensor], Result]) -> I
 @cache
 def say_smaller(device: str, batch_size: int) -> None:
     """Say it once, and not in each round."""
-    _log.warning("out of memory on %s: scoring goes on in batches of %d", device, batch_size)
+    _log.warning("out of memory on %s: scoring continues in batches of %d", device, batch_size)
 
 
 _RESIDENT: dict[tuple[torch.device, int], tuple[weakref.ref[Images], Tensor]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from .base import Network, linear_head
+from .network import Network, linear_head
 
 
 def lenet(*, n_classes: int, in_channels: int, image_size: int, dropout: float = 0.25) -> Network:

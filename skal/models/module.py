@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import ParameterError
-from .base import AUGMENTATIONS, Network
+from .augmentation import AUGMENTATIONS
 from .build import build_network
 from .heads import FrozenNetwork
+from .network import Network
 
 _ELEMENTWISE = (nn.Dropout,)
 _CHANNELWISE = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
 from ..core.durable import write_atomic
 from ..core.errors import ParameterError, RunFolderError, UnknownNameError
-from ..core.seeding import torch_seed
 from ..datasets.base import Images
 from .backbone import Features
-from .build import backbone_of
-from .classifier import ImageClassifier, NotFittedError, check_images, is_whole
-from .training import DEVICES, resolve_device
+from .classifier import ImageClassifier
+from .devices import DEVICES, resolve_device
+from .inference import NotFittedError
+from .inputs import check_images, is_whole
+from .weights import backbone_of
 
 MODEL_FORMAT = 1
 
@@ -102,16 +102,13 @@ def load_weights(classifier: ImageClassifier, path: Path, X: Images | Features) 
     """
     try:
         state = safetensors.torch.load(path.read_bytes())
-        with torch_seed(0):
-            classifier.initialize(X[:0], np.empty(0, np.int64), True)
+        classifier.initialize(X[:0])
         classifier.neural_net_.module_.load_state_dict(state)
-        classifier._compile()  # as a fit does: compiled, it rounds otherwise
+        classifier.compile_backbone()  # as a fit does: compiled, it rounds otherwise
     except (OSError, RuntimeError, SafetensorError) as error:
         raise RunFolderError(
-            f"cannot go on from the weights {str(path)!r}: {_one_line(error)}"
+            f"cannot resume from the weights {str(path)!r}: {_one_line(error)}"
         ) from error
-    if X.ndim > 2:
-        classifier.image_shape_ = tuple(int(side) for side in X.shape[1:])
     return classifier
 
 
@@ -180,20 +177,12 @@ def _rebuild(
     check_images(no_images)
     # the backbone's own weights tell builders what they were built for (ResNet's stem)
     classifier = ImageClassifier(**{**params, "weights": backbone_of(state)})
-    classifier._check_parameters()
-    with torch_seed(0):
-        no_input: NDArray[Any] = no_images
-        if classifier.freeze:
-            no_input = np.empty((0, len(state["network.scaling.center"])), np.float32)
-        classifier.initialize(no_input, np.empty(0, np.int64), True)
-        if classifier.freeze:
-            classifier.take_backbone(classifier.backbone(shape))
+    classifier.initialize(no_images)
     module = classifier.neural_net_.module_
     for name in ("mean", "std"):  # of one value or one a channel, as the run had them
         module.register_buffer(name, torch.empty_like(state[name], device=module.mean.device))
     # a network saved before there was calibration has none
     module.load_state_dict({"temperature": torch.ones(()), **state})
-    classifier.image_shape_ = shape
     classifier.weights = params["weights"]
     return classifier
 

@@ -24,12 +24,12 @@ from ..core.durable import only_one, write_atomic
 from ..core.errors import DataError, ParameterError
 from ..core.memory import let_go_of_pages, take_mapped
 from ..core.progress import hidden
-from ..core.seeding import torch_seed
 from ..datasets.base import Images
 from .backbone import place_of
+from .devices import Device, computing_on, torch_seed
 from .iterators import shuffled
 from .module import ImageModule
-from .training import OPTIMIZERS, computing_on, default_lr
+from .training import OPTIMIZERS, default_lr
 
 BATCH_SIZE = 256
 GROUP = 8
@@ -44,7 +44,7 @@ BATCHES_OF_STATISTICS = 20
 FORMAT_VERSION = 1
 """Part of the key of what is kept: raise it whenever training comes out otherwise."""
 OUT_OF_MEMORY = (
-    "out of memory on %s: pretraining goes on in batches of %d; as each image is told from fewer "
+    "out of memory on %s: pretraining continues in batches of %d; as each image is told from fewer "
     "others, the weights will not be those of larger ones"
 )
 
@@ -70,19 +70,9 @@ class Pretrained:
     losses: list[float]
 
 
-def pretrain(
-    model: str,
-    pools: Sequence[Images],
-    *,
-    steps: int,
-    seed: int,
-    start: Mapping[str, Any] | None = None,
-    flip: bool = True,
-    device: str = "cpu",
-    bf16: bool = False,
-    cache: Path | None = None,
-) -> Pretrained:
-    """Train the backbone of a model by SimCLR [1]_: to tell an image's views from all others.
+@dataclass(frozen=True)
+class SimCLR:
+    """A training without labels [1]_: a network learns to tell an image's views from all others.
 
     Views, projection head and loss are those of the package lightly, but for blur. The learning
     rate is one cycle up to the model's own.
@@ -91,8 +81,6 @@ def pretrain(
     ----------
     model : str
         A name of `skal.models.MODELS`.
-    pools : sequence of ndarray of uint8, shape (n, channels, height, width)
-        Images of one shape; memmaps are read batch by batch.
     steps : int
         Optimiser steps, of 256 images each, or all if there are fewer; or, where a GPU's memory
         does not suffice, of half of them, and so on, which changes the weights and is logged.
@@ -102,10 +90,33 @@ def pretrain(
         `pretrained` and `weights` to start from, see `skal.models.build_network`.
     flip : bool, default=True
         Whether an image is the same mirrored.
-    device : str, default="cpu"
+
+    References
+    ----------
+    .. [1] T. Chen, S. Kornblith, M. Norouzi, G. Hinton. A Simple Framework for Contrastive Learning
+       of Visual Representations. ICML 2020.
+    """
+
+    model: str
+    steps: int
+    seed: int
+    start: Mapping[str, Any] | None = None
+    flip: bool = True
+
+
+def pretrain(
+    plan: SimCLR, pools: Sequence[Images], device: Device, cache: Path | None = None
+) -> Pretrained:
+    """Train the backbone of a model on images without labels.
+
+    Parameters
+    ----------
+    plan : SimCLR
+        What is trained, and how.
+    pools : sequence of ndarray of uint8, shape (n, channels, height, width)
+        Images of one shape; memmaps are read batch by batch.
+    device : Device
         Where to compute.
-    bf16 : bool, default=False
-        Whether the backbone computes in bfloat16.
     cache : Path, optional
         The folder in which the weights are kept, and found again.
 
@@ -116,44 +127,42 @@ def pretrain(
     Raises
     ------
     ParameterError
-        If `steps` is less than 1.
+        If there are to be fewer than one step.
     DataError
-        If there are fewer than two images, or the loss is no number.
-
-    References
-    ----------
-    .. [1] T. Chen, S. Kornblith, M. Norouzi, G. Hinton. A Simple Framework for Contrastive Learning
-       of Visual Representations. ICML 2020.
+        If there are fewer than two images, or the training diverges.
     """
-    if steps < 1:
-        raise ParameterError(f"steps={steps}; expected 1 or more")
+    if plan.steps < 1:
+        raise ParameterError(f"steps={plan.steps}; expected 1 or more")
     n_images = sum(map(len, pools))
     if n_images < 2:
         raise DataError(f"pretraining needs two images or more, got {n_images}")
     channels, size, _ = pools[0].shape[1:]
-    with torch_seed(seed):
+    with torch_seed(plan.seed):
         module = ImageModule(
-            model,
+            plan.model,
             (),
-            bf16,
+            device.bf16,
             n_classes=2,
             in_channels=channels,
             image_size=size,
             dropout=0.0,
-            **(start or {}),
-        ).to(device)
+            **(plan.start or {}),
+        ).to(device.name)
+        training = _Training(plan, module, pools, device.name)
         if cache is None:
-            return _train(module, model, pools, steps, flip, device)
-        facts = [FORMAT_VERSION, model, steps, seed, flip, bf16, *_digests(module, pools)]
-        facts += [module.mean.tolist(), module.std.tolist(), module.input_size]
+            return training.run()
+        facts = [FORMAT_VERSION, plan.model, plan.steps, plan.seed, plan.flip, device.bf16]
+        facts += [*_digests(module, pools), module.mean.tolist(), module.std.tolist()]
+        facts += [module.input_size]
         key = hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()
         cache.mkdir(parents=True, exist_ok=True)
-        place = place_of(module.eval(), pools[0].shape[1:], device, cache / f"pretrain-{key}")
+        place = cache / f"pretrain-{key}"
+        place = place_of(module.eval(), pools[0].shape[1:], device.name, place)
         path = place.with_suffix(".safetensors")
         with only_one(path.with_suffix(".lock"), "trains the same backbone without labels"):
             found = _found(path)
             if found is None:
-                found = _train(module, model, pools, steps, flip, device)
+                found = training.run()
                 metadata = {"losses": json.dumps(found.losses)}
                 write_atomic(path, safetensors.torch.save(dict(found.weights), metadata))
     return found
@@ -190,74 +199,78 @@ def _found(path: Path) -> Pretrained | None:
     return Pretrained(weights, losses)
 
 
-class _Batches:
-    """Row numbers of shuffled batches without end, which may become smaller."""
+class _Training:
+    """Trains step by step, in smaller batches where memory runs out."""
 
-    def __init__(self, n_images: int) -> None:
-        self._n, self.size = n_images, min(BATCH_SIZE, n_images)
-        self._rows = shuffled(n_images, self.size)
+    def __init__(
+        self, plan: SimCLR, module: ImageModule, pools: Sequence[Images], device: str
+    ) -> None:
+        self.plan, self.module, self.pools, self.device = plan, module, pools, device
+        self._n = sum(map(len, pools))
+        self._batch_size = min(BATCH_SIZE, self._n)
 
-    def __iter__(self) -> Iterator[Tensor]:
-        while True:
-            yield next(self._rows)
+    def run(self) -> Pretrained:
+        """Train, and return the weights and the losses on the way."""
+        training, losses = self._losses(), list[float]()
+        with (
+            tqdm(
+                total=self.plan.steps,
+                desc="pretraining",
+                unit="step",
+                disable=hidden(),
+                leave=False,
+            ) as bar,
+            computing_on(self.device),
+        ):
+            while some := list(islice(training, EVERY)):  # a GPU is not waited for in each step
+                losses += _checked(some, len(losses))
+                bar.update(len(some))
+            # batch norm's statistics are those of images as they are, not of views
+            clean = (_take(self.pools, next(self._rows)) for _ in range(BATCHES_OF_STATISTICS))
+            update_bn(clean, self.module, torch.device(self.device))
+        told = "trained without labels in %d steps on %d images: loss %.2f to %.2f"
+        _log.info(told, len(losses), self._n, losses[0], losses[-1])
+        state = self.module.network.backbone.state_dict()
+        means = [float(np.mean(losses[i : i + EVERY])) for i in range(0, len(losses), EVERY)]
+        return Pretrained({n: t.detach().cpu().contiguous() for n, t in state.items()}, means)
 
-    def halve(self) -> None:
-        self.size //= 2
-        self._rows = shuffled(self._n, self.size)
+    def _losses(self) -> Iterator[Tensor]:
+        """Yield the loss of each step."""
+        from lightly.loss import NTXentLoss
+        from lightly.models.modules.heads import SimCLRProjectionHead
 
+        self._views = simclr_views(self.pools[0].shape[2], self.plan.flip)
+        one = _take(self.pools, torch.arange(1)).to(self.device)
+        n_features = self.module.eval().embed(one).shape[1]
+        self._head = SimCLRProjectionHead(n_features, n_features, PROJECTION).to(self.device)
+        self._loss_of = NTXentLoss(TEMPERATURE)
+        kind, options = OPTIMIZERS["adamw"]
+        weights = [*self.module.network.backbone.parameters(), *self._head.parameters()]
+        optimizer: Any = kind(weights, fused=self.device != "mps", **options)  # type: ignore[call-arg]
+        highest = default_lr(self.plan.model, "adamw")
+        rate = OneCycleLR(optimizer, highest, total_steps=max(self.plan.steps, 4) + 1)
+        self._rows = shuffled(self._n, self._batch_size)
+        self.module.train()
+        done = 0
+        while done < self.plan.steps:
+            optimizer.zero_grad()
+            loss = self._backward(next(self._rows))
+            if loss is None:
+                self._batch_size //= 2
+                self._rows = shuffled(self._n, self._batch_size)
+                _log.warning(OUT_OF_MEMORY, self.device, self._batch_size)
+                continue
+            optimizer.step()
+            rate.step()
+            done += 1
+            yield loss
 
-def _train(
-    module: ImageModule, model: str, pools: Sequence[Images], steps: int, flip: bool, device: str
-) -> Pretrained:
-    batches = _Batches(sum(map(len, pools)))
-    training = _losses(module, model, pools, batches, steps, flip, device)
-    losses: list[float] = []
-    with (
-        tqdm(total=steps, desc="pretraining", unit="step", disable=hidden(), leave=False) as bar,
-        computing_on(device),
-    ):
-        while some := list(islice(training, EVERY)):  # a GPU is not waited for in each step
-            losses += _numbers(some, len(losses))
-            bar.update(len(some))
-        # batch norm's statistics are those of images as they are, not of views
-        clean = (_take(pools, rows) for rows in islice(batches, BATCHES_OF_STATISTICS))
-        update_bn(clean, module, torch.device(device))
-    _log.info("trained without labels in %d steps: loss %.2f to %.2f", steps, losses[0], losses[-1])
-    state = module.network.backbone.state_dict()
-    means = [float(np.mean(losses[i : i + EVERY])) for i in range(0, len(losses), EVERY)]
-    return Pretrained({n: t.detach().cpu().contiguous() for n, t in state.items()}, means)
-
-
-def _losses(
-    module: ImageModule,
-    model: str,
-    pools: Sequence[Images],
-    batches: _Batches,
-    steps: int,
-    flip: bool,
-    device: str,
-) -> Iterator[Tensor]:
-    """Train step by step, and yield the loss of each; halve the batches if memory runs out."""
-    from lightly.loss import NTXentLoss
-    from lightly.models.modules.heads import SimCLRProjectionHead
-
-    views = simclr_views(pools[0].shape[2], flip)
-    n_features = module.eval().embed(_take(pools, torch.arange(1)).to(device)).shape[1]
-    head = SimCLRProjectionHead(n_features, n_features, PROJECTION).to(device)
-    kind, options = OPTIMIZERS["adamw"]
-    weights = [*module.network.backbone.parameters(), *head.parameters()]
-    optimizer = kind(weights, fused=device != "mps", **options)  # type: ignore[call-arg]
-    rate = OneCycleLR(optimizer, default_lr(model, "adamw"), total_steps=max(steps, 4) + 1)
-    loss_of = NTXentLoss(TEMPERATURE)
-    module.train()
-
-    def backward(rows: Tensor) -> Tensor | None:
+    def _backward(self, rows: Tensor) -> Tensor | None:
         """Compute gradients and return the loss; None if memory runs out."""
-        optimizer.zero_grad()
         try:
-            images = _take(pools, rows).to(device)
-            both = head(module.embed(torch.cat([views(images), views(images)])))
-            loss: Tensor = loss_of(*both.chunk(2))
+            images = _take(self.pools, rows).to(self.device)
+            views = torch.cat([self._views(images), self._views(images)])
+            loss: Tensor = self._loss_of(*self._head(self.module.embed(views)).chunk(2))
             loss.backward()  # type: ignore[no-untyped-call]
         except torch.OutOfMemoryError:
             if len(rows) < 4:  # two images at least: a view is told from another image's
@@ -265,27 +278,14 @@ def _losses(
             return None
         return loss.detach()
 
-    for rows in batches:
-        loss = backward(rows)
-        if loss is None:
-            batches.halve()
-            _log.warning(OUT_OF_MEMORY, device, batches.size)
-            continue
-        optimizer.step()
-        rate.step()
-        yield loss
-        steps -= 1
-        if not steps:
-            return
 
-
-def _numbers(losses: Sequence[Tensor], n_before: int) -> list[float]:
-    """Wait for the losses of some steps; check that they are numbers."""
+def _checked(losses: Sequence[Tensor], n_before: int) -> list[float]:
+    """Wait for the losses of some steps; check that they are finite."""
     numbers: list[float] = torch.stack(list(losses)).tolist()
     finite = np.isfinite(numbers)
     if not finite.all():
         first = n_before + int(np.argmin(finite)) + 1
-        raise DataError(f"pretraining diverged: its loss is no number from step {first} on")
+        raise DataError(f"pretraining diverged: its loss is NaN or infinite from step {first} on")
     return numbers
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from .base import Network, linear_head
+from .network import Network, linear_head
 
 WIDTHS = (32, 64, 64, 128)
 SMALL_WIDTHS = (32, 64)

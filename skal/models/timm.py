@@ -11,7 +11,8 @@ from torch import Tensor
 from ..core.errors import MissingExtraError, UnknownNameError
 from ..core.registry import Entry
 from . import Builder
-from .base import Network, fetched, linear_head
+from .network import Network, linear_head
+from .weights import downloaded
 
 try:
     import timm
@@ -83,7 +84,7 @@ def pretrained(name: str) -> Mapping[str, Tensor]:
     DataError
         If that is not possible.
     """
-    return fetched(
+    return downloaded(
         f"timm's weights of {name}",
         lambda: timm.create_model(name, pretrained=True, num_classes=0).state_dict(),
     )

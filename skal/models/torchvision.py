@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ..core.errors import UnknownNameError
 from ..core.registry import Entry
 from . import Builder
-from .base import Network, fetched, linear_head, load_backbone, without_prefix
+from .network import Network, linear_head
+from .weights import downloaded, load_matching, without_prefix
 
 SMALL_IMAGE = 64
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -114,7 +115,7 @@ def download(weights: Any) -> Mapping[str, Tensor]:
         If that is not possible.
     """
     shown = sys.stderr.isatty()
-    return fetched(
+    return downloaded(
         f"the weights {weights.url}",
         lambda: weights.get_state_dict(progress=shown, check_hash=True),
     )
@@ -157,5 +158,5 @@ def resnet18(
     head = linear_head(n_features, n_classes, dropout)
     if weights is None:
         return Network(net, head, in_channels=3)
-    load_backbone(net, weights)
+    load_matching(net, weights)
     return Network(net, head, IMAGENET_MEAN, IMAGENET_STD, in_channels=3)

@@ -1,27 +1,29 @@
-"""How networks are trained and run: learning rate, averages, device, precision."""
+"""How networks are trained: optimisers, learning rates, averages, callbacks."""
 
 from __future__ import annotations
 
 import math
-import os
-import re
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from threading import Lock
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback
+from skorch.callbacks import BatchScoring, Callback, GradientNormClipping, LRScheduler
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from ..core.errors import ParameterError
-from ..core.memory import keep_freed_memory
+from ..datasets.base import Images
 from . import MODELS
-from .iterators import TrainBatches
+from .backbone import Features
+from .devices import Device
+from .iterators import SliceBatches, TrainBatches
+
+if TYPE_CHECKING:
+    from .classifier import ImageClassifier
+
+BACKBONE_SHARE = 0.1
+"""Of the learning rate, that a backbone is fine-tuned at."""
 
 OPTIMIZERS: Mapping[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     "adamw": (torch.optim.AdamW, {"weight_decay": 0.01}),
@@ -33,18 +35,8 @@ SHRINK, PERTURB = 0.6, 0.1
 EMA_SHARE, SWA_SHARE = 0.1, 0.25
 MIN_WINDOW, LEAST_FALL = 10, 0.01
 MOST_RISING, FALL = 50, 0.25
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "fp32", "bf16")
 DEFAULT_LR = 0.003
 HEAD_LRS = {"adamw": 0.003, "sgd": 0.02}
-PIXELS_PER_BATCH = {"cpu": 100_000, "cuda": 4_000_000}
-_KNOWN_WARNINGS = (
-    ".* does not have a deterministic implementation, but you set",
-    "Deterministic behavior was enabled with either",
-    ".*attention defaults to a non-deterministic algorithm",
-    "Please use the new API settings to control TF32 behavior",
-)
-"""What torch says of `computing_on`; that one says what it comes to."""
 
 
 class OneCycle(Callback):
@@ -194,108 +186,8 @@ class Averaging(Callback):
 
 
 def _n_steps(net: NeuralNet, X: Any, y: Any) -> int:
-    return len(net.get_iterator(net.get_dataset(X, y), training=True))
-
-
-class _CudaSettings:
-    """torch's settings while networks compute on CUDA: from the first user to the last."""
-
-    def __init__(self) -> None:
-        self._lock, self._users, self._settings = Lock(), 0, ExitStack()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._users:
-                _hush_torch()
-                with ExitStack() as settings:
-                    settings.enter_context(_tf32())
-                    settings.enter_context(_repeatable())
-                    self._settings = settings.pop_all()
-            self._users += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._users -= 1
-            if not self._users:
-                self._settings.close()
-
-
-_CUDA_SETTINGS = _CudaSettings()
-
-
-def computing_on(device: str) -> AbstractContextManager[None]:
-    """Set torch to what networks compute with on a device, for the time of the block.
-
-    On CUDA float32 matrices are multiplied as TF32, as torch lets it convolve. And the same is to
-    come out again, on the same machine, with the same versions and the same seed: cuDNN takes its
-    deterministic algorithms, and so does torch wherever it has one. It has none for the gradient of
-    attention (in transformers) and of some kinds of pooling (AlexNet's and VGG's), which may
-    differ in the last bits; of that nothing is said. The environment variable
-    ``CUBLAS_WORKSPACE_CONFIG``, where it is not set, stays at what determinism needs, and torch's
-    warnings of what is not deterministic stay off.
-
-    On a CPU the process keeps the memory that it frees, from then on; see `keep_freed_memory`.
-
-    Parameters
-    ----------
-    device : str
-        On MPS nothing changes.
-    """
-    if device.startswith("cuda"):
-        return _CUDA_SETTINGS
-    if device == "cpu":
-        keep_freed_memory()
-    return nullcontext()
-
-
-@contextmanager
-def _tf32() -> Iterator[None]:
-    """Change torch's old setting, by which the new ones follow: some readers raise if they differ.
-
-    torch.compile is one, of torch 2.10.
-    """
-    torch_backends: Any = torch.backends
-    backends = [torch_backends.cuda.matmul, torch_backends.mkldnn.matmul]
-    new = [backend.fp32_precision for backend in backends]
-    try:
-        old = torch.get_float32_matmul_precision()
-    except RuntimeError:  # they differ already; not so afterwards
-        old = "high" if new[0] == "tf32" else "highest"
-    torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(old)
-        for backend, precision in zip(backends, new, strict=True):
-            backend.fp32_precision = precision
-
-
-@contextmanager
-def _repeatable() -> Iterator[None]:
-    """Switch to deterministic algorithms; where the process has them on, its own way stays."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    cudnn: Any = torch.backends.cudnn
-    memory: Any = torch.utils.deterministic
-    mode = torch.are_deterministic_algorithms_enabled()
-    before = cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory
-    # not filled, which costs a pass over each result and changes none
-    cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory = True, False, False
-    if not mode:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        if not mode:
-            torch.use_deterministic_algorithms(False)
-        cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory = before
-
-
-def _hush_torch() -> None:
-    """Ignore what torch would say in each step, wherever the filters were put back since."""
-    for message in _KNOWN_WARNINGS:
-        known = ("ignore", re.compile(message, re.IGNORECASE), UserWarning, None, 0)
-        if known not in warnings.filters:  # else all that was said once would be said again
-            warnings.filterwarnings("ignore", message, UserWarning)
+    steps: int = net.get_iterator(net.get_dataset(X, y), training=True).steps
+    return steps
 
 
 def default_lr(model: str, optimizer: str, freeze: bool = False) -> float:
@@ -309,51 +201,113 @@ def default_lr(model: str, optimizer: str, freeze: bool = False) -> float:
     return float(options.get("lr") or MODELS.entry(model).facts.get("lr", DEFAULT_LR))
 
 
-def scoring_batch_size(device: str, image_size: int) -> int:
-    """Return how many images to score at once: what was measured to be fastest.
-
-    On a CPU a batch's feature maps should stay near the caches; a GPU wants to be filled.
-    """
-    pixels = PIXELS_PER_BATCH.get(device, PIXELS_PER_BATCH["cuda"])
-    return int(np.clip(2 ** round(math.log2(pixels / image_size**2)), 16, 8192))
+def scheduled(callbacks: Sequence[Any]) -> bool:
+    """Tell whether a user's skorch callbacks decide the learning rate."""
+    return any(isinstance(callback, LRScheduler) for callback in _unnamed(callbacks))
 
 
-def resolve_device(device: str) -> str:
-    """Return the device that "auto" stands for; check that another one is there.
+def check_callbacks(callbacks: Sequence[Any], mixup: bool) -> None:
+    """Check that skorch callbacks ask for nothing that a training here does not have.
 
     Raises
     ------
     ParameterError
-        If the device is not there.
+        If one asks for a validation set, or for the labels of images that are mixed.
     """
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
+    for callback in _unnamed(callbacks):
+        name, monitor = type(callback).__name__, getattr(callback, "monitor", None)
+        if isinstance(monitor, str) and monitor.startswith("valid"):
+            raise ParameterError(
+                f"the callback {name} watches {monitor!r}, but an ImageClassifier has no "
+                "validation set; give it monitor='train_loss', or a score with on_train=True"
+            )
+        if getattr(callback, "on_train", True) is False:
+            raise ParameterError(
+                f"the callback {name} scores a validation set, which an ImageClassifier does not "
+                "have; give it on_train=True"
+            )
+        if mixup and isinstance(callback, BatchScoring):
+            raise ParameterError(
+                f"the callback {name} needs the labels of each batch, which mixup mixes; use "
+                "EpochScoring, or mixup=0"
+            )
+
+
+def _unnamed(callbacks: Sequence[Any]) -> list[Any]:
+    plain = [callback[-1] if isinstance(callback, tuple) else callback for callback in callbacks]
+    return [callback() if isinstance(callback, type) else callback for callback in plain]
+
+
+def net_params(classifier: ImageClassifier, X: Images | Features) -> dict[str, Any]:
+    """Return the parameters of the skorch net that trains a classifier on such input."""
+    device = Device.resolve(classifier.device, classifier.precision)
+    optimizer, options = OPTIMIZERS[classifier.optimizer]
+    lr = classifier.lr or default_lr(classifier.model, classifier.optimizer, classifier.freeze)
+    groups = [("network.backbone.*", {"lr": BACKBONE_SHARE * lr})] if classifier.finetune else []
+    return {
+        "module__model": classifier.model,
+        "module__augmentation": classifier.augmentation,
+        "module__bf16": device.bf16,
+        "module__n_classes": len(classifier.classes_),
+        "module__dropout": classifier.dropout,
+        **_input_params(classifier, X),
+        "optimizer": optimizer,
+        **{f"optimizer__{name}": value for name, value in options.items()},
+        "optimizer__lr": lr,
+        "optimizer__param_groups": groups,
+        "optimizer__fused": device.name != "mps",
+        "device": device.name,
+        "train_split": None,
+        "verbose": 0,
+        "callbacks__valid_loss": None,
+        "callbacks__valid_acc": None,
+        "callbacks__print_log": None,
+        "iterator_train": TrainBatches,
+        "iterator_train__batch_size": classifier.train_batch_size,
+        "iterator_train__steps": classifier.steps,
+        "iterator_train__epochs": classifier.epochs,
+        "iterator_train__balanced": classifier.balanced,
+        "iterator_train__mixup": classifier.mixup,
+        "iterator_train__n_classes": len(classifier.classes_),
+        "iterator_train__device": device.name,
+        "iterator_valid": SliceBatches,
+        "iterator_valid__device": device.name,
+        "iterator_valid__batch_size": device.scoring_batch_size(X.shape[-1]),
+        **_option_params(classifier, [*(options["lr"] for _, options in groups), lr]),
     }
-    if device == "auto":
-        return next(name for name, found in there.items() if found)
-    if not there[device]:
-        having = ", ".join(name for name, found in there.items() if found)
-        raise ParameterError(f"device {device!r} is not there; this machine has: {having}")
-    return device
 
 
-def resolve_bf16(precision: str, device: str) -> bool:
-    """Tell whether to compute in bfloat16: if asked to, or where the device does so natively."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device == "mps":
-        return False
-    return _cpu_has_bf16()
+def _option_params(classifier: ImageClassifier, lrs: list[float]) -> dict[str, Any]:
+    """Say what of the training the options decide, of a network with so many groups."""
+    callbacks: list[tuple[str, Any]] = []
+    parts: dict[str, Any] = {}
+    if classifier.patience is not None:
+        until_flat = UntilFlat(classifier.patience)
+        callbacks.append(("until_flat", until_flat))
+        parts["iterator_train__ended"] = until_flat.over
+    elif not scheduled(classifier.callbacks):
+        held = SWA_SHARE if classifier.average == "swa" else 0.0
+        callbacks.append(("one_cycle", OneCycle(lrs, held)))
+    if classifier.clip_norm is not None:
+        callbacks.append(("clip_norm", GradientNormClipping(classifier.clip_norm)))
+    if classifier.average != "none":
+        callbacks.append(("averaging", Averaging(classifier.average)))
+    if classifier.label_smoothing:
+        parts["criterion__label_smoothing"] = classifier.label_smoothing
+    if classifier.mixup:
+        parts["use_caching"] = False  # scores are of images and labels as they are
+    return {**parts, "callbacks": [*callbacks, *classifier.callbacks]}
 
 
-def _cpu_has_bf16() -> bool:
-    if hasattr(torch.cpu, "get_capabilities"):
-        capabilities = torch.cpu.get_capabilities()
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    # torch 2.10 has the probes only
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in probes)
+def _input_params(classifier: ImageClassifier, X: Images | Features) -> dict[str, Any]:
+    """Say what of the network its input decides: pixels or features."""
+    if classifier.freeze:
+        parts = {"freeze": True, "head": classifier.head, "n_features": X.shape[1]}
+    else:
+        parts = {
+            "in_channels": X.shape[1],
+            "image_size": X.shape[2],
+            "pretrained": classifier.pretrained,
+            "weights": classifier.weights,
+        }
+    return {f"module__{name}": value for name, value in parts.items()}

@@ -39,8 +39,8 @@ from ..datasets.decoding import DECODER_VERSION, Decoded, decode_many, to_channe
 from ..datasets.index import list_images
 from ..datasets.pixel_cache import file_state
 from ..models.classifier import ImageClassifier
+from ..models.devices import DEVICES
 from ..models.persistence import class_names, load_classifier
-from ..models.training import DEVICES
 from ..strategies.base import ScoreStrategy
 from ..strategies.scores import Scores, enough, score_pool
 from ..strategies.selection import Strategy, made_up_scores, resolve_strategy

@@ -13,15 +13,16 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ..core.errors import DataError, ParameterError
-from ..core.seeding import derive_seed, torch_seed
+from ..core.seeding import derive_seed
 from ..core.settings import SETTINGS, RunConfig, resolve_count, resolve_share
 from ..datasets import DATASETS, ImageDataset, data_folder, load_dataset
 from ..datasets.base import one_line
 from ..datasets.noise import add_noise
 from ..datasets.oracles import Oracle, make_oracle
 from ..models import MODELS, default_model
+from ..models.devices import resolve_bf16, resolve_device, torch_seed
 from ..models.module import ImageModule
-from ..models.training import default_lr, resolve_bf16, resolve_device
+from ..models.training import default_lr
 from .pretraining import check_pretraining
 from .record import free_name
 

@@ -17,7 +17,8 @@ from ..core.settings import RunConfig
 from ..datasets import ImageDataset
 from ..datasets.base import take_rows
 from ..datasets.pool import rows_apart
-from ..models.self_supervision import EVERY, Weights, pretrain
+from ..models.devices import Device
+from ..models.self_supervision import EVERY, SimCLR, Weights, pretrain
 from .plots import loss_curve
 from .record import log_file
 
@@ -72,17 +73,15 @@ def weights_from_pool(
         X = take_rows(X, np.setdiff1d(np.arange(len(X)), apart), cache)
     pools = [images for images in (X, data.X_unlabeled) if len(images)]
     with log_file(folder):
-        pretrained = pretrain(
+        plan = SimCLR(
             str(config.model),
-            pools,
-            steps=config.pretrain_steps,
-            seed=derive_seed(config.seed, "pretrain"),
-            start={"pretrained": config.pretrained, "weights": config.weights},
-            flip="flip" in data.augmentation,
-            device=config.device,
-            bf16=config.precision == "bf16",
-            cache=cache,
+            config.pretrain_steps,
+            derive_seed(config.seed, "pretrain"),
+            {"pretrained": config.pretrained, "weights": config.weights},
+            "flip" in data.augmentation,
         )
+        device = Device(config.device, config.precision == "bf16")
+        pretrained = pretrain(plan, pools, device, cache)
     if folder is not None:
         write_atomic(folder / LOSSES, _losses_as_csv(pretrained.losses))
         title = f"{data.name}: {config.pretrain}, {config.model}"

@@ -3,9 +3,8 @@ from __future__ import annotations
 from typing import get_args
 
 import numpy as np
-import torch
 
-from skal.core.seeding import Purpose, derive_seed, torch_seed
+from skal.core.seeding import Purpose, derive_seed
 
 
 def test_each_seed_purpose_and_round_has_a_seed_of_its_own() -> None:
@@ -29,27 +28,3 @@ def test_seeds_are_the_same_tomorrow() -> None:
 
 def test_large_seeds_are_taken() -> None:
     assert derive_seed(2**63, "strategy") != derive_seed(2**63 + 1, "strategy")
-
-
-def test_torch_seed_leaves_the_callers_state_as_it_was() -> None:
-    torch.manual_seed(1)
-    expected = torch.rand(3)
-    torch.manual_seed(1)
-    with torch_seed(5):
-        inside = torch.rand(3)
-    assert torch.equal(torch.rand(3), expected)
-    with torch_seed(5):
-        assert torch.equal(torch.rand(3), inside)
-
-
-def test_torch_seed_is_undone_after_an_error() -> None:
-    torch.manual_seed(1)
-    expected = torch.rand(3)
-    torch.manual_seed(1)
-    try:
-        with torch_seed(5):
-            torch.rand(3)
-            raise KeyError
-    except KeyError:
-        pass
-    assert torch.equal(torch.rand(3), expected)

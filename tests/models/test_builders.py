@@ -14,9 +14,9 @@ import torchvision
 import skal
 from skal.core.errors import DataError, UnknownNameError
 from skal.models import AUGMENTATIONS, build_network
-from skal.models.base import flip, shift, tell_once
-from skal.models.build import read_state_dict
+from skal.models.augmentation import flip, shift
 from skal.models.module import ImageModule
+from skal.models.weights import read_state_dict, tell_once
 
 OPTIONS = {"n_classes": 3, "in_channels": 3, "dropout": 0.25}
 

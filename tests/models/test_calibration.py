@@ -23,7 +23,7 @@ from skal.models.calibration import (
     fit_temperature,
     uncalibrated,
 )
-from skal.models.classifier import NotFittedError
+from skal.models.inference import NotFittedError
 from skal.models.persistence import load_classifier, save_classifier
 from skal.runs.metrics import evaluate
 from skal.strategies.scores import score_pool

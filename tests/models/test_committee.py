@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import pickle
+from typing import Any
+
 import numpy as np
 import pytest
 import skactiveml.pool
+from made_up import watched
 from sklearn.base import clone
+from sklearn.dummy import DummyClassifier
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import cross_val_score
+from sklearn.utils import estimator_checks
 from sklearn.utils.validation import check_is_fitted
+from skorch.callbacks import Callback
 
 import skal
 from skal import Committee
-from skal.core.errors import ParameterError
+from skal.core.errors import DataError, ParameterError
 from skal.strategies import CommitteeVariance, MCDropoutBALD
 
 LABELED = np.arange(24)
@@ -21,24 +30,22 @@ def y(tiny: skal.ImageDataset) -> np.ndarray:
     return np.where(np.arange(90) < len(LABELED), tiny.y, -1)
 
 
-def committee(n_members: int = 3, **params: object) -> Committee:
-    options = {"classes": [0, 1, 2], "steps": 5, "precision": "fp32", "random_state": 0}
-    return Committee(skal.ImageClassifier(**options), n_members, **{"random_state": 0, **params})
+def committee(n_members: Any = 3, random_state: int = 0, **params: Any) -> Committee:
+    options = {"classes": [0, 1, 2], "steps": 5, "precision": "fp32", "random_state": 0, **params}
+    return Committee(skal.ImageClassifier(**options), n_members, random_state=random_state)
 
 
 class TestFit:
     def test_members_are_trained_on_bootstrap_samples_of_what_is_labelled(
-        self, tiny: skal.ImageDataset, y: np.ndarray, monkeypatch: pytest.MonkeyPatch
+        self, tiny: skal.ImageDataset, y: np.ndarray
     ) -> None:
-        seen = []
-        fit = skal.ImageClassifier.fit
+        seen: list[tuple[np.ndarray, np.ndarray]] = []
 
-        def watched(self: skal.ImageClassifier, X: np.ndarray, y: np.ndarray) -> object:
-            seen.append((X.copy(), np.array(y)))
-            return fit(self, X, y)
+        class Watch(Callback):  # type: ignore[misc]
+            def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **_: Any) -> None:
+                seen.append((X, y))
 
-        monkeypatch.setattr(skal.ImageClassifier, "fit", watched)
-        committee(4).fit(tiny.X, y)
+        committee(4, callbacks=[Watch()]).fit(tiny.X, y)
         assert len(seen) == 4
         index = {image.tobytes(): row for row, image in enumerate(tiny.X)}
         samples = []
@@ -137,6 +144,70 @@ class TestPredict:
         )
 
 
+class TestAsEstimator:
+    """What scikit-learn asks of a classifier."""
+
+    @pytest.mark.parametrize(
+        "check",
+        [
+            "check_no_attributes_set_in_init",
+            "check_get_params_invariance",
+            "check_set_params",
+            "check_estimator_repr",
+            "check_estimator_cloneable",
+            "check_mixin_order",
+        ],
+    )
+    @pytest.mark.parametrize("kind", [Committee, skal.ImageClassifier])
+    def test_parameters_are_as_scikit_learn_has_them(self, kind: type, check: str) -> None:
+        made = committee() if kind is Committee else committee().classifier
+        getattr(estimator_checks, check)(kind.__name__, made)
+
+    def test_it_is_scored_and_validated(self, tiny: skal.ImageDataset, y: np.ndarray) -> None:
+        fitted = committee(2, steps=30).fit(tiny.X, y)
+        accuracy = (fitted.predict(tiny.X_test) == tiny.y_test).mean()
+        assert fitted.score(tiny.X_test, tiny.y_test) == accuracy > 0.8
+        scores = cross_val_score(committee(2, steps=30), tiny.X, tiny.y, cv=2, error_score="raise")
+        assert scores.min() > 0.8
+
+    def test_unfitted_it_says_so(self, tiny: skal.ImageDataset) -> None:
+        for ask in ("predict", "predict_proba", "sample_proba"):
+            with pytest.raises(NotFittedError, match=r"Committee was not fitted; call fit"):
+                getattr(committee(), ask)(tiny.X)
+        with pytest.raises(NotFittedError):
+            committee().score(tiny.X, tiny.y)
+
+    def test_classes_and_costs_are_those_of_its_classifier(
+        self, tiny: skal.ImageDataset, y: np.ndarray
+    ) -> None:
+        plain = committee()
+        assert plain.set_params(classifier__classes=[0, 1, 2, 3]).classes == [0, 1, 2, 3]
+        assert plain.set_params(classifier=skal.ImageClassifier(classes=[0, 1])).classes == [0, 1]
+        costs = np.array([[0, 9, 9], [0.1, 0, 9], [0.1, 9, 0]])
+        careful = committee(cost_matrix=costs).fit(tiny.X, y)
+        expected = (careful.predict_proba(tiny.X) @ costs).argmin(1)
+        assert careful.predict(tiny.X).tolist() == expected.tolist()
+        assert expected.tolist() != careful.predict_proba(tiny.X).argmax(1).tolist()
+
+    def test_a_pickle_predicts_the_same(self, tiny: skal.ImageDataset, y: np.ndarray) -> None:
+        fitted = committee(2).fit(tiny.X, y)
+        copy = pickle.loads(pickle.dumps(fitted))
+        assert np.array_equal(copy.predict_proba(tiny.X), fitted.predict_proba(tiny.X))
+
+    def test_a_fit_that_fails_leaves_it_as_it_was(
+        self, tiny: skal.ImageDataset, y: np.ndarray
+    ) -> None:
+        fitted = committee(2).fit(tiny.X, y)
+        before = fitted.predict_proba(tiny.X_test)
+        with pytest.raises(DataError, match="expected one of the classes"):
+            fitted.fit(tiny.X, np.where(y == 2, 7, y))
+        assert np.array_equal(fitted.predict_proba(tiny.X_test), before)
+
+    def test_what_is_no_image_classifier_is_refused(self, tiny: skal.ImageDataset) -> None:
+        with pytest.raises(ParameterError, match="expected an ImageClassifier"):
+            Committee(DummyClassifier()).fit(tiny.X, tiny.y)
+
+
 class TestWithScikitActiveml:
     def test_committee_variance_takes_it_for_a_classifier(
         self, tiny: skal.ImageDataset, y: np.ndarray
@@ -182,22 +253,24 @@ class TestWithScikitActiveml:
 
 @pytest.mark.parametrize("name", ["committee-variance", "query-by-committee"])
 def test_a_run_trains_as_many_networks_as_asked_for_in_each_round(
-    tiny: skal.ImageDataset, name: str, monkeypatch: pytest.MonkeyPatch
+    tiny: skal.ImageDataset, name: str
 ) -> None:
-    sizes = []
-    fit = Committee.fit
+    settings = {"n_init": 6, "n_query": 5, "n_rounds": 1, "steps": 2}
 
-    def watched(self: Committee, X: np.ndarray, y: np.ndarray) -> Committee:
-        sizes.append((self.n_members, int((y != -1).sum())))
-        return fit(self, X, y)
+    def n_trained(n_samples: int | None) -> int:
+        params: dict[str, Any] = {} if n_samples is None else {"n_samples": n_samples}
+        if name == "query-by-committee" and params:
+            params = {"sample_predictions_dict": params}
+        trained: list[int] = []
 
-    monkeypatch.setattr(Committee, "fit", watched)
-    settings = {"n_init": 6, "n_query": 5, "n_rounds": 2, "steps": 2}
-    skal.run(tiny, name, **settings)
-    assert sizes == [(5, 6), (5, 11)]
-    sizes.clear()
-    params = {"n_samples": 3}
-    if name == "query-by-committee":
-        params = {"sample_predictions_dict": params}
-    skal.run(tiny, name, strategy_params=params, **settings)
-    assert sizes == [(3, 6), (3, 11)]
+        def tell(n: int, training: bool) -> float:
+            if training:
+                trained.append(n)
+            return 1.0
+
+        with watched(tell) as model:
+            skal.run(tiny, name, model=model, strategy_params=params, **settings)
+        return len(trained) // settings["steps"]
+
+    assert n_trained(None) == 2 + 5  # the networks of two rounds, and the members for one query
+    assert n_trained(3) == 2 + 3

@@ -194,7 +194,7 @@ def test_damaged_rows_are_noticed_and_made_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(embedding, "COMMIT_SECONDS", 0)
-    monkeypatch.setattr("skal.models.backbone.scoring_batch_size", lambda *_: 16)
+    monkeypatch.setattr("skal.models.devices.Device.scoring_batch_size", lambda *_: 16)
     mapped = skal.embed(frozen(), POOL, cache)
     rows = files(folder_of(cache))[0]
     with rows.open("r+b") as file:
@@ -212,7 +212,7 @@ def test_opening_reads_the_last_lot_alone_unless_somebody_wrote_there(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedding, "COMMIT_SECONDS", 0)
-    monkeypatch.setattr("skal.models.backbone.scoring_batch_size", lambda *_: 16)
+    monkeypatch.setattr("skal.models.devices.Device.scoring_batch_size", lambda *_: 16)
     one_row = skal.embed(frozen(), POOL, cache)[0].nbytes + embedding.KEY_BYTES
     read, crc32 = [0], embedding.zlib.crc32
 
@@ -248,7 +248,7 @@ def test_a_large_lot_is_read_block_by_block(
 def test_features_too_large_for_float16_are_kept_as_float32(
     cache: Path, seen: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("skal.models.backbone.scoring_batch_size", lambda *_: 20)
+    monkeypatch.setattr("skal.models.devices.Device.scoring_batch_size", lambda *_: 20)
     embed = Backbone._embed
     bright = POOL.copy()
     bright[40:] = 255  # of which the backbone makes more than float16 holds
@@ -293,7 +293,7 @@ def test_a_full_disk_costs_what_did_not_fit(
     cache: Path, expected: np.ndarray, seen: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedding, "COMMIT_SECONDS", 0)
-    monkeypatch.setattr("skal.models.backbone.scoring_batch_size", lambda *_: 20)
+    monkeypatch.setattr("skal.models.devices.Device.scoring_batch_size", lambda *_: 20)
     append, full = FeatureStore.append, OSError(28, "No space left on device")
 
     def until_full(self: FeatureStore, features: Any, keys: Any) -> None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 import skal
 from skal.models import gradients
-from skal.models.classifier import NotFittedError
+from skal.models.inference import NotFittedError
 from skal.strategies import ExpectedGradientLength, resolve_strategy
 from skal.testing import example_scores
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import re
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,14 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
-from made_up import model_of, resident_of_files
+from made_up import Memory, model_of, resident_of_files, watched
+from skorch.callbacks import Callback
 
 import skal
 from skal.core.errors import DataError, MissingExtraError, ParameterError
-from skal.models import self_supervision as pretraining
+from skal.models.devices import Device
 from skal.models.module import ImageModule
-from skal.models.self_supervision import Pretrained, pretrain, simclr_views
+from skal.models.self_supervision import Pretrained, SimCLR, pretrain, simclr_views
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("lightly") is None, reason="needs the extra ssl"
@@ -32,21 +35,43 @@ def images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (40, 3, 12, 12), dtype=np.uint8)
 
 
+class Trainings:
+    """What was trained, and not found: the number of images of each, as the log has it."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level("INFO", "skal")
+        self._caplog = caplog
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == other
+
+    def __iter__(self) -> Iterator[int]:
+        for message in self._caplog.messages:
+            if found := re.match(r"trained without labels in \d+ steps on (\d+) images", message):
+                yield int(found[1])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 @pytest.fixture
-def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """What was trained and not found: the number of its images."""
-    train, seen = pretraining._train, []
+def trainings(caplog: pytest.LogCaptureFixture) -> Trainings:
+    return Trainings(caplog)
 
-    def counted(module: Any, model: str, pools: Any, *args: Any) -> Pretrained:
-        seen.append(sum(map(len, pools)))
-        return train(module, model, pools, *args)
 
-    monkeypatch.setattr(pretraining, "_train", counted)
-    return seen
+def train(
+    *pools: np.ndarray,
+    model: str = "lenet",
+    steps: int = 2,
+    seed: int = 0,
+    cache: Path | None = None,
+    **options: Any,
+) -> Pretrained:
+    return pretrain(SimCLR(model, steps, seed, **options), pools, Device("cpu"), cache)
 
 
 def test_views_of_an_image_become_more_alike_than_those_of_others() -> None:
-    digits = skal.load_dataset("digits").X[:400]
+    digits = skal.load_dataset("digits").X[:128]
 
     def alike(weights: Any) -> float:
         options: dict[str, Any] = {"n_classes": 2, "in_channels": 1, "image_size": 8}
@@ -63,7 +88,7 @@ def test_views_of_an_image_become_more_alike_than_those_of_others() -> None:
         others = similar[~torch.eye(64, dtype=torch.bool)]
         return float((similar.diag().mean() - others.mean()) / others.std())
 
-    trained = pretrain("small-cnn", [digits], steps=60, seed=0, flip=False)
+    trained = train(digits, model="small-cnn", steps=50, flip=False)
     assert trained.losses[-1] < trained.losses[0] - 0.3
     assert alike(trained.weights) > 1.5 * alike(None)
 
@@ -98,7 +123,7 @@ def test_the_seed_decides_the_weights_and_the_callers_state_is_left_alone(
 ) -> None:
     torch.manual_seed(5)
     state, drawn = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    found = [pretrain("lenet", [images], steps=3, seed=seed) for seed in (0, 0, 1)]
+    found = [train(images, steps=3, seed=seed) for seed in (0, 0, 1)]
     assert torch.equal(torch.get_rng_state(), state)
     assert np.array_equal(np.random.get_state()[1], drawn)  # noqa: NPY002
     same, other = (
@@ -110,27 +135,26 @@ def test_the_seed_decides_the_weights_and_the_callers_state_is_left_alone(
 
 
 def test_several_pools_are_as_one(images: np.ndarray) -> None:
-    whole = pretrain("lenet", [images], steps=2, seed=0)
-    parts = pretrain("lenet", [images[:7], images[7:30], images[30:]], steps=2, seed=0)
+    whole = train(images)
+    parts = train(images[:7], images[7:30], images[30:])
     assert all(torch.equal(parts.weights[n], whole.weights[n]) for n in whole.weights)
 
 
 def test_one_image_is_too_few(images: np.ndarray) -> None:
     with pytest.raises(DataError, match="two images or more, got 1"):
-        pretrain("lenet", [images[:1]], steps=2, seed=0)
+        train(images[:1])
 
 
 def test_a_training_has_a_step_at_least(images: np.ndarray) -> None:
     with pytest.raises(ParameterError, match="steps=0; expected 1 or more"):
-        pretrain("lenet", [images], steps=0, seed=0)
+        train(images, steps=0)
 
 
 def test_what_was_trained_is_found_again_unless_anything_differs(
-    images: np.ndarray, tmp_path: Path, trainings: list[int]
+    images: np.ndarray, tmp_path: Path, trainings: Trainings
 ) -> None:
     def ask(X: np.ndarray = images, **changes: Any) -> Pretrained:
-        settings = {"model": "lenet", "steps": 2, "seed": 0, **changes}
-        return pretrain(settings.pop("model"), [X], cache=tmp_path, **settings)
+        return train(X, cache=tmp_path, **changes)
 
     first, again = ask(), ask()
     assert len(trainings) == 1
@@ -148,11 +172,11 @@ def test_what_was_trained_is_found_again_unless_anything_differs(
 
 
 def test_what_other_code_was_trained_with_the_same_start_is_not_taken_for_it(
-    images: np.ndarray, tmp_path: Path, trainings: list[int]
+    images: np.ndarray, tmp_path: Path, trainings: Trainings
 ) -> None:
     def ask(*code: Any) -> Pretrained:
         with model_of(*code) as name:
-            return pretrain(name, [images], steps=2, seed=0, cache=tmp_path)
+            return train(images, model=name, cache=tmp_path)
 
     ways: list[Any] = [(torch.relu,), (torch.tanh,), (torch.relu, 0.4)]
     found = [ask(*code) for code in ways]
@@ -164,16 +188,15 @@ def test_what_other_code_was_trained_with_the_same_start_is_not_taken_for_it(
 def test_a_damaged_file_is_made_again(
     images: np.ndarray,
     tmp_path: Path,
-    trainings: list[int],
+    trainings: Trainings,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    first = pretrain("lenet", [images], steps=2, seed=0, cache=tmp_path)
+    first = train(images, cache=tmp_path)
     (path,) = tmp_path.glob("*.safetensors")
     whole = path.read_bytes()
     for content in (b"", whole[:100], whole[:-5]):
         path.write_bytes(content)
-        with caplog.at_level("WARNING"):
-            again = pretrain("lenet", [images], steps=2, seed=0, cache=tmp_path)
+        again = train(images, cache=tmp_path)
         assert "is damaged: it is made again" in caplog.text
         assert all(torch.equal(again.weights[n], first.weights[n]) for n in first.weights)
         assert path.read_bytes() == whole
@@ -181,15 +204,13 @@ def test_a_damaged_file_is_made_again(
 
 
 def test_a_run_waits_for_another_that_trains_the_same(
-    images: np.ndarray, tmp_path: Path, trainings: list[int]
+    images: np.ndarray, tmp_path: Path, trainings: Trainings
 ) -> None:
-    pretrain("lenet", [images], steps=2, seed=0, cache=tmp_path)
+    train(images, cache=tmp_path)
     (path,) = tmp_path.glob("*.safetensors")
     content = path.read_bytes()
     path.unlink()
-    waiting = threading.Thread(
-        target=lambda: pretrain("lenet", [images], steps=2, seed=0, cache=tmp_path)
-    )
+    waiting = threading.Thread(target=lambda: train(images, cache=tmp_path))
     with FileLock(path.with_suffix(".lock")):  # the other one's
         waiting.start()
         waiting.join(timeout=0.3)
@@ -199,101 +220,66 @@ def test_a_run_waits_for_another_that_trains_the_same(
     assert len(trainings) == 1
 
 
-class Memory:
-    """Of a GPU that has room for so many views at once; what was asked of it."""
-
-    def __init__(self, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.n_views: list[int] = []
-        self.most = most
-        embed = ImageModule.embed
-
-        def within(module: ImageModule, images: torch.Tensor) -> torch.Tensor:
-            if module.training:
-                self.n_views.append(len(images))
-                if len(images) > self.most:
-                    raise torch.OutOfMemoryError("CUDA out of memory")
-            return embed(module, images)
-
-        monkeypatch.setattr(ImageModule, "embed", within)
-
-
 def test_batches_are_halved_where_memory_runs_out_and_that_is_said(
-    images: np.ndarray, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    images: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:
-    memory = Memory(25, monkeypatch)
-    found = pretrain("lenet", [images], steps=12, seed=0)
-    assert memory.n_views == [80, 40] + 12 * [20]
+    memory = Memory(25, training=True)
+    with watched(memory) as model:
+        found = train(images, model=model, steps=12)
+    # the statistics of batch norm are taken of images, not of views
+    assert memory.asked == [80, 40] + 12 * [20] + 20 * [10]
     assert len(found.losses) == 2
     said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert [line.partition(";")[0] for line in said] == [
-        f"out of memory on cpu: pretraining goes on in batches of {n}" for n in (20, 10)
+        f"out of memory on cpu: pretraining continues in batches of {n}" for n in (20, 10)
     ]
     assert "the weights will not be those of larger ones" in said[0]
 
 
-def test_the_last_steps_are_done_too_if_memory_runs_out_later(
-    images: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    memory = Memory(100, monkeypatch)
-    numbers = pretraining._numbers
-
-    def others_come(*args: Any) -> list[float]:
-        memory.most = 50
-        return numbers(*args)
-
-    monkeypatch.setattr(pretraining, "_numbers", others_come)
-    pretrain("lenet", [images], steps=25, seed=0)
-    assert memory.n_views == 10 * [80] + [80] + 15 * [40]
+def test_the_last_steps_are_done_too_if_memory_runs_out_later(images: np.ndarray) -> None:
+    memory = Memory(*10 * [100], 50, training=True)
+    with watched(memory) as model:
+        train(images, model=model, steps=25)
+    assert memory.asked[:26] == 10 * [80] + [80] + 15 * [40]
 
 
-def test_two_images_that_do_not_fit_are_an_error(
-    images: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    memory = Memory(3, monkeypatch)
-    with pytest.raises(torch.OutOfMemoryError):
-        pretrain("lenet", [images], steps=5, seed=0)
-    assert memory.n_views == [80, 40, 20, 10, 4]
+def test_two_images_that_do_not_fit_are_an_error(images: np.ndarray) -> None:
+    memory = Memory(3, training=True)
+    with watched(memory) as model, pytest.raises(torch.OutOfMemoryError):
+        train(images, model=model, steps=5)
+    assert memory.asked == [80, 40, 20, 10, 4]
 
 
-def test_a_loss_that_is_no_number_ends_it_soon(
-    images: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from lightly.loss import NTXentLoss
+def test_a_loss_that_is_not_finite_ends_it_soon(images: np.ndarray) -> None:
+    asked: list[int] = []
 
-    forward, n_asked = NTXentLoss.forward, []
+    def diverge(n: int, training: bool) -> float:
+        if training:
+            asked.append(n)
+        return float("nan") if training and len(asked) == 14 else 1.0
 
-    def diverging(self: Any, *args: Any) -> torch.Tensor:
-        n_asked.append(1)
-        return forward(self, *args) * (torch.nan if len(n_asked) == 14 else 1)
-
-    monkeypatch.setattr(NTXentLoss, "forward", diverging)
-    with pytest.raises(DataError, match="diverged: its loss is no number from step 14 on"):
-        pretrain("lenet", [images], steps=1000, seed=0)
-    assert len(n_asked) == 20
+    with (
+        watched(diverge) as model,
+        pytest.raises(DataError, match="diverged: its loss is NaN or infinite from step 14 on"),
+    ):
+        train(images, model=model, steps=1000)
+    assert len(asked) == 20
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
-def test_a_pool_larger_than_memory_does_not_stay_in_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pool_larger_than_memory_does_not_stay_in_it(tmp_path: Path) -> None:
     shape = (40_000, 1, 28, 28)
     np.save(tmp_path / "x.npy", np.zeros(shape, np.uint8))
     X = np.load(tmp_path / "x.npy", mmap_mode="r")
     resident = [resident_of_files()]
 
-    def watched(name: str) -> None:
-        function = getattr(pretraining, name)
+    def look(n: int, training: bool) -> float:  # all was read for the key
+        resident.append(resident_of_files())
+        return 1.0
 
-        def watching(*args: Any) -> Any:
-            resident.append(resident_of_files())
-            return function(*args)
-
-        monkeypatch.setattr(pretraining, name, watching)
-
-    watched("_train")  # when all was read
-    watched("_numbers")  # when a batch was
-    pretrain("lenet", [X], steps=1, seed=0, cache=tmp_path)
-    assert len(resident) == 3
+    with watched(look) as model:
+        train(X, model=model, steps=1, cache=tmp_path)
+    assert len(resident) > 2
     assert max(resident) - resident[0] < X.nbytes / 4
 
 
@@ -314,25 +300,29 @@ def pool(tiny: skal.ImageDataset) -> skal.ImageDataset:
     )
 
 
+class Starts(skal.Tracker):
+    """Keeps the weights of the first layer that each training starts from."""
+
+    def __init__(self) -> None:
+        self.seen: list[torch.Tensor] = []
+
+    def skorch_callbacks(self, round_number: int) -> Any:
+        def keep(net: Any, **facts: Any) -> None:
+            self.seen.append(next(net.module_.network.backbone.parameters()).detach().clone())
+
+        callback = Callback()
+        callback.on_train_begin = keep
+        return (callback,)
+
+
 def test_each_round_starts_from_the_weights_and_the_curve_is_kept(
-    pool: skal.ImageDataset,
-    tmp_path: Path,
-    trainings: list[int],
-    monkeypatch: pytest.MonkeyPatch,
+    pool: skal.ImageDataset, tmp_path: Path, trainings: Trainings
 ) -> None:
-    starts: list[dict[str, torch.Tensor]] = []
-    fit = skal.ImageClassifier.fit
-
-    def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
-        starts.append(self.weights)
-        return fit(self, *args, **kwargs)
-
-    monkeypatch.setattr(skal.ImageClassifier, "fit", watched)
-    folder = tmp_path / "run"
-    run = skal.run(pool, "badge", **FAST, **SIMCLR, out=folder)
+    starts, folder = Starts(), tmp_path / "run"
+    run = skal.run(pool, "badge", **FAST, **SIMCLR, out=folder, trackers=[starts])
     assert trainings == [90]  # X and X_unlabeled, and no test image
-    assert len(starts) == 2
-    assert all(torch.equal(starts[0][n], starts[1][n]) for n in starts[0])
+    first, second = starts.seen
+    assert torch.equal(first, second)
     rows = list(csv.DictReader((folder / "pretrain.csv").read_text().splitlines()))
     assert [row["step"] for row in rows] == ["10", "20"]
     assert all(0 < float(row["loss"]) < 10 for row in rows)
@@ -347,7 +337,7 @@ def test_each_round_starts_from_the_weights_and_the_curve_is_kept(
 
 
 def test_a_stopped_run_goes_on_from_the_same_weights(
-    pool: skal.ImageDataset, tmp_path: Path, trainings: list[int]
+    pool: skal.ImageDataset, tmp_path: Path, trainings: Trainings
 ) -> None:
     class Stop(skal.Tracker):
         def on_phase(self, round_number: int, phase: str) -> None:
@@ -385,8 +375,8 @@ def test_steps_are_a_whole_number(pool: skal.ImageDataset) -> None:
         skal.run(pool, "badge", **FAST, pretrain="simclr", pretrain_steps=0)
 
 
-def test_nothing_is_pretrained_on_what_is_validated_on(
-    tiny: skal.ImageDataset, trainings: list[int]
+def test_nothing_is_pretrained_on_what_is_held_out(
+    tiny: skal.ImageDataset, trainings: Trainings
 ) -> None:
     skal.run(tiny, "random", **FAST, **SIMCLR)
     skal.run(tiny, "random", **FAST, **SIMCLR, n_valid=30)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_up import Memory, watched
 from sklearn.base import clone
 from skorch.callbacks import Callback
 from skorch.dataset import Dataset
@@ -25,10 +26,10 @@ from skal.core.errors import DataError, ParameterError, RunFolderError, UnknownN
 from skal.core.seeding import derive_seed
 from skal.models import Network
 from skal.models import iterators as batches_module
-from skal.models.iterators import SliceBatches, TrainBatches, resident
+from skal.models.devices import computing_on
+from skal.models.iterators import SliceBatches, TrainBatches, resident, say_smaller
 from skal.models.module import ImageModule
 from skal.models.persistence import load_classifier, load_weights, save_classifier
-from skal.models.training import computing_on
 from skal.strategies.scores import score_pool, shards
 
 FAST: dict[str, Any] = {"model": "lenet", "steps": 3, "n_init": 6, "n_query": 4, "n_rounds": 2}
@@ -55,6 +56,14 @@ def y(tiny: skal.ImageDataset) -> np.ndarray:
 
 def weights(fitted: skal.ImageClassifier) -> dict[str, Tensor]:
     return {n: t.clone() for n, t in fitted.neural_net_.module_.state_dict().items()}
+
+
+def all_of(batches: TrainBatches) -> list[Any]:
+    """Return the batches of all epochs."""
+    found = []
+    while batches.left:
+        found += list(batches)
+    return found
 
 
 class Watch(Callback):  # type: ignore[misc]
@@ -199,7 +208,7 @@ def test_balanced_batches_hold_all_classes_alike_and_all_images_of_each() -> Non
     dataset = Dataset(np.arange(50, dtype=np.uint8)[:, None, None, None], y)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        drawn = list(TrainBatches(dataset, 12, steps=10, balanced=True))
+        drawn = all_of(TrainBatches(dataset, 12, steps=10, balanced=True))
     for _, labels in drawn:
         assert torch.bincount(labels).tolist() == [4, 4, 4]
     seen = torch.cat([images.flatten() for images, _ in drawn]).bincount(minlength=50)
@@ -210,7 +219,7 @@ def test_balanced_batches_hold_all_classes_alike_and_all_images_of_each() -> Non
 
 def test_classes_without_a_label_get_no_turn() -> None:
     dataset = Dataset(np.zeros((4, 1, 2, 2), np.uint8), np.array([0, 0, 2, 2]))
-    labels = torch.cat([y for _, y in TrainBatches(dataset, 4, steps=3, balanced=True)])
+    labels = torch.cat([y for _, y in all_of(TrainBatches(dataset, 4, steps=3, balanced=True))])
     assert torch.bincount(labels).tolist() == [6, 0, 6]
 
 
@@ -240,7 +249,8 @@ def test_patience_ends_a_training_whose_loss_no_longer_falls(
 ) -> None:
     watch = Watch()
     fitted = classifier(patience=2, steps=2000, callbacks=[("watch", watch)]).fit(tiny.X, y)
-    losses = fitted.neural_net_.history[-1, "batches", :, "train_loss"]
+    epochs = fitted.neural_net_.history
+    losses = [batch["train_loss"] for epoch in epochs for batch in epoch["batches"]]
     rates = np.array(watch.rates) / max(watch.rates)
     assert len(losses) < 300
     assert fitted.score(tiny.X_test, tiny.y_test) > 0.9
@@ -268,30 +278,38 @@ def test_patience_never_asks_for_more_steps_than_are_allowed(
 # warm starts
 
 
-def trained_without_a_step(
-    tiny: skal.ImageDataset, y: np.ndarray, monkeypatch: pytest.MonkeyPatch, warm_start: str
+class Start(Callback):  # type: ignore[misc]
+    """Keeps the weights that each training starts from."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, Tensor]] = []
+
+    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
+        self.seen.append({n: t.clone() for n, t in net.module_.state_dict().items()})
+
+
+def second_start(
+    tiny: skal.ImageDataset, y: np.ndarray, warm_start: str
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
     """Return the weights of a fit, those that the next starts from, and those of a fresh start."""
-    fitted = classifier(warm_start=warm_start).fit(tiny.X, y)
+    start = Start()
+    fitted = classifier(steps=3, warm_start=warm_start, callbacks=[start]).fit(tiny.X, y)
     before = weights(fitted)
-    monkeypatch.setattr(TrainBatches, "__iter__", lambda self: iter(()))
     fitted.set_params(random_state=5).fit(tiny.X, y)
-    fresh = classifier(random_state=5).fit(tiny.X, y)
-    return before, weights(fitted), weights(fresh)
+    classifier(steps=1, random_state=5, callbacks=[start]).fit(tiny.X, y)
+    return before, *start.seen[1:]
 
 
-def test_a_warm_start_is_from_the_weights_before(
-    tiny: skal.ImageDataset, y: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before, start, fresh = trained_without_a_step(tiny, y, monkeypatch, "on")
+def test_a_warm_start_is_from_the_weights_before(tiny: skal.ImageDataset, y: np.ndarray) -> None:
+    before, start, fresh = second_start(tiny, y, "on")
     assert all(torch.equal(start[name], before[name]) for name in before)
     assert not all(torch.equal(start[name], fresh[name]) for name in before)
 
 
 def test_a_shrunk_start_is_between_the_weights_before_and_new_ones(
-    tiny: skal.ImageDataset, y: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    tiny: skal.ImageDataset, y: np.ndarray
 ) -> None:
-    before, start, fresh = trained_without_a_step(tiny, y, monkeypatch, "shrink")
+    before, start, fresh = second_start(tiny, y, "shrink")
     for name, values in before.items():
         trained = name.rsplit(".", 1)[-1] in ("weight", "bias")
         expected = 0.6 * values + 0.1 * fresh[name] if trained else values
@@ -419,7 +437,7 @@ def test_a_checkpoint_that_is_gone_is_named(tiny: skal.ImageDataset, tmp_path: P
         trackers = [StopIn("querying 1")]
         skal.run(tiny, **FAST, warm_start="on", out=tmp_path / "run", trackers=trackers)
     (tmp_path / "run/checkpoint-0.safetensors").unlink()
-    with pytest.raises(RunFolderError, match=r"cannot go on from the weights .*checkpoint-0"):
+    with pytest.raises(RunFolderError, match=r"cannot resume from the weights .*checkpoint-0"):
         skal.resume(tmp_path / "run", data=tiny)
 
 
@@ -435,7 +453,7 @@ def test_a_run_on_a_gpu_goes_on_with_the_very_network_of_the_last_round(
     monkeypatch.setattr(skal.ImageClassifier, "fit", counted)
     for device, n_fits in (("cpu", 3), ("mps", 2)):
         monkeypatch.setattr("skal.runs.checks.resolve_device", lambda name, found=device: found)
-        monkeypatch.setattr("skal.models.classifier.resolve_device", lambda name: "cpu")
+        monkeypatch.setattr("skal.models.devices.resolve_device", lambda name: "cpu")
         straight = skal.run(tiny, "badge", **FAST, out=tmp_path / f"straight-{device}")
         folder = tmp_path / device
         with pytest.raises(Stop):
@@ -458,66 +476,45 @@ def test_all_options_at_once_work_with_committees_samples_and_calibration(
 # devices
 
 
-def too_big(images: Tensor, most: int) -> None:
-    if len(images) > most:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-
-@pytest.fixture
-def small_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """A device that takes 10 images at a time; the sizes that were tried."""
-    forward, tried = ImageModule.forward, []
-
-    def limited(self: ImageModule, images: Tensor, *args: Any) -> Any:
-        tried.append(len(images))
-        too_big(images, 10)
-        return forward(self, images, *args)
-
-    batches_module.say_smaller.cache_clear()
-    monkeypatch.setattr(ImageModule, "forward", limited)
-    yield tried
-
-
 @pytest.mark.parametrize("strategy", ["margin", "badge", "bald", "core-set"])
 def test_out_of_memory_halves_the_batch_says_so_once_and_gives_the_same_picks(
-    tiny: skal.ImageDataset,
-    strategy: str,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    request: pytest.FixtureRequest,
+    tiny: skal.ImageDataset, strategy: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    say_smaller.cache_clear()
     settings = {**FAST, "train_batch_size": 8, "precision": "fp32"}
-    expected = skal.run(tiny, strategy, **settings).queries
-    tried = request.getfixturevalue("small_memory")
-    with caplog.at_level("WARNING"):
-        found = skal.run(tiny, strategy, **settings).queries
+    with watched(Memory(1000)) as model:
+        expected = skal.run(tiny, strategy, **{**settings, "model": model}).queries
+    memory = Memory(10)
+    with watched(memory) as model, caplog.at_level("WARNING"):
+        found = skal.run(tiny, strategy, **{**settings, "model": model}).queries
     assert found == expected
-    assert max(tried) == 30  # the test images, which come first
+    assert max(memory.asked) == 30  # the test images, which come first
     lines = [r.message for r in caplog.records if "out of memory" in r.message]
-    start = "out of memory on cpu: scoring goes on in batches of"
+    start = "out of memory on cpu: scoring continues in batches of"
     assert lines == [f"{start} 15", f"{start} 8"]
 
 
-def test_smaller_batches_are_kept_for_the_next_time(
-    tiny: skal.ImageDataset, y: np.ndarray, small_memory: list[int]
-) -> None:
-    fitted = classifier(steps=2, train_batch_size=8).fit(tiny.X, y)
-    small_memory.clear()
-    first = fitted.predict_proba(tiny.X)
-    assert small_memory[:4] == [90, 45, 23, 12]
-    small_memory.clear()
-    assert np.array_equal(score_pool(fitted, tiny.X).proba, first)
-    assert set(small_memory) == {6}
+def test_smaller_batches_are_kept_for_the_next_time(tiny: skal.ImageDataset, y: np.ndarray) -> None:
+    memory = Memory(10)
+    with watched(memory) as model:
+        fitted = classifier(model=model, steps=2, train_batch_size=8).fit(tiny.X, y)
+        memory.asked.clear()
+        first = fitted.predict_proba(tiny.X)
+        assert memory.asked[:5] == [90, 45, 23, 12, 6]
+        memory.asked.clear()
+        assert np.array_equal(score_pool(fitted, tiny.X).proba, first)
+        assert set(memory.asked) == {6}
 
 
 def test_out_of_memory_for_a_single_image_is_an_error(
-    tiny: skal.ImageDataset, y: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    tiny: skal.ImageDataset, y: np.ndarray
 ) -> None:
-    fitted = classifier(steps=2).fit(tiny.X, y)
-    monkeypatch.setattr(ImageModule, "forward", lambda self, images: too_big(images, 0))
-    for ask in (fitted.predict_proba, lambda X: score_pool(fitted, X)):
-        with pytest.raises(torch.OutOfMemoryError):
-            ask(tiny.X[:5])
+    memory = Memory(1000, 1000, 0)
+    with watched(memory) as model:
+        fitted = classifier(model=model, steps=2).fit(tiny.X, y)
+        for ask in (fitted.predict_proba, lambda X: score_pool(fitted, X)):
+            with pytest.raises(torch.OutOfMemoryError):
+                ask(tiny.X[:5])
 
 
 def test_batches_that_are_sent_ahead_are_the_same_also_when_they_become_smaller() -> None:
@@ -710,8 +707,10 @@ def test_a_network_is_trained_and_asked_with_these_settings(
         return called
 
     monkeypatch.setattr(Network, "forward", watched(Network.forward))
-    for module in ("learner", "backbone"):
-        monkeypatch.setattr(f"skal.{module}.computing_on", lambda device: computing_on("cuda"))
+    for module in ("net", "backbone"):
+        monkeypatch.setattr(
+            f"skal.models.{module}.computing_on", lambda device: computing_on("cuda")
+        )
     fitted = classifier(steps=2).fit(tiny.X, y)
     assert len(list(fitted.iter_outputs(tiny.X_test))) == 1
     fitted.predict_proba(tiny.X_test)

@@ -29,7 +29,7 @@ from skal.core.errors import (
     UsageError,
 )
 from skal.datasets.oracles import FunctionOracle, Oracle, TrueLabels
-from skal.models.classifier import NotFittedError
+from skal.models.inference import NotFittedError
 from skal.runs.metrics import evaluate
 
 FAST: dict[str, Any] = {"model": "lenet", "steps": 2, "n_init": 6, "n_query": 4, "n_rounds": 2}

@@ -46,8 +46,7 @@ class Relay(Callback):
 class StepCounter(Callback):
     """Counts the optimiser steps of all trainings, and logs their losses.
 
-    skorch's loggers begin to count anew at each training and know whole epochs alone, of which a
-    training here has one.
+    skorch's loggers begin to count anew at each training and know whole epochs alone.
     """
 
     def __init__(self, logger: RunLogger) -> None:

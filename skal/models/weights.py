@@ -1,79 +1,28 @@
-"""What a model is, and what may be done to its input."""
+"""State dicts: read from files or downloaded, matched to a backbone, loaded into it."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from types import MappingProxyType
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
 
+import safetensors.torch
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import DataError
 from ..datasets.base import one_line
 
+Weights: TypeAlias = str | Path | Mapping[str, Tensor]
+"""What a network may start from: a state dict, or a file that holds one."""
+
+_BACKBONE = "network.backbone."
+_STATES_WITHIN = ("state_dict", "model_state_dict", "model")
+"""Where checkpoints that hold more than weights hold these."""
+
 _log = logging.getLogger("skal")
-
-
-class Network(nn.Module):
-    """A backbone that embeds images, and a head that classifies embeddings.
-
-    All dropout belongs into the head: what comes before it is then computed once however many
-    Monte-Carlo samples are wanted. (Dropout in the backbone works too, at the price of a whole
-    pass per sample.)
-
-    Parameters
-    ----------
-    backbone : nn.Module
-        Images (n, channels, height, width) to embeddings (n, n_features).
-    head : nn.Module
-        Embeddings to logits (n, n_classes).
-    mean, std : tuple of float
-        What the pixels, scaled to [0, 1], are normalised with: one value, or one per channel.
-    in_channels : int, optional
-        Channels that the backbone insists on; grey images are repeated then.
-    input_size : int, optional
-        Height and width in pixels that the backbone insists on; images are scaled to it then.
-
-    Notes
-    -----
-    ``forward`` returns ``(logits, embeddings)``.
-    """
-
-    def __init__(
-        self,
-        backbone: nn.Module,
-        head: nn.Module,
-        mean: tuple[float, ...] = (0.5,),
-        std: tuple[float, ...] = (0.25,),
-        in_channels: int | None = None,
-        input_size: int | None = None,
-    ) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = head
-        self.mean = mean
-        self.std = std
-        self.in_channels = in_channels
-        self.input_size = input_size
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        embeddings = self.backbone(images)
-        return self.classify(embeddings), embeddings
-
-    def classify(self, embeddings: Tensor) -> Tensor:
-        """Return the logits of embeddings."""
-        logits: Tensor = self.head(embeddings)
-        return logits
-
-
-def linear_head(n_features: int, n_classes: int, dropout: float) -> nn.Sequential:
-    """Return dropout and one linear layer, the head of every model of skal."""
-    return nn.Sequential(nn.Dropout(dropout), nn.Linear(n_features, n_classes))
-
 
 PREFIXES = ("module.", "model.", "backbone.", "network.backbone.")
 """What wrappers put before the names of a network's tensors."""
@@ -123,7 +72,7 @@ def fit_of(backbone: nn.Module, weights: Mapping[str, Tensor]) -> Fit:
     return Fit(fitting, n, len(needed), missing, others)
 
 
-def fetched(what: str, fetch: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+def downloaded(what: str, fetch: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
     """Return the weights that a library downloads on first use.
 
     Parameters
@@ -147,7 +96,7 @@ def fetched(what: str, fetch: Callable[[], Mapping[str, Tensor]]) -> Mapping[str
         ) from error
 
 
-def load_backbone(backbone: nn.Module, weights: Mapping[str, Tensor]) -> None:
+def load_matching(backbone: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Load what fits of a state dict; warn of what the backbone lacks.
 
     The network that the tensors were saved from may have been wrapped, and may have had a head.
@@ -197,25 +146,44 @@ def _fits(name: str, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -
     return name in weights and weights[name].shape == own[name].shape
 
 
-def flip(images: Tensor) -> Tensor:
-    """Mirror each image with probability 1/2."""
-    chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
-    return torch.where(chosen, images.flip(3), images)
+def read_state_dict(path: Path) -> Mapping[str, Tensor]:
+    """Read a state dict without running any code from the file.
+
+    Of skal's own ``model.safetensors`` it is the backbone's alone: the head belongs to the classes
+    of that run. A checkpoint may hold it as ``state_dict``, ``model_state_dict`` or ``model``.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read or is not a state dict.
+    """
+    state: Any
+    try:
+        if path.suffix == ".safetensors":
+            state = safetensors.torch.load(path.read_bytes())
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"cannot read the weights {str(path)!r}: {reason}") from error
+    except Exception as error:  # torch unpickles, and bytes of any kind raise errors of any kind
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"cannot read the weights {str(path)!r}: {type(error).__name__}: {reason}; expected a "
+            "state dict that torch.save wrote, or a .safetensors file"
+        ) from error
+    for name in _STATES_WITHIN:
+        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
+            state = state[name]
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise DataError(f"{str(path)!r} is not a state dict (names to tensors)")
+    return backbone_of(state) or state
 
 
-def shift(images: Tensor) -> Tensor:
-    """Move each image by up to an eighth of its size in both directions; black comes in."""
-    n, _, height, width = images.shape
-    most = max(1, height // 8)
-    padded = F.pad(images, (most,) * 4)
-    down, right = torch.randint(0, 2 * most + 1, (2, n, 1), device=images.device)
-    rows = (down + torch.arange(height, device=images.device))[:, :, None]
-    columns = (right + torch.arange(width, device=images.device))[:, None, :]
-    number = torch.arange(n, device=images.device)[:, None, None]
-    return padded[number, :, rows, columns].permute(0, 3, 1, 2)
-
-
-AUGMENTATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
-    {"flip": flip, "shift": shift}
-)
-"""Per-sample changes of pixels (n, channels, height, width) that keep an image's class."""
+def backbone_of(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return what a state dict of skal's own has of the backbone, by the backbone's names."""
+    return {
+        name.removeprefix(_BACKBONE): tensor
+        for name, tensor in state.items()
+        if name.startswith(_BACKBONE)
+    }

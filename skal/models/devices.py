@@ -1,0 +1,217 @@
+"""Where networks compute, and how: device, precision, seeds, and torch's settings meanwhile."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..core.errors import ParameterError
+from ..core.memory import keep_freed_memory
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16")
+PIXELS_PER_BATCH = {"cpu": 100_000, "cuda": 4_000_000}
+_KNOWN_WARNINGS = (
+    ".* does not have a deterministic implementation, but you set",
+    "Deterministic behavior was enabled with either",
+    ".*attention defaults to a non-deterministic algorithm",
+    "Please use the new API settings to control TF32 behavior",
+)
+"""What torch says of `computing_on`; that one says what it comes to."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where networks compute, and in which precision.
+
+    Parameters
+    ----------
+    name : str
+        "cpu", "cuda" or "mps", or one GPU of several, such as "cuda:1".
+    bf16 : bool, default=False
+        Whether they run in bfloat16.
+    """
+
+    name: str
+    bf16: bool = False
+
+    @classmethod
+    def resolve(cls, device: str, precision: str) -> Device:
+        """Return what a device and a precision, either of which may be "auto", stand for.
+
+        Raises
+        ------
+        ParameterError
+            If the device is not there.
+        """
+        name = resolve_device(device)
+        return cls(name, resolve_bf16(precision, name))
+
+    def scoring_batch_size(self, image_size: int) -> int:
+        """Return how many images to score at once: what was measured to be fastest.
+
+        On a CPU a batch's feature maps should stay near the caches; a GPU wants to be filled.
+        """
+        pixels = PIXELS_PER_BATCH.get(self.name, PIXELS_PER_BATCH["cuda"])
+        return int(np.clip(2 ** round(math.log2(pixels / image_size**2)), 16, 8192))
+
+
+def resolve_device(device: str) -> str:
+    """Return the device that "auto" stands for; check that another one is there.
+
+    Raises
+    ------
+    ParameterError
+        If the device is not there.
+    """
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if device == "auto":
+        return next(name for name, found in there.items() if found)
+    if not there[device]:
+        having = ", ".join(name for name, found in there.items() if found)
+        raise ParameterError(f"device {device!r} is not there; this machine has: {having}")
+    return device
+
+
+def resolve_bf16(precision: str, device: str) -> bool:
+    """Tell whether to compute in bfloat16: if asked to, or where the device does so natively."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device == "mps":
+        return False
+    return _cpu_has_bf16()
+
+
+def _cpu_has_bf16() -> bool:
+    if hasattr(torch.cpu, "get_capabilities"):
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    # torch 2.10 has the probes only
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in probes)
+
+
+@contextmanager
+def torch_seed(seed: int) -> Iterator[None]:
+    """Seed torch's generators inside the block and restore the caller's state afterwards."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+class _CudaSettings:
+    """torch's settings while networks compute on CUDA: from the first user to the last."""
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._settings = Lock(), 0, ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._users:
+                _hush_torch()
+                with ExitStack() as settings:
+                    settings.enter_context(_tf32())
+                    settings.enter_context(_repeatable())
+                    self._settings = settings.pop_all()
+            self._users += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self._settings.close()
+
+
+_CUDA_SETTINGS = _CudaSettings()
+
+
+def computing_on(device: str) -> AbstractContextManager[None]:
+    """Set torch to what networks compute with on a device, for the time of the block.
+
+    On CUDA float32 matrices are multiplied as TF32, as torch lets it convolve. And the same is to
+    come out again, on the same machine, with the same versions and the same seed: cuDNN takes its
+    deterministic algorithms, and so does torch wherever it has one. It has none for the gradient of
+    attention (in transformers) and of some kinds of pooling (AlexNet's and VGG's), which may
+    differ in the last bits; of that nothing is said. The environment variable
+    ``CUBLAS_WORKSPACE_CONFIG``, where it is not set, stays at what determinism needs, and torch's
+    warnings of what is not deterministic stay off.
+
+    On a CPU the process keeps the memory that it frees, from then on; see `keep_freed_memory`.
+
+    Parameters
+    ----------
+    device : str
+        On MPS nothing changes.
+    """
+    if device.startswith("cuda"):
+        return _CUDA_SETTINGS
+    if device == "cpu":
+        keep_freed_memory()
+    return nullcontext()
+
+
+@contextmanager
+def _tf32() -> Iterator[None]:
+    """Change torch's old setting, by which the new ones follow: some readers raise if they differ.
+
+    torch.compile is one, of torch 2.10.
+    """
+    torch_backends: Any = torch.backends
+    backends = [torch_backends.cuda.matmul, torch_backends.mkldnn.matmul]
+    new = [backend.fp32_precision for backend in backends]
+    try:
+        old = torch.get_float32_matmul_precision()
+    except RuntimeError:  # they differ already; not so afterwards
+        old = "high" if new[0] == "tf32" else "highest"
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(old)
+        for backend, precision in zip(backends, new, strict=True):
+            backend.fp32_precision = precision
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """Switch to deterministic algorithms; where the process has them on, its own way stays."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    cudnn: Any = torch.backends.cudnn
+    memory: Any = torch.utils.deterministic
+    mode = torch.are_deterministic_algorithms_enabled()
+    before = cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory
+    # not filled, which costs a pass over each result and changes none
+    cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory = True, False, False
+    if not mode:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        if not mode:
+            torch.use_deterministic_algorithms(False)
+        cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory = before
+
+
+def _hush_torch() -> None:
+    """Ignore what torch would say in each step, wherever the filters were put back since."""
+    for message in _KNOWN_WARNINGS:
+        known = ("ignore", re.compile(message, re.IGNORECASE), UserWarning, None, 0)
+        if known not in warnings.filters:  # else all that was said once would be said again
+            warnings.filterwarnings("ignore", message, UserWarning)
