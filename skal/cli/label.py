@@ -22,8 +22,8 @@ from .app import console, main
 from .settings import options
 
 if TYPE_CHECKING:
-    from ..label.address import Address
     from ..label.project import LabelProject
+    from ..label.web.address import Address
 
 _log = logging.getLogger("skal")
 
@@ -173,7 +173,7 @@ def label(
                 ctx.obj["go_on"] = "all answers are kept; the same command goes on"
                 run_in_terminal(project, names[0], suggest=suggest)
         else:
-            from ..label import address, server
+            from ..label.web import address, server
 
             # the port before the project: where that is taken, nothing is begun
             with (
@@ -201,7 +201,7 @@ def _rename(project: LabelProject, renamings: Sequence[str]) -> None:
 def _tell_address(
     project: LabelProject, place: Address, annotators: Sequence[str], *, open_browser: bool
 ) -> None:
-    from ..label import address
+    from ..label.web import address
 
     for url in place.urls(annotators):
         click.echo(url)

@@ -28,8 +28,8 @@ from ..runs.checks import default_folder
 from ..runs.record import ENVIRONMENT, SUMMARY, check_free, environment
 from ..strategies.scores import score_pool
 from .accuracy import Accuracy
+from .batches import BatchRequest
 from .exchange import export_csv
-from .learning import Job, Task
 from .names import shown
 from .picking import Picker
 from .project import TEST, LabelProject
@@ -60,14 +60,14 @@ def next_images(project: LabelProject, n: int) -> list[tuple[int, str]]:
     kept = reserve[: n // TEST_EVERY]
     gone = set(project.reserve) | set(project.ledger.images())
     candidates = sorted(project.pool - gone)
-    job = Job(
+    job = BatchRequest(
         tuple(project.classes),
         project.training_labels,
         candidates,
         project.reserve,
         n - len(kept),
     )
-    answer = Picker(Task.of(project)).answer(job)
+    answer = Picker(project.learner_setup()).answer(job)
     project.guesses = answer.guesses
     picks = [(image, answer.kind) for image in answer.picks]
     for place, image in enumerate(kept, start=1):
@@ -103,12 +103,12 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
     """
     if out is not None:
         check_free(out)
-    picker = Picker(Task.of(project))
+    picker = Picker(project.learner_setup())
     labels, test = project.labels, project.test_labels
     classes = tuple(project.classes)
     accuracy = None
     if test:
-        honest = picker.train(Job(classes, project.training_labels, (), (), 0))
+        honest = picker.train(BatchRequest(classes, project.training_labels, (), (), 0))
         predicted = picker.predict(honest, list(test))
         n_right = sum(predicted[image] == test[image] for image in predicted)
         accuracy = Accuracy.of(n_right, len(predicted)) if predicted else None
@@ -116,7 +116,7 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
     if unseen:
         names = ", ".join(classes[label] for label in unseen)
         _log.warning("no image is labelled as %s: the network cannot know it by sight", names)
-    final = picker.train(Job(classes, labels, (), (), 0), calibrated=True)
+    final = picker.train(BatchRequest(classes, labels, (), (), 0), calibrated=True)
     folder = out or default_folder(final.config.replace(strategy="label"), final.data)
     folder.mkdir(parents=True)
     summary = {

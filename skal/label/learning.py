@@ -9,99 +9,17 @@ import queue
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
-from ..core.settings import RunConfig
 from ..datasets.base import one_line
-from ..datasets.index import ImageFile
-from .project import GUESSES, Guesses, LabelProject
+from .batches import BatchRequest, ComputedBatch, Failure, LearnerSetup
 
 NICENESS = 10
 
 _log = logging.getLogger("skal")
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a picker needs of a project: where its images are, which test, and the settings."""
-
-    root: Path
-    files: Sequence[ImageFile]
-    numbers: Mapping[str, int]
-    config: RunConfig
-    keep: Path | None
-    of_test: Sequence[int]
-
-    @classmethod
-    def of(cls, project: LabelProject) -> Task:
-        """Take it from a project."""
-        numbers = {path: number for number, path in project.paths.items()}
-        keep = project.place / GUESSES if project.store.path else None
-        of_test = sorted({*project.reserve, *project.test_labels})
-        return cls(project.root.resolve(), project.files, numbers, project.config, keep, of_test)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One question: which images next?
-
-    Parameters
-    ----------
-    classes : sequence of str
-        Names of the classes.
-    labels : mapping of int to int
-        Labels to train on, by image.
-    candidates : sequence of int
-        The images that may be picked.
-    reserve : sequence of int
-        The images kept for the test: the network is asked for their classes alone.
-    n : int
-        How many picks.
-    """
-
-    classes: Sequence[str]
-    labels: Mapping[int, int]
-    candidates: Sequence[int]
-    reserve: Sequence[int]
-    n: int
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why there is no `Answer`: a line of text, and for who wants to know, where it happened."""
-
-    reason: str
-    details: str = ""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What became of a `Job`.
-
-    Parameters
-    ----------
-    picks : list of int
-        Images, the first choice first.
-    kind : str
-        "strategy", or "start" for a batch chosen without a network.
-    guesses : Guesses
-        What the network says, or embeddings alone.
-    unreadable : list of int
-        Images that cannot be decoded.
-    seconds : float
-        What it took.
-    """
-
-    picks: list[int]
-    kind: str
-    guesses: Guesses
-    unreadable: list[int]
-    seconds: float
 
 
 class Learner:
@@ -112,31 +30,31 @@ class Learner:
 
     Parameters
     ----------
-    task : Task
+    task : LearnerSetup
         Of the project.
     on_answer : callable
-        Takes an `Answer`; called in a thread of the learner's.
+        Takes an `ComputedBatch`; called in a thread of the learner's.
     on_failure : callable
         Takes a `Failure`; called likewise.
     """
 
     def __init__(
         self,
-        task: Task,
-        on_answer: Callable[[Answer], None],
+        task: LearnerSetup,
+        on_answer: Callable[[ComputedBatch], None],
         on_failure: Callable[[Failure], None],
     ) -> None:
         self._task = task
         self._on_answer = on_answer
         self._on_failure = on_failure
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[BatchRequest | None] = queue.SimpleQueue()
         self._process: Any = None
         self._connection: Connection | None = None
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="skal-learner", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: BatchRequest) -> None:
         """Ask for the next images; the answer comes by a callback."""
         self._jobs.put(job)
 
@@ -153,7 +71,7 @@ class Learner:
             answer = self._answer_to(job)
             if self._stopped:
                 return
-            if isinstance(answer, Answer):
+            if isinstance(answer, ComputedBatch):
                 try:
                     self._on_answer(answer)
                 except Exception as error:  # a full disk, perhaps: people go on labelling
@@ -161,7 +79,7 @@ class Learner:
             if isinstance(answer, Failure):
                 self._on_failure(answer)
 
-    def _answer_to(self, job: Job) -> Answer | Failure:
+    def _answer_to(self, job: BatchRequest) -> ComputedBatch | Failure:
         try:
             return self._ask(job)
         except (EOFError, OSError) as error:  # it died
@@ -173,12 +91,12 @@ class Learner:
             as_when = ", as when memory runs out" if code == -signal.SIGKILL else ""
             return Failure(f"its process ended with {code}{as_when}")
 
-    def _ask(self, job: Job) -> Answer | Failure:
+    def _ask(self, job: BatchRequest) -> ComputedBatch | Failure:
         if self._process is None or not self._process.is_alive():
             self._start()
         assert self._connection is not None
         self._connection.send(job)
-        answer: Answer | Failure = self._connection.recv()
+        answer: ComputedBatch | Failure = self._connection.recv()
         return answer
 
     def _start(self) -> None:
@@ -209,15 +127,15 @@ def _environment(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def work(task: Task, connection: Connection) -> None:
-    """Answer jobs until nobody asks any more: what the process does.
+def work(task: LearnerSetup, connection: Connection) -> None:
+    """ComputedBatch jobs until nobody asks any more: what the process does.
 
     Parameters
     ----------
-    task : Task
+    task : LearnerSetup
         Of the project.
     connection : Connection
-        Jobs come in by it; what goes out is an `Answer` or a `Failure`.
+        Jobs come in by it; what goes out is an `ComputedBatch` or a `Failure`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which ends this too
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -41,8 +41,7 @@ from ..strategies.selection import (
     resolve_strategy,
     select,
 )
-from .learning import Answer, Job, Task
-from .project import Guesses
+from .batches import BatchRequest, ComputedBatch, Guesses, LearnerSetup
 
 LIKENESS_FEATURES = 32
 
@@ -65,7 +64,7 @@ class Picker:
 
     Parameters
     ----------
-    task : Task
+    task : LearnerSetup
         Of the project.
 
     Raises
@@ -74,7 +73,7 @@ class Picker:
         If no image can be read, or a setting is not valid.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: LearnerSetup) -> None:
         check_settings(task.config)
         self._strategy = resolve_strategy(task.config.strategy, task.config.strategy_params)
         self._start = resolve_strategy(task.config.init_strategy)
@@ -93,7 +92,7 @@ class Picker:
         self._rows = {n: row for row, n in enumerate(self._numbers.tolist()) if n >= 0}
         self.unreadable = [task.numbers[path] for path, _ in skipped if path in task.numbers]
 
-    def answer(self, job: Job) -> Answer:
+    def answer(self, job: BatchRequest) -> ComputedBatch:
         """Pick the next images.
 
         Until two classes have a label there is nothing to train: the batch is a diverse one then.
@@ -101,12 +100,12 @@ class Picker:
 
         Parameters
         ----------
-        job : Job
+        job : BatchRequest
             The question.
 
         Returns
         -------
-        Answer
+        ComputedBatch
         """
         started = time.perf_counter()
         rows = self._rows_of(job.candidates)
@@ -118,9 +117,9 @@ class Picker:
             kind = "strategy"
         numbers = self._numbers[picks].tolist()
         seconds = time.perf_counter() - started
-        return Answer(numbers, kind, guesses, self.unreadable, round(seconds, 3))
+        return ComputedBatch(numbers, kind, guesses, self.unreadable, round(seconds, 3))
 
-    def train(self, job: Job, *, calibrated: bool = False) -> Trained:
+    def train(self, job: BatchRequest, *, calibrated: bool = False) -> Trained:
         """Train a network on the labels of a job, and set its temperature if that is wanted.
 
         Raises
@@ -157,7 +156,7 @@ class Picker:
     def _rows_of(self, images: Sequence[int]) -> NDArray[np.int64]:
         return np.array([self._rows[n] for n in images if n in self._rows], dtype=np.int64)
 
-    def _labels_of(self, job: Job) -> Labels:
+    def _labels_of(self, job: BatchRequest) -> Labels:
         y: Labels = np.full(len(self._pixels), MISSING_LABEL, dtype=np.int64)
         for number, label in job.labels.items():
             if number in self._rows:
@@ -216,7 +215,9 @@ class Picker:
         embeddings = _fewer_features(self._start_embeddings[there])
         return Guesses(self._numbers[there], nothing, embeddings)
 
-    def _pick_at_start(self, job: Job, y: Labels, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _pick_at_start(
+        self, job: BatchRequest, y: Labels, rows: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
         """Pick a diverse batch, away from what is labelled already."""
         n = min(job.n, len(rows))
         if not n:
@@ -235,7 +236,7 @@ class Picker:
         )
 
     def _pick_by_network(
-        self, job: Job, y: Labels, candidates: NDArray[np.int64]
+        self, job: BatchRequest, y: Labels, candidates: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], Guesses]:
         """Train, score once, and pick from the scores."""
         config, strategy = self._task.config, self._strategy
@@ -271,7 +272,7 @@ class Picker:
         )
         return np.concatenate([picks, others]), guesses
 
-    def _n_candidates(self, trained: Trained, n: int, job: Job) -> int:
+    def _n_candidates(self, trained: Trained, n: int, job: BatchRequest) -> int:
         """Return among how many images the strategy chooses: memory may not do for all."""
         config, classifier = trained.config, trained.classifier
         wanted = min(job.n, n)

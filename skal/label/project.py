@@ -9,13 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..core.durable import fsync_folder, locked
 from ..core.errors import (
@@ -31,13 +29,13 @@ from ..datasets.index import ImageFile, find_images
 from ..models import MODELS
 from ..strategies.catalogue import STRATEGIES
 from .accuracy import Accuracy
+from .batches import GUESSES, Guesses, LearnerSetup
 from .names import check_classes, shown
 from .settings import read_settings, save_settings
 from .store import Action, BatchRow, Ledger, ModelRow, Store
 
 PLACE = ".skal"
 STORE = "labels.sqlite"
-GUESSES = "guesses.npz"
 
 TEST_SHARE = 0.1
 """Of the images that are shown, and of the pool that they are drawn from."""
@@ -48,75 +46,6 @@ MOST_POINTS = 40
 """Of a learning curve, so that it stays readable after hundreds of networks."""
 
 _log = logging.getLogger("skal")
-
-
-@dataclass(frozen=True)
-class Guesses:
-    """What the last network says of the images.
-
-    Parameters
-    ----------
-    images : ndarray of int64, shape (n,)
-        Numbers of images.
-    proba : ndarray of float32, shape (n, n_classes)
-        Class probabilities; of no columns while there is no network.
-    embeddings : ndarray of float32, shape (n, n_features)
-        What images are alike by.
-    n_labeled : int
-        How many labels the network was trained on.
-    model : str
-        The network's name.
-    """
-
-    images: NDArray[np.int64]
-    proba: NDArray[np.float32]
-    embeddings: NDArray[np.float32]
-    n_labeled: int = 0
-    model: str = ""
-
-    @cached_property
-    def rows(self) -> dict[int, int]:
-        """The row of each image."""
-        return {number: row for row, number in enumerate(self.images.tolist())}
-
-    @property
-    def is_of_network(self) -> bool:
-        """Whether there are probabilities."""
-        return bool(self.proba.shape[1])
-
-    def proba_of(self, image: int) -> NDArray[np.float32] | None:
-        """Return the probabilities of an image, if they are known."""
-        row = self.rows.get(image)
-        return self.proba[row] if row is not None and self.is_of_network else None
-
-    def save(self, path: Path) -> None:
-        """Write them to a file, as a whole."""
-        temporary = path.with_name(f".{path.name}.tmp")
-        with temporary.open("wb") as file:
-            np.savez(
-                file,
-                images=self.images,
-                proba=self.proba,
-                embeddings=self.embeddings,
-                n_labeled=self.n_labeled,
-                model=self.model,
-            )
-        temporary.replace(path)
-
-    @classmethod
-    def load(cls, path: Path) -> Self | None:
-        """Read what `save` wrote; None if there is nothing, or nothing of use."""
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return cls(
-                    arrays["images"],
-                    arrays["proba"],
-                    arrays["embeddings"],
-                    int(arrays["n_labeled"]),
-                    str(arrays["model"]),
-                )
-        except (OSError, ValueError, KeyError, EOFError):
-            return None
 
 
 class LabelProject:
@@ -182,7 +111,9 @@ class LabelProject:
         self._curve: tuple[object, list[tuple[int, Accuracy]]] = (None, [])
         self.classes = [*store.classes(), *new_classes]
         self.files = files
-        self._tests = {row.image for row in store.batches() if row.kind == TEST}
+        batches = store.batches()
+        self._batches = {row.round for row in batches}
+        self._tests = {row.image for row in batches if row.kind == TEST}
         self.refresh()
         self._is_read_only = is_read_only
         if not is_read_only:
@@ -285,6 +216,18 @@ class LabelProject:
         """Images of the first round."""
         return resolve_count("n_init", self.config.n_init, len(self.paths))
 
+    @property
+    def n_batches(self) -> int:
+        """How many batches have been handed out since the project was begun."""
+        return len(self._batches)
+
+    def learner_setup(self) -> LearnerSetup:
+        """Return what the learner needs of this project."""
+        numbers = {path: number for number, path in self.paths.items()}
+        keep = self.place / GUESSES if self.store.path else None
+        of_test = sorted({*self.reserve, *self.test_labels})
+        return LearnerSetup(self.root.resolve(), self.files, numbers, self.config, keep, of_test)
+
     def close(self) -> None:
         """Close the store, when all that was labelled can be told from other files."""
         if self._hasher is not None:
@@ -313,6 +256,7 @@ class LabelProject:
     def add_batch(self, rows: Sequence[BatchRow]) -> None:
         """Write that images are to be shown, and which of them are of the test."""
         self.store.add_batch(rows)
+        self._batches.update(row.round for row in rows)
         self._tests.update(row.image for row in rows if row.kind == TEST)
 
     def add_classes(self, names: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..core.errors import ParameterError, UsageError
 from ..core.seeding import derive_seed
 from .answers import check_answer, check_key
-from .learning import Answer, Failure, Job
+from .batches import BatchRequest, ComputedBatch, Failure
 from .leases import Leases
 from .names import check_annotator, plain_text, shown
 from .previews import Previews
@@ -50,7 +50,7 @@ class NothingToUndoError(UsageError):
 class Jobs(Protocol):
     """Who computes batches, such as `skal.label.learning.Learner`."""
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: BatchRequest) -> None:
         """Begin to answer a job."""
 
 
@@ -356,7 +356,7 @@ class Rounds:
         guesses = self.project.guesses
         return None if guesses is None else guesses.proba_of(image)
 
-    def on_answer(self, answer: Answer) -> None:
+    def on_answer(self, answer: ComputedBatch) -> None:
         """Take in a computed batch; if that fails, the one before stays."""
         with self._lock:
             guesses = answer.guesses
@@ -694,4 +694,8 @@ class Rounds:
         gone = self._by_image.keys() | self._unreadable | set(project.ledger.images())
         candidates = sorted(project.pool - self._reserved - gone)
         n = self._size_of(self._last_round + 1) + LOOKAHEAD
-        self._jobs.submit(Job(tuple(project.classes), labels, candidates, project.reserve, n))
+        self._jobs.submit(
+            BatchRequest(
+                tuple(project.classes), labels, candidates, project.reserve, n, project.n_batches
+            )
+        )

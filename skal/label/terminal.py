@@ -17,7 +17,7 @@ from ..core.errors import UsageError
 from ..datasets.base import one_line
 from ..datasets.decoding import read_rgb
 from .accuracy import ENOUGH
-from .learning import Learner, Task
+from .learning import Learner
 from .names import shown
 from .previews import Previews
 from .project import LabelProject
@@ -85,7 +85,7 @@ def run_in_terminal(project: LabelProject, annotator: str, *, suggest: bool = Fa
     """
     previews = Previews(project.root, project.paths)
     rounds = Rounds(project, previews)
-    learner = Learner(Task.of(project), rounds.on_answer, rounds.on_failure)
+    learner = Learner(project.learner_setup(), rounds.on_answer, rounds.on_failure)
     rounds.start(learner)
     try:
         colour = colours_of(sys.stdout, os.environ)

@@ -13,6 +13,7 @@ from label_server import write_images
 
 from skal.core.errors import DataError, RunExistsError, SkalError, UsageError
 from skal.label import exchange
+from skal.label.batches import Guesses
 from skal.label.exchange import (
     Imported,
     export_csv,
@@ -23,7 +24,7 @@ from skal.label.exchange import (
     import_labels,
     labeling_config,
 )
-from skal.label.project import Guesses, LabelProject
+from skal.label.project import LabelProject
 from skal.label.store import Action
 
 CLASSES = ["daisy", "ox-eye daisy", 'a "rose" & more']

@@ -174,7 +174,7 @@ def test_where_a_defect_happened_is_shown_to_who_asks(
             log.exception("a request could not be answered")
         log.warning("no batch", extra={"details": "Traceback of the worker"})
 
-    monkeypatch.setattr("skal.label.server.serve", serve)
+    monkeypatch.setattr("skal.label.web.server.serve", serve)
     done = skal_(*["--debug"][: int(debug)], "label", folder, *CLASSES, "--no-browser")
     assert done.exit_code == 0, done.output
     assert ("math domain error" in done.stderr) is debug
@@ -417,7 +417,8 @@ def test_the_terminal_needs_no_extra(folder: Path) -> None:
 
 def test_help_and_labelling_import_no_torch() -> None:
     code = (
-        "import sys, skal.label.server, skal.label.rounds, skal.label.exchange, skal.label.terminal"
+        "import sys, skal.label.web.server, skal.label.rounds, skal.label.exchange"
+        ", skal.label.terminal"
         "; print([m for m in ('torch', 'sklearn', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

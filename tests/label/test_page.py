@@ -21,10 +21,10 @@ try:
     import uvicorn
     from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
-    from skal.label.address import listen
     from skal.label.project import LabelProject
-    from skal.label.server import make_app
     from skal.label.store import BatchRow
+    from skal.label.web.address import listen
+    from skal.label.web.server import make_app
 except ImportError as error:
     if os.environ.get("CI"):
         raise

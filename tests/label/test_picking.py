@@ -26,8 +26,9 @@ from skal.core.seeding import derive_seed
 from skal.datasets import decoding
 from skal.datasets.pool import Pool
 from skal.label.accuracy import Accuracy
+from skal.label.batches import BatchRequest, ComputedBatch, Failure
 from skal.label.final import find_files, next_images, predict, train
-from skal.label.learning import Answer, Failure, Job, Learner, Task
+from skal.label.learning import Learner
 from skal.label.picking import Picker
 from skal.label.project import LabelProject
 from skal.label.store import Action
@@ -52,7 +53,7 @@ def opened(folder: Path, **settings: Any) -> LabelProject:
     return LabelProject.open(folder, CLASSES, {**FAST, **settings}, create=False)
 
 
-def job(project: LabelProject, labeled: list[int], n: int = 6, **changes: Any) -> Job:
+def job(project: LabelProject, labeled: list[int], n: int = 6, **changes: Any) -> BatchRequest:
     """Ask for images after some were labelled as they are."""
     gone = {*labeled, *project.reserve}
     facts = {
@@ -63,7 +64,7 @@ def job(project: LabelProject, labeled: list[int], n: int = 6, **changes: Any) -
         "n": n,
         **changes,
     }
-    return Job(**facts)
+    return BatchRequest(**facts)
 
 
 LABELED = list(range(20, 50))
@@ -92,7 +93,7 @@ def test_any_strategy_of_the_catalogue_picks_among_the_candidates(
     project = opened(folder, strategy=strategy)
     labeled = [image for image in LABELED if image not in project.reserve]
     asked = job(project, labeled, candidates=list(range(50, 85)))
-    answer = Picker(Task.of(project)).answer(asked)
+    answer = Picker(project.learner_setup()).answer(asked)
     assert answer.kind == "strategy"
     assert len(set(answer.picks)) == 6
     assert set(answer.picks) <= set(asked.candidates)
@@ -103,7 +104,7 @@ def test_picks_are_those_of_a_run_on_the_same_labels(folder: Path, strategy: str
     project = opened(folder, strategy=strategy)
     everything = sorted(project.paths)
     asked = job(project, LABELED, candidates=sorted(set(everything) - set(LABELED)), reserve=[])
-    picker = Picker(Task.of(project))
+    picker = Picker(project.learner_setup())
     answer = picker.answer(asked)
 
     trained = picker.train(asked)
@@ -116,14 +117,16 @@ def test_picks_are_those_of_a_run_on_the_same_labels(folder: Path, strategy: str
 
 def test_the_same_labels_give_the_same_answer(folder: Path) -> None:
     project = opened(folder, strategy="badge")
-    first, second = (Picker(Task.of(project)).answer(job(project, LABELED)) for _ in range(2))
+    first, second = (
+        Picker(project.learner_setup()).answer(job(project, LABELED)) for _ in range(2)
+    )
     assert first.picks == second.picks
     np.testing.assert_array_equal(first.guesses.proba, second.guesses.proba)
 
 
 def test_guesses_are_those_of_the_trained_network(folder: Path) -> None:
     project = opened(folder)
-    picker = Picker(Task.of(project))
+    picker = Picker(project.learner_setup())
     answer = picker.answer(job(project, LABELED))
     trained = picker.train(job(project, LABELED))
     expected = trained.classifier.predict_proba(trained.data.X)
@@ -141,7 +144,7 @@ def test_before_two_classes_have_a_label_the_batch_is_diverse(
     folder: Path, labeled: list[int]
 ) -> None:
     project = opened(folder)
-    answer = Picker(Task.of(project)).answer(job(project, labeled, n=9))
+    answer = Picker(project.learner_setup()).answer(job(project, labeled, n=9))
     assert answer.kind == "start"
     assert not answer.guesses.is_of_network
     assert not set(answer.picks) & {*labeled, *project.reserve}
@@ -152,7 +155,7 @@ def test_before_two_classes_have_a_label_the_batch_is_diverse(
 def test_the_first_batch_is_that_of_the_start_strategy(folder: Path) -> None:
     project = opened(folder, init_strategy="k-means")
     asked = job(project, [], n=9, candidates=sorted(project.paths), reserve=[])
-    picker = Picker(Task.of(project))
+    picker = Picker(project.learner_setup())
     answer = picker.answer(asked)
     embeddings, _ = start_embeddings(picker._pixels, None, derive_seed(0, "init"))
     strategy = skal.strategies.resolve_strategy("k-means")
@@ -170,7 +173,7 @@ def test_the_first_batch_is_that_of_the_start_strategy(folder: Path) -> None:
 
 def test_all_that_is_left_is_picked_when_it_is_less_than_asked_for(folder: Path) -> None:
     project = opened(folder)
-    picker = Picker(Task.of(project))
+    picker = Picker(project.learner_setup())
     for labeled in (LABELED, []):
         answer = picker.answer(job(project, labeled, candidates=[1, 5]))
         assert sorted(answer.picks) == [1, 5]
@@ -180,14 +183,16 @@ def test_all_that_is_left_is_picked_when_it_is_less_than_asked_for(folder: Path)
 def test_a_share_of_the_batch_is_drawn_at_random(folder: Path) -> None:
     plain = opened(folder, strategy="margin")
     mixed = opened(folder, strategy="margin", explore="50%")
-    first, second = (Picker(Task.of(p)).answer(job(p, LABELED, n=10)).picks for p in (plain, mixed))
+    first, second = (
+        Picker(p.learner_setup()).answer(job(p, LABELED, n=10)).picks for p in (plain, mixed)
+    )
     assert second[:5] == first[:5]
     assert len(set(second)) == 10
 
 
 def test_of_many_candidates_a_few_are_looked_at(folder: Path) -> None:
     project = opened(folder, strategy="margin", max_candidates=12)
-    answer = Picker(Task.of(project)).answer(job(project, LABELED))
+    answer = Picker(project.learner_setup()).answer(job(project, LABELED))
     assert len(answer.picks) == 6
     known = set(answer.guesses.images.tolist())
     assert known >= {*project.reserve, *answer.picks}
@@ -200,7 +205,7 @@ def test_before_memory_runs_out_a_few_are_looked_at_and_that_is_said(
     monkeypatch.setattr(selection, "UNASKED", 0)
     monkeypatch.setattr(selection, "available_memory", lambda device: 3000)
     project = opened(folder, strategy="margin")
-    answer = Picker(Task.of(project)).answer(job(project, LABELED))
+    answer = Picker(project.learner_setup()).answer(job(project, LABELED))
     assert "margin needs about" in caplog.text
     assert len(answer.picks) == 6
     assert len(answer.guesses.images) < len(project.paths)
@@ -209,7 +214,7 @@ def test_before_memory_runs_out_a_few_are_looked_at_and_that_is_said(
 def test_images_that_cannot_be_read_are_told(folder: Path) -> None:
     (folder / "00007.png").write_bytes(b"no image")
     project = opened(folder)
-    answer = Picker(Task.of(project)).answer(job(project, LABELED))
+    answer = Picker(project.learner_setup()).answer(job(project, LABELED))
     assert answer.unreadable == [7]
     assert 7 not in answer.guesses.rows
 
@@ -218,17 +223,17 @@ def test_a_folder_of_nothing_readable_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no image")
     project = LabelProject.open(tmp_path, ["a", "b"], create=False)
     with pytest.raises(DataError, match=r"no image under .* can be read"):
-        Picker(Task.of(project))
+        Picker(project.learner_setup())
 
 
 def test_a_learner_answers_from_its_own_process_and_tells_failures(folder: Path) -> None:
     project = opened(folder, strategy="margin")
     answers: queue.Queue[Any] = queue.Queue()
-    learner = Learner(Task.of(project), answers.put, answers.put)
+    learner = Learner(project.learner_setup(), answers.put, answers.put)
     try:
         learner.submit(job(project, LABELED))
         answer = answers.get(timeout=120)
-        expected = Picker(Task.of(project)).answer(job(project, LABELED))
+        expected = Picker(project.learner_setup()).answer(job(project, LABELED))
         assert answer.picks == expected.picks
         learner.submit(job(project, LABELED, labels={1: 0, 2: 17}))
         assert "17" in answers.get(timeout=120).reason
@@ -256,8 +261,8 @@ def test_a_batch_that_cannot_be_taken_in_ends_no_learning(folder: Path) -> None:
         if answers.qsize() == 1:
             raise OSError(28, "No space left on device")
 
-    learner = Learner(Task.of(opened(folder)), take, told.put)
-    learner._answer_to = lambda job: Answer([], "x", None, [], 0.0)  # type: ignore[assignment, arg-type, method-assign]
+    learner = Learner(opened(folder).learner_setup(), take, told.put)
+    learner._answer_to = lambda job: ComputedBatch([], "x", None, [], 0.0)  # type: ignore[assignment, arg-type, method-assign]
     try:
         learner.submit(job(opened(folder), []))
         failure = told.get(timeout=60)
@@ -293,15 +298,15 @@ def test_the_final_network_is_trained_on_all_labels_and_tested_honestly(
     assert summary["n_labeled"] == 40 + n_test
     assert summary["n_test"] == n_test
 
-    picker = Picker(Task.of(project))
-    honest = picker.train(Job(CLASSES, project.training_labels, (), (), 0))
+    picker = Picker(project.learner_setup())
+    honest = picker.train(BatchRequest(CLASSES, project.training_labels, (), (), 0))
     images = list(project.test_labels)
     predicted = honest.classifier.predict(honest.data.X[images])
     right = int((predicted == [project.test_labels[n] for n in images]).sum())
     assert summary["accuracy"] == right / n_test
     assert summary["accuracy_low"] == pytest.approx(Accuracy.of(right, n_test).low)
 
-    final = picker.train(Job(CLASSES, project.labels, (), (), 0))
+    final = picker.train(BatchRequest(CLASSES, project.labels, (), (), 0))
     network = skal.load_classifier(where)
     assert network.temperature == pytest.approx(summary["temperature"])
     logits = network.predict_proba(final.data.X, extra_outputs="logits")[1] * network.temperature
@@ -356,7 +361,7 @@ def test_images_are_decoded_once_for_labelling_and_for_runs(
     write_images(tmp_path / "bars", tiny.X[:5, 0], names)
     skal.load_dataset(tmp_path / "bars", image_size=12)
     (cache,) = data_dir.glob("cache/bars-*")
-    assert Picker(Task.of(opened(tmp_path / "bars")))._pixels.shape == (4, 3, 12, 12)
+    assert Picker(opened(tmp_path / "bars").learner_setup())._pixels.shape == (4, 3, 12, 12)
     assert list(data_dir.glob("cache/bars-*")) == [cache]
 
 
@@ -375,7 +380,7 @@ def test_predictions_are_those_of_the_network_on_images_prepared_alike(
     rows = rows_of(out.getvalue())
     assert [row["path"] for row in rows] == [str(folder / f"{n:05d}.png") for n in range(90)]
     network = skal.load_classifier(where)
-    expected = network.predict_proba(Picker(Task.of(project))._pixels)
+    expected = network.predict_proba(Picker(project.learner_setup())._pixels)
     for row, proba in zip(rows, expected, strict=True):
         found = [float(row[f"p_{name}"]) for name in CLASSES]
         np.testing.assert_allclose(found, proba, atol=2e-6)
@@ -464,7 +469,7 @@ def test_on_a_frozen_backbone_it_picks_and_the_final_network_takes_images(
     skal.save_classifier(network.fit(tiny.X, tiny.y), tmp_path)
     weights = str(tmp_path / "model.safetensors")
     project = opened(folder, strategy="badge", weights=weights, freeze=True, head="mlp")
-    picker = Picker(Task.of(project))
+    picker = Picker(project.learner_setup())
     start = picker.answer(job(project, []))
     assert start.kind == "start" and len(set(start.picks)) == 6
     answer = picker.answer(job(project, LABELED))
@@ -486,17 +491,17 @@ def test_networks_start_from_a_pretraining_on_all_images_but_those_of_the_test(
 ) -> None:
     caplog.set_level("INFO", "skal")
     project = opened(folder, pretrain="simclr", pretrain_steps=3)
-    picker = Picker(Task.of(project))
+    picker = Picker(project.learner_setup())
     assert len(picker.answer(job(project, [])).picks) == 6
     trained = picker.train(job(project, LABELED))
     shown = [path not in {project.paths[i] for i in project.reserve} for path in picker._paths]
     assert 0 < len(project.reserve) < 90
     assert f"trained without labels in 3 steps on {sum(shown)} images" in caplog.text
 
-    plain = Picker(Task.of(opened(folder))).train(job(project, LABELED))
+    plain = Picker(opened(folder).learner_setup()).train(job(project, LABELED))
     one, other = (t.classifier.predict_proba(trained.X) for t in (trained, plain))
     assert not np.array_equal(one, other)
-    again = Picker(Task.of(project)).train(job(project, LABELED))  # as after a restart
+    again = Picker(project.learner_setup()).train(job(project, LABELED))  # as after a restart
     assert np.array_equal(again.classifier.predict_proba(trained.X), one)
     assert caplog.text.count("trained without labels in") == 1
 

@@ -22,8 +22,9 @@ from skal.core.errors import (
     UsageError,
 )
 from skal.label.accuracy import Accuracy
+from skal.label.batches import Guesses
 from skal.label.names import check_classes, shown
-from skal.label.project import Guesses, LabelProject, _Model
+from skal.label.project import LabelProject, _Model
 from skal.label.store import Action, BatchRow, ModelRow
 
 

@@ -9,10 +9,10 @@ import pytest
 from label_server import write_images
 
 from skal.core.errors import UsageError
-from skal.label.learning import Answer, Failure, Job
+from skal.label.batches import BatchRequest, ComputedBatch, Failure, Guesses
 from skal.label.leases import LEASE_SECONDS
 from skal.label.previews import Previews
-from skal.label.project import Guesses, LabelProject
+from skal.label.project import LabelProject
 from skal.label.rounds import LOOKAHEAD, NothingToUndoError, Rounds
 
 
@@ -27,12 +27,12 @@ class Desk:
     """Takes jobs and answers them when told to, with the highest numbers first."""
 
     def __init__(self) -> None:
-        self.jobs: list[Job] = []
+        self.jobs: list[BatchRequest] = []
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: BatchRequest) -> None:
         self.jobs.append(job)
 
-    def answer(self, rounds: Rounds, **changes: Any) -> Answer:
+    def answer(self, rounds: Rounds, **changes: Any) -> ComputedBatch:
         job = self.jobs[-1]
         everything = np.array(sorted(rounds.project.paths))
         enough = len(set(job.labels.values())) > 1
@@ -43,7 +43,7 @@ class Desk:
         guesses = Guesses(everything, proba, everything[:, None].astype(np.float32), 0, "x")
         picks = sorted(job.candidates)[::-1][: job.n]
         facts = {"picks": picks, "kind": "strategy", "guesses": guesses, **changes}
-        answer = Answer(unreadable=[], seconds=0.1, **facts)
+        answer = ComputedBatch(unreadable=[], seconds=0.1, **facts)
         rounds.on_answer(answer)
         return answer
 
@@ -147,6 +147,18 @@ def test_a_batch_is_computed_while_the_one_before_is_labelled(table: Table) -> N
     table.label_next(10)
     assert table.rounds.state("me")["round"] == 1
     assert {row.kind for row in table.project.store.batches()} <= {"strategy", "test"}
+
+
+def test_how_many_batches_were_handed_out_is_told_also_after_a_restart(tmp_path: Path) -> None:
+    table = Table(tmp_path / "images").start()
+    table.desk.answer(table.rounds)
+    table.label_next(10)
+    table.desk.answer(table.rounds)
+    table.label_next(1)
+    assert [job.n_batches for job in table.desk.jobs] == [0, 1, 2]
+    table.project.close()
+    again = Table(tmp_path / "images").start()
+    assert [job.n_batches for job in again.desk.jobs] == [2]
 
 
 def test_a_batch_that_nobody_has_come_to_is_computed_anew_from_further_labels(
@@ -324,7 +336,7 @@ def test_images_that_cannot_be_read_are_passed_over(tmp_path: Path) -> None:
     (root / "00003.png").write_bytes(b"no image")
     table = Table(root).start()
     table.rounds.on_answer(
-        Answer([], "start", Guesses(*(np.empty((0, 0)),) * 3), unreadable=[5], seconds=0)  # type: ignore[arg-type]
+        ComputedBatch([], "start", Guesses(*(np.empty((0, 0)),) * 3), unreadable=[5], seconds=0)  # type: ignore[arg-type]
     )
     seen = table.label_next(28)
     assert table.rounds.queue("me") == []

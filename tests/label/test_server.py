@@ -21,7 +21,12 @@ from label_server import PATIENCE, InProcess, serving, write_images
 from PIL import ExifTags, Image, PngImagePlugin
 
 from skal.core.errors import UsageError
-from skal.label.address import (
+from skal.label.batches import ComputedBatch, Guesses
+from skal.label.previews import FULL, LARGE, SMALL, Previews, render
+from skal.label.project import LabelProject
+from skal.label.rounds import Rounds
+from skal.label.store import Store
+from skal.label.web.address import (
     Address,
     PortTakenError,
     claim,
@@ -30,12 +35,7 @@ from skal.label.address import (
     open_browser,
     write_secret,
 )
-from skal.label.learning import Answer
-from skal.label.previews import FULL, LARGE, SMALL, Previews, render
-from skal.label.project import Guesses, LabelProject
-from skal.label.rounds import Rounds
-from skal.label.server import make_app
-from skal.label.store import Store
+from skal.label.web.server import make_app
 
 TOKEN = "a-token"
 POLICY = (
@@ -480,7 +480,7 @@ def known(project: LabelProject, rounds: Rounds) -> None:
     sure = np.linspace(0.5, 0.9, len(images)).astype(np.float32)
     proba = np.stack([1 - sure, sure], axis=1)
     guesses = Guesses(images, proba, images[:, None].astype(np.float32), 10, "x")
-    rounds.on_answer(Answer([], "strategy", guesses, [], 0.1))
+    rounds.on_answer(ComputedBatch([], "strategy", guesses, [], 0.1))
 
 
 def test_guesses_are_told_on_demand_alone(project: LabelProject, rounds: Rounds) -> None:
@@ -614,7 +614,9 @@ def test_a_token_that_others_could_read_is_not_used_again(tmp_path: Path) -> Non
 
 
 def test_each_annotator_has_an_address_and_each_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skal.label.address.own_addresses", lambda: ["127.0.0.1", "192.168.1.7"])
+    monkeypatch.setattr(
+        "skal.label.web.address.own_addresses", lambda: ["127.0.0.1", "192.168.1.7"]
+    )
     with listen("127.0.0.1", 0) as bound:
         place = Address(bound, "0.0.0.0", "t")
         port = place.port

@@ -11,9 +11,9 @@ from label_server import write_images
 from PIL import Image
 
 from skal.core.errors import UsageError
-from skal.label.learning import Answer
+from skal.label.batches import ComputedBatch, Guesses
 from skal.label.previews import Previews
-from skal.label.project import Guesses, LabelProject
+from skal.label.project import LabelProject
 from skal.label.rounds import Rounds
 from skal.label.terminal import colours_of, half_blocks, label_in_terminal
 
@@ -113,7 +113,7 @@ def test_a_guess_is_shown_on_demand_and_kept_with_the_answer(
     rounds = Rounds(project, Previews(project.root, project.paths))
     images = np.array(sorted(project.paths))
     proba = np.tile(np.array([0.1, 0.8, 0.1], np.float32), (12, 1))
-    rounds.on_answer(Answer([], "strategy", Guesses(images, proba, proba), [], 0.1))
+    rounds.on_answer(ComputedBatch([], "strategy", Guesses(images, proba, proba), [], 0.1))
     press(project, ["1", "g", "1", "q"], monkeypatch, rounds, suggest=True)
     assert [action.guess for action in project.store.actions()] == [None, 1]
     out = capsys.readouterr().out

@@ -21,8 +21,8 @@ from urllib.parse import quote
 
 import click
 
-from ..core.durable import fsync_folder
-from ..core.errors import UsageError
+from ...core.durable import fsync_folder
+from ...core.errors import UsageError
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 ADDRESS = "address.json"

@@ -13,14 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import MissingExtraError, SkalError, UsageError
+from ...core.errors import MissingExtraError, SkalError, UsageError
+from ..answers import check_key
+from ..learning import Learner
+from ..names import check_annotator, plain_text
+from ..previews import FULL, LARGE, SMALL, Preview, Previews
+from ..project import LabelProject
+from ..rounds import NothingToUndoError, Rounds
 from .address import LOOPBACK, Address, names_of
-from .answers import check_key
-from .learning import Learner, Task
-from .names import check_annotator, plain_text
-from .previews import FULL, LARGE, SMALL, Preview, Previews
-from .project import LabelProject
-from .rounds import NothingToUndoError, Rounds
 
 try:
     import uvicorn
@@ -278,7 +278,7 @@ def serve(project: LabelProject, address: Address, *, suggest: bool = False) -> 
     )
     # Pillow warns of odd metadata and large images; who looks at them sees what counts
     warnings.filterwarnings("ignore", module="PIL")
-    learner = Learner(Task.of(project), rounds.on_answer, rounds.on_failure)
+    learner = Learner(project.learner_setup(), rounds.on_answer, rounds.on_failure)
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -53,7 +53,7 @@ class Guard:
     app : ASGI application
         What is guarded.
     token, port, hosts
-        See `skal.label.server.make_app`.
+        See `skal.label.web.server.make_app`.
     project : str
         Id of the project that is served: pages of another one are told so.
     """
