@@ -6,11 +6,12 @@ import asyncio
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,7 +38,7 @@ class Client:
         self.http.headers["X-Skal-Project"] = project[1]
 
     def state(self) -> dict[str, Any]:
-        return self._json(self.http.get("/api/state", params={"as": self.annotator}))
+        return self._json(self.http.post("/api/next", json={"as": self.annotator}))
 
     def act(self, action: str, image: int, label: int | None = None, **more: Any) -> dict[str, Any]:
         body = {"as": self.annotator, "action": action, "image": image, "label": label, **more}
@@ -120,6 +121,16 @@ def write_images(folder: Path, images: np.ndarray, names: list[str] | None = Non
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / name)
     return names
+
+
+@contextmanager
+def disk_full(folder: Path, table: str) -> Iterator[None]:
+    """Let nothing be written to a table of a project's store inside the block."""
+    with closing(sqlite3.connect(folder / ".skal/labels.sqlite", isolation_level=None)) as store:
+        refuse = "SELECT RAISE(ABORT, 'database or disk is full')"
+        store.execute(f"CREATE TRIGGER full BEFORE INSERT ON {table} BEGIN {refuse}; END")
+        yield
+        store.execute("DROP TRIGGER full")
 
 
 class InProcess(httpx.BaseTransport):

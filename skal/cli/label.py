@@ -156,7 +156,7 @@ def label(
     """Label the images of a folder by hand, in the browser, while a network trains."""
     with console(ctx), _labelling(ctx):
         from ..label.names import check_annotator
-        from ..label.project import PLACE
+        from ..label.project import HOME
 
         names = [check_annotator(name) for name in annotators or ("me",)]
         opened = partial(_opened, folder, _split(classes), _given(settings), overlap)
@@ -167,23 +167,25 @@ def label(
             with _opened(folder, alone=True) as project:
                 _rename(project, renamings)
         elif terminal:
+            from ..label.service import LabelService
             from ..label.terminal import run_in_terminal
 
             with opened(needs_pool=True, alone=True) as project, _telling_saved(project):
                 ctx.obj["go_on"] = "all answers are kept; the same command goes on"
-                run_in_terminal(project, names[0], suggest=suggest)
+                run_in_terminal(LabelService(project), names[0], suggest=suggest)
         else:
+            from ..label.service import LabelService
             from ..label.web import address, server
 
             # the port before the project: where that is taken, nothing is begun
             with (
-                address.claim(folder / PLACE, host, port) as place,
+                address.claim(folder / HOME, host, port) as place,
                 opened(needs_pool=True, alone=True) as project,
                 _telling_saved(project),
             ):
-                place.keep(project.place)
+                place.keep(project.home)
                 _tell_address(project, place, names, open_browser=not no_browser)
-                server.serve(project, place, suggest=suggest)
+                server.serve(LabelService(project), place, suggest=suggest)
 
 
 def _rename(project: LabelProject, renamings: Sequence[str]) -> None:
@@ -219,7 +221,7 @@ def _tell_address(
         )
     _log.info("open this address to label; Ctrl-C ends it, and every label is saved at once")
     if open_browser:
-        address.open_browser(project.place, place.urls(annotators)[0])
+        address.open_browser(project.home, place.urls(annotators)[0])
 
 
 @contextmanager

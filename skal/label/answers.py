@@ -28,7 +28,7 @@ def check_answer(answer: Mapping[str, Any], images: Mapping[int, Any], n_classes
     Parameters
     ----------
     answer : mapping
-        See `Rounds.act`.
+        See `LabelService.act`.
     images : mapping
         By the numbers that there are.
     n_classes : int

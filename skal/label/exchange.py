@@ -23,8 +23,10 @@ from xml.sax.saxutils import quoteattr
 
 from ..core.errors import DataError, RunExistsError, UnknownNameError, UsageError
 from ..datasets.index import UNLABELED, find_images
+from .images import content_of
+from .ledger import TEST
 from .names import LONGEST_NAME, check_annotator, plain_text
-from .project import TEST, LabelProject, content_of
+from .project import LabelProject
 from .store import VERDICTS, Action
 
 COLUMNS = ("path", "label", "action", "annotator", "source", "seconds", "time")

@@ -30,10 +30,11 @@ from ..strategies.scores import score_pool
 from .accuracy import Accuracy
 from .batches import BatchRequest
 from .exchange import export_csv
+from .ledger import TEST
 from .names import shown
 from .picking import Picker
-from .project import TEST, LabelProject
-from .rounds import TEST_EVERY
+from .project import LabelProject
+from .queue import TEST_EVERY
 
 AT_ONCE = 1024
 """Images that are decoded before they are classified."""
@@ -66,6 +67,7 @@ def next_images(project: LabelProject, n: int) -> list[tuple[int, str]]:
         candidates,
         project.reserve,
         n - len(kept),
+        project.n_batches,
     )
     answer = Picker(project.learner_setup()).answer(job)
     project.guesses = answer.guesses

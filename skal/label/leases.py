@@ -30,50 +30,57 @@ class Leases:
     ----------
     clock : callable
         Seconds.
+
+    Attributes
+    ----------
+    told : dict of str to Lease
+        By annotator.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._of: dict[str, Lease] = {}
+        self.told: dict[str, Lease] = {}
 
     def tell(self, annotator: str, images: Sequence[int]) -> None:
         """Note the next images of an annotator, in place of those told before."""
-        lease = self._of.setdefault(annotator, Lease())
+        lease = self.told.setdefault(annotator, Lease())
         lease.queue, lease.since = images, self._clock()
 
-    def tell_grid(self, annotator: str, images: Sequence[int]) -> None:
-        """Note the images of an annotator's grid, in place of those before; none if it is shut."""
-        lease = self._of.setdefault(annotator, Lease())
-        lease.grid, lease.grid_since = images, self._clock()
+    def tell_grid(self, annotator: str, images: Sequence[int] | None) -> None:
+        """Note the images of an annotator's grid; none if it is shut, None if it is still open."""
+        lease = self.told.setdefault(annotator, Lease())
+        lease.grid = lease.grid if images is None else images
+        lease.grid_since = self._clock()
 
-    def renew_grid(self, annotator: str) -> None:
-        """Note that an annotator's grid is open yet."""
-        self._of.setdefault(annotator, Lease()).grid_since = self._clock()
+    def see(self, annotator: str, window: str) -> None:
+        """Note that a window labels under a name."""
+        windows, now = self.told.setdefault(annotator, Lease()).windows, self._clock()
+        windows[window] = now
+        for name in [name for name, seen in windows.items() if seen <= now - WINDOW_SECONDS]:
+            del windows[name]
+
+    def is_elsewhere(self, annotator: str, window: str | None) -> bool:
+        """Tell whether another window labels under this name."""
+        if window is None or annotator not in self.told:
+            return False
+        since = self._clock() - WINDOW_SECONDS
+        windows = self.told[annotator].windows.items()
+        return any(seen > since for name, seen in windows if name != window)
 
     def of_others(self, annotator: str) -> Counter[int]:
         """Return by how many other people each image is held."""
         held: Counter[int] = Counter()
-        for who in self._of:
+        for who in self.told:
             if who != annotator:
-                held.update(self._held_by(who))
+                held.update(self.held_by(who))
         return held
 
     def holders(self, images: Collection[int], but: str) -> list[str]:
         """Return who else holds one of some images."""
-        return [who for who in self._of if who != but and self._held_by(who).intersection(images)]
+        return [who for who in self.told if who != but and self.held_by(who).intersection(images)]
 
-    def _held_by(self, annotator: str) -> set[int]:
-        lease, since = self._of[annotator], self._clock() - LEASE_SECONDS
+    def held_by(self, annotator: str) -> set[int]:
+        """Return the images that an annotator has before them."""
+        lease, since = self.told.get(annotator, Lease()), self._clock() - LEASE_SECONDS
         queue = lease.queue if lease.since > since else ()
         return {*queue, *(lease.grid if lease.grid_since > since else ())}
-
-    def is_elsewhere(self, annotator: str, window: str | None) -> bool:
-        """Tell whether another window labels under this name, and note that this one does."""
-        if window is None:
-            return False
-        windows, now = self._of.setdefault(annotator, Lease()).windows, self._clock()
-        windows[window] = now
-        recent = {name for name, seen in windows.items() if seen > now - WINDOW_SECONDS}
-        for name in windows.keys() - recent:
-            del windows[name]
-        return len(recent) > 1

@@ -6,7 +6,7 @@ import io
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,6 @@ FULL, LARGE, SMALL = 8192, 1024, 256
 """Height and width of an image at a close look, alone, and in the grid, in pixels at most."""
 LOSSLESS = 256 * 256
 """Pixels up to which no detail is given away for bytes."""
-KEPT_BYTES = 2**28
 THREADS = 2
 TURNED = frozenset((5, 6, 7, 8))
 """EXIF orientations that exchange height and width."""
@@ -42,16 +41,32 @@ class Previews:
         The folder that paths are relative to.
     paths : mapping of int to str
         Where each image lies, by number.
+    threads : Executor, optional
+        Makes them; by default two threads.
+    kept_bytes : int
+        So much is kept in memory, at most.
+
+    Attributes
+    ----------
+    n_bytes : int
+        How much is kept now.
     """
 
-    def __init__(self, root: Path, paths: Mapping[int, str]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        paths: Mapping[int, str],
+        *,
+        threads: Executor | None = None,
+        kept_bytes: int = 2**28,
+    ) -> None:
         self._root = root
         self._paths = paths
         self._sizes: dict[int, tuple[int, int] | None] = {}
         self._made: OrderedDict[tuple[int, int], Future[Preview]] = OrderedDict()
-        self._bytes = 0
+        self.n_bytes, self._kept_bytes = 0, kept_bytes
         self._lock = threading.RLock()  # a future that is done calls back at once
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="skal-preview")
+        self._threads = threads or ThreadPoolExecutor(THREADS, thread_name_prefix="skal-preview")
 
     def size(self, image: int) -> tuple[int, int] | None:
         """Return the width and height of an image, upright; None if it cannot be read."""
@@ -109,11 +124,11 @@ class Previews:
             if future.cancelled() or future.exception() is not None:
                 del self._made[key]  # perhaps it can be read later
                 return
-            self._bytes += len(future.result().content)
-            while self._bytes > KEPT_BYTES and len(self._made) > 1:
+            self.n_bytes += len(future.result().content)
+            while self.n_bytes > self._kept_bytes and len(self._made) > 1:
                 _, oldest = self._made.popitem(last=False)
                 if oldest.done() and not oldest.cancelled() and oldest.exception() is None:
-                    self._bytes -= len(oldest.result().content)
+                    self.n_bytes -= len(oldest.result().content)
 
 
 def render(path: Path, side: int) -> Preview:

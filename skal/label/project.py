@@ -2,48 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from ..core.durable import fsync_folder, locked
-from ..core.errors import (
-    DataError,
-    FolderNotFoundError,
-    RunFolderError,
-    UnknownNameError,
-    UsageError,
-)
+from ..core.errors import RunFolderError, UnknownNameError, UsageError
 from ..core.settings import RunConfig, resolve_count
-from ..datasets.decoding import FORMATS
-from ..datasets.index import ImageFile, find_images
+from ..datasets.index import ImageFile
 from ..models import MODELS
 from ..strategies.catalogue import STRATEGIES
+from . import images
 from .accuracy import Accuracy
 from .batches import GUESSES, Guesses, LearnerSetup
+from .ledger import TEST, Ledger
 from .names import check_classes, shown
+from .sample import History, TestedModel, draw_reserve
 from .settings import read_settings, save_settings
-from .store import Action, BatchRow, Ledger, ModelRow, Store
+from .store import Action, BatchRow, ModelRow, Store
 
-PLACE = ".skal"
+HOME = ".skal"
 STORE = "labels.sqlite"
-
-TEST_SHARE = 0.1
-"""Of the images that are shown, and of the pool that they are drawn from."""
-TEST = "test"
-"""Source of a label that no network is trained on while labelling goes on."""
-
-MOST_POINTS = 40
-"""Of a learning curve, so that it stays readable after hundreds of networks."""
 
 _log = logging.getLogger("skal")
 
@@ -52,32 +35,35 @@ class LabelProject:
     """A folder of images with the labels that people give them; made by `open`.
 
     Images in a folder that is called as a class is count as labelled so: they are trained on and
-    not shown. All others are the pool. A tenth of it, drawn at random, is kept for the test: the
-    images of every tenth place that is shown come from there, in random order, and their labels
-    train no network as long as labelling goes on. Whichever strategy picks the others, these are a
-    uniform sample of the pool. What was once shown as one of them stays one, whoever labels it
-    again.
+    not shown. All others are the pool. A tenth of it is held out for the test, see
+    `skal.label.sample`.
 
     Attributes
     ----------
     id : str
         Drawn when the project was begun; no other project has the same.
     root : Path
-        The folder of images; the project's own files are in its ``.skal``.
+        The folder of images.
+    home : Path
+        The folder of the project's own files, ``.skal`` in `root`.
     store : Store
         Where the labels are.
     ledger : Ledger
         What holds now.
     classes : list of str
-        Names of the classes; their places are their ids.
+        Names of the classes; the id of a class is its index here.
     config : RunConfig
         Settings of strategy and network.
     overlap : float
         Share of the images that two annotators are to see.
     paths : dict of int to str
         Where each image lies, by number, relative to `root`; those that are there.
+    folder_labels : dict of int to int
+        The labels of class folders, by image.
+    pool : frozenset of int
+        The images that are there and have no class folder.
     reserve : list of int
-        The images kept for the test, in random order.
+        Those of the pool that are held out for the test, in random order.
     guesses : Guesses or None
         What the last network said.
     on_action : callable
@@ -95,34 +81,33 @@ class LabelProject:
         *,
         is_read_only: bool = False,
     ) -> None:
-        self.root = root
+        self.root, self.home = root, root / HOME
         self.name = root.resolve().name
-        self.store = store
+        self.store, self.files = store, files
         self.id = store.meta()["project"]
-        self.config = config
-        self.overlap = overlap
+        self.config, self.overlap = config, overlap
         self.ledger = Ledger()
         self.on_action: Callable[[Action], None] = lambda action: None
-        self._held = ExitStack()
-        self._hasher: ThreadPoolExecutor | None = None
-        self._hashed = set(store.contents())
-        self._folded = (-1, -1)
-        self._sets: tuple[Mapping[int, int], ...] = ()
-        self._curve: tuple[object, list[tuple[int, Accuracy]]] = (None, [])
         self.classes = [*store.classes(), *new_classes]
-        self.files = files
+        self._held = ExitStack()
+        self._contents = images.Contents(root, store)
+        self._folded: tuple[object, tuple[Mapping[int, int], ...]] = (None, ())
         batches = store.batches()
         self._batches = {row.round for row in batches}
         self._tests = {row.image for row in batches if row.kind == TEST}
         self.refresh()
-        self._is_read_only = is_read_only
         if not is_read_only:
-            self._remember(store.images(), self.ledger.images())
-        self.paths, self._first_paths = self._number()
-        self.folder_labels = self._read_folder_labels()
-        self.reserve = self._draw_reserve()
-        self._models = [_Model(row) for row in store.models()]
-        self.guesses = Guesses.load(self.place / GUESSES) if store.path else None
+            self._contents.write(store.images(), self.ledger.images())
+        self.paths, first_paths = self._number(is_read_only)
+        numbers = {path: number for number, path in self.paths.items()}
+        # a class that was renamed keeps the folder of its old name
+        ids = {**store.class_names(), **{name: n for n, name in enumerate(self.classes)}}
+        self.folder_labels = images.labels_of_folders(files, numbers, ids)
+        self.pool = frozenset(self.paths.keys() - self.folder_labels.keys())
+        seed = store.meta().get("seed", str(config.seed))
+        self.reserve = draw_reserve(seed, first_paths, self.pool)
+        self._history = History([TestedModel(row) for row in store.models()])
+        self.guesses = Guesses.load(self.home / GUESSES) if store.path else None
 
     @classmethod
     def open(
@@ -158,10 +143,6 @@ class LabelProject:
         alone : bool, default=False
             Whether it is an error if another process has it open so.
 
-        Returns
-        -------
-        LabelProject
-
         Raises
         ------
         FolderNotFoundError, DataError, UsageError, RunFolderError
@@ -169,15 +150,11 @@ class LabelProject:
             project's files cannot be read or written. Nothing is written then.
         """
         root = Path(root)
-        files = _find(root)
-        place = root / PLACE
-        config, share = read_settings(place, settings or {}, overlap)
-        _check_names(config)
-        if (settings or {}).get("pretrain"):
-            from ..runs.pretraining import check_pretraining  # and torch with it
-
-            check_pretraining(config)
-        store = _store_to_read(place)
+        files = images.find(root)
+        home = root / HOME
+        config, share = read_settings(home, settings or {}, overlap)
+        _check_config(config, settings or {})
+        store = _store_to_read(home)
         names = _new_classes(store, files, check_classes(classes))
         known = [*store.classes(), *names]
         if needs_classes:
@@ -188,23 +165,18 @@ class LabelProject:
             return cls(root, store, files, config, share, names, is_read_only=True)
         store.close()
         with ExitStack() as stack:
-            _make_place(place)
+            _make_home(home)
             if alone:
-                _hold(place, stack)
-            store = Store(place / STORE)
+                _hold(home, stack)
+            store = Store(home / STORE)
             stack.callback(store.close)
             if "seed" not in store.meta():
                 store.set_meta("seed", str(config.seed))
             _add_classes(store, names)
-            save_settings(place, config, share)
+            save_settings(home, config, share)
             project = cls(root, store, files, config, share)
             project._held = stack.pop_all()
         return project
-
-    @property
-    def place(self) -> Path:
-        """The folder of the project's own files."""
-        return self.root / PLACE
 
     @property
     def n_query(self) -> int:
@@ -224,14 +196,13 @@ class LabelProject:
     def learner_setup(self) -> LearnerSetup:
         """Return what the learner needs of this project."""
         numbers = {path: number for number, path in self.paths.items()}
-        keep = self.place / GUESSES if self.store.path else None
+        keep = self.home / GUESSES if self.store.path else None
         of_test = sorted({*self.reserve, *self.test_labels})
         return LearnerSetup(self.root.resolve(), self.files, numbers, self.config, keep, of_test)
 
     def close(self) -> None:
         """Close the store, when all that was labelled can be told from other files."""
-        if self._hasher is not None:
-            self._hasher.shutdown()
+        self._contents.finish()
         self.store.close()
         self._held.close()
 
@@ -248,9 +219,7 @@ class LabelProject:
         """Write actions and take them in; see `Store.append`."""
         ids = self.store.append(actions)
         self.refresh()
-        if self._hasher is None:
-            self._hasher = ThreadPoolExecutor(1, thread_name_prefix="skal-contents")
-        self._hasher.submit(self._remember, self.paths, {action.image for action in actions})
+        self._contents.write_later(self.paths, {action.image for action in actions})
         return ids
 
     def add_batch(self, rows: Sequence[BatchRow]) -> None:
@@ -258,6 +227,11 @@ class LabelProject:
         self.store.add_batch(rows)
         self._batches.update(row.round for row in rows)
         self._tests.update(row.image for row in rows if row.kind == TEST)
+
+    def add_model(self, row: ModelRow) -> None:
+        """Keep what a new network says of the images held out for the test."""
+        self.store.add_model(row)
+        self._history.models.append(TestedModel(row))
 
     def add_classes(self, names: Sequence[str]) -> None:
         """Add those of some classes that there are not yet."""
@@ -277,6 +251,15 @@ class LabelProject:
         check_classes([*(c for n, c in enumerate(self.classes) if n != number), name])
         self.store.name_class(number, name)
         self.classes = self.store.classes()
+
+    def rename_classes(self, renamings: Sequence[str]) -> None:
+        """Give classes other names, all or none of those written as ``OLD=NEW``."""
+        with self.store.transaction():
+            for renaming in renamings:
+                old, is_pair, new = renaming.partition("=")
+                if not is_pair:
+                    raise UsageError(f"--rename-class: got {renaming!r}; expected OLD=NEW")
+                self.rename_class(old, new)
 
     def class_id(self, name: str) -> int:
         """Return the id of a class.
@@ -309,8 +292,7 @@ class LabelProject:
     def _known(self) -> tuple[Mapping[int, int], ...]:
         """Return all labels, those of the test, and the others, made once an action."""
         state = (self.ledger.last_id, len(self._tests))
-        if self._folded != state:
-            self._folded = state
+        if self._folded[0] != state:
             labels = {
                 image: label
                 for image, label in self.folder_labels.items()
@@ -323,8 +305,8 @@ class LabelProject:
             )
             test = {image: label for image, label in labels.items() if self.is_test(image)}
             training = {image: label for image, label in labels.items() if image not in test}
-            self._sets = (labels, test, training)
-        return self._sets
+            self._folded = (state, (labels, test, training))
+        return self._folded[1]
 
     def is_test(self, image: int) -> bool:
         """Tell whether an image is of the unbiased test sample: once drawn, it stays in it."""
@@ -334,75 +316,34 @@ class LabelProject:
         """Return how many images each class has."""
         return Counter(self.labels.values())
 
-    @cached_property
-    def pool(self) -> frozenset[int]:
-        """The images that are there and have no class folder."""
-        return frozenset(self.paths.keys() - self.folder_labels.keys())
-
-    def add_model(self, row: ModelRow) -> None:
-        """Keep what a new network says of the images kept for the test."""
-        self.store.add_model(row)
-        self._models.append(_Model(row))
-
     @property
     def accuracy(self) -> Accuracy | None:
         """How often the last network is right, by the test sample; None while that is empty."""
-        return self._models[-1].accuracy(self.test_labels) if self._models else None
+        models = self._history.models
+        return models[-1].accuracy(self.test_labels) if models else None
 
     @property
     def n_known(self) -> int | None:
         """How many labels the last network was trained on; None while there is none."""
-        return self._models[-1].n_labeled if self._models else None
+        models = self._history.models
+        return models[-1].n_labeled if models else None
 
     @property
     def curve(self) -> list[tuple[int, Accuracy]]:
-        """The accuracy of the networks on the test sample as it is now, by labels trained on.
+        """The accuracy of the networks on the test sample; see `History.curve`."""
+        return self._history.curve(self.test_labels)
 
-        Of many networks the first, the last, and some in between.
-        """
-        labels = self.test_labels
-        state = (len(self._models), labels)
-        if self._curve[0] != state:
-            # trained again on as many labels, after a start or an undo, the later one counts
-            latest = {model.n_labeled: model for model in self._models}
-            places = np.linspace(0, len(latest) - 1, min(MOST_POINTS, len(latest))).round()
-            chosen = [sorted(latest)[int(place)] for place in places]
-            points = ((n, latest[n].accuracy(labels)) for n in chosen)
-            self._curve = (state, [(n, found) for n, found in points if found is not None])
-        return self._curve[1]
-
-    def _remember(self, paths: Mapping[int, str], images: Iterable[int]) -> None:
-        """Write size and hash of what was labelled, so that moved files are known again."""
-        new = [n for n in images if n not in self._hashed and n in paths]
-        contents = {n: content_of(self.root / paths[n]) for n in new}
-        found = {n: facts for n, facts in contents.items() if facts}
-        if found:
-            self.store.add_contents(found)
-            self._hashed |= found.keys()
-
-    def _number(self) -> tuple[dict[int, str], dict[int, str]]:
-        """Return the images that are there, by number, and where each was first.
-
-        New ones get the next numbers.
-        """
-        there = {file.path for file in self.files if file.part != "test"}
-        if len(there) < len(self.files):
-            n_left_out = len(self.files) - len(there)
-            _log.info("%d images under test/ take no part in labelling", n_left_out)
-        if not there:
-            raise DataError(f"no image under {str(self.root)!r} but those under test/")
+    def _number(self, is_read_only: bool) -> tuple[dict[int, str], dict[int, str]]:
+        """Return the images that are there, by number, and where each was first."""
+        there = images.taking_part(self.root, self.files)
         known = self.store.images()
-        new = sorted(there - set(known.values()))
-        gone = {number for number, path in known.items() if path not in there}
-        moved = _find_moved(self.root, self.store, gone, new)
-        rest = [path for path in new if path not in set(moved.values())]
-        added = {**moved, **dict(enumerate(rest, max(known, default=-1) + 1))}
-        if added and not self._is_read_only:
+        added, n_moved = images.new_numbers(self.root, self.store, there)
+        if added and not is_read_only:
             self.store.add_images(added)
-        if moved:
-            _log.info("%d labelled images were moved; their labels go with them", len(moved))
-        self._tell_gone({number: known[number] for number in sorted(gone - set(moved))})
+        if n_moved:
+            _log.info("%d labelled images were moved; their labels go with them", n_moved)
         present = {**known, **added}
+        self._tell_gone({n: known[n] for n in sorted(known) if present[n] not in there})
         paths = {number: path for number, path in present.items() if path in there}
         return paths, {**added, **self.store.first_paths()}
 
@@ -419,63 +360,26 @@ class LabelProject:
         elif gone:
             _log.info("%d images of the project are no longer there", len(gone))
 
-    def _read_folder_labels(self) -> dict[int, int]:
-        # a class that was renamed keeps the folder of its old name
-        names_now = {name: label for label, name in enumerate(self.classes)}
-        ids = {**self.store.class_names(), **names_now}
-        numbers = {path: number for number, path in self.paths.items()}
-        others = Counter(f.label for f in self.files if f.label is not None and f.label not in ids)
-        for name, count in sorted(others.items()):
-            _log.info("the folder %r is no class: its %d images count as unlabelled", name, count)
-        return {
-            numbers[file.path]: ids[file.label]
-            for file in self.files
-            if file.label in ids and file.path in numbers
-        }
 
-    def _draw_reserve(self) -> list[int]:
-        """Draw the images kept for the test, each by a hash of its own.
-
-        So an image is drawn or not whatever other images are there, or come later.
-        """
-        seed = self.store.meta().get("seed", str(self.config.seed))
-        drawn = []
-        for number, path in self._first_paths.items():
-            digest = hashlib.sha256(f"{seed} {path}".encode(errors="surrogateescape")).digest()
-            if int.from_bytes(digest[:8]) < TEST_SHARE * 2**64 and number in self.pool:
-                drawn.append((digest[8:], number))
-        return [number for _, number in sorted(drawn)]
-
-
-class _Model:
-    """A network's answers on the images kept for the test."""
-
-    def __init__(self, row: ModelRow) -> None:
-        self.n_labeled = row.n_labeled
-        images, predicted = (np.frombuffer(x, np.int64) for x in (row.images, row.predicted))
-        self.predicted = dict(zip(images.tolist(), predicted.tolist(), strict=True))
-
-    def accuracy(self, labels: Mapping[int, int]) -> Accuracy | None:
-        known = [(self.predicted[i], label) for i, label in labels.items() if i in self.predicted]
-        right = sum(predicted == label for predicted, label in known)
-        return Accuracy.of(right, len(known)) if known else None
-
-
-def _check_enough(classes: Sequence[str]) -> None:
-    if len(classes) < 2:
-        got = f"the class {classes[0]!r} alone" if classes else "no class"
-        raise UsageError(
-            f"there is {got}; name two or more by --classes daisy,rose,... or make a folder of "
-            "images for each"
-        )
-
-
-def _check_names(config: RunConfig) -> None:
+def _check_config(config: RunConfig, given: Mapping[str, Any]) -> None:
     """Find out early what the process that trains would find out late."""
     if ":" not in config.strategy:
         STRATEGIES.entry(config.strategy)
     if config.model is not None:
         MODELS.entry(config.model)
+    if given.get("pretrain"):
+        from ..runs.pretraining import check_pretraining  # and torch with it
+
+        check_pretraining(config)
+
+
+def _check_enough(classes: Sequence[str]) -> None:
+    if len(classes) < 2:
+        got = f"only the class {classes[0]!r}" if classes else "no class"
+        raise UsageError(
+            f"there is {got}; name two or more by --classes daisy,rose,... or make a folder of "
+            "images for each"
+        )
 
 
 def _check_pool(files: Sequence[ImageFile], classes: Sequence[str]) -> None:
@@ -487,43 +391,32 @@ def _check_pool(files: Sequence[ImageFile], classes: Sequence[str]) -> None:
         )
 
 
-def _find(root: Path) -> list[ImageFile]:
-    if not root.is_dir():
-        what = "is a file, not a folder" if root.exists() else "does not exist"
-        raise FolderNotFoundError(f"{str(root)!r} {what}; expected a folder of images")
-    try:
-        return find_images(root)
-    except DataError as error:  # which would have them in class folders
-        told = str(error).partition("; expected")[0]
-        raise DataError(f"{told}; expected {', '.join(FORMATS)} files") from error
-
-
-def _store_to_read(place: Path) -> Store:
-    path = place / STORE
+def _store_to_read(home: Path) -> Store:
+    path = home / STORE
     return Store(path, read_only=True) if path.is_file() else Store(None)
 
 
-def _make_place(place: Path) -> None:
+def _make_home(home: Path) -> None:
     """Make the project's own folder, so that no power loss takes it away again."""
     try:
-        if not place.is_dir():
-            place.mkdir()
-            fsync_folder(place.parent)
+        if not home.is_dir():
+            home.mkdir()
+            fsync_folder(home.parent)
     except OSError as error:
         raise RunFolderError(
-            f"cannot write the labels to {str(place)!r}: {error.strerror}"
+            f"cannot write the labels to {str(home)!r}: {error.strerror}"
         ) from error
 
 
-def _hold(place: Path, stack: ExitStack) -> None:
+def _hold(home: Path, stack: ExitStack) -> None:
     """Keep another process from showing the same images to people."""
-    lock = place / "lock"
+    lock = home / "lock"
     lock.touch()
     try:
         stack.enter_context(locked(lock))
     except RunFolderError as error:
         raise RunFolderError(
-            f"{str(place.parent)!r} is being labelled by another process; several people label on "
+            f"{str(home.parent)!r} is being labelled by another process; several people label on "
             "one page, each under a name of their own (--as NAME, or the name in its header)"
         ) from error
 
@@ -544,41 +437,3 @@ def _add_classes(store: Store, names: Sequence[str]) -> None:
     if names:
         check_classes([*store.classes(), *names])
         store.add_classes(names)
-
-
-def _find_moved(root: Path, store: Store, gone: set[int], new: Sequence[str]) -> dict[int, str]:
-    """Return where images that have a label and are gone lie now, if that can be told."""
-    contents = {n: facts for n, facts in store.contents().items() if n in gone}
-    if not contents:
-        return {}
-    sizes = {size for size, _ in contents.values()}
-    by_content: dict[tuple[int, str], str] = {}
-    for path in new:
-        facts = content_of(root / path, sizes)
-        if facts:
-            by_content.setdefault(facts, path)
-    moved: dict[int, str] = {}
-    for number, facts in contents.items():
-        if facts in by_content:
-            moved[number] = by_content.pop(facts)
-    return moved
-
-
-def content_of(path: Path, sizes: Iterable[int] | None = None) -> tuple[int, str] | None:
-    """Return size and SHA-256 of a file; None if it cannot be read, or its size is another.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    sizes : iterable of int, optional
-        Which sizes are of interest.
-    """
-    try:
-        size = path.stat().st_size
-        if sizes is not None and size not in sizes:
-            return None
-        with path.open("rb") as file:
-            return size, hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None

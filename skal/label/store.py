@@ -1,4 +1,4 @@
-"""The labels on the disk: an SQLite file that only grows, and what holds now as a fold over it."""
+"""The labels on the disk: an SQLite file that only grows. What holds now is in the ledger."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import secrets
 import sqlite3
 import threading
 import weakref
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
@@ -71,7 +70,6 @@ class Action:
 
 
 _ACTION_COLUMNS = tuple(Action.__dataclass_fields__)
-_ACTION_LIST = ", ".join(_ACTION_COLUMNS)
 
 
 class BatchRow(NamedTuple):
@@ -110,6 +108,8 @@ class Store:
         The file, made if it is not there; None for a store in memory, which nothing outlives.
     read_only : bool, default=False
         Whether nothing is to be written, not even beside the file.
+    connect : callable
+        Opens a database, as `sqlite3.connect` does.
 
     Raises
     ------
@@ -117,12 +117,23 @@ class Store:
         If the file cannot be opened, is no store, or another version of skal wrote it.
     """
 
-    def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        read_only: bool = False,
+        connect: Callable[..., sqlite3.Connection] = sqlite3.connect,
+    ) -> None:
         self.path = path
+        self._connect = partial(
+            connect, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
         self._lock = threading.RLock()
         self._depth = 0
         with self._telling():
-            self._connection = self._open_read_only() if read_only else _connect(path)
+            self._connection = (
+                self._open_read_only() if read_only else self._connect(path or ":memory:")
+            )
             # also when nobody closes it; what was written is on the disk either way
             self._close = weakref.finalize(self, self._connection.close)
             if not read_only:
@@ -135,7 +146,7 @@ class Store:
         """Open the file for reading, also where nothing can be written beside it."""
         assert self.path is not None
         address = f"file:{quote(str(self.path.resolve()), errors='surrogateescape')}?mode=ro"
-        connection = _connect(address, is_uri=True)
+        connection = self._connect(address, uri=True)
         try:
             connection.execute("SELECT 1 FROM sqlite_master").fetchone()
         except sqlite3.OperationalError:
@@ -143,7 +154,7 @@ class Store:
             log = self.path.with_name(f"{self.path.name}-wal")
             if log.exists() and log.stat().st_size:
                 raise  # the latest labels are in it: without them the others are not the truth
-            connection = _connect(f"{address}&immutable=1", is_uri=True)
+            connection = self._connect(f"{address}&immutable=1", uri=True)
         return connection
 
     def _prepare(self) -> None:
@@ -154,7 +165,7 @@ class Store:
         if self.path is not None and mode != "wal":
             _log.warning(
                 "the drive of %s refuses SQLite's write-ahead log (its journal is %r): labels are "
-                "synced all the same, but label from one machine alone",
+                "synced all the same, but label from one machine only",
                 self.path,
                 mode,
             )
@@ -225,13 +236,18 @@ class Store:
 
     def images(self) -> dict[int, str]:
         """Return where each image lies, by number."""
-        rows = self._rows("SELECT number, path FROM images ORDER BY id")
-        return {number: _as_path(path) for number, path in rows}
+        return dict(self._paths())
 
     def first_paths(self) -> dict[int, str]:
         """Return where each image lay when it got its number."""
-        rows = self._rows("SELECT number, path FROM images ORDER BY id DESC")
-        return {number: _as_path(path) for number, path in rows}
+        return dict(reversed(self._paths()))
+
+    def _paths(self) -> list[tuple[int, str]]:
+        rows = self._rows("SELECT number, path FROM images ORDER BY id")
+        return [
+            (number, path if isinstance(path, str) else path.decode(errors="surrogateescape"))
+            for number, path in rows
+        ]
 
     def add_images(self, paths: Mapping[int, str]) -> None:
         """Write where images lie: new ones, or such that were moved."""
@@ -283,17 +299,7 @@ class Store:
             )
 
     def append(self, actions: Sequence[Action]) -> list[int]:
-        """Write actions, all or none, and return when they are on the disk.
-
-        Parameters
-        ----------
-        actions : sequence of Action
-            Their `id` and `time` are given here.
-
-        Returns
-        -------
-        list of int
-            Their ids.
+        """Write actions, all or none, and return their ids when they are on the disk.
 
         Raises
         ------
@@ -315,19 +321,19 @@ class Store:
 
     def actions(self, after: int = 0) -> list[Action]:
         """Return the actions whose id is larger than `after`, in order."""
-        rows = self._rows(f"SELECT {_ACTION_LIST} FROM actions WHERE id > ? ORDER BY id", (after,))
-        return [Action(*row) for row in rows]
+        return self._actions("id > ?", after)
 
     def action(self, number: int) -> Action:
         """Return the action of an id that there is."""
-        return Action(*self._rows(f"SELECT {_ACTION_LIST} FROM actions WHERE id = ?", (number,))[0])
+        return self._actions("id = ?", number)[0]
 
     def answered(self, request: str) -> list[Action]:
         """Return the actions that a request of this key has led to."""
-        rows = self._rows(
-            f"SELECT {_ACTION_LIST} FROM actions WHERE request = ? ORDER BY id", (request,)
-        )
-        return [Action(*row) for row in rows]
+        return self._actions("request = ?", request)
+
+    def _actions(self, condition: str, value: int | str) -> list[Action]:
+        query = f"SELECT {', '.join(_ACTION_COLUMNS)} FROM actions WHERE {condition} ORDER BY id"
+        return [Action(*row) for row in self._rows(query, (value,))]
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         with self._lock, self._telling():
@@ -368,129 +374,3 @@ def _as_stored(path: str) -> str | bytes:
     except UnicodeEncodeError:
         return path.encode(errors="surrogateescape")
     return path
-
-
-def _as_path(stored: str | bytes) -> str:
-    return stored if isinstance(stored, str) else stored.decode(errors="surrogateescape")
-
-
-@dataclass
-class Ledger:
-    """What holds now: the fold over all actions.
-
-    Of several annotators' labels of an image that of most of them holds, of as many the one that
-    was given last. An image that anyone calls bad is bad; one that somebody labels is labelled,
-    whoever else is unsure.
-
-    Attributes
-    ----------
-    labels : dict of int to Action
-        The action whose label holds, by image.
-    aside : dict of int to str
-        "unsure" or "bad", by image.
-    first_sources : dict of int to str
-        The source of the first thing that was ever said of an image, also if it was taken back.
-    last_id : int
-        The latest action folded in.
-    """
-
-    labels: dict[int, Action] = field(default_factory=dict)
-    aside: dict[int, str] = field(default_factory=dict)
-    first_sources: dict[int, str] = field(default_factory=dict)
-    last_id: int = 0
-    _stacks: dict[int, dict[str, list[Action]]] = field(default_factory=dict)
-    _history: dict[str, list[Action]] = field(default_factory=dict)
-
-    def apply(self, action: Action) -> None:
-        """Fold in the next action."""
-        self.last_id = action.id
-        self.first_sources.setdefault(action.image, action.source)
-        stack = self._stacks.setdefault(action.image, {}).setdefault(action.annotator, [])
-        history = self._history.setdefault(action.annotator, [])
-        if action.action == "undo":
-            stack[:] = [other for other in stack if other.id != action.undoes]
-            history[:] = [other for other in history if other.id != action.undoes]
-        else:
-            stack.append(action)
-            if action.round is not None:  # what was imported, nobody takes back by a key
-                history.append(action)
-        self._settle(action.image)
-
-    def _settle(self, image: int) -> None:
-        given = [a for a in self.verdicts(image).values() if a.action == "label"]
-        kinds = {a.action for a in self.verdicts(image).values()}
-        self.labels.pop(image, None)
-        self.aside.pop(image, None)
-        if "bad" in kinds:
-            self.aside[image] = "bad"
-        elif given:
-            votes = Counter(a.label for a in given)
-            self.labels[image] = max(given, key=lambda a: (votes[a.label], a.id))
-        elif "unsure" in kinds:
-            self.aside[image] = "unsure"
-
-    def verdicts(self, image: int) -> Mapping[str, Action]:
-        """Return what each annotator says of an image now; one who skipped it says nothing."""
-        stacks = self._stacks.get(image)
-        if not stacks:
-            return _NOTHING
-        return {
-            who: stack[-1] for who, stack in stacks.items() if stack and stack[-1].action != "skip"
-        }
-
-    def skips(self, image: int, annotator: str | None = None) -> int:
-        """Return how often an image was skipped, by one annotator or by all together."""
-        stacks = self._stacks.get(image, {})
-        chosen = stacks.values() if annotator is None else [stacks.get(annotator, [])]
-        return sum(action.action == "skip" for stack in chosen for action in stack)
-
-    def is_touched(self, image: int) -> bool:
-        """Tell whether anybody has said anything of an image."""
-        return any(self._stacks.get(image, {}).values())
-
-    def is_settled(self, image: int) -> bool:
-        """Tell whether an image has a label or is set aside."""
-        return image in self.labels or image in self.aside
-
-    def latest(self, annotator: str) -> list[Action]:
-        """Return the actions that an undo takes back: those of an annotator's last request."""
-        history = self._history.get(annotator, [])
-        if not history or history[-1].request is None:
-            return history[-1:]
-        return [action for action in history if action.request == history[-1].request]
-
-    def standing(self, actions: Iterable[Action]) -> list[Action]:
-        """Return those of some actions that nobody took back."""
-        return [
-            action
-            for action in actions
-            if any(
-                other.id == action.id
-                for other in self._stacks.get(action.image, {}).get(action.annotator, [])
-            )
-        ]
-
-    def n_done(self, annotator: str) -> int:
-        """Return how many actions of an annotator stand, without those imported."""
-        return len(self._history.get(annotator, []))
-
-    def annotators(self) -> list[str]:
-        """Return the names of all who have said anything that still stands."""
-        return sorted({who for stacks in self._stacks.values() for who, s in stacks.items() if s})
-
-    def images(self) -> list[int]:
-        """Return the images of which anything is said, in order."""
-        return sorted(image for image in self._stacks if self.is_touched(image))
-
-
-_NOTHING: Mapping[str, Action] = MappingProxyType({})
-
-
-def _connect(place: Path | str | None, *, is_uri: bool = False) -> sqlite3.Connection:
-    return sqlite3.connect(
-        ":memory:" if place is None else str(place),
-        timeout=BUSY_SECONDS,
-        isolation_level=None,
-        check_same_thread=False,
-        uri=is_uri,
-    )

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -19,9 +20,7 @@ from ..datasets.decoding import read_rgb
 from .accuracy import ENOUGH
 from .learning import Learner
 from .names import shown
-from .previews import Previews
-from .project import LabelProject
-from .rounds import NothingToUndoError, Rounds
+from .service import LabelService, NothingToUndoError
 
 HELP = (
     "1-9 label   / type the class   Space skip   u unsure   x bad image   Backspace undo{guess}   "
@@ -33,177 +32,169 @@ UNDO = ("\x7f", "\b")
 END = ("q", "\x04", "")
 
 
-def label_in_terminal(
-    project: LabelProject,
-    rounds: Rounds,
-    annotator: str,
-    *,
-    suggest: bool = False,
-    colour: str = "",
-    clock: Callable[[], float] = time.monotonic,
-) -> None:
-    """Show one image after the other and take a key for each, until `q` or nothing is left.
+@dataclass
+class TerminalSession:
+    """Shows one image after the other and takes a key for each, until `q` or nothing is left.
 
     Parameters
     ----------
-    project : LabelProject
+    service : LabelService
         What is labelled.
-    rounds : Rounds
-        What is shown.
     annotator : str
-        Who labels.
+        Whose labels they are.
     suggest : bool, default=False
         Whether the network's guess is shown when `g` is pressed.
     colour : {"", "256", "full"}, default=""
         What the terminal has; without any there is no picture.
     clock : callable
         Seconds.
+    read_key, prompt : callable
+        Wait for a key, and for a line.
     """
-    click.echo(_help(project, suggest))
-    is_over = False
-    while not is_over:
-        queue = rounds.queue(annotator)
-        if queue:
-            is_over = not _label_one(project, rounds, queue[0], annotator, suggest, colour, clock)
-        else:
-            click.echo("nothing is left to label; Backspace takes the last answer back")
-            is_over = _key() not in UNDO or not _undo(project, rounds, annotator)
+
+    service: LabelService
+    annotator: str
+    suggest: bool = False
+    colour: str = ""
+    clock: Callable[[], float] = time.monotonic
+    read_key: Callable[[], str] = click.getchar
+    prompt: Callable[..., str] = click.prompt
+
+    def run(self) -> None:
+        """Label until the end."""
+        click.echo(self._help())
+        is_over = False
+        while not is_over:
+            queue = self.service.next(self.annotator)
+            if queue:
+                is_over = not self._label(queue[0])
+            else:
+                click.echo("nothing is left to label; Backspace takes the last answer back")
+                is_over = self._key() not in UNDO or not self._undo()
+
+    @property
+    def _classes(self) -> list[str]:
+        return self.service.project.classes
+
+    def _label(self, image: int) -> bool:
+        """Show an image and take keys until one answers it or undoes something; else it ends."""
+        click.echo(self._shown(image))
+        started, guess = self.clock(), None
+        while (key := self._key()) not in END:
+            if key == "?":
+                click.echo(self._help())
+            elif key == "g" and self.suggest:
+                guess = self._tell_guess(image)
+            elif key in UNDO:
+                self._undo()
+                return True
+            elif answer := self._answer(key):
+                action, label = answer
+                seconds = round(self.clock() - started, 3)
+                told = {"action": action, "image": image, "label": label, "seconds": seconds}
+                self.service.act(self.annotator, [{**told, "guess": guess}])
+                click.echo(f"  {action if label is None else self._classes[label]}: saved")
+                return True
+            elif key != "/":
+                click.echo("  no such key; ? tells which there are")
+        return False
+
+    def _key(self) -> str:
+        """Wait for a key; none is left where the input ends."""
+        try:
+            return self.read_key()
+        except EOFError:
+            return ""
+        except OSError as error:  # there is no /dev/tty
+            raise UsageError("--terminal needs a terminal, to read keys from") from error
+
+    def _answer(self, key: str) -> tuple[str, int | None] | None:
+        """Return what a key says of an image: an action, and a class id if that is a label."""
+        actions = {" ": "skip", "u": "unsure", "x": "bad"}
+        if key in actions:
+            return actions[key], None
+        if key.isdecimal() and 0 < int(key) <= len(self._classes):
+            return "label", int(key) - 1
+        if key == "/":
+            text = self.prompt("class", default="", show_default=False).strip().casefold()
+            names = [name.casefold() for name in self._classes]
+            near = [n for n, name in enumerate(names) if text and text in name]
+            found = [n for n in near if names[n] == text] or near
+            if len(found) == 1:
+                return "label", found[0]
+            known = ", ".join(self._classes[n] for n in near) or "none"
+            click.echo(f"  classes with {text!r}: {known}")
+        return None
+
+    def _undo(self) -> bool:
+        try:
+            undone = self.service.undo(self.annotator)
+        except NothingToUndoError as error:
+            click.echo(f"  {error}")
+            return False
+        paths = self.service.project.paths
+        names = [shown(paths.get(action.image, "an image")) for action in undone]
+        click.echo(f"  taken back: {', '.join(names)}")
+        return True
+
+    def _tell_guess(self, image: int) -> int | None:
+        proba = self.service.guess(image)
+        if proba is None:
+            click.echo("  there is no guess yet")
+            return None
+        label = int(proba.argmax())
+        click.echo(f"  guess: {self._classes[label]} ({proba[label]:.0%})")
+        return label
+
+    def _help(self) -> str:
+        keys = [f"{n if n < 10 else '/'} {name}" for n, name in enumerate(self._classes, start=1)]
+        return f"{'   '.join(keys)}\n{HELP.format(guess='   g guess' if self.suggest else '')}"
+
+    def _shown(self, image: int) -> str:
+        state = self.service.state(self.annotator)
+        accuracy, known = state["accuracy"], ""
+        if accuracy is not None and accuracy["n"] >= ENOUGH:
+            interval = f"{accuracy['low']:.2f} to {accuracy['high']:.2f}"
+            known = f", accuracy {interval} on {accuracy['n']}"
+        where = f"round {state['round']}" if state["round"] else "starting round"
+        return (
+            f"{self._picture(image)}{shown(self.service.project.paths[image])}  "
+            f"({state['done_in_round'] + 1} of {state['round_size']}, "
+            f"{where}; {state['n_labeled']} labelled{known})"
+        )
+
+    def _picture(self, image: int) -> str:
+        size = shutil.get_terminal_size()
+        columns, lines = min(size.columns, MOST_COLUMNS), min(size.lines - 6, MOST_ROWS)
+        if not self.colour or lines < 2:
+            return ""
+        path = self.service.project.root / self.service.project.paths[image]
+        try:
+            return half_blocks(path, columns, lines, self.colour) + "\n"
+        except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
+            return f"cannot be drawn: {shown(one_line(error))}\n"
 
 
-def run_in_terminal(project: LabelProject, annotator: str, *, suggest: bool = False) -> None:
+def run_in_terminal(service: LabelService, annotator: str, *, suggest: bool = False) -> None:
     """Label in this terminal while a network trains, until the end.
-
-    Parameters
-    ----------
-    project, annotator, suggest
-        See `label_in_terminal`.
 
     Raises
     ------
     KeyboardInterrupt
         By Ctrl-C; all answers are kept.
     """
-    previews = Previews(project.root, project.paths)
-    rounds = Rounds(project, previews)
-    learner = Learner(project.learner_setup(), rounds.on_answer, rounds.on_failure)
-    rounds.start(learner)
+    setup = service.project.learner_setup()
+    learner = Learner(setup, service.take_batch, service.take_failure)
+    service.start(learner)
     try:
         colour = colours_of(sys.stdout, os.environ)
-        label_in_terminal(project, rounds, annotator, suggest=suggest, colour=colour)
+        TerminalSession(service, annotator, suggest, colour).run()
     except (KeyboardInterrupt, click.Abort):  # the latter while a class was typed
         click.echo("")
         raise KeyboardInterrupt from None
     finally:
         learner.stop()
-        previews.close()
-
-
-def _label_one(
-    project: LabelProject,
-    rounds: Rounds,
-    image: int,
-    annotator: str,
-    suggest: bool,
-    colour: str,
-    clock: Callable[[], float],
-) -> bool:
-    """Show an image and take keys until one answers it or takes something back; else it ends."""
-    click.echo(_shown(project, rounds, image, annotator, colour))
-    started, guess = clock(), None
-    while (key := _key()) not in END:
-        if key == "?":
-            click.echo(_help(project, suggest))
-        elif key == "g" and suggest:
-            guess = _tell_guess(project, rounds, image)
-        elif key in UNDO:
-            _undo(project, rounds, annotator)
-            return True
-        elif answer := _answer(project, key):
-            action, label = answer
-            seconds = round(clock() - started, 3)
-            told = {"action": action, "image": image, "label": label, "seconds": seconds}
-            rounds.act(annotator, [{**told, "guess": guess}])
-            click.echo(f"  {action if label is None else project.classes[label]}: saved")
-            return True
-        elif key != "/":
-            click.echo("  no such key; ? tells which there are")
-    return False
-
-
-def _key() -> str:
-    """Wait for a key; none is left where the input ends."""
-    try:
-        return click.getchar()
-    except EOFError:
-        return ""
-    except OSError as error:  # there is no /dev/tty
-        raise UsageError("--terminal needs a terminal, to read keys from") from error
-
-
-def _answer(project: LabelProject, key: str) -> tuple[str, int | None] | None:
-    """Return what a key says of an image: an action, and a class id if that is a label."""
-    actions = {" ": "skip", "u": "unsure", "x": "bad"}
-    if key in actions:
-        return actions[key], None
-    if key.isdecimal() and 0 < int(key) <= len(project.classes):
-        return "label", int(key) - 1
-    if key == "/":
-        text = click.prompt("class", default="", show_default=False).strip().casefold()
-        exact = [n for n, name in enumerate(project.classes) if name.casefold() == text]
-        near = [n for n, name in enumerate(project.classes) if text and text in name.casefold()]
-        if len(exact or near) == 1:
-            return "label", (exact or near)[0]
-        known = ", ".join(project.classes[n] for n in near) or "none"
-        click.echo(f"  classes with {text!r}: {known}")
-    return None
-
-
-def _undo(project: LabelProject, rounds: Rounds, annotator: str) -> bool:
-    try:
-        undone = rounds.undo(annotator)
-    except NothingToUndoError as error:
-        click.echo(f"  {error}")
-        return False
-    paths = [shown(project.paths.get(action.image, "an image")) for action in undone]
-    click.echo(f"  taken back: {', '.join(paths)}")
-    return True
-
-
-def _tell_guess(project: LabelProject, rounds: Rounds, image: int) -> int | None:
-    proba = rounds.guess(image)
-    if proba is None:
-        click.echo("  there is no guess yet")
-        return None
-    label = int(proba.argmax())
-    click.echo(f"  guess: {project.classes[label]} ({proba[label]:.0%})")
-    return label
-
-
-def _help(project: LabelProject, suggest: bool) -> str:
-    keys = [f"{n if n < 10 else '/'} {name}" for n, name in enumerate(project.classes, start=1)]
-    return f"{'   '.join(keys)}\n{HELP.format(guess='   g guess' if suggest else '')}"
-
-
-def _shown(project: LabelProject, rounds: Rounds, image: int, annotator: str, colour: str) -> str:
-    state = rounds.state(annotator)
-    path = project.paths[image]
-    size = shutil.get_terminal_size()
-    columns, lines = min(size.columns, MOST_COLUMNS), min(size.lines - 6, MOST_ROWS)
-    picture = ""
-    if colour and lines > 1:
-        try:
-            picture = half_blocks(project.root / path, columns, lines, colour) + "\n"
-        except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
-            picture = f"cannot be drawn: {shown(one_line(error))}\n"
-    accuracy = project.accuracy
-    known = ""
-    if accuracy is not None and accuracy.n >= ENOUGH:
-        known = f", accuracy {accuracy.low:.2f} to {accuracy.high:.2f} on {accuracy.n}"
-    where = f"round {state['round']}" if state["round"] else "starting round"
-    return (
-        f"{picture}{shown(path)}  ({state['done_in_round'] + 1} of {state['round_size']}, "
-        f"{where}; {state['n_labeled']} labelled{known})"
-    )
+        service.previews.close()
 
 
 def half_blocks(path: Path, columns: int, lines: int, colour: str = "full") -> str:

@@ -417,7 +417,7 @@ def test_the_terminal_needs_no_extra(folder: Path) -> None:
 
 def test_help_and_labelling_import_no_torch() -> None:
     code = (
-        "import sys, skal.label.web.server, skal.label.rounds, skal.label.exchange"
+        "import sys, skal.label.web.server, skal.label.service, skal.label.exchange"
         ", skal.label.terminal"
         "; print([m for m in ('torch', 'sklearn', 'scipy') if m in sys.modules])"
     )

@@ -22,6 +22,7 @@ try:
     from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
     from skal.label.project import LabelProject
+    from skal.label.service import LabelService
     from skal.label.store import BatchRow
     from skal.label.web.address import listen
     from skal.label.web.server import make_app
@@ -65,7 +66,7 @@ class Site:
         bound = listen("127.0.0.1", port)
         self.port = port = bound.getsockname()[1]
         self.address = f"http://127.0.0.1:{port}/"
-        app = make_app(self.project, token=TOKEN, suggest=suggest, port=port)
+        app = make_app(LabelService(self.project), token=TOKEN, suggest=suggest, port=port)
         config = uvicorn.Config(
             app, log_config=None, lifespan="off", ws="none", timeout_graceful_shutdown=1
         )
@@ -756,7 +757,7 @@ def test_an_answer_from_before_the_last_key_brings_nothing_back(
         expect(page.locator("#status")).to_contain_text("Saving")
         assert len(posts) == n_posts
     old: list[tuple[Route, Any]] = []
-    page.route("**/api/grid*", lambda route: old.append((route, old or route.fetch())))
+    page.route("**/api/grid", lambda route: old.append((route, old or route.fetch())))
     posts[0].continue_()
     while len(old) < 1 or len(posts) < 2:
         page.wait_for_timeout(20)
@@ -1096,7 +1097,7 @@ def test_the_model_s_accuracy_comes_with_interval_origin_and_curve(
         state |= {"n_labeled": 90, "n_test": n}
         route.fulfill(json=state)
 
-    page.route("**/api/state*", answer)
+    page.route("**/api/next", answer)
     page.reload()
     expect(page.locator("#round")).to_have_text("17 of 50, round 3")
     expect(page.locator("#accuracy")).to_have_text("91% right (80% to 96%)")

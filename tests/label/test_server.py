@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import http.client
 import io
 import random
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,15 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from label_server import PATIENCE, InProcess, serving, write_images
+from label_server import PATIENCE, InProcess, disk_full, serving, write_images
 from PIL import ExifTags, Image, PngImagePlugin
+from starlette.routing import Route
 
 from skal.core.errors import UsageError
-from skal.label.batches import ComputedBatch, Guesses
+from skal.label.batches import BatchRequest, ComputedBatch, Guesses
 from skal.label.previews import FULL, LARGE, SMALL, Previews, render
 from skal.label.project import LabelProject
-from skal.label.rounds import Rounds
+from skal.label.service import LabelService
 from skal.label.store import Store
 from skal.label.web.address import (
     Address,
@@ -57,29 +60,33 @@ def project(folder: Path) -> LabelProject:
 
 
 @pytest.fixture
-def rounds(project: LabelProject) -> Rounds:
-    return Rounds(project, Previews(project.root, project.paths))
+def service(project: LabelProject) -> LabelService:
+    return LabelService(project)
 
 
-def client_of(project: LabelProject, rounds: Rounds | None = None, **options: Any) -> httpx.Client:
-    app = make_app(project, token=TOKEN, rounds=rounds, port=8000, **options)
+def client_of(service: LabelService, **options: Any) -> httpx.Client:
+    app = make_app(service, token=TOKEN, port=8000, **options)
     return httpx.Client(
         transport=InProcess(app),
         base_url="http://127.0.0.1:8000",
-        headers={"X-Skal-Project": project.id},
+        headers={"X-Skal-Project": service.project.id},
     )
 
 
-@pytest.fixture
-def stranger(project: LabelProject, rounds: Rounds) -> httpx.Client:
-    return client_of(project, rounds)
-
-
-@pytest.fixture
-def client(project: LabelProject, rounds: Rounds) -> httpx.Client:
-    client = client_of(project, rounds)
+def known_client_of(service: LabelService, **options: Any) -> httpx.Client:
+    client = client_of(service, **options)
     client.get("/", params={"token": TOKEN})
     return client
+
+
+@pytest.fixture
+def stranger(service: LabelService) -> httpx.Client:
+    return client_of(service)
+
+
+@pytest.fixture
+def client(service: LabelService) -> httpx.Client:
+    return known_client_of(service)
 
 
 def test_the_token_is_asked_for_once(stranger: httpx.Client) -> None:
@@ -161,8 +168,7 @@ def test_own_hosts_are_known(client: httpx.Client, host: str) -> None:
 
 
 def test_bound_to_all_addresses_any_number_is_an_own_host(project: LabelProject) -> None:
-    client = client_of(project, hosts=names_of("0.0.0.0"))
-    client.get("/", params={"token": TOKEN})
+    client = known_client_of(LabelService(project), hosts=names_of("0.0.0.0"))
     for host, status in (("192.168.1.7:8000", 200), ("[fe80::1]:8000", 200), ("evil:8000", 403)):
         assert client.get("/api/state", headers={"host": host}).status_code == status
 
@@ -227,16 +233,43 @@ def test_static_files_are_of_the_type_that_browsers_run(
     assert client.get(f"/static/{name}").headers["content-type"].partition(";")[0] == kind
 
 
-def test_opening_the_page_takes_no_image_from_anybody(client: httpx.Client, rounds: Rounds) -> None:
-    client.get("/", params={"as": "anna"})
-    assert not rounds._leases._of
+def test_a_get_writes_nothing(project: LabelProject, service: LabelService) -> None:
+    app = make_app(service, token=TOKEN, port=8000, suggest=True)
+    client = known_client_of(service, suggest=True)
+
+    def written() -> tuple[Any, ...]:
+        files = {
+            p.name: p.read_bytes() for p in project.home.iterdir() if p.suffix != ".sqlite-shm"
+        }
+        asked = len(source.requests)
+        return files, copy.deepcopy(service.leases.told), asked
+
+    source = Waiting()
+    service.start(source)
+    known(project, service)
+    image = min(project.pool)
+    paths = [
+        route.path.replace("{number:int}", str(image))
+        for route in app.routes
+        if isinstance(route, Route) and "GET" in (route.methods or ())
+    ]
+    assert len(paths) > 5
+    for n_labeled in (0, 8):  # no batch has begun; the first one is over
+        for entry in client.post("/api/next", json={}).json()["queue"][:n_labeled]:
+            body = {"action": "label", "image": entry["image"], "label": 0}
+            client.post("/api/actions", json=body)
+        before = written()
+        for path in [*paths, "/static/app.js", "/nowhere"]:
+            client.get(path, params={"as": "anna", "window": "w", "grid": "1", "n": "8"})
+            assert written() == before, path
+    client.post("/api/next", json={"as": "anna", "window": "w"})
+    assert written() != before
 
 
 def test_names_are_escaped(folder: Path) -> None:
     root = folder.rename(folder.with_name("<script>alert(1)<"))
     (root / "00000.png").rename(root / "<img src=x onerror=alert(1)>.png")
-    client = client_of(LabelProject.open(root, ["daisy", "<i>rose"]))
-    client.get("/", params={"token": TOKEN})
+    client = known_client_of(LabelService(LabelProject.open(root, ["daisy", "<i>rose"])))
     page = client.get("/").text
     assert "&lt;script&gt;alert(1)" in page
     assert "<script>alert" not in page
@@ -280,8 +313,7 @@ def test_images_are_upright_and_without_metadata(tmp_path: Path) -> None:
     facts.add_text("Comment", "a secret")
     image.resize((40, 20)).save(tmp_path / "b.png", pnginfo=facts, exif=exif)
     project = LabelProject.open(tmp_path, ["a", "b"])
-    client = client_of(project)
-    client.get("/", params={"token": TOKEN})
+    client = known_client_of(LabelService(project))
     sizes = {e["name"]: (e["width"], e["height"]) for e in client.get("/api/state").json()["queue"]}
     assert sizes == {"a.jpg": (300, 600), "b.png": (20, 40)}
     for number, name in project.paths.items():
@@ -320,40 +352,33 @@ def test_small_images_lose_nothing(project: LabelProject, client: httpx.Client) 
 def test_an_image_that_cannot_be_read_is_told(folder: Path) -> None:
     (folder / "00004.png").write_bytes((folder / "00004.png").read_bytes()[:60])
     (folder / "00005.png").write_bytes(b"")
-    client = client_of(LabelProject.open(folder, ["a", "b"]))
-    client.get("/", params={"token": TOKEN})
+    client = known_client_of(LabelService(LabelProject.open(folder, ["a", "b"])))
     for number in (4, 5):
         answer = client.get(f"/images/{number}")
         assert answer.status_code == 404
         assert answer.json() == {"error": f"image {number} cannot be read"}
 
 
-def test_a_preview_that_fails_at_once_harms_no_other(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from concurrent.futures import Future
-
-    class AtOnce:
-        def submit(self, function: Any, *arguments: Any) -> Future[Any]:
+def test_a_preview_that_fails_at_once_harms_no_other(folder: Path) -> None:
+    class AtOnce(Executor):
+        def submit(self, function: Any, /, *arguments: Any, **_: Any) -> Future[Any]:
             future: Future[Any] = Future()
             future.set_exception(OSError("damaged"))
             return future
 
-    previews = Previews(folder, {0: "00000.png"})
-    monkeypatch.setattr(previews, "_threads", AtOnce())
+    previews = Previews(folder, {0: "00000.png"}, threads=AtOnce())
     previews.prepare([0, 0], LARGE)
     with pytest.raises(OSError, match="damaged"):
         previews.get(0, LARGE)
 
 
-def test_previews_in_memory_are_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skal.label.previews.KEPT_BYTES", 1000)
-    previews = Previews(folder, dict(enumerate(sorted(p.name for p in folder.iterdir()))))
-    sizes = [len(previews.get(n, LARGE).content) for n in range(40)]
+def test_previews_in_memory_are_bounded(folder: Path) -> None:
+    paths = dict(enumerate(sorted(p.name for p in folder.iterdir() if p.is_file())))
+    with ThreadPoolExecutor(1) as threads:
+        previews = Previews(folder, paths, threads=threads, kept_bytes=1000)
+        sizes = [len(previews.get(n, LARGE).content) for n in range(40)]
     assert sum(sizes) > 2000
-    previews._threads.shutdown()
-    assert previews._bytes <= 1000
-    assert len(previews._made) < 40
+    assert 0 < previews.n_bytes <= 1000
 
 
 def test_the_state_has_what_the_page_needs(client: httpx.Client) -> None:
@@ -445,64 +470,81 @@ def test_bodies_that_are_not_valid_are_refused_with_one_line(
 
 
 def test_what_cannot_be_written_is_not_acknowledged(
-    client: httpx.Client, project: LabelProject, monkeypatch: pytest.MonkeyPatch
+    client: httpx.Client, project: LabelProject
 ) -> None:
-    project.store._rows("PRAGMA query_only = 1")  # as good as a full disk
     body = {"action": "label", "image": 3, "label": 1}
-    answer = client.post("/api/actions", json=body)
+    with disk_full(project.root, "actions"):
+        answer = client.post("/api/actions", json=body)
     assert answer.status_code == 500
     assert "labels.sqlite" in answer.json()["error"]
-    project.store._rows("PRAGMA query_only = 0")
     assert client.get("/api/state").json()["n_labeled"] == 0
 
 
-def test_a_defect_is_told_as_one_line_with_the_headers_of_safety(
-    client: httpx.Client, rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+class Defect(LabelService):
+    def state(self, annotator: str, *, window: str | None = None) -> dict[str, Any]:
+        return {"never": 1 / 0}
+
+
+def test_a_defect_is_told_as_one_line_and_leaves_its_trace(
+    project: LabelProject, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(rounds, "state", lambda annotator, **_: 1 / 0)
-    answer = client.get("/api/state")
+    answer = known_client_of(Defect(project)).get("/api/state")
     assert answer.status_code == 500
     assert answer.json() == {"error": "ZeroDivisionError: division by zero"}
     assert answer.headers["content-security-policy"] == POLICY
+    (record,) = [r for r in caplog.records if r.name == "skal"]
+    assert "ZeroDivisionError: division by zero" in record.getMessage()
+    assert record.exc_info is not None
 
 
 def test_methods_and_places_that_there_are_not(client: httpx.Client) -> None:
     assert client.get("/api/actions").status_code == 405
     assert client.post("/api/state", json={}).status_code == 405
-    assert client.get("/api/grid", params={"n": "many"}).status_code == 400
-    assert client.get("/api/grid", params={"n": "0"}).status_code == 400
+    for place in ("next", "grid", "undo"):
+        assert client.get(f"/api/{place}").status_code == 405
+    for n in ("many", 0, 201, None, 1.5):
+        assert client.post("/api/grid", json={"n": n}).status_code == 400
     assert client.get("/api/guess/1").status_code == 404
 
 
-def known(project: LabelProject, rounds: Rounds) -> None:
-    """Let the rounds know what a network says: class 1 for all, more surely for later images."""
+class Waiting:
+    """A learner that never answers."""
+
+    def __init__(self) -> None:
+        self.requests: list[BatchRequest] = []
+
+    def submit(self, request: BatchRequest) -> None:
+        self.requests.append(request)
+
+
+def known(project: LabelProject, service: LabelService) -> None:
+    """Let the service know what a network says: class 1 for all, more surely for later images."""
     images = np.array(sorted(project.paths))
     sure = np.linspace(0.5, 0.9, len(images)).astype(np.float32)
     proba = np.stack([1 - sure, sure], axis=1)
     guesses = Guesses(images, proba, images[:, None].astype(np.float32), 10, "x")
-    rounds.on_answer(ComputedBatch([], "strategy", guesses, [], 0.1))
+    service.take_batch(ComputedBatch([], "strategy", guesses, [], 0.1))
 
 
-def test_guesses_are_told_on_demand_alone(project: LabelProject, rounds: Rounds) -> None:
+def test_guesses_are_told_only_on_demand(project: LabelProject, service: LabelService) -> None:
     for suggest in (False, True):
-        client = client_of(project, rounds, suggest=suggest)
-        client.get("/", params={"token": TOKEN})
+        client = known_client_of(service, suggest=suggest)
         assert client.get("/api/guess/39").status_code == 404
-        known(project, rounds)
+        known(project, service)
         answer = client.get("/api/guess/39")
         if not suggest:
-            assert answer.json() == {"error": "guesses are shown with --suggest alone"}
-            rounds.project.guesses = None
+            assert answer.json() == {"error": "guesses are shown only with --suggest"}
+            project.guesses = None
             continue
         assert answer.json() == {"label": 1, "probability": 0.9, "proba": [0.1, 0.9]}
         assert client.get("/api/guess/400").status_code == 404
 
 
 def test_the_grid_has_entries_like_the_queue(
-    project: LabelProject, rounds: Rounds, client: httpx.Client
+    project: LabelProject, service: LabelService, client: httpx.Client
 ) -> None:
-    known(project, rounds)
-    images = client.get("/api/grid", params={"as": "me", "n": 10}).json()["images"]
+    known(project, service)
+    images = client.post("/api/grid", json={"as": "me", "n": 10}).json()["images"]
     assert len(images) == 10
     assert set(images[0]) == {"image", "width", "height", "name"}
     assert client.get(f"/thumbs/{images[0]['image']}").status_code == 200
@@ -517,7 +559,7 @@ def test_a_port_that_is_taken_is_told() -> None:
         listen("no such host", 0)
 
 
-@pytest.mark.parametrize("path", ["/api/state", "/api/grid", "/api/guess/1"])
+@pytest.mark.parametrize("path", ["/api/state", "/api/guess/1"])
 def test_a_page_of_another_project_is_told_so(client: httpx.Client, path: str) -> None:
     for headers in ({"X-Skal-Project": "another"}, {"X-Skal-Project": ""}):
         answer = client.get(path, headers=headers)
@@ -530,9 +572,9 @@ def test_answers_of_a_page_of_another_project_are_not_written(
     client: httpx.Client, project: LabelProject
 ) -> None:
     body = {"action": "label", "image": 3, "label": 1}
-    for path in ("/api/actions", "/api/undo"):
+    for path in ("/api/actions", "/api/undo", "/api/next", "/api/grid"):
         answer = client.post(path, json=body, headers={"X-Skal-Project": "another"})
-        assert answer.status_code == 409
+        assert (answer.status_code, answer.json()["foreign"]) == (409, True)
     assert project.store.actions() == []
     assert f'data-project="{project.id}"' in client.get("/").text
 
@@ -563,19 +605,6 @@ def test_a_number_that_is_no_float_is_refused(client: httpx.Client) -> None:
     text = '{"action": "bad", "image": 1, "seconds": 1' + "0" * 400 + "}"
     headers = {"content-type": "application/json"}
     assert client.post("/api/actions", content=text, headers=headers).status_code == 400
-
-
-def test_a_defect_leaves_its_trace(
-    client: httpx.Client,
-    rounds: Rounds,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    monkeypatch.setattr(rounds, "state", lambda annotator, **_: 1 / 0)
-    client.get("/api/state")
-    (record,) = [r for r in caplog.records if r.name == "skal"]
-    assert "ZeroDivisionError: division by zero" in record.getMessage()
-    assert record.exc_info is not None
 
 
 def test_the_address_of_the_last_time_is_used_again(tmp_path: Path) -> None:
@@ -613,15 +642,12 @@ def test_a_token_that_others_could_read_is_not_used_again(tmp_path: Path) -> Non
         assert second.token != first.token
 
 
-def test_each_annotator_has_an_address_and_each_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "skal.label.web.address.own_addresses", lambda: ["127.0.0.1", "192.168.1.7"]
-    )
+def test_each_annotator_has_an_address_and_each_machine() -> None:
     with listen("127.0.0.1", 0) as bound:
-        place = Address(bound, "0.0.0.0", "t")
-        port = place.port
-        assert not place.is_local
-        assert place.urls(["me", "anna b"]) == [
+        address = Address(bound, "0.0.0.0", "t", own=("127.0.0.1", "192.168.1.7"))
+        port = address.port
+        assert not address.is_local
+        assert address.urls(["me", "anna b"]) == [
             f"http://127.0.0.1:{port}/?token=t",
             f"http://192.168.1.7:{port}/?token=t",
             f"http://127.0.0.1:{port}/?token=t&as=anna%20b",

@@ -5,11 +5,13 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from skal.core.errors import RunFolderError
-from skal.label.store import FORMAT, Action, BatchRow, Ledger, ModelRow, Store
+from skal.label.ledger import Ledger
+from skal.label.store import FORMAT, Action, BatchRow, ModelRow, Store
 
 
 @pytest.fixture
@@ -63,11 +65,19 @@ def test_no_row_can_be_changed_or_removed(tmp_path: Path, store: Store, change: 
     assert store.actions()[0].label == 0
 
 
-def test_every_commit_is_synced(store: Store) -> None:
-    settings = {
-        name: store._rows(f"PRAGMA {name}")[0][0] for name in ("journal_mode", "synchronous")
-    }
+def test_every_commit_is_synced(tmp_path: Path) -> None:
+    opened: list[sqlite3.Connection] = []
+
+    def connect(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        opened.append(sqlite3.connect(*args, **kwargs))
+        return opened[-1]
+
+    store = Store(tmp_path / "labels.sqlite", connect=connect)
+    (connection,) = opened
+    names = ("journal_mode", "synchronous")
+    settings = {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names}
     assert settings == {"journal_mode": "wal", "synchronous": 2}
+    store.close()
 
 
 def test_of_several_actions_all_or_none_are_written(store: Store) -> None:
@@ -115,6 +125,7 @@ def test_a_store_of_another_skal_is_not_touched(
 WRITER = """
 import sys
 from pathlib import Path
+from typing import Any
 from skal.label.store import Action, Store
 store = Store(Path(sys.argv[1]))
 for number in range(100_000):

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import pytest
 from label_server import write_images
@@ -12,10 +12,9 @@ from PIL import Image
 
 from skal.core.errors import UsageError
 from skal.label.batches import ComputedBatch, Guesses
-from skal.label.previews import Previews
 from skal.label.project import LabelProject
-from skal.label.rounds import Rounds
-from skal.label.terminal import colours_of, half_blocks, label_in_terminal
+from skal.label.service import LabelService
+from skal.label.terminal import TerminalSession, colours_of, half_blocks
 
 CLASSES = ["daisy", "rose", "rose hip"]
 
@@ -29,25 +28,27 @@ def project(tmp_path: Path) -> LabelProject:
 def press(
     project: LabelProject,
     keys: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    rounds: Rounds | None = None,
-    typed: list[str] | None = None,
+    service: LabelService | None = None,
+    typed: Sequence[str] = (),
     **options: Any,
 ) -> None:
     """Label by keys; the input ends behind the last."""
     left = iter(keys)
 
-    def getchar() -> str:
+    def read_key() -> str:
         try:
             return next(left)
         except StopIteration:
             raise EOFError from None
 
-    answers = iter(typed or [])
-    monkeypatch.setattr(click, "getchar", getchar)
-    monkeypatch.setattr(click, "prompt", lambda *_, **__: next(answers))
-    rounds = rounds or Rounds(project, Previews(project.root, project.paths))
-    label_in_terminal(project, rounds, "me", **options)
+    answers = iter(typed)
+    TerminalSession(
+        service or LabelService(project),
+        "me",
+        read_key=read_key,
+        prompt=lambda *_, **__: next(answers),
+        **options,
+    ).run()
 
 
 def said(project: LabelProject) -> list[tuple[str, int | None]]:
@@ -55,9 +56,9 @@ def said(project: LabelProject) -> list[tuple[str, int | None]]:
 
 
 def test_each_key_is_in_the_store(
-    project: LabelProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    project: LabelProject, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    press(project, ["1", "3", " ", "u", "x", "\x7f", "2", "q", "1"], monkeypatch)
+    press(project, ["1", "3", " ", "u", "x", "\x7f", "2", "q", "1"])
     assert said(project) == [
         ("label", 0),
         ("label", 2),
@@ -77,20 +78,18 @@ def test_each_key_is_in_the_store(
 
 
 def test_keys_that_mean_nothing_change_nothing(
-    project: LabelProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    project: LabelProject, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    press(project, ["0", "4", "9", "y", "?", "\x7f", "g"], monkeypatch)
+    press(project, ["0", "4", "9", "y", "?", "\x7f", "g"])
     assert said(project) == []
     out = capsys.readouterr().out
     assert "nothing to undo" in out
     assert "no such key" in out
 
 
-def test_a_class_can_be_typed(
-    project: LabelProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_class_can_be_typed(project: LabelProject, capsys: pytest.CaptureFixture[str]) -> None:
     typed = ["dai", "rose", "HIP", "ros", "tulip", ""]
-    press(project, ["/"] * 6, monkeypatch, typed=typed)
+    press(project, ["/"] * 6, typed=typed)
     assert said(project) == [("label", 0), ("label", 1), ("label", 2)]
     out = capsys.readouterr().out
     assert "classes with 'ros': rose, rose hip" in out
@@ -98,9 +97,9 @@ def test_a_class_can_be_typed(
 
 
 def test_it_ends_when_nothing_is_left(
-    project: LabelProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    project: LabelProject, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    press(project, [*"1" * 12, "\x7f", "2", "q"], monkeypatch)  # the last one can be taken back
+    press(project, [*"1" * 12, "\x7f", "2", "q"])  # the last one can be taken back
     assert len(project.labels) == 12
     assert said(project)[-3:] == [("label", 0), ("undo", None), ("label", 1)]
     told = "nothing is left to label; Backspace takes the last answer back\n"
@@ -108,27 +107,25 @@ def test_it_ends_when_nothing_is_left(
 
 
 def test_a_guess_is_shown_on_demand_and_kept_with_the_answer(
-    project: LabelProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    project: LabelProject, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rounds = Rounds(project, Previews(project.root, project.paths))
+    service = LabelService(project)
     images = np.array(sorted(project.paths))
     proba = np.tile(np.array([0.1, 0.8, 0.1], np.float32), (12, 1))
-    rounds.on_answer(ComputedBatch([], "strategy", Guesses(images, proba, proba), [], 0.1))
-    press(project, ["1", "g", "1", "q"], monkeypatch, rounds, suggest=True)
+    service.take_batch(ComputedBatch([], "strategy", Guesses(images, proba, proba), [], 0.1))
+    press(project, ["1", "g", "1", "q"], service, suggest=True)
     assert [action.guess for action in project.store.actions()] == [None, 1]
     out = capsys.readouterr().out
     assert out.count("guess: rose (80%)") == 1
-    press(project, ["g"], monkeypatch, rounds)
+    press(project, ["g"], service)
     out = capsys.readouterr().out
     assert "80%" not in out
     assert "g guess" not in out  # what is not there is not offered
 
 
-def test_seconds_are_those_between_image_and_key(
-    project: LabelProject, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_seconds_are_those_between_image_and_key(project: LabelProject) -> None:
     ticks = iter([10.0, 12.5, 20.0, 20.25, 30.0])
-    press(project, ["1", "u"], monkeypatch, clock=lambda: next(ticks))
+    press(project, ["1", "u"], clock=lambda: next(ticks))
     assert [action.seconds for action in project.store.actions()] == [2.5, 0.25]
 
 
@@ -166,41 +163,38 @@ def test_few_colours_are_taken_from_the_cube(tmp_path: Path) -> None:
 
 
 def test_the_picture_is_in_the_output_of_a_terminal_with_colour(
-    project: LabelProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    project: LabelProject, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    press(project, ["q"], monkeypatch, colour="full")
+    press(project, ["q"], colour="full")
     assert "▀" in capsys.readouterr().out
 
 
 def test_a_picture_that_cannot_be_drawn_is_told_and_can_be_answered(
-    project: LabelProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    project: LabelProject, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for path in project.paths.values():
         Image.new("RGB", (64, 64)).save(project.root / path, "BMP")
         damaged = (project.root / path).read_bytes()[:300]
         (project.root / path).write_bytes(damaged)  # the size can be read, the pixels cannot
-    press(project, ["x", " ", "q"], monkeypatch, colour="full")
+    press(project, ["x", " ", "q"], colour="full")
     assert said(project) == [("bad", None), ("skip", None)]
     assert "cannot be drawn: " in capsys.readouterr().out
 
 
-def test_without_a_terminal_it_says_so(
-    project: LabelProject, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_terminal_it_says_so(project: LabelProject) -> None:
     def missing() -> str:
         raise OSError(6, "No such device or address", "/dev/tty")
 
-    monkeypatch.setattr(click, "getchar", missing)
-    rounds = Rounds(project, Previews(project.root, project.paths))
+    session = TerminalSession(LabelService(project), "me", read_key=missing)
     with pytest.raises(UsageError, match="--terminal needs a terminal"):
-        label_in_terminal(project, rounds, "me")
+        session.run()
 
 
 def test_names_of_files_do_not_command_the_terminal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_images(tmp_path / "x", np.zeros((1, 4, 4), np.uint8), ["a\x1b[31mRED\x07.png"])
-    press(LabelProject.open(tmp_path / "x", CLASSES), ["1", "\x7f", "q"], monkeypatch)
+    press(LabelProject.open(tmp_path / "x", CLASSES), ["1", "\x7f", "q"])
     out = capsys.readouterr().out
     assert r"a\x1b[31mRED\x07.png" in out
     assert "\x1b" not in out

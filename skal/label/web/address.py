@@ -49,12 +49,15 @@ class Address:
         Whoever knows it may label.
     moved_from : int or None
         The port of the last time, if that is taken now.
+    own : sequence of str, optional
+        The addresses of this machine; by default they are found out.
     """
 
     socket: socket.socket
     host: str
     token: str
     moved_from: int | None = None
+    own: Sequence[str] = ()
 
     @property
     def port(self) -> int:
@@ -70,7 +73,7 @@ class Address:
 
     def urls(self, annotators: Sequence[str] = ("me",)) -> list[str]:
         """Return the addresses of the page, for each annotator; that of this machine first."""
-        hosts = own_addresses() if "*" in names_of(self.host) else [self.host]
+        hosts = (self.own or own_addresses()) if "*" in names_of(self.host) else [self.host]
         hosts = [f"[{host}]" if ":" in host else host for host in hosts]
         names = ["" if name == "me" else f"&as={quote(name)}" for name in annotators]
         return [

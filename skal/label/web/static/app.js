@@ -10,7 +10,7 @@ const AHEAD = 8; // pictures
 const POLL = 3000, POLL_EMPTY = 300; // ms
 const UNSELECTED = "Select images first: click them, or arrow keys and Space.";
 const WORDS = { skip: "skipped", unsure: "unsure", bad: "bad image" };
-const { pending, post, query } = outbox;
+const { pending, post } = outbox;
 
 let state = null; // the server's last answer
 let queue = []; // the images to come; the first is on screen
@@ -79,7 +79,7 @@ function refused(entry, reason) {
 }
 
 async function refresh() {
-  const fresh = await outbox.ask(`/api/state${query(isGrid() ? { grid: 1 } : {})}`);
+  const fresh = await outbox.ask("/api/next", { grid: isGrid() });
   if (fresh) accept(fresh);
   else if (state && !queue.length && !grid.isOpen()) showNothing();
 }

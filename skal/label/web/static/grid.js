@@ -1,7 +1,7 @@
 // Many pictures at once: which are shown, and which of them are selected.
 
 import { $, html, without, write } from "./dom.js";
-import { ask, pending, picture, query } from "./outbox.js";
+import { ask, pending, picture } from "./outbox.js";
 
 const SIZE = 48; // pictures
 const LONG = 500; // ms that a finger stays, to select a range
@@ -24,7 +24,7 @@ export function toggle() {
 }
 
 export async function load(focus = !items.length) {
-  const answer = await ask(`/api/grid${query({ n: SIZE, grid: 1 })}`);
+  const answer = await ask("/api/grid", { n: SIZE });
   if (!answer || !isOpen()) return;
   tell(answer.state);
   if (!isOpen()) return;

@@ -27,7 +27,6 @@ addEventListener("pageshow", () => sessionStorage.removeItem("window"));
 
 export const pending = () => outbox.flatMap((entry) => entry.items);
 export const isCutOff = () => lost !== "";
-export const query = (more) => `?${new URLSearchParams({ as: me, window: win, ...more })}`;
 export const picture = (kind, image) => `/${kind}/${image}?project=${project}`;
 
 export function start(whenSettled, whenRefused) {
@@ -36,9 +35,9 @@ export function start(whenSettled, whenRefused) {
   send();
 }
 
-export async function request(path, body) {
+export async function request(path, body, keepalive = false) {
   const headers = { "Content-Type": "application/json", "X-Skal-Project": project };
-  const post = body && { method: "POST", body: JSON.stringify(body), keepalive: true }; // outlives the page
+  const post = body && { method: "POST", body: JSON.stringify(body), keepalive };
   const response = await fetch(path, { ...post, headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT) });
   if (response.ok) return response.json();
   const { error, foreign } = await response.json().catch(() => ({}));
@@ -46,10 +45,10 @@ export async function request(path, body) {
 }
 
 // null if there is no answer, or one that may be older than what was pressed: then that one's own answer comes
-export async function ask(path) {
+export async function ask(path, body) {
   const before = posted, wasSent = !outbox.length;
   try {
-    const answer = await request(path);
+    const answer = await request(path, { ...body, as: me, window: win });
     if (lost && !outbox.length) say("The connection is back.");
     if (!outbox.length) lost = "";
     banner();
@@ -84,7 +83,7 @@ async function send() {
   while (outbox.length) {
     const entry = outbox[0];
     const slow = setTimeout(() => { lost ||= SLOW; banner(); }, PATIENCE);
-    const answer = await request(entry.path, entry.body).catch((error) => error);
+    const answer = await request(entry.path, entry.body, true).catch((error) => error); // outlives the page
     clearTimeout(slow);
     if (entry !== outbox[0]) continue; // set aside meanwhile
     if (answer instanceof Error && !isRefusal(answer)) {

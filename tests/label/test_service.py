@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from label_server import write_images
+from label_server import disk_full, write_images
 
 from skal.core.errors import UsageError
 from skal.label.batches import BatchRequest, ComputedBatch, Failure, Guesses
 from skal.label.leases import LEASE_SECONDS
-from skal.label.previews import Previews
 from skal.label.project import LabelProject
-from skal.label.rounds import LOOKAHEAD, NothingToUndoError, Rounds
+from skal.label.queue import LOOKAHEAD, is_for_two
+from skal.label.service import LabelService, NothingToUndoError
 
 
 class Clock:
@@ -24,27 +24,27 @@ class Clock:
 
 
 class Desk:
-    """Takes jobs and answers them when told to, with the highest numbers first."""
+    """Takes requests and answers them when told to, with the highest numbers first."""
 
     def __init__(self) -> None:
-        self.jobs: list[BatchRequest] = []
+        self.requests: list[BatchRequest] = []
 
-    def submit(self, job: BatchRequest) -> None:
-        self.jobs.append(job)
+    def submit(self, request: BatchRequest) -> None:
+        self.requests.append(request)
 
-    def answer(self, rounds: Rounds, **changes: Any) -> ComputedBatch:
-        job = self.jobs[-1]
-        everything = np.array(sorted(rounds.project.paths))
-        enough = len(set(job.labels.values())) > 1
+    def answer(self, service: LabelService, **changes: Any) -> ComputedBatch:
+        request = self.requests[-1]
+        everything = np.array(sorted(service.project.paths))
+        enough = len(set(request.labels.values())) > 1
         proba = np.zeros((len(everything), 3 if enough else 0), np.float32)
         if enough:  # the lower the number, the less sure
             proba[:, 0] = np.linspace(0.5, 1, len(everything))
             proba[:, 1] = 1 - proba[:, 0]
         guesses = Guesses(everything, proba, everything[:, None].astype(np.float32), 0, "x")
-        picks = sorted(job.candidates)[::-1][: job.n]
+        picks = sorted(request.candidates)[::-1][: request.n]
         facts = {"picks": picks, "kind": "strategy", "guesses": guesses, **changes}
         answer = ComputedBatch(unreadable=[], seconds=0.1, **facts)
-        rounds.on_answer(answer)
+        service.take_batch(answer)
         return answer
 
 
@@ -56,20 +56,24 @@ class Table:
             write_images(root, np.zeros((n, 4, 4), np.uint8))
         settings = {"n_init": 10, "n_query": 20, **options.pop("settings", {})}
         self.project = LabelProject.open(root, ["a", "b", "c"], settings, **options)
-        self.previews = Previews(root, self.project.paths)
         self.clock = Clock()
-        self.rounds = Rounds(self.project, self.previews, self.clock)
+        self.service = LabelService(self.project, clock=self.clock)
         self.desk = Desk()
 
     def start(self) -> Table:
-        self.rounds.start(self.desk)
+        self.service.start(self.desk)
         return self
 
+    def look(self, who: str = "me", **options: Any) -> dict[str, Any]:
+        """Ask as a page does: for the next images, and for what is beside them."""
+        self.service.next(who, **options)
+        return self.service.state(who, window=options.get("window"))
+
     def first(self, who: str = "me") -> int:
-        return self.rounds.queue(who)[0]
+        return self.service.next(who)[0]
 
     def say(self, action: str, image: int, label: int | None = None, who: str = "me") -> int:
-        (number,) = self.rounds.act(who, [{"action": action, "image": image, "label": label}])
+        (number,) = self.service.act(who, [{"action": action, "image": image, "label": label}])
         return number
 
     def label(self, image: int, label: int | None = None, who: str = "me") -> int:
@@ -92,16 +96,16 @@ def table(tmp_path: Path) -> Table:
 
 
 def test_images_are_there_before_anything_is_computed(table: Table) -> None:
-    queue = table.rounds.queue("me")
+    queue = table.service.next("me")
     assert len(queue) == LOOKAHEAD
-    assert len(table.desk.jobs) == 1
+    assert len(table.desk.requests) == 1
     assert table.label_next(5)
     assert {row.kind for row in table.project.store.batches()} == {"chance"}
 
 
 def test_the_computed_batch_follows_as_soon_as_it_is_there(table: Table) -> None:
-    before = [*table.label_next(2), *table.rounds.queue("me")]
-    picks = table.desk.answer(table.rounds, kind="start").picks
+    before = [*table.label_next(2), *table.service.next("me")]
+    picks = table.desk.answer(table.service, kind="start").picks
     seen = table.label_next(8)
     assert seen[:3] == before[2:]
     rest = [image for image in seen[3:] if table.source(image) != "test"]
@@ -110,19 +114,19 @@ def test_the_computed_batch_follows_as_soon_as_it_is_there(table: Table) -> None
 
 
 def test_the_same_images_are_told_until_they_are_answered(table: Table) -> None:
-    first = table.rounds.queue("me")
-    assert table.rounds.queue("me") == first
+    first = table.service.next("me")
+    assert table.service.next("me") == first
     table.label(first[0])
-    assert table.rounds.queue("me")[: len(first) - 1] == first[1:]
+    assert table.service.next("me")[: len(first) - 1] == first[1:]
 
 
 def test_every_tenth_image_is_of_the_test_and_in_its_order(table: Table) -> None:
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     seen: list[int] = []
     for _ in range(6):
         seen += table.label_next(10)
-        if table.rounds.learner_state == "training":
-            table.desk.answer(table.rounds)
+        if table.service.learner_state == "training":
+            table.desk.answer(table.service)
     places = [n for n, image in enumerate(seen) if table.source(image) == "test"]
     assert places == [9, 19, 29, 39, 49, 59]
     assert [seen[n] for n in places] == table.project.reserve[:6]
@@ -131,48 +135,48 @@ def test_every_tenth_image_is_of_the_test_and_in_its_order(table: Table) -> None
 
 
 def test_the_strategy_never_sees_what_is_kept_for_the_test(table: Table) -> None:
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     table.label_next(30)
-    for job in table.desk.jobs:
-        assert not set(job.candidates) & set(table.project.reserve)
-        assert not job.labels.keys() & set(table.project.reserve)
-        assert list(job.reserve) == table.project.reserve
+    for request in table.desk.requests:
+        assert not set(request.candidates) & set(table.project.reserve)
+        assert not request.labels.keys() & set(table.project.reserve)
+        assert list(request.reserve) == table.project.reserve
 
 
 def test_a_batch_is_computed_while_the_one_before_is_labelled(table: Table) -> None:
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     table.first()  # the first batch begins
-    assert len(table.desk.jobs) == 2
-    table.desk.answer(table.rounds)
+    assert len(table.desk.requests) == 2
+    table.desk.answer(table.service)
     table.label_next(10)
-    assert table.rounds.state("me")["round"] == 1
+    assert table.service.state("me")["round"] == 1
     assert {row.kind for row in table.project.store.batches()} <= {"strategy", "test"}
 
 
 def test_how_many_batches_were_handed_out_is_told_also_after_a_restart(tmp_path: Path) -> None:
     table = Table(tmp_path / "images").start()
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     table.label_next(10)
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     table.label_next(1)
-    assert [job.n_batches for job in table.desk.jobs] == [0, 1, 2]
+    assert [request.n_batches for request in table.desk.requests] == [0, 1, 2]
     table.project.close()
     again = Table(tmp_path / "images").start()
-    assert [job.n_batches for job in again.desk.jobs] == [2]
+    assert [request.n_batches for request in again.desk.requests] == [2]
 
 
 def test_a_batch_that_nobody_has_come_to_is_computed_anew_from_further_labels(
     table: Table,
 ) -> None:
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     table.first()
-    old = table.desk.answer(table.rounds).picks
-    jobs = len(table.desk.jobs)
+    old = table.desk.answer(table.service).picks
+    n_requests = len(table.desk.requests)
     table.label_next(3)
-    assert len(table.desk.jobs) == jobs
+    assert len(table.desk.requests) == n_requests
     table.label_next(2)  # a fifth of twenty labels is new, and the network can be trained
-    assert len(table.desk.jobs) == jobs + 1
-    new = table.desk.answer(table.rounds, picks=sorted(table.desk.jobs[-1].candidates)).picks
+    assert len(table.desk.requests) == n_requests + 1
+    new = table.desk.answer(table.service, picks=sorted(table.desk.requests[-1].candidates)).picks
     assert new != old
     table.label_next(5)
     third = table.first()
@@ -180,9 +184,9 @@ def test_a_batch_that_nobody_has_come_to_is_computed_anew_from_further_labels(
 
 
 def test_a_batch_is_not_begun_before_it_is_needed(table: Table) -> None:
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     table.first()
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     table.label_next(10 - LOOKAHEAD)
     assert max(row.round for row in table.project.store.batches()) == 0
     table.label_next(1)
@@ -191,11 +195,11 @@ def test_a_batch_is_not_begun_before_it_is_needed(table: Table) -> None:
 
 
 def test_between_batches_come_the_images_the_network_is_least_sure_of(table: Table) -> None:
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     table.first()
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     table.label_next(10)
-    table.desk.answer(table.rounds)  # now there is a network
+    table.desk.answer(table.service)  # now there is a network
     table.label_next(40)
     left = table.project.pool - set(table.project.reserve) - table.project.ledger.labels.keys()
     seen = [image for image in table.label_next(5) if table.source(image) != "test"]
@@ -205,17 +209,17 @@ def test_between_batches_come_the_images_the_network_is_least_sure_of(table: Tab
 
 def test_nothing_is_shown_twice_and_nothing_is_left_out(table: Table) -> None:
     seen: list[int] = []
-    while queue := table.rounds.queue("me"):
+    while queue := table.service.next("me"):
         seen.append(queue[0])
         table.label(queue[0])
-        if table.rounds.learner_state == "training" and len(seen) % 7 == 0:
-            table.desk.answer(table.rounds)
+        if table.service.learner_state == "training" and len(seen) % 7 == 0:
+            table.desk.answer(table.service)
     assert sorted(seen) == sorted(table.project.paths)
-    assert table.rounds.state("me")["finished"]
+    assert table.service.state("me")["finished"]
 
 
 def test_a_skipped_image_comes_back_behind_its_batch(table: Table) -> None:
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     first = table.first()
     table.say("skip", first)
     seen = table.label_next(9)
@@ -224,19 +228,19 @@ def test_a_skipped_image_comes_back_behind_its_batch(table: Table) -> None:
 
 
 def test_an_image_skipped_twice_comes_back_behind_all_others(table: Table) -> None:
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     first = table.first()
     table.say("skip", first)
     table.label_next(9)
     table.say("skip", first)
     seen = table.label_next(len(table.project.paths) - 10)
     assert first not in seen
-    assert table.rounds.queue("me") == [first]
-    assert not table.rounds.state("me")["finished"]
+    assert table.service.next("me") == [first]
+    assert not table.service.state("me")["finished"]
     table.say("skip", first)
-    assert table.rounds.queue("me") == [first]
+    assert table.service.next("me") == [first]
     table.label(first)
-    assert table.rounds.state("me")["finished"]
+    assert table.service.state("me")["finished"]
 
 
 @pytest.mark.parametrize("action", ["bad", "unsure"])
@@ -245,88 +249,87 @@ def test_what_is_set_aside_never_comes_again(table: Table, action: str) -> None:
     table.say(action, image)
     everybody = []
     for who in ("me", "anna"):
-        while queue := table.rounds.queue(who):
+        while queue := table.service.next(who):
             everybody.append(queue[0])
             table.label(queue[0], who=who)
     assert image not in everybody
     assert image not in table.project.labels
-    assert all(image not in job.candidates for job in table.desk.jobs[1:])
+    assert all(image not in request.candidates for request in table.desk.requests[1:])
 
 
 def test_an_undone_image_is_first_again(table: Table) -> None:
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     seen = table.label_next(3)
-    assert table.rounds.undo("me")[0].image == seen[2]
-    assert table.rounds.undo("me")[0].image == seen[1]
-    assert table.rounds.queue("me")[:2] == [seen[1], seen[2]]
+    assert table.service.undo("me")[0].image == seen[2]
+    assert table.service.undo("me")[0].image == seen[1]
+    assert table.service.next("me")[:2] == [seen[1], seen[2]]
     assert table.project.labels.keys() == {seen[0]}
 
 
 def test_undo_goes_back_over_batches(table: Table) -> None:
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     table.first()
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     seen = table.label_next(25)
     for image in reversed(seen):
-        assert table.rounds.undo("me")[0].image == image
+        assert table.service.undo("me")[0].image == image
         assert table.first() == image
     with pytest.raises(NothingToUndoError):
-        table.rounds.undo("me")
+        table.service.undo("me")
     assert table.label_next(25) == seen
 
 
 def test_two_annotators_get_different_images(table: Table) -> None:
-    table.desk.answer(table.rounds)
-    assert not set(table.rounds.queue("a")) & set(table.rounds.queue("b"))
+    table.desk.answer(table.service)
+    assert not set(table.service.next("a")) & set(table.service.next("b"))
     seen: dict[str, list[int]] = {"a": [], "b": []}
     for turn in range(40):
         who = "ab"[turn % 2]
         seen[who] += table.label_next(1, who)
-        if table.rounds.learner_state == "training":
-            table.desk.answer(table.rounds)
+        if table.service.learner_state == "training":
+            table.desk.answer(table.service)
     assert not set(seen["a"]) & set(seen["b"])
 
 
 def test_who_went_away_does_not_keep_images_for_ever(table: Table) -> None:
-    table.desk.answer(table.rounds)
-    theirs = table.rounds.queue("a")
-    assert not set(theirs) & set(table.rounds.queue("b"))
+    table.desk.answer(table.service)
+    theirs = table.service.next("a")
+    assert not set(theirs) & set(table.service.next("b"))
     table.clock.now = LEASE_SECONDS + 1
-    assert table.rounds.queue("b")[0] == theirs[0]
+    assert table.service.next("b")[0] == theirs[0]
 
 
 def test_some_images_are_shown_to_two_and_those_of_the_test_first(tmp_path: Path) -> None:
     table = Table(tmp_path / "images", overlap="10%").start()
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     seen: dict[str, list[int]] = {"a": [], "b": []}
     for turn in range(60):
         who = "ab"[turn % 2]
         seen[who] += table.label_next(1, who)
-        if table.rounds.learner_state == "training":
-            table.desk.answer(table.rounds)
+        if table.service.learner_state == "training":
+            table.desk.answer(table.service)
     both = set(seen["a"]) & set(seen["b"])
     assert len(both) in (5, 6)
     assert {table.source(image) for image in both} == {"test"}
     # a third is not asked
-    assert not both & set(table.rounds.queue("c"))
+    assert not both & set(table.service.next("c"))
 
 
 @pytest.mark.parametrize(("share", "n"), [("5%", 2), ("20%", 8), ("50%", 20), ("100%", 40)])
-def test_the_overlap_is_of_the_share_asked_for(tmp_path: Path, share: str, n: int) -> None:
-    table = Table(tmp_path / "images", overlap=share)
-    assert sum(table.rounds._is_shared(place) for place in range(40)) == n
+def test_the_overlap_is_of_the_share_asked_for(share: str, n: int) -> None:
+    assert sum(is_for_two(number, float(share[:-1]) / 100) for number in range(40)) == n
 
 
 def test_after_a_restart_it_goes_on_where_it_was(tmp_path: Path) -> None:
     table = Table(tmp_path / "images").start()
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     seen = table.label_next(4)
-    queue = table.rounds.queue("me")
+    queue = table.service.next("me")
     table.project.close()
     again = Table(tmp_path / "images").start()
-    assert again.rounds.queue("me") == queue
-    assert again.rounds.undo("me")[0].image == seen[-1]
-    state = again.rounds.state("me")
+    assert again.service.next("me") == queue
+    assert again.service.undo("me")[0].image == seen[-1]
+    state = again.service.state("me")
     assert (state["round"], state["done_in_round"], state["round_size"]) == (0, 3, 10)
 
 
@@ -335,69 +338,69 @@ def test_images_that_cannot_be_read_are_passed_over(tmp_path: Path) -> None:
     write_images(root, np.zeros((30, 4, 4), np.uint8))
     (root / "00003.png").write_bytes(b"no image")
     table = Table(root).start()
-    table.rounds.on_answer(
+    table.service.take_batch(
         ComputedBatch([], "start", Guesses(*(np.empty((0, 0)),) * 3), unreadable=[5], seconds=0)  # type: ignore[arg-type]
     )
     seen = table.label_next(28)
-    assert table.rounds.queue("me") == []
+    assert table.service.next("me") == []
     assert set(table.project.paths) - set(seen) == {3, 5}
-    assert table.rounds.state("me")["n_images"] == 28
+    assert table.service.state("me")["n_images"] == 28
 
 
 def test_a_failure_is_told_and_people_go_on(table: Table) -> None:
-    table.rounds.on_failure(Failure("out of memory"))
-    assert table.rounds.state("me")["learner"] == "failed: out of memory"
-    assert len(table.desk.jobs) == 1
+    table.service.take_failure(Failure("out of memory"))
+    assert table.service.state("me")["learner"] == "failed: out of memory"
+    assert len(table.desk.requests) == 1
     table.label_next(20)
-    assert len(table.desk.jobs) > 1  # tried again after new labels
+    assert len(table.desk.requests) > 1  # tried again after new labels
 
 
 def test_a_failure_is_not_tried_again_at_every_label(table: Table) -> None:
     for _ in range(20):
         table.label_next(1)
-        if table.rounds.learner_state == "training":
-            table.rounds.on_failure(Failure("no memory"))
-    assert len(table.desk.jobs) <= 6
+        if table.service.learner_state == "training":
+            table.service.take_failure(Failure("no memory"))
+    assert len(table.desk.requests) <= 6
 
 
 def test_the_grid_shows_what_is_alike_and_nothing_of_the_test(table: Table) -> None:
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     table.label_next(2)
     first = table.first()
-    grid = table.rounds.grid("me", 12)
+    grid = table.service.grid("me", 12)
     kept = set(table.project.reserve)
     open_images = [n for n in table.project.paths if n not in table.project.ledger.labels]
     nearest = sorted((n for n in open_images if n not in kept), key=lambda n: (abs(n - first), n))
     assert grid == nearest[:12]
-    table.rounds.act("me", [{"action": "label", "image": n, "label": 1} for n in grid], grid=True)
+    table.service.act("me", [{"action": "label", "image": n, "label": 1} for n in grid], grid=True)
     sources = Counter(table.source(n) for n in grid)
     assert set(sources) == {"strategy", "grid"}
-    assert not set(grid) & set(table.rounds.queue("me"))
+    assert not set(grid) & set(table.service.next("me"))
 
 
 def test_two_annotators_grids_are_different(table: Table) -> None:
-    table.desk.answer(table.rounds)
-    assert not set(table.rounds.grid("a", 20)) & set(table.rounds.grid("b", 20))
+    table.desk.answer(table.service)
+    assert not set(table.service.grid("a", 20)) & set(table.service.grid("b", 20))
 
 
 def test_without_embeddings_the_grid_shows_the_queue(table: Table) -> None:
-    queue = table.rounds.queue("me")
-    assert table.rounds.grid("me", 48) == queue
+    queue = table.service.next("me")
+    assert table.service.grid("me", 48) == queue
 
 
 def test_a_request_that_is_sent_again_changes_nothing(table: Table) -> None:
     image = table.first()
     answer = [{"action": "label", "image": image, "label": 1}]
-    first = table.rounds.act("me", answer, "key-1")
-    assert table.rounds.act("me", answer, "key-1") == first
-    assert table.rounds.undo("me", "key-2") == table.rounds.undo("me", "key-2")
+    first = table.service.act("me", answer, "key-1")
+    assert table.service.act("me", answer, "key-1") == first
+    assert table.service.undo("me", "key-2") == table.service.undo("me", "key-2")
     assert [a.action for a in table.project.store.actions()] == ["label", "undo"]
 
 
 def test_what_is_known_of_an_action_is_kept(table: Table) -> None:
     image = table.first()
     answer = {"action": "label", "image": image, "label": 2, "seconds": 1.23456, "guess": 1}
-    table.rounds.act("anna", [answer])
+    table.service.act("anna", [answer])
     (action,) = table.project.store.actions()
     assert (action.annotator, action.image, action.label) == ("anna", image, 2)
     assert (action.seconds, action.guess, action.round) == (1.235, 1, 0)
@@ -427,14 +430,14 @@ def test_answers_that_are_not_valid_are_refused_whole(
 ) -> None:
     good = {"action": "label", "image": 0, "label": 0}
     with pytest.raises(UsageError, match=message):
-        table.rounds.act("me", [good, answer])
+        table.service.act("me", [good, answer])
     assert table.project.store.actions() == []
 
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 65, "a\nb"])
 def test_names_of_annotators_are_checked(table: Table, name: str) -> None:
     with pytest.raises(UsageError, match="as: got"):
-        table.rounds.queue(name)
+        table.service.next(name)
 
 
 def test_the_state_counts_what_there_is(tmp_path: Path) -> None:
@@ -442,12 +445,12 @@ def test_the_state_counts_what_there_is(tmp_path: Path) -> None:
     write_images(root, np.zeros((50, 4, 4), np.uint8))
     write_images(root / "b", np.zeros((2, 4, 4), np.uint8))
     table = Table(root).start()
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     image = table.first()
     table.label(image, 0)
     table.say("unsure", table.first())
     table.say("skip", table.first())
-    state = table.rounds.state("me")
+    state = table.service.state("me")
     assert state["counts"] == {"0": 1, "1": 2, "2": 0}
     assert (state["n_labeled"], state["n_images"]) == (3, 52)
     assert (state["done_in_round"], state["round_size"]) == (2, 10)
@@ -456,12 +459,12 @@ def test_the_state_counts_what_there_is(tmp_path: Path) -> None:
 
 
 def test_what_the_network_says_of_the_test_is_kept(table: Table) -> None:
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     table.first()
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     table.label_next(10)
-    table.desk.answer(table.rounds)
-    state = table.rounds.state("me")
+    table.desk.answer(table.service)
+    state = table.service.state("me")
     (image,) = table.project.test_labels
     assert state["accuracy"]["value"] == float(table.project.test_labels[image] == 0)
     assert state["accuracy"]["n"] == 1
@@ -472,8 +475,8 @@ def alone_then(table: Table, first: str, second: str, n_first: int, n_second: in
     """Let one label after the other has gone; return the second's images."""
     for _ in range(n_first):
         table.label_next(1, first)
-        if table.rounds.learner_state == "training":
-            table.desk.answer(table.rounds)
+        if table.service.learner_state == "training":
+            table.desk.answer(table.service)
     table.clock.now += 2 * LEASE_SECONDS
     return table.label_next(n_second, second)
 
@@ -491,34 +494,34 @@ def test_second_opinions_do_not_change_under_ones_eyes(tmp_path: Path) -> None:
     table = Table(tmp_path / "images", 200, overlap="20%").start()
     alone_then(table, "anna", "ben", 80, 5)
     for _ in range(8):
-        queue = table.rounds.queue("ben")
-        assert table.rounds.queue("ben") == queue
+        queue = table.service.next("ben")
+        assert table.service.next("ben") == queue
         table.label(queue[0], who="ben")
         assert table.first("ben") == queue[1]
-    assert table.first("ben") not in table.rounds.queue("anna")
+    assert table.first("ben") not in table.service.next("anna")
 
 
 def test_the_grid_goes_on_only_when_the_images_of_the_test_are_answered(table: Table) -> None:
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     table.label_next(2)
     kept = set(table.project.reserve)
     n_grid = 0
     for _ in range(40):
-        table.rounds.grid("me", 12)
-        for _ in range(table.rounds.state("me", grid=True)["due"]):
+        table.service.grid("me", 12)
+        for _ in range(table.look(grid=True)["due"]):
             image = table.first()
             assert image in kept
             table.label(image)
-        assert table.rounds.state("me", grid=True)["due"] == 0
-        images = table.rounds.grid("me", 12)
+        assert table.look(grid=True)["due"] == 0
+        images = table.service.grid("me", 12)
         assert not kept & set(images)
         if not images:
             break
         answers = [{"action": "label", "image": n, "label": n % 3} for n in images]
-        table.rounds.act("me", answers, grid=True)
+        table.service.act("me", answers, grid=True)
         n_grid += len(images)
-        if table.rounds.learner_state == "training":
-            table.desk.answer(table.rounds)
+        if table.service.learner_state == "training":
+            table.desk.answer(table.service)
     drawn = [i for i in table.project.reserve if i in table.project.test_labels]
     assert n_grid > 60
     assert len(drawn) >= n_grid // 9 - 1
@@ -530,17 +533,17 @@ def test_without_embeddings_there_is_nothing_of_the_test_in_the_grid_either(
 ) -> None:
     table = Table(tmp_path / "images")
     for _ in range(30):
-        assert not set(table.rounds.grid("me", 48)) & set(table.project.reserve)
+        assert not set(table.service.grid("me", 48)) & set(table.project.reserve)
         table.label_next(1)
 
 
 def test_a_closed_grid_keeps_its_images_from_nobody(table: Table) -> None:
-    table.desk.answer(table.rounds)
-    grid = table.rounds.grid("anna", 48)
-    table.rounds.state("anna", grid=True)
-    assert not set(grid) & set(table.rounds.queue("ben"))
-    table.rounds.state("anna", grid=False)
-    theirs = table.rounds.queue("anna")
+    table.desk.answer(table.service)
+    grid = table.service.grid("anna", 48)
+    table.service.next("anna", grid=True)
+    assert not set(grid) & set(table.service.next("ben"))
+    table.service.next("anna")
+    theirs = table.service.next("anna")
     seen = table.label_next(20, "ben")
     assert set(seen) & set(grid)
     assert not set(seen) & set(theirs)
@@ -548,15 +551,15 @@ def test_a_closed_grid_keeps_its_images_from_nobody(table: Table) -> None:
 
 def test_what_is_left_with_others_is_not_called_the_end(tmp_path: Path) -> None:
     table = Table(tmp_path / "images", 12)
-    held = table.rounds.queue("anna")
-    while queue := table.rounds.queue("ben"):
+    held = table.service.next("anna")
+    while queue := table.service.next("ben"):
         table.label(queue[0], who="ben")
-    state = table.rounds.state("ben")
+    state = table.look("ben")
     assert not state["finished"]
     assert state["waiting_for"] == ["anna"]
     for image in held:
         table.label(image, who="anna")
-    state = table.rounds.state("ben")
+    state = table.look("ben")
     assert state["finished"]
     assert state["waiting_for"] == []
     assert len(table.project.labels) == 12
@@ -567,74 +570,66 @@ def grid_answer(images: list[int]) -> list[dict[str, Any]]:
 
 
 def test_an_undo_takes_back_a_whole_request(table: Table) -> None:
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     table.label_next(1)
-    images = table.rounds.grid("me", 4)
-    table.rounds.act("me", grid_answer(images), "key-1")
-    assert [action.image for action in table.rounds.undo("me")] == images
+    images = table.service.grid("me", 4)
+    table.service.act("me", grid_answer(images), "key-1")
+    assert [action.image for action in table.service.undo("me")] == images
     assert len(table.project.labels) == 1
-    assert table.rounds.queue("me")[:4] == images
+    assert table.service.next("me")[:4] == images
 
 
 def test_an_undo_takes_back_what_it_names_and_nothing_else(table: Table) -> None:
     """Two windows under one name: Backspace in the one is not for the other's answer."""
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     for key in ("a-1", "b-1", "a-2"):
-        table.rounds.act("me", grid_answer([table.first()]), key)
+        table.service.act("me", grid_answer([table.first()]), key)
     first, theirs, second = (a.image for a in table.project.store.actions())
-    assert [a.image for a in table.rounds.undo("me", "u-1", of="b-1")] == [theirs]
+    assert [a.image for a in table.service.undo("me", "u-1", of="b-1")] == [theirs]
     assert set(table.project.labels) == {first, second}
     for of in ("b-1", "never-sent", "u-1"):
         with pytest.raises(NothingToUndoError):
-            table.rounds.undo("me", of=of)
+            table.service.undo("me", of=of)
     with pytest.raises(NothingToUndoError):
-        table.rounds.undo("anna", of="a-1")
+        table.service.undo("anna", of="a-1")
     assert set(table.project.labels) == {first, second}
 
 
 def test_with_two_windows_under_one_name_an_undo_must_name_what_it_takes_back(
     table: Table,
 ) -> None:
-    table.rounds.act("me", grid_answer([table.first()]), "a-1")
-    assert not table.rounds.state("me", window="a")["elsewhere"]
-    assert table.rounds.state("me", window="b")["elsewhere"]
+    table.service.act("me", grid_answer([table.first()]), "a-1")
+    assert not table.look(window="a")["elsewhere"]
+    assert table.look(window="b")["elsewhere"]
     with pytest.raises(NothingToUndoError, match="another window"):
-        table.rounds.undo("me", window="b")
+        table.service.undo("me", window="b")
     table.clock.now += 60
-    assert not table.rounds.state("me", window="b")["elsewhere"]
-    assert table.rounds.undo("me", window="b")
+    assert not table.service.state("me", window="b")["elsewhere"]
+    assert table.service.undo("me", window="b")
 
 
 def test_a_key_is_of_one_kind_of_request(table: Table) -> None:
-    table.rounds.act("me", grid_answer([table.first()]), "key")
+    table.service.act("me", grid_answer([table.first()]), "key")
     with pytest.raises(UsageError, match="another kind"):
-        table.rounds.undo("me", "key")
-    table.rounds.undo("me", "other")
+        table.service.undo("me", "key")
+    table.service.undo("me", "other")
     with pytest.raises(UsageError, match="another kind"):
-        table.rounds.act("me", grid_answer([table.first()]), "other")
+        table.service.act("me", grid_answer([table.first()]), "other")
 
 
-def test_a_batch_that_cannot_be_kept_leaves_the_one_before(
-    table: Table, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    table.desk.answer(table.rounds)
+def test_a_batch_that_cannot_be_kept_leaves_the_one_before(table: Table) -> None:
+    table.desk.answer(table.service)
     table.first()
-    table.desk.answer(table.rounds)
+    table.desk.answer(table.service)
     table.label_next(10)
-
-    def refuse(row: object) -> None:
-        raise OSError(28, "No space left on device")
-
     guesses = table.project.guesses
-    monkeypatch.setattr(table.project, "add_model", refuse)
-    with pytest.raises(OSError, match="No space"):
-        table.desk.answer(table.rounds)
+    with disk_full(table.project.root, "models"), pytest.raises(OSError, match="disk is full"):
+        table.desk.answer(table.service)
     assert table.project.guesses is guesses
-    table.rounds.on_failure(Failure("no space"))
-    monkeypatch.undo()
+    table.service.take_failure(Failure("no space"))
     table.label_next(5)
-    table.desk.answer(table.rounds)  # asked for again, and taken in
-    assert not table.rounds.learner_state.startswith("failed")
+    table.desk.answer(table.service)  # asked for again, and taken in
+    assert not table.service.learner_state.startswith("failed")
     assert table.project.n_known is not None
 
 
@@ -644,6 +639,6 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (root / "00003.png").write_bytes(b"no image")
     table = Table(root)
     table.label_next(5)
-    table.rounds.queue("me")
-    state = table.rounds.state("me")
+    table.service.next("me")
+    state = table.service.state("me")
     assert (state["n_unreadable"], state["unreadable"]) == (1, ["00003.png"])

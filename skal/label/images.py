@@ -1,0 +1,158 @@
+"""The images of a project: found, numbered once for all, and known again where they were moved."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ..core.errors import DataError, FolderNotFoundError
+from ..datasets.decoding import FORMATS
+from ..datasets.index import ImageFile, find_images
+from .store import Store
+
+_log = logging.getLogger("skal")
+
+
+def find(root: Path) -> list[ImageFile]:
+    """Return the images of a folder.
+
+    Raises
+    ------
+    FolderNotFoundError, DataError
+        If there is no such folder, or no image in it.
+    """
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "does not exist"
+        raise FolderNotFoundError(f"{str(root)!r} {what}; expected a folder of images")
+    try:
+        return find_images(root)
+    except DataError as error:  # which would have them in class folders
+        told = str(error).partition("; expected")[0]
+        raise DataError(f"{told}; expected {', '.join(FORMATS)} files") from error
+
+
+def taking_part(root: Path, files: Sequence[ImageFile]) -> set[str]:
+    """Return the paths of all images but those of a given test set."""
+    there = {file.path for file in files if file.part != "test"}
+    if len(there) < len(files):
+        _log.info("%d images under test/ take no part in labelling", len(files) - len(there))
+    if not there:
+        raise DataError(f"no image under {str(root)!r} but those under test/")
+    return there
+
+
+def new_numbers(root: Path, store: Store, there: set[str]) -> tuple[dict[int, str], int]:
+    """Return which numbers images get that are not known where they lie, and how many were moved.
+
+    Labelled images that lie elsewhere now keep their number; new ones get the next.
+    """
+    known = store.images()
+    new = sorted(there - set(known.values()))
+    contents = {n: content for n, content in store.contents().items() if known[n] not in there}
+    moved = _find_moved(root, contents, new)
+    places = set(moved.values())
+    rest = [path for path in new if path not in places]
+    return {**moved, **dict(enumerate(rest, max(known, default=-1) + 1))}, len(moved)
+
+
+def _find_moved(
+    root: Path, contents: Mapping[int, tuple[int, str]], new: Sequence[str]
+) -> dict[int, str]:
+    """Return where images of some contents that are gone lie now, if that can be told."""
+    if not contents:
+        return {}
+    sizes = {size for size, _ in contents.values()}
+    by_content: dict[tuple[int, str], str] = {}
+    for path in new:
+        if found := content_of(root / path, sizes):
+            by_content.setdefault(found, path)
+    moved: dict[int, str] = {}
+    for number, content in contents.items():
+        if content in by_content:
+            moved[number] = by_content.pop(content)
+    return moved
+
+
+def labels_of_folders(
+    files: Iterable[ImageFile], numbers: Mapping[str, int], ids: Mapping[str, int]
+) -> dict[int, int]:
+    """Return the class of each image in a class folder, and tell of folders that are none.
+
+    Parameters
+    ----------
+    files : iterable of ImageFile
+    numbers : mapping of str to int
+        The number of each image that takes part, by path.
+    ids : mapping of str to int
+        The id of each class, by all names that it has or had.
+    """
+    others = Counter(f.label for f in files if f.label is not None and f.label not in ids)
+    for name, count in sorted(others.items()):
+        _log.info("the folder %r is no class: its %d images count as unlabelled", name, count)
+    return {
+        numbers[file.path]: ids[file.label]
+        for file in files
+        if file.label is not None and file.label in ids and file.path in numbers
+    }
+
+
+def content_of(path: Path, sizes: Iterable[int] | None = None) -> tuple[int, str] | None:
+    """Return size and SHA-256 of a file; None if it cannot be read, or its size is another.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    sizes : iterable of int, optional
+        Which sizes are of interest.
+    """
+    try:
+        size = path.stat().st_size
+        if sizes is not None and size not in sizes:
+            return None
+        with path.open("rb") as file:
+            return size, hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+class Contents:
+    """Writes size and hash of what was labelled, so that moved files are known again.
+
+    Parameters
+    ----------
+    root : Path
+        The folder of images.
+    store : Store
+        Where to.
+    """
+
+    def __init__(self, root: Path, store: Store) -> None:
+        self._root = root
+        self._store = store
+        self._known = set(store.contents())
+        self._thread: ThreadPoolExecutor | None = None
+
+    def write(self, paths: Mapping[int, str], images: Iterable[int]) -> None:
+        """Write those of some images that are there and not written yet."""
+        new = [image for image in images if image not in self._known and image in paths]
+        found = {image: content_of(self._root / paths[image]) for image in new}
+        contents = {image: content for image, content in found.items() if content}
+        if contents:
+            self._store.add_contents(contents)
+            self._known |= contents.keys()
+
+    def write_later(self, paths: Mapping[int, str], images: Iterable[int]) -> None:
+        """Write them in a thread, for hashing a file takes longer than a key."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="skal-contents")
+        self._thread.submit(self.write, paths, images)
+
+    def finish(self) -> None:
+        """Wait until all is written."""
+        if self._thread is not None:
+            self._thread.shutdown()

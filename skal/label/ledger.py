@@ -1,0 +1,193 @@
+"""What holds now: folds over what the store has written down."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from .store import Action, BatchRow
+
+TEST = "test"
+"""Source of a label that no network is trained on while labelling continues."""
+GRID = "grid"
+"""Source of a label that was given in the grid to an image of no batch."""
+OTHER = "other"
+"""Source of a label that was given to any other image of no batch."""
+
+_NOTHING: Mapping[str, Action] = MappingProxyType({})
+
+
+@dataclass
+class Ledger:
+    """The fold over all actions.
+
+    Of several annotators' labels of an image that of most of them holds, of as many the one that
+    was given last. An image that anyone calls bad is bad; one that somebody labels is labelled,
+    whoever else is unsure.
+
+    Attributes
+    ----------
+    labels : dict of int to Action
+        The action whose label holds, by image.
+    aside : dict of int to str
+        "unsure" or "bad", by image.
+    first_sources : dict of int to str
+        The source of the first thing that was ever said of an image, also if it was taken back.
+    last_id : int
+        The latest action folded in.
+    """
+
+    labels: dict[int, Action] = field(default_factory=dict)
+    aside: dict[int, str] = field(default_factory=dict)
+    first_sources: dict[int, str] = field(default_factory=dict)
+    last_id: int = 0
+    _stacks: dict[int, dict[str, list[Action]]] = field(default_factory=dict)
+    _history: dict[str, list[Action]] = field(default_factory=dict)
+
+    def apply(self, action: Action) -> None:
+        """Fold in the next action."""
+        self.last_id = action.id
+        self.first_sources.setdefault(action.image, action.source)
+        stack = self._stacks.setdefault(action.image, {}).setdefault(action.annotator, [])
+        history = self._history.setdefault(action.annotator, [])
+        if action.action == "undo":
+            stack[:] = [other for other in stack if other.id != action.undoes]
+            history[:] = [other for other in history if other.id != action.undoes]
+        else:
+            stack.append(action)
+            if action.round is not None:  # what was imported, nobody takes back by a key
+                history.append(action)
+        self._settle(action.image)
+
+    def _settle(self, image: int) -> None:
+        said = self.verdicts(image).values()
+        given = [action for action in said if action.action == "label"]
+        kinds = {action.action for action in said}
+        self.labels.pop(image, None)
+        self.aside.pop(image, None)
+        if "bad" in kinds:
+            self.aside[image] = "bad"
+        elif given:
+            votes = Counter(a.label for a in given)
+            self.labels[image] = max(given, key=lambda a: (votes[a.label], a.id))
+        elif "unsure" in kinds:
+            self.aside[image] = "unsure"
+
+    def verdicts(self, image: int) -> Mapping[str, Action]:
+        """Return what each annotator says of an image now; one who skipped it says nothing."""
+        stacks = self._stacks.get(image)
+        if not stacks:
+            return _NOTHING
+        return {
+            who: stack[-1] for who, stack in stacks.items() if stack and stack[-1].action != "skip"
+        }
+
+    def skips(self, image: int, annotator: str | None = None) -> int:
+        """Return how often an image was skipped, by one annotator or by all together."""
+        stacks = self._stacks.get(image, {})
+        chosen = stacks.values() if annotator is None else [stacks.get(annotator, [])]
+        return sum(action.action == "skip" for stack in chosen for action in stack)
+
+    def is_touched(self, image: int) -> bool:
+        """Tell whether anybody has said anything of an image."""
+        return any(self._stacks.get(image, {}).values())
+
+    def is_settled(self, image: int) -> bool:
+        """Tell whether an image has a label, is unsure or bad."""
+        return image in self.labels or image in self.aside
+
+    def latest(self, annotator: str) -> list[Action]:
+        """Return the actions that an undo takes back: those of an annotator's last request."""
+        history = self._history.get(annotator, [])
+        if not history or history[-1].request is None:
+            return history[-1:]
+        return [action for action in history if action.request == history[-1].request]
+
+    def standing(self, actions: Iterable[Action]) -> list[Action]:
+        """Return those of some actions that nobody took back."""
+        nobody: list[Action] = []
+        return [
+            action
+            for action in actions
+            for other in self._stacks.get(action.image, {}).get(action.annotator, nobody)
+            if other.id == action.id
+        ]
+
+    def n_done(self, annotator: str) -> int:
+        """Return how many actions of an annotator stand, without those imported."""
+        return len(self._history.get(annotator, []))
+
+    def annotators(self) -> list[str]:
+        """Return the names of all who have said anything that still stands."""
+        return sorted({who for stacks in self._stacks.values() for who, s in stacks.items() if s})
+
+    def images(self) -> list[int]:
+        """Return the images of which anything is said, in order."""
+        return sorted(image for image in self._stacks if self.is_touched(image))
+
+
+class BatchIndex:
+    """The fold over the images of all batches: each found by its number and by its round.
+
+    Attributes
+    ----------
+    rows : list of BatchRow
+        In the order in which they are shown.
+    by_image : dict of int to BatchRow
+    by_round : dict of int to list of BatchRow
+    n_tests : int
+        How many of the rows are of the test.
+    wanting : dict of int to BatchRow
+        Images that one annotator has answered and another one is to see, too.
+    from_grid : set of int
+        Images of no batch with an answer that was given in the grid.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[BatchRow] = []
+        self.by_image: dict[int, BatchRow] = {}
+        self.by_round: dict[int, list[BatchRow]] = {}
+        self.n_tests = 0
+        self.wanting: dict[int, BatchRow] = {}
+        self.from_grid: set[int] = set()
+        self._unfinished: set[int] = set()
+
+    def take(self, rows: Sequence[BatchRow]) -> None:
+        """Fold in the next images of batches."""
+        self.rows.extend(rows)
+        self.n_tests += sum(row.kind == TEST for row in rows)
+        for row in rows:
+            self.by_image[row.image] = row
+            self.by_round.setdefault(row.round, []).append(row)
+            self._unfinished.add(row.round)
+
+    def follow(self, image: int, verdicts: Mapping[str, Action]) -> None:
+        """Note what follows from something that was said of an image, or taken back."""
+        row = self.by_image.get(image)
+        if row is None:
+            is_of_grid = any(action.source == GRID for action in verdicts.values())
+            (self.from_grid.add if is_of_grid else self.from_grid.discard)(image)
+            return
+        self._unfinished.add(row.round)  # so that its round is looked at again
+        if row.shared and len(verdicts) == 1:
+            self.wanting[image] = row
+        else:
+            self.wanting.pop(image, None)
+
+    @property
+    def last_round(self) -> int:
+        """The number of the latest batch; -1 while there is none."""
+        return self.rows[-1].round if self.rows else -1
+
+    def unfinished(self) -> list[list[BatchRow]]:
+        """Return the batches that may have images to show, so that thousands are not searched."""
+        return [self.by_round[number] for number in sorted(self._unfinished)]
+
+    def prune(self, is_done: Callable[[int], bool]) -> None:
+        """Pass over batches, but the last two, whose images are all done, until one is undone."""
+        old = [number for number in self._unfinished if number < self.last_round - 1]
+        for number in old:
+            if all(is_done(row.image) for row in self.by_round[number]):
+                self._unfinished.discard(number)

@@ -1,0 +1,391 @@
+"""Which image comes next, for whom: rules on a snapshot of the state, which change nothing.
+
+The images of a batch are shown in its order; one that is skipped comes back behind the others of
+its batch, and when it is skipped again, after all other images. If no batch has been computed when
+one is needed, single images are shown until it is there: those between whose two most probable
+classes the last network decides least, or any, while there is no network.
+
+To nine images of other kinds comes one of those held out for the test, also where somebody labels
+in the grid: there they are due one by one, before the grid continues.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice, zip_longest
+from typing import NamedTuple
+
+from .batches import Guesses
+from .ledger import OTHER, TEST, BatchIndex, Ledger
+from .store import BatchRow
+
+LOOKAHEAD = 3
+"""So many images are always at hand, if there are any; the next batch is begun for that."""
+TEST_EVERY = 10
+"""Every tenth image that is shown is of the test."""
+
+
+@dataclass(frozen=True)
+class ProjectFacts:
+    """What stays as it is while a project is open.
+
+    Parameters
+    ----------
+    there : collection of int
+        The images whose files are there.
+    pool : frozenset of int
+        Those of them without a class folder.
+    reserve : sequence of int
+        Those of these that are held out for the test, in the order in which they are shown.
+    n_init, n_query : int
+        Images of the first round, and of the others.
+    overlap : float
+        Share of the images that two annotators are to see.
+    """
+
+    there: Collection[int]
+    pool: frozenset[int]
+    reserve: Sequence[int]
+    n_init: int
+    n_query: int
+    overlap: float = 0.0
+    reserved: frozenset[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reserved", frozenset(self.reserve))
+
+    def size_of(self, number: int) -> int:
+        """Return how many images a round is to have."""
+        return self.n_query if number else self.n_init
+
+
+@dataclass(frozen=True)
+class Supply:
+    """Where the images of the next batch come from, the best source first.
+
+    Parameters
+    ----------
+    picks : sequence of int
+        Those that were computed.
+    kind : str
+        Why: "strategy", or "start" for those that were chosen without a network.
+    by_margin : sequence of int
+        The images by the margin between the network's two most probable classes.
+    by_chance : sequence of int
+        All images, in random order.
+    """
+
+    picks: Sequence[int] = ()
+    kind: str = "start"
+    by_margin: Sequence[int] = ()
+    by_chance: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state at one moment, for one annotator; nobody changes it while rules look at it.
+
+    Parameters
+    ----------
+    annotator : str
+        For whom.
+    facts : ProjectFacts
+    ledger : Ledger
+    batches : BatchIndex
+    supply : Supply
+    held : mapping of int to int
+        By how many other people each image is held.
+    front : sequence of int
+        Images that the annotator took back an answer of.
+    due : sequence of int
+        Images of the test that the annotator is to see before the grid continues.
+    unreadable : collection of int
+        The images known not to be readable.
+    can_read : callable
+        Tells whether an image can be read.
+    added : mapping of int to BatchRow
+        Images that were put into batches by rules, beside those of `batches`.
+    """
+
+    annotator: str
+    facts: ProjectFacts
+    ledger: Ledger
+    batches: BatchIndex
+    supply: Supply
+    held: Mapping[int, int] = field(default_factory=dict)
+    front: Sequence[int] = ()
+    due: Sequence[int] = ()
+    unreadable: Collection[int] = frozenset()
+    can_read: Callable[[int], bool] = lambda image: True
+    added: Mapping[int, BatchRow] = field(default_factory=dict)
+
+    def row(self, image: int) -> BatchRow | None:
+        """Return the place of an image in a batch, if it has one."""
+        return self.added.get(image) or self.batches.by_image.get(image)
+
+    def source(self, image: int) -> str:
+        """Return why an image is shown."""
+        row = self.row(image)
+        return row.kind if row else OTHER
+
+    def skips(self, image: int) -> int:
+        """Return how often the annotator skipped an image."""
+        return self.ledger.skips(image, self.annotator)
+
+    def is_open(self, image: int) -> bool:
+        """Tell whether the annotator may be shown an image."""
+        if image not in self.facts.pool or image in self.ledger.aside:
+            return False
+        verdicts = self.ledger.verdicts(image)
+        row = self.row(image)
+        if not verdicts or row is None or not row.shared:
+            return not verdicts
+        return len(verdicts) == 1 and self.annotator not in verdicts
+
+    def is_free(self, image: int) -> bool:
+        """Tell whether an image may be put into a batch."""
+        return (
+            image in self.facts.pool
+            and self.row(image) is None
+            and image not in self.unreadable
+            and not self.ledger.is_touched(image)
+        )
+
+    def is_done(self, image: int) -> bool:
+        """Tell whether an image does not come again before the end."""
+        return (
+            self.ledger.is_settled(image)
+            or self.ledger.skips(image) > 1
+            or image in self.unreadable
+            or image not in self.facts.there
+        )
+
+    def is_taken(self, image: int) -> bool:
+        """Tell whether as many people answered or hold an image as are to see it."""
+        row = self.row(image)
+        n_people = self.held.get(image, 0) + len(self.ledger.verdicts(image))
+        return n_people >= (2 if row and row.shared else 1)
+
+    @property
+    def n_rows(self) -> int:
+        """How many images are in batches."""
+        return len(self.batches.rows) + len(self.added)
+
+    @property
+    def last_round(self) -> int:
+        """The number of the latest batch; -1 while there is none."""
+        return max((row.round for row in self.added.values()), default=self.batches.last_round)
+
+    def n_in(self, number: int) -> int:
+        """Return how many images a batch has by now."""
+        n_added = sum(row.round == number for row in self.added.values())
+        return len(self.batches.by_round.get(number, ())) + n_added
+
+    def with_rows(self, rows: Iterable[BatchRow]) -> Snapshot:
+        """Return the state after some images were put into batches."""
+        return replace(self, added={**self.added, **{row.image: row for row in rows}})
+
+
+class Plan(NamedTuple):
+    """What is to be shown, and what is to be written for that.
+
+    Parameters
+    ----------
+    images : list of int
+        The next ones, the first of which is to be shown now; none if nothing is left.
+    rows : list of BatchRow
+        The images that are put into batches.
+    picks : sequence of int
+        The computed picks that are left afterwards.
+    """
+
+    images: list[int]
+    rows: list[BatchRow]
+    picks: Sequence[int]
+
+
+def plan(state: Snapshot, n: int) -> Plan:
+    """Return the next images for the annotator of a snapshot, `n` at most."""
+    found: dict[int, None] = {}  # a set in order
+    _add(found, state, [image for image in state.front if state.is_open(image)], n)
+    _add(found, state, due(state), n)
+    _add(found, state, _in_turn(state), n)
+    rows: list[BatchRow] = []
+    wanted = min(LOOKAHEAD, n)
+    while len(found) < wanted:
+        new, uses_picks = _extension(state, wanted - len(found))
+        if uses_picks:
+            state = replace(state, supply=replace(state.supply, picks=()))
+        if not new:
+            break
+        rows += new
+        state = state.with_rows(new)
+        _add(found, state, (row.image for row in new), n)
+    if not found:
+        _add(found, state, _left_over(state), n)
+    return Plan(list(found), rows, state.supply.picks)
+
+
+def _add(found: dict[int, None], state: Snapshot, images: Iterable[int], n: int) -> None:
+    """Add those of some images that can be shown now, until there are `n`."""
+    for image in images:
+        if len(found) >= n:
+            return
+        if image not in found and not state.is_taken(image) and state.can_read(image):
+            found[image] = None
+
+
+def _in_turn(state: Snapshot) -> Iterator[int]:
+    """Yield the images of batches, every other one such as wants a second opinion."""
+    waiting = state.batches.wanting
+    wanting = sorted((image for image in waiting if state.is_open(image)), key=state.skips)
+    new = (
+        row.image
+        for rows in state.batches.unfinished()
+        for n_skips in (0, 1)
+        for row in rows
+        if row.image not in waiting
+        and state.is_open(row.image)
+        and state.skips(row.image) == n_skips
+    )
+    if not wanting:
+        yield from new
+        return
+    if state.ledger.n_done(state.annotator) % 2:
+        yield from islice(new, 1)
+    for pair in zip_longest(wanting, new):
+        yield from (image for image in pair if image is not None)
+
+
+def _left_over(state: Snapshot) -> list[int]:
+    """Return what was skipped, the least often skipped first."""
+    left = [image for image in state.ledger.images() if state.is_open(image)]
+    return sorted(left, key=lambda image: (state.skips(image), image))
+
+
+def _extension(state: Snapshot, n: int) -> tuple[list[BatchRow], bool]:
+    """Begin the next batch, or fill up the last one; without picks, by `n` single images.
+
+    Beside its rows it is told whether the picks are used up by it.
+    """
+    number = max(state.last_round, 0)
+    rank = state.n_in(number)
+    if rank >= state.facts.size_of(number):
+        number, rank = number + 1, 0
+    room = state.facts.size_of(number) - rank
+    picks = [image for image in state.supply.picks if state.is_free(image)]
+    rows: list[BatchRow] = []
+    for _ in range(room if picks else min(n, room)):
+        drawn = _draw(state, rows, picks)
+        if drawn is None:
+            break
+        is_shared = is_for_two(state.n_rows + len(rows), state.facts.overlap)
+        rows.append(BatchRow(number, rank + len(rows), *drawn, is_shared))
+    return rows, bool(picks) or not rows
+
+
+def _draw(
+    state: Snapshot, rows: Sequence[BatchRow], picks: Sequence[int]
+) -> tuple[int, str] | None:
+    """Return the image that follows some new ones, and why it."""
+    taken = {row.image for row in rows}
+    supplies = [
+        (picks, state.supply.kind),
+        (state.supply.by_margin, "doubt"),
+        (state.supply.by_chance, "chance"),
+    ]
+    added = [*state.added.values(), *rows]
+    n_tests = state.batches.n_tests + sum(row.kind == TEST for row in added)
+    n_others = state.n_rows + len(rows) - n_tests + len(state.batches.from_grid)
+    is_test = n_others // (TEST_EVERY - 1) > n_tests
+    reserve = (state.facts.reserve, TEST)
+    for images, kind in [reserve, *supplies] if is_test else [*supplies, reserve]:
+        for image in images:
+            is_of_kind = (image in state.facts.reserved) is (kind == TEST)
+            if is_of_kind and image not in taken and state.is_free(image):
+                return image, kind
+    return None
+
+
+def is_for_two(number: int, share: float) -> bool:
+    """Tell whether two annotators see the image of that number; those of the test come first."""
+    return math.floor(round((number + 1) * share, 9)) > math.floor(round(number * share, 9))
+
+
+def due(state: Snapshot) -> list[int]:
+    """Return the images of the test that are to be seen before the grid continues."""
+    return [image for image in state.due if state.is_open(image) and not state.skips(image)]
+
+
+def owed(state: Snapshot, more: Sequence[int] = ()) -> tuple[list[int], list[BatchRow]]:
+    """Return the images of the test that the labels given in the grid call for.
+
+    Returns
+    -------
+    due : list of int
+        These images, and `more` behind them.
+    rows : list of BatchRow
+        Those of them that are put into a batch for it.
+    """
+    ledger, batches = state.ledger, state.batches
+    settled = ledger.labels.keys() | ledger.aside.keys()
+    n_batched = len(settled & batches.by_image.keys())
+    tests = [row.image for row in batches.rows if row.kind == TEST]
+    n_tests = sum(image in settled for image in tests)
+    n_others = n_batched - n_tests + len(settled & batches.from_grid)
+    waiting = [image for image in tests if image not in settled and state.is_open(image)]
+    theirs = [image for image in waiting if state.held.get(image)]
+    n_due = max(0, n_others // (TEST_EVERY - 1) - n_tests - len(theirs))
+    found = [image for image in waiting if image not in theirs and state.can_read(image)][:n_due]
+    rows: list[BatchRow] = []
+    while len(found) < n_due and (row := _next_test(state)):
+        state = state.with_rows([row])
+        rows.append(row)
+        found.append(row.image)
+    return [*found, *(image for image in more if image not in found)], rows
+
+
+def _next_test(state: Snapshot) -> BatchRow | None:
+    """Return one more image of the test for the last batch, if there is one left."""
+    for image in state.facts.reserve:
+        if state.is_free(image) and state.can_read(image):
+            number = max(state.last_round, 0)
+            is_shared = is_for_two(state.n_rows, state.facts.overlap)
+            return BatchRow(number, state.n_in(number), image, TEST, is_shared)
+    return None
+
+
+def alike(state: Snapshot, guesses: Guesses, first: int, n: int) -> list[int]:
+    """Return the `n` images most like one, itself in front; none of the test is among them."""
+    found: list[int] = []
+    for image in guesses.nearest_to(first):
+        if len(found) == n:
+            break
+        if image in state.facts.reserved or state.held.get(image):
+            continue
+        batched = state.row(image) is not None and state.is_open(image)
+        if (batched or state.is_free(image)) and state.can_read(image):
+            found.append(image)
+    return found
+
+
+def progress(state: Snapshot, queue: Sequence[int]) -> tuple[int, int, int]:
+    """Return number, size, and how many are done, of the round that a queue is in."""
+    last = max(state.last_round, 0)
+    number = next((row.round for image in queue if (row := state.row(image))), last)
+    rows = [
+        *state.batches.by_round.get(number, ()),
+        *(row for row in state.added.values() if row.round == number),
+    ]
+    size = len(rows)
+    if number == last and queue:  # it may be filled up yet, if there are images for it
+        size = max(size, state.facts.size_of(number))
+    return number, size, sum(state.is_done(row.image) for row in rows)
+
+
+def candidates(state: Snapshot) -> list[int]:
+    """Return the images among which the next batch may be chosen."""
+    gone = state.batches.by_image.keys() | set(state.unreadable) | set(state.ledger.images())
+    return sorted(state.facts.pool - state.facts.reserved - gone)

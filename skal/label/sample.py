@@ -1,0 +1,94 @@
+"""The unbiased test sample: which images are held out for it, and what networks say of them.
+
+A tenth of the pool, drawn at random, is held out: every tenth image that is shown comes from there,
+in random order, and their labels train no network as long as labelling continues. Whichever
+strategy picks the others, these are a uniform sample of the pool. What was once shown as one of
+them stays one, whoever labels it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .accuracy import Accuracy
+from .batches import ComputedBatch
+from .store import ModelRow
+
+TEST_SHARE = 0.1
+"""Of the images that are shown, and of the pool that they are drawn from."""
+MOST_POINTS = 40
+"""Of a learning curve, so that it stays readable after hundreds of networks."""
+
+
+def draw_reserve(seed: str, paths: Mapping[int, str], pool: Container[int]) -> list[int]:
+    """Draw the images held out for the test, each by a hash of its own, in random order.
+
+    So an image is drawn or not whatever other images are there, or come later.
+
+    Parameters
+    ----------
+    seed : str
+        That of the project.
+    paths : mapping of int to str
+        Where each image lay when it got its number.
+    pool : container of int
+        The images that may be drawn.
+    """
+    drawn = []
+    for number, path in paths.items():
+        digest = hashlib.sha256(f"{seed} {path}".encode(errors="surrogateescape")).digest()
+        if int.from_bytes(digest[:8]) < TEST_SHARE * 2**64 and number in pool:
+            drawn.append((digest[8:], number))
+    return [number for _, number in sorted(drawn)]
+
+
+def model_row(batch: ComputedBatch, reserve: Sequence[int]) -> ModelRow:
+    """Return what the network behind a batch says of the images held out for the test."""
+    guesses = batch.guesses
+    kept = [image for image in reserve if image in guesses.rows]
+    predicted = guesses.proba[[guesses.rows[image] for image in kept]].argmax(1).astype(np.int64)
+    images = np.array(kept, dtype=np.int64)
+    return ModelRow(guesses.n_labeled, batch.seconds, images.tobytes(), predicted.tobytes())
+
+
+class TestedModel:
+    """A network's answers on the images held out for the test."""
+
+    def __init__(self, row: ModelRow) -> None:
+        self.n_labeled = row.n_labeled
+        images, predicted = (np.frombuffer(x, np.int64) for x in (row.images, row.predicted))
+        self._predicted = dict(zip(images.tolist(), predicted.tolist(), strict=True))
+
+    def accuracy(self, labels: Mapping[int, int]) -> Accuracy | None:
+        """Return how often it is right by the labels of some of these images; None without any."""
+        known = [(self._predicted[i], label) for i, label in labels.items() if i in self._predicted]
+        right = sum(predicted == label for predicted, label in known)
+        return Accuracy.of(right, len(known)) if known else None
+
+
+@dataclass
+class History:
+    """The networks of a project, oldest first, and how good they are on the test sample."""
+
+    models: list[TestedModel]
+    _curve: tuple[object, list[tuple[int, Accuracy]]] = field(default=(None, []))
+
+    def curve(self, labels: Mapping[int, int]) -> list[tuple[int, Accuracy]]:
+        """Return the accuracy of the networks by how many labels they were trained on.
+
+        Of many networks the first, the last, and some in between. All are compared by the same
+        labels, those of today; it is computed once for the same object of labels.
+        """
+        state = (len(self.models), labels)
+        if self._curve[0] != state:
+            # trained again on as many labels, after a start or an undo, the later one counts
+            latest = {model.n_labeled: model for model in self.models}
+            places = np.linspace(0, len(latest) - 1, min(MOST_POINTS, len(latest))).round()
+            chosen = [sorted(latest)[int(place)] for place in places]
+            points = ((n, latest[n].accuracy(labels)) for n in chosen)
+            self._curve = (state, [(n, found) for n, found in points if found is not None])
+        return self._curve[1]

@@ -1,0 +1,488 @@
+"""`LabelService`: takes what people say of images, hands images out, and asks the learner."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import ParameterError, UsageError
+from ..core.seeding import derive_seed
+from . import queue
+from .answers import check_answer, check_key
+from .batches import BatchRequest, ComputedBatch, Failure
+from .leases import Leases
+from .ledger import GRID, OTHER, TEST, BatchIndex
+from .names import check_annotator, plain_text, shown
+from .previews import Previews
+from .project import LabelProject
+from .sample import model_row
+from .store import Action, BatchRow
+
+QUEUE = 12
+"""Images told to a page, so that it can fetch them ahead."""
+MOST_NAMES = 20
+"""Of files that cannot be read, told to a page."""
+FRESH_SHARE = 0.2
+"""Of a batch: after so many new labels a batch that nobody has begun yet is computed anew."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_log = logging.getLogger("skal")
+
+
+class NothingToUndoError(UsageError):
+    """What is to be taken back was never done, or does not stand any more."""
+
+
+class BatchSource(Protocol):
+    """Who computes batches, such as `skal.label.learning.Learner`."""
+
+    def submit(self, request: BatchRequest) -> None:
+        """Begin to compute a batch; it comes by `take_batch` or `take_failure`."""
+
+
+def _locked(
+    method: Callable[Concatenate[LabelService, P], T],
+) -> Callable[Concatenate[LabelService, P], T]:
+    """Let one thread at a time in, and see what other processes wrote."""
+
+    @wraps(method)
+    def run(self: LabelService, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._lock:
+            self.project.refresh()
+            return method(self, *args, **kwargs)
+
+    return run
+
+
+class LabelService:
+    """What page and terminal ask, for any number of annotators at once.
+
+    `next`, `grid`, `act` and `undo` change something; `state` and `guess` only look. Which image
+    comes next is decided by the rules of `skal.label.queue`. The next batch is computed while this
+    one is labelled, and computed anew from further labels as long as nobody has come to it.
+
+    Parameters
+    ----------
+    project : LabelProject
+        The images and labels.
+    previews : Previews, optional
+        Says which images can be read; by default one of its own.
+    clock : callable
+        Seconds.
+    """
+
+    def __init__(
+        self,
+        project: LabelProject,
+        previews: Previews | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.project = project
+        self.previews = previews or Previews(project.root, project.paths)
+        self.learner_state = "idle"
+        self._lock = threading.RLock()
+        self._source: BatchSource | None = None
+        self._facts = queue.ProjectFacts(
+            project.paths.keys(),
+            project.pool,
+            project.reserve,
+            project.n_init,
+            project.n_query,
+            project.overlap,
+        )
+        draw = np.random.default_rng(derive_seed(project.config.seed, "explore"))
+        self._by_chance = draw.permutation(sorted(project.paths)).tolist()
+        self._picks: Sequence[int] = ()
+        self._kind = "start"
+        self._asked: tuple[int, Mapping[int, int]] | None = None  # rows and labels at that time
+        self.leases = Leases(clock)
+        self._front: dict[str, list[int]] = {}
+        self._due: dict[str, list[int]] = {}
+        self._unreadable: set[int] = set()
+        self._batches = BatchIndex()
+        self._batches.take(project.store.batches())
+        for image in project.ledger.images():
+            self._follow(image)
+        project.on_action = lambda action: self._follow(action.image)
+
+    def start(self, source: BatchSource) -> None:
+        """Have batches computed from now on."""
+        with self._lock:
+            self._source = source
+            self._wake()
+
+    @_locked
+    def next(
+        self, annotator: str, n: int = QUEUE, *, grid: bool = False, window: str | None = None
+    ) -> list[int]:
+        """Hand out the next images to an annotator, the first of which is to be shown now.
+
+        Parameters
+        ----------
+        annotator : str
+            Who asks.
+        n : int
+            At most so many.
+        grid : bool, default=False
+            Whether their grid is open; its images are kept from others as long as it is.
+        window : str, optional
+            Tells a page from another of the same annotator.
+
+        Returns
+        -------
+        list of int
+            Empty if nothing is left.
+        """
+        who = check_annotator(annotator)
+        self.leases.tell_grid(who, None if grid else ())
+        if window is not None:
+            self.leases.see(who, window)
+        images = self._hand_out(who, n)
+        self._wake()
+        return images
+
+    @_locked
+    def grid(self, annotator: str, n: int) -> list[int]:
+        """Hand out images that look alike, as far as that is known, else the next of the queue.
+
+        The first is the next of the queue that is not of the test; none of the test is among them,
+        for what is chosen by its looks is no fair sample. Those that are due come by `next`.
+        """
+        who = check_annotator(annotator)
+        following = self._hand_out(who, max(n, QUEUE), lease=False)
+        state = self._snapshot(who)
+        images = [image for image in following if state.source(image) != TEST]
+        guesses = self.project.guesses
+        if images and guesses is not None and images[0] in guesses.rows:
+            images = queue.alike(state, guesses, images[0], n)
+        self.leases.tell_grid(who, images[:n])
+        self._owe(who, () if images else following)
+        return images[:n]
+
+    @_locked
+    def act(
+        self,
+        annotator: str,
+        answers: Sequence[Mapping[str, Any]],
+        key: str | None = None,
+        *,
+        grid: bool = False,
+    ) -> list[int]:
+        """Write what an annotator said of images, all or nothing; it is on the disk afterwards.
+
+        Parameters
+        ----------
+        annotator : str
+            Who.
+        answers : sequence of mappings
+            Each with `action` (one of `ANSWERS`), `image`, `label` (a class id, if the action is
+            "label"), and, if they are known, `seconds` and `guess` (the class id shown).
+        key : str, optional
+            Of this request: one with the same key has been answered already.
+        grid : bool, default=False
+            Whether they were given in the grid.
+
+        Returns
+        -------
+        list of int
+            Ids of the actions.
+
+        Raises
+        ------
+        UsageError
+            If something is not valid; nothing is written then.
+        """
+        who, request = check_annotator(annotator), check_key(key)
+        if before := self._answered(request, by_undo=False):
+            return [action.id for action in before]
+        if not answers:
+            raise ParameterError("no action was given")
+        request = request or uuid.uuid4().hex  # so that an undo takes all of it back
+        actions = [self._action(who, answer, request, grid) for answer in answers]
+        ids = self.project.record(actions)
+        done = {action.image for action in actions}
+        self._front[who] = [i for i in self._front.get(who, ()) if i not in done]
+        if grid:
+            self._owe(who)
+        self._wake()
+        return ids
+
+    @_locked
+    def undo(
+        self,
+        annotator: str,
+        key: str | None = None,
+        of: str | None = None,
+        window: str | None = None,
+    ) -> list[Action]:
+        """Take back what an annotator did by one request, as far as it still stands.
+
+        Parameters
+        ----------
+        annotator : str
+            Who.
+        key : str, optional
+            As for `act`.
+        of : str, optional
+            The key of the request to be taken back; by default it is the annotator's latest.
+        window : str, optional
+            Of the page that asks: where another one labels under the same name, too, the latest
+            request may be of that one and is not taken back without being named.
+
+        Returns
+        -------
+        list of Action
+            What was taken back; their images are the annotator's next.
+
+        Raises
+        ------
+        NothingToUndoError
+            If there is nothing.
+        """
+        who, request, named = check_annotator(annotator), check_key(key), check_key(of)
+        if before := self._answered(request, by_undo=True):
+            return [self.project.store.action(action.undoes or 0) for action in before]
+        undone = self._undoable(who, named, window)
+        if not undone:
+            raise NothingToUndoError("nothing to undo")
+        facts = [(a.image, a.round, a.source, a.id) for a in undone]
+        self.project.record(
+            [
+                Action(who, "undo", image, round=number, source=source, undoes=id_, request=request)
+                for image, number, source, id_ in facts
+            ]
+        )
+        images = [action.image for action in undone]
+        self._front[who] = [*images, *(i for i in self._front.get(who, ()) if i not in images)]
+        self._wake()
+        return undone
+
+    @_locked
+    def state(self, annotator: str, *, window: str | None = None) -> dict[str, Any]:
+        """Return what a page shows beside the image, as JSON has it; nothing is changed by it.
+
+        Its `queue` are the images that `next` would hand out now.
+
+        Parameters
+        ----------
+        annotator : str
+            Who asks.
+        window : str, optional
+            Tells a page from another of the same annotator.
+        """
+        project, seen = self.project, self._snapshot(check_annotator(annotator))
+        plan = queue.plan(seen, QUEUE)
+        images, seen = plan.images, seen.with_rows(plan.rows)
+        number, size, n_done = queue.progress(seen, images)
+        waiting = [] if images else self._held_up_by(seen)
+        return {
+            "project": plain_text(project.name),
+            "classes": [{"id": n, "name": name} for n, name in enumerate(project.classes)],
+            "annotator": annotator,
+            "elsewhere": self.leases.is_elsewhere(annotator, window),
+            "round": number,
+            "done_in_round": n_done,
+            "round_size": size,
+            **self._counts(),
+            **self._figures(),
+            "learner": self.learner_state,
+            "finished": not images and not waiting,
+            "waiting_for": waiting,
+            "due": len(queue.due(seen)),
+            "queue": [self.describe(image) for image in images],
+        }
+
+    def _counts(self) -> dict[str, Any]:
+        """Return how many images there are of each kind."""
+        project = self.project
+        counts = project.label_counts()
+        aside = list(project.ledger.aside.values())
+        unreadable = sorted(project.paths[n] for n in self._unreadable if n in project.paths)
+        return {
+            "n_labeled": sum(counts.values()),
+            "n_images": len(project.paths) - len(self._unreadable),
+            "n_unsure": aside.count("unsure"),
+            "n_bad": aside.count("bad"),
+            "n_unreadable": len(unreadable),
+            "unreadable": [plain_text(path) for path in unreadable[:MOST_NAMES]],
+            "counts": {str(n): counts.get(n, 0) for n in range(len(project.classes))},
+        }
+
+    def _figures(self) -> dict[str, Any]:
+        """Return how good the last network is, and how good those before were."""
+        accuracy, n_known = self.project.accuracy, self.project.n_known
+        return {
+            "n_test": len(self.project.test_labels),
+            "accuracy": accuracy and {**accuracy._asdict(), "n_known": n_known},
+            "curve": [
+                {"n_labeled": n, "accuracy": point.value, "low": point.low, "high": point.high}
+                for n, point in self.project.curve
+            ],
+        }
+
+    def describe(self, image: int) -> dict[str, Any]:
+        """Return number, size and name of an image, as JSON has it."""
+        width, height = self.previews.size(image) or (0, 0)
+        name = plain_text(self.project.paths[image])
+        return {"image": image, "width": width, "height": height, "name": name}
+
+    @_locked
+    def guess(self, image: int) -> NDArray[np.float32] | None:
+        """Return the class probabilities of an image, if there is a network that gave any."""
+        guesses = self.project.guesses
+        return None if guesses is None else guesses.proba_of(image)
+
+    def take_batch(self, batch: ComputedBatch) -> None:
+        """Take in a computed batch; if that fails, the one before stays."""
+        with self._lock:
+            if batch.guesses.is_of_network:
+                self.project.add_model(model_row(batch, self.project.reserve))
+            self.project.guesses = batch.guesses
+            self._picks, self._kind = tuple(batch.picks), batch.kind
+            self._unreadable.update(batch.unreadable)
+            self.learner_state = "idle"
+            self._wake()
+
+    def take_failure(self, failure: Failure) -> None:
+        """Take in that no batch could be computed; people continue with single images."""
+        with self._lock:
+            state = f"failed: {failure.reason}"
+            if self.learner_state != state:
+                text = "the next images could not be computed: %s"
+                _log.warning(text, failure.reason, extra={"details": failure.details})
+            self.learner_state = state
+
+    def _snapshot(self, annotator: str) -> queue.Snapshot:
+        guesses = self.project.guesses
+        by_margin = guesses.by_margin if guesses else ()
+        return queue.Snapshot(
+            annotator,
+            self._facts,
+            self.project.ledger,
+            self._batches,
+            queue.Supply(self._picks, self._kind, by_margin, self._by_chance),
+            held=self.leases.of_others(annotator),
+            front=self._front.get(annotator, ()),
+            due=self._due.get(annotator, ()),
+            unreadable=self._unreadable,
+            can_read=self._can_read,
+        )
+
+    def _hand_out(self, annotator: str, n: int, *, lease: bool = True) -> list[int]:
+        """Plan what an annotator is shown, and write it down."""
+        state = self._snapshot(annotator)
+        self._batches.prune(state.is_done)
+        self._due[annotator] = queue.due(state)
+        plan = queue.plan(state, n)
+        self._picks = plan.picks
+        self._add_rows(plan.rows)
+        if lease:
+            self.leases.tell(annotator, plan.images)
+        return plan.images
+
+    def _add_rows(self, rows: Sequence[BatchRow]) -> None:
+        if rows:
+            self.project.add_batch(rows)
+            self._batches.take(rows)
+
+    def _owe(self, annotator: str, more: Sequence[int] = ()) -> None:
+        """Let those images of the test be due that the labels given in the grid call for."""
+        self._due[annotator], rows = queue.owed(self._snapshot(annotator), more)
+        self._add_rows(rows)
+
+    def _follow(self, image: int) -> None:
+        self._batches.follow(image, self.project.ledger.verdicts(image))
+
+    def _held_up_by(self, state: queue.Snapshot) -> list[str]:
+        """Return who has the images before them that are left."""
+        left = [i for i in self.project.pool - self._unreadable if state.is_open(i)]
+        return self.leases.holders(left, state.annotator)
+
+    def _can_read(self, image: int) -> bool:
+        if image in self._unreadable:
+            return False
+        if self.previews.size(image) is None:
+            _log.warning("left out %s: it cannot be read", shown(self.project.paths[image]))
+            self._unreadable.add(image)
+            return False
+        return True
+
+    def _answered(self, request: str | None, *, by_undo: bool) -> list[Action]:
+        """Return what the request of a key led to, if there was one; of this kind it must be."""
+        before = [] if request is None else self.project.store.answered(request)
+        if any((action.action == "undo") is not by_undo for action in before):
+            raise ParameterError("key: it is that of a request of another kind")
+        return before
+
+    def _undoable(self, who: str, named: str | None, window: str | None) -> list[Action]:
+        """Return what is to be taken back: what a named request did, else the latest."""
+        ledger = self.project.ledger
+        if named is not None:
+            done = self.project.store.answered(named)
+            return [action for action in ledger.standing(done) if action.annotator == who]
+        if window is not None:
+            self.leases.see(who, window)
+        if self.leases.is_elsewhere(who, window):
+            raise NothingToUndoError(
+                "this name labels in another window, too, and the latest answer may be of that one"
+            )
+        return ledger.latest(who)
+
+    def _action(self, who: str, answer: Mapping[str, Any], request: str, grid: bool) -> Action:
+        """Check one answer and say where its image came from."""
+        said = check_answer(answer, self.project.paths, len(self.project.classes))
+        row = self._batches.by_image.get(said.image)
+        return Action(
+            who,
+            said.action,
+            said.image,
+            said.label,
+            said.seconds,
+            row.round if row else max(self._batches.last_round, 0),
+            row.kind if row else GRID if grid else OTHER,
+            said.guess,
+            request=request,
+        )
+
+    def _wake(self) -> None:
+        """Ask for the next batch if it is time to."""
+        if self._source is None or self.learner_state == "training":
+            return
+        project, n_rows = self.project, len(self._batches.rows)
+        labels = project.training_labels
+        if self._asked is not None and not self._is_time(*self._asked):
+            return
+        self._asked = (n_rows, labels)
+        self.learner_state = "training"
+        n = self._facts.size_of(self._batches.last_round + 1) + queue.LOOKAHEAD
+        self._source.submit(
+            BatchRequest(
+                tuple(project.classes),
+                labels,
+                queue.candidates(self._snapshot("")),
+                project.reserve,
+                n,
+                project.n_batches,
+            )
+        )
+
+    def _is_time(self, n_rows: int, labels: Mapping[int, int]) -> bool:
+        """Tell whether another batch is wanted than the one asked for at some time."""
+        failed = self.learner_state.startswith("failed")
+        if not (self._picks or failed or len(self._batches.rows) == n_rows):
+            return True
+        now = self.project.training_labels
+        if len(now.items() ^ labels.items()) < max(1, round(FRESH_SHARE * self._facts.n_query)):
+            return False
+        # without a network a batch chosen anew would be no better
+        return not self._picks or len(set(now.values())) > 1
