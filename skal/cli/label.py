@@ -295,8 +295,9 @@ def query(
         given = _given(settings)
         names = _split(classes)
         with _opened(folder, names, given, create=False, needs_classes=False) as project:
-            from ..label.exchange import export_label_studio, export_query
+            from ..label.exporting import export_query
             from ..label.final import next_images
+            from ..label.label_studio import export_label_studio
 
             picks = next_images(project, project.n_query)
             if form == "label-studio":
@@ -323,19 +324,19 @@ def export_command(
 ) -> None:
     """Write the labels out: a table, class folders, or tasks of Label Studio."""
     with console(ctx), _opened(folder, create=False) as project:
-        from ..label import exchange
+        from ..label import exporting, label_studio
 
         if form == "folder":
             out = out or folder.resolve().with_name(f"{folder.resolve().name}-labeled")
-            n = exchange.export_folder(project, out, copy=copy)
+            n = exporting.export_folder(project, out, copy=copy)
             _log.info("%d images in %s", n, out)
             return
         _check_out(out)
         if form == "csv":
-            _write(exchange.export_csv(project), out)
+            _write(exporting.export_csv(project), out)
         else:
-            _write(exchange.export_label_studio(project), out)
-            _log.info("labelling interface: %s", exchange.labeling_config(project.classes))
+            _write(label_studio.export_label_studio(project), out)
+            _log.info("labelling interface: %s", label_studio.labeling_config(project.classes))
 
 
 @main.command(name="import")
@@ -349,7 +350,7 @@ def import_command(
 ) -> None:
     """Take labels in: a table, a folder of class folders, or JSON of Label Studio."""
     with console(ctx):
-        from ..label.exchange import import_into
+        from ..label.importing import import_into
 
         click.echo(f"{source}: {import_into(folder, source, _split(classes), annotator)}")
 

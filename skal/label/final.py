@@ -29,7 +29,7 @@ from ..runs.record import ENVIRONMENT, SUMMARY, check_free, environment
 from ..strategies.scores import score_pool
 from .accuracy import Accuracy
 from .batches import BatchRequest
-from .exchange import export_csv
+from .exporting import export_csv
 from .ledger import TEST
 from .names import shown
 from .picking import Picker

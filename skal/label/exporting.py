@@ -1,0 +1,155 @@
+"""Labels out: as CSV and as class folders; for Label Studio see `skal.label.label_studio`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..core.errors import DataError, RunExistsError, UsageError
+from ..datasets.index import UNLABELED
+from .ledger import TEST
+from .names import plain_text
+from .project import LabelProject
+
+COLUMNS = ("path", "label", "action", "annotator", "source", "seconds", "time")
+
+_log = logging.getLogger("skal")
+
+
+def export_csv(project: LabelProject) -> str:
+    """Return a row for each annotator's verdict on each image, and for those of class folders.
+
+    It has the columns `COLUMNS`; `label` is empty where the action is "unsure" or "bad", and the
+    annotator where the label is that of a class folder.
+    """
+    by_path = sorted(project.paths.items(), key=lambda item: item[1])
+    rows = [[path, *row] for image, path in by_path for row in _verdict_rows(project, image)]
+    return _table([COLUMNS, *rows])
+
+
+def _table(rows: Sequence[Sequence[Any]]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(
+        [plain_text(str(first)), *rest] for first, *rest in rows
+    )
+    return out.getvalue()
+
+
+def _verdict_rows(project: LabelProject, image: int) -> Iterator[tuple[Any, ...]]:
+    verdicts = project.ledger.verdicts(image)
+    for who, a in sorted(verdicts.items()):
+        name = "" if a.label is None else project.classes[a.label]
+        seconds = "" if a.seconds is None else a.seconds
+        source = TEST if project.is_test(image) else a.source
+        yield name, a.action, who, source, seconds, a.time
+    if not verdicts and image in project.folder_labels:
+        yield project.classes[project.folder_labels[image]], "label", "", "folder", "", ""
+
+
+def export_query(
+    project: LabelProject, picks: Sequence[tuple[int, str]], *, as_table: bool = False
+) -> str:
+    """Return images that are to be labelled, a line each.
+
+    Parameters
+    ----------
+    project : LabelProject
+        Whose images.
+    picks : sequence of (image, source)
+        Which, and why; see `skal.label.final.next_images`.
+    as_table : bool, default=False
+        Whether as CSV with the columns `path`, `label`, to be filled in, and `source`; else only
+        paths.
+    """
+    if as_table:
+        rows = [(project.paths[image], "", kind) for image, kind in picks]
+        return _table([("path", "label", "source"), *rows])
+    return "".join(f"{plain_text(project.paths[image])}\n" for image, _ in picks)
+
+
+def export_folder(
+    project: LabelProject,
+    out: Path,
+    *,
+    copy: bool = False,
+    link: Callable[[Path, Path], None] = os.link,
+) -> int:
+    """Make a folder of class folders, of hard links where the file system has them.
+
+    Images without a label, unsure and bad ones are left out.
+
+    Parameters
+    ----------
+    project : LabelProject
+        Whose labels.
+    out : Path
+        The folder, which must not exist.
+    copy : bool, default=False
+        Whether to copy the files: a hard link is the same file under another name, so that what
+        is changed in the one is changed in the other.
+    link : callable
+        Makes a hard link; where that is an OSError the file is copied.
+
+    Returns
+    -------
+    int
+        How many images are in it.
+
+    Raises
+    ------
+    RunExistsError, UsageError, DataError
+        If there is such a folder, it is inside the project's, or it cannot be written.
+    """
+    if out.exists():
+        raise RunExistsError(f"{str(out)!r} is there already; name another folder by --out")
+    if out.resolve().is_relative_to(project.root.resolve()):
+        raise UsageError(
+            f"{str(out)!r} is inside {str(project.root)!r}, whose images it would be among; name "
+            "another folder by --out"
+        )
+    transfer = shutil.copy2 if copy else partial(_link, link=link)
+    temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex}.tmp")
+    taken: set[str] = set()
+    try:
+        temporary.mkdir(parents=True)
+        for image, label in sorted(project.labels.items()):
+            target = temporary / _path_in_export(project, image, label, taken)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            transfer(project.root / project.paths[image], target)
+        temporary.rename(out)
+    except OSError as error:
+        raise DataError(f"cannot write {str(out)!r}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return len(taken)
+
+
+def _path_in_export(project: LabelProject, image: int, label: int, taken: set[str]) -> str:
+    """Return ``<class>/<path>``, without the class folder that an image is in now."""
+    path = PurePosixPath(project.paths[image])
+    folders = path.parts[:-1]
+    if folders and (image in project.folder_labels or folders[0].lower() in UNLABELED):
+        folders = folders[1:]
+    target = PurePosixPath(project.classes[label], *folders, path.name)
+    number = 1
+    while str(target).casefold() in taken:
+        number += 1
+        target = target.with_name(f"{path.stem}-{number}{path.suffix}")
+    taken.add(str(target).casefold())
+    return str(target)
+
+
+def _link(source: Path, target: Path, link: Callable[[Path, Path], None]) -> None:
+    try:
+        link(source.resolve(), target)
+    except OSError as error:  # another file system, or one without links
+        _log.debug("copied, not linked: %s", error)
+        shutil.copy2(source, target)
