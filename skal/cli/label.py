@@ -35,7 +35,12 @@ CLASSES = click.option(
     help="The classes; later, further ones. By default those of the class folders.",
 )
 ANNOTATOR = click.option(
-    "--as", "annotator", metavar="NAME", default="me", show_default=True, help="Who labels."
+    "--as",
+    "annotator",
+    metavar="NAME",
+    default="me",
+    show_default=True,
+    help="Name of the annotator.",
 )
 EXPORTS = ("csv", "folder", "label-studio")
 
@@ -115,13 +120,13 @@ def _split(classes: tuple[str, ...]) -> list[str]:
     "--overlap", metavar="P%", help="Share of the images that two annotators are shown. [0%]"
 )
 @click.option("--suggest", is_flag=True, help="Let the network's guess be asked for.")
-@click.option("--agreement", is_flag=True, help="Print how far annotators agree, and end.")
+@click.option("--agreement", is_flag=True, help="Print how far annotators agree, and exit.")
 @click.option(
     "--rename-class",
     "renamings",
     metavar="OLD=NEW",
     multiple=True,
-    help="Give a class another name, its labels with it, and end.",
+    help="Give a class another name, its labels with it, and exit.",
 )
 @click.option("--terminal", is_flag=True, help="Label here, without a browser.")
 @click.option(
@@ -129,11 +134,14 @@ def _split(classes: tuple[str, ...]) -> list[str]:
     "annotators",
     metavar="NAME",
     multiple=True,
-    help="Who labels; several, for an address each. [me]",
+    help="Name of the annotator; several, for an address each. [me]",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, help="By default that of the last time."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="By default that of the last time, if it is free.",
 )
 @click.option("--no-browser", is_flag=True, help="Do not open the page, only say where it is.")
 @click.pass_context
@@ -161,67 +169,50 @@ def label(
         names = [check_annotator(name) for name in annotators or ("me",)]
         opened = partial(_opened, folder, _split(classes), _given(settings), overlap)
         if agreement:
+            from ..label.agreement import report
+
             with opened(create=False) as project:
-                _echo_agreement(project)
+                click.echo("\n".join(report(project)))
         elif renamings:
             with _opened(folder, alone=True) as project:
-                _rename(project, renamings)
+                project.rename_classes(renamings)
+                click.echo(f"classes: {', '.join(project.classes)}")
         elif terminal:
             from ..label.service import LabelService
             from ..label.terminal import run_in_terminal
 
             with opened(needs_pool=True, alone=True) as project, _telling_saved(project):
-                ctx.obj["go_on"] = "all answers are kept; the same command goes on"
+                ctx.obj["go_on"] = "all answers are kept; the same command continues"
                 run_in_terminal(LabelService(project), names[0], suggest=suggest)
         else:
             from ..label.service import LabelService
-            from ..label.web import address, server
+            from ..label.web.address import claim
+            from ..label.web.server import serve
 
             # the port before the project: where that is taken, nothing is begun
             with (
-                address.claim(folder / HOME, host, port) as place,
+                claim(folder / HOME, host, port) as address,
                 opened(needs_pool=True, alone=True) as project,
                 _telling_saved(project),
             ):
-                place.keep(project.home)
-                _tell_address(project, place, names, open_browser=not no_browser)
-                server.serve(LabelService(project), place, suggest=suggest)
-
-
-def _rename(project: LabelProject, renamings: Sequence[str]) -> None:
-    from ..core.errors import UsageError
-
-    with project.store.transaction():
-        for renaming in renamings:
-            old, is_pair, new = renaming.partition("=")
-            if not is_pair:
-                raise UsageError(f"--rename-class: got {renaming!r}; expected OLD=NEW")
-            project.rename_class(old, new)
-    click.echo(f"classes: {', '.join(project.classes)}")
+                address.keep(project.home)
+                _tell_address(project, address, names, open_browser=not no_browser)
+                serve(LabelService(project), address, suggest=suggest)
 
 
 def _tell_address(
-    project: LabelProject, place: Address, annotators: Sequence[str], *, open_browser: bool
+    project: LabelProject, address: Address, annotators: Sequence[str], *, open_browser: bool
 ) -> None:
-    from ..label.web import address
-
-    for url in place.urls(annotators):
+    urls = address.urls(annotators)
+    for url in urls:
         click.echo(url)
-    if place.moved_from is not None:
-        _log.warning(
-            "port %d, that of the last time, is taken: pages left open since then stay without a "
-            "connection until it is free again",
-            place.moved_from,
-        )
-    if not place.is_local:
-        _log.warning(
-            "--host %s: whoever is on the way between you and the others can read images, labels "
-            "and the token; use it in a network that you trust",
-            place.host,
-        )
+    for notice in address.notices:
+        _log.warning(notice)
     _log.info("open this address to label; Ctrl-C ends it, and every label is saved at once")
     if open_browser:
-        address.open_browser(project.home, place.urls(annotators)[0])
+        from ..label.web.address import open_browser as show
+
+        show(project.home, urls[0])
 
 
 @contextmanager
@@ -248,24 +239,6 @@ def _telling_saved(project: LabelProject) -> Iterator[None]:
         )
 
 
-def _echo_agreement(project: LabelProject) -> None:
-    from ..label.agreement import agreements, disputed
-    from ..label.names import shown
-
-    pairs = agreements(project)
-    for pair in pairs:
-        click.echo(str(pair))
-    if not pairs:
-        advice = "" if project.overlap else "; --overlap 10% shows some to both"
-        click.echo(f"no image was labelled by two annotators{advice}")
-    images = disputed(project)
-    if images:
-        click.echo(f"\n{len(images)} images with different labels:")
-    for path, labels in images:
-        said = ", ".join(f"{who}: {name}" for who, name in labels.items())
-        click.echo(f"{shown(path)}\t{said}")
-
-
 @main.command()
 @FOLDER
 @CLASSES
@@ -278,7 +251,9 @@ def _echo_agreement(project: LabelProject) -> None:
     show_default=True,
     help="Paths alone, a table to fill in, or tasks.",
 )
-@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Not to stdout.")
+@click.option(
+    "--out", metavar="FILE", type=click.Path(path_type=Path), help="A file; by default stdout."
+)
 @click.pass_context
 def query(
     ctx: click.Context,
@@ -310,7 +285,13 @@ def query(
 
 @main.command(name="export")
 @FOLDER
-@click.option("--format", "form", type=click.Choice(EXPORTS), required=True, help="What as.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(EXPORTS),
+    required=True,
+    help="A table, class folders, or tasks of Label Studio.",
+)
 @click.option(
     "--out",
     metavar="FILE|DIR",
@@ -389,7 +370,9 @@ def train(
 @click.argument(
     "images", metavar="IMAGES...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
-@click.option("--out", metavar="CSV", type=click.Path(path_type=Path), help="Not to stdout.")
+@click.option(
+    "--out", metavar="CSV", type=click.Path(path_type=Path), help="A file; by default stdout."
+)
 @click.option("--device", default="auto", show_default=True, help="Where to compute.")
 @click.pass_context
 def predict(

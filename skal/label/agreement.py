@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
+from .names import shown
 from .project import LabelProject
 
 
@@ -15,17 +16,9 @@ from .project import LabelProject
 class Agreement:
     """Two annotators.
 
-    Parameters
-    ----------
-    first, second : str
-        Their names.
-    n : int
-        Images that both labelled.
-    n_same : int
-        Those of them with the same label from both.
-    kappa : float
-        Cohen's (1960): agreement beyond what chance would make; nan where both gave all images the
-        one same label, which leaves nothing to chance.
+    They both labelled `n` images, `n_same` of them alike; `kappa` is Cohen's (1960), agreement
+    beyond what chance would make: NaN where both gave all images the one same label, which leaves
+    nothing to chance.
     """
 
     first: str
@@ -35,7 +28,7 @@ class Agreement:
     kappa: float
 
     def __str__(self) -> str:
-        kappa = "undefined (one class alone)" if math.isnan(self.kappa) else f"{self.kappa:.3f}"
+        kappa = "undefined (only one class)" if math.isnan(self.kappa) else f"{self.kappa:.3f}"
         return (
             f"{self.first} and {self.second}: {self.n} images, {self.n_same} with the same label, "
             f"Cohen's kappa {kappa}"
@@ -54,7 +47,7 @@ def agreements(project: LabelProject) -> list[Agreement]:
             continue
         one, other = ([labels[who][image] for image in shared] for who in (first, second))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a division by zero, where the answer is nan
+            warnings.simplefilter("ignore")  # of a division by zero, where the answer is NaN
             kappa = float(cohen_kappa_score(one, other))
         n_same = sum(a == b for a, b in zip(one, other, strict=True))
         found.append(Agreement(first, second, len(shared), n_same, kappa))
@@ -80,3 +73,18 @@ def labels_by_annotator(project: LabelProject) -> Mapping[str, dict[int, int]]:
             if action.action == "label" and action.label is not None:
                 labels[who][image] = action.label
     return labels
+
+
+def report(project: LabelProject) -> list[str]:
+    """Return in lines how far annotators agree, and which images they label differently."""
+    lines = [str(pair) for pair in agreements(project)]
+    if not lines:
+        advice = "" if project.overlap else "; --overlap 10% shows some to both"
+        return [f"no image was labelled by two annotators{advice}"]
+    images = disputed(project)
+    if images:
+        lines += ["", f"{len(images)} images with different labels:"]
+    for path, labels in images:
+        said = ", ".join(f"{who}: {name}" for who, name in labels.items())
+        lines.append(f"{shown(path)}\t{said}")
+    return lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, NamedTuple
 
 from ..core.errors import ParameterError
@@ -22,17 +22,8 @@ class Said(NamedTuple):
     seconds: float | None
 
 
-def check_answer(answer: Mapping[str, Any], images: Mapping[int, Any], n_classes: int) -> Said:
-    """Check one answer.
-
-    Parameters
-    ----------
-    answer : mapping
-        See `LabelService.act`.
-    images : mapping
-        By the numbers that there are.
-    n_classes : int
-        How many classes there are.
+def check_answer(answer: Mapping[str, Any], images: Container[int], n_classes: int) -> Said:
+    """Check one answer, see `LabelService.act`, about one of some images.
 
     Raises
     ------
@@ -43,14 +34,14 @@ def check_answer(answer: Mapping[str, Any], images: Mapping[int, Any], n_classes
     image: Any = answer.get("image")
     if action not in ANSWERS:
         raise ParameterError(f"action: got {action!r:.50}; expected {', '.join(ANSWERS)}")
-    if not is_whole(image) or image not in images:
+    if not _is_whole(image) or image not in images:
         raise ParameterError(f"image: there is no image {image!r:.50}")
     values = {name: answer.get(name) for name in ("label", "guess")}
     for name, value in values.items():
-        if value is not None and not (is_whole(value) and 0 <= value < n_classes):
+        if value is not None and not (_is_whole(value) and 0 <= value < n_classes):
             raise ParameterError(f"{name}: got {value!r:.50}; expected the id of a class")
     if (values["label"] is None) is (action == "label"):
-        raise ParameterError("label: expected the id of a class for the action label alone")
+        raise ParameterError("label: expected the id of a class only for the action label")
     seconds = _check_seconds(answer.get("seconds"))
     return Said(str(action), image, values["label"], values["guess"], seconds)
 
@@ -65,18 +56,12 @@ def _check_seconds(seconds: Any) -> float | None:
 
 
 def check_key(key: Any) -> str | None:
-    """Check the key of a request, if it has one.
-
-    Raises
-    ------
-    ParameterError
-        If it is no text, or too long.
-    """
+    """Check the key of a request, if it has one: text that is not too long."""
     if key is not None and not (isinstance(key, str) and 0 < len(key) <= LONGEST_KEY):
         raise ParameterError(f"key: expected text of up to {LONGEST_KEY} characters")
     return key
 
 
-def is_whole(value: Any) -> bool:
+def _is_whole(value: Any) -> bool:
     """Tell whether a value is a whole number."""
     return isinstance(value, int) and not isinstance(value, bool)

@@ -134,11 +134,7 @@ class BatchIndex:
     Attributes
     ----------
     rows : list of BatchRow
-        In the order in which they are shown.
-    by_image : dict of int to BatchRow
-    by_round : dict of int to list of BatchRow
-    n_tests : int
-        How many of the rows are of the test.
+        In the order in which they are shown; `n_tests` of them are of the test.
     wanting : dict of int to BatchRow
         Images that one annotator has answered and another one is to see, too.
     from_grid : set of int

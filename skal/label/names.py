@@ -13,16 +13,7 @@ LONGEST_NAME = 64
 
 
 def check_classes(names: Iterable[str]) -> list[str]:
-    """Check names of classes, which become names of folders.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Space around them is taken off.
-
-    Returns
-    -------
-    list of str
+    """Return names of classes, which become names of folders, without space around them.
 
     Raises
     ------
@@ -48,13 +39,7 @@ def check_classes(names: Iterable[str]) -> list[str]:
 
 
 def check_annotator(name: str) -> str:
-    """Check the name of an annotator.
-
-    Raises
-    ------
-    ParameterError
-        If it is empty, too long, or has characters that cannot be shown.
-    """
+    """Check the name of an annotator: not empty, not too long, and all of it can be shown."""
     if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
         raise ParameterError(
             f"as: got {name[:LONGEST_NAME]!r}; expected a name of 1 to {LONGEST_NAME} letters"

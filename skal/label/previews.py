@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 from ..datasets.decoding import FORMATS, read_rgb
 
 FULL, LARGE, SMALL = 8192, 1024, 256
-"""Height and width of an image at a close look, alone, and in the grid, in pixels at most."""
+"""Height and width of an image at a close look, by itself, and in the grid, in pixels at most."""
 LOSSLESS = 256 * 256
 """Pixels up to which no detail is given away for bytes."""
 THREADS = 2
@@ -75,20 +75,7 @@ class Previews:
         return self._sizes[image]
 
     def get(self, image: int, side: int) -> Preview:
-        """Return a preview, made before or now.
-
-        Parameters
-        ----------
-        image : int
-            A number that there is.
-        side : int
-            Height and width at most.
-
-        Raises
-        ------
-        OSError, ValueError
-            If the image cannot be read.
-        """
+        """Return a preview, made before or now; an OSError or ValueError if it cannot be read."""
         try:
             return self._start(image, side).result()
         except OSError:
@@ -132,19 +119,9 @@ class Previews:
 
 
 def render(path: Path, side: int) -> Preview:
-    """Encode an image anew: no EXIF, no comment, nothing but pixels is left of the file.
+    """Encode an image anew, as PNG or, if it is large, JPEG: nothing but its pixels is left.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    side : int
-        Height and width at most, in pixels; a smaller image stays as it is.
-
-    Returns
-    -------
-    Preview
-        PNG for small images, JPEG for others.
+    Its height and width are `side` at most, in pixels; a smaller image stays as it is.
     """
     status = path.stat()
     image = read_rgb(path, side)
@@ -161,7 +138,7 @@ def render(path: Path, side: int) -> Preview:
 
 
 def _size(path: Path) -> tuple[int, int] | None:
-    """Read width and height from the head of a file alone."""
+    """Read width and height only from the head of a file."""
     try:
         if not path.is_file():
             return None

@@ -71,6 +71,10 @@ class LabelService:
     comes next is decided by the rules of `skal.label.queue`. The next batch is computed while this
     one is labelled, and computed anew from further labels as long as nobody has come to it.
 
+    In all of them `annotator` is the name of who asks, `window` tells a page from another of the
+    same annotator, and `key` is that of a request: one of the same key is not done again, but
+    answered as before. What is not valid is a UsageError, and nothing is written then.
+
     Parameters
     ----------
     project : LabelProject
@@ -125,23 +129,9 @@ class LabelService:
     def next(
         self, annotator: str, n: int = QUEUE, *, grid: bool = False, window: str | None = None
     ) -> list[int]:
-        """Hand out the next images to an annotator, the first of which is to be shown now.
+        """Hand out the next `n` images; the first is to be shown now, without any it is the end.
 
-        Parameters
-        ----------
-        annotator : str
-            Who asks.
-        n : int
-            At most so many.
-        grid : bool, default=False
-            Whether their grid is open; its images are kept from others as long as it is.
-        window : str, optional
-            Tells a page from another of the same annotator.
-
-        Returns
-        -------
-        list of int
-            Empty if nothing is left.
+        While the annotator's `grid` is open, its images are kept from others, too.
         """
         who = check_annotator(annotator)
         self.leases.tell_grid(who, None if grid else ())
@@ -182,13 +172,9 @@ class LabelService:
 
         Parameters
         ----------
-        annotator : str
-            Who.
         answers : sequence of mappings
             Each with `action` (one of `ANSWERS`), `image`, `label` (a class id, if the action is
             "label"), and, if they are known, `seconds` and `guess` (the class id shown).
-        key : str, optional
-            Of this request: one with the same key has been answered already.
         grid : bool, default=False
             Whether they were given in the grid.
 
@@ -196,11 +182,6 @@ class LabelService:
         -------
         list of int
             Ids of the actions.
-
-        Raises
-        ------
-        UsageError
-            If something is not valid; nothing is written then.
         """
         who, request = check_annotator(annotator), check_key(key)
         if before := self._answered(request, by_undo=False):
@@ -229,15 +210,10 @@ class LabelService:
 
         Parameters
         ----------
-        annotator : str
-            Who.
-        key : str, optional
-            As for `act`.
         of : str, optional
-            The key of the request to be taken back; by default it is the annotator's latest.
-        window : str, optional
-            Of the page that asks: where another one labels under the same name, too, the latest
-            request may be of that one and is not taken back without being named.
+            The key of the request to be taken back; by default it is the annotator's latest. Where
+            another window labels under the same name, too, that may be of the other one and is not
+            taken back without being named.
 
         Returns
         -------
@@ -272,13 +248,6 @@ class LabelService:
         """Return what a page shows beside the image, as JSON has it; nothing is changed by it.
 
         Its `queue` are the images that `next` would hand out now.
-
-        Parameters
-        ----------
-        annotator : str
-            Who asks.
-        window : str, optional
-            Tells a page from another of the same annotator.
         """
         project, seen = self.project, self._snapshot(check_annotator(annotator))
         plan = queue.plan(seen, QUEUE)

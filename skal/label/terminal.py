@@ -198,21 +198,7 @@ def run_in_terminal(service: LabelService, annotator: str, *, suggest: bool = Fa
 
 
 def half_blocks(path: Path, columns: int, lines: int, colour: str = "full") -> str:
-    """Draw an image in characters, two pixels each, one above the other.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    columns, lines : int
-        The size at most, in characters.
-    colour : {"full", "256"}
-        Which colours the terminal has.
-
-    Returns
-    -------
-    str
-    """
+    """Draw an image in at most so many characters, two pixels each, one above the other."""
     image = read_rgb(path, 2 * columns)
     scale = min(columns / image.width, 2 * lines / image.height)
     width, height = max(1, round(image.width * scale)), max(2, round(image.height * scale))

@@ -83,7 +83,7 @@ def test_labelling_in_the_terminal_saves_and_says_so(folder: Path) -> None:
     ]
 
 
-INTERRUPTED = "Error: interrupted\nall answers are kept; the same command goes on\n"
+INTERRUPTED = "Error: interrupted\nall answers are kept; the same command continues\n"
 
 
 def test_ctrl_c_while_a_class_is_typed_ends_it_as_elsewhere(
@@ -238,7 +238,7 @@ def test_kappa_of_one_class_alone_is_not_defined(folder: Path) -> None:
         project.record([Action(who, "label", image, 0, round=0) for image in (0, 3)])
     (pair,) = agreements(project)
     assert math.isnan(pair.kappa)
-    assert str(pair).endswith("Cohen's kappa undefined (one class alone)")
+    assert str(pair).endswith("Cohen's kappa undefined (only one class)")
 
 
 def test_a_query_goes_out_and_comes_back(folder: Path, tmp_path: Path) -> None:

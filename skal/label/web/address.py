@@ -37,7 +37,7 @@ class PortTakenError(UsageError):
 
 @dataclass
 class Address:
-    """A bound place, and the token that opens the page there.
+    """Where the page is served, and the token that opens it.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class Address:
 
     @property
     def port(self) -> int:
-        """Return the port."""
+        """The port."""
         return int(self.socket.getsockname()[1])
 
     @property
@@ -82,20 +82,36 @@ class Address:
             for host in hosts
         ]
 
-    def keep(self, place: Path) -> None:
-        """Write it down for the next time, for the eyes of this user alone."""
+    @property
+    def notices(self) -> list[str]:
+        """What whoever starts the page should know of where it is served."""
+        told = []
+        if self.moved_from is not None:
+            told.append(
+                f"port {self.moved_from}, that of the last time, is taken: pages left open since "
+                "then stay without a connection until it is free again"
+            )
+        if not self.is_local:
+            told.append(
+                f"--host {self.host}: whoever is on the way between you and the others can read "
+                "images, labels and the token; use it in a network that you trust"
+            )
+        return told
+
+    def keep(self, home: Path) -> None:
+        """Write it down for the next time, readable only by this user."""
         if self.moved_from is None:
             facts = {"host": self.host, "port": self.port, "token": self.token}
-            write_secret(place / ADDRESS, json.dumps(facts))
+            write_secret(home / ADDRESS, json.dumps(facts))
 
 
 @contextmanager
-def claim(place: Path, host: str, port: int) -> Iterator[Address]:
+def claim(home: Path, host: str, port: int) -> Iterator[Address]:
     """Bind to the address of the last time, or to another.
 
     Parameters
     ----------
-    place : Path
+    home : Path
         The project's own folder; it need not exist.
     host : str
         A name or an address.
@@ -107,7 +123,7 @@ def claim(place: Path, host: str, port: int) -> Iterator[Address]:
     PortTakenError, UsageError
         If it cannot be bound to.
     """
-    before = _read(place / ADDRESS, host)
+    before = _read(home / ADDRESS, host)
     moved_from = None
     try:
         bound = listen(host, port or before.get("port", 0))
@@ -137,7 +153,7 @@ def _read(path: Path, host: str) -> dict[str, Any]:
 
 
 def write_secret(path: Path, content: str) -> None:
-    """Write a file that this user alone may read, as a whole."""
+    """Write a file that only this user may read, as a whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -150,20 +166,7 @@ def write_secret(path: Path, content: str) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Bind to an address.
-
-    Parameters
-    ----------
-    host : str
-        A name or an address.
-    port : int
-        0 for any that is free.
-
-    Raises
-    ------
-    PortTakenError, UsageError
-        If it cannot be bound to.
-    """
+    """Bind to a port of a host, 0 for any that is free; see `claim`."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -202,13 +205,13 @@ def own_addresses() -> list[str]:
     return [host for host in dict.fromkeys(found) if host == found[0] or not host.startswith("127")]
 
 
-def open_browser(place: Path, url: str) -> None:
+def open_browser(home: Path, url: str) -> None:
     """Open the page in the browser of this machine, if there is a screen to show one on."""
     if sys.platform.startswith("linux") and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):
         return
-    door = place / DOOR
+    door = home / DOOR
     address = html.escape(url, quote=True)
     write_secret(
         door,

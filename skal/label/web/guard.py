@@ -1,4 +1,4 @@
-"""Who may ask the page: by the server's own name, from its own page, knowing the token."""
+"""Who may ask the page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 PROJECT_HEADER = "x-skal-project"
-"""Says which project the page that asks was made for."""
+"""Names the project that the page that asks was made for."""
 NO_TOKEN = "this page needs its token: open the address that skal label printed"
 LOCKED_OUT = """<!doctype html>
 <html lang="en">
@@ -108,7 +108,7 @@ class Guard:
                 return HTMLResponse(LOCKED_OUT, 403, {"Cache-Control": "no-store"})
             return _error(NO_TOKEN, 403)
         if self._is_foreign(scope, headers):
-            text = "this page belongs to another project than the one that is served here now"
+            text = "this page belongs to another project than the one served here now"
             return _error(text, 409, foreign=True)
         return self._app
 

@@ -52,7 +52,7 @@ function switchGrid() {
 
 function drawNote() {
   const { due, elsewhere } = state;
-  const first = resumes && due ? `Drawn at random, one by one: ${due} more. Then the grid goes on.` : "";
+  const first = resumes && due ? `Drawn at random, one by one: ${due} more. Then the grid continues.` : "";
   const two = `“${outbox.me}” labels in another window, too, and gets the same images there. Close one of them, or change the name.`;
   write("note", [first, elsewhere ? two : ""].filter(Boolean).join(" "));
 }
@@ -116,7 +116,7 @@ function bringBack(items) {
   show();
 }
 
-// While the server alone knows which image an undo brings back, a key would answer one that nobody has seen.
+// While only the server knows which image an undo brings back, a key would answer one that nobody has seen.
 function run(deed) {
   if (!undoing) deed();
   else if (deed === undo) undoing.then(() => run(undo));
@@ -184,7 +184,7 @@ function showNothing() {
   let reason = "The next images are being chosen …";
   if (outbox.isCutOff()) reason = "The next images come when the connection is back.";
   else if (finished) return showEnd();
-  else if (others.length) reason = `The last images are with ${others.join(" and ")}. This page goes on by itself.`;
+  else if (others.length) reason = `The last images are with ${others.join(" and ")}. This page continues by itself.`;
   if ($("picture").textContent !== reason) $("picture").replaceChildren(html("p", { role: "status" }, reason));
 }
 

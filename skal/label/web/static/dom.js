@@ -13,7 +13,7 @@ export const html = maker("http://www.w3.org/1999/xhtml");
 export const svg = maker("http://www.w3.org/2000/svg");
 
 export function write(id, text) {
-  if ($(id).textContent !== text) $(id).textContent = text; // a screen reader is told of changes alone
+  if ($(id).textContent !== text) $(id).textContent = text; // a screen reader is told only of changes
 }
 
 export const say = (text) => write("status", text);

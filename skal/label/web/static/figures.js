@@ -7,7 +7,7 @@ const DRAWN = "images drawn at random from all and never trained on";
 const INTERVAL = "The true figure lies in that range with 95% certainty.";
 const UNKNOWN = "About every tenth image is drawn at random from all, and its answer is kept for testing. "
   + "The figure comes from those, once there is a model.";
-const LEARNER = { idle: "", training: "The model is training; you can go on." };
+const LEARNER = { idle: "", training: "The model is training; you can keep labelling." };
 
 export function drawFigures(state) {
   const { done_in_round: done, n_images, n_labeled, round, round_size: size } = state;
@@ -18,7 +18,7 @@ export function drawFigures(state) {
   const [figure, source] = told(state);
   write("accuracy", figure);
   write("source", source);
-  write("learner", LEARNER[state.learner] ?? `Training ${state.learner}. You can go on; every answer is saved.`);
+  write("learner", LEARNER[state.learner] ?? `Training ${state.learner}. You can keep labelling; every answer is saved.`);
   drawUnreadable(state);
   const curve = state.n_test < ENOUGH ? [] : state.curve, drawn = JSON.stringify(curve);
   if (drawn === $("curve").dataset.drawn) return;
