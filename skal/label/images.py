@@ -18,13 +18,7 @@ _log = logging.getLogger("skal")
 
 
 def find(root: Path) -> list[ImageFile]:
-    """Return the images of a folder.
-
-    Raises
-    ------
-    FolderNotFoundError, DataError
-        If there is no such folder, or no image in it.
-    """
+    """Return the images of a folder; an error if there is no such folder, or no image in it."""
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
         raise FolderNotFoundError(f"{str(root)!r} {what}; expected a folder of images")
@@ -82,13 +76,8 @@ def labels_of_folders(
 ) -> dict[int, int]:
     """Return the class of each image in a class folder, and tell of folders that are none.
 
-    Parameters
-    ----------
-    files : iterable of ImageFile
-    numbers : mapping of str to int
-        The number of each image that takes part, by path.
-    ids : mapping of str to int
-        The id of each class, by all names that it has or had.
+    `numbers` are those of images that take part, by path, and `ids` those of classes, by all names
+    that they have or had.
     """
     others = Counter(f.label for f in files if f.label is not None and f.label not in ids)
     for name, count in sorted(others.items()):
@@ -101,15 +90,7 @@ def labels_of_folders(
 
 
 def content_of(path: Path, sizes: Iterable[int] | None = None) -> tuple[int, str] | None:
-    """Return size and SHA-256 of a file; None if it cannot be read, or its size is another.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    sizes : iterable of int, optional
-        Which sizes are of interest.
-    """
+    """Return size and SHA-256 of a file; None if it cannot be read, or has none of some sizes."""
     try:
         size = path.stat().st_size
         if sizes is not None and size not in sizes:
@@ -121,15 +102,7 @@ def content_of(path: Path, sizes: Iterable[int] | None = None) -> tuple[int, str
 
 
 class Contents:
-    """Writes size and hash of what was labelled, so that moved files are known again.
-
-    Parameters
-    ----------
-    root : Path
-        The folder of images.
-    store : Store
-        Where to.
-    """
+    """Writes size and hash of what was labelled, so that moved files are known again."""
 
     def __init__(self, root: Path, store: Store) -> None:
         self._root = root

@@ -239,13 +239,7 @@ class LabelProject:
         self.classes = self.store.classes()
 
     def rename_class(self, old: str, new: str) -> None:
-        """Give a class another name; its labels stay its own.
-
-        Raises
-        ------
-        UnknownNameError, UsageError
-            If there is no class `old`, or `new` is another's name or cannot be one.
-        """
+        """Give a class another name, which is not another's; its labels stay its own."""
         number = self.class_id(old)
         (name,) = check_classes([new])
         check_classes([*(c for n, c in enumerate(self.classes) if n != number), name])
@@ -262,13 +256,7 @@ class LabelProject:
                 self.rename_class(old, new)
 
     def class_id(self, name: str) -> int:
-        """Return the id of a class.
-
-        Raises
-        ------
-        UnknownNameError
-            If there is none of that name.
-        """
+        """Return the id of a class; an UnknownNameError if there is none of that name."""
         name = unicodedata.normalize("NFC", name)
         if name not in self.classes:
             raise UnknownNameError("class", name, self.classes, "; new ones are added by --classes")
@@ -319,14 +307,14 @@ class LabelProject:
     @property
     def accuracy(self) -> Accuracy | None:
         """How often the last network is right, by the test sample; None while that is empty."""
-        models = self._history.models
-        return models[-1].accuracy(self.test_labels) if models else None
+        last = self._history.last
+        return last.accuracy(self.test_labels) if last else None
 
     @property
     def n_known(self) -> int | None:
         """How many labels the last network was trained on; None while there is none."""
-        models = self._history.models
-        return models[-1].n_labeled if models else None
+        last = self._history.last
+        return last.n_labeled if last else None
 
     @property
     def curve(self) -> list[tuple[int, Accuracy]]:

@@ -65,16 +65,8 @@ class ProjectFacts:
 class Supply:
     """Where the images of the next batch come from, the best source first.
 
-    Parameters
-    ----------
-    picks : sequence of int
-        Those that were computed.
-    kind : str
-        Why: "strategy", or "start" for those that were chosen without a network.
-    by_margin : sequence of int
-        The images by the margin between the network's two most probable classes.
-    by_chance : sequence of int
-        All images, in random order.
+    These are the computed `picks` and their `kind`, see `ComputedBatch`, the images by the margin
+    between the network's two most probable classes, and all of them in random order.
     """
 
     picks: Sequence[int] = ()
@@ -89,12 +81,8 @@ class Snapshot:
 
     Parameters
     ----------
-    annotator : str
-        For whom.
-    facts : ProjectFacts
-    ledger : Ledger
-    batches : BatchIndex
-    supply : Supply
+    annotator, facts, ledger, batches, supply
+        For whom, and what the rules look at.
     held : mapping of int to int
         By how many other people each image is held.
     front : sequence of int
@@ -189,21 +177,11 @@ class Snapshot:
 
 
 class Plan(NamedTuple):
-    """What is to be shown, and what is to be written for that.
-
-    Parameters
-    ----------
-    images : list of int
-        The next ones, the first of which is to be shown now; none if nothing is left.
-    rows : list of BatchRow
-        The images that are put into batches.
-    picks : sequence of int
-        The computed picks that are left afterwards.
-    """
+    """What is to be shown, the first image now, and what is to be written for that."""
 
     images: list[int]
-    rows: list[BatchRow]
-    picks: Sequence[int]
+    rows: list[BatchRow]  # put into batches
+    picks: Sequence[int]  # left of those computed
 
 
 def plan(state: Snapshot, n: int) -> Plan:
@@ -320,14 +298,9 @@ def due(state: Snapshot) -> list[int]:
 
 
 def owed(state: Snapshot, more: Sequence[int] = ()) -> tuple[list[int], list[BatchRow]]:
-    """Return the images of the test that the labels given in the grid call for.
+    """Return the images of the test that the labels given in the grid call for, before `more`.
 
-    Returns
-    -------
-    due : list of int
-        These images, and `more` behind them.
-    rows : list of BatchRow
-        Those of them that are put into a batch for it.
+    Beside them come the rows of those that are put into a batch for it.
     """
     ledger, batches = state.ledger, state.batches
     settled = ledger.labels.keys() | ledger.aside.keys()

@@ -25,18 +25,10 @@ MOST_POINTS = 40
 
 
 def draw_reserve(seed: str, paths: Mapping[int, str], pool: Container[int]) -> list[int]:
-    """Draw the images held out for the test, each by a hash of its own, in random order.
+    """Draw the images of a pool that are held out for the test, in random order.
 
-    So an image is drawn or not whatever other images are there, or come later.
-
-    Parameters
-    ----------
-    seed : str
-        That of the project.
-    paths : mapping of int to str
-        Where each image lay when it got its number.
-    pool : container of int
-        The images that may be drawn.
+    Each is drawn by a hash of the seed and the path that it had when it got its number: so it is
+    drawn or not whatever other images are there, or come later.
     """
     drawn = []
     for number, path in paths.items():
@@ -76,6 +68,11 @@ class History:
 
     models: list[TestedModel]
     _curve: tuple[object, list[tuple[int, Accuracy]]] = field(default=(None, []))
+
+    @property
+    def last(self) -> TestedModel | None:
+        """The latest network."""
+        return self.models[-1] if self.models else None
 
     def curve(self, labels: Mapping[int, int]) -> list[tuple[int, Accuracy]]:
         """Return the accuracy of the networks by how many labels they were trained on.

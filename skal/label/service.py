@@ -427,23 +427,15 @@ class LabelService:
         """Ask for the next batch if it is time to."""
         if self._source is None or self.learner_state == "training":
             return
-        project, n_rows = self.project, len(self._batches.rows)
-        labels = project.training_labels
+        project, labels = self.project, self.project.training_labels
         if self._asked is not None and not self._is_time(*self._asked):
             return
-        self._asked = (n_rows, labels)
+        self._asked = (len(self._batches.rows), labels)
         self.learner_state = "training"
+        classes, candidates = tuple(project.classes), queue.candidates(self._snapshot(""))
         n = self._facts.size_of(self._batches.last_round + 1) + queue.LOOKAHEAD
-        self._source.submit(
-            BatchRequest(
-                tuple(project.classes),
-                labels,
-                queue.candidates(self._snapshot("")),
-                project.reserve,
-                n,
-                project.n_batches,
-            )
-        )
+        request = (classes, labels, candidates, project.reserve, n, project.n_batches)
+        self._source.submit(BatchRequest(*request))
 
     def _is_time(self, n_rows: int, labels: Mapping[int, int]) -> bool:
         """Tell whether another batch is wanted than the one asked for at some time."""

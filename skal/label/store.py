@@ -208,8 +208,7 @@ class Store:
 
     def set_meta(self, name: str, value: str) -> None:
         """Write a fact that holds for ever."""
-        with self.transaction():
-            self._connection.execute("INSERT INTO meta VALUES (?, ?)", (name, value))
+        self._insert("meta", "name, value", [(name, value)])
 
     def classes(self) -> list[str]:
         """Return the names of the classes; their places are their ids."""
@@ -229,10 +228,7 @@ class Store:
 
     def name_class(self, number: int, name: str) -> None:
         """Give a class its name, or another one."""
-        with self.transaction():
-            self._connection.execute(
-                "INSERT INTO classes (number, name, time) VALUES (?, ?, ?)", (number, name, now())
-            )
+        self._insert("classes", "number, name, time", [(number, name, now())])
 
     def images(self) -> dict[int, str]:
         """Return where each image lies, by number."""
@@ -252,10 +248,7 @@ class Store:
     def add_images(self, paths: Mapping[int, str]) -> None:
         """Write where images lie: new ones, or such that were moved."""
         rows = [(number, _as_stored(path), now()) for number, path in paths.items()]
-        with self.transaction():
-            self._connection.executemany(
-                "INSERT INTO images (number, path, time) VALUES (?, ?, ?)", rows
-            )
+        self._insert("images", "number, path, time", rows)
 
     def contents(self) -> dict[int, tuple[int, str]]:
         """Return size and SHA-256 of the images that were labelled, by number."""
@@ -265,38 +258,26 @@ class Store:
     def add_contents(self, contents: Mapping[int, tuple[int, str]]) -> None:
         """Write what tells an image from others, wherever it lies."""
         rows = [(number, *facts) for number, facts in contents.items()]
-        with self.transaction():
-            self._connection.executemany("INSERT INTO contents VALUES (?, ?, ?)", rows)
+        self._insert("contents", "number, size, sha256", rows)
 
     def batches(self) -> list[BatchRow]:
         """Return the images of all batches, in the order in which they are shown."""
-        rows = self._rows("SELECT round, rank, image, kind, shared FROM batches ORDER BY id")
-        return [
-            BatchRow(r, rank, image, kind, bool(shared)) for r, rank, image, kind, shared in rows
-        ]
+        rows = self._rows(f"SELECT {', '.join(BatchRow._fields)} FROM batches ORDER BY id")
+        return [BatchRow(*row)._replace(shared=bool(row[-1])) for row in rows]
 
     def add_batch(self, rows: Iterable[BatchRow]) -> None:
         """Add images to a batch, or a new one."""
-        with self.transaction():
-            self._connection.executemany(
-                "INSERT INTO batches (round, rank, image, kind, shared, time) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                [(*row, now()) for row in rows],
-            )
+        columns = f"{', '.join(BatchRow._fields)}, time"
+        self._insert("batches", columns, [(*row, now()) for row in rows])
 
     def models(self) -> list[ModelRow]:
         """Return the networks, oldest first."""
-        rows = self._rows("SELECT n_labeled, seconds, images, predicted FROM models ORDER BY id")
+        rows = self._rows(f"SELECT {', '.join(ModelRow._fields)} FROM models ORDER BY id")
         return [ModelRow(*row) for row in rows]
 
     def add_model(self, model: ModelRow) -> None:
         """Keep what a network said."""
-        with self.transaction():
-            self._connection.execute(
-                "INSERT INTO models (time, n_labeled, seconds, images, predicted) "
-                "VALUES (?, ?, ?, ?, ?)",
-                (now(), *model),
-            )
+        self._insert("models", f"time, {', '.join(ModelRow._fields)}", [(now(), *model)])
 
     def append(self, actions: Sequence[Action]) -> list[int]:
         """Write actions, all or none, and return their ids when they are on the disk.
@@ -334,6 +315,11 @@ class Store:
     def _actions(self, condition: str, value: int | str) -> list[Action]:
         query = f"SELECT {', '.join(_ACTION_COLUMNS)} FROM actions WHERE {condition} ORDER BY id"
         return [Action(*row) for row in self._rows(query, (value,))]
+
+    def _insert(self, table: str, columns: str, rows: Iterable[Sequence[Any]]) -> None:
+        marks = ", ".join("?" for _ in columns.split(","))
+        with self.transaction():
+            self._connection.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         with self._lock, self._telling():

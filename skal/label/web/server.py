@@ -238,14 +238,8 @@ def _on_error(request: Request, error: Any) -> Response:
 def serve(service: LabelService, address: Address, *, suggest: bool = False) -> None:
     """Serve the page until Ctrl-C.
 
-    Parameters
-    ----------
-    service : LabelService
-        What is labelled; its project is left open.
-    address : Address
-        Where; requests are answered from the first on, also such as came before this was called.
-    suggest : bool
-        Whether the network's guesses may be asked for.
+    Requests are answered from the first on, also such as came before this was called; the project
+    is left open.
     """
     app = make_app(
         service,
