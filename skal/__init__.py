@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from .models.persistence import save_classifier as save_classifier
     from .prediction.pipeline import score as score
     from .runs.active_learner import ActiveLearner as ActiveLearner
-    from .runs.experiment import Run as Run
-    from .runs.experiment import resume as resume
-    from .runs.experiment import run as run
+    from .runs.finished import Run as Run
+    from .runs.run import resume as resume
+    from .runs.run import run as run
     from .runs.trackers import TRACKERS as TRACKERS
     from .runs.trackers import Tracker as Tracker
     from .strategies import STRATEGIES as STRATEGIES
@@ -44,7 +44,7 @@ _LAZY = {
     "MODELS": "models",
     "ORACLES": "datasets.oracles",
     "Oracle": "datasets.oracles",
-    "Run": "runs.experiment",
+    "Run": "runs.finished",
     "STRATEGIES": "strategies",
     "SkalError": "core.errors",
     "TRACKERS": "runs.trackers",
@@ -54,8 +54,8 @@ _LAZY = {
     "embed": "models.features",
     "load_classifier": "models.persistence",
     "load_dataset": "datasets",
-    "resume": "runs.experiment",
-    "run": "runs.experiment",
+    "resume": "runs.run",
+    "run": "runs.run",
     "save_classifier": "models.persistence",
     "score": "prediction.pipeline",
 }

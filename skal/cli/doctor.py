@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..datasets import data_folder
-from ..runs.record import PACKAGES, package_version
+from ..runs.environment import PACKAGES, package_version
 
 if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet

@@ -40,7 +40,7 @@ def run_command(
         if print_config:
             click.echo(config.to_toml(), nl=False)
             return
-        from ..runs.experiment import run
+        from ..runs.run import run
 
         settings = {"strategy_params": {}, **config.as_dict()}
         data = settings.pop("dataset")
@@ -59,7 +59,7 @@ def resume(
 ) -> None:
     """Go on with a run that was stopped, at its last whole round."""
     with console(ctx, quiet):
-        from ..runs.experiment import resume
+        from ..runs.run import resume
 
         result = resume(run_dir, trackers=[progress(ctx), *track])
         _echo_result(result, as_json, quiet)

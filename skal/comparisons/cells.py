@@ -22,9 +22,10 @@ from ..core.settings import RunConfig
 from ..core.workers import alone
 from ..datasets import ImageDataset, load_dataset
 from ..datasets.base import one_line
-from ..runs.checks import image_size_for
-from ..runs.experiment import Run, resume, run
+from ..runs.finished import Run
+from ..runs.plan import image_size_for
 from ..runs.record import JOURNAL
+from ..runs.run import resume, run
 from .results import Result, read_result
 
 CELLS = "cells"

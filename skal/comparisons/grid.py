@@ -29,9 +29,9 @@ from ..core.settings import GRID, SETTINGS, GridConfig, RunConfig, Share, parse_
 from ..core.workers import Place, WorkerLostError, run_calls
 from ..datasets import ImageDataset
 from ..models import default_model
-from ..runs.checks import name_of_folder
-from ..runs.experiment import check_run
+from ..runs.plan import name_of_folder
 from ..runs.record import SUMMARY
+from ..runs.run import check_run
 from ..runs.streaming import stream_strategy_name
 from ..runs.trackers import check_trackers
 from ..strategies.catalogue import stands_for

@@ -10,8 +10,8 @@ from ..core.seeding import derive_seed
 from .base import MISSING_LABEL, Images, Labels
 
 
-def rows_apart(n: int, n_valid: int, seed: int) -> NDArray[np.int64]:
-    """Draw the images of a pool that are set apart to validate on.
+def draw_held_out(n: int, n_valid: int, seed: int) -> NDArray[np.int64]:
+    """Draw the images of a pool that are held out to validate on.
 
     Parameters
     ----------
@@ -34,8 +34,8 @@ def rows_apart(n: int, n_valid: int, seed: int) -> NDArray[np.int64]:
 class Pool:
     """Images, and labels that start out as -1; the only writer of labels.
 
-    Some images may be set apart to validate on: they are neither trained on nor chosen from, and
-    their labels are not in `y`.
+    Some images may be held out to validate on, or excluded: they are neither trained on nor chosen
+    from, and the labels of those held out are not in `y`.
 
     Parameters
     ----------
@@ -53,13 +53,8 @@ class Pool:
         self.n_classes = n_classes
         self._y: Labels = np.full(len(X), MISSING_LABEL, dtype=np.int64)
         self._y_valid = self._y.copy()
-
-    def copy(self) -> Pool:
-        """Return a pool of the same images with labels of its own."""
-        other = Pool(self.X, self.n_classes)
-        other._y[:] = self._y
-        other._y_valid[:] = self._y_valid
-        return other
+        self._excluded: NDArray[np.bool_] = np.zeros(len(X), dtype=bool)
+        self._withheld = self._excluded.copy()
 
     def __len__(self) -> int:
         return len(self.X)
@@ -79,11 +74,12 @@ class Pool:
     @property
     def unlabeled(self) -> NDArray[np.int64]:
         """Sorted indices of the images that may still be labelled."""
-        return np.flatnonzero((self._y == MISSING_LABEL) & (self._y_valid == MISSING_LABEL))
+        free = (self._y == MISSING_LABEL) & (self._y_valid == MISSING_LABEL)
+        return np.flatnonzero(free & ~self._excluded & ~self._withheld)
 
     @property
     def valid(self) -> NDArray[np.int64]:
-        """Sorted indices of the images set apart."""
+        """Sorted indices of the images held out to validate on."""
         return np.flatnonzero(self._y_valid != MISSING_LABEL)
 
     @property
@@ -93,13 +89,18 @@ class Pool:
 
     @property
     def in_play(self) -> NDArray[np.int64]:
-        """Sorted indices of the images that are not set apart."""
-        return np.flatnonzero(self._y_valid == MISSING_LABEL)
+        """Sorted indices of the images that are neither held out nor excluded."""
+        return np.flatnonzero((self._y_valid == MISSING_LABEL) & ~self._excluded)
 
     @property
     def rows(self) -> NDArray[np.int64] | None:
         """The same; None for all of them, so that nothing need be gathered."""
-        return self.in_play if len(self.valid) else None
+        return _unless_all(self.in_play, len(self))
+
+    @property
+    def shown(self) -> NDArray[np.int64] | None:
+        """What a strategy is shown: the labelled and the unlabelled; None for all of them."""
+        return _unless_all(np.union1d(self.labeled, self.unlabeled), len(self))
 
     @property
     def n_labeled(self) -> int:
@@ -123,11 +124,26 @@ class Pool:
         """
         self._write(self._y, indices, labels)
 
-    def set_apart(self, indices: ArrayLike, labels: ArrayLike) -> None:
-        """Set images apart to validate on; parameters and errors are those of `label`."""
+    def hold_out(self, indices: ArrayLike, labels: ArrayLike) -> None:
+        """Hold images out to validate on; parameters and errors are those of `label`."""
         self._write(self._y_valid, indices, labels)
 
-    def _write(self, y: Labels, indices: ArrayLike, labels: ArrayLike) -> None:
+    def restrict(self, excluded: ArrayLike = (), withheld: ArrayLike = ()) -> None:
+        """Say which images take no part.
+
+        Parameters
+        ----------
+        excluded : array-like of int
+            Neither trained on nor chosen, nor measured; such as those of a test.
+        withheld : array-like of int
+            Not chosen for the time being, such as what another person is looking at.
+        """
+        for mask, rows in ((self._excluded, excluded), (self._withheld, withheld)):
+            mask[:] = False
+            mask[np.asarray(rows, dtype=np.int64)] = True
+
+    def check(self, indices: ArrayLike, labels: ArrayLike) -> None:
+        """Raise what `label` would; write nothing."""
         where, what = np.atleast_1d(indices), np.atleast_1d(labels)
         if where.shape != what.shape or where.ndim != 1:
             raise DataError(f"got {what.size} labels for {where.size} images")
@@ -145,4 +161,13 @@ class Pool:
         taken = known != MISSING_LABEL
         if taken.any():
             raise DataError(f"image {where[taken][0]} has a label already ({known[taken][0]})")
-        y[where] = what
+
+    def _write(self, y: Labels, indices: ArrayLike, labels: ArrayLike) -> None:
+        self.check(indices, labels)
+        where = np.atleast_1d(indices)
+        if len(where):
+            y[where] = np.atleast_1d(labels)
+
+
+def _unless_all(rows: NDArray[np.int64], n: int) -> NDArray[np.int64] | None:
+    return None if len(rows) == n else rows

@@ -24,8 +24,9 @@ from ..datasets.decoding import try_decode
 from ..datasets.index import find_images
 from ..models.classifier import ImageClassifier
 from ..models.persistence import class_names, load_classifier, save_classifier
-from ..runs.checks import default_folder
-from ..runs.record import ENVIRONMENT, SUMMARY, check_free, environment
+from ..runs.environment import environment
+from ..runs.plan import default_folder
+from ..runs.record import ENVIRONMENT, SUMMARY, check_free
 from ..strategies.scores import score_pool
 from .accuracy import Accuracy
 from .batches import BatchRequest

@@ -1,119 +1,315 @@
-"""`ActiveLearner`: the loop in steps, for scripts."""
+"""`ActiveLearner`: the one loop, in steps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 
+from ..core.durable import locked
 from ..core.errors import DataError, ParameterError, UnknownNameError
 from ..core.seeding import derive_seed
-from ..core.settings import RunConfig, Share, resolve_count
+from ..core.settings import Count, resolve_count
 from ..datasets import ImageDataset
 from ..datasets.base import MISSING_LABEL, Labels
-from ..datasets.pool import Pool
-from ..models.classifier import ImageClassifier
-from ..models.features import embed
+from ..datasets.oracles import Oracle
+from ..datasets.pool import Pool, draw_held_out
+from ..models.calibration import calibrate
+from ..models.classifier import ImageClassifier, NotFittedError
+from ..models.persistence import load_weights, weights_of
 from ..strategies.first_sets import initial_set
-from ..strategies.selection import resolve_strategy
-from .experiment import predict_test
-from .metrics import evaluate
-from .querying import choose
+from .acquisition import Round, timed
+from .environment import environment
+from .evaluation import Inputs, measure, network_inputs, predict_test, validate
+from .finished import Run
+from .metrics import area_under_curve, describe_errors
+from .plan import Chooser, Plan, QueryStrategy, load_again, settings_of, settle, variant, with_noise
+from .pretraining import weights_from_pool
+from .record import (
+    EVALUATION,
+    JOURNAL,
+    SECONDS,
+    Answers,
+    Record,
+    check_free,
+    check_run_folder,
+    log_file,
+)
+from .resuming import check_same, facts_to_keep
+from .stopping import StopMonitor
+from .trackers import Tracker, Watchers, watching
+
+_log = logging.getLogger("skal")
+
+CHECKPOINT = "checkpoint-{}.safetensors"
+"""The last whole round's network, where training again might not make the same."""
 
 
 class ActiveLearner:
-    """Active learning in steps: `query`, label as you like, `teach`.
+    """Active learning in steps: `query`, label as you like, `teach`, `fit`, `evaluate`; again.
+
+    `skal.run` is this with an oracle, and `skal label` this with people: equal labels, settings
+    and seed give equal picks in all of them.
 
     Parameters
     ----------
     data : ImageDataset
         The pool is its `X`, or `X_unlabeled` if `X` is empty; labels that it has are not used.
-    classifier : ImageClassifier
-        Trained at every `teach`; with ``freeze=True`` on features, which are made here, once.
+    classifier : ImageClassifier, optional
+        The networks of all rounds are like it, each with a seed of its own that `seed` decides;
+        by default it is made of the settings. With ``freeze=True`` the images' features are
+        computed once.
     strategy : str, class or instance, default="auto"
         As for `run`.
-    strategy_params : mapping, optional
-        Arguments of the strategy.
-    init_strategy, explore, max_candidates
-        As for `run`; "stratified" is not possible, for nobody knows the labels.
-    seed : int, default=0
-        Decides the draws of the strategy.
+    out : str or Path, optional
+        A folder, which must not exist, that keeps a record; `open` continues from it.
+    **settings
+        Those of `run`; those of the training only without a classifier.
+
+    Attributes
+    ----------
+    config : RunConfig
+        All settings, resolved.
+    data : ImageDataset
+        As given, with the noise that the settings ask for.
+    choice : Round or None
+        How the last `query` was answered, with the scores that it chose from.
 
     Raises
     ------
     ParameterError, UnknownNameError
         If the strategy, or another of these, is not valid, or the classifier's `classes` are not
         the ids of the dataset's.
+    RunExistsError
+        If there is something at `out`; it is not touched.
     """
+
+    config: Any
+    data: ImageDataset
+    choice: Round | None
 
     def __init__(
         self,
         data: ImageDataset,
-        classifier: ImageClassifier,
-        strategy: str | type | SingleAnnotatorPoolQueryStrategy = "auto",
+        classifier: ImageClassifier | None = None,
+        strategy: QueryStrategy = "auto",
         *,
-        strategy_params: Mapping[str, Any] | None = None,
-        init_strategy: str = "random",
-        explore: Share = "0%",
-        max_candidates: int | None = None,
-        seed: int = 0,
+        out: str | Path | None = None,
+        **settings: Any,
     ) -> None:
-        _check_fits(classifier, data)
-        chosen = RunConfig(
-            init_strategy=init_strategy, explore=explore, max_candidates=max_candidates, seed=seed
-        )
-        self.data = data
-        self.classifier = classifier
-        self.seed = chosen.seed
-        X: NDArray[Any] = data.X if len(data.X) else data.X_unlabeled
-        if classifier.freeze:
-            X = embed(classifier, X)
-        self.pool = Pool(X, len(data.classes))
-        self.init_strategy = chosen.init_strategy
-        self.explore = float(chosen.explore)
-        self.max_candidates = chosen.max_candidates
-        self._strategy = resolve_strategy(strategy, strategy_params)
-        self._round = 0
+        if classifier is not None:
+            settings = _with_those_of(classifier, settings)
+        config, chooser = settle(data, strategy, settings)
+        plan = Plan.make(config, data, chooser, classifier)
+        self._begin(plan.noisy(), None if out is None else Path(out), None)
+
+    @classmethod
+    def start(cls, plan: Plan, folder: Path | None, oracle: Oracle | None) -> ActiveLearner:
+        """Start what is planned; `oracle` is what the record shall say of who labels."""
+        learner = cls.__new__(cls)
+        learner._begin(plan.noisy(), folder, oracle)
+        return learner
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        data: ImageDataset | None = None,
+        classifier: ImageClassifier | None = None,
+    ) -> ActiveLearner:
+        """Continue from a record, as if it had never been left.
+
+        Parameters
+        ----------
+        folder : str or Path
+            What `out` was, or the folder of a run.
+        data : ImageDataset, optional
+            The images, if they cannot be loaded by their name.
+        classifier : ImageClassifier, optional
+            The one that was given, if the record cannot hold it.
+
+        Returns
+        -------
+        ActiveLearner
+
+        Raises
+        ------
+        RunFolderError
+            If there is no record, or it is damaged.
+        DataError
+            If the data or the weights are not those that it was started with.
+        ParameterError
+            If something must be, or cannot be, given again.
+        """
+        folder = Path(folder)
+        check_run_folder(folder)
+        with locked(folder / JOURNAL):  # a line that is being written is no torn one
+            record, config = Record.open(folder)
+        data = with_noise(config, load_again(config) if data is None else data)
+        check_same(record, config, data)
+        chooser = Chooser.of(config.strategy, config.strategy_params, config.stream != "off")
+        plan = Plan.make(config, data, chooser, classifier).with_kept(record.facts)
+        learner = cls.__new__(cls)
+        learner._set_up(plan, record)
+        record.rewrite_tables()
+        return learner
+
+    def _begin(self, plan: Plan, folder: Path | None, oracle: Oracle | None) -> None:
+        facts: Mapping[str, Any] = {}
+        if folder is not None:
+            check_free(folder)
+            facts = facts_to_keep(plan, oracle)
+        record = Record.create(folder, plan.config, environment(plan.config), facts)
+        self._set_up(plan, record)
+
+    def _set_up(self, plan: Plan, record: Record) -> None:
+        self.config, self.data, self.choice = plan.config, plan.data, None
+        self.plan, self.record = plan, record
+        self._acquisition = plan.acquisition
+        self._watch = Watchers(plan.config)
+        self._started = time.perf_counter() - record.seconds
+        self._round = len(record.labels)
+        self._asked: tuple[Any, NDArray[np.int64]] | None = None
+        self._network: ImageClassifier | None = None
+        self._trained_in = -1
+        self._metrics: dict[str, float] = {}
+        self._seconds: dict[str, float] = {}
+
+    # what is computed once, when it is needed
+
+    @cached_property
+    def template(self) -> ImageClassifier:
+        """Not fitted; the networks of all rounds are like it, but for the seed."""
+        weights = weights_from_pool(self.config, self.data, self.record.folder)
+        if weights is None:
+            return self.plan.template
+        return variant(self.plan.template, pretrained=False, weights=weights)
+
+    @cached_property
+    def _inputs(self) -> Inputs:
+        return network_inputs(self.config, self.template, self.data.X, self.data.X_test)
+
+    @cached_property
+    def pool(self) -> Pool:
+        """The images, or their features, and the labels taught so far."""
+        pool, record = Pool(self._inputs.X, len(self.data.classes)), self.record
+        if record.valid:
+            pool.hold_out(record.valid["indices"], record.valid["labels"])
+        for number, (indices, labels) in enumerate(record.labels):
+            pool.label(indices, labels)
+            self._acquisition.replay(number, indices, pool, record.details[number])
+        return pool
+
+    @cached_property
+    def _monitor(self) -> StopMonitor | None:
+        if self.config.stop == "off":
+            return None
+        agreements = [row.get("agreement") for row in self.record.rounds]
+        return StopMonitor(self.pool, self.config.seed, agreements, self.record.predicted)
+
+    # what may be asked
 
     @property
     def y(self) -> Labels:
         """Labels taught so far, -1 where there is none; read-only."""
         return self.pool.y
 
-    def query(self, n: int = 1) -> NDArray[np.int64]:
+    @property
+    def folder(self) -> Path | None:
+        """Where the record is kept."""
+        return self.record.folder
+
+    @property
+    def classifier(self) -> ImageClassifier:
+        """The network that was trained on the labels so far; it is trained if need be."""
+        self.fit()
+        assert self._network is not None
+        return self._network
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether the last labels were trained on and evaluated; True before the first."""
+        rounds = self.record.rounds
+        return not self._round or bool(rounds and rounds[-1]["round"] == self._round - 1)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether a run by these settings ends here."""
+        if not self.is_evaluated:
+            return False
+        wants_end = self.config.stop == "end" and self._monitor is not None
+        return (
+            self._round > self.config.n_rounds
+            or (wants_end and self._monitor.stop_round is not None)  # type: ignore[union-attr]
+            or not len(self.pool.unlabeled)
+        )
+
+    # the steps
+
+    def query(
+        self, n: Count | None = None, *, oracle: Oracle | None = None, embeddings: bool = False
+    ) -> NDArray[np.int64]:
         """Return the indices of the images to label next.
+
+        Before the first `teach` they are chosen by `init_strategy`, then by the strategy.
 
         Parameters
         ----------
-        n : int, default=1
-            How many. Before the first `teach` they are chosen by `init_strategy`.
+        n : int or str, optional
+            How many, or what share of the pool; by default `n_init`, and later `n_query`, of the
+            settings. In a stream the strategy decides.
+        oracle : Oracle, optional
+            Draws a stratified initial set, if that is asked for.
+        embeddings : bool, default=False
+            Whether the scores in `choice` shall have embeddings whatever the strategy reads.
 
         Returns
         -------
         ndarray of int64, shape (n,)
             Of the pool; the same when asked again before the next `teach`.
         """
-        n = resolve_count("n", n, len(self.pool))
+        self._check_held_out()
+        if self._asked is not None and self._asked[0] == n:
+            return self._asked[1]
         if self._round == 0:
+            picks = self.cold_start(n, oracle=oracle)
+        else:
+            needed = self._acquisition.needs_model and len(self.pool.unlabeled)
+            network = self.classifier if needed else None
+            self._watch.on_phase(self._round, "querying")
+            self.choice = Round(self._round, {}, {}, embeddings=embeddings)
+            picks = self._acquisition.choose(self.choice, network, self.pool, n)
+        self._asked = (n, picks)
+        return picks
+
+    def cold_start(
+        self, n: Count | None = None, *, oracle: Oracle | None = None
+    ) -> NDArray[np.int64]:
+        """Choose images without a trained network, by `init_strategy`; parameters as of `query`."""
+        config, number = self.config, self._round
+        self._watch.on_phase(number, "querying")
+        self.choice = Round(number, {}, {})
+        with timed(self.choice.seconds, "query_seconds"):
             return initial_set(
-                self.pool, n, self.seed, self.init_strategy, classifier=self.classifier
+                self.pool,
+                resolve_count("n_init", config.n_init if n is None else n, len(self.pool)),
+                derive_seed(config.seed, "init", number) if number else config.seed,
+                config.init_strategy,
+                classifier=self.template,
+                oracle=oracle,
             )
-        return choose(
-            self._strategy,
-            self.classifier,
-            self.pool,
-            n,
-            seed=derive_seed(self.seed, "strategy", self._round),
-            explore=self.explore,
-            max_candidates=self.max_candidates,
-        )
 
     def teach(self, indices: ArrayLike, labels: ArrayLike) -> ActiveLearner:
-        """Add labels and train anew.
+        """Add labels; they are in the record when this returns.
 
         Parameters
         ----------
@@ -131,17 +327,66 @@ class ActiveLearner:
         DataError, UnknownNameError
             If an index or a label is not valid; nothing is changed then.
         """
-        if not np.size(indices) and not np.size(labels):
+        picks, ids = np.atleast_1d(indices), self._class_ids(labels)
+        asked = None if self._asked is None else self._asked[1]
+        if not picks.size and not ids.size and (asked is None or len(asked)):
             return self
-        pool = self.pool.copy()
-        pool.label(indices, self._class_ids(labels))
-        self.classifier.fit(pool.X, pool.y)
-        self.pool = pool  # only now: labels whose training failed can be taught again
+        self.pool.check(picks, ids)
+        is_answer = asked is not None and np.array_equal(asked, picks)
+        if self._round and self.config.stream != "off" and not is_answer:
+            raise ParameterError("in a stream, teach exactly the images that `query` returned")
+        choice = self.choice if is_answer and self.choice else Round(self._round, {}, {})
+        self.record.add_labels(self._answers(picks, ids), choice.seconds, choice.details)
+        if self._round == 0:
+            self._acquisition.replay(0, picks.tolist(), self.pool, {})
+        self.pool.label(picks, ids)
         self._round += 1
+        self._asked, self._seconds = None, {}
+        return self
+
+    def hold_out(self, oracle: Oracle) -> None:
+        """Hold out the `n_valid` images that are validated on, labelled by an oracle, once."""
+        n_valid = int(self.config.n_valid)
+        if not n_valid or self.record.valid:
+            return
+        picks = draw_held_out(len(self.pool), n_valid, self.config.seed)
+        labels = np.atleast_1d(oracle.label(picks))
+        self.pool.check(picks, labels)
+        self.record.add_valid(self._answers(picks, labels))
+        self.pool.hold_out(picks, labels)
+
+    def fit(self) -> ActiveLearner:
+        """Train a network on the labels so far, unless there is one.
+
+        Returns
+        -------
+        self : ActiveLearner
+
+        Raises
+        ------
+        NotFittedError
+            If nothing was taught yet.
+        """
+        number = self._round - 1
+        if number < 0:
+            raise NotFittedError("nothing was taught yet: query(), then teach(indices, labels)")
+        if self._trained_in == number:
+            return self
+        last = self._network or self._kept(number - 1 + self.is_evaluated)
+        if self.is_evaluated:  # resumed: trackers have heard of this training before
+            kept = last if self._keeps_networks else None
+            self._network = kept or self._train(number, None, Watchers(self.config))
+        else:
+            self._watch.on_phase(number, "training")
+            with timed(self._seconds, "fit_seconds"):
+                self._network = self._train(number, last, self._watch)
+            if self._keeps_networks:
+                self.record.write(CHECKPOINT.format(number), weights_of(self._network))
+        self._trained_in = number
         return self
 
     def evaluate(self) -> dict[str, float]:
-        """Return the metrics on the test set, by the names of ``rounds.csv``.
+        """Return the metrics on the test set, by the names of ``rounds.csv``; the round is whole.
 
         Raises
         ------
@@ -150,16 +395,153 @@ class ActiveLearner:
         NotFittedError
             If nothing was taught yet.
         """
-        if not len(self.data.X_test):
-            raise DataError(f"{self.data.name} has no test image to evaluate on")
-        return evaluate(self.data.y_test, predict_test(self.classifier, self._X_test))
+        data, number = self.data, self._round - 1
+        if not len(data.X_test):
+            raise DataError(f"{data.name} has no test image to evaluate on")
+        network, was_evaluated = self.classifier, self.is_evaluated
+        if was_evaluated and self._metrics:
+            return self._metrics
+        self._watch.on_phase(number, "evaluating")
+        proba = predict_test(network, self._inputs.X_test)
+        calibrated = self.config.calibrate != "none"
+        self._metrics = measure(network, data.y_test, proba, calibrated)
+        if not was_evaluated:
+            errors = describe_errors(data.y_test, proba, data.classes)
+            self.record.write(EVALUATION, json.dumps(errors) + "\n")  # of the last round alone
+            self._end_round(network)
+        return self._metrics
 
-    @cached_property
-    def _X_test(self) -> NDArray[Any]:
-        X_test = self.data.X_test
-        return embed(self.classifier, X_test) if self.classifier.freeze else X_test
+    def finish(self) -> Run:
+        """Write what is made of the whole: learning curve, network and summary.
 
-    def _class_ids(self, labels: ArrayLike) -> Labels:
+        Returns
+        -------
+        Run
+        """
+        record, network = self.record, self.classifier
+        if self._inputs.backbone is not None:
+            network.take_backbone(self._inputs.backbone)
+        last = record.rounds[-1]
+        if self._round <= self.config.n_rounds and not len(self.pool.unlabeled):
+            _log.warning("the pool is empty: the run ends after round %d", last["round"])
+        summary = {
+            "dataset": self.data.name,
+            "strategy": self.config.strategy,
+            "model": self.config.model,
+            "seed": self.config.seed,
+            "n_labeled": last["n_labeled"],
+            "accuracy": last["accuracy"],
+            "aulc": area_under_curve(record.rounds),
+            "seconds": round(record.seconds, 3),
+            "n_skipped_images": len(self.data.skipped),
+            "stop_round": self._monitor.stop_round if self._monitor else None,
+        }
+        run = Run(self.config, summary, record.rounds, record.queries, network, record.folder)
+        if record.folder is not None:
+            run.write(record, self.data.classes)
+            for path in record.folder.glob(CHECKPOINT.format("*")):  # several after a crash
+                record.remove(path.name)
+        self._watch.on_end(summary)
+        return run
+
+    def restore(self, y: Labels, round_number: int) -> None:
+        """Take over all labels at once, as when some were taken back; there must be no record.
+
+        Parameters
+        ----------
+        y : ndarray of int64, shape (n,)
+            Of the pool; -1 where there is none.
+        round_number : int
+            How many batches were labelled: it decides the seeds of what comes next.
+        """
+        labeled = np.flatnonzero(y != MISSING_LABEL)
+        if len(labeled):
+            round_number = max(round_number, 1)
+        pool = Pool(self._inputs.X, len(self.data.classes))
+        pool.label(labeled, y[labeled])
+        self.__dict__["pool"] = pool
+        self._round, self._trained_in, self._asked = round_number, -1, None
+
+    @contextmanager
+    def recorded(self, trackers: Sequence[Tracker] = ()) -> Iterator[None]:
+        """Keep other processes from the record inside the block, with a log and trackers.
+
+        Raises
+        ------
+        RunFolderError
+            If another process is at it.
+        """
+        folder = self.record.folder
+        lock = nullcontext() if folder is None else locked(folder / JOURNAL)
+        with lock:
+            self.template  # noqa: B018 (pretraining comes before trackers start to wait)
+            with log_file(folder), watching(trackers, self.config, folder) as self._watch:
+                yield
+
+    # what they are made of
+
+    @property
+    def _keeps_networks(self) -> bool:
+        """Whether training again might not make a round's network again, to the bit."""
+        return self.template.warm_start != "off" or self.config.device != "cpu"
+
+    def _kept(self, number: int) -> ImageClassifier | None:
+        """Return the network of a whole round, if it was kept."""
+        if self.folder is None or number < 0:
+            return None
+        path = self.folder / CHECKPOINT.format(number)
+        if self.template.warm_start == "off" and not path.is_file():
+            return None
+        seed = derive_seed(self.config.seed, "training", number)
+        return load_weights(variant(self.template, random_state=seed), path, self.pool.X)
+
+    def _train(self, number: int, last: ImageClassifier | None, watch: Watchers) -> ImageClassifier:
+        """Train a network of its own, or the last one on, and calibrate it if that is asked for."""
+        pool, seed = self.pool, derive_seed(self.config.seed, "training", number)
+        if last is not None and last.warm_start != "off":
+            classifier = last
+            classifier.set_params(random_state=seed)
+        else:
+            classifier = variant(self.template, random_state=seed)
+        with watch.training(classifier, number):
+            classifier.fit(pool.X, pool.y, rows=pool.rows)
+        if self.config.calibrate == "temperature":
+            seed = derive_seed(self.config.seed, "calibration", number)
+            calibrate(classifier, pool.X, pool.y, seed=seed, rows=pool.rows)
+        return classifier
+
+    def _end_round(self, network: ImageClassifier) -> None:
+        """Keep the row of a round, from which on it is whole."""
+        number, monitor, record = self._round - 1, self._monitor, self.record
+        row: dict[str, Any] = {
+            "round": number,
+            "n_labeled": self.pool.n_labeled,
+            **self._metrics,
+            **validate(network, self.pool),
+            **dict.fromkeys(SECONDS, 0.0),
+            **record.query_seconds,
+            **self._seconds,
+        }
+        if monitor:
+            row["agreement"] = monitor.observe(network)
+        took = time.perf_counter() - self._started
+        record.add_round(row, took, monitor.predicted if monitor else None)
+        record.remove(CHECKPOINT.format(number - 1))
+        self._watch.on_round(row)
+
+    def _check_held_out(self) -> None:
+        if self.config.n_valid and not self.record.valid:
+            raise ParameterError(
+                f"n_valid={self.config.n_valid}: hold these images out first, by hold_out(oracle)"
+            )
+
+    def _answers(self, picks: NDArray[np.int64], labels: NDArray[np.int64]) -> Answers:
+        data = self.data
+        paths = [data.paths[index] for index in picks] if data.paths else [""] * len(picks)
+        names = [data.classes[label] for label in labels]
+        return Answers([*map(int, picks)], [*map(int, labels)], paths, names)
+
+    def _class_ids(self, labels: ArrayLike) -> NDArray[Any]:
         given = np.atleast_1d(labels)
         if given.dtype.kind == "O":
             given = np.array(given.tolist())  # as pandas hands over both names and numbers
@@ -172,16 +554,10 @@ class ActiveLearner:
         return np.array([ids[name] for name in given], dtype=np.int64)
 
 
-def _check_fits(classifier: ImageClassifier, data: ImageDataset) -> None:
-    """Check that classifier and dataset mean the same by a label."""
-    expected = list(range(len(data.classes)))
-    got = None if classifier.classes is None else np.asarray(classifier.classes).tolist()
-    if got != expected:
-        raise ParameterError(
-            f"the classifier has the classes {got}; expected range({len(expected)}), ids of "
-            f"{', '.join(data.classes[:5])}{' ...' if len(expected) > 5 else ''}"
-        )
-    if classifier.missing_label != MISSING_LABEL:
-        raise ParameterError(
-            f"the classifier has missing_label={classifier.missing_label}; expected {MISSING_LABEL}"
-        )
+def _with_those_of(classifier: ImageClassifier, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with those that a classifier's parameters are."""
+    theirs = settings_of(classifier)
+    for name in theirs:
+        if name in settings:
+            raise ParameterError(f"{name}: the classifier says it already; leave it out")
+    return {**theirs, **settings}

@@ -16,7 +16,7 @@ from ..core.seeding import derive_seed
 from ..core.settings import RunConfig
 from ..datasets import ImageDataset
 from ..datasets.base import take_rows
-from ..datasets.pool import rows_apart
+from ..datasets.pool import draw_held_out
 from ..models.devices import Device
 from ..models.self_supervision import EVERY, SimCLR, Weights, pretrain
 from .plots import loss_curve
@@ -69,7 +69,7 @@ def weights_from_pool(
     cache = Path(str(config.data_dir)) / "cache"
     X = data.X
     if config.n_valid:
-        apart = rows_apart(len(X), int(config.n_valid), config.seed)
+        apart = draw_held_out(len(X), int(config.n_valid), config.seed)
         X = take_rows(X, np.setdiff1d(np.arange(len(X)), apart), cache)
     pools = [images for images in (X, data.X_unlabeled) if len(images)]
     with log_file(folder):

@@ -6,15 +6,11 @@ import csv
 import io
 import json
 import logging
-import os
-import platform
 import shutil
-import sys
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -25,6 +21,7 @@ from numpy.typing import ArrayLike
 from ..core.durable import fsync_folder, naming, remove_leftovers, write_atomic
 from ..core.errors import RunExistsError, RunFolderError, UsageError
 from ..core.settings import RunConfig, read_config
+from .journal import Journal
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "nll", "ece")
 SECONDS = ("fit_seconds", "score_seconds", "query_seconds")
@@ -36,81 +33,25 @@ JOURNAL = "journal.jsonl"
 SUMMARY = "summary.json"
 ENVIRONMENT = "environment.json"
 EVALUATION = "evaluation.json"
-PACKAGES = (
-    "skal",
-    "scikit-activeml",
-    "skorch",
-    "torch",
-    "torchvision",
-    "scikit-learn",
-    "numpy",
-    "Pillow",
-)
-
 _log = logging.getLogger("skal")
 
 
-@dataclass
-class Journal:
-    """An append-only file of JSON lines, each with the CRC-32 of its text before it.
+@dataclass(frozen=True)
+class Answers:
+    """Labels that were given.
 
     Parameters
     ----------
-    path : Path
-        The file; made when first written to.
+    indices, labels : list of int
+        Images of the pool, and their class ids.
+    paths, names : list of str
+        The images' paths, empty for arrays, and the classes' names.
     """
 
-    path: Path
-
-    def append(self, entry: Mapping[str, Any]) -> None:
-        """Write one entry and wait until it is on the disk."""
-        text = json.dumps(entry, allow_nan=True)
-        line = f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
-        # unbuffered: a buffer would write its rest when closed, behind what was cut off
-        with naming(self.path), self.path.open("ab", buffering=0) as file:
-            start = file.seek(0, os.SEEK_END)
-            try:
-                while line:
-                    line = line[file.write(line) :]
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(start)
-                raise
-
-    def read(self) -> list[dict[str, Any]]:
-        """Return the whole entries; a torn last line, as a crash leaves it, is cut off.
-
-        Raises
-        ------
-        RunFolderError
-            If the file is not there, or a line before the last does not match its checksum.
-        """
-        try:
-            lines = self.path.read_bytes().split(b"\n")
-        except FileNotFoundError as error:
-            raise RunFolderError(f"the run's journal {str(self.path)!r} is gone") from error
-        rest = lines.pop()  # empty, or a line without its end
-        entries: list[dict[str, Any]] = []
-        for number, line in enumerate(lines):
-            entry = _parse_line(line)
-            if entry is None:
-                if rest or number + 1 < len(lines):
-                    raise RunFolderError(f"{self.path}, line {number + 1}: damaged")
-                rest = line
-                break
-            entries.append(entry)
-        if rest:
-            _log.warning("%s: its last line was not written whole and is left out", self.path)
-            os.truncate(self.path, sum(len(line) + 1 for line in lines[: len(entries)]))
-        return entries
-
-
-def _parse_line(line: bytes) -> dict[str, Any] | None:
-    checksum, _, text = line.partition(b" ")
-    if checksum != f"{zlib.crc32(text):08x}".encode():
-        return None
-    entry: dict[str, Any] = json.loads(text)
-    return entry
+    indices: list[int]
+    labels: list[int]
+    paths: list[str]
+    names: list[str]
 
 
 @dataclass
@@ -224,34 +165,18 @@ class Record:
         return self.folder is not None and (self.folder / SUMMARY).is_file()
 
     def add_labels(
-        self,
-        indices: Sequence[int],
-        labels: Sequence[int],
-        paths: Sequence[str],
-        names: Sequence[str],
-        seconds: Mapping[str, float],
-        details: Mapping[str, Any] | None = None,
+        self, answers: Answers, seconds: Mapping[str, float], details: Mapping[str, Any]
     ) -> None:
         """Keep the labels that the next round is trained on, as soon as they are given."""
-        entry = {
-            "event": "labels",
-            **_answers(indices, labels, paths, names),
-            "seconds": dict(seconds),
-        }
+        entry = {"event": "labels", **asdict(answers), "seconds": dict(seconds)}
         if details:
             entry["details"] = dict(details)
         self._keep(entry)
         self._write_csv("queries.csv", QUERY_COLUMNS, self.queries)
 
-    def add_valid(
-        self,
-        indices: Sequence[int],
-        labels: Sequence[int],
-        paths: Sequence[str],
-        names: Sequence[str],
-    ) -> None:
-        """Keep the labels of the images that are set apart, before anything is trained."""
-        self._keep({"event": "valid", **_answers(indices, labels, paths, names)})
+    def add_valid(self, answers: Answers) -> None:
+        """Keep the labels of the images that are held out, before anything is trained."""
+        self._keep({"event": "valid", **asdict(answers)})
         self._write_valid()
 
     def add_round(
@@ -309,7 +234,7 @@ class Record:
         more = [name for name in (self.rounds[0] if self.rounds else ()) if name not in _FIXED]
         self._write_csv("rounds.csv", (*ROUND_COLUMNS, *more), self.rounds)
 
-    @property
+    @cached_property
     def _journal(self) -> Journal:
         assert self.folder is not None
         return Journal(self.folder / JOURNAL)
@@ -347,17 +272,6 @@ class Record:
         writer.writeheader()
         writer.writerows(rows)
         self.write(name, text.getvalue())
-
-
-def _answers(
-    indices: Sequence[int], labels: Sequence[int], paths: Sequence[str], names: Sequence[str]
-) -> dict[str, list[Any]]:
-    return {
-        "indices": [int(index) for index in indices],
-        "labels": [int(label) for label in labels],
-        "paths": list(paths),
-        "names": list(names),
-    }
 
 
 class _LogFile(logging.FileHandler):
@@ -433,50 +347,6 @@ def free_name(folder: Path) -> Path:
             number += 1
 
     return next(path for path in candidates() if not path.exists() and not path.is_symlink())
-
-
-def environment(config: RunConfig) -> dict[str, Any]:
-    """Say what a run runs on: versions, device, precision, threads, platform."""
-    import torch
-
-    device = config.device
-
-    return {
-        "python": platform.python_version(),
-        "packages": {name: package_version(name) for name in PACKAGES},
-        "device": device,
-        "device_name": torch.cuda.get_device_name() if device == "cuda" else _processor(),
-        "precision": config.precision,
-        "threads": torch.get_num_threads(),
-        "platform": platform.platform(),
-        "command": _command(),
-    }
-
-
-def _command() -> list[str]:
-    """Return what was called, as one would type it again."""
-    program = Path(sys.argv[0])
-    if program.name == "__main__.py":
-        return ["python", "-m", program.parent.name, *sys.argv[1:]]
-    return [program.name if os.access(program, os.X_OK) else sys.argv[0], *sys.argv[1:]]
-
-
-def _processor() -> str:
-    """Return the processor's name, which `platform` does not know on Linux."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def package_version(package: str) -> str | None:
-    """Return the version of an installed package, or None."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _json(content: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What must still hold when a run is gone on with."""
+"""What must still hold when a run is resumed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,20 @@ from ..core.errors import DataError, ParameterError, RunFolderError
 from ..core.settings import RunConfig
 from ..datasets import ImageDataset
 from ..datasets.oracles import NoisyLabels, Oracle, TrueLabels
-from .checks import plain_params, who_labels
-from .record import ENVIRONMENT, Record, environment
+from .environment import environment
+from .plan import Plan, plain_params
+from .record import ENVIRONMENT, Record
 
 _log = logging.getLogger("skal")
 
+SIMULATED = frozenset((TrueLabels.__name__, NoisyLabels.__name__))
+"""Oracles that are made of the dataset, and can be again."""
+MAY_CHANGE = frozenset(("dataset", "data_dir", "device", "weights", "n_rounds"))
+"""Settings that may be edited before a run is resumed: data can move, rounds be added."""
+
 
 def fingerprint(data: ImageDataset) -> dict[str, Any]:
-    """Return what data must agree in for a run on them to be gone on with.
+    """Return what data must agree in for a run on them to be resumed.
 
     Of the pixels only a sample counts, since a pool may be larger than memory. The labels of the
     pool are left to the oracle.
@@ -42,29 +47,34 @@ def fingerprint(data: ImageDataset) -> dict[str, Any]:
     }
 
 
-SIMULATED = frozenset((TrueLabels.__name__, NoisyLabels.__name__))
-"""Oracles that are made of the dataset, and can be again."""
-MAY_CHANGE = frozenset(("dataset", "data_dir", "device", "weights", "n_rounds"))
-"""Settings that may be edited before a run is gone on with: data can move, rounds be added."""
+def facts_to_keep(plan: Plan, oracle: Oracle | None) -> dict[str, Any]:
+    """Say what `check_same` and `check_oracle` will compare.
 
-
-def facts_to_keep(
-    config: RunConfig, data: ImageDataset, oracle: Oracle, strategy_params: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Say what `check_resumable` will compare."""
-    not_kept = plain_params(strategy_params)[1]
-    if not_kept:
-        _log.warning(
-            "config.toml cannot hold the strategy's %s: it will not repeat the run, nor can the "
-            "run be gone on with if it stops",
-            ", ".join(not_kept),
-        )
+    Parameters
+    ----------
+    plan : Plan
+        Of the run.
+    oracle : Oracle or None
+        What labels it; None if somebody does by `ActiveLearner.teach`.
+    """
+    params_not_kept = plain_params(plan.chooser.given)[1]
+    classifier, classifier_not_kept = plain_params(plan.own)
+    for whose, names in (("strategy", params_not_kept), ("classifier", classifier_not_kept)):
+        if names:
+            _log.warning(
+                "config.toml cannot hold the %s's %s: it will not repeat the run, nor can the "
+                "run be resumed if it stops, unless from Python",
+                whose,
+                ", ".join(names),
+            )
     return {
-        "config": config.as_dict(),
-        "data": fingerprint(data),
-        "oracle": type(oracle).__name__,
-        "params_not_kept": not_kept,
-        "weights": _digest_of(config.weights),
+        "config": plan.config.as_dict(),
+        "data": fingerprint(plan.data),
+        "oracle": None if oracle is None else type(oracle).__name__,
+        "params_not_kept": params_not_kept,
+        "classifier": classifier,
+        "classifier_not_kept": classifier_not_kept,
+        "weights": _digest_of(plan.config.weights),
     }
 
 
@@ -80,10 +90,14 @@ def _digest_of(weights: str | None) -> str | None:
         raise DataError(f"cannot read the weights {weights!r}: {reason}") from error
 
 
-def check_resumable(
-    record: Record, config: RunConfig, data: ImageDataset, oracle_given: bool
-) -> None:
-    """Check that going on ends as if the run had never been stopped."""
+def check_same(record: Record, config: RunConfig, data: ImageDataset) -> None:
+    """Check that settings, weights and images are those that the run was started with.
+
+    Raises
+    ------
+    RunFolderError, ParameterError, DataError
+        If they are not.
+    """
     facts = record.facts
     if not facts:
         raise RunFolderError(f"{record.folder}: the journal has no start; begin the run anew")
@@ -96,56 +110,65 @@ def check_resumable(
                 f"{name} in config.toml was {kept.get(name)!r} when the run was started and is "
                 f"{current.get(name)!r} now; set it back, or begin a new run"
             )
-    most = len(record.labels) - 1
-    if config.n_rounds < most:
-        raise ParameterError(
-            f"n_rounds in config.toml is {config.n_rounds}, but labels were taken for round {most} "
-            "already"
+    found = _digest_of(config.weights)
+    if found != facts["weights"]:
+        raise DataError(
+            f"weights in config.toml is {config.weights!r} (SHA-256 {found}...), and the run was "
+            f"started with other weights (SHA-256 {facts['weights']}...); name the file that has "
+            "those, or begin a new run"
         )
-    if "weights" in facts:  # else the run is older than this check
-        _check_weights(facts["weights"], config.weights)
     _tell_other_environment(record, config)
     now = fingerprint(data)
     changed = [name for name, value in facts["data"].items() if now[name] != value]
-    simulated = facts["oracle"] in SIMULATED
-    if simulated and not oracle_given and not changed and _answers_differ(record, config, data):
-        changed.append("labels")
     if changed:
-        raise DataError(
-            f"the data are not those that the run was started on: other {', '.join(changed)}; if "
-            "they were loaded in another way, go on from Python: skal.resume(folder, data=...)"
-        )
-    if not simulated and not oracle_given:
-        raise ParameterError(
-            f"the run was labelled by {facts['oracle']}, not by the dataset; go on with it from "
-            "Python: skal.resume(folder, oracle=...)"
-        )
+        raise _other_data(changed)
     if facts["params_not_kept"]:
         raise ParameterError(
-            f"the run cannot be gone on with: the strategy's {', '.join(facts['params_not_kept'])} "
+            f"the run cannot be resumed: the strategy's {', '.join(facts['params_not_kept'])} "
             "could not be kept in config.toml"
         )
 
 
-def _check_weights(expected: str | None, weights: str | None) -> None:
-    found = _digest_of(weights)
-    if found != expected:
-        raise DataError(
-            f"weights in config.toml is {weights!r} (SHA-256 {found}...), and the run was started "
-            f"with other weights (SHA-256 {expected}...); name the file that has those, or begin a "
-            "new run"
+def check_oracle(record: Record, plan: Plan, oracle_given: bool) -> None:
+    """Check that a run can be labelled on as it was labelled.
+
+    Raises
+    ------
+    ParameterError
+        If it has fewer rounds than were labelled, or its oracle must be given again.
+    DataError
+        If the oracle would now answer otherwise.
+    """
+    most = len(record.labels) - 1
+    if plan.config.n_rounds < most:
+        raise ParameterError(
+            f"n_rounds in config.toml is {plan.config.n_rounds}, but labels were taken for round "
+            f"{most} already"
         )
-
-
-def _answers_differ(record: Record, config: RunConfig, data: ImageDataset) -> bool:
-    """Tell whether the oracle would now answer otherwise than it did."""
-    oracle = who_labels(config, data)
+    oracle = record.facts["oracle"]
+    if oracle_given:
+        return
+    if oracle not in SIMULATED:
+        labeller = f"by {oracle}, not by the dataset" if oracle else "by hand"
+        raise ParameterError(
+            f"the run was labelled {labeller}; resume it from Python: "
+            "skal.resume(folder, oracle=...), or skal.ActiveLearner.open(folder)"
+        )
     known = list(record.labels)
     if record.valid:
         known.append((record.valid["indices"], record.valid["labels"]))
-    return any(
-        not np.array_equal(oracle.label(np.array(indices, dtype=np.int64)), labels)
+    again = plan.oracle()
+    if any(
+        not np.array_equal(again.label(np.array(indices, dtype=np.int64)), labels)
         for indices, labels in known
+    ):
+        raise _other_data(["labels"])
+
+
+def _other_data(changed: list[str]) -> DataError:
+    return DataError(
+        f"the data are not those that the run was started on: other {', '.join(changed)}; if they "
+        "were loaded in another way, resume from Python: skal.resume(folder, data=...)"
     )
 
 
@@ -157,7 +180,8 @@ def _tell_other_environment(record: Record, config: RunConfig) -> None:
     for name in sorted((before.keys() & now.keys()) - {"command"}):
         if before[name] != now[name]:
             _log.warning(
-                "the run was started with %s %s and goes on with %s: picks and figures may differ",
+                "the run was started with %s %s and is resumed with %s: picks and figures may "
+                "differ",
                 name,
                 before[name],
                 now[name],

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from ..core.errors import ParameterError
 from ..core.seeding import derive_seed
-from ..core.settings import RunConfig
+from ..core.settings import Count, RunConfig
 from ..datasets.pool import Pool
 from ..models.classifier import ImageClassifier
 from ..strategies.scores import Scores, score_pool
 from ..strategies.streams import STREAM_STRATEGIES, StreamSampler
-from .querying import Queries, timed
+from .acquisition import Round, timed
 
 DEFAULT_STRATEGY = "variable-uncertainty"
 
@@ -41,15 +41,17 @@ def stream_strategy_name(strategy: object) -> str:
     return name
 
 
-class StreamQueries(Queries):
+class StreamAcquisition:
     """Presents what is not in the initial set, in as many even chunks as there are rounds.
 
     Parameters
     ----------
-    config, classifier
-        See `Queries`.
+    config : RunConfig
+        With all settings resolved.
     params : mapping
         Arguments of the stream strategy, also those that the settings cannot hold.
+    n_classes : int
+        Number of classes.
 
     Raises
     ------
@@ -57,16 +59,13 @@ class StreamQueries(Queries):
         If the stream strategy, an argument of it, or the budget is not valid.
     """
 
-    def __init__(
-        self, config: RunConfig, classifier: ImageClassifier, params: Mapping[str, Any]
-    ) -> None:
-        super().__init__(config, classifier)
-        assert classifier.classes is not None
+    def __init__(self, config: RunConfig, params: Mapping[str, Any], n_classes: int) -> None:
+        self._config = config
         self._sampler = StreamSampler(
             config.strategy,
             params,
             budget=float(config.budget),
-            n_classes=len(np.asarray(classifier.classes)),
+            n_classes=n_classes,
             seed=derive_seed(config.seed, "strategy"),
         )
         self._chunks: list[NDArray[np.int64]] = []
@@ -75,24 +74,25 @@ class StreamQueries(Queries):
     def needs_model(self) -> bool:
         return self._sampler.needs_model
 
-    def _next(
-        self,
-        number: int,
-        classifier: ImageClassifier | None,
-        pool: Pool,
-        seconds: dict[str, float],
-    ) -> tuple[NDArray[np.int64], dict[str, Any]]:
-        chunk = self._chunks[number - 1]
+    def choose(
+        self, current: Round, classifier: ImageClassifier | None, pool: Pool, n: Count | None
+    ) -> NDArray[np.int64]:
+        if n is not None:
+            raise ParameterError(f"n={n}: of a stream the strategy decides how many; leave it out")
+        if current.number > len(self._chunks):
+            return np.empty(0, dtype=np.int64)  # all has passed by
+        chunk = self._chunks[current.number - 1]
         scores, labeled, y = None, None, None
-        with timed(seconds, "score_seconds"):
+        with timed(current.seconds, "score_seconds"):
             if self._sampler.needs_model:
                 assert classifier is not None
                 scores = self._score(classifier, pool, chunk)
                 if self._sampler.needs_embeddings:
                     labeled, y = self._score(classifier, pool, pool.labeled), pool.y[pool.labeled]
-        with timed(seconds, "query_seconds"):
+        with timed(current.seconds, "query_seconds"):
             chosen, utilities = self._sampler.decide(len(chunk), scores, labeled, y)
-        return chunk[chosen], {"chosen": chosen.tolist(), "utilities": utilities.tolist()}
+        current.details.update(chosen=chosen.tolist(), utilities=utilities.tolist())
+        return chunk[chosen]
 
     def replay(
         self, number: int, indices: Sequence[int], pool: Pool, details: Mapping[str, Any]

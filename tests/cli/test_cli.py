@@ -21,10 +21,10 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import skal.cli
-import skal.runs.experiment
+import skal.runs.run
 from skal.cli import main
 from skal.cli.doctor import Check
-from skal.runs.record import Journal
+from skal.runs.journal import Journal
 
 FAST: list[object] = ["--dataset", "digits", "--model", "lenet", "--steps", 2]
 FAST += ["--n-init", 12, "--n-query", 6, "--n-rounds", 2]
@@ -451,7 +451,7 @@ def failing(error: BaseException) -> Callable[..., None]:
 def test_any_error_is_one_line(
     error: Exception, line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(skal.runs.experiment, "run", failing(error))
+    monkeypatch.setattr(skal.runs.run, "run", failing(error))
     result = call("run", "--out", tmp_path / "run")
     assert result.exit_code == 1
     assert result.stderr.startswith(line)
@@ -480,7 +480,7 @@ def test_an_error_in_the_middle_names_the_way_on(
 ) -> None:
     folder = tmp_path / "my run"
     with monkeypatch.context() as patch:
-        patch.setattr(skal.runs.experiment, "_finish", failing(KeyboardInterrupt()))
+        patch.setattr(skal.ActiveLearner, "finish", failing(KeyboardInterrupt()))
         result = call("run", *FAST, "--strategy", "badge", "--out", folder)
     assert result.exit_code == 130
     assert result.stderr.endswith(

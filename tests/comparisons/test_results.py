@@ -27,7 +27,7 @@ from skal.comparisons.verdicts import analyse
 from skal.core.errors import RunFolderError
 from skal.core.settings import RunConfig
 from skal.models import build_network
-from skal.runs.record import Record
+from skal.runs.record import Answers, Record
 
 IMAGES: Mapping[str, Any] = {
     "number of images": [30, 10],
@@ -44,7 +44,8 @@ def leave(folder: Path, data: Mapping[str, Any] = IMAGES, **settings: Any) -> Pa
     config = RunConfig(**{"dataset": "flowers", "model": "lenet", **settings})
     record = Record.create(folder, config, {}, {"config": config.as_dict(), "data": dict(data)})
     for k in range(3):
-        record.add_labels([2 * k, 2 * k + 1], [0, 1], ["", ""], ["daisy", "rose"], {})
+        answers = Answers([2 * k, 2 * k + 1], [0, 1], ["", ""], ["daisy", "rose"])
+        record.add_labels(answers, {}, {})
         row = dict.fromkeys(("balanced_accuracy", "macro_f1", "nll", "ece"), 0.5)
         seconds = dict.fromkeys(("fit_seconds", "score_seconds", "query_seconds"), 0.1)
         numbers = {"round": k, "n_labeled": 2 * k + 2, "accuracy": 0.5 + k / 30}

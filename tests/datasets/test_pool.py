@@ -15,7 +15,7 @@ from skal.core.errors import DataError, ParameterError
 from skal.datasets.pool import Pool
 from skal.runs.metrics import evaluate
 from skal.runs.plots import learning_curve
-from skal.runs.record import Journal
+from skal.runs.journal import Journal
 from skal.strategies.first_sets import INIT_STRATEGIES
 
 FAST: dict[str, Any] = {"model": "lenet", "steps": 2, "n_init": 6, "n_query": 4, "n_rounds": 2}
@@ -49,7 +49,6 @@ def test_images_are_not_copied() -> None:
     pool = Pool(X, 2)
     assert np.shares_memory(pool.X, X)
     assert not pool.X.flags.writeable
-    assert pool.copy().X is pool.X
 
 
 @pytest.mark.parametrize(
@@ -83,12 +82,12 @@ def test_no_labels_at_all_and_single_ones_are_fine(pool: Pool) -> None:
     assert pool.labeled.tolist() == [2, 4, 7]
 
 
-# images set apart
+# images held out
 
 
-def test_images_set_apart_are_neither_labelled_nor_unlabelled(pool: Pool) -> None:
+def test_images_held_out_are_neither_labelled_nor_unlabelled(pool: Pool) -> None:
     assert pool.rows is None and pool.in_play.tolist() == list(range(10))
-    pool.set_apart([5, 0], [2, 1])
+    pool.hold_out([5, 0], [2, 1])
     assert pool.y.tolist() == [-1, -1, 2, -1, -1, -1, -1, 0, -1, -1]
     assert pool.labeled.tolist() == [2, 7]
     assert pool.unlabeled.tolist() == [1, 3, 4, 6, 8, 9]
@@ -98,34 +97,30 @@ def test_images_set_apart_are_neither_labelled_nor_unlabelled(pool: Pool) -> Non
     assert pool.n_labeled == 4
 
 
-@pytest.mark.parametrize("write", ["label", "set_apart"])
+@pytest.mark.parametrize("write", ["label", "hold_out"])
 @pytest.mark.parametrize(
     ("index", "message"),
     [(5, r"image 5 has a label already \(2\)"), (7, r"image 7 has a label already \(0\)")],
 )
-def test_an_image_is_labelled_or_set_apart_once(
+def test_an_image_is_labelled_or_held_out_once(
     pool: Pool, write: str, index: int, message: str
 ) -> None:
-    pool.set_apart([5], [2])
+    pool.hold_out([5], [2])
     with pytest.raises(DataError, match=message):
         getattr(pool, write)([1, index], [0, 0])
     assert pool.labeled.tolist() == [2, 7] and pool.valid.tolist() == [5]
 
 
-def test_a_copy_has_the_same_apart_and_goes_its_own_way(pool: Pool) -> None:
-    pool.set_apart([5], [2])
-    other = pool.copy()
-    other.set_apart([6], [1])
-    assert other.valid.tolist() == [5, 6] and other.y_valid.tolist() == [2, 1]
-    assert pool.valid.tolist() == [5]
+def test_excluded_images_take_no_part_and_withheld_ones_are_not_chosen(pool: Pool) -> None:
+    pool.restrict(excluded=[0], withheld=[3, 4])
+    assert pool.in_play.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert pool.unlabeled.tolist() == [1, 5, 6, 8, 9]
+    assert pool.shown is not None and pool.shown.tolist() == [1, 2, 5, 6, 7, 8, 9]
+    pool.restrict()
+    assert pool.rows is None and pool.shown is None
 
 
-# images set apart in a run
-
-
-@pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skal.runs.experiment.learning_curve", lambda rounds, title: {})
+# images held out in a run
 
 
 def valid_of(folder: Path) -> list[dict[str, str]]:
@@ -141,7 +136,7 @@ def figures(run: skal.Run) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in run.rounds]
 
 
-def test_images_set_apart_are_labelled_counted_and_kept(
+def test_images_held_out_are_labelled_counted_and_kept(
     tiny: skal.ImageDataset, tmp_path: Path
 ) -> None:
     data = replace(tiny, paths=tuple(f"{i}.png" for i in range(90)))

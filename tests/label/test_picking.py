@@ -32,7 +32,7 @@ from skal.label.learning import Learner
 from skal.label.picking import Picker
 from skal.label.project import LabelProject
 from skal.label.store import Action
-from skal.runs.querying import choose
+from skal.runs.acquisition import choose
 from skal.strategies import selection
 from skal.strategies.first_sets import start_embeddings
 from skal.strategies.scores import Scores

@@ -24,7 +24,7 @@ from skal.core.errors import DataError, MissingExtraError, ParameterError, Unkno
 from skal.core.settings import RunConfig
 from skal.models import MODELS, Network, build_network
 from skal.models.module import ImageModule
-from skal.runs.checks import image_size_for
+from skal.runs.plan import image_size_for
 
 OPTIONS: dict[str, Any] = {"n_classes": 3, "in_channels": 3, "dropout": 0.25}
 NAMES = torchvision.models.list_models(module=torchvision.models)

@@ -24,13 +24,13 @@ from torch import Tensor, nn
 import skal
 from skal.core.errors import DataError, ParameterError
 from skal.core.settings import RunConfig
-from skal.datasets.pool import rows_apart
+from skal.datasets.pool import draw_held_out
 from skal.models import MODELS, Network, build_network
 from skal.models.calibration import calibrate
 from skal.models.committee import Committee
 from skal.models.heads import Scaling
 from skal.models.persistence import load_classifier, save_classifier
-from skal.runs.checks import check_settings, image_size_for
+from skal.runs.plan import check_settings, image_size_for
 from skal.strategies.first_sets import start_embeddings
 
 BUILD = {"n_classes": 3, "in_channels": 1, "image_size": 12, "dropout": 0.25}
@@ -349,7 +349,7 @@ class TestRuns:
         self, tiny: skal.ImageDataset, calibrate: str
     ) -> None:
         X = tiny.X.copy()
-        X[rows_apart(len(X), 30, 0)] //= 3
+        X[draw_held_out(len(X), 30, 0)] //= 3
         darker = replace(tiny, X=X)
         options = settings(calibrate=calibrate, n_valid=30, n_rounds=1)
         runs = [skal.run(data, "random", **options) for data in (tiny, darker)]

@@ -11,7 +11,8 @@ import pytest
 
 from skal.core.errors import RunExistsError, RunFolderError
 from skal.core.settings import RunConfig
-from skal.runs.record import QUERY_COLUMNS, ROUND_COLUMNS, Journal, Record, check_free, free_name
+from skal.runs.journal import Journal
+from skal.runs.record import QUERY_COLUMNS, ROUND_COLUMNS, Answers, Record, check_free, free_name
 
 ENTRIES = [{"event": "a", "value": 0.1}, {"event": "b", "text": "ä\n\udce9"}, {"event": "c"}]
 
@@ -30,9 +31,10 @@ def row(number: int) -> dict[str, float]:
 
 def started(folder: Path) -> Record:
     record = Record.create(folder, RunConfig(), "cpu", {"oracle": "TrueLabels"})
-    record.add_labels([4, 2], [1, 0], ["one/4.png", "zero/2.png"], ["one", "zero"], {})
+    record.add_labels(Answers([4, 2], [1, 0], ["one/4.png", "zero/2.png"], ["one", "zero"]), {}, {})
     record.add_round(row(0), seconds=1.5)
-    record.add_labels([0], [1], ["one/caf\udce9.png"], ["one"], {"query_seconds": 0.25})
+    later = Answers([0], [1], ["one/caf\udce9.png"], ["one"])
+    record.add_labels(later, {"query_seconds": 0.25}, {})
     return record
 
 
@@ -156,7 +158,7 @@ def test_a_record_without_a_folder_writes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     record = Record.create(None, RunConfig(), "cpu")
-    record.add_labels([1], [0], [""], ["zero"], {})
+    record.add_labels(Answers([1], [0], [""], ["zero"]), {}, {})
     record.add_round(row(0), 1.0)
     record.write_summary({})
     assert [query["index"] for query in record.queries] == [1]

@@ -21,9 +21,11 @@ from skal.cli import main
 from skal.core.errors import UnknownNameError
 from skal.core.seeding import derive_seed
 from skal.datasets.pool import Pool
-from skal.runs.record import Journal
+from skal.runs.journal import Journal
 from skal.runs.stopping import AGREEMENT, STOP_SET, WINDOW, StopMonitor, kappa, stabilised
 from skal.strategies.scores import Scores
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 FAST: dict[str, Any] = {"model": "lenet", "steps": 3, "n_init": 6, "n_query": 4, "n_rounds": 2}
 CALM_FROM = 2
@@ -36,11 +38,6 @@ CALM: dict[str, Any] = {
     "n_rounds": CALM_FROM + 2 * WINDOW + 1,
 }
 NOTICE = "further labels change the predictions little"
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skal.runs.experiment.learning_curve", lambda rounds, title: {})
 
 
 class Interrupter(skal.Tracker):

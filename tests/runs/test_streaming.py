@@ -18,9 +18,11 @@ import skal
 import skal.runs.streaming
 from skal.cli import main
 from skal.core.errors import ParameterError, UnknownNameError
-from skal.runs.record import Journal
+from skal.runs.journal import Journal
 from skal.runs.streaming import DEFAULT_STRATEGY
 from skal.strategies.streams import STREAM_STRATEGIES, WINDOW
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 NAMES = STREAM_STRATEGIES.names()
 N_INIT, N_ROUNDS = 6, 3
@@ -32,11 +34,6 @@ FAST: dict[str, Any] = {
     "stream": "in-order",
     "budget": "20%",
 }
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skal.runs.experiment.learning_curve", lambda rounds, title: {})
 
 
 class Interrupter(skal.Tracker):

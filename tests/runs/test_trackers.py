@@ -28,8 +28,9 @@ from skorch.callbacks import Callback
 import skal
 from skal.cli import main
 from skal.core.errors import MissingExtraError, ParameterError
+from skal.core.seeding import derive_seed
 from skal.core.settings import RunConfig
-from skal.runs.experiment import make_classifier
+from skal.runs.plan import make_classifier
 from skal.runs.record import SECONDS
 from skal.runs.trackers import TRACKERS, RunLogger, Tracker, check_trackers, make_trackers
 
@@ -248,7 +249,8 @@ def losses_of_trainings(run: skal.Run, data: skal.ImageDataset) -> list[list[flo
         known = [q["index"] for q in run.queries if q["round"] <= row["round"]]
         y[known] = data.y[known]
         heard = Losses()
-        classifier = make_classifier(run.config, data, row["round"])
+        seed = derive_seed(run.config.seed, "training", row["round"])
+        classifier = make_classifier(run.config, data).set_params(random_state=seed)
         classifier.set_params(callbacks=[heard]).fit(data.X, y)
         result.append(heard.losses_)
     return result

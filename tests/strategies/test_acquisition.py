@@ -12,29 +12,26 @@ import pytest
 from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 
 import skal
-import skal.runs.querying
+import skal.runs.acquisition
 from skal.core.errors import ParameterError, SkalError
 from skal.datasets.pool import Pool
 from skal.models.iterators import SliceBatches
+from skal.runs.acquisition import Choice, choose
 from skal.runs.metrics import evaluate
-from skal.runs.querying import choose
 from skal.runs.record import ROUND_COLUMNS
 from skal.strategies import resolve_strategy, selection
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 FAST: dict[str, Any] = {"model": "lenet", "steps": 2, "n_init": 6, "n_query": 4, "n_rounds": 2}
 Rows = np.ndarray | None
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skal.runs.experiment.learning_curve", lambda rounds, title: {})
 
 
 @pytest.fixture
 def scored(monkeypatch: pytest.MonkeyPatch) -> list[Rows]:
     """Rows of the pool that were scored for a choice, one entry a round; None for all."""
     rows: list[Rows] = []
-    score_pool = skal.runs.querying.score_pool
+    score_pool = skal.runs.acquisition.score_pool
 
     def spy(*args: Any, **options: Any) -> Any:
         rows.append(options["rows"])
@@ -42,7 +39,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[Rows]:
         assert len(scores) == (90 if options["rows"] is None else len(options["rows"]))
         return scores
 
-    monkeypatch.setattr(skal.runs.querying, "score_pool", spy)
+    monkeypatch.setattr(skal.runs.acquisition, "score_pool", spy)
     return rows
 
 
@@ -163,7 +160,7 @@ def test_what_is_explored_is_drawn_evenly_from_what_the_strategy_left() -> None:
     pool.label([0, 1], [0, 1])
     drawn = np.zeros(20, dtype=int)
     for seed in range(400):
-        batch = choose(resolve_strategy("random"), None, pool, 6, seed=seed, explore=0.5)
+        batch = choose(resolve_strategy("random"), None, pool, Choice(6, seed, explore=0.5))
         assert len(set(batch)) == 6
         drawn[batch[3:]] += 1
     assert drawn[:2].tolist() == [0, 0]
@@ -409,13 +406,13 @@ def test_the_strategy_sees_calibrated_scores(
     tiny: skal.ImageDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     temperatures = []
-    score_pool = skal.runs.querying.score_pool
+    score_pool = skal.runs.acquisition.score_pool
 
     def spy(classifier: skal.ImageClassifier, *args: Any, **options: Any) -> Any:
         temperatures.append(classifier.temperature)
         return score_pool(classifier, *args, **options)
 
-    monkeypatch.setattr(skal.runs.querying, "score_pool", spy)
+    monkeypatch.setattr(skal.runs.acquisition, "score_pool", spy)
     run = skal.run(tiny, "entropy", **{**FAST, "steps": 20}, calibrate="temperature")
     assert temperatures == [row["temperature"] for row in run.rounds[:-1]]
 

@@ -1,0 +1,280 @@
+"""One round's choice: which images are shown, their scores, the strategy, a share at random."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.seeding import derive_seed
+from ..core.settings import Count, RunConfig, resolve_count
+from ..datasets.base import Images
+from ..datasets.pool import Pool
+from ..models.classifier import ImageClassifier
+from ..models.committee import Committee
+from ..strategies.scores import Scores, score_pool
+from ..strategies.selection import Strategy, affordable, draw_rows, select
+
+
+@dataclass
+class Round:
+    """What is known of a round's choice while it is made.
+
+    Parameters
+    ----------
+    number : int
+        From 1 on; round 0 is the initial set.
+    seconds : dict of str to float
+        Filled with what the steps take, by the columns of ``rounds.csv``.
+    details : dict
+        Filled with what `Acquisition.replay` needs, as JSON has it.
+    scores : Scores, optional
+        Filled with those that the choice was made from.
+    rows : ndarray of int64, optional
+        Filled with the images that these are of; None for all.
+    embeddings : bool
+        Whether the scores shall have embeddings, also if the strategy reads none.
+    """
+
+    number: int
+    seconds: dict[str, float]
+    details: dict[str, Any]
+    scores: Scores | None = None
+    rows: NDArray[np.int64] | None = None
+    embeddings: bool = False
+
+
+class Acquisition(Protocol):
+    """Chooses the images of every round after the initial set."""
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether a trained network is needed to choose."""
+
+    def choose(
+        self, current: Round, classifier: ImageClassifier | None, pool: Pool, n: Count | None
+    ) -> NDArray[np.int64]:
+        """Choose images.
+
+        Parameters
+        ----------
+        current : Round
+            Filled on the way.
+        classifier : ImageClassifier or None
+            The network of the round before; None if none is needed.
+        pool : Pool
+            Where from.
+        n : int, str or None
+            How many; None for what the settings say.
+
+        Returns
+        -------
+        ndarray of int64
+            Of the pool.
+        """
+
+    def replay(
+        self, number: int, indices: Sequence[int], pool: Pool, details: Mapping[str, Any]
+    ) -> None:
+        """Take in a choice that was made before, round 0 included."""
+
+
+class PoolAcquisition:
+    """Asks a strategy in every round.
+
+    Parameters
+    ----------
+    config : RunConfig
+        With all settings resolved.
+    strategy : Strategy
+        Who picks.
+    """
+
+    def __init__(self, config: RunConfig, strategy: Strategy) -> None:
+        self._config = config
+        self._strategy = strategy
+
+    @property
+    def needs_model(self) -> bool:
+        return self._strategy.needs_model
+
+    def choose(
+        self, current: Round, classifier: ImageClassifier | None, pool: Pool, n: Count | None
+    ) -> NDArray[np.int64]:
+        config = self._config
+        choice = Choice(
+            resolve_count("n_query", config.n_query if n is None else n, len(pool)),
+            derive_seed(config.seed, "strategy", current.number),
+            float(config.explore),
+            config.max_candidates,
+        )
+        return choose(self._strategy, classifier, pool, choice, current)
+
+    def replay(
+        self, number: int, indices: Sequence[int], pool: Pool, details: Mapping[str, Any]
+    ) -> None:
+        return
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a batch is chosen.
+
+    Parameters
+    ----------
+    n : int
+        How many images.
+    seed : int
+        Of this round: seeds candidates, dropout masks, committees and the strategy's draws.
+    explore : float, default=0
+        Share of the batch that is drawn at random instead, from what the strategy left.
+    max_candidates : int, optional
+        The strategy sees a random subset of so many unlabelled images, and the labelled ones if it
+        reads them; the others are not scored. By default as many as there is memory for.
+    """
+
+    n: int
+    seed: int
+    explore: float = 0.0
+    max_candidates: int | None = None
+
+    @property
+    def n_random(self) -> int:
+        """How many of the batch are drawn at random."""
+        return round(self.explore * self.n)
+
+
+def choose(
+    strategy: Strategy,
+    classifier: ImageClassifier | None,
+    pool: Pool,
+    choice: Choice,
+    current: Round | None = None,
+) -> NDArray[np.int64]:
+    """Choose the images to label next.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        Who picks.
+    classifier : ImageClassifier or None
+        A fitted one; None if the strategy needs none.
+    pool : Pool
+        Where from.
+    choice : Choice
+        How many, and how.
+    current : Round, optional
+        Filled with seconds and scores.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+        The strategy's picks in its order, then the random ones; all that is left, if that is less.
+
+    Raises
+    ------
+    SkalError
+        If there is no memory even for the smallest choice, or the strategy fails.
+    """
+    current = current or Round(1, {}, {})
+    n = choice.n - choice.n_random
+    picks = np.empty(0, dtype=np.int64)
+    if n > 0:
+        with timed(current.seconds, "score_seconds"):
+            current.rows = _rows_to_show(strategy, classifier, pool, choice, current.embeddings)
+            current.scores = _score(strategy, classifier, pool, choice, current)
+        with timed(current.seconds, "query_seconds"):
+            y = pool.y if current.rows is None else pool.y[current.rows]
+            picks = select(
+                strategy,
+                y,
+                n,
+                scores=current.scores,
+                n_classes=pool.n_classes,
+                seed=choice.seed,
+            )
+            picks = picks if current.rows is None else current.rows[picks]
+    others = np.setdiff1d(pool.unlabeled, picks)
+    draw = np.random.default_rng(derive_seed(choice.seed, "explore"))
+    n_random = min(choice.n_random, len(others))
+    return np.concatenate([picks, draw.choice(others, n_random, replace=False)])
+
+
+def _rows_to_show(
+    strategy: Strategy,
+    classifier: ImageClassifier | None,
+    pool: Pool,
+    choice: Choice,
+    embeddings: bool,
+) -> NDArray[np.int64] | None:
+    """Return which images are scored and shown to a strategy; None for all."""
+    rows, n_left, n = pool.shown, len(pool.unlabeled), choice.n - choice.n_random
+    most = n_left if choice.max_candidates is None else max(choice.max_candidates, choice.n)
+    n_candidates = min(most, n_left)
+    if n < n_left and classifier is not None:
+        embedded = embeddings or strategy.needs_embeddings
+        n_candidates = affordable(
+            strategy,
+            n_candidates,
+            len(pool.labeled),
+            n,
+            n_classes=pool.n_classes,
+            n_features=embedding_width(classifier, pool.X) if embedded else 0,
+            device=str(classifier.neural_net_.device),
+        )
+    if n_candidates == n_left:
+        return rows
+    drawn = draw_rows(
+        pool.y if rows is None else pool.y[rows],
+        n_candidates,
+        derive_seed(choice.seed, "candidates"),
+        labeled=strategy.needs_labeled,
+    )
+    return drawn if rows is None else rows[drawn]
+
+
+def embedding_width(classifier: ImageClassifier, X: Images) -> int:
+    """Return how many features a fitted classifier's embeddings have: as many as of one image."""
+    (outputs,) = classifier.iter_outputs(X[:1])
+    return int(outputs.embeddings.shape[1])
+
+
+def _score(
+    strategy: Strategy,
+    classifier: ImageClassifier | None,
+    pool: Pool,
+    choice: Choice,
+    current: Round,
+) -> Scores | None:
+    """Score what is shown, as far as the strategy needs it; None if it needs nothing."""
+    n = choice.n - choice.n_random
+    if not strategy.needs_model or n >= len(pool.unlabeled):
+        return None
+    assert classifier is not None
+    committee = None
+    if strategy.n_members:
+        committee = Committee(classifier, strategy.n_members, random_state=choice.seed)
+        committee.fit(pool.X, pool.y)
+    return score_pool(
+        classifier,
+        pool.X,
+        embeddings=current.embeddings or strategy.needs_embeddings,
+        n_samples=0 if committee else strategy.n_samples,
+        gradient_length=strategy.needs_gradient_length,
+        committee=committee,
+        rows=current.rows,
+        random_state=choice.seed,
+    )
+
+
+@contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Add what a block takes to the seconds of that name."""
+    start = time.perf_counter()
+    yield
+    seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - start, 6)

@@ -1,0 +1,67 @@
+"""What a run runs on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ..core.settings import RunConfig
+
+PACKAGES = (
+    "skal",
+    "scikit-activeml",
+    "skorch",
+    "torch",
+    "torchvision",
+    "scikit-learn",
+    "numpy",
+    "Pillow",
+)
+
+
+def environment(config: RunConfig) -> dict[str, Any]:
+    """Say what a run runs on: versions, device, precision, threads, platform."""
+    import torch
+
+    device = config.device
+
+    return {
+        "python": platform.python_version(),
+        "packages": {name: package_version(name) for name in PACKAGES},
+        "device": device,
+        "device_name": torch.cuda.get_device_name() if device == "cuda" else _processor(),
+        "precision": config.precision,
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "command": _command(),
+    }
+
+
+def _command() -> list[str]:
+    """Return what was called, as one would type it again."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        return ["python", "-m", program.parent.name, *sys.argv[1:]]
+    return [program.name if os.access(program, os.X_OK) else sys.argv[0], *sys.argv[1:]]
+
+
+def _processor() -> str:
+    """Return the processor's name, which `platform` does not know on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def package_version(package: str) -> str | None:
+    """Return the version of an installed package, or None."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

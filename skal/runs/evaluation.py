@@ -1,0 +1,92 @@
+"""How good a round's network is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import SkalError
+from ..core.settings import RunConfig
+from ..datasets.base import Images, Labels
+from ..datasets.pool import Pool
+from ..models.backbone import Backbone
+from ..models.calibration import uncalibrated
+from ..models.classifier import ImageClassifier
+from ..models.features import features_of
+from ..strategies.scores import score_pool
+from .metrics import evaluate
+
+
+class Inputs(NamedTuple):
+    """What networks are given: images, or the features of a frozen backbone."""
+
+    X: NDArray[Any]
+    X_test: NDArray[Any]
+    backbone: Backbone | None = None
+
+
+def network_inputs(
+    config: RunConfig, classifier: ImageClassifier, X: Images, X_test: Images
+) -> Inputs:
+    """Return images as they are; or run a frozen backbone over them, once for all rounds and runs.
+
+    Parameters
+    ----------
+    config : RunConfig
+        With all settings resolved.
+    classifier : ImageClassifier
+        One like those of the run, not fitted.
+    X, X_test : ndarray of uint8, shape (n, channels, height, width)
+        Pool and test set.
+
+    Returns
+    -------
+    Inputs
+    """
+    if not classifier.freeze:
+        return Inputs(X, X_test)
+    cache = Path(str(config.data_dir)) / "cache"
+    backbone = classifier.backbone(X.shape[1:])
+    features, features_test = (features_of(backbone, images, cache) for images in (X, X_test))
+    return Inputs(features, features_test, backbone)
+
+
+def predict_test(classifier: ImageClassifier, X: Images) -> NDArray[np.float32]:
+    """Return class probabilities of test images.
+
+    Raises
+    ------
+    SkalError
+        If they are NaN.
+    """
+    proba: NDArray[np.float32] = score_pool(classifier, X, embeddings=False).proba
+    if not np.isfinite(proba).all():
+        raise SkalError(
+            "the network answers with NaN: its training diverged; a lower learning rate (lr) may "
+            "help"
+        )
+    return proba
+
+
+def measure(
+    classifier: ImageClassifier, y_test: Labels, proba: NDArray[np.float32], calibrated: bool
+) -> dict[str, float]:
+    """Compute the metrics of a round; of a calibrated network, what it would be without, too."""
+    metrics = evaluate(y_test, proba)
+    if calibrated:
+        before = evaluate(y_test, uncalibrated(proba, classifier.temperature))
+        metrics["temperature"] = classifier.temperature
+        metrics.update({f"{name}_uncalibrated": before[name] for name in ("nll", "ece")})
+    return metrics
+
+
+def validate(classifier: ImageClassifier, pool: Pool) -> dict[str, float]:
+    """Compute the metrics of a round on the images held out, if there are any."""
+    if not len(pool.valid):
+        return {}
+    proba = score_pool(classifier, pool.X, embeddings=False, rows=pool.valid).proba
+    metrics = evaluate(pool.y_valid, proba)
+    return {f"valid_{name}": metrics[name] for name in ("accuracy", "nll")}

@@ -1,0 +1,99 @@
+"""What came out of a run."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.settings import RunConfig
+from ..models.classifier import ImageClassifier
+from ..models.persistence import load_classifier, save_classifier
+from .plots import learning_curve
+from .record import METRICS, Record
+
+COLUMNS = {
+    "round": "round",
+    "n_labeled": "labels",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced",
+    "macro_f1": "macro F1",
+    "nll": "NLL",
+    "ece": "ECE",
+}
+"""What the table shows of a round, and the headings."""
+
+_log = logging.getLogger("skal")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Run:
+    """What came out of a run; in a notebook, its table.
+
+    Parameters
+    ----------
+    config : RunConfig
+        All its settings.
+    summary : dict
+        The content of ``summary.json``.
+    rounds : list of dict
+        The rows of ``rounds.csv``.
+    queries : list of dict
+        The rows of ``queries.csv``.
+    classifier : ImageClassifier
+        The network of the last round.
+    folder : Path or None
+        Where it was written to.
+    """
+
+    config: RunConfig
+    summary: dict[str, Any]
+    rounds: list[dict[str, Any]]
+    queries: list[dict[str, Any]]
+    classifier: ImageClassifier
+    folder: Path | None
+
+    def __repr__(self) -> str:
+        return f"{self.title}\n{self.table()}"
+
+    @property
+    def title(self) -> str:
+        """What was run, in a line."""
+        name, config = self.summary["dataset"], self.config
+        return f"{name}: {config.strategy}, {config.model}, seed {config.seed}"
+
+    def table(self) -> str:
+        """Return the rounds as a small table of text."""
+        lines = ["".join(f"{heading:>10}" for heading in COLUMNS.values())]
+        for row in self.rounds:
+            shown = (f"{row[name]:.4f}" if name in METRICS else row[name] for name in COLUMNS)
+            lines.append("".join(f"{value:>10}" for value in shown))
+        return "\n".join(lines)
+
+    @classmethod
+    def read(cls, folder: Path) -> Run:
+        """Return a run that is done, from its folder alone.
+
+        Raises
+        ------
+        RunFolderError
+            If it is damaged.
+        """
+        record, config = Record.open(folder)
+        summary, classifier = record.read_summary(), load_classifier(folder)
+        return cls(config, summary, record.rounds, record.queries, classifier, folder)
+
+    def write(self, record: Record, class_names: tuple[str, ...]) -> None:
+        """Write what is made of a whole run; last the summary, which says that it is done."""
+        assert self.folder is not None
+        for form, picture in learning_curve(self.rounds, self.title).items():
+            record.write(f"learning_curve.{form}", picture)
+        save_classifier(
+            self.classifier,
+            self.folder,
+            class_names=class_names,
+            dataset=self.summary["dataset"],
+        )
+        _log.info("\n%s", self.table(), extra={"result": True})
+        record.write_summary(self.summary)

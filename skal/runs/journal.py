@@ -1,0 +1,99 @@
+"""An append-only file that a crash cannot damage but for its last line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.durable import naming
+from ..core.errors import RunFolderError
+
+_log = logging.getLogger("skal")
+
+
+@dataclass
+class Journal:
+    """An append-only file of JSON lines, each with the CRC-32 of its text before it.
+
+    Parameters
+    ----------
+    path : Path
+        The file; made when first written to.
+    size : int, optional
+        Its bytes when this object last read or wrote it; by default whatever there is.
+    """
+
+    path: Path
+    size: int | None = None
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Write one entry and wait until it is on the disk.
+
+        Raises
+        ------
+        RunFolderError
+            If somebody else has written since this object last did; nothing is written then.
+        OSError
+            If it cannot be written.
+        """
+        text = json.dumps(entry, allow_nan=True)
+        line = f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
+        if self.size is not None and self.size != self.path.stat().st_size:
+            raise RunFolderError(
+                f"{str(self.path.parent)!r} was written to from elsewhere since it was opened here; "
+                "open it again"
+            )
+        # unbuffered: a buffer would write its rest when closed, behind what was cut off
+        with naming(self.path), self.path.open("ab", buffering=0) as file:
+            start = file.seek(0, os.SEEK_END)
+            try:
+                while line:
+                    line = line[file.write(line) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(start)
+                raise
+            self.size = file.tell()
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the whole entries; a torn last line, as a crash leaves it, is cut off.
+
+        Raises
+        ------
+        RunFolderError
+            If the file is not there, or a line before the last does not match its checksum.
+        """
+        try:
+            lines = self.path.read_bytes().split(b"\n")
+        except FileNotFoundError as error:
+            raise RunFolderError(f"the run's journal {str(self.path)!r} is gone") from error
+        rest = lines.pop()  # empty, or a line without its end
+        entries: list[dict[str, Any]] = []
+        for number, line in enumerate(lines):
+            entry = _parse_line(line)
+            if entry is None:
+                if rest or number + 1 < len(lines):
+                    raise RunFolderError(f"{self.path}, line {number + 1}: damaged")
+                rest = line
+                break
+            entries.append(entry)
+        if rest:
+            _log.warning("%s: its last line was not written whole and is left out", self.path)
+        self.size = sum(len(line) + 1 for line in lines[: len(entries)])
+        if rest:
+            os.truncate(self.path, self.size)
+        return entries
+
+
+def _parse_line(line: bytes) -> dict[str, Any] | None:
+    checksum, _, text = line.partition(b" ")
+    if checksum != f"{zlib.crc32(text):08x}".encode():
+        return None
+    entry: dict[str, Any] = json.loads(text)
+    return entry

@@ -1,0 +1,167 @@
+"""`run` and `resume`: the loop with an oracle."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..core.settings import RunConfig
+from ..datasets import ImageDataset
+from ..datasets.oracles import Oracle
+from .active_learner import ActiveLearner
+from .finished import Run
+from .plan import (
+    Chooser,
+    Labeller,
+    Plan,
+    QueryStrategy,
+    check_settings,
+    check_usable,
+    default_folder,
+    load_images,
+    settle,
+)
+from .record import SUMMARY, check_free, check_run_folder
+from .resuming import check_oracle
+from .trackers import Tracker, check_trackers
+
+_log = logging.getLogger("skal")
+
+
+def run(
+    data: ImageDataset | str | Path,
+    strategy: QueryStrategy = "auto",
+    *,
+    oracle: Labeller = None,
+    out: str | Path | bool | None = None,
+    trackers: Sequence[Tracker | str] = (),
+    **settings: Any,
+) -> Run:
+    """Run active learning: train, score the pool, query, label, and again.
+
+    Parameters
+    ----------
+    data : ImageDataset, str or Path
+        Images with labels and a test set, or what `load_dataset` takes.
+    strategy : str, class or instance, default="auto"
+        A name of ``skal list strategies``, an import path ``module:Class``, or a query strategy
+        of scikit-activeml or one's own; of a stream, a name of ``skal list stream-strategies`` or
+        an import path.
+    oracle : Oracle, callable or str, optional
+        What labels: an oracle, a function of indices, or a name of ``skal list oracles``; by
+        default the labels of `data`, which nothing else in the run sees.
+    out : str, Path or bool, optional
+        The folder to write to, which must not exist; True for a name under ``runs/`` made of the
+        settings; by default nothing is written.
+    trackers : sequence of Tracker or str, default=()
+        Names are those of ``skal list trackers``.
+    **settings
+        See `RunConfig`: `n_init`, `n_query`, `n_rounds`, `model`, `seed`, ...
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    SkalError
+        See `skal.core.errors`; usage errors come before anything is trained or written.
+
+    Notes
+    -----
+    A row of ``rounds.csv`` has the metrics of the network trained on `n_labeled` images, and what
+    it took to get there: the seconds of its training, and those of scoring the pool and querying
+    for the images that were new in this round.
+    """
+    config, chooser = settle(data, strategy, settings)
+    if isinstance(out, str | Path):
+        check_free(Path(out))
+    images = data if isinstance(data, ImageDataset) else load_images(config, data)
+    check_usable(images)
+    plan = Plan.make(config, images, chooser)
+    labels = plan.oracle(oracle)
+    folder = default_folder(plan.config, images) if out is True else Path(out) if out else None
+    watchers = check_trackers(trackers, folder)
+    return _label_all(ActiveLearner.start(plan, folder, labels), labels, watchers)
+
+
+def resume(
+    folder: str | Path,
+    *,
+    data: ImageDataset | None = None,
+    oracle: Labeller = None,
+    trackers: Sequence[Tracker | str] = (),
+) -> Run:
+    """Resume a run that was stopped, at its last whole round.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The run folder. Nothing is done to one whose run is finished.
+    data : ImageDataset, optional
+        What was run on, if it was made of arrays and cannot be loaded by its name.
+    oracle : Oracle, callable or str, optional
+        What labels, if the run was started with one.
+    trackers : sequence of Tracker or str, default=()
+        See `run`.
+
+    Returns
+    -------
+    Run
+        With the same labels and figures as if it had never been stopped.
+
+    Raises
+    ------
+    RunFolderError
+        If there is no run, it is damaged, or another process is at it.
+    DataError
+        If the data or the weights are not those that the run was started on.
+    ParameterError
+        If the run had an oracle or a strategy that must be, or cannot be, given again.
+    """
+    folder = Path(folder)
+    check_run_folder(folder)
+    if (folder / SUMMARY).is_file():
+        _log.info("the run in %s is finished: nothing is left to do", folder)
+        return Run.read(folder)
+    learner = ActiveLearner.open(folder, data=data)
+    check_usable(learner.data)
+    check_oracle(learner.record, learner.plan, oracle is not None)
+    watchers = check_trackers(trackers, folder)
+    return _label_all(learner, learner.plan.oracle(oracle), watchers)
+
+
+def _label_all(learner: ActiveLearner, oracle: Oracle, trackers: Sequence[Tracker]) -> Run:
+    """Go through all rounds: this is the loop."""
+    with learner.recorded(trackers):
+        learner.hold_out(oracle)
+        while not learner.is_done:
+            if learner.is_evaluated:
+                picks = learner.query(oracle=oracle)
+                learner.teach(picks, oracle.label(picks))
+            learner.fit()
+            learner.evaluate()
+        return learner.finish()
+
+
+def check_run(config: RunConfig, data: ImageDataset) -> None:
+    """Find what is wrong with a run before it is started.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Its settings.
+    data : ImageDataset
+        What it will be on.
+
+    Raises
+    ------
+    SkalError
+        As `run` does before anything is trained or written.
+    """
+    check_settings(config)
+    check_usable(data)
+    chooser = Chooser.of(config.strategy, config.strategy_params, config.stream != "off")
+    Plan.make(config, data, chooser).oracle()
