@@ -46,7 +46,7 @@ class Journal:
         line = f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
         if self.size is not None and self.size != self.path.stat().st_size:
             raise RunFolderError(
-                f"{str(self.path.parent)!r} was written to from elsewhere since it was opened here; "
+                f"{str(self.path.parent)!r} was written to from elsewhere since it was opened; "
                 "open it again"
             )
         # unbuffered: a buffer would write its rest when closed, behind what was cut off
