@@ -161,7 +161,7 @@ class Picker:
         free = np.union1d(self._rows_of(request.candidates), np.flatnonzero(y != MISSING_LABEL))
         everything = np.arange(len(y))
         learner.pool.restrict(
-            excluded=np.setdiff1d(everything, np.union1d(self._rows_not_of_test, free)),
+            excluded=np.setdiff1d(everything, self._rows_not_of_test),
             withheld=np.setdiff1d(everything, free),
         )
         return learner

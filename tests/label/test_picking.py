@@ -7,6 +7,7 @@ import io
 import json
 import queue
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from skal.core.errors import (
 )
 from skal.core.seeding import derive_seed
 from skal.datasets import decoding
-from skal.datasets.pool import Pool
 from skal.label.accuracy import Accuracy
 from skal.label.batches import BatchRequest, ComputedBatch, Failure
 from skal.label.final import find_files, next_images, predict, train
@@ -32,7 +32,6 @@ from skal.label.learning import Learner
 from skal.label.picking import Picker
 from skal.label.project import LabelProject
 from skal.label.store import Action
-from skal.runs.acquisition import choose
 from skal.strategies import selection
 from skal.strategies.first_sets import start_embeddings
 from skal.strategies.scores import Scores
@@ -99,20 +98,38 @@ def test_any_strategy_of_the_catalogue_picks_among_the_candidates(
     assert set(answer.picks) <= set(asked.candidates)
 
 
-@pytest.mark.parametrize("strategy", ["margin", "badge", "bald"])
-def test_picks_are_those_of_a_run_on_the_same_labels(folder: Path, strategy: str) -> None:
-    project = opened(folder, strategy=strategy)
-    everything = sorted(project.paths)
-    asked = job(project, LABELED, candidates=sorted(set(everything) - set(LABELED)), reserve=[])
-    picker = Picker(project.learner_setup())
-    answer = picker.answer(asked)
-
-    trained = picker.train(asked)
-    pool = Pool(trained.data.X, 3)
-    pool.label(LABELED, [image % 3 for image in LABELED])
-    seed = derive_seed(0, "strategy", len(LABELED))
-    strategy_object = skal.strategies.resolve_strategy(strategy)
-    assert answer.picks == choose(strategy_object, trained.classifier, pool, 6, seed=seed).tolist()
+@pytest.mark.parametrize("strategy", ["random", "margin", "badge", "bald", "typiclust"])
+def test_picks_are_those_of_a_run_and_of_the_loop_in_steps(folder: Path, strategy: str) -> None:
+    settings: dict[str, Any] = {"n_init": 12, "n_query": 6, "init_strategy": "k-means"}
+    project = opened(folder, strategy=strategy, init_strategy="k-means")
+    images = sorted(project.paths)
+    setup = replace(project.learner_setup(), of_test=())
+    loaded = skal.load_dataset(folder, image_size=12)
+    truth = {path: number % 3 for number, path in project.paths.items()}
+    data = replace(
+        loaded,
+        X=loaded.X_unlabeled,
+        y=np.array([truth[path] for path in loaded.paths_unlabeled]),
+        classes=tuple(CLASSES),
+        paths=loaded.paths_unlabeled,
+        X_unlabeled=loaded.X[:0],
+        paths_unlabeled=(),
+        X_test=loaded.X_unlabeled[:6],
+        y_test=np.arange(6) % 3,
+    )
+    facts = {"strategy": strategy, "model": project.config.model, "steps": project.config.steps}
+    run = skal.run(data, **facts, **settings, n_rounds=1)
+    learner = skal.ActiveLearner(data, **facts, **settings)
+    picker, labels = Picker(setup), {}
+    for number, n in ((0, 12), (1, 6)):
+        free = sorted(set(images) - set(labels))
+        answer = picker.answer(BatchRequest(CLASSES, labels, free, (), n, n_batches=number))
+        expected = [row["path"] for row in run.queries if row["round"] == number]
+        assert [project.paths[image] for image in answer.picks] == expected
+        picks = learner.query()
+        assert [data.paths[index] for index in picks] == expected
+        learner.teach(picks, data.y[picks])
+        labels |= {image: image % 3 for image in answer.picks}
 
 
 def test_the_same_labels_give_the_same_answer(folder: Path) -> None:
