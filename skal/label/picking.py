@@ -105,15 +105,15 @@ class Picker:
         """
         started = time.perf_counter()
         learner = self._learner(request)
-        candidates = len(learner.pool.unlabeled)
+        n = min(request.n, len(learner.pool.unlabeled))
+        picks: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         if len(set(request.labels.values())) < 2:
-            n = min(request.n, candidates)
-            picks = learner.cold_start(n) if n else np.empty(0, dtype=np.int64)
+            picks = learner.cold_start(n) if n else picks
             guesses, kind = self._start_guesses, "start"
         else:
-            picks = learner.query(min(request.n, candidates), embeddings=True) if candidates else ()
+            picks = learner.query(n, embeddings=True) if n else picks
             guesses, kind = self._guesses(learner, request), "strategy"
-        numbers = self._numbers[np.asarray(picks, dtype=np.int64)].tolist()
+        numbers = self._numbers[picks].tolist()
         seconds = round(time.perf_counter() - started, 3)
         return ComputedBatch(numbers, kind, guesses, self.unreadable, seconds)
 

@@ -23,7 +23,8 @@ from ..datasets.base import MISSING_LABEL, Labels
 from ..datasets.oracles import Oracle
 from ..datasets.pool import Pool, draw_held_out
 from ..models.calibration import calibrate
-from ..models.classifier import ImageClassifier, NotFittedError
+from ..models.classifier import ImageClassifier
+from ..models.inference import NotFittedError
 from ..models.persistence import load_weights, weights_of
 from ..strategies.first_sets import initial_set
 from .acquisition import Round, timed

@@ -12,7 +12,7 @@ import pytest
 
 import skal
 from skal.core.errors import DataError, ParameterError, RunExistsError, RunFolderError
-from skal.models.classifier import NotFittedError
+from skal.models.inference import NotFittedError
 
 SETTINGS: dict[str, Any] = {"n_init": 6, "n_query": 4, "n_rounds": 2}
 FAST: dict[str, Any] = {**SETTINGS, "model": "lenet", "steps": 2}
