@@ -11,7 +11,7 @@ import skal
 @skal.DATASETS.register("stripes", summary="400 made-up images of upright and level stripes")
 def stripes(*, data_dir, image_size, seed):
     """Draw them."""
-    rng, size = np.random.default_rng(seed), image_size or 16
+    rng, size = np.random.default_rng(seed), image_size or 8
     y = np.arange(500) % 2
     X = rng.integers(0, 200, (500, 1, size, size), dtype=np.uint8)
     X[y == 0, :, ::4] += 50

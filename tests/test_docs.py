@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
+import skal
 from skal.cli import main
+from skal.core.registry import Registry
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), ROOT / "data/README.md"])
 README = (ROOT / "README.md").read_text()
 OF_OTHER_TOOLS = {"--check", "--nthreads", "--nworkers"}
 
-ARGUMENTS = {"cifar10_percent": ("--seeds", "1", "--steps", "2")}
+ARGUMENTS = {"cifar10_percent": ("--seeds", "1", "--steps", "1")}
 """What keeps an example short."""
 
 
@@ -31,27 +36,34 @@ def skal_commands() -> list[str]:
     return [part.strip() for line in lines for part in line.split("&&") if "skal " in part]
 
 
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Work in an empty folder, and take back out what is registered meanwhile."""
+    registries: tuple[Registry[Any], ...]
+    registries = (skal.DATASETS, skal.MODELS, skal.STRATEGIES, skal.ORACLES, skal.TRACKERS)
+    before = [set(registry.names()) for registry in registries]
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    for registry, names in zip(registries, before, strict=True):
+        for name in set(registry.names()) - names:
+            registry.remove(name)
+
+
+@pytest.mark.usefixtures("elsewhere")
 @pytest.mark.parametrize("code", blocks(README, "python"))
-def test_python_in_the_readme_runs(code: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+def test_python_in_the_readme_runs(code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out
 
 
-def test_commands_in_the_readme_run(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("elsewhere")
+def test_commands_in_the_readme_run() -> None:
     commands = [c for c in skal_commands() if c.startswith("skal run --dataset digits")]
     assert len(commands) == 2
     for command in commands:
         words = shlex.split(command)[1:]
-        done = subprocess.run(
-            [sys.executable, "-m", "skal", *words, "--steps", "2"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
+        done = CliRunner().invoke(main, [*words, "--steps", "2"])
+        assert done.exit_code == 0, done.output
         assert "round 5/5: 120 labels" in done.stderr
 
 
@@ -72,16 +84,14 @@ def test_every_option_and_command_named_in_a_document_exists(document: Path) -> 
     assert used <= set(commands)
 
 
+@pytest.mark.usefixtures("elsewhere")
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
-def test_every_example_runs(example: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(example), *ARGUMENTS.get(example.stem, ())],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+def test_every_example_runs(
+    example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(example), *ARGUMENTS.get(example.stem, ())])
+    runpy.run_path(str(example), run_name="__main__")
+    assert capsys.readouterr().out
 
 
 def test_an_extension_takes_fifteen_lines_at_most() -> None:

@@ -6,14 +6,14 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..datasets import data_folder
-from ..runs.environment import PACKAGES, package_version
+from ..runs.environment import PACKAGES
 
 if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet
@@ -30,27 +30,40 @@ class Check:
     fine: bool = True
 
 
-def examine(data_dir: str | Path | None = None) -> list[Check]:
+def examine(
+    data_dir: str | Path | None = None,
+    *,
+    find: Callable[[str], Distribution] = distribution,
+    least_free: int = LEAST_FREE,
+) -> list[Check]:
     """Look at the installation and at the data folder.
 
     Parameters
     ----------
     data_dir : str or Path, optional
         As for `load_dataset`.
+    find : callable, default=importlib.metadata.distribution
+        Returns the installed package of a name, or raises `PackageNotFoundError`.
+    least_free : int, default=2**30
+        Bytes of free disk below which there is a problem.
 
     Returns
     -------
     list of Check
     """
-    return [*_software(), *_devices(), *_data(data_folder(data_dir))]
+    return [*_software(find), *_devices(), *_data(data_folder(data_dir), least_free)]
 
 
-def _software() -> Iterator[Check]:
+def _software(find: Callable[[str], Distribution]) -> Iterator[Check]:
     fine = sys.version_info >= (3, 11)
     yield Check("Python", sys.version.split()[0] + ("" if fine else ", needs 3.11"), fine)
-    wanted = _requirements()
+    wanted = _requirements(find)
     for package in PACKAGES:
-        found, specifier = package_version(package), wanted.get(package.lower())
+        try:
+            found = find(package).version
+        except PackageNotFoundError:
+            found = None
+        specifier = wanted.get(package.lower())
         fits = found is not None and (
             specifier is None or specifier.contains(found, prereleases=True)
         )
@@ -68,12 +81,12 @@ def _software() -> Iterator[Check]:
         )
 
 
-def _requirements() -> dict[str, SpecifierSet]:
+def _requirements(find: Callable[[str], Distribution]) -> dict[str, SpecifierSet]:
     """Return the versions that skal wants, by the names of packages in small letters."""
     from packaging.requirements import Requirement
 
     try:
-        lines = requires("skal") or []
+        lines = find("skal").requires or []
     except PackageNotFoundError:  # run from its source, not installed
         return {}
     return {(r := Requirement(line)).name.lower(): r.specifier for line in lines}
@@ -95,10 +108,10 @@ def _devices() -> Iterator[Check]:
     yield Check("threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors")
 
 
-def _data(folder: Path) -> Iterator[Check]:
+def _data(folder: Path, least_free: int) -> Iterator[Check]:
     existing = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
     free = shutil.disk_usage(existing).free
-    yield Check("free disk", f"{free / 2**30:.1f} GiB at {existing}", free >= LEAST_FREE)
+    yield Check("free disk", f"{free / 2**30:.1f} GiB at {existing}", free >= least_free)
     try:
         with tempfile.TemporaryFile(dir=existing):
             yield Check("data folder", f"{folder} can be written")

@@ -30,7 +30,9 @@ _LIMITS = (
 )
 
 
-def available_memory(cgroup: Path = _CGROUP, *, device: str = "cpu") -> int:
+def available_memory(
+    cgroup: Path = _CGROUP, *, device: str = "cpu", machine: int | None = None
+) -> int:
     """Return how many bytes can be allocated before the machine, or its container, is out of them.
 
     Parameters
@@ -39,12 +41,14 @@ def available_memory(cgroup: Path = _CGROUP, *, device: str = "cpu") -> int:
         Where Linux says what a container may use.
     device : str, default="cpu"
         Where else they are to fit: of a CUDA device's memory and the machine's the lesser counts.
+    machine : int, optional
+        Free bytes of the machine, where they are known; otherwise the system is asked.
 
     Returns
     -------
     int
     """
-    available = int(psutil.virtual_memory().available)
+    available = int(psutil.virtual_memory().available) if machine is None else machine
     for limit, usage, stat in _LIMITS:
         try:
             most, used = (int((cgroup / name).read_text()) for name in (limit, usage))

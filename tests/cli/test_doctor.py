@@ -1,17 +1,15 @@
 from __future__ import annotations
 
 import importlib.metadata
-import shutil
 import sys
-from collections import namedtuple
+from collections.abc import Callable
+from importlib.metadata import Distribution
 from pathlib import Path
 
 import pytest
 import torch
 from packaging.requirements import Requirement
 
-import skal.cli.doctor
-import skal.runs.record
 from skal.cli.doctor import Check, examine
 
 
@@ -28,35 +26,43 @@ def test_a_sound_installation_has_no_problem(tmp_path: Path) -> None:
     assert {"device", "threads", "free disk", "data folder"} <= checks.keys()
 
 
+def without(package: str, version: str | None = None) -> Callable[[str], Distribution]:
+    """Return a search that finds everything but `package`, of which it finds another version."""
+
+    class Other(Distribution):
+        def read_text(self, filename: str) -> str:
+            return f"Name: {package}\nVersion: {version}\n"
+
+        def locate_file(self, path: object) -> Path:
+            raise FileNotFoundError(path)
+
+    def find(name: str) -> Distribution:
+        if name != package:
+            return importlib.metadata.distribution(name)
+        if version is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return Other()
+
+    return find
+
+
 @pytest.mark.parametrize("package", ["Pillow", "torch", "scikit-activeml"])
+@pytest.mark.parametrize(("version", "said"), [("0.0.1", "0.0.1"), (None, "missing")])
 def test_a_package_that_is_too_old_or_missing_is_named_with_what_is_needed(
-    package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    package: str, version: str | None, said: str, tmp_path: Path
 ) -> None:
     wanted = next(
         str(r.specifier)
         for r in map(Requirement, importlib.metadata.requires("skal") or [])
         if r.name.lower() == package.lower()
     )
-    true = skal.runs.record.package_version
-    for found, said in (("0.0.1", "0.0.1"), (None, "missing")):
-        monkeypatch.setattr(
-            skal.cli.doctor,
-            "package_version",
-            lambda name, f=found: f if name == package else true(name),
-        )
-        check = by_name(examine(tmp_path))[package]
-        assert not check.fine
-        assert check.found == f"{said}, needs {wanted}"
+    check = by_name(examine(tmp_path, find=without(package, version)))[package]
+    assert not check.fine
+    assert check.found == f"{said}, needs {wanted}"
 
 
-def test_skal_that_is_not_installed_is_looked_at_all_the_same(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def requires(name: str) -> list[str]:
-        raise importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(skal.cli.doctor, "requires", requires)
-    assert by_name(examine(tmp_path))["torch"].fine
+def test_skal_that_is_not_installed_is_looked_at_all_the_same(tmp_path: Path) -> None:
+    assert by_name(examine(tmp_path, find=without("skal")))["torch"].fine
 
 
 def test_a_torchvision_that_does_not_fit_is_a_problem_with_advice(
@@ -87,9 +93,7 @@ def test_looking_makes_no_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_a_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, 2**20))
-    check = by_name(examine(tmp_path))["free disk"]
+def test_a_full_disk_is_a_problem(tmp_path: Path) -> None:
+    check = by_name(examine(tmp_path, least_free=2**60))["free disk"]
     assert not check.fine
-    assert check.found.startswith("0.0 GiB")
+    assert check.found.endswith(f"GiB at {tmp_path}")

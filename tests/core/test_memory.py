@@ -14,7 +14,6 @@ import pytest
 import torch
 from made_up import resident_of_files
 
-from skal.core import memory
 from skal.core.memory import available_memory, bytes_needed, gib, let_go_of_pages, take_mapped
 
 FREE = 10_000
@@ -26,9 +25,8 @@ V1 = (
 )
 
 
-@pytest.fixture(autouse=True)
-def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=FREE))
+def free(cgroup: Path, device: str = "cpu") -> int:
+    return available_memory(cgroup, device=device, machine=FREE)
 
 
 def write(root: Path, names: tuple[str, str, str], most: object, used: object, stat: str) -> Path:
@@ -39,8 +37,8 @@ def write(root: Path, names: tuple[str, str, str], most: object, used: object, s
 
 
 def test_without_a_limit_it_is_what_the_machine_has(tmp_path: Path) -> None:
-    assert available_memory(tmp_path) == FREE
-    assert available_memory(tmp_path / "nowhere") == FREE
+    assert free(tmp_path) == FREE
+    assert free(tmp_path / "nowhere") == FREE
 
 
 @pytest.mark.parametrize("names", [V2, V1])
@@ -48,34 +46,34 @@ def test_a_containers_limit_holds_less_what_is_used(
     tmp_path: Path, names: tuple[str, str, str]
 ) -> None:
     write(tmp_path, names, 5000, 3000, "anon 2500\ninactive_file 400\nactive_file 100")
-    assert available_memory(tmp_path) == 2400  # read files make way
+    assert free(tmp_path) == 2400  # read files make way
 
 
 @pytest.mark.parametrize("names", [V2, V1])
 def test_a_limit_above_the_machines_memory_is_none(
     tmp_path: Path, names: tuple[str, str, str]
 ) -> None:
-    assert available_memory(write(tmp_path, names, 2**62, 3000, "inactive_file 0")) == FREE
+    assert free(write(tmp_path, names, 2**62, 3000, "inactive_file 0")) == FREE
 
 
 def test_max_means_no_limit(tmp_path: Path) -> None:
-    assert available_memory(write(tmp_path, V2, "max", 3000, "inactive_file 0")) == FREE
+    assert free(write(tmp_path, V2, "max", 3000, "inactive_file 0")) == FREE
 
 
 def test_of_two_limits_the_lower_holds(tmp_path: Path) -> None:
     write(tmp_path, V2, 5000, 1000, "inactive_file 0")
-    assert available_memory(write(tmp_path, V1, 3000, 1000, "inactive_file 0")) == 2000
+    assert free(write(tmp_path, V1, 3000, 1000, "inactive_file 0")) == 2000
 
 
 def test_nothing_is_free_when_the_limit_is_reached(tmp_path: Path) -> None:
-    assert available_memory(write(tmp_path, V2, 5000, 6000, "inactive_file 500")) == 0
+    assert free(write(tmp_path, V2, 5000, 6000, "inactive_file 500")) == 0
 
 
 def test_files_that_say_nothing_of_use_are_passed_over(tmp_path: Path) -> None:
-    assert available_memory(write(tmp_path, V2, "lots", 1000, "inactive_file 0")) == FREE
-    assert available_memory(write(tmp_path, V2, 5000, 1000, "not two words")) == FREE
+    assert free(write(tmp_path, V2, "lots", 1000, "inactive_file 0")) == FREE
+    assert free(write(tmp_path, V2, 5000, 1000, "not two words")) == FREE
     (tmp_path / "memory.stat").unlink()
-    assert available_memory(tmp_path) == FREE
+    assert free(tmp_path) == FREE
 
 
 @pytest.mark.parametrize(
@@ -90,20 +88,23 @@ def test_of_a_gpus_memory_and_the_machines_the_lesser_counts(
     allocated: int,
     expected: int,
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (on_device, 10**6))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved)
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: allocated)
-    assert available_memory(tmp_path, device="cuda:0") == expected
-    assert available_memory(tmp_path) == FREE
+    cuda = SimpleNamespace(
+        mem_get_info=lambda device: (on_device, 10**6),
+        memory_reserved=lambda device: reserved,
+        memory_allocated=lambda device: allocated,
+    )
+    monkeypatch.setattr(torch, "cuda", cuda)
+    assert free(tmp_path, "cuda:0") == expected
+    assert free(tmp_path) == FREE
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_a_gpu_tells_what_is_free() -> None:
-    assert 0 < available_memory(device="cuda") <= FREE
+    assert available_memory(device="cuda") > 0
 
 
 def test_this_machine_has_some() -> None:
-    assert 0 < available_memory() <= FREE
+    assert 0 < available_memory() < 2**60
 
 
 def test_bytes_are_a_polynomial_of_sizes() -> None:
