@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-import numpy as np
 import pytest
 import torch
+from made_up import bars
+from matplotlib.figure import Figure
+from PIL import Image
 
 import skal
 
@@ -29,18 +33,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 @pytest.fixture
 def tiny() -> skal.ImageDataset:
     """Three classes of 12x12 px that a few optimiser steps tell apart: bars at three heights."""
-    rng = np.random.default_rng(0)
-
-    def draw(n: int) -> tuple[np.ndarray, np.ndarray]:
-        y = np.arange(n) % 3
-        X = rng.integers(0, 80, (n, 1, 12, 12), dtype=np.uint8)
-        for image, label in zip(X, y, strict=True):
-            image[0, 4 * label : 4 * label + 4] += 150
-        return X, y
-
-    X, y = draw(90)
-    X_test, y_test = draw(30)
-    return skal.ImageDataset(X, y, ("low", "middle", "top"), X_test, y_test, name="tiny")
+    return bars()
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +52,27 @@ def restored_logger() -> Iterator[None]:
     yield
     log.setLevel(level)
     log.handlers[:] = handlers
+
+
+BLANK = {"svg": b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>'}
+with io.BytesIO() as _file:
+    Image.new("RGB", (8, 8)).save(_file, "png")
+    BLANK["png"] = _file.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave figures unrendered, which is most of what a small run takes, unless they are looked at.
+
+    They are composed as ever; what is shared by the tests of a module or session is rendered, too.
+    """
+    if request.node.get_closest_marker("pictures"):
+        return
+
+    def save(figure: Figure, file: BinaryIO, *, format: str, **how: object) -> None:
+        file.write(BLANK[format])
+
+    monkeypatch.setattr(Figure, "savefig", save)
 
 
 @pytest.fixture

@@ -11,9 +11,26 @@ import numpy as np
 import torch
 from torch import nn
 
+import skal
 from skal.comparisons.results import Result
 from skal.core.settings import RunConfig
 from skal.models import MODELS, Network, linear_head
+
+
+def bars() -> skal.ImageDataset:
+    """Return three classes of 12x12 px that a few steps tell apart: bars at three heights."""
+    rng = np.random.default_rng(0)
+
+    def draw(n: int) -> tuple[np.ndarray, np.ndarray]:
+        y = np.arange(n) % 3
+        X = rng.integers(0, 80, (n, 1, 12, 12), dtype=np.uint8)
+        for image, label in zip(X, y, strict=True):
+            image[0, 4 * label : 4 * label + 4] += 150
+        return X, y
+
+    X, y = draw(90)
+    X_test, y_test = draw(30)
+    return skal.ImageDataset(X, y, ("low", "middle", "top"), X_test, y_test, name="tiny")
 
 
 def made_up_results(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from made_up import bars
 from PIL import Image
 
 import skal
@@ -59,11 +61,23 @@ def inodes(folder: Path) -> dict[str, tuple[int, int]]:
     return {path: (stat.st_ino, stat.st_mtime_ns) for path, stat in stats.items()}
 
 
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("comparison") / "c"
+    compared(bars(), folder)
+    return folder
+
+
+@pytest.fixture
+def finished(made_once: Path, tmp_path: Path) -> Path:
+    """Return a copy of a comparison of margin and random over two seeds."""
+    return Path(shutil.copytree(made_once, tmp_path / "c"))
+
+
 class TestTheGrid:
     def test_every_cell_is_an_ordinary_finished_run(
-        self, tiny: skal.ImageDataset, tmp_path: Path
+        self, tiny: skal.ImageDataset, tmp_path: Path, finished: Path
     ) -> None:
-        compared(tiny, tmp_path / "c")
         cells = sorted(path.name for path in (tmp_path / "c/cells").iterdir())
         assert cells == [
             f"{strategy}-small-cnn-s{seed}" for strategy in ("margin", "random") for seed in (0, 1)
@@ -106,15 +120,14 @@ class TestTheGrid:
             assert done.analysis["baseline"] == "random"
 
     def test_two_jobs_come_to_the_same_as_one(
-        self, tiny: skal.ImageDataset, tmp_path: Path
+        self, tiny: skal.ImageDataset, tmp_path: Path, finished: Path
     ) -> None:
-        compared(tiny, tmp_path / "one")
         compared(tiny, tmp_path / "two", jobs=2)
         compared(tiny, tmp_path / "again")
-        assert len(but_seconds(tmp_path / "one")) == 12
+        assert len(but_seconds(finished)) == 12
         for other in ("two", "again"):
-            assert but_seconds(tmp_path / other) == but_seconds(tmp_path / "one")
-            for cell in (tmp_path / "one/cells").iterdir():
+            assert but_seconds(tmp_path / other) == but_seconds(finished)
+            for cell in (finished / "cells").iterdir():
                 theirs = tmp_path / other / "cells" / cell.name
                 assert (theirs / "queries.csv").read_bytes() == (cell / "queries.csv").read_bytes()
 
@@ -125,6 +138,7 @@ class TestTheGrid:
             tiny,
             tmp_path / "c",
             seeds=1,
+            n_rounds=0,
             models=["lenet", "small-cnn"],
             noise_rates=["0", "0.3"],
         )
@@ -179,18 +193,16 @@ class TestTheGrid:
 
 class TestGoingOn:
     def test_a_finished_cell_is_never_run_again(
-        self, tiny: skal.ImageDataset, tmp_path: Path
+        self, tiny: skal.ImageDataset, tmp_path: Path, finished: Path
     ) -> None:
-        compared(tiny, tmp_path / "c")
         results, before = (tmp_path / "c/results.csv").read_bytes(), inodes(tmp_path / "c")
         compared(tiny, tmp_path / "c")
         assert inodes(tmp_path / "c") == before
         assert (tmp_path / "c/results.csv").read_bytes() == results
 
     def test_it_may_be_widened_by_strategies_and_seeds(
-        self, tiny: skal.ImageDataset, tmp_path: Path
+        self, tiny: skal.ImageDataset, tmp_path: Path, finished: Path
     ) -> None:
-        compared(tiny, tmp_path / "c")
         before = inodes(tmp_path / "c")
         done = compared(tiny, tmp_path / "c", strategies=["margin", "entropy"], seeds=3)
         assert len(done.results) == 9
@@ -205,12 +217,13 @@ class TestGoingOn:
         self, tiny: skal.ImageDataset, tmp_path: Path
     ) -> None:
         """One after the other, each would be corrected for itself alone."""
-        compared(tiny, tmp_path / "c", strategies=["margin"])
-        compared(tiny, tmp_path / "c", strategies=["entropy"], seeds=1)
-        done = compared(tiny, tmp_path / "c", strategies=["badge"])
+        short = {"n_rounds": 1}
+        compared(tiny, tmp_path / "c", **short, strategies=["margin"])
+        compared(tiny, tmp_path / "c", **short, strategies=["entropy"], seeds=1)
+        done = compared(tiny, tmp_path / "c", **short, strategies=["badge"])
         assert set(done.analysis["strategies"]) == {"random", "margin", "entropy", "badge"}
-        compared(tiny, tmp_path / "c", strategies=["entropy"])
-        compared(tiny, tmp_path / "whole", strategies=["margin", "entropy", "badge"])
+        compared(tiny, tmp_path / "c", **short, strategies=["entropy"])
+        compared(tiny, tmp_path / "whole", **short, strategies=["margin", "entropy", "badge"])
         assert but_seconds(tmp_path / "c") == but_seconds(tmp_path / "whole")
 
     def test_models_and_rates_may_be_added_later(
@@ -259,9 +272,12 @@ class TestGoingOn:
         assert pools == [16, 32]
 
     def test_one_that_was_stopped_ends_as_if_it_had_not_been(
-        self, tiny: skal.ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        tiny: skal.ImageDataset,
+        tmp_path: Path,
+        finished: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        compared(tiny, tmp_path / "whole")
         trained = 0
         fit = skal.ImageClassifier.fit
 
@@ -274,12 +290,14 @@ class TestGoingOn:
 
         monkeypatch.setattr(skal.ImageClassifier, "fit", stopped)
         with pytest.raises(KeyboardInterrupt):
-            compared(tiny, tmp_path / "c")
-        assert not (tmp_path / "c/results.csv").exists()
-        halves = [p for p in (tmp_path / "c/cells").iterdir() if not (p / "summary.json").exists()]
+            compared(tiny, tmp_path / "half")
+        assert not (tmp_path / "half/results.csv").exists()
+        halves = [
+            p for p in (tmp_path / "half/cells").iterdir() if not (p / "summary.json").exists()
+        ]
         assert len(halves) == 1
-        compared(tiny, tmp_path / "c")
-        assert but_seconds(tmp_path / "c") == but_seconds(tmp_path / "whole")
+        compared(tiny, tmp_path / "half")
+        assert but_seconds(tmp_path / "half") == but_seconds(finished)
 
     def test_other_settings_are_refused(self, tiny: skal.ImageDataset, tmp_path: Path) -> None:
         compared(tiny, tmp_path / "c", seeds=1, n_rounds=0)
@@ -438,21 +456,30 @@ class TestTheProcess:
         kept = {(row["strategy"], row["seed"]) for row in rows_of(tmp_path / "c")}
         assert kept == {(name, seed) for name in ("random", "margin") for seed in "01"}
 
-    def test_the_traceback_of_a_foreign_strategy_is_kept_and_shown(self, tmp_path: Path) -> None:
-        done = self.called(
-            tmp_path, "--debug", "--jobs", "2", "--strategies", "foreign:Broken", "--out", "c"
-        )
+    @pytest.fixture(scope="class")
+    def broken(
+        self, tmp_path_factory: pytest.TempPathFactory
+    ) -> tuple[Path, subprocess.CompletedProcess[str]]:
+        """Return where a strategy raised an error, and what the process said."""
+        folder = tmp_path_factory.mktemp("broken")
+        flags = ("--debug", "--jobs", "2", "--strategies", "foreign:Broken", "--out", "c")
+        return folder / "c", self.called(folder, *flags)
+
+    def test_the_traceback_of_a_foreign_strategy_is_kept_and_shown(
+        self, broken: tuple[Path, subprocess.CompletedProcess[str]]
+    ) -> None:
+        folder, done = broken
         assert 'raise LookupError("nowhere")' in done.stderr
-        (log,) = (tmp_path / "c/cells").glob("*Broken*s0/log.txt")
+        (log,) = (folder / "cells").glob("*Broken*s0/log.txt")
         assert 'raise LookupError("nowhere")' in log.read_text()
         assert "all whole rounds are kept; the same command goes on" in done.stderr
 
-    def test_records_say_what_was_called(self, tmp_path: Path) -> None:
-        done = self.called(
-            tmp_path, "--debug", "--strategies", "margin", "--jobs", "2", "--out", "c"
-        )
-        assert done.returncode == 0, done.stderr
-        for path in (tmp_path / "c/cells").glob("*/environment.json"):
+    def test_records_say_what_was_called(
+        self, broken: tuple[Path, subprocess.CompletedProcess[str]]
+    ) -> None:
+        records = list((broken[0] / "cells").glob("*/environment.json"))
+        assert len(records) == 4
+        for path in records:
             command = json.loads(path.read_text())["command"]
             assert command[:5] == ["python", "-m", "skal", "--debug", "compare"]
 
@@ -460,7 +487,7 @@ class TestTheProcess:
 class TestTheCommand:
     def test_it_says_which_is_better_and_where_it_all_is(self, tmp_path: Path) -> None:
         out = tmp_path / "c"
-        done = CliRunner().invoke(main, [*ARGS, "--out", str(out)])
+        done = CliRunner().invoke(main, [*ARGS, "--seeds", "1", "--out", str(out)])
         assert done.exit_code == 0, done.output
         assert "margin" in done.stdout
         assert "random" in done.stdout
@@ -472,7 +499,9 @@ class TestTheCommand:
 
     def test_json_is_what_the_file_holds(self, tmp_path: Path) -> None:
         out = tmp_path / "c"
-        done = CliRunner().invoke(main, [*ARGS, "--json", "--quiet", "--out", str(out)])
+        done = CliRunner().invoke(
+            main, [*ARGS, "--seeds", "1", "--json", "--quiet", "--out", str(out)]
+        )
         assert json.loads(done.stdout) == json.loads((out / "comparison.json").read_text())
 
     def test_reports_are_made_of_runs_from_anywhere(

@@ -98,6 +98,7 @@ def test_a_comparison_leaves_its_files(tmp_path: Path) -> None:
     assert (folder / "results.csv").read_text() == results_csv(results)
 
 
+@pytest.mark.pictures
 def test_equal_runs_leave_equal_files(tmp_path: Path) -> None:
     for name in ("one", "other"):
         write_report(made_up_results(), tmp_path / name)

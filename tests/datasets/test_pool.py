@@ -159,6 +159,7 @@ def test_images_held_out_are_labelled_counted_and_kept(
     assert header.index("query_seconds") < header.index("valid_accuracy")
 
 
+@pytest.mark.pictures
 def test_the_learning_curve_shows_their_accuracy(tiny: skal.ImageDataset, tmp_path: Path) -> None:
     run = skal.run(tiny, **FAST, n_valid=9, out=tmp_path / "run")
     title = f"tiny: {run.config.strategy}, lenet, seed 0"
@@ -176,7 +177,6 @@ def test_without_any_there_is_neither_a_file_nor_a_column(
     assert not [name for name in run.rounds[0] if name.startswith("valid")]
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_they_are_drawn_by_the_seed_the_same_for_every_strategy(
     tiny: skal.ImageDataset, tmp_path: Path
 ) -> None:
@@ -197,7 +197,6 @@ def test_they_are_drawn_by_the_seed_the_same_for_every_strategy(
     assert with_them == without
 
 
-@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(
     "settings",
     [
@@ -297,7 +296,6 @@ def test_they_are_labelled_by_the_oracle_before_all_others_and_once(
     assert run.rounds[-1]["valid_nll"] == pytest.approx(evaluate(wrong, proba)["nll"])
 
 
-@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(
     "settings", [{}, {"stream": "shuffled", "budget": "30%", "n_query": 20}], ids=str
 )

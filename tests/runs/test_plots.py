@@ -28,6 +28,8 @@ from skal.runs.drawing import Pictures
 from skal.runs.metrics import describe_errors
 from skal.runs.plots import calibration_picture, confusion_picture, learning_curve
 
+pytestmark = pytest.mark.pictures
+
 ROUNDS = [{"n_labeled": 20 * (i + 1), "accuracy": 0.3 + 0.2 * i} for i in range(3)]
 
 
