@@ -36,6 +36,14 @@ def tiny() -> skal.ImageDataset:
     return bars()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep downloads and caches of what tests share out of the working tree, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SKAL_DATA_DIR", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep every test's downloads and caches out of the working tree."""

@@ -85,7 +85,8 @@ class TestTheGrid:
         for cell in cells:
             result = read_result(tmp_path / "c/cells" / cell)
             assert [row["n_labeled"] for row in result.rounds] == [6, 10, 14]
-        alone = skal.run(tiny, "margin", seed=1, out=tmp_path / "alone", **QUICK)
+        place = {"data_dir": result.config.data_dir, "out": tmp_path / "alone"}
+        alone = skal.run(tiny, "margin", seed=1, **place, **QUICK)
         assert alone.folder is not None
         for name in ("queries.csv", "config.toml"):
             of_cell = tmp_path / "c/cells/margin-small-cnn-s1" / name
@@ -431,39 +432,39 @@ class Broken(BatchStrategy):
 """
 
 
+def called(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    (folder / "foreign.py").write_text(KILLER)
+    return subprocess.run(
+        [sys.executable, "-m", "skal", *more[:1], *ARGS, "--threads", "1", *more[1:]],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])},
+    )
+
+
+@pytest.fixture(scope="module")
+def broken(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """Return where a strategy raised an error, and what the process said."""
+    folder = tmp_path_factory.mktemp("broken")
+    flags = ("--debug", "--jobs", "2", "--strategies", "foreign:Broken", "--out", "c")
+    return folder / "c", called(folder, *flags)
+
+
 class TestTheProcess:
     """What happens to processes can be seen in processes alone."""
 
-    def called(self, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-        (folder / "foreign.py").write_text(KILLER)
-        return subprocess.run(
-            [sys.executable, "-m", "skal", *more[:1], *ARGS, "--threads", "1", *more[1:]],
-            capture_output=True,
-            text=True,
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])},
-        )
-
     def test_a_run_whose_process_is_killed_stops_no_other(self, tmp_path: Path) -> None:
         strategies = "margin,foreign:Killer"
-        done = self.called(
-            tmp_path, "--debug", "--jobs", "2", "--strategies", strategies, "--out", "c"
-        )
+        done = called(tmp_path, "--debug", "--jobs", "2", "--strategies", strategies, "--out", "c")
         assert done.returncode == 1
         assert "2 of 6 runs failed, the first (foreign.Killer" in done.stderr
         assert "killed, as when memory runs out; fewer at a time" in done.stderr
         assert "margin" in done.stdout
         kept = {(row["strategy"], row["seed"]) for row in rows_of(tmp_path / "c")}
         assert kept == {(name, seed) for name in ("random", "margin") for seed in "01"}
-
-    @pytest.fixture(scope="class")
-    def broken(
-        self, tmp_path_factory: pytest.TempPathFactory
-    ) -> tuple[Path, subprocess.CompletedProcess[str]]:
-        """Return where a strategy raised an error, and what the process said."""
-        folder = tmp_path_factory.mktemp("broken")
-        flags = ("--debug", "--jobs", "2", "--strategies", "foreign:Broken", "--out", "c")
-        return folder / "c", self.called(folder, *flags)
 
     def test_the_traceback_of_a_foreign_strategy_is_kept_and_shown(
         self, broken: tuple[Path, subprocess.CompletedProcess[str]]
@@ -679,5 +680,6 @@ def test_ray_comes_to_the_same(tmp_path: Path) -> None:
 
 
 def test_the_function_is_not_hidden_by_a_module() -> None:
-    code = "import skal, skal.comparison; assert callable(skal.compare)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    import skal.comparisons.grid
+
+    assert callable(skal.compare)
