@@ -32,7 +32,7 @@ from skal.models.backbone import Backbone
 from skal.models.features import features_of
 from skal.runs.metrics import evaluate
 from skal.strategies import resolve_strategy, select
-from skal.strategies.scores import score_pool
+from skal.strategies.scores import ScoreRequest, score_pool
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import custom_model  # noqa: F401  (registers the network)
@@ -113,7 +113,11 @@ def measure_round(data: skal.ImageDataset, features: np.ndarray, repeats: int) -
         done: dict[str, object] = {}
         seconds = {
             "fit": timed(lambda c=classifier: c.fit(features, y)),
-            "score": timed(lambda c=classifier, d=done: d.update(s=score_pool(c, features))),
+            "score": timed(
+                lambda c=classifier, d=done: d.update(
+                    s=score_pool(c, features, ScoreRequest(embeddings=True))
+                )
+            ),
             "pick": timed(
                 lambda d=done, s=seed: select(
                     strategy, y, PICKS, scores=d["s"], n_classes=n_classes, seed=s

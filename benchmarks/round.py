@@ -27,7 +27,7 @@ import skal
 from skal.models import build_network
 from skal.models.devices import resolve_bf16
 from skal.strategies import resolve_strategy, select
-from skal.strategies.scores import score_pool
+from skal.strategies.scores import ScoreRequest, score_pool
 
 LABELS, PICKS = 1000, 100
 KEPT_BY_SKORCH = LABELS * 4 // 5  # its default train_split validates on a fifth
@@ -63,7 +63,14 @@ def our_round(data: skal.ImageDataset, y: np.ndarray, steps: int, batch: int) ->
         classes=range(10), steps=steps, train_batch_size=batch, random_state=0
     ).fit(data.X, y)
     strategy = resolve_strategy("badge")
-    return select(strategy, y, PICKS, scores=score_pool(classifier, data.X), n_classes=10, seed=0)
+    return select(
+        strategy,
+        y,
+        PICKS,
+        scores=score_pool(classifier, data.X, ScoreRequest(embeddings=True)),
+        n_classes=10,
+        seed=0,
+    )
 
 
 def plain_round(
@@ -124,7 +131,7 @@ def main(data_dir: str | None, repeats: int) -> None:
     ratios, bare, ours = [], [], []
     for _ in range(2 * repeats):
         bare.append(timed(lambda: bare_pass(network, data.X, best, bf16)))
-        ours.append(timed(lambda: score_pool(classifier, data.X)))
+        ours.append(timed(lambda: score_pool(classifier, data.X, ScoreRequest(embeddings=True))))
         ratios.append(bare[-1] / ours[-1])
     report(
         "Pool scoring against a bare torch loop (60,000 images, small-cnn)",

@@ -43,7 +43,7 @@ from torch import nn
 
 import skal
 from skal.strategies import resolve_strategy, select
-from skal.strategies.scores import ScoredClassifier, Scores, score_pool
+from skal.strategies.scores import ScoredClassifier, ScoreRequest, Scores, score_pool
 
 SAMPLES = 50  # of Monte-Carlo dropout
 LATENT = 32  # a network's embeddings have far fewer degrees of freedom than features
@@ -315,7 +315,7 @@ def ask_their_clue(pool: Pool) -> Picks:
 
 
 def one_pass(images: Images) -> NDArray[np.float32]:
-    return score_pool(images.classifier, images.X, embeddings=False).proba
+    return score_pool(images.classifier, images.X).proba
 
 
 def ask_skal_bald(images: Images) -> Picks:
@@ -323,8 +323,7 @@ def ask_skal_bald(images: Images) -> Picks:
     scores = score_pool(
         images.classifier,
         images.X,
-        embeddings=strategy.needs_embeddings,
-        n_samples=strategy.n_samples,
+        ScoreRequest(strategy.needs_embeddings, strategy.n_samples),
         random_state=0,
     )
     size = images.size

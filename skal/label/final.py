@@ -212,9 +212,7 @@ def predict(folder: Path, files: Sequence[Path], out: TextIO, device: str = "aut
                 reason = shown(f"{path}: {image}")
                 _log.warning("left out %s", reason)
         kept = [image for image in images if not isinstance(image, str)]
-        of_kept = iter(
-            score_pool(classifier, np.stack(kept), embeddings=False).proba if kept else ()
-        )
+        of_kept = iter(score_pool(classifier, np.stack(kept)).proba if kept else ())
         for path, image in zip(paths, images, strict=True):
             row = None if isinstance(image, str) else next(of_kept)
             rows.writerow([path, *_prediction(row, names)])

@@ -37,7 +37,7 @@ from ..runs.plan import (
 )
 from ..runs.pretraining import weights_from_pool
 from ..strategies.first_sets import start_embeddings
-from ..strategies.scores import score_pool
+from ..strategies.scores import ScoreRequest, score_pool
 from .batches import BatchRequest, ComputedBatch, Guesses, LearnerSetup
 
 LIKENESS_FEATURES = 32
@@ -142,7 +142,7 @@ class Picker:
         rows = self._rows_of(images)
         if not len(rows):
             return {}
-        scores = score_pool(trained.classifier, trained.X, embeddings=False, rows=rows)
+        scores = score_pool(trained.classifier, trained.X, rows=rows)
         found = zip(self._numbers[rows].tolist(), scores.proba.argmax(1).tolist(), strict=True)
         return dict(found)
 
@@ -215,7 +215,8 @@ class Picker:
         )
 
     def _score(self, learner: ActiveLearner, rows: NDArray[np.int64]) -> Any:
-        return score_pool(learner.classifier, learner.pool.X, rows=rows)
+        request = ScoreRequest(embeddings=True)
+        return score_pool(learner.classifier, learner.pool.X, request, rows=rows)
 
     def _rows_of(self, images: Sequence[int]) -> NDArray[np.int64]:
         return np.array([self._rows[n] for n in images if n in self._rows], dtype=np.int64)

@@ -42,7 +42,7 @@ from ..models.classifier import ImageClassifier
 from ..models.devices import DEVICES
 from ..models.persistence import class_names, load_classifier
 from ..strategies.base import ScoreStrategy
-from ..strategies.scores import Scores, enough, score_pool
+from ..strategies.scores import ScoreRequest, Scores, enough, score_pool
 from ..strategies.selection import Strategy, made_up_scores, resolve_strategy
 from ..strategies.uncertainty import MEASURES
 
@@ -471,10 +471,10 @@ class Scorer:
         return score_pool(
             self.classifier,
             to_channels(pixels, self.classifier.image_shape_[0]),
-            embeddings=self.embeddings or "embeddings" in reads,
-            n_samples=n_samples,
-            gradient_length="gradient_length" in reads,
-            random_state=0,  # the same thinned networks for all shards
+            ScoreRequest(
+                self.embeddings or "embeddings" in reads, n_samples, "gradient_length" in reads
+            ),
+            random_state=0,  # the same dropout samples for all shards
         )
 
     def table(self, chunk: Decoded) -> pa.Table:

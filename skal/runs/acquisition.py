@@ -17,7 +17,7 @@ from ..datasets.base import Images
 from ..datasets.pool import Pool
 from ..models.classifier import ImageClassifier
 from ..models.committee import Committee
-from ..strategies.scores import Scores, score_pool
+from ..strategies.scores import ScoreRequest, Scores, score_pool
 from ..strategies.selection import Strategy, affordable, draw_rows, select
 
 
@@ -260,16 +260,13 @@ def _score(
     if strategy.n_members:
         committee = Committee(classifier, strategy.n_members, random_state=choice.seed)
         committee.fit(pool.X, pool.y)
-    return score_pool(
-        classifier,
-        pool.X,
-        embeddings=current.embeddings or strategy.needs_embeddings,
-        n_samples=0 if committee else strategy.n_samples,
-        gradient_length=strategy.needs_gradient_length,
-        committee=committee,
-        rows=current.rows,
-        random_state=choice.seed,
+    request = ScoreRequest(
+        current.embeddings or strategy.needs_embeddings,
+        strategy.n_samples,
+        strategy.needs_gradient_length,
+        committee,
     )
+    return score_pool(classifier, pool.X, request, rows=current.rows, random_state=choice.seed)
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def predict_test(classifier: ImageClassifier, X: Images) -> NDArray[np.float32]:
     SkalError
         If they are NaN.
     """
-    proba: NDArray[np.float32] = score_pool(classifier, X, embeddings=False).proba
+    proba: NDArray[np.float32] = score_pool(classifier, X).proba
     if not np.isfinite(proba).all():
         raise SkalError(
             "the network answers with NaN: its training diverged; a lower learning rate (lr) may "
@@ -87,6 +87,6 @@ def validate(classifier: ImageClassifier, pool: Pool) -> dict[str, float]:
     """Compute the metrics of a round on the images held out, if there are any."""
     if not len(pool.valid):
         return {}
-    proba = score_pool(classifier, pool.X, embeddings=False, rows=pool.valid).proba
+    proba = score_pool(classifier, pool.X, rows=pool.valid).proba
     metrics = evaluate(pool.y_valid, proba)
     return {f"valid_{name}": metrics[name] for name in ("accuracy", "nll")}

@@ -79,7 +79,7 @@ class StopMonitor:
         float or None
             None if there is no network before, or no image is left that has no label.
         """
-        proba = score_pool(classifier, self._pool.X, embeddings=False, rows=self._rows).proba
+        proba = score_pool(classifier, self._pool.X, rows=self._rows).proba
         predicted = proba.argmax(axis=1)
         # what has no label now had none before
         unknown = np.isin(self._rows, self._pool.unlabeled)

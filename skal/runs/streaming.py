@@ -13,7 +13,7 @@ from ..core.seeding import derive_seed
 from ..core.settings import Count, RunConfig
 from ..datasets.pool import Pool
 from ..models.classifier import ImageClassifier
-from ..strategies.scores import Scores, score_pool
+from ..strategies.scores import ScoreRequest, Scores, score_pool
 from ..strategies.streams import STREAM_STRATEGIES, StreamSampler
 from .acquisition import Round, timed
 
@@ -111,4 +111,5 @@ class StreamAcquisition:
         return np.array_split(rows, max(self._config.n_rounds, 1))
 
     def _score(self, classifier: ImageClassifier, pool: Pool, rows: NDArray[np.int64]) -> Scores:
-        return score_pool(classifier, pool.X, embeddings=self._sampler.needs_embeddings, rows=rows)
+        request = ScoreRequest(embeddings=self._sampler.needs_embeddings)
+        return score_pool(classifier, pool.X, request, rows=rows)

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets.base import MISSING_LABEL
-from .base import ScoreStrategy
+from .base import N_SAMPLES, ScoreStrategy, Seed
+from .parameters import allowed
 from .scores import Scores
 from .uncertainty import by_blocks, entropy
 
@@ -16,21 +17,17 @@ from .uncertainty import by_blocks, entropy
 class MCDropoutBALD(ScoreStrategy):
     r"""Bayesian active learning by disagreement [1]_, with dropout as the posterior [2]_.
 
-    The utility is the mutual information between label and weights,
-    :math:`H[\frac1T \sum_t p_t] - \frac1T \sum_t H[p_t]`, in nats, over T thinned networks. The
-    batch is the images of highest utility; ties fall at random.
-
-    The classifier must have ``sample_proba(X, n_samples)``, which returns probabilities of shape
+    The utility is the epistemic uncertainty, the mutual information between label and weights:
+    :math:`H[\frac1T \sum_t p_t] - \frac1T \sum_t H[p_t]`, in nats, over T dropout samples. The
+    classifier must have ``sample_proba(X, n_samples)``, which returns probabilities of shape
     (n_samples, n, n_classes).
 
     Parameters
     ----------
     n_samples : int, default=20
-        Thinned networks, T.
-    missing_label : scalar, default=-1
-        Marks unlabelled samples.
-    random_state : int, RandomState or None, default=None
-        Breaks ties.
+        Dropout samples, T.
+    missing_label, random_state
+        See `BatchStrategy`.
 
     References
     ----------
@@ -41,14 +38,12 @@ class MCDropoutBALD(ScoreStrategy):
     """
 
     reads = ("mc_proba",)
+    constraints = allowed(n_samples=N_SAMPLES)
 
     def __init__(
-        self,
-        n_samples: int = 20,
-        missing_label: Any = MISSING_LABEL,
-        random_state: int | np.random.RandomState | None = None,
+        self, n_samples: int = 20, missing_label: Any = MISSING_LABEL, random_state: Seed = None
     ) -> None:
-        super().__init__(missing_label=missing_label, random_state=random_state)
+        super().__init__(missing_label, random_state)
         self.n_samples = n_samples
 
     def score(self, scores: Scores) -> NDArray[np.float64]:

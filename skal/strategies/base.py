@@ -11,39 +11,44 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from skactiveml.base import SingleAnnotatorPoolQueryStrategy, SkactivemlClassifier
-from skactiveml.utils import (
-    check_equal_missing_label,
-    check_scalar,
-    check_type,
-    is_labeled,
-    is_unlabeled,
-)
+from skactiveml.utils import check_equal_missing_label, check_type, is_labeled, is_unlabeled
 from sklearn.base import clone
 from sklearn.utils.validation import has_fit_parameter
 
 from ..core.errors import ParameterError, SkalError
 from ..datasets.base import MISSING_LABEL
+from .parameters import Constraints, Number, allowed, check_parameters
 from .scores import Labeled, ScoredClassifier, Scores
+
+Rows = NDArray[np.int64]
+ToFill = NDArray[np.float64] | None  # or None: not wanted
+RandomState = np.random.RandomState
+Seed = int | RandomState | None
+N_SAMPLES = Number(2, whole=True)
 
 
 class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
     """A query strategy that picks a batch from the scores of the candidates.
 
-    Subclasses write `pick`, and say in `reads` which scores it looks at.
+    Subclasses write `pick`, say in `reads` which scores it looks at, and in `constraints` what
+    their own parameters may be. Whatever they compute, images that coincide, or are worth the
+    same, are picked at random, and none twice.
 
     Parameters
     ----------
     missing_label : scalar, default=-1
         Marks unlabelled samples.
     random_state : int, RandomState or None, default=None
-        Seeds the draws.
+        Seeds all draws, and what is clustered.
     """
 
+    constraints: Constraints = allowed()
+    """What parameters may be, checked when the strategy is asked; see `Number` and `OneOf`."""
     clf_embedding_flag_name: Mapping[str, Any] | str | None = None
     """Keyword(s) by which a classifier's `predict_proba` also returns embeddings.
 
-    Without, ``extra_outputs="emb"`` is asked for where `X` is images and it is taken; a
-    classifier that returns no embeddings has `X` itself used.
+    By default ``extra_outputs="emb"`` is asked for where `X` is images and the classifier takes
+    it. Of a classifier that returns no embeddings, `X` itself is used, but never raw images.
     """
     reads: tuple[str, ...] = ("proba",)
     """Which fields of `Scores`: "proba", "embeddings", "mc_proba", "gradient_length", "labeled".
@@ -54,17 +59,11 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
     n_samples: int = 20
     """How many samples "mc_proba" has; where it can be chosen, a parameter of the constructor."""
 
-    def __init__(
-        self,
-        missing_label: Any = MISSING_LABEL,
-        random_state: int | np.random.RandomState | None = None,
-    ) -> None:
+    def __init__(self, missing_label: Any = MISSING_LABEL, random_state: Seed = None) -> None:
         super().__init__(missing_label=missing_label, random_state=random_state)
 
     @abstractmethod
-    def pick(
-        self, scores: Scores, batch_size: int, random_state: np.random.RandomState
-    ) -> NDArray[np.int64]:
+    def pick(self, scores: Scores, batch_size: int, random_state: RandomState) -> Rows:
         """Pick a batch.
 
         Parameters
@@ -77,7 +76,7 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
             The only source of chance.
         utilities : ndarray of float64, shape (batch_size, n), optional
             A subclass may take this, too: to be filled, where it is not None, with what each pick
-            was chosen by; nan for the picks before it.
+            was chosen by; NaN for the picks before it.
 
         Returns
         -------
@@ -121,7 +120,7 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         query_indices : ndarray of int, shape (batch_size,)
             Into `X`, or into `candidates` if those are samples.
         utilities : ndarray of float, shape (batch_size, n), if asked for
-            What each pick was chosen by; nan where labelled, no candidate, or picked before. Of a
+            What each pick was chosen by; NaN where labelled, no candidate, or picked before. Of a
             strategy that tells no utilities, the ranks of the picks: `batch_size` for the first,
             1 for the last, 0 for what was not picked.
 
@@ -130,10 +129,12 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         TypeError
             If `clf` cannot tell what the strategy reads, or is left out and needed.
         ParameterError
-            If there are weights, and `clf` is to be fitted and takes none.
+            If a parameter is not what it may be; or there are weights, and `clf` is to be fitted
+            and takes none.
         SkalError
-            If `clf` answers with no numbers (NaN).
+            If `clf` answers with NaN.
         """
+        check_parameters(self, self.constraints)
         X, y, candidates, batch_size, return_utilities = self._validate_data(
             X, y, candidates, batch_size, return_utilities
         )
@@ -161,9 +162,7 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         utilities[:, mapping] = rows
         return indices, utilities
 
-    def _pick(
-        self, scores: Scores, batch_size: int, utilities: NDArray[np.float64] | None
-    ) -> NDArray[np.int64]:
+    def _pick(self, scores: Scores, batch_size: int, utilities: ToFill) -> Rows:
         """Let the strategy pick; if it tells no utilities that are wanted, make some."""
         pick: Callable[..., Any] = self.pick
         if utilities is not None and "utilities" in inspect.signature(pick).parameters:
@@ -180,9 +179,9 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
             return
         check_type(clf, "clf", SkactivemlClassifier)
         check_equal_missing_label(clf.missing_label, self.missing_label_)
-        check_scalar(fit_clf, "fit_clf", bool)
+        check_type(fit_clf, "fit_clf", bool)
         if "mc_proba" in self.reads:
-            check_scalar(self.n_samples, "n_samples", int, min_val=2)
+            check_parameters(self, {"n_samples": N_SAMPLES})
         for name, (method, call) in _ASKED_OF_CLASSIFIER.items():
             if name in self.reads and not hasattr(clf, method):
                 raise TypeError(
@@ -196,8 +195,8 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         for name in set(self.reads) - {"labeled"}:
             if not np.isfinite(getattr(scores, name)).all():
                 raise SkalError(
-                    f"the {name} that {type(self).__name__} reads are no numbers (NaN or infinite):"
-                    " the training diverged; a lower learning rate (lr) may help"
+                    f"the {name} that {type(self).__name__} reads are NaN or infinite: the "
+                    "training diverged; a lower learning rate (lr) may help"
                 )
         return scores
 
@@ -207,7 +206,7 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
             return Scores(np.arange(0), np.empty((len(X), 0), np.float32), _flat(X))
         found: dict[str, Any] = {"device": getattr(getattr(clf, "scores", None), "device", "cpu")}
         if "mc_proba" in self.reads:
-            found["mc_proba"] = np.asarray(clf.sample_proba(X, n_samples=self.n_samples))
+            found["mc_proba"] = self._samples(clf, X)
         if "gradient_length" in self.reads:
             found["gradient_length"] = np.asarray(clf.expected_gradient_length(X))
         if "embeddings" in self.reads:
@@ -218,6 +217,13 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
             samples = found.get("mc_proba", np.empty((1, len(X), 0), np.float32))
             found["proba"] = samples.mean(axis=0)
         return Scores(clf.classes_, **found)
+
+    def _samples(self, clf: Any, X: Any) -> NDArray[Any]:
+        """Sample the classifier's probabilities, by the strategy's seed if it takes one."""
+        seed: dict[str, Any] = {}
+        if "random_state" in inspect.signature(clf.sample_proba).parameters:
+            seed["random_state"] = int(self.random_state_.randint(2**31 - 1))
+        return np.asarray(clf.sample_proba(X, n_samples=self.n_samples, **seed))
 
     def _embed(self, clf: Any, X: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return probabilities and embeddings; without the latter, `X` itself if that can be."""
@@ -293,22 +299,18 @@ class ScoreStrategy(BatchStrategy):
         """
 
     def pick(
-        self,
-        scores: Scores,
-        batch_size: int,
-        random_state: np.random.RandomState,
-        utilities: NDArray[np.float64] | None = None,
-    ) -> NDArray[np.int64]:
-        """Pick the highest utilities, best first; ties fall at random."""
+        self, scores: Scores, batch_size: int, random_state: RandomState, utilities: ToFill = None
+    ) -> Rows:
+        """Pick the highest utilities, best first."""
         return highest(self.score(scores), batch_size, random_state, utilities)
 
 
 def highest(
     values: NDArray[np.floating[Any]],
     n_picks: int,
-    random_state: np.random.RandomState,
-    utilities: NDArray[np.float64] | None = None,
-) -> NDArray[np.int64]:
+    random_state: RandomState,
+    utilities: ToFill = None,
+) -> Rows:
     """Return the rows of the highest values, best first; ties fall at random."""
     picks = np.lexsort((random_state.random_sample(len(values)), -values))[:n_picks]
     if utilities is not None:
@@ -316,46 +318,44 @@ def highest(
     return picks
 
 
-def pick_highest(
-    picks: NDArray[np.int64],
-    number: int,
-    values: NDArray[Any],
-    random_state: np.random.RandomState,
-    utilities: NDArray[np.float64] | None = None,
-) -> int:
-    """Make one step of a greedy choice: pick the highest value of what is left.
+class GreedyBatch:
+    """A batch picked one by one, each the highest of values that the picks before may change.
 
     Parameters
     ----------
-    picks : ndarray of int64, shape (n_picks,)
-        The picks so far; the new one is added.
-    number : int
-        How many there are so far.
-    values : ndarray, shape (n,)
-        The higher the better; ties fall at random.
+    n_picks : int
+        Room for so many.
     random_state : RandomState
         Breaks ties.
     utilities : ndarray of float64, shape (n_picks, n), optional
-        The row of this step is filled with the values; nan for the picks before.
+        The row of each pick is filled with the values; NaN for the picks before.
 
-    Returns
-    -------
-    int
-        The new pick.
+    Attributes
+    ----------
+    picks : ndarray of int64, shape (n_picks,)
     """
-    left = np.array(values, dtype=np.float64)
-    left[picks[:number]] = -np.inf
-    ties = np.flatnonzero(left == left.max())
-    pick = picks[number] = ties[random_state.randint(len(ties))]
-    if utilities is not None:
-        left[picks[:number]] = np.nan
-        utilities[number] = left
-    return int(pick)
+
+    def __init__(self, n_picks: int, random_state: RandomState, utilities: ToFill = None) -> None:
+        self.picks = np.empty(n_picks, dtype=np.int64)
+        self._random_state, self._utilities = random_state, utilities
+        self._count = 0
+
+    def pick(self, values: NDArray[Any]) -> int:
+        """Pick the highest value of what is left, and return its row."""
+        before = self.picks[: self._count]
+        left = np.array(values, dtype=np.float64)
+        left[before] = -np.inf
+        ties = np.flatnonzero(left == left.max())
+        row = int(ties[self._random_state.randint(len(ties))])
+        if self._utilities is not None:
+            left[before] = np.nan
+            self._utilities[self._count] = left
+        self.picks[self._count] = row
+        self._count += 1
+        return row
 
 
-def fill(
-    utilities: NDArray[np.float64], values: NDArray[np.floating[Any]], picks: NDArray[np.int64]
-) -> None:
+def fill(utilities: NDArray[np.float64], values: NDArray[np.floating[Any]], picks: Rows) -> None:
     """Fill the utilities of a whole batch that was chosen by the same values."""
     utilities[:] = values
     for number in range(1, len(picks)):

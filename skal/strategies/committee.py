@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets.base import MISSING_LABEL
-from .base import ScoreStrategy
+from .base import N_SAMPLES, ScoreStrategy, Seed
+from .parameters import allowed
 from .scores import Scores
 from .uncertainty import by_blocks
 
@@ -24,10 +25,8 @@ class CommitteeVariance(ScoreStrategy):
     ----------
     n_samples : int, default=5
         Members of the committee, M.
-    missing_label : scalar, default=-1
-        Marks unlabelled samples.
-    random_state : int, RandomState or None, default=None
-        Breaks ties.
+    missing_label, random_state
+        See `BatchStrategy`.
 
     References
     ----------
@@ -38,14 +37,12 @@ class CommitteeVariance(ScoreStrategy):
     """
 
     reads = ("mc_proba",)
+    constraints = allowed(n_samples=N_SAMPLES)
 
     def __init__(
-        self,
-        n_samples: int = 5,
-        missing_label: Any = MISSING_LABEL,
-        random_state: int | np.random.RandomState | None = None,
+        self, n_samples: int = 5, missing_label: Any = MISSING_LABEL, random_state: Seed = None
     ) -> None:
-        super().__init__(missing_label=missing_label, random_state=random_state)
+        super().__init__(missing_label, random_state)
         self.n_samples = n_samples
 
     def score(self, scores: Scores) -> NDArray[np.float64]:

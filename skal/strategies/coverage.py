@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from ..core.errors import ParameterError
 from ..datasets.base import MISSING_LABEL
-from .base import BatchStrategy, pick_highest
-from .geometry import as_points, blocks, cluster, unit_length
+from .base import BatchStrategy, GreedyBatch, RandomState, Rows, Seed, ToFill
+from .geometry import CANCELLED, as_points, centred, cluster, squared_distances, squared_norms
+from .parameters import Number, allowed
 from .scores import Scores
 
 SAMPLE = 5000
@@ -24,7 +21,7 @@ class ProbCover(BatchStrategy):
     r"""Covers as many images as it can with balls around what is labelled [1]_.
 
     The embeddings are scaled to unit length. Each pick is the image whose ball of radius `delta`
-    holds most images that are in no ball yet; ties fall at random. Picks as
+    holds most images that are in no ball yet. Picks as
     `skactiveml.pool.ProbCover` does for the same radius, without its n x n matrices: an image is
     covered once, and only then are the distances to it computed again.
 
@@ -36,10 +33,8 @@ class ProbCover(BatchStrategy):
         as many as there are classes; of many images, 5,000 are drawn for this.
     alpha : float, default=0.95
         That share.
-    missing_label : scalar, default=-1
-        Marks unlabelled samples.
-    random_state : int, RandomState or None, default=None
-        Seeds the clustering and breaks ties.
+    missing_label, random_state
+        See `BatchStrategy`.
 
     References
     ----------
@@ -48,67 +43,55 @@ class ProbCover(BatchStrategy):
     """
 
     reads = ("embeddings", "labeled")
+    constraints = allowed(
+        delta=Number(0, ends=False, optional=True),
+        alpha=Number(0, 1, ends=False),
+    )
 
     def __init__(
         self,
         delta: float | None = None,
         alpha: float = 0.95,
         missing_label: Any = MISSING_LABEL,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: Seed = None,
     ) -> None:
-        super().__init__(missing_label=missing_label, random_state=random_state)
+        super().__init__(missing_label, random_state)
         self.delta = delta
         self.alpha = alpha
 
     def pick(
-        self,
-        scores: Scores,
-        batch_size: int,
-        random_state: np.random.RandomState,
-        utilities: NDArray[np.float64] | None = None,
-    ) -> NDArray[np.int64]:
+        self, scores: Scores, batch_size: int, random_state: RandomState, utilities: ToFill = None
+    ) -> Rows:
         """Pick greedily; the utilities are the numbers of images newly covered."""
-        assert scores.embeddings is not None and scores.labeled is not None
-        unit = unit_length(scores.embeddings)
-        points = as_points(unit, scores.device)
-        squared = self._radius(unit, scores, random_state) ** 2
-        n = len(points)
-        uncovered = torch.ones(n, dtype=torch.bool, device=points.device)
-        if len(scores.labeled):
-            known = as_points(unit_length(scores.labeled.embeddings), scores.device)
-            for rows, distance in _distances(points, known):
+        points, known = _unit(scores)
+        squared = self._radius(points, scores, random_state) ** 2
+        if squared < CANCELLED * float(squared_norms(points).max()):
+            points, known = points.double(), known.double()
+        uncovered = torch.ones(len(points), dtype=torch.bool, device=points.device)
+        if len(known):
+            for rows, distance in squared_distances(points, known):
                 uncovered[rows] = ~(distance <= squared).any(dim=1)
         degree = _count_within(points, points[uncovered], squared)
-        picks = np.empty(batch_size, dtype=np.int64)
-        for number in range(batch_size):
-            pick = pick_highest(picks, number, degree.cpu().numpy(), random_state, utilities)
-            ((_, distance),) = _distances(points[pick : pick + 1], points)
+        batch = GreedyBatch(batch_size, random_state, utilities)
+        for _ in range(batch_size):
+            pick = batch.pick(degree.cpu().numpy())
+            ((_, distance),) = squared_distances(points[pick : pick + 1], points)
             new = uncovered & (distance[0] <= squared)
             uncovered &= ~new
             degree -= _count_within(points, points[new], squared)
-        return picks
+        return batch.picks
 
-    def _radius(
-        self, unit: NDArray[np.float32], scores: Scores, random_state: np.random.RandomState
-    ) -> float:
-        if _above_zero("alpha", self.alpha) >= 1:
-            raise ParameterError(f"alpha={self.alpha!r}; expected a number below 1")
+    def _radius(self, points: Tensor, scores: Scores, random_state: RandomState) -> float:
         if self.delta is not None:
-            return _above_zero("delta", self.delta)
+            return float(self.delta)
         known = np.unique(scores.labeled.y) if scores.labeled is not None else ()
-        n_clusters = min(max(scores.proba.shape[1], len(known), 2), len(unit))
-        if len(unit) > SAMPLE:
-            unit = unit[random_state.choice(len(unit), SAMPLE, replace=False)]
-        return pure_radius(unit, n_clusters, self.alpha, random_state, scores.device)
+        n_clusters = min(max(scores.proba.shape[1], len(known), 2), len(points))
+        if len(points) > SAMPLE:
+            points = points[random_state.choice(len(points), SAMPLE, replace=False)]
+        return pure_radius(points, n_clusters, self.alpha, random_state)
 
 
-def pure_radius(
-    points: NDArray[np.float32],
-    n_clusters: int,
-    alpha: float,
-    random_state: np.random.RandomState,
-    device: str = "cpu",
-) -> float:
+def pure_radius(points: Tensor, n_clusters: int, alpha: float, random_state: RandomState) -> float:
     """Return the largest radius at which a share `alpha` of all balls is pure.
 
     A ball is pure below the distance from its centre to the nearest point of another cluster, so
@@ -116,7 +99,7 @@ def pure_radius(
 
     Parameters
     ----------
-    points : ndarray of float32, shape (n, n_features)
+    points : Tensor of float, shape (n, n_features)
         The centres of the balls, and what they hold.
     n_clusters : int
         Of k-means.
@@ -124,22 +107,20 @@ def pure_radius(
         In (0, 1).
     random_state : RandomState
         Seeds the clustering.
-    device : str
-        Where to compute.
 
     Returns
     -------
     float
         0 where clusters coincide.
     """
-    _, labels = cluster(points, n_clusters, random_state)
-    there = as_points(points, device)
-    own = torch.from_numpy(labels).to(there.device)
-    foreign = torch.empty(len(points))
-    for rows, distance in _distances(there, there):
+    labels, _ = cluster(points.cpu().numpy(), n_clusters, random_state)
+    own = torch.from_numpy(labels).to(points.device)
+    points = points.double()
+    foreign = torch.empty(len(points), dtype=torch.float64)
+    for rows, distance in squared_distances(points, points):
         distance[own[rows, None] == own] = torch.inf
         foreign[rows] = distance.min(dim=1).values.cpu()
-    values = np.sort(np.sqrt(foreign.numpy().astype(np.float64)))
+    values = np.sort(np.sqrt(foreign.numpy()))
     # the balls below this one are at most 1 - alpha of all; the radius stays just under it
     limit = values[int(np.floor((1 - alpha) * len(values)))]
     return float(np.nextafter(limit, 0)) if np.isfinite(limit) else 2.0
@@ -158,10 +139,8 @@ class MaxHerding(BatchStrategy):
     gamma : float, default=1
         Of the similarity. (scikit-activeml's default, one over the number of features, makes all
         images of unit length alike.)
-    missing_label : scalar, default=-1
-        Marks unlabelled samples.
-    random_state : int, RandomState or None, default=None
-        Breaks ties.
+    missing_label, random_state
+        See `BatchStrategy`.
 
     References
     ----------
@@ -170,42 +149,44 @@ class MaxHerding(BatchStrategy):
     """
 
     reads = ("embeddings", "labeled")
+    constraints = allowed(gamma=Number(0, ends=False))
 
     def __init__(
-        self,
-        gamma: float = 1.0,
-        missing_label: Any = MISSING_LABEL,
-        random_state: int | np.random.RandomState | None = None,
+        self, gamma: float = 1.0, missing_label: Any = MISSING_LABEL, random_state: Seed = None
     ) -> None:
-        super().__init__(missing_label=missing_label, random_state=random_state)
+        super().__init__(missing_label, random_state)
         self.gamma = gamma
 
     def pick(
-        self,
-        scores: Scores,
-        batch_size: int,
-        random_state: np.random.RandomState,
-        utilities: NDArray[np.float64] | None = None,
-    ) -> NDArray[np.int64]:
+        self, scores: Scores, batch_size: int, random_state: RandomState, utilities: ToFill = None
+    ) -> Rows:
         """Pick greedily; the utilities are the gains."""
-        gamma = _above_zero("gamma", self.gamma)
-        assert scores.embeddings is not None and scores.labeled is not None
-        points = as_points(unit_length(scores.embeddings), scores.device)
-        similarity = torch.zeros(len(points), device=points.device)
-        if len(scores.labeled):
-            known = as_points(unit_length(scores.labeled.embeddings), scores.device)
-            for rows, distance in _distances(points, known):
+        gamma = float(self.gamma)
+        points, known = _unit(scores)
+        if gamma * float(squared_norms(points).max()) < CANCELLED:
+            points, known = points.double(), known.double()
+        similarity = points.new_zeros(len(points))
+        if len(known):
+            for rows, distance in squared_distances(points, known):
                 similarity[rows] = torch.exp(-gamma * distance.min(dim=1).values)
         gains = _loss(points, points, similarity, torch.inf, gamma)
-        picks = np.empty(batch_size, dtype=np.int64)
-        for number in range(batch_size):
-            pick = pick_highest(picks, number, gains.cpu().numpy(), random_state, utilities)
-            ((_, distance),) = _distances(points[pick : pick + 1], points)
+        batch = GreedyBatch(batch_size, random_state, utilities)
+        for _ in range(batch_size):
+            pick = batch.pick(gains.cpu().numpy())
+            ((_, distance),) = squared_distances(points[pick : pick + 1], points)
             to_pick = torch.exp(-gamma * distance[0])
             nearer = to_pick > similarity
             gains -= _loss(points, points[nearer], similarity[nearer], to_pick[nearer], gamma)
             similarity[nearer] = to_pick[nearer]
-        return picks
+        return batch.picks
+
+
+def _unit(scores: Scores) -> tuple[Tensor, Tensor]:
+    """Return the embeddings of candidates and of what is labelled, scaled to length 1, centred."""
+    assert scores.embeddings is not None and scores.labeled is not None
+    moved = centred(scores.embeddings, scores.labeled.embeddings, unit_length=True)
+    here, there = (as_points(values, scores.device) for values in moved)
+    return here, there
 
 
 def _loss(
@@ -214,32 +195,17 @@ def _loss(
     """Return what each point's gain loses when the similarities of others rise."""
     loss = torch.zeros(len(points), dtype=torch.float64, device=points.device)
     if len(others):
-        for rows, distance in _distances(points, others):
+        for rows, distance in squared_distances(points, others):
             similarity = distance.mul_(-gamma).exp_()
             lost = (similarity - before).clamp_(min=0) - (similarity - after).clamp_(min=0)
             loss[rows] = lost.sum(dim=1, dtype=torch.float64) / len(points)
     return loss
 
 
-def _distances(points: Tensor, others: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield squared distances of some points to all others, and which points they are."""
-    lengths = torch.einsum("ij,ij->i", others, others)
-    for rows in blocks(len(points), len(others)):
-        part = points[rows]
-        both = torch.einsum("ij,ij->i", part, part)[:, None] + lengths
-        yield rows, torch.addmm(both, part, others.T, alpha=-2).clamp_(min=0)
-
-
 def _count_within(points: Tensor, others: Tensor, squared: float) -> Tensor:
     """Return how many of the others are near each point."""
     count = torch.zeros(len(points), dtype=torch.int64, device=points.device)
     if len(others):
-        for rows, distance in _distances(points, others):
+        for rows, distance in squared_distances(points, others):
             count[rows] = (distance <= squared).sum(dim=1)
     return count
-
-
-def _above_zero(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < np.inf:
-        raise ParameterError(f"{name}={value!r}; expected a number above 0")
-    return float(value)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..core.errors import ParameterError
 from ..datasets.base import MISSING_LABEL
-from .base import BatchStrategy, fill, pick_highest
-from .geometry import NearestCentre, as_points, cluster
+from .base import BatchStrategy, GreedyBatch, RandomState, Rows, Seed, ToFill, fill
+from .geometry import NearestCentre, as_points, centred, cluster
 from .k_means import one_of_each
+from .parameters import Number, OneOf, allowed
 from .scores import Scores
-from .uncertainty import entropy, measure
+from .uncertainty import MEASURES, entropy
 
 
 class DiverseEntropy(BatchStrategy):
@@ -27,10 +25,8 @@ class DiverseEntropy(BatchStrategy):
     ----------
     factor : int, default=3
         How many times the batch is kept before the clustering.
-    missing_label : scalar, default=-1
-        Marks unlabelled samples.
-    random_state : int, RandomState or None, default=None
-        Seeds the clustering and breaks ties.
+    missing_label, random_state
+        See `BatchStrategy`.
 
     References
     ----------
@@ -39,31 +35,23 @@ class DiverseEntropy(BatchStrategy):
     """
 
     reads = ("proba", "embeddings")
+    constraints = allowed(factor=Number(1, whole=True))
 
     def __init__(
-        self,
-        factor: int = 3,
-        missing_label: Any = MISSING_LABEL,
-        random_state: int | np.random.RandomState | None = None,
+        self, factor: int = 3, missing_label: Any = MISSING_LABEL, random_state: Seed = None
     ) -> None:
-        super().__init__(missing_label=missing_label, random_state=random_state)
+        super().__init__(missing_label, random_state)
         self.factor = factor
 
     def pick(
-        self,
-        scores: Scores,
-        batch_size: int,
-        random_state: np.random.RandomState,
-        utilities: NDArray[np.float64] | None = None,
-    ) -> NDArray[np.int64]:
+        self, scores: Scores, batch_size: int, random_state: RandomState, utilities: ToFill = None
+    ) -> Rows:
         """Pick one of each cluster; the utilities are the entropies of what was kept, else 0."""
         assert scores.embeddings is not None
-        if isinstance(self.factor, bool) or not isinstance(self.factor, int) or self.factor < 1:
-            raise ParameterError(f"factor={self.factor!r}; expected a whole number, 1 or more")
         values = entropy(scores.proba)
         ties = random_state.random_sample(len(values))
         kept = np.lexsort((ties, -values))[: self.factor * batch_size]
-        _, labels = cluster(scores.embeddings[kept], batch_size, random_state)
+        labels, _ = cluster(scores.embeddings[kept], batch_size, random_state)
         picks = kept[one_of_each(labels, values[kept], batch_size, random_state)]
         if utilities is not None:
             known = np.zeros(len(values))
@@ -85,10 +73,8 @@ class DiverseBatch(BatchStrategy):
         t, from 0 (uncertainty alone) to 1 (after the first pick, distance alone).
     measure : {"entropy", "margin", "least-confidence"}, default="entropy"
         Of uncertainty.
-    missing_label : scalar, default=-1
-        Marks unlabelled samples.
-    random_state : int, RandomState or None, default=None
-        Breaks ties.
+    missing_label, random_state
+        See `BatchStrategy`.
 
     References
     ----------
@@ -97,39 +83,38 @@ class DiverseBatch(BatchStrategy):
     """
 
     reads = ("proba", "embeddings")
+    constraints = allowed(
+        temperature=Number(0, 1),
+        measure=OneOf(MEASURES),
+    )
 
     def __init__(
         self,
         temperature: float = 0.5,
         measure: str = "entropy",
         missing_label: Any = MISSING_LABEL,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: Seed = None,
     ) -> None:
-        super().__init__(missing_label=missing_label, random_state=random_state)
+        super().__init__(missing_label, random_state)
         self.temperature = temperature
         self.measure = measure
 
     def pick(
-        self,
-        scores: Scores,
-        batch_size: int,
-        random_state: np.random.RandomState,
-        utilities: NDArray[np.float64] | None = None,
-    ) -> NDArray[np.int64]:
+        self, scores: Scores, batch_size: int, random_state: RandomState, utilities: ToFill = None
+    ) -> Rows:
         """Pick greedily by the weighted sum."""
         assert scores.embeddings is not None
         t = self.temperature
-        if isinstance(t, bool) or not isinstance(t, Real) or not 0 <= t <= 1:
-            raise ParameterError(f"temperature={t!r}; expected a number from 0 to 1")
-        uncertainty = measure(self.measure, scores.proba)
+        uncertainty = MEASURES[self.measure](scores.proba)
         uncertainty -= uncertainty.min()
         uncertainty /= uncertainty.max() or 1
-        points = NearestCentre(as_points(scores.embeddings, scores.device), capacity=batch_size)
-        picks = np.empty(batch_size, dtype=np.int64)
+        here, _ = centred(scores.embeddings)
+        points = NearestCentre(as_points(here, scores.device), capacity=batch_size)
+        batch = GreedyBatch(batch_size, random_state, utilities)
         values = uncertainty
         for number in range(batch_size):
             if number:
                 distance = np.sqrt(points.squared.cpu().numpy().astype(np.float64))
                 values = (1 - t) * uncertainty + t * distance / (distance.max() or 1)
-            points.add(pick_highest(picks, number, values, random_state, utilities))
-        return picks
+            points.add(batch.pick(values))
+        return batch.picks

@@ -19,7 +19,7 @@ from ..datasets.oracles import Oracle
 from ..datasets.pool import Pool
 from ..models.classifier import ImageClassifier
 from ..models.heads import Scaling
-from .scores import Scores, score_pool
+from .scores import ScoreRequest, Scores, score_pool
 from .selection import resolve_strategy, select
 
 PIXELS = 16
@@ -122,7 +122,7 @@ def start_embeddings(
     if classifier is not None and (classifier.pretrained or classifier.weights is not None):
         nothing = np.full(2, MISSING_LABEL)
         network = clone(classifier).fit(X[:2], nothing)  # without a label: not trained
-        embeddings = score_pool(network, X, rows=rows).embeddings
+        embeddings = score_pool(network, X, ScoreRequest(embeddings=True), rows=rows).embeddings
         assert embeddings is not None
         weights = "pretrained weights" if classifier.pretrained else str(classifier.weights)
         return embeddings, f"embeddings by {classifier.model} with {weights}"

@@ -1,11 +1,15 @@
-"""Distances among many points, in memory that grows with the points alone."""
+"""Distances among many points, in memory that grows with the points alone.
+
+Squared distances come from dot products, |a|^2 + |b|^2 - 2 a.b, which loses what is small beside
+|a|^2 and |b|^2. So points are moved to have their mean at the origin, and where a distance is
+still small beside the lengths, it is computed again in float64.
+"""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +20,7 @@ from torch import Tensor
 
 SMALL = 10_000  # up to so many points k-means sees all of them in each step
 MINI_BATCH = 4096
+CANCELLED = 0.01  # of the lengths: a squared distance below is computed again in float64
 MOST_GATHERED = 0.25  # above this share, reading all rows is faster than gathering some
 ROWS_AT_ONCE = 4096
 NUMBERS_AT_ONCE = 2**23  # of a block of distances, 32 MiB
@@ -34,18 +39,79 @@ def as_points(values: NDArray[np.floating], device: str = "cpu") -> Tensor:
     return torch.from_numpy(contiguous).to("cpu" if device.startswith("mps") else device)
 
 
-def blocks(n_points: int, n_others: int) -> Iterator[slice]:
+def centred(
+    points: NDArray[np.floating],
+    others: NDArray[np.floating] | None = None,
+    *,
+    unit_length: bool = False,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Move points so that their mean is the origin, and others with them, as float32.
+
+    Parameters
+    ----------
+    points : ndarray of float, shape (n, n_features)
+        Whose mean counts.
+    others : ndarray of float, shape (m, n_features), optional
+        By default none.
+    unit_length : bool, default=False
+        Whether both are divided by their norms before; the origin stays.
+
+    Returns
+    -------
+    points, others : ndarray of float32, shape (n, n_features) and (m, n_features)
+        New arrays.
+    """
+    if others is None or not len(others):
+        others = points[:0]
+    total = np.zeros(points.shape[1])
+    for rows in blocks(len(points), points.shape[1]):
+        total += _as_float64(points[rows], unit_length).sum(axis=0)
+    mean = total / max(len(points), 1)
+    moved = (
+        np.empty(points.shape, dtype=np.float32),
+        np.empty(others.shape, dtype=np.float32),
+    )
+    for values, result in zip((points, others), moved, strict=True):
+        for rows in blocks(len(values), values.shape[1]):
+            result[rows] = _as_float64(values[rows], unit_length) - mean
+    return moved
+
+
+def _as_float64(points: NDArray[np.floating], unit_length: bool) -> NDArray[np.float64]:
+    values = points.astype(np.float64)
+    if unit_length:
+        norms = np.linalg.norm(values, axis=1, keepdims=True)
+        values /= np.where(norms > 0, norms, 1)
+    return values
+
+
+def blocks(
+    n_points: int, n_others: int, rows: int = ROWS_AT_ONCE, numbers: int = NUMBERS_AT_ONCE
+) -> Iterator[slice]:
     """Yield the rows of an (n_points, n_others) matrix in parts that take little memory."""
-    height = max(1, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // max(n_others, 1)))
+    height = max(1, min(rows, numbers // max(n_others, 1)))
     for start in range(0, n_points, height):
         yield slice(start, start + height)
 
 
-def unit_length(points: NDArray[Any]) -> NDArray[np.float32]:
-    """Return points divided by their norms; the origin stays."""
-    norms = np.linalg.norm(points, axis=1, keepdims=True)
-    scaled: NDArray[np.float32] = (points / np.where(norms > 0, norms, 1)).astype(np.float32)
-    return scaled
+def squared_norms(points: Tensor) -> Tensor:
+    """Return the squared norms of points, shape (n,)."""
+    return torch.einsum("ij,ij->i", points, points)
+
+
+def squared_distances(points: Tensor, others: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield squared distances of some points to all others, and which points they are.
+
+    They are exact up to the rounding of the lengths, in the points' own precision; what that may
+    be the whole of is 0.
+    """
+    lengths = squared_norms(others)
+    rounding = 8 * torch.finfo(points.dtype).eps
+    for rows in blocks(len(points), len(others)):
+        part = points[rows]
+        both = squared_norms(part)[:, None] + lengths
+        distance = torch.addmm(both, part, others.T, alpha=-2)
+        yield rows, distance.masked_fill_(distance < both.mul_(rounding), 0)
 
 
 class NearestCentre:
@@ -59,8 +125,9 @@ class NearestCentre:
     other points not even the factors are read. They are the triangle inequality,
     :math:`|c - o| < 2 |x - o|` [1]_, and, for the widest factors, that of Cauchy and Schwarz: at
     first for the whole vector, then, where there will be many centres, for what is left of it
-    beside its leading principal directions. The distances are exact, up to the rounding of
-    float32.
+    beside its leading principal directions. Distances are right to four digits or more, also of
+    points that nearly coincide far from the origin; points in a single factor should be `centred`,
+    for else most distances must be computed twice.
 
     Parameters
     ----------
@@ -68,6 +135,9 @@ class NearestCentre:
         One or more, all on one device.
     capacity : int
         How many centres there may be.
+    leading : int, default=LEADING
+        How many leading directions; they are found only if there is room for `many` centres.
+    many : int, default=MANY
 
     Attributes
     ----------
@@ -75,31 +145,34 @@ class NearestCentre:
         Squared distances; infinite before the first centre.
     lengths : Tensor of float32, shape (n,)
         Squared norms of the points.
+    n_compared : int
+        To how many points the distance of the last centre was computed.
 
     References
     ----------
     .. [1] C. Elkan. Using the triangle inequality to accelerate k-means. ICML 2003.
     """
 
-    def __init__(self, *factors: Tensor, capacity: int) -> None:
+    def __init__(
+        self, *factors: Tensor, capacity: int, leading: int = LEADING, many: int = MANY
+    ) -> None:
         self._factors = sorted(factors, key=lambda factor: factor.shape[1])
         n, device = len(self._factors[0]), self._factors[0].device
-        self._squared_norms = [torch.einsum("ij,ij->i", f, f) for f in self._factors]
-        self.lengths = math.prod(self._squared_norms[1:], start=self._squared_norms[0])
+        lengths = [squared_norms(factor) for factor in self._factors]
+        self.lengths = math.prod(lengths[1:], start=lengths[0])
         # of all but the narrowest factor, by which the bound of Cauchy and Schwarz multiplies
         self._others = math.prod(
-            (norm.sqrt() for norm in self._squared_norms[1:]),
-            start=torch.ones(n, device=device),
+            (squared.sqrt() for squared in lengths[1:]), start=torch.ones(n, device=device)
         )
         self.squared = torch.full((n,), torch.inf, device=device)
         self._owner = torch.zeros(n, dtype=torch.int64, device=device)
         self._centres = [torch.empty(capacity, f.shape[1], device=device) for f in self._factors]
         self._centre_lengths = torch.empty(capacity, device=device)
-        self._count = 0
+        self._count = self.n_compared = 0
         self._rounding = 8 * torch.finfo(torch.float32).eps
         self._leading: tuple[Tensor, Tensor, Tensor] | None = None
-        if len(factors) == 2 and capacity >= MANY and self._factors[1].shape[1] >= 4 * LEADING:
-            self._leading = _leading_directions(self._factors[1], self._squared_norms[1])
+        if len(factors) == 2 and capacity >= many and self._factors[1].shape[1] >= 4 * leading:
+            self._leading = _leading_directions(self._factors[1], leading)
 
     def add(self, row: int) -> None:
         """Make a point a centre."""
@@ -109,15 +182,18 @@ class NearestCentre:
     def add_points(self, points: Tensor) -> None:
         """Make other points centres, given by their only factor, shape (m, width)."""
         (factor,) = self._factors
-        lengths = torch.einsum("ij,ij->i", points, points)
+        lengths = squared_norms(points)
         first, self._count = self._count, self._count + len(points)
         self._centres[0][first : self._count] = points
         self._centre_lengths[first : self._count] = lengths
-        for part in blocks(len(factor), len(points)):
-            both = self.lengths[part, None] + lengths
-            distance = torch.addmm(both, factor[part], points.T, alpha=-2)
-            distance[distance < self._rounding * both] = 0
+        for part, distance in squared_distances(factor, points):
             nearest, owner = distance.min(dim=1)
+            close = nearest < CANCELLED * (self.lengths[part] + lengths[owner])
+            if close.any():
+                again = squared_distances(factor[part][close].double(), points.double())
+                found = [distance.min(dim=1) for _, distance in again]
+                nearest[close] = torch.cat([least.values for least in found]).float()
+                owner[close] = torch.cat([least.indices for least in found])
             nearer = nearest < self.squared[part]
             self.squared[part][nearer] = nearest[nearer]
             self._owner[part][nearer] = first + owner[nearer]
@@ -144,13 +220,26 @@ class NearestCentre:
                     rows, dot, both = rows[left], dot[left], both[left]
             for factor, part in zip(wide, centre[1:], strict=True):
                 dot = dot * (_rows(factor, rows) @ part)
-        distance = both - 2 * dot
-        distance[distance < self._rounding * both] = 0
+        distance = self._distance(centre, rows, both, dot)
+        self.n_compared = len(distance)
         before = _rows(self.squared, rows)
         nearer = (distance < before).nonzero().squeeze(1)
         changed = nearer if rows is None else rows[nearer]
         self.squared[changed] = distance[nearer]
         self._owner[changed] = number
+
+    def _distance(
+        self, centre: Sequence[Tensor], rows: Tensor | None, both: Tensor, dot: Tensor
+    ) -> Tensor:
+        """Return squared distances of a centre to `rows`, from sums of lengths, and products."""
+        distance = both - 2 * dot
+        close = (distance < CANCELLED * both).nonzero().squeeze(1)
+        if len(close):
+            chosen = close if rows is None else rows[close]
+            of_points = [factor[chosen].double() for factor in self._factors]
+            of_centre = [factor.double() for factor in centre]
+            distance[close] = _between(of_points, of_centre).float()
+        return distance
 
     def _within_leading(self, centre: Tensor, rows: Tensor, dot: Tensor, both: Tensor) -> Tensor:
         """Return which of `rows` may be nearer, by the wide factor's leading directions."""
@@ -178,17 +267,29 @@ class NearestCentre:
         return (apart[self._owner] < 4 * self.squared).nonzero().squeeze(1)
 
 
-def _leading_directions(factor: Tensor, squared_norms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _between(points: Sequence[Tensor], centre: Sequence[Tensor]) -> Tensor:
+    """Return squared distances of points to a centre, both given by factors."""
+    if len(points) == 1:
+        return squared_norms(points[0] - centre[0])
+    dots = [factor @ part for factor, part in zip(points, centre, strict=True)]
+    dot = math.prod(dots[1:], start=dots[0])
+    both = math.prod(map(squared_norms, points[1:]), start=squared_norms(points[0]))
+    both = both + math.prod(float(factor @ factor) for factor in centre)
+    distance = both - 2 * dot
+    return distance.masked_fill_(distance < 8 * torch.finfo(both.dtype).eps * both, 0)
+
+
+def _leading_directions(factor: Tensor, n_directions: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return principal directions, what rows are in them, and the norm of what they are beside.
 
     The directions are those of some rows: any orthonormal ones give a bound, good ones a tight one.
     """
     some = factor[:: max(1, len(factor) // (2 * ROWS_AT_ONCE))]
     _, vectors = torch.linalg.eigh(some.T @ some)
-    directions = vectors[:, -LEADING:].contiguous()
+    directions = vectors[:, -n_directions:].contiguous()
     leading = factor @ directions
-    inside = torch.einsum("ij,ij->i", leading, leading)
-    return directions, leading, (squared_norms - inside).clamp_(min=0).sqrt_()
+    beside = (squared_norms(factor) - squared_norms(leading)).clamp_(min=0)
+    return directions, leading, beside.sqrt_()
 
 
 def _worth_gathering(rows: Tensor | None, n: int) -> Tensor | None:
@@ -200,8 +301,12 @@ def _rows(values: Tensor, rows: Tensor | None) -> Tensor:
 
 
 def cluster(
-    points: NDArray[np.floating], n_clusters: int, random_state: np.random.RandomState
-) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
+    points: NDArray[np.floating],
+    n_clusters: int,
+    random_state: np.random.RandomState,
+    *,
+    small: int = SMALL,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Cluster by k-means, of many points by mini-batches.
 
     Parameters
@@ -212,22 +317,30 @@ def cluster(
         How many; where points coincide, some may stay empty.
     random_state : RandomState
         Seeds the start.
+    small : int, default=SMALL
+        Of so many points, all are looked at in each step.
 
     Returns
     -------
-    centres : ndarray of float, shape (n_clusters, n_features)
     labels : ndarray of int64, shape (n,)
         Cluster of each point.
+    distances : ndarray of float32, shape (n,)
+        To the centre of that cluster.
     """
     seed = int(random_state.randint(2**31 - 1))
     options = {"n_clusters": n_clusters, "random_state": seed, "n_init": 1}
+    points, _ = centred(points)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters
-        if len(points) <= SMALL:
+        if len(points) <= small:
             found = KMeans(**options).fit(points)
         else:
             found = MiniBatchKMeans(**options, batch_size=MINI_BATCH).fit(points)
-    return found.cluster_centers_, found.labels_.astype(np.int64)
+    distances = np.empty(len(points), dtype=np.float32)
+    for rows in blocks(*points.shape):
+        beside = points[rows] - found.cluster_centers_[found.labels_[rows]]
+        distances[rows] = np.linalg.norm(beside, axis=1)
+    return found.labels_.astype(np.int64), distances
 
 
 def typicality(points: NDArray[np.floating], n_neighbors: int, device: str) -> NDArray[np.float64]:
@@ -250,11 +363,10 @@ def typicality(points: NDArray[np.floating], n_neighbors: int, device: str) -> N
     n_neighbors = min(n_neighbors, len(points) - 1)
     if n_neighbors < 1:
         return np.ones(len(points))
-    here, means = as_points(points, device), []
-    for rows in blocks(len(here), len(here)):
-        distance = torch.cdist(here[rows], here)
+    here, means = as_points(centred(points)[0], device).double(), []
+    for rows, distance in squared_distances(here, here):
         distance.diagonal(rows.start).fill_(0)  # of a point to itself: not what rounding makes
-        nearest = distance.topk(n_neighbors + 1, largest=False).values
-        means.append(nearest.sum(dim=1, dtype=torch.float64) / n_neighbors)
+        nearest = distance.topk(n_neighbors + 1, largest=False).values.sqrt_()
+        means.append(nearest.sum(dim=1) / n_neighbors)
     mean: NDArray[np.float64] = torch.cat(means).cpu().numpy()
     return np.asarray(1 / np.maximum(mean, np.finfo(np.float32).tiny))

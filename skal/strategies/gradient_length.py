@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import UnknownNameError
 from ..datasets.base import MISSING_LABEL
-from .base import ScoreStrategy
+from .base import ScoreStrategy, Seed
+from .parameters import OneOf, allowed
 from .scores import Scores
-
-LAYERS = ("last", "all")
 
 
 class ExpectedGradientLength(ScoreStrategy):
@@ -29,30 +27,25 @@ class ExpectedGradientLength(ScoreStrategy):
         Whose gradient. "all" computes the gradient of every image and class, which costs a
         backward pass a class, and needs a classifier with ``expected_gradient_length(X)``, as
         `skal.ImageClassifier` has.
-    missing_label : scalar, default=-1
-        Marks unlabelled samples.
-    random_state : int, RandomState or None, default=None
-        Breaks ties.
+    missing_label, random_state
+        See `BatchStrategy`.
 
     References
     ----------
     .. [1] B. Settles, M. Craven and S. Ray. Multiple-Instance Active Learning. NeurIPS 2007.
     """
 
+    constraints = allowed(layers=OneOf(("last", "all")))
+
     def __init__(
-        self,
-        layers: str = "last",
-        missing_label: Any = MISSING_LABEL,
-        random_state: int | np.random.RandomState | None = None,
+        self, layers: str = "last", missing_label: Any = MISSING_LABEL, random_state: Seed = None
     ) -> None:
-        super().__init__(missing_label=missing_label, random_state=random_state)
+        super().__init__(missing_label, random_state)
         self.layers = layers
 
     @property
     def reads(self) -> tuple[str, ...]:  # type: ignore[override]
         """What is read depends on the layers."""
-        if self.layers not in LAYERS:
-            raise UnknownNameError("layers", str(self.layers), LAYERS)
         return ("gradient_length",) if self.layers == "all" else ("proba", "embeddings")
 
     def score(self, scores: Scores) -> NDArray[np.float64]:

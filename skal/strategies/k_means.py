@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import UnknownNameError
 from ..datasets.base import MISSING_LABEL
-from .base import BatchStrategy, fill
+from .base import BatchStrategy, RandomState, Rows, Seed, ToFill, fill
 from .geometry import cluster
+from .parameters import OneOf, allowed
 from .scores import Scores
-
-PICKS = ("nearest", "farthest")
 
 
 class KMeansSampling(BatchStrategy):
@@ -24,10 +22,8 @@ class KMeansSampling(BatchStrategy):
     pick_from : {"nearest", "farthest"}, default="nearest"
         Whether a cluster gives its image nearest to the centre, a typical one, or the farthest
         from it, an odd one. On the command line this is ``pick``.
-    missing_label : scalar, default=-1
-        Marks unlabelled samples.
-    random_state : int, RandomState or None, default=None
-        Seeds the clustering.
+    missing_label, random_state
+        See `BatchStrategy`.
 
     References
     ----------
@@ -36,30 +32,23 @@ class KMeansSampling(BatchStrategy):
     """
 
     reads = ("embeddings",)
+    constraints = allowed(pick_from=OneOf(("nearest", "farthest")))
 
     def __init__(
         self,
         pick_from: str = "nearest",
         missing_label: Any = MISSING_LABEL,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: Seed = None,
     ) -> None:
-        super().__init__(missing_label=missing_label, random_state=random_state)
+        super().__init__(missing_label, random_state)
         self.pick_from = pick_from
 
     def pick(
-        self,
-        scores: Scores,
-        batch_size: int,
-        random_state: np.random.RandomState,
-        utilities: NDArray[np.float64] | None = None,
-    ) -> NDArray[np.int64]:
+        self, scores: Scores, batch_size: int, random_state: RandomState, utilities: ToFill = None
+    ) -> Rows:
         """Pick one of each cluster, the largest first; the utilities are minus the distance."""
         assert scores.embeddings is not None
-        if self.pick_from not in PICKS:
-            raise UnknownNameError("pick of k-means", str(self.pick_from), PICKS)
-        points = scores.embeddings
-        centres, labels = cluster(points, batch_size, random_state)
-        distance = np.linalg.norm(points - centres[labels], axis=1)
+        labels, distance = cluster(scores.embeddings, batch_size, random_state)
         score = -distance if self.pick_from == "nearest" else distance
         picks = one_of_each(labels, score, batch_size, random_state)
         if utilities is not None:
@@ -68,11 +57,8 @@ class KMeansSampling(BatchStrategy):
 
 
 def one_of_each(
-    labels: NDArray[np.int64],
-    score: NDArray[np.floating[Any]],
-    n_picks: int,
-    random_state: np.random.RandomState,
-) -> NDArray[np.int64]:
+    labels: Rows, score: NDArray[np.floating[Any]], n_picks: int, random_state: RandomState
+) -> Rows:
     """Return the best of each cluster, the largest first, and then the second best, and so on.
 
     Parameters
@@ -93,7 +79,7 @@ def one_of_each(
     order = np.lexsort((random_state.random_sample(len(labels)), -score, labels))
     sizes = np.bincount(labels)
     starts = np.cumsum(sizes) - sizes
-    place = np.empty(len(labels), dtype=np.int64)  # in the own cluster, the best being 0
-    place[order] = np.arange(len(labels)) - starts[labels[order]]
-    chosen: NDArray[np.int64] = np.lexsort((labels, -sizes[labels], place))[:n_picks]
+    rank = np.empty(len(labels), dtype=np.int64)  # in the own cluster, the best being 0
+    rank[order] = np.arange(len(labels)) - starts[labels[order]]
+    chosen: Rows = np.lexsort((labels, -sizes[labels], rank))[:n_picks]
     return chosen

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import ParameterError
 from ..datasets.base import MISSING_LABEL
 from .bald import mutual_information
-from .base import ScoreStrategy, fill
+from .base import N_SAMPLES, RandomState, Rows, ScoreStrategy, Seed, ToFill, fill
+from .parameters import Number, allowed
 from .scores import Scores
 from .uncertainty import margin
 
@@ -27,10 +26,8 @@ class PowerStrategy(ScoreStrategy):
     ----------
     beta : float, default=1
         The power: 0 is random sampling, infinity the highest scores.
-    missing_label : scalar, default=-1
-        Marks unlabelled samples.
-    random_state : int, RandomState or None, default=None
-        Seeds the draws.
+    missing_label, random_state
+        See `BatchStrategy`.
 
     References
     ----------
@@ -38,26 +35,19 @@ class PowerStrategy(ScoreStrategy):
        Stochastic Batch Acquisition: A Simple Baseline for Deep Active Learning. TMLR 2023.
     """
 
+    constraints = allowed(beta=Number(0, infinite=True))
+
     def __init__(
-        self,
-        beta: float = 1.0,
-        missing_label: Any = MISSING_LABEL,
-        random_state: int | np.random.RandomState | None = None,
+        self, beta: float = 1.0, missing_label: Any = MISSING_LABEL, random_state: Seed = None
     ) -> None:
-        super().__init__(missing_label=missing_label, random_state=random_state)
+        super().__init__(missing_label, random_state)
         self.beta = beta
 
     def pick(
-        self,
-        scores: Scores,
-        batch_size: int,
-        random_state: np.random.RandomState,
-        utilities: NDArray[np.float64] | None = None,
-    ) -> NDArray[np.int64]:
+        self, scores: Scores, batch_size: int, random_state: RandomState, utilities: ToFill = None
+    ) -> Rows:
         """Draw; the utilities are the perturbed logarithms."""
-        beta = self.beta
-        if isinstance(beta, bool) or not isinstance(beta, Real) or not beta >= 0:
-            raise ParameterError(f"beta={beta!r}; expected a number, 0 or more")
+        beta = float(self.beta)
         chances = np.maximum(self.score(scores), np.finfo(np.float64).tiny)
         # s^beta and not epsilon / beta, so that beta = 0 needs no case of its own
         noise = random_state.gumbel(size=len(chances))
@@ -69,7 +59,7 @@ class PowerStrategy(ScoreStrategy):
 
 
 class PowerMargin(PowerStrategy):
-    """Power sampling by one minus the margin of the two likeliest classes; see `PowerStrategy`."""
+    """Power sampling by one minus the margin; see `PowerStrategy`."""
 
     reads = ("proba",)
 
@@ -86,23 +76,25 @@ class PowerBALD(PowerStrategy):
     beta : float, default=1
         The power.
     n_samples : int, default=20
-        Thinned networks of Monte-Carlo dropout.
-    missing_label : scalar, default=-1
-        Marks unlabelled samples.
-    random_state : int, RandomState or None, default=None
-        Seeds the draws.
+        Dropout samples of Monte-Carlo dropout.
+    missing_label, random_state
+        See `BatchStrategy`.
     """
 
     reads = ("mc_proba",)
+    constraints = allowed(
+        **PowerStrategy.constraints,
+        n_samples=N_SAMPLES,
+    )
 
     def __init__(
         self,
         beta: float = 1.0,
         n_samples: int = 20,
         missing_label: Any = MISSING_LABEL,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: Seed = None,
     ) -> None:
-        super().__init__(beta, missing_label=missing_label, random_state=random_state)
+        super().__init__(beta, missing_label, random_state)
         self.n_samples = n_samples
 
     def score(self, scores: Scores) -> NDArray[np.float64]:

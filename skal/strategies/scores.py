@@ -96,14 +96,34 @@ class Scores:
         return replace(self, **parts)
 
 
+@dataclass(frozen=True)
+class ScoreRequest:
+    """What to compute of images beside their class probabilities.
+
+    Parameters
+    ----------
+    embeddings : bool, default=False
+        The input of the network's head.
+    n_samples : int, default=0
+        Monte-Carlo dropout samples; they are computed from the embeddings on, so that all of them
+        cost little more than one.
+    gradient_length : bool, default=False
+        The expected gradient lengths, at a backward pass a class.
+    committee : Committee, optional
+        A fitted one, whose members' probabilities take the place of dropout samples.
+    """
+
+    embeddings: bool = False
+    n_samples: int = 0
+    gradient_length: bool = False
+    committee: Committee | None = None
+
+
 def score_pool(
     classifier: ImageClassifier,
     X: Images,
+    request: ScoreRequest = ScoreRequest(),
     *,
-    embeddings: bool = True,
-    n_samples: int = 0,
-    gradient_length: bool = False,
-    committee: Committee | None = None,
     rows: NDArray[np.int64] | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> Scores:
@@ -115,15 +135,8 @@ def score_pool(
         A fitted one.
     X : ndarray of uint8, shape (n_pool, channels, height, width)
         The pool; a memmap larger than memory is read once, in order.
-    embeddings : bool, default=True
-        Whether to keep the embeddings.
-    n_samples : int, default=0
-        Monte-Carlo dropout samples; they are computed from the embeddings on, so that all of them
-        cost little more than one.
-    gradient_length : bool, default=False
-        Whether to compute the expected gradient lengths, at a backward pass a class.
-    committee : Committee, optional
-        A fitted one; its members' probabilities take the place of Monte-Carlo samples.
+    request : ScoreRequest, optional
+        What to compute beside the probabilities.
     rows : ndarray of int64, shape (n,), optional
         Which images; by default all.
     random_state : int or RandomState, optional
@@ -134,9 +147,30 @@ def score_pool(
     Scores
         Of n images.
     """
+    samples = 0 if request.committee else request.n_samples
+    kept = _stream(classifier, X, replace(request, n_samples=samples), rows, random_state)
+    if request.gradient_length:
+        kept["gradient_length"] = np.concatenate(
+            [classifier.expected_gradient_length(images) for images in _parts(X, rows)]
+        )
+    if request.committee is not None:
+        members = [request.committee.sample_proba(images) for images in _parts(X, rows)]
+        kept["mc_proba"] = np.concatenate(members, axis=1)
+    device = str(classifier.neural_net_.device)
+    return Scores(classes=classifier.classes_, head=classifier.head_proba, device=device, **kept)
+
+
+def _stream(
+    classifier: ImageClassifier,
+    X: Images,
+    request: ScoreRequest,
+    rows: NDArray[np.int64] | None,
+    random_state: int | np.random.RandomState | None,
+) -> dict[str, Any]:
+    """Return what the network itself says of images: probabilities, embeddings and samples."""
     kept: dict[str, Any] = {}
     n = len(X) if rows is None else len(rows)
-    seed = classifier.mask_seed(random_state) if n_samples else None
+    seed = classifier.mask_seed(random_state) if request.n_samples else None
     allocating = Lock()
 
     def keep(name: str, start: int, tensor: torch.Tensor) -> None:
@@ -147,10 +181,10 @@ def score_pool(
 
     def score(shard: Shard) -> None:
         start = shard.start
-        # the same seed for each shard: the thinned networks are the same for all images
-        for batch in shard.classifier.iter_outputs(X, n_samples, seed, shard.rows):
+        # the same seed for each shard: the dropout samples are the same for all images
+        for batch in shard.classifier.iter_outputs(X, request.n_samples, seed, shard.rows):
             parts = {"proba": batch.proba, "mc_proba": batch.mc_proba}
-            if embeddings:
+            if request.embeddings:
                 parts["embeddings"] = batch.embeddings
             for name, tensor in parts.items():
                 if tensor is not None:
@@ -163,15 +197,7 @@ def score_pool(
         total=n, desc="scoring", unit="image", disable=hidden(), leave=False, delay=SLOW_SECONDS
     ) as bar:
         _side_by_side(score, shards(classifier, n, rows))
-    if gradient_length:
-        kept["gradient_length"] = np.concatenate(
-            [classifier.expected_gradient_length(images) for images in _parts(X, rows)]
-        )
-    if committee is not None:
-        samples = [committee.sample_proba(images) for images in _parts(X, rows)]
-        kept["mc_proba"] = np.concatenate(samples, axis=1)
-    device = str(classifier.neural_net_.device)
-    return Scores(classes=classifier.classes_, head=classifier.head_proba, device=device, **kept)
+    return kept
 
 
 class Shard(NamedTuple):
@@ -353,7 +379,7 @@ class ScoredClassifier(SkactivemlClassifier):
     def predict(
         self, X: NDArray[np.int64], extra_outputs: str | Sequence[str] | None = None
     ) -> Any:
-        """Return the likeliest class of rows, and further outputs as `predict_proba` does."""
+        """Return the most probable class of rows, and further outputs as `predict_proba` does."""
         out = self.predict_proba(X, extra_outputs=extra_outputs)
         proba, *extra = out if isinstance(out, tuple) else (out,)
         labels = self.classes_[proba.argmax(1)]

@@ -204,7 +204,7 @@ def resolve_strategy(
     if "needs" not in facts:
         facts = {**_derived_facts(cls), **facts}
     aliases = facts.get("aliases", {})
-    _check_params(name, cls, given, aliases)
+    _check_params(name, cls, given, facts)
     given = {p: value for p, value in given.items() if value is not None or not _is_none(cls, p)}
     # an argument of its own first, then the entries of arguments that are tables
     given = {_plain_name(param, aliases): value for param, value in given.items()}
@@ -264,12 +264,18 @@ def _derived_facts(cls: type) -> dict[str, Any]:
 
 
 def _check_params(
-    name: str, cls: type, params: Mapping[str, Any], aliases: Mapping[str, str]
+    name: str, cls: type, params: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> None:
-    known = set(inspect.signature(cls).parameters) - _SET_BY_SKAL | set(aliases)
-    for param in params:
+    takes = inspect.signature(cls).parameters
+    known = set(takes) - _SET_BY_SKAL | set(facts.get("aliases", {}))
+    for param, value in params.items():
         if param not in known:
             raise UnknownNameError(f"parameter of {name}", param, known)
+        default = takes[param].default if param in takes else None
+        default = facts.get("params", {}).get(param, default)
+        # to Python, and so to many a class's own check, True is the number 1
+        if isinstance(value, bool) and type(default) in (int, float):
+            raise ParameterError(f"{param}={value} of the strategy {name}; expected a number")
 
 
 def select(

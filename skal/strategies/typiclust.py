@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets.base import MISSING_LABEL
-from .base import BatchStrategy, highest
-from .geometry import cluster, typicality, unit_length
+from .base import BatchStrategy, RandomState, Rows, Seed, ToFill, highest
+from .geometry import centred, cluster, typicality
+from .parameters import Number, allowed
 from .scores import Scores
 from .uncertainty import margin
 
@@ -32,10 +33,8 @@ class TypiClust(BatchStrategy):
     ----------
     k : int, default=20
         Nearest neighbours that count, half the cluster's images at most.
-    missing_label : scalar, default=-1
-        Marks unlabelled samples.
-    random_state : int, RandomState or None, default=None
-        Seeds the clustering.
+    missing_label, random_state
+        See `BatchStrategy`.
 
     References
     ----------
@@ -44,32 +43,23 @@ class TypiClust(BatchStrategy):
     """
 
     reads: tuple[str, ...] = ("embeddings", "labeled")
+    constraints = allowed(k=Number(1, whole=True))
 
     def __init__(
-        self,
-        k: int = 20,
-        missing_label: Any = MISSING_LABEL,
-        random_state: int | np.random.RandomState | None = None,
+        self, k: int = 20, missing_label: Any = MISSING_LABEL, random_state: Seed = None
     ) -> None:
-        super().__init__(missing_label=missing_label, random_state=random_state)
+        super().__init__(missing_label, random_state)
         self.k = k
 
     def pick(
-        self,
-        scores: Scores,
-        batch_size: int,
-        random_state: np.random.RandomState,
-        utilities: NDArray[np.float64] | None = None,
-    ) -> NDArray[np.int64]:
+        self, scores: Scores, batch_size: int, random_state: RandomState, utilities: ToFill = None
+    ) -> Rows:
         """Pick cluster by cluster; the utilities are the typicalities in that cluster, else 0."""
         assert scores.embeddings is not None and scores.labeled is not None
-        n, known = len(scores), scores.labeled
-        points = scores.embeddings
-        if len(known):
-            points = np.concatenate([points, known.embeddings])
-        points = unit_length(points)
-        n_clusters = min(len(known) + batch_size, MOST_CLUSTERS, len(points))
-        _, labels = cluster(points, n_clusters, random_state)
+        n = len(scores)
+        points = _all_points(scores)
+        n_clusters = min(len(scores.labeled) + batch_size, MOST_CLUSTERS, len(points))
+        labels, _ = cluster(points, n_clusters, random_state)
         order = _visits(labels[:n], labels[n:], n_clusters)
         left = labels[:n].copy()
         picks = np.empty(batch_size, dtype=np.int64)
@@ -91,9 +81,13 @@ class TypiClust(BatchStrategy):
         return picks
 
 
-def _visits(
-    labels: NDArray[np.int64], known: NDArray[np.int64], n_clusters: int
-) -> NDArray[np.int64]:
+def _all_points(scores: Scores) -> NDArray[np.float32]:
+    """Return the embeddings of candidates and then of what is labelled, scaled to length 1."""
+    assert scores.embeddings is not None and scores.labeled is not None
+    return np.concatenate(centred(scores.embeddings, scores.labeled.embeddings, unit_length=True))
+
+
+def _visits(labels: Rows, known: Rows, n_clusters: int) -> Rows:
     """Return the clusters in the order of their visits: small ones last, for want of others."""
     sizes = np.bincount(labels, minlength=n_clusters)
     covered = np.bincount(known, minlength=n_clusters)
@@ -118,10 +112,8 @@ class TCM(TypiClust):
         Share of the candidates in covered clusters from which on the margin decides.
     k : int, default=20
         See `TypiClust`.
-    missing_label : scalar, default=-1
-        Marks unlabelled samples.
-    random_state : int, RandomState or None, default=None
-        Seeds the clustering and breaks ties.
+    missing_label, random_state
+        See `BatchStrategy`.
 
     References
     ----------
@@ -131,6 +123,11 @@ class TCM(TypiClust):
     """
 
     reads = ("proba", "embeddings", "labeled")
+    constraints = allowed(
+        **TypiClust.constraints,
+        clusters_per_class=Number(1, whole=True),
+        coverage=Number(0, 1),
+    )
 
     def __init__(
         self,
@@ -138,19 +135,15 @@ class TCM(TypiClust):
         coverage: float = 0.9,
         k: int = 20,
         missing_label: Any = MISSING_LABEL,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: Seed = None,
     ) -> None:
-        super().__init__(k, missing_label=missing_label, random_state=random_state)
+        super().__init__(k, missing_label, random_state)
         self.clusters_per_class = clusters_per_class
         self.coverage = coverage
 
     def pick(
-        self,
-        scores: Scores,
-        batch_size: int,
-        random_state: np.random.RandomState,
-        utilities: NDArray[np.float64] | None = None,
-    ) -> NDArray[np.int64]:
+        self, scores: Scores, batch_size: int, random_state: RandomState, utilities: ToFill = None
+    ) -> Rows:
         """Pick as TypiClust does, or the smallest margins."""
         share = self.covered(scores, random_state)
         by_margin = share >= self.coverage
@@ -163,13 +156,13 @@ class TCM(TypiClust):
             return super().pick(scores, batch_size, random_state, utilities)
         return highest(margin(scores.proba), batch_size, random_state, utilities)
 
-    def covered(self, scores: Scores, random_state: np.random.RandomState) -> float:
+    def covered(self, scores: Scores, random_state: RandomState) -> float:
         """Return the share of the candidates that are in a cluster with a labelled image."""
         assert scores.embeddings is not None and scores.labeled is not None
         n, known = len(scores), scores.labeled
         if not len(known):
             return 0.0
-        points = unit_length(np.concatenate([scores.embeddings, known.embeddings]))
+        points = _all_points(scores)
         n_clusters = min(self.clusters_per_class * scores.proba.shape[1], len(points))
-        _, labels = cluster(points, n_clusters, random_state)
+        labels, _ = cluster(points, n_clusters, random_state)
         return float(np.isin(labels[:n], labels[n:]).mean())

@@ -9,19 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import UnknownNameError
-
 NUMBERS_AT_ONCE = 2**20  # in float64, 8 MiB
 
 
 def least_confidence(proba: NDArray[Any]) -> NDArray[np.float64]:
-    """Return one minus the probability of the likeliest class, in [0, 1 - 1/C]."""
+    """Return one minus the probability of the most probable class, in [0, 1 - 1/C]."""
     result: NDArray[np.float64] = 1 - np.asarray(proba, np.float64).max(axis=1)
     return result
 
 
 def margin(proba: NDArray[Any]) -> NDArray[np.float64]:
-    """Return one minus the gap between the two likeliest classes, in [0, 1]."""
+    """Return one minus the gap between the two most probable classes, in [0, 1]."""
     if proba.shape[1] < 2:
         return np.zeros(len(proba))
     top = np.partition(np.asarray(proba, np.float64), -2, axis=1)[:, -2:]
@@ -43,21 +41,10 @@ MEASURES: Mapping[str, Callable[[NDArray[Any]], NDArray[np.float64]]] = MappingP
 """Functions of class probabilities, shape (n, n_classes), to uncertainties, shape (n,)."""
 
 
-def measure(name: str, proba: NDArray[Any]) -> NDArray[np.float64]:
-    """Return uncertainties by the measure of that name.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is none; the message has the nearest names.
-    """
-    if name not in MEASURES:
-        raise UnknownNameError("measure of uncertainty", str(name), MEASURES)
-    return MEASURES[name](proba)
-
-
 def by_blocks(
-    measure: Callable[[NDArray[np.float64]], NDArray[np.float64]], mc_proba: NDArray[Any]
+    measure: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    mc_proba: NDArray[Any],
+    numbers: int = NUMBERS_AT_ONCE,
 ) -> NDArray[np.float64]:
     """Measure samples of probabilities some images at a time, in float64.
 
@@ -67,13 +54,15 @@ def by_blocks(
         Of samples, shape (n_samples, b, n_classes), to b numbers; of each image by itself.
     mc_proba : ndarray of float, shape (n_samples, n, n_classes)
         Samples of class probabilities.
+    numbers : int, default=NUMBERS_AT_ONCE
+        How many are copied to float64 at a time, if an image has not more.
 
     Returns
     -------
     ndarray of float64, shape (n,)
     """
     n_samples, n, n_classes = mc_proba.shape
-    height = max(1, NUMBERS_AT_ONCE // max(n_samples * n_classes, 1))
+    height = max(1, numbers // max(n_samples * n_classes, 1))
     parts = [
         measure(mc_proba[:, start : start + height].astype(np.float64))
         for start in range(0, max(n, 1), height)

@@ -26,7 +26,7 @@ from skal.models.calibration import (
 from skal.models.inference import NotFittedError
 from skal.models.persistence import load_classifier, save_classifier
 from skal.runs.metrics import evaluate
-from skal.strategies.scores import score_pool
+from skal.strategies.scores import ScoreRequest, score_pool
 
 N_LABELED = 45
 
@@ -249,12 +249,13 @@ class TestAClassifierAtATemperature:
         fitted = classifier(dropout=0.5).fit(noisy.X, y)
         plain, raw = fitted.predict_proba(noisy.X_test, extra_outputs="logits")
         plain_samples = fitted.sample_proba(noisy.X_test, 4)
-        plain_scores = score_pool(fitted, noisy.X_test, n_samples=4, random_state=0)
+        request = ScoreRequest(embeddings=True, n_samples=4)
+        plain_scores = score_pool(fitted, noisy.X_test, request, random_state=0)
         at_temperature(2.5, fitted)
         proba, logits, embeddings = fitted.predict_proba(
             noisy.X_test, extra_outputs=["logits", "emb"]
         )
-        scores = score_pool(fitted, noisy.X_test, n_samples=4, random_state=0)
+        scores = score_pool(fitted, noisy.X_test, request, random_state=0)
         assert scores.head is not None
         assert scores.mc_proba is not None
         np.testing.assert_allclose(logits, raw / 2.5, atol=1e-6)

@@ -30,7 +30,7 @@ from skal.models.devices import computing_on
 from skal.models.iterators import SliceBatches, TrainBatches, resident, say_smaller
 from skal.models.module import ImageModule
 from skal.models.persistence import load_classifier, load_weights, save_classifier
-from skal.strategies.scores import score_pool, shards
+from skal.strategies.scores import ScoreRequest, score_pool, shards
 
 FAST: dict[str, Any] = {"model": "lenet", "steps": 3, "n_init": 6, "n_query": 4, "n_rounds": 2}
 OPTIONS: list[dict[str, Any]] = [
@@ -604,7 +604,7 @@ def test_several_devices_score_shards_to_the_same_scores(
     tiny: skal.ImageDataset, y: np.ndarray, rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted = classifier().fit(tiny.X, y)
-    expected = score_pool(fitted, tiny.X, n_samples=3, rows=rows)
+    expected = score_pool(fitted, tiny.X, ScoreRequest(True, n_samples=3), rows=rows)
     n = len(expected)
     parts = shards(fitted, n, rows, devices=["cpu", "cpu", "cpu"])
     assert [part.start for part in parts] == [0, math.ceil(n / 3), math.ceil(2 * n / 3)]
@@ -612,7 +612,7 @@ def test_several_devices_score_shards_to_the_same_scores(
     modules = {id(part.classifier.neural_net_.module_) for part in parts}
     assert len(modules) == 3
     monkeypatch.setattr("skal.strategies.scores._devices", lambda device, n: ["cpu", "cpu", "cpu"])
-    found = score_pool(fitted, tiny.X, n_samples=3, rows=rows)
+    found = score_pool(fitted, tiny.X, ScoreRequest(True, n_samples=3), rows=rows)
     for name in ("proba", "embeddings", "mc_proba"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-6)
 

@@ -12,7 +12,6 @@ from skactiveml.pool import SubSamplingWrapper
 from skal.strategies import (
     Badge,
 )
-from skal.strategies.badge import kmeanspp_gradients
 from skal.strategies.scores import ScoredClassifier, Scores
 from skal.testing import N_IMAGES, example_scores
 
@@ -52,7 +51,7 @@ class TestBadge:
         scores, g = example_scores(), gradients(example_scores())
         weights = np.empty((6, N_IMAGES))
         rng = np.random.RandomState(0)
-        picks = kmeanspp_gradients(scores.proba, scores.embeddings, 6, rng, weights)
+        picks = Badge().pick(scores, 6, rng, weights)
         for number in range(1, 6):
             squared = ((g[:, None] - g[picks[:number]]) ** 2).sum(2).min(1)
             expected = squared / squared.sum()
@@ -63,9 +62,7 @@ class TestBadge:
         scores, g, rng = example_scores(), gradients(example_scores()), np.random.RandomState(0)
         first = np.linalg.norm(g, axis=1).argmax()
         squared = ((g - g[first]) ** 2).sum(1)
-        second = [
-            kmeanspp_gradients(scores.proba, scores.embeddings, 2, rng)[1] for _ in range(2000)
-        ]
+        second = [Badge().pick(scores, 2, rng)[1] for _ in range(2000)]
         seen = np.bincount(second, minlength=N_IMAGES) / 2000
         np.testing.assert_allclose(seen, squared / squared.sum(), atol=0.025)
 

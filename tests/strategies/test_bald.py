@@ -11,11 +11,10 @@ from sklearn.naive_bayes import GaussianNB
 
 from skal.strategies import (
     MCDropoutBALD,
-    uncertainty,
 )
 from skal.strategies.bald import mutual_information
 from skal.strategies.scores import ScoredClassifier
-from skal.strategies.uncertainty import entropy
+from skal.strategies.uncertainty import by_blocks
 from skal.testing import N_IMAGES, example_scores
 
 
@@ -31,21 +30,16 @@ class TestBald:
         assert ask("bald").tolist() == np.argsort(expected)[::-1][:8].tolist()
 
     @pytest.mark.parametrize("numbers", [1, 20 * 3, 7 * 20 * 3 + 1, 2**20])
-    def test_many_images_and_classes_are_looked_at_in_parts(
-        self, numbers: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_many_images_and_classes_are_looked_at_in_parts(self, numbers: int) -> None:
         samples = example_scores().mc_proba
-        expected = mutual_information(samples)
-        monkeypatch.setattr(uncertainty, "NUMBERS_AT_ONCE", numbers)
         heights = []
-        entropy_ = entropy
 
-        def watched(values: np.ndarray) -> np.ndarray:
-            heights.append(values.shape[-2])
-            return entropy_(values)
+        def watched(part: np.ndarray) -> np.ndarray:
+            heights.append(part.shape[1])
+            return mutual_information(part)
 
-        monkeypatch.setattr("skal.strategies.bald.entropy", watched)
-        np.testing.assert_allclose(mutual_information(samples), expected, rtol=1e-12)
+        found = by_blocks(watched, samples, numbers)
+        np.testing.assert_allclose(found, mutual_information(samples), rtol=1e-12)
         assert max(heights) == min(max(numbers // (20 * 3), 1), N_IMAGES)
 
     def test_certain_and_agreeing_networks_give_no_information(self) -> None:
@@ -73,6 +67,17 @@ class TestBald:
         query = MCDropoutBALD(n_samples=7, random_state=0)
         picks = query.query(X, y, Sampling(classes=[0, 1, 2], missing_label=-1), batch_size=4)
         assert len(set(picks.tolist())) == 4
+
+    def test_a_classifier_that_draws_its_samples_is_seeded_by_the_strategy(self) -> None:
+        X, y = np.random.default_rng(0).normal(size=(40, 2)), np.full(40, -1)
+        y[:3] = [0, 1, 2]
+        clf = ParzenWindowClassifier(classes=[0, 1, 2], missing_label=-1, class_prior=1)
+
+        def picks(seed: int) -> list[int]:
+            return MCDropoutBALD(random_state=seed).query(X, y, clf, batch_size=10).tolist()
+
+        assert picks(0) == picks(0)
+        assert picks(0) != picks(1)
 
     def test_it_says_what_the_classifier_lacks(self) -> None:
         with pytest.raises(TypeError, match="has no sample_proba"):

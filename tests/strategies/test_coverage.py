@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import skactiveml.pool
+import torch
 from asking import ask, directions, labels, most_typical
 from sklearn.preprocessing import normalize
 
@@ -110,7 +111,7 @@ class TestCoverage:
     def test_probcovers_own_radius_is_the_largest_of_pure_balls(self, alpha: float) -> None:
         scores, group = directions((30, 40, 30))
         points = normalize(scores.embeddings).astype(np.float32)
-        radius = pure_radius(points, 3, alpha, np.random.RandomState(0))
+        radius = pure_radius(torch.from_numpy(points), 3, alpha, np.random.RandomState(0))
         distance = np.linalg.norm(points[:, None].astype(float) - points, axis=2)
 
         def pure(delta: float) -> float:
@@ -141,9 +142,13 @@ class TestCoverage:
     @pytest.mark.parametrize(
         ("name", "params", "message"),
         [
-            ("probcover", {"delta": -1}, "delta=-1; expected a number above 0"),
-            ("probcover", {"alpha": 1.5}, "alpha=1.5; expected a number below 1"),
-            ("max-herding", {"gamma": 0}, "gamma=0; expected a number above 0"),
+            ("probcover", {"delta": -1}, "delta=-1 of ProbCover; expected a number above 0"),
+            (
+                "probcover",
+                {"alpha": 1.5},
+                "alpha=1.5 of ProbCover; expected a number above 0 and",
+            ),
+            ("max-herding", {"gamma": 0}, "gamma=0 of MaxHerding; expected a number above 0"),
         ],
     )
     def test_wrong_parameters_are_named(

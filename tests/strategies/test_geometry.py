@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import skactiveml.pool
 import torch
+from scipy.spatial.distance import cdist
+from sklearn.preprocessing import normalize
 
-from skal.strategies import geometry
-from skal.strategies.geometry import NearestCentre, as_points, blocks, cluster, typicality
+from skal.strategies.core_set import CoreSet
+from skal.strategies.geometry import (
+    NUMBERS_AT_ONCE,
+    ROWS_AT_ONCE,
+    NearestCentre,
+    as_points,
+    blocks,
+    centred,
+    cluster,
+    squared_distances,
+    typicality,
+)
 
 N = 200
 
@@ -43,9 +56,9 @@ class Dense:
         self.longest = max(self.longest, (centre**2).sum())
 
     def check(self, squared: torch.Tensor) -> None:
-        # what float32 can tell apart depends on the lengths, not on the distance
-        rounding = 2e-6 * ((self.dense**2).sum(1) + self.longest)
-        assert (np.abs(squared.numpy() - self.nearest) <= rounding).all()
+        # up to the rounding of a distance, and of what float64 can tell apart beside the lengths
+        allowed = 5e-4 * self.nearest + 1e-13 * ((self.dense**2).sum(1) + self.longest)
+        assert (np.abs(squared.numpy() - self.nearest) <= allowed).all()
 
 
 class TestNearestCentre:
@@ -63,16 +76,13 @@ class TestNearestCentre:
     @pytest.mark.parametrize("many", [40, 200], ids=["leading-directions", "without"])
     @pytest.mark.parametrize("narrow", KINDS)
     @pytest.mark.parametrize("wide", KINDS)
-    def test_of_outer_products_they_are_too(
-        self, narrow: str, wide: str, many: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(geometry, "LEADING", 2)
-        monkeypatch.setattr(geometry, "MANY", many)
+    def test_of_outer_products_they_are_too(self, narrow: str, wide: str, many: int) -> None:
+        options = {"capacity": 40, "leading": 2, "many": many}
         a, h = points(narrow, 3), points(wide, 8)
         products = np.einsum("nc,nd->ncd", a, h).reshape(N, -1)
         # the order in which the factors are given makes no difference
-        ours = NearestCentre(as_points(a), as_points(h), capacity=40)
-        swapped = NearestCentre(as_points(h), as_points(a), capacity=40)
+        ours = NearestCentre(as_points(a), as_points(h), **options)
+        swapped = NearestCentre(as_points(h), as_points(a), **options)
         dense = Dense(products)
         np.testing.assert_allclose(ours.lengths.numpy(), (products**2).sum(1), rtol=1e-5)
         for row in np.random.default_rng(1).permutation(N)[:40]:
@@ -91,12 +101,7 @@ class TestNearestCentre:
             dense.check(ours.squared)
 
     @pytest.mark.parametrize("kind", KINDS)
-    @pytest.mark.parametrize(("rows", "numbers"), [(7, 2**23), (4096, 2**23), (4096, 100)])
-    def test_centres_may_be_other_points(
-        self, kind: str, rows: int, numbers: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(geometry, "ROWS_AT_ONCE", rows)
-        monkeypatch.setattr(geometry, "NUMBERS_AT_ONCE", numbers)
+    def test_centres_may_be_other_points(self, kind: str) -> None:
         values = points(kind)
         ours, dense = NearestCentre(as_points(values[50:]), capacity=90), Dense(values[50:])
         ours.add_points(as_points(values[:20]))
@@ -128,27 +133,26 @@ class TestNearestCentre:
             ours.add(row)
         assert (ours.squared == 0).all()
 
-    def test_few_factors_are_read_where_the_centres_are_far_apart(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        read = []
-        rows = geometry._rows
+    def test_many_points_are_compared_with_other_points_in_parts(self) -> None:
+        rng = np.random.default_rng(0)
+        values = rng.normal(size=(ROWS_AT_ONCE + 900, 3)).astype(np.float32).astype(float)
+        ours, dense = NearestCentre(as_points(values), capacity=50), Dense(values)
+        ours.add_points(as_points(values[:50] + 0.25))
+        for centre in values[:50] + 0.25:
+            dense.add(centre)
+        dense.check(ours.squared)
 
-        def watched(values: torch.Tensor, chosen: torch.Tensor | None) -> torch.Tensor:
-            read.append(len(values) if chosen is None else len(chosen))
-            return rows(values, chosen)
-
+    def test_few_points_are_compared_where_the_centres_are_far_apart(self) -> None:
         values = points("clustered")
         ours, dense = NearestCentre(as_points(values), capacity=40), Dense(values)
-        for row in range(20):  # of 8 clusters, each has a centre by then
+        compared = []
+        for row in range(40):
             ours.add(row)
             dense.add(values[row])
-        monkeypatch.setattr(geometry, "_rows", watched)
-        for row in range(20, 40):
-            ours.add(row)
-            dense.add(values[row])
+            compared.append(ours.n_compared)
         dense.check(ours.squared)
-        assert max(read) < N / 3
+        assert compared[0] == N
+        assert max(compared[20:]) < N / 3  # each of the 8 clusters has a centre by then
 
     def test_what_is_handed_over_is_not_written_to(self) -> None:
         values = points("random").astype(np.float32)
@@ -170,12 +174,10 @@ class TestNearestCentre:
     ],
 )
 def test_a_matrix_is_computed_in_parts_of_few_rows_and_few_numbers(
-    n_points: int, n_others: int, heights: list[int], monkeypatch: pytest.MonkeyPatch
+    n_points: int, n_others: int, heights: list[int]
 ) -> None:
-    monkeypatch.setattr(geometry, "ROWS_AT_ONCE", 4)
-    monkeypatch.setattr(geometry, "NUMBERS_AT_ONCE", 100)
     rows = np.arange(n_points)
-    parts = [rows[part] for part in blocks(n_points, n_others)]
+    parts = [rows[part] for part in blocks(n_points, n_others, 4, 100)]
     assert [len(part) for part in parts] == heights
     assert np.concatenate([*parts, rows[:0]]).tolist() == rows.tolist()
 
@@ -194,32 +196,29 @@ def test_points_are_taken_from_read_only_and_strided_arrays() -> None:
 
 
 class TestCluster:
+    @pytest.mark.parametrize("offset", [0, 1e4])
     @pytest.mark.parametrize("small", [1000, 50])  # by k-means, and by its mini-batches
-    def test_obvious_clusters_are_found(self, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(geometry, "SMALL", small)
+    def test_obvious_clusters_are_found(self, small: int, offset: float) -> None:
         truth = np.arange(90) % 3
         rng = np.random.default_rng(0)
-        values = 100 * np.eye(3)[truth] + rng.normal(size=(90, 3))
-        centres, labels = cluster(values.astype(np.float32), 3, np.random.RandomState(0))
-        assert centres.shape == (3, 3)
+        values = 100 * np.eye(3)[truth] + rng.normal(size=(90, 3)) + offset
+        values = values.astype(np.float32)
+        labels, distances = cluster(values, 3, np.random.RandomState(0), small=small)
         assert len({(a, b) for a, b in zip(truth, labels, strict=True)}) == 3
-        np.testing.assert_allclose(
-            centres[labels[:3]], [values[truth == k].mean(0) for k in range(3)], atol=0.5
-        )
-        again = cluster(values.astype(np.float32), 3, np.random.RandomState(0))[1]
-        assert again.tolist() == labels.tolist()
+        centres = np.stack([values[truth == k].astype(float).mean(0) for k in range(3)])
+        expected = np.linalg.norm(values - centres[truth], axis=1)
+        np.testing.assert_allclose(distances, expected, atol=0.5)
+        again = cluster(values, 3, np.random.RandomState(0), small=small)
+        assert again[0].tolist() == labels.tolist()
 
     @pytest.mark.parametrize("small", [1000, 10])
-    def test_fewer_distinct_points_than_clusters_are_no_news(
-        self, small: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(geometry, "SMALL", small)
+    def test_fewer_distinct_points_than_clusters_are_no_news(self, small: int) -> None:
         values = np.eye(4, dtype=np.float32)[np.arange(40) % 4]  # warnings are errors here
-        centres, labels = cluster(values, 12, np.random.RandomState(0))
-        assert centres.shape == (12, 4)
+        labels, distances = cluster(values, 12, np.random.RandomState(0), small=small)
         assert labels.max() < 12
         assert len(set(labels.tolist())) == 4
         assert [len(set(labels[k::4].tolist())) for k in range(4)] == [1, 1, 1, 1]
+        np.testing.assert_allclose(distances, 0, atol=1e-6)
 
 
 class TestTypicality:
@@ -240,12 +239,94 @@ class TestTypicality:
         assert found[:3].min() > 1e30
         np.testing.assert_allclose(found[3], 1 / np.sqrt(64 + 49))
 
-    def test_a_large_cluster_is_computed_in_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        values = points("random").astype(np.float32)
-        whole = typicality(values, 20, "cpu")
-        distance = np.linalg.norm(values[:, None].astype(float) - values, axis=2)
-        np.testing.assert_allclose(whole, 20 / np.sort(distance)[:, 1:21].sum(1), rtol=1e-5)
-        for name in ("ROWS_AT_ONCE", "NUMBERS_AT_ONCE"):
-            with monkeypatch.context() as patch:
-                patch.setattr(geometry, name, 7)
-                np.testing.assert_allclose(typicality(values, 20, "cpu"), whole, rtol=1e-6)
+    def test_a_large_cluster_is_computed_in_parts(self) -> None:
+        values = np.random.default_rng(0).normal(size=(3000, 2)).astype(np.float32)
+        assert len(values) ** 2 > NUMBERS_AT_ONCE
+        distance = cdist(values.astype(float), values.astype(float))
+        expected = 20 / np.sort(distance)[:, 1:21].sum(1)
+        np.testing.assert_allclose(typicality(values, 20, "cpu"), expected, rtol=1e-5)
+
+
+OFFSETS, SCALES = [0, 100, 1e3, 1e4], [1e-3, 1, 1e3]
+
+
+class TestFarFromTheOrigin:
+    """Against distances in float64 of the very values that float32 holds."""
+
+    def problem(self, offset: float, scale: float, n_features: int = 16) -> np.ndarray:
+        """Five clusters far apart, somewhere."""
+        rng = np.random.default_rng(0)
+        centres = 100 * rng.normal(size=(5, n_features))
+        values = centres[rng.integers(0, 5, 400)] + rng.normal(size=(400, n_features))
+        return (scale * (values + offset)).astype(np.float32)
+
+    @pytest.mark.parametrize("scale", SCALES)
+    @pytest.mark.parametrize("offset", OFFSETS)
+    def test_nearest_centres(self, offset: float, scale: float) -> None:
+        values = self.problem(offset, scale)
+        here, there = centred(values[100:], values[:100])
+        ours = NearestCentre(as_points(here), capacity=200)
+        ours.add_points(as_points(there))
+        for row in range(100):
+            ours.add(row)
+        dense = values.astype(float)
+        expected = cdist(dense[100:], dense[:200]).min(1)
+        # float32 holds what was moved to half a unit in the last place
+        unit = np.spacing(np.abs(here).max())
+        np.testing.assert_allclose(ours.squared.sqrt().numpy(), expected, rtol=1e-3, atol=8 * unit)
+
+    @pytest.mark.parametrize("scale", SCALES)
+    @pytest.mark.parametrize("offset", OFFSETS)
+    def test_outer_products(self, offset: float, scale: float) -> None:
+        values, errors = self.problem(offset, scale, 6), points("random", 3)[:60]
+        products = np.einsum("nc,nd->ncd", errors[np.arange(400) % 60], values.astype(float))
+        products = products.reshape(400, -1)
+        narrow = as_points(errors[np.arange(400) % 60])
+        ours, dense = NearestCentre(narrow, as_points(values), capacity=100), Dense(products)
+        for row in range(100):
+            ours.add(row)
+            dense.add(products[row])
+        dense.check(ours.squared)
+
+    @pytest.mark.parametrize("unit_length", [False, True])
+    @pytest.mark.parametrize("offset", OFFSETS)
+    def test_all_distances(self, offset: float, unit_length: bool) -> None:
+        values = self.problem(offset, 1)
+        here, there = centred(values[:300], values[300:], unit_length=unit_length)
+        assert here.dtype == there.dtype == np.float32
+        np.testing.assert_allclose(here.mean(axis=0), 0, atol=1e-5 * np.abs(here).max())
+        found = np.empty((300, 100))
+        for rows, distance in squared_distances(*map(as_points, (here, there))):
+            found[rows] = distance
+        dense = normalize(values.astype(float)) if unit_length else values.astype(float)
+        expected = cdist(dense[:300], dense[300:]) ** 2
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6 * expected.max())
+
+    @pytest.mark.parametrize("offset", OFFSETS)
+    def test_typicality(self, offset: float) -> None:
+        values = self.problem(offset, 1)
+        values[::7] = values[0]  # some coincide
+        dense = values.astype(float)
+        mean = np.sort(cdist(dense, dense))[:, 1:11].mean(1)
+        found = typicality(values, 10, "cpu")
+        np.testing.assert_allclose(found[mean > 0], 1 / mean[mean > 0], rtol=1e-4)
+        assert found[mean == 0].min() > 1e30
+
+    @pytest.mark.parametrize("spread", [1, 0.1])
+    @pytest.mark.parametrize("offset", OFFSETS)
+    def test_core_set_covers_as_well_as_scikit_activemls(
+        self, offset: float, spread: float
+    ) -> None:
+        values = spread * np.random.RandomState(0).randn(500, 8) + offset
+        X, y = values.astype(np.float32), np.full(500, -1)
+        y[:10] = 0
+
+        def radius(picks: np.ndarray) -> float:
+            dense = X.astype(float)
+            return float(cdist(np.r_[dense[:10], dense[picks]], dense).min(0).max())
+
+        ours = radius(CoreSet(random_state=0).query(X, y, batch_size=60))
+        theirs = radius(
+            skactiveml.pool.CoreSet(missing_label=-1, random_state=0).query(X, y, batch_size=60)
+        )
+        assert ours <= 1.001 * theirs

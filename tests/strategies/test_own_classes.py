@@ -28,7 +28,7 @@ from skal.strategies import (
     TypiClust,
     resolve_strategy,
 )
-from skal.strategies.base import pick_highest
+from skal.strategies.base import GreedyBatch
 from skal.strategies.scores import ScoredClassifier
 from skal.testing import example_scores
 
@@ -103,21 +103,21 @@ class TestDevices:
         assert on("cuda", name) == on("cpu", name)
 
 
-class TestGreedyStep:
+class TestGreedyBatch:
     def test_the_highest_that_is_left_is_picked_and_its_row_filled(self) -> None:
-        values, draw = np.array([3, 9, 5], np.int64), np.random.RandomState(0)
-        picks, rows = np.empty(3, np.int64), np.empty((3, 3))
+        values, rows = np.array([3, 9, 5], np.int64), np.empty((3, 3))
+        batch = GreedyBatch(3, np.random.RandomState(0), rows)
         for number, (pick, row) in enumerate(
             [(1, [3, 9, 5]), (2, [3, np.nan, 5]), (0, [3, np.nan, np.nan])]
         ):
-            assert pick_highest(picks, number, values, draw, rows) == pick
+            assert batch.pick(values) == pick
             np.testing.assert_array_equal(rows[number], row)
-        assert picks.tolist() == [1, 2, 0]
+        assert batch.picks.tolist() == [1, 2, 0]
         assert values.tolist() == [3, 9, 5]
 
     def test_ties_fall_at_random(self) -> None:
-        draw, first = np.random.RandomState(0), np.empty(1, np.int64)
-        seen = {pick_highest(first, 0, np.array([1.0, 2.0, 2.0]), draw) for _ in range(20)}
+        draw = np.random.RandomState(0)
+        seen = {GreedyBatch(1, draw).pick(np.array([1.0, 2.0, 2.0])) for _ in range(20)}
         assert seen == {1, 2}
 
 

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 import skal
 from skal.core.errors import ParameterError
-from skal.strategies.scores import HeadClassifier, ScoredClassifier, score_pool
+from skal.strategies.scores import HeadClassifier, ScoredClassifier, ScoreRequest, score_pool
 from skal.testing import example_scores
 
 
@@ -23,7 +23,7 @@ def fitted(tiny: skal.ImageDataset) -> skal.ImageClassifier:
 def test_one_pass_gives_what_separate_calls_give(
     fitted: skal.ImageClassifier, tiny: skal.ImageDataset
 ) -> None:
-    scores = score_pool(fitted, tiny.X, n_samples=4, random_state=7)
+    scores = score_pool(fitted, tiny.X, ScoreRequest(True, n_samples=4), random_state=7)
     proba, embeddings = fitted.predict_proba(tiny.X, extra_outputs="emb")
     assert np.array_equal(scores.proba, proba)
     assert np.array_equal(scores.embeddings, embeddings)
@@ -43,7 +43,7 @@ def test_the_pool_is_read_once_and_in_order(
             return np.asarray(self)[key]
 
     fitted.neural_net_.iterator_valid__batch_size = 16
-    score_pool(fitted, tiny.X.view(Watched), n_samples=5)
+    score_pool(fitted, tiny.X.view(Watched), ScoreRequest(True, n_samples=5))
     assert read == [(start, min(start + 16, 90)) for start in range(0, 90, 16)]
 
 
@@ -51,7 +51,7 @@ def test_only_what_is_asked_for_is_kept(
     fitted: skal.ImageClassifier, tiny: skal.ImageDataset, tmp_path: Path
 ) -> None:
     np.save(tmp_path / "X.npy", tiny.X)
-    scores = score_pool(fitted, np.load(tmp_path / "X.npy", mmap_mode="r"), embeddings=False)
+    scores = score_pool(fitted, np.load(tmp_path / "X.npy", mmap_mode="r"))
     assert scores.embeddings is None
     assert scores.mc_proba is None
     assert np.array_equal(scores.proba, fitted.predict_proba(tiny.X))
@@ -60,7 +60,7 @@ def test_only_what_is_asked_for_is_kept(
 def test_an_empty_pool_has_empty_scores(
     fitted: skal.ImageClassifier, tiny: skal.ImageDataset
 ) -> None:
-    scores = score_pool(fitted, tiny.X[:0], n_samples=4)
+    scores = score_pool(fitted, tiny.X[:0], ScoreRequest(True, n_samples=4))
     assert scores.proba.shape == (0, 3)
     assert scores.embeddings.shape == (0, fitted.neural_net_.module_.network.head[-1].in_features)
     assert scores.mc_proba.shape == (4, 0, 3)

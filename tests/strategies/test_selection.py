@@ -225,7 +225,7 @@ def test_a_network_that_diverged_is_named(name: str, spoilt: str) -> None:
     scores = example_scores()
     values = getattr(scores, spoilt).copy()
     values[..., 20, 0] = np.nan
-    with pytest.raises(SkalError, match=f"the {spoilt} that .* are no numbers.*diverged"):
+    with pytest.raises(SkalError, match=f"the {spoilt} that .* are NaN or infinite: .*diverged"):
         ask(name, scores=dataclasses.replace(scores, **{spoilt: values}))
 
 
