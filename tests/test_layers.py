@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ ORDER = (
     "cli",
 )
 """The rooms, in the order in which data flows through them."""
+MOST_PATCHES, MOST_PRIVATE = 190, 50
+"""What there is: lower them with what goes."""
 BESIDE = {"__init__.py", "__main__.py", "testing.py", "py.typed"}
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 INNER = [path for path in MODULES if len(path.parts) > 1]
@@ -124,3 +127,11 @@ def test_importing_costs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, *LIGHT], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_tests_patch_little_and_leave_private_names_alone() -> None:
+    sources = [path.read_text() for path in sorted(Path(__file__).parent.rglob("*.py"))]
+    patches = sum(len(re.findall(r"\b(?:monkeypatch|patch)\.setattr\(", text)) for text in sources)
+    private = sum(len(re.findall(r"\b(?!self\b)\w+\._[a-z]", text)) for text in sources)
+    assert patches <= MOST_PATCHES, "ask for what a test needs through an argument"
+    assert private <= MOST_PRIVATE
