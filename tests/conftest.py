@@ -84,12 +84,6 @@ def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let runs draw no learning curve, which takes longer than a small run."""
-    monkeypatch.setattr("skal.runs.finished.learning_curve", lambda rounds, title: {})
-
-
-@pytest.fixture
 def fashion_mnist_dir() -> Path:
     """Return the folder of the real Fashion-MNIST files; in CI they must be there."""
     debian = "/usr/share/datasets/fashion-mnist"

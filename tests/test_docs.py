@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
 import shlex
@@ -13,14 +14,17 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
+from test_layers import ORDER
 
 import skal
 from skal.cli import main
 from skal.core.registry import Registry
+from skal.strategies import STREAM_STRATEGIES
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), ROOT / "data/README.md"])
 README = (ROOT / "README.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 OF_OTHER_TOOLS = {"--check", "--nthreads", "--nworkers"}
 
 ARGUMENTS = {"cifar10_percent": ("--seeds", "1", "--steps", "1")}
@@ -41,6 +45,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     """Work in an empty folder, and take back out what is registered meanwhile."""
     registries: tuple[Registry[Any], ...]
     registries = (skal.DATASETS, skal.MODELS, skal.STRATEGIES, skal.ORACLES, skal.TRACKERS)
+    registries += (STREAM_STRATEGIES,)
     before = [set(registry.names()) for registry in registries]
     monkeypatch.chdir(tmp_path)
     yield tmp_path
@@ -54,6 +59,44 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 def test_python_in_the_readme_runs(code: str, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
     assert capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("code", blocks(CONTRIBUTING, "python"))
+def test_an_extension_in_contributing_registers_something_in_fifteen_lines(code: str) -> None:
+    names: dict[str, Any] = {"__name__": "an_extension"}
+    exec(compile(code, "CONTRIBUTING.md", "exec"), names)
+    (registry,) = (value for value in names.values() if isinstance(value, Registry))
+    entry = list(registry)[-1]
+    assert entry.load() in names.values()
+    assert entry.facts["summary"]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+
+
+def definitions(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
+    """Yield the functions and classes of a module, methods by ``Class.method``."""
+    for node in body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            yield prefix + node.name
+        if isinstance(node, ast.ClassDef):
+            yield from definitions(node.body, f"{node.name}.")
+
+
+def test_the_way_of_an_image_goes_through_functions_that_exist() -> None:
+    steps = re.findall(r"`([a-z_/]+\.py): ([A-Za-z_.]+)`", CONTRIBUTING)
+    assert len(steps) > 10
+    for module, name in steps:
+        found = definitions(ast.parse((ROOT / "skal" / module).read_text()).body)
+        assert name in found, f"{module}: {name}"
+    rooms = [ORDER.index(module.partition("/")[0]) for module, _ in steps[2:]]
+    assert set(rooms) == {
+        ORDER.index(room) for room in ("datasets", "models", "strategies", "runs")
+    }
+
+
+def test_the_picture_of_the_house_has_the_rooms_in_their_order() -> None:
+    (picture,) = blocks(CONTRIBUTING, "text")
+    assert re.findall(r"^  ([a-z]+) {2,}\S", picture, re.MULTILINE) == list(ORDER)
 
 
 @pytest.mark.usefixtures("elsewhere")
@@ -74,7 +117,7 @@ def test_every_option_and_command_named_in_a_document_exists(document: Path) -> 
     known = {
         option
         for command in [main, *commands.values()]
-        for parameter in command.params
+        for parameter in command.get_params(context)
         for option in (*parameter.opts, *parameter.secondary_opts)
     }
     text = document.read_text()

@@ -16,7 +16,6 @@ from skal.models.inference import NotFittedError
 
 SETTINGS: dict[str, Any] = {"n_init": 6, "n_query": 4, "n_rounds": 2}
 FAST: dict[str, Any] = {**SETTINGS, "model": "lenet", "steps": 2}
-pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def classifier(**params: Any) -> skal.ImageClassifier:

@@ -25,8 +25,6 @@ from skal.runs.journal import Journal
 from skal.runs.stopping import AGREEMENT, STOP_SET, WINDOW, StopMonitor, kappa, stabilised
 from skal.strategies.scores import Scores
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
-
 FAST: dict[str, Any] = {"model": "lenet", "steps": 3, "n_init": 6, "n_query": 4, "n_rounds": 2}
 CALM_FROM = 2
 """The round from which on the made-up predictions are all the same."""

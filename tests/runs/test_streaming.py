@@ -22,8 +22,6 @@ from skal.runs.journal import Journal
 from skal.runs.streaming import DEFAULT_STRATEGY
 from skal.strategies.streams import STREAM_STRATEGIES, WINDOW
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
-
 NAMES = STREAM_STRATEGIES.names()
 N_INIT, N_ROUNDS = 6, 3
 FAST: dict[str, Any] = {

@@ -21,8 +21,6 @@ from skal.runs.metrics import evaluate
 from skal.runs.record import ROUND_COLUMNS
 from skal.strategies import resolve_strategy, selection
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
-
 FAST: dict[str, Any] = {"model": "lenet", "steps": 2, "n_init": 6, "n_query": 4, "n_rounds": 2}
 Rows = np.ndarray | None
 

@@ -18,8 +18,6 @@ from skal.core.settings import INIT_STRATEGIES, SETTINGS
 from skal.datasets.oracles import FunctionOracle, Oracle, TrueLabels
 from skal.strategies.first_sets import COMPONENTS
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
-
 START: dict[str, Any] = {"model": "lenet", "steps": 1, "n_init": 8, "n_rounds": 0, "stop": "off"}
 DIVERSE = ("k-means", "typiclust", "probcover")
 N_GROUPS = 6
