@@ -17,7 +17,7 @@ from typing import Any
 import click
 from _report import report
 
-from skal.core.settings import read_config
+from skal.comparisons.config import read_config
 
 SECONDS = ("fit_seconds", "score_seconds", "query_seconds")
 

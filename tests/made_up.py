@@ -13,8 +13,8 @@ from torch import nn
 
 import skal
 from skal.comparisons.results import Result
-from skal.core.settings import RunConfig
 from skal.models import MODELS, Network, linear_head
+from skal.runs.config import RunConfig
 
 
 def bars() -> skal.ImageDataset:

@@ -9,11 +9,18 @@ from typing import Any
 
 import click
 
-from ..core.settings import GRID_SETTINGS, SETTINGS
+from ..comparisons.config import (
+    AXES,
+    GRID,
+    GRID_SETTINGS,
+    NOT_OF_A_GRID,
+    GridConfig,
+    base_config,
+)
+from ..core.settings import override
+from ..runs.config import SETTINGS, RunConfig
 from .app import console, main
-from .settings import RunCommand, file_options, make_config, options, track_option
-
-NOT_OF_A_GRID = ("strategy", "strategy_params")
+from .settings import RunCommand, file_options, given_settings, options, track_option
 
 
 @main.command(cls=RunCommand)
@@ -38,21 +45,18 @@ def compare(
     The same command again goes on where it was stopped; with more strategies or seeds it adds them.
     """
     with console(ctx, quiet):
-        from ..core.settings import GridConfig
-
         of_grid = {name: given.pop(name) for name in GRID_SETTINGS}
-        config, table = make_config(given, config_file, ignored=NOT_OF_A_GRID)
+        settings, table = given_settings(given, config_file, ignored=NOT_OF_A_GRID)
         flags = {name: value for name, value in of_grid.items() if value is not None}
-        grid = GridConfig(**{**table, **flags})
-        settings = config.as_dict()
-        settings.pop("strategy")
+        grid = GridConfig(**override(GRID_SETTINGS, table, flags))
+        data = settings.pop("dataset", SETTINGS["dataset"].default)
+        config = base_config(data, grid, settings)
         if print_config:
-            click.echo(_toml(settings, grid.as_dict()), nl=False)
+            click.echo(_toml(config, grid), nl=False)
             return
         from ..comparisons.grid import RunsFailedError
         from ..comparisons.grid import compare as compare_strategies
 
-        data = settings.pop("dataset")
         out = out or Path("runs") / f"compare-{Path(data).name}"
         ctx.obj["comparison"] = out
         try:
@@ -67,12 +71,12 @@ def compare(
         _say_where(out, grid.html, quiet)
 
 
-def _toml(settings: Mapping[str, Any], grid: Mapping[str, Any]) -> str:
+def _toml(config: RunConfig, grid: GridConfig) -> str:
     import tomli_w
 
-    from ..core.settings import GRID
-
-    return tomli_w.dumps({**settings, GRID: dict(grid)})
+    decided = {"strategy", *(of for axis, of in AXES.items() if getattr(grid, axis))}
+    settings = {name: value for name, value in config.as_dict().items() if name not in decided}
+    return tomli_w.dumps({**settings, GRID: grid.as_dict()})
 
 
 @main.command()

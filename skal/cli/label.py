@@ -6,17 +6,14 @@ import logging
 import os
 import signal
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from copy import copy
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..core.settings import SETTINGS
 from ..label import settings as label_settings
 from .app import console, main
 from .settings import options
@@ -45,24 +42,16 @@ ANNOTATOR = click.option(
 EXPORTS = ("csv", "folder", "label-studio")
 
 
-def _project_options(names: Sequence[str]) -> Callable[[Any], Any]:
+def _project_options(names: Iterable[str]) -> Callable[[Any], Any]:
     """Return a decorator that gives a command options for settings of a label project."""
-    chosen = []
-    for name in names:
-        setting = copy(SETTINGS[name])
-        setting.default = label_settings.DEFAULTS.get(name, setting.default)
-        if name == "init_strategy":
-            choices = tuple(c for c in setting.metadata["choices"] if c != "stratified")
-            setting.metadata = MappingProxyType({**setting.metadata, "choices": choices})
-        chosen.append(setting)
-    return options(chosen)
+    return options(label_settings.SETTINGS[name] for name in names)
 
 
 def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that were given, parameters parsed, with what costs torch checked."""
     given = {name: value for name, value in settings.items() if value not in (None, ())}
     if "strategy_params" in given:
-        from ..core.settings import parse_params
+        from ..core.values import parse_params
 
         given["strategy_params"] = parse_params(given["strategy_params"])
     if "strategy_params" in given or ":" in given.get("strategy", ""):

@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from ..core.progress import hidden
-from ..core.settings import SETTINGS
+from ..runs.config import SETTINGS, RunConfig
 from .app import console, main
-from .settings import RunCommand, file_options, make_config, options, track_option
+from .settings import RunCommand, file_options, given_settings, options, track_option
 
 _log = logging.getLogger("skal")
 
@@ -36,15 +36,15 @@ def run_command(
 ) -> None:
     """Simulate labelling: train, query, label, and again; keep all of it in a folder."""
     with console(ctx, quiet):
-        config, _ = make_config(given, config_file)
+        settings, _ = given_settings(given, config_file)
+        config = RunConfig(**settings)
         if print_config:
             click.echo(config.to_toml(), nl=False)
             return
         from ..runs.run import run
 
-        settings = {"strategy_params": {}, **config.as_dict()}
-        data = settings.pop("dataset")
-        result = run(data, **settings, out=out or True, trackers=[progress(ctx), *track])
+        settings.pop("dataset", None)
+        result = run(config.dataset, **settings, out=out or True, trackers=[progress(ctx), *track])
         _echo_result(result, as_json, quiet)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from ..core.settings import GRID_SETTINGS, SETTINGS
+from ..comparisons.config import GRID_SETTINGS
+from ..runs.config import SETTINGS
 from .app import console, main
 from .settings import options
 

@@ -1,20 +1,20 @@
-"""Settings as options: every field of `RunConfig` is one."""
+"""Settings as options: every setting of a run is one."""
 
 from __future__ import annotations
 
 import logging
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, Field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from ..core.settings import GROUPS, Setting, override
+from ..core.values import KINDS, parse_params
+from ..runs.config import SETTINGS
 from .lists import LISTED, registry
-
-if TYPE_CHECKING:
-    from ..core.settings import RunConfig
 
 _log = logging.getLogger("skal")
 
@@ -22,7 +22,15 @@ CONFIG_FILE = Path("skal.toml")
 """Read from the working folder when it is there and no other file is named."""
 
 
-def options(settings: Iterable[Field[Any]]) -> Callable[[Any], Any]:
+class Option(click.Option):
+    """An option that belongs to a group of the help."""
+
+    def __init__(self, *args: Any, group: str = "output", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.group = group
+
+
+def options(settings: Iterable[Setting]) -> Callable[[Any], Any]:
     """Return a decorator that gives a command an option for each of some settings."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,17 +44,22 @@ def options(settings: Iterable[Field[Any]]) -> Callable[[Any], Any]:
 def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options of files and of what is printed."""
     for option in (
-        click.option("--quiet", is_flag=True, help="Show warnings and errors alone."),
-        click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
-        click.option("--print-config", is_flag=True, help="Print the settings as TOML and end."),
-        click.option(
+        _output("--quiet", is_flag=True, help="Show only warnings and errors."),
+        _output("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
+        _output("--print-config", is_flag=True, help="Print the settings as TOML and end."),
+        _output(
             "--config",
             "config_file",
             metavar="FILE",
             type=click.Path(path_type=Path),
-            help=f"Settings from a TOML file, instead of {CONFIG_FILE}; flags win.",
+            help=f"Settings from a TOML file, in place of {CONFIG_FILE}; flags win.",
         ),
-        click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="The folder."),
+        _output(
+            "--out",
+            metavar="DIR",
+            type=click.Path(path_type=Path),
+            help="The folder to write to; by default a new one under runs/.",
+        ),
     ):
         command = option(command)
     return command
@@ -54,7 +67,7 @@ def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def track_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command ``--track``: a tuple of names, each once."""
-    return click.option(
+    return _output(
         "--track",
         metavar="NAME",
         multiple=True,
@@ -63,53 +76,54 @@ def track_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def _count(text: str) -> int | str:
-    """Take a count as a number; shares, and what is neither, are left to `RunConfig`."""
-    return int(text) if text.isdecimal() else text
+_output = partial(click.option, cls=Option)
 
 
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-_TYPES: Mapping[str, Any] = {
-    "int": int,
-    "int | None": int,
-    "float": float,
-    "float | None": float,
-    "Count": _count,
-    "Share": str,
-    "Sequence[str]": _listed,
-    "Sequence[Share]": _listed,
-}
-
-
-def _option(setting: Field[Any]) -> Callable[[Any], Any]:
-    facts = dict(setting.metadata)
-    flag = "--" + facts.get("option", setting.name).replace("_", "-")
+def _option(setting: Setting) -> Callable[[Any], Any]:
+    # default None, so that a config file's value can be told from no flag
+    shown: dict[str, Any] = {
+        "cls": Option,
+        "group": setting.group,
+        "help": describe(setting),
+        "default": None,
+    }
     if setting.type == "bool":
-        # default None, so that a config file's value can be told from no flag
-        flag = f"{flag}/--no-{flag[2:]}"
-        return click.option(flag, setting.name, default=None, help=f"{facts['help']}.")
-    if "bare" in facts:  # may stand without a value
-        facts["flag_value"] = {"is_flag": False, "flag_value": facts["bare"]}
-    default = setting.default
-    text = ",".join(default) if isinstance(default, tuple) else default
-    shown = "" if text in (None, "", MISSING) else f" [{text}]"
+        return click.option(f"{setting.flag}/--no-{setting.flag[2:]}", setting.name, **shown)
+    bare: dict[str, Any] = {"is_flag": False, "flag_value": setting.bare} if setting.bare else {}
     return click.option(
-        flag,
+        setting.flag,
         setting.name,
-        metavar=facts.get("metavar") or "|".join(facts["choices"]),
-        type=_TYPES.get(str(setting.type), str),
-        multiple="option" in facts,
-        default=None,
-        help=f"{facts['help']}.{shown}",
-        **facts.get("flag_value", {}),
+        metavar=setting.metavar or "|".join(setting.choices),
+        type=KINDS[setting.type].parse,
+        multiple=bool(setting.option),
+        **shown,
+        **bare,
     )
 
 
+def describe(setting: Setting) -> str:
+    """Return the help of a setting, with what it is by default."""
+    bare = f"; {setting.flag} alone means {setting.bare}" if setting.bare else ""
+    default = setting.default
+    text = ",".join(default) if isinstance(default, tuple) else default
+    none = text in (None, "", {}) or text is False
+    return f"{setting.help}{bare}.{'' if none else f' [{text}]'}"
+
+
 class RunCommand(click.Command):
-    """Adds the registered names to the help, outside packages' included."""
+    """Shows its options in groups, and below them all registered names."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, a section for each group."""
+        groups: dict[str, list[tuple[str, str]]] = {name: [] for name in GROUPS}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                groups[getattr(parameter, "group", "output")].append(record)
+        for name, records in groups.items():
+            if records:
+                with formatter.section(name.capitalize()):
+                    formatter.write_dl(records)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the names behind the options."""
@@ -127,14 +141,14 @@ class RunCommand(click.Command):
                 formatter.write(f"{lines}\n")
 
 
-def make_config(
-    given: Mapping[str, Any], config_file: Path | None, *, ignored: Iterable[str] = ()
-) -> tuple[RunConfig, dict[str, Any]]:
-    """Make the settings: the flags given win over the file, the file over the defaults.
+def given_settings(
+    flags: Mapping[str, Any], config_file: Path | None, *, ignored: Iterable[str] = ()
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings that are given: flags win over the file, and over what contradicts them.
 
     Parameters
     ----------
-    given : mapping
+    flags : mapping
         Flags by setting; None where one was not given.
     config_file : Path, optional
         A settings file.
@@ -143,11 +157,11 @@ def make_config(
 
     Returns
     -------
-    config : RunConfig
+    settings : dict
     grid : dict
         The file's table for comparisons.
     """
-    from ..core.settings import GRID, RunConfig, parse_params, read_config
+    from ..comparisons.config import GRID, read_config
 
     if config_file is None and CONFIG_FILE.is_file():
         config_file = CONFIG_FILE
@@ -156,13 +170,10 @@ def make_config(
     grid = settings.pop(GRID, {})
     for name in ignored:
         settings.pop(name, None)
-    flags = {name: value for name, value in given.items() if value not in (None, ())}
+    flags = {name: value for name, value in flags.items() if value not in (None, ())}
     if flags.get("strategy", settings.get("strategy")) != settings.get("strategy"):
         settings.pop("strategy_params", None)  # they were another strategy's
     if "strategy_params" in flags:
         kept = settings.get("strategy_params", {})
         flags["strategy_params"] = {**kept, **parse_params(flags["strategy_params"])}
-    for one, other in (("steps", "epochs"), ("epochs", "steps")):
-        if one in flags and other not in flags:
-            settings.pop(other, None)
-    return RunConfig(**{**settings, **flags}), grid
+    return override(SETTINGS, settings, flags), grid

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from ..core.durable import fsync_folder
 from ..core.errors import SkalError
-from ..core.settings import RunConfig
 from ..core.workers import alone
 from ..datasets import ImageDataset, load_dataset
 from ..datasets.base import one_line
+from ..runs.config import RunConfig
 from ..runs.finished import Run
 from ..runs.plan import image_size_for
 from ..runs.record import JOURNAL

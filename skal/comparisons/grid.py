@@ -6,7 +6,7 @@ import itertools
 import logging
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,18 +17,14 @@ import tomli_w
 from tqdm import tqdm
 
 from ..core.durable import fsync_folder, locked, write_atomic
-from ..core.errors import (
-    ParameterError,
-    RunExistsError,
-    RunFolderError,
-    SkalError,
-    UnknownNameError,
-)
+from ..core.errors import ParameterError, RunExistsError, RunFolderError, SkalError
 from ..core.progress import hidden
-from ..core.settings import GRID, SETTINGS, GridConfig, RunConfig, Share, parse_params, read_config
+from ..core.signatures import shows_settings
+from ..core.values import parse_params
 from ..core.workers import Place, WorkerLostError, run_calls
 from ..datasets import ImageDataset
 from ..models import default_model
+from ..runs.config import SETTINGS, RunConfig
 from ..runs.plan import name_of_folder
 from ..runs.record import SUMMARY
 from ..runs.run import check_run
@@ -36,15 +32,21 @@ from ..runs.streaming import stream_strategy_name
 from ..runs.trackers import check_trackers
 from ..strategies.catalogue import stands_for
 from .cells import CELLS, Cell, Outcome, Work, forget_datasets, run_cell, unpack
+from .config import (
+    AXES,
+    BASELINE,
+    GRID,
+    GRID_SETTINGS,
+    NOT_OF_A_GRID,
+    GridConfig,
+    base_config,
+    read_config,
+)
 from .report import check_extra, text_table, write_report
 from .results import Result, read_result, strategy_label
 from .verdicts import analyse
 
-BASELINE = "random"
-AXES = {"models": "model", "noise_rates": "noise_rate", "label_noises": "label_noise"}
-"""What beside strategies and seeds may vary in a grid: the setting that each list is of."""
 CONFIG = "compare.toml"
-_PLAIN = RunConfig()
 LOCK = ".lock"
 """Never replaced, as the others are: a lock is on a file and not on its name."""
 
@@ -82,19 +84,12 @@ class RunsFailedError(SkalError):
         self.comparison = comparison
 
 
+@shows_settings(GridConfig, RunConfig, omit=("dataset", *NOT_OF_A_GRID))
 def compare(
     data: ImageDataset | str | Path,
     strategies: Sequence[str] = GridConfig().strategies,
     seeds: int = GridConfig().seeds,
     *,
-    models: Sequence[str] = (),
-    noise_rates: Sequence[Share] = (),
-    label_noises: Sequence[Share] = (),
-    jobs: int | None = None,
-    threads: int | None = None,
-    backend: str = "loky",
-    scheduler: str | None = None,
-    html: bool = False,
     out: str | Path | None = None,
     trackers: Sequence[str] = (),
     **settings: Any,
@@ -113,20 +108,6 @@ def compare(
         added if it is missing.
     seeds : int, default=10
         How many, from `seed` (among the other settings, 0 by default) on.
-    models, noise_rates, label_noises : sequence, optional
-        Several of `model`, `noise_rate` or `label_noise`: the grid is run for each of them.
-    jobs : int, optional
-        Runs at a time: by default 1, on a cluster as many as it has room for.
-    threads : int, optional
-        Of each run: by default the processors of this machine over `jobs`, on a cluster 1. The
-        figures depend on it in the last digits, so a comparison that goes on keeps its number.
-    backend : {"loky", "dask", "ray"}, default="loky"
-        Processes on this machine, or a cluster; data that are named must lie at the same place
-        on all its machines, arrays are sent there.
-    scheduler : str, optional
-        The cluster's address; without, one is started on this machine.
-    html : bool, default=False
-        Whether ``report.html`` is written, which needs the extra ``report``.
     out : str or Path, optional
         The comparison's folder. One that exists is gone on with: its finished runs are kept, and
         it may be given more strategies, seeds, models or rates; all that was ever asked for is
@@ -134,8 +115,6 @@ def compare(
     trackers : sequence of str, default=()
         Who watches each run: names of `TRACKERS`.
     **settings
-        Of each run: those of `skal.core.settings.RunConfig`, such as `n_init`, `n_query`,
-        `n_rounds` and `seed`.
 
     Returns
     -------
@@ -152,27 +131,18 @@ def compare(
     On a cluster a run that is lost with its machine is begun anew on another one; the folder is
     written by this process alone.
     """
-    grid = GridConfig(
-        strategies=strategies,
-        seeds=seeds,
-        models=models,
-        noise_rates=noise_rates,
-        label_noises=label_noises,
-        jobs=jobs,
-        threads=threads,
-        backend=backend,
-        scheduler=scheduler,
-        html=html,
-    )
-    base = _base_config(data, settings)
+    of_grid = {name: settings.pop(name) for name in GRID_SETTINGS if name in settings}
+    grid = GridConfig(strategies=strategies, seeds=seeds, **of_grid)
+    name = str(data) if isinstance(data, str | Path) else data.name
+    base = base_config(name, grid, settings)
     folder = None if out is None else Path(out)
     _check_folder(folder)
     trackers = _names("trackers", trackers)
-    place = Place(backend, scheduler, jobs, threads or 0, base.device)
-    if html:
+    place = Place(grid.backend, grid.scheduler, grid.jobs, grid.threads or 0, base.device)
+    if grid.html:
         check_extra()
     work = Work(data, uuid.uuid4().hex, folder / CELLS if folder else None, place.threads, trackers)
-    grid, base = _complete(grid, base, work)
+    grid = _complete(grid, base, work)
     cells = _check(grid, base, work)
     check_trackers(trackers, None)
     with ExitStack() as stack:
@@ -193,7 +163,7 @@ def compare(
         if finished:
             _log.info("%d of %d runs are done already", len(finished), len(cells))
         outcomes = list(_run_all(todo, work, place, folder))
-        return _conclude(every, cells, outcomes, folder, html)
+        return _conclude(every, cells, outcomes, folder, grid.html)
 
 
 def _names(what: str, values: Sequence[str]) -> tuple[str, ...]:
@@ -202,34 +172,19 @@ def _names(what: str, values: Sequence[str]) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _base_config(data: ImageDataset | str | Path, settings: Mapping[str, Any]) -> RunConfig:
-    allowed = SETTINGS.keys() - {"dataset", "strategy", "strategy_params"}
-    for name in settings:
-        if name not in allowed:
-            hint = ""
-            if name in ("strategy", "strategy_params"):
-                hint = "; give strategies, such as 'k-means?pick_from=farthest'"
-            raise UnknownNameError("setting", name, allowed, hint)
-    name = str(data) if isinstance(data, str | Path) else data.name
-    return RunConfig(dataset=name, strategy=BASELINE, **settings)
-
-
-def _complete(grid: GridConfig, base: RunConfig, work: Work) -> tuple[GridConfig, RunConfig]:
-    """Add the baseline, and let the grid alone say what may vary in it."""
+def _complete(grid: GridConfig, base: RunConfig, work: Work) -> GridConfig:
+    """Add the baseline, and the one value of what does not vary."""
     resolve = stands_for if base.stream == "off" else stream_strategy_name
     strategies = dict.fromkeys(_resolved(strategy, resolve) for strategy in grid.strategies)
     if BASELINE not in strategies:
         strategies = {BASELINE: None, **strategies}
     axes = {}
     for axis, setting in AXES.items():
-        value = getattr(base, setting)
         if not getattr(grid, axis):
+            value = getattr(base, setting)
             size = None if setting != "model" or value else work.load(base).image_size
             axes[axis] = (default_model(size) if size else value,)
-        elif value != getattr(_PLAIN, setting):
-            raise ParameterError(f"give {setting} or {axis}, not both")
-    plain = {setting: getattr(_PLAIN, setting) for setting in AXES.values()}
-    return grid.replace(strategies=tuple(strategies), **axes), base.replace(**plain)
+    return grid.replace(strategies=tuple(strategies), **axes)
 
 
 def _resolved(strategy: str, resolve: Callable[[str], str]) -> str:
@@ -315,7 +270,10 @@ def _opened(
         if path.is_file():
             before = read_config(path)
             kept = before.pop(GRID, {})
-            _check_same(folder, base, RunConfig(**{"strategy": BASELINE, **before}))
+            before.pop("strategy", None)
+            name = before.pop("dataset", base.dataset)
+            grid_before = GridConfig(**{axis: kept.get(axis, ()) for axis in AXES})
+            _check_same(folder, base, base_config(name, grid_before, before))
         if kept.get("threads", threads) != threads:
             threads = kept["threads"]
             _log.warning("its runs have %d threads each, and so have the new ones", threads)
@@ -334,7 +292,7 @@ def _opened(
 
 def _check_same(folder: Path, now: RunConfig, before: RunConfig) -> None:
     """Make sure that the runs to come are of the same kind as those that are there."""
-    for name in SETTINGS:
+    for name in SETTINGS.keys() - set(AXES.values()):
         was, wanted = getattr(before, name), getattr(now, name)
         if was != wanted:
             raise ParameterError(

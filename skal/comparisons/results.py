@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core.errors import RunFolderError, UsageError
-from ..core.settings import GRID, RunConfig, parse_params, read_config, resolve_share
+from ..core.values import parse_params, resolve_share
+from ..runs.config import RunConfig
 from ..runs.record import JOURNAL, SUMMARY, Record
+from .config import GRID, read_config
 
 COMPARISON = "compare.toml"
 """What makes a comparison's folder of a folder: the settings of its grid."""

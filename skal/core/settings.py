@@ -1,326 +1,360 @@
-"""Every setting of a run, once: for Python, the command line and ``config.toml``. No torch here."""
+"""Settings, each stated once: name, type, default, range, help, and what it depends on.
+
+Classes of settings are dataclasses below `Settings`, their fields made by `setting`. Flags, files,
+checks, ``--help``, signatures, docstrings and the reference are made of `settings_of` these. No
+torch here.
+"""
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self
 
 import tomli_w
 
 from .errors import ParameterError, UnknownNameError
+from .values import KINDS
 
-Count = int | str
-Share = float | str
-
-
+GROUPS = ("comparison", "data", "labels", "query", "network", "training", "noise", "output")
+"""The groups of settings, in the order in which they are shown."""
 INIT_STRATEGIES = ("random", "stratified", "k-means", "typiclust", "probcover")
-SWA_AND_PATIENCE = "average swa has a schedule of its own: leave patience out, or take ema"
-HEADS = ("linear", "mlp")
-LABEL_NOISE_KINDS = ("uniform", "pairs", "class=A:B")
-
-_LOWEST = {"n_rounds": 0, "seed": 0}
-_WORDS: Mapping[Any, tuple[Any, str]] = {
-    "str": (str, "text"),
-    "str | None": (str, "text"),
-    "bool": (bool, "true or false"),
-    "Mapping[str, Any]": (Mapping, "a table of names and values"),
-    "Sequence[str]": (list | tuple, "a list of names"),
-    "Sequence[Share]": (list | tuple, "a list of shares"),
-}
 
 
-def _setting(default: Any, help: str, **facts: Any) -> Any:
-    metadata = {"help": help, **facts}
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """The statement of a setting.
+
+    A condition is the name of another setting, which holds if that is switched on (not None,
+    False, 0, empty, "off" or "none"), or ``"name=value|value"``.
+
+    Parameters
+    ----------
+    name, type, default
+        As of the dataclass field; `type` without ``| None``, one of `KINDS`.
+    optional : bool
+        Whether None is a value.
+    help : str
+        One line for ``--help``, without full stop.
+    details : str
+        Further sentences, for docstrings and the reference.
+    group : str
+        One of `GROUPS`.
+    metavar, option, bare : str
+        How the command line shows it, calls it if not by its name, and what the flag means when
+        it is given without a value.
+    choices, pattern
+        What it may be; a value that fits the regular expression may be, too.
+    lowest, highest, above, below : float, optional
+        Bounds: the first two belong to the range, the others do not.
+    needs, idle_with : tuple of str
+        Conditions without, or with, which it changes nothing: to give it then is an error.
+    excludes : mapping of str to str
+        Conditions that contradict it when it is switched on, and why.
+    """
+
+    name: str = ""
+    type: str = ""
+    default: Any = None
+    optional: bool = False
+    help: str
+    details: str = ""
+    group: str
+    metavar: str = ""
+    option: str = ""
+    bare: str = ""
+    choices: tuple[str, ...] = ()
+    pattern: str = ""
+    lowest: float | None = None
+    highest: float | None = None
+    above: float | None = None
+    below: float | None = None
+    needs: tuple[str, ...] = ()
+    idle_with: tuple[str, ...] = ()
+    excludes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def flag(self) -> str:
+        """What the command line calls it."""
+        return "--" + (self.option or self.name).replace("_", "-")
+
+    @property
+    def range(self) -> str:
+        """The bounds in words, with a space before them; nothing, if it has none."""
+        words = []
+        if self.lowest is not None:
+            words.append(f"from {self.lowest:.15g}{' on' * (self.highest is None)}")
+        if self.above is not None:
+            words.append(f"above {self.above:g}")
+        if self.highest is not None:
+            words.append(f"to {self.highest:.15g}")
+        if self.below is not None:
+            words.append(f"and below {self.below:g}")
+        return "".join(f" {word}" for word in words)
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, in words."""
+        return KINDS[self.type].words.format(range=self.range)
+
+    def contains(self, number: float) -> bool:
+        """Tell whether a number is within the bounds, and finite."""
+        return (
+            (self.lowest is None or number >= self.lowest)
+            and (self.above is None or number > self.above)
+            and (self.highest is None or number <= self.highest)
+            and number < (math.inf if self.below is None else self.below)
+        )
+
+    def check(self, value: Any) -> Any:
+        """Return a value in its plain form.
+
+        Raises
+        ------
+        ParameterError, UnknownNameError
+            If it is not valid.
+        """
+        if value is None and self.optional:
+            return None
+        try:
+            checked = KINDS[self.type].plain(self, value)
+        except (TypeError, ValueError) as error:
+            if isinstance(error, ParameterError):
+                raise
+            message = f"{self.name}: got {value!r}; expected {self.expected}"
+            raise ParameterError(message) from None
+        fits = bool(self.pattern) and re.fullmatch(self.pattern, str(checked), re.DOTALL)
+        if self.choices and checked not in self.choices and not fits:
+            raise UnknownNameError(self.name.replace("_", " "), str(value), self.choices)
+        return checked
+
+    def idle(self, values: Mapping[str, Any]) -> str:
+        """Say beside what of all settings this one changes nothing; "" if it acts."""
+        missing = next((need for need in self.needs if not _holds(need, values)), None)
+        if missing:
+            return f"without {_in_words(missing)}"
+        hindrance = next((other for other in self.idle_with if _holds(other, values)), None)
+        return f"with {_in_words(hindrance)}" if hindrance else ""
+
+
+def setting(default: Any, help: str, group: str, **facts: Any) -> Any:
+    """State a setting: make the field of a dataclass; see `Setting`."""
+    metadata = {"setting": Setting(help=help, group=group, **facts)}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
+def settings_of(of: type[Any]) -> Mapping[str, Setting]:
+    """Return the statements of a class of settings by name, in the order of their groups."""
+    if of not in _STATEMENTS:
+        _STATEMENTS[of] = _statements(of)
+    return _STATEMENTS[of]
+
+
+_STATEMENTS: dict[type[Any], Mapping[str, Setting]] = {}
+
+
+def _statements(of: type[Any]) -> Mapping[str, Setting]:
+    found = []
+    for each in fields(of):
+        factory = each.default_factory
+        default = each.default if factory is dataclasses.MISSING else factory()
+        plain = str(each.type).removesuffix(" | None")
+        facts = {"name": each.name, "type": plain, "optional": plain != each.type}
+        found.append(dataclasses.replace(each.metadata["setting"], default=default, **facts))
+    found.sort(key=lambda statement: GROUPS.index(statement.group))
+    return {statement.name: statement for statement in found}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings that are checked when made.
+    """Settings that are checked when made, and know which of them were given.
 
-    Field metadata tell the command line how to show them: `help`, `metavar`, `choices`, and
-    `option` (its name where that differs). `acts_in` says of what acts in a pool or a stream alone
-    in which.
+    Raises
+    ------
+    ParameterError, UnknownNameError
+        If there is no such setting, a value is not valid, or one that was given contradicts others
+        or changes nothing beside them, be it the default.
     """
 
+    def __new__(cls, **given: Any) -> Self:
+        known = settings_of(cls)
+        for name in given:
+            if name not in known:
+                raise UnknownNameError("setting", name, known)
+        self = super().__new__(cls)
+        named = frozenset(name for name, value in given.items() if value is not None)
+        object.__setattr__(self, "_given", named)
+        return self
+
     def __post_init__(self) -> None:
-        for setting in fields(self):
-            name, value = setting.name, getattr(self, setting.name)
-            if value is None and setting.type.endswith("None"):
-                continue
-            if setting.type.startswith("int"):
-                # numpy's integers become plain ones, which TOML can hold
-                object.__setattr__(self, name, _whole(name, value, _LOWEST.get(name, 1)))
-            elif setting.type in _WORDS:
-                expected, word = _WORDS[setting.type]
-                if not isinstance(value, expected):
-                    raise ParameterError(f"{name}: got {value!r}; expected {word}")
-            choices = setting.metadata.get("choices")
-            if choices and value not in choices:
-                raise UnknownNameError(name.replace("_", " "), str(value), choices)
+        known = settings_of(type(self))
+        checked = check_values(known, vars(self), self.given)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The settings that do not have their defaults of their own accord."""
+        named: frozenset[str] = self.__dict__["_given"]
+        return named
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings that are set, by name."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        plain = {
+        """Return the settings that are set and act, by name."""
+        values = {name: getattr(self, name) for name in settings_of(type(self))}
+        acting = _acting(settings_of(type(self)), values)
+        return {
             name: dict(value) if isinstance(value, Mapping) else value
-            for name, value in values.items()
+            for name, value in acting.items()
+            if value not in (None, {}, ())
         }
-        return {name: value for name, value in plain.items() if value not in (None, {}, ())}
 
     def to_toml(self) -> str:
-        """Return the settings as TOML."""
+        """Return the settings that are set and act as TOML, which makes the same ones again."""
         return tomli_w.dumps(self.as_dict())
 
     def replace(self, **changes: Any) -> Self:
-        """Return a copy with some settings changed."""
-        return dataclasses.replace(self, **changes)
+        """Return a copy with some settings changed; what does not act beside them is left out."""
+        values = {name: getattr(self, name) for name in self.given} | changes
+        return type(self)(**_acting(settings_of(type(self)), values))
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunConfig(Settings):
-    """The settings of a run.
-
-    Raises
-    ------
-    ParameterError, UnknownNameError
-        If a value is not valid, as far as that can be told without the dataset.
-    """
-
-    dataset: str = _setting("digits", "A dataset's name, or a folder of images", metavar="NAME|DIR")
-    strategy: str = _setting("auto", "A query strategy's name, or module:Class", metavar="NAME")
-    strategy_params: Mapping[str, Any] = _setting(
-        {}, "An argument of the strategy; may be repeated", metavar="K=V", option="strategy-param"
-    )
-    model: str | None = _setting(
-        None,
-        "A network's name, or module:builder; by default small-cnn below 64 px, else resnet18",
-        metavar="NAME",
-    )
-    n_init: Count = _setting(20, "Images labelled at the start, or their share", metavar="N|P%")
-    n_query: Count = _setting(
-        20, "Images labelled each round, or their share", metavar="N|P%", acts_in="pool"
-    )
-    n_rounds: int = _setting(5, "Rounds after the initial one", metavar="N")
-    init_strategy: str = _setting(
-        "random",
-        "How the initial images are chosen",
-        choices=INIT_STRATEGIES,
-    )
-    explore: Share = _setting(
-        "0%", "Share of each batch that is drawn at random", metavar="P%", acts_in="pool"
-    )
-    max_candidates: int | None = _setting(
-        None,
-        "The strategy sees a fresh random subset of so many images each round",
-        metavar="N",
-        acts_in="pool",
-    )
-    calibrate: str = _setting(
-        "none",
-        "Scale the network's confidence by cross-validation on the labelled images",
-        choices=("none", "temperature"),
-    )
-    stop: str = _setting(
-        "notice",
-        "Say, or end, when further labels change predictions little; alone: end",
-        choices=("off", "notice", "end"),
-        bare="end",
-    )
-    stream: str = _setting(
-        "off",
-        "Present the pool once, in n-rounds chunks, deciding at once; alone: in-order",
-        choices=("off", "in-order", "shuffled"),
-        bare="in-order",
-    )
-    budget: Share = _setting(
-        "10%", "Share of a stream that may be labelled", metavar="P%", acts_in="stream"
-    )
-    image_noise: str = _setting(
-        "gaussian",
-        "The noise on the training images, if any",
-        choices=("gaussian", "salt-and-pepper"),
-    )
-    noise_rate: Share = _setting(
-        "0%",
-        "How much of it: the standard deviation as a share of white, or the share of pixels",
-        metavar="P%",
-    )
-    label_noise: Share = _setting("0%", "Share of the pool's labels that are wrong", metavar="P%")
-    label_noise_kind: str = _setting(
-        "uniform",
-        "Which wrong label is given: any, the next class, or that of A become B",
-        metavar="|".join(LABEL_NOISE_KINDS),
-    )
-    n_valid: Count = _setting(
-        0,
-        "Labelled images set apart to watch the training by, which count as labels spent",
-        metavar="N|P%",
-    )
-    seed: int = _setting(0, "Decides all that is random", metavar="N")
-    image_size: int | None = _setting(
-        None,
-        "Height and width in pixels; by default the dataset's own, for folders 48, or what the "
-        "model's weights are made for",
-        metavar="N",
-    )
-    steps: int | None = _setting(
-        None,
-        "Optimiser steps a round; by default 200, or 20 epochs if those are more",
-        metavar="N",
-    )
-    epochs: int | None = _setting(None, "Passes over the labelled images instead", metavar="N")
-    train_batch_size: int = _setting(64, "Images an optimiser step", metavar="N")
-    optimizer: str = _setting("adamw", "The optimiser", choices=("adamw", "sgd"))
-    lr: float | None = _setting(
-        None, "Highest learning rate; by default what suits the model", metavar="F"
-    )
-    warm_start: str = _setting(
-        "off",
-        "Start each round from the last one's weights, or those shrunk and perturbed; alone: on",
-        choices=("off", "on", "shrink"),
-        bare="on",
-    )
-    label_smoothing: float = _setting(
-        0.0, "Share of each label that is spread over all classes", metavar="F"
-    )
-    average: str = _setting(
-        "none", "End each training with averaged weights", choices=("none", "ema", "swa")
-    )
-    clip_norm: float | None = _setting(None, "Shorten longer gradients to this", metavar="F")
-    balanced: bool = _setting(False, "Let all classes take turns in the batches")
-    mixup: float = _setting(0.0, "Mix images in pairs, to shares from Beta(F, F)", metavar="F")
-    patience: int | None = _setting(
-        None, "End a training when its loss has not fallen for so many epochs", metavar="N"
-    )
-    pretrain: str = _setting(
-        "none",
-        "Train the backbone on the pool's images without labels first; alone: simclr",
-        choices=("none", "simclr"),
-        bare="simclr",
-    )
-    pretrain_steps: int = _setting(1000, "Optimiser steps of that", metavar="N")
-    pretrained: bool = _setting(False, "Start from the model's own pretrained weights")
-    weights: str | None = _setting(
-        None,
-        "Start from the weights in this file: a state dict, or a run's model.safetensors",
-        metavar="FILE",
-    )
-    freeze: bool = _setting(
-        False, "Keep the backbone as it starts: run it once an image, and train a head alone"
-    )
-    finetune: bool = _setting(False, "Train the backbone at a tenth of the learning rate")
-    head: str = _setting("linear", "What is trained on a frozen backbone", choices=HEADS)
-    device: str = _setting("auto", "Where to compute", choices=("auto", "cpu", "cuda", "mps"))
-    precision: str = _setting(
-        "auto", "bf16 where the device is fast at it, if auto", choices=("auto", "fp32", "bf16")
-    )
-    compile: bool = _setting(False, "Compile the network by torch, which pays on GPUs")
-    data_dir: str | None = _setting(
-        None, "Where data lie; by default $SKAL_DATA_DIR, else ./data", metavar="DIR"
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.steps is not None and self.epochs is not None:
-            raise ParameterError("give steps or epochs, not both")
-        for name in ("lr", "clip_norm"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, _number(name, getattr(self, name), above=0.0))
-        for name, below in (("label_smoothing", 1.0), ("mixup", math.inf)):
-            object.__setattr__(self, name, _number(name, getattr(self, name), below=below))
-        if self.patience is not None and self.average == "swa":
-            raise ParameterError(SWA_AND_PATIENCE)
-        for name in ("n_init", "n_query"):
-            resolve_count(name, getattr(self, name), 100)
-        resolve_count("n_valid", self.n_valid, 100, lowest=0)
-        shares = {"explore": 0.0, "budget": 1e-9, "noise_rate": 0.0, "label_noise": 0.0}
-        for name, least in shares.items():
-            # one way to write them, so that settings can be compared
-            object.__setattr__(self, name, resolve_share(name, getattr(self, name), least))
-        kind = self.label_noise_kind
-        if kind not in LABEL_NOISE_KINDS and not re.fullmatch("class=.+:.+", kind, re.DOTALL):
-            raise UnknownNameError("label noise kind", kind, LABEL_NOISE_KINDS)
-
-
-@dataclass(frozen=True, kw_only=True)
-class GridConfig(Settings):
-    """The settings of a comparison, beside those of its runs.
-
-    Raises
-    ------
-    ParameterError, UnknownNameError
-        If a value is not valid.
-    """
-
-    strategies: Sequence[str] = _setting(
-        ("random", "margin", "badge"),
-        "Query strategies; NAME?K=V&K=V gives one arguments; random is added",
-        metavar="A,B",
-    )
-    seeds: int = _setting(10, "How many seeds, from --seed on", metavar="N")
-    models: Sequence[str] = _setting((), "Networks, if several", metavar="A,B")
-    noise_rates: Sequence[Share] = _setting((), "Rates of image noise, if several", metavar="R,R")
-    label_noises: Sequence[Share] = _setting((), "Rates of label noise, if several", metavar="R,R")
-    jobs: int | None = _setting(
-        None, "So many at a time; by default 1, on a cluster as many as it takes", metavar="N"
-    )
-    threads: int | None = _setting(
-        None, "Threads of each; by default the processors over the jobs", metavar="N"
-    )
-    backend: str = _setting(
-        "loky", "Where: processes here, or a cluster", choices=("loky", "dask", "ray")
-    )
-    scheduler: str | None = _setting(
-        None, "The cluster's address; without, one is started here", metavar="ADDRESS"
-    )
-    html: bool = _setting(False, "Write report.html, too")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("strategies", "models"):
-            for value in getattr(self, name):
-                if not isinstance(value, str):
-                    raise ParameterError(f"{name}: got {value!r}; expected a list of names")
-        for name in ("noise_rates", "label_noises"):
-            rates = tuple(resolve_share(name, rate) for rate in getattr(self, name))
-            object.__setattr__(self, name, rates)
-        for name in ("strategies", "models", "noise_rates", "label_noises"):
-            # once each, in the order given
-            object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
-        if not self.strategies:
-            raise ParameterError("strategies: got none; expected names, such as random and badge")
-
-
-SETTINGS = {setting.name: setting for setting in fields(RunConfig)}
-GRID_SETTINGS = {setting.name: setting for setting in fields(GridConfig)}
-GRID = "compare"
-"""The table of a settings file that only comparisons read."""
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Read settings from a TOML file.
+def check_values(
+    settings: Mapping[str, Setting],
+    values: Mapping[str, Any],
+    given: Iterable[str] | None = None,
+) -> dict[str, Any]:
+    """Check values, each alone and beside the others.
 
     Parameters
     ----------
-    path : Path
-        As `RunConfig.to_toml` writes it; it may set only some. The table `compare` may hold those
-        of `GridConfig`.
+    settings : mapping of str to Setting
+        Their statements.
+    values : mapping
+        A value of each of them.
+    given : iterable of str, optional
+        Those that somebody has chosen; by default those that differ from their defaults.
 
     Returns
     -------
     dict
-        Settings by name; those of the table under ``"compare"``, if there is one.
+        The values in their plain form.
+
+    Raises
+    ------
+    ParameterError, UnknownNameError
+        If one is not valid, contradicts others, or was given and changes nothing beside them.
+    """
+    checked = {name: statement.check(values[name]) for name, statement in settings.items()}
+    if given is None:
+        given = [name for name, value in checked.items() if value != settings[name].default]
+    for one, other, reason in _clashes(settings, checked):
+        reason = f": {reason}" if reason else ""
+        raise ParameterError(f"give {one} or {_in_words(other)}, not both{reason}")
+    for name in sorted(given):
+        if reason := settings[name].idle(checked):
+            raise ParameterError(
+                f"{name}: got {checked[name]!r}, which changes nothing {reason}; leave it out"
+            )
+    return checked
+
+
+def override(
+    settings: Mapping[str, Setting], before: Mapping[str, Any], now: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Let what is given now win over what was given before, and over what contradicts it there.
+
+    Parameters
+    ----------
+    settings : mapping of str to Setting
+        The statements.
+    before, now : mapping
+        Values by setting, such as those of a file and those of flags.
+
+    Returns
+    -------
+    dict
+        Those of `now`, and those of `before` that `now` leaves in force. What contradicted itself
+        before still does.
+    """
+    kept = {name: value for name, value in before.items() if name not in now}
+    plain = {name: settings[name].check(value) for name, value in {**kept, **now}.items()}
+    alone = _completed(settings, {**before, **{name: plain[name] for name in kept}})
+    for one, other, _ in list(_clashes(settings, _completed(settings, plain))):
+        pair = {one, _of(other)}
+        if pair & now.keys():
+            for name in pair - now.keys():
+                kept.pop(name, None)
+                plain.pop(name, None)
+    both = _completed(settings, plain)
+    for name in list(kept):
+        if settings[name].idle(both) and not settings[name].idle(alone):
+            del kept[name]
+    return {**kept, **now}
+
+
+def _completed(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: statement.default for name, statement in settings.items()} | dict(values)
+
+
+def _acting(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of some values that act beside each other and the defaults of the others."""
+    plain = {n: settings[n].check(v) if n in settings else v for n, v in values.items()}
+    every = _completed(settings, plain)
+    return {n: v for n, v in plain.items() if n not in settings or not settings[n].idle(every)}
+
+
+def _clashes(
+    settings: Mapping[str, Setting], values: Mapping[str, Any]
+) -> Iterator[tuple[str, str, str]]:
+    for name, statement in settings.items():
+        for other, reason in statement.excludes.items():
+            if _is_on(values.get(name)) and _holds(other, values):
+                yield name, other, reason
+
+
+def _is_on(value: Any) -> bool:
+    return value not in (None, False, "off", "none", "0", "0%", (), {})
+
+
+def _of(condition: str) -> str:
+    return condition.partition("=")[0]
+
+
+def _holds(condition: str, values: Mapping[str, Any]) -> bool:
+    name, _, choices = condition.partition("=")
+    value = values.get(name)
+    return value in choices.split("|") if choices else _is_on(value)
+
+
+def _in_words(condition: str) -> str:
+    return condition.replace("=", " ").replace("|", " or ")
+
+
+def read_settings(
+    path: Path, known: Mapping[str, Setting], **tables: Mapping[str, Setting]
+) -> dict[str, Any]:
+    """Read settings from a TOML file, as `Settings.to_toml` writes it; it may set only some.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    known : mapping of str to Setting
+        The settings that it may have.
+    **tables : mapping of str to Setting
+        Those of the tables that it may have.
+
+    Returns
+    -------
+    dict
+        Settings by name, and tables.
 
     Raises
     ------
@@ -333,125 +367,16 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ParameterError(f"cannot read {str(path)!r}: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
         raise ParameterError(f"{str(path)!r} is not TOML: {error}") from error
-    grid = values.get(GRID, {})
-    if not isinstance(grid, dict):
-        raise ParameterError(f"{path}: compare is {grid!r}; expected a table, [compare]")
-    for names, known in ((values.keys() - {GRID}, SETTINGS), (grid, GRID_SETTINGS)):
-        for name in sorted(names):
-            if name not in known:
-                table = " in [compare]" if known is GRID_SETTINGS else ""
-                raise UnknownNameError(f"setting{table} in {path}:", name, known)
+    _check_keys(f"setting in {path}:", values.keys() - tables, known)
+    for name, of_table in tables.items():
+        table = values.get(name, {})
+        if not isinstance(table, dict):
+            raise ParameterError(f"{path}: {name} is {table!r}; expected a table, [{name}]")
+        _check_keys(f"setting in [{name}] in {path}:", table, of_table)
     return values
 
 
-def parse_params(pairs: Iterable[str]) -> dict[str, Any]:
-    """Parse arguments ``K=V``; a value that is a Python literal is taken as that, else as text.
-
-    Raises
-    ------
-    ParameterError
-        If one has no name, or no ``=``.
-    """
-    params = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not (name and equals):
-            raise ParameterError(f"strategy-param: got {pair!r}; expected NAME=VALUE")
-        try:
-            params[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            params[name] = text
-    return params
-
-
-def resolve_count(name: str, value: Count, n_pool: int, lowest: int = 1) -> int:
-    """Turn a count or a share into a count.
-
-    Parameters
-    ----------
-    name : str
-        The setting, for the message.
-    value : int or str
-        ``20``, ``"20"`` or ``"10%"``; a share is rounded, if it is above 0 to at least 1.
-    n_pool : int
-        What the share is of.
-    lowest : {0, 1}
-        What it may be at least.
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    ParameterError
-        If it is neither.
-    """
-    text = str(value).strip()
-    try:
-        if isinstance(value, bool):
-            raise ValueError
-        if text.endswith("%"):
-            share = float(text[:-1])
-            if 0 < share <= 100:
-                return max(1, round(share / 100 * n_pool))
-            if share == lowest == 0:
-                return 0
-        elif int(text) >= lowest:
-            return int(text)
-    except ValueError:
-        pass
-    raise ParameterError(
-        f"{name}: got {value!r}; expected a number from {lowest} on, or a share such as 10%"
-    )
-
-
-def resolve_share(name: str, value: Share, lowest: float = 0.0) -> float:
-    """Turn a share into a number.
-
-    Parameters
-    ----------
-    name : str
-        The setting, for the message.
-    value : float or str
-        ``0.1``, ``"0.1"`` or ``"10%"``.
-    lowest : float
-        What it may be at least; at most it is 1.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ParameterError
-        If it is no share.
-    """
-    text = str(value).strip()
-    try:
-        if isinstance(value, bool):
-            raise ValueError
-        share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
-        if lowest <= share <= 1:
-            return share
-    except ValueError:
-        pass
-    least = "0%" if lowest == 0 else "more than 0%"
-    raise ParameterError(f"{name}: got {value!r}; expected a share from {least} to 100%, or 0.1")
-
-
-def _whole(name: str, value: Any, lowest: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < lowest:
-        raise ParameterError(f"{name}: got {value!r}; expected a whole number from {lowest} on")
-    return int(value)
-
-
-def _number(name: str, value: Any, *, above: float | None = None, below: float = math.inf) -> float:
-    """Check a number: above a bound, or from 0 on, and below another."""
-    if isinstance(value, Real) and not isinstance(value, bool):
-        number = float(value)
-        if (number >= 0 if above is None else number > above) and number < below:
-            return number
-    least = "from 0 on" if above is None else f"above {above:g}"
-    most = "" if below == math.inf else f" and below {below:g}"
-    raise ParameterError(f"{name}: got {value!r}; expected a number {least}{most}")
+def _check_keys(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    for name in sorted(names):
+        if name not in known:
+            raise UnknownNameError(what, name, known)

@@ -2,96 +2,29 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
-from pathlib import Path
+import importlib
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ..core.errors import UnknownNameError, UsageError
-from . import builtin  # noqa: F401  (registers the datasets)
-from .base import DATASETS, MISSING_LABEL, ImageDataset
-from .folder import load_folder
+if TYPE_CHECKING:
+    from .base import DATASETS as DATASETS
+    from .base import MISSING_LABEL as MISSING_LABEL
+    from .base import ImageDataset as ImageDataset
+    from .loading import data_folder as data_folder
+    from .loading import load_dataset as load_dataset
 
 __all__ = ["DATASETS", "MISSING_LABEL", "ImageDataset", "data_folder", "load_dataset"]
 
-SMALLEST_IMAGE = 8
+# imported when asked for: the settings of data cost no numpy
+_LAZY = {
+    "DATASETS": "builtin",  # which fills it
+    "MISSING_LABEL": "base",
+    "ImageDataset": "base",
+    "data_folder": "loading",
+    "load_dataset": "loading",
+}
 
 
-def data_folder(data_dir: str | Path | None = None) -> Path:
-    """Return where data are looked for and cached.
-
-    Parameters
-    ----------
-    data_dir : str or Path, optional
-        Wins if given; else ``$SKAL_DATA_DIR``, else ``./data``.
-
-    Returns
-    -------
-    Path
-    """
-    return Path(data_dir or os.environ.get("SKAL_DATA_DIR") or "data").expanduser()
-
-
-def load_dataset(
-    name_or_folder: str | Path,
-    image_size: int | None = None,
-    data_dir: str | Path | None = None,
-    seed: int = 0,
-) -> ImageDataset:
-    """Load a dataset by name, or a folder of images.
-
-    Parameters
-    ----------
-    name_or_folder : str or Path
-        One of ``skal list datasets``, else a folder; write ``./name`` for a folder that is
-        called as a dataset is. `skal.datasets.folder.load_folder` says how folders are read.
-    image_size : int, optional
-        Height and width in pixels; by default the dataset's own, for folders 48.
-    data_dir : str or Path, optional
-        Where files are looked for, and where downloads and caches go; by default
-        ``$SKAL_DATA_DIR``, else ``./data``.
-    seed : int, default=0
-        Decides the test split of datasets that come without one.
-
-    Returns
-    -------
-    ImageDataset
-
-    Raises
-    ------
-    UnknownNameError
-        If there is neither a dataset nor a folder of that name.
-    DatasetNotFoundError
-        If its files are not there and cannot be downloaded.
-    DataError
-        If no image can be read.
-    """
-    _check_whole("image_size", image_size, SMALLEST_IMAGE)
-    _check_whole("seed", seed, 0)
-    name, where = str(name_or_folder), data_folder(data_dir)
-    if isinstance(name_or_folder, str) and name in DATASETS:
-        data = DATASETS.get(name)(data_dir=where, image_size=image_size, seed=seed)
-        return replace(data, source={"dataset": name, "data_dir": str(where.resolve())})
-    if isinstance(name_or_folder, Path) or _is_place(name):
-        place = Path(os.path.expanduser(name_or_folder))  # noqa: PTH111 (Path's may raise)
-        data = load_folder(place, data_dir=where, image_size=image_size, seed=seed)
-        return replace(data, source={"dataset": str(data.root), "data_dir": str(where.resolve())})
-    raise UnknownNameError(
-        "dataset", name, DATASETS.names(), f" (nor is there a folder {name!r} here)"
-    )
-
-
-def _check_whole(name: str, value: object, lowest: int) -> None:
-    if value is None:
-        return
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < lowest:  # type: ignore[operator]
-        what = "a number of pixels" if name == "image_size" else "a whole number"
-        raise UsageError(f"{name}: got {value!r}; expected {what} from {lowest} on")
-
-
-def _is_place(name: str) -> bool:
-    """Tell whether a string is meant as a path: it looks like one, or something is there."""
-    looks_so = name.startswith((".", "~")) or "/" in name or os.sep in name
-    return looks_so or (name != "" and os.path.exists(name))  # noqa: PTH110 (as above)
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

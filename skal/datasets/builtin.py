@@ -18,7 +18,8 @@ import numpy as np
 
 from ..core.errors import DataError, DatasetNotFoundError, MissingExtraError
 from ..core.seeding import derive_seed
-from .base import DATASETS, ImageDataset, Images, Labels, one_line, resize, stratified_split
+from .base import DATASETS as DATASETS
+from .base import ImageDataset, Images, Labels, one_line, resize, stratified_split
 from .folder import load_folder
 
 _log = logging.getLogger("skal")

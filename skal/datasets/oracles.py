@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..core.errors import DataError, ParameterError, UnknownNameError
 from ..core.registry import Registry
-from ..core.settings import LABEL_NOISE_KINDS
 from .base import MISSING_LABEL, ImageDataset, Labels
+from .settings import LABEL_NOISE_KINDS
 
 ORACLES: Registry[Callable[[ImageDataset, int], Oracle]] = Registry("oracle")
 """Functions, or classes, that take the dataset and a seed and return an `Oracle`."""

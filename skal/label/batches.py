@@ -11,8 +11,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.settings import RunConfig
 from ..datasets.index import ImageFile
+from ..runs.config import RunConfig
 
 GUESSES = "guesses.npz"
 """In the project's own folder: what the last network said."""

@@ -18,7 +18,6 @@ from sklearn.decomposition import PCA
 
 from ..core.errors import DataError, SkalError
 from ..core.seeding import derive_seed
-from ..core.settings import RunConfig
 from ..datasets import ImageDataset, data_folder
 from ..datasets.base import MISSING_LABEL, Labels, one_line, take_rows
 from ..datasets.folder import DEFAULT_IMAGE_SIZE
@@ -27,6 +26,7 @@ from ..models.calibration import calibrate
 from ..models.classifier import ImageClassifier
 from ..models.self_supervision import Weights
 from ..runs.active_learner import ActiveLearner
+from ..runs.config import RunConfig
 from ..runs.evaluation import network_inputs
 from ..runs.plan import (
     check_settings,

@@ -12,9 +12,10 @@ from typing import Any, Self
 
 from ..core.durable import fsync_folder, locked
 from ..core.errors import RunFolderError, UnknownNameError, UsageError
-from ..core.settings import RunConfig, resolve_count
+from ..core.values import resolve_count
 from ..datasets.index import ImageFile
 from ..models import MODELS
+from ..runs.config import RunConfig
 from ..strategies.catalogue import STRATEGIES
 from . import images
 from .accuracy import Accuracy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +12,12 @@ import tomli_w
 
 from ..core.durable import write_atomic
 from ..core.errors import ParameterError, UnknownNameError
-from ..core.settings import RunConfig, resolve_share
+from ..core.settings import Setting, override
+from ..core.values import resolve_share
+from ..runs.config import SETTINGS as RUN_SETTINGS
+from ..runs.config import TRAINING_SETTINGS, RunConfig
 
 SETTINGS_FILE = "project.toml"
-SETTINGS = (
-    "strategy",
-    "strategy_params",
-    "model",
-    "n_init",
-    "n_query",
-    "init_strategy",
-    "explore",
-    "max_candidates",
-    "seed",
-    "image_size",
-    "steps",
-    "epochs",
-    "train_batch_size",
-    "optimizer",
-    "lr",
-    "label_smoothing",
-    "average",
-    "clip_norm",
-    "balanced",
-    "mixup",
-    "patience",
-    "pretrain",
-    "pretrain_steps",
-    "pretrained",
-    "weights",
-    "freeze",
-    "finetune",
-    "head",
-    "device",
-    "precision",
-    "compile",
-    "data_dir",
-)
-"""What a label project takes of the settings of a run."""
 OF_CHOOSING = (
     "strategy",
     "strategy_params",
@@ -58,10 +27,26 @@ OF_CHOOSING = (
     "explore",
     "max_candidates",
 )
-"""Those of them that decide which images are shown."""
-OF_TRAINING = tuple(name for name in SETTINGS if name not in OF_CHOOSING)
-"""Those of them that a network is trained by."""
+"""Settings of a run that decide which images are shown."""
+OF_TRAINING = tuple(
+    name
+    for name in RUN_SETTINGS
+    if name in ("seed", "image_size", "data_dir", "model", "pretrain", "pretrain_steps")
+    or (name in TRAINING_SETTINGS and name != "warm_start")
+)
+"""Settings of a run that a network is trained by."""
 DEFAULTS: Mapping[str, Any] = {"init_strategy": "typiclust"}
+
+
+def _statement(name: str) -> Setting:
+    """Return a setting of a run as it is in a label project, where no true label is known."""
+    setting = RUN_SETTINGS[name]
+    choices = tuple(choice for choice in setting.choices if choice != "stratified")
+    return replace(setting, default=DEFAULTS.get(name, setting.default), choices=choices)
+
+
+SETTINGS = {name: _statement(name) for name in (*OF_CHOOSING, *OF_TRAINING)}
+"""What a label project takes of the settings of a run."""
 
 
 def read_settings(
@@ -105,12 +90,9 @@ def read_settings(
     given = {**given, **{n: str(Path(place).expanduser().resolve()) for n, place in places.items()}}
     if given.get("strategy", before.get("strategy")) != before.get("strategy"):
         before.pop("strategy_params", None)  # they were another strategy's
-    for one, other in (("steps", "epochs"), ("epochs", "steps")):
-        if one in given and other not in given:
-            before.pop(other, None)
-    config = RunConfig(**{**DEFAULTS, **before, **given})
-    if config.init_strategy == "stratified":
+    if "stratified" in (before.get("init_strategy"), given.get("init_strategy")):
         raise ParameterError("init_strategy stratified needs labels that are known beforehand")
+    config = RunConfig(**{**DEFAULTS, **override(SETTINGS, before, given)})
     return config, share
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,40 +17,31 @@ from torch import Tensor, nn
 from ..core.errors import DataError, ParameterError, UnknownNameError
 from ..core.memory import take_mapped
 from ..core.seeding import derive_seed
-from ..core.settings import SWA_AND_PATIENCE
+from ..core.settings import check_values, settings_of
+from ..core.signatures import shows_settings
 from ..datasets.base import MISSING_LABEL, Images
 from .augmentation import AUGMENTATIONS
 from .backbone import Backbone, Features
-from .devices import DEVICES, PRECISIONS, Device, torch_seed
-from .heads import HEADS
+from .devices import Device, torch_seed
 from .inference import FittedNetwork
-from .inputs import as_seed, check_input, check_labels, is_whole
+from .inputs import as_seed, check_input, check_labels
 from .module import ImageModule
 from .net import ImageNet
+from .settings import ClassifierSettings
 from .training import (
-    AVERAGES,
-    OPTIMIZERS,
     PERTURB,
     SHRINK,
-    WARM_STARTS,
     check_callbacks,
     net_params,
     scheduled,
 )
 
+SETTINGS = settings_of(ClassifierSettings)
 SAMPLE = 1000
 """Images that a frozen backbone's features are measured on."""
 
 
-_RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "dropout": ("0 <= dropout < 1", lambda value: 0 <= value < 1),
-    "lr": ("more than 0", lambda value: value > 0),
-    "label_smoothing": ("0 <= label_smoothing < 1", lambda value: 0 <= value < 1),
-    "clip_norm": ("more than 0", lambda value: value > 0),
-    "mixup": ("0 or more", lambda value: 0 <= value < math.inf),
-}
-
-
+@shows_settings(ClassifierSettings)
 class ImageClassifier(FittedNetwork):
     """A convolutional network as a scikit-activeml classifier.
 
@@ -62,57 +51,9 @@ class ImageClassifier(FittedNetwork):
         One of ``skal list models``.
     classes : array-like of shape (n_classes,)
         All class labels, whether or not one of each is labelled yet. Required.
-    steps : int, optional
-        Optimiser steps of a fit. By default 200, or 20 epochs if those are more.
-    epochs : int, optional
-        Passes over the labelled images instead; at most one of the two may be given.
-    train_batch_size : int, default=64
-        Images per optimiser step.
-    optimizer : {"adamw", "sgd"}, default="adamw"
-        With weight decay 0.01, or with Nesterov momentum and weight decay 5e-4. The learning rate
-        follows one cycle (Smith and Topin, 2019); the momentum (AdamW's beta1) goes the other way,
-        from 0.95 to 0.85 and back.
-    lr : float, optional
-        Highest learning rate; by default the model's own, 0.05 for SGD.
-    dropout : float, default=0.25
-        Before the last layer.
-    warm_start : {"off", "on", "shrink"}, default="off"
-        Whether a fit after another starts from the weights of that one, as they are, or shrunk
-        and perturbed [1]_: 0.6 of them plus 0.1 of new ones. Clones have no fit before.
-    label_smoothing : float, default=0
-        Share of each label that is spread over all classes.
-    average : {"none", "ema", "swa"}, default="none"
-        Whether a fit ends with an average of its weights, see `skal.models.training.Averaging`.
-    clip_norm : float, optional
-        Longer gradients are shortened to this.
-    balanced : bool, default=False
-        Whether all classes take turns in the batches, however many images each has.
-    mixup : float, default=0
-        Images and labels are mixed in pairs, to shares from Beta(mixup, mixup); 0 is not at all.
-        See `skal.models.iterators.TrainBatches`.
-    patience : int, optional
-        A fit ends earlier when the training loss has not fallen for so many epochs (of 10 steps
-        at least); the learning rate stays high until then. See `skal.models.training.UntilFlat`.
+    **settings
     augmentation : tuple of str, default=()
         What is done to each training image: names of `skal.models.AUGMENTATIONS`.
-    pretrained : bool, default=False
-        Start from the model's pretrained weights.
-    weights : str, Path or mapping, optional
-        Start from the weights in this file: a state dict of the model, or the
-        ``model.safetensors`` of a run; or from a state dict itself.
-    freeze : bool, default=False
-        Keep the backbone as it starts, and train a head on its output alone. `X` may then be the
-        features that `skal.embed` returns, and the backbone is not run at all.
-    finetune : bool, default=False
-        Train the backbone at a tenth of the learning rate.
-    head : {"linear", "mlp"}, default="linear"
-        On a frozen backbone: one layer, or a hidden one of 256 units before it.
-    device : {"auto", "cpu", "cuda", "mps"}, default="auto"
-        "auto" takes CUDA, else MPS, else the CPU.
-    precision : {"auto", "fp32", "bf16"}, default="auto"
-        "auto" takes bfloat16 where the device computes in it.
-    compile : bool, default=False
-        Whether torch compiles the backbone, which takes a minute or more and pays on GPUs.
     callbacks : sequence, default=()
         skorch callbacks to add.
     missing_label : int, default=-1
@@ -125,7 +66,10 @@ class ImageClassifier(FittedNetwork):
 
     References
     ----------
-    .. [1] J. T. Ash, R. P. Adams. On Warm-Starting Neural Network Training. NeurIPS 2020.
+    J. T. Ash, R. P. Adams. On Warm-Starting Neural Network Training. NeurIPS 2020.
+
+    L. N. Smith, N. Topin. Super-Convergence: Very Fast Training of Neural Networks Using Large
+    Learning Rates. 2019.
 
     Notes
     -----
@@ -481,45 +425,17 @@ class ImageClassifier(FittedNetwork):
                 "ImageClassifier needs `classes`, all class labels, e.g. classes=[0, 1, 2]: with "
                 "few labels, some classes may not be among them yet"
             )
-        if self.steps is not None and self.epochs is not None:
-            raise ParameterError("give steps or epochs, not both")
-        for name in ("steps", "epochs", "patience", "train_batch_size"):
-            value = getattr(self, name)
-            if value is None and name != "train_batch_size":
-                continue
-            if not is_whole(value):
-                raise ParameterError(f"{name}={value!r}; expected a whole number, 1 or more")
-            if value < 1:
-                raise ParameterError(f"{name}={value}; expected 1 or more")
-        for name, (expected, holds) in _RANGES.items():
-            value = getattr(self, name)
-            optional = name in ("lr", "clip_norm")
-            if not (optional and value is None) and not (isinstance(value, Real) and holds(value)):
-                raise ParameterError(f"{name}={value!r}; expected {expected}")
-        if self.patience is not None and self.average == "swa":
-            raise ParameterError(SWA_AND_PATIENCE)
-        if self.freeze and self.finetune:
-            raise ParameterError("give freeze or finetune, not both: the one trains no backbone")
-        if self.head != "linear" and not self.freeze:
-            raise ParameterError(f"head={self.head!r} acts on a frozen backbone alone: freeze=True")
-        self._check_names()
-
-    def _check_names(self) -> None:
+        # a state dict is as good as the name of a file with one
+        weights = "a state dict" if isinstance(self.weights, Mapping) else self.weights
+        check_values(SETTINGS, {**vars(self), "weights": weights})
         if not isinstance(self.augmentation, tuple | list):
             raise ParameterError(
-                f"augmentation={self.augmentation!r}; expected a tuple of names, such as ('flip',)"
+                f"augmentation: got {self.augmentation!r}; expected a tuple of names, such as "
+                "('flip',)"
             )
-        for kind, value, known in (
-            ("optimizer", self.optimizer, OPTIMIZERS),
-            ("device", self.device, DEVICES),
-            ("precision", self.precision, PRECISIONS),
-            ("warm start", self.warm_start, WARM_STARTS),
-            ("average", self.average, AVERAGES),
-            ("head", self.head, HEADS),
-            *(("augmentation", name, AUGMENTATIONS) for name in self.augmentation),
-        ):
-            if value not in known:
-                raise UnknownNameError(kind, value, known)
+        for name in self.augmentation:
+            if name not in AUGMENTATIONS:
+                raise UnknownNameError("augmentation", name, AUGMENTATIONS)
 
     def _check_fitted(self, X: Images) -> None:
         self._check_network()

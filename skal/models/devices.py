@@ -17,9 +17,9 @@ import torch
 
 from ..core.errors import ParameterError
 from ..core.memory import keep_freed_memory
+from ..core.settings import settings_of
+from .settings import TrainingSettings
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "fp32", "bf16")
 PIXELS_PER_BATCH = {"cpu": 100_000, "cuda": 4_000_000}
 _KNOWN_WARNINGS = (
     ".* does not have a deterministic implementation, but you set",
@@ -71,9 +71,10 @@ def resolve_device(device: str) -> str:
 
     Raises
     ------
-    ParameterError
-        If the device is not there.
+    UnknownNameError, ParameterError
+        If there is no such device, or not here.
     """
+    settings_of(TrainingSettings)["device"].check(device)
     there = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),

@@ -14,11 +14,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..core.durable import write_atomic
-from ..core.errors import ParameterError, RunFolderError, UnknownNameError
+from ..core.errors import ParameterError, RunFolderError
 from ..datasets.base import Images
 from .backbone import Features
 from .classifier import ImageClassifier
-from .devices import DEVICES, resolve_device
+from .devices import resolve_device
 from .inference import NotFittedError
 from .inputs import check_images, is_whole
 from .weights import backbone_of
@@ -137,8 +137,6 @@ def load_classifier(folder: str | Path, device: str = "auto") -> ImageClassifier
     UnknownNameError, ParameterError
         If there is no such device.
     """
-    if device not in DEVICES:
-        raise UnknownNameError("device", device, DEVICES)
     resolve_device(device)
     folder = Path(folder)
     damaged = f"no usable model in {str(folder)!r}"

@@ -29,7 +29,8 @@ from .backbone import place_of
 from .devices import Device, computing_on, torch_seed
 from .iterators import shuffled
 from .module import ImageModule
-from .training import OPTIMIZERS, default_lr
+from .settings import OPTIMIZERS
+from .training import default_lr
 
 BATCH_SIZE = 256
 GROUP = 8
@@ -246,7 +247,8 @@ class _Training:
         self._loss_of = NTXentLoss(TEMPERATURE)
         kind, options = OPTIMIZERS["adamw"]
         weights = [*self.module.network.backbone.parameters(), *self._head.parameters()]
-        optimizer: Any = kind(weights, fused=self.device != "mps", **options)  # type: ignore[call-arg]
+        new = getattr(torch.optim, kind)
+        optimizer: Any = new(weights, fused=self.device != "mps", **options)
         highest = default_lr(self.plan.model, "adamw")
         rate = OneCycleLR(optimizer, highest, total_steps=max(self.plan.steps, 4) + 1)
         self._rows = shuffled(self._n, self._batch_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +18,7 @@ from . import MODELS
 from .backbone import Features
 from .devices import Device
 from .iterators import SliceBatches, TrainBatches
+from .settings import OPTIMIZERS
 
 if TYPE_CHECKING:
     from .classifier import ImageClassifier
@@ -25,12 +26,6 @@ if TYPE_CHECKING:
 BACKBONE_SHARE = 0.1
 """Of the learning rate, that a backbone is fine-tuned at."""
 
-OPTIMIZERS: Mapping[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
-    "adamw": (torch.optim.AdamW, {"weight_decay": 0.01}),
-    "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4, "lr": 0.05}),
-}
-WARM_STARTS = ("off", "on", "shrink")
-AVERAGES = ("none", "ema", "swa")
 SHRINK, PERTURB = 0.6, 0.1
 EMA_SHARE, SWA_SHARE = 0.1, 0.25
 MIN_WINDOW, LEAST_FALL = 10, 0.01
@@ -251,7 +246,7 @@ def net_params(classifier: ImageClassifier, X: Images | Features) -> dict[str, A
         "module__n_classes": len(classifier.classes_),
         "module__dropout": classifier.dropout,
         **_input_params(classifier, X),
-        "optimizer": optimizer,
+        "optimizer": getattr(torch.optim, optimizer),
         **{f"optimizer__{name}": value for name, value in options.items()},
         "optimizer__lr": lr,
         "optimizer__param_groups": groups,

@@ -30,17 +30,17 @@ from ..core.errors import (
     RunExistsError,
     RunFolderError,
     SkalError,
-    UnknownNameError,
 )
 from ..core.progress import hidden
+from ..core.settings import settings_of
 from ..core.workers import Place, WorkerLostError, alone, run_calls
 from ..datasets.base import Images, one_line
 from ..datasets.decoding import DECODER_VERSION, Decoded, decode_many, to_channels
 from ..datasets.index import list_images
 from ..datasets.pixel_cache import file_state
 from ..models.classifier import ImageClassifier
-from ..models.devices import DEVICES
 from ..models.persistence import class_names, load_classifier
+from ..models.settings import TrainingSettings
 from ..strategies.base import ScoreStrategy
 from ..strategies.scores import ScoreRequest, Scores, enough, score_pool
 from ..strategies.selection import Strategy, made_up_scores, resolve_strategy
@@ -214,8 +214,7 @@ def score(
     """
     started = time.perf_counter()
     root, place = _existing(folder), Path(out).absolute()
-    if device not in DEVICES:
-        raise UnknownNameError("device", device, DEVICES)
+    settings_of(TrainingSettings)["device"].check(device)
     if find_spec("pyarrow") is None:
         raise MissingExtraError("pyarrow", "parquet", "score")
     for name, value in (("shard_size", shard_size), ("jobs", jobs), ("threads", threads)):

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.seeding import derive_seed
-from ..core.settings import Count, RunConfig, resolve_count
+from ..core.values import Count, resolve_count
 from ..datasets.base import Images
 from ..datasets.pool import Pool
 from ..models.classifier import ImageClassifier
 from ..models.committee import Committee
 from ..strategies.scores import ScoreRequest, Scores, score_pool
 from ..strategies.selection import Strategy, affordable, draw_rows, select
+from .config import RunConfig
 
 
 @dataclass

@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from ..core.durable import locked
 from ..core.errors import DataError, ParameterError, UnknownNameError
 from ..core.seeding import derive_seed
-from ..core.settings import Count, resolve_count
+from ..core.signatures import shows_settings
+from ..core.values import Count, resolve_count
 from ..datasets import ImageDataset
 from ..datasets.base import MISSING_LABEL, Labels
 from ..datasets.oracles import Oracle
@@ -28,6 +29,7 @@ from ..models.inference import NotFittedError
 from ..models.persistence import load_weights, weights_of
 from ..strategies.first_sets import initial_set
 from .acquisition import Round, timed
+from .config import RunConfig
 from .environment import environment
 from .evaluation import Inputs, measure, network_inputs, predict_test, validate
 from .finished import Run
@@ -54,6 +56,7 @@ CHECKPOINT = "checkpoint-{}.safetensors"
 """The last whole round's network, where training again might not make the same."""
 
 
+@shows_settings(RunConfig, omit=("dataset",))
 class ActiveLearner:
     """Active learning in steps: `query`, label as you like, `teach`, `fit`, `evaluate`; again.
 
@@ -66,14 +69,16 @@ class ActiveLearner:
         The pool is its `X`, or `X_unlabeled` if `X` is empty; labels that it has are not used.
     classifier : ImageClassifier, optional
         The networks of all rounds are like it, each with a seed of its own that `seed` decides;
-        by default it is made of the settings. With ``freeze=True`` the images' features are
+        by default it is made of the settings, and those of the network and the training belong to
+        it alone if it is given. With ``freeze=True`` the images' features are
         computed once.
     strategy : str, class or instance, default="auto"
         As for `run`.
     out : str or Path, optional
         A folder, which must not exist, that keeps a record; `open` continues from it.
+    strategy_params : mapping, optional
+        Arguments of the strategy.
     **settings
-        Those of `run`; those of the training only without a classifier.
 
     Attributes
     ----------

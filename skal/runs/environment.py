@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ..core.settings import RunConfig
+from .config import RunConfig
 
 PACKAGES = (
     "skal",

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import SkalError
-from ..core.settings import RunConfig
 from ..datasets.base import Images, Labels
 from ..datasets.pool import Pool
 from ..models.backbone import Backbone
@@ -17,6 +16,7 @@ from ..models.calibration import uncalibrated
 from ..models.classifier import ImageClassifier
 from ..models.features import features_of
 from ..strategies.scores import score_pool
+from .config import RunConfig
 from .metrics import evaluate
 
 

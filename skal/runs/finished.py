@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.settings import RunConfig
 from ..models.classifier import ImageClassifier
 from ..models.persistence import load_classifier, save_classifier
+from .config import RunConfig
 from .plots import learning_curve
 from .record import METRICS, Record
 

@@ -17,7 +17,7 @@ from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 
 from ..core.errors import DataError, ParameterError, UnknownNameError
 from ..core.seeding import derive_seed
-from ..core.settings import SETTINGS, RunConfig, resolve_count, resolve_share
+from ..core.values import resolve_count
 from ..datasets import DATASETS, MISSING_LABEL, ImageDataset, data_folder, load_dataset
 from ..datasets.base import one_line
 from ..datasets.noise import add_noise
@@ -29,6 +29,7 @@ from ..models.module import ImageModule
 from ..models.training import default_lr
 from ..strategies.selection import Strategy, check_strategy_works, resolve_strategy
 from .acquisition import Acquisition, PoolAcquisition
+from .config import SETTINGS, RunConfig
 from .pretraining import check_pretraining
 from .record import free_name
 from .streaming import StreamAcquisition, stream_strategy_name
@@ -206,9 +207,6 @@ def settle(
     """
     settings = dict(settings)
     params = settings.pop("strategy_params", None)
-    for name in ("weights", "data_dir"):
-        if settings.get(name) is not None:
-            settings[name] = str(settings[name])
     config = RunConfig(
         **settings, dataset=data.name if isinstance(data, ImageDataset) else str(data)
     )
@@ -282,53 +280,17 @@ def check_settings(config: RunConfig) -> None:
     """
     if config.model is not None:
         MODELS.entry(config.model)
-    if config.pretrained and config.weights:
-        raise ParameterError("give pretrained or weights, not both")
     if config.weights is not None and not Path(config.weights).is_file():
         raise ParameterError(f"weights: there is no file {config.weights!r}")
-    _check_backbone(config)
     resolve_device(config.device)
     check_pretraining(config)
-    place = "pool" if config.stream == "off" else "stream"
-    for setting in SETTINGS.values():
-        if setting.metadata.get("acts_in", place) != place and _is_chosen(config, setting):
-            raise ParameterError(
-                f"{setting.name}: got {getattr(config, setting.name)!r}, which changes nothing "
-                f"{'without a' if place == 'pool' else 'in a'} stream; leave it out"
-            )
-    for kind, rate in (("image_noise", "noise_rate"), ("label_noise_kind", "label_noise")):
-        chosen = getattr(config, kind) != SETTINGS[kind].default
-        if chosen and not getattr(config, rate):
-            _log.info("%s changes nothing, for %s is 0%%", kind, rate)
-
-
-def _check_backbone(config: RunConfig) -> None:
-    """Check what is said about the training of the backbone."""
-    if config.freeze and config.finetune:
-        raise ParameterError("give freeze or finetune, not both: the one trains no backbone")
-    if config.head != SETTINGS["head"].default and not config.freeze:
-        raise ParameterError(
-            f"head: got {config.head!r}, which changes nothing without freeze; leave it out"
-        )
-    kept = "freeze" if config.freeze else "finetune"
-    if getattr(config, kept) and not _has_weights(config):
+    kept = next((name for name in ("freeze", "finetune") if getattr(config, name)), None)
+    if kept and not (config.pretrained or config.weights or config.pretrain != "none"):
         _log.warning(
             "%s: the backbone starts from random weights; give it some by --pretrained, --weights "
             "FILE or --pretrain",
             kept,
         )
-
-
-def _has_weights(config: RunConfig) -> bool:
-    return bool(config.pretrained or config.weights or config.pretrain != "none")
-
-
-def _is_chosen(config: RunConfig, setting: Any) -> bool:
-    """Tell whether a setting is not its default, however that is written."""
-    value, default = getattr(config, setting.name), getattr(RunConfig, setting.name)
-    if setting.type == "Share":
-        return resolve_share(setting.name, value) != resolve_share(setting.name, default)
-    return str(value) != str(default)
 
 
 def load_images(config: RunConfig, data: str | Path) -> ImageDataset:
@@ -432,7 +394,7 @@ def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
         n_init=resolve_count("n_init", config.n_init, len(data.X)),
         n_query=resolve_count("n_query", config.n_query, len(data.X)),
         n_valid=n_valid,
-        image_size=data.image_size,
+        image_size=data.image_size if SETTINGS["image_size"].contains(data.image_size) else None,
         lr=config.lr or default_lr(model, config.optimizer, config.freeze),
         data_dir=data.source.get("data_dir") or str(data_folder(config.data_dir).resolve()),
         device=device,

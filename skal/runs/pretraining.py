@@ -13,12 +13,12 @@ import numpy as np
 from ..core.durable import write_atomic
 from ..core.errors import MissingExtraError
 from ..core.seeding import derive_seed
-from ..core.settings import RunConfig
 from ..datasets import ImageDataset
 from ..datasets.base import take_rows
 from ..datasets.pool import draw_held_out
 from ..models.devices import Device
 from ..models.self_supervision import EVERY, SimCLR, Weights, pretrain
+from .config import RunConfig
 from .plots import loss_curve
 from .record import log_file
 

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from ..core.durable import fsync_folder, naming, remove_leftovers, write_atomic
 from ..core.errors import RunExistsError, RunFolderError, UsageError
-from ..core.settings import RunConfig, read_config
+from .config import RunConfig, read_config
 from .journal import Journal
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "nll", "ece")

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import DataError, ParameterError, RunFolderError
-from ..core.settings import RunConfig
 from ..datasets import ImageDataset
 from ..datasets.oracles import NoisyLabels, Oracle, TrueLabels
+from .config import RunConfig
 from .environment import environment
 from .plan import Plan, plain_params
 from .record import ENVIRONMENT, Record

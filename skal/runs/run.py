@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core.settings import RunConfig
+from ..core.signatures import shows_settings
 from ..datasets import ImageDataset
 from ..datasets.oracles import Oracle
 from .active_learner import ActiveLearner
+from .config import RunConfig
 from .finished import Run
 from .plan import (
     Chooser,
@@ -30,6 +31,7 @@ from .trackers import Tracker, check_trackers
 _log = logging.getLogger("skal")
 
 
+@shows_settings(RunConfig, omit=("dataset",))
 def run(
     data: ImageDataset | str | Path,
     strategy: QueryStrategy = "auto",
@@ -57,8 +59,9 @@ def run(
         settings; by default nothing is written.
     trackers : sequence of Tracker or str, default=()
         Names are those of ``skal list trackers``.
+    strategy_params : mapping, optional
+        Arguments of the strategy.
     **settings
-        See `RunConfig`: `n_init`, `n_query`, `n_rounds`, `model`, `seed`, ...
 
     Returns
     -------

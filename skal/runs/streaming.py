@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from ..core.errors import ParameterError
 from ..core.seeding import derive_seed
-from ..core.settings import Count, RunConfig
+from ..core.values import Count
 from ..datasets.pool import Pool
 from ..models.classifier import ImageClassifier
 from ..strategies.scores import ScoreRequest, Scores, score_pool
 from ..strategies.streams import STREAM_STRATEGIES, StreamSampler
 from .acquisition import Round, timed
+from .config import RunConfig
 
 DEFAULT_STRATEGY = "variable-uncertainty"
 

@@ -311,10 +311,11 @@ def test_how_images_are_chosen_is_printed_and_repeated_by_the_config(tmp_path: P
 
 def test_settings_that_are_not_given_are_printed_by_their_defaults() -> None:
     config = printed()
-    defaults = ("random", 0.0, "none", "notice", "off", 0.1)
-    names = ("init_strategy", "explore", "calibrate", "stop", "stream", "budget")
+    defaults = ("random", 0.0, "none", "notice", "off")
+    names = ("init_strategy", "explore", "calibrate", "stop", "stream")
     assert tuple(config[name] for name in names) == defaults
-    assert "max_candidates" not in config
+    assert not {"max_candidates", "budget", "head"} & config.keys()  # not set, or without effect
+    assert printed("--stream")["budget"] == 0.1
 
 
 def test_arguments_of_a_strategy_come_from_file_and_flags(tmp_path: Path) -> None:
@@ -379,12 +380,19 @@ def test_arguments_reach_the_strategy(tmp_path: Path) -> None:
         ("run --stream --budget 0%", "budget: got '0%'; expected a share from more than 0%"),
         ("run --stream --budget 120%", "budget: got '120%'"),
         ("run --stream --strategy margin", "unknown stream strategy 'margin'; known: fixed-unc"),
-        ("run --stream --explore 10%", "explore: got 0.1, which changes nothing in a stream"),
-        ("run --stream --n-query 7", "n_query: got 7, which changes nothing in a stream"),
-        ("run --budget 5%", "budget: got 0.05, which changes nothing without a stream; leave it"),
+        ("run --stream --explore 10%", "explore: got 0.1, which changes nothing with stream"),
+        ("run --stream --n-query 7", "n_query: got 7, which changes nothing with stream"),
+        ("run --budget 5%", "budget: got 0.05, which changes nothing without stream; leave it"),
+        ("run --budget 10%", "budget: got 0.1, which changes nothing without stream; leave it"),
+        ("run --head linear", "head: got 'linear', which changes nothing without freeze; leave"),
+        ("run --image-noise gaussian", "image_noise: got 'gaussian', which changes nothing with"),
+        ("run --freeze --finetune", "give freeze or finetune, not both: freeze trains no backbone"),
+        ("run --image-size 100000", "image_size: got 100000; expected a whole number from 8 to"),
+        ("compare --jobs 99999", "jobs: got 99999; expected a whole number from 1 to 10000"),
+        ("compare --scheduler x:1", "scheduler: got 'x:1', which changes nothing without backend"),
         ("run --stream --strategy splt", "unknown stream strategy 'splt'; did you mean split?"),
         ("run --dataset ./nowhere", "'nowhere' does not exist"),
-        ("run --image-size 2", "image_size: got 2; expected a number of pixels from 8 on"),
+        ("run --image-size 2", "image_size: got 2; expected a whole number from 8 to 4096"),
         ("run --config no-such.toml", "cannot read 'no-such.toml': No such file or directory"),
         ("run --pretrained --weights x", "give pretrained or weights, not both"),
         ("list modles", "is not one of 'datasets', 'models', 'strategies'"),

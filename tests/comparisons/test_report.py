@@ -29,7 +29,7 @@ from skal.comparisons.report.picks import class_balance, contact_sheet, room_for
 from skal.comparisons.results import Result, read_result
 from skal.comparisons.verdicts import analyse
 from skal.core.errors import MissingExtraError, RunExistsError, RunFolderError
-from skal.core.settings import RunConfig
+from skal.runs.config import RunConfig
 
 SETTINGS = [
     {"model": model, "noise_rate": rate} for model in ("lenet", "resnet18") for rate in (0, 0.3)

@@ -25,8 +25,8 @@ from skal.comparisons.results import (
 )
 from skal.comparisons.verdicts import analyse
 from skal.core.errors import RunFolderError
-from skal.core.settings import RunConfig
 from skal.models import build_network
+from skal.runs.config import RunConfig
 from skal.runs.record import Answers, Record
 
 IMAGES: Mapping[str, Any] = {

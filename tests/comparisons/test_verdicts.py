@@ -19,7 +19,7 @@ from skal.comparisons.results import Result
 from skal.comparisons.statistics import describe, holm, label_efficiency
 from skal.comparisons.verdicts import analyse
 from skal.core.errors import DataError, RunFolderError
-from skal.core.settings import RunConfig
+from skal.runs.config import RunConfig
 
 
 def result(

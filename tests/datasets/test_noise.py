@@ -12,10 +12,10 @@ from click.testing import CliRunner
 
 import skal
 from skal.cli import main
-from skal.core.errors import DataError, UnknownNameError, UsageError
+from skal.core.errors import DataError, ParameterError, UnknownNameError, UsageError
 from skal.core.seeding import derive_seed
-from skal.core.settings import SETTINGS, RunConfig
 from skal.datasets.noise import IMAGE_NOISE, add_noise
+from skal.runs.config import SETTINGS, RunConfig
 from skal.runs.metrics import evaluate
 
 FAST: dict[str, Any] = {"model": "lenet", "steps": 2, "n_init": 6, "n_query": 4, "n_rounds": 2}
@@ -36,7 +36,7 @@ def noisy(data: skal.ImageDataset, kind: str, rate: float, seed: int = 0) -> ska
 
 
 def test_the_settings_offer_the_noises_that_there_are() -> None:
-    assert set(SETTINGS["image_noise"].metadata["choices"]) == set(IMAGE_NOISE) == set(KINDS)
+    assert set(SETTINGS["image_noise"].choices) == set(IMAGE_NOISE) == set(KINDS)
 
 
 # what the noise is
@@ -170,7 +170,7 @@ def test_a_rate_alone_means_gaussian_noise_and_none_means_none(
     assert len(trained_on) == 3
     assert all(np.array_equal(X, expected) for X in trained_on)
     trained_on.clear()
-    skal.run(tiny, **FAST, image_noise="salt-and-pepper")
+    skal.run(tiny, **FAST, noise_rate=0)
     assert all(np.array_equal(X, tiny.X) for X in trained_on)
 
 
@@ -188,8 +188,9 @@ def test_the_noise_is_the_same_for_every_strategy_and_the_test_set_stays_clean(
 
 
 def test_from_pure_noise_nothing_is_learnt(tiny: skal.ImageDataset) -> None:
-    settings = {**FAST, "steps": 60, "n_init": 30, "n_rounds": 0, "image_noise": "salt-and-pepper"}
-    clean, pure = (skal.run(tiny, **settings, noise_rate=rate) for rate in (0, 1))
+    settings = {**FAST, "steps": 60, "n_init": 30, "n_rounds": 0}
+    clean = skal.run(tiny, **settings)
+    pure = skal.run(tiny, **settings, image_noise="salt-and-pepper", noise_rate=1)
     assert clean.rounds[0]["accuracy"] == 1
     assert pure.rounds[0]["accuracy"] < 0.8
 
@@ -269,16 +270,12 @@ def test_noise_is_asked_for_by_flags_and_kept_in_the_folder(tmp_path: Path) -> N
         assert line in config
 
 
-def test_a_kind_of_noise_without_a_rate_is_said_to_change_nothing(
-    tiny: skal.ImageDataset, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("kind", [{"image_noise": "gaussian"}, {"label_noise_kind": "pairs"}])
+def test_a_kind_of_noise_without_a_rate_is_refused(
+    tiny: skal.ImageDataset, kind: dict[str, str]
 ) -> None:
-    caplog.set_level("INFO", "skal")
-    skal.run(tiny, **FAST, image_noise="salt-and-pepper", label_noise_kind="pairs")
-    assert "image_noise changes nothing, for noise_rate is 0%" in caplog.text
-    assert "label_noise_kind changes nothing, for label_noise is 0%" in caplog.text
-    caplog.clear()
-    skal.run(tiny, **FAST, image_noise="salt-and-pepper", noise_rate=0.1)
-    assert "changes nothing" not in caplog.text
+    with pytest.raises(ParameterError, match="changes nothing without"):
+        skal.run(tiny, **FAST, **kind)
 
 
 def test_a_classes_name_that_is_wrong_is_said_before_anything_is_written(

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 import skal
 from skal.cli import main
 from skal.core.errors import DataError, MissingExtraError, ParameterError, UnknownNameError
-from skal.core.settings import RunConfig
 from skal.models import MODELS, Network, build_network
 from skal.models.module import ImageModule
+from skal.runs.config import RunConfig
 from skal.runs.plan import image_size_for
 
 OPTIONS: dict[str, Any] = {"n_classes": 3, "in_channels": 3, "dropout": 0.25}

@@ -23,13 +23,13 @@ from torch import Tensor, nn
 
 import skal
 from skal.core.errors import DataError, ParameterError
-from skal.core.settings import RunConfig
 from skal.datasets.pool import draw_held_out
 from skal.models import MODELS, Network, build_network
 from skal.models.calibration import calibrate
 from skal.models.committee import Committee
 from skal.models.heads import Scaling
 from skal.models.persistence import load_classifier, save_classifier
+from skal.runs.config import RunConfig
 from skal.runs.plan import check_settings, image_size_for
 from skal.strategies.first_sets import start_embeddings
 
@@ -199,7 +199,7 @@ class TestClassifier:
         ("params", "message"),
         [
             ({"finetune": True}, "freeze or finetune, not both"),
-            ({"freeze": False, "head": "mlp"}, "frozen backbone alone"),
+            ({"freeze": False, "head": "mlp"}, "changes nothing without freeze"),
             ({"head": "mpl"}, "unknown head 'mpl'; did you mean mlp"),
         ],
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from skal.core.errors import RunExistsError, RunFolderError
-from skal.core.settings import RunConfig
+from skal.runs.config import RunConfig
 from skal.runs.journal import Journal
 from skal.runs.record import QUERY_COLUMNS, ROUND_COLUMNS, Answers, Record, check_free, free_name
 

@@ -29,7 +29,7 @@ import skal
 from skal.cli import main
 from skal.core.errors import MissingExtraError, ParameterError
 from skal.core.seeding import derive_seed
-from skal.core.settings import RunConfig
+from skal.runs.config import RunConfig
 from skal.runs.plan import make_classifier
 from skal.runs.record import SECONDS
 from skal.runs.trackers import TRACKERS, RunLogger, Tracker, check_trackers, make_trackers

@@ -14,8 +14,9 @@ import pytest
 
 import skal
 from skal.core.errors import ParameterError, UnknownNameError
-from skal.core.settings import INIT_STRATEGIES, SETTINGS
+from skal.core.settings import INIT_STRATEGIES
 from skal.datasets.oracles import FunctionOracle, Oracle, TrueLabels
+from skal.runs.config import SETTINGS
 from skal.strategies.first_sets import COMPONENTS
 
 START: dict[str, Any] = {"model": "lenet", "steps": 1, "n_init": 8, "n_rounds": 0, "stop": "off"}
@@ -45,6 +46,8 @@ def weights(tiny: skal.ImageDataset, tmp_path: Path) -> Path:
 
 def start(data: skal.ImageDataset, init_strategy: str, **changes: Any) -> list[int]:
     settings: Mapping[str, Any] = {"strategy": "random", **START, **changes}
+    if "stream" in settings:
+        settings = {name: value for name, value in settings.items() if name != "n_query"}
     run = skal.run(data, init_strategy=init_strategy, **settings)
     return [row["index"] for row in run.queries]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...core.registry import Registry
-from ...core.settings import RunConfig
+from ..config import RunConfig
 from ..record import SECONDS
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from ...core.durable import write_atomic
 from ...core.errors import MissingExtraError, SkalError
-from ...core.settings import SETTINGS, RunConfig
+from ..config import SETTINGS, RunConfig
 from ..record import JOURNAL, ROUND_COLUMNS
 from .base import TRACKING, Tracker, read_tracking
 

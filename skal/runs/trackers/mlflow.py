@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ...core.settings import RunConfig
+from ..config import RunConfig
 from .logger import RunLogger, group_of, run_name
 
 AT_ONCE = 50

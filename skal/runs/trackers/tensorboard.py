@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import ParameterError
-from ...core.settings import RunConfig
+from ..config import RunConfig
 from .logger import RunLogger
 
 METRICS = ("accuracy", "aulc")

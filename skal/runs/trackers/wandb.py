@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...core.settings import RunConfig
+from ..config import RunConfig
 from .logger import DEFAULT_GROUP, RunLogger, group_of, run_name
 
 

@@ -1,0 +1,99 @@
+"""`GridConfig`: what the settings of a comparison are, beside those of its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import ParameterError, UnknownNameError
+from ..core.settings import Settings, read_settings, setting, settings_of
+from ..core.values import Share
+from ..runs.config import SETTINGS, RunConfig
+
+BASELINE = "random"
+AXES = {"models": "model", "noise_rates": "noise_rate", "label_noises": "label_noise"}
+"""What beside strategies and seeds may vary in a grid: the setting that each list is of."""
+GRID = "compare"
+"""The table of a settings file that only comparisons read."""
+NOT_OF_A_GRID = ("strategy", "strategy_params")
+"""Settings of a run that a grid decides."""
+
+_grid = partial(setting, group="comparison")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridConfig(Settings):
+    """The settings of a comparison, beside those of its runs."""
+
+    strategies: Sequence[str] = _grid(
+        (BASELINE, "margin", "badge"),
+        "Query strategies; NAME?K=V&K=V gives one arguments; random is added",
+        metavar="A,B",
+        lowest=1,
+    )
+    seeds: int = _grid(10, "How many seeds, from --seed on", metavar="N", lowest=1, highest=10**6)
+    models: Sequence[str] = _grid((), "Networks, if several", metavar="A,B")
+    noise_rates: Sequence[Share] = _grid((), "Rates of image noise, if several", metavar="R,R")
+    label_noises: Sequence[Share] = _grid((), "Rates of label noise, if several", metavar="R,R")
+    jobs: int | None = _grid(
+        None,
+        "Runs at a time; by default 1, on a cluster as many as it has room for",
+        metavar="N",
+        lowest=1,
+        highest=10**4,
+    )
+    threads: int | None = _grid(
+        None,
+        "Threads of each run; by default the processors over --jobs, on a cluster 1",
+        metavar="N",
+        lowest=1,
+        highest=10**4,
+        details="The figures depend on it in the last digits, so a comparison that is continued "
+        "keeps its number.",
+    )
+    backend: str = _grid(
+        "loky",
+        "Where runs are computed: in processes on this machine, or on a cluster",
+        choices=("loky", "dask", "ray"),
+        details="Data that are named must lie at the same place on all machines of a cluster; "
+        "arrays are sent there.",
+    )
+    scheduler: str | None = _grid(
+        None,
+        "The cluster's address; by default a cluster is started on this machine",
+        metavar="ADDRESS",
+        needs=("backend=dask|ray",),
+    )
+    html: bool = _grid(False, "Write report.html, too", details="It needs the extra ``report``.")
+
+
+GRID_SETTINGS = settings_of(GridConfig)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read settings from a TOML file; those of a grid are in its table ``compare``."""
+    return read_settings(path, SETTINGS, **{GRID: GRID_SETTINGS})
+
+
+def base_config(dataset: str, grid: GridConfig, settings: Mapping[str, Any]) -> RunConfig:
+    """Return what the runs of a grid have in common, with a value of each that varies in it.
+
+    Raises
+    ------
+    ParameterError, UnknownNameError
+        If a setting is not valid, or one that the grid decides.
+    """
+    varied = {
+        of: max(getattr(grid, axis), key=bool) for axis, of in AXES.items() if getattr(grid, axis)
+    }
+    for name in NOT_OF_A_GRID:
+        if name in settings:
+            hint = "; give strategies, such as 'k-means?pick_from=farthest'"
+            raise UnknownNameError("setting", name, SETTINGS.keys() - set(NOT_OF_A_GRID), hint)
+    for axis, name in AXES.items():
+        if name in varied and settings.get(name) is not None:
+            raise ParameterError(f"give {name} or {axis}, not both")
+    return RunConfig(**{**settings, **varied, "dataset": dataset, "strategy": BASELINE})

@@ -1,0 +1,96 @@
+"""What ``**settings`` stands for, so that `help` and completion show it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, TypeVar
+
+from .settings import Setting, Settings, settings_of
+
+Documented = TypeVar("Documented", bound=Callable[..., Any])
+
+PLACEHOLDER = re.compile(r"^([ ]*)\*\*settings\n", re.MULTILINE)
+"""The line of a docstring that the parameters take the place of."""
+_WIDTH = 92
+
+
+def shows_settings(
+    of: type[Settings], *more: type[Settings], omit: Collection[str] = ()
+) -> Callable[[Documented], Documented]:
+    """Return a decorator for a function, or a class, that takes ``**settings``.
+
+    Its signature, and the line ``**settings`` of its docstring, get every setting in their place
+    that is not a parameter, or described, already.
+
+    Parameters
+    ----------
+    of, *more : subclass of Settings
+        Whose settings they are.
+    omit : collection of str
+        Those that it does not take.
+    """
+    settings = {name: s for each in (of, *more) for name, s in settings_of(each).items()}
+    settings = {name: s for name, s in settings.items() if name not in omit}
+
+    def decorate(target: Documented) -> Documented:
+        function: Any = target.__init__ if inspect.isclass(target) else target
+        signature = inspect.signature(function)
+        function.__signature__ = _with_parameters(signature, settings.values())
+        target.__doc__ = with_parameters(target.__doc__, settings.values())
+        return target
+
+    return decorate
+
+
+def _with_parameters(
+    signature: inspect.Signature, settings: Iterable[Setting]
+) -> inspect.Signature:
+    kept = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    further = [
+        inspect.Parameter(
+            setting.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=setting.default,
+            annotation=setting.type + " | None" * setting.optional,
+        )
+        for setting in settings
+        if setting.name not in signature.parameters
+    ]
+    return signature.replace(parameters=[*kept, *further])
+
+
+def with_parameters(docstring: str | None, settings: Iterable[Setting]) -> str | None:
+    """Return a docstring with settings as parameters in place of its line ``**settings``.
+
+    Those that it describes already are left out.
+    """
+    if docstring is None:  # python -OO
+        return None
+    found = PLACEHOLDER.search(docstring)
+    if found is None:
+        raise ValueError("the docstring has no line **settings")
+    heads = re.findall(r"^ *([\w, ]+) :", docstring, re.MULTILINE)
+    described = {name.strip() for head in heads for name in head.split(",")}
+    further = (setting for setting in settings if setting.name not in described)
+    entries = textwrap.indent("".join(map(_entry, further)), found[1])
+    return docstring[: found.start()] + entries + docstring[found.end() :]
+
+
+def _entry(setting: Setting) -> str:
+    """Return a setting as a parameter of a numpydoc docstring."""
+    words = {"Count": "int or str", "Share": "float or str", "Mapping[str, Any]": "mapping"}
+    choices = ", ".join(f'"{choice}"' for choice in setting.choices)
+    kind = f"{{{choices}}}" if choices else words.get(setting.type, setting.type)
+    default = f'"{setting.default}"' if isinstance(setting.default, str) else setting.default
+    shown = ", optional" if default in (None, {}, ()) else f", default={default}"
+    text = f"{in_python(setting.help)}. {setting.details}".strip()
+    paragraph = textwrap.indent(textwrap.fill(text, _WIDTH - 4, break_long_words=False), "    ")
+    return f"{setting.name} : {kind}{shown}\n{paragraph}\n"
+
+
+def in_python(text: str) -> str:
+    """Name settings as Python does where a text names flags."""
+    return re.sub(r"--([a-z][a-z-]*)", lambda flag: f"`{flag[1].replace('-', '_')}`", text)

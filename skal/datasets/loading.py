@@ -1,0 +1,87 @@
+"""From a name or a folder to a dataset."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from ..core.errors import UnknownNameError
+from ..core.settings import settings_of
+from .base import ImageDataset
+from .builtin import DATASETS
+from .folder import load_folder
+from .settings import DataSettings
+
+_SETTINGS = settings_of(DataSettings)
+
+
+def data_folder(data_dir: str | Path | None = None) -> Path:
+    """Return where data are looked for and cached.
+
+    Parameters
+    ----------
+    data_dir : str or Path, optional
+        Wins if given; else ``$SKAL_DATA_DIR``, else ``./data``.
+
+    Returns
+    -------
+    Path
+    """
+    return Path(data_dir or os.environ.get("SKAL_DATA_DIR") or "data").expanduser()
+
+
+def load_dataset(
+    name_or_folder: str | Path,
+    image_size: int | None = None,
+    data_dir: str | Path | None = None,
+    seed: int = 0,
+) -> ImageDataset:
+    """Load a dataset by name, or a folder of images.
+
+    Parameters
+    ----------
+    name_or_folder : str or Path
+        One of ``skal list datasets``, else a folder; write ``./name`` for a folder that is
+        called as a dataset is. `skal.datasets.folder.load_folder` says how folders are read.
+    image_size : int, optional
+        Height and width in pixels; by default the dataset's own, for folders 48.
+    data_dir : str or Path, optional
+        Where files are looked for, and where downloads and caches go; by default
+        ``$SKAL_DATA_DIR``, else ``./data``.
+    seed : int, default=0
+        Decides the test split of datasets that come without one.
+
+    Returns
+    -------
+    ImageDataset
+
+    Raises
+    ------
+    ParameterError
+        If size or seed are not valid.
+    UnknownNameError
+        If there is neither a dataset nor a folder of that name.
+    DatasetNotFoundError
+        If its files are not there and cannot be downloaded.
+    DataError
+        If no image can be read.
+    """
+    image_size, seed = _SETTINGS["image_size"].check(image_size), _SETTINGS["seed"].check(seed)
+    name, where = str(name_or_folder), data_folder(data_dir)
+    if isinstance(name_or_folder, str) and name in DATASETS:
+        data = DATASETS.get(name)(data_dir=where, image_size=image_size, seed=seed)
+        return replace(data, source={"dataset": name, "data_dir": str(where.resolve())})
+    if isinstance(name_or_folder, Path) or _is_place(name):
+        place = Path(os.path.expanduser(name_or_folder))  # noqa: PTH111 (Path's may raise)
+        data = load_folder(place, data_dir=where, image_size=image_size, seed=seed)
+        return replace(data, source={"dataset": str(data.root), "data_dir": str(where.resolve())})
+    raise UnknownNameError(
+        "dataset", name, DATASETS.names(), f" (nor is there a folder {name!r} here)"
+    )
+
+
+def _is_place(name: str) -> bool:
+    """Tell whether a string is meant as a path: it looks like one, or something is there."""
+    looks_so = name.startswith((".", "~")) or "/" in name or os.sep in name
+    return looks_so or (name != "" and os.path.exists(name))  # noqa: PTH110 (as above)

@@ -1,0 +1,66 @@
+"""The settings of data, and of the noise on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from ..core.settings import Settings, setting
+from ..core.values import Share
+
+LABEL_NOISE_KINDS = ("uniform", "pairs", "class=A:B")
+
+_data = partial(setting, group="data")
+_noise = partial(setting, group="noise")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings(Settings):
+    """Which images, and what is done to them and to their labels."""
+
+    dataset: str = _data("digits", "A dataset's name, or a folder of images", metavar="NAME|DIR")
+    image_size: int | None = _data(
+        None,
+        "Height and width in pixels; by default the dataset's own, for folders 48, or what the "
+        "model's weights are made for",
+        metavar="N",
+        lowest=8,
+        highest=4096,
+    )
+    data_dir: str | None = _data(
+        None, "Where data are kept; by default $SKAL_DATA_DIR, else ./data", metavar="DIR"
+    )
+    seed: int = _data(
+        0,
+        "Decides all that is random",
+        metavar="N",
+        lowest=0,
+        highest=2**63 - 1,
+        details="Split, initial set, training, noise and draws, each independently.",
+    )
+    image_noise: str = _noise(
+        "gaussian",
+        "The kind of noise that --noise-rate adds to the training images",
+        choices=("gaussian", "salt-and-pepper"),
+        needs=("noise_rate",),
+        details="See `skal.datasets.noise.add_noise`; the test images stay clean.",
+    )
+    noise_rate: Share = _noise(
+        "0%",
+        "Noise on the training images: its standard deviation as a share of white, or the share "
+        "of pixels that become salt or pepper",
+        metavar="P%",
+    )
+    label_noise: Share = _noise(
+        "0%",
+        "Share of the pool's labels that are wrong",
+        metavar="P%",
+        details="See `skal.datasets.oracles.NoisyLabels`; the test labels stay right.",
+    )
+    label_noise_kind: str = _noise(
+        "uniform",
+        "Which wrong label --label-noise gives: any other, the next class, or B for images of A",
+        choices=LABEL_NOISE_KINDS,
+        pattern="class=.+:.+",
+        needs=("label_noise",),
+    )

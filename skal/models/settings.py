@@ -1,0 +1,180 @@
+"""The settings of networks and of their training. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ..core.settings import Settings, setting
+
+OPTIMIZERS: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "adamw": ("AdamW", {"weight_decay": 0.01}),
+    "sgd": ("SGD", {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4, "lr": 0.05}),
+}
+"""Their classes in `torch.optim`, and options."""
+MOST_STEPS = 10**9
+
+_network = partial(setting, group="network")
+_training = partial(setting, group="training")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(Settings):
+    """What `ImageClassifier` takes from the settings of a run; each is a parameter of it."""
+
+    pretrained: bool = _network(
+        False,
+        "Start from the model's own pretrained weights",
+        excludes={"weights": "they are two places to start from"},
+    )
+    weights: str | None = _network(
+        None,
+        "Start from the weights in this file: a state dict, or a run's model.safetensors",
+        metavar="FILE",
+    )
+    freeze: bool = _network(
+        False,
+        "Keep the backbone as it starts: run it once an image, and train only a head",
+        details="Its features, kept under `data_dir`, take the place of the pixels.",
+        excludes={"finetune": "freeze trains no backbone"},
+    )
+    finetune: bool = _network(False, "Train the backbone at a tenth of the learning rate")
+    head: str = _network(
+        "linear",
+        "What is trained on a frozen backbone: one layer, or a hidden one of 256 units before it",
+        choices=("linear", "mlp"),
+        needs=("freeze",),
+    )
+    steps: int | None = _training(
+        None,
+        "Optimiser steps of each training; by default 200, or 20 epochs if those are more",
+        metavar="N",
+        lowest=1,
+        highest=MOST_STEPS,
+        excludes={"epochs": ""},
+    )
+    epochs: int | None = _training(
+        None,
+        "Passes over the labelled images in each training, in place of --steps",
+        metavar="N",
+        lowest=1,
+        highest=10**6,
+    )
+    train_batch_size: int = _training(
+        64, "Images per optimiser step", metavar="N", lowest=1, highest=10**6
+    )
+    optimizer: str = _training(
+        "adamw",
+        "The optimiser",
+        details="AdamW has weight decay 0.01; SGD has Nesterov momentum and weight decay 5e-4. "
+        "The learning rate follows one cycle (Smith and Topin, 2019); the momentum (AdamW's "
+        "beta1) goes the other way, from 0.95 to 0.85 and back.",
+        choices=tuple(OPTIMIZERS),
+    )
+    lr: float | None = _training(
+        None,
+        "Highest learning rate; by default what suits the model, 0.05 for SGD",
+        metavar="F",
+        above=0,
+    )
+    warm_start: str = _training(
+        "off",
+        "Start each training from the weights of the one before, or those shrunk and perturbed",
+        details="Shrunk and perturbed are 0.6 of the weights plus 0.1 of new ones (Ash and Adams, "
+        "2020). Clones, committees and the trainings of `calibrate` start anew. The folder of a "
+        "run that is not finished then has the last network in ``checkpoint-<round>.safetensors``, "
+        "as it has of any run on a GPU.",
+        choices=("off", "on", "shrink"),
+        bare="on",
+    )
+    label_smoothing: float = _training(
+        0.0, "Share of each label that is spread over all classes", metavar="F", lowest=0, below=1
+    )
+    average: str = _training(
+        "none",
+        "End each training with averaged weights",
+        details="See `skal.models.training.Averaging`.",
+        choices=("none", "ema", "swa"),
+    )
+    clip_norm: float | None = _training(
+        None, "Shorten longer gradients to this norm", metavar="F", above=0
+    )
+    balanced: bool = _training(
+        False, "Let all classes take turns in the batches, however many images each has"
+    )
+    mixup: float = _training(
+        0.0,
+        "Mix images and labels in pairs, to shares from Beta(F, F); 0 turns mixing off",
+        metavar="F",
+        details="See `skal.models.iterators.TrainBatches`.",
+        lowest=0,
+    )
+    patience: int | None = _training(
+        None,
+        "End a training early when its loss has not fallen for so many epochs",
+        metavar="N",
+        details="An epoch counts as 10 steps at least; the learning rate stays high until then. "
+        "See `skal.models.training.UntilFlat`.",
+        lowest=1,
+        highest=10**6,
+        excludes={"average=swa": "average swa has a schedule of its own"},
+    )
+    device: str = _training(
+        "auto",
+        "Where networks compute; auto takes CUDA, else MPS, else the CPU",
+        choices=("auto", "cpu", "cuda", "mps"),
+    )
+    precision: str = _training(
+        "auto",
+        "What networks compute in; auto takes bf16 where the device is fast at it",
+        choices=("auto", "fp32", "bf16"),
+    )
+    compile: bool = _training(
+        False,
+        "Compile the network by torch, which takes a minute or more and pays on GPUs",
+        excludes={"freeze": "a frozen backbone is run once an image"},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierSettings(TrainingSettings):
+    """What `ImageClassifier` takes besides."""
+
+    dropout: float = _training(0.25, "Dropout before the last layer", lowest=0, below=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSettings(Settings):
+    """What a run decides about its networks beside their training."""
+
+    model: str | None = _network(
+        None,
+        "A network's name, or module:builder; by default small-cnn below 64 px, else resnet18",
+        metavar="NAME",
+    )
+    pretrain: str = _network(
+        "none",
+        "Train the backbone on the pool's images without labels before the first round",
+        choices=("none", "simclr"),
+        bare="simclr",
+        details="It is trained on the images of the pool and on those that nobody labelled, see "
+        "`skal.models.self_supervision.pretrain`. Its weights are kept under `data_dir`, and its "
+        "loss curve in ``pretrain.csv``, ``pretrain.png`` and ``pretrain.svg``.",
+    )
+    pretrain_steps: int = _network(
+        1000,
+        "Optimiser steps of --pretrain, of 256 images each",
+        metavar="N",
+        lowest=1,
+        highest=MOST_STEPS,
+        needs=("pretrain",),
+    )
+    calibrate: str = _network(
+        "none",
+        "Scale the network's confidence by cross-validation on the labelled images",
+        choices=("none", "temperature"),
+        details="See `skal.models.calibration.calibrate`. It holds for scoring and evaluation; "
+        "``rounds.csv`` then has `temperature`, and NLL and ECE without it.",
+    )

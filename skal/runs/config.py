@@ -1,0 +1,116 @@
+"""`RunConfig`: all settings of a run, for Python, the command line and ``config.toml``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..core.settings import INIT_STRATEGIES, Settings, read_settings, setting, settings_of
+from ..core.values import Count, Share
+from ..datasets.settings import DataSettings
+from ..models.settings import NetworkSettings, TrainingSettings
+
+_labels = partial(setting, group="labels")
+_query = partial(setting, group="query")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSettings(Settings):
+    """How many labels, when, and for which images at the start."""
+
+    n_init: Count = _labels(
+        20, "Images labelled at the start, or their share", metavar="N|P%", lowest=1
+    )
+    n_query: Count = _labels(
+        20,
+        "Images labelled each round, or their share",
+        metavar="N|P%",
+        lowest=1,
+        idle_with=("stream",),
+    )
+    n_rounds: int = _labels(
+        5,
+        "Rounds after the initial one",
+        metavar="N",
+        lowest=0,
+        highest=10**6,
+        details="The network is trained ``n_rounds + 1`` times.",
+    )
+    init_strategy: str = _labels(
+        "random",
+        "How the initial images are chosen",
+        choices=INIT_STRATEGIES,
+        details="They are the same for every strategy with the same seed. See "
+        "`skal.strategies.first_sets.initial_set`.",
+    )
+    n_valid: Count = _labels(
+        0,
+        "Labelled images held out to validate each training on, which count as labels spent",
+        metavar="N|P%",
+        lowest=0,
+        details="They are drawn at random; nothing is trained on them, and no strategy sees them. "
+        "``rounds.csv`` then has `valid_accuracy` and `valid_nll`, by the labels that the oracle "
+        "gave, and ``valid.csv`` says which they are.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuerySettings(Settings):
+    """Who chooses the next images, how, and until when."""
+
+    strategy: str = _query("auto", "A query strategy's name, or module:Class", metavar="NAME")
+    strategy_params: Mapping[str, Any] = _query(
+        {}, "An argument of the strategy; may be repeated", metavar="K=V", option="strategy-param"
+    )
+    explore: Share = _query(
+        "0%",
+        "Share of each batch that is drawn at random",
+        metavar="P%",
+        idle_with=("stream",),
+    )
+    max_candidates: int | None = _query(
+        None,
+        "Show the strategy only so many images each round, a fresh random subset",
+        metavar="N",
+        lowest=1,
+        idle_with=("stream",),
+        details="The others are not scored.",
+    )
+    stream: str = _query(
+        "off",
+        "Present the pool once, in n-rounds chunks, and decide on each image at once",
+        choices=("off", "in-order", "shuffled"),
+        bare="in-order",
+    )
+    budget: Share = _query(
+        "10%",
+        "Share of a stream that may be labelled",
+        metavar="P%",
+        above=0,
+        needs=("stream",),
+    )
+    stop: str = _query(
+        "notice",
+        "Give a notice, or end the run, when further labels change predictions little",
+        choices=("off", "notice", "end"),
+        bare="end",
+        details="See `skal.runs.stopping.StopMonitor`. ``rounds.csv`` has the `agreement` of two "
+        "rounds, and ``summary.json`` the `stop_round`.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(TrainingSettings, NetworkSettings, QuerySettings, LabelSettings, DataSettings):
+    """The settings of a run."""
+
+
+SETTINGS = settings_of(RunConfig)
+TRAINING_SETTINGS = settings_of(TrainingSettings)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read settings of a run from a TOML file; see `skal.core.settings.read_settings`."""
+    return read_settings(path, SETTINGS)
