@@ -88,11 +88,11 @@ class Setting:
         """The bounds in words, with a space before them; nothing, if it has none."""
         words = []
         if self.lowest is not None:
-            words.append(f"from {self.lowest:.15g}{' on' * (self.highest is None)}")
+            words.append(f"from {self.lowest}{' on' * (self.highest is None)}")
         if self.above is not None:
             words.append(f"above {self.above:g}")
         if self.highest is not None:
-            words.append(f"to {self.highest:.15g}")
+            words.append(f"to {self.highest}")
         if self.below is not None:
             words.append(f"and below {self.below:g}")
         return "".join(f" {word}" for word in words)
@@ -101,6 +101,14 @@ class Setting:
     def expected(self) -> str:
         """What a value must be, in words."""
         return KINDS[self.type].words.format(range=self.range)
+
+    def dependencies(self) -> list[str]:
+        """Say in sentences what it depends on."""
+        return [
+            *(f"Acts only with `{_in_words(need)}`." for need in self.needs),
+            *(f"Changes nothing with `{_in_words(other)}`." for other in self.idle_with),
+            *(f"Not together with `{_in_words(other)}`." for other in self.excludes),
+        ]
 
     def contains(self, number: float) -> bool:
         """Tell whether a number is within the bounds, and finite."""
@@ -169,7 +177,12 @@ def _statements(of: type[Any]) -> Mapping[str, Setting]:
         facts = {"name": each.name, "type": plain, "optional": plain != each.type}
         found.append(dataclasses.replace(each.metadata["setting"], default=default, **facts))
     found.sort(key=lambda statement: GROUPS.index(statement.group))
-    return {statement.name: statement for statement in found}
+    by_name = {statement.name: statement for statement in found}
+    for one in found:  # what excludes another is excluded by it
+        for name in one.excludes.keys() & by_name.keys():
+            excludes = {**by_name[name].excludes, one.name: one.excludes[name]}
+            by_name[name] = dataclasses.replace(by_name[name], excludes=excludes)
+    return by_name
 
 
 @dataclass(frozen=True, kw_only=True)

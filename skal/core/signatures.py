@@ -86,7 +86,8 @@ def _entry(setting: Setting) -> str:
     kind = f"{{{choices}}}" if choices else words.get(setting.type, setting.type)
     default = f'"{setting.default}"' if isinstance(setting.default, str) else setting.default
     shown = ", optional" if default in (None, {}, ()) else f", default={default}"
-    text = f"{in_python(setting.help)}. {setting.details}".strip()
+    sentences = [f"{in_python(setting.help)}.", setting.details, *setting.dependencies()]
+    text = " ".join(filter(None, sentences))
     paragraph = textwrap.indent(textwrap.fill(text, _WIDTH - 4, break_long_words=False), "    ")
     return f"{setting.name} : {kind}{shown}\n{paragraph}\n"
 

@@ -38,18 +38,18 @@ class DataSettings(Settings):
         highest=2**63 - 1,
         details="Split, initial set, training, noise and draws, each independently.",
     )
+    noise_rate: Share = _noise(
+        "0%",
+        "Noise on the training images: its standard deviation as a share of white, or the share "
+        "of pixels that become salt or pepper",
+        metavar="P%",
+    )
     image_noise: str = _noise(
         "gaussian",
         "The kind of noise that --noise-rate adds to the training images",
         choices=("gaussian", "salt-and-pepper"),
         needs=("noise_rate",),
         details="See `skal.datasets.noise.add_noise`; the test images stay clean.",
-    )
-    noise_rate: Share = _noise(
-        "0%",
-        "Noise on the training images: its standard deviation as a share of white, or the share "
-        "of pixels that become salt or pepper",
-        metavar="P%",
     )
     label_noise: Share = _noise(
         "0%",

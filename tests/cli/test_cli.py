@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import signal
 import struct
 import subprocess
@@ -605,6 +606,20 @@ def test_help_of_run_names_every_option_and_all_that_is_registered() -> None:
         assert f"{option} " in text or f"{option}\n" in text, option
     for name in ("digits", "fashion-mnist", "resnet18", "least-confidence", "fixed-uncertainty"):
         assert name in text
+
+
+def test_help_of_run_shows_its_options_in_groups() -> None:
+    text = call("run", "--help").stdout
+    heads = re.findall(r"^(\w+):$", text, re.MULTILINE)
+    groups = ["Data", "Labels", "Query", "Network", "Training", "Noise", "Output"]
+    assert heads == [*groups, "Names"]
+    parts = dict(zip(heads, re.split(r"^\w+:$", text, flags=re.MULTILINE)[1:], strict=False))
+    for group, option in zip(
+        groups, ("dataset", "n-init", "strategy", "freeze", "lr", "noise-rate", "out"), strict=True
+    ):
+        assert f"  --{option} " in parts[group], group
+    assert "--stop alone means end" in " ".join(text.split())
+    assert call("compare", "--help").stdout.index("Comparison:") > 0
 
 
 @pytest.mark.parametrize("args", ["--help", "run --help", "list strategies", "run --print-config"])

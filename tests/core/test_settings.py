@@ -96,7 +96,10 @@ def test_what_is_not_set_is_not_in_toml() -> None:
         ({"patience": 3, "average": "swa"}, "give patience or average swa, not both: average swa"),
         ({"pretrained": True, "weights": "f"}, "give pretrained or weights, not both"),
         ({"freeze": True, "finetune": True}, "give freeze or finetune, not both: freeze trains"),
-        ({"freeze": True, "compile": True}, "give compile or freeze, not both"),
+        (
+            {"freeze": True, "compile": True},
+            "give freeze or compile, not both: a frozen",
+        ),
         ({"warm_start": "shrunk"}, "unknown warm start 'shrunk'; did you mean shrink?"),
         ({"pretrain": "simclar"}, "unknown pretrain 'simclar'; did you mean simclr?"),
         ({"dataset": 5}, "dataset: got 5; expected text"),
