@@ -132,7 +132,7 @@ class Visitor:
     """Opens pages, and sees to it that none complains or asks anything of another server."""
 
     def __init__(self, browser: Browser) -> None:
-        self._browser = browser
+        self.browser = browser
         self.complaints: list[str] = []
         self.requests: list[str] = []
         self.addresses: set[str] = set()
@@ -143,7 +143,7 @@ class Visitor:
 
     def open_address(self, url: str, **options: Any) -> Page:
         self.addresses.add(url.partition("?")[0])
-        page = self._browser.new_context(**options).new_page()
+        page = self.browser.new_context(**options).new_page()
         page.set_default_timeout(10_000)
         page.on("console", lambda message: self.complaints.append(message.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
@@ -325,7 +325,7 @@ def test_closed_and_opened_again_it_goes_on(
     page = visitor.open(site)
     before = press(page, "1", "2", "3")
     wait_until_saved(page)
-    for context in visitor._browser.contexts:
+    for context in visitor.browser.contexts:
         context.close()
     site.close()
 
@@ -826,7 +826,7 @@ def test_in_the_grid_escape_is_the_grids_after_a_close_look(
 def test_who_opens_the_page_without_its_token_is_told_what_to_do(
     visitor: Visitor, flower_site: Site
 ) -> None:
-    page = visitor._browser.new_context().new_page()
+    page = visitor.browser.new_context().new_page()
     page.goto(flower_site.address)
     expect(page.get_by_role("heading")).to_have_text("This page needs its whole address")
 
