@@ -152,14 +152,14 @@ def label(
 ) -> None:
     """Label the images of a folder by hand, in the browser, while a network trains."""
     with console(ctx), _labelling(ctx):
+        from ..label.agreement import report
         from ..label.names import check_annotator
         from ..label.project import HOME
+        from ..label.service import LabelService
 
         names = [check_annotator(name) for name in annotators or ("me",)]
         opened = partial(_opened, folder, _split(classes), _given(settings), overlap)
         if agreement:
-            from ..label.agreement import report
-
             with opened(create=False) as project:
                 click.echo("\n".join(report(project)))
         elif renamings:
@@ -167,14 +167,12 @@ def label(
                 project.rename_classes(renamings)
                 click.echo(f"classes: {', '.join(project.classes)}")
         elif terminal:
-            from ..label.service import LabelService
             from ..label.terminal import run_in_terminal
 
             with opened(needs_pool=True, alone=True) as project, _telling_saved(project):
                 ctx.obj["go_on"] = "all answers are kept; the same command continues"
                 run_in_terminal(LabelService(project), names[0], suggest=suggest)
         else:
-            from ..label.service import LabelService
             from ..label.web.address import claim
             from ..label.web.server import serve
 
@@ -184,7 +182,6 @@ def label(
                 opened(needs_pool=True, alone=True) as project,
                 _telling_saved(project),
             ):
-                address.keep(project.home)
                 _tell_address(project, address, names, open_browser=not no_browser)
                 serve(LabelService(project), address, suggest=suggest)
 
@@ -192,6 +189,7 @@ def label(
 def _tell_address(
     project: LabelProject, address: Address, annotators: Sequence[str], *, open_browser: bool
 ) -> None:
+    address.keep(project.home)
     urls = address.urls(annotators)
     for url in urls:
         click.echo(url)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -76,14 +76,7 @@ class Guesses:
         """Write them to a file, as a whole."""
         temporary = path.with_name(f".{path.name}.tmp")
         with temporary.open("wb") as file:
-            np.savez(
-                file,
-                images=self.images,
-                proba=self.proba,
-                embeddings=self.embeddings,
-                n_labeled=self.n_labeled,
-                model=self.model,
-            )
+            np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
         temporary.replace(path)
 
     @classmethod

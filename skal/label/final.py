@@ -73,8 +73,8 @@ def next_images(project: LabelProject, n: int) -> list[tuple[int, str]]:
     answer = Picker(project.learner_setup()).answer(job)
     project.guesses = answer.guesses
     picks = [(image, answer.kind) for image in answer.picks]
-    for place, image in enumerate(kept, start=1):
-        picks.insert(place * TEST_EVERY - 1, (image, TEST))
+    for number, image in enumerate(kept, start=1):
+        picks.insert(number * TEST_EVERY - 1, (image, TEST))
     return picks
 
 

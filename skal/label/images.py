@@ -48,8 +48,8 @@ def new_numbers(root: Path, store: Store, there: set[str]) -> tuple[dict[int, st
     new = sorted(there - set(known.values()))
     contents = {n: content for n, content in store.contents().items() if known[n] not in there}
     moved = _find_moved(root, contents, new)
-    places = set(moved.values())
-    rest = [path for path in new if path not in places]
+    found = set(moved.values())
+    rest = [path for path in new if path not in found]
     return {**moved, **dict(enumerate(rest, max(known, default=-1) + 1))}, len(moved)
 
 

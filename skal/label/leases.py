@@ -24,18 +24,7 @@ class Lease:
 
 
 class Leases:
-    """What was told to whom.
-
-    Parameters
-    ----------
-    clock : callable
-        Seconds.
-
-    Attributes
-    ----------
-    told : dict of str to Lease
-        By annotator.
-    """
+    """What was `told` to each annotator; `clock` returns seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

@@ -110,7 +110,7 @@ class Snapshot:
     added: Mapping[int, BatchRow] = field(default_factory=dict)
 
     def row(self, image: int) -> BatchRow | None:
-        """Return the place of an image in a batch, if it has one."""
+        """Return what is known of an image of a batch; None if it is in none."""
         return self.added.get(image) or self.batches.by_image.get(image)
 
     def source(self, image: int) -> str:

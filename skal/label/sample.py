@@ -84,8 +84,8 @@ class History:
         if self._curve[0] != state:
             # trained again on as many labels, after a start or an undo, the later one counts
             latest = {model.n_labeled: model for model in self.models}
-            places = np.linspace(0, len(latest) - 1, min(MOST_POINTS, len(latest))).round()
-            chosen = [sorted(latest)[int(place)] for place in places]
+            indices = np.linspace(0, len(latest) - 1, min(MOST_POINTS, len(latest))).round()
+            chosen = [sorted(latest)[int(index)] for index in indices]
             points = ((n, latest[n].accuracy(labels)) for n in chosen)
             self._curve = (state, [(n, found) for n, found in points if found is not None])
         return self._curve[1]

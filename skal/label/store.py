@@ -211,7 +211,7 @@ class Store:
         self._insert("meta", "name, value", [(name, value)])
 
     def classes(self) -> list[str]:
-        """Return the names of the classes; their places are their ids."""
+        """Return the names of the classes; the id of a class is its index."""
         names = dict(self._rows("SELECT number, name FROM classes ORDER BY id"))
         return [names[number] for number in sorted(names)]
 
