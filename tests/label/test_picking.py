@@ -293,7 +293,7 @@ def test_a_batch_that_cannot_be_taken_in_ends_no_learning(folder: Path) -> None:
 
 
 def labeled_project(folder: Path, n_test: int = 8, **settings: Any) -> LabelProject:
-    project = LabelProject.open(folder, CLASSES, {**FAST, "steps": 120, **settings})
+    project = LabelProject.open(folder, CLASSES, {**FAST, **settings})
     kept = project.reserve[:n_test]
     images = [*sorted(project.pool - set(project.reserve))[:40], *kept]
     project.record(
