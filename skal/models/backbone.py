@@ -73,22 +73,7 @@ class Backbone:
         pretrained: bool = False,
         weights: Weights | None = None,
     ) -> Backbone:
-        """Build a model's backbone and freeze it.
-
-        Parameters
-        ----------
-        model, pretrained, weights
-            See `ImageClassifier`.
-        image_shape : tuple of int
-            Channels, height and width of the images.
-        device : Device
-            Where it is to compute.
-
-        Raises
-        ------
-        SkalError
-            See `skal.models.build_network`.
-        """
+        """Build a model's backbone and freeze it; parameters and errors as of `build_network`."""
         with torch_seed(0):  # what no weights are given for
             module = ImageModule(
                 model,
@@ -108,18 +93,7 @@ class Backbone:
     def stream(
         self, X: Images, rows: NDArray[np.int64] | None = None
     ) -> Iterator[NDArray[np.float32]]:
-        """Yield the features of images, batch by batch, in order.
-
-        Parameters
-        ----------
-        X : ndarray of uint8, shape (n, channels, height, width)
-            Images.
-        rows : ndarray of int64, shape (m,), optional
-            Which of them; by default all.
-
-        Yields
-        ------
-        ndarray of float32, shape (b, n_features)
+        """Yield the features of images, or some rows of them, in batches (b, n_features), in order.
 
         Raises
         ------
@@ -238,13 +212,7 @@ def _alike(one: NDArray[np.float32], other: NDArray[np.float32], share: float) -
 
 
 def compact(features: NDArray[np.float32]) -> Features:
-    """Return features as float16, if they are hardly changed by that.
-
-    Parameters
-    ----------
-    features : ndarray of float32, shape (n, n_features)
-        All finite.
-    """
+    """Return finite features as float16, if they are hardly changed by that."""
     with np.errstate(over="ignore"):
         half = features.astype(np.float16)
     lost = float(np.linalg.norm(half.astype(np.float32) - features))

@@ -8,11 +8,10 @@ import warnings
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 from skactiveml.utils import is_labeled
 from sklearn.base import clone
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from ..core.seeding import derive_seed
@@ -45,14 +44,10 @@ def calibrate(
     ----------
     classifier : ImageClassifier
         A fitted one. Its weights stay as they are.
-    X : ndarray of uint8, shape (n, channels, height, width)
-        Labelled and unlabelled images, as for `ImageClassifier.fit`; the latter are not read.
-    y : array-like of int, shape (n,)
-        Labels; the classifier's `missing_label` where there is none.
+    X, y, rows
+        As for `ImageClassifier.fit`.
     seed : int
         Seeds the folds and the training in each, not negative.
-    rows : ndarray of int64, optional
-        As for `ImageClassifier.fit`.
 
     Returns
     -------
@@ -121,72 +116,34 @@ def _folds(labels: NDArray[np.int64], largest_class: int, seed: int) -> list[NDA
 
 
 def fit_temperature(logits: NDArray[np.floating], y: NDArray[np.int64]) -> float:
-    """Return the temperature of the highest likelihood of the labels, by scikit-learn.
+    """Return the temperature, in [0.5, 20], at which labels are most likely.
 
-    Parameters
-    ----------
-    logits : ndarray of float, shape (n, n_classes)
-        Of images that the network was not trained on.
-    y : ndarray of int, shape (n,)
-        Their columns.
-
-    Returns
-    -------
-    float
-        In [0.5, 20]; 1, and a warning is logged, if the logits are not finite.
+    The logits, (n, n_classes), are of images that the network was not trained on, and `y`, (n,), has
+    their columns. If they are not finite a warning is logged, and the temperature is 1.
     """
-    n_classes = logits.shape[1]
     if not np.isfinite(logits).all():
         _log.warning("not calibrated: the network's outputs are not finite")
         return 1.0
-    # scikit-learn takes the classes from y, so that each without a label gets a row of no weight
-    unseen = np.setdiff1d(np.arange(n_classes), y)
-    values = np.concatenate([logits, np.zeros((len(unseen), n_classes))]).astype(np.float64)
-    # rows that sum to 0, since it takes rows that sum to 1 for probabilities
-    values -= values.mean(axis=1, keepdims=True)
-    everything = np.arange(len(values))
-    scaling = CalibratedClassifierCV(
-        FrozenEstimator(_identity(n_classes)), method="temperature", cv=[(everything, everything)]
+    values, rows = logits.astype(np.float64), np.arange(len(y))
+
+    def loss(temperature: float) -> float:
+        return float(-log_softmax(values / temperature, axis=1)[rows, y].mean())
+
+    found = minimize_scalar(
+        lambda log: loss(math.exp(log)),
+        bounds=(math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE)),
+        method="bounded",
+        options={"xatol": 1e-10},
     )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*does not appear to accept sample_weight", UserWarning)
-        scaling.fit(
-            values,
-            np.concatenate([y, unseen]),
-            sample_weight=np.repeat([1.0, 0.0], [len(y), len(unseen)]),
-        )
-    inverse = float(scaling.calibrated_classifiers_[0].calibrators[0].beta_)
-    if not (math.isfinite(inverse) and inverse > 0):
-        _log.warning("not calibrated: scikit-learn found the inverse temperature %r", inverse)
-        return 1.0
-    return min(max(1 / inverse, MIN_TEMPERATURE), MAX_TEMPERATURE)
-
-
-def _identity(n_classes: int) -> LogisticRegression:
-    """Make a fitted classifier whose `X` is its logits."""
-    linear = LogisticRegression()
-    linear.classes_ = np.arange(n_classes)
-    # of two classes scikit-learn takes one column x and makes (-x, x) of it
-    linear.coef_ = np.array([[-0.5, 0.5]]) if n_classes == 2 else np.eye(n_classes)
-    linear.intercept_ = np.zeros(len(linear.coef_))
-    return linear
+    # the search only comes near a minimum that is at a bound
+    return min(math.exp(found.x), MIN_TEMPERATURE, MAX_TEMPERATURE, key=loss)
 
 
 def uncalibrated(proba: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
-    """Return the probabilities that the network would have given at temperature 1.
+    """Return the probabilities, (..., n_classes), that a network had given at temperature 1.
 
-    Parameters
-    ----------
-    proba : ndarray of float32, shape (..., n_classes)
-        At `temperature`.
-    temperature : float
-        As `calibrate` returned it.
-
-    Returns
-    -------
-    ndarray of float32, shape (..., n_classes)
-        Powers of `proba`, normalised. Probabilities that were rounded to 0 count as the smallest
-        that float32 has.
+    They are normalised powers of those at `temperature`, of which what was rounded to 0 counts as
+    the smallest number that float32 has.
     """
     smallest = np.finfo(np.float32).smallest_subnormal
     powers = np.log(np.maximum(proba, smallest), dtype=np.float64) * temperature

@@ -29,11 +29,10 @@ from .module import ImageModule
 from .net import ImageNet
 from .settings import ClassifierSettings
 from .training import (
-    PERTURB,
-    SHRINK,
     check_callbacks,
     net_params,
     scheduled,
+    start_from,
 )
 
 SETTINGS = settings_of(ClassifierSettings)
@@ -207,7 +206,7 @@ class ImageClassifier(FittedNetwork):
         with torch_seed(seed):
             inputs, labels = trained._build(inputs, labels)
             if self.warm_start != "off" and hasattr(self, "neural_net_"):
-                trained._start_from(self.neural_net_.module_)
+                start_from(self.neural_net_.module_, trained.neural_net_.module_, self.warm_start)
             trained.compile_backbone()
             if sample is not None:
                 device = torch.device(trained.neural_net_.device)
@@ -250,14 +249,9 @@ class ImageClassifier(FittedNetwork):
     def initialize(
         self, X: Any = None, y: ArrayLike | None = None, enforce_check_X_y: bool = False
     ) -> Any:
-        """Build the network that a fit would start from, and do not train it.
+        """Build the network that a fit on such `X` would start from, and do not train it.
 
-        Parameters
-        ----------
-        X, y : ndarray
-            As for `fit`; no image and no label is looked at.
-        enforce_check_X_y : bool, default=False
-            Whether to return ``(self, X, y)``, checked, as scikit-activeml has it.
+        With `enforce_check_X_y` it returns ``(self, X, y)``, as scikit-activeml has it, else itself.
 
         Raises
         ------
@@ -283,12 +277,7 @@ class ImageClassifier(FittedNetwork):
         return (self, X, labels) if enforce_check_X_y else self
 
     def backbone(self, image_shape: tuple[int, ...]) -> Backbone:
-        """Build the backbone that a fit on images starts from, frozen.
-
-        Parameters
-        ----------
-        image_shape : tuple of int
-            Channels, height and width of the images.
+        """Build the backbone that a fit on images of a shape (3 ints) starts from, frozen.
 
         Raises
         ------
@@ -309,21 +298,10 @@ class ImageClassifier(FittedNetwork):
 
         From then on it takes images, too. It does so by itself when it is asked about images.
 
-        Parameters
-        ----------
-        backbone : Backbone
-            As from `backbone`.
-
-        Returns
-        -------
-        self : ImageClassifier
-
         Raises
         ------
-        NotFittedError
-            If the classifier was never fitted.
-        ParameterError
-            If it is not frozen.
+        NotFittedError, ParameterError
+            If the classifier was never fitted, or is not frozen.
         """
         self._check_network()
         if not self.freeze:
@@ -381,25 +359,6 @@ class ImageClassifier(FittedNetwork):
         if not len(labeled):
             return None, None
         return take_mapped(X, labeled), y[labeled].astype(np.int64)
-
-    def _start_from(self, before: nn.Module) -> None:
-        """Take over weights of a fit before, shrunk and perturbed by new ones if asked for."""
-        module, old = self.neural_net_.module_, before.state_dict()
-        own = module.state_dict()  # not of a backbone that was taken on after the fit
-        for name, values in own.items():
-            shape = tuple(old[name].shape) if name in old else None
-            if shape != values.shape:
-                raise DataError(
-                    f"warm_start: {name} had the shape {shape} in the fit before and has "
-                    f"{tuple(values.shape)} now; fit a new classifier, or a clone"
-                )
-        trained = {n for n, weights in module.named_parameters() if weights.requires_grad}
-        with torch.no_grad():
-            for name, values in own.items():
-                if self.warm_start == "shrink" and name in trained:
-                    values.mul_(PERTURB).add_(old[name], alpha=SHRINK)
-                else:
-                    values.copy_(old[name])
 
     def _check(self, X: Any, y: ArrayLike, fit_params: Mapping[str, Any]) -> None:
         """Check all that a fit is given, before anything is done."""

@@ -16,20 +16,8 @@ def expected_gradient_length(module: ImageModule, images: Tensor, n_classes: int
     r"""Return the length of the loss's gradient, expected over the predicted labels.
 
     :math:`\sum_y p_y |\nabla_\theta L(x, y)|` with the cross entropy L and all trainable weights
-    :math:`\theta`, in float32.
-
-    Parameters
-    ----------
-    module : ImageModule
-        In evaluation mode.
-    images : Tensor of uint8, shape (n, channels, height, width)
-        On the module's device.
-    n_classes : int
-        Number of classes.
-
-    Returns
-    -------
-    Tensor of float32, shape (n,)
+    :math:`\theta`, float32 of shape (n,). The module is in evaluation mode, the images (uint8) are on
+    its device.
     """
     network = module.network
     weights = {name: p.detach() for name, p in network.named_parameters() if p.requires_grad}

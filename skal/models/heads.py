@@ -30,13 +30,7 @@ HEADS: Mapping[str, Callable[[int], tuple[nn.Module, int]]] = MappingProxyType(
 
 
 class Scaling(nn.Module):
-    """Brings each feature to mean 0 and standard deviation 1, as measured on a sample.
-
-    Parameters
-    ----------
-    n_features : int
-        How many.
-    """
+    """Brings each feature to mean 0 and standard deviation 1, as measured on a sample."""
 
     center: Tensor
     scale: Tensor
@@ -63,21 +57,8 @@ class Scaling(nn.Module):
 class FrozenNetwork(Network):
     """Scaling, neck and head on the features of a backbone that is not trained.
 
-    Parameters
-    ----------
-    n_features : int
-        Width of the backbone's output.
-    n_classes : int
-        Number of logits.
-    dropout : float
-        Probability of the dropout before the last layer.
-    head : {"linear", "mlp"}
-        One of `HEADS`.
-
-    Notes
-    -----
     ``forward`` takes features (n, n_features), or, once it has a backbone, images. All but the
-    backbone is computed in float32.
+    backbone is computed in float32. The head is one of `HEADS`.
     """
 
     def __init__(self, n_features: int, n_classes: int, dropout: float, head: str) -> None:

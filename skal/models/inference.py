@@ -40,8 +40,10 @@ class Outputs(NamedTuple):
 class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
     """The answers of a fitted `ImageClassifier`, all of one stream of batches.
 
-    Each raises NotFittedError if it was never fitted, and DataError if it is asked about images of
-    another shape than it was trained on.
+    `X` is images of the shape trained on, uint8 of shape (n, channels, height, width), or with
+    `freeze` also features. Where a GPU's memory does not suffice, batches become smaller. All
+    methods raise NotFittedError if the classifier was never fitted, and DataError if the images are
+    of another shape.
     """
 
     neural_net_: ImageNet
@@ -62,8 +64,8 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : ndarray of uint8, shape (n, channels, height, width)
-            Images of the shape trained on.
+        X : ndarray
+            See above.
         extra_outputs : {"emb", "logits"} or sequence of these, optional
             What to return besides.
 
@@ -71,13 +73,6 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
         -------
         ndarray of float32, shape (n, n_classes)
             Or a tuple of it and the outputs asked for.
-
-        Raises
-        ------
-        NotFittedError
-            If the classifier was never fitted.
-        DataError
-            If the images are not of the shape trained on.
         """
         names = self._normalize_extra_outputs(extra_outputs, self.forward_outputs, "proba")
         parts: list[list[NDArray[np.float32]]] = [[] for _ in ("proba", *names)]
@@ -101,8 +96,8 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : ndarray of uint8, shape (n, channels, height, width)
-            Images of the shape trained on.
+        X : ndarray
+            See above.
         n_samples : int, default=20
             Number of masks.
         random_state : int or RandomState, optional
@@ -114,8 +109,6 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
 
         Raises
         ------
-        NotFittedError, DataError
-            As `predict_proba`.
         ParameterError
             If the model has no dropout, so that all samples would be the same, or `n_samples` is
             not 1 or more.
@@ -137,8 +130,6 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
         rows: NDArray[np.int64] | None = None,
     ) -> Iterator[Outputs]:
         """Stream over images once and yield all that the network says of each batch.
-
-        Where a GPU's memory does not suffice, batches become smaller.
 
         Parameters
         ----------
@@ -180,11 +171,6 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
         Returns
         -------
         ndarray of float32, shape (n, n_classes)
-
-        Raises
-        ------
-        NotFittedError
-            If the classifier was never fitted.
         """
         self._check_network()
         module = self.neural_net_.module_.eval()
@@ -200,19 +186,9 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
         The gradient is that of the cross entropy with respect to all weights, of each image on its
         own; it costs a backward pass a class.
 
-        Parameters
-        ----------
-        X : ndarray of uint8, shape (n, channels, height, width)
-            Images of the shape trained on.
-
         Returns
         -------
         ndarray of float32, shape (n,)
-
-        Raises
-        ------
-        NotFittedError
-            If the classifier was never fitted.
         """
         self._check_fitted(X)
         module, n_classes = self.neural_net_.module_.eval(), len(self.classes_)
@@ -222,30 +198,14 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
         return torch.cat(list(lengths)).cpu().numpy()
 
     def replica(self, device: str) -> Self:
-        """Return a copy of the fitted classifier, with its network on another device.
-
-        Raises
-        ------
-        NotFittedError
-            If the classifier was never fitted.
-        """
+        """Return a copy of the fitted classifier, with its network on another device."""
         self._check_network()
         other = copy.copy(self)
         other.neural_net_ = self.neural_net_.replica(device)
         return other
 
     def mask_seed(self, random_state: int | np.random.RandomState | None) -> int:
-        """Return the seed of dropout samples: by default it follows the classifier's.
-
-        Parameters
-        ----------
-        random_state : int, RandomState or None
-            An int is the seed itself; from a RandomState it is drawn.
-
-        Returns
-        -------
-        int
-        """
+        """Return the seed of dropout samples: the one given, or one of the classifier's own."""
         if random_state is not None:
             return as_seed(random_state)
         # not the stream that the weights were drawn from

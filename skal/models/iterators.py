@@ -288,22 +288,10 @@ _RESIDENT: dict[tuple[torch.device, int], tuple[weakref.ref[Images], Tensor]] = 
 
 
 def resident(X: Images, device: torch.device) -> Tensor | None:
-    """Return all images on a GPU, if they fit into half of its free memory.
+    """Return all images on a GPU, if they fit into half of its free memory; None on a CPU.
 
     They stay there as long as the array lives, so that each round of a run finds them. An array
     that can be written to is not kept, for the GPU would not be told.
-
-    Parameters
-    ----------
-    X : ndarray of uint8, shape (n, channels, height, width)
-        The images.
-    device : torch.device
-        Of a CPU the answer is None.
-
-    Returns
-    -------
-    Tensor of uint8, or None
-        Of the shape of `X`.
     """
     if X.flags.writeable:
         return None

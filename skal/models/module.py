@@ -149,14 +149,14 @@ def uncompiled(network: Network) -> Iterator[None]:
 
 
 class DropoutSampler:
-    """Draws thinned networks and runs them: Monte-Carlo dropout.
+    """Draws dropout samples: Monte-Carlo dropout.
 
     Parameters
     ----------
     module : ImageModule
         In evaluation mode.
     n_samples : int
-        Number of thinned networks; each has one mask per dropout layer, the same for all images.
+        Number of samples; each has one mask per dropout layer, the same for all images.
     seed : int
         Seeds the masks.
 
@@ -184,19 +184,15 @@ class DropoutSampler:
     def __call__(self, images: Tensor, embeddings: Tensor) -> Tensor:
         """Return probabilities, (n_samples, n, n_classes).
 
-        Parameters
-        ----------
-        images : Tensor of uint8, shape (n, channels, height, width)
-            Read only if there is dropout before the head.
-        embeddings : Tensor of float32, shape (n, n_features)
-            The head's input for these images.
+        The embeddings are the head's input for these images, which are only looked at if there is
+        dropout before the head.
         """
         return torch.stack(
             [self._one(sample, images, embeddings) for sample in range(self.n_samples)]
         )
 
     def _one(self, sample: int, images: Tensor, embeddings: Tensor) -> Tensor:
-        with self._thinned(sample):
+        with self._sampled(sample):
             if self.from_embeddings:
                 logits = self.module.classify(embeddings)
             else:
@@ -206,7 +202,7 @@ class DropoutSampler:
         return probabilities
 
     @contextmanager
-    def _thinned(self, sample: int) -> Iterator[None]:
+    def _sampled(self, sample: int) -> Iterator[None]:
         """Let every dropout layer apply this sample's mask; afterwards they are as before."""
         for layer in self.layers:
             layer.forward = self._masked(layer, sample)  # type: ignore[assignment]

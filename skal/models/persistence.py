@@ -79,21 +79,9 @@ def weights_of(classifier: ImageClassifier) -> bytes:
 
 
 def load_weights(classifier: ImageClassifier, path: Path, X: Images | Features) -> ImageClassifier:
-    """Give a classifier that is not fitted the weights that `weights_of` returned of its like.
+    """Give a classifier that is not fitted the weights in a file, from `weights_of` of its like.
 
-    Parameters
-    ----------
-    classifier : ImageClassifier
-        With the same parameters as the one whose weights they are.
-    path : Path
-        The file.
-    X : ndarray
-        What both are for; no image of it is read.
-
-    Returns
-    -------
-    ImageClassifier
-        The same.
+    It has the same parameters, and is for images or features like those of `X`.
 
     Raises
     ------
@@ -117,7 +105,7 @@ def _plain(value: Any) -> Any:
 
 
 def load_classifier(folder: str | Path, device: str = "auto") -> ImageClassifier:
-    """Rebuild what `save_classifier` wrote, running no code from the files.
+    """Rebuild what `save_classifier` wrote to a folder, running no code from the files.
 
     Parameters
     ----------
@@ -125,10 +113,6 @@ def load_classifier(folder: str | Path, device: str = "auto") -> ImageClassifier
         A run folder, or any with the two files.
     device : {"auto", "cpu", "cuda", "mps"}, default="auto"
         Where to put the network.
-
-    Returns
-    -------
-    ImageClassifier
 
     Raises
     ------
@@ -187,11 +171,6 @@ def _rebuild(
 
 def class_names(folder: str | Path) -> list[str]:
     """Return the names of a saved network's classes, or their labels if it has no names.
-
-    Parameters
-    ----------
-    folder : str or Path
-        What `load_classifier` takes, and could load.
 
     Raises
     ------

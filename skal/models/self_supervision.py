@@ -110,27 +110,13 @@ def pretrain(
 ) -> Pretrained:
     """Train the backbone of a model on images without labels.
 
-    Parameters
-    ----------
-    plan : SimCLR
-        What is trained, and how.
-    pools : sequence of ndarray of uint8, shape (n, channels, height, width)
-        Images of one shape; memmaps are read batch by batch.
-    device : Device
-        Where to compute.
-    cache : Path, optional
-        The folder in which the weights are kept, and found again.
-
-    Returns
-    -------
-    Pretrained
+    The images are in one or more arrays, uint8 of shape (n, channels, height, width), of which
+    memmaps are read batch by batch. In the folder `cache` the weights are kept, and found again.
 
     Raises
     ------
-    ParameterError
-        If there are to be fewer than one step.
-    DataError
-        If there are fewer than two images, or the training diverges.
+    ParameterError, DataError
+        If there are to be no steps, there are fewer than two images, or the training diverges.
     """
     if plan.steps < 1:
         raise ParameterError(f"steps={plan.steps}; expected 1 or more")
@@ -306,18 +292,9 @@ def _take(pools: Sequence[Images], rows: Tensor) -> Tensor:
 def simclr_views(image_size: int, flip: bool) -> Views:
     """Return a function that makes a view of each image: cropped, mirrored, coloured, grey.
 
-    Parameters
-    ----------
-    image_size : int
-        In pixels.
-    flip : bool
-        Whether an image may be mirrored.
-
-    Returns
-    -------
-    callable
-        From uint8 images (n, channels, height, width) to views of that shape. Always 8 images
-        share the draws, in an order that is drawn, too.
+    It takes uint8 images (n, channels, height, width), `image_size` pixels wide, to views of that
+    shape; only with `flip` they may be mirrored. Always 8 images share the draws, in an order that
+    is drawn, too.
     """
     from lightly.transforms.simclr_transform import SimCLRViewTransform
 

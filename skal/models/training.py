@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import BatchScoring, Callback, GradientNormClipping, LRScheduler
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
-from ..core.errors import ParameterError
+from ..core.errors import DataError, ParameterError
 from ..datasets.base import Images
 from . import MODELS
 from .backbone import Features
@@ -194,6 +195,31 @@ def default_lr(model: str, optimizer: str, freeze: bool = False) -> float:
     if freeze:
         return HEAD_LRS[optimizer]
     return float(options.get("lr") or MODELS.entry(model).facts.get("lr", DEFAULT_LR))
+
+
+def start_from(before: nn.Module, module: nn.Module, warm_start: str) -> None:
+    """Give a new module the weights of the fit before, or with "shrink" a mix of them and its own.
+
+    Raises
+    ------
+    DataError
+        If they are of other shapes.
+    """
+    old, own = before.state_dict(), module.state_dict()  # old may have a backbone taken on later
+    for name, values in own.items():
+        shape = tuple(old[name].shape) if name in old else None
+        if shape != values.shape:
+            raise DataError(
+                f"warm_start: {name} had the shape {shape} in the fit before and has "
+                f"{tuple(values.shape)} now; fit a new classifier, or a clone"
+            )
+    trained = {name for name, weights in module.named_parameters() if weights.requires_grad}
+    with torch.no_grad():
+        for name, values in own.items():
+            if warm_start == "shrink" and name in trained:
+                values.mul_(PERTURB).add_(old[name], alpha=SHRINK)
+            else:
+                values.copy_(old[name])
 
 
 def scheduled(callbacks: Sequence[Any]) -> bool:

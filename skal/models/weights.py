@@ -73,14 +73,7 @@ def fit_of(backbone: nn.Module, weights: Mapping[str, Tensor]) -> Fit:
 
 
 def downloaded(what: str, fetch: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
-    """Return the weights that a library downloads on first use.
-
-    Parameters
-    ----------
-    what : str
-        Which, for the message.
-    fetch : callable
-        Returns their state dict.
+    """Return the weights that a library's `fetch` downloads on first use; `what` names them.
 
     Raises
     ------
@@ -123,15 +116,7 @@ def tell_once(level: int, message: str) -> None:
 def without_prefix(
     weights: Mapping[str, Tensor], own: Mapping[str, Tensor]
 ) -> Mapping[str, Tensor]:
-    """Return weights by the names, of those without one of `PREFIXES`, that fit best.
-
-    Parameters
-    ----------
-    weights : mapping of str to Tensor
-        A state dict.
-    own : mapping of str to Tensor
-        That of the backbone it is for.
-    """
+    """Return weights by the names, with or without one of `PREFIXES`, that fit `own` best."""
     best = weights
     for prefix in PREFIXES:
         inner = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
