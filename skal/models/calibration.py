@@ -118,7 +118,7 @@ def _folds(labels: NDArray[np.int64], largest_class: int, seed: int) -> list[NDA
 def fit_temperature(logits: NDArray[np.floating], y: NDArray[np.int64]) -> float:
     """Return the temperature, in [0.5, 20], at which labels are most likely.
 
-    The logits, (n, n_classes), are of images that the network was not trained on, and `y`, (n,), has
+    The logits, (n, n_classes), are of images that the network was not trained on; `y`, (n,), has
     their columns. If they are not finite a warning is logged, and the temperature is 1.
     """
     if not np.isfinite(logits).all():

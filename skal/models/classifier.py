@@ -251,7 +251,7 @@ class ImageClassifier(FittedNetwork):
     ) -> Any:
         """Build the network that a fit on such `X` would start from, and do not train it.
 
-        With `enforce_check_X_y` it returns ``(self, X, y)``, as scikit-activeml has it, else itself.
+        With `enforce_check_X_y` it returns ``(self, X, y)``, as scikit-activeml has it.
 
         Raises
         ------

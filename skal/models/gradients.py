@@ -16,8 +16,8 @@ def expected_gradient_length(module: ImageModule, images: Tensor, n_classes: int
     r"""Return the length of the loss's gradient, expected over the predicted labels.
 
     :math:`\sum_y p_y |\nabla_\theta L(x, y)|` with the cross entropy L and all trainable weights
-    :math:`\theta`, float32 of shape (n,). The module is in evaluation mode, the images (uint8) are on
-    its device.
+    :math:`\theta`, float32 of shape (n,). The module is in evaluation mode, and the images (uint8)
+    are on its device.
     """
     network = module.network
     weights = {name: p.detach() for name, p in network.named_parameters() if p.requires_grad}
