@@ -36,7 +36,7 @@ from ..runs.plan import (
     variant,
 )
 from ..runs.pretraining import weights_from_pool
-from ..strategies.first_sets import start_embeddings
+from ..strategies.cold_start import start_embeddings
 from ..strategies.scores import ScoreRequest, score_pool
 from .batches import BatchRequest, ComputedBatch, Guesses, LearnerSetup
 

@@ -27,7 +27,7 @@ from ..models.calibration import calibrate
 from ..models.classifier import ImageClassifier
 from ..models.inference import NotFittedError
 from ..models.persistence import load_weights, weights_of
-from ..strategies.first_sets import initial_set
+from ..strategies.cold_start import ColdStart
 from .acquisition import Round, timed
 from .config import RunConfig
 from .environment import environment
@@ -304,15 +304,11 @@ class ActiveLearner:
         config, number = self.config, self._round
         self._watch.on_phase(number, "querying")
         self.choice = Round(number, {}, {})
+        seed = derive_seed(config.seed, "init", number) if number else config.seed
+        start = ColdStart(config.init_strategy, seed, self.template, oracle)
         with timed(self.choice.seconds, "query_seconds"):
-            return initial_set(
-                self.pool,
-                resolve_count("n_init", config.n_init if n is None else n, len(self.pool)),
-                derive_seed(config.seed, "init", number) if number else config.seed,
-                config.init_strategy,
-                classifier=self.template,
-                oracle=oracle,
-            )
+            n_init = config.n_init if n is None else n
+            return start.choose(self.pool, resolve_count("n_init", n_init, len(self.pool)))
 
     def teach(self, indices: ArrayLike, labels: ArrayLike) -> ActiveLearner:
         """Add labels; they are in the record when this returns.

@@ -30,6 +30,7 @@ params : arguments of the constructor that differ from its defaults
 aliases : other names of arguments; "table.entry" for an entry of an argument that is a table
 stands_for : the strategy that this is another name of
 unit_length : whether the embeddings are scaled to length 1
+dtype : of the embeddings that a model of the strategy's own is fitted on; float32 if not given
 batch : how a batch is asked for
     "whole"   by `batch_size`; assumed if not given
     "ranked"  the utilities of one query rank all images, so that no (b, n) array is needed
@@ -128,7 +129,11 @@ SCIKIT_ACTIVEML: Mapping[str, Mapping[str, Any]] = {
         "memory": {"nD": 40, "nb": 16, "n": 512},
     },
     "ProbabilisticAL": {"needs": "own model", "memory": {"nn": 16}},
-    "FourDs": {"needs": "own model", "learner": "skactiveml.classifier:MixtureModelClassifier"},
+    "FourDs": {
+        "needs": "own model",
+        "learner": "skactiveml.classifier:MixtureModelClassifier",
+        "dtype": "float64",  # in float32 a component's covariance may not be positive definite
+    },
     "EpistemicUncertaintySampling": {"needs": "own model", "memory": {"nn": 16}},
     "MonteCarloEER": {"needs": "own model", "memory": {"nn": 16}},
     "ValueOfInformationEER": {"needs": "own model", "memory": {"nn": 16}},

@@ -639,7 +639,10 @@ def _own_model(strategy: Strategy, scores: Scores | None, n_classes: int) -> _Gi
     learner = strategy.facts.get("learner")
     cls = import_object(learner) if learner else ParzenWindowClassifier
     model = cls(classes=np.arange(n_classes), missing_label=MISSING_LABEL, random_state=0)
-    return _Given(_wanted(strategy, scores).embeddings, _model(strategy, model, fit=True))
+    embeddings = _wanted(strategy, scores).embeddings
+    assert embeddings is not None
+    X = embeddings.astype(strategy.facts.get("dtype", np.float32), copy=False)
+    return _Given(X, _model(strategy, model, fit=True))
 
 
 def linear_discriminator(**options: Any) -> SklearnClassifier:

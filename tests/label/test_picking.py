@@ -33,7 +33,7 @@ from skal.label.picking import Picker
 from skal.label.project import LabelProject
 from skal.label.store import Action
 from skal.strategies import selection
-from skal.strategies.first_sets import start_embeddings
+from skal.strategies.cold_start import start_embeddings
 from skal.strategies.scores import Scores
 
 CLASSES = ["low", "middle", "top"]

@@ -31,7 +31,7 @@ from skal.models.heads import Scaling
 from skal.models.persistence import load_classifier, save_classifier
 from skal.runs.config import RunConfig
 from skal.runs.plan import check_settings, image_size_for
-from skal.strategies.first_sets import start_embeddings
+from skal.strategies.cold_start import start_embeddings
 
 BUILD = {"n_classes": 3, "in_channels": 1, "image_size": 12, "dropout": 0.25}
 

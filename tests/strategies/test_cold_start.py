@@ -1,4 +1,4 @@
-"""The first images to label: `--init-strategy`, as a run and a loop in steps have it."""
+"""Cold start: `--init-strategy`, as a run and a loop in steps have it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from skal.core.errors import ParameterError, UnknownNameError
 from skal.core.settings import INIT_STRATEGIES
 from skal.datasets.oracles import FunctionOracle, Oracle, TrueLabels
 from skal.runs.config import SETTINGS
-from skal.strategies.first_sets import COMPONENTS
+from skal.strategies.cold_start import COMPONENTS
 
 START: dict[str, Any] = {"model": "lenet", "steps": 1, "n_init": 8, "n_rounds": 0, "stop": "off"}
 DIVERSE = ("k-means", "typiclust", "probcover")

@@ -1,8 +1,9 @@
-"""The first images to label, when there is no trained network to ask."""
+"""Cold start: the images to label while there is no trained network to ask."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -28,64 +29,75 @@ COMPONENTS = 32
 _log = logging.getLogger("skal")
 
 
-def initial_set(
-    pool: Pool,
-    n: int,
-    seed: int,
-    init_strategy: str = "random",
-    *,
-    classifier: ImageClassifier | None = None,
-    oracle: Oracle | None = None,
-) -> NDArray[np.int64]:
-    """Choose the images that are labelled before any network is trained.
+@dataclass(frozen=True)
+class ColdStart:
+    """How images are chosen while there is no trained network.
 
     Parameters
     ----------
-    pool : Pool
-        Where from.
-    n : int
-        How many; all that there are, with a notice, when that is less.
-    seed : int
-        The run's seed; the run's strategy plays no part.
     init_strategy : str, default="random"
         "random"; "stratified", as many of each class, drawn by the oracle; or a strategy that reads
         embeddings alone: "k-means", "typiclust" or "probcover".
+    seed : int, default=0
+        The run's; the run's strategy plays no part.
     classifier : ImageClassifier, optional
-        Not fitted; its pretrained weights, if it has such, embed the images. Else their pixels
-        are reduced by principal components.
+        Not fitted; see `start_embeddings`.
     oracle : Oracle, optional
-        Who draws a stratified set.
-
-    Returns
-    -------
-    ndarray of int64, shape (n,)
+        Draws a stratified set.
 
     Raises
     ------
     UnknownNameError
         If there is no such strategy.
-    ParameterError
-        If a stratified set is wanted, and the oracle does not know the labels beforehand.
     """
-    if init_strategy not in INIT_STRATEGIES:
-        raise UnknownNameError("init strategy", init_strategy, INIT_STRATEGIES)
-    seed = derive_seed(seed, "init")
-    if init_strategy == "stratified":
-        if oracle is None:
+
+    init_strategy: str = "random"
+    seed: int = 0
+    classifier: ImageClassifier | None = None
+    oracle: Oracle | None = None
+
+    def __post_init__(self) -> None:
+        if self.init_strategy not in INIT_STRATEGIES:
+            raise UnknownNameError("init strategy", self.init_strategy, INIT_STRATEGIES)
+
+    def choose(self, pool: Pool, n: int) -> NDArray[np.int64]:
+        """Choose images of a pool.
+
+        Parameters
+        ----------
+        pool : Pool
+            Where from; what is labelled already counts.
+        n : int
+            How many; all that are left, with a notice, when that is less.
+
+        Returns
+        -------
+        ndarray of int64, shape (n,)
+
+        Raises
+        ------
+        ParameterError
+            If a stratified set is wanted, and no oracle knows the labels beforehand.
+        """
+        seed = derive_seed(self.seed, "init")
+        if self.init_strategy == "stratified":
+            return self._stratified(pool, n, seed)
+        strategy, rows = resolve_strategy(self.init_strategy), pool.rows
+        scores = None
+        if strategy.needs_model and n < len(pool.unlabeled):
+            embeddings, source = start_embeddings(pool.X, self.classifier, seed, rows)
+            _log.info("initial set: %s on %s", self.init_strategy, source)
+            even = np.full((len(embeddings), pool.n_classes), 1 / pool.n_classes, np.float32)
+            scores = Scores(np.arange(pool.n_classes), even, embeddings)
+        y = pool.y if rows is None else pool.y[rows]
+        picks = select(strategy, y, n, scores=scores, n_classes=pool.n_classes, seed=seed)
+        return picks if rows is None else rows[picks]
+
+    def _stratified(self, pool: Pool, n: int, seed: int) -> NDArray[np.int64]:
+        if self.oracle is None:
             raise ParameterError("a stratified initial set needs an oracle that knows the labels")
         _log.info("initial set: stratified, drawn by the oracle; labels it left out cost nothing")
-        return oracle.draw_stratified(pool.unlabeled, n, np.random.default_rng(seed))
-    strategy, rows = resolve_strategy(init_strategy), pool.rows
-    scores = None
-    if strategy.needs_model and n < len(pool.unlabeled):
-        embeddings, source = start_embeddings(pool.X, classifier, seed, rows)
-        _log.info("initial set: %s on %s", init_strategy, source)
-        classes = np.arange(pool.n_classes)
-        even = np.full((len(embeddings), len(classes)), 1 / len(classes), np.float32)
-        scores = Scores(classes, even, embeddings)
-    y = pool.y if rows is None else pool.y[rows]
-    picks = select(strategy, y, n, scores=scores, n_classes=pool.n_classes, seed=seed)
-    return picks if rows is None else rows[picks]
+        return self.oracle.draw_stratified(pool.unlabeled, n, np.random.default_rng(seed))
 
 
 def start_embeddings(
