@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import logging
 import os
+import sys
+import warnings
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -96,3 +98,15 @@ def fashion_mnist_dir() -> Path:
     if os.environ.get("CI"):
         pytest.fail(missing)
     pytest.skip(missing)
+
+
+@pytest.fixture(scope="session")
+def ray_here() -> Iterator[Any]:
+    """Start one real Ray of two processors on this machine, for all tests that use it."""
+    ray = pytest.importorskip("ray")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sees = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}}  # the tests' functions, too
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=sees)
+        yield ray
+        ray.shutdown()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..core.durable import fsync_folder
 from ..core.errors import SkalError
-from ..core.workers import alone
+from ..core.workers import one_call
 from ..datasets import ImageDataset, load_dataset
 from ..datasets.base import one_line
 from ..runs.config import RunConfig
@@ -103,7 +103,7 @@ forget_datasets = _load_once.cache_clear
 def run_cell(work: Work, cell: Cell) -> Outcome:
     """Run a cell, or go on with it; whatever goes wrong is returned, since others go on."""
     with (
-        alone(work.threads),
+        one_call(work.threads),
         _quiet(),
         _called(work.command),
         _place_of(work) as cells,

@@ -21,7 +21,7 @@ from ..core.errors import ParameterError, RunExistsError, RunFolderError, SkalEr
 from ..core.progress import hidden
 from ..core.signatures import shows_settings
 from ..core.values import parse_params
-from ..core.workers import Place, WorkerLostError, run_calls
+from ..core.workers import WorkerLostError, Workers, map_jobs
 from ..datasets import ImageDataset
 from ..models import default_model
 from ..runs.config import SETTINGS, RunConfig
@@ -138,10 +138,11 @@ def compare(
     folder = None if out is None else Path(out)
     _check_folder(folder)
     trackers = _names("trackers", trackers)
-    place = Place(grid.backend, grid.scheduler, grid.jobs, grid.threads or 0, base.device)
+    workers = Workers(grid.backend, grid.scheduler, grid.jobs, grid.threads, base.device)
     if grid.html:
         check_extra()
-    work = Work(data, uuid.uuid4().hex, folder / CELLS if folder else None, place.threads, trackers)
+    cells_folder = folder / CELLS if folder else None
+    work = Work(data, uuid.uuid4().hex, cells_folder, workers.n_threads, trackers)
     grid = _complete(grid, base, work)
     cells = _check(grid, base, work)
     check_trackers(trackers, None)
@@ -149,20 +150,20 @@ def compare(
         stack.callback(forget_datasets)
         every = cells
         if folder is not None:
-            whole, n_threads = stack.enter_context(_opened(folder, grid, base, place.threads))
-            place = replace(place, threads=n_threads)
+            whole, n_threads = stack.enter_context(_opened(folder, grid, base, workers.n_threads))
+            workers = replace(workers, threads=n_threads)
             every = _cells(whole, base)
         work = replace(
             work,
-            threads=place.threads,
-            cells=work.cells if place.is_here else None,
-            pack=folder.resolve().name if folder and not place.is_here else None,
+            threads=workers.n_threads,
+            cells=work.cells if workers.are_local else None,
+            pack=folder.resolve().name if folder and not workers.are_local else None,
             command=tuple(sys.argv),
         )
         finished, todo = _split(cells, folder)
         if finished:
             _log.info("%d of %d runs are done already", len(finished), len(cells))
-        outcomes = list(_run_all(todo, work, place, folder))
+        outcomes = list(_run_all(todo, work, workers, folder))
         return _conclude(every, cells, outcomes, folder, grid.html)
 
 
@@ -308,13 +309,13 @@ def _split(cells: Sequence[Cell], folder: Path | None) -> tuple[list[Cell], list
 
 
 def _run_all(
-    cells: Sequence[Cell], work: Work, place: Place, folder: Path | None
+    cells: Sequence[Cell], work: Work, workers: Workers, folder: Path | None
 ) -> Iterator[Outcome]:
     """Run cells, and yield what comes of each, as it comes."""
     if not cells:
         return
     with tqdm(total=len(cells), unit="run", disable=hidden()) as bar:
-        for number, outcome in run_calls(run_cell, work, cells, place):
+        for number, outcome in map_jobs(run_cell, work, cells, workers):
             if isinstance(outcome, WorkerLostError):
                 outcome = Outcome(cells[number], error=str(outcome))
             if outcome.archive is not None and folder is not None:

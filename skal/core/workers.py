@@ -1,4 +1,4 @@
-"""Many calls of one function: in processes of this machine, or on a cluster that is there."""
+"""`map_jobs`: many calls of one function, in processes of this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing import current_process
 from typing import Any
 
@@ -32,8 +33,8 @@ class WorkerLostError(SkalError):
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where calls are made, and how many at a time.
+class Workers:
+    """Who calls a function, and how many calls run at a time.
 
     Parameters
     ----------
@@ -43,22 +44,23 @@ class Place:
         The cluster's address; without, one is started on this machine.
     jobs : int, optional
         Calls at a time: by default 1, on a cluster as many as it has room for.
-    threads : int, default=0
-        Of each call; 0 for the processors of this machine over `jobs`, on a cluster for 1.
+    threads : int, optional
+        Of each call; by default the processors of this machine over `jobs`, on a cluster 1.
     device : {"auto", "cpu", "cuda", "mps"}, default="auto"
         Where the calls compute. Of several processes of this machine each sees one of its GPUs,
-        and so does each task of Ray; of Dask's workers each sees what it was started with.
+        and so does each task of Ray; each of Dask's workers sees what it was started with.
 
     Raises
     ------
     UnknownNameError, MissingExtraError, ParameterError
-        If there is no such backend, its package is not installed, or it has no scheduler.
+        If there is no such backend, its package is not installed, it has no scheduler, or a
+        number is less than 1.
     """
 
     backend: str = "loky"
     scheduler: str | None = None
     jobs: int | None = None
-    threads: int = 0
+    threads: int | None = None
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -67,16 +69,23 @@ class Place:
         package = PACKAGES.get(self.backend)
         if package and importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, self.backend, f"the backend {self.backend}")
-        if self.scheduler is not None and self.is_here:
+        if self.scheduler is not None and self.are_local:
             raise ParameterError("scheduler: the backend loky has none; expected dask or ray")
-        if not self.threads:
-            share = max(1, processors() // (self.jobs or 1)) if self.is_here else 1
-            object.__setattr__(self, "threads", share)
+        for name in ("jobs", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ParameterError(f"{name}={value}; expected 1 or more")
 
     @property
-    def is_here(self) -> bool:
+    def are_local(self) -> bool:
         """Whether the calls see this machine's files."""
         return self.backend == "loky"
+
+    @property
+    def n_threads(self) -> int:
+        """How many threads each call has."""
+        share = max(1, processors() // (self.jobs or 1)) if self.are_local else 1
+        return self.threads or share
 
     @property
     def may_use_gpus(self) -> bool:
@@ -88,28 +97,28 @@ class Place:
         """How many GPUs of this machine the processes share."""
         import torch
 
-        if self.is_here and self.may_use_gpus and torch.cuda.is_available():
+        if self.are_local and self.may_use_gpus and torch.cuda.is_available():
             return torch.cuda.device_count()
         return 0
 
 
-Work = Callable[[Any, Any], Any]
+Function = Callable[[Any, Any], Any]
 Answers = Generator[tuple[int, Any], None, None]
 
 
-def run_calls(work: Work, shared: Any, items: Sequence[Any], place: Place) -> Answers:
-    """Call ``work(shared, item)`` for every item.
+def map_jobs(function: Function, shared: Any, items: Sequence[Any], workers: Workers) -> Answers:
+    """Call ``function(shared, item)`` for every item.
 
     Parameters
     ----------
-    work : callable
+    function : callable
         Importable by name on all machines. An exception of its own ends everything.
     shared : object
         Handed to every call; sent to a cluster once.
     items : sequence
         What the calls differ in.
-    place : Place
-        Where.
+    workers : Workers
+        Who calls.
 
     Yields
     ------
@@ -119,7 +128,7 @@ def run_calls(work: Work, shared: Any, items: Sequence[Any], place: Place) -> An
         What the call returned; a `WorkerLostError` if its process died, again and again.
     """
     if items:
-        yield from BACKENDS[place.backend](work, shared, items, place)
+        yield from BACKENDS[workers.backend](function, shared, items, workers)
 
 
 def processors() -> int:
@@ -128,8 +137,8 @@ def processors() -> int:
 
 
 @contextmanager
-def alone(threads: int) -> Iterator[None]:
-    """Do a call's work: no other of the process at the same time, with so many threads of torch."""
+def one_call(threads: int) -> Iterator[None]:
+    """Let one call of the process run at a time, with so many threads of torch."""
     import torch
 
     with _one_at_a_time:
@@ -141,18 +150,28 @@ def alone(threads: int) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def _numbered(work: Work, shared: Any, number: int, item: Any, n_gpus: int = 0) -> tuple[int, Any]:
+def _numbered(
+    function: Function, shared: Any, numbered_item: tuple[int, Any], n_gpus: int = 0
+) -> tuple[int, Any]:
     if n_gpus > 1:
-        _see_one_gpu(n_gpus)
-    return number, work(shared, item)
+        keep_one_gpu(current_process().name, n_gpus)
+    number, item = numbered_item
+    return number, function(shared, item)
 
 
-def _see_one_gpu(n_gpus: int) -> None:
-    """Leave this process, if it is a worker, one of the GPUs that it sees; they go in turn.
+def keep_one_gpu(process: str, n_gpus: int) -> None:
+    """Leave a worker process one of the GPUs that it sees; workers take them in turn.
 
     CUDA asks for it once, at its start: so this comes before, and a worker keeps its GPU.
+
+    Parameters
+    ----------
+    process : str
+        This process's name; the one that asks for the work, and is no worker, keeps all GPUs.
+    n_gpus : int
+        How many can be used of those that are seen.
     """
-    name = re.fullmatch(r"LokyProcess-(?:\d+:)*(\d+)", current_process().name)
+    name = re.fullmatch(r"LokyProcess-(?:\d+:)*(\d+)", process)
     if name is None:  # where joblib may start none, calls are made here
         return
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -160,37 +179,34 @@ def _see_one_gpu(n_gpus: int) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = gpus[int(name[1]) % len(gpus)]
 
 
-def _on_loky(work: Work, shared: Any, items: Sequence[Any], place: Place) -> Answers:
-    jobs, left = place.jobs or 1, dict(enumerate(items))
+def _on_loky(function: Function, shared: Any, items: Sequence[Any], workers: Workers) -> Answers:
+    jobs, left = workers.jobs or 1, dict(enumerate(items))
     if jobs == 1:
-        yield from ((number, work(shared, item)) for number, item in left.items())
+        yield from ((number, function(shared, item)) for number, item in left.items())
         return
     while left:
+        call = delayed(_numbered)
+        calls = [call(function, shared, item, workers.n_gpus) for item in left.items()]
         try:
-            # a list, for the answers take items away
-            for number, answer in _in_processes(work, shared, list(left.items()), jobs, place):
+            for number, answer in _in_processes(calls, jobs, workers.n_threads):
                 del left[number]
                 yield number, answer
         except BrokenProcessPool:
-            if jobs == 1:  # they go in order: it was the first that is left
+            if jobs == 1:  # they run in order: it was the first that is left
                 yield min(left), WorkerLostError(ADVICE)
                 del left[min(left)]
                 continue
             jobs = max(1, jobs // 2)
-            _log.warning("a process was killed, as when memory runs out: going on with %d", jobs)
+            _log.warning("a process was killed, as when memory runs out: continuing with %d", jobs)
 
 
-def _in_processes(
-    work: Work, shared: Any, items: Sequence[tuple[int, Any]], jobs: int, place: Place
-) -> Answers:
-    if jobs == 1:  # of its own, which joblib would not start for one
+def _in_processes(calls: Sequence[Any], jobs: int, threads: int) -> Answers:
+    if jobs == 1:  # in a process of its own, which joblib would not start for one
         executor = get_reusable_executor(max_workers=1)
-        for number, item in items:
-            yield executor.submit(_numbered, work, shared, number, item).result()
+        for function, args, _ in calls:
+            yield executor.submit(function, *args).result()
         return
-    n_gpus = place.n_gpus
-    with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=place.threads):
-        calls = [delayed(_numbered)(work, shared, *item, n_gpus) for item in items]
+    with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads):
         yield from Parallel(return_as="generator_unordered", pre_dispatch="all")(calls)
 
 
@@ -198,12 +214,12 @@ def _version() -> str:
     return __version__
 
 
-def _on_dask(work: Work, shared: Any, items: Sequence[Any], place: Place) -> Answers:
+def _on_dask(function: Function, shared: Any, items: Sequence[Any], workers: Workers) -> Answers:
     from distributed import Client, KilledWorker, as_completed
 
     # of a cluster started here, each worker has one thread: torch's state is the process's
-    started_here = {} if place.scheduler else {"threads_per_worker": 1, "dashboard_address": None}
-    with Client(place.scheduler, **started_here) as client:
+    started_here = {} if workers.scheduler else {"threads_per_worker": 1, "dashboard_address": None}
+    with Client(workers.scheduler, **started_here) as client:
         try:
             versions = client.run(_version)
         except ImportError as error:  # a task would wait for ever
@@ -212,63 +228,100 @@ def _on_dask(work: Work, shared: Any, items: Sequence[Any], place: Place) -> Ans
             if version != __version__:
                 _log.warning("%s has skal %s, here is %s", address, version, __version__)
         sent = client.scatter(shared, broadcast=True, hash=False)
+        running = as_completed()
 
-        def start(number: int) -> Any:
-            return client.submit(work, sent, items[number], pure=False)
+        def start(item: Any) -> Any:
+            future = client.submit(function, sent, item, pure=False)
+            running.add(future)
+            return future
 
-        at_first = min(place.jobs or len(items), len(items))
-        numbers = {start(number): number for number in range(at_first)}
-        waiting = iter(range(at_first, len(items)))
-        running = as_completed(list(numbers))
-        for future in running:
-            number = numbers.pop(future)
+        def finish(_: Mapping[Any, int]) -> tuple[Any, Any]:
+            future = next(running)
             try:
-                answer = future.result()
+                return future, future.result()
             except KilledWorker:
-                answer = WorkerLostError(ADVICE)
-            if (following := next(waiting, None)) is not None:
-                begun = start(following)
-                numbers[begun] = following
-                running.add(begun)
-            yield number, answer
+                return future, WorkerLostError(ADVICE)
+
+        yield from _in_flight(start, finish, items, workers.jobs)
 
 
-def _on_ray(work: Work, shared: Any, items: Sequence[Any], place: Place) -> Answers:
+def _on_ray(function: Function, shared: Any, items: Sequence[Any], workers: Workers) -> Answers:
     import ray
     from ray.exceptions import WorkerCrashedError
 
-    ours = not ray.is_initialized()
-    if ours:
-        ray.init(address=place.scheduler, log_to_driver=False)
+    started_here = not ray.is_initialized()
+    if started_here:
+        options: Any = {} if workers.scheduler else {"include_dashboard": False}
+        ray.init(address=workers.scheduler, log_to_driver=False, **options)
     try:
-        n_gpus = _gpus_of_a_task(place, ray)
-        start = ray.remote(num_cpus=place.threads, num_gpus=n_gpus)(work).remote
+        n_gpus = gpus_per_ray_task(workers, ray.cluster_resources())
+        task = ray.remote(num_cpus=workers.n_threads, num_gpus=n_gpus)(function)
         sent = ray.put(shared)
-        waiting, numbers = list(enumerate(items)), dict[Any, int]()
-        while waiting or numbers:
-            while waiting and len(numbers) < (place.jobs or len(items)):
-                number, item = waiting.pop(0)
-                numbers[start(sent, item)] = number
-            (done,), _ = ray.wait(list(numbers))
+
+        def start(item: Any) -> Any:
+            return task.remote(sent, item)
+
+        def finish(running: Mapping[Any, int]) -> tuple[Any, Any]:
+            (done,), _ = ray.wait(list(running))
             try:
-                answer = ray.get(done)
+                return done, ray.get(done)
             except (WorkerCrashedError, ray.exceptions.OutOfMemoryError):
-                answer = WorkerLostError(ADVICE)
-            yield numbers.pop(done), answer
+                return done, WorkerLostError(ADVICE)
+
+        yield from _in_flight(start, finish, items, workers.jobs)
     finally:
-        if ours:
+        if started_here:
             ray.shutdown()
 
 
-def _gpus_of_a_task(place: Place, ray: Any) -> int:
-    """Return how many GPUs a task of Ray asks for: without, it may see none, or all."""
-    there = ray.cluster_resources().get("GPU", 0) >= 1
-    if place.device == "cuda" and not there:  # the tasks would wait for ever
+def _in_flight(
+    start: Callable[[Any], Any],
+    finish: Callable[[Mapping[Any, int]], tuple[Any, Any]],
+    items: Sequence[Any],
+    most: int | None,
+) -> Answers:
+    """Keep so many calls running, and yield the answer of each.
+
+    Parameters
+    ----------
+    start : callable
+        From an item to the handle of its call.
+    finish : callable
+        From the handles of running calls to one that has ended, and its answer.
+    items, most
+        What to call for, and how many at a time; by default all.
+    """
+    waiting = enumerate(items)
+    running = {start(item): number for number, item in islice(waiting, most or len(items))}
+    while running:
+        handle, answer = finish(running)
+        number = running.pop(handle)
+        running.update({start(item): following for following, item in islice(waiting, 1)})
+        yield number, answer
+
+
+def gpus_per_ray_task(workers: Workers, resources: Mapping[str, float]) -> int:
+    """Return how many GPUs a task of Ray asks for: without a number it may see none, or all.
+
+    Parameters
+    ----------
+    workers : Workers
+        Where the tasks compute.
+    resources : mapping of str to float
+        What the cluster has, by Ray's names.
+
+    Raises
+    ------
+    ParameterError
+        If they must compute on GPUs and there are none: the tasks would wait for ever.
+    """
+    there = resources.get("GPU", 0) >= 1
+    if workers.device == "cuda" and not there:
         raise ParameterError("device 'cuda' is not there: the Ray cluster has no GPU")
-    return int(there and place.may_use_gpus)
+    return int(there and workers.may_use_gpus)
 
 
-BACKENDS: Mapping[str, Callable[[Work, Any, Sequence[Any], Place], Answers]] = {
+BACKENDS: Mapping[str, Callable[[Function, Any, Sequence[Any], Workers], Answers]] = {
     "loky": _on_loky,
     "dask": _on_dask,
     "ray": _on_ray,

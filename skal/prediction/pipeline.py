@@ -33,7 +33,7 @@ from ..core.errors import (
 )
 from ..core.progress import hidden
 from ..core.settings import settings_of
-from ..core.workers import Place, WorkerLostError, alone, run_calls
+from ..core.workers import WorkerLostError, Workers, map_jobs, one_call
 from ..datasets.base import Images, one_line
 from ..datasets.decoding import DECODER_VERSION, Decoded, decode_many, to_channels
 from ..datasets.index import list_images
@@ -190,7 +190,7 @@ def score(
         The cluster's address; without, one is started on this machine.
     device : {"auto", "cpu", "cuda", "mps"}, default="auto"
         Where each worker computes: one job on all GPUs of this machine, of several each on one;
-        see `skal.core.workers.Place`.
+        see `skal.core.workers.Workers`.
 
     Returns
     -------
@@ -220,7 +220,7 @@ def score(
     for name, value in (("shard_size", shard_size), ("jobs", jobs), ("threads", threads)):
         if value is not None and value < 1:
             raise ParameterError(f"{name}={value}; expected 1 or more")
-    workers = Place(backend, scheduler, jobs, threads or 0, device)
+    workers = Workers(backend, scheduler, jobs, threads, device)
     is_file = place.suffix == ".parquet"
     job = Job(
         root=root,
@@ -230,11 +230,11 @@ def score(
         strategies=tuple(dict.fromkeys(strategies)),
         embeddings=embeddings,
         device=device,
-        threads=workers.threads,
+        threads=workers.n_threads,
     )
     # finds what is wrong before anything is written; a cluster's devices are not here
     Scorer.load(
-        job.model, job.model_key, device if workers.is_here else "cpu", job.strategies, embeddings
+        job.model, job.model_key, device if workers.are_local else "cpu", job.strategies, embeddings
     )
     shards = [*_cut(job, list_images(root), shard_size)]
     n_images = sum(len(shard.paths) for shard in shards)
@@ -316,7 +316,7 @@ def _prepare(job: Job, shard_size: int) -> None:
             )
 
 
-def _score_all(job: Job, shards: Sequence[Shard], workers: Place) -> int:
+def _score_all(job: Job, shards: Sequence[Shard], workers: Workers) -> int:
     """Score the shards that are not there yet; return of how many images they are."""
     expected = {shard.name for shard in shards}
     there = {path.name for path in job.parts.iterdir() if _SHARD.fullmatch(path.name)}
@@ -326,7 +326,7 @@ def _score_all(job: Job, shards: Sequence[Shard], workers: Place) -> int:
     total, n_told = sum(len(shard.paths) for shard in todo), 0
     with (
         tqdm(total=total, desc="scoring", unit="image", disable=hidden(), leave=False) as bar,
-        closing(run_calls(score_shard, job, todo, workers)) as outcomes,
+        closing(map_jobs(score_shard, job, todo, workers)) as outcomes,
     ):
         for _, outcome in outcomes:
             failure = outcome if isinstance(outcome, WorkerLostError) else outcome.error
@@ -374,7 +374,7 @@ def score_shard(job: Job, shard: Shard) -> Outcome:
     Outcome
     """
     try:
-        with alone(job.threads):
+        with one_call(job.threads):
             return _score_shard(job, shard)
     except Exception as error:  # also a foreign strategy's; not all errors travel well
         _log.debug("%s failed", shard.name, exc_info=True)

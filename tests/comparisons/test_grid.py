@@ -665,16 +665,10 @@ def test_a_cluster_that_loses_a_worker_comes_to_the_same_as_one_process(
     )
 
 
-def test_ray_comes_to_the_same(tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    args = [*ARGS, "--threads", "1", "--seeds", "1"]
-    for name, more in (("here", []), ("there", ["--backend", "ray", "--jobs", "2"])):
-        done = subprocess.run(
-            [sys.executable, "-m", "skal", *args, *more, "--out", str(tmp_path / name)],
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
+def test_ray_comes_to_the_same(tiny: skal.ImageDataset, tmp_path: Path, ray_here: Any) -> None:
+    compared(tiny, tmp_path / "here", seeds=1)
+    compared(tiny, tmp_path / "there", seeds=1, backend="ray", jobs=2)
+    assert len(but_seconds(tmp_path / "here")) == 6
     assert but_seconds(tmp_path / "there") == but_seconds(tmp_path / "here")
 
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from joblib.externals.loky import get_reusable_executor
 
-from skal.core import workers as backends
-from skal.core.errors import ParameterError
-from skal.core.workers import Place, run_calls
+from skal.core.errors import ParameterError, UnknownNameError
+from skal.core.workers import (
+    WorkerLostError,
+    Workers,
+    gpus_per_ray_task,
+    keep_one_gpu,
+    map_jobs,
+    processors,
+)
 
 SEEN = "CUDA_VISIBLE_DEVICES"
 
@@ -32,25 +38,78 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("asked", "threads"),
     [
-        ({}, 12),
-        ({"jobs": 5}, 2),
-        ({"jobs": 50}, 1),
+        ({}, processors()),
+        ({"jobs": 2}, max(1, processors() // 2)),
+        ({"jobs": 100 * processors()}, 1),
         ({"jobs": 5, "threads": 7}, 7),
         ({"backend": "dask", "jobs": 5}, 1),
         ({"backend": "dask", "threads": 3}, 3),
     ],
 )
 def test_the_processors_are_shared_out_but_for_those_of_a_cluster(
-    asked: dict[str, Any], threads: int, monkeypatch: pytest.MonkeyPatch
+    asked: dict[str, Any], threads: int
 ) -> None:
-    monkeypatch.setattr(backends, "processors", lambda: 12)
-    monkeypatch.setattr(backends, "PACKAGES", {})
-    assert Place(**asked).threads == threads
+    if "backend" in asked:
+        pytest.importorskip("distributed")
+    assert Workers(**asked).n_threads == threads
 
 
-def test_processes_of_this_machine_have_no_scheduler() -> None:
-    with pytest.raises(ParameterError, match="the backend loky has none; expected dask or ray"):
-        Place(scheduler="tcp://x")
+@pytest.mark.parametrize(
+    ("asked", "error", "message"),
+    [
+        ({"scheduler": "tcp://x"}, ParameterError, "loky has none; expected dask or ray"),
+        ({"backend": "daks"}, UnknownNameError, "did you mean dask"),
+        ({"jobs": 0}, ParameterError, "jobs=0; expected 1 or more"),
+        ({"threads": -1}, ParameterError, "threads=-1; expected 1 or more"),
+    ],
+)
+def test_what_cannot_be_is_said_at_once(
+    asked: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        Workers(**asked)
+
+
+def test_the_module_costs_no_torch() -> None:
+    code = "import sys, skal.core.workers; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def added(one: int, other: int) -> int:
+    return one + other
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_every_item_is_answered_once(jobs: int) -> None:
+    answers = map_jobs(added, 10, range(5), Workers(jobs=jobs, threads=1))
+    assert sorted(answers) == [(n, 10 + n) for n in range(5)]
+    assert list(map_jobs(added, 10, [], Workers(jobs=jobs))) == []
+
+
+def added_unless_killed(one: int, other: int) -> int:
+    if other == 2:
+        os.kill(os.getpid(), 9)
+    return one + other
+
+
+def test_an_item_whose_process_dies_each_time_is_told_apart_from_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answers = dict(map_jobs(added_unless_killed, 10, range(4), Workers(jobs=2, threads=1)))
+    assert isinstance(answers.pop(2), WorkerLostError)
+    assert answers == {0: 10, 1: 11, 3: 13}
+    assert "a process was killed, as when memory runs out: continuing with 1" in caplog.text
+
+
+def test_ray_answers_every_item_once(ray_here: Any) -> None:
+    answers = map_jobs(added, 10, range(5), Workers("ray", jobs=2))
+    assert sorted(answers) == [(n, 10 + n) for n in range(5)]
+
+
+def test_a_task_of_ray_whose_process_dies_is_told_apart_from_the_others(ray_here: Any) -> None:
+    answers = dict(map_jobs(added_unless_killed, 10, [1, 2], Workers("ray", jobs=1)))
+    assert isinstance(answers[1], WorkerLostError)
+    assert answers[0] == 11
 
 
 def gpus_when_both_are_at_work(folder: Path, item: int) -> tuple[int, str | None]:
@@ -73,7 +132,8 @@ def test_two_processes_have_a_gpu_each_and_keep_it(
     two_gpus: None, fresh_workers: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(SEEN, "5,GPU-8f")
-    answers = run_calls(gpus_when_both_are_at_work, tmp_path, range(6), Place(jobs=2, threads=1))
+    workers = Workers(jobs=2, threads=1)
+    answers = map_jobs(gpus_when_both_are_at_work, tmp_path, range(6), workers)
     of_workers = {answer for _, answer in answers}
     assert sorted(gpu or "" for _, gpu in of_workers) == ["5", "GPU-8f"]
     assert len({pid for pid, _ in of_workers}) == 2
@@ -96,51 +156,25 @@ def test_workers_take_the_gpus_in_turn(
         if seen is not None:
             monkeypatch.setenv(SEEN, seen)
         # in a child of multiprocessing the number has that of the child before it
-        worker = ModuleType(f"LokyProcess-{'1:' * (number > 2)}{number}")
-        worker.name = worker.__name__
-        monkeypatch.setattr(backends, "current_process", lambda worker=worker: worker)
         for _ in range(2):  # the second time it has its own already
-            backends._see_one_gpu(n_gpus)
+            keep_one_gpu(f"LokyProcess-{'1:' * (number > 2)}{number}", n_gpus)
         taken.append(os.environ[SEEN])
     assert taken == expected
 
 
-def test_the_process_that_asks_goes_on_seeing_all_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_that_asks_keeps_all_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SEEN, "0,1")
-    assert backends._numbered(str.__add__, "a", 3, "b", 2) == (3, "ab")
+    keep_one_gpu("MainProcess", 2)
     assert os.environ[SEEN] == "0,1"
 
 
 def test_without_gpus_or_where_they_are_not_asked_for_nothing_is_shared_out(
     two_gpus: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert Place(device="cuda").n_gpus == Place().n_gpus == 2
-    assert Place(device="cpu").n_gpus == Place(device="mps").n_gpus == 0
+    assert Workers(device="cuda").n_gpus == Workers().n_gpus == 2
+    assert Workers(device="cpu").n_gpus == Workers(device="mps").n_gpus == 0
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert Place().n_gpus == 0
-    monkeypatch.setattr(backends, "_see_one_gpu", None)  # would fail if it were called
-    assert backends._numbered(str.__add__, "a", 3, "b", 0) == (3, "ab")
-
-
-@pytest.fixture
-def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """Ray, as far as it is used: tasks are done when they are started."""
-    fake: Any = ModuleType("ray")
-    fake.resources, fake.options = {"CPU": 8.0}, []
-
-    def remote(**options: Any) -> Any:
-        fake.options.append(options)
-        return lambda work: type("Task", (), {"remote": staticmethod(work)})
-
-    fake.remote, fake.put, fake.get = remote, lambda value: value, lambda answer: answer
-    fake.wait = lambda running: (running[:1], running[1:])
-    fake.is_initialized, fake.cluster_resources = lambda: True, lambda: fake.resources
-    fake.exceptions = ModuleType("ray.exceptions")
-    fake.exceptions.WorkerCrashedError = fake.exceptions.OutOfMemoryError = OSError
-    monkeypatch.setitem(sys.modules, "ray", fake)
-    monkeypatch.setitem(sys.modules, "ray.exceptions", fake.exceptions)
-    monkeypatch.setattr(backends, "PACKAGES", {})
-    return fake
+    assert Workers().n_gpus == 0
 
 
 @pytest.mark.parametrize(
@@ -148,15 +182,12 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     [("auto", 4.0, 1), ("cuda", 4.0, 1), ("cpu", 4.0, 0), ("auto", 0.0, 0), ("cpu", 0.0, 0)],
 )
 def test_a_task_of_ray_asks_for_a_gpu_where_it_may_compute_on_one(
-    ray: Any, device: str, gpus: float, asked: int
+    device: str, gpus: float, asked: int
 ) -> None:
-    if gpus:
-        ray.resources["GPU"] = gpus
-    place = Place("ray", threads=2, device=device)
-    assert list(run_calls(str.__add__, "a", ["b", "c"], place)) == [(0, "ab"), (1, "ac")]
-    assert ray.options == [{"num_cpus": 2, "num_gpus": asked}]
+    resources = {"CPU": 8.0, **({"GPU": gpus} if gpus else {})}
+    assert gpus_per_ray_task(Workers(device=device), resources) == asked
 
 
-def test_a_ray_cluster_without_gpus_is_not_waited_for(ray: Any) -> None:
+def test_a_ray_cluster_without_gpus_is_not_waited_for() -> None:
     with pytest.raises(ParameterError, match="'cuda' is not there: the Ray cluster has no GPU"):
-        list(run_calls(str.__add__, "a", ["b"], Place("ray", device="cuda")))
+        gpus_per_ray_task(Workers(device="cuda"), {"CPU": 8.0})
