@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -10,11 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import RunFolderError
-
-CACHE_TAG = "CACHEDIR.TAG"
-"""Marks a folder as a cache, see https://bford.info/cachedir/."""
-
-_log = logging.getLogger("skal")
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -45,12 +39,6 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             temporary.unlink(missing_ok=True)
             raise
         fsync_folder(path.parent)
-
-
-def make_cache_folder(folder: Path) -> None:
-    """Make a folder, unless it is there, and mark it as a cache, which no backup needs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CACHE_TAG).write_text("Signature: 8a477f597d28d172789f06886806bc55\n")
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -100,33 +88,6 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def only_one(path: Path, doing: str) -> Iterator[None]:
-    """Let one process, and one of its threads, be in the block at a time; the others wait.
-
-    The system lets go of the lock however the process ends.
-
-    Parameters
-    ----------
-    path : Path
-        A file for the lock alone, which stays when it is made.
-    doing : str
-        What another process is waited for to finish; it is said once.
-    """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        _log.info("another process %s: waiting for it", doing)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def fsync_folder(folder: Path) -> None:
     """Make renames and new names in a folder survive a power loss (a no-op on Windows)."""
     if os.name == "nt":
@@ -137,3 +98,9 @@ def fsync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def fsync_file(path: Path) -> None:
+    """Make a file's content survive a power loss."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -13,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import DataError
+from ..core.kept import gather
 from ..core.memory import take_mapped
 from ..core.registry import Registry
 
@@ -20,8 +19,6 @@ Images: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]
 
 MISSING_LABEL = -1
-LARGEST_COPY = 2**31
-"""Bytes of a selection that are copied into memory; a larger one becomes a memmap of its own."""
 
 
 class Loader(Protocol):
@@ -207,52 +204,8 @@ def stratified_split(y: Labels, test_share: float, seed: int) -> tuple[Labels, L
     return np.setdiff1d(np.arange(len(y)), test_indices), test_indices
 
 
-def gather(
-    parts: Iterable[NDArray[Any]],
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    folder: Path,
-    most: int | None = None,
-) -> NDArray[Any]:
-    """Bring the rows of an array together: in memory, or in an unnamed file.
-
-    Parameters
-    ----------
-    parts : iterable of ndarray
-        Its rows, several at a time, in order.
-    shape, dtype
-        Of the array.
-    folder : Path
-        Where the file lies, which vanishes with the process; it is made if need be.
-    most : int, optional
-        Bytes up to which the array is in memory, by default `LARGEST_COPY`.
-
-    Returns
-    -------
-    ndarray or read-only memmap
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written.
-    """
-    if math.prod(shape) * dtype.itemsize <= (LARGEST_COPY if most is None else most):
-        array, start = np.empty(shape, dtype), 0
-        for part in parts:
-            array[start : start + len(part)] = part
-            start += len(part)
-        return array
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        # written and not mapped, for a full disk is an error to the one and kills the other
-        for part in parts:
-            file.write(np.ascontiguousarray(part, dtype).data)
-        file.flush()
-        return np.memmap(file, dtype=dtype, mode="r", shape=shape)
-
-
 def take_rows(array: NDArray[Any], rows: NDArray[np.int64], folder: Path) -> NDArray[Any]:
-    """Take rows of a memmap: as a view when they lie together, else as `gather` brings them.
+    """Take rows of a memmap: a view when they lie together, else as `core.kept.gather` does it.
 
     Parameters
     ----------
@@ -261,12 +214,7 @@ def take_rows(array: NDArray[Any], rows: NDArray[np.int64], folder: Path) -> NDA
     rows : ndarray of int64, shape (m,)
         Row numbers.
     folder : Path
-        See `gather`.
-
-    Raises
-    ------
-    OSError
-        See `gather`.
+        See `core.kept.gather`, also for what is raised.
     """
     start = int(rows[0]) if len(rows) else 0
     if np.array_equal(rows, np.arange(start, start + len(rows))):

@@ -15,8 +15,8 @@ from typing import TypeAlias
 
 from tqdm import tqdm
 
-from ..core.durable import CACHE_TAG
 from ..core.errors import DataError
+from ..core.kept import CACHE_TAG
 from ..core.progress import hidden
 from .decoding import FORMATS
 

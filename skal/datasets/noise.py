@@ -10,9 +10,10 @@ from types import MappingProxyType
 import numpy as np
 from tqdm import tqdm
 
-from ..core.errors import DataError, UnknownNameError
+from ..core.errors import UnknownNameError
+from ..core.kept import gather, told_where
 from ..core.progress import hidden
-from .base import ImageDataset, Images, gather
+from .base import ImageDataset, Images
 
 
 def _gaussian(image: Images, rate: float, draw: np.random.Generator) -> Images:
@@ -84,10 +85,5 @@ def _gathered(noisy: Iterable[Images], images: Images, folder: Path) -> Images:
     """Bring images together as the clean ones are: in memory, or in a file."""
     on_disk = any(isinstance(array, np.memmap) for array in (images, images.base))
     most = 0 if on_disk else images.nbytes
-    try:
+    with told_where("the noisy images", folder):
         return gather((image[None] for image in noisy), images.shape, images.dtype, folder, most)
-    except OSError as error:
-        raise DataError(
-            f"cannot write the noisy images to {str(folder)!r}: {error.strerror or error}; name "
-            "another place by --data-dir or $SKAL_DATA_DIR"
-        ) from error

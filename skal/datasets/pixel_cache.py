@@ -16,8 +16,9 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from ..core.durable import fsync_folder, make_cache_folder, only_one, remove_leftovers, write_atomic
+from ..core.durable import remove_leftovers, write_atomic
 from ..core.errors import DataError
+from ..core.kept import Facts, kept, told_where
 from ..core.memory import gib
 from ..core.progress import hidden
 from .base import Images
@@ -26,7 +27,7 @@ from .index import ImageFile
 
 SHARD_BYTES = 2**26
 """Pixels that are written, and forced to the disk, before the journal says that they are there."""
-PIXELS, SKIPPED, PROGRESS = "pixels.npy", "skipped.json", "progress.json"
+PIXELS, PROGRESS = "pixels.npy", "progress.json"
 
 _log = logging.getLogger("skal")
 
@@ -55,7 +56,7 @@ def decode_all(
     Returns
     -------
     pixels : memmap of uint8, shape (n_kept, 3, size, size)
-    kept : list of ImageFile
+    read : list of ImageFile
         The files that could be read.
     skipped : list of (path, reason)
         Those that could not.
@@ -67,19 +68,19 @@ def decode_all(
     """
     # 40 characters keep the longest name that a folder can have below what a file system takes
     cache = cache_dir / f"{root.resolve().name[:40]}-{size}px-{fingerprint(root, files, size)}"
-    if not cache.is_dir():
-        try:
-            _make_cache(cache, root, [file.path for file in files], size)
-        except OSError as error:
-            raise DataError(
-                f"cannot write the decoded images to {str(cache_dir)!r}: "
-                f"{error.strerror or error}; name another place by --data-dir or $SKAL_DATA_DIR"
-            ) from error
-    skipped = [(path, reason) for path, reason in json.loads((cache / SKIPPED).read_text())]
+    paths = [file.path for file in files]
+    with told_where("the decoded images", cache_dir):
+        facts = kept(
+            cache,
+            f"decodes the images of {str(root)!r}",
+            lambda partial: _decode_into(partial, root, paths, size),
+            can_resume=lambda partial: (partial / PROGRESS).is_file(),
+        )
+    skipped = [(path, reason) for path, reason in facts["skipped"]]
     bad = {path for path, _ in skipped}
-    kept = [file for file in files if file.path not in bad] if bad else files
+    read = [file for file in files if file.path not in bad] if bad else files
     pixels: Images = np.load(cache / PIXELS, mmap_mode="r")
-    return pixels, kept, skipped
+    return pixels, read, skipped
 
 
 def fingerprint(root: Path, files: list[ImageFile], size: int) -> str:
@@ -100,30 +101,13 @@ def file_state(path: str) -> str:
         return "unreadable"
 
 
-def _make_cache(cache: Path, root: Path, paths: list[str], size: int) -> None:
-    """Decode into a folder of another name, and rename it when it is whole."""
-    make_cache_folder(cache.parent)
-    partial = cache.with_name(f".{cache.name}.partial")
-    with only_one(cache.with_name(f".{cache.name}.lock"), f"decodes the images of {str(root)!r}"):
-        if cache.is_dir():
-            return
-        partial.mkdir(exist_ok=True)
-        remove_leftovers(partial)
-        try:
-            _decode_into(partial, root, paths, size)
-            partial.rename(cache)
-            fsync_folder(cache.parent)
-            (cache / PROGRESS).unlink()
-        finally:
-            if partial.is_dir() and not (partial / PROGRESS).is_file():  # nothing to go on from
-                shutil.rmtree(partial, ignore_errors=True)
-
-
-def _decode_into(folder: Path, root: Path, paths: list[str], size: int) -> None:
-    """Write what can be decoded to a .npy file, and what cannot to a list.
+def _decode_into(folder: Path, root: Path, paths: list[str], size: int) -> Facts:
+    """Write what can be decoded to a .npy file, and return what cannot.
 
     The file is written and not mapped, for a full disk is an error to the one and kills the other.
     """
+    folder.mkdir(exist_ok=True)
+    remove_leftovers(folder)
     (folder / PIXELS).touch()
     with (folder / PIXELS).open("r+b") as out:
         header, one_image = _write_header(out, len(paths), size), 3 * size * size
@@ -144,7 +128,7 @@ def _decode_into(folder: Path, root: Path, paths: list[str], size: int) -> None:
         out.seek(0)
         _write_header(out, done.n_kept, size)
         done.save(folder, out)
-    write_atomic(folder / SKIPPED, json.dumps(done.skipped))
+    return {"skipped": done.skipped}
 
 
 @dataclass
@@ -192,7 +176,7 @@ def _kept_if_stopped(folder: Path, pixels: BinaryIO, done: _Progress) -> Iterato
             with suppress(OSError):  # of a full disk: what was saved before stays
                 done.save(folder, pixels)
         if isinstance(error, DataError):
-            told = f"{error}; what was decoded is kept, and the same call goes on"
+            told = f"{error}; what was decoded is kept, and the same call resumes"
             raise DataError(told) from error
         raise
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 import logging
 from collections.abc import Iterator
@@ -17,8 +16,8 @@ from numpy.typing import NDArray
 from skorch.dataset import Dataset
 from torch import Tensor
 
-from ..core.durable import only_one, write_atomic
 from ..core.errors import DataError
+from ..core.kept import kept
 from ..datasets.base import Images
 from .devices import Device, computing_on, torch_seed
 from .heads import freeze
@@ -160,17 +159,20 @@ def place_of(module: ImageModule, image_shape: tuple[int, ...], device: str, pla
     share = SAME[module.bf16]
     if not _alike(answers, _answers(module, image_shape, device), share):
         return place  # it draws from generators of its own: nothing can be told by its answers
-    with only_one(place.with_suffix(".probe.lock"), "compares networks"):
-        for number in itertools.count(1):
-            name = place.name if number == 1 else f"{place.name}-{number}"
-            kept = place.with_name(f"{name}.probe.npy")
-            before = _read(kept)
-            if before is None:
-                write_atomic(kept, _as_npy(answers))
-                if number > 1:
-                    _log.warning("the network's code has changed since %s was made", place)
-            if before is None or _alike(before, answers, share):
-                break
+
+    def save(path: Path) -> None:
+        with path.open("wb") as file:  # by name numpy would add a suffix
+            np.save(file, answers)
+
+    for number in itertools.count(1):
+        name = place.name if number == 1 else f"{place.name}-{number}"
+        probe = place.with_name(f"{name}.probe.npy")
+        is_new = not probe.exists()
+        kept(probe, "compares networks", save)
+        if _alike(np.load(probe), answers, share):
+            break
+    if is_new and number > 1:
+        _log.warning("the network's code has changed since %s was made", place)
     return place.with_name(name)
 
 
@@ -188,21 +190,6 @@ def _answers(module: ImageModule, image_shape: tuple[int, ...], device: str) -> 
     if not np.isfinite(answers).all():
         raise DataError(NOT_FINITE)
     return answers
-
-
-def _read(path: Path) -> NDArray[np.float32] | None:
-    """Read an array; None if there is none, or it is damaged."""
-    try:
-        array: NDArray[np.float32] = np.load(path)
-    except (FileNotFoundError, ValueError, EOFError):
-        return None
-    return array
-
-
-def _as_npy(array: NDArray[np.float32]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
 
 
 def _alike(one: NDArray[np.float32], other: NDArray[np.float32], share: float) -> bool:

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..core.durable import fsync_folder, make_cache_folder, only_one
-from ..core.errors import DataError, ParameterError
+from ..core.durable import fsync_folder
+from ..core.errors import ParameterError
+from ..core.kept import checksum, make_cache_folder, only_one, told_where
 from ..core.memory import let_go_of_pages
 from ..core.progress import hidden
 from ..datasets.base import Images, take_rows
@@ -31,7 +32,6 @@ COMMIT_SECONDS = 2.0
 SLOW_SECONDS = 2.0
 ROWS_AT_ONCE = 4096
 IMAGES_AT_ONCE = 64
-BLOCK_BYTES = 2**24
 WIDE = "float32"
 """The folder, in that of a backbone, of features that do not fit into float16."""
 
@@ -86,22 +86,17 @@ def features_of(backbone: Backbone, X: Images, cache: Path | None) -> Features:
         parts = [compact(features) for features in _shown(backbone, X, np.arange(len(X)))]
         features: Features = np.concatenate(parts)
         return features
-    try:
+    with told_where("the embeddings", cache):
         make_cache_folder(cache)
         place = cache / f"embeddings-{backbone.key}"
         folder = place_of(backbone.module, backbone.image_shape, backbone.device, place)
         folder.mkdir(exist_ok=True)
         keys = _keys_of(X)
         with only_one(folder / "lock", "embeds images by the same backbone"):
-            return _kept(folder, backbone, X, keys)
-    except OSError as error:
-        raise DataError(
-            f"cannot write the embeddings to {str(cache)!r}: {error.strerror or error}; name "
-            "another place by --data-dir or $SKAL_DATA_DIR"
-        ) from error
+            return _all_of(folder, backbone, X, keys)
 
 
-def _kept(folder: Path, backbone: Backbone, X: Images, keys: Keys) -> Features:
+def _all_of(folder: Path, backbone: Backbone, X: Images, keys: Keys) -> Features:
     """Embed what is not there yet; return all."""
     wide = folder / WIDE
     store = FeatureStore(wide, np.float32) if wide.is_dir() else FeatureStore(folder, np.float16)
@@ -282,11 +277,7 @@ class FeatureStore:
         for path, size in ((self._rows, row_bytes), (self._names, KEY_BYTES)):
             if not start < stop or stop * size > path.stat().st_size:
                 return False
-            with path.open("rb") as file:
-                file.seek(start * size)
-                left = (stop - start) * size
-                while left and (block := file.read(min(left, BLOCK_BYTES))):
-                    crc, left = zlib.crc32(block, crc), left - len(block)
+            crc = checksum(path, start * size, stop * size, crc)
         return crc == int(chunks["crc"][number])
 
 

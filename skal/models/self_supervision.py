@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +13,13 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
 
-from ..core.durable import only_one, write_atomic
 from ..core.errors import DataError, ParameterError
+from ..core.kept import Facts, find, kept, make_cache_folder, told_where
 from ..core.memory import let_go_of_pages, take_mapped
 from ..core.progress import hidden
 from ..datasets.base import Images
@@ -142,17 +140,22 @@ def pretrain(
         facts += [*_digests(module, pools), module.mean.tolist(), module.std.tolist()]
         facts += [module.input_size]
         key = hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()
-        cache.mkdir(parents=True, exist_ok=True)
-        place = cache / f"pretrain-{key}"
-        place = place_of(module.eval(), pools[0].shape[1:], device.name, place)
-        path = place.with_suffix(".safetensors")
-        with only_one(path.with_suffix(".lock"), "trains the same backbone without labels"):
-            found = _found(path)
-            if found is None:
-                found = training.run()
-                metadata = {"losses": json.dumps(found.losses)}
-                write_atomic(path, safetensors.torch.save(dict(found.weights), metadata))
-    return found
+        with told_where("the pretrained weights", cache):
+            make_cache_folder(cache)
+            place = cache / f"pretrain-{key}"
+            place = place_of(module.eval(), pools[0].shape[1:], device.name, place)
+            path = place.with_suffix(".safetensors")
+
+            def make(temporary: Path) -> Facts:
+                trained = training.run()
+                temporary.write_bytes(safetensors.torch.save(dict(trained.weights)))
+                return {"losses": trained.losses}
+
+            if find(path) is not None:
+                _log.info("the backbone was trained without labels before: %s", path)
+            kept_facts = kept(path, "trains the same backbone without labels", make)
+            # read and not mapped, for whoever cuts a mapped file kills the process
+            return Pretrained(safetensors.torch.load(path.read_bytes()), kept_facts["losses"])
 
 
 def _digests(module: ImageModule, pools: Sequence[Images]) -> Iterator[str]:
@@ -169,21 +172,6 @@ def _digests(module: ImageModule, pools: Sequence[Images]) -> Iterator[str]:
         weights.update(name.encode())
         weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     yield weights.hexdigest()
-
-
-def _found(path: Path) -> Pretrained | None:
-    """Read what was kept; None if nothing was, or it is damaged."""
-    try:
-        with safe_open(path, "pt") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            losses = json.loads(file.metadata()["losses"])
-    except FileNotFoundError:
-        return None
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-        _log.warning("%s is damaged: it is made again", path)
-        return None
-    _log.info("the backbone was trained without labels before: %s", path)
-    return Pretrained(weights, losses)
 
 
 class _Training:

@@ -1176,7 +1176,7 @@ def test_killed_decoding_goes_on_at_its_last_whole_shard(
     assert [path for path, _ in data.skipped] == ["cat/3.png", "dog/7.png"]
     (name,) = caches(data_dir)
     files = sorted(path.name for path in (data_dir / "cache" / name).iterdir())
-    assert files == ["pixels.npy", "skipped.json"]
+    assert files == ["pixels.npy", "progress.json"]
 
 
 def test_pixels_that_were_written_after_the_last_whole_shard_do_not_count(
@@ -1198,6 +1198,22 @@ def test_damaged_remains_of_a_killed_process_are_made_anew(
     else:
         (partial / "progress.json").write_bytes(damage)
     assert_same(load(root), half_decoded)
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["a byte", "the end"])
+def test_decoded_pixels_that_are_damaged_are_made_again_with_a_notice(
+    root: Path, data_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, cut: bool
+) -> None:
+    fill(root, "cat", "dog")
+    (root / "cat/3.png").write_bytes(b"")
+    whole = load(root, data_dir=tmp_path / "elsewhere")
+    load(root)
+    (pixels,) = data_dir.glob("cache/*/pixels.npy")
+    content = bytearray(pixels.read_bytes())
+    content[200] ^= 255
+    pixels.write_bytes(content[:-9] if cut else content)
+    assert_same(load(root), whole)
+    assert f"{pixels.parent} is damaged: it is made again" in caplog.text
 
 
 @pytest.mark.parametrize("processes", [False, True])
@@ -1224,7 +1240,7 @@ def test_huge_split_is_copied_to_an_unnamed_file_and_equals_the_copy_in_memory(
     fill(root, "cat", "dog", n=10)
     small = load(root)
     before = sorted(data_dir.rglob("*"))
-    monkeypatch.setattr("skal.datasets.base.LARGEST_COPY", 0)
+    monkeypatch.setattr("skal.core.kept.LARGEST_IN_MEMORY", 0)
     huge = load(root)
     assert isinstance(huge.X, np.memmap) and not huge.X.flags.writeable
     assert not isinstance(small.X, np.memmap)

@@ -104,7 +104,7 @@ def test_a_large_selection_lies_in_an_unnamed_file(
 ) -> None:
     skal.embed(frozen(), POOL, cache)
     before = sorted(cache.rglob("*"))
-    monkeypatch.setattr("skal.datasets.base.LARGEST_COPY", 0)
+    monkeypatch.setattr("skal.core.kept.LARGEST_IN_MEMORY", 0)
     part = skal.embed(frozen(), POOL[::2], cache)
     assert isinstance(part, np.memmap)
     np.testing.assert_array_equal(part, expected[::2])
@@ -234,15 +234,6 @@ def test_opening_reads_the_last_lot_alone_unless_somebody_wrote_there(
     os.utime(rows, (1, 1))
     os.utime(files(folder_of(cache))[1], (1, 1))
     assert opened() == 12
-
-
-def test_a_large_lot_is_read_block_by_block(
-    cache: Path, expected: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(embedding, "BLOCK_BYTES", 7)
-    for _ in range(2):
-        np.testing.assert_array_equal(skal.embed(frozen(), POOL, cache), expected)
-    assert len(FeatureStore(folder_of(cache), np.float16)) == len(POOL)
 
 
 def test_features_too_large_for_float16_are_kept_as_float32(

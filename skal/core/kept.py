@@ -1,0 +1,302 @@
+"""What is computed once and kept: by one process, whole or not at all, checked when it is found.
+
+A kept result is a file or a folder. Beside it lies a hidden file, its seal: of each file the size,
+the time of change, a checksum of all bytes and one of a few blocks; and facts that its maker
+stated. It is sound if sizes and blocks are as sealed, and the times, or else all bytes. So a file
+that was cut, or written to, is made again. Of a byte that changed on the disk by itself that holds
+if it lies in one of the blocks, and so for all files of up to half a megabyte.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .durable import fsync_file, fsync_folder, write_atomic
+from .errors import DataError
+
+CACHE_TAG = "CACHEDIR.TAG"
+"""Marks a folder as a cache, see https://bford.info/cachedir/."""
+LARGEST_IN_MEMORY = 2**31
+"""Bytes of an array that is brought together in memory; a larger one becomes an unnamed file."""
+BLOCK = 2**16
+N_BLOCKS = 8
+
+Facts: TypeAlias = dict[str, Any]
+_log = logging.getLogger("skal")
+
+
+class _State(NamedTuple):
+    """What a seal says of a file."""
+
+    size: int
+    mtime_ns: int
+    sample: int
+    crc: int
+
+
+def _never(_: Path) -> bool:
+    return False
+
+
+def kept(
+    path: Path,
+    doing: str,
+    make: Callable[[Path], Facts | None],
+    can_resume: Callable[[Path], bool] = _never,
+) -> Facts:
+    """Let a result be there: found, or made by this process while others wait.
+
+    Parameters
+    ----------
+    path : Path
+        The file or folder; the folder around it is marked as a cache.
+    doing : str
+        What another process is waited for to finish: it "decodes the images".
+    make : callable
+        Makes the file or folder under the name that it is given, and may return facts for `find`.
+        What it leaves when it fails is removed, as is what a killed process left.
+    can_resume : callable, optional
+        Tells of what was left whether `make` can continue with it; it stays then.
+
+    Returns
+    -------
+    dict
+        The facts.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    found = find(path)
+    if found is not None:
+        return found
+    make_cache_folder(path.parent)
+    with only_one(path.with_name(f".{path.name}.lock"), doing):
+        found = find(path)
+        if found is not None:
+            return found
+        if path.exists():
+            _log.warning("%s is damaged: it is made again", path)
+            forget(path)
+        partial = path.with_name(f".{path.name}.partial")
+        if not can_resume(partial):
+            _remove(partial)
+        try:
+            return put(partial, path, make(partial))
+        finally:
+            if not can_resume(partial):
+                _remove(partial)
+
+
+def find(path: Path) -> Facts | None:
+    """Return the facts of a kept result; None if it is not there, not sealed, or damaged."""
+    seal = _seal(path)
+    try:
+        content = json.loads(seal.read_text())
+        states = {path / name: _State(*state) for name, state in content["files"].items()}
+        touched = [file for file, state in states.items() if not _is_untouched(file, state)]
+        for file in touched:
+            if checksum(file) != states[file].crc:
+                return None
+        facts = dict(content["facts"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, _DamagedError):
+        return None
+    if touched:
+        with suppress(OSError):  # the next one would have to read all bytes, too
+            write_atomic(seal, _sealed(path, facts))
+    return facts
+
+
+def put(temporary: Path, path: Path, facts: Facts | None = None) -> Facts:
+    """Seal what was written under a temporary name, and give it its own; nobody else may do so.
+
+    Parameters
+    ----------
+    temporary, path : Path
+        Files or folders on the same file system; what was at `path` is replaced.
+    facts : dict, optional
+        What JSON can hold.
+    """
+    for file in _files(temporary):
+        fsync_file(file)
+    write_atomic(_seal(path), _sealed(temporary, facts or {}))
+    if path.is_dir():
+        shutil.rmtree(path)
+    temporary.replace(path)
+    fsync_folder(path.parent)
+    return facts or {}
+
+
+def forget(path: Path) -> None:
+    """Remove a kept result and its seal."""
+    _remove(path)
+    _remove(_seal(path))
+
+
+def checksum(path: Path, start: int = 0, stop: int | None = None, crc: int = 0) -> int:
+    """Return the CRC-32 of a part of a file, or the whole; of what follows on bytes with `crc`."""
+    left = (path.stat().st_size if stop is None else stop) - start
+    with path.open("rb") as file:
+        file.seek(start)
+        while left > 0 and (block := file.read(min(left, 2**24))):
+            crc, left = zlib.crc32(block, crc), left - len(block)
+    return crc
+
+
+class _DamagedError(Exception):
+    """A file is not as it was sealed."""
+
+
+def _is_untouched(file: Path, state: _State) -> bool:
+    status = file.stat()
+    if status.st_size != state.size or _sample(file, state.size) != state.sample:
+        raise _DamagedError
+    return status.st_mtime_ns == state.mtime_ns
+
+
+def _sample(file: Path, size: int) -> int:
+    """Return a checksum of blocks that are spread over a file, the first and the last included."""
+    crc = 0
+    for start in sorted(
+        {round(k * max(size - BLOCK, 0) / (N_BLOCKS - 1)) for k in range(N_BLOCKS)}
+    ):
+        crc = checksum(file, start, min(start + BLOCK, size), crc)
+    return crc
+
+
+def _files(path: Path) -> Iterator[Path]:
+    yield from (file for file in sorted(path.rglob("*")) if file.is_file())
+    if path.is_file():
+        yield path
+
+
+def _sealed(path: Path, facts: Facts) -> str:
+    states = {}
+    for file in _files(path):
+        status = file.stat()
+        name = "" if file == path else file.relative_to(path).as_posix()
+        sample = _sample(file, status.st_size)
+        states[name] = _State(status.st_size, status.st_mtime_ns, sample, checksum(file))
+    return json.dumps({"files": states, "facts": facts})
+
+
+def _seal(path: Path) -> Path:
+    return path.with_name(f".{path.name}.seal")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def make_cache_folder(folder: Path) -> None:
+    """Make a folder, unless it is there, and mark it as a cache, which no backup needs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / CACHE_TAG).is_file():
+        (folder / CACHE_TAG).write_text("Signature: 8a477f597d28d172789f06886806bc55\n")
+
+
+@contextmanager
+def only_one(path: Path, doing: str) -> Iterator[None]:
+    """Let one process, and one of its threads, be in the block at a time; the others wait.
+
+    The system lets go of the lock however the process ends.
+
+    Parameters
+    ----------
+    path : Path
+        A file for the lock alone, which stays when it is made.
+    doing : str
+        What another process is waited for to finish; it is said once.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        _log.info("another process %s: waiting for it", doing)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def told_where(what: str, folder: Path) -> Iterator[None]:
+    """Say of a cache that cannot be written what was to be kept there, and what to do.
+
+    Raises
+    ------
+    DataError
+        In place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"cannot write {what} to {str(folder)!r}: {error.strerror or error}; name another "
+            "place by --data-dir or $SKAL_DATA_DIR"
+        ) from error
+
+
+def gather(
+    parts: Iterable[NDArray[Any]],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    folder: Path,
+    most: int | None = None,
+) -> NDArray[Any]:
+    """Bring the rows of an array together: in memory, or in an unnamed file.
+
+    The file is this process's alone and vanishes with it: nothing is left to find or to check.
+
+    Parameters
+    ----------
+    parts : iterable of ndarray
+        Its rows, several at a time, in order.
+    shape, dtype
+        Of the array.
+    folder : Path
+        The cache folder that the file lies in; it is made if need be.
+    most : int, optional
+        Bytes up to which the array is in memory, by default `LARGEST_IN_MEMORY`.
+
+    Returns
+    -------
+    ndarray or read-only memmap
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    if math.prod(shape) * dtype.itemsize <= (LARGEST_IN_MEMORY if most is None else most):
+        array, start = np.empty(shape, dtype), 0
+        for part in parts:
+            array[start : start + len(part)] = part
+            start += len(part)
+        return array
+    make_cache_folder(folder)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        # written and not mapped, for a full disk is an error to the one and kills the other
+        for part in parts:
+            file.write(np.ascontiguousarray(part, dtype).data)
+        file.flush()
+        return np.memmap(file, dtype=dtype, mode="r", shape=shape)
