@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .models.features import embed as embed
     from .models.persistence import load_classifier as load_classifier
     from .models.persistence import save_classifier as save_classifier
-    from .prediction.pipeline import score as score
+    from .prediction.pipeline import predict as predict
     from .runs.active_learner import ActiveLearner as ActiveLearner
     from .runs.finished import Run as Run
     from .runs.run import resume as resume
@@ -54,10 +54,10 @@ _LAZY = {
     "embed": "models.features",
     "load_classifier": "models.persistence",
     "load_dataset": "datasets",
+    "predict": "prediction.pipeline",
     "resume": "runs.run",
     "run": "runs.run",
     "save_classifier": "models.persistence",
-    "score": "prediction.pipeline",
 }
 
 __all__ = ["__version__", "strategies", *_LAZY]

@@ -1,4 +1,4 @@
-"""`skal label` and what goes with it: query, import, export, train, predict."""
+"""`skal label` and what goes with it: query, import, export, train."""
 
 from __future__ import annotations
 
@@ -350,35 +350,6 @@ def train(
         else:
             accuracy = Accuracy(*(summary[name] for name in names))
             click.echo(f"accuracy without the labels of the test: {accuracy}")
-
-
-@main.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
-@click.argument(
-    "images", metavar="IMAGES...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
-@click.option(
-    "--out", metavar="CSV", type=click.Path(path_type=Path), help="A file; by default stdout."
-)
-@click.option("--device", default="auto", show_default=True, help="Where to compute.")
-@click.pass_context
-def predict(
-    ctx: click.Context, run_dir: Path, images: tuple[Path, ...], out: Path | None, device: str
-) -> None:
-    """Classify images, and those in folders, by the network of a run or of `skal train`."""
-    with console(ctx):
-        import io
-
-        from ..label.final import find_files, predict
-
-        _check_out(out)
-        text = io.StringIO()
-        files = find_files(images)
-        n = predict(run_dir, files, text, device)
-        _write(text.getvalue(), out)
-        _log.info("%d images classified", n)
-        if n < len(files):
-            _log.warning("%d images cannot be read; their rows are empty", len(files) - n)
 
 
 def _check_out(out: Path | None) -> None:

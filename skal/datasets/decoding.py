@@ -55,11 +55,24 @@ class Decoded:
         Of those that could be read, in their order.
     unread : dict of str to str
         Why the others could not, by path.
+    failed : frozenset of str
+        Those of them that the system or memory failed to read, which says nothing of the files.
     """
 
     paths: Sequence[str]
     pixels: Images
     unread: dict[str, str]
+    failed: frozenset[str] = frozenset()
+
+
+class ReadFailedError(DataError):
+    """The system or memory failed to read a file, again and again."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"cannot read {str(path)!r} for now: {reason}; if it never can be read, take it away"
+        )
+        self.reason = reason
 
 
 def decode_many(
@@ -69,6 +82,7 @@ def decode_many(
     workers: int | None = None,
     *,
     processes: bool = False,
+    tolerated: int = 0,
 ) -> Generator[Decoded, None, None]:
     """Decode files in parallel, and yield them in order.
 
@@ -85,6 +99,8 @@ def decode_many(
     processes : bool, default=False
         Whether the workers are processes, where there are files enough for that to pay, and not
         threads.
+    tolerated : int, default=0
+        How many files of a chunk the system may fail to read before that is an error.
 
     Yields
     ------
@@ -104,7 +120,7 @@ def decode_many(
     with _executor(n_workers, processes) as executor:
         for start in range(0, len(paths), step):
             chunk = paths[start : start + step]
-            running.append(executor.submit(_decode_chunk, root, chunk, size))
+            running.append(executor.submit(_decode_chunk, root, chunk, size, tolerated))
             if len(running) > ahead:
                 yield _result(running.popleft())
         while running:
@@ -190,34 +206,38 @@ def _result(future: Future[Decoded]) -> Decoded:
         ) from error
 
 
-def _decode_chunk(root: Path, paths: Sequence[str], size: int) -> Decoded:
+def _decode_chunk(root: Path, paths: Sequence[str], size: int, tolerated: int) -> Decoded:
     pixels = np.empty((len(paths), 3, size, size), np.uint8)
-    n_read, unread = 0, {}
+    n_read, unread, failed = 0, dict[str, str](), set[str]()
     for path in paths:
-        result = try_decode(root / path, size)
+        try:
+            result = try_decode(root / path, size)
+        except ReadFailedError as error:
+            failed.add(path)
+            if len(failed) > tolerated:
+                raise
+            result = error.reason
         if isinstance(result, str):
             unread[path] = result
         else:
             pixels[n_read] = result
             n_read += 1
-    return Decoded(paths, pixels[:n_read], unread)
+    return Decoded(paths, pixels[:n_read], unread, frozenset(failed))
 
 
-def try_decode(path: Path, size: int, *, strict: bool = True) -> Images | str:
+def try_decode(path: Path, size: int) -> Images | str:
     """Decode one file as `decode` does, or say why it cannot be.
 
     Parameters
     ----------
     path, size
         See `decode`.
-    strict : bool, default=True
-        Whether it is an error, and not a reason, that the system or memory failed again and again:
-        that says nothing of the image, and what is made of it may be kept for good.
 
     Raises
     ------
-    DataError
-        If they did, and it is one.
+    ReadFailedError
+        If the system or memory failed again and again. That is no reason, for it says nothing of
+        the image, and what is made of it may be kept for good.
     """
     for pause in PAUSES:
         try:
@@ -228,12 +248,7 @@ def try_decode(path: Path, size: int, *, strict: bool = True) -> Images | str:
     try:
         return _decode_or_tell(path, size)
     except (OSError, MemoryError) as error:
-        if not strict:
-            return _reason(error)
-        raise DataError(
-            f"cannot read {str(path)!r} for now: {_reason(error)}; if it never can be read, take "
-            "it away"
-        ) from error
+        raise ReadFailedError(path, _reason(error)) from error
 
 
 def _reason(error: Exception) -> str:

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import csv
-import errno
 import importlib.util
-import io
 import json
 import queue
 import time
@@ -20,14 +18,11 @@ from skal.core.errors import (
     DataError,
     MissingExtraError,
     RunExistsError,
-    RunFolderError,
-    UnknownNameError,
 )
 from skal.core.seeding import derive_seed
-from skal.datasets import decoding
 from skal.label.accuracy import Accuracy
 from skal.label.batches import BatchRequest, ComputedBatch, Failure
-from skal.label.final import find_files, next_images, predict, train
+from skal.label.final import next_images, train
 from skal.label.learning import Learner
 from skal.label.picking import Picker
 from skal.label.project import LabelProject
@@ -382,19 +377,14 @@ def test_images_are_decoded_once_for_labelling_and_for_runs(
     assert list(data_dir.glob("cache/bars-*")) == [cache]
 
 
-def rows_of(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))
-
-
 def test_predictions_are_those_of_the_network_on_images_prepared_alike(
     folder: Path, tmp_path: Path
 ) -> None:
     project = labeled_project(folder)
     where, _ = train(project, tmp_path / "model")
-    files = find_files([folder])
-    out = io.StringIO()
-    assert predict(where, files, out) == 90
-    rows = rows_of(out.getvalue())
+    skal.predict(where, [folder], tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open() as file:
+        rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows] == [str(folder / f"{n:05d}.png") for n in range(90)]
     network = skal.load_classifier(where)
     expected = network.predict_proba(Picker(project.learner_setup())._pixels)
@@ -402,69 +392,6 @@ def test_predictions_are_those_of_the_network_on_images_prepared_alike(
         found = [float(row[f"p_{name}"]) for name in CLASSES]
         np.testing.assert_allclose(found, proba, atol=2e-6)
         assert row["class"] == CLASSES[int(np.argmax(proba))]
-        assert row["probability"] == row[f"p_{row['class']}"]
-
-
-def test_predictions_take_any_run_grey_ones_too(tmp_path: Path, tiny: skal.ImageDataset) -> None:
-    skal.run(tiny, model="lenet", steps=60, n_init=40, n_rounds=0, out=tmp_path / "run")
-    write_images(tmp_path / "images", tiny.X_test[:, 0])
-    out = io.StringIO()
-    predict(tmp_path / "run", find_files([tmp_path / "images"]), out)
-    network = skal.load_classifier(tmp_path / "run")
-    expected = [CLASSES[label] for label in network.predict(tiny.X_test)]
-    assert [row["class"] for row in rows_of(out.getvalue())] == expected
-
-
-def test_images_that_cannot_be_read_have_no_prediction(
-    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    where, _ = train(labeled_project(folder), tmp_path / "model")
-    (folder / "00003.png").write_bytes(b"no image")
-    out = io.StringIO()
-    assert predict(where, [folder / "00003.png", folder / "00004.png"], out) == 1
-    damaged, whole = rows_of(out.getvalue())
-    assert damaged.pop("path") == str(folder / "00003.png")
-    assert set(damaged.values()) == {""}
-    assert whole["class"] in CLASSES
-    assert "00003.png: not one of JPEG" in caplog.text
-    with pytest.raises(DataError, match=r"none of the 1 images can be read \(.*00003\.png"):
-        predict(where, [folder / "00003.png"], io.StringIO())
-
-
-def test_a_file_that_the_system_cannot_read_has_no_prediction_and_the_others_have(
-    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    where, _ = train(labeled_project(folder), tmp_path / "model")
-    files, path_open = find_files([folder])[:3], Path.open
-
-    def fail(self: Path, *args: Any, **kwargs: Any) -> Any:
-        if self == files[1]:
-            raise OSError(errno.EIO, "Input/output error", str(self))
-        return path_open(self, *args, **kwargs)
-
-    monkeypatch.setattr(decoding, "PAUSES", (0, 0))
-    monkeypatch.setattr(Path, "open", fail)
-    caplog.set_level("DEBUG", "skal")
-    out = io.StringIO()
-    assert predict(where, files, out) == 2
-    assert [row["class"] in CLASSES for row in rows_of(out.getvalue())] == [True, False, True]
-    told = [line for line in caplog.messages if "Input/output error" in line]
-    assert told == [f"{files[1]} is tried again in 0 s: Input/output error"] * 2 + [
-        f"left out {files[1]}: Input/output error"
-    ]
-
-
-def test_predictions_need_a_network_and_images(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="no usable model"):
-        predict(tmp_path / "none", [folder / "00001.png"], io.StringIO())
-    with pytest.raises(
-        RunFolderError, match=r"it has no model\.json; expected the folder of a run"
-    ):
-        predict(folder, [folder / "00001.png"], io.StringIO())
-    with pytest.raises(DataError, match="does not exist"):
-        find_files([tmp_path / "none.png"])
-    with pytest.raises(UnknownNameError, match="device"):
-        predict(tmp_path, [folder / "00001.png"], io.StringIO(), device="gpu")
 
 
 def test_the_next_images_for_elsewhere_have_some_for_the_test(folder: Path) -> None:

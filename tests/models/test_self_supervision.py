@@ -194,13 +194,14 @@ def test_a_damaged_file_is_made_again(
     first = train(images, cache=tmp_path)
     (path,) = tmp_path.glob("*.safetensors")
     whole = path.read_bytes()
-    for content in (b"", whole[:100], whole[:-5]):
+    changed = bytes([*whole[:-9], whole[-9] ^ 1, *whole[-8:]])
+    for content in (b"", whole[:100], whole[:-5], changed):
         path.write_bytes(content)
         again = train(images, cache=tmp_path)
         assert "is damaged: it is made again" in caplog.text
         assert all(torch.equal(again.weights[n], first.weights[n]) for n in first.weights)
         assert path.read_bytes() == whole
-    assert len(trainings) == 4
+    assert len(trainings) == 5
 
 
 def test_a_run_waits_for_another_that_trains_the_same(
@@ -211,7 +212,7 @@ def test_a_run_waits_for_another_that_trains_the_same(
     content = path.read_bytes()
     path.unlink()
     waiting = threading.Thread(target=lambda: train(images, cache=tmp_path))
-    with FileLock(path.with_suffix(".lock")):  # the other one's
+    with FileLock(path.with_name(f".{path.name}.lock")):  # the other one's
         waiting.start()
         waiting.join(timeout=0.3)
         assert waiting.is_alive()

@@ -1,12 +1,12 @@
-"""`skal score`, one job of one thread: processor time and bytes an image.
+"""`skal predict`, one job of one thread: processor time and bytes an image.
 
     python benchmarks/ingest.py --folder PLACE --only opening
-    python benchmarks/score.py --folder PLACE
+    python benchmarks/predict.py --folder PLACE
 
-scores 1,000 JPEGs of 1600 x 1200 pixels and 2,000 PNGs of 32 x 32, which the first command makes,
+predicts 1,000 JPEGs of 1600 x 1200 pixels and 2,000 PNGs of 32 x 32, which the first command makes,
 at 64 px, by networks that were trained for a moment: what they say is of no matter here. Measured
-is the whole call, in a process that has loaded skal before: listing, decoding, scoring, and writing
-one Parquet file.
+is the whole call, in a process that has loaded skal before: listing, decoding, predicting, and
+writing one Parquet file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def trained(model: str, folder: Path) -> Path:
 
 def measure(images: Path, model: Path, out: Path, embeddings: bool) -> tuple[float, float]:
     used = time.process_time()
-    done = skal.score(images, model, out, shard_size=500, threads=1, embeddings=embeddings)
+    done = skal.predict(model, [images], out, shard_size=500, threads=1, embeddings=embeddings)
     used = time.process_time() - used
     return 1000 * used / done.n_images, out.stat().st_size / done.n_images
 
@@ -63,7 +63,7 @@ def main(folder: Path) -> None:
             rows.append([images, network, "yes" if embeddings else "no", f"{used:.1f}", told])
             print(rows[-1], flush=True)
     report(
-        "skal score, one job of one thread",
+        "skal predict, one job of one thread",
         [
             "images",
             "network",

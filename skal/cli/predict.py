@@ -1,0 +1,88 @@
+"""`skal predict`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..comparisons.config import GRID_SETTINGS
+from ..runs.config import SETTINGS
+from .app import console, main
+from .settings import options
+
+WORKERS = ("jobs", "threads", "backend", "scheduler")
+
+_log = logging.getLogger("skal")
+
+
+@main.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="FILE.csv or FILE.parquet, or a folder of Parquet files. [CSV to stdout]",
+)
+@click.option("--embeddings", is_flag=True, help="Write the embeddings, too.")
+@click.option(
+    "--utilities",
+    metavar="A,B,...",
+    help="What images are worth by these strategies. "
+    "[least-confidence,margin,entropy to Parquet, none to CSV]",
+)
+@click.option(
+    "--shard-size",
+    metavar="N",
+    type=int,
+    default=10_000,
+    show_default=True,
+    help="Images that a worker does at a time.",
+)
+@options([*(GRID_SETTINGS[name] for name in WORKERS), SETTINGS["device"]])
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
+@click.option("--quiet", is_flag=True, help="Show warnings and errors alone.")
+@click.pass_context
+def predict(
+    ctx: click.Context,
+    /,
+    run_dir: Path,
+    paths: tuple[Path, ...],
+    out: Path | None,
+    utilities: str | None,
+    as_json: bool,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Classify images, and those in folders, by the network of a run or of `skal train`.
+
+    The same command again resumes where it was stopped.
+    """
+    with console(ctx, quiet), tempfile.TemporaryDirectory() as scratch:
+        from ..prediction import pipeline
+
+        given = {name: value for name, value in settings.items() if value is not None}
+        if utilities is not None:
+            given["utilities"] = [name for name in utilities.split(",") if name]
+        try:
+            done = pipeline.predict(run_dir, paths, out or Path(scratch) / "out.csv", **given)
+        except KeyboardInterrupt:
+            if out is not None:
+                ctx.obj["go_on"] = "what is done is kept: run the same command again to resume"
+            raise
+        if out is None and not as_json:
+            with done.out.open("rb") as file:
+                for block in iter(lambda: file.read(2**20), b""):
+                    click.echo(block, nl=False)
+        if as_json:
+            click.echo(json.dumps({**done.as_dict(), "out": str(out) if out else None}))
+        _log.info("%d images classified", done.n_images - done.n_unreadable)
+        if done.n_unreadable:
+            _log.warning("%d images cannot be read; their rows are empty", done.n_unreadable)
+        if out is not None:
+            _log.info("written to %s", out)

@@ -1,0 +1,266 @@
+"""A trained network, and what is wanted of it: files to rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..comparisons.grid import parse_strategy
+from ..core.errors import ParameterError, RunFolderError
+from ..datasets.base import Images
+from ..datasets.decoding import Decoded, decode_many, to_channels
+from ..models.classifier import ImageClassifier
+from ..models.persistence import class_names, load_classifier
+from ..strategies.base import ScoreStrategy
+from ..strategies.scores import ScoreRequest, Scores, enough, score_pool
+from ..strategies.selection import Strategy, made_up_scores, resolve_strategy
+from ..strategies.uncertainty import MEASURES
+
+MEASURED = ("least-confidence", "margin", "entropy")
+PIXELS_AT_ONCE, MOST_AT_ONCE = 2**26, 2**29
+TOLERATED = 10
+"""Files of a few hundred that the system may fail to read: with more, its disk may be gone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What a network says of some images.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Of all images.
+    read : ndarray of bool, shape (n,)
+        Which of them could be read.
+    columns : mapping of str to ndarray
+        What it says of those, in their order; of embeddings a matrix.
+    unread : mapping of str to str
+        Why the others could not be read, by path.
+    failed : frozenset of str
+        See `skal.datasets.decoding.Decoded`.
+    """
+
+    paths: Sequence[str]
+    read: NDArray[np.bool_]
+    columns: Mapping[str, NDArray[Any]]
+    unread: Mapping[str, str]
+    failed: frozenset[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A network, and what is wanted of it.
+
+    Parameters
+    ----------
+    classifier : ImageClassifier
+        A fitted one.
+    names : list of str
+        Of its classes.
+    utilities : dict of str to Utility
+        By the name of the strategy.
+    embeddings : bool
+        Whether the embeddings are wanted.
+    """
+
+    classifier: ImageClassifier
+    names: list[str]
+    utilities: dict[str, Utility]
+    embeddings: bool
+
+    @staticmethod
+    @lru_cache(maxsize=1)
+    def load(
+        run_dir: Path, key: str, device: str, utilities: tuple[str, ...], embeddings: bool
+    ) -> Predictor:
+        """Load a network, once a process.
+
+        Raises
+        ------
+        SkalError
+            If it cannot be, is another than that of the key, or a strategy will not do.
+        """
+        wanted = {name: Utility.of(name) for name in utilities}
+        if model_key(run_dir) != key:
+            raise RunFolderError(f"the network in {str(run_dir)!r} has changed meanwhile")
+        classifier = load_classifier(run_dir, device)
+        return Predictor(classifier, class_names(run_dir), wanted, embeddings)
+
+    def rows(self, base: Path, paths: Sequence[str], threads: int) -> Iterator[Rows]:
+        """Decode images and yield what the network says of them, lot by lot.
+
+        Parameters
+        ----------
+        base : Path
+            What relative paths start from.
+        paths : sequence of str
+            The images.
+        threads : int
+            To decode with.
+        """
+        size = self.classifier.image_shape_[-1]
+        decoded = decode_many(base, paths, size, threads, tolerated=TOLERATED)
+        with closing(decoded) as chunks:
+            for chunk in in_lots(chunks, enough(self.classifier)):
+                read = np.array([path not in chunk.unread for path in chunk.paths], dtype=bool)
+                columns = self._columns(self._scores(chunk.pixels))
+                yield Rows(chunk.paths, read, columns, chunk.unread, chunk.failed)
+
+    def _scores(self, pixels: Images) -> Scores:
+        """Score images, as far as is needed."""
+        reads = {name for utility in self.utilities.values() for name in utility.reads}
+        n_samples = max((utility.n_samples for utility in self.utilities.values()), default=0)
+        return score_pool(
+            self.classifier,
+            to_channels(pixels, self.classifier.image_shape_[0]),
+            ScoreRequest(
+                self.embeddings or "embeddings" in reads, n_samples, "gradient_length" in reads
+            ),
+            random_state=0,  # the same dropout samples for all parts
+        )
+
+    def _columns(self, scores: Scores) -> dict[str, NDArray[Any]]:
+        best = scores.proba.argmax(axis=1)
+        columns: dict[str, NDArray[Any]] = {
+            "class": np.array(self.names, dtype=object)[best],
+            "probability": scores.proba.max(axis=1),
+            **{f"p_{name}": scores.proba[:, k] for k, name in enumerate(self.names)},
+            **{f"utility_{name}": u(scores) for name, u in self.utilities.items()},
+        }
+        if self.embeddings:
+            assert scores.embeddings is not None
+            columns["embedding"] = scores.embeddings
+        return columns
+
+
+def model_key(folder: Path) -> str:
+    """Return a hash of a network's files.
+
+    Raises
+    ------
+    RunFolderError
+        If they are not there.
+    """
+    if folder.is_dir() and not (folder / "model.json").exists():
+        raise RunFolderError(
+            f"no usable model in {str(folder)!r}: it has no model.json; expected the folder of a "
+            "run, or one that skal train wrote"
+        )
+    digest = hashlib.sha256()
+    for name in ("model.safetensors", "model.json"):
+        try:
+            digest.update((folder / name).read_bytes())
+        except OSError as error:
+            raise RunFolderError(
+                f"no usable model in {str(folder)!r}: {name}: {error.strerror or error}"
+            ) from error
+    return digest.hexdigest()[:16]
+
+
+def in_lots(
+    chunks: Iterator[Decoded], least: int = 1, at_once: tuple[int, int] = (0, 0)
+) -> Iterator[Decoded]:
+    """Join chunks to larger ones, such that a GPU is filled.
+
+    Parameters
+    ----------
+    chunks : iterator of Decoded
+        Of decoded images.
+    least : int, default=1
+        Images that a lot is to have.
+    at_once : (int, int), optional
+        Bytes of pixels that it is to have, and with which it is large enough in any case; by
+        default 64 and 512 MiB.
+    """
+    enough_bytes, most_bytes = at_once if any(at_once) else (PIXELS_AT_ONCE, MOST_AT_ONCE)
+    waiting: list[Decoded] = []
+    for chunk in chunks:
+        waiting.append(chunk)
+        n_bytes = sum(part.pixels.nbytes for part in waiting)
+        n_images = sum(len(part.pixels) for part in waiting)
+        if n_bytes >= enough_bytes and (n_images >= least or n_bytes >= most_bytes):
+            yield _joined(waiting)
+            waiting = []
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(chunks: Sequence[Decoded]) -> Decoded:
+    return Decoded(
+        [path for chunk in chunks for path in chunk.paths],
+        np.concatenate([chunk.pixels for chunk in chunks]),
+        {path: reason for chunk in chunks for path, reason in chunk.unread.items()},
+        frozenset().union(*(chunk.failed for chunk in chunks)),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Utility:
+    """What a strategy says an image is worth.
+
+    Parameters
+    ----------
+    name : str
+        The strategy's.
+    strategy : Strategy or None
+        None for the measures of uncertainty.
+    """
+
+    name: str
+    strategy: Strategy | None = None
+
+    @classmethod
+    def of(cls, name: str) -> Utility:
+        """Find a strategy, and see that it looks at each image by itself.
+
+        Raises
+        ------
+        UnknownNameError, ParameterError
+            If there is none of that name, or it will not do.
+        """
+        if name in MEASURED:
+            return cls(name)
+        plain, params = parse_strategy(name)
+        strategy = resolve_strategy(plain, params)
+        if issubclass(strategy.cls, ScoreStrategy) and not strategy.n_members:
+            utility = cls(name, strategy)
+            if not strategy.needs_labeled and utility._goes_image_by_image():
+                return utility
+        raise ParameterError(
+            f"{name} weighs images against each other, or trains networks; utilities are of "
+            f"{', '.join(MEASURED)}, and strategies that score each image by itself, such as bald"
+        )
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Which scores it looks at."""
+        return ("proba",) if self.strategy is None else self.strategy.reads or ()
+
+    @property
+    def n_samples(self) -> int:
+        """Dropout samples that it needs; 0 for none."""
+        return 0 if self.strategy is None else self.strategy.n_samples
+
+    def __call__(self, scores: Scores) -> NDArray[np.float64]:
+        """Return the utilities of images."""
+        if self.strategy is None:
+            return MEASURES[self.name](scores.proba)
+        if scores.mc_proba is not None:  # as many as the one that needs most
+            scores = replace(scores, mc_proba=scores.mc_proba[: self.n_samples])
+        utilities = self.strategy.cls(**self.strategy.params).score(scores)
+        return np.asarray(utilities, np.float64)
+
+    def _goes_image_by_image(self) -> bool:
+        assert self.strategy is not None
+        scores = made_up_scores(self.strategy)
+        halves = np.array_split(np.arange(len(scores)), 2)
+        apart = np.concatenate([self(scores.take(rows)) for rows in halves])
+        return bool(np.allclose(self(scores), apart))

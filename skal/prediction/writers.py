@@ -1,0 +1,220 @@
+"""Rows of predictions to files: CSV, and Parquet in one file or a folder of them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.durable import fsync_file, fsync_folder, naming
+from ..core.errors import MissingExtraError, RunExistsError
+from .predictor import Rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Form:
+    """How predictions are written: the parts of a form, and one file of them.
+
+    Parameters
+    ----------
+    name, suffix : str
+        Of the form, and of its files.
+    is_one_file : bool
+        Whether the parts are brought together in one.
+    measures : bool
+        Whether the measures of uncertainty are written by default.
+    """
+
+    def __init__(self, name: str, suffix: str, is_one_file: bool, measures: bool) -> None:
+        self.name, self.suffix = name, suffix
+        self.is_one_file, self.measures = is_one_file, measures
+
+    def check(self) -> None:
+        """Raise MissingExtraError if a package that it needs is not installed."""
+
+    def write(self, lots: Sequence[Rows], path: Path, classes: Sequence[str]) -> None:
+        """Write the rows of a part, of which there is at least one lot."""
+        raise NotImplementedError
+
+    def join(self, parts: Sequence[Path], path: Path, n_unreadable: int) -> None:
+        """Write the rows of all parts into one file, a part at a time in memory."""
+        raise NotImplementedError
+
+    def merge(self, parts: Sequence[Path], out: Path, n_unreadable: int) -> None:
+        """Bring all parts together beside them, and then give the file its name as a whole."""
+        temporary = parts[0].parent / "whole.tmp"
+        with naming(out):
+            self.join(parts, temporary, n_unreadable)
+            fsync_file(temporary)
+            temporary.replace(out)
+            fsync_folder(out.parent)
+
+    def is_finished(self, out: Path, names: Sequence[str]) -> bool:
+        """Tell whether a file has the rows of these parts."""
+        return False
+
+    def n_unreadable(self, out: Path) -> int:
+        """Return how many rows of a finished file are empty."""
+        raise NotImplementedError
+
+
+class Csv(Form):
+    """Text, a line an image."""
+
+    def write(self, lots: Sequence[Rows], path: Path, classes: Sequence[str]) -> None:
+        """Write the rows of a part."""
+        with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            lines = csv.writer(file, lineterminator="\n")
+            lines.writerow(["path", *_flat(lots[0])])
+            for lot in lots:
+                values = zip(*(_as_text(column) for column in _flat(lot).values()), strict=True)
+                nothing = [""] * len(_flat(lot))
+                for image, is_read in zip(lot.paths, lot.read, strict=True):
+                    lines.writerow([image, *(next(values) if is_read else nothing)])
+
+    def join(self, parts: Sequence[Path], path: Path, n_unreadable: int) -> None:
+        """Copy the lines of all parts, and the names of the columns once."""
+        with path.open("wb") as whole:
+            for number, part in enumerate(parts):
+                with part.open("rb") as file:
+                    names = file.readline()
+                    whole.write(b"" if number else names)
+                    shutil.copyfileobj(file, whole)
+
+
+def _flat(lot: Rows) -> dict[str, NDArray[Any]]:
+    """Return the columns of a lot, those of a matrix each by itself."""
+    flat: dict[str, NDArray[Any]] = {}
+    for name, values in lot.columns.items():
+        if values.ndim == 1:
+            flat[name] = values
+        else:
+            flat.update({f"{name}_{k}": values[:, k] for k in range(values.shape[1])})
+    return flat
+
+
+def _as_text(column: NDArray[Any]) -> Iterator[str]:
+    if column.dtype == object:
+        return iter(column)
+    return (f"{value:.6f}" for value in column)
+
+
+class Parquet(Form):
+    """A table of typed columns, by the package pyarrow."""
+
+    def check(self) -> None:
+        """Raise MissingExtraError if pyarrow is not installed."""
+        if find_spec("pyarrow") is None:
+            raise MissingExtraError("pyarrow", "parquet", "Parquet")
+
+    def write(self, lots: Sequence[Rows], path: Path, classes: Sequence[str]) -> None:
+        """Write the rows of a part."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        facts = {
+            "classes": list(classes),
+            "n_unreadable": sum(int((~lot.read).sum()) for lot in lots),
+        }
+        table = pa.concat_tables([_table(lot) for lot in lots])
+        pq.write_table(table.replace_schema_metadata({"skal": json.dumps(facts)}), path)
+
+    def join(self, parts: Sequence[Path], path: Path, n_unreadable: int) -> None:
+        """Write the rows of all parts into one file."""
+        import pyarrow.parquet as pq
+
+        facts = {
+            "classes": _facts(parts[0])["classes"],
+            "n_unreadable": n_unreadable,
+            "key": _key([part.name for part in parts]),
+        }
+        schema = pq.read_schema(parts[0]).with_metadata({"skal": json.dumps(facts)})
+        with pq.ParquetWriter(path, schema) as writer:
+            for part in parts:
+                table = pq.read_table(part)
+                writer.write_table(table.replace_schema_metadata(schema.metadata))
+
+    def is_finished(self, out: Path, names: Sequence[str]) -> bool:
+        """Tell whether a file has the rows of these parts; one that has others is not touched."""
+        if not self.is_one_file or not out.exists():
+            return False
+        if _facts(out).get("key") == _key(names):
+            return True
+        raise RunExistsError(
+            f"{str(out)!r} exists and holds something else; choose another name by --out"
+        )
+
+    def n_unreadable(self, out: Path) -> int:
+        """Return how many rows of a finished file are empty."""
+        return int(_facts(out)["n_unreadable"])
+
+
+def _table(lot: Rows) -> pa.Table:
+    import pyarrow as pa
+
+    # where a file has no row among the values, null is taken
+    rows = pa.array(np.cumsum(lot.read) - 1, mask=~lot.read)
+    columns = {name: _column(values).take(rows) for name, values in lot.columns.items()}
+    errors = [lot.unread.get(path) for path in lot.paths]
+    return pa.table(
+        {
+            "path": pa.array([_as_utf8(path) for path in lot.paths], pa.string()),
+            **columns,
+            "error": pa.array(errors, pa.string()),
+        }
+    )
+
+
+def _column(values: NDArray[Any]) -> pa.Array:
+    import pyarrow as pa
+
+    if values.ndim == 2:
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+    return pa.array(values, pa.string() if values.dtype == object else None)
+
+
+def _as_utf8(path: str) -> str:
+    """Return a path as UTF-8 can be; what stands for other bytes is escaped."""
+    return path.encode(errors="backslashreplace").decode()
+
+
+def _key(names: Sequence[str]) -> str:
+    return hashlib.sha256("".join(names).encode()).hexdigest()[:16]
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """Return what skal wrote into the metadata of a file; nothing, if it did not."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        facts = json.loads(metadata.get(b"skal", b"{}"))
+    except (OSError, ValueError, pa.ArrowException):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+FORMS = {
+    form.name: form
+    for form in (
+        Csv("csv", ".csv", is_one_file=True, measures=False),
+        Parquet("parquet", ".parquet", is_one_file=True, measures=True),
+        Parquet("folder", ".parquet", is_one_file=False, measures=True),
+    )
+}
+
+
+def form_of(out: Path) -> Form:
+    """Return the form that a name asks for: by its suffix one file, without a folder."""
+    return FORMS[{".csv": "csv", ".parquet": "parquet"}.get(out.suffix.lower(), "folder")]
