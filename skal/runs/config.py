@@ -44,7 +44,7 @@ class LabelSettings(Settings):
         "How the initial images are chosen",
         choices=INIT_STRATEGIES,
         details="They are the same for every strategy with the same seed. See "
-        "`skal.strategies.first_sets.initial_set`.",
+        "`skal.strategies.cold_start.ColdStart`.",
     )
     n_valid: Count = _labels(
         0,
