@@ -118,11 +118,7 @@ def measure_round(data: skal.ImageDataset, features: np.ndarray, repeats: int) -
                     s=score_pool(c, features, ScoreRequest(embeddings=True))
                 )
             ),
-            "pick": timed(
-                lambda d=done, s=seed: select(
-                    strategy, y, PICKS, scores=d["s"], n_classes=n_classes, seed=s
-                )
-            ),
+            "pick": timed(lambda d=done, s=seed: select(strategy, y, PICKS, scores=d["s"], seed=s)),
         }
         if seed:  # the first warms up
             for name, value in {**seconds, "all": sum(seconds.values())}.items():

@@ -68,7 +68,6 @@ def our_round(data: skal.ImageDataset, y: np.ndarray, steps: int, batch: int) ->
         y,
         PICKS,
         scores=score_pool(classifier, data.X, ScoreRequest(embeddings=True)),
-        n_classes=10,
         seed=0,
     )
 

@@ -275,7 +275,6 @@ def ask_skal(name: str, pool: Pool) -> Picks:
         pool.y,
         pool.size.picks,
         scores=pool.scores,
-        n_classes=pool.size.classes,
         seed=0,
     )
 
@@ -327,7 +326,7 @@ def ask_skal_bald(images: Images) -> Picks:
         random_state=0,
     )
     size = images.size
-    return select(strategy, images.y, size.picks, scores=scores, n_classes=size.classes, seed=0)
+    return select(strategy, images.y, size.picks, scores=scores, seed=0)
 
 
 class Logits(nn.Module):

@@ -10,7 +10,7 @@ from skal.strategies import BatchStrategy
 from skal.testing import check_strategy
 
 
-@skal.STRATEGIES.register("turns", summary="the least sure image of each class in turn")
+@skal.STRATEGIES.register("turns", summary="the least certain image of each class in turn")
 class TakingTurns(BatchStrategy):
     """Goes around the predicted classes, so that the batch has as many of each as there are."""
 

@@ -1,6 +1,7 @@
 """A query strategy of one's own; it is one of scikit-activeml's, too.
 
 python examples/custom_strategy.py
+cd examples; skal run --dataset digits --strategy "custom_strategy:RatioSampling?power=2"
 """
 
 import numpy as np
@@ -9,14 +10,17 @@ import skal
 from skal.strategies import ScoreStrategy
 
 
-@skal.STRATEGIES.register("ratio", needs="scores", summary="second likeliest over likeliest class")
+@skal.STRATEGIES.register("ratio", needs="scores", summary="second over first class")
 class RatioSampling(ScoreStrategy):
-    """Picks where the two likeliest classes are closest by their ratio."""
+    """Picks where the two most probable classes are closest by their ratio."""
+
+    def __init__(self, power=1.0):
+        self.power = power
 
     def score(self, scores):
         """Return a utility for each image."""
         top = np.sort(scores.proba, axis=1)[:, -2:]
-        return top[:, 0] / top[:, 1]
+        return (top[:, 0] / top[:, 1]) ** self.power
 
 
 if __name__ == "__main__":

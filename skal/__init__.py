@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .core.lazy import attach
 
 if TYPE_CHECKING:
     from . import strategies as strategies
@@ -33,42 +34,27 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# imported when asked for: importing skal costs no torch
 _LAZY = {
-    "ActiveLearner": "runs.active_learner",
-    "Committee": "models.committee",
-    "Comparison": "comparisons.grid",
-    "DATASETS": "datasets",
-    "ImageClassifier": "models.classifier",
-    "ImageDataset": "datasets",
-    "MODELS": "models",
-    "ORACLES": "datasets.oracles",
-    "Oracle": "datasets.oracles",
-    "Run": "runs.finished",
-    "STRATEGIES": "strategies",
-    "SkalError": "core.errors",
-    "TRACKERS": "runs.trackers",
-    "Tracker": "runs.trackers",
-    "calibrate": "models.calibration",
-    "compare": "comparisons.grid",
-    "embed": "models.features",
-    "load_classifier": "models.persistence",
-    "load_dataset": "datasets",
-    "predict": "prediction.pipeline",
-    "resume": "runs.run",
-    "run": "runs.run",
-    "save_classifier": "models.persistence",
+    "comparisons.grid": ("Comparison", "compare"),
+    "core.errors": ("SkalError",),
+    "datasets": ("DATASETS", "ImageDataset", "load_dataset"),
+    "datasets.oracles": ("ORACLES", "Oracle"),
+    "models": ("MODELS",),
+    "models.calibration": ("calibrate",),
+    "models.classifier": ("ImageClassifier",),
+    "models.committee": ("Committee",),
+    "models.features": ("embed",),
+    "models.persistence": ("load_classifier", "save_classifier"),
+    "prediction.pipeline": ("predict",),
+    "runs.active_learner": ("ActiveLearner",),
+    "runs.finished": ("Run",),
+    "runs.run": ("resume", "run"),
+    "runs.trackers": ("TRACKERS", "Tracker"),
+    "strategies": ("STRATEGIES",),
 }
 
-__all__ = ["__version__", "strategies", *_LAZY]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
-    if name == "strategies":
-        return importlib.import_module(".strategies", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = ["__version__", "strategies", *(name for names in _LAZY.values() for name in names)]
+__getattr__ = attach(__name__, _LAZY)
 
 
 def __dir__() -> list[str]:

@@ -16,8 +16,10 @@ from .datasets import MISSING_LABEL, ImageDataset
 from .models import build_network
 from .models.classifier import ImageClassifier
 from .models.module import ImageModule
+from .strategies.resolve import Strategy, resolve_strategy
 from .strategies.scores import ScoredClassifier, Scores, example_scores
-from .strategies.selection import Strategy, made_up_scores, resolve_strategy, select
+from .strategies.selection import select
+from .strategies.trial import made_up_scores
 
 __all__ = ["check_classifier", "check_dataset", "check_model", "check_strategy", "example_scores"]
 
@@ -178,15 +180,13 @@ def _select(
 ) -> NDArray[np.int64]:
     y = _labels() if y is None else y
     n = min(n, int((y == MISSING_LABEL).sum()))  # more are taken with a notice
-    return select(chosen, y, n, scores=scores, n_classes=N_CLASSES, seed=seed)
+    return select(chosen, y, n, scores=scores, seed=seed)
 
 
 def _check_interface(chosen: Strategy, scores: Scores) -> None:
     """Check `query` as scikit-activeml's users call it."""
     X, y = np.arange(N_IMAGES)[:, None], _labels()
-    query: SingleAnnotatorPoolQueryStrategy = clone(
-        chosen.cls(**chosen.params, missing_label=MISSING_LABEL, random_state=0)
-    )
+    query: SingleAnnotatorPoolQueryStrategy = clone(chosen.make(0))
     asked = {"clf": ScoredClassifier(scores), "fit_clf": False, "return_utilities": True}
     wrapped = SubSamplingWrapper(
         query, max_candidates=20, missing_label=MISSING_LABEL, random_state=0

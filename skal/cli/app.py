@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from shlex import quote
 from typing import Any
 
@@ -98,6 +99,8 @@ def main(ctx: click.Context, debug: bool, log_level: str) -> None:
     First steps: skal run --dataset digits --strategy badge
     """
     ctx.obj = {"log_level": log_level}
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # so that module:Name may lie in this folder
 
 
 class ConsoleHandler(logging.Handler):

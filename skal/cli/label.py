@@ -16,6 +16,7 @@ import click
 
 from ..label import settings as label_settings
 from .app import console, main
+from .lists import complete
 from .settings import options
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ ANNOTATOR = click.option(
     show_default=True,
     help="Name of the annotator.",
 )
-EXPORTS = ("csv", "folder", "label-studio")
 
 
 def _project_options(names: Iterable[str]) -> Callable[[Any], Any]:
@@ -51,9 +51,9 @@ def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that were given, parameters parsed, with what costs torch checked."""
     given = {name: value for name, value in settings.items() if value not in (None, ())}
     if "strategy_params" in given:
-        from ..core.values import parse_params
+        from ..core.registry import parse_params
 
-        given["strategy_params"] = parse_params(given["strategy_params"])
+        given["strategy_params"] = parse_params(given["strategy_params"], "strategy-param")
     if "strategy_params" in given or ":" in given.get("strategy", ""):
         from ..strategies import resolve_strategy
 
@@ -275,9 +275,10 @@ def query(
 @click.option(
     "--format",
     "form",
-    type=click.Choice(EXPORTS),
+    metavar="NAME",
+    shell_complete=complete("formats"),
     required=True,
-    help="A table, class folders, or tasks of Label Studio.",
+    help="A table (csv), class folders (folder), tasks (label-studio), or module:Name.",
 )
 @click.option(
     "--out",
@@ -292,19 +293,21 @@ def export_command(
 ) -> None:
     """Write the labels out: a table, class folders, or tasks of Label Studio."""
     with console(ctx), _opened(folder, create=False) as project:
-        from ..label import exporting, label_studio
+        from ..label.formats import FORMATS
+        from ..label.label_studio import labeling_config
 
-        if form == "folder":
+        entry = FORMATS.resolve(form)
+        if entry.facts.get("folder"):
             out = out or folder.resolve().with_name(f"{folder.resolve().name}-labeled")
-            n = exporting.export_folder(project, out, copy=copy)
-            _log.info("%d images in %s", n, out)
-            return
-        _check_out(out)
-        if form == "csv":
-            _write(exporting.export_csv(project), out)
         else:
-            _write(label_studio.export_label_studio(project), out)
-            _log.info("labelling interface: %s", label_studio.labeling_config(project.classes))
+            _check_out(out)
+        written = entry.make(project=project, out=out, copy=copy)
+        if not isinstance(written, str):
+            _log.info("%d images in %s", written, out)
+            return
+        _write(written, out)
+        if entry.name == "label-studio":
+            _log.info("labelling interface: %s", labeling_config(project.classes))
 
 
 @main.command(name="import")

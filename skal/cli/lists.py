@@ -1,55 +1,134 @@
-"""`skal list` and `skal doctor`: what there is, and what is wrong."""
+"""`skal list` and `skal doctor`: what there is, and what is wrong. And the shell's completions."""
 
 from __future__ import annotations
 
 import json
+import math
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from .app import console, main
 
-LISTED = ("datasets", "models", "strategies", "stream-strategies", "trackers")
+KINDS: Mapping[str, str] = {
+    "datasets": "skal.datasets:DATASETS",
+    "models": "skal.models:MODELS",
+    "strategies": "skal.strategies:STRATEGIES",
+    "stream-strategies": "skal.strategies:STREAM_STRATEGIES",
+    "init-strategies": "skal.strategies:INIT_STRATEGIES",
+    "oracles": "skal.datasets.oracles:ORACLES",
+    "trackers": "skal.runs.trackers:TRACKERS",
+    "metrics": "skal.runs.metrics:METRICS",
+    "formats": "skal.label.formats:FORMATS",
+}
+"""What is named on the command line, and the registry of each."""
+
+COLUMNS = ("name", "needs", "summary", "cost", "paper")
+NARROWEST = 24
+"""Letters that a wrapped text has at least, however narrow the terminal."""
 
 
 def registry(kind: str) -> Any:
-    from ..datasets import DATASETS
-    from ..models import MODELS
-    from ..runs.trackers import TRACKERS
-    from ..strategies import STRATEGIES
-    from ..strategies.streams import STREAM_STRATEGIES
+    """Return the registry of a kind."""
+    from ..core.registry import import_object
 
-    return {
-        "datasets": DATASETS,
-        "models": MODELS,
-        "strategies": STRATEGIES,
-        "stream-strategies": STREAM_STRATEGIES,
-        "trackers": TRACKERS,
-    }[kind]
+    return import_object(KINDS[kind])
+
+
+def complete(*kinds: str, folders: bool = False) -> Callable[..., list[CompletionItem]]:
+    """Return a function that completes names for the shell; of a list, the last one.
+
+    Parameters
+    ----------
+    *kinds : str
+        Of `KINDS`.
+    folders : bool, default=False
+        Whether folders will do, too.
+    """
+
+    def completions(_ctx: Any, _option: Any, incomplete: str) -> list[CompletionItem]:
+        before, comma, start = incomplete.rpartition(",")
+        names = [entry.name.removesuffix("NAME") for k in kinds for entry in registry(k).listed()]
+        items = [CompletionItem(incomplete, type="dir")] if folders else []
+        return items + [
+            CompletionItem(f"{before}{comma}{name}") for name in names if name.startswith(start)
+        ]
+
+    return completions
 
 
 @main.command(name="list")
-@click.argument("kind", type=click.Choice(LISTED))
+@click.argument("kind", type=click.Choice(tuple(KINDS)))
+@click.argument("pattern", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of objects.")
 @click.pass_context
-def list_command(ctx: click.Context, kind: str, as_json: bool) -> None:
-    """List what can be named."""
+def list_command(ctx: click.Context, kind: str, pattern: str | None, as_json: bool) -> None:
+    """List what can be named; with a PATTERN such as '*resnet*' or 'timm:*dinov2*' what matches."""
     with console(ctx):
-        rows = [{"name": entry.name, **entry.facts} for entry in registry(kind).listed()]
+        entries = registry(kind).listed(pattern)
+        rows = [{"name": entry.name, **_plain(entry.facts)} for entry in entries]
     if as_json:
         click.echo(json.dumps(rows, default=str))
         return
-    columns = [
-        c for c in ("name", "needs", "summary", "cost", "paper") if any(c in r for r in rows)
-    ]
-    echo_table(columns, [[str(row.get(column, "")) for column in columns] for row in rows])
+    columns = [c for c in COLUMNS if any(c in row for row in rows)]
+    table = [[str(row.get(column, "")) for column in columns] for row in rows]
+    click.echo("\n".join(table_lines(columns, table, _width())))
 
 
-def echo_table(columns: list[str], rows: list[list[str]]) -> None:
-    widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
-    for row in [columns, *rows]:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
+def _width() -> float:
+    """Return the terminal's width; what is piped has a line an entry, however long."""
+    if sys.stdout.isatty() or "COLUMNS" in os.environ:
+        return shutil.get_terminal_size().columns
+    return math.inf
+
+
+def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts without functions: that there is one is what can be told."""
+    return {name: True if callable(value) else value for name, value in facts.items()}
+
+
+def table_lines(columns: Sequence[str], rows: list[list[str]], width: float) -> list[str]:
+    """Lay a table out.
+
+    Where it is wider than the terminal, what is told of an entry becomes one text, which is
+    wrapped beside the name, or below one that is long.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        Of `COLUMNS`, in order.
+    rows : list of list of str
+        A text for each column.
+    width : float
+        Of the terminal, in letters.
+    """
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    if sum(widths) + 2 * (len(widths) - 1) <= width:
+        return [
+            "  ".join(t.ljust(w) for t, w in zip(row, widths, strict=True)).rstrip()
+            for row in [list(columns), *rows]
+        ]
+    n_fixed = 2 if "needs" in columns else 1
+    fixed = [min(w, int(max(width - NARROWEST, 8)) // n_fixed) for w in widths[:n_fixed]]
+    indent = " " * (sum(fixed) + 2 * n_fixed)
+    lines = []
+    for row in [list(columns), *rows]:
+        told = "; ".join(filter(None, row[n_fixed:]))
+        space = max(int(width) - len(indent), NARROWEST)
+        texts = textwrap.wrap(told, space, break_on_hyphens=False) or [""]
+        names = "  ".join(t.ljust(w) for t, w in zip(row[:n_fixed], fixed, strict=True)) + "  "
+        if len(names) > len(indent):
+            lines.append(names.rstrip())
+            names = indent
+        lines.append((names + texts[0]).rstrip())
+        lines += [indent + text for text in texts[1:]]
+    return lines
 
 
 @main.command()

@@ -11,10 +11,12 @@ from typing import Any
 
 import click
 
+from ..core.registry import parse_params
 from ..core.settings import GROUPS, Setting, override
-from ..core.values import KINDS, parse_params
+from ..core.values import KINDS
 from ..runs.config import SETTINGS
-from .lists import LISTED, registry
+from .lists import KINDS as NAMED
+from .lists import complete, registry
 
 _log = logging.getLogger("skal")
 
@@ -71,8 +73,9 @@ def track_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "--track",
         metavar="NAME",
         multiple=True,
+        shell_complete=complete("trackers"),
         callback=lambda _ctx, _option, names: tuple(dict.fromkeys(names)),
-        help="Log to wandb, mlflow or tensorboard; may be repeated.",
+        help="Log to wandb, mlflow, tensorboard or module:Name; may be repeated.",
     )(command)
 
 
@@ -96,6 +99,7 @@ def _option(setting: Setting) -> Callable[[Any], Any]:
         metavar=setting.metavar or "|".join(setting.choices),
         type=KINDS[setting.type].parse,
         multiple=bool(setting.option),
+        shell_complete=complete(*setting.names, folders="datasets" in setting.names),
         **shown,
         **bare,
     )
@@ -128,7 +132,7 @@ class RunCommand(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the names behind the options."""
         with formatter.section("Names"):
-            for kind in LISTED:
+            for kind in NAMED:
                 # by hand, for click breaks lines at the hyphens of names
                 lines = textwrap.fill(
                     ", ".join(entry.name for entry in registry(kind).listed()),
@@ -174,6 +178,6 @@ def given_settings(
     if flags.get("strategy", settings.get("strategy")) != settings.get("strategy"):
         settings.pop("strategy_params", None)  # they were another strategy's
     if "strategy_params" in flags:
-        kept = settings.get("strategy_params", {})
-        flags["strategy_params"] = {**kept, **parse_params(flags["strategy_params"])}
+        params = parse_params(flags["strategy_params"], "strategy-param")
+        flags["strategy_params"] = {**settings.get("strategy_params", {}), **params}
     return override(SETTINGS, settings, flags), grid

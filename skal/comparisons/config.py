@@ -32,10 +32,11 @@ class GridConfig(Settings):
         (BASELINE, "margin", "badge"),
         "Query strategies; NAME?K=V&K=V gives one arguments; random is added",
         metavar="A,B",
+        names=("strategies", "stream-strategies"),
         lowest=1,
     )
     seeds: int = _grid(10, "How many seeds, from --seed on", metavar="N", lowest=1, highest=10**6)
-    models: Sequence[str] = _grid((), "Networks, if several", metavar="A,B")
+    models: Sequence[str] = _grid((), "Networks, if several", metavar="A,B", names=("models",))
     noise_rates: Sequence[Share] = _grid((), "Rates of image noise, if several", metavar="R,R")
     label_noises: Sequence[Share] = _grid((), "Rates of label noise, if several", metavar="R,R")
     jobs: int | None = _grid(

@@ -19,8 +19,8 @@ from tqdm import tqdm
 from ..core.durable import fsync_folder, locked, write_atomic
 from ..core.errors import ParameterError, RunExistsError, RunFolderError, SkalError
 from ..core.progress import hidden
+from ..core.registry import parse_spec
 from ..core.signatures import shows_settings
-from ..core.values import parse_params
 from ..core.workers import WorkerLostError, Workers, map_jobs
 from ..datasets import ImageDataset
 from ..models import default_model
@@ -194,18 +194,6 @@ def _resolved(strategy: str, resolve: Callable[[str], str]) -> str:
     return strategy if ":" in name else f"{resolve(name)}{question}{params}"
 
 
-def parse_strategy(text: str) -> tuple[str, dict[str, Any]]:
-    """Return the name and the arguments of ``NAME?K=V&K=V``.
-
-    Raises
-    ------
-    ParameterError
-        If an argument has no ``=``.
-    """
-    name, _, rest = text.partition("?")
-    return name, parse_params(filter(None, rest.split("&")))
-
-
 def _check(grid: GridConfig, base: RunConfig, work: Work) -> list[Cell]:
     """Find what is wrong before anything is run; return the cells."""
     cells = _cells(grid, base)
@@ -222,7 +210,7 @@ def _cells(grid: GridConfig, base: RunConfig) -> list[Cell]:
         for strategy, *values in itertools.product(
             grid.strategies, *(getattr(grid, a) for a in AXES)
         ):
-            name, params = parse_strategy(strategy)
+            name, params = parse_spec(strategy)
             varied = dict(zip(AXES.values(), values, strict=True))
             config = base.replace(strategy=name, strategy_params=params, seed=seed, **varied)
             cells.append(Cell(_cell_name(config), config))

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core.errors import RunFolderError, UsageError
-from ..core.values import parse_params, resolve_share
+from ..core.registry import parse_spec
+from ..core.values import resolve_share
 from ..runs.config import RunConfig
 from ..runs.record import JOURNAL, SUMMARY, Record
 from .config import GRID, read_config
@@ -199,7 +200,7 @@ def _in_order_of(path: Path, results: Sequence[Result]) -> list[Result]:
         axis: [resolve_share(setting, rate) for rate in grid.get(axis, ())]
         for axis, setting in (("noise_rates", "noise_rate"), ("label_noises", "label_noise"))
     }
-    strategies = [_label(*_parse(text)) for text in grid.get("strategies", ())]
+    strategies = [_label(*parse_spec(text)) for text in grid.get("strategies", ())]
 
     def place(result: Result) -> tuple[int, ...]:
         found: tuple[tuple[list[Any], Any], ...] = (
@@ -212,11 +213,6 @@ def _in_order_of(path: Path, results: Sequence[Result]) -> list[Result]:
         return (result.config.seed, *ranks)
 
     return sorted(results, key=place)
-
-
-def _parse(text: str) -> tuple[str, dict[str, Any]]:
-    name, _, rest = text.partition("?")
-    return name, parse_params(filter(None, rest.split("&")))
 
 
 def tell_apart(results: Iterable[Result]) -> list[Result]:

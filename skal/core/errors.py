@@ -20,7 +20,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+MOST_SHOWN = 40
+"""Names that an error lists when none of them is near what was asked for."""
 
 
 class SkalError(Exception):
@@ -76,8 +80,34 @@ class MissingExtraError(SkalError, ImportError):
         )
 
 
+@contextmanager
+def failing(what: str, kind: type[SkalError] = SkalError) -> Iterator[None]:
+    """Say of whatever somebody else's code raises inside the block whose it is.
+
+    skal's own errors are passed on, and so is running out of memory.
+
+    Parameters
+    ----------
+    what : str
+        Whose, and what with, such as "the strategy my_module:Mine failed".
+    kind : type, default=SkalError
+        What is raised instead.
+    """
+    try:
+        yield
+    except SkalError:
+        raise
+    except Exception as error:
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            raise
+        reason = " ".join(str(error).split())
+        if not reason or not isinstance(error, TypeError | ValueError | SkalError):
+            reason = f"{type(error).__name__}: {reason}".rstrip(": ")
+        raise kind(f"{what}: {reason}") from error
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Say the nearest valid names, or all of them when none is near.
+    """Say the nearest valid names; or all of them when none is near, unless those are many.
 
     Parameters
     ----------
@@ -93,6 +123,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if len(names) > MOST_SHOWN:
+        within = [one for one in names if name and name in one]
+        near = within[:3] or near or difflib.get_close_matches(name, names, n=3, cutoff=0.0)
     if near:
         return f"; did you mean {' or '.join(near)}?"
     return f"; known: {', '.join(names)}" if names else "; none are known"

@@ -1,22 +1,88 @@
-"""One `Registry` class, used by every extension point."""
+"""One rule for names: every extension point is a `Registry`, and every name is read by it.
+
+A spec is ``NAME`` or ``package.module:Name``, and may go on with ``?key=value&key=value``. A value
+that is a Python literal is taken as that, else as text; in it ``%26`` stands for ``&``, and ``%25``
+for ``%`` where that is needed.
+"""
 
 from __future__ import annotations
 
+import ast
 import importlib
+import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from importlib.metadata import entry_points
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from .errors import ParameterError, SkalError, UnknownNameError
+from .errors import MissingExtraError, ParameterError, SkalError, UnknownNameError
 
 ENTRY_POINT_GROUP = "skal"
 
 T = TypeVar("T")
 U = TypeVar("U")
 _log = logging.getLogger("skal")
-_plugins_loaded = False
+
+
+def parse_params(pairs: Iterable[str], what: str = "argument") -> dict[str, Any]:
+    """Parse arguments ``key=value``.
+
+    Parameters
+    ----------
+    pairs : iterable of str
+        One each.
+    what : str
+        What they are, for the message.
+
+    Raises
+    ------
+    ParameterError
+        If one has no name, or no ``=``.
+    """
+    params = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not (name and equals):
+            raise ParameterError(f"{what}: got {pair!r}; expected NAME=VALUE")
+        try:
+            params[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            params[name] = text
+    return params
+
+
+def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
+    """Return the name and the arguments of ``NAME?key=value&key=value``.
+
+    Raises
+    ------
+    ParameterError
+        See `parse_params`.
+    """
+    name, _, rest = spec.partition("?")
+    pairs = (pair.replace("%26", "&").replace("%25", "%") for pair in rest.split("&") if pair)
+    return name, parse_params(pairs, f"argument of {name}")
+
+
+def write_spec(name: str, params: Mapping[str, Any]) -> str:
+    """Return the spec that `parse_spec` reads a name and arguments from."""
+    pairs = (f"{key}={_written(value)}" for key, value in params.items())
+    return "?".join(filter(None, (name, "&".join(pairs))))
+
+
+def _written(value: Any) -> str:
+    text = value if isinstance(value, str) and _reads_as_itself(value) else repr(value)
+    for sign, code in (("%25", "%2525"), ("%26", "%2526"), ("&", "%26")):
+        text = text.replace(sign, code)
+    return text
+
+
+def _reads_as_itself(text: str) -> bool:
+    return parse_params([f"_={text}"]) == {"_": text}
 
 
 def import_object(path: str) -> Any:
@@ -43,17 +109,88 @@ def import_object(path: str) -> Any:
         raise UnknownNameError(f"name in {module_name}", attribute, public) from error
 
 
+def accepted(function: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of some keyword arguments that a function, or a class, takes."""
+    names = parameters(function)
+    return {name: value for name, value in values.items() if names is None or name in names}
+
+
+def parameters(function: Any) -> Mapping[str, inspect.Parameter] | None:
+    """Return the parameters that can be given by keyword; None where any can."""
+    try:
+        found = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # written in C
+        return None
+    kinds = {parameter.kind for parameter in found.values()}
+    if inspect.Parameter.VAR_KEYWORD in kinds:
+        return None
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
+    return {name: value for name, value in found.items() if value.kind not in positional}
+
+
 @dataclass(frozen=True)
 class Entry(Generic[T]):
-    """A registered object, or the import path of one, and what is known about it."""
+    """A named object, what is known about it, and the arguments that it was named with.
+
+    Parameters
+    ----------
+    name : str
+        As registered; or ``package.module:Name``.
+    target : object or str
+        The object, or its import path.
+    facts : mapping
+        What is known about it; each registry says which.
+    params : mapping
+        Arguments.
+    """
 
     name: str
     target: T | str
     facts: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> str:
+        """Name and arguments as text, by which the same is found again."""
+        return write_spec(self.name, self.params)
 
     def load(self) -> T:
         """Return the object, importing it if need be."""
         return import_object(self.target) if isinstance(self.target, str) else self.target
+
+    def make(self, **context: Any) -> Any:
+        """Call the object with its arguments, and with what it takes of `context`.
+
+        Raises
+        ------
+        UnknownNameError
+            If it takes no argument of that name.
+        """
+        function: Any = self.load()
+        known = parameters(function)
+        for name in self.params:
+            if name in context or (known is not None and name not in known):
+                theirs = () if known is None else known.keys() - context.keys()
+                raise UnknownNameError(f"argument of {self.name}:", name, theirs)
+        return function(**self.params, **accepted(function, context))
+
+
+class Family(NamedTuple):
+    """Names of another package, behind ``FAMILY:``.
+
+    Parameters
+    ----------
+    find : str
+        Import path of a function from such a name to an `Entry`.
+    names : str
+        Import path of a function that returns them all.
+    summary : str
+        What they are.
+    """
+
+    find: str
+    names: str
+    summary: str
 
 
 class Registry(Generic[T]):
@@ -63,6 +200,10 @@ class Registry(Generic[T]):
     ----------
     kind : str
         What the entries are, in the singular: "dataset", "model", ...
+    families : mapping of str to Family, optional
+        What may stand before the colon of a name, beside modules.
+    plural : str, optional
+        By default `kind` and an s.
 
     Notes
     -----
@@ -70,8 +211,12 @@ class Registry(Generic[T]):
     module that registers something when imported.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(
+        self, kind: str, families: Mapping[str, Family] | None = None, plural: str = ""
+    ) -> None:
         self.kind = kind
+        self.plural = plural or f"{kind}s"
+        self.families = dict(families or {})
         self._entries: dict[str, Entry[T]] = {}
 
     def register(self, name: str, **facts: Any) -> Callable[[U], U]:
@@ -97,26 +242,52 @@ class Registry(Generic[T]):
 
     def remove(self, name: str) -> None:
         """Take an entry out again (for tests and notebooks that redefine a plugin)."""
-        self.entry(name)
+        if name not in self._entries:
+            raise UnknownNameError(self.kind, name, self._entries)
         del self._entries[name]
 
-    def entry(self, name: str) -> Entry[T]:
-        """Return the entry of that name.
+    def resolve(self, spec: str, params: Mapping[str, Any] | None = None) -> Entry[T]:
+        """Return what a spec names, with its arguments. Nothing is imported but a family.
+
+        Parameters
+        ----------
+        spec : str
+            ``NAME``, ``module:Name`` or ``FAMILY:NAME``, each with ``?key=value&key=value`` or
+            without.
+        params : mapping, optional
+            Further arguments; they win over those of the spec.
 
         Raises
         ------
         UnknownNameError
             If there is none; the message has the nearest names.
+        ParameterError
+            If the arguments are not written as they should be.
+        MissingExtraError
+            If the family's package is not installed.
         """
+        name, given = parse_spec(spec)
+        return replace(self._found(name), params={**given, **(params or {})})
+
+    def _found(self, name: str) -> Entry[T]:
         if name not in self._entries:
             load_plugins()
-        if name not in self._entries:
+        if name in self._entries:
+            return self._entries[name]
+        prefix, colon, member = name.partition(":")
+        if not colon:
             raise UnknownNameError(self.kind, name, self._entries)
-        return self._entries[name]
+        if prefix in self.families:
+            found: Entry[T] = import_object(self.families[prefix].find)(member)
+            return found
+        package = prefix.partition(".")[0]
+        if self.families and not (package and find_spec(package)):
+            raise UnknownNameError(f"family of {self.plural}, or module,", prefix, self.families)
+        return Entry(name, name)
 
-    def get(self, name: str) -> T:
-        """Return the object of that name, imported if need be."""
-        return self.entry(name).load()
+    def get(self, spec: str) -> T:
+        """Return the object that a spec names, imported if need be."""
+        return self.resolve(spec).load()
 
     def __contains__(self, name: object) -> bool:
         load_plugins()
@@ -130,22 +301,55 @@ class Registry(Generic[T]):
         """Return the registered names, in the order of registration."""
         return [entry.name for entry in self]
 
-    def listed(self) -> list[Entry[T]]:
-        """Return what a list of all that can be named shows: here the entries."""
-        return list(self)
+    def listed(self, pattern: str | None = None) -> list[Entry[T]]:
+        """Return the entries, and a row for each family; or all whose names match a pattern.
+
+        Parameters
+        ----------
+        pattern : str, optional
+            As of files, such as ``"*resnet*"`` and ``"timm:*dinov2*"``.
+
+        Raises
+        ------
+        MissingExtraError
+            If the package of a family that the pattern names is not installed.
+        """
+        if pattern is None:
+            families = self.families.items()
+            rows = [Entry[T](f"{n}:NAME", f.find, {"summary": f.summary}) for n, f in families]
+            return [*self, *rows]
+        found = [entry for entry in self if fnmatchcase(entry.name, pattern)]
+        for name, family in self.families.items():
+            found += self._members(name, family, pattern)
+        return found
+
+    def _members(self, name: str, family: Family, pattern: str) -> list[Entry[T]]:
+        prefix, colon, _ = pattern.partition(":")
+        if not fnmatchcase(name, prefix) and (colon or not pattern.startswith("*")):
+            return []
+        try:
+            members = import_object(family.names)()
+        except MissingExtraError:
+            if colon:
+                raise
+            return []
+        find = import_object(family.find)
+        return [find(member) for member in members if fnmatchcase(f"{name}:{member}", pattern)]
 
 
+@cache
 def load_plugins() -> None:
-    """Import what other packages registered under the entry-point group, once a process.
+    """Import what other packages registered under the entry-point group, once a process."""
+    import_plugins(entry_points(group=ENTRY_POINT_GROUP))
 
-    A plugin that cannot be imported is named in a warning and left out: somebody else's broken
-    package must not end a run that does not use it.
+
+def import_plugins(points: Iterable[EntryPoint]) -> None:
+    """Import entry points.
+
+    One that cannot be imported is named in a warning and left out: somebody else's broken package
+    must not end a run that does not use it.
     """
-    global _plugins_loaded
-    if _plugins_loaded:
-        return
-    _plugins_loaded = True
-    for plugin in entry_points(group=ENTRY_POINT_GROUP):
+    for plugin in points:
         try:
             plugin.load()
         except (Exception, SystemExit) as error:  # whatever a foreign module does when imported

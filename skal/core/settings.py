@@ -23,7 +23,6 @@ from .values import KINDS
 
 GROUPS = ("comparison", "data", "labels", "query", "network", "training", "noise", "output")
 """The groups of settings, in the order in which they are shown."""
-INIT_STRATEGIES = ("random", "stratified", "k-means", "typiclust", "probcover")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +47,8 @@ class Setting:
     metavar, option, bare : str
         How the command line shows it, calls it if not by its name, and what the flag means when
         it is given without a value.
+    names : tuple of str
+        The kinds of ``skal list`` that its value is a name of.
     choices, pattern
         What it may be; a value that fits the regular expression may be, too.
     lowest, highest, above, below : float, optional
@@ -68,6 +69,7 @@ class Setting:
     metavar: str = ""
     option: str = ""
     bare: str = ""
+    names: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     pattern: str = ""
     lowest: float | None = None

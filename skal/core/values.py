@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,26 +14,6 @@ if TYPE_CHECKING:
 
 Count = int | str
 Share = float | str
-
-
-def parse_params(pairs: Iterable[str]) -> dict[str, Any]:
-    """Parse arguments ``K=V``; a value that is a Python literal is taken as that, else as text.
-
-    Raises
-    ------
-    ParameterError
-        If one has no name, or no ``=``.
-    """
-    params = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not (name and equals):
-            raise ParameterError(f"strategy-param: got {pair!r}; expected NAME=VALUE")
-        try:
-            params[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            params[name] = text
-    return params
 
 
 def resolve_count(name: str, value: Count, n_pool: int, lowest: int = 1) -> int:

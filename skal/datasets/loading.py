@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from ..core.errors import UnknownNameError
+from ..core.errors import DataError, UnknownNameError, failing
+from ..core.registry import parse_spec
 from ..core.settings import settings_of
 from .base import ImageDataset
 from .builtin import DATASETS
@@ -42,8 +45,9 @@ def load_dataset(
     Parameters
     ----------
     name_or_folder : str or Path
-        One of ``skal list datasets``, else a folder; write ``./name`` for a folder that is
-        called as a dataset is. `skal.datasets.folder.load_folder` says how folders are read.
+        One of ``skal list datasets``, or ``module:Name``, both with ``?key=value`` if need be;
+        else a folder; write ``./name`` for a folder that is called as a dataset is.
+        `skal.datasets.folder.load_folder` says how folders are read.
     image_size : int, optional
         Height and width in pixels; by default the dataset's own, for folders 48.
     data_dir : str or Path, optional
@@ -68,20 +72,36 @@ def load_dataset(
         If no image can be read.
     """
     image_size, seed = _SETTINGS["image_size"].check(image_size), _SETTINGS["seed"].check(seed)
-    name, where = str(name_or_folder), data_folder(data_dir)
-    if isinstance(name_or_folder, str) and name in DATASETS:
-        data = DATASETS.get(name)(data_dir=where, image_size=image_size, seed=seed)
-        return replace(data, source={"dataset": name, "data_dir": str(where.resolve())})
-    if isinstance(name_or_folder, Path) or _is_place(name):
+    where = data_folder(data_dir)
+    if is_folder(name_or_folder):
         place = Path(os.path.expanduser(name_or_folder))  # noqa: PTH111 (Path's may raise)
         data = load_folder(place, data_dir=where, image_size=image_size, seed=seed)
-        return replace(data, source={"dataset": str(data.root), "data_dir": str(where.resolve())})
-    raise UnknownNameError(
-        "dataset", name, DATASETS.names(), f" (nor is there a folder {name!r} here)"
-    )
+        dataset = str(data.root)
+    else:
+        dataset = str(name_or_folder)
+        data = _load_named(dataset, {"data_dir": where, "image_size": image_size, "seed": seed})
+    return replace(data, source={"dataset": dataset, "data_dir": str(where.resolve())})
 
 
-def _is_place(name: str) -> bool:
-    """Tell whether a string is meant as a path: it looks like one, or something is there."""
+def _load_named(spec: str, context: Mapping[str, Any]) -> ImageDataset:
+    name = parse_spec(spec)[0]
+    if ":" not in name and name not in DATASETS:
+        hint = f" (nor is there a folder {name!r} here)"
+        raise UnknownNameError("dataset", name, DATASETS.names(), hint)
+    with failing(f"the dataset {spec} failed", DataError):
+        data = DATASETS.resolve(spec).make(**context)
+    if not isinstance(data, ImageDataset):
+        raise DataError(
+            f"the dataset {spec} returned {type(data).__name__}; expected a skal.ImageDataset"
+        )
+    return data
+
+
+def is_folder(name_or_folder: str | Path) -> bool:
+    """Tell whether a folder is meant: it looks like a path, or something is there."""
+    text = str(name_or_folder)
+    name = text.partition("?")[0]
+    if isinstance(name_or_folder, Path) or name in DATASETS:
+        return isinstance(name_or_folder, Path)
     looks_so = name.startswith((".", "~")) or "/" in name or os.sep in name
-    return looks_so or (name != "" and os.path.exists(name))  # noqa: PTH110 (as above)
+    return looks_so or (text != "" and os.path.exists(text))  # noqa: PTH110 (Path's may raise)

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..core.errors import DataError, ParameterError, UnknownNameError
-from ..core.registry import Registry
+from ..core.answers import integers
+from ..core.errors import DataError, ParameterError, UnknownNameError, failing
+from ..core.registry import Registry, parameters
 from .base import MISSING_LABEL, ImageDataset, Labels
 from .settings import LABEL_NOISE_KINDS
 
-ORACLES: Registry[Callable[[ImageDataset, int], Oracle]] = Registry("oracle")
-"""Functions, or classes, that take the dataset and a seed and return an `Oracle`."""
+ORACLES: Registry[Callable[..., Any]] = Registry("oracle")
+"""Classes of `Oracle`, or functions that return one or a function of indices.
+
+They are called with their own arguments, and with what they take of `data`, an `ImageDataset`, and
+`seed`. A function that takes nothing of these but one other argument is itself asked for labels.
+"""
 
 
 class Oracle(ABC):
@@ -33,6 +40,14 @@ class Oracle(ABC):
         -------
         array-like of int, shape (b,)
         """
+
+    def replay(self, indices: NDArray[np.int64]) -> ArrayLike | None:
+        """Return what was answered before, when a run is resumed.
+
+        By default the images are asked for once more, in the same order, so that an oracle that
+        draws at random continues where it was. One that asks people returns None instead.
+        """
+        return self.label(indices)
 
     def draw_stratified(
         self, indices: NDArray[np.int64], n: int, random_state: np.random.Generator
@@ -197,40 +212,41 @@ class FunctionOracle(Oracle):
     """
 
     def __init__(self, function: Callable[[NDArray[np.int64]], ArrayLike]) -> None:
-        self._function = function
+        self.function = function
 
     def label(self, indices: NDArray[np.int64]) -> ArrayLike:
-        return self._function(indices)
+        return self.function(indices)
+
+
+AnyOracle: TypeAlias = Oracle | Callable[[NDArray[np.int64]], ArrayLike] | str
 
 
 @ORACLES.register("true", summary="the labels that the dataset came with")
-def true_labels(data: ImageDataset, seed: int) -> Oracle:
+def true_labels(data: ImageDataset) -> Oracle:
     """Return the oracle of simulated annotation."""
     return TrueLabels(data.y)
 
 
 def make_oracle(
-    oracle: Oracle | Callable[[NDArray[np.int64]], ArrayLike] | str | None,
+    oracle: AnyOracle | None,
     data: ImageDataset,
     seed: int,
     *,
     label_noise: float = 0.0,
     label_noise_kind: str = "uniform",
 ) -> Oracle:
-    """Return the oracle that is meant.
+    """Return the oracle of a run.
 
     Parameters
     ----------
     oracle : Oracle, callable, str or None
-        An oracle, a function of indices, a name of `ORACLES`, or None for the true labels.
+        An oracle, a function of indices, what `ORACLES` resolves, or None for the true labels.
     data : ImageDataset
-        What is labelled.
+        Which images.
     seed : int
-        For oracles that draw.
-    label_noise : float, default=0
-        Share of the true labels that are given wrongly, see `NoisyLabels`.
-    label_noise_kind : str, default="uniform"
-        In which way.
+        For oracles that err at random.
+    label_noise, label_noise_kind
+        Which of the dataset's labels are wrong; see `NoisyLabels`.
 
     Returns
     -------
@@ -241,20 +257,100 @@ def make_oracle(
     ParameterError, UnknownNameError
         If it is none of these, or noise is asked for of labels that are not the dataset's.
     """
+    oracle = "true" if oracle is None else oracle
+    if label_noise and oracle != "true":
+        raise ParameterError(
+            "label_noise is of the labels that the dataset came with; an oracle of one's own "
+            "can give wrong ones itself: give one or the other"
+        )
     if label_noise:
-        if oracle not in (None, "true"):
-            raise ParameterError(
-                "label_noise is of the labels that the dataset came with; an oracle of one's own "
-                "can give wrong ones itself: give one or the other"
-            )
         return NoisyLabels(data.y, data.classes, label_noise, label_noise_kind, seed=seed)
-    if oracle is None or isinstance(oracle, str):
-        return ORACLES.get(oracle or "true")(data, seed)
-    if isinstance(oracle, Oracle):
-        return oracle
-    if callable(oracle):
-        return FunctionOracle(oracle)
+    made = _named(oracle, data, seed) if isinstance(oracle, str) else oracle
+    if isinstance(made, Oracle):
+        return made
+    if callable(made) and not isinstance(made, type):
+        return FunctionOracle(made)
     raise ParameterError(
-        f"oracle: got {type(oracle).__name__}; expected an Oracle, a function of indices, or one "
-        f"of {', '.join(ORACLES.names())}"
+        f"oracle: got {made!r}; expected an Oracle, a function of indices, module:Name, or one of "
+        f"{', '.join(ORACLES.names())}"
     )
+
+
+def _named(spec: str, data: ImageDataset, seed: int) -> Oracle | Callable[..., ArrayLike]:
+    """Make an oracle by its name, or return a function of indices that was named."""
+    if not is_named(spec):
+        raise ParameterError(
+            f"oracle: {spec!r} was an object, which settings cannot hold; give it again, from "
+            "Python, as oracle=..., or name it as module:Name"
+        )
+    entry = ORACLES.resolve(spec)
+    given = {"data": data, "seed": seed}
+    with failing(f"the oracle {entry.spec} cannot be made", ParameterError):
+        target: Any = entry.load()
+        needed = [
+            name
+            for name, parameter in (parameters(target) or {}).items()
+            if parameter.default is parameter.empty and name not in {*given, *entry.params}
+        ]
+        if len(needed) == 1 and not isinstance(target, type):
+            return partial(target, **entry.params)
+        made: Oracle | Callable[..., ArrayLike] = entry.make(**given)
+    return made
+
+
+_OBJECT = "object of "
+
+
+def oracle_spec(oracle: AnyOracle) -> str:
+    """Return what a run's settings say of an oracle: its name, or that it was an object.
+
+    A run whose oracle was an object cannot be repeated by its settings alone, see `is_named`.
+    """
+    return oracle if isinstance(oracle, str) else f"{_OBJECT}{_name_of(oracle)}"
+
+
+def is_named(spec: str) -> bool:
+    """Tell whether an oracle can be made again by what the settings say of it."""
+    return not spec.startswith(_OBJECT)
+
+
+def _name_of(oracle: Any) -> str:
+    if isinstance(oracle, FunctionOracle):
+        oracle = oracle.function
+    while isinstance(oracle, partial):
+        oracle = oracle.func
+    return str(getattr(oracle, "__qualname__", type(oracle).__qualname__))
+
+
+def ask(oracle: Oracle, indices: NDArray[np.int64], classes: Sequence[str]) -> Labels:
+    """Ask an oracle, and check what it answers.
+
+    Parameters
+    ----------
+    oracle : Oracle
+        Who is asked.
+    indices : ndarray of int64, shape (b,)
+        Which images.
+    classes : sequence of str
+        Class names.
+
+    Returns
+    -------
+    ndarray of int64, shape (b,)
+
+    Raises
+    ------
+    DataError
+        If it fails, or answers anything but as many class ids; the message names it.
+    """
+    name, n_classes = f"the oracle {_name_of(oracle)}", len(classes)
+    with failing(f"{name} failed", DataError):
+        labels, got = integers(oracle.label(indices), len(indices))
+    is_outside = np.empty(0, bool) if labels is None else (labels < 0) | (labels >= n_classes)
+    if labels is None or is_outside.any():
+        got = got if labels is None else f"the class {labels[is_outside][0]}"
+        raise DataError(
+            f"{name} returned {got}; expected {len(indices)} class ids, integers from 0 to "
+            f"{n_classes - 1}"
+        )
+    return labels

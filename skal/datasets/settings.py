@@ -18,7 +18,9 @@ _noise = partial(setting, group="noise")
 class DataSettings(Settings):
     """Which images, and what is done to them and to their labels."""
 
-    dataset: str = _data("digits", "A dataset's name, or a folder of images", metavar="NAME|DIR")
+    dataset: str = _data(
+        "digits", "A dataset's name, or a folder of images", metavar="NAME|DIR", names=("datasets",)
+    )
     image_size: int | None = _data(
         None,
         "Height and width in pixels; by default the dataset's own, for folders 48, or what the "

@@ -353,9 +353,9 @@ class LabelProject:
 def _check_config(config: RunConfig, given: Mapping[str, Any]) -> None:
     """Find out early what the process that trains would find out late."""
     if ":" not in config.strategy:
-        STRATEGIES.entry(config.strategy)
+        STRATEGIES.resolve(config.strategy)
     if config.model is not None:
-        MODELS.entry(config.model)
+        MODELS.resolve(config.model)
     if given.get("pretrain"):
         from ..runs.pretraining import check_pretraining  # and torch with it
 

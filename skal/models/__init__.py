@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from ..core.errors import UnknownNameError
-from ..core.registry import Entry, Registry, import_object
+from ..core.lazy import attach
+from ..core.registry import Family, Registry
 
 if TYPE_CHECKING:
     from .augmentation import AUGMENTATIONS as AUGMENTATIONS
@@ -19,7 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AUGMENTATIONS",
-    "FAMILIES",
     "MODELS",
     "Builder",
     "Network",
@@ -54,66 +49,21 @@ class Builder(Protocol):
         """
 
 
-class Family(NamedTuple):
-    """Models of another package, by its own names for them.
-
-    Parameters
-    ----------
-    find : str
-        Import path of a function from such a name to an entry for `MODELS`.
-    summary : str
-        What they are.
-    """
-
-    find: str
-    summary: str
-
-
-FAMILIES: Mapping[str, Family] = MappingProxyType(
+MODELS: Registry[Builder] = Registry(
+    "model",
     {
         "torchvision": Family(
-            "skal.models.torchvision:find", "any classification network of torchvision"
+            "skal.models.torchvision:find",
+            "skal.models.torchvision:names",
+            "any classification network of torchvision",
         ),
-        "timm": Family("skal.models.timm:find", "any network of timm (extra timm)"),
-    }
+        "timm": Family(
+            "skal.models.timm:find",
+            "skal.models.timm:names",
+            "any network of timm (extra timm)",
+        ),
+    },
 )
-"""What may stand before the colon of a model's name."""
-
-
-class ModelRegistry(Registry[Builder]):
-    """Names to networks: those registered, ``family:NAME``, and import paths ``module:builder``."""
-
-    def entry(self, name: str) -> Entry[Builder]:
-        """Return the entry of that name.
-
-        Raises
-        ------
-        UnknownNameError
-            If there is none, or no such family or module; the message has the nearest names.
-        MissingExtraError
-            If the family's package is not installed.
-        """
-        family, colon, member = name.partition(":")
-        if not colon or name in self._entries:
-            return super().entry(name)
-        if family not in FAMILIES:
-            package = family.partition(".")[0]
-            if not package or importlib.util.find_spec(package) is None:
-                raise UnknownNameError("family of models, or module,", family, FAMILIES)
-            return Entry(name, name)
-        find: Callable[[str], Entry[Builder]] = import_object(FAMILIES[family].find)
-        return find(member)
-
-    def listed(self) -> list[Entry[Builder]]:
-        """Return the entries, and a row for each family."""
-        rows = [
-            Entry[Builder](f"{name}:NAME", family.find, {"summary": family.summary})
-            for name, family in FAMILIES.items()
-        ]
-        return [*self, *rows]
-
-
-MODELS = ModelRegistry("model")
 """Facts: `summary`; `lr`, the learning rate of AdamW that suits it; `pretrained`, a function that
 returns a state dict, or its import path; `image_size`, the height and width in pixels that the
 pretrained weights are made for, which folders are decoded at then."""
@@ -138,18 +88,14 @@ MODELS.add(
     pretrained="skal.models.torchvision:resnet18_imagenet",
 )
 
-_LAZY = {
-    "AUGMENTATIONS": "augmentation",
-    "Network": "network",
-    "linear_head": "network",
-    "build_network": "build",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = attach(
+    __name__,
+    {
+        "augmentation": ("AUGMENTATIONS",),
+        "build": ("build_network",),
+        "network": ("Network", "linear_head"),
+    },
+)
 
 
 def default_model(image_size: int) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..core.errors import ParameterError
+from ..core.errors import ParameterError, failing
 from ..core.registry import Entry, import_object
 from . import MODELS, Builder
 from .network import Network
@@ -38,7 +39,7 @@ def build_network(
     Parameters
     ----------
     name : str
-        One of `MODELS`.
+        What `MODELS` resolves.
     pretrained : bool, default=False
         Start from the weights that the model is registered with.
     weights : str, Path or mapping, optional
@@ -57,8 +58,8 @@ def build_network(
     MissingExtraError
         If the model's family needs a package that is not installed.
     """
-    entry = MODELS.entry(name)
-    builder: Callable[..., Network] = entry.load()
+    entry = MODELS.resolve(name)
+    builder = partial(_build, entry, shape)
     state: Mapping[str, Tensor]
     if isinstance(weights, Mapping):
         state = weights
@@ -67,15 +68,28 @@ def build_network(
     elif pretrained:
         state = _pretrained(entry)
     else:
-        return builder(**shape)
-    if "weights" in inspect.signature(builder).parameters:
-        network = builder(**shape, weights=state)
+        return builder()
+    if "weights" in inspect.signature(entry.load()).parameters:
+        network = builder(weights=state)
     else:
-        network = builder(**shape)
+        network = builder()
         load_matching(network.backbone, state)
     if isinstance(weights, str | Path):
         tell_once(logging.INFO, f"weights {str(weights)!r}: {fit_of(network.backbone, state)}")
     return network
+
+
+def _build(entry: Entry[Builder], shape: NetworkShape, **weights: Any) -> Network:
+    """Call a builder with its arguments and what it takes of the shape, and look at the network."""
+    with failing(f"the model {entry.spec} cannot be built", ParameterError):
+        built = entry.make(**shape, **weights)
+    if isinstance(built, nn.Module) and isinstance(getattr(built, "backbone", None), nn.Module):
+        network: Any = built
+        return network  # type: ignore[no-any-return]
+    raise ParameterError(
+        f"the model {entry.spec} is built as {type(built).__qualname__}; expected a "
+        "skal.models.Network of a backbone and a head"
+    )
 
 
 def _pretrained(entry: Entry[Builder]) -> Mapping[str, Tensor]:

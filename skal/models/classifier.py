@@ -15,6 +15,7 @@ from skactiveml.utils import is_labeled
 from torch import Tensor, nn
 
 from ..core.errors import DataError, ParameterError, UnknownNameError
+from ..core.few_labels import few_labels_a_class
 from ..core.memory import take_mapped
 from ..core.seeding import derive_seed
 from ..core.settings import check_values, settings_of
@@ -203,7 +204,7 @@ class ImageClassifier(FittedNetwork):
         inputs: Any = X
         if self.freeze:
             inputs, labels, sample = self._features(backbone, X, labels, rows)
-        with torch_seed(seed):
+        with torch_seed(seed), few_labels_a_class():
             inputs, labels = trained._build(inputs, labels)
             if self.warm_start != "off" and hasattr(self, "neural_net_"):
                 start_from(self.neural_net_.module_, trained.neural_net_.module_, self.warm_start)
@@ -237,9 +238,10 @@ class ImageClassifier(FittedNetwork):
         if self.freeze:
             backbone = self.backbone(X.shape[1:]) if X.ndim == 4 else None
             inputs, labels, _ = self._features(backbone, X, labels, None)
-        inputs, labels, _ = trained._validate_data(
-            X=inputs, y=labels, **trained._validate_data_kwargs()
-        )
+        with few_labels_a_class():
+            inputs, labels, _ = trained._validate_data(
+                X=inputs, y=labels, **trained._validate_data_kwargs()
+            )
         with torch_seed(seed), self.neural_net_.restored_on_error():
             trained._train(inputs, labels)
         trained.n_partial_fits_ = calls

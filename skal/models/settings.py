@@ -153,6 +153,7 @@ class NetworkSettings(Settings):
         None,
         "A network's name, or module:builder; by default small-cnn below 64 px, else resnet18",
         metavar="NAME",
+        names=("models",),
     )
     pretrain: str = _network(
         "none",

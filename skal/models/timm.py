@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,12 @@ try:
     import timm
 except ImportError as error:
     raise MissingExtraError("timm", "timm", "a model of timm") from error
+
+
+def names() -> Sequence[str]:
+    """Return what `find` knows: each architecture, with each of its weights."""
+    known: list[str] = timm.list_models(include_tags=True)
+    return known
 
 
 def find(name: str) -> Entry[Builder]:

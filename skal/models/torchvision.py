@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,12 @@ WITHOUT_AUXILIARY: Mapping[str, Mapping[str, Any]] = {
 """Networks with further heads that only training by their authors' recipe uses."""
 
 
+def names() -> Sequence[str]:
+    """Return torchvision's classification models."""
+    known: list[str] = torchvision.models.list_models(module=torchvision.models)
+    return known
+
+
 def find(name: str) -> Entry[Builder]:
     """Return the entry of a classification model of torchvision, for `skal.models.MODELS`.
 
@@ -37,9 +43,8 @@ def find(name: str) -> Entry[Builder]:
     UnknownNameError
         If torchvision has none of that name.
     """
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise UnknownNameError("model of torchvision", name, known)
+    if name not in names():
+        raise UnknownNameError("model of torchvision", name, names())
     weights = torchvision.models.get_model_weights(name).DEFAULT
     facts = {
         "summary": f"torchvision's {name}",

@@ -194,7 +194,7 @@ def default_lr(model: str, optimizer: str, freeze: bool = False) -> float:
     options = OPTIMIZERS[optimizer][1]
     if freeze:
         return HEAD_LRS[optimizer]
-    return float(options.get("lr") or MODELS.entry(model).facts.get("lr", DEFAULT_LR))
+    return float(options.get("lr") or MODELS.resolve(model).facts.get("lr", DEFAULT_LR))
 
 
 def start_from(before: nn.Module, module: nn.Module, warm_start: str) -> None:

@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..comparisons.grid import parse_strategy
 from ..core.errors import ParameterError, RunFolderError
+from ..core.registry import parse_spec
 from ..datasets.base import Images
 from ..datasets.decoding import Decoded, decode_many, to_channels
 from ..models.classifier import ImageClassifier
 from ..models.persistence import class_names, load_classifier
 from ..strategies.base import ScoreStrategy
+from ..strategies.resolve import Strategy, resolve_strategy
 from ..strategies.scores import ScoreRequest, Scores, enough, score_pool
-from ..strategies.selection import Strategy, made_up_scores, resolve_strategy
+from ..strategies.trial import made_up_scores
 from ..strategies.uncertainty import MEASURES
 
 MEASURED = ("least-confidence", "margin", "entropy")
@@ -228,7 +229,7 @@ class Utility:
         """
         if name in MEASURED:
             return cls(name)
-        plain, params = parse_strategy(name)
+        plain, params = parse_spec(name)
         strategy = resolve_strategy(plain, params)
         if issubclass(strategy.cls, ScoreStrategy) and not strategy.n_members:
             utility = cls(name, strategy)

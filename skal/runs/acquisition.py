@@ -17,8 +17,10 @@ from ..datasets.base import Images
 from ..datasets.pool import Pool
 from ..models.classifier import ImageClassifier
 from ..models.committee import Committee
+from ..strategies.memory import Sizes, affordable
+from ..strategies.resolve import Strategy
 from ..strategies.scores import ScoreRequest, Scores, score_pool
-from ..strategies.selection import Strategy, affordable, draw_rows, select
+from ..strategies.selection import draw_rows, select
 from .config import RunConfig
 
 
@@ -191,14 +193,7 @@ def choose(
             current.scores = _score(strategy, classifier, pool, choice, current)
         with timed(current.seconds, "query_seconds"):
             y = pool.y if current.rows is None else pool.y[current.rows]
-            picks = select(
-                strategy,
-                y,
-                n,
-                scores=current.scores,
-                n_classes=pool.n_classes,
-                seed=choice.seed,
-            )
+            picks = select(strategy, y, n, scores=current.scores, seed=choice.seed)
             picks = picks if current.rows is None else current.rows[picks]
     others = np.setdiff1d(pool.unlabeled, picks)
     draw = np.random.default_rng(derive_seed(choice.seed, "explore"))
@@ -219,15 +214,9 @@ def _rows_to_show(
     n_candidates = min(most, n_left)
     if n < n_left and classifier is not None:
         embedded = embeddings or strategy.needs_embeddings
-        n_candidates = affordable(
-            strategy,
-            n_candidates,
-            len(pool.labeled),
-            n,
-            n_classes=pool.n_classes,
-            n_features=embedding_width(classifier, pool.X) if embedded else 0,
-            device=str(classifier.neural_net_.device),
-        )
+        width = embedding_width(classifier, pool.X) if embedded else 0
+        sizes = Sizes(n_candidates, len(pool.labeled), n, pool.n_classes, width)
+        n_candidates = affordable(strategy, sizes, device=str(classifier.neural_net_.device))
     if n_candidates == n_left:
         return rows
     drawn = draw_rows(

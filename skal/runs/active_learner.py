@@ -21,7 +21,7 @@ from ..core.signatures import shows_settings
 from ..core.values import Count, resolve_count
 from ..datasets import ImageDataset
 from ..datasets.base import MISSING_LABEL, Labels
-from ..datasets.oracles import Oracle
+from ..datasets.oracles import Oracle, ask
 from ..datasets.pool import Pool, draw_held_out
 from ..models.calibration import calibrate
 from ..models.classifier import ImageClassifier
@@ -352,7 +352,7 @@ class ActiveLearner:
         if not n_valid or self.record.valid:
             return
         picks = draw_held_out(len(self.pool), n_valid, self.config.seed)
-        labels = np.atleast_1d(oracle.label(picks))
+        labels = ask(oracle, picks, self.data.classes)
         self.pool.check(picks, labels)
         self.record.add_valid(self._answers(picks, labels))
         self.pool.hold_out(picks, labels)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..core.settings import INIT_STRATEGIES, Settings, read_settings, setting, settings_of
+from ..core.settings import Settings, read_settings, setting, settings_of
 from ..core.values import Count, Share
 from ..datasets.settings import DataSettings
 from ..models.settings import NetworkSettings, TrainingSettings
@@ -42,9 +42,16 @@ class LabelSettings(Settings):
     init_strategy: str = _labels(
         "random",
         "How the initial images are chosen",
-        choices=INIT_STRATEGIES,
+        metavar="NAME",
+        names=("init-strategies",),
         details="They are the same for every strategy with the same seed. See "
         "`skal.strategies.cold_start.ColdStart`.",
+    )
+    oracle: str = _labels(
+        "true",
+        "What labels: the labels that the dataset came with, or an oracle's name",
+        metavar="NAME",
+        names=("oracles",),
     )
     n_valid: Count = _labels(
         0,
@@ -61,7 +68,12 @@ class LabelSettings(Settings):
 class QuerySettings(Settings):
     """Who chooses the next images, how, and until when."""
 
-    strategy: str = _query("auto", "A query strategy's name, or module:Class", metavar="NAME")
+    strategy: str = _query(
+        "auto",
+        "A query strategy's name, or module:Class",
+        metavar="NAME",
+        names=("strategies", "stream-strategies"),
+    )
     strategy_params: Mapping[str, Any] = _query(
         {}, "An argument of the strategy; may be repeated", metavar="K=V", option="strategy-param"
     )

@@ -2,16 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score, recall_score
 
+from ..core.errors import failing
+from ..core.registry import Registry
 from ..datasets.base import Labels
 
 ECE_BINS = 15
+
+METRICS: Registry[Callable[[Labels, NDArray[Any]], float]] = Registry("metric")
+"""Functions of true class ids, shape (n,), and probabilities, shape (n, n_classes).
+
+All that are registered are computed in every round; those of outside packages are further columns
+of ``rounds.csv``.
+"""
+
+
+@METRICS.register("accuracy", summary="share of the images whose most probable class is right")
+def accuracy(y: Labels, proba: NDArray[Any]) -> float:
+    """Return the share of right predictions."""
+    return float((proba.argmax(axis=1) == y).mean())
+
+
+@METRICS.register("balanced_accuracy", summary="mean recall of the classes that occur")
+def balanced_accuracy(y: Labels, proba: NDArray[Any]) -> float:
+    """Return the mean recall over the classes that occur in `y`."""
+    return float(recall_score(y, proba.argmax(axis=1), **_over_classes(y)))
+
+
+@METRICS.register("macro_f1", summary="mean F1 of the classes that occur")
+def macro_f1(y: Labels, proba: NDArray[Any]) -> float:
+    """Return the mean F1 over the classes that occur in `y`."""
+    return float(f1_score(y, proba.argmax(axis=1), **_over_classes(y)))
+
+
+def _over_classes(y: Labels) -> dict[str, Any]:
+    return {"labels": np.unique(y), "average": "macro", "zero_division": 0.0}
+
+
+@METRICS.register("nll", summary="mean negative log-likelihood, in nats")
+def negative_log_likelihood(y: Labels, proba: NDArray[Any]) -> float:
+    """Return the mean negative log-likelihood, in nats."""
+    likelihood = np.maximum(proba[np.arange(len(y)), y], np.finfo(np.float32).tiny)
+    return float(-np.log(likelihood, dtype=np.float64).mean())
 
 
 def evaluate(y: Labels, proba: NDArray[Any]) -> dict[str, float]:
@@ -27,23 +65,21 @@ def evaluate(y: Labels, proba: NDArray[Any]) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        `accuracy`; `balanced_accuracy`, the mean recall, and `macro_f1`, the mean F1, over the
-        classes that occur in `y`; `nll`, the mean negative log-likelihood in nats; `ece`, see
-        `expected_calibration_error`.
+        Those of `METRICS`.
+
+    Raises
+    ------
+    SkalError
+        If a metric of an outside package fails, or returns no number.
     """
-    predicted = proba.argmax(axis=1)
-    present = np.unique(y)
-    likelihood = np.maximum(proba[np.arange(len(y)), y], np.finfo(np.float32).tiny)
-    average = {"labels": present, "average": "macro", "zero_division": 0.0}
-    return {
-        "accuracy": float((predicted == y).mean()),
-        "balanced_accuracy": float(recall_score(y, predicted, **average)),
-        "macro_f1": float(f1_score(y, predicted, **average)),
-        "nll": float(-np.log(likelihood, dtype=np.float64).mean()),
-        "ece": expected_calibration_error(y, proba),
-    }
+    values = {}
+    for entry in METRICS:
+        with failing(f"the metric {entry.name} failed"):
+            values[entry.name] = float(entry.load()(y, proba))
+    return values
 
 
+@METRICS.register("ece", summary="mean gap between confidence and accuracy")
 def expected_calibration_error(y: Labels, proba: NDArray[Any], n_bins: int = ECE_BINS) -> float:
     """Return the mean gap between confidence and accuracy (Guo et al., 2017, equation 3).
 

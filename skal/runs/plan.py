@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as with_changes
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike, NDArray
 from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 
 from ..core.errors import DataError, ParameterError, UnknownNameError
 from ..core.seeding import derive_seed
 from ..core.values import resolve_count
-from ..datasets import DATASETS, MISSING_LABEL, ImageDataset, data_folder, load_dataset
-from ..datasets.base import one_line
+from ..datasets import DATASETS, MISSING_LABEL, ImageDataset, data_folder, is_folder, load_dataset
 from ..datasets.noise import add_noise
-from ..datasets.oracles import Oracle, make_oracle
+from ..datasets.oracles import AnyOracle, Oracle, make_oracle
 from ..models import MODELS, default_model
 from ..models.classifier import ImageClassifier
 from ..models.devices import resolve_bf16, resolve_device, torch_seed
 from ..models.module import ImageModule
 from ..models.training import default_lr
-from ..strategies.selection import Strategy, check_strategy_works, resolve_strategy
+from ..models.trial import try_network
+from ..strategies.cold_start import resolve_init_strategy
+from ..strategies.resolve import Strategy, resolve_strategy
+from ..strategies.trial import check_strategy_works
 from .acquisition import Acquisition, PoolAcquisition
 from .config import SETTINGS, RunConfig
 from .pretraining import check_pretraining
@@ -36,7 +36,6 @@ from .streaming import StreamAcquisition, stream_strategy_name
 
 DROPOUT = 0.25
 
-Labeller: TypeAlias = Oracle | Callable[[NDArray[np.int64]], ArrayLike] | str | None
 QueryStrategy: TypeAlias = str | type | SingleAnnotatorPoolQueryStrategy
 
 TRAINING = tuple(name for name in inspect.signature(ImageClassifier).parameters if name in SETTINGS)
@@ -178,8 +177,8 @@ class Plan:
             )
         return self
 
-    def oracle(self, oracle: Labeller = None) -> Oracle:
-        """Return the oracle that is meant, with the label noise that the settings ask for.
+    def oracle(self, oracle: AnyOracle | None = None) -> Oracle:
+        """Return the oracle that is meant, by default that of the settings, with their label noise.
 
         Raises
         ------
@@ -187,7 +186,7 @@ class Plan:
             See `make_oracle`.
         """
         return make_oracle(
-            oracle,
+            self.config.oracle if oracle is None else oracle,
             self.data,
             derive_seed(self.config.seed, "oracle"),
             label_noise=float(self.config.label_noise),
@@ -279,7 +278,8 @@ def check_settings(config: RunConfig) -> None:
         If a name or a value is not valid.
     """
     if config.model is not None:
-        MODELS.entry(config.model)
+        MODELS.resolve(config.model)
+    resolve_init_strategy(config.init_strategy)
     if config.weights is not None and not Path(config.weights).is_file():
         raise ParameterError(f"weights: there is no file {config.weights!r}")
     resolve_device(config.device)
@@ -336,10 +336,10 @@ def image_size_for(config: RunConfig, data: str | Path) -> int | None:
     A folder's is, where the settings name none, what the weights are made for that the model
     starts from.
     """
-    named = isinstance(data, str) and data in DATASETS
+    named = not is_folder(data)
     if config.image_size or named or not config.model or not (config.pretrained or config.weights):
         return config.image_size
-    size: int | None = MODELS.entry(config.model).facts.get("image_size")
+    size: int | None = MODELS.resolve(config.model).facts.get("image_size")
     return size
 
 
@@ -428,15 +428,7 @@ def check_network(config: RunConfig, data: ImageDataset) -> None:
             pretrained=config.pretrained,
             weights=config.weights,
         )
-    image = torch.zeros(1, *data.X.shape[1:], dtype=torch.uint8)
-    try:
-        with torch.inference_mode():
-            module.eval()(image)
-    except Exception as error:  # whatever the layers of foreign networks raise
-        raise DataError(
-            f"the model {config.model!r} does not take images of {data.image_size} px "
-            f"({one_line(error)}); choose another size by --image-size, or another model"
-        ) from error
+    try_network(str(config.model), module, data.X.shape[1:], len(data.classes))
 
 
 def default_folder(config: RunConfig, data: ImageDataset) -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.errors import DataError, ParameterError, RunFolderError
 from ..datasets import ImageDataset
-from ..datasets.oracles import NoisyLabels, Oracle, TrueLabels
+from ..datasets.oracles import AnyOracle, Oracle, is_named
 from .config import RunConfig
 from .environment import environment
 from .plan import Plan, plain_params
@@ -21,8 +21,6 @@ from .record import ENVIRONMENT, Record
 
 _log = logging.getLogger("skal")
 
-SIMULATED = frozenset((TrueLabels.__name__, NoisyLabels.__name__))
-"""Oracles that are made of the dataset, and can be again."""
 MAY_CHANGE = frozenset(("dataset", "data_dir", "device", "weights", "n_rounds"))
 """Settings that may be edited before a run is resumed: data can move, rounds be added."""
 
@@ -129,8 +127,11 @@ def check_same(record: Record, config: RunConfig, data: ImageDataset) -> None:
         )
 
 
-def check_oracle(record: Record, plan: Plan, oracle_given: bool) -> None:
-    """Check that a run can be labelled on as it was labelled.
+def check_oracle(record: Record, plan: Plan, oracle: AnyOracle | None) -> Oracle:
+    """Check that a run can be labelled on as it was labelled, and return what labels it.
+
+    An oracle that is made again by its name is asked once more for what it was asked for, in the
+    same order, so that one that draws at random continues where it was.
 
     Raises
     ------
@@ -139,30 +140,38 @@ def check_oracle(record: Record, plan: Plan, oracle_given: bool) -> None:
     DataError
         If the oracle would now answer otherwise.
     """
-    most = len(record.labels) - 1
+    most, name = len(record.labels) - 1, plan.config.oracle
     if plan.config.n_rounds < most:
         raise ParameterError(
             f"n_rounds in config.toml is {plan.config.n_rounds}, but labels were taken for round "
             f"{most} already"
         )
-    oracle = record.facts["oracle"]
-    if oracle_given:
-        return
-    if oracle not in SIMULATED:
-        labeller = f"by {oracle}, not by the dataset" if oracle else "by hand"
+    if oracle is not None:
+        return plan.oracle(oracle)
+    by_hand = record.facts["oracle"] is None
+    if by_hand or not is_named(name):
         raise ParameterError(
-            f"the run was labelled {labeller}; resume it from Python: "
-            "skal.resume(folder, oracle=...), or skal.ActiveLearner.open(folder)"
+            f"the run was labelled by {'hand' if by_hand else f'an {name}'}; resume it from "
+            "Python: skal.resume(folder, oracle=...), or skal.ActiveLearner.open(folder)"
         )
-    known = list(record.labels)
-    if record.valid:
-        known.append((record.valid["indices"], record.valid["labels"]))
     again = plan.oracle()
-    if any(
-        not np.array_equal(again.label(np.array(indices, dtype=np.int64)), labels)
-        for indices, labels in known
-    ):
-        raise _other_data(["labels"])
+    if _answers_differ(record, again):
+        if name == "true":
+            raise _other_data(["labels"])
+        raise DataError(
+            f"the oracle {name} answers otherwise than when the run was started, so that it "
+            "cannot be resumed; begin a new run"
+        )
+    return again
+
+
+def _answers_differ(record: Record, oracle: Oracle) -> bool:
+    known = [(record.valid["indices"], record.valid["labels"])] if record.valid else []
+    for indices, labels in [*known, *record.labels]:
+        answer = oracle.replay(np.array(indices, dtype=np.int64))
+        if answer is not None and not np.array_equal(answer, labels):
+            return True
+    return False
 
 
 def _other_data(changed: list[str]) -> DataError:

@@ -9,13 +9,12 @@ from typing import Any
 
 from ..core.signatures import shows_settings
 from ..datasets import ImageDataset
-from ..datasets.oracles import Oracle
+from ..datasets.oracles import AnyOracle, Oracle, ask, oracle_spec
 from .active_learner import ActiveLearner
 from .config import RunConfig
 from .finished import Run
 from .plan import (
     Chooser,
-    Labeller,
     Plan,
     QueryStrategy,
     check_settings,
@@ -36,7 +35,7 @@ def run(
     data: ImageDataset | str | Path,
     strategy: QueryStrategy = "auto",
     *,
-    oracle: Labeller = None,
+    oracle: AnyOracle = "true",
     out: str | Path | bool | None = None,
     trackers: Sequence[Tracker | str] = (),
     **settings: Any,
@@ -48,12 +47,13 @@ def run(
     data : ImageDataset, str or Path
         Images with labels and a test set, or what `load_dataset` takes.
     strategy : str, class or instance, default="auto"
-        A name of ``skal list strategies``, an import path ``module:Class``, or a query strategy
-        of scikit-activeml or one's own; of a stream, a name of ``skal list stream-strategies`` or
-        an import path.
-    oracle : Oracle, callable or str, optional
-        What labels: an oracle, a function of indices, or a name of ``skal list oracles``; by
-        default the labels of `data`, which nothing else in the run sees.
+        A name of ``skal list strategies``, ``module:Class``, either with ``?key=value``; or a query
+        strategy of scikit-activeml or one's own. Of a stream, a name of ``skal list
+        stream-strategies`` or ``module:Class``.
+    oracle : Oracle, callable or str, default="true"
+        What labels: a name of ``skal list oracles``, ``module:Name``, either with ``?key=value``;
+        an oracle, or a function of indices. By default the labels of `data`, which nothing else in
+        the run sees.
     out : str, Path or bool, optional
         The folder to write to, which must not exist; True for a name under ``runs/`` made of the
         settings; by default nothing is written.
@@ -78,7 +78,7 @@ def run(
     it took to get there: the seconds of its training, and those of scoring the pool and querying
     for the images that were new in this round.
     """
-    config, chooser = settle(data, strategy, settings)
+    config, chooser = settle(data, strategy, {**settings, "oracle": oracle_spec(oracle)})
     if isinstance(out, str | Path):
         check_free(Path(out))
     images = data if isinstance(data, ImageDataset) else load_images(config, data)
@@ -94,7 +94,7 @@ def resume(
     folder: str | Path,
     *,
     data: ImageDataset | None = None,
-    oracle: Labeller = None,
+    oracle: AnyOracle | None = None,
     trackers: Sequence[Tracker | str] = (),
 ) -> Run:
     """Resume a run that was stopped, at its last whole round.
@@ -106,7 +106,7 @@ def resume(
     data : ImageDataset, optional
         What was run on, if it was made of arrays and cannot be loaded by its name.
     oracle : Oracle, callable or str, optional
-        What labels, if the run was started with one.
+        What labels, if that was an object; what was named is made again.
     trackers : sequence of Tracker or str, default=()
         See `run`.
 
@@ -131,9 +131,8 @@ def resume(
         return Run.read(folder)
     learner = ActiveLearner.open(folder, data=data)
     check_usable(learner.data)
-    check_oracle(learner.record, learner.plan, oracle is not None)
-    watchers = check_trackers(trackers, folder)
-    return _label_all(learner, learner.plan.oracle(oracle), watchers)
+    labels = check_oracle(learner.record, learner.plan, oracle)
+    return _label_all(learner, labels, check_trackers(trackers, folder))
 
 
 def _label_all(learner: ActiveLearner, oracle: Oracle, trackers: Sequence[Tracker]) -> Run:
@@ -143,7 +142,7 @@ def _label_all(learner: ActiveLearner, oracle: Oracle, trackers: Sequence[Tracke
         while not learner.is_done:
             if learner.is_evaluated:
                 picks = learner.query(oracle=oracle)
-                learner.teach(picks, oracle.label(picks))
+                learner.teach(picks, ask(oracle, picks, learner.data.classes))
             learner.fit()
             learner.evaluate()
         return learner.finish()

@@ -38,7 +38,7 @@ def stream_strategy_name(strategy: object) -> str:
         )
     name = DEFAULT_STRATEGY if strategy == "auto" else strategy
     if ":" not in name:
-        STREAM_STRATEGIES.entry(name)
+        STREAM_STRATEGIES.resolve(name)
     return name
 
 

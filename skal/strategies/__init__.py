@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .catalogue import STRATEGIES
+from ..core.lazy import attach
+from .catalogue import INIT_STRATEGIES, STRATEGIES
 from .streams import STREAM_STRATEGIES
 
 if TYPE_CHECKING:
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     from .k_means import KMeansSampling as KMeansSampling
     from .power import PowerBALD as PowerBALD
     from .power import PowerMargin as PowerMargin
-    from .selection import check_strategy_works as check_strategy_works
-    from .selection import resolve_strategy as resolve_strategy
+    from .resolve import resolve_strategy as resolve_strategy
     from .selection import select as select
     from .streams import StreamSampler as StreamSampler
+    from .trial import check_strategy_works as check_strategy_works
     from .typiclust import TCM as TCM
     from .typiclust import TypiClust as TypiClust
 
 __all__ = [
+    "INIT_STRATEGIES",
     "STRATEGIES",
     "STREAM_STRATEGIES",
     "TCM",
@@ -55,32 +56,23 @@ __all__ = [
     "select",
 ]
 
-# imported when asked for, since scikit-activeml imports torch
-_LAZY = {
-    "Badge": "badge",
-    "BatchStrategy": "base",
-    "CommitteeVariance": "committee",
-    "CoreSet": "core_set",
-    "DiverseBatch": "diverse",
-    "DiverseEntropy": "diverse",
-    "ExpectedGradientLength": "gradient_length",
-    "KMeansSampling": "k_means",
-    "MCDropoutBALD": "bald",
-    "MaxHerding": "coverage",
-    "PowerBALD": "power",
-    "PowerMargin": "power",
-    "ProbCover": "coverage",
-    "ScoreStrategy": "base",
-    "StreamSampler": "streams",
-    "TCM": "typiclust",
-    "TypiClust": "typiclust",
-    "check_strategy_works": "selection",
-    "resolve_strategy": "selection",
-    "select": "selection",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = attach(
+    __name__,
+    {
+        "badge": ("Badge",),
+        "bald": ("MCDropoutBALD",),
+        "base": ("BatchStrategy", "ScoreStrategy"),
+        "committee": ("CommitteeVariance",),
+        "core_set": ("CoreSet",),
+        "coverage": ("MaxHerding", "ProbCover"),
+        "diverse": ("DiverseBatch", "DiverseEntropy"),
+        "gradient_length": ("ExpectedGradientLength",),
+        "k_means": ("KMeansSampling",),
+        "power": ("PowerBALD", "PowerMargin"),
+        "resolve": ("resolve_strategy",),
+        "selection": ("select",),
+        "streams": ("StreamSampler",),
+        "trial": ("check_strategy_works",),
+        "typiclust": ("TCM", "TypiClust"),
+    },
+)

@@ -17,6 +17,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from ..core.errors import ParameterError, SkalError
 from ..datasets.base import MISSING_LABEL
+from ..models.devices import global_seed
 from .parameters import Constraints, Number, allowed, check_parameters
 from .scores import Labeled, ScoredClassifier, Scores
 
@@ -58,6 +59,9 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
     """
     n_samples: int = 20
     """How many samples "mc_proba" has; where it can be chosen, a parameter of the constructor."""
+    # of constructors that take neither
+    missing_label: Any = MISSING_LABEL
+    random_state: Seed = None
 
     def __init__(self, missing_label: Any = MISSING_LABEL, random_state: Seed = None) -> None:
         super().__init__(missing_label=missing_label, random_state=random_state)
@@ -219,11 +223,14 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         return Scores(clf.classes_, **found)
 
     def _samples(self, clf: Any, X: Any) -> NDArray[Any]:
-        """Sample the classifier's probabilities, by the strategy's seed if it takes one."""
-        seed: dict[str, Any] = {}
-        if "random_state" in inspect.signature(clf.sample_proba).parameters:
-            seed["random_state"] = int(self.random_state_.randint(2**31 - 1))
-        return np.asarray(clf.sample_proba(X, n_samples=self.n_samples, **seed))
+        """Sample the classifier's probabilities, by the strategy's seed however it draws."""
+        if isinstance(clf, ScoredClassifier):  # they are drawn already
+            return np.asarray(clf.sample_proba(X, n_samples=self.n_samples))
+        seed = int(self.random_state_.randint(2**31 - 1))
+        takes = "random_state" in inspect.signature(clf.sample_proba).parameters
+        with global_seed(seed):
+            options = {"random_state": seed} if takes else {}
+            return np.asarray(clf.sample_proba(X, n_samples=self.n_samples, **options))
 
     def _embed(self, clf: Any, X: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return probabilities and embeddings; without the latter, `X` itself if that can be."""

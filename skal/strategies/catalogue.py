@@ -10,7 +10,7 @@ from ..core.registry import Registry
 Need = Literal["nothing", "scores", "samples", "committee", "embeddings", "head", "own model"]
 NEEDS = get_args(Need)
 
-STRATEGIES: Registry[type] = Registry("strategy")
+STRATEGIES: Registry[type] = Registry("strategy", plural="strategies")
 """Query strategies of scikit-activeml's interface.
 
 Facts of an entry:
@@ -118,7 +118,7 @@ SCIKIT_ACTIVEML: Mapping[str, Mapping[str, Any]] = {
     "DiscriminativeAL": {
         "needs": "own model",
         "model": "discriminator",
-        "learner": "skal.strategies.selection:linear_discriminator",
+        "learner": "skal.strategies.inputs:linear_discriminator",
         "params": {"greedy_selection": True},
         "memory": {"nD": 24},
     },
@@ -157,7 +157,7 @@ def stands_for(name: str) -> str:
     UnknownNameError
         If there is none of that name.
     """
-    return str(STRATEGIES.entry(name).facts.get("stands_for", name))
+    return str(STRATEGIES.resolve(name).facts.get("stands_for", name))
 
 
 def _own(name: str, path: str, **facts: Any) -> None:
@@ -183,7 +183,7 @@ _theirs(
     "least-confidence",
     "UncertaintySampling",
     params={"method": "least_confident"},
-    summary="the lowest probability of the likeliest class",
+    summary="the lowest probability of the most probable class",
     paper="Lewis and Gale, SIGIR 1994",
     cost="O(n C)",
 )
@@ -191,7 +191,7 @@ _theirs(
     "margin",
     "UncertaintySampling",
     params={"method": "margin_sampling"},
-    summary="the smallest gap between the two likeliest classes",
+    summary="the smallest gap between the two most probable classes",
     paper="Scheffer et al., IDA 2001",
     cost="O(n C)",
 )
@@ -384,3 +384,22 @@ _theirs(
     paper="Gissin and Shalev-Shwartz, 2019",
     cost="O(n D) an iteration",
 )
+
+INIT_STRATEGIES: Registry[type] = Registry("init strategy", plural="init strategies")
+"""How the initial set is chosen: query strategies that need nothing, or embeddings alone.
+
+Facts of an entry: those of `STRATEGIES`; and `by_oracle`, whether the oracle draws it, which the
+strategy is a name for.
+"""
+
+INIT_STRATEGIES.add(
+    "random", STRATEGIES.resolve("random").target, **STRATEGIES.resolve("random").facts
+)
+INIT_STRATEGIES.add(
+    "stratified",
+    STRATEGIES.resolve("random").target,
+    by_oracle=True,
+    summary="as many images of each class, drawn by an oracle that knows the labels",
+)
+for _name in ("k-means", "typiclust", "probcover"):
+    INIT_STRATEGIES.add(_name, STRATEGIES.resolve(_name).target, **STRATEGIES.resolve(_name).facts)

@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 
-from ..core.errors import ParameterError, UnknownNameError
+from ..core.errors import ParameterError
 from ..core.seeding import derive_seed
-from ..core.settings import INIT_STRATEGIES
 from ..datasets.base import MISSING_LABEL, Images
 from ..datasets.oracles import Oracle
 from ..datasets.pool import Pool
 from ..models.classifier import ImageClassifier
 from ..models.heads import Scaling
+from .catalogue import INIT_STRATEGIES
+from .resolve import Strategy, resolve_strategy
 from .scores import ScoreRequest, Scores, score_pool
-from .selection import resolve_strategy, select
+from .selection import select
 
 PIXELS = 16
 COMPONENTS = 32
@@ -36,8 +37,9 @@ class ColdStart:
     Parameters
     ----------
     init_strategy : str, default="random"
-        "random"; "stratified", as many of each class, drawn by the oracle; or a strategy that reads
-        embeddings alone: "k-means", "typiclust" or "probcover".
+        What `INIT_STRATEGIES` resolves: a strategy that needs nothing or reads embeddings alone,
+        such as "random" and "typiclust"; or "stratified", as many of each class, drawn by the
+        oracle.
     seed : int, default=0
         The run's; the run's strategy plays no part.
     classifier : ImageClassifier, optional
@@ -47,8 +49,8 @@ class ColdStart:
 
     Raises
     ------
-    UnknownNameError
-        If there is no such strategy.
+    UnknownNameError, ParameterError
+        If there is no such strategy, or it reads more than embeddings.
     """
 
     init_strategy: str = "random"
@@ -57,8 +59,7 @@ class ColdStart:
     oracle: Oracle | None = None
 
     def __post_init__(self) -> None:
-        if self.init_strategy not in INIT_STRATEGIES:
-            raise UnknownNameError("init strategy", self.init_strategy, INIT_STRATEGIES)
+        resolve_init_strategy(self.init_strategy)
 
     def choose(self, pool: Pool, n: int) -> NDArray[np.int64]:
         """Choose images of a pool.
@@ -80,9 +81,9 @@ class ColdStart:
             If a stratified set is wanted, and no oracle knows the labels beforehand.
         """
         seed = derive_seed(self.seed, "init")
-        if self.init_strategy == "stratified":
+        strategy, rows = resolve_init_strategy(self.init_strategy), pool.rows
+        if strategy is None:
             return self._stratified(pool, n, seed)
-        strategy, rows = resolve_strategy(self.init_strategy), pool.rows
         scores = None
         if strategy.needs_model and n < len(pool.unlabeled):
             embeddings, source = start_embeddings(pool.X, self.classifier, seed, rows)
@@ -90,7 +91,7 @@ class ColdStart:
             even = np.full((len(embeddings), pool.n_classes), 1 / pool.n_classes, np.float32)
             scores = Scores(np.arange(pool.n_classes), even, embeddings)
         y = pool.y if rows is None else pool.y[rows]
-        picks = select(strategy, y, n, scores=scores, n_classes=pool.n_classes, seed=seed)
+        picks = select(strategy, y, n, scores=scores, seed=seed)
         return picks if rows is None else rows[picks]
 
     def _stratified(self, pool: Pool, n: int, seed: int) -> NDArray[np.int64]:
@@ -98,6 +99,31 @@ class ColdStart:
             raise ParameterError("a stratified initial set needs an oracle that knows the labels")
         _log.info("initial set: stratified, drawn by the oracle; labels it left out cost nothing")
         return self.oracle.draw_stratified(pool.unlabeled, n, np.random.default_rng(seed))
+
+
+def resolve_init_strategy(init_strategy: str) -> Strategy | None:
+    """Find an initial-set strategy, and see that it can choose without a trained network.
+
+    Returns
+    -------
+    Strategy or None
+        None if it is drawn by the oracle.
+
+    Raises
+    ------
+    UnknownNameError, ParameterError
+        If there is none of that name, it takes no such argument, or reads more than embeddings.
+    """
+    if INIT_STRATEGIES.resolve(init_strategy).facts.get("by_oracle"):
+        return None
+    strategy = resolve_strategy(init_strategy, registry=INIT_STRATEGIES)
+    if strategy.needs not in ("nothing", "embeddings"):
+        raise ParameterError(
+            f"init_strategy: {strategy.name} needs {strategy.needs}, and no network is trained "
+            "yet; expected a strategy that reads embeddings alone, such as "
+            f"{', '.join(INIT_STRATEGIES.names())}"
+        )
+    return strategy
 
 
 def start_embeddings(

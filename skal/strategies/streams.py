@@ -6,15 +6,14 @@ import copy
 import inspect
 import math
 import warnings
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..core.errors import ParameterError, SkalError, UnknownNameError
+from ..core.errors import ParameterError, SkalError, UnknownNameError, failing
 from ..core.registry import Registry, import_object
 
 if TYPE_CHECKING:
@@ -22,11 +21,11 @@ if TYPE_CHECKING:
 
 StreamNeed = Literal["nothing", "scores", "embeddings"]
 
-STREAM_STRATEGIES: Registry[type] = Registry("stream strategy")
+STREAM_STRATEGIES: Registry[type] = Registry("stream strategy", plural="stream strategies")
 """Query strategies of scikit-activeml's interface for streams.
 
 A class may remember in `update` how many images it saw, which it took and their utilities, but
-not the images: a run that goes on after a crash has no others to show it.
+not the images: a run that is resumed has no others to show it.
 
 Facts of an entry:
 
@@ -62,7 +61,7 @@ STREAM_STRATEGIES.add(
     "skactiveml.stream:FixedUncertainty",
     needs="scores",
     manager=f"{_MANAGERS}:FixedUncertaintyBudgetManager",
-    summary="images whose likeliest class is below a fixed probability",
+    summary="images whose most probable class is below a fixed probability",
     paper="Zliobaite et al., TNNLS 2014",
     cost="O(C)",
 )
@@ -80,7 +79,7 @@ STREAM_STRATEGIES.add(
     "skactiveml.stream:RandomVariableUncertainty",
     needs="scores",
     manager=f"{_MANAGERS}:RandomVariableUncertaintyBudgetManager",
-    summary="the same, with noise on the threshold, so that sure images have a chance as well",
+    summary="the same, with noise on the threshold, so that certain images have a chance as well",
     paper="Zliobaite et al., TNNLS 2014",
     cost="O(C)",
 )
@@ -167,7 +166,7 @@ class StreamSampler:
     Parameters
     ----------
     strategy : str
-        Its registered name, or the import path of a class, such as ``skactiveml.stream:Split``.
+        What `STREAM_STRATEGIES` resolves, such as ``split?v=0.2`` and ``skactiveml.stream:Split``.
     params : mapping
         Arguments of its constructor, or of its budget manager's, such as `theta`, `s` and `w`.
     budget : float
@@ -212,14 +211,18 @@ class StreamSampler:
         self._n_seen = self._n_chosen = 0
         self._most = math.inf
         settings: dict[str, Any] = {"budget": self._budget, "n_classes": n_classes, "seed": seed}
+        given = dict(self._strategy.params)
+        what = (
+            f"the stream strategy {self._strategy.name} does not work with the parameters {given}"
+        )
         try:
-            self._try(self._strategy.make(**settings), n_classes)
-            self._query = self._strategy.make(**settings)
-        except (TypeError, ValueError) as error:
-            raise ParameterError(
-                f"the stream strategy {strategy} does not work with the parameters "
-                f"{dict(params)}: {error}"
-            ) from error
+            with failing(what, ParameterError):
+                self._try(self._strategy.make(**settings), n_classes)
+                self._query = self._strategy.make(**settings)
+        except ParameterError:
+            raise
+        except SkalError as error:  # what it answered is wrong
+            raise ParameterError(f"{error} (tried on made-up images)") from error
 
     @property
     def needs_model(self) -> bool:
@@ -274,21 +277,21 @@ class StreamSampler:
         ParameterError
             If scores are missing, or not of these images.
         SkalError
-            If the network answers with no numbers, or the strategy fails or answers nonsense.
+            If the network answers with NaN, or the strategy fails or answers nonsense.
         """
         utilities = np.zeros(n)
         taken = np.zeros(n, dtype=bool)
         if n:
             chunk = self._chunk(n, scores, labeled, y)
             for position in range(n):
-                with self._failures_named():
+                with failing(f"the stream strategy {self._strategy.name} failed"):
                     wanted, utilities[position] = self._ask(self._query, chunk, position)
                 taken[position] = wanted and self._affordable()
                 self._learn(taken[position], utilities[position])
         return np.flatnonzero(taken).astype(np.int64), utilities
 
     def replay(self, n: int, chosen: ArrayLike, utilities: ArrayLike) -> None:
-        """Take over what was decided on the next images, to go on as if it had been decided here.
+        """Take over what was decided on the next images, as if it had been decided here.
 
         Parameters
         ----------
@@ -321,7 +324,7 @@ class StreamSampler:
     def _learn(self, taken: bool, utility: float) -> None:
         """Tell the strategy what became of the next image, if it had a say, and count it."""
         if taken or self._affordable():
-            with self._failures_named():
+            with failing(f"the stream strategy {self._strategy.name} failed"):
                 self._update(self._query, taken, utility)
         self._n_seen += 1
         self._n_chosen += int(taken)
@@ -332,15 +335,6 @@ class StreamSampler:
             keywords["budget_manager_param_dict"] = {"utilities": np.array([utility])}
         # not the embedding, which a replay has not got
         query.update(np.zeros((1, 1)), np.flatnonzero([taken]), **keywords)
-
-    @contextmanager
-    def _failures_named(self) -> Iterator[None]:
-        try:
-            yield
-        except (TypeError, ValueError) as error:
-            if isinstance(error, SkalError):
-                raise
-            raise SkalError(f"the stream strategy {self._strategy.name} failed: {error}") from error
 
     def _ask(self, query: Any, chunk: _Chunk, position: int) -> tuple[bool, float]:
         """Return whether the strategy wants an image, and its utility.
@@ -394,7 +388,7 @@ class StreamSampler:
             read.append(scores.embeddings)
         if not all(np.isfinite(part).all() for part in read):
             raise SkalError(
-                f"the scores of {what} are no numbers (NaN or infinite): the training diverged; a "
+                f"the scores of {what} are NaN or infinite: the training diverged; a "
                 "lower learning rate (lr) may help"
             )
         return scores
@@ -415,17 +409,14 @@ class StreamSampler:
 
 def _resolve(name: str, params: Mapping[str, Any], n_classes: int) -> _Strategy:
     """Find a strategy and the facts about it, and check what can be checked without trying it."""
-    if ":" in name:
-        cls, facts = import_object(name), dict[str, Any]()
-    else:
-        entry = STREAM_STRATEGIES.entry(name)
-        cls, facts = entry.load(), dict(entry.facts)
+    entry = STREAM_STRATEGIES.resolve(name, params)
+    name, cls, facts = entry.name, entry.load(), dict(entry.facts)
     _check_class(name, cls)
     if "needs" not in facts:
         facts = {**_facts(cls), **facts}
-    strategy = _Strategy(name, cls, params, facts)
+    strategy = _Strategy(name, cls, entry.params, facts)
     known = {*inspect.signature(cls).parameters, *strategy.manager_parameters()} - _SET_BY_SKAL
-    for param in params:
+    for param in entry.params:
         if param not in known:
             raise UnknownNameError(f"parameter of {name}", param, known)
     most = facts.get("max_classes", n_classes)

@@ -574,18 +574,6 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
 # the others
 
 
-@pytest.mark.parametrize("kind", ["datasets", "models", "strategies", "stream-strategies"])
-def test_lists(kind: str) -> None:
-    objects = json.loads(call("list", kind, "--json").stdout)
-    assert all(set(entry) >= {"name", "summary"} for entry in objects)
-    names = [entry["name"] for entry in objects]
-    expected = {"datasets": "digits", "models": "small-cnn", "strategies": "badge"}
-    assert expected.get(kind, "split") in names
-    table = call("list", kind).stdout.splitlines()
-    assert table[0].split()[0] == "name"
-    assert [line.split()[0] for line in table[1:]] == names
-
-
 def test_doctor_shows_what_it_finds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     result = call("doctor", "--data-dir", tmp_path)
     assert result.exit_code == 0

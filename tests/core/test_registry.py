@@ -10,9 +10,16 @@ from pathlib import Path
 
 import pytest
 
-import skal.core.registry
-from skal.core.errors import ParameterError, UnknownNameError
-from skal.core.registry import Registry, import_object
+from skal.core.errors import MissingExtraError, ParameterError, UnknownNameError
+from skal.core.registry import (
+    Entry,
+    Family,
+    Registry,
+    import_object,
+    import_plugins,
+    parse_spec,
+    write_spec,
+)
 
 
 def test_registered_objects_come_back_by_name_in_their_order() -> None:
@@ -26,7 +33,7 @@ def test_registered_objects_come_back_by_name_in_their_order() -> None:
     assert registry.get("second") is Second
     assert registry.get("first") is Path
     assert registry.names() == ["second", "first"]
-    assert registry.entry("first").facts == {"summary": "an import path"}
+    assert registry.resolve("first").facts == {"summary": "an import path"}
     assert "first" in registry and "third" not in registry
 
 
@@ -85,35 +92,108 @@ def test_a_missing_attribute_comes_with_the_nearest_public_ones() -> None:
     assert "_" not in str(caught.value).partition("did you mean")[2]
 
 
-class Plugins:
-    """Stands for the installed entry points."""
+@pytest.mark.parametrize(
+    ("spec", "name", "params"),
+    [
+        ("badge", "badge", {}),
+        ("badge?", "badge", {}),
+        ("k-means?pick=farthest", "k-means", {"pick": "farthest"}),
+        ("m.n:C?a=1&b=0.5&c=None", "m.n:C", {"a": 1, "b": 0.5, "c": None}),
+        ("x?a=[1,2]&b='1'&c=k=v", "x", {"a": [1, 2], "b": "1", "c": "k=v"}),
+        ("x?a=R%26D&b=100%25&c=5%2526", "x", {"a": "R&D", "b": "100%", "c": "5%26"}),
+    ],
+)
+def test_a_spec_is_a_name_with_arguments(spec: str, name: str, params: dict[str, object]) -> None:
+    assert parse_spec(spec) == (name, params)
+    assert parse_spec(write_spec(name, params)) == (name, params)
 
-    def __init__(self, *actions: object) -> None:
-        self.actions = actions
 
-    def __call__(self, group: str) -> list[importlib.metadata.EntryPoint]:
-        assert group == "skal"
-        return [
-            importlib.metadata.EntryPoint(f"p{i}", str(a), group)
-            for i, a in enumerate(self.actions)
-        ]
+@pytest.mark.parametrize("spec", ["x?rate", "x?=1", "x?a=1&b"])
+def test_arguments_that_are_none_are_refused(spec: str) -> None:
+    with pytest.raises(ParameterError, match=r"of x: got '[a-z=1]+'; expected NAME=VALUE"):
+        parse_spec(spec)
+
+
+def thing(size: int, colour: str = "red", **more: object) -> tuple[object, ...]:
+    return (size, colour, more)
+
+
+def other(size: int, colour: str = "red") -> tuple[int, str]:
+    return (size, colour)
+
+
+def test_an_entry_is_made_with_its_arguments_and_what_it_takes_of_the_context() -> None:
+    registry: Registry[object] = Registry("thing")
+    registry.add("other", other)
+    entry = registry.resolve("other?colour=blue")
+    assert entry.make(size=3, seed=0) == (3, "blue")
+    assert registry.resolve(entry.spec) == entry
+    assert registry.resolve("other?colour=blue", {"colour": "green"}).spec == "other?colour=green"
+    assert registry.resolve("other").spec == "other"
+    by_path = registry.resolve(f"{__name__}:thing?weight=2")
+    assert by_path.make(size=1, seed=0) == (1, "red", {"weight": 2, "seed": 0})
+    with pytest.raises(UnknownNameError, match="argument of other: 'color'; did you mean colour"):
+        registry.resolve("other?color=blue").make(size=3)
+    with pytest.raises(UnknownNameError, match="argument of other: 'size'"):
+        registry.resolve("other?size=4").make(size=3)
+
+
+def members() -> list[str]:
+    return ["small", "large"]
+
+
+def find(name: str) -> Entry[object]:
+    if name not in members():
+        raise UnknownNameError("member", name, members())
+    return Entry(f"kin:{name}", name.upper())
+
+
+def no_members() -> list[str]:
+    raise MissingExtraError("lost", "lost", "the family lost")
+
+
+def test_families_are_named_and_expanded_by_pattern() -> None:
+    families = {
+        "kin": Family(f"{__name__}:find", f"{__name__}:members", "relatives"),
+        "lost": Family(f"{__name__}:find", f"{__name__}:no_members", "needs an extra"),
+    }
+    registry: Registry[object] = Registry("thing", families)
+    registry.add("smaller", 1)
+    assert [e.name for e in registry.listed()] == ["smaller", "kin:NAME", "lost:NAME"]
+    assert [e.name for e in registry.listed("*small*")] == ["smaller", "kin:small"]
+    assert [e.name for e in registry.listed("kin:*")] == ["kin:small", "kin:large"]
+    assert [e.name for e in registry.listed("small*")] == ["smaller"]
+    assert registry.listed("nothing*") == []
+    with pytest.raises(MissingExtraError):
+        registry.listed("lost:*")
+    assert registry.resolve("kin:large?depth=2") == Entry("kin:large", "LARGE", {}, {"depth": 2})
+    with pytest.raises(UnknownNameError, match="did you mean large"):
+        registry.resolve("kin:lage")
+    with pytest.raises(UnknownNameError, match=r"family of things, or module, 'kim'; .* kin"):
+        registry.resolve("kim:large")
+
+
+def test_of_very_many_names_three_are_suggested() -> None:
+    registry: Registry[int] = Registry("thing")
+    for number in range(1000):
+        registry.add(f"thing_{number:03}", number)
+    for name in ("foo", "thing_5", "zzzzzz"):
+        with pytest.raises(UnknownNameError, match="did you mean") as caught:
+            registry.resolve(name)
+        assert str(caught.value).count("thing_") - ("thing" in name) <= 3
 
 
 def test_plugins_that_fail_in_any_way_are_named_and_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    modules = ("skal_exits", "skal_fails", "no_such_one", "skal_works")
+    points = [importlib.metadata.EntryPoint(f"p{i}", m, "skal") for i, m in enumerate(modules)]
     (tmp_path / "skal_exits.py").write_text("raise SystemExit(3)\n")
     (tmp_path / "skal_fails.py").write_text("1 / 0\n")
     (tmp_path / "skal_works.py").write_text("done = True\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(skal.core.registry, "_plugins_loaded", False)
-    monkeypatch.setattr(
-        skal.core.registry,
-        "entry_points",
-        Plugins("skal_exits", "skal_fails", "no_such_one", "skal_works"),
-    )
     with caplog.at_level(logging.WARNING, "skal"):
-        assert "x" not in Registry("thing")
+        import_plugins(points)
     warned = [record.getMessage() for record in caplog.records]
     assert [line.split()[1] for line in warned] == ["p0", "p1", "p2"]
     assert "division by zero" in warned[1]

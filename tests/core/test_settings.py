@@ -109,7 +109,6 @@ def test_what_is_not_set_is_not_in_toml() -> None:
         ({"optimizer": "sgdd"}, "unknown optimizer 'sgdd'; did you mean sgd?"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
         ({"precision": "fp16"}, "unknown precision 'fp16'; did you mean"),
-        ({"init_strategy": "kmeans"}, "unknown init strategy 'kmeans'; did you mean k-means?"),
     ],
 )
 def test_values_that_are_not_valid_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -11,6 +11,7 @@ import skal
 from skal.core.errors import DataError, ParameterError, UnknownNameError, UsageError
 from skal.core.seeding import derive_seed
 from skal.datasets.oracles import FunctionOracle, NoisyLabels, TrueLabels, make_oracle
+from skal.runs.config import read_config
 
 FAST: dict[str, Any] = {"model": "lenet", "steps": 2, "n_init": 6, "n_query": 4, "n_rounds": 2}
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -47,8 +48,82 @@ def test_oracles_are_known_by_name() -> None:
     assert isinstance(make_oracle(lambda indices: indices * 0, data, 0), FunctionOracle)
     with pytest.raises(UnknownNameError, match="unknown oracle 'tru'; did you mean true"):
         make_oracle("tru", data, 0)
-    with pytest.raises(ParameterError, match="got int; expected an Oracle"):
+    with pytest.raises(ParameterError, match="got 5; expected an Oracle"):
         make_oracle(5, data, 0)  # type: ignore[arg-type]
+
+
+class Mine(skal.Oracle):
+    """Errs at random, so that what it says depends on what it was asked before."""
+
+    def __init__(self, data: skal.ImageDataset, seed: int, rate: float = 0.5) -> None:
+        self.y, self.n_classes, self.rate = data.y, len(data.classes), rate
+        self.rng = np.random.default_rng(seed)
+
+    def label(self, indices: np.ndarray) -> np.ndarray:
+        guesses = self.rng.integers(0, self.n_classes, len(indices))
+        return np.where(self.rng.random(len(indices)) < self.rate, guesses, self.y[indices])
+
+
+def always_the_last(indices: np.ndarray, which: int = 2) -> np.ndarray:
+    return np.full(len(indices), which)
+
+
+def without_a_seed(data: skal.ImageDataset) -> Any:
+    return lambda indices: data.y[indices]
+
+
+def test_oracles_go_by_their_import_path_with_arguments(tiny: skal.ImageDataset) -> None:
+    oracle = make_oracle(f"{__name__}:Mine?rate=0.1", tiny, 3)
+    assert isinstance(oracle, Mine) and oracle.rate == 0.1
+    few = np.arange(5)
+    for name, expected in (
+        ("always_the_last", [2] * 5),
+        ("always_the_last?which=1", [1] * 5),
+        ("without_a_seed", tiny.y[:5].tolist()),
+    ):
+        answers = make_oracle(f"{__name__}:{name}", tiny, 3).label(few)
+        assert np.asarray(answers).tolist() == expected
+    for name, message in (
+        ("Mine?rat=0.1", "'rat'; did you mean rate"),
+        ("Y", "not callable"),
+        ("Nobody", "did you mean|known"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            make_oracle(f"{__name__}:{name}", tiny, 3)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda indices: ["ant"] * len(indices), "returned <U3 of shape .6,., such as 'ant'"),
+        (lambda indices: indices * 0.5, "returned float64 of shape .6,., such as "),
+        (lambda indices: indices[:2], r"returned int64 of shape \(2,\)"),
+        (lambda indices: None, "returned None"),
+        (lambda indices: 1, r"returned int64 of shape \(\)"),
+        (lambda indices: [[1], [1, 2]], "returned list of unequal rows"),
+        (lambda indices: np.full(len(indices), 3), "returned the class 3"),
+        (lambda indices: np.full(len(indices), -1), "returned the class -1"),
+        (lambda indices: indices["a"], "failed: IndexError: "),
+    ],
+)
+def test_an_oracle_that_answers_wrongly_is_named_before_anything_is_trained(
+    answer: Any, message: str, tiny: skal.ImageDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Wrong(skal.Oracle):
+        def label(self, indices: np.ndarray) -> Any:
+            return answer(indices)
+
+    phases: list[str] = []
+
+    class Phases(skal.Tracker):
+        def on_phase(self, round_number: int, phase: str) -> None:
+            phases.append(phase)
+
+    with pytest.raises(DataError, match=f"the oracle .*Wrong {message}") as caught:
+        skal.run(tiny, **FAST, oracle=Wrong(), trackers=[Phases()])
+    if "failed" not in message:
+        assert "expected 6 class ids, integers from 0 to 2" in str(caught.value)
+    assert "training" not in phases
 
 
 # noise
@@ -189,6 +264,40 @@ def test_every_strategy_gets_the_same_wrong_answers(tiny: skal.ImageDataset) -> 
         indices = np.array([row["index"] for row in run.queries])
         expected = [tiny.classes[label] for label in answers.label(indices)]
         assert [row["label"] for row in run.queries] == expected
+
+
+@pytest.mark.parametrize("n_valid", [0, 5])
+def test_a_run_with_a_named_oracle_is_repeated_and_resumed_by_its_settings(
+    tiny: skal.ImageDataset, tmp_path: Path, n_valid: int
+) -> None:
+    settings = {**FAST, "oracle": f"{__name__}:Mine?rate=0.4", "n_valid": n_valid}
+    straight = skal.run(tiny, "margin", **settings, out=tmp_path / "straight")
+    wrong = [tiny.classes[tiny.y[row["index"]]] != row["label"] for row in straight.queries]
+    assert any(wrong)
+    kept = read_config(tmp_path / "straight/config.toml")
+    assert kept["oracle"] == settings["oracle"]
+    again = skal.run(tiny, **{k: v for k, v in kept.items() if k != "dataset"})
+    assert again.queries == straight.queries
+    with pytest.raises(KeyboardInterrupt):
+        skal.run(tiny, "margin", **settings, out=tmp_path / "run", trackers=[Stop()])
+    assert skal.resume(tmp_path / "run", data=tiny).queries == straight.queries
+
+
+def test_an_oracle_that_was_an_object_must_be_given_again(
+    tiny: skal.ImageDataset, tmp_path: Path
+) -> None:
+    def answers(indices: np.ndarray) -> np.ndarray:
+        return tiny.y[indices]
+
+    with pytest.raises(KeyboardInterrupt):
+        skal.run(tiny, **FAST, oracle=answers, out=tmp_path / "run", trackers=[Stop()])
+    kept = read_config(tmp_path / "run/config.toml")
+    assert kept["oracle"].startswith("object of ") and kept["oracle"].endswith("answers")
+    with pytest.raises(ParameterError, match=r"labelled by .*answers.*resume\(folder, oracle="):
+        skal.resume(tmp_path / "run", data=tiny)
+    with pytest.raises(ParameterError, match="was an object, which settings cannot hold"):
+        skal.run(tiny, **FAST, oracle=kept["oracle"])
+    assert len(skal.resume(tmp_path / "run", data=tiny, oracle=answers).rounds) == 3
 
 
 class Stop(skal.Tracker):

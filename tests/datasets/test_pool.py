@@ -12,11 +12,11 @@ from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 
 import skal
 from skal.core.errors import DataError, ParameterError
-from skal.core.settings import INIT_STRATEGIES
 from skal.datasets.pool import Pool
 from skal.runs.journal import Journal
 from skal.runs.metrics import evaluate
 from skal.runs.plots import learning_curve
+from skal.strategies.catalogue import INIT_STRATEGIES
 
 FAST: dict[str, Any] = {"model": "lenet", "steps": 2, "n_init": 6, "n_query": 4, "n_rounds": 2}
 
@@ -200,7 +200,7 @@ def test_they_are_drawn_by_the_seed_the_same_for_every_strategy(
 @pytest.mark.parametrize(
     "settings",
     [
-        *({"init_strategy": name} for name in INIT_STRATEGIES),
+        *({"init_strategy": name} for name in INIT_STRATEGIES.names()),
         *(
             {"strategy": name}
             for name in ("badge", "bald", "core-set", "clue", "query-by-committee", "drop-query")

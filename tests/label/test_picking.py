@@ -27,7 +27,7 @@ from skal.label.learning import Learner
 from skal.label.picking import Picker
 from skal.label.project import LabelProject
 from skal.label.store import Action
-from skal.strategies import selection
+from skal.strategies import memory
 from skal.strategies.cold_start import start_embeddings
 from skal.strategies.scores import Scores
 
@@ -214,8 +214,8 @@ def test_of_many_candidates_a_few_are_looked_at(folder: Path) -> None:
 def test_before_memory_runs_out_a_few_are_looked_at_and_that_is_said(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(selection, "UNASKED", 0)
-    monkeypatch.setattr(selection, "available_memory", lambda device: 3000)
+    monkeypatch.setattr(memory, "UNASKED", 0)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 3000)
     project = opened(folder, strategy="margin")
     answer = Picker(project.learner_setup()).answer(job(project, LABELED))
     assert "margin needs about" in caplog.text

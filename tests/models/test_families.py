@@ -189,7 +189,7 @@ class TestTimm:
             raise OSError("no route\nto the hub")
 
         monkeypatch.setattr(timm, "create_model", offline)
-        entry = MODELS.entry("timm:test_vit.r160_in1k")
+        entry = MODELS.resolve("timm:test_vit.r160_in1k")
         with pytest.raises(
             DataError, match=r"weights of test_vit.r160_in1k .no route to the hub.*FILE"
         ):
@@ -197,14 +197,14 @@ class TestTimm:
 
     def test_unknown_weights_are_answered_with_those_there_are(self) -> None:
         with pytest.raises(UnknownNameError, match=r"timm's test_vit 'r161'; .*r160_in1k"):
-            MODELS.entry("timm:test_vit.r161")
+            MODELS.resolve("timm:test_vit.r161")
 
 
 def test_without_timm_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     monkeypatch.delitem(sys.modules, "skal.models.timm", raising=False)
     with pytest.raises(MissingExtraError, match=r"pip install 'skal\[timm\]'"):
-        MODELS.entry("timm:resnet18")
+        MODELS.resolve("timm:resnet18")
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_unknown_names_are_answered_with_the_nearest(name: str, answer: str) -> 
     if name.startswith("timm"):
         pytest.importorskip("timm")
     with pytest.raises(UnknownNameError, match=answer):
-        MODELS.entry(name)
+        MODELS.resolve(name)
 
 
 def test_builders_go_by_their_import_path(tiny: skal.ImageDataset) -> None:

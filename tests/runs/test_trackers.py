@@ -393,7 +393,7 @@ def test_a_run_that_is_gone_on_with_untracked_says_so(
     with pytest.raises(Stop):
         skal.run(tiny, **FAST, out="run", trackers=["tensorboard", StopAt(1, "training")])
     skal.resume("run", data=tiny)
-    assert "was tracked by tensorboard, and goes on without it" in caplog.text
+    assert "was tracked by tensorboard, and continues without it" in caplog.text
 
 
 def test_mlflow_goes_on_in_the_database_it_began_in(
@@ -471,9 +471,9 @@ class InMemory(RunLogger):
     def skorch_logger(self) -> Any:
         from skorch.callbacks import WandbLogger
 
-        from skal.runs.trackers.training import GoingOn
+        from skal.runs.trackers.callbacks import CountedSteps
 
-        return WandbLogger(GoingOn(self), save_model=False)
+        return WandbLogger(CountedSteps(self), save_model=False)
 
 
 @pytest.mark.parametrize("where", ["round 0", "step 35", "step 50", "round 2", "summary", "close"])
@@ -486,8 +486,10 @@ def test_a_run_goes_on_without_a_tracker_that_fails(
     assert same_but_seconds(run, plain)
     assert failing.calls[-1] == where
     assert other.calls[-2:] == ["summary", "close"]
-    (warning,) = [r.getMessage() for r in caplog.records if "goes on without it" in r.getMessage()]
-    assert warning == "tracker json failed, and the run goes on without it: the server is gone"
+    (warning,) = [
+        r.getMessage() for r in caplog.records if "continues without it" in r.getMessage()
+    ]
+    assert warning == "tracker json failed, and the run continues without it: the server is gone"
 
 
 @pytest.mark.parametrize("where", ["open", "settings"])
@@ -515,7 +517,7 @@ def test_a_database_that_breaks_does_not_end_the_run(
     assert len(run.rounds) == 3
     warnings = [r.getMessage() for r in caplog.records if r.name == "skal" and r.levelno >= 30]
     assert len(warnings) == 1
-    assert "tracker mlflow failed, and the run goes on without it" in warnings[0]
+    assert "tracker mlflow failed, and the run continues without it" in warnings[0]
     assert json.loads((root / "run/tracking.json").read_text())["mlflow"]["rounds"] == 2
 
 

@@ -25,7 +25,7 @@ def ask(strategy: object, **params: object) -> np.ndarray:
     y = params.pop("y", np.full(len(scores), -1))
     seed = params.pop("seed", 0)
     chosen = resolve_strategy(strategy, params)
-    return select(chosen, y, n, scores=scores, n_classes=len(scores.classes), seed=seed)
+    return select(chosen, y, n, scores=scores, seed=seed)
 
 
 def utilities(query: SingleAnnotatorPoolQueryStrategy, scores: Scores, n: int = 1) -> np.ndarray:

@@ -19,7 +19,7 @@ from skal.models.iterators import SliceBatches
 from skal.runs.acquisition import Choice, choose
 from skal.runs.metrics import evaluate
 from skal.runs.record import ROUND_COLUMNS
-from skal.strategies import resolve_strategy, selection
+from skal.strategies import memory, resolve_strategy
 
 FAST: dict[str, Any] = {"model": "lenet", "steps": 2, "n_init": 6, "n_query": 4, "n_rounds": 2}
 Rows = np.ndarray | None
@@ -238,8 +238,8 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Let so many bytes be free, four fifths of which are taken at most."""
 
     def set_to(n_bytes: float) -> None:
-        monkeypatch.setattr(selection, "available_memory", lambda device: int(n_bytes))
-        monkeypatch.setattr(selection, "UNASKED", 0)
+        monkeypatch.setattr(memory, "available_memory", lambda device: int(n_bytes))
+        monkeypatch.setattr(memory, "UNASKED", 0)
 
     return set_to
 

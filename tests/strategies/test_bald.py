@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import random
+from typing import Any
+
 import numpy as np
 import pytest
 import skactiveml.pool
+import torch
 from asking import INDEX, NONE_LABELED, ask, labels, made
 from skactiveml.classifier import ParzenWindowClassifier, SklearnClassifier
 from sklearn.naive_bayes import GaussianNB
 
-from skal.strategies import (
-    MCDropoutBALD,
-)
+from skal.strategies import CommitteeVariance, MCDropoutBALD, PowerBALD
 from skal.strategies.bald import mutual_information
 from skal.strategies.scores import ScoredClassifier
 from skal.strategies.uncertainty import by_blocks
@@ -78,6 +80,40 @@ class TestBald:
 
         assert picks(0) == picks(0)
         assert picks(0) != picks(1)
+
+    @pytest.mark.parametrize("kind", ["own", "numpy", "python", "torch"])
+    def test_who_samples_by_whatever_generator_does_so_by_the_strategys_seed(
+        self, kind: str
+    ) -> None:
+        def numbers(size: int, random_state: int | None = None) -> np.ndarray:
+            if kind == "own":
+                return np.random.default_rng(random_state).random(size)
+            if kind == "numpy":
+                return np.random.random(size)  # noqa: NPY002
+            if kind == "python":
+                return np.array([random.random() for _ in range(size)])
+            return torch.rand(size).numpy()
+
+        class Sampling(ParzenWindowClassifier):  # type: ignore[misc]
+            def sample_proba(
+                self, X: np.ndarray, n_samples: int, random_state: int | None = None
+            ) -> np.ndarray:
+                drawn = numbers(n_samples * len(X), random_state).reshape(n_samples, len(X))
+                return np.stack([drawn, 1 - drawn], axis=2)
+
+        X, y = np.random.default_rng(0).normal(size=(60, 2)), np.full(60, -1)
+        y[:2] = [0, 1]
+        clf = Sampling(classes=[0, 1], missing_label=-1)
+
+        def picks(strategy: Any, seed: int) -> list[int]:
+            chosen: np.ndarray = strategy(random_state=seed).query(X, y, clf, batch_size=4)
+            return chosen.tolist()
+
+        before = np.random.get_state()[1].copy()  # noqa: NPY002
+        for strategy in (MCDropoutBALD, PowerBALD, CommitteeVariance):
+            assert picks(strategy, 3) == picks(strategy, 3)
+            assert len({tuple(picks(strategy, seed)) for seed in range(6)}) > 1
+        assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
     def test_it_says_what_the_classifier_lacks(self) -> None:
         with pytest.raises(TypeError, match="has no sample_proba"):

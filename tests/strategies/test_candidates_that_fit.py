@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +14,8 @@ from skal.core.errors import SkalError
 from skal.core.memory import bytes_needed
 from skal.strategies import (
     STRATEGIES,
+    memory,
     resolve_strategy,
-    selection,
 )
 from skal.testing import example_scores
 
@@ -29,8 +28,8 @@ class TestMemory:
     @pytest.fixture
     def limit(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         def set_to(n_bytes: float) -> None:
-            monkeypatch.setattr(selection, "available_memory", lambda device: int(n_bytes))
-            monkeypatch.setattr(selection, "UNASKED", 0)
+            monkeypatch.setattr(memory, "available_memory", lambda device: int(n_bytes))
+            monkeypatch.setattr(memory, "UNASKED", 0)
 
         return set_to
 
@@ -107,7 +106,7 @@ class TestMemory:
     def test_what_is_little_anyway_is_not_asked_for(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(selection, "available_memory", lambda device: 0)
+        monkeypatch.setattr(memory, "available_memory", lambda device: 0)
         for name in STRATEGIES.names():
             assert len(ask(name, y=labels(), n=5)) == 5, name
         assert caplog.text == ""
@@ -152,11 +151,11 @@ class TestMemory:
     ) -> None:
         devices = []
         monkeypatch.setattr(
-            selection, "available_memory", lambda device: devices.append(device) or 2**40
+            memory, "available_memory", lambda device: devices.append(device) or 2**40
         )
-        sizes: dict[str, Any] = {"n_classes": 3, "n_features": 8, "device": "cuda:1"}
+        sizes = memory.Sizes(50, 9, 5, n_classes=3, n_features=8)
         for name in ("badge", "margin"):
-            assert selection.affordable(resolve_strategy(name), 50, 9, 5, **sizes) == 50
+            assert memory.affordable(resolve_strategy(name), sizes, device="cuda:1") == 50
         assert devices == ["cuda:1", "cpu"]
 
     def test_a_run_goes_on_with_the_subset(

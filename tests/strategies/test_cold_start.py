@@ -14,9 +14,9 @@ import pytest
 
 import skal
 from skal.core.errors import ParameterError, UnknownNameError
-from skal.core.settings import INIT_STRATEGIES
 from skal.datasets.oracles import FunctionOracle, Oracle, TrueLabels
 from skal.runs.config import SETTINGS
+from skal.strategies.catalogue import INIT_STRATEGIES
 from skal.strategies.cold_start import COMPONENTS
 
 START: dict[str, Any] = {"model": "lenet", "steps": 1, "n_init": 8, "n_rounds": 0, "stop": "off"}
@@ -53,11 +53,11 @@ def start(data: skal.ImageDataset, init_strategy: str, **changes: Any) -> list[i
 
 
 def test_every_name_can_be_chosen() -> None:
-    assert set(INIT_STRATEGIES) == {"random", "stratified", *DIVERSE}
+    assert set(INIT_STRATEGIES.names()) == {"random", "stratified", *DIVERSE}
     assert SETTINGS["init_strategy"].default == "random"
 
 
-@pytest.mark.parametrize("name", INIT_STRATEGIES)
+@pytest.mark.parametrize("name", INIT_STRATEGIES.names())
 @pytest.mark.parametrize("n", [1, 8, 89])
 def test_as_many_images_as_asked_for_are_chosen_each_once(
     tiny: skal.ImageDataset, name: str, n: int
@@ -67,7 +67,7 @@ def test_as_many_images_as_asked_for_are_chosen_each_once(
     assert set(picks) <= set(range(90))
 
 
-@pytest.mark.parametrize("name", INIT_STRATEGIES)
+@pytest.mark.parametrize("name", INIT_STRATEGIES.names())
 def test_the_start_depends_on_the_seed_and_not_on_the_strategy(
     tiny: skal.ImageDataset, name: str
 ) -> None:
@@ -87,7 +87,7 @@ def test_a_loop_in_steps_starts_from_the_same_images_as_a_run(
     assert learner.query(8).tolist() == start(tiny, name, seed=3)
 
 
-@pytest.mark.parametrize("name", INIT_STRATEGIES)
+@pytest.mark.parametrize("name", INIT_STRATEGIES.names())
 def test_more_than_there_are_is_the_whole_pool(tiny: skal.ImageDataset, name: str) -> None:
     assert sorted(start(tiny, name, n_init=500)) == list(range(90))
 

@@ -75,7 +75,7 @@ class TestPlugins:
 
     @pytest.mark.parametrize("name", STRATEGIES.names())
     def test_a_strategy_needs_what_the_table_says(self, name: str) -> None:
-        assert resolve_strategy(name).needs == STRATEGIES.entry(name).facts["needs"]
+        assert resolve_strategy(name).needs == STRATEGIES.resolve(name).facts["needs"]
 
     def test_a_class_that_reads_nothing_needs_nothing(self) -> None:
         assert resolve_strategy(Anything).needs == "nothing"

@@ -406,7 +406,7 @@ class TestArguments:
 class TestImportPaths:
     @pytest.mark.parametrize("name", NAMES)
     def test_a_class_by_its_path_is_the_one_of_the_table(self, name: str) -> None:
-        path = STREAM_STRATEGIES.entry(name).target
+        path = STREAM_STRATEGIES.resolve(name).target
         (chosen, _), (expected, _) = decide(sampler(path)), decide(sampler(name))
         assert chosen.tolist() == expected.tolist()
 

@@ -1,7 +1,12 @@
-"""Hooks for whoever wants to watch a run, and those who do: wandb, MLflow, TensorBoard."""
+"""Hooks for whoever wants to watch a run, and those who do: wandb, MLflow, TensorBoard.
 
-from .base import TRACKERS, Tracker, Watchers, check_trackers, make_trackers, watching
+`base` states the contract; `callbacks` hear a training; `logger` is what those that log a run
+elsewhere share; `watching` tells them all.
+"""
+
+from .base import TRACKERS, Tracker
 from .logger import RunLogger
+from .watching import Watchers, check_trackers, make_trackers, watching
 
 __all__ = [
     "TRACKERS",
@@ -12,20 +17,3 @@ __all__ = [
     "make_trackers",
     "watching",
 ]
-
-# by import path: none of their packages is imported before it is used
-TRACKERS.add(
-    "wandb",
-    "skal.runs.trackers.wandb:WandbTracker",
-    summary="a run of Weights & Biases; extra wandb",
-)
-TRACKERS.add(
-    "mlflow",
-    "skal.runs.trackers.mlflow:MlflowTracker",
-    summary="a run of MLflow, by default in mlflow.db; extra mlflow",
-)
-TRACKERS.add(
-    "tensorboard",
-    "skal.runs.trackers.tensorboard:TensorBoardTracker",
-    summary="event files in the run folder's tensorboard/; extra tensorboard",
-)

@@ -17,8 +17,9 @@ from ...core.durable import write_atomic
 from ...core.errors import MissingExtraError, SkalError
 from ..config import SETTINGS, RunConfig
 from ..record import JOURNAL, ROUND_COLUMNS
-from .base import TRACKING, Tracker, read_tracking
+from .base import Tracker
 
+TRACKING = "tracking.json"
 DEFAULT_GROUP = "skal"
 _CELLS = "cells"
 _NOT_SENT = (JOURNAL, TRACKING, "model.json", "model.safetensors")
@@ -48,7 +49,7 @@ class Progress:
 
 
 class RunLogger(Tracker, ABC):
-    """Logs a run elsewhere, and goes on in the same place when the run is gone on with.
+    """Logs a run elsewhere, and in the same place when the run is resumed.
 
     Settings are logged at the start; each round's row of ``rounds.csv`` at the number of labels
     as its step, so that runs with batches of different sizes can be laid over one another; the
@@ -57,7 +58,7 @@ class RunLogger(Tracker, ABC):
     and the folder's files, without the network, come at the end.
 
     A subclass says how, by what is abstract here. It may raise whatever it likes: at the start
-    that is a `SkalError`, later the run goes on without the tracker.
+    that is a `SkalError`, later the run continues without the tracker.
     """
 
     may_fail = True
@@ -80,7 +81,7 @@ class RunLogger(Tracker, ABC):
 
     @abstractmethod
     def open(self, config: RunConfig, folder: Path | None) -> None:
-        """Begin a run there, or go on with ``progress.run_id``; set it."""
+        """Begin a run there, or resume ``progress.run_id``; set it."""
 
     @abstractmethod
     def log_settings(self, settings: Mapping[str, Any]) -> None:
@@ -109,7 +110,7 @@ class RunLogger(Tracker, ABC):
         """Return skorch's own callback for the service; it writes to `training`."""
 
     def connect(self, folder: Path | None) -> None:
-        """Find whether the service is there, and the run that is to be gone on with."""
+        """Find whether the service is there, and the run that is to be resumed."""
 
     def check(self, folder: Path | None) -> None:
         with self._starting():
@@ -131,7 +132,7 @@ class RunLogger(Tracker, ABC):
                 raise
 
     def skorch_callbacks(self, round_number: int) -> Sequence[Any]:
-        from .training import StepCounter
+        from .callbacks import StepCounter
 
         return (StepCounter(self), self.skorch_logger())
 
@@ -182,6 +183,15 @@ class RunLogger(Tracker, ABC):
         if self._folder is not None:
             content = {**read_tracking(self._folder), self.name: asdict(self.progress)}
             write_atomic(self._folder / TRACKING, json.dumps(content, indent=2) + "\n")
+
+
+def read_tracking(folder: Path | None) -> dict[str, dict[str, Any]]:
+    """Return the content of a run's ``tracking.json``: how far each tracker has logged it."""
+    try:
+        content: dict[str, Any] = json.loads((folder / TRACKING).read_bytes()) if folder else {}
+    except FileNotFoundError:
+        return {}
+    return content
 
 
 def run_name(config: RunConfig, folder: Path | None) -> str:

@@ -129,11 +129,11 @@ class MlflowTracker(RunLogger):
     def skorch_logger(self) -> Any:
         from skorch.callbacks import MlflowLogger
 
-        from .training import GoingOn
+        from .callbacks import CountedSteps
 
         return MlflowLogger(
             self._run,
-            GoingOn(self),
+            CountedSteps(self),
             create_artifact=False,
             terminate_after_train=False,
             keys_ignored="dur",

@@ -84,8 +84,8 @@ class TensorBoardTracker(RunLogger):
     def skorch_logger(self) -> Any:
         from skorch.callbacks import TensorBoard
 
-        from .training import GoingOn
+        from .callbacks import CountedSteps
 
         return TensorBoard(
-            GoingOn(self), close_after_train=False, keys_ignored="dur", key_mapper=str
+            CountedSteps(self), close_after_train=False, keys_ignored="dur", key_mapper=str
         )

@@ -26,7 +26,7 @@ class WandbTracker(RunLogger):
 
     Notes
     -----
-    With ``WANDB_MODE=offline`` each part of a run that was gone on with has a folder of its own,
+    With ``WANDB_MODE=offline`` each part of a run that was resumed has a folder of its own,
     with the same id.
     """
 
@@ -90,6 +90,6 @@ class WandbTracker(RunLogger):
     def skorch_logger(self) -> Any:
         from skorch.callbacks import WandbLogger
 
-        from .training import GoingOn
+        from .callbacks import CountedSteps
 
-        return WandbLogger(GoingOn(self), save_model=False, keys_ignored="dur")
+        return WandbLogger(CountedSteps(self), save_model=False, keys_ignored="dur")

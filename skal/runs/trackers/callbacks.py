@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 
-from .logger import RunLogger
+if TYPE_CHECKING:
+    from .logger import RunLogger
 
 EVERY = 10
 """Optimiser steps that a point of `batch_loss` is the mean of."""
@@ -67,7 +68,7 @@ class StepCounter(Callback):
             self.losses_.clear()
 
 
-class GoingOn:
+class CountedSteps:
     """What skorch's loggers are given to write to: each value gets the steps counted so far.
 
     It stands for wandb's run, TensorBoard's writer and MLflow's client.

@@ -1,0 +1,30 @@
+"""What somebody else's code answers, and whether it is what was asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def integers(answer: Any, n: int) -> tuple[NDArray[np.int64] | None, str]:
+    """Read an answer as so many integers.
+
+    Returns
+    -------
+    values : ndarray of int64, shape (n,), or None
+        None if it is anything else.
+    got : str
+        What it is, in words.
+    """
+    try:
+        values = np.asarray(answer)
+    except ValueError:  # rows of different lengths
+        return None, f"{type(answer).__name__} of unequal rows"
+    if values.dtype == object and values.ndim == 0:
+        return None, "None" if answer is None else type(answer).__name__
+    got = f"{values.dtype} of shape {values.shape}"
+    if values.shape == (n,) and np.issubdtype(values.dtype, np.integer):
+        return values.astype(np.int64), got
+    return None, got + (f", such as {values.flat[0].item()!r}" if values.size else "")

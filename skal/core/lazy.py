@@ -1,0 +1,29 @@
+"""Names of a package that are imported when asked for: importing the package costs no torch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+def attach(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a package.
+
+    Parameters
+    ----------
+    package : str
+        Its ``__name__``.
+    names : mapping of str to sequence of str
+        What each of its modules defines; a module itself can be asked for, too.
+    """
+    modules = {name: module for module, defined in names.items() for name in defined}
+
+    def __getattr__(name: str) -> Any:
+        if name in names:
+            return importlib.import_module(f".{name}", package)
+        if name in modules:
+            return getattr(importlib.import_module(f".{modules[name]}", package), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return __getattr__

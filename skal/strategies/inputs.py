@@ -1,0 +1,104 @@
+"""What a strategy is handed, by what it needs: X, and a model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+from skactiveml.classifier import ParzenWindowClassifier, SklearnClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler, normalize
+
+from ..core.errors import ParameterError
+from ..core.registry import import_object
+from ..datasets.base import MISSING_LABEL
+from .resolve import Strategy
+from .scores import HeadClassifier, ScoredClassifier, Scores
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a strategy is handed: X (None for an index column), and keywords."""
+
+    X: NDArray[Any] | None = None
+    query: Mapping[str, Any] = field(default_factory=dict)
+    init: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _model(strategy: Strategy, model: Any, fit: bool) -> dict[str, Any]:
+    keyword = strategy.facts.get("model", "clf")
+    if keyword is None:
+        return {}
+    takes = inspect.signature(strategy.cls.query).parameters  # type: ignore[attr-defined]
+    switch = {f"fit_{keyword}": fit} if f"fit_{keyword}" in takes else {}
+    return {keyword: model, **switch}
+
+
+def _scored(strategy: Strategy, scores: Scores | None) -> Given:
+    return Given(query=_model(strategy, ScoredClassifier(_wanted(strategy, scores)), fit=False))
+
+
+def _embedded(strategy: Strategy, scores: Scores | None) -> Given:
+    if strategy.reads is not None:  # skal's own ask a classifier for them
+        return _scored(strategy, scores)
+    wanted = _wanted(strategy, scores)
+    known = {"classes": wanted.classes, "n_classes": max(len(wanted.classes), 2)}
+    takes = inspect.signature(strategy.cls).parameters
+    init = {k: v for k, v in known.items() if k in takes and k not in strategy.params}
+    embeddings = wanted.embeddings
+    if strategy.facts.get("unit_length"):
+        embeddings = normalize(embeddings)
+    return Given(embeddings, init=init)
+
+
+def _headed(strategy: Strategy, scores: Scores | None) -> Given:
+    wanted = _wanted(strategy, scores)
+    return Given(wanted.embeddings, _model(strategy, HeadClassifier(wanted), fit=False))
+
+
+def _own_model(strategy: Strategy, scores: Scores | None) -> Given:
+    learner = strategy.facts.get("learner")
+    cls = import_object(learner) if learner else ParzenWindowClassifier
+    wanted = _wanted(strategy, scores)
+    model = cls(classes=wanted.classes, missing_label=MISSING_LABEL, random_state=0)
+    assert wanted.embeddings is not None
+    X = wanted.embeddings.astype(strategy.facts.get("dtype", np.float32), copy=False)
+    return Given(X, _model(strategy, model, fit=True))
+
+
+def linear_discriminator(**options: Any) -> SklearnClassifier:
+    """Return logistic regression on standardised features, as a classifier of scikit-activeml."""
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    return SklearnClassifier(model, **options)
+
+
+def _wanted(strategy: Strategy, scores: Scores | None) -> Scores:
+    if scores is None:
+        raise ParameterError(f"{strategy.title} needs scores of the pool")
+    return scores
+
+
+_INPUTS: Mapping[str, Callable[[Strategy, Scores | None], Given]] = {
+    "nothing": lambda strategy, scores: Given(),
+    "scores": _scored,
+    "samples": _scored,
+    "committee": _scored,
+    "embeddings": _embedded,
+    "head": _headed,
+    "own model": _own_model,
+}
+
+
+def inputs(strategy: Strategy, scores: Scores | None) -> Given:
+    """Return what a strategy is handed.
+
+    Raises
+    ------
+    ParameterError
+        If it needs scores, and there are none.
+    """
+    return _INPUTS[strategy.needs](strategy, scores)

@@ -1,0 +1,100 @@
+"""Among how many images a strategy can choose in the memory that is free."""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_right
+from dataclasses import dataclass
+
+from ..core.errors import SkalError
+from ..core.memory import available_memory, bytes_needed, gib
+from .resolve import Strategy
+
+USABLE = 0.8  # of the free memory
+UNASKED = 2**26  # bytes that are taken without asking whether they are free
+
+_log = logging.getLogger("skal")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of a choice.
+
+    Parameters
+    ----------
+    n_candidates : int
+        Images without a label.
+    n_labeled : int
+        Images with one, which take memory if the strategy reads them.
+    n_picks : int
+        How many are to be picked, at most all candidates.
+    n_classes, n_features : int
+        Of the scores.
+    """
+
+    n_candidates: int
+    n_labeled: int
+    n_picks: int
+    n_classes: int
+    n_features: int = 0
+
+
+def affordable(
+    strategy: Strategy, sizes: Sizes, *, device: str = "cpu", scored: bool = False
+) -> int:
+    """Tell among how many images a strategy can choose in the memory that is free.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        From `resolve_strategy`.
+    sizes : Sizes
+        Of the choice, if there is memory for all of it.
+    device : str, default="cpu"
+        Where skal's own strategies compute.
+    scored : bool, default=False
+        Whether the scores are in memory already.
+
+    Returns
+    -------
+    int
+        All candidates; or, with a notice, fewer.
+
+    Raises
+    ------
+    SkalError
+        If there is not even memory for as many as are to be picked.
+    """
+    if not strategy.needs_model:
+        return sizes.n_candidates
+    terms = strategy.memory(scored=scored)
+    n_candidates, n = sizes.n_candidates, sizes.n_picks
+    letters = {"b": n, "C": sizes.n_classes, "D": sizes.n_features, "T": strategy.n_samples}
+    known = sizes.n_labeled if strategy.needs_labeled else 0
+    free = available_memory(device=device if strategy.reads is not None else "cpu")
+    usable = max(USABLE * free, UNASKED)
+
+    def needed(n_rows: int) -> float:
+        return bytes_needed(terms, {"n": n_rows, **letters})
+
+    if needed(known + n_candidates) <= usable:
+        return n_candidates
+    # the largest that fits, to two digits, so that the same is likely to be taken again
+    most = bisect_right(range(known + n_candidates), usable, key=needed) - 1 - known
+    fitting = most - most % 10 ** max(len(str(max(most, 1))) - 2, 0)
+    if fitting < n:
+        raise SkalError(
+            f"{strategy.name} needs {gib(needed(known + n))} of memory for the smallest choice, "
+            f"{n} of {n}, and {gib(free)} are free; take another strategy or a smaller n_query"
+        )
+    _log.warning(
+        "%s needs about %s of memory to choose among %d images, and %s are free: choosing among "
+        "%d of them, drawn at random (max_candidates=%d fixes that number)",
+        strategy.name,
+        gib(needed(known + n_candidates)),
+        n_candidates,
+        gib(free),
+        fitting,
+        fitting,
+    )
+    return int(fitting)

@@ -1,0 +1,301 @@
+"""From the name of a strategy to one that can be asked in every round."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Integral
+from typing import Any
+
+from skactiveml.base import SingleAnnotatorPoolQueryStrategy
+
+from ..core.errors import ParameterError, UnknownNameError, failing
+from ..core.registry import Entry, Registry, accepted, parameters
+from ..datasets.base import MISSING_LABEL
+from .base import BatchStrategy
+from .catalogue import NEEDS, SCIKIT_ACTIVEML, STRATEGIES
+
+_SET_BY_SKAL = frozenset(("missing_label", "random_state", "classes"))
+_NEEDS_BY_KEYWORD = {"clf": "scores", "estimator": "scores", "ensemble": "samples"}
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A query strategy, resolved and checked, that is ready to be asked in every round.
+
+    Parameters
+    ----------
+    name : str
+        Its registered name, or its import path.
+    cls : type
+        The class; a subclass of scikit-activeml's `SingleAnnotatorPoolQueryStrategy`.
+    params : mapping
+        Arguments of its constructor, without `missing_label` and `random_state`.
+    given : mapping
+        Those of them that the user chose.
+    facts : mapping
+        See `skal.strategies.STRATEGIES`.
+
+    Raises
+    ------
+    ParameterError
+        If it is said to need what there is not, `n_samples` among the arguments is not a number of
+        samples, or a class of skal's kind cannot be made with these arguments.
+    """
+
+    name: str
+    cls: type
+    params: Mapping[str, Any]
+    given: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.facts["needs"] not in NEEDS:
+            raise ParameterError(
+                f"{self.title} needs {self.facts['needs']!r}; expected one of {', '.join(NEEDS)}"
+            )
+        n_samples = self.n_samples
+        if self.needs in ("samples", "committee") and (
+            not isinstance(n_samples, Integral) or n_samples < 2
+        ):
+            raise ParameterError(
+                f"n_samples={n_samples!r} of the strategy {self.name}; expected a whole number, "
+                "2 or more"
+            )
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it is neither skal's nor scikit-activeml's."""
+        return not self.cls.__module__.startswith(("skal.", "skactiveml."))
+
+    @property
+    def title(self) -> str:
+        """What errors call it: its name, and its class where that is foreign."""
+        path = f"{self.cls.__module__}:{self.cls.__qualname__}"
+        return f"the strategy {self.name}" + (
+            f" ({path})" if self.is_foreign and path != self.name else ""
+        )
+
+    def make(self, seed: int, **arguments: Any) -> Any:
+        """Make an instance.
+
+        It has `missing_label` and `random_state` whether its constructor takes them or not. So has
+        the clustering that some of scikit-activeml's do inside, to which they pass no seed, so
+        that they would draw from numpy's global generator.
+        """
+        ours = {"missing_label": MISSING_LABEL, "random_state": seed}
+        taken = accepted(self.cls, ours)
+        params = {**self.params, **arguments}
+        if "cluster_algo_dict" in inspect.signature(self.cls).parameters:
+            clustering = params.get("cluster_algo_dict") or {}
+            params["cluster_algo_dict"] = {"random_state": seed, **clustering}
+        instance = self.cls(**params, **taken)
+        for name in ours.keys() - taken.keys():
+            setattr(instance, name, ours[name])
+        return instance
+
+    @property
+    def needs(self) -> str:
+        """What the strategy must be handed: what it reads decides, of a class that says so."""
+        needs = str(self.facts["needs"])
+        if self.reads is None:
+            return needs
+        if not self.reads:
+            return "nothing"
+        if "mc_proba" in self.reads:
+            return "committee" if needs == "committee" else "samples"
+        return "embeddings" if set(self.reads) <= {"embeddings", "labeled"} else "scores"
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether a trained network is needed at all."""
+        return self.needs != "nothing"
+
+    @cached_property
+    def reads(self) -> tuple[str, ...] | None:
+        """Which fields of the scores it reads, if it is a class that says so."""
+        if not issubclass(self.cls, BatchStrategy):
+            return None
+        with failing(f"{self.title} does not work with these parameters", ParameterError):
+            return tuple(self.make(0).reads)
+
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether the scores must have embeddings."""
+        if self.reads is not None:
+            return bool({"embeddings", "labeled"} & set(self.reads))
+        return bool(self.facts.get("embeddings", self.needs_model))
+
+    @property
+    def needs_labeled(self) -> bool:
+        """Whether labelled images must be scored too, for all that is known."""
+        return self.reads is None or "labeled" in self.reads
+
+    @property
+    def needs_gradient_length(self) -> bool:
+        """Whether the scores must have gradient lengths."""
+        return "gradient_length" in (self.reads or ())
+
+    @property
+    def n_samples(self) -> int:
+        """Monte-Carlo samples, or members of a committee, that the scores must have; 0 for none."""
+        if self.needs not in ("samples", "committee"):
+            return 0
+        default = inspect.signature(self.cls).parameters.get("n_samples")
+        fallback = getattr(self.cls, "n_samples", BatchStrategy.n_samples)
+        fallback = fallback if default is None else default.default
+        inner = self.params.get("sample_predictions_dict")
+        if isinstance(inner, Mapping):
+            fallback = inner.get("n_samples", fallback)
+        n_samples: int = self.params.get("n_samples", fallback)
+        return n_samples
+
+    @property
+    def n_members(self) -> int:
+        """Networks that must be trained for the scores' samples; 0 for none."""
+        return self.n_samples if self.needs == "committee" else 0
+
+    def memory(self, *, scored: bool) -> dict[str, float]:
+        """Return the bytes that a choice takes, by product of sizes; see `STRATEGIES`.
+
+        Parameters
+        ----------
+        scored : bool
+            Whether the scores are in memory already. Of what it reads a strategy has a copy.
+        """
+        terms = dict(self.facts.get("memory", {}))
+        parts = {"nC": True, "nD": self.needs_embeddings, "nTC": self.n_samples > 0}
+        for letters in (letters for letters, needed in parts.items() if needed):
+            terms[letters] = terms.get(letters, 0) + (4 if scored else 8)
+        if self.n_members and not scored:
+            terms["nTC"] += 4  # the members' answers, before they are put together
+        return terms
+
+
+def resolve_strategy(
+    strategy: str | type | SingleAnnotatorPoolQueryStrategy,
+    params: Mapping[str, Any] | None = None,
+    registry: Registry[type] = STRATEGIES,
+) -> Strategy:
+    """Find a strategy and check its arguments, before anything is trained.
+
+    Parameters
+    ----------
+    strategy : str, class or instance
+        What the registry resolves, such as ``badge``, ``k-means?pick=farthest`` and
+        ``skactiveml.pool:Falcun``; a class, or an instance whose parameters are taken over.
+    params : mapping, optional
+        Arguments of the constructor.
+    registry : Registry, default=STRATEGIES
+        Who knows the names.
+
+    Returns
+    -------
+    Strategy
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no strategy of that name.
+    ParameterError
+        If it is no strategy for classification, takes no such argument, or `n_samples` is not
+        two or more.
+    """
+    given = dict(params or {})
+    if isinstance(strategy, SingleAnnotatorPoolQueryStrategy):
+        given, strategy = {**_changed_params(strategy), **given}, type(strategy)
+    entry = _entry(strategy, given, registry)
+    name, cls, given = entry.name, entry.load(), dict(entry.params)
+    if not (inspect.isclass(cls) and issubclass(cls, SingleAnnotatorPoolQueryStrategy)):
+        raise ParameterError(
+            f"{name!r} is not a query strategy; expected a subclass of "
+            "skactiveml.base.SingleAnnotatorPoolQueryStrategy"
+        )
+    facts = entry.facts or _known_facts(cls)
+    if "needs" not in facts:
+        facts = {**_derived_facts(cls), **facts}
+    aliases = facts.get("aliases", {})
+    _check_params(name, cls, given, facts)
+    given = {p: value for p, value in given.items() if value is not None or not _is_none(cls, p)}
+    # an argument of its own first, then the entries of arguments that are tables
+    given = {_plain_name(param, aliases): value for param, value in given.items()}
+    params = {**facts.get("params", {}), **given}
+    for param in params.keys() & aliases.keys():
+        table, _, entry_name = aliases[param].partition(".")
+        inner = params.get(table)
+        inner = inner if isinstance(inner, Mapping) else {}
+        params[table] = {**inner, entry_name: params.pop(param)}
+    return Strategy(name, cls, params, given, facts)
+
+
+def _entry(strategy: str | type, given: Mapping[str, Any], registry: Registry[type]) -> Entry[type]:
+    if not isinstance(strategy, str):
+        path = f"{strategy.__module__}:{strategy.__name__}" if inspect.isclass(strategy) else ""
+        return Entry(path or repr(strategy), strategy, {}, given)
+    entry = registry.resolve(strategy, given)
+    if "stands_for" in entry.facts:
+        return STRATEGIES.resolve(str(entry.facts["stands_for"]), entry.params)
+    return entry
+
+
+def _is_none(cls: type, param: str) -> bool:
+    """Tell whether an argument is None by default, so that to give None is to give nothing."""
+    takes = inspect.signature(cls).parameters
+    return param in takes and takes[param].default is None
+
+
+def _plain_name(param: str, aliases: Mapping[str, str]) -> str:
+    """Return the argument that a name stands for; an entry of a table keeps its short name."""
+    target = aliases.get(param, param)
+    return param if "." in target else target
+
+
+def _changed_params(strategy: SingleAnnotatorPoolQueryStrategy) -> dict[str, Any]:
+    """Return the parameters of an instance that are not its class's defaults."""
+    defaults = inspect.signature(type(strategy)).parameters
+    return {
+        name: value
+        for name, value in strategy.get_params(deep=False).items()
+        if name not in _SET_BY_SKAL and value is not defaults[name].default
+    }
+
+
+def _known_facts(cls: type) -> Mapping[str, Any]:
+    """Return what the tables say about a class."""
+    for entry in STRATEGIES:
+        if entry.target in (cls, f"{cls.__module__}:{cls.__name__}"):
+            return entry.facts
+    if cls.__module__.startswith("skactiveml."):
+        return SCIKIT_ACTIVEML.get(cls.__name__, {})
+    return {}
+
+
+def _derived_facts(cls: type) -> dict[str, Any]:
+    """Tell from the signature of its `query` what a class needs."""
+    keywords = inspect.signature(cls.query).parameters  # type: ignore[attr-defined]
+    if {"reg", "query_kwargs", "X_eval"} & keywords.keys():
+        raise ParameterError(
+            f"{cls.__name__} cannot be used in this loop: its query takes "
+            f"{', '.join(list(keywords)[3:])}"
+        )
+    for keyword, needs in _NEEDS_BY_KEYWORD.items():
+        if keyword in keywords:
+            return {"needs": needs, "model": keyword}
+    return {"needs": "embeddings", "model": None}
+
+
+def _check_params(
+    name: str, cls: type, params: Mapping[str, Any], facts: Mapping[str, Any]
+) -> None:
+    takes, aliases = parameters(cls), facts.get("aliases", {})
+    for param, value in params.items():
+        if param in _SET_BY_SKAL or (takes is not None and param not in {*takes, *aliases}):
+            known = {*(takes or ()), *aliases} - _SET_BY_SKAL
+            raise UnknownNameError(f"parameter of {name}", param, known)
+        default = takes[param].default if takes and param in takes else None
+        default = facts.get("params", {}).get(param, default)
+        # to Python, and so to many a class's own check, True is the number 1
+        if isinstance(value, bool) and type(default) in (int, float):
+            raise ParameterError(f"{param}={value} of the strategy {name}; expected a number")
