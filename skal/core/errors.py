@@ -81,10 +81,12 @@ class MissingExtraError(SkalError, ImportError):
 
 
 @contextmanager
-def failing(what: str, kind: type[SkalError] = SkalError) -> Iterator[None]:
+def failing(
+    what: str, kind: type[SkalError] = SkalError, *, always: bool = False
+) -> Iterator[None]:
     """Say of whatever somebody else's code raises inside the block whose it is.
 
-    skal's own errors are passed on, and so is running out of memory.
+    Running out of memory is passed on, and so are skal's own errors.
 
     Parameters
     ----------
@@ -92,12 +94,14 @@ def failing(what: str, kind: type[SkalError] = SkalError) -> Iterator[None]:
         Whose, and what with, such as "the strategy my_module:Mine failed".
     kind : type, default=SkalError
         What is raised instead.
+    always : bool, default=False
+        Whether of skal's own errors, too.
     """
     try:
         yield
-    except SkalError:
-        raise
     except Exception as error:
+        if isinstance(error, SkalError) and not always:
+            raise
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             raise
         reason = " ".join(str(error).split())

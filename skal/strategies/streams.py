@@ -215,14 +215,9 @@ class StreamSampler:
         what = (
             f"the stream strategy {self._strategy.name} does not work with the parameters {given}"
         )
-        try:
-            with failing(what, ParameterError):
-                self._try(self._strategy.make(**settings), n_classes)
-                self._query = self._strategy.make(**settings)
-        except ParameterError:
-            raise
-        except SkalError as error:  # what it answered is wrong
-            raise ParameterError(f"{error} (tried on made-up images)") from error
+        with failing(what, ParameterError, always=True):
+            self._try(self._strategy.make(**settings), n_classes)
+            self._query = self._strategy.make(**settings)
 
     @property
     def needs_model(self) -> bool:
