@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from skactiveml.classifier import ParzenWindowClassifier, SklearnClassifier
 from sklearn.linear_model import LogisticRegression
