@@ -41,7 +41,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
 import skal
-from skal.datasets.decoding import decode_many
+from skal.datasets.decoding import Decoding, decode_many
 from skal.datasets.index import list_images
 
 SIZE, WORKERS, BATCH = 64, 2, 256
@@ -183,9 +183,10 @@ def threads_or_processes(folder: Path, repeats: int) -> None:
         paths = paths * -(-2000 // len(paths))  # enough that processes are taken
         taken = {}
         for processes in (False, True):
+            how = Decoding(size, WORKERS, processes_from=0 if processes else None)
             run = lambda: sum(  # noqa: E731
                 len(part.pixels)
-                for part in decode_many(folder / name, paths, size, WORKERS, processes=processes)  # noqa: B023
+                for part in decode_many(folder / name, paths, how)  # noqa: B023
             )
             taken[processes] = np.median([seconds(run) for _ in range(repeats)])
         rates = [f"{len(paths) / taken[processes]:,.0f}" for processes in (False, True)]

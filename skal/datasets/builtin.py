@@ -9,7 +9,7 @@ import pickle
 import socket
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,13 +69,15 @@ def load_digits(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDa
 @DATASETS.register("mnist", summary="70,000 handwritten digits, 28x28 grey")
 def load_mnist(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDataset:
     """Load MNIST from its IDX files, downloaded by torchvision if they are not there."""
-    return _load_idx("mnist", "MNIST", DIGIT_NAMES, ("shift",), data_dir, image_size)
+    facts = {"name": "mnist", "classes": DIGIT_NAMES, "augmentation": ("shift",)}
+    return _load_idx("MNIST", data_dir, image_size, facts)
 
 
 @DATASETS.register("fashion-mnist", summary="70,000 pieces of clothing, 28x28 grey")
 def load_fashion_mnist(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDataset:
     """Load Fashion-MNIST, also from where Debian's `dataset-fashion-mnist` puts it."""
-    return _load_idx("fashion-mnist", "FashionMNIST", FASHION_NAMES, (), data_dir, image_size)
+    facts = {"name": "fashion-mnist", "classes": FASHION_NAMES}
+    return _load_idx("FashionMNIST", data_dir, image_size, facts)
 
 
 @DATASETS.register("cifar10", summary="60,000 photographs of 10 things, 32x32 colour")
@@ -145,13 +147,9 @@ def _download(name: str, advice: str) -> Iterator[None]:
 
 
 def _load_idx(
-    name: str,
-    torchvision_name: str,
-    classes: tuple[str, ...],
-    augmentation: tuple[str, ...],
-    data_dir: Path,
-    image_size: int | None,
+    torchvision_name: str, data_dir: Path, image_size: int | None, facts: Mapping[str, Any]
 ) -> ImageDataset:
+    name = facts["name"]
     downloaded = data_dir / torchvision_name / "raw"
     places = [data_dir / name, downloaded, data_dir, SYSTEM_DATASETS / name]
     folder = _find(places, IDX_FILES)
@@ -164,13 +162,11 @@ def _load_idx(
         folder = downloaded
     X, y, X_test, y_test = (_read_idx(folder / file) for file in IDX_FILES)
     return ImageDataset(
-        resize(X[:, None], image_size),
-        y.astype(np.int64),
-        classes,
-        resize(X_test[:, None], image_size),
-        y_test.astype(np.int64),
-        name=name,
-        augmentation=augmentation,
+        X=resize(X[:, None], image_size),
+        y=y.astype(np.int64),
+        X_test=resize(X_test[:, None], image_size),
+        y_test=y_test.astype(np.int64),
+        **facts,
     )
 
 

@@ -10,10 +10,10 @@ import stat
 import time
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,17 +28,12 @@ DECODER_VERSION = 1
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 CHUNK_BYTES = 2**26
 """Pixels in flight while decoding, so that a slow disk never piles them up in memory."""
-CHUNK_FILES = 256
-ENOUGH_FOR_PROCESSES = 2000
-"""Files from which on the start of processes pays for itself."""
 WHITE = {"I": (255, 65535), "F": (1, 255, 65535)}
 """What stands for white where the mode does not say it: the first that no pixel exceeds."""
 OF_THE_FILE = frozenset(
     (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 ).union((errno.EINVAL, errno.EOVERFLOW))
 """Numbers of errors that say something of a file; the last two come of places that it names."""
-PAUSES = (0.2, 2.0)
-"""Seconds after which a file is tried again that the system failed to read."""
 
 _log = logging.getLogger("skal")
 
@@ -65,6 +60,43 @@ class Decoded:
     failed: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How files are decoded.
+
+    Parameters
+    ----------
+    size : int
+        Height and width in pixels.
+    workers : int, optional
+        How many files at a time; by default one a processor.
+    processes_from : int, optional
+        From how many files on the workers are processes, whose start has to pay for itself, and
+        not threads; by default always threads.
+    tolerated : int, default=0
+        How many files of a chunk the system may fail to read before that is an error.
+    chunk_files : int, default=256
+        How many files a worker takes at a time, at most.
+    pauses : sequence of float
+        Seconds after which a file is tried again that the system failed to read.
+    decode : callable
+        From a path and a size to pixels; by default `decode`.
+    """
+
+    size: int
+    workers: int | None = None
+    processes_from: int | None = None
+    tolerated: int = 0
+    chunk_files: int = 256
+    pauses: Sequence[float] = (0.2, 2.0)
+    decode: Callable[[Path, int], Images] = field(default_factory=lambda: decode)
+
+    @property
+    def n_workers(self) -> int:
+        """How many files are decoded at a time."""
+        return self.workers or os.cpu_count() or 1
+
+
 class ReadFailedError(DataError):
     """The system or memory failed to read a file, again and again."""
 
@@ -75,15 +107,7 @@ class ReadFailedError(DataError):
         self.reason = reason
 
 
-def decode_many(
-    root: Path,
-    paths: Sequence[str],
-    size: int,
-    workers: int | None = None,
-    *,
-    processes: bool = False,
-    tolerated: int = 0,
-) -> Generator[Decoded, None, None]:
+def decode_many(root: Path, paths: Sequence[str], how: Decoding) -> Generator[Decoded, None, None]:
     """Decode files in parallel, and yield them in order.
 
     Parameters
@@ -92,15 +116,8 @@ def decode_many(
         The folder that the paths are relative to.
     paths : sequence of str
         What to decode.
-    size : int
-        Height and width in pixels.
-    workers : int, optional
-        How many at a time; by default one a processor.
-    processes : bool, default=False
-        Whether the workers are processes, where there are files enough for that to pay, and not
-        threads.
-    tolerated : int, default=0
-        How many files of a chunk the system may fail to read before that is an error.
+    how : Decoding
+        How.
 
     Yields
     ------
@@ -112,15 +129,13 @@ def decode_many(
     DataError
         If the system killed a process that was decoding, or failed to read a file.
     """
-    n_workers = workers or os.cpu_count() or 1
-    ahead = 2 * n_workers
-    step = _chunk_size(len(paths), size, n_workers, ahead)
-    processes = processes and len(paths) >= ENOUGH_FOR_PROCESSES and _may_have_children()
+    ahead = 2 * how.n_workers
+    step = _chunk_size(len(paths), how, ahead)
     running: deque[Future[Decoded]] = deque()
-    with _executor(n_workers, processes) as executor:
+    with _executor(how, len(paths)) as executor:
         for start in range(0, len(paths), step):
             chunk = paths[start : start + step]
-            running.append(executor.submit(_decode_chunk, root, chunk, size, tolerated))
+            running.append(executor.submit(_decode_chunk, root, chunk, how))
             if len(running) > ahead:
                 yield _result(running.popleft())
         while running:
@@ -148,21 +163,20 @@ def to_channels(pixels: Images, n_channels: int) -> Images:
     return (grey >> 16).astype(np.uint8)[:, None]
 
 
-def _chunk_size(n_files: int, size: int, n_workers: int, ahead: int) -> int:
+def _chunk_size(n_files: int, how: Decoding, ahead: int) -> int:
     """Return how many files a worker takes at a time: few enough that none waits at the end."""
-    fitting = CHUNK_BYTES // (3 * size * size * ahead)
-    return max(1, min(CHUNK_FILES, fitting, max(16, n_files // (4 * n_workers))))
-
-
-def _may_have_children() -> bool:
-    return not multiprocessing.current_process().daemon
+    fitting = CHUNK_BYTES // (3 * how.size * how.size * ahead)
+    return max(1, min(how.chunk_files, fitting, max(16, n_files // (4 * how.n_workers))))
 
 
 @contextmanager
-def _executor(n_workers: int, processes: bool) -> Iterator[Executor]:
+def _executor(how: Decoding, n_files: int) -> Iterator[Executor]:
     """Start workers, and end them: after an error without a wait for what is still to do."""
+    may_have_children = not multiprocessing.current_process().daemon
+    pays = how.processes_from is not None and n_files >= how.processes_from
+    start = _processes if pays and may_have_children else _threads
     # Pillow warns of odd metadata; the pixels are what counts here
-    with warnings.catch_warnings(), _PROCESSES_OR_THREADS[processes](n_workers) as executor:
+    with warnings.catch_warnings(), start(how.n_workers) as executor:
         warnings.simplefilter("ignore")
         yield executor
 
@@ -190,9 +204,6 @@ def _processes(n_workers: int) -> Iterator[Executor]:
     executor.shutdown()
 
 
-_PROCESSES_OR_THREADS = {True: _processes, False: _threads}
-
-
 def _hush() -> None:
     warnings.simplefilter("ignore")
 
@@ -206,15 +217,15 @@ def _result(future: Future[Decoded]) -> Decoded:
         ) from error
 
 
-def _decode_chunk(root: Path, paths: Sequence[str], size: int, tolerated: int) -> Decoded:
-    pixels = np.empty((len(paths), 3, size, size), np.uint8)
+def _decode_chunk(root: Path, paths: Sequence[str], how: Decoding) -> Decoded:
+    pixels = np.empty((len(paths), 3, how.size, how.size), np.uint8)
     n_read, unread, failed = 0, dict[str, str](), set[str]()
     for path in paths:
         try:
-            result = try_decode(root / path, size)
+            result = _try_decode(root / path, how)
         except ReadFailedError as error:
             failed.add(path)
-            if len(failed) > tolerated:
+            if len(failed) > how.tolerated:
                 raise
             result = error.reason
         if isinstance(result, str):
@@ -225,28 +236,16 @@ def _decode_chunk(root: Path, paths: Sequence[str], size: int, tolerated: int) -
     return Decoded(paths, pixels[:n_read], unread, frozenset(failed))
 
 
-def try_decode(path: Path, size: int) -> Images | str:
-    """Decode one file as `decode` does, or say why it cannot be.
-
-    Parameters
-    ----------
-    path, size
-        See `decode`.
-
-    Raises
-    ------
-    ReadFailedError
-        If the system or memory failed again and again. That is no reason, for it says nothing of
-        the image, and what is made of it may be kept for good.
-    """
-    for pause in PAUSES:
+def _try_decode(path: Path, how: Decoding) -> Images | str:
+    """Decode one file, or say why it cannot be; that the system failed is no reason to keep."""
+    for pause in how.pauses:
         try:
-            return _decode_or_tell(path, size)
+            return _decode_or_tell(path, how)
         except (OSError, MemoryError) as error:
             _log.debug("%s is tried again in %g s: %s", path, pause, _reason(error))
         time.sleep(pause)
     try:
-        return _decode_or_tell(path, size)
+        return _decode_or_tell(path, how)
     except (OSError, MemoryError) as error:
         raise ReadFailedError(path, _reason(error)) from error
 
@@ -255,12 +254,12 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or "memory is short"
 
 
-def _decode_or_tell(path: Path, size: int) -> Images | str:
+def _decode_or_tell(path: Path, how: Decoding) -> Images | str:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             return "not a regular file"  # to open a pipe would be to wait for ever
-        return decode(path, size)
+        return how.decode(path, how.size)
     except UnidentifiedImageError:
         return "empty file" if status.st_size == 0 else f"not one of {', '.join(FORMATS)}"
     except Image.DecompressionBombError:

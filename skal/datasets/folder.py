@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ import numpy as np
 from ..core.errors import DataError, FolderNotFoundError
 from ..core.seeding import derive_seed
 from .base import MISSING_LABEL, ImageDataset, Labels, stratified_split, take_rows
+from .decoding import Decoding
 from .index import ImageFile, find_images
 from .pixel_cache import decode_all
 
-DEFAULT_IMAGE_SIZE = 48
+DECODING = Decoding(size=48, processes_from=2000)
+PARTS = ("train", "test", "unlabeled")
 TEST_SHARE = 0.2
 
 _log = logging.getLogger("skal")
@@ -26,6 +29,7 @@ def load_folder(
     image_size: int | None = None,
     seed: int = 0,
     name: str | None = None,
+    decoding: Decoding = DECODING,
 ) -> ImageDataset:
     """Read a folder of images.
 
@@ -48,6 +52,8 @@ def load_folder(
         Decides the split where none is given.
     name : str, optional
         Name of the dataset; the folder's own by default.
+    decoding : Decoding, optional
+        How files are decoded, but for their size.
 
     Returns
     -------
@@ -67,46 +73,52 @@ def load_folder(
             f"{str(root)!r} {what}; expected a folder with one subfolder of images per class"
         )
     files = _without_unlabeled_tests(find_images(root))
-    size = DEFAULT_IMAGE_SIZE if image_size is None else image_size
+    how = decoding if image_size is None else replace(decoding, size=image_size)
     cache = data_dir / "cache"
-    pixels, kept, skipped = decode_all(root, files, size, cache)
+    pixels, read, skipped = decode_all(root, files, how, cache)
     _tell_skipped(skipped)
-    if not kept:
+    if not read:
         path, reason = skipped[0]
         raise DataError(
             f"none of the {len(files)} images under {str(root)!r} can be read ({path}: {reason})"
         )
-
-    classes = tuple(sorted({file.label for file in kept if file.label is not None}))
-    ids = {label: number for number, label in enumerate(classes)}
-    y = np.array(
-        [MISSING_LABEL if file.label is None else ids[file.label] for file in kept], dtype=np.int64
-    )
-    rows = {
-        part: np.flatnonzero([file.part == part for file in kept])
-        for part in ("train", "test", "unlabeled")
-    }
-    split_seed = None if len(rows["test"]) else seed
-    if split_seed is not None:
-        train, test = stratified_split(y[rows["train"]], TEST_SHARE, derive_seed(seed, "split"))
-        rows["train"], rows["test"] = rows["train"][train], rows["train"][test]
+    classes, y = _labels_of(read)
+    rows, split_seed = _parts(read, y, seed)
     _tell_unseen(classes, y[rows["train"]], y[rows["test"]])
-
+    X, X_test, X_unlabeled = (take_rows(pixels, rows[part], cache) for part in PARTS)
     return ImageDataset(
-        X=take_rows(pixels, rows["train"], cache),
+        X=X,
         y=y[rows["train"]],
-        X_test=take_rows(pixels, rows["test"], cache),
+        X_test=X_test,
         y_test=y[rows["test"]],
-        X_unlabeled=take_rows(pixels, rows["unlabeled"], cache),
+        X_unlabeled=X_unlabeled,
         classes=classes,
         name=name or root.resolve().name,
-        paths=tuple(kept[row].path for row in rows["train"]),
-        paths_unlabeled=tuple(kept[row].path for row in rows["unlabeled"]),
+        paths=tuple(read[row].path for row in rows["train"]),
+        paths_unlabeled=tuple(read[row].path for row in rows["unlabeled"]),
         root=root.resolve(),
         augmentation=("flip", "shift"),
         skipped=tuple(skipped),
         split_seed=split_seed,
     )
+
+
+def _labels_of(files: list[ImageFile]) -> tuple[tuple[str, ...], Labels]:
+    """Return the names of the classes, and the class of each image."""
+    classes = tuple(sorted({file.label for file in files if file.label is not None}))
+    ids: dict[str | None, int] = {label: number for number, label in enumerate(classes)}
+    ids[None] = MISSING_LABEL
+    return classes, np.array([ids[file.label] for file in files], dtype=np.int64)
+
+
+def _parts(files: list[ImageFile], y: Labels, seed: int) -> tuple[dict[str, Labels], int | None]:
+    """Return the rows of each part, and the seed of the split unless that is given."""
+    rows = {part: np.flatnonzero([file.part == part for file in files]) for part in PARTS}
+    if len(rows["test"]):
+        return rows, None
+    train, test = stratified_split(y[rows["train"]], TEST_SHARE, derive_seed(seed, "split"))
+    rows["train"], rows["test"] = rows["train"][train], rows["train"][test]
+    return rows, seed
 
 
 def _without_unlabeled_tests(files: list[ImageFile]) -> list[ImageFile]:

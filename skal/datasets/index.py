@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..core.errors import DataError
 from ..core.kept import CACHE_TAG
-from ..core.progress import hidden
+from ..core.progress import progress
 from .decoding import FORMATS
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -184,7 +184,7 @@ def _walk(root: Path) -> Iterator[tuple[Parts, list[str]]]:
     """Yield each folder below `root` with the names of its files, parents first, in order."""
     seen: dict[tuple[int, int], Parts] = {}
     waiting: list[Parts] = [()]
-    with tqdm(desc="listing", unit="file", disable=hidden(), leave=False) as bar:
+    with progress(desc="listing", unit="file") as bar:
         while waiting:
             folder = waiting.pop()
             try:

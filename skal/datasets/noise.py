@@ -8,11 +8,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-from tqdm import tqdm
 
 from ..core.errors import UnknownNameError
 from ..core.kept import gather, told_where
-from ..core.progress import hidden
+from ..core.progress import progress
 from .base import ImageDataset, Images
 
 
@@ -71,7 +70,7 @@ def add_noise(
         raise UnknownNameError("image noise", kind, IMAGE_NOISE)
 
     def noisy(images: Images, part: int) -> Images:
-        shown = tqdm(images, desc="adding noise", unit="image", disable=hidden(), leave=False)
+        shown = progress(images, desc="adding noise")
         each = (
             IMAGE_NOISE[kind](image, rate, np.random.default_rng([seed, part, index]))
             for index, image in enumerate(shown)

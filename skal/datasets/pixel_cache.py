@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from tqdm import tqdm
 
 from ..core.durable import remove_leftovers, write_atomic
 from ..core.errors import DataError
 from ..core.kept import Facts, kept, told_where
 from ..core.memory import gib
-from ..core.progress import hidden
+from ..core.progress import progress
 from .base import Images
-from .decoding import DECODER_VERSION, Decoded, decode_many
+from .decoding import DECODER_VERSION, Decoded, Decoding, decode_many
 from .index import ImageFile
 
 SHARD_BYTES = 2**26
@@ -33,7 +32,7 @@ _log = logging.getLogger("skal")
 
 
 def decode_all(
-    root: Path, files: list[ImageFile], size: int, cache_dir: Path
+    root: Path, files: list[ImageFile], how: Decoding, cache_dir: Path
 ) -> tuple[Images, list[ImageFile], list[tuple[str, str]]]:
     """Decode all files into one uint8 memmap, or open the one made before.
 
@@ -47,8 +46,8 @@ def decode_all(
         The folder that the files' paths are relative to.
     files : list of ImageFile
         What to decode.
-    size : int
-        Height and width in pixels.
+    how : Decoding
+        How.
     cache_dir : Path
         Where memmaps are kept, one folder each, named by a hash of the paths, sizes and
         modification times of the files, the image size and the decoder's version.
@@ -67,13 +66,15 @@ def decode_all(
         If the memmap cannot be written, or the system failed to read a file.
     """
     # 40 characters keep the longest name that a folder can have below what a file system takes
-    cache = cache_dir / f"{root.resolve().name[:40]}-{size}px-{fingerprint(root, files, size)}"
+    cache = (
+        cache_dir / f"{root.resolve().name[:40]}-{how.size}px-{fingerprint(root, files, how.size)}"
+    )
     paths = [file.path for file in files]
     with told_where("the decoded images", cache_dir):
         facts = kept(
             cache,
             f"decodes the images of {str(root)!r}",
-            lambda partial: _decode_into(partial, root, paths, size),
+            lambda partial: _decode_into(partial, root, paths, how),
             can_resume=lambda partial: (partial / PROGRESS).is_file(),
         )
     skipped = [(path, reason) for path, reason in facts["skipped"]]
@@ -86,7 +87,7 @@ def decode_all(
 def fingerprint(root: Path, files: list[ImageFile], size: int) -> str:
     digest = hashlib.sha256(f"{DECODER_VERSION} {size} {root.resolve()}\n".encode())
     start = os.path.join(root, "")  # noqa: PTH118 (Path is slow in a million)
-    for file in tqdm(files, desc="looking for changes", unit="file", disable=hidden(), leave=False):
+    for file in progress(files, desc="looking for changes", unit="file"):
         state = file_state(start + file.path)
         digest.update(f"{state} {file.part} {file.path}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
@@ -101,11 +102,12 @@ def file_state(path: str) -> str:
         return "unreadable"
 
 
-def _decode_into(folder: Path, root: Path, paths: list[str], size: int) -> Facts:
+def _decode_into(folder: Path, root: Path, paths: list[str], how: Decoding) -> Facts:
     """Write what can be decoded to a .npy file, and return what cannot.
 
     The file is written and not mapped, for a full disk is an error to the one and kills the other.
     """
+    size = how.size
     folder.mkdir(exist_ok=True)
     remove_leftovers(folder)
     (folder / PIXELS).touch()
@@ -119,7 +121,7 @@ def _decode_into(folder: Path, root: Path, paths: list[str], size: int) -> Facts
         out.truncate()
         with _kept_if_stopped(folder, out, done):
             saved = done.n_kept
-            for chunk in _decode_rest(root, paths, size, done.n_files):
+            for chunk in _decode_rest(root, paths, how, done.n_files):
                 out.write(chunk.pixels.data)
                 done.add(chunk)
                 if (done.n_kept - saved) * one_image >= SHARD_BYTES:
@@ -181,20 +183,13 @@ def _kept_if_stopped(folder: Path, pixels: BinaryIO, done: _Progress) -> Iterato
         raise
 
 
-def _decode_rest(root: Path, paths: list[str], size: int, n_done: int) -> Iterator[Decoded]:
+def _decode_rest(root: Path, paths: list[str], how: Decoding, n_done: int) -> Iterator[Decoded]:
     """Decode what a stopped process left, behind a bar that counts all."""
     if n_done:
         _log.info("%d of %d images are decoded already", n_done, len(paths))
     with (
-        tqdm(
-            desc="decoding",
-            unit="image",
-            initial=n_done,
-            total=len(paths),
-            disable=hidden(),
-            leave=False,
-        ) as bar,
-        closing(decode_many(root, paths[n_done:], size, processes=True)) as chunks,
+        progress(desc="decoding", initial=n_done, total=len(paths)) as bar,
+        closing(decode_many(root, paths[n_done:], how)) as chunks,
     ):
         for chunk in chunks:
             yield chunk

@@ -20,7 +20,7 @@ from ..core.errors import DataError, SkalError
 from ..core.seeding import derive_seed
 from ..datasets import ImageDataset, data_folder
 from ..datasets.base import MISSING_LABEL, Labels, one_line, take_rows
-from ..datasets.folder import DEFAULT_IMAGE_SIZE
+from ..datasets.folder import DECODING
 from ..datasets.pixel_cache import decode_all
 from ..models.calibration import calibrate
 from ..models.classifier import ImageClassifier
@@ -72,11 +72,13 @@ class Picker:
 
     def __init__(self, setup: LearnerSetup) -> None:
         check_settings(setup.config)
-        size = image_size_for(setup.config, setup.root) or DEFAULT_IMAGE_SIZE
+        size = image_size_for(setup.config, setup.root) or DECODING.size
         folder = data_folder(setup.config.data_dir)
         # the very files that `skal run` would decode, so that the cache is the same
         files = [file for file in setup.files if file.is_of_use]
-        pixels, kept, skipped = decode_all(setup.root, files, size, folder / "cache")
+        pixels, kept, skipped = decode_all(
+            setup.root, files, replace(DECODING, size=size), folder / "cache"
+        )
         if not kept:
             raise DataError(f"no image under {str(setup.root)!r} can be read ({skipped[0][1]})")
         self._setup = setup

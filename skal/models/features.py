@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ..core.durable import fsync_folder
 from ..core.errors import ParameterError
 from ..core.kept import checksum, make_cache_folder, only_one, told_where
 from ..core.memory import let_go_of_pages
-from ..core.progress import hidden
+from ..core.progress import progress
 from ..datasets.base import Images, take_rows
 from .backbone import Backbone, Features, compact, place_of
 from .classifier import ImageClassifier
@@ -114,9 +113,7 @@ def _all_of(folder: Path, backbone: Backbone, X: Images, keys: Keys) -> Features
 
 
 def _shown(backbone: Backbone, X: Images, rows: Rows) -> Iterator[NDArray[np.float32]]:
-    with tqdm(
-        total=len(rows), desc="embedding", unit="image", disable=hidden(), leave=False
-    ) as bar:
+    with progress(total=len(rows), desc="embedding") as bar:
         for features in backbone.stream(X, rows):
             yield features
             bar.update(len(features))
@@ -125,14 +122,7 @@ def _shown(backbone: Backbone, X: Images, rows: Rows) -> Iterator[NDArray[np.flo
 def _keys_of(X: Images) -> Keys:
     """Return a hash of each image's pixels; their shape is part of the backbone's key."""
     hashes = bytearray()
-    with tqdm(
-        total=len(X),
-        desc="looking up",
-        unit="image",
-        disable=hidden(),
-        leave=False,
-        delay=SLOW_SECONDS,
-    ) as bar:
+    with progress(total=len(X), desc="looking up", delay=SLOW_SECONDS) as bar:
         for start in range(0, len(X), IMAGES_AT_ONCE):
             images = np.asarray(X[start : start + IMAGES_AT_ONCE])
             for image in images:

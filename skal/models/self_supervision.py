@@ -16,12 +16,11 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import update_bn
-from tqdm import tqdm
 
 from ..core.errors import DataError, ParameterError
 from ..core.kept import Facts, find, kept, make_cache_folder, told_where
 from ..core.memory import let_go_of_pages, take_mapped
-from ..core.progress import hidden
+from ..core.progress import progress
 from ..datasets.base import Images
 from .backbone import place_of
 from .devices import Device, computing_on, torch_seed
@@ -188,13 +187,7 @@ class _Training:
         """Train, and return the weights and the losses on the way."""
         training, losses = self._losses(), list[float]()
         with (
-            tqdm(
-                total=self.plan.steps,
-                desc="pretraining",
-                unit="step",
-                disable=hidden(),
-                leave=False,
-            ) as bar,
+            progress(total=self.plan.steps, desc="pretraining", unit="step") as bar,
             computing_on(self.device),
         ):
             while some := list(islice(training, EVERY)):  # a GPU is not waited for in each step

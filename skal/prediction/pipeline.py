@@ -15,12 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ..core.durable import locked, write_atomic
 from ..core.errors import DataError, ParameterError, RunExistsError, SkalError, UsageError
 from ..core.kept import find, forget, put
-from ..core.progress import hidden
+from ..core.progress import progress
 from ..core.settings import settings_of
 from ..core.workers import WorkerLostError, Workers, map_jobs, one_call
 from ..datasets.base import one_line
@@ -276,9 +274,7 @@ def _cut(
     """Cut images into parts, named by a hash of all that their rows depend on."""
     start = os.path.join(task.base, "")  # noqa: PTH118 (Path is slow in a million)
     same = json.dumps([DECODER_VERSION, manifest])
-    with tqdm(
-        total=len(paths), desc="looking for changes", unit="file", disable=hidden(), leave=False
-    ) as bar:
+    with progress(total=len(paths), desc="looking for changes", unit="file") as bar:
         for number, first in enumerate(range(0, len(paths), size)):
             digest, part = hashlib.sha256(same.encode()), paths[first : first + size]
             for path in part:
@@ -317,7 +313,7 @@ def _predict_all(task: PredictionTask, parts: Sequence[Part], workers: Workers) 
     sizes, told = {part.name: len(part.paths) for part in todo}, Counter[str]()
     total = sum(sizes.values())
     with (
-        tqdm(total=total, desc="predicting", unit="image", disable=hidden(), leave=False) as bar,
+        progress(total=total, desc="predicting") as bar,
         closing(map_jobs(predict_part, task, todo, workers)) as answers,
     ):
         for _, report in answers:

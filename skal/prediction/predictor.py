@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..core.errors import ParameterError, RunFolderError
 from ..core.registry import parse_spec
 from ..datasets.base import Images
-from ..datasets.decoding import Decoded, decode_many, to_channels
+from ..datasets.decoding import Decoded, Decoding, decode_many, to_channels
 from ..models.classifier import ImageClassifier
 from ..models.persistence import class_names, load_classifier
 from ..strategies.base import ScoreStrategy
@@ -107,9 +107,8 @@ class Predictor:
         threads : int
             To decode with.
         """
-        size = self.classifier.image_shape_[-1]
-        decoded = decode_many(base, paths, size, threads, tolerated=TOLERATED)
-        with closing(decoded) as chunks:
+        how = Decoding(self.classifier.image_shape_[-1], threads, tolerated=TOLERATED)
+        with closing(decode_many(base, paths, how)) as chunks:
             for chunk in in_lots(chunks, enough(self.classifier)):
                 read = np.array([path not in chunk.unread for path in chunk.paths], dtype=bool)
                 columns = self._columns(self._scores(chunk.pixels))

@@ -16,15 +16,18 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from skal.core.errors import DataError, DatasetNotFoundError
-from skal.datasets import ImageDataset, decoding, index, load_dataset, pixel_cache
+from skal.datasets import ImageDataset, data_folder, index, load_dataset, pixel_cache
+from skal.datasets.decoding import Decoding, decode, decode_many
+from skal.datasets.folder import load_folder
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 Colour = tuple[int, ...]
@@ -53,8 +56,29 @@ def fill(root: Path, *folders: str, n: int = 5) -> None:
             paint(root / name / f"{k}.png", (40 * number, 10 * k, 200))
 
 
-def load(root: Path, size: int | None = 8, **options: Any) -> ImageDataset:
-    return load_dataset(root, image_size=size, **options)
+def load(
+    root: Path, size: int | None = 8, how: Decoding | None = None, **options: Any
+) -> ImageDataset:
+    if how is None:
+        return load_dataset(root, image_size=size, **options)
+    where = data_folder(options.pop("data_dir", None))
+    return load_folder(root, data_dir=where, image_size=size, decoding=how, **options)
+
+
+AT_ONCE = Decoding(8, pauses=(0, 0))
+"""Without a pause before what the system failed to read is tried again."""
+
+
+class Counted:
+    """Keeps account of what is decoded, one file at a time."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.how = Decoding(8, chunk_files=4, decode=self._decode)
+
+    def _decode(self, path: Path, size: int) -> np.ndarray:
+        self.names.append(f"{path.parent.name}/{path.name}")
+        return decode(path, size)
 
 
 def all_pixels(data: ImageDataset) -> np.ndarray:
@@ -795,7 +819,6 @@ OF_THE_SYSTEM = [
 @pytest.fixture
 def fail(monkeypatch: pytest.MonkeyPatch) -> Fail:
     """Let the first attempts to open a file fail."""
-    monkeypatch.setattr(decoding, "PAUSES", (0, 0))
     path_open = Path.open
 
     def prepare(path: Path, error: BaseException, n_times: int) -> None:
@@ -817,7 +840,7 @@ def test_what_the_system_fails_to_read_is_tried_again(
 ) -> None:
     fill(root, "cat")
     fail(root / "cat/2.png", error, 2)
-    data = load(root)
+    data = load(root, how=AT_ONCE)
     assert data.skipped == () and len(all_pixels(data)) == 5
 
 
@@ -828,8 +851,8 @@ def test_what_the_system_keeps_failing_to_read_is_one_clear_error_and_not_left_o
     fill(root, "cat")
     fail(root / "cat/2.png", error, 3)
     reason = getattr(error, "strerror", None) or "memory"
-    with pytest.raises(DataError, match=rf"cat/2\.png'.*{reason}.*the same call goes on") as caught:
-        load(root)
+    with pytest.raises(DataError, match=rf"cat/2\.png'.*{reason}.*the same call resumes") as caught:
+        load(root, how=AT_ONCE)
     assert "\n" not in str(caught.value)
     data = load(root)
     assert data.skipped == () and len(all_pixels(data)) == 5
@@ -853,20 +876,17 @@ def test_a_tiff_whose_damaged_sizes_look_like_short_memory_is_left_out(root: Pat
 
 
 def test_files_that_vanish_while_they_are_decoded_are_an_error_and_not_left_out_for_good(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, tmp_path: Path
 ) -> None:
     fill(root, "cat")
-    monkeypatch.setattr(decoding, "PAUSES", (0,))
-    fingerprint = pixel_cache.fingerprint
 
-    def unmount_after(*args: Any) -> str:
-        key = fingerprint(*args)
-        root.rename(tmp_path / "unmounted")
-        return key
+    def unmounted(path: Path, size: int) -> np.ndarray:
+        if root.is_dir():
+            root.rename(tmp_path / "unmounted")
+        return decode(path, size)
 
-    with monkeypatch.context() as patch, pytest.raises(DataError, match="No such file"):
-        patch.setattr(pixel_cache, "fingerprint", unmount_after)
-        load(root)
+    with pytest.raises(DataError, match="No such file"):
+        load(root, how=replace(AT_ONCE, decode=unmounted))
     (tmp_path / "unmounted").rename(root)
     data = load(root)
     assert data.skipped == () and len(all_pixels(data)) == 5
@@ -882,25 +902,16 @@ def test_what_was_decoded_before_the_system_or_somebody_stopped_it_is_kept(
     stop: BaseException,
     n_times: int,
     fail: Fail,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fill(root, "cat")
     (root / "cat/0.png").write_bytes(b"")
     whole = load(root, data_dir=tmp_path / "elsewhere")
-    monkeypatch.setattr(decoding, "CHUNK_FILES", 1)
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
     fail(root / "cat/4.png", stop, n_times)
     with pytest.raises((DataError, KeyboardInterrupt)):
-        load(root)
-    decoded, decode = [], decoding.decode
-
-    def counted(path: Path, size: int) -> Any:
-        decoded.append(path.name)
-        return decode(path, size)
-
-    monkeypatch.setattr(decoding, "decode", counted)
-    assert_same(load(root), whole)
-    assert decoded == ["4.png"]
+        load(root, how=replace(AT_ONCE, chunk_files=1, workers=1))
+    counted = Counted()
+    assert_same(load(root, how=counted.how), whole)
+    assert counted.names == ["cat/4.png"]
     assert len(caches(data_dir)) == 1
 
 
@@ -911,10 +922,9 @@ def test_picture_that_memory_is_too_short_to_turn_is_not_kept_as_it_lies(
         raise MemoryError
 
     fill(root, "cat", n=1)
-    monkeypatch.setattr(decoding, "PAUSES", (0,))
-    monkeypatch.setattr(decoding.ImageOps, "exif_transpose", fail)
+    monkeypatch.setattr(ImageOps, "exif_transpose", fail)
     with pytest.raises(DataError, match="memory"):
-        load(root)
+        load(root, how=AT_ONCE)
 
 
 def test_nothing_readable_is_a_data_error_with_a_reason(root: Path) -> None:
@@ -956,18 +966,12 @@ def caches(data_dir: Path) -> list[str]:
     return sorted(path.name for path in (data_dir / "cache").iterdir() if path.is_dir())
 
 
-def test_second_load_does_not_decode(
-    root: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_second_load_does_not_decode(root: Path, data_dir: Path) -> None:
     fill(root, "cat", "dog")
     (root / "cat/bad.png").write_bytes(b"")
-    first = load(root)
-
-    def refuse(path: Path, size: int) -> None:
-        raise KeyboardInterrupt("decoded again")
-
-    monkeypatch.setattr(decoding, "decode", refuse)
-    second = load(root)
+    first, counted = load(root), Counted()
+    second = load(root, how=counted.how)
+    assert counted.names == []
     assert np.array_equal(first.X, second.X) and first.paths == second.paths
     assert first.skipped == second.skipped != ()
     assert load(root, seed=3).paths != first.paths
@@ -1031,9 +1035,7 @@ def test_two_folders_of_the_same_name_do_not_mix(tmp_path: Path) -> None:
     assert is_all(only_pixels(tmp_path / "two/same"), BLUE)
 
 
-def test_interrupted_decoding_leaves_no_half_cache(
-    root: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_decoding_leaves_no_half_cache(root: Path, data_dir: Path) -> None:
     fill(root, "cat", "dog")
 
     def interrupted(path: Path, size: int) -> np.ndarray:
@@ -1041,10 +1043,8 @@ def test_interrupted_decoding_leaves_no_half_cache(
             raise KeyboardInterrupt
         return np.zeros((3, size, size), np.uint8)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(decoding, "decode", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            load(root)
+    with pytest.raises(KeyboardInterrupt):
+        load(root, how=replace(AT_ONCE, decode=interrupted))
     assert caches(data_dir) == []
     assert all_pixels(load(root))[:, 2].min() == 200
 
@@ -1076,9 +1076,9 @@ def test_threads_that_make_the_same_cache_all_succeed(root: Path, data_dir: Path
 RACE = """
 import logging, sys, time
 from pathlib import Path
-from skal.datasets import decoding, folder
+from skal.datasets.decoding import Decoding, decode
+from skal.datasets.folder import load_folder
 root, data_dir, begun, other_waits = map(Path, sys.argv[1:])
-decode = decoding.decode
 def slow(path, size):
     begun.touch()
     while not other_waits.exists():
@@ -1088,10 +1088,9 @@ class Waits(logging.Handler):
     def emit(self, record):
         if "waiting" in record.getMessage():
             other_waits.touch()
-decoding.decode = slow
 logging.getLogger("skal").addHandler(Waits())
 logging.getLogger("skal").setLevel("INFO")
-data = folder.load_folder(root, data_dir=data_dir, image_size=8)
+data = load_folder(root, data_dir=data_dir, image_size=8, decoding=Decoding(8, decode=slow))
 print(len(data.X), int(data.X.sum()))
 """
 
@@ -1118,17 +1117,18 @@ def test_of_two_processes_that_want_the_same_cache_one_decodes_and_the_other_wai
 STOPPED = """
 import sys, time
 from pathlib import Path
-from skal.datasets import decoding, folder, pixel_cache
+from skal.datasets import pixel_cache
+from skal.datasets.decoding import Decoding, decode
+from skal.datasets.folder import load_folder
 root, data_dir, begun = map(Path, sys.argv[1:])
-decoding.CHUNK_FILES, pixel_cache.SHARD_BYTES = 4, 8 * 3 * 8 * 8
-decode = decoding.decode
+pixel_cache.SHARD_BYTES = 8 * 3 * 8 * 8
 def slow(path, size):
     if "dog" in path.parts:
         begun.touch()
         time.sleep(60)
     return decode(path, size)
-decoding.decode = slow
-folder.load_folder(root, data_dir=data_dir, image_size=8)
+how = Decoding(8, chunk_files=4, decode=slow)
+load_folder(root, data_dir=data_dir, image_size=8, decoding=how)
 """
 
 
@@ -1149,29 +1149,20 @@ def half_decoded(root: Path, data_dir: Path, tmp_path: Path) -> ImageDataset:
     return load(root, data_dir=tmp_path / "elsewhere")
 
 
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Keep account of what is decoded."""
-    names: list[str] = []
-    decode = decoding.decode
-    monkeypatch.setattr(
-        decoding, "decode", lambda path, size: names.append(path.parent.name) or decode(path, size)
-    )
-    return names
-
-
 def assert_same(one: ImageDataset, other: ImageDataset) -> None:
     assert one.paths == other.paths and one.skipped == other.skipped
     assert np.array_equal(one.X, other.X) and np.array_equal(one.X_test, other.X_test)
 
 
 def test_killed_decoding_goes_on_at_its_last_whole_shard(
-    root: Path, half_decoded: ImageDataset, monkeypatch: pytest.MonkeyPatch, data_dir: Path
+    root: Path, half_decoded: ImageDataset, data_dir: Path
 ) -> None:
     (partial,) = (data_dir / "cache").glob(".*.partial")
     (partial / ".progress.json.1.tmp").touch()  # killed while it wrote down how far it was
-    names = decoded(monkeypatch)
-    data = load(root)
-    assert names.count("dog") == 26 and names.count("cat") <= 26 - 8
+    counted = Counted()
+    data = load(root, how=counted.how)
+    folders = [name.split("/")[0] for name in counted.names]
+    assert folders.count("dog") == 26 and folders.count("cat") <= 26 - 8
     assert_same(data, half_decoded)
     assert [path for path, _ in data.skipped] == ["cat/3.png", "dog/7.png"]
     (name,) = caches(data_dir)
@@ -1216,15 +1207,12 @@ def test_decoded_pixels_that_are_damaged_are_made_again_with_a_notice(
     assert f"{pixels.parent} is damaged: it is made again" in caplog.text
 
 
-@pytest.mark.parametrize("processes", [False, True])
-def test_processes_decode_as_threads_do(
-    root: Path, processes: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("processes_from", [None, 0])
+def test_processes_decode_as_threads_do(root: Path, processes_from: int | None) -> None:
     fill(root, "cat", n=30)
     (root / "cat/9.png").write_bytes(b"")
-    monkeypatch.setattr(decoding, "ENOUGH_FOR_PROCESSES", 0)
     paths = [f"cat/{k}.png" for k in range(30)]
-    chunks = list(decoding.decode_many(root, paths, 8, 2, processes=processes))
+    chunks = list(decode_many(root, paths, Decoding(8, 2, processes_from)))
     assert len(chunks) == 2
     assert [path for chunk in chunks for path in chunk.paths] == paths
     assert [reason for chunk in chunks for reason in chunk.unread.items()] == [
@@ -1248,14 +1236,11 @@ def test_huge_split_is_copied_to_an_unnamed_file_and_equals_the_copy_in_memory(
     assert sorted(data_dir.rglob("*")) == before
 
 
-def test_chunks_of_a_large_folder_join_without_a_seam(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(decoding, "CHUNK_FILES", 16)
+def test_chunks_of_a_large_folder_join_without_a_seam(root: Path) -> None:
     fill(root, "cat", n=26)
     fill(root, "dog", n=9)
     (root / "cat/15.png").write_bytes(b"")
-    data = load(root)
+    data = load(root, how=Decoding(8, chunk_files=16))
     for image, path in zip(data.X, data.paths, strict=True):
         assert image[1, 0, 0] == 10 * int(Path(path).stem)
     assert len(all_pixels(data)) == 34
@@ -1286,14 +1271,13 @@ def test_full_disk_in_the_midst_keeps_what_is_decoded(
     root: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(root, "cat", n=26)
-    monkeypatch.setattr(decoding, "CHUNK_FILES", 4)
     monkeypatch.setattr(pixel_cache, "SHARD_BYTES", 4 * 3 * 8 * 8)
     whole = load(root, data_dir=tmp_path / "elsewhere")
+    counted = Counted()
     with limited_files(128 + 10 * 3 * 8 * 8), pytest.raises(DataError, match="File too large"):
-        load(root)
-    names = decoded(monkeypatch)
-    assert_same(load(root), whole)
-    assert len(names) == 26 - 8
+        load(root, how=Decoding(8, chunk_files=4))
+    assert_same(load(root, how=counted.how), whole)
+    assert len(counted.names) == 26 - 8
     assert len(caches(data_dir)) == 1
 
 
