@@ -178,9 +178,7 @@ def test_name_of_a_dataset_wins_over_a_folder_unless_it_is_written_as_a_path(
 
 @pytest.mark.parametrize("size", [7, 0, -1])
 def test_image_size_below_8_is_refused(size: int) -> None:
-    with pytest.raises(
-        UsageError, match=f"image_size: got {size}; expected a number of pixels from 8"
-    ):
+    with pytest.raises(UsageError, match=f"image_size: got {size}; expected a whole number from 8"):
         load_dataset("digits", image_size=size)
 
 

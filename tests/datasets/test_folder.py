@@ -858,6 +858,28 @@ def test_what_the_system_keeps_failing_to_read_is_one_clear_error_and_not_left_o
     assert data.skipped == () and len(all_pixels(data)) == 5
 
 
+@pytest.mark.parametrize("tolerated", [0, 1, 2])
+def test_of_a_chunk_the_system_may_fail_to_read_as_many_as_are_tolerated(
+    root: Path, tolerated: int
+) -> None:
+    fill(root, "cat")
+
+    def failing(path: Path, size: int) -> np.ndarray:
+        if path.name in ("1.png", "3.png"):
+            raise OSError(errno.EIO, "Input/output error")
+        return decode(path, size)
+
+    how = Decoding(8, 1, tolerated=tolerated, pauses=(), decode=failing)
+    paths = [f"cat/{k}.png" for k in range(5)]
+    if tolerated < 2:
+        with pytest.raises(DataError, match=r"cannot read '.*\.png' for now: Input/output error"):
+            list(decode_many(root, paths, how))
+        return
+    (chunk,) = decode_many(root, paths, how)
+    assert len(chunk.pixels) == 3 and chunk.failed == {"cat/1.png", "cat/3.png"}
+    assert set(chunk.unread.values()) == {"Input/output error"}
+
+
 def test_a_tiff_whose_damaged_sizes_look_like_short_memory_is_left_out(root: Path) -> None:
     fill(root, "cat")
     short, long = 3, 4

@@ -538,15 +538,6 @@ def test_a_file_that_the_system_cannot_read_is_an_empty_row_and_tried_again_by_t
     assert (done.n_computed, done.n_unreadable) == (7, 1)
 
 
-def test_a_disk_that_fails_ends_it_with_a_line(
-    pictures: Pictures, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("skal.datasets.decoding.PAUSES", (0,))
-    unreadable(monkeypatch, *(f"{k}.png" for k in range(5)))
-    with pytest.raises(SkalError, match=r"Input/output error.*take it away; what is done is kept"):
-        predicted(model, tmp_path / "s", shard_size=20)
-
-
 # The command line, and a cluster.
 
 
