@@ -365,7 +365,7 @@ def test_what_is_no_stream_strategy_is_refused(
 
 def test_a_stream_strategy_is_refused_for_a_pool(tiny: skal.ImageDataset) -> None:
     with pytest.raises(UnknownNameError, match="unknown strategy 'split'"):
-        skal.run(tiny, "split", **{**FAST, "stream": "off"})
+        skal.run(tiny, "split", **{name: FAST[name] for name in FAST.keys() - {"stream", "budget"}})
 
 
 def test_arguments_reach_the_stream_strategy_and_wrong_ones_are_refused(
