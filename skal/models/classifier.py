@@ -109,6 +109,7 @@ class ImageClassifier(FittedNetwork):
         train_batch_size: int = 64,
         optimizer: str = "adamw",
         lr: float | None = None,
+        schedule: str = "one-cycle",
         dropout: float = 0.25,
         warm_start: str = "off",
         label_smoothing: float = 0.0,
@@ -144,6 +145,7 @@ class ImageClassifier(FittedNetwork):
         self.train_batch_size = train_batch_size
         self.optimizer = optimizer
         self.lr = lr
+        self.schedule = schedule
         self.dropout = dropout
         self.warm_start = warm_start
         self.label_smoothing = label_smoothing

@@ -68,9 +68,7 @@ class TrainingSettings(Settings):
     optimizer: str = _training(
         "adamw",
         "The optimiser",
-        details="AdamW has weight decay 0.01; SGD has Nesterov momentum and weight decay 5e-4. "
-        "The learning rate follows one cycle (Smith and Topin, 2019); the momentum (AdamW's "
-        "beta1) goes the other way, from 0.95 to 0.85 and back.",
+        details="AdamW has weight decay 0.01; SGD has Nesterov momentum and weight decay 5e-4.",
         choices=tuple(OPTIMIZERS),
     )
     lr: float | None = _training(
@@ -78,6 +76,14 @@ class TrainingSettings(Settings):
         "Highest learning rate; by default what suits the model, 0.05 for SGD",
         metavar="F",
         above=0,
+    )
+    schedule: str = _training(
+        "one-cycle",
+        "How the learning rate goes over each training: up and down, or down from the start",
+        details="In one cycle (Smith and Topin, 2019) the momentum (AdamW's beta1) goes the other "
+        "way, from 0.95 to 0.85 and back; a cosine (Loshchilov and Hutter, 2017) leaves it.",
+        choices=("one-cycle", "cosine"),
+        idle_with=("patience",),
     )
     warm_start: str = _training(
         "off",

@@ -41,6 +41,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"balanced": True},
     {"mixup": 0.4},
     {"patience": 1},
+    {"schedule": "cosine"},
     {"mixup": 1.0, "label_smoothing": 0.1, "average": "ema", "balanced": True, "patience": 1},
 ]
 
@@ -119,6 +120,8 @@ def test_every_option_is_kept_with_the_network(
         ({"clip_norm": 0}, ParameterError, "clip_norm: got 0; expected a number above 0"),
         ({"mixup": -1}, ParameterError, "mixup: got -1; expected a number from 0 on"),
         ({"mixup": "a"}, ParameterError, "mixup: got 'a'; expected a number"),
+        ({"schedule": "cosin"}, UnknownNameError, "did you mean cosine"),
+        ({"schedule": "cosine", "patience": 2}, ParameterError, "changes nothing with patience"),
         ({"patience": 0}, ParameterError, "patience: got 0; expected a whole number"),
         ({"patience": 2, "average": "swa"}, ParameterError, "patience or average swa, not both"),
     ],
@@ -242,6 +245,37 @@ def test_mixup_mixes_images_and_labels_to_the_same_shares(
         own = nn.functional.one_hot(torch.from_numpy(tiny.y[found]), 3)
         torch.testing.assert_close(labels, share * own + (1 - share) * own[partners])
     assert len(shares) == 30
+
+
+def test_a_cosine_falls_from_the_highest_rate_to_none(
+    tiny: skal.ImageDataset, y: np.ndarray
+) -> None:
+    watch = Watch()
+    fitted = classifier(schedule="cosine", lr=0.01, callbacks=[("watch", watch)]).fit(tiny.X, y)
+    expected = 0.01 * (1 + np.cos(np.pi * np.arange(30) / 30)) / 2
+    np.testing.assert_allclose(watch.rates, expected, rtol=1e-6)
+    cycle = classifier(lr=0.01).fit(tiny.X, y)
+    other = weights(cycle)
+    assert not all(torch.equal(w, other[name]) for name, w in weights(fitted).items())
+
+
+def test_a_cosine_is_held_at_a_tenth_where_weights_are_averaged(
+    tiny: skal.ImageDataset, y: np.ndarray
+) -> None:
+    watch = Watch()
+    classifier(
+        schedule="cosine", average="swa", steps=40, lr=0.01, callbacks=[("watch", watch)]
+    ).fit(tiny.X, y)
+    np.testing.assert_allclose(watch.rates[30:], 0.001, rtol=1e-6)
+    assert watch.rates[0] == 0.01 and (np.diff(watch.rates[:31]) < 0).all()
+
+
+def test_a_run_takes_the_schedule_and_repeats_it(tiny: skal.ImageDataset, tmp_path: Path) -> None:
+    run = skal.run(tiny, "margin", **FAST, schedule="cosine", out=tmp_path / "run")
+    assert run.classifier.schedule == "cosine"
+    assert 'schedule = "cosine"' in (tmp_path / "run/config.toml").read_text()
+    plain = skal.run(tiny, "margin", **FAST)
+    assert run.rounds[0]["nll"] != plain.rounds[0]["nll"]
 
 
 def test_patience_ends_a_training_whose_loss_no_longer_falls(
