@@ -23,7 +23,7 @@ from ..datasets import ImageDataset, load_dataset
 from ..datasets.base import one_line
 from ..runs.config import RunConfig
 from ..runs.finished import Run
-from ..runs.plan import image_size_for
+from ..runs.preparation import image_size_for
 from ..runs.record import JOURNAL
 from ..runs.run import resume, run
 from .results import Result, read_result

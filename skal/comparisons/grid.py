@@ -25,7 +25,7 @@ from ..core.workers import WorkerLostError, Workers, map_jobs
 from ..datasets import ImageDataset
 from ..models import default_model
 from ..runs.config import SETTINGS, RunConfig
-from ..runs.plan import name_of_folder
+from ..runs.preparation import name_of_folder
 from ..runs.record import SUMMARY
 from ..runs.run import check_run
 from ..runs.streaming import stream_strategy_name

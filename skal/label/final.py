@@ -11,7 +11,7 @@ from ..core.durable import write_atomic
 from ..datasets.base import MISSING_LABEL
 from ..models.persistence import save_classifier
 from ..runs.environment import environment
-from ..runs.plan import default_folder
+from ..runs.preparation import default_folder
 from ..runs.record import ENVIRONMENT, SUMMARY, check_free
 from .accuracy import Accuracy
 from .batches import BatchRequest

@@ -28,13 +28,8 @@ from ..models.self_supervision import Weights
 from ..runs.active_learner import ActiveLearner
 from ..runs.config import RunConfig
 from ..runs.evaluation import network_inputs
-from ..runs.plan import (
-    check_settings,
-    image_size_for,
-    make_classifier,
-    resolve_settings,
-    variant,
-)
+from ..runs.plan import make_classifier, variant
+from ..runs.preparation import check_settings, image_size_for, resolve_settings
 from ..runs.pretraining import weights_from_pool
 from ..strategies.cold_start import start_embeddings
 from ..strategies.scores import ScoreRequest, score_pool

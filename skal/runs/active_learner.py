@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..core.durable import locked
-from ..core.errors import DataError, ParameterError, UnknownNameError
+from ..core.errors import DataError, ParameterError
 from ..core.seeding import derive_seed
 from ..core.signatures import shows_settings
 from ..core.values import Count, resolve_count
@@ -23,18 +23,18 @@ from ..datasets import ImageDataset
 from ..datasets.base import MISSING_LABEL, Labels
 from ..datasets.oracles import Oracle, ask
 from ..datasets.pool import Pool, draw_held_out
-from ..models.calibration import calibrate
 from ..models.classifier import ImageClassifier
 from ..models.inference import NotFittedError
-from ..models.persistence import load_weights, weights_of
 from ..strategies.cold_start import ColdStart
 from .acquisition import Round, timed
 from .config import RunConfig
 from .environment import environment
 from .evaluation import Inputs, measure, network_inputs, predict_test, validate
-from .finished import Run
-from .metrics import area_under_curve, describe_errors
-from .plan import Chooser, Plan, QueryStrategy, load_again, settings_of, settle, variant, with_noise
+from .finished import Run, summarise
+from .metrics import describe_errors
+from .networks import Networks
+from .plan import Chooser, Plan, QueryStrategy, settle, variant, with_those_of
+from .preparation import load_again, with_noise
 from .pretraining import weights_from_pool
 from .record import (
     EVALUATION,
@@ -44,6 +44,7 @@ from .record import (
     Record,
     check_free,
     check_run_folder,
+    class_ids,
     log_file,
 )
 from .resuming import check_same, facts_to_keep
@@ -51,9 +52,6 @@ from .stopping import StopMonitor
 from .trackers import Tracker, Watchers, watching
 
 _log = logging.getLogger("skal")
-
-CHECKPOINT = "checkpoint-{}.safetensors"
-"""The last whole round's network, where training again might not make the same."""
 
 
 @shows_settings(RunConfig, omit=("dataset",))
@@ -69,9 +67,8 @@ class ActiveLearner:
         The pool is its `X`, or `X_unlabeled` if `X` is empty; labels that it has are not used.
     classifier : ImageClassifier, optional
         The networks of all rounds are like it, each with a seed of its own that `seed` decides;
-        by default it is made of the settings, and those of the network and the training belong to
-        it alone if it is given. With ``freeze=True`` the images' features are
-        computed once.
+        by default it is made of the settings; if it is given, those of the network and of the
+        training are its own. With ``freeze=True`` the images' features are computed once.
     strategy : str, class or instance, default="auto"
         As for `run`.
     out : str or Path, optional
@@ -112,7 +109,7 @@ class ActiveLearner:
         **settings: Any,
     ) -> None:
         if classifier is not None:
-            settings = _with_those_of(classifier, settings)
+            settings = with_those_of(classifier, settings)
         config, chooser = settle(data, strategy, settings)
         plan = Plan.make(config, data, chooser, classifier)
         self._begin(plan.noisy(), None if out is None else Path(out), None)
@@ -201,6 +198,10 @@ class ActiveLearner:
         return variant(self.plan.template, pretrained=False, weights=weights)
 
     @cached_property
+    def _networks(self) -> Networks:
+        return Networks(self.config, self.template, self.record)
+
+    @cached_property
     def _inputs(self) -> Inputs:
         return network_inputs(self.config, self.template, self.data.X, self.data.X_test)
 
@@ -221,6 +222,10 @@ class ActiveLearner:
             return None
         agreements = [row.get("agreement") for row in self.record.rounds]
         return StopMonitor(self.pool, self.config.seed, agreements, self.record.predicted)
+
+    @property
+    def _stop_round(self) -> int | None:
+        return self._monitor.stop_round if self._monitor else None
 
     # what may be asked
 
@@ -252,12 +257,9 @@ class ActiveLearner:
         """Whether a run by these settings ends here."""
         if not self.is_evaluated:
             return False
-        wants_end = self.config.stop == "end" and self._monitor is not None
-        return (
-            self._round > self.config.n_rounds
-            or (wants_end and self._monitor.stop_round is not None)  # type: ignore[union-attr]
-            or not len(self.pool.unlabeled)
-        )
+        if self._round > self.config.n_rounds or not len(self.pool.unlabeled):
+            return True
+        return self.config.stop == "end" and self._stop_round is not None
 
     # the steps
 
@@ -329,7 +331,7 @@ class ActiveLearner:
         DataError, UnknownNameError
             If an index or a label is not valid; nothing is changed then.
         """
-        picks, ids = np.atleast_1d(indices), self._class_ids(labels)
+        picks, ids = np.atleast_1d(indices), class_ids(labels, self.data.classes)
         asked = None if self._asked is None else self._asked[1]
         if not picks.size and not ids.size and (asked is None or len(asked)):
             return self
@@ -338,7 +340,7 @@ class ActiveLearner:
         if self._round and self.config.stream != "off" and not is_answer:
             raise ParameterError("in a stream, teach exactly the images that `query` returned")
         choice = self.choice if is_answer and self.choice else Round(self._round, {}, {})
-        self.record.add_labels(self._answers(picks, ids), choice.seconds, choice.details)
+        self.record.add_labels(Answers.of(self.data, picks, ids), choice.seconds, choice.details)
         if self._round == 0:
             self._acquisition.replay(0, picks.tolist(), self.pool, {})
         self.pool.label(picks, ids)
@@ -354,7 +356,7 @@ class ActiveLearner:
         picks = draw_held_out(len(self.pool), n_valid, self.config.seed)
         labels = ask(oracle, picks, self.data.classes)
         self.pool.check(picks, labels)
-        self.record.add_valid(self._answers(picks, labels))
+        self.record.add_valid(Answers.of(self.data, picks, labels))
         self.pool.hold_out(picks, labels)
 
     def fit(self) -> ActiveLearner:
@@ -374,16 +376,17 @@ class ActiveLearner:
             raise NotFittedError("nothing was taught yet: query(), then teach(indices, labels)")
         if self._trained_in == number:
             return self
-        last = self._network or self._kept(number - 1 + self.is_evaluated)
+        networks, pool = self._networks, self.pool
         if self.is_evaluated:  # resumed: trackers have heard of this training before
-            kept = last if self._keeps_networks else None
-            self._network = kept or self._train(number, None, Watchers(self.config))
+            unheard = Watchers(self.config)
+            kept = networks.kept(number, pool)
+            self._network = kept or networks.train(number, pool, None, unheard)
         else:
             self._watch.on_phase(number, "training")
             with timed(self._seconds, "fit_seconds"):
-                self._network = self._train(number, last, self._watch)
-            if self._keeps_networks:
-                self.record.write(CHECKPOINT.format(number), weights_of(self._network))
+                last = self._network or networks.kept(number - 1, pool)
+                self._network = networks.train(number, pool, last, self._watch)
+            networks.keep(number, self._network)
         self._trained_in = number
         return self
 
@@ -423,26 +426,14 @@ class ActiveLearner:
         record, network = self.record, self.classifier
         if self._inputs.backbone is not None:
             network.take_backbone(self._inputs.backbone)
-        last = record.rounds[-1]
         if self._round <= self.config.n_rounds and not len(self.pool.unlabeled):
-            _log.warning("the pool is empty: the run ends after round %d", last["round"])
-        summary = {
-            "dataset": self.data.name,
-            "strategy": self.config.strategy,
-            "model": self.config.model,
-            "seed": self.config.seed,
-            "n_labeled": last["n_labeled"],
-            "accuracy": last["accuracy"],
-            "aulc": area_under_curve(record.rounds),
-            "seconds": round(record.seconds, 3),
-            "n_skipped_images": len(self.data.skipped),
-            "stop_round": self._monitor.stop_round if self._monitor else None,
-        }
+            last = record.rounds[-1]["round"]
+            _log.warning("the pool is empty: the run ends after round %d", last)
+        summary = summarise(self.config, self.data, record, self._stop_round)
         run = Run(self.config, summary, record.rounds, record.queries, network, record.folder)
         if record.folder is not None:
             run.write(record, self.data.classes)
-            for path in record.folder.glob(CHECKPOINT.format("*")):  # several after a crash
-                record.remove(path.name)
+            self._networks.forget()
         self._watch.on_end(summary)
         return run
 
@@ -482,36 +473,6 @@ class ActiveLearner:
 
     # what they are made of
 
-    @property
-    def _keeps_networks(self) -> bool:
-        """Whether training again might not make a round's network again, to the bit."""
-        return self.template.warm_start != "off" or self.config.device != "cpu"
-
-    def _kept(self, number: int) -> ImageClassifier | None:
-        """Return the network of a whole round, if it was kept."""
-        if self.folder is None or number < 0:
-            return None
-        path = self.folder / CHECKPOINT.format(number)
-        if self.template.warm_start == "off" and not path.is_file():
-            return None
-        seed = derive_seed(self.config.seed, "training", number)
-        return load_weights(variant(self.template, random_state=seed), path, self.pool.X)
-
-    def _train(self, number: int, last: ImageClassifier | None, watch: Watchers) -> ImageClassifier:
-        """Train a network of its own, or the last one on, and calibrate it if that is asked for."""
-        pool, seed = self.pool, derive_seed(self.config.seed, "training", number)
-        if last is not None and last.warm_start != "off":
-            classifier = last
-            classifier.set_params(random_state=seed)
-        else:
-            classifier = variant(self.template, random_state=seed)
-        with watch.training(classifier, number):
-            classifier.fit(pool.X, pool.y, rows=pool.rows)
-        if self.config.calibrate == "temperature":
-            seed = derive_seed(self.config.seed, "calibration", number)
-            calibrate(classifier, pool.X, pool.y, seed=seed, rows=pool.rows)
-        return classifier
-
     def _end_round(self, network: ImageClassifier) -> None:
         """Keep the row of a round, from which on it is whole."""
         number, monitor, record = self._round - 1, self._monitor, self.record
@@ -528,7 +489,7 @@ class ActiveLearner:
             row["agreement"] = monitor.observe(network)
         took = time.perf_counter() - self._started
         record.add_round(row, took, monitor.predicted if monitor else None)
-        record.remove(CHECKPOINT.format(number - 1))
+        self._networks.forget(number - 1)
         self._watch.on_round(row)
 
     def _check_held_out(self) -> None:
@@ -536,30 +497,3 @@ class ActiveLearner:
             raise ParameterError(
                 f"n_valid={self.config.n_valid}: hold these images out first, by hold_out(oracle)"
             )
-
-    def _answers(self, picks: NDArray[np.int64], labels: NDArray[np.int64]) -> Answers:
-        data = self.data
-        paths = [data.paths[index] for index in picks] if data.paths else [""] * len(picks)
-        names = [data.classes[label] for label in labels]
-        return Answers([*map(int, picks)], [*map(int, labels)], paths, names)
-
-    def _class_ids(self, labels: ArrayLike) -> NDArray[Any]:
-        given = np.atleast_1d(labels)
-        if given.dtype.kind == "O":
-            given = np.array(given.tolist())  # as pandas hands over both names and numbers
-        if given.dtype.kind != "U":
-            return given
-        ids = {name: number for number, name in enumerate(self.data.classes)}
-        for name in given:
-            if name not in ids:
-                raise UnknownNameError("class", str(name), ids)
-        return np.array([ids[name] for name in given], dtype=np.int64)
-
-
-def _with_those_of(classifier: ImageClassifier, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with those that a classifier's parameters are."""
-    theirs = settings_of(classifier)
-    for name in theirs:
-        if name in settings:
-            raise ParameterError(f"{name}: the classifier says it already; leave it out")
-    return {**theirs, **settings}

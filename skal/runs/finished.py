@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..datasets import ImageDataset
 from ..models.classifier import ImageClassifier
 from ..models.persistence import load_classifier, save_classifier
 from .config import RunConfig
+from .metrics import area_under_curve
 from .plots import learning_curve
 from .record import METRICS, Record
 
@@ -97,3 +99,22 @@ class Run:
         )
         _log.info("\n%s", self.table(), extra={"result": True})
         record.write_summary(self.summary)
+
+
+def summarise(
+    config: RunConfig, data: ImageDataset, record: Record, stop_round: int | None
+) -> dict[str, Any]:
+    """Return the content of ``summary.json``."""
+    last = record.rounds[-1]
+    return {
+        "dataset": data.name,
+        "strategy": config.strategy,
+        "model": config.model,
+        "seed": config.seed,
+        "n_labeled": last["n_labeled"],
+        "accuracy": last["accuracy"],
+        "aulc": area_under_curve(record.rounds),
+        "seconds": round(record.seconds, 3),
+        "n_skipped_images": len(data.skipped),
+        "stop_round": stop_round,
+    }

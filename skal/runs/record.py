@@ -16,10 +16,11 @@ from shlex import quote
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ..core.durable import fsync_folder, naming, remove_leftovers, write_atomic
-from ..core.errors import RunExistsError, RunFolderError, UsageError
+from ..core.errors import RunExistsError, RunFolderError, UnknownNameError, UsageError
+from ..datasets import ImageDataset
 from .config import RunConfig, read_config
 from .journal import Journal
 
@@ -52,6 +53,33 @@ class Answers:
     labels: list[int]
     paths: list[str]
     names: list[str]
+
+    @classmethod
+    def of(cls, data: ImageDataset, picks: NDArray[np.int64], labels: NDArray[np.int64]) -> Answers:
+        """Return the labels of images of a dataset."""
+        paths = [data.paths[index] for index in picks] if data.paths else [""] * len(picks)
+        names = [data.classes[label] for label in labels]
+        return cls([*map(int, picks)], [*map(int, labels)], paths, names)
+
+
+def class_ids(labels: ArrayLike, classes: Sequence[str]) -> NDArray[Any]:
+    """Return labels as class ids, be they these or names.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no class of a name.
+    """
+    given = np.atleast_1d(labels)
+    if given.dtype.kind == "O":
+        given = np.array(given.tolist())  # as pandas hands over both names and numbers
+    if given.dtype.kind != "U":
+        return given
+    ids = {name: number for number, name in enumerate(classes)}
+    for name in given:
+        if name not in ids:
+            raise UnknownNameError("class", str(name), ids)
+    return np.array([ids[name] for name in given], dtype=np.int64)
 
 
 @dataclass

@@ -16,7 +16,8 @@ from ..datasets import ImageDataset
 from ..datasets.oracles import AnyOracle, Oracle, is_named
 from .config import RunConfig
 from .environment import environment
-from .plan import Plan, plain_params
+from .plan import Plan
+from .preparation import plain_params
 from .record import ENVIRONMENT, Record
 
 _log = logging.getLogger("skal")

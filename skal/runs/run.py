@@ -13,16 +13,8 @@ from ..datasets.oracles import AnyOracle, Oracle, ask, oracle_spec
 from .active_learner import ActiveLearner
 from .config import RunConfig
 from .finished import Run
-from .plan import (
-    Chooser,
-    Plan,
-    QueryStrategy,
-    check_settings,
-    check_usable,
-    default_folder,
-    load_images,
-    settle,
-)
+from .plan import Chooser, Plan, QueryStrategy, settle
+from .preparation import check_settings, check_usable, default_folder, load_images
 from .record import SUMMARY, check_free, check_run_folder
 from .resuming import check_oracle
 from .trackers import Tracker, check_trackers

@@ -24,7 +24,7 @@ from skal.core.errors import DataError, MissingExtraError, ParameterError, Unkno
 from skal.models import MODELS, Network, build_network
 from skal.models.module import ImageModule
 from skal.runs.config import RunConfig
-from skal.runs.plan import image_size_for
+from skal.runs.preparation import image_size_for
 
 OPTIONS: dict[str, Any] = {"n_classes": 3, "in_channels": 3, "dropout": 0.25}
 NAMES = torchvision.models.list_models(module=torchvision.models)

@@ -30,7 +30,7 @@ from skal.models.committee import Committee
 from skal.models.heads import Scaling
 from skal.models.persistence import load_classifier, save_classifier
 from skal.runs.config import RunConfig
-from skal.runs.plan import check_settings, image_size_for
+from skal.runs.preparation import check_settings, image_size_for
 from skal.strategies.cold_start import start_embeddings
 
 BUILD = {"n_classes": 3, "in_channels": 1, "image_size": 12, "dropout": 0.25}

@@ -487,7 +487,9 @@ def test_a_run_on_a_gpu_goes_on_with_the_very_network_of_the_last_round(
 
     monkeypatch.setattr(skal.ImageClassifier, "fit", counted)
     for device, n_fits in (("cpu", 3), ("mps", 2)):
-        monkeypatch.setattr("skal.runs.plan.resolve_device", lambda name, found=device: found)
+        monkeypatch.setattr(
+            "skal.runs.preparation.resolve_device", lambda name, found=device: found
+        )
         monkeypatch.setattr("skal.models.devices.resolve_device", lambda name: "cpu")
         straight = skal.run(tiny, "badge", **FAST, out=tmp_path / f"straight-{device}")
         folder = tmp_path / device

@@ -1,0 +1,85 @@
+"""The networks of the rounds: trained, kept where that is needed, and found again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..core.seeding import derive_seed
+from ..datasets.pool import Pool
+from ..models.calibration import calibrate
+from ..models.classifier import ImageClassifier
+from ..models.persistence import load_weights, weights_of
+from .config import RunConfig
+from .plan import variant
+from .record import Record
+from .trackers import Watchers
+
+CHECKPOINT = "checkpoint-{}.safetensors"
+"""The last whole round's network, where training again might not make the same."""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Trains the network of each round, of one template.
+
+    Parameters
+    ----------
+    config : RunConfig
+        With all settings resolved.
+    template : ImageClassifier
+        Not fitted; the networks of all rounds are like it, but for the seed.
+    record : Record
+        Where they are kept.
+    """
+
+    config: RunConfig
+    template: ImageClassifier
+    record: Record
+
+    @property
+    def are_kept(self) -> bool:
+        """Whether training again might not make a round's network again, to the bit."""
+        return self.template.warm_start != "off" or self.config.device != "cpu"
+
+    def of_round(self, number: int) -> ImageClassifier:
+        """Return the classifier of a round, not fitted."""
+        return variant(
+            self.template, random_state=derive_seed(self.config.seed, "training", number)
+        )
+
+    def train(
+        self, number: int, pool: Pool, last: ImageClassifier | None, watch: Watchers
+    ) -> ImageClassifier:
+        """Train a new network, or the last one further, and calibrate it if that is asked for."""
+        classifier = self.of_round(number)
+        if last is not None and last.warm_start != "off":
+            classifier = last.set_params(random_state=classifier.random_state)
+        with watch.training(classifier, number):
+            classifier.fit(pool.X, pool.y, rows=pool.rows)
+        if self.config.calibrate == "temperature":
+            seed = derive_seed(self.config.seed, "calibration", number)
+            calibrate(classifier, pool.X, pool.y, seed=seed, rows=pool.rows)
+        return classifier
+
+    def keep(self, number: int, network: ImageClassifier) -> None:
+        """Write the network of a round, if it could not be made again."""
+        if self.are_kept:
+            self.record.write(CHECKPOINT.format(number), weights_of(network))
+
+    def kept(self, number: int, pool: Pool) -> ImageClassifier | None:
+        """Return the network of a whole round, if it was kept."""
+        folder = self.record.folder
+        if folder is None or number < 0:
+            return None
+        path = folder / CHECKPOINT.format(number)
+        if self.template.warm_start == "off" and not path.is_file():
+            return None
+        return load_weights(self.of_round(number), path, pool.X)
+
+    def forget(self, number: int | None = None) -> None:
+        """Remove the kept network of a round, or those of all: a crash may leave several."""
+        if self.record.folder is not None:
+            for path in self.record.folder.glob(
+                CHECKPOINT.format("*" if number is None else number)
+            ):
+                self.record.remove(path.name)

@@ -1,0 +1,225 @@
+"""What comes before a run: images loaded, settings resolved, and what cannot work told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import DataError, ParameterError, UnknownNameError
+from ..core.seeding import derive_seed
+from ..core.values import resolve_count
+from ..datasets import DATASETS, ImageDataset, data_folder, is_folder, load_dataset
+from ..datasets.noise import add_noise
+from ..models import MODELS, default_model
+from ..models.devices import resolve_bf16, resolve_device, torch_seed
+from ..models.module import ImageModule
+from ..models.training import default_lr
+from ..models.trial import try_network
+from ..strategies.cold_start import resolve_init_strategy
+from .config import SETTINGS, RunConfig
+from .pretraining import check_pretraining
+from .record import free_name
+
+DROPOUT = 0.25
+
+_log = logging.getLogger("skal")
+
+
+def check_settings(config: RunConfig) -> None:
+    """Check what can be checked before the data are loaded.
+
+    Raises
+    ------
+    UsageError
+        If a name or a value is not valid.
+    """
+    if config.model is not None:
+        MODELS.resolve(config.model)
+    resolve_init_strategy(config.init_strategy)
+    if config.weights is not None and not Path(config.weights).is_file():
+        raise ParameterError(f"weights: there is no file {config.weights!r}")
+    resolve_device(config.device)
+    check_pretraining(config)
+    kept = next((name for name in ("freeze", "finetune") if getattr(config, name)), None)
+    if kept and not (config.pretrained or config.weights or config.pretrain != "none"):
+        _log.warning(
+            "%s: the backbone starts from random weights; give it some by --pretrained, --weights "
+            "FILE or --pretrain",
+            kept,
+        )
+
+
+def load_images(config: RunConfig, data: str | Path) -> ImageDataset:
+    """Load the dataset of a run; see `load_dataset`, and `image_size_for`."""
+    return load_dataset(data, image_size_for(config, data), config.data_dir, config.seed)
+
+
+def load_again(config: RunConfig) -> ImageDataset:
+    """Load the dataset of a run that is resumed.
+
+    Raises
+    ------
+    DataError
+        If it was made of arrays.
+    """
+    try:
+        return load_images(config, config.dataset)
+    except UnknownNameError as error:
+        raise DataError(
+            f"the run was made on {config.dataset!r}, which cannot be loaded by its name; resume "
+            "it from Python: skal.resume(folder, data=...)"
+        ) from error
+
+
+def with_noise(config: RunConfig, data: ImageDataset) -> ImageDataset:
+    """Return the data with the noise on their images that the settings, resolved, ask for.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written.
+    """
+    rate = float(config.noise_rate)
+    if not rate:
+        return data
+    seed, folder = derive_seed(config.seed, "noise"), Path(str(config.data_dir)) / "cache"
+    return add_noise(data, config.image_noise, rate, seed=seed, folder=folder)
+
+
+def image_size_for(config: RunConfig, data: str | Path) -> int | None:
+    """Return the size that images are to have; None for the dataset's own.
+
+    A folder's is, where the settings name none, what the weights are made for that the model
+    starts from.
+    """
+    named = not is_folder(data)
+    if config.image_size or named or not config.model or not (config.pretrained or config.weights):
+        return config.image_size
+    size: int | None = MODELS.resolve(config.model).facts.get("image_size")
+    return size
+
+
+def check_usable(data: ImageDataset) -> None:
+    """Check that labelling can be simulated on the data, and a network trained and tested.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two classes, no pool or no test set.
+    """
+    if not data.classes:
+        raise DataError(
+            f"{data.name} has no class; the images of each class belong into a folder of their "
+            "own, named as the class is"
+        )
+    if len(data.classes) == 1:
+        raise DataError(
+            f"{data.name} has the class {data.classes[0]!r} alone; a classifier needs two or more"
+        )
+    if not len(data.X):
+        raise DataError(f"{data.name} has no labelled image to simulate labelling with")
+    if not len(data.X_test):
+        raise DataError(f"{data.name} has no test image; a class needs two images or more")
+
+
+def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
+    """Fill in what the data decide, so that the configuration repeats the run anywhere.
+
+    Raises
+    ------
+    ParameterError
+        If no image would be left to train on.
+    """
+    n_valid = resolve_count("n_valid", config.n_valid, len(data.X), lowest=0)
+    if n_valid >= len(data.X):
+        raise ParameterError(
+            f"n_valid: got {config.n_valid!r}, but the pool has {len(data.X)} images, and one at "
+            "least must be left to train on"
+        )
+    model = config.model or default_model(data.image_size)
+    device = resolve_device(config.device)
+    if data.split_seed not in (None, config.seed):
+        _log.warning(
+            "the test set was drawn by seed %d, not the run's %d: config.toml will not repeat it",
+            data.split_seed,
+            config.seed,
+        )
+    return config.replace(
+        dataset=data.source.get("dataset") or _name_of_arrays(data),
+        model=model,
+        n_init=resolve_count("n_init", config.n_init, len(data.X)),
+        n_query=resolve_count("n_query", config.n_query, len(data.X)),
+        n_valid=n_valid,
+        image_size=data.image_size if SETTINGS["image_size"].contains(data.image_size) else None,
+        lr=config.lr or default_lr(model, config.optimizer, config.freeze),
+        data_dir=data.source.get("data_dir") or str(data_folder(config.data_dir).resolve()),
+        device=device,
+        precision="bf16" if resolve_bf16(config.precision, device) else "fp32",
+        weights=None if config.weights is None else str(Path(config.weights).resolve()),
+    )
+
+
+def _name_of_arrays(data: ImageDataset) -> str:
+    """Return a name that is nobody else's: arrays cannot be loaded by it."""
+    return f"arrays:{data.name}" if data.name in DATASETS else data.name
+
+
+def check_network(config: RunConfig, data: ImageDataset) -> None:
+    """Build the network and run it once, so that what does not fit is found before all else.
+
+    Raises
+    ------
+    SkalError
+        If it cannot be built, or takes no images of this size.
+    """
+    with torch_seed(0):
+        module = ImageModule(
+            str(config.model),
+            (),
+            False,
+            n_classes=len(data.classes),
+            in_channels=data.X.shape[1],
+            image_size=data.image_size,
+            dropout=DROPOUT,
+            pretrained=config.pretrained,
+            weights=config.weights,
+        )
+    try_network(str(config.model), module, data.X.shape[1:], len(data.classes))
+
+
+def default_folder(config: RunConfig, data: ImageDataset) -> Path:
+    """Return ``runs/<dataset>-<strategy>-<model>-s<seed>``, with a number where that is taken."""
+    name = f"{data.name}-{config.strategy}-{config.model}-s{config.seed}"
+    return free_name(Path("runs") / name_of_folder(name))
+
+
+def name_of_folder(text: str) -> str:
+    """Return a text without what a folder's name cannot have."""
+    return "".join("." if character in ':/\\?*"<>|' else character for character in text)
+
+
+def plain_params(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the arguments that a TOML file can hold, and the names of the others."""
+    plain, others = {}, []
+    for name, value in params.items():
+        try:
+            plain[name] = _plain_value(value)
+        except TypeError:
+            others.append(name)
+    return plain, others
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain_value(item) for item in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain_value(item) for key, item in value.items()}
+    if isinstance(value, str | int | float):
+        return value
+    raise TypeError
