@@ -21,7 +21,7 @@ from ..models.classifier import ImageClassifier
 from ..models.persistence import class_names, load_classifier
 from ..strategies.base import ScoreStrategy
 from ..strategies.resolve import Strategy, resolve_strategy
-from ..strategies.scores import ScoreRequest, Scores, enough, score_pool
+from ..strategies.scores import ScoreRequest, Scores, least_for_all_devices, score_pool
 from ..strategies.trial import made_up_scores
 from ..strategies.uncertainty import MEASURES
 
@@ -109,7 +109,7 @@ class Predictor:
         """
         how = Decoding(self.classifier.image_shape_[-1], threads, tolerated=TOLERATED)
         with closing(decode_many(base, paths, how)) as chunks:
-            for chunk in in_lots(chunks, enough(self.classifier)):
+            for chunk in in_lots(chunks, least_for_all_devices(self.classifier)):
                 read = np.array([path not in chunk.unread for path in chunk.paths], dtype=bool)
                 columns = self._columns(self._scores(chunk.pixels))
                 yield Rows(chunk.paths, read, columns, chunk.unread, chunk.failed)

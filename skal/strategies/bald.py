@@ -53,16 +53,9 @@ class MCDropoutBALD(ScoreStrategy):
 
 
 def mutual_information(mc_proba: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the mutual information between label and network, in nats.
+    """Return the mutual information between label and network, in nats, shape (n,).
 
-    Parameters
-    ----------
-    mc_proba : ndarray of float, shape (n_samples, n, n_classes)
-        Class probabilities of each sampled network.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        Equation 2 of Gal et al. (2017); zero or more, up to rounding.
+    It is equation 2 of Gal et al. (2017), zero or more up to rounding, of class probabilities of
+    sampled networks, shape (n_samples, n, n_classes).
     """
     return by_blocks(lambda part: entropy(part.mean(axis=0)) - entropy(part).mean(axis=0), mc_proba)

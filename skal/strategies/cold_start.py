@@ -132,19 +132,12 @@ def start_embeddings(
     seed: int,
     rows: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.float32], str]:
-    """Embed images without any label.
+    """Embed images, all or those of `rows`, without any label.
 
-    Parameters
-    ----------
-    X : ndarray of uint8, shape (n, channels, height, width)
-        The images; or features of a frozen backbone, which are what comes back, scaled.
-    classifier : ImageClassifier, optional
-        Not fitted. Asked if it starts from weights that were trained elsewhere; a network with
-        fresh weights has learned nothing that the pixels do not tell.
-    seed : int
-        Seeds the principal components.
-    rows : ndarray of int64, shape (n,), optional
-        Which images; by default all.
+    Features of a frozen backbone, shape (n, n_features), come back scaled. Of images, shape
+    (n, channels, height, width), a classifier is asked, not fitted, if it starts from weights that
+    were trained elsewhere; a network with fresh weights has learned nothing that the pixels do not
+    tell, so that else these are reduced by principal components.
 
     Returns
     -------

@@ -13,8 +13,8 @@ class CoreSet(BatchStrategy):
     """Greedy k-centres in embedding space [1]_.
 
     Each pick is the image farthest from all that are labelled or picked; with nothing labelled the
-    first is drawn. Picks as `skactiveml.pool.CoreSet` does, without computing
-    anew the distances that a pick cannot have changed.
+    first is drawn. Picks as `skactiveml.pool.CoreSet` does, without computing anew the distances
+    that a pick cannot have changed.
 
     Parameters
     ----------

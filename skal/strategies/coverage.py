@@ -21,9 +21,9 @@ class ProbCover(BatchStrategy):
     r"""Covers as many images as it can with balls around what is labelled [1]_.
 
     The embeddings are scaled to unit length. Each pick is the image whose ball of radius `delta`
-    holds most images that are in no ball yet. Picks as
-    `skactiveml.pool.ProbCover` does for the same radius, without its n x n matrices: an image is
-    covered once, and only then are the distances to it computed again.
+    holds most images that are in no ball yet. Picks as `skactiveml.pool.ProbCover` does for the
+    same radius, without its n x n matrices: an image is covered once, and only then are the
+    distances to it computed again.
 
     Parameters
     ----------
@@ -92,26 +92,10 @@ class ProbCover(BatchStrategy):
 
 
 def pure_radius(points: Tensor, n_clusters: int, alpha: float, random_state: RandomState) -> float:
-    """Return the largest radius at which a share `alpha` of all balls is pure.
+    """Return the largest radius at which a share `alpha` of the balls around points is pure.
 
-    A ball is pure below the distance from its centre to the nearest point of another cluster, so
-    that the radius is a quantile of these distances.
-
-    Parameters
-    ----------
-    points : Tensor of float, shape (n, n_features)
-        The centres of the balls, and what they hold.
-    n_clusters : int
-        Of k-means.
-    alpha : float
-        In (0, 1).
-    random_state : RandomState
-        Seeds the clustering.
-
-    Returns
-    -------
-    float
-        0 where clusters coincide.
+    A ball is pure below the distance from its centre to the nearest point of another cluster of
+    k-means, so that the radius is a quantile of these distances; 0 where clusters coincide.
     """
     labels, _ = cluster(points.cpu().numpy(), n_clusters, random_state)
     own = torch.from_numpy(labels).to(points.device)

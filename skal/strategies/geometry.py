@@ -45,21 +45,10 @@ def centred(
     *,
     unit_length: bool = False,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Move points so that their mean is the origin, and others with them, as float32.
+    """Return points moved to have their mean at the origin, and others with them, as float32.
 
-    Parameters
-    ----------
-    points : ndarray of float, shape (n, n_features)
-        Whose mean counts.
-    others : ndarray of float, shape (m, n_features), optional
-        By default none.
-    unit_length : bool, default=False
-        Whether both are divided by their norms before; the origin stays.
-
-    Returns
-    -------
-    points, others : ndarray of float32, shape (n, n_features) and (m, n_features)
-        New arrays.
+    The arrays, of shape (n, n_features) and (m, n_features), are copied. With `unit_length` all
+    points but the origin are divided by their norms before.
     """
     if others is None or not len(others):
         others = points[:0]
@@ -67,10 +56,7 @@ def centred(
     for rows in blocks(len(points), points.shape[1]):
         total += _as_float64(points[rows], unit_length).sum(axis=0)
     mean = total / max(len(points), 1)
-    moved = (
-        np.empty(points.shape, dtype=np.float32),
-        np.empty(others.shape, dtype=np.float32),
-    )
+    moved = np.empty(points.shape, np.float32), np.empty(others.shape, np.float32)
     for values, result in zip((points, others), moved, strict=True):
         for rows in blocks(len(values), values.shape[1]):
             result[rows] = _as_float64(values[rows], unit_length) - mean
@@ -307,25 +293,11 @@ def cluster(
     *,
     small: int = SMALL,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Cluster by k-means, of many points by mini-batches.
+    """Cluster by k-means, of more than `small` points by mini-batches.
 
-    Parameters
-    ----------
-    points : ndarray of float, shape (n, n_features)
-        At least as many as clusters.
-    n_clusters : int
-        How many; where points coincide, some may stay empty.
-    random_state : RandomState
-        Seeds the start.
-    small : int, default=SMALL
-        Of so many points, all are looked at in each step.
-
-    Returns
-    -------
-    labels : ndarray of int64, shape (n,)
-        Cluster of each point.
-    distances : ndarray of float32, shape (n,)
-        To the centre of that cluster.
+    There must be as many points, shape (n, n_features), as clusters; where points coincide, some
+    clusters may stay empty. Returns the cluster of each point and its distance to that cluster's
+    centre, both of shape (n,).
     """
     seed = int(random_state.randint(2**31 - 1))
     options = {"n_clusters": n_clusters, "random_state": seed, "n_init": 1}
@@ -344,21 +316,10 @@ def cluster(
 
 
 def typicality(points: NDArray[np.floating], n_neighbors: int, device: str) -> NDArray[np.float64]:
-    """Return the inverse of the mean distance to the nearest neighbours.
+    """Return the inverse of the mean distance to the nearest neighbours, shape (n,).
 
-    Parameters
-    ----------
-    points : ndarray of float, shape (n, n_features)
-        Of one cluster.
-    n_neighbors : int
-        At most n - 1 are taken.
-    device : str
-        Where to compute.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        Equation 1 of Hacohen et al. (2022); 1 for a single point.
+    It is equation 1 of Hacohen et al. (2022), of the points of one cluster, shape (n, n_features),
+    with n - 1 neighbours at most; 1 for a single point.
     """
     n_neighbors = min(n_neighbors, len(points) - 1)
     if n_neighbors < 1:

@@ -59,22 +59,10 @@ class KMeansSampling(BatchStrategy):
 def one_of_each(
     labels: Rows, score: NDArray[np.floating[Any]], n_picks: int, random_state: RandomState
 ) -> Rows:
-    """Return the best of each cluster, the largest first, and then the second best, and so on.
+    """Return the best row of each cluster, the largest first, then the second best, and so on.
 
-    Parameters
-    ----------
-    labels : ndarray of int64, shape (n,)
-        Cluster of each image.
-    score : ndarray of float, shape (n,)
-        The higher the better; ties fall at random.
-    n_picks : int
-        How many; there may be fewer clusters, where some stayed empty.
-    random_state : RandomState
-        Breaks ties.
-
-    Returns
-    -------
-    ndarray of int64, shape (n_picks,)
+    Of each row, the cluster and the score, the higher the better, are given, both of shape (n,);
+    ties fall at random. Where clusters stayed empty, there are fewer of them than picks.
     """
     order = np.lexsort((random_state.random_sample(len(labels)), -score, labels))
     sizes = np.bincount(labels)

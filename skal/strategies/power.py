@@ -76,7 +76,7 @@ class PowerBALD(PowerStrategy):
     beta : float, default=1
         The power.
     n_samples : int, default=20
-        Dropout samples of Monte-Carlo dropout.
+        Dropout samples.
     missing_label, random_state
         See `BatchStrategy`.
     """

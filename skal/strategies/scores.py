@@ -179,10 +179,10 @@ def _stream(
                 kept[name] = np.empty((*tensor.shape[:-2], n, tensor.shape[-1]), np.float32)
         kept[name][..., start : start + tensor.shape[-2], :] = tensor.cpu().numpy()
 
-    def score(shard: Shard) -> None:
-        start = shard.start
-        # the same seed for each shard: the dropout samples are the same for all images
-        for batch in shard.classifier.iter_outputs(X, request.n_samples, seed, shard.rows):
+    def score(part: DevicePart) -> None:
+        start = part.start
+        # the same seed on each device: the dropout samples are the same for all images
+        for batch in part.classifier.iter_outputs(X, request.n_samples, seed, part.rows):
             parts = {"proba": batch.proba, "mc_proba": batch.mc_proba}
             if request.embeddings:
                 parts["embeddings"] = batch.embeddings
@@ -196,11 +196,11 @@ def _stream(
     with tqdm(
         total=n, desc="scoring", unit="image", disable=hidden(), leave=False, delay=SLOW_SECONDS
     ) as bar:
-        _side_by_side(score, shards(classifier, n, rows))
+        _side_by_side(score, parts_by_device(classifier, n, rows))
     return kept
 
 
-class Shard(NamedTuple):
+class DevicePart(NamedTuple):
     """What one device scores: rows of the images (None for all), from a place among them on."""
 
     classifier: ImageClassifier
@@ -208,45 +208,32 @@ class Shard(NamedTuple):
     start: int = 0
 
 
-def shards(
+def parts_by_device(
     classifier: ImageClassifier,
     n: int,
     rows: NDArray[np.int64] | None = None,
     devices: Sequence[str] | None = None,
-) -> list[Shard]:
-    """Share out images to score among the GPUs, if there are several.
+) -> list[DevicePart]:
+    """Share out n images to score, all or those of `rows`, among devices.
 
-    Parameters
-    ----------
-    classifier : ImageClassifier
-        A fitted one.
-    n : int
-        How many images.
-    rows : ndarray of int64, shape (n,), optional
-        Which; by default all.
-    devices : sequence of str, optional
-        By default all GPUs if the classifier is on one and each gets images enough, else where it
-        is.
-
-    Returns
-    -------
-    list of Shard
-        One a device, in the order of the images; the classifiers are copies but for the first.
+    These are by default all GPUs, if the classifier is on one and each gets images enough, else
+    where it is. Each gets one part, in the order of the images, and a copy of the classifier, but
+    for the first.
     """
     if not hasattr(classifier, "neural_net_"):
-        return [Shard(classifier, rows)]  # which says so when it is asked
+        return [DevicePart(classifier, rows)]  # which says so when it is asked
     if devices is None:
         devices = _devices(str(classifier.neural_net_.device), n)
     if len(devices) < 2:
-        return [Shard(classifier, rows)]
+        return [DevicePart(classifier, rows)]
     parts = np.array_split(np.arange(n) if rows is None else rows, len(devices))
     starts = np.cumsum([0, *map(len, parts)]).tolist()
     copies = [classifier, *map(classifier.replica, devices[1:])]
-    return [Shard(*shard) for shard in zip(copies, parts, starts, strict=False)]
+    return [DevicePart(*part) for part in zip(copies, parts, starts, strict=False)]
 
 
-def enough(classifier: ImageClassifier) -> int:
-    """Return how many images `shards` would share among all GPUs; 1 if there are not several."""
+def least_for_all_devices(classifier: ImageClassifier) -> int:
+    """Return from how many images on all GPUs would score; 1 if there are not several."""
     devices = _devices(str(classifier.neural_net_.device), sys.maxsize)
     return LEAST_PER_DEVICE * len(devices) if len(devices) > 1 else 1
 
@@ -258,8 +245,8 @@ def _devices(device: str, n: int) -> list[str]:
     return [f"cuda:{number}" for number in range(most)] if most > 1 else [device]
 
 
-def _side_by_side(score: Callable[[Shard], None], parts: Sequence[Shard]) -> None:
-    """Do all shards at once, in threads; one alone in this thread."""
+def _side_by_side(score: Callable[[DevicePart], None], parts: Sequence[DevicePart]) -> None:
+    """Do all parts at once, in threads; one alone in this thread."""
     if len(parts) == 1:
         score(parts[0])
         return
@@ -312,7 +299,7 @@ def _softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
 class ScoredClassifier(SkactivemlClassifier):
     """A fitted classifier that answers from scores computed before.
 
-    Its `X` is a column of row numbers, so that a query strategy that is handed
+    Its `X` is a column of row numbers, shape (n, 1), so that a query strategy that is handed
     ``X = arange(n)[:, None]`` and this classifier never touches a pixel.
 
     Parameters
@@ -351,19 +338,9 @@ class ScoredClassifier(SkactivemlClassifier):
     def predict_proba(
         self, X: NDArray[np.int64], extra_outputs: str | Sequence[str] | None = None
     ) -> Any:
-        """Return the probabilities of rows, and "emb" or "logits" if asked for.
+        """Return the probabilities of rows, float32 of shape (n, n_classes).
 
-        Parameters
-        ----------
-        X : ndarray of int, shape (n, 1)
-            Row numbers.
-        extra_outputs : {"emb", "logits"} or sequence of these, optional
-            What to return besides.
-
-        Returns
-        -------
-        ndarray of float32, shape (n, n_classes)
-            Or a tuple of it and the outputs asked for.
+        With `extra_outputs`, "emb", "logits" or several of them, a tuple of it and these.
         """
         proba, embeddings = self._look_up(X)
         if extra_outputs is None:
@@ -388,23 +365,12 @@ class ScoredClassifier(SkactivemlClassifier):
     def sample_proba(
         self, X: NDArray[np.int64], n_samples: int | None = None
     ) -> NDArray[np.float32]:
-        """Return the Monte-Carlo samples of rows.
-
-        Parameters
-        ----------
-        X : ndarray of int, shape (n, 1)
-            Row numbers.
-        n_samples : int, optional
-            How many; by default all there are.
-
-        Returns
-        -------
-        ndarray of float32, shape (n_samples, n, n_classes)
+        """Return samples of the probabilities of rows, shape (n_samples, n, n_classes).
 
         Raises
         ------
         ParameterError
-            If more are asked for than were drawn.
+            If more are asked for than were drawn; by default all are returned.
         """
         samples = self.scores.mc_proba
         there = 0 if samples is None else len(samples)

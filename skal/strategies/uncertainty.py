@@ -46,20 +46,10 @@ def by_blocks(
     mc_proba: NDArray[Any],
     numbers: int = NUMBERS_AT_ONCE,
 ) -> NDArray[np.float64]:
-    """Measure samples of probabilities some images at a time, in float64.
+    """Measure samples of probabilities, shape (n_samples, n, n_classes), some images at a time.
 
-    Parameters
-    ----------
-    measure : callable
-        Of samples, shape (n_samples, b, n_classes), to b numbers; of each image by itself.
-    mc_proba : ndarray of float, shape (n_samples, n, n_classes)
-        Samples of class probabilities.
-    numbers : int, default=NUMBERS_AT_ONCE
-        How many are copied to float64 at a time, if an image has not more.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
+    `measure` makes b numbers of samples in float64, shape (n_samples, b, n_classes), each of one
+    image by itself; no more than `numbers` are copied at once, unless one image has more.
     """
     n_samples, n, n_classes = mc_proba.shape
     height = max(1, numbers // max(n_samples * n_classes, 1))

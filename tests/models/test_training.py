@@ -30,7 +30,7 @@ from skal.models.devices import computing_on
 from skal.models.iterators import SliceBatches, TrainBatches, resident, say_smaller
 from skal.models.module import ImageModule
 from skal.models.persistence import load_classifier, load_weights, save_classifier
-from skal.strategies.scores import ScoreRequest, score_pool, shards
+from skal.strategies.scores import ScoreRequest, parts_by_device, score_pool
 
 FAST: dict[str, Any] = {"model": "lenet", "steps": 3, "n_init": 6, "n_query": 4, "n_rounds": 2}
 OPTIONS: list[dict[str, Any]] = [
@@ -643,7 +643,7 @@ def test_several_devices_score_shards_to_the_same_scores(
     fitted = classifier().fit(tiny.X, y)
     expected = score_pool(fitted, tiny.X, ScoreRequest(True, n_samples=3), rows=rows)
     n = len(expected)
-    parts = shards(fitted, n, rows, devices=["cpu", "cpu", "cpu"])
+    parts = parts_by_device(fitted, n, rows, devices=["cpu", "cpu", "cpu"])
     assert [part.start for part in parts] == [0, math.ceil(n / 3), math.ceil(2 * n / 3)]
     assert parts[0].classifier is fitted
     modules = {id(part.classifier.neural_net_.module_) for part in parts}
