@@ -30,7 +30,7 @@ from skal.label.project import LabelProject
 from skal.label.store import Action
 
 CLASSES = ("--classes", "low,middle,top")
-FAST = ("--image-size", "12", "--steps", "80", "--model", "lenet")
+FAST = ("--image-size", "12", "--steps", "40", "--model", "lenet")
 
 
 @pytest.fixture
@@ -198,8 +198,8 @@ def test_settings_are_kept_for_the_next_time(folder: Path) -> None:
 def test_what_is_asked_of_a_query_or_a_training_is_not_kept(folder: Path, tmp_path: Path) -> None:
     label_all(folder)
     before = (folder / ".skal/project.toml").read_text()
-    skal_("query", folder, "--n-query", "3", "--strategy", "random", *FAST)
-    skal_("train", folder, "--out", tmp_path / "model", *FAST)
+    skal_("query", folder, "--n-query", "3", "--strategy", "random", *FAST, "--steps", "2")
+    skal_("train", folder, "--out", tmp_path / "model", *FAST, "--steps", "2")
     assert (folder / ".skal/project.toml").read_text() == before
 
 
@@ -303,7 +303,7 @@ def test_train_and_predict_end_with_a_table_of_probabilities(
     run = Path("runs/bars-label-lenet-s0")
     assert f"{run}: lenet trained on 60 labels" in done.stdout
     assert "images drawn at random and kept out of training" in done.stdout
-    again = skal_("train", folder, "--json", *FAST)
+    again = skal_("train", folder, "--json", *FAST, "--steps", "2")
     assert json.loads(again.stdout)["folder"] == "runs/bars-label-lenet-s0-2"
     out = tmp_path / "predictions.csv"
     predicted = skal_("predict", run, folder, "--out", out)
