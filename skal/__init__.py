@@ -8,8 +8,8 @@ from .core.lazy import attach
 
 if TYPE_CHECKING:
     from . import strategies as strategies
-    from .comparisons.grid import Comparison as Comparison
-    from .comparisons.grid import compare as compare
+    from .comparisons.compare import Comparison as Comparison
+    from .comparisons.compare import compare as compare
     from .core.errors import SkalError as SkalError
     from .datasets import DATASETS as DATASETS
     from .datasets import ImageDataset as ImageDataset
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
-    "comparisons.grid": ("Comparison", "compare"),
+    "comparisons.compare": ("Comparison", "compare"),
     "core.errors": ("SkalError",),
     "datasets": ("DATASETS", "ImageDataset", "load_dataset"),
     "datasets.oracles": ("ORACLES", "Oracle"),

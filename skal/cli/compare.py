@@ -54,8 +54,8 @@ def compare(
         if print_config:
             click.echo(_toml(config, grid), nl=False)
             return
-        from ..comparisons.grid import RunsFailedError
-        from ..comparisons.grid import compare as compare_strategies
+        from ..comparisons.compare import RunsFailedError
+        from ..comparisons.compare import compare as compare_strategies
 
         out = out or Path("runs") / f"compare-{Path(data).name}"
         ctx.obj["comparison"] = out

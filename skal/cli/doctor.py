@@ -36,20 +36,10 @@ def examine(
     find: Callable[[str], Distribution] = distribution,
     least_free: int = LEAST_FREE,
 ) -> list[Check]:
-    """Look at the installation and at the data folder.
+    """Look at the installation and at the data folder, which is that of `load_dataset`.
 
-    Parameters
-    ----------
-    data_dir : str or Path, optional
-        As for `load_dataset`.
-    find : callable, default=importlib.metadata.distribution
-        Returns the installed package of a name, or raises `PackageNotFoundError`.
-    least_free : int, default=2**30
-        Bytes of free disk below which there is a problem.
-
-    Returns
-    -------
-    list of Check
+    `find` returns the installed package of a name, as `importlib.metadata.distribution` does; with
+    fewer free bytes on the disk than `least_free` there is a problem.
     """
     return [*_software(find), *_devices(), *_data(data_folder(data_dir), least_free)]
 
@@ -74,11 +64,8 @@ def _software(find: Callable[[str], Distribution]) -> Iterator[Check]:
 
         yield Check("torchvision with torch", "imports")
     except (ImportError, RuntimeError, OSError) as error:
-        yield Check(
-            "torchvision with torch",
-            f"{error}; install both together: pip install --upgrade torch torchvision",
-            False,
-        )
+        advice = "install both together: pip install --upgrade torch torchvision"
+        yield Check("torchvision with torch", f"{error}; {advice}", False)
 
 
 def _requirements(find: Callable[[str], Distribution]) -> dict[str, SpecifierSet]:

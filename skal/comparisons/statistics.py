@@ -1,4 +1,4 @@
-"""What is computed of learning curves that are paired by seed. Imports no torch.
+"""What is computed of learning curves that are paired by seed. No torch.
 
 The unit of all statistics is the seed: runs of one seed share split, initial images, network
 initialisation and training randomness, so that strategies are compared in pairs.
@@ -7,7 +7,7 @@ initialisation and training randomness, so that strategies are compared in pairs
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -23,15 +23,15 @@ ALPHA = 0.05
 SHARES = (0.5, 0.75, 0.9, 1.0)
 N_RESAMPLES = 9999
 _ENDS = (100 * ALPHA / 2, 100 * (1 - ALPHA / 2))
-_SEED = 0
+SEED = 0
 _DECIMALS = 12
 """Differences in further ones are rounding errors, and would untie what is tied."""
 
 
 @lru_cache(maxsize=8)
-def _resamples(n: int) -> Floats:
+def resamples(n: int) -> Floats:
     """Return the weights of `n` seeds in each bootstrap resample, shape (N_RESAMPLES, n)."""
-    drawn = np.random.default_rng(_SEED).integers(0, n, (N_RESAMPLES, n))
+    drawn = np.random.default_rng(SEED).integers(0, n, (N_RESAMPLES, n))
     return np.stack([(drawn == seed).mean(axis=1) for seed in range(n)], axis=1)
 
 
@@ -46,7 +46,6 @@ def describe(values: ArrayLike) -> list[dict[str, Any]]:
     Parameters
     ----------
     values : array-like of float, shape (n_seeds,) or (n_seeds, n)
-        One column for each number to be described.
 
     Returns
     -------
@@ -70,7 +69,7 @@ def describe(values: ArrayLike) -> list[dict[str, Any]]:
         found["mean"] = rows.mean(axis=0).tolist()
         found["lowest"], found["highest"] = rows.min(axis=0).tolist(), rows.max(axis=0).tolist()
     if len(rows) > 1:
-        low, high = np.percentile(_resamples(len(rows)) @ rows, _ENDS, axis=0)
+        low, high = np.percentile(resamples(len(rows)) @ rows, _ENDS, axis=0)
         found["low"], found["high"] = low.tolist(), high.tolist()
         found["sd"] = rows.std(axis=0, ddof=1).tolist()
     columns = zip(*found.values(), strict=True)
@@ -117,18 +116,9 @@ def signed_rank_test(differences: ArrayLike) -> float:
 
     If there were no difference, each would be as likely with the other sign. The distribution of
     the sum of positive ranks over all 2^n signs is computed, not sampled or approximated: of n
-    ranks it is a convolution of n terms, and needs no enumeration. Zeros are left out, ties share
-    their mean rank. Without either it is what `scipy.stats.wilcoxon` calls exact, which with them
-    is not.
-
-    Parameters
-    ----------
-    differences : array-like of float, shape (n,)
-
-    Returns
-    -------
-    float
-        1 if all are 0.
+    ranks it is a convolution of n terms, and needs no enumeration. Zeros are left out (of
+    zeros alone p is 1), ties share their mean rank. Without either it is what
+    `scipy.stats.wilcoxon` calls exact, which with them is not.
 
     References
     ----------
@@ -148,17 +138,10 @@ def signed_rank_test(differences: ArrayLike) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for their number, by Holm's step-down method [1]_.
+    """Correct p-values for their number, by Holm's step-down method [1]_; the order stays.
 
-    Parameters
-    ----------
-    p_values : sequence of float
-
-    Returns
-    -------
-    list of float
-        In the same order. Calling significant what is at most 0.05 is wrong about one or more of
-        them in at most 5 of 100 such families.
+    Calling significant what is at most 0.05 is wrong about one or more of them in at most 5 of 100
+    such families.
 
     References
     ----------
@@ -187,21 +170,11 @@ def seeds_needed(n_differences: int) -> int:
 
 
 def crossings(labels: Floats, curves: Floats, targets: Floats) -> Floats:
-    """Return the number of labels with which each curve first reaches its target.
+    """Return the number of labels, shape (n_curves,), with which each curve first has its target.
 
-    Parameters
-    ----------
-    labels : ndarray, shape (n_budgets,)
-        Rising.
-    curves : ndarray, shape (n_curves, n_budgets)
-        Accuracy, taken for straight in between: with just so many labels nothing was trained.
-    targets : ndarray, shape (n_curves,)
-
-    Returns
-    -------
-    ndarray, shape (n_curves,)
-        The first number of labels for a curve that begins there or above, which is then an upper
-        bound; nan for one that does not get there.
+    Between the rising `labels`, shape (n_budgets,), the accuracies in `curves`, shape (n_curves,
+    n_budgets), are interpolated linearly. For a curve that begins at its target or above it is the
+    first number of labels, which is then an upper bound; NaN for one that does not get there.
     """
     # equal means, summed in another order, may differ in their last digits
     reached = curves >= targets[:, None] - 10.0**-_DECIMALS
@@ -216,7 +189,10 @@ def crossings(labels: Floats, curves: Floats, targets: Floats) -> Floats:
 
 
 def label_efficiency(
-    n_labeled: ArrayLike, accuracy: ArrayLike, baseline: ArrayLike
+    n_labeled: ArrayLike,
+    accuracy: ArrayLike,
+    baseline: ArrayLike,
+    resample: Callable[[int], Floats] = resamples,
 ) -> list[dict[str, Any]]:
     """Say how many labels are saved on the way to several accuracies.
 
@@ -232,6 +208,8 @@ def label_efficiency(
         Rising.
     accuracy, baseline : array-like of float, shape (n_pairs, n_budgets)
         Of the strategy and of the baseline in the same seeds.
+    resample : callable
+        See `resamples`.
 
     Returns
     -------
@@ -251,7 +229,7 @@ def label_efficiency(
     # the mean over all seeds is the first row, the resamples follow
     weights = np.full((1, n_pairs), 1 / n_pairs)
     if n_pairs > 1:
-        weights = np.concatenate([weights, _resamples(n_pairs)])
+        weights = np.concatenate([weights, resample(n_pairs)])
     means, references = weights @ ours, weights @ theirs
     rows = []
     for share in SHARES:
@@ -260,28 +238,22 @@ def label_efficiency(
         needed = crossings(labels, means, targets)
         reference = crossings(labels, references, targets)
         ratio = reference / needed
+        missed = np.isnan(ratio)
+        low = high = None
+        if n_pairs > 1 and not missed[0]:
+            low, high = np.percentile(np.where(missed, 0, ratio)[1:], _ENDS).tolist()
         row = {
             "target": float(targets[0]),
             "share": share,
-            "labels": _number(needed[0]),
+            "labels": None if missed[0] else float(needed[0]),
             "baseline_labels": float(reference[0]),
-            "ratio": _number(ratio[0]),
-            "low": None,
-            "high": None,
-            "reached": None,
+            "ratio": None if missed[0] else float(ratio[0]),
+            "low": low,
+            "high": high,
+            "reached": float(1 - missed[1:].mean()) if n_pairs > 1 else None,
         }
-        if n_pairs > 1:
-            missed = np.isnan(ratio[1:])
-            row["reached"] = float(1 - missed.mean())
-            if row["ratio"] is not None:
-                ends = np.percentile(np.where(missed, 0, ratio[1:]), _ENDS)
-                row["low"], row["high"] = ends.tolist()
         rows.append(row)
     return rows
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
 
 
 def penalty_matrix(n_labeled: Sequence[int], curves: Curves) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""What all pictures share: style, panels, lines, legends, and names that fit."""
+"""What all pictures share: style, titles, and names that fit."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import matplotlib
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -30,17 +28,6 @@ FORMS: Mapping[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date"
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 NEUTRAL = "#808080"
 LONGEST_NAME = 34
-MOST_COLUMNS = 3
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a strategy is named and drawn in every panel, in the terms of matplotlib."""
-
-    name: str
-    color: str
-    marker: str
-    dash: str
 
 
 @contextmanager
@@ -68,51 +55,6 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def new_panels(
-    n: int,
-    *,
-    width: float | None = None,
-    height: float | None = None,
-    sharey: bool = False,
-    grid: bool = True,
-) -> tuple[Figure, list[Axes]]:
-    """Return a figure and its `n` panels, at most three in a row."""
-    rows = math.ceil(n / MOST_COLUMNS)
-    columns = math.ceil(n / rows)
-    width = width or (6.8 if n == 1 else 4.2)
-    figure = new_figure(width * columns, (height or (4.4 if n == 1 else 3.4)) * rows)
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
-    panels = list(axes.flat)
-    for axis in panels[n:]:
-        axis.remove()
-    for axis in panels[:n]:
-        axis.grid(visible=grid)
-        axis.tick_params(labelleft=True)
-    return figure, panels[:n]
-
-
-def draw_line(
-    axes: Axes,
-    x: Sequence[float],
-    means: Sequence[float],
-    bands: Sequence[tuple[float, float]],
-    look: Look,
-) -> None:
-    """Draw means, with the band between the ends of each."""
-    low, high = zip(*bands, strict=True)
-    axes.fill_between(x, low, high, color=look.color, alpha=0.13, linewidth=0)
-    axes.plot(
-        x,
-        means,
-        color=look.color,
-        marker=look.marker,
-        markersize=4.5,
-        linestyle=look.dash,
-        linewidth=1.8,
-        label=look.name,
-    )
-
-
 def label_curves(axes: Axes) -> None:
     """Say what the axes of learning curves are."""
     axes.set(xlabel="labelled images", ylabel="test accuracy")
@@ -124,34 +66,6 @@ def set_title(axes: Axes, title: str, below: str = "", room: int = 70) -> None:
     """Write above, cut to so many characters."""
     lines = [shorten(title, room), below]
     axes.set_title("\n".join(filter(None, lines)), fontsize=10 if below else 11)
-
-
-def add_legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """Put one legend for all panels below them, with as many columns as the names leave room."""
-    entries: dict[str, Artist] = {}
-    for axes in panels:
-        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
-            entries.setdefault(name, handle)
-    if not entries:
-        return
-    width, height = figure.get_size_inches()
-    fitting = [n for n in range(1, len(entries) + 1) if _width(list(entries), n) < width]
-    rows = math.ceil(len(entries) / max(fitting, default=1))
-    columns = math.ceil(len(entries) / rows)
-    figure.set_size_inches(width, height + 0.24 * rows)
-    figure.legend(
-        list(entries.values()),
-        list(entries),
-        loc="outside lower center",
-        ncols=columns,
-        frameon=False,
-        fontsize=9,
-    )
-
-
-def _width(names: list[str], columns: int) -> float:
-    """Estimate the inches that a legend takes; matplotlib fills its columns one by one."""
-    return sum(0.85 + 0.082 * max(map(len, part)) for part in np.array_split(names, columns))
 
 
 def slant(names: Sequence[str]) -> dict[str, Any]:

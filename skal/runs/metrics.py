@@ -1,8 +1,12 @@
-"""How good predictions are."""
+"""How good predictions are.
+
+Throughout, `y` are the true class ids, shape (n,), and `proba` the predicted probabilities, shape
+(n, n_classes).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +20,7 @@ from ..datasets.base import Labels
 ECE_BINS = 15
 
 METRICS: Registry[Callable[[Labels, NDArray[Any]], float]] = Registry("metric")
-"""Functions of true class ids, shape (n,), and probabilities, shape (n, n_classes).
+"""Functions of `y` and `proba`.
 
 All that are registered are computed in every round; those of outside packages are further columns
 of ``rounds.csv``.
@@ -55,13 +59,6 @@ def negative_log_likelihood(y: Labels, proba: NDArray[Any]) -> float:
 def evaluate(y: Labels, proba: NDArray[Any]) -> dict[str, float]:
     """Compute the metrics of ``rounds.csv``.
 
-    Parameters
-    ----------
-    y : ndarray of int, shape (n,)
-        True class ids.
-    proba : ndarray of float, shape (n, n_classes)
-        Predicted probabilities.
-
     Returns
     -------
     dict of str to float
@@ -81,21 +78,9 @@ def evaluate(y: Labels, proba: NDArray[Any]) -> dict[str, float]:
 
 @METRICS.register("ece", summary="mean gap between confidence and accuracy")
 def expected_calibration_error(y: Labels, proba: NDArray[Any], n_bins: int = ECE_BINS) -> float:
-    """Return the mean gap between confidence and accuracy (Guo et al., 2017, equation 3).
+    """Return the mean gap between confidence and accuracy, in bins of equal width, from 0 to 1.
 
-    Parameters
-    ----------
-    y : ndarray of int, shape (n,)
-        True class ids.
-    proba : ndarray of float, shape (n, n_classes)
-        Predicted probabilities.
-    n_bins : int, default=15
-        Bins of equal width.
-
-    Returns
-    -------
-    float
-        In [0, 1].
+    It is equation 3 of Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
     """
     right, confidence, bins = _binned(y, proba, n_bins)
     gap = right - confidence
@@ -117,17 +102,6 @@ def describe_errors(
 ) -> dict[str, Any]:
     """Compute the content of ``evaluation.json``: what is taken for what, and how surely.
 
-    Parameters
-    ----------
-    y : ndarray of int, shape (n,)
-        True class ids.
-    proba : ndarray of float, shape (n, n_classes)
-        Predicted probabilities.
-    classes : sequence of str
-        Class names.
-    n_bins : int, default=15
-        Bins of confidence, of equal width.
-
     Returns
     -------
     dict
@@ -139,71 +113,50 @@ def describe_errors(
     n = len(classes)
     pairs = np.asarray(y) * n + proba.argmax(axis=1)
     right, confidence, bins = _binned(y, proba, n_bins)
-    count = np.bincount(bins, minlength=n_bins)
-    sums = (np.bincount(bins, weights=values, minlength=n_bins) for values in (confidence, right))
+    edges = [number / n_bins for number in range(n_bins + 1)]
+    counts = (np.bincount(bins, of, minlength=n_bins) for of in (None, confidence, right))
     return {
         "classes": list(classes),
         "confusion": np.bincount(pairs, minlength=n * n).reshape(n, n).tolist(),
-        "calibration": {
-            "edges": [number / n_bins for number in range(n_bins + 1)],
-            "count": count.tolist(),
-            **dict(zip(("confidence", "accuracy"), _means(sums, count), strict=True)),
-        },
+        "calibration": _describe_bins(edges, *counts),
     }
 
 
 def pool_errors(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what `describe_errors` would say of the images of several evaluations together.
 
-    Parameters
-    ----------
-    evaluations : sequence of mappings
-        With the same classes and bins; at least one.
-
-    Returns
-    -------
-    dict
-        The counts added up, the means weighted by them.
+    They have the same classes and bins; counts are added up, means weighted by them.
     """
-    first = evaluations[0]
     bins = [evaluation["calibration"] for evaluation in evaluations]
     counts = np.array([one["count"] for one in bins])
     sums = (
         np.array([one[name] for one in bins], dtype=float) * counts
         for name in ("confidence", "accuracy")
     )
-    count = counts.sum(axis=0)
-    means = _means((np.nansum(total, axis=0) for total in sums), count)
+    sums = (np.nansum(total, axis=0) for total in sums)
     return {
-        "classes": first["classes"],
+        "classes": evaluations[0]["classes"],
         "confusion": np.sum([one["confusion"] for one in evaluations], axis=0).tolist(),
-        "calibration": {
-            "edges": bins[0]["edges"],
-            "count": count.tolist(),
-            **dict(zip(("confidence", "accuracy"), means, strict=True)),
-        },
+        "calibration": _describe_bins(bins[0]["edges"], counts.sum(axis=0), *sums),
     }
 
 
-def _means(sums: Iterable[NDArray[Any]], count: NDArray[Any]) -> list[list[float | None]]:
-    return [
-        [float(total / n) if n else None for total, n in zip(each, count, strict=True)]
-        for each in sums
-    ]
+def _describe_bins(
+    edges: Sequence[float], count: NDArray[Any], confidence: NDArray[Any], right: NDArray[Any]
+) -> dict[str, Any]:
+    """Return bins with their means, made of sums; None where there is no image."""
+    means = (
+        [float(total / n) if n else None for total, n in zip(sums, count, strict=True)]
+        for sums in (confidence, right)
+    )
+    names = ("edges", "count", "confidence", "accuracy")
+    return dict(zip(names, (list(edges), count.tolist(), *means), strict=True))
 
 
 def area_under_curve(rounds: Sequence[Mapping[str, Any]]) -> float:
     """Return the area under accuracy over labels, by trapezoids, divided by the labels' span.
 
-    Parameters
-    ----------
-    rounds : sequence of mappings
-        With `n_labeled` and `accuracy`; at least one.
-
-    Returns
-    -------
-    float
-        A mean accuracy; that of the only round when there is one.
+    It is a mean accuracy; that of the only round when there is one.
     """
     labels = np.array([row["n_labeled"] for row in rounds], dtype=float)
     accuracy = np.array([row["accuracy"] for row in rounds], dtype=float)

@@ -1,4 +1,7 @@
-"""Pictures of one run, or of one strategy's runs."""
+"""Pictures of one run, or of one strategy's runs.
+
+Each function returns the picture's bytes by format, "png" and "svg", equal for equal input.
+"""
 
 from __future__ import annotations
 
@@ -27,32 +30,16 @@ MOST_ANNOTATED = 20
 
 
 def learning_curve(rounds: Sequence[Mapping[str, Any]], title: str) -> Pictures:
-    """Draw test accuracy against the number of labels.
-
-    Parameters
-    ----------
-    rounds : sequence of mappings
-        With `n_labeled` and `accuracy`; `valid_accuracy` is drawn too, if there is one.
-    title : str
-        Stands above.
-
-    Returns
-    -------
-    dict
-        The picture's bytes by format, "png" and "svg"; equal for equal input.
-    """
+    """Draw test accuracy, and `valid_accuracy` if there is one, against the number of labels."""
     with style():
         figure = new_figure(6.4, 4.2)
         axes = figure.subplots()
         labels = [row["n_labeled"] for row in rounds]
         accuracy = [row["accuracy"] for row in rounds]
-        axes.plot(
-            labels, accuracy, marker="o", color=COLORS[0], linewidth=2, clip_on=False, label="test"
-        )
-        for x, y in zip(labels[-1:], accuracy[-1:], strict=True):
-            axes.annotate(
-                f"{y:.3f}", (x, y), textcoords="offset points", xytext=(0, 8), ha="center"
-            )
+        how: dict[str, Any] = {"marker": "o", "color": COLORS[0], "linewidth": 2}
+        axes.plot(labels, accuracy, **how, clip_on=False, label="test")
+        how = {"textcoords": "offset points", "xytext": (0, 8), "ha": "center"}
+        axes.annotate(f"{accuracy[-1]:.3f}", (labels[-1], accuracy[-1]), **how)
         label_curves(axes)
         set_title(axes, title)
         valid = [row["valid_accuracy"] for row in rounds if "valid_accuracy" in row]
@@ -65,22 +52,7 @@ def learning_curve(rounds: Sequence[Mapping[str, Any]], title: str) -> Pictures:
 
 
 def loss_curve(steps: Sequence[int], losses: Sequence[float], title: str) -> Pictures:
-    """Draw a training loss against the optimiser steps.
-
-    Parameters
-    ----------
-    steps : sequence of int
-        Where each point stands.
-    losses : sequence of float
-        The points.
-    title : str
-        Stands above.
-
-    Returns
-    -------
-    dict
-        The picture's bytes by format, "png" and "svg"; equal for equal input.
-    """
+    """Draw a training loss against the optimiser steps."""
     with style():
         figure = new_figure(6.4, 4.2)
         axes = figure.subplots()
@@ -91,20 +63,7 @@ def loss_curve(steps: Sequence[int], losses: Sequence[float], title: str) -> Pic
 
 
 def confusion_picture(evaluation: Mapping[str, Any], forms: Iterable[str] = FORMS) -> Pictures:
-    """Draw a confusion matrix, each row by its share.
-
-    Parameters
-    ----------
-    evaluation : mapping
-        The content of ``evaluation.json``.
-    forms : iterable of str
-        Which formats are wanted.
-
-    Returns
-    -------
-    dict
-        The picture's bytes by format, equal for equal input.
-    """
+    """Draw the confusion matrix of an ``evaluation.json``, each row by its share."""
     names = [shorten(name, 18) for name in evaluation["classes"]]
     counts = np.array(evaluation["confusion"], dtype=float)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -124,36 +83,22 @@ def confusion_picture(evaluation: Mapping[str, Any], forms: Iterable[str] = FORM
 def calibration_picture(evaluation: Mapping[str, Any], forms: Iterable[str] = FORMS) -> Pictures:
     """Draw accuracy against confidence, bin by bin, over the number of images in each bin.
 
-    Parameters
-    ----------
-    evaluation : mapping
-        The content of ``evaluation.json``.
-    forms : iterable of str
-        Which formats are wanted.
-
-    Returns
-    -------
-    dict
-        The picture's bytes by format, equal for equal input.
+    Both are those of an ``evaluation.json``.
     """
-    bins = evaluation["calibration"]
-    edges = np.array(bins["edges"], dtype=float)
-    filled = [i for i, count in enumerate(bins["count"]) if count]
+    bins = {name: np.array(of, dtype=float) for name, of in evaluation["calibration"].items()}
+    filled = bins["count"] > 0
+    confidence, accuracy = bins["confidence"][filled], bins["accuracy"][filled]
+    # a bin of few images says little
+    sizes = 8 + 60 * bins["count"][filled] / bins["count"].max()
     with style():
         figure = new_figure(3.8, 4.2)
-        upper, lower = figure.subplots(
-            2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1]}, squeeze=True
-        )
+        upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
         upper.plot([0, 1], [0, 1], color=NEUTRAL, linestyle="--", linewidth=1)
-        confidence = [bins["confidence"][i] for i in filled]
-        accuracy = [bins["accuracy"][i] for i in filled]
-        counts = np.array([bins["count"][i] for i in filled], dtype=float)
         upper.plot(confidence, accuracy, color=COLORS[0], linewidth=1)
-        # a bin of few images says little
-        sizes = 8 + 60 * counts / counts.max()
         upper.scatter(confidence, accuracy, sizes, color=COLORS[0], clip_on=False, zorder=3)
         upper.set(ylabel="accuracy", ylim=(0, 1), xlim=(0, 1))
-        lower.bar(edges[:-1], bins["count"], np.diff(edges), align="edge", color=COLORS[0])
+        widths = np.diff(bins["edges"])
+        lower.bar(bins["edges"][:-1], bins["count"], widths, align="edge", color=COLORS[0])
         lower.set(xlabel="confidence", ylabel="images")
         lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))
         return to_pictures(figure, forms)

@@ -24,7 +24,8 @@ from PIL import Image
 
 import skal
 from skal.cli import main
-from skal.comparisons.results import find_runs, group_by_setting, read_result
+from skal.comparisons.pairs import group_by_setting
+from skal.comparisons.results import find_runs, read_result
 from skal.core.durable import locked
 from skal.core.errors import (
     ParameterError,
@@ -311,7 +312,7 @@ class TestGoingOn:
     ) -> None:
         (tmp_path / "c").mkdir()
         (tmp_path / "c/thesis.tex").write_text("dear")
-        with pytest.raises(RunFolderError, match="holds no comparison"):
+        with pytest.raises(RunExistsError, match="holds no comparison"):
             compared(tiny, tmp_path / "c")
         assert [path.name for path in (tmp_path / "c").iterdir()] == ["thesis.tex"]
 
@@ -325,7 +326,7 @@ class TestGoingOn:
     ) -> None:
         compared(tiny, tmp_path / "c", seeds=1, n_rounds=0)
         compared(tiny, tmp_path / "c", seeds=2, n_rounds=0, threads=2)
-        assert "its runs have 1 threads each" in caplog.text
+        assert "have 1 threads each" in caplog.text
         environment = json.loads(
             (tmp_path / "c/cells/margin-small-cnn-s1/environment.json").read_text()
         )
@@ -576,7 +577,7 @@ class TestFindingRuns:
         assert other.folder is not None
         (other.folder / "summary.json").unlink()
         assert find_runs([tmp_path]) == [done.folder]
-        with pytest.raises(RunFolderError, match="not finished; go on with it: skal resume"):
+        with pytest.raises(RunFolderError, match="not finished; finish it: skal resume"):
             read_result(other.folder)
 
     def test_what_is_read_is_what_was_found(self, tiny: skal.ImageDataset, tmp_path: Path) -> None:
@@ -673,6 +674,6 @@ def test_ray_comes_to_the_same(tiny: skal.ImageDataset, tmp_path: Path, ray_here
 
 
 def test_the_function_is_not_hidden_by_a_module() -> None:
-    import skal.comparisons.grid
+    import skal.comparisons.compare
 
     assert callable(skal.compare)

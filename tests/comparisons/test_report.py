@@ -24,7 +24,7 @@ from PIL import Image
 import skal
 from skal.comparisons.report import check_extra, choose_place, results_csv, text_table, write_report
 from skal.comparisons.report.charts import curves
-from skal.comparisons.report.page import _interval
+from skal.comparisons.report.page import efficiency_interval
 from skal.comparisons.report.picks import class_balance, contact_sheet, room_for_each, show_picks
 from skal.comparisons.results import Result, read_result
 from skal.comparisons.verdicts import analyse
@@ -447,11 +447,11 @@ def test_the_page_names_what_failed(tmp_path: Path) -> None:
 
 def test_an_efficiency_that_is_not_always_reached_has_no_lower_end() -> None:
     target = {"low": 0.0, "high": 1.349, "reached": 0.75}
-    assert _interval(target, 8) == "to 1.35; not reached in 25% of resamples"
-    assert _interval({**target, "low": 0.9, "reached": 1.0}, 8) == "0.90 to 1.35"
-    assert _interval({**target, "low": 0.9, "reached": 1.0}, 5) == "–"
+    assert efficiency_interval(target, 8) == "to 1.35; not reached in 25% of resamples"
+    assert efficiency_interval({**target, "low": 0.9, "reached": 1.0}, 8) == "0.90 to 1.35"
+    assert efficiency_interval({**target, "low": 0.9, "reached": 1.0}, 5) == "–"
     unreached = {"low": None, "high": None, "reached": 0.25}
-    assert _interval(unreached, 8) == "– (not reached in 75% of resamples)"
+    assert efficiency_interval(unreached, 8) == "– (not reached in 75% of resamples)"
 
 
 def test_the_page_is_the_same_for_the_same_runs(tmp_path: Path) -> None:

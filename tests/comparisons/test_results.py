@@ -14,14 +14,13 @@ import torch
 from made_up import made_up_results
 
 import skal
+from skal.comparisons.pairs import group_by_setting, tell_apart
 from skal.comparisons.results import (
     Result,
     find_runs,
-    group_by_setting,
     read_result,
     read_results,
     strategy_label,
-    tell_apart,
 )
 from skal.comparisons.verdicts import analyse
 from skal.core.errors import RunFolderError

@@ -13,9 +13,7 @@ import pytest
 from made_up import BUDGETS, FOUR, drawn
 from scipy import stats
 
-import skal.comparisons.statistics
 from skal.comparisons.statistics import (
-    N_RESAMPLES,
     SHARES,
     crossings,
     describe,
@@ -77,7 +75,7 @@ def test_the_interval_of_a_mean_is_scipys_percentile_bootstrap(n: int) -> None:
             np.mean,
             n_resamples=9999,
             method="percentile",
-            rng=np.random.default_rng(skal.comparisons.statistics._SEED),
+            rng=np.random.default_rng(0),
         )
         assert found["low"] == pytest.approx(expected.confidence_interval.low, abs=1e-12)
         assert found["high"] == pytest.approx(expected.confidence_interval.high, abs=1e-12)
@@ -344,13 +342,9 @@ def test_where_the_baseline_does_not_rise_there_is_no_way_to_share() -> None:
 
 def test_the_interval_of_the_efficiency_resamples_pairs_of_seeds() -> None:
     ours, theirs = (np.array(list(FOUR[name].values())) for name in ("margin", "random"))
-    draws = np.random.default_rng(skal.comparisons.statistics._SEED).integers(
-        0, 10, (N_RESAMPLES, 10)
-    )[:500]
+    draws = np.random.default_rng(0).integers(0, 10, (500, 10))
     some = np.stack([(draws == seed).mean(axis=1) for seed in range(10)], axis=1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(skal.comparisons.statistics, "_resamples", lambda n: some)
-        found = label_efficiency(BUDGETS, ours, theirs)[-1]
+    found = label_efficiency(BUDGETS, ours, theirs, resample=lambda n: some)[-1]
     ratios, reached = [], 0
     for draw in draws:
         one = [fmean(ours[i][k] for i in draw) for k in range(5)]

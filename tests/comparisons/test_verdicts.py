@@ -14,9 +14,8 @@ import pytest
 from made_up import BUDGETS, FOUR, drawn
 from scipy import stats
 
-import skal.comparisons.statistics
 from skal.comparisons.results import Result
-from skal.comparisons.statistics import describe, holm, label_efficiency
+from skal.comparisons.statistics import describe, holm, label_efficiency, resamples
 from skal.comparisons.verdicts import analyse
 from skal.core.errors import DataError, RunFolderError
 from skal.runs.config import RunConfig
@@ -145,7 +144,7 @@ def test_the_answer_is_plain_json_without_nan_and_always_the_same(runs: list[Res
     assert plain(found)
     text = json.dumps(found, allow_nan=False)
     assert json.loads(text) == found
-    skal.comparisons.statistics._resamples.cache_clear()
+    resamples.cache_clear()
     assert json.dumps(analyse(runs), allow_nan=False) == text
 
 
@@ -391,7 +390,7 @@ def test_runs_of_different_length_are_compared_where_both_have_been() -> None:
     assert group["n_labeled"] == list(BUDGETS)
     assert group["warnings"] == [
         "the runs have different numbers of labels: they are compared at 5 numbers from 20 to 100; "
-        "100 is the end of badge; others go on to 140"
+        "100 is the end of badge; others continue to 140"
     ]
     assert group["interpolated"] is False
     random = found["strategies"]["random"]
@@ -409,7 +408,7 @@ def test_the_one_run_that_shortens_all_is_named() -> None:
     assert group["n_labeled"] == [20, 40, 60]
     assert group["warnings"] == [
         "the runs have different numbers of labels: they are compared at 3 numbers from 20 to 60; "
-        "60 is the end of badge, seed 3; others go on to 100"
+        "60 is the end of badge, seed 3; others continue to 100"
     ]
 
 
@@ -448,8 +447,8 @@ def test_runs_with_other_numbers_of_labels_are_compared_on_the_lines_between_the
     assert badge["aulc"]["mean"] == pytest.approx(fmean(areas))
     assert group["warnings"][0] == (
         "the runs have different numbers of labels: they are compared at 3 numbers from 20 to 96; "
-        "96 is the end of badge, seed 1; others go on to 100; between its own numbers of labels "
-        "each run's accuracy is taken for straight"
+        "96 is the end of badge, seed 1; others continue to 100; between its own numbers of labels "
+        "each run's accuracy is interpolated linearly"
     )
     # no network was trained with the numbers that are compared
     assert "(between" not in badge["verdict"] and " with about " in badge["verdict"]
@@ -464,8 +463,8 @@ def test_runs_that_share_their_first_labels_alone_are_compared_there() -> None:
     (group,) = analyse(runs)["groups"]
     assert group["n_labeled"] == [20]
     assert group["warnings"][0] == (
-        "the runs have different numbers of labels: they are compared at 20 alone; 20 is the end "
-        "of random; others go on to 42"
+        "the runs have different numbers of labels: they are compared at 20 only; 20 is the end "
+        "of random; others continue to 42"
     )
 
 

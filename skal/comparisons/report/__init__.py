@@ -1,4 +1,4 @@
-"""What is made of finished runs: tables, pictures, and a page to look at. Imports no torch."""
+"""What is made of finished runs: tables, pictures, and a page to look at. No torch."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ...core.durable import write_atomic
-from ...core.errors import MissingExtraError, RunExistsError
+from ...core.errors import MissingExtraError
 from ...runs.drawing import Pictures
 from ...runs.record import free_name
+from ..folder import ANALYSIS, check_place, is_comparison
+from ..pairs import tell_apart
+from ..panels import Analysis
 from ..plots import (
-    Analysis,
     comparison_curves,
     difference_curves,
     efficiency_bars,
@@ -21,7 +23,7 @@ from ..plots import (
     penalty_heatmap,
     ranks_diagram,
 )
-from ..results import COMPARISON, Result, tell_apart
+from ..results import Result
 from ..verdicts import analyse
 from .tables import results_csv, text_table
 
@@ -35,7 +37,6 @@ __all__ = [
 ]
 
 REPORT = "report.html"
-ANALYSIS = "comparison.json"
 PICTURES: Mapping[str, Callable[[Analysis], Pictures | None]] = {
     "curves": comparison_curves,
     "differences": difference_curves,
@@ -88,7 +89,7 @@ def write_report(
     folder = Path(folder)
     if html:
         check_extra()
-    _check_place(folder)
+    check_place(folder)
     results = tell_apart(results)
     analysis = analyse(results, baseline, failed)
     pictures = {name: draw(analysis) for name, draw in PICTURES.items()}
@@ -114,62 +115,20 @@ def _write_pictures(pictures: Mapping[str, Pictures | None], folder: Path) -> No
 
 
 def choose_place(folders: Sequence[str | Path], out: str | Path | None = None) -> Path:
-    """Return where a report of the runs in some folders is written to.
+    """Return where a report of the runs in some folders is written to; see `check_place`.
 
-    Parameters
-    ----------
-    folders : sequence of str or Path
-        Where the runs are.
-    out : str or Path, optional
-        What was asked for; by default the folder itself, if it is a single one and a comparison's,
-        else ``report``, ``report-2`` and so on, whichever is free.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    RunExistsError
-        If something is there that `write_report` would not write beside.
+    By default it is the folder itself, if it is a single one and a comparison's, else ``report``,
+    ``report-2`` and so on, whichever is free.
     """
     if out is None:
         one = Path(folders[0])
-        out = one if len(folders) == 1 and _is_comparison(one) else free_name(Path("report"))
-    _check_place(Path(out))
+        out = one if len(folders) == 1 and is_comparison(one) else free_name(Path("report"))
+    check_place(Path(out))
     return Path(out)
 
 
-def _check_place(folder: Path) -> None:
-    """Make sure that what is there is new, empty, or a comparison: nothing else is overwritten."""
-    taken = folder.is_symlink() or folder.exists()
-    if not taken or (folder.is_dir() and (_is_comparison(folder) or not any(folder.iterdir()))):
-        return
-    raise RunExistsError(
-        f"{str(folder)!r} exists and holds no comparison of skal's: nothing is written beside what "
-        "is there; choose a new folder by --out"
-    )
-
-
-def _is_comparison(folder: Path) -> bool:
-    """Tell whether skal made a folder: by `compare`, or by `write_report`."""
-    if (folder / COMPARISON).is_file():
-        return True
-    try:
-        found = json.loads((folder / ANALYSIS).read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(found, dict) and {"baseline", "strategies", "groups"} <= found.keys()
-
-
 def check_extra() -> None:
-    """Make sure that what ``report.html`` needs is installed.
-
-    Raises
-    ------
-    MissingExtraError
-        If it is not.
-    """
+    """Make sure that what ``report.html`` needs is installed."""
     for module in ("jinja2", "plotly"):
         if importlib.util.find_spec(module) is None:
             raise MissingExtraError(module, "report", "the report as HTML")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...runs.drawing import Look
-from ..plots import Analysis, looks
-from ..wording import name_spread, spread
+from ..panels import Analysis, Look, entries_of, looks
+from ..sentences import name_spread, spread
 
 DASHES = {"-": "solid", "--": "dash", ":": "dot"}
 SYMBOLS = {
@@ -28,25 +27,14 @@ SYMBOLS = {
 
 
 def curves(analysis: Analysis, group: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a group's learning curves as a figure.
+    """Return a group's learning curves as `data` and `layout`, as ``Plotly.newPlot`` takes them.
 
-    Parameters
-    ----------
-    analysis : mapping
-        See `skal.comparisons.verdicts.analyse`.
-    group : mapping
-        One of its groups.
-
-    Returns
-    -------
-    dict
-        `data` and `layout` as ``Plotly.newPlot`` takes them. Each strategy is a line, after its
-        band if it has one. Colours of text and grid are left to the page.
+    Each strategy is a line, after its band if it has one. Colours of text and grid are left to the
+    page.
     """
     styles = looks(analysis)
     traces: list[dict[str, Any]] = []
-    for name, label in group["strategies"].items():
-        entry = analysis["strategies"][label]
+    for name, entry in entries_of(analysis, group).items():
         traces += [*_band(entry, styles[name]), _line(entry, styles[name])]
     return {
         "data": traces,

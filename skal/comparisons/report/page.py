@@ -17,10 +17,13 @@ from ...runs.drawing import Pictures
 from ...runs.metrics import pool_errors
 from ...runs.plots import calibration_picture, confusion_picture
 from ...runs.record import ENVIRONMENT, EVALUATION
-from ..plots import Analysis, column_means, looks
-from ..results import COMPARISON, Result, Setting, group_by_setting
-from ..verdicts import MEASURES
-from ..wording import FEWEST, name_part
+from ..curves import MEASURES
+from ..folder import GRID_FILE
+from ..pairs import group_by_setting
+from ..panels import Analysis, entries_of, looks
+from ..plots import column_means
+from ..results import Result, Setting
+from ..sentences import FEWEST, name_part
 from .charts import curves
 from .picks import (
     MOST_ROUNDS,
@@ -45,23 +48,10 @@ def make_page(
     pictures: Mapping[str, Pictures | None],
     folder: Path,
 ) -> str:
-    """Return the page.
+    """Return the page: HTML with all that it needs inside.
 
-    Parameters
-    ----------
-    results : sequence of Result
-        The runs.
-    analysis : mapping
-        What `skal.comparisons.verdicts.analyse` made of them.
-    pictures : mapping of str to dict or None
-        See `skal.comparisons.report.PICTURES`.
-    folder : Path
-        Where the page will be: run folders are named as seen from there.
-
-    Returns
-    -------
-    str
-        HTML with all that it needs inside.
+    The pictures are those of `skal.comparisons.report.PICTURES`; run folders are named as seen from
+    the folder, where the page will be.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
@@ -73,8 +63,13 @@ def make_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = {"data_uri": _data_uri, "interval": _interval, "both": _both}
-    environment.filters.update(filters, setting=_say_setting, compared=_say_compared)
+    environment.filters.update(
+        data_uri=_data_uri,
+        interval=efficiency_interval,
+        both=_both,
+        setting=_describe_setting,
+        compared=_describe_compared,
+    )
     groups = analysis["groups"]
     return environment.get_template("report.html").render(
         analysis=analysis,
@@ -95,7 +90,7 @@ def make_page(
         versions=_in_common(_versions(result) for result in results),
         commands=_commands(results),
         runs=[_describe_run(result, folder) for result in results],
-        compare_file=(folder / COMPARISON).is_file(),
+        compare_file=(folder / GRID_FILE).is_file(),
         plotly=get_plotlyjs(),
     )
 
@@ -106,7 +101,7 @@ def _title(analysis: Analysis) -> str:
 
 
 def _describe_group(analysis: Analysis, group: Mapping[str, Any], number: int) -> dict[str, Any]:
-    entries = {name: analysis["strategies"][label] for name, label in group["strategies"].items()}
+    entries = entries_of(analysis, group)
     return {
         **group,
         "id": f"curves-{number}",
@@ -121,7 +116,7 @@ def _few(analysis: Analysis, which: Callable[[Iterable[bool]], bool]) -> bool:
     return which(entry["n_seeds"] < FEWEST for entry in analysis["strategies"].values())
 
 
-def _interval(target: Mapping[str, Any], n_pairs: int) -> str:
+def efficiency_interval(target: Mapping[str, Any], n_pairs: int) -> str:
     """Return the interval of a label efficiency, which may have no lower end, as text."""
     if target["low"] is None or n_pairs < FEWEST:
         reached = target["reached"]
@@ -136,7 +131,7 @@ def _both(row: Mapping[str, Any]) -> list[str]:
     return [word for measure in MEASURES for word in difference(row[measure])]
 
 
-def _say_setting(row: Mapping[str, Any]) -> str:
+def _describe_setting(row: Mapping[str, Any]) -> str:
     """Say what a pair of models, or of rates of noise, has in common."""
     compared = "model" if "models" in row else row["noise"]
     fields = [name for name in Setting._fields if name != compared]
@@ -144,7 +139,7 @@ def _say_setting(row: Mapping[str, Any]) -> str:
     return ", ".join(told)
 
 
-def _say_compared(row: Mapping[str, Any]) -> str:
+def _describe_compared(row: Mapping[str, Any]) -> str:
     """Say which models or rates of noise a difference is of."""
     if "models" in row:
         name, other = row["models"]

@@ -57,26 +57,10 @@ class Picks:
 
 
 def load_images(result: Result, load: Callable[..., ImageDataset]) -> ImageDataset:
-    """Load again what a run was on.
+    """Load again what a run was on, without the noise that its settings ask for.
 
-    Parameters
-    ----------
-    result : Result
-        Its settings say what that was.
-    load : callable
-        `skal.load_dataset`, or what remembers its answers.
-
-    Returns
-    -------
-    ImageDataset
-        Without the noise that the settings ask for.
-
-    Raises
-    ------
-    Exception
-        Whatever a dataset's loader raises.
-    DataError
-        If it is not what the run was on.
+    `load` is `skal.load_dataset`, or what remembers its answers. Whatever a dataset's loader raises
+    is passed on; if it loads other images than the run was on, a `DataError` is raised.
     """
     config = result.config
     data = load(config.dataset, config.image_size, config.data_dir, config.seed)
@@ -94,22 +78,9 @@ def room_for_each(n_runs: int, n_rounds: int) -> int:
 
 
 def show_picks(result: Result, load: Callable[..., ImageDataset], most: int) -> Picks:
-    """Make the contact sheets of a run.
+    """Make the contact sheets of a run, of at most so many images a round.
 
-    Parameters
-    ----------
-    result : Result
-        The run.
-    load : callable
-        See `load_images`.
-    most : int
-        Images that are shown of each round.
-
-    Returns
-    -------
-    Picks
-        If there are too many rounds, of some of them, evenly spread, the first and last among
-        them.
+    If there are too many rounds, some are chosen, evenly spread, the first and last among them.
     """
     seed, n_rounds = result.config.seed, len(result.rounds)
     if not result.queries:
@@ -161,20 +132,10 @@ def _count(labels: Sequence[str], most: int = 12) -> str:
 
 
 def contact_sheet(images: Images, marked: NDArray[np.bool_], columns: int = 12) -> Image.Image:
-    """Lay out thumbnails in rows.
+    """Lay out thumbnails in rows of at most so many; those that are marked are framed in red.
 
-    Parameters
-    ----------
-    images : ndarray of uint8, shape (n, channels, height, width)
-        At least one; of one, three or any other number of channels, of which the first is shown.
-    marked : ndarray of bool, shape (n,)
-        Which are framed in red.
-    columns : int, default=12
-        At most so many in a row.
-
-    Returns
-    -------
-    PIL.Image.Image
+    There is at least one image; it may have one, three or any other number of channels, of which
+    then the first is shown.
     """
     height, width = images.shape[2:]
     scale = _scale(max(height, width))
@@ -222,19 +183,9 @@ class Balance:
 
 
 def class_balance(results: Sequence[Result], pool: ImageDataset | None) -> list[Balance]:
-    """Compare the labels of what was picked after the initial set with the pool's.
+    """Compare the labels of what a strategy's runs picked after the initial set with the pool's.
 
-    Parameters
-    ----------
-    results : sequence of Result
-        The runs of a strategy.
-    pool : ImageDataset or None
-        What one of them was on, if it is known.
-
-    Returns
-    -------
-    list of Balance
-        A class each, in the order of the classes; empty if nothing was picked.
+    There is an entry for each class, in the order of the classes; none if nothing was picked.
     """
     labels = [query["label"] for r in results for query in r.queries if query["round"] > 0]
     if not labels:

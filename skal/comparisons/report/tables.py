@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...runs.record import METRICS, SECONDS
-from ..plots import Analysis
-from ..results import Result, Setting, tell_apart
-from ..wording import FEWEST, plural
+from ..pairs import tell_apart
+from ..panels import Analysis, entries_of
+from ..results import Result, Setting
+from ..sentences import FEWEST, plural
 
 FIRST = ("strategy", "seed", "round", "n_labeled", "accuracy")
 FIGURES = (
@@ -27,19 +28,11 @@ NONE = "-"
 
 
 def results_csv(results: Sequence[Result]) -> str:
-    """Return the rounds of all runs as one table in long form, a row a round.
+    """Return the rounds of all runs as one CSV table in long form, a row a round.
 
-    Parameters
-    ----------
-    results : sequence of Result
-        In any order.
-
-    Returns
-    -------
-    str
-        CSV, sorted by setting, strategy, seed and round. The columns are strategy, seed, round,
-        n_labeled, accuracy; the setting; the other metrics; last the seconds, which alone differ
-        when the same runs are made again.
+    It is sorted by setting, strategy, seed and round. The columns are strategy, seed, round,
+    n_labeled, accuracy; the setting; the other metrics; last the seconds, which alone differ when
+    the same runs are made again.
     """
     rows = [
         {**row, **result.setting._asdict(), "strategy": result.strategy, "seed": result.config.seed}
@@ -60,29 +53,20 @@ def results_csv(results: Sequence[Result]) -> str:
 def text_table(analysis: Analysis) -> str:
     """Return the figures, the verdicts and the warnings as text for a terminal.
 
-    Parameters
-    ----------
-    analysis : mapping
-        See `skal.comparisons.verdicts.analyse`.
-
-    Returns
-    -------
-    str
-        A table for each setting, then a sentence for each strategy, and where there are several
-        models or rates of noise for each pair of those.
+    There is a table for each setting, then a sentence for each strategy, and where there are
+    several models or rates of noise for each pair of those.
     """
     return "\n".join(_lines(analysis))
 
 
 def _lines(analysis: Analysis) -> Iterator[str]:
-    groups, entries = analysis["groups"], analysis["strategies"]
-    for group in groups:
+    for group in analysis["groups"]:
         yield f"{group['name']}, {group['n_labeled'][-1]} labels at the end"
-        own = {name: entries[label] for name, label in group["strategies"].items()}
+        own = entries_of(analysis, group)
         head = ["strategy", *(title.format(analysis["baseline"]) for title in FIGURES)]
         yield from _aligned([head, *([name, *figures(entry)] for name, entry in own.items())])
         yield ""
-    for entry in entries.values():
+    for entry in analysis["strategies"].values():
         yield entry["verdict"]
     for family in ("models", "noise"):
         if analysis[family]:
@@ -109,20 +93,11 @@ def warnings(analysis: Analysis) -> dict[str, list[str]]:
 
 
 def figures(entry: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what is said of a strategy in a row of a table, as text.
+    """Return what is said of a strategy in a row of a table, as text, in the order of `FIGURES`.
 
-    Parameters
-    ----------
-    entry : mapping
-        One of the strategies of `skal.comparisons.verdicts.analyse`.
-
-    Returns
-    -------
-    tuple of str
-        In the order of `FIGURES`: final accuracy and area under the curve, each with its standard
-        deviation over seeds, the difference from the baseline's, that of areas with its interval
-        where there are seeds enough, and the corrected p; label efficiency at the baseline's final
-        accuracy.
+    Final accuracy and area under the curve each have their standard deviation over seeds, the
+    difference from the baseline's, that of areas with its interval where there are seeds enough,
+    and the corrected p; label efficiency is that at the baseline's final accuracy.
     """
     found = entry["difference"] or {}
     return (

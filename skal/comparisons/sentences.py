@@ -1,4 +1,8 @@
-"""How what was found in comparisons is put into words, and how much of it is shown. No torch."""
+"""How what was found in comparisons is put into words, and how much of it is shown. No torch.
+
+A `finding` is what could be shown of a difference: "better", "worse", "none" or "too few" (seeds to
+tell). A `difference` is what `skal.comparisons.statistics.paired_difference` returns.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +20,14 @@ _PARTS: Mapping[str, Callable[[Any], str]] = {
     "label_noise": "label noise {:.12g}".format,
 }
 
-Found = Mapping[str, Any]
-"""What `skal.comparisons.statistics.paired_difference` returns."""
+Difference = Mapping[str, Any]
 
 
 def name_settings(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say what each setting is, as briefly as the others allow.
+    """Say what each setting is, as briefly as the others allow, such as "lenet, noise 0.1".
 
-    Parameters
-    ----------
-    settings : sequence of mappings
-        With `dataset`, `model`, `noise_rate` and `label_noise`. What they all share is left out;
-        of a single one dataset and model are named, and noise if there is some.
-
-    Returns
-    -------
-    list of str
-        One a setting, such as "lenet, noise 0.1".
+    What all share is left out; of a single one dataset and model are named, and noise if there is
+    some.
     """
     if len(settings) > 1:
         return name_differences(settings)
@@ -57,23 +52,12 @@ def name_part(field: str, value: Any) -> str:
 
 
 def spread(value: Mapping[str, Any], n_seeds: int) -> tuple[float, float]:
-    """Return the ends of what is shown around a mean.
+    """Return the ends of what is shown around a mean that `statistics.describe` found.
 
-    Parameters
-    ----------
-    value : mapping
-        See `skal.comparisons.statistics.describe`.
-    n_seeds : int
-        How many seeds it describes; at least one.
-
-    Returns
-    -------
-    low, high : float
-        The 95% interval of the mean; of fewer than `FEWEST` seeds the lowest and the highest.
+    They are the 95% interval of the mean; of fewer than `FEWEST` seeds the lowest and the highest.
     """
-    return (
-        (value["low"], value["high"]) if n_seeds >= FEWEST else (value["lowest"], value["highest"])
-    )
+    low, high = ("low", "high") if n_seeds >= FEWEST else ("lowest", "highest")
+    return value[low], value[high]
 
 
 def name_spread(n_seeds: int) -> str:
@@ -86,83 +70,70 @@ def plural(n: int, one: str, several: str | None = None) -> str:
     return one if n == 1 else several or f"{one}s"
 
 
-def judge(name: str, other: str, outcome: str) -> str:
-    """Say which of two is better.
-
-    Parameters
-    ----------
-    name, other : str
-        What they are called.
-    outcome : {"better", "worse", "none", "too few"}
-        What could be shown of `name`.
-    """
+def judge(name: str, other: str, finding: str) -> str:
+    """Say which of two is better."""
     return {
         "better": f"{name} beats {other}",
         "worse": f"{name} is worse than {other}",
         "none": f"No difference between {name} and {other} could be shown",
         "too few": f"Too few seeds to tell whether {name} beats {other}",
-    }[outcome]
+    }[finding]
 
 
-def judge_end(name: str, outcome: str, at_end: str, found: Found) -> str:
-    """Say what the final accuracy shows, where that is another story than the curve's.
+def judge_noise(name: str, noise: str, finding: str) -> str:
+    """Say whether noise does harm."""
+    return {
+        "worse": f"{name} loses by {noise}",
+        "better": f"{name} gains by {noise}",
+        "none": f"It could not be shown that {name} loses by {noise}",
+        "too few": f"Too few seeds to tell what {name} loses by {noise}",
+    }[finding]
 
-    Parameters
-    ----------
-    name : str
-        What is judged.
-    outcome, at_end : {"better", "worse", "none", "too few"}
-        What could be shown over the curve, and at its end.
-    found : mapping
-        The difference at the end.
 
-    Returns
-    -------
-    str
-        Empty, if it is the same story.
-    """
-    if at_end == outcome:
+def judge_end(name: str, finding: str, at_end: str, difference: Difference) -> str:
+    """Say what the final accuracy shows, where that is another story than the curve's."""
+    if at_end == finding:
         return ""
     if at_end == "none":
         return ", though at the end no difference could be shown"
-    where = " over the whole curve" if outcome == "none" else ""
-    size = f"{_points(found['mean'])} percentage points {_direction(found['mean'])}"
-    return f"{where}, but {name} ends {size}, in {_times(found)}"
+    where = " over the whole curve" if finding == "none" else ""
+    mean = difference["mean"]
+    size = f"{_points(mean)} percentage points {_direction(mean)}"
+    return f"{where}, but {name} ends {size}, in {_times(difference)}"
 
 
-def say_size(found: Found, outcome: str, than: str = "") -> str:
+def describe_size(difference: Difference, finding: str, than: str = "") -> str:
     """Say how large a paired difference of accuracies is, in how many seeds, and how sure.
 
-    How sure it is, is left out where the outcome is that there are too few seeds to tell.
+    How sure it is, is left out where there are too few seeds to tell.
     """
-    mean, n_pairs = found["mean"], found["n_pairs"]
-    if not found["wins"] + found["losses"]:
+    mean, n_pairs = difference["mean"], difference["n_pairs"]
+    wins, losses = difference["wins"], difference["losses"]
+    if not wins + losses:
         return f"the same in {_all_seeds(n_pairs)}"
     if not mean:
-        return (
-            f"the same on average, higher in {found['wins']} and lower in {found['losses']} of "
-            f"{n_pairs} seeds"
-        )
+        return f"the same on average, higher in {wins} and lower in {losses} of {n_pairs} seeds"
     size = f"{_points(mean)} percentage points {_direction(mean)}{than}"
     if n_pairs == 1:
         return f"{size} in {_all_seeds(1)}"
-    sure = "" if outcome == "too few" else _interval(found)
-    return f"{size}{sure}, and {_direction(mean)} in {_times(found)}"
+    sure = "" if finding == "too few" else _interval(difference)
+    return f"{size}{sure}, and {_direction(mean)} in {_times(difference)}"
 
 
-def _interval(found: Found) -> str:
-    if found["n_pairs"] < FEWEST:
+def _interval(difference: Difference) -> str:
+    if difference["n_pairs"] < FEWEST:
         return ""
-    low, high = found["low"], found["high"]
+    low, high = difference["low"], difference["high"]
     ends = [_points(end) for end in sorted((low, high), key=abs)]
     if low < 0 < high:
         ends = [f"{_points(low)} lower", f"{_points(high)} higher"]
     return f" (likely between {' and '.join(ends)})"
 
 
-def _times(found: Found) -> str:
+def _times(difference: Difference) -> str:
     """Say in how many seeds a difference had the direction of its mean."""
-    return f"{found['losses' if found['mean'] < 0 else 'wins']} of {found['n_pairs']} seeds"
+    times = difference["losses" if difference["mean"] < 0 else "wins"]
+    return f"{times} of {difference['n_pairs']} seeds"
 
 
 def _all_seeds(n: int) -> str:
@@ -180,22 +151,11 @@ def _direction(difference: float) -> str:
     return "lower" if difference < 0 else "higher"
 
 
-def say_labels(labels: float, budgets: Sequence[int], measured: bool = True) -> str:
-    """Say with how many labels a curve first is high enough.
+def describe_labels(labels: float, budgets: Sequence[int], measured: bool = True) -> str:
+    """Say with how many labels a curve first is high enough: "about 86 labels (between 80 and 90)".
 
-    Parameters
-    ----------
-    labels : float
-        Where it crosses.
-    budgets : sequence of int
-        Where it is known, rising; in between it is taken for straight.
-    measured : bool, default=True
-        Whether networks were trained with just those numbers of labels.
-
-    Returns
-    -------
-    str
-        Such as "about 86 labels (between 80 and 100)".
+    It is known at the budgets, and interpolated linearly between them; `measured` says whether
+    networks were trained with just those numbers of labels.
     """
     if labels <= budgets[0]:
         return f"{budgets[0]} labels at most"
@@ -207,7 +167,7 @@ def say_labels(labels: float, budgets: Sequence[int], measured: bool = True) -> 
     return f"about {labels:.0f} labels{between}"
 
 
-def say_saved(
+def describe_efficiency(
     efficiency: Sequence[Mapping[str, Any]],
     baseline: str,
     budgets: Sequence[int],
@@ -223,25 +183,15 @@ def say_saved(
     if final["labels"] is None:
         return f"; it does not reach {target}"
     ours, theirs = (
-        say_labels(final[key], budgets, measured) for key in ("labels", "baseline_labels")
+        describe_labels(final[key], budgets, measured) for key in ("labels", "baseline_labels")
     )
     return f"; it reaches {target} with {ours}, {baseline} with {theirs.replace(' labels', '')}"
 
 
-def say_runs(runs: Iterable[tuple[str, int]], seeds: Mapping[str, Sequence[int]]) -> str:
-    """Name runs by strategy and seeds; of a strategy whose runs are all meant the name is enough.
+def list_runs(runs: Iterable[tuple[str, int]], seeds: Mapping[str, Sequence[int]]) -> str:
+    """Name runs, given as strategy and seed, of at most five strategies.
 
-    Parameters
-    ----------
-    runs : iterable of (str, int)
-        Strategies and seeds.
-    seeds : mapping of str to sequence of int
-        All seeds of each strategy.
-
-    Returns
-    -------
-    str
-        At most five strategies by name.
+    Of a strategy whose runs are all meant, by `seeds`, the name is enough.
     """
     meant: dict[str, list[int]] = {}
     for strategy, seed in runs:

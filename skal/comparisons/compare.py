@@ -1,0 +1,208 @@
+"""`compare`: strategies against random, in pairs of runs, here or on a cluster."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from tqdm import tqdm
+
+from ..core.errors import ParameterError, SkalError
+from ..core.progress import hidden
+from ..core.signatures import shows_settings
+from ..core.workers import WorkerLostError, Workers, map_jobs
+from ..datasets import ImageDataset
+from ..runs.config import RunConfig
+from ..runs.trackers import check_trackers
+from .config import GRID_SETTINGS, NOT_OF_A_GRID, GridConfig, base_config
+from .folder import CELLS, check_place, is_finished, opened
+from .grid import Cell, cells_of, check_cells, complete_grid
+from .report import check_extra, text_table, write_report
+from .results import Result, read_result
+from .verdicts import analyse
+from .worker import CellRunner, Reply, forgetting_datasets, unpack
+
+_log = logging.getLogger("skal")
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What came out of a comparison.
+
+    Parameters
+    ----------
+    results : list of Result
+        One a run.
+    analysis : dict
+        The content of ``comparison.json``.
+    folder : Path or None
+        Where it was written to.
+    """
+
+    results: list[Result]
+    analysis: dict[str, Any]
+    folder: Path | None = None
+
+    def table(self) -> str:
+        """Return the figures and the verdicts as text."""
+        return text_table(self.analysis)
+
+
+class RunsFailedError(SkalError):
+    """Some runs of a comparison failed; `comparison` has the others, None if there are none."""
+
+    def __init__(self, message: str, comparison: Comparison | None) -> None:
+        super().__init__(message)
+        self.comparison = comparison
+
+
+@shows_settings(GridConfig, RunConfig, omit=("dataset", *NOT_OF_A_GRID))
+@forgetting_datasets()
+def compare(
+    data: ImageDataset | str | Path,
+    strategies: Sequence[str] = GridConfig().strategies,
+    seeds: int = GridConfig().seeds,
+    *,
+    out: str | Path | None = None,
+    trackers: Sequence[str] = (),
+    **settings: Any,
+) -> Comparison:
+    """Run every strategy with every seed, and say what beats picking at random, and by how much.
+
+    Runs of the same seed share the test split, the initial set, and the randomness of the network
+    and its training, whatever their strategy: they are compared in pairs.
+
+    Parameters
+    ----------
+    data : ImageDataset, str or Path
+        See `run`.
+    strategies : sequence of str
+        Names or import paths; ``"k-means?pick_from=farthest"`` gives one arguments. `random` is
+        added if it is missing.
+    seeds : int, default=10
+        How many, from `seed` (among the other settings, 0 by default) on.
+    out : str or Path, optional
+        The comparison's folder. If it holds a comparison, that is resumed: finished runs are kept,
+        and there may be more strategies, seeds, models or rates; all that was ever asked for is
+        analysed together. By default nothing is written.
+    trackers : sequence of str, default=()
+        What watches each run: names of `TRACKERS`.
+    **settings
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    SkalError
+        See `skal.core.errors`: usage errors come before any run; if a run fails, the others are
+        finished and written all the same, and are in the `comparison` of a `RunsFailedError`.
+
+    Notes
+    -----
+    On a cluster a run that is lost with its machine is begun again on another one; the folder is
+    written by this process alone.
+    """
+    of_grid = {name: settings.pop(name) for name in GRID_SETTINGS if name in settings}
+    grid = GridConfig(strategies=strategies, seeds=seeds, **of_grid)
+    name = str(data) if isinstance(data, str | Path) else data.name
+    base = base_config(name, grid, settings)
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        check_place(folder, for_runs=True)
+    workers = Workers(grid.backend, grid.scheduler, grid.jobs, grid.threads, base.device)
+    if grid.html:
+        check_extra()
+    runner = CellRunner(data, _names("trackers", trackers), command=tuple(sys.argv))
+    grid = complete_grid(grid, base, runner.load)
+    cells = cells_of(grid, base)
+    check_cells(cells, runner.load)
+    check_trackers(trackers, None)
+    with opened(folder, grid, base, workers.n_threads) as whole:
+        workers = replace(workers, threads=whole.threads)
+        replies = list(_run_all(cells, runner.sent_to(workers, folder), workers))
+        return _conclude(cells_of(whole, base), cells, replies, folder, grid.html)
+
+
+def _names(what: str, values: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
+        raise ParameterError(f"{what}: got {values!r}; expected a list of names")
+    return tuple(values)
+
+
+def _run_all(cells: Sequence[Cell], runner: CellRunner, workers: Workers) -> Iterator[Reply]:
+    """Make the runs that are not done yet, and yield what comes of each, as it comes."""
+    left = [cell for cell in cells if not is_finished(runner.folder, cell.name)]
+    if len(left) < len(cells):
+        _log.info("%d of %d runs are done already", len(cells) - len(left), len(cells))
+    if not left:
+        return
+    with tqdm(total=len(left), unit="run", disable=hidden()) as bar:
+        for number, reply in map_jobs(CellRunner.run, runner, left, workers):
+            if isinstance(reply, WorkerLostError):
+                reply = Reply(left[number], error=str(reply))
+            if runner.folder is not None:
+                reply = unpack(reply, runner.folder)
+            bar.update()
+            _log_reply(reply)
+            yield reply
+
+
+def _log_reply(reply: Reply) -> None:
+    if reply.result is None:
+        _log.warning("%s failed: %s", reply.cell.name, reply.error)
+        return
+    summary = reply.result.summary
+    figures = (summary["accuracy"], summary["n_labeled"], summary["seconds"])
+    _log.info("%s: accuracy %.4f with %d labels (%.0f s)", reply.cell.name, *figures)
+
+
+def _conclude(
+    every: Sequence[Cell],
+    cells: Sequence[Cell],
+    replies: Sequence[Reply],
+    folder: Path | None,
+    html: bool,
+) -> Comparison:
+    """Analyse what is finished of every cell, in the order of the grid; then say what failed.
+
+    That those of earlier calls are among them is what the correction for several strategies is
+    worth: else it would be evaded by trying one after the other.
+    """
+    found = {reply.cell.name: reply.result for reply in replies if reply.result is not None}
+    for cell in every:
+        if folder is not None and cell.name not in found and is_finished(folder, cell.name):
+            found[cell.name] = read_result(folder / CELLS / cell.name)
+    results = [found[cell.name] for cell in every if cell.name in found]
+    failed = {reply.cell.name: reply for reply in replies if reply.result is None}
+    done = None
+    if results:
+        names = tuple(failed)
+        if folder:
+            analysis = write_report(results, folder, html=html, failed=names)
+        else:
+            analysis = analyse(results, failed=names)
+        done = Comparison(results, analysis, folder)
+    if failed or done is None:
+        raise _failure([failed[cell.name] for cell in cells if cell.name in failed], cells, done)
+    return done
+
+
+def _failure(
+    failed: Sequence[Reply], cells: Sequence[Cell], done: Comparison | None
+) -> RunsFailedError:
+    first = failed[0]
+    where = f"; what finished is in {quote(str(done.folder))}" if done and done.folder else ""
+    error = RunsFailedError(
+        f"{len(failed)} of {len(cells)} runs failed, the first ({first.cell.name}) with: "
+        f"{first.error}{where}",
+        done,
+    )
+    error.add_note(first.trace)
+    return error

@@ -1,0 +1,120 @@
+"""The folder of a comparison: what was ever asked for in it, and who may write to it. No torch."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from ..core.durable import fsync_folder, locked, write_atomic
+from ..core.errors import ParameterError, RunExistsError
+from ..runs.config import SETTINGS, RunConfig
+from ..runs.record import SUMMARY
+from .config import AXES, GRID, GridConfig, base_config, read_config
+
+GRID_FILE = "compare.toml"
+"""Makes a folder a comparison's: the settings of its grid."""
+CELLS = "cells"
+ANALYSIS = "comparison.json"
+LOCK = ".lock"
+"""Never replaced, as the others are: a lock is on a file and not on its name."""
+
+_log = logging.getLogger("skal")
+
+
+def check_place(folder: Path, for_runs: bool = False) -> None:
+    """Make sure that what is there is new, empty, or a comparison: nothing else is overwritten.
+
+    `for_runs` says that runs are to be added: a report on other runs is then left alone, too.
+    """
+    if not (folder.is_symlink() or folder.exists()):
+        return
+    if not folder.is_dir():
+        raise RunExistsError(f"{str(folder)!r} is a file; choose another name by --out")
+    ours = (folder / GRID_FILE).is_file() if for_runs else is_comparison(folder)
+    if not ours and {path.name for path in folder.iterdir()} - {LOCK, CELLS}:
+        raise RunExistsError(
+            f"{str(folder)!r} exists and holds no comparison made by skal: nothing is written "
+            "beside what is there; choose a new folder by --out"
+        )
+
+
+def is_comparison(folder: Path) -> bool:
+    """Tell whether skal made a folder: by `compare`, or by `write_report`."""
+    if (folder / GRID_FILE).is_file():
+        return True
+    try:
+        found = json.loads((folder / ANALYSIS).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {"baseline", "strategies", "groups"} <= found.keys()
+
+
+def is_finished(folder: Path | None, cell: str) -> bool:
+    """Tell whether a cell's run is done and kept."""
+    return folder is not None and (folder / CELLS / cell / SUMMARY).is_file()
+
+
+@contextmanager
+def opened(
+    folder: Path | None, grid: GridConfig, base: RunConfig, threads: int
+) -> Iterator[GridConfig]:
+    """Make a comparison's folder, or open one that exists, and lock it.
+
+    Yields all that was ever asked for in it; its `threads` are those of the first run.
+    """
+    if folder is None:
+        yield grid.replace(threads=threads)
+        return
+    (folder / CELLS).mkdir(parents=True, exist_ok=True)
+    (folder / LOCK).touch()
+    fsync_folder(folder.parent)
+    with locked(folder / LOCK):
+        kept = _kept_grid(folder, base)
+        if kept.get("threads", threads) != threads:
+            threads = kept["threads"]
+            _log.warning(
+                "the runs in %s have %d threads each, and so have the new ones", folder, threads
+            )
+        lists = {
+            name: [*kept.get(name, ()), *getattr(grid, name)] for name in ("strategies", *AXES)
+        }
+        seeds = max(kept.get("seeds", 0), grid.seeds)
+        whole = grid.replace(seeds=seeds, threads=threads, **lists)
+        _write_grid(folder, whole, base)
+        yield whole
+
+
+def _kept_grid(folder: Path, base: RunConfig) -> dict[str, Any]:
+    """Return what was asked for before; make sure that its runs are of the same kind."""
+    path = folder / GRID_FILE
+    if not path.is_file():
+        return {}
+    settings = read_config(path)
+    kept: dict[str, Any] = settings.pop(GRID, {})
+    settings.pop("strategy", None)
+    dataset = settings.pop("dataset", base.dataset)
+    axes = GridConfig(**{axis: kept.get(axis, ()) for axis in AXES})
+    before = base_config(dataset, axes, settings)
+    for name in SETTINGS.keys() - set(AXES.values()):
+        was, wanted = getattr(before, name), getattr(base, name)
+        if was != wanted:
+            raise ParameterError(
+                f"{name} is {was!r} in the comparison in {str(folder)!r} and {wanted!r} now; set "
+                "it back, or choose another folder by --out"
+            )
+    return kept
+
+
+def _write_grid(folder: Path, grid: GridConfig, base: RunConfig) -> None:
+    settings, asked = base.as_dict(), grid.as_dict()
+    for name in ("strategy", *AXES.values()):
+        settings.pop(name, None)
+    for name in ("html", "jobs"):
+        asked.pop(name, None)
+    write_atomic(folder / GRID_FILE, tomli_w.dumps({**settings, GRID: asked}))

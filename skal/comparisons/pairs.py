@@ -1,0 +1,172 @@
+"""Which runs may be compared: those of the same data and settings. No torch."""
+
+from __future__ import annotations
+
+import filecmp
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import RunFolderError
+from .results import Result, Setting
+
+MAY_DIFFER = frozenset(
+    ("strategy", "strategy_params", "seed", "n_rounds", "data_dir", "device", "explore", "stop")
+)
+"""Settings in which the runs of one comparison may differ; to have more rounds is no harm."""
+
+
+def tell_apart(results: Iterable[Result]) -> list[Result]:
+    """Name datasets so that one name is one dataset.
+
+    The same images may lie at several places, and other images in folders of the same name. What
+    counts is what the runs keep of their data: those of the same seed must be alike in all, others
+    in the number of images and their classes. Where other data have the same name, so much of the
+    path is added to it as tells them apart. The order stays.
+    """
+    found = list(results)
+    places: dict[str, dict[str, list[Result]]] = {}
+    for result in found:
+        of_name = places.setdefault(result.setting.dataset, {})
+        of_name.setdefault(result.config.dataset, []).append(result)
+    called: dict[tuple[str, str], str] = {}
+    for name, of_name in places.items():
+        alike = _sort_places(of_name)
+        if len(alike) > 1:
+            names = _shortest_names([group[0] for group in alike])
+            for group, new in zip(alike, names, strict=True):
+                called.update({(name, place): new for place in group})
+    renamed = (called.get((r.setting.dataset, r.config.dataset)) for r in found)
+    return [
+        replace(result, dataset=name) if name else result
+        for result, name in zip(found, renamed, strict=True)
+    ]
+
+
+def _sort_places(runs: Mapping[str, Sequence[Result]]) -> list[list[str]]:
+    """Put together the places that have the same data, as far as they can be compared."""
+    alike: list[list[str]] = []
+    for place, ours in runs.items():
+        for group in alike:
+            theirs = [result for other in group for result in runs[other]]
+            if not any(differing_data(one, other) for one in ours for other in theirs):
+                group.append(place)
+                break
+        else:
+            alike.append([place])
+    return alike
+
+
+def differing_data(one: Result, other: Result) -> list[str]:
+    """Say in what the data of two runs differ that should be alike on the same images."""
+    if not one.data or not other.data:
+        # of arrays nothing is kept but what they are called
+        return [] if one.config.dataset == other.config.dataset else ["place"]
+    # which of the images are the test set depends on the seed
+    counts = [sum(result.data["number of images"]) for result in (one, other)]
+    differing = ["number of images"] if counts[0] != counts[1] else []
+    told = ["classes"]
+    if one.config.seed == other.config.seed:
+        told += ["number of images", "paths", "test labels"]
+        sizes = [(r.data["image shape"], r.config.image_noise, r.setting[2]) for r in (one, other)]
+        told += ["pixels"] if sizes[0] == sizes[1] else []
+    differing += [name for name in told if one.data.get(name) != other.data.get(name)]
+    return list(dict.fromkeys(differing))
+
+
+def _shortest_names(paths: Sequence[str]) -> list[str]:
+    """Return so many of the last parts of each path as tell all apart."""
+    parts = [Path(path).parts for path in paths]
+    for n in range(1, max(map(len, parts)) + 1):
+        names = [str(Path(*one[-n:])) for one in parts]
+        if len(set(names)) == len(names):
+            return names
+    return list(paths)
+
+
+def group_by_setting(
+    results: Iterable[Result],
+) -> dict[Setting, dict[str, dict[int, Result]]]:
+    """Sort results by setting, strategy and seed, each in the order of first appearance.
+
+    Raises
+    ------
+    RunFolderError
+        If two runs have all three in common, or runs of one setting and seed are no pair: their
+        other settings differ.
+    """
+    groups: dict[Setting, dict[str, dict[int, Result]]] = {}
+    for result in results:
+        of_strategy = groups.setdefault(result.setting, {}).setdefault(result.strategy, {})
+        other = of_strategy.setdefault(result.config.seed, result)
+        if other is not result:
+            raise RunFolderError(
+                f"{_name(other)} and {_name(result)} are both {result.config.strategy}, seed "
+                f"{result.config.seed}, on {result.setting.dataset}; leave one of them out"
+            )
+    for group in groups.values():
+        _check_pairs([result for of_seed in group.values() for result in of_seed.values()])
+    return groups
+
+
+def _check_pairs(results: Sequence[Result]) -> None:
+    # a file of weights is known by its hash, which older runs do not have
+    first = next((result for result in results if result.weights), results[0])
+    of_seed = {result.config.seed: result for result in reversed(results)}
+    for result in results:
+        pair = of_seed[result.config.seed]
+        _refuse(first, result, _differing_settings(first, result))
+        _refuse(pair, result, _differing_images(pair, result))
+
+
+def _refuse(one: Result, other: Result, why: str) -> None:
+    if why:
+        raise RunFolderError(f"{_name(one)} and {_name(other)} cannot be compared: {why}")
+
+
+def _name(result: Result) -> str:
+    return repr(str(result.folder or result.config.strategy))
+
+
+def _differing_settings(first: Result, result: Result) -> str:
+    expected, settings = what_must_agree(first), what_must_agree(result)
+    same_weights = _same_weights(first, result)
+    for name in sorted(settings.keys() | expected.keys()):
+        one, other = expected.get(name), settings.get(name)
+        if one != other and not (name == "weights" and same_weights):
+            return f"{name} is {one!r} in one and {other!r} in the other"
+    if same_weights:
+        return ""
+    return (
+        f"the file {result.config.weights!r} had other weights (SHA-256 {first.weights}..., "
+        f"{result.weights}...); run both with the same"
+    )
+
+
+def _differing_images(pair: Result, result: Result) -> str:
+    differing = ", ".join(differing_data(pair, result))
+    return differing and f"they are not on the same images, which differ in {differing}"
+
+
+def what_must_agree(result: Result) -> dict[str, Any]:
+    """Return the settings that runs must share to be pairs, beside `Setting` and the seed.
+
+    Where the data lie is not among them; whether they are the same is seen from themselves.
+    """
+    others = MAY_DIFFER | set(Setting._fields)
+    return {name: v for name, v in result.config.as_dict().items() if name not in others}
+
+
+def _same_weights(first: Result, result: Result) -> bool:
+    """Tell whether runs started from the same weights, wherever they lie."""
+    if first.weights and result.weights:
+        return first.weights == result.weights
+    one, other = first.config.weights, result.config.weights
+    if one is None or other is None or one == other:
+        return one == other
+    if Path(one).name != Path(other).name:
+        return False
+    if not Path(one).is_file() or not Path(other).is_file():
+        return True  # it is called the same, and that is all there is to know
+    return filecmp.cmp(one, other, shallow=False)

@@ -1,0 +1,191 @@
+"""One run of a comparison: what a worker does, wherever it is."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import traceback
+import uuid
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+from ..core.durable import fsync_folder
+from ..core.errors import SkalError
+from ..core.workers import Workers, one_call
+from ..datasets import ImageDataset, load_dataset
+from ..datasets.base import one_line
+from ..runs.config import RunConfig
+from ..runs.preparation import image_size_for
+from ..runs.record import JOURNAL
+from ..runs.run import resume, run
+from .folder import CELLS
+from .grid import Cell
+from .results import Result, read_result
+
+_log = logging.getLogger("skal")
+
+
+@dataclass(frozen=True, eq=False)
+class Reply:
+    """What a worker sends back of a cell: a result, a packed run folder, or what went wrong."""
+
+    cell: Cell
+    result: Result | None = None
+    archive: bytes | None = field(default=None, repr=False)
+    error: str | None = None
+    trace: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class CellRunner:
+    """Makes any run of one comparison; it is sent to all workers.
+
+    Parameters
+    ----------
+    data : ImageDataset, str or Path
+        See `skal.compare`.
+    trackers : sequence of str
+        Names.
+    threads : int
+        Of torch.
+    folder : Path, optional
+        The comparison's; without, nothing is written.
+    here : bool
+        Whether workers see `folder`; if not, run folders are sent back, packed.
+    command : sequence of str
+        What was called, for the records.
+    call : str
+        Of `skal.compare`: a folder of images is read again by the next.
+    """
+
+    data: ImageDataset | str | Path
+    trackers: Sequence[str] = ()
+    threads: int = 1
+    folder: Path | None = None
+    here: bool = True
+    command: Sequence[str] = ()
+    call: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def sent_to(self, workers: Workers, folder: Path | None) -> CellRunner:
+        """Return the same for some workers, and a comparison's folder."""
+        if folder is not None and not workers.are_local:
+            folder = folder.resolve()  # its name, by which trackers group runs, is needed there
+        return replace(self, folder=folder, threads=workers.n_threads, here=workers.are_local)
+
+    def load(self, config: RunConfig) -> ImageDataset:
+        """Return the images of a run."""
+        if isinstance(self.data, ImageDataset):
+            return self.data
+        size = image_size_for(config, self.data)
+        return _load_once(self.call, str(self.data), size, config.data_dir, config.seed)
+
+    def run(self, cell: Cell) -> Reply:
+        """Make a run, or resume it; whatever goes wrong is returned, for other runs go on."""
+        with one_call(self.threads), _quiet(), _called(self.command), self._run_folder(cell) as folder:
+            try:
+                result = self._run_or_resume(cell, folder)
+                if folder is not None and not self.here:
+                    return Reply(cell, archive=_packed(folder))
+                return Reply(cell, result)
+            except Exception as error:  # also a foreign strategy's
+                kind = "" if isinstance(error, SkalError) else f"{type(error).__name__}: "
+                trace = traceback.format_exc()
+                if folder is not None and folder.is_dir():
+                    with (folder / "log.txt").open("a", encoding="utf-8") as file:
+                        file.write(trace)
+                return Reply(cell, error=f"{kind}{one_line(error)}", trace=trace)
+
+    @contextmanager
+    def _run_folder(self, cell: Cell) -> Iterator[Path | None]:
+        """Yield where a run is written; one that is sent back, in a temporary folder."""
+        if self.folder is None or self.here:
+            yield self.folder and self.folder / CELLS / cell.name
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch) / self.folder.name / CELLS / cell.name
+
+    def _run_or_resume(self, cell: Cell, folder: Path | None) -> Result:
+        images = self.load(cell.config)
+        if folder and (folder / JOURNAL).is_file() and (folder / "config.toml").is_file():
+            resume(folder, data=images, trackers=self.trackers)
+            return read_result(folder)
+        if folder and folder.exists():
+            shutil.rmtree(folder)  # its process was killed while it made the folder
+        settings = {"strategy_params": {}, **cell.config.as_dict()}
+        del settings["dataset"]
+        done = run(images, **settings, out=folder, trackers=self.trackers)
+        if folder:
+            return read_result(folder)
+        return Result(done.config, done.summary, done.rounds, done.queries)
+
+
+@lru_cache(maxsize=2)
+def _load_once(
+    call: str, name: str, image_size: int | None, data_dir: str | None, seed: int
+) -> ImageDataset:
+    return load_dataset(name, image_size, data_dir, seed)
+
+
+@contextmanager
+def forgetting_datasets() -> Iterator[None]:
+    """Let this process keep no images that runners loaded inside the block."""
+    try:
+        yield
+    finally:
+        _load_once.cache_clear()
+
+
+@contextmanager
+def _called(command: Sequence[str]) -> Iterator[None]:
+    """Let the records say what was called and not how this worker was started."""
+    before, sys.argv = sys.argv, list(command) or sys.argv
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what each run says to its own ``log.txt``."""
+    handlers, propagate = _log.handlers[:], _log.propagate
+    _log.handlers[:], _log.propagate = [logging.NullHandler()], False
+    try:
+        yield
+    finally:
+        _log.handlers[:], _log.propagate = handlers, propagate
+
+
+def _packed(folder: Path) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, path.relative_to(folder))
+    return buffer.getvalue()
+
+
+def unpack(reply: Reply, folder: Path) -> Reply:
+    """Write a run folder that was sent back into a comparison's, as a whole; read its result."""
+    if reply.archive is None:
+        return reply
+    final = folder / CELLS / reply.cell.name
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    with zipfile.ZipFile(io.BytesIO(reply.archive)) as archive:
+        archive.extractall(temporary)
+    for path in temporary.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    shutil.rmtree(final, ignore_errors=True)  # what an interrupted run left
+    temporary.rename(final)
+    fsync_folder(final.parent)
+    return replace(reply, result=read_result(final), archive=None)
