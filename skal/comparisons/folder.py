@@ -35,7 +35,10 @@ def check_place(folder: Path, for_runs: bool = False) -> None:
     if not (folder.is_symlink() or folder.exists()):
         return
     if not folder.is_dir():
-        raise RunExistsError(f"{str(folder)!r} is a file; choose another name by --out")
+        raise RunExistsError(
+            f"{str(folder)!r} exists and holds no comparison: it is a file; choose another name by "
+            "--out"
+        )
     ours = (folder / GRID_FILE).is_file() if for_runs else is_comparison(folder)
     if not ours and {path.name for path in folder.iterdir()} - {LOCK, CELLS}:
         raise RunExistsError(

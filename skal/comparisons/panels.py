@@ -27,8 +27,21 @@ from .sentences import spread
 Analysis: TypeAlias = Mapping[str, Any]
 """What `skal.comparisons.verdicts.analyse` returns."""
 
-DASHES = ("-", "--", ":")
-MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
+DASHES = {"-": "solid", "--": "dash", ":": "dot"}
+MARKERS = {
+    "s": "square",
+    "^": "triangle-up",
+    "D": "diamond",
+    "v": "triangle-down",
+    "P": "cross",
+    "X": "x",
+    "<": "triangle-left",
+    ">": "triangle-right",
+    "p": "pentagon",
+    "h": "hexagon",
+    "*": "star",
+}
+"""Matplotlib's dashes and markers, and what Plotly calls them."""
 MOST_COLUMNS = 3
 
 
@@ -53,8 +66,8 @@ def looks(analysis: Analysis) -> dict[str, Look]:
     found = {baseline: Look(shown[baseline], NEUTRAL, "o", "-")}
     for name in dict.fromkeys(names):
         number = len(found) - 1
-        color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
-        dash = DASHES[number // len(COLORS) % len(DASHES)]
+        color, marker = COLORS[number % len(COLORS)], list(MARKERS)[number % len(MARKERS)]
+        dash = list(DASHES)[number // len(COLORS) % len(DASHES)]
         found.setdefault(name, Look(shown[name], color, marker, dash))
     return found
 

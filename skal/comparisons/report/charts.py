@@ -5,25 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..panels import Analysis, Look, entries_of, looks
+from ..panels import DASHES, MARKERS, Analysis, Look, entries_of, looks
 from ..sentences import name_spread, spread
-
-DASHES = {"-": "solid", "--": "dash", ":": "dot"}
-SYMBOLS = {
-    "o": "circle",
-    "s": "square",
-    "^": "triangle-up",
-    "D": "diamond",
-    "v": "triangle-down",
-    "P": "cross",
-    "X": "x",
-    "<": "triangle-left",
-    ">": "triangle-right",
-    "p": "pentagon",
-    "h": "hexagon",
-    "*": "star",
-}
-"""Plotly's names of matplotlib's dashes and markers."""
 
 
 def curves(analysis: Analysis, group: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,7 +47,7 @@ def _line(entry: Mapping[str, Any], look: Look) -> dict[str, Any]:
         "text": [_told(point, entry["n_seeds"]) for point in points],
         "hovertemplate": "%{x} labels: %{y:.4f}%{text}",
         "line": {"color": look.color, "dash": DASHES[look.dash], "width": 2},
-        "marker": {"symbol": SYMBOLS[look.marker], "size": 7},
+        "marker": {"symbol": MARKERS.get(look.marker, "circle"), "size": 7},
     }
 
 

@@ -7,7 +7,7 @@ import os
 import shlex
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,8 @@ def make_page(
         both=_both,
         setting=_describe_setting,
         compared=_describe_compared,
+        column_means=column_means,
+        seen=partial(_seen_from, folder),
     )
     groups = analysis["groups"]
     return environment.get_template("report.html").render(
@@ -83,13 +85,12 @@ def make_page(
         figure_titles=[title.format(analysis["baseline"]) for title in FIGURES],
         colors={name: look.color for name, look in looks(analysis).items()},
         pictures={name: _inline(picture) for name, picture in pictures.items()},
-        alternatives=_alternatives(analysis),
         strategies=list(_describe_strategies(results, analysis)),
         most_rounds=MOST_ROUNDS,
         settings=_in_common(result.config.as_dict() for result in results),
         versions=_in_common(_versions(result) for result in results),
         commands=_commands(results),
-        runs=[_describe_run(result, folder) for result in results],
+        runs=results,
         compare_file=(folder / GRID_FILE).is_file(),
         plotly=get_plotlyjs(),
     )
@@ -134,9 +135,8 @@ def _both(row: Mapping[str, Any]) -> list[str]:
 def _describe_setting(row: Mapping[str, Any]) -> str:
     """Say what a pair of models, or of rates of noise, has in common."""
     compared = "model" if "models" in row else row["noise"]
-    fields = [name for name in Setting._fields if name != compared]
-    told = [name_part(name, row[name]) for name in fields if row[name] != 0]
-    return ", ".join(told)
+    fields = [name for name in Setting._fields if name != compared and row[name] != 0]
+    return ", ".join(name_part(name, row[name]) for name in fields)
 
 
 def _describe_compared(row: Mapping[str, Any]) -> str:
@@ -158,31 +158,6 @@ def _inline(picture: Pictures | None) -> str | None:
 
 def _data_uri(content: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{b64encode(content).decode()}"
-
-
-def _alternatives(analysis: Analysis) -> dict[str, str]:
-    """Return what pictures say, in words, where no table says it."""
-    groups = analysis["groups"]
-    penalties = []
-    for group in groups:
-        if group["penalty"]:
-            names, matrix = group["penalty"]["strategies"], group["penalty"]["matrix"]
-            means = zip(names, column_means(matrix), strict=True)
-            found = ", ".join(f"{name} {mean:.2f}" for name, mean in means)
-            penalties.append(f"{group['name']}: {found}")
-    ranks = analysis["ranks"]["mean_rank"] if analysis["ranks"] else {}
-    return {
-        "penalty": f"Heat map. How often each is beaten, in the mean: {'; '.join(penalties)}.",
-        "ranks": "Mean ranks: "
-        + ", ".join(
-            f"{name} {rank:.1f}" for name, rank in sorted(ranks.items(), key=lambda pair: pair[1])
-        ),
-        "noise": "Accuracy and area against the rate of noise; the figures stand in the tables.",
-        "efficiency": "Bars of label efficiency; the figures stand in the table below.",
-        "differences": "Differences of accuracy from the baseline's, along the number of labels; "
-        "those of areas and final accuracies stand in the table below.",
-        "curves": "Learning curves; the figures stand in the table below.",
-    }
 
 
 def _describe_strategies(results: Sequence[Result], analysis: Analysis) -> Iterator[dict[str, Any]]:
@@ -298,20 +273,10 @@ def _commands(results: Sequence[Result], most: int = 10) -> list[str]:
     return list(found)[:most]
 
 
-def _describe_run(result: Result, folder: Path) -> dict[str, Any]:
-    seconds = result.summary.get("seconds")
-    return {
-        "strategy": result.strategy,
-        "setting": result.setting,
-        "seed": result.config.seed,
-        "accuracy": result.rounds[-1]["accuracy"],
-        "seconds": None if seconds is None else f"{seconds:.1f}",
-        "folder": None if result.folder is None else _seen_from(folder, result.folder),
-    }
-
-
-def _seen_from(folder: Path, path: Path) -> str:
+def _seen_from(folder: Path, path: Path | None) -> str | None:
     """Return the way from a folder to a path: the page can be moved with its runs."""
+    if path is None:
+        return None
     try:
         return os.path.relpath(path, folder)
     except ValueError:  # on another drive
