@@ -42,7 +42,7 @@ def compare(
 ) -> None:
     """Run strategies and random in pairs, and say which is better, and by how much.
 
-    The same command again goes on where it was stopped; with more strategies or seeds it adds them.
+    The same command again resumes it; with more strategies or seeds it adds them.
     """
     with console(ctx, quiet):
         of_grid = {name: given.pop(name) for name in GRID_SETTINGS}
