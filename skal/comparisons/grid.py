@@ -17,7 +17,6 @@ from ..strategies.catalogue import stands_for
 from .config import AXES, BASELINE, GridConfig
 from .results import strategy_label
 
-
 Load = Callable[[RunConfig], ImageDataset]
 
 

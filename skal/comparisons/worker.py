@@ -89,7 +89,12 @@ class CellRunner:
 
     def run(self, cell: Cell) -> Reply:
         """Make a run, or resume it; whatever goes wrong is returned, for other runs go on."""
-        with one_call(self.threads), _quiet(), _called(self.command), self._run_folder(cell) as folder:
+        with (
+            one_call(self.threads),
+            _quiet(),
+            _called(self.command),
+            self._run_folder(cell) as folder,
+        ):
             try:
                 result = self._run_or_resume(cell, folder)
                 if folder is not None and not self.here:
