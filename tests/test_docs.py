@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import runpy
 import shlex
@@ -19,6 +20,7 @@ from test_layers import ORDER
 import skal
 from skal.cli import main
 from skal.core.registry import Registry
+from skal.label.formats import FORMATS
 from skal.strategies import STREAM_STRATEGIES
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +47,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     """Work in an empty folder, and take back out what is registered meanwhile."""
     registries: tuple[Registry[Any], ...]
     registries = (skal.DATASETS, skal.MODELS, skal.STRATEGIES, skal.ORACLES, skal.TRACKERS)
-    registries += (STREAM_STRATEGIES,)
+    registries += (STREAM_STRATEGIES, FORMATS)
     before = [set(registry.names()) for registry in registries]
     monkeypatch.chdir(tmp_path)
     yield tmp_path
@@ -135,6 +137,18 @@ def test_every_example_runs(
     monkeypatch.setattr(sys, "argv", [str(example), *ARGUMENTS.get(example.stem, ())])
     runpy.run_path(str(example), run_name="__main__")
     assert capsys.readouterr().out
+
+
+SCRIPTS = sorted([*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "findings").glob("*.py")])
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_what_a_script_imports_of_skal_exists(script: Path) -> None:
+    for node in ast.walk(ast.parse(script.read_text())):
+        if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "skal":
+            module = importlib.import_module(str(node.module))
+            for alias in node.names:
+                assert hasattr(module, alias.name), f"{node.module}: {alias.name}"
 
 
 def test_an_extension_takes_fifteen_lines_at_most() -> None:

@@ -26,7 +26,7 @@ ORDER = (
     "cli",
 )
 """The rooms, in the order in which data flows through them."""
-MOST_PATCHES, MOST_PRIVATE = 190, 50
+MOST_PATCHES, MOST_PRIVATE = 112, 24
 """What there is: lower them with what goes."""
 BESIDE = {"__init__.py", "__main__.py", "testing.py", "py.typed"}
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
