@@ -34,7 +34,8 @@ def reference() -> str:
 
 def _row(setting: Setting) -> str:
     choices = ", ".join(f"`{choice}`" for choice in setting.choices)
-    value = choices or setting.expected
+    names = " or ".join(f"`skal list {kind}`" for kind in setting.names)
+    value = choices or setting.expected + (f", see {names}" if names else "")
     plain = setting.default not in (None, (), {})
     default = ",".join(setting.default) if isinstance(setting.default, tuple) else setting.default
     shown = f"`{str(default).lower() if setting.type == 'bool' else default}`" if plain else ""

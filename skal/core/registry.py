@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from .errors import MissingExtraError, ParameterError, SkalError, UnknownNameError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 ENTRY_POINT_GROUP = "skal"
 
@@ -340,6 +342,8 @@ class Registry(Generic[T]):
 @cache
 def load_plugins() -> None:
     """Import what other packages registered under the entry-point group, once a process."""
+    from importlib.metadata import entry_points  # here, since it doubles what `skal --help` costs
+
     import_plugins(entry_points(group=ENTRY_POINT_GROUP))
 
 

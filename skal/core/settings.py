@@ -10,13 +10,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
-
-import tomli_w
 
 from .errors import ParameterError, UnknownNameError
 from .values import KINDS
@@ -232,6 +229,8 @@ class Settings:
 
     def to_toml(self) -> str:
         """Return the settings that are set and act as TOML, which makes the same ones again."""
+        import tomli_w  # here, as tomllib: most commands read and write none
+
         return tomli_w.dumps(self.as_dict())
 
     def replace(self, **changes: Any) -> Self:
@@ -376,6 +375,8 @@ def read_settings(
     ParameterError, UnknownNameError
         If it is not TOML, or has a key that is no setting.
     """
+    import tomllib
+
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except OSError as error:

@@ -14,7 +14,7 @@ _data = partial(setting, group="data")
 _noise = partial(setting, group="noise")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class DataSettings(Settings):
     """Which images, and what is done to them and to their labels."""
 

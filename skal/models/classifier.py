@@ -373,11 +373,12 @@ class ImageClassifier(FittedNetwork):
                 "leave it out"
             )
         check_callbacks(self.callbacks, bool(self.mixup))
-        if self.patience is not None and scheduled(self.callbacks):
-            raise ParameterError(
-                "patience and an LRScheduler among the callbacks both decide the learning rate; "
-                "leave one out"
-            )
+        for name in ("patience", "schedule"):
+            if getattr(self, name) != SETTINGS[name].default and scheduled(self.callbacks):
+                raise ParameterError(
+                    f"{name} and an LRScheduler among the callbacks both decide the learning rate; "
+                    "leave one out"
+                )
         check_input(X, self.freeze)
         assert self.classes is not None
         check_labels(y, len(X), self.classes, self.missing_label)

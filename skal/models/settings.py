@@ -20,7 +20,7 @@ _network = partial(setting, group="network")
 _training = partial(setting, group="training")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class TrainingSettings(Settings):
     """What `ImageClassifier` takes from the settings of a run; each is a parameter of it."""
 
@@ -144,14 +144,14 @@ class TrainingSettings(Settings):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class ClassifierSettings(TrainingSettings):
     """What `ImageClassifier` takes besides."""
 
     dropout: float = _training(0.25, "Dropout before the last layer", lowest=0, below=1)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class NetworkSettings(Settings):
     """What a run decides about its networks beside their training."""
 

@@ -17,7 +17,7 @@ _labels = partial(setting, group="labels")
 _query = partial(setting, group="query")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class LabelSettings(Settings):
     """How many labels, when, and for which images at the start."""
 
@@ -64,7 +64,7 @@ class LabelSettings(Settings):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class QuerySettings(Settings):
     """Who chooses the next images, how, and until when."""
 

@@ -179,6 +179,7 @@ def test_progress_bars_and_checkpoints_work(
             "BatchScoring needs the labels of each batch, which mixup mixes",
         ),
         ({"callbacks": [LRScheduler()], "patience": 2}, "patience and an LRScheduler"),
+        ({"callbacks": [LRScheduler()], "schedule": "cosine"}, "schedule and an LRScheduler"),
     ],
 )
 def test_what_a_callback_cannot_have_is_said_before_anything_is_trained(
