@@ -99,15 +99,16 @@ def pure_radius(points: Tensor, n_clusters: int, alpha: float, random_state: Ran
     """
     labels, _ = cluster(points.cpu().numpy(), n_clusters, random_state)
     own = torch.from_numpy(labels).to(points.device)
-    points = points.double()
-    foreign = torch.empty(len(points), dtype=torch.float64)
-    for rows, distance in squared_distances(points, points):
-        distance[own[rows, None] == own] = torch.inf
-        foreign[rows] = distance.min(dim=1).values.cpu()
-    values = np.sort(np.sqrt(foreign.numpy()))
-    # the balls below this one are at most 1 - alpha of all; the radius stays just under it
-    limit = values[int(np.floor((1 - alpha) * len(values)))]
-    return float(np.nextafter(limit, 0)) if np.isfinite(limit) else 2.0
+    for precise in (points, points.double()):
+        foreign = torch.empty(len(points), dtype=precise.dtype)
+        for rows, distance in squared_distances(precise, precise):
+            distance[own[rows, None] == own] = torch.inf
+            foreign[rows] = distance.min(dim=1).values.cpu()
+        # the balls below this one are at most 1 - alpha of all; the radius stays just under it
+        limit = float(np.sort(foreign.numpy())[int(np.floor((1 - alpha) * len(points)))])
+        if limit >= CANCELLED * float(squared_norms(points).max()):
+            break
+    return float(np.nextafter(np.sqrt(limit), 0)) if np.isfinite(limit) else 2.0
 
 
 class MaxHerding(BatchStrategy):

@@ -9,6 +9,7 @@ import pytest
 import skactiveml.pool
 import torch
 from asking import ask, directions, labels, most_typical
+from scipy.spatial.distance import cdist
 from sklearn.preprocessing import normalize
 
 from skal.core.errors import ParameterError
@@ -17,7 +18,8 @@ from skal.strategies import (
     check_strategy_works,
     resolve_strategy,
 )
-from skal.strategies.coverage import pure_radius
+from skal.strategies.coverage import MaxHerding, ProbCover, pure_radius
+from skal.strategies.geometry import centred
 from skal.strategies.uncertainty import margin
 from skal.testing import example_scores
 
@@ -156,3 +158,37 @@ class TestCoverage:
     ) -> None:
         with pytest.raises(ParameterError, match=message):
             check_strategy_works(resolve_strategy(name, params), 3)
+
+
+class TestFarFromTheOrigin:
+    """Embeddings that share an offset point almost the same way: after scaling, all are near."""
+
+    @pytest.mark.parametrize("offset", [0, 100, 1e3, 1e4])
+    @pytest.mark.parametrize("cls", [ProbCover, MaxHerding])
+    def test_the_first_utilities_are_those_of_float64(self, cls: type, offset: float) -> None:
+        X = (np.random.default_rng(0).normal(size=(120, 6)) + offset).astype(np.float32)
+        unit = normalize(X.astype(float))
+        squared = cdist(unit, unit, "sqeuclidean")
+        typical = float(np.median(squared))
+        if cls is ProbCover:
+            params: dict[str, float] = {"delta": typical**0.5}
+            expected = (squared <= typical).sum(axis=1)
+            tolerance = {"atol": 1}  # what lies on the edge of a ball may fall on either side
+        else:
+            params = {"gamma": 1.0}
+            expected = np.exp(-squared).mean(axis=1)
+            tolerance = {"rtol": 1e-3 * (expected.max() - expected.min())}
+        query = cls(**params, random_state=0)
+        rows = query.query(X, np.full(120, -1), return_utilities=True)[1]
+        np.testing.assert_allclose(rows[0], expected, **tolerance)
+
+    @pytest.mark.parametrize("offset", [0, 100, 1e3, 1e4])
+    def test_the_radius_is_that_of_float64(self, offset: float) -> None:
+        scores, _ = directions((30, 40, 30))
+        X = (scores.embeddings + offset).astype(np.float32)
+        unit = normalize(X.astype(float))
+        points, _ = centred(X, unit_length=True)
+        squared = cdist(unit, unit, "sqeuclidean")
+        radius = pure_radius(torch.from_numpy(points), 3, 0.805, np.random.RandomState(0))
+        assert radius < 2.0
+        assert abs(radius**2 - squared).min() < 1e-3 * radius**2  # a distance between two images
