@@ -319,6 +319,48 @@ def test_settings_that_are_not_given_are_printed_by_their_defaults() -> None:
     assert printed("--stream")["budget"] == 0.1
 
 
+@pytest.mark.parametrize("line", ['head = "linear"', "budget = 0.1", 'image_noise = "gaussian"'])
+def test_a_setting_of_the_file_that_changes_nothing_is_refused_too(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("skal.toml").write_text(f"{line}\n")
+    result = call("run")
+    assert result.exit_code == 2
+    assert f"Error: {line.split()[0]}: got " in result.stderr and "changes nothing" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["skal.toml"]
+
+
+def test_flags_win_over_what_contradicts_them_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text('freeze = true\nhead = "mlp"\nsteps = 3\nn_query = 7\n')
+    config = printed("--config", path, "--finetune", "--epochs", 2, "--stream")
+    assert (config["finetune"], config["freeze"], config["epochs"]) == (True, False, 2)
+    assert not {"head", "steps", "n_query"} & config.keys()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--stream --budget 20%",
+        "--freeze --head mlp --n-query 6",
+        "--noise-rate 10% --image-noise salt-and-pepper --label-noise 10% --label-noise-kind pairs",
+    ],
+)
+def test_the_config_repeats_and_resumes_runs_whose_settings_depend_on_each_other(
+    flags: str, tmp_path: Path
+) -> None:
+    base = ["--dataset", "digits", "--model", "lenet", "--steps", 2, "--n-rounds", 1]
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert call("run", *base, *flags.split(), "--out", one).exit_code == 0
+    assert call("run", "--config", one / "config.toml", "--out", two).exit_code == 0
+    for name in ("queries.csv", "config.toml"):
+        assert (two / name).read_bytes() == (one / name).read_bytes(), name
+    (two / "summary.json").unlink()
+    assert call("resume", two).exit_code == 0
+    assert (two / "queries.csv").read_bytes() == (one / "queries.csv").read_bytes()
+
+
 def test_arguments_of_a_strategy_come_from_file_and_flags(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text('strategy = "bald"\n[strategy_params]\nn_samples = 3\nother = 1\n')
