@@ -15,7 +15,7 @@ from sklearn.base import clone
 from .datasets import MISSING_LABEL, ImageDataset
 from .models import build_network
 from .models.classifier import ImageClassifier
-from .models.module import ImageModule
+from .models.network import ImageModule
 from .strategies.resolve import Strategy, resolve_strategy
 from .strategies.scores import ScoredClassifier, Scores, example_scores
 from .strategies.selection import select

@@ -8,8 +8,8 @@ from ..core.lazy import attach
 from ..core.registry import Family, Registry
 
 if TYPE_CHECKING:
-    from .augmentation import AUGMENTATIONS as AUGMENTATIONS
     from .build import build_network as build_network
+    from .network import AUGMENTATIONS as AUGMENTATIONS
     from .network import Network as Network
     from .network import linear_head as linear_head
 
@@ -70,13 +70,13 @@ pretrained weights are made for, which folders are decoded at then."""
 
 MODELS.add(
     "small-cnn",
-    "skal.models.small_cnn:small_cnn",
+    "skal.models.small:small_cnn",
     summary="four 3x3 convolutions with batch norm; the default below 64 px",
     lr=0.01,
 )
 MODELS.add(
     "lenet",
-    "skal.models.lenet:lenet",
+    "skal.models.small:lenet",
     summary="LeNet-5 with ReLU and max pooling",
     lr=0.003,
 )
@@ -91,9 +91,8 @@ MODELS.add(
 __getattr__ = attach(
     __name__,
     {
-        "augmentation": ("AUGMENTATIONS",),
         "build": ("build_network",),
-        "network": ("Network", "linear_head"),
+        "network": ("AUGMENTATIONS", "Network", "linear_head"),
     },
 )
 

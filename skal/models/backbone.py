@@ -20,9 +20,8 @@ from ..core.errors import DataError
 from ..core.kept import kept
 from ..datasets.base import Images
 from .devices import Device, computing_on, torch_seed
-from .heads import freeze
 from .iterators import SliceBatches, run_batches
-from .module import ImageModule
+from .network import ImageModule, freeze, headless
 from .weights import Weights
 
 FORMAT_VERSION = 1
@@ -45,16 +44,8 @@ Features: TypeAlias = NDArray[np.floating[Any]]
 class Backbone:
     """The backbone of a network, frozen, with all that decides what it makes of an image.
 
-    Parameters
-    ----------
-    module : ImageModule
-        In evaluation mode, on the device.
-    device : str
-        Where it computes.
-    image_shape : tuple of int
-        Channels, height and width of the images.
-    key : str
-        Hash of the weights and of how images are prepared.
+    The module is in evaluation mode, on the device. The shape is channels, height and width of the
+    images. The key is a hash of the weights and of how images are prepared.
     """
 
     module: ImageModule
@@ -74,17 +65,8 @@ class Backbone:
     ) -> Backbone:
         """Build a model's backbone and freeze it; parameters and errors as of `build_network`."""
         with torch_seed(0):  # what no weights are given for
-            module = ImageModule(
-                model,
-                (),
-                device.bf16,
-                n_classes=2,
-                in_channels=image_shape[0],
-                image_size=image_shape[1],
-                dropout=0.0,
-                pretrained=pretrained,
-                weights=weights,
-            )
+            start = {"pretrained": pretrained, "weights": weights}
+            module = headless(model, device.bf16, image_shape, **start)
         freeze(module)
         key = _key(model, module, image_shape)
         return cls(module.to(device.name), device.name, tuple(image_shape), key)
@@ -94,10 +76,7 @@ class Backbone:
     ) -> Iterator[NDArray[np.float32]]:
         """Yield the features of images, or some rows of them, in batches (b, n_features), in order.
 
-        Raises
-        ------
-        DataError
-            If they are NaN or infinite.
+        It raises DataError if they are NaN or infinite.
         """
         size = Device(self.device).scoring_batch_size(X.shape[-1])
         batches = SliceBatches(Dataset(X), size, rows, self.device)
@@ -130,30 +109,11 @@ def _key(model: str, module: ImageModule, image_shape: tuple[int, ...]) -> str:
 def place_of(module: ImageModule, image_shape: tuple[int, ...], device: str, place: Path) -> Path:
     """Return where to keep what is made by a network, apart from that of other code.
 
-    A hash of the weights says nothing of the code that runs them. So what the network makes of two
-    images is kept beside, and compared: not hashed, since it depends on device and threads in its
-    last digits.
-
-    Parameters
-    ----------
-    module : ImageModule
-        In evaluation mode, on the device.
-    image_shape : tuple of int
-        Channels, height and width of the images.
-    device : str
-        Where it computes.
-    place : Path
-        A name without a suffix, in a folder that exists.
-
-    Returns
-    -------
-    Path
-        `place`, or the first of ``place-2``, ``place-3``, ... whose network answered alike.
-
-    Raises
-    ------
-    OSError
-        If nothing can be written there.
+    A hash of the weights says nothing of the code that runs them. So what the network (in
+    evaluation mode, on the device) makes of two images is kept beside, and compared: not hashed,
+    since it depends on device and threads in its last digits. The place is a name without a suffix
+    in a folder that exists; what is returned is that, or the first of ``place-2``, ``place-3``, ...
+    whose network answered alike. It raises OSError if nothing can be written there.
     """
     answers = _answers(module, image_shape, device)
     share = SAME[module.bf16]

@@ -1,4 +1,4 @@
-"""From a name to a network, with weights if asked for."""
+"""From a name to a network, with weights if asked for; and how it is tried before a training."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+import torch
 from torch import Tensor, nn
 
-from ..core.errors import ParameterError, failing
+from ..core.errors import DataError, ParameterError, failing
 from ..core.registry import Entry, import_object
+from ..datasets.base import one_line
 from . import MODELS, Builder
-from .network import Network
 from .weights import Weights, fit_of, load_matching, read_state_dict, tell_once
+
+if TYPE_CHECKING:
+    from .network import ImageModule, Network
+
+TRIAL_IMAGES = 2
 
 
 class NetworkShape(TypedDict):
@@ -34,29 +40,17 @@ def build_network(
     weights: Weights | None = None,
     **shape: Unpack[NetworkShape],
 ) -> Network:
-    """Build a registered network, with weights if asked for.
+    """Build a network that `MODELS` resolves, with weights if asked for.
 
-    Parameters
-    ----------
-    name : str
-        What `MODELS` resolves.
-    pretrained : bool, default=False
-        Start from the weights that the model is registered with.
-    weights : str, Path or mapping, optional
-        The state dict of the model, or a file with it: as ``torch.save`` wrote it, which is loaded
-        with ``weights_only=True``, or ``.safetensors``, such as the ``model.safetensors`` of a
-        run. Names may begin with one of `skal.models.weights.PREFIXES`; a head is passed over. How
-        many tensors of a file fit is logged.
-    n_classes, in_channels, image_size, dropout
-        See `skal.models.Builder`.
+    `pretrained` starts from the weights that the model is registered with; `weights` is the state
+    dict of the model, or a file with it: as ``torch.save`` wrote it, which is loaded with
+    ``weights_only=True``, or ``.safetensors``, such as the ``model.safetensors`` of a run. Names
+    may begin with one of `skal.models.weights.PREFIXES`; a head is passed over. How many tensors of
+    a file fit is logged. The shape is that of a `Builder`.
 
-    Raises
-    ------
-    UnknownNameError, ParameterError, DataError
-        For an unknown model, one without pretrained weights, or weights of which less than half
-        fit.
-    MissingExtraError
-        If the model's family needs a package that is not installed.
+    It raises UnknownNameError, ParameterError or DataError for an unknown model, one without
+    pretrained weights, or weights of which less than half fit; and MissingExtraError if the model's
+    family needs a package that is not installed.
     """
     entry = MODELS.resolve(name)
     builder = partial(_build, entry, shape)
@@ -102,3 +96,49 @@ def _pretrained(entry: Entry[Builder]) -> Mapping[str, Tensor]:
     load = import_object(source) if isinstance(source, str) else source
     state: Mapping[str, Tensor] = load()
     return state
+
+
+def try_network(
+    name: str, module: ImageModule, image_shape: tuple[int, ...], n_classes: int
+) -> None:
+    """Run a network on a few black images, and look at what it returns.
+
+    It raises DataError if the network takes no images of the shape (channels, height, width), and
+    ParameterError if it returns anything but `n_classes` logits and embeddings.
+    """
+    images = torch.zeros(TRIAL_IMAGES, *image_shape, dtype=torch.uint8)
+    try:
+        with torch.inference_mode():
+            found: Any = module.eval().network(module.prepare(images))
+    except Exception as error:  # whatever the layers of foreign networks raise
+        raise DataError(
+            f"the model {name!r} does not take images of {image_shape[-1]} px "
+            f"({one_line(error)}); choose another size by --image-size, or another model"
+        ) from error
+    is_pair = isinstance(found, tuple | list) and len(found) == 2
+    logits, embeddings = found if is_pair else (found, None)
+    fine = is_pair and _is(logits, n_classes) and _is(embeddings, None)
+    if not fine:
+        raise ParameterError(
+            f"the model {name!r} ({type(module.network).__qualname__}) returned {_told(found)} for "
+            f"{TRIAL_IMAGES} images; expected (logits, embeddings), floats of the shapes "
+            f"({TRIAL_IMAGES}, {n_classes}) and ({TRIAL_IMAGES}, n_features)"
+        )
+
+
+def _is(values: Any, width: int | None) -> bool:
+    return (
+        isinstance(values, Tensor)
+        and values.is_floating_point()
+        and values.ndim == 2
+        and len(values) == TRIAL_IMAGES
+        and width in (None, values.shape[1])
+    )
+
+
+def _told(found: Any) -> str:
+    if isinstance(found, Tensor):
+        return f"{str(found.dtype).removeprefix('torch.')} of shape {tuple(found.shape)}"
+    if isinstance(found, tuple | list):
+        return f"({', '.join(_told(part) for part in found)})"
+    return "None" if found is None else type(found).__name__

@@ -14,27 +14,20 @@ from skactiveml.base import SkactivemlClassifier
 from skactiveml.utils import is_labeled
 from torch import Tensor, nn
 
-from ..core.errors import DataError, ParameterError, UnknownNameError
+from ..core.errors import ParameterError, UnknownNameError
 from ..core.few_labels import few_labels_a_class
 from ..core.memory import take_mapped
 from ..core.seeding import derive_seed
 from ..core.settings import check_values, settings_of
 from ..core.signatures import shows_settings
 from ..datasets.base import MISSING_LABEL, Images
-from .augmentation import AUGMENTATIONS
 from .backbone import Backbone, Features
 from .devices import Device, torch_seed
-from .inference import FittedNetwork
-from .inputs import as_seed, check_input, check_labels
-from .module import ImageModule
-from .net import ImageNet
+from .inference import FittedNetwork, as_seed, check_input, check_labels
+from .net import check_callbacks, net_params, scheduled, start_from
+from .network import AUGMENTATIONS, ImageModule
 from .settings import ClassifierSettings
-from .training import (
-    check_callbacks,
-    net_params,
-    scheduled,
-    start_from,
-)
+from .training import ImageNet
 
 SETTINGS = settings_of(ClassifierSettings)
 SAMPLE = 1000
@@ -212,9 +205,8 @@ class ImageClassifier(FittedNetwork):
                 start_from(self.neural_net_.module_, trained.neural_net_.module_, self.warm_start)
             trained.compile_backbone()
             if sample is not None:
-                device = torch.device(trained.neural_net_.device)
                 scaling = trained.neural_net_.module_.network.scaling
-                scaling.measure(torch.from_numpy(np.array(sample)).to(device))
+                scaling.measure(torch.from_numpy(np.array(sample)))
             trained._train(inputs, labels)
         if backbone is not None:
             trained.take_backbone(backbone)
@@ -297,23 +289,6 @@ class ImageClassifier(FittedNetwork):
             weights=self.weights,
         )
 
-    def take_backbone(self, backbone: Backbone) -> ImageClassifier:
-        """Give a head that was trained on features the backbone that they are of.
-
-        From then on it takes images, too. It does so by itself when it is asked about images.
-
-        Raises
-        ------
-        NotFittedError, ParameterError
-            If the classifier was never fitted, or is not frozen.
-        """
-        self._check_network()
-        if not self.freeze:
-            raise ParameterError("only a classifier with freeze=True takes another backbone")
-        self.neural_net_.module_.take_backbone(backbone.module)
-        self.image_shape_ = backbone.image_shape
-        return self
-
     def compile_backbone(self) -> None:
         """Have torch compile the backbone that was just built, if `compile` says so."""
         if self.compile and not self.freeze:
@@ -352,17 +327,11 @@ class ImageClassifier(FittedNetwork):
         return X, y
 
     def _train(self, X: Any, y: NDArray[np.int64]) -> None:
-        X, y = self._return_training_data(X, y)
-        if X is not None:
-            self.neural_net_.module_.temperature.fill_(1)
-            self.neural_net_.train_on(X, y)
-
-    def _return_training_data(self, X: Any, y: NDArray[Any]) -> tuple[Any, Any]:
-        """Return what is labelled, as scikit-activeml does, but hold on to no page of a memmap."""
+        """Train on what is labelled, if anything is, and hold on to no page of a memmap."""
         labeled = np.flatnonzero(is_labeled(y, missing_label=MISSING_LABEL))
-        if not len(labeled):
-            return None, None
-        return take_mapped(X, labeled), y[labeled].astype(np.int64)
+        if len(labeled):
+            self.neural_net_.module_.temperature.fill_(1)
+            self.neural_net_.train_on(take_mapped(X, labeled), y[labeled].astype(np.int64))
 
     def _check(self, X: Any, y: ArrayLike, fit_params: Mapping[str, Any]) -> None:
         """Check all that a fit is given, before anything is done."""
@@ -400,22 +369,6 @@ class ImageClassifier(FittedNetwork):
         for name in self.augmentation:
             if name not in AUGMENTATIONS:
                 raise UnknownNameError("augmentation", name, AUGMENTATIONS)
-
-    def _check_fitted(self, X: Images) -> None:
-        self._check_network()
-        check_input(X, self.freeze)
-        network = self.neural_net_.module_.network
-        if X.ndim == 2:
-            expected = len(network.scaling.center)
-            if X.shape[1] != expected:
-                raise DataError(f"got {X.shape[1]} features; the head was trained on {expected}")
-            return
-        if self.freeze and not network.has_backbone:
-            self.take_backbone(self.backbone(X.shape[1:]))
-        if X.shape[1:] != self.image_shape_:
-            raise DataError(
-                f"got images of shape {X.shape[1:]}; the network was trained on {self.image_shape_}"
-            )
 
     def _net_parts(self, X: Any, y: NDArray[np.int64]) -> tuple[Any, Any, dict[str, Any]]:
         """Say what the skorch net is to be made of."""

@@ -14,8 +14,7 @@ from sklearn.utils import check_random_state
 from ..core.errors import ParameterError
 from ..datasets.base import MISSING_LABEL, Images
 from .classifier import ImageClassifier
-from .inference import NotFittedError
-from .inputs import check_labels, is_whole
+from .inference import NotFittedError, check_labels, is_whole
 
 MEMBERS = 5
 

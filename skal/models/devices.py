@@ -33,28 +33,14 @@ _KNOWN_WARNINGS = (
 
 @dataclass(frozen=True)
 class Device:
-    """Where networks compute, and in which precision.
-
-    Parameters
-    ----------
-    name : str
-        "cpu", "cuda" or "mps", or one GPU of several, such as "cuda:1".
-    bf16 : bool, default=False
-        Whether they run in bfloat16.
-    """
+    """Where networks compute ("cpu", "cuda", "mps", "cuda:1"), and whether in bfloat16."""
 
     name: str
     bf16: bool = False
 
     @classmethod
     def resolve(cls, device: str, precision: str) -> Device:
-        """Return what a device and a precision, either of which may be "auto", stand for.
-
-        Raises
-        ------
-        ParameterError
-            If the device is not there.
-        """
+        """Return what a device and a precision, either of which may be "auto", stand for."""
         name = resolve_device(device)
         return cls(name, resolve_bf16(precision, name))
 
@@ -70,10 +56,7 @@ class Device:
 def resolve_device(device: str) -> str:
     """Return the device that "auto" stands for; check that another one is there.
 
-    Raises
-    ------
-    UnknownNameError, ParameterError
-        If there is no such device, or not here.
+    It raises UnknownNameError or ParameterError if there is no such device, or not here.
     """
     settings_of(TrainingSettings)["device"].check(device)
     there = {
@@ -97,10 +80,6 @@ def resolve_bf16(precision: str, device: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device == "mps":
         return False
-    return _cpu_has_bf16()
-
-
-def _cpu_has_bf16() -> bool:
     if hasattr(torch.cpu, "get_capabilities"):
         capabilities = torch.cpu.get_capabilities()
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
@@ -120,10 +99,7 @@ def torch_seed(seed: int) -> Iterator[None]:
 
 @contextmanager
 def global_seed(seed: int) -> Iterator[None]:
-    """Seed what code that takes no seed draws from, and restore it afterwards.
-
-    The generators are those of Python, numpy and torch.
-    """
+    """Seed the generators of Python, numpy and torch, for code that takes no seed; restore them."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
@@ -172,12 +148,8 @@ def computing_on(device: str) -> AbstractContextManager[None]:
     ``CUBLAS_WORKSPACE_CONFIG``, where it is not set, stays at what determinism needs, and torch's
     warnings of what is not deterministic stay off.
 
-    On a CPU the process keeps the memory that it frees, from then on; see `keep_freed_memory`.
-
-    Parameters
-    ----------
-    device : str
-        On MPS nothing changes.
+    On a CPU the process keeps the memory that it frees, from then on; see `keep_freed_memory`. On
+    MPS nothing changes.
     """
     if device.startswith("cuda"):
         return _CUDA_SETTINGS

@@ -23,7 +23,7 @@ from ..core.progress import progress
 from ..datasets.base import Images, take_rows
 from .backbone import Backbone, Features, compact, place_of
 from .classifier import ImageClassifier
-from .inputs import check_images
+from .inference import check_images
 
 KEY_BYTES = 16
 COMMIT_SECONDS = 2.0
@@ -145,12 +145,7 @@ class FeatureStore:
     from a damaged lot on. The last lot is read for that; the others only if ``rows.bin`` or
     ``keys.bin`` was written to after ``chunks.bin``, or the last lot is damaged.
 
-    Parameters
-    ----------
-    folder : Path
-        An existing one, which nobody else writes to.
-    dtype : {float16, float32}
-        Of the numbers.
+    The folder exists, and nobody else writes to it; the numbers are float16 or float32.
     """
 
     def __init__(self, folder: Path, dtype: type[np.floating[Any]]) -> None:
@@ -186,19 +181,10 @@ class FeatureStore:
         return features
 
     def add(self, parts: Iterator[NDArray[np.float32]], keys: Keys) -> None:
-        """Add images, a lot every few seconds.
+        """Add images by their hashes, (n,), and parts of their features (b, n_features).
 
-        Parameters
-        ----------
-        parts : iterator of ndarray of float32, shape (b, n_features)
-            Their features.
-        keys : ndarray of bytes, shape (n,)
-            Their hashes.
-
-        Raises
-        ------
-        TooWideError
-            If features do not fit; those before them are there.
+        They are added a lot every few seconds. It raises TooWideError if features do not fit; those
+        before them are there.
         """
         waiting: list[NDArray[Any]] = []
         last = time.monotonic()

@@ -1,31 +1,93 @@
-"""What a trained network says of images: probabilities, embeddings, dropout samples, gradients."""
+"""A trained network asked of images: what it is given, checked, and what it says of that."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Integral
+from typing import Any, NamedTuple, Self, TypeGuard, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+import torch.nn.functional as F
+from numpy.typing import ArrayLike, NDArray
 from skactiveml.classifier import SkorchClassifier
+from skactiveml.utils import is_labeled
 from sklearn.exceptions import NotFittedError as SklearnNotFittedError
+from sklearn.utils import check_random_state
+from skorch.dataset import Dataset
 from torch import Tensor
+from torch.func import functional_call, grad, vmap
 
-from ..core.errors import ParameterError, SkalError
+from ..core.errors import DataError, ParameterError, SkalError
 from ..core.seeding import derive_seed
 from ..datasets.base import Images
-from .gradients import expected_gradient_length
-from .inputs import as_seed, is_whole
-from .module import DropoutSampler
-from .net import ImageNet
+from .backbone import Backbone
+from .devices import computing_on
+from .iterators import SliceBatches, run_batches
+from .network import DropoutSampler, ImageModule, uncompiled
+from .training import ImageNet
 
 OUTPUTS: Mapping[str, str] = {"proba": "proba", "logits": "logits", "emb": "embeddings"}
+NUMBERS_AT_ONCE = 2**25  # gradients held at a time, 128 MiB of float32
+
+T = TypeVar("T")
 
 
 class NotFittedError(SkalError, SklearnNotFittedError):
     """A prediction was asked of a classifier that was never trained."""
+
+
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Tell whether a value is a whole number, and not True or False."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def as_seed(random_state: int | np.random.RandomState | None) -> int:
+    """Return an integer seed: the one given, or one drawn from a RandomState."""
+    if isinstance(random_state, int | np.integer):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def check_input(X: Any, features: bool = False) -> None:
+    """Check that `X` is images, or, if they will do, features; raise DataError if not."""
+    if features and isinstance(X, np.ndarray) and X.ndim == 2:
+        if X.dtype not in (np.float16, np.float32):
+            raise DataError(f"X is {X.dtype} of shape {X.shape}; expected features from skal.embed")
+        return
+    check_images(X)
+
+
+def check_images(X: Images) -> None:
+    """Check that `X` is uint8 of shape (n, 1 or 3, size, size); raise DataError if not."""
+    if not isinstance(X, np.ndarray) or X.dtype != np.uint8 or X.ndim != 4:
+        got = f"{X.dtype} of shape {X.shape}" if isinstance(X, np.ndarray) else type(X).__name__
+        raise DataError(
+            f"X is {got}; expected uint8 pixels of shape (n, channels, height, width), which the "
+            "network scales itself"
+        )
+    if X.shape[1] not in (1, 3):
+        raise DataError(
+            f"the images of X have {X.shape[1]} channels; expected 1 (grey) or 3 (colour), in "
+            "shape (n, channels, height, width)"
+        )
+    if X.shape[2] != X.shape[3]:
+        raise DataError(f"the images of X are {X.shape[2]}x{X.shape[3]}; expected square ones")
+
+
+def check_labels(y: ArrayLike, n: int, classes: ArrayLike, missing_label: int) -> None:
+    """Check that there is a label, of one of the classes or missing, for each of `n` images."""
+    labels = np.asarray(y)
+    if labels.shape != (n,):
+        raise DataError(f"y has the shape {labels.shape}; expected a label for each image, ({n},)")
+    labels = labels[is_labeled(labels, missing_label=missing_label)]
+    unknown = np.setdiff1d(labels, np.asarray(classes))
+    if len(unknown):
+        raise DataError(
+            f"y has the label {unknown[0].item()!r}; expected one of the classes "
+            f"{np.asarray(classes).tolist()}, or {missing_label!r} for none"
+        )
 
 
 class Outputs(NamedTuple):
@@ -47,9 +109,11 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
     """
 
     neural_net_: ImageNet
+    freeze: bool
+    image_shape_: tuple[int, ...]
 
-    def _check_fitted(self, X: Images) -> None:
-        """Check that there is a network, and that it takes `X`."""
+    def backbone(self, image_shape: tuple[int, ...]) -> Backbone:
+        """Build the backbone that a fit on images of a shape starts from, frozen."""
         raise NotImplementedError
 
     @property
@@ -129,22 +193,11 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
         random_state: int | np.random.RandomState | None = None,
         rows: NDArray[np.int64] | None = None,
     ) -> Iterator[Outputs]:
-        """Stream over images once and yield all that the network says of each batch.
+        """Stream over images, or some rows of them; yield all that the network says of each batch.
 
-        Parameters
-        ----------
-        X, random_state
-            As for `sample_proba`.
-        n_samples : int, default=0
-            Dropout samples of each image.
-        rows : ndarray of int64, shape (n,), optional
-            Which of the images; by default all.
-
-        Yields
-        ------
-        Outputs
-            `proba`, `logits` (b, n_classes), `embeddings` (b, n_features) and, with samples,
-            `mc_proba` (n_samples, b, n_classes), on the device.
+        That is, on the device, `proba` and `logits` (b, n_classes), `embeddings` (b, n_features)
+        and, with `n_samples` dropout samples of each image, seeded as by `sample_proba`,
+        `mc_proba` (n_samples, b, n_classes).
         """
         self._check_fitted(X)
         module = self.neural_net_.module_.eval()
@@ -158,7 +211,27 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
                 samples = sampler(images, embeddings) if sampler else None
                 return Outputs(logits.softmax(-1), logits, embeddings, samples)
 
-        return self.neural_net_.stream(X, outputs, rows)
+        return self._stream(X, outputs, rows)
+
+    def _stream(
+        self, X: Images, compute: Callable[[Tensor], T], rows: NDArray[np.int64] | None = None
+    ) -> Iterator[T]:
+        """Yield what `compute` makes of each batch, on the device, in evaluation mode.
+
+        If batches had to become smaller, they stay so.
+        """
+        net = self.neural_net_
+        net.module_.eval()
+        device = str(net.device)
+        batches = SliceBatches(Dataset(X), net.iterator_valid__batch_size, rows, device)
+
+        def computed(images: Tensor) -> T:
+            with computing_on(device):
+                return compute(images.to(device))
+
+        for result in run_batches(batches, computed):
+            net.iterator_valid__batch_size = batches.batch_size
+            yield result
 
     def head_proba(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the class probabilities that the head gives embeddings.
@@ -192,7 +265,7 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
         """
         self._check_fitted(X)
         module, n_classes = self.neural_net_.module_.eval(), len(self.classes_)
-        lengths = self.neural_net_.stream(
+        lengths = self._stream(
             X, lambda images: expected_gradient_length(module, images, n_classes)
         )
         return torch.cat(list(lengths)).cpu().numpy()
@@ -211,6 +284,72 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
         # not the stream that the weights were drawn from
         return derive_seed(as_seed(self.random_state) % 2**32, "strategy")
 
+    def take_backbone(self, backbone: Backbone) -> Self:
+        """Give a head that was trained on features the backbone that they are of.
+
+        From then on it takes images, too. It does so by itself when it is asked about images.
+
+        Raises
+        ------
+        NotFittedError, ParameterError
+            If the classifier was never fitted, or is not frozen.
+        """
+        self._check_network()
+        if not self.freeze:
+            raise ParameterError("only a classifier with freeze=True takes another backbone")
+        self.neural_net_.module_.take_backbone(backbone.module)
+        self.image_shape_ = backbone.image_shape
+        return self
+
     def _check_network(self) -> None:
         if not hasattr(self, "neural_net_"):
             raise NotFittedError("this ImageClassifier was not fitted; call fit(X, y) first")
+
+    def _check_fitted(self, X: Images) -> None:
+        """Check that there is a network, and that it takes `X`."""
+        self._check_network()
+        check_input(X, self.freeze)
+        network = self.neural_net_.module_.network
+        if X.ndim == 2:
+            expected = len(network.scaling.center)
+            if X.shape[1] != expected:
+                raise DataError(f"got {X.shape[1]} features; the head was trained on {expected}")
+            return
+        if self.freeze and not network.has_backbone:
+            self.take_backbone(self.backbone(X.shape[1:]))
+        if X.shape[1:] != self.image_shape_:
+            raise DataError(
+                f"got images of shape {X.shape[1:]}; the network was trained on {self.image_shape_}"
+            )
+
+
+def expected_gradient_length(module: ImageModule, images: Tensor, n_classes: int) -> Tensor:
+    r"""Return the length of the loss's gradient, expected over the predicted labels.
+
+    :math:`\sum_y p_y |\nabla_\theta L(x, y)|` with the cross entropy L and all trainable weights
+    :math:`\theta`, float32 of shape (n,). The module is in evaluation mode, and the images (uint8)
+    are on its device.
+    """
+    network = module.network
+    weights = {name: p.detach() for name, p in network.named_parameters() if p.requires_grad}
+    rest = {name: p.detach() for name, p in network.named_parameters() if not p.requires_grad}
+    rest.update(network.named_buffers())
+    temperature = module.temperature
+
+    def loss(weights: dict[str, Tensor], pixels: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        logits = functional_call(network, {**weights, **rest}, (pixels[None],))[0] / temperature
+        return F.cross_entropy(logits, label[None]), logits[0].softmax(-1)[label]
+
+    per_image = vmap(grad(loss, has_aux=True), in_dims=(None, 0, None))
+    n_weights = sum(p.numel() for p in weights.values())
+    at_once = max(1, NUMBERS_AT_ONCE // max(n_weights, 1))
+    expected = []
+    with uncompiled(network):
+        for part in torch.split(module.prepare(images), at_once):
+            total = torch.zeros(len(part), device=images.device)
+            for label in range(n_classes):
+                found, proba = per_image(weights, part, torch.tensor(label, device=images.device))
+                squared = sum(g.flatten(1).square().sum(dim=1) for g in found.values())
+                total += proba * torch.as_tensor(squared).sqrt()
+            expected.append(total)
+    return torch.cat(expected)

@@ -1,146 +1,164 @@
-"""The skorch net behind `ImageClassifier`: trained in epochs, asked in one stream of batches."""
+"""From the parameters of an `ImageClassifier` to the skorch net that trains it."""
 
 from __future__ import annotations
 
-import copy
-import math
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from skorch import NeuralNetClassifier
-from skorch.dataset import Dataset
-from torch import Tensor
+from skorch.callbacks import BatchScoring, GradientNormClipping, LRScheduler
+from torch import nn
 
-from ..core.errors import DataError
+from ..core.errors import DataError, ParameterError
 from ..datasets.base import Images
-from .devices import computing_on
-from .iterators import SliceBatches, run_batches
+from . import MODELS
+from .backbone import Features
+from .devices import Device
+from .iterators import SliceBatches
+from .settings import OPTIMIZERS
+from .training import SWA_SHARE, Averaging, Cosine, OneCycle, TrainBatches, UntilFlat
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from .classifier import ImageClassifier
+
+BACKBONE_SHARE = 0.1
+"""Of the learning rate, that a backbone is fine-tuned at."""
+SHRINK, PERTURB = 0.6, 0.1
+DEFAULT_LR = 0.003
+HEAD_LRS = {"adamw": 0.003, "sgd": 0.02}
+OF_BATCHES = ("steps", "epochs", "balanced", "mixup")
+SCHEDULES = {"one-cycle": OneCycle, "cosine": Cosine}
 
 
-class ImageNet(NeuralNetClassifier):  # type: ignore[misc]
-    """A skorch net that trains for a number of steps and calls each pass over the images an epoch.
+def default_lr(model: str, optimizer: str, freeze: bool = False) -> float:
+    """Return the highest learning rate to use when none is given; a head has its own."""
+    if freeze:
+        return HEAD_LRS[optimizer]
+    given = OPTIMIZERS[optimizer][1].get("lr")
+    return float(given or MODELS.resolve(model).facts.get("lr", DEFAULT_LR))
 
-    The last epoch is cut when the steps are done. As with skorch, a callback ends the training by
-    raising KeyboardInterrupt; a real Ctrl-C reaches the caller.
+
+def start_from(before: nn.Module, module: nn.Module, warm_start: str) -> None:
+    """Give a new module the weights of the fit before, or with "shrink" a mix of them and its own.
+
+    It raises DataError if they are of other shapes.
     """
-
-    iterator_valid__batch_size: int
-
-    @property
-    def device_name(self) -> str:
-        return str(self.device)
-
-    def train_on(self, X: Any, y: NDArray[np.int64]) -> None:
-        """Train from the weights as they are; with them torch's settings for the device.
-
-        Raises
-        ------
-        DataError
-            If the loss is NaN or infinite.
-        """
-        with computing_on(self.device_name):
-            self.notify("on_train_begin", X=X, y=y)
-            with _ended_by_callbacks():
-                self.fit_loop(X, y)
-            self.notify("on_train_end", X=X, y=y)
-
-    def fit_loop(self, X: Any, y: Any = None, epochs: int | None = None, **_: Any) -> ImageNet:
-        """Train epoch by epoch until the iterator has no more batches; there is no validation."""
-        self.check_data(X, y)
-        self.check_training_readiness()
-        dataset = self.get_dataset(X, y)
-        batches = self.get_iterator(dataset, training=True)
-        about = {"dataset_train": dataset, "dataset_valid": None}
-        while batches.left:
-            self.notify("on_epoch_begin", **about)
-            self.run_single_epoch(batches, training=True, prefix="train", step_fn=self.train_step)
-            self._check_losses()
-            self.notify("on_epoch_end", **about)
-        return self
-
-    def _check_losses(self) -> None:
-        losses = [batch["train_loss"] for batch in self.history[-1]["batches"]]
-        if not all(map(math.isfinite, losses)):
+    old, own = before.state_dict(), module.state_dict()  # old may have a backbone taken on later
+    for name, values in own.items():
+        shape = tuple(old[name].shape) if name in old else None
+        if shape != values.shape:
             raise DataError(
-                f"training diverged: its loss became NaN or infinite in epoch {len(self.history)}; "
-                "choose a smaller lr, or clip_norm"
+                f"warm_start: {name} had the shape {shape} in the fit before and has "
+                f"{tuple(values.shape)} now; fit a new classifier, or a clone"
+            )
+    trained = {name for name, weights in module.named_parameters() if weights.requires_grad}
+    with torch.no_grad():
+        for name, values in own.items():
+            if warm_start == "shrink" and name in trained:
+                values.mul_(PERTURB).add_(old[name], alpha=SHRINK)
+            else:
+                values.copy_(old[name])
+
+
+def scheduled(callbacks: Sequence[Any]) -> bool:
+    """Tell whether a user's skorch callbacks decide the learning rate."""
+    return any(isinstance(callback, LRScheduler) for callback in _unnamed(callbacks))
+
+
+def check_callbacks(callbacks: Sequence[Any], mixup: bool) -> None:
+    """Check that skorch callbacks ask for nothing that a training here does not have.
+
+    That is a validation set, or with `mixup` the labels of each batch.
+    """
+    for callback in _unnamed(callbacks):
+        name, monitor = type(callback).__name__, getattr(callback, "monitor", None)
+        if isinstance(monitor, str) and monitor.startswith("valid"):
+            raise ParameterError(
+                f"the callback {name} watches {monitor!r}, but an ImageClassifier has no "
+                "validation set; give it monitor='train_loss', or a score with on_train=True"
+            )
+        if getattr(callback, "on_train", True) is False:
+            raise ParameterError(
+                f"the callback {name} scores a validation set, which an ImageClassifier does not "
+                "have; give it on_train=True"
+            )
+        if mixup and isinstance(callback, BatchScoring):
+            raise ParameterError(
+                f"the callback {name} needs the labels of each batch, which mixup mixes; use "
+                "EpochScoring, or mixup=0"
             )
 
-    @contextmanager
-    def restored_on_error(self) -> Iterator[None]:
-        """Undo what the block does to weights, optimiser and history if it does not come through.
 
-        A backbone that is not trained is not copied.
-        """
-        module = self.module_
-        changing = [p for p in module.parameters() if p.requires_grad] + list(module.buffers())
-        before = [tensor.detach().clone() for tensor in changing]
-        optimizer, n_epochs = copy.deepcopy(self.optimizer_.state_dict()), len(self.history)
-        try:
-            yield
-        except BaseException:
-            with torch.no_grad():
-                for tensor, value in zip(changing, before, strict=True):
-                    tensor.copy_(value)
-            self.optimizer_.load_state_dict(optimizer)
-            del self.history[n_epochs:]
-            raise
-
-    def stream(
-        self, X: Images, compute: Callable[[Tensor], T], rows: NDArray[np.int64] | None = None
-    ) -> Iterator[T]:
-        """Yield what `compute` makes of each batch, on the device, in evaluation mode.
-
-        If batches had to become smaller, they stay so.
-        """
-        self.module_.eval()
-        batches = SliceBatches(Dataset(X), self.iterator_valid__batch_size, rows, self.device_name)
-
-        def computed(images: Tensor) -> T:
-            with computing_on(self.device_name):
-                return compute(images.to(self.device))
-
-        for result in run_batches(batches, computed):
-            self.iterator_valid__batch_size = batches.batch_size
-            yield result
-
-    def replica(self, device: str) -> ImageNet:
-        """Return a copy with its network on another device, to be asked and not to be trained."""
-        # not copy.copy: skorch would pickle the network, which not every model's classes allow
-        other: ImageNet = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        other.module_ = copy.deepcopy(self.module_).to(device)
-        other.device = device
-        return other
+def _unnamed(callbacks: Sequence[Any]) -> list[Any]:
+    plain = [callback[-1] if isinstance(callback, tuple) else callback for callback in callbacks]
+    return [callback() if isinstance(callback, type) else callback for callback in plain]
 
 
-@contextmanager
-def _ended_by_callbacks() -> Iterator[None]:
-    """Take a KeyboardInterrupt for the end of the training, unless somebody pressed Ctrl-C."""
-    pressed: list[int] = []
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGINT) if main else None  # Ctrl-C is for the main thread
+def net_params(classifier: ImageClassifier, X: Images | Features) -> dict[str, Any]:
+    """Return the parameters of the skorch net that trains a classifier on such input."""
+    device = Device.resolve(classifier.device, classifier.precision)
+    optimizer, options = OPTIMIZERS[classifier.optimizer]
+    lr = classifier.lr or default_lr(classifier.model, classifier.optimizer, classifier.freeze)
+    groups = [("network.backbone.*", {"lr": BACKBONE_SHARE * lr})] if classifier.finetune else []
+    return {
+        "module__model": classifier.model,
+        "module__augmentation": classifier.augmentation,
+        "module__bf16": device.bf16,
+        "module__n_classes": len(classifier.classes_),
+        "module__dropout": classifier.dropout,
+        **_input_params(classifier, X),
+        "optimizer": getattr(torch.optim, optimizer),
+        **{f"optimizer__{name}": value for name, value in options.items()},
+        "optimizer__lr": lr,
+        "optimizer__param_groups": groups,
+        "optimizer__fused": device.name != "mps",
+        "device": device.name,
+        "train_split": None,
+        "verbose": 0,
+        **dict.fromkeys(f"callbacks__{name}" for name in ("valid_loss", "valid_acc", "print_log")),
+        "iterator_train": TrainBatches,
+        "iterator_train__batch_size": classifier.train_batch_size,
+        **{f"iterator_train__{name}": getattr(classifier, name) for name in OF_BATCHES},
+        "iterator_train__n_classes": len(classifier.classes_),
+        "iterator_train__device": device.name,
+        "iterator_valid": SliceBatches,
+        "iterator_valid__device": device.name,
+        "iterator_valid__batch_size": device.scoring_batch_size(X.shape[-1]),
+        **_option_params(classifier, [*(options["lr"] for _, options in groups), lr]),
+    }
 
-    def note(number: int, frame: Any) -> None:
-        pressed.append(number)
-        if callable(before):
-            before(number, frame)
 
-    if callable(before):
-        signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    except KeyboardInterrupt:
-        if pressed:
-            raise
-    finally:
-        if callable(before):
-            signal.signal(signal.SIGINT, before)
+def _option_params(classifier: ImageClassifier, lrs: list[float]) -> dict[str, Any]:
+    """Say what of the training the options decide, of a network with so many groups."""
+    callbacks: list[tuple[str, Any]] = []
+    parts: dict[str, Any] = {}
+    if classifier.patience is not None:
+        until_flat = UntilFlat(classifier.patience)
+        callbacks.append(("until_flat", until_flat))
+        parts["iterator_train__ended"] = until_flat.over
+    elif not scheduled(classifier.callbacks):
+        held = SWA_SHARE if classifier.average == "swa" else 0.0
+        callbacks.append(("schedule", SCHEDULES[classifier.schedule](lrs, held)))
+    if classifier.clip_norm is not None:
+        callbacks.append(("clip_norm", GradientNormClipping(classifier.clip_norm)))
+    if classifier.average != "none":
+        callbacks.append(("averaging", Averaging(classifier.average)))
+    if classifier.label_smoothing:
+        parts["criterion__label_smoothing"] = classifier.label_smoothing
+    if classifier.mixup:
+        parts["use_caching"] = False  # scores are of images and labels as they are
+    return {**parts, "callbacks": [*callbacks, *classifier.callbacks]}
+
+
+def _input_params(classifier: ImageClassifier, X: Images | Features) -> dict[str, Any]:
+    """Say what of the network its input decides: pixels or features."""
+    if classifier.freeze:
+        parts = {"freeze": True, "head": classifier.head, "n_features": X.shape[1]}
+    else:
+        parts = {
+            "in_channels": X.shape[1],
+            "image_size": X.shape[2],
+            "pretrained": classifier.pretrained,
+            "weights": classifier.weights,
+        }
+    return {f"module__{name}": value for name, value in parts.items()}

@@ -19,8 +19,7 @@ from ..datasets.base import Images
 from .backbone import Features
 from .classifier import ImageClassifier
 from .devices import resolve_device
-from .inference import NotFittedError
-from .inputs import check_images, is_whole
+from .inference import NotFittedError, check_images, is_whole
 from .weights import backbone_of
 
 MODEL_FORMAT = 1
@@ -81,12 +80,8 @@ def weights_of(classifier: ImageClassifier) -> bytes:
 def load_weights(classifier: ImageClassifier, path: Path, X: Images | Features) -> ImageClassifier:
     """Give a classifier that is not fitted the weights in a file, from `weights_of` of its like.
 
-    It has the same parameters, and is for images or features like those of `X`.
-
-    Raises
-    ------
-    RunFolderError
-        If there is no such file, or the weights are of another network.
+    It has the same parameters, and is for images or features like those of `X`. It raises
+    RunFolderError if there is no such file, or the weights are of another network.
     """
     try:
         state = safetensors.torch.load(path.read_bytes())
@@ -172,10 +167,7 @@ def _rebuild(
 def class_names(folder: str | Path) -> list[str]:
     """Return the names of a saved network's classes, or their labels if it has no names.
 
-    Raises
-    ------
-    RunFolderError
-        If there are more or fewer names than classes.
+    It raises RunFolderError if there are more or fewer names than classes.
     """
     content = json.loads((Path(folder) / "model.json").read_text())
     classes = content["params"]["classes"]

@@ -24,10 +24,10 @@ from ..core.progress import progress
 from ..datasets.base import Images
 from .backbone import place_of
 from .devices import Device, computing_on, torch_seed
-from .iterators import shuffled
-from .module import ImageModule
+from .net import default_lr
+from .network import ImageModule, headless
 from .settings import OPTIMIZERS
-from .training import default_lr
+from .training import shuffled
 
 BATCH_SIZE = 256
 GROUP = 8
@@ -56,12 +56,7 @@ _log = logging.getLogger("skal")
 class Pretrained:
     """A backbone that was trained without labels.
 
-    Parameters
-    ----------
-    weights : mapping of str to Tensor
-        Its state dict, on the CPU.
-    losses : list of float
-        The mean training loss of each 10 steps.
+    Its state dict, on the CPU, and the mean training loss of each 10 steps.
     """
 
     weights: Weights
@@ -73,21 +68,10 @@ class SimCLR:
     """A training without labels [1]_: a network learns to tell an image's views from all others.
 
     Views, projection head and loss are those of the package lightly, but for blur. The learning
-    rate is one cycle up to the model's own.
-
-    Parameters
-    ----------
-    model : str
-        A name of `skal.models.MODELS`.
-    steps : int
-        Optimiser steps, of 256 images each, or all if there are fewer; or, where a GPU's memory
-        does not suffice, of half of them, and so on, which changes the weights and is logged.
-    seed : int
-        Decides initialisation, batches and views.
-    start : mapping, optional
-        `pretrained` and `weights` to start from, see `skal.models.build_network`.
-    flip : bool, default=True
-        Whether an image is the same mirrored.
+    rate is one cycle up to the model's own. A step is of 256 images, or all if there are fewer; or,
+    where a GPU's memory does not suffice, of half of them, and so on, which changes the weights and
+    is logged. The seed decides initialisation, batches and views; `start` has the `pretrained` and
+    `weights` of `build_network` to start from; with `flip` an image is the same mirrored.
 
     References
     ----------
@@ -108,30 +92,19 @@ def pretrain(
     """Train the backbone of a model on images without labels.
 
     The images are in one or more arrays, uint8 of shape (n, channels, height, width), of which
-    memmaps are read batch by batch. In the folder `cache` the weights are kept, and found again.
-
-    Raises
-    ------
-    ParameterError, DataError
-        If there are to be no steps, there are fewer than two images, or the training diverges.
+    memmaps are read batch by batch. In the folder `cache` the weights are kept, and found again. It
+    raises ParameterError or DataError if there are to be no steps, there are fewer than two images,
+    or the training diverges.
     """
     if plan.steps < 1:
         raise ParameterError(f"steps={plan.steps}; expected 1 or more")
     n_images = sum(map(len, pools))
     if n_images < 2:
         raise DataError(f"pretraining needs two images or more, got {n_images}")
-    channels, size, _ = pools[0].shape[1:]
+    image_shape = pools[0].shape[1:]
     with torch_seed(plan.seed):
-        module = ImageModule(
-            plan.model,
-            (),
-            device.bf16,
-            n_classes=2,
-            in_channels=channels,
-            image_size=size,
-            dropout=0.0,
-            **(plan.start or {}),
-        ).to(device.name)
+        module = headless(plan.model, device.bf16, image_shape, **(plan.start or {}))
+        module.to(device.name)
         training = _Training(plan, module, pools, device.name)
         if cache is None:
             return training.run()
@@ -142,7 +115,7 @@ def pretrain(
         with told_where("the pretrained weights", cache):
             make_cache_folder(cache)
             place = cache / f"pretrain-{key}"
-            place = place_of(module.eval(), pools[0].shape[1:], device.name, place)
+            place = place_of(module.eval(), image_shape, device.name, place)
             path = place.with_suffix(".safetensors")
 
             def make(temporary: Path) -> Facts:

@@ -114,7 +114,7 @@ class TrainingSettings(Settings):
         0.0,
         "Mix images and labels in pairs, to shares from Beta(F, F); 0 turns mixing off",
         metavar="F",
-        details="See `skal.models.iterators.TrainBatches`.",
+        details="See `skal.models.training.TrainBatches`.",
         lowest=0,
     )
     patience: int | None = _training(

@@ -27,17 +27,9 @@ def names() -> Sequence[str]:
 
 
 def find(name: str) -> Entry[Builder]:
-    """Return the entry of a model of timm, for `skal.models.MODELS`.
+    """Return the entry, for `MODELS`, of ``architecture`` or ``architecture.weights``.
 
-    Parameters
-    ----------
-    name : str
-        As ``timm.create_model`` takes it: ``architecture`` or ``architecture.weights``.
-
-    Raises
-    ------
-    UnknownNameError
-        If timm has none of that name, or no such weights of it.
+    It raises UnknownNameError if timm has none of that name, or no such weights of it.
     """
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
@@ -61,13 +53,6 @@ def build(
     """Build a model of timm without its head.
 
     Its input is normalised, and if it must be scaled, as the configuration of its weights says.
-
-    Parameters
-    ----------
-    name : str
-        timm's.
-    n_classes, in_channels, image_size, dropout
-        See `skal.models.Builder`.
     """
     net = timm.create_model(name, num_classes=0)
     facts = timm.data.resolve_model_data_config(net)
@@ -83,13 +68,7 @@ def build(
 
 
 def pretrained(name: str) -> Mapping[str, Tensor]:
-    """Return the state dict that timm loads for a model, downloaded on first use.
-
-    Raises
-    ------
-    DataError
-        If that is not possible.
-    """
+    """Return the state dict that timm loads for a model, downloaded on first use."""
     return downloaded(
         f"timm's weights of {name}",
         lambda: timm.create_model(name, pretrained=True, num_classes=0).state_dict(),

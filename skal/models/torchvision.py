@@ -36,13 +36,7 @@ def names() -> Sequence[str]:
 
 
 def find(name: str) -> Entry[Builder]:
-    """Return the entry of a classification model of torchvision, for `skal.models.MODELS`.
-
-    Raises
-    ------
-    UnknownNameError
-        If torchvision has none of that name.
-    """
+    """Return the entry of a classification model, for `MODELS`; raise UnknownNameError if none."""
     if name not in names():
         raise UnknownNameError("model of torchvision", name, names())
     weights = torchvision.models.get_model_weights(name).DEFAULT
@@ -63,13 +57,6 @@ def build(
     Its input is normalised as that of its newest weights is. The last linear layer (or, where
     there is none, the last convolution) gives way to skal's head, and so does dropout right before
     it; the embeddings are what that layer was given.
-
-    Parameters
-    ----------
-    name : str
-        torchvision's.
-    n_classes, in_channels, image_size, dropout
-        See `skal.models.Builder`.
     """
     weights = torchvision.models.get_model_weights(name).DEFAULT
     facts = weights.transforms()
@@ -92,13 +79,7 @@ def build(
 
 
 def behead(net: nn.Module) -> int:
-    """Take the last layer of a classifier away, and dropout right before it.
-
-    Returns
-    -------
-    int
-        The width of what that layer was given.
-    """
+    """Take away the last layer, and dropout right before it; return the width of its input."""
     leaves = [(path, module) for path, module in net.named_modules() if not list(module.children())]
     linear = [place for place, (_, leaf) in enumerate(leaves) if isinstance(leaf, nn.Linear)]
     convolutions = [place for place, (_, leaf) in enumerate(leaves) if isinstance(leaf, nn.Conv2d)]
@@ -112,13 +93,7 @@ def behead(net: nn.Module) -> int:
 
 
 def download(weights: Any) -> Mapping[str, Tensor]:
-    """Return the state dict of torchvision's weights, downloaded on first use.
-
-    Raises
-    ------
-    DataError
-        If that is not possible.
-    """
+    """Return the state dict of torchvision's weights, downloaded on first use."""
     shown = sys.stderr.isatty()
     return downloaded(
         f"the weights {weights.url}",
@@ -142,12 +117,8 @@ def resnet18(
     """Build torchvision's ResNet-18 (He et al., 2016).
 
     Below 64 px the 7x7 stem with stride 2 and the max pooling give way to a 3x3 convolution, as
-    usual for CIFAR; but weights decide by the size of their own first convolution.
-
-    Parameters
-    ----------
-    weights : mapping of str to Tensor, optional
-        A state dict of torchvision's ResNet-18; its last layer is not used.
+    usual for CIFAR; but weights (a state dict, whose last layer is not used) decide by the size of
+    their own first convolution.
     """
     net = torchvision.models.resnet18(weights=None)
     if weights is not None:

@@ -1,55 +1,246 @@
-"""How networks are trained: optimisers, learning rates, averages, callbacks."""
+"""How networks are trained: batches, steps, learning rates, averages of the weights."""
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import islice
+from typing import Any
 
+import numpy as np
 import torch
-from skorch import NeuralNet
-from skorch.callbacks import BatchScoring, Callback, GradientNormClipping, LRScheduler
-from torch import nn
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
+from numpy.typing import NDArray
+from skorch import NeuralNet, NeuralNetClassifier
+from skorch.callbacks import Callback
+from skorch.dataset import Dataset
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
-from ..core.errors import DataError, ParameterError
-from ..datasets.base import Images
-from . import MODELS
-from .backbone import Features
-from .devices import Device
-from .iterators import SliceBatches, TrainBatches
-from .settings import OPTIMIZERS
+from ..core.errors import DataError
+from .devices import computing_on
+from .iterators import copied
 
-if TYPE_CHECKING:
-    from .classifier import ImageClassifier
-
-BACKBONE_SHARE = 0.1
-"""Of the learning rate, that a backbone is fine-tuned at."""
-
-SHRINK, PERTURB = 0.6, 0.1
+MIN_STEPS, MIN_EPOCHS = 200, 20
 EMA_SHARE, SWA_SHARE = 0.1, 0.25
 MIN_WINDOW, LEAST_FALL = 10, 0.01
 MOST_RISING, FALL = 50, 0.25
-DEFAULT_LR = 0.003
-HEAD_LRS = {"adamw": 0.003, "sgd": 0.02}
+
+
+class TrainBatches:
+    """Whole shuffled batches for a number of optimiser steps, an epoch at each iteration.
+
+    Every batch is full: what is left of one pass over the images goes into the same batch as the
+    start of the next, so there is no last batch of one image, which batch norm could not take. An
+    epoch ends with the batch that completes a pass; the last one ends when the steps are done, or
+    `ended`, which is asked before each batch, says so. With neither `steps` nor `epochs` (passes
+    over the images) there are `MIN_STEPS` batches or `MIN_EPOCHS` passes, whichever is more.
+
+    A batch has `batch_size` images, or all there are if those are fewer, but two at least. If
+    `balanced`, all classes that have an image take turns, however many each has. A GPU holds all
+    images from the start, if they fit.
+
+    `mixup` is the alpha of mixup [1]_: each image is to be mixed with another of its batch, to
+    shares that are drawn for each batch from Beta(alpha, alpha), and so are the labels; 0 is not at
+    all. A batch is `X` and `y`, or with mixup a dict of `images`, `partners` (which image of the
+    batch each is mixed with) and `shares` (its own), as `ImageModule.forward` takes them, and the
+    shares of all classes, float32 of shape (batch_size, n_classes).
+
+    References
+    ----------
+    .. [1] H. Zhang, M. Cisse, Y. N. Dauphin, D. Lopez-Paz. mixup: Beyond Empirical Risk
+       Minimization. ICLR 2018.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        steps: int | None = None,
+        epochs: int | None = None,
+        *,
+        balanced: bool = False,
+        mixup: float = 0.0,
+        n_classes: int = 0,
+        device: str = "cpu",
+        ended: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.X, self.y = dataset.X, torch.as_tensor(dataset.y)
+        self.batch_size = max(min(batch_size, len(self.y)), 2)
+        passes = MIN_EPOCHS if epochs is None else epochs
+        by_passes = math.ceil(passes * len(self.y) / self.batch_size)
+        self.steps = steps or (max(MIN_STEPS, by_passes) if epochs is None else by_passes)
+        self.balanced = balanced
+        self.mixup = mixup
+        self.n_classes = n_classes
+        self.device = torch.device(device)
+        self.ended = ended
+        self._done = 0
+
+    @property
+    def left(self) -> int:
+        """How many steps there are to come."""
+        return 0 if self.ended() else self.steps - self._done
+
+    def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
+        """Yield the batches of the next epoch."""
+        passes = self._done * self.batch_size // len(self.y) + 1
+        stop = min(self.steps, math.ceil(passes * len(self.y) / self.batch_size))
+        while self._done < stop and not self.ended():
+            rows = next(self._draws)
+            self._done += 1
+            if self._pool is None:
+                images = torch.from_numpy(self.X[rows.numpy()])
+            else:
+                images = self._pool[rows.to(self._pool.device)]
+            yield self._mixed(images, self.y[rows]) if self.mixup else (images, self.y[rows])
+
+    @cached_property
+    def _draws(self) -> Iterator[Tensor]:
+        return self._taking_turns() if self.balanced else shuffled(len(self.y), self.batch_size)
+
+    @cached_property
+    def _pool(self) -> Tensor | None:
+        return copied(self.X, self.device)
+
+    def _taking_turns(self) -> Iterator[Tensor]:
+        labels = sorted(set(self.y.tolist()))
+        decks = [_dealt(torch.nonzero(self.y == label)[:, 0]) for label in labels]
+        turns = _dealt(torch.arange(len(decks)))
+        while True:
+            yield torch.tensor([next(decks[turn]) for turn in islice(turns, self.batch_size)])
+
+    def _mixed(self, images: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        share = torch.distributions.Beta(self.mixup, self.mixup).sample()
+        partners = torch.randperm(len(y))
+        ones = torch.nn.functional.one_hot(y, self.n_classes).float()
+        shares = share.expand(len(y))
+        mixed = {"images": images, "partners": partners, "shares": shares}
+        return mixed, share * ones + (1 - share) * ones[partners]
+
+
+def shuffled(n: int, batch_size: int) -> Iterator[Tensor]:
+    """Yield batches of row numbers without end, shuffled anew in each pass over all `n`."""
+    queue = torch.empty(0, dtype=torch.int64)
+    while True:
+        while len(queue) < batch_size:
+            queue = torch.cat([queue, torch.randperm(n)])
+        rows, queue = queue[:batch_size], queue[batch_size:]
+        yield rows
+
+
+def _dealt(cards: Tensor) -> Iterator[int]:
+    """Yield all, shuffled, and shuffle anew when through."""
+    while True:
+        yield from cards[torch.randperm(len(cards))].tolist()
+
+
+class ImageNet(NeuralNetClassifier):  # type: ignore[misc]
+    """A skorch net that trains for a number of steps and calls each pass over the images an epoch.
+
+    The last epoch is cut when the steps are done. As with skorch, a callback ends the training by
+    raising KeyboardInterrupt; a real Ctrl-C reaches the caller.
+    """
+
+    iterator_valid__batch_size: int
+
+    def train_on(self, X: Any, y: NDArray[np.int64]) -> None:
+        """Train from the weights as they are; with them torch's settings for the device.
+
+        It raises DataError if the loss is NaN or infinite.
+        """
+        with computing_on(str(self.device)):
+            self.notify("on_train_begin", X=X, y=y)
+            with _ended_by_callbacks():
+                self.fit_loop(X, y)
+            self.notify("on_train_end", X=X, y=y)
+
+    def fit_loop(self, X: Any, y: Any = None, epochs: int | None = None, **_: Any) -> ImageNet:
+        """Train epoch by epoch until the iterator has no more batches; there is no validation."""
+        self.check_data(X, y)
+        self.check_training_readiness()
+        dataset = self.get_dataset(X, y)
+        batches = self.get_iterator(dataset, training=True)
+        about = {"dataset_train": dataset, "dataset_valid": None}
+        while batches.left:
+            self.notify("on_epoch_begin", **about)
+            self.run_single_epoch(batches, training=True, prefix="train", step_fn=self.train_step)
+            if not np.isfinite(self.history[-1, "batches", :, "train_loss"]).all():
+                raise DataError(
+                    "training diverged: its loss became NaN or infinite in epoch "
+                    f"{len(self.history)}; choose a smaller lr, or clip_norm"
+                )
+            self.notify("on_epoch_end", **about)
+        return self
+
+    @contextmanager
+    def restored_on_error(self) -> Iterator[None]:
+        """Undo what the block does to weights, optimiser and history if it does not come through.
+
+        A backbone that is not trained is not copied.
+        """
+        module = self.module_
+        changing = [p for p in module.parameters() if p.requires_grad] + list(module.buffers())
+        before = [tensor.detach().clone() for tensor in changing]
+        optimizer, n_epochs = copy.deepcopy(self.optimizer_.state_dict()), len(self.history)
+        try:
+            yield
+        except BaseException:
+            with torch.no_grad():
+                for tensor, value in zip(changing, before, strict=True):
+                    tensor.copy_(value)
+            self.optimizer_.load_state_dict(optimizer)
+            del self.history[n_epochs:]
+            raise
+
+    def replica(self, device: str) -> ImageNet:
+        """Return a copy with its network on another device, to be asked and not to be trained."""
+        # not copy.copy: skorch would pickle the network, which not every model's classes allow
+        other: ImageNet = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.module_ = copy.deepcopy(self.module_).to(device)
+        other.device = device
+        return other
+
+
+@contextmanager
+def _ended_by_callbacks() -> Iterator[None]:
+    """Take a KeyboardInterrupt for the end of the training, unless somebody pressed Ctrl-C."""
+    pressed: list[int] = []
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT) if main else None  # Ctrl-C is for the main thread
+
+    def note(number: int, frame: Any) -> None:
+        pressed.append(number)
+        if callable(before):
+            before(number, frame)
+
+    if callable(before):
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if pressed:
+            raise
+    finally:
+        if callable(before):
+            signal.signal(signal.SIGINT, before)
 
 
 class OneCycle(Callback):
     """One cycle of the learning rate over each fit (Smith and Topin, 2019).
 
-    The momentum (AdamW's beta1) goes the other way, from 0.95 to 0.85 and back.
+    The momentum (AdamW's beta1) goes the other way, from 0.95 to 0.85 and back. `max_lr` is the
+    highest rate, or one for each group of weights that the optimiser has. In the last share `held`
+    of the steps the rate stays at a tenth of the highest, where the cycle ends then.
 
     skorch's own LRScheduler wants the cycle's length beforehand and counts on over fits; here it
     depends on how many images are labelled by then.
-
-    Parameters
-    ----------
-    max_lr : float or list of float
-        Highest learning rate; one for each group of weights that the optimiser has.
-    held : float, default=0
-        Share of the steps, at the end, in which the rate stays at a tenth of the highest, where
-        the cycle ends then.
     """
 
     def __init__(self, max_lr: float | list[float], held: float = 0.0) -> None:
@@ -61,7 +252,7 @@ class OneCycle(Callback):
         self.left_ = steps - math.floor(self.held * steps)
         self.schedule_ = self._schedule(net.optimizer_)
 
-    def _schedule(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    def _schedule(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
         # torch divides by parts of the cycle, none of which may be empty
         return OneCycleLR(
             optimizer,
@@ -71,8 +262,8 @@ class OneCycle(Callback):
             final_div_factor=10 / 25 if self.held else 1e4,
         )
 
-    def on_batch_end(self, net: NeuralNet, training: bool = False, **kwargs: Any) -> None:
-        if training and self.left_:
+    def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        if self.left_:
             self.left_ -= 1
             self.schedule_.step()
 
@@ -83,16 +274,13 @@ class Cosine(OneCycle):
     With `held`, to a tenth of the highest.
     """
 
-    def _schedule(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    def _schedule(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
         self.steps_ = max(self.left_, 1)
         return LambdaLR(optimizer, self._factor)
 
     def _factor(self, step: int) -> float:
         lowest = 0.1 if self.held else 0.0
         return lowest + (1 - lowest) * (1 + math.cos(math.pi * min(step / self.steps_, 1))) / 2
-
-
-SCHEDULES = {"one-cycle": OneCycle, "cosine": Cosine}
 
 
 class UntilFlat(Callback):
@@ -102,11 +290,6 @@ class UntilFlat(Callback):
     of one epoch, but 10 steps at least. It has stopped falling when `patience` windows in a row
     were not 0.01 below the best one before; or when four fifths of the steps are done. A quarter
     as many steps as were done until then go into the fall, and the training is over.
-
-    Parameters
-    ----------
-    patience : int
-        Windows.
     """
 
     def __init__(self, patience: int) -> None:
@@ -126,19 +309,16 @@ class UntilFlat(Callback):
             return (step + 1) / self.rising_
         return min(1.0, max(0.0, (self.end_ - step) / max(self.end_ - self.fall_, 1)))
 
-    def on_batch_end(self, net: NeuralNet, training: bool = False, **kwargs: Any) -> None:
-        if not training:
-            return
+    def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         self.done_ += 1
         if self.rising_ < self.done_ < self.fall_:
-            self._watch(net.history[-1, "batches", -1, "train_loss"])
+            self.losses_.append(net.history[-1, "batches", -1, "train_loss"])
+            if len(self.losses_) == self.window_:
+                self._judge(sum(self.losses_) / self.window_)
         self.schedule_.step()
 
-    def _watch(self, loss: float) -> None:
-        self.losses_.append(loss)
-        if len(self.losses_) < self.window_:
-            return
-        mean = sum(self.losses_) / len(self.losses_)
+    def _judge(self, mean: float) -> None:
+        """Compare a window's mean loss with the best one; begin the fall if that is due."""
         self.losses_.clear()
         self.stale_ = 0 if mean < self.best_ - LEAST_FALL else self.stale_ + 1
         self.best_ = min(self.best_, mean)
@@ -154,11 +334,9 @@ class UntilFlat(Callback):
 class Averaging(Callback):
     """Ends each fit with an average of the weights, and batch norm's statistics of that.
 
-    Parameters
-    ----------
-    kind : {"ema", "swa"}
-        An exponential moving average over all steps, the last tenth of those done or planned, if
-        fewer are done, weighing most; or the mean over the last quarter of the steps [1]_.
+    Of kind "ema" it is an exponential moving average over all steps, the last tenth of those done
+    or planned, if fewer are done, weighing most; of kind "swa" the mean over the last quarter of
+    the steps [1]_.
 
     References
     ----------
@@ -171,17 +349,12 @@ class Averaging(Callback):
 
     def on_train_begin(self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         steps = _n_steps(net, X, y)
-        function = None
-        self.wait_, self.done_ = math.floor((1 - SWA_SHARE) * steps), 0
-        if self.kind == "ema":
-            self.decay_ = 1 - 1 / max(EMA_SHARE * steps, 2)
-            function = self._towards
-            self.wait_ = 0
-        self.average_ = AveragedModel(net.module_, multi_avg_fn=function)
+        ema = self.kind == "ema"
+        self.wait_, self.done_ = 0 if ema else math.floor((1 - SWA_SHARE) * steps), 0
+        self.decay_ = 1 - 1 / max(EMA_SHARE * steps, 2)
+        self.average_ = AveragedModel(net.module_, multi_avg_fn=self._towards if ema else None)
 
-    def on_batch_end(self, net: NeuralNet, training: bool = False, **kwargs: Any) -> None:
-        if not training:
-            return
+    def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         self.wait_ -= 1
         if self.wait_ < 0:
             self.average_.update_parameters(net.module_)
@@ -205,151 +378,3 @@ class Averaging(Callback):
 def _n_steps(net: NeuralNet, X: Any, y: Any) -> int:
     steps: int = net.get_iterator(net.get_dataset(X, y), training=True).steps
     return steps
-
-
-def default_lr(model: str, optimizer: str, freeze: bool = False) -> float:
-    """Return the highest learning rate to use when none is given.
-
-    A head on a frozen backbone has its own, whatever the backbone.
-    """
-    options = OPTIMIZERS[optimizer][1]
-    if freeze:
-        return HEAD_LRS[optimizer]
-    return float(options.get("lr") or MODELS.resolve(model).facts.get("lr", DEFAULT_LR))
-
-
-def start_from(before: nn.Module, module: nn.Module, warm_start: str) -> None:
-    """Give a new module the weights of the fit before, or with "shrink" a mix of them and its own.
-
-    Raises
-    ------
-    DataError
-        If they are of other shapes.
-    """
-    old, own = before.state_dict(), module.state_dict()  # old may have a backbone taken on later
-    for name, values in own.items():
-        shape = tuple(old[name].shape) if name in old else None
-        if shape != values.shape:
-            raise DataError(
-                f"warm_start: {name} had the shape {shape} in the fit before and has "
-                f"{tuple(values.shape)} now; fit a new classifier, or a clone"
-            )
-    trained = {name for name, weights in module.named_parameters() if weights.requires_grad}
-    with torch.no_grad():
-        for name, values in own.items():
-            if warm_start == "shrink" and name in trained:
-                values.mul_(PERTURB).add_(old[name], alpha=SHRINK)
-            else:
-                values.copy_(old[name])
-
-
-def scheduled(callbacks: Sequence[Any]) -> bool:
-    """Tell whether a user's skorch callbacks decide the learning rate."""
-    return any(isinstance(callback, LRScheduler) for callback in _unnamed(callbacks))
-
-
-def check_callbacks(callbacks: Sequence[Any], mixup: bool) -> None:
-    """Check that skorch callbacks ask for nothing that a training here does not have.
-
-    Raises
-    ------
-    ParameterError
-        If one asks for a validation set, or for the labels of images that are mixed.
-    """
-    for callback in _unnamed(callbacks):
-        name, monitor = type(callback).__name__, getattr(callback, "monitor", None)
-        if isinstance(monitor, str) and monitor.startswith("valid"):
-            raise ParameterError(
-                f"the callback {name} watches {monitor!r}, but an ImageClassifier has no "
-                "validation set; give it monitor='train_loss', or a score with on_train=True"
-            )
-        if getattr(callback, "on_train", True) is False:
-            raise ParameterError(
-                f"the callback {name} scores a validation set, which an ImageClassifier does not "
-                "have; give it on_train=True"
-            )
-        if mixup and isinstance(callback, BatchScoring):
-            raise ParameterError(
-                f"the callback {name} needs the labels of each batch, which mixup mixes; use "
-                "EpochScoring, or mixup=0"
-            )
-
-
-def _unnamed(callbacks: Sequence[Any]) -> list[Any]:
-    plain = [callback[-1] if isinstance(callback, tuple) else callback for callback in callbacks]
-    return [callback() if isinstance(callback, type) else callback for callback in plain]
-
-
-def net_params(classifier: ImageClassifier, X: Images | Features) -> dict[str, Any]:
-    """Return the parameters of the skorch net that trains a classifier on such input."""
-    device = Device.resolve(classifier.device, classifier.precision)
-    optimizer, options = OPTIMIZERS[classifier.optimizer]
-    lr = classifier.lr or default_lr(classifier.model, classifier.optimizer, classifier.freeze)
-    groups = [("network.backbone.*", {"lr": BACKBONE_SHARE * lr})] if classifier.finetune else []
-    return {
-        "module__model": classifier.model,
-        "module__augmentation": classifier.augmentation,
-        "module__bf16": device.bf16,
-        "module__n_classes": len(classifier.classes_),
-        "module__dropout": classifier.dropout,
-        **_input_params(classifier, X),
-        "optimizer": getattr(torch.optim, optimizer),
-        **{f"optimizer__{name}": value for name, value in options.items()},
-        "optimizer__lr": lr,
-        "optimizer__param_groups": groups,
-        "optimizer__fused": device.name != "mps",
-        "device": device.name,
-        "train_split": None,
-        "verbose": 0,
-        "callbacks__valid_loss": None,
-        "callbacks__valid_acc": None,
-        "callbacks__print_log": None,
-        "iterator_train": TrainBatches,
-        "iterator_train__batch_size": classifier.train_batch_size,
-        "iterator_train__steps": classifier.steps,
-        "iterator_train__epochs": classifier.epochs,
-        "iterator_train__balanced": classifier.balanced,
-        "iterator_train__mixup": classifier.mixup,
-        "iterator_train__n_classes": len(classifier.classes_),
-        "iterator_train__device": device.name,
-        "iterator_valid": SliceBatches,
-        "iterator_valid__device": device.name,
-        "iterator_valid__batch_size": device.scoring_batch_size(X.shape[-1]),
-        **_option_params(classifier, [*(options["lr"] for _, options in groups), lr]),
-    }
-
-
-def _option_params(classifier: ImageClassifier, lrs: list[float]) -> dict[str, Any]:
-    """Say what of the training the options decide, of a network with so many groups."""
-    callbacks: list[tuple[str, Any]] = []
-    parts: dict[str, Any] = {}
-    if classifier.patience is not None:
-        until_flat = UntilFlat(classifier.patience)
-        callbacks.append(("until_flat", until_flat))
-        parts["iterator_train__ended"] = until_flat.over
-    elif not scheduled(classifier.callbacks):
-        held = SWA_SHARE if classifier.average == "swa" else 0.0
-        callbacks.append(("schedule", SCHEDULES[classifier.schedule](lrs, held)))
-    if classifier.clip_norm is not None:
-        callbacks.append(("clip_norm", GradientNormClipping(classifier.clip_norm)))
-    if classifier.average != "none":
-        callbacks.append(("averaging", Averaging(classifier.average)))
-    if classifier.label_smoothing:
-        parts["criterion__label_smoothing"] = classifier.label_smoothing
-    if classifier.mixup:
-        parts["use_caching"] = False  # scores are of images and labels as they are
-    return {**parts, "callbacks": [*callbacks, *classifier.callbacks]}
-
-
-def _input_params(classifier: ImageClassifier, X: Images | Features) -> dict[str, Any]:
-    """Say what of the network its input decides: pixels or features."""
-    if classifier.freeze:
-        parts = {"freeze": True, "head": classifier.head, "n_features": X.shape[1]}
-    else:
-        parts = {
-            "in_channels": X.shape[1],
-            "image_size": X.shape[2],
-            "pretrained": classifier.pretrained,
-            "weights": classifier.weights,
-        }
-    return {f"module__{name}": value for name, value in parts.items()}

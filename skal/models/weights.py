@@ -18,7 +18,6 @@ from ..datasets.base import one_line
 Weights: TypeAlias = str | Path | Mapping[str, Tensor]
 """What a network may start from: a state dict, or a file that holds one."""
 
-_BACKBONE = "network.backbone."
 _STATES_WITHIN = ("state_dict", "model_state_dict", "model")
 """Where checkpoints that hold more than weights hold these."""
 
@@ -31,14 +30,8 @@ PREFIXES = ("module.", "model.", "backbone.", "network.backbone.")
 class Fit(NamedTuple):
     """What of a state dict fits a backbone.
 
-    Parameters
-    ----------
-    tensors : dict of str to Tensor
-        What fits, by the backbone's names.
-    n, n_own : int
-        How many those are, and how many the backbone has; batch norm's counts are left out.
-    missing, others : list of str
-        What the backbone lacks, and what is not of it, each with the reason.
+    The tensors that fit, by the backbone's names; how many those are, and how many the backbone
+    has, without batch norm's counts; what it lacks, and what is not of it, each with the reason.
     """
 
     tensors: dict[str, Tensor]
@@ -75,10 +68,7 @@ def fit_of(backbone: nn.Module, weights: Mapping[str, Tensor]) -> Fit:
 def downloaded(what: str, fetch: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
     """Return the weights that a library's `fetch` downloads on first use; `what` names them.
 
-    Raises
-    ------
-    DataError
-        If that is not possible.
+    It raises DataError if that is not possible.
     """
     try:
         return fetch()
@@ -92,12 +82,8 @@ def downloaded(what: str, fetch: Callable[[], Mapping[str, Tensor]]) -> Mapping[
 def load_matching(backbone: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Load what fits of a state dict; warn of what the backbone lacks.
 
-    The network that the tensors were saved from may have been wrapped, and may have had a head.
-
-    Raises
-    ------
-    DataError
-        If fewer than half of the backbone's tensors are there; the message has the first few.
+    The network that the tensors were saved from may have been wrapped, and may have had a head. It
+    raises DataError, with the first few, if fewer than half of the backbone's tensors are there.
     """
     fit = fit_of(backbone, weights)
     if 2 * fit.n < fit.n_own:
@@ -119,8 +105,7 @@ def without_prefix(
     """Return weights by the names, with or without one of `PREFIXES`, that fit `own` best."""
     best = weights
     for prefix in PREFIXES:
-        inner = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-        if inner:
+        if inner := _within(prefix, weights):
             best = max(
                 best, without_prefix(inner, own), key=lambda w: sum(_fits(k, own, w) for k in own)
             )
@@ -134,13 +119,9 @@ def _fits(name: str, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -
 def read_state_dict(path: Path) -> Mapping[str, Tensor]:
     """Read a state dict without running any code from the file.
 
-    Of skal's own ``model.safetensors`` it is the backbone's alone: the head belongs to the classes
-    of that run. A checkpoint may hold it as ``state_dict``, ``model_state_dict`` or ``model``.
-
-    Raises
-    ------
-    DataError
-        If the file cannot be read or is not a state dict.
+    Of skal's own ``model.safetensors`` it is the backbone's only: the head belongs to the classes
+    of that run. A checkpoint may hold it as ``state_dict``, ``model_state_dict`` or ``model``. It
+    raises DataError if the file cannot be read or is not a state dict.
     """
     state: Any
     try:
@@ -167,8 +148,8 @@ def read_state_dict(path: Path) -> Mapping[str, Tensor]:
 
 def backbone_of(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Return what a state dict of skal's own has of the backbone, by the backbone's names."""
-    return {
-        name.removeprefix(_BACKBONE): tensor
-        for name, tensor in state.items()
-        if name.startswith(_BACKBONE)
-    }
+    return _within(PREFIXES[-1], state)
+
+
+def _within(prefix: str, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

@@ -15,10 +15,10 @@ from ..core.values import resolve_count
 from ..datasets import DATASETS, ImageDataset, data_folder, is_folder, load_dataset
 from ..datasets.noise import add_noise
 from ..models import MODELS, default_model
+from ..models.build import try_network
 from ..models.devices import resolve_bf16, resolve_device, torch_seed
-from ..models.module import ImageModule
-from ..models.training import default_lr
-from ..models.trial import try_network
+from ..models.net import default_lr
+from ..models.network import ImageModule
 from ..strategies.cold_start import resolve_init_strategy
 from .config import SETTINGS, RunConfig
 from .pretraining import check_pretraining

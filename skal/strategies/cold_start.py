@@ -18,7 +18,7 @@ from ..datasets.base import MISSING_LABEL, Images
 from ..datasets.oracles import Oracle
 from ..datasets.pool import Pool
 from ..models.classifier import ImageClassifier
-from ..models.heads import Scaling
+from ..models.network import Scaling
 from .catalogue import INIT_STRATEGIES
 from .resolve import Strategy, resolve_strategy
 from .scores import ScoreRequest, Scores, score_pool

@@ -14,8 +14,7 @@ import torchvision
 import skal
 from skal.core.errors import DataError, UnknownNameError
 from skal.models import AUGMENTATIONS, build_network
-from skal.models.augmentation import flip, shift
-from skal.models.module import ImageModule
+from skal.models.network import ImageModule, flip, shift
 from skal.models.weights import read_state_dict, tell_once
 
 OPTIONS = {"n_classes": 3, "in_channels": 3, "dropout": 0.25}

@@ -23,9 +23,10 @@ from skal.core.errors import DataError, ParameterError, RunFolderError, UnknownN
 from skal.models import Network
 from skal.models.devices import resolve_bf16
 from skal.models.inference import NotFittedError
-from skal.models.iterators import SliceBatches, TrainBatches
-from skal.models.module import DropoutSampler, ImageModule
+from skal.models.iterators import SliceBatches
+from skal.models.network import DropoutSampler, ImageModule
 from skal.models.persistence import load_classifier, save_classifier
+from skal.models.training import TrainBatches
 
 
 def classifier(**params: object) -> skal.ImageClassifier:
@@ -195,7 +196,6 @@ def test_scikit_activeml_still_has_the_private_methods_that_are_overridden() -> 
     expected = {
         "_net_parts": ["self", "X", "y"],
         "_validate_data_kwargs": ["self"],
-        "_return_training_data": ["self", "X", "y"],
         "_normalize_extra_outputs": ["extra_outputs", "allowed_names", "primary_name"],
         "_initialize_fallbacks": ["self", "P"],
         "initialize": ["self", "X", "y", "enforce_check_X_y"],
@@ -276,6 +276,7 @@ class TestMonteCarloDropout:
             torch.nn.Flatten(), torch.nn.Sequential(torch.nn.Dropout(0.5), recorder)
         )
         module.bf16 = False
+        module.register_buffer("temperature", torch.ones(()))
         sampler = DropoutSampler(module.eval(), n_samples=200, seed=0)
         for _ in range(2):  # two batches of the same pass
             sampler(torch.zeros(3, 1, 4, 4), torch.ones(3, 16))

@@ -22,7 +22,7 @@ import skal
 from skal.cli import main
 from skal.core.errors import DataError, MissingExtraError, ParameterError, UnknownNameError
 from skal.models import MODELS, Network, build_network
-from skal.models.module import ImageModule
+from skal.models.network import ImageModule
 from skal.runs.config import RunConfig
 from skal.runs.preparation import image_size_for
 

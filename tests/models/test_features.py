@@ -22,7 +22,7 @@ from skal.models import build_network
 from skal.models import features as embedding
 from skal.models.backbone import Backbone, compact
 from skal.models.features import FeatureStore
-from skal.models.module import ImageModule
+from skal.models.network import ImageModule
 
 RNG = np.random.default_rng(0)
 POOL = RNG.integers(0, 256, (60, 1, 12, 12), dtype=np.uint8)

@@ -27,7 +27,7 @@ from skal.datasets.pool import draw_held_out
 from skal.models import MODELS, Network, build_network
 from skal.models.calibration import calibrate
 from skal.models.committee import Committee
-from skal.models.heads import Scaling
+from skal.models.network import Scaling
 from skal.models.persistence import load_classifier, save_classifier
 from skal.runs.config import RunConfig
 from skal.runs.preparation import check_settings, image_size_for

@@ -20,7 +20,7 @@ from skorch.callbacks import Callback
 import skal
 from skal.core.errors import DataError, MissingExtraError, ParameterError
 from skal.models.devices import Device
-from skal.models.module import ImageModule
+from skal.models.network import ImageModule
 from skal.models.self_supervision import Pretrained, SimCLR, pretrain, simclr_views
 
 pytestmark = pytest.mark.skipif(

@@ -27,9 +27,10 @@ from skal.core.seeding import derive_seed
 from skal.models import Network
 from skal.models import iterators as batches_module
 from skal.models.devices import computing_on
-from skal.models.iterators import SliceBatches, TrainBatches, resident, say_smaller
-from skal.models.module import ImageModule
+from skal.models.iterators import SliceBatches, resident, say_smaller
+from skal.models.network import ImageModule
 from skal.models.persistence import load_classifier, load_weights, save_classifier
+from skal.models.training import TrainBatches
 from skal.strategies.scores import ScoreRequest, parts_by_device, score_pool
 
 FAST: dict[str, Any] = {"model": "lenet", "steps": 3, "n_init": 6, "n_query": 4, "n_rounds": 2}

@@ -539,7 +539,7 @@ def test_ctrl_c_while_training_ends_the_run_and_keeps_no_half_trained_round(
     step: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from skal.models.module import ImageModule
+    from skal.models.network import ImageModule
 
     forward, calls = ImageModule.forward, []
 
