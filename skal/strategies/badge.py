@@ -24,9 +24,9 @@ class Badge(BatchStrategy):
     .. math:: |g - g'|^2 = |a|^2 |h|^2 + |a'|^2 |h'|^2 - 2 (a \cdot a') (h \cdot h')
 
     and neither the n x (C * D) matrix nor any distance matrix is needed. A pick costs O(n (C + D))
-    time at most, most often far less, since bounds tell whose distance cannot change, and O(n)
-    memory. The first pick is the longest gradient, each further one is
-    drawn in proportion to the squared distance to the nearest pick before.
+    time at most, since bounds tell whose distance cannot change, most often far less, and O(n)
+    memory. The first pick is the longest gradient, each further one is drawn in proportion to the
+    squared distance to the nearest earlier pick.
 
     It takes the place of `skactiveml.pool.Badge`, with three differences: no image is picked
     twice, the origin is not a centre, and the above.
@@ -85,6 +85,5 @@ class Badge(BatchStrategy):
 
 
 def _draw(cumulated: NDArray[np.float64], random_state: RandomState) -> int:
-    """Draw an index in proportion to weights given by their cumulated sum."""
     level = random_state.random_sample() * cumulated[-1]
     return int(np.searchsorted(cumulated, min(level, np.nextafter(cumulated[-1], 0)), "right"))

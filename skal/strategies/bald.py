@@ -47,15 +47,13 @@ class MCDropoutBALD(ScoreStrategy):
         self.n_samples = n_samples
 
     def score(self, scores: Scores) -> NDArray[np.float64]:
-        """Return the mutual information of each candidate, in nats."""
         assert scores.mc_proba is not None
         return mutual_information(scores.mc_proba)
 
 
 def mutual_information(mc_proba: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the mutual information between label and network, in nats, shape (n,).
+    """Return the mutual information of label and network, in nats: Gal et al. (2017), equation 2.
 
-    It is equation 2 of Gal et al. (2017), zero or more up to rounding, of class probabilities of
-    sampled networks, shape (n_samples, n, n_classes).
+    `mc_proba` has shape (n_samples, n, n_classes), the result (n,); it is >= 0 up to rounding.
     """
     return by_blocks(lambda part: entropy(part.mean(axis=0)) - entropy(part).mean(axis=0), mc_proba)

@@ -46,16 +46,14 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
     constraints: Constraints = allowed()
     """What parameters may be, checked when the strategy is asked; see `Number` and `OneOf`."""
     clf_embedding_flag_name: Mapping[str, Any] | str | None = None
-    """Keyword(s) by which a classifier's `predict_proba` also returns embeddings.
+    """Keyword(s) by which `predict_proba` also returns embeddings, else `X` unless it is images.
 
-    By default ``extra_outputs="emb"`` is asked for where `X` is images and the classifier takes
-    it. Of a classifier that returns no embeddings, `X` itself is used, but never raw images.
+    By default ``extra_outputs="emb"`` where `X` is images and the classifier takes it.
     """
     reads: tuple[str, ...] = ("proba",)
     """Which fields of `Scores`: "proba", "embeddings", "mc_proba", "gradient_length", "labeled".
 
-    A strategy that reads nothing but "embeddings" and "labeled" can be asked without a classifier:
-    `X` are the embeddings then.
+    One that reads only "embeddings" and "labeled" needs no classifier: `X` are the embeddings.
     """
     n_samples: int = 20
     """How many samples "mc_proba" has; where it can be chosen, a parameter of the constructor."""
@@ -73,7 +71,7 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         Parameters
         ----------
         scores : Scores
-            Of the candidates alone, n of them.
+            Of the candidates only, n of them.
         batch_size : int
             At most n.
         random_state : RandomState
@@ -106,7 +104,7 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         X, y : array-like
             Samples, and their labels; `missing_label` where there is none.
         clf : SkactivemlClassifier, optional
-            Who predicts; may be left out if the strategy reads embeddings alone, which `X` are
+            Who predicts; may be left out if the strategy reads only embeddings, which `X` are
             then.
         fit_clf : bool, default=True
             Whether to train a clone of `clf` on `X` and `y` first.
@@ -167,7 +165,6 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         return indices, utilities
 
     def _pick(self, scores: Scores, batch_size: int, utilities: ToFill) -> Rows:
-        """Let the strategy pick; if it tells no utilities that are wanted, make some."""
         pick: Callable[..., Any] = self.pick
         if utilities is not None and "utilities" in inspect.signature(pick).parameters:
             return np.asarray(pick(scores, batch_size, self.random_state_, utilities=utilities))
@@ -194,7 +191,7 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
                 )
 
     def _score(self, clf: Any, X: Any) -> Scores:
-        """Ask the classifier for what the strategy reads, and check that it is numbers."""
+        """Return the scores that the strategy reads; a SkalError if any is NaN or infinite."""
         scores = self._read(clf, X)
         for name in set(self.reads) - {"labeled"}:
             if not np.isfinite(getattr(scores, name)).all():
@@ -205,7 +202,6 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         return scores
 
     def _read(self, clf: Any, X: Any) -> Scores:
-        """Ask the classifier for what the strategy reads, and for no more."""
         if clf is None:
             return Scores(np.arange(0), np.empty((len(X), 0), np.float32), _flat(X))
         found: dict[str, Any] = {"device": getattr(getattr(clf, "scores", None), "device", "cpu")}
@@ -223,7 +219,7 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         return Scores(clf.classes_, **found)
 
     def _samples(self, clf: Any, X: Any) -> NDArray[Any]:
-        """Sample the classifier's probabilities, by the strategy's seed however it draws."""
+        """Return dropout samples that depend on nothing but the strategy's seed."""
         if isinstance(clf, ScoredClassifier):  # they are drawn already
             return np.asarray(clf.sample_proba(X, n_samples=self.n_samples))
         seed = int(self.random_state_.randint(2**31 - 1))
@@ -233,7 +229,7 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
             return np.asarray(clf.sample_proba(X, n_samples=self.n_samples, **options))
 
     def _embed(self, clf: Any, X: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return probabilities and embeddings; without the latter, `X` itself if that can be."""
+        """Return probabilities and embeddings; `X` itself for those, if it is not images."""
         out = clf.predict_proba(X, **self._embedding_keywords(clf, X))
         proba, embeddings = out if isinstance(out, tuple) else (out, X)
         if embeddings is X and np.ndim(X) > 2:
@@ -254,7 +250,6 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         return Labeled(y[known], _flat(rows) if clf is None else self._embed(clf, rows)[1])
 
     def _embedding_keywords(self, clf: Any, X: Any) -> dict[str, Any]:
-        """Return the keywords by which `predict_proba` also returns embeddings."""
         flag = self.clf_embedding_flag_name
         if flag is None:
             takes = inspect.signature(clf.predict_proba).parameters
@@ -277,7 +272,6 @@ def _flat(embeddings: Any) -> NDArray[Any]:
 
 
 def _fitted(clf: Any, X: Any, y: Any, sample_weight: ArrayLike | None) -> Any:
-    """Return a clone of the classifier, fitted."""
     if sample_weight is None:
         return clone(clf).fit(X, y)
     if not has_fit_parameter(clf, "sample_weight"):
@@ -297,7 +291,7 @@ class ScoreStrategy(BatchStrategy):
         Parameters
         ----------
         scores : Scores
-            Of the candidates alone, n of them.
+            Of the candidates only, n of them.
 
         Returns
         -------
@@ -308,7 +302,6 @@ class ScoreStrategy(BatchStrategy):
     def pick(
         self, scores: Scores, batch_size: int, random_state: RandomState, utilities: ToFill = None
     ) -> Rows:
-        """Pick the highest utilities, best first."""
         return highest(self.score(scores), batch_size, random_state, utilities)
 
 
@@ -326,20 +319,10 @@ def highest(
 
 
 class GreedyBatch:
-    """A batch picked one by one, each the highest of values that the picks before may change.
+    """A batch picked one by one, each the highest of values that earlier picks may change.
 
-    Parameters
-    ----------
-    n_picks : int
-        Room for so many.
-    random_state : RandomState
-        Breaks ties.
-    utilities : ndarray of float64, shape (n_picks, n), optional
-        The row of each pick is filled with the values; NaN for the picks before.
-
-    Attributes
-    ----------
-    picks : ndarray of int64, shape (n_picks,)
+    `picks` are int64 of shape (n_picks,). Where `utilities`, float64 of shape (n_picks, n), are
+    given, the row of each pick is filled with the values; NaN for earlier picks.
     """
 
     def __init__(self, n_picks: int, random_state: RandomState, utilities: ToFill = None) -> None:
@@ -348,7 +331,7 @@ class GreedyBatch:
         self._count = 0
 
     def pick(self, values: NDArray[Any]) -> int:
-        """Pick the highest value of what is left, and return its row."""
+        """Pick the highest value of the rows left, ties at random, and return its row."""
         before = self.picks[: self._count]
         left = np.array(values, dtype=np.float64)
         left[before] = -np.inf

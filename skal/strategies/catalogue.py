@@ -142,7 +142,6 @@ SCIKIT_ACTIVEML: Mapping[str, Mapping[str, Any]] = {
 
 
 def _theirs(name: str, cls: str, *, params: Mapping[str, Any] | None = None, **facts: Any) -> None:
-    """Add a row for a class of scikit-activeml."""
     known = SCIKIT_ACTIVEML[cls]
     merged = {**known.get("params", {}), **(params or {})}
     options = {"params": merged} if merged else {}
@@ -150,18 +149,11 @@ def _theirs(name: str, cls: str, *, params: Mapping[str, Any] | None = None, **f
 
 
 def stands_for(name: str) -> str:
-    """Return the name of the strategy that a name, such as "auto", stands for.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is none of that name.
-    """
+    """Return the strategy that a name, such as "auto", stands for; UnknownNameError if none."""
     return str(STRATEGIES.resolve(name).facts.get("stands_for", name))
 
 
 def _own(name: str, path: str, **facts: Any) -> None:
-    """Add a row for a class of skal."""
     STRATEGIES.add(name, f"skal.strategies.{path}", **facts)
 
 
@@ -386,10 +378,9 @@ _theirs(
 )
 
 INIT_STRATEGIES: Registry[type] = Registry("init strategy", plural="init strategies")
-"""How the initial set is chosen: query strategies that need nothing, or embeddings alone.
+"""Query strategies for the initial set, with the facts of `STRATEGIES` and `by_oracle`.
 
-Facts of an entry: those of `STRATEGIES`; and `by_oracle`, whether the oracle draws it, which the
-strategy is a name for.
+They need nothing, or only embeddings; `by_oracle` says that the oracle draws the set.
 """
 
 INIT_STRATEGIES.add(

@@ -34,23 +34,10 @@ _log = logging.getLogger("skal")
 class ColdStart:
     """How images are chosen while there is no trained network.
 
-    Parameters
-    ----------
-    init_strategy : str, default="random"
-        What `INIT_STRATEGIES` resolves: a strategy that needs nothing or reads embeddings alone,
-        such as "random" and "typiclust"; or "stratified", as many of each class, drawn by the
-        oracle.
-    seed : int, default=0
-        The run's; the run's strategy plays no part.
-    classifier : ImageClassifier, optional
-        Not fitted; see `start_embeddings`.
-    oracle : Oracle, optional
-        Draws a stratified set.
-
-    Raises
-    ------
-    UnknownNameError, ParameterError
-        If there is no such strategy, or it reads more than embeddings.
+    `init_strategy` is resolved by `INIT_STRATEGIES`: a strategy that needs nothing or reads only
+    embeddings (see `start_embeddings`; `classifier` is not fitted), or "stratified", as many images
+    of each class, drawn by the `oracle`. An UnknownNameError or ParameterError is raised if there
+    is no such strategy, or it reads more.
     """
 
     init_strategy: str = "random"
@@ -62,23 +49,9 @@ class ColdStart:
         resolve_init_strategy(self.init_strategy)
 
     def choose(self, pool: Pool, n: int) -> NDArray[np.int64]:
-        """Choose images of a pool.
+        """Return the indices of n images, of all that are left, with a notice, if those are fewer.
 
-        Parameters
-        ----------
-        pool : Pool
-            Where from; what is labelled already counts.
-        n : int
-            How many; all that are left, with a notice, when that is less.
-
-        Returns
-        -------
-        ndarray of int64, shape (n,)
-
-        Raises
-        ------
-        ParameterError
-            If a stratified set is wanted, and no oracle knows the labels beforehand.
+        A ParameterError is raised if a stratified set needs an oracle that knows the labels.
         """
         seed = derive_seed(self.seed, "init")
         strategy, rows = resolve_init_strategy(self.init_strategy), pool.rows
@@ -102,17 +75,10 @@ class ColdStart:
 
 
 def resolve_init_strategy(init_strategy: str) -> Strategy | None:
-    """Find an initial-set strategy, and see that it can choose without a trained network.
+    """Return an initial-set strategy; None if the oracle draws it.
 
-    Returns
-    -------
-    Strategy or None
-        None if it is drawn by the oracle.
-
-    Raises
-    ------
-    UnknownNameError, ParameterError
-        If there is none of that name, it takes no such argument, or reads more than embeddings.
+    An UnknownNameError or ParameterError is raised if there is none of that name, it takes no such
+    argument, or it reads more than embeddings.
     """
     if INIT_STRATEGIES.resolve(init_strategy).facts.get("by_oracle"):
         return None
@@ -132,18 +98,11 @@ def start_embeddings(
     seed: int,
     rows: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.float32], str]:
-    """Embed images, all or those of `rows`, without any label.
+    """Return float32 embeddings, shape (n, n_features), made without labels, and what they are.
 
-    Features of a frozen backbone, shape (n, n_features), come back scaled. Of images, shape
-    (n, channels, height, width), a classifier is asked, not fitted, if it starts from weights that
-    were trained elsewhere; a network with fresh weights has learned nothing that the pixels do not
-    tell, so that else these are reduced by principal components.
-
-    Returns
-    -------
-    embeddings : ndarray of float32, shape (n, n_features)
-    source : str
-        What they are, in words.
+    Features of a frozen backbone, shape (n, n_features), are scaled. Images, shape (n, channels,
+    height, width), are embedded by the classifier if it starts from trained weights, else reduced
+    to principal components of their pixels: a network with fresh weights knows nothing more.
     """
     if X.ndim == 2:
         features = torch.from_numpy(np.array(X if rows is None else X[rows], np.float32))
@@ -165,7 +124,7 @@ def start_embeddings(
 
 
 def _small_pixels(X: Images, rows: NDArray[np.int64] | None) -> NDArray[np.float32]:
-    """Return the images at no more than 16x16 px, in [0, 1], one row an image."""
+    """Return the images at 16x16 pixels at most, in [0, 1], one row an image."""
     side = min(PIXELS, X.shape[-1])
     rows = np.arange(len(X)) if rows is None else rows
     parts = [

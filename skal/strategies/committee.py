@@ -46,6 +46,5 @@ class CommitteeVariance(ScoreStrategy):
         self.n_samples = n_samples
 
     def score(self, scores: Scores) -> NDArray[np.float64]:
-        """Return the variance over the members, summed over the classes; in [0, 1]."""
         assert scores.mc_proba is not None
         return by_blocks(lambda part: part.var(axis=0).sum(axis=1), scores.mc_proba)

@@ -1,4 +1,4 @@
-"""Batches that represent the pool: ProbCover and MaxHerding, in memory that grows with n alone."""
+"""Batches that represent the pool: ProbCover and MaxHerding, in memory linear in n."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ProbCover(BatchStrategy):
     ----------
     delta : float, optional
         The radius. By default the largest at which the balls of a share `alpha` of the images are
-        pure, that is, hold images of one cluster alone, the clusters being those of k-means into
+        pure, that is, hold images of only one cluster, the clusters being those of k-means into
         as many as there are classes; of many images, 5,000 are drawn for this.
     alpha : float, default=0.95
         That share.
@@ -94,8 +94,8 @@ class ProbCover(BatchStrategy):
 def pure_radius(points: Tensor, n_clusters: int, alpha: float, random_state: RandomState) -> float:
     """Return the largest radius at which a share `alpha` of the balls around points is pure.
 
-    A ball is pure below the distance from its centre to the nearest point of another cluster of
-    k-means, so that the radius is a quantile of these distances; 0 where clusters coincide.
+    A ball is pure below the distance from its centre to the nearest point of another k-means
+    cluster, so the radius is a quantile of these distances; 0 where clusters coincide.
     """
     labels, _ = cluster(points.cpu().numpy(), n_clusters, random_state)
     own = torch.from_numpy(labels).to(points.device)
@@ -116,8 +116,8 @@ class MaxHerding(BatchStrategy):
 
     The embeddings are scaled to unit length; the similarity is
     :math:`\exp(-\gamma |x - x'|^2)`. Picks as `skactiveml.pool.MaxHerding` does for the same
-    :math:`\gamma`, without its n x n matrix: a pick changes the gains by way of those images alone
-    to which it is the most similar one.
+    :math:`\gamma`, without its n x n matrix: a pick changes the gains only through the images to
+    which it is the most similar one.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ class MaxHerding(BatchStrategy):
 
 
 def _unit(scores: Scores) -> tuple[Tensor, Tensor]:
-    """Return the embeddings of candidates and of what is labelled, scaled to length 1, centred."""
+    """Return embeddings of candidates and labelled images, scaled to length 1, then centred."""
     assert scores.embeddings is not None and scores.labeled is not None
     moved = centred(scores.embeddings, scores.labeled.embeddings, unit_length=True)
     here, there = (as_points(values, scores.device) for values in moved)
@@ -177,7 +177,7 @@ def _unit(scores: Scores) -> tuple[Tensor, Tensor]:
 def _loss(
     points: Tensor, others: Tensor, before: Tensor, after: Tensor | float, gamma: float
 ) -> Tensor:
-    """Return what each point's gain loses when the similarities of others rise."""
+    """Return how much each point's gain falls when the similarities of others rise."""
     loss = torch.zeros(len(points), dtype=torch.float64, device=points.device)
     if len(others):
         for rows, distance in squared_distances(points, others):
@@ -188,7 +188,6 @@ def _loss(
 
 
 def _count_within(points: Tensor, others: Tensor, squared: float) -> Tensor:
-    """Return how many of the others are near each point."""
     count = torch.zeros(len(points), dtype=torch.int64, device=points.device)
     if len(others):
         for rows, distance in squared_distances(points, others):

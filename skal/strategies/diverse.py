@@ -70,7 +70,7 @@ class DiverseBatch(BatchStrategy):
     Parameters
     ----------
     temperature : float, default=0.5
-        t, from 0 (uncertainty alone) to 1 (after the first pick, distance alone).
+        t, from 0 (only uncertainty) to 1 (after the first pick, only distance).
     measure : {"entropy", "margin", "least-confidence"}, default="entropy"
         Of uncertainty.
     missing_label, random_state
@@ -102,7 +102,6 @@ class DiverseBatch(BatchStrategy):
     def pick(
         self, scores: Scores, batch_size: int, random_state: RandomState, utilities: ToFill = None
     ) -> Rows:
-        """Pick greedily by the weighted sum."""
         assert scores.embeddings is not None
         t = self.temperature
         uncertainty = MEASURES[self.measure](scores.proba)

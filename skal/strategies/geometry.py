@@ -1,4 +1,4 @@
-"""Distances among many points, in memory that grows with the points alone.
+"""Distances among many points, in memory that grows linearly.
 
 Squared distances come from dot products, |a|^2 + |b|^2 - 2 a.b, which loses what is small beside
 |a|^2 and |b|^2. So points are moved to have their mean at the origin, and where a distance is
@@ -29,9 +29,9 @@ MANY = 200  # centres from which on that pays for finding them
 
 
 def as_points(values: NDArray[np.floating], device: str = "cpu") -> Tensor:
-    """Return an array as a float32 tensor on a device; on the CPU a float32 array is not copied.
+    """Return a float32 tensor; on the CPU a float32 array is not copied.
 
-    Apple's GPUs know no float64, in which sums are taken, so that the CPU stands in for them.
+    Apple's GPUs have no float64, in which sums are taken, so the CPU stands in for them.
     """
     contiguous = np.ascontiguousarray(values, dtype=np.float32)
     if not contiguous.flags.writeable:
@@ -45,10 +45,10 @@ def centred(
     *,
     unit_length: bool = False,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return points moved to have their mean at the origin, and others with them, as float32.
+    """Return float32 copies of points and others, shifted so that the mean of the points is 0.
 
-    The arrays, of shape (n, n_features) and (m, n_features), are copied. With `unit_length` all
-    points but the origin are divided by their norms before.
+    Their shapes are (n, n_features) and (m, n_features). With `unit_length` all points but the
+    origin are first divided by their norms.
     """
     if others is None or not len(others):
         others = points[:0]
@@ -81,15 +81,13 @@ def blocks(
 
 
 def squared_norms(points: Tensor) -> Tensor:
-    """Return the squared norms of points, shape (n,)."""
     return torch.einsum("ij,ij->i", points, points)
 
 
 def squared_distances(points: Tensor, others: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield squared distances of some points to all others, and which points they are.
+    """Yield rows of points and their squared distances to all others, in the points' precision.
 
-    They are exact up to the rounding of the lengths, in the points' own precision; what that may
-    be the whole of is 0.
+    They are exact up to the rounding of the lengths; what may be only rounding is 0.
     """
     lengths = squared_norms(others)
     rounding = 8 * torch.finfo(points.dtype).eps
@@ -103,40 +101,15 @@ def squared_distances(points: Tensor, others: Tensor) -> Iterator[tuple[slice, T
 class NearestCentre:
     r"""Squared distance of every point to the nearest of the centres so far.
 
-    A point may be given by factors: it stands for their outer product, so that dot products
-    multiply, :math:`\langle a h^T, a' h'^T\rangle = (a \cdot a')(h \cdot h')`, and the products
-    themselves are never built.
-
-    A new centre c can be nearer to x than x's own centre o only if two bounds allow it; of the
-    other points not even the factors are read. They are the triangle inequality,
-    :math:`|c - o| < 2 |x - o|` [1]_, and, for the widest factors, that of Cauchy and Schwarz: at
-    first for the whole vector, then, where there will be many centres, for what is left of it
-    beside its leading principal directions. Distances are right to four digits or more, also of
-    points that nearly coincide far from the origin; points in a single factor should be `centred`,
-    for else most distances must be computed twice.
-
-    Parameters
-    ----------
-    *factors : Tensor of float32, shape (n, width)
-        One or more, all on one device.
-    capacity : int
-        How many centres there may be.
-    leading : int, default=LEADING
-        How many leading directions; they are found only if there is room for `many` centres.
-    many : int, default=MANY
-
-    Attributes
-    ----------
-    squared : Tensor of float32, shape (n,)
-        Squared distances; infinite before the first centre.
-    lengths : Tensor of float32, shape (n,)
-        Squared norms of the points.
-    n_compared : int
-        To how many points the distance of the last centre was computed.
-
-    References
-    ----------
-    .. [1] C. Elkan. Using the triangle inequality to accelerate k-means. ICML 2003.
+    Several factors, float32 of shape (n, width), stand for their outer product, which is never
+    built: :math:`\langle a h^T, a' h'^T\rangle = (a \cdot a')(h \cdot h')`. Of points that a new
+    centre c cannot be nearer to than their centre o, not even the factors are read: by the triangle
+    inequality, :math:`|c - o| < 2 |x - o|` (Elkan, ICML 2003), and, for wider factors, that of
+    Cauchy and Schwarz, where `capacity` is `many` or more also beside its `leading` principal
+    directions. Distances are right to four digits or more; points in a single factor should be
+    `centred`, or most are computed twice. `squared`, shape (n,), is infinite before the first
+    centre; `lengths` are the squared norms; `n_compared` is how many distances the last centre
+    took.
     """
 
     def __init__(
@@ -161,7 +134,6 @@ class NearestCentre:
             self._leading = _leading_directions(self._factors[1], leading)
 
     def add(self, row: int) -> None:
-        """Make a point a centre."""
         self._update([f[row] for f in self._factors], self.lengths[row], self._others[row])
         self.squared[row] = 0
 
@@ -217,7 +189,7 @@ class NearestCentre:
     def _distance(
         self, centre: Sequence[Tensor], rows: Tensor | None, both: Tensor, dot: Tensor
     ) -> Tensor:
-        """Return squared distances of a centre to `rows`, from sums of lengths, and products."""
+        """Return squared distances to a centre, from sums of lengths and dot products."""
         distance = both - 2 * dot
         close = (distance < CANCELLED * both).nonzero().squeeze(1)
         if len(close):
@@ -240,7 +212,7 @@ class NearestCentre:
         return (least < before + 8 * self._rounding * both).nonzero().squeeze(1)
 
     def _within_triangle(self, centre: Sequence[Tensor], length: Tensor) -> Tensor | None:
-        """Return the rows that may come to belong to a new centre; None for all."""
+        """Return the rows that may be nearer to a new centre; None for all."""
         if not self._count:
             return None
         known = slice(0, self._count)
@@ -254,7 +226,6 @@ class NearestCentre:
 
 
 def _between(points: Sequence[Tensor], centre: Sequence[Tensor]) -> Tensor:
-    """Return squared distances of points to a centre, both given by factors."""
     if len(points) == 1:
         return squared_norms(points[0] - centre[0])
     dots = [factor @ part for factor, part in zip(points, centre, strict=True)]
@@ -266,9 +237,9 @@ def _between(points: Sequence[Tensor], centre: Sequence[Tensor]) -> Tensor:
 
 
 def _leading_directions(factor: Tensor, n_directions: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return principal directions, what rows are in them, and the norm of what they are beside.
+    """Return principal directions of some rows, the rows in them, and the norms of the rest.
 
-    The directions are those of some rows: any orthonormal ones give a bound, good ones a tight one.
+    Any orthonormal directions give a bound, good ones a tight one.
     """
     some = factor[:: max(1, len(factor) // (2 * ROWS_AT_ONCE))]
     _, vectors = torch.linalg.eigh(some.T @ some)
@@ -293,11 +264,10 @@ def cluster(
     *,
     small: int = SMALL,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Cluster by k-means, of more than `small` points by mini-batches.
+    """Cluster n points by k-means, more than `small` by mini-batches; n is `n_clusters` or more.
 
-    There must be as many points, shape (n, n_features), as clusters; where points coincide, some
-    clusters may stay empty. Returns the cluster of each point and its distance to that cluster's
-    centre, both of shape (n,).
+    Returns the cluster of each point and its distance to that cluster's centre, both of shape (n,);
+    where points coincide, clusters may stay empty.
     """
     seed = int(random_state.randint(2**31 - 1))
     options = {"n_clusters": n_clusters, "random_state": seed, "n_init": 1}
@@ -316,10 +286,10 @@ def cluster(
 
 
 def typicality(points: NDArray[np.floating], n_neighbors: int, device: str) -> NDArray[np.float64]:
-    """Return the inverse of the mean distance to the nearest neighbours, shape (n,).
+    """Return the typicality of the points of one cluster, shape (n,); 1 for a single point.
 
-    It is equation 1 of Hacohen et al. (2022), of the points of one cluster, shape (n, n_features),
-    with n - 1 neighbours at most; 1 for a single point.
+    It is the inverse of the mean distance to the nearest neighbours, n - 1 at most: equation 1 of
+    Hacohen et al. (2022).
     """
     n_neighbors = min(n_neighbors, len(points) - 1)
     if n_neighbors < 1:

@@ -45,11 +45,9 @@ class ExpectedGradientLength(ScoreStrategy):
 
     @property
     def reads(self) -> tuple[str, ...]:  # type: ignore[override]
-        """What is read depends on the layers."""
         return ("gradient_length",) if self.layers == "all" else ("proba", "embeddings")
 
     def score(self, scores: Scores) -> NDArray[np.float64]:
-        """Return the expected length."""
         if self.layers == "all":
             assert scores.gradient_length is not None
             return np.asarray(scores.gradient_length, np.float64)

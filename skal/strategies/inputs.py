@@ -72,7 +72,7 @@ def _own_model(strategy: Strategy, scores: Scores | None) -> Given:
 
 
 def linear_discriminator(**options: Any) -> SklearnClassifier:
-    """Return logistic regression on standardised features, as a classifier of scikit-activeml."""
+    """Return logistic regression on standardised features."""
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     return SklearnClassifier(model, **options)
 
@@ -95,11 +95,5 @@ _INPUTS: Mapping[str, Callable[[Strategy, Scores | None], Given]] = {
 
 
 def inputs(strategy: Strategy, scores: Scores | None) -> Given:
-    """Return what a strategy is handed.
-
-    Raises
-    ------
-    ParameterError
-        If it needs scores, and there are none.
-    """
+    """Return what a strategy is handed; a ParameterError if it needs scores and there are none."""
     return _INPUTS[strategy.needs](strategy, scores)

@@ -61,8 +61,7 @@ def one_of_each(
 ) -> Rows:
     """Return the best row of each cluster, the largest first, then the second best, and so on.
 
-    Of each row, the cluster and the score, the higher the better, are given, both of shape (n,);
-    ties fall at random. Where clusters stayed empty, there are fewer of them than picks.
+    `labels` and `score`, the higher the better, have shape (n,); ties are broken at random.
     """
     order = np.lexsort((random_state.random_sample(len(labels)), -score, labels))
     sizes = np.bincount(labels)

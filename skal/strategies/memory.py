@@ -18,19 +18,7 @@ _log = logging.getLogger("skal")
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a choice.
-
-    Parameters
-    ----------
-    n_candidates : int
-        Images without a label.
-    n_labeled : int
-        Images with one, which take memory if the strategy reads them.
-    n_picks : int
-        How many are to be picked, at most all candidates.
-    n_classes, n_features : int
-        Of the scores.
-    """
+    """Of a choice: `n_picks` is at most `n_candidates`, which are the unlabelled images."""
 
     n_candidates: int
     n_labeled: int
@@ -42,28 +30,10 @@ class Sizes:
 def affordable(
     strategy: Strategy, sizes: Sizes, *, device: str = "cpu", scored: bool = False
 ) -> int:
-    """Tell among how many images a strategy can choose in the memory that is free.
+    """Return among how many candidates a strategy can choose in the memory that is free.
 
-    Parameters
-    ----------
-    strategy : Strategy
-        From `resolve_strategy`.
-    sizes : Sizes
-        Of the choice, if there is memory for all of it.
-    device : str, default="cpu"
-        Where skal's own strategies compute.
-    scored : bool, default=False
-        Whether the scores are in memory already.
-
-    Returns
-    -------
-    int
-        All candidates; or, with a notice, fewer.
-
-    Raises
-    ------
-    SkalError
-        If there is not even memory for as many as are to be picked.
+    These are all, or, with a notice, fewer; a SkalError if not even as many as are to be picked.
+    `device` is where skal's own strategies compute; `scored`, whether the scores are in memory.
     """
     if not strategy.needs_model:
         return sizes.n_candidates

@@ -14,20 +14,9 @@ from ..core.errors import ParameterError, UnknownNameError
 
 @dataclass(frozen=True)
 class Number:
-    """A number of an interval, neither NaN nor a bool.
+    """A number between `least` and `most`, neither NaN nor a bool.
 
-    Parameters
-    ----------
-    least, most : float
-        The ends of the interval.
-    whole : bool, default=False
-        Whether it must be an integer.
-    ends : bool, default=True
-        Whether the ends belong to the interval.
-    infinite : bool, default=False
-        Whether infinity does, where `most` is infinite.
-    optional : bool, default=False
-        Whether None may stand instead.
+    It may equal these if `ends`; be infinite if `infinite` and `most` is; be None if `optional`.
     """
 
     least: float
@@ -47,7 +36,6 @@ class Number:
         return f"{kind}{text}" + (", or None" if self.optional else "")
 
     def check(self, name: str, owner: str, value: Any) -> None:
-        """Raise a ParameterError if a value is not such a number."""
         if value is None and self.optional:
             return
         kind = Integral if self.whole else Real
@@ -67,7 +55,6 @@ class OneOf:
     names: Collection[str]
 
     def check(self, name: str, owner: str, value: Any) -> None:
-        """Raise an UnknownNameError if a value is none of the names."""
         if not isinstance(value, str) or value not in self.names:
             raise UnknownNameError(f"{name} of {owner}", str(value), self.names)
 
@@ -76,17 +63,10 @@ Constraints = Mapping[str, Number | OneOf]
 
 
 def allowed(**parameters: Number | OneOf) -> Constraints:
-    """State what the parameters of a class may be, by name."""
     return MappingProxyType(parameters)
 
 
 def check_parameters(strategy: Any, constraints: Constraints) -> None:
-    """Check the attributes of an object.
-
-    Raises
-    ------
-    ParameterError or UnknownNameError
-        Of the first that is not what it may be: class, parameter, what was got and expected.
-    """
+    """Raise a ParameterError or UnknownNameError for the first attribute that is not allowed."""
     for name, constraint in constraints.items():
         constraint.check(name, type(strategy).__name__, getattr(strategy, name))

@@ -64,7 +64,6 @@ class PowerMargin(PowerStrategy):
     reads = ("proba",)
 
     def score(self, scores: Scores) -> NDArray[np.float64]:
-        """Return one minus the margin, in [0, 1]."""
         return margin(scores.proba)
 
 
@@ -98,6 +97,5 @@ class PowerBALD(PowerStrategy):
         self.n_samples = n_samples
 
     def score(self, scores: Scores) -> NDArray[np.float64]:
-        """Return the mutual information, in nats."""
         assert scores.mc_proba is not None
         return mutual_information(scores.mc_proba)

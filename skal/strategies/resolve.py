@@ -23,26 +23,11 @@ _NEEDS_BY_KEYWORD = {"clf": "scores", "estimator": "scores", "ensemble": "sample
 
 @dataclass(frozen=True)
 class Strategy:
-    """A query strategy, resolved and checked, that is ready to be asked in every round.
+    """A query strategy, resolved and checked, that can be asked in every round.
 
-    Parameters
-    ----------
-    name : str
-        Its registered name, or its import path.
-    cls : type
-        The class; a subclass of scikit-activeml's `SingleAnnotatorPoolQueryStrategy`.
-    params : mapping
-        Arguments of its constructor, without `missing_label` and `random_state`.
-    given : mapping
-        Those of them that the user chose.
-    facts : mapping
-        See `skal.strategies.STRATEGIES`.
-
-    Raises
-    ------
-    ParameterError
-        If it is said to need what there is not, `n_samples` among the arguments is not a number of
-        samples, or a class of skal's kind cannot be made with these arguments.
+    `name` may be an import path; `params` lack `missing_label` and `random_state`; `given` are
+    those that the user chose; `facts` are as in `STRATEGIES`. A ParameterError is raised if a need
+    is unknown, `n_samples` is not 2 or more, or a class of skal's kind refuses the arguments.
     """
 
     name: str
@@ -72,18 +57,15 @@ class Strategy:
 
     @property
     def title(self) -> str:
-        """What errors call it: its name, and its class where that is foreign."""
         path = f"{self.cls.__module__}:{self.cls.__qualname__}"
         return f"the strategy {self.name}" + (
             f" ({path})" if self.is_foreign and path != self.name else ""
         )
 
     def make(self, seed: int, **arguments: Any) -> Any:
-        """Make an instance.
+        """Make an instance; it has `missing_label` and `random_state` in any case.
 
-        It has `missing_label` and `random_state` whether its constructor takes them or not. So has
-        the clustering that some of scikit-activeml's do inside, to which they pass no seed, so
-        that they would draw from numpy's global generator.
+        The clustering inside some of scikit-activeml's is seeded too: they pass it no seed.
         """
         ours = {"missing_label": MISSING_LABEL, "random_state": seed}
         taken = accepted(self.cls, ours)
@@ -98,7 +80,7 @@ class Strategy:
 
     @property
     def needs(self) -> str:
-        """What the strategy must be handed: what it reads decides, of a class that says so."""
+        """What the strategy must be handed; a class that says what it reads decides by that."""
         needs = str(self.facts["needs"])
         if self.reads is None:
             return needs
@@ -110,12 +92,11 @@ class Strategy:
 
     @property
     def needs_model(self) -> bool:
-        """Whether a trained network is needed at all."""
         return self.needs != "nothing"
 
     @cached_property
     def reads(self) -> tuple[str, ...] | None:
-        """Which fields of the scores it reads, if it is a class that says so."""
+        """Fields of `Scores` that it reads; None if the class does not say so."""
         if not issubclass(self.cls, BatchStrategy):
             return None
         with failing(f"{self.title} does not work with these parameters", ParameterError):
@@ -123,24 +104,22 @@ class Strategy:
 
     @property
     def needs_embeddings(self) -> bool:
-        """Whether the scores must have embeddings."""
         if self.reads is not None:
             return bool({"embeddings", "labeled"} & set(self.reads))
         return bool(self.facts.get("embeddings", self.needs_model))
 
     @property
     def needs_labeled(self) -> bool:
-        """Whether labelled images must be scored too, for all that is known."""
+        """Whether labelled images must be scored too; True if that is unknown."""
         return self.reads is None or "labeled" in self.reads
 
     @property
     def needs_gradient_length(self) -> bool:
-        """Whether the scores must have gradient lengths."""
         return "gradient_length" in (self.reads or ())
 
     @property
     def n_samples(self) -> int:
-        """Monte-Carlo samples, or members of a committee, that the scores must have; 0 for none."""
+        """Dropout samples, or committee members, that the scores must have; 0 for none."""
         if self.needs not in ("samples", "committee"):
             return 0
         default = inspect.signature(self.cls).parameters.get("n_samples")
@@ -158,13 +137,7 @@ class Strategy:
         return self.n_samples if self.needs == "committee" else 0
 
     def memory(self, *, scored: bool) -> dict[str, float]:
-        """Return the bytes that a choice takes, by product of sizes; see `STRATEGIES`.
-
-        Parameters
-        ----------
-        scored : bool
-            Whether the scores are in memory already. Of what it reads a strategy has a copy.
-        """
+        """Return the bytes of a choice and its scores, by product of sizes as in `STRATEGIES`."""
         terms = dict(self.facts.get("memory", {}))
         parts = {"nC": True, "nD": self.needs_embeddings, "nTC": self.n_samples > 0}
         for letters in (letters for letters, needed in parts.items() if needed):
@@ -241,19 +214,18 @@ def _entry(strategy: str | type, given: Mapping[str, Any], registry: Registry[ty
 
 
 def _is_none(cls: type, param: str) -> bool:
-    """Tell whether an argument is None by default, so that to give None is to give nothing."""
+    """Tell whether an argument is None by default, so that giving None is giving nothing."""
     takes = inspect.signature(cls).parameters
     return param in takes and takes[param].default is None
 
 
 def _plain_name(param: str, aliases: Mapping[str, str]) -> str:
-    """Return the argument that a name stands for; an entry of a table keeps its short name."""
+    """Return the argument that an alias stands for; an entry of a table keeps its alias."""
     target = aliases.get(param, param)
     return param if "." in target else target
 
 
 def _changed_params(strategy: SingleAnnotatorPoolQueryStrategy) -> dict[str, Any]:
-    """Return the parameters of an instance that are not its class's defaults."""
     defaults = inspect.signature(type(strategy)).parameters
     return {
         name: value
@@ -263,7 +235,6 @@ def _changed_params(strategy: SingleAnnotatorPoolQueryStrategy) -> dict[str, Any
 
 
 def _known_facts(cls: type) -> Mapping[str, Any]:
-    """Return what the tables say about a class."""
     for entry in STRATEGIES:
         if entry.target in (cls, f"{cls.__module__}:{cls.__name__}"):
             return entry.facts
@@ -273,7 +244,7 @@ def _known_facts(cls: type) -> Mapping[str, Any]:
 
 
 def _derived_facts(cls: type) -> dict[str, Any]:
-    """Tell from the signature of its `query` what a class needs."""
+    """Return what a class needs by the signature of its `query`."""
     keywords = inspect.signature(cls.query).parameters  # type: ignore[attr-defined]
     if {"reg", "query_kwargs", "X_eval"} & keywords.keys():
         raise ParameterError(

@@ -31,15 +31,7 @@ _TINY = np.finfo(np.float32).tiny
 
 @dataclass(frozen=True)
 class Labeled:
-    """What the network says of the images that are labelled, and their labels.
-
-    Parameters
-    ----------
-    y : ndarray, shape (m,)
-        Labels.
-    embeddings : ndarray of float, shape (m, n_features)
-        Input of the network's head.
-    """
+    """Labels of labelled images, shape (m,), and their embeddings, shape (m, n_features)."""
 
     y: NDArray[Any]
     embeddings: NDArray[Any]
@@ -86,7 +78,7 @@ class Scores:
         return len(self.proba)
 
     def take(self, rows: NDArray[np.int64]) -> Scores:
-        """Return the scores of some images alone."""
+        """Return the scores of some images only."""
         parts: dict[str, Any] = {
             "proba": self.proba[rows],
             "embeddings": None if self.embeddings is None else self.embeddings[rows],
@@ -100,17 +92,9 @@ class Scores:
 class ScoreRequest:
     """What to compute of images beside their class probabilities.
 
-    Parameters
-    ----------
-    embeddings : bool, default=False
-        The input of the network's head.
-    n_samples : int, default=0
-        Monte-Carlo dropout samples; they are computed from the embeddings on, so that all of them
-        cost little more than one.
-    gradient_length : bool, default=False
-        The expected gradient lengths, at a backward pass a class.
-    committee : Committee, optional
-        A fitted one, whose members' probabilities take the place of dropout samples.
+    The `n_samples` dropout samples are computed from the embeddings on, so all cost little more
+    than one; a fitted `committee`'s probabilities take their place. `gradient_length` costs a
+    backward pass a class.
     """
 
     embeddings: bool = False
@@ -127,25 +111,10 @@ def score_pool(
     rows: NDArray[np.int64] | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> Scores:
-    """Score images in one streaming pass.
+    """Score images, all or those of `rows`, in one streaming pass.
 
-    Parameters
-    ----------
-    classifier : ImageClassifier
-        A fitted one.
-    X : ndarray of uint8, shape (n_pool, channels, height, width)
-        The pool; a memmap larger than memory is read once, in order.
-    request : ScoreRequest, optional
-        What to compute beside the probabilities.
-    rows : ndarray of int64, shape (n,), optional
-        Which images; by default all.
-    random_state : int or RandomState, optional
-        Seeds the dropout masks.
-
-    Returns
-    -------
-    Scores
-        Of n images.
+    `X` is uint8 of shape (n_pool, channels, height, width); a memmap larger than memory is read
+    once, in order. `random_state` seeds the dropout masks.
     """
     samples = 0 if request.committee else request.n_samples
     kept = _stream(classifier, X, replace(request, n_samples=samples), rows, random_state)
@@ -167,7 +136,6 @@ def _stream(
     rows: NDArray[np.int64] | None,
     random_state: int | np.random.RandomState | None,
 ) -> dict[str, Any]:
-    """Return what the network itself says of images: probabilities, embeddings and samples."""
     kept: dict[str, Any] = {}
     n = len(X) if rows is None else len(rows)
     seed = classifier.mask_seed(random_state) if request.n_samples else None
@@ -192,7 +160,7 @@ def _stream(
             start += len(batch.proba)
             bar.update(len(batch.proba))
 
-    # the bar is for long waits alone
+    # the bar is only for long waits
     with tqdm(
         total=n, desc="scoring", unit="image", disable=hidden(), leave=False, delay=SLOW_SECONDS
     ) as bar:
@@ -201,7 +169,7 @@ def _stream(
 
 
 class DevicePart(NamedTuple):
-    """What one device scores: rows of the images (None for all), from a place among them on."""
+    """What one device scores: rows of the images (None for all), and their place in the result."""
 
     classifier: ImageClassifier
     rows: NDArray[np.int64] | None
@@ -214,11 +182,10 @@ def parts_by_device(
     rows: NDArray[np.int64] | None = None,
     devices: Sequence[str] | None = None,
 ) -> list[DevicePart]:
-    """Share out n images to score, all or those of `rows`, among devices.
+    """Share out n images to score, all or those of `rows`, in their order among devices.
 
-    These are by default all GPUs, if the classifier is on one and each gets images enough, else
-    where it is. Each gets one part, in the order of the images, and a copy of the classifier, but
-    for the first.
+    These are by default all GPUs, if the classifier is on one and each gets enough images, else
+    only its own. All but the first get a copy of the classifier.
     """
     if not hasattr(classifier, "neural_net_"):
         return [DevicePart(classifier, rows)]  # which says so when it is asked
@@ -233,7 +200,7 @@ def parts_by_device(
 
 
 def least_for_all_devices(classifier: ImageClassifier) -> int:
-    """Return from how many images on all GPUs would score; 1 if there are not several."""
+    """Return how many images it takes for all GPUs to score; 1 if there are not several."""
     devices = _devices(str(classifier.neural_net_.device), sys.maxsize)
     return LEAST_PER_DEVICE * len(devices) if len(devices) > 1 else 1
 
@@ -246,7 +213,6 @@ def _devices(device: str, n: int) -> list[str]:
 
 
 def _side_by_side(score: Callable[[DevicePart], None], parts: Sequence[DevicePart]) -> None:
-    """Do all parts at once, in threads; one alone in this thread."""
     if len(parts) == 1:
         score(parts[0])
         return
@@ -255,7 +221,7 @@ def _side_by_side(score: Callable[[DevicePart], None], parts: Sequence[DevicePar
 
 
 def _parts(X: Images, rows: NDArray[np.int64] | None) -> Iterator[Images]:
-    """Yield the images; those of rows in parts, since such images are copied."""
+    """Yield the images; those of rows in parts, since they are copied."""
     if rows is None:
         yield X
         return
@@ -299,15 +265,8 @@ def _softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
 class ScoredClassifier(SkactivemlClassifier):
     """A fitted classifier that answers from scores computed before.
 
-    Its `X` is a column of row numbers, shape (n, 1), so that a query strategy that is handed
-    ``X = arange(n)[:, None]`` and this classifier never touches a pixel.
-
-    Parameters
-    ----------
-    scores : Scores
-        Of the pool whose rows are asked for.
-    missing_label : int, default=-1
-        As the strategy's.
+    Its `X` is a column of row numbers, shape (n, 1), so a strategy that is given
+    ``X = arange(n)[:, None]`` never touches a pixel.
     """
 
     def __init__(self, scores: Scores, missing_label: int = MISSING_LABEL) -> None:
@@ -323,13 +282,7 @@ class ScoredClassifier(SkactivemlClassifier):
         return True
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
-        """Refuse to be trained.
-
-        Raises
-        ------
-        ParameterError
-            Always: the scores are what a network said; ask the strategy with ``fit_clf=False``.
-        """
+        """Raise a ParameterError: ask the strategy with ``fit_clf=False``."""
         raise ParameterError(
             "a ScoredClassifier cannot be fitted; pass fit_clf=False (or fit_estimator, "
             "fit_ensemble) to the strategy"
@@ -338,7 +291,7 @@ class ScoredClassifier(SkactivemlClassifier):
     def predict_proba(
         self, X: NDArray[np.int64], extra_outputs: str | Sequence[str] | None = None
     ) -> Any:
-        """Return the probabilities of rows, float32 of shape (n, n_classes).
+        """Return float32 probabilities, shape (n, n_classes).
 
         With `extra_outputs`, "emb", "logits" or several of them, a tuple of it and these.
         """
@@ -356,7 +309,6 @@ class ScoredClassifier(SkactivemlClassifier):
     def predict(
         self, X: NDArray[np.int64], extra_outputs: str | Sequence[str] | None = None
     ) -> Any:
-        """Return the most probable class of rows, and further outputs as `predict_proba` does."""
         out = self.predict_proba(X, extra_outputs=extra_outputs)
         proba, *extra = out if isinstance(out, tuple) else (out,)
         labels = self.classes_[proba.argmax(1)]
@@ -365,13 +317,7 @@ class ScoredClassifier(SkactivemlClassifier):
     def sample_proba(
         self, X: NDArray[np.int64], n_samples: int | None = None
     ) -> NDArray[np.float32]:
-        """Return samples of the probabilities of rows, shape (n_samples, n, n_classes).
-
-        Raises
-        ------
-        ParameterError
-            If more are asked for than were drawn; by default all are returned.
-        """
+        """Return (n_samples, n, n_classes), by default all; a ParameterError if there are fewer."""
         samples = self.scores.mc_proba
         there = 0 if samples is None else len(samples)
         if samples is None or (n_samples or 0) > there:
@@ -379,28 +325,18 @@ class ScoredClassifier(SkactivemlClassifier):
         return samples[:n_samples, _rows(X)]
 
     def expected_gradient_length(self, X: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the expected gradient lengths of rows, float32 of shape (n,).
-
-        Raises
-        ------
-        ParameterError
-            If the scores hold none.
-        """
+        """Return float32 of shape (n,); a ParameterError if the scores hold none."""
         if self.scores.gradient_length is None:
             raise ParameterError("the scores hold no gradient lengths")
         return self.scores.gradient_length[_rows(X)]
 
     def _look_up(self, X: Any) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Return the probabilities and, if there are any, the embeddings of `X`."""
         rows, embeddings = _rows(X), self.scores.embeddings
         return self.scores.proba[rows], None if embeddings is None else embeddings[rows]
 
 
 class HeadClassifier(ScoredClassifier):
-    """The network's head as a fitted classifier of embeddings, for strategies that change them.
-
-    Its `X` is embeddings, float32 of shape (n, n_features).
-    """
+    """The network's head as a fitted classifier; its `X` is embeddings, shape (n, n_features)."""
 
     def _look_up(self, X: Any) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         embeddings = np.asarray(X, np.float32)

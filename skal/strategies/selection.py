@@ -80,23 +80,9 @@ def select(
 def draw_rows(
     y: Labels, n_candidates: int, seed: int, *, labeled: bool = True
 ) -> NDArray[np.int64]:
-    """Draw candidates, and add all that is labelled.
+    """Return sorted indices of candidates, drawn by the seed, and of all labelled images if wanted.
 
-    Parameters
-    ----------
-    y : ndarray of int64, shape (n_pool,)
-        Labels of the pool, -1 where there is none.
-    n_candidates : int
-        How many unlabelled images; all that there are when that is less.
-    seed : int
-        Seeds the draw.
-    labeled : bool, default=True
-        Whether to add what is labelled.
-
-    Returns
-    -------
-    ndarray of int64
-        Sorted indices.
+    These are all candidates if there are no more than `n_candidates`. `y` is -1 where unlabelled.
     """
     left = np.flatnonzero(y == MISSING_LABEL)
     if n_candidates < len(left):
@@ -133,7 +119,6 @@ def _whole(query: Query, X: NDArray[Any], y: Labels, n: int, seed: int) -> Array
 
 
 def _ranked(query: Query, X: NDArray[Any], y: Labels, n: int, seed: int) -> ArrayLike:
-    """Take the highest of the utilities of one query; ties fall at random."""
     _, utilities = query(X, y, batch_size=1, return_utilities=True)
     ties = np.random.default_rng(seed).random(len(y))
     # numpy sorts nan, which labelled images have, last
@@ -141,10 +126,10 @@ def _ranked(query: Query, X: NDArray[Any], y: Labels, n: int, seed: int) -> Arra
 
 
 def _traced(query: Query, X: NDArray[Any], y: Labels, n: int, seed: int) -> ArrayLike:
-    """Read the picks from the utilities, where those of a pick become nan.
+    """Read the picks from the utilities, where those of a pick become NaN.
 
-    BatchBALD answers with the highest utility of each row, which on ties is not the image that it
-    went on with, and may be one that it has picked.
+    BatchBALD returns the highest utility of each row, which on ties may be another image, even one
+    that is already picked.
     """
     last, utilities = query(X, y, batch_size=n, return_utilities=True)
     is_gone = np.isnan(utilities)
@@ -160,13 +145,7 @@ _BATCHES: Mapping[str, Callable[[Query, NDArray[Any], Labels, int, int], ArrayLi
 
 
 def checked(strategy: Strategy, answer: Any, y: Labels, n: int) -> NDArray[np.int64]:
-    """Return what a strategy answered, if it is n unlabelled images, each once.
-
-    Raises
-    ------
-    SkalError
-        If it is not.
-    """
+    """Return an answer as indices; a SkalError if it is not n unlabelled images, each once."""
     indices, got = integers(answer, n)
     problem = None
     if indices is None:

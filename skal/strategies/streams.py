@@ -126,7 +126,6 @@ class _Strategy:
         return needs
 
     def make(self, *, budget: float, n_classes: int, seed: int) -> Any:
-        """Make an instance, with a budget manager if some of the arguments are for that."""
         own, managed = inspect.signature(self.cls).parameters, self.manager_parameters()
         params = copy.deepcopy(dict(self.params))
         ours = {"budget": budget, "random_state": seed, "classes": np.arange(n_classes)}
@@ -148,7 +147,7 @@ def _among(names: Collection[str], values: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """What a strategy is shown: candidates, one a row, and the other arguments of `query`."""
+    """What a strategy is shown: candidates, one a row, and other arguments of `query`."""
 
     candidates: NDArray[Any]
     keywords: Mapping[str, Any]
@@ -186,9 +185,7 @@ class StreamSampler:
 
     Notes
     -----
-    scikit-activeml's own answers to a whole chunk depend on where the chunk begins and ends: its
-    `update` moves the threshold of "variable-uncertainty" by the budget at the start of the
-    chunk, and its `query` draws other noise for a chunk than for its images alone. Here it is
+    scikit-activeml's answers to a whole chunk depend on where the chunk begins and ends, so it is
     asked, and told, of every image by itself.
     """
 
@@ -317,7 +314,7 @@ class StreamSampler:
         return self._n_chosen < min(so_far, self._most)
 
     def _learn(self, taken: bool, utility: float) -> None:
-        """Tell the strategy what became of the next image, if it had a say, and count it."""
+        """Count the next image, and tell the strategy of it unless the budget stopped it."""
         if taken or self._affordable():
             with failing(f"the stream strategy {self._strategy.name} failed"):
                 self._update(self._query, taken, utility)
@@ -332,10 +329,10 @@ class StreamSampler:
         query.update(np.zeros((1, 1)), np.flatnonzero([taken]), **keywords)
 
     def _ask(self, query: Any, chunk: _Chunk, position: int) -> tuple[bool, float]:
-        """Return whether the strategy wants an image, and its utility.
+        """Return whether the strategy wants an image, and its utility, 0 for NaN.
 
-        A utility of NaN becomes 0: "probabilistic" computes it as 0 times infinity for doubtful
-        images that have hundreds of labelled ones near, where a label changes next to nothing.
+        "probabilistic" computes 0 times infinity for doubtful images with hundreds of labelled ones
+        near, where a label changes next to nothing.
         """
         candidate = chunk.candidates[position : position + 1]
         with np.errstate(all="ignore"):
@@ -353,7 +350,6 @@ class StreamSampler:
     def _chunk(
         self, n: int, scores: Scores | None, labeled: Scores | None, y: ArrayLike | None
     ) -> _Chunk:
-        """Check what there is of a chunk, and turn it into what the strategy needs."""
         rows, needs = np.arange(n)[:, None], self._strategy.needs
         if needs == "nothing":
             return _Chunk(rows, {})
@@ -389,7 +385,6 @@ class StreamSampler:
         return scores
 
     def _try(self, query: Any, n_classes: int) -> None:
-        """Ask and tell a strategy about a few made-up images."""
         scores = None
         if self.needs_model:
             from .scores import example_scores
@@ -403,7 +398,6 @@ class StreamSampler:
 
 
 def _resolve(name: str, params: Mapping[str, Any], n_classes: int) -> _Strategy:
-    """Find a strategy and the facts about it, and check what can be checked without trying it."""
     entry = STREAM_STRATEGIES.resolve(name, params)
     name, cls, facts = entry.name, entry.load(), dict(entry.facts)
     _check_class(name, cls)
@@ -440,7 +434,6 @@ def _check_class(name: str, cls: Any) -> None:
 
 
 def _facts(cls: type) -> dict[str, Any]:
-    """Tell what a class needs: from the table, else from the signature of its `query`."""
     for entry in STREAM_STRATEGIES:
         if "needs" in entry.facts and entry.load() is cls:
             return dict(entry.facts)

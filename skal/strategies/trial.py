@@ -61,19 +61,7 @@ def check_strategy_works(strategy: Strategy, n_classes: int) -> bool:
 
 
 def made_up_scores(strategy: Strategy, ties: bool = False, **sizes: int) -> Scores:
-    """Make scores of no real images that hold what `skal.run` would hand over, and no more.
-
-    Parameters
-    ----------
-    strategy : Strategy
-        Whose needs count.
-    ties, **sizes
-        Of `skal.strategies.scores.example_scores`.
-
-    Returns
-    -------
-    Scores
-    """
+    """Make scores of no real images that hold exactly what `skal.run` would hand over."""
     scores = example_scores(ties, n_samples=strategy.n_samples, **sizes)
     return replace(
         scores,

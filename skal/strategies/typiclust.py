@@ -82,13 +82,13 @@ class TypiClust(BatchStrategy):
 
 
 def _all_points(scores: Scores) -> NDArray[np.float32]:
-    """Return the embeddings of candidates and then of what is labelled, scaled to length 1."""
+    """Return embeddings of candidates, then of labelled images, scaled to length 1, centred."""
     assert scores.embeddings is not None and scores.labeled is not None
     return np.concatenate(centred(scores.embeddings, scores.labeled.embeddings, unit_length=True))
 
 
 def _visits(labels: Rows, known: Rows, n_clusters: int) -> Rows:
-    """Return the clusters in the order of their visits: small ones last, for want of others."""
+    """Return the clusters in the order of visits; small ones come last."""
     sizes = np.bincount(labels, minlength=n_clusters)
     covered = np.bincount(known, minlength=n_clusters)
     order = np.lexsort((-sizes, covered, sizes < SMALLEST_CLUSTER))
@@ -144,7 +144,6 @@ class TCM(TypiClust):
     def pick(
         self, scores: Scores, batch_size: int, random_state: RandomState, utilities: ToFill = None
     ) -> Rows:
-        """Pick as TypiClust does, or the smallest margins."""
         share = self.covered(scores, random_state)
         by_margin = share >= self.coverage
         _log.info(
@@ -157,7 +156,7 @@ class TCM(TypiClust):
         return highest(margin(scores.proba), batch_size, random_state, utilities)
 
     def covered(self, scores: Scores, random_state: RandomState) -> float:
-        """Return the share of the candidates that are in a cluster with a labelled image."""
+        """Return the share of candidates in a cluster with a labelled image."""
         assert scores.embeddings is not None and scores.labeled is not None
         n, known = len(scores), scores.labeled
         if not len(known):

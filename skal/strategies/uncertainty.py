@@ -46,10 +46,10 @@ def by_blocks(
     mc_proba: NDArray[Any],
     numbers: int = NUMBERS_AT_ONCE,
 ) -> NDArray[np.float64]:
-    """Measure samples of probabilities, shape (n_samples, n, n_classes), some images at a time.
+    """Measure `mc_proba`, shape (n_samples, n, n_classes), some images at a time.
 
-    `measure` makes b numbers of samples in float64, shape (n_samples, b, n_classes), each of one
-    image by itself; no more than `numbers` are copied at once, unless one image has more.
+    `measure` turns float64 samples, shape (n_samples, b, n_classes), into b numbers, each of one
+    image by itself; at most `numbers` are copied at once, unless one image has more.
     """
     n_samples, n, n_classes = mc_proba.shape
     height = max(1, numbers // max(n_samples * n_classes, 1))
