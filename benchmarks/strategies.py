@@ -334,10 +334,10 @@ class Logits(nn.Module):
 
     def __init__(self, module: Any) -> None:
         super().__init__()
-        self.network, self.autocast = copy.deepcopy(module.network), module.autocast
+        self.network, self.bf16 = copy.deepcopy(module.network), module.bf16
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        with self.autocast(pixels.device):
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
             logits, _ = self.network(pixels)
         return logits.float()
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 import skal
-from skal.models import gradients
+from skal.models import inference
 from skal.models.inference import NotFittedError
 from skal.strategies import ExpectedGradientLength, resolve_strategy
 from skal.testing import example_scores
@@ -67,7 +67,7 @@ def test_an_images_length_does_not_depend_on_the_others(
     together = fitted.expected_gradient_length(tiny.X[:10])
     n_weights = sum(p.numel() for p in fitted.neural_net_.module_.parameters())
     # three images' gradients fit into memory at a time
-    monkeypatch.setattr(gradients, "NUMBERS_AT_ONCE", 3 * n_weights)
+    monkeypatch.setattr(inference, "NUMBERS_AT_ONCE", 3 * n_weights)
     np.testing.assert_allclose(fitted.expected_gradient_length(tiny.X[:10]), together, rtol=1e-4)
     np.testing.assert_allclose(fitted.expected_gradient_length(tiny.X[4:5]), together[4], rtol=1e-4)
 
