@@ -345,7 +345,10 @@ def ask(oracle: Oracle, indices: NDArray[np.int64], classes: Sequence[str]) -> L
     """
     name, n_classes = f"the oracle {_name_of(oracle)}", len(classes)
     with failing(f"{name} failed", DataError):
-        labels, got = integers(oracle.label(indices), len(indices))
+        answer = oracle.label(indices)
+        # of a single image a number will do
+        answer = [answer] if len(indices) == 1 and np.ndim(answer) == 0 else answer
+        labels, got = integers(answer, len(indices))
     is_outside = np.empty(0, bool) if labels is None else (labels < 0) | (labels >= n_classes)
     if labels is None or is_outside.any():
         got = got if labels is None else f"the class {labels[is_outside][0]}"

@@ -100,7 +100,9 @@ class Pool:
     @property
     def shown(self) -> NDArray[np.int64] | None:
         """What a strategy is shown: the labelled and the unlabelled; None for all of them."""
-        return _unless_all(np.union1d(self.labeled, self.unlabeled), len(self))
+        return _unless_all(
+            np.intersect1d(np.union1d(self.labeled, self.unlabeled), self.in_play), len(self)
+        )
 
     @property
     def n_labeled(self) -> int:

@@ -155,10 +155,11 @@ class Picker:
             if number in self._rows:
                 y[self._rows[number]] = label
         learner.restore(y, request.n_batches)
-        free = np.union1d(self._rows_of(request.candidates), np.flatnonzero(y != MISSING_LABEL))
+        candidates = self._rows_of(request.candidates)
+        free = np.union1d(candidates, np.flatnonzero(y != MISSING_LABEL))
         everything = np.arange(len(y))
         learner.pool.restrict(
-            excluded=np.setdiff1d(everything, self._rows_not_of_test),
+            excluded=np.setdiff1d(everything, np.union1d(self._rows_not_of_test, candidates)),
             withheld=np.setdiff1d(everything, free),
         )
         return learner

@@ -54,12 +54,15 @@ class ColdStart:
         A ParameterError is raised if a stratified set needs an oracle that knows the labels.
         """
         seed = derive_seed(self.seed, "init")
-        strategy, rows = resolve_init_strategy(self.init_strategy), pool.rows
+        strategy, rows = resolve_init_strategy(self.init_strategy), pool.shown
         if strategy is None:
             return self._stratified(pool, n, seed)
         scores = None
         if strategy.needs_model and n < len(pool.unlabeled):
-            embeddings, source = start_embeddings(pool.X, self.classifier, seed, rows)
+            # of all in play, so that what is withheld for a while changes no image's embedding
+            embeddings, source = start_embeddings(pool.X, self.classifier, seed, pool.rows)
+            if rows is not None:
+                embeddings = embeddings[np.searchsorted(pool.in_play, rows)]
             _log.info("initial set: %s on %s", self.init_strategy, source)
             even = np.full((len(embeddings), pool.n_classes), 1 / pool.n_classes, np.float32)
             scores = Scores(np.arange(pool.n_classes), even, embeddings)

@@ -228,8 +228,9 @@ def test_nothing_is_trained_on_them_and_nobody_chooses_them(
         return fit(self, X, y, **params)
 
     monkeypatch.setattr(skal.ImageClassifier, "fit", spying_fit)
-    n_query = {} if "stream" in settings else {"n_query": 30}
-    chosen = {**FAST, "n_query": 20, **n_query, "n_rounds": 3, **settings, "n_valid": 20}
+    chosen = {**FAST, "n_query": 30, "n_rounds": 3, **settings, "n_valid": 20}
+    if "stream" in settings:
+        del chosen["n_query"]
     run = skal.run(tiny, **chosen, out=tmp_path / "run")
     apart = set(indices_of(tmp_path / "run"))
     asked = {row["index"] for row in run.queries}

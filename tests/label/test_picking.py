@@ -177,7 +177,6 @@ def test_the_first_batch_is_that_of_the_start_strategy(folder: Path) -> None:
         np.full(90, -1),
         9,
         scores=Scores(np.arange(3), even, embeddings),
-        n_classes=3,
         seed=derive_seed(0, "init"),
     )
     assert answer.picks == expected.tolist()
