@@ -9,15 +9,7 @@ from numpy.typing import NDArray
 
 
 def integers(answer: Any, n: int) -> tuple[NDArray[np.int64] | None, str]:
-    """Read an answer as so many integers.
-
-    Returns
-    -------
-    values : ndarray of int64, shape (n,), or None
-        None if it is anything else.
-    got : str
-        What it is, in words.
-    """
+    """Return an answer as n int64 values, else None, and what it is in words."""
     try:
         values = np.asarray(answer)
     except ValueError:  # rows of different lengths

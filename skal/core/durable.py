@@ -12,19 +12,8 @@ from .errors import RunFolderError
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Replace a file's content as a whole: temporary name, fsync, rename, fsync of the folder.
-
-    Parameters
-    ----------
-    path : Path
-        The file; its folder must exist.
-    content : bytes or str
-        Text is written as UTF-8; what stands for bytes of file names that are none, as those.
-
-    Raises
-    ------
-    OSError
-        If it could not be written; the old content, if any, is untouched then.
+    """Replace a file's content as a whole, by rename and fsync; text is UTF-8, with surrogate
+    escapes as their bytes. After an `OSError` the old content is untouched.
     """
     data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -59,17 +48,9 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other processes from writing to a file inside the block.
-
-    The system lets go of the lock however the process ends. (A no-op on Windows, and on file
-    systems that have no locks.)
-
-    Raises
-    ------
-    RunFolderError
-        If another process holds the lock.
-    OSError
-        If there is no such file.
+    """Keep other processes from writing to a file inside the block, or until the process ends; a
+    no-op on Windows and file systems without locks. A `RunFolderError` is raised if another process
+    holds the lock, an `OSError` if there is no such file.
     """
     if sys.platform == "win32":
         yield

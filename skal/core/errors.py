@@ -84,18 +84,8 @@ class MissingExtraError(SkalError, ImportError):
 def failing(
     what: str, kind: type[SkalError] = SkalError, *, always: bool = False
 ) -> Iterator[None]:
-    """Say of whatever somebody else's code raises inside the block whose it is.
-
-    Running out of memory is passed on, and so are skal's own errors.
-
-    Parameters
-    ----------
-    what : str
-        Whose, and what with, such as "the strategy my_module:Mine failed".
-    kind : type, default=SkalError
-        What is raised instead.
-    always : bool, default=False
-        Whether of skal's own errors, too.
+    """Raise a `kind` that starts with `what` for whatever somebody else's code raises inside the
+    block; running out of memory is passed on, and so are skal's own errors unless `always`.
     """
     try:
         yield
@@ -111,20 +101,7 @@ def failing(
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Say the nearest valid names; or all of them when none is near, unless those are many.
-
-    Parameters
-    ----------
-    name : str
-        What was asked for.
-    known : iterable of str
-        The valid names.
-
-    Returns
-    -------
-    str
-        A sentence to put behind "unknown ...", starting with its own punctuation.
-    """
+    """Return the nearest names, or all if these are few, to put behind "unknown ..."."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if len(names) > MOST_SHOWN:

@@ -9,11 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def few_labels_a_class() -> Iterator[None]:
-    """Keep scikit-learn from warning of few labels a class inside the block.
-
-    It takes the labels of more than half as many classes for those of a regression problem, and
-    warns of classes with fewer labels than folds.
-    """
+    """Silence scikit-learn's warnings of few labels a class inside the block."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)

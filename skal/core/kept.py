@@ -1,10 +1,9 @@
 """What is computed once and kept: by one process, whole or not at all, checked when it is found.
 
-A kept result is a file or a folder. Beside it lies a hidden file, its seal: of each file the size,
-the time of change, a checksum of all bytes and one of a few blocks; and facts that its maker
-stated. It is sound if sizes and blocks are as sealed, and the times, or else all bytes. So a file
-that was cut, or written to, is made again. Of a byte that changed on the disk by itself that holds
-if it lies in one of the blocks, and so for all files of up to half a megabyte.
+Beside a kept file or folder lies its hidden seal: each file's size, time of change, checksums of
+all bytes and of a few blocks, and its maker's facts. It is sound if sizes and blocks are as sealed,
+and the times, or else all bytes; silent disk errors outside those blocks go unnoticed (files of up
+to half a megabyte are all blocks).
 """
 
 from __future__ import annotations
@@ -56,29 +55,9 @@ def kept(
     make: Callable[[Path], Facts | None],
     can_resume: Callable[[Path], bool] = _never,
 ) -> Facts:
-    """Let a result be there: found, or made by this process while others wait.
-
-    Parameters
-    ----------
-    path : Path
-        The file or folder; the folder around it is marked as a cache.
-    doing : str
-        What another process is waited for to finish: it "decodes the images".
-    make : callable
-        Makes the file or folder under the name that it is given, and may return facts for `find`.
-        What it leaves when it fails is removed, as is what a killed process left.
-    can_resume : callable, optional
-        Tells of what was left whether `make` can continue with it; it stays then.
-
-    Returns
-    -------
-    dict
-        The facts.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written.
+    """Return the facts of a result that is found, or made by this process while others wait (told
+    what it is `doing`). `make` writes under the name that it is given; what it leaves when it fails
+    is removed unless `can_resume` says otherwise. An `OSError` is raised if it cannot be written.
     """
     found = find(path)
     if found is not None:
@@ -121,15 +100,7 @@ def find(path: Path) -> Facts | None:
 
 
 def put(temporary: Path, path: Path, facts: Facts | None = None) -> Facts:
-    """Seal what was written under a temporary name, and give it its own; nobody else may do so.
-
-    Parameters
-    ----------
-    temporary, path : Path
-        Files or folders on the same file system; what was at `path` is replaced.
-    facts : dict, optional
-        What JSON can hold.
-    """
+    """Seal what was written on the same file system, and move it to `path`; facts fit JSON."""
     for file in _files(temporary):
         fsync_file(file)
     write_atomic(_seal(path), _sealed(temporary, facts or {}))
@@ -213,16 +184,8 @@ def make_cache_folder(folder: Path) -> None:
 
 @contextmanager
 def only_one(path: Path, doing: str) -> Iterator[None]:
-    """Let one process, and one of its threads, be in the block at a time; the others wait.
-
-    The system lets go of the lock however the process ends.
-
-    Parameters
-    ----------
-    path : Path
-        A file for the lock alone, which stays when it is made.
-    doing : str
-        What another process is waited for to finish; it is said once.
+    """Let one process, and one of its threads, be in the block at a time; the others wait, told
+    once what for. `path` is the lock's file, which stays; the lock ends with the process.
     """
     from filelock import FileLock, Timeout
 
@@ -240,13 +203,7 @@ def only_one(path: Path, doing: str) -> Iterator[None]:
 
 @contextmanager
 def told_where(what: str, folder: Path) -> Iterator[None]:
-    """Say of a cache that cannot be written what was to be kept there, and what to do.
-
-    Raises
-    ------
-    DataError
-        In place of an OSError.
-    """
+    """Raise a `DataError` naming cache and purpose in place of an `OSError`."""
     try:
         yield
     except OSError as error:
@@ -263,29 +220,9 @@ def gather(
     folder: Path,
     most: int | None = None,
 ) -> NDArray[Any]:
-    """Bring the rows of an array together: in memory, or in an unnamed file.
-
-    The file is this process's alone and vanishes with it: nothing is left to find or to check.
-
-    Parameters
-    ----------
-    parts : iterable of ndarray
-        Its rows, several at a time, in order.
-    shape, dtype
-        Of the array.
-    folder : Path
-        The cache folder that the file lies in; it is made if need be.
-    most : int, optional
-        Bytes up to which the array is in memory, by default `LARGEST_IN_MEMORY`.
-
-    Returns
-    -------
-    ndarray or read-only memmap
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written.
+    """Gather the rows of an array, given several at a time: in memory up to `most` bytes, else as a
+    read-only memmap of an unnamed file in `folder` that vanishes with the process. An `OSError` is
+    raised if it cannot be written.
     """
     if math.prod(shape) * dtype.itemsize <= (LARGEST_IN_MEMORY if most is None else most):
         array, start = np.empty(shape, dtype), 0

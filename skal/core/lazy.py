@@ -8,15 +8,7 @@ from typing import Any
 
 
 def attach(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """Return the `__getattr__` of a package.
-
-    Parameters
-    ----------
-    package : str
-        Its ``__name__``.
-    names : mapping of str to sequence of str
-        What each of its modules defines; a module itself can be asked for, too.
-    """
+    """Return the `__getattr__` of a package whose modules define these names."""
     modules = {name: module for module, defined in names.items() for name in defined}
 
     def __getattr__(name: str) -> Any:

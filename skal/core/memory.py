@@ -33,20 +33,8 @@ _LIMITS = (
 def available_memory(
     cgroup: Path = _CGROUP, *, device: str = "cpu", machine: int | None = None
 ) -> int:
-    """Return how many bytes can be allocated before the machine, or its container, is out of them.
-
-    Parameters
-    ----------
-    cgroup : Path
-        Where Linux says what a container may use.
-    device : str, default="cpu"
-        Where else they are to fit: of a CUDA device's memory and the machine's the lesser counts.
-    machine : int, optional
-        Free bytes of the machine, where they are known; otherwise the system is asked.
-
-    Returns
-    -------
-    int
+    """Return how many bytes can be allocated before the machine, or its container, is out of them;
+    of a CUDA device's memory and the machine's the lesser counts.
     """
     available = int(psutil.virtual_memory().available) if machine is None else machine
     for limit, usage, stat in _LIMITS:
@@ -73,12 +61,8 @@ def _available_on(device: str) -> int:
 
 @cache
 def keep_freed_memory() -> None:
-    """Let the C library keep memory that was freed, for what is allocated next.
-
-    A network allocates its feature maps anew for each batch. As glibc comes, it may give them back
-    to the system after each, which has to clear the pages for the next: up to a third of the time
-    of a CPU. Nothing is done for other C libraries, or if the environment has settings of its own
-    (``MALLOC_...``, ``GLIBC_TUNABLES``).
+    """Let glibc keep freed memory, which spares a CPU up to a third of its time clearing pages for
+    feature maps; nothing if the environment sets ``MALLOC_...`` or ``GLIBC_TUNABLES``.
     """
     if sys.platform != "linux" or any(
         name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ
@@ -91,38 +75,14 @@ def keep_freed_memory() -> None:
 
 
 def let_go_of_pages(array: NDArray[Any]) -> None:
-    """Let a process give up the memory of what it has read of a memmap.
-
-    The system keeps what it likes of the file, and reads the rest again when it is asked for; but
-    a pool larger than memory, once read through, does not count as memory that the process holds.
-    Nothing is done about arrays that are no memmaps, or can be written to.
-
-    Parameters
-    ----------
-    array : ndarray
-        A memmap, or a view of one.
-    """
+    """Release the process's pages of a read-only memmap, or a view of one, that it has read."""
     mapping = _mapping_of(array)
     if mapping is not None:
         mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def take_mapped(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
-    """Return ``array[rows]``, a copy; of a memmap without holding on to what was read for it.
-
-    Where a row is read, the system may count megabytes around it as the process's memory.
-
-    Parameters
-    ----------
-    array : ndarray
-        A memmap, or any other array.
-    rows : ndarray of int64
-        Row numbers.
-
-    Returns
-    -------
-    ndarray
-    """
+    """Return a copy of ``array[rows]``, letting go of the pages that a memmap read for it."""
     if _mapping_of(array) is None:
         return array[rows]
     taken = np.empty((len(rows), *array.shape[1:]), array.dtype)
@@ -145,19 +105,7 @@ def _mapping_of(array: NDArray[Any]) -> mmap.mmap | None:
 
 
 def bytes_needed(terms: Mapping[str, float], sizes: Mapping[str, int]) -> float:
-    """Evaluate a polynomial of sizes.
-
-    Parameters
-    ----------
-    terms : mapping of str to float
-        Bytes by product of sizes: ``{"nn": 8, "nb": 4}`` is ``8 n n + 4 n b``.
-    sizes : mapping of str to int
-        What each letter stands for.
-
-    Returns
-    -------
-    float
-    """
+    """Evaluate a polynomial of sizes: ``{"nn": 8, "nb": 4}`` is ``8 n n + 4 n b``."""
     total = 0.0
     for letters, factor in terms.items():
         product = float(factor)

@@ -10,10 +10,7 @@ if TYPE_CHECKING:
 
 
 def hidden() -> bool | None:
-    """Return tqdm's `disable`: True if ``TQDM_DISABLE`` is set, else None, for terminals alone.
-
-    By itself tqdm reads that variable when it is imported, and for bars that say nothing of it.
-    """
+    """Return tqdm's `disable`: True if ``TQDM_DISABLE`` is set, else None, for terminals only."""
     return os.environ.get("TQDM_DISABLE", "0") not in ("", "0") or None
 
 

@@ -1,6 +1,6 @@
 """One rule for names: every extension point is a `Registry`, and every name is read by it.
 
-A spec is ``NAME`` or ``package.module:Name``, and may go on with ``?key=value&key=value``. A value
+A spec is ``NAME`` or ``package.module:Name``, then perhaps ``?key=value&key=value``. A value
 that is a Python literal is taken as that, else as text; in it ``%26`` stands for ``&``, and ``%25``
 for ``%`` where that is needed.
 """
@@ -31,20 +31,7 @@ _log = logging.getLogger("skal")
 
 
 def parse_params(pairs: Iterable[str], what: str = "argument") -> dict[str, Any]:
-    """Parse arguments ``key=value``.
-
-    Parameters
-    ----------
-    pairs : iterable of str
-        One each.
-    what : str
-        What they are, for the message.
-
-    Raises
-    ------
-    ParameterError
-        If one has no name, or no ``=``.
-    """
+    """Parse ``key=value`` pairs; a `ParameterError` is raised if one has no name or ``=``."""
     params = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -58,13 +45,7 @@ def parse_params(pairs: Iterable[str], what: str = "argument") -> dict[str, Any]
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
-    """Return the name and the arguments of ``NAME?key=value&key=value``.
-
-    Raises
-    ------
-    ParameterError
-        See `parse_params`.
-    """
+    """Return name and arguments of ``NAME?key=value&key=value``; see `parse_params`."""
     name, _, rest = spec.partition("?")
     pairs = (pair.replace("%26", "&").replace("%25", "%") for pair in rest.split("&") if pair)
     return name, parse_params(pairs, f"argument of {name}")
@@ -88,13 +69,8 @@ def _reads_as_itself(text: str) -> bool:
 
 
 def import_object(path: str) -> Any:
-    """Import ``"package.module:Name"``.
-
-    Raises
-    ------
-    ParameterError, UnknownNameError
-        If the module cannot be imported, or has no such name. An error of skal's own, as of a
-        missing extra, is passed on.
+    """Import ``"package.module:Name"``; a `UsageError` is raised if that fails, but errors of
+    skal's own, as of a missing extra, are passed on.
     """
     module_name, _, attribute = path.partition(":")
     try:
@@ -132,19 +108,7 @@ def parameters(function: Any) -> Mapping[str, inspect.Parameter] | None:
 
 @dataclass(frozen=True)
 class Entry(Generic[T]):
-    """A named object, what is known about it, and the arguments that it was named with.
-
-    Parameters
-    ----------
-    name : str
-        As registered; or ``package.module:Name``.
-    target : object or str
-        The object, or its import path.
-    facts : mapping
-        What is known about it; each registry says which.
-    params : mapping
-        Arguments.
-    """
+    """A named object or its import path, facts about it, and the arguments it was named with."""
 
     name: str
     target: T | str
@@ -161,12 +125,8 @@ class Entry(Generic[T]):
         return import_object(self.target) if isinstance(self.target, str) else self.target
 
     def make(self, **context: Any) -> Any:
-        """Call the object with its arguments, and with what it takes of `context`.
-
-        Raises
-        ------
-        UnknownNameError
-            If it takes no argument of that name.
+        """Call the object with its arguments, and with what it takes of `context`; an
+        `UnknownNameError` is raised if it takes no argument of that name.
         """
         function: Any = self.load()
         known = parameters(function)
@@ -178,16 +138,8 @@ class Entry(Generic[T]):
 
 
 class Family(NamedTuple):
-    """Names of another package, behind ``FAMILY:``.
-
-    Parameters
-    ----------
-    find : str
-        Import path of a function from such a name to an `Entry`.
-    names : str
-        Import path of a function that returns them all.
-    summary : str
-        What they are.
+    """Names of another package, behind ``FAMILY:``: `find` is the import path of a function from
+    such a name to an `Entry`, `names` that of one that returns them all.
     """
 
     find: str
@@ -254,19 +206,15 @@ class Registry(Generic[T]):
         Parameters
         ----------
         spec : str
-            ``NAME``, ``module:Name`` or ``FAMILY:NAME``, each with ``?key=value&key=value`` or
-            without.
+            ``NAME``, ``module:Name`` or ``FAMILY:NAME``, with ``?key=value&key=value`` or without.
         params : mapping, optional
             Further arguments; they win over those of the spec.
 
         Raises
         ------
-        UnknownNameError
-            If there is none; the message has the nearest names.
-        ParameterError
-            If the arguments are not written as they should be.
-        MissingExtraError
-            If the family's package is not installed.
+        UnknownNameError, ParameterError, MissingExtraError
+            If there is none (the message has the nearest names), its arguments are malformed, or
+            the family's package is not installed.
         """
         name, given = parse_spec(spec)
         return replace(self._found(name), params={**given, **(params or {})})
@@ -348,11 +296,7 @@ def load_plugins() -> None:
 
 
 def import_plugins(points: Iterable[EntryPoint]) -> None:
-    """Import entry points.
-
-    One that cannot be imported is named in a warning and left out: somebody else's broken package
-    must not end a run that does not use it.
-    """
+    """Import entry points; one that cannot be imported is named in a warning and left out."""
     for plugin in points:
         try:
             plugin.load()

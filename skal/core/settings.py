@@ -24,36 +24,14 @@ GROUPS = ("comparison", "data", "labels", "query", "network", "training", "noise
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """The statement of a setting.
-
-    A condition is the name of another setting, which holds if that is switched on (not None,
-    False, 0, empty, "off" or "none"), or ``"name=value|value"``.
-
-    Parameters
-    ----------
-    name, type, default
-        As of the dataclass field; `type` without ``| None``, one of `KINDS`.
-    optional : bool
-        Whether None is a value.
-    help : str
-        One line for ``--help``, without full stop.
-    details : str
-        Further sentences, for docstrings and the reference.
-    group : str
-        One of `GROUPS`.
-    metavar, option, bare : str
-        How the command line shows it, calls it if not by its name, and what the flag means when
-        it is given without a value.
-    names : tuple of str
-        The kinds of ``skal list`` that its value is a name of.
-    choices, pattern
-        What it may be; a value that fits the regular expression may be, too.
-    lowest, highest, above, below : float, optional
-        Bounds: the first two belong to the range, the others do not.
-    needs, idle_with : tuple of str
-        Conditions without, or with, which it changes nothing: to give it then is an error.
-    excludes : mapping of str to str
-        Conditions that contradict it when it is switched on, and why.
+    """The statement of a setting, `type` without ``| None``, `details` further sentences after the
+    one-line `help`, `option` its flag if not its name, `bare` that flag's value when given without
+    one, and `names` the kinds of ``skal list`` that it is a name of. Values are in `choices` or
+    match `pattern`; `lowest` and `highest` belong to the range, `above` and `below` do not. To give
+    it without one of the conditions `needs`, or with one of `idle_with`, is an error, as is
+    switching it on with a key of `excludes`, whose value says why. A condition is the name of a
+    setting that is switched on (not None, False, 0, empty, "off" or "none"), or
+    ``"name=value|value"``.
     """
 
     name: str = ""
@@ -119,13 +97,7 @@ class Setting:
         )
 
     def check(self, value: Any) -> Any:
-        """Return a value in its plain form.
-
-        Raises
-        ------
-        ParameterError, UnknownNameError
-            If it is not valid.
-        """
+        """Return a value in its plain form; a `UsageError` is raised if it is not valid."""
         if value is None and self.optional:
             return None
         try:
@@ -186,13 +158,8 @@ def _statements(of: type[Any]) -> Mapping[str, Setting]:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings that are checked when made, and know which of them were given.
-
-    Raises
-    ------
-    ParameterError, UnknownNameError
-        If there is no such setting, a value is not valid, or one that was given contradicts others
-        or changes nothing beside them, be it the default.
+    """Settings that are checked when made, and know which of them were given. A `UsageError` is
+    raised if one is unknown, not valid, contradicts others or changes nothing beside them.
     """
 
     def __new__(cls, **given: Any) -> Self:
@@ -244,26 +211,9 @@ def check_values(
     values: Mapping[str, Any],
     given: Iterable[str] | None = None,
 ) -> dict[str, Any]:
-    """Check values, each alone and beside the others.
-
-    Parameters
-    ----------
-    settings : mapping of str to Setting
-        Their statements.
-    values : mapping
-        A value of each of them.
-    given : iterable of str, optional
-        Those that somebody has chosen; by default those that differ from their defaults.
-
-    Returns
-    -------
-    dict
-        The values in their plain form.
-
-    Raises
-    ------
-    ParameterError, UnknownNameError
-        If one is not valid, contradicts others, or was given and changes nothing beside them.
+    """Return values in their plain form, each checked by itself and beside the others; `given` are
+    those that somebody has chosen, by default those that differ from their defaults. A `UsageError`
+    is raised if one is not valid, contradicts others, or was given and changes nothing.
     """
     checked = {name: statement.check(values[name]) for name, statement in settings.items()}
     if given is None:
@@ -282,21 +232,7 @@ def check_values(
 def override(
     settings: Mapping[str, Setting], before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Let what is given now win over what was given before, and over what contradicts it there.
-
-    Parameters
-    ----------
-    settings : mapping of str to Setting
-        The statements.
-    before, now : mapping
-        Values by setting, such as those of a file and those of flags.
-
-    Returns
-    -------
-    dict
-        Those of `now`, and those of `before` that `now` leaves in force. What contradicted itself
-        before still does.
-    """
+    """Return `now`, and those of `before` that it neither overrides nor contradicts."""
     kept = {name: value for name, value in before.items() if name not in now}
     plain = {name: settings[name].check(value) for name, value in {**kept, **now}.items()}
     alone = _completed(settings, {**before, **{name: plain[name] for name in kept}})
@@ -354,26 +290,8 @@ def _in_words(condition: str) -> str:
 def read_settings(
     path: Path, known: Mapping[str, Setting], **tables: Mapping[str, Setting]
 ) -> dict[str, Any]:
-    """Read settings from a TOML file, as `Settings.to_toml` writes it; it may set only some.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    known : mapping of str to Setting
-        The settings that it may have.
-    **tables : mapping of str to Setting
-        Those of the tables that it may have.
-
-    Returns
-    -------
-    dict
-        Settings by name, and tables.
-
-    Raises
-    ------
-    ParameterError, UnknownNameError
-        If it is not TOML, or has a key that is no setting.
+    """Read known settings and tables from a TOML file, as `Settings.to_toml` writes it; it may set
+    only some. A `UsageError` is raised if it is not TOML, or has an unknown key.
     """
     import tomllib
 

@@ -20,17 +20,8 @@ _WIDTH = 92
 def shows_settings(
     of: type[Settings], *more: type[Settings], omit: Collection[str] = ()
 ) -> Callable[[Documented], Documented]:
-    """Return a decorator for a function, or a class, that takes ``**settings``.
-
-    Its signature, and the line ``**settings`` of its docstring, get every setting in their place
-    that is not a parameter, or described, already.
-
-    Parameters
-    ----------
-    of, *more : subclass of Settings
-        Whose settings they are.
-    omit : collection of str
-        Those that it does not take.
+    """Return a decorator that puts the settings but `omit` in place of ``**settings`` in a
+    signature and in the docstring, unless they are parameters, or described, already.
     """
     settings = {name: s for each in (of, *more) for name, s in settings_of(each).items()}
     settings = {name: s for name, s in settings.items() if name not in omit}
@@ -63,10 +54,7 @@ def _with_parameters(
 
 
 def with_parameters(docstring: str | None, settings: Iterable[Setting]) -> str | None:
-    """Return a docstring with settings as parameters in place of its line ``**settings``.
-
-    Those that it describes already are left out.
-    """
+    """Return a docstring with settings that it lacks in place of its line ``**settings``."""
     if docstring is None:  # python -OO
         return None
     found = PLACEHOLDER.search(docstring)

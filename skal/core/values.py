@@ -17,27 +17,8 @@ Share = float | str
 
 
 def resolve_count(name: str, value: Count, n_pool: int, lowest: int = 1) -> int:
-    """Turn a count or a share into a count.
-
-    Parameters
-    ----------
-    name : str
-        The setting, for the message.
-    value : int or str
-        ``20``, ``"20"`` or ``"10%"``; a share is rounded, if it is above 0 to at least 1.
-    n_pool : int
-        What the share is of.
-    lowest : {0, 1}
-        What it may be at least.
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    ParameterError
-        If it is neither.
+    """Turn ``20``, ``"20"`` or ``"10%"`` of `n_pool` into a count; a share above 0 is rounded to at
+    least 1. A `ParameterError` is raised if it is neither, or less than `lowest`.
     """
     text = str(value).strip()
     try:
@@ -59,25 +40,8 @@ def resolve_count(name: str, value: Count, n_pool: int, lowest: int = 1) -> int:
 
 
 def resolve_share(name: str, value: Share, above: float | None = None) -> float:
-    """Turn a share into a number.
-
-    Parameters
-    ----------
-    name : str
-        The setting, for the message.
-    value : float or str
-        ``0.1``, ``"0.1"`` or ``"10%"``.
-    above : float, optional
-        What it must be more than; else it may be 0. At most it is 1.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ParameterError
-        If it is no share.
+    """Turn ``0.1``, ``"0.1"`` or ``"10%"`` into a number of at most 1, more than `above` if that is
+    given; a `ParameterError` is raised otherwise.
     """
     text = str(value).strip()
     try:

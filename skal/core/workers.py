@@ -34,27 +34,11 @@ class WorkerLostError(SkalError):
 
 @dataclass(frozen=True)
 class Workers:
-    """Who calls a function, and how many calls run at a time.
-
-    Parameters
-    ----------
-    backend : {"loky", "dask", "ray"}, default="loky"
-        Processes of this machine, or a cluster.
-    scheduler : str, optional
-        The cluster's address; without, one is started on this machine.
-    jobs : int, optional
-        Calls at a time: by default 1, on a cluster as many as it has room for.
-    threads : int, optional
-        Of each call; by default the processors of this machine over `jobs`, on a cluster 1.
-    device : {"auto", "cpu", "cuda", "mps"}, default="auto"
-        Where the calls compute. Of several processes of this machine each sees one of its GPUs,
-        and so does each task of Ray; each of Dask's workers sees what it was started with.
-
-    Raises
-    ------
-    UnknownNameError, MissingExtraError, ParameterError
-        If there is no such backend, its package is not installed, it has no scheduler, or a
-        number is less than 1.
+    """Who calls a function, and how many calls run at a time: processes of this machine or a
+    cluster, which is started here if no `scheduler` is given. `jobs` is by default 1, on a cluster
+    what it has room for; `threads` of each call the processors over `jobs`, on a cluster 1. Each
+    local process and each task of Ray sees one GPU, Dask's workers what they were started with. A
+    `SkalError` is raised if the backend is not there, has no scheduler, or a number is less than 1.
     """
 
     backend: str = "loky"
@@ -107,25 +91,9 @@ Answers = Generator[tuple[int, Any], None, None]
 
 
 def map_jobs(function: Function, shared: Any, items: Sequence[Any], workers: Workers) -> Answers:
-    """Call ``function(shared, item)`` for every item.
-
-    Parameters
-    ----------
-    function : callable
-        Importable by name on all machines. An exception of its own ends everything.
-    shared : object
-        Handed to every call; sent to a cluster once.
-    items : sequence
-        What the calls differ in.
-    workers : Workers
-        Who calls.
-
-    Yields
-    ------
-    number : int
-        Of the item, in the order in which the calls end.
-    answer : object
-        What the call returned; a `WorkerLostError` if its process died, again and again.
+    """Call ``function(shared, item)`` for every item; yield its number and answer as calls end. The
+    function is importable on all machines, its exceptions end everything, `shared` is sent to a
+    cluster once; the answer is a `WorkerLostError` if the process died again and again.
     """
     if items:
         yield from BACKENDS[workers.backend](function, shared, items, workers)
@@ -160,17 +128,7 @@ def _numbered(
 
 
 def keep_one_gpu(process: str, n_gpus: int) -> None:
-    """Leave a worker process one of the GPUs that it sees; workers take them in turn.
-
-    CUDA asks for it once, at its start: so this comes before, and a worker keeps its GPU.
-
-    Parameters
-    ----------
-    process : str
-        This process's name; the one that asks for the work, and is no worker, keeps all GPUs.
-    n_gpus : int
-        How many can be used of those that are seen.
-    """
+    """Leave a worker process one of `n_gpus`, in turn; CUDA reads it at its start only."""
     name = re.fullmatch(r"LokyProcess-(?:\d+:)*(\d+)", process)
     if name is None:  # where joblib may start none, calls are made here
         return
@@ -280,16 +238,8 @@ def _in_flight(
     items: Sequence[Any],
     most: int | None,
 ) -> Answers:
-    """Keep so many calls running, and yield the answer of each.
-
-    Parameters
-    ----------
-    start : callable
-        From an item to the handle of its call.
-    finish : callable
-        From the handles of running calls to one that has ended, and its answer.
-    items, most
-        What to call for, and how many at a time; by default all.
+    """Keep `most` calls running (default: all), and yield the answer of each; `start` returns a
+    call's handle, `finish` the handle of one that has ended and its answer.
     """
     waiting = enumerate(items)
     running = {start(item): number for number, item in islice(waiting, most or len(items))}
@@ -301,19 +251,8 @@ def _in_flight(
 
 
 def gpus_per_ray_task(workers: Workers, resources: Mapping[str, float]) -> int:
-    """Return how many GPUs a task of Ray asks for: without a number it may see none, or all.
-
-    Parameters
-    ----------
-    workers : Workers
-        Where the tasks compute.
-    resources : mapping of str to float
-        What the cluster has, by Ray's names.
-
-    Raises
-    ------
-    ParameterError
-        If they must compute on GPUs and there are none: the tasks would wait for ever.
+    """Return how many GPUs a task of Ray asks for: without a number it may see none, or all. A
+    `ParameterError` is raised if it must have one and the cluster has none: it would wait for ever.
     """
     there = resources.get("GPU", 0) >= 1
     if workers.device == "cuda" and not there:

@@ -159,40 +159,14 @@ def _check_paths(name: str, paths: tuple[str, ...], images: Images) -> None:
 
 
 def one_line(error: BaseException, longest: int = 200) -> str:
-    """Return an error's message without line breaks, cut off where it gets too long.
-
-    Parameters
-    ----------
-    error : BaseException
-        Its type's name stands in for an empty message.
-    longest : int, default=200
-        Characters.
-
-    Returns
-    -------
-    str
-    """
+    """Return an error's message, or its type's name, without line breaks and cut to `longest`."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def stratified_split(y: Labels, test_share: float, seed: int) -> tuple[Labels, Labels]:
-    """Split indices into a training and a test part, class by class.
-
-    Parameters
-    ----------
-    y : ndarray of int64, shape (n,)
-        Class ids.
-    test_share : float
-        Share of each class that goes to the test part, rounded; at least one image, but never
-        the only one of its class (which scikit-learn's splitters refuse).
-    seed : int
-        Seed of the draw.
-
-    Returns
-    -------
-    train, test : ndarray of int64
-        Sorted indices.
+    """Split indices into sorted training and test parts, class by class: the rounded share, at
+    least one image, but never the only one of its class (which scikit-learn's splitters refuse).
     """
     rng = np.random.default_rng(seed)
     test: list[int] = []
@@ -205,17 +179,7 @@ def stratified_split(y: Labels, test_share: float, seed: int) -> tuple[Labels, L
 
 
 def take_rows(array: NDArray[Any], rows: NDArray[np.int64], folder: Path) -> NDArray[Any]:
-    """Take rows of a memmap: a view when they lie together, else as `core.kept.gather` does it.
-
-    Parameters
-    ----------
-    array : memmap of shape (n, ...)
-        The rows.
-    rows : ndarray of int64, shape (m,)
-        Row numbers.
-    folder : Path
-        See `core.kept.gather`, also for what is raised.
-    """
+    """Take rows of a memmap: a view when they lie together, else as `core.kept.gather` does it."""
     start = int(rows[0]) if len(rows) else 0
     if np.array_equal(rows, np.arange(start, start + len(rows))):
         return array[start : start + len(rows)]
@@ -225,19 +189,7 @@ def take_rows(array: NDArray[Any], rows: NDArray[np.int64], folder: Path) -> NDA
 
 
 def resize(images: Images, size: int | None) -> Images:
-    """Resize square-ish arrays of small images, with antialiasing.
-
-    Parameters
-    ----------
-    images : ndarray of uint8, shape (n, channels, height, width)
-        What to resize.
-    size : int or None
-        Height and width wanted; None leaves the images as they are.
-
-    Returns
-    -------
-    ndarray of uint8, shape (n, channels, size, size)
-    """
+    """Resize uint8 images, shape (n, channels, height, width), to antialiased squares."""
     if size is None or images.shape[2:] == (size, size):
         return images
     import torch

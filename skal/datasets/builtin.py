@@ -227,10 +227,8 @@ def _read_batch(path: Path) -> tuple[Images, Labels]:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Loads numbers, strings, containers and numpy arrays, and refuses all else.
-
-    torchvision guards its unpickling by the checksums of the official files; files that somebody
-    put there need a guard that does not depend on them.
+    """Loads only numbers, strings, containers and numpy arrays, since files that somebody put there
+    need a guard that does not depend on official checksums, as torchvision's does.
     """
 
     ALLOWED = frozenset(

@@ -40,18 +40,8 @@ _log = logging.getLogger("skal")
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """Some files' pixels.
-
-    Parameters
-    ----------
-    paths : sequence of str
-        The files, relative to some folder.
-    pixels : ndarray of uint8, shape (n_read, 3, size, size)
-        Of those that could be read, in their order.
-    unread : dict of str to str
-        Why the others could not, by path.
-    failed : frozenset of str
-        Those of them that the system or memory failed to read, which says nothing of the files.
+    """Files' pixels, uint8 of shape (n_read, 3, size, size), and reasons why others were `unread`,
+    by path; `failed` are those of them that the system or memory failed to read.
     """
 
     paths: Sequence[str]
@@ -62,25 +52,9 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How files are decoded.
-
-    Parameters
-    ----------
-    size : int
-        Height and width in pixels.
-    workers : int, optional
-        How many files at a time; by default one a processor.
-    processes_from : int, optional
-        From how many files on the workers are processes, whose start has to pay for itself, and
-        not threads; by default always threads.
-    tolerated : int, default=0
-        How many files of a chunk the system may fail to read before that is an error.
-    chunk_files : int, default=256
-        How many files a worker takes at a time, at most.
-    pauses : sequence of float
-        Seconds after which a file is tried again that the system failed to read.
-    decode : callable
-        From a path and a size to pixels; by default `decode`.
+    """How files are decoded: `workers` at a time (default: one a processor), processes from
+    `processes_from` files on, else threads; `tolerated` is how many of a chunk of at most
+    `chunk_files` the system may fail to read, each retried after `pauses` (seconds).
     """
 
     size: int
@@ -108,26 +82,9 @@ class ReadFailedError(DataError):
 
 
 def decode_many(root: Path, paths: Sequence[str], how: Decoding) -> Generator[Decoded, None, None]:
-    """Decode files in parallel, and yield them in order.
-
-    Parameters
-    ----------
-    root : Path
-        The folder that the paths are relative to.
-    paths : sequence of str
-        What to decode.
-    how : Decoding
-        How.
-
-    Yields
-    ------
-    Decoded
-        Of a chunk of the files; not more than about `CHUNK_BYTES` are decoded in advance.
-
-    Raises
-    ------
-    DataError
-        If the system killed a process that was decoding, or failed to read a file.
+    """Decode files in parallel, in order, a chunk at a time, at most about `CHUNK_BYTES` in
+    advance. A `DataError` is raised if the system killed a decoding process or failed to read a
+    file.
     """
     ahead = 2 * how.n_workers
     step = _chunk_size(len(paths), how, ahead)
@@ -143,19 +100,7 @@ def decode_many(root: Path, paths: Sequence[str], how: Decoding) -> Generator[De
 
 
 def to_channels(pixels: Images, n_channels: int) -> Images:
-    """Return colour images as they are, or grey, in the weights of ITU-R 601 as Pillow has them.
-
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (n, 3, height, width)
-        Colour images.
-    n_channels : {1, 3}
-        How many are wanted.
-
-    Returns
-    -------
-    ndarray of uint8, shape (n, n_channels, height, width)
-    """
+    """Return images of shape (n, 3, height, width) as they are, or grey by ITU-R 601."""
     if n_channels == pixels.shape[1]:
         return pixels
     weights = np.array([19595, 38470, 7471], np.uint32)
@@ -275,10 +220,7 @@ def _decode_or_tell(path: Path, how: Decoding) -> Images | str:
 
 
 def _is_of_the_system(error: Exception) -> bool:
-    """Tell whether an error says nothing of the file; what Pillow raises has no number.
-
-    Its "decoder error -9" of TIFFs is no sign of short memory: damaged sizes give it as well.
-    """
+    """Tell whether the system, not the file, is at fault; Pillow's own errors have no number."""
     if isinstance(error, OSError):
         if error.errno is None:
             return str(error).startswith("out of memory")
@@ -287,21 +229,9 @@ def _is_of_the_system(error: Exception) -> bool:
 
 
 def decode(path: Path, size: int) -> Images:
-    """Decode one image file to RGB, upright, cut to a square.
-
-    Grey, palette, CMYK and 16-bit images are converted; transparent ones are laid on white; EXIF
-    rotation is applied; of an animation the first frame is taken.
-
-    Parameters
-    ----------
-    path : Path
-        The file; its content tells its format, not its suffix.
-    size : int
-        Height and width wanted, in pixels.
-
-    Returns
-    -------
-    ndarray of uint8, shape (3, size, size)
+    """Decode one image file to upright RGB, uint8 of shape (3, size, size), cut to a square. Grey,
+    palette, CMYK and 16-bit images are converted, transparent ones laid on white; of an animation
+    the first frame is taken, and the content, not the suffix, tells the format.
     """
     image = read_rgb(path, 2 * size)
     fitted = ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC)
@@ -309,19 +239,8 @@ def decode(path: Path, size: int) -> Images:
 
 
 def read_rgb(path: Path, needed: int) -> Image.Image:
-    """Read one image file as RGB, upright, in the ways that `decode` says.
-
-    Parameters
-    ----------
-    path : Path
-        The file; its content tells its format, not its suffix.
-    needed : int
-        Height and width in pixels that will do: a JPEG is decoded at a half, a quarter or an
-        eighth of its size if that is as much.
-
-    Returns
-    -------
-    Image
+    """Read one image file as upright RGB, as `decode` says; a JPEG is decoded at a half, a quarter
+    or an eighth of its size if that has the `needed` pixels.
     """
     # from an open file: of a path Pillow maps grey TIFFs, and scrambles those that EXIF rotates
     with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
@@ -354,10 +273,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scale_deep(image: Image.Image) -> Image.Image:
-    """Bring more than 8 bits a channel to 8, which Pillow's `convert` would clip to white.
-
-    What is darker than black or brighter than white can be is stretched from its darkest to its
-    brightest pixel.
+    """Bring more than 8 bits a channel to 8, which Pillow's `convert` would clip to white; values
+    out of the range from black to white are stretched from the darkest to the brightest pixel.
     """
     values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0)
     low, high = float(values.min()), float(values.max())

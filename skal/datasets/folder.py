@@ -31,41 +31,14 @@ def load_folder(
     name: str | None = None,
     decoding: Decoding = DECODING,
 ) -> ImageDataset:
-    """Read a folder of images.
+    """Read a folder of images, as three channels; unreadable files are in `skipped`.
 
     ``ROOT/<class>/**`` is split by `seed`, stratified, one fifth for the test; with
-    ``ROOT/train/<class>/**`` and ``ROOT/test/<class>/**`` the split is given; ``val`` serves where
-    there is no ``test``. Images directly under ``ROOT`` or ``ROOT/train``, and those under
-    ``ROOT/unlabeled``, are unlabelled, and so are those directly under ``ROOT/test`` if there are
-    no others; beside a test set they are left out.
-
-    Parameters
-    ----------
-    root : Path
-        The folder.
-    data_dir : Path
-        Where the cache of decoded pixels goes.
-    image_size : int, default=48
-        Height and width of the decoded images, in pixels: scaled to cover the square, then cut
-        to its centre.
-    seed : int, default=0
-        Decides the split where none is given.
-    name : str, optional
-        Name of the dataset; the folder's own by default.
-    decoding : Decoding, optional
-        How files are decoded, but for their size.
-
-    Returns
-    -------
-    ImageDataset
-        With `X` of three channels. Unreadable files are in `skipped`.
-
-    Raises
-    ------
-    FolderNotFoundError
-        If there is no such folder.
-    DataError
-        If no image in it can be read.
+    ``ROOT/train/<class>/**`` and ``ROOT/test/<class>/**`` (or ``val``) the split is given. Images
+    directly under ``ROOT`` or ``ROOT/train``, and those under ``ROOT/unlabeled``, are unlabelled,
+    and so are those directly under ``ROOT/test`` if there are no others; beside a test set they are
+    left out. Images are scaled to cover a square of `image_size`, then cut to its centre. A
+    `DataError` is raised if there is no such folder, or no image in it can be read.
     """
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"

@@ -63,25 +63,9 @@ class _Listing:
 
 
 def find_images(root: Path) -> list[ImageFile]:
-    """List the image files under a folder, training part first, then test, then unlabelled.
-
-    Hidden files and folders are passed over; links are followed, each folder once. Nothing is
-    asked of the file system about a file but its name.
-
-    Parameters
-    ----------
-    root : Path
-        The folder.
-
-    Returns
-    -------
-    list of ImageFile
-        Within each part in the order of their relative paths.
-
-    Raises
-    ------
-    DataError
-        If there is no file with the suffix of an image.
+    """List the image files under a folder, training part first, then test, then unlabelled, each
+    sorted by relative path. Hidden files and folders are passed over, links followed, each folder
+    once. A `DataError` is raised if no file has the suffix of an image.
     """
     listing = _list(root)
     parts = _given_parts([folder for folder, _ in listing.images])
@@ -105,23 +89,7 @@ def find_images(root: Path) -> list[ImageFile]:
 
 
 def list_images(root: Path) -> list[str]:
-    """List the image files under a folder, wherever in it they lie.
-
-    Parameters
-    ----------
-    root : Path
-        The folder; see `find_images` for what is passed over.
-
-    Returns
-    -------
-    list of str
-        Sorted paths, relative to the folder.
-
-    Raises
-    ------
-    DataError
-        If there is no file with the suffix of an image.
-    """
+    """List sorted relative paths of all images in a folder; see `find_images`."""
     listing = _list(root)
     _tell_pictures(listing.others)
     return sorted(
@@ -229,15 +197,8 @@ def _shown(folder: Parts) -> str:
 
 
 def _given_parts(folders: Iterable[Parts]) -> dict[str, str]:
-    """Map the top folders of a given split to its parts; empty where no split is given.
-
-    A folder of trains may well be called "train": it is a part if it has folders of its own, or
-    if there is nothing beside it but other parts.
-
-    Parameters
-    ----------
-    folders : iterable of tuple of str
-        Those with images in them.
+    """Map the top folders of a given split to its parts, empty if none is given. A folder "train"
+    (of trains, say) is a part if it has folders of its own, or only other parts beside it.
     """
     tops, nested = set[str](), set[str]()
     for folder in folders:

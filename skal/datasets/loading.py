@@ -20,17 +20,7 @@ _SETTINGS = settings_of(DataSettings)
 
 
 def data_folder(data_dir: str | Path | None = None) -> Path:
-    """Return where data are looked for and cached.
-
-    Parameters
-    ----------
-    data_dir : str or Path, optional
-        Wins if given; else ``$SKAL_DATA_DIR``, else ``./data``.
-
-    Returns
-    -------
-    Path
-    """
+    """Return where data and caches lie: `data_dir`, ``$SKAL_DATA_DIR`` or ``./data``."""
     return Path(data_dir or os.environ.get("SKAL_DATA_DIR") or "data").expanduser()
 
 

@@ -38,33 +38,11 @@ IMAGE_NOISE: Mapping[str, Callable[[Images, float, np.random.Generator], Images]
 def add_noise(
     data: ImageDataset, kind: str, rate: float, *, seed: int, folder: Path
 ) -> ImageDataset:
-    """Add noise to the training images; the test images stay as they are.
-
-    Parameters
-    ----------
-    data : ImageDataset
-        It is not changed.
-    kind : {"gaussian", "salt-and-pepper"}
-        Normal noise, added to each channel of each pixel and clipped; or pixels that become black
-        or white, as likely the one as the other, in all channels.
-    rate : float
-        In [0, 1]: the noise's standard deviation as a share of 255; or the share of pixels.
-    seed : int
-        Decides the noise of each image by the image's index alone: at a higher rate it is the
-        same noise, and more of it.
-    folder : Path
-        Where unnamed files lie that take the place of memmaps; they vanish with the process.
-
-    Returns
-    -------
-    ImageDataset
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no noise of that kind.
-    DataError
-        If the folder cannot be written to.
+    """Add noise to the training images of a copy. "gaussian" has `rate` of 255 as standard
+    deviation, clipped; "salt-and-pepper" turns that share of pixels black or white. An image's
+    noise depends on seed and index only, and grows with the rate. Unnamed files in `folder` take
+    the place of memmaps. An `UnknownNameError` is raised for another kind, a `DataError` if it
+    cannot be written.
     """
     if kind not in IMAGE_NOISE:
         raise UnknownNameError("image noise", kind, IMAGE_NOISE)

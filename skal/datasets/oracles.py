@@ -1,4 +1,4 @@
-"""Who answers when a label is asked for. Once a run has started, true labels live here alone."""
+"""Who answers when a label is asked for. Once a run has started, true labels are only here."""
 
 from __future__ import annotations
 
@@ -79,18 +79,7 @@ class Oracle(ABC):
 
 
 class TrueLabels(Oracle):
-    """Answers from known labels: simulated annotation.
-
-    Parameters
-    ----------
-    y : ndarray of int64, shape (n,)
-        True class ids; all must be known.
-
-    Raises
-    ------
-    DataError
-        If some are not.
-    """
+    """Answers from known labels; a `DataError` is raised if some are not known."""
 
     def __init__(self, y: Labels) -> None:
         unknown = int((y == MISSING_LABEL).sum())
@@ -117,33 +106,11 @@ class TrueLabels(Oracle):
 
 
 class NoisyLabels(TrueLabels):
-    """Answers wrongly for some images: a careless annotator, or a malicious one.
-
-    The wrong answers are fixed from the start: an image has the same one whenever it is asked for,
-    whatever was asked before. At a higher rate they stay wrong in the same way, and others come
-    in addition. A stratified set is drawn by the labels as they are given.
-
-    Parameters
-    ----------
-    y : ndarray of int64, shape (n,)
-        True class ids; all must be known.
-    classes : sequence of str
-        Class names.
-    rate : float
-        In [0, 1]: which share of the images is given a wrong label, rounded to whole images; of
-        the kind "class=A:B", which share of class A.
-    kind : {"uniform", "pairs", "class=A:B"}
-        The wrong label is any other, each as likely; or the next class, the first after the last;
-        or that of class B for images of class A. A and B are names or ids.
-    seed : int
-        Decides which images, and the wrong labels.
-
-    Raises
-    ------
-    DataError
-        If a label is not known.
-    ParameterError, UnknownNameError
-        If there is no such kind or class, or A is B.
+    """Answers wrongly for a share `rate` of the images, rounded to whole ones. `kind` "uniform" is
+    any other class, "pairs" the next one, "class=A:B" (names or ids) class B for that share of
+    class A. The wrong answers are fixed by the seed, whatever was asked before, and more come in
+    addition at a higher rate; a stratified set is drawn by the labels as given. A `DataError` is
+    raised if a label is not known, a `UsageError` if there is no such kind or class, or A is B.
     """
 
     def __init__(
@@ -203,13 +170,7 @@ def _two_classes(text: str, classes: Sequence[str]) -> tuple[int, int]:
 
 
 class FunctionOracle(Oracle):
-    """Asks a function.
-
-    Parameters
-    ----------
-    function : callable
-        Takes the indices, an int64 array of shape (b,), and returns b class ids.
-    """
+    """Asks a function of indices, int64 of shape (b,), for b class ids."""
 
     def __init__(self, function: Callable[[NDArray[np.int64]], ArrayLike]) -> None:
         self.function = function
@@ -235,27 +196,9 @@ def make_oracle(
     label_noise: float = 0.0,
     label_noise_kind: str = "uniform",
 ) -> Oracle:
-    """Return the oracle of a run.
-
-    Parameters
-    ----------
-    oracle : Oracle, callable, str or None
-        An oracle, a function of indices, what `ORACLES` resolves, or None for the true labels.
-    data : ImageDataset
-        Which images.
-    seed : int
-        For oracles that err at random.
-    label_noise, label_noise_kind
-        Which of the dataset's labels are wrong; see `NoisyLabels`.
-
-    Returns
-    -------
-    Oracle
-
-    Raises
-    ------
-    ParameterError, UnknownNameError
-        If it is none of these, or noise is asked for of labels that are not the dataset's.
+    """Return the oracle of a run, of an object, a function of indices, what `ORACLES` resolves, or
+    None for the true labels, with `label_noise` as of `NoisyLabels`. A `UsageError` is raised if it
+    is none of these, or noise is asked for of labels that are not the dataset's.
     """
     oracle = "true" if oracle is None else oracle
     if label_noise and oracle != "true":
@@ -302,10 +245,7 @@ _OBJECT = "object of "
 
 
 def oracle_spec(oracle: AnyOracle) -> str:
-    """Return what a run's settings say of an oracle: its name, or that it was an object.
-
-    A run whose oracle was an object cannot be repeated by its settings alone, see `is_named`.
-    """
+    """Return an oracle's name for the settings, or that it was an object."""
     return oracle if isinstance(oracle, str) else f"{_OBJECT}{_name_of(oracle)}"
 
 
@@ -323,26 +263,7 @@ def _name_of(oracle: Any) -> str:
 
 
 def ask(oracle: Oracle, indices: NDArray[np.int64], classes: Sequence[str]) -> Labels:
-    """Ask an oracle, and check what it answers.
-
-    Parameters
-    ----------
-    oracle : Oracle
-        Who is asked.
-    indices : ndarray of int64, shape (b,)
-        Which images.
-    classes : sequence of str
-        Class names.
-
-    Returns
-    -------
-    ndarray of int64, shape (b,)
-
-    Raises
-    ------
-    DataError
-        If it fails, or answers anything but as many class ids; the message names it.
-    """
+    """Return b class ids, int64; a `DataError` that names the oracle is raised otherwise."""
     name, n_classes = f"the oracle {_name_of(oracle)}", len(classes)
     with failing(f"{name} failed", DataError):
         answer = oracle.label(indices)

@@ -34,36 +34,11 @@ _log = logging.getLogger("skal")
 def decode_all(
     root: Path, files: list[ImageFile], how: Decoding, cache_dir: Path
 ) -> tuple[Images, list[ImageFile], list[tuple[str, str]]]:
-    """Decode all files into one uint8 memmap, or open the one made before.
-
-    Decoding that was stopped, by an error or Ctrl-C, goes on where it was; after a power loss, or
-    on a disk that was full, at its last whole shard. Of several processes that want the same one
-    decodes, and the others wait.
-
-    Parameters
-    ----------
-    root : Path
-        The folder that the files' paths are relative to.
-    files : list of ImageFile
-        What to decode.
-    how : Decoding
-        How.
-    cache_dir : Path
-        Where memmaps are kept, one folder each, named by a hash of the paths, sizes and
-        modification times of the files, the image size and the decoder's version.
-
-    Returns
-    -------
-    pixels : memmap of uint8, shape (n_kept, 3, size, size)
-    read : list of ImageFile
-        The files that could be read.
-    skipped : list of (path, reason)
-        Those that could not.
-
-    Raises
-    ------
-    DataError
-        If the memmap cannot be written, or the system failed to read a file.
+    """Decode all files into one uint8 memmap, shape (n_kept, 3, size, size), or open the one kept
+    in `cache_dir` under a hash of paths, sizes, times, image size and decoder version; also return
+    the files read, and those skipped with the reason. Decoding that was stopped resumes, after a
+    power loss or a full disk at its last whole shard; other processes wait. A `DataError` is raised
+    if the memmap cannot be written, or the system failed to read a file.
     """
     # 40 characters keep the longest name that a folder can have below what a file system takes
     cache = (
@@ -103,10 +78,7 @@ def file_state(path: str) -> str:
 
 
 def _decode_into(folder: Path, root: Path, paths: list[str], how: Decoding) -> Facts:
-    """Write what can be decoded to a .npy file, and return what cannot.
-
-    The file is written and not mapped, for a full disk is an error to the one and kills the other.
-    """
+    """Write pixels to a .npy file, not mapped (a full disk would kill that); return failures."""
     size = how.size
     folder.mkdir(exist_ok=True)
     remove_leftovers(folder)

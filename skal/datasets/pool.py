@@ -11,38 +11,14 @@ from .base import MISSING_LABEL, Images, Labels
 
 
 def draw_held_out(n: int, n_valid: int, seed: int) -> NDArray[np.int64]:
-    """Draw the images of a pool that are held out to validate on.
-
-    Parameters
-    ----------
-    n : int
-        Images of the pool.
-    n_valid : int
-        How many are drawn.
-    seed : int
-        The run's.
-
-    Returns
-    -------
-    ndarray of int64, shape (n_valid,)
-        Sorted indices.
-    """
+    """Draw the sorted indices of the images that are held out to validate on."""
     draw = np.random.default_rng(derive_seed(seed, "valid"))
     return np.sort(draw.permutation(n)[:n_valid])
 
 
 class Pool:
-    """Images, and labels that start out as -1; the only writer of labels.
-
-    Some images may be held out to validate on, or excluded: they are neither trained on nor chosen
-    from, and the labels of those held out are not in `y`.
-
-    Parameters
-    ----------
-    X : ndarray of uint8, shape (n, channels, height, width)
-        The images; never copied.
-    n_classes : int
-        Labels are ``0 .. n_classes - 1``.
+    """Images, never copied, and labels that start out as -1; the only writer of labels. Held-out
+    and excluded images are neither trained on nor chosen; `y` lacks labels of those held out.
     """
 
     def __init__(self, X: Images, n_classes: int) -> None:
@@ -110,20 +86,7 @@ class Pool:
         return len(self.labeled) + len(self.valid)
 
     def label(self, indices: ArrayLike, labels: ArrayLike) -> None:
-        """Write labels.
-
-        Parameters
-        ----------
-        indices : array-like of int, shape (b,)
-            Unlabelled images, each once.
-        labels : array-like of int, shape (b,)
-            Their class ids.
-
-        Raises
-        ------
-        DataError
-            If an index or a label is not valid; nothing is written then.
-        """
+        """Label unlabelled images; a `DataError` is raised, before writing, if one is invalid."""
         self._write(self._y, indices, labels)
 
     def hold_out(self, indices: ArrayLike, labels: ArrayLike) -> None:
@@ -131,15 +94,7 @@ class Pool:
         self._write(self._y_valid, indices, labels)
 
     def restrict(self, excluded: ArrayLike = (), withheld: ArrayLike = ()) -> None:
-        """Say which images take no part.
-
-        Parameters
-        ----------
-        excluded : array-like of int
-            Neither trained on nor chosen, nor measured; such as those of a test.
-        withheld : array-like of int
-            Not chosen for the time being, such as what another person is looking at.
-        """
+        """Say which images take no part (`excluded`) or are not chosen for now (`withheld`)."""
         for mask, rows in ((self._excluded, excluded), (self._withheld, withheld)):
             mask[:] = False
             mask[np.asarray(rows, dtype=np.int64)] = True

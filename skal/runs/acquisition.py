@@ -26,22 +26,10 @@ from .config import RunConfig
 
 @dataclass
 class Round:
-    """What is known of a round's choice while it is made.
-
-    Parameters
-    ----------
-    number : int
-        From 1 on; round 0 is the initial set.
-    seconds : dict of str to float
-        Filled with what the steps take, by the columns of ``rounds.csv``.
-    details : dict
-        Filled with what `Acquisition.replay` needs, as JSON has it.
-    scores : Scores, optional
-        Filled with those that the choice was made from.
-    rows : ndarray of int64, optional
-        Filled with the images that these are of; None for all.
-    embeddings : bool
-        Whether the scores shall have embeddings, also if the strategy reads none.
+    """What is known of a round's choice while it is made: `number` counts from 1 (0 is the initial
+    set), `seconds` is by the columns of ``rounds.csv``, `details` is what `Acquisition.replay`
+    needs, as JSON, `rows` the images that `scores` are of (None for all), and `embeddings` asks for
+    them even if the strategy reads none.
     """
 
     number: int
@@ -62,24 +50,7 @@ class Acquisition(Protocol):
     def choose(
         self, current: Round, classifier: ImageClassifier | None, pool: Pool, n: Count | None
     ) -> NDArray[np.int64]:
-        """Choose images.
-
-        Parameters
-        ----------
-        current : Round
-            Filled on the way.
-        classifier : ImageClassifier or None
-            The network of the round before; None if none is needed.
-        pool : Pool
-            Where from.
-        n : int, str or None
-            How many; None for what the settings say.
-
-        Returns
-        -------
-        ndarray of int64
-            Of the pool.
-        """
+        """Choose `n` images, None for the settings' number; `current` is filled on the way."""
 
     def replay(
         self, number: int, indices: Sequence[int], pool: Pool, details: Mapping[str, Any]
@@ -88,15 +59,7 @@ class Acquisition(Protocol):
 
 
 class PoolAcquisition:
-    """Asks a strategy in every round.
-
-    Parameters
-    ----------
-    config : RunConfig
-        With all settings resolved.
-    strategy : Strategy
-        Who picks.
-    """
+    """Asks a strategy in every round."""
 
     def __init__(self, config: RunConfig, strategy: Strategy) -> None:
         self._config = config
@@ -126,19 +89,9 @@ class PoolAcquisition:
 
 @dataclass(frozen=True)
 class Choice:
-    """How a batch is chosen.
-
-    Parameters
-    ----------
-    n : int
-        How many images.
-    seed : int
-        Of this round: seeds candidates, dropout masks, committees and the strategy's draws.
-    explore : float, default=0
-        Share of the batch that is drawn at random instead, from what the strategy left.
-    max_candidates : int, optional
-        The strategy sees a random subset of so many unlabelled images, and the labelled ones if it
-        reads them; the others are not scored. By default as many as there is memory for.
+    """How a batch is chosen: `seed` is the round's, for candidates, dropout masks, committees and
+    the strategy, `explore` the share drawn at random from what that left. It sees a random subset
+    of `max_candidates` unlabelled images, by default as many as there is memory for.
     """
 
     n: int
@@ -159,30 +112,8 @@ def choose(
     choice: Choice,
     current: Round | None = None,
 ) -> NDArray[np.int64]:
-    """Choose the images to label next.
-
-    Parameters
-    ----------
-    strategy : Strategy
-        Who picks.
-    classifier : ImageClassifier or None
-        A fitted one; None if the strategy needs none.
-    pool : Pool
-        Where from.
-    choice : Choice
-        How many, and how.
-    current : Round, optional
-        Filled with seconds and scores.
-
-    Returns
-    -------
-    ndarray of int64, shape (n,)
-        The strategy's picks in its order, then the random ones; all that is left, if that is less.
-
-    Raises
-    ------
-    SkalError
-        If there is no memory even for the smallest choice, or the strategy fails.
+    """Return the strategy's picks in its order, then the random ones; fewer if fewer are left. A
+    `SkalError` is raised if memory is short even for the smallest choice, or the strategy fails.
     """
     current = current or Round(1, {}, {})
     n = choice.n - choice.n_random

@@ -58,21 +58,20 @@ _log = logging.getLogger("skal")
 class ActiveLearner:
     """Active learning in steps: `query`, label as you like, `teach`, `fit`, `evaluate`; again.
 
-    `skal.run` is this with an oracle, and `skal label` this with people: equal labels, settings
-    and seed give equal picks in all of them.
+    `skal.run` is this with an oracle, `skal label` this with people; equal labels, settings and
+    seed give equal picks.
 
     Parameters
     ----------
     data : ImageDataset
         The pool is its `X`, or `X_unlabeled` if `X` is empty; labels that it has are not used.
     classifier : ImageClassifier, optional
-        The networks of all rounds are like it, each with a seed of its own that `seed` decides;
-        by default it is made of the settings; if it is given, those of the network and of the
-        training are its own. With ``freeze=True`` the images' features are computed once.
+        Template of all rounds' networks, but for their seeds; its parameters replace the settings
+        of network and training. With ``freeze=True`` features are computed once.
     strategy : str, class or instance, default="auto"
         As for `run`.
     out : str or Path, optional
-        A folder, which must not exist, that keeps a record; `open` continues from it.
+        A new folder that keeps a record; `open` resumes from it.
     strategy_params : mapping, optional
         Arguments of the strategy.
     **settings
@@ -88,11 +87,9 @@ class ActiveLearner:
 
     Raises
     ------
-    ParameterError, UnknownNameError
-        If the strategy, or another of these, is not valid, or the classifier's `classes` are not
-        the ids of the dataset's.
-    RunExistsError
-        If there is something at `out`; it is not touched.
+    UsageError
+        If an argument is not valid, the classifier's `classes` are not the dataset's ids, or
+        there is something at `out`.
     """
 
     config: Any
@@ -116,7 +113,7 @@ class ActiveLearner:
 
     @classmethod
     def start(cls, plan: Plan, folder: Path | None, oracle: Oracle | None) -> ActiveLearner:
-        """Start what is planned; `oracle` is what the record shall say of who labels."""
+        """Start what is planned; `oracle` is what the record says of who labels."""
         learner = cls.__new__(cls)
         learner._begin(plan.noisy(), folder, oracle)
         return learner
@@ -129,7 +126,7 @@ class ActiveLearner:
         data: ImageDataset | None = None,
         classifier: ImageClassifier | None = None,
     ) -> ActiveLearner:
-        """Continue from a record, as if it had never been left.
+        """Resume from a record, as if it had never been left.
 
         Parameters
         ----------
@@ -140,18 +137,11 @@ class ActiveLearner:
         classifier : ImageClassifier, optional
             The one that was given, if the record cannot hold it.
 
-        Returns
-        -------
-        ActiveLearner
-
         Raises
         ------
-        RunFolderError
-            If there is no record, or it is damaged.
-        DataError
-            If the data or the weights are not those that it was started with.
-        ParameterError
-            If something must be, or cannot be, given again.
+        RunFolderError, DataError, ParameterError
+            If the record is missing or damaged, data or weights differ, or something must be, or
+            cannot be, given again.
         """
         folder = Path(folder)
         check_run_folder(folder)
@@ -186,8 +176,6 @@ class ActiveLearner:
         self._trained_in = -1
         self._metrics: dict[str, float] = {}
         self._seconds: dict[str, float] = {}
-
-    # what is computed once, when it is needed
 
     @cached_property
     def template(self) -> ImageClassifier:
@@ -227,8 +215,6 @@ class ActiveLearner:
     def _stop_round(self) -> int | None:
         return self._monitor.stop_round if self._monitor else None
 
-    # what may be asked
-
     @property
     def y(self) -> Labels:
         """Labels taught so far, -1 where there is none; read-only."""
@@ -236,7 +222,6 @@ class ActiveLearner:
 
     @property
     def folder(self) -> Path | None:
-        """Where the record is kept."""
         return self.record.folder
 
     @property
@@ -261,29 +246,25 @@ class ActiveLearner:
             return True
         return self.config.stop == "end" and self._stop_round is not None
 
-    # the steps
-
     def query(
         self, n: Count | None = None, *, oracle: Oracle | None = None, embeddings: bool = False
     ) -> NDArray[np.int64]:
-        """Return the indices of the images to label next.
-
-        Before the first `teach` they are chosen by `init_strategy`, then by the strategy.
+        """Return the images to label next: until the first `teach` those of `init_strategy`.
 
         Parameters
         ----------
         n : int or str, optional
-            How many, or what share of the pool; by default `n_init`, and later `n_query`, of the
+            How many, or what share of the pool; by default `n_init`, later `n_query`, of the
             settings. In a stream the strategy decides.
         oracle : Oracle, optional
             Draws a stratified initial set, if that is asked for.
         embeddings : bool, default=False
-            Whether the scores in `choice` shall have embeddings whatever the strategy reads.
+            Whether the scores in `choice` have embeddings whatever the strategy reads.
 
         Returns
         -------
         ndarray of int64, shape (n,)
-            Of the pool; the same when asked again before the next `teach`.
+            Indices of the pool; the same when asked again before the next `teach`.
         """
         self._check_held_out()
         if self._asked is not None and self._asked[0] == n:
@@ -322,10 +303,6 @@ class ActiveLearner:
         labels : array-like of int or str, shape (b,)
             Class ids, or names of classes. Without any, nothing happens.
 
-        Returns
-        -------
-        self : ActiveLearner
-
         Raises
         ------
         DataError, UnknownNameError
@@ -362,10 +339,6 @@ class ActiveLearner:
     def fit(self) -> ActiveLearner:
         """Train a network on the labels so far, unless there is one.
 
-        Returns
-        -------
-        self : ActiveLearner
-
         Raises
         ------
         NotFittedError
@@ -395,10 +368,8 @@ class ActiveLearner:
 
         Raises
         ------
-        DataError
-            If the dataset has no test images.
-        NotFittedError
-            If nothing was taught yet.
+        DataError, NotFittedError
+            If the dataset has no test images, or nothing was taught yet.
         """
         data, number = self.data, self._round - 1
         if not len(data.X_test):
@@ -412,17 +383,12 @@ class ActiveLearner:
         self._metrics = measure(network, data.y_test, proba, calibrated)
         if not was_evaluated:
             errors = describe_errors(data.y_test, proba, data.classes)
-            self.record.write(EVALUATION, json.dumps(errors) + "\n")  # of the last round alone
+            self.record.write(EVALUATION, json.dumps(errors) + "\n")  # of the last round only
             self._end_round(network)
         return self._metrics
 
     def finish(self) -> Run:
-        """Write what is made of the whole: learning curve, network and summary.
-
-        Returns
-        -------
-        Run
-        """
+        """Write what is made of the whole: learning curve, network and summary."""
         record, network = self.record, self.classifier
         if self._inputs.backbone is not None:
             network.take_backbone(self._inputs.backbone)
@@ -438,15 +404,7 @@ class ActiveLearner:
         return run
 
     def restore(self, y: Labels, round_number: int) -> None:
-        """Take over all labels at once, as when some were taken back; there must be no record.
-
-        Parameters
-        ----------
-        y : ndarray of int64, shape (n,)
-            Of the pool; -1 where there is none.
-        round_number : int
-            How many batches were labelled: it decides the seeds of what comes next.
-        """
+        """Without a record: replace all labels (-1: none), `round_number` batches being given."""
         labeled = np.flatnonzero(y != MISSING_LABEL)
         if len(labeled):
             round_number = max(round_number, 1)
@@ -457,13 +415,7 @@ class ActiveLearner:
 
     @contextmanager
     def recorded(self, trackers: Sequence[Tracker] = ()) -> Iterator[None]:
-        """Keep other processes from the record inside the block, with a log and trackers.
-
-        Raises
-        ------
-        RunFolderError
-            If another process is at it.
-        """
+        """Lock the record inside the block, else raise `RunFolderError`; with log and trackers."""
         folder = self.record.folder
         lock = nullcontext() if folder is None else locked(folder / JOURNAL)
         with lock:
@@ -471,10 +423,7 @@ class ActiveLearner:
             with log_file(folder), watching(trackers, self.config, folder) as self._watch:
                 yield
 
-    # what they are made of
-
     def _end_round(self, network: ImageClassifier) -> None:
-        """Keep the row of a round, from which on it is whole."""
         number, monitor, record = self._round - 1, self._monitor, self.record
         row: dict[str, Any] = {
             "round": number,

@@ -31,21 +31,7 @@ class Inputs(NamedTuple):
 def network_inputs(
     config: RunConfig, classifier: ImageClassifier, X: Images, X_test: Images
 ) -> Inputs:
-    """Return images as they are; or run a frozen backbone over them, once for all rounds and runs.
-
-    Parameters
-    ----------
-    config : RunConfig
-        With all settings resolved.
-    classifier : ImageClassifier
-        One like those of the run, not fitted.
-    X, X_test : ndarray of uint8, shape (n, channels, height, width)
-        Pool and test set.
-
-    Returns
-    -------
-    Inputs
-    """
+    """Return the images, or a frozen backbone's features of them, computed once for all runs."""
     if not classifier.freeze:
         return Inputs(X, X_test)
     cache = Path(str(config.data_dir)) / "cache"
@@ -55,13 +41,7 @@ def network_inputs(
 
 
 def predict_test(classifier: ImageClassifier, X: Images) -> NDArray[np.float32]:
-    """Return class probabilities of test images.
-
-    Raises
-    ------
-    SkalError
-        If they are NaN.
-    """
+    """Return class probabilities of test images; a `SkalError` is raised if they are NaN."""
     proba: NDArray[np.float32] = score_pool(classifier, X).proba
     if not np.isfinite(proba).all():
         raise SkalError(

@@ -37,12 +37,8 @@ class Run:
     ----------
     config : RunConfig
         All its settings.
-    summary : dict
-        The content of ``summary.json``.
-    rounds : list of dict
-        The rows of ``rounds.csv``.
-    queries : list of dict
-        The rows of ``queries.csv``.
+    summary, rounds, queries : dict, list of dict, list of dict
+        The content of ``summary.json``, ``rounds.csv`` and ``queries.csv``.
     classifier : ImageClassifier
         The network of the last round.
     folder : Path or None
@@ -75,7 +71,7 @@ class Run:
 
     @classmethod
     def read(cls, folder: Path) -> Run:
-        """Return a run that is done, from its folder alone.
+        """Return a run that is done, from its folder.
 
         Raises
         ------

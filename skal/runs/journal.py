@@ -19,28 +19,16 @@ _log = logging.getLogger("skal")
 
 @dataclass
 class Journal:
-    """An append-only file of JSON lines, each with the CRC-32 of its text before it.
-
-    Parameters
-    ----------
-    path : Path
-        The file; made when first written to.
-    size : int, optional
-        Its bytes when this object last read or wrote it; by default whatever there is.
+    """An append-only file of JSON lines, each with the CRC-32 of its text before it. `size` is its
+    bytes when this object last read or wrote it; by default whatever there is.
     """
 
     path: Path
     size: int | None = None
 
     def append(self, entry: Mapping[str, Any]) -> None:
-        """Write one entry and wait until it is on the disk.
-
-        Raises
-        ------
-        RunFolderError
-            If somebody else has written since this object last did; nothing is written then.
-        OSError
-            If it cannot be written.
+        """Write one entry and wait until it is on the disk. A `RunFolderError` is raised, and
+        nothing written, if somebody else has written since.
         """
         text = json.dumps(entry, allow_nan=True)
         line = f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
@@ -62,12 +50,8 @@ class Journal:
             self.size = file.tell()
 
     def read(self) -> list[dict[str, Any]]:
-        """Return the whole entries; a torn last line, as a crash leaves it, is cut off.
-
-        Raises
-        ------
-        RunFolderError
-            If the file is not there, or a line before the last does not match its checksum.
+        """Return the whole entries; a torn last line, as a crash leaves it, is cut off. A
+        `RunFolderError` is raised if there is no file or another line does not match its checksum.
         """
         try:
             lines = self.path.read_bytes().split(b"\n")

@@ -1,8 +1,4 @@
-"""How good predictions are.
-
-Throughout, `y` are the true class ids, shape (n,), and `proba` the predicted probabilities, shape
-(n, n_classes).
-"""
+"""How good predictions are: `y` are true class ids (n,), `proba` probabilities (n, n_classes)."""
 
 from __future__ import annotations
 
@@ -20,11 +16,7 @@ from ..datasets.base import Labels
 ECE_BINS = 15
 
 METRICS: Registry[Callable[[Labels, NDArray[Any]], float]] = Registry("metric")
-"""Functions of `y` and `proba`.
-
-All that are registered are computed in every round; those of outside packages are further columns
-of ``rounds.csv``.
-"""
+"""Functions of `y` and `proba`, computed in every round; each is a column of ``rounds.csv``."""
 
 
 @METRICS.register("accuracy", summary="share of the images whose most probable class is right")
@@ -57,18 +49,7 @@ def negative_log_likelihood(y: Labels, proba: NDArray[Any]) -> float:
 
 
 def evaluate(y: Labels, proba: NDArray[Any]) -> dict[str, float]:
-    """Compute the metrics of ``rounds.csv``.
-
-    Returns
-    -------
-    dict of str to float
-        Those of `METRICS`.
-
-    Raises
-    ------
-    SkalError
-        If a metric of an outside package fails, or returns no number.
-    """
+    """Compute all `METRICS`; a `SkalError` is raised if an outside one does not work."""
     values = {}
     for entry in METRICS:
         with failing(f"the metric {entry.name} failed"):
@@ -78,9 +59,8 @@ def evaluate(y: Labels, proba: NDArray[Any]) -> dict[str, float]:
 
 @METRICS.register("ece", summary="mean gap between confidence and accuracy")
 def expected_calibration_error(y: Labels, proba: NDArray[Any], n_bins: int = ECE_BINS) -> float:
-    """Return the mean gap between confidence and accuracy, in bins of equal width, from 0 to 1.
-
-    It is equation 3 of Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
+    """Return the mean gap between confidence and accuracy, in bins of equal width, from 0 to 1
+    (equation 3 of Guo et al., On Calibration of Modern Neural Networks, ICML 2017).
     """
     right, confidence, bins = _binned(y, proba, n_bins)
     gap = right - confidence
@@ -100,15 +80,9 @@ def _binned(
 def describe_errors(
     y: Labels, proba: NDArray[Any], classes: Sequence[str], n_bins: int = ECE_BINS
 ) -> dict[str, Any]:
-    """Compute the content of ``evaluation.json``: what is taken for what, and how surely.
-
-    Returns
-    -------
-    dict
-        `classes`; `confusion`, a list of rows: images of class i (row) that were taken for class
-        j (column); `calibration` with the `edges` of the bins, n_bins + 1 of them, and of each
-        bin the `count` of images, their mean `confidence` and their `accuracy`, both None where
-        there is no image.
+    """Compute the content of ``evaluation.json``: `classes`; `confusion`, rows of true classes by
+    predicted ones; `calibration` with n_bins + 1 `edges` and each bin's `count`, mean `confidence`
+    and `accuracy`, both None where there is no image.
     """
     n = len(classes)
     pairs = np.asarray(y) * n + proba.argmax(axis=1)
@@ -123,10 +97,7 @@ def describe_errors(
 
 
 def pool_errors(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what `describe_errors` would say of the images of several evaluations together.
-
-    They have the same classes and bins; counts are added up, means weighted by them.
-    """
+    """Return what `describe_errors` would say of several evaluations' images together."""
     bins = [evaluation["calibration"] for evaluation in evaluations]
     counts = np.array([one["count"] for one in bins])
     sums = (
@@ -154,9 +125,8 @@ def _describe_bins(
 
 
 def area_under_curve(rounds: Sequence[Mapping[str, Any]]) -> float:
-    """Return the area under accuracy over labels, by trapezoids, divided by the labels' span.
-
-    It is a mean accuracy; that of the only round when there is one.
+    """Return the area under accuracy over labels, by trapezoids, divided by the labels' span: a
+    mean accuracy; that of the only round when there is one.
     """
     labels = np.array([row["n_labeled"] for row in rounds], dtype=float)
     accuracy = np.array([row["accuracy"] for row in rounds], dtype=float)

@@ -20,17 +20,7 @@ CHECKPOINT = "checkpoint-{}.safetensors"
 
 @dataclass(frozen=True)
 class Networks:
-    """Trains the network of each round, of one template.
-
-    Parameters
-    ----------
-    config : RunConfig
-        With all settings resolved.
-    template : ImageClassifier
-        Not fitted; the networks of all rounds are like it, but for the seed.
-    record : Record
-        Where they are kept.
-    """
+    """Trains the network of each round, of one unfitted template, and keeps it in the record."""
 
     config: RunConfig
     template: ImageClassifier

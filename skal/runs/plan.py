@@ -35,16 +35,8 @@ _log = logging.getLogger("skal")
 
 @dataclass(frozen=True)
 class Chooser:
-    """Which strategy was asked for: its name, its arguments, and if it is no stream, itself.
-
-    Parameters
-    ----------
-    name : str
-        As the settings have it.
-    given : mapping
-        The arguments that were chosen, those that no settings file can hold included.
-    strategy : Strategy or None
-        None of a stream.
+    """Which strategy was asked for: its name in the settings, its arguments (also those that no
+    settings file can hold), and itself; None of a stream.
     """
 
     name: str
@@ -53,13 +45,7 @@ class Chooser:
 
     @classmethod
     def of(cls, strategy: QueryStrategy, params: Mapping[str, Any] | None, stream: bool) -> Chooser:
-        """Find the strategy that is meant.
-
-        Raises
-        ------
-        UsageError
-            If there is none of that name, or it takes no such argument.
-        """
+        """Find the strategy; a `UsageError` is raised if there is none with such arguments."""
         # plain from the start, so that a run that is resumed is given the very same
         given = dict(params or {})
         given.update(plain_params(given)[0])
@@ -78,22 +64,9 @@ class Chooser:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run before it starts.
-
-    Parameters
-    ----------
-    config : RunConfig
-        With all settings resolved.
-    data : ImageDataset
-        The images, with the noise that was asked for.
-    chooser : Chooser
-        The strategy.
-    template : ImageClassifier
-        Not fitted; the networks of all rounds are like it, but for the seed.
-    acquisition : Acquisition
-        What chooses the images of the rounds; it is at their start.
-    own : mapping
-        Parameters of a classifier of one's own that are no settings.
+    """A run before it starts: resolved `config`, `data` with their noise once `noisy` was called,
+    the `template` of all networks, not fitted, the `acquisition` at its start, and `own`,
+    parameters of a given classifier that are no settings.
     """
 
     config: RunConfig
@@ -111,17 +84,8 @@ class Plan:
         chooser: Chooser,
         classifier: ImageClassifier | None = None,
     ) -> Plan:
-        """Resolve the settings, and find what is wrong before anything is trained or written.
-
-        Parameters
-        ----------
-        classifier : ImageClassifier, optional
-            One's own; by default it is made of the settings.
-
-        Raises
-        ------
-        SkalError
-            If the images, the network or the strategy do not work, or not together.
+        """Resolve the settings, and find what is wrong before anything is trained or written: a
+        `SkalError` is raised if images, network or strategy do not work, or not together.
         """
         if not len(data.X):
             data = with_changes(
@@ -148,12 +112,8 @@ class Plan:
         return with_changes(self, data=with_noise(self.config, self.data))
 
     def with_kept(self, facts: Mapping[str, Any]) -> Plan:
-        """Return the plan with the classifier's parameters that a record has kept.
-
-        Raises
-        ------
-        ParameterError
-            If the classifier must be given again, or the one that was given is another.
+        """Return the plan with the classifier's parameters that a record has kept; a
+        `ParameterError` is raised if the classifier must be given again, or another one was given.
         """
         kept, not_kept = facts.get("classifier", {}), facts.get("classifier_not_kept", [])
         if not self.own and not not_kept:
@@ -167,13 +127,7 @@ class Plan:
         return self
 
     def oracle(self, oracle: AnyOracle | None = None) -> Oracle:
-        """Return the oracle that is meant, by default that of the settings, with their label noise.
-
-        Raises
-        ------
-        SkalError
-            See `make_oracle`.
-        """
+        """Return the oracle, by default that of the settings; see `make_oracle`."""
         return make_oracle(
             self.config.oracle if oracle is None else oracle,
             self.data,
@@ -186,13 +140,7 @@ class Plan:
 def settle(
     data: ImageDataset | str | Path, strategy: QueryStrategy, settings: Mapping[str, Any]
 ) -> tuple[RunConfig, Chooser]:
-    """Make settings of what was given, and check what can be checked without the data.
-
-    Raises
-    ------
-    UsageError
-        If a name or a value is not valid.
-    """
+    """Make settings, and check what can be checked without the data; a `UsageError` is raised."""
     settings = dict(settings)
     params = settings.pop("strategy_params", None)
     config = RunConfig(
@@ -259,13 +207,7 @@ def variant(template: ImageClassifier, **changes: Any) -> ImageClassifier:
 
 
 def with_those_of(classifier: ImageClassifier, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with those that a classifier's parameters are.
-
-    Raises
-    ------
-    ParameterError
-        If one is given twice.
-    """
+    """Add a classifier's parameters to settings; `ParameterError` if one is given twice."""
     theirs = settings_of(classifier)
     for name in theirs:
         if name in settings:

@@ -1,7 +1,4 @@
-"""Pictures of one run, or of one strategy's runs.
-
-Each function returns the picture's bytes by format, "png" and "svg", equal for equal input.
-"""
+"""Pictures of a run or of a strategy's runs: bytes by format, "png" and "svg", reproducible."""
 
 from __future__ import annotations
 
@@ -81,10 +78,7 @@ def confusion_picture(evaluation: Mapping[str, Any], forms: Iterable[str] = FORM
 
 
 def calibration_picture(evaluation: Mapping[str, Any], forms: Iterable[str] = FORMS) -> Pictures:
-    """Draw accuracy against confidence, bin by bin, over the number of images in each bin.
-
-    Both are those of an ``evaluation.json``.
-    """
+    """Draw accuracy by confidence of an ``evaluation.json``, over each bin's image count."""
     bins = {name: np.array(of, dtype=float) for name, of in evaluation["calibration"].items()}
     filled = bins["count"] > 0
     confidence, accuracy = bins["confidence"][filled], bins["accuracy"][filled]

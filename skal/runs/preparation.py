@@ -30,13 +30,7 @@ _log = logging.getLogger("skal")
 
 
 def check_settings(config: RunConfig) -> None:
-    """Check what can be checked before the data are loaded.
-
-    Raises
-    ------
-    UsageError
-        If a name or a value is not valid.
-    """
+    """Check what can be checked before the data are loaded; a `UsageError` is raised."""
     if config.model is not None:
         MODELS.resolve(config.model)
     resolve_init_strategy(config.init_strategy)
@@ -59,13 +53,7 @@ def load_images(config: RunConfig, data: str | Path) -> ImageDataset:
 
 
 def load_again(config: RunConfig) -> ImageDataset:
-    """Load the dataset of a run that is resumed.
-
-    Raises
-    ------
-    DataError
-        If it was made of arrays.
-    """
+    """Load a resumed run's dataset; a `DataError` is raised if it was made of arrays."""
     try:
         return load_images(config, config.dataset)
     except UnknownNameError as error:
@@ -76,13 +64,7 @@ def load_again(config: RunConfig) -> ImageDataset:
 
 
 def with_noise(config: RunConfig, data: ImageDataset) -> ImageDataset:
-    """Return the data with the noise on their images that the settings, resolved, ask for.
-
-    Raises
-    ------
-    DataError
-        If it cannot be written.
-    """
+    """Add the settings' image noise; a `DataError` is raised if it cannot be written."""
     rate = float(config.noise_rate)
     if not rate:
         return data
@@ -91,10 +73,8 @@ def with_noise(config: RunConfig, data: ImageDataset) -> ImageDataset:
 
 
 def image_size_for(config: RunConfig, data: str | Path) -> int | None:
-    """Return the size that images are to have; None for the dataset's own.
-
-    A folder's is, where the settings name none, what the weights are made for that the model
-    starts from.
+    """Return the size that images are to have: of the settings, else of a folder what the model's
+    pretrained weights were made for, else None for the dataset's own.
     """
     named = not is_folder(data)
     if config.image_size or named or not config.model or not (config.pretrained or config.weights):
@@ -104,13 +84,7 @@ def image_size_for(config: RunConfig, data: str | Path) -> int | None:
 
 
 def check_usable(data: ImageDataset) -> None:
-    """Check that labelling can be simulated on the data, and a network trained and tested.
-
-    Raises
-    ------
-    DataError
-        If there are fewer than two classes, no pool or no test set.
-    """
+    """Raise a `DataError` if there are fewer than two classes, no pool or no test set."""
     if not data.classes:
         raise DataError(
             f"{data.name} has no class; the images of each class belong into a folder of their "
@@ -127,12 +101,8 @@ def check_usable(data: ImageDataset) -> None:
 
 
 def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
-    """Fill in what the data decide, so that the configuration repeats the run anywhere.
-
-    Raises
-    ------
-    ParameterError
-        If no image would be left to train on.
+    """Fill in what the data decide, so that the configuration repeats the run anywhere; a
+    `ParameterError` is raised if no image would be left to train on.
     """
     n_valid = resolve_count("n_valid", config.n_valid, len(data.X), lowest=0)
     if n_valid >= len(data.X):
@@ -169,13 +139,7 @@ def _name_of_arrays(data: ImageDataset) -> str:
 
 
 def check_network(config: RunConfig, data: ImageDataset) -> None:
-    """Build the network and run it once, so that what does not fit is found before all else.
-
-    Raises
-    ------
-    SkalError
-        If it cannot be built, or takes no images of this size.
-    """
+    """Build the network and run it once; a `SkalError` is raised if that does not work."""
     with torch_seed(0):
         module = ImageModule(
             str(config.model),

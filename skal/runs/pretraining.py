@@ -26,13 +26,7 @@ LOSSES = "pretrain.csv"
 
 
 def check_pretraining(config: RunConfig) -> None:
-    """Check that what the pretraining needs is installed.
-
-    Raises
-    ------
-    MissingExtraError
-        If it is not.
-    """
+    """Raise a `MissingExtraError` if what the pretraining needs is not installed."""
     if config.pretrain != "none" and importlib.util.find_spec("lightly") is None:
         raise MissingExtraError("lightly", "ssl", f"pretrain {config.pretrain}")
 
@@ -40,29 +34,10 @@ def check_pretraining(config: RunConfig) -> None:
 def weights_from_pool(
     config: RunConfig, data: ImageDataset, folder: Path | None = None
 ) -> Weights | None:
-    """Return what the networks of a run start from, if its settings ask for pretraining.
-
-    The weights are kept under the run's `data_dir`, for other runs on the same images with the
-    same seed.
-
-    Parameters
-    ----------
-    config : RunConfig
-        With all settings resolved.
-    data : ImageDataset
-        Its `X` and `X_unlabeled` are trained on, never `X_test`, nor what is validated on.
-    folder : Path, optional
-        Of the run: the loss curve is written to it.
-
-    Returns
-    -------
-    mapping of str to Tensor, or None
-        The backbone's state dict.
-
-    Raises
-    ------
-    DataError
-        If there are fewer than two images, or the training diverges.
+    """Return the pretrained backbone's state dict; None if the settings ask for none. It is trained
+    on `X` and `X_unlabeled`, never on test or held-out images, and kept under `data_dir` for other
+    runs on the same images with the same seed; the loss curve goes to `folder`. A `DataError` is
+    raised if there are fewer than two images, or the training diverges.
     """
     if config.pretrain == "none":
         return None

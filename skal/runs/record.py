@@ -1,4 +1,4 @@
-"""The run folder: what a run leaves, safely, and how it is gone on with."""
+"""The run folder: what a run leaves, safely, and how it is resumed."""
 
 from __future__ import annotations
 
@@ -39,15 +39,7 @@ _log = logging.getLogger("skal")
 
 @dataclass(frozen=True)
 class Answers:
-    """Labels that were given.
-
-    Parameters
-    ----------
-    indices, labels : list of int
-        Images of the pool, and their class ids.
-    paths, names : list of str
-        The images' paths, empty for arrays, and the classes' names.
-    """
+    """Labels that were given: class ids by pool index, paths (none for arrays), class names."""
 
     indices: list[int]
     labels: list[int]
@@ -63,13 +55,7 @@ class Answers:
 
 
 def class_ids(labels: ArrayLike, classes: Sequence[str]) -> NDArray[Any]:
-    """Return labels as class ids, be they these or names.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no class of a name.
-    """
+    """Return ids or names as ids; an `UnknownNameError` is raised for other names."""
     given = np.atleast_1d(labels)
     if given.dtype.kind == "O":
         given = np.array(given.tolist())  # as pandas hands over both names and numbers
@@ -84,31 +70,11 @@ def class_ids(labels: ArrayLike, classes: Sequence[str]) -> NDArray[Any]:
 
 @dataclass
 class Record:
-    """What happened in a run: the labels that came in each round, and the metrics.
-
-    Parameters
-    ----------
-    folder : Path, optional
-        Where it is kept; without, in memory alone.
-    queries : list of dict
-        One an image: `round`, `rank`, `index`, `path`, `label`, in the order of labelling.
-    rounds : list of dict
-        One a round, with the columns of ``rounds.csv``.
-    labels : list of (indices, class ids)
-        One a round, in order.
-    seconds : float
-        How long the run took up to the last whole round, over all its parts.
-    facts : dict
-        What was known at the start and must still hold when the run is gone on with.
-    query_seconds : dict
-        What it took to choose the newest images: `score_seconds`, `query_seconds`.
-    details : list of dict
-        One a round: what else must be known of its choice for the next to be made.
-    predicted : list of int, optional
-        What the last whole round's network predicted for the images that tell when to stop.
-    valid : dict of str to list
-        Of the images set apart to validate on, once they are labelled: `indices`, `labels` (class
-        ids), `paths` and `names` (of the classes).
+    """What happened in a run; without a folder it is kept in memory only. `queries` has one row an
+    image in the order of labelling, `rounds` and `labels` (indices, class ids) one a round,
+    `seconds` those of all parts up to the last whole round, `facts` what must still hold on
+    resuming, `query_seconds` and `details` what the newest and all choices took and need,
+    `predicted` the last round's predictions for stopping, and `valid` the labelled held-out images.
     """
 
     folder: Path | None = None
@@ -130,14 +96,8 @@ class Record:
         environment: Mapping[str, Any],
         facts: Mapping[str, Any] | None = None,
     ) -> Record:
-        """Make the folder of a new run; `facts` are what a resumed run must agree in.
-
-        Raises
-        ------
-        RunExistsError
-            If there is something of that name; it is not touched.
-        OSError
-            If it cannot be made.
+        """Make the folder of a new run; `facts` are what a resumed run must agree in. Raises a
+        `RunExistsError` if there is something of that name, an `OSError` if it cannot be made.
         """
         if folder is None:
             return cls()
@@ -158,13 +118,7 @@ class Record:
 
     @classmethod
     def open(cls, folder: Path) -> tuple[Record, RunConfig]:
-        """Open the folder of a run, up to what was written whole.
-
-        Raises
-        ------
-        RunFolderError
-            If it is not a run folder, or damaged.
-        """
+        """Open a run folder, up to what was written whole; `RunFolderError` if it is damaged."""
         config = cls.read_config(folder)
         record = cls(folder)
         for entry in record._journal.read():
@@ -174,13 +128,7 @@ class Record:
 
     @staticmethod
     def read_config(folder: Path) -> RunConfig:
-        """Return the settings of a run, from its folder.
-
-        Raises
-        ------
-        RunFolderError
-            If it is not a run folder, or damaged.
-        """
+        """Return the settings of a run folder; `RunFolderError` if it is damaged."""
         check_run_folder(folder)
         try:
             return RunConfig(**read_config(folder / "config.toml"))
@@ -232,13 +180,7 @@ class Record:
         self.write(SUMMARY, _json(summary))
 
     def read_summary(self) -> dict[str, Any]:
-        """Return the content of ``summary.json`` of a run that is done.
-
-        Raises
-        ------
-        RunFolderError
-            If it is damaged.
-        """
+        """Return the content of ``summary.json``; `RunFolderError` if it is damaged."""
         assert self.folder is not None
         try:
             summary: dict[str, Any] = json.loads((self.folder / SUMMARY).read_bytes())
@@ -333,13 +275,7 @@ def log_file(folder: Path | None) -> Iterator[None]:
 
 
 def check_run_folder(folder: Path) -> None:
-    """Make sure that a folder is that of a run.
-
-    Raises
-    ------
-    RunFolderError
-        If it is not.
-    """
+    """Raise a `RunFolderError` if a folder is not that of a run."""
     if not folder.is_dir():
         raise RunFolderError(f"there is no run folder {str(folder)!r}")
     if not (folder / "config.toml").is_file():
@@ -349,13 +285,7 @@ def check_run_folder(folder: Path) -> None:
 
 
 def check_free(folder: Path) -> None:
-    """Make sure that nothing is overwritten.
-
-    Raises
-    ------
-    RunExistsError
-        If there is something of that name.
-    """
+    """Raise a `RunExistsError` if there is something of that name."""
     if folder.exists() or folder.is_symlink():
         unfinished = (folder / "config.toml").is_file() and not (folder / SUMMARY).exists()
         advice = f", or go on with it: skal resume {quote(str(folder))}" if unfinished else ""

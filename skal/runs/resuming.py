@@ -27,10 +27,8 @@ MAY_CHANGE = frozenset(("dataset", "data_dir", "device", "weights", "n_rounds"))
 
 
 def fingerprint(data: ImageDataset) -> dict[str, Any]:
-    """Return what data must agree in for a run on them to be resumed.
-
-    Of the pixels only a sample counts, since a pool may be larger than memory. The labels of the
-    pool are left to the oracle.
+    """Return what data must agree in for a run on them to be resumed: only a sample of the pixels,
+    since a pool may exceed memory, and no labels of the pool, which the oracle checks.
     """
     pixels = 0
     for images in (data.X, data.X_test):
@@ -47,15 +45,7 @@ def fingerprint(data: ImageDataset) -> dict[str, Any]:
 
 
 def facts_to_keep(plan: Plan, oracle: Oracle | None) -> dict[str, Any]:
-    """Say what `check_same` and `check_oracle` will compare.
-
-    Parameters
-    ----------
-    plan : Plan
-        Of the run.
-    oracle : Oracle or None
-        What labels it; None if somebody does by `ActiveLearner.teach`.
-    """
+    """Return what `check_same` and `check_oracle` compare; no oracle if labels are taught."""
     params_not_kept = plain_params(plan.chooser.given)[1]
     classifier, classifier_not_kept = plain_params(plan.own)
     for whose, names in (("strategy", params_not_kept), ("classifier", classifier_not_kept)):
@@ -90,13 +80,7 @@ def _digest_of(weights: str | None) -> str | None:
 
 
 def check_same(record: Record, config: RunConfig, data: ImageDataset) -> None:
-    """Check that settings, weights and images are those that the run was started with.
-
-    Raises
-    ------
-    RunFolderError, ParameterError, DataError
-        If they are not.
-    """
+    """Raise a `SkalError` if settings, weights or images are not those of the run's start."""
     facts = record.facts
     if not facts:
         raise RunFolderError(f"{record.folder}: the journal has no start; begin the run anew")
@@ -129,17 +113,10 @@ def check_same(record: Record, config: RunConfig, data: ImageDataset) -> None:
 
 
 def check_oracle(record: Record, plan: Plan, oracle: AnyOracle | None) -> Oracle:
-    """Check that a run can be labelled on as it was labelled, and return what labels it.
-
-    An oracle that is made again by its name is asked once more for what it was asked for, in the
-    same order, so that one that draws at random continues where it was.
-
-    Raises
-    ------
-    ParameterError
-        If it has fewer rounds than were labelled, or its oracle must be given again.
-    DataError
-        If the oracle would now answer otherwise.
+    """Return the oracle that a resumed run was labelled by, asked once more for all it was asked
+    for if it is made by name, so that random draws continue. A `ParameterError` is raised if fewer
+    rounds are planned than were labelled or the oracle must be given again, a `DataError` if it
+    would now answer otherwise.
     """
     most, name = len(record.labels) - 1, plan.config.oracle
     if plan.config.n_rounds < most:

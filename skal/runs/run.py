@@ -39,9 +39,8 @@ def run(
     data : ImageDataset, str or Path
         Images with labels and a test set, or what `load_dataset` takes.
     strategy : str, class or instance, default="auto"
-        A name of ``skal list strategies``, ``module:Class``, either with ``?key=value``; or a query
-        strategy of scikit-activeml or one's own. Of a stream, a name of ``skal list
-        stream-strategies`` or ``module:Class``.
+        A name of ``skal list strategies`` (for a stream of ``skal list stream-strategies``),
+        ``module:Class``, either with ``?key=value``; or a scikit-activeml query strategy.
     oracle : Oracle, callable or str, default="true"
         What labels: a name of ``skal list oracles``, ``module:Name``, either with ``?key=value``;
         an oracle, or a function of indices. By default the labels of `data`, which nothing else in
@@ -58,17 +57,13 @@ def run(
     Returns
     -------
     Run
+        A row of its `rounds` has the metrics of the network trained on `n_labeled` images, and the
+        seconds of training it and of choosing the images that were new.
 
     Raises
     ------
     SkalError
         See `skal.core.errors`; usage errors come before anything is trained or written.
-
-    Notes
-    -----
-    A row of ``rounds.csv`` has the metrics of the network trained on `n_labeled` images, and what
-    it took to get there: the seconds of its training, and those of scoring the pool and querying
-    for the images that were new in this round.
     """
     config, chooser = settle(data, strategy, {**settings, "oracle": oracle_spec(oracle)})
     if isinstance(out, str | Path):
@@ -89,12 +84,12 @@ def resume(
     oracle: AnyOracle | None = None,
     trackers: Sequence[Tracker | str] = (),
 ) -> Run:
-    """Resume a run that was stopped, at its last whole round.
+    """Resume a run that was stopped, at its last whole round; a finished one is left as it is.
 
     Parameters
     ----------
     folder : str or Path
-        The run folder. Nothing is done to one whose run is finished.
+        The run folder.
     data : ImageDataset, optional
         What was run on, if it was made of arrays and cannot be loaded by its name.
     oracle : Oracle, callable or str, optional
@@ -109,12 +104,9 @@ def resume(
 
     Raises
     ------
-    RunFolderError
-        If there is no run, it is damaged, or another process is at it.
-    DataError
-        If the data or the weights are not those that the run was started on.
-    ParameterError
-        If the run had an oracle or a strategy that must be, or cannot be, given again.
+    RunFolderError, DataError, ParameterError
+        If the run is missing, damaged or in use, its data or weights differ, or its oracle or
+        strategy must be, or cannot be, given again.
     """
     folder = Path(folder)
     check_run_folder(folder)
@@ -141,20 +133,7 @@ def _label_all(learner: ActiveLearner, oracle: Oracle, trackers: Sequence[Tracke
 
 
 def check_run(config: RunConfig, data: ImageDataset) -> None:
-    """Find what is wrong with a run before it is started.
-
-    Parameters
-    ----------
-    config : RunConfig
-        Its settings.
-    data : ImageDataset
-        What it will be on.
-
-    Raises
-    ------
-    SkalError
-        As `run` does before anything is trained or written.
-    """
+    """Raise what `run` would before anything is trained or written."""
     check_settings(config)
     check_usable(data)
     chooser = Chooser.of(config.strategy, config.strategy_params, config.stream != "off")

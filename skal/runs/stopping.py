@@ -1,4 +1,4 @@
-"""When further labels change little any more, told from predictions alone."""
+"""When further labels change little, told from predictions only."""
 
 from __future__ import annotations
 
@@ -17,39 +17,18 @@ from ..strategies.scores import score_pool
 STOP_SET = 1000
 WINDOW = 3
 AGREEMENT = 0.98
-"""Lower than the 0.99 of the paper: a network that is trained anew differs by its seed alone."""
+"""Lower than the 0.99 of the paper: a network that is trained anew differs by its seed only."""
 
 _log = logging.getLogger("skal")
 
 
 class StopMonitor:
-    """Tells when the predictions have stabilised [1]_.
-
-    After each training the classes of the same images, drawn from the pool once, are predicted;
-    no label is read. The agreement of two rounds is Cohen's kappa of their predictions for those
-    of the images that neither network was trained on. (In a stream these are also images that have
-    passed by.) Once the mean of the last three is high enough, returns have diminished.
-
-    Parameters
-    ----------
-    pool : Pool
-        Whose images are predicted.
-    seed : int
-        The run's; draws the images.
-    agreements : sequence of float or None
-        Those of the rounds so far, if the run is gone on with; None where there was none.
-    predicted : sequence of int, optional
-        The last of their predictions.
-
-    Attributes
-    ----------
-    stop_round : int or None
-        The first round after which one could have stopped.
-
-    References
-    ----------
-    .. [1] M. Bloodgood and K. Vijay-Shanker. A Method for Stopping Active Learning Based on
-       Stabilizing Predictions and the Need for User-Adjustable Stopping. CoNLL 2009.
+    """Tells when the predictions have stabilised (Bloodgood and Vijay-Shanker, A Method for
+    Stopping Active Learning Based on Stabilizing Predictions, CoNLL 2009): once the mean of the
+    last three agreements is high enough, first after round `stop_round`. An agreement is Cohen's
+    kappa of two rounds' predictions for a fixed random sample of the pool, without the images that
+    either was trained on; no label is read. `agreements` (None where there was none) and
+    `predicted` are a resumed run's.
     """
 
     def __init__(
@@ -72,12 +51,8 @@ class StopMonitor:
             self._note(agreement)
 
     def observe(self, classifier: ImageClassifier) -> float | None:
-        """Predict with the network of the next round; return its agreement with the last.
-
-        Returns
-        -------
-        float or None
-            None if there is no network before, or no image is left that has no label.
+        """Predict with the next round's network; return its agreement with the last, None if there
+        is no network before or no unlabelled image is left.
         """
         proba = score_pool(classifier, self._pool.X, rows=self._rows).proba
         predicted = proba.argmax(axis=1)

@@ -22,15 +22,7 @@ DEFAULT_STRATEGY = "variable-uncertainty"
 
 
 def stream_strategy_name(strategy: object) -> str:
-    """Return the name of a stream strategy; "auto" stands for the default one.
-
-    Raises
-    ------
-    ParameterError
-        If it is no name.
-    UnknownNameError
-        If there is none of that name.
-    """
+    """Resolve "auto" and check a stream strategy's name; a `UsageError` is raised if it is none."""
     if not isinstance(strategy, str):
         raise ParameterError(
             f"strategy: got {strategy!r}; of a stream, expected a name of skal list "
@@ -43,21 +35,8 @@ def stream_strategy_name(strategy: object) -> str:
 
 
 class StreamAcquisition:
-    """Presents what is not in the initial set, in as many even chunks as there are rounds.
-
-    Parameters
-    ----------
-    config : RunConfig
-        With all settings resolved.
-    params : mapping
-        Arguments of the stream strategy, also those that the settings cannot hold.
-    n_classes : int
-        Number of classes.
-
-    Raises
-    ------
-    UsageError
-        If the stream strategy, an argument of it, or the budget is not valid.
+    """Presents what is not in the initial set, in as many even chunks as there are rounds. A
+    `UsageError` is raised if the stream strategy, an argument of it, or the budget is not valid.
     """
 
     def __init__(self, config: RunConfig, params: Mapping[str, Any], n_classes: int) -> None:

@@ -1,8 +1,4 @@
-"""Hooks for whoever wants to watch a run, and those who do: wandb, MLflow, TensorBoard.
-
-`base` states the contract; `callbacks` hear a training; `logger` is what those that log a run
-elsewhere share; `watching` tells them all.
-"""
+"""Hooks for whoever wants to watch a run, and those who do: wandb, MLflow, TensorBoard."""
 
 from .base import TRACKERS, Tracker
 from .logger import RunLogger

@@ -10,7 +10,7 @@ from ...core.registry import Registry
 from ..config import RunConfig
 
 TRACKERS: Registry[type[Tracker]] = Registry("tracker")
-"""Classes of `Tracker`, or functions that return one, called with their own arguments alone."""
+"""Classes of `Tracker`, or functions that return one, called with their own arguments only."""
 
 # by import path: none of their packages is imported before it is used
 TRACKERS.add(

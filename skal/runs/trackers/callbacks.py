@@ -27,10 +27,8 @@ def _relayed(event: str) -> Callable[..., None]:
 
 
 class Relay(Callback):
-    """Passes the events of a training on to the callbacks of trackers.
-
-    Those hold connections and open files, and can be neither cloned nor pickled. This can: its
-    clones have nobody to tell, nor has it itself once the training is over.
+    """Passes a training's events to callbacks of trackers, which cannot be cloned or pickled: this
+    can, since its clones have nobody to tell, nor has it itself once the training is over.
     """
 
     tell_: Tell | None = None
@@ -45,10 +43,7 @@ class Relay(Callback):
 
 
 class StepCounter(Callback):
-    """Counts the optimiser steps of all trainings, and logs their losses.
-
-    skorch's loggers begin to count anew at each training and know whole epochs alone.
-    """
+    """Counts all trainings' optimiser steps (skorch starts anew each time), and logs losses."""
 
     def __init__(self, logger: RunLogger) -> None:
         self.logger = logger
@@ -69,16 +64,13 @@ class StepCounter(Callback):
 
 
 class CountedSteps:
-    """What skorch's loggers are given to write to: each value gets the steps counted so far.
-
-    It stands for wandb's run, TensorBoard's writer and MLflow's client.
-    """
+    """Stands for a service's client in skorch's loggers: values get the steps so far."""
 
     def __init__(self, logger: RunLogger) -> None:
         self.logger = logger
 
     def watch(self, module: Any) -> None:
-        """Leave the network alone: wandb's hooks would stay in it, and cannot be pickled."""
+        """Do not touch the network: wandb's hooks would stay in it, and cannot be pickled."""
 
     def log(self, values: Mapping[str, float]) -> None:
         """Be wandb's run."""

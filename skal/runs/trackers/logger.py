@@ -27,19 +27,8 @@ _NOT_SENT = (JOURNAL, TRACKING, "model.json", "model.safetensors")
 
 @dataclass
 class Progress:
-    """How far a run has been logged: what ``tracking.json`` keeps of each tracker.
-
-    Parameters
-    ----------
-    run_id : str, optional
-        What the run is called there.
-    place : str, optional
-        The folder that it is in, if it is on this machine. An address is not kept: it may hold a
-        password.
-    rounds : int
-        Rounds that were sent.
-    steps : int
-        Optimiser steps of their trainings.
+    """How far a run has been logged, in ``tracking.json``: its id there, its local folder (no
+    address, which may hold a password), rounds sent and optimiser steps of their trainings.
     """
 
     run_id: str | None = None
@@ -49,16 +38,10 @@ class Progress:
 
 
 class RunLogger(Tracker, ABC):
-    """Logs a run elsewhere, and in the same place when the run is resumed.
-
-    Settings are logged at the start; each round's row of ``rounds.csv`` at the number of labels
-    as its step, so that runs with batches of different sizes can be laid over one another; the
-    loss of each training at the number of optimiser steps, counted over all of the run's
-    trainings: `batch_loss` is a mean of ten steps, `train_loss` that of a training. The summary
-    and the folder's files, without the network, come at the end.
-
-    A subclass says how, by what is abstract here. It may raise whatever it likes: at the start
-    that is a `SkalError`, later the run continues without the tracker.
+    """Logs a run elsewhere, and in the same place when the run is resumed: settings at the start,
+    rows of ``rounds.csv`` at the number of labels, losses at the optimiser steps of all trainings
+    (`batch_loss` is a mean of ten), summary and files but the network at the end. A subclass says
+    how; what it raises at the start is a `SkalError`, later the run continues without it.
     """
 
     may_fail = True

@@ -35,21 +35,9 @@ def alone_in(folder: str | None) -> Iterator[None]:
 
 
 class MlflowTracker(RunLogger):
-    """Logs to MLflow: settings as parameters, files as artifacts.
-
-    Parameters
-    ----------
-    uri : str, optional
-        Of the tracking server or database; by default what MLflow was told, as by
-        ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the working directory.
-    experiment : str, optional
-        By default ``MLFLOW_EXPERIMENT_NAME``, else the name of the comparison's folder, else
-        "skal".
-
-    Raises
-    ------
-    MissingExtraError
-        If MLflow is not installed.
+    """Logs to MLflow, settings as parameters and files as artifacts. `uri` is by default what
+    MLflow was told (``MLFLOW_TRACKING_URI``), else ``mlflow.db`` here; `experiment` is
+    ``MLFLOW_EXPERIMENT_NAME``, else the name of the comparison's folder, else "skal".
     """
 
     name = package = "mlflow"

@@ -15,18 +15,7 @@ METRICS = ("accuracy", "aulc")
 
 
 class TensorBoardTracker(RunLogger):
-    """Writes event files for TensorBoard, into ``tensorboard/`` of the run folder.
-
-    Parameters
-    ----------
-    folder : str or Path, optional
-        Where to, instead.
-
-    Raises
-    ------
-    MissingExtraError
-        If tensorboard is not installed.
-    """
+    """Writes event files to `folder`, by default ``tensorboard/`` of the run folder."""
 
     name = package = "tensorboard"
 

@@ -12,22 +12,8 @@ from .logger import DEFAULT_GROUP, RunLogger, group_of, run_name
 
 
 class WandbTracker(RunLogger):
-    """Logs to Weights & Biases, which its own environment variables tell where and how.
-
-    Parameters
-    ----------
-    project : str, optional
-        By default ``WANDB_PROJECT``, else "skal".
-
-    Raises
-    ------
-    MissingExtraError
-        If wandb is not installed.
-
-    Notes
-    -----
-    With ``WANDB_MODE=offline`` each part of a run that was resumed has a folder of its own,
-    with the same id.
+    """Logs to Weights & Biases; `project` is by default ``WANDB_PROJECT``, else "skal". With
+    ``WANDB_MODE=offline`` each part of a resumed run has a folder of its own, with the same id.
     """
 
     name = package = "wandb"

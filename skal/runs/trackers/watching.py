@@ -21,15 +21,7 @@ _log = logging.getLogger("skal")
 
 
 def make_trackers(trackers: Sequence[Tracker | str]) -> list[Tracker]:
-    """Return trackers; those that are named, as `TRACKERS` resolves it, are made.
-
-    Raises
-    ------
-    UnknownNameError, ParameterError
-        If there is none of a name, or it takes no such argument, or what it makes is no tracker.
-    MissingExtraError
-        If a tracker's package is not installed.
-    """
+    """Make those that are named; raises as `TRACKERS.resolve`, or `ParameterError` if one fails."""
     return [_made(one) if isinstance(one, str) else _checked(one, "") for one in trackers]
 
 
@@ -50,24 +42,7 @@ def _checked(tracker: Any, origin: str) -> Tracker:
 
 
 def check_trackers(trackers: Sequence[Tracker | str], folder: Path | None) -> list[Tracker]:
-    """Make trackers, and find what would keep them from watching a run.
-
-    Parameters
-    ----------
-    trackers : sequence of Tracker or str
-        See `make_trackers`.
-    folder : Path or None
-        The run's folder, which need not exist.
-
-    Returns
-    -------
-    list of Tracker
-
-    Raises
-    ------
-    SkalError
-        See `make_trackers`; or if a service does not answer.
-    """
+    """Make trackers; a `SkalError` is raised if one's service does not answer."""
     made = make_trackers(trackers)
     for tracker in made:
         tracker.check(folder)
@@ -102,10 +77,7 @@ class Watchers(Tracker):
 
     @contextmanager
     def training(self, classifier: ImageClassifier, round_number: int) -> Iterator[None]:
-        """Let the trackers' skorch callbacks hear what is trained inside the block.
-
-        They hear nothing of it later, nor of its clones: the classifier is as without them.
-        """
+        """Let the trackers' skorch callbacks hear what is trained inside the block."""
         heard: list[tuple[Tracker, Any]] = []
         for tracker in list(self.trackers):
             with self.excusing(tracker):
