@@ -16,10 +16,8 @@ def warn(
     too_few: Sequence[str],
     n_tested: int,
 ) -> list[str]:
-    """Return the warnings about the runs of a setting.
-
-    `n_pairs` are the seeds that each strategy shares with the baseline, `too_few` the strategies
-    that have too few of them to tell, `n_tested` the comparisons with it in all settings.
+    """Warn of one setting's runs; `n_pairs` is how many seeds each strategy shares with the
+    baseline, `too_few` names those with too few, `n_tested` counts the comparisons in all settings.
     """
     if n_tested == len(n_pairs):
         purpose = f"compare {n_tested} {plural(n_tested, 'strategy', 'strategies')} with it"
@@ -41,7 +39,7 @@ def warn(
 
 
 def _of_budgets(group: Group) -> list[str]:
-    """Name the runs that end before others, or begin after them, so that less is compared."""
+    """Name the runs that start later or end earlier than others, which narrows the comparison."""
 
     def budgets(end: Callable[[Mapping[int, float]], int]) -> dict[tuple[str, int], int]:
         return {

@@ -106,8 +106,8 @@ def compare(
 
     Notes
     -----
-    On a cluster a run that is lost with its machine is begun again on another one; the folder is
-    written by this process alone.
+    On a cluster a run that is lost with its machine is started again on another one; only this
+    process writes the folder.
     """
     of_grid = {name: settings.pop(name) for name in GRID_SETTINGS if name in settings}
     grid = GridConfig(strategies=strategies, seeds=seeds, **of_grid)
@@ -137,7 +137,7 @@ def _names(what: str, values: Sequence[str]) -> tuple[str, ...]:
 
 
 def _run_all(cells: Sequence[Cell], runner: CellRunner, workers: Workers) -> Iterator[Reply]:
-    """Make the runs that are not done yet, and yield what comes of each, as it comes."""
+    """Make unfinished runs, and yield their replies as they come."""
     left = [cell for cell in cells if not is_finished(runner.folder, cell.name)]
     if len(left) < len(cells):
         _log.info("%d of %d runs are done already", len(cells) - len(left), len(cells))
@@ -170,10 +170,8 @@ def _conclude(
     folder: Path | None,
     html: bool,
 ) -> Comparison:
-    """Analyse what is finished of every cell, in the order of the grid; then say what failed.
-
-    That those of earlier calls are among them is what the correction for several strategies is
-    worth: else it would be evaded by trying one after the other.
+    """Analyse all finished runs in grid order, then raise RunsFailedError if some failed. Those of
+    earlier calls are included, or trying strategies one by one would evade the correction.
     """
     found = {reply.cell.name: reply.result for reply in replies if reply.result is not None}
     for cell in every:

@@ -80,12 +80,8 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def base_config(dataset: str, grid: GridConfig, settings: Mapping[str, Any]) -> RunConfig:
-    """Return what the runs of a grid have in common, with a value of each that varies in it.
-
-    Raises
-    ------
-    ParameterError, UnknownNameError
-        If a setting is not valid, or one that the grid decides.
+    """Return what a grid's runs share, with one value of each setting that varies; ParameterError
+    or UnknownNameError if a setting is invalid or decided by the grid.
     """
     varied = {
         of: max(getattr(grid, axis), key=bool) for axis, of in AXES.items() if getattr(grid, axis)

@@ -32,7 +32,6 @@ class Group:
 
     @classmethod
     def make(cls, setting: Setting, results: Mapping[str, Mapping[int, Result]]) -> Group:
-        """Find the common numbers of labels of some runs, by strategy and seed."""
         known = {
             name: {
                 # a round that brought no labels replaces the one before
@@ -61,7 +60,7 @@ class Group:
         return sorted(set.intersection(*(set(of_seed) for of_seed in self.curves.values())))
 
     def pairs(self, name: str, baseline: str) -> tuple[Floats, Floats]:
-        """Return the curves of two strategies in the seeds that both have."""
+        """Return two strategies' curves, shape (n_pairs, n_budgets), in their common seeds."""
         ours, theirs = self.curves[name], self.curves[baseline]
         seeds = sorted(ours.keys() & theirs.keys())
         shape = (len(seeds), len(self.n_labeled))
@@ -72,11 +71,11 @@ class Group:
         return one, other
 
     def aulc(self, name: str) -> Floats:
-        """Return the area under each curve of a strategy."""
+        """Return the area under each curve, shape (n_seeds,)."""
         return _areas(self.n_labeled, np.array(list(self.curves[name].values())))
 
     def differences(self, baseline: str) -> dict[str, dict[str, Any]]:
-        """Return how far each strategy is above the baseline, by measure; none without it."""
+        """Compare each strategy with the baseline, by measure; empty without a baseline."""
         return {
             name: _measure(self.n_labeled, *self.pairs(name, baseline))
             for name in self.curves
@@ -85,7 +84,9 @@ class Group:
 
 
 def difference_between(ours: Group, theirs: Group, name: str) -> dict[str, Any] | None:
-    """Compare a strategy's runs in two settings in pairs of seeds; None if that cannot be done."""
+    """Compare a strategy in two settings, paired by seed; None if they share no seeds or labels, or
+    runs of a seed differ in more than what is compared.
+    """
     one, other = (group.known.get(name, {}) for group in (ours, theirs))
     seeds = sorted(one.keys() & other.keys())
     if not seeds or not all(_alike(ours.runs[name][s], theirs.runs[name][s]) for s in seeds):
@@ -98,14 +99,13 @@ def difference_between(ours: Group, theirs: Group, name: str) -> dict[str, Any] 
 
 
 def _alike(one: Result, other: Result) -> bool:
-    """Tell whether runs are of the same images and settings, but for what is compared."""
+    """Tell whether runs share images and settings, except for what is compared."""
     return what_must_agree(one) == what_must_agree(other) and not differing_data(one, other)
 
 
 def _common_budgets(curves: Sequence[Mapping[int, float]]) -> tuple[list[int], bool]:
-    """Return the numbers of labels to compare curves at, and whether some do not have them.
-
-    They lie in the span that all share; none are returned if there is no such span.
+    """Return the numbers of labels to compare at, none if the curves share no span, and whether
+    some curves lack some of them.
     """
     first, last = max(map(min, curves)), min(map(max, curves))
     if first > last:

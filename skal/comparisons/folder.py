@@ -28,9 +28,8 @@ _log = logging.getLogger("skal")
 
 
 def check_place(folder: Path, for_runs: bool = False) -> None:
-    """Make sure that what is there is new, empty, or a comparison: nothing else is overwritten.
-
-    `for_runs` says that runs are to be added: a report on other runs is then left alone, too.
+    """Refuse a folder that holds anything but a comparison, and with `for_runs` one that holds a
+    report on other runs.
     """
     if not (folder.is_symlink() or folder.exists()):
         return
@@ -48,7 +47,7 @@ def check_place(folder: Path, for_runs: bool = False) -> None:
 
 
 def is_comparison(folder: Path) -> bool:
-    """Tell whether skal made a folder: by `compare`, or by `write_report`."""
+    """Tell whether `compare` or `write_report` made a folder."""
     if (folder / GRID_FILE).is_file():
         return True
     try:
@@ -59,7 +58,6 @@ def is_comparison(folder: Path) -> bool:
 
 
 def is_finished(folder: Path | None, cell: str) -> bool:
-    """Tell whether a cell's run is done and kept."""
     return folder is not None and (folder / CELLS / cell / SUMMARY).is_file()
 
 
@@ -67,9 +65,8 @@ def is_finished(folder: Path | None, cell: str) -> bool:
 def opened(
     folder: Path | None, grid: GridConfig, base: RunConfig, threads: int
 ) -> Iterator[GridConfig]:
-    """Make a comparison's folder, or open one that exists, and lock it.
-
-    Yields all that was ever asked for in it; its `threads` are those of the first run.
+    """Make or open, and lock, a comparison's folder; yield everything ever requested in it, with
+    the `threads` of the first call.
     """
     if folder is None:
         yield grid.replace(threads=threads)
@@ -94,7 +91,7 @@ def opened(
 
 
 def _kept_grid(folder: Path, base: RunConfig) -> dict[str, Any]:
-    """Return what was asked for before; make sure that its runs are of the same kind."""
+    """Return what was requested before; refuse runs of another kind."""
     path = folder / GRID_FILE
     if not path.is_file():
         return {}

@@ -29,7 +29,7 @@ class Cell:
 
 
 def complete_grid(grid: GridConfig, base: RunConfig, load: Load) -> GridConfig:
-    """Add the baseline, and the one value of what does not vary."""
+    """Add the baseline, and the single value of each axis that does not vary."""
     resolve = stands_for if base.stream == "off" else stream_strategy_name
     strategies = dict.fromkeys(_resolved(strategy, resolve) for strategy in grid.strategies)
     if BASELINE not in strategies:
@@ -44,13 +44,13 @@ def complete_grid(grid: GridConfig, base: RunConfig, load: Load) -> GridConfig:
 
 
 def _resolved(strategy: str, resolve: Callable[[str], str]) -> str:
-    """Put in place of `auto` the strategy that it stands for."""
+    """Replace `auto` by the strategy that it stands for."""
     name, question, params = strategy.partition("?")
     return strategy if ":" in name else f"{resolve(name)}{question}{params}"
 
 
 def cells_of(grid: GridConfig, base: RunConfig) -> list[Cell]:
-    """Return the runs of a complete grid, those of a seed together."""
+    """Return the runs of a complete grid, seed by seed."""
     cells = []
     axes = [getattr(grid, axis) for axis in AXES]
     for seed in range(base.seed, base.seed + grid.seeds):
@@ -71,7 +71,7 @@ def _cell_name(config: RunConfig) -> str:
 
 
 def check_cells(cells: Sequence[Cell], load: Load) -> None:
-    """Find what is wrong before anything is run: with the runs of the first seed, as with all."""
+    """Check the runs of the first seed, before any is made; those of other seeds are alike."""
     for cell in cells:
         if cell.config.seed == cells[0].config.seed:
             check_run(cell.config, load(cell.config))

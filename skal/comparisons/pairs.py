@@ -18,12 +18,8 @@ MAY_DIFFER = frozenset(
 
 
 def tell_apart(results: Iterable[Result]) -> list[Result]:
-    """Name datasets so that one name is one dataset.
-
-    The same images may lie at several places, and other images in folders of the same name. What
-    counts is what the runs keep of their data: those of the same seed must be alike in all, others
-    in the number of images and their classes. Where other data have the same name, so much of the
-    path is added to it as tells them apart. The order stays.
+    """Rename datasets, by as much of their path as needed, so that one name is one dataset. Data
+    kept by runs of one seed must be equal, of other seeds the number of images and classes.
     """
     found = list(results)
     places: dict[str, dict[str, list[Result]]] = {}
@@ -45,7 +41,7 @@ def tell_apart(results: Iterable[Result]) -> list[Result]:
 
 
 def _sort_places(runs: Mapping[str, Sequence[Result]]) -> list[list[str]]:
-    """Put together the places that have the same data, as far as they can be compared."""
+    """Group the places that hold the same data, as far as runs recorded them."""
     alike: list[list[str]] = []
     for place, ours in runs.items():
         for group in alike:
@@ -59,7 +55,7 @@ def _sort_places(runs: Mapping[str, Sequence[Result]]) -> list[list[str]]:
 
 
 def differing_data(one: Result, other: Result) -> list[str]:
-    """Say in what the data of two runs differ that should be alike on the same images."""
+    """Say in what the data of two runs differ that should be equal on the same images."""
     if not one.data or not other.data:
         # of arrays nothing is kept but what they are called
         return [] if one.config.dataset == other.config.dataset else ["place"]
@@ -76,7 +72,7 @@ def differing_data(one: Result, other: Result) -> list[str]:
 
 
 def _shortest_names(paths: Sequence[str]) -> list[str]:
-    """Return so many of the last parts of each path as tell all apart."""
+    """Return as many of the last parts of each path as tell all apart."""
     parts = [Path(path).parts for path in paths]
     for n in range(1, max(map(len, parts)) + 1):
         names = [str(Path(*one[-n:])) for one in parts]
@@ -88,13 +84,8 @@ def _shortest_names(paths: Sequence[str]) -> list[str]:
 def group_by_setting(
     results: Iterable[Result],
 ) -> dict[Setting, dict[str, dict[int, Result]]]:
-    """Sort results by setting, strategy and seed, each in the order of first appearance.
-
-    Raises
-    ------
-    RunFolderError
-        If two runs have all three in common, or runs of one setting and seed are no pair: their
-        other settings differ.
+    """Group by setting, strategy and seed, in order of first appearance; RunFolderError if two runs
+    share all three, or runs of one setting differ in other settings or images.
     """
     groups: dict[Setting, dict[str, dict[int, Result]]] = {}
     for result in results:
@@ -150,16 +141,15 @@ def _differing_images(pair: Result, result: Result) -> str:
 
 
 def what_must_agree(result: Result) -> dict[str, Any]:
-    """Return the settings that runs must share to be pairs, beside `Setting` and the seed.
-
-    Where the data lie is not among them; whether they are the same is seen from themselves.
+    """Return the settings that paired runs must share beside `Setting` and the seed; the data's
+    place is not among them, as their content is compared.
     """
     others = MAY_DIFFER | set(Setting._fields)
     return {name: v for name, v in result.config.as_dict().items() if name not in others}
 
 
 def _same_weights(first: Result, result: Result) -> bool:
-    """Tell whether runs started from the same weights, wherever they lie."""
+    """Tell whether runs started from the same weights, wherever those are."""
     if first.weights and result.weights:
         return first.weights == result.weights
     one, other = first.config.weights, result.config.weights

@@ -47,7 +47,7 @@ MOST_COLUMNS = 3
 
 @dataclass(frozen=True)
 class Look:
-    """How a strategy is named and drawn in every panel, in the terms of matplotlib."""
+    """How a strategy is named and drawn in every panel, in matplotlib's terms."""
 
     name: str
     color: str
@@ -56,10 +56,7 @@ class Look:
 
 
 def looks(analysis: Analysis) -> dict[str, Look]:
-    """Give each strategy a colour, a marker and a dash that no other has all of.
-
-    They are by the strategy's name; the baseline is grey.
-    """
+    """Give each strategy a unique combination of colour, marker and dash; the baseline is grey."""
     baseline = analysis["baseline"]
     names = [name for group in analysis["groups"] for name in group["strategies"]]
     shown = shorten_all([baseline, *names])
@@ -73,7 +70,7 @@ def looks(analysis: Analysis) -> dict[str, Look]:
 
 
 def entries_of(analysis: Analysis, group: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the analysis says of each strategy of a group, by the strategy's name."""
+    """Return the analysis of each strategy of a group, by name."""
     return {name: analysis["strategies"][label] for name, label in group["strategies"].items()}
 
 
@@ -83,9 +80,8 @@ def draw_panels(
     legend: bool = True,
     **layout: Any,
 ) -> Pictures:
-    """Draw a panel a group; what `draw` returns stands below the group's name.
-
-    The layout is that of `new_panels`.
+    """Draw a panel a group, titled by its name and what `draw` returns; `layout` as in
+    `new_panels`.
     """
     with style():
         figure, panels = new_panels(len(groups), **layout)
@@ -109,7 +105,7 @@ def new_panels(
     sharey: bool = False,
     grid: bool = True,
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure and its `n` panels, at most three in a row, of so many inches each."""
+    """Return a figure and `n` panels, at most three a row, of `width` by `height` inches each."""
     rows = math.ceil(n / MOST_COLUMNS)
     columns = math.ceil(n / rows)
     width = width or (6.8 if n == 1 else 4.2)
@@ -126,10 +122,7 @@ def new_panels(
 def draw_line(
     axes: Axes, points: Sequence[tuple[float, Mapping[str, Any], int]], look: Look, scale: float = 1
 ) -> None:
-    """Draw means with their bands.
-
-    Each point has its place on the axis, what `statistics.describe` said, and of how many seeds.
-    """
+    """Draw means with bands; a point is (x, what `statistics.describe` returned, n_seeds)."""
     ends = [spread(point, n_seeds) for _, point, n_seeds in points]
     low, high = ([scale * end for end in side] for side in zip(*ends, strict=True))
     x = [place for place, _, _ in points]
@@ -147,7 +140,7 @@ def draw_line(
 
 
 def add_legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """Put one legend for all panels below them, with as many columns as the names leave room."""
+    """Put one legend for all panels below them."""
     entries: dict[str, Artist] = {}
     for axes in panels:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):

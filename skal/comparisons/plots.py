@@ -51,11 +51,8 @@ def comparison_curves(analysis: Analysis) -> Pictures:
 
 
 def difference_curves(analysis: Analysis) -> Pictures | None:
-    """Draw how far each strategy is above the baseline, in pairs of seeds.
-
-    The bands are those of the differences. Those of the curves themselves are wider, for they hold
-    what the seeds' splits and initial sets do to all strategies alike. There is nothing to draw
-    where no strategy has a seed in common with the baseline.
+    """Draw each strategy's paired difference from the baseline. Its bands are narrower than those
+    of the curves, which include what splits and initial sets do to all strategies.
     """
     if not any(entry["differences"] for entry in analysis["strategies"].values()):
         return None
@@ -83,7 +80,6 @@ def _along(
 
 
 def _seeds(numbers: Sequence[int], what: str) -> str:
-    """Say what is drawn: means of how many seeds, and which bands."""
     fewest, most = min(numbers), max(numbers)
     if most == 1:
         return "one seed"
@@ -95,11 +91,7 @@ def _seeds(numbers: Sequence[int], what: str) -> str:
 
 
 def noise_curves(analysis: Analysis) -> Pictures | None:
-    """Draw accuracy at the last budget, and area, against the rate of noise.
-
-    There is a column of panels for each dataset and model, and a line for each strategy; nothing
-    to draw where no rates are compared.
-    """
+    """Draw final accuracy and area against the rate of noise, a column a dataset and model."""
     series = list(_noise_series(analysis["groups"]))
     if not series:
         return None
@@ -132,7 +124,7 @@ def noise_curves(analysis: Analysis) -> Pictures | None:
 def _noise_series(
     groups: Sequence[Mapping[str, Any]],
 ) -> Iterator[tuple[str, str, list[Mapping[str, Any]]]]:
-    """Yield a title, the noise that varies, and the groups that differ in it alone, by rate."""
+    """Yield a title, the noise that varies, and the groups that differ only in it, by rate."""
     for noise in NOISES:
         others = [name for name in ("dataset", "model", *NOISES) if name != noise]
         rows: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
@@ -145,12 +137,9 @@ def _noise_series(
 
 
 def efficiency_bars(analysis: Analysis) -> Pictures | None:
-    """Draw label efficiency: the labels the baseline needs over those a strategy needs.
-
-    There is a bar for each strategy and target, with its 95% interval, which has an arrow in place
-    of its lower end if the target is not reached in more than 2.5% of the resamples, and is left
-    out below `sentences.FEWEST` seeds; "not reached" stands where there is no bar. There is nothing
-    to draw where no strategy can be compared with the baseline.
+    """Draw the labels the baseline needs over those each strategy needs, for each target. The 95%
+    interval is left out below `sentences.FEWEST` seeds; an arrow replaces its lower end if more
+    than 2.5% of the resamples miss the target.
     """
     groups = analysis["groups"]
     most = max(sum(bool(e["efficiency"]) for e in entries_of(analysis, g).values()) for g in groups)
@@ -196,7 +185,7 @@ def _draw_efficiency(
 
 
 def _draw_interval(axes: Axes, y: float, target: Mapping[str, Any]) -> float:
-    """Draw the interval of an efficiency, and return where it ends; open where it has no end."""
+    """Draw the interval of an efficiency and return its right end."""
     low, high, ratio = target["low"], target["high"], target["ratio"]
     missed = not low  # resamples that do not get there count as 0, which is no end
     axes.plot(
@@ -214,7 +203,7 @@ def _draw_interval(axes: Axes, y: float, target: Mapping[str, Any]) -> float:
 
 
 def penalty_heatmap(analysis: Analysis) -> Pictures | None:
-    """Draw the pairwise penalty matrix with its row of means; see `statistics.penalty_matrix`."""
+    """Draw the penalty matrix and its column means; see `statistics.penalty_matrix`."""
     groups = [group for group in analysis["groups"] if group["penalty"]]
     if not groups:
         return None
@@ -236,20 +225,15 @@ def penalty_heatmap(analysis: Analysis) -> Pictures | None:
 
 
 def column_means(matrix: Sequence[Sequence[float]]) -> list[float]:
-    """Return how often each strategy is beaten, in the mean over the others; lower is better."""
+    """Return how often each strategy is beaten, averaged over the others; lower is better."""
     n = len(matrix)
     return [sum(row[j] for i, row in enumerate(matrix) if i != j) / max(n - 1, 1) for j in range(n)]
 
 
 def ranks_diagram(analysis: Analysis) -> Pictures | None:
-    """Draw the critical-difference diagram [1]_ of mean ranks over several datasets.
-
-    Strategies that Nemenyi's test at 5% cannot tell apart are joined by a bar. Where the package
-    scikit-posthocs is not installed, nothing is drawn, and that is said.
-
-    References
-    ----------
-    .. [1] J. Demšar. Statistical Comparisons of Classifiers over Multiple Data Sets. JMLR 7, 2006.
+    """Draw the critical-difference diagram (Demšar, JMLR 7, 2006) of mean ranks over datasets,
+    where a bar joins strategies that Nemenyi's test at 5% cannot tell apart. Without
+    scikit-posthocs a warning is logged and nothing is drawn.
     """
     ranks = analysis["ranks"]
     if ranks is None or len(ranks["strategies"]) < 2:

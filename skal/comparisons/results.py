@@ -29,27 +29,9 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What one run came to.
-
-    Parameters
-    ----------
-    config : RunConfig
-        All its settings.
-    summary : mapping
-        The content of ``summary.json``.
-    rounds : sequence of mappings
-        The rows of ``rounds.csv``.
-    queries : sequence of mappings
-        The rows of ``queries.csv``.
-    folder : Path, optional
-        The run folder.
-    data : mapping, optional
-        What the run must be resumed with, see `skal.runs.resuming.fingerprint`; of the same data
-        wherever they lie.
-    dataset : str, optional
-        What its dataset is called, where others have the same name; see `pairs.tell_apart`.
-    weights : str, optional
-        Hash of the file of weights that it started from, where that was kept.
+    """One run: its settings, the contents of its files, and its folder if it has one. `data` is its
+    `skal.runs.resuming.fingerprint`, `dataset` a name that `pairs.tell_apart` gave, and `weights`
+    the hash of its initial weights, if recorded.
     """
 
     config: RunConfig
@@ -63,12 +45,10 @@ class Result:
 
     @property
     def strategy(self) -> str:
-        """What its strategy is called where several are compared."""
         return strategy_label(self.config)
 
     @property
     def setting(self) -> Setting:
-        """What its strategy is compared in."""
         return Setting(
             self.dataset or str(self.summary.get("dataset", self.config.dataset)),
             str(self.config.model),
@@ -78,10 +58,8 @@ class Result:
 
 
 def strategy_label(config: RunConfig) -> str:
-    """Return what a strategy is called where several are compared.
-
-    ``NAME?K=V&K=V``, and after it the share that is drawn at random, if it is not 0. `random`
-    draws all of it in any case.
+    """Return ``NAME?K=V&K=V``, and the share drawn at random if it is not 0 (left out for
+    `random`).
     """
     label = _label(config.strategy, config.strategy_params)
     explore = resolve_share("explore", config.explore)
@@ -94,13 +72,7 @@ def _label(strategy: str, params: Mapping[str, Any]) -> str:
 
 
 def read_result(folder: str | Path) -> Result:
-    """Read a finished run from its folder; nothing is written.
-
-    Raises
-    ------
-    RunFolderError
-        If it is no run folder, the run is not finished, or a file of it is damaged.
-    """
+    """Read a finished run; RunFolderError if there is none, or a file is damaged."""
     folder = Path(folder)
     config = Record.read_config(folder)
     if not (folder / SUMMARY).is_file():
@@ -118,7 +90,7 @@ def read_result(folder: str | Path) -> Result:
 def _check_rounds(
     path: Path, rounds: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
 ) -> None:
-    """Make sure that the table is whole: unlike the journal, it has no checksums."""
+    """Refuse an incomplete table: unlike the journal, it has no checksums."""
     last = rounds[-1] if rounds else {}
     expected = ("n_labeled", "accuracy")
     whole = [row.get("round") for row in rounds] == list(range(len(rounds)))
@@ -132,7 +104,7 @@ def _check_rounds(
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
-    """Return what a journal's first line says of the data and the weights the run began with."""
+    """Return what a journal's first line says of the initial data and weights."""
     try:
         with path.open("rb") as file:
             start = json.loads(file.readline().partition(b" ")[2])
@@ -164,12 +136,8 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
 
 
 def find_runs(folders: Iterable[str | Path]) -> list[Path]:
-    """Return the folders of finished runs in, and below, other folders, sorted.
-
-    Raises
-    ------
-    RunFolderError
-        If a folder is not there, or there is no finished run in it.
+    """Return finished runs in and below folders, sorted; RunFolderError if a folder does not exist
+    or has none.
     """
     found: set[Path] = set()
     for folder in map(Path, folders):
@@ -184,10 +152,8 @@ def find_runs(folders: Iterable[str | Path]) -> list[Path]:
 
 
 def read_results(folders: Iterable[str | Path]) -> list[Result]:
-    """Read the finished runs in, and below, folders; see `find_runs` and `read_result`.
-
-    They are sorted by folder; those of a comparison have the order of its grid, so that strategies
-    keep their order and their colours.
+    """Read finished runs in and below folders, sorted by folder; those of a comparison in the order
+    of its grid, so that strategies keep their colours.
     """
     by_grid: dict[Path | None, list[Result]] = {}
     for path in find_runs(folders):
@@ -200,7 +166,7 @@ def read_results(folders: Iterable[str | Path]) -> list[Result]:
 
 
 def _in_order_of(path: Path, results: Sequence[Result]) -> list[Result]:
-    """Sort the runs of a comparison as it was asked for: by seed, strategy, model and rates."""
+    """Sort a comparison's runs by seed, and by its grid's strategies, models and rates."""
     try:
         grid = read_config(path).get(GRID, {})
     except UsageError as error:

@@ -24,10 +24,8 @@ Difference = Mapping[str, Any]
 
 
 def name_settings(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say what each setting is, as briefly as the others allow, such as "lenet, noise 0.1".
-
-    What all share is left out; of a single one dataset and model are named, and noise if there is
-    some.
+    """Name settings by what they differ in, such as "lenet, noise 0.1"; a single one by dataset,
+    model and any noise.
     """
     if len(settings) > 1:
         return name_differences(settings)
@@ -37,7 +35,7 @@ def name_settings(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 def name_differences(
     settings: Sequence[Mapping[str, Any]], without: Iterable[str] = ()
 ) -> list[str]:
-    """Say of each setting in what it differs from others, but for some fields."""
+    """Name each setting by the fields that differ, except those of `without`."""
     told = [
         (field, word)
         for field, word in _PARTS.items()
@@ -47,31 +45,27 @@ def name_differences(
 
 
 def name_part(field: str, value: Any) -> str:
-    """Say what a field of a setting is, such as "label noise 0.2"."""
+    """Name a field of a setting, such as "label noise 0.2"."""
     return _PARTS[field](value)
 
 
 def spread(value: Mapping[str, Any], n_seeds: int) -> tuple[float, float]:
-    """Return the ends of what is shown around a mean that `statistics.describe` found.
-
-    They are the 95% interval of the mean; of fewer than `FEWEST` seeds the lowest and the highest.
+    """Return the ends of the 95% interval of `statistics.describe`; below `FEWEST` seeds, of the
+    range.
     """
     low, high = ("low", "high") if n_seeds >= FEWEST else ("lowest", "highest")
     return value[low], value[high]
 
 
 def name_spread(n_seeds: int) -> str:
-    """Say what `spread` returns."""
     return "95% interval" if n_seeds >= FEWEST else "range of the seeds"
 
 
 def plural(n: int, one: str, several: str | None = None) -> str:
-    """Return the word that fits a number."""
     return one if n == 1 else several or f"{one}s"
 
 
 def judge(name: str, other: str, finding: str) -> str:
-    """Say which of two is better."""
     return {
         "better": f"{name} beats {other}",
         "worse": f"{name} is worse than {other}",
@@ -81,7 +75,6 @@ def judge(name: str, other: str, finding: str) -> str:
 
 
 def judge_noise(name: str, noise: str, finding: str) -> str:
-    """Say whether noise does harm."""
     return {
         "worse": f"{name} loses by {noise}",
         "better": f"{name} gains by {noise}",
@@ -91,7 +84,7 @@ def judge_noise(name: str, noise: str, finding: str) -> str:
 
 
 def judge_end(name: str, finding: str, at_end: str, difference: Difference) -> str:
-    """Say what the final accuracy shows, where that is another story than the curve's."""
+    """Say what final accuracy shows, where that differs from the area's finding."""
     if at_end == finding:
         return ""
     if at_end == "none":
@@ -103,10 +96,7 @@ def judge_end(name: str, finding: str, at_end: str, difference: Difference) -> s
 
 
 def describe_size(difference: Difference, finding: str, than: str = "") -> str:
-    """Say how large a paired difference of accuracies is, in how many seeds, and how sure.
-
-    How sure it is, is left out where there are too few seeds to tell.
-    """
+    """Say how large a paired difference is, in how many seeds, and its interval if known."""
     mean, n_pairs = difference["mean"], difference["n_pairs"]
     wins, losses = difference["wins"], difference["losses"]
     if not wins + losses:
@@ -131,7 +121,7 @@ def _interval(difference: Difference) -> str:
 
 
 def _times(difference: Difference) -> str:
-    """Say in how many seeds a difference had the direction of its mean."""
+    """Say in how many seeds a difference has the sign of its mean."""
     times = difference["losses" if difference["mean"] < 0 else "wins"]
     return f"{times} of {difference['n_pairs']} seeds"
 
@@ -152,10 +142,8 @@ def _direction(difference: float) -> str:
 
 
 def describe_labels(labels: float, budgets: Sequence[int], measured: bool = True) -> str:
-    """Say with how many labels a curve first is high enough: "about 86 labels (between 80 and 90)".
-
-    It is known at the budgets, and interpolated linearly between them; `measured` says whether
-    networks were trained with just those numbers of labels.
+    """Say where a curve first is high enough: "about 86 labels (between 80 and 90)"; `measured`
+    means that networks were trained with just these `budgets`.
     """
     if labels <= budgets[0]:
         return f"{budgets[0]} labels at most"
@@ -173,7 +161,7 @@ def describe_efficiency(
     budgets: Sequence[int],
     measured: bool = True,
 ) -> str:
-    """Say how many labels are saved on the way to the baseline's final accuracy."""
+    """Say how many labels reach the baseline's final accuracy."""
     if len(budgets) == 1:
         return ""
     if not efficiency:
@@ -189,9 +177,8 @@ def describe_efficiency(
 
 
 def list_runs(runs: Iterable[tuple[str, int]], seeds: Mapping[str, Sequence[int]]) -> str:
-    """Name runs, given as strategy and seed, of at most five strategies.
-
-    Of a strategy whose runs are all meant, by `seeds`, the name is enough.
+    """Name runs, given as strategy and seed, of at most five strategies; of a strategy with all its
+    `seeds`, only the name.
     """
     meant: dict[str, list[int]] = {}
     for strategy, seed in runs:

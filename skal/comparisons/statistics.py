@@ -30,34 +30,17 @@ _DECIMALS = 12
 
 @lru_cache(maxsize=8)
 def resamples(n: int) -> Floats:
-    """Return the weights of `n` seeds in each bootstrap resample, shape (N_RESAMPLES, n)."""
+    """Return the weights of seeds in each bootstrap resample, shape (N_RESAMPLES, n)."""
     drawn = np.random.default_rng(SEED).integers(0, n, (N_RESAMPLES, n))
     return np.stack([(drawn == seed).mean(axis=1) for seed in range(n)], axis=1)
 
 
 def describe(values: ArrayLike) -> list[dict[str, Any]]:
-    """Describe what several seeds came to.
-
-    The interval is the percentile bootstrap's [1]_ of the mean, over seeds. It takes the seeds for
-    all there is to know; of few it is too narrow: where accuracies are drawn from a normal
-    distribution, it holds their mean in 50% of cases for 2 seeds, 79% for 4, 85% for 6, 90% for 10
-    and 93% for 20; where that is skewed, in a few less.
-
-    Parameters
-    ----------
-    values : array-like of float, shape (n_seeds,) or (n_seeds, n)
-
-    Returns
-    -------
-    list of dict
-        For each column `mean`; `low` and `high`, the 95% interval; `sd`, the standard deviation;
-        `lowest` and `highest` of the seeds. Interval and deviation are None for one seed, and all
-        are for none.
-
-    References
-    ----------
-    .. [1] B. Efron and R. J. Tibshirani. An Introduction to the Bootstrap. Chapman & Hall, 1993,
-       chapter 13.
+    """Describe each column of `values`, shape (n_seeds,) or (n_seeds, n): `mean`, `sd`, `lowest`,
+    `highest`, and `low` and `high`, the 95% percentile bootstrap interval of the mean (Efron and
+    Tibshirani, 1993, chapter 13). It is too narrow for few seeds: of normally distributed
+    accuracies it covers the mean in 50% of cases for 2 seeds, 79% for 4, 85% for 6, 90% for 10 and
+    93% for 20. Interval and `sd` are None for one seed, all are for none.
     """
     rows = np.asarray(values, dtype=float)
     rows = rows.reshape(len(rows), math.prod(rows.shape[1:]))
@@ -77,19 +60,9 @@ def describe(values: ArrayLike) -> list[dict[str, Any]]:
 
 
 def paired_difference(values: ArrayLike, baseline: ArrayLike) -> dict[str, Any]:
-    """Compare with a baseline, seed by seed.
-
-    Parameters
-    ----------
-    values, baseline : array-like of float, shape (n_pairs,)
-        Of the same seeds in the same order.
-
-    Returns
-    -------
-    dict
-        `mean`, `low`, `high`, `lowest` and `highest` of the differences, see `describe`; `wins` and
-        `losses`, in how many seeds they are above and below 0; `n_pairs`; `p`, see
-        `signed_rank_test`, None without pairs.
+    """Compare with a baseline in the same seeds, shape (n_pairs,): the differences' entries of
+    `describe` without `sd`, `wins` and `losses` in seeds, `n_pairs`, and `p` of `signed_rank_test`,
+    None without pairs.
     """
     differences = paired_differences(values, baseline)
     description = describe(differences)[0]
@@ -105,24 +78,16 @@ def paired_difference(values: ArrayLike, baseline: ArrayLike) -> dict[str, Any]:
 
 
 def paired_differences(values: ArrayLike, baseline: ArrayLike) -> Floats:
-    """Return differences in which what is a rounding error is 0."""
+    """Return differences with rounding errors set to 0."""
     differences = np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float)
     rounded: Floats = np.round(differences, _DECIMALS)
     return rounded
 
 
 def signed_rank_test(differences: ArrayLike) -> float:
-    """Return the two-sided p of Wilcoxon's signed-rank test [1]_, exact with ties, too.
-
-    If there were no difference, each would be as likely with the other sign. The distribution of
-    the sum of positive ranks over all 2^n signs is computed, not sampled or approximated: of n
-    ranks it is a convolution of n terms, and needs no enumeration. Zeros are left out (of
-    zeros alone p is 1), ties share their mean rank. Without either it is what
-    `scipy.stats.wilcoxon` calls exact, which with them is not.
-
-    References
-    ----------
-    .. [1] F. Wilcoxon. Individual Comparisons by Ranking Methods. Biometrics Bulletin 1(6), 1945.
+    """Return the two-sided p of Wilcoxon's signed-rank test (1945), exact with ties and zeros, too,
+    where `scipy.stats.wilcoxon` is not. Zeros are left out (p is 1 if all are) and ties share mean
+    ranks; the null distribution over all 2^n signs is a convolution of n terms.
     """
     found = np.round(np.asarray(differences, dtype=float), _DECIMALS)
     found = found[found != 0]
@@ -138,15 +103,8 @@ def signed_rank_test(differences: ArrayLike) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for their number, by Holm's step-down method [1]_; the order stays.
-
-    Calling significant what is at most 0.05 is wrong about one or more of them in at most 5 of 100
-    such families.
-
-    References
-    ----------
-    .. [1] S. Holm. A Simple Sequentially Rejective Multiple Test Procedure. Scandinavian Journal
-       of Statistics 6(2), 1979.
+    """Correct p-values by Holm's step-down method (1979); the order stays. Of results at most 0.05,
+    any is a false finding in at most 5% of such families.
     """
     found = np.asarray(p_values, dtype=float)
     order = np.argsort(found, kind="stable")
@@ -162,7 +120,7 @@ def smallest_p(n_pairs: int) -> float:
 
 
 def seeds_needed(n_differences: int) -> int:
-    """Return how many seeds it takes for any of so many differences to be significant."""
+    """Return how many seeds any of that many differences needs to be significant."""
     n_pairs = 1
     while n_differences * smallest_p(n_pairs) > ALPHA:
         n_pairs += 1
@@ -170,11 +128,9 @@ def seeds_needed(n_differences: int) -> int:
 
 
 def crossings(labels: Floats, curves: Floats, targets: Floats) -> Floats:
-    """Return the number of labels, shape (n_curves,), with which each curve first has its target.
-
-    Between the rising `labels`, shape (n_budgets,), the accuracies in `curves`, shape (n_curves,
-    n_budgets), are interpolated linearly. For a curve that begins at its target or above it is the
-    first number of labels, which is then an upper bound; NaN for one that does not get there.
+    """Return the labels, shape (n_curves,), at which each curve, interpolated linearly, first
+    reaches its target: NaN if never, and the first number of labels, an upper bound, if it starts
+    there. `labels`, shape (n_budgets,), rise; `curves` have shape (n_curves, n_budgets).
     """
     # equal means, summed in another order, may differ in their last digits
     reached = curves >= targets[:, None] - 10.0**-_DECIMALS
@@ -194,32 +150,13 @@ def label_efficiency(
     baseline: ArrayLike,
     resample: Callable[[int], Floats] = resamples,
 ) -> list[dict[str, Any]]:
-    """Say how many labels are saved on the way to several accuracies.
-
-    The targets lie at shares of the way from the first to the final accuracy of the baseline's mean
-    curve, and are reached where the mean curves first do, see `crossings`. For the interval,
-    seeds are resampled in pairs, and targets and crossings found anew each time. A resample in
-    which the strategy does not reach the target counts as a ratio of 0, the least that it could be
-    with more labels; how many do reach it is told.
-
-    Parameters
-    ----------
-    n_labeled : array-like of int, shape (n_budgets,)
-        Rising.
-    accuracy, baseline : array-like of float, shape (n_pairs, n_budgets)
-        Of the strategy and of the baseline in the same seeds.
-    resample : callable
-        See `resamples`.
-
-    Returns
-    -------
-    list of dict
-        One for each share: `target`, an accuracy; `share`; `labels` and `baseline_labels`, with
-        which it is reached; `ratio`, the latter over the former, above 1 where labels are saved;
-        `low` and `high`, its 95% interval, None for one seed; `reached`, the share of the resamples
-        in which the strategy reaches it, None for one seed. Where it is not reached, `labels`,
-        `ratio`, `low` and `high` are None. The list is empty if the baseline's accuracy does not
-        rise.
+    """Compare the labels that mean curves need, for targets at `SHARES` of the baseline's gain.
+    `n_labeled`, shape (n_budgets,), rises; `accuracy` and `baseline` have shape (n_pairs,
+    n_budgets). Each target has `share`, `target`, `labels`, `baseline_labels`, their `ratio` (above
+    1 where labels are saved), its 95% interval `low` and `high` over resampled pairs, and
+    `reached`, the share of resamples that reach the target; the others count as ratio 0. All but
+    `share`, `target`, `baseline_labels` and `reached` are None if it is not reached, interval and
+    `reached` for one seed; the list is empty if the baseline does not rise.
     """
     labels = np.asarray(n_labeled, dtype=float)
     ours, theirs = np.asarray(accuracy, dtype=float), np.asarray(baseline, dtype=float)
@@ -257,35 +194,10 @@ def label_efficiency(
 
 
 def penalty_matrix(n_labeled: Sequence[int], curves: Curves) -> dict[str, Any] | None:
-    """Count how often strategies beat each other, as in the paper on BADGE [1]_, section 5.
-
-    Strategy i beats j at a number of labels if its accuracy is higher by a two-sided t-test, paired
-    by seed, at the level 0.05; the penalty of j against i is the share of the numbers of labels
-    where that is so. To count nearly the same twice as little as possible, they double: those of
-    the rounds 1, 2, 4, 8 and so on after the initial one. Nothing is corrected for the number of
-    tests: it is a picture, not a proof. If the difference is the same in all seeds and not 0, it
-    counts as significant.
-
-    Parameters
-    ----------
-    n_labeled : sequence of int
-        Rising; the first are the initial ones.
-    curves : mapping of str to mapping of int to ndarray, shape (n_budgets,)
-        Accuracy by strategy and seed; two strategies are compared in the seeds that both have, and
-        neither beats the other in fewer than two.
-
-    Returns
-    -------
-    dict or None
-        `strategies`; `budgets`, the numbers of labels; `matrix`, where row i, column j is how often
-        i beats j, from 0 to 1: a good strategy has a low column; `n`, how many numbers of labels
-        there are. None if there is nothing to count: no labels but the initial ones, or no two
-        strategies with two seeds in common.
-
-    References
-    ----------
-    .. [1] J. T. Ash, C. Zhang, A. Krishnamurthy, J. Langford and A. Agarwal. Deep Batch Active
-       Learning by Diverse, Uncertain Gradient Lower Bounds. ICLR 2020.
+    """Return the penalty matrix of BADGE (Ash et al., ICLR 2020, section 5): row i, column j of
+    `matrix` is the share of the `n` numbers of labels `budgets`, those of rounds 1, 2, 4, 8, ...,
+    where i beats j in a two-sided paired t-test at 0.05, uncorrected, in at least two common seeds.
+    None if there are only initial labels or no such seeds.
     """
     rounds = [2**k for k in range(len(n_labeled).bit_length()) if 2**k < len(n_labeled)]
     matrix = np.zeros((len(curves), len(curves)))
@@ -319,24 +231,9 @@ def _above_zero(differences: Floats) -> NDArray[np.bool_]:
 
 
 def rank_strategies(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """Rank strategies over several settings, with Friedman's test, as Demšar proposes [1]_.
-
-    Parameters
-    ----------
-    values : mapping of str to sequence of float
-        By strategy, one number for each setting; higher is better.
-
-    Returns
-    -------
-    dict
-        `mean_rank` by strategy, 1 for one that is always best, ties share theirs; `friedman_p`, for
-        whether all are equally good: None for two strategies, for which there is no such test. It
-        is that of the chi-squared approximation, rough for few settings, and takes the settings for
-        independent: datasets are, several models or noise rates on one are not.
-
-    References
-    ----------
-    .. [1] J. Demšar. Statistical Comparisons of Classifiers over Multiple Data Sets. JMLR 7, 2006.
+    """Return each strategy's `mean_rank` over settings (1 is best, ties share ranks) and Friedman's
+    `friedman_p` (Demšar, JMLR 7, 2006), None for two strategies. It is the chi-squared
+    approximation, rough for few settings, and assumes them to be independent.
     """
     table = np.round(np.array(list(values.values()), dtype=float), _DECIMALS)
     mean_ranks = stats.rankdata(-table, axis=0).mean(axis=1)

@@ -46,35 +46,12 @@ Findings = Mapping[str, str]
 def analyse(
     results: Sequence[Result], baseline: str = "random", failed: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Compare strategies with a baseline.
-
-    Parameters
-    ----------
-    results : sequence of Result
-        Of any number of settings, strategies and seeds.
-    baseline : str
-        The strategy that the others are compared with, in each setting.
-    failed : sequence of str
-        Names of runs that should be among the results and failed; they are warned of.
-
-    Returns
-    -------
-    dict
-        The content of ``comparison.json``: plain values, None for what is not known. All of it is
-        computed at the numbers of labels that all runs of a setting have, or, where they have
-        others, as in streams, at as many over the span that all share, between which accuracy is
-        interpolated linearly; a strategy is compared with the baseline in the seeds that both have.
-
-        `p_holm` is corrected, for each measure, for all comparisons with the baseline in all
-        settings (`n_verdicts`); in `models` and `noise`, where models and rates are compared in
-        pairs of seeds, for all of each.
-
-    Raises
-    ------
-    RunFolderError
-        If runs cannot be compared; see `group_by_setting`.
-    DataError
-        If the runs of a setting share no span of labels.
+    """Return the content of ``comparison.json``. Curves are compared at the labels that all runs of
+    a setting have, else interpolated at as many over their common span, in the seeds that both
+    strategies have; `p_holm` is corrected, for each measure, for all comparisons with the baseline
+    in all settings (`n_verdicts`), and in `models` and `noise` for all of each. `failed` names runs
+    to warn of. RunFolderError if runs cannot be compared, see `group_by_setting`; DataError if
+    those of a setting share no span of labels.
     """
     ordered = sorted(tell_apart(results), key=lambda result: result.strategy != baseline)
     groups = [Group.make(*item) for item in group_by_setting(ordered).items()]
@@ -119,9 +96,8 @@ def analyse(
 
 
 def _correct(rows: Sequence[Mapping[str, Any]]) -> list[Findings]:
-    """Correct the p of each measure for the number of rows; say what could be shown of each.
-
-    Whether anything could is a matter of how many seeds a row has alone, and not of its accuracies.
+    """Add `p_holm`, corrected for all rows, to each measure, and return the findings. Whether a row
+    has too few seeds to tell depends only on numbers of seeds.
     """
     tested = [row for row in rows if row["aulc"]["n_pairs"]]
     least = iter(holm([smallest_p(row["aulc"]["n_pairs"]) for row in tested]))
@@ -147,7 +123,7 @@ def _finding(difference: Mapping[str, Any]) -> str:
 def _describe_strategy(
     group: Group, name: str, baseline: str, difference: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Return the entry of a strategy of a setting, without its verdict."""
+    """Return a strategy's entry without its verdict."""
     of_seed = group.curves[name]
     points = describe(np.array(list(of_seed.values())))
     along, efficiency = None, None
@@ -177,7 +153,6 @@ def _points(budgets: Sequence[int], points: Sequence[dict[str, Any]]) -> list[di
 def _verdict(
     entry: Mapping[str, Any], baseline: str, place: str, found: Findings, group: Group
 ) -> str:
-    """Say in a sentence what the numbers mean."""
     name = _placed(entry, place)
     budgets = group.n_labeled
     if entry["strategy"] == baseline:
@@ -208,10 +183,8 @@ def _where(budgets: Sequence[int]) -> str:
 
 
 def _ranks(groups: Sequence[Group]) -> dict[str, Any] | None:
-    """Rank the strategies over the datasets, if each setting has the same ones.
-
-    Only datasets are independent of each other. What a strategy came to with several models and
-    rates of noise on one of them is averaged first.
+    """Rank strategies over datasets, if all settings have the same ones; models and noise rates on
+    one dataset are not independent, so they are averaged.
     """
     datasets = list(dict.fromkeys(group.setting.dataset for group in groups))
     names = list(groups[0].curves) if groups else []
@@ -229,12 +202,12 @@ def _ranks(groups: Sequence[Group]) -> dict[str, Any] | None:
 
 
 def _places(groups: Sequence[Group], without: str) -> list[str]:
-    """Say of each group what it is in, but for what is compared."""
+    """Name each group by its setting, except for what is compared."""
     return name_differences([group.setting._asdict() for group in groups], (without,))
 
 
 def _compare_models(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Compare each pair of models, strategy by strategy, in settings that are alike otherwise."""
+    """Compare each pair of models, by strategy, in settings that are equal otherwise."""
     rows, places = [], []
     named = zip(groups, _places(groups, "model"), strict=True)
     for (other, _), (model, place) in itertools.combinations(named, 2):
@@ -280,7 +253,7 @@ def _compare_rates(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 
 def _lowest(groups: Sequence[Group], group: Group, noise: str) -> Group:
-    """Return the group with the lowest rate of those that differ from one in it alone."""
+    """Return the group with the lowest rate, of those that differ from `group` only in it."""
     rate = getattr(group.setting, noise)
     alike = [one for one in groups if one.setting._replace(**{noise: rate}) == group.setting]
     return min(alike, key=lambda one: float(getattr(one.setting, noise)))

@@ -46,24 +46,9 @@ class Reply:
 
 @dataclass(frozen=True, eq=False)
 class CellRunner:
-    """Makes any run of one comparison; it is sent to all workers.
-
-    Parameters
-    ----------
-    data : ImageDataset, str or Path
-        See `skal.compare`.
-    trackers : sequence of str
-        Names.
-    threads : int
-        Of torch.
-    folder : Path, optional
-        The comparison's; without, nothing is written.
-    here : bool
-        Whether workers see `folder`; if not, run folders are sent back, packed.
-    command : sequence of str
-        What was called, for the records.
-    call : str
-        Of `skal.compare`: a folder of images is read again by the next.
+    """Makes any run of a comparison; it is sent to all workers. `threads` are torch's; `here` says
+    whether workers see `folder`, else run folders are sent back, packed; `call` identifies one call
+    of `compare`, so that the next reads images again.
     """
 
     data: ImageDataset | str | Path
@@ -75,20 +60,18 @@ class CellRunner:
     call: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def sent_to(self, workers: Workers, folder: Path | None) -> CellRunner:
-        """Return the same for some workers, and a comparison's folder."""
         if folder is not None and not workers.are_local:
             folder = folder.resolve()  # its name, by which trackers group runs, is needed there
         return replace(self, folder=folder, threads=workers.n_threads, here=workers.are_local)
 
     def load(self, config: RunConfig) -> ImageDataset:
-        """Return the images of a run."""
         if isinstance(self.data, ImageDataset):
             return self.data
         size = image_size_for(config, self.data)
         return _load_once(self.call, str(self.data), size, config.data_dir, config.seed)
 
     def run(self, cell: Cell) -> Reply:
-        """Make a run, or resume it; whatever goes wrong is returned, for other runs go on."""
+        """Make or resume a run; any exception is returned, so that other runs continue."""
         with (
             one_call(self.threads),
             _quiet(),
@@ -110,7 +93,7 @@ class CellRunner:
 
     @contextmanager
     def _run_folder(self, cell: Cell) -> Iterator[Path | None]:
-        """Yield where a run is written; one that is sent back, in a temporary folder."""
+        """Yield a run's folder, a temporary one if it is sent back."""
         if self.folder is None or self.here:
             yield self.folder and self.folder / CELLS / cell.name
             return
@@ -141,7 +124,7 @@ def _load_once(
 
 @contextmanager
 def forgetting_datasets() -> Iterator[None]:
-    """Let this process keep no images that runners loaded inside the block."""
+    """Discard, at the end, all images that runners loaded in this process."""
     try:
         yield
     finally:
@@ -150,7 +133,7 @@ def forgetting_datasets() -> Iterator[None]:
 
 @contextmanager
 def _called(command: Sequence[str]) -> Iterator[None]:
-    """Let the records say what was called and not how this worker was started."""
+    """Let records show `command`, not how this worker was started."""
     before, sys.argv = sys.argv, list(command) or sys.argv
     try:
         yield
@@ -160,7 +143,7 @@ def _called(command: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what each run says to its own ``log.txt``."""
+    """Keep what each run logs to its own ``log.txt``."""
     handlers, propagate = _log.handlers[:], _log.propagate
     _log.handlers[:], _log.propagate = [logging.NullHandler()], False
     try:
@@ -178,7 +161,7 @@ def _packed(folder: Path) -> bytes:
 
 
 def unpack(reply: Reply, folder: Path) -> Reply:
-    """Write a run folder that was sent back into a comparison's, as a whole; read its result."""
+    """Write a run folder that was sent back, atomically, and read its result."""
     if reply.archive is None:
         return reply
     final = folder / CELLS / reply.cell.name

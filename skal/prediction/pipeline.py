@@ -40,20 +40,8 @@ _log = logging.getLogger("skal")
 
 @dataclass(frozen=True)
 class Predicted:
-    """What came of a prediction.
-
-    Parameters
-    ----------
-    out : Path
-        The file, or the folder of files.
-    n_images : int
-        Its rows.
-    n_unreadable : int
-        Those of them that are of files that cannot be read, and empty.
-    n_computed : int
-        Those that were computed by this call, and not found.
-    seconds : float
-        That it took.
+    """The result of a prediction. `out` is the file, or the folder of files; `n_unreadable` of its
+    `n_images` rows are empty, for files that cannot be read; `n_computed` were not found finished.
     """
 
     out: Path
@@ -63,30 +51,15 @@ class Predicted:
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return it with plain JSON values."""
         return {**asdict(self), "out": str(self.out)}
 
 
 @dataclass(frozen=True)
 class PredictionTask:
-    """What is the same for all parts of a prediction.
-
-    Parameters
-    ----------
-    base, run_dir, folder : Path
-        What relative paths of images start from, where the network is, and where the parts go.
-    model_key : str
-        Hash of the network's files.
-    utilities : tuple of str
-        Whose utilities are wanted.
-    embeddings : bool
-        Whether the embeddings are.
-    form : str
-        Of the files, a name of `FORMS`.
-    device : str
-        See `load_classifier`.
-    threads : int
-        Of torch, and to decode with.
+    """What all parts share: `base` is where images' relative paths start, `folder` holds the parts,
+    `model_key` is a hash of the network's files, `form` a name of `FORMS`; `threads` are for torch
+    and decoding.
     """
 
     base: Path
@@ -100,7 +73,6 @@ class PredictionTask:
     threads: int
 
     def predictor(self, device: str | None = None) -> Predictor:
-        """Load the network, once a process."""
         return Predictor.load(
             self.run_dir, self.model_key, device or self.device, self.utilities, self.embeddings
         )
@@ -249,7 +221,7 @@ def _check_places(out: Path, places: Sequence[Path], form: Form) -> None:
 
 
 def _few(names: Sequence[str], most: int = 10) -> list[str]:
-    """Return names, or their number and a hash in place of very many."""
+    """Return names, or their number and a hash if there are many."""
     if len(names) <= most:
         return list(names)
     digest = hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()
@@ -257,7 +229,7 @@ def _few(names: Sequence[str], most: int = 10) -> list[str]:
 
 
 def _listed(places: Sequence[Path]) -> list[str]:
-    """Return the images named, and those in the folders named, each folder's in their order."""
+    """Return the images named, and those in each folder named, in order."""
     images: list[str] = []
     for place in places:
         if place.is_dir():
@@ -286,7 +258,7 @@ def _cut(
 
 
 def _prepare(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Make the folder of the parts, or see that it holds those of the same prediction."""
+    """Make the folder of the parts; RunExistsError if it holds anything else."""
     path = folder / MANIFEST
     if not path.is_file():
         if folder.exists() and any(folder.iterdir()):
@@ -306,7 +278,7 @@ def _prepare(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _predict_all(task: PredictionTask, parts: Sequence[Part], workers: Workers) -> int:
-    """Compute the parts that are not there; return of how many images they are."""
+    """Compute the missing parts, and return their number of images."""
     todo = [part for part in parts if not _is_done(task.folder / part.name)]
     if len(todo) < len(parts):
         _log.info("%d of %d parts are done already", len(parts) - len(todo), len(parts))
@@ -357,7 +329,7 @@ def _tell_unreadable(unreadable: Mapping[str, str], told: Counter[str], most: in
 
 
 def _finish(task: PredictionTask, parts: Sequence[Part], out: Path) -> int:
-    """Bring the parts together if that is asked for; return how many images are unreadable."""
+    """Merge the parts if requested, and return how many images are unreadable."""
     form = FORMS[task.form]
     facts = [find(task.folder / part.name) for part in parts]
     damaged = [part.name for part, fact in zip(parts, facts, strict=True) if fact is None]
@@ -378,7 +350,7 @@ def _finish(task: PredictionTask, parts: Sequence[Part], out: Path) -> int:
 
 
 def predict_part(task: PredictionTask, part: Part) -> PartReport:
-    """Write the rows of some images; what goes wrong is returned as one line."""
+    """Write the rows of some images; any exception is returned as one line."""
     try:
         with one_call(task.threads):
             return _predict_part(task, part)

@@ -33,20 +33,8 @@ TOLERATED = 10
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """What a network says of some images.
-
-    Parameters
-    ----------
-    paths : sequence of str
-        Of all images.
-    read : ndarray of bool, shape (n,)
-        Which of them could be read.
-    columns : mapping of str to ndarray
-        What it says of those, in their order; of embeddings a matrix.
-    unread : mapping of str to str
-        Why the others could not be read, by path.
-    failed : frozenset of str
-        See `skal.datasets.decoding.Decoded`.
+    """Predictions for `paths`: `read`, shape (n,), says which could be read, and `columns` are of
+    those only (embeddings a matrix); `unread` gives reasons by path, `failed` is that of `Decoded`.
     """
 
     paths: Sequence[str]
@@ -58,19 +46,7 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """A network, and what is wanted of it.
-
-    Parameters
-    ----------
-    classifier : ImageClassifier
-        A fitted one.
-    names : list of str
-        Of its classes.
-    utilities : dict of str to Utility
-        By the name of the strategy.
-    embeddings : bool
-        Whether the embeddings are wanted.
-    """
+    """A fitted network, its class `names`, and what is wanted of it."""
 
     classifier: ImageClassifier
     names: list[str]
@@ -82,12 +58,8 @@ class Predictor:
     def load(
         run_dir: Path, key: str, device: str, utilities: tuple[str, ...], embeddings: bool
     ) -> Predictor:
-        """Load a network, once a process.
-
-        Raises
-        ------
-        SkalError
-            If it cannot be, is another than that of the key, or a strategy will not do.
+        """Load a network, cached; SkalError if that fails, its key differs, or a strategy is
+        unsuitable.
         """
         wanted = {name: Utility.of(name) for name in utilities}
         if model_key(run_dir) != key:
@@ -96,17 +68,7 @@ class Predictor:
         return Predictor(classifier, class_names(run_dir), wanted, embeddings)
 
     def rows(self, base: Path, paths: Sequence[str], threads: int) -> Iterator[Rows]:
-        """Decode images and yield what the network says of them, lot by lot.
-
-        Parameters
-        ----------
-        base : Path
-            What relative paths start from.
-        paths : sequence of str
-            The images.
-        threads : int
-            To decode with.
-        """
+        """Decode images, with paths relative to `base`, and yield predictions lot by lot."""
         how = Decoding(self.classifier.image_shape_[-1], threads, tolerated=TOLERATED)
         with closing(decode_many(base, paths, how)) as chunks:
             for chunk in in_lots(chunks, least_for_all_devices(self.classifier)):
@@ -115,7 +77,6 @@ class Predictor:
                 yield Rows(chunk.paths, read, columns, chunk.unread, chunk.failed)
 
     def _scores(self, pixels: Images) -> Scores:
-        """Score images, as far as is needed."""
         reads = {name for utility in self.utilities.values() for name in utility.reads}
         n_samples = max((utility.n_samples for utility in self.utilities.values()), default=0)
         return score_pool(
@@ -142,13 +103,7 @@ class Predictor:
 
 
 def model_key(folder: Path) -> str:
-    """Return a hash of a network's files.
-
-    Raises
-    ------
-    RunFolderError
-        If they are not there.
-    """
+    """Return a hash of a network's files; RunFolderError if one cannot be read."""
     if folder.is_dir() and not (folder / "model.json").exists():
         raise RunFolderError(
             f"no usable model in {str(folder)!r}: it has no model.json; expected the folder of a "
@@ -168,17 +123,8 @@ def model_key(folder: Path) -> str:
 def in_lots(
     chunks: Iterator[Decoded], least: int = 1, at_once: tuple[int, int] = (0, 0)
 ) -> Iterator[Decoded]:
-    """Join chunks to larger ones, such that a GPU is filled.
-
-    Parameters
-    ----------
-    chunks : iterator of Decoded
-        Of decoded images.
-    least : int, default=1
-        Images that a lot is to have.
-    at_once : (int, int), optional
-        Bytes of pixels that it is to have, and with which it is large enough in any case; by
-        default 64 and 512 MiB.
+    """Join chunks until a GPU is filled: to `least` images and `at_once[0]` bytes of pixels (64
+    MiB), but not beyond `at_once[1]` (512 MiB) for the sake of `least`.
     """
     enough_bytes, most_bytes = at_once if any(at_once) else (PIXELS_AT_ONCE, MOST_AT_ONCE)
     waiting: list[Decoded] = []
@@ -204,27 +150,15 @@ def _joined(chunks: Sequence[Decoded]) -> Decoded:
 
 @dataclass(frozen=True, eq=False)
 class Utility:
-    """What a strategy says an image is worth.
-
-    Parameters
-    ----------
-    name : str
-        The strategy's.
-    strategy : Strategy or None
-        None for the measures of uncertainty.
-    """
+    """The worth of images by a strategy; `strategy` is None for the measures of uncertainty."""
 
     name: str
     strategy: Strategy | None = None
 
     @classmethod
     def of(cls, name: str) -> Utility:
-        """Find a strategy, and see that it looks at each image by itself.
-
-        Raises
-        ------
-        UnknownNameError, ParameterError
-            If there is none of that name, or it will not do.
+        """Find a strategy; UnknownNameError if there is none, ParameterError if it does not score
+        each image by itself.
         """
         if name in MEASURED:
             return cls(name)
@@ -241,7 +175,6 @@ class Utility:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Which scores it looks at."""
         return ("proba",) if self.strategy is None else self.strategy.reads or ()
 
     @property
@@ -250,7 +183,6 @@ class Utility:
         return 0 if self.strategy is None else self.strategy.n_samples
 
     def __call__(self, scores: Scores) -> NDArray[np.float64]:
-        """Return the utilities of images."""
         if self.strategy is None:
             return MEASURES[self.name](scores.proba)
         if scores.mc_proba is not None:  # as many as the one that needs most

@@ -23,17 +23,7 @@ if TYPE_CHECKING:
 
 
 class Form:
-    """How predictions are written: the parts of a form, and one file of them.
-
-    Parameters
-    ----------
-    name, suffix : str
-        Of the form, and of its files.
-    is_one_file : bool
-        Whether the parts are brought together in one.
-    measures : bool
-        Whether the measures of uncertainty are written by default.
-    """
+    """A file format; `is_one_file` merges the parts, `measures` adds uncertainties by default."""
 
     def __init__(self, name: str, suffix: str, is_one_file: bool, measures: bool) -> None:
         self.name, self.suffix = name, suffix
@@ -43,15 +33,15 @@ class Form:
         """Raise MissingExtraError if a package that it needs is not installed."""
 
     def write(self, lots: Sequence[Rows], path: Path, classes: Sequence[str]) -> None:
-        """Write the rows of a part, of which there is at least one lot."""
+        """Write a part, which has at least one lot."""
         raise NotImplementedError
 
     def join(self, parts: Sequence[Path], path: Path, n_unreadable: int) -> None:
-        """Write the rows of all parts into one file, a part at a time in memory."""
+        """Write all parts into one file, one part at a time in memory."""
         raise NotImplementedError
 
     def merge(self, parts: Sequence[Path], out: Path, n_unreadable: int) -> None:
-        """Bring all parts together beside them, and then give the file its name as a whole."""
+        """Join all parts beside them, then rename the file atomically."""
         temporary = parts[0].parent / "whole.tmp"
         with naming(out):
             self.join(parts, temporary, n_unreadable)
@@ -60,7 +50,7 @@ class Form:
             fsync_folder(out.parent)
 
     def is_finished(self, out: Path, names: Sequence[str]) -> bool:
-        """Tell whether a file has the rows of these parts."""
+        """Tell whether a file already has the rows of these parts."""
         return False
 
     def n_unreadable(self, out: Path) -> int:
@@ -72,7 +62,6 @@ class Csv(Form):
     """Text, a line an image."""
 
     def write(self, lots: Sequence[Rows], path: Path, classes: Sequence[str]) -> None:
-        """Write the rows of a part."""
         with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             lines = csv.writer(file, lineterminator="\n")
             lines.writerow(["path", *_flat(lots[0])])
@@ -83,7 +72,6 @@ class Csv(Form):
                     lines.writerow([image, *(next(values) if is_read else nothing)])
 
     def join(self, parts: Sequence[Path], path: Path, n_unreadable: int) -> None:
-        """Copy the lines of all parts, and the names of the columns once."""
         with path.open("wb") as whole:
             for number, part in enumerate(parts):
                 with part.open("rb") as file:
@@ -93,7 +81,7 @@ class Csv(Form):
 
 
 def _flat(lot: Rows) -> dict[str, NDArray[Any]]:
-    """Return the columns of a lot, those of a matrix each by itself."""
+    """Return a lot's columns, with matrices split into theirs."""
     flat: dict[str, NDArray[Any]] = {}
     for name, values in lot.columns.items():
         if values.ndim == 1:
@@ -110,15 +98,13 @@ def _as_text(column: NDArray[Any]) -> Iterator[str]:
 
 
 class Parquet(Form):
-    """A table of typed columns, by the package pyarrow."""
+    """A table of typed columns, by pyarrow."""
 
     def check(self) -> None:
-        """Raise MissingExtraError if pyarrow is not installed."""
         if find_spec("pyarrow") is None:
             raise MissingExtraError("pyarrow", "parquet", "Parquet")
 
     def write(self, lots: Sequence[Rows], path: Path, classes: Sequence[str]) -> None:
-        """Write the rows of a part."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -130,7 +116,6 @@ class Parquet(Form):
         pq.write_table(table.replace_schema_metadata({"skal": json.dumps(facts)}), path)
 
     def join(self, parts: Sequence[Path], path: Path, n_unreadable: int) -> None:
-        """Write the rows of all parts into one file."""
         import pyarrow.parquet as pq
 
         facts = {
@@ -145,7 +130,7 @@ class Parquet(Form):
                 writer.write_table(table.replace_schema_metadata(schema.metadata))
 
     def is_finished(self, out: Path, names: Sequence[str]) -> bool:
-        """Tell whether a file has the rows of these parts; one that has others is not touched."""
+        """Tell whether a file has these rows; RunExistsError if it has others."""
         if not self.is_one_file or not out.exists():
             return False
         if _facts(out).get("key") == _key(names):
@@ -155,7 +140,6 @@ class Parquet(Form):
         )
 
     def n_unreadable(self, out: Path) -> int:
-        """Return how many rows of a finished file are empty."""
         return int(_facts(out)["n_unreadable"])
 
 
@@ -184,7 +168,7 @@ def _column(values: NDArray[Any]) -> pa.Array:
 
 
 def _as_utf8(path: str) -> str:
-    """Return a path as UTF-8 can be; what stands for other bytes is escaped."""
+    """Escape by backslashes what is no UTF-8 in a path."""
     return path.encode(errors="backslashreplace").decode()
 
 
@@ -193,7 +177,7 @@ def _key(names: Sequence[str]) -> str:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    """Return what skal wrote into the metadata of a file; nothing, if it did not."""
+    """Return what skal wrote into a file's metadata; empty if nothing."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -216,5 +200,5 @@ FORMS = {
 
 
 def form_of(out: Path) -> Form:
-    """Return the form that a name asks for: by its suffix one file, without a folder."""
+    """Return the form that a suffix asks for; a folder for any but .csv and .parquet."""
     return FORMS[{".csv": "csv", ".parquet": "parquet"}.get(out.suffix.lower(), "folder")]

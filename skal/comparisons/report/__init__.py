@@ -56,35 +56,10 @@ def write_report(
     *,
     failed: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Compare finished runs, and write what there is to say of them.
-
-    Parameters
-    ----------
-    results : sequence of Result
-        At least one.
-    folder : str or Path
-        Where to, made if it is not there: ``results.csv``, ``comparison.json``, and the pictures
-        of `PICTURES` as PNG and SVG. They take the place of those that skal wrote there before.
-    html : bool, default=False
-        Whether ``report.html`` is written, too.
-    baseline : str, default="random"
-        The strategy that the others are compared with.
-    failed : sequence of str
-        Names of runs that should be among the results and failed; they are warned of.
-
-    Returns
-    -------
-    dict
-        The content of ``comparison.json``, see `skal.comparisons.verdicts.analyse`.
-
-    Raises
-    ------
-    RunExistsError
-        If the folder holds something, and that is no comparison.
-    MissingExtraError
-        If `html` is asked for, and the extra ``report`` is not installed.
-    RunFolderError, DataError
-        If the runs cannot be compared; see `skal.comparisons.verdicts.analyse`.
+    """Write ``results.csv``, ``comparison.json``, `PICTURES` and, with `html`, ``report.html``,
+    replacing earlier ones, and return what `analyse` does. `failed` names runs to warn of.
+    RunExistsError if the folder holds anything else, MissingExtraError if `html` lacks its
+    packages, and the errors of `analyse`.
     """
     folder = Path(folder)
     if html:
@@ -115,10 +90,8 @@ def _write_pictures(pictures: Mapping[str, Pictures | None], folder: Path) -> No
 
 
 def choose_place(folders: Sequence[str | Path], out: str | Path | None = None) -> Path:
-    """Return where a report of the runs in some folders is written to; see `check_place`.
-
-    By default it is the folder itself, if it is a single one and a comparison's, else ``report``,
-    ``report-2`` and so on, whichever is free.
+    """Return where to write a report: by default a comparison's own folder if it is the only one,
+    else the first free of ``report``, ``report-2``, ...; see `check_place`.
     """
     if out is None:
         one = Path(folders[0])
@@ -128,7 +101,7 @@ def choose_place(folders: Sequence[str | Path], out: str | Path | None = None) -
 
 
 def check_extra() -> None:
-    """Make sure that what ``report.html`` needs is installed."""
+    """Raise MissingExtraError unless what ``report.html`` needs is installed."""
     for module in ("jinja2", "plotly"):
         if importlib.util.find_spec(module) is None:
             raise MissingExtraError(module, "report", "the report as HTML")

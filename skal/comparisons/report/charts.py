@@ -10,10 +10,8 @@ from ..sentences import name_spread, spread
 
 
 def curves(analysis: Analysis, group: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a group's learning curves as `data` and `layout`, as ``Plotly.newPlot`` takes them.
-
-    Each strategy is a line, after its band if it has one. Colours of text and grid are left to the
-    page.
+    """Return a group's curves and bands as `data` and `layout` for ``Plotly.newPlot``; the page
+    sets the colours of text and grid.
     """
     styles = looks(analysis)
     traces: list[dict[str, Any]] = []

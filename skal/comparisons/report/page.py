@@ -48,11 +48,7 @@ def make_page(
     pictures: Mapping[str, Pictures | None],
     folder: Path,
 ) -> str:
-    """Return the page: HTML with all that it needs inside.
-
-    The pictures are those of `skal.comparisons.report.PICTURES`; run folders are named as seen from
-    the folder, where the page will be.
-    """
+    """Return self-contained HTML; paths of runs are relative to `folder`, where it will be."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 
@@ -113,12 +109,12 @@ def _describe_group(analysis: Analysis, group: Mapping[str, Any], number: int) -
 
 
 def _few(analysis: Analysis, which: Callable[[Iterable[bool]], bool]) -> bool:
-    """Tell whether strategies, any or all, have too few seeds for an interval."""
+    """Tell whether any or all strategies have too few seeds for an interval."""
     return which(entry["n_seeds"] < FEWEST for entry in analysis["strategies"].values())
 
 
 def efficiency_interval(target: Mapping[str, Any], n_pairs: int) -> str:
-    """Return the interval of a label efficiency, which may have no lower end, as text."""
+    """Format the interval of a label efficiency, which may have no lower end."""
     if target["low"] is None or n_pairs < FEWEST:
         reached = target["reached"]
         return "–" if reached in (None, 1) else f"– (not reached in {1 - reached:.0%} of resamples)"
@@ -128,19 +124,18 @@ def efficiency_interval(target: Mapping[str, Any], n_pairs: int) -> str:
 
 
 def _both(row: Mapping[str, Any]) -> list[str]:
-    """Return the differences of a pair of models or rates, as text, each with its p."""
+    """Format the differences of a pair of models or rates, each with its p."""
     return [word for measure in MEASURES for word in difference(row[measure])]
 
 
 def _describe_setting(row: Mapping[str, Any]) -> str:
-    """Say what a pair of models, or of rates of noise, has in common."""
+    """Say what a pair of models or noise rates has in common."""
     compared = "model" if "models" in row else row["noise"]
     fields = [name for name in Setting._fields if name != compared and row[name] != 0]
     return ", ".join(name_part(name, row[name]) for name in fields)
 
 
 def _describe_compared(row: Mapping[str, Any]) -> str:
-    """Say which models or rates of noise a difference is of."""
     if "models" in row:
         name, other = row["models"]
         return f"{name} less {other}"
@@ -161,7 +156,7 @@ def _data_uri(content: bytes, media_type: str) -> str:
 
 
 def _describe_strategies(results: Sequence[Result], analysis: Analysis) -> Iterator[dict[str, Any]]:
-    """Yield what is shown of each strategy of each setting: picks, their classes, and errors."""
+    """Yield each strategy's picks, their classes, and errors, by setting."""
     by_setting = group_by_setting(results)
     by_label = {}
     for group in analysis["groups"]:
@@ -199,7 +194,7 @@ def _imbalance(entry: Balance) -> float:
 
 
 def _describe_errors(runs: Sequence[Result]) -> dict[str, Any] | None:
-    """Return the pictures of what the last networks of some runs got wrong, if that was kept."""
+    """Return pictures of what the runs' last networks got wrong, where that was kept."""
     found = [evaluation for run in runs if (evaluation := _read_json(run, EVALUATION))]
     if not found or any(evaluation["classes"] != found[0]["classes"] for evaluation in found):
         return None
@@ -233,7 +228,7 @@ def _describe_bins(bins: Mapping[str, Any]) -> str:
 
 
 def _read_json(result: Result, name: str) -> Any:
-    """Return the content of a file of a run's folder; None if there is no such file."""
+    """Return the content of a file of a run's folder; None if it does not exist."""
     if result.folder is None or not (result.folder / name).is_file():
         return None
     try:
@@ -243,7 +238,7 @@ def _read_json(result: Result, name: str) -> Any:
 
 
 def _in_common(tables: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Say of each name which values it has in several tables."""
+    """List each name's values in several tables."""
     found: dict[str, dict[str, None]] = {}
     rows = list(tables)
     for name in dict.fromkeys(name for row in rows for name in row):
@@ -262,7 +257,6 @@ def _versions(result: Result) -> dict[str, Any]:
 
 
 def _commands(results: Sequence[Result], most: int = 10) -> list[str]:
-    """Return the commands that made the runs, as far as that is known."""
     found: dict[str, None] = {}
     for result in results:
         command = (_read_json(result, ENVIRONMENT) or {}).get("command")
@@ -274,7 +268,7 @@ def _commands(results: Sequence[Result], most: int = 10) -> list[str]:
 
 
 def _seen_from(folder: Path, path: Path | None) -> str | None:
-    """Return the way from a folder to a path: the page can be moved with its runs."""
+    """Return a relative path, so that the page can be moved with its runs."""
     if path is None:
         return None
     try:

@@ -48,7 +48,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Picks:
-    """The rounds of one run; or why they cannot be shown."""
+    """The rounds of one run, or why they cannot be shown."""
 
     seed: int
     sheets: Sequence[Sheet]
@@ -57,10 +57,8 @@ class Picks:
 
 
 def load_images(result: Result, load: Callable[..., ImageDataset]) -> ImageDataset:
-    """Load again what a run was on, without the noise that its settings ask for.
-
-    `load` is `skal.load_dataset`, or what remembers its answers. Whatever a dataset's loader raises
-    is passed on; if it loads other images than the run was on, a `DataError` is raised.
+    """Load a run's dataset again by `load` (`load_dataset` or a cached one), without image noise;
+    DataError if its images are others than the run's, and any error of the loader is passed on.
     """
     config = result.config
     data = load(config.dataset, config.image_size, config.data_dir, config.seed)
@@ -73,15 +71,12 @@ def load_images(result: Result, load: Callable[..., ImageDataset]) -> ImageDatas
 
 
 def room_for_each(n_runs: int, n_rounds: int) -> int:
-    """Return how many images of each round are shown, if so many runs are."""
+    """Return how many images of each round are shown."""
     return max(1, min(MOST_IN_ROUND, MOST_THUMBNAILS // max(1, n_runs * n_rounds)))
 
 
 def show_picks(result: Result, load: Callable[..., ImageDataset], most: int) -> Picks:
-    """Make the contact sheets of a run, of at most so many images a round.
-
-    If there are too many rounds, some are chosen, evenly spread, the first and last among them.
-    """
+    """Make contact sheets of at most `most` images a round, for evenly spread rounds."""
     seed, n_rounds = result.config.seed, len(result.rounds)
     if not result.queries:
         return Picks(seed, (), n_rounds, "what was picked is not known")
@@ -132,10 +127,8 @@ def _count(labels: Sequence[str], most: int = 12) -> str:
 
 
 def contact_sheet(images: Images, marked: NDArray[np.bool_], columns: int = 12) -> Image.Image:
-    """Lay out thumbnails in rows of at most so many; those that are marked are framed in red.
-
-    There is at least one image; it may have one, three or any other number of channels, of which
-    then the first is shown.
+    """Lay out one or more thumbnails, with marked ones framed in red; unless there are one or three
+    channels, only the first is shown.
     """
     height, width = images.shape[2:]
     scale = _scale(max(height, width))
@@ -164,7 +157,7 @@ def _picture(image: Images) -> Image.Image:
 
 
 def _encoded(picture: Image.Image) -> tuple[bytes, str]:
-    """Return the bytes of the smaller of PNG and JPEG, and its media type."""
+    """Return the smaller of PNG and JPEG, and its media type."""
     found = []
     for form, settings in (("png", {"optimize": True}), ("jpeg", {"quality": 82})):
         buffer = io.BytesIO()
@@ -175,7 +168,7 @@ def _encoded(picture: Image.Image) -> tuple[bytes, str]:
 
 @dataclass(frozen=True)
 class Balance:
-    """How often a class was picked, and how often it is in the pool: as shares."""
+    """The share of a class among picked images and in the pool."""
 
     name: str
     picked: float
@@ -183,10 +176,7 @@ class Balance:
 
 
 def class_balance(results: Sequence[Result], pool: ImageDataset | None) -> list[Balance]:
-    """Compare the labels of what a strategy's runs picked after the initial set with the pool's.
-
-    There is an entry for each class, in the order of the classes; none if nothing was picked.
-    """
+    """Compare labels picked after the initial set with the pool's, by class; empty if none were."""
     labels = [query["label"] for r in results for query in r.queries if query["round"] > 0]
     if not labels:
         return []

@@ -28,11 +28,8 @@ NONE = "-"
 
 
 def results_csv(results: Sequence[Result]) -> str:
-    """Return the rounds of all runs as one CSV table in long form, a row a round.
-
-    It is sorted by setting, strategy, seed and round. The columns are strategy, seed, round,
-    n_labeled, accuracy; the setting; the other metrics; last the seconds, which alone differ when
-    the same runs are made again.
+    """Return a row for each round, sorted by setting, strategy, seed and round; the columns of
+    seconds, the only ones that differ when runs are repeated, are last.
     """
     rows = [
         {**row, **result.setting._asdict(), "strategy": result.strategy, "seed": result.config.seed}
@@ -51,11 +48,7 @@ def results_csv(results: Sequence[Result]) -> str:
 
 
 def text_table(analysis: Analysis) -> str:
-    """Return the figures, the verdicts and the warnings as text for a terminal.
-
-    There is a table for each setting, then a sentence for each strategy, and where there are
-    several models or rates of noise for each pair of those.
-    """
+    """Return figures, verdicts and warnings as text for a terminal."""
     return "\n".join(_lines(analysis))
 
 
@@ -77,7 +70,7 @@ def _lines(analysis: Analysis) -> Iterator[str]:
 
 
 def warnings(analysis: Analysis) -> dict[str, list[str]]:
-    """Return each warning once, with the names of the settings that it is about."""
+    """Return each warning once, with the names of its settings."""
     groups = analysis["groups"]
     found: dict[str, list[str]] = {}
     failed = analysis["failed"]
@@ -93,11 +86,8 @@ def warnings(analysis: Analysis) -> dict[str, list[str]]:
 
 
 def figures(entry: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what is said of a strategy in a row of a table, as text, in the order of `FIGURES`.
-
-    Final accuracy and area under the curve each have their standard deviation over seeds, the
-    difference from the baseline's, that of areas with its interval where there are seeds enough,
-    and the corrected p; label efficiency is that at the baseline's final accuracy.
+    """Format a strategy's row in the order of `FIGURES`; p is corrected, and label efficiency is
+    that at the baseline's final accuracy.
     """
     found = entry["difference"] or {}
     return (
@@ -115,7 +105,7 @@ def _with_spread(value: Mapping[str, Any]) -> str:
 
 
 def difference(found: Mapping[str, Any] | None, interval: bool = True) -> tuple[str, str]:
-    """Return a paired difference, with its interval if it shall be shown, and its p, as text."""
+    """Format a paired difference, its interval if there are seeds enough, and its p."""
     if found is None or found["mean"] is None:
         return NONE, NONE
     known = interval and found["n_pairs"] >= FEWEST
