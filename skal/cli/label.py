@@ -43,7 +43,6 @@ ANNOTATOR = click.option(
 
 
 def _project_options(names: Iterable[str]) -> Callable[[Any], Any]:
-    """Return a decorator that gives a command options for settings of a label project."""
     return options(label_settings.SETTINGS[name] for name in names)
 
 

@@ -35,21 +35,14 @@ NARROWEST = 24
 
 
 def registry(kind: str) -> Any:
-    """Return the registry of a kind."""
     from ..core.registry import import_object
 
     return import_object(KINDS[kind])
 
 
 def complete(*kinds: str, folders: bool = False) -> Callable[..., list[CompletionItem]]:
-    """Return a function that completes names for the shell; of a list, the last one.
-
-    Parameters
-    ----------
-    *kinds : str
-        Of `KINDS`.
-    folders : bool, default=False
-        Whether folders will do, too.
+    """Return a function that completes names of some `KINDS` for the shell, of a list the last one;
+    and folders.
     """
 
     def completions(_ctx: Any, _option: Any, incomplete: str) -> list[CompletionItem]:
@@ -96,17 +89,8 @@ def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
 def table_lines(columns: Sequence[str], rows: list[list[str]], width: float) -> list[str]:
     """Lay a table out.
 
-    Where it is wider than the terminal, what is told of an entry becomes one text, which is
-    wrapped beside the name, or below one that is long.
-
-    Parameters
-    ----------
-    columns : sequence of str
-        Of `COLUMNS`, in order.
-    rows : list of list of str
-        A text for each column.
-    width : float
-        Of the terminal, in letters.
+    Where it is wider than the terminal, of `width` letters, what is told of an entry becomes one
+    text, which is wrapped beside the name, or below one that is long.
     """
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     if sum(widths) + 2 * (len(widths) - 1) <= width:

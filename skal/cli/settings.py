@@ -118,7 +118,6 @@ class RunCommand(click.Command):
     """Shows its options in groups, and below them all registered names."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, a section for each group."""
         groups: dict[str, list[tuple[str, str]]] = {name: [] for name in GROUPS}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
@@ -130,7 +129,6 @@ class RunCommand(click.Command):
                     formatter.write_dl(records)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the names behind the options."""
         with formatter.section("Names"):
             for kind in NAMED:
                 # by hand, for click breaks lines at the hyphens of names
@@ -148,22 +146,10 @@ class RunCommand(click.Command):
 def given_settings(
     flags: Mapping[str, Any], config_file: Path | None, *, ignored: Iterable[str] = ()
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings that are given: flags win over the file, and over what contradicts them.
+    """Return the settings that are given, and the table for comparisons of the settings file.
 
-    Parameters
-    ----------
-    flags : mapping
-        Flags by setting; None where one was not given.
-    config_file : Path, optional
-        A settings file.
-    ignored : iterable of str
-        Settings that the file may have, but that play no part.
-
-    Returns
-    -------
-    settings : dict
-    grid : dict
-        The file's table for comparisons.
+    Flags, None where not given, win over the file, and over what contradicts them. The file may
+    have the settings `ignored`, which play no part.
     """
     from ..comparisons.config import GRID, read_config
 

@@ -23,12 +23,8 @@ class Said(NamedTuple):
 
 
 def check_answer(answer: Mapping[str, Any], images: Container[int], n_classes: int) -> Said:
-    """Check one answer, see `LabelService.act`, about one of some images.
-
-    Raises
-    ------
-    ParameterError
-        If something is not valid.
+    """Check one answer, see `LabelService.act`, about one of some images; a ParameterError tells
+    what is not valid.
     """
     action: Any = answer.get("action")
     image: Any = answer.get("image")
@@ -63,5 +59,4 @@ def check_key(key: Any) -> str | None:
 
 
 def _is_whole(value: Any) -> bool:
-    """Tell whether a value is a whole number."""
     return isinstance(value, int) and not isinstance(value, bool)

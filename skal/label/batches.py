@@ -20,20 +20,11 @@ GUESSES = "guesses.npz"
 
 @dataclass(frozen=True)
 class Guesses:
-    """What a network says of the images.
+    """What a network says of the images whose numbers are `images`, int64.
 
-    Parameters
-    ----------
-    images : ndarray of int64, shape (n,)
-        Numbers of images.
-    proba : ndarray of float32, shape (n, n_classes)
-        Class probabilities; of no columns while there is no network.
-    embeddings : ndarray of float32, shape (n, n_features)
-        What images are alike by.
-    n_labeled : int
-        How many labels the network was trained on.
-    model : str
-        The network's name.
+    `proba`, float32, has a column for each class, none while there is no network; `embeddings`,
+    float32, are what images are alike by; `n_labeled` is how many labels the network, of the name
+    `model`, was trained on.
     """
 
     images: NDArray[np.int64]
@@ -49,7 +40,6 @@ class Guesses:
 
     @property
     def is_of_network(self) -> bool:
-        """Whether there are probabilities."""
         return bool(self.proba.shape[1])
 
     @cached_property
@@ -62,7 +52,6 @@ class Guesses:
         return self.images[order].tolist()  # type: ignore[no-any-return]
 
     def proba_of(self, image: int) -> NDArray[np.float32] | None:
-        """Return the probabilities of an image, if they are known."""
         row = self.rows.get(image)
         return self.proba[row] if row is not None and self.is_of_network else None
 
@@ -109,22 +98,10 @@ class LearnerSetup:
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """One question: which images next?
+    """One question: which `n` of the images `candidates` next, by the `labels` of images?
 
-    Parameters
-    ----------
-    classes : sequence of str
-        Names of the classes.
-    labels : mapping of int to int
-        Labels to train on, by image.
-    candidates : sequence of int
-        The images that may be picked.
-    reserve : sequence of int
-        The images held out for the test: the network is asked for their classes only.
-    n : int
-        How many picks.
-    n_batches : int
-        How many batches have been handed out before, since the project was begun.
+    Of the images of `reserve`, held out for the test, only the classes are asked for; `n_batches`
+    have been handed out since the project was begun.
     """
 
     classes: Sequence[str]
@@ -145,20 +122,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class ComputedBatch:
-    """What became of a `BatchRequest`.
+    """What became of a `BatchRequest`: the first choice stands first in `picks`.
 
-    Parameters
-    ----------
-    picks : list of int
-        Images, the first choice first.
-    kind : str
-        "strategy", or "start" for a batch chosen without a network.
-    guesses : Guesses
-        What the network says, or embeddings only.
-    unreadable : list of int
-        Images that cannot be decoded.
-    seconds : float
-        What it took.
+    The `kind` is "strategy", or "start" for a batch chosen without a network, whose guesses are
+    embeddings only; `unreadable` images cannot be decoded.
     """
 
     picks: list[int]

@@ -31,14 +31,7 @@ class Entry:
 class Reading:
     """A file that is read: finds the images that it means, and remembers which there are not.
 
-    Parameters
-    ----------
-    project : LabelProject
-        Whose images and classes.
-    name : str
-        What the file is called in errors.
-    annotator : str
-        Whose labels they are where the file does not say.
+    It is called `name` in errors; labels are of `annotator` where it does not say whose.
     """
 
     def __init__(self, project: LabelProject, name: str, annotator: str) -> None:
@@ -47,7 +40,6 @@ class Reading:
         self._unknown: list[str] = []
 
     def image_at(self, where: str, path: str) -> int | None:
-        """Return the number of the image of a path."""
         number = self._by_path.get(self._relative(path))
         if number is None:
             self._unknown.append(f"{where}: {path!r}")
@@ -72,7 +64,6 @@ class Reading:
         return text if text in self._by_path else unicodedata.normalize("NFC", text)
 
     def class_id(self, where: str, name: str) -> int:
-        """Return the id of a class."""
         try:
             return self.project.class_id(name)
         except UnknownNameError as error:

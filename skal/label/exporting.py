@@ -57,17 +57,11 @@ def _verdict_rows(project: LabelProject, image: int) -> Iterator[tuple[Any, ...]
 def export_query(
     project: LabelProject, picks: Sequence[tuple[int, str]], *, as_table: bool = False
 ) -> str:
-    """Return images that are to be labelled, a line each.
+    """Return images that are to be labelled, a line each, from those of
+    `skal.label.final.next_images`.
 
-    Parameters
-    ----------
-    project : LabelProject
-        Whose images.
-    picks : sequence of (image, source)
-        Which, and why; see `skal.label.final.next_images`.
-    as_table : bool, default=False
-        Whether as CSV with the columns `path`, `label`, to be filled in, and `source`; else only
-        paths.
+    A line is a path, or as a table CSV with the columns `path`, `label`, to be filled in, and
+    `source`.
     """
     if as_table:
         rows = [(project.paths[image], "", kind) for image, kind in picks]
@@ -82,31 +76,12 @@ def export_folder(
     copy: bool = False,
     link: Callable[[Path, Path], None] = os.link,
 ) -> int:
-    """Make a folder of class folders, of hard links where the file system has them.
+    """Make a folder of class folders, and return how many images are in it.
 
-    Images without a label, unsure and bad ones are left out.
-
-    Parameters
-    ----------
-    project : LabelProject
-        Whose labels.
-    out : Path
-        The folder, which must not exist.
-    copy : bool, default=False
-        Whether to copy the files: a hard link is the same file under another name, so that what
-        is changed in the one is changed in the other.
-    link : callable
-        Makes a hard link; where that is an OSError the file is copied.
-
-    Returns
-    -------
-    int
-        How many images are in it.
-
-    Raises
-    ------
-    RunExistsError, UsageError, DataError
-        If there is such a folder, it is inside the project's, or it cannot be written.
+    They are hard links, the same files under other names, unless they are to be copies or the file
+    system has no links; unlabelled, unsure and bad images are left out. A RunExistsError,
+    UsageError or DataError says that the folder exists, is inside the project's, or cannot be
+    written.
     """
     if out.exists():
         raise RunExistsError(f"{str(out)!r} is there already; name another folder by --out")

@@ -25,19 +25,11 @@ _log = logging.getLogger("skal")
 
 
 def next_images(project: LabelProject, n: int) -> list[tuple[int, str]]:
-    """Choose the images to label next, without keeping that they were chosen.
+    """Choose `n` images to label next, every tenth for the test, without keeping that they were
+    chosen.
 
-    Parameters
-    ----------
-    project : LabelProject
-        Whose labels are trained on.
-    n : int
-        How many; every tenth is one for the test.
-
-    Returns
-    -------
-    list of (image, source)
-        The source is "strategy", "start" while there are no two classes with a label, or "test".
+    The source beside each is "strategy", "start" while there are no two classes with a label, or
+    "test".
     """
     reserve = [image for image in project.reserve if not project.ledger.is_touched(image)]
     kept = reserve[: n // TEST_EVERY]
@@ -60,30 +52,12 @@ def next_images(project: LabelProject, n: int) -> list[tuple[int, str]]:
 
 
 def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[str, Any]]:
-    """Train the final network on all labels, and write it into a folder.
+    """Train the final network on all labels; return its folder and the content of ``summary.json``.
 
-    The accuracy that is stated is that of a network trained on the same labels without those of
-    the test sample; the final one, trained on these too, should be no worse.
-
-    Parameters
-    ----------
-    project : LabelProject
-        Whose labels.
-    out : Path, optional
-        The folder, which must not exist; by default a new one under ``runs/``.
-
-    Returns
-    -------
-    folder : Path
-    summary : dict
-        The content of ``summary.json``.
-
-    Raises
-    ------
-    DataError
-        If there are not two classes with a label.
-    RunExistsError
-        If `out` is taken.
+    The folder is a new one under ``runs/`` unless `out` names one, which must not exist
+    (RunExistsError); without two classes with a label it is a DataError. The accuracy stated is
+    that of a network trained without the labels of the test sample; the final one, trained on these
+    too, should be no worse.
     """
     if out is not None:
         check_free(out)

@@ -24,10 +24,7 @@ from .store import VERDICTS, Action
 
 @dataclass(frozen=True)
 class Imported:
-    """How many labels came in: new ones, such that replace another, such that were there.
-
-    And how many rows of the file have none.
-    """
+    """How many labels were new, replaced another, or were there; and how many rows have none."""
 
     new: int
     changed: int
@@ -42,20 +39,10 @@ class Imported:
 def import_labels(project: LabelProject, source: Path, annotator: str = "me") -> Imported:
     """Take labels from a file or a folder into a project, all or none.
 
-    Parameters
-    ----------
-    project : LabelProject
-        Where to.
-    source : Path
-        A folder of class folders, whose images are told by their content; JSON of Label Studio;
-        or CSV with the columns `path` and `label`, and others of `COLUMNS` if they are known.
-    annotator : str, default="me"
-        Whose labels they are where the file does not say.
-
-    Raises
-    ------
-    DataError, UnknownNameError, UsageError
-        If it cannot be read, or names an image or a class that the project does not have.
+    `source` is a folder of class folders, whose images are told by their content; JSON of Label
+    Studio; or CSV with the columns `path` and `label`, and others of `COLUMNS` if they are known.
+    It is a DataError, UnknownNameError or UsageError if it cannot be read, or names an image or a
+    class that the project does not have.
     """
     return _take_in(project, _read(project, source, annotator))
 
@@ -65,21 +52,8 @@ def import_into(
 ) -> Imported:
     """Take labels into the project of a folder, or begin it with them, all or none.
 
-    Nothing is written, no class either, before all of the file was read and found valid.
-
-    Parameters
-    ----------
-    folder : Path
-        The folder of images.
-    source, annotator
-        See `import_labels`.
-    classes : sequence of str
-        Those that the project does not have yet are added.
-
-    Raises
-    ------
-    SkalError
-        See `LabelProject.open` and `import_labels`.
+    Nothing is written, no class either, before all of the file was read and found valid. Of
+    `classes` those that the project does not have yet are added.
     """
     with closing(LabelProject.open(folder, classes, create=False)) as seen:
         is_new = seen.store.path is None

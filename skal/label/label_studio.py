@@ -26,16 +26,9 @@ UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 def export_label_studio(project: LabelProject, images: Iterable[int] | None = None) -> str:
     """Return tasks for Label Studio, as a JSON list; `labeling_config` is what it fits.
 
-    Each annotator's label is an annotation; what was skipped, is bad or nobody is sure of has
-    none. Where the last network gave an image a probability, its guess is a prediction, with that
-    as its score.
-
-    Parameters
-    ----------
-    project : LabelProject
-        Whose labels.
-    images : iterable of int, optional
-        Which images; by default all that are not bad.
+    Each annotator's label is an annotation; what was skipped or nobody is sure of has none. Bad
+    images are left out. Where the last network gave an image a probability, its guess is a
+    prediction, with that as its score.
     """
     chosen = images if images is not None else sorted(project.paths, key=project.paths.__getitem__)
     chosen = [image for image in chosen if project.ledger.aside.get(image) != "bad"]
@@ -98,7 +91,6 @@ def _choice(of: str, name: str) -> dict[str, Any]:
 
 
 def read_tasks(reading: Reading, text: str) -> list[Entry]:
-    """Read what Label Studio exports as JSON."""
     try:
         tasks = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -155,7 +147,6 @@ def _chosen(annotation: Any, where: str) -> str | None:
 
 
 def _list(value: Any, where: str, what: str) -> list[Any]:
-    """Return a list that a task is to have; it may be left out."""
     if value is None:
         return []
     if not isinstance(value, list):

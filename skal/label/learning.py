@@ -23,19 +23,10 @@ _log = logging.getLogger("skal")
 
 
 class Learner:
-    """Sends jobs to a process of its own, one at a time.
+    """Sends jobs to a process of its own, one at a time; answers come in a thread of the learner's.
 
     The process is started by the first job and, if it dies, again by the next. It ends with the
     process that started it, however that ends.
-
-    Parameters
-    ----------
-    task : LearnerSetup
-        Of the project.
-    on_answer : callable
-        Takes an `ComputedBatch`; called in a thread of the learner's.
-    on_failure : callable
-        Takes a `Failure`; called likewise.
     """
 
     def __init__(
@@ -55,7 +46,6 @@ class Learner:
         self._thread.start()
 
     def submit(self, job: BatchRequest) -> None:
-        """Ask for the next images; the answer comes by a callback."""
         self._jobs.put(job)
 
     def stop(self) -> None:
@@ -128,15 +118,7 @@ def _environment(**values: str) -> Iterator[None]:
 
 
 def work(task: LearnerSetup, connection: Connection) -> None:
-    """ComputedBatch jobs until nobody asks any more: what the process does.
-
-    Parameters
-    ----------
-    task : LearnerSetup
-        Of the project.
-    connection : Connection
-        Jobs come in by it; what goes out is an `ComputedBatch` or a `Failure`.
-    """
+    """Answer the requests that come by a connection until it is closed: what the process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which ends this too
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(OSError, AttributeError):  # the page comes first

@@ -14,7 +14,7 @@ WINDOW_SECONDS = 10.0
 
 @dataclass
 class Lease:
-    """The images that were told to an annotator, those of his grid, and when."""
+    """What was told to an annotator, as a queue and in the grid, and when."""
 
     queue: Sequence[int] = ()
     grid: Sequence[int] = ()
@@ -65,7 +65,6 @@ class Leases:
         return held
 
     def holders(self, images: Collection[int], but: str) -> list[str]:
-        """Return who else holds one of some images."""
         return [who for who in self.told if who != but and self.held_by(who).intersection(images)]
 
     def held_by(self, annotator: str) -> set[int]:

@@ -25,18 +25,9 @@ class Ledger:
 
     Of several annotators' labels of an image that of most of them holds, of as many the one that
     was given last. An image that anyone calls bad is bad; one that somebody labels is labelled,
-    whoever else is unsure.
-
-    Attributes
-    ----------
-    labels : dict of int to Action
-        The action whose label holds, by image.
-    aside : dict of int to str
-        "unsure" or "bad", by image.
-    first_sources : dict of int to str
-        The source of the first thing that was ever said of an image, also if it was taken back.
-    last_id : int
-        The latest action folded in.
+    whoever else is unsure. By image it knows the action whose label holds (`labels`), "unsure" or
+    "bad" (`aside`), and the source of the first thing that was ever said, also if it was taken back
+    (`first_sources`).
     """
 
     labels: dict[int, Action] = field(default_factory=dict)
@@ -47,7 +38,6 @@ class Ledger:
     _history: dict[str, list[Action]] = field(default_factory=dict)
 
     def apply(self, action: Action) -> None:
-        """Fold in the next action."""
         self.last_id = action.id
         self.first_sources.setdefault(action.image, action.source)
         stack = self._stacks.setdefault(action.image, {}).setdefault(action.annotator, [])
@@ -91,11 +81,9 @@ class Ledger:
         return sum(action.action == "skip" for stack in chosen for action in stack)
 
     def is_touched(self, image: int) -> bool:
-        """Tell whether anybody has said anything of an image."""
         return any(self._stacks.get(image, {}).values())
 
     def is_settled(self, image: int) -> bool:
-        """Tell whether an image has a label, is unsure or bad."""
         return image in self.labels or image in self.aside
 
     def latest(self, annotator: str) -> list[Action]:
@@ -129,16 +117,10 @@ class Ledger:
 
 
 class BatchIndex:
-    """The fold over the images of all batches: each found by its number and by its round.
+    """The fold over the images of all batches, in the order in which they are shown.
 
-    Attributes
-    ----------
-    rows : list of BatchRow
-        In the order in which they are shown; `n_tests` of them are of the test.
-    wanting : dict of int to BatchRow
-        Images that one annotator has answered and another one is to see, too.
-    from_grid : set of int
-        Images of no batch with an answer that was given in the grid.
+    `wanting` are images that one annotator has answered and another one is to see, too; `from_grid`
+    those of no batch with an answer that was given in the grid.
     """
 
     def __init__(self) -> None:
@@ -151,7 +133,6 @@ class BatchIndex:
         self._unfinished: set[int] = set()
 
     def take(self, rows: Sequence[BatchRow]) -> None:
-        """Fold in the next images of batches."""
         self.rows.extend(rows)
         self.n_tests += sum(row.kind == TEST for row in rows)
         for row in rows:
@@ -174,7 +155,7 @@ class BatchIndex:
 
     @property
     def last_round(self) -> int:
-        """The number of the latest batch; -1 while there is none."""
+        """-1 while there is no batch."""
         return self.rows[-1].round if self.rows else -1
 
     def unfinished(self) -> list[list[BatchRow]]:

@@ -15,10 +15,7 @@ LONGEST_NAME = 64
 def check_classes(names: Iterable[str]) -> list[str]:
     """Return names of classes, which become names of folders, without space around them.
 
-    Raises
-    ------
-    UsageError
-        If one is empty, too long, named twice or cannot be a folder.
+    It is a UsageError if one is empty, too long, named twice or cannot be a folder.
     """
     result: list[str] = []
     for given in names:

@@ -54,15 +54,7 @@ class Trained:
 class Picker:
     """Answers the requests of one project; decodes its images when made, unless a cache has them.
 
-    Parameters
-    ----------
-    setup : LearnerSetup
-        Of the project.
-
-    Raises
-    ------
-    SkalError
-        If no image can be read, or a setting is not valid.
+    It is a SkalError if no image can be read, or a setting is not valid.
     """
 
     def __init__(self, setup: LearnerSetup) -> None:
@@ -89,16 +81,7 @@ class Picker:
         """Pick the next images.
 
         Until two classes have a label there is nothing to train: the batch is a diverse one then.
-        Training and picks follow from the labels and the number of batches alone.
-
-        Parameters
-        ----------
-        request : BatchRequest
-            The question.
-
-        Returns
-        -------
-        ComputedBatch
+        Training and picks follow only from the labels and the number of batches.
         """
         started = time.perf_counter()
         learner = self._learner(request)
@@ -115,13 +98,7 @@ class Picker:
         return ComputedBatch(numbers, kind, guesses, self.unreadable, seconds)
 
     def train(self, request: BatchRequest, *, calibrated: bool = False) -> Trained:
-        """Train a network on the labels of a request, and set its temperature if that is wanted.
-
-        Raises
-        ------
-        DataError
-            If there are not two classes with a label.
-        """
+        """Train a network on the labels of a request; without two classes it is a DataError."""
         if len(set(request.labels.values())) < 2:
             raise DataError("training needs labels of two classes or more; label more images")
         learner = self._learner(request)
@@ -278,6 +255,5 @@ def use_few_threads() -> None:
 
 
 def one_line_of(error: BaseException) -> str:
-    """Return what is told of an error."""
     text = one_line(error)
     return text if isinstance(error, SkalError) else f"{type(error).__name__}: {text}"

@@ -25,31 +25,15 @@ TURNED = frozenset((5, 6, 7, 8))
 
 @dataclass(frozen=True)
 class Preview:
-    """An encoded image."""
-
     content: bytes
     media_type: str
     tag: str
 
 
 class Previews:
-    """Makes previews in threads of its own and keeps the latest in memory.
+    """Makes previews in threads of its own and keeps the latest `kept_bytes` of them in memory.
 
-    Parameters
-    ----------
-    root : Path
-        The folder that paths are relative to.
-    paths : mapping of int to str
-        Where each image lies, by number.
-    threads : Executor, optional
-        Makes them; by default two threads.
-    kept_bytes : int
-        So much is kept in memory, at most.
-
-    Attributes
-    ----------
-    n_bytes : int
-        How much is kept now.
+    `paths`, by number of image, are relative to `root`.
     """
 
     def __init__(
@@ -84,12 +68,10 @@ class Previews:
             raise ValueError(str(error)) from error
 
     def prepare(self, images: Sequence[int], side: int) -> None:
-        """Begin to make previews that will be asked for."""
         for image in images:
             self._start(image, side)
 
     def close(self) -> None:
-        """Make no more."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _start(self, image: int, side: int) -> Future[Preview]:
@@ -138,7 +120,6 @@ def render(path: Path, side: int) -> Preview:
 
 
 def _size(path: Path) -> tuple[int, int] | None:
-    """Read width and height only from the head of a file."""
     try:
         if not path.is_file():
             return None

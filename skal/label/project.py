@@ -35,40 +35,13 @@ _log = logging.getLogger("skal")
 class LabelProject:
     """A folder of images with the labels that people give them; made by `open`.
 
-    Images in a folder that is called as a class is count as labelled so: they are trained on and
-    not shown. All others are the pool. A tenth of it is held out for the test, see
-    `skal.label.sample`.
+    Images in a folder that is called as a class is count as labelled so (`folder_labels`): they are
+    trained on and not shown. All others are the `pool`. A tenth of it, `reserve`, is held out for
+    the test, in random order; see `skal.label.sample`.
 
-    Attributes
-    ----------
-    id : str
-        Drawn when the project was begun; no other project has the same.
-    root : Path
-        The folder of images.
-    home : Path
-        The folder of the project's own files, ``.skal`` in `root`.
-    store : Store
-        Where the labels are.
-    ledger : Ledger
-        What holds now.
-    classes : list of str
-        Names of the classes; the id of a class is its index here.
-    config : RunConfig
-        Settings of strategy and network.
-    overlap : float
-        Share of the images that two annotators are to see.
-    paths : dict of int to str
-        Where each image lies, by number, relative to `root`; those that are there.
-    folder_labels : dict of int to int
-        The labels of class folders, by image.
-    pool : frozenset of int
-        The images that are there and have no class folder.
-    reserve : list of int
-        Those of the pool that are held out for the test, in random order.
-    guesses : Guesses or None
-        What the last network said.
-    on_action : callable
-        Told each action that is taken in.
+    `paths` says where each image that is there lies, relative to `root`, by number; the id of a
+    class is its index in `classes`; `id` is drawn when the project was begun; `home` is the folder
+    of its own files; `on_action` is told each action that is taken in.
     """
 
     def __init__(
@@ -125,30 +98,14 @@ class LabelProject:
     ) -> Self:
         """Open the project of a folder, or begin it.
 
-        Parameters
-        ----------
-        root : str or Path
-            The folder of images.
-        classes : sequence of str
-            Names of classes; those that the project does not have yet are added. Without any, a
-            new project takes those of the class folders.
-        settings : mapping, optional
-            Of `skal.label.settings.SETTINGS`.
-        overlap : str, optional
-            Share of the images that two annotators are to see, such as "10%".
-        create : bool, default=True
-            Whether to begin a project where there is none, and to keep classes and settings;
-            otherwise nothing is written.
-        needs_classes, needs_pool : bool
-            Whether fewer than two classes, or no image to label, are an error.
-        alone : bool, default=False
-            Whether it is an error if another process has it open so.
+        Of `classes` those that the project does not have yet are added; without any, a new project
+        takes those of the class folders. Without `create` nothing is written, else not before all
+        is found valid. Fewer than two classes, no image to label, or another process that has it
+        open `alone` is an error where that is asked for.
 
-        Raises
-        ------
-        FolderNotFoundError, DataError, UsageError, RunFolderError
-            If there is no such folder, no image or no class in it, a setting is not valid, or the
-            project's files cannot be read or written. Nothing is written then.
+        Errors are FolderNotFoundError, DataError, UsageError and RunFolderError: there is no such
+        folder, no image or no class in it, a setting is not valid, or the project's files cannot be
+        read or written.
         """
         root = Path(root)
         files = images.find(root)
@@ -181,21 +138,17 @@ class LabelProject:
 
     @property
     def n_query(self) -> int:
-        """Images of a round."""
         return resolve_count("n_query", self.config.n_query, len(self.paths))
 
     @property
     def n_init(self) -> int:
-        """Images of the first round."""
         return resolve_count("n_init", self.config.n_init, len(self.paths))
 
     @property
     def n_batches(self) -> int:
-        """How many batches have been handed out since the project was begun."""
         return len(self._batches)
 
     def learner_setup(self) -> LearnerSetup:
-        """Return what the learner needs of this project."""
         numbers = {path: number for number, path in self.paths.items()}
         keep = self.home / GUESSES if self.store.path else None
         of_test = sorted({*self.reserve, *self.test_labels})
@@ -235,7 +188,6 @@ class LabelProject:
         self._history.models.append(TestedModel(row))
 
     def add_classes(self, names: Sequence[str]) -> None:
-        """Add those of some classes that there are not yet."""
         _add_classes(self.store, [name for name in names if name not in self.store.classes()])
         self.classes = self.store.classes()
 
@@ -275,7 +227,6 @@ class LabelProject:
 
     @property
     def training_labels(self) -> Mapping[int, int]:
-        """The labels that networks are trained on, by image."""
         return self._known()[2]
 
     def _known(self) -> tuple[Mapping[int, int], ...]:
@@ -302,12 +253,11 @@ class LabelProject:
         return image in self._tests or self.ledger.first_sources.get(image) == TEST
 
     def label_counts(self) -> Counter[int]:
-        """Return how many images each class has."""
         return Counter(self.labels.values())
 
     @property
     def accuracy(self) -> Accuracy | None:
-        """How often the last network is right, by the test sample; None while that is empty."""
+        """That of the last network on the test sample; None while that is empty."""
         last = self._history.last
         return last.accuracy(self.test_labels) if last else None
 

@@ -31,18 +31,9 @@ TEST_EVERY = 10
 class ProjectFacts:
     """What stays as it is while a project is open.
 
-    Parameters
-    ----------
-    there : collection of int
-        The images whose files are there.
-    pool : frozenset of int
-        Those of them without a class folder.
-    reserve : sequence of int
-        Those of these that are held out for the test, in the order in which they are shown.
-    n_init, n_query : int
-        Images of the first round, and of the others.
-    overlap : float
-        Share of the images that two annotators are to see.
+    Of the images that are `there`, `pool` are those without a class folder, and of these `reserve`
+    is held out for the test, in the order in which it is shown. `n_init` and `n_query` are the
+    images of the first round and of the others; two annotators see the share `overlap`.
     """
 
     there: Collection[int]
@@ -57,7 +48,6 @@ class ProjectFacts:
         object.__setattr__(self, "reserved", frozenset(self.reserve))
 
     def size_of(self, number: int) -> int:
-        """Return how many images a round is to have."""
         return self.n_query if number else self.n_init
 
 
@@ -79,22 +69,9 @@ class Supply:
 class Snapshot:
     """The state at one moment, for one annotator; nobody changes it while rules look at it.
 
-    Parameters
-    ----------
-    annotator, facts, ledger, batches, supply
-        For whom, and what the rules look at.
-    held : mapping of int to int
-        By how many other people each image is held.
-    front : sequence of int
-        Images that the annotator took back an answer of.
-    due : sequence of int
-        Images of the test that the annotator is to see before the grid continues.
-    unreadable : collection of int
-        The images known not to be readable.
-    can_read : callable
-        Tells whether an image can be read.
-    added : mapping of int to BatchRow
-        Images that were put into batches by rules, beside those of `batches`.
+    `held` says by how many other people each image is held. The annotator took back answers of the
+    images `front`, and is to see those of the test in `due` before the grid continues. The rows
+    `added` were put into batches by rules, beside those of `batches`.
     """
 
     annotator: str
@@ -110,16 +87,13 @@ class Snapshot:
     added: Mapping[int, BatchRow] = field(default_factory=dict)
 
     def row(self, image: int) -> BatchRow | None:
-        """Return what is known of an image of a batch; None if it is in none."""
         return self.added.get(image) or self.batches.by_image.get(image)
 
     def source(self, image: int) -> str:
-        """Return why an image is shown."""
         row = self.row(image)
         return row.kind if row else OTHER
 
     def skips(self, image: int) -> int:
-        """Return how often the annotator skipped an image."""
         return self.ledger.skips(image, self.annotator)
 
     def is_open(self, image: int) -> bool:
@@ -158,16 +132,13 @@ class Snapshot:
 
     @property
     def n_rows(self) -> int:
-        """How many images are in batches."""
         return len(self.batches.rows) + len(self.added)
 
     @property
     def last_round(self) -> int:
-        """The number of the latest batch; -1 while there is none."""
         return max((row.round for row in self.added.values()), default=self.batches.last_round)
 
     def n_in(self, number: int) -> int:
-        """Return how many images a batch has by now."""
         n_added = sum(row.round == number for row in self.added.values())
         return len(self.batches.by_round.get(number, ())) + n_added
 

@@ -71,7 +71,6 @@ class History:
 
     @property
     def last(self) -> TestedModel | None:
-        """The latest network."""
         return self.models[-1] if self.models else None
 
     def curve(self, labels: Mapping[int, int]) -> list[tuple[int, Accuracy]]:

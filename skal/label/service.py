@@ -73,16 +73,8 @@ class LabelService:
 
     In all of them `annotator` is the name of who asks, `window` tells a page from another of the
     same annotator, and `key` is that of a request: one of the same key is not done again, but
-    answered as before. What is not valid is a UsageError, and nothing is written then.
-
-    Parameters
-    ----------
-    project : LabelProject
-        The images and labels.
-    previews : Previews, optional
-        Says which images can be read; by default one of its own.
-    clock : callable
-        Seconds.
+    answered as before. What is not valid is a UsageError, and nothing is written then. `previews`
+    say which images can be read.
     """
 
     def __init__(
@@ -120,7 +112,6 @@ class LabelService:
         project.on_action = lambda action: self._follow(action.image)
 
     def start(self, source: BatchSource) -> None:
-        """Have batches computed from now on."""
         with self._lock:
             self._source = source
             self._wake()
@@ -168,20 +159,12 @@ class LabelService:
         *,
         grid: bool = False,
     ) -> list[int]:
-        """Write what an annotator said of images, all or nothing; it is on the disk afterwards.
+        """Write what an annotator said of images, all or nothing, and return the ids of the
+        actions.
 
-        Parameters
-        ----------
-        answers : sequence of mappings
-            Each with `action` (one of `ANSWERS`), `image`, `label` (a class id, if the action is
-            "label"), and, if they are known, `seconds` and `guess` (the class id shown).
-        grid : bool, default=False
-            Whether they were given in the grid.
-
-        Returns
-        -------
-        list of int
-            Ids of the actions.
+        It is on the disk afterwards. Each answer has `action` (one of `ANSWERS`), `image`, `label`
+        (a class id, if the action is "label"), and, if they are known, `seconds` and `guess` (the
+        class id shown).
         """
         who, request = check_annotator(annotator), check_key(key)
         if before := self._answered(request, by_undo=False):
@@ -206,24 +189,12 @@ class LabelService:
         of: str | None = None,
         window: str | None = None,
     ) -> list[Action]:
-        """Take back what an annotator did by one request, as far as it still stands.
+        """Take back, and return, what an annotator did by one request, as far as it still stands.
 
-        Parameters
-        ----------
-        of : str, optional
-            The key of the request to be taken back; by default it is the annotator's latest. Where
-            another window labels under the same name, too, that may be of the other one and is not
-            taken back without being named.
-
-        Returns
-        -------
-        list of Action
-            What was taken back; their images are the annotator's next.
-
-        Raises
-        ------
-        NothingToUndoError
-            If there is nothing.
+        `of` is the key of that request; without it, it is the annotator's latest. Where another
+        window labels under the same name, too, that may be of the other one and is not taken back
+        without being named. The images are the annotator's next. Without any it is a
+        NothingToUndoError.
         """
         who, request, named = check_annotator(annotator), check_key(key), check_key(of)
         if before := self._answered(request, by_undo=True):
@@ -272,7 +243,6 @@ class LabelService:
         }
 
     def _counts(self) -> dict[str, Any]:
-        """Return how many images there are of each kind."""
         project = self.project
         counts = project.label_counts()
         aside = list(project.ledger.aside.values())
@@ -300,14 +270,12 @@ class LabelService:
         }
 
     def describe(self, image: int) -> dict[str, Any]:
-        """Return number, size and name of an image, as JSON has it."""
         width, height = self.previews.size(image) or (0, 0)
         name = plain_text(self.project.paths[image])
         return {"image": image, "width": width, "height": height, "name": name}
 
     @_locked
     def guess(self, image: int) -> NDArray[np.float32] | None:
-        """Return the class probabilities of an image, if there is a network that gave any."""
         guesses = self.project.guesses
         return None if guesses is None else guesses.proba_of(image)
 
@@ -348,7 +316,6 @@ class LabelService:
         )
 
     def _hand_out(self, annotator: str, n: int, *, lease: bool = True) -> list[int]:
-        """Plan what an annotator is shown, and write it down."""
         state = self._snapshot(annotator)
         self._batches.prune(state.is_done)
         self._due[annotator] = queue.due(state)
@@ -408,7 +375,6 @@ class LabelService:
         return ledger.latest(who)
 
     def _action(self, who: str, answer: Mapping[str, Any], request: str, grid: bool) -> Action:
-        """Check one answer and say where its image came from."""
         said = check_answer(answer, self.project.paths, len(self.project.classes))
         row = self._batches.by_image.get(said.image)
         return Action(
@@ -424,7 +390,6 @@ class LabelService:
         )
 
     def _wake(self) -> None:
-        """Ask for the next batch if it is time to."""
         if self._source is None or self.learner_state == "training":
             return
         project, labels = self.project, self.project.training_labels

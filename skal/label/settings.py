@@ -52,26 +52,11 @@ SETTINGS = {name: _statement(name) for name in (*OF_CHOOSING, *OF_TRAINING)}
 def read_settings(
     place: Path, given: Mapping[str, Any], overlap: str | None
 ) -> tuple[RunConfig, float]:
-    """Read the settings of a project, with those given now over those given before.
+    """Read the settings in a project's folder `place`, with those given now over those given
+    before.
 
-    Parameters
-    ----------
-    place : Path
-        The project's own folder; it need not exist.
-    given : mapping
-        Settings given now.
-    overlap : str, optional
-        Share of the images that two annotators are to see.
-
-    Returns
-    -------
-    config : RunConfig
-    overlap : float
-
-    Raises
-    ------
-    ParameterError, UnknownNameError
-        If one is not valid, or the file cannot be read.
+    `overlap` is the share of the images that two annotators are to see. A ParameterError or
+    UnknownNameError tells what is not valid, or that the file cannot be read.
     """
     before: dict[str, Any] = {}
     path = place / SETTINGS_FILE

@@ -92,29 +92,16 @@ class ModelRow(NamedTuple):
 
 
 def now() -> str:
-    """Return the time in UTC, as it is written to the store."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 class Store:
     """An SQLite file whose rows are written once and never changed.
 
-    What `append` has returned from is on the disk: neither a killed process nor, as far as the
-    disk keeps its word, a power loss takes it away.
-
-    Parameters
-    ----------
-    path : Path or None
-        The file, made if it is not there; None for a store in memory, which nothing outlives.
-    read_only : bool, default=False
-        Whether nothing is to be written, not even beside the file.
-    connect : callable
-        Opens a database, as `sqlite3.connect` does.
-
-    Raises
-    ------
-    RunFolderError
-        If the file cannot be opened, is no store, or another version of skal wrote it.
+    What `append` has returned from is on the disk: neither a killed process nor, as far as the disk
+    keeps its word, a power loss takes it away. Without a path the store is in memory; if it is read
+    only, nothing is written beside the file either. It is a RunFolderError if the file cannot be
+    opened or written, is no store, or another version of skal wrote it.
     """
 
     def __init__(
@@ -198,7 +185,6 @@ class Store:
         self._connection.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
 
     def close(self) -> None:
-        """Close the file."""
         with self._lock:
             self._close()
 
@@ -221,13 +207,11 @@ class Store:
         return {**dict(rows), **{name: number for number, name in enumerate(self.classes())}}
 
     def add_classes(self, names: Sequence[str]) -> None:
-        """Add classes behind those that there are."""
         with self.transaction():
             for number, name in enumerate(names, len(self.classes())):
                 self.name_class(number, name)
 
     def name_class(self, number: int, name: str) -> None:
-        """Give a class its name, or another one."""
         self._insert("classes", "number, name, time", [(number, name, now())])
 
     def images(self) -> dict[int, str]:
@@ -266,27 +250,18 @@ class Store:
         return [BatchRow(*row)._replace(shared=bool(row[-1])) for row in rows]
 
     def add_batch(self, rows: Iterable[BatchRow]) -> None:
-        """Add images to a batch, or a new one."""
         columns = f"{', '.join(BatchRow._fields)}, time"
         self._insert("batches", columns, [(*row, now()) for row in rows])
 
     def models(self) -> list[ModelRow]:
-        """Return the networks, oldest first."""
         rows = self._rows(f"SELECT {', '.join(ModelRow._fields)} FROM models ORDER BY id")
         return [ModelRow(*row) for row in rows]
 
     def add_model(self, model: ModelRow) -> None:
-        """Keep what a network said."""
         self._insert("models", f"time, {', '.join(ModelRow._fields)}", [(now(), *model)])
 
     def append(self, actions: Sequence[Action]) -> list[int]:
-        """Write actions, all or none, and return their ids when they are on the disk.
-
-        Raises
-        ------
-        RunFolderError
-            If they could not be written; none of them is then.
-        """
+        """Write actions, all or none, and return their ids when they are on the disk."""
         columns = _ACTION_COLUMNS[: _ACTION_COLUMNS.index("id")]
         statement = (
             f"INSERT INTO actions ({', '.join(columns)}, time) "
@@ -301,11 +276,9 @@ class Store:
         return ids
 
     def actions(self, after: int = 0) -> list[Action]:
-        """Return the actions whose id is larger than `after`, in order."""
         return self._actions("id > ?", after)
 
     def action(self, number: int) -> Action:
-        """Return the action of an id that there is."""
         return self._actions("id = ?", number)[0]
 
     def answered(self, request: str) -> list[Action]:

@@ -36,20 +36,8 @@ END = ("q", "\x04", "")
 class TerminalSession:
     """Shows one image after the other and takes a key for each, until `q` or nothing is left.
 
-    Parameters
-    ----------
-    service : LabelService
-        What is labelled.
-    annotator : str
-        Whose labels they are.
-    suggest : bool, default=False
-        Whether the network's guess is shown when `g` is pressed.
-    colour : {"", "256", "full"}, default=""
-        What the terminal has; without any there is no picture.
-    clock : callable
-        Seconds.
-    read_key, prompt : callable
-        Wait for a key, and for a line.
+    `suggest` shows the network's guess when `g` is pressed; without a `colour`, "256" or "full",
+    there is no picture. `read_key` and `prompt` wait for a key, and for a line.
     """
 
     service: LabelService
@@ -61,7 +49,6 @@ class TerminalSession:
     prompt: Callable[..., str] = click.prompt
 
     def run(self) -> None:
-        """Label until the end."""
         click.echo(self._help())
         is_over = False
         while not is_over:
@@ -176,13 +163,7 @@ class TerminalSession:
 
 
 def run_in_terminal(service: LabelService, annotator: str, *, suggest: bool = False) -> None:
-    """Label in this terminal while a network trains, until the end.
-
-    Raises
-    ------
-    KeyboardInterrupt
-        By Ctrl-C; all answers are kept.
-    """
+    """Label in this terminal while a network trains, until the end or Ctrl-C."""
     setup = service.project.learner_setup()
     learner = Learner(setup, service.take_batch, service.take_failure)
     service.start(learner)

@@ -37,20 +37,11 @@ class PortTakenError(UsageError):
 
 @dataclass
 class Address:
-    """Where the page is served, and the token that opens it.
+    """Where the page is served, and the token that opens it: whoever knows it may label.
 
-    Attributes
-    ----------
-    socket : socket
-        It listens already.
-    host : str
-        What was asked for.
-    token : str
-        Whoever knows it may label.
-    moved_from : int or None
-        The port of the last time, if that is taken now.
-    own : sequence of str, optional
-        The addresses of this machine; by default they are found out.
+    The `socket` listens already; `host` is what was asked for, and `own` are the addresses of this
+    machine if they are not to be found out. `moved_from` is the port of the last time, if that is
+    taken now.
     """
 
     socket: socket.socket
@@ -61,7 +52,6 @@ class Address:
 
     @property
     def port(self) -> int:
-        """The port."""
         return int(self.socket.getsockname()[1])
 
     @property
@@ -107,21 +97,10 @@ class Address:
 
 @contextmanager
 def claim(home: Path, host: str, port: int) -> Iterator[Address]:
-    """Bind to the address of the last time, or to another.
+    """Bind to the address of the last time, or to another; a UsageError if that cannot be.
 
-    Parameters
-    ----------
-    home : Path
-        The project's own folder; it need not exist.
-    host : str
-        A name or an address.
-    port : int
-        0 for that of the last time if it is free, else any.
-
-    Raises
-    ------
-    PortTakenError, UsageError
-        If it cannot be bound to.
+    `home`, the project's own folder, need not exist; the port 0 means that of the last time if it
+    is free, else any.
     """
     before = _read(home / ADDRESS, host)
     moved_from = None

@@ -48,14 +48,7 @@ _log = logging.getLogger("skal")
 class Guard:
     """Lets in who asks by the server's own name, from its own page, and knows the token.
 
-    Parameters
-    ----------
-    app : ASGI application
-        What is guarded.
-    token, port, hosts
-        See `skal.label.web.server.make_app`.
-    project : str
-        Id of the project that is served: pages of another one are told so.
+    Pages of another project than the one of that id are told so.
     """
 
     def __init__(
@@ -70,7 +63,6 @@ class Guard:
         self._cookie = f"skal-{port}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or refuse to."""
         if scope["type"] != "http":
             return
 

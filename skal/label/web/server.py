@@ -61,19 +61,9 @@ def make_app(
 ) -> Starlette:
     """Make the application of a project. A GET writes nothing: what hands out images is a POST.
 
-    Parameters
-    ----------
-    service : LabelService
-        What is labelled.
-    token : str
-        Whoever knows it may label.
-    suggest : bool, default=False
-        Whether the network's guesses may be asked for.
-    port : int
-        Where it is served; part of the names it is asked by, and of its cookie.
-    hosts : collection of str
-        The names it may be asked by, without the port; "*" stands for any address in numbers,
-        which no foreign page can pass off as its own.
+    Whoever knows the `token` may label. The page is served at `port`, which is part of the names it
+    is asked by and of its cookie; `hosts` are these names, without the port: "*" stands for any
+    address in numbers, which no foreign page can pass off as its own.
     """
     page = _Page(service, suggest)
     routes = [
@@ -97,8 +87,6 @@ def make_app(
 
 
 class _Page:
-    """The answers to requests."""
-
     def __init__(self, service: LabelService, suggest: bool) -> None:
         self._service = service
         self._suggest = suggest
