@@ -20,7 +20,7 @@ from test_layers import ORDER
 import skal
 from skal.cli import main
 from skal.core.registry import Registry
-from skal.label.formats import FORMATS
+from skal.label import FORMATS
 from skal.strategies import STREAM_STRATEGIES
 
 ROOT = Path(__file__).parents[1]

@@ -9,18 +9,11 @@ from typing import Any
 
 import click
 
-from ..comparisons.config import (
-    AXES,
-    GRID,
-    GRID_SETTINGS,
-    NOT_OF_A_GRID,
-    GridConfig,
-    base_config,
-)
+from ..comparisons.config import AXES, GRID, GRID_SETTINGS, NOT_OF_A_GRID, GridConfig, base_config
 from ..core.settings import override
 from ..runs.config import SETTINGS, RunConfig
 from .app import console, main
-from .settings import RunCommand, file_options, given_settings, options, track_option
+from .settings import PATH, RunCommand, file_options, given_settings, options, track_option
 
 
 @main.command(cls=RunCommand)
@@ -63,11 +56,9 @@ def compare(
             done = compare_strategies(data, **grid.as_dict(), **settings, out=out, trackers=track)
         except RunsFailedError as error:
             if error.comparison is not None:  # what others came to is no less true
-                _echo_comparison(
-                    error.comparison.analysis, error.comparison.table(), as_json, quiet
-                )
+                _echo(error.comparison.analysis, error.comparison.table(), as_json, quiet)
             raise
-        _echo_comparison(done.analysis, done.table(), as_json, quiet)
+        _echo(done.analysis, done.table(), as_json, quiet)
         _say_where(out, grid.html, quiet)
 
 
@@ -80,16 +71,16 @@ def _toml(config: RunConfig, grid: GridConfig) -> str:
 
 
 @main.command()
-@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("folders", nargs=-1, required=True, type=PATH)
 @click.option("--html", is_flag=True, help="Write report.html, too.")
 @click.option(
     "--out",
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Where to; by default the folder itself if it is a comparison's, else report/.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print comparison.json.")
-@click.option("--quiet", is_flag=True, help="Show warnings and errors alone.")
+@click.option("--quiet", is_flag=True, help="Show only warnings and errors.")
 @click.pass_context
 def report(
     ctx: click.Context,
@@ -107,11 +98,11 @@ def report(
         results = read_results(folders)
         out = choose_place(folders, out)
         analysis = write_report(results, out, html=html)
-        _echo_comparison(analysis, text_table(analysis), as_json, quiet)
+        _echo(analysis, text_table(analysis), as_json, quiet)
         _say_where(out, html, quiet)
 
 
-def _echo_comparison(analysis: Mapping[str, Any], table: str, as_json: bool, quiet: bool) -> None:
+def _echo(analysis: Mapping[str, Any], table: str, as_json: bool, quiet: bool) -> None:
     if as_json:
         click.echo(json.dumps(analysis))
     elif not quiet:

@@ -6,44 +6,32 @@ import logging
 import os
 import signal
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..label import settings as label_settings
+from ..label.settings import OF_TRAINING, SETTINGS
 from .app import console, main
 from .lists import complete
-from .settings import options
+from .settings import PATH, options
 
 if TYPE_CHECKING:
     from ..label.project import LabelProject
-    from ..label.web.address import Address
 
 _log = logging.getLogger("skal")
 
-FOLDER = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+FOLDER = click.argument("folder", metavar="DIR", type=PATH)
 CLASSES = click.option(
     "--classes",
     metavar="A,B,...",
     multiple=True,
+    callback=lambda _ctx, _option, parts: [name for part in parts for name in part.split(",")],
     help="The classes; later, further ones. By default those of the class folders.",
 )
-ANNOTATOR = click.option(
-    "--as",
-    "annotator",
-    metavar="NAME",
-    default="me",
-    show_default=True,
-    help="Name of the annotator.",
-)
-
-
-def _project_options(names: Iterable[str]) -> Callable[[Any], Any]:
-    return options(label_settings.SETTINGS[name] for name in names)
 
 
 def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,11 +52,8 @@ def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _opened(folder: Path, *args: Any, **kwargs: Any) -> Iterator[LabelProject]:
     from ..label.project import LabelProject
 
-    project = LabelProject.open(folder, *args, **kwargs)
-    try:
+    with closing(LabelProject.open(folder, *args, **kwargs)) as project:
         yield project
-    finally:
-        project.close()
 
 
 class _Tracebacks(logging.Handler):
@@ -96,14 +81,10 @@ def _labelling(ctx: click.Context) -> Iterator[None]:
         _log.removeHandler(tracebacks)
 
 
-def _split(classes: tuple[str, ...]) -> list[str]:
-    return [name for part in classes for name in part.split(",")]
-
-
 @main.command()
 @FOLDER
 @CLASSES
-@_project_options(label_settings.SETTINGS)
+@options(SETTINGS.values())
 @click.option(
     "--overlap", metavar="P%", help="Share of the images that two annotators are shown. [0%]"
 )
@@ -137,7 +118,7 @@ def label(
     ctx: click.Context,
     /,
     folder: Path,
-    classes: tuple[str, ...],
+    classes: list[str],
     overlap: str | None,
     suggest: bool,
     agreement: bool,
@@ -157,7 +138,7 @@ def label(
         from ..label.service import LabelService
 
         names = [check_annotator(name) for name in annotators or ("me",)]
-        opened = partial(_opened, folder, _split(classes), _given(settings), overlap)
+        opened = partial(_opened, folder, classes, _given(settings), overlap)
         if agreement:
             with opened(create=False) as project:
                 click.echo("\n".join(report(project)))
@@ -172,7 +153,7 @@ def label(
                 ctx.obj["go_on"] = "all answers are kept; the same command continues"
                 run_in_terminal(LabelService(project), names[0], suggest=suggest)
         else:
-            from ..label.web.address import claim
+            from ..label.web.address import claim, open_browser
             from ..label.web.server import serve
 
             # the port before the project: where that is taken, nothing is begun
@@ -181,24 +162,17 @@ def label(
                 opened(needs_pool=True, alone=True) as project,
                 _telling_saved(project),
             ):
-                _tell_address(project, address, names, open_browser=not no_browser)
+                address.keep(project.home)
+                urls = address.urls(names)
+                click.echo("\n".join(urls))
+                for notice in address.notices:
+                    _log.warning(notice)
+                _log.info(
+                    "open this address to label; Ctrl-C ends it, and every label is saved at once"
+                )
+                if not no_browser:
+                    open_browser(project.home, urls[0])
                 serve(LabelService(project), address, suggest=suggest)
-
-
-def _tell_address(
-    project: LabelProject, address: Address, annotators: Sequence[str], *, open_browser: bool
-) -> None:
-    address.keep(project.home)
-    urls = address.urls(annotators)
-    for url in urls:
-        click.echo(url)
-    for notice in address.notices:
-        _log.warning(notice)
-    _log.info("open this address to label; Ctrl-C ends it, and every label is saved at once")
-    if open_browser:
-        from ..label.web.address import open_browser as show
-
-        show(project.home, urls[0])
 
 
 @contextmanager
@@ -228,24 +202,22 @@ def _telling_saved(project: LabelProject) -> Iterator[None]:
 @main.command()
 @FOLDER
 @CLASSES
-@_project_options(label_settings.SETTINGS)
+@options(SETTINGS.values())
 @click.option(
     "--format",
     "form",
     type=click.Choice(("list", "csv", "label-studio")),
     default="list",
     show_default=True,
-    help="Paths alone, a table to fill in, or tasks.",
+    help="Only paths, a table to fill in, or tasks.",
 )
-@click.option(
-    "--out", metavar="FILE", type=click.Path(path_type=Path), help="A file; by default stdout."
-)
+@click.option("--out", metavar="FILE", type=PATH, help="A file; by default stdout.")
 @click.pass_context
 def query(
     ctx: click.Context,
     /,
     folder: Path,
-    classes: tuple[str, ...],
+    classes: list[str],
     form: str,
     out: Path | None,
     **settings: Any,
@@ -254,11 +226,9 @@ def query(
     with console(ctx):
         _check_out(out)
         given = _given(settings)
-        names = _split(classes)
-        with _opened(folder, names, given, create=False, needs_classes=False) as project:
-            from ..label.exporting import export_query
+        with _opened(folder, classes, given, create=False, needs_classes=False) as project:
+            from ..label.exporting import export_label_studio, export_query
             from ..label.final import next_images
-            from ..label.label_studio import export_label_studio
 
             picks = next_images(project, project.n_query)
             if form == "label-studio":
@@ -282,7 +252,7 @@ def query(
 @click.option(
     "--out",
     metavar="FILE|DIR",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="By default stdout, for a folder DIR-labeled.",
 )
 @click.option("--copy", is_flag=True, help="Copy the files, instead of hard links to them.")
@@ -292,8 +262,8 @@ def export_command(
 ) -> None:
     """Write the labels out: a table, class folders, or tasks of Label Studio."""
     with console(ctx), _opened(folder, create=False) as project:
-        from ..label.formats import FORMATS
-        from ..label.label_studio import labeling_config
+        from ..label import FORMATS
+        from ..label.exporting import labeling_config
 
         entry = FORMATS.resolve(form)
         if entry.facts.get("folder"):
@@ -311,24 +281,31 @@ def export_command(
 
 @main.command(name="import")
 @FOLDER
-@click.argument("source", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("source", metavar="FILE", type=PATH)
 @CLASSES
-@ANNOTATOR
+@click.option(
+    "--as",
+    "annotator",
+    metavar="NAME",
+    default="me",
+    show_default=True,
+    help="Name of the annotator.",
+)
 @click.pass_context
 def import_command(
-    ctx: click.Context, folder: Path, source: Path, classes: tuple[str, ...], annotator: str
+    ctx: click.Context, folder: Path, source: Path, classes: list[str], annotator: str
 ) -> None:
     """Take labels in: a table, a folder of class folders, or JSON of Label Studio."""
     with console(ctx):
         from ..label.importing import import_into
 
-        click.echo(f"{source}: {import_into(folder, source, _split(classes), annotator)}")
+        click.echo(f"{source}: {import_into(folder, source, classes, annotator)}")
 
 
 @main.command()
 @FOLDER
-@_project_options(label_settings.OF_TRAINING)
-@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="The model's folder.")
+@options(SETTINGS[name] for name in OF_TRAINING)
+@click.option("--out", metavar="DIR", type=PATH, help="The model's folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 @click.pass_context
 def train(
@@ -336,8 +313,8 @@ def train(
 ) -> None:
     """Train the final network on all labels, into a folder that `skal predict` takes."""
     with console(ctx), _opened(folder, (), _given(settings), create=False) as project:
-        from ..label.accuracy import Accuracy
         from ..label.final import train
+        from ..label.sample import Accuracy
 
         where, summary = train(project, out)
         if as_json:
@@ -346,10 +323,10 @@ def train(
             click.echo(json.dumps({**summary, "folder": str(where)}))
             return
         click.echo(f"{where}: {summary['model']} trained on {summary['n_labeled']} labels")
-        names = ("accuracy", "accuracy_low", "accuracy_high", "n_test")
         if summary["accuracy"] is None:
             click.echo("its accuracy is not known: no image was labelled for the test")
         else:
+            names = ("accuracy", "accuracy_low", "accuracy_high", "n_test")
             accuracy = Accuracy(*(summary[name] for name in names))
             click.echo(f"accuracy without the labels of the test: {accuracy}")
 

@@ -25,7 +25,7 @@ KINDS: Mapping[str, str] = {
     "oracles": "skal.datasets.oracles:ORACLES",
     "trackers": "skal.runs.trackers:TRACKERS",
     "metrics": "skal.runs.metrics:METRICS",
-    "formats": "skal.label.formats:FORMATS",
+    "formats": "skal.label:FORMATS",
 }
 """What is named on the command line, and the registry of each."""
 

@@ -13,7 +13,7 @@ import click
 from ..comparisons.config import GRID_SETTINGS
 from ..runs.config import SETTINGS
 from .app import console, main
-from .settings import options
+from .settings import PATH, options
 
 WORKERS = ("jobs", "threads", "backend", "scheduler")
 
@@ -21,12 +21,12 @@ _log = logging.getLogger("skal")
 
 
 @main.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("run_dir", type=PATH)
+@click.argument("paths", nargs=-1, required=True, type=PATH)
 @click.option(
     "--out",
     metavar="PATH",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="FILE.csv or FILE.parquet, or a folder of Parquet files. [CSV to stdout]",
 )
 @click.option("--embeddings", is_flag=True, help="Write the embeddings, too.")
@@ -46,7 +46,7 @@ _log = logging.getLogger("skal")
 )
 @options([*(GRID_SETTINGS[name] for name in WORKERS), SETTINGS["device"]])
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
-@click.option("--quiet", is_flag=True, help="Show warnings and errors alone.")
+@click.option("--quiet", is_flag=True, help="Show only warnings and errors.")
 @click.pass_context
 def predict(
     ctx: click.Context,

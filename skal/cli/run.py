@@ -13,7 +13,7 @@ import click
 from ..core.progress import hidden
 from ..runs.config import SETTINGS, RunConfig
 from .app import console, main
-from .settings import RunCommand, file_options, given_settings, options, track_option
+from .settings import PATH, RunCommand, file_options, given_settings, options, track_option
 
 _log = logging.getLogger("skal")
 
@@ -49,9 +49,9 @@ def run_command(
 
 
 @main.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.argument("run_dir", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
-@click.option("--quiet", is_flag=True, help="Show warnings and errors alone.")
+@click.option("--quiet", is_flag=True, help="Show only warnings and errors.")
 @track_option
 @click.pass_context
 def resume(

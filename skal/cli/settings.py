@@ -20,6 +20,7 @@ from .lists import complete, registry
 
 _log = logging.getLogger("skal")
 
+PATH = click.Path(path_type=Path)
 CONFIG_FILE = Path("skal.toml")
 """Read from the working folder when it is there and no other file is named."""
 
@@ -45,23 +46,14 @@ def options(settings: Iterable[Setting]) -> Callable[[Any], Any]:
 
 def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options of files and of what is printed."""
+    file = "Settings from a TOML file, in place of skal.toml; flags win."
+    folder = "The folder to write to; by default a new one under runs/."
     for option in (
         _output("--quiet", is_flag=True, help="Show only warnings and errors."),
         _output("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
         _output("--print-config", is_flag=True, help="Print the settings as TOML and end."),
-        _output(
-            "--config",
-            "config_file",
-            metavar="FILE",
-            type=click.Path(path_type=Path),
-            help=f"Settings from a TOML file, in place of {CONFIG_FILE}; flags win.",
-        ),
-        _output(
-            "--out",
-            metavar="DIR",
-            type=click.Path(path_type=Path),
-            help="The folder to write to; by default a new one under runs/.",
-        ),
+        _output("--config", "config_file", metavar="FILE", type=PATH, help=file),
+        _output("--out", metavar="DIR", type=PATH, help=folder),
     ):
         command = option(command)
     return command
@@ -84,28 +76,22 @@ _output = partial(click.option, cls=Option)
 
 def _option(setting: Setting) -> Callable[[Any], Any]:
     # default None, so that a config file's value can be told from no flag
-    shown: dict[str, Any] = {
-        "cls": Option,
-        "group": setting.group,
-        "help": describe(setting),
-        "default": None,
-    }
+    option = partial(_output, group=setting.group, help=_described(setting), default=None)
     if setting.type == "bool":
-        return click.option(f"{setting.flag}/--no-{setting.flag[2:]}", setting.name, **shown)
+        return option(f"{setting.flag}/--no-{setting.flag[2:]}", setting.name)
     bare: dict[str, Any] = {"is_flag": False, "flag_value": setting.bare} if setting.bare else {}
-    return click.option(
+    return option(
         setting.flag,
         setting.name,
         metavar=setting.metavar or "|".join(setting.choices),
         type=KINDS[setting.type].parse,
         multiple=bool(setting.option),
         shell_complete=complete(*setting.names, folders="datasets" in setting.names),
-        **shown,
         **bare,
     )
 
 
-def describe(setting: Setting) -> str:
+def _described(setting: Setting) -> str:
     """Return the help of a setting, with what it is by default."""
     bare = f"; {setting.flag} alone means {setting.bare}" if setting.bare else ""
     default = setting.default
@@ -120,8 +106,7 @@ class RunCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {name: [] for name in GROUPS}
         for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
+            if (record := parameter.get_help_record(ctx)) is not None:
                 groups[getattr(parameter, "group", "output")].append(record)
         for name, records in groups.items():
             if records:

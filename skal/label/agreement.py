@@ -57,16 +57,15 @@ def agreements(project: LabelProject) -> list[Agreement]:
 def disputed(project: LabelProject) -> list[tuple[str, dict[str, str]]]:
     """Return the images with different labels: where each lies, and its label by annotator."""
     labels = labels_by_annotator(project)
-    found = []
-    for image, path in sorted(project.paths.items(), key=lambda item: item[1]):
-        given = {who: of[image] for who, of in labels.items() if image in of}
-        if len(set(given.values())) > 1:
-            found.append((path, {who: project.classes[label] for who, label in given.items()}))
-    return found
+    by_path = sorted(project.paths.items(), key=lambda item: item[1])
+    names = [
+        (path, {who: project.classes[of[image]] for who, of in labels.items() if image in of})
+        for image, path in by_path
+    ]
+    return [(path, given) for path, given in names if len(set(given.values())) > 1]
 
 
 def labels_by_annotator(project: LabelProject) -> Mapping[str, dict[int, int]]:
-    """Return the labels of each annotator that stand, by image."""
     labels: dict[str, dict[int, int]] = {who: {} for who in project.ledger.annotators()}
     for image in project.ledger.images():
         for who, action in project.ledger.verdicts(image).items():

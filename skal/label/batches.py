@@ -73,13 +73,8 @@ class Guesses:
         """Read what `save` wrote; None if there is nothing, or nothing of use."""
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return cls(
-                    arrays["images"],
-                    arrays["proba"],
-                    arrays["embeddings"],
-                    int(arrays["n_labeled"]),
-                    str(arrays["model"]),
-                )
+                values = [arrays[name] for name in ("images", "proba", "embeddings")]
+                return cls(*values, int(arrays["n_labeled"]), str(arrays["model"]))
         except (OSError, ValueError, KeyError, EOFError):
             return None
 

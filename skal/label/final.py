@@ -13,13 +13,13 @@ from ..models.persistence import save_classifier
 from ..runs.environment import environment
 from ..runs.preparation import default_folder
 from ..runs.record import ENVIRONMENT, SUMMARY, check_free
-from .accuracy import Accuracy
 from .batches import BatchRequest
 from .exporting import export_csv
 from .ledger import TEST
 from .picking import Picker
 from .project import LabelProject
 from .queue import TEST_EVERY
+from .sample import Accuracy
 
 _log = logging.getLogger("skal")
 
@@ -33,17 +33,9 @@ def next_images(project: LabelProject, n: int) -> list[tuple[int, str]]:
     """
     reserve = [image for image in project.reserve if not project.ledger.is_touched(image)]
     kept = reserve[: n // TEST_EVERY]
-    gone = set(project.reserve) | set(project.ledger.images())
-    candidates = sorted(project.pool - gone)
-    job = BatchRequest(
-        tuple(project.classes),
-        project.training_labels,
-        candidates,
-        project.reserve,
-        n - len(kept),
-        project.n_batches,
-    )
-    answer = Picker(project.learner_setup()).answer(job)
+    candidates = sorted(project.pool.difference(project.reserve, project.ledger.images()))
+    request = project.request(candidates, n - len(kept))
+    answer = Picker(project.learner_setup()).answer(request)
     project.guesses = answer.guesses
     picks = [(image, answer.kind) for image in answer.picks]
     for number, image in enumerate(kept, start=1):
@@ -64,12 +56,13 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
     picker = Picker(project.learner_setup())
     labels, test = project.labels, project.test_labels
     classes = tuple(project.classes)
-    accuracy = None
+    accuracy: dict[str, Any] = {"n": 0}
     if test:
         honest = picker.train(BatchRequest(classes, project.training_labels, (), (), 0))
         predicted = picker.predict(honest, list(test))
-        n_right = sum(predicted[image] == test[image] for image in predicted)
-        accuracy = Accuracy.of(n_right, len(predicted)) if predicted else None
+        if predicted:
+            n_right = sum(predicted[image] == test[image] for image in predicted)
+            accuracy = Accuracy.of(n_right, len(predicted))._asdict()
     unseen = sorted(set(range(len(classes))) - set(labels.values()))
     if unseen:
         names = ", ".join(classes[label] for label in unseen)
@@ -82,10 +75,10 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
         "model": final.config.model,
         "seed": final.config.seed,
         "n_labeled": int((final.y != MISSING_LABEL).sum()),
-        "n_test": accuracy.n if accuracy else 0,
-        "accuracy": accuracy.value if accuracy else None,
-        "accuracy_low": accuracy.low if accuracy else None,
-        "accuracy_high": accuracy.high if accuracy else None,
+        "n_test": accuracy["n"],
+        "accuracy": accuracy.get("value"),
+        "accuracy_low": accuracy.get("low"),
+        "accuracy_high": accuracy.get("high"),
         "temperature": final.classifier.temperature,
         "classes": list(classes),
     }

@@ -4,22 +4,88 @@ from __future__ import annotations
 
 import codecs
 import csv
+import hashlib
 import io
+import json
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
 
-from ..core.errors import DataError
+from ..core.errors import DataError, UnknownNameError
 from ..datasets.index import find_images
-from .entries import IMPORT, Entry, Reading, short_name
 from .images import content_of
-from .label_studio import read_tasks
 from .ledger import TEST
-from .names import check_annotator
+from .names import LONGEST_NAME, check_annotator, plain_text
 from .project import LabelProject
 from .store import VERDICTS, Action
+
+IMPORT = "import"
+UPLOADED = re.compile(r"^[0-9a-f]{8}-")
+"""What Label Studio puts before the name of a file that was uploaded to it."""
+
+
+class Entry(NamedTuple):
+    """Where something stands in its file, and what it says of an image; a "skip" is of none."""
+
+    where: str
+    said: Action
+
+
+class Reading:
+    """A file that is read: finds the images that it means, and remembers which there are not.
+
+    It is called `name` in errors; labels are of `annotator` where it does not say whose.
+    """
+
+    def __init__(self, project: LabelProject, name: str, annotator: str) -> None:
+        self.project, self.name, self.annotator = project, name, annotator
+        self._by_path = {plain_text(path): n for n, path in project.paths.items()}
+        self._unknown: list[str] = []
+
+    def image_at(self, where: str, path: str) -> int | None:
+        number = self._by_path.get(self._relative(path))
+        if number is None:
+            self._unknown.append(f"{where}: {path!r}")
+        return number
+
+    def image_named(self, where: str, name: str) -> int | None:
+        """Return the number of the only image of a file's name."""
+        names = {n: PurePosixPath(path).name for path, n in self._by_path.items()}
+        found = [n for n, own in names.items() if own == name]
+        found = found or [n for n, own in names.items() if _as_uploaded(own) == name]
+        if len(found) != 1:
+            self._unknown.append(f"{where}: {name!r}{' (there are several)' if found else ''}")
+            return None
+        return found[0]
+
+    def _relative(self, text: str) -> str:
+        path = PurePosixPath(plain_text(text))
+        root = self.project.root.resolve().as_posix()
+        if path.is_absolute() and path.is_relative_to(root):
+            path = path.relative_to(root)
+        text = str(path)
+        return text if text in self._by_path else unicodedata.normalize("NFC", text)
+
+    def class_id(self, where: str, name: str) -> int:
+        try:
+            return self.project.class_id(name)
+        except UnknownNameError as error:
+            raise DataError(f"{where}: {error}") from error
+
+    def check(self) -> None:
+        """Raise a DataError if an image was not found."""
+        if self._unknown:
+            rest = len(self._unknown) - 1
+            more = f", and {rest} more that are not there" if rest else ""
+            raise DataError(
+                f"{self.name}, {self._unknown[0]} is no image of {str(self.project.root)!r}{more}"
+            )
 
 
 @dataclass(frozen=True)
@@ -58,13 +124,13 @@ def import_into(
     with closing(LabelProject.open(folder, classes, create=False)) as seen:
         is_new = seen.store.path is None
         entries = _read(seen, source, annotator)
-        named = [(seen.paths.get(entry.image), entry) for entry in entries]
+        named = [(seen.paths.get(said.image, ""), where, said) for where, said in entries]
         classes = seen.classes
     opened = LabelProject.open(folder, classes if is_new else (), needs_classes=False)
     with closing(opened) as project, project.store.transaction():
         project.add_classes(classes)
-        numbers = {path: number for number, path in project.paths.items()}
-        there = [replace(entry, image=numbers.get(path or "", -1)) for path, entry in named]
+        at = project.numbers
+        there = [Entry(where, replace(said, image=at.get(p, -1))) for p, where, said in named]
         return _take_in(project, there)
 
 
@@ -74,7 +140,9 @@ def _read(project: LabelProject, source: Path, annotator: str) -> list[Entry]:
         return _read_folder(reading, source)
     text = _text_of(source)
     is_json = source.suffix.lower() == ".json" or text.lstrip()[:1] in ("[", "{")
-    return (read_tasks if is_json else _read_csv)(reading, text)
+    entries = (_read_json if is_json else _read_csv)(reading, text)
+    reading.check()
+    return entries
 
 
 def _text_of(source: Path) -> str:
@@ -97,47 +165,40 @@ def _take_in(project: LabelProject, entries: Sequence[Entry]) -> Imported:
     reserve = set(project.reserve)
     counts = {"new": 0, "changed": 0, "same": 0}
     actions = []
-    for entry in _without_contradiction(project, entries):
-        verdict = project.ledger.verdicts(entry.image).get(entry.annotator)
+    for said in _without_contradiction(project, entries):
+        verdict = project.ledger.verdicts(said.image).get(said.annotator)
         before = (verdict.action, verdict.label) if verdict else None
-        if before is None and entry.image in project.folder_labels:
-            before = ("label", project.folder_labels[entry.image])
-        if before == (entry.action, entry.label):
+        if before is None and said.image in project.folder_labels:
+            before = ("label", project.folder_labels[said.image])
+        if before == (said.action, said.label):
             counts["same"] += 1
             continue
         counts["new" if before is None else "changed"] += 1
-        is_test = entry.source == TEST and entry.image in reserve
-        actions.append(
-            Action(
-                check_annotator(entry.annotator),
-                entry.action,
-                entry.image,
-                entry.label,
-                entry.seconds,
-                source=TEST if is_test else IMPORT,
-            )
-        )
+        check_annotator(said.annotator)
+        is_test = said.source == TEST and said.image in reserve
+        actions.append(replace(said, source=TEST if is_test else IMPORT))
     project.record(actions)
-    return Imported(**counts, empty=sum(entry.action == "skip" for entry in entries))
+    return Imported(**counts, empty=sum(said.action == "skip" for _, said in entries))
 
 
-def _without_contradiction(project: LabelProject, entries: Sequence[Entry]) -> list[Entry]:
+def _without_contradiction(project: LabelProject, entries: Sequence[Entry]) -> list[Action]:
     """Return one verdict an image and annotator; two different ones are an error."""
     found: dict[tuple[int, str], Entry] = {}
     for entry in entries:
-        if entry.action == "skip":
+        where, said = entry
+        if said.action == "skip":
             continue
-        other = found.setdefault((entry.image, entry.annotator), entry)
-        if (other.action, other.label) != (entry.action, entry.label):
-            said = [
-                e.action if e.label is None else repr(project.classes[e.label])
-                for e in (other, entry)
-            ]
-            raise DataError(
-                f"{other.where} says {said[0]} and {entry.where} says {said[1]} of "
-                f"{project.paths[entry.image]!r}, both for {entry.annotator!r}; expected one label"
+        before, other = found.setdefault((said.image, said.annotator), entry)
+        if (other.action, other.label) != (said.action, said.label):
+            first, second = (
+                a.action if a.label is None else repr(project.classes[a.label])
+                for a in (other, said)
             )
-    return list(found.values())
+            raise DataError(
+                f"{before} says {first} and {where} says {second} of "
+                f"{project.paths[said.image]!r}, both for {said.annotator!r}; expected one label"
+            )
+    return [said for _, said in found.values()]
 
 
 def _read_csv(reading: Reading, text: str) -> list[Entry]:
@@ -146,33 +207,31 @@ def _read_csv(reading: Reading, text: str) -> list[Entry]:
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
     columns = [column.strip() for column in rows.fieldnames or []]
     rows.fieldnames = [column.lower() for column in columns]
-    missing = [column for column in ("path", "label") if column not in rows.fieldnames]
-    if missing:
-        raise DataError(
-            f"{reading.name} has no column {missing[0]!r} (found: "
-            f"{', '.join(columns) or 'nothing'}); expected path and label"
-        )
+    for column in ("path", "label"):
+        if column not in rows.fieldnames:
+            raise DataError(
+                f"{reading.name} has no column {column!r} (found: "
+                f"{', '.join(columns) or 'nothing'}); expected path and label"
+            )
     entries = []
     try:
         for row in rows:
             where = f"line {rows.line_num}"
             if None in row:
                 raise DataError(f"{reading.name}, {where} has more fields than the header")
-            entry = _row_entry(reading, row, where)
-            if entry is not None:
-                entries.append(entry)
+            if said := _row_action(reading, row, where):
+                entries.append(Entry(where, said))
     except csv.Error as error:
         raise DataError(f"{reading.name}, line {rows.line_num}: {error}") from error
-    reading.check()
     return entries
 
 
-def _row_entry(reading: Reading, row: Mapping[str, str | None], where: str) -> Entry | None:
+def _row_action(reading: Reading, row: Mapping[str, str | None], where: str) -> Action | None:
     cells = {column: (text or "").strip() for column, text in row.items()}
     label = cells["label"]
     action = cells.get("action") or ("label" if label else "skip")
     if action == "skip" and not label:
-        return Entry(where, -1, action, None, reading.annotator)
+        return Action(reading.annotator, action, -1)
     if action not in VERDICTS or (action == "label") is not bool(label):
         raise DataError(
             f"{where}: the action {action!r} with the label {label!r}; expected a label, or none "
@@ -182,10 +241,10 @@ def _row_entry(reading: Reading, row: Mapping[str, str | None], where: str) -> E
     number = reading.class_id(where, label) if label else None
     if image is None:
         return None
-    annotator = short_name(cells.get("annotator") or reading.annotator)
-    seconds = cells.get("seconds", "")
-    known = float(seconds) if re.fullmatch(r"\d+(\.\d+)?", seconds) else None
-    return Entry(where, image, action, number, annotator, cells.get("source") or IMPORT, known)
+    annotator = _short_name(cells.get("annotator") or reading.annotator)
+    text = cells.get("seconds", "")
+    seconds = float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None
+    return Action(annotator, action, image, number, seconds, source=cells.get("source", ""))
 
 
 def _read_folder(reading: Reading, folder: Path) -> list[Entry]:
@@ -201,7 +260,7 @@ def _read_folder(reading: Reading, folder: Path) -> list[Entry]:
                 "has it the content of one"
             )
         label = reading.class_id(file.path, file.label)
-        entries.append(Entry(file.path, image, "label", label, reading.annotator))
+        entries.append(Entry(file.path, Action(reading.annotator, "label", image, label)))
     return entries
 
 
@@ -209,10 +268,10 @@ class _ImagesByContent:
     """Finds the image of a project that a file is, or that has the same content."""
 
     def __init__(self, project: LabelProject) -> None:
-        self._project = project
+        self._paths = project.paths
         self._by_file: dict[tuple[int, int], int] = {}
         self._by_size: dict[int, list[int]] = {}
-        self._contents: dict[int, tuple[int, str] | None] = {}
+        self._content = cache(lambda number: content_of(project.root / project.paths[number]))
         for number, path in project.paths.items():
             status = (project.root / path).stat()
             self._by_file[status.st_dev, status.st_ino] = number
@@ -225,12 +284,106 @@ class _ImagesByContent:
         alike = self._by_size.get(status.st_size, [])
         content = content_of(path) if alike else None
         found = [number for number in alike if self._content(number) == content]
-        paths = self._project.paths
-        named = [number for number in found if PurePosixPath(paths[number]).name == path.name]
+        named = [n for n in found if PurePosixPath(self._paths[n]).name == path.name]
         return next(iter(named or found), None)
 
-    def _content(self, number: int) -> tuple[int, str] | None:
-        if number not in self._contents:
-            path = self._project.root / self._project.paths[number]
-            self._contents[number] = content_of(path)
-        return self._contents[number]
+
+def _read_json(reading: Reading, text: str) -> list[Entry]:
+    try:
+        tasks = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{reading.name} is not JSON: {error}") from error
+    if not isinstance(tasks, list) or not all(
+        isinstance(task, dict) and isinstance(task.get("data"), dict) for task in tasks
+    ):
+        raise DataError(
+            f"{reading.name} is not what Label Studio exports as JSON: expected a list of tasks, "
+            "each with its data"
+        )
+    entries: list[Entry] = []
+    for number, task in enumerate(tasks, start=1):
+        where = f"task {task.get('id', number)}"
+        entries += [Entry(where, said) for said in _task_actions(reading, task, where)]
+    return entries
+
+
+def _task_actions(reading: Reading, task: Mapping[str, Any], where: str) -> Iterator[Action]:
+    data = task["data"]
+    annotations = _list(task.get("annotations"), where, "annotations")
+    chosen = [(annotation, _chosen(annotation, where)) for annotation in annotations]
+    given = [(annotation, choice) for annotation, choice in chosen if choice is not None]
+    image = _image_of(reading, data, where) if given else None
+    for annotation, choice in given:
+        label = reading.class_id(where, choice)
+        if image is not None:
+            who = _annotator(annotation, data) or reading.annotator
+            seconds = annotation.get("lead_time")
+            if not (isinstance(seconds, int | float) and 0 <= seconds < 1e9):
+                seconds = None
+            source = str(data.get("source"))
+            yield Action(who, "label", image, label, seconds, source=source)
+
+
+def _chosen(annotation: Any, where: str) -> str | None:
+    """Return the class that an annotation gives; None if it was skipped or gives none."""
+    if not isinstance(annotation, dict):
+        raise DataError(f"{where}: an annotation is {annotation!r:.50}; expected an object")
+    if annotation.get("was_cancelled"):
+        return None
+    chosen: list[Any] = []
+    for item in _list(annotation.get("result"), where, "result"):
+        if isinstance(item, dict) and item.get("type") == "choices":
+            value = item.get("value")
+            if isinstance(value, dict):
+                chosen += _list(value.get("choices"), where, "choices")
+    if len(chosen) > 1:
+        raise DataError(f"{where} has the choices {', '.join(map(str, chosen))}; expected one")
+    if chosen and not isinstance(chosen[0], str):
+        raise DataError(f"{where}: the choice is {chosen[0]!r:.50}; expected text")
+    return chosen[0] if chosen else None
+
+
+def _list(value: Any, where: str, what: str) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise DataError(f"{where}: {what} is {value!r:.50}; expected a list")
+    return value
+
+
+def _annotator(annotation: Mapping[str, Any], data: Mapping[str, Any]) -> str | None:
+    """Return whose annotation it is: one of ours that came back, or that of a user there."""
+    ours = data.get("annotators")
+    for item in annotation["result"]:
+        name = item.get("id") if isinstance(item, dict) else None
+        if isinstance(ours, dict) and isinstance(name, str) and name in ours:
+            return _short_name(str(ours[name]))
+    by = annotation.get("completed_by")
+    if isinstance(by, dict):
+        by = by.get("email") or by.get("id")
+    return None if by in (None, "") else _short_name(f"label-studio-{by}")
+
+
+def _image_of(reading: Reading, data: Mapping[str, Any], where: str) -> int | None:
+    """Tell which image a task is about: by our own path, else by the address of the image."""
+    if isinstance(data.get("path"), str):
+        return reading.image_at(where, data["path"])
+    address = next((v for v in (data.get("image"), *data.values()) if isinstance(v, str)), "")
+    parts = urlsplit(address)
+    if "d" in (query := parse_qs(parts.query)):
+        path = PurePosixPath(query["d"][0])
+        return reading.image_at(where, str(PurePosixPath(*path.parts[1:])))
+    return reading.image_named(where, UPLOADED.sub("", PurePosixPath(unquote(parts.path)).name))
+
+
+def _as_uploaded(name: str) -> str:
+    """Return what Label Studio, or Django beneath it, makes of the name of a file."""
+    return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
+
+
+def _short_name(name: str) -> str:
+    """Return a name of an annotator that is not too long, another for another."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
+    return f"{name[: LONGEST_NAME - 9]}-{digest}"

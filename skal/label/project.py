@@ -18,11 +18,10 @@ from ..models import MODELS
 from ..runs.config import RunConfig
 from ..strategies.catalogue import STRATEGIES
 from . import images
-from .accuracy import Accuracy
-from .batches import GUESSES, Guesses, LearnerSetup
+from .batches import GUESSES, BatchRequest, Guesses, LearnerSetup
 from .ledger import TEST, Ledger
 from .names import check_classes, shown
-from .sample import History, TestedModel, draw_reserve
+from .sample import Accuracy, History, TestedModel, draw_reserve
 from .settings import read_settings, save_settings
 from .store import Action, BatchRow, ModelRow, Store
 
@@ -73,10 +72,10 @@ class LabelProject:
         if not is_read_only:
             self._contents.write(store.images(), self.ledger.images())
         self.paths, first_paths = self._number(is_read_only)
-        numbers = {path: number for number, path in self.paths.items()}
         # a class that was renamed keeps the folder of its old name
         ids = {**store.class_names(), **{name: n for n, name in enumerate(self.classes)}}
-        self.folder_labels = images.labels_of_folders(files, numbers, ids)
+        self.numbers = {path: number for number, path in self.paths.items()}
+        self.folder_labels = images.labels_of_folders(files, self.numbers, ids)
         self.pool = frozenset(self.paths.keys() - self.folder_labels.keys())
         seed = store.meta().get("seed", str(config.seed))
         self.reserve = draw_reserve(seed, first_paths, self.pool)
@@ -112,7 +111,8 @@ class LabelProject:
         home = root / HOME
         config, share = read_settings(home, settings or {}, overlap)
         _check_config(config, settings or {})
-        store = _store_to_read(home)
+        path = home / STORE
+        store = Store(path, read_only=True) if path.is_file() else Store(None)
         names = _new_classes(store, files, check_classes(classes))
         known = [*store.classes(), *names]
         if needs_classes:
@@ -126,7 +126,7 @@ class LabelProject:
             _make_home(home)
             if alone:
                 _hold(home, stack)
-            store = Store(home / STORE)
+            store = Store(path)
             stack.callback(store.close)
             if "seed" not in store.meta():
                 store.set_meta("seed", str(config.seed))
@@ -148,11 +148,15 @@ class LabelProject:
     def n_batches(self) -> int:
         return len(self._batches)
 
+    def request(self, candidates: Sequence[int], n: int) -> BatchRequest:
+        """Return the question which `n` of some images are the next to be labelled."""
+        classes, labels = tuple(self.classes), self.training_labels
+        return BatchRequest(classes, labels, candidates, self.reserve, n, self.n_batches)
+
     def learner_setup(self) -> LearnerSetup:
-        numbers = {path: number for number, path in self.paths.items()}
-        keep = self.home / GUESSES if self.store.path else None
+        root, keep = self.root.resolve(), self.home / GUESSES if self.store.path else None
         of_test = sorted({*self.reserve, *self.test_labels})
-        return LearnerSetup(self.root.resolve(), self.files, numbers, self.config, keep, of_test)
+        return LearnerSetup(root, self.files, self.numbers, self.config, keep, of_test)
 
     def close(self) -> None:
         """Close the store, when all that was labelled can be told from other files."""
@@ -233,16 +237,9 @@ class LabelProject:
         """Return all labels, those of the test, and the others, made once an action."""
         state = (self.ledger.last_id, len(self._tests))
         if self._folded[0] != state:
-            labels = {
-                image: label
-                for image, label in self.folder_labels.items()
-                if not self.ledger.is_settled(image)
-            }
-            labels.update(
-                (image, action.label)
-                for image, action in self.ledger.labels.items()
-                if image in self.paths and action.label is not None
-            )
+            folders, given = self.folder_labels.items(), self.ledger.labels.items()
+            labels = {n: label for n, label in folders if not self.ledger.is_settled(n)}
+            labels.update((n, a.label) for n, a in given if n in self.paths and a.label is not None)
             test = {image: label for image, label in labels.items() if self.is_test(image)}
             training = {image: label for image, label in labels.items() if image not in test}
             self._folded = (state, (labels, test, training))
@@ -330,11 +327,6 @@ def _check_pool(files: Sequence[ImageFile], classes: Sequence[str]) -> None:
         )
 
 
-def _store_to_read(home: Path) -> Store:
-    path = home / STORE
-    return Store(path, read_only=True) if path.is_file() else Store(None)
-
-
 def _make_home(home: Path) -> None:
     """Make the project's own folder, so that no power loss takes it away again."""
     try:
@@ -371,8 +363,8 @@ def _new_classes(store: Store, files: Sequence[ImageFile], names: Sequence[str])
 
 
 def _add_classes(store: Store, names: Sequence[str]) -> None:
-    if names and store.classes():
-        _log.info("new classes: %s", ", ".join(names))
     if names:
-        check_classes([*store.classes(), *names])
+        if known := store.classes():
+            _log.info("new classes: %s", ", ".join(names))
+        check_classes([*known, *names])
         store.add_classes(names)

@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
@@ -88,13 +88,9 @@ class LabelService:
         self.learner_state = "idle"
         self._lock = threading.RLock()
         self._source: BatchSource | None = None
+        sizes = (project.n_init, project.n_query, project.overlap)
         self._facts = queue.ProjectFacts(
-            project.paths.keys(),
-            project.pool,
-            project.reserve,
-            project.n_init,
-            project.n_query,
-            project.overlap,
+            project.paths.keys(), project.pool, project.reserve, *sizes
         )
         draw = np.random.default_rng(derive_seed(project.config.seed, "explore"))
         self._by_chance = draw.permutation(sorted(project.paths)).tolist()
@@ -202,12 +198,9 @@ class LabelService:
         undone = self._undoable(who, named, window)
         if not undone:
             raise NothingToUndoError("nothing to undo")
-        facts = [(a.image, a.round, a.source, a.id) for a in undone]
+        undo = partial(Action, who, "undo", request=request)
         self.project.record(
-            [
-                Action(who, "undo", image, round=number, source=source, undoes=id_, request=request)
-                for image, number, source, id_ in facts
-            ]
+            [undo(a.image, round=a.round, source=a.source, undoes=a.id) for a in undone]
         )
         images = [action.image for action in undone]
         self._front[who] = [*images, *(i for i in self._front.get(who, ()) if i not in images)]
@@ -397,10 +390,8 @@ class LabelService:
             return
         self._asked = (len(self._batches.rows), labels)
         self.learner_state = "training"
-        classes, candidates = tuple(project.classes), queue.candidates(self._snapshot(""))
         n = self._facts.size_of(self._batches.last_round + 1) + queue.LOOKAHEAD
-        request = (classes, labels, candidates, project.reserve, n, project.n_batches)
-        self._source.submit(BatchRequest(*request))
+        self._source.submit(project.request(queue.candidates(self._snapshot("")), n))
 
     def _is_time(self, n_rows: int, labels: Mapping[int, int]) -> bool:
         """Tell whether another batch is wanted than the one asked for at some time."""

@@ -17,9 +17,9 @@ from PIL import Image
 from ..core.errors import UsageError
 from ..datasets.base import one_line
 from ..datasets.decoding import read_rgb
-from .accuracy import ENOUGH
 from .learning import Learner
 from .names import shown
+from .sample import ENOUGH
 from .service import LabelService, NothingToUndoError
 
 HELP = (

@@ -12,9 +12,14 @@ from label_server import write_images
 
 from skal.core.errors import DataError, RunExistsError, SkalError, UsageError
 from skal.label.batches import Guesses
-from skal.label.exporting import export_csv, export_folder, export_query
+from skal.label.exporting import (
+    export_csv,
+    export_folder,
+    export_label_studio,
+    export_query,
+    labeling_config,
+)
 from skal.label.importing import Imported, import_into, import_labels
-from skal.label.label_studio import export_label_studio, labeling_config
 from skal.label.project import LabelProject
 from skal.label.store import Action
 

@@ -20,12 +20,12 @@ from skal.core.errors import (
     RunExistsError,
 )
 from skal.core.seeding import derive_seed
-from skal.label.accuracy import Accuracy
 from skal.label.batches import BatchRequest, ComputedBatch, Failure
 from skal.label.final import next_images, train
 from skal.label.learning import Learner
 from skal.label.picking import Picker
 from skal.label.project import LabelProject
+from skal.label.sample import Accuracy
 from skal.label.store import Action
 from skal.strategies import memory
 from skal.strategies.cold_start import start_embeddings

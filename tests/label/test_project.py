@@ -21,10 +21,10 @@ from skal.core.errors import (
     UnknownNameError,
     UsageError,
 )
-from skal.label.accuracy import Accuracy
 from skal.label.batches import Guesses
 from skal.label.names import check_classes, shown
 from skal.label.project import LabelProject
+from skal.label.sample import Accuracy
 from skal.label.store import Action, BatchRow, ModelRow, Store
 
 
