@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
@@ -49,10 +50,9 @@ def _software(find: Callable[[str], Distribution]) -> Iterator[Check]:
     yield Check("Python", sys.version.split()[0] + ("" if fine else ", needs 3.11"), fine)
     wanted = _requirements(find)
     for package in PACKAGES:
-        try:
+        found = None
+        with suppress(PackageNotFoundError):
             found = find(package).version
-        except PackageNotFoundError:
-            found = None
         specifier = wanted.get(package.lower())
         fits = found is not None and (
             specifier is None or specifier.contains(found, prereleases=True)

@@ -26,8 +26,7 @@ def check_answer(answer: Mapping[str, Any], images: Container[int], n_classes: i
     """Check one answer, see `LabelService.act`, about one of some images; a ParameterError tells
     what is not valid.
     """
-    action: Any = answer.get("action")
-    image: Any = answer.get("image")
+    action, image = answer.get("action"), answer.get("image")
     if action not in ANSWERS:
         raise ParameterError(f"action: got {action!r:.50}; expected {', '.join(ANSWERS)}")
     if not _is_whole(image) or image not in images:

@@ -48,8 +48,7 @@ def new_numbers(root: Path, store: Store, there: set[str]) -> tuple[dict[int, st
     new = sorted(there - set(known.values()))
     contents = {n: content for n, content in store.contents().items() if known[n] not in there}
     moved = _find_moved(root, contents, new)
-    found = set(moved.values())
-    rest = [path for path in new if path not in found]
+    rest = sorted(set(new).difference(moved.values()))
     return {**moved, **dict(enumerate(rest, max(known, default=-1) + 1))}, len(moved)
 
 
@@ -57,18 +56,12 @@ def _find_moved(
     root: Path, contents: Mapping[int, tuple[int, str]], new: Sequence[str]
 ) -> dict[int, str]:
     """Return where images of some contents that are gone lie now, if that can be told."""
-    if not contents:
-        return {}
     sizes = {size for size, _ in contents.values()}
     by_content: dict[tuple[int, str], str] = {}
-    for path in new:
+    for path in new if contents else ():
         if found := content_of(root / path, sizes):
             by_content.setdefault(found, path)
-    moved: dict[int, str] = {}
-    for number, content in contents.items():
-        if content in by_content:
-            moved[number] = by_content.pop(content)
-    return moved
+    return {n: by_content.pop(content) for n, content in contents.items() if content in by_content}
 
 
 def labels_of_folders(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import queue
@@ -12,14 +11,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, cast
 
+from ..core.errors import SkalError
 from ..datasets.base import one_line
 from .batches import BatchRequest, ComputedBatch, Failure, LearnerSetup
 
 NICENESS = 10
-
-_log = logging.getLogger("skal")
 
 
 class Learner:
@@ -86,8 +84,7 @@ class Learner:
             self._start()
         assert self._connection is not None
         self._connection.send(job)
-        answer: ComputedBatch | Failure = self._connection.recv()
-        return answer
+        return cast(ComputedBatch | Failure, self._connection.recv())
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -127,27 +124,28 @@ def work(task: LearnerSetup, connection: Connection) -> None:
 
     # a lock between processes would be reported as lost when this one is killed
     tqdm.set_lock(threading.RLock())
-    from .picking import Picker, one_line_of, use_few_threads
+    import torch
 
-    use_few_threads()
+    from .picking import Picker
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # a processor is left to the page
     picker: Picker | None = None
     with suppress(EOFError, OSError):
         while True:
             job = connection.recv()
             try:
-                if picker is None:
-                    picker = Picker(task)
+                picker = picker or Picker(task)
                 answer = picker.answer(job)
                 if task.keep is not None:
                     answer.guesses.save(task.keep)
             except Exception as error:  # whatever it is, people go on labelling
-                connection.send(Failure(one_line_of(error), traceback.format_exc()))
+                kind = "" if isinstance(error, SkalError) else f"{type(error).__name__}: "
+                connection.send(Failure(f"{kind}{one_line(error)}", traceback.format_exc()))
                 continue
             connection.send(answer)
 
 
 def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
+    if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)

@@ -58,11 +58,7 @@ class Leases:
 
     def of_others(self, annotator: str) -> Counter[int]:
         """Return by how many other people each image is held."""
-        held: Counter[int] = Counter()
-        for who in self.told:
-            if who != annotator:
-                held.update(self.held_by(who))
-        return held
+        return Counter(n for who in self.told if who != annotator for n in self.held_by(who))
 
     def holders(self, images: Collection[int], but: str) -> list[str]:
         return [who for who in self.told if who != but and self.held_by(who).intersection(images)]

@@ -76,9 +76,9 @@ class Ledger:
 
     def skips(self, image: int, annotator: str | None = None) -> int:
         """Return how often an image was skipped, by one annotator or by all together."""
-        stacks = self._stacks.get(image, {})
-        chosen = stacks.values() if annotator is None else [stacks.get(annotator, [])]
-        return sum(action.action == "skip" for stack in chosen for action in stack)
+        stacks = self._stacks.get(image, {}).items()
+        chosen = (action for who, s in stacks if annotator in (None, who) for action in s)
+        return sum(action.action == "skip" for action in chosen)
 
     def is_touched(self, image: int) -> bool:
         return any(self._stacks.get(image, {}).values())
@@ -95,13 +95,8 @@ class Ledger:
 
     def standing(self, actions: Iterable[Action]) -> list[Action]:
         """Return those of some actions that nobody took back."""
-        nobody: list[Action] = []
-        return [
-            action
-            for action in actions
-            for other in self._stacks.get(action.image, {}).get(action.annotator, nobody)
-            if other.id == action.id
-        ]
+        stacks = self._stacks
+        return [a for a in actions if a in stacks.get(a.image, {}).get(a.annotator, ())]
 
     def n_done(self, annotator: str) -> int:
         """Return how many actions of an annotator stand, without those imported."""
@@ -164,7 +159,5 @@ class BatchIndex:
 
     def prune(self, is_done: Callable[[int], bool]) -> None:
         """Pass over batches, but the last two, whose images are all done, until one is undone."""
-        old = [number for number in self._unfinished if number < self.last_round - 1]
-        for number in old:
-            if all(is_done(row.image) for row in self.by_round[number]):
-                self._unfinished.discard(number)
+        old = {number for number in self._unfinished if number < self.last_round - 1}
+        self._unfinished -= {n for n in old if all(is_done(r.image) for r in self.by_round[n])}

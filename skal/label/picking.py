@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from ..core.errors import DataError, SkalError
 from ..core.seeding import derive_seed
 from ..datasets import ImageDataset, data_folder
-from ..datasets.base import MISSING_LABEL, Labels, one_line, take_rows
+from ..datasets.base import MISSING_LABEL, Labels, take_rows
 from ..datasets.folder import DECODING
 from ..datasets.pixel_cache import decode_all
 from ..models.calibration import calibrate
@@ -59,17 +57,14 @@ class Picker:
 
     def __init__(self, setup: LearnerSetup) -> None:
         check_settings(setup.config)
-        size = image_size_for(setup.config, setup.root) or DECODING.size
-        folder = data_folder(setup.config.data_dir)
+        how = replace(DECODING, size=image_size_for(setup.config, setup.root) or DECODING.size)
         # the very files that `skal run` would decode, so that the cache is the same
         files = [file for file in setup.files if file.is_of_use]
-        pixels, kept, skipped = decode_all(
-            setup.root, files, replace(DECODING, size=size), folder / "cache"
-        )
+        cache = data_folder(setup.config.data_dir) / "cache"
+        self._pixels, kept, skipped = decode_all(setup.root, files, how, cache)
         if not kept:
             raise DataError(f"no image under {str(setup.root)!r} can be read ({skipped[0][1]})")
         self._setup = setup
-        self._pixels = pixels
         self._paths = tuple(file.path for file in kept)
         # images that take no part have no number
         self._numbers = np.array([setup.numbers.get(path, -1) for path in self._paths])
@@ -116,17 +111,14 @@ class Picker:
         rows = self._rows_of(images)
         if not len(rows):
             return {}
-        scores = score_pool(trained.classifier, trained.X, rows=rows)
-        found = zip(self._numbers[rows].tolist(), scores.proba.argmax(1).tolist(), strict=True)
-        return dict(found)
+        best = score_pool(trained.classifier, trained.X, rows=rows).proba.argmax(1)
+        return dict(zip(self._numbers[rows].tolist(), best.tolist(), strict=True))
 
     def _learner(self, request: BatchRequest) -> ActiveLearner:
         """Return the loop, where the labels of a request are known and its candidates free."""
         classes = tuple(request.classes)
-        learner = self._learners.get(classes)
-        if learner is None:
-            learner = self._new_learner(classes)
-            self._learners = {classes: learner}
+        learner = self._learners.get(classes) or self._new_learner(classes)
+        self._learners = {classes: learner}
         y: Labels = np.full(len(self._pixels), MISSING_LABEL, dtype=np.int64)
         for number, label in request.labels.items():
             if number in self._rows:
@@ -135,10 +127,8 @@ class Picker:
         candidates = self._rows_of(request.candidates)
         free = np.union1d(candidates, np.flatnonzero(y != MISSING_LABEL))
         everything = np.arange(len(y))
-        learner.pool.restrict(
-            excluded=np.setdiff1d(everything, np.union1d(self._rows_not_of_test, candidates)),
-            withheld=np.setdiff1d(everything, free),
-        )
+        excluded = np.setdiff1d(everything, np.union1d(self._rows_not_of_test, candidates))
+        learner.pool.restrict(excluded=excluded, withheld=np.setdiff1d(everything, free))
         return learner
 
     def _new_learner(self, classes: tuple[str, ...]) -> ActiveLearner:
@@ -147,14 +137,10 @@ class Picker:
         classifier = make_classifier(resolved, data)
         if self._weights is not None:
             classifier = variant(classifier, pretrained=False, weights=self._weights)
-        acting = {name: getattr(config, name) for name in ("init_strategy", "seed", "data_dir")}
-        acting |= {"explore": config.explore, "max_candidates": config.max_candidates}
+        names = ("init_strategy", "seed", "data_dir", "explore", "max_candidates")
+        given = {name: value for name in names if (value := getattr(config, name)) is not None}
         return ActiveLearner(
-            data,
-            classifier,
-            config.strategy,
-            strategy_params=config.strategy_params,
-            **{name: value for name, value in acting.items() if value is not None},
+            data, classifier, config.strategy, strategy_params=config.strategy_params, **given
         )
 
     def _guesses(self, learner: ActiveLearner, request: BatchRequest) -> Guesses:
@@ -198,6 +184,7 @@ class Picker:
 
     def _dataset(self, classes: Sequence[str]) -> ImageDataset:
         setup = self._setup
+        folder = data_folder(setup.config.data_dir).resolve()
         return ImageDataset(
             X=self._pixels,
             y=np.full(len(self._pixels), MISSING_LABEL, dtype=np.int64),
@@ -206,10 +193,7 @@ class Picker:
             paths=self._paths,
             root=setup.root,
             augmentation=("flip", "shift"),
-            source={
-                "dataset": str(setup.root),
-                "data_dir": str(data_folder(setup.config.data_dir).resolve()),
-            },
+            source={"dataset": str(setup.root), "data_dir": str(folder)},
         )
 
     @cached_property
@@ -247,13 +231,3 @@ def _fewer_features(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         return embeddings
     reduced = PCA(LIKENESS_FEATURES, random_state=0, svd_solver="randomized")
     return reduced.fit_transform(embeddings).astype(np.float32)  # type: ignore[no-any-return]
-
-
-def use_few_threads() -> None:
-    """Leave a processor to the page."""
-    torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
-
-
-def one_line_of(error: BaseException) -> str:
-    text = one_line(error)
-    return text if isinstance(error, SkalError) else f"{type(error).__name__}: {text}"

@@ -81,8 +81,8 @@ class Previews:
             if future is not None:
                 self._made.move_to_end(key)
                 return future
-            future = self._threads.submit(render, self._root / self._paths[image], side)
-            self._made[key] = future
+            path = self._root / self._paths[image]
+            future = self._made[key] = self._threads.submit(render, path, side)
             future.add_done_callback(lambda done: self._count(key, done))
         return future
 
@@ -110,11 +110,8 @@ def render(path: Path, side: int) -> Preview:
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     image.info.clear()
     out = io.BytesIO()
-    if image.width * image.height <= LOSSLESS:
-        image.save(out, "PNG", compress_level=1)
-    else:
-        image.save(out, "JPEG", quality=88)
-    form = "png" if out.getvalue()[:4] == b"\x89PNG" else "jpeg"
+    form = "png" if image.width * image.height <= LOSSLESS else "jpeg"
+    image.save(out, form, compress_level=1, quality=88)  # each takes what it knows
     tag = f"{status.st_mtime_ns:x}-{status.st_size:x}-{side}"
     return Preview(out.getvalue(), f"image/{form}", tag)
 

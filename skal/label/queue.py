@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice, zip_longest
+from itertools import chain, islice, zip_longest
 from typing import NamedTuple
 
 from .batches import Guesses
@@ -138,9 +138,9 @@ class Snapshot:
     def last_round(self) -> int:
         return max((row.round for row in self.added.values()), default=self.batches.last_round)
 
-    def n_in(self, number: int) -> int:
-        n_added = sum(row.round == number for row in self.added.values())
-        return len(self.batches.by_round.get(number, ())) + n_added
+    def rows_of(self, number: int) -> list[BatchRow]:
+        added = [row for row in self.added.values() if row.round == number]
+        return [*self.batches.by_round.get(number, ()), *added]
 
     def with_rows(self, rows: Iterable[BatchRow]) -> Snapshot:
         """Return the state after some images were put into batches."""
@@ -158,9 +158,8 @@ class Plan(NamedTuple):
 def plan(state: Snapshot, n: int) -> Plan:
     """Return the next images for the annotator of a snapshot, `n` at most."""
     found: dict[int, None] = {}  # a set in order
-    _add(found, state, [image for image in state.front if state.is_open(image)], n)
-    _add(found, state, due(state), n)
-    _add(found, state, _in_turn(state), n)
+    front = [image for image in state.front if state.is_open(image)]
+    _add(found, state, chain(front, due(state), _in_turn(state)), n)
     rows: list[BatchRow] = []
     wanted = min(LOOKAHEAD, n)
     while len(found) < wanted:
@@ -220,7 +219,7 @@ def _extension(state: Snapshot, n: int) -> tuple[list[BatchRow], bool]:
     Beside its rows it is told whether the picks are used up by it.
     """
     number = max(state.last_round, 0)
-    rank = state.n_in(number)
+    rank = len(state.rows_of(number))
     if rank >= state.facts.size_of(number):
         number, rank = number + 1, 0
     room = state.facts.size_of(number) - rank
@@ -240,11 +239,8 @@ def _draw(
 ) -> tuple[int, str] | None:
     """Return the image that follows some new ones, and why it."""
     taken = {row.image for row in rows}
-    supplies = [
-        (picks, state.supply.kind),
-        (state.supply.by_margin, "doubt"),
-        (state.supply.by_chance, "chance"),
-    ]
+    supply = state.supply
+    supplies = [(picks, supply.kind), (supply.by_margin, "doubt"), (supply.by_chance, "chance")]
     added = [*state.added.values(), *rows]
     n_tests = state.batches.n_tests + sum(row.kind == TEST for row in added)
     n_others = state.n_rows + len(rows) - n_tests + len(state.batches.from_grid)
@@ -297,32 +293,28 @@ def _next_test(state: Snapshot) -> BatchRow | None:
         if state.is_free(image) and state.can_read(image):
             number = max(state.last_round, 0)
             is_shared = is_for_two(state.n_rows, state.facts.overlap)
-            return BatchRow(number, state.n_in(number), image, TEST, is_shared)
+            return BatchRow(number, len(state.rows_of(number)), image, TEST, is_shared)
     return None
 
 
 def alike(state: Snapshot, guesses: Guesses, first: int, n: int) -> list[int]:
     """Return the `n` images most like one, itself in front; none of the test is among them."""
-    found: list[int] = []
-    for image in guesses.nearest_to(first):
-        if len(found) == n:
-            break
-        if image in state.facts.reserved or state.held.get(image):
-            continue
-        batched = state.row(image) is not None and state.is_open(image)
-        if (batched or state.is_free(image)) and state.can_read(image):
-            found.append(image)
-    return found
+    found = (
+        image
+        for image in guesses.nearest_to(first)
+        if image not in state.facts.reserved
+        and not state.held.get(image)
+        and (state.is_free(image) or (state.row(image) and state.is_open(image)))
+        and state.can_read(image)
+    )
+    return list(islice(found, n))
 
 
 def progress(state: Snapshot, queue: Sequence[int]) -> tuple[int, int, int]:
     """Return number, size, and how many are done, of the round that a queue is in."""
     last = max(state.last_round, 0)
     number = next((row.round for image in queue if (row := state.row(image))), last)
-    rows = [
-        *state.batches.by_round.get(number, ()),
-        *(row for row in state.added.values() if row.round == number),
-    ]
+    rows = state.rows_of(number)
     size = len(rows)
     if number == last and queue:  # it may be filled up yet, if there are images for it
         size = max(size, state.facts.size_of(number))

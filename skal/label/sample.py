@@ -87,8 +87,8 @@ class TestedModel:
 
     def __init__(self, row: ModelRow) -> None:
         self.n_labeled = row.n_labeled
-        images, predicted = (np.frombuffer(x, np.int64) for x in (row.images, row.predicted))
-        self._predicted = dict(zip(images.tolist(), predicted.tolist(), strict=True))
+        columns = (np.frombuffer(x, np.int64).tolist() for x in (row.images, row.predicted))
+        self._predicted = dict(zip(*columns, strict=True))
 
     def accuracy(self, labels: Mapping[int, int]) -> Accuracy | None:
         """Return how often it is right by the labels of some of these images; None without any."""

@@ -58,13 +58,11 @@ def read_settings(
     `overlap` is the share of the images that two annotators are to see. A ParameterError or
     UnknownNameError tells what is not valid, or that the file cannot be read.
     """
-    before: dict[str, Any] = {}
     path = place / SETTINGS_FILE
-    if path.is_file():
-        try:
-            before = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ParameterError(f"cannot read {str(path)!r}: {error}") from error
+    try:
+        before = tomllib.loads(path.read_text(encoding="utf-8") if path.is_file() else "")
+    except (OSError, ValueError) as error:
+        raise ParameterError(f"cannot read {str(path)!r}: {error}") from error
     if overlap is not None:
         before["overlap"] = overlap
     share = resolve_share("overlap", before.pop("overlap", 0.0))
@@ -77,8 +75,7 @@ def read_settings(
         before.pop("strategy_params", None)  # they were another strategy's
     if "stratified" in (before.get("init_strategy"), given.get("init_strategy")):
         raise ParameterError("init_strategy stratified needs labels that are known beforehand")
-    config = RunConfig(**{**DEFAULTS, **override(SETTINGS, before, given)})
-    return config, share
+    return RunConfig(**{**DEFAULTS, **override(SETTINGS, before, given)}), share
 
 
 def save_settings(place: Path, config: RunConfig, overlap: float) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
@@ -91,10 +92,6 @@ class ModelRow(NamedTuple):
     predicted: bytes  # int64
 
 
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
 class Store:
     """An SQLite file whose rows are written once and never changed.
 
@@ -118,9 +115,8 @@ class Store:
         self._lock = threading.RLock()
         self._depth = 0
         with self._telling():
-            self._connection = (
-                self._open_read_only() if read_only else self._connect(path or ":memory:")
-            )
+            opened = self._open_read_only() if read_only else self._connect(path or ":memory:")
+            self._connection = opened
             # also when nobody closes it; what was written is on the disk either way
             self._close = weakref.finalize(self, self._connection.close)
             if not read_only:
@@ -194,7 +190,7 @@ class Store:
 
     def set_meta(self, name: str, value: str) -> None:
         """Write a fact that holds for ever."""
-        self._insert("meta", "name, value", [(name, value)])
+        self._insert("meta", ("name", "value"), [(name, value)])
 
     def classes(self) -> list[str]:
         """Return the names of the classes; the id of a class is its index."""
@@ -212,7 +208,7 @@ class Store:
                 self.name_class(number, name)
 
     def name_class(self, number: int, name: str) -> None:
-        self._insert("classes", "number, name, time", [(number, name, now())])
+        self._insert("classes", ("number", "name"), [(number, name)])
 
     def images(self) -> dict[int, str]:
         """Return where each image lies, by number."""
@@ -231,8 +227,8 @@ class Store:
 
     def add_images(self, paths: Mapping[int, str]) -> None:
         """Write where images lie: new ones, or such that were moved."""
-        rows = [(number, _as_stored(path), now()) for number, path in paths.items()]
-        self._insert("images", "number, path, time", rows)
+        rows = ((number, _as_stored(path)) for number, path in paths.items())
+        self._insert("images", ("number", "path"), rows)
 
     def contents(self) -> dict[int, tuple[int, str]]:
         """Return size and SHA-256 of the images that were labelled, by number."""
@@ -241,8 +237,8 @@ class Store:
 
     def add_contents(self, contents: Mapping[int, tuple[int, str]]) -> None:
         """Write what tells an image from others, wherever it lies."""
-        rows = [(number, *facts) for number, facts in contents.items()]
-        self._insert("contents", "number, size, sha256", rows)
+        rows = ((number, *facts) for number, facts in contents.items())
+        self._insert("contents", ("number", "size", "sha256"), rows)
 
     def batches(self) -> list[BatchRow]:
         """Return the images of all batches, in the order in which they are shown."""
@@ -250,30 +246,22 @@ class Store:
         return [BatchRow(*row)._replace(shared=bool(row[-1])) for row in rows]
 
     def add_batch(self, rows: Iterable[BatchRow]) -> None:
-        columns = f"{', '.join(BatchRow._fields)}, time"
-        self._insert("batches", columns, [(*row, now()) for row in rows])
+        self._insert("batches", BatchRow._fields, rows)
 
     def models(self) -> list[ModelRow]:
         rows = self._rows(f"SELECT {', '.join(ModelRow._fields)} FROM models ORDER BY id")
         return [ModelRow(*row) for row in rows]
 
     def add_model(self, model: ModelRow) -> None:
-        self._insert("models", f"time, {', '.join(ModelRow._fields)}", [(now(), *model)])
+        self._insert("models", ModelRow._fields, [model])
 
     def append(self, actions: Sequence[Action]) -> list[int]:
         """Write actions, all or none, and return their ids when they are on the disk."""
         columns = _ACTION_COLUMNS[: _ACTION_COLUMNS.index("id")]
-        statement = (
-            f"INSERT INTO actions ({', '.join(columns)}, time) "
-            f"VALUES ({', '.join('?' * len(columns))}, ?)"
-        )
-        ids = []
         with self.transaction():
-            for action in actions:
-                values = [getattr(action, column) for column in columns]
-                cursor = self._connection.execute(statement, (*values, now()))
-                ids.append(int(cursor.lastrowid or 0))
-        return ids
+            ((last,),) = self._rows("SELECT max(id) FROM actions")
+            self._insert("actions", columns, map(attrgetter(*columns), actions))
+            return [action.id for action in self.actions(after=last or 0)]
 
     def actions(self, after: int = 0) -> list[Action]:
         return self._actions("id > ?", after)
@@ -289,10 +277,15 @@ class Store:
         query = f"SELECT {', '.join(_ACTION_COLUMNS)} FROM actions WHERE {condition} ORDER BY id"
         return [Action(*row) for row in self._rows(query, (value,))]
 
-    def _insert(self, table: str, columns: str, rows: Iterable[Sequence[Any]]) -> None:
-        marks = ", ".join("?" for _ in columns.split(","))
+    def _insert(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Write rows, with the time in UTC where a table has a column for it."""
         with self.transaction():
-            self._connection.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)
+            if "time TEXT" in _TABLES[table]:
+                time = datetime.now(UTC).isoformat(timespec="milliseconds")
+                columns, rows = (*columns, "time"), [(*row, time) for row in rows]
+            marks = ", ".join("?" for _ in columns)
+            statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
+            self._connection.executemany(statement, rows)
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         with self._lock, self._telling():

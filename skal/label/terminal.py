@@ -26,7 +26,6 @@ HELP = (
     "1-9 label   / type the class   Space skip   u unsure   x bad image   Backspace undo{guess}   "
     "? help   q end"
 )
-BLOCK = "▀"
 MOST_COLUMNS, MOST_ROWS = 64, 24
 UNDO = ("\x7f", "\b")
 END = ("q", "\x04", "")
@@ -120,8 +119,8 @@ class TerminalSession:
             click.echo(f"  {error}")
             return False
         paths = self.service.project.paths
-        names = [shown(paths.get(action.image, "an image")) for action in undone]
-        click.echo(f"  taken back: {', '.join(names)}")
+        names = ", ".join(shown(paths.get(action.image, "an image")) for action in undone)
+        click.echo(f"  taken back: {names}")
         return True
 
     def _tell_guess(self, image: int) -> int | None:
@@ -188,11 +187,8 @@ def half_blocks(path: Path, columns: int, lines: int, colour: str = "full") -> s
     pixels = np.asarray(image.resize((width, height), method)).tolist()
     paint = _PAINT[colour]
     rows = []
-    for y in range(0, height, 2):
-        cells = [
-            f"\x1b[38;{paint(pixels[y][x])};48;{paint(pixels[y + 1][x])}m{BLOCK}"
-            for x in range(width)
-        ]
+    for above, below in zip(pixels[::2], pixels[1::2], strict=True):
+        cells = (f"\x1b[38;{paint(a)};48;{paint(b)}m▀" for a, b in zip(above, below, strict=True))
         rows.append("".join(cells) + "\x1b[0m")
     return "\n".join(rows)
 

@@ -65,12 +65,9 @@ class Address:
         """Return the addresses of the page, for each annotator; that of this machine first."""
         hosts = (self.own or own_addresses()) if "*" in names_of(self.host) else [self.host]
         hosts = [f"[{host}]" if ":" in host else host for host in hosts]
+        pages = [f"http://{host}:{self.port}/?token={self.token}" for host in hosts]
         names = ["" if name == "me" else f"&as={quote(name)}" for name in annotators]
-        return [
-            f"http://{host}:{self.port}/?token={self.token}{name}"
-            for name in names
-            for host in hosts
-        ]
+        return [f"{page}{name}" for name in names for page in pages]
 
     @property
     def notices(self) -> list[str]:
@@ -186,9 +183,8 @@ def own_addresses() -> list[str]:
 
 def open_browser(home: Path, url: str) -> None:
     """Open the page in the browser of this machine, if there is a screen to show one on."""
-    if sys.platform.startswith("linux") and not (
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    ):
+    is_linux = sys.platform.startswith("linux")
+    if is_linux and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return
     door = home / DOOR
     address = html.escape(url, quote=True)
@@ -198,7 +194,7 @@ def open_browser(home: Path, url: str) -> None:
         f'<meta http-equiv="refresh" content="0;url={address}">'
         f'<title>skal label</title><a href="{address}">skal label</a>\n',
     )
-    if not sys.platform.startswith("linux"):
+    if not is_linux:
         click.launch(str(door))
         return
     with suppress(OSError):

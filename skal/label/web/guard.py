@@ -73,8 +73,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 started = True
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers[name] = value
+                headers.update(HEADERS)
                 if scope["path"].startswith("/static"):
                     headers["Cache-Control"] = "no-cache"
             await send(message)

@@ -95,11 +95,8 @@ class _Page:
 
     def index(self, request: Request) -> Response:
         project = self._service.project
-        content = self._template.render(
-            project=plain_text(project.name),
-            id=project.id,
-            folder=shlex.quote(plain_text(str(project.root))),
-        )
+        name, folder = plain_text(project.name), shlex.quote(plain_text(str(project.root)))
+        content = self._template.render(project=name, id=project.id, folder=folder)
         return HTMLResponse(content, headers=UNSTORED)
 
     def state(self, asked: Asked) -> dict[str, Any]:
@@ -131,10 +128,8 @@ class _Page:
         return {**({"ids": ids} if many else {"id": ids[0]}), "state": self.next(asked)}
 
     def undo(self, asked: Asked) -> dict[str, Any]:
-        window = check_key(asked.get("window"))
-        undone = self._service.undo(
-            _annotator(asked), asked.get("key"), asked.get("undoes"), window
-        )
+        keys = asked.get("key"), asked.get("undoes"), check_key(asked.get("window"))
+        undone = self._service.undo(_annotator(asked), *keys)
         told = [{"image": a.image, "action": a.action, "label": a.label} for a in undone]
         return {"undone": told, "state": self.next(asked)}
 
@@ -184,13 +179,10 @@ async def _body(request: Request) -> dict[str, Any]:
         content += chunk
         if len(content) > LARGEST_BODY:
             raise HTTPException(413, f"the body is larger than {LARGEST_BODY} bytes")
-    try:
-        body = json.loads(content)
-    except (ValueError, RecursionError):
-        body = None
-    if not isinstance(body, dict):
-        raise HTTPException(400, "expected a JSON object")
-    return body
+    with suppress(ValueError, RecursionError):
+        if isinstance(body := json.loads(content), dict):
+            return body
+    raise HTTPException(400, "expected a JSON object")
 
 
 def _json(content: Mapping[str, Any]) -> Response:
@@ -229,13 +221,8 @@ def serve(service: LabelService, address: Address, *, suggest: bool = False) -> 
     Requests are answered from the first on, also such as came before this was called; the project
     is left open.
     """
-    app = make_app(
-        service,
-        token=address.token,
-        suggest=suggest,
-        port=address.port,
-        hosts=names_of(address.host),
-    )
+    token, port, hosts = address.token, address.port, names_of(address.host)
+    app = make_app(service, token=token, suggest=suggest, port=port, hosts=hosts)
     # Pillow warns of odd metadata and large images; who looks at them sees what counts
     warnings.filterwarnings("ignore", module="PIL")
     setup = service.project.learner_setup()
