@@ -13,8 +13,8 @@ from ..models.persistence import save_classifier
 from ..runs.environment import environment
 from ..runs.preparation import default_folder
 from ..runs.record import ENVIRONMENT, SUMMARY, check_free
-from .batches import BatchRequest
 from .exporting import export_csv
+from .learning import BatchRequest
 from .ledger import TEST
 from .picking import Picker
 from .project import LabelProject

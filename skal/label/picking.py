@@ -31,7 +31,7 @@ from ..runs.preparation import check_settings, image_size_for, resolve_settings
 from ..runs.pretraining import weights_from_pool
 from ..strategies.cold_start import start_embeddings
 from ..strategies.scores import ScoreRequest, score_pool
-from .batches import BatchRequest, ComputedBatch, Guesses, LearnerSetup
+from .learning import BatchRequest, ComputedBatch, Guesses, LearnerSetup
 
 LIKENESS_FEATURES = 32
 

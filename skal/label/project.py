@@ -18,7 +18,7 @@ from ..models import MODELS
 from ..runs.config import RunConfig
 from ..strategies.catalogue import STRATEGIES
 from . import images
-from .batches import GUESSES, BatchRequest, Guesses, LearnerSetup
+from .learning import GUESSES, BatchRequest, Guesses, LearnerSetup
 from .ledger import TEST, Ledger
 from .names import check_classes, shown
 from .sample import Accuracy, History, TestedModel, draw_reserve

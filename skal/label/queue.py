@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice, zip_longest
 from typing import NamedTuple
 
-from .batches import Guesses
+from .learning import Guesses
 from .ledger import OTHER, TEST, BatchIndex, Ledger
 from .store import BatchRow
 

@@ -17,7 +17,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from .batches import ComputedBatch
+from .learning import ComputedBatch
 from .store import ModelRow
 
 TEST_SHARE = 0.1

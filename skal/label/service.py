@@ -6,7 +6,8 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import replace
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -16,20 +17,21 @@ from numpy.typing import NDArray
 from ..core.errors import ParameterError, UsageError
 from ..core.seeding import derive_seed
 from . import queue
-from .answers import check_answer, check_key
-from .batches import BatchRequest, ComputedBatch, Failure
+from .learning import BatchRequest, ComputedBatch, Failure
 from .leases import Leases
 from .ledger import GRID, OTHER, TEST, BatchIndex
 from .names import check_annotator, plain_text, shown
 from .previews import Previews
 from .project import LabelProject
 from .sample import model_row
-from .store import Action, BatchRow
+from .store import ANSWERS, Action, BatchRow
 
 QUEUE = 12
 """Images told to a page, so that it can fetch them ahead."""
 MOST_NAMES = 20
 """Of files that cannot be read, told to a page."""
+LONGEST_KEY = 100
+MOST_SECONDS = 1e9
 FRESH_SHARE = 0.2
 """Of a batch: after so many new labels a batch that nobody has begun yet is computed anew."""
 
@@ -88,10 +90,8 @@ class LabelService:
         self.learner_state = "idle"
         self._lock = threading.RLock()
         self._source: BatchSource | None = None
-        sizes = (project.n_init, project.n_query, project.overlap)
-        self._facts = queue.ProjectFacts(
-            project.paths.keys(), project.pool, project.reserve, *sizes
-        )
+        there, sizes = project.paths.keys(), (project.n_init, project.n_query, project.overlap)
+        self._facts = queue.ProjectFacts(there, project.pool, project.reserve, *sizes)
         draw = np.random.default_rng(derive_seed(project.config.seed, "explore"))
         self._by_chance = draw.permutation(sorted(project.paths)).tolist()
         self._picks: Sequence[int] = ()
@@ -155,8 +155,7 @@ class LabelService:
         *,
         grid: bool = False,
     ) -> list[int]:
-        """Write what an annotator said of images, all or nothing, and return the ids of the
-        actions.
+        """Write what an annotator said of images, all or nothing, and return the actions' ids.
 
         It is on the disk afterwards. Each answer has `action` (one of `ANSWERS`), `image`, `label`
         (a class id, if the action is "label"), and, if they are known, `seconds` and `guess` (the
@@ -368,19 +367,11 @@ class LabelService:
         return ledger.latest(who)
 
     def _action(self, who: str, answer: Mapping[str, Any], request: str, grid: bool) -> Action:
-        said = check_answer(answer, self.project.paths, len(self.project.classes))
+        said = check_answer(who, answer, self.project.paths, len(self.project.classes))
         row = self._batches.by_image.get(said.image)
-        return Action(
-            who,
-            said.action,
-            said.image,
-            said.label,
-            said.seconds,
-            row.round if row else max(self._batches.last_round, 0),
-            row.kind if row else GRID if grid else OTHER,
-            said.guess,
-            request=request,
-        )
+        number = row.round if row else max(self._batches.last_round, 0)
+        kind = row.kind if row else GRID if grid else OTHER
+        return replace(said, round=number, source=kind, request=request)
 
     def _wake(self) -> None:
         if self._source is None or self.learner_state == "training":
@@ -403,3 +394,38 @@ class LabelService:
             return False
         # without a network a batch chosen anew would be no better
         return not self._picks or len(set(now.values())) > 1
+
+
+def check_answer(
+    who: str, answer: Mapping[str, Any], images: Container[int], n_classes: int
+) -> Action:
+    """Check one answer, see `LabelService.act`, about one of some images."""
+    action: Any = answer.get("action")
+    image: Any = answer.get("image")
+    if action not in ANSWERS:
+        raise ParameterError(f"action: got {action!r:.50}; expected {', '.join(ANSWERS)}")
+    if not _is_whole(image) or image not in images:
+        raise ParameterError(f"image: there is no image {image!r:.50}")
+    label, guess, seconds = (answer.get(name) for name in ("label", "guess", "seconds"))
+    for name, value in (("label", label), ("guess", guess)):
+        if value is not None and not (_is_whole(value) and 0 <= value < n_classes):
+            raise ParameterError(f"{name}: got {value!r:.50}; expected the id of a class")
+    if (label is None) is (action == "label"):
+        raise ParameterError("label: expected the id of a class only for the action label")
+    if seconds is not None:
+        is_number = isinstance(seconds, float) or _is_whole(seconds)
+        if not (is_number and 0 <= seconds < MOST_SECONDS):
+            raise ParameterError(f"seconds: got {seconds!r:.50}; expected a number, 0 or more")
+        seconds = round(float(seconds), 3)
+    return Action(who, str(action), image, label, seconds, guess=guess)
+
+
+def check_key(key: Any) -> str | None:
+    """Check the key of a request, if it has one: text that is not too long."""
+    if key is not None and not (isinstance(key, str) and 0 < len(key) <= LONGEST_KEY):
+        raise ParameterError(f"key: expected text of up to {LONGEST_KEY} characters")
+    return key
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -11,7 +11,6 @@ import pytest
 from label_server import write_images
 
 from skal.core.errors import DataError, RunExistsError, SkalError, UsageError
-from skal.label.batches import Guesses
 from skal.label.exporting import (
     export_csv,
     export_folder,
@@ -20,6 +19,7 @@ from skal.label.exporting import (
     labeling_config,
 )
 from skal.label.importing import Imported, import_into, import_labels
+from skal.label.learning import Guesses
 from skal.label.project import LabelProject
 from skal.label.store import Action
 

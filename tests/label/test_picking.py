@@ -20,9 +20,8 @@ from skal.core.errors import (
     RunExistsError,
 )
 from skal.core.seeding import derive_seed
-from skal.label.batches import BatchRequest, ComputedBatch, Failure
 from skal.label.final import next_images, train
-from skal.label.learning import Learner
+from skal.label.learning import BatchRequest, ComputedBatch, Failure, Learner
 from skal.label.picking import Picker
 from skal.label.project import LabelProject
 from skal.label.sample import Accuracy

@@ -21,7 +21,7 @@ from skal.core.errors import (
     UnknownNameError,
     UsageError,
 )
-from skal.label.batches import Guesses
+from skal.label.learning import Guesses
 from skal.label.names import check_classes, shown
 from skal.label.project import LabelProject
 from skal.label.sample import Accuracy

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from skal.label.batches import Guesses
+from skal.label.learning import Guesses
 from skal.label.ledger import BatchIndex, Ledger
 from skal.label.queue import LOOKAHEAD, ProjectFacts, Snapshot, Supply, alike, owed, plan, progress
 from skal.label.store import Action, BatchRow

@@ -24,7 +24,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 from starlette.routing import Route
 
 from skal.core.errors import UsageError
-from skal.label.batches import BatchRequest, ComputedBatch, Guesses
+from skal.label.learning import BatchRequest, ComputedBatch, Guesses
 from skal.label.previews import FULL, LARGE, SMALL, Previews, render
 from skal.label.project import LabelProject
 from skal.label.service import LabelService

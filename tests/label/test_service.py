@@ -9,7 +9,7 @@ import pytest
 from label_server import disk_full, write_images
 
 from skal.core.errors import UsageError
-from skal.label.batches import BatchRequest, ComputedBatch, Failure, Guesses
+from skal.label.learning import BatchRequest, ComputedBatch, Failure, Guesses
 from skal.label.leases import LEASE_SECONDS
 from skal.label.project import LabelProject
 from skal.label.queue import LOOKAHEAD, is_for_two

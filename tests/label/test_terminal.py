@@ -11,7 +11,7 @@ from label_server import write_images
 from PIL import Image
 
 from skal.core.errors import UsageError
-from skal.label.batches import ComputedBatch, Guesses
+from skal.label.learning import ComputedBatch, Guesses
 from skal.label.project import LabelProject
 from skal.label.service import LabelService
 from skal.label.terminal import TerminalSession, colours_of, half_blocks

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import MissingExtraError, SkalError, UsageError
-from ..answers import check_key
 from ..learning import Learner
 from ..names import check_annotator, plain_text
 from ..previews import FULL, LARGE, SMALL, Preview
-from ..service import LabelService, NothingToUndoError
+from ..service import LabelService, NothingToUndoError, check_key
 from .address import LOOPBACK, Address, names_of
 
 try:
