@@ -100,7 +100,13 @@ def difference_between(ours: Group, theirs: Group, name: str) -> dict[str, Any] 
 
 def _alike(one: Result, other: Result) -> bool:
     """Tell whether runs share images and settings, except for what is compared."""
-    return what_must_agree(one) == what_must_agree(other) and not differing_data(one, other)
+    ours, theirs = what_must_agree(one), what_must_agree(other)
+    # a kind of noise acts only where there is some: else it is not among the settings
+    for kind in ("image_noise", "label_noise_kind"):
+        if kind not in ours or kind not in theirs:
+            ours.pop(kind, None)
+            theirs.pop(kind, None)
+    return ours == theirs and not differing_data(one, other)
 
 
 def _common_budgets(curves: Sequence[Mapping[int, float]]) -> tuple[list[int], bool]:
