@@ -337,7 +337,8 @@ class Failing(BatchStrategy):
     reads = ()
 
     def pick(self, scores: Any, b: int, rng: np.random.RandomState) -> Any:
-        if os.environ.get("SKAL_TEST_FAILS"):
+        # not where it is tried on a few images before the runs
+        if os.environ.get("SKAL_TEST_FAILS") and len(scores) > 60:
             raise ArithmeticError("on purpose")
         return np.arange(b)
 
