@@ -54,7 +54,7 @@ def embed(classifier: ImageClassifier, X: Images, cache: str | Path | None = Non
         Where features are kept: in a folder for each backbone, its weights and the size of the
         images, with a row for each image, which is embedded once however often it is asked for;
         in another one if the backbone's code has changed, as seen by what it makes of a probe. An
-        embedding that was stopped goes on where it was; of several processes one writes, and the
+        embedding that was stopped resumes where it was; of several processes one writes, and the
         others wait for it. By default nothing is kept.
 
     Returns

@@ -316,6 +316,7 @@ class Starts(skal.Tracker):
         return (callback,)
 
 
+@pytest.mark.pictures
 def test_each_round_starts_from_the_weights_and_the_curve_is_kept(
     pool: skal.ImageDataset, tmp_path: Path, trainings: Trainings
 ) -> None:
