@@ -12,8 +12,7 @@ from typing import Any
 import click
 
 from ..core.registry import parse_params
-from ..core.settings import GROUPS, Setting, override
-from ..core.values import KINDS
+from ..core.settings import GROUPS, KINDS, Setting, override
 from ..runs.config import SETTINGS
 from .lists import KINDS as NAMED
 from .lists import complete, registry

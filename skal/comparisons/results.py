@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..core.errors import RunFolderError, UsageError
 from ..core.registry import parse_spec
-from ..core.values import resolve_share
+from ..core.settings import resolve_share
 from ..runs.config import RunConfig
 from ..runs.record import JOURNAL, QUERY_COLUMNS, SUMMARY, Record
 from .config import AXES, GRID, read_config

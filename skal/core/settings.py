@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from .errors import ParameterError, UnknownNameError
-from .values import KINDS
+
+Count = int | str
+Share = float | str
 
 GROUPS = ("comparison", "data", "labels", "query", "network", "training", "noise", "output")
 """The groups of settings, in the order in which they are shown."""
@@ -63,21 +68,29 @@ class Setting:
     @property
     def range(self) -> str:
         """The bounds in words, with a space before them; nothing, if it has none."""
-        words = []
-        if self.lowest is not None:
-            words.append(f"from {self.lowest}{' on' * (self.highest is None)}")
-        if self.above is not None:
-            words.append(f"above {self.above:g}")
-        if self.highest is not None:
-            words.append(f"to {self.highest}")
-        if self.below is not None:
-            words.append(f"and below {self.below:g}")
-        return "".join(f" {word}" for word in words)
+        words = (
+            self.lowest is not None and f"from {self.lowest}{' on' * (self.highest is None)}",
+            self.above is not None and f"above {self.above:g}",
+            self.highest is not None and f"to {self.highest}",
+            self.below is not None and f"and below {self.below:g}",
+        )
+        return "".join(f" {word}" for word in words if word)
 
     @property
     def expected(self) -> str:
         """What a value must be, in words."""
         return KINDS[self.type].words.format(range=self.range)
+
+    @cached_property
+    def plain_default(self) -> Any:
+        """The default in its plain form."""
+        return self.check(self.default)
+
+    def plain(self, value: Any) -> Any:
+        """Return what `check` does; a default is checked when it is first used."""
+        if value is self.default or value is self.plain_default:
+            return self.plain_default
+        return self.check(value)
 
     def dependencies(self) -> list[str]:
         """Say in sentences what it depends on."""
@@ -119,6 +132,130 @@ class Setting:
             return f"without {_in_words(missing)}"
         hindrance = next((other for other in self.idle_with if _holds(other, values)), None)
         return f"with {_in_words(hindrance)}" if hindrance else ""
+
+
+def resolve_count(name: str, value: Count, n_pool: int, lowest: int = 1) -> int:
+    """Turn ``20``, ``"20"`` or ``"10%"`` of `n_pool` into a count; a share above 0 is rounded to at
+    least 1. A `ParameterError` is raised if it is neither, or less than `lowest`.
+    """
+    text = str(value).strip()
+    try:
+        if text.endswith("%"):
+            share = float(text[:-1])
+            if 0 < share <= 100:
+                return max(1, round(share / 100 * n_pool))
+            if share == lowest == 0:
+                return 0
+        elif int(text) >= lowest:
+            return int(text)
+    except ValueError:
+        pass
+    raise ParameterError(
+        f"{name}: got {value!r}; expected a number from {lowest} on, or a share such as 10%"
+    )
+
+
+def resolve_share(name: str, value: Share, above: float | None = None) -> float:
+    """Turn ``0.1``, ``"0.1"`` or ``"10%"`` into a number of at most 1, more than `above` if that is
+    given; a `ParameterError` is raised otherwise.
+    """
+    text = str(value).strip()
+    try:
+        share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        if 0 <= share <= 1 and (above is None or share > above):
+            return share
+    except ValueError:
+        pass
+    least = "0%" if above is None else f"more than {above:.0%}"
+    raise ParameterError(f"{name}: got {value!r}; expected a share from {least} to 100%, or 0.1")
+
+
+class Kind(NamedTuple):
+    """What values of a type are: in words, as Python has them, and as the command line has them."""
+
+    words: str
+    plain: Callable[[Setting, Any], Any]
+    parse: Callable[[str], Any] = str
+
+
+def _text(statement: Setting, value: Any) -> str:
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError
+    return os.fspath(value)
+
+
+def _flag(statement: Setting, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _whole(statement: Setting, value: Any) -> int:
+    # numpy's integers become plain ones, which TOML can hold
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError
+    if not statement.contains(int(value)):
+        raise ValueError
+    return int(value)
+
+
+def _number(statement: Setting, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError
+    if not statement.contains(float(value)):
+        raise ValueError
+    return float(value)
+
+
+def _count(statement: Setting, value: Any) -> Count:
+    resolve_count(statement.name, value, 100, lowest=int(statement.lowest or 0))
+    return int(value) if isinstance(value, Integral) else str(value)
+
+
+def _share(statement: Setting, value: Any) -> float:
+    # one way to write them, so that settings can be compared
+    return resolve_share(statement.name, value, above=statement.above)
+
+
+def _table(statement: Setting, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping | None):
+        raise TypeError
+    return dict(value or {})
+
+
+def _names(statement: Setting, value: Any) -> tuple[str, ...]:
+    is_list = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    if not is_list or len(value) < (statement.lowest or 0):
+        raise TypeError
+    return tuple(dict.fromkeys(value))
+
+
+def _shares(statement: Setting, value: Any) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple):
+        raise TypeError
+    return tuple(dict.fromkeys(_share(statement, share) for share in value))
+
+
+def _parse_count(text: str) -> Count:
+    return int(text) if text.isdecimal() else text
+
+
+def _parse_list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+KINDS: Mapping[str, Kind] = {
+    "str": Kind("text", _text),
+    "bool": Kind("true or false", _flag),
+    "int": Kind("a whole number{range}", _whole, int),
+    "float": Kind("a number{range}", _number, float),
+    "Count": Kind("a number{range}, or a share such as 10%", _count, _parse_count),
+    "Share": Kind("a share such as 10%, or 0.1", _share),
+    "Mapping[str, Any]": Kind("a table of names and values", _table),
+    "Sequence[str]": Kind("a list of names", _names, _parse_list),
+    "Sequence[Share]": Kind("a list of shares", _shares, _parse_list),
+}
+"""By the annotation of a field, without ``| None``."""
 
 
 def setting(default: Any, help: str, group: str, **facts: Any) -> Any:
@@ -215,7 +352,7 @@ def check_values(
     those that somebody has chosen, by default those that differ from their defaults. A `UsageError`
     is raised if one is not valid, contradicts others, or was given and changes nothing.
     """
-    checked = {name: statement.check(values[name]) for name, statement in settings.items()}
+    checked = {name: one.plain(values[name]) for name, one in settings.items()}
     if given is None:
         given = [name for name, value in checked.items() if value != settings[name].default]
     for one, other, reason in _clashes(settings, checked):

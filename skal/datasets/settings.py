@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from ..core.settings import Settings, setting
-from ..core.values import Share
+from ..core.settings import Settings, Share, setting
 
 LABEL_NOISE_KINDS = ("uniform", "pairs", "class=A:B")
 

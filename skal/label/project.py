@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from ..core.durable import fsync_folder, locked
 from ..core.errors import RunFolderError, UnknownNameError, UsageError
-from ..core.values import resolve_count
+from ..core.settings import resolve_count
 from ..datasets.index import ImageFile
 from ..models import MODELS
 from ..runs.config import RunConfig

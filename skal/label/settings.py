@@ -12,8 +12,7 @@ import tomli_w
 
 from ..core.durable import write_atomic
 from ..core.errors import ParameterError, UnknownNameError
-from ..core.settings import Setting, override
-from ..core.values import resolve_share
+from ..core.settings import Setting, override, resolve_share
 from ..runs.config import SETTINGS as RUN_SETTINGS
 from ..runs.config import TRAINING_SETTINGS, RunConfig
 

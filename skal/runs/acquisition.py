@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.seeding import derive_seed
-from ..core.values import Count, resolve_count
+from ..core.settings import Count, resolve_count
 from ..datasets.base import Images
 from ..datasets.pool import Pool
 from ..models.classifier import ImageClassifier

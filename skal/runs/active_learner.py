@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from ..core.durable import locked
 from ..core.errors import DataError, ParameterError
 from ..core.seeding import derive_seed
+from ..core.settings import Count, resolve_count
 from ..core.signatures import shows_settings
-from ..core.values import Count, resolve_count
 from ..datasets import ImageDataset
 from ..datasets.base import MISSING_LABEL, Labels
 from ..datasets.oracles import Oracle, ask

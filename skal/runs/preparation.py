@@ -11,7 +11,7 @@ import numpy as np
 
 from ..core.errors import DataError, ParameterError, UnknownNameError
 from ..core.seeding import derive_seed
-from ..core.values import resolve_count
+from ..core.settings import resolve_count
 from ..datasets import DATASETS, ImageDataset, data_folder, is_folder, load_dataset
 from ..datasets.noise import add_noise
 from ..models import MODELS, default_model

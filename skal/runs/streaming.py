@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import ParameterError
 from ..core.seeding import derive_seed
-from ..core.values import Count
+from ..core.settings import Count
 from ..datasets.pool import Pool
 from ..models.classifier import ImageClassifier
 from ..strategies.scores import ScoreRequest, Scores, score_pool
