@@ -261,7 +261,7 @@ def export_command(
     ctx: click.Context, folder: Path, form: str, out: Path | None, copy: bool
 ) -> None:
     """Write the labels out: a table, class folders, or tasks of Label Studio."""
-    with console(ctx), _opened(folder, create=False) as project:
+    with console(ctx):
         from ..label import FORMATS
         from ..label.exporting import labeling_config
 
@@ -270,13 +270,14 @@ def export_command(
             out = out or folder.resolve().with_name(f"{folder.resolve().name}-labeled")
         else:
             _check_out(out)
-        written = entry.make(project=project, out=out, copy=copy)
-        if not isinstance(written, str):
-            _log.info("%d images in %s", written, out)
-            return
-        _write(written, out)
-        if entry.name == "label-studio":
-            _log.info("labelling interface: %s", labeling_config(project.classes))
+        with _opened(folder, create=False) as project:
+            written = entry.make(project=project, out=out, copy=copy)
+            if not isinstance(written, str):
+                _log.info("%d images in %s", written, out)
+                return
+            _write(written, out)
+            if entry.name == "label-studio":
+                _log.info("labelling interface: %s", labeling_config(project.classes))
 
 
 @main.command(name="import")

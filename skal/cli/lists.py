@@ -68,10 +68,10 @@ def list_command(ctx: click.Context, kind: str, pattern: str | None, as_json: bo
         rows = [{"name": entry.name, **_plain(entry.facts)} for entry in entries]
     if as_json:
         click.echo(json.dumps(rows, default=str))
-        return
-    columns = [c for c in COLUMNS if any(c in row for row in rows)]
-    table = [[str(row.get(column, "")) for column in columns] for row in rows]
-    click.echo("\n".join(table_lines(columns, table, _width())))
+    elif rows:
+        columns = [c for c in COLUMNS if any(c in row for row in rows)]
+        table = [[str(row.get(column, "")) for column in columns] for row in rows]
+        click.echo("\n".join(table_lines(columns, table, _width())))
 
 
 def _width() -> float:

@@ -34,6 +34,8 @@ from ..strategies.scores import ScoreRequest, score_pool
 from .learning import BatchRequest, ComputedBatch, Guesses, LearnerSetup
 
 LIKENESS_FEATURES = 32
+NO_CLASSES = ("a", "b")
+"""What a network that is not trained is made for where no classes count, or none is named yet."""
 
 _log = logging.getLogger("skal")
 
@@ -116,7 +118,7 @@ class Picker:
 
     def _learner(self, request: BatchRequest) -> ActiveLearner:
         """Return the loop, where the labels of a request are known and its candidates free."""
-        classes = tuple(request.classes)
+        classes = tuple(request.classes) or NO_CLASSES
         learner = self._learners.get(classes) or self._new_learner(classes)
         self._learners = {classes: learner}
         y: Labels = np.full(len(self._pixels), MISSING_LABEL, dtype=np.int64)
@@ -204,7 +206,7 @@ class Picker:
     @cached_property
     def _weights(self) -> Weights | None:
         """What networks start from if pretraining is asked for; test images have no part in it."""
-        data = self._dataset(("a", "b"))
+        data = self._dataset(NO_CLASSES)
         config = resolve_settings(self._setup.config, data)
         if config.pretrain == "none":
             return None
@@ -215,7 +217,7 @@ class Picker:
     @cached_property
     def _start_guesses(self) -> Guesses:
         """What images are alike by while there is no network."""
-        learner = self._new_learner(("a", "b"))
+        learner = self._new_learner(NO_CLASSES)
         there = np.flatnonzero(self._numbers >= 0)
         embeddings, _ = start_embeddings(
             learner.pool.X, learner.template, derive_seed(learner.config.seed, "init"), there
