@@ -24,7 +24,6 @@ Count = int | str
 Share = float | str
 
 GROUPS = ("comparison", "data", "labels", "query", "network", "training", "noise", "output")
-"""The groups of settings, in the order in which they are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +82,6 @@ class Setting:
 
     @cached_property
     def plain_default(self) -> Any:
-        """The default in its plain form."""
         return self.check(self.default)
 
     def plain(self, value: Any) -> Any:

@@ -266,9 +266,9 @@ def ask(oracle: Oracle, indices: NDArray[np.int64], classes: Sequence[str]) -> L
     """Return b class ids, int64; a `DataError` that names the oracle is raised otherwise."""
     name, n_classes = f"the oracle {_name_of(oracle)}", len(classes)
     with failing(f"{name} failed", DataError):
-        answer = oracle.label(indices)
-        # of a single image a number will do
-        answer = [answer] if len(indices) == 1 and np.ndim(answer) == 0 else answer
+        answer: Any = oracle.label(indices)
+        if len(indices) == 1 and np.ndim(answer) == 0:
+            answer = [answer]  # of a single image a number will do
         labels, got = integers(answer, len(indices))
     is_outside = np.empty(0, bool) if labels is None else (labels < 0) | (labels >= n_classes)
     if labels is None or is_outside.any():
