@@ -72,6 +72,8 @@ def list_command(ctx: click.Context, kind: str, pattern: str | None, as_json: bo
         columns = [c for c in COLUMNS if any(c in row for row in rows)]
         table = [[str(row.get(column, "")) for column in columns] for row in rows]
         click.echo("\n".join(table_lines(columns, table, _width())))
+    else:
+        click.echo(f"no {kind} match {pattern!r}", err=True)
 
 
 def _width() -> float:
