@@ -336,7 +336,7 @@ class TestProbabilistic:
 
     def test_labelled_embeddings_that_are_no_numbers_end_the_run(self) -> None:
         broken = dataclasses.replace(LABELED, embeddings=np.full_like(LABELED.embeddings, np.inf))
-        with pytest.raises(SkalError, match="labelled images are no numbers"):
+        with pytest.raises(SkalError, match="labelled images are NaN or infinite"):
             sampler("probabilistic").decide(len(MADE_UP), MADE_UP, broken, LABELS)
 
     def test_refuses_more_classes_than_it_can_bear(self) -> None:
