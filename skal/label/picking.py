@@ -152,8 +152,8 @@ class Picker:
         scores, rows = (None, None) if choice is None else (choice.scores, choice.rows)
         if scores is None:
             scores, rows = self._score(learner, wanted), wanted
-        rows = np.arange(n) if rows is None else rows
-        if len(rows) == len(learner.pool.in_play):  # else there was no memory for all
+        rows, shown = (np.arange(n) if of is None else of for of in (rows, learner.pool.shown))
+        if len(rows) >= len(shown):  # else there was no memory for all
             missing = np.setdiff1d(wanted, rows)
         else:
             missing = np.setdiff1d(self._rows_of(request.reserve), rows)
