@@ -126,10 +126,13 @@ def resident_of_files() -> int:
 class Watched(nn.Module):
     """A backbone that tells of each batch before it answers."""
 
-    def __init__(self, in_channels: int, tell: Callable[[int, bool], float]) -> None:
+    def __init__(
+        self, in_channels: int, tell: Callable[[int, bool], float], normalised: bool
+    ) -> None:
         super().__init__()
+        norm = [nn.BatchNorm2d(8)] if normalised else []
         self.inner = nn.Sequential(
-            nn.Conv2d(in_channels, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten()
+            nn.Conv2d(in_channels, 8, 3), *norm, nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten()
         )
         self.tell = tell
 
@@ -139,15 +142,15 @@ class Watched(nn.Module):
 
 
 @contextmanager
-def watched(tell: Callable[[int, bool], float]) -> Iterator[str]:
+def watched(tell: Callable[[int, bool], float], normalised: bool = False) -> Iterator[str]:
     """Register a model that tells of the size of each batch, and whether it is trained on it.
 
-    Its features are multiplied by the answer.
+    Its features are multiplied by the answer; `normalised` gives it batch norm.
     """
 
     @MODELS.register("watched")
     def build(*, n_classes: int, in_channels: int, image_size: int, dropout: float) -> Network:
-        return Network(Watched(in_channels, tell), linear_head(128, n_classes, dropout))
+        return Network(Watched(in_channels, tell, normalised), linear_head(128, n_classes, dropout))
 
     try:
         yield "watched"

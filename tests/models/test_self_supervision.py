@@ -225,7 +225,7 @@ def test_batches_are_halved_where_memory_runs_out_and_that_is_said(
     images: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:
     memory = Memory(25, training=True)
-    with watched(memory) as model:
+    with watched(memory, normalised=True) as model:
         found = train(images, model=model, steps=12)
     # the statistics of batch norm are taken of images, not of views
     assert memory.asked == [80, 40] + 12 * [20] + 20 * [10]
