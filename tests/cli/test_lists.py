@@ -29,7 +29,7 @@ FIRST = {
 
 
 def listed(*args: str, width: int | None = None) -> list[str]:
-    env = {} if width is None else {"COLUMNS": str(width)}
+    env = {"COLUMNS": None if width is None else str(width)}
     done = CliRunner(env=env).invoke(main, ["list", *args])
     assert done.exit_code == 0, done.output
     return done.stdout.splitlines()
