@@ -74,11 +74,11 @@ def _resume_advice(ctx: click.Context) -> str:
     comparison = (ctx.obj or {}).get("comparison")
     if comparison is not None:
         begun = any((comparison / "cells").glob("*/journal.jsonl"))
-        return "\nall whole rounds are kept; the same command goes on" if begun else ""
+        return "\nall whole rounds are kept; run the same command again to resume" if begun else ""
     folder = (ctx.obj or {}).get("folder")
     if folder is None or (folder / "summary.json").exists():
         return ""
-    return f"\n{folder} holds all whole rounds; go on with: skal resume {quote(str(folder))}"
+    return f"\n{folder} holds all whole rounds; resume it: skal resume {quote(str(folder))}"
 
 
 @click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})

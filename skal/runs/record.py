@@ -288,7 +288,7 @@ def check_free(folder: Path) -> None:
     """Raise a `RunExistsError` if there is something of that name."""
     if folder.exists() or folder.is_symlink():
         unfinished = (folder / "config.toml").is_file() and not (folder / SUMMARY).exists()
-        advice = f", or go on with it: skal resume {quote(str(folder))}" if unfinished else ""
+        advice = f", or resume it: skal resume {quote(str(folder))}" if unfinished else ""
         raise RunExistsError(
             f"{str(folder)!r} exists and is not overwritten; choose another name by --out{advice}"
         )

@@ -535,7 +535,7 @@ def test_an_error_in_the_middle_names_the_way_on(
         result = call("run", *FAST, "--strategy", "badge", "--out", folder)
     assert result.exit_code == 130
     assert result.stderr.endswith(
-        f"Error: interrupted\n{folder} holds all whole rounds; go on with: skal resume '{folder}'\n"
+        f"Error: interrupted\n{folder} holds all whole rounds; resume it: skal resume '{folder}'\n"
     )
     resumed = call("resume", folder, "--json")
     assert resumed.exit_code == 0
@@ -587,7 +587,7 @@ def test_ctrl_c_while_training_ends_at_once_and_names_the_way_on(tmp_path: Path)
     assert process.returncode == 130
     assert stdout == ""
     assert stderr.endswith(
-        "Error: interrupted\nrun holds all whole rounds; go on with: skal resume run\n"
+        "Error: interrupted\nrun holds all whole rounds; resume it: skal resume run\n"
     )
     assert "Traceback" not in stderr
     events = [entry["event"] for entry in Journal(folder / "journal.jsonl").read()]
@@ -606,7 +606,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
     assert stdout == ""
     error, advice = stderr.splitlines()
     assert error == "Error: run/journal.jsonl: File too large"
-    assert advice == "run holds all whole rounds; go on with: skal resume run"
+    assert advice == "run holds all whole rounds; resume it: skal resume run"
     folder = tmp_path / "run"
     assert call("resume", folder).exit_code == 0
     assert (folder / "queries.csv").read_bytes() == (finished[0] / "queries.csv").read_bytes()
