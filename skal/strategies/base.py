@@ -15,6 +15,7 @@ from skactiveml.utils import check_equal_missing_label, check_type, is_labeled, 
 from sklearn.base import clone
 from sklearn.utils.validation import has_fit_parameter
 
+from ..core.answers import integers
 from ..core.errors import ParameterError, SkalError
 from ..datasets.base import MISSING_LABEL
 from ..models.devices import global_seed
@@ -166,10 +167,16 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
 
     def _pick(self, scores: Scores, batch_size: int, utilities: ToFill) -> Rows:
         pick: Callable[..., Any] = self.pick
-        if utilities is not None and "utilities" in inspect.signature(pick).parameters:
-            return np.asarray(pick(scores, batch_size, self.random_state_, utilities=utilities))
-        picks = np.asarray(pick(scores, batch_size, self.random_state_))
-        if utilities is not None:
+        told = utilities is not None and "utilities" in inspect.signature(pick).parameters
+        options = {"utilities": utilities} if told else {}
+        answer = pick(scores, batch_size, self.random_state_, **options)
+        picks, got = integers(answer, batch_size)
+        if picks is None:
+            raise SkalError(
+                f"{type(self).__name__}.pick returned {got}; expected {batch_size} integers, rows "
+                "of the scores"
+            )
+        if utilities is not None and not told:
             ranks = np.zeros(len(scores))
             ranks[picks] = np.arange(len(picks), 0, -1)
             fill(utilities, ranks, picks)
@@ -302,7 +309,13 @@ class ScoreStrategy(BatchStrategy):
     def pick(
         self, scores: Scores, batch_size: int, random_state: RandomState, utilities: ToFill = None
     ) -> Rows:
-        return highest(self.score(scores), batch_size, random_state, utilities)
+        values = np.asarray(self.score(scores))
+        if values.shape != (len(scores),) or not np.issubdtype(values.dtype, np.number):
+            raise SkalError(
+                f"{type(self).__name__}.score returned {values.dtype} of shape {values.shape}; "
+                f"expected {len(scores)} numbers, one for each image"
+            )
+        return highest(values, batch_size, random_state, utilities)
 
 
 def highest(

@@ -109,6 +109,46 @@ def test_what_is_wrong_is_found_before_anything_is_trained(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("pick", "message"),
+    [
+        (
+            lambda n: np.linspace(0, 1, n),
+            r"Batch.pick returned float64 of shape \(2,\), such as 0.0",
+        ),
+        (lambda n: None, "Batch.pick returned None; expected 2 integers, rows of the scores"),
+        (lambda n: np.arange(n + 1), r"Batch.pick returned int64 of shape \(3,\)"),
+        (lambda n: np.zeros(n, int), "picked 1 of 2 images more than once"),
+        (lambda n: np.arange(n) + 99, "IndexError: index 99 is out of bounds"),
+    ],
+)
+def test_what_pick_returns_is_told(pick: Any, message: str) -> None:
+    class Batch(BatchStrategy):
+        def pick(self, scores: Scores, batch_size: int, random_state: Any) -> Any:
+            return pick(batch_size)
+
+    with pytest.raises(ParameterError, match=message):
+        check_strategy_works(resolve_strategy(Batch), 3)
+
+
+@pytest.mark.parametrize(
+    ("score", "got"),
+    [
+        (lambda proba: proba, r"float32 of shape \(30, 3\)"),
+        (lambda proba: proba.sum(), r"float32 of shape \(\)"),
+        (lambda proba: None, r"object of shape \(\)"),
+        (lambda proba: ["high"] * len(proba), r"<U4 of shape \(30,\)"),
+    ],
+)
+def test_what_score_returns_is_told(score: Any, got: str) -> None:
+    class Each(ScoreStrategy):
+        def score(self, scores: Scores) -> Any:
+            return score(scores.proba)
+
+    with pytest.raises(ParameterError, match=f"Each.score returned {got}; expected 30 numbers"):
+        check_strategy_works(resolve_strategy(Each), 3)
+
+
 @pytest.mark.parametrize(("answer", "message"), WRONG[-3:])
 def test_whatever_it_raises_later_names_it(answer: Any, message: str) -> None:
     with pytest.raises(SkalError, match=f"the strategy .*Wrong.* {message}"):
