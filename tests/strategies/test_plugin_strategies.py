@@ -117,7 +117,7 @@ class TestPlugins:
                 values = getattr(scores, field)
                 return values.reshape(len(scores), -1)[:, 0]
 
-        with pytest.raises(SkalError, match="Silent.* failed: AttributeError: .NoneType"):
+        with pytest.raises(SkalError, match=r"Silent.* failed: AttributeError: .NoneType"):
             check_strategy(Silent)
 
     def test_the_checks_find_scores_of_scikit_activemls_kind_that_nobody_computes(
