@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -36,8 +35,6 @@ from .learning import BatchRequest, ComputedBatch, Guesses, LearnerSetup
 LIKENESS_FEATURES = 32
 NO_CLASSES = ("a", "b")
 """What a network that is not trained is made for where no classes count, or none is named yet."""
-
-_log = logging.getLogger("skal")
 
 
 @dataclass(frozen=True, eq=False)

@@ -412,6 +412,7 @@ class ActiveLearner:
         pool.label(labeled, y[labeled])
         self.__dict__["pool"] = pool
         self._round, self._trained_in, self._asked = round_number, -1, None
+        self._network = self.choice = None  # they were of other labels
 
     @contextmanager
     def recorded(self, trackers: Sequence[Tracker] = ()) -> Iterator[None]:

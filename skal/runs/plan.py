@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as with_changes
@@ -29,8 +28,6 @@ QueryStrategy: TypeAlias = str | type | SingleAnnotatorPoolQueryStrategy
 
 TRAINING = tuple(name for name in inspect.signature(ImageClassifier).parameters if name in SETTINGS)
 """The settings that are parameters of `ImageClassifier`, too."""
-
-_log = logging.getLogger("skal")
 
 
 @dataclass(frozen=True)

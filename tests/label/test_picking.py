@@ -150,6 +150,17 @@ def test_guesses_are_those_of_the_trained_network(folder: Path) -> None:
     assert answer.guesses.model == "lenet"
 
 
+def test_guesses_are_of_the_last_labels_also_when_nothing_is_left_to_pick(folder: Path) -> None:
+    project = opened(folder)
+    picker = Picker(project.learner_setup())
+    picker.answer(job(project, LABELED))
+    more = [*LABELED, 50, 51, 52]
+    found = picker.answer(job(project, more, candidates=[])).guesses
+    expected = Picker(project.learner_setup()).answer(job(project, more, candidates=[])).guesses
+    assert np.array_equal(found.images, expected.images)
+    assert np.array_equal(found.proba, expected.proba)
+
+
 @pytest.mark.parametrize("labeled", [[], [3, 6, 9]])
 def test_before_two_classes_have_a_label_the_batch_is_diverse(
     folder: Path, labeled: list[int]
