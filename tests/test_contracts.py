@@ -32,7 +32,7 @@ CATALOGUE = {
     "typiclust", "probcover", "max-herding", "clue", "drop-query", "falcun", "contrastive",
     "discriminative", "query-by-committee", "badge", "bald", "diverse-entropy", "diverse-batch",
     "k-means", "committee-variance", "expected-gradient-length", "power-margin", "power-bald",
-    "tcm", "auto",
+    "tcm", "uncertainty-herding", "auto",
 }  # fmt: skip
 FAST = {"n_init": 6, "n_query": 5, "n_rounds": 2, "steps": 2}
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .trial import check_strategy_works as check_strategy_works
     from .typiclust import TCM as TCM
     from .typiclust import TypiClust as TypiClust
+    from .uncertainty_herding import UncertaintyHerding as UncertaintyHerding
 
 __all__ = [
     "INIT_STRATEGIES",
@@ -51,6 +52,7 @@ __all__ = [
     "ScoreStrategy",
     "StreamSampler",
     "TypiClust",
+    "UncertaintyHerding",
     "check_strategy_works",
     "resolve_strategy",
     "select",
@@ -74,5 +76,6 @@ __getattr__ = attach(
         "streams": ("StreamSampler",),
         "trial": ("check_strategy_works",),
         "typiclust": ("TCM", "TypiClust"),
+        "uncertainty_herding": ("UncertaintyHerding",),
     },
 )

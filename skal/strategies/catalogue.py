@@ -268,6 +268,15 @@ _theirs(
     paper="Prabhu et al., ICCV 2021",
     cost="O(n b D) an iteration",
 )
+_own(
+    "uncertainty-herding",
+    "uncertainty_herding:UncertaintyHerding",
+    needs="scores",
+    memory={"nC": 17, "nD": 24},
+    summary="covers most of what the classifier is unsure of, more locally as labels grow",
+    paper="Bae et al., ICLR 2025",
+    cost="O(n^2 min(D, 128)) once, then O(n D) for the few gains that a pick takes",
+)
 _theirs(
     "drop-query",
     "DropQuery",
@@ -364,10 +373,10 @@ _own(
     "max-herding",
     "coverage:MaxHerding",
     needs="embeddings",
-    memory={"nD": 12},
+    memory={"nD": 24},
     summary="raises most the mean similarity of an image to the nearest labelled one",
     paper="Bae et al., ECCV 2024",
-    cost="O(n^2 D)",
+    cost="O(n^2 D) once, then O(n D) for the few gains that a pick takes",
 )
 _theirs(
     "discriminative",
@@ -391,6 +400,15 @@ INIT_STRATEGIES.add(
     STRATEGIES.resolve("random").target,
     by_oracle=True,
     summary="as many images of each class, drawn by an oracle that knows the labels",
+)
+INIT_STRATEGIES.add(
+    "herding",
+    STRATEGIES.resolve("uncertainty-herding").target,
+    **{
+        **STRATEGIES.resolve("uncertainty-herding").facts,
+        "params": {"uncertainty": "equal"},
+        "summary": "uncertainty-herding with equal weights: covers most of the pool",
+    },
 )
 for _name in ("k-means", "typiclust", "probcover"):
     INIT_STRATEGIES.add(_name, STRATEGIES.resolve(_name).target, **STRATEGIES.resolve(_name).facts)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..datasets.base import MISSING_LABEL
 from .base import BatchStrategy, GreedyBatch, RandomState, Rows, Seed, ToFill
 from .geometry import CANCELLED, as_points, centred, cluster, squared_distances, squared_norms
+from .herding import Herd, pick_greedily
 from .parameters import Number, allowed
 from .scores import Scores
 
@@ -63,7 +64,7 @@ class ProbCover(BatchStrategy):
         self, scores: Scores, batch_size: int, random_state: RandomState, utilities: ToFill = None
     ) -> Rows:
         """Pick greedily; the utilities are the numbers of images newly covered."""
-        points, known = _unit(scores)
+        points, known = unit_points(scores)
         squared = self._radius(points, scores, random_state) ** 2
         if squared < CANCELLED * float(squared_norms(points).max()):
             points, known = points.double(), known.double()
@@ -116,8 +117,8 @@ class MaxHerding(BatchStrategy):
 
     The embeddings are scaled to unit length; the similarity is
     :math:`\exp(-\gamma |x - x'|^2)`. Picks as `skactiveml.pool.MaxHerding` does for the same
-    :math:`\gamma`, without its n x n matrix: a pick changes the gains only through the images to
-    which it is the most similar one.
+    :math:`\gamma`, without its n x n matrix, and computes gains again only where they may be the
+    highest.
 
     Parameters
     ----------
@@ -146,45 +147,18 @@ class MaxHerding(BatchStrategy):
         self, scores: Scores, batch_size: int, random_state: RandomState, utilities: ToFill = None
     ) -> Rows:
         """Pick greedily; the utilities are the gains."""
-        gamma = float(self.gamma)
-        points, known = _unit(scores)
-        if gamma * float(squared_norms(points).max()) < CANCELLED:
-            points, known = points.double(), known.double()
-        similarity = points.new_zeros(len(points))
-        if len(known):
-            for rows, distance in squared_distances(points, known):
-                similarity[rows] = torch.exp(-gamma * distance.min(dim=1).values)
-        gains = _loss(points, points, similarity, torch.inf, gamma)
-        batch = GreedyBatch(batch_size, random_state, utilities)
-        for _ in range(batch_size):
-            pick = batch.pick(gains.cpu().numpy())
-            ((_, distance),) = squared_distances(points[pick : pick + 1], points)
-            to_pick = torch.exp(-gamma * distance[0])
-            nearer = to_pick > similarity
-            gains -= _loss(points, points[nearer], similarity[nearer], to_pick[nearer], gamma)
-            similarity[nearer] = to_pick[nearer]
-        return batch.picks
+        points, known = unit_points(scores)
+        herd = Herd(points, float(self.gamma))
+        herd.cover(known)
+        return pick_greedily(herd, batch_size, random_state, utilities)
 
 
-def _unit(scores: Scores) -> tuple[Tensor, Tensor]:
+def unit_points(scores: Scores) -> tuple[Tensor, Tensor]:
     """Return embeddings of candidates and labelled images, scaled to length 1, then centred."""
     assert scores.embeddings is not None and scores.labeled is not None
     moved = centred(scores.embeddings, scores.labeled.embeddings, unit_length=True)
     here, there = (as_points(values, scores.device) for values in moved)
     return here, there
-
-
-def _loss(
-    points: Tensor, others: Tensor, before: Tensor, after: Tensor | float, gamma: float
-) -> Tensor:
-    """Return how much each point's gain falls when the similarities of others rise."""
-    loss = torch.zeros(len(points), dtype=torch.float64, device=points.device)
-    if len(others):
-        for rows, distance in squared_distances(points, others):
-            similarity = distance.mul_(-gamma).exp_()
-            lost = (similarity - before).clamp_(min=0) - (similarity - after).clamp_(min=0)
-            loss[rows] = lost.sum(dim=1, dtype=torch.float64) / len(points)
-    return loss
 
 
 def _count_within(points: Tensor, others: Tensor, squared: float) -> Tensor:

@@ -20,7 +20,7 @@ from skal.strategies.catalogue import INIT_STRATEGIES
 from skal.strategies.cold_start import COMPONENTS
 
 START: dict[str, Any] = {"model": "lenet", "steps": 1, "n_init": 8, "n_rounds": 0, "stop": "off"}
-DIVERSE = ("k-means", "typiclust", "probcover")
+DIVERSE = ("k-means", "typiclust", "probcover", "herding")
 N_GROUPS = 6
 
 

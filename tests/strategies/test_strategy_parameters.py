@@ -60,6 +60,9 @@ WRONG = [
     ("tcm", {"clusters_per_class": 0}, "clusters_per_class=0 of TCM; expected a whole number, 1"),
     ("tcm", {"clusters_per_class": 2.5}, "clusters_per_class=2.5 of TCM; expected a whole number"),
     ("max-herding", {"gamma": INFINITY}, "gamma=inf of MaxHerding; expected a number above 0"),
+    ("uncertainty-herding", {"sigma": 0}, "sigma=0 of UncertaintyHerding; expected a number above"),
+    ("uncertainty-herding", {"width": 0}, "width=0 of UncertaintyHerding; expected a whole number"),
+    ("uncertainty-herding", {"uncertainty": "margn"}, "did you mean margin?"),
     ("probcover", {"alpha": 1}, "alpha=1 of ProbCover; expected a number above 0 and below 1"),
     ("probcover", {"delta": 0}, "delta=0 of ProbCover; expected a number above 0, or None"),
 ]

@@ -1,0 +1,183 @@
+"""Uncertainty herding, against a greedy search of all pairs in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from asking import ask, directions, labels, made
+from scipy.spatial.distance import cdist
+from skactiveml.classifier import SklearnClassifier
+from sklearn.linear_model import LogisticRegression
+
+import skal
+from skal.strategies import MaxHerding, UncertaintyHerding
+from skal.strategies.herding import SIDE, Herd, pick_greedily
+from skal.strategies.scores import ScoredClassifier
+from skal.testing import example_scores
+
+KINDS = ["random", "clustered", "duplicates", "far from the origin", "of many lengths"]
+
+
+def problem(kind: str, seed: int, n: int = 150) -> tuple[np.ndarray, np.ndarray]:
+    """Return embeddings and probabilities; of images that coincide, the same."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(n, 12))
+    if kind == "clustered":
+        values = 3 * rng.normal(size=(6, 12))[rng.integers(0, 6, n)] + 0.3 * values
+    elif kind == "duplicates":
+        values = values[rng.integers(0, n // 3, n)]
+    elif kind == "far from the origin":
+        values += 1e3
+    elif kind == "of many lengths":
+        values *= 10.0 ** rng.integers(-3, 4, (n, 1))
+    embeddings = values.astype(np.float32)
+    logits = (values / np.linalg.norm(values, axis=1, keepdims=True)) @ rng.normal(size=(12, 4))
+    powers = np.exp(3 * logits)
+    return embeddings, (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def unit(embeddings: np.ndarray) -> np.ndarray:
+    values = embeddings.astype(np.float64)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+def naive(points: np.ndarray, known: np.ndarray, weights: np.ndarray, n_picks: int) -> list[int]:
+    """Pick greedily from the whole matrix of similarities, the first of equals."""
+    sigma = 1.0
+    if len(known) > 1:
+        apart = cdist(known, known)
+        apart[apart < 1e-9] = np.inf
+        sigma = float(apart.min(axis=1).mean())
+    similarity = np.exp(-((cdist(points, points) / sigma) ** 2))
+    covered = np.zeros(len(points))
+    if len(known):
+        covered = np.exp(-((cdist(points, known) / sigma) ** 2)).max(axis=1)
+    picks: list[int] = []
+    for _ in range(n_picks):
+        gains = np.maximum(similarity - covered, 0) @ weights
+        gains[picks] = -1
+        picks.append(int(gains.argmax()))
+        covered = np.maximum(covered, similarity[picks[-1]])
+    return picks
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("n_labeled", [0, 20])
+@pytest.mark.parametrize("kind", KINDS)
+def test_picks_are_those_of_a_naive_search_in_float64(kind: str, n_labeled: int, seed: int) -> None:
+    embeddings, proba = problem(kind, seed)
+    y = labels(len(proba), n_labeled)
+    picks = ask("uncertainty-herding", scores=made(proba, embeddings), y=y, n=25, seed=seed)
+    points, top = unit(embeddings), np.sort(proba.astype(np.float64), axis=1)
+    weights = 1 - (top[:, -1] - top[:, -2])
+    expected = naive(points[n_labeled:], points[:n_labeled], weights[n_labeled:], 25)
+    # of images that coincide either may be picked
+    assert np.array_equal(embeddings[picks], embeddings[n_labeled:][expected])
+    assert len(set(picks.tolist())) == 25
+
+
+def test_equal_weights_are_those_of_max_herding_of_the_same_radius() -> None:
+    scores, y = example_scores(), labels()
+    for sigma in (0.5, 1.0):
+        expected = MaxHerding(sigma**-2, random_state=0).query(scores.embeddings, y, batch_size=9)
+        ours = UncertaintyHerding("equal", sigma, random_state=0)
+        assert ours.query(scores.embeddings, y, batch_size=9).tolist() == expected.tolist()
+
+
+def test_where_all_is_certain_all_is_worth_the_same() -> None:
+    scores, group = directions((20, 30, 25))
+    certain = made(np.eye(3)[group], scores.embeddings)
+    expected = ask("uncertainty-herding", scores=certain, n=6, uncertainty="equal")
+    assert ask("uncertainty-herding", scores=certain, n=6).tolist() == expected.tolist()
+    assert set(group[expected[:3]].tolist()) == {0, 1, 2}
+
+
+def test_what_the_classifier_is_sure_of_is_not_covered() -> None:
+    scores, group = directions((20, 30, 25))
+    proba = np.where((group == 1)[:, None], [1.0, 0.0, 0.0], [0.5, 0.3, 0.2])
+    picks = ask("uncertainty-herding", scores=made(proba, scores.embeddings), n=4)
+    assert 1 not in group[picks]
+
+
+def test_the_radius_falls_as_labels_grow_and_the_most_uncertain_come_first() -> None:
+    embeddings, proba = problem("random", 0)
+    scores = made(proba, embeddings)
+    narrow = ask("uncertainty-herding", scores=scores, n=10, sigma=1e-3)
+    assert narrow.tolist() == ask("margin", scores=scores, n=10).tolist()
+    few, many = (ask("uncertainty-herding", scores=scores, y=labels(150, n), n=1) for n in (5, 90))
+    assert few.tolist() != many.tolist()
+
+
+def test_utilities_are_the_gains_of_all_images() -> None:
+    embeddings, proba = problem("clustered", 3)
+    clf, X = ScoredClassifier(made(proba, embeddings)), np.arange(150)[:, None]
+    query, y = UncertaintyHerding(random_state=0), labels(150, 20)
+    picks, rows = query.query(X, y, clf, fit_clf=False, batch_size=9, return_utilities=True)
+    again = UncertaintyHerding(random_state=0).query(X, y, clf, fit_clf=False, batch_size=9)
+    assert picks.tolist() == again.tolist()
+    for number, pick in enumerate(picks):
+        assert rows[number, pick] == np.nanmax(rows[number])
+        assert np.isnan(rows[number]).sum() == 20 + number
+    falls = np.diff(rows, axis=0)
+    assert (falls[np.isfinite(falls)] <= 1e-9).all()
+
+
+class TestInScikitActiveml:
+    def test_any_classifier_of_embeddings_will_do(self) -> None:
+        X, proba = problem("clustered", 5)
+        y = np.where(np.arange(150) < 30, proba.argmax(axis=1), -1)
+        clf = SklearnClassifier(LogisticRegression(), classes=range(4), missing_label=-1)
+        query = UncertaintyHerding(random_state=0)
+        picks = query.query(X, y, clf, batch_size=7)
+        assert len(set(picks.tolist())) == 7
+        assert (y[picks] == -1).all()
+        fitted = clf.fit(X, y)
+        assert query.query(X, y, fitted, fit_clf=False, batch_size=7).tolist() == picks.tolist()
+        some = np.arange(40, 90)
+        among = query.query(X, y, clf, candidates=some, batch_size=7)
+        assert np.isin(among, some).all()
+        rows = query.query(X, y, clf, candidates=X[some], batch_size=7)
+        assert some[rows].tolist() == among.tolist()
+
+    def test_images_are_embedded_by_the_network(self, tiny: skal.ImageDataset) -> None:
+        y = np.where(np.arange(90) < 30, tiny.y, -1)
+        fitted = skal.ImageClassifier(classes=[0, 1, 2], steps=5, random_state=0).fit(tiny.X, y)
+        picks = UncertaintyHerding(random_state=0).query(
+            tiny.X, y, fitted, fit_clf=False, batch_size=8
+        )
+        assert len(set(picks.tolist())) == 8
+        assert (y[picks] == -1).all()
+
+
+class TestWideEmbeddings:
+    def test_what_lies_in_few_directions_is_picked_as_if_it_were_narrow(self) -> None:
+        embeddings, proba = problem("clustered", 1)
+        turn = np.linalg.qr(np.random.default_rng(0).normal(size=(300, 12)))[0]
+        params = {"y": labels(150, 20), "n": 20}
+        wide = ask("uncertainty-herding", scores=made(proba, embeddings @ turn.T), **params)
+        narrow = ask("uncertainty-herding", scores=made(proba, embeddings), **params)
+        assert wide.tolist() == narrow.tolist()
+
+    def test_fewer_directions_still_find_the_clusters(self) -> None:
+        scores, group = directions((20, 30, 25))
+        wide = np.hstack([scores.embeddings, np.zeros((75, 50), np.float32)])
+        picks = ask("uncertainty-herding", scores=made(np.full((75, 3), 1 / 3), wide), n=3, width=4)
+        assert set(group[picks].tolist()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("gamma", [1e-4, 4.0, 1e4])
+def test_gains_of_all_pairs_in_blocks_are_those_of_single_points(gamma: float) -> None:
+    rng = np.random.default_rng(0)
+    n = SIDE + 90
+    points = torch.from_numpy(rng.normal(size=(n, 3)).astype(np.float32))
+    herd = Herd(points, gamma, torch.from_numpy(rng.random(n)))
+    herd.cover(points[:5] + 0.1)
+    np.testing.assert_allclose(herd.all_gains(), herd.gains(np.arange(n)), rtol=1e-4, atol=1e-9)
+
+
+def test_more_picks_than_there_are_distinct_points_are_each_made_once() -> None:
+    points = torch.zeros(40, 2)
+    points[::2] += 1
+    picks = pick_greedily(Herd(points, 1.0), 40, np.random.RandomState(0))
+    assert sorted(picks.tolist()) == list(range(40))
