@@ -4,6 +4,6 @@
 2. `worker` makes one run, in a process here or on a cluster.
 3. `results` reads runs back from their folders; `pairs` says which of them may be compared.
 4. `curves` puts runs on common numbers of labels, `statistics` computes, `verdicts` says what may
-   be concluded, with the warnings of `caveats` and the words of `sentences`.
+   be concluded, in the words of `sentences`.
 5. `plots` and `report` show it.
 """

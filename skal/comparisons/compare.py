@@ -119,7 +119,7 @@ def compare(
     workers = Workers(grid.backend, grid.scheduler, grid.jobs, grid.threads, base.device)
     if grid.html:
         check_extra()
-    runner = CellRunner(data, _names("trackers", trackers), command=tuple(sys.argv))
+    runner = CellRunner(data, _names(trackers), command=tuple(sys.argv))
     grid = complete_grid(grid, base, runner.load)
     cells = cells_of(grid, base)
     check_cells(cells, runner.load)
@@ -130,10 +130,10 @@ def compare(
         return _conclude(cells_of(whole, base), cells, replies, folder, grid.html)
 
 
-def _names(what: str, values: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
-        raise ParameterError(f"{what}: got {values!r}; expected a list of names")
-    return tuple(values)
+def _names(trackers: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(trackers, str) or not all(isinstance(name, str) for name in trackers):
+        raise ParameterError(f"trackers: got {trackers!r}; expected a list of names")
+    return tuple(trackers)
 
 
 def _run_all(cells: Sequence[Cell], runner: CellRunner, workers: Workers) -> Iterator[Reply]:

@@ -107,13 +107,14 @@ def _check_pairs(results: Sequence[Result]) -> None:
     of_seed = {result.config.seed: result for result in reversed(results)}
     for result in results:
         pair = of_seed[result.config.seed]
-        _refuse(first, result, _differing_settings(first, result))
-        _refuse(pair, result, _differing_images(pair, result))
+        if why := _differing_settings(first, result):
+            _refuse(first, result, why)
+        if differing := ", ".join(differing_data(pair, result)):
+            _refuse(pair, result, f"they are not on the same images, which differ in {differing}")
 
 
 def _refuse(one: Result, other: Result, why: str) -> None:
-    if why:
-        raise RunFolderError(f"{_name(one)} and {_name(other)} cannot be compared: {why}")
+    raise RunFolderError(f"{_name(one)} and {_name(other)} cannot be compared: {why}")
 
 
 def _name(result: Result) -> str:
@@ -133,11 +134,6 @@ def _differing_settings(first: Result, result: Result) -> str:
         f"the file {result.config.weights!r} had other weights (SHA-256 {first.weights}..., "
         f"{result.weights}...); run both with the same"
     )
-
-
-def _differing_images(pair: Result, result: Result) -> str:
-    differing = ", ".join(differing_data(pair, result))
-    return differing and f"they are not on the same images, which differ in {differing}"
 
 
 def what_must_agree(result: Result) -> dict[str, Any]:

@@ -7,12 +7,11 @@ stands beside it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from .caveats import warn
 from .curves import MEASURES, Group, difference_between
 from .pairs import group_by_setting, tell_apart
 from .results import Result
@@ -22,9 +21,11 @@ from .sentences import (
     judge,
     judge_end,
     judge_noise,
+    list_runs,
     name_differences,
     name_part,
     name_settings,
+    plural,
 )
 from .statistics import (
     ALPHA,
@@ -34,6 +35,7 @@ from .statistics import (
     paired_differences,
     penalty_matrix,
     rank_strategies,
+    seeds_needed,
     smallest_p,
 )
 
@@ -80,7 +82,7 @@ def analyse(
                 "seeds": group.seeds,
                 "strategies": labels,
                 "penalty": penalty_matrix(group.n_labeled, group.curves),
-                "warnings": warn(group, baseline, n_pairs, short, len(rows)),
+                "warnings": _warn(group, baseline, n_pairs, short, len(rows)),
             }
         )
     return {
@@ -257,3 +259,83 @@ def _lowest(groups: Sequence[Group], group: Group, noise: str) -> Group:
     rate = getattr(group.setting, noise)
     alike = [one for one in groups if one.setting._replace(**{noise: rate}) == group.setting]
     return min(alike, key=lambda one: float(getattr(one.setting, noise)))
+
+
+def _warn(
+    group: Group,
+    baseline: str,
+    n_pairs: Mapping[str, int],
+    too_few: Sequence[str],
+    n_tested: int,
+) -> list[str]:
+    """Warn of one setting's runs; `n_pairs` is how many seeds each strategy shares with the
+    baseline, `too_few` names those with too few, `n_tested` counts the comparisons in all settings.
+    """
+    if n_tested == len(n_pairs):
+        purpose = f"compare {n_tested} {plural(n_tested, 'strategy', 'strategies')} with it"
+    else:
+        purpose = f"make all {n_tested} comparisons with it"
+    short: dict[int, list[str]] = {}
+    for name in too_few:
+        short.setdefault(n_pairs[name], []).append(name)
+    return [
+        *_warn_of_budgets(group),
+        *_warn_of_seeds(group, baseline),
+        *(
+            f"with {n} {plural(n, 'seed')} no difference of {', '.join(names)} from {baseline} can "
+            f"be called significant, whatever its size: at least {seeds_needed(n_tested)} seeds "
+            f"are needed to {purpose}"
+            for n, names in sorted(short.items())
+        ),
+    ]
+
+
+def _warn_of_budgets(group: Group) -> list[str]:
+    """Name the runs that start later or end earlier than others, which narrows the comparison."""
+
+    def budgets(end: Callable[[Mapping[int, float]], int]) -> dict[tuple[str, int], int]:
+        return {
+            (name, seed): end(curve)
+            for name, of_seed in group.known.items()
+            for seed, curve in of_seed.items()
+        }
+
+    starts, ends = budgets(min), budgets(max)
+    first, last = group.n_labeled[0], group.n_labeled[-1]
+    seeds = {name: list(of_seed) for name, of_seed in group.known.items()}
+    told = []
+    if len(set(starts.values())) > 1:
+        late = list_runs((run for run, n in starts.items() if n == first), seeds)
+        told.append(f"{first} is the start of {late}; others begin with {min(starts.values())}")
+    if len(set(ends.values())) > 1:
+        short = list_runs((run for run, n in ends.items() if n == last), seeds)
+        told.append(f"{last} is the end of {short}; others continue to {max(ends.values())}")
+    if group.interpolated:
+        told.append(
+            "between its own numbers of labels each run's accuracy is interpolated linearly"
+        )
+    if not told:
+        return []
+    n = len(group.n_labeled)
+    where = f"at {n} numbers from {first} to {last}" if n > 1 else f"at {first} only"
+    return [
+        f"the runs have different numbers of labels: they are compared {where}; {'; '.join(told)}"
+    ]
+
+
+def _warn_of_seeds(group: Group, baseline: str) -> list[str]:
+    if baseline not in group.curves:
+        return [f"there is no run of {baseline}: nothing can be compared with it"]
+    seeds = set().union(*group.curves.values())
+    missing = {name: sorted(seeds - of_seed.keys()) for name, of_seed in group.curves.items()}
+    lacking = [
+        f"{name} lacks {plural(len(lost), 'seed')} {', '.join(map(str, lost))}"
+        for name, lost in missing.items()
+        if lost
+    ]
+    if not lacking:
+        return []
+    return [
+        f"{'; '.join(lacking)}: strategies are compared in the seeds that both have; the others "
+        "are left out of the pairs"
+    ]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from ..core.durable import fsync_folder
+from ..core.durable import fsync_file, fsync_folder
 from ..core.errors import SkalError
 from ..core.workers import Workers, one_call
 from ..datasets import ImageDataset, load_dataset
@@ -81,7 +81,8 @@ class CellRunner:
             try:
                 result = self._run_or_resume(cell, folder)
                 if folder is not None and not self.here:
-                    return Reply(cell, archive=_packed(folder))
+                    archive = shutil.make_archive(str(folder), "zip", folder)
+                    return Reply(cell, archive=Path(archive).read_bytes())
                 return Reply(cell, result)
             except Exception as error:  # also a foreign strategy's
                 kind = "" if isinstance(error, SkalError) else f"{type(error).__name__}: "
@@ -152,14 +153,6 @@ def _quiet() -> Iterator[None]:
         _log.handlers[:], _log.propagate = handlers, propagate
 
 
-def _packed(folder: Path) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.rglob("*")):
-            archive.write(path, path.relative_to(folder))
-    return buffer.getvalue()
-
-
 def unpack(reply: Reply, folder: Path) -> Reply:
     """Write a run folder that was sent back, atomically, and read its result."""
     if reply.archive is None:
@@ -171,8 +164,7 @@ def unpack(reply: Reply, folder: Path) -> Reply:
         archive.extractall(temporary)
     for path in temporary.rglob("*"):
         if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            fsync_file(path)
     shutil.rmtree(final, ignore_errors=True)  # what an interrupted run left
     temporary.rename(final)
     fsync_folder(final.parent)

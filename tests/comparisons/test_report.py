@@ -23,8 +23,7 @@ from PIL import Image
 
 import skal
 from skal.comparisons.report import check_extra, choose_place, results_csv, text_table, write_report
-from skal.comparisons.report.charts import curves
-from skal.comparisons.report.page import efficiency_interval
+from skal.comparisons.report.page import chart, efficiency_interval
 from skal.comparisons.report.picks import class_balance, contact_sheet, room_for_each, show_picks
 from skal.comparisons.results import Result, read_result
 from skal.comparisons.verdicts import analyse
@@ -360,7 +359,7 @@ def test_class_balance_is_that_of_what_was_picked_after_the_start(tiny: skal.Ima
 def test_plotly_takes_the_curves() -> None:
     graph = pytest.importorskip("plotly.graph_objects")
     analysis = analyse(made_up_results(n_seeds=2))
-    figure = graph.Figure(curves(analysis, analysis["groups"][0]))  # checks every name and value
+    figure = graph.Figure(chart(analysis, analysis["groups"][0]))  # checks every name and value
     lines = [trace for trace in figure.data if trace.showlegend is None]
     assert [trace.name for trace in lines] == ["random", "badge", "margin"]
     assert len(figure.data) == 6
@@ -368,7 +367,7 @@ def test_plotly_takes_the_curves() -> None:
     assert list(lines[1].y) == [point["mean"] for point in points]
     assert list(lines[1].x) == [20, 40, 60, 80]
     one = analyse(made_up_results(n_seeds=1))
-    assert len(curves(one, one["groups"][0])["data"]) == 3  # no bands
+    assert len(chart(one, one["groups"][0])["data"]) == 3  # no bands
 
 
 def page_of(results: list[Result], folder: Path) -> str:
@@ -700,6 +699,8 @@ def test_curves_follow_when_the_system_turns_dark(opened: Callable[..., Any]) ->
     before = page.evaluate(fill)
     page.emulate_media(color_scheme="dark")
     page.wait_for_function(f"() => {fill} != {before!r}")
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert contrast(rgb(background), rgb(page.evaluate(fill))) > 7
 
 
 def test_the_page_can_be_listened_to(opened: Callable[..., Any]) -> None:

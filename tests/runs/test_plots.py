@@ -13,12 +13,12 @@ import pytest
 from made_up import made_up_results
 from PIL import Image
 
-from skal.comparisons.panels import looks
 from skal.comparisons.plots import (
     column_means,
     comparison_curves,
     difference_curves,
     efficiency_bars,
+    looks,
     noise_curves,
     penalty_heatmap,
     ranks_diagram,
@@ -196,10 +196,10 @@ def test_one_strategy_or_twelve_of_one_seed_or_several_can_be_drawn(
     strategies: list[str], n_seeds: int
 ) -> None:
     found = analysis(strategies=strategies, n_seeds=n_seeds, n_rounds=2)
-    for draw in COMPARISONS:
-        pictures = draw(found)
-        if pictures is not None:
-            words(pictures)
+    names = {look.name for name, look in looks(found).items() if name in strategies}
+    texts = [words(picture) for draw in COMPARISONS if (picture := draw(found)) is not None]
+    assert all(name in texts[0] for name in names)  # the curves'
+    assert all(any(name in text for name in names) for text in texts)
 
 
 def test_a_comparison_of_the_initial_set_alone_can_be_drawn() -> None:
@@ -311,7 +311,8 @@ def test_any_name_of_a_folder_and_of_a_strategy_can_be_drawn() -> None:
     ]
     found = analysis(settings=settings, strategies=["random", *names])
     for draw in COMPARISONS:
-        words(draw(found))
+        text = words(draw(found))
+        assert all(name in text for name in ("$x^", "写真", "<&>"))
 
 
 def evaluation(n_classes: int) -> dict[str, Any]:

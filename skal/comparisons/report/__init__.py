@@ -14,8 +14,8 @@ from ...runs.drawing import Pictures
 from ...runs.record import free_name
 from ..folder import ANALYSIS, check_place, is_comparison
 from ..pairs import tell_apart
-from ..panels import Analysis
 from ..plots import (
+    Analysis,
     comparison_curves,
     difference_curves,
     efficiency_bars,
@@ -25,16 +25,8 @@ from ..plots import (
 )
 from ..results import Result
 from ..verdicts import analyse
-from .tables import results_csv, text_table
-
-__all__ = [
-    "REPORT",
-    "check_extra",
-    "choose_place",
-    "results_csv",
-    "text_table",
-    "write_report",
-]
+from .tables import results_csv as results_csv
+from .tables import text_table as text_table
 
 REPORT = "report.html"
 PICTURES: Mapping[str, Callable[[Analysis], Pictures | None]] = {
@@ -70,16 +62,6 @@ def write_report(
     pictures = {name: draw(analysis) for name, draw in PICTURES.items()}
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "results.csv", results_csv(results))
-    _write_pictures(pictures, folder)
-    write_atomic(folder / ANALYSIS, json.dumps(analysis, indent=2) + "\n")
-    if html:
-        from .page import make_page
-
-        write_atomic(folder / REPORT, make_page(results, analysis, pictures, folder))
-    return analysis
-
-
-def _write_pictures(pictures: Mapping[str, Pictures | None], folder: Path) -> None:
     for name, picture in pictures.items():
         for form in ("png", "svg"):
             path = folder / f"{name}.{form}"
@@ -87,6 +69,12 @@ def _write_pictures(pictures: Mapping[str, Pictures | None], folder: Path) -> No
                 path.unlink(missing_ok=True)  # it is of fewer or of other runs
             else:
                 write_atomic(path, picture[form])
+    write_atomic(folder / ANALYSIS, json.dumps(analysis, indent=2) + "\n")
+    if html:
+        from .page import make_page
+
+        write_atomic(folder / REPORT, make_page(results, analysis, pictures, folder))
+    return analysis
 
 
 def choose_place(folders: Sequence[str | Path], out: str | Path | None = None) -> Path:

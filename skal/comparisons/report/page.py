@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,12 @@ from ...runs.record import ENVIRONMENT, EVALUATION
 from ..curves import MEASURES
 from ..folder import GRID_FILE
 from ..pairs import group_by_setting
-from ..panels import Analysis, entries_of, looks
-from ..plots import column_means
+from ..plots import DASHES, MARKERS, Analysis, Look, column_means, entries_of, looks
 from ..results import Result, Setting
-from ..sentences import FEWEST, name_part
-from .charts import curves
+from ..sentences import FEWEST, name_part, name_spread, spread
 from .picks import (
     MOST_ROUNDS,
     MOST_SEEDS,
-    Balance,
     class_balance,
     load_images,
     room_for_each,
@@ -62,39 +59,38 @@ def make_page(
     environment.filters.update(
         data_uri=_data_uri,
         interval=efficiency_interval,
-        both=_both,
+        # of a pair of models or rates, each with its p
+        both=lambda row: [word for measure in MEASURES for word in difference(row[measure])],
         setting=_describe_setting,
         compared=_describe_compared,
         column_means=column_means,
         seen=partial(_seen_from, folder),
     )
     groups = analysis["groups"]
+    datasets = dict.fromkeys(group["dataset"] for group in groups)
+    few = [entry["n_seeds"] < FEWEST for entry in analysis["strategies"].values()]
+    records = [_read_json(result, ENVIRONMENT) or {} for result in results]
     return environment.get_template("report.html").render(
         analysis=analysis,
         baseline=analysis["baseline"],
-        title=_title(analysis),
+        title=f"{', '.join(datasets)}: does it beat {analysis['baseline']}?",
         groups=[_describe_group(analysis, group, number) for number, group in enumerate(groups)],
         warnings=warnings(analysis),
         fewest=FEWEST,
-        fewer=_few(analysis, any),
-        all_fewer=_few(analysis, all),
+        fewer=any(few),
+        all_fewer=all(few),
         figure_titles=[title.format(analysis["baseline"]) for title in FIGURES],
         colors={name: look.color for name, look in looks(analysis).items()},
         pictures={name: _inline(picture) for name, picture in pictures.items()},
         strategies=list(_describe_strategies(results, analysis)),
         most_rounds=MOST_ROUNDS,
         settings=_in_common(result.config.as_dict() for result in results),
-        versions=_in_common(_versions(result) for result in results),
-        commands=_commands(results),
+        versions=_in_common(map(_versions, records)),
+        commands=_commands(records),
         runs=results,
         compare_file=(folder / GRID_FILE).is_file(),
         plotly=get_plotlyjs(),
     )
-
-
-def _title(analysis: Analysis) -> str:
-    datasets = dict.fromkeys(group["dataset"] for group in analysis["groups"])
-    return f"{', '.join(datasets)}: does it beat {analysis['baseline']}?"
 
 
 def _describe_group(analysis: Analysis, group: Mapping[str, Any], number: int) -> dict[str, Any]:
@@ -104,13 +100,76 @@ def _describe_group(analysis: Analysis, group: Mapping[str, Any], number: int) -
         "id": f"curves-{number}",
         "entries": entries,
         "figures": {name: figures(entry) for name, entry in entries.items()},
-        "chart": curves(analysis, group),
+        "chart": chart(analysis, group),
     }
 
 
-def _few(analysis: Analysis, which: Callable[[Iterable[bool]], bool]) -> bool:
-    """Tell whether any or all strategies have too few seeds for an interval."""
-    return which(entry["n_seeds"] < FEWEST for entry in analysis["strategies"].values())
+def chart(analysis: Analysis, group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a group's curves and bands as `data` and `layout` for ``Plotly.newPlot``; the page
+    sets the colours of text and grid.
+    """
+    styles = looks(analysis)
+    traces: list[dict[str, Any]] = []
+    for name, entry in entries_of(analysis, group).items():
+        if entry["n_seeds"] > 1:
+            traces.append(_band(entry, styles[name]))
+        traces.append(_line(entry, styles[name]))
+    return {
+        "data": traces,
+        "layout": {
+            "height": 460,
+            "margin": {"l": 60, "r": 12, "t": 12, "b": 50},
+            "xaxis": {"title": {"text": "labelled images"}, "automargin": True, "zeroline": False},
+            "yaxis": {"title": {"text": "test accuracy"}, "automargin": True, "zeroline": False},
+            "legend": {"orientation": "h", "x": 0, "y": -0.18, "yanchor": "top"},
+            "hovermode": "closest",
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "modebar": {"orientation": "h", "bgcolor": "rgba(0,0,0,0)"},
+        },
+    }
+
+
+def _line(entry: Mapping[str, Any], look: Look) -> dict[str, Any]:
+    points = entry["curve"]
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": look.name,
+        "legendgroup": entry["strategy"],
+        "x": [point["n_labeled"] for point in points],
+        "y": [point["mean"] for point in points],
+        "text": [_told(point, entry["n_seeds"]) for point in points],
+        "hovertemplate": "%{x} labels: %{y:.4f}%{text}",
+        "line": {"color": look.color, "dash": DASHES[look.dash], "width": 2},
+        "marker": {"symbol": MARKERS.get(look.marker, "circle"), "size": 7},
+    }
+
+
+def _told(point: Mapping[str, Any], n_seeds: int) -> str:
+    if n_seeds < 2:
+        return ""
+    low, high = spread(point, n_seeds)
+    return f"<br>{name_spread(n_seeds)} {low:.4f} to {high:.4f}"
+
+
+def _band(entry: Mapping[str, Any], look: Look) -> dict[str, Any]:
+    points = entry["curve"]
+    labels = [point["n_labeled"] for point in points]
+    low, high = zip(*(spread(point, entry["n_seeds"]) for point in points), strict=True)
+    red, green, blue = bytes.fromhex(look.color[1:])
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "legendgroup": entry["strategy"],
+        "showlegend": False,
+        "hoverinfo": "skip",
+        "x": labels + labels[::-1],
+        "y": [*low, *reversed(high)],
+        "fill": "toself",
+        "fillcolor": f"rgba({red},{green},{blue},0.14)",
+        "line": {"width": 0},
+    }
 
 
 def efficiency_interval(target: Mapping[str, Any], n_pairs: int) -> str:
@@ -121,11 +180,6 @@ def efficiency_interval(target: Mapping[str, Any], n_pairs: int) -> str:
     if target["low"]:
         return f"{target['low']:.2f} to {target['high']:.2f}"
     return f"to {target['high']:.2f}; not reached in {1 - target['reached']:.0%} of resamples"
-
-
-def _both(row: Mapping[str, Any]) -> list[str]:
-    """Format the differences of a pair of models or rates, each with its p."""
-    return [word for measure in MEASURES for word in difference(row[measure])]
 
 
 def _describe_setting(row: Mapping[str, Any]) -> str:
@@ -173,24 +227,20 @@ def _describe_strategies(results: Sequence[Result], analysis: Analysis) -> Itera
         picks = [show_picks(run, load, most) for run in runs[:MOST_SEEDS]]
         try:
             pool = load_images(runs[0], load)
-        except Exception:  # the pictures' place says why
+        except Exception:  # a loader may raise anything; where the pictures would be, it is told
             pool = None
         balance = class_balance(runs, pool)
-        shown = sorted(balance, key=_imbalance, reverse=True)[:MOST_CLASSES]
+        shown = sorted(balance, key=lambda e: abs(e.picked - (e.pool or 0)), reverse=True)
         yield {
             "label": label,
             "strategy": analysis["strategies"][label]["strategy"],
             "picks": picks,
             "n_seeds": len(runs),
             "noisy": runs[0].setting.noise_rate > 0,
-            "balance": [entry for entry in balance if entry in shown],
+            "balance": [entry for entry in balance if entry in shown[:MOST_CLASSES]],
             "n_classes": len(balance),
             "errors": _describe_errors(runs),
         }
-
-
-def _imbalance(entry: Balance) -> float:
-    return abs(entry.picked - (entry.pool or 0.0))
 
 
 def _describe_errors(runs: Sequence[Result]) -> dict[str, Any] | None:
@@ -239,28 +289,22 @@ def _read_json(result: Result, name: str) -> Any:
 
 def _in_common(tables: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """List each name's values in several tables."""
-    found: dict[str, dict[str, None]] = {}
-    rows = list(tables)
+    found, rows = {}, list(tables)
     for name in dict.fromkeys(name for row in rows for name in row):
-        values = [str(row[name]) if row.get(name) is not None else "-" for row in rows]
-        found[name] = dict.fromkeys(values)
-    return {
-        name: ", ".join(values) if len(values) <= MOST_VALUES else f"{len(values)} values"
-        for name, values in found.items()
-    }
+        values = dict.fromkeys("-" if row.get(name) is None else str(row[name]) for row in rows)
+        found[name] = ", ".join(values) if len(values) <= MOST_VALUES else f"{len(values)} values"
+    return found
 
 
-def _versions(result: Result) -> dict[str, Any]:
-    known = _read_json(result, ENVIRONMENT) or {}
-    facts = {name: value for name, value in known.items() if name not in ("packages", "command")}
-    return {**facts, **known.get("packages", {})}
+def _versions(record: Mapping[str, Any]) -> dict[str, Any]:
+    facts = {name: value for name, value in record.items() if name not in ("packages", "command")}
+    return {**facts, **record.get("packages", {})}
 
 
-def _commands(results: Sequence[Result], most: int = 10) -> list[str]:
+def _commands(records: Iterable[Mapping[str, Any]], most: int = 10) -> list[str]:
     found: dict[str, None] = {}
-    for result in results:
-        command = (_read_json(result, ENVIRONMENT) or {}).get("command")
-        if command:
+    for record in records:
+        if command := record.get("command"):
             program = Path(command[0]).name
             words = ["python", program] if program.endswith(".py") else [program]
             found[shlex.join([*words, *command[1:]])] = None

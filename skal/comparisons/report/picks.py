@@ -85,20 +85,16 @@ def show_picks(result: Result, load: Callable[..., ImageDataset], most: int) -> 
     except Exception as error:  # also a foreign loader's
         return Picks(seed, (), n_rounds, f"the images cannot be loaded: {one_line(error)}")
     chosen = np.unique(np.linspace(0, n_rounds - 1, min(n_rounds, MOST_ROUNDS)).round().astype(int))
-    rows = [result.rounds[number] for number in chosen]
-    sheets = (_sheet(row, _of_round(result, row["round"]), data, most) for row in rows)
-    return Picks(seed, [sheet for sheet in sheets if sheet is not None], n_rounds)
-
-
-def _of_round(result: Result, number: int) -> list[Mapping[str, Any]]:
-    return [query for query in result.queries if query["round"] == number]
+    sheets = []
+    for row in (result.rounds[number] for number in chosen):
+        if queries := [query for query in result.queries if query["round"] == row["round"]]:
+            sheets.append(_sheet(row, queries, data, most))
+    return Picks(seed, sheets, n_rounds)
 
 
 def _sheet(
     row: Mapping[str, Any], queries: Sequence[Mapping[str, Any]], data: ImageDataset, most: int
-) -> Sheet | None:
-    if not queries:
-        return None
+) -> Sheet:
     indices = np.array([query["index"] for query in queries])
     given = np.array([data.classes.index(query["label"]) for query in queries])
     truth = data.y[indices]
@@ -131,7 +127,8 @@ def contact_sheet(images: Images, marked: NDArray[np.bool_], columns: int = 12) 
     channels, only the first is shown.
     """
     height, width = images.shape[2:]
-    scale = _scale(max(height, width))
+    longest = max(height, width)
+    scale = max(1, SMALLEST // longest) if longest <= LARGEST else LARGEST / longest
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
@@ -142,18 +139,10 @@ def contact_sheet(images: Images, marked: NDArray[np.bool_], columns: int = 12) 
         if mark:
             sheet.paste(RED, (x, y, x + size[0] + 2 * GAP, y + size[1] + 2 * GAP))
         how = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
-        sheet.paste(_picture(image).resize(size, how), (x + GAP, y + GAP))
+        pixels = image.transpose(1, 2, 0) if len(image) == 3 else image[0]
+        thumbnail = Image.fromarray(np.ascontiguousarray(pixels)).resize(size, how)
+        sheet.paste(thumbnail, (x + GAP, y + GAP))
     return sheet
-
-
-def _scale(size: int) -> float:
-    return max(1, SMALLEST // size) if size <= LARGEST else LARGEST / size
-
-
-def _picture(image: Images) -> Image.Image:
-    if len(image) == 3:
-        return Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
-    return Image.fromarray(np.ascontiguousarray(image[0]))
 
 
 def _encoded(picture: Image.Image) -> tuple[bytes, str]:

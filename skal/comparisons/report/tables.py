@@ -9,7 +9,7 @@ from typing import Any
 
 from ...runs.record import METRICS, SECONDS
 from ..pairs import tell_apart
-from ..panels import Analysis, entries_of
+from ..plots import Analysis, entries_of
 from ..results import Result, Setting
 from ..sentences import FEWEST, plural
 
