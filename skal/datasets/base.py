@@ -41,12 +41,8 @@ class Loader(Protocol):
 DATASETS: Registry[Loader] = Registry("dataset")
 
 
-def _no_images() -> Any:
+def _no_images() -> Images:
     return np.empty((0, 0, 0, 0), np.uint8)
-
-
-def _no_labels() -> Any:
-    return np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +88,7 @@ class ImageDataset:
     y: Labels
     classes: tuple[str, ...]
     X_test: Images = field(default_factory=_no_images)
-    y_test: Labels = field(default_factory=_no_labels)
+    y_test: Labels = field(default_factory=lambda: np.empty(0, np.int64))
     name: str = "arrays"
     paths: tuple[str, ...] = ()
     X_unlabeled: Images = field(default_factory=_no_images)

@@ -25,18 +25,6 @@ from .folder import load_folder
 _log = logging.getLogger("skal")
 
 DIGIT_NAMES = tuple("0123456789")
-FASHION_NAMES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
 IDX_FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -76,7 +64,9 @@ def load_mnist(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDat
 @DATASETS.register("fashion-mnist", summary="70,000 pieces of clothing, 28x28 grey")
 def load_fashion_mnist(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDataset:
     """Load Fashion-MNIST, also from where Debian's `dataset-fashion-mnist` puts it."""
-    facts = {"name": "fashion-mnist", "classes": FASHION_NAMES}
+    from torchvision.datasets import FashionMNIST
+
+    facts = {"name": "fashion-mnist", "classes": tuple(FashionMNIST.classes)}
     return _load_idx("FashionMNIST", data_dir, image_size, facts)
 
 
@@ -112,7 +102,8 @@ def load_cifar10(*, data_dir: Path, image_size: int | None, seed: int) -> ImageD
 def load_flowers(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDataset:
     """Load the Kaggle Flowers dataset; its `test` folder has no labels and is not a test set."""
     places = [data_dir / "flowers", data_dir]
-    root = next((p for p in places if _holds_flowers(p)), None) or _fetch_flowers(places[0])
+    holding = (p for p in places for part in (".", "train") if (p / part / "daisy").is_dir())
+    root = next(holding, None) or _fetch_flowers(places[0])
     return load_folder(root, data_dir=data_dir, image_size=image_size, seed=seed, name="flowers")
 
 
@@ -262,10 +253,6 @@ def _unpickle_plain(path: Path, *keys: str) -> list[Any]:
     except Exception as error:  # unpickling damaged bytes can raise anything
         reason = f"no {error}" if isinstance(error, KeyError) else one_line(error)
         raise DataError(f"{path} is not a CIFAR-10 batch: {reason}") from error
-
-
-def _holds_flowers(folder: Path) -> bool:
-    return any((folder / part / "daisy").is_dir() for part in (".", "train"))
 
 
 def _fetch_flowers(wanted: Path) -> Path:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -118,39 +119,25 @@ def _chunk_size(n_files: int, how: Decoding, ahead: int) -> int:
 def _executor(how: Decoding, n_files: int) -> Iterator[Executor]:
     """Start workers, and end them: after an error without a wait for what is still to do."""
     may_have_children = not multiprocessing.current_process().daemon
-    pays = how.processes_from is not None and n_files >= how.processes_from
-    start = _processes if pays and may_have_children else _threads
+    executor: Executor
+    if may_have_children and how.processes_from is not None and n_files >= how.processes_from:
+        # joblib's, which do not run the user's script once more when they start
+        from joblib.externals.loky import ProcessPoolExecutor
+
+        hush = partial(warnings.simplefilter, "ignore")
+        executor = ProcessPoolExecutor(how.n_workers, initializer=hush)
+        at_once = {"wait": False, "kill_workers": True}
+    else:
+        executor, at_once = ThreadPoolExecutor(how.n_workers), {"cancel_futures": True}
     # Pillow warns of odd metadata; the pixels are what counts here
-    with warnings.catch_warnings(), start(how.n_workers) as executor:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield executor
-
-
-@contextmanager
-def _threads(n_workers: int) -> Iterator[Executor]:
-    executor = ThreadPoolExecutor(n_workers)
-    try:
-        yield executor
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _processes(n_workers: int) -> Iterator[Executor]:
-    # joblib's, which do not run the user's script once more when they start
-    from joblib.externals.loky import ProcessPoolExecutor
-
-    executor = ProcessPoolExecutor(n_workers, initializer=_hush)
-    try:
-        yield executor
-    except BaseException:
-        executor.shutdown(wait=False, kill_workers=True)
-        raise
-    executor.shutdown()
-
-
-def _hush() -> None:
-    warnings.simplefilter("ignore")
+        try:
+            yield executor
+        except BaseException:
+            executor.shutdown(**at_once)
+            raise
+        executor.shutdown()
 
 
 def _result(future: Future[Decoded]) -> Decoded:
@@ -183,20 +170,16 @@ def _decode_chunk(root: Path, paths: Sequence[str], how: Decoding) -> Decoded:
 
 def _try_decode(path: Path, how: Decoding) -> Images | str:
     """Decode one file, or say why it cannot be; that the system failed is no reason to keep."""
-    for pause in how.pauses:
+    pauses = iter(how.pauses)
+    while True:
         try:
             return _decode_or_tell(path, how)
         except (OSError, MemoryError) as error:
-            _log.debug("%s is tried again in %g s: %s", path, pause, _reason(error))
+            reason = getattr(error, "strerror", None) or "memory is short"
+            if (pause := next(pauses, None)) is None:
+                raise ReadFailedError(path, reason) from error
+            _log.debug("%s is tried again in %g s: %s", path, pause, reason)
         time.sleep(pause)
-    try:
-        return _decode_or_tell(path, how)
-    except (OSError, MemoryError) as error:
-        raise ReadFailedError(path, _reason(error)) from error
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or "memory is short"
 
 
 def _decode_or_tell(path: Path, how: Decoding) -> Images | str:

@@ -18,6 +18,7 @@ from .pixel_cache import decode_all
 DECODING = Decoding(size=48, processes_from=2000)
 PARTS = ("train", "test", "unlabeled")
 TEST_SHARE = 0.2
+MOST_TOLD = 10
 
 _log = logging.getLogger("skal")
 
@@ -49,7 +50,10 @@ def load_folder(
     how = decoding if image_size is None else replace(decoding, size=image_size)
     cache = data_dir / "cache"
     pixels, read, skipped = decode_all(root, files, how, cache)
-    _tell_skipped(skipped)
+    for path, reason in skipped[:MOST_TOLD]:
+        _log.warning("left out %s: %s", path, reason)
+    if len(skipped) > MOST_TOLD:
+        _log.warning("... and %d more unreadable files", len(skipped) - MOST_TOLD)
     if not read:
         path, reason = skipped[0]
         raise DataError(
@@ -104,13 +108,6 @@ def _without_unlabeled_tests(files: list[ImageFile]) -> list[ImageFile]:
             len(files) - len(kept),
         )
     return kept
-
-
-def _tell_skipped(skipped: list[tuple[str, str]], most: int = 10) -> None:
-    for path, reason in skipped[:most]:
-        _log.warning("left out %s: %s", path, reason)
-    if len(skipped) > most:
-        _log.warning("... and %d more unreadable files", len(skipped) - most)
 
 
 def _tell_unseen(classes: tuple[str, ...], y: Labels, y_test: Labels) -> None:

@@ -8,17 +8,19 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import TypeAlias
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..core.errors import DataError
 from ..core.kept import CACHE_TAG
 from ..core.progress import progress
 from .decoding import FORMATS
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 OTHER_PICTURES = frozenset(
@@ -177,19 +179,15 @@ def _scan(directory: str, bar: tqdm[None]) -> tuple[tuple[int, int], list[str], 
             name = entry.name
             if name[0] == ".":
                 continue
-            if not _is_folder(entry):
+            is_folder = False
+            with suppress(OSError):  # a link to itself
+                is_folder = entry.is_dir()
+            if not is_folder:
                 names.append(name)
                 bar.update()
             elif name not in SYSTEM_FOLDERS:
                 folders.append(name)
     return (status.st_dev, status.st_ino), folders, names
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
 
 
 def _shown(folder: Parts) -> str:

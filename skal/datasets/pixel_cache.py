@@ -128,7 +128,6 @@ class _Progress:
         return self.n_files == self.n_kept + len(self.skipped)
 
     def add(self, chunk: Decoded) -> None:
-        """Count a chunk in."""
         self.n_files += len(chunk.paths)
         self.n_kept += len(chunk.pixels)
         self.skipped.extend(chunk.unread.items())
