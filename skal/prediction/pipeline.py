@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..core.durable import locked, write_atomic
 from ..core.errors import DataError, ParameterError, RunExistsError, SkalError, UsageError
@@ -89,16 +89,14 @@ class PredictionTask:
         }
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """Some images, and the name of the file that their rows are in."""
 
     name: str
     paths: Sequence[str]
 
 
-@dataclass(frozen=True)
-class PartReport:
+class PartReport(NamedTuple):
     """What a worker sends back of a part."""
 
     name: str
@@ -120,31 +118,29 @@ def predict(
     scheduler: str | None = None,
     device: str = "auto",
 ) -> Predicted:
-    """Say of any number of images what a trained network thinks of them.
+    """Write what a trained network says of any number of images, a row each.
 
     Parameters
     ----------
     run_dir : str or Path
         A run folder, one of `skal train`, or any with ``model.safetensors`` and ``model.json``.
     paths : sequence of str or Path
-        Images, and folders of images in whatever subfolders; what these say about labels plays no
-        part.
+        Images, and folders of images in whatever subfolders; rows come in their order.
     out : str or Path
-        ``NAME.csv`` or ``NAME.parquet`` for one file, any other name for a folder of Parquet
-        files. Parquet needs the extra ``parquet``.
+        ``NAME.csv`` (replaced if it exists) or ``NAME.parquet``; any other name is that of a folder
+        of Parquet files. Parquet needs the extra ``parquet``.
     utilities : sequence of str, optional
-        What images are worth by these strategies: ``least-confidence``, ``margin`` and
-        ``entropy``, which Parquet has by default and CSV has not, or any `ScoreStrategy` that
-        looks at each image by itself, such as ``bald`` or ``bald?n_samples=50``.
+        Strategies whose scores are written: ``least-confidence``, ``margin`` and ``entropy`` (the
+        default for Parquet; none for CSV), or any `ScoreStrategy` that looks at each image by
+        itself, such as ``bald?n_samples=50``.
     embeddings : bool, default=False
         Whether the embeddings are written.
     shard_size : int, default=10000
         Images that a worker does at a time.
     jobs, threads, backend, scheduler
-        See `skal.core.workers.Workers`. On a cluster `run_dir`, `paths` and `out` must lie at the
-        same place on all machines.
+        See `skal.core.workers.Workers`. A cluster needs all places on a disk that is shared.
     device : {"auto", "cpu", "cuda", "mps"}, default="auto"
-        Where each worker computes: one job on all GPUs of this machine, of several each on one.
+        Where each worker computes; several share the GPUs of this machine.
 
     Returns
     -------
@@ -153,21 +149,15 @@ def predict(
     Raises
     ------
     SkalError
-        See `skal.core.errors`. What is finished stays: the same call resumes.
+        See `skal.core.errors`. What is finished stays: the same call resumes, and does again what
+        was changed or damaged meanwhile.
 
     Notes
     -----
-    A row is an image, in the order of `paths`, and within a folder of its files' paths. Its
-    columns are `path`, as it was named; `class`, the most probable, and its `probability`;
-    ``p_<class>`` for each class; ``utility_<strategy>`` for each strategy, the higher the more
-    worth a label; and `embedding`, in Parquet a list of fixed length, in CSV a column for each of
-    its numbers. Of files that cannot be read all but the path is empty; the reason is in the log,
-    and in Parquet in the column `error`. What is no UTF-8 in a path is escaped by backslashes in
-    Parquet, and as it is in CSV.
-
-    A part is done again if its images, or their files' sizes or times, have changed, if its file
-    is damaged, or if the system failed to read some of them. What a network says does not depend
-    on the parts but for the last digits. A CSV file that exists is replaced.
+    The columns are `path`; the most probable `class` and its `probability`; ``p_<class>``;
+    ``utility_<strategy>``, higher for what is more worth a label; and `embedding`, in CSV a column
+    for each number. Of files that cannot be read only the path is written, and in Parquet the
+    reason in `error`. Parquet has backslash escapes for what is no UTF-8 in a path.
     """
     started = time.perf_counter()
     out, places = Path(out), [Path(path) for path in paths]
@@ -196,7 +186,7 @@ def predict(
     manifest = task.manifest(places, shard_size)
     parts = [*_cut(task, _listed(places), shard_size, manifest)]
     n_images = sum(len(part.paths) for part in parts)
-    if form.is_finished(out, _names(parts)):
+    if form.is_finished(out, [part.name for part in parts]):
         _log.info("%s is up to date: nothing is left to do", out)
         return Predicted(out, n_images, form.n_unreadable(out), 0, 0.0)
     _prepare(task.folder, manifest)
@@ -299,15 +289,11 @@ def _predict_all(task: PredictionTask, parts: Sequence[Part], workers: Workers) 
                 )
             _tell_unreadable(report.unreadable or {}, told)
             bar.update(sizes[report.name])
-    expected = set(_names(parts))
+    expected = {part.name for part in parts}
     for path in task.folder.glob(f"*{FORMS[task.form].suffix}"):
         if path.name not in expected:  # of images that were changed since
             forget(path)
     return total
-
-
-def _names(parts: Sequence[Part]) -> list[str]:
-    return [part.name for part in parts]
 
 
 def _is_done(path: Path) -> bool:
@@ -331,22 +317,19 @@ def _tell_unreadable(unreadable: Mapping[str, str], told: Counter[str], most: in
 def _finish(task: PredictionTask, parts: Sequence[Part], out: Path) -> int:
     """Merge the parts if requested, and return how many images are unreadable."""
     form = FORMS[task.form]
-    facts = [find(task.folder / part.name) for part in parts]
-    damaged = [part.name for part, fact in zip(parts, facts, strict=True) if fact is None]
-    if damaged:
-        raise SkalError(f"{task.folder / damaged[0]} is damaged; {KEPT}")
-    whole = [fact for fact in facts if fact is not None]
-    n_unreadable: int = sum(fact["unreadable"] for fact in whole)
+    files, facts = [task.folder / part.name for part in parts], []
+    for file in files:
+        if (fact := find(file)) is None:
+            raise SkalError(f"{file} is damaged; {KEPT}")
+        facts.append(fact)
+    n_unreadable: int = sum(fact["unreadable"] for fact in facts)
     n_images = sum(len(part.paths) for part in parts)
     if n_unreadable == n_images:
-        raise DataError(f"none of the {n_images} images can be read ({whole[0]['reason']})")
+        raise DataError(f"none of the {n_images} images can be read ({facts[0]['reason']})")
     if form.is_one_file:
-        form.merge([task.folder / part.name for part in parts], out, n_unreadable)
+        form.merge(files, out, n_unreadable)
         shutil.rmtree(task.folder)
     return n_unreadable
-
-
-# What a worker does.
 
 
 def predict_part(task: PredictionTask, part: Part) -> PartReport:

@@ -26,7 +26,6 @@ from ..strategies.trial import made_up_scores
 from ..strategies.uncertainty import MEASURES
 
 MEASURED = ("least-confidence", "margin", "entropy")
-PIXELS_AT_ONCE, MOST_AT_ONCE = 2**26, 2**29
 TOLERATED = 10
 """Files of a few hundred that the system may fail to read: with more, its disk may be gone."""
 
@@ -121,12 +120,12 @@ def model_key(folder: Path) -> str:
 
 
 def in_lots(
-    chunks: Iterator[Decoded], least: int = 1, at_once: tuple[int, int] = (0, 0)
+    chunks: Iterator[Decoded], least: int = 1, at_once: tuple[int, int] = (2**26, 2**29)
 ) -> Iterator[Decoded]:
-    """Join chunks until a GPU is filled: to `least` images and `at_once[0]` bytes of pixels (64
-    MiB), but not beyond `at_once[1]` (512 MiB) for the sake of `least`.
+    """Join chunks until a GPU is filled: to `least` images and `at_once[0]` bytes of pixels, but
+    not beyond `at_once[1]` bytes for the sake of `least`.
     """
-    enough_bytes, most_bytes = at_once if any(at_once) else (PIXELS_AT_ONCE, MOST_AT_ONCE)
+    enough_bytes, most_bytes = at_once
     waiting: list[Decoded] = []
     for chunk in chunks:
         waiting.append(chunk)

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,10 +66,12 @@ class Csv(Form):
             lines = csv.writer(file, lineterminator="\n")
             lines.writerow(["path", *_flat(lots[0])])
             for lot in lots:
-                values = zip(*(_as_text(column) for column in _flat(lot).values()), strict=True)
-                nothing = [""] * len(_flat(lot))
+                columns = _flat(lot).values()
+                values = zip(*columns, strict=True)
                 for image, is_read in zip(lot.paths, lot.read, strict=True):
-                    lines.writerow([image, *(next(values) if is_read else nothing)])
+                    cells = next(values) if is_read else [""] * len(columns)
+                    texts = (cell if isinstance(cell, str) else f"{cell:.6f}" for cell in cells)
+                    lines.writerow([image, *texts])
 
     def join(self, parts: Sequence[Path], path: Path, n_unreadable: int) -> None:
         with path.open("wb") as whole:
@@ -89,12 +91,6 @@ def _flat(lot: Rows) -> dict[str, NDArray[Any]]:
         else:
             flat.update({f"{name}_{k}": values[:, k] for k in range(values.shape[1])})
     return flat
-
-
-def _as_text(column: NDArray[Any]) -> Iterator[str]:
-    if column.dtype == object:
-        return iter(column)
-    return (f"{value:.6f}" for value in column)
 
 
 class Parquet(Form):
@@ -149,10 +145,12 @@ def _table(lot: Rows) -> pa.Table:
     # where a file has no row among the values, null is taken
     rows = pa.array(np.cumsum(lot.read) - 1, mask=~lot.read)
     columns = {name: _column(values).take(rows) for name, values in lot.columns.items()}
+    # what is no UTF-8 is escaped by backslashes
+    paths = [path.encode(errors="backslashreplace").decode() for path in lot.paths]
     errors = [lot.unread.get(path) for path in lot.paths]
     return pa.table(
         {
-            "path": pa.array([_as_utf8(path) for path in lot.paths], pa.string()),
+            "path": pa.array(paths, pa.string()),
             **columns,
             "error": pa.array(errors, pa.string()),
         }
@@ -165,11 +163,6 @@ def _column(values: NDArray[Any]) -> pa.Array:
     if values.ndim == 2:
         return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
     return pa.array(values, pa.string() if values.dtype == object else None)
-
-
-def _as_utf8(path: str) -> str:
-    """Escape by backslashes what is no UTF-8 in a path."""
-    return path.encode(errors="backslashreplace").decode()
 
 
 def _key(names: Sequence[str]) -> str:
