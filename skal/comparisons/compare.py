@@ -18,6 +18,7 @@ from ..core.signatures import shows_settings
 from ..core.workers import WorkerLostError, Workers, map_jobs
 from ..datasets import ImageDataset
 from ..runs.config import RunConfig
+from ..runs.start import with_network
 from ..runs.trackers import check_trackers
 from .config import GRID_SETTINGS, NOT_OF_A_GRID, GridConfig, base_config
 from .folder import CELLS, check_place, is_finished, opened
@@ -120,7 +121,9 @@ def compare(
     if grid.html:
         check_extra()
     runner = CellRunner(data, _names(trackers), command=tuple(sys.argv))
-    grid = complete_grid(grid, base, runner.load)
+    if base.model is None:
+        base = with_network(base, runner.load(base))
+    grid = complete_grid(grid, base)
     cells = cells_of(grid, base)
     check_cells(cells, runner.load)
     check_trackers(trackers, None)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from ..core.registry import parse_spec
 from ..datasets import ImageDataset
-from ..models import default_model
 from ..runs.config import RunConfig
 from ..runs.preparation import name_of_folder
 from ..runs.run import check_run
@@ -28,7 +27,7 @@ class Cell:
     config: RunConfig
 
 
-def complete_grid(grid: GridConfig, base: RunConfig, load: Load) -> GridConfig:
+def complete_grid(grid: GridConfig, base: RunConfig) -> GridConfig:
     """Add the baseline, and the single value of each axis that does not vary."""
     resolve = stands_for if base.stream == "off" else stream_strategy_name
     strategies = dict.fromkeys(_resolved(strategy, resolve) for strategy in grid.strategies)
@@ -37,9 +36,7 @@ def complete_grid(grid: GridConfig, base: RunConfig, load: Load) -> GridConfig:
     axes = {}
     for axis, setting in AXES.items():
         if not getattr(grid, axis):
-            value = getattr(base, setting)
-            of_size = setting == "model" and not value
-            axes[axis] = (default_model(load(base).image_size) if of_size else value,)
+            axes[axis] = (getattr(base, setting),)
     return grid.replace(strategies=tuple(strategies), **axes)
 
 

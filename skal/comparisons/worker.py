@@ -23,9 +23,9 @@ from ..core.workers import Workers, one_call
 from ..datasets import ImageDataset, load_dataset
 from ..datasets.base import one_line
 from ..runs.config import RunConfig
-from ..runs.preparation import image_size_for
 from ..runs.record import JOURNAL
 from ..runs.run import resume, run
+from ..runs.start import input_size
 from .folder import CELLS
 from .grid import Cell
 from .results import Result, read_result
@@ -67,7 +67,7 @@ class CellRunner:
     def load(self, config: RunConfig) -> ImageDataset:
         if isinstance(self.data, ImageDataset):
             return self.data
-        size = image_size_for(config, self.data)
+        size = input_size(config, self.data)
         return _load_once(self.call, str(self.data), size, config.data_dir, config.seed)
 
     def run(self, cell: Cell) -> Reply:

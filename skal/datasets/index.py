@@ -90,6 +90,16 @@ def find_images(root: Path) -> list[ImageFile]:
     return [file for files in found.values() for file in files]
 
 
+def count_images(root: Path, most: int) -> int:
+    """Count the image files under a folder, up to `most` or a little more."""
+    n = 0
+    for _, names in _walk(root, quiet=True):
+        n += sum(name.lower().endswith(SUFFIXES) for name in names)
+        if n >= most:
+            break
+    return n
+
+
 def list_images(root: Path) -> list[str]:
     """List sorted relative paths of all images in a folder; see `find_images`."""
     listing = _list(root)
@@ -150,8 +160,9 @@ def _tell_pictures(others: Counter[str]) -> None:
         )
 
 
-def _walk(root: Path) -> Iterator[tuple[Parts, list[str]]]:
+def _walk(root: Path, quiet: bool = False) -> Iterator[tuple[Parts, list[str]]]:
     """Yield each folder below `root` with the names of its files, parents first, in order."""
+    warn = _log.debug if quiet else _log.warning
     seen: dict[tuple[int, int], Parts] = {}
     waiting: list[Parts] = [()]
     with progress(desc="listing", unit="file") as bar:
@@ -160,11 +171,11 @@ def _walk(root: Path) -> Iterator[tuple[Parts, list[str]]]:
             try:
                 identity, folders, names = _scan(os.path.join(root, *folder), bar)  # noqa: PTH118
             except OSError as error:
-                _log.warning("passed over a folder that cannot be listed: %s", error)
+                warn("passed over a folder that cannot be listed: %s", error)
                 continue
             first = seen.setdefault(identity, folder)
             if first != folder:
-                _log.warning("passed over %r, which links to %r", _shown(folder), _shown(first))
+                warn("passed over %r, which links to %r", _shown(folder), _shown(first))
             elif CACHE_TAG not in names:
                 waiting.extend((*folder, name) for name in sorted(folders, reverse=True))
                 yield folder, names

@@ -26,8 +26,9 @@ from ..runs.active_learner import ActiveLearner
 from ..runs.config import RunConfig
 from ..runs.evaluation import network_inputs
 from ..runs.plan import make_classifier, variant
-from ..runs.preparation import check_settings, image_size_for, resolve_settings
+from ..runs.preparation import check_settings, resolve_settings
 from ..runs.pretraining import weights_from_pool
+from ..runs.start import input_size
 from ..strategies.cold_start import start_embeddings
 from ..strategies.scores import ScoreRequest, score_pool
 from .learning import BatchRequest, ComputedBatch, Guesses, LearnerSetup
@@ -56,7 +57,7 @@ class Picker:
 
     def __init__(self, setup: LearnerSetup) -> None:
         check_settings(setup.config)
-        how = replace(DECODING, size=image_size_for(setup.config, setup.root) or DECODING.size)
+        how = replace(DECODING, size=input_size(setup.config, setup.root) or DECODING.size)
         # the very files that `skal run` would decode, so that the cache is the same
         files = [file for file in setup.files if file.is_of_use]
         cache = data_folder(setup.config.data_dir) / "cache"

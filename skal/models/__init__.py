@@ -60,7 +60,7 @@ MODELS: Registry[Builder] = Registry(
         "timm": Family(
             "skal.models.timm:find",
             "skal.models.timm:names",
-            "any network of timm (extra timm)",
+            "any network of timm",
         ),
     },
 )
@@ -69,9 +69,17 @@ returns a state dict, or its import path; `image_size`, the height and width in 
 pretrained weights are made for, which folders are decoded at then."""
 
 MODELS.add(
+    "efficientnet-lite0",
+    "skal.models.efficientnet:efficientnet_lite0",
+    summary="EfficientNet-Lite0; its ImageNet weights come along; the default from 32 px on",
+    lr=0.001,
+    pretrained="skal.models.efficientnet:imagenet",
+    image_size=224,
+)
+MODELS.add(
     "small-cnn",
     "skal.models.small:small_cnn",
-    summary="four 3x3 convolutions with batch norm; the default below 64 px",
+    summary="four 3x3 convolutions with batch norm; the default below 32 px",
     lr=0.01,
 )
 MODELS.add(
@@ -83,7 +91,7 @@ MODELS.add(
 MODELS.add(
     "resnet18",
     "skal.models.torchvision:resnet18",
-    summary="torchvision's ResNet-18, with a 3x3 stem below 64 px; the default from 64 px on",
+    summary="torchvision's ResNet-18, with a 3x3 stem below 64 px",
     lr=0.003,
     pretrained="skal.models.torchvision:resnet18_imagenet",
 )
@@ -97,6 +105,17 @@ __getattr__ = attach(
 )
 
 
+PRETRAINED_MODEL = "efficientnet-lite0"
+"""Whose weights come along."""
+SMALLEST_FOR_PRETRAINED = 32
+
+
 def default_model(image_size: int) -> str:
     """Return the model to use when none is named: by the size of the images, in pixels."""
+    small = image_size < SMALLEST_FOR_PRETRAINED
+    return trained_model(image_size) if small else PRETRAINED_MODEL
+
+
+def trained_model(image_size: int) -> str:
+    """Return the model to train from other weights than ImageNet's: by the size of the images."""
     return "small-cnn" if image_size < 64 else "resnet18"

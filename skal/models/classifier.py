@@ -12,9 +12,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from skactiveml.base import SkactivemlClassifier
 from skactiveml.utils import is_labeled
+from sklearn.utils.class_weight import compute_sample_weight
 from torch import Tensor, nn
 
-from ..core.errors import ParameterError, UnknownNameError
+from ..core.errors import DataError, ParameterError, UnknownNameError
 from ..core.few_labels import few_labels_a_class
 from ..core.memory import take_mapped
 from ..core.seeding import derive_seed
@@ -25,8 +26,8 @@ from .backbone import Backbone, Features
 from .devices import Device, torch_seed
 from .inference import FittedNetwork, as_seed, check_input, check_labels
 from .net import check_callbacks, net_params, scheduled, start_from
-from .network import AUGMENTATIONS, ImageModule
-from .settings import ClassifierSettings
+from .network import AUGMENTATIONS, HEADS, ImageModule
+from .settings import ClassifierSettings, head_for
 from .training import ImageNet
 
 SETTINGS = settings_of(ClassifierSettings)
@@ -71,9 +72,11 @@ class ImageClassifier(FittedNetwork):
     `extra_outputs` are "logits" (n, n_classes), already divided by `temperature`, and "emb", the
     input of the last layer, (n, n_features).
 
-    A frozen backbone's features are brought to mean 0 and standard deviation 1, as measured on a
-    thousand images of `X`, with or without a label. The same images and labels train the same head
-    as pixels and as features, up to rounding.
+    On a frozen backbone the head "logistic" is multinomial logistic regression on features of
+    length 1, solved to its optimum; the strength of its regularisation is chosen by stratified
+    cross-validation over the labels (`strength`). For the other heads features are brought to mean
+    0 and standard deviation 1, as measured on a thousand images of `X`, with or without a label.
+    The same images and labels train the same head as pixels and as features, up to rounding.
 
     Every fit starts from new weights, unless `warm_start` says otherwise. A fit without any label
     leaves the network untrained.
@@ -116,7 +119,7 @@ class ImageClassifier(FittedNetwork):
         weights: str | Path | Mapping[str, Tensor] | None = None,
         freeze: bool = False,
         finetune: bool = False,
-        head: str = "linear",
+        head: str | None = None,
         device: str = "auto",
         precision: str = "auto",
         compile: bool = False,
@@ -164,6 +167,7 @@ class ImageClassifier(FittedNetwork):
         y: ArrayLike,
         *,
         rows: NDArray[np.int64] | None = None,
+        sample_weight: ArrayLike | None = None,
         **fit_params: Any,
     ) -> ImageClassifier:
         """Train a new network on the labelled images.
@@ -181,6 +185,8 @@ class ImageClassifier(FittedNetwork):
         rows : ndarray of int64, optional
             The images that may be measured with `freeze`, such as those that are not held out; by
             default all.
+        sample_weight : array-like of float, shape (n,), optional
+            How much each labelled image counts, positive; of the head "logistic" alone.
 
         Returns
         -------
@@ -193,6 +199,7 @@ class ImageClassifier(FittedNetwork):
             training diverges.
         """
         self._check(X, y, fit_params)
+        weights = self._weights(y, sample_weight)
         trained, seed = copy.copy(self), as_seed(self.random_state)
         backbone = self.backbone(X.shape[1:]) if self.freeze and X.ndim == 4 else None
         labels, sample = np.asarray(y), None
@@ -207,7 +214,7 @@ class ImageClassifier(FittedNetwork):
             if sample is not None:
                 scaling = trained.neural_net_.module_.network.scaling
                 scaling.measure(torch.from_numpy(np.array(sample)))
-            trained._train(inputs, labels)
+            trained._train(inputs, labels, weights)
         if backbone is not None:
             trained.take_backbone(backbone)
         trained.n_partial_fits_ = 0
@@ -237,10 +244,29 @@ class ImageClassifier(FittedNetwork):
                 X=inputs, y=labels, **trained._validate_data_kwargs()
             )
         with torch_seed(seed), self.neural_net_.restored_on_error():
-            trained._train(inputs, labels)
+            trained._train(inputs, labels, self._weights(y, None))
         trained.n_partial_fits_ = calls
         self.__dict__.update(trained.__dict__)
         return self
+
+    @property
+    def head_used(self) -> str:
+        """The head that a frozen backbone gets: `head`, or what suits the other parameters."""
+        if self.head is not None:
+            return self.head
+        return head_for(vars(self))
+
+    @property
+    def is_solved(self) -> bool:
+        """Whether its head is solved, not trained."""
+        return self.freeze and HEADS[self.head_used].solved
+
+    @property
+    def strength(self) -> float | None:
+        """The C of a solved head's last fit: the inverse strength of its regularisation."""
+        if not self.is_solved or not hasattr(self, "neural_net_"):
+            return None
+        return float(self.neural_net_.module_.network.strength)
 
     def initialize(
         self, X: Any = None, y: ArrayLike | None = None, enforce_check_X_y: bool = False
@@ -326,12 +352,37 @@ class ImageClassifier(FittedNetwork):
             self.image_shape_ = tuple(int(side) for side in X.shape[1:])
         return X, y
 
-    def _train(self, X: Any, y: NDArray[np.int64]) -> None:
+    def _train(self, X: Any, y: NDArray[np.int64], weights: NDArray[np.float64] | None) -> None:
         """Train on what is labelled, if anything is, and hold on to no page of a memmap."""
         labeled = np.flatnonzero(is_labeled(y, missing_label=MISSING_LABEL))
         if len(labeled):
             self.neural_net_.module_.temperature.fill_(1)
-            self.neural_net_.train_on(take_mapped(X, labeled), y[labeled].astype(np.int64))
+            images, labels = take_mapped(X, labeled), y[labeled].astype(np.int64)
+            self.neural_net_.train_on(images, labels, weights)
+
+    def _weights(self, y: ArrayLike, sample_weight: ArrayLike | None) -> NDArray[np.float64] | None:
+        """Return how much each labelled image counts, of mean 1, to a head that is solved."""
+        if not self.is_solved:
+            if sample_weight is not None:
+                raise ParameterError(
+                    "sample_weight: only the head 'logistic' on a frozen backbone takes weights; "
+                    "leave it out"
+                )
+            return None
+        labels = np.asarray(y)
+        labeled = is_labeled(labels, missing_label=self.missing_label)
+        weights = np.ones(int(labeled.sum()))
+        if sample_weight is not None:
+            given = np.asarray(sample_weight, dtype=np.float64)
+            if given.shape != labels.shape or not (given[labeled] > 0).all():
+                raise DataError(
+                    f"sample_weight has the shape {given.shape}; expected a positive number for "
+                    f"each image, {labels.shape}"
+                )
+            weights = given[labeled]
+        if self.balanced:
+            weights = weights * compute_sample_weight("balanced", labels[labeled])
+        return weights / weights.mean() if len(weights) else weights
 
     def _check(self, X: Any, y: ArrayLike, fit_params: Mapping[str, Any]) -> None:
         """Check all that a fit is given, before anything is done."""

@@ -311,7 +311,7 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
         check_input(X, self.freeze)
         network = self.neural_net_.module_.network
         if X.ndim == 2:
-            expected = len(network.scaling.center)
+            expected = network.n_features
             if X.shape[1] != expected:
                 raise DataError(f"got {X.shape[1]} features; the head was trained on {expected}")
             return

@@ -15,6 +15,7 @@ from . import MODELS
 from .backbone import Features
 from .devices import Device
 from .iterators import SliceBatches
+from .network import HEADS
 from .settings import OPTIMIZERS
 from .training import SWA_SHARE, Averaging, Cosine, OneCycle, TrainBatches, UntilFlat
 
@@ -132,6 +133,8 @@ def _option_params(classifier: ImageClassifier, lrs: list[float]) -> dict[str, A
     """Say what of the training the options decide, of a network with so many groups."""
     callbacks: list[tuple[str, Any]] = []
     parts: dict[str, Any] = {}
+    if classifier.freeze and HEADS[classifier.head_used].solved:
+        return {"callbacks": list(classifier.callbacks)}
     if classifier.patience is not None:
         until_flat = UntilFlat(classifier.patience)
         callbacks.append(("until_flat", until_flat))
@@ -153,7 +156,7 @@ def _option_params(classifier: ImageClassifier, lrs: list[float]) -> dict[str, A
 def _input_params(classifier: ImageClassifier, X: Images | Features) -> dict[str, Any]:
     """Say what of the network its input decides: pixels or features."""
     if classifier.freeze:
-        parts = {"freeze": True, "head": classifier.head, "n_features": X.shape[1]}
+        parts = {"freeze": True, "head": classifier.head_used, "n_features": X.shape[1]}
     else:
         parts = {
             "in_channels": X.shape[1],

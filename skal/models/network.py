@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..core.errors import ParameterError
 from .build import build_network
+from .logistic import solve
 
 HIDDEN = 256
 SMALLEST_SPREAD = 0.05
@@ -77,15 +80,6 @@ def linear_head(n_features: int, n_classes: int, dropout: float) -> nn.Sequentia
     return nn.Sequential(nn.Dropout(dropout), nn.Linear(n_features, n_classes))
 
 
-HEADS: Mapping[str, Callable[[int], tuple[nn.Module, int]]] = MappingProxyType(
-    {
-        "linear": lambda n: (nn.Identity(), n),
-        "mlp": lambda n: (nn.Sequential(nn.Linear(n, HIDDEN), nn.ReLU(inplace=True)), HIDDEN),
-    }
-)
-"""What stands between features of some width and the last layer, and what that layer is given."""
-
-
 class Scaling(nn.Module):
     """Brings each feature to mean 0 and standard deviation 1, as measured on a sample."""
 
@@ -111,18 +105,64 @@ class Scaling(nn.Module):
         return (features.float() - self.center) * self.scale
 
 
+class UnitLength(nn.Module):
+    """Brings the features of each image to length 1."""
+
+    def measure(self, sample: Tensor) -> None:
+        """Take nothing from a sample: each image is scaled by itself."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.normalize(features.float(), dim=1)
+
+
+class Head(NamedTuple):
+    """What stands before the last layer, made for features of some width: their scaling, and a
+    neck with the width of what it returns. A `solved` last layer is multinomial logistic
+    regression, solved to its optimum (`skal.models.logistic`); others are trained by gradients.
+    """
+
+    scaling: Callable[[int], Scaling | UnitLength]
+    neck: Callable[[int], tuple[nn.Module, int]]
+    solved: bool = False
+
+
+def _no_neck(n: int) -> tuple[nn.Module, int]:
+    return nn.Identity(), n
+
+
+def _hidden(n: int) -> tuple[nn.Module, int]:
+    return nn.Sequential(nn.Linear(n, HIDDEN), nn.ReLU(inplace=True)), HIDDEN
+
+
+HEADS: Mapping[str, Head] = MappingProxyType(
+    {
+        "logistic": Head(lambda n: UnitLength(), _no_neck, solved=True),
+        "linear": Head(Scaling, _no_neck),
+        "mlp": Head(Scaling, _hidden),
+    }
+)
+
+
 class FrozenNetwork(Network):
     """Scaling, neck and head on the features of a backbone that is not trained.
 
     ``forward`` takes features (n, n_features), or, once it has a backbone, images. All but the
-    backbone is computed in float32. The head is one of `HEADS`.
+    backbone is computed in float32. The head is one of `HEADS`; the buffer `strength` of one that
+    is solved is the C of its last fit, a float32 scalar.
     """
 
+    strength: Tensor
+
     def __init__(self, n_features: int, n_classes: int, dropout: float, head: str) -> None:
-        neck, width = HEADS[head](n_features)
+        kind = HEADS[head]
+        neck, width = kind.neck(n_features)
         super().__init__(nn.Identity(), linear_head(width, n_classes, dropout))
-        self.scaling = Scaling(n_features)
+        self.n_features = n_features
+        self.scaling = kind.scaling(n_features)
         self.neck = neck
+        self.is_solved = kind.solved
+        if kind.solved:
+            self.register_buffer("strength", torch.zeros(()))
 
     @property
     def has_backbone(self) -> bool:
@@ -134,6 +174,17 @@ class FrozenNetwork(Network):
         self.backbone = freeze(network.backbone)
         for name in ("mean", "std", "in_channels", "input_size"):
             setattr(self, name, getattr(network, name))
+
+    def solve(self, features: Tensor, y: Tensor, weights: NDArray[np.float64]) -> float:
+        """Give the last layer its optimum on labelled features; return the loss there."""
+        last: Any = self.head[-1]  # type: ignore[index]
+        with torch.no_grad():
+            embeddings = self.neck(self.scaling(features.to(last.weight.device)))
+            found = solve(embeddings.double().cpu().numpy(), y.numpy(), len(last.bias), weights)
+            last.weight.copy_(torch.from_numpy(found.weights))
+            last.bias.copy_(torch.from_numpy(found.bias))
+            self.strength.fill_(found.C)
+        return found.loss
 
     def train(self, mode: bool = True) -> FrozenNetwork:
         super().train(mode)

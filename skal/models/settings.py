@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..core.settings import Settings, setting
+from ..core.settings import Settings, setting, settings_of
 
 OPTIMIZERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "adamw": ("AdamW", {"weight_decay": 0.01}),
@@ -16,6 +16,7 @@ OPTIMIZERS: Mapping[str, tuple[str, dict[str, Any]]] = {
 """Their classes in `torch.optim`, and options."""
 MOST_STEPS = 10**9
 
+_SOLVED = ("head=logistic",)
 _network = partial(setting, group="network")
 _training = partial(setting, group="training")
 
@@ -41,10 +42,14 @@ class TrainingSettings(Settings):
         excludes={"finetune": "freeze trains no backbone"},
     )
     finetune: bool = _network(False, "Train the backbone at a tenth of the learning rate")
-    head: str = _network(
-        "linear",
-        "What is trained on a frozen backbone: one layer, or a hidden one of 256 units before it",
-        choices=("linear", "mlp"),
+    head: str | None = _network(
+        None,
+        "What a frozen backbone gets: logistic regression, a layer trained by gradients, or two",
+        details="Logistic regression is solved to its optimum, on features of length 1, with the "
+        "strength of its regularisation chosen by cross-validation over the labels; it is the "
+        "default, unless a setting of the training by gradients is given: then it is linear. "
+        "mlp has a hidden layer of 256 units.",
+        choices=("logistic", "linear", "mlp"),
         needs=("freeze",),
     )
     steps: int | None = _training(
@@ -54,6 +59,7 @@ class TrainingSettings(Settings):
         lowest=1,
         highest=MOST_STEPS,
         excludes={"epochs": ""},
+        idle_with=_SOLVED,
     )
     epochs: int | None = _training(
         None,
@@ -61,21 +67,29 @@ class TrainingSettings(Settings):
         metavar="N",
         lowest=1,
         highest=10**6,
+        idle_with=_SOLVED,
     )
     train_batch_size: int = _training(
-        64, "Images per optimiser step", metavar="N", lowest=1, highest=10**6
+        64,
+        "Images per optimiser step",
+        metavar="N",
+        lowest=1,
+        highest=10**6,
+        idle_with=_SOLVED,
     )
     optimizer: str = _training(
         "adamw",
         "The optimiser",
         details="AdamW has weight decay 0.01; SGD has Nesterov momentum and weight decay 5e-4.",
         choices=tuple(OPTIMIZERS),
+        idle_with=_SOLVED,
     )
     lr: float | None = _training(
         None,
         "Highest learning rate; by default what suits the model, 0.05 for SGD",
         metavar="F",
         above=0,
+        idle_with=_SOLVED,
     )
     schedule: str = _training(
         "one-cycle",
@@ -83,7 +97,7 @@ class TrainingSettings(Settings):
         details="In one cycle (Smith and Topin, 2019) the momentum (AdamW's beta1) goes the other "
         "way, from 0.95 to 0.85 and back; a cosine (Loshchilov and Hutter, 2017) leaves it.",
         choices=("one-cycle", "cosine"),
-        idle_with=("patience",),
+        idle_with=("patience", *_SOLVED),
     )
     warm_start: str = _training(
         "off",
@@ -94,18 +108,29 @@ class TrainingSettings(Settings):
         "as it has of any run on a GPU.",
         choices=("off", "on", "shrink"),
         bare="on",
+        idle_with=_SOLVED,
     )
     label_smoothing: float = _training(
-        0.0, "Share of each label that is spread over all classes", metavar="F", lowest=0, below=1
+        0.0,
+        "Share of each label that is spread over all classes",
+        metavar="F",
+        lowest=0,
+        below=1,
+        idle_with=_SOLVED,
     )
     average: str = _training(
         "none",
         "End each training with averaged weights",
         details="See `skal.models.training.Averaging`.",
         choices=("none", "ema", "swa"),
+        idle_with=_SOLVED,
     )
     clip_norm: float | None = _training(
-        None, "Shorten longer gradients to this norm", metavar="F", above=0
+        None,
+        "Shorten longer gradients to this norm",
+        metavar="F",
+        above=0,
+        idle_with=_SOLVED,
     )
     balanced: bool = _training(
         False, "Let all classes take turns in the batches, however many images each has"
@@ -116,6 +141,7 @@ class TrainingSettings(Settings):
         metavar="F",
         details="See `skal.models.training.TrainBatches`.",
         lowest=0,
+        idle_with=_SOLVED,
     )
     patience: int | None = _training(
         None,
@@ -126,6 +152,7 @@ class TrainingSettings(Settings):
         lowest=1,
         highest=10**6,
         excludes={"average=swa": "average swa has a schedule of its own"},
+        idle_with=_SOLVED,
     )
     device: str = _training(
         "auto",
@@ -144,6 +171,21 @@ class TrainingSettings(Settings):
     )
 
 
+OF_GRADIENTS = tuple(
+    name for name, each in settings_of(TrainingSettings).items() if _SOLVED[0] in each.idle_with
+)
+"""What logistic regression has no use for."""
+
+
+def head_for(chosen: Mapping[str, Any]) -> str:
+    """Return the head of a frozen backbone where none is named: by the settings that are chosen."""
+    defaults = settings_of(TrainingSettings)
+    trained = any(
+        name in chosen and chosen[name] != defaults[name].default for name in OF_GRADIENTS
+    )
+    return "linear" if trained else "logistic"
+
+
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class ClassifierSettings(TrainingSettings):
     """What `ImageClassifier` takes besides."""
@@ -157,9 +199,14 @@ class NetworkSettings(Settings):
 
     model: str | None = _network(
         None,
-        "A network's name, or module:builder; by default small-cnn below 64 px, else resnet18",
+        "A network's name, or module:builder; by default efficientnet-lite0, pretrained and frozen",
         metavar="NAME",
         names=("models",),
+        details="Images below 32 px get small-cnn, trained from nothing. With ``finetune`` the "
+        "pretrained network is trained, with a setting of the training by gradients only its "
+        "head; with ``weights`` or ``pretrain`` it is small-cnn below 64 px, else resnet18. A "
+        "folder is decoded at 224 px, or at 160 or 112 where one pass of the network over its "
+        "images would take more than a minute.",
     )
     pretrain: str = _network(
         "none",

@@ -149,16 +149,34 @@ class ImageNet(NeuralNetClassifier):  # type: ignore[misc]
 
     iterator_valid__batch_size: int
 
-    def train_on(self, X: Any, y: NDArray[np.int64]) -> None:
+    def train_on(
+        self, X: Any, y: NDArray[np.int64], weights: NDArray[np.float64] | None = None
+    ) -> None:
         """Train from the weights as they are; with them torch's settings for the device.
 
-        It raises DataError if the loss is NaN or infinite.
+        A head that is solved takes `weights` of the images, of mean 1. It raises DataError if the
+        loss is NaN or infinite.
         """
         with computing_on(str(self.device)):
             self.notify("on_train_begin", X=X, y=y)
             with _ended_by_callbacks():
-                self.fit_loop(X, y)
+                if getattr(self.module_.network, "is_solved", False):
+                    self._solve(X, y, np.ones(len(y)) if weights is None else weights)
+                else:
+                    self.fit_loop(X, y)
             self.notify("on_train_end", X=X, y=y)
+
+    def _solve(self, X: Any, y: NDArray[np.int64], weights: NDArray[np.float64]) -> None:
+        """Solve the last layer, as one epoch of one batch."""
+        about = {"dataset_train": self.get_dataset(X, y), "dataset_valid": None}
+        self.notify("on_epoch_begin", **about)
+        loss = self.module_.network.solve(
+            torch.from_numpy(np.array(X)), torch.as_tensor(y), weights
+        )
+        self.history.new_batch()
+        self.history.record_batch("train_loss", loss)
+        self.history.record_batch("train_batch_size", len(y))
+        self.notify("on_epoch_end", **about)
 
     def fit_loop(self, X: Any, y: Any = None, epochs: int | None = None, **_: Any) -> ImageNet:
         """Train epoch by epoch until the iterator has no more batches; there is no validation."""

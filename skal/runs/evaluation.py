@@ -54,8 +54,12 @@ def predict_test(classifier: ImageClassifier, X: Images) -> NDArray[np.float32]:
 def measure(
     classifier: ImageClassifier, y_test: Labels, proba: NDArray[np.float32], calibrated: bool
 ) -> dict[str, float]:
-    """Compute the metrics of a round; of a calibrated network, what it would be without, too."""
+    """Compute the metrics of a round; of a solved head with the C that it chose, of a calibrated
+    network with what it would be without.
+    """
     metrics = evaluate(y_test, proba)
+    if classifier.strength is not None:
+        metrics["head_C"] = classifier.strength
     if calibrated:
         before = evaluate(y_test, uncalibrated(proba, classifier.temperature))
         metrics["temperature"] = classifier.temperature

@@ -12,17 +12,18 @@ import numpy as np
 from ..core.errors import DataError, ParameterError, UnknownNameError
 from ..core.seeding import derive_seed
 from ..core.settings import resolve_count
-from ..datasets import DATASETS, ImageDataset, data_folder, is_folder, load_dataset
+from ..datasets import DATASETS, ImageDataset, data_folder, load_dataset
 from ..datasets.noise import add_noise
-from ..models import MODELS, default_model
+from ..models import MODELS
 from ..models.build import try_network
 from ..models.devices import resolve_bf16, resolve_device, torch_seed
 from ..models.net import default_lr
 from ..models.network import ImageModule
 from ..strategies.cold_start import resolve_init_strategy
-from .config import SETTINGS, RunConfig
+from .config import RunConfig
 from .pretraining import check_pretraining
 from .record import free_name
+from .start import input_size, with_network
 
 DROPOUT = 0.25
 
@@ -39,7 +40,11 @@ def check_settings(config: RunConfig) -> None:
     resolve_device(config.device)
     check_pretraining(config)
     kept = next((name for name in ("freeze", "finetune") if getattr(config, name)), None)
-    if kept and not (config.pretrained or config.weights or config.pretrain != "none"):
+    if (
+        kept
+        and config.model
+        and not (config.pretrained or config.weights or config.pretrain != "none")
+    ):
         _log.warning(
             "%s: the backbone starts from random weights; give it some by --pretrained, --weights "
             "FILE or --pretrain",
@@ -48,8 +53,8 @@ def check_settings(config: RunConfig) -> None:
 
 
 def load_images(config: RunConfig, data: str | Path) -> ImageDataset:
-    """Load the dataset of a run; see `load_dataset`, and `image_size_for`."""
-    return load_dataset(data, image_size_for(config, data), config.data_dir, config.seed)
+    """Load the dataset of a run; see `load_dataset`, and `input_size`."""
+    return load_dataset(data, input_size(config, data), config.data_dir, config.seed)
 
 
 def load_again(config: RunConfig) -> ImageDataset:
@@ -70,17 +75,6 @@ def with_noise(config: RunConfig, data: ImageDataset) -> ImageDataset:
         return data
     seed, folder = derive_seed(config.seed, "noise"), Path(str(config.data_dir)) / "cache"
     return add_noise(data, config.image_noise, rate, seed=seed, folder=folder)
-
-
-def image_size_for(config: RunConfig, data: str | Path) -> int | None:
-    """Return the size that images are to have: of the settings, else of a folder what the model's
-    pretrained weights were made for, else None for the dataset's own.
-    """
-    named = not is_folder(data)
-    if config.image_size or named or not config.model or not (config.pretrained or config.weights):
-        return config.image_size
-    size: int | None = MODELS.resolve(config.model).facts.get("image_size")
-    return size
 
 
 def check_usable(data: ImageDataset) -> None:
@@ -110,7 +104,7 @@ def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
             f"n_valid: got {config.n_valid!r}, but the pool has {len(data.X)} images, and one at "
             "least must be left to train on"
         )
-    model = config.model or default_model(data.image_size)
+    config = with_network(config, data)
     device = resolve_device(config.device)
     if data.split_seed not in (None, config.seed):
         _log.warning(
@@ -120,12 +114,10 @@ def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
         )
     return config.replace(
         dataset=data.source.get("dataset") or _name_of_arrays(data),
-        model=model,
         n_init=resolve_count("n_init", config.n_init, len(data.X)),
         n_query=resolve_count("n_query", config.n_query, len(data.X)),
         n_valid=n_valid,
-        image_size=data.image_size if SETTINGS["image_size"].contains(data.image_size) else None,
-        lr=config.lr or default_lr(model, config.optimizer, config.freeze),
+        lr=config.lr or default_lr(str(config.model), config.optimizer, config.freeze),
         data_dir=data.source.get("data_dir") or str(data_folder(config.data_dir).resolve()),
         device=device,
         precision="bf16" if resolve_bf16(config.precision, device) else "fp32",

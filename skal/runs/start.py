@@ -1,0 +1,139 @@
+"""The network of who names none, and the size of the images that it is given."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..core.errors import DataError
+from ..core.kept import kept as kept_result
+from ..core.kept import told_where
+from ..datasets import ImageDataset, data_folder, is_folder
+from ..datasets.index import count_images
+from ..models import MODELS, PRETRAINED_MODEL, default_model, trained_model
+from ..models.backbone import Backbone
+from ..models.devices import Device
+from ..models.settings import head_for
+from .config import SETTINGS, RunConfig
+
+SIZES = (224, 160, 112)
+"""Heights and widths in pixels that a folder may be decoded at for the pretrained network."""
+PASS_SECONDS = 60.0
+"""What the one pass of the network over all images may take; more buys a smaller size."""
+MOST_PIXELS = 2**33
+"""Bytes that the decoded images may take on the disk, for more than the smallest size."""
+TRIAL_SIZE, TRIAL_IMAGES, TRIAL_SECONDS = 112, 32, 1.0
+
+_log = logging.getLogger("skal")
+
+
+def with_network(config: RunConfig, data: ImageDataset) -> RunConfig:
+    """Fill in the size of the images, and the network where the settings name none."""
+    size = data.image_size if SETTINGS["image_size"].contains(data.image_size) else None
+    return _with_network(config, data.image_size).replace(image_size=size)
+
+
+def _with_network(config: RunConfig, image_size: int) -> RunConfig:
+    """Fill in the network, and the head of a frozen one, where the settings name none.
+
+    Images of 32 px and more get the pretrained network, frozen unless a setting says how it is to
+    be trained; smaller ones one that is trained from nothing, and so do settings that say where to
+    start from.
+    """
+    changes: dict[str, object] = {}
+    if config.model is None:
+        from_elsewhere = config.weights is not None or config.pretrain != "none"
+        wanted = config.freeze or config.finetune or config.pretrained
+        if from_elsewhere or (default_model(image_size) != PRETRAINED_MODEL and not wanted):
+            changes["model"] = trained_model(image_size)
+        else:
+            frozen = not (config.finetune or config.compile)
+            changes.update(model=PRETRAINED_MODEL, pretrained=True, freeze=frozen)
+    if (changes.get("freeze") or config.freeze) and config.head is None:
+        changes["head"] = head_for({name: getattr(config, name) for name in config.given})
+    return config.replace(**changes) if changes else config
+
+
+def input_size(config: RunConfig, data: str | Path) -> int | None:
+    """Return the height and width in pixels that images are to be loaded at, None for their own.
+
+    It is that of the settings; of a folder for a named network what its pretrained weights were
+    made for, and for the default one the largest of `SIZES` at which a pass over all images is
+    quick enough on this machine: a short trial tells, once, and is kept with the caches.
+    """
+    if config.image_size or not is_folder(data):
+        return config.image_size
+    root = Path(data).expanduser()
+    if config.model is None:
+        frozen = _with_network(config, SIZES[0])
+        if frozen.model == PRETRAINED_MODEL and root.is_dir():
+            return _affordable(config, root)
+    elif config.pretrained or config.weights:
+        size: int | None = MODELS.resolve(config.model).facts.get("image_size")
+        return size
+    return None
+
+
+def _affordable(config: RunConfig, root: Path) -> int:
+    most = int(MOST_PIXELS / (3 * SIZES[-1] ** 2))
+    n = count_images(root, most)
+    speed = images_a_second(config)
+    for size in SIZES:
+        seconds = n / speed * (size / TRIAL_SIZE) ** 2
+        fits = seconds <= PASS_SECONDS and 3 * size**2 * n <= MOST_PIXELS
+        if fits or size == SIZES[-1]:
+            _tell(n if n < most else None, size, seconds)
+            return size
+    raise AssertionError
+
+
+@lru_cache(maxsize=256)
+def _tell(n: int | None, size: int, seconds: float) -> None:
+    """Say once what was chosen, and what chooses otherwise."""
+    images = f"{n} images: about {max(seconds, 1):.0f} s" if n is not None else "the images"
+    _log.info(
+        "network: %s, pretrained on ImageNet and frozen, at %d px (one pass over %s; kept); "
+        "--image-size, --finetune or --model choose otherwise",
+        PRETRAINED_MODEL,
+        size,
+        images,
+    )
+
+
+def images_a_second(config: RunConfig) -> float:
+    """Return the speed of the pretrained backbone on this machine at `TRIAL_SIZE`, as first tried.
+
+    It is kept with the caches, so that the size of the images, and all that follows from it, is the
+    same in the next run.
+    """
+    device = Device.resolve(config.device, config.precision)
+    cache = data_folder(config.data_dir) / "cache"
+    name = f"speed-{PRETRAINED_MODEL}-{device.name}-{torch.get_num_threads()}.json"
+
+    def measure(path: Path) -> None:
+        path.write_text(json.dumps({"images_a_second": _trial(device)}))
+
+    with told_where("the speed of the network", cache):
+        kept_result(cache / name, "tries how fast the network is", measure)
+    try:
+        return float(json.loads((cache / name).read_text())["images_a_second"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{str(cache / name)!r} is not skal's; remove it") from error
+
+
+def _trial(device: Device) -> float:
+    shape = (3, TRIAL_SIZE, TRIAL_SIZE)
+    backbone = Backbone.build(PRETRAINED_MODEL, shape, device, pretrained=True)
+    images = np.zeros((TRIAL_IMAGES, *shape), np.uint8)
+    backbone(images)
+    start, n = time.perf_counter(), 0
+    while (seconds := time.perf_counter() - start) < TRIAL_SECONDS:
+        backbone(images)
+        n += len(images)
+    return round(n / seconds, 1)

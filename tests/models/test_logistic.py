@@ -1,0 +1,175 @@
+"""The head that is solved: against scikit-learn, and as users of a frozen backbone notice it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedKFold
+
+import skal
+from skal.core.errors import DataError, ParameterError
+from skal.core.few_labels import few_labels_a_class
+from skal.models.logistic import STRENGTHS, solve
+from skal.models.persistence import load_classifier, save_classifier
+
+
+def problem(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Real images as features of length 1, and their classes."""
+    X, y = load_digits(return_X_y=True)
+    rows = np.random.default_rng(seed).choice(len(X), n, replace=False)
+    return X[rows] / np.linalg.norm(X[rows], axis=1, keepdims=True), y[rows].astype(np.int64)
+
+
+def of_sklearn(
+    X: np.ndarray, y: np.ndarray, C: float, weights: np.ndarray | None = None
+) -> tuple[LogisticRegression, np.ndarray]:
+    """Fit scikit-learn's on centred features and a constant one, whose weight is the bias."""
+    center = np.average(X, axis=0, weights=weights)
+    model = LogisticRegression(C=C, fit_intercept=False, tol=1e-10, max_iter=10_000)
+    return model.fit(with_ones(X - center), y, sample_weight=weights), center
+
+
+def with_ones(X: np.ndarray) -> np.ndarray:
+    return np.column_stack([X, np.ones(len(X))])
+
+
+class TestSolution:
+    @pytest.mark.parametrize("n", [30, 60, 200, 600])  # fewer and more than there are features
+    @pytest.mark.parametrize("weighted", [False, True])
+    def test_it_is_the_optimum_that_scikit_learn_finds(self, n: int, weighted: bool) -> None:
+        X, labels = problem(n)
+        y = np.unique(labels, return_inverse=True)[1]  # it knows of classes that have a label alone
+        n_classes = int(y.max()) + 1
+        weights = np.random.default_rng(1).uniform(0.2, 2, n) if weighted else np.ones(n)
+        weights /= weights.mean()
+        found = solve(X, y, n_classes, weights)
+        theirs, center = of_sklearn(X, y, found.C, weights)
+        others, _ = problem(500, seed=1)
+        ours = others @ found.weights.T + found.bias
+        expected = theirs.decision_function(with_ones(others - center))
+        ours -= ours.mean(axis=1, keepdims=True)
+        expected -= expected.mean(axis=1, keepdims=True)
+        np.testing.assert_allclose(ours, expected, atol=1e-3)
+
+    @pytest.mark.parametrize("n", [80, 150, 400])
+    def test_its_strength_is_the_best_by_cross_validation(self, n: int) -> None:
+        X, y = problem(n)
+        largest = int(np.bincount(y).max())
+        with few_labels_a_class():
+            folds = list(StratifiedKFold(min(5, largest), shuffle=True, random_state=0).split(X, y))
+        losses = []
+        for C in STRENGTHS:
+            proba = np.zeros((n, 10))
+            for train, test in folds:
+                center = X.mean(axis=0)
+                model = LogisticRegression(C=C, fit_intercept=False, tol=1e-8, max_iter=10_000)
+                model.fit(with_ones(X[train] - center), y[train])
+                proba[test[:, None], model.classes_] = model.predict_proba(
+                    with_ones(X[test] - center)
+                )
+            losses.append(log_loss(y, proba, labels=range(10)))
+        assert STRENGTHS[int(np.argmin(losses))] == solve(X, y, 10, np.ones(n)).C
+
+    def test_the_same_labels_give_the_same_bits(self) -> None:
+        X, y = problem(100)
+        one, other = (solve(X, y, 10, np.ones(100)) for _ in range(2))
+        assert np.array_equal(one.weights, other.weights) and one.C == other.C
+
+    def test_a_class_without_a_label_is_possible(self) -> None:
+        X, y = problem(60)
+        known = np.flatnonzero(y != 3)
+        found = solve(X[known], y[known], 10, np.ones(len(known)))
+        logits = X @ found.weights.T + found.bias
+        proba = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        assert proba[:, 3].min() > 1e-6 and (proba.argmax(axis=1) != 3).all()
+
+    @pytest.mark.parametrize("labels", [[0], [0, 0, 0], [0, 1], [0, 1, 2]])
+    def test_few_labels_are_enough(self, labels: list[int]) -> None:
+        X, _ = problem(len(labels))
+        found = solve(X, np.array(labels), 3, np.ones(len(labels)))
+        assert (np.argmax(X @ found.weights.T + found.bias, axis=1) == labels).all()
+
+
+@pytest.fixture(scope="module")
+def features() -> tuple[np.ndarray, np.ndarray]:
+    X, y = problem(600, seed=2)
+    return X.astype(np.float32), y
+
+
+def head(**params: Any) -> skal.ImageClassifier:
+    return skal.ImageClassifier(freeze=True, classes=range(10), random_state=0, **params)
+
+
+class TestClassifier:
+    def test_it_is_the_head_of_a_frozen_backbone(
+        self, features: tuple[np.ndarray, np.ndarray]
+    ) -> None:
+        X, y = features
+        fitted = head().fit(X[:200], y[:200])
+        assert fitted.head_used == "logistic" and fitted.strength in STRENGTHS
+        expected, center = of_sklearn(X[:200].astype(float), y[:200], fitted.strength)
+        proba = expected.predict_proba(with_ones(X[200:] - center))
+        np.testing.assert_allclose(fitted.predict_proba(X[200:]), proba, atol=1e-3)
+        assert fitted.score(X[200:], y[200:]) > 0.9
+        assert len(fitted.neural_net_.history) == 1
+        assert fitted.neural_net_.history[-1, "train_loss"] < 0.5
+
+    def test_a_setting_of_the_training_by_gradients_trains_it_by_gradients(self) -> None:
+        assert head(steps=10).head_used == "linear" and head(steps=10).strength is None
+        with pytest.raises(ParameterError, match=r"steps: got 10, .* with head logistic"):
+            head(steps=10, head="logistic").fit(*problem(20))
+
+    def test_dropout_samples_differ_around_what_it_predicts(
+        self, features: tuple[np.ndarray, np.ndarray]
+    ) -> None:
+        X, y = features
+        fitted = head().fit(X[:200], y[:200])
+        samples = fitted.sample_proba(X[200:300], 50)
+        assert samples.std(axis=0).max() > 0.01
+        agreement = samples.mean(axis=0).argmax(axis=1) == fitted.predict(X[200:300])
+        assert agreement.mean() > 0.9
+
+    def test_balanced_weighs_classes_alike(self, features: tuple[np.ndarray, np.ndarray]) -> None:
+        X, y = features
+        ones, sevens = np.flatnonzero(y == 8), np.flatnonzero(y == 3)
+        rows = np.concatenate([ones[:40], sevens[:3]])
+        rest = sevens[3:]
+        found = [
+            head(balanced=b).fit(X[rows], y[rows]).predict_proba(X[rest]) for b in (False, True)
+        ]
+        assert found[1][:, 3].mean() > found[0][:, 3].mean()
+
+    def test_weights_of_images_count(self, features: tuple[np.ndarray, np.ndarray]) -> None:
+        X, y = features
+        weights = np.where(y[:200] == 5, 10.0, 1.0)
+        plain = head().fit(X[:200], y[:200])
+        weighed = head().fit(X[:200], y[:200], sample_weight=weights)
+        share = [np.mean(fitted.predict_proba(X[200:])[:, 5]) for fitted in (plain, weighed)]
+        assert share[1] > share[0]
+        with pytest.raises(DataError, match="expected a positive number for each image"):
+            head().fit(X[:200], y[:200], sample_weight=weights[:9])
+        with pytest.raises(ParameterError, match="only the head 'logistic'"):
+            head(steps=5).fit(X[:200], y[:200], sample_weight=weights)
+
+    def test_it_is_saved_with_its_strength(self, tiny: skal.ImageDataset, tmp_path: Path) -> None:
+        y = np.full(90, -1)
+        y[:30] = tiny.y[:30]
+        fitted = skal.ImageClassifier(freeze=True, classes=range(3), random_state=0).fit(tiny.X, y)
+        save_classifier(fitted, tmp_path)
+        loaded = load_classifier(tmp_path)
+        assert loaded.strength == fitted.strength
+        assert np.array_equal(loaded.predict_proba(tiny.X_test), fitted.predict_proba(tiny.X_test))
+
+    def test_training_on_solves_it_for_the_labels_given(
+        self, features: tuple[np.ndarray, np.ndarray]
+    ) -> None:
+        X, y = features
+        again = head().fit(X[:100], y[:100]).partial_fit(X[:200], y[:200])
+        once = head().fit(X[:200], y[:200])
+        assert np.array_equal(again.predict_proba(X[200:]), once.predict_proba(X[200:]))
