@@ -325,11 +325,22 @@ def train(
             return
         click.echo(f"{where}: {summary['model']} trained on {summary['n_labeled']} labels")
         if summary["accuracy"] is None:
-            click.echo("its accuracy is not known: no image was labelled for the test")
+            click.echo(
+                "its accuracy is not known: no image was labelled for the test, and the labels are "
+                "too few for cross-validation"
+            )
         else:
             names = ("accuracy", "accuracy_low", "accuracy_high", "n_test")
             accuracy = Accuracy(*(summary[name] for name in names))
-            click.echo(f"accuracy without the labels of the test: {accuracy}")
+            if summary["accuracy_from"] == "test":
+                click.echo(f"accuracy without the labels of the test: {accuracy}")
+            else:
+                click.echo(
+                    f"accuracy by cross-validation over the labels: {accuracy.value:.3f} "
+                    f"({accuracy.low:.3f} to {accuracy.high:.3f} at 95 % confidence, {accuracy.n} "
+                    "images); it is biased, since a strategy chose these images and they are not "
+                    "like the others: only images drawn at random and kept out of training tell"
+                )
 
 
 def _check_out(out: Path | None) -> None:

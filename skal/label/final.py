@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from sklearn.model_selection import StratifiedKFold
+
 from ..core.durable import write_atomic
+from ..core.few_labels import few_labels_a_class
 from ..datasets.base import MISSING_LABEL
 from ..models.persistence import save_classifier
 from ..runs.environment import environment
@@ -20,6 +25,8 @@ from .picking import Picker
 from .project import LabelProject
 from .queue import TEST_EVERY
 from .sample import Accuracy
+
+N_FOLDS = 5
 
 _log = logging.getLogger("skal")
 
@@ -49,20 +56,25 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
     The folder is a new one under ``runs/`` unless `out` names one, which must not exist
     (RunExistsError); without two classes with a label it is a DataError. The accuracy stated is
     that of a network trained without the labels of the test sample; the final one, trained on these
-    too, should be no worse.
+    too, should be no worse. Where no image was labelled for the test it is that of a stratified
+    cross-validation over the labels, which the strategy chose: it is biased.
     """
     if out is not None:
         check_free(out)
     picker = Picker(project.learner_setup())
     labels, test = project.labels, project.test_labels
     classes = tuple(project.classes)
+    source, truth = ("test", test) if test else ("cross-validation", labels)
+    rest = project.training_labels if test else labels
+    predicted: dict[int, int] = {}
+    for held_out in [list(test)] if test else _folds(labels, project.config.seed):
+        known = {image: rest[image] for image in rest.keys() - set(held_out)}
+        honest = picker.train(BatchRequest(classes, known, (), (), 0))
+        predicted.update(picker.predict(honest, held_out))
     accuracy: dict[str, Any] = {"n": 0}
-    if test:
-        honest = picker.train(BatchRequest(classes, project.training_labels, (), (), 0))
-        predicted = picker.predict(honest, list(test))
-        if predicted:
-            n_right = sum(predicted[image] == test[image] for image in predicted)
-            accuracy = Accuracy.of(n_right, len(predicted))._asdict()
+    if predicted:
+        n_right = sum(predicted[image] == truth[image] for image in predicted)
+        accuracy = Accuracy.of(n_right, len(predicted))._asdict()
     unseen = sorted(set(range(len(classes))) - set(labels.values()))
     if unseen:
         names = ", ".join(classes[label] for label in unseen)
@@ -76,6 +88,7 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
         "seed": final.config.seed,
         "n_labeled": int((final.y != MISSING_LABEL).sum()),
         "n_test": accuracy["n"],
+        "accuracy_from": source if predicted else None,
         "accuracy": accuracy.get("value"),
         "accuracy_low": accuracy.get("low"),
         "accuracy_high": accuracy.get("high"),
@@ -88,6 +101,19 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
     write_atomic(folder / ENVIRONMENT, _json(environment(final.config)))
     write_atomic(folder / SUMMARY, _json(summary))
     return folder, summary
+
+
+def _folds(labels: Mapping[int, int], seed: int) -> list[list[int]]:
+    """Divide images into five folds, or fewer, with each class in the same share; none if that
+    would leave a single class to train on.
+    """
+    images, y = (np.array([*part], dtype=np.int64) for part in (labels, labels.values()))
+    counts = np.unique(y, return_counts=True)[1]
+    if len(counts) < 2 or np.sort(counts)[-2] < 2:
+        return []
+    splitter = StratifiedKFold(min(N_FOLDS, int(counts.max())), shuffle=True, random_state=seed)
+    with few_labels_a_class():
+        return [images[test].tolist() for _, test in splitter.split(images, y)]
 
 
 def _json(content: Any) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from label_server import write_images
+from sklearn.model_selection import StratifiedKFold
 
 import skal
 from skal.core.errors import (
@@ -307,6 +308,25 @@ def labeled_project(folder: Path, n_test: int = 8, **settings: Any) -> LabelProj
         ]
     )
     return project
+
+
+def test_without_a_test_sample_the_accuracy_is_that_of_a_cross_validation(
+    folder: Path, tmp_path: Path
+) -> None:
+    project = labeled_project(folder, n_test=0)
+    labels = project.labels
+    assert len(labels) == 40 and not project.test_labels
+    _, summary = train(project, tmp_path / "model")
+    assert summary["accuracy_from"] == "cross-validation" and summary["n_test"] == 40
+    images, picker, n_right = np.array(list(labels)), Picker(project.learner_setup()), 0
+    splitter = StratifiedKFold(5, shuffle=True, random_state=project.config.seed)
+    for _, held_out in splitter.split(images, list(labels.values())):
+        left = np.delete(images, held_out).tolist()
+        request = BatchRequest(CLASSES, {n: labels[n] for n in left}, (), (), 0)
+        found = picker.predict(picker.train(request), images[held_out].tolist())
+        n_right += sum(found[image] == labels[image] for image in found)
+    assert summary["accuracy"] == n_right / 40
+    assert summary["accuracy_high"] == pytest.approx(Accuracy.of(n_right, 40).high)
 
 
 def test_the_final_network_is_trained_on_all_labels_and_tested_honestly(

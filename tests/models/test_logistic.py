@@ -116,7 +116,7 @@ class TestClassifier:
         expected, center = of_sklearn(X[:200].astype(float), y[:200], fitted.strength)
         proba = expected.predict_proba(with_ones(X[200:] - center))
         np.testing.assert_allclose(fitted.predict_proba(X[200:]), proba, atol=1e-3)
-        assert fitted.score(X[200:], y[200:]) > 0.9
+        assert fitted.score(X[200:], y[200:]) > 0.85
         assert len(fitted.neural_net_.history) == 1
         assert fitted.neural_net_.history[-1, "train_loss"] < 0.5
 
