@@ -122,7 +122,8 @@ def compare(
         check_extra()
     runner = CellRunner(data, _names(trackers), command=tuple(sys.argv))
     if base.model is None:
-        base = with_network(base, runner.load(base))
+        size = runner.image_size(base)
+        base = with_network(base, runner.load(base).image_size).replace(image_size=size)
     grid = complete_grid(grid, base)
     cells = cells_of(grid, base)
     check_cells(cells, runner.load)

@@ -67,8 +67,14 @@ class CellRunner:
     def load(self, config: RunConfig) -> ImageDataset:
         if isinstance(self.data, ImageDataset):
             return self.data
-        size = input_size(config, self.data)
+        size = self.image_size(config)
         return _load_once(self.call, str(self.data), size, config.data_dir, config.seed)
+
+    def image_size(self, config: RunConfig) -> int | None:
+        """Return the size that images are loaded at, None for their own."""
+        if isinstance(self.data, ImageDataset):
+            return config.image_size
+        return input_size(config, self.data)
 
     def run(self, cell: Cell) -> Reply:
         """Make or resume a run; any exception is returned, so that other runs continue."""

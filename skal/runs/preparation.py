@@ -20,7 +20,7 @@ from ..models.devices import resolve_bf16, resolve_device, torch_seed
 from ..models.net import default_lr
 from ..models.network import ImageModule
 from ..strategies.cold_start import resolve_init_strategy
-from .config import RunConfig
+from .config import SETTINGS, RunConfig
 from .pretraining import check_pretraining
 from .record import free_name
 from .start import input_size, with_network
@@ -104,7 +104,7 @@ def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
             f"n_valid: got {config.n_valid!r}, but the pool has {len(data.X)} images, and one at "
             "least must be left to train on"
         )
-    config = with_network(config, data)
+    config = with_network(config, data.image_size)
     device = resolve_device(config.device)
     if data.split_seed not in (None, config.seed):
         _log.warning(
@@ -114,6 +114,7 @@ def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
         )
     return config.replace(
         dataset=data.source.get("dataset") or _name_of_arrays(data),
+        image_size=data.image_size if SETTINGS["image_size"].contains(data.image_size) else None,
         n_init=resolve_count("n_init", config.n_init, len(data.X)),
         n_query=resolve_count("n_query", config.n_query, len(data.X)),
         n_valid=n_valid,

@@ -14,13 +14,13 @@ import torch
 from ..core.errors import DataError
 from ..core.kept import kept as kept_result
 from ..core.kept import told_where
-from ..datasets import ImageDataset, data_folder, is_folder
+from ..datasets import data_folder, is_folder
 from ..datasets.index import count_images
 from ..models import MODELS, PRETRAINED_MODEL, default_model, trained_model
 from ..models.backbone import Backbone
 from ..models.devices import Device
 from ..models.settings import head_for
-from .config import SETTINGS, RunConfig
+from .config import RunConfig
 
 SIZES = (224, 160, 112)
 """Heights and widths in pixels that a folder may be decoded at for the pretrained network."""
@@ -33,13 +33,7 @@ TRIAL_SIZE, TRIAL_IMAGES, TRIAL_SECONDS = 112, 32, 1.0
 _log = logging.getLogger("skal")
 
 
-def with_network(config: RunConfig, data: ImageDataset) -> RunConfig:
-    """Fill in the size of the images, and the network where the settings name none."""
-    size = data.image_size if SETTINGS["image_size"].contains(data.image_size) else None
-    return _with_network(config, data.image_size).replace(image_size=size)
-
-
-def _with_network(config: RunConfig, image_size: int) -> RunConfig:
+def with_network(config: RunConfig, image_size: int) -> RunConfig:
     """Fill in the network, and the head of a frozen one, where the settings name none.
 
     Images of 32 px and more get the pretrained network, frozen unless a setting says how it is to
@@ -71,7 +65,7 @@ def input_size(config: RunConfig, data: str | Path) -> int | None:
         return config.image_size
     root = Path(data).expanduser()
     if config.model is None:
-        frozen = _with_network(config, SIZES[0])
+        frozen = with_network(config, SIZES[0])
         if frozen.model == PRETRAINED_MODEL and root.is_dir():
             return _affordable(config, root)
     elif config.pretrained or config.weights:

@@ -144,7 +144,11 @@ def test_unfitted_classifiers_refuse_to_predict(tiny: skal.ImageDataset) -> None
         ({"steps": 5, "epochs": 5}, ParameterError, "not both"),
         ({"dropout": 1.0}, ParameterError, "dropout: got 1.0; expected a number .* below 1"),
         ({"lr": 0}, ParameterError, "lr: got 0; expected a number above 0"),
-        ({"pretrained": True}, ParameterError, "no pretrained weights; these have: resnet18"),
+        (
+            {"pretrained": True},
+            ParameterError,
+            "no pretrained weights; these have: eff",
+        ),
     ],
 )
 def test_wrong_parameters_are_named(
