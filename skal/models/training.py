@@ -30,6 +30,7 @@ MIN_STEPS, MIN_EPOCHS = 200, 20
 EMA_SHARE, SWA_SHARE = 0.1, 0.25
 MIN_WINDOW, LEAST_FALL = 10, 0.01
 MOST_RISING, FALL = 50, 0.25
+ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class TrainBatches:
@@ -228,26 +229,29 @@ class ImageNet(NeuralNetClassifier):  # type: ignore[misc]
 
 @contextmanager
 def _ended_by_callbacks() -> Iterator[None]:
-    """Take a KeyboardInterrupt for the end of the training, unless somebody pressed Ctrl-C."""
+    """Take a KeyboardInterrupt for the end of the training, unless a signal asked for it."""
     pressed: list[int] = []
     main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGINT) if main else None  # Ctrl-C is for the main thread
+    # signals are for the main thread; the command line ends by both alike
+    before = {number: signal.getsignal(number) for number in ENDING if main}
 
     def note(number: int, frame: Any) -> None:
         pressed.append(number)
-        if callable(before):
-            before(number, frame)
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
 
-    if callable(before):
-        signal.signal(signal.SIGINT, note)
+    handled = [number for number, handler in before.items() if callable(handler)]
+    for number in handled:
+        signal.signal(number, note)
     try:
         yield
     except KeyboardInterrupt:
         if pressed:
             raise
     finally:
-        if callable(before):
-            signal.signal(signal.SIGINT, before)
+        for number in handled:
+            signal.signal(number, before[number])
 
 
 class OneCycle(Callback):

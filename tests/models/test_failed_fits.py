@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,9 @@ class Broken(Exception):
     """What a callback raises."""
 
 
+SIGNALS = {"Ctrl-C": signal.SIGINT, "SIGTERM": signal.SIGTERM}
+
+
 class Fail(Callback):  # type: ignore[misc]
     """Fails when a training reaches some point, once it is told to."""
 
@@ -35,8 +38,8 @@ class Fail(Callback):  # type: ignore[misc]
 
     def _fail(self, net: Any, **facts: Any) -> None:
         if self.armed and (self.where.startswith("on_train") or len(net.history) > 1):
-            if self.how == "Ctrl-C":
-                signal.raise_signal(signal.SIGINT)
+            if self.how in SIGNALS:
+                signal.raise_signal(SIGNALS[self.how])
             raise Broken
 
 
@@ -101,10 +104,20 @@ def test_a_training_that_ends_by_an_error_or_ctrl_c_leaves_the_network_as_it_was
     assert np.array_equal(found, straight.predict_proba(tiny.X_test))
 
 
+@pytest.fixture
+def terminable() -> Iterator[None]:
+    """Take SIGTERM as the command line does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("terminable")
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
 def test_a_first_fit_that_fails_leaves_the_classifier_unfitted(
-    tiny: skal.ImageDataset, y: np.ndarray
+    how: str, tiny: skal.ImageDataset, y: np.ndarray
 ) -> None:
-    fail = Fail("Ctrl-C", "on_epoch_end")
+    fail = Fail(how, "on_epoch_end")
     fail.armed = True
     unfitted = classifier(callbacks=[fail])
     before = set(vars(unfitted))
