@@ -16,7 +16,8 @@ from ..core.errors import DataError, ParameterError, failing
 from ..core.registry import Entry, import_object
 from ..datasets.base import one_line
 from . import MODELS, Builder
-from .weights import Weights, fit_of, load_matching, read_state_dict, tell_once
+from .checkpoints import read_tensors
+from .weights import Weights, fit_of, load_matching, tell_once
 
 if TYPE_CHECKING:
     from .network import ImageModule, Network
@@ -43,10 +44,10 @@ def build_network(
     """Build a network that `MODELS` resolves, with weights if asked for.
 
     `pretrained` starts from the weights that the model is registered with; `weights` is the state
-    dict of the model, or a file with it: as ``torch.save`` wrote it, which is loaded with
-    ``weights_only=True``, or ``.safetensors``, such as the ``model.safetensors`` of a run. Names
-    may begin with one of `skal.models.weights.PREFIXES`; a head is passed over. How many tensors of
-    a file fit is logged. The shape is that of a `Builder`.
+    dict of the model, or a file that `skal.models.checkpoints.read_tensors` reads, such as the
+    ``model.safetensors`` of a run. Of many tensors those are taken whose names, behind one prefix,
+    fit best, see `skal.models.weights.prefix_of`; a head is passed over. How many tensors of a file
+    fit is logged. The shape is that of a `Builder`.
 
     It raises UnknownNameError, ParameterError or DataError for an unknown model, one without
     pretrained weights, or weights of which less than half fit; and MissingExtraError if the model's
@@ -58,7 +59,7 @@ def build_network(
     if isinstance(weights, Mapping):
         state = weights
     elif weights is not None:
-        state = read_state_dict(Path(weights))
+        state = read_tensors(Path(weights))
     elif pretrained:
         state = _pretrained(entry)
     else:

@@ -30,16 +30,25 @@ WITHOUT_AUXILIARY: Mapping[str, Mapping[str, Any]] = {
 
 
 def names() -> Sequence[str]:
-    """Return torchvision's classification models."""
-    known: list[str] = torchvision.models.list_models(module=torchvision.models)
-    return known
+    """Return torchvision's classification models, those with several weights also with each."""
+    found: list[str] = []
+    for name in torchvision.models.list_models(module=torchvision.models):
+        tags = tags_of(name)
+        found += [name, *(f"{name}@{tag}" for tag in tags if len(tags) > 1)]
+    return found
+
+
+def tags_of(name: str) -> Sequence[str]:
+    """Return the names of a model's weights."""
+    return [weights.name for weights in torchvision.models.get_model_weights(name)]
 
 
 def find(name: str) -> Entry[Builder]:
-    """Return the entry of a classification model, for `MODELS`; raise UnknownNameError if none."""
-    if name not in names():
-        raise UnknownNameError("model of torchvision", name, names())
-    weights = torchvision.models.get_model_weights(name).DEFAULT
+    """Return the entry, for `MODELS`, of ``model``, with its newest weights, or ``model@WEIGHTS``.
+
+    It raises UnknownNameError if torchvision has none of that name, or no such weights of it.
+    """
+    weights = weights_of(name)
     facts = {
         "summary": f"torchvision's {name}",
         "lr": 0.001,
@@ -49,16 +58,29 @@ def find(name: str) -> Entry[Builder]:
     return Entry(f"torchvision:{name}", partial(build, name), facts)
 
 
+def weights_of(name: str) -> Any:
+    """Return the weights of ``model`` or ``model@WEIGHTS``; raise UnknownNameError if none."""
+    model, at, tag = name.partition("@")
+    known: list[str] = torchvision.models.list_models(module=torchvision.models)
+    if model not in known:
+        raise UnknownNameError("model of torchvision", model, known)
+    weights = torchvision.models.get_model_weights(model)
+    if at and tag not in tags_of(model):
+        raise UnknownNameError(f"weights of torchvision's {model}", tag, tags_of(model))
+    return weights[tag] if at else weights.DEFAULT
+
+
 def build(
     name: str, *, n_classes: int, in_channels: int, image_size: int, dropout: float
 ) -> Network:
-    """Build a classification model of torchvision without its head.
+    """Build a model of torchvision, ``model`` or ``model@WEIGHTS``, without its head.
 
-    Its input is normalised as that of its newest weights is. The last linear layer (or, where
-    there is none, the last convolution) gives way to skal's head, and so does dropout right before
-    it; the embeddings are what that layer was given.
+    Its input is normalised as that of its weights is. The last linear layer (or, where there is
+    none, the last convolution) gives way to skal's head, and so does dropout right before it; the
+    embeddings are what that layer was given.
     """
-    weights = torchvision.models.get_model_weights(name).DEFAULT
+    weights = weights_of(name)
+    name = name.partition("@")[0]
     facts = weights.transforms()
     size = next(
         (argument for prefix, argument in OF_ONE_SIZE.items() if name.startswith(prefix)), None

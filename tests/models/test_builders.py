@@ -15,7 +15,7 @@ import skal
 from skal.core.errors import DataError, UnknownNameError
 from skal.models import AUGMENTATIONS, build_network
 from skal.models.network import ImageModule, flip, shift
-from skal.models.weights import read_state_dict, tell_once
+from skal.models.weights import tell_once
 
 OPTIONS = {"n_classes": 3, "in_channels": 3, "dropout": 0.25}
 
@@ -124,26 +124,6 @@ def test_files_that_hold_no_weights_are_refused(tmp_path: Path) -> None:
     torch.save([1, 2], path)
     with pytest.raises(DataError, match="not a state dict"):
         build_network("resnet18", image_size=64, weights=path, **OPTIONS)
-
-
-@pytest.mark.parametrize("name", ["state_dict", "model_state_dict", "model"])
-def test_weights_are_found_in_the_checkpoint_of_a_training(name: str, tmp_path: Path) -> None:
-    state = build_network("resnet18", image_size=64, **OPTIONS).backbone.state_dict()
-    torch.save({"epoch": 3, name: state, "optimizer": {"lr": 0.1}}, tmp_path / "last.pt")
-    found = read_state_dict(tmp_path / "last.pt")
-    assert found.keys() == state.keys()
-    assert all(torch.equal(found[key], state[key]) for key in state)
-
-
-def test_weights_that_are_code_are_not_run(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> tuple[object, ...]:
-            return Path.touch, (tmp_path / "ran",)
-
-    torch.save({"conv1.weight": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(DataError, match="cannot read the weights"):
-        build_network("resnet18", image_size=64, weights=tmp_path / "evil.pth", **OPTIONS)
-    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("model", ["small-cnn", "lenet", "resnet18"])

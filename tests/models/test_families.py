@@ -134,6 +134,50 @@ class TestTorchvision:
         with pytest.raises(DataError, match=rf"squeezenet1_1-\w+\.pth \(.*{error}.*--weights FILE"):
             build_network("torchvision:squeezenet1_1", image_size=64, pretrained=True, **OPTIONS)
 
+    def test_weights_are_named_behind_an_at(self) -> None:
+        newest, old = (
+            MODELS.resolve(f"torchvision:{name}") for name in ("resnet50", "resnet50@IMAGENET1K_V1")
+        )
+        kind = torchvision.models.ResNet50_Weights
+        assert newest.facts["pretrained"].args == (kind.IMAGENET1K_V2,)
+        assert old.facts["pretrained"].args == (kind.IMAGENET1K_V1,)
+        assert old.spec == "torchvision:resnet50@IMAGENET1K_V1"
+        with pytest.raises(
+            UnknownNameError, match=r"weights of torchvision's resnet50 'IMAGENET1K_V3'; did you m"
+        ):
+            MODELS.resolve("torchvision:resnet50@IMAGENET1K_V3")
+
+    def test_images_are_prepared_as_the_named_weights_want(self) -> None:
+        name = "torchvision:vit_b_16@IMAGENET1K_SWAG_E2E_V1"
+        assert MODELS.resolve(name).facts["image_size"] == 384
+        with torch.device("meta"):
+            network = build_network(name, image_size=64, **OPTIONS)
+            vgg = build_network("torchvision:vgg16@IMAGENET1K_FEATURES", image_size=64, **OPTIONS)
+        assert network.input_size == 384
+        assert vgg.std[0] == pytest.approx(1 / 255)
+
+    def test_models_of_several_weights_are_listed_with_each(self) -> None:
+        listed = [entry.name for entry in MODELS.listed("torchvision:resnet[15]*")]
+        assert listed == [
+            "torchvision:resnet101",
+            "torchvision:resnet101@IMAGENET1K_V1",
+            "torchvision:resnet101@IMAGENET1K_V2",
+            "torchvision:resnet152",
+            "torchvision:resnet152@IMAGENET1K_V1",
+            "torchvision:resnet152@IMAGENET1K_V2",
+            "torchvision:resnet18",
+            "torchvision:resnet50",
+            "torchvision:resnet50@IMAGENET1K_V1",
+            "torchvision:resnet50@IMAGENET1K_V2",
+        ]
+
+    def test_runs_keep_the_name_of_the_weights(
+        self, tiny: skal.ImageDataset, tmp_path: Path
+    ) -> None:
+        name = "torchvision:mobilenet_v2@IMAGENET1K_V1"
+        skal.run(tiny, "random", model=name, n_rounds=0, steps=1, out=tmp_path / "run")
+        assert f'model = "{name}"' in (tmp_path / "run/config.toml").read_text()
+
 
 class TestTimm:
     @pytest.fixture(autouse=True)
