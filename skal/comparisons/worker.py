@@ -20,12 +20,13 @@ from pathlib import Path
 from ..core.durable import fsync_file, fsync_folder
 from ..core.errors import SkalError
 from ..core.workers import Workers, one_call
-from ..datasets import ImageDataset, load_dataset
+from ..datasets import ImageDataset
 from ..datasets.base import one_line
+from ..datasets.loading import load_as
 from ..runs.config import RunConfig
 from ..runs.record import JOURNAL
 from ..runs.run import resume, run
-from ..runs.start import input_size
+from ..runs.start import geometry, input_size
 from .folder import CELLS
 from .grid import Cell
 from .results import Result, read_result
@@ -68,7 +69,8 @@ class CellRunner:
         if isinstance(self.data, ImageDataset):
             return self.data
         size = self.image_size(config)
-        return _load_once(self.call, str(self.data), size, config.data_dir, config.seed)
+        how = (str(self.data), size, config.data_dir, config.seed, geometry(config))
+        return _load_once(self.call, how)
 
     def image_size(self, config: RunConfig) -> int | None:
         """Return the size that images are loaded at, None for their own."""
@@ -123,10 +125,8 @@ class CellRunner:
 
 
 @lru_cache(maxsize=2)
-def _load_once(
-    call: str, name: str, image_size: int | None, data_dir: str | None, seed: int
-) -> ImageDataset:
-    return load_dataset(name, image_size, data_dir, seed)
+def _load_once(call: str, how: tuple[str, int | None, str | None, int, str]) -> ImageDataset:
+    return load_as(*how)
 
 
 @contextmanager

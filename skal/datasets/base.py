@@ -77,6 +77,8 @@ class ImageDataset:
         What `load_dataset` was given, `dataset` and `data_dir`, so that a run can be repeated.
     split_seed : int or None
         The seed that the test set was drawn by, if it was.
+    geometry : str
+        How files became squares: one of `skal.datasets.decoding.GEOMETRIES`.
 
     Raises
     ------
@@ -98,6 +100,7 @@ class ImageDataset:
     skipped: tuple[tuple[str, str], ...] = ()
     source: Mapping[str, str] = field(default_factory=dict)
     split_seed: int | None = None
+    geometry: str = "cover"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))

@@ -10,7 +10,7 @@ import stat
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +27,8 @@ DECODER_VERSION = 1
 """Part of the key of what is made of pixels: raise it whenever `decode` changes one."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+BORDER = (128, 128, 128)
+"""The mean of the weights that are made for borders."""
 CHUNK_BYTES = 2**26
 """Pixels in flight while decoding, so that a slow disk never piles them up in memory."""
 WHITE = {"I": (255, 65535), "F": (1, 255, 65535)}
@@ -55,7 +57,8 @@ class Decoded:
 class Decoding:
     """How files are decoded: `workers` at a time (default: one a processor), processes from
     `processes_from` files on, else threads; `tolerated` is how many of a chunk of at most
-    `chunk_files` the system may fail to read, each retried after `pauses` (seconds).
+    `chunk_files` the system may fail to read, each retried after `pauses` (seconds). `geometry`,
+    one of `GEOMETRIES`, is how an image becomes a square.
     """
 
     size: int
@@ -64,7 +67,8 @@ class Decoding:
     tolerated: int = 0
     chunk_files: int = 256
     pauses: Sequence[float] = (0.2, 2.0)
-    decode: Callable[[Path, int], Images] = field(default_factory=lambda: decode)
+    geometry: str = "cover"
+    decode: Callable[[Path, int, str], Images] = field(default_factory=lambda: decode)
 
     @property
     def n_workers(self) -> int:
@@ -187,7 +191,7 @@ def _decode_or_tell(path: Path, how: Decoding) -> Images | str:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             return "not a regular file"  # to open a pipe would be to wait for ever
-        return how.decode(path, how.size)
+        return how.decode(path, how.size, how.geometry)
     except UnidentifiedImageError:
         return "empty file" if status.st_size == 0 else f"not one of {', '.join(FORMATS)}"
     except Image.DecompressionBombError:
@@ -211,14 +215,35 @@ def _is_of_the_system(error: Exception) -> bool:
     return isinstance(error, MemoryError)
 
 
-def decode(path: Path, size: int) -> Images:
-    """Decode one image file to upright RGB, uint8 of shape (3, size, size), cut to a square. Grey,
-    palette, CMYK and 16-bit images are converted, transparent ones laid on white; of an animation
-    the first frame is taken, and the content, not the suffix, tells the format.
+def decode(path: Path, size: int, geometry: str = "cover") -> Images:
+    """Decode one image file to upright RGB, uint8 of shape (3, size, size), by one of `GEOMETRIES`.
+
+    Grey, palette, CMYK and 16-bit images are converted, transparent ones laid on white; of an
+    animation the first frame is taken, and the content, not the suffix, tells the format.
     """
-    image = read_rgb(path, 2 * size)
-    fitted = ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC)
+    fitted = GEOMETRIES[geometry](read_rgb(path, 2 * size), (size, size))
     return np.ascontiguousarray(np.asarray(fitted).transpose(2, 0, 1))
+
+
+def _cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return ImageOps.fit(image, size, method=Image.Resampling.BICUBIC)
+
+
+def _squash(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def _border(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return ImageOps.pad(image, size, method=Image.Resampling.BICUBIC, color=BORDER)
+
+
+GEOMETRIES: Mapping[str, Callable[[Image.Image, tuple[int, int]], Image.Image]] = {
+    "cover": _cover,
+    "squash": _squash,
+    "border": _border,
+}
+"""How an image becomes a square: scaled to cover it and cut to its centre, stretched to it, or
+scaled to lie in it on grey."""
 
 
 def read_rgb(path: Path, needed: int) -> Image.Image:

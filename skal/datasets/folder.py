@@ -38,8 +38,9 @@ def load_folder(
     ``ROOT/train/<class>/**`` and ``ROOT/test/<class>/**`` (or ``val``) the split is given. Images
     directly under ``ROOT`` or ``ROOT/train``, and those under ``ROOT/unlabeled``, are unlabelled,
     and so are those directly under ``ROOT/test`` if there are no others; beside a test set they are
-    left out. Images are scaled to cover a square of `image_size`, then cut to its centre. A
-    `DataError` is raised if there is no such folder, or no image in it can be read.
+    left out. Images are scaled to cover a square of `image_size`, then cut to its centre, unless
+    `decoding` names another of `skal.datasets.decoding.GEOMETRIES`. A `DataError` is raised if
+    there is no such folder, or no image in it can be read.
     """
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
@@ -77,6 +78,7 @@ def load_folder(
         augmentation=("flip", "shift"),
         skipped=tuple(skipped),
         split_seed=split_seed,
+        geometry=how.geometry,
     )
 
 

@@ -13,7 +13,7 @@ from ..core.registry import parse_spec
 from ..core.settings import settings_of
 from .base import ImageDataset
 from .builtin import DATASETS
-from .folder import load_folder
+from .folder import DECODING, load_folder
 from .settings import DataSettings
 
 _SETTINGS = settings_of(DataSettings)
@@ -61,11 +61,23 @@ def load_dataset(
     DataError
         If no image can be read.
     """
+    return load_as(name_or_folder, image_size, data_dir, seed, "cover")
+
+
+def load_as(
+    name_or_folder: str | Path,
+    image_size: int | None,
+    data_dir: str | Path | None,
+    seed: int,
+    geometry: str,
+) -> ImageDataset:
+    """Load a dataset as `load_dataset`, its files cut to squares by one of `GEOMETRIES`."""
     image_size, seed = _SETTINGS["image_size"].check(image_size), _SETTINGS["seed"].check(seed)
     where = data_folder(data_dir)
     if is_folder(name_or_folder):
         place = Path(os.path.expanduser(name_or_folder))  # noqa: PTH111 (Path's may raise)
-        data = load_folder(place, data_dir=where, image_size=image_size, seed=seed)
+        how = replace(DECODING, geometry=geometry)
+        data = load_folder(place, data_dir=where, image_size=image_size, seed=seed, decoding=how)
         dataset = str(data.root)
     else:
         dataset = str(name_or_folder)

@@ -35,15 +35,13 @@ def decode_all(
     root: Path, files: list[ImageFile], how: Decoding, cache_dir: Path
 ) -> tuple[Images, list[ImageFile], list[tuple[str, str]]]:
     """Decode all files into one uint8 memmap, shape (n_kept, 3, size, size), or open the one kept
-    in `cache_dir` under a hash of paths, sizes, times, image size and decoder version; also return
-    the files read, and those skipped with the reason. Decoding that was stopped resumes, after a
-    power loss or a full disk at its last whole shard; other processes wait. A `DataError` is raised
-    if the memmap cannot be written, or the system failed to read a file.
+    in `cache_dir` under a hash of paths, sizes, times and how they are decoded; also return the
+    files read, and those skipped with the reason. Decoding that was stopped resumes, after a power
+    loss or a full disk at its last whole shard; other processes wait. A `DataError` is raised if
+    the memmap cannot be written, or the system failed to read a file.
     """
     # 40 characters keep the longest name that a folder can have below what a file system takes
-    cache = (
-        cache_dir / f"{root.resolve().name[:40]}-{how.size}px-{fingerprint(root, files, how.size)}"
-    )
+    cache = cache_dir / f"{root.resolve().name[:40]}-{how.size}px-{fingerprint(root, files, how)}"
     paths = [file.path for file in files]
     with told_where("the decoded images", cache_dir):
         facts = kept(
@@ -59,8 +57,10 @@ def decode_all(
     return pixels, read, skipped
 
 
-def fingerprint(root: Path, files: list[ImageFile], size: int) -> str:
-    digest = hashlib.sha256(f"{DECODER_VERSION} {size} {root.resolve()}\n".encode())
+def fingerprint(root: Path, files: list[ImageFile], how: Decoding) -> str:
+    geometry = "" if how.geometry == "cover" else f"{how.geometry} "
+    facts = f"{DECODER_VERSION} {how.size} {geometry}{root.resolve()}\n"
+    digest = hashlib.sha256(facts.encode())
     start = os.path.join(root, "")  # noqa: PTH118 (Path is slow in a million)
     for file in progress(files, desc="looking for changes", unit="file"):
         state = file_state(start + file.path)

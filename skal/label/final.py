@@ -95,7 +95,8 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
         "temperature": final.classifier.temperature,
         "classes": list(classes),
     }
-    save_classifier(final.classifier, folder, class_names=classes, dataset=project.name)
+    facts = {"dataset": project.name, "geometry": final.data.geometry}
+    save_classifier(final.classifier, folder, class_names=classes, **facts)
     write_atomic(folder / "config.toml", final.config.to_toml())
     write_atomic(folder / "labels.csv", export_csv(project))
     write_atomic(folder / ENVIRONMENT, _json(environment(final.config)))

@@ -28,7 +28,7 @@ from ..runs.evaluation import network_inputs
 from ..runs.plan import make_classifier, variant
 from ..runs.preparation import check_settings, resolve_settings
 from ..runs.pretraining import weights_from_pool
-from ..runs.start import input_size
+from ..runs.start import geometry, input_size
 from ..strategies.cold_start import start_embeddings
 from ..strategies.scores import ScoreRequest, score_pool
 from .learning import BatchRequest, ComputedBatch, Guesses, LearnerSetup
@@ -57,7 +57,8 @@ class Picker:
 
     def __init__(self, setup: LearnerSetup) -> None:
         check_settings(setup.config)
-        how = replace(DECODING, size=input_size(setup.config, setup.root) or DECODING.size)
+        size = input_size(setup.config, setup.root) or DECODING.size
+        how = replace(DECODING, size=size, geometry=geometry(setup.config))
         # the very files that `skal run` would decode, so that the cache is the same
         files = [file for file in setup.files if file.is_of_use]
         cache = data_folder(setup.config.data_dir) / "cache"
@@ -194,6 +195,7 @@ class Picker:
             root=setup.root,
             augmentation=("flip", "shift"),
             source={"dataset": str(setup.root), "data_dir": str(folder)},
+            geometry=geometry(setup.config),
         )
 
     @cached_property

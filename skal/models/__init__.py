@@ -66,7 +66,9 @@ MODELS: Registry[Builder] = Registry(
 )
 """Facts: `summary`; `lr`, the learning rate of AdamW that suits it; `pretrained`, a function that
 returns a state dict, or its import path; `image_size`, the height and width in pixels that the
-pretrained weights are made for, which folders are decoded at then."""
+pretrained weights are made for, which folders are decoded at then; `frozen_image_size`, a larger
+one that suits them where they are not trained further; `geometry`, how they want images to become
+squares, of `skal.datasets.decoding.GEOMETRIES`, by default "cover"."""
 
 MODELS.add(
     "efficientnet-lite0",

@@ -175,3 +175,9 @@ def class_names(folder: str | Path) -> list[str]:
     if len(names) != len(classes):
         raise RunFolderError(f"{str(folder)!r}: {len(names)} names of {len(classes)} classes")
     return [str(name) for name in names]
+
+
+def geometry_of(folder: str | Path) -> str:
+    """Return how the images that a saved network was trained on became squares."""
+    content = json.loads((Path(folder) / "model.json").read_text())
+    return str(content.get("geometry", "cover"))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..core.errors import MissingExtraError, UnknownNameError
 from ..core.registry import Entry
+from ..datasets.decoding import GEOMETRIES
 from . import Builder
 from .network import Network, linear_head
 from .weights import downloaded
@@ -42,6 +43,10 @@ def find(name: str) -> Entry[Builder]:
     facts: dict[str, Any] = {"summary": f"timm's {name}", "lr": 0.001}
     if config is not None:
         facts["image_size"] = int(config.input_size[-1])
+        if config.test_input_size and not config.fixed_input_size:
+            facts["frozen_image_size"] = int(config.test_input_size[-1])
+        if config.crop_mode in GEOMETRIES:  # else "center", which is to cover
+            facts["geometry"] = config.crop_mode
         if config.has_weights:
             facts["pretrained"] = partial(pretrained, name)
     return Entry(f"timm:{name}", partial(build, name), facts)

@@ -398,7 +398,7 @@ class ActiveLearner:
         summary = summarise(self.config, self.data, record, self._stop_round)
         run = Run(self.config, summary, record.rounds, record.queries, network, record.folder)
         if record.folder is not None:
-            run.write(record, self.data.classes)
+            run.write(record, self.data)
             self._networks.forget()
         self._watch.on_end(summary)
         return run

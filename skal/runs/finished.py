@@ -82,7 +82,7 @@ class Run:
         summary, classifier = record.read_summary(), load_classifier(folder)
         return cls(config, summary, record.rounds, record.queries, classifier, folder)
 
-    def write(self, record: Record, class_names: tuple[str, ...]) -> None:
+    def write(self, record: Record, data: ImageDataset) -> None:
         """Write what is made of a whole run; last the summary, which says that it is done."""
         assert self.folder is not None
         for form, picture in learning_curve(self.rounds, self.title).items():
@@ -90,8 +90,9 @@ class Run:
         save_classifier(
             self.classifier,
             self.folder,
-            class_names=class_names,
+            class_names=data.classes,
             dataset=self.summary["dataset"],
+            geometry=data.geometry,
         )
         _log.info("\n%s", self.table(), extra={"result": True})
         record.write_summary(self.summary)

@@ -12,7 +12,8 @@ import numpy as np
 from ..core.errors import DataError, ParameterError, UnknownNameError
 from ..core.seeding import derive_seed
 from ..core.settings import resolve_count
-from ..datasets import DATASETS, ImageDataset, data_folder, load_dataset
+from ..datasets import DATASETS, ImageDataset, data_folder
+from ..datasets.loading import load_as
 from ..datasets.noise import add_noise
 from ..models import MODELS
 from ..models.build import try_network
@@ -23,7 +24,7 @@ from ..strategies.cold_start import resolve_init_strategy
 from .config import SETTINGS, RunConfig
 from .pretraining import check_pretraining
 from .record import free_name
-from .start import input_size, with_network
+from .start import geometry, input_size, with_network
 
 DROPOUT = 0.25
 
@@ -53,8 +54,9 @@ def check_settings(config: RunConfig) -> None:
 
 
 def load_images(config: RunConfig, data: str | Path) -> ImageDataset:
-    """Load the dataset of a run; see `load_dataset`, and `input_size`."""
-    return load_dataset(data, input_size(config, data), config.data_dir, config.seed)
+    """Load the dataset of a run; see `load_dataset`, `input_size` and `geometry`."""
+    size = input_size(config, data)
+    return load_as(data, size, config.data_dir, config.seed, geometry(config))
 
 
 def load_again(config: RunConfig) -> ImageDataset:

@@ -69,9 +69,18 @@ def input_size(config: RunConfig, data: str | Path) -> int | None:
         if frozen.model == PRETRAINED_MODEL and root.is_dir():
             return _affordable(config, root)
     elif config.pretrained or config.weights:
-        size: int | None = MODELS.resolve(config.model).facts.get("image_size")
+        facts = MODELS.resolve(config.model).facts
+        frozen_size = facts.get("frozen_image_size") if config.freeze else None
+        size: int | None = frozen_size or facts.get("image_size")
         return size
     return None
+
+
+def geometry(config: RunConfig) -> str:
+    """Return how images are to become squares: as the network's pretrained weights are made for."""
+    if config.model is None or not (config.pretrained or config.weights):
+        return "cover"
+    return str(MODELS.resolve(config.model).facts.get("geometry", "cover"))
 
 
 def _affordable(config: RunConfig, root: Path) -> int:

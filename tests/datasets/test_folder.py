@@ -30,6 +30,7 @@ from skal.datasets.decoding import Decoding, decode, decode_many
 from skal.datasets.folder import load_folder
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+GREY = (128, 128, 128)
 Colour = tuple[int, ...]
 Fail = Callable[[Path, BaseException, int], None]
 
@@ -76,9 +77,9 @@ class Counted:
         self.names: list[str] = []
         self.how = Decoding(8, chunk_files=4, decode=self._decode)
 
-    def _decode(self, path: Path, size: int) -> np.ndarray:
+    def _decode(self, path: Path, size: int, geometry: str) -> np.ndarray:
         self.names.append(f"{path.parent.name}/{path.name}")
-        return decode(path, size)
+        return decode(path, size, geometry)
 
 
 def all_pixels(data: ImageDataset) -> np.ndarray:
@@ -864,7 +865,7 @@ def test_of_a_chunk_the_system_may_fail_to_read_as_many_as_are_tolerated(
 ) -> None:
     fill(root, "cat")
 
-    def failing(path: Path, size: int) -> np.ndarray:
+    def failing(path: Path, size: int, geometry: str) -> np.ndarray:
         if path.name in ("1.png", "3.png"):
             raise OSError(errno.EIO, "Input/output error")
         return decode(path, size)
@@ -902,7 +903,7 @@ def test_files_that_vanish_while_they_are_decoded_are_an_error_and_not_left_out_
 ) -> None:
     fill(root, "cat")
 
-    def unmounted(path: Path, size: int) -> np.ndarray:
+    def unmounted(path: Path, size: int, geometry: str) -> np.ndarray:
         if root.is_dir():
             root.rename(tmp_path / "unmounted")
         return decode(path, size)
@@ -1000,6 +1001,31 @@ def test_second_load_does_not_decode(root: Path, data_dir: Path) -> None:
     assert len(caches(data_dir)) == 1
 
 
+@pytest.mark.parametrize(
+    ("geometry", "corner", "top", "middle"),
+    [
+        ("cover", RED, RED, RED),
+        ("squash", BLUE, RED, RED),
+        ("border", GREY, GREY, RED),
+    ],
+)
+def test_pictures_become_squares_as_is_asked(
+    root: Path, data_dir: Path, geometry: str, corner: Colour, top: Colour, middle: Colour
+) -> None:
+    wide = Image.new("RGB", (64, 16), BLUE)
+    wide.paste(RED, (16, 0, 48, 16))
+    (root / "cat").mkdir(parents=True)
+    wide.save(root / "cat/wide.png")
+    load(root, None, how=Decoding(16))
+    data = load(root, None, how=Decoding(16, geometry=geometry))
+    image = data.X[0].transpose(1, 2, 0)
+    assert data.geometry == geometry
+    assert is_all(image[0, 0], corner)
+    assert is_all(image[0, 8], top)
+    assert is_all(image[8, 8], middle)
+    assert len(caches(data_dir)) == (1 if geometry == "cover" else 2)
+
+
 def change(root: Path) -> None:
     paint(root / "cat/0.png", WHITE, (99, 99))
 
@@ -1060,7 +1086,7 @@ def test_two_folders_of_the_same_name_do_not_mix(tmp_path: Path) -> None:
 def test_interrupted_decoding_leaves_no_half_cache(root: Path, data_dir: Path) -> None:
     fill(root, "cat", "dog")
 
-    def interrupted(path: Path, size: int) -> np.ndarray:
+    def interrupted(path: Path, size: int, geometry: str) -> np.ndarray:
         if path.name == "3.png":
             raise KeyboardInterrupt
         return np.zeros((3, size, size), np.uint8)
@@ -1101,7 +1127,7 @@ from pathlib import Path
 from skal.datasets.decoding import Decoding, decode
 from skal.datasets.folder import load_folder
 root, data_dir, begun, other_waits = map(Path, sys.argv[1:])
-def slow(path, size):
+def slow(path, size, geometry):
     begun.touch()
     while not other_waits.exists():
         time.sleep(0.01)
@@ -1144,7 +1170,7 @@ from skal.datasets.decoding import Decoding, decode
 from skal.datasets.folder import load_folder
 root, data_dir, begun = map(Path, sys.argv[1:])
 pixel_cache.SHARD_BYTES = 8 * 3 * 8 * 8
-def slow(path, size):
+def slow(path, size, geometry):
     if "dog" in path.parts:
         begun.touch()
         time.sleep(60)

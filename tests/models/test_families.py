@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from collections.abc import Iterator
@@ -21,10 +22,11 @@ from torch import Tensor, nn
 import skal
 from skal.cli import main
 from skal.core.errors import DataError, MissingExtraError, ParameterError, UnknownNameError
+from skal.datasets.decoding import decode
 from skal.models import MODELS, Network, build_network
 from skal.models.network import ImageModule
 from skal.runs.config import RunConfig
-from skal.runs.start import input_size
+from skal.runs.start import geometry, input_size
 
 OPTIONS: dict[str, Any] = {"n_classes": 3, "in_channels": 3, "dropout": 0.25}
 NAMES = torchvision.models.list_models(module=torchvision.models)
@@ -239,6 +241,19 @@ class TestTimm:
         ):
             entry.facts["pretrained"]()
 
+    def test_folders_are_decoded_as_its_weights_were_tested(self, tmp_path: Path) -> None:
+        def shape(name: str, **settings: Any) -> tuple[int | None, str]:
+            config = RunConfig(model=f"timm:{name}", **settings)
+            return input_size(config, tmp_path), geometry(config)
+
+        squashed = "convnext_base.clip_laion2b_augreg_ft_in12k_in1k_384"
+        assert shape(squashed, pretrained=True) == (384, "squash")
+        assert shape(squashed) == (None, "cover")
+        larger = "resnet18.a1_in1k"
+        assert shape(larger, pretrained=True) == (224, "cover")
+        assert shape(larger, pretrained=True, freeze=True) == (288, "cover")
+        assert shape("test_vit.r160_in1k", pretrained=True, freeze=True) == (160, "cover")
+
     def test_unknown_weights_are_answered_with_those_there_are(self) -> None:
         with pytest.raises(UnknownNameError, match=r"timm's test_vit 'r161'; .*r160_in1k"):
             MODELS.resolve("timm:test_vit.r161")
@@ -326,6 +341,37 @@ def test_a_run_on_a_folder_says_what_size_it_took(
         assert skal.run(tmp_path / "pets", "random", **options).config.image_size == 48
     finally:
         MODELS.remove("patches-24")
+
+
+def test_images_become_squares_as_the_weights_want_also_when_they_are_predicted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for kind in ("cat", "dog"):
+        (tmp_path / "pets" / kind).mkdir(parents=True)
+        for number in range(4):
+            pixels = rng.integers(0, 256, (24, 60, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pets" / kind / f"{number}.png")
+    facts = {"image_size": 24, "geometry": "border", "pretrained": f"{__name__}:patch_weights"}
+
+    @MODELS.register("patches-border", **facts)
+    def build(**options: Any) -> Network:
+        return patch(**options)
+
+    try:
+        options: Any = {"model": "patches-border", "n_rounds": 0, "n_init": 2, "steps": 2}
+        run = skal.run("./pets", "random", pretrained=True, out="run", **options)
+        skal.predict("run", ["pets/cat/0.png"], "predicted.csv", threads=1)
+    finally:
+        MODELS.remove("patches-border")
+    assert json.loads(Path("run/model.json").read_text())["geometry"] == "border"
+    image = decode(Path("pets/cat/0.png"), 24, "border")
+    (row,) = csv.DictReader(Path("predicted.csv").read_text().splitlines())
+    expected = run.classifier.predict_proba(image[None])[0]
+    assert float(row["p_cat"]) == pytest.approx(expected[0], abs=1e-5)
+    other = run.classifier.predict_proba(decode(Path("pets/cat/0.png"), 24)[None])[0]
+    assert abs(other[0] - expected[0]) > 1e-3
 
 
 def patch_weights() -> dict[str, Tensor]:
