@@ -92,4 +92,6 @@ def base_config(dataset: str, grid: GridConfig, settings: Mapping[str, Any]) -> 
     for axis, name in AXES.items():
         if name in varied and settings.get(name) is not None:
             raise ParameterError(f"give {name} or {axis}, not both")
-    return RunConfig(**{**settings, **varied, "dataset": dataset, "strategy": BASELINE})
+    # what is compared with picking at random starts at random, too
+    first = {"init_strategy": settings.get("init_strategy") or "random"}
+    return RunConfig(**{**settings, **varied, **first, "dataset": dataset, "strategy": BASELINE})

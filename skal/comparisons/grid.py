@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ..core.registry import parse_spec
 from ..datasets import ImageDataset
@@ -29,7 +30,8 @@ class Cell:
 
 def complete_grid(grid: GridConfig, base: RunConfig) -> GridConfig:
     """Add the baseline, and the single value of each axis that does not vary."""
-    resolve = stands_for if base.stream == "off" else stream_strategy_name
+    of_pool = partial(stands_for, frozen=base.freeze)
+    resolve = of_pool if base.stream == "off" else stream_strategy_name
     strategies = dict.fromkeys(_resolved(strategy, resolve) for strategy in grid.strategies)
     if BASELINE not in strategies:
         strategies = {BASELINE: None, **strategies}

@@ -34,7 +34,7 @@ OF_TRAINING = tuple(
     or (name in TRAINING_SETTINGS and name != "warm_start")
 )
 """Settings of a run that a network is trained by."""
-DEFAULTS: Mapping[str, Any] = {"init_strategy": "typiclust"}
+DEFAULTS: Mapping[str, Any] = {"init_strategy": "herding"}
 
 
 def _statement(name: str) -> Setting:

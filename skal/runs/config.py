@@ -38,12 +38,13 @@ class LabelSettings(Settings):
         highest=10**6,
         details="The network is trained ``n_rounds + 1`` times.",
     )
-    init_strategy: str = _labels(
-        "random",
-        "How the initial images are chosen",
+    init_strategy: str | None = _labels(
+        None,
+        "How the initial images are chosen; by default herding on a frozen network, else random",
         metavar="NAME",
         names=("init-strategies",),
-        details="They are the same for every strategy with the same seed. See "
+        details="A comparison starts at random by default. They are the same for every strategy "
+        "with the same seed. See "
         "`skal.strategies.cold_start.ColdStart`.",
     )
     oracle: str = _labels(

@@ -13,16 +13,20 @@ import numpy as np
 from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 
 from ..core.errors import ParameterError
+from ..core.registry import parse_spec
 from ..core.seeding import derive_seed
 from ..datasets import MISSING_LABEL, ImageDataset
 from ..datasets.oracles import AnyOracle, Oracle, make_oracle
 from ..models.classifier import ImageClassifier
+from ..strategies.catalogue import stands_for
 from ..strategies.resolve import Strategy, resolve_strategy
 from ..strategies.trial import check_strategy_works
 from .acquisition import Acquisition, PoolAcquisition
 from .config import SETTINGS, RunConfig
 from .preparation import check_network, check_settings, plain_params, resolve_settings, with_noise
 from .streaming import StreamAcquisition, stream_strategy_name
+
+AUTO = "auto"
 
 QueryStrategy: TypeAlias = str | type | SingleAnnotatorPoolQueryStrategy
 
@@ -33,12 +37,13 @@ TRAINING = tuple(name for name in inspect.signature(ImageClassifier).parameters 
 @dataclass(frozen=True)
 class Chooser:
     """Which strategy was asked for: its name in the settings, its arguments (also those that no
-    settings file can hold), and itself; None of a stream.
+    settings file can hold), and itself; None of a stream. `is_auto` if skal is to decide.
     """
 
     name: str
     given: Mapping[str, Any]
     strategy: Strategy | None
+    is_auto: bool = False
 
     @classmethod
     def of(cls, strategy: QueryStrategy, params: Mapping[str, Any] | None, stream: bool) -> Chooser:
@@ -49,7 +54,14 @@ class Chooser:
         if stream:
             return cls(stream_strategy_name(strategy), given, None)
         found = resolve_strategy(strategy, given)
-        return cls(found.name, dict(found.given), found)
+        is_auto = isinstance(strategy, str) and parse_spec(strategy)[0] == AUTO
+        return cls(found.name, dict(found.given), found, is_auto)
+
+    def decided(self, frozen: bool) -> Chooser:
+        """Return the strategy itself where "auto" was asked for, and the network is known."""
+        if not self.is_auto:
+            return self
+        return Chooser.of(stands_for(AUTO, frozen), self.given, False)
 
     def acquisition(self, config: RunConfig, n_classes: int) -> Acquisition:
         """Return what chooses by it, having tried it."""
@@ -101,6 +113,8 @@ class Plan:
             _check_fits(classifier, data)
             own = _differing(classifier, template)
             template = classifier
+        chooser = chooser.decided(template.freeze)
+        config = config.replace(strategy=chooser.name)
         acquisition = chooser.acquisition(config, len(data.classes))
         return cls(config, data, chooser, template, acquisition, own)
 

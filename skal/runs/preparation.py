@@ -35,7 +35,8 @@ def check_settings(config: RunConfig) -> None:
     """Check what can be checked before the data are loaded; a `UsageError` is raised."""
     if config.model is not None:
         MODELS.resolve(config.model)
-    resolve_init_strategy(config.init_strategy)
+    if config.init_strategy is not None:
+        resolve_init_strategy(config.init_strategy)
     if config.weights is not None and not Path(config.weights).is_file():
         raise ParameterError(f"weights: there is no file {config.weights!r}")
     resolve_device(config.device)
@@ -117,6 +118,7 @@ def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
     return config.replace(
         dataset=data.source.get("dataset") or _name_of_arrays(data),
         image_size=data.image_size if SETTINGS["image_size"].contains(data.image_size) else None,
+        init_strategy=config.init_strategy or ("herding" if config.freeze else "random"),
         n_init=resolve_count("n_init", config.n_init, len(data.X)),
         n_query=resolve_count("n_query", config.n_query, len(data.X)),
         n_valid=n_valid,

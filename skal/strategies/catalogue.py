@@ -28,7 +28,7 @@ model : the keyword of the model in `query`, "clf" if not given; None for none
 embeddings : whether it reads embeddings; assumed if not given, but for skal's own kind
 params : arguments of the constructor that differ from its defaults
 aliases : other names of arguments; "table.entry" for an entry of an argument that is a table
-stands_for : the strategy that this is another name of
+stands_for : the strategy that this is another name of; on_frozen : on a frozen backbone
 unit_length : whether the embeddings are scaled to length 1
 dtype : of the embeddings that a model of the strategy's own is fitted on; float32 if not given
 batch : how a batch is asked for
@@ -148,9 +148,12 @@ def _theirs(name: str, cls: str, *, params: Mapping[str, Any] | None = None, **f
     STRATEGIES.add(name, f"skactiveml.pool:{cls}", **{**known, **options, **facts})
 
 
-def stands_for(name: str) -> str:
-    """Return the strategy that a name, such as "auto", stands for; UnknownNameError if none."""
-    return str(STRATEGIES.resolve(name).facts.get("stands_for", name))
+def stands_for(name: str, frozen: bool = False) -> str:
+    """Return the strategy that a name, such as "auto", stands for, on a trained or a frozen
+    backbone; UnknownNameError if none.
+    """
+    facts = STRATEGIES.resolve(name).facts
+    return str(facts.get("on_frozen" if frozen else "stands_for", facts.get("stands_for", name)))
 
 
 def _own(name: str, path: str, **facts: Any) -> None:
@@ -161,8 +164,9 @@ _theirs(
     "auto",
     "Clue",
     stands_for="clue",
-    summary="the one to take when in doubt: another name of clue",
-    paper="Prabhu et al., ICCV 2021; benchmarks/RESULTS.md says why it is this one",
+    on_frozen="uncertainty-herding",
+    summary="the one to take when in doubt: clue, or on a frozen network uncertainty-herding",
+    paper="benchmarks/RESULTS.md says why it is these",
     cost="O(n b D) an iteration",
 )
 _theirs(

@@ -18,7 +18,7 @@ from ..datasets.base import MISSING_LABEL, Images
 from ..datasets.oracles import Oracle
 from ..datasets.pool import Pool
 from ..models.classifier import ImageClassifier
-from ..models.network import Scaling
+from ..models.network import HEADS
 from .catalogue import INIT_STRATEGIES
 from .resolve import Strategy, resolve_strategy
 from .scores import ScoreRequest, Scores, score_pool
@@ -103,13 +103,15 @@ def start_embeddings(
 ) -> tuple[NDArray[np.float32], str]:
     """Return float32 embeddings, shape (n, n_features), made without labels, and what they are.
 
-    Features of a frozen backbone, shape (n, n_features), are scaled. Images, shape (n, channels,
-    height, width), are embedded by the classifier if it starts from trained weights, else reduced
-    to principal components of their pixels: a network with fresh weights knows nothing more.
+    Features of a frozen backbone, shape (n, n_features), are scaled as for its head. Images, shape
+    (n, channels, height, width), are embedded by the classifier if it starts from trained weights,
+    else reduced to principal components of their pixels: a network with fresh weights knows
+    nothing more.
     """
     if X.ndim == 2:
         features = torch.from_numpy(np.array(X if rows is None else X[rows], np.float32))
-        scaling = Scaling(features.shape[1])
+        head = HEADS["linear" if classifier is None else classifier.head_used]
+        scaling = head.scaling(features.shape[1])
         scaling.measure(features)
         return scaling(features).numpy(), f"features of {classifier.model if classifier else 'a'}"
     if classifier is not None and (classifier.pretrained or classifier.weights is not None):

@@ -312,8 +312,8 @@ def test_how_images_are_chosen_is_printed_and_repeated_by_the_config(tmp_path: P
 
 def test_settings_that_are_not_given_are_printed_by_their_defaults() -> None:
     config = printed()
-    defaults = ("random", 0.0, "none", "notice", "off")
-    names = ("init_strategy", "explore", "calibrate", "stop", "stream")
+    defaults = (0.0, "none", "notice", "off")
+    names = ("explore", "calibrate", "stop", "stream")
     assert tuple(config[name] for name in names) == defaults
     assert not {"max_candidates", "budget", "head"} & config.keys()  # not set, or without effect
     assert printed("--stream")["budget"] == 0.1

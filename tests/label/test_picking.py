@@ -375,8 +375,10 @@ def test_classes_without_a_label_are_named(
     assert "no image is labelled as basement, attic" in caplog.text
 
 
-def test_without_test_labels_the_accuracy_is_not_known(folder: Path, tmp_path: Path) -> None:
-    _, summary = train(labeled_project(folder, n_test=0), tmp_path / "model")
+def test_where_labels_are_too_few_the_accuracy_is_not_known(folder: Path, tmp_path: Path) -> None:
+    project = opened(folder)
+    project.record([Action("me", "label", n, n % 3, round=0, source="strategy") for n in (0, 1, 2)])
+    _, summary = train(project, tmp_path / "model")
     assert (summary["accuracy"], summary["n_test"]) == (None, 0)
 
 

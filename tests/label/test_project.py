@@ -370,7 +370,7 @@ def test_settings_are_kept_and_the_later_ones_win(folder: Path) -> None:
 
 
 def test_the_first_images_are_diverse_unless_said_otherwise(folder: Path) -> None:
-    assert LabelProject.open(folder, create=False).config.init_strategy == "typiclust"
+    assert LabelProject.open(folder, create=False).config.init_strategy == "herding"
 
 
 def test_classes_may_be_added_and_keep_their_ids(folder: Path) -> None:

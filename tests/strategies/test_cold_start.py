@@ -54,7 +54,7 @@ def start(data: skal.ImageDataset, init_strategy: str, **changes: Any) -> list[i
 
 def test_every_name_can_be_chosen() -> None:
     assert set(INIT_STRATEGIES.names()) == {"random", "stratified", *DIVERSE}
-    assert SETTINGS["init_strategy"].default == "random"
+    assert SETTINGS["init_strategy"].default is None
 
 
 @pytest.mark.parametrize("name", INIT_STRATEGIES.names())
