@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -54,59 +55,11 @@ def with_network(config: RunConfig, image_size: int) -> RunConfig:
     return config.replace(**changes) if changes else config
 
 
-def input_size(config: RunConfig, data: str | Path) -> int | None:
-    """Return the height and width in pixels that images are to be loaded at, None for their own.
-
-    It is that of the settings; of a folder for a named network what its pretrained weights were
-    made for, and for the default one the largest of `SIZES` at which a pass over all images is
-    quick enough on this machine: a short trial tells, once, and is kept with the caches.
-    """
-    if config.image_size or not is_folder(data):
-        return config.image_size
-    root = Path(data).expanduser()
-    if config.model is None:
-        frozen = with_network(config, SIZES[0])
-        if frozen.model == PRETRAINED_MODEL and root.is_dir():
-            return _affordable(config, root)
-    elif config.pretrained or config.weights:
-        facts = MODELS.resolve(config.model).facts
-        frozen_size = facts.get("frozen_image_size") if config.freeze else None
-        size: int | None = frozen_size or facts.get("image_size")
-        return size
-    return None
-
-
 def geometry(config: RunConfig) -> str:
     """Return how images are to become squares: as the network's pretrained weights are made for."""
     if config.model is None or not (config.pretrained or config.weights):
         return "cover"
     return str(MODELS.resolve(config.model).facts.get("geometry", "cover"))
-
-
-def _affordable(config: RunConfig, root: Path) -> int:
-    most = int(MOST_PIXELS / (3 * SIZES[-1] ** 2))
-    n = count_images(root, most)
-    speed = images_a_second(config)
-    for size in SIZES:
-        seconds = n / speed * (size / TRIAL_SIZE) ** 2
-        fits = seconds <= PASS_SECONDS and 3 * size**2 * n <= MOST_PIXELS
-        if fits or size == SIZES[-1]:
-            _tell(n if n < most else None, size, seconds)
-            return size
-    raise AssertionError
-
-
-@lru_cache(maxsize=256)
-def _tell(n: int | None, size: int, seconds: float) -> None:
-    """Say once what was chosen, and what chooses otherwise."""
-    images = f"{n} images: about {max(seconds, 1):.0f} s" if n is not None else "the images"
-    _log.info(
-        "network: %s, pretrained on ImageNet and frozen, at %d px (one pass over %s; kept); "
-        "--image-size, --finetune or --model choose otherwise",
-        PRETRAINED_MODEL,
-        size,
-        images,
-    )
 
 
 def images_a_second(config: RunConfig) -> float:
@@ -140,3 +93,52 @@ def _trial(device: Device) -> float:
         backbone(images)
         n += len(images)
     return round(n / seconds, 1)
+
+
+def input_size(
+    config: RunConfig, data: str | Path, speed: Callable[[RunConfig], float] = images_a_second
+) -> int | None:
+    """Return the height and width in pixels that images are to be loaded at, None for their own.
+
+    It is that of the settings; of a folder for a named network what its pretrained weights were
+    made for, and for the default one the largest of `SIZES` at which a pass over all images is
+    quick enough on this machine, of which `speed` tells the images a second at `TRIAL_SIZE`.
+    """
+    if config.image_size or not is_folder(data):
+        return config.image_size
+    root = Path(data).expanduser()
+    if config.model is None:
+        frozen = with_network(config, SIZES[0])
+        if frozen.model == PRETRAINED_MODEL and root.is_dir():
+            return _affordable(root, speed(config))
+    elif config.pretrained or config.weights:
+        facts = MODELS.resolve(config.model).facts
+        frozen_size = facts.get("frozen_image_size") if config.freeze else None
+        size: int | None = frozen_size or facts.get("image_size")
+        return size
+    return None
+
+
+def _affordable(root: Path, speed: float) -> int:
+    most = int(MOST_PIXELS / (3 * SIZES[-1] ** 2))
+    n = count_images(root, most)
+    for size in SIZES:
+        seconds = n / speed * (size / TRIAL_SIZE) ** 2
+        fits = seconds <= PASS_SECONDS and 3 * size**2 * n <= MOST_PIXELS
+        if fits or size == SIZES[-1]:
+            _tell(n if n < most else None, size, seconds)
+            return size
+    raise AssertionError
+
+
+@lru_cache(maxsize=256)
+def _tell(n: int | None, size: int, seconds: float) -> None:
+    """Say once what was chosen, and what chooses otherwise."""
+    images = f"{n} images: about {max(seconds, 1):.0f} s" if n is not None else "the images"
+    _log.info(
+        "network: %s, pretrained on ImageNet and frozen, at %d px (one pass over %s; kept); "
+        "--image-size, --finetune or --model choose otherwise",
+        PRETRAINED_MODEL,
+        size,
+        images,
+    )

@@ -1,0 +1,102 @@
+"""What network one gets who names none, and images of what size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import skal
+from skal.core.errors import ParameterError
+from skal.runs.config import RunConfig, read_config
+from skal.runs.start import SIZES, images_a_second, input_size, with_network
+
+FROZEN = {"model": "efficientnet-lite0", "pretrained": True, "freeze": True, "head": "logistic"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twenty colour images of two classes: red and blue noise."""
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        pixels = rng.integers(0, 90, (40, 40, 3), dtype=np.uint8)
+        pixels[..., 2 * (number % 2)] += 150
+        place = tmp_path / "images" / ("red", "blue")[number % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(place / f"{number}.png")
+    return tmp_path / "images"
+
+
+def facts(config: RunConfig, names: dict[str, Any]) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in names}
+
+
+class TestNetwork:
+    def test_images_get_the_bundled_network_frozen(self) -> None:
+        assert facts(with_network(RunConfig(), 32), FROZEN) == FROZEN
+
+    @pytest.mark.parametrize(
+        ("settings", "size", "expected"),
+        [
+            ({}, 28, {"model": "small-cnn", "freeze": False, "pretrained": False}),
+            ({"freeze": True}, 28, FROZEN),
+            ({"finetune": True}, 64, {"model": "efficientnet-lite0", "freeze": False}),
+            ({"steps": 5}, 64, {**FROZEN, "head": "linear"}),
+            ({"freeze": True, "head": "mlp"}, 64, {**FROZEN, "head": "mlp"}),
+            ({"pretrain": "simclr"}, 48, {"model": "small-cnn", "freeze": False}),
+            ({"pretrain": "simclr"}, 64, {"model": "resnet18", "pretrained": False}),
+            ({"model": "lenet"}, 64, {"model": "lenet", "freeze": False, "head": None}),
+            ({"model": "resnet18", "freeze": True}, 64, {"head": "logistic"}),
+        ],
+    )
+    def test_settings_decide(
+        self, settings: dict[str, Any], size: int, expected: dict[str, Any]
+    ) -> None:
+        assert facts(with_network(RunConfig(**settings), size), expected) == expected
+
+    def test_a_setting_that_a_solved_head_has_no_use_for_is_refused_beside_it(self) -> None:
+        with pytest.raises(ParameterError, match=r"lr: got 0\.1, which changes nothing with head"):
+            RunConfig(freeze=True, head="logistic", lr=0.1)
+
+
+class TestSize:
+    @pytest.mark.parametrize(
+        ("speed", "size"), [(1000.0, 224), (1.0, 160), (0.5, 112), (0.001, 112)]
+    )
+    def test_it_is_the_largest_that_is_quick_enough(
+        self, speed: float, size: int, folder: Path
+    ) -> None:
+        assert input_size(RunConfig(), folder, lambda _: speed) == size
+
+    def test_what_is_named_is_taken(self, folder: Path) -> None:
+        assert input_size(RunConfig(image_size=80), folder) == 80
+        assert input_size(RunConfig(model="small-cnn"), folder) is None
+        assert input_size(RunConfig(), "digits") is None
+        assert input_size(RunConfig(pretrain="simclr"), folder) is None
+
+    def test_the_speed_is_tried_once_and_kept(self, tmp_path: Path) -> None:
+        config = RunConfig(data_dir=str(tmp_path))
+        first = images_a_second(config)
+        assert first > 0
+        assert images_a_second(config) == first
+        (kept,) = (tmp_path / "cache").glob("speed-*.json")
+        assert str(first) in kept.read_text()
+
+
+def test_a_run_on_a_folder_names_all_that_was_chosen_and_can_be_repeated(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "skal")
+    budget = {"n_init": 4, "n_query": 2, "n_rounds": 1, "data_dir": str(tmp_path / "data")}
+    done = skal.run(folder, out=tmp_path / "run", **budget)
+    assert done.rounds[-1]["accuracy"] == 1
+    assert facts(done.config, FROZEN) == FROZEN and done.config.image_size in SIZES
+    assert (done.config.strategy, done.config.init_strategy) == ("uncertainty-herding", "herding")
+    assert done.rounds[-1]["head_C"] > 0
+    assert "efficientnet-lite0, pretrained on ImageNet and frozen, at 224 px" in caplog.text
+    settings = read_config(tmp_path / "run/config.toml")
+    again = skal.run(settings.pop("dataset"), **settings)
+    assert again.queries == done.queries
