@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +19,10 @@ STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 FIRST, WITHOUT_CHOICE = 30.0, 30.0
 """Where the search begins, and what is taken where labels cannot tell."""
 N_FOLDS = 5
-RANK = 256
+RANK = 128
 """Principal components of the features in the search: what lies beyond them hardly moves it."""
-SEARCH_STEPS, MOST_STEPS = 60, 1000
-SEARCH_GRADIENT, LAST_GRADIENT = 1e-4, 1e-7
+SEARCH_STEPS, MOST_STEPS = 30, 1000
+SEARCH_GRADIENT, LAST_GRADIENT = 1e-3, 1e-6
 SMALLEST_SHARE = 1e-10
 """Of the largest variance: components below it are rounding."""
 
@@ -57,8 +58,10 @@ def solve(features: Array, y: NDArray[np.int64], n_classes: int, sample_weight: 
     center = np.average(features, axis=0, weights=sample_weight)
     components, basis = _components(features - center)
     problem = _Problem(components, np.eye(n_classes)[y])
-    C = _choose(problem, y, sample_weight)
-    theta = problem.solve(C, sample_weight[None], MOST_STEPS, LAST_GRADIENT)
+    C, near = _choose(problem, y, sample_weight)
+    start = np.zeros((problem.Z.shape[1], 1, n_classes))
+    start[: len(near) - 1], start[-1] = near[:-1], near[-1]
+    theta = problem.solve(C, sample_weight[None], MOST_STEPS, LAST_GRADIENT, start)
     weights = (basis @ theta[:-1, 0]).T
     weights -= weights.mean(axis=0)  # which is so at the optimum
     bias = theta[-1, 0] - theta[-1, 0].mean()
@@ -84,13 +87,15 @@ def _components(features: Array) -> tuple[Array, Array]:
 class _Problem:
     """Logistic regressions on the same components, several at once, which differ in weights."""
 
-    def __init__(self, components: Array, labels: Array) -> None:
-        self.Z = np.column_stack([components, np.ones(len(components))])
+    def __init__(self, components: NDArray[Any], labels: NDArray[Any]) -> None:
+        ones = np.ones((len(components), 1), components.dtype)
+        self.Z = np.concatenate([components, ones], axis=1)
         self.labels = labels
 
     def truncated(self, rank: int) -> _Problem:
-        """Return the problem of the first components alone."""
-        return _Problem(self.Z[:, : min(rank, self.Z.shape[1] - 1)], self.labels)
+        """Return the problem of the first components alone, in float32."""
+        components = self.Z[:, : min(rank, self.Z.shape[1] - 1)].astype(np.float32)
+        return _Problem(components, self.labels.astype(np.float32))
 
     def solve(
         self,
@@ -104,17 +109,18 @@ class _Problem:
         (n, r), n_classes = self.Z.shape, self.labels.shape[1]
         k = len(weights)
         totals = weights.sum(axis=1)
-        shares = (weights / totals[:, None]).T[:, :, None]
+        shares = (weights / totals[:, None]).T[:, :, None].astype(self.Z.dtype)
         curvature = np.square(self.Z).mean(axis=0) * (n_classes - 1) / n_classes**2
         scale = 1 / np.sqrt(curvature + 1 / (C * totals.mean()))
-        Z = self.Z * scale
+        Z = (self.Z * scale).astype(self.Z.dtype)
         pull = (scale**2)[:, None, None] / (C * totals)[None, :, None]
         labels = self.labels[:, None, :]
 
         def loss(flat: Array) -> tuple[float, Array]:
             theta = flat.reshape(r, k, n_classes)
-            logs = log_softmax((Z @ theta.reshape(r, -1)).reshape(n, k, n_classes), axis=2)
-            value = 0.5 * (pull * theta**2).sum() - (shares * labels * logs).sum()
+            logits = Z @ theta.reshape(r, -1).astype(Z.dtype)
+            logs = log_softmax(logits.reshape(n, k, n_classes), axis=2)
+            value = 0.5 * (pull * theta**2).sum() - (shares * labels * logs).sum(dtype=np.float64)
             errors = (np.exp(logs) - labels) * shares
             slope = (Z.T @ errors.reshape(n, -1)).reshape(theta.shape) + pull * theta
             return float(value), slope.ravel()
@@ -131,11 +137,13 @@ class _Problem:
         return solved
 
 
-def _choose(problem: _Problem, y: NDArray[np.int64], sample_weight: Array) -> float:
-    """Return the C of the lowest cross entropy of labels that were held out, by folds."""
+def _choose(problem: _Problem, y: NDArray[np.int64], sample_weight: Array) -> tuple[float, Array]:
+    """Return the C of the lowest cross entropy of labels that were held out, by folds, and what is
+    near the solution: theta (fewer + 1, 1, n_classes) of the first components.
+    """
     counts = np.unique(y, return_counts=True)[1]
     if len(counts) < 2 or counts.max() < 2:
-        return WITHOUT_CHOICE
+        return WITHOUT_CHOICE, np.zeros((1, 1, problem.labels.shape[1]))
     small = problem.truncated(RANK)
     splitter = StratifiedKFold(min(N_FOLDS, int(counts.max())), shuffle=True, random_state=0)
     with few_labels_a_class():
@@ -148,13 +156,13 @@ def _choose(problem: _Problem, y: NDArray[np.int64], sample_weight: Array) -> fl
         (test[np.isin(y[test], np.delete(y, test))], fold) for fold, test in enumerate(folds)
     ]
     losses: dict[int, float] = {}
-    theta: Array | None = None
+    found: dict[int, Array] = {}
 
     def loss(place: int) -> float:
-        nonlocal theta
         if place not in losses:
-            C = STRENGTHS[place]
-            theta = small.solve(C, weights, SEARCH_STEPS, SEARCH_GRADIENT, theta)
+            start = next(reversed(found.values()), None)
+            theta = small.solve(STRENGTHS[place], weights, SEARCH_STEPS, SEARCH_GRADIENT, start)
+            found[place] = theta
             total = 0.0
             for test, fold in held_out:
                 logs = log_softmax(small.Z[test] @ theta[:, fold], axis=1)
@@ -166,4 +174,6 @@ def _choose(problem: _Problem, y: NDArray[np.int64], sample_weight: Array) -> fl
     for step in (1, -1):
         while 0 <= place + step < len(STRENGTHS) and loss(place + step) < loss(place):
             place += step
-    return STRENGTHS[place]
+    if place not in found:
+        loss(place)
+    return STRENGTHS[place], found[place].mean(axis=1, keepdims=True)
