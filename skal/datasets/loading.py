@@ -39,7 +39,8 @@ def load_dataset(
         else a folder; write ``./name`` for a folder that is called as a dataset is.
         `skal.datasets.folder.load_folder` says how folders are read.
     image_size : int, optional
-        Height and width in pixels; by default the dataset's own, for folders 48.
+        Height and width in pixels; by default the dataset's own, for folders 48, which suits a
+        small network that is trained. `skal.run` given a folder decodes it as its network needs.
     data_dir : str or Path, optional
         Where files are looked for, and where downloads and caches go; by default
         ``$SKAL_DATA_DIR``, else ``./data``.
