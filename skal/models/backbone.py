@@ -78,7 +78,7 @@ class Backbone:
 
         It raises DataError if they are NaN or infinite.
         """
-        size = Device(self.device).scoring_batch_size(X.shape[-1])
+        size = Device(self.device).scoring_batch_size(self.module.input_size or X.shape[-1])
         batches = SliceBatches(Dataset(X), size, rows, self.device)
         for features in run_batches(batches, self._embed):
             if not np.isfinite(features).all():

