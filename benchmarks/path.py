@@ -9,8 +9,8 @@ are those with a name of their own: comprehensions, lambdas and generator expres
 The command is run once before, so that what is imported and registered at first use is not counted;
 training is short, since each further step takes the same way again.
 
-The headline is the whole command: two trainings, one query, all that checks and records them. The
-second line is the round alone, between two events `on_round` of a tracker.
+The first row is the whole command: two trainings, one query, all that checks and records them. The
+second is the round alone, between two events `on_round` of a tracker.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from itertools import pairwise
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
+
+from _report import report
 
 import skal
 from skal.cli import main as skal_command
@@ -84,19 +86,26 @@ def rounds(calls: Sequence[CodeType]) -> list[list[CodeType]]:
     return parts
 
 
-def show(what: str, calls: Sequence[CodeType]) -> None:
-    """Print the figures of consecutive calls."""
+def figures(calls: Sequence[CodeType]) -> tuple[int, int, int]:
+    """Return the functions, the files and the changes of file of consecutive calls."""
     files = {code.co_filename for code in calls}
     changes = sum(one.co_filename != other.co_filename for one, other in pairwise(calls))
-    print(f"{what}: {len(set(calls))} functions in {len(files)} files, {changes} changes of file")
+    return len(set(calls)), len(files), changes
 
 
 def main() -> None:
     """Listen, and print."""
     listen()
-    show(f"skal {' '.join(COMMAND)}", listen())
+    whole = figures(listen())
     skal.TRACKERS.add("mark-rounds", EndOfRound, summary="for this benchmark")
-    show("round 1 of it alone", rounds(listen("--track", "mark-rounds"))[1])
+    alone = figures(rounds(listen("--track", "mark-rounds"))[1])
+    report(
+        "The way of one round through the package",
+        ("what", "functions", "files", "changes of file"),
+        [(f"`skal {' '.join(COMMAND)}`", *whole), ("round 1 of it alone", *alone)],
+        "Functions of the package that are called, in how many files, and how often a call goes "
+        "into another file than the call before it; comprehensions and lambdas are left out.",
+    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -180,3 +181,33 @@ class Memory:
             if n > room:
                 raise torch.OutOfMemoryError("CUDA out of memory")
         return 1.0
+
+
+class Interrupter(skal.Tracker):
+    """Interrupts a run at a phase, or when a round is whole."""
+
+    def __init__(self, at: str) -> None:
+        self.at = at
+
+    def on_phase(self, round_number: int, phase: str) -> None:
+        self._interrupt(f"{phase} {round_number}")
+
+    def on_round(self, row: Any) -> None:
+        self._interrupt(f"round {row['round']}")
+
+    def _interrupt(self, event: str) -> None:
+        if event == self.at:
+            raise KeyboardInterrupt
+
+
+def fits_heard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return a list that grows by the images and labels that each training is given."""
+    heard: list[tuple[np.ndarray, np.ndarray]] = []
+    fit = skal.ImageClassifier.fit
+
+    def heard_fit(self: Any, X: Any, y: Any, **params: Any) -> Any:
+        heard.append((np.array(X), np.array(y)))
+        return fit(self, X, y, **params)
+
+    monkeypatch.setattr(skal.ImageClassifier, "fit", heard_fit)
+    return heard

@@ -17,33 +17,24 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     """
     data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with naming(path):
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
         fsync_folder(path.parent)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # the system's "disk full" does not say it
+        raise
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that a killed `write_atomic` left in a folder."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Let an OSError say which file it is about: the system's "disk full" does not."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = str(path)
-        raise
 
 
 @contextmanager
@@ -73,12 +64,14 @@ def fsync_folder(folder: Path) -> None:
     """Make renames and new names in a folder survive a power loss (a no-op on Windows)."""
     if os.name == "nt":
         return
-    with naming(folder):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        error.filename = str(folder)
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def fsync_file(path: Path) -> None:

@@ -20,8 +20,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from typing import NoReturn
 
 MOST_SHOWN = 40
 """Names that an error lists when none of them is near what was asked for."""
@@ -80,24 +80,20 @@ class MissingExtraError(SkalError, ImportError):
         )
 
 
-@contextmanager
-def failing(
-    what: str, kind: type[SkalError] = SkalError, *, always: bool = False
-) -> Iterator[None]:
-    """Raise a `kind` that starts with `what` for whatever somebody else's code raises inside the
-    block; running out of memory is passed on, and so are skal's own errors unless `always`.
+def blame(
+    error: Exception, what: str, kind: type[SkalError] = SkalError, *, always: bool = False
+) -> NoReturn:
+    """Raise a `kind` that starts with `what` for what somebody else's code raised; running out of
+    memory is passed on, and so are skal's own errors unless `always`.
     """
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, SkalError) and not always:
-            raise
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-            raise
-        reason = " ".join(str(error).split())
-        if not reason or not isinstance(error, TypeError | ValueError | SkalError):
-            reason = f"{type(error).__name__}: {reason}".rstrip(": ")
-        raise kind(f"{what}: {reason}") from error
+    if isinstance(error, SkalError) and not always:
+        raise error
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        raise error
+    reason = " ".join(str(error).split())
+    if not reason or not isinstance(error, TypeError | ValueError | SkalError):
+        reason = f"{type(error).__name__}: {reason}".rstrip(": ")
+    raise kind(f"{what}: {reason}") from error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -6,7 +6,6 @@ import ctypes
 import mmap
 import os
 import sys
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -102,17 +101,6 @@ def _mapping_of(array: NDArray[Any]) -> mmap.mmap | None:
         return None
     with memoryview(owner) as view:
         return owner if view.readonly else None  # else changes would be lost
-
-
-def bytes_needed(terms: Mapping[str, float], sizes: Mapping[str, int]) -> float:
-    """Evaluate a polynomial of sizes: ``{"nn": 8, "nb": 4}`` is ``8 n n + 4 n b``."""
-    total = 0.0
-    for letters, factor in terms.items():
-        product = float(factor)
-        for letter in letters:
-            product *= sizes[letter]
-        total += product
-    return total
 
 
 def gib(n_bytes: float) -> str:

@@ -47,6 +47,8 @@ def parse_params(pairs: Iterable[str], what: str = "argument") -> dict[str, Any]
 def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
     """Return name and arguments of ``NAME?key=value&key=value``; see `parse_params`."""
     name, _, rest = spec.partition("?")
+    if not rest:
+        return name, {}
     pairs = (pair.replace("%26", "&").replace("%25", "%") for pair in rest.split("&") if pair)
     return name, parse_params(pairs, f"argument of {name}")
 
@@ -134,7 +136,8 @@ class Entry(Generic[T]):
             if name in context or (known is not None and name not in known):
                 theirs = () if known is None else known.keys() - context.keys()
                 raise UnknownNameError(f"argument of {self.name}:", name, theirs)
-        return function(**self.params, **accepted(function, context))
+        taken = {name: value for name, value in context.items() if known is None or name in known}
+        return function(**self.params, **taken)
 
 
 class Family(NamedTuple):
@@ -217,13 +220,13 @@ class Registry(Generic[T]):
             the family's package is not installed.
         """
         name, given = parse_spec(spec)
-        return replace(self._found(name), params={**given, **(params or {})})
-
-    def _found(self, name: str) -> Entry[T]:
         if name not in self._entries:
             load_plugins()
-        if name in self._entries:
-            return self._entries[name]
+        found: Entry[T] = self._entries.get(name) or self._outside(name)
+        return replace(found, params={**given, **(params or {})})
+
+    def _outside(self, name: str) -> Entry[T]:
+        """Return the entry of a family's member, or of an import path."""
         prefix, colon, member = name.partition(":")
         if not colon:
             raise UnknownNameError(self.kind, name, self._entries)
@@ -246,6 +249,10 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[Entry[T]]:
         load_plugins()
         return iter(list(self._entries.values()))
+
+    def loaded(self) -> dict[str, T]:
+        """Return all objects by name, imported if need be."""
+        return {entry.name: entry.load() for entry in self}
 
     def names(self) -> list[str]:
         """Return the registered names, in the order of registration."""

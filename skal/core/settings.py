@@ -13,10 +13,10 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cache
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 from .errors import ParameterError, UnknownNameError
 
@@ -79,16 +79,6 @@ class Setting:
     def expected(self) -> str:
         """What a value must be, in words."""
         return KINDS[self.type].words.format(range=self.range)
-
-    @cached_property
-    def plain_default(self) -> Any:
-        return self.check(self.default)
-
-    def plain(self, value: Any) -> Any:
-        """Return what `check` does; a default is checked when it is first used."""
-        if value is self.default or value is self.plain_default:
-            return self.plain_default
-        return self.check(value)
 
     def dependencies(self) -> list[str]:
         """Say in sentences what it depends on."""
@@ -264,16 +254,6 @@ def setting(default: Any, help: str, group: str, **facts: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
-def settings_of(of: type[Any]) -> Mapping[str, Setting]:
-    """Return the statements of a class of settings by name, in the order of their groups."""
-    if of not in _STATEMENTS:
-        _STATEMENTS[of] = _statements(of)
-    return _STATEMENTS[of]
-
-
-_STATEMENTS: dict[type[Any], Mapping[str, Setting]] = {}
-
-
 def _statements(of: type[Any]) -> Mapping[str, Setting]:
     found = []
     for each in fields(of):
@@ -289,6 +269,10 @@ def _statements(of: type[Any]) -> Mapping[str, Setting]:
             excludes = {**by_name[name].excludes, one.name: one.excludes[name]}
             by_name[name] = dataclasses.replace(by_name[name], excludes=excludes)
     return by_name
+
+
+settings_of = cast("Callable[[type[Any]], Mapping[str, Setting]]", cache(_statements))
+"""Returns the statements of a class of settings by name, in the order of their groups."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,10 +292,7 @@ class Settings:
         return self
 
     def __post_init__(self) -> None:
-        known = settings_of(type(self))
-        checked = check_values(known, vars(self), self.given)
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
+        self.__dict__.update(check_values(settings_of(type(self)), vars(self), self.given))
 
     @property
     def given(self) -> frozenset[str]:
@@ -321,12 +302,11 @@ class Settings:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings that are set and act, by name."""
-        values = {name: getattr(self, name) for name in settings_of(type(self))}
-        acting = _acting(settings_of(type(self)), values)
+        settings = settings_of(type(self))
         return {
             name: dict(value) if isinstance(value, Mapping) else value
-            for name, value in acting.items()
-            if value not in (None, {}, ())
+            for name, value in ((name, vars(self)[name]) for name in settings)
+            if value not in (None, {}, ()) and not settings[name].idle(vars(self))
         }
 
     def to_toml(self) -> str:
@@ -350,7 +330,7 @@ def check_values(
     those that somebody has chosen, by default those that differ from their defaults. A `UsageError`
     is raised if one is not valid, contradicts others, or was given and changes nothing.
     """
-    checked = {name: one.plain(values[name]) for name, one in settings.items()}
+    checked = {name: one.check(values[name]) for name, one in settings.items()}
     if given is None:
         given = [name for name, value in checked.items() if value != settings[name].default]
     for one, other, reason in _clashes(settings, checked):
@@ -372,7 +352,7 @@ def override(
     plain = {name: settings[name].check(value) for name, value in {**kept, **now}.items()}
     alone = _completed(settings, {**before, **{name: plain[name] for name in kept}})
     for one, other, _ in list(_clashes(settings, _completed(settings, plain))):
-        pair = {one, _of(other)}
+        pair = {one, other.partition("=")[0]}
         if pair & now.keys():
             for name in pair - now.keys():
                 kept.pop(name, None)
@@ -406,10 +386,6 @@ def _clashes(
 
 def _is_on(value: Any) -> bool:
     return value not in (None, False, "off", "none", "0", "0%", (), {})
-
-
-def _of(condition: str) -> str:
-    return condition.partition("=")[0]
 
 
 def _holds(condition: str, values: Mapping[str, Any]) -> bool:

@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import DataError, UnknownNameError, failing
-from ..core.registry import parse_spec
+from ..core.errors import DataError, UnknownNameError, blame
 from ..core.settings import settings_of
 from .base import ImageDataset
 from .builtin import DATASETS
@@ -87,12 +86,14 @@ def load_as(
 
 
 def _load_named(spec: str, context: Mapping[str, Any]) -> ImageDataset:
-    name = parse_spec(spec)[0]
+    name = spec.partition("?")[0]
     if ":" not in name and name not in DATASETS:
         hint = f" (nor is there a folder {name!r} here)"
         raise UnknownNameError("dataset", name, DATASETS.names(), hint)
-    with failing(f"the dataset {spec} failed", DataError):
+    try:
         data = DATASETS.resolve(spec).make(**context)
+    except Exception as error:
+        blame(error, f"the dataset {spec} failed", DataError)
     if not isinstance(data, ImageDataset):
         raise DataError(
             f"the dataset {spec} returned {type(data).__name__}; expected a skal.ImageDataset"

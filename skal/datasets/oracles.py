@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..core.answers import integers
-from ..core.errors import DataError, ParameterError, UnknownNameError, failing
+from ..core.errors import DataError, ParameterError, UnknownNameError, blame
 from ..core.registry import Registry, parameters
 from .base import MISSING_LABEL, ImageDataset, Labels
 from .settings import LABEL_NOISE_KINDS
@@ -228,7 +228,7 @@ def _named(spec: str, data: ImageDataset, seed: int) -> Oracle | Callable[..., A
         )
     entry = ORACLES.resolve(spec)
     given = {"data": data, "seed": seed}
-    with failing(f"the oracle {entry.spec} cannot be made", ParameterError):
+    try:
         target: Any = entry.load()
         needed = [
             name
@@ -238,6 +238,8 @@ def _named(spec: str, data: ImageDataset, seed: int) -> Oracle | Callable[..., A
         if len(needed) == 1 and not isinstance(target, type):
             return partial(target, **entry.params)
         made: Oracle | Callable[..., ArrayLike] = entry.make(**given)
+    except Exception as error:
+        blame(error, f"the oracle {entry.spec} cannot be made", ParameterError)
     return made
 
 
@@ -264,17 +266,19 @@ def _name_of(oracle: Any) -> str:
 
 def ask(oracle: Oracle, indices: NDArray[np.int64], classes: Sequence[str]) -> Labels:
     """Return b class ids, int64; a `DataError` that names the oracle is raised otherwise."""
-    name, n_classes = f"the oracle {_name_of(oracle)}", len(classes)
-    with failing(f"{name} failed", DataError):
+    try:
         answer: Any = oracle.label(indices)
         if len(indices) == 1 and np.ndim(answer) == 0:
             answer = [answer]  # of a single image a number will do
-        labels, got = integers(answer, len(indices))
+    except Exception as error:
+        blame(error, f"the oracle {_name_of(oracle)} failed", DataError)
+    labels, got = integers(answer, len(indices))
+    n_classes = len(classes)
     is_outside = np.empty(0, bool) if labels is None else (labels < 0) | (labels >= n_classes)
     if labels is None or is_outside.any():
         got = got if labels is None else f"the class {labels[is_outside][0]}"
         raise DataError(
-            f"{name} returned {got}; expected {len(indices)} class ids, integers from 0 to "
-            f"{n_classes - 1}"
+            f"the oracle {_name_of(oracle)} returned {got}; expected {len(indices)} class ids, "
+            f"integers from 0 to {n_classes - 1}"
         )
     return labels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
 from ..core.durable import write_atomic
-from ..core.few_labels import few_labels_a_class
+from ..core.few_labels import FEW_LABELS
 from ..datasets.base import MISSING_LABEL
 from ..models.persistence import save_classifier
 from ..runs.environment import environment
@@ -113,7 +114,8 @@ def _folds(labels: Mapping[int, int], seed: int) -> list[list[int]]:
     if len(counts) < 2 or np.sort(counts)[-2] < 2:
         return []
     splitter = StratifiedKFold(min(N_FOLDS, int(counts.max())), shuffle=True, random_state=seed)
-    with few_labels_a_class():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", FEW_LABELS, UserWarning)
         return [images[test].tolist() for _, test in splitter.split(images, y)]
 
 

@@ -25,7 +25,7 @@ from ..models.self_supervision import Weights
 from ..runs.active_learner import ActiveLearner
 from ..runs.config import RunConfig
 from ..runs.evaluation import network_inputs
-from ..runs.plan import make_classifier, variant
+from ..runs.plan import make_classifier
 from ..runs.preparation import check_settings, resolve_settings
 from ..runs.pretraining import weights_from_pool
 from ..runs.start import geometry, input_size
@@ -137,7 +137,7 @@ class Picker:
         resolved = resolve_settings(config, data)
         classifier = make_classifier(resolved, data)
         if self._weights is not None:
-            classifier = variant(classifier, pretrained=False, weights=self._weights)
+            classifier = classifier.variant(pretrained=False, weights=self._weights)
         names = ("init_strategy", "seed", "data_dir", "explore", "max_candidates")
         given = {name: value for name in names if (value := getattr(config, name)) is not None}
         return ActiveLearner(

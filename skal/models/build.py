@@ -5,14 +5,13 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import DataError, ParameterError, failing
+from ..core.errors import DataError, ParameterError, blame
 from ..core.registry import Entry, import_object
 from ..datasets.base import one_line
 from . import MODELS, Builder
@@ -53,38 +52,31 @@ def build_network(
     pretrained weights, or weights of which less than half fit; and MissingExtraError if the model's
     family needs a package that is not installed.
     """
-    entry = MODELS.resolve(name)
-    builder = partial(_build, entry, shape)
-    state: Mapping[str, Tensor]
+    entry, state = MODELS.resolve(name), None
     if isinstance(weights, Mapping):
         state = weights
     elif weights is not None:
         state = read_tensors(Path(weights))
     elif pretrained:
         state = _pretrained(entry)
-    else:
-        return builder()
-    if "weights" in inspect.signature(entry.load()).parameters:
-        network = builder(weights=state)
-    else:
-        network = builder()
-        load_matching(network.backbone, state)
-    if isinstance(weights, str | Path):
-        tell_once(logging.INFO, f"weights {str(weights)!r}: {fit_of(network.backbone, state)}")
-    return network
-
-
-def _build(entry: Entry[Builder], shape: NetworkShape, **weights: Any) -> Network:
-    """Call a builder with its arguments and what it takes of the shape, and look at the network."""
-    with failing(f"the model {entry.spec} cannot be built", ParameterError):
-        built = entry.make(**shape, **weights)
-    if isinstance(built, nn.Module) and isinstance(getattr(built, "backbone", None), nn.Module):
-        network: Any = built
-        return network  # type: ignore[no-any-return]
-    raise ParameterError(
-        f"the model {entry.spec} is built as {type(built).__qualname__}; expected a "
-        "skal.models.Network of a backbone and a head"
-    )
+    loads = state is not None and "weights" in inspect.signature(entry.load()).parameters
+    try:
+        network = entry.make(**shape, **({"weights": state} if loads else {}))
+    except Exception as error:
+        blame(error, f"the model {entry.spec} cannot be built", ParameterError)
+    if not isinstance(network, nn.Module) or not isinstance(
+        getattr(network, "backbone", None), nn.Module
+    ):
+        raise ParameterError(
+            f"the model {entry.spec} is built as {type(network).__qualname__}; expected a "
+            "skal.models.Network of a backbone and a head"
+        )
+    built: Any = network
+    if state is not None and not loads:
+        load_matching(built.backbone, state)
+    if state is not None and isinstance(weights, str | Path):
+        tell_once(logging.INFO, f"weights {str(weights)!r}: {fit_of(built.backbone, state)}")
+    return built  # type: ignore[no-any-return]
 
 
 def _pretrained(entry: Entry[Builder]) -> Mapping[str, Tensor]:

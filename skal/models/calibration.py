@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,7 +14,7 @@ from skactiveml.utils import is_labeled
 from sklearn.base import clone
 from sklearn.model_selection import StratifiedKFold
 
-from ..core.few_labels import few_labels_a_class
+from ..core.few_labels import FEW_LABELS
 from ..core.seeding import derive_seed
 from ..datasets.base import Images
 from .classifier import ImageClassifier
@@ -110,7 +111,8 @@ def _folds(labels: NDArray[np.int64], largest_class: int, seed: int) -> list[NDA
     """Return which labels each fold holds out."""
     n_folds = min(N_FOLDS, largest_class)
     splitter = StratifiedKFold(n_folds, shuffle=True, random_state=derive_seed(seed, "split"))
-    with few_labels_a_class():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", FEW_LABELS, UserWarning)
         return [test for _, test in splitter.split(labels, labels)]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from torch import Tensor, nn
 
 from ..core.errors import DataError, ParameterError, UnknownNameError
-from ..core.few_labels import few_labels_a_class
+from ..core.few_labels import FEW_LABELS
 from ..core.memory import take_mapped
 from ..core.seeding import derive_seed
 from ..core.settings import check_values, settings_of
@@ -206,7 +207,8 @@ class ImageClassifier(FittedNetwork):
         inputs: Any = X
         if self.freeze:
             inputs, labels, sample = self._features(backbone, X, labels, rows)
-        with torch_seed(seed), few_labels_a_class():
+        with torch_seed(seed), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", FEW_LABELS, UserWarning)
             inputs, labels = trained._build(inputs, labels)
             if self.warm_start != "off" and hasattr(self, "neural_net_"):
                 start_from(self.neural_net_.module_, trained.neural_net_.module_, self.warm_start)
@@ -239,7 +241,8 @@ class ImageClassifier(FittedNetwork):
         if self.freeze:
             backbone = self.backbone(X.shape[1:]) if X.ndim == 4 else None
             inputs, labels, _ = self._features(backbone, X, labels, None)
-        with few_labels_a_class():
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", FEW_LABELS, UserWarning)
             inputs, labels, _ = trained._validate_data(
                 X=inputs, y=labels, **trained._validate_data_kwargs()
             )
@@ -320,6 +323,11 @@ class ImageClassifier(FittedNetwork):
         if self.compile and not self.freeze:
             self.neural_net_.module_.network.backbone.compile()
 
+    def variant(self, **changes: Any) -> Self:
+        """Return a classifier like this one, not fitted, with other parameters."""
+        # not scikit-learn's clone: callbacks of one's own are to hear all trainings
+        return type(self)(**{**self.get_params(deep=False), **changes})
+
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "neural_net_")
 
@@ -392,7 +400,8 @@ class ImageClassifier(FittedNetwork):
                 f"fit was given {', '.join(fit_params)}, which an ImageClassifier does not take; "
                 "leave it out"
             )
-        check_callbacks(self.callbacks, bool(self.mixup))
+        if self.callbacks:
+            check_callbacks(self.callbacks, bool(self.mixup))
         for name in ("patience", "schedule"):
             if getattr(self, name) != SETTINGS[name].default and scheduled(self.callbacks):
                 raise ParameterError(

@@ -16,10 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..core.errors import ParameterError
+from ..core.errors import ParameterError, UnknownNameError
 from ..core.memory import keep_freed_memory
-from ..core.settings import settings_of
-from .settings import TrainingSettings
 
 PIXELS_PER_BATCH = {"cpu": 100_000, "cuda": 4_000_000}
 _KNOWN_WARNINGS = (
@@ -58,7 +56,6 @@ def resolve_device(device: str) -> str:
 
     It raises UnknownNameError or ParameterError if there is no such device, or not here.
     """
-    settings_of(TrainingSettings)["device"].check(device)
     there = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -66,6 +63,8 @@ def resolve_device(device: str) -> str:
     }
     if device == "auto":
         return next(name for name, found in there.items() if found)
+    if device not in there:
+        raise UnknownNameError("device", str(device), ("auto", *there))
     if not there[device]:
         having = ", ".join(name for name, found in there.items() if found)
         raise ParameterError(f"device {device!r} is not there; this machine has: {having}")

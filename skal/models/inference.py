@@ -216,9 +216,8 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
     def _stream(
         self, X: Images, compute: Callable[[Tensor], T], rows: NDArray[np.int64] | None = None
     ) -> Iterator[T]:
-        """Yield what `compute` makes of each batch, on the device, in evaluation mode.
-
-        If batches had to become smaller, they stay so.
+        """Return an iterator of what `compute` makes of each batch, on the device, in evaluation
+        mode. If batches had to become smaller, they stay so.
         """
         net = self.neural_net_
         net.module_.eval()
@@ -227,16 +226,16 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
         if X.ndim == 4:
             side = net.module_.input_size or X.shape[-1]
             most = min(most, Device(device).scoring_batch_size(side))
+        settings = computing_on(device)
         batches = SliceBatches(Dataset(X), most, rows, device)
 
         def computed(images: Tensor) -> T:
-            with computing_on(device):
-                return compute(images.to(device))
-
-        for result in run_batches(batches, computed):
             if batches.batch_size < most:  # memory did not suffice
                 net.iterator_valid__batch_size = batches.batch_size
-            yield result
+            with settings:
+                return compute(images.to(device))
+
+        return run_batches(batches, computed)
 
     def head_proba(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the class probabilities that the head gives embeddings.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.model_selection import StratifiedKFold
 
-from ..core.few_labels import few_labels_a_class
+from ..core.few_labels import FEW_LABELS
 
 STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """What C may be: of features of length one the best is nearly always among the middle ones."""
@@ -146,7 +147,8 @@ def _choose(problem: _Problem, y: NDArray[np.int64], sample_weight: Array) -> tu
         return WITHOUT_CHOICE, np.zeros((1, 1, problem.labels.shape[1]))
     small = problem.truncated(RANK)
     splitter = StratifiedKFold(min(N_FOLDS, int(counts.max())), shuffle=True, random_state=0)
-    with few_labels_a_class():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", FEW_LABELS, UserWarning)
         folds = [test for _, test in splitter.split(y, y)]
     weights = np.tile(sample_weight, (len(folds), 1))
     for fold, test in enumerate(folds):

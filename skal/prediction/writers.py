@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.durable import fsync_file, fsync_folder, naming
+from ..core.durable import fsync_file, fsync_folder
 from ..core.errors import MissingExtraError, RunExistsError
 from .predictor import Rows
 
@@ -43,11 +43,14 @@ class Form:
     def merge(self, parts: Sequence[Path], out: Path, n_unreadable: int) -> None:
         """Join all parts beside them, then rename the file atomically."""
         temporary = parts[0].parent / "whole.tmp"
-        with naming(out):
+        try:
             self.join(parts, temporary, n_unreadable)
             fsync_file(temporary)
             temporary.replace(out)
             fsync_folder(out.parent)
+        except OSError as error:
+            error.filename = str(out)  # the system's "disk full" does not say it
+            raise
 
     def is_finished(self, out: Path, names: Sequence[str]) -> bool:
         """Tell whether a file already has the rows of these parts."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -74,7 +75,7 @@ class PoolAcquisition:
     ) -> NDArray[np.int64]:
         config = self._config
         choice = Choice(
-            resolve_count("n_query", config.n_query if n is None else n, len(pool)),
+            resolve_count("n_query", config.n_query if n is None else n, len(pool.X)),
             derive_seed(config.seed, "strategy", current.number),
             float(config.explore),
             config.max_candidates,
@@ -99,7 +100,7 @@ class Choice:
     explore: float = 0.0
     max_candidates: int | None = None
 
-    @property
+    @cached_property
     def n_random(self) -> int:
         """How many of the batch are drawn at random."""
         return round(self.explore * self.n)
@@ -126,6 +127,8 @@ def choose(
             y = pool.y if current.rows is None else pool.y[current.rows]
             picks = select(strategy, y, n, scores=current.scores, seed=choice.seed)
             picks = picks if current.rows is None else current.rows[picks]
+    if not choice.n_random:
+        return picks
     others = np.setdiff1d(pool.unlabeled, picks)
     draw = np.random.default_rng(derive_seed(choice.seed, "explore"))
     n_random = min(choice.n_random, len(others))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,23 +27,23 @@ from ..datasets.pool import Pool, draw_held_out
 from ..models.classifier import ImageClassifier
 from ..models.inference import NotFittedError
 from ..strategies.cold_start import ColdStart
-from .acquisition import Round, timed
+from .acquisition import Round
 from .config import RunConfig
 from .environment import environment
-from .evaluation import Inputs, measure, network_inputs, predict_test, validate
+from .evaluation import Inputs, measure, network_inputs, validate
 from .finished import Run, summarise
 from .metrics import describe_errors
 from .networks import Networks
-from .plan import Chooser, Plan, QueryStrategy, settle, variant, with_those_of
+from .plan import Chooser, Plan, QueryStrategy, settle, with_those_of
 from .preparation import load_again, with_noise
 from .pretraining import weights_from_pool
 from .record import (
     EVALUATION,
     JOURNAL,
+    ROUND_LINE,
     SECONDS,
     Answers,
     Record,
-    check_free,
     check_run_folder,
     class_ids,
     log_file,
@@ -109,13 +110,13 @@ class ActiveLearner:
             settings = with_those_of(classifier, settings)
         config, chooser = settle(data, strategy, settings)
         plan = Plan.make(config, data, chooser, classifier)
-        self._begin(plan.noisy(), None if out is None else Path(out), None)
+        self._begin(plan, None if out is None else Path(out), None)
 
     @classmethod
     def start(cls, plan: Plan, folder: Path | None, oracle: Oracle | None) -> ActiveLearner:
         """Start what is planned; `oracle` is what the record says of who labels."""
         learner = cls.__new__(cls)
-        learner._begin(plan.noisy(), folder, oracle)
+        learner._begin(plan, folder, oracle)
         return learner
 
     @classmethod
@@ -157,18 +158,17 @@ class ActiveLearner:
         return learner
 
     def _begin(self, plan: Plan, folder: Path | None, oracle: Oracle | None) -> None:
-        facts: Mapping[str, Any] = {}
+        plan, record = replace(plan, data=with_noise(plan.config, plan.data)), Record()
         if folder is not None:
-            check_free(folder)
             facts = facts_to_keep(plan, oracle)
-        record = Record.create(folder, plan.config, environment(plan.config), facts)
+            record = Record.create(folder, plan.config, environment(plan.config), facts)
         self._set_up(plan, record)
 
     def _set_up(self, plan: Plan, record: Record) -> None:
         self.config, self.data, self.choice = plan.config, plan.data, None
         self.plan, self.record = plan, record
         self._acquisition = plan.acquisition
-        self._watch = Watchers(plan.config)
+        self._watch = Watchers()
         self._started = time.perf_counter() - record.seconds
         self._round = len(record.labels)
         self._asked: tuple[Any, NDArray[np.int64]] | None = None
@@ -180,10 +180,10 @@ class ActiveLearner:
     @cached_property
     def template(self) -> ImageClassifier:
         """Not fitted; the networks of all rounds are like it, but for the seed."""
-        weights = weights_from_pool(self.config, self.data, self.record.folder)
-        if weights is None:
+        if self.config.pretrain == "none":
             return self.plan.template
-        return variant(self.plan.template, pretrained=False, weights=weights)
+        weights = weights_from_pool(self.config, self.data, self.record.folder)
+        return self.plan.template.variant(pretrained=False, weights=weights)
 
     @cached_property
     def _networks(self) -> Networks:
@@ -266,7 +266,10 @@ class ActiveLearner:
         ndarray of int64, shape (n,)
             Indices of the pool; the same when asked again before the next `teach`.
         """
-        self._check_held_out()
+        if self.config.n_valid and not self.record.valid:
+            raise ParameterError(
+                f"n_valid={self.config.n_valid}: hold these images out first, by hold_out(oracle)"
+            )
         if self._asked is not None and self._asked[0] == n:
             return self._asked[1]
         if self._round == 0:
@@ -274,7 +277,7 @@ class ActiveLearner:
         else:
             needed = self._acquisition.needs_model and len(self.pool.unlabeled)
             network = self.classifier if needed else None
-            self._watch.on_phase(self._round, "querying")
+            self._watch.tell("on_phase", self._round, "querying")
             self.choice = Round(self._round, {}, {}, embeddings=embeddings)
             picks = self._acquisition.choose(self.choice, network, self.pool, n)
         self._asked = (n, picks)
@@ -285,13 +288,16 @@ class ActiveLearner:
     ) -> NDArray[np.int64]:
         """Choose images without a trained network, by `init_strategy`; parameters as of `query`."""
         config, number = self.config, self._round
-        self._watch.on_phase(number, "querying")
+        self._watch.tell("on_phase", number, "querying")
         self.choice = Round(number, {}, {})
         seed = derive_seed(config.seed, "init", number) if number else config.seed
         start = ColdStart(config.init_strategy, seed, self.template, oracle)
-        with timed(self.choice.seconds, "query_seconds"):
-            n_init = config.n_init if n is None else n
-            return start.choose(self.pool, resolve_count("n_init", n_init, len(self.pool)))
+        started, n_pool = time.perf_counter(), len(self.pool.X)
+        picks = start.choose(
+            self.pool, resolve_count("n_init", config.n_init if n is None else n, n_pool)
+        )
+        self.choice.seconds["query_seconds"] = round(time.perf_counter() - started, 6)
+        return picks
 
     def teach(self, indices: ArrayLike, labels: ArrayLike) -> ActiveLearner:
         """Add labels; they are in the record when this returns.
@@ -351,14 +357,14 @@ class ActiveLearner:
             return self
         networks, pool = self._networks, self.pool
         if self.is_evaluated:  # resumed: trackers have heard of this training before
-            unheard = Watchers(self.config)
             kept = networks.kept(number, pool)
-            self._network = kept or networks.train(number, pool, None, unheard)
+            self._network = kept or networks.train(number, pool, None, Watchers())
         else:
-            self._watch.on_phase(number, "training")
-            with timed(self._seconds, "fit_seconds"):
-                last = self._network or networks.kept(number - 1, pool)
-                self._network = networks.train(number, pool, last, self._watch)
+            self._watch.tell("on_phase", number, "training")
+            start = time.perf_counter()
+            last = self._network or networks.kept(number - 1, pool)
+            self._network = networks.train(number, pool, last, self._watch)
+            self._seconds["fit_seconds"] = round(time.perf_counter() - start, 6)
             networks.keep(number, self._network)
         self._trained_in = number
         return self
@@ -377,10 +383,9 @@ class ActiveLearner:
         network, was_evaluated = self.classifier, self.is_evaluated
         if was_evaluated and self._metrics:
             return self._metrics
-        self._watch.on_phase(number, "evaluating")
-        proba = predict_test(network, self._inputs.X_test)
+        self._watch.tell("on_phase", number, "evaluating")
         calibrated = self.config.calibrate != "none"
-        self._metrics = measure(network, data.y_test, proba, calibrated)
+        self._metrics, proba = measure(network, self._inputs.X_test, data.y_test, calibrated)
         if not was_evaluated:
             errors = describe_errors(data.y_test, proba, data.classes)
             self.record.write(EVALUATION, json.dumps(errors) + "\n")  # of the last round only
@@ -400,7 +405,7 @@ class ActiveLearner:
         if record.folder is not None:
             run.write(record, self.data)
             self._networks.forget()
-        self._watch.on_end(summary)
+        self._watch.tell("on_end", summary)
         return run
 
     def restore(self, y: Labels, round_number: int) -> None:
@@ -430,7 +435,7 @@ class ActiveLearner:
             "round": number,
             "n_labeled": self.pool.n_labeled,
             **self._metrics,
-            **validate(network, self.pool),
+            **(validate(network, self.pool) if record.valid else {}),
             **dict.fromkeys(SECONDS, 0.0),
             **record.query_seconds,
             **self._seconds,
@@ -440,10 +445,5 @@ class ActiveLearner:
         took = time.perf_counter() - self._started
         record.add_round(row, took, monitor.predicted if monitor else None)
         self._networks.forget(number - 1)
-        self._watch.on_round(row)
-
-    def _check_held_out(self) -> None:
-        if self.config.n_valid and not self.record.valid:
-            raise ParameterError(
-                f"n_valid={self.config.n_valid}: hold these images out first, by hold_out(oracle)"
-            )
+        _log.info(ROUND_LINE, {**row, "of": self.config.n_rounds})
+        self._watch.tell("on_round", row)

@@ -40,23 +40,19 @@ def network_inputs(
     return Inputs(features, features_test, backbone)
 
 
-def predict_test(classifier: ImageClassifier, X: Images) -> NDArray[np.float32]:
-    """Return class probabilities of test images; a `SkalError` is raised if they are NaN."""
-    proba: NDArray[np.float32] = score_pool(classifier, X).proba
+def measure(
+    classifier: ImageClassifier, X_test: NDArray[Any], y_test: Labels, calibrated: bool
+) -> tuple[dict[str, float], NDArray[np.float32]]:
+    """Return the metrics of a round, of a solved head with the C that it chose, of a calibrated
+    network with what they would be without; and the class probabilities of the test images. A
+    `SkalError` is raised if these are NaN.
+    """
+    proba: NDArray[np.float32] = score_pool(classifier, X_test).proba
     if not np.isfinite(proba).all():
         raise SkalError(
             "the network answers with NaN: its training diverged; a lower learning rate (lr) may "
             "help"
         )
-    return proba
-
-
-def measure(
-    classifier: ImageClassifier, y_test: Labels, proba: NDArray[np.float32], calibrated: bool
-) -> dict[str, float]:
-    """Compute the metrics of a round; of a solved head with the C that it chose, of a calibrated
-    network with what it would be without.
-    """
     metrics = evaluate(y_test, proba)
     if classifier.strength is not None:
         metrics["head_C"] = classifier.strength
@@ -64,13 +60,11 @@ def measure(
         before = evaluate(y_test, uncalibrated(proba, classifier.temperature))
         metrics["temperature"] = classifier.temperature
         metrics.update({f"{name}_uncalibrated": before[name] for name in ("nll", "ece")})
-    return metrics
+    return metrics, proba
 
 
 def validate(classifier: ImageClassifier, pool: Pool) -> dict[str, float]:
-    """Compute the metrics of a round on the images held out, if there are any."""
-    if not len(pool.valid):
-        return {}
+    """Compute the metrics of a round on the images held out."""
     proba = score_pool(classifier, pool.X, rows=pool.valid).proba
     metrics = evaluate(pool.y_valid, proba)
     return {f"valid_{name}": metrics[name] for name in ("accuracy", "nll")}

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.durable import naming
 from ..core.errors import RunFolderError
 
 _log = logging.getLogger("skal")
@@ -38,13 +37,14 @@ class Journal:
                 "open it again"
             )
         # unbuffered: a buffer would write its rest when closed, behind what was cut off
-        with naming(self.path), self.path.open("ab", buffering=0) as file:
+        with self.path.open("ab", buffering=0) as file:
             start = file.seek(0, os.SEEK_END)
             try:
                 while line:
                     line = line[file.write(line) :]
                 os.fsync(file.fileno())
-            except OSError:
+            except OSError as error:
+                error.filename = str(self.path)  # the system's "disk full" does not say it
                 file.truncate(start)
                 raise
             self.size = file.tell()

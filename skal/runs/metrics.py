@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score, recall_score
 
-from ..core.errors import failing
+from ..core.errors import blame
 from ..core.registry import Registry
 from ..datasets.base import Labels
 
@@ -51,9 +51,11 @@ def negative_log_likelihood(y: Labels, proba: NDArray[Any]) -> float:
 def evaluate(y: Labels, proba: NDArray[Any]) -> dict[str, float]:
     """Compute all `METRICS`; a `SkalError` is raised if an outside one does not work."""
     values = {}
-    for entry in METRICS:
-        with failing(f"the metric {entry.name} failed"):
-            values[entry.name] = float(entry.load()(y, proba))
+    for name, metric in METRICS.loaded().items():
+        try:
+            values[name] = float(metric(y, proba))
+        except Exception as error:
+            blame(error, f"the metric {name} failed")
     return values
 
 

@@ -10,7 +10,6 @@ from ..models.calibration import calibrate
 from ..models.classifier import ImageClassifier
 from ..models.persistence import load_weights, weights_of
 from .config import RunConfig
-from .plan import variant
 from .record import Record
 from .trackers import Watchers
 
@@ -26,16 +25,10 @@ class Networks:
     template: ImageClassifier
     record: Record
 
-    @property
-    def are_kept(self) -> bool:
-        """Whether training again might not make a round's network again, to the bit."""
-        return self.template.warm_start != "off" or self.config.device != "cpu"
-
     def of_round(self, number: int) -> ImageClassifier:
         """Return the classifier of a round, not fitted."""
-        return variant(
-            self.template, random_state=derive_seed(self.config.seed, "training", number)
-        )
+        seed = derive_seed(self.config.seed, "training", number)
+        return self.template.variant(random_state=seed)
 
     def train(
         self, number: int, pool: Pool, last: ImageClassifier | None, watch: Watchers
@@ -52,8 +45,8 @@ class Networks:
         return classifier
 
     def keep(self, number: int, network: ImageClassifier) -> None:
-        """Write the network of a round, if it could not be made again."""
-        if self.are_kept:
+        """Write the network of a round, if training again might not make it again, to the bit."""
+        if self.template.warm_start != "off" or self.config.device != "cpu":
             self.record.write(CHECKPOINT.format(number), weights_of(network))
 
     def kept(self, number: int, pool: Pool) -> ImageClassifier | None:

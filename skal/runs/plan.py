@@ -23,7 +23,7 @@ from ..strategies.resolve import Strategy, resolve_strategy
 from ..strategies.trial import check_strategy_works
 from .acquisition import Acquisition, PoolAcquisition
 from .config import SETTINGS, RunConfig
-from .preparation import check_network, check_settings, plain_params, resolve_settings, with_noise
+from .preparation import check_network, check_settings, resolve_settings
 from .streaming import StreamAcquisition, stream_strategy_name
 
 AUTO = "auto"
@@ -36,12 +36,13 @@ TRAINING = tuple(name for name in inspect.signature(ImageClassifier).parameters 
 
 @dataclass(frozen=True)
 class Chooser:
-    """Which strategy was asked for: its name in the settings, its arguments (also those that no
-    settings file can hold), and itself; None of a stream. `is_auto` if skal is to decide.
+    """Which strategy was asked for: its name in the settings, its arguments, those of them that a
+    settings file can hold, and itself; None of a stream. `is_auto` if skal is to decide.
     """
 
     name: str
     given: Mapping[str, Any]
+    plain: Mapping[str, Any]
     strategy: Strategy | None
     is_auto: bool = False
 
@@ -50,12 +51,12 @@ class Chooser:
         """Find the strategy; a `UsageError` is raised if there is none with such arguments."""
         # plain from the start, so that a run that is resumed is given the very same
         given = dict(params or {})
-        given.update(plain_params(given)[0])
+        plain = plain_params(given)[0]
         if stream:
-            return cls(stream_strategy_name(strategy), given, None)
-        found = resolve_strategy(strategy, given)
+            return cls(stream_strategy_name(strategy), given | plain, plain, None)
+        found = resolve_strategy(strategy, given | plain)
         is_auto = isinstance(strategy, str) and parse_spec(strategy)[0] == AUTO
-        return cls(found.name, dict(found.given), found, is_auto)
+        return cls(found.name, found.given, plain_params(found.given)[0], found, is_auto)
 
     def decided(self, frozen: bool) -> Chooser:
         """Return the strategy itself where "auto" was asked for, and the network is known."""
@@ -73,9 +74,9 @@ class Chooser:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run before it starts: resolved `config`, `data` with their noise once `noisy` was called,
-    the `template` of all networks, not fitted, the `acquisition` at its start, and `own`,
-    parameters of a given classifier that are no settings.
+    """A run before it starts: resolved `config`, `data` without the noise that they will have, the
+    `template` of all networks, not fitted, the `acquisition` at its start, and `own`, parameters
+    of a given classifier that are no settings.
     """
 
     config: RunConfig
@@ -106,8 +107,8 @@ class Plan:
                 paths_unlabeled=(),
             )
         config = resolve_settings(config, data)
-        check_network(config, data)
         template = make_classifier(config, data)
+        check_network(template, data)
         own: dict[str, Any] = {}
         if classifier is not None:
             _check_fits(classifier, data)
@@ -118,17 +119,13 @@ class Plan:
         acquisition = chooser.acquisition(config, len(data.classes))
         return cls(config, data, chooser, template, acquisition, own)
 
-    def noisy(self) -> Plan:
-        """Return the plan with the noise on the images that the settings ask for."""
-        return with_changes(self, data=with_noise(self.config, self.data))
-
     def with_kept(self, facts: Mapping[str, Any]) -> Plan:
         """Return the plan with the classifier's parameters that a record has kept; a
         `ParameterError` is raised if the classifier must be given again, or another one was given.
         """
         kept, not_kept = facts.get("classifier", {}), facts.get("classifier_not_kept", [])
         if not self.own and not not_kept:
-            return with_changes(self, template=variant(self.template, **kept))
+            return with_changes(self, template=self.template.variant(**kept))
         if plain_params(self.own) != (kept, not_kept):
             raise ParameterError(
                 "the record was made with a classifier that has "
@@ -154,24 +151,16 @@ def settle(
     """Make settings, and check what can be checked without the data; a `UsageError` is raised."""
     settings = dict(settings)
     params = settings.pop("strategy_params", None)
+    stream = SETTINGS["stream"].check(settings.get("stream", SETTINGS["stream"].default))
+    chooser = Chooser.of(strategy, params, stream != "off")
     config = RunConfig(
-        **settings, dataset=data.name if isinstance(data, ImageDataset) else str(data)
+        **settings,
+        dataset=data.name if isinstance(data, ImageDataset) else str(data),
+        strategy=chooser.name,
+        strategy_params=chooser.plain,
     )
-    chooser = Chooser.of(strategy, params, config.stream != "off")
-    config = config.replace(strategy=chooser.name, strategy_params=plain_params(chooser.given)[0])
     check_settings(config)
     return config, chooser
-
-
-def settings_of(classifier: ImageClassifier) -> dict[str, Any]:
-    """Return the settings that a classifier's parameters say, where they are not the defaults."""
-    params, defaults = classifier.get_params(deep=False), inspect.signature(ImageClassifier)
-    return {
-        name: params[name]
-        for name in TRAINING
-        if isinstance(params[name], str | int | float | Path)
-        and params[name] != defaults.parameters[name].default
-    } | {"model": classifier.model}
 
 
 def make_classifier(config: RunConfig, data: ImageDataset) -> ImageClassifier:
@@ -211,16 +200,39 @@ def _differing(classifier: ImageClassifier, template: ImageClassifier) -> dict[s
     return dict(sorted(unsaid.items()))
 
 
-def variant(template: ImageClassifier, **changes: Any) -> ImageClassifier:
-    """Return a classifier like another, not fitted, with other parameters."""
-    # not scikit-learn's clone: callbacks of one's own are to hear all trainings
-    return type(template)(**{**template.get_params(deep=False), **changes})
-
-
 def with_those_of(classifier: ImageClassifier, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Add a classifier's parameters to settings; `ParameterError` if one is given twice."""
-    theirs = settings_of(classifier)
+    params, defaults = classifier.get_params(deep=False), inspect.signature(ImageClassifier)
+    theirs = {
+        name: params[name]
+        for name in TRAINING
+        if isinstance(params[name], str | int | float | Path)
+        and params[name] != defaults.parameters[name].default
+    } | {"model": classifier.model}
     for name in theirs:
         if name in settings:
             raise ParameterError(f"{name}: the classifier says it already; leave it out")
     return {**theirs, **settings}
+
+
+def plain_params(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the arguments that a TOML file can hold, and the names of the others."""
+    plain, others = {}, []
+    for name, value in params.items():
+        try:
+            plain[name] = _plain_value(value)
+        except TypeError:
+            others.append(name)
+    return plain, others
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain_value(item) for item in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain_value(item) for key, item in value.items()}
+    if isinstance(value, str | int | float):
+        return value
+    raise TypeError

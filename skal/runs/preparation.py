@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from ..core.errors import DataError, ParameterError, UnknownNameError
 from ..core.seeding import derive_seed
@@ -17,7 +13,8 @@ from ..datasets.loading import load_as
 from ..datasets.noise import add_noise
 from ..models import MODELS
 from ..models.build import try_network
-from ..models.devices import resolve_bf16, resolve_device, torch_seed
+from ..models.classifier import ImageClassifier
+from ..models.devices import Device, resolve_device, torch_seed
 from ..models.net import default_lr
 from ..models.network import ImageModule
 from ..strategies.cold_start import resolve_init_strategy
@@ -25,8 +22,6 @@ from .config import SETTINGS, RunConfig
 from .pretraining import check_pretraining
 from .record import free_name
 from .start import geometry, input_size, with_network
-
-DROPOUT = 0.25
 
 _log = logging.getLogger("skal")
 
@@ -101,14 +96,19 @@ def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
     """Fill in what the data decide, so that the configuration repeats the run anywhere; a
     `ParameterError` is raised if no image would be left to train on.
     """
-    n_valid = resolve_count("n_valid", config.n_valid, len(data.X), lowest=0)
-    if n_valid >= len(data.X):
+    n, size = len(data.X), data.image_size
+    n_init, n_query = (
+        resolve_count(name, getattr(config, name), n) for name in ("n_init", "n_query")
+    )
+    n_valid = resolve_count("n_valid", config.n_valid, n, lowest=0)
+    if n_valid >= n:
         raise ParameterError(
-            f"n_valid: got {config.n_valid!r}, but the pool has {len(data.X)} images, and one at "
-            "least must be left to train on"
+            f"n_valid: got {config.n_valid!r}, but the pool has {n} images, and one at least must "
+            "be left to train on"
         )
-    config = with_network(config, data.image_size)
-    device = resolve_device(config.device)
+    config = with_network(config, size)
+    lr = config.lr or default_lr(str(config.model), config.optimizer, config.freeze)
+    device = Device.resolve(config.device, config.precision)
     if data.split_seed not in (None, config.seed):
         _log.warning(
             "the test set was drawn by seed %d, not the run's %d: config.toml will not repeat it",
@@ -116,40 +116,36 @@ def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
             config.seed,
         )
     return config.replace(
-        dataset=data.source.get("dataset") or _name_of_arrays(data),
-        image_size=data.image_size if SETTINGS["image_size"].contains(data.image_size) else None,
+        # arrays have a name that is nobody else's: they cannot be loaded by it
+        dataset=data.source.get("dataset") or "arrays:" * (data.name in DATASETS) + data.name,
         init_strategy=config.init_strategy or ("herding" if config.freeze else "random"),
-        n_init=resolve_count("n_init", config.n_init, len(data.X)),
-        n_query=resolve_count("n_query", config.n_query, len(data.X)),
+        n_init=n_init,
+        n_query=n_query,
         n_valid=n_valid,
-        lr=config.lr or default_lr(str(config.model), config.optimizer, config.freeze),
+        image_size=size if SETTINGS["image_size"].contains(size) else None,
+        lr=lr,
         data_dir=data.source.get("data_dir") or str(data_folder(config.data_dir).resolve()),
-        device=device,
-        precision="bf16" if resolve_bf16(config.precision, device) else "fp32",
+        device=device.name,
+        precision="bf16" if device.bf16 else "fp32",
         weights=None if config.weights is None else str(Path(config.weights).resolve()),
     )
 
 
-def _name_of_arrays(data: ImageDataset) -> str:
-    """Return a name that is nobody else's: arrays cannot be loaded by it."""
-    return f"arrays:{data.name}" if data.name in DATASETS else data.name
-
-
-def check_network(config: RunConfig, data: ImageDataset) -> None:
+def check_network(template: ImageClassifier, data: ImageDataset) -> None:
     """Build the network and run it once; a `SkalError` is raised if that does not work."""
     with torch_seed(0):
         module = ImageModule(
-            str(config.model),
+            template.model,
             (),
             False,
             n_classes=len(data.classes),
             in_channels=data.X.shape[1],
-            image_size=data.image_size,
-            dropout=DROPOUT,
-            pretrained=config.pretrained,
-            weights=config.weights,
+            image_size=data.X.shape[2],
+            dropout=template.dropout,
+            pretrained=template.pretrained,
+            weights=template.weights,
         )
-    try_network(str(config.model), module, data.X.shape[1:], len(data.classes))
+    try_network(template.model, module, data.X.shape[1:], len(data.classes))
 
 
 def default_folder(config: RunConfig, data: ImageDataset) -> Path:
@@ -161,26 +157,3 @@ def default_folder(config: RunConfig, data: ImageDataset) -> Path:
 def name_of_folder(text: str) -> str:
     """Return a text without what a folder's name cannot have."""
     return "".join("." if character in ':/\\?*"<>|' else character for character in text)
-
-
-def plain_params(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the arguments that a TOML file can hold, and the names of the others."""
-    plain, others = {}, []
-    for name, value in params.items():
-        try:
-            plain[name] = _plain_value(value)
-        except TypeError:
-            others.append(name)
-    return plain, others
-
-
-def _plain_value(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [_plain_value(item) for item in value]
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {key: _plain_value(item) for key, item in value.items()}
-    if isinstance(value, str | int | float):
-        return value
-    raise TypeError

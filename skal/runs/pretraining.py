@@ -31,16 +31,12 @@ def check_pretraining(config: RunConfig) -> None:
         raise MissingExtraError("lightly", "ssl", f"pretrain {config.pretrain}")
 
 
-def weights_from_pool(
-    config: RunConfig, data: ImageDataset, folder: Path | None = None
-) -> Weights | None:
-    """Return the pretrained backbone's state dict; None if the settings ask for none. It is trained
-    on `X` and `X_unlabeled`, never on test or held-out images, and kept under `data_dir` for other
+def weights_from_pool(config: RunConfig, data: ImageDataset, folder: Path | None = None) -> Weights:
+    """Return the state dict of the backbone, pretrained as the settings ask for. It is trained on
+    `X` and `X_unlabeled`, never on test or held-out images, and kept under `data_dir` for other
     runs on the same images with the same seed; the loss curve goes to `folder`. A `DataError` is
     raised if there are fewer than two images, or the training diverges.
     """
-    if config.pretrain == "none":
-        return None
     cache = Path(str(config.data_dir)) / "cache"
     X = data.X
     if config.n_valid:

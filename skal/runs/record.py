@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..core.durable import fsync_folder, naming, remove_leftovers, write_atomic
+from ..core.durable import fsync_folder, remove_leftovers, write_atomic
 from ..core.errors import RunExistsError, RunFolderError, UnknownNameError, UsageError
 from ..datasets import ImageDataset
 from .config import RunConfig, read_config
@@ -27,6 +28,11 @@ from .journal import Journal
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "nll", "ece")
 SECONDS = ("fit_seconds", "score_seconds", "query_seconds")
 ROUND_COLUMNS = ("round", "n_labeled", *METRICS, *SECONDS)
+ROUND_LINE = (
+    "round %(round)d/%(of)d: %(n_labeled)d labels, accuracy %(accuracy).4f  "
+    "(fit %(fit_seconds).1f s, score %(score_seconds).1f s, query %(query_seconds).1f s)"
+)
+"""What is said of a round."""
 _FIXED = frozenset(ROUND_COLUMNS)
 QUERY_COLUMNS = ("round", "rank", "index", "path", "label")
 VALID_COLUMNS = ("index", "path", "label")
@@ -247,11 +253,10 @@ class Record:
 class _LogFile(logging.FileHandler):
     """Raises, where logging's own would print a traceback and go on: say, of a full disk."""
 
-    def emit(self, record: logging.LogRecord) -> None:
-        with naming(Path(self.baseFilename)):
-            super().emit(record)
-
     def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exception()
+        if isinstance(error, OSError):
+            error.filename = self.baseFilename
         raise
 
 

@@ -16,8 +16,7 @@ from ..datasets import ImageDataset
 from ..datasets.oracles import AnyOracle, Oracle, is_named
 from .config import RunConfig
 from .environment import environment
-from .plan import Plan
-from .preparation import plain_params
+from .plan import Plan, plain_params
 from .record import ENVIRONMENT, Record
 
 _log = logging.getLogger("skal")
@@ -46,7 +45,7 @@ def fingerprint(data: ImageDataset) -> dict[str, Any]:
 
 def facts_to_keep(plan: Plan, oracle: Oracle | None) -> dict[str, Any]:
     """Return what `check_same` and `check_oracle` compare; no oracle if labels are taught."""
-    params_not_kept = plain_params(plan.chooser.given)[1]
+    params_not_kept = [name for name in plan.chooser.given if name not in plan.chooser.plain]
     classifier, classifier_not_kept = plain_params(plan.own)
     for whose, names in (("strategy", params_not_kept), ("classifier", classifier_not_kept)):
         if names:

@@ -36,8 +36,7 @@ class ColdStart:
 
     `init_strategy` is resolved by `INIT_STRATEGIES`: a strategy that needs nothing or reads only
     embeddings (see `start_embeddings`; `classifier` is not fitted), or "stratified", as many images
-    of each class, drawn by the `oracle`. An UnknownNameError or ParameterError is raised if there
-    is no such strategy, or it reads more.
+    of each class, drawn by the `oracle`.
     """
 
     init_strategy: str = "random"
@@ -45,13 +44,11 @@ class ColdStart:
     classifier: ImageClassifier | None = None
     oracle: Oracle | None = None
 
-    def __post_init__(self) -> None:
-        resolve_init_strategy(self.init_strategy)
-
     def choose(self, pool: Pool, n: int) -> NDArray[np.int64]:
         """Return the indices of n images, of all that are left, with a notice, if those are fewer.
 
-        A ParameterError is raised if a stratified set needs an oracle that knows the labels.
+        An UnknownNameError or ParameterError is raised if there is no such strategy, or it reads
+        more, or if a stratified set needs an oracle that knows the labels.
         """
         seed = derive_seed(self.seed, "init")
         strategy, rows = resolve_init_strategy(self.init_strategy), pool.shown

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..core.errors import SkalError
-from ..core.memory import available_memory, bytes_needed, gib
+from ..core.memory import available_memory, gib
 from .resolve import Strategy
 
 USABLE = 0.8  # of the free memory
@@ -68,3 +69,14 @@ def affordable(
         fitting,
     )
     return int(fitting)
+
+
+def bytes_needed(terms: Mapping[str, float], sizes: Mapping[str, int]) -> float:
+    """Evaluate a polynomial of sizes: ``{"nn": 8, "nb": 4}`` is ``8 n n + 4 n b``."""
+    total = 0.0
+    for letters, factor in terms.items():
+        product = float(factor)
+        for letter in letters:
+            product *= sizes[letter]
+        total += product
+    return total

@@ -11,7 +11,7 @@ from typing import Any
 
 from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 
-from ..core.errors import ParameterError, UnknownNameError, failing
+from ..core.errors import ParameterError, UnknownNameError, blame
 from ..core.registry import Entry, Registry, accepted, parameters
 from ..datasets.base import MISSING_LABEL
 from .base import BatchStrategy
@@ -50,12 +50,12 @@ class Strategy:
                 "2 or more"
             )
 
-    @property
+    @cached_property
     def is_foreign(self) -> bool:
         """Whether it is neither skal's nor scikit-activeml's."""
         return not self.cls.__module__.startswith(("skal.", "skactiveml."))
 
-    @property
+    @cached_property
     def title(self) -> str:
         path = f"{self.cls.__module__}:{self.cls.__qualname__}"
         return f"the strategy {self.name}" + (
@@ -78,7 +78,7 @@ class Strategy:
             setattr(instance, name, ours[name])
         return instance
 
-    @property
+    @cached_property
     def needs(self) -> str:
         """What the strategy must be handed; a class that says what it reads decides by that."""
         needs = str(self.facts["needs"])
@@ -90,7 +90,7 @@ class Strategy:
             return "committee" if needs == "committee" else "samples"
         return "embeddings" if set(self.reads) <= {"embeddings", "labeled"} else "scores"
 
-    @property
+    @cached_property
     def needs_model(self) -> bool:
         return self.needs != "nothing"
 
@@ -99,25 +99,27 @@ class Strategy:
         """Fields of `Scores` that it reads; None if the class does not say so."""
         if not issubclass(self.cls, BatchStrategy):
             return None
-        with failing(f"{self.title} does not work with these parameters", ParameterError):
+        try:
             return tuple(self.make(0).reads)
+        except Exception as error:
+            blame(error, f"{self.title} does not work with these parameters", ParameterError)
 
-    @property
+    @cached_property
     def needs_embeddings(self) -> bool:
         if self.reads is not None:
             return bool({"embeddings", "labeled"} & set(self.reads))
         return bool(self.facts.get("embeddings", self.needs_model))
 
-    @property
+    @cached_property
     def needs_labeled(self) -> bool:
         """Whether labelled images must be scored too; True if that is unknown."""
         return self.reads is None or "labeled" in self.reads
 
-    @property
+    @cached_property
     def needs_gradient_length(self) -> bool:
         return "gradient_length" in (self.reads or ())
 
-    @property
+    @cached_property
     def n_samples(self) -> int:
         """Dropout samples, or committee members, that the scores must have; 0 for none."""
         if self.needs not in ("samples", "committee"):
@@ -131,7 +133,7 @@ class Strategy:
         n_samples: int = self.params.get("n_samples", fallback)
         return n_samples
 
-    @property
+    @cached_property
     def n_members(self) -> int:
         """Networks that must be trained for the scores' samples; 0 for none."""
         return self.n_samples if self.needs == "committee" else 0
@@ -190,7 +192,8 @@ def resolve_strategy(
     if "needs" not in facts:
         facts = {**_derived_facts(cls), **facts}
     aliases = facts.get("aliases", {})
-    _check_params(name, cls, given, facts)
+    if given:
+        _check_params(name, cls, given, facts)
     given = {p: value for p, value in given.items() if value is not None or not _is_none(cls, p)}
     # an argument of its own first, then the entries of arguments that are tables
     given = {_plain_name(param, aliases): value for param, value in given.items()}

@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from ..core.answers import integers
-from ..core.errors import SkalError, failing
-from ..core.few_labels import few_labels_a_class
+from ..core.errors import SkalError, blame
+from ..core.few_labels import FEW_LABELS
 from ..datasets.base import MISSING_LABEL, Labels
 from .inputs import inputs
 from .memory import Sizes, affordable
@@ -71,8 +71,10 @@ def select(
         if n_candidates < len(left):
             rows = draw_rows(y, n_candidates, seed, labeled=strategy.needs_labeled)
             y, scores = y[rows], scores.take(rows)
-    with failing(f"{strategy.title} failed"):
+    try:
         answer = ask(strategy, y, n, scores, seed)
+    except Exception as error:
+        blame(error, f"{strategy.title} failed")
     picks = checked(strategy, answer, y, n)
     return picks if rows is None else rows[picks]
 
@@ -100,7 +102,8 @@ def ask(strategy: Strategy, y: Labels, n: int, scores: Scores | None, seed: int)
     if strategy.facts.get("shuffled"):
         order = np.random.default_rng(seed).permutation(order)
         X, y = X[order], y[order]
-    with few_labels_a_class():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", FEW_LABELS, UserWarning)
         # where embeddings coincide, clusters stay empty: that is no news to the user
         warnings.simplefilter("ignore", ConvergenceWarning)
         # while nothing is labelled, there is nothing to tell the pool apart from

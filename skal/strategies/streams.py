@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..core.errors import ParameterError, SkalError, UnknownNameError, failing
+from ..core.errors import ParameterError, SkalError, UnknownNameError, blame
 from ..core.registry import Registry, import_object
 
 if TYPE_CHECKING:
@@ -209,12 +209,12 @@ class StreamSampler:
         self._most = math.inf
         settings: dict[str, Any] = {"budget": self._budget, "n_classes": n_classes, "seed": seed}
         given = dict(self._strategy.params)
-        what = (
-            f"the stream strategy {self._strategy.name} does not work with the parameters {given}"
-        )
-        with failing(what, ParameterError, always=True):
+        try:
             self._try(self._strategy.make(**settings), n_classes)
             self._query = self._strategy.make(**settings)
+        except Exception as error:
+            what = f"the stream strategy {self._strategy.name} does not work with the parameters"
+            blame(error, f"{what} {given}", ParameterError, always=True)
 
     @property
     def needs_model(self) -> bool:
@@ -276,8 +276,10 @@ class StreamSampler:
         if n:
             chunk = self._chunk(n, scores, labeled, y)
             for position in range(n):
-                with failing(f"the stream strategy {self._strategy.name} failed"):
+                try:
                     wanted, utilities[position] = self._ask(self._query, chunk, position)
+                except Exception as error:
+                    blame(error, f"the stream strategy {self._strategy.name} failed")
                 taken[position] = wanted and self._affordable()
                 self._learn(taken[position], utilities[position])
         return np.flatnonzero(taken).astype(np.int64), utilities
@@ -316,8 +318,10 @@ class StreamSampler:
     def _learn(self, taken: bool, utility: float) -> None:
         """Count the next image, and tell the strategy of it unless the budget stopped it."""
         if taken or self._affordable():
-            with failing(f"the stream strategy {self._strategy.name} failed"):
+            try:
                 self._update(self._query, taken, utility)
+            except Exception as error:
+                blame(error, f"the stream strategy {self._strategy.name} failed")
         self._n_seen += 1
         self._n_chosen += int(taken)
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from made_up import resident_of_files
 
-from skal.core.memory import available_memory, bytes_needed, gib, let_go_of_pages, take_mapped
+from skal.core.memory import available_memory, gib, let_go_of_pages, take_mapped
 
 FREE = 10_000
 V2 = ("memory.max", "memory.current", "memory.stat")
@@ -105,13 +105,6 @@ def test_a_gpu_tells_what_is_free() -> None:
 
 def test_this_machine_has_some() -> None:
     assert 0 < available_memory() < 2**60
-
-
-def test_bytes_are_a_polynomial_of_sizes() -> None:
-    sizes = {"n": 1000, "b": 10, "C": 3, "D": 64}
-    assert bytes_needed({"nn": 15, "nb": 8}, sizes) == 15_000_000 + 80_000
-    assert bytes_needed({"nCD": 16, "n": 512}, sizes) == 16 * 1000 * 3 * 64 + 512_000
-    assert bytes_needed({}, sizes) == 0
 
 
 @pytest.mark.parametrize(

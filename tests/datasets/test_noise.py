@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from made_up import Interrupter, fits_heard
 
 import skal
 from skal.cli import main
@@ -149,38 +150,30 @@ def test_a_folder_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def trained_on(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
-    """All images that networks were given to train on, one array a training."""
-    seen: list[np.ndarray] = []
-    fit = skal.ImageClassifier.fit
-
-    def spying_fit(self: Any, X: Any, y: Any, **params: Any) -> Any:
-        seen.append(np.array(X))
-        return fit(self, X, y, **params)
-
-    monkeypatch.setattr(skal.ImageClassifier, "fit", spying_fit)
-    return seen
+def trained_on(monkeypatch: pytest.MonkeyPatch) -> list[tuple[np.ndarray, np.ndarray]]:
+    """All images and labels that networks were given to train on."""
+    return fits_heard(monkeypatch)
 
 
 def test_a_rate_alone_means_gaussian_noise_and_none_means_none(
-    tiny: skal.ImageDataset, trained_on: list[np.ndarray]
+    tiny: skal.ImageDataset, trained_on: list[tuple[np.ndarray, np.ndarray]]
 ) -> None:
     skal.run(tiny, **FAST, seed=3, noise_rate=0.3)
     expected = noisy(tiny, "gaussian", 0.3, seed=derive_seed(3, "noise")).X
     assert len(trained_on) == 3
-    assert all(np.array_equal(X, expected) for X in trained_on)
+    assert all(np.array_equal(X, expected) for X, _ in trained_on)
     trained_on.clear()
     skal.run(tiny, **FAST, noise_rate=0)
-    assert all(np.array_equal(X, tiny.X) for X in trained_on)
+    assert all(np.array_equal(X, tiny.X) for X, _ in trained_on)
 
 
 def test_the_noise_is_the_same_for_every_strategy_and_the_test_set_stays_clean(
-    tiny: skal.ImageDataset, trained_on: list[np.ndarray]
+    tiny: skal.ImageDataset, trained_on: list[tuple[np.ndarray, np.ndarray]]
 ) -> None:
     settings = {**FAST, "image_noise": "salt-and-pepper", "noise_rate": "30%"}
     runs = [skal.run(tiny, name, **settings) for name in ("random", "margin", "bald")]
-    assert not np.array_equal(trained_on[0], tiny.X)
-    assert all(np.array_equal(X, trained_on[0]) for X in trained_on)
+    assert not np.array_equal(trained_on[0][0], tiny.X)
+    assert all(np.array_equal(X, trained_on[0][0]) for X, _ in trained_on)
     assert all(run.queries[:6] == runs[0].queries[:6] for run in runs)
     for run in runs:
         expected = evaluate(tiny.y_test, run.classifier.predict_proba(tiny.X_test))
@@ -193,12 +186,6 @@ def test_from_pure_noise_nothing_is_learnt(tiny: skal.ImageDataset) -> None:
     pure = skal.run(tiny, **settings, image_noise="salt-and-pepper", noise_rate=1)
     assert clean.rounds[0]["accuracy"] == 1
     assert pure.rounds[0]["accuracy"] < 0.8
-
-
-class Stop(skal.Tracker):
-    def on_phase(self, round_number: int, phase: str) -> None:
-        if (round_number, phase) == (1, "evaluating"):
-            raise KeyboardInterrupt
 
 
 NOISES: tuple[Mapping[str, Any], ...] = (
@@ -217,7 +204,13 @@ def test_a_noisy_run_is_gone_on_with_by_its_folder_alone(
     settings = {**FAST, **noise, "seed": 5}
     straight = skal.run("digits", "badge", **settings, out=tmp_path / "straight")
     with pytest.raises(KeyboardInterrupt):
-        skal.run("digits", "badge", **settings, out=tmp_path / "run", trackers=[Stop()])
+        skal.run(
+            "digits",
+            "badge",
+            **settings,
+            out=tmp_path / "run",
+            trackers=[Interrupter("evaluating 1")],
+        )
     resumed = skal.resume(tmp_path / "run")
     for name in ("queries.csv", "model.safetensors", "config.toml", "learning_curve.svg"):
         expected = (tmp_path / "straight" / name).read_bytes()
@@ -227,7 +220,13 @@ def test_a_noisy_run_is_gone_on_with_by_its_folder_alone(
 
 def test_the_noise_of_a_run_cannot_be_changed_before_going_on(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        skal.run("digits", **FAST, noise_rate=0.2, out=tmp_path / "run", trackers=[Stop()])
+        skal.run(
+            "digits",
+            **FAST,
+            noise_rate=0.2,
+            out=tmp_path / "run",
+            trackers=[Interrupter("evaluating 1")],
+        )
     config = tmp_path / "run/config.toml"
     config.write_text(config.read_text().replace("noise_rate = 0.2", "noise_rate = 0.3"))
     with pytest.raises(UsageError, match=r"noise_rate in config.toml was 0.2 .* and is 0.3 now"):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_up import Interrupter, fits_heard
 
 import skal
 from skal.core.errors import DataError, ParameterError, UnknownNameError, UsageError
@@ -235,18 +236,11 @@ def test_label_noise_is_of_the_datasets_labels_alone(tiny: skal.ImageDataset) ->
 def test_what_is_learnt_from_is_what_was_answered_and_nothing_truer(
     tiny: skal.ImageDataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    trained_on: list[np.ndarray] = []
-    fit = skal.ImageClassifier.fit
-
-    def spying_fit(self: Any, X: Any, y: Any, **params: Any) -> Any:
-        trained_on.append(np.array(y))
-        return fit(self, X, y, **params)
-
-    monkeypatch.setattr(skal.ImageClassifier, "fit", spying_fit)
+    fits = fits_heard(monkeypatch)
     noise = {"label_noise": 1, "label_noise_kind": "pairs"}
     run = skal.run(tiny, "badge", **FAST, **noise, calibrate="temperature", out=tmp_path / "run")
     wrong = (tiny.y + 1) % 3
-    for y in trained_on:
+    for _, y in fits:
         known = y != -1
         assert known.any() and np.array_equal(y[known], wrong[known])
     names = [tiny.classes[wrong[row["index"]]] for row in run.queries]
@@ -279,7 +273,9 @@ def test_a_run_with_a_named_oracle_is_repeated_and_resumed_by_its_settings(
     again = skal.run(tiny, **{k: v for k, v in kept.items() if k != "dataset"})
     assert again.queries == straight.queries
     with pytest.raises(KeyboardInterrupt):
-        skal.run(tiny, "margin", **settings, out=tmp_path / "run", trackers=[Stop()])
+        skal.run(
+            tiny, "margin", **settings, out=tmp_path / "run", trackers=[Interrupter("training 1")]
+        )
     assert skal.resume(tmp_path / "run", data=tiny).queries == straight.queries
 
 
@@ -290,7 +286,9 @@ def test_an_oracle_that_was_an_object_must_be_given_again(
         return tiny.y[indices]
 
     with pytest.raises(KeyboardInterrupt):
-        skal.run(tiny, **FAST, oracle=answers, out=tmp_path / "run", trackers=[Stop()])
+        skal.run(
+            tiny, **FAST, oracle=answers, out=tmp_path / "run", trackers=[Interrupter("training 1")]
+        )
     kept = read_config(tmp_path / "run/config.toml")
     assert kept["oracle"].startswith("object of ") and kept["oracle"].endswith("answers")
     with pytest.raises(ParameterError, match=r"labelled by .*answers.*resume\(folder, oracle="):
@@ -300,19 +298,15 @@ def test_an_oracle_that_was_an_object_must_be_given_again(
     assert len(skal.resume(tmp_path / "run", data=tiny, oracle=answers).rounds) == 3
 
 
-class Stop(skal.Tracker):
-    def on_phase(self, round_number: int, phase: str) -> None:
-        if (round_number, phase) == (1, "training"):
-            raise KeyboardInterrupt
-
-
 def test_other_true_labels_are_noticed_under_noise_when_a_run_is_gone_on_with(
     tiny: skal.ImageDataset, tmp_path: Path
 ) -> None:
     settings = {**FAST, "label_noise": 0.5}
     straight = skal.run(tiny, "badge", **settings, out=tmp_path / "straight")
     with pytest.raises(KeyboardInterrupt):
-        skal.run(tiny, "badge", **settings, out=tmp_path / "run", trackers=[Stop()])
+        skal.run(
+            tiny, "badge", **settings, out=tmp_path / "run", trackers=[Interrupter("training 1")]
+        )
     with pytest.raises(DataError, match="other labels"):
         skal.resume(tmp_path / "run", data=replace(tiny, y=(tiny.y + 1) % 3))
     assert skal.resume(tmp_path / "run", data=tiny).queries == straight.queries

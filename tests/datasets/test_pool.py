@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_up import Interrupter, fits_heard
 from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 
 import skal
@@ -220,14 +221,7 @@ def test_nothing_is_trained_on_them_and_nobody_chooses_them(
     settings: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    trained_on: set[bytes] = set()
-    fit = skal.ImageClassifier.fit
-
-    def spying_fit(self: Any, X: Any, y: Any, **params: Any) -> Any:
-        trained_on.update(image.tobytes() for image in X[np.array(y) != -1])
-        return fit(self, X, y, **params)
-
-    monkeypatch.setattr(skal.ImageClassifier, "fit", spying_fit)
+    fits = fits_heard(monkeypatch)
     chosen = {**FAST, "n_query": 30, "n_rounds": 3, **settings, "n_valid": 20}
     if "stream" in settings:
         del chosen["n_query"]
@@ -237,6 +231,7 @@ def test_nothing_is_trained_on_them_and_nobody_chooses_them(
     assert len(apart) == 20 and not apart & asked
     if "stream" not in settings:
         assert apart | asked == set(range(90))  # the pool was emptied
+    trained_on = {image.tobytes() for X, y in fits for image in X[y != -1]}
     assert trained_on == {tiny.X[index].tobytes() for index in asked}
 
 
@@ -323,17 +318,13 @@ def test_a_run_goes_on_from_any_line_of_its_journal(
                 assert (folder / name).read_bytes() == expected, (number, kept, name)
 
 
-class Stop(skal.Tracker):
-    def on_phase(self, round_number: int, phase: str) -> None:
-        if phase == "querying":
-            raise KeyboardInterrupt
-
-
 def test_another_label_of_theirs_is_noticed_when_a_run_is_gone_on_with(
     tiny: skal.ImageDataset, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        skal.run(tiny, **FAST, n_valid=5, out=tmp_path / "run", trackers=[Stop()])
+        skal.run(
+            tiny, **FAST, n_valid=5, out=tmp_path / "run", trackers=[Interrupter("querying 0")]
+        )
     changed = tiny.y.copy()
     changed[indices_of(tmp_path / "run")[2]] += 1
     with pytest.raises(DataError, match="other labels"):

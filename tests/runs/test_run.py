@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_up import fits_heard
 from PIL import Image
 from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 
@@ -198,14 +199,7 @@ class Spy(SingleAnnotatorPoolQueryStrategy):
 def test_a_strategy_and_a_learner_see_no_label_that_was_not_asked_for(
     tiny: skal.ImageDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained_on: list[np.ndarray] = []
-    fit = skal.ImageClassifier.fit
-
-    def spying_fit(self: Any, X: Any, y: Any, **params: Any) -> Any:
-        trained_on.append(np.array(y))
-        return fit(self, X, y, **params)
-
-    monkeypatch.setattr(skal.ImageClassifier, "fit", spying_fit)
+    fits = fits_heard(monkeypatch)
     Spy.seen = []
     run = skal.run(tiny, Spy, **FAST)
 
@@ -218,7 +212,7 @@ def test_a_strategy_and_a_learner_see_no_label_that_was_not_asked_for(
 
     in_rounds = [y.tolist() for y in Spy.seen if len(y) == 90]  # it was tried on fewer
     assert in_rounds == [known(0).tolist(), known(1).tolist()]
-    assert [y.tolist() for y in trained_on] == [known(k).tolist() for k in ROUNDS]
+    assert [y.tolist() for _, y in fits] == [known(k).tolist() for k in ROUNDS]
 
 
 def test_the_labels_come_from_the_oracle_alone(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from made_up import Interrupter
 from sklearn.metrics import cohen_kappa_score
 
 import skal
@@ -36,23 +37,6 @@ CALM: dict[str, Any] = {
     "n_rounds": CALM_FROM + 2 * WINDOW + 1,
 }
 NOTICE = "further labels change the predictions little"
-
-
-class Interrupter(skal.Tracker):
-    """Interrupts a run at a phase, or when a round is whole."""
-
-    def __init__(self, at: str) -> None:
-        self.at = at
-
-    def on_phase(self, round_number: int, phase: str) -> None:
-        self._interrupt(f"{phase} {round_number}")
-
-    def on_round(self, row: Any) -> None:
-        self._interrupt(f"round {row['round']}")
-
-    def _interrupt(self, event: str) -> None:
-        if event == self.at:
-            raise KeyboardInterrupt
 
 
 class BlindPool(Pool):

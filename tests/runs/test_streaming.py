@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from made_up import Interrupter, fits_heard
 from skactiveml.base import SingleAnnotatorStreamQueryStrategy
 
 import skal
@@ -32,23 +33,6 @@ FAST: dict[str, Any] = {
     "stream": "in-order",
     "budget": "20%",
 }
-
-
-class Interrupter(skal.Tracker):
-    """Interrupts a run at a phase, or when a round is whole."""
-
-    def __init__(self, at: str) -> None:
-        self.at = at
-
-    def on_phase(self, round_number: int, phase: str) -> None:
-        self._interrupt(f"{phase} {round_number}")
-
-    def on_round(self, row: Any) -> None:
-        self._interrupt(f"round {row['round']}")
-
-    def _interrupt(self, event: str) -> None:
-        if event == self.at:
-            raise KeyboardInterrupt
 
 
 def metrics(rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -153,22 +137,17 @@ def test_chunks_that_cannot_be_even_differ_by_one(
 def test_each_chunk_is_judged_by_a_network_that_knows_the_labels_before_it(
     tiny: skal.ImageDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    n_known, n_trained_on = [], []
-    score_pool, fit = skal.runs.streaming.score_pool, skal.ImageClassifier.fit
-
-    def spying_fit(self: Any, X: Any, y: Any, **params: Any) -> Any:
-        n_trained_on.append(int((y >= 0).sum()))
-        return fit(self, X, y, **params)
+    fits, n_known = fits_heard(monkeypatch), []
+    score_pool = skal.runs.streaming.score_pool
 
     def spying_score(*args: Any, **options: Any) -> Any:
-        n_known.append(n_trained_on[-1])
+        n_known.append(int((fits[-1][1] >= 0).sum()))
         return score_pool(*args, **options)
 
-    monkeypatch.setattr(skal.ImageClassifier, "fit", spying_fit)
     monkeypatch.setattr(skal.runs.streaming, "score_pool", spying_score)
     run = skal.run(tiny, "variable-uncertainty", **FAST)
     assert n_known == [row["n_labeled"] for row in run.rounds[:-1]]
-    assert n_trained_on == [row["n_labeled"] for row in run.rounds]
+    assert [(y >= 0).sum() for _, y in fits] == [row["n_labeled"] for row in run.rounds]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_up import Interrupter
 from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 
 import skal
@@ -53,15 +54,6 @@ class Lowest(SingleAnnotatorPoolQueryStrategy):
         return_utilities: bool = False,
     ) -> Any:
         return np.flatnonzero(y == -1)[:batch_size]
-
-
-class Interrupter(skal.Tracker):
-    def __init__(self, at: str) -> None:
-        self.at = at
-
-    def on_phase(self, round_number: int, phase: str) -> None:
-        if f"{phase} {round_number}" == self.at:
-            raise KeyboardInterrupt
 
 
 def metrics(rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:

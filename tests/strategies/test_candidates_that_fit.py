@@ -11,12 +11,12 @@ from asking import ask, labels
 
 import skal
 from skal.core.errors import SkalError
-from skal.core.memory import bytes_needed
 from skal.strategies import (
     STRATEGIES,
     memory,
     resolve_strategy,
 )
+from skal.strategies.memory import bytes_needed
 from skal.testing import example_scores
 
 
@@ -170,3 +170,10 @@ class TestMemory:
         assert [row["n_labeled"] for row in first.rounds] == [6, 11, 16]
         assert first.queries == again.queries
         assert caplog.text.count("drawn at random") == 4  # once a round: before it is scored
+
+
+def test_bytes_are_a_polynomial_of_sizes() -> None:
+    sizes = {"n": 1000, "b": 10, "C": 3, "D": 64}
+    assert bytes_needed({"nn": 15, "nb": 8}, sizes) == 15_000_000 + 80_000
+    assert bytes_needed({"nCD": 16, "n": 512}, sizes) == 16 * 1000 * 3 * 64 + 512_000
+    assert bytes_needed({}, sizes) == 0

@@ -8,9 +8,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...core.errors import ParameterError, failing
+from ...core.errors import ParameterError, blame
 from ..config import RunConfig
-from ..record import SECONDS
 from .base import TRACKERS, Tracker
 from .logger import read_tracking
 
@@ -22,23 +21,23 @@ _log = logging.getLogger("skal")
 
 def make_trackers(trackers: Sequence[Tracker | str]) -> list[Tracker]:
     """Make those that are named; raises as `TRACKERS.resolve`, or `ParameterError` if one fails."""
-    return [_made(one) if isinstance(one, str) else _checked(one, "") for one in trackers]
-
-
-def _made(spec: str) -> Tracker:
-    entry = TRACKERS.resolve(spec)
-    with failing(f"the tracker {spec} cannot be made", ParameterError):
-        made = entry.make()
-    return _checked(made, f" of {spec}")
-
-
-def _checked(tracker: Any, origin: str) -> Tracker:
-    if not isinstance(tracker, Tracker):
-        raise ParameterError(
-            f"trackers: got {tracker!r}{origin}; expected a skal.Tracker, module:Name, or one of "
-            f"{', '.join(TRACKERS.names())}"
-        )
-    return tracker
+    made: list[Tracker] = []
+    for one in trackers:
+        tracker: Any = one
+        if isinstance(one, str):
+            entry = TRACKERS.resolve(one)
+            try:
+                tracker = entry.make()
+            except Exception as error:
+                blame(error, f"the tracker {one} cannot be made", ParameterError)
+        if not isinstance(tracker, Tracker):
+            origin = f" of {one}" if isinstance(one, str) else ""
+            raise ParameterError(
+                f"trackers: got {tracker!r}{origin}; expected a skal.Tracker, module:Name, or one "
+                f"of {', '.join(TRACKERS.names())}"
+            )
+        made.append(tracker)
+    return made
 
 
 def check_trackers(trackers: Sequence[Tracker | str], folder: Path | None) -> list[Tracker]:
@@ -51,38 +50,30 @@ def check_trackers(trackers: Sequence[Tracker | str], folder: Path | None) -> li
     return made
 
 
-class Watchers(Tracker):
-    """Passes every hook on, and says a line a round."""
+class Watchers:
+    """The trackers of a run that were started and did not fail."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self) -> None:
         self.trackers: list[Tracker] = []
-        self.n_rounds = config.n_rounds
 
-    def on_phase(self, round_number: int, phase: str) -> None:
-        self._tell("on_phase", round_number, phase)
-
-    def on_round(self, row: Mapping[str, Any]) -> None:
-        _log.info(
-            "round %d/%d: %d labels, accuracy %.4f  (fit %.1f s, score %.1f s, query %.1f s)",
-            row["round"],
-            self.n_rounds,
-            row["n_labeled"],
-            row["accuracy"],
-            *(row[name] for name in SECONDS),
-        )
-        self._tell("on_round", row)
-
-    def on_end(self, summary: Mapping[str, Any]) -> None:
-        self._tell("on_end", summary)
+    def tell(self, hook: str, *args: Any) -> None:
+        """Call a hook of all."""
+        for tracker in list(self.trackers):
+            try:
+                getattr(tracker, hook)(*args)
+            except Exception as error:
+                self._leave_out(tracker, error)
 
     @contextmanager
     def training(self, classifier: ImageClassifier, round_number: int) -> Iterator[None]:
         """Let the trackers' skorch callbacks hear what is trained inside the block."""
         heard: list[tuple[Tracker, Any]] = []
         for tracker in list(self.trackers):
-            with self.excusing(tracker):
+            try:
                 for callback in _callbacks(tracker, round_number):
                     heard.append((tracker, callback.initialize()))
+            except Exception as error:
+                self._leave_out(tracker, error)
         if not heard:
             yield
             return
@@ -91,8 +82,10 @@ class Watchers(Tracker):
         def tell(event: str, net: Any, facts: Mapping[str, Any]) -> None:
             for tracker, callback in heard:
                 if tracker in self.trackers:
-                    with self.excusing(tracker):
+                    try:
                         getattr(callback, event)(net, **facts)
+                    except Exception as error:
+                        self._leave_out(tracker, error)
 
         before, relay = classifier.callbacks, Relay()
         relay.tell_ = tell
@@ -102,38 +95,33 @@ class Watchers(Tracker):
         finally:
             classifier.callbacks, relay.tell_ = before, None
 
-    @contextmanager
-    def excusing(self, tracker: Tracker) -> Iterator[None]:
-        """Continue without a tracker that fails inside the block, if it may."""
-        try:
-            yield
-        except Exception as error:
-            if not tracker.may_fail:
-                raise
-            self.trackers.remove(tracker)
-            _log.warning(
-                "%s failed, and the run continues without it: %s",
-                tracker,
-                str(error) or type(error).__name__,
-            )
-
     def close(self, tracker: Tracker) -> None:
         """Close a tracker, unless it failed: it would fail, or wait for its service, again."""
         if tracker in self.trackers:
-            with self.excusing(tracker):
+            try:
                 tracker.on_close()
+            except Exception as error:
+                self._leave_out(tracker, error)
 
-    def _tell(self, hook: str, *args: Any) -> None:
-        for tracker in list(self.trackers):
-            with self.excusing(tracker):
-                getattr(tracker, hook)(*args)
+    def _leave_out(self, tracker: Tracker, error: Exception) -> None:
+        """Continue without a tracker that failed, if it may."""
+        if not tracker.may_fail:
+            raise error
+        self.trackers.remove(tracker)
+        _log.warning(
+            "%s failed, and the run continues without it: %s",
+            tracker,
+            str(error) or type(error).__name__,
+        )
 
 
 def _callbacks(tracker: Tracker, round_number: int) -> Sequence[Any]:
     """Return a tracker's skorch callbacks, having seen that they are some."""
+    from skorch.callbacks import Callback  # here, for it imports torch
+
     callbacks: Any = tracker.skorch_callbacks(round_number)
     is_sequence = isinstance(callbacks, list | tuple)
-    wrong = callbacks if not is_sequence else [c for c in callbacks if not _is_callback(c)]
+    wrong = callbacks if not is_sequence else [c for c in callbacks if not isinstance(c, Callback)]
     if not is_sequence or wrong:
         raise ParameterError(
             f"skorch_callbacks of the tracker {type(tracker).__qualname__} returned {wrong!r}; "
@@ -142,19 +130,13 @@ def _callbacks(tracker: Tracker, round_number: int) -> Sequence[Any]:
     return list(callbacks)
 
 
-def _is_callback(value: Any) -> bool:
-    from skorch.callbacks import Callback
-
-    return isinstance(value, Callback)
-
-
 @contextmanager
 def watching(
     trackers: Sequence[Tracker], config: RunConfig, folder: Path | None
 ) -> Iterator[Watchers]:
-    """Start the trackers, yield one that stands for all, and close those that were started."""
+    """Start the trackers, and close those that were started."""
     with ExitStack() as stack:
-        watchers = Watchers(config)
+        watchers = Watchers()
         for tracker in trackers:
             tracker.on_start(config, folder)
             watchers.trackers.append(tracker)
