@@ -38,13 +38,14 @@ class Cli(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click knows what to do with these
         except KeyboardInterrupt:
-            _say_error(f"interrupted{_resume_advice(ctx)}")
+            click.echo(f"Error: interrupted{_resume_advice(ctx)}", err=True)
             ctx.exit(EXIT_INTERRUPTED)
         except Exception as error:  # the border of the program: whatever it is, one clear line
             if ctx.params.get("debug"):
                 traceback.print_exc()
             code = getattr(error, "exit_code", 1)
-            _say_error(_one_line(error) + (_resume_advice(ctx) if code == 1 else ""))
+            advice = _resume_advice(ctx) if code == 1 else ""
+            click.echo(f"Error: {_one_line(error)}{advice}", err=True)
             ctx.exit(code)
 
 
@@ -61,10 +62,6 @@ def _one_line(error: Exception) -> str:
         return f"out of memory; a smaller {smaller} needs less"
     text = str(error).partition("\n")[0]
     return f"{type(error).__name__}: {text} (a defect of skal? --debug shows where)"
-
-
-def _say_error(message: str) -> None:
-    click.echo(f"Error: {message}", err=True)
 
 
 def _resume_advice(ctx: click.Context) -> str:
@@ -103,7 +100,14 @@ def main(ctx: click.Context, debug: bool, log_level: str) -> None:
 
 
 class ConsoleHandler(logging.Handler):
-    """Writes to stderr, around progress bars; results are left to stdout."""
+    """Writes to stderr, around progress bars; results are left to stdout.
+
+    With `debug` it shows, beneath what is told in one line, where it happened.
+    """
+
+    def __init__(self, level: str, debug: bool) -> None:
+        super().__init__(level)
+        self.debug = debug
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
@@ -112,6 +116,10 @@ class ConsoleHandler(logging.Handler):
             return
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
         tqdm.write(f"{prefix}{record.getMessage()}", file=sys.stderr)
+        if self.debug and record.exc_info and record.exc_info[1]:
+            traceback.print_exception(record.exc_info[1])
+        elif self.debug and (details := getattr(record, "details", "")):
+            click.echo(details, err=True)
 
 
 @contextmanager
@@ -124,7 +132,7 @@ def console(ctx: click.Context, quiet: bool = False) -> Iterator[None]:
     bars = os.environ.get("TQDM_DISABLE")
     if quiet:
         os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
-    handler = ConsoleHandler(level.upper())
+    handler = ConsoleHandler(level.upper(), bool(ctx.find_root().params.get("debug")))
     before = _log.level
     _log.addHandler(handler)
     _log.setLevel(level.upper())

@@ -8,10 +8,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..datasets import data_folder
 from ..runs.environment import PACKAGES
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 LEAST_FREE = 2**30
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """One thing looked at."""
 
     name: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import partial
@@ -56,29 +55,11 @@ def _opened(folder: Path, *args: Any, **kwargs: Any) -> Iterator[LabelProject]:
         yield project
 
 
-class _Tracebacks(logging.Handler):
-    """Shows with `--debug` where it happened, beneath what is told in one line."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info and record.exc_info[1] is not None:
-            traceback.print_exception(record.exc_info[1])
-        elif details := getattr(record, "details", ""):
-            click.echo(details, err=True)
-
-
-@contextmanager
-def _labelling(ctx: click.Context) -> Iterator[None]:
-    """Show tracebacks with `--debug`, and end as by Ctrl-C when the terminal is closed."""
-    tracebacks = _Tracebacks()
-    if ctx.find_root().params.get("debug"):
-        _log.addHandler(tracebacks)
+def _end_as_by_interrupt() -> None:
+    """Let a terminal that is closed end the command as Ctrl-C does."""
     with suppress(ValueError, AttributeError):  # not in the main thread; not on Windows
         if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
             signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-    try:
-        yield
-    finally:
-        _log.removeHandler(tracebacks)
 
 
 @main.command()
@@ -131,7 +112,8 @@ def label(
     **settings: Any,
 ) -> None:
     """Label the images of a folder by hand, in the browser, while a network trains."""
-    with console(ctx), _labelling(ctx):
+    with console(ctx):
+        _end_as_by_interrupt()
         from ..label.agreement import report
         from ..label.names import check_annotator
         from ..label.project import HOME

@@ -11,7 +11,7 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from numbers import Integral, Real
@@ -398,9 +398,7 @@ def _in_words(condition: str) -> str:
     return condition.replace("=", " ").replace("|", " or ")
 
 
-def read_settings(
-    path: Path, known: Mapping[str, Setting], **tables: Mapping[str, Setting]
-) -> dict[str, Any]:
+def read_settings(path: Path, known: Collection[str], **tables: Collection[str]) -> dict[str, Any]:
     """Read known settings and tables from a TOML file, as `Settings.to_toml` writes it; it may set
     only some. A `UsageError` is raised if it is not TOML, or has an unknown key.
     """

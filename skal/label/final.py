@@ -70,7 +70,7 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
     predicted: dict[int, int] = {}
     for held_out in [list(test)] if test else _folds(labels, project.config.seed):
         known = {image: rest[image] for image in rest.keys() - set(held_out)}
-        honest = picker.train(BatchRequest(classes, known, (), (), 0))
+        honest = picker.train(BatchRequest(classes, known, (), 0))
         predicted.update(picker.predict(honest, held_out))
     accuracy: dict[str, Any] = {"n": 0}
     if predicted:
@@ -80,7 +80,7 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
     if unseen:
         names = ", ".join(classes[label] for label in unseen)
         _log.warning("no image is labelled as %s: the network cannot know it by sight", names)
-    final = picker.train(BatchRequest(classes, labels, (), (), 0), calibrated=True)
+    final = picker.train(BatchRequest(classes, labels, (), 0), calibrated=True)
     folder = out or default_folder(final.config.replace(strategy="label"), final.data)
     folder.mkdir(parents=True)
     summary = {

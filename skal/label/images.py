@@ -47,21 +47,14 @@ def new_numbers(root: Path, store: Store, there: set[str]) -> tuple[dict[int, st
     known = store.images()
     new = sorted(there - set(known.values()))
     contents = {n: content for n, content in store.contents().items() if known[n] not in there}
-    moved = _find_moved(root, contents, new)
-    rest = sorted(set(new).difference(moved.values()))
-    return {**moved, **dict(enumerate(rest, max(known, default=-1) + 1))}, len(moved)
-
-
-def _find_moved(
-    root: Path, contents: Mapping[int, tuple[int, str]], new: Sequence[str]
-) -> dict[int, str]:
-    """Return where images of some contents that are gone lie now, if that can be told."""
     sizes = {size for size, _ in contents.values()}
     by_content: dict[tuple[int, str], str] = {}
     for path in new if contents else ():
         if found := content_of(root / path, sizes):
             by_content.setdefault(found, path)
-    return {n: by_content.pop(content) for n, content in contents.items() if content in by_content}
+    moved = {n: by_content.pop(which) for n, which in contents.items() if which in by_content}
+    rest = sorted(set(new).difference(moved.values()))
+    return {**moved, **dict(enumerate(rest, max(known, default=-1) + 1))}, len(moved)
 
 
 def labels_of_folders(
@@ -119,6 +112,5 @@ class Contents:
         self._thread.submit(self.write, paths, images)
 
     def finish(self) -> None:
-        """Wait until all is written."""
         if self._thread is not None:
             self._thread.shutdown()

@@ -58,7 +58,11 @@ class Reading:
         """Return the number of the only image of a file's name."""
         names = {n: PurePosixPath(path).name for path, n in self._by_path.items()}
         found = [n for n, own in names.items() if own == name]
-        found = found or [n for n, own in names.items() if _as_uploaded(own) == name]
+        # Label Studio, or Django beneath it, changes the names of files
+        made = {
+            n: re.sub(r"[^-\w.]", "", own.strip().replace(" ", "_")) for n, own in names.items()
+        }
+        found = found or [n for n, uploaded in made.items() if uploaded == name]
         if len(found) != 1:
             self._unknown.append(f"{where}: {name!r}{' (there are several)' if found else ''}")
             return None
@@ -102,24 +106,16 @@ class Imported:
         return f"{self.new} new, {self.changed} changed, {self.same} already there{empty}"
 
 
-def import_labels(project: LabelProject, source: Path, annotator: str = "me") -> Imported:
-    """Take labels from a file or a folder into a project, all or none.
-
-    `source` is a folder of class folders, whose images are told by their content; JSON of Label
-    Studio; or CSV with the columns `path` and `label`, and others of `COLUMNS` if they are known.
-    It is a DataError, UnknownNameError or UsageError if it cannot be read, or names an image or a
-    class that the project does not have.
-    """
-    return _take_in(project, _read(project, source, annotator))
-
-
 def import_into(
     folder: Path, source: Path, classes: Sequence[str] = (), annotator: str = "me"
 ) -> Imported:
     """Take labels into the project of a folder, or begin it with them, all or none.
 
-    Nothing is written, no class either, before all of the file was read and found valid. Of
-    `classes` those that the project does not have yet are added.
+    `source` is a folder of class folders, whose images are told by their content; JSON of Label
+    Studio; or CSV with the columns `path` and `label`, and others of `COLUMNS` if they are known.
+    It is a DataError, UnknownNameError or UsageError if it cannot be read, or names an image or a
+    class that the project does not have. Nothing is written, no class either, before all of it was
+    read and found valid. Of `classes` those that the project does not have yet are added.
     """
     with closing(LabelProject.open(folder, classes, create=False)) as seen:
         is_new = seen.store.path is None
@@ -374,11 +370,6 @@ def _image_of(reading: Reading, data: Mapping[str, Any], where: str) -> int | No
         path = PurePosixPath(query["d"][0])
         return reading.image_at(where, str(PurePosixPath(*path.parts[1:])))
     return reading.image_named(where, UPLOADED.sub("", PurePosixPath(unquote(parts.path)).name))
-
-
-def _as_uploaded(name: str) -> str:
-    """Return what Label Studio, or Django beneath it, makes of the name of a file."""
-    return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
 
 
 def _short_name(name: str) -> str:

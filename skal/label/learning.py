@@ -8,8 +8,8 @@ import queue
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from multiprocessing.connection import Connection
@@ -108,14 +108,12 @@ class LearnerSetup:
 class BatchRequest:
     """One question: which `n` of the images `candidates` next, by the `labels` of images?
 
-    Of the images of `reserve`, held out for the test, only the classes are asked for; `n_batches`
-    have been handed out since the project was begun.
+    `n_batches` have been handed out since the project was begun.
     """
 
     classes: Sequence[str]
     labels: Mapping[int, int]
     candidates: Sequence[int]
-    reserve: Sequence[int]
     n: int
     n_batches: int = 0
 
@@ -215,26 +213,11 @@ class Learner:
         process = context.Process(
             target=work, args=(self._task, theirs), name="skal-label-learner", daemon=True
         )
-        with _environment(TQDM_DISABLE="1"):  # bars would stand between the lines of the page
-            process.start()
+        process.start()
         self._process = process
         theirs.close()  # so that the end of the process is the end of the file
         if self._stopped:
             process.kill()
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def work(task: LearnerSetup, connection: Connection) -> None:
@@ -243,6 +226,7 @@ def work(task: LearnerSetup, connection: Connection) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(OSError, AttributeError):  # the page comes first
         os.nice(NICENESS)
+    os.environ["TQDM_DISABLE"] = "1"  # bars would stand between the lines of the page
     from tqdm import tqdm
 
     # a lock between processes would be reported as lost when this one is killed

@@ -145,17 +145,16 @@ class Picker:
         )
 
     def _guesses(self, learner: ActiveLearner, request: BatchRequest) -> Guesses:
-        """Return what the network says of all images, which are scored if the choice did not."""
-        choice, n = learner.choice, len(self._pixels)
-        wanted = np.flatnonzero(self._numbers >= 0)
-        scores, rows = (None, None) if choice is None else (choice.scores, choice.rows)
-        if scores is None:
-            scores, rows = self._score(learner, wanted), wanted
-        rows, shown = (np.arange(n) if of is None else of for of in (rows, learner.pool.shown))
-        if len(rows) >= len(shown):  # else there was no memory for all
-            missing = np.setdiff1d(wanted, rows)
+        """Return what the network says of images: of those that the choice was made from, as many
+        as it scored, and of all others.
+        """
+        choice, shown = learner.choice, learner.pool.shown
+        everything, wanted = np.arange(len(self._pixels)), np.flatnonzero(self._numbers >= 0)
+        if choice is None or choice.scores is None:
+            scores, rows, shown = self._score(learner, wanted), wanted, wanted
         else:
-            missing = np.setdiff1d(self._rows_of(request.reserve), rows)
+            scores, rows = choice.scores, everything if choice.rows is None else choice.rows
+        missing = np.setdiff1d(wanted, np.union1d(rows, everything if shown is None else shown))
         proba, embeddings = scores.proba, scores.embeddings
         assert embeddings is not None
         if len(missing):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -79,7 +78,7 @@ class LabelProject:
         self.pool = frozenset(self.paths.keys() - self.folder_labels.keys())
         seed = store.meta().get("seed", str(config.seed))
         self.reserve = draw_reserve(seed, first_paths, self.pool)
-        self._history = History([TestedModel(row) for row in store.models()])
+        self.history = History([TestedModel(row) for row in store.models()])
         self.guesses = Guesses.load(self.home / GUESSES) if store.path else None
 
     @classmethod
@@ -123,7 +122,12 @@ class LabelProject:
             return cls(root, store, files, config, share, names, is_read_only=True)
         store.close()
         with ExitStack() as stack:
-            _make_home(home)
+            try:
+                home.mkdir(exist_ok=True)
+                fsync_folder(root)  # so that no power loss takes it away again
+            except OSError as error:
+                told = f"cannot write the labels to {str(home)!r}: {error.strerror}"
+                raise RunFolderError(told) from error
             if alone:
                 _hold(home, stack)
             store = Store(path)
@@ -150,8 +154,8 @@ class LabelProject:
 
     def request(self, candidates: Sequence[int], n: int) -> BatchRequest:
         """Return the question which `n` of some images are the next to be labelled."""
-        classes, labels = tuple(self.classes), self.training_labels
-        return BatchRequest(classes, labels, candidates, self.reserve, n, self.n_batches)
+        labels = self.training_labels
+        return BatchRequest(tuple(self.classes), labels, candidates, n, self.n_batches)
 
     def learner_setup(self) -> LearnerSetup:
         root, keep = self.root.resolve(), self.home / GUESSES if self.store.path else None
@@ -189,7 +193,7 @@ class LabelProject:
     def add_model(self, row: ModelRow) -> None:
         """Keep what a new network says of the images held out for the test."""
         self.store.add_model(row)
-        self._history.models.append(TestedModel(row))
+        self.history.models.append(TestedModel(row))
 
     def add_classes(self, names: Sequence[str]) -> None:
         _add_classes(self.store, [name for name in names if name not in self.store.classes()])
@@ -249,25 +253,16 @@ class LabelProject:
         """Tell whether an image is of the unbiased test sample: once drawn, it stays in it."""
         return image in self._tests or self.ledger.first_sources.get(image) == TEST
 
-    def label_counts(self) -> Counter[int]:
-        return Counter(self.labels.values())
-
     @property
     def accuracy(self) -> Accuracy | None:
         """That of the last network on the test sample; None while that is empty."""
-        last = self._history.last
+        last = self.history.last
         return last.accuracy(self.test_labels) if last else None
-
-    @property
-    def n_known(self) -> int | None:
-        """How many labels the last network was trained on; None while there is none."""
-        last = self._history.last
-        return last.n_labeled if last else None
 
     @property
     def curve(self) -> list[tuple[int, Accuracy]]:
         """The accuracy of the networks on the test sample; see `History.curve`."""
-        return self._history.curve(self.test_labels)
+        return self.history.curve(self.test_labels)
 
     def _number(self, is_read_only: bool) -> tuple[dict[int, str], dict[int, str]]:
         """Return the images that are there, by number, and where each was first."""
@@ -325,18 +320,6 @@ def _check_pool(files: Sequence[ImageFile], classes: Sequence[str]) -> None:
             f"all {len(taking_part)} images are in class folders: nothing is left to label; if "
             "these folders are no classes, name the classes by --classes"
         )
-
-
-def _make_home(home: Path) -> None:
-    """Make the project's own folder, so that no power loss takes it away again."""
-    try:
-        if not home.is_dir():
-            home.mkdir()
-            fsync_folder(home.parent)
-    except OSError as error:
-        raise RunFolderError(
-            f"cannot write the labels to {str(home)!r}: {error.strerror}"
-        ) from error
 
 
 def _hold(home: Path, stack: ExitStack) -> None:

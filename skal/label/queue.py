@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain, islice, zip_longest
 from typing import NamedTuple
 
@@ -42,10 +43,10 @@ class ProjectFacts:
     n_init: int
     n_query: int
     overlap: float = 0.0
-    reserved: frozenset[int] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "reserved", frozenset(self.reserve))
+    @cached_property
+    def reserved(self) -> frozenset[int]:
+        return frozenset(self.reserve)
 
     def size_of(self, number: int) -> int:
         return self.n_query if number else self.n_init
@@ -172,7 +173,8 @@ def plan(state: Snapshot, n: int) -> Plan:
         state = state.with_rows(new)
         _add(found, state, (row.image for row in new), n)
     if not found:
-        _add(found, state, _left_over(state), n)
+        skipped = [image for image in state.ledger.images() if state.is_open(image)]
+        _add(found, state, sorted(skipped, key=lambda image: (state.skips(image), image)), n)
     return Plan(list(found), rows, state.supply.picks)
 
 
@@ -205,12 +207,6 @@ def _in_turn(state: Snapshot) -> Iterator[int]:
         yield from islice(new, 1)
     for pair in zip_longest(wanting, new):
         yield from (image for image in pair if image is not None)
-
-
-def _left_over(state: Snapshot) -> list[int]:
-    """Return what was skipped, the least often skipped first."""
-    left = [image for image in state.ledger.images() if state.is_open(image)]
-    return sorted(left, key=lambda image: (state.skips(image), image))
 
 
 def _extension(state: Snapshot, n: int) -> tuple[list[BatchRow], bool]:

@@ -6,10 +6,11 @@ import logging
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from functools import partial, wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,13 +44,6 @@ _log = logging.getLogger("skal")
 
 class NothingToUndoError(UsageError):
     """What is to be taken back was never done, or does not stand any more."""
-
-
-class BatchSource(Protocol):
-    """Who computes batches, such as `skal.label.learning.Learner`."""
-
-    def submit(self, request: BatchRequest) -> None:
-        """Begin to compute a batch; it comes by `take_batch` or `take_failure`."""
 
 
 def _locked(
@@ -89,7 +83,7 @@ class LabelService:
         self.previews = previews or Previews(project.root, project.paths)
         self.learner_state = "idle"
         self._lock = threading.RLock()
-        self._source: BatchSource | None = None
+        self._submit: Callable[[BatchRequest], None] | None = None
         there, sizes = project.paths.keys(), (project.n_init, project.n_query, project.overlap)
         self._facts = queue.ProjectFacts(there, project.pool, project.reserve, *sizes)
         draw = np.random.default_rng(derive_seed(project.config.seed, "explore"))
@@ -107,9 +101,10 @@ class LabelService:
             self._follow(image)
         project.on_action = lambda action: self._follow(action.image)
 
-    def start(self, source: BatchSource) -> None:
+    def start(self, submit: Callable[[BatchRequest], None]) -> None:
+        """Ask for batches by `submit`; they come by `take_batch` or `take_failure`."""
         with self._lock:
-            self._source = source
+            self._submit = submit
             self._wake()
 
     @_locked
@@ -121,7 +116,7 @@ class LabelService:
         While the annotator's `grid` is open, its images are kept from others, too.
         """
         who = check_annotator(annotator)
-        self.leases.tell_grid(who, None if grid else ())
+        self.leases.tell(who, "grid", None if grid else ())
         if window is not None:
             self.leases.see(who, window)
         images = self._hand_out(who, n)
@@ -142,7 +137,7 @@ class LabelService:
         guesses = self.project.guesses
         if images and guesses is not None and images[0] in guesses.rows:
             images = queue.alike(state, guesses, images[0], n)
-        self.leases.tell_grid(who, images[:n])
+        self.leases.tell(who, "grid", images[:n])
         self._owe(who, () if images else following)
         return images[:n]
 
@@ -216,7 +211,8 @@ class LabelService:
         plan = queue.plan(seen, QUEUE)
         images, seen = plan.images, seen.with_rows(plan.rows)
         number, size, n_done = queue.progress(seen, images)
-        waiting = [] if images else self._held_up_by(seen)
+        left = [i for i in project.pool - self._unreadable if seen.is_open(i)]
+        waiting = [] if images else self.leases.holders(left, annotator)
         return {
             "project": plain_text(project.name),
             "classes": [{"id": n, "name": name} for n, name in enumerate(project.classes)],
@@ -236,7 +232,7 @@ class LabelService:
 
     def _counts(self) -> dict[str, Any]:
         project = self.project
-        counts = project.label_counts()
+        counts = Counter(project.labels.values())
         aside = list(project.ledger.aside.values())
         unreadable = sorted(project.paths[n] for n in self._unreadable if n in project.paths)
         return {
@@ -251,10 +247,10 @@ class LabelService:
 
     def _figures(self) -> dict[str, Any]:
         """Return how good the last network is, and how good those before were."""
-        accuracy, n_known = self.project.accuracy, self.project.n_known
+        accuracy, last = self.project.accuracy, self.project.history.last
         return {
             "n_test": len(self.project.test_labels),
-            "accuracy": accuracy and {**accuracy._asdict(), "n_known": n_known},
+            "accuracy": accuracy and last and {**accuracy._asdict(), "n_known": last.n_labeled},
             "curve": [
                 {"n_labeled": n, "accuracy": point.value, "low": point.low, "high": point.high}
                 for n, point in self.project.curve
@@ -315,7 +311,7 @@ class LabelService:
         self._picks = plan.picks
         self._add_rows(plan.rows)
         if lease:
-            self.leases.tell(annotator, plan.images)
+            self.leases.tell(annotator, "queue", plan.images)
         return plan.images
 
     def _add_rows(self, rows: Sequence[BatchRow]) -> None:
@@ -330,11 +326,6 @@ class LabelService:
 
     def _follow(self, image: int) -> None:
         self._batches.follow(image, self.project.ledger.verdicts(image))
-
-    def _held_up_by(self, state: queue.Snapshot) -> list[str]:
-        """Return who has the images before them that are left."""
-        left = [i for i in self.project.pool - self._unreadable if state.is_open(i)]
-        return self.leases.holders(left, state.annotator)
 
     def _can_read(self, image: int) -> bool:
         if image in self._unreadable:
@@ -374,7 +365,7 @@ class LabelService:
         return replace(said, round=number, source=kind, request=request)
 
     def _wake(self) -> None:
-        if self._source is None or self.learner_state == "training":
+        if self._submit is None or self.learner_state == "training":
             return
         project, labels = self.project, self.project.training_labels
         if self._asked is not None and not self._is_time(*self._asked):
@@ -382,7 +373,7 @@ class LabelService:
         self._asked = (len(self._batches.rows), labels)
         self.learner_state = "training"
         n = self._facts.size_of(self._batches.last_round + 1) + queue.LOOKAHEAD
-        self._source.submit(project.request(queue.candidates(self._snapshot("")), n))
+        self._submit(project.request(queue.candidates(self._snapshot("")), n))
 
     def _is_time(self, n_rows: int, labels: Mapping[int, int]) -> bool:
         """Tell whether another batch is wanted than the one asked for at some time."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 import tomli_w
 
 from ..core.durable import write_atomic
-from ..core.errors import ParameterError, UnknownNameError
+from ..core.errors import ParameterError
 from ..core.settings import Setting, override, resolve_share
+from ..core.settings import read_settings as read_toml
 from ..runs.config import SETTINGS as RUN_SETTINGS
 from ..runs.config import TRAINING_SETTINGS, RunConfig
 
@@ -58,16 +58,10 @@ def read_settings(
     UnknownNameError tells what is not valid, or that the file cannot be read.
     """
     path = place / SETTINGS_FILE
-    try:
-        before = tomllib.loads(path.read_text(encoding="utf-8") if path.is_file() else "")
-    except (OSError, ValueError) as error:
-        raise ParameterError(f"cannot read {str(path)!r}: {error}") from error
+    before = read_toml(path, [*SETTINGS, "overlap"]) if path.is_file() else {}
     if overlap is not None:
         before["overlap"] = overlap
     share = resolve_share("overlap", before.pop("overlap", 0.0))
-    for name in before:
-        if name not in SETTINGS:
-            raise UnknownNameError(f"setting in {path}:", name, [*SETTINGS, "overlap"])
     places = {name: given[name] for name in ("weights", "data_dir") if given.get(name)}
     given = {**given, **{n: str(Path(place).expanduser().resolve()) for n, place in places.items()}}
     if given.get("strategy", before.get("strategy")) != before.get("strategy"):

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from ..core.durable import fsync_folder
@@ -25,7 +25,6 @@ BUSY_SECONDS = 10.0
 
 _log = logging.getLogger("skal")
 
-Verdict = Literal["label", "unsure", "bad"]
 VERDICTS = ("label", "unsure", "bad")
 """What settles an image."""
 ANSWERS = (*VERDICTS, "skip")
@@ -49,7 +48,6 @@ _TABLES = {
     "models": """id INTEGER PRIMARY KEY, time TEXT NOT NULL, n_labeled INTEGER NOT NULL,
         seconds REAL NOT NULL, images BLOB NOT NULL, predicted BLOB NOT NULL""",
 }
-_INDEX = "CREATE INDEX requests ON actions (request) WHERE request IS NOT NULL"
 
 
 @dataclass(frozen=True)
@@ -176,7 +174,9 @@ class Store:
                     f"CREATE TRIGGER {table}_{change.lower()} BEFORE {change} ON {table} "
                     f"BEGIN SELECT RAISE(ABORT, 'rows of {table} are never changed'); END"
                 )
-        self._connection.execute(_INDEX)
+        self._connection.execute(
+            "CREATE INDEX requests ON actions (request) WHERE request IS NOT NULL"
+        )
         facts = {"format": str(FORMAT), "project": secrets.token_hex(8)}
         self._connection.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
 

@@ -165,7 +165,7 @@ def run_in_terminal(service: LabelService, annotator: str, *, suggest: bool = Fa
     """Label in this terminal while a network trains, until the end or Ctrl-C."""
     setup = service.project.learner_setup()
     learner = Learner(setup, service.take_batch, service.take_failure)
-    service.start(learner)
+    service.start(learner.submit)
     try:
         colour = colours_of(sys.stdout, os.environ)
         TerminalSession(service, annotator, suggest, colour).run()
@@ -193,17 +193,13 @@ def half_blocks(path: Path, columns: int, lines: int, colour: str = "full") -> s
     return "\n".join(rows)
 
 
-def _full(pixel: list[int]) -> str:
-    return "2;{};{};{}".format(*pixel)
-
-
 def _of_256(pixel: list[int]) -> str:
     """Return the nearest of the 6x6x6 cube."""
     red, green, blue = (round(value / 255 * 5) for value in pixel)
     return f"5;{16 + 36 * red + 6 * green + blue}"
 
 
-_PAINT = {"full": _full, "256": _of_256}
+_PAINT = {"full": lambda pixel: "2;{};{};{}".format(*pixel), "256": _of_256}
 
 
 def colours_of(stream: object, environment: os._Environ[str] | dict[str, str]) -> str:

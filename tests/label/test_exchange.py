@@ -18,7 +18,7 @@ from skal.label.exporting import (
     export_query,
     labeling_config,
 )
-from skal.label.importing import Imported, import_into, import_labels
+from skal.label.importing import Imported, import_into
 from skal.label.learning import Guesses
 from skal.label.project import LabelProject
 from skal.label.store import Action
@@ -35,6 +35,12 @@ def make(root: Path) -> LabelProject:
         write_images(root, images.astype(np.uint8), names)
     # with this seed an image that nothing else is said of is kept for the test
     return LabelProject.open(root, CLASSES, {"seed": 1})
+
+
+def import_labels(project: LabelProject, source: Path, annotator: str = "me") -> Imported:
+    done = import_into(project.root, source, annotator=annotator)
+    project.refresh()
+    return done
 
 
 def say(project: LabelProject, path: str, label: int | None, **more: Any) -> None:

@@ -54,7 +54,6 @@ def job(project: LabelProject, labeled: list[int], n: int = 6, **changes: Any) -
         "classes": CLASSES,
         "labels": {image: image % 3 for image in labeled},
         "candidates": sorted(project.pool - gone),
-        "reserve": project.reserve,
         "n": n,
         **changes,
     }
@@ -118,7 +117,7 @@ def test_picks_are_those_of_a_run_and_of_the_loop_in_steps(folder: Path, strateg
     picker, labels = Picker(setup), {}
     for number, n in ((0, 12), (1, 6)):
         free = sorted(set(images) - set(labels))
-        answer = picker.answer(BatchRequest(CLASSES, labels, free, (), n, n_batches=number))
+        answer = picker.answer(BatchRequest(CLASSES, labels, free, n, n_batches=number))
         expected = [row["path"] for row in run.queries if row["round"] == number]
         assert [project.paths[image] for image in answer.picks] == expected
         picks = learner.query()
@@ -177,7 +176,7 @@ def test_before_two_classes_have_a_label_the_batch_is_diverse(
 
 def test_the_first_batch_is_that_of_the_start_strategy(folder: Path) -> None:
     project = opened(folder, init_strategy="k-means")
-    asked = job(project, [], n=9, candidates=sorted(project.paths), reserve=[])
+    asked = job(project, [], n=9, candidates=sorted(project.paths))
     picker = Picker(project.learner_setup())
     answer = picker.answer(asked)
     embeddings, _ = start_embeddings(picker._pixels, None, derive_seed(0, "init"))
@@ -322,7 +321,7 @@ def test_without_a_test_sample_the_accuracy_is_that_of_a_cross_validation(
     splitter = StratifiedKFold(5, shuffle=True, random_state=project.config.seed)
     for _, held_out in splitter.split(images, list(labels.values())):
         left = np.delete(images, held_out).tolist()
-        request = BatchRequest(CLASSES, {n: labels[n] for n in left}, (), (), 0)
+        request = BatchRequest(CLASSES, {n: labels[n] for n in left}, (), 0)
         found = picker.predict(picker.train(request), images[held_out].tolist())
         n_right += sum(found[image] == labels[image] for image in found)
     assert summary["accuracy"] == n_right / 40
@@ -340,14 +339,14 @@ def test_the_final_network_is_trained_on_all_labels_and_tested_honestly(
     assert summary["n_test"] == n_test
 
     picker = Picker(project.learner_setup())
-    honest = picker.train(BatchRequest(CLASSES, project.training_labels, (), (), 0))
+    honest = picker.train(BatchRequest(CLASSES, project.training_labels, (), 0))
     images = list(project.test_labels)
     predicted = honest.classifier.predict(honest.data.X[images])
     right = int((predicted == [project.test_labels[n] for n in images]).sum())
     assert summary["accuracy"] == right / n_test
     assert summary["accuracy_low"] == pytest.approx(Accuracy.of(right, n_test).low)
 
-    final = picker.train(BatchRequest(CLASSES, project.labels, (), (), 0))
+    final = picker.train(BatchRequest(CLASSES, project.labels, (), 0))
     network = skal.load_classifier(where)
     assert network.temperature == pytest.approx(summary["temperature"])
     logits = network.predict_proba(final.data.X, extra_outputs="logits")[1] * network.temperature

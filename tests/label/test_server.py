@@ -249,7 +249,7 @@ def test_a_get_writes_nothing(project: LabelProject, service: LabelService) -> N
         return written()
 
     source = Waiting()
-    service.start(source)
+    service.start(source.submit)
     known(project, service)
     image = min(project.pool)
     paths = [

@@ -236,7 +236,7 @@ def serve(service: LabelService, address: Address, *, suggest: bool = False) -> 
         proxy_headers=False,
         timeout_graceful_shutdown=2,
     )
-    server = _Server(config, on_start=lambda: service.start(learner))
+    server = _Server(config, on_start=lambda: service.start(learner.submit))
     try:
         with suppress(KeyboardInterrupt):
             server.run(sockets=[address.socket])
