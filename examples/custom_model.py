@@ -20,19 +20,16 @@ def imagenet():
 
 @skal.MODELS.register("their-lite0", pretrained=imagenet, image_size=224, lr=0.001)
 def efficientnet_lite0(*, n_classes, in_channels, image_size, dropout):
-    """Build it, untrained, without its own last layer.
+    """Build it, untrained, without its own last layer; its input is scaled to [-1, 1].
 
-    Its input is scaled to [-1, 1], and to 64 px at least. This network pads its convolutions for
-    the size that it is built for, whatever comes.
+    This network pads its convolutions for the size that it is built for, whatever comes.
     """
-    size = max(image_size, 64)
-    net = EfficientNet.from_name("efficientnet-lite0", image_size=size)
+    net = EfficientNet.from_name("efficientnet-lite0", image_size=image_size)
     net._dropout, net._fc = Identity(), Identity()
     head = linear_head(1280, n_classes, dropout)
-    scaled = {"mean": (127 / 255,), "std": (128 / 255,), "in_channels": 3, "input_size": size}
-    return Network(net, head, **scaled)
+    return Network(net, head, mean=(127 / 255,), std=(128 / 255,), in_channels=3)
 
 
 if __name__ == "__main__":
-    frozen = {"model": "their-lite0", "pretrained": True, "freeze": True}
+    frozen = {"model": "their-lite0", "pretrained": True, "freeze": True, "image_size": 64}
     print(skal.run("digits", "badge", **frozen, n_rounds=2).table())

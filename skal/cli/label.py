@@ -312,7 +312,7 @@ def train(
                 "too few for cross-validation"
             )
         else:
-            names = ("accuracy", "accuracy_low", "accuracy_high", "n_test")
+            names = ("accuracy", "accuracy_low", "accuracy_high", "n_accuracy")
             accuracy = Accuracy(*(summary[name] for name in names))
             if summary["accuracy_from"] == "test":
                 click.echo(f"accuracy without the labels of the test: {accuracy}")
@@ -320,8 +320,8 @@ def train(
                 click.echo(
                     f"accuracy by cross-validation over the labels: {accuracy.value:.3f} "
                     f"({accuracy.low:.3f} to {accuracy.high:.3f} at 95 % confidence, {accuracy.n} "
-                    "images); it is biased, since a strategy chose these images and they are not "
-                    "like the others: only images drawn at random and kept out of training tell"
+                    "images); it is biased if a strategy chose these images, which are not like "
+                    "the others then: only images drawn at random and kept out of training tell"
                 )
 
 

@@ -68,7 +68,10 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
     source, truth = ("test", test) if test else ("cross-validation", labels)
     rest = project.training_labels if test else labels
     predicted: dict[int, int] = {}
-    for held_out in [list(test)] if test else _folds(labels, project.config.seed):
+    folds = [list(test)] if test else _folds(labels, project.config.seed)
+    if not test and folds:
+        _log.info("cross-validation over the labels: %d more networks are trained", len(folds))
+    for held_out in folds:
         known = {image: rest[image] for image in rest.keys() - set(held_out)}
         honest = picker.train(BatchRequest(classes, known, (), 0))
         predicted.update(picker.predict(honest, held_out))
@@ -88,7 +91,8 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
         "model": final.config.model,
         "seed": final.config.seed,
         "n_labeled": int((final.y != MISSING_LABEL).sum()),
-        "n_test": accuracy["n"],
+        "n_test": len(test) and accuracy["n"],
+        "n_accuracy": accuracy["n"],
         "accuracy_from": source if predicted else None,
         "accuracy": accuracy.get("value"),
         "accuracy_low": accuracy.get("low"),

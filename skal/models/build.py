@@ -15,7 +15,7 @@ from ..core.errors import DataError, ParameterError, blame
 from ..core.registry import Entry, import_object
 from ..datasets.base import one_line
 from . import MODELS, Builder
-from .checkpoints import read_tensors
+from .checkpoints import read_tensors, tensors_in
 from .weights import Weights, fit_of, load_matching, tell_once
 
 if TYPE_CHECKING:
@@ -52,9 +52,12 @@ def build_network(
     pretrained weights, or weights of which less than half fit; and MissingExtraError if the model's
     family needs a package that is not installed.
     """
-    entry, state = MODELS.resolve(name), None
+    entry = MODELS.resolve(name)
+    state: Mapping[str, Tensor] | None = None
     if isinstance(weights, Mapping):
-        state = weights
+        state = tensors_in(weights)
+        if not state:
+            raise DataError("the weights hold no tensor; expected a state dict")
     elif weights is not None:
         state = read_tensors(Path(weights))
     elif pretrained:

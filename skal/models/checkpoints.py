@@ -27,8 +27,10 @@ class _StandIn:
     It takes everything and does nothing. Its state is kept: a whole module has its tensors there.
     """
 
+    state: object = None  # of the class, since unpickling need not call __init__
+
     def __init__(self, *args: object) -> None:
-        self.state: object = None
+        """Take whatever the file gives."""
 
     def __repr__(self) -> str:
         return "<something that the file names>"
@@ -65,7 +67,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"cannot read the weights {str(path)!r}: {_reason(error)}; expected a "
             "state dict that torch.save wrote, or a .safetensors file"
         ) from error
-    found = _tensors_in(content)
+    found = tensors_in(content)
     if not found:
         raise DataError(f"{str(path)!r} is not a state dict (names to tensors), nor holds one")
     return found
@@ -93,10 +95,12 @@ def _reason(error: Exception) -> str:
         return f"it names {refused[1]}, which is not run"
     told = str(error).partition("WeightsUnpickler error:")[2] or str(error)
     first = told.strip().partition("\n")[0]
+    first = re.sub(r"<class '[^']*_StandIn'>", "a list or dict class of its own", first)
     return f"{type(error).__name__}: {first}"
 
 
-def _tensors_in(content: object) -> dict[str, Tensor]:
+def tensors_in(content: object) -> dict[str, Tensor]:
+    """Return all tensors in nested mappings and lists, by their path joined by dots."""
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
     waiting = [("", content)]

@@ -13,10 +13,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from skactiveml.base import SkactivemlClassifier
 from skactiveml.utils import is_labeled
-from sklearn.utils.class_weight import compute_sample_weight
 from torch import Tensor, nn
 
-from ..core.errors import DataError, ParameterError, UnknownNameError
+from ..core.errors import ParameterError, UnknownNameError
 from ..core.few_labels import FEW_LABELS
 from ..core.memory import take_mapped
 from ..core.seeding import derive_seed
@@ -26,6 +25,7 @@ from ..datasets.base import MISSING_LABEL, Images
 from .backbone import Backbone, Features
 from .devices import Device, torch_seed
 from .inference import FittedNetwork, as_seed, check_input, check_labels
+from .logistic import weights_of
 from .net import check_callbacks, net_params, scheduled, start_from
 from .network import AUGMENTATIONS, HEADS, ImageModule
 from .settings import ClassifierSettings, head_for
@@ -223,15 +223,18 @@ class ImageClassifier(FittedNetwork):
         self.__dict__.update(trained.__dict__)
         return self
 
-    def partial_fit(self, X: Images, y: ArrayLike, **fit_params: Any) -> ImageClassifier:
+    def partial_fit(
+        self, X: Images, y: ArrayLike, sample_weight: ArrayLike | None = None, **fit_params: Any
+    ) -> ImageClassifier:
         """Train on, from the weights as they are, on images of the same shape; else as `fit`.
 
         Each call draws other batches than the one before, with an integer `random_state` too. A
         temperature is of the weights before: training sets it back to 1.
         """
         if not hasattr(self, "neural_net_"):
-            return self.fit(X, y, **fit_params)
+            return self.fit(X, y, sample_weight=sample_weight, **fit_params)
         self._check(X, y, fit_params)
+        weights = self._weights(y, sample_weight)
         self._check_fitted(X)
         # else an integer seed would draw the very same batches in each call
         calls = self.n_partial_fits_ + 1
@@ -247,7 +250,7 @@ class ImageClassifier(FittedNetwork):
                 X=inputs, y=labels, **trained._validate_data_kwargs()
             )
         with torch_seed(seed), self.neural_net_.restored_on_error():
-            trained._train(inputs, labels, self._weights(y, None))
+            trained._train(inputs, labels, weights)
         trained.n_partial_fits_ = calls
         self.__dict__.update(trained.__dict__)
         return self
@@ -269,7 +272,7 @@ class ImageClassifier(FittedNetwork):
         """The C of a solved head's last fit: the inverse strength of its regularisation."""
         if not self.is_solved or not hasattr(self, "neural_net_"):
             return None
-        return float(self.neural_net_.module_.network.strength)
+        return float(self.neural_net_.module_.network.strength) or None
 
     def initialize(
         self, X: Any = None, y: ArrayLike | None = None, enforce_check_X_y: bool = False
@@ -379,18 +382,7 @@ class ImageClassifier(FittedNetwork):
             return None
         labels = np.asarray(y)
         labeled = is_labeled(labels, missing_label=self.missing_label)
-        weights = np.ones(int(labeled.sum()))
-        if sample_weight is not None:
-            given = np.asarray(sample_weight, dtype=np.float64)
-            if given.shape != labels.shape or not (given[labeled] > 0).all():
-                raise DataError(
-                    f"sample_weight has the shape {given.shape}; expected a positive number for "
-                    f"each image, {labels.shape}"
-                )
-            weights = given[labeled]
-        if self.balanced:
-            weights = weights * compute_sample_weight("balanced", labels[labeled])
-        return weights / weights.mean() if len(weights) else weights
+        return weights_of(labels, labeled, sample_weight, self.balanced)
 
     def _check(self, X: Any, y: ArrayLike, fit_params: Mapping[str, Any]) -> None:
         """Check all that a fit is given, before anything is done."""

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.model_selection import StratifiedKFold
+from sklearn.utils.class_weight import compute_sample_weight
 
+from ..core.errors import DataError
 from ..core.few_labels import FEW_LABELS
 
 STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
-"""What C may be: of features of length one the best is nearly always among the middle ones."""
+"""What C may be; scikit-learn has the same scale."""
 FIRST, WITHOUT_CHOICE = 30.0, 30.0
 """Where the search begins, and what is taken where labels cannot tell."""
 N_FOLDS = 5
@@ -24,6 +26,7 @@ RANK = 128
 """Principal components of the features in the search: what lies beyond them hardly moves it."""
 SEARCH_STEPS, MOST_STEPS = 30, 1000
 SEARCH_GRADIENT, LAST_GRADIENT = 1e-3, 1e-6
+LARGEST_WEIGHT = 1e9
 SMALLEST_SHARE = 1e-10
 """Of the largest variance: components below it are rounding."""
 
@@ -179,3 +182,34 @@ def _choose(problem: _Problem, y: NDArray[np.int64], sample_weight: Array) -> tu
     if place not in found:
         loss(place)
     return STRENGTHS[place], found[place].mean(axis=1, keepdims=True)
+
+
+def weights_of(
+    labels: NDArray[Any],
+    labeled: NDArray[np.bool_],
+    sample_weight: ArrayLike | None,
+    balanced: bool,
+) -> Array:
+    """Return how much each labelled image counts, of mean 1: as given, by default alike, and times
+    what balances the classes; DataError if the weights are not a positive number for each.
+    """
+    weights = np.ones(int(labeled.sum()))
+    if sample_weight is not None:
+        try:
+            given = np.asarray(sample_weight, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise DataError("sample_weight: expected a number for each image") from error
+        if given.shape != labels.shape:
+            raise DataError(
+                f"sample_weight has the shape {given.shape}; expected a number for each image, "
+                f"{labels.shape}"
+            )
+        weights = given[labeled]
+        if not ((weights > 0) & (weights <= LARGEST_WEIGHT)).all():
+            raise DataError(
+                "sample_weight of a labelled image is 0, negative, NaN or above "
+                f"{LARGEST_WEIGHT:g}; expected a positive number"
+            )
+    if balanced:
+        weights = weights * compute_sample_weight("balanced", labels[labeled])
+    return weights / weights.mean() if len(weights) else weights

@@ -180,7 +180,7 @@ class FrozenNetwork(Network):
         last: Any = self.head[-1]  # type: ignore[index]
         with torch.no_grad():
             embeddings = self.neck(self.scaling(features.to(last.weight.device)))
-            found = solve(embeddings.double().cpu().numpy(), y.numpy(), len(last.bias), weights)
+            found = solve(embeddings.cpu().double().numpy(), y.numpy(), len(last.bias), weights)
             last.weight.copy_(torch.from_numpy(found.weights))
             last.bias.copy_(torch.from_numpy(found.bias))
             self.strength.fill_(found.C)

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..core.durable import write_atomic
 from ..core.errors import ParameterError, RunFolderError
 from ..datasets.base import Images
+from ..datasets.decoding import GEOMETRIES
 from .backbone import Features
 from .classifier import ImageClassifier
 from .devices import resolve_device
@@ -180,4 +181,10 @@ def class_names(folder: str | Path) -> list[str]:
 def geometry_of(folder: str | Path) -> str:
     """Return how the images that a saved network was trained on became squares."""
     content = json.loads((Path(folder) / "model.json").read_text())
-    return str(content.get("geometry", "cover"))
+    found = str(content.get("geometry", "cover"))
+    if found not in GEOMETRIES:
+        raise RunFolderError(
+            f"{str(folder)!r}: model.json has the geometry {found!r}; expected one of "
+            f"{', '.join(GEOMETRIES)}"
+        )
+    return found

@@ -133,7 +133,9 @@ class TrainingSettings(Settings):
         idle_with=_SOLVED,
     )
     balanced: bool = _training(
-        False, "Let all classes take turns in the batches, however many images each has"
+        False,
+        "Let all classes count alike, however many images each has",
+        details="They take turns in the batches; logistic regression weighs them alike.",
     )
     mixup: float = _training(
         0.0,

@@ -6,19 +6,15 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import timm
 from torch import Tensor
 
-from ..core.errors import MissingExtraError, UnknownNameError
+from ..core.errors import UnknownNameError
 from ..core.registry import Entry
 from ..datasets.decoding import GEOMETRIES
 from . import Builder
 from .network import Network, linear_head
 from .weights import downloaded
-
-try:
-    import timm
-except ImportError as error:
-    raise MissingExtraError("timm", "timm", "a model of timm") from error
 
 
 def names() -> Sequence[str]:

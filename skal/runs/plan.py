@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as with_changes
@@ -24,9 +25,11 @@ from ..strategies.trial import check_strategy_works
 from .acquisition import Acquisition, PoolAcquisition
 from .config import SETTINGS, RunConfig
 from .preparation import check_network, check_settings, resolve_settings
+from .start import describe
 from .streaming import StreamAcquisition, stream_strategy_name
 
 AUTO = "auto"
+_log = logging.getLogger("skal")
 
 QueryStrategy: TypeAlias = str | type | SingleAnnotatorPoolQueryStrategy
 
@@ -106,7 +109,10 @@ class Plan:
                 X_unlabeled=data.X,
                 paths_unlabeled=(),
             )
+        named = config.model is not None
         config = resolve_settings(config, data)
+        if not named:
+            _log.info(describe(config))
         template = make_classifier(config, data)
         check_network(template, data)
         own: dict[str, Any] = {}

@@ -11,7 +11,7 @@ from ..core.settings import resolve_count
 from ..datasets import DATASETS, ImageDataset, data_folder
 from ..datasets.loading import load_as
 from ..datasets.noise import add_noise
-from ..models import MODELS
+from ..models import MODELS, PRETRAINED_MODEL
 from ..models.build import try_network
 from ..models.classifier import ImageClassifier
 from ..models.devices import Device, resolve_device, torch_seed
@@ -36,6 +36,12 @@ def check_settings(config: RunConfig) -> None:
         raise ParameterError(f"weights: there is no file {config.weights!r}")
     resolve_device(config.device)
     check_pretraining(config)
+    if config.model == PRETRAINED_MODEL and not (config.pretrained or config.weights):
+        _log.warning(
+            "model %s: it starts from random weights, for it was named without --pretrained; name "
+            "no model for the pretrained and frozen one",
+            PRETRAINED_MODEL,
+        )
     kept = next((name for name in ("freeze", "finetune") if getattr(config, name)), None)
     if (
         kept

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import platform
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -70,29 +72,44 @@ def images_a_second(config: RunConfig) -> float:
     """
     device = Device.resolve(config.device, config.precision)
     cache = data_folder(config.data_dir) / "cache"
-    name = f"speed-{PRETRAINED_MODEL}-{device.name}-{torch.get_num_threads()}.json"
+    # of this machine, with these versions: a shared folder of data is used by several
+    facts = (
+        platform.node(),
+        platform.machine(),
+        torch.__version__,
+        torch.get_num_threads(),
+        device,
+    )
+    digest = hashlib.blake2b(repr(facts).encode(), digest_size=6).hexdigest()
+    path = cache / f"speed-{PRETRAINED_MODEL}-{device.name.replace(':', '-')}-{digest}.json"
 
     def measure(path: Path) -> None:
         path.write_text(json.dumps({"images_a_second": _trial(device)}))
 
     with told_where("the speed of the network", cache):
-        kept_result(cache / name, "tries how fast the network is", measure)
+        kept_result(path, "tries how fast the network is", measure)
     try:
-        return float(json.loads((cache / name).read_text())["images_a_second"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{str(cache / name)!r} is not skal's; remove it") from error
+        speed = float(json.loads(path.read_text())["images_a_second"])
+    except (KeyError, TypeError, ValueError):
+        speed = 0.0
+    if not speed > 0:
+        raise DataError(f"{str(path)!r} has no speed of the network; remove it")
+    return speed
 
 
 def _trial(device: Device) -> float:
+    """Return the speed of the quickest of some batches, which other work slowed down least."""
     shape = (3, TRIAL_SIZE, TRIAL_SIZE)
     backbone = Backbone.build(PRETRAINED_MODEL, shape, device, pretrained=True)
     images = np.zeros((TRIAL_IMAGES, *shape), np.uint8)
     backbone(images)
-    start, n = time.perf_counter(), 0
-    while (seconds := time.perf_counter() - start) < TRIAL_SECONDS:
+    end = time.perf_counter() + TRIAL_SECONDS
+    seconds: list[float] = []
+    while not seconds or time.perf_counter() < end:
+        start = time.perf_counter()
         backbone(images)
-        n += len(images)
-    return round(n / seconds, 1)
+        seconds.append(time.perf_counter() - start)
+    return TRIAL_IMAGES / min(seconds)
 
 
 def input_size(
@@ -108,9 +125,10 @@ def input_size(
         return config.image_size
     root = Path(data).expanduser()
     if config.model is None:
-        frozen = with_network(config, SIZES[0])
-        if frozen.model == PRETRAINED_MODEL and root.is_dir():
-            return _affordable(root, speed(config))
+        chosen = with_network(config, SIZES[0])
+        if chosen.model == PRETRAINED_MODEL and root.is_dir():
+            # trained, it sees each image many times a round
+            return _affordable(root, speed(config)) if chosen.freeze else SIZES[-1]
     elif config.pretrained or config.weights:
         facts = MODELS.resolve(config.model).facts
         frozen_size = facts.get("frozen_image_size") if config.freeze else None
@@ -126,7 +144,8 @@ def _affordable(root: Path, speed: float) -> int:
         seconds = n / speed * (size / TRIAL_SIZE) ** 2
         fits = seconds <= PASS_SECONDS and 3 * size**2 * n <= MOST_PIXELS
         if fits or size == SIZES[-1]:
-            _tell(n if n < most else None, size, seconds)
+            if n:
+                _tell(n if n < most else None, size, seconds)
             return size
     raise AssertionError
 
@@ -134,11 +153,19 @@ def _affordable(root: Path, speed: float) -> int:
 @lru_cache(maxsize=256)
 def _tell(n: int | None, size: int, seconds: float) -> None:
     """Say once what was chosen, and what chooses otherwise."""
-    images = f"{n} images: about {max(seconds, 1):.0f} s" if n is not None else "the images"
+    images = f"{n} images, about {max(seconds, 1):.0f} s" if n is not None else "all images"
     _log.info(
-        "network: %s, pretrained on ImageNet and frozen, at %d px (one pass over %s; kept); "
-        "--image-size, --finetune or --model choose otherwise",
-        PRETRAINED_MODEL,
+        "images at %d px: the network runs once over %s, unless its features are kept already; "
+        "--image-size N chooses another size",
         size,
         images,
     )
+
+
+def describe(config: RunConfig) -> str:
+    """Say what network was chosen for who named none, and which flag chooses otherwise."""
+    if config.model != PRETRAINED_MODEL:
+        return f"network: {config.model}, trained from nothing; --model chooses another"
+    how = f"frozen, with head {config.head}" if config.freeze else "trained"
+    other = "--finetune trains it, " if config.freeze else ""
+    return f"network: {config.model}, pretrained on ImageNet, {how}; {other}--model chooses another"

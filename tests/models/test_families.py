@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 import skal
 from skal.cli import main
-from skal.core.errors import DataError, MissingExtraError, ParameterError, UnknownNameError
+from skal.core.errors import DataError, ParameterError, UnknownNameError
 from skal.datasets.decoding import decode
 from skal.models import MODELS, Network, build_network
 from skal.models.network import ImageModule
@@ -257,13 +256,6 @@ class TestTimm:
     def test_unknown_weights_are_answered_with_those_there_are(self) -> None:
         with pytest.raises(UnknownNameError, match=r"timm's test_vit 'r161'; .*r160_in1k"):
             MODELS.resolve("timm:test_vit.r161")
-
-
-def test_without_timm_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "timm", None)
-    monkeypatch.delitem(sys.modules, "skal.models.timm", raising=False)
-    with pytest.raises(MissingExtraError, match=r"pip install 'skal\[timm\]'"):
-        MODELS.resolve("timm:resnet18")
 
 
 @pytest.mark.parametrize(

@@ -532,3 +532,13 @@ def test_batches_are_for_the_size_that_a_network_scales_images_to(freeze: bool) 
         assert max(seen) <= max(16, Device("cpu").scoring_batch_size(448)) < 40
     finally:
         MODELS.remove("wide")
+
+
+def test_a_nested_mapping_of_weights_is_searched_as_a_file_is(
+    weights: dict[str, Tensor], tiny: skal.ImageDataset
+) -> None:
+    nested = {"epoch": 3, "state_dict": {f"module.{name}": t for name, t in weights.items()}}
+    plain, found = (skal.embed(make(weights=given), tiny.X) for given in (weights, nested))
+    assert np.array_equal(plain, found)
+    with pytest.raises(DataError, match="the weights hold no tensor"):
+        skal.embed(make(weights={}), tiny.X)

@@ -156,8 +156,17 @@ class TestClassifier:
         weighed = head().fit(X[:200], y[:200], sample_weight=weights)
         share = [np.mean(fitted.predict_proba(X[200:])[:, 5]) for fitted in (plain, weighed)]
         assert share[1] > share[0]
-        with pytest.raises(DataError, match="expected a positive number for each image"):
-            head().fit(X[:200], y[:200], sample_weight=weights[:9])
+        for wrong, message in (
+            (weights[:9], "has the shape"),
+            (0 * weights, "is 0, negative, NaN"),
+            (np.inf * weights, "is 0, negative, NaN"),
+            (["a"] * 200, "expected a number for each image"),
+        ):
+            with pytest.raises(DataError, match=message):
+                head().fit(X[:200], y[:200], sample_weight=wrong)
+        again = head().fit(X[:100], y[:100])
+        again.partial_fit(X[:200], y[:200], sample_weight=weights)
+        assert np.array_equal(again.predict_proba(X[200:]), weighed.predict_proba(X[200:]))
         with pytest.raises(ParameterError, match="only the head 'logistic'"):
             head(steps=5).fit(X[:200], y[:200], sample_weight=weights)
 

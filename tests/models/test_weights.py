@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from skal.core.errors import DataError
 from skal.models import Network, build_network
+from skal.models.checkpoints import read_tensors
 from skal.models.weights import tell_once
 
 State = Mapping[str, Tensor]
@@ -227,3 +228,9 @@ def test_a_file_that_holds_itself_is_read_once(tmp_path: Path) -> None:
     content["self"] = [content]
     torch.save(content, tmp_path / "weights.pth")
     assert same(started(tmp_path / "weights.pth"), good)
+
+
+def test_an_object_without_attributes_beside_the_tensors_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "empty.pt"
+    torch.save({"model": {"weight": torch.ones(3)}, "args": Namespace()}, path)
+    assert list(read_tensors(path)) == ["model.weight"]

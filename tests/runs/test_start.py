@@ -46,6 +46,8 @@ class TestNetwork:
             ({"finetune": True}, 64, {"model": "efficientnet-lite0", "freeze": False}),
             ({"steps": 5}, 64, {**FROZEN, "head": "linear"}),
             ({"freeze": True, "head": "mlp"}, 64, {**FROZEN, "head": "mlp"}),
+            ({"pretrained": True}, 28, FROZEN),
+            ({"compile": True}, 64, {"model": "efficientnet-lite0", "freeze": False}),
             ({"pretrain": "simclr"}, 48, {"model": "small-cnn", "freeze": False}),
             ({"pretrain": "simclr"}, 64, {"model": "resnet18", "pretrained": False}),
             ({"model": "lenet"}, 64, {"model": "lenet", "freeze": False, "head": None}),
@@ -70,6 +72,9 @@ class TestSize:
         self, speed: float, size: int, folder: Path
     ) -> None:
         assert input_size(RunConfig(), folder, lambda _: speed) == size
+
+    def test_a_network_that_is_trained_gets_the_smallest(self, folder: Path) -> None:
+        assert input_size(RunConfig(finetune=True), folder, lambda _: 1000.0) == 112
 
     def test_what_is_named_is_taken(self, folder: Path) -> None:
         assert input_size(RunConfig(image_size=80), folder) == 80
@@ -96,7 +101,8 @@ def test_a_run_on_a_folder_names_all_that_was_chosen_and_can_be_repeated(
     assert facts(done.config, FROZEN) == FROZEN and done.config.image_size in SIZES
     assert (done.config.strategy, done.config.init_strategy) == ("uncertainty-herding", "herding")
     assert done.rounds[-1]["head_C"] > 0
-    assert "efficientnet-lite0, pretrained on ImageNet and frozen, at 224 px" in caplog.text
+    assert "images at 224 px: the network runs once over 20 images" in caplog.text
+    assert "efficientnet-lite0, pretrained on ImageNet, frozen, with head logistic" in caplog.text
     settings = read_config(tmp_path / "run/config.toml")
     again = skal.run(settings.pop("dataset"), **settings)
     assert again.queries == done.queries
