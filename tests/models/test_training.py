@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from skal.core.errors import DataError, ParameterError, RunFolderError, UnknownN
 from skal.core.seeding import derive_seed
 from skal.models import Network
 from skal.models import iterators as batches_module
-from skal.models.devices import computing_on
+from skal.models.devices import Device, computing_on
 from skal.models.iterators import SliceBatches, resident, say_smaller
 from skal.models.network import ImageModule
 from skal.models.persistence import load_classifier, load_weights, save_classifier
@@ -488,9 +489,8 @@ def test_a_run_on_a_gpu_goes_on_with_the_very_network_of_the_last_round(
 
     monkeypatch.setattr(skal.ImageClassifier, "fit", counted)
     for device, n_fits in (("cpu", 3), ("mps", 2)):
-        monkeypatch.setattr(
-            "skal.runs.preparation.resolve_device", lambda name, found=device: found
-        )
+        asked = SimpleNamespace(resolve=lambda *_, found=device: Device(found))
+        monkeypatch.setattr("skal.runs.preparation.Device", asked)
         monkeypatch.setattr("skal.models.devices.resolve_device", lambda name: "cpu")
         straight = skal.run(tiny, "badge", **FAST, out=tmp_path / f"straight-{device}")
         folder = tmp_path / device
