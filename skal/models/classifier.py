@@ -166,9 +166,9 @@ class ImageClassifier(FittedNetwork):
         self,
         X: Images,
         y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
         *,
         rows: NDArray[np.int64] | None = None,
-        sample_weight: ArrayLike | None = None,
         **fit_params: Any,
     ) -> ImageClassifier:
         """Train a new network on the labelled images.
@@ -183,11 +183,11 @@ class ImageClassifier(FittedNetwork):
             (n, n_features).
         y : array-like of int, shape (n,)
             Labels; `missing_label` where there is none.
+        sample_weight : array-like of float, shape (n,), optional
+            How much each labelled image counts, positive; of the head "logistic" alone.
         rows : ndarray of int64, optional
             The images that may be measured with `freeze`, such as those that are not held out; by
             default all.
-        sample_weight : array-like of float, shape (n,), optional
-            How much each labelled image counts, positive; of the head "logistic" alone.
 
         Returns
         -------

@@ -377,6 +377,7 @@ def test_downloaded_files_are_read(monkeypatch: pytest.MonkeyPatch, data_dir: Pa
     def download(root: str, download: bool) -> None:
         write_mnist(Path(root) / "FashionMNIST" / "raw", zipped=True)
 
+    download.classes = torchvision.datasets.FashionMNIST.classes  # type: ignore[attr-defined]
     monkeypatch.setattr(torchvision.datasets, "FashionMNIST", download)
     assert len(load_dataset("fashion-mnist").X) == 12
 
