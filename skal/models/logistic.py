@@ -13,6 +13,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.model_selection import StratifiedKFold
 from sklearn.utils.class_weight import compute_sample_weight
+from threadpoolctl import threadpool_limits
 
 from ..core.errors import DataError
 from ..core.few_labels import FEW_LABELS
@@ -60,12 +61,14 @@ def solve(features: Array, y: NDArray[np.int64], n_classes: int, sample_weight: 
     each call.
     """
     center = np.average(features, axis=0, weights=sample_weight)
-    components, basis = _components(features - center)
-    problem = _Problem(components, np.eye(n_classes)[y])
-    C, near = _choose(problem, y, sample_weight)
-    start = np.zeros((problem.Z.shape[1], 1, n_classes))
-    start[: len(near) - 1], start[-1] = near[:-1], near[-1]
-    theta = problem.solve(C, sample_weight[None], MOST_STEPS, LAST_GRADIENT, start)
+    # of matrices so small several threads make it slower, by several times
+    with threadpool_limits(limits=1, user_api="blas"):
+        components, basis = _components(features - center)
+        problem = _Problem(components, np.eye(n_classes)[y])
+        C, near = _choose(problem, y, sample_weight)
+        start = np.zeros((problem.Z.shape[1], 1, n_classes))
+        start[: len(near) - 1], start[-1] = near[:-1], near[-1]
+        theta = problem.solve(C, sample_weight[None], MOST_STEPS, LAST_GRADIENT, start)
     weights = (basis @ theta[:-1, 0]).T
     weights -= weights.mean(axis=0)  # which is so at the optimum
     bias = theta[-1, 0] - theta[-1, 0].mean()
