@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold
 
 from ..core.durable import write_atomic
-from ..core.few_labels import FEW_LABELS
 from ..datasets.base import MISSING_LABEL
+from ..models.folds import stratified_folds
 from ..models.persistence import save_classifier
 from ..runs.environment import environment
 from ..runs.preparation import default_folder
@@ -26,8 +24,6 @@ from .picking import Picker
 from .project import LabelProject
 from .queue import TEST_EVERY
 from .sample import Accuracy
-
-N_FOLDS = 5
 
 _log = logging.getLogger("skal")
 
@@ -117,10 +113,7 @@ def _folds(labels: Mapping[int, int], seed: int) -> list[list[int]]:
     counts = np.unique(y, return_counts=True)[1]
     if len(counts) < 2 or np.sort(counts)[-2] < 2:
         return []
-    splitter = StratifiedKFold(min(N_FOLDS, int(counts.max())), shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", FEW_LABELS, UserWarning)
-        return [images[test].tolist() for _, test in splitter.split(images, y)]
+    return [images[test].tolist() for test in stratified_folds(y, seed)]
 
 
 def _json(content: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import warnings
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,15 +11,13 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from skactiveml.utils import is_labeled
 from sklearn.base import clone
-from sklearn.model_selection import StratifiedKFold
 
-from ..core.few_labels import FEW_LABELS
 from ..core.seeding import derive_seed
 from ..datasets.base import Images
 from .classifier import ImageClassifier
+from .folds import stratified_folds
 from .inference import NotFittedError
 
-N_FOLDS = 5
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.5, 20.0
 
 _log = logging.getLogger("skal")
@@ -93,7 +90,8 @@ def calibrate(
         )
     else:
         held_out, logits = [], []
-        for fold, test in enumerate(_folds(labels[labeled], int(counts.max()), seed)):
+        folds = stratified_folds(labels[labeled], derive_seed(seed, "split"))
+        for fold, test in enumerate(folds):
             held_out.append(labeled[test])
             network = clone(classifier).set_params(random_state=derive_seed(seed, "training", fold))
             y_train = labels.copy()
@@ -105,15 +103,6 @@ def calibrate(
     classifier.neural_net_.module_.temperature.fill_(temperature)
     rounded: float = classifier.temperature
     return rounded
-
-
-def _folds(labels: NDArray[np.int64], largest_class: int, seed: int) -> list[NDArray[np.int64]]:
-    """Return which labels each fold holds out."""
-    n_folds = min(N_FOLDS, largest_class)
-    splitter = StratifiedKFold(n_folds, shuffle=True, random_state=derive_seed(seed, "split"))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", FEW_LABELS, UserWarning)
-        return [test for _, test in splitter.split(labels, labels)]
 
 
 def fit_temperature(logits: NDArray[np.floating], y: NDArray[np.int64]) -> float:

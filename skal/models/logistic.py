@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,18 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh
 from scipy.optimize import minimize
 from scipy.special import log_softmax
-from sklearn.model_selection import StratifiedKFold
 from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import threadpool_limits
 
 from ..core.errors import DataError
-from ..core.few_labels import FEW_LABELS
+from .folds import stratified_folds
 
 STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """What C may be; scikit-learn has the same scale."""
 FIRST, WITHOUT_CHOICE = 30.0, 30.0
 """Where the search begins, and what is taken where labels cannot tell."""
-N_FOLDS = 5
 RANK = 128
 """Principal components of the features in the search: what lies beyond them hardly moves it."""
 SEARCH_STEPS, MOST_STEPS = 30, 1000
@@ -152,10 +149,7 @@ def _choose(problem: _Problem, y: NDArray[np.int64], sample_weight: Array) -> tu
     if len(counts) < 2 or counts.max() < 2:
         return WITHOUT_CHOICE, np.zeros((1, 1, problem.labels.shape[1]))
     small = problem.truncated(RANK)
-    splitter = StratifiedKFold(min(N_FOLDS, int(counts.max())), shuffle=True, random_state=0)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", FEW_LABELS, UserWarning)
-        folds = [test for _, test in splitter.split(y, y)]
+    folds = stratified_folds(y, seed=0)
     weights = np.tile(sample_weight, (len(folds), 1))
     for fold, test in enumerate(folds):
         weights[fold, test] = 0
@@ -164,7 +158,7 @@ def _choose(problem: _Problem, y: NDArray[np.int64], sample_weight: Array) -> tu
         (test[np.isin(y[test], np.delete(y, test))], fold) for fold, test in enumerate(folds)
     ]
     losses: dict[int, float] = {}
-    found: dict[int, Array] = {}
+    found: dict[int, Array] = {}  # in the order of the search
 
     def loss(place: int) -> float:
         if place not in losses:
@@ -182,8 +176,6 @@ def _choose(problem: _Problem, y: NDArray[np.int64], sample_weight: Array) -> tu
     for step in (1, -1):
         while 0 <= place + step < len(STRENGTHS) and loss(place + step) < loss(place):
             place += step
-    if place not in found:
-        loss(place)
     return STRENGTHS[place], found[place].mean(axis=1, keepdims=True)
 
 
