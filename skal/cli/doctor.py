@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..datasets import data_folder
-from ..runs.environment import PACKAGES
+from ..runs.environment import ENGINE, PACKAGES
 
 if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet
@@ -57,6 +57,11 @@ def _software(find: Callable[[str], Distribution]) -> Iterator[Check]:
         )
         expected = f", needs {specifier}" if specifier else ""
         yield Check(package, found if found and fits else f"{found or 'missing'}{expected}", fits)
+    engine = None
+    with suppress(PackageNotFoundError):
+        engine = find(ENGINE).version
+    fallback = "torch; pip install openvino makes frozen networks faster on most processors"
+    yield Check("engine on a CPU", f"{ENGINE} {engine}" if engine else fallback)
     try:
         import torchvision  # noqa: F401
 

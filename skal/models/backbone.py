@@ -20,8 +20,9 @@ from ..core.errors import DataError
 from ..core.kept import kept
 from ..datasets.base import Images
 from .devices import Device, computing_on, torch_seed
+from .engine import speed_up
 from .iterators import SliceBatches, run_batches
-from .network import ImageModule, freeze, headless
+from .network import ImageModule, freeze, headless, uncompiled
 from .weights import Weights
 
 FORMAT_VERSION = 1
@@ -79,6 +80,7 @@ class Backbone:
         It raises DataError if they are NaN or infinite.
         """
         size = Device(self.device).scoring_batch_size(self.module.input_size or X.shape[-1])
+        size = max(size, speed_up(self.module, X, rows))
         batches = SliceBatches(Dataset(X), size, rows, self.device)
         for features in run_batches(batches, self._embed):
             if not np.isfinite(features).all():
@@ -145,7 +147,7 @@ def _answers(module: ImageModule, image_shape: tuple[int, ...], device: str) -> 
     rows, columns = (np.arange(size) * PROBE_SIDE // size for size in (height, width))
     images = torch.from_numpy(colours[:, :, rows[:, None], columns])
     # some networks draw numbers when they answer
-    with torch_seed(0), torch.no_grad(), computing_on(device):
+    with torch_seed(0), torch.no_grad(), computing_on(device), uncompiled(module.network):
         answers: NDArray[np.float32] = module.embed(images.to(device)).cpu().numpy()
     if not np.isfinite(answers).all():
         raise DataError(NOT_FINITE)

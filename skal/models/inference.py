@@ -24,6 +24,7 @@ from ..core.seeding import derive_seed
 from ..datasets.base import Images
 from .backbone import Backbone
 from .devices import Device, computing_on
+from .engine import speed_up
 from .iterators import SliceBatches, run_batches
 from .network import DropoutSampler, ImageModule, uncompiled
 from .training import ImageNet
@@ -226,6 +227,8 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
         if X.ndim == 4:
             side = net.module_.input_size or X.shape[-1]
             most = min(most, Device(device).scoring_batch_size(side))
+            if self.freeze:
+                most = max(most, speed_up(net.module_, X, rows))
         settings = computing_on(device)
         batches = SliceBatches(Dataset(X), most, rows, device)
 

@@ -21,6 +21,8 @@ PACKAGES = (
     "numpy",
     "Pillow",
 )
+ENGINE = "openvino"
+"""Where it is installed, frozen backbones run in it on a CPU."""
 
 
 def environment(config: RunConfig) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def environment(config: RunConfig) -> dict[str, Any]:
 
     return {
         "python": platform.python_version(),
-        "packages": {name: package_version(name) for name in PACKAGES},
+        "packages": {name: package_version(name) for name in (*PACKAGES, ENGINE)},
         "device": device,
         "device_name": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "precision": config.precision,
