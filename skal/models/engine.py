@@ -43,8 +43,8 @@ class Engine:
         self._backbone: Any = backbone
         self._shape = image.shape
         self._lot: int = max(1, 2 ** round(math.log2(PIXELS_AT_ONCE / side**2)))
-        n_threads = torch.get_num_threads()
-        self.batch_size = LOTS_A_THREAD * n_threads * self._lot
+        n_threads: int = torch.get_num_threads()
+        self.batch_size: int = LOTS_A_THREAD * n_threads * self._lot
         example = image.expand(self._lot, *image.shape)
         compiled = _compiled(backbone, example, n_threads, "bf16" if bf16 else "f32")
         self._idle: SimpleQueue[Any] = SimpleQueue()
