@@ -14,6 +14,7 @@ from ..core.errors import DataError
 from ..core.kept import gather
 from ..core.memory import take_mapped
 from ..core.registry import Registry
+from .hashes import known_hashes, with_hashes
 
 Images: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]
@@ -178,13 +179,18 @@ def stratified_split(y: Labels, test_share: float, seed: int) -> tuple[Labels, L
 
 
 def take_rows(array: NDArray[Any], rows: NDArray[np.int64], folder: Path) -> NDArray[Any]:
-    """Take rows of a memmap: a view when they lie together, else as `core.kept.gather` does it."""
+    """Take rows of a memmap: a view when they lie together, else as `core.kept.gather` does it;
+    hashes of images stay known.
+    """
     start = int(rows[0]) if len(rows) else 0
     if np.array_equal(rows, np.arange(start, start + len(rows))):
-        return array[start : start + len(rows)]
-    starts = range(0, len(rows), 4096)
-    parts = (take_mapped(array, rows[first : first + 4096]) for first in starts)
-    return gather(parts, (len(rows), *array.shape[1:]), array.dtype, folder)
+        taken = array[start : start + len(rows)]
+    else:
+        starts = range(0, len(rows), 4096)
+        parts = (take_mapped(array, rows[first : first + 4096]) for first in starts)
+        taken = gather(parts, (len(rows), *array.shape[1:]), array.dtype, folder)
+    hashes = known_hashes(array)
+    return taken if hashes is None else with_hashes(taken, lambda: hashes()[rows])
 
 
 def resize(images: Images, size: int | None) -> Images:

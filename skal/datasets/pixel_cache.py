@@ -22,11 +22,12 @@ from ..core.memory import gib
 from ..core.progress import progress
 from .base import Images
 from .decoding import DECODER_VERSION, Decoded, Decoding, decode_many
+from .hashes import kept_hashes, with_hashes
 from .index import ImageFile
 
 SHARD_BYTES = 2**26
 """Pixels that are written, and forced to the disk, before the journal says that they are there."""
-PIXELS, PROGRESS = "pixels.npy", "progress.json"
+PIXELS, PROGRESS, HASHES = "pixels.npy", "progress.json", "hashes.npy"
 
 _log = logging.getLogger("skal")
 
@@ -54,7 +55,8 @@ def decode_all(
     bad = {path for path, _ in skipped}
     read = [file for file in files if file.path not in bad] if bad else files
     pixels: Images = np.load(cache / PIXELS, mmap_mode="r")
-    return pixels, read, skipped
+    hashes = cache.with_name(f"{cache.name}.{HASHES}")
+    return with_hashes(pixels, lambda: kept_hashes(pixels, hashes)), read, skipped
 
 
 def fingerprint(root: Path, files: list[ImageFile], how: Decoding) -> str:

@@ -8,7 +8,6 @@ import shutil
 import time
 import zlib
 from collections.abc import Iterator
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +20,17 @@ from ..core.kept import checksum, make_cache_folder, only_one, told_where
 from ..core.memory import let_go_of_pages
 from ..core.progress import progress
 from ..datasets.base import Images, take_rows
+from ..datasets.hashes import KEY_BYTES, Hashes, hashes_of
 from .backbone import Backbone, Features, compact, place_of
 from .classifier import ImageClassifier
 from .inference import check_images
 
-KEY_BYTES = 16
 COMMIT_SECONDS = 2.0
 """How much computing a power loss costs at most."""
-SLOW_SECONDS = 2.0
 ROWS_AT_ONCE = 4096
-IMAGES_AT_ONCE = 64
 WIDE = "float32"
 """The folder, in that of a backbone, of features that do not fit into float16."""
 
-Keys = NDArray[np.bytes_]
 Rows = NDArray[np.int64]
 
 _log = logging.getLogger("skal")
@@ -90,12 +86,12 @@ def features_of(backbone: Backbone, X: Images, cache: Path | None) -> Features:
         place = cache / f"embeddings-{backbone.key}"
         folder = place_of(backbone.module, backbone.image_shape, backbone.device, place)
         folder.mkdir(exist_ok=True)
-        keys = _keys_of(X)
+        keys = hashes_of(X)
         with only_one(folder / "lock", "embeds images by the same backbone"):
             return _all_of(folder, backbone, X, keys)
 
 
-def _all_of(folder: Path, backbone: Backbone, X: Images, keys: Keys) -> Features:
+def _all_of(folder: Path, backbone: Backbone, X: Images, keys: Hashes) -> Features:
     """Embed what is not there yet; return all."""
     wide = folder / WIDE
     store = FeatureStore(wide, np.float32) if wide.is_dir() else FeatureStore(folder, np.float16)
@@ -117,19 +113,6 @@ def _shown(backbone: Backbone, X: Images, rows: Rows) -> Iterator[NDArray[np.flo
         for features in backbone.stream(X, rows):
             yield features
             bar.update(len(features))
-
-
-def _keys_of(X: Images) -> Keys:
-    """Return a hash of each image's pixels; their shape is part of the backbone's key."""
-    hashes = bytearray()
-    with progress(total=len(X), desc="looking up", delay=SLOW_SECONDS) as bar:
-        for start in range(0, len(X), IMAGES_AT_ONCE):
-            images = np.asarray(X[start : start + IMAGES_AT_ONCE])
-            for image in images:
-                hashes += blake2b(np.ascontiguousarray(image).data, digest_size=KEY_BYTES).digest()
-            let_go_of_pages(X)
-            bar.update(len(images))
-    return np.frombuffer(bytes(hashes), f"S{KEY_BYTES}")
 
 
 class TooWideError(Exception):
@@ -156,13 +139,13 @@ class FeatureStore:
         for path in (self._rows, self._names, self._chunks):
             path.open("ab").close()  # which, unlike `touch`, leaves the time of what is there
         self._width = 0
-        self.keys: Keys = np.empty(0, f"S{KEY_BYTES}")
+        self.keys: Hashes = np.empty(0, f"S{KEY_BYTES}")
         self._read()
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def find(self, keys: Keys) -> Rows:
+    def find(self, keys: Hashes) -> Rows:
         """Return the rows of images, -1 for those that are not there."""
         order = np.argsort(self.keys)
         rows: Rows = np.append(order, -1)[np.searchsorted(self.keys, keys, sorter=order)]
@@ -180,7 +163,7 @@ class FeatureStore:
         )
         return features
 
-    def add(self, parts: Iterator[NDArray[np.float32]], keys: Keys) -> None:
+    def add(self, parts: Iterator[NDArray[np.float32]], keys: Hashes) -> None:
         """Add images by their hashes, (n,), and parts of their features (b, n_features).
 
         They are added a lot every few seconds. It raises TooWideError if features do not fit; those
@@ -199,14 +182,14 @@ class FeatureStore:
                 waiting, last = [], time.monotonic()
         self._save(waiting, keys)
 
-    def _save(self, waiting: list[NDArray[Any]], keys: Keys) -> Keys:
+    def _save(self, waiting: list[NDArray[Any]], keys: Hashes) -> Hashes:
         """Append the features that wait; return the keys of those that are still to come."""
         n = sum(len(part) for part in waiting)
         if n:
             self.append(np.concatenate(waiting), keys[:n])
         return keys[n:]
 
-    def append(self, features: NDArray[Any], keys: Keys) -> None:
+    def append(self, features: NDArray[Any], keys: Hashes) -> None:
         """Add a lot: features, then keys, then the entry that says that both are safe."""
         crc = zlib.crc32(keys.tobytes(), zlib.crc32(features.tobytes()))
         chunk = np.array([(len(self) + len(keys), features.shape[1], crc)], _CHUNK)

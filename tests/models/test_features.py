@@ -18,6 +18,7 @@ from made_up import model_of, resident_of_files
 
 import skal
 from skal.core.errors import DataError
+from skal.datasets.hashes import KEY_BYTES, hashes_of
 from skal.models import build_network
 from skal.models import features as embedding
 from skal.models.backbone import Backbone, compact
@@ -163,7 +164,7 @@ def test_looking_up_leaves_no_pages_of_a_memmap(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.ones((1024, 1, 2**5, 2**10), np.uint8))
     pixels = np.load(tmp_path / "x.npy", mmap_mode="r")
     before = resident_of_files()
-    assert len(set(embedding._keys_of(pixels))) == 1
+    assert len(set(hashes_of(pixels))) == 1
     assert resident_of_files() - before < pixels.nbytes / 4
 
 
@@ -213,7 +214,7 @@ def test_opening_reads_the_last_lot_alone_unless_somebody_wrote_there(
 ) -> None:
     monkeypatch.setattr(embedding, "COMMIT_SECONDS", 0)
     monkeypatch.setattr("skal.models.devices.Device.scoring_batch_size", lambda *_: 16)
-    one_row = skal.embed(frozen(), POOL, cache)[0].nbytes + embedding.KEY_BYTES
+    one_row = skal.embed(frozen(), POOL, cache)[0].nbytes + KEY_BYTES
     read, crc32 = [0], embedding.zlib.crc32
 
     def counted(content: bytes, *start: int) -> int:

@@ -1,0 +1,66 @@
+"""The hashes of images, by which what was computed of them is found again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.kept import kept
+from ..core.memory import let_go_of_pages
+from ..core.progress import progress
+
+KEY_BYTES = 16
+IMAGES_AT_ONCE = 64
+SLOW_SECONDS = 2.0
+
+Hashes: TypeAlias = NDArray[np.bytes_]
+
+
+class _Array(np.ndarray[Any, Any]):
+    """An array with attributes of its own, as a memmap has them; what is made of it has none."""
+
+
+def with_hashes(images: NDArray[Any], hashes: Callable[[], Hashes]) -> NDArray[Any]:
+    """Return a read-only view of images that knows where to find their hashes."""
+    view: Any = images[:] if isinstance(images, np.memmap) else images.view(_Array)
+    view.flags.writeable = False
+    view.hashes = hashes
+    return view  # type: ignore[no-any-return]
+
+
+def known_hashes(images: NDArray[Any]) -> Callable[[], Hashes] | None:
+    """Return what finds the hashes of images; None where they have to be made."""
+    return getattr(images, "hashes", None)
+
+
+def hashes_of(images: NDArray[Any]) -> Hashes:
+    """Return a hash of each image's pixels, not of their shape, shape (n,)."""
+    known = known_hashes(images)
+    if known is not None:
+        return known()
+    hashes = bytearray()
+    with progress(total=len(images), desc="looking up", delay=SLOW_SECONDS) as bar:
+        for start in range(0, len(images), IMAGES_AT_ONCE):
+            some = np.asarray(images[start : start + IMAGES_AT_ONCE])
+            for image in some:
+                hashes += blake2b(np.ascontiguousarray(image).data, digest_size=KEY_BYTES).digest()
+            let_go_of_pages(images)
+            bar.update(len(some))
+    return np.frombuffer(bytes(hashes), f"S{KEY_BYTES}")
+
+
+def kept_hashes(images: NDArray[Any], path: Path) -> Hashes:
+    """Return the hashes of images that never change, kept in a file beside them."""
+
+    def save(partial: Path) -> None:
+        with partial.open("wb") as file:  # by name numpy would add a suffix
+            np.save(file, hashes_of(np.asarray(images)))
+
+    kept(path, "looks through the images", save)
+    hashes: Hashes = np.load(path)
+    return hashes
