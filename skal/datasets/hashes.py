@@ -27,7 +27,9 @@ class _Array(np.ndarray[Any, Any]):
 
 def with_hashes(images: NDArray[Any], hashes: Callable[[], Hashes]) -> NDArray[Any]:
     """Return a read-only view of images that knows where to find their hashes."""
-    view: Any = images[:] if isinstance(images, np.memmap) else images.view(_Array)
+    view: Any = images[:]
+    if type(view) is np.ndarray:
+        view = view.view(_Array)
     view.flags.writeable = False
     view.hashes = hashes
     return view  # type: ignore[no-any-return]
