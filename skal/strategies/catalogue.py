@@ -279,7 +279,7 @@ _own(
     memory={"nC": 17, "nD": 24},
     summary="covers most of what the classifier is unsure of, more locally as labels grow",
     paper="Bae et al., ICLR 2025",
-    cost="O(n^2 min(D, 128)) once, then O(n D) for the few gains that a pick takes",
+    cost="O(n m min(D, 128)), m images that stand for all, 4,096 above 10,000, then O(n) a pick",
 )
 _theirs(
     "drop-query",
@@ -380,7 +380,7 @@ _own(
     memory={"nD": 24},
     summary="raises most the mean similarity of an image to the nearest labelled one",
     paper="Bae et al., ECCV 2024",
-    cost="O(n^2 D) once, then O(n D) for the few gains that a pick takes",
+    cost="that of uncertainty-herding",
 )
 _theirs(
     "discriminative",

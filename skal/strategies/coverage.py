@@ -6,12 +6,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..datasets.base import MISSING_LABEL
 from .base import BatchStrategy, GreedyBatch, RandomState, Rows, Seed, ToFill
-from .geometry import CANCELLED, as_points, centred, cluster, squared_distances, squared_norms
-from .herding import Herd, pick_greedily
+from .geometry import (
+    CANCELLED,
+    ROWS_AT_ONCE,
+    SMALL,
+    Shift,
+    as_points,
+    blocks,
+    cluster,
+    leading_directions,
+    squared_distances,
+    squared_norms,
+)
+from .herding import WIDTH, Herd, pick_greedily
 from .parameters import Number, allowed
 from .scores import Scores
 
@@ -118,7 +130,8 @@ class MaxHerding(BatchStrategy):
     The embeddings are scaled to unit length; the similarity is
     :math:`\exp(-\gamma |x - x'|^2)`. Picks as `skactiveml.pool.MaxHerding` does for the same
     :math:`\gamma`, without its n x n matrix, and computes gains again only where they may be the
-    highest.
+    highest. Of more than 10,000 images a sample stands for all in these sums, see
+    `skal.strategies.herding`, and 128 leading principal directions for wider embeddings.
 
     Parameters
     ----------
@@ -147,18 +160,35 @@ class MaxHerding(BatchStrategy):
         self, scores: Scores, batch_size: int, random_state: RandomState, utilities: ToFill = None
     ) -> Rows:
         """Pick greedily; the utilities are the gains."""
-        points, known = unit_points(scores)
-        herd = Herd(points, float(self.gamma))
+        points, known = unit_points(scores, WIDTH if len(scores) > SMALL else None)
+        herd = Herd(points, float(self.gamma), random_state=random_state)
         herd.cover(known)
         return pick_greedily(herd, batch_size, random_state, utilities)
 
 
-def unit_points(scores: Scores) -> tuple[Tensor, Tensor]:
-    """Return embeddings of candidates and labelled images, scaled to length 1, then centred."""
+def unit_points(scores: Scores, width: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return embeddings of candidates and labelled images, scaled to length 1, then centred.
+
+    What is wider than `width` is reduced to so many leading principal directions of some
+    candidates, part by part: the embeddings are not copied whole.
+    """
     assert scores.embeddings is not None and scores.labeled is not None
-    moved = centred(scores.embeddings, scores.labeled.embeddings, unit_length=True)
-    here, there = (as_points(values, scores.device) for values in moved)
-    return here, there
+    here, there = scores.embeddings, scores.labeled.embeddings
+    there = there if len(there) else here[:0]
+    shift = Shift(here, unit_length=True)
+
+    def moved(values: NDArray[np.floating]) -> Tensor:
+        return as_points(shift(values), scores.device)
+
+    if width is None or here.shape[1] <= width:
+        return moved(here), moved(there)
+    directions = leading_directions(moved(here[:: max(1, len(here) // ROWS_AT_ONCE)]), width)
+
+    def reduced(values: NDArray[np.floating]) -> Tensor:
+        parts = [moved(values[rows]) @ directions for rows in blocks(*values.shape)]
+        return torch.cat([directions.new_empty(0, width), *parts])
+
+    return reduced(here), reduced(there)
 
 
 def _count_within(points: Tensor, others: Tensor, squared: float) -> Tensor:

@@ -24,6 +24,7 @@ CANCELLED = 0.01  # of the lengths: a squared distance below is computed again i
 MOST_GATHERED = 0.25  # above this share, reading all rows is faster than gathering some
 ROWS_AT_ONCE = 4096
 NUMBERS_AT_ONCE = 2**23  # of a block of distances, 32 MiB
+NUMBERS_IN_CACHE = 2**17  # float64, 1 MiB
 LEADING = 32  # directions that a wide factor is first looked at in
 MANY = 200  # centres from which on that pays for finding them
 
@@ -39,36 +40,58 @@ def as_points(values: NDArray[np.floating], device: str = "cpu") -> Tensor:
     return torch.from_numpy(contiguous).to("cpu" if device.startswith("mps") else device)
 
 
+class Shift:
+    """Moves points, float of shape (n, n_features), so that their mean is at the origin.
+
+    With `unit_length` all but the origin are first divided by their norms. Of more than `SMALL`
+    points, the mean is that of as many of them or more.
+    """
+
+    def __init__(self, points: NDArray[np.floating], *, unit_length: bool = False) -> None:
+        self._unit_length = unit_length
+        some = points[:: max(1, len(points) // SMALL)]
+        total = np.zeros(points.shape[1])
+        for rows in blocks(len(some), some.shape[1], numbers=NUMBERS_IN_CACHE):
+            total += self._scaled(some[rows]).sum(axis=0)
+        self._mean = total / max(len(some), 1)
+
+    def __call__(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return float32 copies of points, or of others, shape (m, n_features)."""
+        moved = np.empty(values.shape, np.float32)
+        for rows in blocks(len(values), values.shape[1], numbers=NUMBERS_IN_CACHE):
+            moved[rows] = self._scaled(values[rows]) - self._mean
+        return moved
+
+    def _scaled(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
+        values = points.astype(np.float64)
+        if self._unit_length:
+            norms = np.linalg.norm(values, axis=1, keepdims=True)
+            values /= np.where(norms > 0, norms, 1)
+        return values
+
+
 def centred(
     points: NDArray[np.floating],
     others: NDArray[np.floating] | None = None,
     *,
     unit_length: bool = False,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return float32 copies of points and others, shifted so that the mean of the points is 0.
-
-    Their shapes are (n, n_features) and (m, n_features). With `unit_length` all points but the
-    origin are first divided by their norms.
-    """
+    """Return float32 copies of points and others, moved by the `Shift` of the points."""
     if others is None or not len(others):
         others = points[:0]
-    total = np.zeros(points.shape[1])
-    for rows in blocks(len(points), points.shape[1]):
-        total += _as_float64(points[rows], unit_length).sum(axis=0)
-    mean = total / max(len(points), 1)
-    moved = np.empty(points.shape, np.float32), np.empty(others.shape, np.float32)
-    for values, result in zip((points, others), moved, strict=True):
-        for rows in blocks(len(values), values.shape[1]):
-            result[rows] = _as_float64(values[rows], unit_length) - mean
-    return moved
+    shift = Shift(points, unit_length=unit_length)
+    return shift(points), shift(others)
 
 
-def _as_float64(points: NDArray[np.floating], unit_length: bool) -> NDArray[np.float64]:
-    values = points.astype(np.float64)
-    if unit_length:
-        norms = np.linalg.norm(values, axis=1, keepdims=True)
-        values /= np.where(norms > 0, norms, 1)
-    return values
+def leading_directions(some: Tensor, width: int) -> Tensor:
+    """Return principal directions of some points, shape (n_features, width).
+
+    They are found by one step of subspace iteration.
+    """
+    start = torch.from_numpy(np.random.RandomState(0).normal(size=(len(some), width)))
+    basis = torch.linalg.qr(some.T @ start.to(some)).Q
+    directions: Tensor = torch.linalg.qr(some.T @ (some @ basis)).Q
+    return directions
 
 
 def blocks(
@@ -131,7 +154,7 @@ class NearestCentre:
         self._rounding = 8 * torch.finfo(torch.float32).eps
         self._leading: tuple[Tensor, Tensor, Tensor] | None = None
         if len(factors) == 2 and capacity >= many and self._factors[1].shape[1] >= 4 * leading:
-            self._leading = _leading_directions(self._factors[1], leading)
+            self._leading = _leading_bounds(self._factors[1], leading)
 
     def add(self, row: int) -> None:
         self._update([f[row] for f in self._factors], self.lengths[row], self._others[row])
@@ -236,7 +259,7 @@ def _between(points: Sequence[Tensor], centre: Sequence[Tensor]) -> Tensor:
     return distance.masked_fill_(distance < 8 * torch.finfo(both.dtype).eps * both, 0)
 
 
-def _leading_directions(factor: Tensor, n_directions: int) -> tuple[Tensor, Tensor, Tensor]:
+def _leading_bounds(factor: Tensor, n_directions: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return principal directions of some rows, the rows in them, and the norms of the rest.
 
     Any orthonormal directions give a bound, good ones a tight one.

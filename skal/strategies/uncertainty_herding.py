@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..datasets.base import MISSING_LABEL
 from .base import BatchStrategy, RandomState, Rows, Seed, ToFill
 from .coverage import unit_points
-from .geometry import ROWS_AT_ONCE, squared_distances
-from .herding import Herd, pick_greedily
+from .geometry import squared_distances
+from .herding import WIDTH, Herd, pick_greedily
 from .parameters import Number, OneOf, allowed
 from .scores import Scores
 from .uncertainty import MEASURES
 
 FIRST_RADIUS = 1.0  # the paper's
-WIDTH = 128
 EQUAL = "equal"
 
 
@@ -31,6 +29,9 @@ class UncertaintyHerding(BatchStrategy):
     uncertainties u, and j the labelled and picked images. The embeddings x are scaled to unit
     length. While labels are few, the radius :math:`\sigma` is large, and the batch represents the
     pool; as they grow, it falls, and the batch goes over to the most uncertain images.
+
+    Of more than 10,000 candidates a sample stands for all in this sum; see
+    `skal.strategies.herding`. The candidates are chosen from all.
 
     The probabilities are taken as the classifier gives them. The paper calibrates them first, as
     ``--calibrate temperature`` does.
@@ -86,9 +87,9 @@ class UncertaintyHerding(BatchStrategy):
         self, scores: Scores, batch_size: int, random_state: RandomState, utilities: ToFill = None
     ) -> Rows:
         """Pick greedily; the utilities are the gains, divided by the number of candidates."""
-        points, known = leading(*unit_points(scores), self.width)
+        points, known = unit_points(scores, self.width)
         sigma = adaptive_radius(known) if self.sigma is None else float(self.sigma)
-        herd = Herd(points, sigma**-2, self._weights(scores))
+        herd = Herd(points, sigma**-2, self._weights(scores), random_state)
         herd.cover(known)
         return pick_greedily(herd, batch_size, random_state, utilities)
 
@@ -110,17 +111,3 @@ def adaptive_radius(known: Tensor) -> float:
     squared = torch.cat([*nearest, precise.new_empty(0)])
     apart = squared[squared.isfinite()]
     return float(apart.sqrt().mean()) if len(apart) else FIRST_RADIUS
-
-
-def leading(points: Tensor, others: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Return points, and others, in leading principal directions of the points, if they are wider.
-
-    The directions are found by one step of subspace iteration on some of the points.
-    """
-    if points.shape[1] <= width:
-        return points, others
-    some = points[:: max(1, len(points) // ROWS_AT_ONCE)]
-    start = torch.from_numpy(np.random.RandomState(0).normal(size=(len(some), width)))
-    directions = torch.linalg.qr(some.T @ start.to(some)).Q
-    directions = torch.linalg.qr(some.T @ (some @ directions)).Q
-    return points @ directions, others @ directions

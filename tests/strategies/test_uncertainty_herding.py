@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 import skal
 from skal.strategies import MaxHerding, UncertaintyHerding
+from skal.strategies.geometry import SMALL
 from skal.strategies.herding import SIDE, Herd, pick_greedily
 from skal.strategies.scores import ScoredClassifier
 from skal.testing import example_scores
@@ -181,3 +182,57 @@ def test_more_picks_than_there_are_distinct_points_are_each_made_once() -> None:
     points[::2] += 1
     picks = pick_greedily(Herd(points, 1.0), 40, np.random.RandomState(0))
     assert sorted(picks.tolist()) == list(range(40))
+
+
+class TestASampleStandsForAll:
+    """As it does where there are more points than `small`."""
+
+    def clusters(self, n: int = 1500) -> torch.Tensor:
+        rng = np.random.default_rng(0)
+        centres = 2 * rng.normal(size=(12, 8))
+        points = centres[rng.integers(0, 12, n)] + rng.normal(size=(n, 8))
+        return torch.from_numpy(points.astype(np.float32))
+
+    def pick(self, points: torch.Tensor, gamma: float, weights: torch.Tensor, n: int) -> list[int]:
+        state = np.random.RandomState(0)
+        herd = Herd(points, gamma, weights, state, small=1000, sample=400)
+        return pick_greedily(herd, n, state).tolist()
+
+    @pytest.mark.parametrize("gamma", [0.02, 0.1, 1.0])
+    def test_the_coverage_of_all_is_almost_that_of_an_exact_search(self, gamma: float) -> None:
+        points = self.clusters()
+        weights = torch.from_numpy(np.random.default_rng(1).random(1500))
+
+        def coverage(picks: list[int]) -> float:
+            similar = np.exp(-gamma * cdist(points, points[picks], "sqeuclidean"))
+            return float(similar.max(axis=1) @ weights.numpy())
+
+        exact = Herd(points, gamma, weights)
+        best = pick_greedily(exact, 20, np.random.RandomState(0)).tolist()
+        sampled = self.pick(points, gamma, weights, 20)
+        assert coverage(sampled) >= 0.98 * coverage(best)
+        assert sampled == self.pick(points, gamma, weights, 20)
+
+    def test_where_the_radius_is_small_the_heaviest_of_all_come_first(self) -> None:
+        points, weights = self.clusters(), torch.rand(1500, generator=torch.manual_seed(0))
+        picks = self.pick(points, 1e4, weights, 15)
+        assert picks == weights.argsort(descending=True)[:15].tolist()
+
+    def test_gains_of_blocks_are_those_of_single_points(self) -> None:
+        state, points = np.random.RandomState(0), self.clusters()
+        herd = Herd(points, 0.1, torch.rand(1500), state, small=1000, sample=400)
+        herd.cover(points[:5] + 0.1)
+        herd.add(7)
+        alone = [herd.gains(np.array([row]))[0] for row in range(1500)]
+        np.testing.assert_allclose(herd.all_gains(), alone, rtol=1e-4, atol=1e-8)
+        assert alone[7] == pytest.approx(0, abs=1e-6)
+
+    @pytest.mark.parametrize("name", ["max-herding", "uncertainty-herding"])
+    def test_large_pools_give_equal_picks_with_equal_seeds(self, name: str) -> None:
+        rng = np.random.default_rng(0)
+        embeddings = rng.normal(size=(SMALL + 60, 140)).astype(np.float32)
+        scores = made(rng.dirichlet(np.ones(3), len(embeddings)), embeddings)
+        y = labels(len(embeddings), 20)
+        first, again = (ask(name, scores=scores, y=y, n=4, seed=3) for _ in range(2))
+        assert first.tolist() == again.tolist()
+        assert (y[first] == -1).all()
