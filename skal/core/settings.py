@@ -339,9 +339,14 @@ def check_values(
     for name in sorted(given):
         if reason := settings[name].idle(checked):
             raise ParameterError(
-                f"{name}: got {checked[name]!r}, which changes nothing {reason}; leave it out"
+                f"{name}: got {checked[name]!r}, which changes nothing {reason}; "
+                f"{_otherwise(reason)}leave it out"
             )
     return checked
+
+
+def _otherwise(reason: str) -> str:
+    return f"add {reason.removeprefix('without ')}, or " if reason.startswith("without ") else ""
 
 
 def override(
