@@ -120,7 +120,7 @@ def test_values_that_are_not_valid_are_refused(settings: dict[str, Any], message
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"head": "linear"}, "head: got 'linear', which changes nothing without freeze; add freeze"),
+        ({"head": "linear"}, "head: got 'linear', which changes nothing without freeze; add"),
         ({"head": "mlp"}, "head: got 'mlp', which changes nothing without freeze"),
         ({"budget": "10%"}, "budget: got 0.1, which changes nothing without stream"),
         ({"explore": 0, "stream": "in-order"}, "explore: got 0.0, which changes nothing with str"),
