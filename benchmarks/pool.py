@@ -52,9 +52,12 @@ class Peaks(threading.Thread):
 
     def run(self) -> None:
         while True:
-            for name, value in memory().items():
-                self.highest[name] = max(self.highest[name], value)
+            self.look()
             time.sleep(0.1)
+
+    def look(self) -> None:
+        for name, value in memory().items():
+            self.highest[name] = max(self.highest[name], value)
 
 
 def measure(path: Path, n: int) -> None:

@@ -76,9 +76,9 @@ class Pool:
     @property
     def shown(self) -> NDArray[np.int64] | None:
         """What a strategy is shown: the labelled and the unlabelled; None for all of them."""
-        return _unless_all(
-            np.intersect1d(np.union1d(self.labeled, self.unlabeled), self.in_play), len(self)
-        )
+        in_play = (self._y_valid == MISSING_LABEL) & ~self._excluded
+        shown = in_play & ((self._y != MISSING_LABEL) | ~self._withheld)
+        return _unless_all(np.flatnonzero(shown), len(self))
 
     @property
     def n_labeled(self) -> int:

@@ -18,7 +18,7 @@ from ..datasets.base import Images
 from ..datasets.pool import Pool
 from ..models.classifier import ImageClassifier
 from ..models.committee import Committee
-from ..strategies.memory import Sizes, affordable
+from ..strategies.memory import Sizes, affordable, shown
 from ..strategies.resolve import Strategy
 from ..strategies.scores import ScoreRequest, Scores, score_pool
 from ..strategies.selection import draw_rows, select
@@ -92,7 +92,8 @@ class PoolAcquisition:
 class Choice:
     """How a batch is chosen: `seed` is the round's, for candidates, dropout masks, committees and
     the strategy, `explore` the share drawn at random from what that left. It sees a random subset
-    of `max_candidates` unlabelled images, by default as many as there is memory for.
+    of `max_candidates` unlabelled images; by default all for which there is memory, and at most
+    100,000 if it reads embeddings.
     """
 
     n: int
@@ -144,8 +145,10 @@ def _rows_to_show(
 ) -> NDArray[np.int64] | None:
     """Return which images are scored and shown to a strategy; None for all."""
     rows, n_left, n = pool.shown, len(pool.unlabeled), choice.n - choice.n_random
-    most = n_left if choice.max_candidates is None else max(choice.max_candidates, choice.n)
-    n_candidates = min(most, n_left)
+    if choice.max_candidates is None:
+        n_candidates = shown(strategy, n_left, choice.n)
+    else:
+        n_candidates = min(max(choice.max_candidates, choice.n), n_left)
     if n < n_left and classifier is not None:
         embedded = embeddings or strategy.needs_embeddings
         width = embedding_width(classifier, pool.X) if embedded else 0

@@ -89,7 +89,7 @@ class QuerySettings(Settings):
         metavar="N",
         lowest=1,
         idle_with=("stream",),
-        details="The others are not scored.",
+        details="The others are not scored. By default all, and 100,000 if it reads embeddings.",
     )
     stream: str = _query(
         "off",

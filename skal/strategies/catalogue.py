@@ -38,6 +38,8 @@ batch : how a batch is asked for
 shuffled : whether the images are handed over in an order drawn by the seed
 memory : bytes by product of sizes, n images (labelled and candidates), b picks, C classes,
     D features, T samples: ``{"nn": 12}`` is 12 n n; beside the scores and a copy of them
+most : candidates of many that it is shown, drawn by the seed; 100,000 if not given, and it reads
+    embeddings
 summary, paper, cost : for people
 """
 

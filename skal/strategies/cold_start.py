@@ -20,9 +20,10 @@ from ..datasets.pool import Pool
 from ..models.classifier import ImageClassifier
 from ..models.network import HEADS
 from .catalogue import INIT_STRATEGIES
+from .memory import shown
 from .resolve import Strategy, resolve_strategy
 from .scores import ScoreRequest, Scores, score_pool
-from .selection import select
+from .selection import draw_rows, select
 
 PIXELS = 16
 COMPONENTS = 32
@@ -57,9 +58,16 @@ class ColdStart:
         scores = None
         if strategy.needs_model and n < len(pool.unlabeled):
             # of all in play, so that what is withheld for a while changes no image's embedding
-            embeddings, source = start_embeddings(pool.X, self.classifier, seed, pool.rows)
+            embedded = pool.in_play
+            n_candidates = shown(strategy, len(pool.unlabeled), n)
+            if n_candidates < len(pool.unlabeled):
+                seen = np.arange(len(pool)) if rows is None else rows
+                embedded = rows = seen[draw_rows(pool.y[seen], n_candidates, seed)]
+            embeddings, source = start_embeddings(
+                pool.X, self.classifier, seed, None if len(embedded) == len(pool) else embedded
+            )
             if rows is not None:
-                embeddings = embeddings[np.searchsorted(pool.in_play, rows)]
+                embeddings = embeddings[np.searchsorted(embedded, rows)]
             _log.info("initial set: %s on %s", self.init_strategy, source)
             even = np.full((len(embeddings), pool.n_classes), 1 / pool.n_classes, np.float32)
             scores = Scores(np.arange(pool.n_classes), even, embeddings)

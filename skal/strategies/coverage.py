@@ -6,20 +6,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..datasets.base import MISSING_LABEL
 from .base import BatchStrategy, GreedyBatch, RandomState, Rows, Seed, ToFill
 from .geometry import (
     CANCELLED,
-    ROWS_AT_ONCE,
     SMALL,
-    Shift,
     as_points,
-    blocks,
+    centred,
     cluster,
-    leading_directions,
     squared_distances,
     squared_norms,
 )
@@ -167,28 +163,14 @@ class MaxHerding(BatchStrategy):
 
 
 def unit_points(scores: Scores, width: int | None = None) -> tuple[Tensor, Tensor]:
-    """Return embeddings of candidates and labelled images, scaled to length 1, then centred.
-
-    What is wider than `width` is reduced to so many leading principal directions of some
-    candidates, part by part: the embeddings are not copied whole.
+    """Return embeddings of candidates and labelled images, scaled to length 1, then centred and,
+    if wider than `width`, reduced to so many leading principal directions.
     """
     assert scores.embeddings is not None and scores.labeled is not None
-    here, there = scores.embeddings, scores.labeled.embeddings
-    there = there if len(there) else here[:0]
-    shift = Shift(here, unit_length=True)
-
-    def moved(values: NDArray[np.floating]) -> Tensor:
-        return as_points(shift(values), scores.device)
-
-    if width is None or here.shape[1] <= width:
-        return moved(here), moved(there)
-    directions = leading_directions(moved(here[:: max(1, len(here) // ROWS_AT_ONCE)]), width)
-
-    def reduced(values: NDArray[np.floating]) -> Tensor:
-        parts = [moved(values[rows]) @ directions for rows in blocks(*values.shape)]
-        return torch.cat([directions.new_empty(0, width), *parts])
-
-    return reduced(here), reduced(there)
+    known = scores.labeled.embeddings
+    moved = centred(scores.embeddings, known, unit_length=True, width=width)
+    here, there = (as_points(values, scores.device) for values in moved)
+    return here, there
 
 
 def _count_within(points: Tensor, others: Tensor, squared: float) -> Tensor:

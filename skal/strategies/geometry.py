@@ -43,20 +43,41 @@ def as_points(values: NDArray[np.floating], device: str = "cpu") -> Tensor:
 class Shift:
     """Moves points, float of shape (n, n_features), so that their mean is at the origin.
 
-    With `unit_length` all but the origin are first divided by their norms. Of more than `SMALL`
-    points, the mean is that of as many of them or more.
+    With `unit_length` all but the origin are first divided by their norms. What is wider than
+    `width` is reduced to so many leading principal directions. Of more than `SMALL` points, mean
+    and directions are those of some.
     """
 
-    def __init__(self, points: NDArray[np.floating], *, unit_length: bool = False) -> None:
+    def __init__(
+        self,
+        points: NDArray[np.floating],
+        *,
+        unit_length: bool = False,
+        width: int | None = None,
+    ) -> None:
         self._unit_length = unit_length
         some = points[:: max(1, len(points) // SMALL)]
         total = np.zeros(points.shape[1])
         for rows in blocks(len(some), some.shape[1], numbers=NUMBERS_IN_CACHE):
             total += self._scaled(some[rows]).sum(axis=0)
         self._mean = total / max(len(some), 1)
+        self._directions: Tensor | None = None
+        if width is not None and points.shape[1] > width:
+            few = self._moved(points[:: max(1, len(points) // ROWS_AT_ONCE)])
+            self._directions = leading_directions(torch.from_numpy(few), width)
 
     def __call__(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Return float32 copies of points, or of others, shape (m, n_features)."""
+        """Return points, or others, shape (m, n_features), as float32; never a copy of all before
+        they are reduced.
+        """
+        if self._directions is None:
+            return self._moved(values)
+        reduced = np.empty((len(values), self._directions.shape[1]), np.float32)
+        for rows in blocks(*values.shape):
+            reduced[rows] = torch.from_numpy(self._moved(values[rows])) @ self._directions
+        return reduced
+
+    def _moved(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
         moved = np.empty(values.shape, np.float32)
         for rows in blocks(len(values), values.shape[1], numbers=NUMBERS_IN_CACHE):
             moved[rows] = self._scaled(values[rows]) - self._mean
@@ -75,11 +96,12 @@ def centred(
     others: NDArray[np.floating] | None = None,
     *,
     unit_length: bool = False,
+    width: int | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return float32 copies of points and others, moved by the `Shift` of the points."""
     if others is None or not len(others):
         others = points[:0]
-    shift = Shift(points, unit_length=unit_length)
+    shift = Shift(points, unit_length=unit_length, width=width)
     return shift(points), shift(others)
 
 

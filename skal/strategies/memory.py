@@ -12,6 +12,7 @@ from ..core.memory import available_memory, gib
 from .resolve import Strategy
 
 USABLE = 0.8  # of the free memory
+TIMES_PICKED = 10  # so many times the batch are shown at least, where there are so many
 UNASKED = 2**26  # bytes that are taken without asking whether they are free
 
 _log = logging.getLogger("skal")
@@ -69,6 +70,26 @@ def affordable(
         fitting,
     )
     return int(fitting)
+
+
+def shown(strategy: Strategy, n_candidates: int, n_picks: int) -> int:
+    """Return how many candidates a strategy is shown where the settings name no number.
+
+    What reads embeddings is shown, with a notice, `most_candidates`, or ten times as many as are to
+    be picked, if that is more.
+    """
+    most = strategy.most_candidates
+    if most is None or n_candidates <= max(most, TIMES_PICKED * n_picks):
+        return n_candidates
+    fewer = max(most, TIMES_PICKED * n_picks)
+    _log.warning(
+        "%s: choosing among %d of %d images, drawn at random (max_candidates=%d fixes that number)",
+        strategy.name,
+        fewer,
+        n_candidates,
+        fewer,
+    )
+    return fewer
 
 
 def bytes_needed(terms: Mapping[str, float], sizes: Mapping[str, int]) -> float:

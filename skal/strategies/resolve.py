@@ -18,6 +18,8 @@ from .base import BatchStrategy
 from .catalogue import NEEDS, SCIKIT_ACTIVEML, STRATEGIES
 
 _SET_BY_SKAL = frozenset(("missing_label", "random_state", "classes"))
+MOST_EMBEDDED = 100_000
+"""Candidates that are embedded for a strategy whose facts name no other number."""
 _NEEDS_BY_KEYWORD = {"clf": "scores", "estimator": "scores", "ensemble": "samples"}
 
 
@@ -109,6 +111,11 @@ class Strategy:
         if self.reads is not None:
             return bool({"embeddings", "labeled"} & set(self.reads))
         return bool(self.facts.get("embeddings", self.needs_model))
+
+    @cached_property
+    def most_candidates(self) -> int | None:
+        """Among how many images it chooses unless one says otherwise; None for all."""
+        return int(self.facts.get("most", MOST_EMBEDDED)) if self.needs_embeddings else None
 
     @cached_property
     def needs_labeled(self) -> bool:

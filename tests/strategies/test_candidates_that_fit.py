@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,10 @@ from asking import ask, labels
 
 import skal
 from skal.core.errors import SkalError
-from skal.strategies import (
-    STRATEGIES,
-    memory,
-    resolve_strategy,
-)
+from skal.datasets.pool import Pool
+from skal.runs.acquisition import Choice, choose
+from skal.strategies import STRATEGIES, memory, resolve, resolve_strategy
+from skal.strategies.cold_start import ColdStart
 from skal.strategies.memory import bytes_needed
 from skal.testing import example_scores
 
@@ -170,6 +170,51 @@ class TestMemory:
         assert [row["n_labeled"] for row in first.rounds] == [6, 11, 16]
         assert first.queries == again.queries
         assert caplog.text.count("drawn at random") == 4  # once a round: before it is scored
+
+
+class TestManyImages:
+    """What reads embeddings is shown some of very many images, and says so."""
+
+    def pool(self, n: int) -> Pool:
+        X = np.random.default_rng(0).normal(size=(n, 6)).astype(np.float32)
+        pool = Pool(X, 3)
+        pool.label(np.arange(9), np.arange(9) % 3)
+        return pool
+
+    def choose(self, name: str, pool: Pool, **options: int) -> np.ndarray:
+        classifier = skal.ImageClassifier(
+            "lenet", classes=range(3), freeze=True, head="logistic", random_state=0
+        ).fit(pool.X, pool.y)
+        strategy = resolve_strategy(name)
+        strategy = replace(strategy, facts={**strategy.facts, "most": 60})
+        return choose(strategy, classifier, pool, Choice(5, **options))
+
+    @pytest.mark.parametrize("name", ["uncertainty-herding", "badge", "clue"])
+    def test_some_are_drawn_by_the_seed(self, name: str, caplog: pytest.LogCaptureFixture) -> None:
+        pool = self.pool(500)
+        first, again = (self.choose(name, pool, seed=1) for _ in range(2))
+        assert first.tolist() == again.tolist() != self.choose(name, pool, seed=2).tolist()
+        assert f"{name}: choosing among 60 of 491 images, drawn at random" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("name", "n", "options"),
+        [("margin", 500, {}), ("badge", 69, {}), ("badge", 500, {"max_candidates": 400})],
+    )
+    def test_what_reads_none_or_is_told_a_number_or_has_few_is_not_held_to_it(
+        self, name: str, n: int, options: dict[str, int], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert len(self.choose(name, self.pool(n), seed=1, **options)) == 5
+        assert "choosing among" not in caplog.text
+
+    def test_a_first_set_is_too(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(resolve, "MOST_EMBEDDED", 60)
+        pool = self.pool(500)
+        first, again = (ColdStart("herding", seed=3).choose(pool, 5) for _ in range(2))
+        assert first.tolist() == again.tolist()
+        assert (pool.y[first] == -1).all()
+        assert "herding: choosing among 60 of 491 images, drawn at random" in caplog.text
 
 
 def test_bytes_are_a_polynomial_of_sizes() -> None:
