@@ -41,7 +41,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
 import skal
-from skal.datasets.decoding import Decoding, decode_many
+from skal.datasets.decoding import Decoding, decode, decode_many
 from skal.datasets.index import list_images
 
 SIZE, WORKERS, BATCH = 64, 2, 256
@@ -201,7 +201,69 @@ def threads_or_processes(folder: Path, repeats: int) -> None:
     )
 
 
+def second_picture(folder: Path, repeats: int) -> None:
+    """Time a phone's photo, with and without the second picture that phones append."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        plain, phone = Path(place, "plain.jpg"), Path(place, "phone.jpg")
+        image = photograph(np.random.default_rng(0)).resize((4000, 3000))
+        image.save(plain, quality=90)
+        image.save(phone, "MPO", save_all=True, append_images=[image], quality=90)
+        assert np.array_equal(decode(plain, 48), decode(phone, 48)), "other pixels"
+        pairs = [[seconds(lambda: decode(f, 48)) for f in (plain, phone)] for _ in range(9)]  # noqa: B023
+    without, with_it = np.min(pairs, axis=0)
+    report(
+        "A photo with a second picture (MPO), 4000 x 3000 to 48 px",
+        ["photo", "milliseconds", "times"],
+        [
+            ["without", f"{1000 * without:.0f}", "1.00"],
+            ["with", f"{1000 * with_it:.0f}", f"{with_it / without:.2f}"],
+        ],
+        "The same pixels. Best of 9, in turn. Target: 1.",
+    )
+
+
+def memory(folder: Path, repeats: int) -> None:
+    """Measure the peak of processes that decode huge PNGs to 48 px in threads."""
+    rows = []
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        for name, kind in (("grey", np.uint8), ("grey of 16 bits", np.uint16)):
+            pixels = np.zeros((13_000, 13_000), kind)
+            pixels[::1000] = np.iinfo(kind).max // 2
+            first = Path(place, f"{name} 0.png")
+            Image.fromarray(pixels).save(first)
+            del pixels
+            for number in range(1, 16):
+                Path(place, f"{name} {number}.png").hardlink_to(first)
+            for workers in (2, 16):
+                peaks = [peak(Path(place), name, n, workers) for n in (0, workers)]
+                rows.append([name, workers, *(f"{bytes_ / 2**20:,.0f} MiB" for bytes_ in peaks)])
+                print(rows[-1], flush=True)
+    report(
+        "Memory to decode PNGs of 13,000 x 13,000 pixels to 48 px",
+        ["PNGs", "files, and threads that decode them", "peak before", "peak"],
+        rows,
+        "The most memory that a process ever had, before it decoded anything and at its end. "
+        "Target: 1 GiB.",
+    )
+
+
+def peak(folder: Path, name: str, n_files: int, workers: int) -> int:
+    code = (
+        "import re, sys; from pathlib import Path\n"
+        "from skal.datasets.decoding import Decoding, decode_many\n"
+        "folder, name, n, workers = Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])\n"
+        "paths, how = [f'{name} {i}.png' for i in range(n)], Decoding(48, workers, chunk_files=1)\n"
+        "assert sum(len(part.pixels) for part in decode_many(folder, paths, how)) == n\n"
+        "print(re.search(r'VmHWM:\\s*(\\d+)', Path('/proc/self/status').read_text())[1])\n"
+    )
+    command = [sys.executable, "-P", "-c", code, str(folder), name, str(n_files), str(workers)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return 1024 * int(done.stdout)
+
+
 PARTS = {
+    "phone": second_picture,
+    "memory": memory,
     "torchvision": against_torchvision,
     "opening": second_opening,
     "workers": threads_or_processes,

@@ -6,6 +6,9 @@ import ctypes
 import mmap
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,8 @@ KEPT_BYTES = 2**30
 """Freed memory that a process holds on to, to allocate it again."""
 LARGEST_KEPT = 2**25
 """What is larger goes back to the system at once: the most that glibc lets one choose."""
+PARTS = 64
+"""Of a budget."""
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
 _CGROUP = Path("/sys/fs/cgroup")
@@ -56,6 +61,32 @@ def _available_on(device: str) -> int:
     # and what torch keeps in reserve, from which it allocates first
     reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(free + reserve)
+
+
+class Budget:
+    """Bytes that threads share, or processes, by locks of the `context` that starts them: each
+    takes what it is about to allocate, and waits until it is there. What is more than all has to
+    wait for all; what is less than a part of `PARTS` is not counted.
+    """
+
+    def __init__(self, n_bytes: int, context: Any = threading) -> None:
+        self._a_part = n_bytes // PARTS
+        self._turn, self._parts = context.Lock(), context.Semaphore(PARTS)
+
+    @contextmanager
+    def taken(self, n_bytes: int) -> Iterator[None]:
+        """Take bytes for the time of the block."""
+        wanted, held = min(n_bytes // self._a_part, PARTS), 0
+        try:
+            if wanted:
+                with self._turn:  # two that each have half of what they want would wait for ever
+                    while held < wanted:
+                        self._parts.acquire()
+                        held += 1
+            yield
+        finally:
+            for _ in range(held):
+                self._parts.release()
 
 
 @cache

@@ -14,29 +14,38 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..core.errors import DataError
+from ..core.memory import Budget
 from .base import Images, one_line
 
-DECODER_VERSION = 1
+DECODER_VERSION = 2
 """Part of the key of what is made of pixels: raise it whenever `decode` changes one."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-BORDER = (128, 128, 128)
+BORDER = "#808080"
 """The mean of the weights that are made for borders."""
 CHUNK_BYTES = 2**26
 """Pixels in flight while decoding, so that a slow disk never piles them up in memory."""
+IN_FLIGHT = Budget(2**29)
+"""For whole images, which all decoding shares, in processes that it starts too."""
+BYTES_A_PIXEL = {"1": 2, "L": 1, "I;16": 4, "RGB": 4, "P": 5}
+"""That an image takes while it is converted, by mode; of others 10."""
+ROWS_AT_ONCE = 64
 WHITE = {"I": (255, 65535), "F": (1, 255, 65535)}
 """What stands for white where the mode does not say it: the first that no pixel exceeds."""
 OF_THE_FILE = frozenset(
     (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 ).union((errno.EINVAL, errno.EOVERFLOW))
 """Numbers of errors that say something of a file; the last two come of places that it names."""
+
+# above what malloc holds on to for each thread: the memory of a huge image is the system's again
+Image.core.set_block_size(2**26)  # type: ignore[attr-defined]
 
 _log = logging.getLogger("skal")
 
@@ -119,6 +128,12 @@ def _chunk_size(n_files: int, how: Decoding, ahead: int) -> int:
     return max(1, min(how.chunk_files, fitting, max(16, n_files // (4 * how.n_workers))))
 
 
+def _begin_process(budget: Budget) -> None:
+    global IN_FLIGHT
+    IN_FLIGHT = budget
+    warnings.simplefilter("ignore")
+
+
 @contextmanager
 def _executor(how: Decoding, n_files: int) -> Iterator[Executor]:
     """Start workers, and end them: after an error without a wait for what is still to do."""
@@ -127,9 +142,12 @@ def _executor(how: Decoding, n_files: int) -> Iterator[Executor]:
     if may_have_children and how.processes_from is not None and n_files >= how.processes_from:
         # joblib's, which do not run the user's script once more when they start
         from joblib.externals.loky import ProcessPoolExecutor
+        from joblib.externals.loky.backend.context import get_context
 
-        hush = partial(warnings.simplefilter, "ignore")
-        executor = ProcessPoolExecutor(how.n_workers, initializer=hush)
+        budget = Budget(2**29, get_context("loky"))
+        executor = ProcessPoolExecutor(
+            how.n_workers, initializer=_begin_process, initargs=(budget,)
+        )
         at_once = {"wait": False, "kill_workers": True}
     else:
         executor, at_once = ThreadPoolExecutor(how.n_workers), {"cancel_futures": True}
@@ -221,8 +239,9 @@ def decode(path: Path, size: int, geometry: str = "cover") -> Images:
     Grey, palette, CMYK and 16-bit images are converted, transparent ones laid on white; of an
     animation the first frame is taken, and the content, not the suffix, tells the format.
     """
-    fitted = GEOMETRIES[geometry](read_rgb(path, 2 * size), (size, size))
-    return np.ascontiguousarray(np.asarray(fitted).transpose(2, 0, 1))
+    with reading(path, 2 * size) as image:
+        fitted = GEOMETRIES[geometry](image, (size, size))
+    return np.ascontiguousarray(np.asarray(fitted.convert("RGB")).transpose(2, 0, 1))
 
 
 def _cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -246,16 +265,19 @@ GEOMETRIES: Mapping[str, Callable[[Image.Image, tuple[int, int]], Image.Image]] 
 scaled to lie in it on grey."""
 
 
-def read_rgb(path: Path, needed: int) -> Image.Image:
-    """Read one image file as upright RGB, as `decode` says; a JPEG is decoded at a half, a quarter
-    or an eighth of its size if that has the `needed` pixels.
+@contextmanager
+def reading(path: Path, needed: int) -> Iterator[Image.Image]:
+    """Read one image file upright, as `decode` says, but of mode "RGB" or, grey, "L"; a JPEG is
+    decoded at a half, a quarter or an eighth of its size if that has the `needed` pixels. Inside
+    the block its memory counts as taken from `IN_FLIGHT`.
     """
     # from an open file: of a path Pillow maps grey TIFFs, and scrambles those that EXIF rotates
     with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
-        if image.format == "JPEG":
+        if image.format in ("JPEG", "MPO"):  # the latter has a second picture, as phones save it
             image.draft(None, (needed, needed))
-        _set_upright(image)
-        return _to_rgb(image)
+        with IN_FLIGHT.taken(image.width * image.height * BYTES_A_PIXEL.get(image.mode, 10)):
+            _set_upright(image)
+            yield _to_8_bits(image)
 
 
 def _set_upright(image: Image.Image) -> None:
@@ -268,27 +290,42 @@ def _set_upright(image: Image.Image) -> None:
         _log.debug("metadata of an image passed over: %s", error)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Convert to "RGB", or what is grey to "L", which takes a quarter of the memory."""
     if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        return _scale_deep(image).convert("RGB")
+        return _scale_deep(image)
     if not image.has_transparency_data:
-        return image.convert("RGB")
-    if image.mode != "RGBA":  # else `convert` would copy what may be a gigabyte
-        image = image.convert("RGBA")
+        return _converted(image, "L" if image.mode in ("1", "L") else "RGB")
+    image = _converted(image, "RGBA")
     on_white = Image.new("RGB", image.size, "white")
     on_white.paste(image, mask=image.getchannel("A"))
     return on_white
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    """Convert, if need be: `convert` alone would copy what may be a gigabyte."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _scale_deep(image: Image.Image) -> Image.Image:
     """Bring more than 8 bits a channel to 8, which Pillow's `convert` would clip to white; values
     out of the range from black to white are stretched from the darkest to the brightest pixel.
     """
-    values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0)
-    low, high = float(values.min()), float(values.max())
+    low = min(float(rows.min()) for rows in _strips(image))
+    high = max(float(rows.max()) for rows in _strips(image))
     whites: list[float] = [
         top for top in WHITE.get(image.mode, (65535,)) if 0 <= low <= high <= top
     ]
-    if not whites:
-        values, whites = values - low, [high - low]
-    return Image.fromarray(np.rint(values * (255 / whites[0])).astype(np.uint8))
+    black, white = (0.0, whites[0]) if whites else (low, high - low)
+    scaled = np.empty((image.height, image.width), np.uint8)
+    for number, rows in enumerate(_strips(image)):
+        top = number * ROWS_AT_ONCE
+        np.rint((rows - black) * (255 / white), out=scaled[top : top + len(rows)], casting="unsafe")
+    return Image.fromarray(scaled)
+
+
+def _strips(image: Image.Image) -> Iterator[NDArray[np.float32]]:
+    """Yield some rows at a time; what is infinite or no number is black."""
+    for top in range(0, image.height, ROWS_AT_ONCE):
+        strip = image.crop((0, top, image.width, min(top + ROWS_AT_ONCE, image.height)))
+        yield np.nan_to_num(np.asarray(strip, dtype=np.float32), posinf=0, neginf=0)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from ..datasets.decoding import FORMATS, read_rgb
+from ..datasets.decoding import FORMATS, reading
 
 FULL, LARGE, SMALL = 8192, 1024, 256
 """Height and width of an image at a close look, by itself, and in the grid, in pixels at most."""
@@ -106,12 +106,12 @@ def render(path: Path, side: int) -> Preview:
     Its height and width are `side` at most, in pixels; a smaller image stays as it is.
     """
     status = path.stat()
-    image = read_rgb(path, side)
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    image.info.clear()
-    out = io.BytesIO()
-    form = "png" if image.width * image.height <= LOSSLESS else "jpeg"
-    image.save(out, form, compress_level=1, quality=88)  # each takes what it knows
+    with reading(path, side) as image:
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        image.info.clear()
+        out = io.BytesIO()
+        form = "png" if image.width * image.height <= LOSSLESS else "jpeg"
+        image.save(out, form, compress_level=1, quality=88)  # each takes what it knows
     tag = f"{status.st_mtime_ns:x}-{status.st_size:x}-{side}"
     return Preview(out.getvalue(), f"image/{form}", tag)
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..core.errors import UsageError
 from ..datasets.base import one_line
-from ..datasets.decoding import read_rgb
+from ..datasets.decoding import reading
 from .learning import Learner
 from .names import shown
 from .sample import ENOUGH
@@ -179,12 +179,13 @@ def run_in_terminal(service: LabelService, annotator: str, *, suggest: bool = Fa
 
 def half_blocks(path: Path, columns: int, lines: int, colour: str = "full") -> str:
     """Draw an image in at most so many characters, two pixels each, one above the other."""
-    image = read_rgb(path, 2 * columns)
-    scale = min(columns / image.width, 2 * lines / image.height)
-    width, height = max(1, round(image.width * scale)), max(2, round(image.height * scale))
-    height += height % 2
-    method = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST
-    pixels = np.asarray(image.resize((width, height), method)).tolist()
+    with reading(path, 2 * columns) as image:
+        scale = min(columns / image.width, 2 * lines / image.height)
+        width, height = max(1, round(image.width * scale)), max(2, round(image.height * scale))
+        height += height % 2
+        method = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST
+        drawn = image.resize((width, height), method).convert("RGB")
+    pixels = np.asarray(drawn).tolist()
     paint = _PAINT[colour]
     rows = []
     for above, below in zip(pixels[::2], pixels[1::2], strict=True):

@@ -6,7 +6,9 @@ import os
 import platform
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, Lock
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 import torch
 from made_up import resident_of_files
 
-from skal.core.memory import available_memory, gib, let_go_of_pages, take_mapped
+from skal.core.memory import Budget, available_memory, gib, let_go_of_pages, take_mapped
 
 FREE = 10_000
 V2 = ("memory.max", "memory.current", "memory.stat")
@@ -184,3 +186,41 @@ def test_feature_maps_are_not_given_back_to_the_system_after_each_batch() -> Non
         )
         pages.append(int(done.stdout))
     assert pages[0] < pages[1] / 4  # of which the second has settings of the user's own
+
+
+@pytest.mark.parametrize(("n_bytes", "most"), [(600, 1), (300, 2), (10_000, 1)])
+def test_budget_is_never_overdrawn_and_what_is_more_than_all_comes_alone(
+    n_bytes: int, most: int
+) -> None:
+    budget, lock, inside, seen = Budget(640), Lock(), 0, []
+
+    def take(_: int) -> None:
+        nonlocal inside
+        with budget.taken(n_bytes):
+            with lock:
+                inside += 1
+                seen.append(inside)
+            with lock:
+                inside -= 1
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(take, range(200)))
+    assert len(seen) == 200 and max(seen) <= most
+
+
+def test_small_shares_of_a_budget_do_not_wait() -> None:
+    budget, all_there = Budget(640), Barrier(70)
+
+    def take(_: int) -> None:
+        with budget.taken(9):
+            all_there.wait(60)
+
+    with ThreadPoolExecutor(70) as threads:
+        list(threads.map(take, range(70)))
+
+
+def test_budget_is_whole_again_after_an_error() -> None:
+    budget = Budget(640)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="damaged"), budget.taken(640):
+            raise ValueError("damaged")

@@ -653,6 +653,15 @@ def test_large_jpeg_decoded_at_a_fraction_shows_the_same_picture(root: Path) -> 
     assert is_all(pixels[:, :3], RED, 4) and is_all(pixels[:, 5:], BLUE, 4)
 
 
+def test_photo_with_a_second_picture_is_decoded_as_without(root: Path) -> None:
+    fine = np.random.default_rng(0).integers(0, 256, (600, 800, 3), np.uint8)
+    photo, second = Image.fromarray(fine), Image.new("RGB", (800, 600), BLUE)
+    photo.save(root / "plain.jpg")
+    photo.save(root / "phone.jpg", "MPO", save_all=True, append_images=[second])
+    plain, phone = (decode(root / name, 48) for name in ("plain.jpg", "phone.jpg"))
+    assert np.array_equal(plain, phone)
+
+
 def test_jpeg_is_not_decoded_at_less_than_what_is_asked_for(root: Path) -> None:
     stripes = np.tile(np.repeat([0, 255], 4).astype(np.uint8), (64, 8))
     save(root, Image.fromarray(stripes), "a.jpg", quality=95)
