@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ..comparisons.config import AXES, GRID, GRID_SETTINGS, NOT_OF_A_GRID, GridConfig, base_config
+from ..core.lazy import importing
 from ..core.settings import override
 from ..runs.config import SETTINGS, RunConfig
 from .app import console, main
@@ -47,8 +48,9 @@ def compare(
         if print_config:
             click.echo(_toml(config, grid), nl=False)
             return
-        from ..comparisons.compare import RunsFailedError
-        from ..comparisons.compare import compare as compare_strategies
+        with importing():
+            from ..comparisons.compare import RunsFailedError
+            from ..comparisons.compare import compare as compare_strategies
 
         out = out or Path("runs") / f"compare-{Path(data).name}"
         ctx.obj["comparison"] = out

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from ..core.lazy import importing
 from ..core.progress import hidden
 from ..runs.config import SETTINGS, RunConfig
 from .app import console, main
@@ -41,7 +42,8 @@ def run_command(
         if print_config:
             click.echo(config.to_toml(), nl=False)
             return
-        from ..runs.run import run
+        with importing():
+            from ..runs.run import run
 
         settings.pop("dataset", None)
         result = run(config.dataset, **settings, out=out or True, trackers=[progress(ctx), *track])
@@ -59,7 +61,8 @@ def resume(
 ) -> None:
     """Go on with a run that was stopped, at its last whole round."""
     with console(ctx, quiet):
-        from ..runs.run import resume
+        with importing():
+            from ..runs.run import resume
 
         result = resume(run_dir, trackers=[progress(ctx), *track])
         _echo_result(result, as_json, quiet)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -19,3 +21,16 @@ def attach(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[str], 
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return __getattr__
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Import inside the block without a look for garbage, which grows with what is there already;
+    nor is any looked for later in what was imported.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

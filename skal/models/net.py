@@ -11,7 +11,7 @@ from torch import nn
 
 from ..core.errors import DataError, ParameterError
 from ..datasets.base import Images
-from . import MODELS
+from . import MODELS, optimizers
 from .backbone import Features
 from .devices import Device
 from .iterators import SliceBatches
@@ -113,7 +113,7 @@ def net_params(classifier: ImageClassifier, X: Images | Features) -> dict[str, A
         "module__n_classes": len(classifier.classes_),
         "module__dropout": classifier.dropout,
         **_input_params(classifier, X),
-        "optimizer": getattr(torch.optim, optimizer),
+        "optimizer": getattr(optimizers, optimizer),
         **{f"optimizer__{name}": value for name, value in options.items()},
         "optimizer__lr": lr,
         "optimizer__param_groups": groups,

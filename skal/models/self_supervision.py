@@ -22,6 +22,7 @@ from ..core.kept import Facts, find, kept, make_cache_folder, told_where
 from ..core.memory import let_go_of_pages, take_mapped
 from ..core.progress import progress
 from ..datasets.base import Images
+from . import optimizers
 from .backbone import place_of
 from .devices import Device, computing_on, torch_seed
 from .net import default_lr
@@ -187,7 +188,7 @@ class _Training:
         self._loss_of = NTXentLoss(TEMPERATURE)
         kind, options = OPTIMIZERS["adamw"]
         weights = [*self.module.network.backbone.parameters(), *self._head.parameters()]
-        new = getattr(torch.optim, kind)
+        new = getattr(optimizers, kind)
         optimizer: Any = new(weights, fused=self.device != "mps", **options)
         highest = default_lr(self.plan.model, "adamw")
         rate = OneCycleLR(optimizer, highest, total_steps=max(self.plan.steps, 4) + 1)

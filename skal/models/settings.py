@@ -13,7 +13,7 @@ OPTIMIZERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "adamw": ("AdamW", {"weight_decay": 0.01}),
     "sgd": ("SGD", {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4, "lr": 0.05}),
 }
-"""Their classes in `torch.optim`, and options."""
+"""Their classes in `skal.models.optimizers`, and options."""
 MOST_STEPS = 10**9
 
 _SOLVED = ("head=logistic",)
