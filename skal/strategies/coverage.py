@@ -10,16 +10,17 @@ from torch import Tensor
 
 from ..datasets.base import MISSING_LABEL
 from .base import BatchStrategy, GreedyBatch, RandomState, Rows, Seed, ToFill
+from .clustering import cluster
 from .geometry import (
     CANCELLED,
     SMALL,
+    WIDTH,
     as_points,
     centred,
-    cluster,
     squared_distances,
     squared_norms,
 )
-from .herding import WIDTH, Herd, pick_greedily
+from .herding import Herd, pick_greedily
 from .parameters import Number, allowed
 from .scores import Scores
 

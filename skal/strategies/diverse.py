@@ -8,7 +8,8 @@ import numpy as np
 
 from ..datasets.base import MISSING_LABEL
 from .base import BatchStrategy, GreedyBatch, RandomState, Rows, Seed, ToFill, fill
-from .geometry import NearestCentre, as_points, centred, cluster
+from .clustering import cluster
+from .geometry import NearestCentre, as_points, centred
 from .k_means import one_of_each
 from .parameters import Number, OneOf, allowed
 from .scores import Scores

@@ -8,18 +8,15 @@ still small beside the lengths, it is computed again in float64.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans, MiniBatchKMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-SMALL = 10_000  # up to so many points k-means sees all of them in each step
-MINI_BATCH = 4096
+SMALL = 10_000  # up to so many points all are looked at
+WIDTH = 128  # leading principal directions that stand for wider points, where there are more
 CANCELLED = 0.01  # of the lengths: a squared distance below is computed again in float64
 MOST_GATHERED = 0.25  # above this share, reading all rows is faster than gathering some
 ROWS_AT_ONCE = 4096
@@ -300,49 +297,3 @@ def _worth_gathering(rows: Tensor | None, n: int) -> Tensor | None:
 
 def _rows(values: Tensor, rows: Tensor | None) -> Tensor:
     return values if rows is None else values[rows]
-
-
-def cluster(
-    points: NDArray[np.floating],
-    n_clusters: int,
-    random_state: np.random.RandomState,
-    *,
-    small: int = SMALL,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Cluster n points by k-means, more than `small` by mini-batches; n is `n_clusters` or more.
-
-    Returns the cluster of each point and its distance to that cluster's centre, both of shape (n,);
-    where points coincide, clusters may stay empty.
-    """
-    seed = int(random_state.randint(2**31 - 1))
-    options = {"n_clusters": n_clusters, "random_state": seed, "n_init": 1}
-    points, _ = centred(points)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters
-        if len(points) <= small:
-            found = KMeans(**options).fit(points)
-        else:
-            found = MiniBatchKMeans(**options, batch_size=MINI_BATCH).fit(points)
-    distances = np.empty(len(points), dtype=np.float32)
-    for rows in blocks(*points.shape):
-        beside = points[rows] - found.cluster_centers_[found.labels_[rows]]
-        distances[rows] = np.linalg.norm(beside, axis=1)
-    return found.labels_.astype(np.int64), distances
-
-
-def typicality(points: NDArray[np.floating], n_neighbors: int, device: str) -> NDArray[np.float64]:
-    """Return the typicality of the points of one cluster, shape (n,); 1 for a single point.
-
-    It is the inverse of the mean distance to the nearest neighbours, n - 1 at most: equation 1 of
-    Hacohen et al. (2022).
-    """
-    n_neighbors = min(n_neighbors, len(points) - 1)
-    if n_neighbors < 1:
-        return np.ones(len(points))
-    here, means = as_points(centred(points)[0], device).double(), []
-    for rows, distance in squared_distances(here, here):
-        distance.diagonal(rows.start).fill_(0)  # of a point to itself: not what rounding makes
-        nearest = distance.topk(n_neighbors + 1, largest=False).values.sqrt_()
-        means.append(nearest.sum(dim=1) / n_neighbors)
-    mean: NDArray[np.float64] = torch.cat(means).cpu().numpy()
-    return np.asarray(1 / np.maximum(mean, np.finfo(np.float32).tiny))

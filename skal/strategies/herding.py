@@ -20,7 +20,6 @@ from .base import GreedyBatch, RandomState, Rows, ToFill
 from .geometry import SMALL, squared_norms
 
 SAMPLE = 4096  # draws of what is covered, where there are more than `SMALL` points
-WIDTH = 128  # leading principal directions that stand for wider points
 SIDE = 512  # of the blocks in which all similarities are looked at, so that they stay in the cache
 FIRST, MOST = 8, 64  # gains that are computed at once while bounds do not tell which is the highest
 FINAL = 24  # of many points, those that are compared with all before one is picked

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..datasets.base import MISSING_LABEL
 from .base import BatchStrategy, RandomState, Rows, Seed, ToFill, fill
-from .geometry import cluster
+from .clustering import cluster
 from .parameters import OneOf, allowed
 from .scores import Scores
 

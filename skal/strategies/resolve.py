@@ -16,6 +16,7 @@ from ..core.registry import Entry, Registry, accepted, parameters
 from ..datasets.base import MISSING_LABEL
 from .base import BatchStrategy
 from .catalogue import NEEDS, SCIKIT_ACTIVEML, STRATEGIES
+from .clustering import ManyMeans
 
 _SET_BY_SKAL = frozenset(("missing_label", "random_state", "classes"))
 MOST_EMBEDDED = 100_000
@@ -67,12 +68,14 @@ class Strategy:
     def make(self, seed: int, **arguments: Any) -> Any:
         """Make an instance; it has `missing_label` and `random_state` in any case.
 
-        The clustering inside some of scikit-activeml's is seeded too: they pass it no seed.
+        The clustering inside some of scikit-activeml's is seeded too: they pass it no seed. It is
+        skal's, which does as theirs unless there are many images.
         """
         ours = {"missing_label": MISSING_LABEL, "random_state": seed}
         taken = accepted(self.cls, ours)
         params = {**self.params, **arguments}
         if "cluster_algo_dict" in inspect.signature(self.cls).parameters:
+            params.setdefault("cluster_algo", ManyMeans)
             clustering = params.get("cluster_algo_dict") or {}
             params["cluster_algo_dict"] = {"random_state": seed, **clustering}
         instance = self.cls(**params, **taken)

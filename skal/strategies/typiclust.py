@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ..datasets.base import MISSING_LABEL
 from .base import BatchStrategy, RandomState, Rows, Seed, ToFill, highest
-from .geometry import centred, cluster, typicality
+from .clustering import cluster, typicality
+from .geometry import SMALL, WIDTH, centred
 from .parameters import Number, allowed
 from .scores import Scores
 from .uncertainty import margin
@@ -82,9 +83,13 @@ class TypiClust(BatchStrategy):
 
 
 def _all_points(scores: Scores) -> NDArray[np.float32]:
-    """Return embeddings of candidates, then of labelled images, scaled to length 1, centred."""
+    """Return embeddings of candidates, then of labelled images, scaled to length 1, centred; of
+    many candidates their leading principal directions.
+    """
     assert scores.embeddings is not None and scores.labeled is not None
-    return np.concatenate(centred(scores.embeddings, scores.labeled.embeddings, unit_length=True))
+    width = WIDTH if len(scores) > SMALL else None
+    known = scores.labeled.embeddings
+    return np.concatenate(centred(scores.embeddings, known, unit_length=True, width=width))
 
 
 def _visits(labels: Rows, known: Rows, n_clusters: int) -> Rows:

@@ -11,8 +11,8 @@ from torch import Tensor
 from ..datasets.base import MISSING_LABEL
 from .base import BatchStrategy, RandomState, Rows, Seed, ToFill
 from .coverage import unit_points
-from .geometry import squared_distances
-from .herding import WIDTH, Herd, pick_greedily
+from .geometry import WIDTH, squared_distances
+from .herding import Herd, pick_greedily
 from .parameters import Number, OneOf, allowed
 from .scores import Scores
 from .uncertainty import MEASURES

@@ -7,8 +7,10 @@ import pytest
 import skactiveml.pool
 import torch
 from scipy.spatial.distance import cdist
+from sklearn.cluster import KMeans
 from sklearn.preprocessing import normalize
 
+from skal.strategies.clustering import ManyMeans, cluster, typicality
 from skal.strategies.core_set import CoreSet
 from skal.strategies.geometry import (
     NUMBERS_AT_ONCE,
@@ -17,9 +19,7 @@ from skal.strategies.geometry import (
     as_points,
     blocks,
     centred,
-    cluster,
     squared_distances,
-    typicality,
 )
 
 N = 200
@@ -197,7 +197,7 @@ def test_points_are_taken_from_read_only_and_strided_arrays() -> None:
 
 class TestCluster:
     @pytest.mark.parametrize("offset", [0, 1e4])
-    @pytest.mark.parametrize("small", [1000, 50])  # by k-means, and by its mini-batches
+    @pytest.mark.parametrize("small", [1000, 50])  # all at once, and some first
     def test_obvious_clusters_are_found(self, small: int, offset: float) -> None:
         truth = np.arange(90) % 3
         rng = np.random.default_rng(0)
@@ -219,6 +219,45 @@ class TestCluster:
         assert len(set(labels.tolist())) == 4
         assert [len(set(labels[k::4].tolist())) for k in range(4)] == [1, 1, 1, 1]
         np.testing.assert_allclose(distances, 0, atol=1e-6)
+
+
+class TestManyMeans:
+    """k-means as scikit-learn has it, and of many points."""
+
+    def blobs(self) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(0)
+        centres = 0.5 * rng.normal(size=(20, 150))
+        values = centres[rng.integers(0, 20, 3000)] + rng.normal(size=(3000, 150)) + 30
+        return values.astype(np.float32), rng.random(3000)
+
+    def test_few_points_are_clustered_by_scikit_learn(self) -> None:
+        values, weights = self.blobs()
+        theirs = KMeans(8, random_state=3).fit_transform(values, sample_weight=weights)
+        ours = ManyMeans(8, random_state=3).fit_transform(values, sample_weight=weights)
+        np.testing.assert_array_equal(ours, theirs)
+
+    @pytest.mark.parametrize("n_clusters", [20, 60])
+    @pytest.mark.parametrize("weighted", [False, True])
+    def test_of_many_the_centres_are_as_good(self, n_clusters: int, weighted: bool) -> None:
+        values, weights = self.blobs()
+        sample_weight = weights if weighted else None
+        many = ManyMeans(n_clusters, random_state=0)
+        many.small = 600
+        distances = many.fit_transform(values, sample_weight=sample_weight)
+        np.testing.assert_allclose(
+            distances, cdist(values, many.cluster_centers_), rtol=1e-3, atol=0.05
+        )
+        theirs = KMeans(n_clusters, random_state=0).fit_transform(
+            values, sample_weight=sample_weight
+        )
+        counted = weights if weighted else np.ones(3000)
+        squared = [counted @ found.min(axis=1) ** 2 for found in (distances, theirs)]
+        assert squared[0] <= 1.05 * squared[1]
+        again = ManyMeans(n_clusters, random_state=0)
+        again.small = 600
+        assert again.fit(values, sample_weight=sample_weight).labels_.tolist() == (
+            many.labels_.tolist()
+        )
 
 
 class TestTypicality:
