@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from ..core.errors import DataError
 from ..core.kept import CACHE_TAG
 from ..core.progress import progress
 from .decoding import FORMATS
+from .layout import Folder, Place, alike, is_unlabeled, read_layout
+from .tables import TABLES, read_tables
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -27,16 +28,10 @@ OTHER_PICTURES = frozenset(
     (".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".tga", ".ppm", ".pgm", ".pbm")
 ).union((".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".dcm"))
 """Suffixes of pictures that are not read, which their owner should know."""
-UNLABELED = frozenset(("unlabeled", "unlabelled"))
-VALIDATION = frozenset(("val", "valid", "validation"))
-PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SYSTEM_FOLDERS = frozenset(
     ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 )
 """Put there by operating systems and network drives; some hold copies and thumbnails."""
-
-Parts: TypeAlias = tuple[str, ...]
-"""A folder's place: its names from the root on; empty for the root itself."""
 
 _log = logging.getLogger("skal")
 
@@ -59,35 +54,66 @@ class ImageFile:
 class _Listing:
     """What lies in a folder, by subfolder."""
 
-    images: list[tuple[Parts, list[str]]]
+    images: list[tuple[Folder, list[str]]]
     others: Counter[str]
-    empty: list[Parts]
+    empty: list[Folder]
 
 
-def find_images(root: Path) -> list[ImageFile]:
+def find_images(root: Path, as_dataset: bool = True) -> list[ImageFile]:
     """List the image files under a folder, training part first, then test, then unlabelled, each
     sorted by relative path. Hidden files and folders are passed over, links followed, each folder
-    once. A `DataError` is raised if no file has the suffix of an image.
+    once. As a dataset, a table beside the images labels them where folders tell fewer than two
+    classes, and a `DataError` is raised if folders in the place of classes look like parts of a
+    split, see `read_layout`; in any case if no file has the suffix of an image.
     """
     listing = _list(root)
-    parts = _given_parts([folder for folder, _ in listing.images])
-    found: dict[str, list[ImageFile]] = {"train": [], "test": [], "unlabeled": []}
+    has_table = as_dataset and bool(TABLES & set(listing.others))
+    folders, refused = [folder for folder, _ in listing.images], None
+    try:
+        places = read_layout(folders, refuse=as_dataset)
+    except DataError as error:
+        if not has_table:
+            raise
+        refused, places = error, read_layout(folders, refuse=False)
+    files: list[ImageFile] = []
     passed_over: Counter[str] = Counter()
     for folder, names in listing.images:
-        part, label = _place(folder, parts)
-        if part not in found:
+        part, label, _ = places[folder]
+        if part == "other":
             passed_over[folder[0]] += len(names)
             continue
         start = "".join(f"{name}/" for name in folder)
-        found[part].extend(ImageFile(start + name, part, label) for name in names)
+        label = None if label is None else sys.intern(label)
+        files.extend(ImageFile(start + name, part, label) for name in names)
         names.clear()  # or each name would be in memory twice
-    _tell_passed_over(listing, passed_over, parts)
-    if all(file.label is None for file in found["test"]):  # as of a competition: nothing to test on
+    labels = read_tables(root, files) if has_table else {}
+    if refused and not labels:
+        raise refused
+    _tell_passed_over(listing, passed_over, places)
+    if labels and (refused or len({file.label for file in files} - {None}) < 2):
+        files = [_labelled(file, labels.get(file.path)) for file in files]
+    return _by_part(files)
+
+
+def _labelled(file: ImageFile, label: str | None) -> ImageFile:
+    """Return a file with the label that a table gives it, not its folder."""
+    part = "test" if file.part == "test" else "unlabeled" if label is None else "train"
+    return ImageFile(file.path, part, label)
+
+
+def _by_part(files: list[ImageFile]) -> list[ImageFile]:
+    """Return the files part by part, sorted; test images of which no label is known, as of a
+    competition, are unlabelled ones if there are no others.
+    """
+    found: dict[str, list[ImageFile]] = {"train": [], "test": [], "unlabeled": []}
+    for file in files:
+        found[file.part].append(file)
+    if all(file.label is None for file in found["test"]):
         flat, found["test"] = found["test"], []
         found["unlabeled"].extend(ImageFile(file.path, "unlabeled", None) for file in flat)
-    for files in found.values():
-        files.sort(key=attrgetter("path"))
-    return [file for files in found.values() for file in files]
+    for some in found.values():
+        some.sort(key=attrgetter("path"))
+    return [file for some in found.values() for file in some]
 
 
 def count_images(root: Path, most: int) -> int:
@@ -139,15 +165,20 @@ def _count(suffixes: Counter[str], most: int = 5) -> str:
     )
 
 
-def _tell_passed_over(listing: _Listing, passed_over: Counter[str], parts: dict[str, str]) -> None:
+def _tell_passed_over(
+    listing: _Listing, passed_over: Counter[str], places: dict[Folder, Place]
+) -> None:
     """Say what somebody may have meant as a class, a part or an image, and is none."""
-    depth = 2 if parts else 1
-    folders = {folder[:depth] for folder, _ in listing.images}
-    for folder in sorted(set(listing.empty) - folders):
-        if len(folder) == depth and not UNLABELED & {name.lower() for name in folder}:
+    holders = {place.holder for place in places.values() if place.holder is not None}
+    classes = {folder[: len(holder) + 1] for folder in places for holder in holders}
+    for folder in sorted(set(listing.empty) - classes):
+        if folder and folder[:-1] in holders and not any(map(is_unlabeled, folder)):
             _log.warning("the folder %r has no image in it and is not a class", "/".join(folder))
     for name, count in sorted(passed_over.items()):
         _log.warning("passed over %r (%d images): neither train, test nor unlabeled", name, count)
+    for same in alike(place.label for place in places.values() if place.label is not None):
+        told = " and ".join(map(repr, same))
+        _log.warning("the classes %s differ by case or spaces alone: they count as different", told)
     _tell_pictures(listing.others)
 
 
@@ -160,11 +191,11 @@ def _tell_pictures(others: Counter[str]) -> None:
         )
 
 
-def _walk(root: Path, quiet: bool = False) -> Iterator[tuple[Parts, list[str]]]:
+def _walk(root: Path, quiet: bool = False) -> Iterator[tuple[Folder, list[str]]]:
     """Yield each folder below `root` with the names of its files, parents first, in order."""
     warn = _log.debug if quiet else _log.warning
-    seen: dict[tuple[int, int], Parts] = {}
-    waiting: list[Parts] = [()]
+    seen: dict[tuple[int, int], Folder] = {}
+    waiting: list[Folder] = [()]
     with progress(desc="listing", unit="file") as bar:
         while waiting:
             folder = waiting.pop()
@@ -201,35 +232,5 @@ def _scan(directory: str, bar: tqdm[None]) -> tuple[tuple[int, int], list[str], 
     return (status.st_dev, status.st_ino), folders, names
 
 
-def _shown(folder: Parts) -> str:
+def _shown(folder: Folder) -> str:
     return "/".join(folder) or "."
-
-
-def _given_parts(folders: Iterable[Parts]) -> dict[str, str]:
-    """Map the top folders of a given split to its parts, empty if none is given. A folder "train"
-    (of trains, say) is a part if it has folders of its own, or only other parts beside it.
-    """
-    tops, nested = set[str](), set[str]()
-    for folder in folders:
-        tops.update(folder[:1])
-        nested.update(folder[:1] if len(folder) > 1 else ())
-    parts = {top: PARTS[top.lower()] for top in tops if top.lower() in PARTS}
-    validation = {top for top in tops if top.lower() in VALIDATION}
-    alone = all(top in {*parts, *validation} or top.lower() in UNLABELED for top in tops)
-    if "train" not in (parts[top] for top in parts if alone or top in nested):
-        return {}
-    if "test" not in (parts[top] for top in parts if top in nested):
-        parts.update((top, "test") for top in validation & nested)
-    return parts
-
-
-def _place(folder: Parts, parts: dict[str, str]) -> tuple[str, str | None]:
-    """Tell from where images lie which part ("other" for none) and class they belong to."""
-    part = "train"
-    if parts and folder and folder[0].lower() not in UNLABELED:
-        part, folder = parts.get(folder[0], "other"), folder[1:]
-    if part != "other" and (not folder or folder[0].lower() in UNLABELED):
-        return ("test" if part == "test" else "unlabeled"), None
-    # macOS spells an accented name in other code points than the rest, and it is the same class
-    label = unicodedata.normalize("NFC", folder[0]) if folder else None
-    return part, None if label is None else sys.intern(label)

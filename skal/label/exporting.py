@@ -19,7 +19,7 @@ from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from ..core.errors import DataError, RunExistsError, UsageError
-from ..datasets.index import UNLABELED
+from ..datasets.layout import is_unlabeled
 from .ledger import TEST
 from .names import plain_text
 from .project import LabelProject
@@ -116,7 +116,7 @@ def _path_in_export(project: LabelProject, image: int, label: int, taken: set[st
     """Return ``<class>/<path>``, without the class folder that an image is in now."""
     path = PurePosixPath(project.paths[image])
     folders = path.parts[:-1]
-    if folders and (image in project.folder_labels or folders[0].lower() in UNLABELED):
+    if folders and (image in project.folder_labels or is_unlabeled(folders[0])):
         folders = folders[1:]
     target = PurePosixPath(project.classes[label], *folders, path.name)
     numbers = count(2)

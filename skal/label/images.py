@@ -23,7 +23,7 @@ def find(root: Path) -> list[ImageFile]:
         what = "is a file, not a folder" if root.exists() else "does not exist"
         raise FolderNotFoundError(f"{str(root)!r} {what}; expected a folder of images")
     try:
-        return find_images(root)
+        return find_images(root, as_dataset=False)
     except DataError as error:  # which would have them in class folders
         told = str(error).partition("; expected")[0]
         raise DataError(f"{told}; expected {', '.join(FORMATS)} files") from error

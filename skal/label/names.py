@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from ..core.errors import ParameterError, UsageError
-from ..datasets.index import UNLABELED
+from ..datasets.layout import is_unlabeled
 
 LONGEST_CLASS = 100
 LONGEST_NAME = 64
@@ -25,7 +25,7 @@ def check_classes(names: Iterable[str]) -> list[str]:
             problem = f"has {len(name)} characters; expected 1 to {LONGEST_CLASS}"
         elif name[0] == "." or any(c in "/\\" or not c.isprintable() for c in name):
             problem = "cannot be a folder's name; expected no slash and no dot at its start"
-        elif name.lower() in UNLABELED:
+        elif is_unlabeled(name):
             problem = "is the name of the folder of images without a label"
         elif name.casefold() in (other.casefold() for other in result):
             problem = "is named twice"

@@ -1,0 +1,238 @@
+"""Folders as people have them: classes and parts are what their owner means, or an error."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from skal.core.errors import DataError
+from skal.datasets import load_dataset
+from skal.datasets.index import find_images
+from skal.datasets.layout import read_layout
+
+CLASSES = ("cat", "dog", "train station", "test tube", "Haus", "7", "été")
+SPLITS = [
+    ("train", "test"),
+    ("Train", "Test"),
+    ("TRAIN", "TEST"),
+    ("training", "testing"),
+    ("training_set", "test_set"),
+    ("seg_train", "seg_test"),
+    ("train_images", "test_images"),
+    ("Training Data", "Validation Data"),
+    ("train", "val"),
+    ("train", "dev"),
+    ("train", "eval"),
+    ("trainset", "testset"),
+]
+UNLABELED = ("unlabeled", "_unlabeled", "no_label", "Unlabelled")
+N_TREES = 2000
+
+
+def understood(*folders: str) -> dict[str, tuple[str, str | None]]:
+    places = read_layout([tuple(folder.split("/")) if folder else () for folder in folders])
+    return {"/".join(folder): place[:2] for folder, place in places.items()}
+
+
+def made_up_tree(rng: random.Random) -> dict[str, tuple[str, str | None]]:
+    """Make folders of images with what they mean: wrappers, splits, unlabelled, depths."""
+    classes = rng.sample(CLASSES, rng.randint(2, 4))
+    wrapper = "".join(
+        f"{name}/" for name in rng.sample(["flowers", "data", "images"], rng.choice((0, 0, 1, 2)))
+    )
+    meant: dict[str, tuple[str, str | None]] = {}
+
+    def add(place: str, part: str) -> None:
+        for name in classes:
+            inner = rng.choice((("",), ("", "/a"), ("/2023/may", "/2024"), ("/images",)))
+            for below in inner:
+                meant[f"{place}{name}{below}"] = (part, name)
+
+    if rng.random() < 0.6:
+        for name, part in zip(rng.choice(SPLITS), ("train", "test"), strict=True):
+            again = f"{name}/" if rng.random() < 0.4 else ""
+            add(f"{wrapper}{name}/{again}", part)
+    else:
+        add(wrapper, "train")
+    if rng.random() < 0.3:
+        meant[wrapper + rng.choice(UNLABELED)] = ("unlabeled", None)
+    return meant
+
+
+def test_made_up_trees_are_read_as_they_are_meant_or_refused() -> None:
+    refused = 0
+    for seed in range(N_TREES):
+        meant = made_up_tree(random.Random(seed))
+        try:
+            found = understood(*meant)
+        except DataError as error:
+            assert "stand where classes are expected" in str(error)
+            refused += 1
+            continue
+        assert found == meant, seed
+    assert refused < N_TREES / 20
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("train/cat", "train/dog", "test/cat", "test/dog"),
+        ("train/train/cat", "train/train/dog", "test/test/cat", "test/test/dog"),
+        (
+            "seg_train/seg_train/cat",
+            "seg_train/seg_train/dog",
+            "seg_test/seg_test/cat",
+            "seg_test/seg_test/dog",
+        ),
+        (
+            "pets/training_set/training_set/cat",
+            "pets/training_set/training_set/dog",
+            "pets/test_set/cat",
+        ),
+        ("train/cats/cat", "train/cats/dog", "test/cat", "test/dog"),
+    ],
+)
+def test_splits_of_kaggle(folders: tuple[str, ...]) -> None:
+    for folder, (part, label) in understood(*folders).items():
+        assert part == ("test" if "test" in folder else "train")
+        assert label == folder.rpartition("/")[2]
+
+
+def test_a_class_that_is_alone_in_one_part_is_a_class() -> None:
+    found = understood("train/cat/2021", "train/cat/2022", "test/cat/2021", "test/dog/2021")
+    assert {label for _, label in found.values()} == {"cat", "dog"}
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (
+            ("north/cat", "north/dog", "south/cat", "south/dog"),
+            "'north', 'south'.*each hold 'cat', 'dog'",
+        ),
+        (("a/cat", "a/dog", "a/owl", "b/cat", "b/dog"), "each hold 'cat', 'dog'"),
+        (("train", "test", "extra"), "'train', 'test'.*called as parts"),
+        (("train/a/cat", "train/a/dog", "train/b/cat", "train/b/dog", "test/cat"), "in 'train'"),
+        (("val/cat", "test/cat"), "called as parts"),
+    ],
+)
+def test_parts_in_the_place_of_classes_are_refused(folders: tuple[str, ...], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        understood(*folders)
+    assert read_layout([tuple(folder.split("/")) for folder in folders], refuse=False)
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("train station", "bus station"),
+        ("train", "bus", "ship"),
+        ("cat/images", "dog/images"),
+        ("cat/2021", "cat/2022", "dog"),
+        ("dev", "ops"),
+    ],
+)
+def test_names_like_those_of_parts_can_be_classes(folders: tuple[str, ...]) -> None:
+    found = understood(*folders)
+    assert {label for _, label in found.values()} == {folder.split("/")[0] for folder in folders}
+
+
+def paint(root: Path, *paths: str) -> Path:
+    for number, path in enumerate(paths):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number * 7 % 256, 90, 200)).save(root / path)
+    return root
+
+
+def labels(root: Path) -> dict[str, tuple[str, str | None]]:
+    return {file.path: (file.part, file.label) for file in find_images(root)}
+
+
+def numbered(folder: str, n: int = 4) -> Iterator[str]:
+    return (f"{folder}{k}.png" for k in range(n))
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("path,label", "{0}.png,{1}"),
+        ("filename\tclass", "{0}.png\t{1}"),
+        ("id,breed", "{0},{1}"),
+        ("image_id;species;weight", "images/{0}.png;{1};3"),
+        ("Image,Label", "/kaggle/input/pets/images/{0}.png,{1}"),
+    ],
+)
+def test_a_table_labels_images_that_lie_together(tmp_path: Path, header: str, row: str) -> None:
+    paint(tmp_path, *numbered("images/"))
+    lines = [row.format(k, "cat" if k < 2 else "dog") for k in range(3)]
+    (tmp_path / "labels.csv").write_text("\n".join([header, *lines]), "utf-8-sig")
+    assert labels(tmp_path) == {
+        "images/0.png": ("train", "cat"),
+        "images/1.png": ("train", "cat"),
+        "images/2.png": ("train", "dog"),
+        "images/3.png": ("unlabeled", None),
+    }
+
+
+def test_a_competition_has_a_table_for_its_training_images(tmp_path: Path) -> None:
+    paint(tmp_path, *numbered("train/"), *numbered("test/"))
+    (tmp_path / "train.csv").write_text("id,label\n0,cat\n1,dog\n2,cat\n3,dog\n")
+    (tmp_path / "sample_submission.csv").write_text("id,label\n0,cat\n1,cat\n2,cat\n3,cat\n")
+    found = labels(tmp_path)
+    assert [found[f"train/{k}.png"] for k in range(2)] == [("train", "cat"), ("train", "dog")]
+    assert {found[f"test/{k}.png"] for k in range(4)} == {("unlabeled", None)}
+    data = load_dataset(tmp_path, image_size=8)
+    assert data.classes == ("cat", "dog") and len(data.X_unlabeled) == 4
+
+
+def test_a_table_decides_where_folders_may_be_parts(tmp_path: Path) -> None:
+    folders = ("north/cat/", "north/dog/", "south/cat/", "south/dog/")
+    paths = list(itertools.chain.from_iterable(map(numbered, folders)))
+    paint(tmp_path, *paths)
+    with pytest.raises(DataError, match=r"labels\.csv"):
+        find_images(tmp_path)
+    rows = [f"{path},{path.split('/')[1]}" for path in paths]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *rows]))
+    assert {label for _, label in labels(tmp_path).values()} == {"cat", "dog"}
+
+
+def test_a_table_that_contradicts_the_folders_is_told_and_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paint(tmp_path, *numbered("cat/"), *numbered("dog/"))
+    rows = [f"{label}/{k}.png,{label}" for label in ("cat", "dog") for k in range(4)]
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["path,label", *rows]))
+    assert labels(tmp_path)["cat/0.png"] == ("train", "cat") and not caplog.records
+    table.write_text("\n".join(["path,label", "cat/0.png,dog", *rows[1:]]))
+    assert labels(tmp_path)["cat/0.png"] == ("train", "cat")
+    assert "says otherwise than the folders of 1 images (cat/0.png: 'dog')" in caplog.text
+
+
+def test_a_table_whose_rows_may_mean_two_images_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paint(tmp_path, "a/0.png", "b/0.png")
+    (tmp_path / "labels.csv").write_text("id,label\n0,cat\n")
+    assert {label for _, label in labels(tmp_path).values()} == {"a", "b"}
+    assert "'0' may be a/0.png or b/0.png" in caplog.text
+
+
+def test_an_address_in_another_folder_that_is_here_is_not_meant(tmp_path: Path) -> None:
+    paint(tmp_path, "photos/1.png", "photos/new/2.png")
+    (tmp_path / "labels.csv").write_text("path,label\nnew/1.png,cat\nnew/2.png,dog\n")
+    assert labels(tmp_path)["photos/new/2.png"][1] == "dog"
+    assert labels(tmp_path)["photos/1.png"][1] != "cat"
+
+
+def test_classes_that_differ_by_case_or_spaces_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paint(tmp_path, *numbered("Cat/"), *numbered("cat/"), *numbered("dog/"))
+    find_images(tmp_path)
+    assert "the classes 'Cat' and 'cat' differ by case or spaces alone" in caplog.text
