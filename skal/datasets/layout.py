@@ -31,6 +31,7 @@ KINDS = {
 _FILLERS = frozenset(
     ("set", "sets", "data", "dataset", "images", "image", "imgs", "img", "split", "folder", "files")
 )
+_YEAR = re.compile(r"(19|20)\d\d")
 MOST_SHOWN = 4
 
 
@@ -192,13 +193,13 @@ def _parts(node: _Node) -> dict[str, str]:
 def _refuse_parts(node: _Node) -> None:
     """Raise a DataError if the folders in a folder are no classes, by their names or contents."""
     classes = node.classes
-    named = {name: _kind(name)[0] for name in classes}
-    parts = [name for name, kind in named.items() if kind]
+    named = {name: kind for name in classes for kind, words in (_kind(name),) if not words}
+    parts = [name for name in named if named[name]]
     if len({named[name] for name in parts}) > 1:
         raise DataError(_told(node, parts, "are called as parts of a split are"))
     if len(classes) < 2 or not all(child.holds_folders_alone for child in classes.values()):
         return
-    inner = [{class_name(name) for name in child.classes} for child in classes.values()]
+    inner = [{n for n in child.classes if not _YEAR.fullmatch(n)} for child in classes.values()]
     common, union = set.intersection(*inner), set.union(*inner)
     if len(common) >= 2 and 2 * len(common) >= len(union):
         raise DataError(_told(node, list(classes), f"each hold {_listed(sorted(common))}"))
