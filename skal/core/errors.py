@@ -98,11 +98,12 @@ def blame(
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the nearest names, or all if these are few, to put behind "unknown ..."."""
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    names = {one.lower(): one for one in sorted(known)}
+    small = name.lower()
+    near = difflib.get_close_matches(small, names, n=3, cutoff=0.5)
     if len(names) > MOST_SHOWN:
-        within = [one for one in names if name and name in one]
-        near = within[:3] or near or difflib.get_close_matches(name, names, n=3, cutoff=0.0)
+        within = [one for one in names if small and small in one]
+        near = within[:3] or near or difflib.get_close_matches(small, names, n=3, cutoff=0.0)
     if near:
-        return f"; did you mean {' or '.join(near)}?"
-    return f"; known: {', '.join(names)}" if names else "; none are known"
+        return f"; did you mean {' or '.join(names[one] for one in near)}?"
+    return f"; known: {', '.join(names.values())}" if names else "; none are known"

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from .base import MISSING_LABEL as MISSING_LABEL
     from .base import ImageDataset as ImageDataset
     from .loading import data_folder as data_folder
-    from .loading import is_folder as is_folder
+    from .loading import folder_of as folder_of
     from .loading import load_dataset as load_dataset
 
-__all__ = ["DATASETS", "MISSING_LABEL", "ImageDataset", "data_folder", "is_folder", "load_dataset"]
+__all__ = ["DATASETS", "MISSING_LABEL", "ImageDataset", "data_folder", "folder_of", "load_dataset"]
 
 # the settings of data cost no numpy; "builtin" fills DATASETS
 __getattr__ = attach(
@@ -22,6 +22,6 @@ __getattr__ = attach(
     {
         "base": ("MISSING_LABEL", "ImageDataset"),
         "builtin": ("DATASETS",),
-        "loading": ("data_folder", "is_folder", "load_dataset"),
+        "loading": ("data_folder", "folder_of", "load_dataset"),
     },
 )

@@ -9,9 +9,10 @@ import pickle
 import socket
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ SYSTEM_DATASETS = Path("/usr/share/datasets")
 CIFAR10_ARCHIVE = "cifar-10-python.tar.gz"
 CIFAR10_FILES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta")
 FLOWERS_KAGGLE = "imsparsh/flowers-dataset"
+MOST_NEAR = 3
 DOWNLOAD_PATIENCE = 10.0
 """Seconds that a server may stay silent; else a firewall could hold a run for minutes."""
 
@@ -101,10 +103,19 @@ def load_cifar10(*, data_dir: Path, image_size: int | None, seed: int) -> ImageD
 @DATASETS.register("flowers", summary="Kaggle's 2,746 photographs of 5 kinds of flowers")
 def load_flowers(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDataset:
     """Load the Kaggle Flowers dataset; its `test` folder has no labels and is not a test set."""
-    places = [data_dir / "flowers", data_dir]
-    holding = (p for p in places for part in (".", "train") if (p / part / "daisy").is_dir())
-    root = next(holding, None) or _fetch_flowers(places[0])
+    root = flowers_folder(data_dir)
     return load_folder(root, data_dir=data_dir, image_size=image_size, seed=seed, name="flowers")
+
+
+def flowers_folder(data_dir: Path) -> Path:
+    """Return the folder of the Kaggle Flowers dataset, fetched if it is not there."""
+    places = [Path("flowers"), data_dir / "flowers", data_dir / "flowers/flowers", data_dir]
+    holding = (p for p in places for part in (".", "train") if (p / part / "daisy").is_dir())
+    return next(holding, None) or _fetch_flowers(places)
+
+
+OF_FILES = MappingProxyType({"flowers": flowers_folder})
+"""Datasets of image files, by name, and what returns their folder."""
 
 
 def _find(places: Iterable[Path], names: Iterable[str]) -> Path | None:
@@ -255,10 +266,19 @@ def _unpickle_plain(path: Path, *keys: str) -> list[Any]:
         raise DataError(f"{path} is not a CIFAR-10 batch: {reason}") from error
 
 
-def _fetch_flowers(wanted: Path) -> Path:
+def _fetch_flowers(places: Sequence[Path]) -> Path:
+    near = sorted(
+        str(path)
+        for place in (Path(), places[-1])
+        if place.is_dir()
+        for path in place.iterdir()
+        if "flower" in path.name.lower() and path not in places
+    )
+    near_by = f" (here there is: {', '.join(near[:MOST_NEAR])})" if near else ""
     advice = (
-        f"put its train folder (or the class folders themselves) into {wanted}, "
-        f"from https://www.kaggle.com/datasets/{FLOWERS_KAGGLE}"
+        "looked for daisy/ or train/daisy/ in 'flowers', and in flowers, flowers/flowers and . of "
+        f"the data folder{near_by}; put its train folder (or the class folders themselves) into "
+        f"{str(places[1])!r}, from https://www.kaggle.com/datasets/{FLOWERS_KAGGLE}"
     )
     try:
         import kagglehub

@@ -197,6 +197,12 @@ def _refuse_parts(node: _Node) -> None:
     parts = [name for name in named if named[name]]
     if len({named[name] for name in parts}) > 1:
         raise DataError(_told(node, parts, "are called as parts of a split are"))
+    for name, child in classes.items():
+        again = [other for other in child.classes if other in classes and other != name]
+        if child.holds_folders_alone and len(again) >= 2:
+            raise DataError(
+                _told(node, [name], f"it holds {_listed(again)}, which stand beside it")
+            )
     if len(classes) < 2 or not all(child.holds_folders_alone for child in classes.values()):
         return
     inner = [{n for n in child.classes if not _YEAR.fullmatch(n)} for child in classes.values()]
@@ -208,7 +214,8 @@ def _refuse_parts(node: _Node) -> None:
 def _told(node: _Node, names: list[str], why: str) -> str:
     place = f" in {'/'.join(node.path)!r}" if node.path else ""
     return (
-        f"the folders {_listed(names)}{place} stand where classes are expected, but {why}; "
+        f"the {'folders' if len(names) > 1 else 'folder'} {_listed(names)}{place} "
+        f"{'stand' if len(names) > 1 else 'stands'} where classes are expected, but {why}; "
         "expected ROOT/<class>/*, or ROOT/train/<class>/* with ROOT/test/<class>/*; move the "
         "folders so, or say what each image is in a labels.csv with the columns path and label"
     )

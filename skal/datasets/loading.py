@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import DataError, UnknownNameError, blame
+from ..core.errors import DataError, FolderNotFoundError, UnknownNameError, blame
 from ..core.settings import settings_of
 from .base import ImageDataset
-from .builtin import DATASETS
+from .builtin import CIFAR10_ARCHIVE, CIFAR10_FILES, DATASETS, OF_FILES
 from .folder import DECODING, load_folder
 from .settings import DataSettings
 
@@ -76,6 +77,7 @@ def load_as(
     where = data_folder(data_dir)
     if is_folder(name_or_folder):
         place = Path(os.path.expanduser(name_or_folder))  # noqa: PTH111 (Path's may raise)
+        _point_to_cifar10(place)
         how = replace(DECODING, geometry=geometry)
         data = load_folder(place, data_dir=where, image_size=image_size, seed=seed, decoding=how)
         dataset = str(data.root)
@@ -83,6 +85,15 @@ def load_as(
         dataset = str(name_or_folder)
         data = _load_named(dataset, {"data_dir": where, "image_size": image_size, "seed": seed})
     return replace(data, source={"dataset": dataset, "data_dir": str(where.resolve())})
+
+
+def _point_to_cifar10(place: Path) -> None:
+    """Raise a UsageError if that is no folder of images, but CIFAR-10 as it is downloaded."""
+    if place.name == CIFAR10_ARCHIVE or (place / CIFAR10_FILES[0]).is_file():
+        raise FolderNotFoundError(
+            f"{str(place)!r} is CIFAR-10 as it is downloaded, not a folder of images; load it by "
+            f"--dataset cifar10 --data-dir {shlex.quote(str(place.parent))}"
+        )
 
 
 def _load_named(spec: str, context: Mapping[str, Any]) -> ImageDataset:
@@ -99,6 +110,14 @@ def _load_named(spec: str, context: Mapping[str, Any]) -> ImageDataset:
             f"the dataset {spec} returned {type(data).__name__}; expected a skal.ImageDataset"
         )
     return data
+
+
+def folder_of(name_or_folder: str | Path, data_dir: str | Path | None) -> Path | None:
+    """Return the folder of image files that a dataset is loaded from; None if it is not."""
+    if is_folder(name_or_folder):
+        return Path(name_or_folder).expanduser()
+    find = OF_FILES.get(str(name_or_folder))
+    return None if find is None else find(data_folder(data_dir))
 
 
 def is_folder(name_or_folder: str | Path) -> bool:

@@ -17,7 +17,7 @@ import torch
 from ..core.errors import DataError
 from ..core.kept import kept as kept_result
 from ..core.kept import told_where
-from ..datasets import data_folder, is_folder
+from ..datasets import data_folder, folder_of
 from ..datasets.index import count_images
 from ..models import MODELS, PRETRAINED_MODEL, default_model, trained_model
 from ..models.backbone import Backbone
@@ -126,9 +126,9 @@ def input_size(
     made for, and for the default one the largest of `SIZES` at which a pass over all images is
     quick enough on this machine, of which `speed` tells the images a second at `TRIAL_SIZE`.
     """
-    if config.image_size or not is_folder(data):
+    root = None if config.image_size else folder_of(data, config.data_dir)
+    if root is None:
         return config.image_size
-    root = Path(data).expanduser()
     if config.model is None:
         chosen = with_network(config, SIZES[0])
         if chosen.model == PRETRAINED_MODEL and root.is_dir():

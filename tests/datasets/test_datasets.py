@@ -24,6 +24,7 @@ import skal
 from skal.core.errors import (
     DataError,
     DatasetNotFoundError,
+    FolderNotFoundError,
     MissingExtraError,
     UnknownNameError,
     UsageError,
@@ -601,6 +602,46 @@ def test_flowers_are_found_and_split_by_seed(data_dir: Path, place: str, part: s
     assert again.paths == data.paths and other.paths != data.paths
     rose = data.X[data.y == 2].mean(axis=(0, 2, 3))
     assert np.allclose(rose, [254, 0, 0], atol=3)
+
+
+@pytest.mark.parametrize("place", ["flowers", "data/flowers/flowers"])
+def test_flowers_are_found_where_they_are_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    write_flowers(tmp_path / place, "train")
+    monkeypatch.chdir(tmp_path)
+    data = load_dataset("flowers", image_size=16, data_dir="data")
+    assert len(data.classes) == 5 and data.name == "flowers"
+
+
+def test_an_error_says_where_flowers_were_looked_for_and_what_lies_near(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "kagglehub", None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flowers-dataset.zip").touch()
+    with pytest.raises(
+        MissingExtraError, match=r"looked for daisy/.*'flowers'.*flowers-dataset\.zip"
+    ):
+        load_dataset("flowers")
+
+
+@pytest.mark.parametrize("name", ["cifar-10-batches-py", "cifar-10-python.tar.gz"])
+def test_cifar_10_as_downloaded_points_to_its_name(tmp_path: Path, name: str) -> None:
+    place = tmp_path / name
+    if name.endswith("gz"):
+        place.touch()
+    else:
+        place.mkdir()
+        (place / "data_batch_1").touch()
+    with pytest.raises(FolderNotFoundError, match="--dataset cifar10 --data-dir"):
+        load_dataset(place)
+
+
+@pytest.mark.parametrize("name", ["CIFAR10", "Cifar-10", "cifar_10"])
+def test_other_spellings_point_to_cifar10(name: str) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean cifar10"):
+        load_dataset(name)
 
 
 def test_unlabelled_test_folder_of_flowers_is_no_test_set(data_dir: Path) -> None:

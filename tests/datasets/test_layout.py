@@ -119,6 +119,7 @@ def test_a_class_that_is_alone_in_one_part_is_a_class() -> None:
         (("train", "test", "extra"), "'train', 'test'.*called as parts"),
         (("train/a/cat", "train/a/dog", "train/b/cat", "train/b/dog", "test/cat"), "in 'train'"),
         (("val/cat", "test/cat"), "called as parts"),
+        (("rose", "tulip", "flowers/rose", "flowers/tulip"), "'flowers' stands.*beside it"),
     ],
 )
 def test_parts_in_the_place_of_classes_are_refused(folders: tuple[str, ...], message: str) -> None:

@@ -82,6 +82,15 @@ class TestSize:
         assert input_size(RunConfig(), "digits") is None
         assert input_size(RunConfig(pretrain="simclr"), folder) is None
 
+    def test_flowers_are_a_folder_of_photographs(self, tmp_path: Path) -> None:
+        for number in range(4):
+            place = tmp_path / "flowers/train" / ("daisy", "rose")[number % 2]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 40)).save(place / f"{number}.jpg")
+        config = RunConfig(dataset="flowers", data_dir=str(tmp_path))
+        assert input_size(config, "flowers", lambda _: 1000.0) == SIZES[0]
+        assert input_size(config, "digits", lambda _: 1000.0) is None
+
     def test_the_speed_is_tried_once_and_kept(self, tmp_path: Path) -> None:
         config = RunConfig(data_dir=str(tmp_path))
         first = images_a_second(config)
