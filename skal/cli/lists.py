@@ -9,6 +9,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -118,15 +119,35 @@ def table_lines(columns: Sequence[str], rows: list[list[str]], width: float) -> 
 
 
 @main.command()
+@click.argument("folder", required=False, type=click.Path())
 @click.option("--data-dir", metavar="DIR", help="Where data are looked for.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
-def doctor(ctx: click.Context, data_dir: str | None) -> None:
-    """Say what skal finds here: versions, devices, data; and what is wrong."""
-    from .doctor import examine
+def doctor(ctx: click.Context, folder: str | None, data_dir: str | None, as_json: bool) -> None:
+    """Say what skal finds here, versions, devices and data, or in FOLDER; and what is wrong.
 
+    Of a folder of images: classes, sizes, modes, ranges of values, unreadable files, duplicates
+    and likely mistakes. The exit code is 1 if there is a problem.
+    """
     with console(ctx):
-        checks = examine(data_dir)
-    for check in checks:
-        click.echo(f"{'ok' if check.fine else 'PROBLEM':<8} {check.name}: {check.found}")
-    if not all(check.fine for check in checks):
+        problems, lines, facts = _looked_at(folder, data_dir)
+    click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(lines))
+    if problems:
         ctx.exit(1)
+
+
+def _looked_at(folder: str | None, data_dir: str | None) -> tuple[bool, list[str], Any]:
+    """Return whether there is a problem, and what was found as lines and as JSON."""
+    if folder is None:
+        from .doctor import examine
+
+        checks = examine(data_dir)
+        told = [f"{'ok' if c.fine else 'PROBLEM':<8} {c.name}: {c.found}" for c in checks]
+        return not all(c.fine for c in checks), told, [check._asdict() for check in checks]
+    from dataclasses import asdict
+
+    from ..datasets import data_folder
+    from ..datasets.inspection import inspect_folder, report
+
+    found = inspect_folder(Path(folder), data_folder(data_dir))
+    return bool(found.problems), report(found), asdict(found)

@@ -13,6 +13,7 @@ from ..core.errors import DataError, FolderNotFoundError, UnknownNameError, blam
 from ..core.settings import settings_of
 from .base import ImageDataset
 from .builtin import CIFAR10_ARCHIVE, CIFAR10_FILES, DATASETS, OF_FILES
+from .doubles import tell_doubles
 from .folder import DECODING, load_folder
 from .settings import DataSettings
 
@@ -84,6 +85,7 @@ def load_as(
     else:
         dataset = str(name_or_folder)
         data = _load_named(dataset, {"data_dir": where, "image_size": image_size, "seed": seed})
+    tell_doubles(data)
     return replace(data, source={"dataset": dataset, "data_dir": str(where.resolve())})
 
 

@@ -39,6 +39,12 @@ class DataSettings(Settings):
         highest=2**63 - 1,
         details="Split, initial set, training, noise and draws, each independently.",
     )
+    drop_duplicates: bool = _data(
+        False,
+        "Leave images out of the pool that are in the test set, too, or twice in the pool",
+        details="Images are equal if all their decoded pixels are; near doubles are found by "
+        "``skal doctor DIR``.",
+    )
     noise_rate: Share = _noise(
         "0%",
         "Noise on the training images: its standard deviation as a share of white, or the share "

@@ -35,7 +35,7 @@ from .finished import Run, summarise
 from .metrics import describe_errors
 from .networks import Networks
 from .plan import Chooser, Plan, QueryStrategy, settle, with_those_of
-from .preparation import load_again, with_noise
+from .preparation import load_again, with_noise, without_duplicates
 from .pretraining import weights_from_pool
 from .record import (
     EVALUATION,
@@ -148,7 +148,8 @@ class ActiveLearner:
         check_run_folder(folder)
         with locked(folder / JOURNAL):  # a line that is being written is no torn one
             record, config = Record.open(folder)
-        data = with_noise(config, load_again(config) if data is None else data)
+        data = without_duplicates(config, load_again(config) if data is None else data)
+        data = with_noise(config, data)
         check_same(record, config, data)
         chooser = Chooser.of(config.strategy, config.strategy_params, config.stream != "off")
         plan = Plan.make(config, data, chooser, classifier).with_kept(record.facts)

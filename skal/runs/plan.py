@@ -24,7 +24,7 @@ from ..strategies.resolve import Strategy, resolve_strategy
 from ..strategies.trial import check_strategy_works
 from .acquisition import Acquisition, PoolAcquisition
 from .config import SETTINGS, RunConfig
-from .preparation import check_network, check_settings, resolve_settings
+from .preparation import check_network, check_settings, resolve_settings, without_duplicates
 from .start import describe
 from .streaming import StreamAcquisition, stream_strategy_name
 
@@ -109,6 +109,7 @@ class Plan:
                 X_unlabeled=data.X,
                 paths_unlabeled=(),
             )
+        data = without_duplicates(config, data)
         named = config.model is not None
         config = resolve_settings(config, data)
         if not named:

@@ -9,6 +9,7 @@ from ..core.errors import DataError, ParameterError, UnknownNameError
 from ..core.seeding import derive_seed
 from ..core.settings import resolve_count
 from ..datasets import DATASETS, ImageDataset, data_folder
+from ..datasets.doubles import without_doubles
 from ..datasets.loading import load_as
 from ..datasets.noise import add_noise
 from ..models import MODELS, PRETRAINED_MODEL
@@ -70,6 +71,13 @@ def load_again(config: RunConfig) -> ImageDataset:
             f"the run was made on {config.dataset!r}, which cannot be loaded by its name; resume "
             "it from Python: skal.resume(folder, data=...)"
         ) from error
+
+
+def without_duplicates(config: RunConfig, data: ImageDataset) -> ImageDataset:
+    """Leave duplicates out of the pool, if the settings say so."""
+    if not config.drop_duplicates:
+        return data
+    return without_doubles(data, data_folder(config.data_dir) / "cache")
 
 
 def with_noise(config: RunConfig, data: ImageDataset) -> ImageDataset:

@@ -1,0 +1,243 @@
+"""What a folder of images holds, and what is likely to be wrong with it."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..core.errors import DataError, FolderNotFoundError
+from ..core.progress import progress
+from .base import Images
+from .decoding import FORMATS
+from .doubles import doubles_of, near_doubles
+from .folder import DECODING
+from .hashes import hashes_of
+from .index import ImageFile, find_images
+from .pixel_cache import decode_all
+
+SIDE = 48
+"""Pixels that images are decoded at to compare them."""
+DEEP_LOOKED_AT = 64
+FEW = 5
+"""Images of a class: with fewer neither training nor test says much."""
+UNEVEN = 20
+"""Times that a class may be larger than another without being told."""
+
+_log = logging.getLogger("skal")
+
+
+@dataclass
+class Inspection:
+    """What `inspect_folder` finds.
+
+    Parameters
+    ----------
+    folder : str
+        The folder.
+    classes : dict
+        Of each part ("train", "test") the number of images by class.
+    n_unlabeled : int
+        Images without a label.
+    formats, modes : dict
+        Number of images by format, and by Pillow's mode.
+    sizes : dict
+        Width and height of the smallest, the median and the largest image, in pixels.
+    ranges : dict
+        Of modes with more than 8 bits a channel the lowest and highest value in some images.
+    unreadable : list of (path, reason)
+        Files that cannot be decoded.
+    duplicates : dict
+        Paths of training images that are "in_test", too, "repeated", or "contradicting".
+    near_duplicates : list of (path, path)
+        Images that look alike and are not equal.
+    problems : list of str
+        What should be mended before anything is learned.
+    """
+
+    folder: str
+    classes: dict[str, dict[str, int]] = field(default_factory=dict)
+    n_unlabeled: int = 0
+    formats: dict[str, int] = field(default_factory=dict)
+    modes: dict[str, int] = field(default_factory=dict)
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    duplicates: dict[str, list[str]] = field(default_factory=dict)
+    near_duplicates: list[tuple[str, str]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def inspect_folder(root: Path, data_dir: Path) -> Inspection:
+    """Look through a folder of images: layout, files, doubles; decoded pixels are kept.
+
+    Raises
+    ------
+    FolderNotFoundError, DataError
+        If there is no such folder, or no image in it.
+    """
+    if not root.is_dir():
+        raise FolderNotFoundError(f"{str(root)!r} is no folder; expected a folder of images")
+    found = Inspection(str(root.resolve()))
+    with _told(found.problems):
+        try:
+            files = find_images(root)
+        except DataError as error:
+            files = find_images(root, as_dataset=False)
+            found.problems.append(str(error))
+        _count(found, files)
+        _look_at_headers(found, root, [file.path for file in files])
+        how = replace(DECODING, size=SIDE)
+        pixels, read, found.unreadable = decode_all(root, files, how, data_dir / "cache")
+    if found.unreadable:
+        found.problems.append(f"{len(found.unreadable)} files cannot be read")
+    _look_for_doubles(found, pixels, read)
+    return found
+
+
+def _look_for_doubles(found: Inspection, pixels: Images, read: Sequence[ImageFile]) -> None:
+    labels = np.array([file.label or "" for file in read], object)
+    rows = {
+        part: np.flatnonzero([file.part == part for file in read]) for part in ("train", "test")
+    }
+    hashes = hashes_of(pixels)
+    doubles = doubles_of(hashes[rows["train"]], labels[rows["train"]], hashes[rows["test"]])
+    told = {
+        "in_test": "training images are in the test set, too",
+        "repeated": "training images are there before",
+        "contradicting": "of them have another label than the image that they repeat",
+    }
+    for name, what in told.items():
+        found.duplicates[name] = [read[rows["train"][row]].path for row in getattr(doubles, name)]
+        if found.duplicates[name]:
+            found.problems.append(f"{len(found.duplicates[name])} {what}")
+    near = near_doubles(pixels)
+    found.near_duplicates = [(read[one].path, read[other].path) for one, other in near]
+    if near:
+        found.problems.append(f"{len(near)} pairs of images look alike")
+
+
+@contextmanager
+def _told(problems: list[str]) -> Iterator[None]:
+    """Take down what is warned of, instead of showing it."""
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno >= logging.WARNING and record.getMessage() not in problems:
+                problems.append(record.getMessage())
+
+    listener, others, propagated = Listener(), _log.handlers[:], _log.propagate
+    _log.handlers, _log.propagate = [listener], False
+    try:
+        yield
+    finally:
+        _log.handlers, _log.propagate = others, propagated
+
+
+def _count(found: Inspection, files: Sequence[ImageFile]) -> None:
+    counts: dict[str, Counter[str]] = {}
+    for file in files:
+        if file.label is None:
+            found.n_unlabeled += 1
+        else:
+            counts.setdefault(file.part, Counter())[file.label] += 1
+    found.classes = {part: dict(sorted(count.items())) for part, count in counts.items()}
+    train = counts.get("train", Counter())
+    if not train:
+        found.problems.append("no image has a label")
+        return
+    if len(train) == 1:
+        found.problems.append(f"there is one class alone, {next(iter(train))!r}")
+    few = [name for name, n in train.items() if n < FEW]
+    if few:
+        found.problems.append(f"fewer than {FEW} images: {', '.join(few)}")
+    (most, n_most), (least, n_least) = train.most_common(1)[0], train.most_common()[-1]
+    if n_most > UNEVEN * n_least:
+        found.problems.append(f"{most!r} has {n_most} images and {least!r} {n_least}")
+
+
+def _look_at_headers(found: Inspection, root: Path, paths: Sequence[str]) -> None:
+    """Read formats, modes and sizes, without decoding."""
+
+    def look(path: str) -> tuple[str, str, tuple[int, int]] | None:
+        try:
+            with (root / path).open("rb") as file, Image.open(file, formats=FORMATS) as image:
+                return str(image.format), image.mode, image.size
+        except Exception:  # damaged files raise nearly anything; decoding says why
+            return None
+
+    with ThreadPoolExecutor() as threads:
+        looked = threads.map(look, paths)
+        seen = list(progress(looked, total=len(paths), desc="reading headers", unit="file"))
+    facts = [fact for fact in seen if fact is not None]
+    found.formats = dict(Counter(name for name, _, _ in facts).most_common())
+    found.modes = dict(Counter(mode for _, mode, _ in facts).most_common())
+    sizes = sorted((size for _, _, size in facts), key=lambda size: (size[0] * size[1], size))
+    if sizes:
+        places = {"smallest": 0, "median": len(sizes) // 2, "largest": -1}
+        found.sizes = {name: sizes[place] for name, place in places.items()}
+    for mode in found.modes:
+        if mode[0] in "IF":
+            deep = [
+                path for path, fact in zip(paths, seen, strict=True) if fact and fact[1] == mode
+            ]
+            step = -(-len(deep) // DEEP_LOOKED_AT)
+            found.ranges[mode] = _range_of([root / path for path in deep[::step]])
+
+
+def _range_of(paths: Sequence[Path]) -> tuple[float, float]:
+    """Return the lowest and the highest value in some images, NaN and infinities left out."""
+    low, high = np.inf, -np.inf
+    for path in paths:
+        try:
+            with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+                values = np.asarray(image, np.float64)
+        except Exception:  # as above
+            continue
+        values = values[np.isfinite(values)]
+        low, high = min(low, values.min(initial=np.inf)), max(high, values.max(initial=-np.inf))
+    return float(low), float(high)
+
+
+def report(found: Inspection, most: int = 5) -> list[str]:
+    """Return what was found as lines of text, at most so many of each kind."""
+
+    def some(items: Sequence[Any]) -> list[str]:
+        lines = [f"    {' = '.join(item) if isinstance(item, tuple) else item}" for item in items]
+        return lines[:most] + [f"    ... and {len(lines) - most} more"] * (len(lines) > most)
+
+    lines = [found.folder]
+    for part, count in found.classes.items():
+        lines.append(f"  {part}: {sum(count.values())} images of {len(count)} classes")
+        shown = [f"    {name}: {n}" for name, n in count.items()]
+        lines += shown[: 4 * most] + [f"    ... and {len(shown) - 4 * most} more"] * (
+            len(shown) > 4 * most
+        )
+    if found.n_unlabeled:
+        lines.append(f"  without a label: {found.n_unlabeled} images")
+    for name, facts in (("formats", found.formats), ("modes", found.modes)):
+        lines.append(f"  {name}: {', '.join(f'{key} {n}' for key, n in facts.items())}")
+    if found.sizes:
+        sizes = ", ".join(f"{name} {w} x {h}" for name, (w, h) in found.sizes.items())
+        lines.append(f"  pixels: {sizes}")
+    for mode, (low, high) in found.ranges.items():
+        lines.append(f"  values of mode {mode}: {low:g} to {high:g}")
+    details: dict[str, Sequence[Any]] = {
+        "unreadable": [f"{path}: {reason}" for path, reason in found.unreadable],
+        "in the test set, too": found.duplicates.get("in_test", []),
+        "there before": found.duplicates.get("repeated", []),
+        "look alike": found.near_duplicates,
+    }
+    for name, items in details.items():
+        if items:
+            lines += [f"  {name}:", *some(items)]
+    lines.append("problems:" if found.problems else "no problem was found")
+    return lines + [f"  {problem}" for problem in found.problems]

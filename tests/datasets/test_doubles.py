@@ -1,0 +1,137 @@
+"""Images that are there twice: told before a run, left out if one asks for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import skal
+from skal.cli import main
+from skal.datasets.doubles import find_doubles, near_doubles, without_doubles
+
+RNG = np.random.default_rng(0)
+
+
+def photo(size: int = 64) -> Image.Image:
+    small = RNG.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((size, size), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    """A split with a leak, a repeated image, and one of two minds."""
+    root = tmp_path / "pets"
+    for part, n in (("train", 6), ("test", 3)):
+        for label in ("cat", "dog"):
+            (root / part / label).mkdir(parents=True)
+            for k in range(n):
+                photo().save(root / part / label / f"{k}.png")
+    train = root / "train"
+    Image.open(root / "test/cat/0.png").save(train / "cat/leak.bmp")  # other bytes, same pixels
+    Image.open(train / "cat/1.png").save(train / "cat/again.png")
+    Image.open(train / "dog/1.png").save(train / "cat/doubted.png")
+    return root
+
+
+def test_what_is_there_twice_is_named_before_a_run(
+    pets: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = skal.load_dataset(pets, image_size=32)
+    found = find_doubles(data)
+    assert [data.paths[row] for row in found.in_test] == ["train/cat/leak.bmp"]
+    assert {data.paths[row] for row in found.repeated} == {"train/cat/again.png", "train/dog/1.png"}
+    assert [data.paths[row] for row in found.contradicting] == ["train/dog/1.png"]
+    assert "1 images of the pool are in the test set, too (train/cat/leak.bmp)" in caplog.text
+    assert "1 of them have another label" in caplog.text
+
+
+def test_duplicates_are_left_out_of_the_pool_and_of_a_resumed_one(
+    pets: Path, tmp_path: Path
+) -> None:
+    settings = {"model": "small-cnn", "n_init": 4, "n_query": 2, "n_rounds": 1, "steps": 2}
+    run = skal.run(
+        str(pets),
+        strategy="random",
+        drop_duplicates=True,
+        out=tmp_path / "run",
+        image_size=32,
+        **settings,
+    )
+    again = skal.ActiveLearner.open(tmp_path / "run")
+    assert len(again.pool.X) == 15 - 3
+    assert len(without_doubles(again.data, tmp_path).X) == len(again.data.X)
+    assert run.config.drop_duplicates
+
+
+def test_without_doubles_nothing_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    X = RNG.integers(0, 256, (8, 1, 8, 8), dtype=np.uint8)
+    data = skal.ImageDataset(X[:5], np.zeros(5, int), ("a", "b"), X[5:], np.zeros(3, int))
+    assert not len(find_doubles(data)) and without_doubles(data, tmp_path) is data
+    assert not caplog.records
+
+
+def test_images_that_were_compressed_again_look_alike(tmp_path: Path) -> None:
+    originals = [photo() for _ in range(30)]
+    for k, image in enumerate(originals):
+        image.save(tmp_path / f"{k}.jpg", quality=40)
+    again = [Image.open(tmp_path / f"{k}.jpg") for k in range(3)]
+    images = np.stack([np.asarray(image).transpose(2, 0, 1) for image in (*originals, *again)])
+    assert near_doubles(images) == [(0, 30), (1, 31), (2, 32)]
+
+
+def doctor(*arguments: str, code: int = 1) -> str:
+    result = CliRunner().invoke(main, ["doctor", *arguments])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_the_doctor_says_what_a_folder_holds(pets: Path, tmp_path: Path) -> None:
+    (pets / "train/dog/broken.png").write_bytes(b"\x89PNG")
+    photo().save(tmp_path / "alike.png")
+    Image.open(pets / "train/dog/2.png").save(pets / "train/dog/alike.jpg", quality=50)
+    text = doctor(str(pets))
+    for line in (
+        "train: 17 images of 2 classes",
+        "cat: 9",
+        "test: 6 images of 2 classes",
+        "modes: RGB 22",
+        "pixels: smallest 64 x 64",
+        "train/dog/broken.png: ",
+        "train/cat/leak.bmp",
+        "train/dog/2.png = train/dog/alike.jpg",
+        "1 files cannot be read",
+    ):
+        assert line in text
+    facts = json.loads(doctor(str(pets), "--json"))
+    assert facts["classes"]["train"] == {"cat": 9, "dog": 8}
+    assert facts["duplicates"]["in_test"] == ["train/cat/leak.bmp"]
+    assert facts["near_duplicates"] == [["train/dog/2.png", "train/dog/alike.jpg"]]
+
+
+def test_the_doctor_names_a_likely_mistake_of_layout(tmp_path: Path) -> None:
+    for place in ("north/cat", "north/dog", "south/cat", "south/dog"):
+        (tmp_path / "sites" / place).mkdir(parents=True)
+        for k in range(5):
+            photo().save(tmp_path / "sites" / place / f"{k}.png")
+    assert "'north', 'south' stand where classes are expected" in doctor(str(tmp_path / "sites"))
+
+
+def test_the_doctor_finds_nothing_wrong_with_a_sound_folder(tmp_path: Path) -> None:
+    for label in ("cat", "dog"):
+        (tmp_path / "pets" / label).mkdir(parents=True)
+        for k in range(6):
+            photo().save(tmp_path / "pets" / label / f"{k}.png")
+    values = np.arange(64, dtype=np.uint16).reshape(8, 8) * 60
+    Image.fromarray(values).save(tmp_path / "pets/cat/deep.tif")
+    text = doctor(str(tmp_path / "pets"), code=0)
+    assert "no problem was found" in text and "values of mode I;16: 0 to 3780" in text
+
+
+def test_the_doctor_of_no_folder_is_one_clear_line(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["doctor", str(tmp_path / "nothing")])
+    assert result.exit_code in (1, 2) and "is no folder" in result.output
