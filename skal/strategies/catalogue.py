@@ -370,10 +370,10 @@ _own(
     "probcover",
     "coverage:ProbCover",
     needs="embeddings",
-    memory={"nD": 12},
+    memory={"nD": 12, "n": 6000},
     summary="covers most of the images not yet near a labelled one",
     paper="Yehuda et al., NeurIPS 2022",
-    cost="O(n^2 D)",
+    cost="O(n^2 min(D, 32) + p D), p pairs that may be near; most often p is far below n^2",
 )
 _own(
     "max-herding",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import MISSING_LABEL
+from .balls import Balls
 from .base import BatchStrategy, GreedyBatch, RandomState, Rows, Seed, ToFill
 from .clustering import cluster
 from .geometry import (
@@ -32,8 +33,8 @@ class ProbCover(BatchStrategy):
 
     The embeddings are scaled to unit length. Each pick is the image whose ball of radius `delta`
     holds most images that are in no ball yet. Picks as `skactiveml.pool.ProbCover` does for the
-    same radius, without its n x n matrices: an image is covered once, and only then are the
-    distances to it computed again.
+    same radius, without its n x n matrices: only the pairs that are so near are kept, and most
+    others are told from a few leading principal directions.
 
     Parameters
     ----------
@@ -81,14 +82,14 @@ class ProbCover(BatchStrategy):
         if len(known):
             for rows, distance in squared_distances(points, known):
                 uncovered[rows] = ~(distance <= squared).any(dim=1)
-        degree = _count_within(points, points[uncovered], squared)
+        balls = Balls(points, squared)
+        degree = balls.count(uncovered.nonzero().squeeze(1))
         batch = GreedyBatch(batch_size, random_state, utilities)
         for _ in range(batch_size):
-            pick = batch.pick(degree.cpu().numpy())
-            ((_, distance),) = squared_distances(points[pick : pick + 1], points)
-            new = uncovered & (distance[0] <= squared)
-            uncovered &= ~new
-            degree -= _count_within(points, points[new], squared)
+            within = balls.of(batch.pick(degree.cpu().numpy()))
+            new = within[uncovered[within]]
+            uncovered[new] = False
+            degree -= balls.count(new)
         return batch.picks
 
     def _radius(self, points: Tensor, scores: Scores, random_state: RandomState) -> float:
@@ -172,11 +173,3 @@ def unit_points(scores: Scores, width: int | None = None) -> tuple[Tensor, Tenso
     moved = centred(scores.embeddings, known, unit_length=True, width=width)
     here, there = (as_points(values, scores.device) for values in moved)
     return here, there
-
-
-def _count_within(points: Tensor, others: Tensor, squared: float) -> Tensor:
-    count = torch.zeros(len(points), dtype=torch.int64, device=points.device)
-    if len(others):
-        for rows, distance in squared_distances(points, others):
-            count[rows] = (distance <= squared).sum(dim=1)
-    return count

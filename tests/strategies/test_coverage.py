@@ -18,6 +18,7 @@ from skal.strategies import (
     check_strategy_works,
     resolve_strategy,
 )
+from skal.strategies.balls import Balls
 from skal.strategies.coverage import MaxHerding, ProbCover, pure_radius
 from skal.strategies.geometry import centred
 from skal.strategies.uncertainty import margin
@@ -158,6 +159,27 @@ class TestCoverage:
     ) -> None:
         with pytest.raises(ParameterError, match=message):
             check_strategy_works(resolve_strategy(name, params), 3)
+
+
+class TestBalls:
+    @pytest.mark.parametrize("most", [10**6, 10])  # pairs kept, or distances computed again
+    @pytest.mark.parametrize("width", [5, 60])
+    def test_they_hold_what_is_within_the_radius(self, width: int, most: int) -> None:
+        rng = np.random.default_rng(0)
+        centres = rng.normal(size=(10, width))
+        X = centres[rng.integers(0, 10, 700)] + 0.5 * rng.normal(size=(700, width))
+        squared = cdist(X, X, "sqeuclidean")
+        near = np.unique(squared)[7000:7050]
+        widest = int(np.diff(near).argmax())  # no pair is on the edge
+        radius = float(near[widest : widest + 2].mean())
+        balls = Balls(torch.from_numpy(X.astype(np.float32)), radius, most=most)
+        for row in (0, 1, 699):
+            inside = np.flatnonzero(squared[row] <= radius)
+            assert sorted(balls.of(row).tolist()) == inside.tolist()
+        rows = rng.permutation(700)[:90]
+        expected = (squared[:, rows] <= radius).sum(axis=1)
+        assert balls.count(torch.from_numpy(rows)).tolist() == expected.tolist()
+        assert not balls.count(torch.empty(0, dtype=torch.int64)).any()
 
 
 class TestFarFromTheOrigin:

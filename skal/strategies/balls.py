@@ -1,0 +1,106 @@
+"""Which points lie in the balls around which, in memory linear in their number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from .geometry import ROWS_AT_ONCE, leading_directions, squared_distances, squared_norms
+
+LEADING = 32  # directions in which pairs are first looked at
+PIVOTS = 128  # by the nearest of which points are sorted, so that those of a block are alike
+HEIGHT, WIDTH = 256, 4096  # of a block of pairs, so that it stays in the cache
+MOST_PAIRS = 2**25  # that are kept, 512 MiB; where there are more, distances are computed again
+ROUNDING = 1e-4  # of the longest point: what float32 may add to a bound
+
+
+class Balls:
+    """Balls of one squared radius around points, float32 or float64 of shape (n, width).
+
+    Pairs that are far apart in leading principal directions are so in all; the others are computed
+    exactly, once. At most `most` pairs are kept.
+    """
+
+    def __init__(self, points: Tensor, squared: float, *, most: int = MOST_PAIRS) -> None:
+        self._points, self._squared = points, squared
+        self._starts: Tensor | None = None
+        pairs, count = [], 0
+        for here, there in self._pairs():
+            pairs.append(torch.stack([here, there]).int())
+            count += len(here)
+            if count > most:
+                return
+        self._keep(torch.cat(pairs, dim=1))
+
+    def of(self, row: int) -> Tensor:
+        """Return the points in the ball around a point, itself among them."""
+        if self._starts is not None:
+            return self._others[self._starts[row] : self._starts[row + 1]].long()
+        ((_, distance),) = squared_distances(self._points[row : row + 1], self._points)
+        return (distance[0] <= self._squared).nonzero().squeeze(1)
+
+    def count(self, rows: Tensor) -> Tensor:
+        """Return how many of the points `rows` are in the ball around each point, shape (n,)."""
+        n = len(self._points)
+        if self._starts is not None:
+            starts = self._starts[rows]
+            sizes = self._starts[rows + 1] - starts
+            ends = sizes.cumsum(0)
+            places = torch.arange(int(sizes.sum()), device=rows.device)
+            places += (starts - ends + sizes).repeat_interleave(sizes)
+            return torch.bincount(self._others[places], minlength=n)
+        counts = torch.zeros(n, dtype=torch.int64, device=self._points.device)
+        if len(rows):
+            for part, distance in squared_distances(self._points, self._points[rows]):
+                counts[part] = (distance <= self._squared).sum(dim=1)
+        return counts
+
+    def _keep(self, pairs: Tensor) -> None:
+        """Sort pairs by their first point; they are there both ways, and of each with itself."""
+        order = pairs[0].argsort()
+        self._others = pairs[1][order]
+        counts = torch.bincount(pairs[0], minlength=len(self._points))
+        self._starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield first and second points of pairs within the radius, both ways, and each itself."""
+        bounds, order = self._bounds()
+        turned = torch.cat([bounds[:, :-2], bounds[:, -1:], bounds[:, -2:-1]], dim=1)
+        longest = float(squared_norms(self._points).max())
+        least = -(self._squared + ROUNDING * longest) / 2
+        for start in range(0, len(order), HEIGHT):
+            rows = bounds[start : start + HEIGHT]
+            found = [
+                ((rows @ turned[left : left + WIDTH].T) >= least).any(dim=0)
+                for left in range(start, len(order), WIDTH)
+            ]
+            here = order[start : start + HEIGHT]
+            columns = torch.cat(found).nonzero().squeeze(1) + start
+            own = self._points[here]
+            for part in torch.split(columns, WIDTH):
+                there = order[part]
+                ((_, distance),) = squared_distances(own, self._points[there])
+                one, other = (distance <= self._squared).nonzero().unbind(1)
+                later = part[other] >= start + HEIGHT
+                one, other = here[one], there[other]
+                yield torch.cat([one, other[later]]), torch.cat([other, one[later]])
+
+    def _bounds(self) -> tuple[Tensor, Tensor]:
+        r"""Return points in leading directions as :math:`(x, -|x|^2 / 2, 1)`, and their order.
+
+        The length in all other directions is one more coordinate, so that distances are bounds.
+        """
+        points = self._points.float()
+        some = points[:: max(1, len(points) // ROWS_AT_ONCE)]
+        width = min(LEADING, *some.shape)
+        narrow = points @ leading_directions(some, width).to(points)
+        rest = (squared_norms(points) - squared_norms(narrow)).clamp(min=0).sqrt()
+        narrow = torch.cat([narrow, rest[:, None]], dim=1)
+        pivots = narrow[:: max(1, len(narrow) // PIVOTS)]
+        nearest = torch.cat([d.argmin(dim=1) for _, d in squared_distances(narrow, pivots)])
+        order = nearest.argsort(stable=True)
+        narrow = narrow[order]
+        lengths = squared_norms(narrow)[:, None] / 2
+        return torch.cat([narrow, -lengths, torch.ones_like(lengths)], dim=1), order
