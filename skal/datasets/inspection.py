@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -174,7 +175,8 @@ def _look_at_headers(found: Inspection, root: Path, paths: Sequence[str]) -> Non
         except Exception:  # damaged files raise nearly anything; decoding says why
             return None
 
-    with ThreadPoolExecutor() as threads:
+    with warnings.catch_warnings(), ThreadPoolExecutor() as threads:
+        warnings.simplefilter("ignore")  # of odd metadata and many pixels; decoding decides
         looked = threads.map(look, paths)
         seen = list(progress(looked, total=len(paths), desc="reading headers", unit="file"))
     facts = [fact for fact in seen if fact is not None]
