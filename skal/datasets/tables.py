@@ -7,8 +7,10 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol
+
+from .addresses import Addresses, UnclearAddressError
 
 TABLES = frozenset((".csv", ".tsv"))
 PATH_COLUMNS = ("path", "file_name", "filename", "file", "image_path", "image", "image_name", "img")
@@ -94,24 +96,21 @@ def _read(root: Path, place: Path, files: Sequence[LabelledFile]) -> Table | Non
             rows = [row for row in csv.reader(file, delimiter=delimiter) if len(row) > max(columns)]
     except (OSError, csv.Error):
         return None
-    images = ImageNames(file.path for file in _meant(root, place, files))
+    images = Addresses((file.path for file in _meant(root, place, files)), root.as_posix())
     labels: dict[str, str] = {}
     n_unknown = 0
     for row in rows:
         address, label = (row[column].strip() for column in columns)
-        found = images.find(address)
-        if len(found) > 1:
-            _log.warning(
-                "%s is not used: %r may be %s",
-                place.relative_to(root),
-                address,
-                " or ".join(found[:3]),
-            )
-            return None
-        if not found:
+        try:
+            path = images.find(address)
+        except UnclearAddressError as error:
+            if error.candidates:
+                _log.warning("%s is not used: %s", place.relative_to(root), error)
+                return None
             n_unknown += 1
-        elif label:
-            labels[found[0]] = label
+            continue
+        if label:
+            labels[path] = label
     return Table(place, labels, n_unknown) if labels else None
 
 
@@ -135,36 +134,6 @@ def _meant(root: Path, place: Path, files: Sequence[LabelledFile]) -> Sequence[L
     start = f"{place.stem.lower()}/" if inside == "." else f"{inside.lower()}/"
     within = [file for file in files if file.path.lower().startswith(start)]
     return within or files
-
-
-class ImageNames:
-    """Which images a text may stand for: by the path, by its end, or without its suffix."""
-
-    def __init__(self, paths: Iterable[str]) -> None:
-        self._by_name: dict[str, list[list[str]]] = {}
-        self._folders: set[str] = set()
-        for path in paths:
-            names = path.split("/")
-            self._folders.update(names[:-1])
-            for name in {names[-1], PurePosixPath(path).stem}:
-                self._by_name.setdefault(name, []).append(names)
-
-    def find(self, address: str) -> list[str]:
-        """Return the paths of the images that it may stand for; none, one, or more.
-
-        The longest end of it that an image has counts; an image in another folder than one that it
-        names, and that is here, is not meant.
-        """
-        *folders, name = [part for part in address.replace("\\", "/").split("/") if part] or [""]
-        named = self._by_name.get(name, [])
-        here = self._folders.intersection(folders)
-        meant = [names for names in named if here <= set(names[:-1])]
-        for depth in range(len(folders), -1, -1):
-            end = folders[len(folders) - depth :]
-            found = [names for names in meant if names[:-1][len(names) - 1 - depth :] == end]
-            if found:
-                return ["/".join(names) for names in found]
-        return []
 
 
 def _contradicted(table: Table, files: Sequence[LabelledFile]) -> list[str]:

@@ -8,16 +8,15 @@ import hashlib
 import io
 import json
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from ..core.errors import DataError, UnknownNameError
+from ..datasets.addresses import Addresses, UnclearAddressError
 from ..datasets.index import find_images
 from .images import content_of
 from .ledger import TEST
@@ -26,8 +25,6 @@ from .project import LabelProject
 from .store import VERDICTS, Action
 
 IMPORT = "import"
-UPLOADED = re.compile(r"^[0-9a-f]{8}-")
-"""What Label Studio puts before the name of a file that was uploaded to it."""
 
 
 class Entry(NamedTuple):
@@ -46,35 +43,16 @@ class Reading:
     def __init__(self, project: LabelProject, name: str, annotator: str) -> None:
         self.project, self.name, self.annotator = project, name, annotator
         self._by_path = {plain_text(path): n for n, path in project.paths.items()}
-        self._unknown: list[str] = []
+        self._addresses = Addresses(self._by_path, project.root.resolve().as_posix())
+        self._unclear: list[str] = []
 
-    def image_at(self, where: str, path: str) -> int | None:
-        number = self._by_path.get(self._relative(path))
-        if number is None:
-            self._unknown.append(f"{where}: {path!r}")
-        return number
-
-    def image_named(self, where: str, name: str) -> int | None:
-        """Return the number of the only image of a file's name."""
-        names = {n: PurePosixPath(path).name for path, n in self._by_path.items()}
-        found = [n for n, own in names.items() if own == name]
-        # Label Studio, or Django beneath it, changes the names of files
-        made = {
-            n: re.sub(r"[^-\w.]", "", own.strip().replace(" ", "_")) for n, own in names.items()
-        }
-        found = found or [n for n, uploaded in made.items() if uploaded == name]
-        if len(found) != 1:
-            self._unknown.append(f"{where}: {name!r}{' (there are several)' if found else ''}")
+    def image_at(self, where: str, address: str) -> int | None:
+        """Return the number of the image that an address means; see `Addresses`."""
+        try:
+            return self._by_path[self._addresses.find(plain_text(address))]
+        except UnclearAddressError as error:
+            self._unclear.append(f"{where}: {error}")
             return None
-        return found[0]
-
-    def _relative(self, text: str) -> str:
-        path = PurePosixPath(plain_text(text))
-        root = self.project.root.resolve().as_posix()
-        if path.is_absolute() and path.is_relative_to(root):
-            path = path.relative_to(root)
-        text = str(path)
-        return text if text in self._by_path else unicodedata.normalize("NFC", text)
 
     def class_id(self, where: str, name: str) -> int:
         try:
@@ -84,11 +62,12 @@ class Reading:
 
     def check(self) -> None:
         """Raise a DataError if an image was not found."""
-        if self._unknown:
-            rest = len(self._unknown) - 1
-            more = f", and {rest} more that are not there" if rest else ""
+        if self._unclear:
+            rest = len(self._unclear) - 1
+            more = f", and {rest} more that are not clear" if rest else ""
             raise DataError(
-                f"{self.name}, {self._unknown[0]} is no image of {str(self.project.root)!r}{more}"
+                f"{self.name}, {self._unclear[0]} of {str(self.project.root)!r}{more}; "
+                "nothing was imported"
             )
 
 
@@ -305,11 +284,13 @@ def _read_json(reading: Reading, text: str) -> list[Entry]:
 
 def _task_actions(reading: Reading, task: Mapping[str, Any], where: str) -> Iterator[Action]:
     data = task["data"]
-    annotations = _list(task.get("annotations"), where, "annotations")
+    # which were called completions before version 1.0
+    given = task.get("annotations", task.get("completions"))
+    annotations = _list(given, where, "annotations")
     chosen = [(annotation, _chosen(annotation, where)) for annotation in annotations]
-    given = [(annotation, choice) for annotation, choice in chosen if choice is not None]
-    image = _image_of(reading, data, where) if given else None
-    for annotation, choice in given:
+    labelled = [(annotation, choice) for annotation, choice in chosen if choice is not None]
+    image = _image_of(reading, data, where) if labelled else None
+    for annotation, choice in labelled:
         label = reading.class_id(where, choice)
         if image is not None:
             who = _annotator(annotation, data) or reading.annotator
@@ -365,11 +346,7 @@ def _image_of(reading: Reading, data: Mapping[str, Any], where: str) -> int | No
     if isinstance(data.get("path"), str):
         return reading.image_at(where, data["path"])
     address = next((v for v in (data.get("image"), *data.values()) if isinstance(v, str)), "")
-    parts = urlsplit(address)
-    if "d" in (query := parse_qs(parts.query)):
-        path = PurePosixPath(query["d"][0])
-        return reading.image_at(where, str(PurePosixPath(*path.parts[1:])))
-    return reading.image_named(where, UPLOADED.sub("", PurePosixPath(unquote(parts.path)).name))
+    return reading.image_at(where, address)
 
 
 def _short_name(name: str) -> str:

@@ -221,7 +221,7 @@ def test_a_table_whose_rows_may_mean_two_images_is_not_used(
     paint(tmp_path, "a/0.png", "b/0.png")
     (tmp_path / "labels.csv").write_text("id,label\n0,cat\n")
     assert {label for _, label in labels(tmp_path).values()} == {"a", "b"}
-    assert "'0' may be a/0.png or b/0.png" in caplog.text
+    assert "'0' may be any of 'a/0.png', 'b/0.png'" in caplog.text
 
 
 def test_an_address_in_another_folder_that_is_here_is_not_meant(tmp_path: Path) -> None:

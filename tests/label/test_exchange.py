@@ -475,7 +475,7 @@ def test_skipped_and_empty_annotations_are_left_out(tmp_path: Path) -> None:
         ("[1]", "expected a list of tasks"),
         ([task({"path": "0.png"}, annotation("daisy", "ox-eye daisy"))], "task 7 has the choices"),
         ([task({"path": "0.png"}, annotation("daysi"))], "task 7: unknown class 'daysi'"),
-        ([task({"image": "x/none.png"}, annotation("daisy"))], "task 7: 'none.png' is no image"),
+        ([task({"image": "x/none.png"}, annotation("daisy"))], "task 7: 'x/none.png' is no image"),
         ([task({"path": "0.png"}, 3)], "an annotation is 3"),  # type: ignore[arg-type]
         ([task({"path": "0.png"}, annotation("daisy", completed_by="a\nb"))], "as: got"),
         ([{"data": {"path": "0.png"}, "annotations": 5}], "task 1: annotations is 5; expected a"),

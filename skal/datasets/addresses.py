@@ -1,0 +1,163 @@
+"""Which image a text means that comes from elsewhere: the one place where that is decided."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from ..core.errors import DataError
+
+UPLOADS = "/data/upload/"
+"""Where Label Studio serves what was uploaded to it, under a changed name."""
+LOCAL_FILES = "/data/local-files/"
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-")
+MOST_CANDIDATES = 3
+
+Parts = tuple[str, ...]
+
+
+class UnclearAddressError(DataError):
+    """A text means no image, or may mean several; `candidates` are those."""
+
+    def __init__(self, address: str, candidates: Iterable[str]) -> None:
+        self.candidates = sorted(candidates)
+        shown = ", ".join(map(repr, self.candidates[:MOST_CANDIDATES]))
+        more = ", ..." if len(self.candidates) > MOST_CANDIDATES else ""
+        reason = f"may be any of {shown}{more}" if self.candidates else "is no image"
+        super().__init__(f"{address!r} {reason}")
+
+
+class Addresses:
+    """Finds images by text: a path, an address on the web or in storage, a name, an id.
+
+    The whole text counts as it stands; then its ends, from the longest to the shortest. An end
+    counts only if it names exactly one image, and if no folder in the text contradicts it: either
+    the text or the image's path is used up, and no folder of the text is one of the folders here
+    but not the image's own. What is left of a text says where the root is: at the same place for
+    all texts, and under its own name where Label Studio serves files of a disk. A name without a
+    suffix means the one image of that stem.
+
+    Parameters
+    ----------
+    paths : iterable of str
+        Of the images, relative to their root, with slashes.
+    root : str, default=""
+        The root's own path, with which texts may begin, or with its last names.
+    """
+
+    def __init__(self, paths: Iterable[str], root: str = "") -> None:
+        self._root = tuple(_plain(part) for part in root.split("/") if part)
+        self._paths: dict[str, str] = {}
+        self._by_name: dict[str, list[Parts]] = {}
+        self._by_stem: dict[str, list[Parts]] = {}
+        self._folders: set[str] = set()
+        for path in paths:
+            self._paths[path] = path
+            self._paths.setdefault(_plain(path), path)
+            parts = tuple(path.split("/"))
+            self._folders.update(map(_plain, parts[:-1]))
+            self._by_name.setdefault(_plain(parts[-1]), []).append(parts)
+            self._by_stem.setdefault(_plain(parts[-1].rpartition(".")[0]), []).append(parts)
+        self._made: dict[str, list[Parts]] | None = None
+        self._root_at: list[str] = []
+
+    def find(self, address: str) -> str:
+        """Return the path of the image that is meant; an UnclearAddressError if there is none."""
+        unclear: set[str] = set()
+        is_local = LOCAL_FILES in address
+        for text in _readings(address):
+            found = self._as_it_stands(text) or self._by_end(text, is_local, unclear)
+            if found is not None:
+                return found
+        if UPLOADS in address and (found := self._uploaded(address, unclear)) is not None:
+            return found
+        raise UnclearAddressError(address, unclear)
+
+    def _as_it_stands(self, text: str) -> str | None:
+        text = text.removeprefix("./")
+        return self._paths.get(text) or self._paths.get(_plain(text))
+
+    def _by_end(self, text: str, is_local: bool, unclear: set[str]) -> str | None:
+        *folders, name = [_plain(part) for part in text.split("/") if part not in ("", ".")] or [""]
+        if ".." in folders:
+            return None
+        images = self._by_name.get(name) or self._by_stem.get(name, [])
+        places = [(*self._root, *map(_plain, image[:-1])) for image in images]
+        shared = [_n_shared(folders, place) for place in places]
+        longest = [image for image, n in zip(images, shared, strict=True) if n == max(shared)]
+        if len(longest) != 1:
+            unclear.update("/".join(image) for image in longest)
+            return None
+        (image,), n = longest, max(shared)
+        above = n - (len(image) - 1)  # of the root's names that the text has, too
+        text_used_up, image_used_up = n == len(folders), above >= 0
+        here = {folder for folder in folders if folder in self._folders}
+        own = {*map(_plain, image[:-1]), *self._root[len(self._root) - max(above, 0) :]}
+        if not here <= own or not (text_used_up or image_used_up):
+            return None
+        root_at = folders[: max(len(folders) - (len(image) - 1), 0)]
+        if (root_at and is_local and above == 0) or not _are_one(root_at, self._root_at):
+            return None
+        self._root_at = max(root_at, self._root_at, key=len)
+        return "/".join(image)
+
+    def _uploaded(self, address: str, unclear: set[str]) -> str | None:
+        """Find what was uploaded to Label Studio, which puts eight digits before a name and takes
+        what is not plain out of it.
+        """
+        if self._made is None:
+            self._made = {}
+            for images in self._by_name.values():
+                for image in images:
+                    self._made.setdefault(_made_plain(image[-1]), []).append(image)
+        name = _UPLOADED.sub("", unquote(urlsplit(address).path).rpartition("/")[2])
+        images = self._by_name.get(_plain(name)) or self._made.get(name, [])
+        if len(images) == 1:
+            return "/".join(images[0])
+        unclear.update("/".join(image) for image in images)
+        return None
+
+
+def _readings(address: str) -> Iterator[str]:
+    """Yield what a text may be: a path as it stands, the path of an address, one of Windows."""
+    text = address.strip()
+    parts = urlsplit(text) if "://" in text or text.startswith(("/data/", "gs:", "s3:")) else None
+    if parts is None:
+        yield text
+        if "%" in text:
+            yield unquote(text)
+        if "\\" in text:
+            yield text.replace("\\", "/")
+        return
+    if parts.path.endswith(LOCAL_FILES) and "d" in (query := parse_qs(parts.query)):
+        yield query["d"][0]
+        return
+    yield parts.path.lstrip("/")
+    if "%" in parts.path:
+        yield unquote(parts.path).lstrip("/")
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _made_plain(name: str) -> str:
+    return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
+
+
+def _n_shared(ours: Sequence[str], theirs: Sequence[str]) -> int:
+    """Return how many folders two places share from their ends on."""
+    n = 0
+    for one, other in zip(reversed(ours), reversed(theirs), strict=False):
+        if one != other:
+            break
+        n += 1
+    return n
+
+
+def _are_one(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Tell whether two places may be one, of which one text says more."""
+    n = min(len(one), len(other))
+    return n == 0 or list(one[-n:]) == list(other[-n:])

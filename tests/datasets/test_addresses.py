@@ -1,0 +1,119 @@
+"""A text from elsewhere means the right image, or none."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from urllib.parse import quote
+
+import pytest
+
+from skal.datasets.addresses import Addresses, UnclearAddressError
+
+ROOT = "/home/ada/photos/flowers"
+N_IMPORTS = 10_000
+
+
+@pytest.mark.parametrize(
+    ("paths", "address", "meant"),
+    [
+        (["0.png", "day2/0.png"], "day2/0.png", "day2/0.png"),
+        (["0.png", "day2/0.png"], "/data/local-files/?d=day2/0.png", "day2/0.png"),
+        (["0.png", "day2/0.png"], "/data/local-files/?d=flowers/day2/0.png", "day2/0.png"),
+        (["0.png", "day2/0.png"], "/data/local-files/?d=photos/flowers/0.png", "0.png"),
+        (["0.png"], "/data/local-files/?d=weeds/0.png", None),
+        (["0.png"], f"{ROOT}/0.png", "0.png"),
+        (["0.png"], "./0.png", "0.png"),
+        (["0.png"], "../weeds/0.png", None),
+        (["cam1/0.png"], "s3://bucket/flowers/cam2/0.png", None),
+        (["cam1/0.png", "cam2/0.png"], "s3://bucket/flowers/cam2/0.png", "cam2/0.png"),
+        (["cam1/0.png", "cam2/0.png"], "0.png", None),
+        (["cam1/0.png", "cam2/1.png"], "1.png", "cam2/1.png"),
+        (["cam1/0.png", "cam2/1.png"], "cam1/1.png", None),
+        (["a/0012.png"], "0012", "a/0012.png"),
+        (["a/0012.png", "a/0012.jpg"], "0012", None),
+        (["a/0012.png", "a/0012.jpg"], "a/0012.jpg", "a/0012.jpg"),
+        (["new rose.png"], "https://host/images/new%20rose.png?x=1", "new rose.png"),
+        (["50%20off.png"], "50%20off.png", "50%20off.png"),
+        (["new rose.png"], "images\\new rose.png", "new rose.png"),
+        (["rose (1).png"], "/data/upload/3/0a1b2c3d-rose_1.png", "rose (1).png"),
+        (
+            ["0a1b2c3d-rose.png", "rose.png"],
+            "/data/upload/3/0a1b2c3d-rose.png",
+            "0a1b2c3d-rose.png",
+        ),
+        (["0a1b2c3d-rose.png", "rose.png"], "0a1b2c3d-rose.png", "0a1b2c3d-rose.png"),
+        (["rose.png"], "0a1b2c3d-rose.png", None),
+        (["Ros\u00e9.png"], "Rose\u0301.png", "Ros\u00e9.png"),
+        (["0.png"], "", None),
+    ],
+)
+def test_what_an_address_means(paths: list[str], address: str, meant: str | None) -> None:
+    addresses = Addresses(paths, ROOT)
+    if meant is None:
+        with pytest.raises(UnclearAddressError):
+            addresses.find(address)
+    else:
+        assert addresses.find(address) == meant
+
+
+def test_an_unclear_address_names_its_candidates() -> None:
+    with pytest.raises(UnclearAddressError, match=r"'0\.png' may be any of 'a/0\.png', 'b/0\.png'"):
+        Addresses(["b/0.png", "a/0.png"]).find("0.png")
+
+
+def test_texts_from_two_folders_above_are_not_both_of_this_one() -> None:
+    addresses = Addresses(["0.png", "1.png"], ROOT)
+    assert addresses.find("s3://bucket/roses/0.png") == "0.png"
+    with pytest.raises(UnclearAddressError):
+        addresses.find("s3://bucket/weeds/1.png")
+    assert addresses.find("s3://bucket/roses/1.png") == "1.png"
+
+
+def made_up(rng: random.Random) -> tuple[list[str], list[str], str]:
+    """Make a disk with equal names in several folders, and the part of it that is the root."""
+    names = ["0.png", "1.png", "new rose.png", "0a1b2c3d-0.png", "caf\u00e9 50%.jpg"]
+    folders = ["", "a/", "b/", "day 2/", "a/b/", "b/a/", "a/day 2/"]
+    roots = ["x/flowers", "x/weeds", "y/roses"]
+    disk = {f"{root}/{rng.choice(folders)}{rng.choice(names)}" for root in roots for _ in range(8)}
+    root = rng.choice(roots)
+    return sorted(disk), [path[len(root) + 1 :] for path in disk if path.startswith(root)], root
+
+
+def way_of_writing(rng: random.Random) -> Callable[[str], str]:
+    """Choose how a tool writes where a file of the disk is, from one of the folders above it on."""
+    n_cut = rng.randrange(2)
+
+    def below(path: str) -> str:
+        return "/".join(path.split("/")[n_cut:])
+
+    ways: list[Callable[[str], str]] = [
+        lambda path: f"/disk/{path}",
+        lambda path: f"s3://bucket/{below(path)}",
+        lambda path: f"https://host/{quote(below(path))}?v=2",
+        lambda path: f"/data/local-files/?d={quote(below(path))}",
+        lambda path: f"C:/photos/{below(path)}".replace("/", "\\"),
+        below,
+        lambda path: f"gs://bucket/{quote(below(path))}",
+    ]
+    return rng.choice(ways)
+
+
+def test_no_made_up_import_means_a_wrong_image() -> None:
+    n_taken = 0
+    for seed in range(N_IMPORTS):
+        rng = random.Random(seed)
+        disk, paths, root = made_up(rng)
+        write = way_of_writing(rng)
+        rows = [*rng.sample(disk, rng.randint(1, 4)), f"{root}/{rng.choice(paths)}"]
+        if rng.random() < 0.5:
+            rows = [row for row in rows if row.startswith(root)]
+        rng.shuffle(rows)
+        addresses = Addresses(paths, f"/disk/{root}")
+        try:
+            found = [addresses.find(write(row)) for row in rows]
+        except UnclearAddressError:
+            continue  # nothing of it is taken in
+        n_taken += 1
+        assert [f"{root}/{path}" for path in found] == rows, (seed, rows, paths)
+    assert n_taken > N_IMPORTS / 4
