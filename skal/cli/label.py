@@ -274,15 +274,40 @@ def export_command(
     show_default=True,
     help="Name of the annotator.",
 )
+@click.option(
+    "--format",
+    "form",
+    metavar="NAME",
+    help="Format of FILE, see `skal list import-formats`; by default it is recognised.",
+)
+@click.option(
+    "--path-column", metavar="NAME", help="Column of the images; a number if there is no header."
+)
+@click.option("--label-column", metavar="NAME", help="Column of the labels.")
+@click.option("--choice", metavar="NAME", help="Of several questions of a tool the one to read.")
 @click.pass_context
 def import_command(
-    ctx: click.Context, folder: Path, source: Path, classes: list[str], annotator: str
+    ctx: click.Context,
+    /,
+    folder: Path,
+    source: Path,
+    classes: list[str],
+    annotator: str,
+    form: str | None,
+    **wanted: str | None,
 ) -> None:
-    """Take labels in: a table, a folder of class folders, or JSON of Label Studio."""
+    r"""Take labels in: a table, JSON of some tool, or a folder of class folders.
+
+    \b
+    skal import photos labels.csv --classes cat,dog
+    skal import photos train.csv --path-column id --label-column breed
+    """
     with console(ctx):
+        from ..label.formats import Source
         from ..label.importing import import_into
 
-        click.echo(f"{source}: {import_into(folder, source, classes, annotator)}")
+        done = import_into(folder, Source(source, **wanted), classes, annotator, form)
+        click.echo(f"{source}: {done}")
 
 
 @main.command()

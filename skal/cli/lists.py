@@ -27,6 +27,7 @@ KINDS: Mapping[str, str] = {
     "trackers": "skal.runs.trackers:TRACKERS",
     "metrics": "skal.runs.metrics:METRICS",
     "formats": "skal.label:FORMATS",
+    "import-formats": "skal.label.formats:READERS",
 }
 """What is named on the command line, and the registry of each."""
 

@@ -1,23 +1,19 @@
-"""Labels in: from CSV, class folders, and the JSON of Label Studio; all of a file or nothing."""
+"""Labels in: from class folders, and from the files of many tools; all of a file or nothing."""
 
 from __future__ import annotations
 
-import codecs
-import csv
 import hashlib
-import io
-import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..core.errors import DataError, UnknownNameError
 from ..datasets.addresses import Addresses, UnclearAddressError
 from ..datasets.index import find_images
+from .formats import Row, Source, read_rows
 from .images import content_of
 from .ledger import TEST
 from .names import LONGEST_NAME, check_annotator, plain_text
@@ -86,19 +82,24 @@ class Imported:
 
 
 def import_into(
-    folder: Path, source: Path, classes: Sequence[str] = (), annotator: str = "me"
+    folder: Path,
+    source: Path | Source,
+    classes: Sequence[str] = (),
+    annotator: str = "me",
+    form: str | None = None,
 ) -> Imported:
     """Take labels into the project of a folder, or begin it with them, all or none.
 
-    `source` is a folder of class folders, whose images are told by their content; JSON of Label
-    Studio; or CSV with the columns `path` and `label`, and others of `COLUMNS` if they are known.
+    `source` is a folder of class folders, whose images are told by their content, or a file in the
+    format `form`, by default the one of `READERS` that recognises it.
     It is a DataError, UnknownNameError or UsageError if it cannot be read, or names an image or a
     class that the project does not have. Nothing is written, no class either, before all of it was
     read and found valid. Of `classes` those that the project does not have yet are added.
     """
+    source = source if isinstance(source, Source) else Source(source)
     with closing(LabelProject.open(folder, classes, create=False)) as seen:
         is_new = seen.store.path is None
-        entries = _read(seen, source, annotator)
+        entries = _read(seen, source, annotator, form)
         named = [(seen.paths.get(said.image, ""), where, said) for where, said in entries]
         classes = seen.classes
     opened = LabelProject.open(folder, classes if is_new else (), needs_classes=False)
@@ -109,31 +110,14 @@ def import_into(
         return _take_in(project, there)
 
 
-def _read(project: LabelProject, source: Path, annotator: str) -> list[Entry]:
+def _read(project: LabelProject, source: Source, annotator: str, form: str | None) -> list[Entry]:
     reading = Reading(project, source.name, check_annotator(annotator))
-    if source.is_dir():
-        return _read_folder(reading, source)
-    text = _text_of(source)
-    is_json = source.suffix.lower() == ".json" or text.lstrip()[:1] in ("[", "{")
-    entries = (_read_json if is_json else _read_csv)(reading, text)
+    if source.path.is_dir():
+        return _read_folder(reading, source.path)
+    said = ((row.where, _action(reading, row)) for row in read_rows(source, form))
+    entries = [Entry(where, action) for where, action in said if action is not None]
     reading.check()
     return entries
-
-
-def _text_of(source: Path) -> str:
-    try:
-        content = source.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {str(source)!r}: {error.strerror}") from error
-    is_utf_16 = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    try:
-        return content.decode("utf-16" if is_utf_16 else "utf-8-sig").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"{source.name} is no text in UTF-8 (line {line}); expected a table or JSON: in a "
-            "spreadsheet save it as 'CSV UTF-8'"
-        ) from error
 
 
 def _take_in(project: LabelProject, entries: Sequence[Entry]) -> Imported:
@@ -176,50 +160,21 @@ def _without_contradiction(project: LabelProject, entries: Sequence[Entry]) -> l
     return [said for _, said in found.values()]
 
 
-def _read_csv(reading: Reading, text: str) -> list[Entry]:
-    header = text.partition("\n")[0]
-    separator = max(",;\t", key=header.count)  # of equally many the comma, which stands first
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
-    columns = [column.strip() for column in rows.fieldnames or []]
-    rows.fieldnames = [column.lower() for column in columns]
-    for column in ("path", "label"):
-        if column not in rows.fieldnames:
-            raise DataError(
-                f"{reading.name} has no column {column!r} (found: "
-                f"{', '.join(columns) or 'nothing'}); expected path and label"
-            )
-    entries = []
-    try:
-        for row in rows:
-            where = f"line {rows.line_num}"
-            if None in row:
-                raise DataError(f"{reading.name}, {where} has more fields than the header")
-            if said := _row_action(reading, row, where):
-                entries.append(Entry(where, said))
-    except csv.Error as error:
-        raise DataError(f"{reading.name}, line {rows.line_num}: {error}") from error
-    return entries
-
-
-def _row_action(reading: Reading, row: Mapping[str, str | None], where: str) -> Action | None:
-    cells = {column: (text or "").strip() for column, text in row.items()}
-    label = cells["label"]
-    action = cells.get("action") or ("label" if label else "skip")
-    if action == "skip" and not label:
+def _action(reading: Reading, row: Row) -> Action | None:
+    action = row.action or ("label" if row.label else "skip")
+    if action == "skip" and not row.label:
         return Action(reading.annotator, action, -1)
-    if action not in VERDICTS or (action == "label") is not bool(label):
+    if action not in VERDICTS or (action == "label") is not bool(row.label):
         raise DataError(
-            f"{where}: the action {action!r} with the label {label!r}; expected a label, or none "
-            "with unsure or bad"
+            f"{row.where}: the action {action!r} with the label {row.label!r}; expected a label, "
+            "or none with unsure or bad"
         )
-    image = reading.image_at(where, row["path"] or "")
-    number = reading.class_id(where, label) if label else None
+    image = reading.image_at(row.where, row.address)
+    number = reading.class_id(row.where, row.label) if row.label else None
     if image is None:
         return None
-    annotator = _short_name(cells.get("annotator") or reading.annotator)
-    text = cells.get("seconds", "")
-    seconds = float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None
-    return Action(annotator, action, image, number, seconds, source=cells.get("source", ""))
+    annotator = _short_name(row.annotator or reading.annotator)
+    return Action(annotator, action, image, number, row.seconds, source=row.source)
 
 
 def _read_folder(reading: Reading, folder: Path) -> list[Entry]:
@@ -261,92 +216,6 @@ class _ImagesByContent:
         found = [number for number in alike if self._content(number) == content]
         named = [n for n in found if PurePosixPath(self._paths[n]).name == path.name]
         return next(iter(named or found), None)
-
-
-def _read_json(reading: Reading, text: str) -> list[Entry]:
-    try:
-        tasks = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{reading.name} is not JSON: {error}") from error
-    if not isinstance(tasks, list) or not all(
-        isinstance(task, dict) and isinstance(task.get("data"), dict) for task in tasks
-    ):
-        raise DataError(
-            f"{reading.name} is not what Label Studio exports as JSON: expected a list of tasks, "
-            "each with its data"
-        )
-    entries: list[Entry] = []
-    for number, task in enumerate(tasks, start=1):
-        where = f"task {task.get('id', number)}"
-        entries += [Entry(where, said) for said in _task_actions(reading, task, where)]
-    return entries
-
-
-def _task_actions(reading: Reading, task: Mapping[str, Any], where: str) -> Iterator[Action]:
-    data = task["data"]
-    # which were called completions before version 1.0
-    given = task.get("annotations", task.get("completions"))
-    annotations = _list(given, where, "annotations")
-    chosen = [(annotation, _chosen(annotation, where)) for annotation in annotations]
-    labelled = [(annotation, choice) for annotation, choice in chosen if choice is not None]
-    image = _image_of(reading, data, where) if labelled else None
-    for annotation, choice in labelled:
-        label = reading.class_id(where, choice)
-        if image is not None:
-            who = _annotator(annotation, data) or reading.annotator
-            seconds = annotation.get("lead_time")
-            if not (isinstance(seconds, int | float) and 0 <= seconds < 1e9):
-                seconds = None
-            source = str(data.get("source"))
-            yield Action(who, "label", image, label, seconds, source=source)
-
-
-def _chosen(annotation: Any, where: str) -> str | None:
-    """Return the class that an annotation gives; None if it was skipped or gives none."""
-    if not isinstance(annotation, dict):
-        raise DataError(f"{where}: an annotation is {annotation!r:.50}; expected an object")
-    if annotation.get("was_cancelled"):
-        return None
-    chosen: list[Any] = []
-    for item in _list(annotation.get("result"), where, "result"):
-        if isinstance(item, dict) and item.get("type") == "choices":
-            value = item.get("value")
-            if isinstance(value, dict):
-                chosen += _list(value.get("choices"), where, "choices")
-    if len(chosen) > 1:
-        raise DataError(f"{where} has the choices {', '.join(map(str, chosen))}; expected one")
-    if chosen and not isinstance(chosen[0], str):
-        raise DataError(f"{where}: the choice is {chosen[0]!r:.50}; expected text")
-    return chosen[0] if chosen else None
-
-
-def _list(value: Any, where: str, what: str) -> list[Any]:
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise DataError(f"{where}: {what} is {value!r:.50}; expected a list")
-    return value
-
-
-def _annotator(annotation: Mapping[str, Any], data: Mapping[str, Any]) -> str | None:
-    """Return whose annotation it is: one of ours that came back, or that of a user there."""
-    ours = data.get("annotators")
-    for item in annotation["result"]:
-        name = item.get("id") if isinstance(item, dict) else None
-        if isinstance(ours, dict) and isinstance(name, str) and name in ours:
-            return _short_name(str(ours[name]))
-    by = annotation.get("completed_by")
-    if isinstance(by, dict):
-        by = by.get("email") or by.get("id")
-    return None if by in (None, "") else _short_name(f"label-studio-{by}")
-
-
-def _image_of(reading: Reading, data: Mapping[str, Any], where: str) -> int | None:
-    """Tell which image a task is about: by our own path, else by the address of the image."""
-    if isinstance(data.get("path"), str):
-        return reading.image_at(where, data["path"])
-    address = next((v for v in (data.get("image"), *data.values()) if isinstance(v, str)), "")
-    return reading.image_at(where, address)
 
 
 def _short_name(name: str) -> str:

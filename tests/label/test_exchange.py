@@ -226,7 +226,7 @@ def test_labels_marked_as_tests_are_so_only_where_they_were_drawn(tmp_path: Path
         ("path,label\na.png,daisy\nb.png,daisy\n", "line 2: 'a.png' .*, and 1 more"),
         ("path,label\n../flowers/0.png,daisy\n", "is no image of"),
         ("path,label\n0.png,daysi\n", "line 2: unknown class 'daysi'; did you mean daisy"),
-        ("path,class\n0.png,daisy\n", "x.csv has no column 'label' .found: path, class"),
+        ("path,kind\n0.png,daisy\n", "x.csv has no column 'label' .found: path, kind"),
         ("", "x.csv has no column 'path' .found: nothing"),
         ("path,label,action\n0.png,daisy,bad\n", "the action 'bad' with the label 'daisy'"),
         ("path,label,action\n0.png,,delete\n", "the action 'delete'"),

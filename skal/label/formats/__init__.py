@@ -1,0 +1,248 @@
+"""Labels as other tools write them: each format a small reader of rows, known by its content."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ...core.errors import DataError
+from ...core.registry import Registry
+from ...datasets.tables import (
+    ID_COLUMNS,
+    LABEL_COLUMNS,
+    LABEL_COLUMNS_OF_KINDS,
+    PATH_COLUMNS,
+)
+
+PATHS = (*PATH_COLUMNS, "image_url", "url", "source-ref", "imagegcsuri", *ID_COLUMNS)
+LABELS = (*LABEL_COLUMNS, *LABEL_COLUMNS_OF_KINDS)
+MOST_KEYS = 8
+
+
+class Row(NamedTuple):
+    """What a file says of one image.
+
+    `where` it stands, the `address` of the image, a `label`, None if it gives none, and if the file
+    says so the `action` ("label", "unsure", "bad", "skip"), the `annotator`, the `seconds` that it
+    took and the `source` of the image.
+    """
+
+    where: str
+    address: str
+    label: str | None = None
+    action: str = ""
+    annotator: str = ""
+    seconds: float | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of labels, and what of it is asked for.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    path_column, label_column : str, optional
+        Names of columns, or numbers from 1 on in a table that has no header.
+    choice : str, optional
+        The name of the one among several questions whose answer is the class.
+    """
+
+    path: Path
+    path_column: str | None = None
+    label_column: str | None = None
+    choice: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @cached_property
+    def content(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise DataError(f"cannot read {str(self.path)!r}: {error.strerror}") from error
+
+    @cached_property
+    def text(self) -> str:
+        is_utf_16 = self.content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        try:
+            text = self.content.decode("utf-16" if is_utf_16 else "utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = self.content[: error.start].count(b"\n") + 1
+            raise DataError(
+                f"{self.name} is no text in UTF-8 (line {line}); expected a table or JSON: in a "
+                "spreadsheet save it as 'CSV UTF-8'"
+            ) from error
+        return text.removeprefix("\ufeff")
+
+    @cached_property
+    def is_json(self) -> bool:
+        """Whether it is one JSON document, or meant to be."""
+        start = self.text.lstrip()[:1]
+        looks_so = self.path.suffix.lower() == ".json" or start in ("[", "{")
+        return looks_so and not self.is_json_lines
+
+    @cached_property
+    def is_json_lines(self) -> bool:
+        """Whether it is an object a line: one at least, and more to come or a name that says so."""
+        first, _, rest = self.text.lstrip().partition("\n")
+        try:
+            is_object = isinstance(json.loads(first), dict)
+        except (ValueError, RecursionError):
+            return False
+        is_named_so = self.path.suffix.lower() in (".jsonl", ".ndjson", ".manifest")
+        return is_object and (is_named_so or rest.lstrip()[:1] == "{")
+
+    @cached_property
+    def data(self) -> Any:
+        try:
+            return json.loads(self.text)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{self.name} is not JSON: {error}") from error
+
+    @cached_property
+    def object(self) -> Mapping[str, Any]:
+        """The JSON document if it is an object, else an empty one."""
+        return self.data if self.is_json and isinstance(self.data, dict) else {}
+
+    @cached_property
+    def objects(self) -> list[dict[str, Any]]:
+        """The JSON document if it is a list of objects, else an empty one."""
+        items = self.data if self.is_json else None
+        fits = isinstance(items, list) and all(isinstance(item, dict) for item in items)
+        return items if fits and isinstance(items, list) else []
+
+
+Reader = Callable[[Source], Iterable[Row]]
+READERS: Registry[Reader] = Registry("import format")
+"""Functions that yield the rows of a `Source`; the fact `recognises` tells a file of the format.
+
+They are asked in their order. A reader of one's own, ``module:Name``, is named by ``--format``.
+"""
+
+
+def _add(name: str, place: str, recognises: Callable[[Source], bool], summary: str) -> None:
+    target = f"{__name__}.{place}:read_{name.replace('-', '_')}"
+    READERS.add(name, target, recognises=recognises, summary=summary)
+
+
+def read_rows(source: Source, form: str | None = None) -> Iterator[Row]:
+    """Yield the rows of a file in the format of that name, or in the one it is recognised as.
+
+    Raises
+    ------
+    DataError, UnknownNameError
+        If it cannot be read, or is of no known format.
+    """
+    entry = READERS.resolve(form) if form else None
+    if entry is None:
+        entry = next((e for e in READERS if e.facts["recognises"](source)), None)
+    if entry is None:
+        raise DataError(_what_it_is(source))
+    yield from entry.load()(source)
+
+
+def _what_it_is(source: Source) -> str:
+    """Say what a file is that no reader recognises."""
+    document = source.data
+    if isinstance(document, dict):
+        keys = ", ".join(map(repr, list(document)[:MOST_KEYS])) or "nothing"
+        found = f"an object with {keys}"
+    else:
+        found = f"{type(document).__name__} with {document!r:.40}"
+    return (
+        f"{source.name} is JSON of no format that skal knows ({found}); expected a list of tasks "
+        f"of Label Studio, or one of {', '.join(READERS.names())}, which --format insists on"
+    )
+
+
+def number_of(text: Any) -> float | None:
+    """Return seconds that a file states; None if it states none."""
+    try:
+        number = float(text)
+    except (TypeError, ValueError):
+        return None
+    return number if 0 <= number < 1e9 else None
+
+
+def names_beside(source: Source) -> list[str] | None:
+    """Return the names of classes in a file beside another one, a line each; None without one."""
+    for name in ("synsets.txt", "classes.txt", "labels.txt"):
+        place = source.path.with_name(name)
+        if place.is_file() and place != source.path:
+            return [line.strip() for line in place.read_text().splitlines() if line.strip()]
+    return None
+
+
+def _is_of_tasks(source: Source) -> bool:
+    tasks = source.objects
+    return bool(tasks) and all(isinstance(task.get("data"), dict) for task in tasks)
+
+
+def _is_of_via(source: Source) -> bool:
+    files = source.object.get("_via_img_metadata", source.object)
+    return bool(files) and all(
+        isinstance(one, dict) and {"filename", "regions", "file_attributes"} <= set(one)
+        for one in files.values()
+    )
+
+
+def _is_one_hot(source: Source) -> bool:
+    header, *rows = list(csv.reader(source.text[:100_000].splitlines()[:4])) or [[]]
+    names = [name.strip().lower() for name in header]
+    is_known = len(names) > 2 and names[0] in PATHS and not set(names) & set(LABELS)
+    cells = {cell.strip() for row in rows for cell in row[1:]}
+    return is_known and bool(cells) and cells <= {"0", "1"}
+
+
+_add("parquet", "tables", lambda s: s.content[:4] == b"PAR1", "a Parquet file: path and label")
+_add("label-studio", "tools", _is_of_tasks, "Label Studio's JSON, also from before version 1.0")
+_add(
+    "coco",
+    "tools",
+    lambda s: {"images", "annotations", "categories"} <= set(s.object),
+    "COCO's JSON, with one category an image",
+)
+_add(
+    "datumaro",
+    "tools",
+    lambda s: {"items", "categories"} <= set(s.object),
+    "Datumaro's JSON, with one label an image",
+)
+_add(
+    "fiftyone",
+    "tools",
+    lambda s: "classes" in s.object and isinstance(s.object.get("labels"), dict),
+    "FiftyOne's labels.json of image classification",
+)
+_add("via", "tools", _is_of_via, "VGG Image Annotator's JSON, with an attribute of each file")
+_add("json", "tables", lambda s: bool(s.objects), "a list of objects, as Label Studio's JSON_MIN")
+_add(
+    "json-lines",
+    "tables",
+    lambda s: s.is_json_lines,
+    "JSON lines, also of Hugging Face, Ground Truth, Vertex AI and Azure ML",
+)
+_add(
+    "imagenet-txt",
+    "tools",
+    lambda s: s.path.suffix.lower() == ".txt" and names_beside(s) is not None,
+    "lines of a path and a number, with synsets.txt or classes.txt beside",
+)
+_add(
+    "roboflow",
+    "tables",
+    lambda s: not s.is_json and _is_one_hot(s),
+    "Roboflow's _classes.csv, with a column of 0 and 1 for each class",
+)
+_add("csv", "tables", lambda s: not s.is_json, "a table: path, label, and what else is known")

@@ -1,0 +1,151 @@
+"""What labelling tools and dataset managers write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ...core.errors import DataError
+from . import Row, Source, names_beside, number_of
+
+
+def read_label_studio(source: Source) -> Iterator[Row]:
+    """Read tasks; an annotation that was skipped gives no row."""
+    for number, task in enumerate(source.objects, start=1):
+        where = f"task {task.get('id', number)}"
+        data = task["data"]
+        address = data.get("path")
+        if not isinstance(address, str):
+            own = (data.get("image"), *data.values())
+            address = next((v for v in own if isinstance(v, str)), "")
+        given = task.get("annotations", task.get("completions"))
+        latest: dict[str, Row] = {}
+        for annotation in _list_of(given, where, "annotations"):
+            label = _chosen(annotation, where, source.choice)
+            if label is not None:
+                who, seconds = _who(annotation, data), number_of(annotation.get("lead_time"))
+                origin = str(data.get("source", ""))
+                latest[who] = Row(where, address, label, "label", who, seconds, origin)
+        yield from latest.values()
+
+
+def _list_of(value: Any, where: str, what: str) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise DataError(f"{where}: {what} is {value!r:.50}; expected a list")
+    return value
+
+
+def _chosen(annotation: Any, where: str, choice: str | None) -> str | None:
+    """Return the class that an annotation gives; None if it was skipped or gives none."""
+    if not isinstance(annotation, dict):
+        raise DataError(f"{where}: an annotation is {annotation!r:.50}; expected an object")
+    if annotation.get("was_cancelled"):
+        return None
+    chosen: dict[str, list[Any]] = {}
+    for item in _list_of(annotation.get("result"), where, "result"):
+        if isinstance(item, dict) and item.get("type") == "choices":
+            value = item.get("value")
+            if isinstance(value, dict):
+                answers = _list_of(value.get("choices"), where, "choices")
+                chosen.setdefault(str(item.get("from_name")), []).extend(answers)
+    answers = [one for name, some in chosen.items() if choice in (None, name) for one in some]
+    if len(answers) > 1:
+        which = f" to {', '.join(chosen)}, of which --choice names one" if len(chosen) > 1 else ""
+        raise DataError(
+            f"{where} has the choices {', '.join(map(str, answers))}{which}; expected one"
+        )
+    if answers and not isinstance(answers[0], str):
+        raise DataError(f"{where}: the choice is {answers[0]!r:.50}; expected text")
+    return answers[0] if answers else None
+
+
+def _who(annotation: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    """Return whose annotation it is: one of ours that came back, or that of a user there."""
+    ours = data.get("annotators")
+    for item in annotation["result"]:
+        name = item.get("id") if isinstance(item, dict) else None
+        if isinstance(ours, dict) and isinstance(name, str) and name in ours:
+            return str(ours[name])
+    by = annotation.get("completed_by")
+    if isinstance(by, dict):
+        by = by.get("email") or by.get("id")
+    return "" if by in (None, "") else f"label-studio-{by}"
+
+
+def read_coco(source: Source) -> Iterator[Row]:
+    """Read the category of each image; several categories of one image are an error."""
+    categories = {one.get("id"): one.get("name") for one in source.object["categories"]}
+    labels: dict[Any, set[Any]] = {}
+    for one in source.object["annotations"]:
+        labels.setdefault(one.get("image_id"), set()).add(categories.get(one.get("category_id")))
+    for number, image in enumerate(source.object["images"], start=1):
+        where, own = f"image {image.get('id', number)}", labels.get(image.get("id"), set())
+        if len(own) > 1:
+            raise DataError(
+                f"{source.name}, {where} has the categories {', '.join(sorted(map(str, own)))}; "
+                "skal reads one class an image, not detections"
+            )
+        yield Row(where, str(image.get("file_name", "")), str(*own) if own else None)
+
+
+def read_datumaro(source: Source) -> Iterator[Row]:
+    """Read the label of each item, whose id is its path without a suffix."""
+    names = [one["name"] for one in source.object["categories"]["label"]["labels"]]
+    for item in source.object["items"]:
+        where = f"item {item.get('id')!r}"
+        own = {a["label_id"] for a in item.get("annotations", ()) if a.get("type") == "label"}
+        if len(own) > 1:
+            raise DataError(f"{source.name}, {where} has {len(own)} labels; expected one")
+        address = item.get("image", {}).get("path") or str(item.get("id", ""))
+        yield Row(where, address, names[own.pop()] if own else None)
+
+
+def read_fiftyone(source: Source) -> Iterator[Row]:
+    """Read labels by path without a suffix; they are names, numbers of classes, or objects."""
+    classes = source.object["classes"] or []
+    for address, label in source.object["labels"].items():
+        label = label.get("label") if isinstance(label, dict) else label
+        if isinstance(label, int) and not isinstance(label, bool):
+            if not 0 <= label < len(classes):
+                raise DataError(
+                    f"{source.name}, {address!r} has the label {label}, which is no class"
+                )
+            label = classes[label]
+        yield Row(repr(address), address, None if label is None else str(label))
+
+
+def read_via(source: Source) -> Iterator[Row]:
+    """Read an attribute of each file, the one that --label-column names if there are several."""
+    files = source.object.get("_via_img_metadata", source.object)
+    for one in files.values():
+        address, attributes = str(one.get("filename", "")), one.get("file_attributes") or {}
+        where = repr(address)
+        if source.label_column:
+            attributes = {k: v for k, v in attributes.items() if k == source.label_column}
+        if len(attributes) > 1:
+            raise DataError(
+                f"{source.name}, {where} has the attributes {', '.join(attributes)}; name one by "
+                "--label-column"
+            )
+        value = next(iter(attributes.values()), None)
+        if isinstance(value, dict):  # of check boxes
+            value = next((name for name, is_set in value.items() if is_set), None)
+        yield Row(where, address, str(value) if value else None)
+
+
+def read_imagenet_txt(source: Source) -> Iterator[Row]:
+    """Read a path and a number a line; the numbers count the lines of the table beside."""
+    names = names_beside(source)
+    if names is None:
+        raise DataError(f"beside {source.name} there is no synsets.txt or classes.txt")
+    for number, line in enumerate(source.text.splitlines(), start=1):
+        address, _, label = line.strip().rpartition(" ")
+        if not address:
+            continue
+        if not label.isdecimal() or int(label) >= len(names):
+            raise DataError(
+                f"{source.name}, line {number}: {label!r} is none of {len(names)} classes"
+            )
+        yield Row(f"line {number}", address.strip(), names[int(label)])

@@ -1,0 +1,291 @@
+"""What other tools write is read right, or refused by one line that names it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from label_server import write_images
+
+from skal.cli import main
+from skal.core.errors import DataError
+from skal.label.formats import READERS, Row, Source, read_rows
+from skal.label.importing import import_into
+from skal.label.project import LabelProject
+
+CLASSES = ["cat", "dog"]
+IMAGES = ["a/0012.png", "a/1.png", "b/2.png"]
+MEANT = {"a/0012.png": "cat", "b/2.png": "dog"}
+
+
+def lines(*objects: dict[str, Any]) -> str:
+    return "\n".join(map(json.dumps, objects)) + "\n"
+
+
+def answer(label: str, name: str = "choice") -> dict[str, Any]:
+    return {"type": "choices", "from_name": name, "value": {"choices": [label]}}
+
+
+FILES: dict[str, tuple[str, str, str]] = {
+    "CSV of a colleague": ("csv", "x.csv", "filename,class\na/0012.png,cat\nb/2.png,dog\n"),
+    "ids without a suffix": ("csv", "train.csv", "id,breed\n0012,cat\n2,dog\n"),
+    "TSV": ("csv", "x.tsv", "image\ttarget\na/0012.png\tcat\nb/2.png\tdog\n"),
+    "a folder in front": (
+        "csv",
+        "x.csv",
+        "file;label\nphotos/b/2.png;dog\nphotos/a/0012.png;cat\n",
+    ),
+    "Excel": ("csv", "x.csv", "sep=;\r\npath;label\r\na/0012.png;cat\r\nb/2.png;dog\r\n"),
+    "HF metadata.csv": ("csv", "metadata.csv", "file_name,label\na/0012.png,cat\nb/2.png,dog\n"),
+    "Label Studio CSV": (
+        "csv",
+        "x.csv",
+        "image,id,choice,annotator,lead_time\n/data/local-files/?d=photos/a/0012.png,1,cat,3,2.5\n"
+        "/data/local-files/?d=photos/b/2.png,2,dog,3,1.5\n",
+    ),
+    "HF metadata.jsonl": (
+        "json-lines",
+        "metadata.jsonl",
+        lines(
+            {"file_name": "a/0012.png", "label": "cat"}, {"file_name": "b/2.png", "label": "dog"}
+        ),
+    ),
+    "Ground Truth": (
+        "json-lines",
+        "output.manifest",
+        lines(
+            {"source-ref": "s3://x/a/0012.png", "pets": 0, "pets-metadata": {"class-name": "cat"}},
+            {"source-ref": "s3://x/b/2.png", "pets": 1, "pets-metadata": {"class-name": "dog"}},
+        ),
+    ),
+    "Vertex AI": (
+        "json-lines",
+        "x.jsonl",
+        lines(
+            {
+                "imageGcsUri": "gs://x/a/0012.png",
+                "classificationAnnotation": {"displayName": "cat"},
+            },
+            {"imageGcsUri": "gs://x/b/2.png", "classificationAnnotation": {"displayName": "dog"}},
+        ),
+    ),
+    "Azure ML": (
+        "json-lines",
+        "x.jsonl",
+        lines(
+            {"image_url": "azureml://datastores/x/paths/a/0012.png", "label": "cat"},
+            {"image_url": "azureml://datastores/x/paths/b/2.png", "label": "dog"},
+        ),
+    ),
+    "Label Studio": (
+        "label-studio",
+        "x.json",
+        json.dumps(
+            [
+                {
+                    "data": {"image": f"/data/local-files/?d=photos/{path}"},
+                    key: [{"result": [answer(c)]}],
+                }
+                for key, (path, c) in zip(
+                    ("annotations", "completions"), MEANT.items(), strict=True
+                )
+            ]
+        ),
+    ),
+    "Label Studio JSON_MIN": (
+        "json",
+        "x.json",
+        json.dumps([{"image": f"s3://x/{p}", "choice": c, "id": 3} for p, c in MEANT.items()]),
+    ),
+    "COCO": (
+        "coco",
+        "x.json",
+        json.dumps(
+            {
+                "images": [{"id": n, "file_name": path} for n, path in enumerate(IMAGES)],
+                "annotations": [
+                    {"image_id": 0, "category_id": 5},
+                    {"image_id": 2, "category_id": 7},
+                ],
+                "categories": [{"id": 5, "name": "cat"}, {"id": 7, "name": "dog"}],
+            }
+        ),
+    ),
+    "Datumaro": (
+        "datumaro",
+        "x.json",
+        json.dumps(
+            {
+                "categories": {"label": {"labels": [{"name": "cat"}, {"name": "dog"}]}},
+                "items": [
+                    {"id": "a/0012", "annotations": [{"type": "label", "label_id": 0}]},
+                    {"id": "b/2", "annotations": [{"type": "label", "label_id": 1}]},
+                    {"id": "a/1", "annotations": []},
+                ],
+            }
+        ),
+    ),
+    "FiftyOne": (
+        "fiftyone",
+        "labels.json",
+        json.dumps({"classes": CLASSES, "labels": {"a/0012": 0, "b/2": {"label": "dog"}}}),
+    ),
+    "VIA": (
+        "via",
+        "x.json",
+        json.dumps(
+            {
+                f"{path}99": {
+                    "filename": path,
+                    "size": 99,
+                    "regions": [],
+                    "file_attributes": {"pet": c},
+                }
+                for path, c in MEANT.items()
+            }
+        ),
+    ),
+    "Roboflow": (
+        "roboflow",
+        "_classes.csv",
+        "filename, cat, dog\na/0012.png, 1, 0\nb/2.png, 0, 1\n",
+    ),
+    "imagenet_txt": ("imagenet-txt", "train.txt", "a/0012.png 0\nb/2.png 1\n"),
+}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    write_images(tmp_path / "photos", np.arange(48, dtype=np.uint8).reshape(3, 4, 4), IMAGES)
+    return tmp_path / "photos"
+
+
+def labels(root: Path) -> dict[str, str]:
+    project = LabelProject.open(root)
+    return {project.paths[n]: project.classes[label] for n, label in project.labels.items()}
+
+
+def recognised(source: Source) -> str:
+    return next(entry.name for entry in READERS if entry.facts["recognises"](source))
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_is_recognised_by_its_content_and_read(
+    photos: Path, tmp_path: Path, kind: str
+) -> None:
+    form, name, text = FILES[kind]
+    (tmp_path / "synsets.txt").write_text("cat\ndog\n")
+    (tmp_path / name).write_text(text)
+    assert recognised(Source(tmp_path / name)) == form
+    assert import_into(photos, tmp_path / name, CLASSES).new == 2
+    assert labels(photos) == MEANT
+
+
+def test_parquet_is_read(photos: Path, tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = arrow.table({"image_id": ["0012", "2"], "label": ["cat", "dog"], "n": [1, 2]})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    assert recognised(Source(tmp_path / "x.parquet")) == "parquet"
+    import_into(photos, tmp_path / "x.parquet", CLASSES)
+    assert labels(photos) == MEANT
+
+
+def test_columns_and_questions_can_be_named(photos: Path, tmp_path: Path) -> None:
+    tasks = [
+        {"data": {"image": p}, "annotations": [{"result": [answer("yes", "sharp"), answer(c)]}]}
+        for p, c in MEANT.items()
+    ]
+    cases = [
+        ("x.csv", "a/0012.png,cat\nb/2.png,dog\n", ["--path-column", "1", "--label-column", "2"]),
+        (
+            "y.csv",
+            "place,label,pet\na/0012.png,x,cat\nb/2.png,y,dog\n",
+            ["--path-column", "place", "--label-column", "pet"],
+        ),
+        ("x.json", json.dumps(tasks), ["--choice", "choice"]),
+        ("x.txt", "path,label\na/0012.png,cat\nb/2.png,dog\n", ["--format", "csv"]),
+    ]
+    for name, text, options in cases:
+        (tmp_path / name).write_text(text)
+        command = ["import", str(photos), str(tmp_path / name), "--classes", "cat,dog", *options]
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 0, result.output
+        assert labels(photos) == MEANT
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("x.csv", "path,path,label\na,b,cat\n", "two columns 'path'"),
+        ("x.json", '{"a": 1}', "JSON of no format that skal knows .an object with 'a'"),
+        ("x.jsonl", '{"path": "a/1.png", "label": "cat"}\n{"path": \n', "line 2 is not JSON"),
+        (
+            "x.json",
+            json.dumps(
+                [
+                    {
+                        "data": {"image": "a/1.png"},
+                        "annotations": [{"result": [answer("cat", "one"), answer("dog", "two")]}],
+                    }
+                ]
+            ),
+            "--choice names one",
+        ),
+        (
+            "x.json",
+            json.dumps(
+                {
+                    "images": [{"id": 1, "file_name": "a/1.png"}],
+                    "annotations": [{"image_id": 1, "category_id": n} for n in (1, 2)],
+                    "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+                }
+            ),
+            "not detections",
+        ),
+        (
+            "_classes.csv",
+            "filename,cat,dog\na/1.png,1,1\n",
+            "line 2 has the classes cat, dog; expected one",
+        ),
+        ("x.csv", "id,label\n0012,cat\nmissing,dog\n", "line 3: 'missing' is no image"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_and_changes_nothing(
+    photos: Path, tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=message):
+        import_into(photos, tmp_path / name, CLASSES)
+    assert not (photos / ".skal").exists()
+
+
+def test_the_later_of_two_annotations_of_one_person_counts(photos: Path, tmp_path: Path) -> None:
+    both = [{"completed_by": 4, "result": [answer(label)]} for label in ("cat", "dog")]
+    (tmp_path / "x.json").write_text(
+        json.dumps([{"data": {"image": "b/2.png"}, "annotations": both}])
+    )
+    import_into(photos, tmp_path / "x.json", CLASSES)
+    assert labels(photos) == {"b/2.png": "dog"}
+
+
+def stars(source: Source) -> list[Row]:
+    """A reader of one's own: a path and a class, with stars between."""
+    return [Row(line, *line.split("*")) for line in source.text.split()]
+
+
+def test_a_reader_of_ones_own_is_named(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.stars").write_text("a/0012.png*cat\nb/2.png*dog\n")
+    rows = list(read_rows(Source(tmp_path / "x.stars"), f"{__name__}:stars"))
+    assert [row.label for row in rows] == CLASSES
+    import_into(photos, tmp_path / "x.stars", CLASSES, form=f"{__name__}:stars")
+    assert labels(photos) == MEANT
+
+
+def test_all_formats_are_listed() -> None:
+    result = CliRunner().invoke(main, ["list", "import-formats", "--json"])
+    assert {entry["name"] for entry in json.loads(result.output)} == set(READERS.names())
