@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from skorch import NeuralNet, NeuralNetClassifier
 from skorch.callbacks import Callback
 from skorch.dataset import Dataset
+from skorch.utils import TeeGenerator
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
@@ -196,6 +197,21 @@ class ImageNet(NeuralNetClassifier):  # type: ignore[misc]
                 )
             self.notify("on_epoch_end", **about)
         return self
+
+    def train_step(self, batch: Any, **_: Any) -> dict[str, Any]:
+        """Take a step on one batch; skorch's own sets all layers to training anew each time."""
+        if not self.module_.training:  # a callback may have asked the network
+            self.module_.train()
+        self.optimizer_.zero_grad()
+        images, y = batch
+        y_pred = self.infer(images)
+        loss = self.get_loss(y_pred, y, X=images, training=True)
+        loss.backward()
+        parameters = TeeGenerator(self.get_all_learnable_params())
+        about = {"named_parameters": parameters, "batch": batch, "training": True}
+        self.notify("on_grad_computed", **about)
+        self.optimizer_.step()
+        return {"loss": loss, "y_pred": y_pred}
 
     @contextmanager
     def restored_on_error(self) -> Iterator[None]:
