@@ -18,7 +18,7 @@ from ..datasets.base import Images
 from ..datasets.pool import Pool
 from ..models.classifier import ImageClassifier
 from ..models.committee import Committee
-from ..strategies.memory import Sizes, affordable, shown
+from ..strategies.memory import Sizes, affordable, shown, within_reach
 from ..strategies.resolve import Strategy
 from ..strategies.scores import ScoreRequest, Scores, score_pool
 from ..strategies.selection import draw_rows, select
@@ -121,6 +121,9 @@ def choose(
     n = choice.n - choice.n_random
     picks = np.empty(0, dtype=np.int64)
     if n > 0:
+        n_candidates = min(choice.max_candidates or len(pool.unlabeled), len(pool.unlabeled))
+        sizes = Sizes(n_candidates, len(pool.labeled), n, pool.n_classes)
+        strategy = within_reach(strategy, sizes)
         with timed(current.seconds, "score_seconds"):
             current.rows = _rows_to_show(strategy, classifier, pool, choice, current.embeddings)
             current.scores = _score(strategy, classifier, pool, choice, current)

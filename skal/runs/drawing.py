@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -118,4 +119,7 @@ def to_pictures(figure: Figure, forms: Iterable[str] = FORMS) -> Pictures:
         pictures[form] = buffer.getvalue()
         # it takes as long as drawing, and is done; "none" would draw twice all the same
         figure.set_layout_engine(None)
+    # its parts refer to each other: what was drawn would stay until garbage is looked for
+    figure.clear()
+    FigureCanvasBase(figure)
     return pictures

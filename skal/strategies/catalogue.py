@@ -38,6 +38,8 @@ batch : how a batch is asked for
 shuffled : whether the images are handed over in an order drawn by the seed
 memory : bytes by product of sizes, n images (labelled and candidates), b picks, C classes,
     D features, T samples: ``{"nn": 12}`` is 12 n n; beside the scores and a copy of them
+logarithms : how many a choice takes, likewise, if these make it slow; stand_in : the strategy that
+    chooses in its place where they take minutes
 most : candidates of many that it is shown, drawn by the seed; 100,000 if not given, and it reads
     embeddings
 summary, paper, cost : for people
@@ -104,6 +106,8 @@ SCIKIT_ACTIVEML: Mapping[str, Mapping[str, Any]] = {
         "batch": "traced",
         "shuffled": True,  # it breaks ties by a seed of its own
         "memory": {"nTC": 40, "nC": 4800, "nb": 16},
+        "logarithms": {"nbC": 200},
+        "stand_in": "power-bald",
     },
     "CoreSet": {"needs": "embeddings", "model": None, "memory": {"nb": 16}},
     "TypiClust": {"needs": "embeddings", "model": None, "unit_length": True, "memory": {"nb": 8}},

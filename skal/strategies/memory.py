@@ -1,4 +1,4 @@
-"""Among how many images a strategy can choose in the memory that is free."""
+"""Among how many images a strategy can choose in the memory that is free, and in time."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from ..core.errors import SkalError
 from ..core.memory import available_memory, gib
-from .resolve import Strategy
+from .resolve import Strategy, resolve_strategy
 
 USABLE = 0.8  # of the free memory
 TIMES_PICKED = 10  # so many times the batch are shown at least, where there are so many
+MOST_LOGARITHMS, SECONDS_A_LOGARITHM = 10**10, 12e-9
 UNASKED = 2**26  # bytes that are taken without asking whether they are free
 
 _log = logging.getLogger("skal")
@@ -90,6 +91,26 @@ def shown(strategy: Strategy, n_candidates: int, n_picks: int) -> int:
         fewer,
     )
     return fewer
+
+
+def within_reach(strategy: Strategy, sizes: Sizes) -> Strategy:
+    """Return a strategy, or, with a notice, what stands in for it where it takes too long."""
+    letters = {"n": sizes.n_candidates, "b": sizes.n_picks, "C": sizes.n_classes}
+    logarithms = bytes_needed(strategy.facts.get("logarithms", {}), letters)
+    if logarithms <= MOST_LOGARITHMS:
+        return strategy
+    other = resolve_strategy(strategy.facts["stand_in"], {"n_samples": strategy.n_samples})
+    _log.warning(
+        "%s would take about %d minutes to choose %d of %d images of %d classes: %s chooses in its "
+        "place (fewer images, by max_candidates, or a smaller n_query keep it)",
+        strategy.name,
+        round(logarithms * SECONDS_A_LOGARITHM / 60),
+        sizes.n_picks,
+        sizes.n_candidates,
+        sizes.n_classes,
+        other.name,
+    )
+    return other
 
 
 def bytes_needed(terms: Mapping[str, float], sizes: Mapping[str, int]) -> float:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import html
 import io
 import re
@@ -11,6 +12,7 @@ import matplotlib
 import numpy as np
 import pytest
 from made_up import made_up_results
+from matplotlib.backends.backend_agg import RendererAgg
 from PIL import Image
 
 from skal.comparisons.plots import (
@@ -336,3 +338,13 @@ def test_pictures_open_no_window_and_leave_matplotlib_as_it_was() -> None:
     before = dict(matplotlib.rcParams)
     comparison_curves(analysis())
     assert dict(matplotlib.rcParams) == before
+
+
+def test_nothing_that_was_drawn_stays_until_garbage_is_looked_for() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        learning_curve([{"n_labeled": n, "accuracy": n / 100} for n in (20, 40)], "digits")
+        assert not any(type(thing) is RendererAgg for thing in gc.get_objects())
+    finally:
+        gc.enable()

@@ -16,7 +16,7 @@ from skal.datasets.pool import Pool
 from skal.runs.acquisition import Choice, choose
 from skal.strategies import STRATEGIES, memory, resolve, resolve_strategy
 from skal.strategies.cold_start import ColdStart
-from skal.strategies.memory import bytes_needed
+from skal.strategies.memory import Sizes, bytes_needed, within_reach
 from skal.testing import example_scores
 
 
@@ -222,3 +222,25 @@ def test_bytes_are_a_polynomial_of_sizes() -> None:
     assert bytes_needed({"nn": 15, "nb": 8}, sizes) == 15_000_000 + 80_000
     assert bytes_needed({"nCD": 16, "n": 512}, sizes) == 16 * 1000 * 3 * 64 + 512_000
     assert bytes_needed({}, sizes) == 0
+
+
+class TestTime:
+    """`batch-bald` takes minutes for many classes."""
+
+    def test_another_stands_in_where_it_would_take_too_long_and_a_warning_says_so(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        chosen = resolve_strategy("batch-bald", {"n_samples": 7})
+        other = within_reach(chosen, Sizes(20_000, 100, 100, n_classes=1000))
+        assert (other.name, other.n_samples) == ("power-bald", 7)
+        assert "about 80 minutes" in caplog.text and "max_candidates" in caplog.text
+
+    def test_with_few_classes_or_picks_it_chooses_itself(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        chosen = resolve_strategy("batch-bald")
+        for sizes in (Sizes(20_000, 100, 50, 10), Sizes(400, 100, 50, 1000)):
+            assert within_reach(chosen, sizes) is chosen
+        slow = resolve_strategy("core-set")
+        assert within_reach(slow, Sizes(10**6, 100, 10_000, 1000)) is slow
+        assert caplog.text == ""
