@@ -127,7 +127,7 @@ class Herd:
         if self._own is None:
             return self._all_pairs()
         everything = np.arange(len(self))
-        parts = [self._gains(everything[rows], self._compared) for rows in self._blocks(MOST)]
+        parts = [self._gains(everything[rows], self._compared) for rows in self._blocks(4 * MOST)]
         return np.asarray(torch.cat(parts).cpu().numpy())
 
     def _all_pairs(self) -> NDArray[np.float64]:
