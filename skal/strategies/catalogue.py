@@ -374,6 +374,7 @@ _own(
     "probcover",
     "coverage:ProbCover",
     needs="embeddings",
+    most=50_000,
     memory={"nD": 12, "n": 6000},
     summary="covers most of the images not yet near a labelled one",
     paper="Yehuda et al., NeurIPS 2022",

@@ -127,8 +127,10 @@ class Herd:
         if self._own is None:
             return self._all_pairs()
         everything = np.arange(len(self))
-        parts = [self._gains(everything[rows], self._compared) for rows in self._blocks(4 * MOST)]
-        return np.asarray(torch.cat(parts).cpu().numpy())
+        gains = torch.empty_like(self._of_all)  # small parts that are kept would scatter the heap
+        for rows in self._blocks(4 * MOST):
+            gains[rows] = self._gains(everything[rows], self._compared)
+        return np.asarray(gains.cpu().numpy())
 
     def _all_pairs(self) -> NDArray[np.float64]:
         """Return `all_gains` where all is covered: each pair is compared once, for both."""
