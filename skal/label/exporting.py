@@ -8,11 +8,12 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import count
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -27,6 +28,11 @@ from .project import LabelProject
 COLUMNS = ("path", "label", "action", "annotator", "source", "seconds", "time")
 LOCAL_FILES = "/data/local-files/?d="
 """Where Label Studio serves files of its own machine from."""
+
+_SPLIT_WORD = re.compile(
+    r"(?<![^\W_])(train|training|test|testing|val|valid|validation|dev|eval|evaluation)(?![^\W_])",
+    re.IGNORECASE,
+)
 
 _log = logging.getLogger("skal")
 
@@ -113,17 +119,19 @@ def export_folder(
 
 
 def _path_in_export(project: LabelProject, image: int, label: int, taken: set[str]) -> str:
-    """Return ``<class>/<path>``, without the class folder that an image is in now."""
+    """Return ``<class>/<name>``, so that all tools read the same: no folder in a class's, no two
+    names alike but for suffix or case, none hidden, and none that Hugging Face takes for a split.
+    """
     path = PurePosixPath(project.paths[image])
     folders = path.parts[:-1]
     if folders and (image in project.folder_labels or is_unlabeled(folders[0])):
         folders = folders[1:]
-    target = PurePosixPath(project.classes[label], *folders, path.name)
-    numbers = count(2)
-    while str(target).casefold() in taken:
-        target = target.with_name(f"{path.stem}-{next(numbers)}{path.suffix}")
-    taken.add(str(target).casefold())
-    return str(target)
+    plain = _SPLIT_WORD.sub(r"x\1", path.stem.lstrip(".")) or "image"
+    inner = "_".join((*folders, plain))
+    numbered = (f"{inner}-{number}" for number in count(2))
+    stem = next(s for s in chain((plain, inner), numbered) if s.casefold() not in taken)
+    taken.add(stem.casefold())
+    return str(PurePosixPath(project.classes[label], f"{stem}{path.suffix}"))
 
 
 def _link(source: Path, target: Path, link: Callable[[Path, Path], None]) -> None:
