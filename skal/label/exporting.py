@@ -22,12 +22,14 @@ from xml.sax.saxutils import quoteattr
 from ..core.errors import DataError, RunExistsError, UsageError
 from ..datasets.layout import is_unlabeled
 from .ledger import TEST
-from .names import plain_text
+from .names import guarded, plain_text
 from .project import LabelProject
 
 COLUMNS = ("path", "label", "action", "annotator", "source", "seconds", "time")
 LOCAL_FILES = "/data/local-files/?d="
 """Where Label Studio serves files of its own machine from."""
+MODEL_VERSION = "skal"
+"""Of all predictions: Label Studio shows those of one version, and puts tasks of others last."""
 
 _SPLIT_WORD = re.compile(
     r"(?<![^\W_])(train|training|test|testing|val|valid|validation|dev|eval|evaluation)(?![^\W_])",
@@ -51,7 +53,8 @@ def export_csv(project: LabelProject) -> str:
 def _table(rows: Sequence[Sequence[Any]]) -> str:
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(
-        [plain_text(str(first)), *rest] for first, *rest in rows
+        [guarded(plain_text(cell)) if isinstance(cell, str) else cell for cell in row]
+        for row in rows
     )
     return out.getvalue()
 
@@ -195,8 +198,7 @@ def _predictions(project: LabelProject, image: int) -> list[dict[str, Any]]:
     label = int(proba.argmax())
     score = round(float(proba[label]), 6)
     result = {**_choice(f"{image} guess", project.classes[label]), "score": score}
-    version = f"{guesses.model}, {guesses.n_labeled} labels"
-    return [{"model_version": version, "score": score, "result": [result]}]
+    return [{"model_version": MODEL_VERSION, "score": score, "result": [result]}]
 
 
 def _choice(of: str, name: str) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 
 from ..core.errors import ParameterError, UsageError
 from ..datasets.layout import is_unlabeled
 
+_FORMULA = re.compile(r"'*[=+\-@]")
 LONGEST_CLASS = 100
 LONGEST_NAME = 64
 
@@ -47,6 +49,16 @@ def check_annotator(name: str) -> str:
 def plain_text(text: str) -> str:
     """Return text that can be written anywhere: what stands for bytes of no character is lost."""
     return text.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def guarded(text: str) -> str:
+    """Return a cell of a table that no spreadsheet takes for a formula."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def unguarded(text: str) -> str:
+    """Return a cell as it was before `guarded`."""
+    return text[1:] if text[:1] == "'" and _FORMULA.match(text[1:]) else text
 
 
 def shown(text: str) -> str:

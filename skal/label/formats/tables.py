@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ...core.errors import DataError, MissingExtraError
+from ..names import unguarded
 from . import LABELS, PATHS, Row, Source, number_of
 
 
@@ -102,10 +103,10 @@ def _row(where: str, cells: Mapping[str, Any], path: str, label: str) -> Row:
     who = cells.get("annotator")
     return Row(
         where,
-        str(cells.get(path) or "").strip(),
-        None if value is None else str(value).strip() or None,
+        unguarded(str(cells.get(path) or "").strip()),
+        None if value is None else unguarded(str(value).strip()) or None,
         str(cells.get("action") or "").strip(),
-        "" if who in (None, "") else str(who).strip(),
+        "" if who in (None, "") else unguarded(str(who).strip()),
         number_of(cells.get("seconds", cells.get("lead_time"))),
         str(cells.get("source") or "").strip(),
     )
