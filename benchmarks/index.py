@@ -39,7 +39,7 @@ def measure(folder: Path) -> None:
     start = time.perf_counter()
     files = find_images(folder)
     listed = time.perf_counter()
-    fingerprint(folder, files, 64)
+    fingerprint(folder, files)
     looked = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps([len(files), listed - start, looked - listed, before, peak]))

@@ -22,11 +22,12 @@ from ..core.errors import SkalError
 from ..core.workers import Workers, one_call
 from ..datasets import ImageDataset
 from ..datasets.base import one_line
+from ..datasets.decoding import Decoding
 from ..datasets.loading import load_as
 from ..runs.config import RunConfig
 from ..runs.record import JOURNAL
 from ..runs.run import resume, run
-from ..runs.start import geometry, input_size
+from ..runs.start import decoding_for, input_size
 from .folder import CELLS
 from .grid import Cell
 from .results import Result, read_result
@@ -69,7 +70,7 @@ class CellRunner:
         if isinstance(self.data, ImageDataset):
             return self.data
         size = self.image_size(config)
-        how = (str(self.data), size, config.data_dir, config.seed, geometry(config))
+        how = (str(self.data), size, config.data_dir, config.seed, decoding_for(config))
         return _load_once(self.call, how)
 
     def image_size(self, config: RunConfig) -> int | None:
@@ -125,7 +126,7 @@ class CellRunner:
 
 
 @lru_cache(maxsize=2)
-def _load_once(call: str, how: tuple[str, int | None, str | None, int, str]) -> ImageDataset:
+def _load_once(call: str, how: tuple[str, int | None, str | None, int, Decoding]) -> ImageDataset:
     return load_as(*how)
 
 

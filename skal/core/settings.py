@@ -22,6 +22,7 @@ from .errors import ParameterError, UnknownNameError
 
 Count = int | str
 Share = float | str
+Range = float | str
 
 GROUPS = ("comparison", "data", "labels", "query", "network", "training", "noise", "output")
 
@@ -205,6 +206,20 @@ def _share(statement: Setting, value: Any) -> float:
     return resolve_share(statement.name, value, above=statement.above)
 
 
+def _range(statement: Setting, value: Any) -> str:
+    """Return ``HIGH`` or ``LOW:HIGH``, one or two of them with a comma between, in plain digits."""
+    found = []
+    for part in str(value).split(","):
+        ends = [float(end) for end in part.split(":")]
+        low, high = ends if len(ends) > 1 else (0.0, ends[0])
+        if not -math.inf < low < high < math.inf:
+            raise ValueError
+        found.append(f"{high:.9g}" if low == 0 else f"{low:.9g}:{high:.9g}")
+    if len(found) > 2:
+        raise ValueError
+    return ",".join(dict.fromkeys(found))
+
+
 def _table(statement: Setting, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping | None):
         raise TypeError
@@ -239,6 +254,7 @@ KINDS: Mapping[str, Kind] = {
     "float": Kind("a number{range}", _number, float),
     "Count": Kind("a number{range}, or a share such as 10%", _count, _parse_count),
     "Share": Kind("a share such as 10%, or 0.1", _share),
+    "Range": Kind("a number above 0, or LOW:HIGH", _range),
     "Mapping[str, Any]": Kind("a table of names and values", _table),
     "Sequence[str]": Kind("a list of names", _names, _parse_list),
     "Sequence[Share]": Kind("a list of shares", _shares, _parse_list),

@@ -80,6 +80,11 @@ class ImageDataset:
         The seed that the test set was drawn by, if it was.
     geometry : str
         How files became squares: one of `skal.datasets.decoding.GEOMETRIES`.
+    white : str
+        What was black and white in files of more than 8 bits, as `--white` takes it; "" if there
+        were none.
+    pages : str
+        What was used of files of several pages: one of `skal.datasets.settings.PAGES`.
 
     Raises
     ------
@@ -102,6 +107,8 @@ class ImageDataset:
     source: Mapping[str, str] = field(default_factory=dict)
     split_seed: int | None = None
     geometry: str = "cover"
+    white: str = ""
+    pages: str = "first"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
@@ -123,6 +130,11 @@ class ImageDataset:
     def image_size(self) -> int:
         """The images' height and width, in pixels."""
         return int((self.X if len(self.X) else self.X_unlabeled).shape[-1])
+
+    @property
+    def decoded_as(self) -> dict[str, str]:
+        """How other files are to be decoded to look as these images do."""
+        return {"geometry": self.geometry, "white": self.white, "pages": self.pages}
 
     def __repr__(self) -> str:
         channels, height, width = self.X.shape[1:]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import multiprocessing
 import os
@@ -10,42 +9,35 @@ import stat
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from ..core.errors import DataError
 from ..core.memory import Budget
 from .base import Images, one_line
+from .deep import Deep, Range, Ranges
+from .instruments import Picture
+from .pictures import is_of_the_system, opened
 
-DECODER_VERSION = 2
+DECODER_VERSION = 3
 """Part of the key of what is made of pixels: raise it whenever `decode` changes one."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+UNDECIDED = Ranges()
 BORDER = "#808080"
 """The mean of the weights that are made for borders."""
 CHUNK_BYTES = 2**26
 """Pixels in flight while decoding, so that a slow disk never piles them up in memory."""
 IN_FLIGHT = Budget(2**29)
 """For whole images, which all decoding shares, in processes that it starts too."""
-BYTES_A_PIXEL = {"1": 2, "L": 1, "I;16": 4, "RGB": 4, "P": 5}
-"""That an image takes while it is converted, by mode; of others 10."""
-ROWS_AT_ONCE = 64
-WHITE = {"I": (255, 65535), "F": (1, 255, 65535)}
-"""What stands for white where the mode does not say it: the first that no pixel exceeds."""
-OF_THE_FILE = frozenset(
-    (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
-).union((errno.EINVAL, errno.EOVERFLOW))
-"""Numbers of errors that say something of a file; the last two come of places that it names."""
 
-# above what malloc holds on to for each thread: the memory of a huge image is the system's again
-Image.core.set_block_size(2**26)  # type: ignore[attr-defined]
+T = TypeVar("T")
 
 _log = logging.getLogger("skal")
 
@@ -62,12 +54,24 @@ class Decoded:
     failed: frozenset[str] = frozenset()
 
 
+class Look(NamedTuple):
+    """What a file shows at a glance: its pages of one size, the files of the set that it is of, and
+    if it is deep, the mode and the range of its pixels.
+    """
+
+    n_pages: int = 1
+    n_others: int = 0
+    mode: str = ""
+    extent: Range | None = None
+
+
 @dataclass(frozen=True)
 class Decoding:
     """How files are decoded: `workers` at a time (default: one a processor), processes from
     `processes_from` files on, else threads; `tolerated` is how many of a chunk of at most
     `chunk_files` the system may fail to read, each retried after `pauses` (seconds). `geometry`,
-    one of `GEOMETRIES`, is how an image becomes a square.
+    one of `GEOMETRIES`, is how an image becomes a square; `ranges` is what is black and white in
+    those of more than 8 bits, and `pages` one of `PAGES`.
     """
 
     size: int
@@ -77,7 +81,9 @@ class Decoding:
     chunk_files: int = 256
     pauses: Sequence[float] = (0.2, 2.0)
     geometry: str = "cover"
-    decode: Callable[[Path, int, str], Images] = field(default_factory=lambda: decode)
+    ranges: Ranges = UNDECIDED
+    pages: str = "first"
+    decode: Callable[[Path, Decoding], Images] = field(default_factory=lambda: _decode_as)
 
     @property
     def n_workers(self) -> int:
@@ -176,7 +182,7 @@ def _decode_chunk(root: Path, paths: Sequence[str], how: Decoding) -> Decoded:
     n_read, unread, failed = 0, dict[str, str](), set[str]()
     for path in paths:
         try:
-            result = _try_decode(root / path, how)
+            result = try_file(root / path, lambda place: how.decode(place, how), how.pauses)
         except ReadFailedError as error:
             failed.add(path)
             if len(failed) > how.tolerated:
@@ -190,12 +196,14 @@ def _decode_chunk(root: Path, paths: Sequence[str], how: Decoding) -> Decoded:
     return Decoded(paths, pixels[:n_read], unread, frozenset(failed))
 
 
-def _try_decode(path: Path, how: Decoding) -> Images | str:
-    """Decode one file, or say why it cannot be; that the system failed is no reason to keep."""
-    pauses = iter(how.pauses)
+def try_file(path: Path, read: Callable[[Path], T], pauses: Iterable[float]) -> T | str:
+    """Read one file, or say why it cannot be; that the system failed, again after all `pauses`
+    (seconds), is no reason to keep: a `ReadFailedError` is raised.
+    """
+    pauses = iter(pauses)
     while True:
         try:
-            return _decode_or_tell(path, how)
+            return _read_or_tell(path, read)
         except (OSError, MemoryError) as error:
             reason = getattr(error, "strerror", None) or "memory is short"
             if (pause := next(pauses, None)) is None:
@@ -204,14 +212,12 @@ def _try_decode(path: Path, how: Decoding) -> Images | str:
         time.sleep(pause)
 
 
-def _decode_or_tell(path: Path, how: Decoding) -> Images | str:
+def _read_or_tell(path: Path, read: Callable[[Path], T]) -> T | str:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             return "not a regular file"  # to open a pipe would be to wait for ever
-        return how.decode(path, how.size, how.geometry)
-    except UnidentifiedImageError:
-        return "empty file" if status.st_size == 0 else f"not one of {', '.join(FORMATS)}"
+        return read(path)
     except Image.DecompressionBombError:
         return "too many pixels to be opened safely"
     except FileNotFoundError:
@@ -219,29 +225,31 @@ def _decode_or_tell(path: Path, how: Decoding) -> Images | str:
             return "a link to a file that is not there"
         raise  # it was there when it was listed: its disk may be gone, and come back
     except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
-        if _is_of_the_system(error):
+        if is_of_the_system(error):
             raise
         return getattr(error, "strerror", None) or one_line(error)
 
 
-def _is_of_the_system(error: Exception) -> bool:
-    """Tell whether the system, not the file, is at fault; Pillow's own errors have no number."""
-    if isinstance(error, OSError):
-        if error.errno is None:
-            return str(error).startswith("out of memory")
-        return error.errno not in OF_THE_FILE
-    return isinstance(error, MemoryError)
-
-
-def decode(path: Path, size: int, geometry: str = "cover") -> Images:
+def decode(
+    path: Path,
+    size: int,
+    geometry: str = "cover",
+    ranges: Ranges = UNDECIDED,
+    pages: str = "first",
+) -> Images:
     """Decode one image file to upright RGB, uint8 of shape (3, size, size), by one of `GEOMETRIES`.
 
-    Grey, palette, CMYK and 16-bit images are converted, transparent ones laid on white; of an
-    animation the first frame is taken, and the content, not the suffix, tells the format.
+    Grey, palette and CMYK images are converted, transparent ones laid on white, those of more than
+    8 bits scaled by `ranges`; of an animation the first frame is taken, and of several pages the
+    first or their mean, as `pages` says. The content, not the suffix, tells the format.
     """
-    with reading(path, 2 * size) as image:
+    with reading(path, 2 * size, ranges, pages) as image:
         fitted = GEOMETRIES[geometry](image, (size, size))
     return np.ascontiguousarray(np.asarray(fitted.convert("RGB")).transpose(2, 0, 1))
+
+
+def _decode_as(path: Path, how: Decoding) -> Images:
+    return decode(path, how.size, how.geometry, how.ranges, how.pages)
 
 
 def _cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -266,34 +274,36 @@ scaled to lie in it on grey."""
 
 
 @contextmanager
-def reading(path: Path, needed: int) -> Iterator[Image.Image]:
+def reading(
+    path: Path, needed: int, ranges: Ranges = UNDECIDED, pages: str = "first"
+) -> Iterator[Image.Image]:
     """Read one image file upright, as `decode` says, but of mode "RGB" or, grey, "L"; a JPEG is
     decoded at a half, a quarter or an eighth of its size if that has the `needed` pixels. Inside
     the block its memory counts as taken from `IN_FLIGHT`.
     """
-    # from an open file: of a path Pillow maps grey TIFFs, and scrambles those that EXIF rotates
-    with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
-        if image.format in ("JPEG", "MPO"):  # the latter has a second picture, as phones save it
-            image.draft(None, (needed, needed))
-        with IN_FLIGHT.taken(image.width * image.height * BYTES_A_PIXEL.get(image.mode, 10)):
-            _set_upright(image)
-            yield _to_8_bits(image)
+    with opened(path, needed, pages) as picture, _in_flight(picture):
+        pixels = picture.read()
+        yield pixels.to_8_bits(ranges) if isinstance(pixels, Deep) else _to_8_bits(pixels)
 
 
-def _set_upright(image: Image.Image) -> None:
-    image.load()
-    try:
-        ImageOps.exif_transpose(image, in_place=True)
-    except Exception as error:  # damaged metadata, of which Pillow raises nearly anything
-        if _is_of_the_system(error):
-            raise
-        _log.debug("metadata of an image passed over: %s", error)
+def _in_flight(picture: Picture) -> AbstractContextManager[None]:
+    return IN_FLIGHT.taken(picture.width * picture.height * picture.bytes_a_pixel)
+
+
+def look_at(path: Path, pages: str) -> Look:
+    """Look at a file: at its pixels only if they have more than 8 bits."""
+    with opened(path, 1, pages) as picture:
+        n_pages, n_others = picture.count_pages(), picture.others()
+        if picture.is_deep:
+            with _in_flight(picture):
+                pixels = picture.read()
+                if isinstance(pixels, Deep):
+                    return Look(n_pages, n_others, pixels.mode, pixels.extent())
+        return Look(n_pages, n_others)
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
     """Convert to "RGB", or what is grey to "L", which takes a quarter of the memory."""
-    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        return _scale_deep(image)
     if not image.has_transparency_data:
         return _converted(image, "L" if image.mode in ("1", "L") else "RGB")
     image = _converted(image, "RGBA")
@@ -305,27 +315,3 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 def _converted(image: Image.Image, mode: str) -> Image.Image:
     """Convert, if need be: `convert` alone would copy what may be a gigabyte."""
     return image if image.mode == mode else image.convert(mode)
-
-
-def _scale_deep(image: Image.Image) -> Image.Image:
-    """Bring more than 8 bits a channel to 8, which Pillow's `convert` would clip to white; values
-    out of the range from black to white are stretched from the darkest to the brightest pixel.
-    """
-    low = min(float(rows.min()) for rows in _strips(image))
-    high = max(float(rows.max()) for rows in _strips(image))
-    whites: list[float] = [
-        top for top in WHITE.get(image.mode, (65535,)) if 0 <= low <= high <= top
-    ]
-    black, white = (0.0, whites[0]) if whites else (low, high - low)
-    scaled = np.empty((image.height, image.width), np.uint8)
-    for number, rows in enumerate(_strips(image)):
-        top = number * ROWS_AT_ONCE
-        np.rint((rows - black) * (255 / white), out=scaled[top : top + len(rows)], casting="unsafe")
-    return Image.fromarray(scaled)
-
-
-def _strips(image: Image.Image) -> Iterator[NDArray[np.float32]]:
-    """Yield some rows at a time; what is infinite or no number is black."""
-    for top in range(0, image.height, ROWS_AT_ONCE):
-        strip = image.crop((0, top, image.width, min(top + ROWS_AT_ONCE, image.height)))
-        yield np.nan_to_num(np.asarray(strip, dtype=np.float32), posinf=0, neginf=0)

@@ -50,7 +50,7 @@ def load_folder(
     files = _without_unlabeled_tests(find_images(root))
     how = decoding if image_size is None else replace(decoding, size=image_size)
     cache = data_dir / "cache"
-    pixels, read, skipped = decode_all(root, files, how, cache)
+    pixels, read, skipped, how = decode_all(root, files, how, cache)
     for path, reason in skipped[:MOST_TOLD]:
         _log.warning("left out %s: %s", path, reason)
     if len(skipped) > MOST_TOLD:
@@ -79,6 +79,8 @@ def load_folder(
         skipped=tuple(skipped),
         split_seed=split_seed,
         geometry=how.geometry,
+        white=str(how.ranges),
+        pages=how.pages,
     )
 
 

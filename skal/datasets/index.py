@@ -16,18 +16,17 @@ from typing import TYPE_CHECKING
 from ..core.errors import DataError
 from ..core.kept import CACHE_TAG
 from ..core.progress import progress
-from .decoding import FORMATS
+from .formats import FORMATS, missing_extras, suffixes
 from .layout import Folder, Place, alike, is_unlabeled, read_layout
 from .tables import TABLES, read_tables
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 OTHER_PICTURES = frozenset(
-    (".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".tga", ".ppm", ".pgm", ".pbm")
-).union((".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".dcm"))
-"""Suffixes of pictures that are not read, which their owner should know."""
+    (".heic", ".heif", ".hif", ".jxl", ".svg", ".psd", ".tga", ".exr", ".hdr", ".pfm", ".qoi")
+).union((".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".dcm", ".dicom", ".fits", ".fit", ".fts"))
+"""Suffixes of pictures that are not read, or by extras, which their owner should know."""
 SYSTEM_FOLDERS = frozenset(
     ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 )
@@ -118,9 +117,9 @@ def _by_part(files: list[ImageFile]) -> list[ImageFile]:
 
 def count_images(root: Path, most: int) -> int:
     """Count the image files under a folder, up to `most` or a little more."""
-    n = 0
+    n, readable = 0, suffixes()
     for _, names in _walk(root, quiet=True):
-        n += sum(name.lower().endswith(SUFFIXES) for name in names)
+        n += sum(name.lower().endswith(readable) for name in names)
         if n >= most:
             break
     return n
@@ -129,7 +128,7 @@ def count_images(root: Path, most: int) -> int:
 def list_images(root: Path) -> list[str]:
     """List sorted relative paths of all images in a folder; see `find_images`."""
     listing = _list(root)
-    _tell_pictures(listing.others)
+    _tell_others(listing.others)
     return sorted(
         "".join(f"{part}/" for part in folder) + name
         for folder, names in listing.images
@@ -138,9 +137,9 @@ def list_images(root: Path) -> list[str]:
 
 
 def _list(root: Path) -> _Listing:
-    listing = _Listing([], Counter(), [])
+    listing, readable = _Listing([], Counter(), []), suffixes()
     for folder, names in _walk(root):
-        found = [name for name in names if name.lower().endswith(SUFFIXES)]
+        found = [name for name in names if name.lower().endswith(readable)]
         if len(found) < len(names):
             listing.others.update(map(_suffix, set(names).difference(found)))
         if found:
@@ -159,10 +158,10 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower().rstrip(".")  # noqa: PTH122 (Path is slow in a million)
 
 
-def _count(suffixes: Counter[str], most: int = 5) -> str:
-    return ", ".join(
-        f"{count} {suffix or 'without a suffix'}" for suffix, count in suffixes.most_common(most)
-    )
+def _count(found: Counter[str], most: int = 5) -> str:
+    told = [f"{n} {suffix or 'without a suffix'}" for suffix, n in found.most_common(most)]
+    rest = found.total() - sum(n for _, n in found.most_common(most))
+    return ", ".join(told + [f"{rest} others"] * (rest > 0))
 
 
 def _tell_passed_over(
@@ -179,16 +178,20 @@ def _tell_passed_over(
     for same in alike(place.label for place in places.values() if place.label is not None):
         told = " and ".join(map(repr, same))
         _log.warning("the classes %s differ by case or spaces alone: they count as different", told)
-    _tell_pictures(listing.others)
+    _tell_others(listing.others)
 
 
-def _tell_pictures(others: Counter[str]) -> None:
-    pictures = Counter({suffix: others[suffix] for suffix in OTHER_PICTURES & set(others)})
-    if pictures:
-        told, formats = _count(pictures), ", ".join(FORMATS)
-        _log.warning(
-            "passed over pictures that are not read: %s; convert them to %s", told, formats
-        )
+def _tell_others(others: Counter[str]) -> None:
+    """Say what was passed over; loudly, if pictures are among it."""
+    others = Counter({suffix: n for suffix, n in others.items() if suffix not in TABLES})
+    if not others:
+        return
+    hint = "; convert these pictures to PNG or JPEG" if others.keys() & OTHER_PICTURES else ""
+    for extra in missing_extras(others):
+        hint += f", or read {extra.name} by pip install 'skal[{extra.extra}]'"
+    level = logging.WARNING if hint else logging.INFO
+    told = _count(others, most=20)
+    _log.log(level, "passed over what is not read: %s%s", told, hint)
 
 
 def _walk(root: Path, quiet: bool = False) -> Iterator[tuple[Folder, list[str]]]:

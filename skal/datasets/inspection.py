@@ -18,9 +18,9 @@ from PIL import Image
 from ..core.errors import DataError, FolderNotFoundError
 from ..core.progress import progress
 from .base import Images
-from .decoding import FORMATS
 from .doubles import doubles_of, near_doubles
 from .folder import DECODING
+from .formats import FORMATS
 from .hashes import hashes_of
 from .index import ImageFile, find_images
 from .pixel_cache import decode_all
@@ -97,7 +97,7 @@ def inspect_folder(root: Path, data_dir: Path) -> Inspection:
         _count(found, files)
         _look_at_headers(found, root, [file.path for file in files])
         how = replace(DECODING, size=SIDE)
-        pixels, read, found.unreadable = decode_all(root, files, how, data_dir / "cache")
+        pixels, read, found.unreadable, _ = decode_all(root, files, how, data_dir / "cache")
     if found.unreadable:
         found.problems.append(f"{len(found.unreadable)} files cannot be read")
     _look_for_doubles(found, pixels, read)

@@ -13,6 +13,8 @@ from ..core.errors import DataError, FolderNotFoundError, UnknownNameError, blam
 from ..core.settings import settings_of
 from .base import ImageDataset
 from .builtin import CIFAR10_ARCHIVE, CIFAR10_FILES, DATASETS, OF_FILES
+from .decoding import Decoding
+from .deep import Ranges
 from .doubles import tell_doubles
 from .folder import DECODING, load_folder
 from .settings import DataSettings
@@ -30,6 +32,8 @@ def load_dataset(
     image_size: int | None = None,
     data_dir: str | Path | None = None,
     seed: int = 0,
+    white: float | str | None = None,
+    pages: str = "first",
 ) -> ImageDataset:
     """Load a dataset by name, or a folder of images.
 
@@ -47,6 +51,11 @@ def load_dataset(
         ``$SKAL_DATA_DIR``, else ``./data``.
     seed : int, default=0
         Decides the test split of datasets that come without one.
+    white : float or str, optional
+        What is white in files of more than 8 bits, or "BLACK:WHITE"; by default what a look at some
+        of them finds, for all the same.
+    pages : {"first", "mean"}, default="first"
+        What is used of files of several pages.
 
     Returns
     -------
@@ -55,7 +64,7 @@ def load_dataset(
     Raises
     ------
     ParameterError
-        If size or seed are not valid.
+        If size, seed, white or pages are not valid.
     UnknownNameError
         If there is neither a dataset nor a folder of that name.
     DatasetNotFoundError
@@ -63,7 +72,15 @@ def load_dataset(
     DataError
         If no image can be read.
     """
-    return load_as(name_or_folder, image_size, data_dir, seed, "cover")
+    how = how_to_decode(white=white, pages=pages)
+    return load_as(name_or_folder, image_size, data_dir, seed, how)
+
+
+def how_to_decode(geometry: str = "cover", white: Any = None, pages: str = "first") -> Decoding:
+    """Return how the files of a folder are decoded; a `UsageError` is raised if it is not valid."""
+    ranges = Ranges.parse(_SETTINGS["white"].check(None if white == "" else white))
+    pages = _SETTINGS["pages"].check(pages)
+    return replace(DECODING, geometry=geometry, ranges=ranges, pages=pages)
 
 
 def load_as(
@@ -71,15 +88,14 @@ def load_as(
     image_size: int | None,
     data_dir: str | Path | None,
     seed: int,
-    geometry: str,
+    how: Decoding,
 ) -> ImageDataset:
-    """Load a dataset as `load_dataset`, its files cut to squares by one of `GEOMETRIES`."""
+    """Load a dataset as `load_dataset`, its files decoded in a certain way."""
     image_size, seed = _SETTINGS["image_size"].check(image_size), _SETTINGS["seed"].check(seed)
     where = data_folder(data_dir)
     if is_folder(name_or_folder):
         place = Path(os.path.expanduser(name_or_folder))  # noqa: PTH111 (Path's may raise)
         _point_to_cifar10(place)
-        how = replace(DECODING, geometry=geometry)
         data = load_folder(place, data_dir=where, image_size=image_size, seed=seed, decoding=how)
         dataset = str(data.root)
     else:

@@ -7,11 +7,11 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -21,9 +21,12 @@ from ..core.kept import Facts, kept, told_where
 from ..core.memory import gib
 from ..core.progress import progress
 from .base import Images
-from .decoding import DECODER_VERSION, Decoded, Decoding, decode_many
+from .decoding import DECODER_VERSION, UNDECIDED, Decoded, Decoding, decode_many
+from .deep import Ranges
+from .formats import TIFF, is_installed
 from .hashes import kept_hashes, with_hashes
 from .index import ImageFile
+from .survey import survey
 
 SHARD_BYTES = 2**26
 """Pixels that are written, and forced to the disk, before the journal says that they are there."""
@@ -32,19 +35,32 @@ PIXELS, PROGRESS, HASHES = "pixels.npy", "progress.json", "hashes.npy"
 _log = logging.getLogger("skal")
 
 
-def decode_all(
-    root: Path, files: list[ImageFile], how: Decoding, cache_dir: Path
-) -> tuple[Images, list[ImageFile], list[tuple[str, str]]]:
-    """Decode all files into one uint8 memmap, shape (n_kept, 3, size, size), or open the one kept
-    in `cache_dir` under a hash of paths, sizes, times and how they are decoded; also return the
-    files read, and those skipped with the reason. Decoding that was stopped resumes, after a power
-    loss or a full disk at its last whole shard; other processes wait. A `DataError` is raised if
-    the memmap cannot be written, or the system failed to read a file.
+class Folder(NamedTuple):
+    """The pixels of the files of a folder that could be `read`, those `skipped` with the reason,
+    and how they were decoded.
     """
+
+    pixels: Images
+    read: list[ImageFile]
+    skipped: list[tuple[str, str]]
+    how: Decoding
+
+
+def decode_all(root: Path, files: list[ImageFile], how: Decoding, cache_dir: Path) -> Folder:
+    """Decode all files into one uint8 memmap, shape (n_kept, 3, size, size), or open the one kept
+    in `cache_dir` under a hash of paths, sizes, times and how they are decoded. Unless `how` says
+    what is black and white in deep images, a look at some of them decides it. Decoding that was
+    stopped resumes, after a power loss or a full disk at its last whole shard; other processes
+    wait. A `DataError` is raised if the memmap cannot be written, or the system failed to read a
+    file.
+    """
+    contents, paths = fingerprint(root, files), [file.path for file in files]
     # 40 characters keep the longest name that a folder can have below what a file system takes
-    cache = cache_dir / f"{root.resolve().name[:40]}-{how.size}px-{fingerprint(root, files, how)}"
-    paths = [file.path for file in files]
+    name = root.resolve().name[:40]
     with told_where("the decoded images", cache_dir):
+        how, tiff = _as_surveyed(root, paths, how, cache_dir / f"{name}-{contents}")
+        key = _key(contents, how.size, how.geometry, how.ranges, how.pages, tiff)
+        cache = cache_dir / f"{name}-{how.size}px-{key}"
         facts = kept(
             cache,
             f"decodes the images of {str(root)!r}",
@@ -56,13 +72,48 @@ def decode_all(
     read = [file for file in files if file.path not in bad] if bad else files
     pixels: Images = np.load(cache / PIXELS, mmap_mode="r")
     hashes = cache.with_name(f"{cache.name}.{HASHES}")
-    return with_hashes(pixels, lambda: kept_hashes(pixels, hashes)), read, skipped
+    return Folder(with_hashes(pixels, lambda: kept_hashes(pixels, hashes)), read, skipped, how)
 
 
-def fingerprint(root: Path, files: list[ImageFile], how: Decoding) -> str:
-    geometry = "" if how.geometry == "cover" else f"{how.geometry} "
-    facts = f"{DECODER_VERSION} {how.size} {geometry}{root.resolve()}\n"
-    digest = hashlib.sha256(facts.encode())
+def ranges_of(root: Path, files: list[ImageFile], how: Decoding, cache_dir: Path) -> Ranges:
+    """Return what is black and white in deep images, as `decode_all` takes it."""
+    place = cache_dir / f"{root.resolve().name[:40]}-{fingerprint(root, files)}"
+    return _as_surveyed(root, [file.path for file in files], how, place, quiet=True)[0].ranges
+
+
+def _as_surveyed(
+    root: Path, paths: Sequence[str], how: Decoding, place: Path, quiet: bool = False
+) -> tuple[Decoding, bool]:
+    """Fill in what black and white are, and say it; also tell whether TIFFs are read by the extra.
+
+    The result of the survey is kept in a file whose name begins as `place` does.
+    """
+    extra = is_installed(TIFF.module)
+    path = place.with_name(f"{place.name}-{_key(how.pages, extra)}.survey.json")
+
+    def save(partial: Path) -> Facts:
+        facts = survey(root, paths, how)
+        partial.write_text(json.dumps(facts))
+        return facts
+
+    facts = kept(path, f"looks at the images of {str(root)!r}", save)
+    told = list(facts["told"])
+    if how.ranges == UNDECIDED:
+        how = replace(how, ranges=Ranges.parse(facts["ranges"]))
+        told = [*facts["told_of_ranges"], *told]
+    for line in () if quiet else told:
+        _log.info(line)
+    return how, extra and facts["has_tiffs"]
+
+
+def _key(*facts: object) -> str:
+    text = " ".join(map(str, (DECODER_VERSION, *facts)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def fingerprint(root: Path, files: list[ImageFile]) -> str:
+    """Return a hash of what files are where, and of what changes when a content does."""
+    digest = hashlib.sha256(f"{root.resolve()}\n".encode(errors="surrogateescape"))
     start = os.path.join(root, "")  # noqa: PTH118 (Path is slow in a million)
     for file in progress(files, desc="looking for changes", unit="file"):
         state = file_state(start + file.path)

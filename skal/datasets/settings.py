@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from ..core.settings import Settings, Share, setting
+from ..core.settings import Range, Settings, Share, setting
 
+PAGES = ("first", "mean")
 LABEL_NOISE_KINDS = ("uniform", "pairs", "class=A:B")
 
 _data = partial(setting, group="data")
@@ -27,6 +28,20 @@ class DataSettings(Settings):
         metavar="N",
         lowest=8,
         highest=4096,
+    )
+    white: Range | None = _data(
+        None,
+        "What is white, or black and white, in files of more than 8 bits; by default what a look "
+        "at some of them finds",
+        metavar="N|LOW:HIGH",
+        details="The same for all images of a dataset: see `skal.datasets.deep.decide`. In a "
+        "folder of both whole numbers and fractions, two of them with a comma between.",
+    )
+    pages: str = _data(
+        "first",
+        "What is used of files of several pages",
+        choices=PAGES,
+        details="The mean is that of the pages that have the first one's size.",
     )
     data_dir: str | None = _data(
         None, "Where data are kept; by default $SKAL_DATA_DIR, else ./data", metavar="DIR"

@@ -96,7 +96,7 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
         "temperature": final.classifier.temperature,
         "classes": list(classes),
     }
-    facts = {"dataset": project.name, "geometry": final.data.geometry}
+    facts = {"dataset": project.name, **final.data.decoded_as}
     save_classifier(final.classifier, folder, class_names=classes, **facts)
     write_atomic(folder / "config.toml", final.config.to_toml())
     write_atomic(folder / "labels.csv", export_csv(project))

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..core.errors import DataError, FolderNotFoundError
-from ..datasets.decoding import FORMATS
+from ..datasets.formats import FORMATS
 from ..datasets.index import ImageFile, find_images
 from .store import Store
 

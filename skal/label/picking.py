@@ -28,7 +28,7 @@ from ..runs.evaluation import network_inputs
 from ..runs.plan import make_classifier
 from ..runs.preparation import check_settings, resolve_settings
 from ..runs.pretraining import weights_from_pool
-from ..runs.start import geometry, input_size
+from ..runs.start import decoding_for, input_size
 from ..strategies.cold_start import start_embeddings
 from ..strategies.scores import ScoreRequest, score_pool
 from .learning import BatchRequest, ComputedBatch, Guesses, LearnerSetup
@@ -58,11 +58,11 @@ class Picker:
     def __init__(self, setup: LearnerSetup) -> None:
         check_settings(setup.config)
         size = input_size(setup.config, setup.root) or DECODING.size
-        how = replace(DECODING, size=size, geometry=geometry(setup.config))
+        how = replace(decoding_for(setup.config), size=size)
         # the very files that `skal run` would decode, so that the cache is the same
         files = [file for file in setup.files if file.is_of_use]
         cache = data_folder(setup.config.data_dir) / "cache"
-        self._pixels, kept, skipped = decode_all(setup.root, files, how, cache)
+        self._pixels, kept, skipped, self._how = decode_all(setup.root, files, how, cache)
         if not kept:
             raise DataError(f"no image under {str(setup.root)!r} can be read ({skipped[0][1]})")
         self._setup = setup
@@ -194,7 +194,9 @@ class Picker:
             root=setup.root,
             augmentation=("flip", "shift"),
             source={"dataset": str(setup.root), "data_dir": str(folder)},
-            geometry=geometry(setup.config),
+            geometry=self._how.geometry,
+            white=str(self._how.ranges),
+            pages=self._how.pages,
         )
 
     @cached_property

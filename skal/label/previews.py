@@ -12,7 +12,8 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from ..datasets.decoding import FORMATS, reading
+from ..datasets.decoding import reading
+from ..datasets.formats import FORMATS
 
 FULL, LARGE, SMALL = 8192, 1024, 256
 """Height and width of an image at a close look, by itself, and in the grid, in pixels at most."""

@@ -30,7 +30,8 @@ OF_CHOOSING = (
 OF_TRAINING = tuple(
     name
     for name in RUN_SETTINGS
-    if name in ("seed", "image_size", "data_dir", "model", "pretrain", "pretrain_steps")
+    if name
+    in ("seed", "image_size", "white", "pages", "data_dir", "model", "pretrain", "pretrain_steps")
     or (name in TRAINING_SETTINGS and name != "warm_start")
 )
 """Settings of a run that a network is trained by."""

@@ -17,6 +17,7 @@ from ..core.durable import write_atomic
 from ..core.errors import ParameterError, RunFolderError
 from ..datasets.base import Images
 from ..datasets.decoding import GEOMETRIES
+from ..datasets.settings import PAGES
 from .backbone import Features
 from .classifier import ImageClassifier
 from .devices import resolve_device
@@ -178,13 +179,18 @@ def class_names(folder: str | Path) -> list[str]:
     return [str(name) for name in names]
 
 
-def geometry_of(folder: str | Path) -> str:
-    """Return how the images that a saved network was trained on became squares."""
+def decoded_as(folder: str | Path) -> dict[str, str]:
+    """Return how the files that a saved network was trained on were decoded, as
+    `skal.datasets.ImageDataset.decoded_as` says it; a RunFolderError is raised if that is not
+    valid.
+    """
     content = json.loads((Path(folder) / "model.json").read_text())
-    found = str(content.get("geometry", "cover"))
-    if found not in GEOMETRIES:
-        raise RunFolderError(
-            f"{str(folder)!r}: model.json has the geometry {found!r}; expected one of "
-            f"{', '.join(GEOMETRIES)}"
-        )
+    found = {"geometry": "cover", "white": "", "pages": "first"}
+    found |= {name: str(content[name]) for name in found.keys() & content.keys()}
+    for name, known in (("geometry", GEOMETRIES), ("pages", PAGES)):
+        if found[name] not in known:
+            raise RunFolderError(
+                f"{str(folder)!r}: model.json has the {name} {found[name]!r}; expected one of "
+                f"{', '.join(known)}"
+            )
     return found

@@ -17,8 +17,9 @@ from ..core.errors import ParameterError, RunFolderError
 from ..core.registry import parse_spec
 from ..datasets.base import Images
 from ..datasets.decoding import Decoded, Decoding, decode_many, to_channels
+from ..datasets.loading import how_to_decode
 from ..models.classifier import ImageClassifier
-from ..models.persistence import class_names, geometry_of, load_classifier
+from ..models.persistence import class_names, decoded_as, load_classifier
 from ..strategies.base import ScoreStrategy
 from ..strategies.resolve import Strategy, resolve_strategy
 from ..strategies.scores import ScoreRequest, Scores, least_for_all_devices, score_pool
@@ -45,13 +46,13 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """A fitted network, its class `names`, what is wanted of it, and how images become squares."""
+    """A fitted network, its class `names`, what is wanted of it, and how files are decoded."""
 
     classifier: ImageClassifier
     names: list[str]
     utilities: dict[str, Utility]
     embeddings: bool
-    geometry: str
+    how: Decoding
 
     @staticmethod
     @lru_cache(maxsize=1)
@@ -65,13 +66,13 @@ class Predictor:
         if model_key(run_dir) != key:
             raise RunFolderError(f"the network in {str(run_dir)!r} has changed meanwhile")
         classifier = load_classifier(run_dir, device)
-        geometry = geometry_of(run_dir)
-        return Predictor(classifier, class_names(run_dir), wanted, embeddings, geometry)
+        size = classifier.image_shape_[-1]
+        how = replace(how_to_decode(**decoded_as(run_dir)), size=size, tolerated=TOLERATED)
+        return Predictor(classifier, class_names(run_dir), wanted, embeddings, how)
 
     def rows(self, base: Path, paths: Sequence[str], threads: int) -> Iterator[Rows]:
         """Decode images, with paths relative to `base`, and yield predictions lot by lot."""
-        size = self.classifier.image_shape_[-1]
-        how = Decoding(size, threads, tolerated=TOLERATED, geometry=self.geometry)
+        how = replace(self.how, workers=threads, processes_from=None)
         with closing(decode_many(base, paths, how)) as chunks:
             for chunk in in_lots(chunks, least_for_all_devices(self.classifier)):
                 read = np.array([path not in chunk.unread for path in chunk.paths], dtype=bool)

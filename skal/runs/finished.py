@@ -92,7 +92,7 @@ class Run:
             self.folder,
             class_names=data.classes,
             dataset=self.summary["dataset"],
-            geometry=data.geometry,
+            **data.decoded_as,
         )
         _log.info("\n%s", self.table(), extra={"result": True})
         record.write_summary(self.summary)

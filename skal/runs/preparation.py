@@ -22,7 +22,7 @@ from ..strategies.cold_start import resolve_init_strategy
 from .config import SETTINGS, RunConfig
 from .pretraining import check_pretraining
 from .record import free_name
-from .start import geometry, input_size, with_network
+from .start import decoding_for, input_size, with_network
 
 _log = logging.getLogger("skal")
 
@@ -57,9 +57,9 @@ def check_settings(config: RunConfig) -> None:
 
 
 def load_images(config: RunConfig, data: str | Path) -> ImageDataset:
-    """Load the dataset of a run; see `load_dataset`, `input_size` and `geometry`."""
+    """Load the dataset of a run; see `load_dataset`, `input_size` and `decoding_for`."""
     size = input_size(config, data)
-    return load_as(data, size, config.data_dir, config.seed, geometry(config))
+    return load_as(data, size, config.data_dir, config.seed, decoding_for(config))
 
 
 def load_again(config: RunConfig) -> ImageDataset:
@@ -138,6 +138,7 @@ def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
         n_valid=n_valid,
         image_size=size if SETTINGS["image_size"].contains(size) else None,
         lr=lr,
+        white=data.white or config.white,
         data_dir=data.source.get("data_dir") or str(data_folder(config.data_dir).resolve()),
         device=device.name,
         precision="bf16" if device.bf16 else "fp32",

@@ -18,7 +18,9 @@ from ..core.errors import DataError
 from ..core.kept import kept as kept_result
 from ..core.kept import told_where
 from ..datasets import data_folder, folder_of
+from ..datasets.decoding import Decoding
 from ..datasets.index import count_images
+from ..datasets.loading import how_to_decode
 from ..models import MODELS, PRETRAINED_MODEL, default_model, trained_model
 from ..models.backbone import Backbone
 from ..models.devices import Device
@@ -58,11 +60,14 @@ def with_network(config: RunConfig, image_size: int) -> RunConfig:
     return config.replace(**changes) if changes else config
 
 
-def geometry(config: RunConfig) -> str:
-    """Return how images are to become squares: as the network's pretrained weights are made for."""
-    if config.model is None or not (config.pretrained or config.weights):
-        return "cover"
-    return str(MODELS.resolve(config.model).facts.get("geometry", "cover"))
+def decoding_for(config: RunConfig) -> Decoding:
+    """Return how files are to be decoded: cut to squares as the network's pretrained weights are
+    made for.
+    """
+    geometry = "cover"
+    if config.model is not None and (config.pretrained or config.weights):
+        geometry = str(MODELS.resolve(config.model).facts.get("geometry", "cover"))
+    return how_to_decode(geometry, config.white, config.pages)
 
 
 def images_a_second(config: RunConfig) -> float:

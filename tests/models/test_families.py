@@ -25,7 +25,7 @@ from skal.datasets.decoding import decode
 from skal.models import MODELS, Network, build_network
 from skal.models.network import ImageModule
 from skal.runs.config import RunConfig
-from skal.runs.start import geometry, input_size
+from skal.runs.start import decoding_for, input_size
 
 OPTIONS: dict[str, Any] = {"n_classes": 3, "in_channels": 3, "dropout": 0.25}
 NAMES = torchvision.models.list_models(module=torchvision.models)
@@ -243,7 +243,7 @@ class TestTimm:
     def test_folders_are_decoded_as_its_weights_were_tested(self, tmp_path: Path) -> None:
         def shape(name: str, **settings: Any) -> tuple[int | None, str]:
             config = RunConfig(model=f"timm:{name}", **settings)
-            return input_size(config, tmp_path), geometry(config)
+            return input_size(config, tmp_path), decoding_for(config).geometry
 
         squashed = "convnext_base.clip_laion2b_augreg_ft_in12k_in1k_384"
         assert shape(squashed, pretrained=True) == (384, "squash")

@@ -1,0 +1,160 @@
+"""Images of more than 8 bits a channel: what is black and white in them, and how they become 8."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+ROWS_AT_ONCE = 64
+LEFT_OUT = 0.05
+"""Percent of an image's darkest, and of its brightest pixels that may lie out of its extent."""
+PIXELS_LOOKED_AT = 2**20
+NO_DATA = (-9999, -99999, -32768)
+"""What surveys write where nothing was measured, whether or not the file says so."""
+NOWHERE_NEAR = 1e30
+"""Floats of this size stand for "no data", too."""
+NOMINAL = (1, 255, 1023, 4095, 16383, 65535)
+"""What stands for white in files of 8, 10, 12, 14 and 16 bits, and in floats."""
+OF_MODE = {"I": (255, 65535), "F": (1, 255, 65535)}
+"""What stands for white where nothing was decided: the first that no pixel exceeds."""
+
+
+class Range(NamedTuple):
+    """What is shown as black, and what as white."""
+
+    black: float
+    white: float
+
+    def __str__(self) -> str:
+        black, white = (f"{value:.9g}" for value in self)
+        return white if self.black == 0 else f"{black}:{white}"
+
+
+class Ranges(NamedTuple):
+    """The ranges of a dataset's images of whole numbers and of fractions; None: not decided."""
+
+    whole: Range | None = None
+    fractions: Range | None = None
+
+    @classmethod
+    def parse(cls, text: str | None) -> Ranges:
+        """Read ``WHITE`` or ``BLACK:WHITE``, of both kinds or of the one and, after a comma, the
+        other.
+        """
+        if not text:
+            return cls()
+        found = [cls._parse_one(part) for part in text.split(",")]
+        return cls(found[0], found[-1])
+
+    @staticmethod
+    def _parse_one(text: str) -> Range:
+        black, _, white = text.rpartition(":")
+        return Range(float(black or 0), float(white))
+
+    def __str__(self) -> str:
+        found = dict.fromkeys(str(one) for one in self if one is not None)
+        return ",".join(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Deep:
+    """The pixels of an image: `rows` returns those from one row to another, shape (rows, width) or
+    (rows, width, 3); `no_data` is the value of pixels that were not measured, and `white_is_zero`
+    the number that those are subtracted from where 0 is white.
+    """
+
+    width: int
+    height: int
+    mode: str  # Pillow's: "I;16", "I" or "F"
+    rows: Callable[[int, int], NDArray[Any]]
+    no_data: float | None = None
+    white_is_zero: float | None = None
+
+    @classmethod
+    def of_array(cls, array: NDArray[Any], **facts: Any) -> Deep:
+        """Return the image that an array is, shape (height, width) or (height, width, 3)."""
+        fits = np.issubdtype(array.dtype, np.unsignedinteger) and array.dtype.itemsize <= 2
+        mode = "I;16" if fits else "I" if np.issubdtype(array.dtype, np.integer) else "F"
+        height, width = array.shape[:2]
+        return cls(width, height, mode, lambda top, end: array[top:end], **facts)
+
+    @classmethod
+    def of_image(cls, image: Image.Image, unsigned: bool = False, **facts: Any) -> Deep:
+        """Return a Pillow image of one deep channel; of `unsigned` numbers of 32 bits, perhaps,
+        which Pillow has no mode for.
+        """
+
+        def rows(top: int, end: int) -> NDArray[Any]:
+            stored = np.asarray(image.crop((0, top, image.width, end)))
+            return stored.view(np.uint32) if unsigned else stored
+
+        mode = "I;16" if image.mode.startswith("I;16") else image.mode
+        return cls(image.width, image.height, mode, rows, **facts)
+
+    def strips(self) -> Iterator[NDArray[np.float32]]:
+        """Yield some rows at a time; what is infinite, no number or not measured is NaN."""
+        for top in range(0, self.height, ROWS_AT_ONCE):
+            stored = self.rows(top, min(top + ROWS_AT_ONCE, self.height))
+            with np.errstate(over="ignore"):
+                strip = stored.astype(np.float32)
+            if self.mode == "F":
+                strip[~(np.abs(strip) < NOWHERE_NEAR)] = np.nan
+            if self.no_data is not None:
+                strip[strip == np.float32(self.no_data)] = np.nan
+            yield strip if self.white_is_zero is None else self.white_is_zero - strip
+
+    def extent(self) -> Range | None:
+        """Return the range of all but the extreme pixels; None if they are all the same."""
+        step = max(1, self.width * self.height // PIXELS_LOOKED_AT)
+        values = np.concatenate([strip.reshape(-1)[::step] for strip in self.strips()])
+        values = values[~(np.isnan(values) | np.isin(values, NO_DATA))]
+        if not len(values):
+            return None
+        low, high = np.percentile(values, (LEFT_OUT, 100 - LEFT_OUT), method="nearest")
+        return Range(float(low), float(high)) if low < high else None
+
+    def to_8_bits(self, ranges: Ranges) -> Image.Image:
+        """Scale from black to white, and clip; what was not measured becomes black."""
+        black, white = (ranges.fractions if self.mode == "F" else ranges.whole) or self._own_range()
+        scaled: NDArray[np.uint8] | None = None
+        for number, strip in enumerate(self.strips()):
+            if scaled is None:
+                scaled = np.empty((self.height, *strip.shape[1:]), np.uint8)
+            strip -= black
+            strip *= 255 / (white - black)
+            np.nan_to_num(strip, copy=False)
+            top = number * ROWS_AT_ONCE
+            shown = scaled[top : top + len(strip)]
+            np.rint(strip.clip(0, 255, out=strip), out=shown, casting="unsafe")
+        assert scaled is not None
+        return Image.fromarray(scaled)
+
+    def _own_range(self) -> Range:
+        """Return the range of the file's type, or, if pixels lie out of that, the image's own."""
+        low = min((float(np.nanmin(s)) for s in self.strips() if not np.isnan(s).all()), default=0)
+        high = max((float(np.nanmax(s)) for s in self.strips() if not np.isnan(s).all()), default=0)
+        for white in OF_MODE.get(self.mode, (65535,)):
+            if low >= 0 and high <= white:
+                return Range(0, white)
+        return Range(low, high) if low < high else Range(high, high + 1)
+
+
+def decide(extents: list[Range]) -> Range | None:
+    """Return what is black and white in a dataset, by the extents of some of its images.
+
+    White is the nominal one that the brightest come near to, else as bright as they are; black is 0
+    unless all are far from it, or below. The brightest and the darkest of a hundred do not count.
+    """
+    if not extents:
+        return None
+    low = float(np.percentile([one.black for one in extents], 1))
+    high = float(np.percentile([one.white for one in extents], 99))
+    if low > high / 4 or low < -abs(high) / 20:
+        return Range(low, high) if low < high else None
+    near = [white for white in NOMINAL if white / 2 <= high <= 1.05 * white]
+    return Range(0, near[0] if near else high) if high > 0 else None

@@ -1,0 +1,106 @@
+"""What an image file is: by its suffix, by its first bytes, and by what it takes to read it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.util import find_spec
+from typing import NamedTuple
+
+from ..core.errors import MissingExtraError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
+"""Those that come with Pillow, in its words."""
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".btf"),
+    *(".tf8", ".avif", ".jp2", ".j2k", ".jpx", ".jpc", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
+HEAD = 512
+"""Bytes at the beginning of a file that tell what it is."""
+
+
+class Extra(NamedTuple):
+    """A format that a package reads which does not come with skal, but with an extra of it."""
+
+    name: str
+    extra: str
+    module: str
+    suffixes: tuple[str, ...]
+    head: re.Pattern[bytes]
+
+    @property
+    def is_installed(self) -> bool:
+        return is_installed(self.module)
+
+    def require(self, what: str = "") -> None:
+        """Raise a MissingExtraError if its package is not there."""
+        if not self.is_installed:
+            raise MissingExtraError(what or f"a file of the format {self.name}", *self[2:0:-1])
+
+
+@cache
+def is_installed(module: str) -> bool:
+    return find_spec(module) is not None
+
+
+def _head(pattern: bytes) -> re.Pattern[bytes]:
+    return re.compile(pattern, re.DOTALL | re.IGNORECASE)
+
+
+TIFF = Extra("TIFF", "tiff", "tifffile", (), _head(rb"II[*+]\0|MM\0[*+]"))
+"""Of TIFFs Pillow reads most."""
+DICOM = Extra("DICOM", "dicom", "pydicom", (".dcm", ".dicom"), _head(rb".{128}DICM"))
+FITS = Extra("FITS", "fits", "astropy", (".fits", ".fit", ".fts"), _head(rb"SIMPLE  ="))
+HEIF = Extra(
+    "HEIF",
+    "heif",
+    "pillow_heif",
+    (".heic", ".heif", ".hif"),
+    _head(rb".{4}ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)(?!.{0,24}avif)"),
+)
+JPEG_XL = Extra("JXL", "jxl", "pillow_jxl", (".jxl",), _head(rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n"))
+EXTRAS = (DICOM, FITS, HEIF, JPEG_XL)
+
+OTHERS: Mapping[str, re.Pattern[bytes]] = {
+    "a git-lfs pointer, not the image itself; `git lfs pull` fetches it": _head(
+        rb"version https://git-lfs"
+    ),
+    "an HTML page, as a download that failed leaves it": _head(
+        rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!doctype html|<html|<head|<body)"
+    ),
+    "an SVG drawing, which has no pixels; export it as PNG": _head(
+        rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!doctype svg[^>]*>\s*)?(<!--.*?-->\s*)*<svg"
+    ),
+    "a PDF": _head(rb"%PDF"),
+    "a Photoshop file; export it as PNG": _head(rb"8BPS"),
+    "an archive; unpack it": _head(rb"PK\x03\x04|\x1f\x8b|Rar!|7z\xbc\xaf|BZh"),
+    "zeros alone at its beginning, as a download or copy that was not finished leaves it": _head(
+        rb"\0{16,}$"
+    ),
+}
+"""What else lies among images, in words, and how it begins."""
+
+
+def suffixes() -> tuple[str, ...]:
+    """Return the suffixes of what can be read here."""
+    return SUFFIXES + tuple(s for extra in EXTRAS if extra.is_installed for s in extra.suffixes)
+
+
+def missing_extras(found: Iterable[str]) -> list[Extra]:
+    """Return the extras, not installed, that some files with these suffixes need."""
+    names = set(found)
+    return [extra for extra in EXTRAS if not extra.is_installed and names & {*extra.suffixes}]
+
+
+def extra_of(head: bytes) -> Extra | None:
+    """Return the extra that reads a file which begins so; None if Pillow does."""
+    return next((extra for extra in EXTRAS if extra.head.match(head)), None)
+
+
+def what_it_is(head: bytes) -> str:
+    """Say what a file is that is no image."""
+    if not head:
+        return "empty file"
+    found = (words for words, pattern in OTHERS.items() if pattern.match(head))
+    return next(found, f"not one of {', '.join(FORMATS)}")

@@ -1,0 +1,226 @@
+"""Files as instruments write them, read by packages that are extras: TIFF, DICOM, FITS."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import IO, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..core.errors import DataError
+from .deep import Deep
+from .formats import DICOM, FITS, TIFF
+
+Pixels: TypeAlias = Image.Image | Deep
+
+ORIENTATION = 274
+TURNED: Mapping[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a[::-1].swapaxes(0, 1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: a[:, ::-1].swapaxes(0, 1),
+}
+"""How pixels lie upright, by the number that the file gives to how they are stored."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image file that is open: its size, whether it has more than 8 bits, the number of its
+    pages, and its pixels, upright, read when asked for; `others` are the files of its set.
+    """
+
+    width: int
+    height: int
+    is_deep: bool
+    bytes_a_pixel: int
+    read: Callable[[], Pixels]
+    count_pages: Callable[[], int] = lambda: 1
+    others: Callable[[], int] = lambda: 0
+
+
+def pixels_of(array: NDArray[Any], **facts: Any) -> Pixels:
+    """Return an array of numbers, shape (height, width) or (height, width, bands), as an image: of
+    two bands the first, of three and more these as red, green and blue.
+    """
+    if array.ndim == 3:
+        array = array[..., :3] if array.shape[2] > 2 else array[..., 0]
+    if array.dtype == bool:
+        array = array.astype(np.uint8) * np.uint8(255)
+    if array.dtype.kind not in "uif":
+        raise DataError(f"pixels of the type {array.dtype}")
+    if array.dtype == np.uint8:
+        if facts.get("white_is_zero"):
+            array = 255 - array
+        return Image.fromarray(np.ascontiguousarray(array))
+    return Deep.of_array(array, **facts)
+
+
+def mean_of(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
+    """Return the mean of arrays of one shape, of their type."""
+    n, total = 0, None
+    for array in arrays:
+        n += 1
+        if n == 1:
+            first = array
+        else:
+            total = array + (first.astype(np.float64) if total is None else total)
+    if total is None:
+        return first
+    mean = total / n
+    return (mean if first.dtype.kind == "f" else np.rint(mean)).astype(first.dtype)
+
+
+def read_tiff(file: IO[bytes], pages: str, what: str) -> Picture:
+    """Open what Pillow cannot read, or reads wrongly, in words `what`."""
+    TIFF.require(what)
+    from tifffile import TiffFile
+
+    # pages, not series: of an OME set that would be the pixels of all its files
+    all_pages: Any = TiffFile(file).pages  # type: ignore[no-untyped-call]
+    first = all_pages[0]
+    like_it = [p for p in all_pages if p.shape == first.shape and p.dtype == first.dtype]
+    bits = int(np.max(first.bitspersample))
+
+    def read() -> Pixels:
+        chosen = like_it if pages == "mean" else like_it[:1]
+        array = mean_of(page.asarray() for page in chosen)
+        array = _on_white(_bands_last(array, first.axes), first)
+        tags = first.tags
+        if turn := TURNED.get(tags.valueof(ORIENTATION, 1)):
+            array = turn(array)
+        inverted = first.photometric == 0
+        white = (0.0 if array.dtype.kind == "f" else float(2**bits - 1)) if inverted else None
+        return pixels_of(array, no_data=number(tags.valueof(42113)), white_is_zero=white)
+
+    return Picture(
+        int(first.imagewidth),
+        int(first.imagelength),
+        bits > 8 or first.dtype == np.int8,
+        int(first.samplesperpixel) * (bits // 8) + 10,
+        read,
+        lambda: len(like_it),
+    )
+
+
+def _bands_last(array: NDArray[Any], axes: str) -> NDArray[Any]:
+    """Return an array of axes such as "SYX" as "YX" or "YXS", of other axes the first part."""
+    for axis in [axis for axis in axes if axis not in "YXS"]:
+        array = array.take(0, axes.index(axis))
+        axes = axes.replace(axis, "")
+    order = [axes.index(axis) for axis in "YXS" if axis in axes]
+    return array.transpose(order)
+
+
+def _on_white(array: NDArray[Any], page: Any) -> NDArray[Any]:
+    """Lay transparent colours on white."""
+    is_rgb = page.photometric == 2 and array.ndim == 3 and array.shape[2] == 4
+    if not is_rgb or array.dtype.kind != "u" or not {1, 2} & {*map(int, page.extrasamples)}:
+        return array
+    white = np.iinfo(array.dtype).max
+    alpha = array[..., 3:] / white
+    shown = array[..., :3] * alpha + white * (1 - alpha)
+    return np.rint(shown).astype(array.dtype)
+
+
+def number(text: Any) -> float | None:
+    """Return what a tag says in digits; None if it says nothing."""
+    try:
+        return float(str(text).strip("\0 "))
+    except ValueError:
+        return None
+
+
+def read_dicom(file: IO[bytes], pages: str) -> Picture:
+    """Open a medical image; rescaled, and, if the file has a window, seen through that."""
+    DICOM.require()
+    from pydicom import dcmread
+
+    data = dcmread(file)
+    if "PixelData" not in data:
+        raise DataError("a DICOM file without pixels")
+    n_frames = int(data.get("NumberOfFrames") or 1)
+
+    def read() -> Pixels:
+        from pydicom.pixels import apply_color_lut, pixel_array
+
+        frames = range(n_frames if pages == "mean" else 1)
+        array = mean_of(pixel_array(data, index=frame) for frame in frames)
+        if data.PhotometricInterpretation == "PALETTE COLOR":
+            colours = apply_color_lut(array, data)
+            return pixels_of((colours >> 8).astype(np.uint8) if colours.itemsize > 1 else colours)
+        return pixels_of(array) if array.ndim == 3 else _grey(array, data)
+
+    is_deep = int(data.get("BitsAllocated", 8)) > 8
+    return Picture(int(data.Columns), int(data.Rows), is_deep, 24, read, lambda: n_frames)
+
+
+def _grey(stored: NDArray[Any], data: Any) -> Pixels:
+    """Return the values that stored numbers stand for, or how the file says to show them."""
+    from pydicom.pixels import apply_modality_lut
+
+    half = 2 ** (int(data.BitsStored) - 1)
+    ends = (-half, half - 1) if data.PixelRepresentation else (0, 2 * half - 1)
+    facts = np.array([[*ends, data.get("PixelPaddingValue") or 0]]).astype(stored.dtype)
+    values, facts = (apply_modality_lut(a, data).astype(np.float64) for a in (stored, facts))
+    low, high, padding = facts[0].tolist()
+    inverted = data.PhotometricInterpretation == "MONOCHROME1"
+    shown = _through_window(values, data)
+    if shown is not None:
+        shown = 1 - shown if inverted else shown
+        return pixels_of(np.rint(255 * shown).astype(np.uint8))
+    if stored.dtype == np.uint8 and np.array_equal(values, stored):
+        values = stored
+    elif np.array_equal(values, np.rint(values)):
+        values = values.astype(np.int64)
+    return pixels_of(
+        values,
+        no_data=padding if "PixelPaddingValue" in data else None,
+        white_is_zero=low + high if inverted else None,
+    )
+
+
+def _through_window(values: NDArray[np.float64], data: Any) -> NDArray[np.float64] | None:
+    """Return values from 0 to 1 as the file's window or table shows them, by PS3.3 C.11.2."""
+    if data.get("VOILUTSequence"):
+        from pydicom.pixels import apply_voi_lut
+
+        table = data.VOILUTSequence[0]
+        shown = apply_voi_lut(values.astype(np.int64), data)
+        return np.asarray(shown / (2.0 ** int(table.LUTDescriptor[2]) - 1)).clip(0, 1)
+    if data.get("WindowWidth") is None or data.get("WindowCenter") is None:
+        return None
+    centre, width = (float(np.ravel(value)[0]) for value in (data.WindowCenter, data.WindowWidth))
+    function = data.get("VOILUTFunction") or "LINEAR"
+    if function == "SIGMOID":
+        return np.asarray(1 / (1 + np.exp(-4 * (values - centre) / width)))
+    if function == "LINEAR":
+        centre, width = centre - 0.5, width - 1
+    return np.asarray((values - centre) / max(width, 1e-9) + 0.5).clip(0, 1)
+
+
+def read_fits(file: IO[bytes], pages: str) -> Picture:
+    """Open an astronomer's image: the first with two axes or more, its first row below."""
+    FITS.require()
+    from astropy.io import fits
+
+    found = (hdu for hdu in fits.open(file, memmap=False) if hdu.is_image and len(hdu.shape) > 1)
+    hdu = next(found, None)
+    if hdu is None:
+        raise DataError("a FITS file without an image")
+    *leading, height, width = hdu.shape
+    n_planes = math.prod(leading)
+
+    def read() -> Pixels:
+        planes = np.asarray(hdu.data).reshape(n_planes, height, width)
+        array = mean_of(planes if pages == "mean" else planes[:1])
+        return pixels_of(array.astype(array.dtype.newbyteorder("="))[::-1])
+
+    is_deep = hdu.header["BITPIX"] != 8 or "BSCALE" in hdu.header
+    return Picture(width, height, is_deep, 24, read, lambda: n_planes)

@@ -1,0 +1,233 @@
+"""Any image file, open: Pillow reads most, the extras the rest."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import logging
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
+
+from ..core.errors import DataError
+from .deep import Deep
+from .formats import (
+    DICOM,
+    FITS,
+    FORMATS,
+    HEAD,
+    HEIF,
+    JPEG_XL,
+    TIFF,
+    Extra,
+    extra_of,
+    is_installed,
+    what_it_is,
+)
+from .instruments import Picture, Pixels, mean_of, number, read_dicom, read_fits, read_tiff
+
+DEEP_MODES = frozenset(("I;16", "I;16B", "I;16L", "I", "F"))
+BYTES_A_PIXEL = {"1": 2, "L": 1, "I;16": 4, "RGB": 4, "P": 5}
+"""That an image takes while it is converted, by mode; of others 10."""
+DESCRIPTION, NO_DATA, REDUCED = 270, 42113, 254
+"""Numbers of tags of TIFF; the second is of GeoTIFF."""
+FILES_OF_A_SET = re.compile(r"<UUID[^>]*FileName=\"([^\"]*)\"")
+NUMBERS = {1: "whole", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
+OF_THE_FILE = frozenset(
+    (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+).union((errno.EINVAL, errno.EOVERFLOW))
+"""Numbers of errors that say something of a file; the last two come of places that it names."""
+
+# above what malloc holds on to for each thread: the memory of a huge image is the system's again
+Image.core.set_block_size(2**26)  # type: ignore[attr-defined]
+
+_log = logging.getLogger("skal")
+
+
+@contextmanager
+def opened(path: Path, needed: int, pages: str = "first") -> Iterator[Picture]:
+    """Open an image file, by its content and not its suffix; a JPEG is decoded at a half, a quarter
+    or an eighth of its size if that has the `needed` pixels. Of a file with several pages the first
+    is taken, or the "mean" of those that have its size. A `DataError` says what is no image.
+    """
+    # from an open file: of a path Pillow maps grey TIFFs, and scrambles those that EXIF rotates
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+        file.seek(0)
+        extra = extra_of(head)
+        if extra in READERS:
+            picture = READERS[extra](file, pages)
+        else:
+            image = _open_image(file, head, extra)
+            if image is None or (tiff := _misread(image)):
+                file.seek(0)
+                picture = read_tiff(file, pages, tiff if image else _described(file))
+            else:
+                if image.format in ("JPEG", "MPO"):  # the latter has a second picture, of phones
+                    image.draft(None, (needed, needed))
+                picture = _of_image(image, pages)
+        most = Image.MAX_IMAGE_PIXELS
+        if most is not None and picture.width * picture.height > 2 * most:
+            raise Image.DecompressionBombError
+        yield picture
+
+
+READERS: dict[Extra | None, Callable[[IO[bytes], str], Picture]] = {
+    DICOM: read_dicom,
+    FITS: read_fits,
+}
+
+
+def _open_image(file: IO[bytes], head: bytes, extra: Extra | None) -> Image.Image | None:
+    """Open what Pillow reads; return None if it is a TIFF that it does not."""
+    formats: tuple[str, ...] = FORMATS
+    if extra in (HEIF, JPEG_XL):
+        extra.require()
+        formats = (_plugin(extra),)
+    try:
+        return Image.open(file, formats=formats)
+    except UnidentifiedImageError:
+        if TIFF.head.match(head):
+            return None
+        raise DataError(what_it_is(head)) from None
+
+
+def _plugin(extra: Extra) -> str:
+    """Let a plugin tell Pillow of itself; return the format's name there."""
+    plugin = importlib.import_module(extra.module)
+    if extra is HEIF:
+        plugin.register_heif_opener()
+    return extra.name
+
+
+def _of_image(image: Image.Image, pages: str) -> Picture:
+    return Picture(
+        image.width,
+        image.height,
+        image.mode in DEEP_MODES,
+        BYTES_A_PIXEL.get(image.mode, 10),
+        partial(_read, image, pages),
+        partial(_count_pages, image),
+        partial(_count_others, image),
+    )
+
+
+def _read(image: Image.Image, pages: str) -> Pixels:
+    facts = {}
+    if isinstance(image, TiffImageFile):
+        facts = _facts(image)
+        if pages == "mean" and _count_pages(image) > 1:
+            image = _mean(image)
+    _set_upright(image)
+    if image.mode in DEEP_MODES:
+        return Deep.of_image(image, **facts)
+    return image
+
+
+def _facts(image: TiffImageFile) -> dict[str, Any]:
+    """Return what tags say of a deep grey TIFF that Pillow does not heed."""
+    tags, white = image.tag_v2, None
+    bits = tags.get(258, (1,))[0]
+    if tags.get(262) == 0:
+        white = 0.0 if image.mode == "F" else float(2**bits - 1)
+    unsigned = bits == 32 and image.mode == "I" and tags.get(339, (1,))[0] == 1
+    return {"no_data": number(tags.get(NO_DATA)), "white_is_zero": white, "unsigned": unsigned}
+
+
+def _misread(image: Image.Image) -> str:
+    """Say what a TIFF is that Pillow opens, and reads wrongly, or less well than the extra does."""
+    if not isinstance(image, TiffImageFile):
+        return ""
+    tags = image.tag_v2
+    bits, bands = tags.get(258, (1,))[0], tags.get(277, 1)
+    if bits == 8 and tags.get(339, (1,))[0] == 2:
+        return "a TIFF of signed numbers of 8 bits"
+    if bits > 8 and bands > 1 and tags.get(284) == 2:
+        return f"a TIFF of {bands} planes of {bits} bits"
+    # Pillow keeps the upper 8 bits, of which 12-bit data use 4
+    return "a TIFF of deep colours" if bits > 8 and bands == 3 and is_installed("tifffile") else ""
+
+
+def _described(file: IO[bytes]) -> str:
+    """Say what a TIFF is that Pillow does not open."""
+    header = file.read(8)
+    big = header[2:3] == b"+" or header[3:4] == b"+"
+    directory = ImageFileDirectory_v2(header + file.read(8) if big else header)
+    file.seek(directory.next)
+    try:
+        directory.load(file)
+        bits, bands = directory.get(258, (1,))[0], directory.get(277, 1)
+        kind = NUMBERS.get(directory.get(339, (1,))[0], "unknown")
+    except Exception as error:  # of damaged tags nearly anything is raised
+        raise DataError("a damaged TIFF") from error
+    finally:
+        file.seek(0)
+    return f"a TIFF of {bands} band{'s' * (bands > 1)} of {kind} numbers of {bits} bits"
+
+
+def _count_others(image: Image.Image) -> int:
+    """Return how many files the OME set has that a TIFF is of; 0 if it is of none."""
+    if not isinstance(image, TiffImageFile):
+        return 0
+    return len(set(FILES_OF_A_SET.findall(str(image.tag_v2.get(DESCRIPTION)))))
+
+
+def _count_pages(image: Image.Image) -> int:
+    """Return how many pages a TIFF has of the size of the first; one of all other files."""
+    if not isinstance(image, TiffImageFile) or not getattr(image, "is_animated", False):
+        return 1
+    found = 0
+    for page in range(image.n_frames):
+        image.seek(page)
+        is_first = page == 0
+        if is_first:
+            size, mode = image.size, image.mode
+        found += is_first or (
+            not image.tag_v2.get(REDUCED, 0) & 1 and (image.size, image.mode) == (size, mode)
+        )
+    image.seek(0)
+    return found
+
+
+def _mean(image: TiffImageFile) -> Image.Image:
+    """Return the mean of a TIFF's pages that are as the first is, with its orientation."""
+    size, mode = image.size, image.mode
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+
+    def arrays() -> Iterator[NDArray[Any]]:
+        for page in range(image.n_frames):
+            image.seek(page)
+            if (image.size, image.mode) == (size, mode) and not image.tag_v2.get(REDUCED, 0) & 1:
+                plain = mode in DEEP_MODES or mode in ("L", "RGB")
+                yield np.asarray(image if plain else image.convert("RGB"))
+
+    averaged = Image.fromarray(mean_of(arrays()))
+    averaged.getexif()[ExifTags.Base.Orientation] = orientation
+    return averaged
+
+
+def _set_upright(image: Image.Image) -> None:
+    image.load()
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception as error:  # damaged metadata, of which Pillow raises nearly anything
+        if is_of_the_system(error):
+            raise
+        _log.debug("metadata of an image passed over: %s", error)
+
+
+def is_of_the_system(error: Exception) -> bool:
+    """Tell whether the system, not the file, is at fault; Pillow's own errors have no number."""
+    if isinstance(error, OSError):
+        if error.errno is None:
+            return str(error).startswith("out of memory")
+        return error.errno not in OF_THE_FILE
+    return isinstance(error, MemoryError)
