@@ -147,6 +147,7 @@ def main(folder: Path, only: tuple[str, ...], n: int, keep: bool, measured: str 
             "score, s",
             "pick, s",
             "together, s",
+            "of processors, s",
             "peak of its own, MiB",
             "told",
         ],

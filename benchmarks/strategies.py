@@ -18,7 +18,7 @@ import ctypes
 import gc
 import logging
 import multiprocessing
-import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -612,11 +612,11 @@ def geometry(settings: Settings) -> None:
 @contextmanager
 def build(place: Path | None) -> Iterator[None]:
     """Have processes that start meanwhile import skal from another checkout."""
-    before = os.environ.get("PYTHONPATH", "")
+    before = sys.path.copy()  # which a process that is spawned takes over
     if place is not None:
-        os.environ["PYTHONPATH"] = str(place)
+        sys.path.insert(0, str(place))
     yield
-    os.environ["PYTHONPATH"] = before
+    sys.path[:] = before
 
 
 def dense(settings: Settings) -> None:

@@ -132,6 +132,7 @@ SCIKIT_ACTIVEML: Mapping[str, Mapping[str, Any]] = {
         "needs": "head",
         "params": _EMBEDDED,
         "shuffled": True,  # it breaks ties by the order of the images
+        "most": 30_000,
         "memory": {"nD": 40, "nb": 16, "n": 512},
     },
     "ProbabilisticAL": {"needs": "own model", "memory": {"nn": 16}},
