@@ -72,7 +72,7 @@ def report(
 def _without_places(arguments: Sequence[str]) -> list[str]:
     """Leave out where data lie on this machine, which is nobody else's concern."""
     kept = list(arguments)
-    for place in {"--data-dir", "--folder", "--images", "--other"} & set(kept):
+    for place in {"--before", "--data-dir", "--folder", "--images", "--other"} & set(kept):
         start = kept.index(place)
         del kept[start : start + 2]
     return kept

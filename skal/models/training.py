@@ -190,7 +190,8 @@ class ImageNet(NeuralNetClassifier):  # type: ignore[misc]
         while batches.left:
             self.notify("on_epoch_begin", **about)
             self.run_single_epoch(batches, training=True, prefix="train", step_fn=self.train_step)
-            if not np.isfinite(self.history[-1, "batches", :, "train_loss"]).all():
+            losses = (batch["train_loss"] for batch in self.history[-1]["batches"])
+            if not all(map(math.isfinite, losses)):
                 raise DataError(
                     "training diverged: its loss became NaN or infinite in epoch "
                     f"{len(self.history)}; choose a smaller lr, or clip_norm"
