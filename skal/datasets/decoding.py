@@ -243,7 +243,7 @@ def decode(
     8 bits scaled by `ranges`; of an animation the first frame is taken, and of several pages the
     first or their mean, as `pages` says. The content, not the suffix, tells the format.
     """
-    with reading(path, 2 * size, ranges, pages) as image:
+    with reading(path, 2 * size, lambda: ranges, pages) as image:
         fitted = GEOMETRIES[geometry](image, (size, size))
     return np.ascontiguousarray(np.asarray(fitted.convert("RGB")).transpose(2, 0, 1))
 
@@ -275,15 +275,15 @@ scaled to lie in it on grey."""
 
 @contextmanager
 def reading(
-    path: Path, needed: int, ranges: Ranges = UNDECIDED, pages: str = "first"
+    path: Path, needed: int, ranges: Callable[[], Ranges] = Ranges, pages: str = "first"
 ) -> Iterator[Image.Image]:
     """Read one image file upright, as `decode` says, but of mode "RGB" or, grey, "L"; a JPEG is
     decoded at a half, a quarter or an eighth of its size if that has the `needed` pixels. Inside
-    the block its memory counts as taken from `IN_FLIGHT`.
+    the block its memory counts as taken from `IN_FLIGHT`. `ranges` is asked if the file is deep.
     """
     with opened(path, needed, pages) as picture, _in_flight(picture):
         pixels = picture.read()
-        yield pixels.to_8_bits(ranges) if isinstance(pixels, Deep) else _to_8_bits(pixels)
+        yield pixels.to_8_bits(ranges()) if isinstance(pixels, Deep) else _to_8_bits(pixels)
 
 
 def _in_flight(picture: Picture) -> AbstractContextManager[None]:

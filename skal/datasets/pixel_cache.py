@@ -77,6 +77,8 @@ def decode_all(root: Path, files: list[ImageFile], how: Decoding, cache_dir: Pat
 
 def ranges_of(root: Path, files: list[ImageFile], how: Decoding, cache_dir: Path) -> Ranges:
     """Return what is black and white in deep images, as `decode_all` takes it."""
+    if how.ranges != UNDECIDED:
+        return how.ranges
     place = cache_dir / f"{root.resolve().name[:40]}-{fingerprint(root, files)}"
     return _as_surveyed(root, [file.path for file in files], how, place, quiet=True)[0].ranges
 

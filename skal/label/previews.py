@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..datasets.decoding import reading
+from ..datasets.deep import Ranges
 from ..datasets.formats import FORMATS
+from ..datasets.pictures import opened
 
 FULL, LARGE, SMALL = 8192, 1024, 256
 """Height and width of an image at a close look, by itself, and in the grid, in pixels at most."""
@@ -34,7 +37,8 @@ class Preview:
 class Previews:
     """Makes previews in threads of its own and keeps the latest `kept_bytes` of them in memory.
 
-    `paths`, by number of image, are relative to `root`.
+    `paths`, by number of image, are relative to `root`; `ranges` tells what is black and white in
+    images of more than 8 bits, of which `pages` of a file are shown.
     """
 
     def __init__(
@@ -44,8 +48,11 @@ class Previews:
         *,
         threads: Executor | None = None,
         kept_bytes: int = 2**28,
+        ranges: Callable[[], Ranges] = Ranges,
+        pages: str = "first",
     ) -> None:
         self._root = root
+        self._render = partial(render, ranges=ranges, pages=pages)
         self._paths = paths
         self._sizes: dict[int, tuple[int, int] | None] = {}
         self._made: OrderedDict[tuple[int, int], Future[Preview]] = OrderedDict()
@@ -83,7 +90,7 @@ class Previews:
                 self._made.move_to_end(key)
                 return future
             path = self._root / self._paths[image]
-            future = self._made[key] = self._threads.submit(render, path, side)
+            future = self._made[key] = self._threads.submit(self._render, path, side)
             future.add_done_callback(lambda done: self._count(key, done))
         return future
 
@@ -101,13 +108,15 @@ class Previews:
                     self.n_bytes -= len(oldest.result().content)
 
 
-def render(path: Path, side: int) -> Preview:
+def render(
+    path: Path, side: int, ranges: Callable[[], Ranges] = Ranges, pages: str = "first"
+) -> Preview:
     """Encode an image anew, as PNG or, if it is large, JPEG: nothing but its pixels is left.
 
     Its height and width are `side` at most, in pixels; a smaller image stays as it is.
     """
     status = path.stat()
-    with reading(path, side) as image:
+    with reading(path, side, ranges, pages) as image:
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
         image.info.clear()
         out = io.BytesIO()
@@ -121,9 +130,14 @@ def _size(path: Path) -> tuple[int, int] | None:
     try:
         if not path.is_file():
             return None
-        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
-            width, height = image.size
-            turned = image.getexif().get(ExifTags.Base.Orientation) in TURNED
+        with path.open("rb") as file:
+            try:
+                with Image.open(file, formats=FORMATS) as image:
+                    width, height = image.size
+                    turned = image.getexif().get(ExifTags.Base.Orientation) in TURNED
+            except UnidentifiedImageError:
+                with opened(path, 1) as picture:
+                    return picture.width, picture.height
         return (height, width) if turned else (width, height)
     except Exception:  # on damaged files Pillow's decoders raise nearly anything
         return None

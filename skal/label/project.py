@@ -6,13 +6,17 @@ import logging
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from ..core.durable import fsync_folder, locked
 from ..core.errors import RunFolderError, UnknownNameError, UsageError
 from ..core.settings import resolve_count
+from ..datasets.deep import Ranges
 from ..datasets.index import ImageFile
+from ..datasets.loading import data_folder, how_to_decode
+from ..datasets.pixel_cache import ranges_of
 from ..models import MODELS
 from ..runs.config import RunConfig
 from ..strategies.catalogue import STRATEGIES
@@ -156,6 +160,13 @@ class LabelProject:
         """Return the question which `n` of some images are the next to be labelled."""
         labels = self.training_labels
         return BatchRequest(tuple(self.classes), labels, candidates, n, self.n_batches)
+
+    @cached_property
+    def ranges(self) -> Ranges:
+        """What is black and white in images of more than 8 bits, to the network as to people."""
+        how = how_to_decode(white=self.config.white, pages=self.config.pages)
+        files = [file for file in self.files if file.is_of_use]
+        return ranges_of(self.root, files, how, data_folder(self.config.data_dir) / "cache")
 
     def learner_setup(self) -> LearnerSetup:
         root, keep = self.root.resolve(), self.home / GUESSES if self.store.path else None

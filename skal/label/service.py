@@ -80,7 +80,12 @@ class LabelService:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.project = project
-        self.previews = previews or Previews(project.root, project.paths)
+        self.previews = previews or Previews(
+            project.root,
+            project.paths,
+            ranges=lambda: project.ranges,
+            pages=project.config.pages,
+        )
         self.learner_state = "idle"
         self._lock = threading.RLock()
         self._submit: Callable[[BatchRequest], None] | None = None

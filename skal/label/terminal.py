@@ -17,6 +17,7 @@ from PIL import Image
 from ..core.errors import UsageError
 from ..datasets.base import one_line
 from ..datasets.decoding import reading
+from ..datasets.deep import Ranges
 from .learning import Learner
 from .names import shown
 from .sample import ENOUGH
@@ -156,7 +157,9 @@ class TerminalSession:
             return ""
         path = self.service.project.root / self.service.project.paths[image]
         try:
-            return half_blocks(path, columns, lines, self.colour) + "\n"
+            project = self.service.project
+            drawn = half_blocks(path, columns, lines, self.colour, lambda: project.ranges)
+            return drawn + "\n"
         except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
             return f"cannot be drawn: {shown(one_line(error))}\n"
 
@@ -177,9 +180,15 @@ def run_in_terminal(service: LabelService, annotator: str, *, suggest: bool = Fa
         service.previews.close()
 
 
-def half_blocks(path: Path, columns: int, lines: int, colour: str = "full") -> str:
+def half_blocks(
+    path: Path,
+    columns: int,
+    lines: int,
+    colour: str = "full",
+    ranges: Callable[[], Ranges] = Ranges,
+) -> str:
     """Draw an image in at most so many characters, two pixels each, one above the other."""
-    with reading(path, 2 * columns) as image:
+    with reading(path, 2 * columns, ranges) as image:
         scale = min(columns / image.width, 2 * lines / image.height)
         width, height = max(1, round(image.width * scale)), max(2, round(image.height * scale))
         height += height % 2

@@ -168,6 +168,7 @@ class ActiveLearner:
     def _set_up(self, plan: Plan, record: Record) -> None:
         self.config, self.data, self.choice = plan.config, plan.data, None
         self.plan, self.record = plan, record
+        record.write_skipped(plan.data.skipped)
         self._acquisition = plan.acquisition
         self._watch = Watchers()
         self._started = time.perf_counter() - record.seconds

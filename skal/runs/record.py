@@ -36,6 +36,7 @@ ROUND_LINE = (
 _FIXED = frozenset(ROUND_COLUMNS)
 QUERY_COLUMNS = ("round", "rank", "index", "path", "label")
 VALID_COLUMNS = ("index", "path", "label")
+SKIPPED_COLUMNS = ("path", "reason")
 JOURNAL = "journal.jsonl"
 SUMMARY = "summary.json"
 ENVIRONMENT = "environment.json"
@@ -160,6 +161,12 @@ class Record:
         """Keep the labels of the images that are held out, before anything is trained."""
         self._keep({"event": "valid", **asdict(answers)})
         self._write_valid()
+
+    def write_skipped(self, skipped: Sequence[tuple[str, str]]) -> None:
+        """Write which files could not be read, and why; no file if there are none."""
+        if skipped:
+            rows = [dict(zip(SKIPPED_COLUMNS, row, strict=True)) for row in skipped]
+            self._write_csv("skipped.csv", SKIPPED_COLUMNS, rows)
 
     def add_round(
         self, row: Mapping[str, Any], seconds: float, predicted: ArrayLike | None = None

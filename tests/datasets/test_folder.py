@@ -776,6 +776,38 @@ def test_pipe_is_left_out_and_not_waited_for(root: Path) -> None:
     assert load(root).skipped == (("cat/pipe.png", "not a regular file"),)
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "dcm"])
+def test_pipes_and_links_to_themselves_are_left_out_before_they_are_looked_at(
+    root: Path, suffix: str
+) -> None:
+    fill(root, "cat")
+    os.mkfifo(root / f"cat/pipe.{suffix}")
+    (root / f"cat/loop.{suffix}").symlink_to(root / f"cat/loop.{suffix}")
+    reasons = dict(load(root).skipped)
+    if f"cat/pipe.{suffix}" in index.list_images(root):  # else an extra is not installed
+        assert reasons[f"cat/pipe.{suffix}"] == "not a regular file"
+        assert "symbolic links" in reasons[f"cat/loop.{suffix}"]
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF"])
+@pytest.mark.parametrize("kept", [0, 100, 1500])
+def test_file_that_was_made_long_and_never_filled_ends_nothing(
+    root: Path, format: str, kept: int
+) -> None:
+    fill(root, "cat")
+    whole = encoded(format)
+    (root / f"cat/9.{format.lower()}").write_bytes(whole[:kept] + bytes(len(whole) - kept))
+    data = load(root)
+    assert len(all_pixels(data)) + len(data.skipped) == 6
+    assert all(reason for _, reason in data.skipped)
+
+
+@pytest.mark.parametrize("size", [(13_000, 13_000), (500_000, 1), (1, 500_000)])
+def test_very_large_and_very_flat_pictures_are_read(root: Path, size: tuple[int, int]) -> None:
+    paint(root / "x/a.png", 1, size, mode="1")
+    assert is_all(only_pixels(root), WHITE)
+
+
 @pytest.fixture
 def forbid(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, bool], None]:
     """Take or give the right to read a file, also from root, whom modes do not hold back."""

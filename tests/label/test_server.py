@@ -352,7 +352,7 @@ def test_small_images_lose_nothing(project: LabelProject, client: httpx.Client) 
     with Image.open(project.root / project.paths[3]) as image:
         expected = np.asarray(image.convert("RGB"))
     with Image.open(io.BytesIO(client.get("/images/3").content)) as shown:
-        np.testing.assert_array_equal(np.asarray(shown), expected)
+        np.testing.assert_array_equal(np.asarray(shown.convert("RGB")), expected)
 
 
 def test_an_image_that_cannot_be_read_is_told(folder: Path) -> None:
