@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from ..core.errors import DataError
@@ -29,15 +30,29 @@ class UnclearAddressError(DataError):
         super().__init__(f"{address!r} {reason}")
 
 
+class Located(NamedTuple):
+    """An image's path, where its text puts the root, and whether by the root's own name."""
+
+    path: str
+    root_at: Parts = ()
+    by_name: bool = False
+
+
+def one_root(found: Iterable[Located]) -> bool:
+    """Tell whether texts that were found put the root at one place, as those of one folder do."""
+    places = sorted({one.root_at for one in found if one.root_at}, key=len)
+    return all(_are_one(place, places[-1]) for place in places)
+
+
 class Addresses:
     """Finds images by text: a path, an address on the web or in storage, a name, an id.
 
     The whole text counts as it stands; then its ends, from the longest to the shortest. An end
     counts only if it names exactly one image, and if no folder in the text contradicts it: either
     the text or the image's path is used up, and no folder of the text is one of the folders here
-    but not the image's own. What is left of a text says where the root is: at the same place for
-    all texts, and under its own name where Label Studio serves files of a disk. A name without a
-    suffix means the one image of that stem.
+    but not the image's own. What is left of a text says where the root is: under its own name where
+    Label Studio serves files of a disk, and else at one place for all texts, see `one_root`. A name
+    without a suffix means the one image of that stem.
 
     Parameters
     ----------
@@ -61,25 +76,29 @@ class Addresses:
             self._by_name.setdefault(_plain(parts[-1]), []).append(parts)
             self._by_stem.setdefault(_plain(parts[-1].rpartition(".")[0]), []).append(parts)
         self._made: dict[str, list[Parts]] | None = None
-        self._root_at: list[str] = []
 
     def find(self, address: str) -> str:
         """Return the path of the image that is meant; an UnclearAddressError if there is none."""
+        return self.locate(address).path
+
+    def locate(self, address: str) -> Located:
+        """Return the image that is meant, and where that puts the root; errors as of `find`."""
         unclear: set[str] = set()
         is_local = LOCAL_FILES in address
         for text in _readings(address):
-            found = self._as_it_stands(text) or self._by_end(text, is_local, unclear)
+            path = self._as_it_stands(text)
+            found = Located(path) if path else self._by_end(text, is_local, unclear)
             if found is not None:
                 return found
-        if UPLOADS in address and (found := self._uploaded(address, unclear)) is not None:
-            return found
+        if UPLOADS in address and (path := self._uploaded(address, unclear)) is not None:
+            return Located(path)
         raise UnclearAddressError(address, unclear)
 
     def _as_it_stands(self, text: str) -> str | None:
         text = text.removeprefix("./")
         return self._paths.get(text) or self._paths.get(_plain(text))
 
-    def _by_end(self, text: str, is_local: bool, unclear: set[str]) -> str | None:
+    def _by_end(self, text: str, is_local: bool, unclear: set[str]) -> Located | None:
         *folders, name = [_plain(part) for part in text.split("/") if part not in ("", ".")] or [""]
         if ".." in folders:
             return None
@@ -98,10 +117,9 @@ class Addresses:
         if not here <= own or not (text_used_up or image_used_up):
             return None
         root_at = folders[: max(len(folders) - (len(image) - 1), 0)]
-        if (root_at and is_local and above == 0) or not _are_one(root_at, self._root_at):
+        if root_at and is_local and above == 0:
             return None
-        self._root_at = max(root_at, self._root_at, key=len)
-        return "/".join(image)
+        return Located("/".join(image), tuple(root_at), above > 0)
 
     def _uploaded(self, address: str, unclear: set[str]) -> str | None:
         """Find what was uploaded to Label Studio, which puts eight digits before a name and takes
@@ -113,7 +131,8 @@ class Addresses:
                 for image in images:
                     self._made.setdefault(_made_plain(image[-1]), []).append(image)
         name = _UPLOADED.sub("", unquote(urlsplit(address).path).rpartition("/")[2])
-        images = self._by_name.get(_plain(name)) or self._made.get(name, [])
+        same = [*self._by_name.get(_plain(name), []), *self._made.get(name, [])]
+        images = list(dict.fromkeys(same))
         if len(images) == 1:
             return "/".join(images[0])
         unclear.update("/".join(image) for image in images)
@@ -134,9 +153,10 @@ def _readings(address: str) -> Iterator[str]:
     if parts.path.endswith(LOCAL_FILES) and "d" in (query := parse_qs(parts.query)):
         yield query["d"][0]
         return
-    yield parts.path.lstrip("/")
+    # the bucket or host is a folder, too, that may contradict
+    yield parts.netloc + parts.path
     if "%" in parts.path:
-        yield unquote(parts.path).lstrip("/")
+        yield parts.netloc + unquote(parts.path)
 
 
 def _plain(name: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..core.errors import DataError, UnknownNameError
-from ..datasets.addresses import Addresses, UnclearAddressError
+from ..datasets.addresses import Addresses, Located, UnclearAddressError, one_root
 from ..datasets.index import find_images
 from .formats import Row, Source, read_rows
 from .images import content_of
@@ -41,14 +41,17 @@ class Reading:
         self._by_path = {plain_text(path): n for n, path in project.paths.items()}
         self._addresses = Addresses(self._by_path, project.root.resolve().as_posix())
         self._unclear: list[str] = []
+        self._found: set[Located] = set()
 
     def image_at(self, where: str, address: str) -> int | None:
         """Return the number of the image that an address means; see `Addresses`."""
         try:
-            return self._by_path[self._addresses.find(plain_text(address))]
+            found = self._addresses.locate(plain_text(address))
         except UnclearAddressError as error:
             self._unclear.append(f"{where}: {error}")
             return None
+        self._found.add(found._replace(path=""))
+        return self._by_path[found.path]
 
     def class_id(self, where: str, name: str) -> int:
         try:
@@ -64,6 +67,12 @@ class Reading:
             raise DataError(
                 f"{self.name}, {self._unclear[0]} of {str(self.project.root)!r}{more}; "
                 "nothing was imported"
+            )
+        if not one_root(self._found):
+            places = sorted("/".join(found.root_at) for found in self._found if found.root_at)
+            raise DataError(
+                f"{self.name} names images of several folders ({', '.join(places[:3])}), of which "
+                f"one is {str(self.project.root)!r}; nothing was imported: leave the others out"
             )
 
 
