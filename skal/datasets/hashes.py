@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.kept import kept
+from ..core.kept import forget, kept
 from ..core.memory import let_go_of_pages
 from ..core.progress import progress
 
@@ -63,6 +63,10 @@ def kept_hashes(images: NDArray[Any], path: Path) -> Hashes:
         with partial.open("wb") as file:  # by name numpy would add a suffix
             np.save(file, hashes_of(np.asarray(images)))
 
-    kept(path, "looks through the images", save)
-    hashes: Hashes = np.load(path)
+    for _ in range(2):
+        kept(path, "looks through the images", save)
+        hashes: Hashes = np.load(path)
+        if len(hashes) == len(images):
+            break
+        forget(path)  # of images that were decoded before, and removed
     return hashes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -31,7 +31,10 @@ KINDS = {
 _FILLERS = frozenset(
     ("set", "sets", "data", "dataset", "images", "image", "imgs", "img", "split", "folder", "files")
 )
+_AROUND = frozenset(("data", "dataset", "images", "imgs", "pictures", "photos", "raw"))
+"""Names of folders that hold all the others."""
 _YEAR = re.compile(r"(19|20)\d\d")
+_FOLD = re.compile(r"(fold|split|part|batch|chunk)[ _-]?\d+", re.IGNORECASE)
 MOST_SHOWN = 4
 
 
@@ -160,6 +163,11 @@ def _unwrapped(
     return node
 
 
+def kind_of(name: str) -> str | None:
+    """Return the part of a split that a name speaks of: "train", "test", "val", or None."""
+    return _kind(name)[0]
+
+
 def _kind(name: str) -> tuple[str | None, tuple[str, ...]]:
     """Return the part of a split that a name speaks of, None for none, and its other words."""
     words = re.findall(r"[A-Za-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))
@@ -193,9 +201,8 @@ def _parts(node: _Node) -> dict[str, str]:
 def _refuse_parts(node: _Node) -> None:
     """Raise a DataError if the folders in a folder are no classes, by their names or contents."""
     classes = node.classes
-    named = {name: kind for name in classes for kind, words in (_kind(name),) if not words}
-    parts = [name for name in named if named[name]]
-    if len({named[name] for name in parts}) > 1:
+    parts = _named_as_parts(classes)
+    if parts:
         raise DataError(_told(node, parts, "are called as parts of a split are"))
     for name, child in classes.items():
         again = [other for other in child.classes if other in classes and other != name]
@@ -203,12 +210,32 @@ def _refuse_parts(node: _Node) -> None:
             raise DataError(
                 _told(node, [name], f"it holds {_listed(again)}, which stand beside it")
             )
+        is_around = name.strip().lower() in _AROUND and len(child.classes) >= 2
+        if child.holds_folders_alone and is_around and len(classes) > 1:
+            held = _listed(sorted(child.classes))
+            raise DataError(_told(node, [name], f"it holds folders of its own ({held})"))
     if len(classes) < 2 or not all(child.holds_folders_alone for child in classes.values()):
         return
     inner = [{n for n in child.classes if not _YEAR.fullmatch(n)} for child in classes.values()]
     common, union = set.intersection(*inner), set.union(*inner)
-    if len(common) >= 2 and 2 * len(common) >= len(union):
+    is_split = any(_kind(name)[0] for name in common)
+    if is_split or (len(common) >= 2 and 2 * len(common) >= len(union)):
         raise DataError(_told(node, list(classes), f"each hold {_listed(sorted(common))}"))
+
+
+def _named_as_parts(classes: Mapping[str, _Node]) -> list[str]:
+    """Return names of folders that are those of parts: "train" and "test", "train_cats" and
+    "test_cats" beside others, or "fold1" and "fold2"; empty if there are none.
+    """
+    kinds: dict[tuple[str, ...], dict[str, str]] = {}
+    for name in classes:
+        kind, rest = _kind(name)
+        if kind:
+            kinds.setdefault(rest, {})[name] = kind
+    for same in kinds.values():
+        if len(set(same.values())) > 1:
+            return list(same)
+    return list(classes) if len(classes) > 1 and all(map(_FOLD.fullmatch, classes)) else []
 
 
 def _told(node: _Node, names: list[str], why: str) -> str:

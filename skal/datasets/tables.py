@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from .addresses import Addresses, UnclearAddressError
+from .addresses import Addresses, Located, UnclearAddressError, one_root
+from .base import one_line
+from .layout import kind_of
 
 TABLES = frozenset((".csv", ".tsv"))
 PATH_COLUMNS = ("path", "file_name", "filename", "file", "image_path", "image", "image_name", "img")
 ID_COLUMNS = ("image_id", "id", "name")
 LABEL_COLUMNS = ("label", "class", "category", "target", "choice", "class_name", "label_name")
 LABEL_COLUMNS_OF_KINDS = ("species", "breed", "variety", "diagnosis")
-NO_TRUTH = ("submission", "sample")
+NO_TRUTH = ("submission", "sample", "predict")
 """In the names of tables whose labels are made up."""
+
+OF_GUESSES = ("probability", "proba", "confidence", "score")
+MOST_DISTINCT = 20
+"""Rows whose labels may all differ."""
+_FRACTION = re.compile(r"-?\d*\.\d+")
 
 _log = logging.getLogger("skal")
 
@@ -47,29 +57,41 @@ class Table:
 def read_tables(root: Path, files: Sequence[LabelledFile]) -> dict[str, str]:
     """Return the labels that tables beside the images give them, by path, and say which.
 
-    Where folders tell classes, say how many images a table puts elsewhere.
+    Where folders tell classes, say how many images a table puts elsewhere; of a table that has a
+    path and a label and is not used, say why. Two tables that contradict each other are not used.
     """
     labels: dict[str, str] = {}
     for place in _tables(root):
-        table = _read(root, place, files)
+        name = place.relative_to(root).as_posix()
+        try:
+            table = _read(root, place, files)
+        except _UnusableError as error:
+            _log.warning("%s is not used: %s", name, error)
+            continue
         if table is None:
             continue
         contradicted = _contradicted(table, files)
         if contradicted:
-            _log.warning(
-                "%s says otherwise than the folders of %d images (%s: %r)",
-                place.relative_to(root),
-                len(contradicted),
-                contradicted[0],
-                table.labels[contradicted[0]],
-            )
+            told = f"{contradicted[0]}: {table.labels[contradicted[0]]!r}"
+            n = len(contradicted)
+            _log.warning("%s says otherwise than the folders of %d images (%s)", name, n, told)
+        other = [
+            path
+            for path in table.labels
+            if labels.get(path, table.labels[path]) != table.labels[path]
+        ]
+        if other:
+            _log.warning("%s contradicts another table on %s: none is used", name, other[0])
+            return {}
         if table.n_unknown:
-            _log.warning(
-                "%d rows of %s name no image here", table.n_unknown, place.relative_to(root)
-            )
-        _log.info("%s labels %d images", place.relative_to(root), len(table.labels))
+            _log.warning("%d rows of %s name no image here", table.n_unknown, name)
+        _log.info("%s labels %d images", name, len(table.labels))
         labels.update(table.labels)
     return labels
+
+
+class _UnusableError(Exception):
+    """Why a table that looks like one of labels is not used."""
 
 
 def _tables(root: Path) -> Iterator[Path]:
@@ -84,34 +106,71 @@ def _tables(root: Path) -> Iterator[Path]:
 
 
 def _read(root: Path, place: Path, files: Sequence[LabelledFile]) -> Table | None:
-    """Read a table; None if it has no such columns, or names no image, or two in one row."""
-    try:
-        with place.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            first = file.readline()
-            delimiter = max(",;\t|", key=first.count)
-            header = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
-            columns = _columns(header)
-            if columns is None:
-                return None
-            rows = [row for row in csv.reader(file, delimiter=delimiter) if len(row) > max(columns)]
-    except (OSError, csv.Error):
+    """Read a table; None if it has no such columns, or names no image."""
+    header, rows = _rows_of(place)
+    columns = _columns(header)
+    if columns is None:
         return None
+    _check_is_truth(header, [row[columns[1]].strip() for row in rows if len(row) > max(columns)])
     images = Addresses((file.path for file in _meant(root, place, files)), root.as_posix())
-    labels: dict[str, str] = {}
+    found: list[tuple[Located, str]] = []
     n_unknown = 0
     for row in rows:
+        if len(row) <= max(columns):
+            continue
         address, label = (row[column].strip() for column in columns)
         try:
-            path = images.find(address)
+            found.append((images.locate(address), label))
         except UnclearAddressError as error:
             if error.candidates:
-                _log.warning("%s is not used: %s", place.relative_to(root), error)
-                return None
+                raise _UnusableError(str(error)) from error
             n_unknown += 1
-            continue
-        if label:
-            labels[path] = label
+    if any(one.by_name for one, _ in found):  # the others are of folders beside this one
+        n_unknown += sum(bool(one.root_at) and not one.by_name for one, _ in found)
+        found = [(one, label) for one, label in found if one.by_name or not one.root_at]
+    if not one_root(one for one, _ in found):
+        raise _UnusableError("it names images of several folders, and none by this one's name")
+    labels: dict[str, str] = {}
+    for one, label in found:
+        if label and labels.setdefault(one.path, label) != label:
+            raise _UnusableError(f"{one.path} is {labels[one.path]!r} and {label!r} in it")
     return Table(place, labels, n_unknown) if labels else None
+
+
+def _rows_of(place: Path) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the other rows of a table."""
+    try:
+        content = place.read_bytes()
+        is_utf_16 = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        text = content.decode("utf-16" if is_utf_16 else "utf-8-sig")
+        separator = None
+        if text[:4].lower() == "sep=":  # which Excel writes before the header
+            first, _, text = text.partition("\n")
+            separator = first.strip()[4:5]
+        first = text.partition("\n")[0]
+        separator = separator or max(",;\t|", key=first.count)
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+    except UnicodeDecodeError as error:
+        raise _UnusableError("it is no text in UTF-8") from error
+    except (OSError, csv.Error) as error:
+        raise _UnusableError(one_line(error)) from error
+    return ([name.strip() for name in rows[0]], rows[1:]) if rows else ([], [])
+
+
+def _check_is_truth(header: Sequence[str], labels: Sequence[str]) -> None:
+    """Raise an error if labels are predictions, measurements or names of images."""
+    small = [name.lower() for name in header]
+    guesses = [name for name in small if name in OF_GUESSES or name.startswith("p_")]
+    if guesses:
+        raise _UnusableError(f"its column {guesses[0]!r} says that it holds predictions")
+    if "split" in small:
+        raise _UnusableError(
+            "its column 'split' is not read: put the images into train/ and test/, or take it out"
+        )
+    if any(_FRACTION.fullmatch(label) for label in labels):
+        raise _UnusableError("its labels are fractions, not classes")
+    if len(labels) > MOST_DISTINCT and len(set(labels)) == len(labels):
+        raise _UnusableError("no two of its rows have the same label")
 
 
 def _columns(header: Sequence[str]) -> tuple[int, int] | None:
@@ -127,13 +186,18 @@ def _columns(header: Sequence[str]) -> tuple[int, int] | None:
 
 
 def _meant(root: Path, place: Path, files: Sequence[LabelledFile]) -> Sequence[LabelledFile]:
-    """Return the images that a table may speak of: "train.csv" of those in "train", if it is there,
-    and a table within a folder of those in it.
+    """Return the images that a table may speak of: "train.csv" of those in "train" or
+    "train_images", if it is there, and a table within a folder of those in it.
     """
     inside = place.parent.relative_to(root).as_posix()
-    start = f"{place.stem.lower()}/" if inside == "." else f"{inside.lower()}/"
-    within = [file for file in files if file.path.lower().startswith(start)]
-    return within or files
+    if inside != ".":
+        return [file for file in files if file.path.startswith(f"{inside}/")] or files
+    name = place.stem.lower()
+    tops = {file.path.partition("/")[0] for file in files if "/" in file.path}
+    same = {top for top in tops if top.lower() == name}
+    kind = kind_of(place.stem)
+    same = same or {top for top in tops if kind and kind_of(top) == kind}
+    return [file for file in files if file.path.partition("/")[0] in same] or files
 
 
 def _contradicted(table: Table, files: Sequence[LabelledFile]) -> list[str]:

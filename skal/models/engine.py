@@ -42,6 +42,7 @@ class Engine:
         side = math.sqrt(image.shape[1] * image.shape[2])
         self._backbone: Any = backbone
         self._shape = image.shape
+        self.is_on = True
         self._lot: int = max(1, 2 ** round(math.log2(PIXELS_AT_ONCE / side**2)))
         n_threads: int = torch.get_num_threads()
         self.batch_size: int = LOTS_A_THREAD * n_threads * self._lot
@@ -54,7 +55,7 @@ class Engine:
 
     def __call__(self, images: Tensor) -> Tensor:
         fits = images.device.type == "cpu" and images.shape[1:] == self._shape and len(images)
-        if not fits or torch.is_grad_enabled():
+        if not self.is_on or not fits or torch.is_grad_enabled():
             features: Tensor = self._backbone._call_impl(images)
             return features
         lots = torch.split(images, self._lot)
@@ -79,7 +80,8 @@ def speed_up(
     """Let a frozen backbone run in an engine, if the images (or some rows) have pixels enough.
 
     The engine is made where the module is on a CPU, OpenVINO is installed and takes the backbone,
-    and it answers as torch does for the first images.
+    and it answers as torch does for the first images. For fewer images an engine that is there is
+    switched off, so that what comes out does not depend on what was asked before.
 
     Returns
     -------
@@ -94,9 +96,11 @@ def speed_up(
     there = backbone._compiled_call_impl
     with torch.inference_mode():
         inputs = module.prepare(torch.from_numpy(take_mapped(X, first)))
+        is_worth_it = n_images * inputs[0, 0].numel() >= worth
         if isinstance(there, Engine):
-            return there.batch_size
-        if there is not None or n_images * inputs[0, 0].numel() < worth:
+            there.is_on = is_worth_it
+            return there.batch_size if is_worth_it else 0
+        if there is not None or not is_worth_it:
             return 0
         engine = _checked(backbone, inputs, module.bf16)
     if engine is None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 import skal
+from skal.core.kept import forget, put
 from skal.datasets.hashes import hashes_of, known_hashes
 from skal.datasets.noise import add_noise
 
@@ -62,3 +64,17 @@ def test_what_is_made_of_images_has_hashes_of_its_own(tmp_path: Path) -> None:
         assert known_hashes(images) is None
     assert hashes_of(data.X[:3]).tolist() == hashes_of(data.X)[:3].tolist()
     assert hashes_of(noisy.X).tolist() != hashes_of(data.X).tolist()
+
+
+def test_hashes_of_pixels_that_were_removed_are_made_again(tmp_path: Path) -> None:
+    root, data_dir = folder_of(tmp_path / "pets"), tmp_path / "data"
+    hashes_of(load(root, data_dir).X)
+    (file,) = data_dir.rglob("*.hashes.npy")
+    (pixels,) = data_dir.rglob("pixels.npy")
+    shutil.rmtree(pixels.parent)
+    forget(file)
+    np.save(file, np.zeros(3, "S16"))
+    put(file, file.with_suffix(".moved"))
+    file.with_suffix(".moved").rename(file)
+    data = load(root, data_dir)
+    assert hashes_of(data.X).tolist() == hashes_of(data.X.copy()).tolist()

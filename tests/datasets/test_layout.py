@@ -119,6 +119,11 @@ def test_a_class_that_is_alone_in_one_part_is_a_class() -> None:
         (("train", "test", "extra"), "'train', 'test'.*called as parts"),
         (("train/a/cat", "train/a/dog", "train/b/cat", "train/b/dog", "test/cat"), "in 'train'"),
         (("val/cat", "test/cat"), "called as parts"),
+        (("train_cats", "train_dogs", "test_cats", "test_dogs"), "called as parts"),
+        (("trainA", "trainB", "testA", "testB"), "called as parts"),
+        (("data/cat", "data/dog", "docs"), "'data' stands.*folders of its own"),
+        (("x/train/cat", "x/train/dog", "y/train/cat", "y/train/dog"), "each hold 'train'"),
+        (("fold1/cat", "fold2/dog"), "'fold1', 'fold2'.*called as parts"),
         (("rose", "tulip", "flowers/rose", "flowers/tulip"), "'flowers' stands.*beside it"),
     ],
 )
@@ -222,6 +227,55 @@ def test_a_table_whose_rows_may_mean_two_images_is_not_used(
     (tmp_path / "labels.csv").write_text("id,label\n0,cat\n")
     assert {label for _, label in labels(tmp_path).values()} == {"a", "b"}
     assert "'0' may be any of 'a/0.png', 'b/0.png'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("labels.csv", "path,label\n0.png,cat\n0.png,dog\n", "0.png is 'cat' and 'dog' in it"),
+        ("x.csv", "path,class,probability\n0.png,cat,0.9\n", "holds predictions"),
+        ("x.csv", "path,class,p_cat\n0.png,cat,0.9\n", "holds predictions"),
+        ("x.csv", "id,target\n0,0.134\n1,0.55\n", "fractions"),
+        ("x.csv", "path,label,split\n0.png,cat,train\n", "'split' is not read"),
+        ("x.csv", "path,label\nroses/0.png,cat\nweeds/1.png,cat\n", "several folders"),
+    ],
+)
+def test_a_table_that_cannot_be_the_truth_is_told_and_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, text: str, why: str
+) -> None:
+    paint(tmp_path, *numbered(""))
+    (tmp_path / name).write_text(text)
+    assert {label for _, label in labels(tmp_path).values()} == {None}
+    assert why in caplog.text
+
+
+def test_predictions_and_contradicting_tables_are_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paint(tmp_path, *numbered(""))
+    (tmp_path / "predictions.csv").write_text("path,class\n0.png,cat\n")
+    assert {label for _, label in labels(tmp_path).values()} == {None}
+    (tmp_path / "labels.csv").write_text("path,label\n0.png,cat\n1.png,dog\n")
+    (tmp_path / "old.csv").write_text("path,label\n0.png,dog\n")
+    assert {label for _, label in labels(tmp_path).values()} == {None}
+    assert "old.csv contradicts another table on 0.png: none is used" in caplog.text
+
+
+def test_rows_of_folders_beside_this_one_are_not_of_it(tmp_path: Path) -> None:
+    root = paint(tmp_path / "cats", *numbered(""))
+    rows = "".join(f"dogs/{k}.png,dog\n" for k in range(4)) + "".join(
+        f"cats/{k}.png,{'old' if k % 2 else 'young'}\n" for k in range(4)
+    )
+    (root / "labels.csv").write_text(f"path,label\n{rows}")
+    assert {label for _, label in labels(root).values()} == {"old", "young"}
+
+
+def test_kaggle_has_a_table_for_the_folder_of_training_images(tmp_path: Path) -> None:
+    paint(tmp_path, *numbered("train_images/"), *numbered("test_images/"))
+    (tmp_path / "train.csv").write_text("image_id,label\n0.png,cat\n1.png,dog\n2.png,cat\n")
+    found = labels(tmp_path)
+    assert found["train_images/1.png"] == ("train", "dog")
+    assert found["test_images/1.png"] == ("unlabeled", None)
 
 
 def test_an_address_in_another_folder_that_is_here_is_not_meant(tmp_path: Path) -> None:
