@@ -79,7 +79,7 @@ def tell_doubles(data: ImageDataset) -> None:
         )
     if len(found.repeated):
         _log.warning(
-            "%d images of the pool are there before%s; --drop-duplicates leaves them out",
+            "%d images of the pool repeat an earlier one%s; --drop-duplicates leaves them out",
             len(found.repeated),
             _named(data.paths, found.repeated),
         )

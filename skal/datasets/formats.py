@@ -36,7 +36,8 @@ class Extra(NamedTuple):
     def require(self, what: str = "") -> None:
         """Raise a MissingExtraError if its package is not there."""
         if not self.is_installed:
-            raise MissingExtraError(what or f"a file of the format {self.name}", *self[2:0:-1])
+            purpose = what or f"a file of the format {self.name}"
+            raise MissingExtraError(self.module, self.extra, purpose)
 
 
 @cache
