@@ -78,10 +78,8 @@ class Deep:
     @classmethod
     def of_array(cls, array: NDArray[Any], **facts: Any) -> Deep:
         """Return the image that an array is, shape (height, width) or (height, width, 3)."""
-        fits = np.issubdtype(array.dtype, np.unsignedinteger) and array.dtype.itemsize <= 2
-        mode = "I;16" if fits else "I" if np.issubdtype(array.dtype, np.integer) else "F"
         height, width = array.shape[:2]
-        return cls(width, height, mode, lambda top, end: array[top:end], **facts)
+        return cls(width, height, mode_of(array.dtype), lambda top, end: array[top:end], **facts)
 
     @classmethod
     def of_image(cls, image: Image.Image, unsigned: bool = False, **facts: Any) -> Deep:
@@ -142,6 +140,12 @@ class Deep:
             if low >= 0 and high <= white:
                 return Range(0, white)
         return Range(low, high) if low < high else Range(high, high + 1)
+
+
+def mode_of(dtype: np.dtype[Any]) -> str:
+    """Return Pillow's mode for one deep channel of such numbers."""
+    fits = np.issubdtype(dtype, np.unsignedinteger) and dtype.itemsize <= 2
+    return "I;16" if fits else "I" if np.issubdtype(dtype, np.integer) else "F"
 
 
 def decide(extents: list[Range]) -> Range | None:

@@ -5,33 +5,39 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image
 
-from ..core.errors import DataError, FolderNotFoundError
+from ..core.errors import DataError, FolderNotFoundError, SkalError
 from ..core.progress import progress
 from .base import Images
+from .decoding import Look, look_at, try_file
 from .doubles import doubles_of, near_doubles
 from .folder import DECODING
-from .formats import FORMATS
 from .hashes import hashes_of
 from .index import ImageFile, find_images
+from .pictures import opened
 from .pixel_cache import decode_all
 
 SIDE = 48
 """Pixels that images are decoded at to compare them."""
 DEEP_LOOKED_AT = 64
+WHOLE = 2**16
+"""Pixels that a JPEG never is reduced to."""
 FEW = 5
 """Images of a class: with fewer neither training nor test says much."""
 UNEVEN = 20
 """Times that a class may be larger than another without being told."""
+
+T = TypeVar("T")
+Header = tuple[str, str, tuple[int, int]]
+"""Format, mode and size."""
 
 _log = logging.getLogger("skal")
 
@@ -53,7 +59,8 @@ class Inspection:
     sizes : dict
         Width and height of the smallest, the median and the largest image, in pixels.
     ranges : dict
-        Of modes with more than 8 bits a channel the lowest and highest value in some images.
+        Of modes with more than 8 bits a channel the lowest and highest value in some images, but
+        for the few most extreme pixels of each.
     unreadable : list of (path, reason)
         Files that cannot be decoded.
     duplicates : dict
@@ -113,7 +120,7 @@ def _look_for_doubles(found: Inspection, pixels: Images, read: Sequence[ImageFil
     doubles = doubles_of(hashes[rows["train"]], labels[rows["train"]], hashes[rows["test"]])
     told = {
         "in_test": "training images are in the test set, too",
-        "repeated": "training images are there before",
+        "repeated": "training images repeat an earlier one",
         "contradicting": "of them have another label than the image that they repeat",
     }
     for name, what in told.items():
@@ -166,47 +173,55 @@ def _count(found: Inspection, files: Sequence[ImageFile]) -> None:
 
 
 def _look_at_headers(found: Inspection, root: Path, paths: Sequence[str]) -> None:
-    """Read formats, modes and sizes, without decoding."""
-
-    def look(path: str) -> tuple[str, str, tuple[int, int]] | None:
-        try:
-            with (root / path).open("rb") as file, Image.open(file, formats=FORMATS) as image:
-                return str(image.format), image.mode, image.size
-        except Exception:  # damaged files raise nearly anything; decoding says why
-            return None
-
+    """Read formats, modes and sizes, without decoding; of deep images some values, too."""
     with warnings.catch_warnings(), ThreadPoolExecutor() as threads:
         warnings.simplefilter("ignore")  # of odd metadata and many pixels; decoding decides
-        looked = threads.map(look, paths)
+        looked = threads.map(lambda path: _tried(root / path, _header), paths)
         seen = list(progress(looked, total=len(paths), desc="reading headers", unit="file"))
-    facts = [fact for fact in seen if fact is not None]
-    found.formats = dict(Counter(name for name, _, _ in facts).most_common())
-    found.modes = dict(Counter(mode for _, mode, _ in facts).most_common())
+        pairs = list(zip(paths, seen, strict=True))
+        facts = [fact for fact in seen if fact is not None]
+        found.formats = dict(Counter(name for name, _, _ in facts).most_common())
+        found.modes = dict(Counter(mode for _, mode, _ in facts).most_common())
+        deep = [
+            path
+            for mode in found.modes
+            if mode[0] in "IF"
+            for path in _some([p for p, fact in pairs if fact is not None and fact[1] == mode])
+        ]
+        looks = threads.map(lambda path: _tried(root / path, lambda p: look_at(p, "first")), deep)
+        found.ranges = _ranges_of([look for look in looks if look is not None])
     sizes = sorted((size for _, _, size in facts), key=lambda size: (size[0] * size[1], size))
     if sizes:
         places = {"smallest": 0, "median": len(sizes) // 2, "largest": -1}
         found.sizes = {name: sizes[place] for name, place in places.items()}
-    for mode in found.modes:
-        if mode[0] in "IF":
-            deep = [
-                path for path, fact in zip(paths, seen, strict=True) if fact and fact[1] == mode
-            ]
-            step = -(-len(deep) // DEEP_LOOKED_AT)
-            found.ranges[mode] = _range_of([root / path for path in deep[::step]])
 
 
-def _range_of(paths: Sequence[Path]) -> tuple[float, float]:
-    """Return the lowest and the highest value in some images, NaN and infinities left out."""
-    low, high = np.inf, -np.inf
-    for path in paths:
-        try:
-            with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
-                values = np.asarray(image, np.float64)
-        except Exception:  # as above
-            continue
-        values = values[np.isfinite(values)]
-        low, high = min(low, values.min(initial=np.inf)), max(high, values.max(initial=-np.inf))
-    return float(low), float(high)
+def _tried(path: Path, read: Callable[[Path], T]) -> T | None:
+    """Read something of a file; of what cannot be read decoding says why."""
+    try:
+        found = try_file(path, read, ())
+    except SkalError:
+        return None
+    return None if isinstance(found, str) else found
+
+
+def _header(path: Path) -> Header:
+    with opened(path, WHOLE) as picture:
+        return picture.format, picture.mode, (picture.width, picture.height)
+
+
+def _some(paths: Sequence[str]) -> Sequence[str]:
+    return paths[:: max(1, -(-len(paths) // DEEP_LOOKED_AT))]
+
+
+def _ranges_of(looks: Sequence[Look]) -> dict[str, tuple[float, float]]:
+    """Return the lowest and the highest value by mode."""
+    found: dict[str, tuple[float, float]] = {}
+    for look in looks:
+        if look.extent is not None:
+            low, high = found.get(look.mode, look.extent)
+            found[look.mode] = (min(low, look.extent.black), max(high, look.extent.white))
+    return found
 
 
 def report(found: Inspection, most: int = 5) -> list[str]:
@@ -235,7 +250,7 @@ def report(found: Inspection, most: int = 5) -> list[str]:
     details: dict[str, Sequence[Any]] = {
         "unreadable": [f"{path}: {reason}" for path, reason in found.unreadable],
         "in the test set, too": found.duplicates.get("in_test", []),
-        "there before": found.duplicates.get("repeated", []),
+        "repeat an earlier one": found.duplicates.get("repeated", []),
         "look alike": found.near_duplicates,
     }
     for name, items in details.items():

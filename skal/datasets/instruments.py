@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..core.errors import DataError
-from .deep import Deep
+from .deep import Deep, mode_of
 from .formats import DICOM, FITS, TIFF
 
 Pixels: TypeAlias = Image.Image | Deep
@@ -33,7 +33,8 @@ TURNED: Mapping[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 @dataclass(frozen=True, eq=False)
 class Picture:
     """An image file that is open: its size, whether it has more than 8 bits, the number of its
-    pages, and its pixels, upright, read when asked for; `others` are the files of its set.
+    pages, and its pixels, upright, read when asked for; `others` are the files of its set, and
+    `format` and `mode` what it is stored as, in Pillow's words where there are such.
     """
 
     width: int
@@ -43,6 +44,8 @@ class Picture:
     read: Callable[[], Pixels]
     count_pages: Callable[[], int] = lambda: 1
     others: Callable[[], int] = lambda: 0
+    format: str = ""
+    mode: str = ""
 
 
 def pixels_of(array: NDArray[Any], **facts: Any) -> Pixels:
@@ -87,6 +90,7 @@ def read_tiff(file: IO[bytes], pages: str, what: str) -> Picture:
     first = all_pages[0]
     like_it = [p for p in all_pages if p.shape == first.shape and p.dtype == first.dtype]
     bits = int(np.max(first.bitspersample))
+    is_deep = bits > 8 or first.dtype == np.int8
 
     def read() -> Pixels:
         chosen = like_it if pages == "mean" else like_it[:1]
@@ -102,10 +106,12 @@ def read_tiff(file: IO[bytes], pages: str, what: str) -> Picture:
     return Picture(
         int(first.imagewidth),
         int(first.imagelength),
-        bits > 8 or first.dtype == np.int8,
+        is_deep,
         int(first.samplesperpixel) * (bits // 8) + 10,
         read,
         lambda: len(like_it),
+        format=TIFF.name,
+        mode=mode_of(first.dtype) if is_deep else "RGB" if first.samplesperpixel > 2 else "L",
     )
 
 
@@ -158,7 +164,17 @@ def read_dicom(file: IO[bytes], pages: str) -> Picture:
         return pixels_of(array) if array.ndim == 3 else _grey(array, data)
 
     is_deep = int(data.get("BitsAllocated", 8)) > 8
-    return Picture(int(data.Columns), int(data.Rows), is_deep, 24, read, lambda: n_frames)
+    mode = "I;16" if is_deep else "RGB" if data.get("SamplesPerPixel") == 3 else "L"
+    return Picture(
+        int(data.Columns),
+        int(data.Rows),
+        is_deep,
+        24,
+        read,
+        lambda: n_frames,
+        format=DICOM.name,
+        mode=mode,
+    )
 
 
 def _grey(stored: NDArray[Any], data: Any) -> Pixels:
@@ -223,4 +239,5 @@ def read_fits(file: IO[bytes], pages: str) -> Picture:
         return pixels_of(array.astype(array.dtype.newbyteorder("="))[::-1])
 
     is_deep = hdu.header["BITPIX"] != 8 or "BSCALE" in hdu.header
-    return Picture(width, height, is_deep, 24, read, lambda: n_planes)
+    mode = "F" if hdu.header["BITPIX"] < 0 or "BSCALE" in hdu.header else "I" if is_deep else "L"
+    return Picture(width, height, is_deep, 24, read, lambda: n_planes, format=FITS.name, mode=mode)

@@ -117,6 +117,8 @@ def _of_image(image: Image.Image, pages: str) -> Picture:
         partial(_read, image, pages),
         partial(_count_pages, image),
         partial(_count_others, image),
+        str(image.format),
+        image.mode,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ from PIL import Image
 
 import skal
 from skal.cli import main
+from skal.core.errors import MissingExtraError
+from skal.datasets import formats
 from skal.datasets.doubles import find_doubles, near_doubles, without_doubles
+from skal.datasets.formats import EXTRAS, TIFF, Extra
 
 RNG = np.random.default_rng(0)
 
@@ -135,3 +139,37 @@ def test_the_doctor_finds_nothing_wrong_with_a_sound_folder(tmp_path: Path) -> N
 def test_the_doctor_of_no_folder_is_one_clear_line(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["doctor", str(tmp_path / "nothing")])
     assert result.exit_code in (1, 2) and "is no folder" in result.output
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_the_doctor_does_not_wait_for_a_pipe(pets: Path) -> None:
+    for name in ("dog/pipe.png", "dog/pipe.tif"):
+        os.mkfifo(pets / "train" / name)
+    text = doctor(str(pets))
+    assert "train/dog/pipe.png: not a regular file" in text and "2 files cannot be read" in text
+
+
+def test_the_doctor_knows_what_extras_read(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    for label in ("cat", "dog"):
+        (tmp_path / "cells" / label).mkdir(parents=True)
+        for k in range(6):
+            values = RNG.random((8, 12)).astype(np.float16)
+            values[0, :2] = (0, 1)
+            tifffile.imwrite(tmp_path / "cells" / label / f"{k}.tif", values)
+    text = doctor(str(tmp_path / "cells"), code=0)
+    for line in ("formats: TIFF 12", "modes: F 12", "smallest 12 x 8", "values of mode F: 0 to 1"):
+        assert line in text
+
+
+@pytest.mark.parametrize("extra", [*EXTRAS, TIFF], ids=lambda extra: extra.name)
+def test_a_missing_extra_is_named_as_it_is_installed(
+    extra: Extra, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "is_installed", lambda module: False)
+    with pytest.raises(MissingExtraError) as caught:
+        extra.require()
+    assert str(caught.value) == (
+        f"a file of the format {extra.name} needs the package {extra.module!r}: "
+        f"pip install 'skal[{extra.extra}]'"
+    )
