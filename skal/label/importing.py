@@ -109,14 +109,15 @@ def import_into(
     with closing(LabelProject.open(folder, classes, create=False)) as seen:
         is_new = seen.store.path is None
         entries = _read(seen, source, annotator, form)
-        named = [(seen.paths.get(said.image, ""), where, said) for where, said in entries]
+        n_empty = sum(said.action == "skip" for _, said in entries)
+        named = [(seen.paths[said.image], said) for said in _without_contradiction(seen, entries)]
         classes = seen.classes
     opened = LabelProject.open(folder, classes if is_new else (), needs_classes=False)
     with closing(opened) as project, project.store.transaction():
         project.add_classes(classes)
         at = project.numbers
-        there = [Entry(where, replace(said, image=at.get(p, -1))) for p, where, said in named]
-        return _take_in(project, there)
+        there = [replace(said, image=at.get(path, -1)) for path, said in named]
+        return _take_in(project, there, n_empty)
 
 
 def _read(project: LabelProject, source: Source, annotator: str, form: str | None) -> list[Entry]:
@@ -129,11 +130,11 @@ def _read(project: LabelProject, source: Source, annotator: str, form: str | Non
     return entries
 
 
-def _take_in(project: LabelProject, entries: Sequence[Entry]) -> Imported:
+def _take_in(project: LabelProject, verdicts: Sequence[Action], n_empty: int) -> Imported:
     reserve = set(project.reserve)
     counts = {"new": 0, "changed": 0, "same": 0}
     actions = []
-    for said in _without_contradiction(project, entries):
+    for said in verdicts:
         verdict = project.ledger.verdicts(said.image).get(said.annotator)
         before = (verdict.action, verdict.label) if verdict else None
         if before is None and said.image in project.folder_labels:
@@ -146,7 +147,7 @@ def _take_in(project: LabelProject, entries: Sequence[Entry]) -> Imported:
         is_test = said.source == TEST and said.image in reserve
         actions.append(replace(said, source=TEST if is_test else IMPORT))
     project.record(actions)
-    return Imported(**counts, empty=sum(said.action == "skip" for _, said in entries))
+    return Imported(**counts, empty=n_empty)
 
 
 def _without_contradiction(project: LabelProject, entries: Sequence[Entry]) -> list[Action]:

@@ -253,6 +253,31 @@ def test_columns_and_questions_can_be_named(photos: Path, tmp_path: Path) -> Non
             "line 2 has the classes cat, dog; expected one",
         ),
         ("x.csv", "id,label\n0012,cat\nmissing,dog\n", "line 3: 'missing' is no image"),
+        (
+            "x.json",
+            json.dumps(
+                {
+                    "a": {
+                        "filename": "a/1.png",
+                        "regions": [],
+                        "file_attributes": {"pet": {"cat": True, "dog": True}},
+                    }
+                }
+            ),
+            "'a/1.png' has cat, dog ticked; expected one",
+        ),
+        (
+            "x.json",
+            json.dumps(
+                [
+                    {
+                        "data": {"image": "a/1.png"},
+                        "annotations": [{"result": [answer("cat")]}, {"result": [answer("dog")]}],
+                    }
+                ]
+            ),
+            "both for 'me'",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_line_and_changes_nothing(
@@ -264,13 +289,38 @@ def test_what_does_not_fit_is_one_line_and_changes_nothing(
     assert not (photos / ".skal").exists()
 
 
-def test_the_later_of_two_annotations_of_one_person_counts(photos: Path, tmp_path: Path) -> None:
-    both = [{"completed_by": 4, "result": [answer(label)]} for label in ("cat", "dog")]
+DAYS = ("2024-03-01T10:00:00.5Z", "2024-03-02T10:00:00+00:00")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "counts"),
+    [
+        ({}, {}, "dog"),
+        ({"updated_at": DAYS[1]}, {"updated_at": DAYS[0]}, "cat"),
+        ({"created_at": DAYS[1]}, {"created_at": DAYS[0]}, "cat"),
+        ({"created_at": DAYS[0], "updated_at": DAYS[1]}, {"created_at": DAYS[0]}, "cat"),
+        ({"created_at": DAYS[1]}, {"created_at": "a while ago"}, "dog"),
+    ],
+)
+def test_the_later_of_two_annotations_of_one_person_counts(
+    photos: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    first: dict[str, str],
+    second: dict[str, str],
+    counts: str,
+) -> None:
+    both = [
+        {"completed_by": 4, "result": [answer("cat")], **first},
+        {"completed_by": 4, "result": [answer("dog")], **second},
+    ]
     (tmp_path / "x.json").write_text(
         json.dumps([{"data": {"image": "b/2.png"}, "annotations": both}])
     )
-    import_into(photos, tmp_path / "x.json", CLASSES)
-    assert labels(photos) == {"b/2.png": "dog"}
+    with caplog.at_level("INFO", logger="skal"):
+        import_into(photos, tmp_path / "x.json", CLASSES)
+    assert labels(photos) == {"b/2.png": counts}
+    assert "x.json: 1 earlier annotations do not count" in caplog.text
 
 
 def stars(source: Source) -> list[Row]:

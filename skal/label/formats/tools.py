@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from ...core.errors import DataError
 from . import Row, Source, names_beside, number_of
 
+_log = logging.getLogger("skal")
+
 
 def read_label_studio(source: Source) -> Iterator[Row]:
-    """Read tasks; an annotation that was skipped gives no row."""
+    """Read tasks; an annotation that was skipped gives no row.
+
+    Of one annotator the latest annotation of a task counts; of those that are nobody's each does.
+    """
+    n_outdone = 0
     for number, task in enumerate(source.objects, start=1):
         where = f"task {task.get('id', number)}"
         data = task["data"]
@@ -20,13 +28,48 @@ def read_label_studio(source: Source) -> Iterator[Row]:
             address = next((v for v in own if isinstance(v, str)), "")
         given = task.get("annotations", task.get("completions"))
         latest: dict[str, Row] = {}
-        for annotation in _list_of(given, where, "annotations"):
+        for annotation in _in_time(_list_of(given, where, "annotations")):
             label = _chosen(annotation, where, source.choice)
-            if label is not None:
-                who, seconds = _who(annotation, data), number_of(annotation.get("lead_time"))
-                origin = str(data.get("source", ""))
-                latest[who] = Row(where, address, label, "label", who, seconds, origin)
+            if label is None:
+                continue
+            who, seconds = _who(annotation, data), number_of(annotation.get("lead_time"))
+            row = Row(where, address, label, "label", who, seconds, str(data.get("source", "")))
+            if not who:  # perhaps of several people: none of them outdoes another
+                yield row
+                continue
+            n_outdone += who in latest
+            latest[who] = row
         yield from latest.values()
+    if n_outdone:
+        _log.info(
+            "%s: %d earlier annotations do not count, since the same annotator gave a later one",
+            source.name,
+            n_outdone,
+        )
+
+
+def _in_time(annotations: list[Any]) -> list[Any]:
+    """Return annotations from the first to the last, as listed where not all say when they were."""
+    times = [_time_of(one) for one in annotations]
+    known = [time for time in times if time is not None]
+    if len(known) < len(times):
+        return annotations
+    return [annotations[n] for n in sorted(range(len(known)), key=known.__getitem__)]
+
+
+def _time_of(annotation: Any) -> float | None:
+    """Return when an annotation was changed or else made, in seconds; None if it does not say."""
+    for name in ("updated_at", "created_at"):
+        value = annotation.get(name) if isinstance(annotation, dict) else None
+        if isinstance(value, int | float):
+            return float(value)
+        try:
+            time = datetime.fromisoformat(value) if isinstance(value, str) else None
+        except ValueError:
+            continue
+        if time is not None:
+            return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    return None
 
 
 def _list_of(value: Any, where: str, what: str) -> list[Any]:
@@ -131,7 +174,12 @@ def read_via(source: Source) -> Iterator[Row]:
             )
         value = next(iter(attributes.values()), None)
         if isinstance(value, dict):  # of check boxes
-            value = next((name for name, is_set in value.items() if is_set), None)
+            ticked = [str(name) for name, is_set in value.items() if is_set]
+            if len(ticked) > 1:
+                raise DataError(
+                    f"{source.name}, {where} has {', '.join(ticked)} ticked; expected one"
+                )
+            value = next(iter(ticked), None)
         yield Row(where, address, str(value) if value else None)
 
 
