@@ -218,6 +218,35 @@ def test_columns_and_questions_can_be_named(photos: Path, tmp_path: Path) -> Non
         assert labels(photos) == MEANT
 
 
+def chained(path: str, *names: str) -> dict[str, Any]:
+    """A line of Ground Truth after two jobs."""
+    jobs = zip(("coat", "animal"), names, strict=True)
+    cells = [{job: 0, f"{job}-metadata": {"class-name": name}} for job, name in jobs]
+    return {"source-ref": f"s3://x/{path}"} | cells[0] | cells[1]
+
+
+def test_of_chained_jobs_one_is_named(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.manifest").write_text(lines(*(chained(p, "long", c) for p, c in MEANT.items())))
+    with pytest.raises(DataError, match=r"line 1 has several classes .coat 'long', animal 'cat'."):
+        import_into(photos, tmp_path / "x.manifest", CLASSES)
+    import_into(photos, Source(tmp_path / "x.manifest", label_column="animal"), CLASSES)
+    assert labels(photos) == MEANT
+
+
+def test_a_label_beside_a_class_name_is_not_passed_over(tmp_path: Path) -> None:
+    one = {"path": "a/1.png", "label": "dog", "pet-metadata": {"class-name": "cat"}}
+    (tmp_path / "x.jsonl").write_text(lines(one))
+    with pytest.raises(DataError, match=r"several classes .pet 'cat', label 'dog'."):
+        list(read_rows(Source(tmp_path / "x.jsonl")))
+
+
+@pytest.mark.parametrize(("cell", "meant"), [(0, "0"), (0.0, "0"), (12.0, "12"), (None, "")])
+def test_numbers_are_ids(tmp_path: Path, cell: Any, meant: str) -> None:
+    (tmp_path / "x.jsonl").write_text(lines({"id": cell, "label": 1.0}))
+    (row,) = read_rows(Source(tmp_path / "x.jsonl"))
+    assert (row.address, row.label) == (meant, "1")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

@@ -13,6 +13,9 @@ from ...core.errors import DataError, MissingExtraError
 from ..names import unguarded
 from . import LABELS, PATHS, Row, Source, number_of
 
+METADATA = "-metadata"
+"""Behind the name of a job of Ground Truth, where it says what its number means."""
+
 
 def _columns(source: Source, names: Sequence[str]) -> tuple[str, str]:
     """Return the names of the columns of images and labels."""
@@ -86,25 +89,59 @@ def _of_objects(
     source: Source, objects: Iterable[tuple[int, Mapping[str, Any]]], unit: str
 ) -> Iterator[Row]:
     for number, one in objects:
-        where, own = f"{unit} {number}", {**one}
-        for key, value in one.items():
-            if isinstance(value, dict):
-                # what Vertex AI and Ground Truth say, the latter beside a number
-                del own[key]
-                label = value.get("displayName", value.get("class-name"))
-                own.update({} if label is None else {"label": label})
-        small = {key.lower(): value for key, value in own.items()}
-        yield _row(where, small, *_columns(source, list(small)))
+        where = f"{unit} {number}"
+        cells = _flat(source, where, one)
+        yield _row(where, cells, *_columns(source, list(cells)))
+
+
+def _flat(source: Source, where: str, one: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the cells of an object, whose label may be a class name in an object within.
+
+    So do Vertex AI and Ground Truth, the latter beside a number: of its job "animal" the name
+    stands in "animal-metadata". Several of them are an error if no column is named.
+    """
+    cells = {key.lower(): value for key, value in one.items()}
+    inner = {key: _class_name(value) for key, value in cells.items() if isinstance(value, dict)}
+    flat = {key: value for key, value in cells.items() if key not in inner}
+    wanted = (source.label_column or "").lower()
+    for key in (wanted, f"{wanted}{METADATA}"):
+        if key in inner:
+            flat[wanted] = inner[key]
+    if wanted:
+        return flat
+    names = {key: name for key, name in inner.items() if name is not None}
+    beside = [c for c in LABELS if c in flat and c + METADATA not in names][:1]
+    if names and len(names) + len(beside) > 1:
+        said = {**names, **{key: flat[key] for key in beside}}
+        told = ", ".join(f"{key.removesuffix(METADATA)} {name!r}" for key, name in said.items())
+        raise DataError(
+            f"{source.name}, {where} has several classes ({told}); name one by --label-column"
+        )
+    if names:
+        (flat["label"],) = names.values()
+    return flat
+
+
+def _class_name(value: Mapping[str, Any]) -> Any:
+    return value.get("displayName", value.get("class-name"))
+
+
+def _text(value: Any) -> str:
+    """Return what a cell says; a whole number is written as one, though a table has it as 1.0."""
+    if value is None or value != value:  # which is how tables write that there is none
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return unguarded(str(value).strip())
 
 
 def _row(where: str, cells: Mapping[str, Any], path: str, label: str) -> Row:
     """Make a row of named cells, of which those that skal itself writes are known."""
-    value = cells.get(label)
     who = cells.get("annotator")
     return Row(
         where,
-        unguarded(str(cells.get(path) or "").strip()),
-        None if value is None else unguarded(str(value).strip()) or None,
+        _text(cells.get(path)),
+        _text(cells.get(label)) or None,
         str(cells.get("action") or "").strip(),
         "" if who in (None, "") else unguarded(str(who).strip()),
         number_of(cells.get("seconds", cells.get("lead_time"))),
