@@ -207,11 +207,15 @@ def _share(statement: Setting, value: Any) -> float:
 
 
 def _range(statement: Setting, value: Any) -> str:
-    """Return ``HIGH`` or ``LOW:HIGH``, one or two of them with a comma between, in plain digits."""
-    found = []
-    for part in str(value).split(","):
-        ends = [float(end) for end in part.split(":")]
-        low, high = ends if len(ends) > 1 else (0.0, ends[0])
+    """Return ``HIGH`` or ``LOW:HIGH``, one or two of them with a comma between, in plain digits;
+    of two one may be ``none``.
+    """
+    found, parts = [], str(value).split(",")
+    for part in parts:
+        if part == "none" and len(set(parts)) == 2:
+            found.append(part)
+            continue
+        low, high = map(float, part.split(":") if ":" in part else ("0", part))
         if not -math.inf < low < high < math.inf:
             raise ValueError
         found.append(f"{high:.9g}" if low == 0 else f"{low:.9g}:{high:.9g}")

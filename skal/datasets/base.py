@@ -81,8 +81,8 @@ class ImageDataset:
     geometry : str
         How files became squares: one of `skal.datasets.decoding.GEOMETRIES`.
     white : str
-        What was black and white in files of more than 8 bits, as `--white` takes it; "" if there
-        were none.
+        What was black and white in files of more than 8 bits, as `--white` takes it ("4095,none"
+        if there were no fractions); "" if there were none.
     pages : str
         What was used of files of several pages: one of `skal.datasets.settings.PAGES`.
 

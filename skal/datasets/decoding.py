@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 from ..core.errors import DataError
 from ..core.memory import Budget
 from .base import Images, one_line
-from .deep import Deep, Range, Ranges
+from .deep import MET_UNDECIDED, Deep, Range, Ranges
 from .instruments import Picture
 from .pictures import is_of_the_system, opened
 
@@ -45,13 +45,15 @@ _log = logging.getLogger("skal")
 @dataclass(frozen=True, eq=False)
 class Decoded:
     """Files' pixels, uint8 of shape (n_read, 3, size, size), and reasons why others were `unread`,
-    by path; `failed` are those of them that the system or memory failed to read.
+    by path; `failed` are those of them that the system or memory failed to read, and `undecided`
+    the kinds of deep images whose black and white were not decided.
     """
 
     paths: Sequence[str]
     pixels: Images
     unread: dict[str, str]
     failed: frozenset[str] = frozenset()
+    undecided: frozenset[str] = frozenset()
 
 
 class Look(NamedTuple):
@@ -104,19 +106,20 @@ class ReadFailedError(DataError):
 def decode_many(root: Path, paths: Sequence[str], how: Decoding) -> Generator[Decoded, None, None]:
     """Decode files in parallel, in order, a chunk at a time, at most about `CHUNK_BYTES` in
     advance. A `DataError` is raised if the system killed a decoding process or failed to read a
-    file.
+    file. The kinds of deep images for which `how` says no white are warned of.
     """
     ahead = 2 * how.n_workers
     step = _chunk_size(len(paths), how, ahead)
     running: deque[Future[Decoded]] = deque()
+    told = set[str]()
     with _executor(how, len(paths)) as executor:
         for start in range(0, len(paths), step):
             chunk = paths[start : start + step]
             running.append(executor.submit(_decode_chunk, root, chunk, how))
             if len(running) > ahead:
-                yield _result(running.popleft())
+                yield _result(running.popleft(), told)
         while running:
-            yield _result(running.popleft())
+            yield _result(running.popleft(), told)
 
 
 def to_channels(pixels: Images, n_channels: int) -> Images:
@@ -168,18 +171,29 @@ def _executor(how: Decoding, n_files: int) -> Iterator[Executor]:
         executor.shutdown()
 
 
-def _result(future: Future[Decoded]) -> Decoded:
+def _result(future: Future[Decoded], told: set[str]) -> Decoded:
     try:
-        return future.result()
+        decoded = future.result()
     except BrokenExecutor as error:
         raise DataError(
             "a process that was decoding images was killed, by the system if memory was short"
         ) from error
+    for kind in sorted(decoded.undecided - told):
+        told.add(kind)
+        _log.warning(
+            "there are images of %s, for which no white was decided: of each the nominal one of "
+            "its type, such as 1 or 65535, is used; --white N, or --white LOW:HIGH, when the "
+            "dataset is loaded, decides",
+            kind,
+        )
+    return decoded
 
 
 def _decode_chunk(root: Path, paths: Sequence[str], how: Decoding) -> Decoded:
     pixels = np.empty((len(paths), 3, how.size, how.size), np.uint8)
     n_read, unread, failed = 0, dict[str, str](), set[str]()
+    undecided = set[str]()
+    MET_UNDECIDED.set(undecided)
     for path in paths:
         try:
             result = try_file(root / path, lambda place: how.decode(place, how), how.pauses)
@@ -193,7 +207,7 @@ def _decode_chunk(root: Path, paths: Sequence[str], how: Decoding) -> Decoded:
         else:
             pixels[n_read] = result
             n_read += 1
-    return Decoded(paths, pixels[:n_read], unread, frozenset(failed))
+    return Decoded(paths, pixels[:n_read], unread, frozenset(failed), frozenset(undecided))
 
 
 def try_file(path: Path, read: Callable[[Path], T], pauses: Iterable[float]) -> T | str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +23,12 @@ NOMINAL = (1, 255, 1023, 4095, 16383, 65535)
 """What stands for white in files of 8, 10, 12, 14 and 16 bits, and in floats."""
 OF_MODE = {"I": (255, 65535), "F": (1, 255, 65535)}
 """What stands for white where nothing was decided: the first that no pixel exceeds."""
+
+NOT_DECIDED = "none"
+FRACTIONS, WHOLE = "fractions", "whole numbers of more than 8 bits"
+
+MET_UNDECIDED: ContextVar[set[str] | None] = ContextVar("MET_UNDECIDED", default=None)
+"""Takes down of which kind images were whose black and white were not decided."""
 
 
 class Range(NamedTuple):
@@ -44,7 +51,7 @@ class Ranges(NamedTuple):
     @classmethod
     def parse(cls, text: str | None) -> Ranges:
         """Read ``WHITE`` or ``BLACK:WHITE``, of both kinds or of the one and, after a comma, the
-        other.
+        other; ``none`` is what was not decided.
         """
         if not text:
             return cls()
@@ -52,13 +59,17 @@ class Ranges(NamedTuple):
         return cls(found[0], found[-1])
 
     @staticmethod
-    def _parse_one(text: str) -> Range:
+    def _parse_one(text: str) -> Range | None:
+        if text == NOT_DECIDED:
+            return None
         black, _, white = text.rpartition(":")
         return Range(float(black or 0), float(white))
 
     def __str__(self) -> str:
-        found = dict.fromkeys(str(one) for one in self if one is not None)
-        return ",".join(found)
+        """Return what `parse` reads; nothing if nothing is decided."""
+        if self == Ranges():
+            return ""
+        return ",".join(dict.fromkeys(NOT_DECIDED if one is None else str(one) for one in self))
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +129,10 @@ class Deep:
 
     def to_8_bits(self, ranges: Ranges) -> Image.Image:
         """Scale from black to white, and clip; what was not measured becomes black."""
-        black, white = (ranges.fractions if self.mode == "F" else ranges.whole) or self._own_range()
+        decided = ranges.fractions if self.mode == "F" else ranges.whole
+        if decided is None and (kinds := MET_UNDECIDED.get()) is not None:
+            kinds.add(FRACTIONS if self.mode == "F" else WHOLE)
+        black, white = decided or self._own_range()
         scaled: NDArray[np.uint8] | None = None
         for number, strip in enumerate(self.strips()):
             if scaled is None:

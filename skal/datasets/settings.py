@@ -35,7 +35,8 @@ class DataSettings(Settings):
         "at some of them finds",
         metavar="N|LOW:HIGH",
         details="The same for all images of a dataset: see `skal.datasets.deep.decide`. In a "
-        "folder of both whole numbers and fractions, two of them with a comma between.",
+        "folder of both whole numbers and fractions, two of them with a comma between; ``none`` is "
+        "what is not decided.",
     )
     pages: str = _data(
         "first",

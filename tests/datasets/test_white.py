@@ -13,6 +13,8 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from skal.core.errors import ParameterError
 from skal.datasets import ImageDataset, load_dataset
+from skal.datasets.deep import Range, Ranges
+from skal.datasets.loading import how_to_decode
 
 SIDE = 16
 Array = np.ndarray[Any, Any]
@@ -79,7 +81,7 @@ def test_white_is_the_nominal_one_near_by_or_as_bright_as_the_images_are(
     caplog.set_level(logging.INFO, "skal")
     save(root, *[whole(top)] * 3)
     data = load_dataset(root, image_size=SIDE)
-    assert float(data.white) == pytest.approx(white, rel=0.002)
+    assert float(data.white.removesuffix(",none")) == pytest.approx(white, rel=0.002)
     assert np.abs(in_order(data) - np.clip(whole(top) / white, 0, 1) * 255).max() <= 1
     (line,) = [r.getMessage() for r in caplog.records if r.levelno == logging.INFO]
     assert "is taken for white" in line and f"to {top}" in line and "--white" in line
@@ -88,7 +90,7 @@ def test_white_is_the_nominal_one_near_by_or_as_bright_as_the_images_are(
 def test_levels_far_from_black_are_spread_over_all_greys(root: Path) -> None:
     save(root, *[whole(2000, 27000)] * 3)
     data = load_dataset(root, image_size=SIDE)
-    black, white = map(float, data.white.split(":"))
+    black, white = map(float, data.white.removesuffix(",none").split(":"))
     assert 27000 <= black < 27100 and 28900 < white <= 29000
     assert len(np.unique(in_order(data))) > 25
 
@@ -137,7 +139,7 @@ def test_images_of_one_value_are_read_and_decide_nothing(root: Path) -> None:
     save(root, *blank, name="blank")
     save(root, *[RAMP.astype(np.float32)] * 2)
     data = load_dataset(root, image_size=SIDE)
-    assert data.skipped == () and data.white == "1"
+    assert data.skipped == () and data.white == "none,1"
     assert [int(image[0, 0]) for image in in_order(data)[:5]] == [0, 0, 128, 255, 0]
 
 
@@ -160,7 +162,9 @@ def test_white_that_is_given_is_used(root: Path, white: Any, top: int) -> None:
     assert np.abs(pixels(root, white=white) - expected).max() <= 0.51
 
 
-@pytest.mark.parametrize("white", [0, -1, "x", "5:4", "1:2:3", "1,2,3", float("nan"), True])
+@pytest.mark.parametrize(
+    "white", [0, -1, "x", "5:4", "1:2:3", "1,2,3", "none", "none,none", float("nan"), True]
+)
 def test_white_that_makes_no_sense_is_refused(root: Path, white: Any) -> None:
     save(root, whole(9))
     with pytest.raises(ParameterError, match=r"white: got .*LOW:HIGH"):
@@ -173,9 +177,42 @@ def test_what_was_found_and_what_is_given_share_one_cache(root: Path, tmp_path: 
     found = load_dataset(root, image_size=SIDE, data_dir=tmp_path / "data")
     before = sorted(cache.iterdir())
     again = load_dataset(root, image_size=SIDE, data_dir=tmp_path / "data", white=found.white)
-    assert sorted(cache.iterdir()) == before and again.white == found.white == "4095"
+    assert sorted(cache.iterdir()) == before and again.white == found.white == "4095,none"
     load_dataset(root, image_size=SIDE, data_dir=tmp_path / "data", white=3000)
     assert len(sorted(cache.iterdir())) > len(before)
+
+
+RANGES = [None, Range(0, 1), Range(0, 4095), Range(-0.5, 1), Range(27000, 29000)]
+
+
+@pytest.mark.parametrize("whole", RANGES)
+@pytest.mark.parametrize("fractions", RANGES)
+def test_ranges_are_read_back_as_they_were_written(
+    whole: Range | None, fractions: Range | None
+) -> None:
+    ranges = Ranges(whole, fractions)
+    assert Ranges.parse(str(ranges)) == ranges
+    if ranges != Ranges():
+        assert how_to_decode(white=str(ranges)).ranges == ranges
+
+
+@pytest.mark.parametrize("white", ["4095", "100:4095"])
+def test_white_that_is_given_is_that_of_both_kinds(white: str) -> None:
+    ranges = how_to_decode(white=white).ranges
+    assert ranges.whole == ranges.fractions is not None and str(ranges) == white
+
+
+def test_a_kind_that_was_not_decided_is_scaled_by_its_type_and_told(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(root, *[RAMP.astype(np.float32)] * 3)
+    found = load_dataset(root, image_size=SIDE)
+    assert "no white was decided" not in caplog.text
+    save(tmp_path / "new", *[whole(65535)] * 3)
+    shown = pixels(tmp_path / "new", white=found.white)
+    assert np.abs(shown - RAMP * 255).max() <= 1
+    (line,) = [line for line in caplog.messages if "no white was decided" in line]
+    assert "whole numbers" in line and "--white" in line
 
 
 def test_folder_of_8_bits_says_nothing(root: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -61,8 +61,8 @@ def as_12_bits(paths: list[Path]) -> np.ndarray:
 
 def test_a_run_says_what_was_white_and_its_other_images_are_scaled_so(root: Path) -> None:
     run = skal.run("images", **SETTINGS, out="run")
-    assert tomllib.loads(Path("run/config.toml").read_text())["white"] == "4095"
-    assert json.loads(Path("run/model.json").read_text())["white"] == "4095"
+    assert tomllib.loads(Path("run/config.toml").read_text())["white"] == "4095,none"
+    assert json.loads(Path("run/model.json").read_text())["white"] == "4095,none"
     skal.predict("run", ["new"], "new.csv", threads=1)
     with Path("new.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -100,12 +100,12 @@ def test_cells_of_a_comparison_are_scaled_so(root: Path) -> None:
 def test_people_see_what_the_network_sees(root: Path) -> None:
     given = {"model": "small-cnn", "image_size": SIDE, "steps": 3}
     project = LabelProject.open(root, ["level", "upright"], given)
-    assert str(project.ranges) == "4095"
+    assert str(project.ranges) == "4095,none"
     path = root / project.paths[0]
     shown = render(path, SIDE, lambda: project.ranges)
     with Image.open(io.BytesIO(shown.content)) as image:
         seen = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
     assert np.array_equal(seen, as_12_bits([path])[0])
     folder, _ = train(project, Path("final"))
-    assert json.loads((folder / "model.json").read_text())["white"] == "4095"
+    assert json.loads((folder / "model.json").read_text())["white"] == "4095,none"
     project.close()
