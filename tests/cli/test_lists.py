@@ -25,6 +25,7 @@ FIRST = {
     "trackers": "mlflow",
     "metrics": "macro_f1",
     "formats": "label-studio",
+    "import-formats": "coco",
 }
 
 
