@@ -86,8 +86,8 @@ def _width() -> float:
 
 
 def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return facts without functions: that there is one is what can be told."""
-    return {name: True if callable(value) else value for name, value in facts.items()}
+    """Return the facts that are no functions."""
+    return {name: value for name, value in facts.items() if not callable(value)}
 
 
 def table_lines(columns: Sequence[str], rows: list[list[str]], width: float) -> list[str]:

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from ..core.errors import DataError
 
@@ -130,7 +130,7 @@ class Addresses:
             for images in self._by_name.values():
                 for image in images:
                     self._made.setdefault(_made_plain(image[-1]), []).append(image)
-        name = _UPLOADED.sub("", unquote(urlsplit(address).path).rpartition("/")[2])
+        name = _UPLOADED.sub("", unquote(_split(address).path).rpartition("/")[2])
         same = [*self._by_name.get(_plain(name), []), *self._made.get(name, [])]
         images = list(dict.fromkeys(same))
         if len(images) == 1:
@@ -142,7 +142,7 @@ class Addresses:
 def _readings(address: str) -> Iterator[str]:
     """Yield what a text may be: a path as it stands, the path of an address, one of Windows."""
     text = address.strip()
-    parts = urlsplit(text) if "://" in text or text.startswith(("/data/", "gs:", "s3:")) else None
+    parts = _split(text) if "://" in text or text.startswith(("/data/", "gs:", "s3:")) else None
     if parts is None:
         yield text
         if "%" in text:
@@ -157,6 +157,13 @@ def _readings(address: str) -> Iterator[str]:
     yield parts.netloc + parts.path
     if "%" in parts.path:
         yield parts.netloc + unquote(parts.path)
+
+
+def _split(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError as error:
+        raise UnclearAddressError(address, ()) from error
 
 
 def _plain(name: str) -> str:

@@ -368,3 +368,45 @@ def test_a_reader_of_ones_own_is_named(photos: Path, tmp_path: Path) -> None:
 def test_all_formats_are_listed() -> None:
     result = CliRunner().invoke(main, ["list", "import-formats", "--json"])
     assert {entry["name"] for entry in json.loads(result.output)} == set(READERS.names())
+    assert "recognises" not in result.output
+
+
+def test_readers_from_outside_are_asked_before_ours(tmp_path: Path) -> None:
+    (tmp_path / "x.stars").write_text("a/0012.png*cat\n")
+    facts = [{}, {"recognises": lambda s: 1 / 0}, {"recognises": lambda s: "*" in s.text}]
+    for name, fact in zip("abc", facts, strict=True):
+        READERS.add(name, stars, **fact)
+    try:
+        assert [row.label for row in read_rows(Source(tmp_path / "x.stars"))] == ["cat"]
+    finally:
+        for name in "abc":
+            READERS.remove(name)
+
+
+COCO = {"images": [{"id": 1}], "annotations": [], "categories": [3]}
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "options", "message"),
+    [
+        (json.dumps(COCO), None, {}, "x.json cannot be read as coco: AttributeError"),
+        ('{"a": 1}', "datumaro", {}, "x.json cannot be read as datumaro: KeyError"),
+        ("[]", "label-studio", {}, "cannot be read as label-studio: it has no"),
+        ("path,label\na,cat\n", "roboflow", {}, "other cells than 0 and 1"),
+        (json.dumps(COCO), None, {"choice": "x"}, "as coco, which does not take --choice"),
+        (FILES["Label Studio"][2], None, {"choice": "x"}, "no question 'x' .found: choice."),
+        ('[{"path": "http://[x/a.png", "label": "cat"}]', None, {}, "is no image"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_one_line(
+    photos: Path, tmp_path: Path, text: str, form: str, options: dict[str, str], message: str
+) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(DataError, match=message):
+        import_into(photos, Source(tmp_path / "x.json", **options), CLASSES, form=form)
+
+
+def test_a_table_of_zeros_and_ones_is_no_one_hot_if_columns_are_named(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("path,good,sharp\na/1.png,1,0\n")
+    (row,) = read_rows(Source(tmp_path / "x.csv", label_column="good"))
+    assert row.label == "1"

@@ -5,14 +5,15 @@ from __future__ import annotations
 import codecs
 import csv
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...core.errors import DataError
-from ...core.registry import Registry
+from ...core.errors import DataError, blame
+from ...core.registry import Entry, Registry
 from ...datasets.tables import (
     ID_COLUMNS,
     LABEL_COLUMNS,
@@ -23,6 +24,15 @@ from ...datasets.tables import (
 PATHS = (*PATH_COLUMNS, "image_url", "url", "source-ref", "imagegcsuri", *ID_COLUMNS)
 LABELS = (*LABEL_COLUMNS, *LABEL_COLUMNS_OF_KINDS)
 MOST_KEYS = 8
+OPTIONS = ("path_column", "label_column", "choice")
+"""What of a `Source` a reader may take."""
+_OPTIONS_OF = {
+    **dict.fromkeys(("parquet", "json", "json-lines", "csv"), OPTIONS[:2]),
+    "via": ("label_column",),
+    "label-studio": ("choice",),
+}
+
+_log = logging.getLogger("skal")
 
 
 class Row(NamedTuple):
@@ -127,13 +137,16 @@ Reader = Callable[[Source], Iterable[Row]]
 READERS: Registry[Reader] = Registry("import format")
 """Functions that yield the rows of a `Source`; the fact `recognises` tells a file of the format.
 
-They are asked in their order. A reader of one's own, ``module:Name``, is named by ``--format``.
+Those from outside are asked first, then ours in their order; the fact `options` says which of
+`OPTIONS` one takes, by default all. A reader of one's own, ``module:Name``, is named by
+``--format``.
 """
 
 
 def _add(name: str, place: str, recognises: Callable[[Source], bool], summary: str) -> None:
     target = f"{__name__}.{place}:read_{name.replace('-', '_')}"
-    READERS.add(name, target, recognises=recognises, summary=summary)
+    options = _OPTIONS_OF.get(name, ())
+    READERS.add(name, target, recognises=recognises, options=options, summary=summary)
 
 
 def read_rows(source: Source, form: str | None = None) -> Iterator[Row]:
@@ -146,10 +159,54 @@ def read_rows(source: Source, form: str | None = None) -> Iterator[Row]:
     """
     entry = READERS.resolve(form) if form else None
     if entry is None:
-        entry = next((e for e in READERS if e.facts["recognises"](source)), None)
+        outsiders_first = sorted(READERS, key=_is_built_in)
+        entry = next((e for e in outsiders_first if _recognises(e, source)), None)
     if entry is None:
         raise DataError(_what_it_is(source))
-    yield from entry.load()(source)
+    _check_options(source, entry)
+    n_rows = 0
+    read = entry.load()
+    try:
+        for row in read(source):
+            n_rows += 1
+            yield row
+    except Exception as error:  # whatever a malformed file makes a reader stumble over
+        blame(error, f"{source.name} cannot be read as {entry.name}", DataError)
+    if form and not n_rows and source.content.strip():
+        raise DataError(f"{source.name} cannot be read as {entry.name}: it has no such row")
+
+
+def _is_built_in(entry: Entry[Reader]) -> bool:
+    return isinstance(entry.target, str) and entry.target.startswith(f"{__name__}.")
+
+
+def _recognises(entry: Entry[Reader], source: Source) -> bool:
+    """Tell whether a reader knows a file; one from outside may fail at that, or not be asked."""
+    recognises = entry.facts.get("recognises")
+    try:
+        return recognises is not None and bool(recognises(source))
+    except Exception as error:
+        if _is_built_in(entry):
+            blame(error, f"{source.name} cannot be read", DataError)
+        if not isinstance(error, DataError):
+            _log.warning("import format %s cannot look at %s: %s", entry.name, source.name, error)
+        return False
+
+
+def _check_options(source: Source, entry: Entry[Reader]) -> None:
+    """Raise a DataError if an option is given that a reader has no use for."""
+    usable = entry.facts.get("options", OPTIONS)
+    for name in OPTIONS:
+        if getattr(source, name) and name not in usable:
+            flags = " and ".join(map(_flag, usable)) or "no such option"
+            raise DataError(
+                f"{source.name} is read as {entry.name}, which does not take {_flag(name)}; "
+                f"it takes {flags}"
+            )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _what_it_is(source: Source) -> str:
@@ -191,9 +248,13 @@ def _is_of_tasks(source: Source) -> bool:
 
 def _is_of_via(source: Source) -> bool:
     files = source.object.get("_via_img_metadata", source.object)
-    return bool(files) and all(
-        isinstance(one, dict) and {"filename", "regions", "file_attributes"} <= set(one)
-        for one in files.values()
+    return (
+        isinstance(files, dict)
+        and bool(files)
+        and all(
+            isinstance(one, dict) and {"filename", "regions", "file_attributes"} <= set(one)
+            for one in files.values()
+        )
     )
 
 
@@ -242,7 +303,7 @@ _add(
 _add(
     "roboflow",
     "tables",
-    lambda s: not s.is_json and _is_one_hot(s),
+    lambda s: not (s.is_json or s.path_column or s.label_column) and _is_one_hot(s),
     "Roboflow's _classes.csv, with a column of 0 and 1 for each class",
 )
 _add("csv", "tables", lambda s: not s.is_json, "a table: path, label, and what else is known")

@@ -172,6 +172,8 @@ def read_roboflow(source: Source) -> Iterator[Row]:
     for address, *cells in filter(None, lines):
         where = f"line {lines.line_num}"
         own = [name for name, cell in zip(classes, cells, strict=False) if cell.strip() == "1"]
+        if not {cell.strip() for cell in cells} <= {"0", "1"}:
+            raise DataError(f"{source.name}, {where} has other cells than 0 and 1")
         if len(own) > 1:
             raise DataError(
                 f"{source.name}, {where} has the classes {', '.join(own)}; expected one"

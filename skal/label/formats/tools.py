@@ -19,6 +19,7 @@ def read_label_studio(source: Source) -> Iterator[Row]:
     Of one annotator the latest annotation of a task counts; of those that are nobody's each does.
     """
     n_outdone = 0
+    questions: set[str] = set()
     for number, task in enumerate(source.objects, start=1):
         where = f"task {task.get('id', number)}"
         data = task["data"]
@@ -29,7 +30,7 @@ def read_label_studio(source: Source) -> Iterator[Row]:
         given = task.get("annotations", task.get("completions"))
         latest: dict[str, Row] = {}
         for annotation in _in_time(_list_of(given, where, "annotations")):
-            label = _chosen(annotation, where, source.choice)
+            label = _chosen(annotation, where, source.choice, questions)
             if label is None:
                 continue
             who, seconds = _who(annotation, data), number_of(annotation.get("lead_time"))
@@ -40,6 +41,9 @@ def read_label_studio(source: Source) -> Iterator[Row]:
             n_outdone += who in latest
             latest[who] = row
         yield from latest.values()
+    if source.choice and source.choice not in questions:
+        found = ", ".join(sorted(questions)) or "none"
+        raise DataError(f"{source.name} has no question {source.choice!r} (found: {found})")
     if n_outdone:
         _log.info(
             "%s: %d earlier annotations do not count, since the same annotator gave a later one",
@@ -80,8 +84,11 @@ def _list_of(value: Any, where: str, what: str) -> list[Any]:
     return value
 
 
-def _chosen(annotation: Any, where: str, choice: str | None) -> str | None:
-    """Return the class that an annotation gives; None if it was skipped or gives none."""
+def _chosen(annotation: Any, where: str, choice: str | None, questions: set[str]) -> str | None:
+    """Return the class that an annotation gives; None if it was skipped or gives none.
+
+    What it answers is added to `questions`.
+    """
     if not isinstance(annotation, dict):
         raise DataError(f"{where}: an annotation is {annotation!r:.50}; expected an object")
     if annotation.get("was_cancelled"):
@@ -93,6 +100,7 @@ def _chosen(annotation: Any, where: str, choice: str | None) -> str | None:
             if isinstance(value, dict):
                 answers = _list_of(value.get("choices"), where, "choices")
                 chosen.setdefault(str(item.get("from_name")), []).extend(answers)
+    questions.update(chosen)
     answers = [one for name, some in chosen.items() if choice in (None, name) for one in some]
     if len(answers) > 1:
         which = f" to {', '.join(chosen)}, of which --choice names one" if len(chosen) > 1 else ""
