@@ -86,8 +86,11 @@ def _width() -> float:
 
 
 def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts that are no functions."""
-    return {name: value for name, value in facts.items() if not callable(value)}
+    """Return facts without functions: that there is one is what can be told, but of those that
+    recognise files, which tell people nothing.
+    """
+    told = {name: value for name, value in facts.items() if name != "recognises"}
+    return {name: True if callable(value) else value for name, value in told.items()}
 
 
 def table_lines(columns: Sequence[str], rows: list[list[str]], width: float) -> list[str]:
