@@ -139,10 +139,12 @@ class Deep:
                 scaled = np.empty((self.height, *strip.shape[1:]), np.uint8)
             strip -= black
             strip *= 255 / (white - black)
-            np.nan_to_num(strip, copy=False)
+            if self.mode == "F" or self.no_data is not None:
+                strip[np.isnan(strip)] = 0
             top = number * ROWS_AT_ONCE
-            shown = scaled[top : top + len(strip)]
-            np.rint(strip.clip(0, 255, out=strip), out=shown, casting="unsafe")
+            np.maximum(strip, 0, out=strip)
+            np.minimum(strip, 255, out=strip)
+            np.rint(strip, out=scaled[top : top + len(strip)], casting="unsafe")
         assert scaled is not None
         return Image.fromarray(scaled)
 

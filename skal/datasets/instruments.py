@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, TypeAlias
@@ -18,6 +19,7 @@ from .formats import DICOM, FITS, TIFF
 Pixels: TypeAlias = Image.Image | Deep
 
 ORIENTATION = 274
+FILES_OF_A_SET = re.compile(r"<UUID[^>]*FileName=\"([^\"]*)\"")
 TURNED: Mapping[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -110,6 +112,7 @@ def read_tiff(file: IO[bytes], pages: str, what: str) -> Picture:
         int(first.samplesperpixel) * (bits // 8) + 10,
         read,
         lambda: len(like_it),
+        lambda: files_of_set(first.description),
         format=TIFF.name,
         mode=mode_of(first.dtype) if is_deep else "RGB" if first.samplesperpixel > 2 else "L",
     )
@@ -135,8 +138,15 @@ def _on_white(array: NDArray[Any], page: Any) -> NDArray[Any]:
     return np.rint(shown).astype(array.dtype)
 
 
+def files_of_set(description: str) -> int:
+    """Return how many files the OME set has that a description in a TIFF names; 0 if none."""
+    return len(set(FILES_OF_A_SET.findall(description)))
+
+
 def number(text: Any) -> float | None:
     """Return what a tag says in digits; None if it says nothing."""
+    if text is None:
+        return None
     try:
         return float(str(text).strip("\0 "))
     except ValueError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import importlib
 import logging
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -32,14 +31,22 @@ from .formats import (
     is_installed,
     what_it_is,
 )
-from .instruments import Picture, Pixels, mean_of, number, read_dicom, read_fits, read_tiff
+from .instruments import (
+    Picture,
+    Pixels,
+    files_of_set,
+    mean_of,
+    number,
+    read_dicom,
+    read_fits,
+    read_tiff,
+)
 
 DEEP_MODES = frozenset(("I;16", "I;16B", "I;16L", "I", "F"))
 BYTES_A_PIXEL = {"1": 2, "L": 1, "I;16": 4, "RGB": 4, "P": 5}
 """That an image takes while it is converted, by mode; of others 10."""
 DESCRIPTION, NO_DATA, REDUCED = 270, 42113, 254
 """Numbers of tags of TIFF; the second is of GeoTIFF."""
-FILES_OF_A_SET = re.compile(r"<UUID[^>]*FileName=\"([^\"]*)\"")
 NUMBERS = {1: "whole", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 OF_THE_FILE = frozenset(
     (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
@@ -179,7 +186,7 @@ def _count_others(image: Image.Image) -> int:
     """Return how many files the OME set has that a TIFF is of; 0 if it is of none."""
     if not isinstance(image, TiffImageFile):
         return 0
-    return len(set(FILES_OF_A_SET.findall(str(image.tag_v2.get(DESCRIPTION)))))
+    return files_of_set(str(image.tag_v2.get(DESCRIPTION)))
 
 
 def _count_pages(image: Image.Image) -> int:

@@ -246,8 +246,9 @@ def test_pages_are_told_and_averaged_when_asked(
     assert np.abs(first_page - RAMP * 60000 / 65535 * 255).max() <= 1
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_files_of_one_ome_set_hold_each_their_own_pixels_and_are_told(
-    root: Path, caplog: pytest.LogCaptureFixture
+    root: Path, dtype: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     tifffile = pytest.importorskip("tifffile")
     caplog.set_level(logging.INFO, "skal")
@@ -264,9 +265,8 @@ def test_files_of_one_ome_set_hold_each_their_own_pixels_and_are_told(
         f'SizeX="{SIDE}" SizeY="{SIDE}" SizeZ="3" SizeC="1" SizeT="1">{data}</Pixels></Image></OME>'
     )
     for number, name in enumerate(names):
-        for place in (root / "x" / name,):
-            tifffile.imwrite(
-                place, RAMP * (number + 1) / 3, description=xml, metadata=None
-            )  # float64, which Pillow does not read
+        pixels_of_one = (RAMP * (number + 1) / 3).astype(dtype)
+        tifffile.imwrite(root / "x" / name, pixels_of_one, description=xml, metadata=None)
     shown = pixels(root, white=1)
     assert [int(image.max()) for image in shown] == [85, 170, 255]
+    assert "3 of 3 files looked at are of OME sets of several files" in caplog.text
