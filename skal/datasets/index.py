@@ -159,8 +159,10 @@ def _suffix(name: str) -> str:
 
 
 def _count(found: Counter[str], most: int = 5) -> str:
-    told = [f"{n} {suffix or 'without a suffix'}" for suffix, n in found.most_common(most)]
-    rest = found.total() - sum(n for _, n in found.most_common(most))
+    # of equally many in the order of the alphabet, as the files of a folder come in none
+    ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    told = [f"{n} {suffix or 'without a suffix'}" for suffix, n in ordered[:most]]
+    rest = found.total() - sum(n for _, n in ordered[:most])
     return ", ".join(told + [f"{rest} others"] * (rest > 0))
 
 
