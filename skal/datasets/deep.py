@@ -105,6 +105,11 @@ class Deep:
         mode = "I;16" if image.mode.startswith("I;16") else image.mode
         return cls(image.width, image.height, mode, rows, **facts)
 
+    @property
+    def has_gaps(self) -> bool:
+        """Whether pixels may be NaN."""
+        return self.mode == "F" or self.no_data is not None
+
     def strips(self) -> Iterator[NDArray[np.float32]]:
         """Yield some rows at a time; what is infinite, no number or not measured is NaN."""
         for top in range(0, self.height, ROWS_AT_ONCE):
@@ -139,7 +144,7 @@ class Deep:
                 scaled = np.empty((self.height, *strip.shape[1:]), np.uint8)
             strip -= black
             strip *= 255 / (white - black)
-            if self.mode == "F" or self.no_data is not None:
+            if self.has_gaps:
                 strip[np.isnan(strip)] = 0
             top = number * ROWS_AT_ONCE
             np.maximum(strip, 0, out=strip)
@@ -150,8 +155,9 @@ class Deep:
 
     def _own_range(self) -> Range:
         """Return the range of the file's type, or, if pixels lie out of that, the image's own."""
-        low = min((float(np.nanmin(s)) for s in self.strips() if not np.isnan(s).all()), default=0)
-        high = max((float(np.nanmax(s)) for s in self.strips() if not np.isnan(s).all()), default=0)
+        known = (strip[~np.isnan(strip)] if self.has_gaps else strip for strip in self.strips())
+        ends = np.array([(some.min(), some.max()) for some in known if some.size] or [(0, 0)])
+        low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
         for white in OF_MODE.get(self.mode, (65535,)):
             if low >= 0 and high <= white:
                 return Range(0, white)

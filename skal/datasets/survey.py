@@ -13,7 +13,7 @@ import numpy as np
 from .decoding import Decoding, Look, look_at, try_file
 from .deep import Ranges, decide
 
-LOOKED_AT = 256
+LOOKED_AT = 128
 """Files of one suffix, evenly spread over all of them."""
 NEVER_DEEP = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif"))
 TIFFS = frozenset((".tif", ".tiff", ".btf", ".tf8"))
