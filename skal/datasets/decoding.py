@@ -26,7 +26,7 @@ from .deep import MET_UNDECIDED, Deep, Range, Ranges
 from .instruments import Picture
 from .pictures import is_of_the_system, opened
 
-DECODER_VERSION = 3
+DECODER_VERSION = 4
 """Part of the key of what is made of pixels: raise it whenever `decode` changes one."""
 
 UNDECIDED = Ranges()
@@ -58,13 +58,14 @@ class Decoded:
 
 class Look(NamedTuple):
     """What a file shows at a glance: its pages of one size, the files of the set that it is of, and
-    if it is deep, the mode and the range of its pixels.
+    if it is deep, the mode and the range of its pixels; `is_cut` if it has more bits than are read.
     """
 
     n_pages: int = 1
     n_others: int = 0
     mode: str = ""
     extent: Range | None = None
+    is_cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -313,7 +314,7 @@ def look_at(path: Path, pages: str) -> Look:
                 pixels = picture.read()
                 if isinstance(pixels, Deep):
                     return Look(n_pages, n_others, pixels.mode, pixels.extent())
-        return Look(n_pages, n_others)
+        return Look(n_pages, n_others, is_cut=picture.is_cut)
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

@@ -51,6 +51,9 @@ def _head(pattern: bytes) -> re.Pattern[bytes]:
 
 TIFF = Extra("TIFF", "tiff", "tifffile", (), _head(rb"II[*+]\0|MM\0[*+]"))
 """Of TIFFs Pillow reads most."""
+DEEP_PNG = _head(rb"\x89PNG\r\n\x1a\n.{4}IHDR.{8}\x10[\x02\x06]")
+DEEP_PPM = _head(rb"P6\s+(#[^\n]*\n\s*)*\d+\s+\d+\s+0*(25[6-9]|2[6-9]\d|[3-9]\d\d|[1-9]\d{3,4})\s")
+"""Of 16-bit colours, of which Pillow keeps the upper 8 bits."""
 DICOM = Extra("DICOM", "dicom", "pydicom", (".dcm", ".dicom"), _head(rb".{128}DICM"))
 FITS = Extra("FITS", "fits", "astropy", (".fits", ".fit", ".fts"), _head(rb"SIMPLE  ="))
 HEIF = Extra(
@@ -86,6 +89,17 @@ OTHERS: Mapping[str, re.Pattern[bytes]] = {
 def suffixes() -> tuple[str, ...]:
     """Return the suffixes of what can be read here."""
     return SUFFIXES + tuple(s for extra in EXTRAS if extra.is_installed for s in extra.suffixes)
+
+
+def installed() -> list[str]:
+    """Return the extras for formats that are installed."""
+    return [extra.extra for extra in (TIFF, *EXTRAS) if extra.is_installed]
+
+
+def asked_for(reasons: Iterable[str]) -> list[str]:
+    """Return the extras, installed by now, that files were passed over for want of."""
+    text = "\n".join(reasons)
+    return [name for name in installed() if f"'skal[{name}]'" in text]
 
 
 def missing_extras(found: Iterable[str]) -> list[Extra]:

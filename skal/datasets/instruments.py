@@ -48,6 +48,8 @@ class Picture:
     others: Callable[[], int] = lambda: 0
     format: str = ""
     mode: str = ""
+    is_cut: bool = False
+    """Whether its numbers have more bits than are read."""
 
 
 def pixels_of(array: NDArray[Any], **facts: Any) -> Pixels:
@@ -116,6 +118,23 @@ def read_tiff(file: IO[bytes], pages: str, what: str) -> Picture:
         format=TIFF.name,
         mode=mode_of(first.dtype) if is_deep else "RGB" if first.samplesperpixel > 2 else "L",
     )
+
+
+def read_png(file: IO[bytes], size: tuple[int, int], orientation: int) -> Picture:
+    """Open a PNG of colours of 16 bits; transparent ones are laid on white."""
+
+    def read() -> Pixels:
+        from imagecodecs import png_decode
+
+        array = png_decode(file.read())
+        if array.shape[2] == 4:
+            alpha = array[..., 3:] / 65535
+            array = np.rint(array[..., :3] * alpha + 65535 * (1 - alpha)).astype(np.uint16)
+        return pixels_of(TURNED.get(orientation, lambda a: a)(array))
+
+    if orientation in (5, 6, 7, 8):
+        size = size[::-1]
+    return Picture(*size, True, 40, read, format="PNG", mode="I;16")
 
 
 def _bands_last(array: NDArray[Any], axes: str) -> NDArray[Any]:

@@ -7,6 +7,7 @@ import importlib
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +20,8 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from ..core.errors import DataError
 from .deep import Deep
 from .formats import (
+    DEEP_PNG,
+    DEEP_PPM,
     DICOM,
     FITS,
     FORMATS,
@@ -39,6 +42,7 @@ from .instruments import (
     number,
     read_dicom,
     read_fits,
+    read_png,
     read_tiff,
 )
 
@@ -81,6 +85,12 @@ def opened(path: Path, needed: int, pages: str = "first") -> Iterator[Picture]:
                 if image.format in ("JPEG", "MPO"):  # the latter has a second picture, of phones
                     image.draft(None, (needed, needed))
                 picture = _of_image(image, pages)
+                if DEEP_PNG.match(head) and is_installed("imagecodecs"):
+                    turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+                    file.seek(0)
+                    picture = read_png(file, image.size, turn)
+                elif DEEP_PNG.match(head) or DEEP_PPM.match(head) or _is_deep_rgb(image):
+                    picture = replace(picture, is_cut=True)
         most = Image.MAX_IMAGE_PIXELS
         if most is not None and picture.width * picture.height > 2 * most:
             raise Image.DecompressionBombError
@@ -163,6 +173,14 @@ def _misread(image: Image.Image) -> str:
         return f"a TIFF of {bands} planes of {bits} bits"
     # Pillow keeps the upper 8 bits, of which 12-bit data use 4
     return "a TIFF of deep colours" if bits > 8 and bands == 3 and is_installed("tifffile") else ""
+
+
+def _is_deep_rgb(image: Image.Image) -> bool:
+    return (
+        isinstance(image, TiffImageFile)
+        and image.tag_v2.get(258, (1,))[0] > 8
+        and (image.mode in ("RGB", "RGBA"))
+    )
 
 
 def _described(file: IO[bytes]) -> str:

@@ -23,7 +23,7 @@ from ..core.progress import progress
 from .base import Images
 from .decoding import DECODER_VERSION, UNDECIDED, Decoded, Decoding, decode_many
 from .deep import Ranges
-from .formats import TIFF, is_installed
+from .formats import TIFF, asked_for, installed, is_installed
 from .hashes import kept_hashes, with_hashes
 from .index import ImageFile
 from .survey import survey
@@ -61,18 +61,25 @@ def decode_all(root: Path, files: list[ImageFile], how: Decoding, cache_dir: Pat
         how, tiff = _as_surveyed(root, paths, how, cache_dir / f"{name}-{contents}")
         key = _key(contents, how.size, how.geometry, how.ranges, how.pages, tiff)
         cache = cache_dir / f"{name}-{how.size}px-{key}"
-        facts = kept(
-            cache,
-            f"decodes the images of {str(root)!r}",
-            lambda partial: _decode_into(partial, root, paths, how),
-            can_resume=lambda partial: (partial / PROGRESS).is_file(),
-        )
+        facts = _kept_pixels(cache, root, paths, how)
+        if extras := asked_for(reason for _, reason in facts["skipped"]):
+            cache = cache.with_name(f"{name}-{how.size}px-{_key(key, extras)}")
+            facts = _kept_pixels(cache, root, paths, how)
     skipped = [(path, reason) for path, reason in facts["skipped"]]
     bad = {path for path, _ in skipped}
     read = [file for file in files if file.path not in bad] if bad else files
     pixels: Images = np.load(cache / PIXELS, mmap_mode="r")
     hashes = cache.with_name(f"{cache.name}.{HASHES}")
     return Folder(with_hashes(pixels, lambda: kept_hashes(pixels, hashes)), read, skipped, how)
+
+
+def _kept_pixels(cache: Path, root: Path, paths: list[str], how: Decoding) -> Facts:
+    return kept(
+        cache,
+        f"decodes the images of {str(root)!r}",
+        lambda partial: _decode_into(partial, root, paths, how),
+        can_resume=lambda partial: (partial / PROGRESS).is_file(),
+    )
 
 
 def ranges_of(root: Path, files: list[ImageFile], how: Decoding, cache_dir: Path) -> Ranges:
@@ -91,7 +98,7 @@ def _as_surveyed(
     The result of the survey is kept in a file whose name begins as `place` does.
     """
     extra = is_installed(TIFF.module)
-    path = place.with_name(f"{place.name}-{_key(how.pages, extra)}.survey.json")
+    path = place.with_name(f"{place.name}-{_key(how.pages, installed())}.survey.json")
 
     def save(partial: Path) -> Facts:
         facts = survey(root, paths, how)

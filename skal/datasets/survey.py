@@ -35,8 +35,8 @@ def survey(root: Path, paths: Sequence[str], how: Decoding) -> dict[str, Any]:
     return {
         "ranges": str(ranges),
         "told_of_ranges": told,
-        "told": _of_pages(looks, how.pages),
-        "has_tiffs": bool(by_suffix.keys() & TIFFS),
+        "told": [*_of_pages(looks, how.pages), *_of_cut(looks)],
+        "has_tiffs": bool(by_suffix.keys() & TIFFS) or any(look.is_cut for look in looks),
     }
 
 
@@ -76,6 +76,17 @@ def _decided(looks: list[Look]) -> tuple[Ranges, list[str]]:
                 f"at): {taken}; --white N, or --white LOW:HIGH, chooses otherwise"
             )
     return Ranges(*found), told
+
+
+def _of_cut(looks: list[Look]) -> list[str]:
+    n_cut = sum(look.is_cut for look in looks)
+    if not n_cut:
+        return []
+    return [
+        f"{n_cut} of {len(looks)} files looked at have colours of 16 bits, of which the upper "
+        "8 are used: of 12-bit data those are 16 levels; of PNG and TIFF all are read with the "
+        "extra tiff: pip install 'skal[tiff]'"
+    ]
 
 
 def _of_pages(looks: list[Look], pages: str) -> list[str]:

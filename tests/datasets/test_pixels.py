@@ -169,6 +169,7 @@ KINDS = [
     pillow("rgb.ppm", "u1", 3),
     opencv("opencv-deep.png", "u2"),
     opencv("opencv-deep.tif", "u2"),
+    opencv("opencv-deep-rgb.png", "u2", 3),
     opencv("opencv-float.tif", "f4"),
     opencv("opencv-rgb.tif", "u1", 3),
     opencv("opencv-deep-rgb.tif", "u2", 3),

@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from skal.core.errors import ParameterError
-from skal.datasets import ImageDataset, load_dataset
+from skal.datasets import ImageDataset, formats, load_dataset, pictures
 from skal.datasets.deep import Range, Ranges
 from skal.datasets.loading import how_to_decode
 
@@ -270,3 +270,45 @@ def test_files_of_one_ome_set_hold_each_their_own_pixels_and_are_told(
     shown = pixels(root, white=1)
     assert [int(image.max()) for image in shown] == [85, 170, 255]
     assert "3 of 3 files looked at are of OME sets of several files" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["png", "ppm"])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_colours_of_12_bits_are_read_whole_or_told(
+    root: Path,
+    suffix: str,
+    is_there: bool,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cv2 = pytest.importorskip("cv2")
+    if is_there:
+        pytest.importorskip("imagecodecs")
+    else:
+        monkeypatch.setattr(pictures, "is_installed", lambda module: False)
+    caplog.set_level(logging.INFO, "skal")
+    (root / "x").mkdir(parents=True)
+    for number in range(3):
+        cv2.imwrite(str(root / f"x/{number}.{suffix}"), np.repeat(whole(4095)[..., None], 3, 2))
+    data = load_dataset(root, image_size=SIDE)
+    if is_there and suffix == "png":
+        assert np.abs(data.X[0, 0] - RAMP * 255).max() <= 0.55 and data.white == "4095,none"
+        assert "upper 8" not in caplog.text
+    else:
+        assert "3 of 3 files looked at have colours of 16 bits" in caplog.text
+
+
+def test_files_are_decoded_once_their_extra_is_installed(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = pytest.importorskip("astropy.io.fits")
+    save(root, *[whole(255, dtype=np.uint8)] * 3)
+    for number in range(2):
+        fits.PrimaryHDU(whole(200, dtype=np.uint8)).writeto(root / f"x/odd{number}.fits")
+        (root / f"x/odd{number}.fits").rename(root / f"x/odd{number}.tif")
+    found = formats.is_installed
+    monkeypatch.setattr(formats, "is_installed", lambda name: name != "astropy" and found(name))
+    settings = {"image_size": SIDE, "data_dir": tmp_path / "data"}
+    assert len(load_dataset(root, **settings).skipped) == 2
+    monkeypatch.setattr(formats, "is_installed", found)
+    assert load_dataset(root, **settings).skipped == ()
