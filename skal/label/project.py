@@ -115,7 +115,7 @@ class LabelProject:
         config, share = read_settings(home, settings or {}, overlap)
         _check_config(config, settings or {})
         path = home / STORE
-        store = Store(path, read_only=True) if path.is_file() else Store(None)
+        store = _store_to_read(path)
         names = _new_classes(store, files, check_classes(classes))
         known = [*store.classes(), *names]
         if needs_classes:
@@ -136,9 +136,10 @@ class LabelProject:
                 _hold(home, stack)
             store = Store(path)
             stack.callback(store.close)
-            if "seed" not in store.meta():
-                store.set_meta("seed", str(config.seed))
-            _add_classes(store, names)
+            with store.transaction():
+                if "seed" not in store.meta():
+                    store.set_meta("seed", str(config.seed))
+                _add_classes(store, names)
             save_settings(home, config, share)
             project = cls(root, store, files, config, share)
             project._held = stack.pop_all()
@@ -346,10 +347,20 @@ def _hold(home: Path, stack: ExitStack) -> None:
         ) from error
 
 
+def _store_to_read(path: Path) -> Store:
+    """Return the store of a project; that of a new one where there is none, or an empty file."""
+    if path.is_file():
+        store = Store(path, read_only=True)
+        if not store.is_empty:
+            return store
+        store.close()
+    return Store(None)
+
+
 def _new_classes(store: Store, files: Sequence[ImageFile], names: Sequence[str]) -> list[str]:
     """Return the classes to be added: those named, or, to a new project, those of its folders."""
     known = store.classes()
-    if store.path is None and not names:
+    if not known and not names:
         names = check_classes(sorted({file.label for file in files if file.label is not None}))
     new = [name for name in names if name not in known]
     check_classes([*known, *new])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import sqlite3
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from ..core.durable import fsync_folder
+from ..core.durable import fsync_folder, write_atomic
 from ..core.errors import RunFolderError
 
 FORMAT = 2
@@ -113,13 +114,16 @@ class Store:
         self._lock = threading.RLock()
         self._depth = 0
         with self._telling():
+            if path is not None and not read_only:
+                _place_empty(path)
             opened = self._open_read_only() if read_only else self._connect(path or ":memory:")
             self._connection = opened
             # also when nobody closes it; what was written is on the disk either way
             self._close = weakref.finalize(self, self._connection.close)
             if not read_only:
                 self._prepare()
-            self._check_format()
+            if not self.is_empty:
+                self._check_format()
         if path is not None and not read_only:
             fsync_folder(path.parent)
 
@@ -151,11 +155,16 @@ class Store:
                 mode,
             )
         with self.transaction():
-            if not self._tables():
-                self._create()
+            if self.is_empty:
+                _create(self._connection)
 
     def _tables(self) -> set[str]:
         return {name for (name,) in self._rows("SELECT name FROM sqlite_master")}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is a file that nobody has come to fill: there is nothing to read in it."""
+        return not self._tables()
 
     def _check_format(self) -> None:
         written = int(self.meta().get("format", "0")) if "meta" in self._tables() else 0
@@ -165,20 +174,6 @@ class Store:
                 f"{str(self.path)!r} has format {written}; this skal reads format {FORMAT}: {age} "
                 "one wrote it; export the labels with that, and import them into a new project"
             )
-
-    def _create(self) -> None:
-        for table, columns in _TABLES.items():
-            self._connection.execute(f"CREATE TABLE {table} ({columns})")
-            for change in ("UPDATE", "DELETE"):
-                self._connection.execute(
-                    f"CREATE TRIGGER {table}_{change.lower()} BEFORE {change} ON {table} "
-                    f"BEGIN SELECT RAISE(ABORT, 'rows of {table} are never changed'); END"
-                )
-        self._connection.execute(
-            "CREATE INDEX requests ON actions (request) WHERE request IS NOT NULL"
-        )
-        facts = {"format": str(FORMAT), "project": secrets.token_hex(8)}
-        self._connection.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
 
     def close(self) -> None:
         with self._lock:
@@ -317,6 +312,38 @@ class Store:
             yield
         except sqlite3.Error as error:
             raise RunFolderError(f"the labels in {str(self.path)!r}: {error}") from error
+
+
+def _place_empty(path: Path) -> None:
+    """Put a store without rows where there is none, whole or not at all; never in place of one."""
+    if path.exists():
+        return
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        _create(connection)
+        content = connection.serialize()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write_atomic(temporary, content)
+        with suppress(
+            OSError
+        ):  # another process was first; or there are no links: it is made there
+            os.link(temporary, path)
+        temporary.unlink()
+    except OSError as error:
+        raise RunFolderError(f"the labels in {str(path)!r}: {error.strerror or error}") from error
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    for table, columns in _TABLES.items():
+        connection.execute(f"CREATE TABLE {table} ({columns})")
+        for change in ("UPDATE", "DELETE"):
+            connection.execute(
+                f"CREATE TRIGGER {table}_{change.lower()} BEFORE {change} ON {table} "
+                f"BEGIN SELECT RAISE(ABORT, 'rows of {table} are never changed'); END"
+            )
+    connection.execute("CREATE INDEX requests ON actions (request) WHERE request IS NOT NULL")
+    facts = {"format": str(FORMAT), "project": secrets.token_hex(8)}
+    connection.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
 
 
 def _as_stored(path: str) -> str | bytes:

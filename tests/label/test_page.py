@@ -239,6 +239,29 @@ def test_thirty_images_are_labelled_by_thirty_keys(visitor: Visitor, flower_site
         expect(page.get_by_role("button", name=f"{name} {n} labelled")).to_be_visible()
 
 
+def test_a_cookie_of_another_local_program_does_not_lock_the_page(
+    page: Page, flower_site: Site
+) -> None:
+    page.evaluate("""document.cookie = 'prefs={"theme":"dark"}; path=/'""")
+    page.reload()
+    wait_for_picture(page)
+    assert "theme" in page.evaluate("document.cookie")
+    press(page, "1")
+    wait_until_saved(page)
+    assert len(flower_site.stored()) == 1
+
+
+def test_after_a_first_start_that_failed_the_next_one_labels(
+    serve: Callable[..., Site], flowers: Path, visitor: Visitor
+) -> None:
+    (flowers / ".skal").mkdir()
+    (flowers / ".skal/labels.sqlite").touch()
+    site = serve(flowers, FLOWERS)
+    seen = press(page := visitor.open(site), "2")
+    wait_until_saved(page)
+    assert site.stored() == [("label", seen[0], "rose")]
+
+
 def test_undo_goes_back_as_far_as_wanted(page: Page, flower_site: Site, visitor: Visitor) -> None:
     seen = press(page, "1", "2", "3", "1")
     last = shown(page)

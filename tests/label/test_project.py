@@ -51,6 +51,19 @@ def give(project: LabelProject, image: int, label: int | None, source: str = "st
     project.record([Action("me", action, image, label, round=0, source=source)])
 
 
+@pytest.mark.parametrize("left", ["nothing in it", "no classes"])
+def test_a_first_start_that_failed_is_begun_anew(folder: Path, left: str) -> None:
+    (folder / ".skal").mkdir()
+    path = folder / ".skal/labels.sqlite"
+    path.touch()
+    if left == "no classes":
+        Store(path).close()
+    for create in (False, True):
+        project = LabelProject.open(folder, create=create)
+        assert project.classes == ["daisy", "rose"]
+        project.close()
+
+
 def test_class_folders_are_the_classes_and_their_images_are_labelled(folder: Path) -> None:
     project = LabelProject.open(folder)
     assert project.classes == ["daisy", "rose"]

@@ -131,6 +131,29 @@ def test_nothing_is_told_without_the_token(stranger: httpx.Client, path: str) ->
     assert "set-cookie" not in answer.headers
 
 
+@pytest.mark.parametrize(
+    "others",
+    [
+        'prefs={"theme":"dark"}',
+        "a,b=c d",
+        "no value",
+        "=no name",
+        'open="to the end',
+        "skal-8000=that of another",
+        "caf\xe9=\xff",
+        ";;",
+    ],
+)
+def test_cookies_of_other_programs_lock_nobody_out(
+    service: LabelService, stranger: httpx.Client, others: str
+) -> None:
+    own = f"skal-8000={TOKEN}"
+    for cookies in (f"{others}; {own}", f"{own}; {others}", f"{others};{own};{others}"):
+        headers = {"cookie": cookies.encode("latin-1")}
+        assert stranger.get("/api/state", headers=headers).status_code == 200
+    assert stranger.get("/api/state", headers={"cookie": f'a="{own}"'}).status_code == 403
+
+
 @pytest.mark.parametrize("path", PATHS[1:])
 def test_the_token_in_an_address_opens_the_page_alone(stranger: httpx.Client, path: str) -> None:
     assert stranger.get(path, params={"token": TOKEN}).status_code == 403

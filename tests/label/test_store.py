@@ -4,6 +4,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,48 @@ def test_a_store_of_another_skal_is_not_touched(
     connection.close()
     with pytest.raises(RunFolderError, match=rf"format {written}.*{age}"):
         Store(tmp_path / "labels.sqlite", read_only=read_only)
+
+
+def leave_nothing(path: Path) -> None:
+    path.touch()
+
+
+def leave_a_header(path: Path) -> None:
+    """What a kill between two commands of SQLite leaves: a database without tables."""
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("VACUUM")
+    connection.close()
+
+
+@pytest.mark.parametrize("leave", [leave_nothing, leave_a_header])
+def test_an_empty_store_is_a_new_one(tmp_path: Path, leave: Callable[[Path], None]) -> None:
+    path = tmp_path / "labels.sqlite"
+    leave(path)
+    reading = Store(path, read_only=True)
+    assert reading.is_empty
+    reading.close()
+    store = Store(path)
+    assert not store.is_empty
+    assert store.append([says("me", "label", 1, 0)])
+
+
+def test_a_store_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "labels.sqlite"
+
+    def full(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        assert [row for row in tables(path) if row == "actions"]  # before it is opened at all
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with pytest.raises(RunFolderError, match="disk is full"):
+        Store(path, connect=full)
+    assert [file.name for file in tmp_path.iterdir()] == ["labels.sqlite"]
+    assert Store(path).append([says("me", "label", 1, 0)])
+
+
+def tables(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return [name for (name,) in connection.execute("SELECT name FROM sqlite_master")]
 
 
 WRITER = """

@@ -7,7 +7,6 @@ import logging
 import secrets
 from collections.abc import Collection
 from contextlib import suppress
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, parse_qsl, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -139,10 +138,12 @@ class Guard:
         return secrets.compare_digest(text.encode(errors="replace"), self._token)
 
     def _has_cookie(self, headers: Headers) -> bool:
-        cookies = SimpleCookie()
-        with suppress(CookieError):
-            cookies.load(headers.get("cookie", ""))
-        return self._cookie in cookies and self._is_token(cookies[self._cookie].value)
+        """Tell whether the token is among the cookies, read by RFC 6265; others may be anything."""
+        cookies = (part.partition("=") for part in ";".join(headers.getlist("cookie")).split(";"))
+        return any(
+            name.strip() == self._cookie and self._is_token(value.strip())
+            for name, _, value in cookies
+        )
 
     def _welcome(self, scope: Scope, headers: Headers) -> ASGIApp:
         """Give the cookie and lead to the address without the token."""
