@@ -2,9 +2,9 @@
 
     python benchmarks/imports.py --folder PLACE
 
-makes the files under PLACE, empty ones of the right names in 100 folders, unless they are there, and
-beside them a table and JSON lines that label each. `import_into` is measured in a process of its own,
-which opens the folder, reads the file and has all labels on the disk at the end.
+makes the files under PLACE, empty ones of the right names in 100 folders, unless they are there,
+and beside them a table and JSON lines that label each. `import_into` is measured in a process of
+its own, which opens the folder, reads the file and has all labels on the disk at the end.
 """
 
 from __future__ import annotations

@@ -11,10 +11,10 @@ from typing import Any
 
 import tomli_w
 
-from ..core.durable import fsync_folder, locked, write_atomic
-from ..core.errors import ParameterError, RunExistsError
+from ..core.durable import fsync_folder, locked, sha256, write_atomic
+from ..core.errors import ParameterError, RunExistsError, RunFolderError
+from ..runs import record
 from ..runs.config import SETTINGS, RunConfig
-from ..runs.record import SUMMARY
 from .config import AXES, GRID, GridConfig, base_config, read_config
 
 GRID_FILE = "compare.toml"
@@ -23,6 +23,8 @@ CELLS = "cells"
 ANALYSIS = "comparison.json"
 LOCK = ".lock"
 """Never replaced, as the others are: a lock is on a file and not on its name."""
+
+CHECKSUM = "# checksum of the lines above: "
 
 _log = logging.getLogger("skal")
 
@@ -58,7 +60,7 @@ def is_comparison(folder: Path) -> bool:
 
 
 def is_finished(folder: Path | None, cell: str) -> bool:
-    return folder is not None and (folder / CELLS / cell / SUMMARY).is_file()
+    return folder is not None and record.is_finished(folder / CELLS / cell)
 
 
 @contextmanager
@@ -95,7 +97,13 @@ def _kept_grid(folder: Path, base: RunConfig) -> dict[str, Any]:
     path = folder / GRID_FILE
     if not path.is_file():
         return {}
-    settings = read_config(path)
+    try:
+        settings = read_grid(path)
+    except RunFolderError as error:
+        raise RunFolderError(
+            f"{error}; put a copy of it back, or choose another folder by --out (the runs in "
+            f"{str(folder / CELLS)!r} are whole: skal report)"
+        ) from error
     kept: dict[str, Any] = settings.pop(GRID, {})
     settings.pop("strategy", None)
     dataset = settings.pop("dataset", base.dataset)
@@ -117,4 +125,20 @@ def _write_grid(folder: Path, grid: GridConfig, base: RunConfig) -> None:
         settings.pop(name, None)
     for name in ("html", "jobs"):
         asked.pop(name, None)
-    write_atomic(folder / GRID_FILE, tomli_w.dumps({**settings, GRID: asked}))
+    write_atomic(folder / GRID_FILE, signed(tomli_w.dumps({**settings, GRID: asked})))
+
+
+def signed(text: str) -> str:
+    """Return settings with the line behind them by which `read_grid` knows them to be whole."""
+    return f"{text}{CHECKSUM}{sha256(text)}\n"
+
+
+def read_grid(path: Path) -> dict[str, Any]:
+    """Return what a comparison's settings file says; RunFolderError if it is damaged."""
+    try:
+        text, _, checksum = path.read_bytes().rpartition(CHECKSUM.encode())
+    except OSError as error:
+        raise RunFolderError(f"cannot read {str(path)!r}: {error.strerror}") from error
+    if checksum.strip() != sha256(text).encode():
+        raise RunFolderError(f"{str(path)!r} is damaged: its checksum is not that of its lines")
+    return read_config(path)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +13,11 @@ from ..core.errors import RunFolderError, UsageError
 from ..core.registry import parse_spec
 from ..core.settings import resolve_share
 from ..runs.config import RunConfig
-from ..runs.record import JOURNAL, QUERY_COLUMNS, SUMMARY, Record
-from .config import AXES, GRID, read_config
-from .folder import GRID_FILE
+from ..runs.record import EVALUATION, JOURNAL, Record, is_finished
+from .config import AXES, GRID
+from .folder import GRID_FILE, read_grid
+
+_log = logging.getLogger("skal")
 
 
 class Setting(NamedTuple):
@@ -30,8 +32,9 @@ class Setting(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class Result:
     """One run: its settings, the contents of its files, and its folder if it has one. `data` is its
-    `skal.runs.resuming.fingerprint`, `dataset` a name that `pairs.tell_apart` gave, and `weights`
-    the hash of its initial weights, if recorded.
+    `skal.runs.resuming.fingerprint`, `dataset` a name that `pairs.tell_apart` gave, `weights` the
+    hash of its initial weights, if recorded, `environment` what it ran on, and `evaluation` says
+    what its last network got wrong, empty where that was not kept.
     """
 
     config: RunConfig
@@ -42,6 +45,8 @@ class Result:
     data: Mapping[str, Any] = field(default_factory=dict)
     dataset: str | None = None
     weights: str | None = None
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def strategy(self) -> str:
@@ -74,65 +79,33 @@ def _label(strategy: str, params: Mapping[str, Any]) -> str:
 def read_result(folder: str | Path) -> Result:
     """Read a finished run; RunFolderError if there is none, or a file is damaged."""
     folder = Path(folder)
-    config = Record.read_config(folder)
-    if not (folder / SUMMARY).is_file():
+    record, config = Record.read(folder)
+    if record.summary is None:
         raise RunFolderError(
             f"the run in {str(folder)!r} is not finished; finish it: skal resume {folder}"
         )
-    summary = Record(folder).read_summary()
-    rounds, queries = (_read_table(folder / name) for name in ("rounds.csv", "queries.csv"))
-    _check_rounds(folder / "rounds.csv", rounds, summary)
-    facts = _read_facts(folder / JOURNAL)
-    data, weights = dict(facts.get("data", {})), facts.get("weights")
-    return Result(config, summary, rounds, queries, folder, data, weights=weights)
+    record.altered()  # says so
+    return Result(
+        config,
+        record.summary,
+        record.rounds,
+        record.queries,
+        folder,
+        dict(record.facts.get("data", {})),
+        weights=record.facts.get("weights"),
+        environment=record.environment,
+        evaluation=_read_evaluation(record),
+    )
 
 
-def _check_rounds(
-    path: Path, rounds: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
-) -> None:
-    """Refuse an incomplete table: unlike the journal, it has no checksums."""
-    last = rounds[-1] if rounds else {}
-    expected = ("n_labeled", "accuracy")
-    whole = [row.get("round") for row in rounds] == list(range(len(rounds)))
-    whole &= all(row.get(name) is not None for row in rounds for name in expected)
-    whole &= all(last.get(name) == summary.get(name) for name in expected)
-    if not whole:
-        raise RunFolderError(
-            f"{path}: damaged; it does not end with the {summary.get('n_labeled')} labels and the "
-            f"accuracy of summary.json, or rounds are missing"
-        )
-
-
-def _read_facts(path: Path) -> dict[str, Any]:
-    """Return what a journal's first line says of the initial data and weights."""
-    try:
-        with path.open("rb") as file:
-            start = json.loads(file.readline().partition(b" ")[2])
-        return dict(start.get("facts", {}))
-    except (ValueError, AttributeError) as error:
-        raise RunFolderError(f"{path}, line 1: damaged") from error
-
-
-_COLUMNS: Mapping[str, type] = {
-    **dict.fromkeys(QUERY_COLUMNS, int),
-    "n_labeled": int,
-    "path": str,
-    "label": str,
-}
-"""What a column of a run's tables holds; all others hold numbers, or nothing."""
-
-
-def _read_table(path: Path) -> list[dict[str, Any]]:
-    def value(name: str, text: str) -> Any:
-        kind = _COLUMNS.get(name, float)
-        return kind(text) if text or kind is str else None
-
-    try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows = csv.DictReader(file)
-            return [{name: value(name, text) for name, text in row.items()} for row in rows]
-    except (OSError, ValueError, TypeError) as error:
-        raise RunFolderError(f"{path}: {error}") from error
+def _read_evaluation(record: Record) -> dict[str, Any]:
+    assert record.folder is not None
+    path = record.folder / EVALUATION
+    if record.is_whole(EVALUATION):
+        return dict(json.loads(path.read_bytes()))
+    if EVALUATION in record.digests:
+        _log.warning("%s is gone or damaged, and left out", path)
+    return {}
 
 
 def find_runs(folders: Iterable[str | Path]) -> list[Path]:
@@ -143,10 +116,13 @@ def find_runs(folders: Iterable[str | Path]) -> list[Path]:
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise RunFolderError(f"there is no folder {str(folder)!r}")
-        runs = (path.parent for path in folder.rglob("config.toml"))
-        below = {run for run in runs if (run / SUMMARY).is_file() and run.name[:1] != "."}
+        runs = {path.parent for path in folder.rglob(JOURNAL) if path.parent.name[:1] != "."}
+        below = {run for run in runs if is_finished(run)}
         if not below:
             raise RunFolderError(f"there is no finished run in {str(folder)!r}")
+        if unfinished := sorted(runs - below):
+            told = (len(unfinished), unfinished[0])
+            _log.info("%d runs are not finished and left out (the first: %s)", *told)
         found |= below
     return sorted(found)
 
@@ -165,12 +141,13 @@ def read_results(folders: Iterable[str | Path]) -> list[Result]:
     return ordered
 
 
-def _in_order_of(path: Path, results: Sequence[Result]) -> list[Result]:
+def _in_order_of(path: Path, results: list[Result]) -> list[Result]:
     """Sort a comparison's runs by seed, and by its grid's strategies, models and rates."""
     try:
-        grid = read_config(path).get(GRID, {})
-    except UsageError as error:
-        raise RunFolderError(str(error)) from error
+        grid = read_grid(path).get(GRID, {})
+    except (RunFolderError, UsageError) as error:
+        _log.warning("%s; its runs are in the order of their names", error)
+        return results
     strategies = [_label(*parse_spec(text)) for text in grid.get("strategies", ())]
     known = {axis: list(grid.get(axis, ())) for axis in AXES}
     for axis in ("noise_rates", "label_noises"):

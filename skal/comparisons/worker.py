@@ -25,7 +25,7 @@ from ..datasets.base import one_line
 from ..datasets.decoding import Decoding
 from ..datasets.loading import load_as
 from ..runs.config import RunConfig
-from ..runs.record import JOURNAL
+from ..runs.record import is_begun
 from ..runs.run import resume, run
 from ..runs.start import decoding_for, input_size
 from .folder import CELLS
@@ -112,7 +112,7 @@ class CellRunner:
 
     def _run_or_resume(self, cell: Cell, folder: Path | None) -> Result:
         images = self.load(cell.config)
-        if folder and (folder / JOURNAL).is_file() and (folder / "config.toml").is_file():
+        if folder and is_begun(folder):
             resume(folder, data=images, trackers=self.trackers)
             return read_result(folder)
         if folder and folder.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,12 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         if isinstance(error, OSError):
             error.filename = str(path)  # the system's "disk full" does not say it
         raise
+
+
+def sha256(content: bytes | str) -> str:
+    """Return the SHA-256 of bytes, or of text as `write_atomic` writes it."""
+    data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
+    return hashlib.sha256(data).hexdigest()
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -433,7 +433,7 @@ def read_settings(path: Path, known: Collection[str], **tables: Collection[str])
         values = tomllib.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except OSError as error:
         raise ParameterError(f"cannot read {str(path)!r}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ParameterError(f"{str(path)!r} is not TOML: {error}") from error
     _check_keys(f"setting in {path}:", values.keys() - tables, known)
     for name, of_table in tables.items():

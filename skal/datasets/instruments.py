@@ -130,7 +130,7 @@ def read_png(file: IO[bytes], size: tuple[int, int], orientation: int) -> Pictur
         if array.shape[2] == 4:
             alpha = array[..., 3:] / 65535
             array = np.rint(array[..., :3] * alpha + 65535 * (1 - alpha)).astype(np.uint16)
-        return pixels_of(TURNED.get(orientation, lambda a: a)(array))
+        return pixels_of(TURNED[orientation](array) if orientation in TURNED else array)
 
     if orientation in (5, 6, 7, 8):
         size = size[::-1]

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..core.durable import write_atomic
+from ..core.durable import sha256, write_atomic
 from ..core.errors import ParameterError, RunFolderError
 from ..datasets.base import Images
 from ..datasets.decoding import GEOMETRIES
@@ -24,7 +24,12 @@ from .devices import resolve_device
 from .inference import NotFittedError, check_images, is_whole
 from .weights import backbone_of
 
-MODEL_FORMAT = 1
+MODEL_FORMAT = 2
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+CHECKSUM = "checksum"
+"""Of all that stands before it in the description, which holds that of the weights."""
+
+_NO_MODEL = "no usable model in {!r}"
 
 
 def save_classifier(classifier: ImageClassifier, folder: str | Path, **facts: Any) -> None:
@@ -66,9 +71,12 @@ def save_classifier(classifier: ImageClassifier, folder: str | Path, **facts: An
         **facts,
         "params": {**params, "augmentation": list(classifier.augmentation)},
     }
-    folder = Path(folder)
-    write_atomic(folder / "model.safetensors", weights_of(classifier))
-    write_atomic(folder / "model.json", json.dumps(content, indent=2, default=_plain) + "\n")
+    folder, weights = Path(folder), weights_of(classifier)
+    content["sha256"] = sha256(weights)
+    write_atomic(folder / WEIGHTS, weights)
+    text = json.dumps(content, indent=2, default=_plain)
+    content = {**json.loads(text), CHECKSUM: sha256(text)}
+    write_atomic(folder / DESCRIPTION, json.dumps(content, indent=2) + "\n")
 
 
 def weights_of(classifier: ImageClassifier) -> bytes:
@@ -120,24 +128,39 @@ def load_classifier(folder: str | Path, device: str = "auto") -> ImageClassifier
     """
     resolve_device(device)
     folder = Path(folder)
-    damaged = f"no usable model in {str(folder)!r}"
+    content = read_description(folder)
+    damaged = _NO_MODEL.format(str(folder))
     try:
-        content = json.loads((folder / "model.json").read_text())
-        state = safetensors.torch.load((folder / "model.safetensors").read_bytes())
-    except (OSError, ValueError, SafetensorError) as error:
+        weights = (folder / WEIGHTS).read_bytes()
+        if sha256(weights) != content["sha256"]:
+            raise RunFolderError(f"{damaged}: {WEIGHTS} is damaged, by its checksum")
+        return _rebuild(content, safetensors.torch.load(weights), device)
+    except RunFolderError:
+        raise
+    except Exception as error:  # whatever damage leads to
+        raise RunFolderError(f"{damaged}: {_one_line(error)}") from error
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return the content of ``model.json``; RunFolderError as of `load_classifier`."""
+    damaged = _NO_MODEL.format(str(folder))
+    try:
+        content = json.loads((folder / DESCRIPTION).read_text())
+    except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(f"{damaged}: {_one_line(error)}") from error
     written = content.get("format") if isinstance(content, dict) else None
     if not is_whole(written):
-        raise RunFolderError(f"{damaged}: model.json is not one of skal's")
-    if written > MODEL_FORMAT:
+        raise RunFolderError(f"{damaged}: {DESCRIPTION} is not one of skal's")
+    if written != MODEL_FORMAT:
+        whose = "a newer" if written > MODEL_FORMAT else "an older"
         raise RunFolderError(
-            f"the model in {str(folder)!r} has format {written}, written by a newer skal; this "
-            f"one reads up to {MODEL_FORMAT}"
+            f"the model in {str(folder)!r} has format {written}, written by {whose} skal; this "
+            f"one reads {MODEL_FORMAT}"
         )
-    try:
-        return _rebuild(content, state, device)
-    except Exception as error:  # whatever damage leads to
-        raise RunFolderError(f"{damaged}: {_one_line(error)}") from error
+    checksum = content.pop(CHECKSUM, None)
+    if checksum != sha256(json.dumps(content, indent=2)):
+        raise RunFolderError(f"{damaged}: {DESCRIPTION} is damaged or was edited, by its checksum")
+    return dict(content)
 
 
 def _one_line(error: Exception) -> str:
@@ -171,7 +194,7 @@ def class_names(folder: str | Path) -> list[str]:
 
     It raises RunFolderError if there are more or fewer names than classes.
     """
-    content = json.loads((Path(folder) / "model.json").read_text())
+    content = read_description(Path(folder))
     classes = content["params"]["classes"]
     names = content.get("class_names") or classes
     if len(names) != len(classes):
@@ -184,7 +207,7 @@ def decoded_as(folder: str | Path) -> dict[str, str]:
     `skal.datasets.ImageDataset.decoded_as` says it; a RunFolderError is raised if that is not
     valid.
     """
-    content = json.loads((Path(folder) / "model.json").read_text())
+    content = read_description(Path(folder))
     found = {"geometry": "cover", "white": "", "pages": "first"}
     found |= {name: str(content[name]) for name in found.keys() & content.keys()}
     for name, known in (("geometry", GEOMETRIES), ("pages", PAGES)):

@@ -155,7 +155,7 @@ class ActiveLearner:
         plan = Plan.make(config, data, chooser, classifier).with_kept(record.facts)
         learner = cls.__new__(cls)
         learner._set_up(plan, record)
-        record.rewrite_tables()
+        record.set_right()
         return learner
 
     def _begin(self, plan: Plan, folder: Path | None, oracle: Oracle | None) -> None:
@@ -390,7 +390,8 @@ class ActiveLearner:
         self._metrics, proba = measure(network, self._inputs.X_test, data.y_test, calibrated)
         if not was_evaluated:
             errors = describe_errors(data.y_test, proba, data.classes)
-            self.record.write(EVALUATION, json.dumps(errors) + "\n")  # of the last round only
+            # of the last round only
+            self.record.write_kept(EVALUATION, f"{json.dumps(errors)}\n".encode())
             self._end_round(network)
         return self._metrics
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..core.errors import RunFolderError
 from ..datasets import ImageDataset
 from ..models.classifier import ImageClassifier
 from ..models.persistence import load_classifier, save_classifier
@@ -76,11 +77,14 @@ class Run:
         Raises
         ------
         RunFolderError
-            If it is damaged.
+            If it is not done, or its journal or network is damaged.
         """
         record, config = Record.open(folder)
-        summary, classifier = record.read_summary(), load_classifier(folder)
-        return cls(config, summary, record.rounds, record.queries, classifier, folder)
+        if record.summary is None:
+            raise RunFolderError(f"the run in {str(folder)!r} is not finished")
+        record.set_right()
+        classifier = load_classifier(folder)
+        return cls(config, record.summary, record.rounds, record.queries, classifier, folder)
 
     def write(self, record: Record, data: ImageDataset) -> None:
         """Write what is made of a whole run; last the summary, which says that it is done."""

@@ -49,9 +49,20 @@ class Journal:
                 raise
             self.size = file.tell()
 
-    def read(self) -> list[dict[str, Any]]:
-        """Return the whole entries; a torn last line, as a crash leaves it, is cut off. A
-        `RunFolderError` is raised if there is no file or another line does not match its checksum.
+    def last(self, most: int) -> dict[str, Any] | None:
+        """Return the last entry; None if it is not whole or has more than `most` bytes."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(max(file.seek(0, os.SEEK_END) - most, 0))
+                lines = file.read().split(b"\n")
+        except OSError:
+            return None
+        return _parse_line(lines[-2]) if len(lines) > 1 and not lines[-1] else None
+
+    def read(self, cut: bool = True) -> list[dict[str, Any]]:
+        """Return the whole entries; a torn last line, as a crash leaves it, is left out, and `cut`
+        off. A `RunFolderError` is raised if there is no file or another line does not match its
+        checksum.
         """
         try:
             lines = self.path.read_bytes().split(b"\n")
@@ -70,7 +81,7 @@ class Journal:
         if rest:
             _log.warning("%s: its last line was not written whole and is left out", self.path)
         self.size = sum(len(line) + 1 for line in lines[: len(entries)])
-        if rest:
+        if rest and cut:
             os.truncate(self.path, self.size)
         return entries
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
+from ..core.errors import RunFolderError
 from ..core.seeding import derive_seed
 from ..datasets.pool import Pool
 from ..models.calibration import calibrate
@@ -15,6 +17,8 @@ from .trackers import Watchers
 
 CHECKPOINT = "checkpoint-{}.safetensors"
 """The last whole round's network, where training again might not make the same."""
+
+_log = logging.getLogger("skal")
 
 
 @dataclass(frozen=True)
@@ -47,17 +51,34 @@ class Networks:
     def keep(self, number: int, network: ImageClassifier) -> None:
         """Write the network of a round, if training again might not make it again, to the bit."""
         if self.template.warm_start != "off" or self.config.device != "cpu":
-            self.record.write(CHECKPOINT.format(number), weights_of(network))
+            self.record.write_kept(CHECKPOINT.format(number), weights_of(network))
 
     def kept(self, number: int, pool: Pool) -> ImageClassifier | None:
-        """Return the network of a whole round, if it was kept."""
-        folder = self.record.folder
+        """Return the network of a whole round, if it was kept.
+
+        Raises
+        ------
+        RunFolderError
+            If it is gone or damaged, and later ones are trained on from it.
+        """
+        folder, name = self.record.folder, CHECKPOINT.format(number)
         if folder is None or number < 0:
             return None
-        path = folder / CHECKPOINT.format(number)
-        if self.template.warm_start == "off" and not path.is_file():
-            return None
-        return load_weights(self.of_round(number), path, pool.X)
+        if self.record.is_whole(name):
+            return load_weights(self.of_round(number), folder / name, pool.X)
+        if self.template.warm_start != "off":
+            raise RunFolderError(
+                f"{str(folder / name)!r} is gone or damaged: it is not what the run's journal "
+                "says, and the next network is trained on from it; begin a new run"
+            )
+        if name in self.record.digests:
+            _log.warning(
+                "%s is gone or damaged: the network is trained again, and on a %s figures may "
+                "differ in their last digits",
+                folder / name,
+                self.config.device,
+            )
+        return None
 
     def forget(self, number: int | None = None) -> None:
         """Remove the kept network of a round, or those of all: a crash may leave several."""

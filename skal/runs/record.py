@@ -8,7 +8,7 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..core.durable import fsync_folder, remove_leftovers, write_atomic
+from ..core.durable import fsync_folder, remove_leftovers, sha256, write_atomic
 from ..core.errors import RunExistsError, RunFolderError, UnknownNameError, UsageError
 from ..datasets import ImageDataset
 from .config import RunConfig, read_config
@@ -37,10 +37,15 @@ _FIXED = frozenset(ROUND_COLUMNS)
 QUERY_COLUMNS = ("round", "rank", "index", "path", "label")
 VALID_COLUMNS = ("index", "path", "label")
 SKIPPED_COLUMNS = ("path", "reason")
+CONFIG = "config.toml"
 JOURNAL = "journal.jsonl"
 SUMMARY = "summary.json"
 ENVIRONMENT = "environment.json"
 EVALUATION = "evaluation.json"
+LONGEST_END = 2**16
+"""Bytes of a journal's last line, if it is the end."""
+MAY_CHANGE = frozenset(("dataset", "data_dir", "device", "weights", "n_rounds"))
+"""Settings that may be edited before a run is resumed: data can move, rounds be added."""
 _log = logging.getLogger("skal")
 
 
@@ -80,8 +85,13 @@ class Record:
     """What happened in a run; without a folder it is kept in memory only. `queries` has one row an
     image in the order of labelling, `rounds` and `labels` (indices, class ids) one a round,
     `seconds` those of all parts up to the last whole round, `facts` what must still hold on
-    resuming, `query_seconds` and `details` what the newest and all choices took and need,
-    `predicted` the last round's predictions for stopping, and `valid` the labelled held-out images.
+    resuming, `environment` what it began on, `query_seconds` and `details` what the newest and all
+    choices took and need, `predicted` the last round's predictions for stopping, `valid` the
+    labelled held-out images, `digests` the SHA-256 of files that are read again, and `summary` the
+    end, None before.
+
+    The journal is the truth: the tables and JSON files beside it are made of it, and made again
+    where they differ.
     """
 
     folder: Path | None = None
@@ -90,10 +100,13 @@ class Record:
     labels: list[tuple[list[int], list[int]]] = field(default_factory=list)
     seconds: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
     query_seconds: dict[str, float] = field(default_factory=dict)
     details: list[dict[str, Any]] = field(default_factory=list)
     predicted: list[int] | None = None
     valid: dict[str, list[Any]] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    summary: dict[str, Any] | None = None
 
     @classmethod
     def create(
@@ -113,10 +126,11 @@ class Record:
         folder.mkdir()
         record = cls(folder)
         try:
-            record._keep({"event": "start", "facts": dict(facts or {})})
+            start = {"event": "start", "facts": dict(facts or {}), "environment": dict(environment)}
+            record._keep(start)
             write_atomic(folder / ENVIRONMENT, _json(environment))
             # last: it makes a run folder of it
-            write_atomic(folder / "config.toml", config.to_toml())
+            write_atomic(folder / CONFIG, config.to_toml())
             fsync_folder(folder.parent)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -126,26 +140,56 @@ class Record:
     @classmethod
     def open(cls, folder: Path) -> tuple[Record, RunConfig]:
         """Open a run folder, up to what was written whole; `RunFolderError` if it is damaged."""
-        config = cls.read_config(folder)
-        record = cls(folder)
-        for entry in record._journal.read():
-            record._apply(entry)
+        record, config = cls.read(folder, cut=True)
         remove_leftovers(folder)
+        if record._settings() is None:
+            record.write(CONFIG, config.to_toml())
         return record, config
 
-    @staticmethod
-    def read_config(folder: Path) -> RunConfig:
-        """Return the settings of a run folder; `RunFolderError` if it is damaged."""
+    @classmethod
+    def read(cls, folder: Path, cut: bool = False) -> tuple[Record, RunConfig]:
+        """Return what `open` does, and write nothing; see `Journal.read` on `cut`."""
         check_run_folder(folder)
+        record = cls(folder)
+        for entry in record._journal.read(cut):
+            record._apply(entry)
+        if not record.facts:
+            raise RunFolderError(f"{folder / JOURNAL}, line 1: damaged; begin the run anew")
+        return record, record._read_config()
+
+    def _read_config(self) -> RunConfig:
+        """Return the settings in ``config.toml``; where it is damaged, or after the end was changed
+        in what decides the figures, those of the start.
+        """
+        assert self.folder is not None
+        began: dict[str, Any] = self.facts.get("config", {})
+        config = self._settings()
+        if config is None:
+            _log.warning("%s is damaged: the run's journal counts", self.folder / CONFIG)
+            return RunConfig(**began)
+        now = config.as_dict()
+        changed = {n: v for n, v in began.items() if n not in MAY_CHANGE and now.get(n) != v}
+        if not (self.finished and changed):
+            return config
+        for name, value in changed.items():
+            told = (self.folder / CONFIG, name, now.get(name), value)
+            _log.warning("%s: %s is %r, but was %r in the run, which counts", *told)
+        return config.replace(**changed)
+
+    def _settings(self) -> RunConfig | None:
+        """Return what ``config.toml`` says; None if it is damaged and the journal has it, too."""
+        assert self.folder is not None
         try:
-            return RunConfig(**read_config(folder / "config.toml"))
+            return RunConfig(**read_config(self.folder / CONFIG))
         except UsageError as error:
-            raise RunFolderError(f"{str(folder)!r}: {error}") from error
+            if "config" in self.facts:
+                return None
+            raise RunFolderError(f"{str(self.folder)!r}: {error}") from error
 
     @property
     def finished(self) -> bool:
         """Whether the run is done."""
-        return self.folder is not None and (self.folder / SUMMARY).is_file()
+        return self.summary is not None
 
     def add_labels(
         self, answers: Answers, seconds: Mapping[str, float], details: Mapping[str, Any]
@@ -155,18 +199,18 @@ class Record:
         if details:
             entry["details"] = dict(details)
         self._keep(entry)
-        self._write_csv("queries.csv", QUERY_COLUMNS, self.queries)
+        self.write("queries.csv", self._queries_text())
 
     def add_valid(self, answers: Answers) -> None:
         """Keep the labels of the images that are held out, before anything is trained."""
         self._keep({"event": "valid", **asdict(answers)})
-        self._write_valid()
+        self.write("valid.csv", self._valid_text())
 
     def write_skipped(self, skipped: Sequence[tuple[str, str]]) -> None:
         """Write which files could not be read, and why; no file if there are none."""
         if skipped:
             rows = [dict(zip(SKIPPED_COLUMNS, row, strict=True)) for row in skipped]
-            self._write_csv("skipped.csv", SKIPPED_COLUMNS, rows)
+            self.write("skipped.csv", _table(SKIPPED_COLUMNS, rows))
 
     def add_round(
         self, row: Mapping[str, Any], seconds: float, predicted: ArrayLike | None = None
@@ -176,7 +220,7 @@ class Record:
         if predicted is not None:
             entry["predicted"] = np.asarray(predicted).tolist()
         self._keep(entry)
-        self._write_rounds()
+        self.write("rounds.csv", self._rounds_text())
 
     def write(self, name: str, content: str | bytes) -> None:
         """Write another file of the folder, as a whole."""
@@ -188,34 +232,71 @@ class Record:
         if self.folder is not None:
             (self.folder / name).unlink(missing_ok=True)
 
+    def write_kept(self, name: str, content: bytes) -> None:
+        """Write a file that is read again, and its SHA-256 into the journal."""
+        if self.folder is not None:
+            write_atomic(self.folder / name, content)
+            self._keep({"event": "file", "name": name, "sha256": sha256(content)})
+
+    def is_whole(self, name: str) -> bool:
+        """Tell whether a file of `write_kept` is there, and as it was written."""
+        if self.folder is None or name not in self.digests:
+            return False
+        try:
+            return sha256((self.folder / name).read_bytes()) == self.digests[name]
+        except OSError:
+            return False
+
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write ``summary.json``, which says that the run is done."""
+        self._keep({"event": "end", "summary": dict(summary)})
         self.write(SUMMARY, _json(summary))
 
-    def read_summary(self) -> dict[str, Any]:
-        """Return the content of ``summary.json``; `RunFolderError` if it is damaged."""
+    def set_right(self) -> None:
+        """Write what is made of the journal anew where it is not so: after a crash, or damage."""
         assert self.folder is not None
-        try:
-            summary: dict[str, Any] = json.loads((self.folder / SUMMARY).read_bytes())
-        except ValueError as error:
-            raise RunFolderError(f"{self.folder / 'summary.json'}: {error}") from error
-        return summary
+        for name, text in self.altered().items():
+            self.write(name, text)
 
-    def rewrite_tables(self) -> None:
-        """Write the CSV files anew, in case a crash came between the journal and them."""
+    def altered(self) -> dict[str, str]:
+        """Return the content by the journal of files that have another one, and say which have."""
+        assert self.folder is not None
+        altered = {}
+        for name, make in self._texts.items():
+            text, found = make().encode(errors="surrogateescape"), _content(self.folder / name)
+            if found == text:
+                continue
+            altered[name] = text.decode(errors="surrogateescape")
+            if found is not None and not text.startswith(found):  # else a crash came between
+                _log.warning(
+                    "%s is not what the run's journal says, which counts", self.folder / name
+                )
+        return altered
+
+    @property
+    def _texts(self) -> dict[str, Callable[[], str]]:
+        """The files that are made of the journal alone."""
+        texts: dict[str, Callable[[], str]] = {"queries.csv": self._queries_text}
+        texts["rounds.csv"] = self._rounds_text
         if self.valid:
-            self._write_valid()
-        self._write_csv("queries.csv", QUERY_COLUMNS, self.queries)
-        self._write_rounds()
+            texts["valid.csv"] = self._valid_text
+        if self.environment:
+            texts[ENVIRONMENT] = lambda: _json(self.environment)
+        if self.summary is not None:
+            texts[SUMMARY] = lambda: _json(self.summary or {})
+        return texts
 
-    def _write_valid(self) -> None:
+    def _queries_text(self) -> str:
+        return _table(QUERY_COLUMNS, self.queries)
+
+    def _valid_text(self) -> str:
         columns = (self.valid[name] for name in ("indices", "paths", "names"))
         rows = [dict(zip(VALID_COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)]
-        self._write_csv("valid.csv", VALID_COLUMNS, rows)
+        return _table(VALID_COLUMNS, rows)
 
-    def _write_rounds(self) -> None:
+    def _rounds_text(self) -> str:
         more = [name for name in (self.rounds[0] if self.rounds else ()) if name not in _FIXED]
-        self._write_csv("rounds.csv", (*ROUND_COLUMNS, *more), self.rounds)
+        return _table((*ROUND_COLUMNS, *more), self.rounds)
 
     @cached_property
     def _journal(self) -> Journal:
@@ -229,7 +310,13 @@ class Record:
 
     def _apply(self, entry: Mapping[str, Any]) -> None:
         if entry["event"] == "start":
-            self.facts = dict(entry["facts"])
+            self.facts, self.environment = dict(entry["facts"]), dict(entry["environment"])
+            return
+        if entry["event"] == "file":
+            self.digests[entry["name"]] = entry["sha256"]
+            return
+        self.summary = entry["summary"] if entry["event"] == "end" else None
+        if entry["event"] == "end":
             return
         if entry["event"] == "round":
             self.rounds.append(dict(entry["row"]))
@@ -247,14 +334,35 @@ class Record:
         self.labels.append((entry["indices"], entry["labels"]))
         self.details.append(dict(entry.get("details", {})))
 
-    def _write_csv(
-        self, name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]
-    ) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        self.write(name, text.getvalue())
+
+def _table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def is_begun(folder: Path) -> bool:
+    """Tell whether a folder is that of a run, by its journal's first line."""
+    try:
+        with (folder / JOURNAL).open("rb") as file:
+            return file.readline().endswith(b"\n")
+    except OSError:
+        return False
+
+
+def is_finished(folder: Path) -> bool:
+    """Tell whether a folder is that of a run that is done, by its journal's last line."""
+    last = Journal(folder / JOURNAL).last(LONGEST_END)
+    return last is not None and last["event"] == "end"
 
 
 class _LogFile(logging.FileHandler):
@@ -290,16 +398,17 @@ def check_run_folder(folder: Path) -> None:
     """Raise a `RunFolderError` if a folder is not that of a run."""
     if not folder.is_dir():
         raise RunFolderError(f"there is no run folder {str(folder)!r}")
-    if not (folder / "config.toml").is_file():
-        raise RunFolderError(f"{str(folder)!r} is not a run folder (it has no config.toml)")
-    if not (folder / JOURNAL).is_file():
-        raise RunFolderError(f"the run's journal {str(folder / JOURNAL)!r} is gone")
+    if is_begun(folder) or ((folder / JOURNAL).is_file() and (folder / CONFIG).is_file()):
+        return
+    if not (folder / CONFIG).is_file():
+        raise RunFolderError(f"{str(folder)!r} is not a run folder (it has no {CONFIG})")
+    raise RunFolderError(f"the run's journal {str(folder / JOURNAL)!r} is gone")
 
 
 def check_free(folder: Path) -> None:
     """Raise a `RunExistsError` if there is something of that name."""
     if folder.exists() or folder.is_symlink():
-        unfinished = (folder / "config.toml").is_file() and not (folder / SUMMARY).exists()
+        unfinished = is_begun(folder) and not is_finished(folder)
         advice = f", or resume it: skal resume {quote(str(folder))}" if unfinished else ""
         raise RunExistsError(
             f"{str(folder)!r} exists and is not overwritten; choose another name by --out{advice}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import zlib
 from pathlib import Path
@@ -11,18 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import DataError, ParameterError, RunFolderError
+from ..core.errors import DataError, ParameterError
 from ..datasets import ImageDataset
 from ..datasets.oracles import AnyOracle, Oracle, is_named
 from .config import RunConfig
 from .environment import environment
 from .plan import Plan, plain_params
-from .record import ENVIRONMENT, Record
+from .record import MAY_CHANGE, Record
 
 _log = logging.getLogger("skal")
-
-MAY_CHANGE = frozenset(("dataset", "data_dir", "device", "weights", "n_rounds"))
-"""Settings that may be edited before a run is resumed: data can move, rounds be added."""
 
 
 def fingerprint(data: ImageDataset) -> dict[str, Any]:
@@ -81,8 +77,6 @@ def _digest_of(weights: str | None) -> str | None:
 def check_same(record: Record, config: RunConfig, data: ImageDataset) -> None:
     """Raise a `SkalError` if settings, weights or images are not those of the run's start."""
     facts = record.facts
-    if not facts:
-        raise RunFolderError(f"{record.folder}: the journal has no start; begin the run anew")
     kept, current = facts["config"], config.as_dict()
     # a stream is cut into as many chunks as there are rounds
     may_change = MAY_CHANGE - ({"n_rounds"} if config.stream != "off" else set())
@@ -160,8 +154,7 @@ def _other_data(changed: list[str]) -> DataError:
 
 def _tell_other_environment(record: Record, config: RunConfig) -> None:
     """Warn where what computes is not what the run was started with: figures may then differ."""
-    assert record.folder is not None
-    before = _flat(json.loads((record.folder / ENVIRONMENT).read_text()))
+    before = _flat(record.environment)
     now = _flat(environment(config))
     for name in sorted((before.keys() & now.keys()) - {"command"}):
         if before[name] != now[name]:

@@ -15,7 +15,7 @@ from .config import RunConfig
 from .finished import Run
 from .plan import Chooser, Plan, QueryStrategy, settle
 from .preparation import check_settings, check_usable, default_folder, load_images
-from .record import SUMMARY, check_free, check_run_folder
+from .record import check_free, check_run_folder, is_finished
 from .resuming import check_oracle
 from .trackers import Tracker, check_trackers
 
@@ -110,7 +110,7 @@ def resume(
     """
     folder = Path(folder)
     check_run_folder(folder)
-    if (folder / SUMMARY).is_file():
+    if is_finished(folder):
         _log.info("the run in %s is finished: nothing is left to do", folder)
         return Run.read(folder)
     learner = ActiveLearner.open(folder, data=data)

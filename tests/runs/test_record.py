@@ -30,7 +30,7 @@ def row(number: int) -> dict[str, float]:
 
 
 def started(folder: Path) -> Record:
-    record = Record.create(folder, RunConfig(), "cpu", {"oracle": "TrueLabels"})
+    record = Record.create(folder, RunConfig(), {"device": "cpu"}, {"oracle": "TrueLabels"})
     record.add_labels(Answers([4, 2], [1, 0], ["one/4.png", "zero/2.png"], ["one", "zero"]), {}, {})
     record.add_round(row(0), seconds=1.5)
     later = Answers([0], [1], ["one/caf\udce9.png"], ["one"])
@@ -147,7 +147,7 @@ def test_tables_and_leftovers_are_set_right_when_a_crash_came_between(tmp_path: 
     (folder / "rounds.csv").unlink()
     (folder / ".queries.csv.99.tmp").write_text("half")
     record, _ = Record.open(folder)
-    record.rewrite_tables()
+    record.set_right()
     assert (folder / "queries.csv").read_bytes() == whole
     assert len((folder / "rounds.csv").read_text().splitlines()) == 2
     assert not list(folder.glob(".*"))
@@ -157,12 +157,12 @@ def test_a_record_without_a_folder_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    record = Record.create(None, RunConfig(), "cpu")
+    record = Record.create(None, RunConfig(), {"device": "cpu"})
     record.add_labels(Answers([1], [0], [""], ["zero"]), {}, {})
     record.add_round(row(0), 1.0)
     record.write_summary({})
     assert [query["index"] for query in record.queries] == [1]
-    assert not record.finished
+    assert record.finished
     assert list(tmp_path.iterdir()) == []
 
 
@@ -174,7 +174,7 @@ def test_a_folder_that_cannot_be_filled_is_not_left_behind(
 
     monkeypatch.setattr("skal.runs.record.write_atomic", full)
     with pytest.raises(OSError, match="No space"):
-        Record.create(tmp_path / "run", RunConfig(), "cpu")
+        Record.create(tmp_path / "run", RunConfig(), {"device": "cpu"})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -192,7 +192,7 @@ def test_what_exists_is_not_overwritten(tmp_path: Path, what: str) -> None:
     assert caught.value.exit_code == 2
     assert "resume" not in str(caught.value)
     with pytest.raises(RunExistsError):
-        Record.create(path, RunConfig(), "cpu")
+        Record.create(path, RunConfig(), {"device": "cpu"})
 
 
 def test_an_unfinished_run_in_the_way_can_be_gone_on_with(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_an_unfinished_run_in_the_way_can_be_gone_on_with(tmp_path: Path) -> Non
     with pytest.raises(RunExistsError, match=r"skal resume '.*/my run'"):
         check_free(tmp_path / "my run")
     record.write_summary({"accuracy": 1.0})
-    assert record.finished and record.read_summary() == {"accuracy": 1.0}
+    assert record.finished and record.summary == {"accuracy": 1.0}
     with pytest.raises(RunExistsError) as caught:
         check_free(tmp_path / "my run")
     assert "resume" not in str(caught.value)
@@ -238,8 +238,45 @@ def test_settings_that_are_damaged_are_the_folders_fault(tmp_path: Path, content
     assert caught.value.exit_code == 1
 
 
-def test_a_damaged_summary_is_an_error(tmp_path: Path) -> None:
-    record = started(tmp_path / "run")
-    (tmp_path / "run/summary.json").write_text("{")
-    with pytest.raises(RunFolderError, match=r"summary\.json"):
-        record.read_summary()
+def test_settings_that_are_damaged_are_those_of_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = RunConfig(strategy="margin", n_query=7)
+    Record.create(tmp_path / "run", config, {}, {"config": config.as_dict()})
+    path = tmp_path / "run/config.toml"
+    whole = path.read_bytes()
+    for content in (b"seed = ", b"", None):
+        path.unlink() if content is None else path.write_bytes(content)
+        if content != b"":  # which would be all defaults
+            assert Record.open(tmp_path / "run")[1] == config
+            assert "config.toml is damaged: the run's journal counts" in caplog.text
+            assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", ["queries.csv", "rounds.csv", "summary.json", "environment.json"])
+@pytest.mark.parametrize("damage", ["gone", "empty", "other"])
+def test_the_journal_is_the_truth(
+    name: str, damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    started(tmp_path / "run").write_summary({"accuracy": 1.0})
+    path = tmp_path / "run" / name
+    whole = path.read_bytes()
+    path.unlink() if damage == "gone" else path.write_bytes(whole[:0])
+    if damage == "other":
+        path.write_bytes(whole.replace(b"0", b"1").replace(b"cpu", b"gpu"))
+    record, _ = Record.open(tmp_path / "run")
+    assert record.summary == {"accuracy": 1.0}
+    record.set_right()
+    assert path.read_bytes() == whole
+    assert (f"{name} is not what the run's journal says" in caplog.text) is (damage == "other")
+
+
+def test_a_kept_file_is_whole_as_long_as_it_is_what_was_written(tmp_path: Path) -> None:
+    started(tmp_path / "run").write_kept("net", b"numbers")
+    record, _ = Record.open(tmp_path / "run")
+    assert record.is_whole("net") and not record.is_whole("rounds.csv")
+    for content in (b"numbert", b"", b"numbers!"):
+        (tmp_path / "run/net").write_bytes(content)
+        assert not record.is_whole("net")
+    (tmp_path / "run/net").unlink()
+    assert not record.is_whole("net")

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -559,8 +560,8 @@ def test_a_run_goes_on_from_any_line_of_its_journal_whole_or_torn(
 ) -> None:
     assert straight.folder is not None
     lines = (straight.folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
-    assert len(lines) == 7
-    for number in range(1, 7):
+    assert len(lines) == 11
+    for number in range(1, 11):
         for kept in (0, 1, len(lines[number]) - 1):
             folder = tmp_path / f"{number}-{kept}"
             folder.mkdir()
@@ -876,10 +877,12 @@ def test_going_on_elsewhere_is_said(
 ) -> None:
     with pytest.raises(Stop):
         skal.run(tiny, **FAST, out=tmp_path / "run", trackers=[Watcher(fail_at="training 1")])
-    path = tmp_path / "run" / "environment.json"
-    facts = json.loads(path.read_text())
-    facts["packages"]["torch"], facts["threads"] = "2.10.0", 77
-    path.write_text(json.dumps(facts))
+    path = tmp_path / "run" / "journal.jsonl"
+    first, *rest = path.read_text().splitlines(keepends=True)
+    start = json.loads(first.partition(" ")[2])
+    start["environment"]["packages"]["torch"], start["environment"]["threads"] = "2.10.0", 77
+    text = json.dumps(start)
+    path.write_text("".join([f"{zlib.crc32(text.encode()):08x} {text}\n", *rest]))
     skal.resume(tmp_path / "run", data=tiny)
     assert "was started with torch 2.10.0 and is resumed with" in caplog.text
     assert "was started with threads 77 and is resumed with" in caplog.text

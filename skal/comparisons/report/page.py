@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from base64 import b64encode
@@ -11,12 +10,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import RunFolderError
 from ...datasets import load_dataset
 from ...runs.drawing import Pictures
 from ...runs.metrics import pool_errors
 from ...runs.plots import calibration_picture, confusion_picture
-from ...runs.record import ENVIRONMENT, EVALUATION
 from ..curves import MEASURES
 from ..folder import GRID_FILE
 from ..pairs import group_by_setting
@@ -69,7 +66,7 @@ def make_page(
     groups = analysis["groups"]
     datasets = dict.fromkeys(group["dataset"] for group in groups)
     few = [entry["n_seeds"] < FEWEST for entry in analysis["strategies"].values()]
-    records = [_read_json(result, ENVIRONMENT) or {} for result in results]
+    records = [result.environment for result in results]
     return environment.get_template("report.html").render(
         analysis=analysis,
         baseline=analysis["baseline"],
@@ -245,7 +242,7 @@ def _describe_strategies(results: Sequence[Result], analysis: Analysis) -> Itera
 
 def _describe_errors(runs: Sequence[Result]) -> dict[str, Any] | None:
     """Return pictures of what the runs' last networks got wrong, where that was kept."""
-    found = [evaluation for run in runs if (evaluation := _read_json(run, EVALUATION))]
+    found = [run.evaluation for run in runs if run.evaluation]
     if not found or any(evaluation["classes"] != found[0]["classes"] for evaluation in found):
         return None
     pooled = pool_errors(found)
@@ -275,16 +272,6 @@ def _describe_bins(bins: Mapping[str, Any]) -> str:
         for count, confidence, accuracy in zip(*columns, strict=True)
         if count
     )
-
-
-def _read_json(result: Result, name: str) -> Any:
-    """Return the content of a file of a run's folder; None if it does not exist."""
-    if result.folder is None or not (result.folder / name).is_file():
-        return None
-    try:
-        return json.loads((result.folder / name).read_bytes())
-    except ValueError as error:
-        raise RunFolderError(f"{result.folder / name}: {error}") from error
 
 
 def _in_common(tables: Iterable[Mapping[str, Any]]) -> dict[str, str]:
