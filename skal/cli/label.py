@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +72,13 @@ def _end_as_by_interrupt() -> None:
 @click.option("--suggest", is_flag=True, help="Let the network's guess be asked for.")
 @click.option("--agreement", is_flag=True, help="Print how far annotators agree, and exit.")
 @click.option(
+    "--keys",
+    metavar="CLASS=KEY,...",
+    multiple=True,
+    help="Keys of classes, kept; by default a class that is called as a key has that one, and the "
+    "first nine others have 1 to 9.",
+)
+@click.option(
     "--rename-class",
     "renamings",
     metavar="OLD=NEW",
@@ -103,6 +110,7 @@ def label(
     overlap: str | None,
     suggest: bool,
     agreement: bool,
+    keys: tuple[str, ...],
     renamings: tuple[str, ...],
     terminal: bool,
     annotators: tuple[str, ...],
@@ -131,7 +139,7 @@ def label(
         elif terminal:
             from ..label.terminal import run_in_terminal
 
-            with opened(needs_pool=True, alone=True) as project, _telling_saved(project):
+            with _labelling(opened, keys) as project:
                 ctx.obj["go_on"] = "all answers are kept; the same command continues"
                 run_in_terminal(LabelService(project), names[0], suggest=suggest)
         else:
@@ -141,8 +149,7 @@ def label(
             # the port before the project: where that is taken, nothing is begun
             with (
                 claim(folder / HOME, host, port) as address,
-                opened(needs_pool=True, alone=True) as project,
-                _telling_saved(project),
+                _labelling(opened, keys) as project,
             ):
                 address.keep(project.home)
                 urls = address.urls(names)
@@ -155,6 +162,17 @@ def label(
                 if not no_browser:
                     open_browser(project.home, urls[0])
                 serve(LabelService(project), address, suggest=suggest)
+
+
+@contextmanager
+def _labelling(
+    opened: Callable[..., AbstractContextManager[LabelProject]], keys: Sequence[str]
+) -> Iterator[LabelProject]:
+    """Open a project for people, with the keys that they want."""
+    with opened(needs_pool=True, alone=True) as project:
+        project.choose_keys(keys)
+        with _telling_saved(project):
+            yield project
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -35,7 +35,8 @@ class Guesses:
 
     `proba`, float32, has a column for each class, none while there is no network; `embeddings`,
     float32, are what images are alike by; `n_labeled` is how many labels the network, of the name
-    `model`, was trained on.
+    `model`, was trained on. `classes` are the numbers of the columns' classes, where these are not
+    their places; see `skal.label.classes`.
     """
 
     images: NDArray[np.int64]
@@ -43,6 +44,20 @@ class Guesses:
     embeddings: NDArray[np.float32]
     n_labeled: int = 0
     model: str = ""
+    classes: Sequence[int] = ()
+
+    def by_class(self, ids: Mapping[int, int]) -> Self:
+        """Return them with a column for each class of today, by the `ids` of numbers."""
+        n_columns = self.proba.shape[1]
+        columns = [ids.get(number, -1) for number in self.classes or range(n_columns)]
+        n_classes = max(ids.values(), default=-1) + 1
+        if not n_columns or columns == list(range(n_columns)):
+            return self
+        proba = np.zeros((len(self.proba), n_classes + 1), np.float32)  # the last of those removed
+        for column, place in enumerate(columns):
+            proba[:, place] += self.proba[:, column]
+        proba = proba[:, :-1] / np.maximum(proba[:, :-1].sum(1, keepdims=True), 1e-12)
+        return replace(self, proba=proba, classes=())
 
     @cached_property
     def rows(self) -> dict[int, int]:
@@ -85,9 +100,9 @@ class Guesses:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 columns = {name: arrays[name] for name in ("images", "proba", "embeddings")}
-                return cls(
-                    **columns, n_labeled=int(arrays["n_labeled"]), model=str(arrays["model"])
-                )
+                numbers = arrays["classes"].tolist() if "classes" in arrays else ()
+                n, model = int(arrays["n_labeled"]), str(arrays["model"])
+                return cls(**columns, n_labeled=n, model=model, classes=numbers)
         except (OSError, ValueError, KeyError, EOFError):
             return None
 
@@ -108,7 +123,8 @@ class LearnerSetup:
 class BatchRequest:
     """One question: which `n` of the images `candidates` next, by the `labels` of images?
 
-    `n_batches` have been handed out since the project was begun.
+    `n_batches` have been handed out since the project was begun; `numbers` are those of the
+    `classes`, which `labels` name by their places.
     """
 
     classes: Sequence[str]
@@ -116,6 +132,7 @@ class BatchRequest:
     candidates: Sequence[int]
     n: int
     n_batches: int = 0
+    numbers: Sequence[int] = ()
 
 
 @dataclass(frozen=True)

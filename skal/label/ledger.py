@@ -23,7 +23,7 @@ _NOTHING: Mapping[str, Action] = MappingProxyType({})
 class Ledger:
     """The fold over all actions.
 
-    Of several annotators' labels of an image that of most of them holds, of as many the one that
+    Who gave an image a label whose class was removed says nothing of it. Of several annotators' labels of an image that of most of them holds, of as many the one that
     was given last. An image that anyone calls bad is bad; one that somebody labels is labelled,
     whoever else is unsure. By image it knows the action whose label holds (`labels`), "unsure" or
     "bad" (`aside`), and the source of the first thing that was ever said, also if it was taken back
@@ -45,6 +45,10 @@ class Ledger:
         if action.action == "undo":
             stack[:] = [other for other in stack if other.id != action.undoes]
             history[:] = [other for other in history if other.id != action.undoes]
+        elif action.action == "label" and action.label is None:  # a class that was removed
+            gone = {other.id for other in stack}
+            history[:] = [other for other in history if other.id not in gone]
+            stack.clear()
         else:
             stack.append(action)
             if action.round is not None:  # what was imported, nobody takes back by a key

@@ -173,6 +173,7 @@ class Picker:
             _fewer_features(embeddings[order]),
             len(request.labels),
             str(learner.config.model),
+            request.numbers,
         )
 
     def _score(self, learner: ActiveLearner, rows: NDArray[np.int64]) -> Any:

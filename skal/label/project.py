@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import unicodedata
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from ..core.durable import fsync_folder, locked
-from ..core.errors import RunFolderError, UnknownNameError, UsageError
+from ..core.errors import RunFolderError, UsageError
 from ..core.settings import resolve_count
 from ..datasets.deep import Ranges
 from ..datasets.index import ImageFile
@@ -21,6 +21,7 @@ from ..models import MODELS
 from ..runs.config import RunConfig
 from ..strategies.catalogue import STRATEGIES
 from . import images
+from .classes import Classes, parse_pairs
 from .learning import GUESSES, BatchRequest, Guesses, LearnerSetup
 from .ledger import TEST, Ledger
 from .names import check_classes, shown
@@ -39,7 +40,7 @@ class LabelProject:
 
     Images in a folder that is called as a class is count as labelled so (`folder_labels`): they are
     trained on and not shown. All others are the `pool`. A tenth of it, `reserve`, is held out for
-    the test, in random order; see `skal.label.sample`.
+    the test, in random order; see `skal.label.sample`. `class_list` are the classes.
 
     `paths` says where each image that is there lies, relative to `root`, by number; the id of a
     class is its index in `classes`; `id` is drawn when the project was begun; `home` is the folder
@@ -64,26 +65,26 @@ class LabelProject:
         self.config, self.overlap = config, overlap
         self.ledger = Ledger()
         self.on_action: Callable[[Action], None] = lambda action: None
-        self.classes = [*store.classes(), *new_classes]
+        self._new_classes = new_classes  # not written, where nothing is
         self._held = ExitStack()
         self._contents = images.Contents(root, store)
         self._folded: tuple[object, tuple[Mapping[int, int], ...]] = (None, ())
         batches = store.batches()
         self._batches = {row.round for row in batches}
         self._tests = {row.image for row in batches if row.kind == TEST}
+        self._set_classes()
         self.refresh()
         if not is_read_only:
             self._contents.write(store.images(), self.ledger.images())
         self.paths, first_paths = self._number(is_read_only)
-        # a class that was renamed keeps the folder of its old name
-        ids = {**store.class_names(), **{name: n for n, name in enumerate(self.classes)}}
         self.numbers = {path: number for number, path in self.paths.items()}
-        self.folder_labels = images.labels_of_folders(files, self.numbers, ids)
+        self.folder_labels = images.labels_of_folders(files, self.numbers, self.class_list.by_name)
         self.pool = frozenset(self.paths.keys() - self.folder_labels.keys())
         seed = store.meta().get("seed", str(config.seed))
         self.reserve = draw_reserve(seed, first_paths, self.pool)
-        self.history = History([TestedModel(row) for row in store.models()])
-        self.guesses = Guesses.load(self.home / GUESSES) if store.path else None
+        self.history = self._read_history()
+        guesses = Guesses.load(self.home / GUESSES) if store.path else None
+        self.guesses = guesses and guesses.by_class(self.class_list.ids)
 
     @classmethod
     def open(
@@ -116,8 +117,9 @@ class LabelProject:
         _check_config(config, settings or {})
         path = home / STORE
         store = _store_to_read(path)
-        names = _new_classes(store, files, check_classes(classes))
-        known = [*store.classes(), *names]
+        before = Classes(store.class_names())
+        names = _new_classes(before, files, check_classes(classes))
+        known = [*before.names, *names]
         if needs_classes:
             _check_enough(known)
         if needs_pool:
@@ -139,7 +141,7 @@ class LabelProject:
             with store.transaction():
                 if "seed" not in store.meta():
                     store.set_meta("seed", str(config.seed))
-                _add_classes(store, names)
+                store.name_classes(_numbered(Classes(store.class_names()), names))
             save_settings(home, config, share)
             project = cls(root, store, files, config, share)
             project._held = stack.pop_all()
@@ -160,7 +162,8 @@ class LabelProject:
     def request(self, candidates: Sequence[int], n: int) -> BatchRequest:
         """Return the question which `n` of some images are the next to be labelled."""
         labels = self.training_labels
-        return BatchRequest(tuple(self.classes), labels, candidates, n, self.n_batches)
+        numbers = tuple(self.class_list.numbers)
+        return BatchRequest(tuple(self.classes), labels, candidates, n, self.n_batches, numbers)
 
     @cached_property
     def ranges(self) -> Ranges:
@@ -183,15 +186,33 @@ class LabelProject:
     def refresh(self) -> None:
         """Take in what was written since, by this process or another."""
         news = self.store.actions(after=self.ledger.last_id)
-        for action in news:
+        if not all(self.class_list.knows(action.label) for action in news):
+            self._set_classes()
+        for action in map(self.said, news):
             self.ledger.apply(action)
             self.on_action(action)
-        if any(a.label is not None and a.label >= len(self.classes) for a in news):
-            self.classes = self.store.classes()
+
+    def said(self, action: Action) -> Action:
+        """Return an action of the store with the ids of today's classes in place of their numbers;
+        a class that was removed has none.
+        """
+        ids = self.class_list.ids
+        label, guess = (None if n is None else ids.get(n) for n in (action.label, action.guess))
+        is_same = (label, guess) == (action.label, action.guess)
+        return action if is_same else replace(action, label=label, guess=guess)
 
     def record(self, actions: Sequence[Action]) -> list[int]:
         """Write actions and take them in; see `Store.append`."""
-        ids = self.store.append(actions)
+        number = [*self.class_list.numbers, None].__getitem__
+        rows = [
+            replace(
+                a,
+                label=number(-1 if a.label is None else a.label),
+                guess=number(-1 if a.guess is None else a.guess),
+            )
+            for a in actions
+        ]
+        ids = self.store.append(rows)
         self.refresh()
         self._contents.write_later(self.paths, {action.image for action in actions})
         return ids
@@ -205,35 +226,80 @@ class LabelProject:
     def add_model(self, row: ModelRow) -> None:
         """Keep what a new network says of the images held out for the test."""
         self.store.add_model(row)
-        self.history.models.append(TestedModel(row))
+        self.history.models.append(TestedModel(row, self.class_list.ids))
+
+    @property
+    def classes(self) -> list[str]:
+        return self.class_list.names
+
+    def class_id(self, name: str) -> int:
+        """Return the id of a class by a name that it has or had; else an UnknownNameError."""
+        return self.class_list.id_of(name)
 
     def add_classes(self, names: Sequence[str]) -> None:
-        _add_classes(self.store, [name for name in names if name not in self.store.classes()])
-        self.classes = self.store.classes()
+        new = [name for name in names if name not in self.class_list.by_name]
+        self.store.name_classes(_numbered(self.class_list, new))
+        self._set_classes()
 
     def rename_class(self, old: str, new: str) -> None:
         """Give a class another name, which is not another's; its labels stay its own."""
-        number = self.class_id(old)
-        (name,) = check_classes([new])
-        check_classes([*(c for n, c in enumerate(self.classes) if n != number), name])
-        self.store.name_class(number, name)
-        self.classes = self.store.classes()
+        self.store.name_classes(
+            self.class_list.renamed(self.class_list.id_of(old, today=True), new)
+        )
+        self._set_classes()
 
     def rename_classes(self, renamings: Sequence[str]) -> None:
         """Give classes other names, all or none of those written as ``OLD=NEW``."""
-        with self.store.transaction():
-            for renaming in renamings:
-                old, is_pair, new = renaming.partition("=")
-                if not is_pair:
-                    raise UsageError(f"--rename-class: got {renaming!r}; expected OLD=NEW")
+        with self._all_or_none():
+            for old, new in parse_pairs(renamings, "--rename-class", "OLD=NEW"):
                 self.rename_class(old, new)
 
-    def class_id(self, name: str) -> int:
-        """Return the id of a class; an UnknownNameError if there is none of that name."""
-        name = unicodedata.normalize("NFC", name)
-        if name not in self.classes:
-            raise UnknownNameError("class", name, self.classes, "; new ones are added by --classes")
-        return self.classes.index(name)
+    def choose_keys(self, given: Sequence[str]) -> None:
+        """Let classes have keys of their own, written as ``cat=c,dog=d``."""
+        parts = ",".join(given).split(",") if given else []
+        numbers = self.class_list.numbers
+        pairs = parse_pairs(parts, "--keys", "CLASS=KEY")
+        self.edit_classes({numbers[self.class_id(name)]: key for name, key in pairs})
+
+    def edit_classes(
+        self, keys: Mapping[int, str] | None = None, into: Mapping[int, int | None] | None = None
+    ) -> None:
+        """Give classes keys, "" for those that they have anyway, and make each of some a part of
+        another class, or by None remove it, its labels with it; classes by number, all or none.
+        """
+        with self._all_or_none():
+            for number, other in (into or {}).items():
+                self.store.name_classes(self.class_list.merged(number, other))
+                self._set_classes()
+            chosen = {self.class_list.id_of_number(n): key for n, key in (keys or {}).items()}
+            checked = self.class_list.check_keys(chosen).items()
+            self.store.choose_keys({self.class_list.numbers[n]: key for n, key in checked})
+        if into:
+            self.ledger = Ledger()
+            self.refresh()
+            self.folder_labels = self._labels_of_folders()
+            self.history = self._read_history()
+            self.guesses = self.guesses and self.guesses.by_class(self.class_list.ids)
+            self._folded = (None, ())
+
+    @contextmanager
+    def _all_or_none(self) -> Iterator[None]:
+        """Let changes of classes hold together, or none of them."""
+        try:
+            with self.store.transaction():
+                yield
+        finally:
+            self._set_classes()
+
+    def _set_classes(self) -> None:
+        known = Classes(self.store.class_names(), self.store.class_keys())
+        self.class_list = known.with_new(self._new_classes)
+
+    def _labels_of_folders(self) -> dict[int, int]:
+        return images.labels_of_folders(self.files, self.numbers, self.class_list.by_name)
+
+    def _read_history(self) -> History:
+        return History([TestedModel(row, self.class_list.ids) for row in self.store.models()])
 
     @property
     def labels(self) -> Mapping[int, int]:
@@ -357,19 +423,20 @@ def _store_to_read(path: Path) -> Store:
     return Store(None)
 
 
-def _new_classes(store: Store, files: Sequence[ImageFile], names: Sequence[str]) -> list[str]:
+def _new_classes(before: Classes, files: Sequence[ImageFile], names: Sequence[str]) -> list[str]:
     """Return the classes to be added: those named, or, to a new project, those of its folders."""
-    known = store.classes()
+    known = before.names
     if not known and not names:
         names = check_classes(sorted({file.label for file in files if file.label is not None}))
-    new = [name for name in names if name not in known]
+    for name in names:
+        if name not in known and (n := before.by_name.get(name)) is not None:
+            _log.warning("the class %r is called %r now; no new one is made", name, known[n])
+    new = [name for name in names if name not in before.by_name]
     check_classes([*known, *new])
+    if known and new:
+        _log.info("new classes: %s", ", ".join(new))
     return new
 
 
-def _add_classes(store: Store, names: Sequence[str]) -> None:
-    if names:
-        if known := store.classes():
-            _log.info("new classes: %s", ", ".join(names))
-        check_classes([*known, *names])
-        store.add_classes(names)
+def _numbered(before: Classes, names: Sequence[str]) -> list[tuple[int, str]]:
+    return list(enumerate(names, before.next_number))

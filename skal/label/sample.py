@@ -77,18 +77,24 @@ def model_row(batch: ComputedBatch, reserve: Sequence[int]) -> ModelRow:
     """Return what the network behind a batch says of the images held out for the test."""
     guesses = batch.guesses
     kept = [image for image in reserve if image in guesses.rows]
-    predicted = guesses.proba[[guesses.rows[image] for image in kept]].argmax(1).astype(np.int64)
+    columns = guesses.proba[[guesses.rows[image] for image in kept]].argmax(1)
+    numbers = guesses.classes or range(guesses.proba.shape[1])
+    predicted = np.array(numbers, dtype=np.int64)[columns]
     images = np.array(kept, dtype=np.int64)
     return ModelRow(guesses.n_labeled, batch.seconds, images.tobytes(), predicted.tobytes())
 
 
 class TestedModel:
-    """A network's answers on the images held out for the test."""
+    """A network's answers on the images held out for the test.
 
-    def __init__(self, row: ModelRow) -> None:
+    `ids` has the class of each number that was predicted; others are of no class.
+    """
+
+    def __init__(self, row: ModelRow, ids: Mapping[int, int]) -> None:
         self.n_labeled = row.n_labeled
-        columns = (np.frombuffer(x, np.int64).tolist() for x in (row.images, row.predicted))
-        self._predicted = dict(zip(*columns, strict=True))
+        images, numbers = (np.frombuffer(x, np.int64).tolist() for x in (row.images, row.predicted))
+        predicted = (ids.get(number, -1) for number in numbers)
+        self._predicted = dict(zip(images, predicted, strict=True))
 
     def accuracy(self, labels: Mapping[int, int]) -> Accuracy | None:
         """Return how often it is right by the labels of some of these images; None without any."""

@@ -158,8 +158,8 @@ class LabelService:
         """Write what an annotator said of images, all or nothing, and return the actions' ids.
 
         It is on the disk afterwards. Each answer has `action` (one of `ANSWERS`), `image`, `label`
-        (a class id, if the action is "label"), and, if they are known, `seconds` and `guess` (the
-        class id shown).
+        (a class's number, if the action is "label"), and, if they are known, `seconds` and `guess`
+        (the number of the class shown). Classes come and go on the page; their numbers stay.
         """
         who, request = check_annotator(annotator), check_key(key)
         if before := self._answered(request, by_undo=False):
@@ -175,6 +175,15 @@ class LabelService:
             self._owe(who)
         self._wake()
         return ids
+
+    @_locked
+    def edit_classes(self, keys: Mapping[int, str], into: Mapping[int, int | None]) -> None:
+        """Change keys of classes, and which of them there are; see `LabelProject.edit_classes`."""
+        self.project.edit_classes(keys, into)
+        self._asked = (
+            None if into else self._asked
+        )  # another batch is wanted than the one asked for
+        self._wake()
 
     @_locked
     def undo(
@@ -193,7 +202,8 @@ class LabelService:
         """
         who, request, named = check_annotator(annotator), check_key(key), check_key(of)
         if before := self._answered(request, by_undo=True):
-            return [self.project.store.action(action.undoes or 0) for action in before]
+            undone = [self.project.store.action(action.undoes or 0) for action in before]
+            return [self.project.said(action) for action in undone]
         undone = self._undoable(who, named, window)
         if not undone:
             raise NothingToUndoError("nothing to undo")
@@ -213,6 +223,7 @@ class LabelService:
         Its `queue` are the images that `next` would hand out now.
         """
         project, seen = self.project, self._snapshot(check_annotator(annotator))
+        listed = project.class_list
         plan = queue.plan(seen, QUEUE)
         images, seen = plan.images, seen.with_rows(plan.rows)
         number, size, n_done = queue.progress(seen, images)
@@ -220,7 +231,11 @@ class LabelService:
         waiting = [] if images else self.leases.holders(left, annotator)
         return {
             "project": plain_text(project.name),
-            "classes": [{"id": n, "name": name} for n, name in enumerate(project.classes)],
+            "classes": [
+                {"id": number, "name": name, "key": key}
+                for number, name, key in zip(listed.numbers, listed.names, listed.keys, strict=True)
+            ],
+            "chosen_keys": {str(listed.numbers[n]): key for n, key in listed.chosen.items()},
             "annotator": annotator,
             "elsewhere": self.leases.is_elsewhere(annotator, window),
             "round": number,
@@ -247,7 +262,7 @@ class LabelService:
             "n_bad": aside.count("bad"),
             "n_unreadable": len(unreadable),
             "unreadable": [plain_text(path) for path in unreadable[:MOST_NAMES]],
-            "counts": {str(n): counts.get(n, 0) for n in range(len(project.classes))},
+            "counts": {str(n): counts.get(k, 0) for k, n in enumerate(project.class_list.numbers)},
         }
 
     def _figures(self) -> dict[str, Any]:
@@ -277,7 +292,7 @@ class LabelService:
         with self._lock:
             if batch.guesses.is_of_network:
                 self.project.add_model(model_row(batch, self.project.reserve))
-            self.project.guesses = batch.guesses
+            self.project.guesses = batch.guesses.by_class(self.project.class_list.ids)
             self._picks, self._kind = tuple(batch.picks), batch.kind
             self._unreadable.update(batch.unreadable)
             self.learner_state = "idle"
@@ -352,7 +367,7 @@ class LabelService:
         """Return what is to be taken back: what a named request did, else the latest."""
         ledger = self.project.ledger
         if named is not None:
-            done = self.project.store.answered(named)
+            done = map(self.project.said, self.project.store.answered(named))
             return [action for action in ledger.standing(done) if action.annotator == who]
         if window is not None:
             self.leases.see(who, window)
@@ -363,7 +378,7 @@ class LabelService:
         return ledger.latest(who)
 
     def _action(self, who: str, answer: Mapping[str, Any], request: str, grid: bool) -> Action:
-        said = check_answer(who, answer, self.project.paths, len(self.project.classes))
+        said = check_answer(who, answer, self.project.paths, self.project.class_list.ids)
         row = self._batches.by_image.get(said.image)
         number = row.round if row else max(self._batches.last_round, 0)
         kind = row.kind if row else GRID if grid else OTHER
@@ -393,9 +408,11 @@ class LabelService:
 
 
 def check_answer(
-    who: str, answer: Mapping[str, Any], images: Container[int], n_classes: int
+    who: str, answer: Mapping[str, Any], images: Container[int], ids: Mapping[int, int]
 ) -> Action:
-    """Check one answer, see `LabelService.act`, about one of some images."""
+    """Check one answer, see `LabelService.act`, about one of some images; classes by the `ids` of
+    their numbers.
+    """
     action: Any = answer.get("action")
     image: Any = answer.get("image")
     if action not in ANSWERS:
@@ -404,8 +421,8 @@ def check_answer(
         raise ParameterError(f"image: there is no image {image!r:.50}")
     label, guess, seconds = (answer.get(name) for name in ("label", "guess", "seconds"))
     for name, value in (("label", label), ("guess", guess)):
-        if value is not None and not (_is_whole(value) and 0 <= value < n_classes):
-            raise ParameterError(f"{name}: got {value!r:.50}; expected the id of a class")
+        if value is not None and not (_is_whole(value) and value in ids):
+            raise ParameterError(f"{name}: got {value!r:.50}; expected a class that there is")
     if (label is None) is (action == "label"):
         raise ParameterError("label: expected the id of a class only for the action label")
     if seconds is not None:
@@ -413,6 +430,7 @@ def check_answer(
         if not (is_number and 0 <= seconds < MOST_SECONDS):
             raise ParameterError(f"seconds: got {seconds!r:.50}; expected a number, 0 or more")
         seconds = round(float(seconds), 3)
+    label, guess = (None if n is None else ids[n] for n in (label, guess))
     return Action(who, str(action), image, label, seconds, guess=guess)
 
 

@@ -33,8 +33,11 @@ ANSWERS = (*VERDICTS, "skip")
 
 _TABLES = {
     "meta": "name TEXT PRIMARY KEY, value TEXT NOT NULL",
-    # the last row of a number says what the class is called
+    # the last row of a number says what the class is called, "" that it was removed
     "classes": """id INTEGER PRIMARY KEY, number INTEGER NOT NULL, name TEXT NOT NULL,
+        time TEXT NOT NULL""",
+    # the last row of a number says which key was chosen for the class
+    "keys": """id INTEGER PRIMARY KEY, number INTEGER NOT NULL, key TEXT NOT NULL,
         time TEXT NOT NULL""",
     # the last row of a number says where the image lies
     "images": "id INTEGER PRIMARY KEY, number INTEGER NOT NULL, path NOT NULL, time TEXT NOT NULL",
@@ -122,7 +125,7 @@ class Store:
             self._close = weakref.finalize(self, self._connection.close)
             if not read_only:
                 self._prepare()
-            if not self.is_empty:
+            elif not self.is_empty:
                 self._check_format()
         if path is not None and not read_only:
             fsync_folder(path.parent)
@@ -157,6 +160,8 @@ class Store:
         with self.transaction():
             if self.is_empty:
                 _create(self._connection)
+            self._check_format()
+            _create_tables(self._connection, _TABLES.keys() - self._tables())
 
     def _tables(self) -> set[str]:
         return {name for (name,) in self._rows("SELECT name FROM sqlite_master")}
@@ -187,23 +192,22 @@ class Store:
         """Write a fact that holds for ever."""
         self._insert("meta", ("name", "value"), [(name, value)])
 
-    def classes(self) -> list[str]:
-        """Return the names of the classes; the id of a class is its index."""
-        names = dict(self._rows("SELECT number, name FROM classes ORDER BY id"))
-        return [names[number] for number in sorted(names)]
+    def class_names(self) -> list[tuple[int, str]]:
+        """Return all names that the numbers of classes were given, oldest first."""
+        return self._rows("SELECT number, name FROM classes ORDER BY id")
 
-    def class_names(self) -> dict[str, int]:
-        """Return the id of each name that a class has or had; the names of today come first."""
-        rows = self._rows("SELECT name, number FROM classes ORDER BY id")
-        return {**dict(rows), **{name: number for number, name in enumerate(self.classes())}}
+    def name_classes(self, names: Iterable[tuple[int, str]]) -> None:
+        """Write what numbers are called from now on; see `skal.label.classes`."""
+        self._insert("classes", ("number", "name"), names)
 
-    def add_classes(self, names: Sequence[str]) -> None:
-        with self.transaction():
-            for number, name in enumerate(names, len(self.classes())):
-                self.name_class(number, name)
+    def class_keys(self) -> dict[int, str]:
+        """Return the keys that were chosen, by number of class."""
+        if "keys" not in self._tables():  # it was begun before there were any, and is only read
+            return {}
+        return dict(self._rows("SELECT number, key FROM keys ORDER BY id"))
 
-    def name_class(self, number: int, name: str) -> None:
-        self._insert("classes", ("number", "name"), [(number, name)])
+    def choose_keys(self, keys: Mapping[int, str]) -> None:
+        self._insert("keys", ("number", "key"), keys.items())
 
     def images(self) -> dict[int, str]:
         """Return where each image lies, by number."""
@@ -334,16 +338,20 @@ def _place_empty(path: Path) -> None:
 
 
 def _create(connection: sqlite3.Connection) -> None:
-    for table, columns in _TABLES.items():
-        connection.execute(f"CREATE TABLE {table} ({columns})")
+    _create_tables(connection, _TABLES)
+    connection.execute("CREATE INDEX requests ON actions (request) WHERE request IS NOT NULL")
+    facts = {"format": str(FORMAT), "project": secrets.token_hex(8)}
+    connection.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
+
+
+def _create_tables(connection: sqlite3.Connection, names: Iterable[str]) -> None:
+    for table in names:
+        connection.execute(f"CREATE TABLE {table} ({_TABLES[table]})")
         for change in ("UPDATE", "DELETE"):
             connection.execute(
                 f"CREATE TRIGGER {table}_{change.lower()} BEFORE {change} ON {table} "
                 f"BEGIN SELECT RAISE(ABORT, 'rows of {table} are never changed'); END"
             )
-    connection.execute("CREATE INDEX requests ON actions (request) WHERE request IS NOT NULL")
-    facts = {"format": str(FORMAT), "project": secrets.token_hex(8)}
-    connection.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
 
 
 def _as_stored(path: str) -> str | bytes:

@@ -18,18 +18,17 @@ from ..core.errors import UsageError
 from ..datasets.base import one_line
 from ..datasets.decoding import reading
 from ..datasets.deep import Ranges
+from .classes import are_many
 from .learning import Learner
 from .names import shown
 from .sample import ENOUGH
 from .service import LabelService, NothingToUndoError
 
-HELP = (
-    "1-9 label   / type the class   Space skip   u unsure   x bad image   Backspace undo{guess}   "
-    "? help   q end"
-)
+COMMANDS = {"u": "unsure", "x": "bad image", "g": "guess", "q": "end"}
+"""What letters do; one that is a class's key does it with Shift."""
 MOST_COLUMNS, MOST_ROWS = 64, 24
 UNDO = ("\x7f", "\b")
-END = ("q", "\x04", "")
+END = ("q", "Q", "\x04", "")
 
 
 @dataclass
@@ -67,24 +66,31 @@ class TerminalSession:
         """Show an image and take keys until one answers it or undoes something; else it ends."""
         click.echo(self._shown(image))
         started, guess = self.clock(), None
-        while (key := self._key()) not in END:
+        while (key := self._key()) not in END or self._class_of(key) is not None:
+            if answer := self._answer(key):
+                self._act(image, *answer, started, guess)
+                return True
             if key == "?":
                 click.echo(self._help())
-            elif key == "g" and self.suggest:
+            elif key in ("g", "G") and self.suggest:
                 guess = self._tell_guess(image)
             elif key in UNDO:
                 self._undo()
                 return True
-            elif answer := self._answer(key):
-                action, label = answer
-                seconds = round(self.clock() - started, 3)
-                told = {"action": action, "image": image, "label": label, "seconds": seconds}
-                self.service.act(self.annotator, [{**told, "guess": guess}])
-                click.echo(f"  {action if label is None else self._classes[label]}: saved")
-                return True
-            elif key != "/":
+            elif not self._begins_name(key):
                 click.echo("  no such key; ? tells which there are")
         return False
+
+    def _act(
+        self, image: int, action: str, label: int | None, started: float, guess: int | None
+    ) -> None:
+        numbers = self.service.project.class_list.numbers
+        known = {"label": label, "guess": guess}
+        told = {name: None if n is None else numbers[n] for name, n in known.items()}
+        seconds = round(self.clock() - started, 3)
+        answer = {"action": action, "image": image, "seconds": seconds, **told}
+        self.service.act(self.annotator, [answer])
+        click.echo(f"  {action if label is None else self._classes[label]}: saved")
 
     def _key(self) -> str:
         """Wait for a key; none is left where the input ends."""
@@ -95,22 +101,38 @@ class TerminalSession:
         except OSError as error:  # there is no /dev/tty
             raise UsageError("--terminal needs a terminal, to read keys from") from error
 
+    def _class_of(self, key: str) -> int | None:
+        """Return the id of the class whose key it is."""
+        keys = self.service.project.class_list.keys
+        return keys.index(key) if key and key in keys else None
+
+    def _begins_name(self, key: str) -> bool:
+        """Tell whether a name is typed from here on, of which a digit is the first sign."""
+        is_first = any(len(name) > 1 and name.startswith(key) for name in self._classes)
+        return key == "/" or (key.isdecimal() and are_many(self._classes) and is_first)
+
     def _answer(self, key: str) -> tuple[str, int | None] | None:
         """Return what a key says of an image: an action, and a class id if that is a label."""
+        if (label := self._class_of(key)) is not None:
+            return "label", label
         actions = {" ": "skip", "u": "unsure", "x": "bad"}
-        if key in actions:
-            return actions[key], None
-        if key.isdecimal() and 0 < int(key) <= len(self._classes):
-            return "label", int(key) - 1
-        if key == "/":
-            text = self.prompt("class", default="", show_default=False).strip().casefold()
-            names = [name.casefold() for name in self._classes]
-            near = [n for n, name in enumerate(names) if text and text in name]
-            found = [n for n in near if names[n] == text] or near
-            if len(found) == 1:
-                return "label", found[0]
-            known = ", ".join(self._classes[n] for n in near) or "none"
-            click.echo(f"  classes with {text!r}: {known}")
+        if key.lower() in actions:
+            return actions[key.lower()], None
+        if self._begins_name(key):
+            begun = key.strip("/")
+            rest = self.prompt(f"class: {begun}", default="", show_default=False, prompt_suffix="")
+            label = self._named(f"{begun}{rest}".strip().casefold())
+        return None if label is None else ("label", label)
+
+    def _named(self, text: str) -> int | None:
+        """Return the class of this name, or the only one that has it inside; else tell which do."""
+        names = [name.casefold() for name in self._classes]
+        near = [n for n, name in enumerate(names) if text and text in name]
+        found = [n for n in near if names[n] == text] or near
+        if len(found) == 1:
+            return found[0]
+        known = ", ".join(self._classes[n] for n in near) or "none"
+        click.echo(f"  classes with {text!r}: {known}")
         return None
 
     def _undo(self) -> bool:
@@ -134,8 +156,16 @@ class TerminalSession:
         return label
 
     def _help(self) -> str:
-        keys = [f"{n if n < 10 else '/'} {name}" for n, name in enumerate(self._classes, start=1)]
-        return f"{'   '.join(keys)}\n{HELP.format(guess='   g guess' if self.suggest else '')}"
+        keys = self.service.project.class_list.keys
+        classes = (f"{key or '/'} {name}" for key, name in zip(keys, self._classes, strict=True))
+        letters = {
+            letter: f"{letter.upper() if letter in keys else letter} {what}"
+            for letter, what in COMMANDS.items()
+            if letter != "g" or self.suggest
+        }
+        end = letters.pop("q")
+        others = "   ".join(["Space skip", *letters.values(), "Backspace undo", "? help", end])
+        return f"{'   '.join(classes)}\n/ type the class   {others}"
 
     def _shown(self, image: int) -> str:
         state = self.service.state(self.annotator)

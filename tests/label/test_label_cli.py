@@ -186,6 +186,18 @@ def test_a_class_is_renamed_on_the_command_line(folder: Path) -> None:
     assert LabelProject.open(folder).classes == ["bottom", "middle", "high"]
 
 
+def test_keys_are_chosen_on_the_command_line_and_kept(folder: Path) -> None:
+    done = skal_("label", folder, *CLASSES, "--keys", "low=l,top=t", "--terminal", input="ltq")
+    assert done.exit_code == 0, done.output
+    assert "l low   2 middle   t top" in done.stdout
+    assert "l low   2 middle   t top" in skal_("label", folder, "--terminal", input="q").stdout
+    wrong = {"low=top": "cannot be chosen", "low": "expected CLASS=KEY", "lo=x": "did you mean low"}
+    wrong |= {"middle=t": "cannot be that of both 'middle' and 'top'", "low=/": "no space, slash"}
+    for keys, told in wrong.items():
+        done = skal_("label", folder, "--keys", keys, "--terminal", input="q")
+        assert (done.exit_code, told in done.output) == (2, True), done.output
+
+
 def test_settings_are_kept_for_the_next_time(folder: Path) -> None:
     first = ("--strategy", "bald", "--strategy-param", "n_samples=7", "--n-query", "33")
     skal_("label", folder, *CLASSES, *first, "--overlap", "10%", "--terminal", input="q")

@@ -511,6 +511,94 @@ STONES = (
 )
 
 
+def type_class(page: Page, text: str) -> str:
+    """Type a class and Enter; return which image it is of."""
+    wait_for_picture(page)
+    name = shown(page)
+    page.keyboard.type(text)
+    expect(page.locator("#name")).to_have_text(name)  # nothing was answered by a sign of it
+    page.keyboard.press("Enter")
+    expect(page.locator("#name")).not_to_have_text(name)
+    return name
+
+
+def test_a_class_whose_name_is_a_key_owns_that_key(
+    serve: Callable[..., Site], flowers: Path, visitor: Visitor
+) -> None:
+    site = serve(flowers, [str(n) for n in range(10)])
+    page = visitor.open(site)
+    seen = press(page, "5", "0", "9", "1")
+    wait_until_saved(page)
+    expected = [("label", s, name) for s, name in zip(seen, "5091", strict=True)]
+    assert site.stored() == expected
+    expect(page.get_by_role("button", name="5 1 labelled")).to_have_attribute(
+        "aria-keyshortcuts", "5"
+    )
+
+
+@pytest.mark.parametrize(
+    ("classes", "typed", "names"),
+    [
+        (["1st", "2nd", "3rd", *STONES], ["2nd", "3"], ["2nd", "3rd"]),
+        ([str(n) for n in range(13)], ["12", "1"], ["12", "1"]),
+    ],
+)
+def test_what_begins_a_longer_name_is_typed_like_it(
+    serve: Callable[..., Site],
+    flowers: Path,
+    visitor: Visitor,
+    classes: list[str],
+    typed: list[str],
+    names: list[str],
+) -> None:
+    site = serve(flowers, classes)
+    page = visitor.open(site)
+    seen = [type_class(page, text) for text in typed]
+    seen += press(page, "7")  # nothing begins so
+    wait_until_saved(page)
+    names = [*names, site.project.classes[7 if "7" in classes else 6]]
+    expected = list(zip(seen, names, strict=True))
+    assert [row[1:] for row in site.stored()] == expected
+
+
+def test_keys_are_chosen_on_the_page_and_kept(
+    serve: Callable[..., Site], flowers: Path, visitor: Visitor
+) -> None:
+    site = serve(flowers, ["cat", "unicorn", "ä"])
+    page = visitor.open(site)
+    page.get_by_role("button", name="Edit classes and keys").click()
+    page.get_by_label("Key of unicorn").fill("c")
+    page.get_by_label("Key of cat").fill("c")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("#edit-trouble")).to_contain_text("cannot be that of both")
+    page.get_by_label("Key of unicorn").fill("U")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Edit classes and keys").click()
+    page.get_by_label("Key of unicorn").fill("U")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("button", name="unicorn")).to_have_attribute("aria-keyshortcuts", "u")
+    expect(page.get_by_role("button", name="Unsure Shift+U")).to_be_visible()
+    seen = press(page, "u", "1", "Shift+U")
+    wait_for_picture(page)
+    seen.append(shown(page))
+    page.evaluate(
+        "init => document.body.dispatchEvent(new KeyboardEvent('keydown', init))",
+        {"key": "ä", "code": "Quote", "bubbles": True},  # no key of the keyboard here
+    )
+    expect(page.locator("#name")).not_to_have_text(seen[-1])
+    wait_until_saved(page)
+    forget(visitor, "400")
+    page.context.close()
+    site.close()
+    site = serve(flowers, ())
+    site.project.choose_keys(["cat=c"])
+    page = visitor.open(site)
+    seen += press(page, "u", "c")
+    wait_until_saved(page)
+    said = ["unicorn", "cat", None, "ä", "unicorn", "cat"]
+    assert [row[1:] for row in site.stored()] == list(zip(seen, said, strict=True))
+
+
 def test_names_that_begin_with_the_key_of_a_command_are_typed_like_others(
     serve: Callable[..., Site], flowers: Path, visitor: Visitor
 ) -> None:

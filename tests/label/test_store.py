@@ -36,7 +36,7 @@ def says(who: str, action: str, image: int, label: int | None = None, **more: ob
 def test_what_was_written_is_read_again_by_another_store(tmp_path: Path, store: Store) -> None:
     action = Action("anna", "label", 7, 2, 1.25, 3, "test", 1, request="key")
     (number,) = store.append([action])
-    store.add_classes(["daisy", "rose"])
+    store.name_classes(enumerate(["daisy", "rose"]))
     store.add_images({7: "a/b.jpg"})
     store.add_batch([BatchRow(0, 0, 7, "test", True)])
     store.add_model(ModelRow(12, 0.5, b"12345678", b"87654321"))
@@ -48,7 +48,7 @@ def test_what_was_written_is_read_again_by_another_store(tmp_path: Path, store: 
     assert Action(**{**read.__dict__, "id": 0, "time": ""}) == action
     assert read.id == number
     assert read.time.endswith("+00:00")
-    assert other.classes() == ["daisy", "rose"]
+    assert other.class_names() == [(0, "daisy"), (1, "rose")]
     assert other.images() == {7: "a/b.jpg"}
     assert other.batches() == [BatchRow(0, 0, 7, "test", True)]
     assert other.models() == [ModelRow(12, 0.5, b"12345678", b"87654321")]

@@ -96,6 +96,36 @@ def test_a_class_can_be_typed(project: LabelProject, capsys: pytest.CaptureFixtu
     assert "classes with 'tulip': none" in out
 
 
+def project_of(place: Path, classes: Sequence[str], keys: Sequence[str] = ()) -> LabelProject:
+    write_images(place / "images", np.zeros((20, 6, 9), np.uint8))
+    project = LabelProject.open(place / "images", classes, {"n_init": 15})
+    project.choose_keys(keys)
+    return project
+
+
+def test_classes_that_are_digits_own_their_keys(tmp_path: Path) -> None:
+    project = project_of(tmp_path, [str(n) for n in range(10)])
+    press(project, ["5", "0", "9", "q"])
+    assert [project.classes[label or 0] for _, label in said(project)] == ["5", "0", "9"]
+
+
+def test_a_name_that_begins_with_a_digit_is_typed(tmp_path: Path) -> None:
+    project = project_of(tmp_path, ["1st", "2nd", "2", *"abcdefgh"])
+    press(project, ["2", "2", "c", "q"], typed=["nd", ""])
+    assert [project.classes[label or 0] for _, label in said(project)] == ["2nd", "2", "c"]
+
+
+def test_a_command_whose_letter_is_a_class_s_takes_shift(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = project_of(tmp_path, ["q", "daisy"], ["daisy=u"])
+    press(project, ["q", "u", "U", "Q", "q"])
+    assert said(project) == [("label", 0), ("label", 1), ("unsure", None)]
+    out = capsys.readouterr().out
+    assert "q q   u daisy\n" in out
+    assert "U unsure   x bad image" in out and "Q end" in out
+
+
 def test_it_ends_when_nothing_is_left(
     project: LabelProject, capsys: pytest.CaptureFixture[str]
 ) -> None:

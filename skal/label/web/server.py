@@ -72,7 +72,7 @@ def make_app(
         *(Route(f"/{name}/{{number:int}}", partial(page.image, side)) for name, side in SIDES),
         *(
             Route(f"/api/{deed.__name__}", _posted(deed), methods=["POST"])
-            for deed in (page.next, page.grid, page.actions, page.undo)
+            for deed in (page.next, page.grid, page.actions, page.classes, page.undo)
         ),
         Mount("/static", StaticFiles(directory=HERE / "static")),
     ]
@@ -126,11 +126,23 @@ class _Page:
         ids = self._service.act(_annotator(asked), answers, asked.get("key"), grid=is_grid)
         return {**({"ids": ids} if many else {"id": ids[0]}), "state": self.next(asked)}
 
+    def classes(self, asked: Asked) -> dict[str, Any]:
+        keys = _by_number(asked, "keys", lambda key: isinstance(key, str))
+        into = _by_number(asked, "into", lambda n: n is None or isinstance(n, int))
+        self._service.edit_classes(keys, into)
+        return {"state": self.next(asked)}
+
     def undo(self, asked: Asked) -> dict[str, Any]:
         keys = asked.get("key"), asked.get("undoes"), check_key(asked.get("window"))
         undone = self._service.undo(_annotator(asked), *keys)
-        told = [{"image": a.image, "action": a.action, "label": a.label} for a in undone]
+        told = [
+            {"image": a.image, "action": a.action, "label": self._number(a.label)} for a in undone
+        ]
         return {"undone": told, "state": self.next(asked)}
+
+    def _number(self, class_id: int | None) -> int | None:
+        """Return what pages know a class by."""
+        return None if class_id is None else self._service.project.class_list.numbers[class_id]
 
     def guess(self, request: Request) -> Response:
         if not self._suggest:
@@ -140,7 +152,8 @@ class _Page:
             raise HTTPException(404, "there is no guess at this image yet")
         label = int(proba.argmax())
         values = [round(float(value), 6) for value in proba]
-        return _json({"label": label, "probability": values[label], "proba": values})
+        number = self._number(label)
+        return _json({"label": number, "probability": values[label], "proba": values})
 
     def image(self, side: int, request: Request) -> Response:
         number = request.path_params["number"]
@@ -160,6 +173,17 @@ def _posted(deed: Callable[[Asked], dict[str, Any]]) -> Callable[[Request], Any]
         return _json(await run_in_threadpool(deed, await _body(request)))
 
     return answer
+
+
+def _by_number(asked: Asked, name: str, fits: Callable[[Any], bool]) -> dict[int, Any]:
+    """Return a field that says something of classes, by their numbers."""
+    said = asked.get(name, {})
+    is_valid = isinstance(said, dict) and all(
+        n.isdecimal() and len(n) < 10 and fits(value) for n, value in said.items()
+    )
+    if not is_valid:
+        raise UsageError(f"{name}: expected an object with a key or a class by number of class")
+    return {int(number): value for number, value in said.items()}
 
 
 def _annotator(asked: Asked) -> str:

@@ -1,7 +1,8 @@
 // The page of `skal label`: a picture, a key that says what it is, the next picture at once.
 
-import { aimBy, areMany, drawClasses, filterKey, leaveFilter, named, numbered } from "./classes.js";
+import { aimBy, areMany, drawClasses, filterKey, idOfKey, leaveFilter, named } from "./classes.js";
 import { $, afterPaint, html, percent, say, without, write } from "./dom.js";
+import * as editor from "./editor.js";
 import { drawFigures } from "./figures.js";
 import * as grid from "./grid.js";
 import * as outbox from "./outbox.js";
@@ -245,20 +246,30 @@ function toggleGrid() {
 const COMMANDS = {
   " ": () => act("skip"), u: () => act("unsure"), x: () => act("bad"), Backspace: undo, g: toggleGrid, s: showGuess, z: zoom,
   "?": () => $("help").showModal(), "/": () => $("filter").focus(), who: () => $("who-dialog").showModal(),
+  edit: () => editor.open(state),
   all: () => grid.selectAll(true), none: () => grid.selectAll(false),
 };
-const isLetter = (key) => /^[a-z]$/.test(key);
+const isLetter = (key) => /^\p{L}$/u.test(key);
+const lower = (key) => (key.length > 2 ? key : key.normalize("NFC").toLowerCase()); // not "Enter", "F1" ...
 
-function keyOf({ code, key, shiftKey }) {
-  if (!shiftKey && /^Digit[1-9]$/.test(code) && !/^\d$/.test(key)) return code.at(-1); // AZERTY
-  if (/^\P{ASCII}$/u.test(key) && code.startsWith("Key") && (shiftKey || !areMany())) return code.at(-1).toLowerCase(); // Greek ...
-  return key.length === 1 ? key.toLowerCase() : key;
+// The key by its place where the layout puts another sign there: AZERTY's digits, Greek letters.
+function keyByPlace({ code, key, shiftKey }) {
+  if (!shiftKey && /^Digit\d$/.test(code) && !/^\d$/.test(key)) return code.at(-1);
+  if (/^\P{ASCII}$/u.test(key) && code.startsWith("Key") && (shiftKey || !areMany())) return code.at(-1).toLowerCase();
+  return lower(key);
+}
+
+// A letter with Shift is a command's.
+function classOf(event) {
+  const key = lower(event.key);
+  if (event.shiftKey && isLetter(key)) return undefined;
+  return idOfKey(key) ?? idOfKey(keyByPlace(event));
 }
 
 const isShortcut = (event) => event.ctrlKey || event.metaKey; // the browser's, but for Ctrl-Z
 
 function commandOf(event) {
-  const key = keyOf(event), id = /^[1-9]$/.test(key) ? numbered(key) : undefined;
+  const key = keyByPlace(event), id = classOf(event);
   if (isShortcut(event)) return key === "z" ? undo : null;
   if (!$("use-keys").checked && key.length === 1) return null;
   if (id !== undefined) return () => act("label", id);
@@ -270,7 +281,8 @@ function commandOf(event) {
 }
 
 const beginsName = (event) =>
-  areMany() && $("use-keys").checked && /^\p{L}$/u.test(event.key) && !event.shiftKey && !isShortcut(event);
+  areMany() && $("use-keys").checked && /^[\p{L}\p{N}]$/u.test(event.key) && !isShortcut(event)
+  && !(event.shiftKey && isLetter(event.key));
 
 document.addEventListener("keydown", (event) => {
   if (!state || event.isComposing || event.altKey || document.querySelector("dialog[open]")) return;
@@ -324,6 +336,7 @@ if (address.searchParams.has("token")) { // where it stays, it is copied and kep
 }
 aimBy(() => (grid.isOpen() ? "grid" : shown?.image ?? null));
 grid.start(accept);
+editor.start(accept);
 outbox.start(settled, refused);
 (async function poll() {
   if (!document.hidden && !pending().length) await refresh();

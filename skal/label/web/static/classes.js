@@ -2,7 +2,7 @@
 
 import { $, html, write } from "./dom.js";
 
-const KEYS = 9;
+const KEYS = 9; // of more classes the names are typed
 const HINT = "Type a part of its name, then Enter.";
 
 let classes = [], buttons = [], best = 0, aim = null;
@@ -10,7 +10,7 @@ let aimed = () => null; // what an answer would be about now
 export const aimBy = (what) => { aimed = what; };
 
 export const named = (id) => classes.find((one) => one.id === id)?.name ?? "";
-export const numbered = (key) => classes[key - 1]?.id;
+export const idOfKey = (key) => classes.find((one) => one.key && one.key === key)?.id;
 export const areMany = () => classes.length > KEYS;
 
 const plain = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
@@ -29,8 +29,7 @@ export function drawClasses(state) {
 
 function make(list) {
   classes = list;
-  buttons = list.map(({ id, name }, i) => {
-    const key = i < KEYS ? String(i + 1) : "";
+  buttons = list.map(({ id, name, key }) => {
     return html("button", { type: "button", "data-id": id, ...(key && { "aria-keyshortcuts": key }) },
       html("kbd", { "aria-hidden": true }, key), html("bdi", {}, name), html("span", { role: "img" }));
   });
@@ -40,12 +39,12 @@ function make(list) {
   drawLetters();
 }
 
-// With many classes letters are for their names: what a letter does otherwise then takes Shift.
+// With many classes letters are for their names, and some are a class's key: what they do otherwise then takes Shift.
 function drawLetters() {
   for (const kbd of document.querySelectorAll("[data-letter]")) {
-    const letter = kbd.dataset.letter, key = areMany() ? `Shift+${letter.toUpperCase()}` : letter;
-    kbd.textContent = key;
-    kbd.closest("button")?.setAttribute("aria-keyshortcuts", key);
+    const letter = kbd.dataset.letter, isTaken = areMany() || idOfKey(letter) !== undefined;
+    kbd.textContent = isTaken ? `Shift+${letter.toUpperCase()}` : letter;
+    kbd.closest("button")?.setAttribute("aria-keyshortcuts", kbd.textContent);
   }
 }
 
@@ -54,7 +53,8 @@ function filter() {
   if (!text) aim = null;
   else if (aim === null) aim = { at: aimed() };
   for (const button of buttons) button.hidden = !plain(named(idOf(button))).includes(text);
-  best = Math.max(0, matching().findIndex((button) => plain(named(idOf(button))).startsWith(text)));
+  const names = matching().map((button) => plain(named(idOf(button))));
+  best = Math.max(0, names.includes(text) ? names.indexOf(text) : names.findIndex((name) => name.startsWith(text)));
   mark(text !== "");
 }
 

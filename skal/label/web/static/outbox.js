@@ -20,7 +20,7 @@ let settled, refused; // what to do with an answer
 let sending = false, wake = null, posted = 0, lost = "";
 
 // Kept from a reload, but not by a copy of this page, which is another window under the same name.
-const win = sessionStorage.getItem("window") ?? crypto.getRandomValues(new Uint32Array(2)).join("-");
+export const win = sessionStorage.getItem("window") ?? crypto.getRandomValues(new Uint32Array(2)).join("-");
 sessionStorage.removeItem("window");
 addEventListener("pagehide", () => sessionStorage.setItem("window", win));
 addEventListener("pageshow", () => sessionStorage.removeItem("window"));
