@@ -85,6 +85,20 @@ def _end_as_by_interrupt() -> None:
     multiple=True,
     help="Give a class another name, its labels with it, and exit.",
 )
+@click.option(
+    "--merge-class",
+    "mergers",
+    metavar="OLD=OTHER",
+    multiple=True,
+    help="Make a class a part of another, its labels with it, and exit.",
+)
+@click.option(
+    "--remove-class",
+    "removals",
+    metavar="NAME",
+    multiple=True,
+    help="Remove a class and its labels, whose images come again, and exit.",
+)
 @click.option("--terminal", is_flag=True, help="Label here, without a browser.")
 @click.option(
     "--as",
@@ -112,6 +126,8 @@ def label(
     agreement: bool,
     keys: tuple[str, ...],
     renamings: tuple[str, ...],
+    mergers: tuple[str, ...],
+    removals: tuple[str, ...],
     terminal: bool,
     annotators: tuple[str, ...],
     host: str,
@@ -132,9 +148,9 @@ def label(
         if agreement:
             with opened(create=False) as project:
                 click.echo("\n".join(report(project)))
-        elif renamings:
+        elif renamings or mergers or removals:
             with _opened(folder, alone=True) as project:
-                project.rename_classes(renamings)
+                project.change_classes(renamings, mergers, removals)
                 click.echo(f"classes: {', '.join(project.classes)}")
         elif terminal:
             from ..label.terminal import run_in_terminal

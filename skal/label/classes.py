@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..core.errors import UnknownNameError, UsageError
 from .names import check_classes
+
+_log = logging.getLogger("skal")
 
 DIGITS = "123456789"
 """Keys of the first classes, as far as these have none of their own."""
@@ -50,15 +53,27 @@ class Classes:
     def with_new(self, names: Sequence[str]) -> Classes:
         """Return the classes with further ones, whose numbers are the next."""
         chosen = {self.numbers[n]: key for n, key in self.chosen.items()}
-        return Classes([*self._rows, *enumerate(names, self.next_number)], chosen)
+        return Classes([*self._rows, *self.numbered(names)], chosen)
 
     def knows(self, number: int | None) -> bool:
         """Tell whether a class has or had this number."""
         return number is None or number in self._latest
 
-    @property
-    def next_number(self) -> int:
-        return max(self._latest, default=-1) + 1
+    def numbered(self, names: Sequence[str]) -> list[tuple[int, str]]:
+        """Return the rows that add classes."""
+        return list(enumerate(names, max(self._latest, default=-1) + 1))
+
+    def to_add(self, names: Sequence[str]) -> list[str]:
+        """Return those of some names that no class has or had; they must fit to the others."""
+        for name in names:
+            if name not in self.names and name in self.by_name:
+                now = self.names[self.by_name[name]]
+                _log.warning("the class %r is called %r now; no new one is made", name, now)
+        new = [name for name in names if name not in self.by_name]
+        check_classes([*self.names, *new])
+        if self.names and new:
+            _log.info("new classes: %s", ", ".join(new))
+        return new
 
     def id_of(self, name: str, *, today: bool = False) -> int:
         """Return the id of a class by a name that it has or, unless it is to be that of `today`,

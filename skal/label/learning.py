@@ -23,6 +23,7 @@ from ..core.errors import SkalError
 from ..datasets.base import one_line
 from ..datasets.index import ImageFile
 from ..runs.config import RunConfig
+from .classes import Classes
 
 NICENESS = 10
 GUESSES = "guesses.npz"
@@ -46,18 +47,18 @@ class Guesses:
     model: str = ""
     classes: Sequence[int] = ()
 
-    def by_class(self, ids: Mapping[int, int]) -> Self:
-        """Return them with a column for each class of today, by the `ids` of numbers."""
+    def by_class(self, today: Classes) -> Self:
+        """Return them with a column for each class of today, if they have others."""
         n_columns = self.proba.shape[1]
-        columns = [ids.get(number, -1) for number in self.classes or range(n_columns)]
-        n_classes = max(ids.values(), default=-1) + 1
-        if not n_columns or columns == list(range(n_columns)):
+        numbers = self.classes or range(n_columns)
+        columns = [today.ids.get(number, len(today.names)) for number in numbers]
+        if columns == list(range(n_columns)):
             return self
-        proba = np.zeros((len(self.proba), n_classes + 1), np.float32)  # the last of those removed
-        for column, place in enumerate(columns):
+        proba = np.zeros((len(self.proba), len(today.names) + 1), np.float32)
+        for column, place in enumerate(columns):  # the last is of classes that were removed
             proba[:, place] += self.proba[:, column]
         proba = proba[:, :-1] / np.maximum(proba[:, :-1].sum(1, keepdims=True), 1e-12)
-        return replace(self, proba=proba, classes=())
+        return replace(self, proba=proba, classes=tuple(today.numbers))
 
     @cached_property
     def rows(self) -> dict[int, int]:

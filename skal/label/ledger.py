@@ -23,11 +23,11 @@ _NOTHING: Mapping[str, Action] = MappingProxyType({})
 class Ledger:
     """The fold over all actions.
 
-    Who gave an image a label whose class was removed says nothing of it. Of several annotators' labels of an image that of most of them holds, of as many the one that
-    was given last. An image that anyone calls bad is bad; one that somebody labels is labelled,
-    whoever else is unsure. By image it knows the action whose label holds (`labels`), "unsure" or
-    "bad" (`aside`), and the source of the first thing that was ever said, also if it was taken back
-    (`first_sources`).
+    Who gave an image a label whose class was removed says nothing of it. Of several annotators'
+    labels of an image that of most of them holds, of as many the one that was given last. An image
+    that anyone calls bad is bad; one that somebody labels is labelled, whoever else is unsure. By
+    image it knows the action whose label holds (`labels`), "unsure" or "bad" (`aside`), and the
+    source of the first thing that was ever said, also if it was taken back (`first_sources`).
     """
 
     labels: dict[int, Action] = field(default_factory=dict)

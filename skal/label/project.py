@@ -84,7 +84,7 @@ class LabelProject:
         self.reserve = draw_reserve(seed, first_paths, self.pool)
         self.history = self._read_history()
         guesses = Guesses.load(self.home / GUESSES) if store.path else None
-        self.guesses = guesses and guesses.by_class(self.class_list.ids)
+        self.guesses = guesses and guesses.by_class(self.class_list)
 
     @classmethod
     def open(
@@ -118,7 +118,8 @@ class LabelProject:
         path = home / STORE
         store = _store_to_read(path)
         before = Classes(store.class_names())
-        names = _new_classes(before, files, check_classes(classes))
+        folders = sorted({file.label for file in files if file.label is not None})
+        names = before.to_add(check_classes(classes) or ([] if before.names else folders))
         known = [*before.names, *names]
         if needs_classes:
             _check_enough(known)
@@ -141,7 +142,7 @@ class LabelProject:
             with store.transaction():
                 if "seed" not in store.meta():
                     store.set_meta("seed", str(config.seed))
-                store.name_classes(_numbered(Classes(store.class_names()), names))
+                store.name_classes(Classes(store.class_names()).numbered(names))
             save_settings(home, config, share)
             project = cls(root, store, files, config, share)
             project._held = stack.pop_all()
@@ -238,7 +239,7 @@ class LabelProject:
 
     def add_classes(self, names: Sequence[str]) -> None:
         new = [name for name in names if name not in self.class_list.by_name]
-        self.store.name_classes(_numbered(self.class_list, new))
+        self.store.name_classes(self.class_list.numbered(new))
         self._set_classes()
 
     def rename_class(self, old: str, new: str) -> None:
@@ -248,11 +249,22 @@ class LabelProject:
         )
         self._set_classes()
 
-    def rename_classes(self, renamings: Sequence[str]) -> None:
-        """Give classes other names, all or none of those written as ``OLD=NEW``."""
+    def change_classes(
+        self, renamings: Sequence[str], mergers: Sequence[str] = (), removals: Sequence[str] = ()
+    ) -> None:
+        """Rename classes, make some a part of another, and remove some, all or none: what
+        ``OLD=NEW``, ``OLD=OTHER`` and names say. Only names of today count.
+        """
         with self._all_or_none():
             for old, new in parse_pairs(renamings, "--rename-class", "OLD=NEW"):
                 self.rename_class(old, new)
+            into: dict[int, int | None] = {}
+            for old, other in parse_pairs(mergers, "--merge-class", "OLD=OTHER"):
+                into[self._number_of(old)] = self._number_of(other)
+            self.edit_classes({}, {**into, **{self._number_of(name): None for name in removals}})
+
+    def _number_of(self, name: str) -> int:
+        return self.class_list.numbers[self.class_list.id_of(name, today=True)]
 
     def choose_keys(self, given: Sequence[str]) -> None:
         """Let classes have keys of their own, written as ``cat=c,dog=d``."""
@@ -279,7 +291,7 @@ class LabelProject:
             self.refresh()
             self.folder_labels = self._labels_of_folders()
             self.history = self._read_history()
-            self.guesses = self.guesses and self.guesses.by_class(self.class_list.ids)
+            self.guesses = self.guesses and self.guesses.by_class(self.class_list)
             self._folded = (None, ())
 
     @contextmanager
@@ -421,22 +433,3 @@ def _store_to_read(path: Path) -> Store:
             return store
         store.close()
     return Store(None)
-
-
-def _new_classes(before: Classes, files: Sequence[ImageFile], names: Sequence[str]) -> list[str]:
-    """Return the classes to be added: those named, or, to a new project, those of its folders."""
-    known = before.names
-    if not known and not names:
-        names = check_classes(sorted({file.label for file in files if file.label is not None}))
-    for name in names:
-        if name not in known and (n := before.by_name.get(name)) is not None:
-            _log.warning("the class %r is called %r now; no new one is made", name, known[n])
-    new = [name for name in names if name not in before.by_name]
-    check_classes([*known, *new])
-    if known and new:
-        _log.info("new classes: %s", ", ".join(new))
-    return new
-
-
-def _numbered(before: Classes, names: Sequence[str]) -> list[tuple[int, str]]:
-    return list(enumerate(names, before.next_number))

@@ -292,7 +292,7 @@ class LabelService:
         with self._lock:
             if batch.guesses.is_of_network:
                 self.project.add_model(model_row(batch, self.project.reserve))
-            self.project.guesses = batch.guesses.by_class(self.project.class_list.ids)
+            self.project.guesses = batch.guesses.by_class(self.project.class_list)
             self._picks, self._kind = tuple(batch.picks), batch.kind
             self._unreadable.update(batch.unreadable)
             self.learner_state = "idle"

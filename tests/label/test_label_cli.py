@@ -186,6 +186,25 @@ def test_a_class_is_renamed_on_the_command_line(folder: Path) -> None:
     assert LabelProject.open(folder).classes == ["bottom", "middle", "high"]
 
 
+def test_an_older_export_is_imported_after_its_class_was_renamed_or_merged(
+    folder: Path, tmp_path: Path
+) -> None:
+    label_all(folder, 6)
+    old = tmp_path / "old.csv"
+    skal_("export", folder, "--format", "csv", "--out", old)
+    before = rows_of(old.read_text())
+    done = skal_("label", folder, "--rename-class", "low=bottom", "--merge-class", "top=middle")
+    assert (done.exit_code, done.stdout) == (0, "classes: bottom, middle\n"), done.output
+    done = skal_("import", folder, old)
+    assert done.stdout.endswith("0 new, 0 changed, 6 already there\n"), done.output
+    now = {"low": "bottom", "middle": "middle", "top": "middle"}
+    rows = rows_of(skal_("export", folder, "--format", "csv").stdout)
+    assert [row["label"] for row in rows] == [now[row["label"]] for row in before]
+    done = skal_("label", folder, *CLASSES, "--terminal", input="q")  # as ever
+    assert "the class 'low' is called 'bottom' now; no new one is made" in done.stderr
+    assert LabelProject.open(folder).classes == ["bottom", "middle"]
+
+
 def test_keys_are_chosen_on_the_command_line_and_kept(folder: Path) -> None:
     done = skal_("label", folder, *CLASSES, "--keys", "low=l,top=t", "--terminal", input="ltq")
     assert done.exit_code == 0, done.output

@@ -599,6 +599,37 @@ def test_keys_are_chosen_on_the_page_and_kept(
     assert [row[1:] for row in site.stored()] == list(zip(seen, said, strict=True))
 
 
+def test_classes_are_merged_and_removed_on_the_page(
+    serve: Callable[..., Site], flowers: Path, visitor: Visitor
+) -> None:
+    site = serve(flowers, ["daisy", "tulip", "rose", "moss", "fern"])
+    page, other = visitor.open(site, "anna"), visitor.open(site, "ben")
+    seen = press(page, "1", "2", "3", "4", "5")
+    wait_until_saved(page)
+    other.context.set_offline(True)  # so that it knows of nothing, and sends when all is changed
+    late = press(other, "2", "4", "5")
+    page.get_by_role("button", name="Edit classes and keys").click()
+    page.get_by_label("What becomes of tulip").select_option("becomes a part of daisy")
+    page.get_by_label("What becomes of moss").select_option("is removed")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("#classes bdi")).to_have_text(["daisy", "rose", "fern"])
+    expect(page.get_by_role("button", name="daisy 2 labelled")).to_be_visible()
+    expect(page.locator("#total")).to_have_text("4 of 90 images labelled")
+    other.context.set_offline(False)
+    wait_until_saved(other)
+    expect(banner(other)).to_contain_text(f"Not saved: moss ({late[1]}). label: got 3; expected")
+    project = site.project
+    named = {project.paths[n]: project.classes[label] for n, label in project.labels.items()}
+    own = dict(zip(seen, ["daisy", "daisy", "rose", None, "fern"], strict=True))
+    theirs = {late[0]: "daisy", late[2]: "fern"}
+    assert named == {name: c for name, c in (own | theirs).items() if c}
+    press(page, "3")  # the keys are those that are shown
+    wait_until_saved(page)
+    assert site.stored()[-1][2] == "fern"
+    visitor.complaints = [c for c in visitor.complaints if "DISCONNECTED" not in c]
+    forget(visitor, "400")
+
+
 def test_names_that_begin_with_the_key_of_a_command_are_typed_like_others(
     serve: Callable[..., Site], flowers: Path, visitor: Visitor
 ) -> None:

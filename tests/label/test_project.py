@@ -64,6 +64,57 @@ def test_a_first_start_that_failed_is_begun_anew(folder: Path, left: str) -> Non
         project.close()
 
 
+def test_merged_classes_are_one_and_removed_ones_none(folder: Path) -> None:
+    project = LabelProject.open(folder, ["daisy", "tulip", "rose", "moss"])
+    numbers = by_path(project)
+    images = [numbers[f"{n:05d}.png"] for n in range(5)]
+    for image, label in zip(images, (0, 1, 2, 3, 3), strict=True):
+        give(project, image, label)
+    give(project, images[4], 1)
+    predicted = np.array([1, 3], np.int64)
+    project.add_model(ModelRow(3, 0.1, np.array(images[1:3]).tobytes(), predicted.tobytes()))
+    proba = np.array([[0.1, 0.2, 0.3, 0.4]], np.float32)
+    project.guesses = Guesses(np.array(images[:1]), proba, proba, 9, "x", (0, 1, 2, 3))
+    project.change_classes((), ["tulip=rose"], ["moss"])
+    for again in (project, LabelProject.open(folder)):
+        assert again.classes == ["daisy", "rose"]
+        assert {n: again.labels.get(n) for n in images} == dict(
+            zip(images, (0, 1, 1, None, 1), strict=True)
+        )
+        assert not again.ledger.is_touched(images[3])
+        assert again.labels[numbers["rose/00000.png"]] == 1
+        accuracy = again.history.last.accuracy({images[1]: 1, images[2]: 1})  # type: ignore[union-attr]
+        assert (accuracy.value, accuracy.n) == (0.5, 2)  # type: ignore[union-attr]
+        assert (again.class_id("tulip"), again.class_id("rose")) == (1, 1)
+        with pytest.raises(UnknownNameError):
+            again.class_id("moss")
+    np.testing.assert_allclose(project.guesses.proba, [[1 / 6, 5 / 6]], rtol=1e-6)
+    project.change_classes(["rose=Rosa"])  # the other half keeps the name of the whole
+    assert project.class_id("tulip") == project.class_id("Rosa") == 1
+    project.add_classes(["moss"])  # a new one, without what the old one had
+    assert project.labels.get(images[3]) is None
+    give(project, images[3], 2)
+    project.close()
+    last = LabelProject.open(folder)
+    assert last.classes == ["daisy", "Rosa", "moss"]
+    assert [last.labels[n] for n in images] == [0, 1, 1, 2, 1]
+
+
+def test_a_merger_of_what_there_is_not_changes_nothing(folder: Path) -> None:
+    project = LabelProject.open(folder, ["daisy", "tulip", "rose"])
+    for mergers, removals in (
+        (["daisy=daisy"], []),
+        (["tulip=rose", "daisy=lily"], []),
+        (["tulip=rose"], ["daisy"]),
+        ([], ["daisy", "rose"]),
+        (["tulip"], []),
+    ):
+        with pytest.raises(UsageError):
+            project.change_classes([], mergers, removals)
+        assert project.classes == ["daisy", "tulip", "rose"]
+    assert LabelProject.open(folder).classes == ["daisy", "tulip", "rose"]
+
+
 def test_class_folders_are_the_classes_and_their_images_are_labelled(folder: Path) -> None:
     project = LabelProject.open(folder)
     assert project.classes == ["daisy", "rose"]
