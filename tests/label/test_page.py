@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -1298,6 +1299,129 @@ def test_on_a_phone_held_across_the_image_is_large(visitor: Visitor, flower_site
     page.get_by_role("button", name="Help").tap()
     expect(page.get_by_role("dialog", name="Help")).to_contain_text("Hold one: all up to there")
     expect(page.get_by_role("dialog", name="Help").get_by_role("table")).to_be_hidden()
+
+
+SIZES = [
+    (320, 256),  # 1280 by 1024 at four times its size
+    (320, 568),
+    (360, 740),
+    (640, 360),  # 1280 by 720 at twice its size
+    (700, 400),
+    (768, 479),
+    (768, 1024),
+    (844, 390),
+    (1280, 800),
+]
+THIRTY = [f"class number {n}" for n in range(1, 31)]
+LONG = ["a very long name of a class " * 3 + str(n) for n in range(12)]
+LAYOUT = """() => {
+  const inside = (node) => {
+    const {top, bottom, left, right, height} = node.getBoundingClientRect();
+    const isInWidth = left >= -1 && right <= innerWidth + 1;
+    return height > 0 && isInWidth && top >= -1 && bottom <= innerHeight + 1;
+  };
+  const root = document.documentElement;
+  const actions = [...document.querySelectorAll('#actions button')];
+  const shown = actions.filter((button) => button.checkVisibility());
+  const buttons = [...document.querySelectorAll('#classes button')];
+  const hit = (node) => {
+    const {left, top, width, height} = node.getBoundingClientRect();
+    const there = document.elementFromPoint(left + width / 2, top + Math.min(height / 2, 20));
+    return node.contains(there);
+  };
+  return {
+    scrolls: root.scrollHeight > innerHeight + 1 || root.scrollWidth > innerWidth,
+    picture: inside(document.querySelector('#picture img')),
+    height: document.querySelector('#picture').clientHeight,
+    classes: buttons.filter(hit).length,
+    cut: buttons.filter((button) => button.scrollHeight > button.clientHeight + 1).length,
+    actions: shown.filter((button) => !inside(button)).length,
+  };
+}"""
+
+
+@pytest.mark.parametrize("classes", [FLOWERS, THIRTY, LONG], ids=["three", "thirty", "long"])
+def test_image_and_classes_are_on_the_screen_at_every_size(
+    serve: Callable[..., Site], flowers: Path, visitor: Visitor, classes: Sequence[str]
+) -> None:
+    site = serve(flowers, classes)
+    page = visitor.open(site)
+    for width, height in SIZES:
+        page.set_viewport_size({"width": width, "height": height})
+        page.locator("#classes button").first.scroll_into_view_if_needed()
+        page.evaluate("document.querySelector('aside').scrollTop = 0")
+        found = page.evaluate(LAYOUT)
+        assert not found["scrolls"], (width, height)
+        assert found["picture"] and found["height"] >= 60, (width, height, found)
+        assert found["classes"] >= 1, (width, height, found)
+        assert (found["cut"], found["actions"]) == (0, 0), (width, height, found)
+        last = page.locator("#classes button").last
+        last.scroll_into_view_if_needed()
+        name = shown(page)
+        last.click()
+        page.wait_for_function(
+            "name => document.querySelector('#name').textContent !== name", arg=name
+        )
+        wait_for_picture(page)
+        assert page.evaluate(LAYOUT)["picture"], (width, height)  # what is labelled next is seen
+    wait_until_saved(page)
+    assert {row[2] for row in site.stored()} == {site.project.classes[-1]}
+
+
+@pytest.mark.parametrize("size", [(360, 500), (700, 400)])
+def test_help_opens_at_its_start(
+    visitor: Visitor, flower_site: Site, size: tuple[int, int]
+) -> None:
+    page = visitor.open(flower_site, viewport=dict(zip(("width", "height"), size, strict=True)))
+    page.get_by_role("button", name="Help").click()
+    assert page.locator("#help").evaluate("help => help.scrollTop") == 0
+    expect(page.get_by_role("button", name="Close")).to_be_in_viewport()
+    expect(page.get_by_role("button", name="Close")).to_be_focused()
+
+
+def test_in_the_grid_a_close_look_is_told_to_be_elsewhere(page: Page) -> None:
+    open_grid(page)
+    expect(page.get_by_role("button", name="Zoom")).to_be_hidden()
+    page.keyboard.press("z")
+    expect(page.locator("#status")).to_contain_text("leave the grid before")
+
+
+def test_a_grid_that_was_opened_early_fills_up(page: Page) -> None:
+    answers = []
+
+    def answer(route: Route) -> None:
+        found = route.fetch().json()
+        if not answers:  # no batch is computed yet
+            found["images"] = found["images"][:3]
+        answers.append(found)
+        route.fulfill(json=found)
+
+    page.route("**/api/grid", answer)
+    names = open_grid(page)
+    assert len(names) == 3
+    cells(page).nth(1).click()
+    expect(cells(page)).to_have_count(48)
+    assert cells(page).nth(1).get_attribute("aria-selected") == "true"  # nothing moved
+    expect(page.locator("[aria-selected=true]")).to_have_count(1)
+
+
+def test_forced_colours_keep_what_colours_say(visitor: Visitor, flower_site: Site) -> None:
+    page = visitor.open(flower_site, forced_colors="active")
+    bar = page.locator("#bar")
+    bar.evaluate("bar => { bar.max = 2; bar.value = 1 }")
+    picture = Image.open(io.BytesIO(bar.screenshot())).convert("RGB")
+    middle = picture.height // 2
+    left, right = (picture.getpixel((picture.width * n // 4, middle)) for n in (1, 3))
+    assert left != right
+    button = page.locator("#grid-button")
+    plain = button.evaluate("node => getComputedStyle(node).backgroundColor")
+    open_grid(page)
+    assert button.evaluate("node => getComputedStyle(node).backgroundColor") != plain
+    cells(page).nth(1).click()
+    borders = [
+        cells(page).nth(n).evaluate("node => getComputedStyle(node).borderTopColor") for n in (0, 1)
+    ]
+    assert borders[0] != borders[1]
 
 
 CONTRAST = """() => {

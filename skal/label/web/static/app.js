@@ -60,6 +60,7 @@ function drawNote() {
 
 function drawTools() {
   $("suggest").hidden = grid.isOpen() || !state?.suggest;
+  $("zoom").hidden = grid.isOpen();
   $("grid-button").setAttribute("aria-pressed", isGrid());
 }
 
@@ -125,7 +126,8 @@ function run(deed) {
 }
 
 async function showGuess() {
-  if (grid.isOpen() || !queue.length) return;
+  if (grid.isOpen()) return say("One image is guessed at: leave the grid before.");
+  if (!queue.length) return say("There is no image to guess at.");
   const { image } = queue[0];
   const answer = await outbox.request(`/api/guess/${image}`).catch((error) => error);
   if (image !== shown?.image) return;
@@ -152,7 +154,8 @@ function show() {
 // At full size, to be panned by arrow keys, the wheel or a finger.
 function zoom() {
   if (isZoomed()) return zoomOut();
-  if (grid.isOpen() || !shown) return;
+  if (grid.isOpen()) return say("One image is looked at closely: leave the grid before.");
+  if (!shown) return say("There is no image to look at.");
   const frame = $("picture"), { name, width, height, image } = shown;
   const { naturalWidth, naturalHeight } = picture(shown);
   const fits = width <= frame.clientWidth && height <= frame.clientHeight;
@@ -339,6 +342,6 @@ grid.start(accept);
 editor.start(accept);
 outbox.start(settled, refused);
 (async function poll() {
-  if (!document.hidden && !pending().length) await refresh();
+  if (!document.hidden && !pending().length) await (grid.isShort() ? grid.load(false) : refresh());
   setTimeout(poll, queue.length || state?.finished || state?.waiting_for.length || outbox.isCutOff() ? POLL : POLL_EMPTY);
 })();

@@ -13,7 +13,6 @@ export function open({ classes, chosen_keys: keys, counts }) {
   $("edit-rows").replaceChildren(...rows.map(({ node }) => node));
   write("edit-trouble", "");
   $("edit").showModal();
-  $("edit").scrollTop = 0;
 }
 
 function row({ id, name, key }, classes, count) {

@@ -11,6 +11,7 @@ let tell = () => {}; // who is told what the server says
 const cells = new Map();
 
 export const isOpen = () => !$("many").hidden;
+export const isShort = () => isOpen() && items.length < SIZE; // more may be known soon
 export const chosen = () => items.filter((item) => selected.has(item.image));
 export const start = (accept) => { tell = accept; };
 
