@@ -43,8 +43,8 @@ def check_place(folder: Path, for_runs: bool = False) -> None:
     ours = (folder / GRID_FILE).is_file() if for_runs else is_comparison(folder)
     if not ours and {path.name for path in folder.iterdir()} - {LOCK, CELLS}:
         raise RunExistsError(
-            f"{str(folder)!r} exists and holds no comparison made by skal: nothing is written "
-            "beside what is there; choose a new folder by --out"
+            f"{str(folder)!r} exists and holds no comparison made by skal (it has no {GRID_FILE}): "
+            "nothing is written beside what is there; choose a new folder by --out"
         )
 
 

@@ -13,9 +13,9 @@ from ..core.errors import RunFolderError, UsageError
 from ..core.registry import parse_spec
 from ..core.settings import resolve_share
 from ..runs.config import RunConfig
-from ..runs.record import EVALUATION, JOURNAL, Record, is_finished
+from ..runs.record import EVALUATION, JOURNAL, ROUNDS, Record, is_finished
 from .config import AXES, GRID
-from .folder import GRID_FILE, read_grid
+from .folder import CELLS, GRID_FILE, read_grid
 
 _log = logging.getLogger("skal")
 
@@ -116,13 +116,16 @@ def find_runs(folders: Iterable[str | Path]) -> list[Path]:
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise RunFolderError(f"there is no folder {str(folder)!r}")
-        runs = {path.parent for path in folder.rglob(JOURNAL) if path.parent.name[:1] != "."}
+        signs = (JOURNAL, ROUNDS)
+        runs = {path.parent for name in signs for path in folder.rglob(name)}
+        runs = {run for run in runs if run.name[:1] != "."}
         below = {run for run in runs if is_finished(run)}
+        others = sorted(runs - below)
+        told = f"{len(others)} are not finished, by {others[0] / JOURNAL}" if others else ""
         if not below:
-            raise RunFolderError(f"there is no finished run in {str(folder)!r}")
-        if unfinished := sorted(runs - below):
-            told = (len(unfinished), unfinished[0])
-            _log.info("%d runs are not finished and left out (the first: %s)", *told)
+            raise RunFolderError(f"there is no finished run in {str(folder)!r} {told}".strip())
+        if others:
+            _log.info("of %d runs in %s %s, and left out", len(runs), folder, told)
         found |= below
     return sorted(found)
 
@@ -134,7 +137,8 @@ def read_results(folders: Iterable[str | Path]) -> list[Result]:
     by_grid: dict[Path | None, list[Result]] = {}
     for path in find_runs(folders):
         grid = path.parent.parent / GRID_FILE
-        by_grid.setdefault(grid if grid.is_file() else None, []).append(read_result(path))
+        is_cell = path.parent.name == CELLS or grid.is_file()
+        by_grid.setdefault(grid if is_cell else None, []).append(read_result(path))
     ordered = []
     for of_grid, results in by_grid.items():
         ordered += results if of_grid is None else _in_order_of(of_grid, results)

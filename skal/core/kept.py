@@ -84,7 +84,10 @@ def find(path: Path) -> Facts | None:
     """Return the facts of a kept result; None if it is not there, not sealed, or damaged."""
     seal = _seal(path)
     try:
-        content = json.loads(seal.read_text())
+        crc, _, text = seal.read_text().partition(" ")
+        if int(crc, 16) != zlib.crc32(text.encode()):
+            return None
+        content = json.loads(text)
         states = {path / name: _State(*state) for name, state in content["files"].items()}
         touched = [file for file, state in states.items() if not _is_untouched(file, state)]
         for file in touched:
@@ -161,7 +164,8 @@ def _sealed(path: Path, facts: Facts) -> str:
         name = "" if file == path else file.relative_to(path).as_posix()
         sample = _sample(file, status.st_size)
         states[name] = _State(status.st_size, status.st_mtime_ns, sample, checksum(file))
-    return json.dumps({"files": states, "facts": facts})
+    text = json.dumps({"files": states, "facts": facts})
+    return f"{zlib.crc32(text.encode()):08x} {text}"
 
 
 def _seal(path: Path) -> Path:
@@ -207,9 +211,10 @@ def told_where(what: str, folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        place = str(error.filename or folder)
         raise DataError(
-            f"cannot write {what} to {str(folder)!r}: {error.strerror or error}; name another "
-            "place by --data-dir or $SKAL_DATA_DIR"
+            f"cannot write {what} to {place!r}: {error.strerror or error}; name another place by "
+            "--data-dir or $SKAL_DATA_DIR"
         ) from error
 
 

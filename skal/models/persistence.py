@@ -147,7 +147,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads((folder / DESCRIPTION).read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise RunFolderError(f"{damaged}: {_one_line(error)}") from error
+        raise RunFolderError(f"{damaged}: {DESCRIPTION}: {_one_line(error)}") from error
     written = content.get("format") if isinstance(content, dict) else None
     if not is_whole(written):
         raise RunFolderError(f"{damaged}: {DESCRIPTION} is not one of skal's")

@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core.durable import locked, write_atomic
-from ..core.errors import DataError, ParameterError, RunExistsError, SkalError, UsageError
+from ..core.errors import (
+    DataError,
+    ParameterError,
+    RunExistsError,
+    RunFolderError,
+    SkalError,
+    UsageError,
+)
 from ..core.kept import find, forget, put
 from ..core.progress import progress
 from ..core.settings import settings_of
@@ -253,12 +260,19 @@ def _prepare(folder: Path, manifest: Mapping[str, Any]) -> None:
     if not path.is_file():
         if folder.exists() and any(folder.iterdir()):
             raise RunExistsError(
-                f"{str(folder)!r} exists and holds no predictions; choose another name by --out"
+                f"{str(folder)!r} exists and holds no predictions (it has no {MANIFEST}); choose "
+                "another name by --out"
             )
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps(manifest, indent=2) + "\n")
         return
-    before = json.loads(path.read_text())
+    try:
+        before = dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise RunFolderError(
+            f"{str(path)!r} is damaged: what is predicted there is not known; choose another name "
+            f"by --out, or remove {str(folder)!r}"
+        ) from error
     for name, value in manifest.items():
         if before.get(name) != value:
             raise RunExistsError(

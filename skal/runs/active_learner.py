@@ -155,6 +155,7 @@ class ActiveLearner:
         plan = Plan.make(config, data, chooser, classifier).with_kept(record.facts)
         learner = cls.__new__(cls)
         learner._set_up(plan, record)
+        record.keep_config(config)
         record.set_right()
         return learner
 

@@ -38,6 +38,7 @@ QUERY_COLUMNS = ("round", "rank", "index", "path", "label")
 VALID_COLUMNS = ("index", "path", "label")
 SKIPPED_COLUMNS = ("path", "reason")
 CONFIG = "config.toml"
+ROUNDS = "rounds.csv"
 JOURNAL = "journal.jsonl"
 SUMMARY = "summary.json"
 ENVIRONMENT = "environment.json"
@@ -168,7 +169,7 @@ class Record:
             _log.warning("%s is damaged: the run's journal counts", self.folder / CONFIG)
             return RunConfig(**began)
         now = config.as_dict()
-        changed = {n: v for n, v in began.items() if n not in MAY_CHANGE and now.get(n) != v}
+        changed = {name: value for name, value in began.items() if now.get(name) != value}
         if not (self.finished and changed):
             return config
         for name, value in changed.items():
@@ -220,7 +221,7 @@ class Record:
         if predicted is not None:
             entry["predicted"] = np.asarray(predicted).tolist()
         self._keep(entry)
-        self.write("rounds.csv", self._rounds_text())
+        self.write(ROUNDS, self._rounds_text())
 
     def write(self, name: str, content: str | bytes) -> None:
         """Write another file of the folder, as a whole."""
@@ -231,6 +232,15 @@ class Record:
         """Remove a file of the folder, if it is there."""
         if self.folder is not None:
             (self.folder / name).unlink(missing_ok=True)
+
+    def keep_config(self, config: RunConfig) -> None:
+        """Keep settings that were edited since, as some of them may be."""
+        before, now = self.facts.get("config", {}), config.as_dict()
+        for name in sorted(now):
+            if before.get(name) != now[name]:
+                _log.info("%s was %r, and is %r in %s", name, before.get(name), now[name], CONFIG)
+        if before != now:
+            self._keep({"event": "config", "config": now})
 
     def write_kept(self, name: str, content: bytes) -> None:
         """Write a file that is read again, and its SHA-256 into the journal."""
@@ -277,7 +287,7 @@ class Record:
     def _texts(self) -> dict[str, Callable[[], str]]:
         """The files that are made of the journal alone."""
         texts: dict[str, Callable[[], str]] = {"queries.csv": self._queries_text}
-        texts["rounds.csv"] = self._rounds_text
+        texts[ROUNDS] = self._rounds_text
         if self.valid:
             texts["valid.csv"] = self._valid_text
         if self.environment:
@@ -311,6 +321,9 @@ class Record:
     def _apply(self, entry: Mapping[str, Any]) -> None:
         if entry["event"] == "start":
             self.facts, self.environment = dict(entry["facts"]), dict(entry["environment"])
+            return
+        if entry["event"] == "config":
+            self.facts["config"] = entry["config"]
             return
         if entry["event"] == "file":
             self.digests[entry["name"]] = entry["sha256"]
