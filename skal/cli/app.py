@@ -75,7 +75,9 @@ def _resume_advice(ctx: click.Context) -> str:
     folder = (ctx.obj or {}).get("folder")
     if folder is None or (folder / "summary.json").exists():
         return ""
-    return f"\n{folder} holds all whole rounds; resume it: skal resume {quote(str(folder))}"
+    trust = " --trust" if ctx.obj.get("trust") else ""
+    command = f"skal resume {quote(str(folder))}{trust}"
+    return f"\n{folder} holds all whole rounds; resume it: {command}"
 
 
 @click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})

@@ -13,7 +13,7 @@ import click
 from ..comparisons.config import GRID_SETTINGS
 from ..runs.config import SETTINGS
 from .app import console, main
-from .settings import PATH, options
+from .settings import PATH, options, trust_option
 
 WORKERS = ("jobs", "threads", "backend", "scheduler")
 
@@ -45,6 +45,7 @@ _log = logging.getLogger("skal")
     help="Images that a worker does at a time.",
 )
 @options([*(GRID_SETTINGS[name] for name in WORKERS), SETTINGS["device"]])
+@trust_option
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
 @click.option("--quiet", is_flag=True, help="Show only warnings and errors.")
 @click.pass_context
@@ -55,6 +56,7 @@ def predict(
     paths: tuple[Path, ...],
     out: Path | None,
     utilities: str | None,
+    trust: bool,
     as_json: bool,
     quiet: bool,
     **settings: Any,
@@ -70,7 +72,8 @@ def predict(
         if utilities is not None:
             given["utilities"] = [name for name in utilities.split(",") if name]
         try:
-            done = pipeline.predict(run_dir, paths, out or Path(scratch) / "out.csv", **given)
+            target = out or Path(scratch) / "out.csv"
+            done = pipeline.predict(run_dir, paths, target, trust=trust, **given)
         except KeyboardInterrupt:
             if out is not None:
                 ctx.obj["go_on"] = "what is done is kept: run the same command again to resume"

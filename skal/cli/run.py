@@ -12,9 +12,18 @@ import click
 
 from ..core.lazy import importing
 from ..core.progress import hidden
+from ..core.trust import foreign_names
 from ..runs.config import SETTINGS, RunConfig
 from .app import console, main
-from .settings import PATH, RunCommand, file_options, given_settings, options, track_option
+from .settings import (
+    PATH,
+    RunCommand,
+    file_options,
+    given_settings,
+    options,
+    track_option,
+    trust_option,
+)
 
 _log = logging.getLogger("skal")
 
@@ -54,17 +63,23 @@ def run_command(
 @click.argument("run_dir", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 @click.option("--quiet", is_flag=True, help="Show only warnings and errors.")
+@trust_option
 @track_option
 @click.pass_context
 def resume(
-    ctx: click.Context, run_dir: Path, as_json: bool, quiet: bool, track: tuple[str, ...]
+    ctx: click.Context,
+    run_dir: Path,
+    as_json: bool,
+    quiet: bool,
+    trust: bool,
+    track: tuple[str, ...],
 ) -> None:
     """Go on with a run that was stopped, at its last whole round."""
     with console(ctx, quiet):
         with importing():
             from ..runs.run import resume
 
-        result = resume(run_dir, trackers=[progress(ctx), *track])
+        result = resume(run_dir, trackers=[progress(ctx), *track], trust=trust)
         _echo_result(result, as_json, quiet)
 
 
@@ -77,6 +92,7 @@ def progress(ctx: click.Context) -> Any:
     class Progress(Tracker):
         def on_start(self, config: Any, folder: Path | None) -> None:
             ctx.obj["folder"] = folder
+            ctx.obj["trust"] = bool(foreign_names(config))
             _log.info("%s on %s; writing to %s", config.strategy, config.dataset, folder)
             self.bar = tqdm(total=config.n_rounds + 1, unit="round", disable=hidden(), leave=False)
 

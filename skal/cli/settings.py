@@ -70,6 +70,12 @@ def track_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def trust_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command ``--trust``."""
+    told = "Run code of others that the folder names."
+    return _output("--trust", is_flag=True, help=told)(command)
+
+
 _output = partial(click.option, cls=Option)
 
 

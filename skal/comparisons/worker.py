@@ -19,13 +19,14 @@ from pathlib import Path
 
 from ..core.durable import fsync_file, fsync_folder
 from ..core.errors import SkalError
+from ..core.trust import foreign_names
 from ..core.workers import Workers, one_call
 from ..datasets import ImageDataset
 from ..datasets.base import one_line
 from ..datasets.decoding import Decoding
 from ..datasets.loading import load_as
 from ..runs.config import RunConfig
-from ..runs.record import is_begun
+from ..runs.record import Record, is_begun
 from ..runs.run import resume, run
 from ..runs.start import decoding_for, input_size
 from .folder import CELLS
@@ -113,7 +114,9 @@ class CellRunner:
     def _run_or_resume(self, cell: Cell, folder: Path | None) -> Result:
         images = self.load(cell.config)
         if folder and is_begun(folder):
-            resume(folder, data=images, trackers=self.trackers)
+            # what this call names itself may run, and nothing else that the folder names
+            trust = foreign_names(Record.read(folder)[1]) == foreign_names(cell.config)
+            resume(folder, data=images, trackers=self.trackers, trust=trust)
             return read_result(folder)
         if folder and folder.exists():
             shutil.rmtree(folder)  # its process was killed while it made the folder

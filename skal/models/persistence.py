@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..core.durable import sha256, write_atomic
 from ..core.errors import ParameterError, RunFolderError
+from ..core.trust import check_trusted, is_foreign
 from ..datasets.base import Images
 from ..datasets.decoding import GEOMETRIES
 from ..datasets.settings import PAGES
@@ -109,7 +110,9 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else str(value)
 
 
-def load_classifier(folder: str | Path, device: str = "auto") -> ImageClassifier:
+def load_classifier(
+    folder: str | Path, device: str = "auto", trust: bool = False
+) -> ImageClassifier:
     """Rebuild what `save_classifier` wrote to a folder, running no code from the files.
 
     Parameters
@@ -118,17 +121,21 @@ def load_classifier(folder: str | Path, device: str = "auto") -> ImageClassifier
         A run folder, or any with the two files.
     device : {"auto", "cpu", "cuda", "mps"}, default="auto"
         Where to put the network.
+    trust : bool, default=False
+        Whether a network of one's own, ``module:Name``, is imported.
 
     Raises
     ------
     RunFolderError
-        If the files are missing or damaged, or a newer skal wrote them.
+        If the files are missing or damaged, or a newer skal wrote them, or the network is not of
+        skal, of a family or registered by an installed package, and is not to be trusted.
     UnknownNameError, ParameterError
         If there is no such device.
     """
     resolve_device(device)
     folder = Path(folder)
     content = read_description(folder)
+    check_model(folder, content, trust)
     damaged = _NO_MODEL.format(str(folder))
     try:
         weights = (folder / WEIGHTS).read_bytes()
@@ -141,11 +148,24 @@ def load_classifier(folder: str | Path, device: str = "auto") -> ImageClassifier
         raise RunFolderError(f"{damaged}: {_one_line(error)}") from error
 
 
+def check_model(folder: Path, content: Mapping[str, Any], trust: bool) -> None:
+    """Raise a RunFolderError if ``model.json`` names code that nobody has said to trust."""
+    params = content.get("params")
+    model = params.get("model") if isinstance(params, dict) else None
+    if isinstance(model, str) and is_foreign(model, ("models",)):
+        check_trusted(folder / DESCRIPTION, {"model": model}, trust)
+
+
 def read_description(folder: Path) -> dict[str, Any]:
     """Return the content of ``model.json``; RunFolderError as of `load_classifier`."""
     damaged = _NO_MODEL.format(str(folder))
     try:
         content = json.loads((folder / DESCRIPTION).read_text())
+    except FileNotFoundError as error:
+        raise RunFolderError(
+            f"{damaged}: it has no {DESCRIPTION}; expected the folder of a run, or one that "
+            "skal train wrote"
+        ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(f"{damaged}: {DESCRIPTION}: {_one_line(error)}") from error
     written = content.get("format") if isinstance(content, dict) else None

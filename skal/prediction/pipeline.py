@@ -32,6 +32,7 @@ from ..datasets.base import one_line
 from ..datasets.decoding import DECODER_VERSION
 from ..datasets.index import list_images
 from ..datasets.pixel_cache import file_state
+from ..models.persistence import check_model, read_description
 from ..models.settings import TrainingSettings
 from .predictor import MEASURED, Predictor, model_key
 from .writers import FORMS, Form, form_of
@@ -124,6 +125,7 @@ def predict(
     backend: str = "loky",
     scheduler: str | None = None,
     device: str = "auto",
+    trust: bool = False,
 ) -> Predicted:
     """Write what a trained network says of any number of images, a row each.
 
@@ -148,6 +150,8 @@ def predict(
         See `skal.core.workers.Workers`. A cluster needs all places on a disk that is shared.
     device : {"auto", "cpu", "cuda", "mps"}, default="auto"
         Where each worker computes; several share the GPUs of this machine.
+    trust : bool, default=False
+        See `skal.load_classifier`.
 
     Returns
     -------
@@ -175,6 +179,7 @@ def predict(
     settings_of(TrainingSettings)["device"].check(device)
     if shard_size < 1:
         raise ParameterError(f"shard_size={shard_size}; expected 1 or more")
+    check_model(Path(run_dir), read_description(Path(run_dir)), trust)
     workers = Workers(backend, scheduler, jobs, threads, device)
     asked = utilities if utilities is not None else MEASURED if form.measures else ()
     task = PredictionTask(

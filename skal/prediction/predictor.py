@@ -65,7 +65,7 @@ class Predictor:
         wanted = {name: Utility.of(name) for name in utilities}
         if model_key(run_dir) != key:
             raise RunFolderError(f"the network in {str(run_dir)!r} has changed meanwhile")
-        classifier = load_classifier(run_dir, device)
+        classifier = load_classifier(run_dir, device, trust=True)  # `predict` has asked
         size = classifier.image_shape_[-1]
         how = replace(how_to_decode(**decoded_as(run_dir)), size=size, tolerated=TOLERATED)
         return Predictor(classifier, class_names(run_dir), wanted, embeddings, how)
@@ -107,11 +107,6 @@ class Predictor:
 
 def model_key(folder: Path) -> str:
     """Return a hash of a network's files; RunFolderError if one cannot be read."""
-    if folder.is_dir() and not (folder / "model.json").exists():
-        raise RunFolderError(
-            f"no usable model in {str(folder)!r}: it has no model.json; expected the folder of a "
-            "run, or one that skal train wrote"
-        )
     digest = hashlib.sha256()
     for name in ("model.safetensors", "model.json"):
         try:

@@ -20,6 +20,7 @@ from ..core.errors import DataError, ParameterError
 from ..core.seeding import derive_seed
 from ..core.settings import Count, resolve_count
 from ..core.signatures import shows_settings
+from ..core.trust import check_trusted, foreign_names
 from ..datasets import ImageDataset
 from ..datasets.base import MISSING_LABEL, Labels
 from ..datasets.oracles import Oracle, ask
@@ -126,6 +127,7 @@ class ActiveLearner:
         *,
         data: ImageDataset | None = None,
         classifier: ImageClassifier | None = None,
+        trust: bool = False,
     ) -> ActiveLearner:
         """Resume from a record, as if it had never been left.
 
@@ -137,17 +139,21 @@ class ActiveLearner:
             The images, if they cannot be loaded by their name.
         classifier : ImageClassifier, optional
             The one that was given, if the record cannot hold it.
+        trust : bool, default=False
+            Whether what the record names as ``module:Name`` is imported; not needed for what is
+            skal's, scikit-activeml's, or registered by an installed package.
 
         Raises
         ------
         RunFolderError, DataError, ParameterError
-            If the record is missing or damaged, data or weights differ, or something must be, or
-            cannot be, given again.
+            If the record is missing or damaged, data or weights differ, something must be, or
+            cannot be, given again, or the record names code that is not to be trusted.
         """
         folder = Path(folder)
         check_run_folder(folder)
         with locked(folder / JOURNAL):  # a line that is being written is no torn one
             record, config = Record.open(folder)
+        check_trusted(folder, foreign_names(config), trust)
         data = without_duplicates(config, load_again(config) if data is None else data)
         data = with_noise(config, data)
         check_same(record, config, data)

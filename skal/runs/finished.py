@@ -71,8 +71,8 @@ class Run:
         return "\n".join(lines)
 
     @classmethod
-    def read(cls, folder: Path) -> Run:
-        """Return a run that is done, from its folder.
+    def read(cls, folder: Path, trust: bool = False) -> Run:
+        """Return a run that is done, from its folder; `trust` is that of `load_classifier`.
 
         Raises
         ------
@@ -83,7 +83,7 @@ class Run:
         if record.summary is None:
             raise RunFolderError(f"the run in {str(folder)!r} is not finished")
         record.set_right()
-        classifier = load_classifier(folder)
+        classifier = load_classifier(folder, trust=trust)
         return cls(config, record.summary, record.rounds, record.queries, classifier, folder)
 
     def write(self, record: Record, data: ImageDataset) -> None:

@@ -83,6 +83,7 @@ def resume(
     data: ImageDataset | None = None,
     oracle: AnyOracle | None = None,
     trackers: Sequence[Tracker | str] = (),
+    trust: bool = False,
 ) -> Run:
     """Resume a run that was stopped, at its last whole round; a finished one is left as it is.
 
@@ -96,6 +97,8 @@ def resume(
         What labels, if that was an object; what was named is made again.
     trackers : sequence of Tracker or str, default=()
         See `run`.
+    trust : bool, default=False
+        Whether what the folder names as ``module:Name`` (strategy, network, oracle) is imported.
 
     Returns
     -------
@@ -105,15 +108,15 @@ def resume(
     Raises
     ------
     RunFolderError, DataError, ParameterError
-        If the run is missing, damaged or in use, its data or weights differ, or its oracle or
-        strategy must be, or cannot be, given again.
+        If the run is missing, damaged or in use, its data or weights differ, its oracle or strategy
+        must be, or cannot be, given again, or it names code that is not to be trusted.
     """
     folder = Path(folder)
     check_run_folder(folder)
     if is_finished(folder):
         _log.info("the run in %s is finished: nothing is left to do", folder)
-        return Run.read(folder)
-    learner = ActiveLearner.open(folder, data=data)
+        return Run.read(folder, trust)
+    learner = ActiveLearner.open(folder, data=data, trust=trust)
     check_usable(learner.data)
     labels = check_oracle(learner.record, learner.plan, oracle)
     return _label_all(learner, labels, check_trackers(trackers, folder))

@@ -9,7 +9,7 @@ import pytest
 from made_up import Interrupter, fits_heard
 
 import skal
-from skal.core.errors import DataError, ParameterError, UnknownNameError, UsageError
+from skal.core.errors import DataError, ParameterError, RunFolderError, UnknownNameError, UsageError
 from skal.core.seeding import derive_seed
 from skal.datasets.oracles import FunctionOracle, NoisyLabels, TrueLabels, make_oracle
 from skal.runs.config import read_config
@@ -276,7 +276,10 @@ def test_a_run_with_a_named_oracle_is_repeated_and_resumed_by_its_settings(
         skal.run(
             tiny, "margin", **settings, out=tmp_path / "run", trackers=[Interrupter("training 1")]
         )
-    assert skal.resume(tmp_path / "run", data=tiny).queries == straight.queries
+    with pytest.raises(RunFolderError, match=r"names code .*oracle .*--trust"):
+        skal.resume(tmp_path / "run", data=tiny)
+    resumed = skal.resume(tmp_path / "run", data=tiny, trust=True)
+    assert resumed.queries == straight.queries
 
 
 def test_an_oracle_that_was_an_object_must_be_given_again(

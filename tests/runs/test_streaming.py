@@ -259,7 +259,7 @@ def test_a_stream_goes_on_from_any_line_of_its_journal(
     settings |= {"init_strategy": "k-means", "steps": 1}
     straight = skal.run(tiny, **settings, out=tmp_path / "straight")
     journal = (tmp_path / "straight/journal.jsonl").read_bytes().splitlines(keepends=True)
-    assert len(journal) == 1 + 2 * (N_ROUNDS + 1)
+    assert len(journal) == 1 + 3 * (N_ROUNDS + 1) + 1
     for number in range(1, len(journal)):
         folder = tmp_path / str(number)
         folder.mkdir()

@@ -1,0 +1,56 @@
+"""Code that files name: what somebody else made runs none of it, unless that is asked for."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+from .errors import RunFolderError
+from .registry import parse_spec
+from .settings import Settings, settings_of
+
+_IMPORT_PATH = re.compile(r"([^\W\d][\w.]*):[\w.]+")
+FAMILIES = {"models": ("torchvision", "timm")}
+"""What may stand before the colon of a name of that kind without being imported as it stands."""
+OF_STRATEGIES = ("skactiveml.pool", "skactiveml.stream", "skal.strategies")
+"""Modules of which nothing but classes of strategies are taken, and those checked before."""
+
+
+def is_foreign(spec: str, kinds: Collection[str]) -> bool:
+    """Tell whether a name is an import path, of code that is not known to be harmless.
+
+    Names that an installed package has registered are none, nor are classes of strategies in a
+    module that this process has imported; `kinds` are those of ``skal list``.
+    """
+    found = _IMPORT_PATH.fullmatch(parse_spec(spec)[0])
+    if found is None:
+        return False
+    module = found[1]
+    if any(module in FAMILIES.get(kind, ()) for kind in kinds):
+        return False
+    known = any(f"{module}.".startswith(f"{own}.") for own in OF_STRATEGIES)
+    known |= module in sys.modules
+    return not (known and any("strategies" in kind for kind in kinds))
+
+
+def foreign_names(settings: Settings) -> dict[str, str]:
+    """Return the settings that name such code, and what they name."""
+    values = settings.as_dict()
+    return {
+        name: values[name]
+        for name, setting in settings_of(type(settings)).items()
+        if isinstance(values.get(name), str) and is_foreign(values[name], setting.names)
+    }
+
+
+def check_trusted(place: Path, names: dict[str, str], trust: bool) -> None:
+    """Raise a RunFolderError if a file names code that nobody has said to trust."""
+    if names and not trust:
+        told = ", ".join(f"{name} {value!r}" for name, value in names.items())
+        raise RunFolderError(
+            f"{str(place)!r} names code that is neither skal's nor registered by an installed "
+            f"package ({told}), and it would be run; if you trust the folder, give --trust (from "
+            "Python trust=True)"
+        )

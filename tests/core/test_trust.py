@@ -1,0 +1,129 @@
+"""Nothing that a folder names is run unless that is asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import skal
+from skal.cli import main
+from skal.comparisons.results import read_results
+from skal.core.durable import sha256
+from skal.core.errors import RunFolderError, SkalError
+from skal.core.trust import is_foreign
+
+TINY: dict[str, Any] = {"model": "lenet", "steps": 2, "n_init": 6, "n_query": 4, "n_rounds": 1}
+
+
+@pytest.mark.parametrize(
+    ("spec", "kinds", "foreign"),
+    [
+        ("margin", ("strategies",), False),
+        ("mine:Margin", ("strategies",), True),
+        (f"{__name__}:Margin", ("strategies",), False),
+        (f"{__name__}:Margin", ("models",), True),
+        ("mine.own:Margin?k=1", ("strategies",), True),
+        ("skactiveml.pool:Falcun?gamma=5", ("strategies",), False),
+        ("skactiveml.poolside:Falcun", ("strategies",), True),
+        ("skal.core.registry:import_object?path=os:abort", ("models",), True),
+        ("skactiveml.pool:Falcun", ("models",), True),
+        ("timm:vit_tiny", ("models",), False),
+        ("timm:vit_tiny", ("strategies",), True),
+        ("timm.models:create_model", ("models",), True),
+        ("torchvision:resnet50@IMAGENET1K_V1", ("models",), False),
+        ("pictures: mine/flowers", ("datasets",), False),
+        ("C:\\flowers", ("datasets",), False),
+        ("mine:load", ("datasets",), True),
+    ],
+)
+def test_import_paths_of_others_are_foreign(
+    spec: str, kinds: tuple[str, ...], foreign: bool
+) -> None:
+    assert is_foreign(spec, kinds) is foreign
+
+
+@pytest.fixture
+def marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
+    """Put a module `stranger` on the path; the function tells whether anything imported it."""
+    place, mark = tmp_path / "modules", tmp_path / "mark"
+    place.mkdir()
+    (place / "stranger.py").write_text(f"open({str(mark)!r}, 'w').close()\n")
+    monkeypatch.syspath_prepend(place)
+    return mark.exists
+
+
+def write_journal(folder: Path, name: str, value: str) -> None:
+    """Let a run say that it began with another value of a setting."""
+    path = folder / "journal.jsonl"
+    first, *rest = path.read_text().splitlines(keepends=True)
+    start = json.loads(first.partition(" ")[2])
+    start["facts"]["config"][name] = value
+    text = json.dumps(start)
+    path.write_text("".join([f"{zlib.crc32(text.encode()):08x} {text}\n", *rest]))
+    config = folder / "config.toml"
+    lines = [line for line in config.read_text().splitlines() if not line.startswith(f"{name} =")]
+    config.write_text("\n".join([f'{name} = "{value}"', *lines]))
+
+
+@pytest.mark.parametrize("name", ["strategy", "model", "oracle", "init_strategy", "dataset"])
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_of_a_stranger_runs_nothing(
+    name: str,
+    finished: bool,
+    tiny: skal.ImageDataset,
+    tmp_path: Path,
+    marked: Callable[[], bool],
+) -> None:
+    folder = tmp_path / "run"
+    skal.run(tiny, "margin", out=folder, **TINY)
+    if not finished:
+        lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
+        (folder / "journal.jsonl").write_text("".join(lines[:-2]))
+    write_journal(folder, name, "stranger:Anything")
+    for use in (
+        lambda: skal.resume(folder, data=tiny),
+        lambda: skal.resume(folder),
+        lambda: skal.ActiveLearner.open(folder, data=tiny),
+        lambda: read_results([folder]),
+        lambda: CliRunner().invoke(main, ["resume", str(folder)]),
+        lambda: CliRunner().invoke(main, ["report", str(folder)]),
+    ):
+        with contextlib.suppress(SkalError):
+            use()
+        assert not marked()
+    if not finished:
+        with pytest.raises(RunFolderError, match=f"names code .*{name} 'stranger:Any.*--trust"):
+            skal.resume(folder, data=tiny)
+
+
+def test_a_network_of_a_stranger_runs_nothing(
+    tiny: skal.ImageDataset, tmp_path: Path, marked: Callable[[], bool]
+) -> None:
+    folder = tmp_path / "run"
+    skal.run(tiny, "margin", out=folder, **TINY)
+    path = folder / "model.json"
+    content = json.loads(path.read_text())
+    content["params"]["model"] = "stranger:Net"
+    del content["checksum"]
+    content["checksum"] = sha256(json.dumps(content, indent=2))
+    path.write_text(json.dumps(content, indent=2))
+    image = tmp_path / "image.png"
+    image.touch()
+    for use in (
+        lambda: skal.load_classifier(folder),
+        lambda: skal.predict(folder, [image], tmp_path / "out.csv"),
+        lambda: skal.resume(folder),
+    ):
+        with pytest.raises(RunFolderError, match=r"model.json' names code .*'stranger:Net'"):
+            use()
+    assert not marked()
+    with pytest.raises(RunFolderError, match="no usable model"):
+        skal.load_classifier(folder, trust=True)
+    assert marked()
