@@ -24,10 +24,10 @@ from skal.label import FORMATS
 from skal.strategies import STREAM_STRATEGIES
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), ROOT / "data/README.md"])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), ROOT / "data/README.md", ROOT / "docs/label-studio.md"])
 README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
-OF_OTHER_TOOLS = {"--check", "--nthreads", "--nworkers"}
+OF_OTHER_TOOLS = {"--check", "--internal-host", "--nthreads", "--nworkers"}
 
 ARGUMENTS = {"cifar10_percent": ("--seeds", "1", "--steps", "1")}
 """What keeps an example short."""

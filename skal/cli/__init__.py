@@ -1,6 +1,6 @@
 """The command line: it parses, calls, and echoes."""
 
-from . import compare, label, lists, predict, run
+from . import compare, exchange, label, lists, predict, run, serve
 from .app import main
 
-__all__ = ["compare", "label", "lists", "main", "predict", "run"]
+__all__ = ["compare", "exchange", "label", "lists", "main", "predict", "run", "serve"]

@@ -1,4 +1,4 @@
-"""`skal label` and what goes with it: query, import, export, train."""
+"""`skal label`, and `skal train` after it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import click
 
 from ..label.settings import OF_TRAINING, SETTINGS
 from .app import console, main
-from .lists import complete
 from .settings import PATH, options
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ CLASSES = click.option(
 )
 
 
-def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+def given_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that were given, parameters parsed, with what costs torch checked."""
     given = {name: value for name, value in settings.items() if value not in (None, ())}
     if "strategy_params" in given:
@@ -48,7 +47,7 @@ def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _opened(folder: Path, *args: Any, **kwargs: Any) -> Iterator[LabelProject]:
+def opened_project(folder: Path, *args: Any, **kwargs: Any) -> Iterator[LabelProject]:
     from ..label.project import LabelProject
 
     with closing(LabelProject.open(folder, *args, **kwargs)) as project:
@@ -144,12 +143,12 @@ def label(
         from ..label.service import LabelService
 
         names = [check_annotator(name) for name in annotators or ("me",)]
-        opened = partial(_opened, folder, classes, _given(settings), overlap)
+        opened = partial(opened_project, folder, classes, given_settings(settings), overlap)
         if agreement:
             with opened(create=False) as project:
                 click.echo("\n".join(report(project)))
         elif renamings or mergers or removals:
-            with _opened(folder, alone=True) as project:
+            with opened_project(folder, alone=True) as project:
                 project.change_classes(renamings, mergers, removals)
                 click.echo(f"classes: {', '.join(project.classes)}")
         elif terminal:
@@ -217,135 +216,6 @@ def _telling_saved(project: LabelProject) -> Iterator[None]:
 
 @main.command()
 @FOLDER
-@CLASSES
-@options(SETTINGS.values())
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(("list", "csv", "label-studio")),
-    default="list",
-    show_default=True,
-    help="Only paths, a table to fill in, or tasks.",
-)
-@click.option("--out", metavar="FILE", type=PATH, help="A file; by default stdout.")
-@click.pass_context
-def query(
-    ctx: click.Context,
-    /,
-    folder: Path,
-    classes: list[str],
-    form: str,
-    out: Path | None,
-    **settings: Any,
-) -> None:
-    """Say which images to label next, for those who label elsewhere; `skal import` brings back."""
-    with console(ctx):
-        _check_out(out)
-        given = _given(settings)
-        with _opened(folder, classes, given, create=False, needs_classes=False) as project:
-            from ..label.exporting import export_label_studio, export_query
-            from ..label.final import next_images
-
-            picks = next_images(project, project.n_query)
-            if form == "label-studio":
-                text = export_label_studio(project, [image for image, _ in picks])
-            else:
-                text = export_query(project, picks, as_table=form == "csv")
-                text = text if out or form == "csv" else _for_eyes(text)
-            _write(text, out)
-
-
-@main.command(name="export")
-@FOLDER
-@click.option(
-    "--format",
-    "form",
-    metavar="NAME",
-    shell_complete=complete("formats"),
-    required=True,
-    help="A table (csv), class folders (folder), tasks (label-studio), or module:Name.",
-)
-@click.option(
-    "--out",
-    metavar="FILE|DIR",
-    type=PATH,
-    help="By default stdout, for a folder DIR-labeled.",
-)
-@click.option("--copy", is_flag=True, help="Copy the files, instead of hard links to them.")
-@click.pass_context
-def export_command(
-    ctx: click.Context, folder: Path, form: str, out: Path | None, copy: bool
-) -> None:
-    """Write the labels out: a table, class folders, or tasks of Label Studio."""
-    with console(ctx):
-        from ..label import FORMATS
-        from ..label.exporting import labeling_config
-
-        entry = FORMATS.resolve(form)
-        if entry.facts.get("folder"):
-            out = out or folder.resolve().with_name(f"{folder.resolve().name}-labeled")
-        else:
-            _check_out(out)
-        with _opened(folder, create=False) as project:
-            written = entry.make(project=project, out=out, copy=copy)
-            if not isinstance(written, str):
-                _log.info("%d images in %s", written, out)
-                return
-            _write(written, out)
-            if entry.name == "label-studio":
-                _log.info("labelling interface: %s", labeling_config(project.classes))
-
-
-@main.command(name="import")
-@FOLDER
-@click.argument("source", metavar="FILE", type=PATH)
-@CLASSES
-@click.option(
-    "--as",
-    "annotator",
-    metavar="NAME",
-    default="me",
-    show_default=True,
-    help="Name of the annotator.",
-)
-@click.option(
-    "--format",
-    "form",
-    metavar="NAME",
-    help="Format of FILE, see `skal list import-formats`; by default it is recognised.",
-)
-@click.option(
-    "--path-column", metavar="NAME", help="Column of the images; a number if there is no header."
-)
-@click.option("--label-column", metavar="NAME", help="Column of the labels.")
-@click.option("--choice", metavar="NAME", help="Of several questions of a tool the one to read.")
-@click.pass_context
-def import_command(
-    ctx: click.Context,
-    /,
-    folder: Path,
-    source: Path,
-    classes: list[str],
-    annotator: str,
-    form: str | None,
-    **wanted: str | None,
-) -> None:
-    r"""Take labels in: a table, JSON of some tool, or a folder of class folders.
-
-    \b
-    skal import photos labels.csv --classes cat,dog
-    skal import photos train.csv --path-column id --label-column breed
-    """
-    with console(ctx):
-        from ..label.formats import Source
-        from ..label.importing import import_into
-
-        done = import_into(folder, Source(source, **wanted), classes, annotator, form)
-        click.echo(f"{source}: {done}")
-
-
-@main.command()
-@FOLDER
 @options(SETTINGS[name] for name in OF_TRAINING)
 @click.option("--out", metavar="DIR", type=PATH, help="The model's folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
@@ -354,7 +224,10 @@ def train(
     ctx: click.Context, /, folder: Path, out: Path | None, as_json: bool, **settings: Any
 ) -> None:
     """Train the final network on all labels, into a folder that `skal predict` takes."""
-    with console(ctx), _opened(folder, (), _given(settings), create=False) as project:
+    with (
+        console(ctx),
+        opened_project(folder, (), given_settings(settings), create=False) as project,
+    ):
         from ..label.final import train
         from ..label.sample import Accuracy
 
@@ -382,34 +255,3 @@ def train(
                     "images); it is biased if a strategy chose these images, which are not like "
                     "the others then: only images drawn at random and kept out of training tell"
                 )
-
-
-def _check_out(out: Path | None) -> None:
-    """Find out before the work that its result could not be written."""
-    from ..core.errors import UsageError
-
-    if out is not None and not out.absolute().parent.is_dir():
-        raise UsageError(f"--out: the folder {str(out.parent)!r} does not exist")
-    if out is not None and out.is_dir():
-        raise UsageError(f"--out: {str(out)!r} is a folder; expected the name of a file")
-
-
-def _for_eyes(text: str) -> str:
-    """Return text as a terminal may show it; to another program it goes as it is."""
-    import sys
-
-    from ..label.names import shown
-
-    if not sys.stdout.isatty():
-        return text
-    return "".join(f"{shown(line)}\n" for line in text.split("\n")[:-1])
-
-
-def _write(text: str, out: Path | None) -> None:
-    if out is None:
-        click.echo(text, nl=False)
-    else:
-        from ..core.durable import write_atomic
-
-        write_atomic(out, text)
-        _log.info("written to %s", out)

@@ -23,4 +23,6 @@ _add(
     summary="the images in a folder for each class",
     folder=True,
 )
-_add("label-studio", f"{__name__}.exporting:export_label_studio", summary="tasks of Label Studio")
+_add(
+    "label-studio", f"{__name__}.studio.tasks:export_label_studio", summary="tasks of Label Studio"
+)

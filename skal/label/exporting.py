@@ -1,23 +1,19 @@
-"""Labels out: as CSV, as class folders, and as the JSON of Label Studio."""
+"""Labels out: as CSV, and as class folders."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import json
 import logging
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import quote
-from xml.sax.saxutils import quoteattr
 
 from ..core.errors import DataError, RunExistsError, UsageError
 from ..datasets.layout import is_unlabeled
@@ -26,10 +22,6 @@ from .names import guarded, plain_text
 from .project import LabelProject
 
 COLUMNS = ("path", "label", "action", "annotator", "source", "seconds", "time")
-LOCAL_FILES = "/data/local-files/?d="
-"""Where Label Studio serves files of its own machine from."""
-MODEL_VERSION = "skal"
-"""Of all predictions: Label Studio shows those of one version, and puts tasks of others last."""
 
 _SPLIT_WORD = re.compile(
     r"(?<![^\W_])(train|training|test|testing|val|valid|validation|dev|eval|evaluation)(?![^\W_])",
@@ -143,69 +135,3 @@ def _link(source: Path, target: Path, link: Callable[[Path, Path], None]) -> Non
     except OSError as error:  # another file system, or one without links
         _log.debug("copied, not linked: %s", error)
         shutil.copy2(source, target)
-
-
-def export_label_studio(project: LabelProject, images: Iterable[int] | None = None) -> str:
-    """Return tasks for Label Studio, as a JSON list; `labeling_config` is what it fits.
-
-    Each annotator's label is an annotation; what was skipped or nobody is sure of has none. Bad
-    images are left out. Where the last network gave an image a probability, its guess is a
-    prediction, with that as its score.
-    """
-    if images is None:
-        images = sorted(project.paths, key=project.paths.__getitem__)
-    tasks = [_task(project, n) for n in images if project.ledger.aside.get(n) != "bad"]
-    return json.dumps(tasks, indent=1) + "\n"
-
-
-def labeling_config(classes: Sequence[str]) -> str:
-    """Return the labelling interface of Label Studio that the tasks are made for."""
-    choices = "".join(f"<Choice value={quoteattr(name)}/>" for name in classes)
-    return (
-        '<View><Image name="image" value="$image"/>'
-        f'<Choices name="choice" toName="image">{choices}</Choices></View>'
-    )
-
-
-def _task(project: LabelProject, image: int) -> dict[str, Any]:
-    path = project.paths[image]
-    # relative to the folder above, for Label Studio wants its storage below its document root
-    address = quote(f"{project.name}/{path}", errors="surrogateescape")
-    data: dict[str, Any] = {"image": f"{LOCAL_FILES}{address}", "path": plain_text(path)}
-    annotations: list[dict[str, Any]] = []
-    annotators: dict[str, str] = {}
-    for who, action in sorted(project.ledger.verdicts(image).items()):
-        if action.action == "label" and action.label is not None:
-            result = _choice(f"{image} {who}", project.classes[action.label])
-            times = {} if action.seconds is None else {"lead_time": action.seconds}
-            annotations.append({"result": [result], "was_cancelled": False, **times})
-            annotators[result["id"]] = who
-            if project.is_test(image):
-                data["source"] = TEST
-    if not annotations and image in project.folder_labels:
-        result = _choice(f"{image}", project.classes[project.folder_labels[image]])
-        annotations.append({"result": [result], "was_cancelled": False})
-    if annotators:  # Label Studio knows only its own users, but keeps a task's data
-        data["annotators"] = annotators
-    return {"data": data, "annotations": annotations, "predictions": _predictions(project, image)}
-
-
-def _predictions(project: LabelProject, image: int) -> list[dict[str, Any]]:
-    guesses = project.guesses
-    proba = None if guesses is None else guesses.proba_of(image)
-    if guesses is None or proba is None:
-        return []
-    label = int(proba.argmax())
-    score = round(float(proba[label]), 6)
-    result = {**_choice(f"{image} guess", project.classes[label]), "score": score}
-    return [{"model_version": MODEL_VERSION, "score": score, "result": [result]}]
-
-
-def _choice(of: str, name: str) -> dict[str, Any]:
-    return {
-        "id": hashlib.sha256(of.encode(errors="surrogateescape")).hexdigest()[:10],
-        "from_name": "choice",
-        "to_name": "image",
-        "type": "choices",
-        "value": {"choices": [name]},
-    }

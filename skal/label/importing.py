@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..core.errors import DataError, UnknownNameError
-from ..datasets.addresses import Addresses, Located, UnclearAddressError, one_root
+from ..datasets.addresses import Located, UnclearAddressError, one_root
 from ..datasets.index import find_images
 from .formats import Row, Source, read_rows
 from .images import content_of
@@ -38,13 +38,12 @@ class Reading:
 
     def __init__(self, project: LabelProject, name: str, annotator: str) -> None:
         self.project, self.name, self.annotator = project, name, annotator
-        self._by_path = {plain_text(path): n for n, path in project.paths.items()}
-        self._addresses = Addresses(self._by_path, project.root.resolve().as_posix())
+        self._addresses, self._by_path = project.addresses()
         self._unclear: list[str] = []
         self._found: set[Located] = set()
 
     def image_at(self, where: str, address: str) -> int | None:
-        """Return the number of the image that an address means; see `Addresses`."""
+        """Return the number of the image that an address means."""
         try:
             found = self._addresses.locate(plain_text(address))
         except UnclearAddressError as error:

@@ -13,6 +13,7 @@ from typing import Any, Self
 from ..core.durable import fsync_folder, locked
 from ..core.errors import RunFolderError, UsageError
 from ..core.settings import resolve_count
+from ..datasets.addresses import Addresses
 from ..datasets.deep import Ranges
 from ..datasets.index import ImageFile
 from ..datasets.loading import data_folder, how_to_decode
@@ -24,7 +25,7 @@ from . import images
 from .classes import Classes, parse_pairs
 from .learning import GUESSES, BatchRequest, Guesses, LearnerSetup
 from .ledger import TEST, Ledger
-from .names import check_classes, shown
+from .names import check_classes, plain_text, shown
 from .sample import Accuracy, History, TestedModel, draw_reserve
 from .settings import read_settings, save_settings
 from .store import Action, BatchRow, ModelRow, Store
@@ -160,11 +161,20 @@ class LabelProject:
     def n_batches(self) -> int:
         return len(self._batches)
 
-    def request(self, candidates: Sequence[int], n: int) -> BatchRequest:
-        """Return the question which `n` of some images are the next to be labelled."""
-        labels = self.training_labels
+    def request(
+        self, candidates: Sequence[int], n: int, labels: Mapping[int, int] | None = None
+    ) -> BatchRequest:
+        """Return the question which `n` of some images are the next to be labelled, by `labels` or
+        those that hold.
+        """
+        labels = self.training_labels if labels is None else labels
         numbers = tuple(self.class_list.numbers)
         return BatchRequest(tuple(self.classes), labels, candidates, n, self.n_batches, numbers)
+
+    def addresses(self) -> tuple[Addresses, dict[str, int]]:
+        """Return what finds images by texts from elsewhere, and the number of each path found."""
+        by_path = {plain_text(path): number for number, path in self.paths.items()}
+        return Addresses(by_path, self.root.resolve().as_posix()), by_path
 
     @cached_property
     def ranges(self) -> Ranges:

@@ -12,17 +12,12 @@ from label_server import write_images
 from torchvision.datasets import ImageFolder
 
 from skal.core.errors import DataError, RunExistsError, SkalError, UsageError
-from skal.label.exporting import (
-    export_csv,
-    export_folder,
-    export_label_studio,
-    export_query,
-    labeling_config,
-)
+from skal.label.exporting import export_csv, export_folder, export_query
 from skal.label.importing import Imported, import_into
 from skal.label.learning import Guesses
 from skal.label.project import LabelProject
 from skal.label.store import Action
+from skal.label.studio.tasks import export_label_studio, labeling_config
 
 CLASSES = ["daisy", "ox-eye daisy", 'a "rose" & more']
 

@@ -441,7 +441,8 @@ def test_the_terminal_needs_no_extra(folder: Path) -> None:
 def test_help_and_labelling_import_no_torch() -> None:
     code = (
         "import sys, skal.label.web.server, skal.label.service, skal.label.terminal"
-        ", skal.label.exporting, skal.label.importing"
+        ", skal.label.exporting, skal.label.importing, skal.label.studio.exchange"
+        ", skal.label.studio.backend"
         "; print([m for m in ('torch', 'sklearn', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

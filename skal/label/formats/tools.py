@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,19 +18,29 @@ def read_label_studio(source: Source) -> Iterator[Row]:
 
     Of one annotator the latest annotation of a task counts; of those that are nobody's each does.
     """
-    n_outdone = 0
     questions: set[str] = set()
-    for number, task in enumerate(source.objects, start=1):
+    yield from rows_of_tasks(source.objects, source.name, source.choice, questions)
+    if source.choice and source.choice not in questions:
+        found = ", ".join(sorted(questions)) or "none"
+        raise DataError(f"{source.name} has no question {source.choice!r} (found: {found})")
+
+
+def rows_of_tasks(
+    tasks: Iterable[Mapping[str, Any]], name: str, choice: str | None, questions: set[str]
+) -> Iterator[Row]:
+    """Yield the rows of tasks, which are of a file of that name; see `read_label_studio`.
+
+    What the annotations answer is added to `questions`.
+    """
+    n_outdone = 0
+    for number, task in enumerate(tasks, start=1):
         where = f"task {task.get('id', number)}"
         data = task["data"]
-        address = data.get("path")
-        if not isinstance(address, str):
-            own = (data.get("image"), *data.values())
-            address = next((v for v in own if isinstance(v, str)), "")
+        address = address_of(data)
         given = task.get("annotations", task.get("completions"))
         latest: dict[str, Row] = {}
         for annotation in _in_time(_list_of(given, where, "annotations")):
-            label = _chosen(annotation, where, source.choice, questions)
+            label = _chosen(annotation, where, choice, questions)
             if label is None:
                 continue
             who, seconds = _who(annotation, data), number_of(annotation.get("lead_time"))
@@ -41,15 +51,18 @@ def read_label_studio(source: Source) -> Iterator[Row]:
             n_outdone += who in latest
             latest[who] = row
         yield from latest.values()
-    if source.choice and source.choice not in questions:
-        found = ", ".join(sorted(questions)) or "none"
-        raise DataError(f"{source.name} has no question {source.choice!r} (found: {found})")
     if n_outdone:
         _log.info(
             "%s: %d earlier annotations do not count, since the same annotator gave a later one",
-            source.name,
+            name,
             n_outdone,
         )
+
+
+def address_of(data: Mapping[str, Any], name: str = "image") -> str:
+    """Return what the data of a task say of where its image is: what we wrote, else that name."""
+    found = (data.get("path"), data.get(name), *data.values())
+    return next((value for value in found if isinstance(value, str)), "")
 
 
 def _in_time(annotations: list[Any]) -> list[Any]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import secrets
 from collections.abc import Collection
-from contextlib import suppress
 from urllib.parse import parse_qs, parse_qsl, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .requests import OwnAddress
 
 POLICY = (
     "default-src 'none'; img-src 'self'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -56,8 +56,7 @@ class Guard:
         self._app = app
         self._token = token.encode()
         self._project = project
-        self._port = port
-        self._hosts = hosts
+        self._own = OwnAddress(port, hosts)
         # cookies know no ports: that of another project must not take the place of this one
         self._cookie = f"skal-{port}"
 
@@ -89,7 +88,7 @@ class Guard:
 
     def _answer_to(self, scope: Scope, headers: Headers) -> ASGIApp:
         """Return what answers a request: the page, or a refusal."""
-        if refusal := self._refusal(scope, headers):
+        if refusal := self._own.refusal(scope, headers):
             return _error(refusal, 403)
         if scope["path"] == "/" and self._is_token(_query(scope).get("token", "")):
             return self._welcome(scope, headers)
@@ -108,31 +107,6 @@ class Guard:
             return headers.get(PROJECT_HEADER) != self._project
         named = parse_qs(scope["query_string"].decode("latin-1")).get("project")
         return scope["path"] != "/" and named is not None and named != [self._project]
-
-    def _refusal(self, scope: Scope, headers: Headers) -> str | None:
-        host = headers.get("host", "")
-        if len(headers.getlist("host")) != 1 or not self._is_own(host):
-            return f"{host[:100]!r} is not an address of this page; --host gives it another"
-        origin = headers.get("origin")
-        if origin is not None and origin.lower() != f"http://{host.lower()}":
-            return "the request comes from another page"
-        foreign = headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
-        if foreign and (scope["method"] not in ("GET", "HEAD") or scope["path"] != "/"):
-            return "the request comes from another page"
-        return None
-
-    def _is_own(self, host: str) -> bool:
-        name, _, port = host.lower().rpartition(":")
-        if not (name and port.isdecimal() and not name.endswith(":")):
-            name, port = host.lower(), "80"
-        if int(port[:9]) != self._port:
-            return False
-        if name in self._hosts:
-            return True
-        if "*" in self._hosts:
-            with suppress(ValueError):
-                return bool(ipaddress.ip_address(name.strip("[]")))
-        return False
 
     def _is_token(self, text: str) -> bool:
         return secrets.compare_digest(text.encode(errors="replace"), self._token)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import mimetypes
 import shlex
-import socket
 import warnings
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +19,6 @@ from ..service import LabelService, NothingToUndoError, check_key
 from .address import LOOPBACK, Address, names_of
 
 try:
-    import uvicorn
     from jinja2 import Environment, FileSystemLoader
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
@@ -33,6 +29,8 @@ try:
     from starlette.staticfiles import StaticFiles
 
     from .guard import Guard
+    from .requests import json_body
+    from .running import run_app
 except ImportError as error:
     package = str(error.name).partition(".")[0]
     raise MissingExtraError(package, "label", "skal label") from error
@@ -170,7 +168,7 @@ def _posted(deed: Callable[[Asked], dict[str, Any]]) -> Callable[[Request], Any]
     """Return what answers a POST, in a thread of its own: it may wait for the disk."""
 
     async def answer(request: Request) -> Response:
-        return _json(await run_in_threadpool(deed, await _body(request)))
+        return _json(await run_in_threadpool(deed, await json_body(request, LARGEST_BODY)))
 
     return answer
 
@@ -191,21 +189,6 @@ def _annotator(asked: Asked) -> str:
     if name is not None and not isinstance(name, str):
         raise UsageError("as: expected a name")
     return check_annotator("me" if name is None else name)
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise HTTPException(415, "expected a body of the type application/json")
-    content = b""
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > LARGEST_BODY:
-            raise HTTPException(413, f"the body is larger than {LARGEST_BODY} bytes")
-    with suppress(ValueError, RecursionError):
-        if isinstance(body := json.loads(content), dict):
-            return body
-    raise HTTPException(400, "expected a JSON object")
 
 
 def _json(content: Mapping[str, Any]) -> Response:
@@ -250,32 +233,8 @@ def serve(service: LabelService, address: Address, *, suggest: bool = False) -> 
     warnings.filterwarnings("ignore", module="PIL")
     setup = service.project.learner_setup()
     learner = Learner(setup, service.take_batch, service.take_failure)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        ws="none",
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=2,
-    )
-    server = _Server(config, on_start=lambda: service.start(learner.submit))
     try:
-        with suppress(KeyboardInterrupt):
-            server.run(sockets=[address.socket])
+        run_app(app, address.socket, on_start=lambda: service.start(learner.submit))
     finally:
         learner.stop()
         service.previews.close()
-
-
-class _Server(uvicorn.Server):
-    """Uvicorn's, that says when it has begun."""
-
-    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_start = on_start
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._on_start()

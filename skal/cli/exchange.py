@@ -1,0 +1,233 @@
+"""Labels out and in: `skal query`, `skal export` and `skal import`."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..label.settings import SETTINGS
+from .app import console, main
+from .label import CLASSES, FOLDER, given_settings, opened_project
+from .lists import complete
+from .settings import PATH, options
+
+if TYPE_CHECKING:
+    from ..label.project import LabelProject
+
+_log = logging.getLogger("skal")
+
+
+@main.command()
+@FOLDER
+@CLASSES
+@options(SETTINGS.values())
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("list", "csv", "label-studio")),
+    default="list",
+    show_default=True,
+    help="Only paths, a table to fill in, or tasks.",
+)
+@click.option("--out", metavar="FILE", type=PATH, help="A file; by default stdout.")
+@click.pass_context
+def query(
+    ctx: click.Context,
+    /,
+    folder: Path,
+    classes: list[str],
+    form: str,
+    out: Path | None,
+    **settings: Any,
+) -> None:
+    """Say which images to label next, for those who label elsewhere; `skal import` brings back."""
+    with console(ctx):
+        _check_out(out)
+        given = given_settings(settings)
+        with opened_project(folder, classes, given, create=False, needs_classes=False) as project:
+            from ..label.exporting import export_query
+            from ..label.final import next_images
+            from ..label.studio.tasks import export_label_studio
+
+            picks = next_images(project, project.n_query)
+            if form == "label-studio":
+                text = export_label_studio(project, [image for image, _ in picks])
+            else:
+                text = export_query(project, picks, as_table=form == "csv")
+                text = text if out or form == "csv" else _for_eyes(text)
+            _write(text, out)
+            if form == "label-studio":
+                _tell_what_to_set(project, out)
+
+
+@main.command(name="export")
+@FOLDER
+@click.option(
+    "--format",
+    "form",
+    metavar="NAME",
+    shell_complete=complete("formats"),
+    required=True,
+    help="A table (csv), class folders (folder), tasks (label-studio), or module:Name.",
+)
+@click.option(
+    "--out",
+    metavar="FILE|DIR",
+    type=PATH,
+    help="By default stdout, for a folder DIR-labeled.",
+)
+@click.option("--copy", is_flag=True, help="Copy the files, instead of hard links to them.")
+@click.option(
+    "--push",
+    metavar="URL",
+    help="Add the tasks to a server of Label Studio; $LABEL_STUDIO_API_KEY is the token there.",
+)
+@click.pass_context
+def export_command(
+    ctx: click.Context, /, folder: Path, form: str, out: Path | None, copy: bool, push: str | None
+) -> None:
+    """Write the labels out: a table, class folders, or tasks of Label Studio.
+
+    \b
+    skal export photos --format folder
+    skal export photos --format label-studio --push http://localhost:8080
+    """  # noqa: D301 (click wants the character)
+    with console(ctx):
+        from ..label import FORMATS
+
+        entry = FORMATS.resolve(form)
+        if push is not None:
+            _push(folder, push, entry.name, is_alone=not (out or copy))
+            return
+        if entry.facts.get("folder"):
+            out = out or folder.resolve().with_name(f"{folder.resolve().name}-labeled")
+        else:
+            _check_out(out)
+        with opened_project(folder, create=False) as project:
+            written = entry.make(project=project, out=out, copy=copy)
+            if not isinstance(written, str):
+                _log.info("%d images in %s", written, out)
+                return
+            _write(written, out)
+            if entry.name == "label-studio":
+                _tell_what_to_set(project, out)
+
+
+def _push(folder: Path, url: str, form: str, *, is_alone: bool) -> None:
+    from ..core.errors import UsageError
+    from ..label.studio.exchange import push
+
+    if form != "label-studio" or not is_alone:
+        raise UsageError("--push takes --format label-studio, and neither --out nor --copy")
+    with opened_project(folder) as project:
+        click.echo(str(push(project, url)))
+
+
+@main.command(name="import")
+@FOLDER
+@click.argument("source", metavar="[FILE]", type=PATH, required=False)
+@click.option(
+    "--pull",
+    metavar="URL",
+    help="Take what was labelled on a server of Label Studio; $LABEL_STUDIO_API_KEY is the token.",
+)
+@CLASSES
+@click.option(
+    "--as",
+    "annotator",
+    metavar="NAME",
+    default="me",
+    show_default=True,
+    help="Name of the annotator.",
+)
+@click.option(
+    "--format",
+    "form",
+    metavar="NAME",
+    help="Format of FILE, see `skal list import-formats`; by default it is recognised.",
+)
+@click.option(
+    "--path-column", metavar="NAME", help="Column of the images; a number if there is no header."
+)
+@click.option("--label-column", metavar="NAME", help="Column of the labels.")
+@click.option("--choice", metavar="NAME", help="Of several questions of a tool the one to read.")
+@click.pass_context
+def import_command(
+    ctx: click.Context,
+    /,
+    folder: Path,
+    source: Path | None,
+    pull: str | None,
+    classes: list[str],
+    annotator: str,
+    form: str | None,
+    **wanted: str | None,
+) -> None:
+    """Take labels in: a table, JSON of some tool, or a folder of class folders.
+
+    \b
+    skal import photos labels.csv --classes cat,dog
+    skal import photos train.csv --path-column id --label-column breed
+    skal import photos --pull http://localhost:8080
+    """  # noqa: D301 (click wants the character)
+    with console(ctx):
+        from ..core.errors import UsageError
+        from ..label.formats import Source
+        from ..label.importing import import_into
+
+        if (source is None) is (pull is None):
+            raise UsageError("expected either a FILE, or --pull with an address of Label Studio")
+        if source is not None:
+            done = import_into(folder, Source(source, **wanted), classes, annotator, form)
+        elif form or wanted["path_column"] or wanted["label_column"]:
+            raise UsageError("of the options for files --pull takes only --choice")
+        else:
+            from ..label.studio.exchange import pull as pull_from
+
+            done = pull_from(folder, str(pull), classes, annotator, wanted["choice"])
+        click.echo(f"{source or pull}: {done}")
+
+
+def _check_out(out: Path | None) -> None:
+    """Find out before the work that its result could not be written."""
+    from ..core.errors import UsageError
+
+    if out is not None and not out.absolute().parent.is_dir():
+        raise UsageError(f"--out: the folder {str(out.parent)!r} does not exist")
+    if out is not None and out.is_dir():
+        raise UsageError(f"--out: {str(out)!r} is a folder; expected the name of a file")
+
+
+def _for_eyes(text: str) -> str:
+    """Return text as a terminal may show it; to another program it goes as it is."""
+    import sys
+
+    from ..label.names import shown
+
+    if not sys.stdout.isatty():
+        return text
+    return "".join(f"{shown(line)}\n" for line in text.split("\n")[:-1])
+
+
+def _write(text: str, out: Path | None) -> None:
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        from ..core.durable import write_atomic
+
+        write_atomic(out, text)
+        _log.info("written to %s", out)
+
+
+def _tell_what_to_set(project: LabelProject, out: Path | None) -> None:
+    """Say what must be set in Label Studio, in a file beside the tasks if they are in one."""
+    from ..label.studio.tasks import what_to_set
+
+    text = what_to_set(project, out.name if out else "the tasks")
+    if out is None:
+        _log.info("%s", text)
+    else:
+        _write(text, out.with_name(f"{out.stem}-setup.md"))

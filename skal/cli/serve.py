@@ -1,0 +1,64 @@
+"""`skal serve`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import click
+
+from .app import console, main
+from .label import CLASSES, opened_project
+from .settings import PATH
+
+
+@main.command()
+@click.argument("folder", metavar="RUN_DIR|DIR", type=PATH)
+@CLASSES
+@click.option(
+    "--images", metavar="DIR", type=PATH, help="The images, for a run. [those that it was made of]"
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=9090,
+    show_default=True,
+    help="0 for any that is free.",
+)
+@click.pass_context
+def serve(
+    ctx: click.Context,
+    /,
+    folder: Path,
+    classes: list[str],
+    images: Path | None,
+    host: str,
+    port: int,
+) -> None:
+    """Be a model for Label Studio: predictions, and the next tasks by the strategy.
+
+    For a folder of images a network is trained on its labels, and again on those that are given
+    in Label Studio; for a run it is the network of that.
+
+    \b
+    skal serve photos --classes cat,dog
+    skal serve model --images photos
+    """  # noqa: D301 (click wants the character)
+    with console(ctx), ExitStack() as stack:
+        from ..core.errors import UsageError
+        from ..label.studio import backend, models
+        from ..label.web.address import listen
+
+        is_run = (folder / "model.json").is_file()
+        if (is_run and classes) or (images and not is_run):
+            raise UsageError("--images is for a run, and --classes for a folder of images")
+        # the port before the work: where that is taken, nothing is begun
+        listening = stack.enter_context(listen(host, port))
+        model: models.Model
+        if is_run:
+            model = models.model_of_run(folder, images)
+        else:
+            project = stack.enter_context(opened_project(folder, classes, create=False))
+            model = stack.enter_context(closing(models.LearningModel(project)))
+        backend.serve(model, listening, host)

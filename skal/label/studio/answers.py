@@ -1,0 +1,162 @@
+"""What a network says of images, and in which order these are to be labelled."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.errors import UsageError
+from ...core.kept import kept
+from ...core.progress import progress
+from ...core.registry import write_spec
+from ..names import plain_text
+
+if TYPE_CHECKING:
+    from ...prediction.predictor import Predictor
+
+LAST = 1.0
+"""The score of what is to be labelled last."""
+MEASURE = "margin"
+"""What images are worth where the strategy of a run does not weigh each image by itself."""
+THREADS = 4
+
+
+class Answer(NamedTuple):
+    """Of an image: its class, None if none is known, how probable that is, and its score.
+
+    Who labels those of the lowest score first follows the strategy.
+    """
+
+    label: str | None
+    probability: float
+    score: float
+
+
+NOTHING = Answer(None, 0.0, LAST)
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What is said of images.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The classes.
+    rows : mapping of str to int
+        The row of each image, by path.
+    proba : ndarray of float32, shape (n, n_classes)
+        Class probabilities; of no columns while there is no network.
+    first : mapping of str to int
+        The images that the strategy chose, counted from 0, the most useful one.
+    """
+
+    names: Sequence[str]
+    rows: Mapping[str, int]
+    proba: NDArray[np.float32]
+    first: Mapping[str, int]
+
+    def of(self, path: str | None) -> Answer:
+        """Return what is said of an image.
+
+        Those chosen come before all others, which follow by how unsure the network is of them: the
+        score of these is a probability, at least one in as many as there are classes, and that of
+        the chosen is less.
+        """
+        label, probability, score = NOTHING
+        if path is None:
+            return NOTHING
+        row = self.rows.get(path)
+        if row is not None and self.proba.shape[1]:
+            best = int(self.proba[row].argmax())
+            label, probability = self.names[best], float(self.proba[row, best])
+            score = probability
+        if path in self.first:
+            score = self.first[path] / len(self.first) / len(self.names)
+        return Answer(label, probability, score)
+
+
+def answers_of_run(run_dir: Path, images: Path | None = None, device: str = "auto") -> Answers:
+    """Predict all images of a folder by a run's network, once: what it said is kept.
+
+    The folder is by default that of the run, and their order that of its strategy, if it weighs
+    each image by itself, else of the smallest margin first. Errors are those of `skal predict`, and
+    a UsageError if there is no folder of images.
+    """
+    from ...datasets.decoding import DECODER_VERSION
+    from ...datasets.index import list_images
+    from ...datasets.loading import data_folder
+    from ...datasets.pixel_cache import file_state
+    from ...prediction.predictor import Predictor, model_key
+
+    config = _config_of(run_dir)
+    root = folder_of_run(run_dir, images)
+    paths, key = list_images(root), model_key(run_dir)
+    utility = _utility(config)
+    predictor = Predictor.load(run_dir, key, device, (utility,), False)
+    digest = hashlib.sha256(f"{key} {utility} {DECODER_VERSION} {root}\n".encode())
+    for path in paths:
+        digest.update(f"{file_state(str(root / path))} {path}\n".encode(errors="surrogateescape"))
+    place = data_folder() / "cache" / f"answers-{digest.hexdigest()[:16]}.npz"
+    kept(place, "predicting", lambda path: _predict(predictor, root, paths, utility, path))
+    with np.load(place, allow_pickle=False) as arrays:
+        read, proba, order = (arrays[name] for name in ("read", "proba", "order"))
+    there = [plain_text(paths[n]) for n in np.flatnonzero(read)]
+    rows = {path: row for row, path in enumerate(there)}
+    first = {there[row]: place for place, row in enumerate(order.tolist())}
+    return Answers(predictor.names, rows, proba, first)
+
+
+def folder_of_run(run_dir: Path, images: Path | None) -> Path:
+    """Return the folder of the images of a run, or the one that is named."""
+    root = images or Path(str(_config_of(run_dir).get("dataset", "")))
+    if images is None and (str(root) == "." or not root.is_dir()):
+        raise UsageError(
+            f"the images of {str(run_dir)!r} are in no folder that is here; name one by --images"
+        )
+    if not root.is_dir():
+        raise UsageError(f"--images: {str(root)!r} is no folder; expected a folder of images")
+    return root.resolve()
+
+
+def _config_of(run_dir: Path) -> Mapping[str, Any]:
+    from ...runs.config import read_config
+
+    path = run_dir / "config.toml"
+    return read_config(path) if path.is_file() else {}
+
+
+def _utility(config: Mapping[str, Any]) -> str:
+    """Return the strategy of a run by its name, if it weighs each image by itself."""
+    from ...prediction.predictor import Utility
+
+    with suppress(UsageError):
+        name = write_spec(config.get("strategy", MEASURE), config.get("strategy_params") or {})
+        return Utility.of(name).name
+    return MEASURE
+
+
+def _predict(
+    predictor: Predictor, root: Path, paths: Sequence[str], utility: str, place: Path
+) -> dict[str, Any]:
+    reads, probas, utilities = [], [], []
+    with progress(total=len(paths), desc="predicting") as bar:
+        for rows in predictor.rows(root, paths, THREADS):
+            columns = rows.columns
+            reads.append(rows.read)
+            probas.append(np.column_stack([columns[f"p_{name}"] for name in predictor.names]))
+            utilities.append(columns[f"utility_{utility}"])
+            bar.update(len(rows.paths))
+    worth = np.concatenate(utilities)
+    proba = np.concatenate(probas).astype(np.float32)
+    order = np.argsort(-worth, kind="stable")
+    with place.open("wb") as file:
+        np.savez(file, read=np.concatenate(reads), proba=proba, order=order)
+    return {}

@@ -1,0 +1,148 @@
+"""`skal serve`: the protocol of Label Studio's machine-learning backends, as of version 1.23."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import warnings
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+from ...core.errors import MissingExtraError
+from ..web.address import LOOPBACK, names_of
+from .answers import Answer
+from .models import Model, NotReadyError
+from .tasks import FROM_NAME, MODEL_VERSION, TO_NAME, choice_of
+
+try:
+    from starlette.applications import Starlette
+    from starlette.concurrency import run_in_threadpool
+    from starlette.datastructures import Headers
+    from starlette.exceptions import HTTPException
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse, Response
+    from starlette.routing import Route
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from ..web.requests import OwnAddress, json_body
+    from ..web.running import run_app
+except ImportError as error:
+    package = str(error.name).partition(".")[0]
+    raise MissingExtraError(package, "label", "skal serve") from error
+
+LARGEST_BODY = 2**26
+"""Bytes: of hundreds of tasks with all that was said of them."""
+PORT = 9090
+
+_log = logging.getLogger("skal")
+
+
+class Question(NamedTuple):
+    """What a labelling interface asks: the names of question and image, and of the latter's field
+    in a task's data, and the classes, None if they are not known.
+    """
+
+    from_name: str = FROM_NAME
+    to_name: str = TO_NAME
+    field: str = "image"
+    classes: Collection[str] | None = None
+
+    @classmethod
+    def of(cls, interface: Any) -> Question:
+        """Read a labelling interface: its first choices of an image; ours if there are none."""
+        try:
+            root = ElementTree.fromstring(interface)
+        except (ElementTree.ParseError, TypeError):
+            return cls()
+        fields = {one.get("name", ""): one.get("value", "") for one in root.iter("Image")}
+        for one in root.iter("Choices"):
+            to_name = one.get("toName", "")
+            if to_name in fields:
+                classes = {choice.get("value", "") for choice in one.iter("Choice")}
+                field = fields[to_name].removeprefix("$")
+                return cls(one.get("name", ""), to_name, field, classes)
+        return cls()
+
+
+def make_app(model: Model, *, port: int = PORT, hosts: Collection[str] = LOOPBACK) -> ASGIApp:
+    """Make the application, which is asked by the names `hosts`; "*" is any address in numbers."""
+
+    async def health(request: Request) -> Response:
+        return JSONResponse({"status": "UP", "model_class": MODEL_VERSION})
+
+    async def setup(request: Request) -> Response:
+        await json_body(request, LARGEST_BODY)
+        return JSONResponse({"model_version": MODEL_VERSION})
+
+    async def versions(request: Request) -> Response:
+        return JSONResponse({"versions": [MODEL_VERSION]})
+
+    async def answer(request: Request) -> Response:
+        body = await json_body(request, LARGEST_BODY)
+        return JSONResponse({"results": await run_in_threadpool(predict, model, body)})
+
+    async def hear(request: Request) -> Response:
+        body = await json_body(request, LARGEST_BODY)
+        await run_in_threadpool(model.hear, body)
+        return JSONResponse({"status": "ok"}, 201)
+
+    app = Starlette(
+        routes=[
+            Route("/", health),
+            Route("/health", health),
+            Route("/setup", setup, methods=["POST"]),
+            Route("/versions", versions),
+            Route("/predict", answer, methods=["POST"]),
+            Route("/webhook", hear, methods=["POST"]),
+        ],
+        exception_handlers={HTTPException: _on_http_error, NotReadyError: _on_not_ready},
+    )
+    own = OwnAddress(port, frozenset(hosts))
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = own.refusal(scope, Headers(scope=scope))
+        response = app if refusal is None else JSONResponse({"error": refusal}, 403)
+        await response(scope, receive, send)
+
+    return guarded
+
+
+def predict(model: Model, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a prediction for each task, in order: an empty one where nothing is known."""
+    tasks = asked.get("tasks")
+    if not isinstance(tasks, list):
+        raise HTTPException(400, "tasks: expected a list")
+    answers, question = model.answers(), Question.of(asked.get("label_config"))
+    images = model.images_of(tasks, question.field)
+    return [_prediction(answers.of(image), question) for image in images]
+
+
+def _prediction(answer: Answer, question: Question) -> dict[str, Any]:
+    label, result = answer.label, []
+    if label is not None and (question.classes is None or label in question.classes):
+        choice = choice_of(label, question.from_name, question.to_name)
+        result.append({**choice, "score": round(answer.probability, 6)})
+    return {"result": result, "score": answer.score, "model_version": MODEL_VERSION}
+
+
+def serve(model: Model, listening: socket.socket, host: str) -> None:
+    """Answer Label Studio, which asks a host by that name, until Ctrl-C."""
+    port = int(listening.getsockname()[1])
+    _log.info(
+        "http://%s:%d is a model for Label Studio, to be added there as %r; Ctrl-C ends it",
+        f"[{host}]" if ":" in host else host,
+        port,
+        MODEL_VERSION,
+    )
+    warnings.filterwarnings("ignore", module="PIL")
+    run_app(make_app(model, port=port, hosts=names_of(host)), listening)
+
+
+def _on_http_error(request: Request, error: Any) -> Response:
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+def _on_not_ready(request: Request, error: Any) -> Response:
+    """Answer so that Label Studio keeps nothing, and asks again."""
+    return JSONResponse({"error": str(error)}, 503, {"Retry-After": "5"})

@@ -1,0 +1,272 @@
+"""A server of Label Studio: a project is pushed there, and its annotations are pulled back."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ...core.errors import DataError, MissingExtraError, SkalError, UsageError
+from ...core.progress import progress
+from ...datasets.addresses import UnclearAddressError
+from ..formats import Source
+from ..formats.tools import address_of
+from ..importing import Imported, import_into
+from ..names import plain_text
+from ..project import LabelProject
+from .tasks import labeling_config, local_files_settings, tasks
+
+TOKEN = "LABEL_STUDIO_API_KEY"
+"""The environment variable that holds the token of a user of Label Studio."""
+TASKS_AT_ONCE = 1000
+PATIENCE = 600.0
+"""Seconds, for an export of a large project."""
+SHORTEST_TITLE, LONGEST_TITLE = 3, 50
+
+_log = logging.getLogger("skal")
+
+
+class ServerError(SkalError):
+    """Label Studio cannot be reached, or refuses what is asked of it."""
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did: where the project is, whether it was made, tasks added, and there before."""
+
+    url: str
+    is_new: bool
+    n_added: int
+    n_there: int
+
+    def __str__(self) -> str:
+        made = "made" if self.is_new else "found"
+        return f"{self.url} ({made}): {self.n_added} tasks added, {self.n_there} already there"
+
+
+def push(project: LabelProject, url: str) -> Pushed:
+    """Make a project of Label Studio for ours, or find it, and add the tasks that it lacks.
+
+    It is told by our project's id in its description, and its images by their addresses, as an
+    import tells them. The token is that of the environment variable `TOKEN`.
+
+    Raises
+    ------
+    UsageError, MissingExtraError
+        There is no token, no such address, or no SDK of Label Studio.
+    ServerError, DataError
+        The server cannot be reached or refuses something; or it has tasks of images not here.
+    """
+    with closing(_Server(url)) as server:
+        if server.number is not None:
+            raise UsageError(
+                f"--push: got {url!r}, a project; expected the server's address, for a project of "
+                f"its own is made there: {server.address}"
+            )
+        number = server.find(project.id)
+        is_new = number is None
+        config = labeling_config(project.classes)
+        if number is None:
+            number = server.make(project, config)
+        else:
+            server.set_interface(number, config)
+        server.add_storage(number, project)
+        there = _images_of(project, server.tasks(number, everything=True))
+        by_path = sorted(project.paths, key=project.paths.__getitem__)
+        wanted = tasks(project, [n for n in by_path if n not in there])
+        with progress(total=len(wanted), desc="pushing", unit="task") as bar:
+            for start in range(0, len(wanted), TASKS_AT_ONCE):
+                part = wanted[start : start + TASKS_AT_ONCE]
+                server.add_tasks(number, part)
+                bar.update(len(part))
+        return Pushed(f"{server.address}/projects/{number}", is_new, len(wanted), len(there))
+
+
+def pull(
+    folder: Path,
+    url: str,
+    classes: Sequence[str] = (),
+    annotator: str = "me",
+    choice: str | None = None,
+) -> Imported:
+    """Take in the annotations of a project of Label Studio, all or none; see `import_into`.
+
+    `url` is that of a project, or of the server to which ours was pushed. Errors are those of
+    `push` and of `import_into`.
+    """
+    with closing(_Server(url)) as server:
+        number = server.number
+        if number is None:
+            opened = LabelProject.open(folder, classes, create=False, needs_classes=False)
+            with closing(opened) as ours:
+                number = server.find(ours.id)
+        if number is None:
+            raise DataError(
+                f"{server.address} has no project that {str(folder)!r} was pushed to; name one by "
+                f"its address, as {server.address}/projects/1, or push first: skal export"
+            )
+        found = server.tasks(number, everything=False)
+    if not found:
+        return Imported(0, 0, 0)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / f"label-studio-project-{number}.json"
+        path.write_text(json.dumps(found), encoding="utf-8")
+        return import_into(folder, Source(path, choice=choice), classes, annotator)
+
+
+def _images_of(project: LabelProject, found: Sequence[dict[str, Any]]) -> set[int]:
+    """Return which of our images tasks are of; those of none, as of removed ones, are told."""
+    addresses, by_path = project.addresses()
+    images, unclear = set(), 0
+    for task in found:
+        try:
+            images.add(by_path[addresses.find(plain_text(address_of(task["data"])))])
+        except UnclearAddressError:
+            unclear += 1
+    if unclear:
+        _log.warning("%d tasks there are of no image that is here now", unclear)
+    return images
+
+
+class _Server:
+    """Label Studio, by its SDK: the few things that are asked of it."""
+
+    def __init__(self, url: str) -> None:
+        self.address, self.number = _parse(url)
+        token = os.environ.get(TOKEN, "").strip()
+        if not token:
+            raise UsageError(
+                f"{TOKEN} is not set; expected the token of a user of {self.address}, which its "
+                "page 'Account & Settings' shows"
+            )
+        try:
+            import httpx
+            from label_studio_sdk import LabelStudio
+        except ImportError as error:
+            package = str(error.name or "label_studio_sdk").replace("_", "-")
+            raise MissingExtraError(package, "labelstudio", "--push and --pull") from error
+        self._http = httpx.Client(timeout=PATIENCE, follow_redirects=True)
+        with self._told():
+            self._client = LabelStudio(
+                base_url=self.address, api_key=token, httpx_client=self._http
+            )
+
+    def close(self) -> None:
+        self._http.close()
+
+    def find(self, project_id: str) -> int | None:
+        """Return the number of the project that was made for one of ours."""
+        with self._told():
+            for found in self._client.projects.list(page_size=100):
+                if _mark(project_id) in (found.description or ""):
+                    return int(found.id)
+        return None
+
+    def make(self, project: LabelProject, config: str) -> int:
+        name = plain_text(project.name)
+        title = name if len(name) >= SHORTEST_TITLE else f"skal {name}"
+        told = f"Images of {name}, pushed by skal ({_mark(project.id)}: leave that here)"
+        with self._told():
+            made = self._client.projects.create(
+                title=title[:LONGEST_TITLE], description=told, label_config=config
+            )
+        return int(made.id)
+
+    def set_interface(self, number: int, config: str) -> None:
+        with self._told():
+            if self._client.projects.get(id=number).label_config != config:
+                self._client.projects.update(id=number, label_config=config)
+                _log.info("project %d has the present classes now", number)
+
+    def add_storage(self, number: int, project: LabelProject) -> None:
+        """Let the server show the images; where it refuses, say what must be set, and go on."""
+        path = plain_text(str(project.root.resolve()))
+        storages = self._client.import_storage.local
+        try:
+            with self._told():
+                if any(one.path == path for one in storages.list(project=number)):
+                    return
+                storages.create(
+                    project=number,
+                    path=path,
+                    title="images",
+                    use_blob_urls=True,
+                    recursive_scan=True,
+                    synchronizable=False,  # a sync would make a second task of every image
+                )
+        except ServerError as error:
+            settings = local_files_settings(project).items()
+            _log.warning(
+                "%s; until the server is started with %s and this is pushed again, it shows no "
+                "image",
+                error,
+                " ".join(f"{name}={value}" for name, value in settings),
+            )
+
+    def tasks(self, number: int, *, everything: bool) -> list[dict[str, Any]]:
+        """Return the tasks of a project with their annotations, or only those that have any."""
+        with self._told():
+            parts = self._client.projects.exports.download_sync(
+                id=number, export_type="JSON", download_all_tasks=everything
+            )
+            content = b"".join(parts)
+        try:
+            found = json.loads(content)
+        except ValueError as error:
+            raise ServerError(
+                f"{self.address} answered with no JSON; is it Label Studio?"
+            ) from error
+        if not (isinstance(found, list) and all(isinstance(one, dict) for one in found)):
+            raise ServerError(f"{self.address} answered with no list of tasks")
+        return found
+
+    def add_tasks(self, number: int, some: Sequence[dict[str, Any]]) -> None:
+        with self._told():
+            self._client.projects.import_tasks(id=number, request=some)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn errors of the SDK into one line of ours."""
+        import httpx
+        from label_studio_sdk.core.api_error import ApiError
+
+        try:
+            yield
+        except ApiError as error:
+            if error.status_code in (401, 403):
+                raise ServerError(
+                    f"{self.address} does not take the token in {TOKEN} (status "
+                    f"{error.status_code}); expected one that its page 'Account & Settings' shows"
+                ) from error
+            reason = " ".join(str(error.body).split())[:500]
+            raise ServerError(f"{self.address} refuses ({error.status_code}): {reason}") from error
+        except httpx.HTTPError as error:
+            raise ServerError(
+                f"{self.address} cannot be reached ({error}); is Label Studio running there?"
+            ) from error
+
+
+def _mark(project_id: str) -> str:
+    return f"skal:{project_id}"
+
+
+def _parse(url: str) -> tuple[str, int | None]:
+    """Return the address of a server, and the number of the project that a URL names."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise UsageError(
+            f"got the address {url!r}; expected one such as http://localhost:8080, or that of a "
+            "project: http://localhost:8080/projects/1"
+        )
+    place = re.fullmatch(r"(.*?)(?:/projects/(\d+)(?:/.*)?)?/?", parts.path)
+    assert place is not None
+    number = None if place[2] is None else int(place[2])
+    return f"{parts.scheme}://{parts.netloc}{place[1]}".rstrip("/"), number

@@ -1,0 +1,189 @@
+"""What stands behind `skal serve`: the network of a run, or one that learns while people label."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...core.errors import SkalError
+from ...datasets.addresses import Addresses, Located, UnclearAddressError, one_root
+from ..formats.tools import address_of, rows_of_tasks
+from ..learning import ComputedBatch, Failure, Learner
+from ..names import plain_text
+from ..project import LabelProject
+from ..service import FRESH_SHARE
+from .answers import Answers, answers_of_run, folder_of_run
+
+GIVEN = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED")
+TAKEN_BACK = "ANNOTATIONS_DELETED"
+TRAIN = "START_TRAINING"
+
+_log = logging.getLogger("skal")
+
+
+class NotReadyError(SkalError):
+    """Nothing can be said of images yet."""
+
+
+class Model(ABC):
+    """Finds the images of tasks, and says what it knows of them."""
+
+    def __init__(self, addresses: Addresses) -> None:
+        self.addresses = addresses
+
+    @abstractmethod
+    def answers(self) -> Answers:
+        """Return what is known now; a NotReadyError if that is nothing yet."""
+
+    @abstractmethod
+    def hear(self, event: Mapping[str, Any]) -> None:
+        """Take in what happened in Label Studio."""
+
+    def images_of(self, tasks: list[Any], name: str) -> list[str | None]:
+        """Return the images of tasks, whose data have them under a name, as an import finds them.
+
+        Those that are unclear are None; so are all if the tasks' addresses are of several folders.
+        """
+        found = [self._locate(task, name) for task in tasks]
+        if one_root({one for one in found if one is not None}):
+            return [None if one is None else one.path for one in found]
+        _log.warning("the tasks name images of several folders: nothing is predicted for them")
+        return [None] * len(tasks)
+
+    def _locate(self, task: Any, name: str) -> Located | None:
+        data = task.get("data") if isinstance(task, dict) else None
+        if not isinstance(data, dict):
+            return None
+        try:
+            return self.addresses.locate(plain_text(address_of(data, name)))
+        except UnclearAddressError as error:
+            _log.debug("task %s: %s", task.get("id"), error)
+            return None
+
+
+class FixedModel(Model):
+    """Says always the same, whatever it hears."""
+
+    def __init__(self, addresses: Addresses, answers: Answers) -> None:
+        super().__init__(addresses)
+        self._answers = answers
+
+    def answers(self) -> Answers:
+        return self._answers
+
+    def hear(self, event: Mapping[str, Any]) -> None:
+        pass
+
+
+def model_of_run(run_dir: Path, images: Path | None = None) -> Model:
+    """Return the model that a run's network is; see `answers_of_run`."""
+    answers = answers_of_run(run_dir, images)
+    root = folder_of_run(run_dir, images).as_posix()
+    return FixedModel(Addresses(answers.rows, root), answers)
+
+
+class LearningModel(Model):
+    """Learns from a project's labels, and from those given in Label Studio meanwhile.
+
+    These are not written down: `skal import --pull` does that. A network is trained at the start,
+    when a fifth of a batch of labels is new, and when training is asked for.
+    """
+
+    def __init__(self, project: LabelProject) -> None:
+        addresses, self._numbers = project.addresses()
+        super().__init__(addresses)
+        self._project = project
+        self._said: dict[Any, tuple[int, int]] = {}  # image and number of a class, by annotation
+        self._n_new = 0
+        self._answers: Answers | None = None
+        self._problem = "the images are looked at, and the network is trained"
+        self._is_busy = self._is_due = False
+        self._lock = threading.Lock()
+        self._learner = Learner(project.learner_setup(), self._take, self._fail)
+        self._learn()
+
+    def answers(self) -> Answers:
+        if self._answers is None:
+            raise NotReadyError(f"not ready yet: {self._problem}")
+        return self._answers
+
+    def hear(self, event: Mapping[str, Any]) -> None:
+        action = event.get("action")
+        with self._lock:
+            if action in GIVEN:
+                self._given(event.get("task"), event.get("annotation"))
+            elif action == TAKEN_BACK:
+                for one in event.get("annotations") or ():
+                    self._n_new += self._said.pop(_id(one), None) is not None
+            enough = max(1, round(FRESH_SHARE * self._project.n_query))
+            if action != TRAIN and self._n_new < enough:
+                return
+        self._learn()
+
+    def close(self) -> None:
+        self._learner.stop()
+
+    def _given(self, task: Any, annotation: Any) -> None:
+        (path,) = self.images_of([task], "image")
+        if path is None:
+            return
+        try:
+            rows = [*rows_of_tasks([{**task, "annotations": [annotation]}], "task", None, set())]
+            ids = [self._project.class_id(row.label) for row in rows if row.label]
+        except SkalError as error:
+            _log.warning("an annotation is not used: %s", error)
+            return
+        before = self._said.pop(_id(annotation), None)
+        for n in ids:
+            number = self._project.class_list.numbers[n]
+            self._said[_id(annotation)] = (self._numbers[path], number)
+        self._n_new += before != self._said.get(_id(annotation))
+
+    def _learn(self) -> None:
+        """Ask for a network and its choice; what is asked meanwhile is asked again afterwards."""
+        with self._lock:
+            self._is_due = self._is_busy
+            if self._is_busy:
+                return
+            self._is_busy, self._n_new = True, 0
+            project = self._project
+            project.refresh()
+            ids = project.class_list.ids
+            said = {image: ids[number] for image, number in self._said.values() if number in ids}
+            labels = {**project.training_labels, **said}
+            done = {*labels, *project.reserve, *project.ledger.images()}
+            candidates = sorted(project.pool - done)
+            request = project.request(candidates, project.n_query, labels)
+        self._learner.submit(request)
+
+    def _take(self, batch: ComputedBatch) -> None:
+        paths, names = self._project.paths, tuple(self._project.classes)
+        guesses = batch.guesses.by_class(self._project.class_list)
+        rows = {plain_text(paths[n]): row for n, row in guesses.rows.items()}
+        first = {plain_text(paths[n]): place for place, n in enumerate(batch.picks)}
+        self._answers = Answers(names, rows, guesses.proba, first)
+        by = f"{guesses.n_labeled} labels" if guesses.is_of_network else "looks, without a network"
+        _log.info("the next %d images are chosen, by %s", len(first), by)
+        self._ended()
+
+    def _fail(self, failure: Failure) -> None:
+        self._problem = f"failed: {failure.reason}"
+        text = "the next images could not be computed: %s"
+        _log.warning(text, failure.reason, extra={"details": failure.details})
+        self._ended()
+
+    def _ended(self) -> None:
+        with self._lock:
+            self._is_busy = False
+            is_due = self._is_due
+        if is_due:
+            self._learn()
+
+
+def _id(annotation: Any) -> Any:
+    number = annotation.get("id") if isinstance(annotation, dict) else annotation
+    return number if isinstance(number, int | str) else None

@@ -1,0 +1,129 @@
+"""Labels as tasks of Label Studio, and what must be set there for them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from typing import Any
+from urllib.parse import quote
+from xml.sax.saxutils import quoteattr
+
+from ..ledger import TEST
+from ..names import plain_text
+from ..project import LabelProject
+
+LOCAL_FILES = "/data/local-files/?d="
+"""Where Label Studio serves files of its own machine from."""
+MODEL_VERSION = "skal"
+"""Of all predictions: Label Studio shows those of one version, and puts tasks of others last."""
+FROM_NAME, TO_NAME = "choice", "image"
+"""Names of the question and of the image in our own labelling interface."""
+
+
+def export_label_studio(project: LabelProject, images: Iterable[int] | None = None) -> str:
+    """Return `tasks` for Label Studio, as a JSON list; `labeling_config` is what it fits."""
+    return json.dumps(tasks(project, images), indent=1) + "\n"
+
+
+def tasks(project: LabelProject, images: Iterable[int] | None = None) -> list[dict[str, Any]]:
+    """Return a task for each image, of all or of those named, but for bad ones.
+
+    Each annotator's label is an annotation; what was skipped or nobody is sure of has none. Where
+    the last network gave an image a probability, its guess is a prediction, with that as its score.
+    """
+    if images is None:
+        images = sorted(project.paths, key=project.paths.__getitem__)
+    return [_task(project, n) for n in images if project.ledger.aside.get(n) != "bad"]
+
+
+def labeling_config(classes: Sequence[str]) -> str:
+    """Return the labelling interface of Label Studio that the tasks are made for."""
+    choices = "".join(f"<Choice value={quoteattr(name)}/>" for name in classes)
+    return (
+        f'<View><Image name="{TO_NAME}" value="$image"/>'
+        f'<Choices name="{FROM_NAME}" toName="{TO_NAME}">{choices}</Choices></View>'
+    )
+
+
+def local_files_settings(project: LabelProject) -> dict[str, str]:
+    """Return the environment by which Label Studio serves the images of this machine."""
+    return {
+        "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
+        "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": plain_text(str(project.root.resolve().parent)),
+    }
+
+
+def what_to_set(project: LabelProject, tasks_file: str) -> str:
+    """Return what must be set in Label Studio to see the images of tasks, as Markdown."""
+    folder = plain_text(str(project.root.resolve()))
+    variables = local_files_settings(project).items()
+    exports = "\n".join(f"    export {name}={shlex.quote(value)}" for name, value in variables)
+    return f"""# Label Studio, for {tasks_file}
+
+Start it so that it serves the images of this machine:
+
+{exports}
+    label-studio start
+
+In its project, in this order:
+
+1. Settings, Labeling Interface, Code:
+
+        {labeling_config(project.classes)}
+
+2. Settings, Cloud Storage, Add Source Storage, Local Files: the path {folder}, the import method
+   "Files", and "Scan all sub-folders" on. Save it, but do not sync it: a sync makes a second task
+   of every image.
+3. Import {tasks_file}.
+
+This does all three, on a server that runs:
+
+    skal export {shlex.quote(folder)} --format label-studio --push http://localhost:8080
+"""
+
+
+def _task(project: LabelProject, image: int) -> dict[str, Any]:
+    path = project.paths[image]
+    # relative to the folder above, for Label Studio wants its storage below its document root
+    address = quote(f"{project.name}/{path}", errors="surrogateescape")
+    data: dict[str, Any] = {"image": f"{LOCAL_FILES}{address}", "path": plain_text(path)}
+    annotations: list[dict[str, Any]] = []
+    annotators: dict[str, str] = {}
+    for who, action in sorted(project.ledger.verdicts(image).items()):
+        if action.action == "label" and action.label is not None:
+            result = _choice(f"{image} {who}", project.classes[action.label])
+            times = {} if action.seconds is None else {"lead_time": action.seconds}
+            annotations.append({"result": [result], "was_cancelled": False, **times})
+            annotators[result["id"]] = who
+            if project.is_test(image):
+                data["source"] = TEST
+    if not annotations and image in project.folder_labels:
+        result = _choice(f"{image}", project.classes[project.folder_labels[image]])
+        annotations.append({"result": [result], "was_cancelled": False})
+    if annotators:  # Label Studio knows only its own users, but keeps a task's data
+        data["annotators"] = annotators
+    return {"data": data, "annotations": annotations, "predictions": _predictions(project, image)}
+
+
+def _predictions(project: LabelProject, image: int) -> list[dict[str, Any]]:
+    guesses = project.guesses
+    proba = None if guesses is None else guesses.proba_of(image)
+    if proba is None:
+        return []
+    label = int(proba.argmax())
+    score = round(float(proba[label]), 6)
+    result = {**_choice(f"{image} guess", project.classes[label]), "score": score}
+    return [{"model_version": MODEL_VERSION, "score": score, "result": [result]}]
+
+
+def _choice(of: str, name: str) -> dict[str, Any]:
+    number = hashlib.sha256(of.encode(errors="surrogateescape")).hexdigest()[:10]
+    return {"id": number, **choice_of(name)}
+
+
+def choice_of(name: str, from_name: str = FROM_NAME, to_name: str = TO_NAME) -> dict[str, Any]:
+    """Return the choice of a class as an item of a result."""
+    value = {"choices": [name]}
+    return {"from_name": from_name, "to_name": to_name, "type": "choices", "value": value}
