@@ -207,11 +207,17 @@ def test_a_folder_is_served_and_learns_from_what_is_labelled_there(
         assert [one["result"] for one in first] == [[]] * 90
         chosen = sorted(range(90), key=lambda n: first[n]["score"])[:10]
         assert max(first[n]["score"] for n in chosen) < 1 / 3
+        for damaged in ({}, {"task": 5}, {"task": tasks[0]}, {"task": tasks[0], "annotation": {}}):
+            for action in ("ANNOTATION_CREATED", "ANNOTATIONS_DELETED", ["x"], "PROJECT_UPDATED"):
+                event = {"action": action, "annotations": 5, "project": 5, **damaged}
+                assert client.post("/webhook", json=event).status_code == 201
         for n in chosen:
             value = {"choices": [CLASSES[n % 3]]}
             item = {"from_name": "choice", "to_name": "image", "type": "choices", "value": value}
-            annotation = {"id": n, "completed_by": 1, "result": [item]}
+            other = {**item, "from_name": "another question", "value": {"choices": ["x"]}}
+            annotation = {"id": n, "completed_by": 1, "result": [item, other]}
             event = {"action": "ANNOTATION_CREATED", "task": tasks[n], "annotation": annotation}
+            event["project"] = {"id": 1, "label_config": interface}
             assert client.post("/webhook", json=event).status_code == 201
 
         def learned() -> list[dict[str, Any]] | None:

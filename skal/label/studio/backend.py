@@ -6,14 +6,14 @@ import logging
 import socket
 import warnings
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
-from xml.etree import ElementTree
+from typing import Any
 
 from ...core.errors import MissingExtraError
 from ..web.address import LOOPBACK, names_of
 from .answers import Answer
+from .interface import Question
 from .models import Model, NotReadyError
-from .tasks import FROM_NAME, MODEL_VERSION, TO_NAME, choice_of
+from .tasks import MODEL_VERSION, choice_of
 
 try:
     from starlette.applications import Starlette
@@ -36,33 +36,6 @@ LARGEST_BODY = 2**26
 PORT = 9090
 
 _log = logging.getLogger("skal")
-
-
-class Question(NamedTuple):
-    """What a labelling interface asks: the names of question and image, and of the latter's field
-    in a task's data, and the classes, None if they are not known.
-    """
-
-    from_name: str = FROM_NAME
-    to_name: str = TO_NAME
-    field: str = "image"
-    classes: Collection[str] | None = None
-
-    @classmethod
-    def of(cls, interface: Any) -> Question:
-        """Read a labelling interface: its first choices of an image; ours if there are none."""
-        try:
-            root = ElementTree.fromstring(interface)
-        except (ElementTree.ParseError, TypeError):
-            return cls()
-        fields = {one.get("name", ""): one.get("value", "") for one in root.iter("Image")}
-        for one in root.iter("Choices"):
-            to_name = one.get("toName", "")
-            if to_name in fields:
-                classes = {choice.get("value", "") for choice in one.iter("Choice")}
-                field = fields[to_name].removeprefix("$")
-                return cls(one.get("name", ""), to_name, field, classes)
-        return cls()
 
 
 def make_app(model: Model, *, port: int = PORT, hosts: Collection[str] = LOOPBACK) -> ASGIApp:

@@ -17,6 +17,7 @@ from ..names import plain_text
 from ..project import LabelProject
 from ..service import FRESH_SHARE
 from .answers import Answers, answers_of_run, folder_of_run
+from .interface import Question
 
 GIVEN = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED")
 TAKEN_BACK = "ANNOTATIONS_DELETED"
@@ -115,9 +116,9 @@ class LearningModel(Model):
         action = event.get("action")
         with self._lock:
             if action in GIVEN:
-                self._given(event.get("task"), event.get("annotation"))
-            elif action == TAKEN_BACK:
-                for one in event.get("annotations") or ():
+                self._given(event)
+            elif action == TAKEN_BACK and isinstance(event.get("annotations"), list):
+                for one in event["annotations"]:
                     self._n_new += self._said.pop(_id(one), None) is not None
             enough = max(1, round(FRESH_SHARE * self._project.n_query))
             if action != TRAIN and self._n_new < enough:
@@ -127,12 +128,16 @@ class LearningModel(Model):
     def close(self) -> None:
         self._learner.stop()
 
-    def _given(self, task: Any, annotation: Any) -> None:
-        (path,) = self.images_of([task], "image")
-        if path is None:
+    def _given(self, event: Mapping[str, Any]) -> None:
+        project, task, annotation = (event.get(n) for n in ("project", "task", "annotation"))
+        question = Question.of(project.get("label_config") if isinstance(project, dict) else None)
+        (path,) = self.images_of([task], question.field)
+        if path is None or not isinstance(task, dict):
             return
+        said = {**task, "annotations": [annotation]}
+        choice = question.from_name if question.classes else None
         try:
-            rows = [*rows_of_tasks([{**task, "annotations": [annotation]}], "task", None, set())]
+            rows = [*rows_of_tasks([said], "task", choice, set())]
             ids = [self._project.class_id(row.label) for row in rows if row.label]
         except SkalError as error:
             _log.warning("an annotation is not used: %s", error)
