@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,6 +98,12 @@ def _end_as_by_interrupt() -> None:
     multiple=True,
     help="Remove a class and its labels, whose images come again, and exit.",
 )
+@click.option(
+    "--restore",
+    "is_restored",
+    is_flag=True,
+    help="Put the daily copy in the place of a damaged file of labels, and exit.",
+)
 @click.option("--terminal", is_flag=True, help="Label here, without a browser.")
 @click.option(
     "--as",
@@ -127,6 +133,7 @@ def label(
     renamings: tuple[str, ...],
     mergers: tuple[str, ...],
     removals: tuple[str, ...],
+    is_restored: bool,
     terminal: bool,
     annotators: tuple[str, ...],
     host: str,
@@ -138,17 +145,20 @@ def label(
     with console(ctx):
         _end_as_by_interrupt()
         from ..label.agreement import report
+        from ..label.copies import restore
         from ..label.names import check_annotator
-        from ..label.project import HOME
+        from ..label.project import HOME, STORE
         from ..label.service import LabelService
 
         names = [check_annotator(name) for name in annotators or ("me",)]
         opened = partial(opened_project, folder, classes, given_settings(settings), overlap)
-        if agreement:
+        if is_restored:
+            click.echo(restore(folder / HOME / STORE))
+        elif agreement:
             with opened(create=False) as project:
                 click.echo("\n".join(report(project)))
         elif renamings or mergers or removals:
-            with opened_project(folder, alone=True) as project:
+            with _changing(folder) as project:
                 project.change_classes(renamings, mergers, removals)
                 click.echo(f"classes: {', '.join(project.classes)}")
         elif terminal:
@@ -177,6 +187,22 @@ def label(
                 if not no_browser:
                     open_browser(project.home, urls[0])
                 serve(LabelService(project), address, suggest=suggest)
+
+
+@contextmanager
+def _changing(folder: Path) -> Iterator[LabelProject]:
+    """Open a project to change its classes, which nobody labels by meanwhile."""
+    from ..label.holding import HeldError
+
+    with ExitStack() as stack:
+        try:
+            project = stack.enter_context(opened_project(folder, alone=True))
+        except HeldError as error:
+            raise HeldError(
+                f"{str(folder)!r} is being labelled by another process, so its classes stay: end "
+                "that by Ctrl-C and repeat this; what is open in browsers goes on afterwards"
+            ) from error
+        yield project
 
 
 @contextmanager

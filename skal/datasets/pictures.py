@@ -69,6 +69,8 @@ def opened(path: Path, needed: int, pages: str = "first") -> Iterator[Picture]:
     or an eighth of its size if that has the `needed` pixels. Of a file with several pages the first
     is taken, or the "mean" of those that have its size. A `DataError` says what is no image.
     """
+    if path.exists() and not path.is_file():
+        raise DataError("it is a pipe, a device or a folder")  # to open a pipe may take for ever
     # from an open file: of a path Pillow maps grey TIFFs, and scrambles those that EXIF rotates
     with path.open("rb") as file:
         head = file.read(HEAD)

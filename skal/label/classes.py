@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ..core.errors import UnknownNameError, UsageError
 from .names import check_classes
@@ -49,6 +50,14 @@ class Classes:
             self.ids[n]: key for n, key in (chosen or {}).items() if n in self.ids and key
         }
         self.keys = keys_of(self.names, self.chosen)
+
+    def described(self) -> list[dict[str, Any]]:
+        """Return what a page shows of the classes, which it knows by their numbers."""
+        listed = enumerate(zip(self.numbers, self.names, self.keys, strict=True))
+        return [
+            {"id": number, "name": name, "key": key, "chosen": self.chosen.get(n, "")}
+            for n, (number, name, key) in listed
+        ]
 
     def with_new(self, names: Sequence[str]) -> Classes:
         """Return the classes with further ones, whose numbers are the next."""

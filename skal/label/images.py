@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,8 +32,6 @@ def find(root: Path) -> list[ImageFile]:
 def taking_part(root: Path, files: Sequence[ImageFile]) -> set[str]:
     """Return the paths of all images but those of a given test set."""
     there = {file.path for file in files if file.part != "test"}
-    if len(there) < len(files):
-        _log.info("%d images under test/ take no part in labelling", len(files) - len(there))
     if not there:
         raise DataError(f"no image under {str(root)!r} but those under test/")
     return there
@@ -60,14 +58,11 @@ def new_numbers(root: Path, store: Store, there: set[str]) -> tuple[dict[int, st
 def labels_of_folders(
     files: Iterable[ImageFile], numbers: Mapping[str, int], ids: Mapping[str, int]
 ) -> dict[int, int]:
-    """Return the class of each image in a class folder, and tell of folders that are none.
+    """Return the class of each image in a class folder.
 
     `numbers` are those of images that take part, by path, and `ids` those of classes, by all names
     that they have or had.
     """
-    others = Counter(f.label for f in files if f.label is not None and f.label not in ids)
-    for name, count in sorted(others.items()):
-        _log.info("the folder %r is no class: its %d images count as unlabelled", name, count)
     return {
         numbers[file.path]: ids[file.label]
         for file in files
@@ -75,9 +70,20 @@ def labels_of_folders(
     }
 
 
+def tell_left_out(files: Sequence[ImageFile], ids: Container[str]) -> None:
+    """Tell of folders that are no class, and of images that take no part."""
+    others = Counter(f.label for f in files if f.label is not None and f.label not in ids)
+    for name, count in sorted(others.items()):
+        _log.info("the folder %r is no class: its %d images count as unlabelled", name, count)
+    if n_of_test := sum(file.part == "test" for file in files):
+        _log.info("%d images under test/ take no part in labelling", n_of_test)
+
+
 def content_of(path: Path, sizes: Iterable[int] | None = None) -> tuple[int, str] | None:
     """Return size and SHA-256 of a file; None if it cannot be read, or has none of some sizes."""
     try:
+        if not path.is_file():  # to open a pipe may take for ever
+            return None
         size = path.stat().st_size
         if sizes is not None and size not in sizes:
             return None

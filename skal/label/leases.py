@@ -31,6 +31,10 @@ class Leases:
         still_open = {name: at for name, at in before.items() if at > now - WINDOW_SECONDS}
         self._windows[annotator] = {**still_open, window: now}
 
+    def leave(self, annotator: str, window: str | None) -> None:
+        """Note that a window was closed; one that asks again is open again."""
+        self._windows.get(annotator, {}).pop(window or "", None)
+
     def is_elsewhere(self, annotator: str, window: str | None) -> bool:
         """Tell whether another window labels under this name."""
         since = self._clock() - WINDOW_SECONDS

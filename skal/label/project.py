@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from ..core.durable import fsync_folder, locked
+from ..core.durable import fsync_folder
 from ..core.errors import RunFolderError, UsageError
 from ..core.settings import resolve_count
 from ..datasets.addresses import Addresses
@@ -23,6 +23,8 @@ from ..runs.config import RunConfig
 from ..strategies.catalogue import STRATEGIES
 from . import images
 from .classes import Classes, parse_pairs
+from .copies import keep_copy
+from .holding import hold
 from .learning import GUESSES, BatchRequest, Guesses, LearnerSetup
 from .ledger import TEST, Ledger
 from .names import check_classes, plain_text, shown
@@ -137,7 +139,8 @@ class LabelProject:
                 told = f"cannot write the labels to {str(home)!r}: {error.strerror}"
                 raise RunFolderError(told) from error
             if alone:
-                _hold(home, stack)
+                hold(home, stack)
+                stack.callback(keep_copy, path)  # at the end, where a page was open for days
             store = Store(path)
             stack.callback(store.close)
             with store.transaction():
@@ -146,7 +149,10 @@ class LabelProject:
                 store.name_classes(Classes(store.class_names()).numbered(names))
             save_settings(home, config, share)
             project = cls(root, store, files, config, share)
+            if names or not before.names:  # told once, not by each command
+                images.tell_left_out(files, project.class_list.by_name)
             project._held = stack.pop_all()
+        keep_copy(path)
         return project
 
     @property
@@ -420,19 +426,6 @@ def _check_pool(files: Sequence[ImageFile], classes: Sequence[str]) -> None:
             f"all {len(taking_part)} images are in class folders: nothing is left to label; if "
             "these folders are no classes, name the classes by --classes"
         )
-
-
-def _hold(home: Path, stack: ExitStack) -> None:
-    """Keep another process from showing the same images to people."""
-    lock = home / "lock"
-    lock.touch()
-    try:
-        stack.enter_context(locked(lock))
-    except RunFolderError as error:
-        raise RunFolderError(
-            f"{str(home.parent)!r} is being labelled by another process; several people label on "
-            "one page, each under a name of their own (--as NAME, or the name in its header)"
-        ) from error
 
 
 def _store_to_read(path: Path) -> Store:

@@ -231,11 +231,7 @@ class LabelService:
         waiting = [] if images else self.leases.holders(left, annotator)
         return {
             "project": plain_text(project.name),
-            "classes": [
-                {"id": number, "name": name, "key": key}
-                for number, name, key in zip(listed.numbers, listed.names, listed.keys, strict=True)
-            ],
-            "chosen_keys": {str(listed.numbers[n]): key for n, key in listed.chosen.items()},
+            "classes": listed.described(),
             "annotator": annotator,
             "elsewhere": self.leases.is_elsewhere(annotator, window),
             "round": number,
@@ -286,6 +282,11 @@ class LabelService:
     def guess(self, image: int) -> NDArray[np.float32] | None:
         guesses = self.project.guesses
         return None if guesses is None else guesses.proba_of(image)
+
+    @_locked
+    def leave(self, annotator: str, window: str | None) -> None:
+        """Take in that a window was closed."""
+        self.leases.leave(check_annotator(annotator), window)
 
     def take_batch(self, batch: ComputedBatch) -> None:
         """Take in a computed batch; if that fails, the one before stays."""
@@ -436,7 +437,10 @@ def check_answer(
 
 def check_key(key: Any) -> str | None:
     """Check the key of a request, if it has one: text that is not too long."""
-    if key is not None and not (isinstance(key, str) and 0 < len(key) <= LONGEST_KEY):
+    if key is None:
+        return None
+    # half a character is not printable
+    if not (isinstance(key, str) and key.isprintable() and 0 < len(key) <= LONGEST_KEY):
         raise ParameterError(f"key: expected text of up to {LONGEST_KEY} characters")
     return key
 

@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from ..core.durable import fsync_folder, write_atomic
 from ..core.errors import RunFolderError
+from .copies import way_out
 
 FORMAT = 2
 BUSY_SECONDS = 10.0
@@ -315,7 +316,8 @@ class Store:
         try:
             yield
         except sqlite3.Error as error:
-            raise RunFolderError(f"the labels in {str(self.path)!r}: {error}") from error
+            told = f"the labels in {str(self.path)!r}: {error}{way_out(self.path, error)}"
+            raise RunFolderError(told) from error
 
 
 def _place_empty(path: Path) -> None:

@@ -205,6 +205,35 @@ def test_an_older_export_is_imported_after_its_class_was_renamed_or_merged(
     assert LabelProject.open(folder).classes == ["bottom", "middle"]
 
 
+def test_classes_of_a_folder_that_is_being_labelled_stay(folder: Path) -> None:
+    label_all(folder, 6)
+    project = LabelProject.open(folder, alone=True)
+    done = skal_("label", folder, "--rename-class", "low=bottom")
+    assert (done.exit_code, "so its classes stay: end that by Ctrl-C" in done.output) == (1, True)
+    project.close()
+    assert skal_("label", folder, "--rename-class", "low=bottom").exit_code == 0
+
+
+def test_a_damaged_store_is_told_with_its_copy_which_can_be_taken(folder: Path) -> None:
+    label_all(folder, 6)
+    home = folder / ".skal"
+    store, copy = home / "labels.sqlite", home / "labels-copy.sqlite"
+    assert not copy.exists()  # when it was opened, there was nothing to be lost
+    skal_("label", folder, "--terminal", input="q")
+    os.utime(copy, (0, 0))  # of yesterday, or long ago
+    skal_("label", folder, "--terminal", input="q")
+    assert copy.stat().st_mtime > 0
+    store.write_bytes(b"no database" * 1000)
+    done = skal_("label", folder, "--terminal", input="q")
+    assert done.exit_code == 1
+    assert "not a database; there is a copy of " in done.stderr
+    assert "skal label FOLDER --restore takes that" in done.stderr
+    done = skal_("label", folder, "--restore")
+    assert (done.exit_code, "the copy with 6 answers" in done.stdout) == (0, True), done.output
+    assert len(LabelProject.open(folder).ledger.labels) == 6
+    assert any(path.name.startswith("damaged-") for path in home.iterdir())
+
+
 def test_keys_are_chosen_on_the_command_line_and_kept(folder: Path) -> None:
     done = skal_("label", folder, *CLASSES, "--keys", "low=l,top=t", "--terminal", input="ltq")
     assert done.exit_code == 0, done.output

@@ -719,6 +719,13 @@ def test_backspace_takes_back_the_own_answer_beside_a_second_window(
     assert last == 2
 
 
+def test_a_tab_that_was_closed_is_no_other_window(visitor: Visitor, flower_site: Site) -> None:
+    one, other = visitor.open(flower_site), visitor.open(flower_site)
+    expect(other.locator("#note")).to_contain_text("labels in another window, too")
+    one.goto("about:blank")
+    expect(other.locator("#note")).to_have_text("")
+
+
 def test_in_the_grid_images_drawn_at_random_come_one_by_one(page: Page, flower_site: Site) -> None:
     due = [{"image": 7, "width": 48, "height": 64, "name": "007.png"}]
     state = {"due": 1, "queue": due}

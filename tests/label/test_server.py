@@ -3,6 +3,8 @@ from __future__ import annotations
 import copy
 import http.client
 import io
+import json
+import os
 import random
 import re
 import signal
@@ -129,6 +131,37 @@ def test_nothing_is_told_without_the_token(stranger: httpx.Client, path: str) ->
     answer = stranger.get(path, headers={"cookie": f"skal-8001={TOKEN}; skal-8000=wrong"})
     assert answer.status_code == 403
     assert "set-cookie" not in answer.headers
+
+
+def test_a_pipe_in_the_place_of_an_image_holds_nothing_up(
+    client: httpx.Client, project: LabelProject, folder: Path
+) -> None:
+    (folder / project.paths[3]).unlink()
+    os.mkfifo(folder / project.paths[3])
+    for kind in ("images", "thumbs", "full"):
+        assert client.get(f"/{kind}/3").status_code == 404
+    answer = client.post("/api/actions", json={"action": "label", "image": 3, "label": 1})
+    assert answer.status_code == 200
+    project.close()  # it does not wait to hash it
+
+
+def test_half_a_character_is_no_key(client: httpx.Client, project: LabelProject) -> None:
+    said = {"action": "label", "image": 3, "label": 1}
+    for name in ("key", "window", "undoes"):
+        for path in ("actions", "undo", "next", "leave"):
+            content = json.dumps({**said, name: "\ud800"})
+            headers = {"content-type": "application/json"}
+            answer = client.post(f"/api/{path}", content=content, headers=headers)
+            assert answer.status_code < 500
+    assert client.post("/api/actions", json={**said, "key": "a\x00"}).status_code == 400
+
+
+def test_a_window_that_was_closed_is_elsewhere_no_more(client: httpx.Client) -> None:
+    for window in ("one", "other"):
+        client.post("/api/next", json={"window": window})
+    assert client.get("/api/state", params={"window": "one"}).json()["elsewhere"]
+    client.post("/api/leave", json={"window": "other"})
+    assert not client.get("/api/state", params={"window": "one"}).json()["elsewhere"]
 
 
 @pytest.mark.parametrize(
@@ -412,7 +445,10 @@ def test_previews_in_memory_are_bounded(folder: Path) -> None:
 
 def test_the_state_has_what_the_page_needs(client: httpx.Client) -> None:
     state = client.get("/api/state", params={"as": "anna"}).json()
-    assert state["classes"] == [{"id": 0, "name": "daisy"}, {"id": 1, "name": "<i>rose"}]
+    assert state["classes"] == [
+        {"id": 0, "name": "daisy", "key": "1", "chosen": ""},
+        {"id": 1, "name": "<i>rose", "key": "2", "chosen": ""},
+    ]
     assert (state["project"], state["annotator"], state["suggest"]) == ("images", "anna", False)
     assert (state["round"], state["done_in_round"], state["round_size"]) == (0, 0, 8)
     assert (state["n_labeled"], state["n_images"]) == (0, 40)

@@ -454,7 +454,7 @@ def test_the_state_counts_what_there_is(tmp_path: Path) -> None:
     assert (state["n_labeled"], state["n_images"]) == (3, 52)
     assert (state["done_in_round"], state["round_size"]) == (2, 10)
     assert state["queue"][0]["width"] == 4
-    assert state["classes"][2] == {"id": 2, "name": "c", "key": "c"}
+    assert state["classes"][2] == {"id": 2, "name": "c", "key": "c", "chosen": ""}
 
 
 def test_what_the_network_says_of_the_test_is_kept(table: Table) -> None:

@@ -70,7 +70,7 @@ def make_app(
         *(Route(f"/{name}/{{number:int}}", partial(page.image, side)) for name, side in SIDES),
         *(
             Route(f"/api/{deed.__name__}", _posted(deed), methods=["POST"])
-            for deed in (page.next, page.grid, page.actions, page.classes, page.undo)
+            for deed in (page.next, page.grid, page.actions, page.classes, page.undo, page.leave)
         ),
         Mount("/static", StaticFiles(directory=HERE / "static")),
     ]
@@ -137,6 +137,10 @@ class _Page:
             {"image": a.image, "action": a.action, "label": self._number(a.label)} for a in undone
         ]
         return {"undone": told, "state": self.next(asked)}
+
+    def leave(self, asked: Asked) -> dict[str, Any]:
+        self._service.leave(_annotator(asked), check_key(asked.get("window")))
+        return {}
 
     def _number(self, class_id: int | None) -> int | None:
         """Return what pages know a class by."""

@@ -3,20 +3,19 @@
 import { $, html, say, write } from "./dom.js";
 import * as outbox from "./outbox.js";
 
-let rows = [], chosen = {};
+let rows = [];
 let tell = () => {}; // who is told what the server says
 export const start = (accept) => { tell = accept; };
 
-export function open({ classes, chosen_keys: keys, counts }) {
-  chosen = keys;
+export function open({ classes, counts }) {
   rows = classes.map((one) => row(one, classes, counts[one.id]));
   $("edit-rows").replaceChildren(...rows.map(({ node }) => node));
   write("edit-trouble", "");
   $("edit").showModal();
 }
 
-function row({ id, name, key }, classes, count) {
-  const input = html("input", { "aria-label": `Key of ${name}`, value: chosen[id] ?? "", placeholder: key, maxlength: 4,
+function row({ id, name, key, chosen }, classes, count) {
+  const input = html("input", { "aria-label": `Key of ${name}`, value: chosen, placeholder: key, maxlength: 4,
     autocomplete: "off", autocapitalize: "none", spellcheck: "false" });
   const others = classes.filter((other) => other.id !== id);
   const select = html("select", { "aria-label": `What becomes of ${name}` }, html("option", { value: "" }, "stays"),
@@ -24,14 +23,14 @@ function row({ id, name, key }, classes, count) {
     html("option", { value: "none" }, "is removed"));
   const node = html("tr", {}, html("th", { scope: "row" }, html("bdi", {}, name), html("span", {}, `${count} labelled`)),
     html("td", {}, input), html("td", {}, select));
-  return { id, input, select, node };
+  return { id, chosen, input, select, node };
 }
 
 async function save() {
   const keys = {}, into = {};
-  for (const { id, input, select } of rows) {
+  for (const { id, chosen, input, select } of rows) {
     if (select.value) into[id] = select.value === "none" ? null : Number(select.value);
-    else if (input.value.trim() !== (chosen[id] ?? "")) keys[id] = input.value.trim();
+    else if (input.value.trim() !== chosen) keys[id] = input.value.trim();
   }
   if (outbox.pending().length) return write("edit-trouble", "Wait: not all is saved yet.");
   try {

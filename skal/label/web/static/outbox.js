@@ -22,7 +22,10 @@ let sending = false, wake = null, posted = 0, lost = "";
 // Kept from a reload, but not by a copy of this page, which is another window under the same name.
 export const win = sessionStorage.getItem("window") ?? crypto.getRandomValues(new Uint32Array(2)).join("-");
 sessionStorage.removeItem("window");
-addEventListener("pagehide", () => sessionStorage.setItem("window", win));
+addEventListener("pagehide", () => {
+  sessionStorage.setItem("window", win);
+  request("/api/leave", { as: me, window: win }, true).catch(() => {}); // outlives the page
+});
 addEventListener("pageshow", () => sessionStorage.removeItem("window"));
 
 export const pending = () => outbox.flatMap((entry) => entry.items);

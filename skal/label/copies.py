@@ -1,0 +1,87 @@
+"""A copy of the labels, made once a day, for the day on which their file is damaged."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from contextlib import ExitStack, closing
+from datetime import datetime
+from pathlib import Path
+
+from ..core.durable import fsync_file, fsync_folder
+from ..core.errors import RunFolderError
+from .holding import hold
+
+COPY = "labels-copy.sqlite"
+DAY = 86400.0
+DAMAGED = (11, 26)
+"""SQLite's codes of a file that is corrupt, and of one that is no database."""
+
+_log = logging.getLogger("skal")
+
+
+def keep_copy(store: Path) -> None:
+    """Copy a sound store, by SQLite's backup, beside it, if the last copy is a day old."""
+    copy = store.with_name(COPY)
+    if not store.is_file() or (copy.exists() and time.time() - copy.stat().st_mtime < DAY):
+        return
+    temporary = store.with_name(f".{COPY}.{os.getpid()}.tmp")
+    try:
+        temporary.unlink(missing_ok=True)
+        with closing(sqlite3.connect(store)) as source, closing(sqlite3.connect(temporary)) as made:
+            if source.execute("SELECT 1 FROM actions LIMIT 1").fetchone() is None:
+                temporary.unlink(missing_ok=True)
+                return
+            source.backup(made)
+            made.execute("PRAGMA journal_mode = DELETE")  # all of it in one file
+            if made.execute("PRAGMA quick_check").fetchone() != ("ok",):
+                raise sqlite3.DatabaseError("it is damaged")
+        fsync_file(temporary)
+        temporary.replace(copy)
+        fsync_folder(copy.parent)
+    except (sqlite3.Error, OSError) as error:  # labelling goes on
+        temporary.unlink(missing_ok=True)
+        _log.warning("no copy of the labels in %s could be made: %s", store, error)
+
+
+def way_out(store: Path | None, error: sqlite3.Error) -> str:
+    """Return what can be done where a store is damaged; nothing for other errors."""
+    if store is None or (getattr(error, "sqlite_errorcode", 0) & 0xFF) not in DAMAGED:
+        return ""
+    copy = store.with_name(COPY)
+    if not copy.is_file():
+        return "; there is no copy of it beside it: restore it from a backup of your own"
+    made = datetime.fromtimestamp(copy.stat().st_mtime).isoformat(" ", "minutes")
+    return (
+        f"; there is a copy of {made} beside it: skal label FOLDER --restore takes that, and keeps "
+        "the damaged file"
+    )
+
+
+def restore(path: Path) -> str:
+    """Put the copy in the place of a store, which gets another name, and tell of it."""
+    home, copy = path.parent, path.with_name(COPY)
+    if not copy.is_file():
+        raise RunFolderError(f"there is no copy of the labels in {str(home)!r}")
+    with ExitStack() as stack:
+        hold(home, stack)
+        return _exchange(copy, path)
+
+
+def _exchange(copy: Path, path: Path) -> str:
+    with closing(sqlite3.connect(copy)) as made:
+        (n,) = made.execute("SELECT count(*) FROM actions").fetchone()
+    aside = f"damaged-{time.strftime('%Y%m%d-%H%M%S')}"
+    for suffix in ("-wal", "-shm", ""):  # what the log holds belongs to the damaged file
+        file = path.with_name(f"{path.name}{suffix}")
+        if file.exists():
+            file.rename(path.with_name(f"{aside}-{file.name}"))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(copy.read_bytes())
+    fsync_file(temporary)
+    temporary.replace(path)
+    fsync_folder(path.parent)
+    damaged = path.with_name(f"{aside}-{path.name}")
+    return f"the copy with {n} answers is in use; the damaged file is {damaged}"
