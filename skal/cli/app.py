@@ -131,6 +131,8 @@ def console(ctx: click.Context, quiet: bool = False) -> Iterator[None]:
     with suppress(ValueError):  # not in the main thread: then nobody sends signals here
         # what schedulers send: an interruption, too
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            signal.signal(signal.SIGHUP, signal.default_int_handler)  # nohup has it ignored
     bars = os.environ.get("TQDM_DISABLE")
     if quiet:
         os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported

@@ -6,10 +6,12 @@ import importlib.util
 import logging
 import os
 import re
+import socket
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from multiprocessing import current_process
 from typing import Any
@@ -23,6 +25,9 @@ from .. import __version__
 from .errors import MissingExtraError, ParameterError, SkalError, UnknownNameError
 
 ADVICE = "its process was killed, as when memory runs out; fewer at a time (jobs) need less"
+
+ANSWER_SECONDS = 10.0
+"""For which a cluster is waited for."""
 
 _log = logging.getLogger("skal")
 _one_at_a_time = threading.Lock()  # torch's threads and generators are those of the process
@@ -142,6 +147,7 @@ def _on_loky(function: Function, shared: Any, items: Sequence[Any], workers: Wor
     if jobs == 1:
         yield from ((number, function(shared, item)) for number, item in left.items())
         return
+    _hush_threads()
     while left:
         call = delayed(_numbered)
         calls = [call(function, shared, item, workers.n_gpus) for item in left.items()]
@@ -166,6 +172,20 @@ def _in_processes(calls: Sequence[Any], jobs: int, threads: int) -> Answers:
         return
     with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads):
         yield from Parallel(return_as="generator_unordered", pre_dispatch="all")(calls)
+
+
+@cache
+def _hush_threads() -> None:
+    """Log what loky's thread stumbles over when a call is interrupted, in place of showing it."""
+    others = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if type(args.thread).__module__.startswith("joblib.externals.loky"):
+            _log.debug("%s ended: %r", args.thread, args.exc_value)
+        else:
+            others(args)
+
+    threading.excepthook = hook
 
 
 def _version() -> str:
@@ -209,8 +229,7 @@ def _on_ray(function: Function, shared: Any, items: Sequence[Any], workers: Work
 
     started_here = not ray.is_initialized()
     if started_here:
-        options: Any = {} if workers.scheduler else {"include_dashboard": False}
-        ray.init(address=workers.scheduler, log_to_driver=False, **options)
+        _start_ray(workers.scheduler)
     try:
         n_gpus = gpus_per_ray_task(workers, ray.cluster_resources())
         task = ray.remote(num_cpus=workers.n_threads, num_gpus=n_gpus)(function)
@@ -230,6 +249,37 @@ def _on_ray(function: Function, shared: Any, items: Sequence[Any], workers: Work
     finally:
         if started_here:
             ray.shutdown()
+
+
+def _start_ray(address: str | None) -> None:
+    """Connect to a cluster, or start one; `ParameterError` if there is none, or it lets none in."""
+    import ray
+
+    if address is not None:
+        _check_answers(address)
+    options: Any = {} if address else {"include_dashboard": False}
+    try:
+        ray.init(address=address, log_to_driver=False, **options)
+    except Exception as error:
+        raise ParameterError(
+            f"scheduler: the Ray cluster at {address or 'this machine'} lets nobody in "
+            f"({type(error).__name__}: {str(error).partition(chr(10))[0]:.200}); if it asks for a "
+            "token, give its own by RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+        ) from error
+
+
+def _check_answers(address: str) -> None:
+    """Raise a `ParameterError` if nobody listens at an address, for which Ray waits minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon or not port.isdecimal():  # "auto", say
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ParameterError(
+            f"scheduler: nobody answers at {address} ({error}); expected the address of a Ray "
+            "cluster, such as 10.0.0.1:6379, or none to start one here"
+        ) from error
 
 
 def _in_flight(

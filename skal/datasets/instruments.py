@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -88,6 +89,8 @@ def read_tiff(file: IO[bytes], pages: str, what: str) -> Picture:
     """Open what Pillow cannot read, or reads wrongly, in words `what`."""
     TIFF.require(what)
     from tifffile import TiffFile
+
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else it writes to stderr
 
     # pages, not series: of an OME set that would be the pixels of all its files
     all_pages: Any = TiffFile(file).pages  # type: ignore[no-untyped-call]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import importlib
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -71,6 +72,7 @@ def opened(path: Path, needed: int, pages: str = "first") -> Iterator[Picture]:
     """
     if path.exists() and not path.is_file():
         raise DataError("it is a pipe, a device or a folder")  # to open a pipe may take for ever
+    _hush_libtiff()
     # from an open file: of a path Pillow maps grey TIFFs, and scrambles those that EXIF rotates
     with path.open("rb") as file:
         head = file.read(HEAD)
@@ -125,6 +127,20 @@ def _plugin(extra: Extra) -> str:
     if extra is HEIF:
         plugin.register_heif_opener()
     return extra.name
+
+
+@cache
+def _hush_libtiff() -> None:
+    """Keep libtiff from writing to stderr, without a file's name, what Pillow raises, too."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:  # another system than Linux
+        return
+    for place in sorted({line.split()[-1] for line in lines if "/libtiff" in line}):
+        with suppress(OSError, AttributeError):
+            library = ctypes.CDLL(place)
+            library.TIFFSetErrorHandler(None)
+            library.TIFFSetWarningHandler(None)
 
 
 def _of_image(image: Image.Image, pages: str) -> Picture:

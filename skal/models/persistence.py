@@ -140,10 +140,8 @@ def load_classifier(
     try:
         weights = (folder / WEIGHTS).read_bytes()
         if sha256(weights) != content["sha256"]:
-            raise RunFolderError(f"{damaged}: {WEIGHTS} is damaged, by its checksum")
+            raise RunFolderError(f"{WEIGHTS} is damaged, by its checksum")
         return _rebuild(content, safetensors.torch.load(weights), device)
-    except RunFolderError:
-        raise
     except Exception as error:  # whatever damage leads to
         raise RunFolderError(f"{damaged}: {_one_line(error)}") from error
 
@@ -205,6 +203,8 @@ def _rebuild(
         module.register_buffer(name, torch.empty_like(state[name], device=module.mean.device))
     # a network saved before there was calibration has none
     module.load_state_dict({"temperature": torch.ones(()), **state})
+    if names := [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]:
+        raise RunFolderError(f"{names[0]} of the weights has values that are no finite numbers")
     classifier.weights = params["weights"]
     return classifier
 

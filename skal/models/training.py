@@ -31,7 +31,9 @@ MIN_STEPS, MIN_EPOCHS = 200, 20
 EMA_SHARE, SWA_SHARE = 0.1, 0.25
 MIN_WINDOW, LEAST_FALL = 10, 0.01
 MOST_RISING, FALL = 50, 0.25
-ENDING = (signal.SIGINT, signal.SIGTERM)
+ENDING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 
 
 class TrainBatches:

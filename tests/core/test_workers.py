@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -191,3 +192,11 @@ def test_a_task_of_ray_asks_for_a_gpu_where_it_may_compute_on_one(
 def test_a_ray_cluster_without_gpus_is_not_waited_for() -> None:
     with pytest.raises(ParameterError, match="'cuda' is not there: the Ray cluster has no GPU"):
         gpus_per_ray_task(Workers(device="cuda"), {"CPU": 8.0})
+
+
+def test_a_cluster_of_ray_where_nobody_answers_is_said_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    workers = Workers("ray", scheduler=f"127.0.0.1:{port}")
+    with pytest.raises(ParameterError, match=f"nobody answers at 127.0.0.1:{port}"):
+        list(map_jobs(added, 10, [1], workers))

@@ -1408,3 +1408,26 @@ def test_clean_folder_gives_no_notice(root: Path, caplog: pytest.LogCaptureFixtu
     fill(root, "train/cat", "train/dog", "test/cat", "test/dog", "unlabeled")
     load(root)
     assert caplog.records == []
+
+
+def test_broken_tiffs_are_named_and_libtiff_says_nothing(root: Path, tmp_path: Path) -> None:
+    """In a process of its own, since what libtiff writes comes from C."""
+    save(root, Image.fromarray(np.arange(4096, dtype=np.uint8).reshape(64, 64)), "good.png")
+    path = root / "x" / "broken.tif"
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)).save(
+        path, compression="tiff_adobe_deflate"
+    )
+    content = bytearray(path.read_bytes())
+    content[200:220] = bytes(20)
+    path.write_bytes(content)
+    code = (
+        "import skal, sys, logging\n"
+        "logging.basicConfig(level='WARNING', format='%(message)s')\n"
+        "skal.load_dataset(sys.argv[1], image_size=16, data_dir=sys.argv[2])\n"
+    )
+    command = [sys.executable, "-c", code, str(root), str(tmp_path / "data")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    lines = [line for line in done.stderr.splitlines() if "Decod" in line or "ZIP" in line]
+    assert not lines, done.stderr
+    assert "broken.tif" in done.stderr

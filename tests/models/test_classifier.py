@@ -442,6 +442,29 @@ class TestSaving:
             load_classifier(str(tmp_path))
         assert "\n" not in str(caught.value)
 
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_weights_that_are_no_numbers_classify_nothing(
+        self, tiny: skal.ImageDataset, tmp_path: Path, value: float
+    ) -> None:
+        fitted = classifier(steps=1).fit(tiny.X, tiny.y)
+        with torch.no_grad():
+            next(fitted.neural_net_.module_.parameters()).view(-1)[0] = value
+        save_classifier(fitted, tmp_path)
+        with pytest.raises(RunFolderError, match="no usable model .* no finite numbers"):
+            load_classifier(tmp_path)
+
+    @pytest.mark.parametrize("name", ["model.safetensors", "model.json"])
+    def test_a_flipped_bit_is_found(
+        self, tiny: skal.ImageDataset, tmp_path: Path, name: str
+    ) -> None:
+        save_classifier(classifier(steps=1).fit(tiny.X, tiny.y), tmp_path, class_names=["a"] * 3)
+        path = tmp_path / name
+        content = bytearray(path.read_bytes())
+        content[content.index(b'"a"') + 1 if name == "model.json" else -100] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(RunFolderError, match=f"no usable model .*{name}.* is damaged"):
+            load_classifier(tmp_path)
+
     def test_what_a_newer_skal_wrote_is_said_to_be(
         self, tiny: skal.ImageDataset, tmp_path: Path
     ) -> None:

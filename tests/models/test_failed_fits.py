@@ -21,7 +21,7 @@ class Broken(Exception):
     """What a callback raises."""
 
 
-SIGNALS = {"Ctrl-C": signal.SIGINT, "SIGTERM": signal.SIGTERM}
+SIGNALS = {"Ctrl-C": signal.SIGINT, "SIGTERM": signal.SIGTERM, "SIGHUP": signal.SIGHUP}
 
 
 class Fail(Callback):  # type: ignore[misc]
@@ -106,14 +106,16 @@ def test_a_training_that_ends_by_an_error_or_ctrl_c_leaves_the_network_as_it_was
 
 @pytest.fixture
 def terminable() -> Iterator[None]:
-    """Take SIGTERM as the command line does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Take SIGTERM and SIGHUP as the command line does."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("terminable")
-@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("how", [*SIGNALS])
 def test_a_first_fit_that_fails_leaves_the_classifier_unfitted(
     how: str, tiny: skal.ImageDataset, y: np.ndarray
 ) -> None:
