@@ -450,7 +450,7 @@ class TestSaving:
         with torch.no_grad():
             next(fitted.neural_net_.module_.parameters()).view(-1)[0] = value
         save_classifier(fitted, tmp_path)
-        with pytest.raises(RunFolderError, match="no usable model .* no finite numbers"):
+        with pytest.raises(RunFolderError, match=r"no usable model .* no finite numbers"):
             load_classifier(tmp_path)
 
     @pytest.mark.parametrize("name", ["model.safetensors", "model.json"])
