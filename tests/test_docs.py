@@ -24,8 +24,8 @@ from skal.label import FORMATS
 from skal.strategies import STREAM_STRATEGIES
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), ROOT / "data/README.md", ROOT / "docs/label-studio.md"])
-README = (ROOT / "README.md").read_text()
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+DOCUMENTS = sorted([*ROOT.glob("*.md"), ROOT / "data/README.md", *PAGES])
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 OF_OTHER_TOOLS = {"--check", "--internal-host", "--nthreads", "--nworkers"}
 
@@ -37,9 +37,25 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def skal_commands() -> list[str]:
-    lines = [line for block in blocks(README, "sh") for line in block.splitlines()]
-    return [part.strip() for line in lines for part in line.split("&&") if "skal " in part]
+def name_of(document: Path) -> str:
+    return str(document.relative_to(ROOT))
+
+
+def skal_commands(text: str) -> dict[str, bool]:
+    """Return the commands of skal in a document: lines of blocks (True), and those in sentences."""
+    lines = [line for block in blocks(text, "sh") for line in block.splitlines()]
+    parts = [part.strip() for line in lines for part in line.split("&&")]
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    marked = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
+    found = {**dict.fromkeys(marked, False), **dict.fromkeys(parts, True)}
+    return {part: whole for part, whole in found.items() if part.startswith("skal ")}
+
+
+SNIPPETS = [
+    pytest.param(code, id=f"{name_of(document)}-{number}")
+    for document in [ROOT / "README.md", *PAGES]
+    for number, code in enumerate(blocks(document.read_text(), "python"))
+]
 
 
 @pytest.fixture
@@ -57,9 +73,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 @pytest.mark.usefixtures("elsewhere")
-@pytest.mark.parametrize("code", blocks(README, "python"))
-def test_python_in_the_readme_runs(code: str, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+@pytest.mark.parametrize("code", SNIPPETS)
+def test_python_in_a_document_runs(code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(code, "a document", "exec"), {"__name__": "__main__"})
     assert capsys.readouterr().out
 
 
@@ -102,18 +118,47 @@ def test_the_picture_of_the_house_has_the_rooms_in_their_order() -> None:
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_commands_in_the_readme_run() -> None:
-    commands = [c for c in skal_commands() if c.startswith("skal run --dataset digits")]
-    assert len(commands) == 2
-    for command in commands:
+def test_runs_that_documents_show_run() -> None:
+    commands = {c for document in DOCUMENTS for c in skal_commands(document.read_text())}
+    runs = sorted(c for c in commands if c.startswith("skal run --dataset digits --strategy"))
+    assert len(runs) >= 2
+    for command in runs:
         words = shlex.split(command)[1:]
         done = CliRunner().invoke(main, [*words, "--steps", "2"])
         assert done.exit_code == 0, done.output
         assert "round 5/5: 120 labels" in done.stderr
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_every_option_and_command_named_in_a_document_exists(document: Path) -> None:
+def parse(command: click.Command, context: click.Context, words: list[str]) -> None:
+    """Check a command's words as skal does, but for files, and run nothing."""
+    if isinstance(command, click.Group):
+        inner = command.get_command(context, words[0])
+        assert inner is not None, f"no command {words[0]}"
+        return parse(inner, context, words[1:])
+    if words:  # alone it is only the name of the command
+        command.make_context(command.name, words, parent=context)
+    return None
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_command_in_a_document_is_understood(document: Path) -> None:
+    for text, whole in skal_commands(document.read_text()).items():
+        words = shlex.split(text.replace("...", ""), comments=True)[1:]
+        if "COMMAND" in words or words[0].startswith("-"):
+            continue
+        try:
+            parse(main, click.Context(main), words)
+        except click.exceptions.Exit:  # --help
+            pass
+        except (click.MissingParameter, click.BadOptionUsage) as error:
+            # a sentence may leave a folder or a value out
+            assert not whole, f"{text}: {error.format_message()}"
+        except click.ClickException as error:
+            pytest.fail(f"{name_of(document)}: {text}: {error.format_message()}")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_option_named_in_a_document_exists(document: Path) -> None:
     context = click.Context(main)
     commands = {name: main.get_command(context, name) for name in main.list_commands(context)}
     known = {
@@ -122,11 +167,8 @@ def test_every_option_and_command_named_in_a_document_exists(document: Path) -> 
         for parameter in command.get_params(context)
         for option in (*parameter.opts, *parameter.secondary_opts)
     }
-    text = document.read_text()
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - OF_OTHER_TOOLS
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", document.read_text())) - OF_OTHER_TOOLS
     assert named <= known
-    used = set(re.findall(r"`skal ([a-z]+)", text)) | set(re.findall(r"^skal ([a-z]+)", text, re.M))
-    assert used <= set(commands)
 
 
 @pytest.mark.usefixtures("elsewhere")
@@ -158,7 +200,22 @@ def test_an_extension_takes_fifteen_lines_at_most() -> None:
         assert len(code) <= 15, f"{example.name}: {len(code)}"
 
 
-def test_links_between_documents_lead_somewhere() -> None:
-    for document in DOCUMENTS:
-        for target in re.findall(r"\]\((?!http)([^)]+)\)", document.read_text()):
-            assert (document.parent / target).exists(), f"{document.name}: {target}"
+def anchors(text: str) -> set[str]:
+    """Return what links may lead to within a page: its headings, as GitHub names them."""
+    heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", document.read_text()):
+        place, _, anchor = link.partition("#")
+        target = document.parent / place if place else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text()), link
+
+
+def test_the_readme_is_short_and_leads_to_every_kind_of_page() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 120
+    assert set(re.findall(r"\(docs/([a-z-]+\.md)", text)) > {"first-steps.md", "when-not.md"}

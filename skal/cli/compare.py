@@ -37,7 +37,11 @@ def compare(
     """Run strategies and random in pairs, and say which is better, and by how much.
 
     The same command again resumes it; with more strategies or seeds it adds them.
-    """
+
+    \b
+    skal compare --dataset digits --strategies margin,badge --seeds 10
+    skal compare --dataset photos --models small-cnn,resnet18 --strategies random --out networks
+    """  # noqa: D301 (click wants the character)
     with console(ctx, quiet):
         of_grid = {name: given.pop(name) for name in GRID_SETTINGS}
         settings, table = given_settings(given, config_file, ignored=NOT_OF_A_GRID)
@@ -92,7 +96,12 @@ def report(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Compare finished runs that lie in, or below, FOLDERS: tables, tests and pictures."""
+    """Compare finished runs that lie in, or below, FOLDERS: tables, tests and pictures.
+
+    \b
+    skal report runs
+    skal report versus networks --html --out both
+    """  # noqa: D301 (click wants the character)
     with console(ctx, quiet):
         from ..comparisons.report import choose_place, text_table, write_report
         from ..comparisons.results import read_results

@@ -43,7 +43,12 @@ def query(
     out: Path | None,
     **settings: Any,
 ) -> None:
-    """Say which images to label next, for those who label elsewhere; `skal import` brings back."""
+    """Say which images to label next, for those who label elsewhere; `skal import` brings back.
+
+    \b
+    skal query photos --classes cat,dog --n-query 50
+    skal query photos --format csv --out next.csv
+    """  # noqa: D301 (click wants the character)
     with console(ctx):
         _check_out(out)
         given = given_settings(settings)

@@ -141,7 +141,12 @@ def label(
     no_browser: bool,
     **settings: Any,
 ) -> None:
-    """Label the images of a folder by hand, in the browser, while a network trains."""
+    """Label the images of a folder by hand, in the browser, while a network trains.
+
+    \b
+    skal label photos --classes cat,dog
+    skal label photos --as anna --as ben --overlap 10%
+    """  # noqa: D301 (click wants the character)
     with console(ctx):
         _end_as_by_interrupt()
         from ..label.agreement import report
@@ -249,7 +254,12 @@ def _telling_saved(project: LabelProject) -> Iterator[None]:
 def train(
     ctx: click.Context, /, folder: Path, out: Path | None, as_json: bool, **settings: Any
 ) -> None:
-    """Train the final network on all labels, into a folder that `skal predict` takes."""
+    """Train the final network on all labels, into a folder that `skal predict` takes.
+
+    \b
+    skal train photos --out model
+    skal train photos --model resnet18 --pretrained --finetune --out model
+    """  # noqa: D301 (click wants the character)
     with (
         console(ctx),
         opened_project(folder, (), given_settings(settings), create=False) as project,

@@ -64,7 +64,12 @@ def complete(*kinds: str, folders: bool = False) -> Callable[..., list[Completio
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of objects.")
 @click.pass_context
 def list_command(ctx: click.Context, kind: str, pattern: str | None, as_json: bool) -> None:
-    """List what can be named; with a PATTERN such as '*resnet*' or 'timm:*dinov2*' what matches."""
+    """List what can be named; with a PATTERN such as '*resnet*' or 'timm:*dinov2*' what matches.
+
+    \b
+    skal list strategies
+    skal list models 'timm:*dinov2*' --json
+    """  # noqa: D301 (click wants the character)
     with console(ctx):
         entries = registry(kind).listed(pattern)
         rows = [{"name": entry.name, **_plain(entry.facts)} for entry in entries]
@@ -132,7 +137,11 @@ def doctor(ctx: click.Context, folder: str | None, data_dir: str | None, as_json
 
     Of a folder of images: classes, sizes, modes, ranges of values, unreadable files, duplicates
     and likely mistakes. The exit code is 1 if there is a problem.
-    """
+
+    \b
+    skal doctor
+    skal doctor photos --json
+    """  # noqa: D301 (click wants the character)
     with console(ctx):
         problems, lines, facts = _looked_at(folder, data_dir)
     click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(lines))

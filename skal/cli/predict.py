@@ -64,7 +64,11 @@ def predict(
     """Classify images, and those in folders, by the network of a run or of `skal train`.
 
     The same command again resumes where it was stopped.
-    """
+
+    \b
+    skal predict model photos --out classes.csv
+    skal predict model photos --out classes.parquet --embeddings --utilities margin
+    """  # noqa: D301 (click wants the character)
     with console(ctx, quiet), tempfile.TemporaryDirectory() as scratch:
         from ..prediction import pipeline
 

@@ -1,13 +1,21 @@
-"""The reference of all settings: ``python -m skal.cli.reference > docs/settings.md``."""
+"""The generated pages of the reference: ``python -m skal.cli.reference`` writes them."""
 
 from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import click
 
 from ..comparisons.config import GRID_SETTINGS
 from ..core.settings import GROUPS, Setting
 from ..core.signatures import in_python
 from ..runs.config import SETTINGS
+from . import main
 
-HEAD = """# Settings
+OF_SETTINGS = """# Settings
 
 Each is a flag of `skal run` and `skal compare` (`n_init` is `--n-init`; `--strategy-param` is given
 once for each of `strategy_params`), a key of `skal.toml` and of a run's `config.toml`, and a
@@ -15,24 +23,44 @@ keyword of `skal.run` and `skal.compare`. Those of the group "comparison" belong
 alone, and stand in the table `[compare]` of a file. Flags win over the file, and the file over the
 defaults. To give a setting that changes nothing beside the others is an error.
 
-This page is made of the statements of the settings, by
-`python -m skal.cli.reference > docs/settings.md`.
+This page is made of the statements of the settings, by `python -m skal.cli.reference`.
+"""
+
+OF_COMMANDS = """# Commands
+
+What `skal COMMAND --help` says. [Settings](../settings.md) has what the values of a setting may be.
+`-h` and `--help` go with each command, `--debug` (show tracebacks) and `--log-level` before it.
+
+This page is made of the commands, by `python -m skal.cli.reference`.
 """
 
 
-def reference() -> str:
-    """Return the page, as Markdown."""
+def settings_page() -> str:
+    """Return the page of all settings, as Markdown."""
     every = [*GRID_SETTINGS.values(), *SETTINGS.values()]
-    parts = [HEAD]
+    parts = [OF_SETTINGS]
     for group in GROUPS:
-        rows = [_row(setting) for setting in every if setting.group == group]
+        rows = [_setting(setting) for setting in every if setting.group == group]
         if rows:
             table = ["| setting | value | default | what it does |", "|---|---|---|---|", *rows]
             parts.append("\n".join([f"## {group.capitalize()}", "", *table, ""]))
     return "\n".join(parts)
 
 
-def _row(setting: Setting) -> str:
+def commands_page() -> str:
+    """Return the page of all commands, as Markdown."""
+    context = click.Context(main, info_name="skal")
+    return "\n".join([OF_COMMANDS, *_commands(context)])
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "settings.md": settings_page,
+    "reference/commands.md": commands_page,
+}
+"""What is generated, by its place in the folder of documents."""
+
+
+def _setting(setting: Setting) -> str:
     choices = ", ".join(f"`{choice}`" for choice in setting.choices)
     names = " or ".join(f"`skal list {kind}`" for kind in setting.names)
     value = choices or setting.expected + (f", see {names}" if names else "")
@@ -41,9 +69,37 @@ def _row(setting: Setting) -> str:
     shown = f"`{str(default).lower() if setting.type == 'bool' else default}`" if plain else ""
     words = [f"{in_python(setting.help)}.", in_python(setting.details), *setting.dependencies()]
     text = " ".join(filter(None, words)).replace("``", "`")
-    cells = (f"`{setting.name}`", value, shown, text)
+    return _row(f"`{setting.name}`", value, shown, text)
+
+
+def _commands(context: click.Context) -> Iterator[str]:
+    for name in main.list_commands(context):
+        command = main.commands[name]
+        inside = click.Context(command, info_name=name, parent=context)
+        usage = " ".join([inside.command_path, *command.collect_usage_pieces(inside)])
+        yield f"## skal {name}\n\n```text\n{usage}\n```\n"
+        yield from map(_paragraph, inspect.cleandoc(command.help or "").split("\n\n"))
+        records = (parameter.get_help_record(inside) for parameter in command.params)
+        rows = [_row(f"`{flags}`", _escaped(text)) for flags, text in filter(None, records)]
+        if rows:
+            yield "\n".join(["| option | what it does |", "|---|---|", *rows, ""])
+
+
+def _paragraph(text: str) -> str:
+    if text.startswith("\b\n"):  # click's mark of lines that are kept as they are
+        return f"```sh\n{text[2:].strip()}\n```\n"
+    return f"{_escaped(text)}\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("<", "&lt;").replace("*", "\\*")
+
+
+def _row(*cells: str) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 if __name__ == "__main__":
-    print(reference(), end="")
+    docs = Path(sys.argv[1] if len(sys.argv) > 1 else "docs")
+    for place, page in PAGES.items():
+        (docs / place).write_text(page())

@@ -44,7 +44,12 @@ def run_command(
     track: tuple[str, ...],
     **given: Any,
 ) -> None:
-    """Simulate labelling: train, query, label, and again; keep all of it in a folder."""
+    """Simulate labelling: train, query, label, and again; keep all of it in a folder.
+
+    \b
+    skal run --dataset digits --strategy badge
+    skal run --dataset photos --n-init 50 --n-query 50 --out first
+    """  # noqa: D301 (click wants the character)
     with console(ctx, quiet):
         settings, _ = given_settings(given, config_file)
         config = RunConfig(**settings)
@@ -74,7 +79,12 @@ def resume(
     trust: bool,
     track: tuple[str, ...],
 ) -> None:
-    """Go on with a run that was stopped, at its last whole round."""
+    """Go on with a run that was stopped, at its last whole round.
+
+    \b
+    skal resume runs/digits-badge-small-cnn-s0
+    skal resume first --track tensorboard
+    """  # noqa: D301 (click wants the character)
     with console(ctx, quiet):
         with importing():
             from ..runs.run import resume
