@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
@@ -239,3 +239,15 @@ def _scan(directory: str, bar: tqdm[None]) -> tuple[tuple[int, int], list[str], 
 
 def _shown(folder: Folder) -> str:
     return "/".join(folder) or "."
+
+
+def listed(places: Iterable[Path]) -> list[str]:
+    """Return the images named, and those in each folder named, in order."""
+    images: list[str] = []
+    for place in places:
+        if place.is_dir():
+            start = "" if place == Path() else os.path.join(place, "")  # noqa: PTH118
+            images.extend(start + path for path in list_images(place))
+        else:
+            images.append(str(place))
+    return images

@@ -141,7 +141,7 @@ def load_classifier(
         weights = (folder / WEIGHTS).read_bytes()
         if sha256(weights) != content["sha256"]:
             raise RunFolderError(f"{WEIGHTS} is damaged, by its checksum")
-        return _rebuild(content, safetensors.torch.load(weights), device)
+        return rebuild(content, safetensors.torch.load(weights), device)
     except Exception as error:  # whatever damage leads to
         raise RunFolderError(f"{damaged}: {_one_line(error)}") from error
 
@@ -186,10 +186,13 @@ def _one_line(error: Exception) -> str:
     return f"model.json has no {text}" if isinstance(error, KeyError) else text
 
 
-def _rebuild(
+def rebuild(
     content: Mapping[str, Any], state: Mapping[str, Tensor], device: str
 ) -> ImageClassifier:
-    """Build the classifier that ``model.json`` describes and give it its weights."""
+    """Build the classifier that ``model.json`` describes and give it its weights.
+
+    It raises RunFolderError, or whatever damage leads to.
+    """
     shape = tuple(content["image_shape"])
     params = {**content["params"], "pretrained": False, "device": device}
     params["augmentation"] = tuple(params["augmentation"])
@@ -209,31 +212,28 @@ def _rebuild(
     return classifier
 
 
-def class_names(folder: str | Path) -> list[str]:
+def class_names(description: Mapping[str, Any]) -> list[str]:
     """Return the names of a saved network's classes, or their labels if it has no names.
 
     It raises RunFolderError if there are more or fewer names than classes.
     """
-    content = read_description(Path(folder))
-    classes = content["params"]["classes"]
-    names = content.get("class_names") or classes
+    classes = description["params"]["classes"]
+    names = description.get("class_names") or classes
     if len(names) != len(classes):
-        raise RunFolderError(f"{str(folder)!r}: {len(names)} names of {len(classes)} classes")
+        raise RunFolderError(f"{DESCRIPTION}: {len(names)} names of {len(classes)} classes")
     return [str(name) for name in names]
 
 
-def decoded_as(folder: str | Path) -> dict[str, str]:
+def decoded_as(description: Mapping[str, Any]) -> dict[str, str]:
     """Return how the files that a saved network was trained on were decoded, as
     `skal.datasets.ImageDataset.decoded_as` says it; a RunFolderError is raised if that is not
     valid.
     """
-    content = read_description(Path(folder))
     found = {"geometry": "cover", "white": "", "pages": "first"}
-    found |= {name: str(content[name]) for name in found.keys() & content.keys()}
+    found |= {name: str(description[name]) for name in found.keys() & description.keys()}
     for name, known in (("geometry", GEOMETRIES), ("pages", PAGES)):
         if found[name] not in known:
             raise RunFolderError(
-                f"{str(folder)!r}: model.json has the {name} {found[name]!r}; expected one of "
-                f"{', '.join(known)}"
+                f"{DESCRIPTION} has the {name} {found[name]!r}; expected one of {', '.join(known)}"
             )
     return found

@@ -30,10 +30,11 @@ from ..core.settings import settings_of
 from ..core.workers import WorkerLostError, Workers, map_jobs, one_call
 from ..datasets.base import one_line
 from ..datasets.decoding import DECODER_VERSION
-from ..datasets.index import list_images
+from ..datasets.index import listed
 from ..datasets.pixel_cache import file_state
 from ..models.persistence import check_model, read_description
 from ..models.settings import TrainingSettings
+from .exports import read_exported
 from .predictor import MEASURED, Predictor, model_key
 from .writers import FORMS, Form, form_of
 
@@ -132,7 +133,8 @@ def predict(
     Parameters
     ----------
     run_dir : str or Path
-        A run folder, one of `skal train`, or any with ``model.safetensors`` and ``model.json``.
+        A run folder, one of `skal train`, any with ``model.safetensors`` and ``model.json``, or a
+        file that `skal.prediction.exports.export_model` wrote.
     paths : sequence of str or Path
         Images, and folders of images in whatever subfolders; rows come in their order.
     out : str or Path
@@ -179,7 +181,7 @@ def predict(
     settings_of(TrainingSettings)["device"].check(device)
     if shard_size < 1:
         raise ParameterError(f"shard_size={shard_size}; expected 1 or more")
-    check_model(Path(run_dir), read_description(Path(run_dir)), trust)
+    _check_network(Path(run_dir), trust)
     workers = Workers(backend, scheduler, jobs, threads, device)
     asked = utilities if utilities is not None else MEASURED if form.measures else ()
     task = PredictionTask(
@@ -196,7 +198,7 @@ def predict(
     # finds what is wrong before anything is written; a cluster's devices are not here
     task.predictor(None if workers.are_local else "cpu")
     manifest = task.manifest(places, shard_size)
-    parts = [*_cut(task, _listed(places), shard_size, manifest)]
+    parts = [*_cut(task, listed(places), shard_size, manifest)]
     n_images = sum(len(part.paths) for part in parts)
     if form.is_finished(out, [part.name for part in parts]):
         _log.info("%s is up to date: nothing is left to do", out)
@@ -208,6 +210,13 @@ def predict(
     Predictor.load.cache_clear()  # this process may have better uses for the memory
     seconds = round(time.perf_counter() - started, 3)
     return Predicted(out, n_images, n_unreadable, n_computed, seconds)
+
+
+def _check_network(run_dir: Path, trust: bool) -> None:
+    if run_dir.is_file():
+        read_exported(run_dir, trust)
+    else:
+        check_model(run_dir, read_description(run_dir), trust)
 
 
 def _check_places(out: Path, places: Sequence[Path], form: Form) -> None:
@@ -228,18 +237,6 @@ def _few(names: Sequence[str], most: int = 10) -> list[str]:
         return list(names)
     digest = hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()
     return [f"{len(names)} paths", digest[:16]]
-
-
-def _listed(places: Sequence[Path]) -> list[str]:
-    """Return the images named, and those in each folder named, in order."""
-    images: list[str] = []
-    for place in places:
-        if place.is_dir():
-            start = "" if place == Path() else os.path.join(place, "")  # noqa: PTH118
-            images.extend(start + path for path in list_images(place))
-        else:
-            images.append(str(place))
-    return images
 
 
 def _cut(

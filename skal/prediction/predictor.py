@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -19,12 +19,20 @@ from ..datasets.base import Images
 from ..datasets.decoding import Decoded, Decoding, decode_many, to_channels
 from ..datasets.loading import how_to_decode
 from ..models.classifier import ImageClassifier
-from ..models.persistence import class_names, decoded_as, load_classifier
+from ..models.persistence import (
+    DESCRIPTION,
+    WEIGHTS,
+    class_names,
+    decoded_as,
+    load_classifier,
+    read_description,
+)
 from ..strategies.base import ScoreStrategy
 from ..strategies.resolve import Strategy, resolve_strategy
 from ..strategies.scores import ScoreRequest, Scores, least_for_all_devices, score_pool
 from ..strategies.trial import made_up_scores
 from ..strategies.uncertainty import MEASURES
+from .exports import ExportedNetwork, read_exported
 
 MEASURED = ("least-confidence", "margin", "entropy")
 TOLERATED = 10
@@ -48,7 +56,7 @@ class Rows:
 class Predictor:
     """A fitted network, its class `names`, what is wanted of it, and how files are decoded."""
 
-    classifier: ImageClassifier
+    network: ImageClassifier | ExportedNetwork
     names: list[str]
     utilities: dict[str, Utility]
     embeddings: bool
@@ -65,26 +73,42 @@ class Predictor:
         wanted = {name: Utility.of(name) for name in utilities}
         if model_key(run_dir) != key:
             raise RunFolderError(f"the network in {str(run_dir)!r} has changed meanwhile")
-        classifier = load_classifier(run_dir, device, trust=True)  # `predict` has asked
-        size = classifier.image_shape_[-1]
-        how = replace(how_to_decode(**decoded_as(run_dir)), size=size, tolerated=TOLERATED)
-        return Predictor(classifier, class_names(run_dir), wanted, embeddings, how)
+        if run_dir.is_file():
+            network, content = read_exported(run_dir, trust=True)
+        else:
+            network = load_classifier(run_dir, device, trust=True)  # `predict` has asked
+            content = read_description(run_dir)
+        if isinstance(network, ExportedNetwork):
+            _check_reads(wanted.values())
+        size = content["image_shape"][-1]
+        how = replace(how_to_decode(**decoded_as(content)), size=size, tolerated=TOLERATED)
+        return Predictor(network, class_names(content), wanted, embeddings, how)
 
     def rows(self, base: Path, paths: Sequence[str], threads: int) -> Iterator[Rows]:
         """Decode images, with paths relative to `base`, and yield predictions lot by lot."""
         how = replace(self.how, workers=threads, processes_from=None)
         with closing(decode_many(base, paths, how)) as chunks:
-            for chunk in in_lots(chunks, least_for_all_devices(self.classifier)):
+            for chunk in in_lots(chunks, self._least_at_once):
                 read = np.array([path not in chunk.unread for path in chunk.paths], dtype=bool)
                 columns = self._columns(self._scores(chunk.pixels))
                 yield Rows(chunk.paths, read, columns, chunk.unread, chunk.failed)
 
+    @property
+    def _least_at_once(self) -> int:
+        if isinstance(self.network, ExportedNetwork):
+            return 1
+        return least_for_all_devices(self.network)
+
     def _scores(self, pixels: Images) -> Scores:
+        if isinstance(self.network, ExportedNetwork):
+            images = to_channels(pixels, self.network.description["image_shape"][0])
+            proba, embeddings = self.network(images)
+            return Scores(np.arange(len(self.names)), proba, embeddings)
         reads = {name for utility in self.utilities.values() for name in utility.reads}
         n_samples = max((utility.n_samples for utility in self.utilities.values()), default=0)
         return score_pool(
-            self.classifier,
-            to_channels(pixels, self.classifier.image_shape_[0]),
+            self.network,
+            to_channels(pixels, self.network.image_shape_[0]),
             ScoreRequest(
                 self.embeddings or "embeddings" in reads, n_samples, "gradient_length" in reads
             ),
@@ -105,15 +129,26 @@ class Predictor:
         return columns
 
 
+def _check_reads(utilities: Iterable[Utility]) -> None:
+    """Raise a ParameterError for what an exported network does not say."""
+    for utility in utilities:
+        if set(utility.reads) - {"proba", "embeddings"} or utility.n_samples:
+            raise ParameterError(
+                f"{utility.name} needs more than the probabilities and embeddings of an exported "
+                "network; give the folder of the run"
+            )
+
+
 def model_key(folder: Path) -> str:
     """Return a hash of a network's files; RunFolderError if one cannot be read."""
     digest = hashlib.sha256()
-    for name in ("model.safetensors", "model.json"):
+    files = [folder] if folder.is_file() else [folder / name for name in (WEIGHTS, DESCRIPTION)]
+    for file in files:
         try:
-            digest.update((folder / name).read_bytes())
+            digest.update(file.read_bytes())
         except OSError as error:
             raise RunFolderError(
-                f"no usable model in {str(folder)!r}: {name}: {error.strerror or error}"
+                f"no usable model in {str(folder)!r}: {file.name}: {error.strerror or error}"
             ) from error
     return digest.hexdigest()[:16]
 

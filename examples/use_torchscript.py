@@ -1,0 +1,25 @@
+"""Classify images by a network that was exported, with torch and torchvision alone.
+
+skal export-model RUN_DIR --format torchscript --out network.pt; python use_torchscript.py ...
+"""
+
+import json
+import sys
+
+import torch
+from torchvision.io import ImageReadMode, read_image
+from torchvision.transforms.v2 import CenterCrop, InterpolationMode, Resize
+
+about = {"skal": ""}
+model = torch.jit.load(sys.argv[1], _extra_files=about).eval()
+network = json.loads(about["skal"])
+channels, height, width = network["image_shape"]
+names = network.get("class_names") or network["params"]["classes"]
+mode = ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB
+for path in sys.argv[2:]:
+    pixels = Resize(height, InterpolationMode.BICUBIC)(read_image(path, mode))
+    pixels = CenterCrop((height, width))(pixels)
+    with torch.inference_mode():
+        probabilities, _ = model(pixels[None])
+    best = probabilities[0].argmax()
+    print(f"{path}: {names[best]} ({probabilities[0, best]:.2f})")

@@ -1,0 +1,67 @@
+"""`skal export-model`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import click
+
+from .app import console, main
+from .lists import complete
+from .settings import PATH, trust_option
+
+_log = logging.getLogger("skal")
+
+
+@main.command("export-model")
+@click.argument("run_dir", type=PATH)
+@click.argument("images", nargs=-1, type=PATH)
+@click.option(
+    "--format",
+    "form",
+    metavar="NAME",
+    default="onnx",
+    show_default=True,
+    shell_complete=complete("network-formats"),
+    help="Of `skal list network-formats`.",
+)
+@click.option("--out", metavar="FILE", type=PATH, help="[network.onnx, say, in RUN_DIR]")
+@trust_option
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
+@click.pass_context
+def export_model(
+    ctx: click.Context,
+    /,
+    run_dir: Path,
+    images: tuple[Path, ...],
+    form: str,
+    out: Path | None,
+    trust: bool,
+    as_json: bool,
+) -> None:
+    """Write a network to one file, for programs without skal.
+
+    The file takes uint8 images of the network's size and returns probabilities; what it answers is
+    compared with skal's own on IMAGES, by default those that the run was tested on.
+
+    \b
+    skal export-model runs/digits-badge-small-cnn-s0
+    skal export-model model photos --format torchscript --out model.pt
+    """  # noqa: D301 (click wants the character)
+    with console(ctx):
+        from ..prediction import exports
+
+        checked = exports.images_for(run_dir, images, trust)
+        done = exports.export_model(run_dir, out, format=form, images=checked, trust=trust)
+        if as_json:
+            click.echo(json.dumps(done.as_dict()))
+        _log.info(
+            "written to %s; on %d images the largest difference of a probability to skal's own is "
+            "%.1g, and %d have the same class",
+            done.out,
+            done.n_images,
+            done.largest_difference,
+            done.n_same_class,
+        )

@@ -1,0 +1,416 @@
+"""`export_model`: a trained network as one file, for programs without skal, and back from it.
+
+A file takes uint8 images (n, channels, size, size), does all the rest within, and returns class
+probabilities and embeddings, float32. What it is, ``model.json`` as it was, is within it, too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..core.durable import fsync_file, fsync_folder
+from ..core.errors import (
+    DataError,
+    MissingExtraError,
+    RunExistsError,
+    RunFolderError,
+    SkalError,
+    blame,
+)
+from ..core.registry import Entry, Registry
+from ..core.trust import check_trusted, foreign_names
+from ..datasets.base import Images
+from ..datasets.decoding import decode_many, to_channels
+from ..datasets.index import listed
+from ..datasets.loading import how_to_decode
+from ..models.classifier import ImageClassifier
+from ..models.network import FrozenNetwork, ImageModule
+from ..models.persistence import decoded_as, load_classifier, read_description, rebuild
+from ..runs.config import RunConfig, read_config
+from ..runs.preparation import load_again
+from ..runs.record import CONFIG
+
+SKAL = "skal"
+"""Under which a file holds what it is."""
+INPUT, OUTPUTS = "images", ("probabilities", "embeddings")
+AT_ONCE = 64
+"""Images that an exported network is given."""
+OPSET = 18
+MOST_CHECKED = 1000
+"""Images that an export is checked on."""
+TOLERANCE = 1e-3
+"""Of a probability, by which a file may differ from the network."""
+
+_log = logging.getLogger("skal")
+
+Answer = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Probabilities, shape (n, n_classes), and embeddings, shape (n, n_features)."""
+
+
+class Deployed(nn.Module):
+    """A fitted network with all that is around it, in float32: uint8 images to an `Answer`."""
+
+    mean: Tensor
+    std: Tensor
+    temperature: Tensor
+
+    def __init__(self, module: ImageModule, size: int) -> None:
+        super().__init__()
+        network = module.network
+        self.backbone, self.head = network.backbone, network.head
+        self.neck: nn.Module = nn.Identity()
+        if isinstance(network, FrozenNetwork):
+            self.neck = nn.Sequential(network.scaling, network.neck)
+        for name in ("mean", "std", "temperature"):
+            self.register_buffer(name, getattr(module, name).clone())
+        self.channels = module.in_channels
+        self.size = size if module.input_size is None else int(module.input_size)
+        self.resized = self.size != size
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = images.float() / 255
+        if self.resized:
+            pixels = F.interpolate(pixels, (self.size, self.size), mode="bilinear")
+        pixels = pixels.expand(-1, self.channels, -1, -1)
+        embeddings = self.neck(self.backbone((pixels - self.mean) / self.std))
+        return F.softmax(self.head(embeddings) / self.temperature, dim=1), embeddings
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The file of an export, and how far its answers are from skal's own on `n_images` images:
+    the largest difference of a probability, and how many have the same most probable class.
+    """
+
+    out: Path
+    format: str
+    n_images: int
+    largest_difference: float
+    n_same_class: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it with plain JSON values."""
+        return {**asdict(self), "out": str(self.out)}
+
+
+@dataclass(frozen=True, eq=False)
+class ExportedNetwork:
+    """A network that was read from a file: `answer` takes at most `AT_ONCE` uint8 images."""
+
+    description: Mapping[str, Any]
+    answer: Callable[[Images], Answer]
+
+    def __call__(self, images: Images) -> Answer:
+        """Return the answer for any number of images."""
+        parts = [self.answer(images[k : k + AT_ONCE]) for k in range(0, len(images), AT_ONCE)]
+        proba, embeddings = zip(*parts, strict=True)
+        return np.concatenate(proba), np.concatenate(embeddings)
+
+
+class NetworkFormat:
+    """A way to write a network to one file, and to read it."""
+
+    suffix = ""
+    package = ""
+    """What it needs beside torch, of the extra of its name."""
+    runs_code = False
+    """Whether reading a file may run what is in it."""
+
+    def write(self, network: Deployed, description: Mapping[str, Any], path: Path) -> None:
+        """Write a network in evaluation mode, and what it is."""
+        raise NotImplementedError
+
+    def read(self, path: Path) -> tuple[ExportedNetwork | ImageClassifier, dict[str, Any]]:
+        """Read a network from a file of this format, known by its suffix, and what it is."""
+        raise NotImplementedError
+
+
+NETWORK_FORMATS: Registry[type[NetworkFormat]] = Registry("network format")
+"""How networks are written to files; the entries are subclasses of `NetworkFormat`."""
+
+
+@NETWORK_FORMATS.register("onnx", summary="for onnxruntime, OpenVINO, TensorRT and many others")
+class Onnx(NetworkFormat):
+    """ONNX, with its weights in the same file."""
+
+    suffix, package = ".onnx", "onnx"
+
+    def write(self, network: Deployed, description: Mapping[str, Any], path: Path) -> None:
+        import onnx
+
+        with _quiet_exporter():
+            program: Any = torch.onnx.export(
+                network,
+                (_example(description, 2),),
+                input_names=[INPUT],
+                output_names=[*OUTPUTS],
+                dynamic_shapes={INPUT: {0: torch.export.Dim("n", min=1)}},
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+        model = program.model_proto
+        onnx.helper.set_model_props(model, {SKAL: json.dumps(description)})
+        onnx.save_model(model, path, save_as_external_data=False)
+
+    def read(self, path: Path) -> tuple[ExportedNetwork, dict[str, Any]]:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(
+            path, options, providers=onnxruntime.get_available_providers()
+        )
+        text = session.get_modelmeta().custom_metadata_map.get(SKAL)
+
+        def answer(images: Images) -> Answer:
+            proba, embeddings = session.run(None, {INPUT: np.ascontiguousarray(images)})
+            return proba, embeddings
+
+        description = _described(text)
+        return ExportedNetwork(description, answer), description
+
+
+@NETWORK_FORMATS.register("torchscript", summary="for torch alone, in Python and C++")
+class TorchScript(NetworkFormat):
+    """TorchScript, traced."""
+
+    suffix, runs_code = ".pt", True
+
+    def write(self, network: Deployed, description: Mapping[str, Any], path: Path) -> None:
+        with torch.inference_mode(), _quiet_exporter():
+            jit: Any = torch.jit
+            traced = jit.trace(network, _example(description, 2), check_trace=False)
+            jit.save(traced, path, _extra_files={SKAL: json.dumps(description)})
+
+    def read(self, path: Path) -> tuple[ExportedNetwork, dict[str, Any]]:
+        files = {SKAL: ""}
+        with _quiet_exporter():
+            jit: Any = torch.jit
+            module = jit.load(path, map_location="cpu", _extra_files=files)
+
+        def answer(images: Images) -> Answer:
+            with torch.inference_mode():
+                proba, embeddings = module(torch.tensor(images))
+            return proba.numpy(), embeddings.numpy()
+
+        description = _described(files[SKAL])
+        return ExportedNetwork(description, answer), description
+
+
+@NETWORK_FORMATS.register("state-dict", summary="the weights by name, as safetensors")
+class StateDict(NetworkFormat):
+    """The weights alone, under the names that they have in skal's network."""
+
+    suffix = ".safetensors"
+
+    def write(self, network: Deployed, description: Mapping[str, Any], path: Path) -> None:
+        raise NotImplementedError  # it is of the classifier; see `export_model`
+
+    def read(self, path: Path) -> tuple[ImageClassifier, dict[str, Any]]:
+        content = path.read_bytes()
+        size = int.from_bytes(content[:8], "little")
+        text = json.loads(content[8 : 8 + size]).get("__metadata__", {}).get(SKAL)
+        description = _described(text)
+        return rebuild(description, safetensors.torch.load(content), "cpu"), description
+
+
+def export_model(
+    run_dir: str | Path,
+    out: str | Path | None = None,
+    *,
+    format: str = "onnx",
+    images: Images | None = None,
+    trust: bool = False,
+) -> Exported:
+    """Write a trained network to one file, and check what it answers.
+
+    Parameters
+    ----------
+    run_dir : str or Path
+        A run folder, one of `skal train`, or any with ``model.safetensors`` and ``model.json``.
+    out : str or Path, optional
+        The file, which must not exist; by default ``network``, with the format's suffix, in
+        `run_dir`.
+    format : str, default="onnx"
+        A name of ``skal list network-formats``.
+    images : ndarray of uint8, shape (n, channels, size, size), optional
+        What to check it on; by default noise.
+    trust : bool, default=False
+        See `skal.load_classifier`.
+
+    Returns
+    -------
+    Exported
+
+    Raises
+    ------
+    RunFolderError, UnknownNameError, MissingExtraError, RunExistsError
+        If there is no network, no such format, its package is not installed, or the file is there.
+    DataError
+        If the file cannot be written, or answers otherwise than the network.
+    """
+    run_dir = Path(run_dir)
+    entry = NETWORK_FORMATS.resolve(format)
+    form = entry.load()()
+    check_installed(entry, form)
+    classifier = load_classifier(run_dir, "cpu", trust)
+    description = {**read_description(run_dir), "name": run_dir.resolve().name}
+    path = run_dir / f"network{form.suffix}" if out is None else Path(out)
+    if path.exists():
+        raise RunExistsError(f"{str(path)!r} exists and is not overwritten; choose another --out")
+    if not path.parent.is_dir():
+        raise DataError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")
+    module: Any = classifier.neural_net_.module_
+    module.bf16 = False  # others compute in float32
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{form.suffix}")
+    try:
+        if isinstance(form, StateDict):
+            state = {name: t.contiguous() for name, t in module.state_dict().items()}
+            safetensors.torch.save_file(state, temporary, {SKAL: json.dumps(description)})
+        else:
+            network = Deployed(module, classifier.image_shape_[-1]).eval()
+            try:
+                form.write(network, description, temporary)
+            except Exception as error:  # whatever an exporter stumbles over in a network
+                blame(error, f"the network cannot be written as {entry.name}", DataError)
+        exported = _checked(classifier, form.read(temporary)[0], images, description)
+        fsync_file(temporary)
+        os.link(temporary, path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        raise DataError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Exported(path, entry.name, *exported)
+
+
+def images_for(run_dir: Path, paths: Sequence[Path], trust: bool = False) -> Images | None:
+    """Return images to check an export on: those in files and folders, else those that the run was
+    tested on, else None.
+    """
+    if paths:
+        return _decoded(run_dir, paths)
+    try:
+        config = RunConfig(**read_config(run_dir / CONFIG))
+        check_trusted(run_dir, foreign_names(config), trust)
+        data = load_again(config)
+    except SkalError as error:
+        _log.info("its images cannot be loaded (%s): it is checked on noise", error)
+        return None
+    shape = tuple(read_description(run_dir)["image_shape"])
+    images = data.X_test if len(data.X_test) else data.X
+    return images[:MOST_CHECKED] if images.shape[1:] == shape else None
+
+
+def _decoded(run_dir: Path, paths: Sequence[Path]) -> Images:
+    description = read_description(run_dir)
+    files = listed(paths)[:MOST_CHECKED]
+    channels, size = description["image_shape"][0], description["image_shape"][-1]
+    how = replace(how_to_decode(**decoded_as(description)), size=size)
+    with closing(decode_many(Path.cwd(), files, how)) as chunks:
+        parts = [to_channels(chunk.pixels, channels) for chunk in chunks]
+    images = np.concatenate(parts)
+    if not len(images):
+        raise DataError(f"none of the {len(files)} images can be read")
+    return images
+
+
+def check_installed(entry: Entry[Any], form: NetworkFormat) -> None:
+    """Raise a MissingExtraError if a format's packages are not installed."""
+    if not form.package:
+        return
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        what = f"the format {entry.name}"
+        raise MissingExtraError(str(error.name), form.package, what) from error
+
+
+def read_exported(
+    path: Path, trust: bool = False
+) -> tuple[ExportedNetwork | ImageClassifier, dict[str, Any]]:
+    """Read a file that `export_model` wrote, and what it is; `RunFolderError` if it is none, is
+    damaged, or is of a format that may run code and nobody has said to trust.
+    """
+    forms = {entry.load().suffix: entry for entry in NETWORK_FORMATS}
+    entry = forms.get(path.suffix)
+    if entry is None:
+        raise RunFolderError(
+            f"{str(path)!r} is no network; expected the folder of a run, or a file of "
+            f"{', '.join(forms)} that skal export-model wrote"
+        )
+    form = entry.load()()
+    check_installed(entry, form)
+    if form.runs_code and not trust:
+        raise RunFolderError(
+            f"{str(path)!r} is {entry.name}, which may run code; if you trust it, give --trust"
+        )
+    try:
+        return form.read(path)
+    except Exception as error:  # whatever a damaged file leads to
+        reason = str(error).partition("\n")[0]
+        raise RunFolderError(f"{str(path)!r} cannot be read as {entry.name}: {reason}") from error
+
+
+def _described(text: str | bytes | None) -> dict[str, Any]:
+    if not text:
+        raise RunFolderError("it was not written by skal export-model")
+    return dict(json.loads(text))
+
+
+def _example(description: Mapping[str, Any], n: int) -> Tensor:
+    shape = (n, *description["image_shape"])
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+
+
+def _checked(
+    classifier: ImageClassifier,
+    other: ExportedNetwork | ImageClassifier,
+    images: Images | None,
+    description: Mapping[str, Any],
+) -> tuple[int, float, int]:
+    """Compare the answers of a file with the network's; `DataError` if they are others."""
+    if images is None or not len(images):
+        images = _example(description, AT_ONCE).numpy()
+    expected = classifier.predict_proba(images)
+    found = other(images)[0] if isinstance(other, ExportedNetwork) else other.predict_proba(images)
+    difference = float(np.abs(found - expected).max())
+    same = int((found.argmax(axis=1) == expected.argmax(axis=1)).sum())
+    if not difference <= TOLERANCE:
+        raise DataError(
+            f"the file answers otherwise than the network: probabilities differ by {difference:.2g}"
+        )
+    return len(images), difference, same
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep torch's exporters from warning of themselves."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            log.setLevel(level)

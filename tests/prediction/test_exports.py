@@ -1,0 +1,227 @@
+"""A network as one file, as its users notice it: what it answers, without skal and with it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+import skal
+from skal.cli import main
+from skal.core.errors import (
+    DataError,
+    MissingExtraError,
+    ParameterError,
+    RunExistsError,
+    RunFolderError,
+    UnknownNameError,
+)
+from skal.prediction.exports import NETWORK_FORMATS, NetworkFormat, export_model, read_exported
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+KINDS: dict[str, dict[str, Any]] = {
+    "small-cnn": {"model": "small-cnn", "steps": 20},
+    "frozen": {"model": "efficientnet-lite0", "pretrained": True, "freeze": True},
+    "mlp": {"model": "small-cnn", "freeze": True, "head": "mlp", "steps": 20},
+}
+FORMATS = NETWORK_FORMATS.names()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty photographs of 40 x 52 pixels in two class folders."""
+    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for label, base in (("dark, night", 0), ("light", 170)):
+        (root / label).mkdir()
+        for number in range(20):
+            pixels = base + rng.integers(0, 80, (4, 6, 3))
+            image = Image.fromarray(pixels.astype(np.uint8)).resize((52, 40))
+            image.save(root / label / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def runs(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A finished run of each kind."""
+    place = tmp_path_factory.mktemp("runs")
+    for name, settings in KINDS.items():
+        common = {"n_init": 20, "n_rounds": 0, "image_size": 32, "data_dir": str(place / "data")}
+        skal.run(photos, "random", out=place / name, **common, **settings)
+    return {name: place / name for name in KINDS}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_answers_as_the_network_does(
+    form: str, kind: str, runs: dict[str, Path], photos: Path, tmp_path: Path
+) -> None:
+    done = CliRunner().invoke(
+        main,
+        ["export-model", str(runs[kind]), "--format", form, "--out", str(tmp_path / "a"), "--json"],
+    )
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["n_images"] == found["n_same_class"] == 8
+    assert found["largest_difference"] <= 1e-4
+    # under another name, in another folder
+    path = tmp_path / f"moved{NETWORK_FORMATS.get(form).suffix}"
+    (tmp_path / "a").rename(path)
+    tables = []
+    for source in (runs[kind], path):
+        out = tmp_path / f"{len(tables)}.csv"
+        skal.predict(source, [photos], out, embeddings=True, trust=True, threads=1)
+        with out.open(newline="") as file:
+            tables.append(list(csv.DictReader(file)))
+    ours, theirs = tables
+    assert len(ours) == 40
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one["path"], one["class"], one.keys()) == (
+            other["path"],
+            other["class"],
+            other.keys(),
+        )
+        for name in one.keys() - {"path", "class"}:
+            assert float(one[name]) == pytest.approx(float(other[name]), rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("form", "script"), [("onnx", "use_onnx"), ("torchscript", "use_torchscript")]
+)
+def test_the_examples_classify_without_skal(
+    form: str, script: str, runs: dict[str, Path], photos: Path, tmp_path: Path
+) -> None:
+    path = export_model(runs["frozen"], tmp_path / "network", format=form).out
+    images = sorted(photos.rglob("*.png"))
+    code = (EXAMPLES / f"{script}.py").read_text()
+    assert "import skal" not in code
+    assert len([line for line in code.split('"""')[2].splitlines() if line.strip()]) <= 20
+    command = [sys.executable, "-W", "error", "-c", code, str(path), *map(str, images)]
+    if form == "torchscript":
+        command.remove("error"), command.remove("-W")  # torch warns of TorchScript itself
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "own.csv"
+    skal.predict(runs["frozen"], images, out, threads=1)
+    with out.open(newline="") as file:
+        expected = [f"{row['path']}: {row['class']}" for row in csv.DictReader(file)]
+    assert [line.rpartition(" (")[0] for line in done.stdout.splitlines()] == expected
+
+
+def test_any_number_of_images_is_answered(runs: dict[str, Path], tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = export_model(runs["small-cnn"], tmp_path / "network.onnx").out
+    session = onnxruntime.InferenceSession(path)
+    classifier = skal.load_classifier(runs["small-cnn"], "cpu")
+    for n in (1, 2, 7):
+        images = np.random.default_rng(n).integers(0, 256, (n, 3, 32, 32), np.uint8)
+        proba, embeddings = session.run(None, {"images": images})
+        assert np.abs(proba - classifier.predict_proba(images)).max() <= 1e-4
+        assert embeddings.shape[0] == n
+
+
+def test_without_their_images_a_network_is_checked_on_noise(
+    tiny: skal.ImageDataset, tmp_path: Path
+) -> None:
+    skal.run(tiny, "random", model="lenet", steps=2, n_rounds=0, n_init=6, out=tmp_path / "run")
+    done = CliRunner().invoke(
+        main, ["export-model", str(tmp_path / "run"), "--format", "torchscript"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "is checked on noise" in done.stderr and "on 64 images" in done.stderr
+    assert (tmp_path / "run/network.pt").is_file()
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(3):
+        Image.fromarray(tiny.X[number, 0]).save(images / f"{number}.png")
+    again = ["export-model", str(tmp_path / "run"), str(images), "--format", "state-dict"]
+    done = CliRunner().invoke(main, again)
+    assert done.exit_code == 0 and "on 3 images" in done.stderr, done.output
+
+
+def test_what_cannot_be_exported_is_said(runs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="network format 'onyx'; did you mean onnx"):
+        export_model(runs["mlp"], format="onyx")
+    with pytest.raises(RunFolderError, match=r"it has no model\.json"):
+        export_model(tmp_path)
+    (tmp_path / "there.onnx").touch()
+    with pytest.raises(RunExistsError, match="exists and is not overwritten"):
+        export_model(runs["mlp"], tmp_path / "there.onnx")
+    with pytest.raises(DataError, match=r"cannot write .*nowhere"):
+        export_model(runs["mlp"], tmp_path / "nowhere/a.pt", format="torchscript")
+    assert [path.name for path in tmp_path.iterdir()] == ["there.onnx"]
+
+
+def test_what_is_no_network_is_said(runs: dict[str, Path], photos: Path, tmp_path: Path) -> None:
+    image = next(photos.rglob("*.png"))
+    for form in FORMATS:
+        path = export_model(runs["mlp"], tmp_path / form, format=form).out
+        damaged = tmp_path / f"damaged{NETWORK_FORMATS.get(form).suffix}"
+        damaged.write_bytes(path.read_bytes()[:1000])
+        with pytest.raises(RunFolderError, match="cannot be read as"):
+            skal.predict(damaged, [image], tmp_path / "out.csv", trust=True)
+    with pytest.raises(RunFolderError, match=r"is no network; expected .*\.onnx"):
+        skal.predict(image, [image], tmp_path / "out.csv")
+    with pytest.warns(FutureWarning, match="deprecated"):
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "other.pt")
+    with pytest.raises(RunFolderError, match="may run code; if you trust it"):
+        read_exported(tmp_path / "other.pt")
+    with pytest.raises(RunFolderError, match="not written by skal export-model"):
+        read_exported(tmp_path / "other.pt", trust=True)
+
+
+def test_scores_that_need_more_than_a_file_says_are_refused(
+    runs: dict[str, Path], photos: Path, tmp_path: Path
+) -> None:
+    path = export_model(runs["small-cnn"], tmp_path / "network.onnx").out
+    out = tmp_path / "out.csv"
+    with pytest.raises(ParameterError, match=r"bald needs more than .* give the folder of the run"):
+        skal.predict(path, [photos], out, utilities=["bald"])
+    assert skal.predict(path, [photos], out, utilities=["entropy"]).n_images == 40
+
+
+def test_a_format_of_ones_own_is_taken(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mine", sys.modules[__name__])
+    done = export_model(runs["small-cnn"], tmp_path / "a.mine", format="mine:Pickled")
+    assert done.format == "mine:Pickled" and done.n_same_class == done.n_images
+
+
+class Pickled(NetworkFormat):
+    """A format of one's own, in a few lines."""
+
+    suffix = ".mine"
+
+    def write(self, network: Any, description: Any, path: Path) -> None:
+        torch.save((network, dict(description)), path)
+
+    def read(self, path: Path) -> Any:
+        from skal.prediction.exports import ExportedNetwork
+
+        network, description = torch.load(path, weights_only=False)
+
+        def answer(images: Any) -> Any:
+            with torch.inference_mode():
+                return tuple(part.numpy() for part in network(torch.tensor(images)))
+
+        return ExportedNetwork(description, answer), description
+
+
+def test_a_missing_package_is_named(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(MissingExtraError, match=r"skal\[onnx\]"):
+        export_model(runs["mlp"], tmp_path / "network.onnx")
