@@ -2,8 +2,8 @@
 
     python benchmarks/exports.py --folder FOLDER
 
-of class folders: `efficientnet-lite0`, frozen, at 112 px and `small-cnn` at 48 px are trained on 100
-labels, exported, and asked about 1,000 of the images, decoded before, by each program in turn.
+of class folders: `efficientnet-lite0`, frozen, at 112 px and `small-cnn` at 48 px are trained on
+100 labels, exported, and asked about 1,000 of the images, decoded before, by each program in turn.
 """
 
 from __future__ import annotations
