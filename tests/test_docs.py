@@ -171,8 +171,14 @@ def test_every_option_named_in_a_document_exists(document: Path) -> None:
     assert named <= known
 
 
+# those that use an exported network are run in prediction/test_exports.py
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
 @pytest.mark.usefixtures("elsewhere")
-@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "example", [p for p in EXAMPLES if not p.stem.startswith("use_")], ids=lambda p: p.stem
+)
 def test_every_example_runs(
     example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

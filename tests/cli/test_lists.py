@@ -26,6 +26,7 @@ FIRST = {
     "metrics": "macro_f1",
     "formats": "label-studio",
     "import-formats": "coco",
+    "network-formats": "onnx",
 }
 
 
