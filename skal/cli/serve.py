@@ -59,6 +59,6 @@ def serve(
         if is_run:
             model = models.model_of_run(folder, images)
         else:
-            project = stack.enter_context(opened_project(folder, classes, create=False))
+            project = stack.enter_context(opened_project(folder, classes, {}, create=False))
             model = stack.enter_context(closing(models.LearningModel(project)))
         backend.serve(model, listening, host)

@@ -11,7 +11,7 @@ from typing import Any
 
 import tomli_w
 
-from ..core.durable import fsync_folder, locked, sha256, write_atomic
+from ..core.durable import check_signed, fsync_folder, locked, signed, write_atomic
 from ..core.errors import ParameterError, RunExistsError, RunFolderError
 from ..runs import record
 from ..runs.config import SETTINGS, RunConfig
@@ -23,8 +23,6 @@ CELLS = "cells"
 ANALYSIS = "comparison.json"
 LOCK = ".lock"
 """Never replaced, as the others are: a lock is on a file and not on its name."""
-
-CHECKSUM = "# checksum of the lines above: "
 
 _log = logging.getLogger("skal")
 
@@ -128,17 +126,7 @@ def _write_grid(folder: Path, grid: GridConfig, base: RunConfig) -> None:
     write_atomic(folder / GRID_FILE, signed(tomli_w.dumps({**settings, GRID: asked})))
 
 
-def signed(text: str) -> str:
-    """Return settings with the line behind them by which `read_grid` knows them to be whole."""
-    return f"{text}{CHECKSUM}{sha256(text)}\n"
-
-
 def read_grid(path: Path) -> dict[str, Any]:
     """Return what a comparison's settings file says; RunFolderError if it is damaged."""
-    try:
-        text, _, checksum = path.read_bytes().rpartition(CHECKSUM.encode())
-    except OSError as error:
-        raise RunFolderError(f"cannot read {str(path)!r}: {error.strerror}") from error
-    if checksum.strip() != sha256(text).encode():
-        raise RunFolderError(f"{str(path)!r} is damaged: its checksum is not that of its lines")
+    check_signed(path)
     return read_config(path)

@@ -38,6 +38,27 @@ def sha256(content: bytes | str) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+CHECKSUM = "# checksum of the lines above: "
+
+
+def signed(text: str) -> str:
+    """Return lines with one behind them by which `check_signed` knows them to be whole."""
+    return f"{text}{CHECKSUM}{sha256(text)}\n"
+
+
+def check_signed(path: Path, advice: str = "") -> None:
+    """Raise a `RunFolderError` if a file is not as `signed` made it; `advice` follows."""
+    try:
+        text, _, checksum = path.read_bytes().rpartition(CHECKSUM.encode())
+    except OSError as error:
+        raise RunFolderError(f"cannot read {str(path)!r}: {error.strerror}") from error
+    if checksum.strip() != sha256(text).encode():
+        raise RunFolderError(
+            f"{str(path)!r} is damaged, or was edited: its checksum is not that of its lines"
+            f"{advice}"
+        )
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that a killed `write_atomic` left in a folder."""
     for path in folder.glob(".*.tmp"):

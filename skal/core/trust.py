@@ -17,6 +17,8 @@ FAMILIES = {"models": ("torchvision", "timm")}
 OF_STRATEGIES = ("skactiveml.pool", "skactiveml.stream", "skal.strategies")
 """Modules of which nothing but classes of strategies are taken, and those checked before."""
 
+ADVICE = "; if you trust the folder, give --trust (from Python trust=True)"
+
 
 def is_foreign(spec: str, kinds: Collection[str]) -> bool:
     """Tell whether a name is an import path, of code that is not known to be harmless.
@@ -45,12 +47,11 @@ def foreign_names(settings: Settings) -> dict[str, str]:
     }
 
 
-def check_trusted(place: Path, names: dict[str, str], trust: bool) -> None:
+def check_trusted(place: Path, names: dict[str, str], trust: bool, advice: str = ADVICE) -> None:
     """Raise a RunFolderError if a file names code that nobody has said to trust."""
     if names and not trust:
         told = ", ".join(f"{name} {value!r}" for name, value in names.items())
         raise RunFolderError(
             f"{str(place)!r} names code that is neither skal's nor registered by an installed "
-            f"package ({told}), and it would be run; if you trust the folder, give --trust (from "
-            "Python trust=True)"
+            f"package ({told}), and it would be run{advice}"
         )

@@ -46,10 +46,23 @@ def keep_copy(store: Path) -> None:
         _log.warning("no copy of the labels in %s could be made: %s", store, error)
 
 
+def check_there(store: Path, settings: Path) -> None:
+    """Raise a RunFolderError if a store is gone or empty that a project's settings lie beside."""
+    if settings.exists() and not (store.is_file() and store.stat().st_size):
+        raise RunFolderError(
+            f"the labels in {str(store)!r} are gone, though the project's settings are there"
+            f"{_what_there_is(store)}, or remove {str(store.parent)!r} to begin anew"
+        )
+
+
 def way_out(store: Path | None, error: sqlite3.Error) -> str:
     """Return what can be done where a store is damaged; nothing for other errors."""
     if store is None or (getattr(error, "sqlite_errorcode", 0) & 0xFF) not in DAMAGED:
         return ""
+    return _what_there_is(store)
+
+
+def _what_there_is(store: Path) -> str:
     copy = store.with_name(COPY)
     if not copy.is_file():
         return "; there is no copy of it beside it: restore it from a backup of your own"

@@ -13,6 +13,7 @@ from typing import Any, Self
 from ..core.durable import fsync_folder
 from ..core.errors import RunFolderError, UsageError
 from ..core.settings import resolve_count
+from ..core.trust import check_trusted, foreign_names
 from ..datasets.addresses import Addresses
 from ..datasets.deep import Ranges
 from ..datasets.index import ImageFile
@@ -23,13 +24,13 @@ from ..runs.config import RunConfig
 from ..strategies.catalogue import STRATEGIES
 from . import images
 from .classes import Classes, parse_pairs
-from .copies import keep_copy
+from .copies import check_there, keep_copy
 from .holding import hold
 from .learning import GUESSES, BatchRequest, Guesses, LearnerSetup
 from .ledger import TEST, Ledger
 from .names import check_classes, plain_text, shown
 from .sample import Accuracy, History, TestedModel, draw_reserve
-from .settings import read_settings, save_settings
+from .settings import SETTINGS_FILE, read_settings, save_settings
 from .store import Action, BatchRow, ModelRow, Store
 
 HOME = ".skal"
@@ -116,7 +117,12 @@ class LabelProject:
         root = Path(root)
         files = images.find(root)
         home = root / HOME
+        check_there(home / STORE, home / SETTINGS_FILE)
         config, share = read_settings(home, settings or {}, overlap)
+        if settings is not None:  # a network or strategy of one's own is named by who runs it
+            kept = {n: v for n, v in foreign_names(config).items() if settings.get(n) != v}
+            told = "; if you trust it, name it again as an option"
+            check_trusted(home / SETTINGS_FILE, kept, False, told)
         _check_config(config, settings or {})
         path = home / STORE
         store = _store_to_read(path)

@@ -9,7 +9,7 @@ from typing import Any
 
 import tomli_w
 
-from ..core.durable import write_atomic
+from ..core.durable import check_signed, signed, write_atomic
 from ..core.errors import ParameterError
 from ..core.settings import Setting, override, resolve_share
 from ..core.settings import read_settings as read_toml
@@ -56,10 +56,10 @@ def read_settings(
     before.
 
     `overlap` is the share of the images that two annotators are to see. A ParameterError or
-    UnknownNameError tells what is not valid, or that the file cannot be read.
+    UnknownNameError tells what is not valid, a RunFolderError that the file is damaged.
     """
     path = place / SETTINGS_FILE
-    before = read_toml(path, [*SETTINGS, "overlap"]) if path.is_file() else {}
+    before = _kept(path) if path.exists() else {}
     if overlap is not None:
         before["overlap"] = overlap
     share = resolve_share("overlap", before.pop("overlap", 0.0))
@@ -72,10 +72,18 @@ def read_settings(
     return RunConfig(**{**DEFAULTS, **override(SETTINGS, before, given)}), share
 
 
+def _kept(path: Path) -> dict[str, Any]:
+    """Return the settings in a file; a RunFolderError is raised if it is damaged."""
+    check_signed(
+        path, "; remove it to begin with the settings by default, and give the others as options"
+    )
+    return read_toml(path, [*SETTINGS, "overlap"])
+
+
 def save_settings(place: Path, config: RunConfig, overlap: float) -> None:
     """Write what `read_settings` reads, if it is not there already."""
     values = {name: value for name, value in config.as_dict().items() if name in SETTINGS}
-    content = tomli_w.dumps({"overlap": overlap, **values})
+    content = signed(tomli_w.dumps({"overlap": overlap, **values}))
     path = place / SETTINGS_FILE
     if not path.is_file() or path.read_text(encoding="utf-8") != content:
         write_atomic(path, content)

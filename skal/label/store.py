@@ -8,6 +8,7 @@ import secrets
 import sqlite3
 import threading
 import weakref
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from ..core.durable import fsync_folder, write_atomic
 from ..core.errors import RunFolderError
 from .copies import way_out
 
-FORMAT = 2
+FORMAT = 3
 BUSY_SECONDS = 10.0
 
 _log = logging.getLogger("skal")
@@ -73,9 +74,6 @@ class Action:
     time: str = ""
 
 
-_ACTION_COLUMNS = tuple(Action.__dataclass_fields__)
-
-
 class BatchRow(NamedTuple):
     """One image of a batch: why it is in it, and whether two annotators are to see it."""
 
@@ -95,13 +93,26 @@ class ModelRow(NamedTuple):
     predicted: bytes  # int64
 
 
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "meta": ("name", "value"),
+    "classes": ("number", "name"),
+    "keys": ("number", "key"),
+    "images": ("number", "path"),
+    "contents": ("number", "size", "sha256"),
+    "batches": BatchRow._fields,
+    "actions": tuple(Action.__dataclass_fields__)[:-2],
+    "models": ModelRow._fields,
+}
+"""What of a table is written; to most the time is added, and to all a checksum of the row."""
+
+
 class Store:
     """An SQLite file whose rows are written once and never changed.
 
     What `append` has returned from is on the disk: neither a killed process nor, as far as the disk
     keeps its word, a power loss takes it away. Without a path the store is in memory; if it is read
     only, nothing is written beside the file either. It is a RunFolderError if the file cannot be
-    opened or written, is no store, or another version of skal wrote it.
+    opened or written, is no store, is damaged, or another version of skal wrote it.
     """
 
     def __init__(
@@ -124,6 +135,8 @@ class Store:
             self._connection = opened
             # also when nobody closes it; what was written is on the disk either way
             self._close = weakref.finalize(self, self._connection.close)
+            if path is not None:
+                self._check_pages()
             if not read_only:
                 self._prepare()
             elif not self.is_empty:
@@ -172,8 +185,16 @@ class Store:
         """Whether it is a file that nobody has come to fill: there is nothing to read in it."""
         return not self._tables()
 
+    def _check_pages(self) -> None:
+        """Raise what SQLite does for a damaged file, if its pages do not fit each other."""
+        ((found, *_), *_) = self._rows("PRAGMA quick_check(1)")
+        if found != "ok":
+            raise _damaged(f"it is damaged ({' '.join(found.split())})")
+
     def _check_format(self) -> None:
-        written = int(self.meta().get("format", "0")) if "meta" in self._tables() else 0
+        is_known = "meta" in self._tables()
+        rows = self._rows("SELECT value FROM meta WHERE name = 'format'") if is_known else []
+        written = int(rows[0][0]) if rows and rows[0][0].isdecimal() else 0
         if written != FORMAT:
             age = "a newer" if written > FORMAT else "an older"
             raise RunFolderError(
@@ -187,28 +208,26 @@ class Store:
 
     def meta(self) -> dict[str, str]:
         """Return what was written by `set_meta`, the format, and the project's own id."""
-        return dict(self._rows("SELECT name, value FROM meta"))
+        return dict(self._read("meta"))
 
     def set_meta(self, name: str, value: str) -> None:
         """Write a fact that holds for ever."""
-        self._insert("meta", ("name", "value"), [(name, value)])
+        self._insert("meta", [(name, value)])
 
     def class_names(self) -> list[tuple[int, str]]:
         """Return all names that the numbers of classes were given, oldest first."""
-        return self._rows("SELECT number, name FROM classes ORDER BY id")
+        return self._read("classes")
 
     def name_classes(self, names: Iterable[tuple[int, str]]) -> None:
         """Write what numbers are called from now on; see `skal.label.classes`."""
-        self._insert("classes", ("number", "name"), names)
+        self._insert("classes", names)
 
     def class_keys(self) -> dict[int, str]:
         """Return the keys that were chosen, by number of class."""
-        if "keys" not in self._tables():  # it was begun before there were any, and is only read
-            return {}
-        return dict(self._rows("SELECT number, key FROM keys ORDER BY id"))
+        return dict(self._read("keys"))
 
     def choose_keys(self, keys: Mapping[int, str]) -> None:
-        self._insert("keys", ("number", "key"), keys.items())
+        self._insert("keys", keys.items())
 
     def images(self) -> dict[int, str]:
         """Return where each image lies, by number."""
@@ -219,7 +238,7 @@ class Store:
         return dict(reversed(self._paths()))
 
     def _paths(self) -> list[tuple[int, str]]:
-        rows = self._rows("SELECT number, path FROM images ORDER BY id")
+        rows = self._read("images")
         return [
             (number, path if isinstance(path, str) else path.decode(errors="surrogateescape"))
             for number, path in rows
@@ -228,43 +247,43 @@ class Store:
     def add_images(self, paths: Mapping[int, str]) -> None:
         """Write where images lie: new ones, or such that were moved."""
         rows = ((number, _as_stored(path)) for number, path in paths.items())
-        self._insert("images", ("number", "path"), rows)
+        self._insert("images", rows)
 
     def contents(self) -> dict[int, tuple[int, str]]:
         """Return size and SHA-256 of the images that were labelled, by number."""
-        rows = self._rows("SELECT number, size, sha256 FROM contents ORDER BY rowid")
+        rows = self._read("contents")
         return {number: (size, digest) for number, size, digest in rows}
 
     def add_contents(self, contents: Mapping[int, tuple[int, str]]) -> None:
         """Write what tells an image from others, wherever it lies."""
         rows = ((number, *facts) for number, facts in contents.items())
-        self._insert("contents", ("number", "size", "sha256"), rows)
+        self._insert("contents", rows)
 
     def batches(self) -> list[BatchRow]:
         """Return the images of all batches, in the order in which they are shown."""
-        rows = self._rows(f"SELECT {', '.join(BatchRow._fields)} FROM batches ORDER BY id")
-        return [BatchRow(*row)._replace(shared=bool(row[-1])) for row in rows]
+        return [BatchRow(*row)._replace(shared=bool(row[-1])) for row in self._read("batches")]
 
     def add_batch(self, rows: Iterable[BatchRow]) -> None:
-        self._insert("batches", BatchRow._fields, rows)
+        self._insert("batches", rows)
 
     def models(self) -> list[ModelRow]:
-        rows = self._rows(f"SELECT {', '.join(ModelRow._fields)} FROM models ORDER BY id")
-        return [ModelRow(*row) for row in rows]
+        return [ModelRow(*row) for row in self._read("models")]
 
     def add_model(self, model: ModelRow) -> None:
-        self._insert("models", ModelRow._fields, [model])
+        self._insert("models", [model])
 
     def append(self, actions: Sequence[Action]) -> list[int]:
         """Write actions, all or none, and return their ids when they are on the disk."""
-        columns = _ACTION_COLUMNS[: _ACTION_COLUMNS.index("id")]
         with self.transaction():
             ((last,),) = self._rows("SELECT max(id) FROM actions")
-            self._insert("actions", columns, map(attrgetter(*columns), actions))
+            self._insert("actions", map(attrgetter(*_COLUMNS["actions"]), actions))
             return [action.id for action in self.actions(after=last or 0)]
 
     def actions(self, after: int = 0) -> list[Action]:
-        return self._actions("id > ?", after)
+        actions = self._actions("id > ?", after)
+        if [action.id for action in actions] != [*range(after + 1, after + 1 + len(actions))]:
+            raise RunFolderError(f"the labels in {str(self.path)!r}: answers are missing")
+        return actions
 
     def action(self, number: int) -> Action:
         return self._actions("id = ?", number)[0]
@@ -274,18 +293,29 @@ class Store:
         return self._actions("request = ?", request)
 
     def _actions(self, condition: str, value: int | str) -> list[Action]:
-        query = f"SELECT {', '.join(_ACTION_COLUMNS)} FROM actions WHERE {condition} ORDER BY id"
-        return [Action(*row) for row in self._rows(query, (value,))]
+        rows = self._checked("actions", f"WHERE {condition}", (value,))
+        return [Action(*values, number, time) for number, *values, time, _ in rows]
 
-    def _insert(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    def _read(self, table: str) -> list[Any]:
+        """Return what was written to a table, in order, without the times."""
+        n = len(_COLUMNS[table])
+        return [row[1 : 1 + n] for row in self._checked(table)]
+
+    def _checked(self, table: str, condition: str = "", values: Sequence[Any] = ()) -> list[Any]:
+        """Return rows: the number, what was written, the time if there is one, and the checksum."""
+        names = ", ".join((*_COLUMNS[table], *_time_of(table)))
+        query = f"SELECT rowid, {names}, crc FROM {table} {condition} ORDER BY rowid"
+        rows = self._rows(query, values)
+        with self._telling():
+            for row in rows:
+                if _crc(row[1:-1]) != row[-1]:
+                    raise _damaged(f"row {row[0]} of {table} is damaged, by its checksum")
+        return rows
+
+    def _insert(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
         """Write rows, with the time in UTC where a table has a column for it."""
         with self.transaction():
-            if "time TEXT" in _TABLES[table]:
-                time = datetime.now(UTC).isoformat(timespec="milliseconds")
-                columns, rows = (*columns, "time"), [(*row, time) for row in rows]
-            marks = ", ".join("?" for _ in columns)
-            statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
-            self._connection.executemany(statement, rows)
+            _insert_into(self._connection, table, rows)
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         with self._lock, self._telling():
@@ -343,17 +373,41 @@ def _create(connection: sqlite3.Connection) -> None:
     _create_tables(connection, _TABLES)
     connection.execute("CREATE INDEX requests ON actions (request) WHERE request IS NOT NULL")
     facts = {"format": str(FORMAT), "project": secrets.token_hex(8)}
-    connection.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
+    _insert_into(connection, "meta", facts.items())
 
 
 def _create_tables(connection: sqlite3.Connection, names: Iterable[str]) -> None:
     for table in names:
-        connection.execute(f"CREATE TABLE {table} ({_TABLES[table]})")
+        connection.execute(f"CREATE TABLE {table} ({_TABLES[table]}, crc INTEGER NOT NULL)")
         for change in ("UPDATE", "DELETE"):
             connection.execute(
                 f"CREATE TRIGGER {table}_{change.lower()} BEFORE {change} ON {table} "
                 f"BEGIN SELECT RAISE(ABORT, 'rows of {table} are never changed'); END"
             )
+
+
+def _time_of(table: str) -> tuple[str, ...]:
+    return ("time",) if "time TEXT" in _TABLES[table] else ()
+
+
+def _insert_into(connection: sqlite3.Connection, table: str, rows: Iterable[Sequence[Any]]) -> None:
+    time = [datetime.now(UTC).isoformat(timespec="milliseconds") for _ in _time_of(table)]
+    columns = (*_COLUMNS[table], *_time_of(table), "crc")
+    marks = ", ".join("?" for _ in columns)
+    statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
+    connection.executemany(statement, ((*row, *time, _crc((*row, *time))) for row in rows))
+
+
+def _crc(row: Sequence[Any]) -> int:
+    """Return a checksum of what SQLite gives back: numbers may be of another type there."""
+    plain = [float(v) if isinstance(v, int | float) else v for v in row]
+    return zlib.crc32(repr(plain).encode(errors="surrogatepass"))
+
+
+def _damaged(told: str) -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError(told)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
 
 
 def _as_stored(path: str) -> str | bytes:

@@ -14,7 +14,6 @@ import torch
 from made_up import made_up_results
 
 import skal
-from skal.comparisons.folder import signed
 from skal.comparisons.pairs import group_by_setting, tell_apart
 from skal.comparisons.results import (
     Result,
@@ -24,6 +23,7 @@ from skal.comparisons.results import (
     strategy_label,
 )
 from skal.comparisons.verdicts import analyse
+from skal.core.durable import signed
 from skal.core.errors import RunFolderError
 from skal.models import build_network
 from skal.runs.config import RunConfig
@@ -327,4 +327,4 @@ def test_a_damaged_grid_is_told(
     leave(tmp_path / "cells/run")
     (tmp_path / "compare.toml").write_text("" if damage == "empty" else text.replace("2", "3"))
     assert len(read_results([tmp_path])) == 1
-    assert "compare.toml' is damaged: its checksum" in caplog.text
+    assert "compare.toml' is damaged, or was edited: its checksum" in caplog.text

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 import skal
 from skal.cli import main
 from skal.comparisons.results import read_results
-from skal.core.durable import sha256
+from skal.core.durable import sha256, signed
 from skal.core.errors import RunFolderError, SkalError
 from skal.core.trust import is_foreign
+from skal.label.importing import import_into
 
 TINY: dict[str, Any] = {"model": "lenet", "steps": 2, "n_init": 6, "n_query": 4, "n_rounds": 1}
 
@@ -56,6 +60,7 @@ def marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool
     place.mkdir()
     (place / "stranger.py").write_text(f"open({str(mark)!r}, 'w').close()\n")
     monkeypatch.syspath_prepend(place)
+    sys.modules.pop("stranger", None)  # of the test before
     return mark.exists
 
 
@@ -101,6 +106,33 @@ def test_a_run_of_a_stranger_runs_nothing(
     if not finished:
         with pytest.raises(RunFolderError, match=f"names code .*{name} 'stranger:Any.*--trust"):
             skal.resume(folder, data=tiny)
+
+
+@pytest.mark.parametrize("name", ["strategy", "model", "init_strategy"])
+def test_a_label_project_of_a_stranger_runs_nothing(
+    name: str, tmp_path: Path, marked: Callable[[], bool]
+) -> None:
+    root = tmp_path / "photos"
+    for number in range(30):
+        (root / "unlabeled").mkdir(parents=True, exist_ok=True)
+        pixels = np.full((8, 8), 8 * number, np.uint8)
+        Image.fromarray(pixels).save(root / f"unlabeled/{number}.png")
+    (tmp_path / "labels.csv").write_text(
+        "path,label\n" + "".join(f"{n}.png,{'dark' if n < 9 else 'light'}\n" for n in range(20))
+    )
+    import_into(root, tmp_path / "labels.csv", ["dark", "light"])
+    (root / ".skal/project.toml").write_text(signed(f'{name} = "stranger:Anything"\n'))
+    option = f"--{name.replace('_', '-')}"
+    for command in (["label", "--terminal"], ["train"], ["query", "--n-query", "2"], ["export"]):
+        words = [*command, str(root), *(["--format", "csv"] if command == ["export"] else [])]
+        done = CliRunner().invoke(main, words, input="q\n")
+        assert not marked(), command
+        if command != ["export"]:
+            assert "names code" in done.output and "name it again as an option" in done.output
+    if name != "init_strategy":  # which is asked for the first batch alone
+        words = ["query", str(root), "--n-query", "2", option, "stranger:Anything"]
+        CliRunner().invoke(main, words)
+        assert marked()
 
 
 def test_a_network_of_a_stranger_runs_nothing(

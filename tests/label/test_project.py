@@ -12,6 +12,7 @@ import pytest
 from label_server import write_images
 from scipy.stats import binomtest
 
+from skal.core.durable import signed
 from skal.core.errors import (
     DataError,
     FolderNotFoundError,
@@ -538,13 +539,31 @@ def test_a_project_needs_two_classes(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_settings_file_is_named(folder: Path) -> None:
-    LabelProject.open(folder).close()
-    (folder / ".skal/project.toml").write_text("strategy = [")
-    with pytest.raises(ParameterError, match=r"project\.toml"):
-        LabelProject.open(folder)
-    (folder / ".skal/project.toml").write_text("strateg = 'badge'")
+    LabelProject.open(folder, settings={"strategy": "margin"}).close()
+    path = folder / ".skal/project.toml"
+    for content in ("strategy = [", "", path.read_text().replace("margin", "margim")):
+        path.write_text(content)
+        with pytest.raises(
+            RunFolderError, match=r"project\.toml' is damaged.*; remove it to begin"
+        ):
+            LabelProject.open(folder)
+    path.write_text(signed("strateg = 'badge'\n"))
     with pytest.raises(UnknownNameError, match="did you mean strategy"):
         LabelProject.open(folder)
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty file"])
+def test_labels_that_are_gone_are_told_and_nothing_is_begun_in_their_place(
+    folder: Path, left: str
+) -> None:
+    LabelProject.open(folder).close()
+    path = folder / ".skal/labels.sqlite"
+    path.unlink()
+    if left == "an empty file":
+        path.touch()
+    with pytest.raises(RunFolderError, match=r"labels\.sqlite' are gone.* to begin anew"):
+        LabelProject.open(folder)
+    assert path.exists() is (left == "an empty file")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
