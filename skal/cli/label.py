@@ -291,3 +291,42 @@ def train(
                     "images); it is biased if a strategy chose these images, which are not like "
                     "the others then: only images drawn at random and kept out of training tell"
                 )
+
+
+@main.command()
+@FOLDER
+@options(SETTINGS[name] for name in OF_TRAINING)
+@click.option("--json", "as_json", is_flag=True, help="Print all labels as a JSON list.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print all labels as a table.")
+@click.pass_context
+def doubts(
+    ctx: click.Context, /, folder: Path, as_json: bool, as_csv: bool, **settings: Any
+) -> None:
+    """Say which labels the network contradicts, when it is not told them; those first that it
+    holds least probable.
+    """
+    with (
+        console(ctx),
+        opened_project(folder, (), given_settings(settings), create=False) as project,
+    ):
+        from ..core.errors import UsageError
+        from ..label.doubts import doubts_of
+        from ..label.exporting import describe_doubts, export_doubts
+        from ..label.names import shown
+
+        if as_json and as_csv:
+            raise UsageError("got --json and --csv; expected one of them")
+        described = describe_doubts(project, doubts_of(project))
+        if as_json:
+            import json
+
+            click.echo(json.dumps(described))
+        elif as_csv:
+            click.echo(export_doubts(described), nl=False)
+        else:
+            for row in described:
+                if row["contradicted"]:
+                    said = f"{row['guess']}? ({row['guess_probability']:.0%})"
+                    click.echo(f"{shown(row['path'])}\t{shown(row['label'])}\t{shown(said)}")
+            n = sum(row["contradicted"] for row in described)
+            _log.info("%d of %d labels are contradicted", n, len(described))

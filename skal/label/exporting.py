@@ -17,6 +17,7 @@ from typing import Any
 
 from ..core.errors import DataError, RunExistsError, UsageError
 from ..datasets.layout import is_unlabeled
+from .doubts import Doubts
 from .ledger import TEST
 from .names import guarded, plain_text
 from .project import LabelProject
@@ -73,6 +74,31 @@ def export_query(
         rows = [(project.paths[image], "", kind) for image, kind in picks]
         return _table([("path", "label", "source"), *rows])
     return "".join(f"{plain_text(project.paths[image])}\n" for image, _ in picks)
+
+
+DOUBT_COLUMNS = ("path", "label", "guess", "label_probability", "guess_probability", "contradicted")
+
+
+def describe_doubts(project: LabelProject, doubts: Doubts) -> list[dict[str, Any]]:
+    """Return an object with `DOUBT_COLUMNS` for each label, the least probable first."""
+    names = project.classes
+    return [
+        {
+            "path": project.paths[doubt.image],
+            "label": names[doubt.label],
+            "guess": names[doubt.guess],
+            "label_probability": round(doubt.label_probability, 6),
+            "guess_probability": round(doubt.guess_probability, 6),
+            "contradicted": doubt.contradicted,
+        }
+        for doubt in doubts.ranked
+    ]
+
+
+def export_doubts(described: Sequence[dict[str, Any]]) -> str:
+    """Return doubts as CSV."""
+    rows = [[*[*row.values()][:-1], int(row["contradicted"])] for row in described]
+    return _table([DOUBT_COLUMNS, *rows])
 
 
 def export_folder(

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..core.durable import write_atomic
 from ..datasets.base import MISSING_LABEL
-from ..models.folds import stratified_folds
 from ..models.persistence import save_classifier
 from ..runs.environment import environment
 from ..runs.preparation import default_folder
 from ..runs.record import ENVIRONMENT, SUMMARY, check_free
+from .doubts import folds, held_out
 from .exporting import export_csv
 from .learning import BatchRequest
 from .ledger import TEST
@@ -62,18 +59,13 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
     labels, test = project.labels, project.test_labels
     classes = tuple(project.classes)
     source, truth = ("test", test) if test else ("cross-validation", labels)
-    rest = project.training_labels if test else labels
-    predicted: dict[int, int] = {}
-    folds = [list(test)] if test else _folds(labels, project.config.seed)
-    if not test and folds:
-        _log.info("cross-validation over the labels: %d more networks are trained", len(folds))
-    for held_out in folds:
-        known = {image: rest[image] for image in rest.keys() - set(held_out)}
-        honest = picker.train(BatchRequest(classes, known, (), 0))
-        predicted.update(picker.predict(honest, held_out))
+    parts = [list(test)] if test else folds(labels, project.config.seed)
+    if not test and parts:
+        _log.info("cross-validation over the labels: %d more networks are trained", len(parts))
+    predicted = dict(held_out(picker, classes, labels, parts))
     accuracy: dict[str, Any] = {"n": 0}
     if predicted:
-        n_right = sum(predicted[image] == truth[image] for image in predicted)
+        n_right = sum(int(proba.argmax()) == truth[n] for n, proba in predicted.items())
         accuracy = Accuracy.of(n_right, len(predicted))._asdict()
     unseen = sorted(set(range(len(classes))) - set(labels.values()))
     if unseen:
@@ -103,17 +95,6 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
     write_atomic(folder / ENVIRONMENT, _json(environment(final.config)))
     write_atomic(folder / SUMMARY, _json(summary))
     return folder, summary
-
-
-def _folds(labels: Mapping[int, int], seed: int) -> list[list[int]]:
-    """Divide images into five folds, or fewer, with each class in the same share; none if that
-    would leave a single class to train on.
-    """
-    images, y = (np.array([*part], dtype=np.int64) for part in (labels, labels.values()))
-    counts = np.unique(y, return_counts=True)[1]
-    if len(counts) < 2 or np.sort(counts)[-2] < 2:
-        return []
-    return [images[test].tolist() for test in stratified_folds(y, seed)]
 
 
 def _json(content: Any) -> str:

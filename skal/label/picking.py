@@ -107,13 +107,13 @@ class Picker:
             classifier.take_backbone(backbone)
         return Trained(classifier, config, learner.data, pool.X, pool.y)
 
-    def predict(self, trained: Trained, images: Sequence[int]) -> dict[int, int]:
-        """Return the most probable class of images; those that cannot be read are left out."""
+    def proba(self, trained: Trained, images: Sequence[int]) -> dict[int, NDArray[np.float32]]:
+        """Return the class probabilities of images; those that cannot be read are left out."""
         rows = self._rows_of(images)
         if not len(rows):
             return {}
-        best = score_pool(trained.classifier, trained.X, rows=rows).proba.argmax(1)
-        return dict(zip(self._numbers[rows].tolist(), best.tolist(), strict=True))
+        proba = score_pool(trained.classifier, trained.X, rows=rows).proba
+        return dict(zip(self._numbers[rows].tolist(), proba, strict=True))
 
     def _learner(self, request: BatchRequest) -> ActiveLearner:
         """Return the loop, where the labels of a request are known and its candidates free."""

@@ -1,0 +1,137 @@
+"""Labels that the network contradicts: confident learning, on a cross-validation over the labels.
+
+C. Northcutt, L. Jiang, I. Chuang. Confident Learning: Estimating Uncertainty in Dataset Labels.
+JAIR 70, 2021.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import DataError
+from ..models.folds import stratified_folds
+from .learning import BatchRequest
+
+if TYPE_CHECKING:
+    from .picking import Picker
+    from .project import LabelProject
+
+_log = logging.getLogger("skal")
+
+
+class Doubt(NamedTuple):
+    """A label and what the network, which was not told it, says: the ids of both classes, and the
+    probability of each. It is `contradicted` if the network is as sure of the other class as it is
+    of that class's own images.
+    """
+
+    image: int
+    label: int
+    guess: int
+    label_probability: float
+    guess_probability: float
+    contradicted: bool
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """The labels `y`, int64, of images whose numbers are `images`, int64, and the probabilities
+    `proba`, float32, of a column a class, by networks that were not told these labels.
+    """
+
+    images: NDArray[np.int64]
+    y: NDArray[np.int64]
+    proba: NDArray[np.float32]
+
+    @cached_property
+    def contradicted(self) -> NDArray[np.bool_]:
+        return contradicted(self.proba, self.y)
+
+    @cached_property
+    def ranked(self) -> list[Doubt]:
+        """All labels, the least probable first."""
+        of_label = self.proba[np.arange(len(self.y)), self.y]
+        columns = (self.images, self.y, self.proba.argmax(1), of_label, self.proba.max(1))
+        rows = zip(*(column.tolist() for column in (*columns, self.contradicted)), strict=True)
+        return sorted((Doubt(*row) for row in rows), key=lambda d: (d.label_probability, d.image))
+
+
+def contradicted(proba: NDArray[np.floating], y: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell which labels are off the diagonal of the confident joint.
+
+    An image counts as one of the most probable class among those whose probability reaches the mean
+    that images with that label have; such without any are not contradicted.
+
+    Parameters
+    ----------
+    proba : ndarray of float, shape (n, n_classes)
+        By networks that were not told the image's label.
+    y : ndarray of int64, shape (n,)
+        The labels, columns of `proba`.
+    """
+    n_classes = proba.shape[1]
+    of_class = [proba[y == k, k] for k in range(n_classes)]
+    thresholds = np.array([part.mean(dtype=np.float64) if len(part) else 2 for part in of_class])
+    reached = np.where(proba >= thresholds - 1e-6, proba, -1)  # means are rounded
+    likely = reached.argmax(1)
+    result: NDArray[np.bool_] = (reached.max(1) >= 0) & (likely != y) & (proba.argmax(1) != y)
+    return result
+
+
+def folds(labels: Mapping[int, int], seed: int) -> list[list[int]]:
+    """Divide images into five folds, or fewer, with each class in the same share; none if that
+    would leave a single class to train on.
+    """
+    images, y = (np.array([*part], dtype=np.int64) for part in (labels, labels.values()))
+    counts = np.unique(y, return_counts=True)[1]
+    if len(counts) < 2 or np.sort(counts)[-2] < 2:
+        return []
+    return [images[test].tolist() for test in stratified_folds(y, seed)]
+
+
+def held_out(
+    picker: Picker, classes: Sequence[str], labels: Mapping[int, int], parts: Sequence[list[int]]
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield the images of some parts, and their probabilities by networks that were trained on the
+    labels of all images but those of the part.
+    """
+    for part in parts:
+        known = {image: labels[image] for image in labels.keys() - set(part)}
+        network = picker.train(BatchRequest(classes, known, (), 0))
+        yield from picker.proba(network, part).items()
+
+
+def find_doubts(
+    picker: Picker, classes: Sequence[str], labels: Mapping[int, int], seed: int
+) -> Doubts:
+    """Return what networks say of labels that they were not told; a DataError if there are too few
+    labels to train without some of them.
+    """
+    parts = folds(labels, seed)
+    if not parts:
+        raise DataError(
+            "doubts need two classes with two labels or more; label more images, and ask again"
+        )
+    found = dict(held_out(picker, classes, labels, parts))
+    images = sorted(found)
+    return Doubts(
+        np.array(images, dtype=np.int64),
+        np.array([labels[image] for image in images], dtype=np.int64),
+        np.array([found[image] for image in images], dtype=np.float32),
+    )
+
+
+def doubts_of(project: LabelProject) -> Doubts:
+    """Return the doubts about all labels of a project; see `find_doubts`."""
+    from .picking import Picker  # and torch with it
+
+    picker = Picker(project.learner_setup())
+    _log.info("cross-validation over %d labels", len(project.labels))
+    return find_doubts(picker, project.classes, project.labels, project.config.seed)
