@@ -294,7 +294,7 @@ class Store:
 
     def _actions(self, condition: str, value: int | str) -> list[Action]:
         rows = self._checked("actions", f"WHERE {condition}", (value,))
-        return [Action(*values, number, time) for number, *values, time, _ in rows]
+        return [Action(*(*row[1:-2], row[0], row[-2])) for row in rows]
 
     def _read(self, table: str) -> list[Any]:
         """Return what was written to a table, in order, without the times."""
