@@ -59,9 +59,11 @@ def check_signed(path: Path, advice: str = "") -> None:
         )
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that a killed `write_atomic` left in a folder."""
-    for path in folder.glob(".*.tmp"):
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Remove the temporary files that a killed `write_atomic` left in a folder, of one file or of
+    all: then the folder must be skal's own.
+    """
+    for path in folder.glob(f".{name}.*.tmp"):
         path.unlink(missing_ok=True)
 
 

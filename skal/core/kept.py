@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .durable import fsync_file, fsync_folder, write_atomic
+from .durable import fsync_file, fsync_folder, remove_leftovers, write_atomic
 from .errors import DataError
 
 CACHE_TAG = "CACHEDIR.TAG"
@@ -70,6 +70,7 @@ def kept(
         if path.exists():
             _log.warning("%s is damaged: it is made again", path)
             forget(path)
+        remove_leftovers(path.parent, _seal(path).name)
         partial = path.with_name(f".{path.name}.partial")
         if not can_resume(partial):
             _remove(partial)

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..core.durable import locked, write_atomic
+from ..core.durable import locked, remove_leftovers, write_atomic
 from ..core.errors import (
     DataError,
     ParameterError,
@@ -205,6 +205,7 @@ def predict(
         return Predicted(out, n_images, form.n_unreadable(out), 0, 0.0)
     _prepare(task.folder, manifest)
     with locked(task.folder / MANIFEST):
+        remove_leftovers(task.folder)
         n_computed = _predict_all(task, parts, workers)
         n_unreadable = _finish(task, parts, out)
     Predictor.load.cache_clear()  # this process may have better uses for the memory
@@ -260,6 +261,7 @@ def _prepare(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Make the folder of the parts; RunExistsError if it holds anything else."""
     path = folder / MANIFEST
     if not path.is_file():
+        remove_leftovers(folder, MANIFEST)  # of a process that was killed at its very start
         if folder.exists() and any(folder.iterdir()):
             raise RunExistsError(
                 f"{str(folder)!r} exists and holds no predictions (it has no {MANIFEST}); choose "

@@ -59,7 +59,8 @@ class Scene:
 FOR_PEOPLE = ("log.txt", ".png", ".svg", ".html", ".lock", "lock", "CACHEDIR.TAG", ".tmp")
 
 
-def _figures(run: skal.Run) -> Any:
+def figures(run: skal.Run) -> Any:
+    """Return what must be equal of two runs."""
     rounds = [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in run.rounds]
     return (
         rounds,
@@ -80,7 +81,7 @@ def _stopped(**settings: Any) -> Callable[[Path], None]:
 
 
 def _resume(folder: Path) -> Any:
-    return _figures(skal.resume(folder / "run", data=bars()))
+    return figures(skal.resume(folder / "run", data=bars()))
 
 
 def _finished(folder: Path) -> None:
@@ -96,7 +97,8 @@ def _compared(folder: Path) -> None:
     skal.compare(bars(), ["random", "margin"], 2, out=folder / "c", threads=1, **TINY)
 
 
-def _compare(folder: Path) -> Any:
+def compare(folder: Path) -> Any:
+    """Compare two strategies, or continue that."""
     done = skal.compare(bars(), ["random", "margin"], 2, out=folder / "c", threads=1, **TINY)
     return [(r.config.as_dict(), _without_seconds(r.rounds), r.queries) for r in done.results]
 
@@ -119,10 +121,11 @@ def _predicted(folder: Path) -> None:
     write_folder(folder / "images")
     data = skal.load_dataset(folder / "images", image_size=12, data_dir=folder / "data")
     skal.run(data, "random", out=folder / "run", **TINY)
-    _predict(folder)
+    predict(folder)
 
 
-def _predict(folder: Path) -> Any:
+def predict(folder: Path) -> Any:
+    """Classify a folder, to a file and to parts, or continue that."""
     with contextlib.suppress(FileNotFoundError):
         (folder / "out.csv").unlink()
     skal.predict(folder / "run", [folder / "images"], folder / "out.csv", threads=1)
@@ -135,10 +138,11 @@ def _predict(folder: Path) -> Any:
 
 def _cached(folder: Path) -> None:
     write_folder(folder / "images")
-    _cache(folder)
+    cache(folder)
 
 
-def _cache(folder: Path) -> Any:
+def cache(folder: Path) -> Any:
+    """Decode and embed a folder, or continue that."""
     data = skal.load_dataset(folder / "images", image_size=32, data_dir=folder / "data")
     classifier = skal.ImageClassifier(
         "efficientnet-lite0", pretrained=True, freeze=True, classes=[0, 1], random_state=0
@@ -174,11 +178,11 @@ SCENES = {
     "resume, further trained": Scene(_stopped(warm_start="on"), _resume),
     "finished": Scene(_finished, _resume),
     "report": Scene(_finished, _report, ("model.json", ".safetensors", "config.toml")),
-    "compare": Scene(_compared, _compare, ("results.csv", "comparison.json")),
+    "compare": Scene(_compared, compare, ("results.csv", "comparison.json")),
     "predict": Scene(
-        _predicted, _predict, ("out.csv", "queries.csv", "rounds.csv", "summary.json", ".jsonl")
+        _predicted, predict, ("out.csv", "queries.csv", "rounds.csv", "summary.json", ".jsonl")
     ),
-    "caches": Scene(_cached, _cache),
+    "caches": Scene(_cached, cache),
     "labels": Scene(_labelled, _export),
 }
 
@@ -209,11 +213,11 @@ def run(n: int, seed: int = 0, only: str | None = None, place: Path | None = Non
             whole.mkdir()
             # where it will be used: some files hold their own place
             whole.rename(work)
-            with _quiet():
+            with quiet():
                 scene.make(work)
             work.rename(whole)
             _copy(whole, work)
-            with _quiet():
+            with quiet():
                 expected = scene.use(work)
             for _ in range(-(-n // len(scenes))):
                 _copy(whole, work)
@@ -267,7 +271,7 @@ def _damage(work: Path, scene: Scene, rng: np.random.Generator) -> tuple[Path, s
 
 
 def _outcome(scene: Scene, work: Path, path: Path, expected: Any) -> tuple[str, str]:
-    with _quiet() as told:
+    with quiet() as told:
         try:
             found = scene.use(work)
         except SkalError as error:
@@ -287,7 +291,7 @@ def _outcome(scene: Scene, work: Path, path: Path, expected: Any) -> tuple[str, 
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[io.StringIO]:
+def quiet() -> Iterator[io.StringIO]:
     """Keep what skal logs, instead of showing it."""
     log, text = logging.getLogger("skal"), io.StringIO()
     handler = logging.StreamHandler(text)

@@ -16,9 +16,10 @@ import click
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 import damage  # noqa: E402
+import kills  # noqa: E402
 import torch  # noqa: E402
 
-FAULTS = {"damage": damage.run}
+FAULTS = {"damage": damage.run, "kills": kills.run}
 
 
 @click.command()
