@@ -227,6 +227,8 @@ def _on_ray(function: Function, shared: Any, items: Sequence[Any], workers: Work
     import ray
     from ray.exceptions import WorkerCrashedError
 
+    if workers.scheduler is not None:
+        _check_answers(workers.scheduler)
     started_here = not ray.is_initialized()
     if started_here:
         _start_ray(workers.scheduler)
@@ -255,8 +257,6 @@ def _start_ray(address: str | None) -> None:
     """Connect to a cluster, or start one; `ParameterError` if there is none, or it lets none in."""
     import ray
 
-    if address is not None:
-        _check_answers(address)
     options: Any = {} if address else {"include_dashboard": False}
     try:
         ray.init(address=address, log_to_driver=False, **options)
