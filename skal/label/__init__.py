@@ -24,5 +24,18 @@ _add(
     folder=True,
 )
 _add(
+    "json-lines", f"{__name__}.exporting:export_json_lines", summary="an object a line: path, label"
+)
+_add(
+    "huggingface",
+    f"{__name__}.exporting:export_huggingface",
+    summary="metadata.csv of Hugging Face's image folders",
+)
+_add(
+    "ground-truth",
+    f"{__name__}.exporting:export_ground_truth",
+    summary="a manifest of SageMaker Ground Truth",
+)
+_add(
     "label-studio", f"{__name__}.studio.tasks:export_label_studio", summary="tasks of Label Studio"
 )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import logging
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
@@ -60,6 +62,47 @@ def _verdict_rows(project: LabelProject, image: int) -> Iterator[tuple[Any, ...]
         yield name, a.action, who, source, a.seconds, a.time
     if not verdicts and image in project.folder_labels:
         yield project.classes[project.folder_labels[image]], "label", "", "folder", "", ""
+
+
+def _labelled(project: LabelProject) -> Iterator[tuple[str, int]]:
+    """Yield path and class of each image whose label holds, by path."""
+    for image in sorted(project.labels, key=project.paths.__getitem__):
+        yield plain_text(project.paths[image]), project.labels[image]
+
+
+def _lines(objects: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(f"{json.dumps(one)}\n" for one in objects)
+
+
+def export_json_lines(project: LabelProject) -> str:
+    """Return an object with path and label for each labelled image, a line each."""
+    return _lines({"path": path, "label": project.classes[k]} for path, k in _labelled(project))
+
+
+def export_huggingface(project: LabelProject) -> str:
+    """Return the ``metadata.csv`` that Hugging Face's image folders read beside the images."""
+    rows = [(path, project.classes[k]) for path, k in _labelled(project)]
+    return _table([("file_name", "label"), *rows])
+
+
+def export_ground_truth(project: LabelProject) -> str:
+    """Return an augmented manifest of SageMaker Ground Truth; its places are relative."""
+    job, time = "label", datetime.now(UTC).isoformat(timespec="seconds")
+    about = {
+        "job-name": f"labeling-job/{project.name}",
+        "confidence": 1,
+        "type": "groundtruth/image-classification",
+        "human-annotated": "yes",
+        "creation-date": time,
+    }
+    return _lines(
+        {
+            "source-ref": path,
+            job: k,
+            f"{job}-metadata": {"class-name": project.classes[k], **about},
+        }
+        for path, k in _labelled(project)
+    )
 
 
 def export_query(

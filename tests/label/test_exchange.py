@@ -12,6 +12,7 @@ from label_server import write_images
 from torchvision.datasets import ImageFolder
 
 from skal.core.errors import DataError, RunExistsError, SkalError, UsageError
+from skal.label import FORMATS
 from skal.label.exporting import export_csv, export_folder, export_query
 from skal.label.importing import Imported, import_into
 from skal.label.learning import Guesses
@@ -341,6 +342,30 @@ def test_exported_folders_are_read_alike_by_torchvision(tmp_path: Path) -> None:
     assert labels == {
         (tmp_path / "y" / name).read_bytes(): CLASSES[k % 2] for k, name in enumerate(names)
     }
+
+
+@pytest.mark.parametrize("name", ["json-lines", "huggingface", "ground-truth"])
+def test_labels_come_back_by_each_format_as_they_went(
+    name: str, project: LabelProject, tmp_path: Path
+) -> None:
+    text = FORMATS.get(name)(project)
+    suffix = {"json-lines": "jsonl", "huggingface": "csv", "ground-truth": "manifest"}[name]
+    (tmp_path / f"labels.{suffix}").write_text(text)
+    other = fresh(project, tmp_path)
+    done = import_labels(other, tmp_path / f"labels.{suffix}")
+    labels = {project.paths[n]: project.classes[k] for n, k in project.labels.items()}
+    assert len(labels) > 5 and done.changed + done.new + done.same == len(labels)
+    assert {other.paths[n]: other.classes[k] for n, k in other.labels.items()} == labels
+
+
+def test_a_manifest_of_ground_truth_has_the_fields_of_its_documents(project: LabelProject) -> None:
+    for line in FORMATS.get("ground-truth")(project).splitlines():
+        entry = json.loads(line)
+        assert entry.keys() == {"source-ref", "label", "label-metadata"}
+        about = entry["label-metadata"]
+        assert CLASSES[entry["label"]] == about["class-name"]
+        assert about["type"] == "groundtruth/image-classification"
+        assert about["human-annotated"] == "yes" and about["confidence"] == 1
 
 
 def test_an_export_overwrites_nothing(project: LabelProject, tmp_path: Path) -> None:
