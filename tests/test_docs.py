@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import importlib
+import inspect
+import io
 import re
 import runpy
 import shlex
@@ -89,6 +92,20 @@ def test_an_extension_in_contributing_registers_something_in_fifteen_lines(code:
     assert entry.load() in names.values()
     assert entry.facts["summary"]
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
+
+
+PUBLIC = [name for name in skal.__all__ if name != "__version__"]
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("name", PUBLIC)
+def test_the_example_of_a_public_name_runs(name: str) -> None:
+    value = getattr(skal, name)
+    text = inspect.getdoc(type(value) if isinstance(value, Registry) else value)
+    example = doctest.DocTestParser().get_doctest(text or "", {}, name, name, 0)
+    assert example.examples, f"skal.{name} has no example"
+    told = io.StringIO()
+    assert not doctest.DocTestRunner().run(example, out=told.write).failed, told.getvalue()
 
 
 def definitions(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
@@ -219,6 +236,16 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
         target = document.parent / place if place else document
         assert target.exists(), link
         assert not anchor or anchor in anchors(target.read_text()), link
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    index = ROOT / "docs/index.md"
+    lists = re.findall(r"^```\{toctree\}\n(.*?)^```", index.read_text(), re.MULTILINE | re.DOTALL)
+    lines = [line for text in lists for line in text.splitlines() if line and line[0] != ":"]
+    listed = [(index.parent / f"{line}.md").resolve() for line in lines]
+    assert len(listed) == len(set(listed))
+    assert {index, *listed} >= set(PAGES)
+    assert all(path.is_file() for path in listed)
 
 
 def test_the_readme_is_short_and_leads_to_every_kind_of_page() -> None:

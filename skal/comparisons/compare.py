@@ -43,6 +43,14 @@ class Comparison:
         The content of ``comparison.json``.
     folder : Path or None
         Where it was written to.
+
+    Examples
+    --------
+    >>> import skal
+    >>> data = skal.load_dataset("digits")
+    >>> done = skal.compare(data, ["entropy"], seeds=1, n_rounds=1, steps=5)
+    >>> print(done.table().splitlines()[0])
+    digits, small-cnn, 40 labels at the end
     """
 
     results: list[Result]
@@ -109,6 +117,14 @@ def compare(
     -----
     On a cluster a run that is lost with its machine is started again on another one; only this
     process writes the folder.
+
+    Examples
+    --------
+    >>> import skal
+    >>> data = skal.load_dataset("digits")
+    >>> done = skal.compare(data, ["margin"], seeds=1, n_rounds=1, steps=5)
+    >>> len(done.results)  # random and margin, a seed each
+    2
     """
     of_grid = {name: settings.pop(name) for name in GRID_SETTINGS if name in settings}
     grid = GridConfig(strategies=strategies, seeds=seeds, **of_grid)

@@ -28,7 +28,17 @@ MOST_SHOWN = 40
 
 
 class SkalError(Exception):
-    """Base of all errors that skal raises on purpose."""
+    """Base of all errors that skal raises on purpose.
+
+    Examples
+    --------
+    >>> import skal
+    >>> try:
+    ...     skal.run("digits", "magrin")
+    ... except skal.SkalError as error:
+    ...     print(str(error).partition(";")[0])
+    unknown strategy 'magrin'
+    """
 
     exit_code = 1
 

@@ -166,6 +166,16 @@ class Registry(Generic[T]):
     -----
     Outside packages add entries through the entry-point group ``skal``: each entry point names a
     module that registers something when imported.
+
+    Examples
+    --------
+    >>> import skal
+    >>> "digits" in skal.DATASETS and "small-cnn" in skal.MODELS and "true" in skal.ORACLES
+    True
+    >>> sorted(skal.TRACKERS.names())
+    ['mlflow', 'tensorboard', 'wandb']
+    >>> skal.STRATEGIES.resolve("margin").facts["needs"]
+    'scores'
     """
 
     def __init__(

@@ -90,6 +90,17 @@ class ImageDataset:
     ------
     DataError
         If shapes, dtypes or label values do not fit each other.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import skal
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.integers(0, 256, (6, 1, 8, 8), dtype=np.uint8)
+    >>> y = np.array([0, 1, 0, 1, -1, -1])
+    >>> data = skal.ImageDataset(X, y, classes=("cat", "dog"), X_test=X[:2], y_test=y[:2])
+    >>> int((data.y == -1).sum())
+    2
     """
 
     X: Images

@@ -71,6 +71,13 @@ def load_dataset(
         If its files are not there and cannot be downloaded.
     DataError
         If no image can be read.
+
+    Examples
+    --------
+    >>> import skal
+    >>> data = skal.load_dataset("digits")
+    >>> data.X.shape, data.X.dtype, data.X_test.shape
+    ((1438, 1, 8, 8), dtype('uint8'), (359, 1, 8, 8))
     """
     how = how_to_decode(white=white, pages=pages)
     return load_as(name_or_folder, image_size, data_dir, seed, how)

@@ -25,7 +25,19 @@ They are called with their own arguments, and with what they take of `data`, an 
 
 
 class Oracle(ABC):
-    """Labels images by index."""
+    """Labels images by index.
+
+    Examples
+    --------
+    >>> import skal
+    >>> data = skal.load_dataset("digits")
+    >>> class Careful(skal.Oracle):
+    ...     def label(self, indices):
+    ...         return data.y[indices]
+    >>> run = skal.run(data, "random", oracle=Careful(), n_rounds=1, steps=5)
+    >>> run.summary["n_labeled"]
+    40
+    """
 
     @abstractmethod
     def label(self, indices: NDArray[np.int64]) -> ArrayLike:

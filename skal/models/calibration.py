@@ -72,6 +72,15 @@ def calibrate(
     ----------
     C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger. On Calibration of Modern Neural Networks.
     ICML 2017.
+
+    Examples
+    --------
+    >>> import skal
+    >>> data = skal.load_dataset("digits")
+    >>> clf = skal.ImageClassifier("small-cnn", classes=range(10), steps=5, random_state=0)
+    >>> clf = clf.fit(data.X[:50], data.y[:50])
+    >>> 0.5 <= skal.calibrate(clf, data.X[:50], data.y[:50], seed=0) <= 20
+    True
     """
     if not hasattr(classifier, "neural_net_"):
         raise NotFittedError(

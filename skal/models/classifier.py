@@ -81,6 +81,18 @@ class ImageClassifier(FittedNetwork):
 
     Every fit starts from new weights, unless `warm_start` says otherwise. A fit without any label
     leaves the network untrained.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import skal
+    >>> data = skal.load_dataset("digits")
+    >>> y = np.full(len(data.X), -1)  # -1: not labelled
+    >>> y[:50] = data.y[:50]
+    >>> clf = skal.ImageClassifier("small-cnn", classes=range(10), steps=5, random_state=0)
+    >>> proba, embeddings = clf.fit(data.X, y).predict_proba(data.X_test, extra_outputs="emb")
+    >>> proba.shape, proba.dtype, embeddings.ndim
+    ((359, 10), dtype('float32'), 2)
     """
 
     # what SkorchClassifier takes as parameters and this class has decided

@@ -20,7 +20,7 @@ MEMBERS = 5
 
 
 class Committee(SkactivemlClassifier):
-    """Clones of a classifier, each trained on a bootstrap sample of the labelled images [1]_.
+    """Clones of a classifier, each trained on a bootstrap sample of the labelled images.
 
     It predicts the class of the lowest expected cost by the mean of the members' probabilities:
     the most probable one, unless `classifier` has a `cost_matrix`.
@@ -43,7 +43,16 @@ class Committee(SkactivemlClassifier):
 
     References
     ----------
-    .. [1] N. Abe and H. Mamitsuka. Query Learning Strategies Using Boosting and Bagging. ICML 1998.
+    N. Abe and H. Mamitsuka. Query Learning Strategies Using Boosting and Bagging. ICML 1998.
+
+    Examples
+    --------
+    >>> import skal
+    >>> data = skal.load_dataset("digits")
+    >>> clf = skal.ImageClassifier("small-cnn", classes=range(10), steps=5, random_state=0)
+    >>> committee = skal.Committee(clf, n_members=2, random_state=0)
+    >>> committee.fit(data.X[:50], data.y[:50]).predict_proba(data.X_test).shape
+    (359, 10)
     """
 
     def __init__(

@@ -65,6 +65,15 @@ def embed(classifier: ImageClassifier, X: Images, cache: str | Path | None = Non
         If the classifier is not frozen.
     DataError
         If `X` is not images, the weights do not fit, or the cache cannot be written.
+
+    Examples
+    --------
+    >>> import skal
+    >>> data = skal.load_dataset("digits")
+    >>> clf = skal.ImageClassifier("small-cnn", classes=range(10), freeze=True, random_state=0)
+    >>> features = skal.embed(clf, data.X[:50])
+    >>> features.shape, features.dtype
+    ((50, 256), dtype('float16'))
     """
     if not classifier.freeze:
         raise ParameterError("embed: the classifier trains its backbone; expected freeze=True")

@@ -51,6 +51,19 @@ def save_classifier(classifier: ImageClassifier, folder: str | Path, **facts: An
         If it is not fitted.
     ParameterError
         If it was trained on features and was never asked about images.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import skal
+    >>> data = skal.load_dataset("digits")
+    >>> clf = skal.ImageClassifier("small-cnn", classes=range(10), steps=5, random_state=0)
+    >>> clf = clf.fit(data.X[:50], data.y[:50])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     skal.save_classifier(clf, folder, class_names=data.classes)
+    ...     again = skal.load_classifier(folder)
+    >>> bool((again.predict(data.X_test) == clf.predict(data.X_test)).all())
+    True
     """
     if not hasattr(classifier, "neural_net_"):
         raise NotFittedError("only a fitted ImageClassifier can be saved; call fit(X, y) first")
@@ -131,6 +144,19 @@ def load_classifier(
         skal, of a family or registered by an installed package, and is not to be trusted.
     UnknownNameError, ParameterError
         If there is no such device.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import skal
+    >>> data = skal.load_dataset("digits")
+    >>> clf = skal.ImageClassifier("small-cnn", classes=range(10), steps=5, random_state=0)
+    >>> clf = clf.fit(data.X[:50], data.y[:50])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     skal.save_classifier(clf, folder, class_names=data.classes)
+    ...     again = skal.load_classifier(folder)
+    >>> bool((again.predict(data.X_test) == clf.predict(data.X_test)).all())
+    True
     """
     resolve_device(device)
     folder = Path(folder)

@@ -171,6 +171,19 @@ def predict(
     ``utility_<strategy>``, higher for what is more worth a label; and `embedding`, in CSV a column
     for each number. Of files that cannot be read only the path is written, and in Parquet the
     reason in `error`. Parquet has backslash escapes for what is no UTF-8 in a path.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> import skal
+    >>> data = skal.load_dataset("digits")
+    >>> with tempfile.TemporaryDirectory() as scratch:
+    ...     run = skal.run(data, "random", n_rounds=0, steps=5, out=f"{scratch}/run")
+    ...     Image.fromarray(data.X_test[0, 0]).save(f"{scratch}/image.png")
+    ...     done = skal.predict(run.folder, [f"{scratch}/image.png"], f"{scratch}/out.csv")
+    >>> done.n_images, done.n_unreadable
+    (1, 0)
     """
     started = time.perf_counter()
     out, places = Path(out), [Path(path) for path in paths]

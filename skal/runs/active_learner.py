@@ -92,6 +92,20 @@ class ActiveLearner:
     UsageError
         If an argument is not valid, the classifier's `classes` are not the dataset's ids, or
         there is something at `out`.
+
+    Examples
+    --------
+    >>> import skal
+    >>> data = skal.load_dataset("digits")
+    >>> clf = skal.ImageClassifier("small-cnn", classes=range(10), steps=5, random_state=0)
+    >>> learner = skal.ActiveLearner(data, clf, strategy="margin")
+    >>> for _ in range(2):
+    ...     indices = learner.query(10)
+    ...     learner = learner.teach(indices, data.y[indices])
+    >>> int((learner.y >= 0).sum())
+    20
+    >>> 0 <= learner.evaluate()["accuracy"] <= 1
+    True
     """
 
     config: Any

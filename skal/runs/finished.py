@@ -44,6 +44,15 @@ class Run:
         The network of the last round.
     folder : Path or None
         Where it was written to.
+
+    Examples
+    --------
+    >>> import skal
+    >>> run = skal.run("digits", "random", n_init=20, n_query=10, n_rounds=1, steps=5)
+    >>> run.summary["n_labeled"], len(run.rounds), len(run.queries)
+    (30, 2, 30)
+    >>> print(run.table().splitlines()[0].split())
+    ['round', 'labels', 'accuracy', 'balanced', 'macro', 'F1', 'NLL', 'ECE']
     """
 
     config: RunConfig

@@ -64,6 +64,13 @@ def run(
     ------
     SkalError
         See `skal.core.errors`; usage errors come before anything is trained or written.
+
+    Examples
+    --------
+    >>> import skal
+    >>> run = skal.run("digits", "margin", n_init=20, n_query=10, n_rounds=1, steps=5)
+    >>> [row["n_labeled"] for row in run.rounds]
+    [20, 30]
     """
     config, chooser = settle(data, strategy, {**settings, "oracle": oracle_spec(oracle)})
     if isinstance(out, str | Path):
@@ -110,6 +117,16 @@ def resume(
     RunFolderError, DataError, ParameterError
         If the run is missing, damaged or in use, its data or weights differ, its oracle or strategy
         must be, or cannot be, given again, or it names code that is not to be trusted.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import skal
+    >>> with tempfile.TemporaryDirectory() as scratch:
+    ...     first = skal.run("digits", "random", n_rounds=1, steps=5, out=f"{scratch}/first")
+    ...     again = skal.resume(f"{scratch}/first")
+    >>> again.summary["accuracy"] == first.summary["accuracy"]
+    True
     """
     folder = Path(folder)
     check_run_folder(folder)

@@ -1,4 +1,19 @@
-"""Query strategies: a catalogue, skal's own, and `select`."""
+"""Query strategies: a catalogue, skal's own, and `select`.
+
+Examples
+--------
+>>> import numpy as np
+>>> import skal
+>>> data = skal.load_dataset("digits")
+>>> y = np.full(len(data.X), -1)
+>>> y[:50] = data.y[:50]
+>>> clf = skal.ImageClassifier("small-cnn", classes=range(10), steps=5, random_state=0)
+>>> badge = skal.strategies.Badge(
+...     clf_embedding_flag_name={"extra_outputs": "emb"}, missing_label=-1, random_state=0
+... )
+>>> badge.query(data.X, y, clf, batch_size=5).shape
+(5,)
+"""
 
 from __future__ import annotations
 

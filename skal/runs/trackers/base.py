@@ -36,6 +36,16 @@ class Tracker:
     The hooks are called in the order in which they stand here: `on_phase`, `skorch_callbacks` and
     `on_round` in each round, `on_close` of every tracker whose `on_start` returned. A run that is
     resumed starts its trackers again.
+
+    Examples
+    --------
+    >>> import skal
+    >>> class Printer(skal.Tracker):
+    ...     def on_round(self, row):
+    ...         print(row["round"], row["n_labeled"])
+    >>> run = skal.run("digits", "random", n_rounds=1, steps=5, trackers=[Printer()])
+    0 20
+    1 40
     """
 
     may_fail: ClassVar[bool] = False
