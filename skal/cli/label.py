@@ -304,7 +304,11 @@ def doubts(
 ) -> None:
     """Say which labels the network contradicts, when it is not told them; those first that it
     holds least probable.
-    """
+
+    \b
+    skal doubts photos
+    skal doubts photos --csv
+    """  # noqa: D301 (click wants the character)
     with (
         console(ctx),
         opened_project(folder, (), given_settings(settings), create=False) as project,
