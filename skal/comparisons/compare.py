@@ -48,7 +48,7 @@ class Comparison:
     --------
     >>> import skal
     >>> data = skal.load_dataset("digits")
-    >>> done = skal.compare(data, ["entropy"], seeds=1, n_rounds=1, steps=5)
+    >>> done = skal.compare(data, ["entropy"], seeds=1, n_rounds=1, steps=5, threads=1)
     >>> print(done.table().splitlines()[0])
     digits, small-cnn, 40 labels at the end
     """
@@ -122,7 +122,7 @@ def compare(
     --------
     >>> import skal
     >>> data = skal.load_dataset("digits")
-    >>> done = skal.compare(data, ["margin"], seeds=1, n_rounds=1, steps=5)
+    >>> done = skal.compare(data, ["margin"], seeds=1, n_rounds=1, steps=5, threads=1)
     >>> len(done.results)  # random and margin, a seed each
     2
     """

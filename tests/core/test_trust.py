@@ -98,7 +98,7 @@ def test_a_run_of_a_stranger_runs_nothing(
         lambda: skal.ActiveLearner.open(folder, data=tiny),
         lambda: read_results([folder]),
         lambda: CliRunner().invoke(main, ["resume", str(folder)]),
-        lambda: CliRunner().invoke(main, ["report", str(folder)]),
+        lambda: CliRunner().invoke(main, ["report", str(folder), "--out", str(tmp_path / "told")]),
     ):
         with contextlib.suppress(SkalError):
             use()
