@@ -23,13 +23,34 @@ if TYPE_CHECKING:
 _log = logging.getLogger("skal")
 
 FOLDER = click.argument("folder", metavar="DIR", type=PATH)
-CLASSES = click.option(
-    "--classes",
-    metavar="A,B,...",
-    multiple=True,
-    callback=lambda _ctx, _option, parts: [name for part in parts for name in part.split(",")],
-    help="The classes; later, further ones. By default those of the class folders.",
-)
+
+
+def CLASSES(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command ``--classes``, and ``--class`` for names with a comma."""
+
+    def taken(ctx: click.Context, _option: Any, names: tuple[str, ...]) -> None:
+        ctx.meta["classes"] = list(names)
+
+    def split(ctx: click.Context, _option: Any, parts: tuple[str, ...]) -> list[str]:
+        return [name for part in parts for name in part.split(",")] + ctx.meta.get("classes", [])
+
+    one = click.option(
+        "--class",
+        metavar="NAME",
+        multiple=True,
+        expose_value=False,
+        is_eager=True,  # before the other, which takes it up
+        callback=taken,
+        help="A class, also one with a comma in its name; may be repeated.",
+    )
+    several = click.option(
+        "--classes",
+        metavar="A,B,...",
+        multiple=True,
+        callback=split,
+        help="The classes; later, further ones. By default those of the class folders.",
+    )
+    return several(one(command))
 
 
 def given_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

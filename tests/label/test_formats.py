@@ -101,6 +101,26 @@ FILES: dict[str, tuple[str, str, str]] = {
         "x.json",
         json.dumps([{"image": f"s3://x/{p}", "choice": c, "id": 3} for p, c in MEANT.items()]),
     ),
+    "scikit-activeml-annotation": (
+        "skactiveml-annotation",
+        "x.json",
+        json.dumps(
+            {
+                path: {"embedding_idx": n, "label": c, "first_view_time": "", "last_edit_time": ""}
+                for n, (path, c) in enumerate({**MEANT, "a/1.png": "MISSING_LABEL"}.items())
+            }
+        ),
+    ),
+    "the same with what was annotated automatically": (
+        "skactiveml-annotation",
+        "x.json",
+        json.dumps(
+            {
+                "manual": {p: {"embedding_idx": 0, "label": c} for p, c in MEANT.items()},
+                "automated": {"a/1.png": {"embedding_idx": 1, "label": "dog", "confidence": 0.9}},
+            }
+        ),
+    ),
     "COCO": (
         "coco",
         "x.json",

@@ -476,3 +476,13 @@ def test_help_and_labelling_import_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_class_with_a_comma_in_its_name_is_given_alone(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", np.zeros((3, 8, 8), np.uint8), ["0.png", "1.png", "2.png"])
+    (tmp_path / "labels.csv").write_text('path,label\n0.png,"dark, night"\n1.png,light\n')
+    words = ["import", str(tmp_path / "images"), str(tmp_path / "labels.csv")]
+    done = CliRunner().invoke(main, [*words, "--class", "dark, night", "--classes", "light,grey"])
+    assert done.exit_code == 0, done.output
+    text = CliRunner().invoke(main, ["export", words[1], "--format", "csv"]).stdout
+    assert '"dark, night"' in text and "light" in text

@@ -258,6 +258,18 @@ def _is_of_via(source: Source) -> bool:
     )
 
 
+def _is_of_skactiveml(source: Source) -> bool:
+    annotations = source.object.get("manual", source.object)
+    return (
+        isinstance(annotations, dict)
+        and bool(annotations)
+        and all(
+            isinstance(one, dict) and {"embedding_idx", "label"} <= set(one)
+            for one in annotations.values()
+        )
+    )
+
+
 def _is_one_hot(source: Source) -> bool:
     header, *rows = list(csv.reader(source.text[:100_000].splitlines()[:4])) or [[]]
     names = [name.strip().lower() for name in header]
@@ -285,6 +297,12 @@ _add(
     "tools",
     lambda s: "classes" in s.object and isinstance(s.object.get("labels"), dict),
     "FiftyOne's labels.json of image classification",
+)
+_add(
+    "skactiveml-annotation",
+    "tools",
+    _is_of_skactiveml,
+    "scikit-activeml-annotation's JSON: an annotation by path",
 )
 _add("via", "tools", _is_of_via, "VGG Image Annotator's JSON, with an attribute of each file")
 _add("json", "tables", lambda s: bool(s.objects), "a list of objects, as Label Studio's JSON_MIN")

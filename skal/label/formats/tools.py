@@ -180,6 +180,17 @@ def read_fiftyone(source: Source) -> Iterator[Row]:
         yield Row(repr(address), address, None if label is None else str(label))
 
 
+def read_skactiveml_annotation(source: Source) -> Iterator[Row]:
+    """Read what people said, by path; what was annotated automatically is no label."""
+    for address, one in dict(source.object.get("manual", source.object)).items():
+        label, seconds = one["label"], number_of(one.get("total_view_duration"))
+        if label == "DISCARDED":
+            yield Row(repr(address), address, None, "bad", seconds=seconds)
+        else:
+            label = None if label == "MISSING_LABEL" else str(label)
+            yield Row(repr(address), address, label, seconds=seconds)
+
+
 def read_via(source: Source) -> Iterator[Row]:
     """Read an attribute of each file, the one that --label-column names if there are several."""
     files = source.object.get("_via_img_metadata", source.object)
