@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .runs.trackers import Tracker as Tracker
     from .strategies import STRATEGIES as STRATEGIES
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LAZY = {
     "comparisons.compare": ("Comparison", "compare"),

@@ -32,7 +32,8 @@ def CLASSES(command: Callable[..., Any]) -> Callable[..., Any]:
         ctx.meta["classes"] = list(names)
 
     def split(ctx: click.Context, _option: Any, parts: tuple[str, ...]) -> list[str]:
-        return [name for part in parts for name in part.split(",")] + ctx.meta.get("classes", [])
+        alone: list[str] = ctx.meta.get("classes", [])
+        return [name for part in parts for name in part.split(",")] + alone
 
     one = click.option(
         "--class",
