@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,10 @@ from ..datasets.base import one_line
 from ..datasets.index import ImageFile
 from ..runs.config import RunConfig
 from .classes import Classes
+
+if TYPE_CHECKING:
+    from .doubts import Doubts
+    from .picking import Picker
 
 NICENESS = 10
 GUESSES = "guesses.npz"
@@ -137,6 +141,18 @@ class BatchRequest:
 
 
 @dataclass(frozen=True)
+class DoubtsRequest:
+    """The other question: what do networks say of the `labels` of images that are not told them?
+
+    See `skal.label.doubts.find_doubts`.
+    """
+
+    classes: Sequence[str]
+    labels: Mapping[int, int]
+    seed: int
+
+
+@dataclass(frozen=True)
 class Failure:
     """Why there is no `ComputedBatch`: a line of text, and for debugging, where it happened."""
 
@@ -159,6 +175,11 @@ class ComputedBatch:
     seconds: float
 
 
+Job: TypeAlias = BatchRequest | DoubtsRequest
+Take: TypeAlias = Callable[[Any], None]
+Fail: TypeAlias = Callable[[Failure], None]
+
+
 class Learner:
     """Sends jobs to a process of its own, one at a time; answers come in a thread of the learner's.
 
@@ -175,7 +196,7 @@ class Learner:
         self._task = task
         self._on_answer = on_answer
         self._on_failure = on_failure
-        self._jobs: queue.SimpleQueue[BatchRequest | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Job, Take, Fail] | None] = queue.SimpleQueue()
         self._process: Any = None
         self._connection: Connection | None = None
         self._stopped = False
@@ -183,7 +204,11 @@ class Learner:
         self._thread.start()
 
     def submit(self, job: BatchRequest) -> None:
-        self._jobs.put(job)
+        self.ask(job, self._on_answer, self._on_failure)
+
+    def ask(self, job: Job, on_answer: Take, on_failure: Fail) -> None:
+        """Let a job be done after those before it, and its answer be told to somebody else."""
+        self._jobs.put((job, on_answer, on_failure))
 
     def stop(self) -> None:
         """End the process at once, whatever it is doing."""
@@ -194,21 +219,22 @@ class Learner:
         self._thread.join(timeout=5)
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None and not self._stopped:
+        while (asked := self._jobs.get()) is not None and not self._stopped:
+            job, on_answer, on_failure = asked
             answer = self._answer_to(job)
             if self._stopped:
                 return
-            if isinstance(answer, ComputedBatch):
+            if not isinstance(answer, Failure):
                 try:
-                    self._on_answer(answer)
+                    on_answer(answer)
                 except Exception as error:  # a full disk, perhaps: people go on labelling
                     answer = Failure(one_line(error), traceback.format_exc())
             if isinstance(answer, Failure):
-                self._on_failure(answer)
+                on_failure(answer)
 
-    def _answer_to(self, job: BatchRequest) -> ComputedBatch | Failure:
+    def _answer_to(self, job: Job) -> Any:
         try:
-            return self._ask(job)
+            return self._send(job)
         except (EOFError, OSError) as error:  # it died
             if self._process is None:
                 return Failure(f"no process could be started: {error}")
@@ -218,12 +244,12 @@ class Learner:
             as_when = ", as when memory runs out" if code == -signal.SIGKILL else ""
             return Failure(f"its process ended with {code}{as_when}")
 
-    def _ask(self, job: BatchRequest) -> ComputedBatch | Failure:
+    def _send(self, job: Job) -> Any:
         if self._process is None or not self._process.is_alive():
             self._start()
         assert self._connection is not None
         self._connection.send(job)
-        return cast(ComputedBatch | Failure, self._connection.recv())
+        return self._connection.recv()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -260,14 +286,23 @@ def work(task: LearnerSetup, connection: Connection) -> None:
             job = connection.recv()
             try:
                 picker = picker or Picker(task)
-                answer = picker.answer(job)
-                if task.keep is not None:
-                    answer.guesses.save(task.keep)
+                answer = _answer(picker, job, task.keep)
             except Exception as error:  # whatever it is, people go on labelling
                 kind = "" if isinstance(error, SkalError) else f"{type(error).__name__}: "
                 connection.send(Failure(f"{kind}{one_line(error)}", traceback.format_exc()))
                 continue
             connection.send(answer)
+
+
+def _answer(picker: Picker, job: Job, keep: Path | None) -> ComputedBatch | Doubts:
+    if isinstance(job, DoubtsRequest):
+        from .doubts import find_doubts
+
+        return find_doubts(picker, job.classes, job.labels, job.seed)
+    batch = picker.answer(job)
+    if keep is not None:
+        batch.guesses.save(keep)
+    return batch
 
 
 def _end_with_parent() -> None:

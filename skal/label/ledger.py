@@ -102,6 +102,20 @@ class Ledger:
         stacks = self._stacks
         return [a for a in actions if a in stacks.get(a.image, {}).get(a.annotator, ())]
 
+    def recent(self, annotator: str, n: int) -> list[Action]:
+        """Return the last answers of an annotator that stand, one an image, the latest first."""
+        found: dict[int, Action] = {}
+        for action in reversed(self._history.get(annotator, [])):
+            if len(found) >= n:
+                break
+            found.setdefault(action.image, action)
+        return list(found.values())
+
+    def n_votes(self, image: int, label: int) -> int:
+        """Return how often somebody gave an image a label, as far as that stands."""
+        stacks = self._stacks.get(image, {}).values()
+        return sum(action.label == label for stack in stacks for action in stack)
+
     def n_done(self, annotator: str) -> int:
         """Return how many actions of an annotator stand, without those imported."""
         return len(self._history.get(annotator, []))

@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..core.errors import ParameterError, UsageError
 from ..core.seeding import derive_seed
 from . import queue
+from .answers import check_answer, check_key
 from .learning import BatchRequest, ComputedBatch, Failure
 from .leases import Leases
 from .ledger import GRID, OTHER, TEST, BatchIndex
@@ -25,14 +26,12 @@ from .names import check_annotator, plain_text, shown
 from .previews import Previews
 from .project import LabelProject
 from .sample import model_row
-from .store import ANSWERS, Action, BatchRow
+from .store import Action, BatchRow
 
 QUEUE = 12
 """Images told to a page, so that it can fetch them ahead."""
 MOST_NAMES = 20
 """Of files that cannot be read, told to a page."""
-LONGEST_KEY = 100
-MOST_SECONDS = 1e9
 FRESH_SHARE = 0.2
 """Of a batch: after so many new labels a batch that nobody has begun yet is computed anew."""
 
@@ -53,7 +52,7 @@ def _locked(
 
     @wraps(method)
     def run(self: LabelService, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with self._lock:
+        with self.lock:
             self.project.refresh()
             return method(self, *args, **kwargs)
 
@@ -70,7 +69,7 @@ class LabelService:
     In all of them `annotator` is the name of who asks, `window` tells a page from another of the
     same annotator, and `key` is that of a request: one of the same key is not done again, but
     answered as before. What is not valid is a UsageError, and nothing is written then. `previews`
-    say which images can be read.
+    say which images can be read. Whoever looks at the project beside them holds the `lock`.
     """
 
     def __init__(
@@ -87,7 +86,7 @@ class LabelService:
             pages=project.config.pages,
         )
         self.learner_state = "idle"
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._submit: Callable[[BatchRequest], None] | None = None
         there, sizes = project.paths.keys(), (project.n_init, project.n_query, project.overlap)
         self._facts = queue.ProjectFacts(there, project.pool, project.reserve, *sizes)
@@ -108,7 +107,7 @@ class LabelService:
 
     def start(self, submit: Callable[[BatchRequest], None]) -> None:
         """Ask for batches by `submit`; they come by `take_batch` or `take_failure`."""
-        with self._lock:
+        with self.lock:
             self._submit = submit
             self._wake()
 
@@ -278,6 +277,11 @@ class LabelService:
         name = plain_text(self.project.paths[image])
         return {"image": image, "width": width, "height": height, "name": name}
 
+    def round_of(self, image: int) -> int | None:
+        """Return the round in whose batch an image is."""
+        row = self._batches.by_image.get(image)
+        return row and row.round
+
     @_locked
     def guess(self, image: int) -> NDArray[np.float32] | None:
         guesses = self.project.guesses
@@ -290,7 +294,7 @@ class LabelService:
 
     def take_batch(self, batch: ComputedBatch) -> None:
         """Take in a computed batch; if that fails, the one before stays."""
-        with self._lock:
+        with self.lock:
             if batch.guesses.is_of_network:
                 self.project.add_model(model_row(batch, self.project.reserve))
             self.project.guesses = batch.guesses.by_class(self.project.class_list)
@@ -301,7 +305,7 @@ class LabelService:
 
     def take_failure(self, failure: Failure) -> None:
         """Take in that no batch could be computed; people continue with single images."""
-        with self._lock:
+        with self.lock:
             state = f"failed: {failure.reason}"
             if self.learner_state != state:
                 text = "the next images could not be computed: %s"
@@ -406,44 +410,3 @@ class LabelService:
             return False
         # without a network a batch chosen anew would be no better
         return not self._picks or len(set(now.values())) > 1
-
-
-def check_answer(
-    who: str, answer: Mapping[str, Any], images: Container[int], ids: Mapping[int, int]
-) -> Action:
-    """Check one answer, see `LabelService.act`, about one of some images; classes by the `ids` of
-    their numbers.
-    """
-    action: Any = answer.get("action")
-    image: Any = answer.get("image")
-    if action not in ANSWERS:
-        raise ParameterError(f"action: got {action!r:.50}; expected {', '.join(ANSWERS)}")
-    if not _is_whole(image) or image not in images:
-        raise ParameterError(f"image: there is no image {image!r:.50}")
-    label, guess, seconds = (answer.get(name) for name in ("label", "guess", "seconds"))
-    for name, value in (("label", label), ("guess", guess)):
-        if value is not None and not (_is_whole(value) and value in ids):
-            raise ParameterError(f"{name}: got {value!r:.50}; expected a class that there is")
-    if (label is None) is (action == "label"):
-        raise ParameterError("label: expected the id of a class only for the action label")
-    if seconds is not None:
-        is_number = isinstance(seconds, float) or _is_whole(seconds)
-        if not (is_number and 0 <= seconds < MOST_SECONDS):
-            raise ParameterError(f"seconds: got {seconds!r:.50}; expected a number, 0 or more")
-        seconds = round(float(seconds), 3)
-    label, guess = (None if n is None else ids[n] for n in (label, guess))
-    return Action(who, str(action), image, label, seconds, guess=guess)
-
-
-def check_key(key: Any) -> str | None:
-    """Check the key of a request, if it has one: text that is not too long."""
-    if key is None:
-        return None
-    # half a character is not printable
-    if not (isinstance(key, str) and key.isprintable() and 0 < len(key) <= LONGEST_KEY):
-        raise ParameterError(f"key: expected text of up to {LONGEST_KEY} characters")
-    return key
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -1475,3 +1475,107 @@ def test_text_can_be_read_in_light_and_dark(
     poor = [(text, ratio) for text, ratio in page.evaluate(CONTRAST) if ratio < 4.5]
     assert not poor  # 4.5 is what WCAG AA asks of text
     forget(visitor, "400")
+
+
+def reviewed(page: Page) -> list[str]:
+    """What the tiles on the screen say, in order."""
+    return page.locator("#tiles [role=option]").evaluate_all(
+        """tiles => tiles.sort((a, b) => a.dataset.index - b.dataset.index)
+            .map((tile) => tile.getAttribute("aria-label"))"""
+    )
+
+
+def open_review(page: Page) -> None:
+    page.keyboard.press("r")
+    expect(page.locator("#tiles [role=option][aria-label]").first).to_be_visible()
+
+
+def test_review_shows_all_answers_and_one_key_changes_one(page: Page, flower_site: Site) -> None:
+    press(page, "1", "2", "u")
+    wait_until_saved(page)
+    before = flower_site.stored()
+    open_review(page)
+    said = reviewed(page)
+    assert [text.split(": ")[1] for text in said[:4]] == ["unsure", "rose", "daisy", "no answer"]
+    assert flower_site.stored() == before  # looking writes nothing
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("3")
+    wait_until_saved(page)
+    changed = said[1].split(": ")[0]
+    assert flower_site.stored() == [*before, ("label", changed, "tulip")]
+    expect(page.locator(f'#tiles [aria-label="{changed}: tulip"]')).to_have_count(1)
+    page.keyboard.press("Backspace")
+    expect(page.locator(f'#tiles [aria-label="{changed}: rose"]')).to_have_count(1)
+    assert flower_site.stored("action")[-1] == ("undo",)
+    assert flower_site.project.labels[flower_site.project.numbers[changed]] == 1
+
+
+def test_shift_click_changes_many_at_once_and_one_undo_takes_all_back(
+    page: Page, flower_site: Site
+) -> None:
+    open_review(page)
+    tiles = page.locator("#tiles")
+    tiles.locator("[data-index='1']").click()
+    tiles.locator("[data-index='6']").click(modifiers=["Shift"])
+    expect(page.locator("#found")).to_have_text("6 of 90 images selected")
+    page.keyboard.press("2")
+    wait_until_saved(page)
+    assert [row[::2] for row in flower_site.stored()] == [("label", "rose")] * 6
+    page.keyboard.press("Backspace")
+    expect(page.locator("#status")).to_have_text("Undone: rose, 6 images")
+    assert len(flower_site.stored()) == 12 and not flower_site.project.labels
+
+
+def test_review_is_filtered_sorted_and_searched(page: Page) -> None:
+    press(page, "1", "2", "1")
+    wait_until_saved(page)
+    open_review(page)
+    page.locator("#filters summary").click()
+    page.locator("#wanted [name=class]").select_option("daisy")
+    expect(page.locator("#found")).to_have_text("2 images")
+    page.get_by_role("button", name="All images").click()
+    expect(page.locator("#found")).to_have_text("90 images")
+    page.locator("#wanted [name=name]").fill("07")
+    expect(page.locator("#found")).to_have_text("11 images")
+    page.locator("#wanted [name=sort]").select_option("name")
+    expect(page.locator("#tiles [data-index='0']")).to_have_attribute(
+        "aria-label", "007.png: no answer"
+    )
+
+
+def test_only_tiles_on_the_screen_exist(page: Page) -> None:
+    page.set_viewport_size({"width": 640, "height": 500})
+    open_review(page)
+    assert page.locator("#tiles [role=option]").count() < 60
+    page.keyboard.press("Tab")
+    page.locator("#tiles [tabindex='0']").focus()
+    page.keyboard.press("End")
+    expect(page.locator("#tiles [data-index='89'][aria-label]")).to_be_visible()
+    expect(page.locator("#tiles [data-index='0']")).to_have_count(0)
+
+
+def test_a_click_on_a_last_answer_goes_back_to_it(page: Page, flower_site: Site) -> None:
+    first, _ = press(page, "1", "2")
+    wait_until_saved(page)
+    waiting = shown(page)
+    page.get_by_role("button", name=f"{first}: daisy").click()
+    expect(page.locator("#name")).to_have_text(first)
+    page.keyboard.press("Space")  # leaves it as it is
+    expect(page.locator("#name")).to_have_text(waiting)
+    assert len(flower_site.stored()) == 2
+    page.get_by_role("button", name=f"{first}: daisy").click()
+    page.keyboard.press("3")
+    wait_until_saved(page)
+    assert flower_site.stored()[-1] == ("label", first, "tulip")
+    expect(page.get_by_role("button", name=f"{first}: tulip")).to_be_visible()
+
+
+def test_a_tile_opens_by_enter_and_review_fits_a_phone(page: Page) -> None:
+    page.set_viewport_size({"width": 320, "height": 640})
+    open_review(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    name = reviewed(page)[0].split(": ")[0]
+    page.locator("#tiles [tabindex='0']").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#name")).to_have_text(name)
+    expect(page.locator("#review")).to_be_hidden()

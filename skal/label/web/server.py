@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import MissingExtraError, SkalError, UsageError
+from ..answers import check_key
 from ..learning import Learner
 from ..names import check_annotator, plain_text
 from ..previews import FULL, LARGE, SMALL, Preview
-from ..service import LabelService, NothingToUndoError, check_key
+from ..review import Review
+from ..service import LabelService, NothingToUndoError
 from .address import LOOPBACK, Address, names_of
 
 try:
@@ -55,6 +57,7 @@ def make_app(
     suggest: bool = False,
     port: int = 80,
     hosts: Collection[str] = LOOPBACK,
+    review: Review | None = None,
 ) -> Starlette:
     """Make the application of a project. A GET writes nothing: what hands out images is a POST.
 
@@ -62,15 +65,19 @@ def make_app(
     is asked by and of its cookie; `hosts` are these names, without the port: "*" stands for any
     address in numbers, which no foreign page can pass off as its own.
     """
-    page = _Page(service, suggest)
+    page = _Page(service, review or Review(service), suggest)
     routes = [
         Route("/", page.index),
         Route("/api/state", lambda request: _json(page.state(request.query_params))),
         Route("/api/guess/{number:int}", page.guess),
+        *(Route(f"/api/{look.__name__}", _looked(look)) for look in (page.review, page.rows)),
         *(Route(f"/{name}/{{number:int}}", partial(page.image, side)) for name, side in SIDES),
         *(
             Route(f"/api/{deed.__name__}", _posted(deed), methods=["POST"])
-            for deed in (page.next, page.grid, page.actions, page.classes, page.undo, page.leave)
+            for deed in (
+                *(page.next, page.grid, page.actions, page.classes, page.undo, page.leave),
+                page.doubts,
+            )
         ),
         Mount("/static", StaticFiles(directory=HERE / "static")),
     ]
@@ -84,8 +91,9 @@ def make_app(
 
 
 class _Page:
-    def __init__(self, service: LabelService, suggest: bool) -> None:
+    def __init__(self, service: LabelService, review: Review, suggest: bool) -> None:
         self._service = service
+        self._review = review
         self._suggest = suggest
         templates = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True)
         self._template = templates.get_template("index.html")
@@ -99,7 +107,21 @@ class _Page:
     def state(self, asked: Asked) -> dict[str, Any]:
         state = self._service.state(_annotator(asked), window=check_key(asked.get("window")))
         self._service.previews.prepare([entry["image"] for entry in state["queue"]], LARGE)
-        return {**state, "suggest": self._suggest}
+        recent = self._review.recent(_annotator(asked))
+        return {**state, "recent": recent, "suggest": self._suggest}
+
+    def review(self, asked: Asked) -> dict[str, Any]:
+        return self._review.find(asked)
+
+    def rows(self, asked: Asked) -> dict[str, Any]:
+        numbers = asked.get("images", "").split(",")
+        if not all(n.isdecimal() and len(n) < 12 for n in numbers) or len(numbers) > LARGEST_GRID:
+            raise UsageError(f"images: expected numbers, {LARGEST_GRID} at most, with commas")
+        return {"rows": self._review.rows(map(int, numbers))}
+
+    def doubts(self, asked: Asked) -> dict[str, Any]:
+        self._review.ask()
+        return self._review.find(asked)
 
     def next(self, asked: Asked) -> dict[str, Any]:
         is_grid, window = asked.get("grid") is True, check_key(asked.get("window"))
@@ -177,6 +199,15 @@ def _posted(deed: Callable[[Asked], dict[str, Any]]) -> Callable[[Request], Any]
     return answer
 
 
+def _looked(look: Callable[[Asked], dict[str, Any]]) -> Callable[[Request], Response]:
+    """Return what answers a GET, which starlette runs in a thread of its own."""
+
+    def answer(request: Request) -> Response:
+        return _json(look(request.query_params))
+
+    return answer
+
+
 def _by_number(asked: Asked, name: str, fits: Callable[[Any], bool]) -> dict[int, Any]:
     """Return a field that says something of classes, by their numbers."""
     said = asked.get(name, {})
@@ -232,11 +263,13 @@ def serve(service: LabelService, address: Address, *, suggest: bool = False) -> 
     is left open.
     """
     token, port, hosts = address.token, address.port, names_of(address.host)
-    app = make_app(service, token=token, suggest=suggest, port=port, hosts=hosts)
+    review = Review(service)
+    app = make_app(service, token=token, suggest=suggest, port=port, hosts=hosts, review=review)
     # Pillow warns of odd metadata and large images; who looks at them sees what counts
     warnings.filterwarnings("ignore", module="PIL")
     setup = service.project.learner_setup()
     learner = Learner(setup, service.take_batch, service.take_failure)
+    review.start(learner.ask)
     try:
         run_app(app, address.socket, on_start=lambda: service.start(learner.submit))
     finally:

@@ -5,10 +5,13 @@ import { $, afterPaint, html, percent, say, without, write } from "./dom.js";
 import * as editor from "./editor.js";
 import { drawFigures } from "./figures.js";
 import * as grid from "./grid.js";
+import { drawRecent } from "./history.js";
 import * as outbox from "./outbox.js";
+import * as review from "./review.js";
 
 const AHEAD = 8; // pictures
 const POLL = 3000, POLL_EMPTY = 300; // ms
+const MOST = 5000; // images that one key answers
 const UNSELECTED = "Select images first: click them, or arrow keys and Space.";
 const WORDS = { skip: "skipped", unsure: "unsure", bad: "bad image" };
 const { pending, post } = outbox;
@@ -20,6 +23,7 @@ let shown = null, guess = null, undoing = null;
 let resumes = false; // the grid, when the images drawn at random are answered
 let looked = 0, since = performance.now(); // ms
 const pictures = new Map();
+const areSeveral = () => grid.isOpen() || review.isOpen();
 const isGrid = () => grid.isOpen() || resumes;
 
 // ---- what the server says
@@ -30,11 +34,13 @@ function accept(fresh) {
   queue = [...first, ...without(fresh.queue, [...first, ...pending()])];
   drawClasses(state);
   drawFigures(state);
+  drawRecent(state.recent);
+  review.take(state);
   document.body.classList.toggle("suggests", state.suggest);
   switchGrid();
   drawNote();
   drawTools();
-  if (!grid.isOpen() && (!queue.length || queue[0].image !== shown?.image)) show();
+  if (!areSeveral() && (!queue.length || queue[0].image !== shown?.image)) show();
   else afterPaint(prefetch);
 }
 
@@ -44,7 +50,7 @@ function switchGrid() {
     resumes = true;
     grid.toggle();
     queue = without(state.queue, pending());
-  } else if (resumes && !state.due && !pending().length) {
+  } else if (resumes && !state.due && !pending().length && !review.isOpen()) {
     resumes = false;
     grid.toggle();
   }
@@ -59,24 +65,29 @@ function drawNote() {
 }
 
 function drawTools() {
-  $("suggest").hidden = grid.isOpen() || !state?.suggest;
-  $("zoom").hidden = grid.isOpen();
+  $("suggest").hidden = areSeveral() || !state?.suggest;
+  $("zoom").hidden = areSeveral();
+  $("skip").hidden = review.isOpen();
+  document.body.classList.toggle("reviewing", review.isOpen());
+  $("review-button").setAttribute("aria-pressed", review.isOpen());
   $("grid-button").setAttribute("aria-pressed", isGrid());
 }
 
 function settled(entry, { undone, state: fresh }) {
   accept(fresh);
   if (grid.isOpen()) grid.load();
+  if (review.isOpen()) review.renew((undone ?? entry.items).map(({ image }) => image));
   if (!undone) return say(`Saved: ${entry.text}`);
   const words = undone.map(({ action, label }) => (action === "label" ? named(label) : WORDS[action]));
   say(`Undone: ${words[0]}${words.length > 1 ? `, ${words.length} images` : ""}`);
   const images = undone.map(({ image }) => image);
-  if (!entry.items.length) bringBack(fresh.queue.filter((item) => images.includes(item.image)));
+  if (!entry.items.length && !review.isOpen()) bringBack(fresh.queue.filter((item) => images.includes(item.image)));
 }
 
 function refused(entry, reason) {
   if (!entry.text) say(`${reason[0].toUpperCase()}${reason.slice(1)}.`);
   past = past.filter(({ items }) => items !== entry.items);
+  if (review.isOpen()) review.renew(entry.items.map(({ image }) => image));
   refresh();
 }
 
@@ -89,8 +100,10 @@ async function refresh() {
 // ---- answers
 
 function act(action, label = null) {
-  const many = grid.isOpen(), items = many ? grid.chosen() : queue.slice(0, 1);
+  const many = areSeveral(), items = review.isOpen() ? review.chosen() : many ? grid.chosen() : queue.slice(0, 1);
   if (!items.length) return say(many ? UNSELECTED : "There is no image to answer.");
+  if (items.length > MOST) return say(`Select ${MOST} images at most.`);
+  if (action === "skip" && (review.isOpen() || (!many && items[0].again))) return pass(items);
   if (!many && ["label", "unsure"].includes(action) && !isSeen(items[0])) return say("The picture is not there yet.");
   const seconds = Math.round(lookedFor() / items.length) / 1000;
   const actions = items.map(({ image }) => ({ action, image, label, seconds, guess }));
@@ -100,16 +113,36 @@ function act(action, label = null) {
   const { key } = post("/api/actions", { ...(many ? { actions } : actions[0]), grid: isGrid() }, items, text);
   past.push({ items, key });
   queue = without(queue, items);
-  if (many) grid.remove(items);
+  if (review.isOpen()) review.answered(items, action, label);
+  else if (many) grid.remove(items);
   show();
+}
+
+// An answer that was looked at again stays as it is.
+function pass(items) {
+  if (review.isOpen()) return say("All images are here: there is nothing to skip.");
+  queue = without(queue, items);
+  show();
+  refresh();
+}
+
+// An image that has an answer comes again, before the others.
+function lookAt(item) {
+  if (review.isOpen()) review.toggle();
+  if (grid.isOpen()) grid.toggle();
+  resumes = false;
+  queue = [{ ...item, again: true }, ...without(queue, [item])];
+  drawTools();
+  show();
+  say("An earlier answer: a class's key changes it, Space leaves it.");
 }
 
 function undo() {
   const { items, key } = past.pop() ?? { items: [] };
   say("Undoing …");
   const { done } = post("/api/undo", { grid: isGrid(), ...(key && { undoes: key }) }, items, "");
-  if (key) bringBack(items);
-  else undoing = done.then(() => { undoing = null; });
+  if (key && !review.isOpen()) bringBack(items);
+  else if (!key) undoing = done.then(() => { undoing = null; });
 }
 
 function bringBack(items) {
@@ -126,7 +159,7 @@ function run(deed) {
 }
 
 async function showGuess() {
-  if (grid.isOpen()) return say("One image is guessed at: leave the grid before.");
+  if (areSeveral()) return say("One image is guessed at: leave the grid before.");
   if (!queue.length) return say("There is no image to guess at.");
   const { image } = queue[0];
   const answer = await outbox.request(`/api/guess/${image}`).catch((error) => error);
@@ -142,7 +175,7 @@ function show() {
   restartClock();
   guess = null;
   write("guess", "");
-  if (grid.isOpen()) return;
+  if (areSeveral()) return;
   shown = queue[0] ?? null;
   zoomOut();
   if (shown) $("picture").replaceChildren(picture(shown));
@@ -154,7 +187,7 @@ function show() {
 // At full size, to be panned by arrow keys, the wheel or a finger.
 function zoom() {
   if (isZoomed()) return zoomOut();
-  if (grid.isOpen()) return say("One image is looked at closely: leave the grid before.");
+  if (areSeveral()) return say("One image is looked at closely: leave the grid before.");
   if (!shown) return say("There is no image to look at.");
   const frame = $("picture"), { name, width, height, image } = shown;
   const { naturalWidth, naturalHeight } = picture(shown);
@@ -239,6 +272,7 @@ function lookedFor() {
 // ---- keys, clicks, the start
 
 function toggleGrid() {
+  if (review.isOpen()) review.toggle();
   if (resumes) resumes = false;
   else grid.toggle();
   drawTools();
@@ -246,8 +280,18 @@ function toggleGrid() {
   show();
 }
 
+function toggleReview() {
+  if (grid.isOpen()) grid.toggle();
+  resumes = false;
+  review.toggle();
+  drawTools();
+  drawNote();
+  if (!review.isOpen()) refresh();
+  show();
+}
+
 const COMMANDS = {
-  " ": () => act("skip"), u: () => act("unsure"), x: () => act("bad"), Backspace: undo, g: toggleGrid, s: showGuess, z: zoom,
+  " ": () => act("skip"), u: () => act("unsure"), x: () => act("bad"), Backspace: undo, g: toggleGrid, r: toggleReview, s: showGuess, z: zoom,
   "?": () => $("help").showModal(), "/": () => $("filter").focus(), who: () => $("who-dialog").showModal(),
   edit: () => editor.open(state),
   all: () => grid.selectAll(true), none: () => grid.selectAll(false),
@@ -278,6 +322,7 @@ function commandOf(event) {
   if (id !== undefined) return () => act("label", id);
   if (areMany() && isLetter(key) && !event.shiftKey) return null; // it begins a name
   if (isZoomed() && key === "Escape") return zoom;
+  if (review.isOpen() && ["a", "Escape"].includes(key)) return () => review.selectAll(key === "a");
   if (grid.isOpen() && ["a", "Escape"].includes(key)) return key === "a" ? COMMANDS.all : COMMANDS.none;
   if ((key === "s" && !state?.suggest) || (key === "/" && !areMany())) return null;
   return key.length === 1 || key === "Backspace" ? COMMANDS[key] : null;
@@ -290,6 +335,7 @@ const beginsName = (event) =>
 document.addEventListener("keydown", (event) => {
   if (!state || event.isComposing || event.altKey || document.querySelector("dialog[open]")) return;
   if (event.target === $("filter")) return filterKey(event, (id) => run(() => act("label", id)), sayChanged);
+  if (event.target.closest("#filters")) return; // its fields and its summary
   if (event.target.closest("button") && [" ", "Enter"].includes(event.key)) return; // a button answers for itself
   const command = commandOf(event);
   if (command) {
@@ -337,8 +383,14 @@ if (address.searchParams.has("token")) { // where it stays, it is copied and kep
   address.searchParams.delete("token");
   history.replaceState(null, "", address);
 }
-aimBy(() => (grid.isOpen() ? "grid" : shown?.image ?? null));
+aimBy(() => (review.isOpen() ? "review" : grid.isOpen() ? "grid" : shown?.image ?? null));
 grid.start(accept);
+review.start(lookAt);
+$("recent").addEventListener("click", ({ target }) => {
+  const image = Number(target.closest("button")?.dataset.image);
+  const item = state?.recent.find((one) => one.image === image);
+  if (item) run(() => lookAt(item));
+});
 editor.start(accept);
 outbox.start(settled, refused);
 (async function poll() {

@@ -1,0 +1,53 @@
+"""What people say of images, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from typing import Any
+
+from ..core.errors import ParameterError
+from .store import ANSWERS, Action
+
+LONGEST_KEY = 100
+MOST_SECONDS = 1e9
+
+
+def check_answer(
+    who: str, answer: Mapping[str, Any], images: Container[int], ids: Mapping[int, int]
+) -> Action:
+    """Check one answer, see `LabelService.act`, about one of some images; classes by the `ids` of
+    their numbers.
+    """
+    action: Any = answer.get("action")
+    image: Any = answer.get("image")
+    if action not in ANSWERS:
+        raise ParameterError(f"action: got {action!r:.50}; expected {', '.join(ANSWERS)}")
+    if not _is_whole(image) or image not in images:
+        raise ParameterError(f"image: there is no image {image!r:.50}")
+    label, guess, seconds = (answer.get(name) for name in ("label", "guess", "seconds"))
+    for name, value in (("label", label), ("guess", guess)):
+        if value is not None and not (_is_whole(value) and value in ids):
+            raise ParameterError(f"{name}: got {value!r:.50}; expected a class that there is")
+    if (label is None) is (action == "label"):
+        raise ParameterError("label: expected the id of a class only for the action label")
+    if seconds is not None:
+        is_number = isinstance(seconds, float) or _is_whole(seconds)
+        if not (is_number and 0 <= seconds < MOST_SECONDS):
+            raise ParameterError(f"seconds: got {seconds!r:.50}; expected a number, 0 or more")
+        seconds = round(float(seconds), 3)
+    label, guess = (None if n is None else ids[n] for n in (label, guess))
+    return Action(who, str(action), image, label, seconds, guess=guess)
+
+
+def check_key(key: Any) -> str | None:
+    """Check the key of a request, if it has one: text that is not too long."""
+    if key is None:
+        return None
+    # half a character is not printable
+    if not (isinstance(key, str) and key.isprintable() and 0 < len(key) <= LONGEST_KEY):
+        raise ParameterError(f"key: expected text of up to {LONGEST_KEY} characters")
+    return key
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,211 @@
+"""All images with what is said of each: filtered, in order, and what the network doubts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ..core.errors import UsageError
+from .doubts import Doubt, Doubts
+from .learning import DoubtsRequest, Fail, Failure, Job, Take
+from .names import plain_text
+from .service import LabelService
+
+N_RECENT = 8
+VERDICTS = ("label", "unsure", "bad", "none")
+AGREEMENTS = ("agrees", "differs", "doubtful")
+ORDERS = ("time", "doubt", "unsure", "name")
+
+_log = logging.getLogger("skal")
+
+
+class Review:
+    """Looks at all images of a service's project; nothing of the project is changed by it.
+
+    Doubts about labels, see `skal.label.doubts`, are computed when asked for, by the `ask` of a
+    `Learner` that it is started with.
+    """
+
+    def __init__(self, service: LabelService) -> None:
+        self._service = service
+        self._submit: Callable[[Job, Take, Fail], None] | None = None
+        self._doubts: dict[int, Doubt] = {}
+        self._asked_with: tuple[Any, ...] = ()  # the labels and classes that doubts are of
+        self.doubts_state = "none"
+
+    def start(self, submit: Callable[[Job, Take, Fail], None]) -> None:
+        self._submit = submit
+
+    def ask(self) -> None:
+        """Let doubts be computed, unless they are, or are those of today's labels."""
+        with self._service.lock:
+            project = self._service.project
+            project.refresh()
+            now = (dict(project.labels), tuple(project.class_list.numbers))
+            if self.doubts_state == "computing" or (now == self._asked_with and self._doubts):
+                return
+            if self._submit is None:
+                self.doubts_state = "failed: no network is trained here"
+                return
+            self._asked_with, self.doubts_state = now, "computing"
+        request = DoubtsRequest(tuple(project.classes), now[0], project.config.seed)
+        self._submit(request, self.take, self._fail)
+
+    def take(self, doubts: Doubts) -> None:
+        """Take in what was computed."""
+        with self._service.lock:
+            self._doubts = {doubt.image: doubt for doubt in doubts.ranked}
+            self.doubts_state = "ready"
+
+    def _fail(self, failure: Failure) -> None:
+        _log.warning("no doubts: %s", failure.reason, extra={"details": failure.details})
+        with self._service.lock:
+            self.doubts_state = f"failed: {failure.reason}"
+
+    def find(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the numbers of the images that are asked for, in the order asked for.
+
+        `class` (a number), `annotator`, `round`, `verdict` (one of `VERDICTS`), `agreement` (one of
+        `AGREEMENTS`) and `name` (a part of it) leave out others; `sort` is one of `ORDERS`: the
+        latest answer first, the least probable label, what the network is least sure of, by name.
+        """
+        with self._service.lock:
+            project = self._service.project
+            project.refresh()
+            fits, order = self._filters(asked), _one_of(asked, "sort", ORDERS) or "time"
+            images = [n for n in project.paths if all(fit(n) for fit in fits)]
+            return {
+                "images": self._ordered(images, order),
+                "annotators": project.ledger.annotators(),
+                "n_rounds": project.n_batches,
+                "doubts": self.doubts_state,
+                "n_doubtful": sum(map(self._is_doubtful, self._doubts)),
+            }
+
+    def _filters(self, asked: Mapping[str, Any]) -> list[Callable[[int], bool]]:
+        """Return what an image must fulfil."""
+        project, service = self._service.project, self._service
+        ledger, labels, paths = project.ledger, project.labels, project.paths
+        ids = project.class_list.ids
+        fits: list[Callable[[int], bool]] = []
+        if number := _number(asked, "class"):
+            if int(number) not in ids:
+                raise UsageError(f"class: got {number!r}; expected a class that there is")
+            label = ids[int(number)]
+            fits.append(lambda n: labels.get(n) == label)
+        if who := asked.get("annotator"):
+            fits.append(lambda n: who in ledger.verdicts(n))
+        if verdict := _one_of(asked, "verdict", VERDICTS):
+            fits.append(lambda n: (self._verdict(n) or "none") == verdict)
+        if number := _number(asked, "round"):
+            of_round = int(number)
+            fits.append(lambda n: service.round_of(n) == of_round)
+        if agreement := _one_of(asked, "agreement", AGREEMENTS):
+            doubtful, wanted = agreement == "doubtful", agreement == "agrees"
+            fits.append(self._is_doubtful if doubtful else lambda n: self._agrees(n) is wanted)
+        if part := str(asked.get("name") or "").casefold():
+            fits.append(lambda n: part in plain_text(paths[n]).casefold())
+        return fits
+
+    def _ordered(self, images: list[int], order: str) -> list[int]:
+        project = self._service.project
+        if order == "name":
+            return sorted(images, key=project.paths.__getitem__)
+        if order == "unsure":
+            ranks = {
+                n: k for k, n in enumerate(project.guesses.by_margin if project.guesses else ())
+            }
+        elif order == "doubt":
+            labels = project.labels
+            known = [n for n, doubt in self._doubts.items() if labels.get(n) == doubt.label]
+            ranks = {n: k for k, n in enumerate(known)}
+        else:
+            last = {n: -self._last_id(n) for n in project.ledger.images()}
+            ranks = {n: rank for n, rank in last.items() if rank}
+        return sorted(images, key=lambda n: (ranks.get(n, len(self._doubts) + len(ranks)), n))
+
+    def _last_id(self, image: int) -> int:
+        return max((a.id for a in self._service.project.ledger.verdicts(image).values()), default=0)
+
+    def _verdict(self, image: int) -> str | None:
+        project = self._service.project
+        return "label" if image in project.labels else project.ledger.aside.get(image)
+
+    def _said(self, image: int) -> tuple[int, float] | None:
+        """Return the id and probability of the class that the network says of a labelled image:
+        one that was not told the label, if there is any.
+        """
+        project = self._service.project
+        if image not in project.labels:
+            return None
+        if doubt := self._doubts.get(image):
+            return doubt.guess, doubt.guess_probability
+        proba = None if project.guesses is None else project.guesses.proba_of(image)
+        return None if proba is None else (int(proba.argmax()), float(proba.max()))
+
+    def _agrees(self, image: int) -> bool | None:
+        """Tell whether network and people say the same of an image; None where one is silent."""
+        said = self._said(image)
+        return None if said is None else said[0] == self._service.project.labels[image]
+
+    def _is_doubtful(self, image: int) -> bool:
+        """Tell whether the label is contradicted, and nobody has given it a second time."""
+        project, doubt = self._service.project, self._doubts.get(image)
+        if doubt is None or not doubt.contradicted or project.labels.get(image) != doubt.label:
+            return False
+        n_votes = project.ledger.n_votes(image, doubt.label)
+        return n_votes + (project.folder_labels.get(image) == doubt.label) < 2
+
+    def rows(self, images: Iterable[int]) -> list[dict[str, Any]]:
+        """Return what is known of some images."""
+        with self._service.lock:
+            project = self._service.project
+            project.refresh()
+            return [self._row(image) for image in images if image in project.paths]
+
+    def _row(self, image: int) -> dict[str, Any]:
+        project, numbers = self._service.project, self._service.project.class_list.numbers
+        label, said = project.labels.get(image), self._said(image)
+        verdicts = project.ledger.verdicts(image)
+        latest = max(verdicts.values(), key=lambda action: action.id, default=None)
+        return {
+            **self._service.describe(image),
+            "verdict": self._verdict(image),
+            "label": None if label is None else numbers[label],
+            "by": sorted(verdicts),
+            "time": latest and latest.time,
+            "round": self._service.round_of(image),
+            "guess": said and numbers[said[0]],
+            "probability": said and round(said[1], 4),
+            "doubtful": self._is_doubtful(image),
+        }
+
+    def recent(self, annotator: str) -> list[dict[str, Any]]:
+        """Return the last answers of an annotator that stand, the latest first."""
+        with self._service.lock:
+            project = self._service.project
+            numbers = [*project.class_list.numbers, None]
+            return [
+                {
+                    **self._service.describe(action.image),
+                    "action": action.action,
+                    "label": numbers[-1 if action.label is None else action.label],
+                }
+                for action in project.ledger.recent(annotator, N_RECENT)
+                if action.image in project.paths
+            ]
+
+
+def _one_of(asked: Mapping[str, Any], name: str, known: tuple[str, ...]) -> str | None:
+    value = asked.get(name) or None
+    if value is not None and value not in known:
+        raise UsageError(f"{name}: got {value!r:.50}; expected {', '.join(known)}")
+    return value
+
+
+def _number(asked: Mapping[str, Any], name: str) -> str | None:
+    value = asked.get(name) or None
+    if value is not None and not (isinstance(value, str) and value.isdecimal() and len(value) < 10):
+        raise UsageError(f"{name}: got {value!r:.50}; expected a number")
+    return value

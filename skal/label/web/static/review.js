@@ -1,0 +1,276 @@
+// All images, each with its answer: only the tiles on the screen exist, so that a hundred thousand scroll.
+
+import { named } from "./classes.js";
+import { $, afterPaint, html, percent, say, write } from "./dom.js";
+import { picture, request } from "./outbox.js";
+
+const REST = 80; // ms without scrolling, before pictures are fetched
+const AGAIN = 1000; // ms between looks at what is computed
+const MOST_ROWS = 200; // asked for at once
+const BEYOND = 2; // rows of tiles above and below the screen
+const WORDS = { unsure: "unsure", bad: "bad image" };
+
+let images = [], selected = new Set(), before = new Set(), at = 0, anchor = 0;
+let columns = 1, width = 150, height = 170;
+let open = () => {}; // what shows one image
+let asked = 0, resting = null, watching = null, classes = "";
+const rows = new Map(), tiles = new Map();
+
+export const isOpen = () => !$("review").hidden;
+export const start = (lookAt) => { open = lookAt; };
+
+// Selected images, else the marked one.
+export function chosen() {
+  const wanted = selected.size ? images.filter((image) => selected.has(image)) : images.slice(at, at + 1);
+  return wanted.map((image) => ({ image, name: rows.get(image)?.name ?? `image ${image}` }));
+}
+
+export function toggle() {
+  const opens = !isOpen();
+  $("review").hidden = !opens;
+  $("single").hidden = opens;
+  clearTimeout(watching);
+  if (opens) {
+    rows.clear();
+    load(true);
+  }
+}
+
+export function take(state) {
+  const now = JSON.stringify(state.classes);
+  if (now === classes) return;
+  classes = now;
+  options("class", "any", state.classes.map(({ id, name }) => [id, name]));
+}
+
+function options(name, any, pairs) {
+  const select = $("wanted").elements[name], { value } = select;
+  if (select.length === pairs.length + 1 && pairs.every(([key], i) => select[i + 1].value === String(key))) return;
+  select.replaceChildren(html("option", { value: "" }, any), ...pairs.map(([key, text]) => html("option", { value: key }, text)));
+  select.value = value;
+}
+
+function wanted() {
+  return new URLSearchParams([...new FormData($("wanted"))].filter(([, value]) => value));
+}
+
+async function load(focus = false) {
+  const mine = ++asked;
+  const answer = await request(`/api/review?${wanted()}`).catch((error) => error);
+  if (mine !== asked || !isOpen()) return;
+  if (answer instanceof Error) return write("found", `No answer: ${answer.message}.`);
+  images = answer.images;
+  [selected, before, at, anchor] = [new Set(), new Set(), 0, 0];
+  options("annotator", "anybody", answer.annotators.map((who) => [who, who]));
+  options("round", "any", Array.from({ length: answer.n_rounds }, (_, number) => [number, number]));
+  $("tiles").scrollTop = 0;
+  tell(answer);
+  draw(focus);
+}
+
+function tell({ doubts, n_doubtful: n }) {
+  const found = `${images.length} image${images.length === 1 ? "" : "s"}`;
+  const told = { none: "", computing: "The labels are being cross-validated …", ready: `${n} doubtful` }[doubts] ?? `No doubts: ${doubts}.`;
+  write("found", [selected.size ? `${selected.size} of ${found} selected` : found, told].filter(Boolean).join(" · "));
+  if (doubts === "computing") watching = setTimeout(watch, AGAIN);
+}
+
+async function watch() {
+  const answer = await request(`/api/review?${wanted()}`).catch(() => null);
+  if (!isOpen()) return;
+  if (answer?.doubts === "computing") watching = setTimeout(watch, AGAIN);
+  else if (answer) {
+    rows.clear();
+    load();
+  }
+}
+
+async function doubtful() {
+  $("wanted").reset();
+  $("wanted").elements.sort.value = "doubt";
+  $("wanted").elements.agreement.value = "doubtful";
+  const answer = await request("/api/doubts", {}).catch((error) => error);
+  if (answer instanceof Error) return say(`${answer.message}.`);
+  rows.clear();
+  load(true);
+}
+
+// ---- the tiles
+
+function measure() {
+  const room = $("tiles").clientWidth - 8, least = room < 500 ? 96 : 150;
+  columns = Math.max(1, Math.floor(room / least));
+  width = room / columns;
+  height = Math.round(width + 26);
+  $("tiles-inner").style.height = `${Math.ceil(images.length / columns) * height}px`;
+}
+
+function draw(focus = $("tiles").contains(document.activeElement)) {
+  measure();
+  const { scrollTop, clientHeight } = $("tiles");
+  const from = Math.max(0, Math.floor(scrollTop / height) - BEYOND) * columns;
+  const to = Math.min(images.length, (Math.ceil((scrollTop + clientHeight) / height) + BEYOND) * columns);
+  const shown = new Set(images.slice(from, to));
+  for (const [image, tile] of tiles) {
+    if (shown.has(image)) continue;
+    tile.remove();
+    tiles.delete(image);
+  }
+  const fresh = [];
+  for (let i = from; i < to; i++) {
+    const image = images[i];
+    if (!tiles.has(image)) fresh.push(make(image));
+    place(tiles.get(image), image, i);
+  }
+  $("tiles-inner").append(...fresh);
+  if (focus) tiles.get(images[at])?.focus({ preventScroll: true });
+  clearTimeout(resting);
+  resting = setTimeout(fill, REST);
+}
+
+function make(image) {
+  const tile = html("div", { role: "option" }, html("span", {}, html("b"), html("i")));
+  tiles.set(image, tile);
+  return tile;
+}
+
+function place(tile, image, i) {
+  tile.dataset.index = i;
+  tile.style.width = `${width - 6}px`;
+  tile.style.height = `${height - 6}px`;
+  tile.style.transform = `translate(${(i % columns) * width}px, ${Math.floor(i / columns) * height}px)`;
+  tile.tabIndex = i === at ? 0 : -1;
+  tile.setAttribute("aria-selected", selected.has(image));
+  tile.setAttribute("aria-posinset", i + 1);
+  tile.setAttribute("aria-setsize", images.length);
+  describe(tile, rows.get(image));
+}
+
+function describe(tile, row) {
+  if (!row) return;
+  const said = WORDS[row.verdict] ?? (row.label === null ? "–" : named(row.label));
+  const differs = row.guess !== null && row.guess !== row.label;
+  const model = differs ? `${named(row.guess)}? ${percent(row.probability)}` : row.name;
+  const [first, second] = tile.lastChild.children;
+  if (first.textContent !== said) first.textContent = said;
+  if (second.textContent !== model) second.textContent = model;
+  tile.classList.toggle("doubtful", row.doubtful);
+  const told = differs ? `, the model says ${named(row.guess)}` : "";
+  tile.setAttribute("aria-label", `${row.name}: ${said === "–" ? "no answer" : said}${told}`);
+  tile.title = [row.name, row.by.join(", "), row.round === null ? "" : `round ${row.round}`].filter(Boolean).join(" · ");
+}
+
+async function fill() {
+  if (!isOpen()) return;
+  for (const [image, tile] of tiles) {
+    if (tile.firstChild.nodeName !== "IMG") tile.prepend(html("img", { src: picture("thumbs", image), alt: "", draggable: "false" }));
+  }
+  const missing = [...tiles.keys()].filter((image) => !rows.has(image)).slice(0, MOST_ROWS);
+  if (!missing.length) return;
+  const answer = await request(`/api/rows?images=${missing.join()}`).catch(() => null);
+  if (!answer || !isOpen()) return;
+  for (const row of answer.rows) {
+    rows.set(row.image, row);
+    if (tiles.has(row.image)) describe(tiles.get(row.image), row);
+  }
+}
+
+// ---- answers
+
+// What is shown at once; the server's word follows by `renew`.
+export function answered(items, action, label) {
+  for (const { image } of items) {
+    const row = rows.get(image);
+    if (row) rows.set(image, { ...row, verdict: action, label, guess: null, doubtful: false });
+  }
+  const one = !selected.size;
+  selected.clear();
+  before.clear();
+  if (one) move(Math.min(at + 1, images.length - 1));
+  else draw();
+}
+
+export function renew(changed) {
+  for (const image of changed) rows.delete(image);
+  if (changed.length > MOST_ROWS) rows.clear();
+  clearTimeout(resting);
+  afterPaint(fill);
+}
+
+export function selectAll(all) {
+  selected = new Set(all ? images : []);
+  before = new Set(selected);
+  changed();
+}
+
+function changed(focus) {
+  write("found", `${selected.size} of ${images.length} images selected`);
+  draw(focus);
+}
+
+function select(index, range) {
+  if (range) {
+    const [from, to] = [Math.min(anchor, index), Math.max(anchor, index)];
+    selected = new Set([...before, ...images.slice(from, to + 1)]);
+  } else {
+    if (!selected.delete(images[index])) selected.add(images[index]);
+    anchor = index;
+    before = new Set(selected);
+  }
+  reach(index);
+  changed(true);
+}
+
+function move(index) {
+  anchor = index;
+  before = new Set(selected);
+  reach(index);
+  draw(true);
+}
+
+function reach(index) {
+  at = index;
+  const top = Math.floor(index / columns) * height, list = $("tiles");
+  if (top < list.scrollTop) list.scrollTop = top;
+  else if (top + height > list.scrollTop + list.clientHeight) list.scrollTop = top + height + 8 - list.clientHeight;
+}
+
+const indexOf = (target) => Number(target.closest("[role=option]")?.dataset.index ?? -1);
+
+function openAt(index) {
+  const row = rows.get(images[index]);
+  if (row) open(row);
+}
+
+$("tiles").addEventListener("scroll", () => draw(), { passive: true });
+new ResizeObserver(() => { if (isOpen()) draw(); }).observe($("tiles"));
+$("tiles").addEventListener("click", ({ target, shiftKey }) => {
+  const index = indexOf(target);
+  if (index >= 0) select(index, shiftKey);
+});
+$("tiles").addEventListener("dblclick", ({ target }) => openAt(indexOf(target)));
+$("tiles").addEventListener("keydown", (event) => {
+  const page = columns * Math.max(1, Math.floor($("tiles").clientHeight / height)), all = images.length;
+  const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, PageUp: -page, PageDown: page, Home: -all, End: all };
+  const step = steps[event.key];
+  if (event.ctrlKey || event.metaKey || event.altKey || !all) return;
+  if (event.key === "Enter") openAt(at);
+  else if (event.key === " ") select(at, event.shiftKey);
+  else if (step === undefined) return;
+  else {
+    const index = Math.min(Math.max(at + step, 0), all - 1);
+    if (event.shiftKey) select(index, true);
+    else move(index);
+  }
+  event.preventDefault();
+  event.stopPropagation();
+});
+$("wanted").addEventListener("submit", (event) => event.preventDefault());
+$("wanted").addEventListener("change", () => load());
+$("wanted").addEventListener("reset", () => setTimeout(load));
+let typing = null;
+$("wanted").elements.name.addEventListener("input", () => {
+  clearTimeout(typing);
+  typing = setTimeout(load, 200);
+});
+$("doubt-button").addEventListener("click", doubtful);
