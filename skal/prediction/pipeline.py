@@ -293,8 +293,8 @@ def _prepare(folder: Path, manifest: Mapping[str, Any]) -> None:
     for name, value in manifest.items():
         if before.get(name) != value:
             raise RunExistsError(
-                f"{str(folder)!r} holds other predictions: {name} is {before.get(name)!r} there "
-                f"and {value!r} now; choose another name by --out, or remove it"
+                f"{str(folder)!r} holds other predictions: {name} is {before.get(name)!r} there, "
+                f"by {MANIFEST}, and {value!r} now; choose another name by --out, or remove it"
             )
 
 
