@@ -80,9 +80,7 @@ def held_out(
 def repeated_otherwise(features: NDArray[Any], y: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Tell which images are in another class, too, all but the same: their label is anyone's."""
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-    return np.array(
-        [((unit @ row > SAME) & (y != label)).any() for row, label in zip(unit, y, strict=True)]
-    )
+    return np.asarray(((unit @ unit.T > SAME) & (y[:, None] != y)).any(axis=1))
 
 
 @click.command()

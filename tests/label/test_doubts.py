@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import queue
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from label_server import write_images
+from label_server import PATIENCE, write_images
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
@@ -20,7 +21,7 @@ import skal
 from skal.cli import main
 from skal.core.errors import DataError
 from skal.label.doubts import Doubts, contradicted, doubts_of, folds
-from skal.label.learning import BatchRequest
+from skal.label.learning import BatchRequest, DoubtsRequest, Learner
 from skal.label.picking import Picker
 from skal.label.project import LabelProject
 from skal.label.store import Action
@@ -113,6 +114,21 @@ def test_doubts_are_of_networks_that_were_not_told_the_label(folder: Path) -> No
     network = picker.train(BatchRequest(tuple(CLASSES), known, (), 0))
     for image, proba in picker.proba(network, images[test].tolist()).items():
         assert found[image].label_probability == pytest.approx(proba[labels[image]], abs=1e-6)
+
+
+def test_the_process_that_trains_answers_with_doubts(folder: Path) -> None:
+    project = LabelProject.open(folder, create=False)
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    learner = Learner(project.learner_setup(), answers.put, answers.put)
+    try:
+        labels = dict(project.labels)
+        request = DoubtsRequest(tuple(CLASSES), labels, project.config.seed)
+        learner.ask(request, answers.put, answers.put)
+        found = answers.get(timeout=PATIENCE)
+    finally:
+        learner.stop()
+    assert isinstance(found, Doubts)
+    assert {doubt.image: doubt.label for doubt in found.ranked[: len(WRONG)]} == WRONG
 
 
 def test_folds_need_two_classes_with_two_labels() -> None:
