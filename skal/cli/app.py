@@ -132,7 +132,8 @@ def console(ctx: click.Context, quiet: bool = False) -> Iterator[None]:
         # what schedulers send: an interruption, too
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-            signal.signal(signal.SIGHUP, signal.default_int_handler)  # nohup has it ignored
+            # nohup has it ignored; a server has handlers of its own for what Ctrl-C sends
+            signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     bars = os.environ.get("TQDM_DISABLE")
     if quiet:
         os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported

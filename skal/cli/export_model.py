@@ -58,10 +58,11 @@ def export_model(
         if as_json:
             click.echo(json.dumps(done.as_dict()))
         _log.info(
-            "written to %s; on %d images the largest difference of a probability to skal's own is "
-            "%.1g, and %d have the same class",
+            "written to %s; on %d images%s the largest difference of a probability to skal's own "
+            "is %.1g, and %d have the same class",
             done.out,
             done.n_images,
+            " of noise" if done.is_noise else "",
             done.largest_difference,
             done.n_same_class,
         )

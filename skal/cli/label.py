@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,13 +72,6 @@ def opened_project(folder: Path, *args: Any, **kwargs: Any) -> Iterator[LabelPro
 
     with closing(LabelProject.open(folder, *args, **kwargs)) as project:
         yield project
-
-
-def _end_as_by_interrupt() -> None:
-    """Let a terminal that is closed end the command as Ctrl-C does."""
-    with suppress(ValueError, AttributeError):  # not in the main thread; not on Windows
-        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
-            signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGINT))
 
 
 @main.command()
@@ -170,7 +161,6 @@ def label(
     skal label photos --as anna --as ben --overlap 10%
     """  # noqa: D301 (click wants the character)
     with console(ctx):
-        _end_as_by_interrupt()
         from ..label.agreement import report
         from ..label.copies import restore
         from ..label.names import check_annotator

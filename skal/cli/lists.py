@@ -28,7 +28,7 @@ KINDS: Mapping[str, str] = {
     "metrics": "skal.runs.metrics:METRICS",
     "formats": "skal.label:FORMATS",
     "import-formats": "skal.label.formats:READERS",
-    "network-formats": "skal.prediction.exports:NETWORK_FORMATS",
+    "network-formats": "skal.prediction:NETWORK_FORMATS",
 }
 """What is named on the command line, and the registry of each."""
 

@@ -9,7 +9,7 @@ import click
 
 from .app import console, main
 from .label import CLASSES, opened_project
-from .settings import PATH
+from .settings import PATH, trust_option
 
 
 @main.command()
@@ -26,6 +26,7 @@ from .settings import PATH
     show_default=True,
     help="0 for any that is free.",
 )
+@trust_option
 @click.pass_context
 def serve(
     ctx: click.Context,
@@ -33,6 +34,7 @@ def serve(
     folder: Path,
     classes: list[str],
     images: Path | None,
+    trust: bool,
     host: str,
     port: int,
 ) -> None:
@@ -57,7 +59,7 @@ def serve(
         listening = stack.enter_context(listen(host, port))
         model: models.Model
         if is_run:
-            model = models.model_of_run(folder, images)
+            model = models.model_of_run(folder, images, trust)
         else:
             project = stack.enter_context(opened_project(folder, classes, {}, create=False))
             model = stack.enter_context(closing(models.LearningModel(project)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import RunFolderError
+
+_log = logging.getLogger("skal")
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -52,10 +55,12 @@ def check_signed(path: Path, advice: str = "") -> None:
         text, _, checksum = path.read_bytes().rpartition(CHECKSUM.encode())
     except OSError as error:
         raise RunFolderError(f"cannot read {str(path)!r}: {error.strerror}") from error
-    if checksum.strip() != sha256(text).encode():
+    if checksum.strip() and not text:
+        _log.warning("%s has no checksum: it is taken as it stands", path)
+    elif checksum.strip() != sha256(text).encode():
         raise RunFolderError(
-            f"{str(path)!r} is damaged, or was edited: its checksum is not that of its lines"
-            f"{advice}"
+            f"{str(path)!r} is damaged, or was edited: its checksum is not that of its lines "
+            f"(remove its last line if you have edited it){advice}"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import os
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -11,7 +11,6 @@ from .errors import RunFolderError
 from .registry import parse_spec
 from .settings import Settings, settings_of
 
-_IMPORT_PATH = re.compile(r"([^\W\d][\w.]*):[\w.]+")
 FAMILIES = {"models": ("torchvision", "timm")}
 """What may stand before the colon of a name of that kind without being imported as it stands."""
 OF_STRATEGIES = ("skactiveml.pool", "skactiveml.stream", "skal.strategies")
@@ -26,11 +25,10 @@ def is_foreign(spec: str, kinds: Collection[str]) -> bool:
     Names that an installed package has registered are none, nor are classes of strategies in a
     module that this process has imported; `kinds` are those of ``skal list``.
     """
-    found = _IMPORT_PATH.fullmatch(parse_spec(spec)[0])
-    if found is None:
+    module, colon, _ = parse_spec(spec)[0].partition(":")  # as `Registry.resolve` cuts it
+    if not colon or any(module in FAMILIES.get(kind, ()) for kind in kinds):
         return False
-    module = found[1]
-    if any(module in FAMILIES.get(kind, ()) for kind in kinds):
+    if "datasets" in kinds and os.path.lexists(spec):  # a folder
         return False
     known = any(f"{module}.".startswith(f"{own}.") for own in OF_STRATEGIES)
     known |= module in sys.modules

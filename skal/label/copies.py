@@ -84,8 +84,11 @@ def restore(path: Path) -> str:
 
 
 def _exchange(copy: Path, path: Path) -> str:
-    with closing(sqlite3.connect(copy)) as made:
-        (n,) = made.execute("SELECT count(*) FROM actions").fetchone()
+    try:
+        with closing(sqlite3.connect(copy)) as made:
+            (n,) = made.execute("SELECT count(*) FROM actions").fetchone()
+    except sqlite3.Error as error:
+        raise RunFolderError(f"the copy {str(copy)!r} is damaged, too: {error}") from error
     aside = f"damaged-{time.strftime('%Y%m%d-%H%M%S')}"
     for suffix in ("-wal", "-shm", ""):  # what the log holds belongs to the damaged file
         file = path.with_name(f"{path.name}{suffix}")

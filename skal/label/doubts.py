@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import DataError
-from ..models.folds import stratified_folds
 from .learning import BatchRequest
 
 if TYPE_CHECKING:
@@ -89,6 +88,8 @@ def folds(labels: Mapping[int, int], seed: int) -> list[list[int]]:
     """Divide images into five folds, or fewer, with each class in the same share; none if that
     would leave a single class to train on.
     """
+    from ..models.folds import stratified_folds  # and scikit-learn with it
+
     images, y = (np.array([*part], dtype=np.int64) for part in (labels, labels.values()))
     counts = np.unique(y, return_counts=True)[1]
     if len(counts) < 2 or np.sort(counts)[-2] < 2:

@@ -45,11 +45,10 @@ def export_csv(project: LabelProject) -> str:
     return _table([COLUMNS, *rows])
 
 
-def _table(rows: Sequence[Sequence[Any]]) -> str:
+def _table(rows: Sequence[Sequence[Any]], guard: Callable[[str], str] = guarded) -> str:
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(
-        [guarded(plain_text(cell)) if isinstance(cell, str) else cell for cell in row]
-        for row in rows
+        [guard(plain_text(cell)) if isinstance(cell, str) else cell for cell in row] for row in rows
     )
     return out.getvalue()
 
@@ -82,7 +81,7 @@ def export_json_lines(project: LabelProject) -> str:
 def export_huggingface(project: LabelProject) -> str:
     """Return the ``metadata.csv`` that Hugging Face's image folders read beside the images."""
     rows = [(path, project.classes[k]) for path, k in _labelled(project)]
-    return _table([("file_name", "label"), *rows])
+    return _table([("file_name", "label"), *rows], guard=str)  # a program reads it
 
 
 def export_ground_truth(project: LabelProject) -> str:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -77,16 +78,20 @@ class Reading:
 
 @dataclass(frozen=True)
 class Imported:
-    """How many labels were new, replaced another, or were there; and how many rows have none."""
+    """How many labels were new, replaced another, or were there; how many rows have none; and how
+    many were given before what is there, by the same annotator, and do not count.
+    """
 
     new: int
     changed: int
     same: int
     empty: int = 0
+    older: int = 0
 
     def __str__(self) -> str:
         empty = f", {self.empty} rows without a label" if self.empty else ""
-        return f"{self.new} new, {self.changed} changed, {self.same} already there{empty}"
+        older = f", {self.older} older than what is there" if self.older else ""
+        return f"{self.new} new, {self.changed} changed, {self.same} already there{empty}{older}"
 
 
 def import_into(
@@ -132,7 +137,7 @@ def _read(project: LabelProject, source: Source, annotator: str, form: str | Non
 def _take_in(project: LabelProject, verdicts: Sequence[Action], n_empty: int) -> Imported:
     reserve = set(project.reserve)
     counts = {"new": 0, "changed": 0, "same": 0}
-    actions = []
+    actions, n_older = [], 0
     for said in verdicts:
         verdict = project.ledger.verdicts(said.image).get(said.annotator)
         before = (verdict.action, verdict.label) if verdict else None
@@ -141,12 +146,20 @@ def _take_in(project: LabelProject, verdicts: Sequence[Action], n_empty: int) ->
         if before == (said.action, said.label):
             counts["same"] += 1
             continue
+        is_own = verdict and verdict.source != IMPORT  # else its time is that of the import
+        if verdict and is_own and said.time and _is_before(said.time, verdict.time):
+            n_older += 1
+            continue
         counts["new" if before is None else "changed"] += 1
         check_annotator(said.annotator)
         is_test = said.source == TEST and said.image in reserve
         actions.append(replace(said, source=TEST if is_test else IMPORT))
     project.record(actions)
-    return Imported(**counts, empty=n_empty)
+    return Imported(**counts, empty=n_empty, older=n_older)
+
+
+def _is_before(one: str, other: str) -> bool:
+    return datetime.fromisoformat(one) < datetime.fromisoformat(other)
 
 
 def _without_contradiction(project: LabelProject, entries: Sequence[Entry]) -> list[Action]:
@@ -183,7 +196,8 @@ def _action(reading: Reading, row: Row) -> Action | None:
     if image is None:
         return None
     annotator = _short_name(row.annotator or reading.annotator)
-    return Action(annotator, action, image, number, row.seconds, source=row.source)
+    time = "" if row.time is None else datetime.fromtimestamp(row.time, UTC).isoformat()
+    return Action(annotator, action, image, number, row.seconds, source=row.source, time=time)
 
 
 def _read_folder(reading: Reading, folder: Path) -> list[Entry]:

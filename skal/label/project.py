@@ -117,15 +117,15 @@ class LabelProject:
         root = Path(root)
         files = images.find(root)
         home = root / HOME
-        check_there(home / STORE, home / SETTINGS_FILE)
+        path = home / STORE
+        check_there(path, home / SETTINGS_FILE)
+        store = _store_to_read(path)  # first: where it is of another format, all is
         config, share = read_settings(home, settings or {}, overlap)
         if settings is not None:  # a network or strategy of one's own is named by who runs it
             kept = {n: v for n, v in foreign_names(config).items() if settings.get(n) != v}
             told = "; if you trust it, name it again as an option"
             check_trusted(home / SETTINGS_FILE, kept, False, told)
         _check_config(config, settings or {})
-        path = home / STORE
-        store = _store_to_read(path)
         before = Classes(store.class_names())
         folders = sorted({file.label for file in files if file.label is not None})
         names = before.to_add(check_classes(classes) or ([] if before.names else folders))

@@ -32,6 +32,7 @@ class Review:
         self._submit: Callable[[Job, Take, Fail], None] | None = None
         self._doubts: dict[int, Doubt] = {}
         self._asked_with: tuple[Any, ...] = ()  # the labels and classes that doubts are of
+        self._of_classes: tuple[int, ...] = ()  # those whose ids the doubts have
         self.doubts_state = "none"
 
     def start(self, submit: Callable[[Job, Take, Fail], None]) -> None:
@@ -55,13 +56,20 @@ class Review:
     def take(self, doubts: Doubts) -> None:
         """Take in what was computed."""
         with self._service.lock:
-            self._doubts = {doubt.image: doubt for doubt in doubts.ranked}
+            self._of_classes = tuple(self._service.project.class_list.numbers)
+            is_of_today = not self._asked_with or self._asked_with[1] == self._of_classes
+            self._doubts = {doubt.image: doubt for doubt in doubts.ranked if is_of_today}
             self.doubts_state = "ready"
 
     def _fail(self, failure: Failure) -> None:
         _log.warning("no doubts: %s", failure.reason, extra={"details": failure.details})
         with self._service.lock:
             self.doubts_state = f"failed: {failure.reason}"
+
+    def _forget_others(self) -> None:
+        """Let go of doubts of classes that were merged or removed since."""
+        if self._doubts and self._of_classes != tuple(self._service.project.class_list.numbers):
+            self._doubts, self._asked_with, self.doubts_state = {}, (), "none"
 
     def find(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Return the numbers of the images that are asked for, in the order asked for.
@@ -73,6 +81,7 @@ class Review:
         with self._service.lock:
             project = self._service.project
             project.refresh()
+            self._forget_others()
             fits, order = self._filters(asked), _one_of(asked, "sort", ORDERS) or "time"
             images = [n for n in project.paths if all(fit(n) for fit in fits)]
             return {
@@ -94,7 +103,7 @@ class Review:
                 raise UsageError(f"class: got {number!r}; expected a class that there is")
             label = ids[int(number)]
             fits.append(lambda n: labels.get(n) == label)
-        if who := asked.get("annotator"):
+        if (who := asked.get("annotator")) and isinstance(who, str):
             fits.append(lambda n: who in ledger.verdicts(n))
         if verdict := _one_of(asked, "verdict", VERDICTS):
             fits.append(lambda n: (self._verdict(n) or "none") == verdict)
@@ -162,6 +171,7 @@ class Review:
         with self._service.lock:
             project = self._service.project
             project.refresh()
+            self._forget_others()
             return [self._row(image) for image in images if image in project.paths]
 
     def _row(self, image: int) -> dict[str, Any]:

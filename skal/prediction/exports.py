@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import uuid
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +26,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..core.durable import fsync_file, fsync_folder
+from ..core.durable import fsync_file, fsync_folder, sha256
 from ..core.errors import (
     DataError,
     MissingExtraError,
@@ -33,7 +35,7 @@ from ..core.errors import (
     SkalError,
     blame,
 )
-from ..core.registry import Entry, Registry
+from ..core.registry import Entry
 from ..core.trust import check_trusted, foreign_names
 from ..datasets.base import Images
 from ..datasets.decoding import decode_many, to_channels
@@ -41,11 +43,14 @@ from ..datasets.index import listed
 from ..datasets.loading import how_to_decode
 from ..models.classifier import ImageClassifier
 from ..models.network import FrozenNetwork, ImageModule
-from ..models.persistence import decoded_as, load_classifier, read_description, rebuild
+from ..models.persistence import check_model, decoded_as, load_classifier, read_description, rebuild
 from ..runs.config import RunConfig, read_config
 from ..runs.preparation import load_again
 from ..runs.record import CONFIG
+from . import NETWORK_FORMATS
 
+DIGEST, UNSIGNED = "file_sha256", "0" * 64
+_SIGNED = re.compile(rb'file_sha256\\*": \\*"([0-9a-f]{64})')
 SKAL = "skal"
 """Under which a file holds what it is."""
 INPUT, OUTPUTS = "images", ("probabilities", "embeddings")
@@ -54,7 +59,7 @@ AT_ONCE = 64
 OPSET = 18
 MOST_CHECKED = 1000
 """Images that an export is checked on."""
-TOLERANCE = 1e-3
+TOLERANCE = 1e-4
 """Of a probability, by which a file may differ from the network."""
 
 _log = logging.getLogger("skal")
@@ -95,7 +100,8 @@ class Deployed(nn.Module):
 @dataclass(frozen=True)
 class Exported:
     """The file of an export, and how far its answers are from skal's own on `n_images` images:
-    the largest difference of a probability, and how many have the same most probable class.
+    the largest difference of a probability, and how many have the same most probable class. They
+    are noise where there were none.
     """
 
     out: Path
@@ -103,6 +109,7 @@ class Exported:
     n_images: int
     largest_difference: float
     n_same_class: int
+    is_noise: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return it with plain JSON values."""
@@ -136,16 +143,13 @@ class NetworkFormat:
         """Write a network in evaluation mode, and what it is."""
         raise NotImplementedError
 
-    def read(self, path: Path) -> tuple[ExportedNetwork | ImageClassifier, dict[str, Any]]:
+    def read(
+        self, path: Path, trust: bool = False
+    ) -> tuple[ExportedNetwork | ImageClassifier, dict[str, Any]]:
         """Read a network from a file of this format, known by its suffix, and what it is."""
         raise NotImplementedError
 
 
-NETWORK_FORMATS: Registry[type[NetworkFormat]] = Registry("network format")
-"""How networks are written to files; the entries are subclasses of `NetworkFormat`."""
-
-
-@NETWORK_FORMATS.register("onnx", summary="for onnxruntime, OpenVINO, TensorRT and many others")
 class Onnx(NetworkFormat):
     """ONNX, with its weights in the same file."""
 
@@ -169,7 +173,7 @@ class Onnx(NetworkFormat):
         onnx.helper.set_model_props(model, {SKAL: json.dumps(description)})
         onnx.save_model(model, path, save_as_external_data=False)
 
-    def read(self, path: Path) -> tuple[ExportedNetwork, dict[str, Any]]:
+    def read(self, path: Path, trust: bool = False) -> tuple[ExportedNetwork, dict[str, Any]]:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -187,7 +191,6 @@ class Onnx(NetworkFormat):
         return ExportedNetwork(description, answer), description
 
 
-@NETWORK_FORMATS.register("torchscript", summary="for torch alone, in Python and C++")
 class TorchScript(NetworkFormat):
     """TorchScript, traced."""
 
@@ -199,7 +202,7 @@ class TorchScript(NetworkFormat):
             traced = jit.trace(network, _example(description, 2), check_trace=False)
             jit.save(traced, path, _extra_files={SKAL: json.dumps(description)})
 
-    def read(self, path: Path) -> tuple[ExportedNetwork, dict[str, Any]]:
+    def read(self, path: Path, trust: bool = False) -> tuple[ExportedNetwork, dict[str, Any]]:
         files = {SKAL: ""}
         with _quiet_exporter():
             jit: Any = torch.jit
@@ -214,7 +217,6 @@ class TorchScript(NetworkFormat):
         return ExportedNetwork(description, answer), description
 
 
-@NETWORK_FORMATS.register("state-dict", summary="the weights by name, as safetensors")
 class StateDict(NetworkFormat):
     """The weights alone, under the names that they have in skal's network."""
 
@@ -223,11 +225,12 @@ class StateDict(NetworkFormat):
     def write(self, network: Deployed, description: Mapping[str, Any], path: Path) -> None:
         raise NotImplementedError  # it is of the classifier; see `export_model`
 
-    def read(self, path: Path) -> tuple[ImageClassifier, dict[str, Any]]:
+    def read(self, path: Path, trust: bool = False) -> tuple[ImageClassifier, dict[str, Any]]:
         content = path.read_bytes()
         size = int.from_bytes(content[:8], "little")
         text = json.loads(content[8 : 8 + size]).get("__metadata__", {}).get(SKAL)
         description = _described(text)
+        check_model(path, description, trust)
         return rebuild(description, safetensors.torch.load(content), "cpu"), description
 
 
@@ -271,7 +274,7 @@ def export_model(
     form = entry.load()()
     check_installed(entry, form)
     classifier = load_classifier(run_dir, "cpu", trust)
-    description = {**read_description(run_dir), "name": run_dir.resolve().name}
+    description = {**read_description(run_dir), "name": run_dir.resolve().name, DIGEST: UNSIGNED}
     path = run_dir / f"network{form.suffix}" if out is None else Path(out)
     if path.exists():
         raise RunExistsError(f"{str(path)!r} exists and is not overwritten; choose another --out")
@@ -290,15 +293,52 @@ def export_model(
                 form.write(network, description, temporary)
             except Exception as error:  # whatever an exporter stumbles over in a network
                 blame(error, f"the network cannot be written as {entry.name}", DataError)
-        exported = _checked(classifier, form.read(temporary)[0], images, description)
+        _sign(temporary)
+        exported = _checked(classifier, form.read(temporary, True)[0], images, description)
         fsync_file(temporary)
-        os.link(temporary, path)
+        _place(temporary, path)
         fsync_folder(path.parent)
     except OSError as error:
         raise DataError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
-    return Exported(path, entry.name, *exported)
+    return Exported(path, entry.name, *exported, is_noise=images is None)
+
+
+def _place(temporary: Path, path: Path) -> None:
+    """Give a file its name, never in place of another."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        if path.exists():
+            raise
+        temporary.replace(path)
+
+
+def _sign(path: Path) -> None:
+    """Put the SHA-256 of a file, as it is without that, into its description."""
+    content = path.read_bytes()
+    if content.count(UNSIGNED.encode()) == 1 and not zipfile.is_zipfile(path):
+        path.write_bytes(content.replace(UNSIGNED.encode(), sha256(content).encode()))
+
+
+def _check_whole(path: Path) -> None:
+    """Raise a RunFolderError if a file was changed; zip files have checksums of their own."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    else:
+        content = path.read_bytes()
+        found = _SIGNED.search(content)
+        digest = found and found[1]
+        plain = content.replace(digest, UNSIGNED.encode()) if digest else content
+        damaged = None if digest and sha256(plain).encode() == digest else "it"
+    if damaged is not None:
+        raise RunFolderError(
+            f"{str(path)!r} is damaged, by its checksum, or skal export-model did not write it"
+        )
 
 
 def images_for(run_dir: Path, paths: Sequence[Path], trust: bool = False) -> Images | None:
@@ -365,7 +405,10 @@ def read_exported(
             f"{str(path)!r} is {entry.name}, which may run code; if you trust it, give --trust"
         )
     try:
-        return form.read(path)
+        _check_whole(path)
+        return form.read(path, trust)
+    except RunFolderError:
+        raise
     except Exception as error:  # whatever a damaged file leads to
         reason = str(error).partition("\n")[0]
         raise RunFolderError(f"{str(path)!r} cannot be read as {entry.name}: {reason}") from error

@@ -174,8 +174,11 @@ class Record:
             return config
         for name, value in changed.items():
             told = (self.folder / CONFIG, name, now.get(name), value)
-            _log.warning("%s: %s is %r, but was %r in the run, which counts", *told)
-        return config.replace(**changed)
+            if name in MAY_CHANGE:
+                _log.info("%s: %s is %r, and was %r in the run", *told)
+            else:
+                _log.warning("%s: %s is %r, but was %r in the run, which counts", *told)
+        return config.replace(**{n: v for n, v in changed.items() if n not in MAY_CHANGE})
 
     def _settings(self) -> RunConfig | None:
         """Return what ``config.toml`` says; None if it is damaged and the journal has it, too."""
@@ -320,7 +323,8 @@ class Record:
 
     def _apply(self, entry: Mapping[str, Any]) -> None:
         if entry["event"] == "start":
-            self.facts, self.environment = dict(entry["facts"]), dict(entry["environment"])
+            self.facts = dict(entry["facts"])
+            self.environment = dict(entry.get("environment", {}))
             return
         if entry["event"] == "config":
             self.facts["config"] = entry["config"]

@@ -22,6 +22,7 @@ from skal.core.durable import sha256, signed
 from skal.core.errors import RunFolderError, SkalError
 from skal.core.trust import is_foreign
 from skal.label.importing import import_into
+from skal.label.studio.answers import answers_of_run
 
 TINY: dict[str, Any] = {"model": "lenet", "steps": 2, "n_init": 6, "n_query": 4, "n_rounds": 1}
 
@@ -39,11 +40,12 @@ TINY: dict[str, Any] = {"model": "lenet", "steps": 2, "n_init": 6, "n_query": 4,
         ("skal.core.registry:import_object?path=os:abort", ("models",), True),
         ("skactiveml.pool:Falcun", ("models",), True),
         ("timm:vit_tiny", ("models",), False),
-        ("timm:vit_tiny", ("strategies",), True),
         ("timm.models:create_model", ("models",), True),
         ("torchvision:resnet50@IMAGENET1K_V1", ("models",), False),
-        ("pictures: mine/flowers", ("datasets",), False),
-        ("C:\\flowers", ("datasets",), False),
+        ("evil-module:load", ("models",), True),
+        ("mine:no-such name", ("strategies",), True),
+        ("pictures: mine/flowers", ("datasets",), True),
+        ("flowers", ("datasets",), False),
         ("mine:load", ("datasets",), True),
     ],
 )
@@ -152,6 +154,7 @@ def test_a_network_of_a_stranger_runs_nothing(
         lambda: skal.load_classifier(folder),
         lambda: skal.predict(folder, [image], tmp_path / "out.csv"),
         lambda: skal.resume(folder),
+        lambda: answers_of_run(folder, tmp_path),
     ):
         with pytest.raises(RunFolderError, match=r"model.json' names code .*'stranger:Net'"):
             use()

@@ -302,8 +302,8 @@ def test_a_run_goes_on_from_any_line_of_its_journal(
     straight = skal.run(tiny, **settings, out=tmp_path / "straight")
     files = ("queries.csv", "valid.csv", "model.safetensors")
     lines = (tmp_path / "straight/journal.jsonl").read_bytes().splitlines(keepends=True)
-    assert len(lines) == 8
-    for number in range(1, 8):
+    assert len(lines) == 12
+    for number in range(1, 12):
         for kept in (0, len(lines[number]) - 1):
             folder = tmp_path / f"{number}-{kept}"
             folder.mkdir()

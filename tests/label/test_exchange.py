@@ -344,6 +344,31 @@ def test_exported_folders_are_read_alike_by_torchvision(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(("year", "stands"), [("2020", "daisy"), ("2100", "ox-eye daisy")])
+def test_of_two_labels_of_one_person_the_later_counts(
+    year: str, stands: str, project: LabelProject, tmp_path: Path
+) -> None:
+    tasks = json.loads(export_label_studio(project))
+    for task in tasks:
+        for annotation in task["annotations"]:
+            annotation["created_at"] = annotation["updated_at"] = f"{year}-01-01T00:00:00Z"
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    say(project, "0.png", 0)  # which was an ox-eye daisy when the tasks were written
+    done = import_labels(project, tmp_path / "tasks.json")
+    image = {path: n for n, path in project.paths.items()}["0.png"]
+    assert project.classes[project.labels[image]] == stands
+    assert (done.older, done.changed) == ((1, 0) if year == "2020" else (0, 1))
+
+
+def test_hugging_face_gets_names_as_they_are(tmp_path: Path) -> None:
+    write_images(tmp_path / "x", np.zeros((2, 4, 4), np.uint8), ["-b.png", "a.png"])
+    project = LabelProject.open(tmp_path / "x", ["-1", "+1"])
+    say(project, "-b.png", 0)
+    say(project, "a.png", 1)
+    text = FORMATS.get("huggingface")(project)
+    assert text.splitlines() == ["file_name,label", "-b.png,-1", "a.png,+1"]
+
+
 @pytest.mark.parametrize("name", ["json-lines", "huggingface", "ground-truth"])
 def test_labels_come_back_by_each_format_as_they_went(
     name: str, project: LabelProject, tmp_path: Path

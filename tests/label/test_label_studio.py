@@ -241,8 +241,9 @@ def test_what_the_server_does_not_take_is_one_line(
     ],
 )
 def test_what_does_not_go_together_is_said(
-    folder: Path, arguments: tuple[str, ...], told: str
+    folder: Path, arguments: tuple[str, ...], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "a token")
     done = skal_(arguments[0], folder, *arguments[1:])
     assert done.exit_code == 2 and told in done.stderr
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import pickle
 from pathlib import Path
@@ -15,6 +16,7 @@ from sklearn.base import clone
 from torch import nn
 
 import skal
+from skal.core.durable import sha256
 from skal.models import Network
 from skal.models.calibration import (
     MAX_TEMPERATURE,
@@ -329,6 +331,11 @@ class TestAClassifierAtATemperature:
         state = load_file(tmp_path / "model.safetensors")
         del state["temperature"]
         save_file(state, tmp_path / "model.safetensors")
+        content = json.loads((tmp_path / "model.json").read_text())
+        del content["checksum"]
+        content["sha256"] = sha256((tmp_path / "model.safetensors").read_bytes())
+        content["checksum"] = sha256(json.dumps(content, indent=2))
+        (tmp_path / "model.json").write_text(json.dumps(content))
         loaded = load_classifier(tmp_path)
         assert loaded.temperature == 1
         assert np.array_equal(loaded.predict_proba(tiny.X_test), fitted.predict_proba(tiny.X_test))

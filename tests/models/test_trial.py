@@ -59,7 +59,7 @@ def test_arguments_in_the_name_reach_the_builder(tiny: skal.ImageDataset, tmp_pa
     run = skal.run(tiny, "random", model=spec, **FAST, out=tmp_path / "run")
     assert run.config.model == spec
     assert run.classifier.neural_net_.module_.network.head[-1].in_features == 6
-    loaded = skal.load_classifier(tmp_path / "run")
+    loaded = skal.load_classifier(tmp_path / "run", trust=True)
     assert loaded.neural_net_.module_.network.head[-1].in_features == 6
     with pytest.raises(UnknownNameError, match="'widht'; did you mean width"):
         skal.run(tiny, "random", model=f"{__name__}:small?widht=6", **FAST)

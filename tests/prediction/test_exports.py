@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from click.testing import CliRunner
 from PIL import Image
 
 import skal
 from skal.cli import main
+from skal.core.durable import sha256
 from skal.core.errors import (
     DataError,
     MissingExtraError,
@@ -25,7 +27,8 @@ from skal.core.errors import (
     RunFolderError,
     UnknownNameError,
 )
-from skal.prediction.exports import NETWORK_FORMATS, NetworkFormat, export_model, read_exported
+from skal.prediction import NETWORK_FORMATS
+from skal.prediction.exports import NetworkFormat, export_model, read_exported
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -139,7 +142,7 @@ def test_without_their_images_a_network_is_checked_on_noise(
         main, ["export-model", str(tmp_path / "run"), "--format", "torchscript"]
     )
     assert done.exit_code == 0, done.output
-    assert "is checked on noise" in done.stderr and "on 64 images" in done.stderr
+    assert "is checked on noise" in done.stderr and "on 64 images of noise" in done.stderr
     assert (tmp_path / "run/network.pt").is_file()
     images = tmp_path / "images"
     images.mkdir()
@@ -169,7 +172,7 @@ def test_what_is_no_network_is_said(runs: dict[str, Path], photos: Path, tmp_pat
         path = export_model(runs["mlp"], tmp_path / form, format=form).out
         damaged = tmp_path / f"damaged{NETWORK_FORMATS.get(form).suffix}"
         damaged.write_bytes(path.read_bytes()[:1000])
-        with pytest.raises(RunFolderError, match="cannot be read as"):
+        with pytest.raises(RunFolderError, match=r"cannot be read as|is damaged"):
             skal.predict(damaged, [image], tmp_path / "out.csv", trust=True)
     with pytest.raises(RunFolderError, match=r"is no network; expected .*\.onnx"):
         skal.predict(image, [image], tmp_path / "out.csv")
@@ -179,6 +182,35 @@ def test_what_is_no_network_is_said(runs: dict[str, Path], photos: Path, tmp_pat
         read_exported(tmp_path / "other.pt")
     with pytest.raises(RunFolderError, match="not written by skal export-model"):
         read_exported(tmp_path / "other.pt", trust=True)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_flipped_bit_in_a_file_is_found(form: str, runs: dict[str, Path], tmp_path: Path) -> None:
+    path = export_model(runs["small-cnn"], tmp_path / "network", format=form).out
+    whole = path.read_bytes()
+    damaged = tmp_path / f"damaged{NETWORK_FORMATS.get(form).suffix}"
+    damaged.write_bytes(whole)
+    read_exported(damaged, trust=True)
+    for place in np.linspace(len(whole) // 4, 3 * len(whole) // 4, 12).astype(int):
+        content = bytearray(whole)
+        content[place] ^= 4
+        damaged.write_bytes(content)
+        with pytest.raises(RunFolderError, match="damaged"):
+            read_exported(damaged, trust=True)
+
+
+def test_weights_of_a_stranger_run_nothing(runs: dict[str, Path], tmp_path: Path) -> None:
+    path = export_model(runs["small-cnn"], tmp_path / "network", format="state-dict").out
+    with safetensors.safe_open(path, "pt") as file:
+        about = json.loads(file.metadata()["skal"])
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    about["params"]["model"], about["file_sha256"] = "stranger:build", "0" * 64
+    other = tmp_path / "other.safetensors"
+    safetensors.torch.save_file(state, other, {"skal": json.dumps(about)})
+    content = other.read_bytes()
+    other.write_bytes(content.replace(b"0" * 64, sha256(content).encode()))
+    with pytest.raises(RunFolderError, match=r"names code .*'stranger:build'"):
+        read_exported(other)
 
 
 def test_scores_that_need_more_than_a_file_says_are_refused(
@@ -207,7 +239,7 @@ class Pickled(NetworkFormat):
     def write(self, network: Any, description: Any, path: Path) -> None:
         torch.save((network, dict(description)), path)
 
-    def read(self, path: Path) -> Any:
+    def read(self, path: Path, trust: bool = False) -> Any:
         from skal.prediction.exports import ExportedNetwork
 
         network, description = torch.load(path, weights_only=False)

@@ -40,7 +40,7 @@ class Row(NamedTuple):
 
     `where` it stands, the `address` of the image, a `label`, None if it gives none, and if the file
     says so the `action` ("label", "unsure", "bad", "skip"), the `annotator`, the `seconds` that it
-    took and the `source` of the image.
+    took, the `source` of the image, and the `time` in seconds since 1970.
     """
 
     where: str
@@ -50,6 +50,7 @@ class Row(NamedTuple):
     annotator: str = ""
     seconds: float | None = None
     source: str = ""
+    time: float | None = None
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ def rows_of_tasks(
             if label is None:
                 continue
             who, seconds = _who(annotation, data), number_of(annotation.get("lead_time"))
-            row = Row(where, address, label, "label", who, seconds, str(data.get("source", "")))
+            source_of, time = str(data.get("source", "")), _time_of(annotation)
+            row = Row(where, address, label, "label", who, seconds, source_of, time)
             if not who:  # perhaps of several people: none of them outdoes another
                 yield row
                 continue

@@ -16,6 +16,8 @@ from ...core.errors import UsageError
 from ...core.kept import kept
 from ...core.progress import progress
 from ...core.registry import write_spec
+from ...core.trust import check_trusted, foreign_names
+from ...runs.config import RunConfig
 from ..names import plain_text
 
 if TYPE_CHECKING:
@@ -83,7 +85,9 @@ class Answers:
         return Answer(label, probability, score)
 
 
-def answers_of_run(run_dir: Path, images: Path | None = None, device: str = "auto") -> Answers:
+def answers_of_run(
+    run_dir: Path, images: Path | None = None, device: str = "auto", trust: bool = False
+) -> Answers:
     """Predict all images of a folder by a run's network, once: what it said is kept.
 
     The folder is by default that of the run, and their order that of its strategy, if it weighs
@@ -94,9 +98,12 @@ def answers_of_run(run_dir: Path, images: Path | None = None, device: str = "aut
     from ...datasets.index import list_images
     from ...datasets.loading import data_folder
     from ...datasets.pixel_cache import file_state
+    from ...models.persistence import check_model, read_description
     from ...prediction.predictor import Predictor, model_key
 
     config = _config_of(run_dir)
+    check_model(run_dir, read_description(run_dir), trust)
+    check_trusted(run_dir, foreign_names(RunConfig(**config)), trust)
     root = folder_of_run(run_dir, images)
     paths, key = list_images(root), model_key(run_dir)
     utility = _utility(config)

@@ -24,7 +24,7 @@ class Question(NamedTuple):
         """Read a labelling interface: its first choices of an image; ours if there are none."""
         try:
             root = ElementTree.fromstring(interface)
-        except (ElementTree.ParseError, TypeError):
+        except (ElementTree.ParseError, TypeError, ValueError):
             return cls()
         fields = {one.get("name", ""): one.get("value", "") for one in root.iter("Image")}
         for one in root.iter("Choices"):

@@ -61,8 +61,8 @@ class Model(ABC):
             return None
         try:
             return self.addresses.locate(plain_text(address_of(data, name)))
-        except UnclearAddressError as error:
-            _log.debug("task %s: %s", task.get("id"), error)
+        except (UnclearAddressError, AttributeError, TypeError, ValueError) as error:
+            _log.debug("task %r: %r", task.get("id"), error)
             return None
 
 
@@ -80,9 +80,9 @@ class FixedModel(Model):
         pass
 
 
-def model_of_run(run_dir: Path, images: Path | None = None) -> Model:
+def model_of_run(run_dir: Path, images: Path | None = None, trust: bool = False) -> Model:
     """Return the model that a run's network is; see `answers_of_run`."""
-    answers = answers_of_run(run_dir, images)
+    answers = answers_of_run(run_dir, images, trust=trust)
     root = folder_of_run(run_dir, images).as_posix()
     return FixedModel(Addresses(answers.rows, root), answers)
 
