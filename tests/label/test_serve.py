@@ -223,11 +223,11 @@ def test_a_folder_is_served_and_learns_from_what_is_labelled_there(
         def learned() -> list[dict[str, Any]] | None:
             results = client.post("/predict", json=body).json()["results"]
             right = sum(label_of(one) == CLASSES[n % 3] for n, one in enumerate(results))
-            return results if right > 60 else None
+            following = sorted(range(90), key=lambda n: results[n]["score"])[:10]
+            # an earlier network knows some of the labels only
+            return results if right > 60 and not set(following) & set(chosen) else None
 
         results = wait_for(learned)
-        following = sorted(range(90), key=lambda n: results[n]["score"])[:10]
-        assert not set(following) & set(chosen)
         # a fixed version: Label Studio shows predictions of one alone
         assert {one["model_version"] for one in results} == {"skal"}
     project = LabelProject.open(folder)
