@@ -345,6 +345,7 @@ def images_for(run_dir: Path, paths: Sequence[Path], trust: bool = False) -> Ima
     """Return images to check an export on: those in files and folders, else those that the run was
     tested on, else None.
     """
+    shape = tuple(read_description(run_dir)["image_shape"])
     if paths:
         return _decoded(run_dir, paths)
     try:
@@ -354,7 +355,6 @@ def images_for(run_dir: Path, paths: Sequence[Path], trust: bool = False) -> Ima
     except SkalError as error:
         _log.info("its images cannot be loaded (%s): it is checked on noise", error)
         return None
-    shape = tuple(read_description(run_dir)["image_shape"])
     images = data.X_test if len(data.X_test) else data.X
     return images[:MOST_CHECKED] if images.shape[1:] == shape else None
 
