@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,12 @@ class Deployed(nn.Module):
         self.size = size if module.input_size is None else int(module.input_size)
         self.resized = self.size != size
 
+    @classmethod
+    def of(cls, classifier: ImageClassifier) -> Deployed:
+        """Return that of a fitted classifier, in evaluation mode."""
+        module: Any = classifier.neural_net_.module_
+        return cls(module, classifier.image_shape_[-1]).eval()
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         pixels = images.float() / 255
         if self.resized:
@@ -134,13 +141,16 @@ class NetworkFormat:
     """A way to write a network to one file, and to read it."""
 
     suffix = ""
-    package = ""
-    """What it needs beside torch, of the extra of its name."""
+    extra = ""
+    modules: tuple[str, ...] = ()
+    """What it needs beside torch, and the extra that has it."""
     runs_code = False
     """Whether reading a file may run what is in it."""
 
-    def write(self, network: Deployed, description: Mapping[str, Any], path: Path) -> None:
-        """Write a network in evaluation mode, and what it is."""
+    def write(
+        self, classifier: ImageClassifier, description: Mapping[str, Any], path: Path
+    ) -> None:
+        """Write a fitted network, mostly as `Deployed`, and what it is."""
         raise NotImplementedError
 
     def read(
@@ -153,14 +163,16 @@ class NetworkFormat:
 class Onnx(NetworkFormat):
     """ONNX, with its weights in the same file."""
 
-    suffix, package = ".onnx", "onnx"
+    suffix, extra, modules = ".onnx", "onnx", ("onnx", "onnxruntime", "onnxscript")
 
-    def write(self, network: Deployed, description: Mapping[str, Any], path: Path) -> None:
+    def write(
+        self, classifier: ImageClassifier, description: Mapping[str, Any], path: Path
+    ) -> None:
         import onnx
 
         with _quiet_exporter():
             program: Any = torch.onnx.export(
-                network,
+                Deployed.of(classifier),
                 (_example(description, 2),),
                 input_names=[INPUT],
                 output_names=[*OUTPUTS],
@@ -196,7 +208,10 @@ class TorchScript(NetworkFormat):
 
     suffix, runs_code = ".pt", True
 
-    def write(self, network: Deployed, description: Mapping[str, Any], path: Path) -> None:
+    def write(
+        self, classifier: ImageClassifier, description: Mapping[str, Any], path: Path
+    ) -> None:
+        network = Deployed.of(classifier)
         with torch.inference_mode(), _quiet_exporter():
             jit: Any = torch.jit
             traced = jit.trace(network, _example(description, 2), check_trace=False)
@@ -222,8 +237,12 @@ class StateDict(NetworkFormat):
 
     suffix = ".safetensors"
 
-    def write(self, network: Deployed, description: Mapping[str, Any], path: Path) -> None:
-        raise NotImplementedError  # it is of the classifier; see `export_model`
+    def write(
+        self, classifier: ImageClassifier, description: Mapping[str, Any], path: Path
+    ) -> None:
+        state = classifier.neural_net_.module_.state_dict()
+        tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+        safetensors.torch.save_file(tensors, path, {SKAL: json.dumps(description)})
 
     def read(self, path: Path, trust: bool = False) -> tuple[ImageClassifier, dict[str, Any]]:
         content = path.read_bytes()
@@ -280,19 +299,13 @@ def export_model(
         raise RunExistsError(f"{str(path)!r} exists and is not overwritten; choose another --out")
     if not path.parent.is_dir():
         raise DataError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")
-    module: Any = classifier.neural_net_.module_
-    module.bf16 = False  # others compute in float32
+    classifier.neural_net_.module_.bf16 = False  # others compute in float32
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{form.suffix}")
     try:
-        if isinstance(form, StateDict):
-            state = {name: t.contiguous() for name, t in module.state_dict().items()}
-            safetensors.torch.save_file(state, temporary, {SKAL: json.dumps(description)})
-        else:
-            network = Deployed(module, classifier.image_shape_[-1]).eval()
-            try:
-                form.write(network, description, temporary)
-            except Exception as error:  # whatever an exporter stumbles over in a network
-                blame(error, f"the network cannot be written as {entry.name}", DataError)
+        try:
+            form.write(classifier, description, temporary)
+        except Exception as error:  # whatever an exporter stumbles over in a network
+            blame(error, f"the network cannot be written as {entry.name}", DataError)
         _sign(temporary)
         exported = _checked(classifier, form.read(temporary, True)[0], images, description)
         fsync_file(temporary)
@@ -374,15 +387,9 @@ def _decoded(run_dir: Path, paths: Sequence[Path]) -> Images:
 
 def check_installed(entry: Entry[Any], form: NetworkFormat) -> None:
     """Raise a MissingExtraError if a format's packages are not installed."""
-    if not form.package:
-        return
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        what = f"the format {entry.name}"
-        raise MissingExtraError(str(error.name), form.package, what) from error
+    for name in form.modules:
+        if find_spec(name) is None:
+            raise MissingExtraError(name, form.extra, f"the format {entry.name}")
 
 
 def read_exported(

@@ -28,7 +28,7 @@ from skal.core.errors import (
     UnknownNameError,
 )
 from skal.prediction import NETWORK_FORMATS
-from skal.prediction.exports import NetworkFormat, export_model, read_exported
+from skal.prediction.exports import Deployed, NetworkFormat, export_model, read_exported
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -236,8 +236,8 @@ class Pickled(NetworkFormat):
 
     suffix = ".mine"
 
-    def write(self, network: Any, description: Any, path: Path) -> None:
-        torch.save((network, dict(description)), path)
+    def write(self, classifier: Any, description: Any, path: Path) -> None:
+        torch.save((Deployed.of(classifier), dict(description)), path)
 
     def read(self, path: Path, trust: bool = False) -> Any:
         from skal.prediction.exports import ExportedNetwork
