@@ -92,6 +92,24 @@ class Guesses:
         distance[self.rows[image]] = -1
         return self.images[np.argsort(distance, kind="stable")].tolist()  # type: ignore[no-any-return]
 
+    def near(self, image: int, n: int) -> list[int]:
+        """Return the `n` other images that are most like one, in no order; found once an image."""
+        key, row = (image, n), self.rows[image]
+        if key not in self._near:
+            distance = self._lengths - 2 * (self.embeddings @ self.embeddings[row])
+            distance[row] = np.inf
+            nearest = np.argpartition(distance, min(n, len(distance)) - 1)[:n]
+            self._near[key] = self.images[nearest[nearest != row]].tolist()
+        return self._near[key]
+
+    @cached_property
+    def _near(self) -> dict[tuple[int, int], list[int]]:
+        return {}
+
+    @cached_property
+    def _lengths(self) -> NDArray[np.float32]:
+        return (self.embeddings**2).sum(1)  # type: ignore[no-any-return]
+
     def save(self, path: Path) -> None:
         """Write them to a file, as a whole."""
         temporary = path.with_name(f".{path.name}.tmp")

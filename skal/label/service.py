@@ -25,6 +25,7 @@ from .ledger import GRID, OTHER, TEST, BatchIndex
 from .names import check_annotator, plain_text, shown
 from .previews import Previews
 from .project import LabelProject
+from .reasons import Choosing, evidence, why
 from .sample import model_row
 from .store import Action, BatchRow
 
@@ -242,8 +243,15 @@ class LabelService:
             "finished": not images and not waiting,
             "waiting_for": waiting,
             "due": len(queue.due(seen)),
-            "queue": [self.describe(image) for image in images],
+            "queue": [{**self.describe(image), "why": self._why(seen, image)} for image in images],
         }
+
+    def _why(self, state: queue.Snapshot, image: int, names: Sequence[str] = ()) -> str:
+        row, guesses, config = state.row(image), self.project.guesses, self.project.config
+        if row is None:
+            return ""
+        said = evidence(guesses, image, self.project.labels, names) if guesses else ()
+        return why(row, Choosing(config.strategy, str(config.init_strategy)), said)
 
     def _counts(self) -> dict[str, Any]:
         project = self.project
@@ -286,6 +294,13 @@ class LabelService:
     def guess(self, image: int) -> NDArray[np.float32] | None:
         guesses = self.project.guesses
         return None if guesses is None else guesses.proba_of(image)
+
+    @_locked
+    def why(self, image: int, *, named: bool = False) -> str:
+        """Return why an image is shown; which classes the network is undecided between only where
+        that is asked for.
+        """
+        return self._why(self._snapshot(""), image, self.project.classes if named else ())
 
     @_locked
     def leave(self, annotator: str, window: str | None) -> None:

@@ -27,6 +27,8 @@ from .service import LabelService, NothingToUndoError
 COMMANDS = {"u": "unsure", "x": "bad image", "g": "guess", "q": "end"}
 """What letters do; one that is a class's key does it with Shift."""
 MOST_COLUMNS, MOST_ROWS = 64, 24
+MOST_GUESSES = 4
+"""Classes whose probabilities are told."""
 UNDO = ("\x7f", "\b")
 END = ("q", "Q", "\x04", "")
 
@@ -152,7 +154,10 @@ class TerminalSession:
             click.echo("  there is no guess yet")
             return None
         label = int(proba.argmax())
-        click.echo(f"  guess: {self._classes[label]} ({proba[label]:.0%})")
+        by_probability = sorted(zip(proba.tolist(), self._classes, strict=True), reverse=True)
+        others = ", ".join(f"{name} {share:.0%}" for share, name in by_probability[1:MOST_GUESSES])
+        click.echo(f"  guess: {self._classes[label]} ({proba[label]:.0%}); {others}")
+        click.echo(f"  {self.service.why(image, named=True)}".rstrip())
         return label
 
     def _help(self) -> str:
@@ -177,8 +182,9 @@ class TerminalSession:
         return (
             f"{self._picture(image)}{shown(self.service.project.paths[image])}  "
             f"({state['done_in_round'] + 1} of {state['round_size']}, "
-            f"{where}; {state['n_labeled']} labelled{known})"
-        )
+            f"{where}; {state['n_labeled']} labelled{known})\n"
+            f"  {self.service.why(image)}"
+        ).rstrip()
 
     def _picture(self, image: int) -> str:
         size = shutil.get_terminal_size()

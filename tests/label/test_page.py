@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from label_server import serving
 from PIL import Image
@@ -22,6 +23,7 @@ try:
     import uvicorn
     from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
+    from skal.label.learning import Guesses
     from skal.label.project import LabelProject
     from skal.label.service import LabelService
     from skal.label.store import BatchRow
@@ -56,13 +58,18 @@ class Site:
     """A label project, served in a thread; the first batch is all images, and no network trains."""
 
     def __init__(
-        self, folder: Path, classes: Sequence[str], suggest: bool = False, port: int = 0
+        self,
+        folder: Path,
+        classes: Sequence[str],
+        suggest: bool = False,
+        port: int = 0,
+        kind: str = "start",
     ) -> None:
         self.folder = folder
         self.project = LabelProject.open(folder, classes)
         if not self.project.store.batches():
             images = self.project.paths
-            batch = [BatchRow(0, rank, image, "start", False) for rank, image in enumerate(images)]
+            batch = [BatchRow(0, rank, image, kind, False) for rank, image in enumerate(images)]
             self.project.store.add_batch(batch)
         bound = listen("127.0.0.1", port)
         self.port = port = bound.getsockname()[1]
@@ -1210,6 +1217,7 @@ def test_the_guess_is_shown_on_demand_alone_and_stored_when_it_was_seen(
         "**/api/guess/*", lambda route: route.fulfill(json={"label": 1, "probability": 0.834})
     )
     press(page, "1")
+    expect(page.locator("#why")).to_have_text("Chosen before there is a model (herding).")
     assert not any("/api/guess/" in url for url in visitor.requests)
     page.keyboard.press("s")
     expect(page.locator("#guess")).to_have_text("The model guesses rose (83%).")
@@ -1221,6 +1229,26 @@ def test_the_guess_is_shown_on_demand_alone_and_stored_when_it_was_seen(
     press(page, "3")
     wait_until_saved(page)
     assert site.stored("guess") == [(None,), (1,), (None,)]
+
+
+def test_probabilities_and_the_two_classes_are_told_when_asked_for_and_gone_with_the_next_image(
+    serve: Callable[..., Site], flowers: Path, visitor: Visitor
+) -> None:
+    site = serve(flowers, FLOWERS, suggest=True, kind="strategy")
+    images = np.array(sorted(site.project.paths))
+    proba = np.tile(np.array([0.06, 0.5, 0.44], np.float32), (len(images), 1))
+    site.project.guesses = Guesses(images, proba, images[:, None].astype(np.float32), 10, "x")
+    page = visitor.open(site)
+    by, why = "Chosen by the strategy (auto)", page.locator("#why")
+    rose, unknown = page.locator("#classes button", has_text="rose"), "no image like it has a label"
+    expect(why).to_have_text(f"{by}; the model is undecided between two classes; {unknown} yet.")
+    expect(rose).to_have_text(re.compile("rose0$"))
+    page.keyboard.press("s")
+    expect(why).to_contain_text("undecided between rose and tulip")
+    expect(rose).to_have_text(re.compile("rose50%0$"))
+    press(page, "2")
+    expect(rose).to_have_text(re.compile("rose1$"))
+    expect(why).not_to_contain_text("tulip")
 
 
 def test_guesses_are_not_offered_unless_wanted(page: Page, visitor: Visitor) -> None:

@@ -455,7 +455,7 @@ def test_the_state_has_what_the_page_needs(client: httpx.Client) -> None:
     assert state["counts"] == {"0": 0, "1": 0}
     assert (state["accuracy"], state["curve"], state["learner"]) == (None, [], "idle")
     assert not state["finished"]
-    assert set(state["queue"][0]) == {"image", "width", "height", "name"}
+    assert set(state["queue"][0]) == {"image", "width", "height", "name", "why"}
     assert (state["queue"][0]["width"], state["queue"][0]["height"]) == (9, 6)
 
 
@@ -601,7 +601,9 @@ def test_guesses_are_told_only_on_demand(project: LabelProject, service: LabelSe
             assert answer.json() == {"error": "guesses are shown only with --suggest"}
             project.guesses = None
             continue
-        assert answer.json() == {"label": 1, "probability": 0.9, "proba": [0.1, 0.9]}
+        told = answer.json()
+        assert told.pop("why") == ""  # it is in no batch
+        assert told == {"label": 1, "probability": 0.9, "proba": [0.1, 0.9]}
         assert client.get("/api/guess/400").status_code == 404
 
 

@@ -171,13 +171,14 @@ class _Page:
     def guess(self, request: Request) -> Response:
         if not self._suggest:
             raise HTTPException(404, "guesses are shown only with --suggest")
-        proba = self._service.guess(request.path_params["number"])
+        image = request.path_params["number"]
+        proba = self._service.guess(image)
         if proba is None:
             raise HTTPException(404, "there is no guess at this image yet")
         label = int(proba.argmax())
         values = [round(float(value), 6) for value in proba]
-        number = self._number(label)
-        return _json({"label": number, "probability": values[label], "proba": values})
+        number, why = self._number(label), self._service.why(image, named=True)
+        return _json({"label": number, "probability": values[label], "proba": values, "why": why})
 
     def image(self, side: int, request: Request) -> Response:
         number = request.path_params["number"]

@@ -1,6 +1,6 @@
 // The page of `skal label`: a picture, a key that says what it is, the next picture at once.
 
-import { aimBy, areMany, drawClasses, filterKey, idOfKey, leaveFilter, named } from "./classes.js";
+import { aimBy, areMany, drawChances, drawClasses, filterKey, idOfKey, leaveFilter, named } from "./classes.js";
 import { $, afterPaint, html, percent, say, without, write } from "./dom.js";
 import * as editor from "./editor.js";
 import { drawFigures } from "./figures.js";
@@ -167,6 +167,9 @@ async function showGuess() {
   guess = answer.label ?? null;
   const told = guess === null ? "" : `The model guesses ${named(guess)} (${percent(answer.probability)}).`;
   write("guess", told || "No guess: the model knows too little yet.");
+  if (guess === null) return;
+  drawChances(answer.proba ?? []);
+  write("why", answer.why ?? "");
 }
 
 // ---- the picture
@@ -175,13 +178,19 @@ function show() {
   restartClock();
   guess = null;
   write("guess", "");
+  drawChances([]);
   if (areSeveral()) return;
   shown = queue[0] ?? null;
   zoomOut();
   if (shown) $("picture").replaceChildren(picture(shown));
   else showNothing();
   write("name", shown?.name ?? "");
+  write("why", whyOf(shown));
   afterPaint(prefetch);
+}
+
+function whyOf(item) {
+  return item?.again ? "An earlier answer of yours." : item?.why ?? "";
 }
 
 // At full size, to be panned by arrow keys, the wheel or a finger.

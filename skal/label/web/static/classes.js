@@ -1,6 +1,6 @@
 // The buttons of the classes, and the filter that finds one among many.
 
-import { $, html, write } from "./dom.js";
+import { $, html, percent, write } from "./dom.js";
 
 const KEYS = 9; // of more classes the names are typed
 const HINT = "Type a part of its name, then Enter.";
@@ -31,12 +31,21 @@ function make(list) {
   classes = list;
   buttons = list.map(({ id, name, key }) => {
     return html("button", { type: "button", "data-id": id, ...(key && { "aria-keyshortcuts": key }) },
-      html("kbd", { "aria-hidden": true }, key), html("bdi", {}, name), html("span", { role: "img" }));
+      html("kbd", { "aria-hidden": true }, key), html("bdi", {}, name), html("span", { class: "chance" }), html("span", { role: "img" }));
   });
   $("classes").replaceChildren(...buttons);
   $("filter-box").hidden = !areMany();
   document.body.classList.toggle("filters", areMany());
   drawLetters();
+}
+
+// How probable each class is to the model, in the order of the buttons; none of it by an empty list.
+export function drawChances(proba) {
+  buttons.forEach((button, i) => {
+    const chance = button.querySelector(".chance"), share = proba[i];
+    chance.textContent = share === undefined ? "" : percent(share);
+    button.style.setProperty("--chance", share === undefined ? "0%" : `${100 * share}%`);
+  });
 }
 
 // With many classes letters are for their names, and some are a class's key: what they do otherwise then takes Shift.

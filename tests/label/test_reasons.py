@@ -1,0 +1,60 @@
+"""Why an image is shown, told from what is recorded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from skal.label.learning import Guesses
+from skal.label.reasons import NEIGHBOURS, Choosing, evidence, why
+from skal.label.store import BatchRow
+
+CHOOSING = Choosing("margin", "herding")
+NAMES = ("daisy", "rose", "tulip")
+
+
+def guesses(*proba: float) -> Guesses:
+    """Of forty images on a line; the network says the same of all."""
+    images = np.arange(100, 140)
+    columns = np.tile(np.array(proba, np.float32), (40, 1))
+    return Guesses(images, columns, images[:, None].astype(np.float32), 10, "x")
+
+
+def row(kind: str) -> BatchRow:
+    return BatchRow(3, 0, 120, kind, False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("start", "Chosen before there is a model (herding)."),
+        ("strategy", "Chosen by the strategy (margin); the model is undecided."),
+        ("doubt", "Shown while the next batch is being chosen; the model is undecided."),
+        ("chance", "Drawn at random, while the next batch is being chosen."),
+        ("test", "Drawn at random to measure accuracy."),
+    ],
+)
+def test_each_kind_of_image_says_why_it_is_shown(kind: str, told: str) -> None:
+    assert why(row(kind), CHOOSING, ["the model is undecided"]) == told
+
+
+def test_classes_are_named_only_where_that_is_asked_for() -> None:
+    unsure = guesses(0.1, 0.41, 0.49)
+    assert evidence(unsure, 120, {120 + 1}) == ["the model is undecided between two classes"]
+    asked = evidence(unsure, 120, {120 + 1}, NAMES)
+    assert asked == ["the model is undecided between tulip and rose"]
+
+
+def test_a_sure_network_is_not_called_undecided() -> None:
+    assert evidence(guesses(0.1, 0.3, 0.6), 120, {121}, NAMES) == []
+
+
+def test_a_region_is_without_labels_if_none_of_the_most_similar_images_has_one() -> None:
+    sure, half = guesses(0.0, 1.0, 0.0), NEIGHBOURS // 2
+    assert evidence(sure, 120, {120 + half, 139}) == []
+    assert evidence(sure, 120, {120, 139, 100}) == ["no image like it has a label yet"]
+
+
+def test_while_there_is_no_network_only_likeness_is_told() -> None:
+    assert evidence(guesses(), 120, {139}) == ["no image like it has a label yet"]
+    assert evidence(guesses(), 7, {139}) == []  # unknown to it
