@@ -81,6 +81,12 @@ def opened_project(folder: Path, *args: Any, **kwargs: Any) -> Iterator[LabelPro
 @click.option(
     "--overlap", metavar="P%", help="Share of the images that two annotators are shown. [0%]"
 )
+@click.option(
+    "--until",
+    metavar="P%",
+    help="The accuracy that is enough, kept; the page says how far that is. 0% is none.",
+)
+@click.option("--status", is_flag=True, help="Print how far the labelling is, and exit.")
 @click.option("--suggest", is_flag=True, help="Let the network's guess be asked for.")
 @click.option("--agreement", is_flag=True, help="Print how far annotators agree, and exit.")
 @click.option(
@@ -140,6 +146,8 @@ def label(
     folder: Path,
     classes: list[str],
     overlap: str | None,
+    until: str | None,
+    status: bool,
     suggest: bool,
     agreement: bool,
     keys: tuple[str, ...],
@@ -161,6 +169,7 @@ def label(
     skal label photos --as anna --as ben --overlap 10%
     """  # noqa: D301 (click wants the character)
     with console(ctx):
+        from ..label import status as how_far
         from ..label.agreement import report
         from ..label.copies import restore
         from ..label.names import check_annotator
@@ -168,12 +177,14 @@ def label(
         from ..label.service import LabelService
 
         names = [check_annotator(name) for name in annotators or ("me",)]
-        opened = partial(opened_project, folder, classes, given_settings(settings), overlap)
+        opened = partial(
+            opened_project, folder, classes, given_settings(settings), overlap, until=until
+        )
         if is_restored:
             click.echo(restore(folder / HOME / STORE))
-        elif agreement:
+        elif agreement or status:
             with opened(create=False) as project:
-                click.echo("\n".join(report(project)))
+                click.echo("\n".join((report if agreement else how_far.report)(project)))
         elif renamings or mergers or removals:
             with _changing(folder) as project:
                 project.change_classes(renamings, mergers, removals)
@@ -248,6 +259,8 @@ def _telling_saved(project: LabelProject) -> Iterator[None]:
         _log.info("%d labels are saved in %s%s", given, project.store.path, beside)
         if project.accuracy:
             _log.info("accuracy of the last network: %s", project.accuracy)
+        if verdict := project.verdict:
+            _log.info("%g%% wanted: %s", 100 * verdict.wanted, verdict.text)
         folder = shown(quote(str(project.root)))
         _log.info(
             "next: skal train %s --out model (the final network); "

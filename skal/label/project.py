@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..core.durable import fsync_folder
-from ..core.errors import RunFolderError, UsageError
+from ..core.errors import RunFolderError
 from ..core.settings import resolve_count
 from ..core.trust import check_trusted, foreign_names
 from ..datasets.addresses import Addresses
@@ -19,18 +19,18 @@ from ..datasets.deep import Ranges
 from ..datasets.index import ImageFile
 from ..datasets.loading import data_folder, how_to_decode
 from ..datasets.pixel_cache import ranges_of
-from ..models import MODELS
 from ..runs.config import RunConfig
-from ..strategies.catalogue import STRATEGIES
 from . import images
+from .checks import check_config, check_enough, check_pool, store_to_read
 from .classes import Classes, parse_pairs
 from .copies import check_there, keep_copy
+from .enough import Verdict, forecast, judge
 from .holding import hold
 from .learning import GUESSES, BatchRequest, Guesses, LearnerSetup
 from .ledger import TEST, Ledger
 from .names import check_classes, plain_text, shown
 from .sample import Accuracy, History, TestedModel, draw_reserve
-from .settings import SETTINGS_FILE, read_settings, save_settings
+from .settings import SETTINGS_FILE, Terms, read_settings, save_settings
 from .store import Action, BatchRow, ModelRow, Store
 
 HOME = ".skal"
@@ -57,7 +57,7 @@ class LabelProject:
         store: Store,
         files: Sequence[ImageFile],
         config: RunConfig,
-        overlap: float,
+        terms: Terms,
         new_classes: Sequence[str] = (),
         *,
         is_read_only: bool = False,
@@ -66,12 +66,13 @@ class LabelProject:
         self.name = root.resolve().name
         self.store, self.files = store, files
         self.id = store.meta()["project"]
-        self.config, self.overlap = config, overlap
+        self.config, self.terms = config, terms
         self.ledger = Ledger()
         self.on_action: Callable[[Action], None] = lambda action: None
         self._new_classes = new_classes  # not written, where nothing is
         self._held = ExitStack()
         self._contents = images.Contents(root, store)
+        self._verdict: tuple[object, Verdict | None] = (None, None)
         self._folded: tuple[object, tuple[Mapping[int, int], ...]] = (None, ())
         batches = store.batches()
         self._batches = {row.round for row in batches}
@@ -98,6 +99,7 @@ class LabelProject:
         settings: Mapping[str, Any] | None = None,
         overlap: str | None = None,
         *,
+        until: str | None = None,
         create: bool = True,
         needs_classes: bool = True,
         needs_pool: bool = False,
@@ -119,23 +121,24 @@ class LabelProject:
         home = root / HOME
         path = home / STORE
         check_there(path, home / SETTINGS_FILE)
-        store = _store_to_read(path)  # first: where it is of another format, all is
-        config, share = read_settings(home, settings or {}, overlap)
+        store = store_to_read(path)  # first: where it is of another format, all is
+        terms = {"overlap": overlap, "until": until}
+        config, agreed = read_settings(home, settings or {}, terms)
         if settings is not None:  # a network or strategy of one's own is named by who runs it
             kept = {n: v for n, v in foreign_names(config).items() if settings.get(n) != v}
             told = "; if you trust it, name it again as an option"
             check_trusted(home / SETTINGS_FILE, kept, False, told)
-        _check_config(config, settings or {})
+        check_config(config, settings or {})
         before = Classes(store.class_names())
         folders = sorted({file.label for file in files if file.label is not None})
         names = before.to_add(check_classes(classes) or ([] if before.names else folders))
         known = [*before.names, *names]
         if needs_classes:
-            _check_enough(known)
+            check_enough(known)
         if needs_pool:
-            _check_pool(files, known)
+            check_pool(files, known)
         if not create:
-            return cls(root, store, files, config, share, names, is_read_only=True)
+            return cls(root, store, files, config, agreed, names, is_read_only=True)
         store.close()
         with ExitStack() as stack:
             try:
@@ -153,13 +156,17 @@ class LabelProject:
                 if "seed" not in store.meta():
                     store.set_meta("seed", str(config.seed))
                 store.name_classes(Classes(store.class_names()).numbered(names))
-            save_settings(home, config, share)
-            project = cls(root, store, files, config, share)
+            save_settings(home, config, agreed)
+            project = cls(root, store, files, config, agreed)
             if names or not before.names:  # told once, not by each command
                 images.tell_left_out(files, project.class_list.by_name)
             project._held = stack.pop_all()
         keep_copy(path)
         return project
+
+    @property
+    def overlap(self) -> float:
+        return self.terms.overlap
 
     @property
     def n_query(self) -> int:
@@ -372,6 +379,17 @@ class LabelProject:
         return last.accuracy(self.test_labels) if last else None
 
     @property
+    def verdict(self) -> Verdict | None:
+        """Whether the accuracy is as wanted; None where none is."""
+        if self.terms.until is None:
+            return None
+        state = (len(self.history.models), self.test_labels)
+        if self._verdict[0] != state:
+            ahead = forecast(*self.history.wrong(self.test_labels), self.terms.until)
+            self._verdict = (state, judge(self.terms.until, self.accuracy, ahead))
+        return self._verdict[1]
+
+    @property
     def curve(self) -> list[tuple[int, Accuracy]]:
         """The accuracy of the networks on the test sample; see `History.curve`."""
         return self.history.curve(self.test_labels)
@@ -402,43 +420,3 @@ class LabelProject:
             )
         elif gone:
             _log.info("%d images of the project are no longer there", len(gone))
-
-
-def _check_config(config: RunConfig, given: Mapping[str, Any]) -> None:
-    """Find out early what the process that trains would find out late."""
-    if ":" not in config.strategy:
-        STRATEGIES.resolve(config.strategy)
-    if config.model is not None:
-        MODELS.resolve(config.model)
-    if given.get("pretrain"):
-        from ..runs.pretraining import check_pretraining  # and torch with it
-
-        check_pretraining(config)
-
-
-def _check_enough(classes: Sequence[str]) -> None:
-    if len(classes) < 2:
-        got = f"only the class {classes[0]!r}" if classes else "no class"
-        raise UsageError(
-            f"there is {got}; name two or more by --classes daisy,rose,... or make a folder of "
-            "images for each"
-        )
-
-
-def _check_pool(files: Sequence[ImageFile], classes: Sequence[str]) -> None:
-    taking_part = [file for file in files if file.part != "test"]
-    if taking_part and all(file.label in classes for file in taking_part):
-        raise UsageError(
-            f"all {len(taking_part)} images are in class folders: nothing is left to label; if "
-            "these folders are no classes, name the classes by --classes"
-        )
-
-
-def _store_to_read(path: Path) -> Store:
-    """Return the store of a project; that of a new one where there is none, or an empty file."""
-    if path.is_file():
-        store = Store(path, read_only=True)
-        if not store.is_empty:
-            return store
-        store.close()
-    return Store(None)

@@ -16,6 +16,7 @@ from statistics import NormalDist
 from typing import NamedTuple, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .learning import ComputedBatch
 from .store import ModelRow
@@ -38,7 +39,7 @@ class Accuracy(NamedTuple):
     n: int
 
     @classmethod
-    def of(cls, n_right: int, n: int) -> Self:
+    def of(cls, n_right: float, n: int) -> Self:
         z = NormalDist().inv_cdf(0.975)
         value, spread = n_right / n, z * z / n
         middle = (value + spread / 2) / (1 + spread)
@@ -96,6 +97,14 @@ class TestedModel:
         predicted = (ids.get(number, -1) for number in numbers)
         self._predicted = dict(zip(images, predicted, strict=True))
 
+    def is_wrong(self, labels: Mapping[int, int]) -> NDArray[np.bool_]:
+        """Tell by the labels of images whether it is wrong; so it is where it said nothing."""
+        said = (self._predicted.get(image, -1) != label for image, label in labels.items())
+        return np.fromiter(said, bool, len(labels))
+
+    def knows(self, image: int) -> bool:
+        return image in self._predicted
+
     def accuracy(self, labels: Mapping[int, int]) -> Accuracy | None:
         """Return how often it is right by the labels of some of these images; None without any."""
         known = [(self._predicted[i], label) for i, label in labels.items() if i in self._predicted]
@@ -122,10 +131,22 @@ class History:
         """
         state = (len(self.models), labels)
         if self._curve[0] != state:
-            # trained again on as many labels, after a start or an undo, the later one counts
-            latest = {model.n_labeled: model for model in self.models}
-            indices = np.linspace(0, len(latest) - 1, min(MOST_POINTS, len(latest))).round()
-            chosen = [sorted(latest)[int(index)] for index in indices]
-            points = ((n, latest[n].accuracy(labels)) for n in chosen)
+            points = ((model.n_labeled, model.accuracy(labels)) for model in self._chosen())
             self._curve = (state, [(n, found) for n, found in points if found is not None])
         return self._curve[1]
+
+    def wrong(self, labels: Mapping[int, int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return on how many labels each network of the curve was trained, and on which images that
+        all of them know it is wrong: a row a network.
+        """
+        chosen = self._chosen()
+        known = {n: y for n, y in labels.items() if all(model.knows(n) for model in chosen)}
+        rows = [model.is_wrong(known) for model in chosen]
+        n_labeled = np.array([model.n_labeled for model in chosen], dtype=np.int64)
+        return n_labeled, np.array(rows, dtype=bool).reshape(len(chosen), len(known))
+
+    def _chosen(self) -> list[TestedModel]:
+        # trained again on as many labels, after a start or an undo, the later one counts
+        latest = {model.n_labeled: model for model in self.models}
+        indices = np.linspace(0, len(latest) - 1, min(MOST_POINTS, len(latest))).round()
+        return [latest[sorted(latest)[int(index)]] for index in indices]

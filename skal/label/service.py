@@ -271,9 +271,11 @@ class LabelService:
     def _figures(self) -> dict[str, Any]:
         """Return how good the last network is, and how good those before were."""
         accuracy, last = self.project.accuracy, self.project.history.last
+        verdict = self.project.verdict
         return {
             "n_test": len(self.project.test_labels),
             "accuracy": accuracy and last and {**accuracy._asdict(), "n_known": last.n_labeled},
+            "enough": verdict and verdict._asdict(),
             "curve": [
                 {"n_labeled": n, "accuracy": point.value, "low": point.low, "high": point.high}
                 for n, point in self.project.curve

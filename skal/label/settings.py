@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tomli_w
 
@@ -49,27 +49,42 @@ SETTINGS = {name: _statement(name) for name in (*OF_CHOOSING, *OF_TRAINING)}
 """What a label project takes of the settings of a run."""
 
 
+class Terms(NamedTuple):
+    """What people agreed on: the share of the images that two annotators are to see, and the
+    accuracy that is wanted, if any.
+    """
+
+    overlap: float = 0.0
+    until: float | None = None
+
+
 def read_settings(
-    place: Path, given: Mapping[str, Any], overlap: str | None
-) -> tuple[RunConfig, float]:
+    place: Path, given: Mapping[str, Any], terms: Mapping[str, str | None]
+) -> tuple[RunConfig, Terms]:
     """Read the settings in a project's folder `place`, with those given now over those given
     before.
 
-    `overlap` is the share of the images that two annotators are to see. A ParameterError or
-    UnknownNameError tells what is not valid, a RunFolderError that the file is damaged.
+    `terms` are those given of `Terms`. A ParameterError or UnknownNameError tells what is not
+    valid, a RunFolderError that the file is damaged.
     """
     path = place / SETTINGS_FILE
     before = _kept(path) if path.exists() else {}
-    if overlap is not None:
-        before["overlap"] = overlap
-    share = resolve_share("overlap", before.pop("overlap", 0.0))
+    before.update({name: value for name, value in terms.items() if value is not None})
+    agreed = _terms(*(before.pop(name, default) for name, default in Terms()._asdict().items()))
     places = {name: given[name] for name in ("weights", "data_dir") if given.get(name)}
     given = {**given, **{n: str(Path(place).expanduser().resolve()) for n, place in places.items()}}
     if given.get("strategy", before.get("strategy")) != before.get("strategy"):
         before.pop("strategy_params", None)  # they were another strategy's
     if "stratified" in (before.get("init_strategy"), given.get("init_strategy")):
         raise ParameterError("init_strategy stratified needs labels that are known beforehand")
-    return RunConfig(**{**DEFAULTS, **override(SETTINGS, before, given)}), share
+    return RunConfig(**{**DEFAULTS, **override(SETTINGS, before, given)}), agreed
+
+
+def _terms(overlap: Any, until: Any) -> Terms:
+    wanted = None if until is None else resolve_share("until", until)
+    if wanted == 1:  # which no interval is above
+        raise ParameterError(f"until: got {until!r}; expected a share below 100%")
+    return Terms(resolve_share("overlap", overlap), wanted or None)
 
 
 def _kept(path: Path) -> dict[str, Any]:
@@ -77,13 +92,14 @@ def _kept(path: Path) -> dict[str, Any]:
     check_signed(
         path, "; remove it to begin with the settings by default, and give the others as options"
     )
-    return read_toml(path, [*SETTINGS, "overlap"])
+    return read_toml(path, [*SETTINGS, *Terms._fields])
 
 
-def save_settings(place: Path, config: RunConfig, overlap: float) -> None:
+def save_settings(place: Path, config: RunConfig, terms: Terms) -> None:
     """Write what `read_settings` reads, if it is not there already."""
     values = {name: value for name, value in config.as_dict().items() if name in SETTINGS}
-    content = signed(tomli_w.dumps({"overlap": overlap, **values}))
+    agreed = {name: value for name, value in terms._asdict().items() if value is not None}
+    content = signed(tomli_w.dumps({**agreed, **values}))
     path = place / SETTINGS_FILE
     if not path.is_file() or path.read_text(encoding="utf-8") != content:
         write_atomic(path, content)

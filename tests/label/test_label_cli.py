@@ -27,7 +27,7 @@ import skal
 from skal.cli import main
 from skal.label.agreement import agreements, disputed
 from skal.label.project import LabelProject
-from skal.label.store import Action
+from skal.label.store import Action, ModelRow
 
 CLASSES = ("--classes", "low,middle,top")
 FAST = ("--image-size", "12", "--steps", "40", "--model", "lenet")
@@ -65,6 +65,32 @@ def label_all(folder: Path, n: int = 60, who: str = "me", wrong: int = 0) -> Non
         ]
     )
     project.close()
+
+
+def test_the_status_says_how_far_the_labelling_is_and_writes_nothing(folder: Path) -> None:
+    label_all(folder, 60)
+    project = LabelProject.open(folder, until="90%")
+    images = np.array(sorted(project.test_labels))
+    for n in (10, 20):
+        said = (images % 3).astype(np.int64)
+        project.add_model(ModelRow(n, 1.0, images.tobytes(), said.tobytes()))
+    n_test = len(images)
+    project.close()
+    before = (folder / ".skal/labels.sqlite").read_bytes()
+
+    done = skal_("label", folder, "--status")
+
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert lines[0] == "60 of 90 images labelled"
+    assert lines[1] == "classes: low 20, middle 20, top 20"
+    assert lines[3] == "by number of labels: 1.00 at 10, 1.00 at 20"
+    assert f"90% wanted: too early to say: {n_test} of 30 answers" in lines[4]
+    assert (folder / ".skal/labels.sqlite").read_bytes() == before
+    assert "wanted" not in skal_("label", folder, "--status", "--until", "0%").stdout
+    refused = skal_("label", folder, "--status", "--until", "100%")
+    assert refused.exit_code == 2
+    assert "expected a share below 100%" in refused.output
 
 
 def test_labelling_in_the_terminal_saves_and_says_so(folder: Path) -> None:

@@ -1273,6 +1273,8 @@ def test_the_model_s_accuracy_comes_with_interval_origin_and_curve(
         state["accuracy"] = {"value": 0.912, "low": 0.8, "high": 0.96, "n": n, "n_known": 20}
         state |= {"round": 3, "done_in_round": 17, "round_size": 50, "learner": "training"}
         state |= {"n_labeled": 90, "n_test": n}
+        text = "not reached: about 130 more labels at this rate (40 to 900)"
+        state["enough"] = {"wanted": 0.95, "is_reached": False, "text": text}
         route.fulfill(json=state)
 
     page.route("**/api/next", answer)
@@ -1291,6 +1293,10 @@ def test_the_model_s_accuracy_comes_with_interval_origin_and_curve(
     assert (x[1] - x[0]) / (x[2] - x[0]) == pytest.approx(20 / 70)
     assert (y[1] - y[0]) / (y[2] - y[0]) == pytest.approx(0.2 / 0.312)
     assert y[2] < y[0]
+    told = "95% wanted: not reached: about 130 more labels at this rate (40 to 900)."
+    expect(page.locator("#enough")).to_have_text(told)
+    height = float(curve.locator(".wanted").get_attribute("y1"))
+    assert (height - y[2]) / (y[1] - y[2]) == pytest.approx(-0.038 / 0.112)
     # of few answers no figure is made, of some no figure alone
     n = 14
     expect(page.locator("#accuracy")).to_have_text("Between 80% and 96% right")

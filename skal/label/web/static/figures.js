@@ -18,13 +18,18 @@ export function drawFigures(state) {
   const [figure, source] = told(state);
   write("accuracy", figure);
   write("source", source);
+  const { enough } = state;
+  write("enough", enough ? `${share(enough.wanted)} wanted: ${enough.text}.` : "");
+  $("enough").classList.toggle("reached", enough?.is_reached ?? false);
   write("learner", LEARNER[state.learner] ?? `Training ${state.learner}. You can keep labelling; every answer is saved.`);
   drawUnreadable(state);
-  const curve = state.n_test < ENOUGH ? [] : state.curve, drawn = JSON.stringify(curve);
+  const curve = state.n_test < ENOUGH ? [] : state.curve, drawn = JSON.stringify([curve, enough?.wanted]);
   if (drawn === $("curve").dataset.drawn) return;
   $("curve").dataset.drawn = drawn;
-  $("curve").replaceChildren(...(curve.length ? [learningCurve(curve)] : []));
+  $("curve").replaceChildren(...(curve.length ? [learningCurve(curve, enough?.wanted)] : []));
 }
+
+const share = (wanted) => `${Number((100 * wanted).toPrecision(4))}%`;
 
 function told({ accuracy, n_labeled, n_test }) {
   if (!accuracy && !n_test) return ["Not known yet", UNKNOWN];
@@ -42,7 +47,7 @@ function drawUnreadable({ n_unreadable: n, unreadable }) {
   write("unreadable", n ? `${n} ${n === 1 ? "file" : "files"} cannot be read: ${unreadable.join(", ")}${more}` : "");
 }
 
-function learningCurve(curve) {
+function learningCurve(curve, wanted) {
   const points = curve.map(({ n_labeled, accuracy, low, high }) => ({ n: n_labeled, value: accuracy, low, high }));
   const first = points[0].n, last = points.at(-1).n;
   const bottom = Math.min(0.9, Math.floor(10 * Math.min(...points.map((point) => point.low))) / 10);
@@ -55,6 +60,7 @@ function learningCurve(curve) {
     text(30, y(share) + 4, "end", percent(share))]);
   return svg("svg", { viewBox: "0 0 300 146", role: "img", "aria-label": `Learning curve: ${summary(points)}` },
     ...rules,
+    ...(wanted > bottom ? [svg("line", { class: "wanted", x1: 34, x2: 290, y1: y(wanted), y2: y(wanted) })] : []),
     svg("polygon", { class: "band", points: `${path("high")} ${path("low", [...points].reverse())}` }),
     svg("polyline", { class: "line", points: path("value") }),
     ...points.map(({ n, value }) => svg("circle", { class: "dot", cx: x(n), cy: y(value), r: 2.5 })),

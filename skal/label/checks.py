@@ -1,0 +1,54 @@
+"""What is checked before a project is opened: nothing is written where it is not valid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import UsageError
+from ..datasets.index import ImageFile
+from ..models import MODELS
+from ..runs.config import RunConfig
+from ..strategies.catalogue import STRATEGIES
+from .store import Store
+
+
+def check_config(config: RunConfig, given: Mapping[str, Any]) -> None:
+    """Find out early what the process that trains would find out late."""
+    if ":" not in config.strategy:
+        STRATEGIES.resolve(config.strategy)
+    if config.model is not None:
+        MODELS.resolve(config.model)
+    if given.get("pretrain"):
+        from ..runs.pretraining import check_pretraining  # and torch with it
+
+        check_pretraining(config)
+
+
+def check_enough(classes: Sequence[str]) -> None:
+    if len(classes) < 2:
+        got = f"only the class {classes[0]!r}" if classes else "no class"
+        raise UsageError(
+            f"there is {got}; name two or more by --classes daisy,rose,... or make a folder of "
+            "images for each"
+        )
+
+
+def check_pool(files: Sequence[ImageFile], classes: Sequence[str]) -> None:
+    taking_part = [file for file in files if file.part != "test"]
+    if taking_part and all(file.label in classes for file in taking_part):
+        raise UsageError(
+            f"all {len(taking_part)} images are in class folders: nothing is left to label; if "
+            "these folders are no classes, name the classes by --classes"
+        )
+
+
+def store_to_read(path: Path) -> Store:
+    """Return the store of a project; that of a new one where there is none, or an empty file."""
+    if path.is_file():
+        store = Store(path, read_only=True)
+        if not store.is_empty:
+            return store
+        store.close()
+    return Store(None)

@@ -1,0 +1,139 @@
+"""Is it enough: the accuracy against a wanted one, and how many more labels it would take.
+
+The forecast takes the error for a power of the number of labels, as learning curves mostly are over
+the range of one project. Its interval comes from fits to images and networks drawn anew with
+replacement (B. Efron. Bootstrap Methods. Annals of Statistics 7, 1979): that is what the sample and
+the chance of training leave open. Whether errors go on falling as they did, no sample can tell.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .sample import PLENTY, Accuracy
+
+DRAWS = 1000
+LEAST_NETWORKS = 5
+"""Networks of different numbers of labels, without which nothing is forecast."""
+FARTHEST = 20
+"""Times the labels so far: what lies beyond is not foreseen."""
+LABELS_A_TEST = 10
+"""Labels to one more answer of the test sample."""
+
+
+class Forecast(NamedTuple):
+    """How many more labels: the middle and the ends of the 95 % interval; infinity is never."""
+
+    middle: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        if math.isinf(self.low):
+            return "not within reach at this rate"
+        low, middle, high = (_rounded(number) for number in (self.low, self.middle, self.high))
+        if math.isinf(self.middle):
+            return f"at least {low} more labels at this rate, or never"
+        span = f"from {low}, perhaps never" if math.isinf(self.high) else f"{low} to {high}"
+        return f"about {middle} more labels at this rate ({span})"
+
+
+def _rounded(number: float) -> str:
+    """Return a number of two digits that count, upwards."""
+    if math.isinf(number):
+        return "never"
+    if number <= 0:
+        return "0"
+    unit = 10 ** max(0, math.floor(math.log10(number)) - 1)
+    return f"{math.ceil(number / unit) * unit:,}"
+
+
+def forecast(n_labeled: NDArray[Any], wrong: NDArray[Any], wanted: float) -> Forecast | None:
+    """Return how many more labels it takes until the accuracy is as wanted.
+
+    Parameters
+    ----------
+    n_labeled : ndarray of int, shape (n_networks,)
+        How many labels each network was trained on, rising.
+    wrong : ndarray of bool, shape (n_networks, n_images)
+        Whether each network is wrong on each image of the test sample.
+    wanted : float
+        A share below 1.
+
+    Returns
+    -------
+    Forecast or None
+        None where too few networks or images tell too little.
+    """
+    n_networks, n_images = wrong.shape
+    if n_networks < LEAST_NETWORKS or n_images < PLENTY or n_labeled[0] == n_labeled[-1]:
+        return None
+    draw = np.random.default_rng(0)
+    images = draw.multinomial(n_images, np.full(n_images, 1 / n_images), DRAWS)
+    networks = draw.multinomial(n_networks, np.full(n_networks, 1 / n_networks), DRAWS)
+    images[0], networks[0] = 1, 1  # the sample itself
+    error = (images @ wrong.T.astype(float) + 0.5) / (n_images + 1)
+    x, y = np.log(n_labeled.astype(float)), np.log(error)
+    weights = networks * error / (1 - error)  # by the inverse variance of the logarithm
+    total = weights.sum(1)
+    x_mean, y_mean = (weights * x).sum(1) / total, (weights * y).sum(1) / total
+    from_mean = x - x_mean[:, None]
+    spread = (weights * from_mean**2).sum(1)
+    slope = (weights * from_mean * y).sum(1) / np.where(spread > 0, spread, np.inf)
+    falls = np.where(slope < 0, slope, -1e-9)
+    reached = x_mean + (math.log(1 - wanted) - y_mean) / falls
+    at = np.where(
+        reached < math.log(FARTHEST * n_labeled[-1]), np.exp(np.minimum(reached, 50)), np.inf
+    )
+    more = (at - n_labeled[-1]) * LABELS_A_TEST / (LABELS_A_TEST - 1)
+    low, high = np.quantile(more, (0.025, 0.975), method="inverted_cdf")
+    return Forecast(float(more[0]), float(low), float(high))
+
+
+def n_to_be_sure(accuracy: Accuracy, wanted: float) -> int | None:
+    """Return how many more answers of the test sample show that the accuracy is as wanted, if it
+    stays as it is; None where it is not.
+    """
+    if accuracy.value <= wanted:
+        return None
+    low, high = accuracy.n, 2 * accuracy.n
+    while Accuracy.of(accuracy.value * high, high).low < wanted:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = Accuracy.of(accuracy.value * middle, middle).low >= wanted
+        low, high = (low, middle) if enough else (middle, high)
+    return high - accuracy.n
+
+
+class Verdict(NamedTuple):
+    """Whether the `wanted` accuracy is reached, with 95 % confidence, and a line of text."""
+
+    wanted: float
+    is_reached: bool
+    text: str
+
+
+def judge(wanted: float, accuracy: Accuracy | None, ahead: Forecast | None) -> Verdict:
+    """Tell whether it is enough, and what it would take."""
+    if accuracy is None or accuracy.n < PLENTY:
+        n = accuracy.n if accuracy else 0
+        told = f"too early to say: {n} of {PLENTY} answers to images drawn at random"
+    elif accuracy.low >= wanted:
+        return Verdict(wanted, True, "reached: all of the interval is above")
+    elif (n_more := n_to_be_sure(accuracy, wanted)) is not None and n_more > FARTHEST * accuracy.n:
+        told = "the accuracy is too near to it to tell whether it is reached"
+    elif n_more is not None:
+        told = (
+            f"probably reached, but the sample is too small to be sure: {_rounded(n_more)} more "
+            f"answers to images drawn at random would show it, with about "
+            f"{_rounded(n_more * LABELS_A_TEST)} more labels"
+        )
+    else:
+        missed = "not reached" if accuracy.high < wanted else "probably not reached yet"
+        told = f"{missed}: {ahead or 'how many more labels it takes cannot be said yet'}"
+    return Verdict(wanted, False, told)

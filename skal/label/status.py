@@ -1,0 +1,36 @@
+"""How far a project is, in lines: labels, accuracy, and whether it is enough."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from .names import shown
+from .project import LabelProject
+
+MOST_POINTS = 8
+"""Of the curve, so that it stays one line."""
+
+
+def report(project: LabelProject) -> list[str]:
+    """Return in lines how far the labelling is."""
+    aside, labels = Counter(project.ledger.aside.values()), project.labels
+    others = "".join(f", {aside[kind]} {kind}" for kind in ("unsure", "bad") if aside[kind])
+    counts = Counter(labels.values())
+    classes = ", ".join(f"{shown(name)} {counts[n]}" for n, name in enumerate(project.classes))
+    lines = [
+        f"{len(labels)} of {len(project.paths)} images labelled{others}",
+        f"classes: {classes}",
+    ]
+    ledger = project.ledger
+    people = Counter(who for image in ledger.images() for who in ledger.verdicts(image))
+    if len(people) > 1:
+        lines.append("answers: " + ", ".join(f"{who} {n}" for who, n in sorted(people.items())))
+    lines.append(f"accuracy: {project.accuracy or 'not known yet'}")
+    if points := project.curve:
+        step = -(-len(points) // MOST_POINTS)
+        shortened = points[::-step][::-1]  # with the last
+        curve = ", ".join(f"{point.value:.2f} at {n}" for n, point in shortened)
+        lines.append(f"by number of labels: {curve}")
+    if verdict := project.verdict:
+        lines.append(f"{100 * verdict.wanted:.4g}% wanted: {verdict.text}")
+    return lines
