@@ -24,6 +24,7 @@ from ..core.workers import Workers, one_call
 from ..datasets import ImageDataset
 from ..datasets.base import one_line
 from ..datasets.decoding import Decoding
+from ..datasets.doubles import tell_doubles
 from ..datasets.loading import load_as
 from ..runs.config import RunConfig
 from ..runs.record import Record, is_begun
@@ -72,7 +73,7 @@ class CellRunner:
             return self.data
         size = self.image_size(config)
         how = (str(self.data), size, config.data_dir, config.seed, decoding_for(config))
-        return _load_once(self.call, how)
+        return _load_once(self.call, how, not config.drop_duplicates)
 
     def image_size(self, config: RunConfig) -> int | None:
         """Return the size that images are loaded at, None for their own."""
@@ -129,8 +130,13 @@ class CellRunner:
 
 
 @lru_cache(maxsize=2)
-def _load_once(call: str, how: tuple[str, int | None, str | None, int, Decoding]) -> ImageDataset:
-    return load_as(*how)
+def _load_once(
+    call: str, how: tuple[str, int | None, str | None, int, Decoding], tells_doubles: bool
+) -> ImageDataset:
+    data = load_as(*how)
+    if tells_doubles:
+        tell_doubles(data)
+    return data
 
 
 @contextmanager

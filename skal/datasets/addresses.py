@@ -9,6 +9,7 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from ..core.errors import DataError
+from .formats import page_of
 
 UPLOADS = "/data/upload/"
 """Where Label Studio serves what was uploaded to it, under a changed name."""
@@ -73,7 +74,8 @@ class Addresses:
             self._paths.setdefault(_plain(path), path)
             parts = tuple(path.split("/"))
             self._folders.update(map(_plain, parts[:-1]))
-            self._by_name.setdefault(_plain(parts[-1]), []).append(parts)
+            for name in {parts[-1], page_of(parts[-1])[0]}:  # a file's name says no page of it
+                self._by_name.setdefault(_plain(name), []).append(parts)
             self._by_stem.setdefault(_plain(parts[-1].rpartition(".")[0]), []).append(parts)
         self._made: dict[str, list[Parts]] | None = None
 

@@ -83,6 +83,10 @@ def tell_doubles(data: ImageDataset) -> None:
             len(found.repeated),
             _named(data.paths, found.repeated),
         )
+    _tell_contradictions(data, found)
+
+
+def _tell_contradictions(data: ImageDataset, found: Doubles) -> None:
     if len(found.contradicting):
         _log.warning(
             "%d of them have another label than the image that they repeat%s",
@@ -107,7 +111,13 @@ def without_doubles(data: ImageDataset, folder: Path) -> ImageDataset:
     if not len(found):
         return data
     rows = np.setdiff1d(np.arange(len(data.X)), np.concatenate([found.in_test, found.repeated]))
-    _log.info("left %d duplicates out of the pool", len(found))
+    _log.info(
+        "left %d duplicates out of the pool: %d are in the test set, %d repeat an earlier image",
+        len(found),
+        len(found.in_test),
+        len(found.repeated),
+    )
+    _tell_contradictions(data, found)
     paths = tuple(data.paths[row] for row in rows) if data.paths else ()
     return replace(data, X=take_rows(data.X, rows, folder), y=data.y[rows], paths=paths)
 

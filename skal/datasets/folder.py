@@ -12,6 +12,7 @@ from ..core.errors import DataError, FolderNotFoundError
 from ..core.seeding import derive_seed
 from .base import MISSING_LABEL, ImageDataset, Labels, stratified_split, take_rows
 from .decoding import Decoding
+from .formats import page_of
 from .index import ImageFile, find_images
 from .pixel_cache import decode_all
 
@@ -47,7 +48,7 @@ def load_folder(
         raise FolderNotFoundError(
             f"{str(root)!r} {what}; expected a folder with one subfolder of images per class"
         )
-    files = _without_unlabeled_tests(find_images(root))
+    files = _without_unlabeled_tests(find_images(root, pages=decoding.pages))
     how = decoding if image_size is None else replace(decoding, size=image_size)
     cache = data_dir / "cache"
     pixels, read, skipped, how = decode_all(root, files, how, cache)
@@ -97,9 +98,19 @@ def _parts(files: list[ImageFile], y: Labels, seed: int) -> tuple[dict[str, Labe
     rows = {part: np.flatnonzero([file.part == part for file in files]) for part in PARTS}
     if len(rows["test"]):
         return rows, None
-    train, test = stratified_split(y[rows["train"]], TEST_SHARE, derive_seed(seed, "split"))
-    rows["train"], rows["test"] = rows["train"][train], rows["train"][test]
+    # by files: pages of one are too much alike to be trained and tested on
+    of_file, first = _files_of([files[row].path for row in rows["train"]])
+    _, test = stratified_split(y[rows["train"][first]], TEST_SHARE, derive_seed(seed, "split"))
+    is_test = np.isin(of_file, test)
+    rows["train"], rows["test"] = rows["train"][~is_test], rows["train"][is_test]
     return rows, seed
+
+
+def _files_of(paths: list[str]) -> tuple[Labels, Labels]:
+    """Return which file each image is of, or a page of, and the row of each file's first."""
+    numbers: dict[str, int] = {}
+    of_file = np.array([numbers.setdefault(page_of(p)[0], len(numbers)) for p in paths], np.int64)
+    return of_file, np.unique(of_file, return_index=True)[1].astype(np.int64)
 
 
 def _without_unlabeled_tests(files: list[ImageFile]) -> list[ImageFile]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 from ..core.errors import MissingExtraError
@@ -18,6 +19,30 @@ SUFFIXES = (
 )
 HEAD = 512
 """Bytes at the beginning of a file that tell what it is."""
+
+
+PAGED = (".tif", ".tiff", ".btf", ".tf8", ".dcm", ".dicom", ".fits", ".fit", ".fts")
+"""Suffixes of files that may have pages."""
+_PAGE = re.compile(
+    rf"(.+(?:{'|'.join(map(re.escape, PAGED))}))#([1-9]\d*)", re.IGNORECASE | re.DOTALL
+)
+
+
+def page_of(path: str) -> tuple[str, int | None]:
+    """Return the file that a page is of, and its number, from 1 on; None: the file is meant.
+
+    Examples
+    --------
+    >>> page_of("cells/stack.tif#2"), page_of("cells/stack.tif")
+    (('cells/stack.tif', 2), ('cells/stack.tif', None))
+    """
+    found = None if "#" not in path else _PAGE.fullmatch(path)
+    return (path, None) if found is None else (found[1], int(found[2]))
+
+
+def file_of(path: Path) -> Path:
+    """Return the file that an image is, or that it is a page of."""
+    return Path(page_of(str(path))[0])
 
 
 class Extra(NamedTuple):

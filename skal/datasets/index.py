@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from ..core.kept import CACHE_TAG
 from ..core.progress import progress
 from .formats import FORMATS, missing_extras, suffixes
 from .layout import Folder, Place, alike, is_unlabeled, read_layout
+from .paging import pages_apart
 from .tables import TABLES, read_tables
 
 if TYPE_CHECKING:
@@ -58,12 +59,13 @@ class _Listing:
     empty: list[Folder]
 
 
-def find_images(root: Path, as_dataset: bool = True) -> list[ImageFile]:
+def find_images(root: Path, as_dataset: bool = True, pages: str = "first") -> list[ImageFile]:
     """List the image files under a folder, training part first, then test, then unlabelled, each
     sorted by relative path. Hidden files and folders are passed over, links followed, each folder
     once. As a dataset, a table beside the images labels them where folders tell fewer than two
     classes, and a `DataError` is raised if folders in the place of classes look like parts of a
-    split, see `read_layout`; in any case if no file has the suffix of an image.
+    split, see `read_layout`; in any case if no file has the suffix of an image. If `pages` are
+    "all", each page of a file is one image, see `skal.datasets.paging`.
     """
     listing = _list(root)
     has_table = as_dataset and bool(TABLES & set(listing.others))
@@ -91,7 +93,15 @@ def find_images(root: Path, as_dataset: bool = True) -> list[ImageFile]:
     _tell_passed_over(listing, passed_over, places)
     if labels and (refused or len({file.label for file in files} - {None}) < 2):
         files = [_labelled(file, labels.get(file.path)) for file in files]
-    return _by_part(files)
+    files = _by_part(files)
+    if pages != "all":
+        return files
+    apart = pages_apart(root, [file.path for file in files])
+    return [
+        file if page == file.path else replace(file, path=page)
+        for file in files
+        for page in apart.get(file.path, [file.path])
+    ]
 
 
 def _labelled(file: ImageFile, label: str | None) -> ImageFile:
@@ -241,8 +251,10 @@ def _shown(folder: Folder) -> str:
     return "/".join(folder) or "."
 
 
-def listed(places: Iterable[Path]) -> list[str]:
-    """Return the images named, and those in each folder named, in order."""
+def listed(places: Iterable[Path], pages: str = "first") -> list[str]:
+    """Return the images named, and those in each folder named, in order; `pages` as in
+    `find_images`.
+    """
     images: list[str] = []
     for place in places:
         if place.is_dir():
@@ -250,4 +262,5 @@ def listed(places: Iterable[Path]) -> list[str]:
             images.extend(start + path for path in list_images(place))
         else:
             images.append(str(place))
-    return images
+    apart = pages_apart(Path(), images) if pages == "all" else {}
+    return [page for image in images for page in apart.get(image, [image])]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from .deep import Deep, mode_of
 from .formats import DICOM, FITS, TIFF
 
 Pixels: TypeAlias = Image.Image | Deep
+T = TypeVar("T")
 
 ORIENTATION = 274
 FILES_OF_A_SET = re.compile(r"<UUID[^>]*FileName=\"([^\"]*)\"")
@@ -85,7 +86,19 @@ def mean_of(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
     return (mean if first.dtype.kind == "f" else np.rint(mean)).astype(first.dtype)
 
 
-def read_tiff(file: IO[bytes], pages: str, what: str) -> Picture:
+def chosen_of(found: Sequence[T], pages: str | int) -> Sequence[T]:
+    """Return the pages of a file that are meant: all for their "mean", the one of a number from 1
+    on, else the first.
+    """
+    if pages == "mean":
+        return found
+    number = pages if isinstance(pages, int) else 1
+    if number > len(found):
+        raise DataError(f"it has {len(found)} pages of the size of the first, not {number}")
+    return found[number - 1 : number]
+
+
+def read_tiff(file: IO[bytes], pages: str | int, what: str) -> Picture:
     """Open what Pillow cannot read, or reads wrongly, in words `what`."""
     TIFF.require(what)
     from tifffile import TiffFile
@@ -100,8 +113,7 @@ def read_tiff(file: IO[bytes], pages: str, what: str) -> Picture:
     is_deep = bits > 8 or first.dtype == np.int8
 
     def read() -> Pixels:
-        chosen = like_it if pages == "mean" else like_it[:1]
-        array = mean_of(page.asarray() for page in chosen)
+        array = mean_of(page.asarray() for page in chosen_of(like_it, pages))
         array = _on_white(_bands_last(array, first.axes), first)
         tags = first.tags
         if turn := TURNED.get(tags.valueof(ORIENTATION, 1)):
@@ -175,7 +187,7 @@ def number(text: Any) -> float | None:
         return None
 
 
-def read_dicom(file: IO[bytes], pages: str) -> Picture:
+def read_dicom(file: IO[bytes], pages: str | int) -> Picture:
     """Open a medical image; rescaled, and, if the file has a window, seen through that."""
     DICOM.require()
     from pydicom import dcmread
@@ -188,7 +200,7 @@ def read_dicom(file: IO[bytes], pages: str) -> Picture:
     def read() -> Pixels:
         from pydicom.pixels import apply_color_lut, pixel_array
 
-        frames = range(n_frames if pages == "mean" else 1)
+        frames = chosen_of(range(n_frames), pages)
         array = mean_of(pixel_array(data, index=frame) for frame in frames)
         if data.PhotometricInterpretation == "PALETTE COLOR":
             colours = apply_color_lut(array, data)
@@ -253,7 +265,7 @@ def _through_window(values: NDArray[np.float64], data: Any) -> NDArray[np.float6
     return np.asarray((values - centre) / max(width, 1e-9) + 0.5).clip(0, 1)
 
 
-def read_fits(file: IO[bytes], pages: str) -> Picture:
+def read_fits(file: IO[bytes], pages: str | int) -> Picture:
     """Open an astronomer's image: the first with two axes or more, its first row below."""
     FITS.require()
     from astropy.io import fits
@@ -267,7 +279,7 @@ def read_fits(file: IO[bytes], pages: str) -> Picture:
 
     def read() -> Pixels:
         planes = np.asarray(hdu.data).reshape(n_planes, height, width)
-        array = mean_of(planes if pages == "mean" else planes[:1])
+        array = mean_of(planes[plane] for plane in chosen_of(range(n_planes), pages))
         return pixels_of(array.astype(array.dtype.newbyteorder("="))[::-1])
 
     is_deep = hdu.header["BITPIX"] != 8 or "BSCALE" in hdu.header

@@ -54,8 +54,9 @@ def load_dataset(
     white : float or str, optional
         What is white in files of more than 8 bits, or "BLACK:WHITE"; by default what a look at some
         of them finds, for all the same.
-    pages : {"first", "mean"}, default="first"
-        What is used of files of several pages.
+    pages : {"first", "mean", "all"}, default="first"
+        What is used of files of several pages; with "all" each is an image of its own, its path
+        ``stack.tif#2``, say.
 
     Returns
     -------
@@ -80,7 +81,9 @@ def load_dataset(
     ((1438, 1, 8, 8), dtype('uint8'), (359, 1, 8, 8))
     """
     how = how_to_decode(white=white, pages=pages)
-    return load_as(name_or_folder, image_size, data_dir, seed, how)
+    data = load_as(name_or_folder, image_size, data_dir, seed, how)
+    tell_doubles(data)
+    return data
 
 
 def how_to_decode(geometry: str = "cover", white: Any = None, pages: str = "first") -> Decoding:
@@ -97,7 +100,7 @@ def load_as(
     seed: int,
     how: Decoding,
 ) -> ImageDataset:
-    """Load a dataset as `load_dataset`, its files decoded in a certain way."""
+    """Load a dataset as `load_dataset`, its files decoded in a certain way, doubles untold."""
     image_size, seed = _SETTINGS["image_size"].check(image_size), _SETTINGS["seed"].check(seed)
     where = data_folder(data_dir)
     if is_folder(name_or_folder):
@@ -108,7 +111,6 @@ def load_as(
     else:
         dataset = str(name_or_folder)
         data = _load_named(dataset, {"data_dir": where, "image_size": image_size, "seed": seed})
-    tell_doubles(data)
     return replace(data, source={"dataset": dataset, "data_dir": str(where.resolve())})
 
 

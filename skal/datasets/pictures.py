@@ -6,7 +6,7 @@ import ctypes
 import errno
 import importlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, partial
@@ -33,11 +33,13 @@ from .formats import (
     Extra,
     extra_of,
     is_installed,
+    page_of,
     what_it_is,
 )
 from .instruments import (
     Picture,
     Pixels,
+    chosen_of,
     files_of_set,
     mean_of,
     number,
@@ -68,8 +70,11 @@ _log = logging.getLogger("skal")
 def opened(path: Path, needed: int, pages: str = "first") -> Iterator[Picture]:
     """Open an image file, by its content and not its suffix; a JPEG is decoded at a half, a quarter
     or an eighth of its size if that has the `needed` pixels. Of a file with several pages the first
-    is taken, or the "mean" of those that have its size. A `DataError` says what is no image.
+    is taken, or the "mean" of those that have its size, or the one that the path names, see
+    `page_of`. A `DataError` says what is no image.
     """
+    place, page = page_of(str(path))
+    path, chosen = Path(place), page or pages
     if path.exists() and not path.is_file():
         raise DataError("it is a pipe, a device or a folder")  # to open a pipe may take for ever
     _hush_libtiff()
@@ -79,16 +84,16 @@ def opened(path: Path, needed: int, pages: str = "first") -> Iterator[Picture]:
         file.seek(0)
         extra = extra_of(head)
         if extra in READERS:
-            picture = READERS[extra](file, pages)
+            picture = READERS[extra](file, chosen)
         else:
             image = _open_image(file, head, extra)
             if image is None or (tiff := _misread(image)):
                 file.seek(0)
-                picture = read_tiff(file, pages, tiff if image else _described(file))
+                picture = read_tiff(file, chosen, tiff if image else _described(file))
             else:
                 if image.format in ("JPEG", "MPO"):  # the latter has a second picture, of phones
                     image.draft(None, (needed, needed))
-                picture = _of_image(image, pages)
+                picture = _of_image(image, chosen)
                 if DEEP_PNG.match(head) and is_installed("imagecodecs"):
                     turn = image.getexif().get(ExifTags.Base.Orientation, 1)
                     file.seek(0)
@@ -101,7 +106,7 @@ def opened(path: Path, needed: int, pages: str = "first") -> Iterator[Picture]:
         yield picture
 
 
-READERS: dict[Extra | None, Callable[[IO[bytes], str], Picture]] = {
+READERS: dict[Extra | None, Callable[[IO[bytes], str | int], Picture]] = {
     DICOM: read_dicom,
     FITS: read_fits,
 }
@@ -143,26 +148,26 @@ def _hush_libtiff() -> None:
             library.TIFFSetWarningHandler(None)
 
 
-def _of_image(image: Image.Image, pages: str) -> Picture:
+def _of_image(image: Image.Image, pages: str | int) -> Picture:
     return Picture(
         image.width,
         image.height,
         image.mode in DEEP_MODES,
         BYTES_A_PIXEL.get(image.mode, 10),
         partial(_read, image, pages),
-        partial(_count_pages, image),
+        lambda: len(_pages_of(image)),
         partial(_count_others, image),
         str(image.format),
         image.mode,
     )
 
 
-def _read(image: Image.Image, pages: str) -> Pixels:
+def _read(image: Image.Image, pages: str | int) -> Pixels:
     facts = {}
     if isinstance(image, TiffImageFile):
         facts = _facts(image)
-        if pages == "mean" and _count_pages(image) > 1:
-            image = _mean(image)
+        if pages != "first":
+            image = _chosen(image, chosen_of(_pages_of(image), pages))
     _set_upright(image)
     if image.mode in DEEP_MODES:
         return Deep.of_image(image, **facts)
@@ -225,34 +230,31 @@ def _count_others(image: Image.Image) -> int:
     return files_of_set(str(image.tag_v2.get(DESCRIPTION)))
 
 
-def _count_pages(image: Image.Image) -> int:
-    """Return how many pages a TIFF has of the size of the first; one of all other files."""
+def _pages_of(image: Image.Image) -> list[int]:
+    """Return which pages of a TIFF have the size of the first; one of all other files."""
     if not isinstance(image, TiffImageFile) or not getattr(image, "is_animated", False):
-        return 1
-    found = 0
-    for page in range(image.n_frames):
+        return [0]
+    found, size, mode = [0], image.size, image.mode
+    for page in range(1, image.n_frames):
         image.seek(page)
-        is_first = page == 0
-        if is_first:
-            size, mode = image.size, image.mode
-        found += is_first or (
-            not image.tag_v2.get(REDUCED, 0) & 1 and (image.size, image.mode) == (size, mode)
-        )
+        if (image.size, image.mode) == (size, mode) and not image.tag_v2.get(REDUCED, 0) & 1:
+            found.append(page)
     image.seek(0)
     return found
 
 
-def _mean(image: TiffImageFile) -> Image.Image:
-    """Return the mean of a TIFF's pages that are as the first is, with its orientation."""
-    size, mode = image.size, image.mode
+def _chosen(image: TiffImageFile, pages: Sequence[int]) -> Image.Image:
+    """Return a page of a TIFF, or the mean of several, with the orientation of the first."""
+    if len(pages) == 1:
+        image.seek(pages[0])
+        return image
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
 
     def arrays() -> Iterator[NDArray[Any]]:
-        for page in range(image.n_frames):
+        for page in pages:
             image.seek(page)
-            if (image.size, image.mode) == (size, mode) and not image.tag_v2.get(REDUCED, 0) & 1:
-                plain = mode in DEEP_MODES or mode in ("L", "RGB")
-                yield np.asarray(image if plain else image.convert("RGB"))
+            plain = image.mode in DEEP_MODES or image.mode in ("L", "RGB")
+            yield np.asarray(image if plain else image.convert("RGB"))
 
     averaged = Image.fromarray(mean_of(arrays()))
     averaged.getexif()[ExifTags.Base.Orientation] = orientation

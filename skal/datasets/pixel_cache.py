@@ -23,7 +23,7 @@ from ..core.progress import progress
 from .base import Images
 from .decoding import DECODER_VERSION, UNDECIDED, Decoded, Decoding, decode_many
 from .deep import Ranges
-from .formats import TIFF, asked_for, installed, is_installed
+from .formats import TIFF, asked_for, installed, is_installed, page_of
 from .hashes import kept_hashes, with_hashes
 from .index import ImageFile
 from .survey import survey
@@ -133,8 +133,9 @@ def fingerprint(root: Path, files: list[ImageFile]) -> str:
 def file_state(path: str) -> str:
     """Return what changes when a file's content or the right to read it does."""
     try:
-        status = os.stat(path)  # noqa: PTH116 (as above)
-        return f"{status.st_size} {status.st_mtime_ns} {os.access(path, os.R_OK)}"
+        file, _ = page_of(path)
+        status = os.stat(file)  # noqa: PTH116 (as above)
+        return f"{status.st_size} {status.st_mtime_ns} {os.access(file, os.R_OK)}"
     except OSError:
         return "unreadable"
 

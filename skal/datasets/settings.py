@@ -7,7 +7,7 @@ from functools import partial
 
 from ..core.settings import Range, Settings, Share, setting
 
-PAGES = ("first", "mean")
+PAGES = ("first", "mean", "all")
 LABEL_NOISE_KINDS = ("uniform", "pairs", "class=A:B")
 
 _data = partial(setting, group="data")
@@ -42,7 +42,8 @@ class DataSettings(Settings):
         "first",
         "What is used of files of several pages",
         choices=PAGES,
-        details="The mean is that of the pages that have the first one's size.",
+        details="Pages are those of the first one's size; ``all`` makes each an image of its own, "
+        "``stack.tif#2`` say, and a test set that is drawn has all pages of a file or none.",
     )
     data_dir: str | None = _data(
         None, "Where data are kept; by default $SKAL_DATA_DIR, else ./data", metavar="DIR"

@@ -95,7 +95,7 @@ def _of_pages(looks: list[Look], pages: str) -> list[str]:
     if n_paged and pages == "first":
         told.append(
             f"{n_paged} of {len(looks)} files looked at have several pages, of which the first is "
-            "used; --pages mean takes the mean of them"
+            "used; --pages mean takes the mean of them, --pages all each as an image of its own"
         )
     if n_sets := sum(look.n_others > 1 for look in looks):
         told.append(

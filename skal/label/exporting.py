@@ -18,7 +18,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..core.errors import DataError, RunExistsError, UsageError
+from ..datasets.formats import file_of, page_of
 from ..datasets.layout import is_unlabeled
+from ..datasets.paging import save_page
 from .doubts import Doubts
 from .ledger import TEST
 from .names import guarded, plain_text
@@ -172,7 +174,11 @@ def export_folder(
         for image, label in sorted(project.labels.items()):
             target = temporary / _path_in_export(project, image, label, taken)
             target.parent.mkdir(parents=True, exist_ok=True)
-            transfer(project.root / project.paths[image], target)
+            source = project.root / project.paths[image]
+            if file_of(source) == source:
+                transfer(source, target)
+            else:
+                save_page(source, target)
         temporary.rename(out)
     except OSError as error:
         raise DataError(f"cannot write {str(out)!r}: {error.strerror or error}") from error
@@ -185,7 +191,10 @@ def _path_in_export(project: LabelProject, image: int, label: int, taken: set[st
     """Return ``<class>/<name>``, so that all tools read the same: no folder in a class's, no two
     names alike but for suffix or case, none hidden, and none that Hugging Face takes for a split.
     """
-    path = PurePosixPath(project.paths[image])
+    place, page = page_of(project.paths[image])
+    path = PurePosixPath(place)
+    if page is not None:
+        path = path.with_name(f"{path.stem}-page{page}.tif")
     folders = path.parts[:-1]
     if folders and (image in project.folder_labels or is_unlabeled(folders[0])):
         folders = folders[1:]

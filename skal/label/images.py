@@ -10,20 +10,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..core.errors import DataError, FolderNotFoundError
-from ..datasets.formats import FORMATS
+from ..datasets.formats import FORMATS, page_of
 from ..datasets.index import ImageFile, find_images
 from .store import Store
 
 _log = logging.getLogger("skal")
 
 
-def find(root: Path) -> list[ImageFile]:
-    """Return the images of a folder; an error if there is no such folder, or no image in it."""
+def check_folder(root: Path) -> None:
+    """Raise a FolderNotFoundError if there is no such folder."""
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
         raise FolderNotFoundError(f"{str(root)!r} {what}; expected a folder of images")
+
+
+def find(root: Path, pages: str) -> list[ImageFile]:
+    """Return the images of a folder, `pages` as in `find_images`; an error if there are none."""
     try:
-        return find_images(root, as_dataset=False)
+        return find_images(root, as_dataset=False, pages=pages)
     except DataError as error:  # which would have them in class folders
         told = str(error).partition("; expected")[0]
         raise DataError(f"{told}; expected {', '.join(FORMATS)} files") from error
@@ -80,7 +84,11 @@ def tell_left_out(files: Sequence[ImageFile], ids: Container[str]) -> None:
 
 
 def content_of(path: Path, sizes: Iterable[int] | None = None) -> tuple[int, str] | None:
-    """Return size and SHA-256 of a file; None if it cannot be read, or has none of some sizes."""
+    """Return size and SHA-256 of a file, and of a page its number, too; None if it cannot be read,
+    or has none of some sizes.
+    """
+    place, page = page_of(str(path))
+    path = Path(place)
     try:
         if not path.is_file():  # to open a pipe may take for ever
             return None
@@ -88,7 +96,8 @@ def content_of(path: Path, sizes: Iterable[int] | None = None) -> tuple[int, str
         if sizes is not None and size not in sizes:
             return None
         with path.open("rb") as file:
-            return size, hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return size, digest if page is None else f"{digest}#{page}"
     except OSError:
         return None
 

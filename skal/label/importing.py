@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ..core.errors import DataError, UnknownNameError
 from ..datasets.addresses import Located, UnclearAddressError, one_root
+from ..datasets.formats import page_of
 from ..datasets.index import find_images
 from .formats import Row, Source, read_rows
 from .images import content_of
@@ -226,6 +227,8 @@ class _ImagesByContent:
         self._by_size: dict[int, list[int]] = {}
         self._content = cache(lambda number: content_of(project.root / project.paths[number]))
         for number, path in project.paths.items():
+            if page_of(path)[1] is not None:
+                continue  # a file says nothing of one page
             status = (project.root / path).stat()
             self._by_file[status.st_dev, status.st_ino] = number
             self._by_size.setdefault(status.st_size, []).append(number)

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..datasets.decoding import reading
 from ..datasets.deep import Ranges
-from ..datasets.formats import FORMATS
+from ..datasets.formats import FORMATS, file_of
 from ..datasets.pictures import opened
 
 FULL, LARGE, SMALL = 8192, 1024, 256
@@ -115,7 +115,7 @@ def render(
 
     Its height and width are `side` at most, in pixels; a smaller image stays as it is.
     """
-    status = path.stat()
+    status = file_of(path).stat()
     with reading(path, side, ranges, pages) as image:
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
         image.info.clear()
@@ -128,9 +128,10 @@ def render(
 
 def _size(path: Path) -> tuple[int, int] | None:
     try:
-        if not path.is_file():
+        place = file_of(path)
+        if not place.is_file():
             return None
-        with path.open("rb") as file:
+        with place.open("rb") as file:
             try:
                 with Image.open(file, formats=FORMATS) as image:
                     width, height = image.size

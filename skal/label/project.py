@@ -117,13 +117,14 @@ class LabelProject:
         read or written.
         """
         root = Path(root)
-        files = images.find(root)
+        images.check_folder(root)
         home = root / HOME
         path = home / STORE
         check_there(path, home / SETTINGS_FILE)
         store = store_to_read(path)  # first: where it is of another format, all is
         terms = {"overlap": overlap, "until": until}
         config, agreed = read_settings(home, settings or {}, terms)
+        files = images.find(root, config.pages)
         if settings is not None:  # a network or strategy of one's own is named by who runs it
             kept = {n: v for n, v in foreign_names(config).items() if settings.get(n) != v}
             told = "; if you trust it, name it again as an option"

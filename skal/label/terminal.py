@@ -194,7 +194,9 @@ class TerminalSession:
         path = self.service.project.root / self.service.project.paths[image]
         try:
             project = self.service.project
-            drawn = half_blocks(path, columns, lines, self.colour, lambda: project.ranges)
+            drawn = half_blocks(
+                path, columns, lines, self.colour, lambda: project.ranges, project.config.pages
+            )
             return drawn + "\n"
         except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
             return f"cannot be drawn: {shown(one_line(error))}\n"
@@ -222,9 +224,10 @@ def half_blocks(
     lines: int,
     colour: str = "full",
     ranges: Callable[[], Ranges] = Ranges,
+    pages: str = "first",
 ) -> str:
     """Draw an image in at most so many characters, two pixels each, one above the other."""
-    with reading(path, 2 * columns, ranges) as image:
+    with reading(path, 2 * columns, ranges, pages) as image:
         scale = min(columns / image.width, 2 * lines / image.height)
         width, height = max(1, round(image.width * scale)), max(2, round(image.height * scale))
         height += height % 2

@@ -374,9 +374,9 @@ def images_for(run_dir: Path, paths: Sequence[Path], trust: bool = False) -> Ima
 
 def _decoded(run_dir: Path, paths: Sequence[Path]) -> Images:
     description = read_description(run_dir)
-    files = listed(paths)[:MOST_CHECKED]
     channels, size = description["image_shape"][0], description["image_shape"][-1]
     how = replace(how_to_decode(**decoded_as(description)), size=size)
+    files = listed(paths, how.pages)[:MOST_CHECKED]
     with closing(decode_many(Path.cwd(), files, how)) as chunks:
         parts = [to_channels(chunk.pixels, channels) for chunk in chunks]
     images = np.concatenate(parts)

@@ -209,9 +209,9 @@ def predict(
         threads=workers.n_threads,
     )
     # finds what is wrong before anything is written; a cluster's devices are not here
-    task.predictor(None if workers.are_local else "cpu")
+    pages = task.predictor(None if workers.are_local else "cpu").how.pages
     manifest = task.manifest(places, shard_size)
-    parts = [*_cut(task, listed(places), shard_size, manifest)]
+    parts = [*_cut(task, listed(places, pages), shard_size, manifest)]
     n_images = sum(len(part.paths) for part in parts)
     if form.is_finished(out, [part.name for part in parts]):
         _log.info("%s is up to date: nothing is left to do", out)

@@ -9,7 +9,7 @@ from ..core.errors import DataError, ParameterError, UnknownNameError
 from ..core.seeding import derive_seed
 from ..core.settings import resolve_count
 from ..datasets import DATASETS, ImageDataset, data_folder
-from ..datasets.doubles import without_doubles
+from ..datasets.doubles import tell_doubles, without_doubles
 from ..datasets.loading import load_as
 from ..datasets.noise import add_noise
 from ..models import MODELS, PRETRAINED_MODEL
@@ -59,7 +59,10 @@ def check_settings(config: RunConfig) -> None:
 def load_images(config: RunConfig, data: str | Path) -> ImageDataset:
     """Load the dataset of a run; see `load_dataset`, `input_size` and `decoding_for`."""
     size = input_size(config, data)
-    return load_as(data, size, config.data_dir, config.seed, decoding_for(config))
+    loaded = load_as(data, size, config.data_dir, config.seed, decoding_for(config))
+    if not config.drop_duplicates:  # `without_duplicates` says what it leaves out
+        tell_doubles(loaded)
+    return loaded
 
 
 def load_again(config: RunConfig) -> ImageDataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -55,8 +56,9 @@ def test_what_is_there_twice_is_named_before_a_run(
 
 
 def test_duplicates_are_left_out_of_the_pool_and_of_a_resumed_one(
-    pets: Path, tmp_path: Path
+    pets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "skal")
     settings = {"model": "small-cnn", "n_init": 4, "n_query": 2, "n_rounds": 1, "steps": 2}
     run = skal.run(
         str(pets),
@@ -66,6 +68,9 @@ def test_duplicates_are_left_out_of_the_pool_and_of_a_resumed_one(
         image_size=32,
         **settings,
     )
+    assert "left 3 duplicates out of the pool: 1 are in the test set, 2 repeat" in caplog.text
+    assert "1 of them have another label" in caplog.text
+    assert "--drop-duplicates" not in caplog.text  # no advice to do what is done
     again = skal.ActiveLearner.open(tmp_path / "run")
     assert len(again.pool.X) == 15 - 3
     assert len(without_doubles(again.data, tmp_path).X) == len(again.data.X)

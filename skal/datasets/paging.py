@@ -1,0 +1,75 @@
+"""Pages of a file as images of their own: ``stack.tif#2`` is the second page of ``stack.tif``."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ..core.progress import progress
+from .decoding import Decoding, try_file
+from .deep import Deep
+from .formats import PAGED, TIFF
+from .pictures import NO_DATA, opened
+
+_HOW = Decoding(size=1)
+
+
+def pages_apart(root: Path, paths: Sequence[str]) -> dict[str, list[str]]:
+    """Return the names of the pages of those files that have several, by path. What is no page of
+    the first one's size, a thumbnail say, is none; a file that cannot be read has one.
+    """
+    paged = [path for path in paths if path.lower().endswith(PAGED)]
+    with (
+        warnings.catch_warnings(),
+        ThreadPoolExecutor(os.cpu_count()) as threads,
+        progress(desc="counting pages", total=len(paged), unit="file") as bar,
+    ):
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata
+        found = {}
+        for path, n_pages in zip(
+            paged, threads.map(_count, (root / p for p in paged)), strict=True
+        ):
+            if n_pages > 1:
+                found[path] = [f"{path}#{number}" for number in range(1, n_pages + 1)]
+            bar.update()
+    return found
+
+
+def _count(path: Path) -> int:
+    n_pages = try_file(path, count_pages, _HOW.pauses)
+    return 1 if isinstance(n_pages, str) else n_pages
+
+
+def count_pages(path: Path) -> int:
+    """Return how many pages of the first one's size an image file has."""
+    with opened(path, 1) as picture:
+        return picture.count_pages()
+
+
+def save_page(path: Path, place: Path) -> None:
+    """Write a page into a file of its own, a TIFF without loss; its numbers stay as they are.
+
+    A MissingExtraError is raised if it has more than 8 bits and the extra for TIFFs is not there.
+    """
+    with opened(path, 1) as picture:
+        pixels = picture.read()
+        if isinstance(pixels, Deep):
+            _save_deep(pixels, place)
+        else:
+            pixels.save(place, "TIFF", compression="tiff_deflate")
+
+
+def _save_deep(pixels: Deep, place: Path) -> None:
+    TIFF.require("to write a page of more than 8 bits, skal")
+    from tifffile import imwrite
+
+    array, white, no_data = pixels.rows(0, pixels.height), pixels.white_is_zero, pixels.no_data
+    if white is not None:
+        array = (white - array).astype(array.dtype)
+        no_data = None if no_data is None else white - no_data
+    tags = () if no_data is None else ((NO_DATA, "s", 0, f"{no_data:.17g}", True),)
+    kind = "rgb" if array.ndim == 3 else "minisblack"
+    imwrite(place, array, photometric=kind, extratags=tags)
