@@ -41,7 +41,9 @@ def foreign_names(settings: Settings) -> dict[str, str]:
     return {
         name: values[name]
         for name, setting in settings_of(type(settings)).items()
-        if isinstance(values.get(name), str) and is_foreign(values[name], setting.names)
+        if setting.names  # others, a place or a range say, may have a colon and name no code
+        and isinstance(values.get(name), str)
+        and is_foreign(values[name], setting.names)
     }
 
 

@@ -20,9 +20,10 @@ from skal.cli import main
 from skal.comparisons.results import read_results
 from skal.core.durable import sha256, signed
 from skal.core.errors import RunFolderError, SkalError
-from skal.core.trust import is_foreign
+from skal.core.trust import foreign_names, is_foreign
 from skal.label.importing import import_into
 from skal.label.studio.answers import answers_of_run
+from skal.runs.config import RunConfig
 
 TINY: dict[str, Any] = {"model": "lenet", "steps": 2, "n_init": 6, "n_query": 4, "n_rounds": 1}
 
@@ -77,6 +78,18 @@ def write_journal(folder: Path, name: str, value: str) -> None:
     config = folder / "config.toml"
     lines = [line for line in config.read_text().splitlines() if not line.startswith(f"{name} =")]
     config.write_text("\n".join([f'{name} = "{value}"', *lines]))
+
+
+def test_a_colon_in_a_setting_that_names_no_code_is_no_matter() -> None:
+    settings = RunConfig(
+        white="100:4095",
+        data_dir="server:share",
+        label_noise="10%",
+        label_noise_kind="class=3:8",
+        model="timm:resnet18",
+    )
+    assert foreign_names(settings) == {}
+    assert foreign_names(RunConfig(model="somebody.code:Net")) == {"model": "somebody.code:Net"}
 
 
 @pytest.mark.parametrize("name", ["strategy", "model", "oracle", "init_strategy", "dataset"])
