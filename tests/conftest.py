@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Generator, Iterator
@@ -20,6 +21,9 @@ from PIL import Image
 import skal
 
 torch.set_num_threads(1)
+
+# a shell starts what runs in its background with Ctrl-C ignored, and so would all that tests start
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
