@@ -27,7 +27,7 @@ from .classes import Classes
 
 if TYPE_CHECKING:
     from .doubts import Doubts
-    from .picking import Picker
+    from .picking import Pickers
 
 NICENESS = 10
 GUESSES = "guesses.npz"
@@ -193,7 +193,7 @@ class ComputedBatch:
     seconds: float
 
 
-Job: TypeAlias = BatchRequest | DoubtsRequest
+Job: TypeAlias = BatchRequest | DoubtsRequest | LearnerSetup
 Take: TypeAlias = Callable[[Any], None]
 Fail: TypeAlias = Callable[[Failure], None]
 
@@ -227,6 +227,10 @@ class Learner:
     def ask(self, job: Job, on_answer: Take, on_failure: Fail) -> None:
         """Let a job be done after those before it, and its answer be told to somebody else."""
         self._jobs.put((job, on_answer, on_failure))
+
+    def renew(self, task: LearnerSetup) -> None:
+        """Let the jobs after those before it be done with other images."""
+        self.ask(task, lambda answer: None, self._on_failure)
 
     def stop(self) -> None:
         """End the process at once, whatever it is doing."""
@@ -263,6 +267,10 @@ class Learner:
             return Failure(f"its process ended with {code}{as_when}")
 
     def _send(self, job: Job) -> Any:
+        if isinstance(job, LearnerSetup):
+            self._task = job  # of a process that is started again, too
+            if self._process is None:
+                return None
         if self._process is None or not self._process.is_alive():
             self._start()
         assert self._connection is not None
@@ -295,16 +303,15 @@ def work(task: LearnerSetup, connection: Connection) -> None:
     tqdm.set_lock(threading.RLock())
     import torch
 
-    from .picking import Picker
+    from .picking import Pickers
 
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # a processor is left to the page
-    picker: Picker | None = None
+    pickers = Pickers(task)
     with suppress(EOFError, OSError):
         while True:
             job = connection.recv()
             try:
-                picker = picker or Picker(task)
-                answer = _answer(picker, job, task.keep)
+                answer = _answer(pickers, job)
             except Exception as error:  # whatever it is, people go on labelling
                 kind = "" if isinstance(error, SkalError) else f"{type(error).__name__}: "
                 connection.send(Failure(f"{kind}{one_line(error)}", traceback.format_exc()))
@@ -312,7 +319,11 @@ def work(task: LearnerSetup, connection: Connection) -> None:
             connection.send(answer)
 
 
-def _answer(picker: Picker, job: Job, keep: Path | None) -> ComputedBatch | Doubts:
+def _answer(pickers: Pickers, job: Job) -> ComputedBatch | Doubts | None:
+    if isinstance(job, LearnerSetup):
+        pickers.setup = job
+        return None
+    picker, keep = pickers.of_today(), pickers.setup.keep
     if isinstance(job, DoubtsRequest):
         from .doubts import find_doubts
 

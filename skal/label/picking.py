@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from ..core.seeding import derive_seed
 from ..datasets import ImageDataset, data_folder
 from ..datasets.base import MISSING_LABEL, Labels, take_rows
 from ..datasets.folder import DECODING
-from ..datasets.pixel_cache import decode_all
+from ..datasets.pixel_cache import HASHES, decode_all
 from ..models.calibration import calibrate
 from ..models.classifier import ImageClassifier
 from ..models.self_supervision import Weights
@@ -65,7 +66,8 @@ class Picker:
         self._pixels, kept, skipped, self._how = decode_all(setup.root, files, how, cache)
         if not kept:
             raise DataError(f"no image under {str(setup.root)!r} can be read ({skipped[0][1]})")
-        self._setup = setup
+        self.setup = setup
+        self.cache = Path(str(self._pixels.filename)).parent  # type: ignore[attr-defined]
         self._paths = tuple(file.path for file in kept)
         # images that take no part have no number
         self._numbers = np.array([setup.numbers.get(path, -1) for path in self._paths])
@@ -133,7 +135,7 @@ class Picker:
         return learner
 
     def _new_learner(self, classes: tuple[str, ...]) -> ActiveLearner:
-        data, config = self._dataset(classes), self._setup.config
+        data, config = self._dataset(classes), self.setup.config
         resolved = resolve_settings(config, data)
         classifier = make_classifier(resolved, data)
         if self._weights is not None:
@@ -184,7 +186,7 @@ class Picker:
         return np.array([self._rows[n] for n in images if n in self._rows], dtype=np.int64)
 
     def _dataset(self, classes: Sequence[str]) -> ImageDataset:
-        setup = self._setup
+        setup = self.setup
         folder = data_folder(setup.config.data_dir).resolve()
         return ImageDataset(
             X=self._pixels,
@@ -202,14 +204,14 @@ class Picker:
 
     @cached_property
     def _rows_not_of_test(self) -> NDArray[np.int64]:
-        taking_part = (self._numbers >= 0) & ~np.isin(self._numbers, self._setup.of_test)
+        taking_part = (self._numbers >= 0) & ~np.isin(self._numbers, self.setup.of_test)
         return np.flatnonzero(taking_part)
 
     @cached_property
     def _weights(self) -> Weights | None:
         """What networks start from if pretraining is asked for; test images have no part in it."""
         data = self._dataset(NO_CLASSES)
-        config = resolve_settings(self._setup.config, data)
+        config = resolve_settings(self.setup.config, data)
         if config.pretrain == "none":
             return None
         rows = self._rows_not_of_test
@@ -226,6 +228,30 @@ class Picker:
         )
         nothing = np.empty((len(there), 0), np.float32)
         return Guesses(self._numbers[there], nothing, _fewer_features(embeddings))
+
+
+class Pickers:
+    """The picker of the images that there are today, made when it is needed.
+
+    Of images decoded while people label, only the latest are kept on the disk.
+    """
+
+    def __init__(self, setup: LearnerSetup) -> None:
+        self.setup = setup
+        self._picker: Picker | None = None
+        self._added: list[Path] = []
+
+    def of_today(self) -> Picker:
+        before = self._picker
+        if before is not None and before.setup is self.setup:
+            return before
+        self._picker = today = Picker(self.setup)
+        if before is not None and today.cache != before.cache:
+            for cache in self._added:
+                shutil.rmtree(cache, ignore_errors=True)
+                cache.with_name(f"{cache.name}.{HASHES}").unlink(missing_ok=True)
+            self._added = [today.cache]
+        return today
 
 
 def _fewer_features(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -53,7 +53,7 @@ class Previews:
     ) -> None:
         self._root = root
         self._render = partial(render, ranges=ranges, pages=pages)
-        self._paths = paths
+        self.paths = paths
         self._sizes: dict[int, tuple[int, int] | None] = {}
         self._made: OrderedDict[tuple[int, int], Future[Preview]] = OrderedDict()
         self.n_bytes, self._kept_bytes = 0, kept_bytes
@@ -63,7 +63,7 @@ class Previews:
     def size(self, image: int) -> tuple[int, int] | None:
         """Return the width and height of an image, upright; None if it cannot be read."""
         if image not in self._sizes:
-            self._sizes[image] = _size(self._root / self._paths[image])
+            self._sizes[image] = _size(self._root / self.paths[image])
         return self._sizes[image]
 
     def get(self, image: int, side: int) -> Preview:
@@ -89,7 +89,7 @@ class Previews:
             if future is not None:
                 self._made.move_to_end(key)
                 return future
-            path = self._root / self._paths[image]
+            path = self._root / self.paths[image]
             future = self._made[key] = self._threads.submit(self._render, path, side)
             future.add_done_callback(lambda done: self._count(key, done))
         return future

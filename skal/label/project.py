@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..core.durable import fsync_folder
-from ..core.errors import RunFolderError
+from ..core.errors import RunFolderError, UsageError
 from ..core.settings import resolve_count
 from ..core.trust import check_trusted, foreign_names
 from ..datasets.addresses import Addresses
@@ -63,8 +63,9 @@ class LabelProject:
         is_read_only: bool = False,
     ) -> None:
         self.root, self.home = root, root / HOME
+        self._is_read_only = is_read_only
         self.name = root.resolve().name
-        self.store, self.files = store, files
+        self.store = store
         self.id = store.meta()["project"]
         self.config, self.terms = config, terms
         self.ledger = Ledger()
@@ -81,12 +82,7 @@ class LabelProject:
         self.refresh()
         if not is_read_only:
             self._contents.write(store.images(), self.ledger.images())
-        self.paths, first_paths = self._number(is_read_only)
-        self.numbers = {path: number for number, path in self.paths.items()}
-        self.folder_labels = images.labels_of_folders(files, self.numbers, self.class_list.by_name)
-        self.pool = frozenset(self.paths.keys() - self.folder_labels.keys())
-        seed = store.meta().get("seed", str(config.seed))
-        self.reserve = draw_reserve(seed, first_paths, self.pool)
+        self.take_files(files)
         self.history = self._read_history()
         guesses = Guesses.load(self.home / GUESSES) if store.path else None
         self.guesses = guesses and guesses.by_class(self.class_list)
@@ -208,6 +204,18 @@ class LabelProject:
         of_test = sorted({*self.reserve, *self.test_labels})
         return LearnerSetup(root, self.files, self.numbers, self.config, keep, of_test)
 
+    def take_files(self, files: Sequence[ImageFile]) -> None:
+        """Take in which images there are; a DataError if there is none."""
+        there = images.taking_part(self.root, files)
+        paths, first_paths = self._number(there)
+        self.files, self.paths = files, paths
+        self.numbers = {path: number for number, path in paths.items()}
+        self.folder_labels = self._labels_of_folders()
+        self.pool = frozenset(paths.keys() - self.folder_labels.keys())
+        seed = self.store.meta().get("seed", str(self.config.seed))
+        self.reserve = draw_reserve(seed, first_paths, self.pool)
+        self._folded = (None, ())
+
     def close(self) -> None:
         """Close the store, when all that was labelled can be told from other files."""
         self._contents.finish()
@@ -304,12 +312,24 @@ class LabelProject:
         self.edit_classes({numbers[self.class_id(name)]: key for name, key in pairs})
 
     def edit_classes(
-        self, keys: Mapping[int, str] | None = None, into: Mapping[int, int | None] | None = None
+        self,
+        keys: Mapping[int, str] | None = None,
+        into: Mapping[int, int | None] | None = None,
+        names: Mapping[int, str] | None = None,
+        new: Sequence[str] = (),
     ) -> None:
-        """Give classes keys, "" for those that they have anyway, and make each of some a part of
-        another class, or by None remove it, its labels with it; classes by number, all or none.
+        """Give classes keys, "" for those that they have anyway, and other `names`, add `new` ones,
+        and make each of some a part of another class, or by None remove it, its labels with it;
+        classes by number, all or none.
         """
         with self._all_or_none():
+            for number, name in (names or {}).items():
+                n = self.class_list.id_of_number(number)
+                self.store.name_classes(self.class_list.renamed(n, name))
+                self._set_classes()
+            if taken := [name for name in check_classes(new) if name in self.class_list.by_name]:
+                raise UsageError(f"{taken[0]!r} is the name of a class, or was")
+            self.add_classes(self.class_list.to_add(check_classes(new)))
             for number, other in (into or {}).items():
                 self.store.name_classes(self.class_list.merged(number, other))
                 self._set_classes()
@@ -319,10 +339,10 @@ class LabelProject:
         if into:
             self.ledger = Ledger()
             self.refresh()
-            self.folder_labels = self._labels_of_folders()
             self.history = self._read_history()
+        if into or names or new:
+            self.take_files(self.files)  # folders may be called as a class
             self.guesses = self.guesses and self.guesses.by_class(self.class_list)
-            self._folded = (None, ())
 
     @contextmanager
     def _all_or_none(self) -> Iterator[None]:
@@ -395,12 +415,11 @@ class LabelProject:
         """The accuracy of the networks on the test sample; see `History.curve`."""
         return self.history.curve(self.test_labels)
 
-    def _number(self, is_read_only: bool) -> tuple[dict[int, str], dict[int, str]]:
+    def _number(self, there: set[str]) -> tuple[dict[int, str], dict[int, str]]:
         """Return the images that are there, by number, and where each was first."""
-        there = images.taking_part(self.root, self.files)
         known = self.store.images()
         added, n_moved = images.new_numbers(self.root, self.store, there)
-        if added and not is_read_only:
+        if added and not self._is_read_only:
             self.store.add_images(added)
         if n_moved:
             _log.info("%d labelled images were moved; their labels go with them", n_moved)

@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial, wraps
@@ -17,9 +16,10 @@ from numpy.typing import NDArray
 
 from ..core.errors import ParameterError, UsageError
 from ..core.seeding import derive_seed
-from . import queue
+from ..datasets.index import ImageFile
+from . import queue, telling
 from .answers import check_answer, check_key
-from .learning import BatchRequest, ComputedBatch, Failure
+from .learning import BatchRequest, ComputedBatch, Failure, LearnerSetup
 from .leases import Leases
 from .ledger import GRID, OTHER, TEST, BatchIndex
 from .names import check_annotator, plain_text, shown
@@ -31,8 +31,8 @@ from .store import Action, BatchRow
 
 QUEUE = 12
 """Images told to a page, so that it can fetch them ahead."""
-MOST_NAMES = 20
-"""Of files that cannot be read, told to a page."""
+NEWS_SHARE = 0.1
+"""Of the images that the learner knows: so many more, or fewer, and it learns of them."""
 FRESH_SHARE = 0.2
 """Of a batch: after so many new labels a batch that nobody has begun yet is computed anew."""
 
@@ -89,10 +89,10 @@ class LabelService:
         self.learner_state = "idle"
         self.lock = threading.RLock()
         self._submit: Callable[[BatchRequest], None] | None = None
-        there, sizes = project.paths.keys(), (project.n_init, project.n_query, project.overlap)
-        self._facts = queue.ProjectFacts(there, project.pool, project.reserve, *sizes)
-        draw = np.random.default_rng(derive_seed(project.config.seed, "explore"))
-        self._by_chance = draw.permutation(sorted(project.paths)).tolist()
+        self._renew: Callable[[LearnerSetup], None] = lambda setup: None
+        self._by_chance: list[int] = []
+        self._n_learned = len(project.paths)  # images that the learner knows
+        self._take_images()
         self._picks: Sequence[int] = ()
         self._kind = "start"
         self._asked: tuple[int, Mapping[int, int]] | None = None  # rows and labels at that time
@@ -106,11 +106,45 @@ class LabelService:
             self._follow(image)
         project.on_action = lambda action: self._follow(action.image)
 
-    def start(self, submit: Callable[[BatchRequest], None]) -> None:
-        """Ask for batches by `submit`; they come by `take_batch` or `take_failure`."""
+    def start(
+        self,
+        submit: Callable[[BatchRequest], None],
+        renew: Callable[[LearnerSetup], None] = lambda setup: None,
+    ) -> None:
+        """Ask for batches by `submit`; they come by `take_batch` or `take_failure`. `renew` is told
+        of other images, before the next batch of them is asked for.
+        """
         with self.lock:
-            self._submit = submit
+            self._submit, self._renew = submit, renew
             self._wake()
+
+    @_locked
+    def take_files(self, files: Sequence[ImageFile]) -> None:
+        """Take in which images there are now.
+
+        The learner learns of them before the next batch, when they are a tenth more than it knows,
+        for it decodes all of them anew.
+        """
+        before = len(self.project.paths)
+        self.project.take_files(files)
+        self._take_images()
+        n = len(self.project.paths)
+        _log.info("images were added or taken away: %d before, %d now", before, n)
+        if abs(n - self._n_learned) >= max(1, round(NEWS_SHARE * self._n_learned)):
+            self._n_learned, self._asked = n, None
+            self._renew(self.project.learner_setup())
+        self._wake()
+
+    def _take_images(self) -> None:
+        project = self.project
+        there, sizes = project.paths.keys(), (project.n_init, project.n_query, project.overlap)
+        self._facts = queue.ProjectFacts(there, project.pool, project.reserve, *sizes)
+        self.previews.paths = project.paths
+        new = sorted(there - set(self._by_chance))
+        draw = np.random.default_rng(
+            derive_seed(project.config.seed, "explore", len(self._by_chance))
+        )
+        self._by_chance += draw.permutation(new).tolist()
 
     @_locked
     def next(
@@ -177,12 +211,18 @@ class LabelService:
         return ids
 
     @_locked
-    def edit_classes(self, keys: Mapping[int, str], into: Mapping[int, int | None]) -> None:
-        """Change keys of classes, and which of them there are; see `LabelProject.edit_classes`."""
-        self.project.edit_classes(keys, into)
-        self._asked = (
-            None if into else self._asked
-        )  # another batch is wanted than the one asked for
+    def edit_classes(
+        self,
+        keys: Mapping[int, str],
+        into: Mapping[int, int | None],
+        names: Mapping[int, str],
+        new: Sequence[str],
+    ) -> None:
+        """Change keys and names of classes, and which there are: `LabelProject.edit_classes`."""
+        self.project.edit_classes(keys, into, names, new)
+        self._take_images()
+        if into or new:
+            self._asked = None  # another batch is wanted than the one asked for
         self._wake()
 
     @_locked
@@ -237,8 +277,8 @@ class LabelService:
             "round": number,
             "done_in_round": n_done,
             "round_size": size,
-            **self._counts(),
-            **self._figures(),
+            **telling.counts(project, self._unreadable),
+            **telling.figures(project),
             "learner": self.learner_state,
             "finished": not images and not waiting,
             "waiting_for": waiting,
@@ -252,35 +292,6 @@ class LabelService:
             return ""
         said = evidence(guesses, image, self.project.labels, names) if guesses else ()
         return why(row, Choosing(config.strategy, str(config.init_strategy)), said)
-
-    def _counts(self) -> dict[str, Any]:
-        project = self.project
-        counts = Counter(project.labels.values())
-        aside = list(project.ledger.aside.values())
-        unreadable = sorted(project.paths[n] for n in self._unreadable if n in project.paths)
-        return {
-            "n_labeled": sum(counts.values()),
-            "n_images": len(project.paths) - len(self._unreadable),
-            "n_unsure": aside.count("unsure"),
-            "n_bad": aside.count("bad"),
-            "n_unreadable": len(unreadable),
-            "unreadable": [plain_text(path) for path in unreadable[:MOST_NAMES]],
-            "counts": {str(n): counts.get(k, 0) for k, n in enumerate(project.class_list.numbers)},
-        }
-
-    def _figures(self) -> dict[str, Any]:
-        """Return how good the last network is, and how good those before were."""
-        accuracy, last = self.project.accuracy, self.project.history.last
-        verdict = self.project.verdict
-        return {
-            "n_test": len(self.project.test_labels),
-            "accuracy": accuracy and last and {**accuracy._asdict(), "n_known": last.n_labeled},
-            "enough": verdict and verdict._asdict(),
-            "curve": [
-                {"n_labeled": n, "accuracy": point.value, "low": point.low, "high": point.high}
-                for n, point in self.project.curve
-            ],
-        }
 
     def describe(self, image: int) -> dict[str, Any]:
         width, height = self.previews.size(image) or (0, 0)

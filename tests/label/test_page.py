@@ -569,6 +569,29 @@ def test_what_begins_a_longer_name_is_typed_like_it(
     assert [row[1:] for row in site.stored()] == expected
 
 
+def test_classes_are_added_and_renamed_on_the_page_and_labels_go_with_them(
+    page: Page, flower_site: Site, visitor: Visitor
+) -> None:
+    seen = press(page, "1")
+    page.get_by_role("button", name="Edit classes and keys").click()
+    page.get_by_label("Name of daisy").fill("rose")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("#edit-trouble")).to_contain_text("is named twice")
+    forget(visitor, "400")
+    page.get_by_label("Name of daisy").fill("ox-eye daisy")
+    page.get_by_label("New classes").fill("aster\n\n  iris ")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("#classes bdi")).to_have_text(
+        ["ox-eye daisy", "rose", "tulip", "aster", "iris"]
+    )
+    expect(page.get_by_role("button", name="ox-eye daisy 1 labelled")).to_be_visible()
+    seen += press(page, "5")
+    wait_until_saved(page)
+    project = flower_site.project
+    names = {project.paths[n]: project.classes[k] for n, k in project.labels.items()}
+    assert names == dict(zip(seen, ["ox-eye daisy", "iris"], strict=True))
+
+
 def test_keys_are_chosen_on_the_page_and_kept(
     serve: Callable[..., Site], flowers: Path, visitor: Visitor
 ) -> None:

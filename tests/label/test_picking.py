@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import queue
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -270,6 +271,28 @@ def test_a_learner_answers_from_its_own_process_and_tells_failures(folder: Path)
     finally:
         learner.stop()
     assert not learner._process or not learner._process.is_alive()
+
+
+def test_a_learner_is_told_of_new_images_and_keeps_only_their_latest_pixels(
+    folder: Path, tmp_path: Path
+) -> None:
+    data = {"data_dir": str(tmp_path / "data")}
+    project, answers = opened(folder, **data), queue.Queue[Any]()
+    learner = Learner(project.learner_setup(), answers.put, answers.put)
+    try:
+        for n in (90, 91, 92):
+            if n > 90:
+                shutil.copy(folder / project.paths[n - 10], folder / f"new{n}.png")
+                project = opened(folder, **data)
+                learner.renew(project.learner_setup())
+            learner.submit(job(project, LABELED))
+            answer = answers.get(timeout=120)
+            assert len(answer.guesses.images) == n
+    finally:
+        learner.stop()
+    expected = Picker(project.learner_setup()).answer(job(project, LABELED))
+    assert answer.picks == expected.picks
+    assert len(list((tmp_path / "data/cache").glob("bars-*/pixels.npy"))) == 2
 
 
 def test_a_batch_that_cannot_be_taken_in_ends_no_learning(folder: Path) -> None:

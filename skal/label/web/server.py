@@ -18,6 +18,7 @@ from ..names import check_annotator, plain_text
 from ..previews import FULL, LARGE, SMALL, Preview
 from ..review import Review
 from ..service import LabelService, NothingToUndoError
+from ..watching import Watch
 from .address import LOOPBACK, Address, names_of
 
 try:
@@ -149,7 +150,11 @@ class _Page:
     def classes(self, asked: Asked) -> dict[str, Any]:
         keys = _by_number(asked, "keys", lambda key: isinstance(key, str))
         into = _by_number(asked, "into", lambda n: n is None or isinstance(n, int))
-        self._service.edit_classes(keys, into)
+        names = _by_number(asked, "names", lambda name: isinstance(name, str))
+        new = asked.get("new", [])
+        if not (isinstance(new, list) and all(isinstance(name, str) for name in new)):
+            raise UsageError("new: expected a list of names")
+        self._service.edit_classes(keys, into, names, new)
         return {"state": self.next(asked)}
 
     def undo(self, asked: Asked) -> dict[str, Any]:
@@ -271,8 +276,15 @@ def serve(service: LabelService, address: Address, *, suggest: bool = False) -> 
     setup = service.project.learner_setup()
     learner = Learner(setup, service.take_batch, service.take_failure)
     review.start(learner.ask)
+    watch = Watch(setup.root, setup.files, service.take_files)
+
+    def start() -> None:
+        service.start(learner.submit, learner.renew)
+        watch.start()
+
     try:
-        run_app(app, address.socket, on_start=lambda: service.start(learner.submit))
+        run_app(app, address.socket, on_start=start)
     finally:
+        watch.stop()
         learner.stop()
         service.previews.close()
