@@ -24,7 +24,8 @@ class Watch:
     """Tells which images a folder holds, when that has changed.
 
     Only folders are looked at until one of them has changed, so that a look costs next to nothing;
-    files still being written are waited for. `clock` returns seconds since 1970.
+    files still being written are waited for. `pages` is as in `find_images`, `clock` returns
+    seconds since 1970.
     """
 
     def __init__(
@@ -32,9 +33,12 @@ class Watch:
         root: Path,
         files: Sequence[ImageFile],
         tell: Callable[[Sequence[ImageFile]], None],
+        *,
+        pages: str = "first",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._root, self._files, self._tell, self._clock = root, files, tell, clock
+        self._pages = pages
         self._seen: dict[str, int] | None = None
         self._folders = _folders_of(files)
         self._ended = threading.Event()
@@ -54,7 +58,7 @@ class Watch:
         if now == self._seen:
             return False
         try:
-            files = images.find(self._root)
+            files = images.find(self._root, self._pages)
         except SkalError:  # a drive that is gone for a while, say
             return False
         if not all(map(self._is_settled, set(files).difference(self._files))):

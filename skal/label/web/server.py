@@ -276,7 +276,7 @@ def serve(service: LabelService, address: Address, *, suggest: bool = False) -> 
     setup = service.project.learner_setup()
     learner = Learner(setup, service.take_batch, service.take_failure)
     review.start(learner.ask)
-    watch = Watch(setup.root, setup.files, service.take_files)
+    watch = Watch(setup.root, setup.files, service.take_files, pages=setup.config.pages)
 
     def start() -> None:
         service.start(learner.submit, learner.renew)
