@@ -19,7 +19,8 @@ import numpy as np
 from _report import report
 
 import skal
-from skal.prediction.exports import ExportedNetwork, export_model, read_exported
+from skal.prediction.exports import export_model, read_exported
+from skal.prediction.networks import ExportedNetwork
 
 N, REPEATS = 1_000, 3
 KINDS: dict[str, dict[str, Any]] = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..core.registry import Registry
 
 if TYPE_CHECKING:
-    from .exports import NetworkFormat
+    from .networks import NetworkFormat
 
 NETWORK_FORMATS: Registry[type[NetworkFormat]] = Registry("network format")
 """How networks are written to files; the entries are subclasses of `NetworkFormat`."""
@@ -15,8 +15,10 @@ NETWORK_FORMATS: Registry[type[NetworkFormat]] = Registry("network format")
 _add = NETWORK_FORMATS.add
 _add(
     "onnx",
-    f"{__name__}.exports:Onnx",
+    f"{__name__}.networks:Onnx",
     summary="for onnxruntime, OpenVINO, TensorRT and many others",
 )
-_add("torchscript", f"{__name__}.exports:TorchScript", summary="for torch alone, in Python and C++")
-_add("state-dict", f"{__name__}.exports:StateDict", summary="the weights by name, as safetensors")
+_add(
+    "torchscript", f"{__name__}.networks:TorchScript", summary="for torch alone, in Python and C++"
+)
+_add("state-dict", f"{__name__}.networks:StateDict", summary="the weights by name, as safetensors")

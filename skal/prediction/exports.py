@@ -6,26 +6,19 @@ probabilities and embeddings, float32. What it is, ``model.json`` as it was, is 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 import uuid
-import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
-import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from ..core.durable import fsync_file, fsync_folder, sha256
 from ..core.errors import (
@@ -43,65 +36,21 @@ from ..datasets.decoding import decode_many, to_channels
 from ..datasets.index import listed
 from ..datasets.loading import how_to_decode
 from ..models.classifier import ImageClassifier
-from ..models.network import FrozenNetwork, ImageModule
-from ..models.persistence import check_model, decoded_as, load_classifier, read_description, rebuild
+from ..models.persistence import decoded_as, load_classifier, read_description
 from ..runs.config import RunConfig, read_config
 from ..runs.preparation import load_again
 from ..runs.record import CONFIG
 from . import NETWORK_FORMATS
+from .networks import AT_ONCE, ExportedNetwork, NetworkFormat, example_images
 
 DIGEST, UNSIGNED = "file_sha256", "0" * 64
 _SIGNED = re.compile(rb'file_sha256\\*": \\*"([0-9a-f]{64})')
-SKAL = "skal"
-"""Under which a file holds what it is."""
-INPUT, OUTPUTS = "images", ("probabilities", "embeddings")
-AT_ONCE = 64
-"""Images that an exported network is given."""
-OPSET = 18
 MOST_CHECKED = 1000
 """Images that an export is checked on."""
 TOLERANCE = 1e-4
 """Of a probability, by which a file may differ from the network."""
 
 _log = logging.getLogger("skal")
-
-Answer = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""Probabilities, shape (n, n_classes), and embeddings, shape (n, n_features)."""
-
-
-class Deployed(nn.Module):
-    """A fitted network with all that is around it, in float32: uint8 images to an `Answer`."""
-
-    mean: Tensor
-    std: Tensor
-    temperature: Tensor
-
-    def __init__(self, module: ImageModule, size: int) -> None:
-        super().__init__()
-        network = module.network
-        self.backbone, self.head = network.backbone, network.head
-        self.neck: nn.Module = nn.Identity()
-        if isinstance(network, FrozenNetwork):
-            self.neck = nn.Sequential(network.scaling, network.neck)
-        for name in ("mean", "std", "temperature"):
-            self.register_buffer(name, getattr(module, name).clone())
-        self.channels = module.in_channels
-        self.size = size if module.input_size is None else int(module.input_size)
-        self.resized = self.size != size
-
-    @classmethod
-    def of(cls, classifier: ImageClassifier) -> Deployed:
-        """Return that of a fitted classifier, in evaluation mode."""
-        module: Any = classifier.neural_net_.module_
-        return cls(module, classifier.image_shape_[-1]).eval()
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        pixels = images.float() / 255
-        if self.resized:
-            pixels = F.interpolate(pixels, (self.size, self.size), mode="bilinear")
-        pixels = pixels.expand(-1, self.channels, -1, -1)
-        embeddings = self.neck(self.backbone((pixels - self.mean) / self.std))
-        return F.softmax(self.head(embeddings) / self.temperature, dim=1), embeddings
 
 
 @dataclass(frozen=True)
@@ -121,136 +70,6 @@ class Exported:
     def as_dict(self) -> dict[str, Any]:
         """Return it with plain JSON values."""
         return {**asdict(self), "out": str(self.out)}
-
-
-@dataclass(frozen=True, eq=False)
-class ExportedNetwork:
-    """A network that was read from a file: `answer` takes at most `AT_ONCE` uint8 images."""
-
-    description: Mapping[str, Any]
-    answer: Callable[[Images], Answer]
-
-    def __call__(self, images: Images) -> Answer:
-        """Return the answer for any number of images."""
-        parts = [self.answer(images[k : k + AT_ONCE]) for k in range(0, len(images), AT_ONCE)]
-        proba, embeddings = zip(*parts, strict=True)
-        return np.concatenate(proba), np.concatenate(embeddings)
-
-
-class NetworkFormat:
-    """A way to write a network to one file, and to read it."""
-
-    suffix = ""
-    extra = ""
-    modules: tuple[str, ...] = ()
-    """What it needs beside torch, and the extra that has it."""
-    runs_code = False
-    """Whether reading a file may run what is in it."""
-
-    def write(
-        self, classifier: ImageClassifier, description: Mapping[str, Any], path: Path
-    ) -> None:
-        """Write a fitted network, mostly as `Deployed`, and what it is."""
-        raise NotImplementedError
-
-    def read(
-        self, path: Path, trust: bool = False
-    ) -> tuple[ExportedNetwork | ImageClassifier, dict[str, Any]]:
-        """Read a network from a file of this format, known by its suffix, and what it is."""
-        raise NotImplementedError
-
-
-class Onnx(NetworkFormat):
-    """ONNX, with its weights in the same file."""
-
-    suffix, extra, modules = ".onnx", "onnx", ("onnx", "onnxruntime", "onnxscript")
-
-    def write(
-        self, classifier: ImageClassifier, description: Mapping[str, Any], path: Path
-    ) -> None:
-        import onnx
-
-        with _quiet_exporter():
-            program: Any = torch.onnx.export(
-                Deployed.of(classifier),
-                (_example(description, 2),),
-                input_names=[INPUT],
-                output_names=[*OUTPUTS],
-                dynamic_shapes={INPUT: {0: torch.export.Dim("n", min=1)}},
-                opset_version=OPSET,
-                dynamo=True,
-                verbose=False,
-            )
-        model = program.model_proto
-        onnx.helper.set_model_props(model, {SKAL: json.dumps(description)})
-        onnx.save_model(model, path, save_as_external_data=False)
-
-    def read(self, path: Path, trust: bool = False) -> tuple[ExportedNetwork, dict[str, Any]]:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        session = onnxruntime.InferenceSession(
-            path, options, providers=onnxruntime.get_available_providers()
-        )
-        text = session.get_modelmeta().custom_metadata_map.get(SKAL)
-
-        def answer(images: Images) -> Answer:
-            proba, embeddings = session.run(None, {INPUT: np.ascontiguousarray(images)})
-            return proba, embeddings
-
-        description = _described(text)
-        return ExportedNetwork(description, answer), description
-
-
-class TorchScript(NetworkFormat):
-    """TorchScript, traced."""
-
-    suffix, runs_code = ".pt", True
-
-    def write(
-        self, classifier: ImageClassifier, description: Mapping[str, Any], path: Path
-    ) -> None:
-        network = Deployed.of(classifier)
-        with torch.inference_mode(), _quiet_exporter():
-            jit: Any = torch.jit
-            traced = jit.trace(network, _example(description, 2), check_trace=False)
-            jit.save(traced, path, _extra_files={SKAL: json.dumps(description)})
-
-    def read(self, path: Path, trust: bool = False) -> tuple[ExportedNetwork, dict[str, Any]]:
-        files = {SKAL: ""}
-        with _quiet_exporter():
-            jit: Any = torch.jit
-            module = jit.load(path, map_location="cpu", _extra_files=files)
-
-        def answer(images: Images) -> Answer:
-            with torch.inference_mode():
-                proba, embeddings = module(torch.tensor(images))
-            return proba.numpy(), embeddings.numpy()
-
-        description = _described(files[SKAL])
-        return ExportedNetwork(description, answer), description
-
-
-class StateDict(NetworkFormat):
-    """The weights alone, under the names that they have in skal's network."""
-
-    suffix = ".safetensors"
-
-    def write(
-        self, classifier: ImageClassifier, description: Mapping[str, Any], path: Path
-    ) -> None:
-        state = classifier.neural_net_.module_.state_dict()
-        tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-        safetensors.torch.save_file(tensors, path, {SKAL: json.dumps(description)})
-
-    def read(self, path: Path, trust: bool = False) -> tuple[ImageClassifier, dict[str, Any]]:
-        content = path.read_bytes()
-        size = int.from_bytes(content[:8], "little")
-        text = json.loads(content[8 : 8 + size]).get("__metadata__", {}).get(SKAL)
-        description = _described(text)
-        check_model(path, description, trust)
-        return rebuild(description, safetensors.torch.load(content), "cpu"), description
 
 
 def export_model(
@@ -421,17 +240,6 @@ def read_exported(
         raise RunFolderError(f"{str(path)!r} cannot be read as {entry.name}: {reason}") from error
 
 
-def _described(text: str | bytes | None) -> dict[str, Any]:
-    if not text:
-        raise RunFolderError("it was not written by skal export-model")
-    return dict(json.loads(text))
-
-
-def _example(description: Mapping[str, Any], n: int) -> Tensor:
-    shape = (n, *description["image_shape"])
-    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
-
-
 def _checked(
     classifier: ImageClassifier,
     other: ExportedNetwork | ImageClassifier,
@@ -440,7 +248,7 @@ def _checked(
 ) -> tuple[int, float, int]:
     """Compare the answers of a file with the network's; `DataError` if they are others."""
     if images is None or not len(images):
-        images = _example(description, AT_ONCE).numpy()
+        images = example_images(description, AT_ONCE).numpy()
     expected = classifier.predict_proba(images)
     found = other(images)[0] if isinstance(other, ExportedNetwork) else other.predict_proba(images)
     difference = float(np.abs(found - expected).max())
@@ -450,17 +258,3 @@ def _checked(
             f"the file answers otherwise than the network: probabilities differ by {difference:.2g}"
         )
     return len(images), difference, same
-
-
-@contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Keep torch's exporters from warning of themselves."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            log.setLevel(level)

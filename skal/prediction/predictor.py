@@ -32,7 +32,8 @@ from ..strategies.resolve import Strategy, resolve_strategy
 from ..strategies.scores import ScoreRequest, Scores, least_for_all_devices, score_pool
 from ..strategies.trial import made_up_scores
 from ..strategies.uncertainty import MEASURES
-from .exports import ExportedNetwork, read_exported
+from .exports import read_exported
+from .networks import ExportedNetwork
 
 MEASURED = ("least-confidence", "margin", "entropy")
 TOLERATED = 10

@@ -40,6 +40,8 @@ SKIPPED_COLUMNS = ("path", "reason")
 CONFIG = "config.toml"
 ROUNDS = "rounds.csv"
 JOURNAL = "journal.jsonl"
+GOES_ON = frozenset(("valid", "labels", "round"))
+"""Events after which a run that was done is not done any more."""
 SUMMARY = "summary.json"
 ENVIRONMENT = "environment.json"
 EVALUATION = "evaluation.json"
@@ -322,27 +324,27 @@ class Record:
         self._apply(entry)
 
     def _apply(self, entry: Mapping[str, Any]) -> None:
-        if entry["event"] == "start":
-            self.facts = dict(entry["facts"])
-            self.environment = dict(entry.get("environment", {}))
-            return
-        if entry["event"] == "config":
-            self.facts["config"] = entry["config"]
-            return
-        if entry["event"] == "file":
-            self.digests[entry["name"]] = entry["sha256"]
-            return
-        self.summary = entry["summary"] if entry["event"] == "end" else None
-        if entry["event"] == "end":
-            return
-        if entry["event"] == "round":
-            self.rounds.append(dict(entry["row"]))
-            self.seconds = entry["seconds"]
-            self.predicted = entry.get("predicted")
-            return
-        if entry["event"] == "valid":
-            self.valid = {name: values for name, values in entry.items() if name != "event"}
-            return
+        match entry["event"]:
+            case "start":
+                self.facts = dict(entry["facts"])
+                self.environment = dict(entry.get("environment", {}))
+            case "config":
+                self.facts["config"] = entry["config"]
+            case "file":
+                self.digests[entry["name"]] = entry["sha256"]
+            case "valid":
+                self.valid = {name: values for name, values in entry.items() if name != "event"}
+            case "labels":
+                self._apply_labels(entry)
+            case "round":
+                self.rounds.append(dict(entry["row"]))
+                self.seconds, self.predicted = entry["seconds"], entry.get("predicted")
+            case "end":
+                self.summary = entry["summary"]
+        if entry["event"] in GOES_ON:
+            self.summary = None
+
+    def _apply_labels(self, entry: Mapping[str, Any]) -> None:
         self.query_seconds = dict(entry["seconds"])
         columns = zip(entry["indices"], entry["paths"], entry["names"], strict=True)
         for rank, (index, path, name) in enumerate(columns):

@@ -28,7 +28,8 @@ from skal.core.errors import (
     UnknownNameError,
 )
 from skal.prediction import NETWORK_FORMATS
-from skal.prediction.exports import Deployed, NetworkFormat, export_model, read_exported
+from skal.prediction.exports import export_model, read_exported
+from skal.prediction.networks import Deployed, NetworkFormat
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -240,7 +241,7 @@ class Pickled(NetworkFormat):
         torch.save((Deployed.of(classifier), dict(description)), path)
 
     def read(self, path: Path, trust: bool = False) -> Any:
-        from skal.prediction.exports import ExportedNetwork
+        from skal.prediction.networks import ExportedNetwork
 
         network, description = torch.load(path, weights_only=False)
 
