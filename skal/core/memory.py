@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import mmap
 import os
 import sys
@@ -140,3 +141,17 @@ def gib(n_bytes: float) -> str:
         if n_bytes >= size:
             return f"{n_bytes / size:.1f} {unit}"
     return f"{n_bytes / 2**10:.0f} KiB"
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Leave the garbage collector off, which would look through millions of objects that stay again
+    and again.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
@@ -65,19 +66,9 @@ class Addresses:
 
     def __init__(self, paths: Iterable[str], root: str = "") -> None:
         self._root = tuple(_plain(part) for part in root.split("/") if part)
-        self._paths: dict[str, str] = {}
-        self._by_name: dict[str, list[Parts]] = {}
-        self._by_stem: dict[str, list[Parts]] = {}
-        self._folders: set[str] = set()
-        for path in paths:
-            self._paths[path] = path
+        self._paths: dict[str, str] = {path: path for path in paths}
+        for path in [path for path in self._paths if not path.isascii()]:
             self._paths.setdefault(_plain(path), path)
-            parts = tuple(path.split("/"))
-            self._folders.update(map(_plain, parts[:-1]))
-            for name in {parts[-1], page_of(parts[-1])[0]}:  # a file's name says no page of it
-                self._by_name.setdefault(_plain(name), []).append(parts)
-            self._by_stem.setdefault(_plain(parts[-1].rpartition(".")[0]), []).append(parts)
-        self._made: dict[str, list[Parts]] | None = None
 
     def find(self, address: str) -> str:
         """Return the path of the image that is meant; an UnclearAddressError if there is none."""
@@ -85,6 +76,8 @@ class Addresses:
 
     def locate(self, address: str) -> Located:
         """Return the image that is meant, and where that puts the root; errors as of `find`."""
+        if (path := self._paths.get(address)) is not None:
+            return Located(path)
         unclear: set[str] = set()
         is_local = LOCAL_FILES in address
         for text in _readings(address):
@@ -100,11 +93,40 @@ class Addresses:
         text = text.removeprefix("./")
         return self._paths.get(text) or self._paths.get(_plain(text))
 
+    # what most texts do not need is made when the first one does: a million images may be many
+
+    @cached_property
+    def _folders(self) -> set[str]:
+        folders = {path.rpartition("/")[0] for path in self._paths.values()}
+        return {_plain(part) for folder in folders for part in folder.split("/") if part}
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        # a file's name says no page of it
+        return self._by(lambda name: {_plain(name), _plain(page_of(name)[0])})
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        return self._by(lambda name: {_plain(name.rpartition(".")[0])})
+
+    @cached_property
+    def _by_made_plain(self) -> dict[str, list[str]]:
+        return self._by(lambda name: {_made_plain(name)})
+
+    def _by(self, keys: Callable[[str], set[str]]) -> dict[str, list[str]]:
+        """Return the paths by what is made of their last names."""
+        found: dict[str, list[str]] = {}
+        for path in dict.fromkeys(self._paths.values()):
+            for key in keys(path.rpartition("/")[2]):
+                found.setdefault(key, []).append(path)
+        return found
+
     def _by_end(self, text: str, is_local: bool, unclear: set[str]) -> Located | None:
         *folders, name = [_plain(part) for part in text.split("/") if part not in ("", ".")] or [""]
         if ".." in folders:
             return None
-        images = self._by_name.get(name) or self._by_stem.get(name, [])
+        paths = self._by_name.get(name) or self._by_stem.get(name, [])
+        images = [tuple(path.split("/")) for path in paths]
         places = [(*self._root, *map(_plain, image[:-1])) for image in images]
         shared = [_n_shared(folders, place) for place in places]
         longest = [image for image, n in zip(images, shared, strict=True) if n == max(shared)]
@@ -127,17 +149,11 @@ class Addresses:
         """Find what was uploaded to Label Studio, which puts eight digits before a name and takes
         what is not plain out of it.
         """
-        if self._made is None:
-            self._made = {}
-            for images in self._by_name.values():
-                for image in images:
-                    self._made.setdefault(_made_plain(image[-1]), []).append(image)
         name = _UPLOADED.sub("", unquote(_split(address).path).rpartition("/")[2])
-        same = [*self._by_name.get(_plain(name), []), *self._made.get(name, [])]
-        images = list(dict.fromkeys(same))
-        if len(images) == 1:
-            return "/".join(images[0])
-        unclear.update("/".join(image) for image in images)
+        same = {*self._by_name.get(_plain(name), []), *self._by_made_plain.get(name, [])}
+        if len(same) == 1:
+            return same.pop()
+        unclear |= same
         return None
 
 

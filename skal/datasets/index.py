@@ -7,11 +7,10 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..core.errors import DataError
 from ..core.kept import CACHE_TAG
@@ -36,8 +35,7 @@ SYSTEM_FOLDERS = frozenset(
 _log = logging.getLogger("skal")
 
 
-@dataclass(frozen=True, slots=True)
-class ImageFile:
+class ImageFile(NamedTuple):
     """One file found: where it is, and what its place says about it."""
 
     path: str
@@ -98,7 +96,7 @@ def find_images(root: Path, as_dataset: bool = True, pages: str = "first") -> li
         return files
     apart = pages_apart(root, [file.path for file in files])
     return [
-        file if page == file.path else replace(file, path=page)
+        file if page == file.path else file._replace(path=page)
         for file in files
         for page in apart.get(file.path, [file.path])
     ]
@@ -236,14 +234,15 @@ def _scan(directory: str, bar: tqdm[None]) -> tuple[tuple[int, int], list[str], 
             name = entry.name
             if name[0] == ".":
                 continue
-            is_folder = False
-            with suppress(OSError):  # a link to itself
+            try:
                 is_folder = entry.is_dir()
+            except OSError:  # a link to itself
+                is_folder = False
             if not is_folder:
                 names.append(name)
-                bar.update()
             elif name not in SYSTEM_FOLDERS:
                 folders.append(name)
+    bar.update(len(names))
     return (status.st_dev, status.st_ino), folders, names
 
 

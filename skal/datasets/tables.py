@@ -11,17 +11,25 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
+from ..core.errors import DataError
 from .addresses import Addresses, Located, UnclearAddressError, one_root
 from .base import one_line
 from .layout import kind_of
 
 TABLES = frozenset((".csv", ".tsv"))
-PATH_COLUMNS = ("path", "file_name", "filename", "file", "image_path", "image", "image_name", "img")
-ID_COLUMNS = ("image_id", "id", "name")
-LABEL_COLUMNS = ("label", "class", "category", "target", "choice", "class_name", "label_name")
-LABEL_COLUMNS_OF_KINDS = ("species", "breed", "variety", "diagnosis")
+PATHS = (
+    *("path", "file_name", "filename", "file", "image_path", "image", "image_name", "img"),
+    *("image_url", "url", "source-ref", "imagegcsuri"),
+    *("image_id", "id", "name"),
+)
+"""Names of the column of images, the likeliest first."""
+LABELS = (
+    *("label", "class", "category", "target", "choice", "class_name", "label_name"),
+    *("species", "breed", "variety", "diagnosis"),
+)
+"""Names of the column of labels."""
 NO_TRUTH = ("submission", "sample", "predict")
 """In the names of tables whose labels are made up."""
 
@@ -54,6 +62,54 @@ class Table:
     n_unknown: int
 
 
+def text_of(content: bytes) -> str:
+    """Return text in UTF-8, or in UTF-16 with its mark; a UnicodeDecodeError if it is neither."""
+    is_utf_16 = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return content.decode("utf-16" if is_utf_16 else "utf-8-sig").removeprefix("\ufeff")
+
+
+def lines_of(text: str) -> TextIO:
+    """Return lines with their ends, without the four bytes a character of io.StringIO."""
+    content = text.encode(errors="surrogatepass")
+    return io.TextIOWrapper(io.BytesIO(content), "utf-8", "surrogatepass", newline="")
+
+
+class Cells:
+    """The rows of a table in text, each as its cells; a csv.Error where it is malformed.
+
+    The separator is what a line "sep=" says, which Excel writes before the others, or else the
+    most frequent in the first line, of equally many the comma. `line` is where the last row ends.
+    """
+
+    def __init__(self, text: str) -> None:
+        separator = None
+        self._n_before = text[:4].lower() == "sep="
+        if self._n_before:
+            first, _, text = text.partition("\n")
+            separator = first.strip()[4:5]
+        first = text.partition("\n")[0]
+        separator = separator or max(",;\t|", key=first.count)
+        self._rows = csv.reader(lines_of(text), delimiter=separator)
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return self._rows
+
+    @property
+    def line(self) -> int:
+        return self._rows.line_num + self._n_before
+
+
+def find_column(names: Sequence[str], known: Iterable[str]) -> int | None:
+    """Return the first of some columns that a table has; a DataError if it has two of them."""
+    small = [name.strip().lower() for name in names]
+    name = next((name for name in known if name in small), None)
+    if name is None:
+        return None
+    if small.count(name) > 1:
+        raise DataError(f"it has two columns {name!r}; rename one")
+    return small.index(name)
+
+
 def read_tables(root: Path, files: Sequence[LabelledFile]) -> dict[str, str]:
     """Return the labels that tables beside the images give them, by path, and say which.
 
@@ -65,7 +121,7 @@ def read_tables(root: Path, files: Sequence[LabelledFile]) -> dict[str, str]:
         name = place.relative_to(root).as_posix()
         try:
             table = _read(root, place, files)
-        except _UnusableError as error:
+        except DataError as error:
             _log.warning("%s is not used: %s", name, error)
             continue
         if table is None:
@@ -90,10 +146,6 @@ def read_tables(root: Path, files: Sequence[LabelledFile]) -> dict[str, str]:
     return labels
 
 
-class _UnusableError(Exception):
-    """Why a table that looks like one of labels is not used."""
-
-
 def _tables(root: Path) -> Iterator[Path]:
     """Yield tables in the folder and in those in it."""
     folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
@@ -106,12 +158,15 @@ def _tables(root: Path) -> Iterator[Path]:
 
 
 def _read(root: Path, place: Path, files: Sequence[LabelledFile]) -> Table | None:
-    """Read a table; None if it has no such columns, or names no image."""
+    """Read a table; None if it has no such columns, or names no image; a DataError says why it is
+    not used though it looks like one of labels.
+    """
     header, rows = _rows_of(place)
-    columns = _columns(header)
-    if columns is None:
+    of_path, of_label = find_column(header, PATHS), find_column(header, LABELS)
+    if of_path is None or of_label is None:
         return None
-    _check_is_truth(header, [row[columns[1]].strip() for row in rows if len(row) > max(columns)])
+    columns = of_path, of_label
+    _check_is_truth(header, [row[of_label].strip() for row in rows if len(row) > max(columns)])
     images = Addresses((file.path for file in _meant(root, place, files)), root.as_posix())
     found: list[tuple[Located, str]] = []
     n_unknown = 0
@@ -123,37 +178,28 @@ def _read(root: Path, place: Path, files: Sequence[LabelledFile]) -> Table | Non
             found.append((images.locate(address), label))
         except UnclearAddressError as error:
             if error.candidates:
-                raise _UnusableError(str(error)) from error
+                raise DataError(str(error)) from error
             n_unknown += 1
     if any(one.by_name for one, _ in found):  # the others are of folders beside this one
         n_unknown += sum(bool(one.root_at) and not one.by_name for one, _ in found)
         found = [(one, label) for one, label in found if one.by_name or not one.root_at]
     if not one_root(one for one, _ in found):
-        raise _UnusableError("it names images of several folders, and none by this one's name")
+        raise DataError("it names images of several folders, and none by this one's name")
     labels: dict[str, str] = {}
     for one, label in found:
         if label and labels.setdefault(one.path, label) != label:
-            raise _UnusableError(f"{one.path} is {labels[one.path]!r} and {label!r} in it")
+            raise DataError(f"{one.path} is {labels[one.path]!r} and {label!r} in it")
     return Table(place, labels, n_unknown) if labels else None
 
 
 def _rows_of(place: Path) -> tuple[list[str], list[list[str]]]:
     """Return the header and the other rows of a table."""
     try:
-        content = place.read_bytes()
-        is_utf_16 = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        text = content.decode("utf-16" if is_utf_16 else "utf-8-sig")
-        separator = None
-        if text[:4].lower() == "sep=":  # which Excel writes before the header
-            first, _, text = text.partition("\n")
-            separator = first.strip()[4:5]
-        first = text.partition("\n")[0]
-        separator = separator or max(",;\t|", key=first.count)
-        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+        rows = list(Cells(text_of(place.read_bytes())))
     except UnicodeDecodeError as error:
-        raise _UnusableError("it is no text in UTF-8") from error
+        raise DataError("it is no text in UTF-8") from error
     except (OSError, csv.Error) as error:
-        raise _UnusableError(one_line(error)) from error
+        raise DataError(one_line(error)) from error
     return ([name.strip() for name in rows[0]], rows[1:]) if rows else ([], [])
 
 
@@ -162,27 +208,15 @@ def _check_is_truth(header: Sequence[str], labels: Sequence[str]) -> None:
     small = [name.lower() for name in header]
     guesses = [name for name in small if name in OF_GUESSES or name.startswith("p_")]
     if guesses:
-        raise _UnusableError(f"its column {guesses[0]!r} says that it holds predictions")
+        raise DataError(f"its column {guesses[0]!r} says that it holds predictions")
     if "split" in small:
-        raise _UnusableError(
+        raise DataError(
             "its column 'split' is not read: put the images into train/ and test/, or take it out"
         )
     if any(_FRACTION.fullmatch(label) for label in labels):
-        raise _UnusableError("its labels are fractions, not classes")
+        raise DataError("its labels are fractions, not classes")
     if len(labels) > MOST_DISTINCT and len(set(labels)) == len(labels):
-        raise _UnusableError("no two of its rows have the same label")
-
-
-def _columns(header: Sequence[str]) -> tuple[int, int] | None:
-    """Return which columns hold the images' addresses and labels."""
-    small = [name.lower() for name in header]
-
-    def first(names: Iterable[str]) -> int | None:
-        return next((small.index(name) for name in names if name in small), None)
-
-    path = first((*PATH_COLUMNS, *ID_COLUMNS))
-    label = first((*LABEL_COLUMNS, *LABEL_COLUMNS_OF_KINDS))
-    return None if path is None or label is None else (path, label)
+        raise DataError("no two of its rows have the same label")
 
 
 def _meant(root: Path, place: Path, files: Sequence[LabelledFile]) -> Sequence[LabelledFile]:

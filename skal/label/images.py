@@ -6,13 +6,16 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from ..core.errors import DataError, FolderNotFoundError
 from ..datasets.formats import FORMATS, page_of
 from ..datasets.index import ImageFile, find_images
 from .store import Store
+
+AT_ONCE, AT_CLOSE = 1000, 10
+"""How many images are read at a time, and how many times when a project is closed."""
 
 _log = logging.getLogger("skal")
 
@@ -33,21 +36,21 @@ def find(root: Path, pages: str) -> list[ImageFile]:
         raise DataError(f"{told}; expected {', '.join(FORMATS)} files") from error
 
 
-def taking_part(root: Path, files: Sequence[ImageFile]) -> set[str]:
-    """Return the paths of all images but those of a given test set."""
-    there = {file.path for file in files if file.part != "test"}
+def taking_part(root: Path, files: Sequence[ImageFile]) -> dict[str, None]:
+    """Return the paths of all images but those of a given test set, in their order."""
+    there = dict.fromkeys(file.path for file in files if file.part != "test")
     if not there:
         raise DataError(f"no image under {str(root)!r} but those under test/")
     return there
 
 
-def new_numbers(root: Path, store: Store, there: set[str]) -> tuple[dict[int, str], int]:
+def new_numbers(root: Path, store: Store, there: Mapping[str, None]) -> tuple[dict[int, str], int]:
     """Return which numbers images get that are not known where they lie, and how many were moved.
 
     Labelled images that lie elsewhere now keep their number; new ones get the next.
     """
     known = store.images()
-    new = sorted(there - set(known.values()))
+    new = sorted(there.keys() - known.values() if known else there)
     contents = {n: content for n, content in store.contents().items() if known[n] not in there}
     sizes = {size for size, _ in contents.values()}
     by_content: dict[tuple[int, str], str] = {}
@@ -55,7 +58,7 @@ def new_numbers(root: Path, store: Store, there: set[str]) -> tuple[dict[int, st
         if found := content_of(root / path, sizes):
             by_content.setdefault(found, path)
     moved = {n: by_content.pop(which) for n, which in contents.items() if which in by_content}
-    rest = sorted(set(new).difference(moved.values()))
+    rest = sorted(set(new).difference(moved.values())) if moved else new
     return {**moved, **dict(enumerate(rest, max(known, default=-1) + 1))}, len(moved)
 
 
@@ -103,29 +106,51 @@ def content_of(path: Path, sizes: Iterable[int] | None = None) -> tuple[int, str
 
 
 class Contents:
-    """Writes size and hash of what was labelled, so that moved files are known again."""
+    """Writes size and hash of what was labelled, so that moved files are known again.
 
-    def __init__(self, root: Path, store: Store) -> None:
+    Nobody waits for more than a few thousand images: others follow while the project is open, or
+    when it is opened again.
+    """
+
+    def __init__(self, root: Path, store: Store, at_once: int = AT_ONCE) -> None:
+        self._at_once = at_once
         self._root = root
         self._store = store
         self._known = set(store.contents())
         self._thread: ThreadPoolExecutor | None = None
+        self._waiting: list[Future[None]] = []
 
     def write(self, paths: Mapping[int, str], images: Iterable[int]) -> None:
         """Write those of some images that are there and not written yet."""
         new = [image for image in images if image not in self._known and image in paths]
+        self._write(paths, new[: self._at_once])
+        if len(new) > self._at_once:
+            self.write_later(paths, new[self._at_once :])
+
+    def _write(self, paths: Mapping[int, str], images: Iterable[int]) -> None:
+        new = [image for image in images if image not in self._known]
         found = {image: content_of(self._root / paths[image]) for image in new}
         contents = {image: content for image, content in found.items() if content}
         if contents:
             self._store.add_contents(contents)
             self._known |= contents.keys()
 
-    def write_later(self, paths: Mapping[int, str], images: Iterable[int]) -> None:
+    def write_later(self, paths: Mapping[int, str], images: Sequence[int]) -> None:
         """Write them in a thread, for hashing a file takes longer than a key."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="skal-contents")
-        self._thread.submit(self.write, paths, images)
+        self._waiting = [one for one in self._waiting if not one.done()]
+        for start in range(0, len(images), self._at_once):
+            part = [image for image in images[start : start + self._at_once] if image in paths]
+            self._waiting.append(self._thread.submit(self._write, paths, part))
 
     def finish(self) -> None:
+        """Wait until the next of them are written, and leave the rest to the next time."""
+        waiting = [one for one in self._waiting if not one.done()]
+        if sum(one.cancel() for one in waiting[AT_CLOSE:]):
+            _log.info(
+                "not all labelled images were read yet, by which they are known again if they are "
+                "moved; that goes on whenever the project is open"
+            )
         if self._thread is not None:
             self._thread.shutdown()

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..core.errors import DataError, UnknownNameError
+from ..core.memory import without_collector
 from ..datasets.addresses import Located, UnclearAddressError, one_root
 from ..datasets.formats import page_of
-from ..datasets.index import find_images
+from ..datasets.index import ImageFile, find_images
 from .formats import Row, Source, read_rows
 from .images import content_of
 from .ledger import TEST
@@ -42,6 +43,7 @@ class Reading:
         self.project, self.name, self.annotator = project, name, annotator
         self._addresses, self._by_path = project.addresses()
         self._unclear: list[str] = []
+        self._class_ids: dict[str, int] = {}
         self._found: set[Located] = set()
 
     def image_at(self, where: str, address: str) -> int | None:
@@ -51,14 +53,17 @@ class Reading:
         except UnclearAddressError as error:
             self._unclear.append(f"{where}: {error}")
             return None
-        self._found.add(found._replace(path=""))
+        if found.root_at:
+            self._found.add(found._replace(path=""))
         return self._by_path[found.path]
 
     def class_id(self, where: str, name: str) -> int:
-        try:
-            return self.project.class_id(name)
-        except UnknownNameError as error:
-            raise DataError(f"{where}: {error}") from error
+        if name not in self._class_ids:
+            try:
+                self._class_ids[name] = self.project.class_id(name)
+            except UnknownNameError as error:
+                raise DataError(f"{where}: {error}") from error
+        return self._class_ids[name]
 
     def check(self) -> None:
         """Raise a DataError if an image was not found."""
@@ -70,7 +75,7 @@ class Reading:
                 "nothing was imported"
             )
         if not one_root(self._found):
-            places = sorted("/".join(found.root_at) for found in self._found if found.root_at)
+            places = sorted("/".join(found.root_at) for found in self._found)
             raise DataError(
                 f"{self.name} names images of several folders ({', '.join(places[:3])}), of which "
                 f"one is {str(self.project.root)!r}; nothing was imported: leave the others out"
@@ -95,6 +100,7 @@ class Imported:
         return f"{self.new} new, {self.changed} changed, {self.same} already there{empty}{older}"
 
 
+@without_collector()
 def import_into(
     folder: Path,
     source: Path | Source,
@@ -111,39 +117,59 @@ def import_into(
     read and found valid. Of `classes` those that the project does not have yet are added.
     """
     source = source if isinstance(source, Source) else Source(source)
-    with closing(LabelProject.open(folder, classes, create=False)) as seen:
-        is_new = seen.store.path is None
-        entries = _read(seen, source, annotator, form)
-        n_empty = sum(said.action == "skip" for _, said in entries)
-        named = [(seen.paths[said.image], said) for said in _without_contradiction(seen, entries)]
-        classes = seen.classes
-    opened = LabelProject.open(folder, classes if is_new else (), needs_classes=False)
+    read = _read(LabelProject.open(folder, classes, create=False), source, annotator, form)
+    known = read.classes if read.is_of_new_project else ()
+    opened = LabelProject.open(folder, known, needs_classes=False, files=read.files)
     with closing(opened) as project, project.store.transaction():
-        project.add_classes(classes)
-        at = project.numbers
-        there = [replace(said, image=at.get(path, -1)) for path, said in named]
-        return _take_in(project, there, n_empty)
+        project.add_classes(read.classes)
+        return _take_in(project, read)
 
 
-def _read(project: LabelProject, source: Source, annotator: str, form: str | None) -> list[Entry]:
-    reading = Reading(project, source.name, check_annotator(annotator))
-    if source.path.is_dir():
-        return _read_folder(reading, source.path)
-    said = ((row.where, _action(reading, row)) for row in read_rows(source, form))
-    entries = [Entry(where, action) for where, action in said if action is not None]
-    reading.check()
-    return entries
+@dataclass(frozen=True)
+class _Read:
+    """What was read: verdicts with the paths of their images, and what is needed to write them."""
+
+    verdicts: Sequence[tuple[str, Action]]
+    n_empty: int
+    classes: Sequence[str]
+    files: Sequence[ImageFile]
+    is_of_new_project: bool
 
 
-def _take_in(project: LabelProject, verdicts: Sequence[Action], n_empty: int) -> Imported:
-    reserve = set(project.reserve)
+def _read(project: LabelProject, source: Source, annotator: str, form: str | None) -> _Read:
+    with closing(project):
+        reading = Reading(project, source.name, check_annotator(annotator))
+        if source.path.is_dir():
+            entries = _read_folder(reading, source.path)
+        else:
+            entries = _read_file(reading, source, form)
+        found, n_empty = _without_contradiction(project, entries)
+        reading.check()
+        verdicts = [(project.paths[said.image], said) for said in found]
+        is_new = project.store.path is None
+        return _Read(verdicts, n_empty, project.classes, project.files, is_new)
+
+
+def _read_file(reading: Reading, source: Source, form: str | None) -> Iterator[Entry]:
+    for row in read_rows(source, form):
+        action = _action(reading, row)
+        if action is not None:
+            yield Entry(row.where, action)
+
+
+def _take_in(project: LabelProject, read: _Read) -> Imported:
+    has_tests = any(said.source == TEST for _, said in read.verdicts)
+    reserve = set(project.reserve) if has_tests else ()
+    for name in {said.annotator for _, said in read.verdicts}:
+        check_annotator(name)
     counts = {"new": 0, "changed": 0, "same": 0}
     actions, n_older = [], 0
-    for said in verdicts:
-        verdict = project.ledger.verdicts(said.image).get(said.annotator)
+    for path, said in read.verdicts:
+        image = project.numbers[path]
+        verdict = project.ledger.verdicts(image).get(said.annotator)
         before = (verdict.action, verdict.label) if verdict else None
-        if before is None and said.image in project.folder_labels:
-            before = ("label", project.folder_labels[said.image])
+        if before is None and image in project.folder_labels:
+            before = ("label", project.folder_labels[image])
         if before == (said.action, said.label):
             counts["same"] += 1
             continue
@@ -152,25 +178,35 @@ def _take_in(project: LabelProject, verdicts: Sequence[Action], n_empty: int) ->
             n_older += 1
             continue
         counts["new" if before is None else "changed"] += 1
-        check_annotator(said.annotator)
-        is_test = said.source == TEST and said.image in reserve
-        actions.append(replace(said, source=TEST if is_test else IMPORT))
-    project.record(actions)
-    return Imported(**counts, empty=n_empty, older=n_older)
+        is_test = said.source == TEST and image in reserve
+        if image != said.image or is_test is not (said.source == TEST):
+            said = said._replace(image=image, source=TEST if is_test else IMPORT)
+        actions.append(said)
+    project.write(actions)
+    return Imported(**counts, empty=read.n_empty, older=n_older)
 
 
 def _is_before(one: str, other: str) -> bool:
     return datetime.fromisoformat(one) < datetime.fromisoformat(other)
 
 
-def _without_contradiction(project: LabelProject, entries: Sequence[Entry]) -> list[Action]:
-    """Return one verdict an image and annotator; two different ones are an error."""
+def _without_contradiction(
+    project: LabelProject, entries: Iterable[Entry]
+) -> tuple[list[Action], int]:
+    """Return one verdict an image and annotator, and how many entries have none; two different ones
+    are an error.
+    """
     found: dict[tuple[int, str], Entry] = {}
+    n_empty = 0
     for entry in entries:
         where, said = entry
         if said.action == "skip":
+            n_empty += 1
             continue
-        before, other = found.setdefault((said.image, said.annotator), entry)
+        first_entry = found.setdefault((said.image, said.annotator), entry)
+        if first_entry is entry:
+            continue
+        before, other = first_entry
         if (other.action, other.label) != (said.action, said.label):
             first, second = (
                 a.action if a.label is None else repr(project.classes[a.label])
@@ -180,7 +216,7 @@ def _without_contradiction(project: LabelProject, entries: Sequence[Entry]) -> l
                 f"{before} says {first} and {where} says {second} of "
                 f"{project.paths[said.image]!r}, both for {said.annotator!r}; expected one label"
             )
-    return [said for _, said in found.values()]
+    return [said for _, said in found.values()], n_empty
 
 
 def _action(reading: Reading, row: Row) -> Action | None:
@@ -198,12 +234,12 @@ def _action(reading: Reading, row: Row) -> Action | None:
         return None
     annotator = _short_name(row.annotator or reading.annotator)
     time = "" if row.time is None else datetime.fromtimestamp(row.time, UTC).isoformat()
-    return Action(annotator, action, image, number, row.seconds, source=row.source, time=time)
+    source = TEST if row.source == TEST else IMPORT
+    return Action(annotator, action, image, number, row.seconds, source=source, time=time)
 
 
-def _read_folder(reading: Reading, folder: Path) -> list[Entry]:
+def _read_folder(reading: Reading, folder: Path) -> Iterator[Entry]:
     images = _ImagesByContent(reading.project)
-    entries = []
     for file in find_images(folder):
         if file.label is None:
             continue
@@ -214,8 +250,8 @@ def _read_folder(reading: Reading, folder: Path) -> list[Entry]:
                 "has it the content of one"
             )
         label = reading.class_id(file.path, file.label)
-        entries.append(Entry(file.path, Action(reading.annotator, "label", image, label)))
-    return entries
+        said = Action(reading.annotator, "label", image, label, source=IMPORT)
+        yield Entry(file.path, said)
 
 
 class _ImagesByContent:

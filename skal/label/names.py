@@ -48,6 +48,8 @@ def check_annotator(name: str) -> str:
 
 def plain_text(text: str) -> str:
     """Return text that can be written anywhere: what stands for bytes of no character is lost."""
+    if text.isascii():
+        return text
     return text.encode(errors="surrogateescape").decode(errors="replace")
 
 

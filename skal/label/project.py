@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -100,13 +99,15 @@ class LabelProject:
         needs_classes: bool = True,
         needs_pool: bool = False,
         alone: bool = False,
+        files: Sequence[ImageFile] | None = None,
     ) -> Self:
         """Open the project of a folder, or begin it.
 
         Of `classes` those that the project does not have yet are added; without any, a new project
         takes those of the class folders. Without `create` nothing is written, else not before all
         is found valid. Fewer than two classes, no image to label, or another process that has it
-        open `alone` is an error where that is asked for.
+        open `alone` is an error where that is asked for. `files` are the images in it, where they
+        were just listed.
 
         Errors are FolderNotFoundError, DataError, UsageError and RunFolderError: there is no such
         folder, no image or no class in it, a setting is not valid, or the project's files cannot be
@@ -120,7 +121,7 @@ class LabelProject:
         store = store_to_read(path)  # first: where it is of another format, all is
         terms = {"overlap": overlap, "until": until}
         config, agreed = read_settings(home, settings or {}, terms)
-        files = images.find(root, config.pages)
+        files = images.find(root, config.pages) if files is None else files
         if settings is not None:  # a network or strategy of one's own is named by who runs it
             kept = {n: v for n, v in foreign_names(config).items() if settings.get(n) != v}
             told = "; if you trust it, name it again as an option"
@@ -189,7 +190,9 @@ class LabelProject:
 
     def addresses(self) -> tuple[Addresses, dict[str, int]]:
         """Return what finds images by texts from elsewhere, and the number of each path found."""
-        by_path = {plain_text(path): number for number, path in self.paths.items()}
+        by_path = self.numbers
+        if not all(map(str.isascii, by_path)):
+            by_path = {plain_text(path): number for path, number in by_path.items()}
         return Addresses(by_path, self.root.resolve().as_posix()), by_path
 
     @cached_property
@@ -207,14 +210,22 @@ class LabelProject:
     def take_files(self, files: Sequence[ImageFile]) -> None:
         """Take in which images there are; a DataError if there is none."""
         there = images.taking_part(self.root, files)
-        paths, first_paths = self._number(there)
-        self.files, self.paths = files, paths
+        self.files, self.paths, self._unwritten = files, *self._number(there)
+        paths = self.paths
         self.numbers = {path: number for number, path in paths.items()}
         self.folder_labels = self._labels_of_folders()
         self.pool = frozenset(paths.keys() - self.folder_labels.keys())
-        seed = self.store.meta().get("seed", str(self.config.seed))
-        self.reserve = draw_reserve(seed, first_paths, self.pool)
+        self._reserve: list[int] | None = None
         self._folded = (None, ())
+
+    @property
+    def reserve(self) -> list[int]:
+        """The images held out for the test."""
+        if self._reserve is None:
+            seed = self.store.meta().get("seed", str(self.config.seed))
+            first_paths = {**self._unwritten, **self.store.first_paths()}
+            self._reserve = draw_reserve(seed, first_paths, self.pool)
+        return self._reserve
 
     def close(self) -> None:
         """Close the store, when all that was labelled can be told from other files."""
@@ -238,22 +249,28 @@ class LabelProject:
         ids = self.class_list.ids
         label, guess = (None if n is None else ids.get(n) for n in (action.label, action.guess))
         is_same = (label, guess) == (action.label, action.guess)
-        return action if is_same else replace(action, label=label, guess=guess)
+        return action if is_same else action._replace(label=label, guess=guess)
 
     def record(self, actions: Sequence[Action]) -> list[int]:
         """Write actions and take them in; see `Store.append`."""
-        number = [*self.class_list.numbers, None].__getitem__
-        rows = [
-            replace(
-                a,
-                label=number(-1 if a.label is None else a.label),
-                guess=number(-1 if a.guess is None else a.guess),
-            )
-            for a in actions
-        ]
-        ids = self.store.append(rows)
+        ids = self.write(actions)
         self.refresh()
-        self._contents.write_later(self.paths, {action.image for action in actions})
+        return ids
+
+    def write(self, actions: Sequence[Action]) -> list[int]:
+        """Write actions, of which the project itself hears at its next `refresh`."""
+        numbers = self.class_list.numbers
+        if numbers != [*range(len(numbers))]:  # else ids of classes are their numbers
+            number = [*numbers, None].__getitem__
+            actions = [
+                a._replace(
+                    label=number(-1 if a.label is None else a.label),
+                    guess=number(-1 if a.guess is None else a.guess),
+                )
+                for a in actions
+            ]
+        ids = self.store.append(actions)
+        self._contents.write_later(self.paths, [action.image for action in actions])
         return ids
 
     def add_batch(self, rows: Sequence[BatchRow]) -> None:
@@ -415,18 +432,19 @@ class LabelProject:
         """The accuracy of the networks on the test sample; see `History.curve`."""
         return self.history.curve(self.test_labels)
 
-    def _number(self, there: set[str]) -> tuple[dict[int, str], dict[int, str]]:
-        """Return the images that are there, by number, and where each was first."""
+    def _number(self, there: Mapping[str, None]) -> tuple[dict[int, str], dict[int, str]]:
+        """Return the images that are there, by number, and those that are not written."""
         known = self.store.images()
         added, n_moved = images.new_numbers(self.root, self.store, there)
         if added and not self._is_read_only:
             self.store.add_images(added)
         if n_moved:
             _log.info("%d labelled images were moved; their labels go with them", n_moved)
-        present = {**known, **added}
-        self._tell_gone({n: known[n] for n in sorted(known) if present[n] not in there})
-        paths = {number: path for number, path in present.items() if path in there}
-        return paths, {**added, **self.store.first_paths()}
+        present = {**known, **added} if known else added
+        gone = {n: known[n] for n in sorted(known) if present[n] not in there}
+        self._tell_gone(gone)
+        paths = {n: path for n, path in present.items() if n not in gone} if gone else present
+        return paths, added if self._is_read_only else {}
 
     def _tell_gone(self, gone: Mapping[int, str]) -> None:
         labeled = [path for number, path in gone.items() if number in self.ledger.labels]

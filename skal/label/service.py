@@ -7,7 +7,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -415,7 +414,7 @@ class LabelService:
         row = self._batches.by_image.get(said.image)
         number = row.round if row else max(self._batches.last_round, 0)
         kind = row.kind if row else GRID if grid else OTHER
-        return replace(said, round=number, source=kind, request=request)
+        return said._replace(round=number, source=kind, request=request)
 
     def _wake(self) -> None:
         if self._submit is None or self.learner_state == "training":

@@ -11,10 +11,8 @@ import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -25,6 +23,8 @@ from .copies import way_out
 
 FORMAT = 3
 BUSY_SECONDS = 10.0
+
+_NUMBERS = (int, float)
 
 _log = logging.getLogger("skal")
 
@@ -56,8 +56,7 @@ _TABLES = {
 }
 
 
-@dataclass(frozen=True)
-class Action:
+class Action(NamedTuple):
     """One thing that an annotator did, as it stands in the store."""
 
     annotator: str
@@ -100,7 +99,7 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "images": ("number", "path"),
     "contents": ("number", "size", "sha256"),
     "batches": BatchRow._fields,
-    "actions": tuple(Action.__dataclass_fields__)[:-2],
+    "actions": Action._fields[:-2],
     "models": ModelRow._fields,
 }
 """What of a table is written; to most the time is added, and to all a checksum of the row."""
@@ -276,8 +275,8 @@ class Store:
         """Write actions, all or none, and return their ids when they are on the disk."""
         with self.transaction():
             ((last,),) = self._rows("SELECT max(id) FROM actions")
-            self._insert("actions", map(attrgetter(*_COLUMNS["actions"]), actions))
-            return [action.id for action in self.actions(after=last or 0)]
+            self._insert("actions", (action[:-2] for action in actions))
+            return [*range((last or 0) + 1, (last or 0) + 1 + len(actions))]
 
     def actions(self, after: int = 0) -> list[Action]:
         actions = self._actions("id > ?", after)
@@ -395,12 +394,13 @@ def _insert_into(connection: sqlite3.Connection, table: str, rows: Iterable[Sequ
     columns = (*_COLUMNS[table], *_time_of(table), "crc")
     marks = ", ".join("?" for _ in columns)
     statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
-    connection.executemany(statement, ((*row, *time, _crc((*row, *time))) for row in rows))
+    whole = ((*row, *time) for row in rows)
+    connection.executemany(statement, ((*row, _crc(row)) for row in whole))
 
 
 def _crc(row: Sequence[Any]) -> int:
     """Return a checksum of what SQLite gives back: numbers may be of another type there."""
-    plain = [float(v) if isinstance(v, int | float) else v for v in row]
+    plain = [float(v) if isinstance(v, _NUMBERS) else v for v in row]
     return zlib.crc32(repr(plain).encode(errors="surrogatepass"))
 
 

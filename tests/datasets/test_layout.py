@@ -236,6 +236,7 @@ def test_a_table_whose_rows_may_mean_two_images_is_not_used(
         ("x.csv", "path,class,probability\n0.png,cat,0.9\n", "holds predictions"),
         ("x.csv", "path,class,p_cat\n0.png,cat,0.9\n", "holds predictions"),
         ("x.csv", "id,target\n0,0.134\n1,0.55\n", "fractions"),
+        ("x.csv", "path,label,label\n0.png,cat,dog\n", "two columns 'label'"),
         ("x.csv", "path,label,split\n0.png,cat,train\n", "'split' is not read"),
         ("x.csv", "path,label\nroses/0.png,cat\nweeds/1.png,cat\n", "several folders"),
     ],

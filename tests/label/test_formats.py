@@ -39,6 +39,7 @@ FILES: dict[str, tuple[str, str, str]] = {
         "x.csv",
         "file;label\nphotos/b/2.png;dog\nphotos/a/0012.png;cat\n",
     ),
+    "bars": ("csv", "x.csv", "path|label\na/0012.png|cat\nb/2.png|dog\n"),
     "Excel": ("csv", "x.csv", "sep=;\r\npath;label\r\na/0012.png;cat\r\nb/2.png;dog\r\n"),
     "HF metadata.csv": ("csv", "metadata.csv", "file_name,label\na/0012.png,cat\nb/2.png,dog\n"),
     "Label Studio CSV": (

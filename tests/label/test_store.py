@@ -25,7 +25,7 @@ def folded(*actions: Action) -> Ledger:
     """Number the actions from 1 on, and fold them."""
     ledger = Ledger()
     for number, action in enumerate(actions, start=1):
-        ledger.apply(Action(**{**action.__dict__, "id": number}))
+        ledger.apply(action._replace(id=number))
     return ledger
 
 
@@ -45,7 +45,7 @@ def test_what_was_written_is_read_again_by_another_store(tmp_path: Path, store: 
 
     other = Store(tmp_path / "labels.sqlite")
     (read,) = other.actions()
-    assert Action(**{**read.__dict__, "id": 0, "time": ""}) == action
+    assert read._replace(id=0, time="") == action
     assert read.id == number
     assert read.time.endswith("+00:00")
     assert other.class_names() == [(0, "daisy"), (1, "rose")]

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...core.errors import DataError, blame
 from ...core.registry import Entry, Registry
-from ...datasets.tables import (
-    ID_COLUMNS,
-    LABEL_COLUMNS,
-    LABEL_COLUMNS_OF_KINDS,
-    PATH_COLUMNS,
-)
+from ...datasets.tables import LABELS, PATHS, Cells, text_of
 
-PATHS = (*PATH_COLUMNS, "image_url", "url", "source-ref", "imagegcsuri", *ID_COLUMNS)
-LABELS = (*LABEL_COLUMNS, *LABEL_COLUMNS_OF_KINDS)
 MOST_KEYS = 8
 OPTIONS = ("path_column", "label_column", "choice")
 """What of a `Source` a reader may take."""
@@ -85,16 +77,14 @@ class Source:
 
     @cached_property
     def text(self) -> str:
-        is_utf_16 = self.content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         try:
-            text = self.content.decode("utf-16" if is_utf_16 else "utf-8-sig")
+            return text_of(self.content)
         except UnicodeDecodeError as error:
             line = self.content[: error.start].count(b"\n") + 1
             raise DataError(
                 f"{self.name} is no text in UTF-8 (line {line}); expected a table or JSON: in a "
                 "spreadsheet save it as 'CSV UTF-8'"
             ) from error
-        return text.removeprefix("\ufeff")
 
     @cached_property
     def is_json(self) -> bool:
@@ -226,6 +216,8 @@ def _what_it_is(source: Source) -> str:
 
 def number_of(text: Any) -> float | None:
     """Return seconds that a file states; None if it states none."""
+    if text is None:
+        return None
     try:
         number = float(text)
     except (TypeError, ValueError):
@@ -272,7 +264,7 @@ def _is_of_skactiveml(source: Source) -> bool:
 
 
 def _is_one_hot(source: Source) -> bool:
-    header, *rows = list(csv.reader(source.text[:100_000].splitlines()[:4])) or [[]]
+    header, *rows = [*islice(Cells(source.text[:100_000]), 4)] or [[]]
     names = [name.strip().lower() for name in header]
     is_known = len(names) > 2 and names[0] in PATHS and not set(names) & set(LABELS)
     cells = {cell.strip() for row in rows for cell in row[1:]}

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import chain
 from typing import Any
 
 from ...core.errors import DataError, MissingExtraError
+from ...datasets.tables import LABELS, PATHS, Cells, find_column, lines_of
 from ..names import unguarded
-from . import LABELS, PATHS, Row, Source, number_of
+from . import Row, Source, number_of
 
 METADATA = "-metadata"
 """Behind the name of a job of Ground Truth, where it says what its number means."""
@@ -19,47 +20,39 @@ METADATA = "-metadata"
 
 def _columns(source: Source, names: Sequence[str]) -> tuple[str, str]:
     """Return the names of the columns of images and labels."""
-    twice = [name for name, n in Counter(names).items() if n > 1]
     chosen = []
     wanted = {"path": (source.path_column, PATHS), "label": (source.label_column, LABELS)}
     for what, (given, known) in wanted.items():
-        found = [given.lower()] if given else [name for name in known if name in names][:1]
-        if not found or found[0] not in names:
+        try:
+            column = find_column(names, [given.lower()] if given else known)
+        except DataError as error:
+            raise DataError(f"{source.name}: {error}") from error
+        if column is None:
             expected = repr(given) if given else repr(what)
             raise DataError(
                 f"{source.name} has no column {expected} (found: {', '.join(names) or 'nothing'}); "
                 f"expected path and label, or --path-column and --label-column"
             )
-        if found[0] in twice:
-            raise DataError(f"{source.name} has two columns {found[0]!r}; rename one")
-        chosen.append(found[0])
+        chosen.append(names[column])
     return chosen[0], chosen[1]
 
 
 def read_csv(source: Source) -> Iterator[Row]:
     """Read a row an image; columns by number are of a table without a header."""
-    text = source.text
-    separator = None
-    if text[:4].lower() == "sep=":  # which Excel writes before the header
-        first, _, text = text.partition("\n")
-        separator = first.strip()[4:5]
-    header = text.partition("\n")[0]
-    separator = separator or max(",;\t", key=header.count)  # of equally many the comma
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
-    if (source.path_column or "").isdecimal():
-        n = len(next(csv.reader([header], delimiter=separator), []))
-        rows.fieldnames = [str(number) for number in range(1, n + 1)]
-    names = [str(name).strip().lower() for name in rows.fieldnames or []]
-    rows.fieldnames = names
-    path, label = _columns(source, names)
+    table = Cells(source.text)
     try:
-        for cells in rows:
-            where = f"line {rows.line_num}"
-            if None in cells:
-                raise DataError(f"{source.name}, {where} has more fields than the header")
-            yield _row(where, cells, path, label)
+        header = next(iter(table), [])
+        names, first = [name.strip().lower() for name in header], []
+        if (source.path_column or "").isdecimal():
+            names, first = [str(number) for number, _ in enumerate(header, start=1)], [header]
+        path, label = _columns(source, names)
+        for cells in chain(first, table):
+            if len(cells) > len(names):
+                raise DataError(f"{source.name}, line {table.line} has more fields than the header")
+            if cells:
+                yield _row(f"line {table.line}", dict(zip(names, cells, strict=False)), path, label)
     except csv.Error as error:
-        raise DataError(f"{source.name}, line {rows.line_num}: {error}") from error
+        raise DataError(f"{source.name}, line {table.line}: {error}") from error
 
 
 def read_json(source: Source) -> Iterator[Row]:
@@ -71,7 +64,7 @@ def read_json_lines(source: Source) -> Iterator[Row]:
     """Read an object a line."""
 
     def objects() -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, line in enumerate(io.StringIO(source.text), start=1):
+        for number, line in enumerate(lines_of(source.text), start=1):
             if not line.strip():
                 continue
             try:
@@ -88,10 +81,11 @@ def read_json_lines(source: Source) -> Iterator[Row]:
 def _of_objects(
     source: Source, objects: Iterable[tuple[int, Mapping[str, Any]]], unit: str
 ) -> Iterator[Row]:
+    columns = cache(lambda names: _columns(source, names))
     for number, one in objects:
         where = f"{unit} {number}"
         cells = _flat(source, where, one)
-        yield _row(where, cells, *_columns(source, list(cells)))
+        yield _row(where, cells, *columns(tuple(cells)))
 
 
 def _flat(source: Source, where: str, one: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,6 +96,8 @@ def _flat(source: Source, where: str, one: Mapping[str, Any]) -> dict[str, Any]:
     """
     cells = {key.lower(): value for key, value in one.items()}
     inner = {key: _class_name(value) for key, value in cells.items() if isinstance(value, dict)}
+    if not inner:
+        return cells
     flat = {key: value for key, value in cells.items() if key not in inner}
     wanted = (source.label_column or "").lower()
     for key in (wanted, f"{wanted}{METADATA}"):
@@ -128,24 +124,26 @@ def _class_name(value: Mapping[str, Any]) -> Any:
 
 def _text(value: Any) -> str:
     """Return what a cell says; a whole number is written as one, though a table has it as 1.0."""
+    if isinstance(value, str):
+        return unguarded(value.strip())
     if value is None or value != value:  # which is how tables write that there is none
         return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return unguarded(str(value).strip())
+    return str(value).strip()
 
 
 def _row(where: str, cells: Mapping[str, Any], path: str, label: str) -> Row:
     """Make a row of named cells, of which those that skal itself writes are known."""
+    row = Row(where, _text(cells.get(path)), _text(cells.get(label)) or None)
+    if len(cells) == 2:
+        return row
     who = cells.get("annotator")
-    return Row(
-        where,
-        _text(cells.get(path)),
-        _text(cells.get(label)) or None,
-        str(cells.get("action") or "").strip(),
-        "" if who in (None, "") else unguarded(str(who).strip()),
-        number_of(cells.get("seconds", cells.get("lead_time"))),
-        str(cells.get("source") or "").strip(),
+    return row._replace(
+        action=str(cells.get("action") or "").strip(),
+        annotator="" if who in (None, "") else unguarded(str(who).strip()),
+        seconds=number_of(cells.get("seconds", cells.get("lead_time"))),
+        source=str(cells.get("source") or "").strip(),
     )
 
 
@@ -167,10 +165,10 @@ def read_parquet(source: Source) -> Iterator[Row]:
 
 def read_roboflow(source: Source) -> Iterator[Row]:
     """Read the class whose column has a 1; several of them are an error."""
-    lines = csv.reader(io.StringIO(source.text, newline=""))
-    _, *classes = [name.strip() for name in next(lines)]
-    for address, *cells in filter(None, lines):
-        where = f"line {lines.line_num}"
+    table = Cells(source.text)
+    _, *classes = [name.strip() for name in next(iter(table))]
+    for address, *cells in filter(None, table):
+        where = f"line {table.line}"
         own = [name for name, cell in zip(classes, cells, strict=False) if cell.strip() == "1"]
         if not {cell.strip() for cell in cells} <= {"0", "1"}:
             raise DataError(f"{source.name}, {where} has other cells than 0 and 1")
