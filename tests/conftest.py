@@ -22,8 +22,11 @@ import skal
 
 torch.set_num_threads(1)
 
-# a shell starts what runs in its background with Ctrl-C ignored, and so would all that tests start
+# a shell has Ctrl-C ignored by what runs in its background, and nohup a terminal that is closed; so
+# would all that tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -18,7 +18,7 @@ from ..core.progress import progress
 from .formats import FORMATS, missing_extras, suffixes
 from .layout import Folder, Place, alike, is_unlabeled, read_layout
 from .paging import pages_apart
-from .tables import TABLES, read_tables
+from .tables import METADATA, TABLES, is_table, read_tables
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -55,6 +55,7 @@ class _Listing:
     images: list[tuple[Folder, list[str]]]
     others: Counter[str]
     empty: list[Folder]
+    tables: list[str]
 
 
 def find_images(root: Path, as_dataset: bool = True, pages: str = "first") -> list[ImageFile]:
@@ -66,7 +67,7 @@ def find_images(root: Path, as_dataset: bool = True, pages: str = "first") -> li
     "all", each page of a file is one image, see `skal.datasets.paging`.
     """
     listing = _list(root)
-    has_table = as_dataset and bool(TABLES & set(listing.others))
+    has_table = as_dataset and bool(listing.tables)
     folders, refused = [folder for folder, _ in listing.images], None
     try:
         places = read_layout(folders, refuse=as_dataset)
@@ -85,7 +86,7 @@ def find_images(root: Path, as_dataset: bool = True, pages: str = "first") -> li
         label = None if label is None else sys.intern(label)
         files.extend(ImageFile(start + name, part, label) for name in names)
         names.clear()  # or each name would be in memory twice
-    labels = read_tables(root, files) if has_table else {}
+    labels = read_tables(root, files, listing.tables) if has_table else {}
     if refused and not labels:
         raise refused
     _tell_passed_over(listing, passed_over, places)
@@ -145,11 +146,13 @@ def list_images(root: Path) -> list[str]:
 
 
 def _list(root: Path) -> _Listing:
-    listing, readable = _Listing([], Counter(), []), suffixes()
+    listing, readable = _Listing([], Counter(), [], []), suffixes()
     for folder, names in _walk(root):
         found = [name for name in names if name.lower().endswith(readable)]
         if len(found) < len(names):
-            listing.others.update(map(_suffix, set(names).difference(found)))
+            others = set(names).difference(found)
+            listing.others.update(map(_suffix, others))
+            listing.tables.extend("/".join((*folder, name)) for name in filter(is_table, others))
         if found:
             listing.images.append((folder, found))
         else:
@@ -193,7 +196,8 @@ def _tell_passed_over(
 
 def _tell_others(others: Counter[str]) -> None:
     """Say what was passed over; loudly, if pictures are among it."""
-    others = Counter({suffix: n for suffix, n in others.items() if suffix not in TABLES})
+    tables = {*TABLES, _suffix(METADATA)}
+    others = Counter({suffix: n for suffix, n in others.items() if suffix not in tables})
     if not others:
         return
     hint = "; convert these pictures to PNG or JPEG" if others.keys() & OTHER_PICTURES else ""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import json
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +21,8 @@ from .base import one_line
 from .layout import kind_of
 
 TABLES = frozenset((".csv", ".tsv"))
+METADATA = "metadata.jsonl"
+"""What Hugging Face's `imagefolder` calls a table of an object a line."""
 PATHS = (
     *("path", "file_name", "filename", "file", "image_path", "image", "image_name", "img"),
     *("image_url", "url", "source-ref", "imagegcsuri"),
@@ -110,17 +114,25 @@ def find_column(names: Sequence[str], known: Iterable[str]) -> int | None:
     return small.index(name)
 
 
-def read_tables(root: Path, files: Sequence[LabelledFile]) -> dict[str, str]:
-    """Return the labels that tables beside the images give them, by path, and say which.
+def is_table(name: str) -> bool:
+    """Tell whether a file's name is that of a table that may hold labels."""
+    stem, suffix = os.path.splitext(name.lower())  # noqa: PTH122 (Path is slow in a million)
+    return name.lower() == METADATA or (
+        suffix in TABLES and not any(word in stem for word in NO_TRUTH)
+    )
+
+
+def read_tables(root: Path, files: Sequence[LabelledFile], tables: Iterable[str]) -> dict[str, str]:
+    """Return the labels that tables among the images give them, by path, and say which; those of
+    folders above come first.
 
     Where folders tell classes, say how many images a table puts elsewhere; of a table that has a
     path and a label and is not used, say why. Two tables that contradict each other are not used.
     """
     labels: dict[str, str] = {}
-    for place in _tables(root):
-        name = place.relative_to(root).as_posix()
+    for name in sorted(tables, key=lambda name: (name.count("/"), name)):
         try:
-            table = _read(root, place, files)
+            table = _read(root, root / name, files)
         except DataError as error:
             _log.warning("%s is not used: %s", name, error)
             continue
@@ -144,17 +156,6 @@ def read_tables(root: Path, files: Sequence[LabelledFile]) -> dict[str, str]:
         _log.info("%s labels %d images", name, len(table.labels))
         labels.update(table.labels)
     return labels
-
-
-def _tables(root: Path) -> Iterator[Path]:
-    """Yield tables in the folder and in those in it."""
-    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
-    for folder in folders:
-        try:
-            names = sorted(path for path in folder.iterdir() if path.suffix.lower() in TABLES)
-        except OSError:
-            continue
-        yield from (path for path in names if not any(w in path.stem.lower() for w in NO_TRUTH))
 
 
 def _read(root: Path, place: Path, files: Sequence[LabelledFile]) -> Table | None:
@@ -195,12 +196,26 @@ def _read(root: Path, place: Path, files: Sequence[LabelledFile]) -> Table | Non
 def _rows_of(place: Path) -> tuple[list[str], list[list[str]]]:
     """Return the header and the other rows of a table."""
     try:
-        rows = list(Cells(text_of(place.read_bytes())))
+        text = text_of(place.read_bytes())
+        rows = _rows_of_objects(text) if place.name.lower() == METADATA else list(Cells(text))
     except UnicodeDecodeError as error:
         raise DataError("it is no text in UTF-8") from error
     except (OSError, csv.Error) as error:
         raise DataError(one_line(error)) from error
+    except ValueError as error:
+        raise DataError(f"it is no object a line: {one_line(error)}") from error
     return ([name.strip() for name in rows[0]], rows[1:]) if rows else ([], [])
+
+
+def _rows_of_objects(text: str) -> list[list[str]]:
+    """Return objects, one a line, as the rows of a table; what is nested in one is no cell."""
+    objects = [json.loads(line) for line in text.splitlines() if line.strip()]
+    if not all(isinstance(one, dict) for one in objects):
+        raise ValueError("there is something else")
+    header = list(dict.fromkeys(name for one in objects for name in one))
+    rows = [[one.get(name) for name in header] for one in objects]
+    plain = [[str(x) if isinstance(x, str | int | float) else "" for x in row] for row in rows]
+    return [header, *plain] if objects else []
 
 
 def _check_is_truth(header: Sequence[str], labels: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -269,6 +270,30 @@ def test_rows_of_folders_beside_this_one_are_not_of_it(tmp_path: Path) -> None:
     )
     (root / "labels.csv").write_text(f"path,label\n{rows}")
     assert {label for _, label in labels(root).values()} == {"old", "young"}
+
+
+def test_a_table_of_hugging_face_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "skal")
+    for part in ("train", "test"):
+        paint(tmp_path, *numbered(f"{part}/"))
+        rows = [{"file_name": f"{k}.png", "label": ("cat", "dog")[k % 2]} for k in range(4)]
+        rows[0]["objects"] = {"bbox": [[0, 0, 1, 1]]}
+        lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+        (tmp_path / part / "metadata.jsonl").write_text(lines)
+    found = labels(tmp_path)
+    assert found["train/0.png"] == ("train", "cat") and found["test/3.png"] == ("test", "dog")
+    assert "passed over" not in caplog.text
+    (tmp_path / "train/metadata.jsonl").write_text("no JSON")
+    labels(tmp_path)
+    assert "train/metadata.jsonl is not used: it is no object a line" in caplog.text
+
+
+def test_tables_lie_in_any_folder_beside_their_images(tmp_path: Path) -> None:
+    paint(tmp_path, *numbered("lab/2024/monday/"))
+    rows = "".join(f"{k}.png,{('cat', 'dog')[k % 2]}\n" for k in range(4))
+    (tmp_path / "lab/2024/monday/labels.csv").write_text(f"path,label\n{rows}")
+    found = labels(tmp_path)
+    assert [label for _, label in found.values()] == ["cat", "dog", "cat", "dog"]
 
 
 def test_kaggle_has_a_table_for_the_folder_of_training_images(tmp_path: Path) -> None:

@@ -235,7 +235,6 @@ def test_what_the_server_does_not_take_is_one_line(
         (("export", "--format", "csv", "--push", "http://x"), "--push takes --format label-studio"),
         (("export", "--format", "label-studio", "--copy", "--push", "http://x"), "nor --copy"),
         (("export", "--format", "label-studio", "--push", "x:8080"), "expected one such as http"),
-        (("export", "--format", "label-studio", "--push", "http://x/projects/1"), "a project; exp"),
         (("import",), "either a FILE, or --pull"),
         (("import", "--pull", "http://x", "--format", "csv"), "--pull takes only --choice"),
     ],
@@ -246,6 +245,11 @@ def test_what_does_not_go_together_is_said(
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "a token")
     done = skal_(arguments[0], folder, *arguments[1:])
     assert done.exit_code == 2 and told in done.stderr
+
+
+def test_a_project_is_no_address_to_push_to(folder: Path, fake: Fake) -> None:
+    done = push(folder, f"{fake.url}/projects/1")
+    assert done.exit_code == 2 and "a project; expected the server's address" in done.stderr
 
 
 def test_tasks_in_a_file_have_what_must_be_set_beside_them(folder: Path, tmp_path: Path) -> None:
