@@ -11,6 +11,7 @@ import random
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import Any
 import damage
 from damage import Outcomes
 from made_up import bars
+from tqdm import tqdm
 
 import skal
 
@@ -111,6 +113,7 @@ def _killed(do: Callable[[Path], Any], work: Path, after: float) -> None:
     """Let a child do it, and kill it."""
     child = os.fork()
     if child == 0:
+        tqdm.set_lock(threading.RLock())  # the parent's is shared, and who is killed keeps it
         try:
             do(work)
         finally:
