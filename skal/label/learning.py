@@ -27,6 +27,7 @@ from .classes import Classes
 
 if TYPE_CHECKING:
     from .doubts import Doubts
+    from .layout import Layout
     from .picking import Pickers
 
 NICENESS = 10
@@ -171,6 +172,14 @@ class DoubtsRequest:
 
 
 @dataclass(frozen=True)
+class MapRequest:
+    """The third: where do all images lie, those that are alike near each other?
+
+    The answer is a `skal.label.layout.Layout` by t-SNE.
+    """
+
+
+@dataclass(frozen=True)
 class Failure:
     """Why there is no `ComputedBatch`: a line of text, and for debugging, where it happened."""
 
@@ -193,7 +202,7 @@ class ComputedBatch:
     seconds: float
 
 
-Job: TypeAlias = BatchRequest | DoubtsRequest | LearnerSetup
+Job: TypeAlias = BatchRequest | DoubtsRequest | MapRequest | LearnerSetup
 Take: TypeAlias = Callable[[Any], None]
 Fail: TypeAlias = Callable[[Failure], None]
 
@@ -319,11 +328,13 @@ def work(task: LearnerSetup, connection: Connection) -> None:
             connection.send(answer)
 
 
-def _answer(pickers: Pickers, job: Job) -> ComputedBatch | Doubts | None:
+def _answer(pickers: Pickers, job: Job) -> ComputedBatch | Doubts | Layout | None:
     if isinstance(job, LearnerSetup):
         pickers.setup = job
         return None
     picker, keep = pickers.of_today(), pickers.setup.keep
+    if isinstance(job, MapRequest):
+        return picker.layout()
     if isinstance(job, DoubtsRequest):
         from .doubts import find_doubts
 

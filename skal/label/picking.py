@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from ..core.errors import DataError, SkalError
+from ..core.kept import forget
 from ..core.seeding import derive_seed
 from ..datasets import ImageDataset, data_folder
 from ..datasets.base import MISSING_LABEL, Labels, take_rows
@@ -32,6 +32,7 @@ from ..runs.pretraining import weights_from_pool
 from ..runs.start import decoding_for, input_size
 from ..strategies.cold_start import start_embeddings
 from ..strategies.scores import ScoreRequest, score_pool
+from .layout import Layout, by_tsne
 from .learning import BatchRequest, ComputedBatch, Guesses, LearnerSetup
 
 LIKENESS_FEATURES = 32
@@ -221,13 +222,24 @@ class Picker:
     @cached_property
     def _start_guesses(self) -> Guesses:
         """What images are alike by while there is no network."""
+        images, embeddings = self._start_embeddings()
+        nothing = np.empty((len(images), 0), np.float32)
+        return Guesses(images, nothing, _fewer_features(embeddings))
+
+    def _start_embeddings(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the images, and what they are alike by, whatever labels they have."""
         learner = self._new_learner(NO_CLASSES)
         there = np.flatnonzero(self._numbers >= 0)
         embeddings, _ = start_embeddings(
             learner.pool.X, learner.template, derive_seed(learner.config.seed, "init"), there
         )
-        nothing = np.empty((len(there), 0), np.float32)
-        return Guesses(self._numbers[there], nothing, _fewer_features(embeddings))
+        return self._numbers[there], embeddings
+
+    def layout(self) -> Layout:
+        """Return where all images lie by t-SNE: the same while people label."""
+        images, embeddings = self._start_embeddings()
+        cache = data_folder(self.setup.config.data_dir) / "cache"
+        return Layout(images, by_tsne(embeddings, self.setup.config.seed, cache), "t-SNE")
 
 
 class Pickers:
@@ -248,8 +260,8 @@ class Pickers:
         self._picker = today = Picker(self.setup)
         if before is not None and today.cache != before.cache:
             for cache in self._added:
-                shutil.rmtree(cache, ignore_errors=True)
-                cache.with_name(f"{cache.name}.{HASHES}").unlink(missing_ok=True)
+                forget(cache)
+                forget(cache.with_name(f"{cache.name}.{HASHES}"))
             self._added = [today.cache]
         return today
 

@@ -295,9 +295,16 @@ def _next_test(state: Snapshot) -> BatchRow | None:
 
 def alike(state: Snapshot, guesses: Guesses, first: int, n: int) -> list[int]:
     """Return the `n` images most like one, itself in front; none of the test is among them."""
+    return together(state, guesses.nearest_to(first), n)
+
+
+def together(state: Snapshot, images: Iterable[int], n: int) -> list[int]:
+    """Return the first `n` of some images that can be labelled beside each other; none of the test
+    is among them.
+    """
     found = (
         image
-        for image in guesses.nearest_to(first)
+        for image in images
         if image not in state.facts.reserved
         and not state.held.get(image)
         and (state.is_free(image) or (state.row(image) and state.is_open(image)))

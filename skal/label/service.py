@@ -162,8 +162,9 @@ class LabelService:
         return images
 
     @_locked
-    def grid(self, annotator: str, n: int) -> list[int]:
-        """Hand out images that look alike, as far as that is known, else the next of the queue.
+    def grid(self, annotator: str, n: int, among: Sequence[int] = ()) -> list[int]:
+        """Hand out images that look alike, as far as that is known, else the next of the queue; or
+        those `among` some that were chosen.
 
         The first is the next of the queue that is not of the test; none of the test is among them,
         for what is chosen by its looks is no fair sample. Those that are due come by `next`.
@@ -173,10 +174,12 @@ class LabelService:
         state = self._snapshot(who)
         images = [image for image in following if state.source(image) != TEST]
         guesses = self.project.guesses
-        if images and guesses is not None and images[0] in guesses.rows:
+        if among:
+            images = queue.together(state, among, n)
+        elif images and guesses is not None and images[0] in guesses.rows:
             images = queue.alike(state, guesses, images[0], n)
         self.leases.tell(who, "grid", images[:n])
-        self._owe(who, () if images else following)
+        self._owe(who, () if images or among else following)
         return images[:n]
 
     @_locked
@@ -296,6 +299,11 @@ class LabelService:
         width, height = self.previews.size(image) or (0, 0)
         name = plain_text(self.project.paths[image])
         return {"image": image, "width": width, "height": height, "name": name}
+
+    def waiting(self) -> dict[int, str]:
+        """Return the images of batches that nobody has answered, and why each is shown."""
+        rows, done = self._batches.rows, self.project.ledger.is_settled
+        return {row.image: row.kind for row in rows if not done(row.image)}
 
     def round_of(self, image: int) -> int | None:
         """Return the round in whose batch an image is."""

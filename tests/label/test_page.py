@@ -1274,6 +1274,95 @@ def test_probabilities_and_the_two_classes_are_told_when_asked_for_and_gone_with
     expect(why).not_to_contain_text("tulip")
 
 
+def two_groups(site: Site) -> list[str]:
+    """Let the network know two groups of images; return the names of the left one's."""
+    project = site.project
+    images = np.array(sorted(project.paths))
+    left = images % 2 == 0
+    spread = np.random.default_rng(0).normal(size=(len(images), 2)).astype(np.float32)
+    spread[:, 0] = 0.3 * spread[:, 0] + np.where(left, -9, 9)
+    proba = np.where(left[:, None], [0.9, 0.05, 0.05], [0.1, 0.5, 0.4]).astype(np.float32)
+    project.guesses = Guesses(images, proba, spread, 10, "x")
+    return [project.paths[n] for n in images[left].tolist()]
+
+
+def draw_around(page: Page, *corners: tuple[float, float]) -> None:
+    """Draw on the map; corners are shares of its width and height."""
+    box = page.locator("#points").bounding_box()
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in (*places[1:], places[0]):
+        page.mouse.move(*place, steps=4)
+    page.mouse.up()
+
+
+def test_what_is_drawn_around_on_the_map_is_labelled_in_the_grid(
+    page: Page, flower_site: Site
+) -> None:
+    left = two_groups(flower_site)
+    page.keyboard.press("m")
+    expect(page.locator("#map-state")).to_have_text("90 images, by PCA")
+    page.keyboard.press("1")
+    expect(page.locator("#status")).to_contain_text("Draw around some images")
+    halves = []
+    for x in (0.02, 0.5):  # which side a group is on, no PCA says
+        draw_around(page, (x, 0.02), (x + 0.46, 0.02), (x + 0.46, 0.98), (x, 0.98))
+        expect(page.locator("#grid [role=option]").first).to_be_visible()
+        halves.append(
+            page.locator("#grid [role=option]").evaluate_all(
+                "nodes => nodes.map((node) => node.getAttribute('aria-label'))"
+            )
+        )
+        page.keyboard.press("m")
+        expect(page.locator("#map-state")).to_have_text("90 images, by PCA")
+    names = flower_site.project.paths
+    rest = set(names.values()) - {names[n] for n in flower_site.project.reserve}
+    groups = [sorted(rest & set(left)), sorted(rest - set(left))]
+    assert sorted(map(sorted, halves)) == sorted(groups)
+    page.keyboard.press("Home")
+    page.keyboard.press("m")
+    expect(page.locator("#single")).to_be_visible()
+    assert not flower_site.stored()
+
+
+def test_the_map_tells_what_lies_under_the_pointer_and_is_used_by_keys(
+    page: Page, flower_site: Site
+) -> None:
+    two_groups(flower_site)
+    name = press(page, "2")[0]
+    page.keyboard.press("m")
+    legend = page.locator("#legend")
+    expect(legend).to_have_text("rose 1none 89")
+    page.get_by_label("Colour by").select_option("guess")
+    expect(legend).to_have_text("daisy 45rose 45")
+    page.get_by_label("Colour by").select_option("unsure")
+    expect(legend).to_have_text("sureunsure")
+    page.locator("#points").focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    expect(page.locator("#status")).to_contain_text("images in the circle")
+    inside = int(page.locator("#status").inner_text().split()[0])
+    assert 0 < inside < 60
+    page.keyboard.press("Enter")
+    expect(page.locator("#grid [role=option]").first).to_be_visible()
+    names = page.locator("#grid [role=option]").evaluate_all(
+        "nodes => nodes.map((node) => node.getAttribute('aria-label'))"
+    )
+    assert 0 < len(names) <= inside
+    assert name not in names  # it has a label
+    page.keyboard.press("m")
+    box = page.locator("#points").bounding_box()
+    card = page.locator("#map-card")
+    for step in range(200):  # until the pointer comes upon a point
+        x, y = step % 20 / 20, (step // 20 + 0.5) / 10
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        if card.is_visible():
+            break
+    expect(card.locator("img")).to_be_visible()
+    expect(card).to_contain_text(re.compile("no label|rose"))
+
+
 def test_guesses_are_not_offered_unless_wanted(page: Page, visitor: Visitor) -> None:
     page.keyboard.press("s")
     press(page, "1")

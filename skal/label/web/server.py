@@ -13,7 +13,8 @@ from typing import Any
 
 from ...core.errors import MissingExtraError, SkalError, UsageError
 from ..answers import check_key
-from ..learning import Learner
+from ..image_map import ImageMap
+from ..learning import Learner, LearnerSetup
 from ..names import check_annotator, plain_text
 from ..previews import FULL, LARGE, SMALL, Preview
 from ..review import Review
@@ -59,6 +60,7 @@ def make_app(
     port: int = 80,
     hosts: Collection[str] = LOOPBACK,
     review: Review | None = None,
+    image_map: ImageMap | None = None,
 ) -> Starlette:
     """Make the application of a project. A GET writes nothing: what hands out images is a POST.
 
@@ -66,18 +68,21 @@ def make_app(
     is asked by and of its cookie; `hosts` are these names, without the port: "*" stands for any
     address in numbers, which no foreign page can pass off as its own.
     """
-    page = _Page(service, review or Review(service), suggest)
+    page = _Page(service, review or Review(service), image_map or ImageMap(service), suggest)
     routes = [
         Route("/", page.index),
         Route("/api/state", lambda request: _json(page.state(request.query_params))),
         Route("/api/guess/{number:int}", page.guess),
-        *(Route(f"/api/{look.__name__}", _looked(look)) for look in (page.review, page.rows)),
+        *(
+            Route(f"/api/{look.__name__}", _looked(look))
+            for look in (page.review, page.rows, page.map)
+        ),
         *(Route(f"/{name}/{{number:int}}", partial(page.image, side)) for name, side in SIDES),
         *(
             Route(f"/api/{deed.__name__}", _posted(deed), methods=["POST"])
             for deed in (
                 *(page.next, page.grid, page.actions, page.classes, page.undo, page.leave),
-                page.doubts,
+                *(page.doubts, page.layout),
             )
         ),
         Mount("/static", StaticFiles(directory=HERE / "static")),
@@ -92,9 +97,12 @@ def make_app(
 
 
 class _Page:
-    def __init__(self, service: LabelService, review: Review, suggest: bool) -> None:
+    def __init__(
+        self, service: LabelService, review: Review, image_map: ImageMap, suggest: bool
+    ) -> None:
         self._service = service
         self._review = review
+        self._map = image_map
         self._suggest = suggest
         templates = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True)
         self._template = templates.get_template("index.html")
@@ -124,6 +132,13 @@ class _Page:
         self._review.ask()
         return self._review.find(asked)
 
+    def map(self, asked: Asked) -> dict[str, Any]:
+        return {"state": self._map.state} if "state" in asked else self._map.look()
+
+    def layout(self, asked: Asked) -> dict[str, Any]:
+        self._map.ask()
+        return {"state": self._map.state}
+
     def next(self, asked: Asked) -> dict[str, Any]:
         is_grid, window = asked.get("grid") is True, check_key(asked.get("window"))
         self._service.next(_annotator(asked), grid=is_grid, window=window)
@@ -133,7 +148,10 @@ class _Page:
         n = asked.get("n", 48)
         if not (isinstance(n, int) and 0 < n <= LARGEST_GRID):
             raise UsageError(f"n: got {n!r:.20}; expected a number from 1 to {LARGEST_GRID}")
-        images = self._service.grid(_annotator(asked), n)
+        among = asked.get("among", [])
+        if not (isinstance(among, list) and all(type(image) is int for image in among)):
+            raise UsageError("among: expected a list of numbers of images")
+        images = self._service.grid(_annotator(asked), n, among)
         self._service.previews.prepare(images, SMALL)
         described = [self._service.describe(image) for image in images]
         return {"images": described, "state": self.next({**asked, "grid": True})}
@@ -269,17 +287,24 @@ def serve(service: LabelService, address: Address, *, suggest: bool = False) -> 
     is left open.
     """
     token, port, hosts = address.token, address.port, names_of(address.host)
-    review = Review(service)
-    app = make_app(service, token=token, suggest=suggest, port=port, hosts=hosts, review=review)
+    review, image_map = Review(service), ImageMap(service)
+    facts: dict[str, Any] = {"token": token, "suggest": suggest, "port": port, "hosts": hosts}
+    app = make_app(service, **facts, review=review, image_map=image_map)
     # Pillow warns of odd metadata and large images; who looks at them sees what counts
     warnings.filterwarnings("ignore", module="PIL")
     setup = service.project.learner_setup()
     learner = Learner(setup, service.take_batch, service.take_failure)
+    mapper = Learner(setup, lambda answer: None, lambda failure: None)  # no batch waits for it
     review.start(learner.ask)
+    image_map.start(mapper.ask)
     watch = Watch(setup.root, setup.files, service.take_files, pages=setup.config.pages)
 
+    def renew(setup: LearnerSetup) -> None:
+        learner.renew(setup)
+        mapper.renew(setup)
+
     def start() -> None:
-        service.start(learner.submit, learner.renew)
+        service.start(learner.submit, renew)
         watch.start()
 
     try:
@@ -287,4 +312,5 @@ def serve(service: LabelService, address: Address, *, suggest: bool = False) -> 
     finally:
         watch.stop()
         learner.stop()
+        mapper.stop()
         service.previews.close()

@@ -6,6 +6,7 @@ import * as editor from "./editor.js";
 import { drawFigures } from "./figures.js";
 import * as grid from "./grid.js";
 import { drawRecent } from "./history.js";
+import * as map from "./map.js";
 import * as outbox from "./outbox.js";
 import * as review from "./review.js";
 
@@ -23,7 +24,7 @@ let shown = null, guess = null, undoing = null;
 let resumes = false; // the grid, when the images drawn at random are answered
 let looked = 0, since = performance.now(); // ms
 const pictures = new Map();
-const areSeveral = () => grid.isOpen() || review.isOpen();
+const areSeveral = () => grid.isOpen() || review.isOpen() || map.isOpen();
 const isGrid = () => grid.isOpen() || resumes;
 
 // ---- what the server says
@@ -50,7 +51,7 @@ function switchGrid() {
     resumes = true;
     grid.toggle();
     queue = without(state.queue, pending());
-  } else if (resumes && !state.due && !pending().length && !review.isOpen()) {
+  } else if (resumes && !state.due && !pending().length && !review.isOpen() && !map.isOpen()) {
     resumes = false;
     grid.toggle();
   }
@@ -67,8 +68,11 @@ function drawNote() {
 function drawTools() {
   $("suggest").hidden = areSeveral() || !state?.suggest;
   $("zoom").hidden = areSeveral();
-  $("skip").hidden = review.isOpen();
+  $("skip").hidden = review.isOpen() || map.isOpen();
+  for (const id of ["dock-unsure", "dock-bad"]) $(id).hidden = map.isOpen();
   document.body.classList.toggle("reviewing", review.isOpen());
+  document.body.classList.toggle("mapping", map.isOpen());
+  $("map-button").setAttribute("aria-pressed", map.isOpen());
   $("review-button").setAttribute("aria-pressed", review.isOpen());
   $("grid-button").setAttribute("aria-pressed", isGrid());
 }
@@ -100,6 +104,7 @@ async function refresh() {
 // ---- answers
 
 function act(action, label = null) {
+  if (map.isOpen()) return say("Draw around some images: they open in the grid, to be labelled.");
   const many = areSeveral(), items = review.isOpen() ? review.chosen() : many ? grid.chosen() : queue.slice(0, 1);
   if (!items.length) return say(many ? UNSELECTED : "There is no image to answer.");
   if (items.length > MOST) return say(`Select ${MOST} images at most.`);
@@ -128,8 +133,7 @@ function pass(items) {
 
 // An image that has an answer comes again, before the others.
 function lookAt(item) {
-  if (review.isOpen()) review.toggle();
-  if (grid.isOpen()) grid.toggle();
+  closeAllBut(null);
   resumes = false;
   queue = [{ ...item, again: true }, ...without(queue, [item])];
   drawTools();
@@ -280,8 +284,13 @@ function lookedFor() {
 
 // ---- keys, clicks, the start
 
-function toggleGrid() {
-  if (review.isOpen()) review.toggle();
+function closeAllBut(view) {
+  for (const other of [grid, review, map]) if (other !== view && other.isOpen()) other.toggle();
+}
+
+function toggleGrid(among = []) {
+  closeAllBut(grid);
+  grid.limit(among);
   if (resumes) resumes = false;
   else grid.toggle();
   drawTools();
@@ -289,18 +298,18 @@ function toggleGrid() {
   show();
 }
 
-function toggleReview() {
-  if (grid.isOpen()) grid.toggle();
+function toggleView(view) {
+  closeAllBut(view);
   resumes = false;
-  review.toggle();
+  view.toggle();
   drawTools();
   drawNote();
-  if (!review.isOpen()) refresh();
+  if (!view.isOpen()) refresh();
   show();
 }
 
 const COMMANDS = {
-  " ": () => act("skip"), u: () => act("unsure"), x: () => act("bad"), Backspace: undo, g: toggleGrid, r: toggleReview, s: showGuess, z: zoom,
+  " ": () => act("skip"), u: () => act("unsure"), x: () => act("bad"), Backspace: undo, g: () => toggleGrid(), r: () => toggleView(review), m: () => toggleView(map), s: showGuess, z: zoom,
   "?": () => $("help").showModal(), "/": () => $("filter").focus(), who: () => $("who-dialog").showModal(),
   edit: () => editor.open(state),
   all: () => grid.selectAll(true), none: () => grid.selectAll(false),
@@ -344,7 +353,7 @@ const beginsName = (event) =>
 document.addEventListener("keydown", (event) => {
   if (!state || event.isComposing || event.altKey || document.querySelector("dialog[open]")) return;
   if (event.target === $("filter")) return filterKey(event, (id) => run(() => act("label", id)), sayChanged);
-  if (event.target.closest("#filters")) return; // its fields and its summary
+  if (event.target.closest("#filters, select")) return; // fields, and a summary
   if (event.target.closest("button") && [" ", "Enter"].includes(event.key)) return; // a button answers for itself
   const command = commandOf(event);
   if (command) {
@@ -392,7 +401,8 @@ if (address.searchParams.has("token")) { // where it stays, it is copied and kep
   address.searchParams.delete("token");
   history.replaceState(null, "", address);
 }
-aimBy(() => (review.isOpen() ? "review" : grid.isOpen() ? "grid" : shown?.image ?? null));
+map.start(toggleGrid);
+aimBy(() => (map.isOpen() ? "map" : review.isOpen() ? "review" : grid.isOpen() ? "grid" : shown?.image ?? null));
 grid.start(accept);
 review.start(lookAt);
 $("recent").addEventListener("click", ({ target }) => {

@@ -7,6 +7,7 @@ const SIZE = 48; // pictures
 const LONG = 500; // ms that a finger stays, to select a range
 
 let items = [], selected = new Set(), before = new Set(), at = 0, anchor = 0;
+let among = []; // those that it is opened on, if not all
 let tell = () => {}; // who is told what the server says
 const cells = new Map();
 
@@ -14,6 +15,9 @@ export const isOpen = () => !$("many").hidden;
 export const isShort = () => isOpen() && items.length < SIZE; // more may be known soon
 export const chosen = () => items.filter((item) => selected.has(item.image));
 export const start = (accept) => { tell = accept; };
+
+// The images that it is about, until it is told others; all by an empty list.
+export const limit = (images) => { among = images; };
 
 export function toggle() {
   const open = !isOpen();
@@ -25,7 +29,7 @@ export function toggle() {
 }
 
 export async function load(focus = !items.length) {
-  const answer = await ask("/api/grid", { n: SIZE });
+  const answer = await ask("/api/grid", { n: SIZE, ...(among.length && { among }) });
   if (!answer || !isOpen()) return;
   tell(answer.state);
   if (!isOpen()) return;

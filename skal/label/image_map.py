@@ -1,0 +1,105 @@
+"""The map of all images: where each lies, and what is known of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .layout import Layout, by_pca, on_grid
+from .learning import Fail, Failure, Job, MapRequest, Take
+from .reasons import CAUSES
+from .service import LabelService
+
+SIDE = 10_000
+"""Of the square that points lie in."""
+KINDS = tuple(CAUSES)
+"""Why images are shown; a point of one that waits to be shown has the place of its kind."""
+
+_log = logging.getLogger("skal")
+
+
+class ImageMap:
+    """Looks at all images of a service's project; nothing of the project is changed by it.
+
+    There is a map as soon as the learner knows what images are alike by, and a better one, see
+    `skal.label.layout.by_tsne`, when it was asked for and computed by the `ask` of a `Learner`.
+    """
+
+    def __init__(self, service: LabelService) -> None:
+        self._service = service
+        self._submit: Callable[[Job, Take, Fail], None] | None = None
+        self._found: Layout | None = None
+        self._n_asked = 0
+        self.state = "none"
+
+    def start(self, submit: Callable[[Job, Take, Fail], None]) -> None:
+        self._submit = submit
+
+    def ask(self) -> None:
+        """Let the better map be computed, unless it is, or is that of all images."""
+        with self._service.lock:
+            n = len(self._service.project.paths)
+            if self._submit is None or self.state == "computing" or self._n_asked == n:
+                return
+            self._n_asked, self.state = n, "computing"
+        self._submit(MapRequest(), self.take, self._fail)
+
+    def take(self, layout: Layout) -> None:
+        with self._service.lock:
+            self._found, self.state = layout, "ready"
+
+    def _fail(self, failure: Failure) -> None:
+        _log.warning("no map by t-SNE: %s", failure.reason, extra={"details": failure.details})
+        with self._service.lock:
+            self._n_asked, self.state = 0, f"failed: {failure.reason}"
+
+    def look(self) -> dict[str, Any]:
+        """Return the points, in columns of the same order.
+
+        Beside the places x and y, of 0 to `SIDE`, stand the numbers of the class that people gave
+        and of that which the network says, how unsure that is in percent, and the place in `KINDS`
+        of why an image waits to be shown; -1 is none.
+        """
+        with self._service.lock:
+            project = self._service.project
+            project.refresh()
+            guesses = project.guesses
+            layout = self._found
+            if layout is None and guesses is not None:
+                layout = Layout(guesses.images, by_pca(guesses.embeddings), "PCA")
+            if layout is None:
+                return {"state": self.state, "method": "", "images": [], "kinds": KINDS}
+            there = np.array([n in project.paths for n in layout.images.tolist()], bool)
+            images = layout.images[there].tolist()
+            numbers = [*project.class_list.numbers, -1]
+            labels, waiting = project.labels, self._service.waiting()
+            columns = {
+                "label": [numbers[labels.get(n, -1)] for n in images],
+                "why": [KINDS.index(waiting[n]) if n in waiting else -1 for n in images],
+            }
+        x, y = on_grid(layout.points[there], SIDE).T.tolist() if images else ([], [])
+        guess, unsure = _said(guesses, images, numbers)
+        head = {"state": self.state, "method": layout.method, "kinds": KINDS}
+        return {
+            **head,
+            "images": images,
+            "x": x,
+            "y": y,
+            "guess": guess,
+            "unsure": unsure,
+            **columns,
+        }
+
+
+def _said(guesses: Any, images: list[int], numbers: list[int]) -> tuple[list[int], list[int]]:
+    """Return the class that the network says of each image, and in percent how unsure it is."""
+    if guesses is None or not guesses.is_of_network:
+        return [-1] * len(images), [-1] * len(images)
+    best = np.sort(guesses.proba, axis=1)
+    unsure = np.append(np.rint(100 - 100 * (best[:, -1] - best[:, -2])), -1).astype(int)
+    said = np.append(guesses.proba.argmax(1), -1)
+    rows = np.array([guesses.rows.get(n, -1) for n in images], dtype=int)
+    return np.array(numbers)[said[rows]].tolist(), unsure[rows].tolist()
