@@ -65,6 +65,18 @@ def test_new_images_are_told_once_wherever_they_lie(folder: Path) -> None:
     assert len(told.paths[-1]) == 33
 
 
+def test_pages_of_a_new_file_are_images_of_their_own(folder: Path) -> None:
+    told, project = Told(), LabelProject.open(folder, ["a", "b"], {"pages": "all"})
+    project.close()
+    eye = Watch(folder, project.files, told, pages="all", clock=lambda: LONG_AGO + 100)
+    eye.look()
+    sheets = [Image.new("L", (8, 8), 9 * i) for i in range(3)]
+    sheets[0].save(folder / "stack.tif", save_all=True, append_images=sheets[1:])
+    os.utime(folder / "stack.tif", (LONG_AGO, LONG_AGO))
+    assert eye.look()
+    assert sum("stack.tif#" in path for path in told.paths[0]) == 3
+
+
 def test_a_file_that_is_being_written_is_waited_for(folder: Path) -> None:
     told, now = Told(), LONG_AGO + 100
     project = LabelProject.open(folder, ["a", "b"])
