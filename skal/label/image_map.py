@@ -56,12 +56,13 @@ class ImageMap:
         with self._service.lock:
             self._n_asked, self.state = 0, f"failed: {failure.reason}"
 
-    def look(self) -> dict[str, Any]:
+    def look(self, *, suggest: bool = True) -> dict[str, Any]:
         """Return the points, in columns of the same order.
 
         Beside the places x and y, of 0 to `SIDE`, stand the numbers of the class that people gave
         and of that which the network says, how unsure that is in percent, and the place in `KINDS`
-        of why an image waits to be shown; -1 is none.
+        of why an image waits to be shown; -1 is none. Unless it may `suggest`, it tells what the
+        network says only of images that have a label.
         """
         with self._service.lock:
             project = self._service.project
@@ -82,6 +83,9 @@ class ImageMap:
             }
         x, y = on_grid(layout.points[there], SIDE).T.tolist() if images else ([], [])
         guess, unsure = _said(guesses, images, numbers)
+        if not suggest:
+            is_known = (n in labels for n in images)
+            guess = [said if known else -1 for said, known in zip(guess, is_known, strict=True)]
         head = {"state": self.state, "method": layout.method, "kinds": KINDS}
         return {
             **head,

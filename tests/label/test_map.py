@@ -91,6 +91,8 @@ def test_the_map_tells_what_people_and_network_say_of_each_point(service: LabelS
     assert (by_image["unsure"][0], by_image["unsure"][39]) == (100, 0)
     assert KINDS[by_image["why"][second]] == service.project.store.batches()[1].kind
     assert by_image["why"][first] == -1
+    unasked = found.look(suggest=False)["guess"]
+    assert [n for n, guess in zip(told["images"], unasked, strict=True) if guess >= 0] == [first]
 
 
 def test_the_better_map_is_asked_for_once_and_taken_when_it_is_there(service: LabelService) -> None:

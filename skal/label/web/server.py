@@ -133,7 +133,11 @@ class _Page:
         return self._review.find(asked)
 
     def map(self, asked: Asked) -> dict[str, Any]:
-        return {"state": self._map.state} if "state" in asked else self._map.look()
+        return (
+            {"state": self._map.state}
+            if "state" in asked
+            else self._map.look(suggest=self._suggest)
+        )
 
     def layout(self, asked: Asked) -> dict[str, Any]:
         self._map.ask()

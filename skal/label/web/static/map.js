@@ -99,7 +99,7 @@ function draw() {
   measure();
   const { width, height, dpr } = size, buffer = new Uint32Array(pixels.data.buffer);
   buffer.fill(packed(getComputedStyle($("map")).getPropertyValue("--mat")));
-  const side = Math.max(2, Math.round(dpr * Math.min(9, 2.2 + Math.log2(1 + view.scale * 20))));
+  const side = Math.max(2, Math.round(dpr * Math.min(9, (points.images.length < 3000 ? 5 : 2.2) + Math.log2(1 + view.scale * 20))));
   const { x, y } = points, half = side >> 1;
   for (const i of order) {
     const left = Math.round((x[i] - view.x) * view.scale * dpr + width / 2) - half;
