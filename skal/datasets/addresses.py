@@ -95,6 +95,11 @@ class Addresses:
 
     # what most texts do not need is made when the first one does: a million images may be many
 
+    def prepare(self) -> None:
+        """Make all of it now, so that no text waits for it."""
+        for name in ("_folders", "_by_name", "_by_stem", "_by_made_plain"):
+            getattr(self, name)
+
     @cached_property
     def _folders(self) -> set[str]:
         folders = {path.rpartition("/")[0] for path in self._paths.values()}

@@ -63,13 +63,32 @@ class Fake:
                 return 201, self.storages[-1]
             case "POST", "api/projects/import":
                 self.n_imports += 1
-                start = len(self.tasks) + 1
+                start = max((task["id"] for task in self.tasks), default=0) + 1
                 self.tasks.extend({"id": n, **task} for n, task in enumerate(body, start))
                 return 201, {"task_count": len(body)}
+            case "GET", "api/predictions":
+                return 200, self.predictions()
+            case "PATCH", "api/predictions":
+                (one,) = (p for p in self.predictions() if f"/{p['id']}/" in path)
+                task = next(task for task in self.tasks if task["id"] == one["task"])
+                task["predictions"][one["id"] % 10].update(body)
+                return 200, {**one, **body}
+            case "POST", "api/projects/import/predictions":
+                for one in body:
+                    task = next(task for task in self.tasks if task["id"] == one["task"])
+                    task["predictions"].append(one)
+                return 201, {"created": len(body)}
             case "GET", "api/projects/export":
                 everything = query.get("download_all_tasks") == ["true"]
                 return 200, [t for t in self.tasks if everything or t["annotations"]]
         return 404, {"detail": f"{method} {path}"}
+
+    def predictions(self) -> list[dict[str, Any]]:
+        return [
+            {**one, "id": 10 * task["id"] + n, "task": task["id"]}
+            for task in self.tasks
+            for n, one in enumerate(task["predictions"])
+        ]
 
     def say(self, path: str, label: str, user: int = 7) -> None:
         """Label an image there."""
@@ -170,6 +189,27 @@ def test_a_second_push_adds_what_is_missing(fake: Fake, folder: Path) -> None:
     LabelProject.open(folder, ["bird"]).close()
     assert "(found): 0 tasks added, 5 already there" in push(folder, fake.url).stdout
     assert '<Choice value="bird"/>' in fake.projects[0]["label_config"]
+
+
+def test_a_second_push_renews_predictions(fake: Fake, folder: Path) -> None:
+    push(folder, fake.url)
+    assert "renewed" not in push(folder, fake.url).stdout
+    theirs = {"model_version": "another", "score": 0.1, "result": []}
+    fake.tasks[0]["predictions"].insert(0, theirs)
+    del fake.tasks[1]["predictions"][:]
+    project = LabelProject.open(folder)
+    numbers, proba = np.array(sorted(project.paths)), np.full((6, 2), 0.5, np.float32)
+    proba += np.array([-0.4, 0.4], np.float32)
+    project.close()
+    Guesses(numbers, proba, proba, 2, "lenet").save(folder / ".skal/guesses.npz")
+    done = push(folder, fake.url)
+    assert "0 tasks added, 5 already there, 5 predictions renewed" in done.stdout, done.output
+    assert fake.tasks[0]["predictions"].pop(0) == theirs
+    for task in fake.tasks:
+        (one,) = task["predictions"]
+        assert (one["score"], one["model_version"]) == (0.9, "skal")
+        assert one["result"][0]["value"] == {"choices": ["dog"]}
+    assert "renewed" not in push(folder, fake.url).stdout
 
 
 def test_what_was_labelled_there_is_pulled_once(fake: Fake, folder: Path) -> None:

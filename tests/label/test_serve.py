@@ -211,6 +211,14 @@ def test_a_folder_is_served_and_learns_from_what_is_labelled_there(
             for action in ("ANNOTATION_CREATED", "ANNOTATIONS_DELETED", ["x"], "PROJECT_UPDATED"):
                 event = {"action": action, "annotations": 5, "project": 5, **damaged}
                 assert client.post("/webhook", json=event).status_code == 201
+        other_project = {"id": 2, "label_config": interface, "description": "(skal:0123)"}
+        for n in chosen:  # of another folder's project, and wrong
+            wrong = {"from_name": "choice", "to_name": "image", "type": "choices"}
+            wrong["value"] = {"choices": [CLASSES[(n + 1) % 3]]}  # type: ignore[assignment]
+            annotation = {"id": 100 + n, "completed_by": 1, "result": [wrong]}
+            event = {"action": "ANNOTATION_CREATED", "task": tasks[n], "annotation": annotation}
+            event["project"] = other_project
+            assert client.post("/webhook", json=event).status_code == 201
         for n in chosen:
             value = {"choices": [CLASSES[n % 3]]}
             item = {"from_name": "choice", "to_name": "image", "type": "choices", "value": value}

@@ -617,6 +617,11 @@ def test_the_grid_has_entries_like_the_queue(
     assert client.get(f"/thumbs/{images[0]['image']}").status_code == 200
 
 
+def test_small_answers_wait_for_no_acknowledgement() -> None:
+    with listen("127.0.0.1", 0) as bound:  # by which asyncio knows that it may set TCP_NODELAY
+        assert bound.proto == socket.IPPROTO_TCP
+
+
 def test_a_port_that_is_taken_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,14 @@ from ..formats.tools import address_of
 from ..importing import Imported, import_into
 from ..names import plain_text
 from ..project import LabelProject
-from .tasks import labeling_config, local_files_settings, tasks
+from .tasks import (
+    MODEL_VERSION,
+    labeling_config,
+    local_files_settings,
+    mark_of,
+    prediction_of,
+    tasks,
+)
 
 TOKEN = "LABEL_STUDIO_API_KEY"
 """The environment variable that holds the token of a user of Label Studio."""
@@ -40,20 +47,25 @@ class ServerError(SkalError):
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push did: where the project is, whether it was made, tasks added, and there before."""
+    """What a push did: where the project is, whether it was made, tasks added, and there before,
+    and how many of these have another prediction now.
+    """
 
     url: str
     is_new: bool
     n_added: int
     n_there: int
+    n_renewed: int = 0
 
     def __str__(self) -> str:
         made = "made" if self.is_new else "found"
-        return f"{self.url} ({made}): {self.n_added} tasks added, {self.n_there} already there"
+        told = f"{self.url} ({made}): {self.n_added} tasks added, {self.n_there} already there"
+        return f"{told}, {self.n_renewed} predictions renewed" if self.n_renewed else told
 
 
 def push(project: LabelProject, url: str) -> Pushed:
-    """Make a project of Label Studio for ours, or find it, and add the tasks that it lacks.
+    """Make a project of Label Studio for ours, or find it, and add the tasks that it lacks; those
+    that are there get the predictions of today.
 
     It is told by our project's id in its description, and its images by their addresses, as an
     import tells them. The token is that of the environment variable `TOKEN`.
@@ -79,7 +91,7 @@ def push(project: LabelProject, url: str) -> Pushed:
         else:
             server.set_interface(number, config)
         server.add_storage(number, project)
-        there = _images_of(project, server.tasks(number, everything=True))
+        there = _tasks_of(project, server.tasks(number, everything=True))
         by_path = sorted(project.paths, key=project.paths.__getitem__)
         wanted = tasks(project, [n for n in by_path if n not in there])
         with progress(total=len(wanted), desc="pushing", unit="task") as bar:
@@ -87,7 +99,11 @@ def push(project: LabelProject, url: str) -> Pushed:
                 part = wanted[start : start + TASKS_AT_ONCE]
                 server.add_tasks(number, part)
                 bar.update(len(part))
-        return Pushed(f"{server.address}/projects/{number}", is_new, len(wanted), len(there))
+        guesses = {task: prediction_of(project, image) for image, task in there.items()}
+        known = {task: guess for task, guess in guesses.items() if guess is not None}
+        n_renewed = server.renew(number, known) if known else 0
+        address = f"{server.address}/projects/{number}"
+        return Pushed(address, is_new, len(wanted), len(there), n_renewed)
 
 
 def pull(
@@ -122,13 +138,15 @@ def pull(
         return import_into(folder, Source(path, choice=choice), classes, annotator)
 
 
-def _images_of(project: LabelProject, found: Sequence[dict[str, Any]]) -> set[int]:
-    """Return which of our images tasks are of; those of none, as of removed ones, are told."""
+def _tasks_of(project: LabelProject, found: Sequence[dict[str, Any]]) -> dict[int, int]:
+    """Return the tasks of our images, by image; those of none, as of removed ones, are told."""
     addresses, by_path = project.addresses()
-    images, unclear = set(), 0
+    images: dict[int, int] = {}
+    unclear = 0
     for task in found:
         try:
-            images.add(by_path[addresses.find(plain_text(address_of(task["data"])))])
+            image = by_path[addresses.find(plain_text(address_of(task["data"])))]
+            images.setdefault(image, task["id"])
         except UnclearAddressError:
             unclear += 1
     if unclear:
@@ -166,14 +184,14 @@ class _Server:
         """Return the number of the project that was made for one of ours."""
         with self._told():
             for found in self._client.projects.list(page_size=100):
-                if _mark(project_id) in (found.description or ""):
+                if mark_of(project_id) in (found.description or ""):
                     return int(found.id)
         return None
 
     def make(self, project: LabelProject, config: str) -> int:
         name = plain_text(project.name)
         title = name if len(name) >= SHORTEST_TITLE else f"skal {name}"
-        told = f"Images of {name}, pushed by skal ({_mark(project.id)}: leave that here)"
+        told = f"Images of {name}, pushed by skal ({mark_of(project.id)}: leave that here)"
         with self._told():
             made = self._client.projects.create(
                 title=title[:LONGEST_TITLE], description=told, label_config=config
@@ -232,6 +250,27 @@ class _Server:
         with self._told():
             self._client.projects.import_tasks(id=number, request=some)
 
+    def renew(self, number: int, wanted: Mapping[int, dict[str, Any]]) -> int:
+        """Give tasks our predictions in place of our earlier ones; those of other models stay.
+
+        Returns how many are others than before.
+        """
+        with self._told():
+            listed = self._client.predictions.list(project=number)
+            ours = {one.task: one for one in listed if one.model_version == MODEL_VERSION}
+            changed = {
+                ours[task].id: guess
+                for task, guess in wanted.items()
+                if task in ours and not _is_same(ours[task], guess)
+            }
+            new = [{"task": task, **guess} for task, guess in wanted.items() if task not in ours]
+            for prediction, guess in progress(changed.items(), desc="renewing", unit="task"):
+                self._client.predictions.update(id=prediction, **guess)
+            for start in range(0, len(new), TASKS_AT_ONCE):
+                part = new[start : start + TASKS_AT_ONCE]
+                self._client.projects.import_predictions(id=number, request=part)
+        return len(changed) + len(new)
+
     @contextmanager
     def _told(self) -> Iterator[None]:
         """Turn errors of the SDK into one line of ours."""
@@ -254,8 +293,11 @@ class _Server:
             ) from error
 
 
-def _mark(project_id: str) -> str:
-    return f"skal:{project_id}"
+def _is_same(one: Any, guess: Mapping[str, Any]) -> bool:
+    """Tell whether a prediction of the server says what a guess of ours does."""
+    said, ours = one.result or [], guess["result"]
+    values = [item.get("value") for item in said if isinstance(item, dict)]
+    return one.score == guess["score"] and values == [item["value"] for item in ours]
 
 
 def _parse(url: str) -> tuple[str, int | None]:

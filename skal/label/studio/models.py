@@ -18,6 +18,7 @@ from ..project import LabelProject
 from ..service import FRESH_SHARE
 from .answers import Answers, answers_of_run, folder_of_run
 from .interface import Question
+from .tasks import MARK, mark_of
 
 GIVEN = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED")
 TAKEN_BACK = "ANNOTATIONS_DELETED"
@@ -35,6 +36,7 @@ class Model(ABC):
 
     def __init__(self, addresses: Addresses) -> None:
         self.addresses = addresses
+        addresses.prepare()
 
     @abstractmethod
     def answers(self) -> Answers:
@@ -99,6 +101,8 @@ class LearningModel(Model):
         super().__init__(addresses)
         self._project = project
         self._said: dict[Any, tuple[int, int]] = {}  # image and number of a class, by annotation
+        self._heard: Any = None  # number of a project without a mark
+        self._refused: list[Any] = []
         self._n_new = 0
         self._answers: Answers | None = None
         self._problem = "the images are looked at, and the network is trained"
@@ -115,6 +119,8 @@ class LearningModel(Model):
     def hear(self, event: Mapping[str, Any]) -> None:
         action = event.get("action")
         with self._lock:
+            if not self._is_ours(event.get("project")):
+                return
             if action in GIVEN:
                 self._given(event)
             elif action == TAKEN_BACK and isinstance(event.get("annotations"), list):
@@ -124,6 +130,24 @@ class LearningModel(Model):
             if action != TRAIN and self._n_new < enough:
                 return
         self._learn()
+
+    def _is_ours(self, project: Any) -> bool:
+        """Tell whether something happened in our project of Label Studio: the one that was pushed
+        from this folder; where they were made by hand, the first of which anything is heard.
+        """
+        if not isinstance(project, dict):
+            return False
+        number, told = project.get("id"), str(project.get("description") or "")
+        if MARK in told:
+            is_ours = mark_of(self._project.id) in told
+        else:
+            self._heard = number if self._heard is None else self._heard
+            is_ours = number == self._heard
+        if not is_ours and number not in self._refused:
+            self._refused.append(number)
+            text = "project %r of Label Studio is not that of this folder: nothing is learned there"
+            _log.warning(text, number)
+        return is_ours
 
     def close(self) -> None:
         self._learner.stop()

@@ -18,6 +18,7 @@ LOCAL_FILES = "/data/local-files/?d="
 """Where Label Studio serves files of its own machine from."""
 MODEL_VERSION = "skal"
 """Of all predictions: Label Studio shows those of one version, and puts tasks of others last."""
+MARK = "skal:"
 FROM_NAME, TO_NAME = "choice", "image"
 """Names of the question and of the image in our own labelling interface."""
 
@@ -104,18 +105,28 @@ def _task(project: LabelProject, image: int) -> dict[str, Any]:
         annotations.append({"result": [result], "was_cancelled": False})
     if annotators:  # Label Studio knows only its own users, but keeps a task's data
         data["annotators"] = annotators
-    return {"data": data, "annotations": annotations, "predictions": _predictions(project, image)}
+    guess = prediction_of(project, image)
+    predictions = [] if guess is None else [guess]
+    return {"data": data, "annotations": annotations, "predictions": predictions}
 
 
-def _predictions(project: LabelProject, image: int) -> list[dict[str, Any]]:
+def prediction_of(project: LabelProject, image: int) -> dict[str, Any] | None:
+    """Return the prediction of a task: the last network's guess, with its probability as score;
+    None where it gave the image none.
+    """
     guesses = project.guesses
     proba = None if guesses is None else guesses.proba_of(image)
     if proba is None:
-        return []
+        return None
     label = int(proba.argmax())
     score = round(float(proba[label]), 6)
     result = {**_choice(f"{image} guess", project.classes[label]), "score": score}
-    return [{"model_version": MODEL_VERSION, "score": score, "result": [result]}]
+    return {"model_version": MODEL_VERSION, "score": score, "result": [result]}
+
+
+def mark_of(project_id: str) -> str:
+    """Return what the description of a project of Label Studio says it was pushed from."""
+    return f"{MARK}{project_id}"
 
 
 def _choice(of: str, name: str) -> dict[str, Any]:

@@ -144,10 +144,11 @@ def write_secret(path: Path, content: str) -> None:
 def listen(host: str, port: int) -> socket.socket:
     """Bind to a port of a host, 0 for any that is free; see `claim`."""
     try:
-        family, kind, _, _, address = socket.getaddrinfo(
+        family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        bound = socket.socket(family, kind)
+        # asyncio sends at once (TCP_NODELAY) only where the protocol is stated
+        bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     except (OSError, UnicodeError) as error:
         raise UsageError(f"--host: there is no {host!r} here ({error})") from error
