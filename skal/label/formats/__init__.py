@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,8 @@ _OPTIONS_OF = {
     "via": ("label_column",),
     "label-studio": ("choice",),
 }
+
+_ISSUE = re.compile(r"is_\w+_issue")
 
 _log = logging.getLogger("skal")
 
@@ -271,6 +274,18 @@ def _is_one_hot(source: Source) -> bool:
     return is_known and bool(cells) and cells <= {"0", "1"}
 
 
+def _is_of_issues(source: Source) -> bool:
+    if source.is_json or source.path_column or source.label_column:
+        return False
+    return bool(issues_in(source))
+
+
+def issues_in(source: Source) -> list[str]:
+    """Return the columns of a table that say of each image whether it has some fault."""
+    header = next(iter(Cells(source.text[:100_000])), [])
+    return [name for name in header if _ISSUE.fullmatch(name.strip())]
+
+
 _add("parquet", "tables", lambda s: s.content[:4] == b"PAR1", "a Parquet file: path and label")
 _add("label-studio", "tools", _is_of_tasks, "Label Studio's JSON, also from before version 1.0")
 _add(
@@ -310,6 +325,12 @@ _add(
     "tools",
     lambda s: s.path.suffix.lower() == ".txt" and names_beside(s) is not None,
     "lines of a path and a number, with synsets.txt or classes.txt beside",
+)
+_add(
+    "cleanlab",
+    "tools",
+    _is_of_issues,
+    "faults found by cleanlab or cleanvision: told apart from labels, and not taken in",
 )
 _add(
     "roboflow",

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ...core.errors import DataError
-from . import Row, Source, names_beside, number_of
+from . import Row, Source, issues_in, names_beside, number_of
 
 _log = logging.getLogger("skal")
 
@@ -137,6 +137,16 @@ def _who(annotation: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     if isinstance(by, dict):
         by = by.get("email") or by.get("id")
     return "" if by in (None, "") else f"label-studio-{by}"
+
+
+def read_cleanlab(source: Source) -> Iterator[Row]:
+    """Say that a table of cleanlab or cleanvision has no labels."""
+    found = ", ".join(issues_in(source)[:3])
+    raise DataError(
+        f"{source.name} says which images or labels cleanlab or cleanvision finds faults in "
+        f"({found}), not what to label them; nothing was imported: if a column holds labels, name "
+        "it and that of the images by --label-column and --path-column"
+    )
 
 
 def read_coco(source: Source) -> Iterator[Row]:
