@@ -359,7 +359,7 @@ def by_fastai(folder: Path) -> list[tuple[Path, str]]:
 def by_datumaro(folder: Path) -> list[tuple[Path, str]]:
     components = pytest.importorskip("datumaro.components.dataset")
     found = components.Dataset.import_from(str(folder), "imagenet")
-    names = [label.name for label in found.categories().values().__iter__().__next__()]
+    names = [label.name for label in next(iter(found.categories().values()))]
     return [(Path(item.media.path), names[one.label]) for item in found for one in item.annotations]
 
 
