@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from ..core.errors import SkalError
-from ..datasets.formats import page_of
+from ..datasets.formats import file_of
 from ..datasets.index import ImageFile
 from . import images
 
@@ -80,9 +80,9 @@ class Watch:
         return times
 
     def _is_settled(self, file: ImageFile) -> bool:
-        path = page_of(file.path)[0] if self._pages == "all" else file.path
         try:
-            return (self._root / path).stat().st_mtime < self._clock() - SETTLED_SECONDS
+            written = file_of(self._root / file.path).stat().st_mtime
+            return written < self._clock() - SETTLED_SECONDS
         except OSError:
             return False
 

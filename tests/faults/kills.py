@@ -11,7 +11,6 @@ import random
 import shutil
 import signal
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import damage
+from children import begin, end
 from damage import Outcomes
 from made_up import bars
-from tqdm import tqdm
 
 import skal
 
@@ -38,11 +37,11 @@ class Scene:
     do: Callable[[Path], Any]
 
 
-def _nothing(folder: Path) -> None:
+def nothing(folder: Path) -> None:
     """Need nothing."""
 
 
-def _run(**settings: Any) -> Callable[[Path], Any]:
+def run_of(**settings: Any) -> Callable[[Path], Any]:
     def do(folder: Path) -> Any:
         if (folder / "run/journal.jsonl").is_file():
             try:
@@ -53,8 +52,8 @@ def _run(**settings: Any) -> Callable[[Path], Any]:
                 ):
                     raise
         shutil.rmtree(folder / "run", ignore_errors=True)
-        out = {"out": folder / "run"}
-        return damage.figures(skal.run(bars(), "margin", **out, **RUN, **settings))
+        wanted = {**RUN, **settings, "out": folder / "run"}
+        return damage.figures(skal.run(bars(), "margin", **wanted))
 
     return do
 
@@ -70,9 +69,9 @@ def _trained(folder: Path) -> None:
 
 
 SCENES = {
-    "run": Scene(_nothing, _run()),
-    "run, further trained": Scene(_nothing, _run(warm_start="on")),
-    "compare": Scene(_nothing, damage.compare),
+    "run": Scene(nothing, run_of()),
+    "run, further trained": Scene(nothing, run_of(warm_start="on")),
+    "compare": Scene(nothing, damage.compare),
     "predict": Scene(_trained, damage.predict),
     "decode and embed": Scene(_images, damage.cache),
 }
@@ -111,16 +110,11 @@ def run(n: int, seed: int = 0, only: str | None = None, place: Path | None = Non
 
 def _killed(do: Callable[[Path], Any], work: Path, after: float) -> None:
     """Let a child do it, and kill it."""
-    child = os.fork()
-    if child == 0:
-        tqdm.set_lock(threading.RLock())  # the parent's is shared, and who is killed keeps it
-        try:
-            do(work)
-        finally:
-            os._exit(0)
+    answer = work.with_name("answer")
+    child = begin(do, work, answer)
     time.sleep(after)
     os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    end(child, answer)
 
 
 def _again(scene: Scene, work: Path, expected: Any) -> tuple[str, str]:

@@ -16,10 +16,12 @@ import click
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 import damage  # noqa: E402
+import disk  # noqa: E402
 import kills  # noqa: E402
+import pairs  # noqa: E402
 import torch  # noqa: E402
 
-FAULTS = {"damage": damage.run, "kills": kills.run}
+FAULTS = {"damage": damage.run, "kills": kills.run, "disk": disk.run, "pairs": pairs.run}
 
 
 @click.command()

@@ -10,7 +10,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import damage
+import disk
 import kills
+import pairs
 
 
 @pytest.mark.parametrize("scene", damage.SCENES)
@@ -23,4 +25,20 @@ def test_what_is_damaged_is_named_or_made_again(scene: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("scene", kills.SCENES)
 def test_what_is_killed_ends_as_if_it_had_not_been(scene: str, tmp_path: Path) -> None:
     outcomes = kills.run(8, seed=1, only=scene, place=tmp_path)
+    assert not outcomes.bad
+
+
+@pytest.mark.skipif(not disk.can_run(), reason="needs Linux and a C compiler")
+@pytest.mark.parametrize("scene", ["run", "import labels"])
+def test_a_disk_that_fails_is_told_and_leaves_what_was_there(scene: str, tmp_path: Path) -> None:
+    outcomes = disk.run(3, only=scene, place=tmp_path)
+    assert not outcomes.bad
+    assert outcomes.counts["named"] and outcomes.counts["same"]
+
+
+@pytest.mark.parametrize("scene", disk.SCENES)
+def test_of_two_processes_in_one_folder_both_are_right_or_one_is_told(
+    scene: str, tmp_path: Path
+) -> None:
+    outcomes = pairs.run(2, seed=1, only=scene, place=tmp_path)
     assert not outcomes.bad

@@ -161,3 +161,13 @@ def test_an_image_that_is_gone_comes_no_more_and_its_label_counts_when_it_is_bac
     assert eye.look()
     assert project.labels == {first: 1}
     assert second in service.next("me", 40)
+
+
+def test_a_new_stack_is_told_by_its_pages(folder: Path) -> None:
+    told = Told()
+    eye = Watch(folder, [], told, pages="all", clock=lambda: LONG_AGO + 100)
+    first, second = (Image.new("L", (8, 8), value) for value in (1, 2))
+    first.save(folder / "stack.tif", save_all=True, append_images=[second])
+    os.utime(folder / "stack.tif", (LONG_AGO, LONG_AGO))
+    assert eye.look()
+    assert {"stack.tif#1", "stack.tif#2"} < set(told.paths[-1])

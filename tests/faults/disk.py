@@ -1,0 +1,159 @@
+"""A disk that is full or fails, and a kill, at each file operation of what skal does, one by one.
+
+The operations below a folder are counted by a small library that is loaded before all others
+(`disk.c`, made by the system's compiler); it lets the one of a number fail, or kills the process
+there. Each trial is a forked child; after it the same command must give what an undisturbed one
+gives, and what failed must have said so in one line of skal's own that names a file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+
+import damage  # noqa: E402
+import kills  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from children import begin, end, is_one_line  # noqa: E402
+from damage import Outcomes  # noqa: E402
+
+FAULTS = {
+    "kill": -1,
+    "short write": -2,
+    **{name: getattr(errno, name) for name in ("ENOSPC", "EIO", "EDQUOT")},
+}
+
+
+def _import(folder: Path) -> Any:
+    from skal.label.importing import import_into
+    from skal.label.project import LabelProject
+
+    root = folder / "images"
+    import_into(root, folder / "labels.csv", ["dark", "light"])
+    project = LabelProject.open(root)
+    try:
+        return sorted((project.paths[n], project.classes[y]) for n, y in project.labels.items())
+    finally:
+        project.close()
+
+
+def _to_import(folder: Path) -> None:
+    damage.write_folder(folder / "classes", 4)
+    (folder / "images").mkdir()
+    rows = []
+    for path in sorted((folder / "classes").rglob("*.png")):
+        name = f"{path.parent.name}-{path.name}"
+        path.rename(folder / "images" / name)
+        rows.append(f"{name},{path.parent.name}\n")
+    (folder / "labels.csv").write_text("path,label\n" + "".join(rows))
+
+
+SCENES = {
+    **kills.SCENES,
+    "run": kills.Scene(kills.nothing, kills.run_of(n_rounds=1)),
+    "import labels": kills.Scene(_to_import, _import),
+}
+
+
+def can_run() -> bool:
+    """Tell whether there is a compiler, and a loader that takes libraries before all others."""
+    return sys.platform == "linux" and shutil.which("cc") is not None
+
+
+def run(n: int, seed: int = 0, only: str | None = None, place: Path | None = None) -> Outcomes:
+    """Try each fault at `n` operations of each scene, evenly spread, or at all if it has fewer."""
+    with tempfile.TemporaryDirectory(dir=place) as scratch:
+        library = Path(scratch) / "disk.so"
+        subprocess.run(
+            ["cc", "-shared", "-fPIC", "-o", library, HERE / "disk.c", "-ldl"], check=True
+        )
+        env = {**os.environ, "LD_PRELOAD": str(library)}
+        command = [sys.executable, __file__, str(n), scratch, *([only] if only else [])]
+        done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
+    outcomes = Outcomes()
+    for scene, what, outcome, told in json.loads(done.stdout.splitlines()[-1]):
+        outcomes.take(scene, what, outcome, told)
+    return outcomes
+
+
+def _tried(n: int, place: Path, only: str | None) -> Iterator[tuple[str, str, str, str]]:
+    before, work = place / "before", place / "work"
+    for name, scene in SCENES.items():
+        if only not in (None, name):
+            continue
+        work.mkdir()
+        _in_child(scene.there, work, place)
+        work.rename(before)
+        shutil.copytree(before, work)
+        _, expected, n_seen = _in_child(scene.do, work, place)
+        points = np.unique(np.linspace(1, n_seen, min(n, n_seen)).round().astype(int))
+        for fault, number in FAULTS.items():
+            for point in points.tolist():
+                _again(before, work)
+                status, found, where = _in_child(scene.do, work, place, point, number)
+                outcome, told = _judged(status, found, expected, work)
+                if outcome in ("same", "named"):
+                    status, found, _ = _in_child(scene.do, work, place)
+                    if (status, found) != ("done", expected):
+                        outcome, told = "then other", f"{status} {str(found)[:300]} after {told}"
+                    elif stray := [p.name for p in work.rglob("*") if p.name.endswith(kills.STRAY)]:
+                        outcome, told = "stray files", ", ".join(stray)
+                yield name, f"{fault} at {point} of {n_seen} ({where})", outcome, told
+        shutil.rmtree(work)
+        shutil.rmtree(before)
+
+
+def _again(before: Path, work: Path) -> None:
+    shutil.rmtree(work)
+    shutil.copytree(before, work)
+
+
+def _judged(status: str, found: Any, expected: Any, work: Path) -> tuple[str, str]:
+    if status == "killed":
+        return "same", ""
+    if status == "done":
+        return ("same", "") if found == expected else ("other", "")
+    if status == "named":
+        return ("named" if is_one_line(found, work) else "without a file's name"), found
+    return status, str(found)
+
+
+def _in_child(
+    do: Callable[[Path], Any], work: Path, place: Path, point: int = -1, fault: int = 0
+) -> tuple[str, Any, Any]:
+    """Let a child do it; return how it ended, what it found or said, and where the fault was or, if
+    none, how many operations there were.
+    """
+    disk = ctypes.CDLL(None)
+    disk.disk_last.restype = ctypes.c_char_p
+
+    def where() -> Any:
+        return disk.disk_last().decode().replace(f"{work}/", "") if point > 0 else disk.disk_seen()
+
+    def arm() -> None:
+        disk.disk_arm(os.fsencode(work), point, fault)
+
+    answer = place / "answer"
+    return end(begin(do, work, answer, arm, where), answer)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    n, place, *only = sys.argv[1:]
+    with damage.quiet(), tempfile.TemporaryDirectory(dir=place) as warm_up:
+        SCENES["run"].do(Path(warm_up))  # what is imported once
+    found = list(_tried(int(n), Path(place), only[0] if only else None))
+    sys.stdout.write(f"{json.dumps(found)}\n")
