@@ -21,6 +21,7 @@ from label_server import serving
 from PIL import Image
 
 try:
+    import axe_playwright_python
     import uvicorn
     from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
@@ -1343,6 +1344,7 @@ def test_the_map_tells_what_lies_under_the_pointer_and_is_used_by_keys(
     page.locator("#points").focus()
     for _ in range(3):
         page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(400)  # it is counted when no key comes
     expect(page.locator("#status")).to_contain_text("images in the circle")
     inside = int(page.locator("#status").inner_text().split()[0])
     assert 0 < inside < 60
@@ -1728,7 +1730,7 @@ def test_a_tile_opens_by_enter_and_review_fits_a_phone(page: Page) -> None:
     expect(page.locator("#review")).to_be_hidden()
 
 
-AXE = resources.files("axe_playwright_python").joinpath("axe.min.js")
+AXE = resources.files(axe_playwright_python).joinpath("axe.min.js")
 VIEWS: dict[str, Sequence[str]] = {
     "label": (),
     "guess": ("s",),

@@ -6,6 +6,7 @@ import { me, picture, request, win } from "./outbox.js";
 import { colours, NONE, packed } from "./palette.js";
 
 const AGAIN = 1000; // ms between looks at what is computed
+const REST = 200; // ms without a key, before what lies in the circle is counted
 const NEAR = 12; // px from the pointer to a point
 const MOST = 5000; // images that the grid is opened on
 const STEP = 0.1, ZOOM = 1.3; // of the map's width, and times, a key
@@ -15,7 +16,7 @@ const WHY = { start: "before there was a model", strategy: "by the strategy", do
 let points = { images: [], x: [], y: [], label: [], guess: [], unsure: [], why: [], kinds: [] };
 let view = { x: 0, y: 0, scale: 1 }, size = { width: 0, height: 0, dpr: 1 };
 let colour = new Uint32Array(), order = new Uint32Array(), pixels = null;
-let drag = null, path = [], watching = null, frame = 0, dirty = false;
+let drag = null, path = [], watching = null, resting = null, frame = 0, dirty = false;
 let open = () => {}; // what shows some images in the grid
 const canvas = $("points"), pen = canvas.getContext("2d", { alpha: false });
 
@@ -117,7 +118,7 @@ function draw() {
 }
 
 const onScreen = (i) => [
-  (points.x[i] - view.x) * view.scale + canvas.clientWidth / 2, (points.y[i] - view.y) * view.scale + canvas.clientHeight / 2];
+  (points.x[i] - view.x) * view.scale + size.width / size.dpr / 2, (points.y[i] - view.y) * view.scale + size.height / size.dpr / 2];
 
 // ---- looking around
 
@@ -165,7 +166,10 @@ const indices = () => Array.from(points.images.keys());
 
 function inCircle() {
   const [left, top] = [canvas.clientWidth / 2, canvas.clientHeight / 2], radius = SHARE * 2 * Math.min(left, top);
-  return indices().filter((i) => Math.hypot(onScreen(i)[0] - left, onScreen(i)[1] - top) <= radius);
+  return indices().filter((i) => {
+    const [px, py] = onScreen(i);
+    return (px - left) ** 2 + (py - top) ** 2 <= radius ** 2;
+  });
 }
 
 // The middle of them first: there they are most alike.
@@ -175,6 +179,10 @@ function openOn(found) {
   const [x, y] = [mean(points.x), mean(points.y)];
   const far = (i) => (points.x[i] - x) ** 2 + (points.y[i] - y) ** 2;
   open(found.sort((a, b) => far(a) - far(b)).slice(0, MOST).map((i) => points.images[i]));
+}
+
+function count() {
+  if (isOpen()) say(`${inCircle().length} images in the circle: Enter opens them in the grid.`);
 }
 
 function nearest(left, top) {
@@ -243,7 +251,8 @@ canvas.addEventListener("keydown", (event) => {
   event.preventDefault();
   event.stopPropagation();
   deed();
-  if (event.key !== "Enter") say(`${inCircle().length} images in the circle: Enter opens them in the grid.`);
+  clearTimeout(resting);
+  if (event.key !== "Enter") resting = setTimeout(count, REST); // not while a key is held down
 });
 for (const event of ["focus", "blur"]) canvas.addEventListener(event, redraw);
 new ResizeObserver(() => { if (isOpen()) redraw(); }).observe(canvas);
