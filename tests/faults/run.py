@@ -17,11 +17,18 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 import damage  # noqa: E402
 import disk  # noqa: E402
+import images  # noqa: E402
 import kills  # noqa: E402
 import pairs  # noqa: E402
 import torch  # noqa: E402
 
-FAULTS = {"damage": damage.run, "kills": kills.run, "disk": disk.run, "pairs": pairs.run}
+FAULTS = {
+    "damage": damage.run,
+    "kills": kills.run,
+    "disk": disk.run,
+    "pairs": pairs.run,
+    "images": images.run,
+}
 
 
 @click.command()

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import damage
 import disk
+import images
 import kills
 import pairs
 
@@ -42,3 +43,9 @@ def test_of_two_processes_in_one_folder_both_are_right_or_one_is_told(
 ) -> None:
     outcomes = pairs.run(2, seed=1, only=scene, place=tmp_path)
     assert not outcomes.bad
+
+
+def test_mutated_images_are_decoded_or_named(tmp_path: Path) -> None:
+    outcomes = images.run(400, seed=1, place=tmp_path)
+    assert not outcomes.bad
+    assert outcomes.counts["named"] and outcomes.counts["same"]
