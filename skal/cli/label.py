@@ -289,33 +289,15 @@ def train(
         console(ctx),
         opened_project(folder, (), given_settings(settings), create=False) as project,
     ):
-        from ..label.final import train
-        from ..label.sample import Accuracy
+        from ..label.final import describe, train
 
         where, summary = train(project, out)
         if as_json:
             import json
 
             click.echo(json.dumps({**summary, "folder": str(where)}))
-            return
-        click.echo(f"{where}: {summary['model']} trained on {summary['n_labeled']} labels")
-        if summary["accuracy"] is None:
-            click.echo(
-                "its accuracy is not known: no image was labelled for the test, and the labels are "
-                "too few for cross-validation"
-            )
         else:
-            names = ("accuracy", "accuracy_low", "accuracy_high", "n_accuracy")
-            accuracy = Accuracy(*(summary[name] for name in names))
-            if summary["accuracy_from"] == "test":
-                click.echo(f"accuracy without the labels of the test: {accuracy}")
-            else:
-                click.echo(
-                    f"accuracy by cross-validation over the labels: {accuracy.value:.3f} "
-                    f"({accuracy.low:.3f} to {accuracy.high:.3f} at 95 % confidence, {accuracy.n} "
-                    "images); it is biased if a strategy chose these images, which are not like "
-                    "the others then: only images drawn at random and kept out of training tell"
-                )
+            click.echo("\n".join(describe(where, summary)))
 
 
 @main.command()

@@ -35,6 +35,19 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         raise
 
 
+def write_new(path: Path, content: str) -> None:
+    """Write a file where there is none, as a whole or not at all; else a FileExistsError."""
+    with path.open("xb") as file:
+        try:
+            file.write(content.encode(errors="surrogateescape"))
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            path.unlink()
+            raise
+    fsync_folder(path.parent)
+
+
 def sha256(content: bytes | str) -> str:
     """Return the SHA-256 of bytes, or of text as `write_atomic` writes it."""
     data = content.encode(errors="surrogateescape") if isinstance(content, str) else content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,28 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
     write_atomic(folder / ENVIRONMENT, _json(environment(final.config)))
     write_atomic(folder / SUMMARY, _json(summary))
     return folder, summary
+
+
+def describe(folder: Path, summary: Mapping[str, Any]) -> list[str]:
+    """Return in lines what `train` has made, and how good it is."""
+    made = f"{folder}: {summary['model']} trained on {summary['n_labeled']} labels"
+    if summary["accuracy"] is None:
+        return [
+            made,
+            "its accuracy is not known: no image was labelled for the test, and the labels are too "
+            "few for cross-validation",
+        ]
+    names = ("accuracy", "accuracy_low", "accuracy_high", "n_accuracy")
+    accuracy = Accuracy(*(summary[name] for name in names))
+    if summary["accuracy_from"] == "test":
+        return [made, f"accuracy without the labels of the test: {accuracy}"]
+    return [
+        made,
+        f"accuracy by cross-validation over the labels: {accuracy.value:.3f} ({accuracy.low:.3f} "
+        f"to {accuracy.high:.3f} at 95 % confidence, {accuracy.n} images); it is biased if a "
+        "strategy chose these images, which are not like the others then: only images drawn at "
+        "random and kept out of training tell",
+    ]
 
 
 def _json(content: Any) -> str:

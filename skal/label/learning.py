@@ -180,6 +180,17 @@ class MapRequest:
 
 
 @dataclass(frozen=True)
+class FinishRequest:
+    """The last: make `what` of the labels at `where`; see `skal.label.finishing.make`.
+
+    The answer is what to tell people.
+    """
+
+    what: str
+    where: Path
+
+
+@dataclass(frozen=True)
 class Failure:
     """Why there is no `ComputedBatch`: a line of text, and for debugging, where it happened."""
 
@@ -202,7 +213,7 @@ class ComputedBatch:
     seconds: float
 
 
-Job: TypeAlias = BatchRequest | DoubtsRequest | MapRequest | LearnerSetup
+Job: TypeAlias = BatchRequest | DoubtsRequest | MapRequest | FinishRequest | LearnerSetup
 Take: TypeAlias = Callable[[Any], None]
 Fail: TypeAlias = Callable[[Failure], None]
 
@@ -328,10 +339,14 @@ def work(task: LearnerSetup, connection: Connection) -> None:
             connection.send(answer)
 
 
-def _answer(pickers: Pickers, job: Job) -> ComputedBatch | Doubts | Layout | None:
+def _answer(pickers: Pickers, job: Job) -> ComputedBatch | Doubts | Layout | str | None:
     if isinstance(job, LearnerSetup):
         pickers.setup = job
         return None
+    if isinstance(job, FinishRequest):
+        from .finishing import make
+
+        return make(pickers.setup, job)
     picker, keep = pickers.of_today(), pickers.setup.keep
     if isinstance(job, MapRequest):
         return picker.layout()

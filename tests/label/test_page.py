@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ try:
     import uvicorn
     from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
-    from skal.label.learning import Guesses
+    from skal.core.errors import SkalError
+    from skal.label.finishing import Finish, make
+    from skal.label.learning import Fail, Failure, Guesses, LearnerSetup, Take
     from skal.label.project import LabelProject
     from skal.label.service import LabelService
     from skal.label.store import BatchRow
@@ -76,7 +79,10 @@ class Site:
         bound = listen("127.0.0.1", port)
         self.port = port = bound.getsockname()[1]
         self.address = f"http://127.0.0.1:{port}/"
-        app = make_app(LabelService(self.project), token=TOKEN, suggest=suggest, port=port)
+        service = LabelService(self.project)
+        finish = Finish(service)
+        finish.start(partial(done_in_a_thread, self.project))
+        app = make_app(service, token=TOKEN, suggest=suggest, port=port, finish=finish)
         config = uvicorn.Config(
             app, log_config=None, lifespan="off", ws="none", timeout_graceful_shutdown=1
         )
@@ -92,6 +98,19 @@ class Site:
     def stored(self, *columns: str) -> list[tuple[Any, ...]]:
         """What was done, oldest first: action, image's name, class, or the columns asked for."""
         return stored(self.folder, *columns)
+
+
+def done_in_a_thread(project: LabelProject, job: Any, take: Take, fail: Fail) -> None:
+    """Stand for the process in which all is made, which would import torch."""
+    done = work_on(project.learner_setup(), job)
+    threading.Thread(target=lambda: (fail if isinstance(done, Failure) else take)(done)).start()
+
+
+def work_on(setup: LearnerSetup, job: Any) -> str | Failure:
+    try:
+        return make(setup, job)
+    except SkalError as error:
+        return Failure(str(error))
 
 
 def stored(folder: Path, *columns: str) -> list[tuple[Any, ...]]:
@@ -1730,6 +1749,47 @@ def test_a_tile_opens_by_enter_and_review_fits_a_phone(page: Page) -> None:
     expect(page.locator("#review")).to_be_hidden()
 
 
+def test_labels_are_exported_by_a_button_that_says_before_what_it_does(
+    page: Page, flower_site: Site, visitor: Visitor
+) -> None:
+    seen = press(page, "1", "2", "3")
+    wait_until_saved(page)
+    page.get_by_role("button", name="Export and train").click()
+    dialog = page.get_by_role("dialog", name="Export and train")
+    expect(dialog).to_contain_text("3 images have a label.")
+    table = flower_site.folder.with_name("flowers-labels.csv")
+    expect(dialog.get_by_text(str(table))).to_be_visible()
+    told = dialog.get_by_role("status")
+    assert not table.exists()
+
+    dialog.get_by_role("radio", name="csv").check()
+    dialog.get_by_role("button", name="Make it").click()
+    expect(told).to_have_text(f"Done. {table}: 3 labelled images")
+    assert all(name in table.read_text() for name in seen)
+
+    # what is there stays: the next goes elsewhere, and where another program was faster, nowhere
+    before = table.read_text()
+    second = table.with_name("flowers-labels-2.csv")
+    expect(dialog.get_by_text(str(second))).to_be_visible()
+    second.write_text("mine")
+    dialog.get_by_role("button", name="Make it").click()
+    expect(told).to_contain_text("Nothing was made")
+    third = str(table.with_name("flowers-labels-3.csv"))
+    expect(dialog.get_by_text(third, exact=True)).to_be_visible()
+    forget(visitor, "400")
+    assert (table.read_text(), second.read_text()) == (before, "mine")
+
+    dialog.get_by_role("radio", name="folder").check()
+    dialog.get_by_role("button", name="Make it").click()
+    out = flower_site.folder.with_name("flowers-labeled")
+    expect(told).to_have_text(f"Done. {out}: 3 labelled images")
+    assert {path.parent.name for path in out.rglob("*.png")} == set(FLOWERS)
+    page.keyboard.press("Escape")
+    press(page, "1")
+    wait_until_saved(page)
+    assert len(flower_site.stored()) == 4
+
+
 AXE = resources.files(axe_playwright_python).joinpath("axe.min.js")
 VIEWS: dict[str, Sequence[str]] = {
     "label": (),
@@ -1742,6 +1802,7 @@ VIEWS: dict[str, Sequence[str]] = {
     "help": ("?",),
     "classes": ("#edit-button",),
     "name": ("[data-command=who]",),
+    "finish": ("#finish-button",),
 }
 
 

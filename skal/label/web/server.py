@@ -13,6 +13,7 @@ from typing import Any
 
 from ...core.errors import MissingExtraError, SkalError, UsageError
 from ..answers import check_key
+from ..finishing import Finish
 from ..image_map import ImageMap
 from ..learning import Learner, LearnerSetup
 from ..names import check_annotator, plain_text
@@ -61,6 +62,7 @@ def make_app(
     hosts: Collection[str] = LOOPBACK,
     review: Review | None = None,
     image_map: ImageMap | None = None,
+    finish: Finish | None = None,
 ) -> Starlette:
     """Make the application of a project. A GET writes nothing: what hands out images is a POST.
 
@@ -68,21 +70,22 @@ def make_app(
     is asked by and of its cookie; `hosts` are these names, without the port: "*" stands for any
     address in numbers, which no foreign page can pass off as its own.
     """
-    page = _Page(service, review or Review(service), image_map or ImageMap(service), suggest)
+    views = review or Review(service), image_map or ImageMap(service), finish or Finish(service)
+    page = _Page(service, *views, suggest)
     routes = [
         Route("/", page.index),
         Route("/api/state", lambda request: _json(page.state(request.query_params))),
         Route("/api/guess/{number:int}", page.guess),
         *(
             Route(f"/api/{look.__name__}", _looked(look))
-            for look in (page.review, page.rows, page.map)
+            for look in (page.review, page.rows, page.map, page.finish)
         ),
         *(Route(f"/{name}/{{number:int}}", partial(page.image, side)) for name, side in SIDES),
         *(
             Route(f"/api/{deed.__name__}", _posted(deed), methods=["POST"])
             for deed in (
                 *(page.next, page.grid, page.actions, page.classes, page.undo, page.leave),
-                *(page.doubts, page.layout),
+                *(page.doubts, page.layout, page.make),
             )
         ),
         Mount("/static", StaticFiles(directory=HERE / "static")),
@@ -98,11 +101,17 @@ def make_app(
 
 class _Page:
     def __init__(
-        self, service: LabelService, review: Review, image_map: ImageMap, suggest: bool
+        self,
+        service: LabelService,
+        review: Review,
+        image_map: ImageMap,
+        finish: Finish,
+        suggest: bool,
     ) -> None:
         self._service = service
         self._review = review
         self._map = image_map
+        self._finish = finish
         self._suggest = suggest
         templates = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True)
         self._template = templates.get_template("index.html")
@@ -142,6 +151,13 @@ class _Page:
     def layout(self, asked: Asked) -> dict[str, Any]:
         self._map.ask()
         return {"state": self._map.state}
+
+    def finish(self, asked: Asked) -> dict[str, Any]:
+        return self._finish.look()
+
+    def make(self, asked: Asked) -> dict[str, Any]:
+        self._finish.ask(asked.get("what"), asked.get("where"))
+        return self._finish.look()
 
     def next(self, asked: Asked) -> dict[str, Any]:
         is_grid, window = asked.get("grid") is True, check_key(asked.get("window"))
@@ -291,21 +307,22 @@ def serve(service: LabelService, address: Address, *, suggest: bool = False) -> 
     is left open.
     """
     token, port, hosts = address.token, address.port, names_of(address.host)
-    review, image_map = Review(service), ImageMap(service)
-    facts: dict[str, Any] = {"token": token, "suggest": suggest, "port": port, "hosts": hosts}
-    app = make_app(service, **facts, review=review, image_map=image_map)
+    review, image_map, finish = Review(service), ImageMap(service), Finish(service)
+    views: dict[str, Any] = {"review": review, "image_map": image_map, "finish": finish}
+    app = make_app(service, token=token, suggest=suggest, port=port, hosts=hosts, **views)
     # Pillow warns of odd metadata and large images; who looks at them sees what counts
     warnings.filterwarnings("ignore", module="PIL")
     setup = service.project.learner_setup()
     learner = Learner(setup, service.take_batch, service.take_failure)
-    mapper = Learner(setup, lambda answer: None, lambda failure: None)  # no batch waits for it
+    beside = Learner(setup, lambda answer: None, lambda failure: None)  # no batch waits for it
     review.start(learner.ask)
-    image_map.start(mapper.ask)
+    image_map.start(beside.ask)
+    finish.start(beside.ask)
     watch = Watch(setup.root, setup.files, service.take_files, pages=setup.config.pages)
 
     def renew(setup: LearnerSetup) -> None:
         learner.renew(setup)
-        mapper.renew(setup)
+        beside.renew(setup)
 
     def start() -> None:
         service.start(learner.submit, renew)
@@ -316,5 +333,5 @@ def serve(service: LabelService, address: Address, *, suggest: bool = False) -> 
     finally:
         watch.stop()
         learner.stop()
-        mapper.stop()
+        beside.stop()
         service.previews.close()

@@ -4,6 +4,7 @@ import { aimBy, areMany, drawChances, drawClasses, filterKey, idOfKey, leaveFilt
 import { $, afterPaint, html, percent, say, without, write } from "./dom.js";
 import * as editor from "./editor.js";
 import { drawFigures } from "./figures.js";
+import * as finish from "./finish.js";
 import * as grid from "./grid.js";
 import { drawRecent } from "./history.js";
 import * as map from "./map.js";
@@ -245,7 +246,7 @@ function showEnd() {
   const text = `No image is left: ${n_labeled} of ${n_images} labelled${told}.`;
   if ($("picture").firstChild?.dataset?.text === text) return;
   $("picture").replaceChildren(html("div", { role: "status", "data-text": text },
-    html("p", {}, text), html("p", {}, "You can close this page. Next, in the terminal:"),
+    html("p", {}, text), html("p", {}, "You can close this page. Next, by “Export and train”, or in the terminal:"),
     $("next").content.cloneNode(true)));
 }
 
@@ -311,7 +312,7 @@ function toggleView(view) {
 const COMMANDS = {
   " ": () => act("skip"), u: () => act("unsure"), x: () => act("bad"), Backspace: undo, g: () => toggleGrid(), r: () => toggleView(review), m: () => toggleView(map), s: showGuess, z: zoom,
   "?": () => $("help").showModal(), "/": () => $("filter").focus(), who: () => $("who-dialog").showModal(),
-  edit: () => editor.open(state),
+  edit: () => editor.open(state), finish: finish.open,
   all: () => grid.selectAll(true), none: () => grid.selectAll(false),
 };
 const isLetter = (key) => /^\p{L}$/u.test(key);

@@ -1,0 +1,141 @@
+"""What comes at the end, begun on the page: the labels written out, and the final network."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from contextlib import closing
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+from ..core.durable import write_new
+from ..core.errors import DataError, UsageError
+from ..runs.record import check_free
+from . import FORMATS
+from .learning import Fail, Failure, FinishRequest, Job, LearnerSetup, Take
+from .names import plain_text
+from .project import LabelProject
+from .service import LabelService
+
+NETWORK = "network"
+_NETWORK_SUMMARY = "the final network, trained on all labels; it takes minutes"
+
+_log = logging.getLogger("skal")
+
+
+class Finish:
+    """Lets be made of a service's project what people ask for, one thing at a time.
+
+    It is made by the `ask` of a `Learner` that it is started with: in another process, from what is
+    on the disk, so that nobody who labels waits for it. Nobody chooses where it goes: beside the
+    folder of the images, under a name that is free.
+    """
+
+    def __init__(self, service: LabelService) -> None:
+        self._service = service
+        self._submit: Callable[[Job, Take, Fail], None] | None = None
+        self._doing = self._told = ""
+        self._has_failed = False
+
+    def start(self, submit: Callable[[Job, Take, Fail], None]) -> None:
+        self._submit = submit
+
+    def look(self) -> dict[str, Any]:
+        """Return what can be made and where it would go, what is being made, the last result."""
+        with self._service.lock:
+            project = self._service.project
+            project.refresh()
+            summaries = {entry.name: entry.facts.get("summary", "") for entry in FORMATS}
+            summaries[NETWORK] = _NETWORK_SUMMARY
+            return {
+                "n_labeled": len(project.labels),
+                "things": [
+                    {"what": what, "summary": summaries[what], "where": plain_text(str(where))}
+                    for what, where in places(project.root).items()
+                ],
+                "doing": self._doing,
+                "told": self._told,
+                "failed": self._has_failed,
+            }
+
+    def ask(self, what: Any, where: Any) -> None:
+        """Let one thing be made, at the place that was told; a UsageError if that cannot be."""
+        with self._service.lock:
+            project = self._service.project
+            project.refresh()
+            free = places(project.root)
+            if not (isinstance(what, str) and what in free):
+                raise UsageError(f"what: got {what!r:.50}; expected {', '.join(free)}")
+            place = free[what]
+            if where != plain_text(str(place)):
+                raise UsageError(f"{where!r:.300} is not free any more; it would be {str(place)!r}")
+            if self._doing:
+                raise UsageError(f"{self._doing} is being made; wait until that is done")
+            if not project.labels:
+                raise UsageError("no image has a label yet")
+            if not os.access(place.parent, os.W_OK):
+                raise UsageError(f"cannot write to {str(place.parent)!r}: permission denied")
+            if self._submit is None:
+                raise UsageError("nothing is made here: use skal export and skal train")
+            self._doing, self._told = what, ""
+        self._submit(FinishRequest(what, place), self._take, self._fail)
+
+    def _take(self, told: str) -> None:
+        _log.info("%s", told)
+        self._end(told, failed=False)
+
+    def _fail(self, failure: Failure) -> None:
+        _log.warning("%s", failure.reason, extra={"details": failure.details})
+        self._end(failure.reason, failed=True)
+
+    def _end(self, told: str, *, failed: bool) -> None:
+        with self._service.lock:
+            self._doing, self._told, self._has_failed = "", plain_text(told), failed
+
+
+def places(root: Path) -> dict[str, Path]:
+    """Return where each thing that can be made of a folder's labels would go."""
+    folder = root.resolve()
+    ends = {entry.name: _end_of_name(entry.facts) for entry in FORMATS}
+    ends[NETWORK] = ("-model", "")
+    return {
+        what: _free(folder.with_name(f"{folder.name}{end[0]}"), end[1])
+        for what, end in ends.items()
+        if end
+    }
+
+
+def _end_of_name(facts: Any) -> tuple[str, str] | None:
+    if facts.get("folder"):
+        return "-labeled", ""
+    return ("-labels", facts["suffix"]) if facts.get("suffix") else None
+
+
+def _free(stem: Path, suffix: str) -> Path:
+    numbered = (f"-{number}" for number in count(2))
+    names = (f"{stem.name}{number}{suffix}" for number in chain([""], numbered))
+    return next(path for path in map(stem.with_name, names) if not os.path.lexists(path))
+
+
+def make(setup: LearnerSetup, job: FinishRequest) -> str:
+    """Make what is asked for of the labels on the disk, and return what to tell people of it.
+
+    Nothing is overwritten: where something is by now, it is a RunExistsError.
+    """
+    check_free(job.where)
+    opened = LabelProject.open(setup.root, create=False, files=setup.files)
+    with closing(opened) as project:
+        try:
+            if job.what == NETWORK:
+                from .final import describe, train
+
+                return ". ".join(describe(*train(project, job.where)))
+            made = FORMATS.resolve(job.what).make(project=project, out=job.where, copy=False)
+            if isinstance(made, str):
+                write_new(job.where, made)
+        except OSError as error:
+            told = f"cannot write {str(job.where)!r}: {error.strerror or error}"
+            raise DataError(told) from error
+        return f"{job.where}: {len(project.labels)} labelled images"
