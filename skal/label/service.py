@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -89,7 +90,8 @@ class LabelService:
         self.lock = threading.RLock()
         self._submit: Callable[[BatchRequest], None] | None = None
         self._renew: Callable[[LearnerSetup], None] = lambda setup: None
-        self._by_chance: list[int] = []
+        self._by_chance: deque[int] = deque()  # without those in front that are in batches
+        self._ordered: set[int] = set()  # what is, or was, in it
         self._n_learned = len(project.paths)  # images that the learner knows
         self._take_images()
         self._picks: Sequence[int] = ()
@@ -139,11 +141,12 @@ class LabelService:
         there, sizes = project.paths.keys(), (project.n_init, project.n_query, project.overlap)
         self._facts = queue.ProjectFacts(there, project.pool, project.reserve, *sizes)
         self.previews.paths = project.paths
-        new = sorted(there - set(self._by_chance))
+        new = sorted(there - self._ordered)
         draw = np.random.default_rng(
-            derive_seed(project.config.seed, "explore", len(self._by_chance))
+            derive_seed(project.config.seed, "explore", len(self._ordered))
         )
         self._by_chance += draw.permutation(new).tolist()
+        self._ordered.update(new)
 
     @_locked
     def next(
@@ -364,6 +367,10 @@ class LabelService:
         )
 
     def _hand_out(self, annotator: str, n: int, *, lease: bool = True) -> list[int]:
+        # or of thousands that are labelled each would be looked at for each that is shown
+        by_chance, passed = self._by_chance, self._facts.reserved
+        while by_chance and (by_chance[0] in passed or by_chance[0] in self._batches.by_image):
+            by_chance.popleft()
         state = self._snapshot(annotator)
         self._batches.prune(state.is_done)
         self._due[annotator] = queue.due(state)
