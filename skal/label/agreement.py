@@ -1,10 +1,11 @@
-"""How far annotators agree, on the images that two of them labelled."""
+"""How far annotators agree, on the images that several of them labelled."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -54,23 +55,69 @@ def agreements(project: LabelProject) -> list[Agreement]:
     return found
 
 
+@dataclass(frozen=True)
+class Alpha:
+    """How far three people or more agree: Krippendorff's alpha (2004) of names.
+
+    It counts agreement beyond what chance would make, on the `n` images that two at least of the
+    `n_people` labelled; NaN where all gave the one same label.
+    """
+
+    n_people: int
+    n: int
+    value: float
+
+    def __str__(self) -> str:
+        value = "undefined (only one class)" if math.isnan(self.value) else f"{self.value:.3f}"
+        return f"all {self.n_people}: {self.n} images, Krippendorff's alpha {value}"
+
+
+def alpha(project: LabelProject) -> Alpha | None:
+    """Return how far all agree who labelled some image that others did, too; None if they are fewer
+    than three.
+    """
+    given = [project.ledger.votes(n) for n in project.ledger.images() if n in project.paths]
+    given = [votes for votes in given if len(votes) > 1]
+    n_people = len({who for votes in given for who in votes})
+    if n_people < 3:
+        return None
+    return Alpha(n_people, len(given), krippendorff([Counter(v.values()) for v in given]))
+
+
+def krippendorff(units: Sequence[Counter[int]]) -> float:
+    """Return Krippendorff's alpha of names, by how often each was given to each unit; units of one
+    name say nothing. It is NaN where there is only one name.
+    """
+    units = [unit for unit in units if unit.total() > 1]
+    totals = sum(units, Counter[int]())
+    n = totals.total()
+    expected = n * n - sum(count * count for count in totals.values())
+    if not expected:
+        return math.nan
+    observed = sum(
+        (unit.total() ** 2 - sum(count * count for count in unit.values())) / (unit.total() - 1)
+        for unit in units
+    )
+    return 1 - (n - 1) * observed / expected
+
+
 def disputed(project: LabelProject) -> list[tuple[str, dict[str, str]]]:
-    """Return the images with different labels: where each lies, and its label by annotator."""
-    labels = labels_by_annotator(project)
-    by_path = sorted(project.paths.items(), key=lambda item: item[1])
-    names = [
-        (path, {who: project.classes[of[image]] for who, of in labels.items() if image in of})
-        for image, path in by_path
+    """Return the images with different labels, which nobody has settled: where each lies, and its
+    label by annotator.
+    """
+    ledger, names = project.ledger, project.classes
+    there = sorted((project.paths[n], n) for n in ledger.disputed if n in project.paths)
+    return [
+        (path, {who: names[label] for who, label in sorted(ledger.votes(image).items())})
+        for path, image in there
     ]
-    return [(path, given) for path, given in names if len(set(given.values())) > 1]
 
 
 def labels_by_annotator(project: LabelProject) -> Mapping[str, dict[int, int]]:
     labels: dict[str, dict[int, int]] = {who: {} for who in project.ledger.annotators()}
     for image in project.ledger.images():
-        for who, action in project.ledger.verdicts(image).items():
-            if action.action == "label" and action.label is not None:
-                labels[who][image] = action.label
+        for who, label in project.ledger.votes(image).items():
+            labels[who][image] = label
     return labels
 
 
@@ -80,6 +127,8 @@ def report(project: LabelProject) -> list[str]:
     if not lines:
         advice = "" if project.overlap else "; --overlap 10% shows some to both"
         return [f"no image was labelled by two annotators{advice}"]
+    if together := alpha(project):
+        lines.append(str(together))
     images = disputed(project)
     if images:
         lines += ["", f"{len(images)} images with different labels:"]

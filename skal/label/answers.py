@@ -6,6 +6,7 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 from ..core.errors import ParameterError
+from .ledger import OTHER, SETTLED
 from .store import ANSWERS, Action
 
 LONGEST_KEY = 100
@@ -16,7 +17,7 @@ def check_answer(
     who: str, answer: Mapping[str, Any], images: Container[int], ids: Mapping[int, int]
 ) -> Action:
     """Check one answer, see `LabelService.act`, about one of some images; classes by the `ids` of
-    their numbers.
+    their numbers. Its source says whether it `settles` a dispute.
     """
     action: Any = answer.get("action")
     image: Any = answer.get("image")
@@ -36,7 +37,11 @@ def check_answer(
             raise ParameterError(f"seconds: got {seconds!r:.50}; expected a number, 0 or more")
         seconds = round(float(seconds), 3)
     label, guess = (None if n is None else ids[n] for n in (label, guess))
-    return Action(who, str(action), image, label, seconds, guess=guess)
+    settles = answer.get("settles", False)
+    if not isinstance(settles, bool):
+        raise ParameterError(f"settles: got {settles!r:.50}; expected true or false")
+    source = SETTLED if settles else OTHER
+    return Action(who, str(action), image, label, seconds, source=source, guess=guess)
 
 
 def check_key(key: Any) -> str | None:

@@ -22,7 +22,7 @@ from ..datasets.formats import file_of, page_of
 from ..datasets.layout import is_unlabeled
 from ..datasets.paging import save_page
 from .doubts import Doubts
-from .ledger import TEST
+from .ledger import SETTLED, TEST
 from .names import guarded, plain_text
 from .project import LabelProject
 
@@ -57,9 +57,11 @@ def _table(rows: Sequence[Sequence[Any]], guard: Callable[[str], str] = guarded)
 
 def _verdict_rows(project: LabelProject, image: int) -> Iterator[tuple[Any, ...]]:
     verdicts = project.ledger.verdicts(image)
-    for who, a in sorted(verdicts.items()):
+    # what settles stands after what it settles: an import takes the first for how it began
+    for who, a in sorted(verdicts.items(), key=lambda item: (item[1].source == SETTLED, item[0])):
         name = "" if a.label is None else project.classes[a.label]
-        source = TEST if project.is_test(image) else a.source
+        settles = a.source == SETTLED and len(verdicts) > 1
+        source = TEST if project.is_test(image) and not settles else a.source
         yield name, a.action, who, source, a.seconds, a.time
     if not verdicts and image in project.folder_labels:
         yield project.classes[project.folder_labels[image]], "label", "", "folder", "", ""

@@ -18,7 +18,7 @@ from ..datasets.formats import page_of
 from ..datasets.index import ImageFile, find_images
 from .formats import Row, Source, read_rows
 from .images import content_of
-from .ledger import TEST
+from .ledger import SETTLED, TEST
 from .names import LONGEST_NAME, check_annotator, plain_text
 from .project import LabelProject
 from .store import VERDICTS, Action
@@ -178,10 +178,8 @@ def _take_in(project: LabelProject, read: _Read) -> Imported:
             n_older += 1
             continue
         counts["new" if before is None else "changed"] += 1
-        is_test = said.source == TEST and image in reserve
-        if image != said.image or is_test is not (said.source == TEST):
-            said = said._replace(image=image, source=TEST if is_test else IMPORT)
-        actions.append(said)
+        source = IMPORT if said.source == TEST and image not in reserve else said.source
+        actions.append(said._replace(image=image, source=source))
     project.write(actions)
     return Imported(**counts, empty=read.n_empty, older=n_older)
 
@@ -234,7 +232,7 @@ def _action(reading: Reading, row: Row) -> Action | None:
         return None
     annotator = _short_name(row.annotator or reading.annotator)
     time = "" if row.time is None else datetime.fromtimestamp(row.time, UTC).isoformat()
-    source = TEST if row.source == TEST else IMPORT
+    source = row.source if row.source in (TEST, SETTLED) else IMPORT
     return Action(annotator, action, image, number, row.seconds, source=source, time=time)
 
 

@@ -13,6 +13,8 @@ TEST = "test"
 """Source of a label that no network is trained on while labelling continues."""
 GRID = "grid"
 """Source of a label that was given in the grid to an image of no batch."""
+SETTLED = "settled"
+"""Source of an answer that ends a dispute."""
 OTHER = "other"
 """Source of a label that was given to any other image of no batch."""
 
@@ -23,17 +25,22 @@ _NOTHING: Mapping[str, Action] = MappingProxyType({})
 class Ledger:
     """The fold over all actions.
 
-    Who gave an image a label whose class was removed says nothing of it. Of several annotators'
-    labels of an image that of most of them holds, of as many the one that was given last. An image
-    that anyone calls bad is bad; one that somebody labels is labelled, whoever else is unsure. By
-    image it knows the action whose label holds (`labels`), "unsure" or "bad" (`aside`), and the
-    source of the first thing that was ever said, also if it was taken back (`first_sources`).
+    Who gave an image a label whose class was removed says nothing of it. Where a dispute was
+    settled, the last answer that did so holds. Else of several annotators' labels of an image that
+    of most of them holds, of as many the one that was given last. An image that anyone calls bad is
+    bad; one that somebody labels is labelled, whoever else is unsure. By image it knows the action
+    whose label holds (`labels`), "unsure" or "bad" (`aside`), and the source of the first thing
+    that was ever said, also if it was taken back (`first_sources`). `disputed` are images that
+    people label differently, and nobody has settled; `n_answered` is by annotator the number of
+    images that they say something of.
     """
 
     labels: dict[int, Action] = field(default_factory=dict)
     aside: dict[int, str] = field(default_factory=dict)
     first_sources: dict[int, str] = field(default_factory=dict)
     last_id: int = 0
+    disputed: set[int] = field(default_factory=set)
+    n_answered: Counter[str] = field(default_factory=Counter)
     _stacks: dict[int, dict[str, list[Action]]] = field(default_factory=dict)
     _history: dict[str, list[Action]] = field(default_factory=dict)
 
@@ -42,6 +49,7 @@ class Ledger:
         self.first_sources.setdefault(action.image, action.source)
         stack = self._stacks.setdefault(action.image, {}).setdefault(action.annotator, [])
         history = self._history.setdefault(action.annotator, [])
+        did_say = _says(stack)
         if action.action == "undo":
             stack[:] = [other for other in stack if other.id != action.undoes]
             history[:] = [other for other in history if other.id != action.undoes]
@@ -53,6 +61,7 @@ class Ledger:
             stack.append(action)
             if action.round is not None:  # what was imported, nobody takes back by a key
                 history.append(action)
+        self.n_answered[action.annotator] += _says(stack) - did_say
         self._settle(action.image)
 
     def _settle(self, image: int) -> None:
@@ -61,6 +70,13 @@ class Ledger:
         kinds = {action.action for action in said}
         self.labels.pop(image, None)
         self.aside.pop(image, None)
+        self.disputed.discard(image)
+        settled = [action for action in said if action.source == SETTLED]
+        if settled:
+            last = max(settled, key=lambda action: action.id)
+            given, kinds = [last] if last.action == "label" else [], {last.action}
+        elif len({action.label for action in given}) > 1:
+            self.disputed.add(image)
         if "bad" in kinds:
             self.aside[image] = "bad"
         elif given:
@@ -74,9 +90,16 @@ class Ledger:
         stacks = self._stacks.get(image)
         if not stacks:
             return _NOTHING
-        return {
-            who: stack[-1] for who, stack in stacks.items() if stack and stack[-1].action != "skip"
-        }
+        return {who: stack[-1] for who, stack in stacks.items() if _says(stack)}
+
+    def votes(self, image: int) -> dict[str, int]:
+        """Return the label that each annotator gave an image, unasked by others' disputes."""
+        found = {}
+        for who, stack in self._stacks.get(image, {}).items():
+            own = [action for action in stack if action.source != SETTLED]
+            if _says(own) and own[-1].label is not None:
+                found[who] = own[-1].label
+        return found
 
     def skips(self, image: int, annotator: str | None = None) -> int:
         """Return how often an image was skipped, by one annotator or by all together."""
@@ -127,6 +150,10 @@ class Ledger:
     def images(self) -> list[int]:
         """Return the images of which anything is said, in order."""
         return sorted(image for image in self._stacks if self.is_touched(image))
+
+
+def _says(stack: Sequence[Action]) -> bool:
+    return bool(stack) and stack[-1].action != "skip"
 
 
 class BatchIndex:

@@ -391,6 +391,11 @@ class LabelProject:
         return self._known()[1]
 
     @property
+    def disputed(self) -> set[int]:
+        """The images there that people label differently, and nobody has settled."""
+        return {image for image in self.ledger.disputed if image in self.paths}
+
+    @property
     def training_labels(self) -> Mapping[int, int]:
         return self._known()[2]
 

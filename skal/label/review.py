@@ -15,6 +15,7 @@ from .service import LabelService
 N_RECENT = 8
 VERDICTS = ("label", "unsure", "bad", "none")
 AGREEMENTS = ("agrees", "differs", "doubtful")
+DISPUTED = ("disputed",)
 ORDERS = ("time", "doubt", "unsure", "name")
 
 _log = logging.getLogger("skal")
@@ -75,8 +76,9 @@ class Review:
         """Return the numbers of the images that are asked for, in the order asked for.
 
         `class` (a number), `annotator`, `round`, `verdict` (one of `VERDICTS`), `agreement` (one of
-        `AGREEMENTS`) and `name` (a part of it) leave out others; `sort` is one of `ORDERS`: the
-        latest answer first, the least probable label, what the network is least sure of, by name.
+        `AGREEMENTS`), `people` ("disputed") and `name` (a part of it) leave out others; `sort` is
+        one of `ORDERS`: the latest answer first, the least probable label, what the network is
+        least sure of, by name.
         """
         with self._service.lock:
             project = self._service.project
@@ -89,6 +91,7 @@ class Review:
                 "annotators": project.ledger.annotators(),
                 "n_rounds": project.n_batches,
                 "doubts": self.doubts_state,
+                "n_disputed": len(project.disputed),
                 "n_doubtful": sum(map(self._is_doubtful, self._doubts)),
             }
 
@@ -113,6 +116,8 @@ class Review:
         if agreement := _one_of(asked, "agreement", AGREEMENTS):
             doubtful, wanted = agreement == "doubtful", agreement == "agrees"
             fits.append(self._is_doubtful if doubtful else lambda n: self._agrees(n) is wanted)
+        if _one_of(asked, "people", DISPUTED):
+            fits.append(project.disputed.__contains__)
         if part := str(asked.get("name") or "").casefold():
             fits.append(lambda n: part in plain_text(paths[n]).casefold())
         return fits
@@ -184,12 +189,20 @@ class Review:
             "verdict": self._verdict(image),
             "label": None if label is None else numbers[label],
             "by": sorted(verdicts),
+            "said": self._said_by(image) if image in project.ledger.disputed else [],
             "time": latest and latest.time,
             "round": self._service.round_of(image),
             "guess": said and numbers[said[0]],
             "probability": said and round(said[1], 4),
             "doubtful": self._is_doubtful(image),
         }
+
+    def _said_by(self, image: int) -> list[dict[str, Any]]:
+        numbers, votes = (
+            self._service.project.class_list.numbers,
+            self._service.project.ledger.votes,
+        )
+        return [{"by": who, "label": numbers[k]} for who, k in sorted(votes(image).items())]
 
     def recent(self, annotator: str) -> list[dict[str, Any]]:
         """Return the last answers of an annotator that stand, the latest first."""

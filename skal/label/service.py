@@ -21,7 +21,7 @@ from . import queue, telling
 from .answers import check_answer, check_key
 from .learning import BatchRequest, ComputedBatch, Failure, LearnerSetup
 from .leases import Leases
-from .ledger import GRID, OTHER, TEST, BatchIndex
+from .ledger import GRID, OTHER, SETTLED, TEST, BatchIndex
 from .names import check_annotator, plain_text, shown
 from .previews import Previews
 from .project import LabelProject
@@ -198,7 +198,8 @@ class LabelService:
 
         It is on the disk afterwards. Each answer has `action` (one of `ANSWERS`), `image`, `label`
         (a class's number, if the action is "label"), and, if they are known, `seconds` and `guess`
-        (the number of the class shown). Classes come and go on the page; their numbers stay.
+        (the number of the class shown). Classes come and go on the page; their numbers stay. What
+        `settles` (true) holds, whatever others say; see `Ledger`.
         """
         who, request = check_annotator(annotator), check_key(key)
         if before := self._answered(request, by_undo=False):
@@ -429,7 +430,8 @@ class LabelService:
         row = self._batches.by_image.get(said.image)
         number = row.round if row else max(self._batches.last_round, 0)
         kind = row.kind if row else GRID if grid else OTHER
-        return said._replace(round=number, source=kind, request=request)
+        source = said.source if said.source == SETTLED else kind
+        return said._replace(round=number, source=source, request=request)
 
     def _wake(self) -> None:
         if self._submit is None or self.learner_state == "training":

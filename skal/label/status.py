@@ -6,6 +6,7 @@ from collections import Counter
 
 from .names import shown
 from .project import LabelProject
+from .telling import people
 
 MOST_POINTS = 8
 """Of the curve, so that it stays one line."""
@@ -21,10 +22,11 @@ def report(project: LabelProject) -> list[str]:
         f"{len(labels)} of {len(project.paths)} images labelled{others}",
         f"classes: {classes}",
     ]
-    ledger = project.ledger
-    people = Counter(who for image in ledger.images() for who in ledger.verdicts(image))
-    if len(people) > 1:
-        lines.append("answers: " + ", ".join(f"{who} {n}" for who, n in sorted(people.items())))
+    answered = people(project)
+    if len(answered) > 1:
+        lines.append("answers: " + ", ".join(f"{shown(who)} {n}" for who, n in answered.items()))
+    if n_disputed := len(project.disputed):
+        lines.append(f"{n_disputed} images with different labels: settle them in the review (r)")
     lines.append(f"accuracy: {project.accuracy or 'not known yet'}")
     if points := project.curve:
         step = -(-len(points) // MOST_POINTS)

@@ -23,10 +23,17 @@ def counts(project: LabelProject, unreadable: Collection[int]) -> dict[str, Any]
         "n_images": len(project.paths) - len(names),
         "n_unsure": aside.count("unsure"),
         "n_bad": aside.count("bad"),
+        "n_disputed": len(project.disputed),
+        "people": [{"name": plain_text(who), "n": n} for who, n in people(project).items()],
         "n_unreadable": len(names),
         "unreadable": [plain_text(path) for path in names[:MOST_NAMES]],
         "counts": {str(n): n_of.get(k, 0) for k, n in enumerate(project.class_list.numbers)},
     }
+
+
+def people(project: LabelProject) -> dict[str, int]:
+    """Return of how many images each annotator says something."""
+    return {who: n for who, n in sorted(project.ledger.n_answered.items()) if n}
 
 
 def figures(project: LabelProject) -> dict[str, Any]:

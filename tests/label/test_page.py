@@ -79,7 +79,7 @@ class Site:
         bound = listen("127.0.0.1", port)
         self.port = port = bound.getsockname()[1]
         self.address = f"http://127.0.0.1:{port}/"
-        service = LabelService(self.project)
+        self.service = service = LabelService(self.project)
         finish = Finish(service)
         finish.start(partial(done_in_a_thread, self.project))
         app = make_app(service, token=TOKEN, suggest=suggest, port=port, finish=finish)
@@ -1747,6 +1747,36 @@ def test_a_tile_opens_by_enter_and_review_fits_a_phone(page: Page) -> None:
     page.keyboard.press("Enter")
     expect(page.locator("#name")).to_have_text(name)
     expect(page.locator("#review")).to_be_hidden()
+
+
+def test_a_dispute_is_settled_by_one_key(visitor: Visitor, flower_site: Site) -> None:
+    for who, keys in (("anna", "11"), ("ben", "12")):
+        for image, key in enumerate(keys):
+            answer = {"action": "label", "image": image, "label": int(key) - 1}
+            flower_site.service.act(who, [answer])
+    page = visitor.open(flower_site, "cleo")
+    expect(page.locator("#answers")).to_have_text(
+        "anna 2 · ben 2 · 1 labelled differently: settle them in the review"
+    )
+    open_review(page)
+    page.get_by_role("button", name="Disputed labels").click()
+    tile = page.get_by_role(
+        "option", name=re.compile("001.png: daisy / rose, anna: daisy, ben: rose")
+    )
+    expect(tile).to_be_visible()
+    expect(page.locator("#found")).to_have_text("1 image · 1 disputed")
+    expect(page.locator("#tiles [role=option]")).to_have_count(1)
+    page.keyboard.press("1")
+    wait_until_saved(page)
+    expect(page.get_by_role("option", name="001.png: daisy")).to_be_visible()
+    page.get_by_role("button", name="Disputed labels").click()
+    expect(page.locator("#found")).to_have_text("0 images")
+    assert flower_site.stored("annotator", "source", "images.path")[-1] == (
+        "cleo",
+        "settled",
+        "001.png",
+    )
+    expect(page.locator("#answers")).to_have_text("anna 2 · ben 2 · cleo 1")
 
 
 def test_labels_are_exported_by_a_button_that_says_before_what_it_does(

@@ -112,7 +112,8 @@ function act(action, label = null) {
   if (action === "skip" && (review.isOpen() || (!many && items[0].again))) return pass(items);
   if (!many && ["label", "unsure"].includes(action) && !isSeen(items[0])) return say("The picture is not there yet.");
   const seconds = Math.round(lookedFor() / items.length) / 1000;
-  const actions = items.map(({ image }) => ({ action, image, label, seconds, guess }));
+  const settles = review.isOpen() ? review.settles() : Boolean(!many && items[0].settles);
+  const actions = items.map(({ image }) => ({ action, image, label, seconds, guess, settles }));
   const text = (label === null ? WORDS[action] : named(label))
     + (items.length > 1 ? `, ${items.length} images` : ` (${items[0].name})`);
   say(`Saving: ${text} …`);
@@ -139,7 +140,7 @@ function lookAt(item) {
   queue = [{ ...item, again: true }, ...without(queue, [item])];
   drawTools();
   show();
-  say("An earlier answer: a class's key changes it, Space leaves it.");
+  say(item.settles ? "People dispute this one: a class's key settles it, Space leaves it." : "An earlier answer: a class's key changes it, Space leaves it.");
 }
 
 function undo() {

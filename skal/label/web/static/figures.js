@@ -23,10 +23,17 @@ export function drawFigures(state) {
   $("enough").classList.toggle("reached", enough?.is_reached ?? false);
   write("learner", LEARNER[state.learner] ?? `Training ${state.learner}. You can keep labelling; every answer is saved.`);
   drawUnreadable(state);
+  drawPeople(state);
   const curve = state.n_test < ENOUGH ? [] : state.curve, drawn = JSON.stringify([curve, enough?.wanted]);
   if (drawn === $("curve").dataset.drawn) return;
   $("curve").dataset.drawn = drawn;
   $("curve").replaceChildren(...(curve.length ? [learningCurve(curve, enough?.wanted)] : []));
+}
+
+function drawPeople({ people, n_disputed: n }) {
+  $("people").hidden = people.length < 2;
+  const disputed = n ? [`${n} labelled differently: settle them in the review`] : [];
+  write("answers", [...people.map(({ name, n: answers }) => `${name} ${answers}`), ...disputed].join(" · "));
 }
 
 const share = (wanted) => `${Number((100 * wanted).toPrecision(4))}%`;

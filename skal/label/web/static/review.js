@@ -25,6 +25,9 @@ export function chosen() {
   return wanted.map((image) => ({ image, name: rows.get(image)?.name ?? `image ${image}` }));
 }
 
+// Whether answers given here settle what people dispute.
+export const settles = () => isOpen() && $("wanted").elements.people.value === "disputed";
+
 export function toggle() {
   const opens = !isOpen();
   $("review").hidden = !opens;
@@ -63,15 +66,16 @@ async function load(focus = false) {
   [selected, before, at, anchor] = [new Set(), new Set(), 0, 0];
   options("annotator", "anybody", answer.annotators.map((who) => [who, who]));
   options("round", "any", Array.from({ length: answer.n_rounds }, (_, number) => [number, number]));
+  $("disputed-button").hidden = answer.annotators.length < 2;
   $("tiles").scrollTop = 0;
   tell(answer);
   draw(focus);
 }
 
-function tell({ doubts, n_doubtful: n }) {
+function tell({ doubts, n_doubtful: n, n_disputed }) {
   const found = `${images.length} image${images.length === 1 ? "" : "s"}`;
   const told = { none: "", computing: "The labels are being cross-validated …", ready: `${n} doubtful` }[doubts] ?? `No doubts: ${doubts}.`;
-  write("found", [selected.size ? `${selected.size} of ${found} selected` : found, told].filter(Boolean).join(" · "));
+  write("found", [selected.size ? `${selected.size} of ${found} selected` : found, told, n_disputed ? `${n_disputed} disputed` : ""].filter(Boolean).join(" · "));
   if (doubts === "computing") watching = setTimeout(watch, AGAIN);
 }
 
@@ -93,6 +97,12 @@ async function doubtful() {
   if (answer instanceof Error) return say(`${answer.message}.`);
   rows.clear();
   load(true);
+}
+
+function disputed() {
+  $("wanted").reset(); // which loads, a moment later
+  $("wanted").elements.people.value = "disputed";
+  rows.clear();
 }
 
 // ---- the tiles
@@ -148,16 +158,18 @@ function place(tile, image, i) {
 
 function describe(tile, row) {
   if (!row) return;
-  const said = WORDS[row.verdict] ?? (row.label === null ? "–" : named(row.label));
+  const answers = [...new Set(row.said.map(({ label }) => named(label)))].join(" / ");
+  const said = answers || (WORDS[row.verdict] ?? (row.label === null ? "–" : named(row.label)));
   const differs = row.guess !== null && row.guess !== row.label;
-  const model = differs ? `${named(row.guess)}? ${percent(row.probability)}` : row.name;
+  const people = row.said.map(({ by, label }) => `${by}: ${named(label)}`).join(", ");
+  const model = people || (differs ? `${named(row.guess)}? ${percent(row.probability)}` : row.name);
   const [first, second] = tile.lastChild.children;
   if (first.textContent !== said) first.textContent = said;
   if (second.textContent !== model) second.textContent = model;
   tile.classList.toggle("doubtful", row.doubtful);
-  const told = differs ? `, the model says ${named(row.guess)}` : "";
+  const told = people ? `, ${people}` : differs ? `, the model says ${named(row.guess)}` : "";
   tile.setAttribute("aria-label", `${row.name}: ${said === "–" ? "no answer" : said}${told}`);
-  tile.title = [row.name, row.by.join(", "), row.round === null ? "" : `round ${row.round}`].filter(Boolean).join(" · ");
+  tile.title = [row.name, people || row.by.join(", "), row.round === null ? "" : `round ${row.round}`].filter(Boolean).join(" · ");
 }
 
 async function fill() {
@@ -181,7 +193,7 @@ async function fill() {
 export function answered(items, action, label) {
   for (const { image } of items) {
     const row = rows.get(image);
-    if (row) rows.set(image, { ...row, verdict: action, label, guess: null, doubtful: false });
+    if (row) rows.set(image, { ...row, verdict: action, label, guess: null, doubtful: false, said: [] });
   }
   const one = !selected.size;
   selected.clear();
@@ -239,7 +251,7 @@ const indexOf = (target) => Number(target.closest("[role=option]")?.dataset.inde
 
 function openAt(index) {
   const row = rows.get(images[index]);
-  if (row) open(row);
+  if (row) open({ ...row, settles: settles() });
 }
 
 $("tiles").addEventListener("scroll", () => draw(), { passive: true });
@@ -274,3 +286,4 @@ $("wanted").elements.name.addEventListener("input", () => {
   typing = setTimeout(load, 200);
 });
 $("doubt-button").addEventListener("click", doubtful);
+$("disputed-button").addEventListener("click", disputed);
