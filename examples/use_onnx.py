@@ -15,7 +15,11 @@ network = json.loads(session.get_modelmeta().custom_metadata_map["skal"])
 channels, height, width = network["image_shape"]
 names = network.get("class_names") or network["params"]["classes"]
 for path in sys.argv[2:]:
-    image = ImageOps.exif_transpose(Image.open(path)).convert("L" if channels == 1 else "RGB")
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.has_transparency_data:  # skal lays it on white
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("L" if channels == 1 else "RGB")
     image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
     pixels = np.asarray(image).reshape(1, height, width, channels).transpose(0, 3, 1, 2)
     probabilities, _ = session.run(None, {"images": pixels})

@@ -15,10 +15,12 @@ model = torch.jit.load(sys.argv[1], _extra_files=about).eval()
 network = json.loads(about["skal"])
 channels, height, width = network["image_shape"]
 names = network.get("class_names") or network["params"]["classes"]
-mode = ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB
 for path in sys.argv[2:]:
-    pixels = Resize(height, InterpolationMode.BICUBIC)(read_image(path, mode))
-    pixels = CenterCrop((height, width))(pixels)
+    mode = ("GRAY" if channels == 1 else "RGB") + "_ALPHA" * path.lower().endswith(".png")
+    pixels = read_image(path, ImageReadMode[mode])
+    if mode.endswith("ALPHA"):  # skal lays what is transparent on white
+        pixels = 255 - ((255.0 - pixels[:-1]) * pixels[-1:] / 255).round().byte()
+    pixels = CenterCrop((height, width))(Resize(height, InterpolationMode.BICUBIC)(pixels))
     with torch.inference_mode():
         probabilities, _ = model(pixels[None])
     best = probabilities[0].argmax()

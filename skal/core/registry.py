@@ -81,7 +81,9 @@ def import_object(path: str) -> Any:
         raise
     except Exception as error:  # whatever a foreign module raises when imported
         reason = f"{type(error).__name__}: {error}"
-        raise ParameterError(f"cannot import {path!r} ({reason})") from error
+        is_ours = module_name.partition(".")[0] == __name__.partition(".")[0]
+        told = "; `skal doctor` checks the installation" if is_ours else ""
+        raise ParameterError(f"cannot import {path!r} ({reason}){told}") from error
     try:
         return getattr(module, attribute)
     except AttributeError as error:

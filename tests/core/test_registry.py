@@ -86,6 +86,14 @@ def test_a_module_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.Monkey
         import_object("skal_broken_module:Name")
 
 
+def test_where_a_module_of_skal_fails_the_command_that_finds_out_why_is_named() -> None:
+    with pytest.raises(ParameterError, match=r"; `skal doctor` checks the installation$"):
+        import_object("skal.nothing:Name")
+    with pytest.raises(ParameterError) as caught:
+        import_object("no_such_module:Name")
+    assert "doctor" not in str(caught.value)
+
+
 def test_a_missing_attribute_comes_with_the_nearest_public_ones() -> None:
     with pytest.raises(UnknownNameError, match="'Pth'; did you mean Path") as caught:
         import_object("pathlib:Pth")

@@ -107,7 +107,11 @@ def test_the_examples_classify_without_skal(
     form: str, script: str, runs: dict[str, Path], photos: Path, tmp_path: Path
 ) -> None:
     path = export_model(runs["frozen"], tmp_path / "network", format=form).out
-    images = sorted(photos.rglob("*.png"))
+    for name, base in (("see-through", 0), ("veil", 170)):  # black below what is transparent
+        pixels = np.full((40, 52, 4), (base, base, base, 0), np.uint8)
+        pixels[:10, :, 3] = 128
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    images = [*sorted(photos.rglob("*.png")), *sorted(tmp_path.glob("*.png"))]
     code = (EXAMPLES / f"{script}.py").read_text()
     assert "import skal" not in code
     assert len([line for line in code.split('"""')[2].splitlines() if line.strip()]) <= 20
