@@ -34,6 +34,7 @@ try:
     from skal.label.store import BatchRow
     from skal.label.web.address import listen
     from skal.label.web.server import make_app
+    from skal.label.web.tokens import Tokens
 except ImportError as error:
     if os.environ.get("CI"):
         raise
@@ -1749,6 +1750,22 @@ def test_a_tile_opens_by_enter_and_review_fits_a_phone(page: Page) -> None:
     expect(page.locator("#review")).to_be_hidden()
 
 
+def test_a_link_of_one_s_own_keeps_the_name_whatever_the_address_says(
+    visitor: Visitor, flower_site: Site
+) -> None:
+    token = Tokens(TOKEN).of("anna")
+    page = visitor.open_address(f"{flower_site.address}?token={token}&as=anna")
+    expect(page.locator("#own")).to_have_text("You: anna")
+    expect(page.locator("#who")).to_be_hidden()
+    press(page, "1")
+    wait_until_saved(page)
+    page.goto(f"{flower_site.address}?as=ben")
+    wait_for_picture(page)
+    press(page, "2")
+    wait_until_saved(page)
+    assert flower_site.stored("annotator") == [("anna",), ("anna",)]
+
+
 def test_a_dispute_is_settled_by_one_key(visitor: Visitor, flower_site: Site) -> None:
     for who, keys in (("anna", "11"), ("ben", "12")):
         for image, key in enumerate(keys):
@@ -1760,9 +1777,7 @@ def test_a_dispute_is_settled_by_one_key(visitor: Visitor, flower_site: Site) ->
     )
     open_review(page)
     page.get_by_role("button", name="Disputed labels").click()
-    tile = page.get_by_role(
-        "option", name=re.compile("001.png: daisy / rose, anna: daisy, ben: rose")
-    )
+    tile = page.get_by_role("option", name="001.png: daisy / rose, anna: daisy, ben: rose")
     expect(tile).to_be_visible()
     expect(page.locator("#found")).to_have_text("1 image · 1 disputed")
     expect(page.locator("#tiles [role=option]")).to_have_count(1)

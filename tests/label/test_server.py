@@ -41,6 +41,7 @@ from skal.label.web.address import (
     write_secret,
 )
 from skal.label.web.server import make_app
+from skal.label.web.tokens import Tokens
 
 TOKEN = "a-token"
 POLICY = (
@@ -719,12 +720,58 @@ def test_each_annotator_has_an_address_and_each_machine() -> None:
         address = Address(bound, "0.0.0.0", "t", own=("127.0.0.1", "192.168.1.7"))
         port = address.port
         assert not address.is_local
+        me, anna = (Tokens("t").of(name) for name in ("me", "anna b"))
         assert address.urls(["me", "anna b"]) == [
-            f"http://127.0.0.1:{port}/?token=t",
-            f"http://192.168.1.7:{port}/?token=t",
-            f"http://127.0.0.1:{port}/?token=t&as=anna%20b",
-            f"http://192.168.1.7:{port}/?token=t&as=anna%20b",
+            f"http://127.0.0.1:{port}/?token={me}",
+            f"http://192.168.1.7:{port}/?token={me}",
+            f"http://127.0.0.1:{port}/?token={anna}&as=anna%20b",
+            f"http://192.168.1.7:{port}/?token={anna}&as=anna%20b",
         ]
+        assert address.urls(["anna b"])[0] == f"http://127.0.0.1:{port}/?token=t&as=anna%20b"
+
+
+def test_a_person_cannot_take_another_s_name(
+    service: LabelService, stranger: httpx.Client, project: LabelProject
+) -> None:
+    token = Tokens(TOKEN).of("anna b")
+    answer = stranger.get("/", params={"token": token, "as": "anna b"})
+    assert answer.headers["set-cookie"].startswith(f"skal-8000={token}; HttpOnly")
+    label = {"action": "label", "image": 0, "label": 0}
+    for name in ("ben", "me", "", None, 3):
+        for path, body in (("actions", label), ("next", {}), ("undo", {}), ("grid", {})):
+            answer = stranger.post(f"/api/{path}", json={**body, "as": name})
+            assert answer.status_code == 403
+            assert "this address is that of 'anna b'" in answer.json()["error"]
+    assert stranger.get("/api/state", params={"as": "ben"}).status_code == 403
+    assert not project.store.actions()
+
+    assert stranger.post("/api/actions", json={**label, "as": "anna b"}).status_code == 200
+    assert stranger.post("/api/actions", json={**label, "image": 1}).status_code == 200
+    assert [action.annotator for action in project.store.actions()] == ["anna b", "anna b"]
+    # whoever has the address of the page itself takes any name
+    owner = known_client_of(service)
+    assert owner.post("/api/actions", json={**label, "as": "ben"}).status_code == 200
+
+
+def test_a_token_of_a_person_is_made_of_that_of_the_page_alone(stranger: httpx.Client) -> None:
+    anna, ben = Tokens(TOKEN).of("anna"), Tokens(TOKEN).of("ben")
+    name, _, seal = anna.partition(".")
+    forged = (
+        Tokens("another").of("anna"),
+        f"{ben.partition('.')[0]}.{seal}",
+        f"{anna}x",
+        name,
+        f"{name}.",
+        f".{seal}",
+        f"{name}=.{seal}",
+        "é.é",
+    )
+    for token in forged:
+        assert stranger.get("/", params={"token": token}).status_code == 403
+        assert Tokens(TOKEN).whose(token) is None
+    assert Tokens(TOKEN).whose(anna) == "anna"
+    assert Tokens(TOKEN).whose(Tokens(TOKEN).of("Übel 漢")) == "Übel 漢"
+    assert TOKEN not in anna
 
 
 def test_the_browser_gets_the_token_by_a_file_that_others_cannot_read(

@@ -23,6 +23,7 @@ import click
 
 from ...core.durable import fsync_folder
 from ...core.errors import UsageError
+from .tokens import Tokens
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 ADDRESS = "address.json"
@@ -62,12 +63,19 @@ class Address:
         return self.host.lower() == "localhost"
 
     def urls(self, annotators: Sequence[str] = ("me",)) -> list[str]:
-        """Return the addresses of the page, for each annotator; that of this machine first."""
+        """Return the addresses of the page, for each annotator; that of this machine first.
+
+        Of several annotators each has a token of their own, by which nobody takes another's name.
+        """
         hosts = (self.own or own_addresses()) if "*" in names_of(self.host) else [self.host]
         hosts = [f"[{host}]" if ":" in host else host for host in hosts]
-        pages = [f"http://{host}:{self.port}/?token={self.token}" for host in hosts]
-        names = ["" if name == "me" else f"&as={quote(name)}" for name in annotators]
-        return [f"{page}{name}" for name in names for page in pages]
+        tokens, are_several = Tokens(self.token), len(annotators) > 1
+        asked = [
+            (tokens.of(name) if are_several else self.token)
+            + ("" if name == "me" else f"&as={quote(name)}")
+            for name in annotators
+        ]
+        return [f"http://{host}:{self.port}/?token={one}" for one in asked for host in hosts]
 
     @property
     def notices(self) -> list[str]:

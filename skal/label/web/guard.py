@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Collection
 from urllib.parse import parse_qs, parse_qsl, urlencode
 
@@ -12,6 +11,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .requests import OwnAddress
+from .tokens import Tokens
 
 POLICY = (
     "default-src 'none'; img-src 'self'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -26,6 +26,7 @@ HEADERS = {
 }
 PROJECT_HEADER = "x-skal-project"
 """Names the project that the page that asks was made for."""
+NAME = "skal.name"
 NO_TOKEN = "this page needs its token: open the address that skal label printed"
 LOCKED_OUT = """<!doctype html>
 <html lang="en">
@@ -45,7 +46,9 @@ _log = logging.getLogger("skal")
 
 
 class Guard:
-    """Lets in who asks by the server's own name, from its own page, and knows the token.
+    """Lets in who asks by the server's own name, from its own page, and knows a token.
+
+    A request has the name whose token it is as `scope[NAME]`, see `Tokens.whose`.
 
     Pages of another project than the one of that id are told so.
     """
@@ -54,7 +57,7 @@ class Guard:
         self, app: ASGIApp, token: str, port: int, hosts: Collection[str], project: str
     ) -> None:
         self._app = app
-        self._token = token.encode()
+        self._tokens = Tokens(token)
         self._project = project
         self._own = OwnAddress(port, hosts)
         # cookies know no ports: that of another project must not take the place of this one
@@ -90,9 +93,13 @@ class Guard:
         """Return what answers a request: the page, or a refusal."""
         if refusal := self._own.refusal(scope, headers):
             return _error(refusal, 403)
-        if scope["path"] == "/" and self._is_token(_query(scope).get("token", "")):
-            return self._welcome(scope, headers)
-        if not self._has_cookie(headers):
+        given = _query(scope).get("token", "")
+        name = self._tokens.whose(given) if scope["path"] == "/" else None
+        if name is not None:
+            scope[NAME] = name
+            return self._welcome(scope, headers, given)
+        scope[NAME] = self._name_of_cookie(headers)
+        if scope[NAME] is None:
             if scope["path"] == "/":
                 return HTMLResponse(LOCKED_OUT, 403, {"Cache-Control": "no-store"})
             return _error(NO_TOKEN, 403)
@@ -108,21 +115,16 @@ class Guard:
         named = parse_qs(scope["query_string"].decode("latin-1")).get("project")
         return scope["path"] != "/" and named is not None and named != [self._project]
 
-    def _is_token(self, text: str) -> bool:
-        return secrets.compare_digest(text.encode(errors="replace"), self._token)
-
-    def _has_cookie(self, headers: Headers) -> bool:
-        """Tell whether the token is among the cookies, read by RFC 6265; others may be anything."""
+    def _name_of_cookie(self, headers: Headers) -> str | None:
+        """Return whose token is among the cookies, read by RFC 6265; others may be anything."""
         cookies = (part.partition("=") for part in ";".join(headers.getlist("cookie")).split(";"))
-        return any(
-            name.strip() == self._cookie and self._is_token(value.strip())
-            for name, _, value in cookies
-        )
+        own = (value.strip() for name, _, value in cookies if name.strip() == self._cookie)
+        return next((who for who in map(self._tokens.whose, own) if who is not None), None)
 
-    def _welcome(self, scope: Scope, headers: Headers) -> ASGIApp:
+    def _welcome(self, scope: Scope, headers: Headers, token: str) -> ASGIApp:
         """Give the cookie and lead to the address without the token."""
         rest = urlencode({k: v for k, v in _query(scope).items() if k != "token"})
-        cookie = f"{self._cookie}={self._token.decode()}; HttpOnly; SameSite=Strict; Path=/"
+        cookie = f"{self._cookie}={token}; HttpOnly; SameSite=Strict; Path=/"
         headers_given = {"Set-Cookie": cookie, "Cache-Control": "no-store"}
         if headers.get("sec-fetch-site") != "cross-site":
             return RedirectResponse(f"/?{rest}" if rest else "/", 303, headers_given)

@@ -33,7 +33,7 @@ try:
     from starlette.routing import Mount, Route
     from starlette.staticfiles import StaticFiles
 
-    from .guard import Guard
+    from .guard import NAME, Guard
     from .requests import json_body
     from .running import run_app
 except ImportError as error:
@@ -74,11 +74,10 @@ def make_app(
     page = _Page(service, *views, suggest)
     routes = [
         Route("/", page.index),
-        Route("/api/state", lambda request: _json(page.state(request.query_params))),
         Route("/api/guess/{number:int}", page.guess),
         *(
             Route(f"/api/{look.__name__}", _looked(look))
-            for look in (page.review, page.rows, page.map, page.finish)
+            for look in (page.state, page.review, page.rows, page.map, page.finish)
         ),
         *(Route(f"/{name}/{{number:int}}", partial(page.image, side)) for name, side in SIDES),
         *(
@@ -119,7 +118,8 @@ class _Page:
     def index(self, request: Request) -> Response:
         project = self._service.project
         name, folder = plain_text(project.name), shlex.quote(plain_text(str(project.root)))
-        content = self._template.render(project=name, id=project.id, folder=folder)
+        own = request.scope[NAME]  # who came by a token of their own has no other name
+        content = self._template.render(project=name, id=project.id, folder=folder, own=own)
         return HTMLResponse(content, headers=UNSTORED)
 
     def state(self, asked: Asked) -> dict[str, Any]:
@@ -238,7 +238,8 @@ def _posted(deed: Callable[[Asked], dict[str, Any]]) -> Callable[[Request], Any]
     """Return what answers a POST, in a thread of its own: it may wait for the disk."""
 
     async def answer(request: Request) -> Response:
-        return _json(await run_in_threadpool(deed, await json_body(request, LARGEST_BODY)))
+        asked = _as_one_self(request, await json_body(request, LARGEST_BODY))
+        return _json(await run_in_threadpool(deed, asked))
 
     return answer
 
@@ -247,9 +248,20 @@ def _looked(look: Callable[[Asked], dict[str, Any]]) -> Callable[[Request], Resp
     """Return what answers a GET, which starlette runs in a thread of its own."""
 
     def answer(request: Request) -> Response:
-        return _json(look(request.query_params))
+        return _json(look(_as_one_self(request, request.query_params)))
 
     return answer
+
+
+def _as_one_self(request: Request, asked: Asked) -> Asked:
+    """Return what a request says, under the name of whose token it came by; under another's it is
+    not answered.
+    """
+    own = request.scope[NAME]
+    if own and asked.get("as", own) != own:
+        told = f"this address is that of {own!r}: nobody labels under another's name by it"
+        raise HTTPException(403, told)
+    return {**asked, "as": own} if own else asked
 
 
 def _by_number(asked: Asked, name: str, fits: Callable[[Any], bool]) -> dict[int, Any]:

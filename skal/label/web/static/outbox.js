@@ -11,7 +11,7 @@ const ANEW = "skal does not know this page any more: open the address that it pr
 const FOREIGN = "skal now labels another folder at this address. Close this page, or start skal label for its own again.";
 
 const project = document.documentElement.dataset.project;
-export const me = new URLSearchParams(location.search).get("as") || "me";
+export const me = document.documentElement.dataset.own || new URLSearchParams(location.search).get("as") || "me";
 const STORE = `outbox of ${project}: ${me}`, COMPLAINTS = `complaints of ${project}: ${me}`;
 
 let outbox = JSON.parse(sessionStorage.getItem(STORE) ?? "[]"); // outlives a reload
