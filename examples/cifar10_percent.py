@@ -4,6 +4,10 @@ python examples/cifar10_percent.py [--seeds 3] [--steps N] [--jobs 1] [--out DIR
 
 Without CIFAR-10 in the data folder it takes the digits, with the same shares. Stopped and begun
 again it goes on where it was.
+
+What to conclude is in the verdicts: a strategy that could not be shown to beat random was no
+better as far as three seeds tell, and three never suffice to show it; take ten. There are no
+figures of CIFAR-10 here.
 """
 
 import argparse

@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from test_layers import ORDER
 
 import skal
+from skal import strategies
 from skal.cli import main
 from skal.core.registry import Registry
 from skal.label import FORMATS
@@ -30,9 +31,16 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 DOCUMENTS = sorted([*ROOT.glob("*.md"), ROOT / "data/README.md", *PAGES])
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
-OF_OTHER_TOOLS = {"--check", "--internal-host", "--nthreads", "--nworkers"}
+OF_OTHER_TOOLS = {"--ask", "--check", "--internal-host", "--nthreads", "--nworkers"}
 
-ARGUMENTS = {"cifar10_percent": ("--seeds", "1", "--steps", "1")}
+ONCE = ("--seeds", "1", "--steps", "1")
+ARGUMENTS = {
+    "cifar10_percent": ONCE,
+    "dask_cluster": ONCE,
+    "noise_study": (*ONCE, "--rounds", "0"),
+    "person_in_the_loop": ONCE,
+    "team_with_overlap": ("--seeds", "1"),
+}
 """What keeps an example short."""
 
 
@@ -106,6 +114,14 @@ def test_the_example_of_a_public_name_runs(name: str) -> None:
     assert example.examples, f"skal.{name} has no example"
     told = io.StringIO()
     assert not doctest.DocTestRunner().run(example, out=told.write).failed, told.getvalue()
+
+
+def test_the_reference_has_every_public_strategy() -> None:
+    page = (ROOT / "docs/reference/python.md").read_text()
+    listed = set(re.findall(r"skal\.strategies\.([A-Za-z]+)$", page, re.MULTILINE))
+    public = {name for name in strategies.__all__ if inspect.isclass(getattr(strategies, name))}
+    registries = {"INIT_STRATEGIES", "STRATEGIES", "STREAM_STRATEGIES"}
+    assert listed - {"select"} == public - registries
 
 
 def definitions(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The flowers guide and what stands beside it; `python tests/test_examples.py` renews the guide."""
+"""The notebooks and what stands beside them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from skal.comparisons.report import text_table
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 GUIDE = EXAMPLES / "flowers_guide.ipynb"
+FEATURES = EXAMPLES / "skactiveml_on_features.ipynb"
 STRATEGIES = ("random", "entropy", "margin", "least-confidence", "badge", "bald")
 KINDS = ["daisy", "dandelion", "rose", "sunflower", "tulip"]
 
@@ -43,9 +44,9 @@ def jupyter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "jupyter"))
 
 
-def read_guide() -> Any:
+def read(notebook: Path) -> Any:
     nbformat = pytest.importorskip("nbformat")
-    return nbformat.read(GUIDE, as_version=4)
+    return nbformat.read(notebook, as_version=4)
 
 
 def execute(notebook: Any, folder: Path) -> Any:
@@ -78,7 +79,7 @@ def pictures_of(notebook: Any) -> list[bytes]:
 
 @pytest.mark.usefixtures("jupyter")
 def test_guide_runs_whole_on_the_drawings_and_says_so(tmp_path: Path) -> None:
-    notebook = read_guide()
+    notebook = read(GUIDE)
     for cell, pattern, shorter in (
         ("parameters", r"SEEDS = \d+", "SEEDS = 1"),
         ("folder", r'"n_rounds": 4', '"n_rounds": 2'),
@@ -109,7 +110,7 @@ def test_guide_takes_the_photographs_where_they_lie(tmp_path: Path, data_dir: Pa
         for number in range(10):
             pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(place / f"{number}.png")
-    notebook = read_guide()
+    notebook = read(GUIDE)
     last = next(i for i, cell in enumerate(notebook.cells) if cell.id == "look")
     notebook.cells = notebook.cells[: last + 1]
     execute(notebook, tmp_path)
@@ -120,20 +121,37 @@ def test_guide_takes_the_photographs_where_they_lie(tmp_path: Path, data_dir: Pa
     assert len(pictures_of(notebook)) == 1
 
 
-def test_guide_is_kept_without_outputs_and_names_no_machine() -> None:
-    notebook = read_guide()
+@pytest.mark.usefixtures("jupyter")
+def test_features_go_into_the_strategies_of_scikit_activeml(tmp_path: Path) -> None:
+    notebook = read(FEATURES)
+    (found,) = (cell for cell in notebook.cells if cell.id == "parameters")
+    found.source = "SEEDS, N_ROUNDS, PER_CLASS = 1, 2, 10"
+    execute(notebook, tmp_path)
+
+    said = text_of(notebook, "verdict").splitlines()
+    assert [line.split()[0] for line in said] == ["margin", "entropy", "CoreSet", "TypiClust"]
+    assert all("of 1 seeds" in line for line in said)
+    assert len(pictures_of(notebook)) == 1
+
+
+@pytest.mark.parametrize("path", [GUIDE, FEATURES], ids=lambda path: path.stem)
+def test_notebooks_are_kept_without_outputs_and_name_no_machine(path: Path) -> None:
+    notebook = read(path)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.execution_count is None and not cell.outputs for cell in code)
-    assert not re.search(r"/(home|root|tmp|work|Users|mnt)\b|[A-Z]:\\", GUIDE.read_text())
+    assert not re.search(r"/(home|root|tmp|work|Users|mnt)\b|\b[A-Z]:\\\\", path.read_text())
     assert notebook.metadata.kernelspec.name == "python3"
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     assert not any(cell.metadata.keys() - {"tags"} for cell in notebook.cells)
 
 
-def test_commands_and_options_in_the_guide_exist() -> None:
-    text = "\n".join(cell.source for cell in read_guide().cells if cell.cell_type == "markdown")
+@pytest.mark.parametrize(
+    ("path", "names"), [(GUIDE, {"compare", "label"}), (FEATURES, {"compare", "list"})]
+)
+def test_commands_and_options_in_notebooks_exist(path: Path, names: set[str]) -> None:
+    text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
     commands = re.findall(r"skal ([a-z]+) ((?:[^`\n]|\\\n)*)", text)
-    assert {name for name, _ in commands} == {"compare", "label"}
+    assert {name for name, _ in commands} == names
     for name, words in commands:
         command = main.get_command(click.Context(main), name)
         assert command is not None
