@@ -21,6 +21,8 @@ Pixels: TypeAlias = Image.Image | Deep
 T = TypeVar("T")
 
 ORIENTATION = 274
+MOST_BANDS = 1024
+"""Of hyperspectral cameras hundreds are known."""
 FILES_OF_A_SET = re.compile(r"<UUID[^>]*FileName=\"([^\"]*)\"")
 TURNED: Mapping[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: lambda a: a[:, ::-1],
@@ -108,6 +110,8 @@ def read_tiff(file: IO[bytes], pages: str | int, what: str) -> Picture:
     # pages, not series: of an OME set that would be the pixels of all its files
     all_pages: Any = TiffFile(file).pages  # type: ignore[no-untyped-call]
     first = all_pages[0]
+    if first.samplesperpixel * first.imagedepth > MOST_BANDS:  # of damage, mostly
+        raise DataError(f"a TIFF of {first.samplesperpixel * first.imagedepth} bands")
     like_it = [p for p in all_pages if p.shape == first.shape and p.dtype == first.dtype]
     bits = int(np.max(first.bitspersample))
     is_deep = bits > 8 or first.dtype == np.int8

@@ -136,7 +136,8 @@ def _plugin(extra: Extra) -> str:
 
 @cache
 def _hush_libtiff() -> None:
-    """Keep libtiff from writing to stderr, without a file's name, what Pillow raises, too."""
+    """Keep libtiff and Pillow from writing to stderr what is raised, too, without a file's name."""
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
     try:
         lines = Path("/proc/self/maps").read_text().splitlines()
     except OSError:  # another system than Linux
