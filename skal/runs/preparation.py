@@ -97,7 +97,7 @@ def check_usable(data: ImageDataset) -> None:
     if not data.classes:
         raise DataError(
             f"{data.name} has no class; the images of each class belong into a folder of their "
-            "own, named as the class is"
+            "own, named as the class is; `skal label` asks you for them"
         )
     if len(data.classes) == 1:
         raise DataError(

@@ -1063,3 +1063,12 @@ def test_unlabelled_images_alone_are_a_pool_and_need_no_test_set(tiny: skal.Imag
     assert len(learner.query(4)) == 4
     with pytest.raises(DataError, match="unlabelled has no test image"):
         learner.evaluate()
+
+
+def test_images_without_classes_come_with_the_command_that_labels_them(
+    tmp_path: Path, data_dir: Path
+) -> None:
+    for number in range(3):
+        Image.new("L", (8, 8), 80 * number).save(tmp_path / f"{number}.png")
+    with pytest.raises(DataError, match=r"has no class; .*`skal label` asks you for them"):
+        skal.run(tmp_path, "random", model="lenet", image_size=8, data_dir=str(data_dir))
