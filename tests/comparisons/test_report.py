@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from axe import faults
 from made_up import made_up_results
 from PIL import Image
 
@@ -630,6 +631,14 @@ def test_the_curves_are_drawn_and_can_be_hovered_and_zoomed(
     page.mouse.up()
     shown = "[...document.querySelectorAll('.xtick')].map(tick => tick.textContent).join()"
     page.wait_for_function(f"before => {shown} != before", arg=",".join(ticks))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_fault(opened: Callable[..., Any], scheme: str) -> None:
+    pytest.importorskip("axe_playwright_python")
+    for size in (DESKTOP, PHONE):
+        told = faults(opened(size, scheme))
+        assert not told, "\n".join(told)
 
 
 def test_the_page_says_the_verdicts_first(

@@ -12,17 +12,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from axe import faults
 from label_server import serving
 from PIL import Image
 
 try:
-    import axe_playwright_python
+    import axe_playwright_python  # noqa: F401 (what `faults` reads)
     import uvicorn
     from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
@@ -1835,7 +1835,6 @@ def test_labels_are_exported_by_a_button_that_says_before_what_it_does(
     assert len(flower_site.stored()) == 4
 
 
-AXE = resources.files(axe_playwright_python).joinpath("axe.min.js")
 VIEWS: dict[str, Sequence[str]] = {
     "label": (),
     "guess": ("s",),
@@ -1851,26 +1850,19 @@ VIEWS: dict[str, Sequence[str]] = {
 }
 
 
-def faults(page: Page) -> list[str]:
-    """What axe-core finds, a line for each element."""
-    if not page.evaluate("() => 'axe' in window"):
-        page.evaluate(AXE.read_text(encoding="utf-8"))
-    found = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
-    return [
-        f"{fault['id']}: {node['html'][:150]} ({node['failureSummary'][:300]})"
-        for fault in found["violations"]
-        for node in fault["nodes"]
-    ]
+HEIGHTS = {320: 800, 1280: 800, 3840: 2160}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 1280])
+@pytest.mark.parametrize("width", HEIGHTS)
 def test_no_view_has_a_fault_that_axe_finds(
     serve: Callable[..., Site], flowers: Path, visitor: Visitor, width: int, scheme: Any
 ) -> None:
     site = serve(flowers, FLOWERS, suggest=True)
     two_groups(site)
-    page = visitor.open(site, viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page = visitor.open(
+        site, viewport={"width": width, "height": HEIGHTS[width]}, color_scheme=scheme
+    )
     press(page, "1", "2", "u")
     wait_until_saved(page)
     told = []
