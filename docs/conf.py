@@ -5,6 +5,7 @@ same there and on the site.
 """
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,15 @@ def make_accessible(app: Any, _error: Exception | None) -> None:
         path.write_text(text)
 
 
+def list_references(
+    _app: Any, _what: str, _name: str, _obj: Any, _options: Any, lines: list[str]
+) -> None:
+    """Make a list of a docstring's sources: footnotes of MyST's blocks are not found."""
+    for number, line in enumerate(lines):
+        line = re.sub(r"\[(\d+)\]_", r"[\1]", line)
+        lines[number] = re.sub(r"^\.\. \[(\d+)\]", r"\1.", line)
+
+
 def shorten_docstring(
     _app: Any, _what: str, _name: str, obj: Any, _options: Any, lines: list[str]
 ) -> None:
@@ -109,6 +119,7 @@ def _further(obj: Any) -> set[str]:
 
 def setup(app: Any) -> None:
     """Connect the above."""
+    app.connect("autodoc-process-docstring", list_references, priority=90)
     app.connect("autodoc-process-docstring", shorten_docstring, priority=100)
     app.connect("autodoc-process-signature", shorten_signature)
     app.connect("build-finished", make_accessible)
