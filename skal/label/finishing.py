@@ -125,7 +125,8 @@ def make(setup: LearnerSetup, job: FinishRequest) -> str:
     Nothing is overwritten: where something is by now, it is a RunExistsError.
     """
     check_free(job.where)
-    opened = LabelProject.open(setup.root, create=False, files=setup.files)
+    # with the images of now: those of the learner may be older
+    opened = LabelProject.open(setup.root, create=False)
     with closing(opened) as project:
         try:
             if job.what == NETWORK:

@@ -44,20 +44,32 @@ def taking_part(root: Path, files: Sequence[ImageFile]) -> dict[str, None]:
     return there
 
 
-def new_numbers(root: Path, store: Store, there: Mapping[str, None]) -> tuple[dict[int, str], int]:
+def new_numbers(
+    root: Path,
+    store: Store,
+    there: Mapping[str, None],
+    hashed: dict[str, tuple[int, str] | None],
+) -> tuple[dict[int, str], int]:
     """Return which numbers images get that are not known where they lie, and how many were moved.
 
-    Labelled images that lie elsewhere now keep their number; new ones get the next.
+    Labelled images that lie elsewhere now keep their number, of several alike by their names; new
+    ones get the next. What is `hashed` already is not read again, and more is added to it.
     """
-    known = store.images()
+    contents, known = store.contents(), store.images()
     new = sorted(there.keys() - known.values() if known else there)
-    contents = {n: content for n, content in store.contents().items() if known[n] not in there}
+    contents = {n: content for n, content in contents.items() if known[n] not in there}
     sizes = {size for size, _ in contents.values()}
-    by_content: dict[tuple[int, str], str] = {}
+    by_content: dict[tuple[int, str] | None, list[str]] = {}
     for path in new if contents else ():
-        if found := content_of(root / path, sizes):
-            by_content.setdefault(found, path)
-    moved = {n: by_content.pop(which) for n, which in contents.items() if which in by_content}
+        if path not in hashed:
+            hashed[path] = content_of(root / path, sizes)
+        by_content.setdefault(hashed[path], []).append(path)
+    moved: dict[int, str] = {}
+    for number, content in contents.items():
+        if alike := by_content.get(content):
+            name = known[number].rpartition("/")[2]
+            moved[number] = min(alike, key=lambda path: path.rpartition("/")[2] != name)
+            alike.remove(moved[number])
     rest = sorted(set(new).difference(moved.values())) if moved else new
     return {**moved, **dict(enumerate(rest, max(known, default=-1) + 1))}, len(moved)
 

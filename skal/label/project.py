@@ -439,10 +439,14 @@ class LabelProject:
 
     def _number(self, there: Mapping[str, None]) -> tuple[dict[int, str], dict[int, str]]:
         """Return the images that are there, by number, and those that are not written."""
+        hashed: dict[str, tuple[int, str] | None] = {}
         known = self.store.images()
-        added, n_moved = images.new_numbers(self.root, self.store, there)
+        added, n_moved = images.new_numbers(self.root, self.store, there, hashed)
         if added and not self._is_read_only:
-            self.store.add_images(added)
+            with self.store.transaction():  # another process may have given numbers meanwhile
+                known = self.store.images()
+                added, n_moved = images.new_numbers(self.root, self.store, there, hashed)
+                self.store.add_images(added)
         if n_moved:
             _log.info("%d labelled images were moved; their labels go with them", n_moved)
         present = {**known, **added} if known else added

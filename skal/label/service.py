@@ -92,7 +92,7 @@ class LabelService:
         self._renew: Callable[[LearnerSetup], None] = lambda setup: None
         self._by_chance: deque[int] = deque()  # without those in front that are in batches
         self._ordered: set[int] = set()  # what is, or was, in it
-        self._n_learned = len(project.paths)  # images that the learner knows
+        self._learned = project.paths  # images that the learner knows
         self._take_images()
         self._picks: Sequence[int] = ()
         self._kind = "start"
@@ -131,8 +131,9 @@ class LabelService:
         self._take_images()
         n = len(self.project.paths)
         _log.info("images were added or taken away: %d before, %d now", before, n)
-        if abs(n - self._n_learned) >= max(1, round(NEWS_SHARE * self._n_learned)):
-            self._n_learned, self._asked = n, None
+        n_other = len(self._learned.items() ^ self.project.paths.items()) if n else 0
+        if n_other >= max(1, round(NEWS_SHARE * len(self._learned))):
+            self._learned, self._asked = self.project.paths, None
             self._renew(self.project.learner_setup())
         self._wake()
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from ..core.errors import SkalError
@@ -41,6 +42,7 @@ class Watch:
         self._root, self._files, self._tell, self._clock = root, files, tell, clock
         self._pages = pages
         self._seen: dict[str, int] | None = None
+        self._states: dict[Path, tuple[int, int]] = {}
         self._folders = _folders_of(files)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="skal-watch", daemon=True)
@@ -59,17 +61,18 @@ class Watch:
         if now == self._seen:
             return False
         try:
-            files = images.find(self._root, self._pages)
+            with _hushed():
+                found = images.find(self._root, self._pages)
         except SkalError:  # a drive that is gone for a while, say
             return False
-        if not all(map(self._is_settled, set(files).difference(self._files))):
-            return False
-        if files != list(self._files):
+        before = set(self._files)
+        files = [file for file in found if file in before or self._is_settled(file)]
+        is_new = files != list(self._files)
+        if is_new:
             self._tell(files)
-            self._files, self._seen, self._folders = files, None, _folders_of(files)
-            return True
-        self._seen = now
-        return False
+        self._files, self._folders = files, _folders_of(files) | _folders_under(self._root)
+        self._seen = now if len(files) == len(found) and self._times() == now else None
+        return is_new
 
     def _times(self) -> dict[str, int]:
         """Return when each folder last changed."""
@@ -80,21 +83,51 @@ class Watch:
         return times
 
     def _is_settled(self, file: ImageFile) -> bool:
+        path = file_of(self._root / file.path)
         try:
-            written = file_of(self._root / file.path).stat().st_mtime
-            return written < self._clock() - SETTLED_SECONDS
-        except OSError:
-            return False
+            status = path.stat()
+        except OSError:  # as at the start, where it is left out with its reason
+            return True
+        state = status.st_size, status.st_mtime_ns
+        # a camera's clock may be ahead of this one
+        before, self._states[path] = self._states.get(path), state
+        return status.st_mtime < self._clock() - SETTLED_SECONDS or state == before
 
     def _run(self) -> None:
+        told = set[str]()
         while not self._ended.wait(LOOK_SECONDS):
             try:
                 self.look()
             except Exception as error:  # whatever it is, people go on labelling
-                _log.warning("new images are not looked for: %s", error, exc_info=error)
-                return
+                if str(error) not in told:
+                    _log.warning("new images are not looked for now: %s", error, exc_info=error)
+                told.add(str(error))
 
 
 def _folders_of(files: Sequence[ImageFile]) -> set[str]:
     inner = {file.path.rpartition("/")[0] for file in files}
     return {".", *inner, *(str(p) for folder in inner for p in PurePosixPath(folder).parents)}
+
+
+def _folders_under(root: Path) -> set[str]:
+    """Return all folders, also those without an image yet, but for hidden ones."""
+    found = set[str]()
+    for place, folders, _ in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found.update(os.path.relpath(os.path.join(place, name), root) for name in folders)  # noqa: PTH118
+    return found
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep what this thread logs: a listing tells again what was told at the start."""
+    thread = threading.get_ident()
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    _log.addFilter(is_of_others)
+    try:
+        yield
+    finally:
+        _log.removeFilter(is_of_others)

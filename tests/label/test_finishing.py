@@ -14,6 +14,7 @@ import pytest
 from label_server import InProcess, write_images
 
 from skal.core.errors import RunExistsError, SkalError
+from skal.label import images
 from skal.label.finishing import NETWORK, Finish, make
 from skal.label.learning import Failure, FinishRequest, Learner
 from skal.label.project import LabelProject
@@ -60,6 +61,25 @@ def test_what_is_told_before_is_what_happens(service: LabelService, tmp_path: Pa
     with Path(place).open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 21
     assert place_of(finish, "csv") == str(tmp_path / "photos-labels-2.csv")
+
+
+def test_images_that_came_or_moved_since_the_learner_looked_are_in_it(
+    service: LabelService, tmp_path: Path
+) -> None:
+    project = service.project
+    setup = project.learner_setup()
+    write_images(project.root, np.full((1, 8, 8), 99, np.uint8), ["new.png"])
+    (project.root / "moved").mkdir()
+    old = project.root / project.paths[0]
+    old.rename(project.root / "moved" / old.name)
+    service.take_files(images.find(project.root, "first"))
+    number = project.numbers["new.png"]
+    service.act("me", [{"action": "label", "image": number, "label": 1}])
+    place = tmp_path / "labels.csv"
+    told = make(setup, FinishRequest("csv", place))
+    assert told == f"{place}: 21 labelled images"
+    named = {row["path"] for row in csv.DictReader(place.read_text().splitlines())}
+    assert {"new.png", f"moved/{old.name}"} < named
 
 
 @pytest.mark.parametrize("what", ["csv", "folder", NETWORK])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from skal.datasets.index import ImageFile
 from skal.label.learning import BatchRequest, ComputedBatch, Guesses
 from skal.label.project import LabelProject
 from skal.label.service import LabelService
+from skal.label.store import Action
 from skal.label.watching import SETTLED_SECONDS, Watch
 
 LONG_AGO = 10**9
@@ -21,7 +23,7 @@ LONG_AGO = 10**9
 
 def write(path: Path, at: int = LONG_AGO) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (8, 8), hash(path.name) % 256).save(path)
+    Image.new("L", (8, 8), zlib.crc32(path.name.encode()) % 256).save(path)
     os.utime(path, (at, at))
 
 
@@ -163,11 +165,64 @@ def test_an_image_that_is_gone_comes_no_more_and_its_label_counts_when_it_is_bac
     assert second in service.next("me", 40)
 
 
-def test_a_new_stack_is_told_by_its_pages(folder: Path) -> None:
+def test_a_new_folder_is_watched_before_there_is_an_image_in_it(folder: Path) -> None:
     told = Told()
-    eye = Watch(folder, [], told, pages="all", clock=lambda: LONG_AGO + 100)
-    first, second = (Image.new("L", (8, 8), value) for value in (1, 2))
-    first.save(folder / "stack.tif", save_all=True, append_images=[second])
-    os.utime(folder / "stack.tif", (LONG_AGO, LONG_AGO))
+    eye = watch(folder, told)
+    (folder / "new/deeper").mkdir(parents=True)
+    assert not eye.look()
+    write(folder / "new/deeper/30.png")
     assert eye.look()
-    assert {"stack.tif#1", "stack.tif#2"} < set(told.paths[-1])
+    assert "new/deeper/30.png" in told.paths[-1]
+
+
+def test_a_file_that_is_not_whole_holds_up_no_other(folder: Path) -> None:
+    told = Told()
+    eye = watch(folder, told)
+    (folder / "dangling.png").symlink_to("nowhere.png")
+    write(folder / "ahead.png", at=LONG_AGO + 10**6)  # a camera's clock
+    write(folder / "30.png")
+    assert eye.look()
+    assert "30.png" in told.paths[-1] and "ahead.png" not in told.paths[-1]
+    assert eye.look()
+    assert "ahead.png" in told.paths[-1]
+    assert not eye.look()
+
+
+def test_what_a_folder_has_to_say_is_not_said_again(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "a").mkdir()
+    write(folder / "b/1.png")
+    eye = watch(folder, Told())
+    caplog.clear()
+    write(folder / "31.png")
+    assert eye.look()
+    assert not caplog.messages
+
+
+def test_two_equal_images_that_move_together_keep_both_labels(folder: Path) -> None:
+    (folder / "01.png").write_bytes((folder / "00.png").read_bytes())
+    project = LabelProject.open(folder, ["a", "b"])
+    numbers = {path: n for n, path in project.paths.items()}
+    facts = {"annotator": "me", "action": "label", "round": 0, "source": "strategy"}
+    said = {"00.png": 0, "01.png": 1}
+    project.record([Action(image=numbers[p], label=y, **facts) for p, y in said.items()])
+    project.close()
+    (folder / "moved").mkdir()
+    for name in said:
+        (folder / name).rename(folder / "moved" / name)
+    project = LabelProject.open(folder)
+    found = {project.paths[n]: label for n, label in project.labels.items()}
+    project.close()
+    assert found == {"moved/00.png": 0, "moved/01.png": 1}
+
+
+def test_the_learner_is_told_where_as_many_images_go_as_come(folder: Path) -> None:
+    project = LabelProject.open(folder, ["a", "b"])
+    service, setups = LabelService(project), []
+    service.start(lambda request: None, setups.append)
+    for number in range(5):
+        (folder / f"{number:02}.png").unlink()
+        write(folder / f"new-{number}.png")
+    Watch(folder, project.files, service.take_files, clock=lambda: LONG_AGO + 100).look()
+    assert len(setups) == 1
