@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, partial
+from itertools import count, islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -168,7 +169,8 @@ def _read(image: Image.Image, pages: str | int) -> Pixels:
     if isinstance(image, TiffImageFile):
         facts = _facts(image)
         if pages != "first":
-            image = _chosen(image, chosen_of(_pages_of(image), pages))
+            most = pages if isinstance(pages, int) else None
+            image = _chosen(image, chosen_of(_pages_of(image, most), pages))
     _set_upright(image)
     if image.mode in DEEP_MODES:
         return Deep.of_image(image, **facts)
@@ -231,17 +233,25 @@ def _count_others(image: Image.Image) -> int:
     return files_of_set(str(image.tag_v2.get(DESCRIPTION)))
 
 
-def _pages_of(image: Image.Image) -> list[int]:
-    """Return which pages of a TIFF have the size of the first; one of all other files."""
+def _pages_of(image: Image.Image, most: int | None = None) -> list[int]:
+    """Return which pages of a TIFF have the size of the first, all or the first few; one of all
+    other files.
+    """
     if not isinstance(image, TiffImageFile) or not getattr(image, "is_animated", False):
         return [0]
-    found, size, mode = [0], image.size, image.mode
-    for page in range(1, image.n_frames):
-        image.seek(page)
-        if (image.size, image.mode) == (size, mode) and not image.tag_v2.get(REDUCED, 0) & 1:
-            found.append(page)
+    found = [*islice(_like_the_first(image), most)]
     image.seek(0)
     return found
+
+
+def _like_the_first(image: TiffImageFile) -> Iterator[int]:
+    size, mode = image.size, image.mode
+    yield 0
+    with suppress(EOFError):  # how many pages there are is known at the last: each names the next
+        for page in count(1):
+            image.seek(page)
+            if (image.size, image.mode) == (size, mode) and not image.tag_v2.get(REDUCED, 0) & 1:
+                yield page
 
 
 def _chosen(image: TiffImageFile, pages: Sequence[int]) -> Image.Image:

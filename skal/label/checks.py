@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UsageError
+from ..datasets.formats import page_of
 from ..datasets.index import ImageFile
 from ..models import MODELS
 from ..runs.config import RunConfig
@@ -41,6 +42,26 @@ def check_pool(files: Sequence[ImageFile], classes: Sequence[str]) -> None:
         raise UsageError(
             f"all {len(taking_part)} images are in class folders: nothing is left to label; if "
             "these folders are no classes, name the classes by --classes"
+        )
+
+
+def check_pages(
+    root: Path, kept: str, wanted: str, store: Store, files: Sequence[ImageFile]
+) -> None:
+    """Refuse to take each page for an image, or no longer, where it would set labels aside."""
+    if (kept == "all") == (wanted == "all"):
+        return
+    paths, labeled = store.images(), {action.image for action in store.actions()}
+    if wanted == "all":
+        paged = {page_of(file.path)[0] for file in files if page_of(file.path)[1] is not None}
+        is_lost = any(paths.get(image) in paged for image in labeled)
+    else:
+        is_lost = any(page_of(paths.get(image, ""))[1] is not None for image in labeled)
+    if is_lost:
+        before = kept if wanted == "all" else "all"
+        raise UsageError(
+            f"{str(root)!r} was labelled with --pages {before}, and --pages {wanted} would set "
+            "labels aside; leave it as it is, or label a copy of the folder"
         )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import DataError
+from ..datasets.formats import page_of
 from .learning import BatchRequest
 
 if TYPE_CHECKING:
@@ -84,17 +85,25 @@ def contradicted(proba: NDArray[np.floating], y: NDArray[np.int64]) -> NDArray[n
     return result
 
 
-def folds(labels: Mapping[int, int], seed: int) -> list[list[int]]:
+def folds(
+    labels: Mapping[int, int], seed: int, paths: Mapping[int, str] | None = None
+) -> list[list[int]]:
     """Divide images into five folds, or fewer, with each class in the same share; none if that
-    would leave a single class to train on.
+    would leave a single class to train on. By the `paths` of images, pages of a file stay together.
     """
     from ..models.folds import stratified_folds  # and scikit-learn with it
 
     images, y = (np.array([*part], dtype=np.int64) for part in (labels, labels.values()))
-    counts = np.unique(y, return_counts=True)[1]
-    if len(counts) < 2 or np.sort(counts)[-2] < 2:
+    names = [page_of((paths or {}).get(image, str(image)))[0] for image in labels]
+    known = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    files = np.array([known[name] for name in names], dtype=np.int64)
+    counts = sorted(len(np.unique(files[y == label])) for label in np.unique(y))
+    if len(counts) < 2 or counts[-2] < 2:
         return []
-    return [images[test].tolist() for test in stratified_folds(y, seed)]
+    parts = stratified_folds(y, seed, files if len(known) < len(y) else None)
+    if any(len(np.unique(np.delete(y, test))) < 2 for test in parts):
+        return []
+    return [images[test].tolist() for test in parts]
 
 
 def held_out(
@@ -115,7 +124,8 @@ def find_doubts(
     """Return what networks say of labels that they were not told; a DataError if there are too few
     labels to train without some of them.
     """
-    parts = folds(labels, seed)
+    paths = {number: path for path, number in picker.setup.numbers.items()}
+    parts = folds(labels, seed, paths)
     if not parts:
         raise DataError(
             "doubts need two classes with two labels or more; label more images, and ask again"

@@ -23,7 +23,7 @@ from ..datasets.layout import is_unlabeled
 from ..datasets.paging import save_page
 from .doubts import Doubts
 from .ledger import SETTLED, TEST
-from .names import guarded, plain_text
+from .names import guarded, plain_text, shown
 from .project import LabelProject
 
 COLUMNS = ("path", "label", "action", "annotator", "source", "seconds", "time")
@@ -73,6 +73,16 @@ def _labelled(project: LabelProject) -> Iterator[tuple[str, int]]:
         yield plain_text(project.paths[image]), project.labels[image]
 
 
+def check_files(project: LabelProject, what: str) -> None:
+    """Refuse what names files to other programs where images are pages, which are none."""
+    page = next((p for p in project.paths.values() if page_of(p)[1] is not None), None)
+    if page is not None:
+        raise UsageError(
+            f"{what} names files, and images such as {shown(page)} are pages of one; "
+            "--format folder writes each page to a file, --format csv has their names"
+        )
+
+
 def _lines(objects: Iterable[Mapping[str, Any]]) -> str:
     return "".join(f"{json.dumps(one)}\n" for one in objects)
 
@@ -84,12 +94,14 @@ def export_json_lines(project: LabelProject) -> str:
 
 def export_huggingface(project: LabelProject) -> str:
     """Return the ``metadata.csv`` that Hugging Face's image folders read beside the images."""
+    check_files(project, "metadata.csv of Hugging Face")
     rows = [(path, project.classes[k]) for path, k in _labelled(project)]
     return _table([("file_name", "label"), *rows], guard=str)  # a program reads it
 
 
 def export_ground_truth(project: LabelProject) -> str:
     """Return an augmented manifest of SageMaker Ground Truth; its places are relative."""
+    check_files(project, "a manifest of Ground Truth")
     job, time = "label", datetime.now(UTC).isoformat(timespec="seconds")
     about = {
         "job-name": f"labeling-job/{project.name}",

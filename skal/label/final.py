@@ -60,7 +60,7 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
     labels, test = project.labels, project.test_labels
     classes = tuple(project.classes)
     source, truth = ("test", test) if test else ("cross-validation", labels)
-    parts = [list(test)] if test else folds(labels, project.config.seed)
+    parts = [list(test)] if test else folds(labels, project.config.seed, project.paths)
     if not test and parts:
         _log.info("cross-validation over the labels: %d more networks are trained", len(parts))
     predicted = dict(held_out(picker, classes, labels, parts))

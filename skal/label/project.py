@@ -20,7 +20,7 @@ from ..datasets.loading import data_folder, how_to_decode
 from ..datasets.pixel_cache import ranges_of
 from ..runs.config import RunConfig
 from . import images
-from .checks import check_config, check_enough, check_pool, store_to_read
+from .checks import check_config, check_enough, check_pages, check_pool, store_to_read
 from .classes import Classes, parse_pairs
 from .copies import check_there, keep_copy
 from .enough import Verdict, forecast, judge
@@ -29,7 +29,7 @@ from .learning import GUESSES, BatchRequest, Guesses, LearnerSetup
 from .ledger import TEST, Ledger
 from .names import check_classes, plain_text, shown
 from .sample import Accuracy, History, TestedModel, draw_reserve
-from .settings import SETTINGS_FILE, Terms, read_settings, save_settings
+from .settings import SETTINGS_FILE, Terms, kept_pages, read_settings, save_settings
 from .store import Action, BatchRow, ModelRow, Store
 
 HOME = ".skal"
@@ -122,6 +122,7 @@ class LabelProject:
         terms = {"overlap": overlap, "until": until}
         config, agreed = read_settings(home, settings or {}, terms)
         files = images.find(root, config.pages) if files is None else files
+        check_pages(root, kept_pages(home), config.pages, store, files)
         if settings is not None:  # a network or strategy of one's own is named by who runs it
             kept = {n: v for n, v in foreign_names(config).items() if settings.get(n) != v}
             told = "; if you trust it, name it again as an option"

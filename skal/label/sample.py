@@ -18,6 +18,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..datasets.formats import page_of
 from .learning import ComputedBatch
 from .store import ModelRow
 
@@ -64,14 +65,20 @@ def draw_reserve(seed: str, paths: Mapping[int, str], pool: Container[int]) -> l
     """Draw the images of a pool that are held out for the test, in random order.
 
     Each is drawn by a hash of the seed and the path that it had when it got its number: so it is
-    drawn or not whatever other images are there, or come later.
+    drawn or not whatever other images are there, or come later. Of a file all pages are, or none.
     """
     drawn = []
     for number, path in paths.items():
-        digest = hashlib.sha256(f"{seed} {path}".encode(errors="surrogateescape")).digest()
+        file, page = page_of(path)
+        digest = _hash(seed, file)
         if int.from_bytes(digest[:8]) < TEST_SHARE * 2**64 and number in pool:
-            drawn.append((digest[8:], number))
+            order = digest if page is None else _hash(seed, path)
+            drawn.append((order[8:], number))
     return [number for _, number in sorted(drawn)]
+
+
+def _hash(seed: str, path: str) -> bytes:
+    return hashlib.sha256(f"{seed} {path}".encode(errors="surrogateescape")).digest()
 
 
 def model_row(batch: ComputedBatch, reserve: Sequence[int]) -> ModelRow:

@@ -87,6 +87,13 @@ def _terms(overlap: Any, until: Any) -> Terms:
     return Terms(resolve_share("overlap", overlap), wanted or None)
 
 
+def kept_pages(place: Path) -> str:
+    """Return which pages of files were images up to now, in a project's folder `place`."""
+    path = place / SETTINGS_FILE
+    default = SETTINGS["pages"].default
+    return str(_kept(path).get("pages", default) if path.exists() else default)
+
+
 def _kept(path: Path) -> dict[str, Any]:
     """Return the settings in a file; a RunFolderError is raised if it is damaged."""
     check_signed(

@@ -30,6 +30,7 @@ from ..core.settings import settings_of
 from ..core.workers import WorkerLostError, Workers, map_jobs, one_call
 from ..datasets.base import one_line
 from ..datasets.decoding import DECODER_VERSION
+from ..datasets.formats import file_of
 from ..datasets.index import listed
 from ..datasets.pixel_cache import file_state
 from ..models.persistence import check_model, read_description
@@ -241,7 +242,7 @@ def _check_places(out: Path, places: Sequence[Path], form: Form) -> None:
     if not places:
         raise UsageError("no image was named; expected files, or folders of images")
     for place in places:
-        if not os.path.lexists(place):
+        if not os.path.lexists(file_of(place)):
             raise DataError(f"{str(place)!r} does not exist; expected an image or a folder of them")
 
 

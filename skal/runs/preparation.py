@@ -106,7 +106,8 @@ def check_usable(data: ImageDataset) -> None:
     if not len(data.X):
         raise DataError(f"{data.name} has no labelled image to simulate labelling with")
     if not len(data.X_test):
-        raise DataError(f"{data.name} has no test image; a class needs two images or more")
+        of_what = "files, whose pages stay together," if data.pages == "all" else "images"
+        raise DataError(f"{data.name} has no test image; a class needs two {of_what} or more")
 
 
 def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,20 @@ from PIL import Image
 
 import skal
 from skal.cli import main
-from skal.core.errors import DataError
+from skal.core.errors import DataError, UsageError
 from skal.datasets.decoding import decode
-from skal.label.exporting import export_csv, export_folder
+from skal.label.doubts import folds
+from skal.label.exporting import (
+    export_csv,
+    export_folder,
+    export_ground_truth,
+    export_huggingface,
+)
 from skal.label.importing import import_into
 from skal.label.project import LabelProject
+from skal.label.sample import draw_reserve
 from skal.label.store import Action
+from skal.label.studio.tasks import export_label_studio
 
 SIDE, N_PAGES, N_STACKS = 16, 3, 10
 
@@ -135,7 +145,7 @@ def test_labels_are_of_pages_and_come_back_to_them(project: LabelProject, tmp_pa
     say(project, {path: 1 - label for path, label in said.items()})
     import_into(project.root, table, annotator="me")
     project.refresh()
-    assert sorted(labels_of(project)) == sorted(said)
+    assert labels_of(project) == {path: ("dead", "live")[label] for path, label in said.items()}
 
 
 def test_a_label_of_a_whole_file_is_put_on_no_page(project: LabelProject, tmp_path: Path) -> None:
@@ -148,6 +158,90 @@ def test_a_label_of_a_whole_file_is_put_on_no_page(project: LabelProject, tmp_pa
     (folder / "dead/a.tif").write_bytes((project.root / "a.tif").read_bytes())
     with pytest.raises(DataError, match="is no image of"):
         import_into(project.root, folder, annotator="me")
+
+
+@pytest.mark.parametrize("export", [export_huggingface, export_ground_truth, export_label_studio])
+def test_exports_that_name_files_are_refused_for_pages(
+    project: LabelProject, export: Callable[[LabelProject], str]
+) -> None:
+    say(project, {"a.tif#2": 0})
+    with pytest.raises(UsageError, match=r"a\.tif#1 are pages .*--format folder .*--format csv"):
+        export(project)
+
+
+@pytest.mark.parametrize(("before", "after"), [("all", "first"), ("first", "all")])
+def test_labels_are_not_set_aside_by_another_choice_of_pages(
+    tmp_path: Path, before: str, after: str
+) -> None:
+    rng, root = np.random.default_rng(2), tmp_path / "stacks"
+    write_stack(root / "a.tif", [page(rng, False) for _ in range(3)])
+    Image.fromarray(page(rng, True)).save(root / "b.png")
+    LabelProject.open(root, ["dead", "live"], {"pages": after}).close()
+    project = LabelProject.open(root, settings={"pages": before})
+    say(project, {"b.png": 1})
+    project.close()
+    LabelProject.open(root, settings={"pages": after}).close()  # no label is of a page
+    project = LabelProject.open(root, settings={"pages": before})
+    say(project, {"a.tif#2" if before == "all" else "a.tif": 0})
+    labels = labels_of(project)
+    project.close()
+    with pytest.raises(UsageError, match=f"labelled with --pages {before}, and --pages {after}"):
+        LabelProject.open(root, settings={"pages": after})
+    assert labels_of(LabelProject.open(root, create=False)) == labels
+
+
+def test_pages_of_a_file_are_held_out_together() -> None:
+    paths = dict(enumerate(f"{file}.tif#{n}" for file in range(200) for n in (1, 2, 3)))
+    drawn = draw_reserve("0", paths, paths)
+    files = [paths[image].partition("#")[0] for image in drawn]
+    assert set(Counter(files).values()) == {3} and 10 < len(set(files)) < 40
+    assert files != sorted(files, key=files.index)  # pages of a file are not shown in a row
+    labels = {image: image // 3 % 2 for image in paths}
+    parts = folds(labels, 0, paths)
+    assert sorted(image for part in parts for image in part) == sorted(paths)
+    of_parts = [{paths[image].partition("#")[0] for image in part} for part in parts]
+    assert len(parts) == 5 and sum(map(len, of_parts)) == 200
+
+
+def test_classes_of_one_file_each_have_no_folds() -> None:
+    paths = dict(enumerate(f"{file}.tif#{n}" for file in range(2) for n in (1, 2, 3)))
+    assert folds({image: image // 3 for image in paths}, 0, paths) == []
+
+
+def test_a_page_is_predicted_by_its_name(
+    stacks: tuple[Path, dict[str, NDArray[np.uint8]]], tmp_path: Path
+) -> None:
+    root, _ = stacks
+    data = skal.load_dataset(root, image_size=SIDE, pages="all")
+    settings = {"n_init": 6, "n_query": 4, "n_rounds": 1, "epochs": 1, "model": "small-cnn"}
+    skal.run(data, "random", **settings, out=tmp_path / "run")
+    named, out = f"{root}/dead/0.tif#3", tmp_path / "one.csv"
+    command = ["predict", str(tmp_path / "run"), named, "--out", str(out)]
+    done = CliRunner().invoke(main, command, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert [row["path"] for row in csv.DictReader(out.read_text().splitlines())] == [named]
+
+
+def test_one_stack_a_class_is_too_few_files(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    for kind in ("dead", "live"):
+        write_stack(tmp_path / f"cells/{kind}/a.tif", [page(rng, kind == "dead") for _ in range(3)])
+    data = skal.load_dataset(tmp_path / "cells", image_size=SIDE, pages="all")
+    with pytest.raises(DataError, match="no test image; a class needs two files, whose pages"):
+        skal.run(data, "random", n_init=2, n_query=1, out=tmp_path / "run")
+
+
+def test_a_page_is_read_without_those_behind_it(tmp_path: Path) -> None:
+    rng, place = np.random.default_rng(4), tmp_path / "stack.tif"
+    pages = [page(rng, False) for _ in range(3)]
+    write_stack(place, pages)
+    with Image.open(place) as image:
+        image.seek(2)
+        third = image.tag_v2.next  # of the file's pages that is the last, behind the thumbnail
+    content = bytearray(place.read_bytes())
+    content[third:] = b"\xff" * (len(content) - third)
+    place.write_bytes(content)
+    assert np.array_equal(decode(tmp_path / "stack.tif#2", SIDE)[0], pages[1])
 
 
 def test_exported_pages_are_files_with_the_same_numbers(

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from ...core.errors import DataError, MissingExtraError, SkalError, UsageError
 from ...core.progress import progress
 from ...datasets.addresses import UnclearAddressError
+from ..exporting import check_files
 from ..formats import Source
 from ..formats.tools import address_of
 from ..importing import Imported, import_into
@@ -77,6 +78,7 @@ def push(project: LabelProject, url: str) -> Pushed:
     ServerError, DataError
         The server cannot be reached or refuses something; or it has tasks of images not here.
     """
+    check_files(project, "a task of Label Studio")  # before anything is made there
     with closing(_Server(url)) as server:
         if server.number is not None:
             raise UsageError(

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
+from ..exporting import check_files
 from ..ledger import TEST
 from ..names import plain_text
 from ..project import LabelProject
@@ -34,6 +35,7 @@ def tasks(project: LabelProject, images: Iterable[int] | None = None) -> list[di
     Each annotator's label is an annotation; what was skipped or nobody is sure of has none. Where
     the last network gave an image a probability, its guess is a prediction, with that as its score.
     """
+    check_files(project, "a task of Label Studio")
     if images is None:
         images = sorted(project.paths, key=project.paths.__getitem__)
     return [_task(project, n) for n in images if project.ledger.aside.get(n) != "bad"]
