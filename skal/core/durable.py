@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
+import shutil
 import sys
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .errors import RunFolderError
 
@@ -19,6 +23,16 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     """Replace a file's content as a whole, by rename and fsync; text is UTF-8, with surrogate
     escapes as their bytes. After an `OSError` the old content is untouched.
     """
+    _write(path, content, Path.replace)
+    fsync_folder(path.parent)
+
+
+def write_new(path: Path, content: bytes | str) -> None:
+    """Write a file where there is none, as a whole or not at all; else a FileExistsError."""
+    _write(path, content, name_new)
+
+
+def _write(path: Path, content: bytes | str, name: Callable[[Path, Path], Any]) -> None:
     data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -26,26 +40,44 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-        fsync_folder(path.parent)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            error.filename = str(path)  # the system's "disk full" does not say it
+        name(temporary, path)
+    except OSError as error:
+        error.filename = str(path)  # the system's "disk full" does not say it
         raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def write_new(path: Path, content: str) -> None:
-    """Write a file where there is none, as a whole or not at all; else a FileExistsError."""
-    with path.open("xb") as file:
-        try:
-            file.write(content.encode(errors="surrogateescape"))
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            path.unlink()
-            raise
+def name_new(temporary: Path, path: Path, *, link: Callable[[Path, Path], None] = os.link) -> None:
+    """Give a written file its name, never in place of another; else a FileExistsError. It may keep
+    the temporary one, too, which is the caller's to remove.
+    """
+    try:
+        link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError as error:  # a file system without links
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+        temporary.rename(path)
     fsync_folder(path.parent)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give a folder to fill, which is called `path` after the block and gone after an exception in
+    it; a FileExistsError if something is called so by then.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if os.path.lexists(path):  # an empty folder would be replaced
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        temporary.rename(path)
+        fsync_folder(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sha256(content: bytes | str) -> str:

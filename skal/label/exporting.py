@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -17,6 +16,7 @@ from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..core.durable import new_folder
 from ..core.errors import DataError, RunExistsError, UsageError
 from ..datasets.formats import file_of, page_of
 from ..datasets.layout import is_unlabeled
@@ -181,23 +181,19 @@ def export_folder(
             "another folder by --out"
         )
     transfer = shutil.copy2 if copy else partial(_link, link=link)
-    temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex}.tmp")
     taken: set[str] = set()
     try:
-        temporary.mkdir(parents=True)
-        for image, label in sorted(project.labels.items()):
-            target = temporary / _path_in_export(project, image, label, taken)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            source = project.root / project.paths[image]
-            if file_of(source) == source:
-                transfer(source, target)
-            else:
-                save_page(source, target)
-        temporary.rename(out)
+        with new_folder(out) as folder:
+            for image, label in sorted(project.labels.items()):
+                target = folder / _path_in_export(project, image, label, taken)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source = project.root / project.paths[image]
+                if file_of(source) == source:
+                    transfer(source, target)
+                else:
+                    save_page(source, target)
     except OSError as error:
         raise DataError(f"cannot write {str(out)!r}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return len(taken)
 
 

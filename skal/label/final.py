@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core.durable import write_atomic
+from ..core.durable import new_folder, write_atomic
 from ..datasets.base import MISSING_LABEL
 from ..models.persistence import save_classifier
 from ..runs.environment import environment
@@ -74,7 +74,6 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
         _log.warning("no image is labelled as %s: the network cannot know it by sight", names)
     final = picker.train(BatchRequest(classes, labels, (), 0), calibrated=True)
     folder = out or default_folder(final.config.replace(strategy="label"), final.data)
-    folder.mkdir(parents=True)
     summary = {
         "dataset": project.name,
         "model": final.config.model,
@@ -90,11 +89,12 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
         "classes": list(classes),
     }
     facts = {"dataset": project.name, **final.data.decoded_as}
-    save_classifier(final.classifier, folder, class_names=classes, **facts)
-    write_atomic(folder / "config.toml", final.config.to_toml())
-    write_atomic(folder / "labels.csv", export_csv(project))
-    write_atomic(folder / ENVIRONMENT, _json(environment(final.config)))
-    write_atomic(folder / SUMMARY, _json(summary))
+    with new_folder(folder) as made:
+        save_classifier(final.classifier, made, class_names=classes, **facts)
+        write_atomic(made / "config.toml", final.config.to_toml())
+        write_atomic(made / "labels.csv", export_csv(project))
+        write_atomic(made / ENVIRONMENT, _json(environment(final.config)))
+        write_atomic(made / SUMMARY, _json(summary))
     return folder, summary
 
 

@@ -96,8 +96,14 @@ class Finish:
 
 
 def places(root: Path) -> dict[str, Path]:
-    """Return where each thing that can be made of a folder's labels would go."""
+    """Return where each thing that can be made of a folder's labels would go; a UsageError if
+    nothing lies beside it.
+    """
     folder = root.resolve()
+    if not folder.name:
+        raise UsageError(
+            f"nothing lies beside {str(folder)!r}: use skal export and skal train, with --out"
+        )
     ends = {entry.name: _end_of_name(entry.facts) for entry in FORMATS}
     ends[NETWORK] = ("-model", "")
     return {

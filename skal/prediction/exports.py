@@ -7,7 +7,6 @@ probabilities and embeddings, float32. What it is, ``model.json`` as it was, is 
 from __future__ import annotations
 
 import logging
-import os
 import re
 import uuid
 import zipfile
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.durable import fsync_file, fsync_folder, sha256
+from ..core.durable import fsync_file, name_new, sha256
 from ..core.errors import (
     DataError,
     MissingExtraError,
@@ -128,25 +127,12 @@ def export_model(
         _sign(temporary)
         exported = _checked(classifier, form.read(temporary, True)[0], images, description)
         fsync_file(temporary)
-        _place(temporary, path)
-        fsync_folder(path.parent)
+        name_new(temporary, path)
     except OSError as error:
         raise DataError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
     return Exported(path, entry.name, *exported, is_noise=images is None)
-
-
-def _place(temporary: Path, path: Path) -> None:
-    """Give a file its name, never in place of another."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links
-        if path.exists():
-            raise
-        temporary.replace(path)
 
 
 def _sign(path: Path) -> None:

@@ -2,13 +2,22 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from skal.core.durable import locked, remove_leftovers, write_atomic
+from skal.core.durable import (
+    locked,
+    name_new,
+    new_folder,
+    remove_leftovers,
+    write_atomic,
+    write_new,
+)
 from skal.core.errors import RunFolderError
 
 
@@ -88,3 +97,56 @@ def test_a_lock_keeps_other_processes_out_until_its_end(tmp_path: Path) -> None:
         other.kill()  # even so the lock is gone
     with locked(path):
         assert path.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="nothing is killed so there")
+def test_a_new_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, signal, sys; from skal.core.durable import write_new\n"
+        "os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "write_new(pathlib.Path(sys.argv[1]), 'labels')"
+    )
+    path = tmp_path / "labels.csv"
+    killed = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not path.exists()
+    write_new(path, "labels")
+    assert path.read_text() == "labels"
+
+
+def no_links(source: Path, target: Path) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.mark.parametrize("link", [os.link, no_links])
+def test_a_new_file_is_never_put_in_place_of_another(
+    tmp_path: Path, link: Callable[[Path, Path], None]
+) -> None:
+    (tmp_path / "new").write_text("new")
+    (tmp_path / "there").write_text("mine")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    for name in ("there", "nowhere"):
+        with pytest.raises(FileExistsError):
+            name_new(tmp_path / "new", tmp_path / name, link=link)
+    with pytest.raises(FileExistsError):
+        write_new(tmp_path / "there", "other")
+    assert (tmp_path / "there").read_text() == "mine"
+    name_new(tmp_path / "new", tmp_path / "free", link=link)
+    assert (tmp_path / "free").read_text() == "new"
+    assert set(names(tmp_path)) - {"new"} == {"free", "nowhere", "there"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, ValueError])
+def test_a_folder_is_there_when_it_is_filled_or_not_at_all(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    with pytest.raises(error), new_folder(tmp_path / "runs/out") as folder:
+        (folder / "half").touch()
+        raise error
+    assert names(tmp_path / "runs") == []
+    with new_folder(tmp_path / "runs/out") as folder:
+        (folder / "whole").touch()
+    assert names(tmp_path / "runs") == ["out"]
+    with pytest.raises(FileExistsError), new_folder(tmp_path / "runs/out"):
+        pass
+    assert names(tmp_path / "runs/out") == ["whole"]

@@ -294,6 +294,16 @@ def test_files_are_copied_where_they_cannot_be_linked(
     assert n == len(found_in(tmp_path / "out"))
 
 
+def test_an_interrupted_export_leaves_nothing(project: LabelProject, tmp_path: Path) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(KeyboardInterrupt):
+        export_folder(project, tmp_path / "out", link=interrupt)
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_link_to_an_image_is_followed(tmp_path: Path) -> None:
     project = make(tmp_path / "flowers")
     (tmp_path / "flowers/link.png").symlink_to(tmp_path / "flowers/0.png")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ import numpy as np
 import pytest
 from label_server import InProcess, write_images
 
-from skal.core.errors import RunExistsError, SkalError
+from skal.core.errors import RunExistsError, SkalError, UsageError
 from skal.label import images
-from skal.label.finishing import NETWORK, Finish, make
+from skal.label.finishing import NETWORK, Finish, make, places
 from skal.label.learning import Failure, FinishRequest, Learner
 from skal.label.project import LabelProject
 from skal.label.service import LabelService
@@ -144,6 +145,29 @@ def test_the_final_network_is_trained_in_another_process_while_labels_come(
     assert "accuracy" in seen["told"]
     summary = json.loads((tmp_path / "photos-model" / "summary.json").read_text())
     assert summary["n_labeled"] in (20, 21)
+
+
+def test_a_training_that_is_interrupted_leaves_no_folder(
+    service: LabelService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+    place = Path(place_of(Finish(service), NETWORK))
+
+    def interrupt(descriptor: int) -> None:
+        if any(tmp_path.glob("*-model*")) or any(tmp_path.glob(".*-model*")):
+            raise KeyboardInterrupt
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            make(service.project.learner_setup(), FinishRequest(NETWORK, place))
+    assert not [path.name for path in tmp_path.iterdir() if "model" in path.name]
+
+
+def test_a_file_system_as_the_folder_is_one_line() -> None:
+    with pytest.raises(UsageError, match="nothing lies beside '/'"):
+        places(Path("/"))
 
 
 def test_who_has_no_token_or_comes_from_elsewhere_begins_nothing(service: LabelService) -> None:
