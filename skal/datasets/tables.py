@@ -202,14 +202,14 @@ def _rows_of(place: Path) -> tuple[list[str], list[list[str]]]:
         raise DataError("it is no text in UTF-8") from error
     except (OSError, csv.Error) as error:
         raise DataError(one_line(error)) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"it is no object a line: {one_line(error)}") from error
     return ([name.strip() for name in rows[0]], rows[1:]) if rows else ([], [])
 
 
 def _rows_of_objects(text: str) -> list[list[str]]:
     """Return objects, one a line, as the rows of a table; what is nested in one is no cell."""
-    objects = [json.loads(line) for line in text.splitlines() if line.strip()]
+    objects = [json.loads(line) for line in lines_of(text) if line.strip()]
     if not all(isinstance(one, dict) for one in objects):
         raise ValueError("there is something else")
     header = list(dict.fromkeys(name for one in objects for name in one))

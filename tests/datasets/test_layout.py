@@ -286,6 +286,21 @@ def test_a_table_of_hugging_face_is_read(tmp_path: Path, caplog: pytest.LogCaptu
     (tmp_path / "train/metadata.jsonl").write_text("no JSON")
     labels(tmp_path)
     assert "train/metadata.jsonl is not used: it is no object a line" in caplog.text
+    caplog.clear()
+    (tmp_path / "train/metadata.jsonl").write_text("[" * 100_000)
+    labels(tmp_path)
+    assert "train/metadata.jsonl is not used: it is no object a line" in caplog.text
+
+
+def test_only_ends_of_lines_part_the_objects_of_a_table(tmp_path: Path) -> None:
+    paint(tmp_path, *numbered("x/"))
+    rows = [
+        {"file_name": f"{k}.png", "label": ("cat", "dog")[k % 2], "text": "one\u2028two\x85three"}
+        for k in range(4)
+    ]
+    lines = "".join(f"{json.dumps(row, ensure_ascii=False)}\r\n" for row in rows)
+    (tmp_path / "x/metadata.jsonl").write_bytes(lines.encode())
+    assert {label for _, label in labels(tmp_path).values()} == {"cat", "dog"}
 
 
 def test_tables_lie_in_any_folder_beside_their_images(tmp_path: Path) -> None:
