@@ -23,16 +23,16 @@ def check_answer(
     image: Any = answer.get("image")
     if action not in ANSWERS:
         raise ParameterError(f"action: got {action!r:.50}; expected {', '.join(ANSWERS)}")
-    if not _is_whole(image) or image not in images:
+    if not is_whole(image) or image not in images:
         raise ParameterError(f"image: there is no image {image!r:.50}")
     label, guess, seconds = (answer.get(name) for name in ("label", "guess", "seconds"))
     for name, value in (("label", label), ("guess", guess)):
-        if value is not None and not (_is_whole(value) and value in ids):
+        if value is not None and not (is_whole(value) and value in ids):
             raise ParameterError(f"{name}: got {value!r:.50}; expected a class that there is")
     if (label is None) is (action == "label"):
         raise ParameterError("label: expected the id of a class only for the action label")
     if seconds is not None:
-        is_number = isinstance(seconds, float) or _is_whole(seconds)
+        is_number = isinstance(seconds, float) or is_whole(seconds)
         if not (is_number and 0 <= seconds < MOST_SECONDS):
             raise ParameterError(f"seconds: got {seconds!r:.50}; expected a number, 0 or more")
         seconds = round(float(seconds), 3)
@@ -54,5 +54,6 @@ def check_key(key: Any) -> str | None:
     return key
 
 
-def _is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> bool:
+    """Tell whether JSON says a whole number, which true, in Python a 1, is none."""
     return isinstance(value, int) and not isinstance(value, bool)

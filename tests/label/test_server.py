@@ -568,9 +568,16 @@ def test_methods_and_places_that_there_are_not(client: httpx.Client) -> None:
     assert client.post("/api/state", json={}).status_code == 405
     for place in ("next", "grid", "undo"):
         assert client.get(f"/api/{place}").status_code == 405
-    for n in ("many", 0, 201, None, 1.5):
+    for n in ("many", 0, 201, None, 1.5, True):
         assert client.post("/api/grid", json={"n": n}).status_code == 400
     assert client.get("/api/guess/1").status_code == 404
+
+
+@pytest.mark.parametrize("into", [True, False, 1.0, "1", [1]])
+def test_only_a_number_is_a_class_to_merge_into(client: httpx.Client, into: Any) -> None:
+    before = client.get("/api/state").json()["classes"]
+    assert client.post("/api/classes", json={"into": {"0": into}}).status_code == 400
+    assert client.get("/api/state").json()["classes"] == before
 
 
 class Waiting:

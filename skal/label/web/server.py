@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import MissingExtraError, SkalError, UsageError
-from ..answers import check_key
+from ..answers import check_key, is_whole
 from ..finishing import Finish
 from ..image_map import ImageMap
 from ..learning import Learner, LearnerSetup
@@ -166,10 +166,10 @@ class _Page:
 
     def grid(self, asked: Asked) -> dict[str, Any]:
         n = asked.get("n", 48)
-        if not (isinstance(n, int) and 0 < n <= LARGEST_GRID):
+        if not (is_whole(n) and 0 < n <= LARGEST_GRID):
             raise UsageError(f"n: got {n!r:.20}; expected a number from 1 to {LARGEST_GRID}")
         among = asked.get("among", [])
-        if not (isinstance(among, list) and all(type(image) is int for image in among)):
+        if not (isinstance(among, list) and all(is_whole(image) for image in among)):
             raise UsageError("among: expected a list of numbers of images")
         images = self._service.grid(_annotator(asked), n, among)
         self._service.previews.prepare(images, SMALL)
@@ -187,7 +187,7 @@ class _Page:
 
     def classes(self, asked: Asked) -> dict[str, Any]:
         keys = _by_number(asked, "keys", lambda key: isinstance(key, str))
-        into = _by_number(asked, "into", lambda n: n is None or isinstance(n, int))
+        into = _by_number(asked, "into", lambda n: n is None or is_whole(n))
         names = _by_number(asked, "names", lambda name: isinstance(name, str))
         new = asked.get("new", [])
         if not (isinstance(new, list) and all(isinstance(name, str) for name in new)):
