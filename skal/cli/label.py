@@ -180,12 +180,22 @@ def label(
         opened = partial(
             opened_project, folder, classes, given_settings(settings), overlap, until=until
         )
+        changes = bool(renamings or mergers or removals)
+        _check_alone(
+            {
+                "--restore": is_restored,
+                "--agreement": agreement,
+                "--status": status,
+                "a change of classes": changes,
+                "--terminal": terminal,
+            }
+        )
         if is_restored:
             click.echo(restore(folder / HOME / STORE))
         elif agreement or status:
             with opened(create=False) as project:
                 click.echo("\n".join((report if agreement else how_far.report)(project)))
-        elif renamings or mergers or removals:
+        elif changes:
             with _changing(folder) as project:
                 project.change_classes(renamings, mergers, removals)
                 click.echo(f"classes: {', '.join(project.classes)}")
@@ -215,6 +225,15 @@ def label(
                 if not no_browser:
                     open_browser(project.home, urls[0])
                 serve(LabelService(project), address, suggest=suggest)
+
+
+def _check_alone(wanted: Mapping[str, bool]) -> None:
+    """Raise a UsageError if several things are wanted, of which one is done."""
+    from ..core.errors import UsageError
+
+    given = [name for name, is_wanted in wanted.items() if is_wanted]
+    if len(given) > 1:
+        raise UsageError(f"got {' and '.join(given)}; expected one of them")
 
 
 @contextmanager

@@ -148,15 +148,18 @@ def resolve_share(name: str, value: Share, above: float | None = None) -> float:
     """Turn ``0.1``, ``"0.1"`` or ``"10%"`` into a number of at most 1, more than `above` if that is
     given; a `ParameterError` is raised otherwise.
     """
-    text = str(value).strip()
+    text, meant = str(value).strip(), ""
     try:
         share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
         if 0 <= share <= 1 and (above is None or share > above):
             return share
+        if 1 < share <= 100 and not text.endswith("%"):
+            meant = f"; did you mean {share:g}%?"
     except ValueError:
         pass
     least = "0%" if above is None else f"more than {above:.0%}"
-    raise ParameterError(f"{name}: got {value!r}; expected a share from {least} to 100%, or 0.1")
+    expected = f"expected a share from {least} to 100%, or 0.1{meant}"
+    raise ParameterError(f"{name}: got {value!r}; {expected}")
 
 
 class Kind(NamedTuple):

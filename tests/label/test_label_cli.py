@@ -91,6 +91,8 @@ def test_the_status_says_how_far_the_labelling_is_and_writes_nothing(folder: Pat
     refused = skal_("label", folder, "--status", "--until", "100%")
     assert refused.exit_code == 2
     assert "expected a share below 100%" in refused.output
+    refused = skal_("label", folder, "--status", "--until", "95")
+    assert (refused.exit_code, "did you mean 95%?" in refused.output) == (2, True)
 
 
 def test_labelling_in_the_terminal_saves_and_says_so(folder: Path) -> None:
@@ -229,6 +231,16 @@ def test_an_older_export_is_imported_after_its_class_was_renamed_or_merged(
     done = skal_("label", folder, *CLASSES, "--terminal", input="q")  # as ever
     assert "the class 'low' is called 'bottom' now; no new one is made" in done.stderr
     assert LabelProject.open(folder).classes == ["bottom", "middle"]
+
+
+@pytest.mark.parametrize("other", ["--status", "--agreement", "--terminal", "--restore"])
+def test_a_change_of_classes_is_not_passed_over(folder: Path, other: str) -> None:
+    label_all(folder, 6)
+    done = skal_("label", folder, "--merge-class", "low=top", other)
+    assert done.exit_code == 2
+    assert other in done.output and "a change of classes" in done.output
+    assert "expected one of them" in done.output
+    assert LabelProject.open(folder).classes == ["low", "middle", "top"]
 
 
 def test_classes_of_a_folder_that_is_being_labelled_stay(folder: Path) -> None:
