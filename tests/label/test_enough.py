@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from skal.label.enough import Forecast, forecast, judge, n_to_be_sure
-from skal.label.sample import Accuracy
+from skal.label.sample import PLENTY, Accuracy
 
 
 def made(seed: int, last: int, *, exponent: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
@@ -79,3 +79,15 @@ def test_what_is_not_reached_says_what_it_takes() -> None:
     assert judge(0.9, Accuracy.of(70, 100), ahead).text == f"not reached: {ahead}"
     assert judge(0.9, Accuracy.of(88, 100), ahead).text == f"probably not reached yet: {ahead}"
     assert "cannot be said yet" in judge(0.9, Accuracy.of(70, 100), None).text
+
+
+def test_judged_after_each_answer_it_is_reached_by_chance_as_often_as_documented() -> None:
+    wanted, last = 0.9, 600
+    enough = {
+        n: next(k for k in range(n + 1) if k == n or Accuracy.of(k, n).low >= wanted)
+        for n in range(PLENTY, last + 1)
+    }
+    right = (np.random.default_rng(0).random((4000, last)) < wanted).cumsum(axis=1)
+    is_reached = right[:, PLENTY - 1 :] >= np.array([*enough.values()])
+    assert 0.11 < is_reached.any(axis=1).mean() < 0.17
+    assert is_reached[:, -1].mean() < 0.03
