@@ -1353,6 +1353,7 @@ def test_the_map_tells_what_lies_under_the_pointer_and_is_used_by_keys(
 ) -> None:
     left = two_groups(flower_site)
     name = press(page, "2")[0]
+    wait_until_saved(page)
     page.keyboard.press("m")
     legend = page.locator("#legend")
     expect(legend).to_have_text("rose 1none 89")
