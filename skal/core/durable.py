@@ -80,6 +80,14 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_folder(folder: Path, last: str) -> None:
+    """Remove a folder of files, and `last` the one by which it is known for what it is."""
+    for path in [*folder.iterdir()]:
+        if path.name != last:
+            path.unlink()
+    shutil.rmtree(folder)
+
+
 def sha256(content: bytes | str) -> str:
     """Return the SHA-256 of bytes, or of text as `write_atomic` writes it."""
     data = content.encode(errors="surrogateescape") if isinstance(content, str) else content

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -97,9 +98,9 @@ def find_images(root: Path, as_dataset: bool = True, pages: str = "first") -> li
         return files
     apart = pages_apart(root, [file.path for file in files])
     return [
-        file if page == file.path else file._replace(path=page)
-        for file in files
-        for page in apart.get(file.path, [file.path])
+        file if name == file.path else file._replace(path=name)
+        for file, names in zip(files, apart, strict=True)
+        for name in names
     ]
 
 
@@ -265,5 +266,4 @@ def listed(places: Iterable[Path], pages: str = "first") -> list[str]:
             images.extend(start + path for path in list_images(place))
         else:
             images.append(str(place))
-    apart = pages_apart(Path(), images) if pages == "all" else {}
-    return [page for image in images for page in apart.get(image, [image])]
+    return [*chain(*pages_apart(Path(), images))] if pages == "all" else images

@@ -14,32 +14,30 @@ from .deep import Deep
 from .formats import PAGED, TIFF
 from .pictures import NO_DATA, opened
 
-_HOW = Decoding(size=1)
 
-
-def pages_apart(root: Path, paths: Sequence[str]) -> dict[str, list[str]]:
-    """Return the names of the pages of those files that have several, by path. What is no page of
-    the first one's size, a thumbnail say, is none; a file that cannot be read has one.
+def pages_apart(root: Path, paths: Sequence[str]) -> list[list[str]]:
+    """Return for each file, in order, the names of its pages; its own alone where it has one. What
+    is no page of the first one's size, a thumbnail say, is none; nor does what cannot be read have
+    several.
     """
-    paged = [path for path in paths if path.lower().endswith(PAGED)]
+    names = [[path] for path in paths]
+    paged = [number for number, path in enumerate(paths) if path.lower().endswith(PAGED)]
     with (
         warnings.catch_warnings(),
         ThreadPoolExecutor(os.cpu_count()) as threads,
         progress(desc="counting pages", total=len(paged), unit="file") as bar,
     ):
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata
-        found = {}
-        for path, n_pages in zip(
-            paged, threads.map(_count, (root / p for p in paged)), strict=True
-        ):
+        counted = threads.map(_count, (root / paths[number] for number in paged))
+        for number, n_pages in zip(paged, counted, strict=True):
             if n_pages > 1:
-                found[path] = [f"{path}#{number}" for number in range(1, n_pages + 1)]
+                names[number] = [f"{paths[number]}#{page}" for page in range(1, n_pages + 1)]
             bar.update()
-    return found
+    return names
 
 
 def _count(path: Path) -> int:
-    n_pages = try_file(path, count_pages, _HOW.pauses)
+    n_pages = try_file(path, count_pages, Decoding.pauses)
     return 1 if isinstance(n_pages, str) else n_pages
 
 

@@ -131,7 +131,7 @@ class LabelService:
         self._take_images()
         n = len(self.project.paths)
         _log.info("images were added or taken away: %d before, %d now", before, n)
-        n_other = len(self._learned.items() ^ self.project.paths.items()) if n else 0
+        n_other = len(self._learned.items() ^ self.project.paths.items())
         if n_other >= max(1, round(NEWS_SHARE * len(self._learned))):
             self._learned, self._asked = self.project.paths, None
             self._renew(self.project.learner_setup())

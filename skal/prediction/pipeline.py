@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..core.durable import locked, remove_leftovers, write_atomic
+from ..core.durable import locked, remove_folder, remove_leftovers, write_atomic
 from ..core.errors import (
     DataError,
     ParameterError,
@@ -360,7 +359,7 @@ def _finish(task: PredictionTask, parts: Sequence[Part], out: Path) -> int:
         raise DataError(f"none of the {n_images} images can be read ({facts[0]['reason']})")
     if form.is_one_file:
         form.merge(files, out, n_unreadable)
-        shutil.rmtree(task.folder)
+        remove_folder(task.folder, last=MANIFEST)
     return n_unreadable
 
 

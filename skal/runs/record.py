@@ -40,8 +40,6 @@ SKIPPED_COLUMNS = ("path", "reason")
 CONFIG = "config.toml"
 ROUNDS = "rounds.csv"
 JOURNAL = "journal.jsonl"
-GOES_ON = frozenset(("valid", "labels", "round"))
-"""Events after which a run that was done is not done any more."""
 SUMMARY = "summary.json"
 ENVIRONMENT = "environment.json"
 EVALUATION = "evaluation.json"
@@ -341,7 +339,7 @@ class Record:
                 self.seconds, self.predicted = entry["seconds"], entry.get("predicted")
             case "end":
                 self.summary = entry["summary"]
-        if entry["event"] in GOES_ON:
+        if entry["event"] in ("valid", "labels", "round"):  # a run that was done is not
             self.summary = None
 
     def _apply_labels(self, entry: Mapping[str, Any]) -> None:

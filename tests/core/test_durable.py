@@ -14,6 +14,7 @@ from skal.core.durable import (
     locked,
     name_new,
     new_folder,
+    remove_folder,
     remove_leftovers,
     write_atomic,
     write_new,
@@ -150,3 +151,16 @@ def test_a_folder_is_there_when_it_is_filled_or_not_at_all(
     with pytest.raises(FileExistsError), new_folder(tmp_path / "runs/out"):
         pass
     assert names(tmp_path / "runs/out") == ["whole"]
+
+
+def test_a_folder_is_known_for_what_it_is_until_all_else_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "parts"
+    (folder / "b").mkdir(parents=True)  # no file: it stops the removal
+    for name in ("a", "known", "z"):
+        (folder / name).touch()
+    with pytest.raises(OSError, match="b"):
+        remove_folder(folder, last="known")
+    assert (folder / "known").exists()
+    (folder / "b").rmdir()
+    remove_folder(folder, last="known")
+    assert not folder.exists()

@@ -60,6 +60,14 @@ def end(child: int, answer: Path) -> tuple[str, Any, Any]:
     return pickle.loads(answer.read_bytes())  # type: ignore[no-any-return]
 
 
+def undisturbed(ended: tuple[str, Any, Any]) -> tuple[Any, Any]:
+    """Return what a child found that nothing disturbed, and what it did last."""
+    status, found, last = ended
+    if status != "done":
+        raise RuntimeError(f"an undisturbed child ended as {status}: {found}")
+    return found, last
+
+
 def is_one_line(told: str, work: Path) -> bool:
     """Tell whether what was said is one line that names a file."""
     names = {path.name for path in work.rglob("*")} | {str(work)}

@@ -216,11 +216,11 @@ def run(n: int, seed: int = 0, only: str | None = None, place: Path | None = Non
             with quiet():
                 scene.make(work)
             work.rename(whole)
-            _copy(whole, work)
+            copy_anew(whole, work)
             with quiet():
                 expected = scene.use(work)
             for _ in range(-(-n // len(scenes))):
-                _copy(whole, work)
+                copy_anew(whole, work)
                 path, damage = _damage(work, scene, rng)
                 outcomes.take(name, damage, *_outcome(scene, work, path, expected))
             shutil.rmtree(whole)
@@ -228,7 +228,8 @@ def run(n: int, seed: int = 0, only: str | None = None, place: Path | None = Non
     return outcomes
 
 
-def _copy(whole: Path, work: Path) -> None:
+def copy_anew(whole: Path, work: Path) -> None:
+    """Let `work` be what `whole` is."""
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(whole, work)
 

@@ -141,6 +141,27 @@ int mkdir(const char *path, mode_t mode)
     return folder[0] && is_below(path) && met("mkdir", path) < 0 ? -1 : real(path, mode);
 }
 
+static int is_in(int fd, const char *name)
+{
+    char path[PATH_MAX];
+    return name && (fd == AT_FDCWD || name[0] == '/' ? is_below(name) : is_of(fd, path));
+}
+
+#define REMOVE(name)                                                                         \
+    int name(const char *path)                                                               \
+    {                                                                                        \
+        REAL(name);                                                                          \
+        return folder[0] && is_below(path) && met(#name, path) < 0 ? -1 : real(path);        \
+    }
+REMOVE(unlink)
+REMOVE(rmdir)
+
+int unlinkat(int fd, const char *path, int flags)
+{
+    REAL(unlinkat);
+    return folder[0] && is_in(fd, path) && met("unlinkat", path) < 0 ? -1 : real(fd, path, flags);
+}
+
 #define OPEN(name)                                                                           \
     int name(const char *path, int flags, ...)                                               \
     {                                                                                        \

@@ -27,7 +27,7 @@ import damage  # noqa: E402
 import kills  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from children import begin, end, is_one_line  # noqa: E402
+from children import begin, end, is_one_line, undisturbed  # noqa: E402
 from damage import Outcomes  # noqa: E402
 
 FAULTS = {
@@ -95,30 +95,23 @@ def _tried(n: int, place: Path, only: str | None) -> Iterator[tuple[str, str, st
         if only not in (None, name):
             continue
         work.mkdir()
-        _in_child(scene.there, work, place)
+        undisturbed(_in_child(scene.there, work, place))
         work.rename(before)
         shutil.copytree(before, work)
-        _, expected, n_seen = _in_child(scene.do, work, place)
+        expected, n_seen = undisturbed(_in_child(scene.do, work, place))
         points = np.unique(np.linspace(1, n_seen, min(n, n_seen)).round().astype(int))
         for fault, number in FAULTS.items():
             for point in points.tolist():
-                _again(before, work)
+                damage.copy_anew(before, work)
                 status, found, where = _in_child(scene.do, work, place, point, number)
                 outcome, told = _judged(status, found, expected, work)
                 if outcome in ("same", "named"):
-                    status, found, _ = _in_child(scene.do, work, place)
-                    if (status, found) != ("done", expected):
-                        outcome, told = "then other", f"{status} {str(found)[:300]} after {told}"
-                    elif stray := [p.name for p in work.rglob("*") if p.name.endswith(kills.STRAY)]:
-                        outcome, told = "stray files", ", ".join(stray)
+                    again, found, _ = _in_child(scene.do, work, place)
+                    wrong = kills.found_again(work, again, found, expected)
+                    outcome, told = wrong or (outcome, told)
                 yield name, f"{fault} at {point} of {n_seen} ({where})", outcome, told
         shutil.rmtree(work)
         shutil.rmtree(before)
-
-
-def _again(before: Path, work: Path) -> None:
-    shutil.rmtree(work)
-    shutil.copytree(before, work)
 
 
 def _judged(status: str, found: Any, expected: Any, work: Path) -> tuple[str, str]:

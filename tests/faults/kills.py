@@ -91,14 +91,12 @@ def run(n: int, seed: int = 0, only: str | None = None, place: Path | None = Non
             scene.there(work)
             shutil.copytree(work, before)
             scene.do(work)  # so that nothing is done for the first time
-            shutil.rmtree(work)
-            shutil.copytree(before, work)
+            damage.copy_anew(before, work)
             start = time.perf_counter()
             expected = scene.do(work)
             took = time.perf_counter() - start
             for _ in range(-(-n // len(scenes))):
-                shutil.rmtree(work)
-                shutil.copytree(before, work)
+                damage.copy_anew(before, work)
                 after = random.uniform(0, took)
                 _killed(scene.do, work, after)
                 outcomes.take(
@@ -122,7 +120,12 @@ def _again(scene: Scene, work: Path, expected: Any) -> tuple[str, str]:
         found = scene.do(work)
     except Exception as error:
         return "raw", repr(error)
+    return found_again(work, "done", found, expected) or ("same", "")
+
+
+def found_again(work: Path, status: str, found: Any, expected: Any) -> tuple[str, str] | None:
+    """Return what is wrong after the same command again, None if nothing is."""
+    if (status, found) != ("done", expected):
+        return "then other", f"{status} {str(found)[:300]}"
     stray = [path.name for path in work.rglob("*") if path.name.endswith(STRAY)]
-    if stray:
-        return "stray files", ", ".join(stray)
-    return ("same", "") if found == expected else ("other", "")
+    return ("stray files", ", ".join(stray)) if stray else None

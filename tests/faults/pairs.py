@@ -14,7 +14,7 @@ from pathlib import Path
 
 import damage
 import kills
-from children import begin, end
+from children import begin, end, undisturbed
 from damage import Outcomes
 from disk import SCENES
 
@@ -28,14 +28,13 @@ def run(n: int, seed: int = 0, only: str | None = None, place: Path | None = Non
         answers = [Path(scratch) / name for name in ("one", "other")]
         for name, scene in scenes.items():
             work.mkdir()
-            end(begin(scene.there, work, answers[0]), answers[0])
+            undisturbed(end(begin(scene.there, work, answers[0]), answers[0]))
             shutil.copytree(work, before)
             start = time.perf_counter()
-            _, expected, _ = end(begin(scene.do, work, answers[0]), answers[0])
+            expected, _ = undisturbed(end(begin(scene.do, work, answers[0]), answers[0]))
             took = time.perf_counter() - start
             for _ in range(-(-n // len(scenes))):
-                shutil.rmtree(work)
-                shutil.copytree(before, work)
+                damage.copy_anew(before, work)
                 after = rng.uniform(0, took)
                 one = begin(scene.do, work, answers[0])
                 time.sleep(after)
@@ -43,11 +42,8 @@ def run(n: int, seed: int = 0, only: str | None = None, place: Path | None = Non
                 ended = [end(*both)[:2] for both in zip(pair, answers, strict=True)]
                 again, found, _ = end(begin(scene.do, work, answers[0]), answers[0])
                 what = f"the second after {after:.2f} of {took:.2f} s"
-                outcome = _judged(ended, expected)
-                if (again, found) != ("done", expected):
-                    outcome = ("then other", f"{again} {str(found)[:300]}")
-                elif stray := [p.name for p in work.rglob("*") if p.name.endswith(kills.STRAY)]:
-                    outcome = ("stray files", ", ".join(stray))
+                wrong = kills.found_again(work, again, found, expected)
+                outcome = wrong or _judged(ended, expected)
                 outcomes.take(name, what, *outcome)
             shutil.rmtree(work)
             shutil.rmtree(before)
