@@ -30,7 +30,7 @@ def test_what_is_killed_ends_as_if_it_had_not_been(scene: str, tmp_path: Path) -
 
 
 @pytest.mark.skipif(not disk.can_run(), reason="needs Linux and a C compiler")
-@pytest.mark.parametrize("scene", ["run", "predict", "import labels"])
+@pytest.mark.parametrize("scene", ["run", "import labels"])
 def test_a_disk_that_fails_is_told_and_leaves_what_was_there(scene: str, tmp_path: Path) -> None:
     outcomes = disk.run(3, only=scene, place=tmp_path)
     assert not outcomes.bad
