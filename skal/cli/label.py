@@ -17,6 +17,7 @@ from .settings import PATH, options
 
 if TYPE_CHECKING:
     from ..label.project import LabelProject
+    from ..label.web.address import Address
 
 _log = logging.getLogger("skal")
 
@@ -206,25 +207,30 @@ def label(
                 ctx.obj["go_on"] = "all answers are kept; the same command continues"
                 run_in_terminal(LabelService(project), names[0], suggest=suggest)
         else:
-            from ..label.web.address import claim, open_browser
+            from ..label.web.address import claim
             from ..label.web.server import serve
 
-            # the port before the project: where that is taken, nothing is begun
+            # extras and port before the project: where they are missing, nothing is begun
             with (
                 claim(folder / HOME, host, port) as address,
                 _labelling(opened, keys) as project,
             ):
-                address.keep(project.home)
-                urls = address.urls(names)
-                click.echo("\n".join(urls))
-                for notice in address.notices:
-                    _log.warning(notice)
-                _log.info(
-                    "open this address to label; Ctrl-C ends it, and every label is saved at once"
-                )
-                if not no_browser:
-                    open_browser(project.home, urls[0])
+                _tell_where(address, names, project.home, not no_browser)
                 serve(LabelService(project), address, suggest=suggest)
+
+
+def _tell_where(address: Address, names: list[str], home: Path, opens: bool) -> None:
+    """Say where the page is, and open it where that is wanted."""
+    from ..label.web.address import open_browser
+
+    address.keep(home)
+    urls = address.urls(names)
+    click.echo("\n".join(urls))
+    for notice in address.notices:
+        _log.warning(notice)
+    _log.info("open this address to label; Ctrl-C ends it, and every label is saved at once")
+    if opens:
+        open_browser(home, urls[0])
 
 
 def _check_alone(wanted: Mapping[str, bool]) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
+from ..core.kinds import KINDS
 from ..core.registry import parse_params
-from ..core.settings import GROUPS, KINDS, Setting, override
+from ..core.settings import GROUPS, Setting, override
 from ..runs.config import SETTINGS
 from .lists import KINDS as NAMED
 from .lists import complete, registry

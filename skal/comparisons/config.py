@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ParameterError, UnknownNameError
-from ..core.settings import Settings, Share, read_settings, setting, settings_of
+from ..core.kinds import Share
+from ..core.settings import Settings, read_settings, setting, settings_of
 from ..runs.config import SETTINGS, RunConfig
 
 BASELINE = "random"

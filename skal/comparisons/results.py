@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core.errors import RunFolderError, UsageError
+from ..core.kinds import resolve_share
 from ..core.registry import parse_spec
-from ..core.settings import resolve_share
 from ..runs.config import RunConfig
 from ..runs.record import EVALUATION, JOURNAL, ROUNDS, Record, is_finished
 from .config import AXES, GRID

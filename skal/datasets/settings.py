@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from ..core.settings import Range, Settings, Share, setting
+from ..core.kinds import Range, Share
+from ..core.settings import Settings, setting
 
 PAGES = ("first", "mean", "all")
 LABEL_NOISE_KINDS = ("uniform", "pairs", "class=A:B")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from ..core.durable import fsync_folder
-from ..core.errors import RunFolderError, UsageError
-from ..core.settings import resolve_count
+from ..core.errors import RunFolderError
+from ..core.kinds import resolve_count
 from ..core.trust import check_trusted, foreign_names
 from ..datasets.addresses import Addresses
 from ..datasets.deep import Ranges
@@ -25,6 +25,7 @@ from .classes import Classes, parse_pairs
 from .copies import check_there, keep_copy
 from .enough import Verdict, forecast, judge
 from .holding import hold
+from .kept_classes import KeptClasses
 from .learning import GUESSES, BatchRequest, Guesses, LearnerSetup
 from .ledger import TEST, Ledger
 from .names import check_classes, plain_text, shown
@@ -69,7 +70,6 @@ class LabelProject:
         self.config, self.terms = config, terms
         self.ledger = Ledger()
         self.on_action: Callable[[Action], None] = lambda action: None
-        self._new_classes = new_classes  # not written, where nothing is
         self._held = ExitStack()
         self._contents = images.Contents(root, store)
         self._verdict: tuple[object, Verdict | None] = (None, None)
@@ -77,7 +77,7 @@ class LabelProject:
         batches = store.batches()
         self._batches = {row.round for row in batches}
         self._tests = {row.image for row in batches if row.kind == TEST}
-        self._set_classes()
+        self._classes = KeptClasses(store, new_classes)
         self.refresh()
         if not is_read_only:
             self._contents.write(store.images(), self.ledger.images())
@@ -238,7 +238,7 @@ class LabelProject:
         """Take in what was written since, by this process or another."""
         news = self.store.actions(after=self.ledger.last_id)
         if not all(self.class_list.knows(action.label) for action in news):
-            self._set_classes()
+            self._classes.refresh()
         for action in map(self.said, news):
             self.ledger.apply(action)
             self.on_action(action)
@@ -286,6 +286,10 @@ class LabelProject:
         self.history.models.append(TestedModel(row, self.class_list.ids))
 
     @property
+    def class_list(self) -> Classes:
+        return self._classes.now
+
+    @property
     def classes(self) -> list[str]:
         return self.class_list.names
 
@@ -294,16 +298,7 @@ class LabelProject:
         return self.class_list.id_of(name)
 
     def add_classes(self, names: Sequence[str]) -> None:
-        new = [name for name in names if name not in self.class_list.by_name]
-        self.store.name_classes(self.class_list.numbered(new))
-        self._set_classes()
-
-    def rename_class(self, old: str, new: str) -> None:
-        """Give a class another name, which is not another's; its labels stay its own."""
-        self.store.name_classes(
-            self.class_list.renamed(self.class_list.id_of(old, today=True), new)
-        )
-        self._set_classes()
+        self._classes.add(names)
 
     def change_classes(
         self, renamings: Sequence[str], mergers: Sequence[str] = (), removals: Sequence[str] = ()
@@ -311,22 +306,14 @@ class LabelProject:
         """Rename classes, make some a part of another, and remove some, all or none: what
         ``OLD=NEW``, ``OLD=OTHER`` and names say. Only names of today count.
         """
-        with self._all_or_none():
-            for old, new in parse_pairs(renamings, "--rename-class", "OLD=NEW"):
-                self.rename_class(old, new)
-            into: dict[int, int | None] = {}
-            for old, other in parse_pairs(mergers, "--merge-class", "OLD=OTHER"):
-                into[self._number_of(old)] = self._number_of(other)
-            self.edit_classes({}, {**into, **{self._number_of(name): None for name in removals}})
-
-    def _number_of(self, name: str) -> int:
-        return self.class_list.numbers[self.class_list.id_of(name, today=True)]
+        self._classes.change(renamings, mergers, removals)
+        self._take_classes(bool(mergers or removals))
 
     def choose_keys(self, given: Sequence[str]) -> None:
         """Let classes have keys of their own, written as ``cat=c,dog=d``."""
         parts = ",".join(given).split(",") if given else []
-        numbers = self.class_list.numbers
         pairs = parse_pairs(parts, "--keys", "CLASS=KEY")
+        numbers = self.class_list.numbers
         self.edit_classes({numbers[self.class_id(name)]: key for name, key in pairs})
 
     def edit_classes(
@@ -340,40 +327,18 @@ class LabelProject:
         and make each of some a part of another class, or by None remove it, its labels with it;
         classes by number, all or none.
         """
-        with self._all_or_none():
-            for number, name in (names or {}).items():
-                n = self.class_list.id_of_number(number)
-                self.store.name_classes(self.class_list.renamed(n, name))
-                self._set_classes()
-            if taken := [name for name in check_classes(new) if name in self.class_list.by_name]:
-                raise UsageError(f"{taken[0]!r} is the name of a class, or was")
-            self.add_classes(self.class_list.to_add(check_classes(new)))
-            for number, other in (into or {}).items():
-                self.store.name_classes(self.class_list.merged(number, other))
-                self._set_classes()
-            chosen = {self.class_list.id_of_number(n): key for n, key in (keys or {}).items()}
-            checked = self.class_list.check_keys(chosen).items()
-            self.store.choose_keys({self.class_list.numbers[n]: key for n, key in checked})
-        if into:
+        self._classes.edit(keys or {}, into or {}, names or {}, new)
+        if into or names or new:
+            self._take_classes(bool(into))
+
+    def _take_classes(self, are_fewer: bool) -> None:
+        """Take in other classes: folders may be called as one."""
+        if are_fewer:
             self.ledger = Ledger()
             self.refresh()
             self.history = self._read_history()
-        if into or names or new:
-            self.take_files(self.files)  # folders may be called as a class
-            self.guesses = self.guesses and self.guesses.by_class(self.class_list)
-
-    @contextmanager
-    def _all_or_none(self) -> Iterator[None]:
-        """Let changes of classes hold together, or none of them."""
-        try:
-            with self.store.transaction():
-                yield
-        finally:
-            self._set_classes()
-
-    def _set_classes(self) -> None:
-        known = Classes(self.store.class_names(), self.store.class_keys())
-        self.class_list = known.with_new(self._new_classes)
+        self.take_files(self.files)
+        self.guesses = self.guesses and self.guesses.by_class(self.class_list)
 
     def _labels_of_folders(self) -> dict[int, int]:
         return images.labels_of_folders(self.files, self.numbers, self.class_list.by_name)

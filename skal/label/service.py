@@ -25,7 +25,6 @@ from .ledger import GRID, OTHER, SETTLED, TEST, BatchIndex
 from .names import check_annotator, plain_text, shown
 from .previews import Previews
 from .project import LabelProject
-from .reasons import Choosing, evidence, why
 from .sample import model_row
 from .store import Action, BatchRow
 
@@ -81,10 +80,7 @@ class LabelService:
     ) -> None:
         self.project = project
         self.previews = previews or Previews(
-            project.root,
-            project.paths,
-            ranges=lambda: project.ranges,
-            pages=project.config.pages,
+            project.root, project.paths, ranges=lambda: project.ranges, pages=project.config.pages
         )
         self.learner_state = "idle"
         self.lock = threading.RLock()
@@ -290,15 +286,11 @@ class LabelService:
             "finished": not images and not waiting,
             "waiting_for": waiting,
             "due": len(queue.due(seen)),
-            "queue": [{**self.describe(image), "why": self._why(seen, image)} for image in images],
+            "queue": [
+                {**self.describe(image), "why": telling.why(project, seen.row(image))}
+                for image in images
+            ],
         }
-
-    def _why(self, state: queue.Snapshot, image: int, names: Sequence[str] = ()) -> str:
-        row, guesses, config = state.row(image), self.project.guesses, self.project.config
-        if row is None:
-            return ""
-        said = evidence(guesses, image, self.project.labels, names) if guesses else ()
-        return why(row, Choosing(config.strategy, str(config.init_strategy)), said)
 
     def describe(self, image: int) -> dict[str, Any]:
         width, height = self.previews.size(image) or (0, 0)
@@ -325,7 +317,8 @@ class LabelService:
         """Return why an image is shown; which classes the network is undecided between only where
         that is asked for.
         """
-        return self._why(self._snapshot(""), image, self.project.classes if named else ())
+        row = self._snapshot("").row(image)
+        return telling.why(self.project, row, self.project.classes if named else ())
 
     @_locked
     def leave(self, annotator: str, window: str | None) -> None:

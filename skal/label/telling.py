@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
+from . import reasons
 from .names import plain_text
 from .project import LabelProject
+from .store import BatchRow
 
 MOST_NAMES = 20
 """Of files that cannot be read."""
@@ -48,3 +50,14 @@ def figures(project: LabelProject) -> dict[str, Any]:
             for n, point in project.curve
         ],
     }
+
+
+def why(project: LabelProject, row: BatchRow | None, names: Sequence[str] = ()) -> str:
+    """Return why an image is in its batch, with `names` of all classes also between which the
+    network is undecided.
+    """
+    if row is None:
+        return ""
+    guesses, config = project.guesses, project.config
+    said = reasons.evidence(guesses, row.image, project.labels, names) if guesses else ()
+    return reasons.why(row, reasons.Choosing(config.strategy, str(config.init_strategy)), said)

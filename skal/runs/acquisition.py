@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.kinds import Count, resolve_count
 from ..core.seeding import derive_seed
-from ..core.settings import Count, resolve_count
 from ..datasets.base import Images
 from ..datasets.pool import Pool
 from ..models.classifier import ImageClassifier

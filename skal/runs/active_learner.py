@@ -17,10 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..core.durable import locked
 from ..core.errors import DataError, ParameterError
+from ..core.kinds import Count, resolve_count
 from ..core.seeding import derive_seed
-from ..core.settings import Count, resolve_count
 from ..core.signatures import shows_settings
-from ..core.trust import check_trusted, foreign_names
 from ..datasets import ImageDataset
 from ..datasets.base import MISSING_LABEL, Labels
 from ..datasets.oracles import Oracle, ask
@@ -28,15 +27,15 @@ from ..datasets.pool import Pool, draw_held_out
 from ..models.classifier import ImageClassifier
 from ..models.inference import NotFittedError
 from ..strategies.cold_start import ColdStart
-from .acquisition import Round
+from .acquisition import Round, timed
 from .config import RunConfig
 from .environment import environment
-from .evaluation import Inputs, measure, network_inputs, validate
+from .evaluation import Inputs, measure, network_inputs, round_row
 from .finished import Run, summarise
 from .metrics import describe_errors
 from .networks import Networks
-from .plan import Chooser, Plan, QueryStrategy, settle, with_those_of
-from .preparation import load_again, with_noise, without_duplicates
+from .plan import Plan, QueryStrategy, settle, with_those_of
+from .preparation import with_noise
 from .pretraining import weights_from_pool
 from .record import (
     EVALUATION,
@@ -45,11 +44,10 @@ from .record import (
     SECONDS,
     Answers,
     Record,
-    check_run_folder,
     class_ids,
     log_file,
 )
-from .resuming import check_same, facts_to_keep
+from .resuming import facts_to_keep, reopened
 from .stopping import StopMonitor
 from .trackers import Tracker, Watchers, watching
 
@@ -163,19 +161,10 @@ class ActiveLearner:
             If the record is missing or damaged, data or weights differ, something must be, or
             cannot be, given again, or the record names code that is not to be trusted.
         """
-        folder = Path(folder)
-        check_run_folder(folder)
-        with locked(folder / JOURNAL):  # a line that is being written is no torn one
-            record, config = Record.open(folder)
-        check_trusted(folder, foreign_names(config), trust)
-        data = without_duplicates(config, load_again(config) if data is None else data)
-        data = with_noise(config, data)
-        check_same(record, config, data)
-        chooser = Chooser.of(config.strategy, config.strategy_params, config.stream != "off")
-        plan = Plan.make(config, data, chooser, classifier).with_kept(record.facts)
+        plan, record = reopened(Path(folder), data, classifier, trust)
         learner = cls.__new__(cls)
         learner._set_up(plan, record)
-        record.keep_config(config)
+        record.keep_config(plan.config)
         record.set_right()
         return learner
 
@@ -310,17 +299,14 @@ class ActiveLearner:
         self, n: Count | None = None, *, oracle: Oracle | None = None
     ) -> NDArray[np.int64]:
         """Choose images without a trained network, by `init_strategy`; parameters as of `query`."""
-        config, number = self.config, self._round
+        config, number, n_pool = self.config, self._round, len(self.pool)
         self._watch.tell("on_phase", number, "querying")
         self.choice = Round(number, {}, {})
         seed = derive_seed(config.seed, "init", number) if number else config.seed
         start = ColdStart(config.init_strategy, seed, self.template, oracle)
-        started, n_pool = time.perf_counter(), len(self.pool.X)
-        picks = start.choose(
-            self.pool, resolve_count("n_init", config.n_init if n is None else n, n_pool)
-        )
-        self.choice.seconds["query_seconds"] = round(time.perf_counter() - started, 6)
-        return picks
+        n = resolve_count("n_init", config.n_init if n is None else n, n_pool)
+        with timed(self.choice.seconds, "query_seconds"):
+            return start.choose(self.pool, n)
 
     def teach(self, indices: ArrayLike, labels: ArrayLike) -> ActiveLearner:
         """Add labels; they are in the record when this returns.
@@ -384,10 +370,9 @@ class ActiveLearner:
             self._network = kept or networks.train(number, pool, None, Watchers())
         else:
             self._watch.tell("on_phase", number, "training")
-            start = time.perf_counter()
-            last = self._network or networks.kept(number - 1, pool)
-            self._network = networks.train(number, pool, last, self._watch)
-            self._seconds["fit_seconds"] = round(time.perf_counter() - start, 6)
+            with timed(self._seconds, "fit_seconds"):
+                last = self._network or networks.kept(number - 1, pool)
+                self._network = networks.train(number, pool, last, self._watch)
             networks.keep(number, self._network)
         self._trained_in = number
         return self
@@ -422,8 +407,7 @@ class ActiveLearner:
         if self._inputs.backbone is not None:
             network.take_backbone(self._inputs.backbone)
         if self._round <= self.config.n_rounds and not len(self.pool.unlabeled):
-            last = record.rounds[-1]["round"]
-            _log.warning("the pool is empty: the run ends after round %d", last)
+            _log.warning("the pool is empty: the run ends after round %d", self._round - 1)
         summary = summarise(self.config, self.data, record, self._stop_round)
         run = Run(self.config, summary, record.rounds, record.queries, network, record.folder)
         if record.folder is not None:
@@ -455,15 +439,8 @@ class ActiveLearner:
 
     def _end_round(self, network: ImageClassifier) -> None:
         number, monitor, record = self._round - 1, self._monitor, self.record
-        row: dict[str, Any] = {
-            "round": number,
-            "n_labeled": self.pool.n_labeled,
-            **self._metrics,
-            **(validate(network, self.pool) if record.valid else {}),
-            **dict.fromkeys(SECONDS, 0.0),
-            **record.query_seconds,
-            **self._seconds,
-        }
+        seconds = {**dict.fromkeys(SECONDS, 0.0), **record.query_seconds, **self._seconds}
+        row = round_row(number, self._metrics, network, self.pool, seconds)
         if monitor:
             row["agreement"] = monitor.observe(network)
         took = time.perf_counter() - self._started

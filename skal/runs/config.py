@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..core.settings import Count, Settings, Share, read_settings, setting, settings_of
+from ..core.kinds import Count, Share
+from ..core.settings import Settings, read_settings, setting, settings_of
 from ..datasets.settings import DataSettings
 from ..models.settings import NetworkSettings, TrainingSettings
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,8 +64,19 @@ def measure(
     return metrics, proba
 
 
-def validate(classifier: ImageClassifier, pool: Pool) -> dict[str, float]:
-    """Compute the metrics of a round on the images held out."""
+def round_row(
+    number: int,
+    metrics: Mapping[str, float],
+    classifier: ImageClassifier,
+    pool: Pool,
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """Return a round's row of ``rounds.csv``, with the metrics on the images held out, if any."""
+    valid = _validate(classifier, pool) if len(pool.valid) else {}
+    return {"round": number, "n_labeled": pool.n_labeled, **metrics, **valid, **seconds}
+
+
+def _validate(classifier: ImageClassifier, pool: Pool) -> dict[str, float]:
     proba = score_pool(classifier, pool.X, rows=pool.valid).proba
     metrics = evaluate(pool.y_valid, proba)
     return {f"valid_{name}": metrics[name] for name in ("accuracy", "nll")}

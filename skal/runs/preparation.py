@@ -6,8 +6,8 @@ import logging
 from pathlib import Path
 
 from ..core.errors import DataError, ParameterError, UnknownNameError
+from ..core.kinds import resolve_count
 from ..core.seeding import derive_seed
-from ..core.settings import resolve_count
 from ..datasets import DATASETS, ImageDataset, data_folder
 from ..datasets.doubles import tell_doubles, without_doubles
 from ..datasets.loading import load_as

@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from ..core.durable import locked
 from ..core.errors import DataError, ParameterError
+from ..core.trust import check_trusted, foreign_names
 from ..datasets import ImageDataset
 from ..datasets.oracles import AnyOracle, Oracle, is_named
+from ..models.classifier import ImageClassifier
 from .config import RunConfig
 from .environment import environment
-from .plan import Plan, plain_params
-from .record import MAY_CHANGE, Record
+from .plan import Chooser, Plan, plain_params
+from .preparation import load_again, with_noise, without_duplicates
+from .record import JOURNAL, MAY_CHANGE, Record, check_run_folder
 
 _log = logging.getLogger("skal")
 
@@ -72,6 +76,21 @@ def _digest_of(weights: str | None) -> str | None:
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"cannot read the weights {weights!r}: {reason}") from error
+
+
+def reopened(
+    folder: Path, data: ImageDataset | None, classifier: ImageClassifier | None, trust: bool
+) -> tuple[Plan, Record]:
+    """Return what is resumed from a folder; see `ActiveLearner.open`."""
+    check_run_folder(folder)
+    with locked(folder / JOURNAL):  # a line that is being written is no torn one
+        record, config = Record.open(folder)
+    check_trusted(folder, foreign_names(config), trust)
+    data = without_duplicates(config, load_again(config) if data is None else data)
+    data = with_noise(config, data)
+    check_same(record, config, data)
+    chooser = Chooser.of(config.strategy, config.strategy_params, config.stream != "off")
+    return Plan.make(config, data, chooser, classifier).with_kept(record.facts), record
 
 
 def check_same(record: Record, config: RunConfig, data: ImageDataset) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import ParameterError
+from ..core.kinds import Count
 from ..core.seeding import derive_seed
-from ..core.settings import Count
 from ..datasets.pool import Pool
 from ..models.classifier import ImageClassifier
 from ..strategies.scores import ScoreRequest, Scores, score_pool

@@ -13,7 +13,8 @@ import pytest
 import skal
 from skal.comparisons.config import GridConfig
 from skal.core.errors import ParameterError, UnknownNameError, UsageError
-from skal.core.settings import override, resolve_count, settings_of
+from skal.core.kinds import resolve_count
+from skal.core.settings import override, settings_of
 from skal.datasets.noise import IMAGE_NOISE
 from skal.models.network import HEADS
 from skal.models.settings import ClassifierSettings

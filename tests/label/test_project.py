@@ -261,7 +261,7 @@ def test_a_class_is_renamed_with_its_labels_and_its_folder(folder: Path) -> None
     image = by_path(project)["00011.png"]
     give(project, image, 1)
     before = dict(project.labels)
-    project.rename_class("rose", "Rosa")
+    project.change_classes(["rose=Rosa"])
     project.close()
     again = LabelProject.open(folder)
     assert again.classes == ["daisy", "Rosa"]
@@ -272,7 +272,7 @@ def test_a_class_is_renamed_with_its_labels_and_its_folder(folder: Path) -> None
         ("daisy", "a/b", UsageError),
     ):
         with pytest.raises(error):
-            again.rename_class(old, new)
+            again.change_classes([f"{old}={new}"])
     assert again.classes == ["daisy", "Rosa"]
 
 

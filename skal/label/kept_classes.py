@@ -1,0 +1,84 @@
+"""`KeptClasses`: the classes of a project in its store, and what people change of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from ..core.errors import UsageError
+from .classes import Classes, parse_pairs
+from .names import check_classes
+from .store import Store
+
+
+class KeptClasses:
+    """The classes in a store; `now` are those of today, with `new` ones that are not written."""
+
+    def __init__(self, store: Store, new: Sequence[str] = ()) -> None:
+        self._store, self._new = store, new
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read them again."""
+        kept = Classes(self._store.class_names(), self._store.class_keys())
+        self.now = kept.with_new(self._new)
+
+    def _write(self, rows: Sequence[tuple[int, str]]) -> None:
+        self._store.name_classes(rows)
+        self.refresh()
+
+    @contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """Let changes hold together, or none of them."""
+        try:
+            with self._store.transaction():
+                yield
+        finally:
+            self.refresh()
+
+    def add(self, names: Sequence[str]) -> None:
+        """Add those of some classes that are not there."""
+        self._write(self.now.numbered([name for name in names if name not in self.now.by_name]))
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a class another name, which is not another's; its labels stay its own."""
+        self._write(self.now.renamed(self.now.id_of(old, today=True), new))
+
+    def change(
+        self, renamings: Sequence[str], mergers: Sequence[str], removals: Sequence[str]
+    ) -> None:
+        """Do what texts say; see `LabelProject.change_classes`."""
+        with self.all_or_none():
+            for old, new in parse_pairs(renamings, "--rename-class", "OLD=NEW"):
+                self.rename(old, new)
+            into: dict[int, int | None] = {}
+            for old, other in parse_pairs(mergers, "--merge-class", "OLD=OTHER"):
+                into[self._number(old)] = self._number(other)
+            self._merge({**into, **{self._number(name): None for name in removals}})
+
+    def _number(self, name: str) -> int:
+        return self.now.numbers[self.now.id_of(name, today=True)]
+
+    def edit(
+        self,
+        keys: Mapping[int, str],
+        into: Mapping[int, int | None],
+        names: Mapping[int, str],
+        new: Sequence[str],
+    ) -> None:
+        """Do what a page says; see `LabelProject.edit_classes`."""
+        with self.all_or_none():
+            for number, name in names.items():
+                self._write(self.now.renamed(self.now.id_of_number(number), name))
+            added = check_classes(new)
+            if taken := [name for name in added if name in self.now.by_name]:
+                raise UsageError(f"{taken[0]!r} is the name of a class, or was")
+            self._write(self.now.numbered(self.now.to_add(added)))
+            self._merge(into)
+            chosen = {self.now.id_of_number(number): key for number, key in keys.items()}
+            checked = self.now.check_keys(chosen).items()
+            self._store.choose_keys({self.now.numbers[n]: key for n, key in checked})
+
+    def _merge(self, into: Mapping[int, int | None]) -> None:
+        for number, other in into.items():
+            self._write(self.now.merged(number, other))
