@@ -165,10 +165,10 @@ SCORED = """
 import resource, sys
 import numpy as np
 import skal
-X = np.random.default_rng(0).integers(0, 256, (3000, 3, 32, 32), np.uint8)
+X = np.random.default_rng(0).integers(0, 256, (1000, 3, 32, 32), np.uint8)
 classifier = skal.ImageClassifier(classes=[0, 1], steps=1, precision="fp32", device="cpu")
-classifier.fit(X, np.arange(3000) % 2)
-for _ in range(3):
+classifier.fit(X, np.arange(1000) % 2)
+for _ in range(2):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     classifier.predict_proba(X)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)

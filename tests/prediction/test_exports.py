@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "mlp": {"model": "small-cnn", "freeze": True, "head": "mlp", "steps": 20},
 }
 FORMATS = NETWORK_FORMATS.names()
+Export = Callable[[str, str], tuple[Path, dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
@@ -66,22 +69,38 @@ def runs(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
     return {name: place / name for name in KINDS}
 
 
+@pytest.fixture(scope="module")
+def exported(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Export:
+    """Export the network of a kind in a format, once; return the file and what was printed."""
+    place = tmp_path_factory.mktemp("exported")
+
+    @functools.cache
+    def export(kind: str, form: str) -> tuple[Path, dict[str, Any]]:
+        out = place / f"{kind}-{form}"
+        command = ["export-model", str(runs[kind]), "--format", form, "--out", str(out), "--json"]
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == 0, done.output
+        # under another name, in another folder
+        moved = place / "moved" / f"{kind}{NETWORK_FORMATS.get(form).suffix}"
+        moved.parent.mkdir(exist_ok=True)
+        return out.rename(moved), json.loads(done.stdout)
+
+    return export
+
+
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_answers_as_the_network_does(
-    form: str, kind: str, runs: dict[str, Path], photos: Path, tmp_path: Path
+    form: str,
+    kind: str,
+    runs: dict[str, Path],
+    exported: Export,
+    photos: Path,
+    tmp_path: Path,
 ) -> None:
-    done = CliRunner().invoke(
-        main,
-        ["export-model", str(runs[kind]), "--format", form, "--out", str(tmp_path / "a"), "--json"],
-    )
-    assert done.exit_code == 0, done.output
-    found = json.loads(done.stdout)
+    path, found = exported(kind, form)
     assert found["n_images"] == found["n_same_class"] == 8
     assert found["largest_difference"] <= 1e-4
-    # under another name, in another folder
-    path = tmp_path / f"moved{NETWORK_FORMATS.get(form).suffix}"
-    (tmp_path / "a").rename(path)
     tables = []
     for source in (runs[kind], path):
         out = tmp_path / f"{len(tables)}.csv"
@@ -104,9 +123,14 @@ def test_a_file_answers_as_the_network_does(
     ("form", "script"), [("onnx", "use_onnx"), ("torchscript", "use_torchscript")]
 )
 def test_the_examples_classify_without_skal(
-    form: str, script: str, runs: dict[str, Path], photos: Path, tmp_path: Path
+    form: str,
+    script: str,
+    runs: dict[str, Path],
+    exported: Export,
+    photos: Path,
+    tmp_path: Path,
 ) -> None:
-    path = export_model(runs["frozen"], tmp_path / "network", format=form).out
+    path, _ = exported("frozen", form)
     for name, base in (("see-through", 0), ("veil", 170)):  # black below what is transparent
         pixels = np.full((40, 52, 4), (base, base, base, 0), np.uint8)
         pixels[:10, :, 3] = 128
@@ -127,9 +151,9 @@ def test_the_examples_classify_without_skal(
     assert [line.rpartition(" (")[0] for line in done.stdout.splitlines()] == expected
 
 
-def test_any_number_of_images_is_answered(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_any_number_of_images_is_answered(runs: dict[str, Path], exported: Export) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    path = export_model(runs["small-cnn"], tmp_path / "network.onnx").out
+    path, _ = exported("small-cnn", "onnx")
     session = onnxruntime.InferenceSession(path)
     classifier = skal.load_classifier(runs["small-cnn"], "cpu")
     for n in (1, 2, 7):
@@ -171,10 +195,10 @@ def test_what_cannot_be_exported_is_said(runs: dict[str, Path], tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["there.onnx"]
 
 
-def test_what_is_no_network_is_said(runs: dict[str, Path], photos: Path, tmp_path: Path) -> None:
+def test_what_is_no_network_is_said(exported: Export, photos: Path, tmp_path: Path) -> None:
     image = next(photos.rglob("*.png"))
     for form in FORMATS:
-        path = export_model(runs["mlp"], tmp_path / form, format=form).out
+        path, _ = exported("mlp", form)
         damaged = tmp_path / f"damaged{NETWORK_FORMATS.get(form).suffix}"
         damaged.write_bytes(path.read_bytes()[:1000])
         with pytest.raises(RunFolderError, match=r"cannot be read as|is damaged"):
@@ -190,8 +214,8 @@ def test_what_is_no_network_is_said(runs: dict[str, Path], photos: Path, tmp_pat
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_flipped_bit_in_a_file_is_found(form: str, runs: dict[str, Path], tmp_path: Path) -> None:
-    path = export_model(runs["small-cnn"], tmp_path / "network", format=form).out
+def test_a_flipped_bit_in_a_file_is_found(form: str, exported: Export, tmp_path: Path) -> None:
+    path, _ = exported("small-cnn", form)
     whole = path.read_bytes()
     damaged = tmp_path / f"damaged{NETWORK_FORMATS.get(form).suffix}"
     damaged.write_bytes(whole)
@@ -204,8 +228,8 @@ def test_a_flipped_bit_in_a_file_is_found(form: str, runs: dict[str, Path], tmp_
             read_exported(damaged, trust=True)
 
 
-def test_weights_of_a_stranger_run_nothing(runs: dict[str, Path], tmp_path: Path) -> None:
-    path = export_model(runs["small-cnn"], tmp_path / "network", format="state-dict").out
+def test_weights_of_a_stranger_run_nothing(exported: Export, tmp_path: Path) -> None:
+    path, _ = exported("small-cnn", "state-dict")
     with safetensors.safe_open(path, "pt") as file:
         about = json.loads(file.metadata()["skal"])
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
@@ -219,9 +243,9 @@ def test_weights_of_a_stranger_run_nothing(runs: dict[str, Path], tmp_path: Path
 
 
 def test_scores_that_need_more_than_a_file_says_are_refused(
-    runs: dict[str, Path], photos: Path, tmp_path: Path
+    exported: Export, photos: Path, tmp_path: Path
 ) -> None:
-    path = export_model(runs["small-cnn"], tmp_path / "network.onnx").out
+    path, _ = exported("small-cnn", "onnx")
     out = tmp_path / "out.csv"
     with pytest.raises(ParameterError, match=r"bald needs more than .* give the folder of the run"):
         skal.predict(path, [photos], out, utilities=["bald"])
