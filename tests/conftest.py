@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import shutil
 import signal
 import sys
 import warnings
@@ -105,6 +106,26 @@ def fashion_mnist_dir() -> Path:
     if os.environ.get("CI"):
         pytest.fail(missing)
     pytest.skip(missing)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Start a headless Chromium, for all tests of a module; in CI it must be there."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        program = None
+    else:
+        program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        missing = "needs Debian's package chromium and playwright: pip install '.[test]'"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+    with sync_playwright() as playwright:
+        # there is nothing to be drawn by a GPU, and to stand in for one costs
+        options = ["--no-sandbox", "--disable-gpu"]
+        started = playwright.chromium.launch(executable_path=program, args=options)
+        yield started
+        started.close()
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,7 @@ import html
 import importlib.util
 import io
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -556,23 +554,6 @@ def skal_version(package: str) -> str:
 # in a browser
 
 DESKTOP, PHONE = (1280, 900), (390, 844)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Return a headless Chromium; in CI it must be there."""
-    program = shutil.which("chromium")
-    if importlib.util.find_spec("playwright") is None or program is None:
-        missing = "needs Debian's package chromium and playwright: pip install '.[test]'"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture
