@@ -7,8 +7,9 @@ import itertools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -72,6 +73,11 @@ class Backbone:
         key = _key(model, module, image_shape)
         return cls(module.to(device.name), device.name, tuple(image_shape), key)
 
+    @cached_property
+    def answers(self) -> Answers | None:
+        """What the network makes of two images, see `answers_of`: it does not change."""
+        return answers_of(self.module, self.image_shape, self.device)
+
     def stream(
         self, X: Images, rows: NDArray[np.int64] | None = None
     ) -> Iterator[NDArray[np.float32]]:
@@ -108,30 +114,50 @@ def _key(model: str, module: ImageModule, image_shape: tuple[int, ...]) -> str:
     return digest.hexdigest()
 
 
-def place_of(module: ImageModule, image_shape: tuple[int, ...], device: str, place: Path) -> Path:
+class Answers(NamedTuple):
+    """What a network makes of two images, and the share of its length that it may differ by."""
+
+    found: NDArray[np.float32]
+    share: float
+
+    def are_like(self, other: NDArray[np.float32]) -> bool:
+        if self.found.shape != other.shape:
+            return False
+        return float(np.linalg.norm(self.found - other)) <= self.share * float(
+            np.linalg.norm(other)
+        )
+
+
+def answers_of(module: ImageModule, image_shape: tuple[int, ...], device: str) -> Answers | None:
+    """Return what a network (in evaluation mode, on the device) makes of two images; None if it
+    draws from generators of its own, so that nothing can be told by its answers.
+    """
+    answers = Answers(_answers(module, image_shape, device), SAME[module.bf16])
+    return answers if answers.are_like(_answers(module, image_shape, device)) else None
+
+
+def place_of(answers: Answers | None, place: Path) -> Path:
     """Return where to keep what is made by a network, apart from that of other code.
 
-    A hash of the weights says nothing of the code that runs them. So what the network (in
-    evaluation mode, on the device) makes of two images is kept beside, and compared: not hashed,
-    since it depends on device and threads in its last digits. The place is a name without a suffix
-    in a folder that exists; what is returned is that, or the first of ``place-2``, ``place-3``, ...
-    whose network answered alike. It raises OSError if nothing can be written there.
+    A hash of the weights says nothing of the code that runs them. So what the network makes of two
+    images is kept beside, and compared: not hashed, since it depends on device and threads in its
+    last digits. The place is a name without a suffix in a folder that exists; what is returned is
+    that, or the first of ``place-2``, ``place-3``, ... whose network answered alike. It raises
+    OSError if nothing can be written there.
     """
-    answers = _answers(module, image_shape, device)
-    share = SAME[module.bf16]
-    if not _alike(answers, _answers(module, image_shape, device), share):
-        return place  # it draws from generators of its own: nothing can be told by its answers
+    if answers is None:
+        return place
 
     def save(path: Path) -> None:
         with path.open("wb") as file:  # by name numpy would add a suffix
-            np.save(file, answers)
+            np.save(file, answers.found)
 
     for number in itertools.count(1):
         name = place.name if number == 1 else f"{place.name}-{number}"
         probe = place.with_name(f"{name}.probe.npy")
         is_new = not probe.exists()
         kept(probe, "compares networks", save)
-        if _alike(np.load(probe), answers, share):
+        if answers.are_like(np.load(probe)):
             break
     if is_new and number > 1:
         _log.warning("the network's code has changed since %s was made", place)
@@ -152,12 +178,6 @@ def _answers(module: ImageModule, image_shape: tuple[int, ...], device: str) -> 
     if not np.isfinite(answers).all():
         raise DataError(NOT_FINITE)
     return answers
-
-
-def _alike(one: NDArray[np.float32], other: NDArray[np.float32], share: float) -> bool:
-    if one.shape != other.shape:
-        return False
-    return float(np.linalg.norm(one - other)) <= share * float(np.linalg.norm(other))
 
 
 def compact(features: NDArray[np.float32]) -> Features:

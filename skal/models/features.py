@@ -93,7 +93,7 @@ def features_of(backbone: Backbone, X: Images, cache: Path | None) -> Features:
     with told_where("the embeddings", cache):
         make_cache_folder(cache)
         place = cache / f"embeddings-{backbone.key}"
-        folder = place_of(backbone.module, backbone.image_shape, backbone.device, place)
+        folder = place_of(backbone.answers, place)
         folder.mkdir(exist_ok=True)
         keys = hashes_of(X)
         with only_one(folder / "lock", "embeds images by the same backbone"):

@@ -23,7 +23,7 @@ from ..core.memory import let_go_of_pages, take_mapped
 from ..core.progress import progress
 from ..datasets.base import Images
 from . import optimizers
-from .backbone import place_of
+from .backbone import answers_of, place_of
 from .devices import Device, computing_on, torch_seed
 from .net import default_lr
 from .network import ImageModule, headless
@@ -116,7 +116,7 @@ def pretrain(
         with told_where("the pretrained weights", cache):
             make_cache_folder(cache)
             place = cache / f"pretrain-{key}"
-            place = place_of(module.eval(), image_shape, device.name, place)
+            place = place_of(answers_of(module.eval(), image_shape, device.name), place)
             path = place.with_suffix(".safetensors")
 
             def make(temporary: Path) -> Facts:
