@@ -13,7 +13,6 @@ from ..models.classifier import ImageClassifier
 from ..models.persistence import load_classifier, save_classifier
 from .config import RunConfig
 from .metrics import area_under_curve
-from .plots import learning_curve
 from .record import METRICS, Record
 
 COLUMNS = {
@@ -97,6 +96,8 @@ class Run:
 
     def write(self, record: Record, data: ImageDataset) -> None:
         """Write what is made of a whole run; last the summary, which says that it is done."""
+        from .plots import learning_curve  # matplotlib, only where something is drawn
+
         assert self.folder is not None
         for form, picture in learning_curve(self.rounds, self.title).items():
             record.write(f"learning_curve.{form}", picture)

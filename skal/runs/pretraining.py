@@ -19,7 +19,6 @@ from ..datasets.pool import draw_held_out
 from ..models.devices import Device
 from ..models.self_supervision import EVERY, SimCLR, Weights, pretrain
 from .config import RunConfig
-from .plots import loss_curve
 from .record import log_file
 
 LOSSES = "pretrain.csv"
@@ -54,6 +53,8 @@ def weights_from_pool(config: RunConfig, data: ImageDataset, folder: Path | None
         device = Device(config.device, config.precision == "bf16")
         pretrained = pretrain(plan, pools, device, cache)
     if folder is not None:
+        from .plots import loss_curve  # matplotlib, only where something is drawn
+
         write_atomic(folder / LOSSES, _losses_as_csv(pretrained.losses))
         title = f"{data.name}: {config.pretrain}, {config.model}"
         steps = [EVERY * (number + 1) for number in range(len(pretrained.losses))]

@@ -219,6 +219,15 @@ class First(SingleAnnotatorPoolQueryStrategy):
 """
 
 
+EACH_IN_TURN = """
+import json, sys
+from click.testing import CliRunner
+from skal.cli import main
+done = [CliRunner().invoke(main, args) for args in json.load(sys.stdin)]
+json.dump([[one.exit_code, one.stdout, one.stderr] for one in done], sys.stdout)
+"""
+
+
 def test_an_installed_package_adds_to_the_command_line_and_a_broken_one_breaks_nothing(
     tmp_path: Path,
 ) -> None:
@@ -230,21 +239,30 @@ def test_an_installed_package_adds_to_the_command_line_and_a_broken_one_breaks_n
     (tmp_path / "skal_outside.py").write_text(PLUGIN)
     env = {**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "200"}
 
-    def skal_command(*args: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", "from skal.cli import main; main()", *args]
-        return subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path)
-
-    listed = skal_command("list", "strategies", "--json")
-    assert listed.returncode == 0
-    by_name = {row["name"]: row for row in json.loads(listed.stdout)}
-    assert by_name["outside-first"]["summary"] == "the first images"
-    assert "broken" in listed.stderr and "skal_not_there" in listed.stderr
-    assert "Traceback" not in listed.stderr
-    assert "outside-first" in skal_command("run", "--help").stdout
-
     flags = ["--n-init", "4", "--n-query", "3", "--n-rounds", "1", "--steps", "1", "--out", "run"]
-    ran = skal_command("run", "--dataset", "digits", "--strategy", "outside-first", *flags)
-    assert ran.returncode == 0, ran.stderr
+    commands = [
+        ["list", "strategies", "--json"],
+        ["run", "--help"],
+        ["run", "--dataset", "digits", "--strategy", "outside-first", *flags],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", EACH_IN_TURN],
+        input=json.dumps(commands),
+        stdout=subprocess.PIPE,
+        text=True,
+        env=env,
+        cwd=tmp_path,
+        check=True,
+    )
+    (listed, told, told_of_broken), (_, helped, _), (ran, _, said) = json.loads(done.stdout)
+    assert listed == 0
+    by_name = {row["name"]: row for row in json.loads(told)}
+    assert by_name["outside-first"]["summary"] == "the first images"
+    assert "broken" in told_of_broken and "skal_not_there" in told_of_broken
+    assert "Traceback" not in told_of_broken
+    assert "outside-first" in helped
+
+    assert ran == 0, said
     rows = (tmp_path / "run/queries.csv").read_text().splitlines()[5:]
     picked = [int(row.split(",")[2]) for row in rows]
     assert len(picked) == 3 and max(picked) <= 6
