@@ -85,7 +85,7 @@ def find_images(root: Path, as_dataset: bool = True, pages: str = "first") -> li
             continue
         start = "".join(f"{name}/" for name in folder)
         label = None if label is None else sys.intern(label)
-        files.extend(ImageFile(start + name, part, label) for name in names)
+        files += [ImageFile(start + name, part, label) for name in names]
         names.clear()  # or each name would be in memory twice
     labels = read_tables(root, files, listing.tables) if has_table else {}
     if refused and not labels:
@@ -116,7 +116,7 @@ def _by_part(files: list[ImageFile]) -> list[ImageFile]:
     """
     found: dict[str, list[ImageFile]] = {"train": [], "test": [], "unlabeled": []}
     for file in files:
-        found[file.part].append(file)
+        found[file[1]].append(file)
     if all(file.label is None for file in found["test"]):
         flat, found["test"] = found["test"], []
         found["unlabeled"].extend(ImageFile(file.path, "unlabeled", None) for file in flat)

@@ -38,7 +38,7 @@ def find(root: Path, pages: str) -> list[ImageFile]:
 
 def taking_part(root: Path, files: Sequence[ImageFile]) -> dict[str, None]:
     """Return the paths of all images but those of a given test set, in their order."""
-    there = dict.fromkeys(file.path for file in files if file.part != "test")
+    there = dict.fromkeys([path for path, part, _ in files if part != "test"])
     if not there:
         raise DataError(f"no image under {str(root)!r} but those under test/")
     return there
@@ -91,10 +91,10 @@ def labels_of_folders(
 
 def tell_left_out(files: Sequence[ImageFile], ids: Container[str]) -> None:
     """Tell of folders that are no class, and of images that take no part."""
-    others = Counter(f.label for f in files if f.label is not None and f.label not in ids)
+    others = Counter([label for _, _, label in files if label is not None and label not in ids])
     for name, count in sorted(others.items()):
         _log.info("the folder %r is no class: its %d images count as unlabelled", name, count)
-    if n_of_test := sum(file.part == "test" for file in files):
+    if n_of_test := [part for _, part, _ in files].count("test"):
         _log.info("%d images under test/ take no part in labelling", n_of_test)
 
 

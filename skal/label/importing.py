@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from ..core.errors import DataError, UnknownNameError
 from ..core.memory import without_collector
@@ -24,13 +23,12 @@ from .project import LabelProject
 from .store import VERDICTS, Action
 
 IMPORT = "import"
+_NOTHING_MORE = Row("", "")[3:]
+"""What a row says beside an image and a label, if it says nothing."""
 
 
-class Entry(NamedTuple):
-    """Where something stands in its file, and what it says of an image; a "skip" is of none."""
-
-    where: str
-    said: Action
+Entry = tuple[str, Action]
+"""Where something stands in its file, and what it says of an image; a "skip" is of none."""
 
 
 class Reading:
@@ -48,6 +46,9 @@ class Reading:
 
     def image_at(self, where: str, address: str) -> int | None:
         """Return the number of the image that an address means."""
+        image = self._by_path.get(address)
+        if image is not None:  # as most do, which is all that a million rows have time for
+            return image
         try:
             found = self._addresses.locate(plain_text(address))
         except UnclearAddressError as error:
@@ -127,10 +128,11 @@ def import_into(
 
 @dataclass(frozen=True)
 class _Read:
-    """What was read: verdicts with the paths of their images, and what is needed to write them."""
+    """What was read: verdicts, the paths of their images, and what is needed to write them."""
 
-    verdicts: Sequence[tuple[str, Action]]
+    verdicts: Sequence[Action]
     n_empty: int
+    paths: Mapping[int, str]
     classes: Sequence[str]
     files: Sequence[ImageFile]
     is_of_new_project: bool
@@ -145,43 +147,46 @@ def _read(project: LabelProject, source: Source, annotator: str, form: str | Non
             entries = _read_file(reading, source, form)
         found, n_empty = _without_contradiction(project, entries)
         reading.check()
-        verdicts = [(project.paths[said.image], said) for said in found]
         is_new = project.store.path is None
-        return _Read(verdicts, n_empty, project.classes, project.files, is_new)
+        return _Read(found, n_empty, project.paths, project.classes, project.files, is_new)
 
 
 def _read_file(reading: Reading, source: Source, form: str | None) -> Iterator[Entry]:
     for row in read_rows(source, form):
         action = _action(reading, row)
         if action is not None:
-            yield Entry(row.where, action)
+            yield row.where, action
 
 
 def _take_in(project: LabelProject, read: _Read) -> Imported:
-    has_tests = any(said.source == TEST for _, said in read.verdicts)
+    has_tests = any(said.source == TEST for said in read.verdicts)
     reserve = set(project.reserve) if has_tests else ()
-    for name in {said.annotator for _, said in read.verdicts}:
+    for name in {said.annotator for said in read.verdicts}:
         check_annotator(name)
-    counts = {"new": 0, "changed": 0, "same": 0}
-    actions, n_older = [], 0
-    for path, said in read.verdicts:
-        image = project.numbers[path]
-        verdict = project.ledger.verdicts(image).get(said.annotator)
+    numbers, folders = project.numbers, project.folder_labels
+    ledger = project.ledger if project.ledger.last_id else None
+    n_new = n_changed = n_same = n_older = 0
+    actions = []
+    for said in read.verdicts:
+        image = numbers[read.paths[said.image]]  # another process may have given it another one
+        verdict = ledger and ledger.verdicts(image).get(said.annotator)
         before = (verdict.action, verdict.label) if verdict else None
-        if before is None and image in project.folder_labels:
-            before = ("label", project.folder_labels[image])
+        if before is None and image in folders:
+            before = ("label", folders[image])
         if before == (said.action, said.label):
-            counts["same"] += 1
+            n_same += 1
             continue
         is_own = verdict and verdict.source != IMPORT  # else its time is that of the import
         if verdict and is_own and said.time and _is_before(said.time, verdict.time):
             n_older += 1
             continue
-        counts["new" if before is None else "changed"] += 1
+        n_new += before is None
+        n_changed += before is not None
         source = IMPORT if said.source == TEST and image not in reserve else said.source
-        actions.append(said._replace(image=image, source=source))
+        is_as_read = image == said.image and source == said.source
+        actions.append(said if is_as_read else said._replace(image=image, source=source))
     project.write(actions)
-    return Imported(**counts, empty=read.n_empty, older=n_older)
+    return Imported(n_new, n_changed, n_same, read.n_empty, n_older)
 
 
 def _is_before(one: str, other: str) -> bool:
@@ -194,30 +199,40 @@ def _without_contradiction(
     """Return one verdict an image and annotator, and how many entries have none; two different ones
     are an error.
     """
-    found: dict[tuple[int, str], Entry] = {}
+    first: dict[str, dict[int, Entry]] = {}
+    found: list[Action] = []
     n_empty = 0
     for entry in entries:
         where, said = entry
         if said.action == "skip":
             n_empty += 1
             continue
-        first_entry = found.setdefault((said.image, said.annotator), entry)
+        of_annotator = first.get(said.annotator)
+        if of_annotator is None:
+            of_annotator = first[said.annotator] = {}
+        first_entry = of_annotator.setdefault(said.image, entry)
         if first_entry is entry:
+            found.append(said)
             continue
         before, other = first_entry
         if (other.action, other.label) != (said.action, said.label):
-            first, second = (
+            told, now = (
                 a.action if a.label is None else repr(project.classes[a.label])
                 for a in (other, said)
             )
             raise DataError(
-                f"{before} says {first} and {where} says {second} of "
+                f"{before} says {told} and {where} says {now} of "
                 f"{project.paths[said.image]!r}, both for {said.annotator!r}; expected one label"
             )
-    return [said for _, said in found.values()], n_empty
+    return found, n_empty
 
 
 def _action(reading: Reading, row: Row) -> Action | None:
+    if row[2] and row[3:] == _NOTHING_MORE:  # as most, and much faster
+        image, label = reading.image_at(row.where, row[1]), reading.class_id(row.where, row[2])
+        if image is None:
+            return None
+        return Action(reading.annotator, "label", image, label, None, None, IMPORT)
     action = row.action or ("label" if row.label else "skip")
     if action == "skip" and not row.label:
         return Action(reading.annotator, action, -1)
@@ -249,7 +264,7 @@ def _read_folder(reading: Reading, folder: Path) -> Iterator[Entry]:
             )
         label = reading.class_id(file.path, file.label)
         said = Action(reading.annotator, "label", image, label, source=IMPORT)
-        yield Entry(file.path, said)
+        yield file.path, said
 
 
 class _ImagesByContent:

@@ -8,7 +8,6 @@ import secrets
 import sqlite3
 import threading
 import weakref
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
@@ -19,12 +18,11 @@ from urllib.parse import quote
 
 from ..core.durable import fsync_folder, write_atomic
 from ..core.errors import RunFolderError
+from .checksums import by_columns, checksums
 from .copies import way_out
 
 FORMAT = 3
 BUSY_SECONDS = 10.0
-
-_NUMBERS = (int, float)
 
 _log = logging.getLogger("skal")
 
@@ -306,9 +304,10 @@ class Store:
         query = f"SELECT rowid, {names}, crc FROM {table} {condition} ORDER BY rowid"
         rows = self._rows(query, values)
         with self._telling():
-            for row in rows:
-                if _crc(row[1:-1]) != row[-1]:
-                    raise _damaged(f"row {row[0]} of {table} is damaged, by its checksum")
+            for numbers, *columns, written in by_columns(rows):
+                for number, crc, kept in zip(numbers, checksums(columns), written, strict=True):
+                    if crc != kept:
+                        raise _damaged(f"row {number} of {table} is damaged, by its checksum")
         return rows
 
     def _insert(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
@@ -390,18 +389,16 @@ def _time_of(table: str) -> tuple[str, ...]:
 
 
 def _insert_into(connection: sqlite3.Connection, table: str, rows: Iterable[Sequence[Any]]) -> None:
-    time = [datetime.now(UTC).isoformat(timespec="milliseconds") for _ in _time_of(table)]
-    columns = (*_COLUMNS[table], *_time_of(table), "crc")
-    marks = ", ".join("?" for _ in columns)
-    statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
-    whole = ((*row, *time) for row in rows)
-    connection.executemany(statement, ((*row, _crc(row)) for row in whole))
-
-
-def _crc(row: Sequence[Any]) -> int:
-    """Return a checksum of what SQLite gives back: numbers may be of another type there."""
-    plain = [float(v) if isinstance(v, _NUMBERS) else v for v in row]
-    return zlib.crc32(repr(plain).encode(errors="surrogatepass"))
+    names = (*_COLUMNS[table], *_time_of(table), "crc")
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    for columns in by_columns(rows):
+        columns += [(now,) * len(columns[0]) for _ in _time_of(table)]
+        columns.append(checksums(columns))
+        # what is None throughout is left out: to say so takes sqlite3 longer than all the rest
+        filled = {n: c for n, c in zip(names, columns, strict=True) if c.count(None) < len(c)}
+        marks = ", ".join("?" for _ in filled)
+        statement = f"INSERT INTO {table} ({', '.join(filled)}) VALUES ({marks})"
+        connection.executemany(statement, zip(*filled.values(), strict=True))
 
 
 def _damaged(told: str) -> sqlite3.DatabaseError:

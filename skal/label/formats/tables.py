@@ -14,6 +14,9 @@ from ...datasets.tables import LABELS, PATHS, Cells, find_column, lines_of
 from ..names import unguarded
 from . import Row, Source, number_of
 
+MORE = frozenset(("action", "annotator", "seconds", "lead_time", "source"))
+"""What is read of a row beside the image and its label."""
+_DECODER, _ENDS = json.JSONDecoder(), ("\n", "\r\n", "")
 METADATA = "-metadata"
 """Behind the name of a job of Ground Truth, where it says what its number means."""
 
@@ -46,11 +49,16 @@ def read_csv(source: Source) -> Iterator[Row]:
         if (source.path_column or "").isdecimal():
             names, first = [str(number) for number, _ in enumerate(header, start=1)], [header]
         path, label = _columns(source, names)
+        n, of_path, of_label = len(names), names.index(path), names.index(label)
+        is_plain = MORE.isdisjoint(names)
         for cells in chain(first, table):
-            if len(cells) > len(names):
-                raise DataError(f"{source.name}, line {table.line} has more fields than the header")
-            if cells:
-                yield _row(f"line {table.line}", dict(zip(names, cells, strict=False)), path, label)
+            where = f"line {table.line}"
+            if is_plain and len(cells) == n:
+                yield Row(where, _text(cells[of_path]), _text(cells[of_label]) or None)
+            elif len(cells) > n:
+                raise DataError(f"{source.name}, {where} has more fields than the header")
+            elif cells:
+                yield _row(where, dict(zip(names, cells, strict=False)), path, label)
     except csv.Error as error:
         raise DataError(f"{source.name}, line {table.line}: {error}") from error
 
@@ -68,7 +76,7 @@ def read_json_lines(source: Source) -> Iterator[Row]:
             if not line.strip():
                 continue
             try:
-                one = json.loads(line)
+                one = _object_of(line)
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{source.name}, line {number} is not JSON: {error}") from error
             if not isinstance(one, dict):
@@ -78,14 +86,37 @@ def read_json_lines(source: Source) -> Iterator[Row]:
     return _of_objects(source, objects(), "line")
 
 
+def _object_of(line: str) -> Any:
+    """Return what `json.loads` does, which takes longer, as it looks for space around it."""
+    try:
+        found, end = _DECODER.raw_decode(line)
+    except ValueError:
+        return json.loads(line)
+    return found if line[end:] in _ENDS else json.loads(line)
+
+
 def _of_objects(
     source: Source, objects: Iterable[tuple[int, Mapping[str, Any]]], unit: str
 ) -> Iterator[Row]:
     columns = cache(lambda names: _columns(source, names))
+    plain = cache(lambda names: _plain_columns(source, names))
     for number, one in objects:
         where = f"{unit} {number}"
-        cells = _flat(source, where, one)
-        yield _row(where, cells, *columns(tuple(cells)))
+        names = None if dict in map(type, one.values()) else plain(tuple(one))
+        if names:
+            yield Row(where, _text(one[names[0]]), _text(one[names[1]]) or None)
+        else:
+            cells = _flat(source, where, one)
+            yield _row(where, cells, *columns(tuple(cells)))
+
+
+def _plain_columns(source: Source, names: Sequence[str]) -> tuple[str, str] | None:
+    """Return the columns of image and label as they are written; None if there is more to read."""
+    small = {name.lower(): name for name in names}
+    if len(small) < len(names) or not MORE.isdisjoint(small):
+        return None
+    path, label = _columns(source, [*small])
+    return small[path], small[label]
 
 
 def _flat(source: Source, where: str, one: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,7 +156,8 @@ def _class_name(value: Mapping[str, Any]) -> Any:
 def _text(value: Any) -> str:
     """Return what a cell says; a whole number is written as one, though a table has it as 1.0."""
     if isinstance(value, str):
-        return unguarded(value.strip())
+        text = value.strip()
+        return unguarded(text) if text[:1] == "'" else text
     if value is None or value != value:  # which is how tables write that there is none
         return ""
     if isinstance(value, float) and value.is_integer():
@@ -136,7 +168,7 @@ def _text(value: Any) -> str:
 def _row(where: str, cells: Mapping[str, Any], path: str, label: str) -> Row:
     """Make a row of named cells, of which those that skal itself writes are known."""
     row = Row(where, _text(cells.get(path)), _text(cells.get(label)) or None)
-    if len(cells) == 2:
+    if MORE.isdisjoint(cells):
         return row
     who = cells.get("annotator")
     return row._replace(
