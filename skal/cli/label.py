@@ -330,9 +330,12 @@ def train(
 @options(SETTINGS[name] for name in OF_TRAINING)
 @click.option("--json", "as_json", is_flag=True, help="Print all labels as a JSON list.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print all labels as a table.")
+@click.option(
+    "--noted", is_flag=True, help="Those first that cleanlab or cleanvision has notes on."
+)
 @click.pass_context
 def doubts(
-    ctx: click.Context, /, folder: Path, as_json: bool, as_csv: bool, **settings: Any
+    ctx: click.Context, /, folder: Path, as_json: bool, as_csv: bool, noted: bool, **settings: Any
 ) -> None:
     """Say which labels the network contradicts, when it is not told them; those first that it
     holds least probable.
@@ -352,7 +355,7 @@ def doubts(
 
         if as_json and as_csv:
             raise UsageError("got --json and --csv; expected one of them")
-        described = describe_doubts(project, doubts_of(project))
+        described = describe_doubts(project, doubts_of(project), noted)
         if as_json:
             import json
 
@@ -363,6 +366,7 @@ def doubts(
             for row in described:
                 if row["contradicted"]:
                     said = f"{row['guess']}? ({row['guess_probability']:.0%})"
-                    click.echo(f"{shown(row['path'])}\t{shown(row['label'])}\t{shown(said)}")
+                    told = f"\t{shown(row['note'])}" if row["note"] else ""
+                    click.echo(f"{shown(row['path'])}\t{shown(row['label'])}\t{shown(said)}{told}")
             n = sum(row["contradicted"] for row in described)
             _log.info("%d of %d labels are contradicted", n, len(described))

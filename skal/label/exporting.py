@@ -40,11 +40,17 @@ def export_csv(project: LabelProject) -> str:
     """Return a row for each annotator's verdict on each image, and for those of class folders.
 
     It has the columns `COLUMNS`; `label` is empty where the action is "unsure" or "bad", and the
-    annotator where the label is that of a class folder.
+    annotator where the label is that of a class folder. Where other tools note something of images
+    there is a column `note`, too.
     """
     by_path = sorted(project.paths.items(), key=lambda item: item[1])
-    rows = [[path, *row] for image, path in by_path for row in _verdict_rows(project, image)]
-    return _table([COLUMNS, *rows])
+    has_notes, note = bool(project.notes.by_image()), project.notes.of
+    rows = [
+        [path, *row, *([note(image)] if has_notes else ())]
+        for image, path in by_path
+        for row in _verdict_rows(project, image)
+    ]
+    return _table([(*COLUMNS, *(["note"] if has_notes else ())), *rows])
 
 
 def _table(rows: Sequence[Sequence[Any]], guard: Callable[[str], str] = guarded) -> str:
@@ -134,13 +140,20 @@ def export_query(
     return "".join(f"{plain_text(project.paths[image])}\n" for image, _ in picks)
 
 
-DOUBT_COLUMNS = ("path", "label", "guess", "label_probability", "guess_probability", "contradicted")
+DOUBT_COLUMNS = (
+    *("path", "label", "guess", "label_probability", "guess_probability", "contradicted"),
+    "note",
+)
 
 
-def describe_doubts(project: LabelProject, doubts: Doubts) -> list[dict[str, Any]]:
-    """Return an object with `DOUBT_COLUMNS` for each label, the least probable first."""
+def describe_doubts(
+    project: LabelProject, doubts: Doubts, noted: bool = False
+) -> list[dict[str, Any]]:
+    """Return an object with `DOUBT_COLUMNS` for each label, the least probable first, or before
+    these those of images that are `noted` by other tools.
+    """
     names = project.classes
-    return [
+    described = [
         {
             "path": project.paths[doubt.image],
             "label": names[doubt.label],
@@ -148,14 +161,16 @@ def describe_doubts(project: LabelProject, doubts: Doubts) -> list[dict[str, Any
             "label_probability": round(doubt.label_probability, 6),
             "guess_probability": round(doubt.guess_probability, 6),
             "contradicted": doubt.contradicted,
+            "note": project.notes.of(doubt.image),
         }
         for doubt in doubts.ranked
     ]
+    return sorted(described, key=lambda row: not row["note"]) if noted else described
 
 
 def export_doubts(described: Sequence[dict[str, Any]]) -> str:
     """Return doubts as CSV."""
-    rows = [[*[*row.values()][:-1], int(row["contradicted"])] for row in described]
+    rows = [[*(row | {"contradicted": int(row["contradicted"])}).values()] for row in described]
     return _table([DOUBT_COLUMNS, *rows])
 
 

@@ -19,6 +19,7 @@ from .formats import Row, Source, read_rows
 from .images import content_of
 from .ledger import SETTLED, TEST
 from .names import LONGEST_NAME, check_annotator, plain_text
+from .notes import Note, replace_notes
 from .project import LabelProject
 from .store import VERDICTS, Action
 
@@ -43,6 +44,7 @@ class Reading:
         self._unclear: list[str] = []
         self._class_ids: dict[str, int] = {}
         self._found: set[Located] = set()
+        self.notes: dict[str, dict[int, Sequence[Note]]] = {}
 
     def image_at(self, where: str, address: str) -> int | None:
         """Return the number of the image that an address means."""
@@ -66,6 +68,15 @@ class Reading:
                 raise DataError(f"{where}: {error}") from error
         return self._class_ids[name]
 
+    def note(self, row: Row) -> None:
+        """Keep what a tool notes of an image."""
+        image = self.image_at(row.where, row.address)
+        if (
+            image is not None
+            and self.notes.setdefault(row.tool, {}).setdefault(image, row.notes) is not row.notes
+        ):
+            raise DataError(f"{row.where}: there is a row before of {self.project.paths[image]!r}")
+
     def check(self) -> None:
         """Raise a DataError if an image was not found."""
         if self._unclear:
@@ -86,7 +97,8 @@ class Reading:
 @dataclass(frozen=True)
 class Imported:
     """How many labels were new, replaced another, or were there; how many rows have none; and how
-    many were given before what is there, by the same annotator, and do not count.
+    many were given before what is there, by the same annotator, and do not count; of a file of
+    notes, which has no labels, what was `noted`.
     """
 
     new: int
@@ -94,8 +106,11 @@ class Imported:
     same: int
     empty: int = 0
     older: int = 0
+    noted: str = ""
 
     def __str__(self) -> str:
+        if self.noted:
+            return f"{self.noted}; no label was changed"
         empty = f", {self.empty} rows without a label" if self.empty else ""
         older = f", {self.older} older than what is there" if self.older else ""
         return f"{self.new} new, {self.changed} changed, {self.same} already there{empty}{older}"
@@ -133,6 +148,7 @@ class _Read:
     verdicts: Sequence[Action]
     n_empty: int
     paths: Mapping[int, str]
+    notes: Mapping[str, Mapping[int, Sequence[Note]]]
     classes: Sequence[str]
     files: Sequence[ImageFile]
     is_of_new_project: bool
@@ -148,11 +164,15 @@ def _read(project: LabelProject, source: Source, annotator: str, form: str | Non
         found, n_empty = _without_contradiction(project, entries)
         reading.check()
         is_new = project.store.path is None
-        return _Read(found, n_empty, project.paths, project.classes, project.files, is_new)
+        of_project = project.classes, project.files, is_new
+        return _Read(found, n_empty, project.paths, reading.notes, *of_project)
 
 
 def _read_file(reading: Reading, source: Source, form: str | None) -> Iterator[Entry]:
     for row in read_rows(source, form):
+        if row.tool:
+            reading.note(row)
+            continue
         action = _action(reading, row)
         if action is not None:
             yield row.where, action
@@ -186,7 +206,13 @@ def _take_in(project: LabelProject, read: _Read) -> Imported:
         is_as_read = image == said.image and source == said.source
         actions.append(said if is_as_read else said._replace(image=image, source=source))
     project.write(actions)
-    return Imported(n_new, n_changed, n_same, read.n_empty, n_older)
+    told = [
+        replace_notes(
+            project.store, tool, {numbers[read.paths[n]]: own for n, own in notes.items()}
+        )
+        for tool, notes in read.notes.items()
+    ]
+    return Imported(n_new, n_changed, n_same, read.n_empty, n_older, "; ".join(told))
 
 
 def _is_before(one: str, other: str) -> bool:

@@ -29,6 +29,7 @@ from .kept_classes import KeptClasses
 from .learning import GUESSES, BatchRequest, Guesses, LearnerSetup
 from .ledger import TEST, Ledger
 from .names import check_classes, plain_text, shown
+from .notes import Notes
 from .sample import Accuracy, History, TestedModel, draw_reserve
 from .settings import SETTINGS_FILE, Terms, kept_pages, read_settings, save_settings
 from .store import Action, BatchRow, ModelRow, Store
@@ -82,7 +83,7 @@ class LabelProject:
         if not is_read_only:
             self._contents.write(store.images(), self.ledger.images())
         self.take_files(files)
-        self.history = self._read_history()
+        self.history, self.notes = self._read_history(), Notes(store)
         guesses = Guesses.load(self.home / GUESSES) if store.path else None
         self.guesses = guesses and guesses.by_class(self.class_list)
 

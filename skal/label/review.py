@@ -16,7 +16,8 @@ N_RECENT = 8
 VERDICTS = ("label", "unsure", "bad", "none")
 AGREEMENTS = ("agrees", "differs", "doubtful")
 DISPUTED = ("disputed",)
-ORDERS = ("time", "doubt", "unsure", "name")
+NOTED = ("noted",)
+ORDERS = ("time", "doubt", "unsure", "note", "name")
 
 _log = logging.getLogger("skal")
 
@@ -76,9 +77,9 @@ class Review:
         """Return the numbers of the images that are asked for, in the order asked for.
 
         `class` (a number), `annotator`, `round`, `verdict` (one of `VERDICTS`), `agreement` (one of
-        `AGREEMENTS`), `people` ("disputed") and `name` (a part of it) leave out others; `sort` is
-        one of `ORDERS`: the latest answer first, the least probable label, what the network is
-        least sure of, by name.
+        `AGREEMENTS`), `people` ("disputed"), `notes` ("noted") and `name` (a part of it) leave out
+        others; `sort` is one of `ORDERS`: the latest answer first, the least probable label, what
+        the network is least sure of, what is noted with the lowest score, by name.
         """
         with self._service.lock:
             project = self._service.project
@@ -92,6 +93,7 @@ class Review:
                 "n_rounds": project.n_batches,
                 "doubts": self.doubts_state,
                 "n_disputed": len(project.disputed),
+                "n_noted": len(project.notes.by_image().keys() & project.paths.keys()),
                 "n_doubtful": sum(map(self._is_doubtful, self._doubts)),
             }
 
@@ -118,6 +120,8 @@ class Review:
             fits.append(self._is_doubtful if doubtful else lambda n: self._agrees(n) is wanted)
         if _one_of(asked, "people", DISPUTED):
             fits.append(project.disputed.__contains__)
+        if _one_of(asked, "notes", NOTED):
+            fits.append(project.notes.by_image().__contains__)
         if part := str(asked.get("name") or "").casefold():
             fits.append(lambda n: part in plain_text(paths[n]).casefold())
         return fits
@@ -126,7 +130,11 @@ class Review:
         project = self._service.project
         if order == "name":
             return sorted(images, key=project.paths.__getitem__)
-        if order == "unsure":
+        ranks: dict[int, float]
+        if order == "note":
+            worst = project.notes.worst()
+            ranks = {n: k for k, n in enumerate(sorted(worst, key=worst.__getitem__))}
+        elif order == "unsure":
             ranks = {
                 n: k for k, n in enumerate(project.guesses.by_margin if project.guesses else ())
             }

@@ -294,8 +294,8 @@ class LabelService:
 
     def describe(self, image: int) -> dict[str, Any]:
         width, height = self.previews.size(image) or (0, 0)
-        name = plain_text(self.project.paths[image])
-        return {"image": image, "width": width, "height": height, "name": name}
+        name, note = plain_text(self.project.paths[image]), self.project.notes.of(image)
+        return {"image": image, "width": width, "height": height, "name": name, "note": note}
 
     def waiting(self) -> dict[int, str]:
         """Return the images of batches that nobody has answered, and why each is shown."""

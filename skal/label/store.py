@@ -48,6 +48,9 @@ _TABLES = {
     "actions": """id INTEGER PRIMARY KEY, time TEXT NOT NULL, annotator TEXT NOT NULL,
         action TEXT NOT NULL, image INTEGER NOT NULL, label INTEGER, seconds REAL,
         round INTEGER, source TEXT NOT NULL, guess INTEGER, undoes INTEGER, request TEXT""",
+    # what other tools note of images, see `skal.label.notes`
+    "notes": """id INTEGER PRIMARY KEY, tool TEXT NOT NULL, image INTEGER NOT NULL,
+        fault TEXT NOT NULL, score REAL, time TEXT NOT NULL""",
     # what each network said of the images kept for the test
     "models": """id INTEGER PRIMARY KEY, time TEXT NOT NULL, n_labeled INTEGER NOT NULL,
         seconds REAL NOT NULL, images BLOB NOT NULL, predicted BLOB NOT NULL""",
@@ -81,6 +84,15 @@ class BatchRow(NamedTuple):
     shared: bool
 
 
+class NoteRow(NamedTuple):
+    """What a tool notes of an image, and how it scores it."""
+
+    tool: str
+    image: int
+    fault: str
+    score: float | None
+
+
 class ModelRow(NamedTuple):
     """A network that was trained, and the classes it gave the images kept for the test."""
 
@@ -98,6 +110,7 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "contents": ("number", "size", "sha256"),
     "batches": BatchRow._fields,
     "actions": Action._fields[:-2],
+    "notes": NoteRow._fields,
     "models": ModelRow._fields,
 }
 """What of a table is written; to most the time is added, and to all a checksum of the row."""
@@ -262,6 +275,20 @@ class Store:
 
     def add_batch(self, rows: Iterable[BatchRow]) -> None:
         self._insert("batches", rows)
+
+    def notes(self) -> list[NoteRow]:
+        """Return all that was noted, oldest first."""
+        return [NoteRow(*row) for row in self._read("notes")] if self.last_note() else []
+
+    def add_notes(self, rows: Iterable[NoteRow]) -> None:
+        self._insert("notes", rows)
+
+    def last_note(self) -> int:
+        """Return the id of the last note; 0 if there is none."""
+        if "notes" not in self._tables():  # as an older skal made it, and nobody writes
+            return 0
+        ((last,),) = self._rows("SELECT max(id) FROM notes")
+        return int(last or 0)
 
     def models(self) -> list[ModelRow]:
         return [ModelRow(*row) for row in self._read("models")]

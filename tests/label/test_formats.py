@@ -272,16 +272,6 @@ def test_numbers_are_ids(tmp_path: Path, cell: Any, meant: str) -> None:
     ("name", "text", "message"),
     [
         ("x.csv", "path,path,label\na,b,cat\n", "two columns 'path'"),
-        (
-            "issues.csv",  # of cleanvision's Imagelab.issues
-            ",is_dark_issue,dark_score\na/0012.png,True,0.1\n",
-            "cleanvision finds faults in .is_dark_issue., not what to label",
-        ),
-        (
-            "issues.csv",  # of cleanlab's CleanLearning.get_label_issues
-            ",is_label_issue,label_quality,given_label,predicted_label\n0,True,0.1,0,1\n",
-            "cleanlab or cleanvision finds faults",
-        ),
         ("x.json", '{"a": 1}', "JSON of no format that skal knows .an object with 'a'"),
         ("x.jsonl", '{"path": "a/1.png", "label": "cat"}\n{"path": \n', "line 2 is not JSON"),
         (

@@ -27,6 +27,7 @@ try:
 
     from skal.core.errors import SkalError
     from skal.label.finishing import Finish, make
+    from skal.label.importing import import_into
     from skal.label.learning import Fail, Failure, Guesses, LearnerSetup, Take
     from skal.label.project import LabelProject
     from skal.label.service import LabelService
@@ -1698,6 +1699,22 @@ def test_review_is_filtered_sorted_and_searched(page: Page) -> None:
     expect(page.locator("#tiles [data-index='0']")).to_have_attribute(
         "aria-label", "007.png: no answer"
     )
+
+
+def test_notes_of_other_tools_stand_under_the_image_and_in_the_review(
+    page: Page, flower_site: Site, tmp_path: Path
+) -> None:
+    expect(page.locator("#noted")).to_be_hidden()
+    name = shown(page)
+    (tmp_path / "issues.csv").write_text(f",is_dark_issue,dark_score\n{name},True,0.1\n")
+    import_into(flower_site.project.root, tmp_path / "issues.csv")
+    page.reload()
+    expect(page.locator("#noted")).to_have_text("cleanvision: dark (0.10)")
+    open_review(page)
+    page.locator("#filters summary").click()
+    page.locator("#wanted [name=notes]").select_option("noted")
+    expect(page.locator("#found")).to_have_text("1 image · 1 with notes")
+    assert reviewed(page) == [f"{name}: no answer, cleanvision: dark (0.10)"]
 
 
 def test_only_tiles_on_the_screen_exist(page: Page) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -15,17 +15,20 @@ from typing import Any, NamedTuple
 from ...core.errors import DataError, blame
 from ...core.registry import Entry, Registry
 from ...datasets.tables import LABELS, PATHS, Cells, text_of
+from ..notes import Note
 
 MOST_KEYS = 8
 OPTIONS = ("path_column", "label_column", "choice")
 """What of a `Source` a reader may take."""
 _OPTIONS_OF = {
     **dict.fromkeys(("parquet", "json", "json-lines", "csv"), OPTIONS[:2]),
+    "cleanlab": ("path_column",),
     "via": ("label_column",),
     "label-studio": ("choice",),
 }
 
-_ISSUE = re.compile(r"is_\w+_issue")
+ISSUE = re.compile(r"is_(\w+)_issue")
+"""Columns of cleanlab and cleanvision, which say of each image whether it has some fault."""
 
 _log = logging.getLogger("skal")
 
@@ -35,7 +38,8 @@ class Row(NamedTuple):
 
     `where` it stands, the `address` of the image, a `label`, None if it gives none, and if the file
     says so the `action` ("label", "unsure", "bad", "skip"), the `annotator`, the `seconds` that it
-    took, the `source` of the image, and the `time` in seconds since 1970.
+    took, the `source` of the image, and the `time` in seconds since 1970. A row of `notes`, which
+    are no labels, names the `tool` that has them.
     """
 
     where: str
@@ -46,6 +50,8 @@ class Row(NamedTuple):
     seconds: float | None = None
     source: str = ""
     time: float | None = None
+    tool: str = ""
+    notes: Sequence[Note] = ()
 
 
 @dataclass(frozen=True)
@@ -275,15 +281,10 @@ def _is_one_hot(source: Source) -> bool:
 
 
 def _is_of_issues(source: Source) -> bool:
-    if source.is_json or source.path_column or source.label_column:
+    if source.is_json or source.label_column:
         return False
-    return bool(issues_in(source))
-
-
-def issues_in(source: Source) -> list[str]:
-    """Return the columns of a table that say of each image whether it has some fault."""
     header = next(iter(Cells(source.text[:100_000])), [])
-    return [name for name in header if _ISSUE.fullmatch(name.strip())]
+    return any(ISSUE.fullmatch(name.strip()) for name in header)
 
 
 _add("parquet", "tables", lambda s: s.content[:4] == b"PAR1", "a Parquet file: path and label")
@@ -330,7 +331,7 @@ _add(
     "cleanlab",
     "tools",
     _is_of_issues,
-    "faults found by cleanlab or cleanvision: told apart from labels, and not taken in",
+    "faults found by cleanlab or cleanvision, as notes on images",
 )
 _add(
     "roboflow",

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from ...core.errors import DataError
-from . import Row, Source, issues_in, names_beside, number_of
+from ...datasets.tables import PATHS, Cells, find_column
+from ..names import unguarded
+from ..notes import Note
+from . import ISSUE, Row, Source, names_beside, number_of
+
+VISION = frozenset(
+    ("dark", "light", "blurry", "grayscale", "low_information", "odd_size", "odd_aspect_ratio")
+).union(("exact_duplicates", "near_duplicates"))
+"""What cleanvision looks for."""
 
 _log = logging.getLogger("skal")
 
@@ -140,13 +148,61 @@ def _who(annotation: Mapping[str, Any], data: Mapping[str, Any]) -> str:
 
 
 def read_cleanlab(source: Source) -> Iterator[Row]:
-    """Say that a table of cleanlab or cleanvision has no labels."""
-    found = ", ".join(issues_in(source)[:3])
-    raise DataError(
-        f"{source.name} says which images or labels cleanlab or cleanvision finds faults in "
-        f"({found}), not what to label them; nothing was imported: if a column holds labels, name "
-        "it and that of the images by --label-column and --path-column"
-    )
+    """Read which faults cleanlab or cleanvision finds in each image; none is a label.
+
+    The images are those of a column, or of the table's index, which has no name in the file.
+    """
+    table = Cells(source.text)
+    names = [name.strip() for name in next(iter(table), [])]
+    faults = {n: found[1] for n, name in enumerate(names) if (found := ISSUE.fullmatch(name))}
+    tool = "cleanvision" if VISION.issuperset(faults.values()) else "cleanlab"
+    of_path = _column_of_images(source, names)
+    for cells in filter(None, table):
+        where = f"line {table.line}"
+        if len(cells) != len(names):
+            raise DataError(f"{source.name}, {where} has not as many fields as the header")
+        row = dict(zip(names, cells, strict=True))
+        address = unguarded(cells[of_path].strip())
+        if not names[of_path] and address.isdecimal():
+            raise DataError(
+                f"{source.name} has row numbers in place of images; nothing was imported: add a "
+                "column of their paths before it is written (issues['path'] = paths)"
+            )
+        there = [name for n, name in faults.items() if _is_true(source, where, cells[n])]
+        notes = [Note(tool, _told(name, row), _score(name, row)) for name in there]
+        yield Row(where, address, tool=tool, notes=notes)
+
+
+def _column_of_images(source: Source, names: Sequence[str]) -> int:
+    wanted = [source.path_column.lower()] if source.path_column else [*PATHS, ""]
+    column = find_column(names, wanted)
+    if column is None:
+        expected = source.path_column or "path"
+        raise DataError(
+            f"{source.name} has no column {expected!r} that says which image a row is of (found: "
+            f"{', '.join(names)}); name it by --path-column, or add one before it is written "
+            "(issues['path'] = paths)"
+        )
+    return column
+
+
+def _is_true(source: Source, where: str, cell: str) -> bool:
+    known = {"true": True, "1": True, "false": False, "0": False}
+    if cell.strip().lower() not in known:
+        raise DataError(f"{source.name}, {where} has {cell!r:.50}; expected True or False")
+    return known[cell.strip().lower()]
+
+
+def _told(fault: str, row: Mapping[str, str]) -> str:
+    """Return a fault in words; of a wrong label with the class that is thought right."""
+    other = row.get("predicted_label", "").strip() if fault == "label" else ""
+    named = "" if not other or other.isdecimal() else f", rather {other}"
+    return fault.replace("_", " ") + named
+
+
+def _score(fault: str, row: Mapping[str, str]) -> float | None:
+    names = (f"{fault}_score", f"{fault}_quality")
+    return next((number_of(row[name]) for name in names if name in row), None)
 
 
 def read_coco(source: Source) -> Iterator[Row]:

@@ -192,6 +192,7 @@ function show() {
   else showNothing();
   write("name", shown?.name ?? "");
   write("why", whyOf(shown));
+  write("noted", shown?.note ?? "");
   afterPaint(prefetch);
 }
 

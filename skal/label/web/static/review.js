@@ -72,10 +72,10 @@ async function load(focus = false) {
   draw(focus);
 }
 
-function tell({ doubts, n_doubtful: n, n_disputed }) {
+function tell({ doubts, n_doubtful: n, n_disputed, n_noted }) {
   const found = `${images.length} image${images.length === 1 ? "" : "s"}`;
   const told = { none: "", computing: "The labels are being cross-validated …", ready: `${n} doubtful` }[doubts] ?? `No doubts: ${doubts}.`;
-  write("found", [selected.size ? `${selected.size} of ${found} selected` : found, told, n_disputed ? `${n_disputed} disputed` : ""].filter(Boolean).join(" · "));
+  write("found", [selected.size ? `${selected.size} of ${found} selected` : found, told, n_disputed ? `${n_disputed} disputed` : "", n_noted ? `${n_noted} with notes` : ""].filter(Boolean).join(" · "));
   if (doubts === "computing") watching = setTimeout(watch, AGAIN);
 }
 
@@ -162,14 +162,14 @@ function describe(tile, row) {
   const said = answers || (WORDS[row.verdict] ?? (row.label === null ? "–" : named(row.label)));
   const differs = row.guess !== null && row.guess !== row.label;
   const people = row.said.map(({ by, label }) => `${by}: ${named(label)}`).join(", ");
-  const model = people || (differs ? `${named(row.guess)}? ${percent(row.probability)}` : row.name);
+  const model = people || (differs ? `${named(row.guess)}? ${percent(row.probability)}` : row.note || row.name);
   const [first, second] = tile.lastChild.children;
   if (first.textContent !== said) first.textContent = said;
   if (second.textContent !== model) second.textContent = model;
   tile.classList.toggle("doubtful", row.doubtful);
-  const told = people ? `, ${people}` : differs ? `, the model says ${named(row.guess)}` : "";
+  const told = (people ? `, ${people}` : differs ? `, the model says ${named(row.guess)}` : "") + (row.note && `, ${row.note}`);
   tile.setAttribute("aria-label", `${row.name}: ${said === "–" ? "no answer" : said}${told}`);
-  tile.title = [row.name, people || row.by.join(", "), row.round === null ? "" : `round ${row.round}`].filter(Boolean).join(" · ");
+  tile.title = [row.name, people || row.by.join(", "), row.round === null ? "" : `round ${row.round}`, row.note].filter(Boolean).join(" · ");
 }
 
 async function fill() {

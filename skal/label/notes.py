@@ -1,0 +1,71 @@
+"""What other tools note of images, as cleanlab and cleanvision do: never a label."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from .names import plain_text
+from .store import NoteRow, Store
+
+OF_ALL = -1
+"""In place of an image: what the tool noted before holds no longer."""
+
+
+class Note(NamedTuple):
+    """A fault that a tool finds in an image or its label; of scores the lowest is the worst."""
+
+    tool: str
+    fault: str
+    score: float | None = None
+
+    def __str__(self) -> str:
+        score = "" if self.score is None else f" ({self.score:.2f})"
+        return plain_text(f"{self.tool}: {self.fault}{score}")
+
+
+class Notes:
+    """The fold over all that is noted in a store: of each tool what was imported last."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._last_id = 0
+        self._by_image: dict[int, list[Note]] = {}
+
+    def by_image(self) -> Mapping[int, Sequence[Note]]:
+        """Return what is noted now of each image of which anything is."""
+        last = self._store.last_note()
+        if last != self._last_id:
+            self._last_id, self._by_image = last, _folded(self._store.notes())
+        return self._by_image
+
+    def of(self, image: int) -> str:
+        """Return what is noted of an image in one line, "" for nothing."""
+        return "; ".join(map(str, self.by_image().get(image, ())))
+
+    def worst(self) -> dict[int, float]:
+        """Return the lowest score of each image of which anything is noted, 1 where none is."""
+        return {
+            image: min(1.0 if note.score is None else note.score for note in notes)
+            for image, notes in self.by_image().items()
+        }
+
+
+def _folded(rows: Sequence[NoteRow]) -> dict[int, list[Note]]:
+    begun = {row.tool: n for n, row in enumerate(rows) if row.image == OF_ALL}
+    found: dict[int, list[Note]] = {}
+    for n, row in enumerate(rows):
+        if n > begun.get(row.tool, -1):
+            found.setdefault(row.image, []).append(Note(row.tool, row.fault, row.score))
+    return found
+
+
+def replace_notes(store: Store, tool: str, notes: Mapping[int, Sequence[Note]]) -> str:
+    """Write what a tool notes of images, in place of what it noted before, and say how much."""
+    rows = [NoteRow(tool, n, note.fault, note.score) for n, own in notes.items() for note in own]
+    store.add_notes([NoteRow(tool, OF_ALL, "", None), *rows])
+    kinds = Counter(row.fault.partition(",")[0] for row in rows)
+    told = ", ".join(f"{kind} {n}" for kind, n in sorted(kinds.items()))
+    n_noted = sum(map(bool, notes.values()))
+    return f"{tool} notes something of {n_noted} of {len(notes)} images{told and f' ({told})'}"
