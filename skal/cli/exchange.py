@@ -159,6 +159,7 @@ def _push(folder: Path, url: str, form: str, *, is_alone: bool) -> None:
 )
 @click.option("--label-column", metavar="NAME", help="Column of the labels.")
 @click.option("--choice", metavar="NAME", help="Of several questions of a tool the one to read.")
+@options([SETTINGS["pages"]])
 @click.pass_context
 def import_command(
     ctx: click.Context,
@@ -169,6 +170,7 @@ def import_command(
     classes: list[str],
     annotator: str,
     form: str | None,
+    pages: str | None,
     **wanted: str | None,
 ) -> None:
     """Take labels in: a table, JSON of some tool, or a folder of class folders.
@@ -176,6 +178,7 @@ def import_command(
     \b
     skal import photos labels.csv --classes cat,dog
     skal import photos train.csv --path-column id --label-column breed
+    skal import cells labels.csv --pages all --classes round,flat
     skal import photos --pull http://localhost:8080
     """  # noqa: D301 (click wants the character)
     with console(ctx):
@@ -186,8 +189,8 @@ def import_command(
         if (source is None) is (pull is None):
             raise UsageError("expected either a FILE, or --pull with an address of Label Studio")
         if source is not None:
-            done = import_into(folder, Source(source, **wanted), classes, annotator, form)
-        elif form or wanted["path_column"] or wanted["label_column"]:
+            done = import_into(folder, Source(source, **wanted), classes, annotator, form, pages)
+        elif form or pages or wanted["path_column"] or wanted["label_column"]:
             raise UsageError("of the options for files --pull takes only --choice")
         else:
             from ..label.studio.exchange import pull as pull_from

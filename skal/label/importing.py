@@ -54,7 +54,9 @@ class Reading:
         try:
             found = self._addresses.locate(plain_text(address))
         except UnclearAddressError as error:
-            self._unclear.append(f"{where}: {error}")
+            is_page = page_of(address)[1] is not None and self.project.config.pages != "all"
+            hint = ", but with --pages all each page of a file is one" if is_page else ""
+            self._unclear.append(f"{where}: {error}{hint}")
             return None
         if found.root_at:
             self._found.add(found._replace(path=""))
@@ -123,19 +125,22 @@ def import_into(
     classes: Sequence[str] = (),
     annotator: str = "me",
     form: str | None = None,
+    pages: str | None = None,
 ) -> Imported:
     """Take labels into the project of a folder, or begin it with them, all or none.
 
     `source` is a folder of class folders, whose images are told by their content, or a file in the
-    format `form`, by default the one of `READERS` that recognises it.
+    format `form`, by default the one of `READERS` that recognises it. What is an image of files of
+    several `pages` is as the project has it, unless it is said.
     It is a DataError, UnknownNameError or UsageError if it cannot be read, or names an image or a
     class that the project does not have. Nothing is written, no class either, before all of it was
     read and found valid. Of `classes` those that the project does not have yet are added.
     """
     source = source if isinstance(source, Source) else Source(source)
-    read = _read(LabelProject.open(folder, classes, create=False), source, annotator, form)
+    given = None if pages is None else {"pages": pages}
+    read = _read(LabelProject.open(folder, classes, given, create=False), source, annotator, form)
     known = read.classes if read.is_of_new_project else ()
-    opened = LabelProject.open(folder, known, needs_classes=False, files=read.files)
+    opened = LabelProject.open(folder, known, given, needs_classes=False, files=read.files)
     with closing(opened) as project, project.store.transaction():
         project.add_classes(read.classes)
         return _take_in(project, read)

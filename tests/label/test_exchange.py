@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from label_server import write_images
+from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from skal.cli import main
 from skal.core.errors import DataError, RunExistsError, SkalError, UsageError
 from skal.label import FORMATS
 from skal.label.exporting import export_csv, export_folder, export_query
@@ -663,6 +666,23 @@ def test_a_query_is_a_list_or_a_table_to_fill_in(project: LabelProject) -> None:
         {"path": "16.png", "label": "", "source": "strategy"},
         {"path": "2024/trip/ä 7#1.png", "label": "", "source": "test"},
     ]
+
+
+def test_labels_of_pages_begin_a_project_whose_images_are_pages(tmp_path: Path) -> None:
+    root, table = tmp_path / "cells", tmp_path / "labels.csv"
+    root.mkdir()
+    sheets = [Image.fromarray(np.full((8, 8), 40 * n, np.uint8)) for n in range(3)]
+    sheets[0].save(root / "stack.tif", save_all=True, append_images=sheets[1:])
+    table.write_text("path,label\nstack.tif#2,round\nstack.tif#3,flat\n")
+    words = ["import", str(root), str(table), "--classes", "round,flat"]
+    refused = CliRunner().invoke(main, words)
+    assert (
+        refused.exit_code == 1 and "with --pages all each page of a file is one" in refused.stderr
+    )
+    done = CliRunner().invoke(main, [*words, "--pages", "all"])
+    assert done.stdout == f"{table}: 2 new, 0 changed, 0 already there\n"
+    again = CliRunner().invoke(main, words)  # the project keeps what an image is
+    assert again.stdout == f"{table}: 0 new, 0 changed, 2 already there\n"
 
 
 TRANSCRIPT = Path(__file__).parents[1] / "data/label_studio"
