@@ -1,7 +1,7 @@
 """Draws flowers where the photographs of Kaggle's are not at hand: a folder for each of five kinds.
 
-python examples/stand_in.py FOLDER     draws 650 pictures into this folder
-python examples/stand_in.py            draws them and deletes them again
+python examples/stand_in.py FOLDER [N]    draws N pictures of each kind, by default 130
+python examples/stand_in.py               draws them and deletes them again
 """
 
 import sys
@@ -169,7 +169,7 @@ def has_photographs(data_dir):
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
-        folder = draw_flowers(sys.argv[1] if len(sys.argv) > 1 else scratch)
+        folder = draw_flowers(*sys.argv[1:2] or [scratch], *map(int, sys.argv[2:]))
         for kind in FLOWERS:
             print(f"{kind:<10}{len(list((folder / kind).glob('*.jpg')))} images")
         print(f"drawn into {folder}" if len(sys.argv) > 1 else "drawn, and deleted again")

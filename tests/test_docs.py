@@ -39,6 +39,7 @@ ARGUMENTS = {
     "dask_cluster": ONCE,
     "noise_study": (*ONCE, "--rounds", "0"),
     "person_in_the_loop": ONCE,
+    "stand_in": ("flowers", "10"),
     "team_with_overlap": ("--seeds", "1"),
 }
 """What keeps an example short."""

@@ -84,6 +84,7 @@ def test_guide_runs_whole_on_the_drawings_and_says_so(tmp_path: Path) -> None:
         ("parameters", r"SEEDS = \d+", "SEEDS = 1"),
         ("folder", r'"n_rounds": 4', '"n_rounds": 2'),
         ("folder", r'"steps": \d+', '"steps": 10'),
+        ("folder", r'flowers-stand-in"\)', 'flowers-stand-in", 40)'),
     ):
         (found,) = (one for one in notebook.cells if one.id == cell)
         found.source, replaced = re.subn(pattern, shorter, found.source)
