@@ -183,7 +183,7 @@ class TestEveryStrategy:
         assert (utilities.shape, utilities.dtype) == ((0,), np.float64)
 
     @pytest.mark.parametrize(
-        ("n", "budget", "ties"), [(5000, 0.01, False), (1000, 0.1, True)], ids=["long", "equal"]
+        ("n", "budget", "ties"), [(2000, 0.01, False), (1000, 0.1, True)], ids=["long", "equal"]
     )
     @pytest.mark.parametrize("name", NAMES)
     def test_keeps_the_budget_at_any_time(
@@ -196,7 +196,7 @@ class TestEveryStrategy:
         taken, seen = np.arange(1, len(chosen) + 1), chosen + 1
         assert (taken <= budget * seen + ahead + 1e-9).all()
 
-    @pytest.mark.parametrize("budget", [0.1, 0.13, 0.5, 1.0])
+    @pytest.mark.parametrize("budget", [0.1, 0.13, 1.0])
     @pytest.mark.parametrize("name", NAMES)
     def test_of_a_stream_of_known_length_no_more_than_the_budget_are_chosen_in_all(
         self, name: str, budget: float
