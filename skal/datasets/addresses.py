@@ -66,9 +66,7 @@ class Addresses:
 
     def __init__(self, paths: Iterable[str], root: str = "") -> None:
         self._root = tuple(_plain(part) for part in root.split("/") if part)
-        self._paths: dict[str, str] = {path: path for path in paths}
-        for path in [path for path in self._paths if not path.isascii()]:
-            self._paths.setdefault(_plain(path), path)
+        self._given = [*paths]
 
     def find(self, address: str) -> str:
         """Return the path of the image that is meant; an UnclearAddressError if there is none."""
@@ -97,8 +95,16 @@ class Addresses:
 
     def prepare(self) -> None:
         """Make all of it now, so that no text waits for it."""
-        for name in ("_folders", "_by_name", "_by_stem", "_by_made_plain"):
+        for name in ("_paths", "_folders", "_by_name", "_by_stem", "_by_made_plain"):
             getattr(self, name)
+
+    @cached_property
+    def _paths(self) -> dict[str, str]:
+        found = {path: path for path in self._given}
+        for path in self._given:
+            if not path.isascii():
+                found.setdefault(_plain(path), path)
+        return found
 
     @cached_property
     def _folders(self) -> set[str]:

@@ -198,15 +198,17 @@ def _take_in(project: LabelProject, read: _Read) -> Imported:
         before = (verdict.action, verdict.label) if verdict else None
         if before is None and image in folders:
             before = ("label", folders[image])
-        if before == (said.action, said.label):
+        if before is None:
+            n_new += 1
+        elif before == (said.action, said.label):
             n_same += 1
             continue
-        is_own = verdict and verdict.source != IMPORT  # else its time is that of the import
-        if verdict and is_own and said.time and _is_before(said.time, verdict.time):
+        # the time of an import is not that of its labels
+        elif verdict and verdict.source != IMPORT and _is_before(said.time, verdict.time):
             n_older += 1
             continue
-        n_new += before is None
-        n_changed += before is not None
+        else:
+            n_changed += 1
         source = IMPORT if said.source == TEST and image not in reserve else said.source
         is_as_read = image == said.image and source == said.source
         actions.append(said if is_as_read else said._replace(image=image, source=source))
@@ -221,7 +223,7 @@ def _take_in(project: LabelProject, read: _Read) -> Imported:
 
 
 def _is_before(one: str, other: str) -> bool:
-    return datetime.fromisoformat(one) < datetime.fromisoformat(other)
+    return bool(one) and datetime.fromisoformat(one) < datetime.fromisoformat(other)
 
 
 def _without_contradiction(
