@@ -50,16 +50,16 @@ class Cli(click.Group):
 
 
 def _one_line(error: Exception) -> str:
-    from ..core.errors import SkalError
+    from ..core.errors import SkalError, is_out_of_memory
 
     if isinstance(error, SkalError):
         return str(error)
+    if is_out_of_memory(error):
+        smaller = "--train-batch-size, --image-size or --max-candidates"
+        return f"out of memory; a smaller {smaller} needs less"
     if isinstance(error, OSError):
         what = f"{error.filename}: " if error.filename else ""
         return f"{what}{error.strerror or error}"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        smaller = "--train-batch-size, --image-size or --max-candidates"
-        return f"out of memory; a smaller {smaller} needs less"
     text = str(error).partition("\n")[0]
     return f"{type(error).__name__}: {text} (a defect of skal? --debug shows where)"
 

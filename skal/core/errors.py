@@ -20,11 +20,20 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from typing import NoReturn
 
 MOST_SHOWN = 40
 """Names that an error lists when none of them is near what was asked for."""
+
+NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "could not create a primitive",
+    "bad_alloc",
+    "can't start new thread",
+)
+"""In errors of torch, of oneDNN, of OpenVINO, and of threads, whose stacks are memory."""
 
 
 class SkalError(Exception):
@@ -90,6 +99,15 @@ class MissingExtraError(SkalError, ImportError):
         )
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory ran out, which torch says of a CPU by a RuntimeError."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in NO_MEMORY)
+
+
 def blame(
     error: Exception, what: str, kind: type[SkalError] = SkalError, *, always: bool = False
 ) -> NoReturn:
@@ -98,7 +116,7 @@ def blame(
     """
     if isinstance(error, SkalError) and not always:
         raise error
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
         raise error
     reason = " ".join(str(error).split())
     if not reason or not isinstance(error, TypeError | ValueError | SkalError):

@@ -10,11 +10,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from ..core.errors import DataError
+from .tensors import tensors_of
 
 _OF_A_MODULE = ("_parameters", "_buffers", "_modules")
 _ONE_AT_A_TIME = Lock()
@@ -56,7 +56,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     content: Any
     try:
         if path.suffix == ".safetensors":
-            content = safetensors.torch.load(path.read_bytes())
+            content = tensors_of(path.read_bytes())
         else:
             content = _unpickled(path)
     except OSError as error:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from skorch.dataset import Dataset
 from torch import Tensor
 
+from ..core.errors import is_out_of_memory
 from ..core.memory import let_go_of_pages, take_mapped
 from ..datasets.base import Images
 
@@ -90,7 +91,10 @@ class SliceBatches:
                     coming = span, threads.submit(self._sent, send, span)
                 try:
                     arrive = coming[1].result()
-                except torch.OutOfMemoryError:  # beside what was computed then; alone it may fit
+                except Exception as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    # beside what was computed then; alone it may fit
                     arrive = self._sent(send, span)
                 following = self._after(span)
                 coming = None
@@ -123,14 +127,14 @@ class SliceBatches:
 def run_batches(batches: SliceBatches, compute: Callable[[Tensor], Result]) -> Iterator[Result]:
     """Yield what `compute` makes of each batch; where memory runs out, of smaller ones.
 
-    It raises torch.OutOfMemoryError if that does not suffice for one image.
+    Its error is raised if that does not suffice for one image.
     """
     for images, _ in batches:
         result = None
         try:
             result = compute(images)
-        except torch.OutOfMemoryError:
-            if len(images) < 2:
+        except Exception as error:
+            if len(images) < 2 or not is_out_of_memory(error):
                 raise
         if result is None:  # only here has the error let go of what it held
             batches.halve()

@@ -23,6 +23,7 @@ from .backbone import Features
 from .classifier import ImageClassifier
 from .devices import resolve_device
 from .inference import NotFittedError, check_images, is_whole
+from .tensors import tensors_of
 from .weights import backbone_of
 
 MODEL_FORMAT = 2
@@ -108,7 +109,7 @@ def load_weights(classifier: ImageClassifier, path: Path, X: Images | Features) 
     RunFolderError if there is no such file, or the weights are of another network.
     """
     try:
-        state = safetensors.torch.load(path.read_bytes())
+        state = tensors_of(path.read_bytes())
         classifier.initialize(X[:0])
         classifier.neural_net_.module_.load_state_dict(state)
         classifier.compile_backbone()  # as a fit does: compiled, it rounds otherwise
@@ -167,7 +168,7 @@ def load_classifier(
         weights = (folder / WEIGHTS).read_bytes()
         if sha256(weights) != content["sha256"]:
             raise RunFolderError(f"{WEIGHTS} is damaged, by its checksum")
-        return rebuild(content, safetensors.torch.load(weights), device)
+        return rebuild(content, tensors_of(weights), device)
     except Exception as error:  # whatever damage leads to
         raise RunFolderError(f"{damaged}: {_one_line(error)}") from error
 

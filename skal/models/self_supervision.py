@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import update_bn
 
-from ..core.errors import DataError, ParameterError
+from ..core.errors import DataError, ParameterError, is_out_of_memory
 from ..core.kept import Facts, find, kept, make_cache_folder, told_where
 from ..core.memory import let_go_of_pages, take_mapped
 from ..core.progress import progress
@@ -28,6 +28,7 @@ from .devices import Device, computing_on, torch_seed
 from .net import default_lr
 from .network import ImageModule, headless
 from .settings import OPTIMIZERS
+from .tensors import tensors_of
 from .training import shuffled
 
 BATCH_SIZE = 256
@@ -128,7 +129,7 @@ def pretrain(
                 _log.info("the backbone was trained without labels before: %s", path)
             kept_facts = kept(path, "trains the same backbone without labels", make)
             # read and not mapped, for whoever cuts a mapped file kills the process
-            return Pretrained(safetensors.torch.load(path.read_bytes()), kept_facts["losses"])
+            return Pretrained(tensors_of(path.read_bytes()), kept_facts["losses"])
 
 
 def _digests(module: ImageModule, pools: Sequence[Images]) -> Iterator[str]:
@@ -215,8 +216,9 @@ class _Training:
             views = torch.cat([self._views(images), self._views(images)])
             loss: Tensor = self._loss_of(*self._head(self.module.embed(views)).chunk(2))
             loss.backward()  # type: ignore[no-untyped-call]
-        except torch.OutOfMemoryError:
-            if len(rows) < 4:  # two images at least: a view is told from another image's
+        except Exception as error:
+            # two images at least: a view is told from another image's
+            if len(rows) < 4 or not is_out_of_memory(error):
                 raise
             return None
         return loss.detach()

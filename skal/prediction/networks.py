@@ -23,6 +23,7 @@ from ..datasets.base import Images
 from ..models.classifier import ImageClassifier
 from ..models.network import FrozenNetwork, ImageModule
 from ..models.persistence import check_model, rebuild
+from ..models.tensors import tensors_of
 
 SKAL = "skal"
 """Under which a file holds what it is."""
@@ -197,7 +198,7 @@ class StateDict(NetworkFormat):
         text = json.loads(content[8 : 8 + size]).get("__metadata__", {}).get(SKAL)
         description = _described(text)
         check_model(path, description, trust)
-        return rebuild(description, safetensors.torch.load(content), "cpu"), description
+        return rebuild(description, tensors_of(content), "cpu"), description
 
 
 def _described(text: str | bytes | None) -> dict[str, Any]:

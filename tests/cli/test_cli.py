@@ -499,6 +499,7 @@ def failing(error: BaseException) -> Callable[..., None]:
     [
         (ZeroDivisionError("a\nb"), "Error: ZeroDivisionError: a (a defect of skal? --debug"),
         (MemoryError(), "Error: out of memory; a smaller --train-batch-size, --image-size or --ma"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "Error: out of memory; a sma"),
         (PermissionError(13, "Permission denied", "x/y"), "Error: x/y: Permission denied"),
     ],
 )

@@ -13,7 +13,7 @@ from typing import Any
 import damage
 from tqdm import tqdm
 
-from skal.core.errors import SkalError
+from skal.core.errors import SkalError, is_out_of_memory
 
 SECONDS = 120
 """After which a child hangs."""
@@ -43,7 +43,8 @@ def begin(
         except OSError as error:  # to the command line, one line
             status, found = "named", f"{error.filename}: {error.strerror}"
         except BaseException as error:
-            status, found = "raw", repr(error)
+            status = "out of memory" if is_out_of_memory(error) else "raw"
+            found = repr(error)
         answer.write_bytes(pickle.dumps((status, found, last())))
     finally:
         os._exit(0)

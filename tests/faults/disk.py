@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -26,9 +24,10 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 import damage  # noqa: E402
 import kills  # noqa: E402
 import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import preloaded  # noqa: E402
 from children import begin, end, is_one_line, undisturbed  # noqa: E402
 from damage import Outcomes  # noqa: E402
+from preloaded import Trial  # noqa: E402
 
 FAULTS = {
     "kill": -1,
@@ -68,29 +67,16 @@ SCENES = {
 }
 
 
-def can_run() -> bool:
-    """Tell whether there is a compiler, and a loader that takes libraries before all others."""
-    return sys.platform == "linux" and shutil.which("cc") is not None
-
-
 def run(n: int, seed: int = 0, only: str | None = None, place: Path | None = None) -> Outcomes:
     """Try each fault at `n` operations of each scene, evenly spread, or at all if it has fewer."""
     with tempfile.TemporaryDirectory(dir=place) as scratch:
-        library = Path(scratch) / "disk.so"
-        subprocess.run(
-            ["cc", "-shared", "-fPIC", "-o", library, HERE / "disk.c", "-ldl"], check=True
-        )
-        env = {**os.environ, "LD_PRELOAD": str(library)}
-        command = [sys.executable, __file__, str(n), scratch, *([only] if only else [])]
-        done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
-    outcomes = Outcomes()
-    for scene, what, outcome, told in json.loads(done.stdout.splitlines()[-1]):
-        outcomes.take(scene, what, outcome, told)
-    return outcomes
+        return preloaded.run("disk", n, only, Path(scratch))
 
 
-def _tried(n: int, place: Path, only: str | None) -> Iterator[tuple[str, str, str, str]]:
+def _tried(n: int, place: Path, only: str | None) -> Iterator[Trial]:
     before, work = place / "before", place / "work"
+    with tempfile.TemporaryDirectory(dir=place) as warm_up:
+        SCENES["run"].do(Path(warm_up))  # what is imported once
     for name, scene in SCENES.items():
         if only not in (None, name):
             continue
@@ -144,9 +130,4 @@ def _in_child(
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    n, place, *only = sys.argv[1:]
-    with damage.quiet(), tempfile.TemporaryDirectory(dir=place) as warm_up:
-        SCENES["run"].do(Path(warm_up))  # what is imported once
-    found = list(_tried(int(n), Path(place), only[0] if only else None))
-    sys.stdout.write(f"{json.dumps(found)}\n")
+    preloaded.main(_tried)

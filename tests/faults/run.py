@@ -19,6 +19,7 @@ import damage  # noqa: E402
 import disk  # noqa: E402
 import images  # noqa: E402
 import kills  # noqa: E402
+import memory  # noqa: E402
 import pairs  # noqa: E402
 import torch  # noqa: E402
 
@@ -26,6 +27,7 @@ FAULTS = {
     "damage": damage.run,
     "kills": kills.run,
     "disk": disk.run,
+    "memory": memory.run,
     "pairs": pairs.run,
     "images": images.run,
 }

@@ -13,7 +13,9 @@ import damage
 import disk
 import images
 import kills
+import memory
 import pairs
+import preloaded
 
 
 @pytest.mark.parametrize("scene", damage.SCENES)
@@ -29,10 +31,18 @@ def test_what_is_killed_ends_as_if_it_had_not_been(scene: str, tmp_path: Path) -
     assert not outcomes.bad
 
 
-@pytest.mark.skipif(not disk.can_run(), reason="needs Linux and a C compiler")
+@pytest.mark.skipif(not preloaded.can_run(), reason="needs Linux and a C compiler")
 @pytest.mark.parametrize("scene", ["run", "import labels"])
 def test_a_disk_that_fails_is_told_and_leaves_what_was_there(scene: str, tmp_path: Path) -> None:
     outcomes = disk.run(3, only=scene, place=tmp_path)
+    assert not outcomes.bad
+    assert outcomes.counts["named"] and outcomes.counts["same"]
+
+
+@pytest.mark.skipif(not preloaded.can_run(), reason="needs Linux and a C compiler")
+@pytest.mark.parametrize("scene", ["run", "decode and embed"])
+def test_memory_that_runs_out_is_told_and_leaves_what_was_there(scene: str, tmp_path: Path) -> None:
+    outcomes = memory.run(6, only=scene, place=tmp_path)
     assert not outcomes.bad
     assert outcomes.counts["named"] and outcomes.counts["same"]
 

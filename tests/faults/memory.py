@@ -1,0 +1,96 @@
+"""Memory that runs out, at each larger allocation of what skal does, one by one.
+
+The allocations are counted by a small library that is loaded before all others (`memory.c`, made by
+the system's compiler); it lets the one of a number fail. Each trial is a forked child: what fails
+must say that it was for memory, or be one line of skal's own, and after it the same command must
+give what an undisturbed one gives.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+
+import damage  # noqa: E402
+import kills  # noqa: E402
+import numpy as np  # noqa: E402
+import preloaded  # noqa: E402
+from children import begin, end, undisturbed  # noqa: E402
+from damage import Outcomes  # noqa: E402
+from disk import SCENES  # noqa: E402
+from preloaded import Trial  # noqa: E402
+
+LEAST = 2**16
+"""Bytes; who gets none of less is not skal alone."""
+
+
+def run(n: int, seed: int = 0, only: str | None = None, place: Path | None = None) -> Outcomes:
+    """Let `n` allocations of each scene fail, evenly spread, or all if it has fewer."""
+    with tempfile.TemporaryDirectory(dir=place) as scratch:
+        return preloaded.run("memory", n, only, Path(scratch))
+
+
+def _tried(n: int, place: Path, only: str | None) -> Iterator[Trial]:
+    before, work = place / "before", place / "work"
+    for name, scene in SCENES.items():
+        if only not in (None, name):
+            continue
+        work.mkdir()
+        scene.there(work)
+        work.rename(before)
+        shutil.copytree(before, work)
+        scene.do(work)  # here, so that nothing is imported for the first time
+        damage.copy_anew(before, work)
+        expected, n_seen = undisturbed(_in_child(scene, work, place, -1))
+        points = np.unique(np.linspace(1, n_seen, min(n, n_seen)).round().astype(int))
+        for point in points.tolist():
+            damage.copy_anew(before, work)
+            status, found, _ = _in_child(scene, work, place, point)
+            again, then, _ = _in_child(scene, work, place, -1)
+            found, then = (_as_expected(one, expected) for one in (found, then))
+            wrong = kills.found_again(work, again, then, expected)
+            outcome = wrong or _judged(status, found, expected)
+            yield name, f"allocation {point} of {n_seen}", *outcome
+        shutil.rmtree(work)
+        shutil.rmtree(before)
+
+
+def _as_expected(found: Any, expected: Any) -> Any:
+    """Return what is expected for what differs from it by the last digit of features alone: where
+    memory runs out, batches become smaller, and sums are rounded otherwise.
+    """
+    are_features = isinstance(expected, tuple) and len(expected) == 4 and type(found) is tuple
+    if not are_features or found[:3] != expected[:3]:
+        return found
+    ours, others = (np.frombuffer(one[3], np.float16) for one in (found, expected))
+    return expected if np.allclose(ours, others, rtol=2e-3, atol=2e-3) else found
+
+
+def _judged(status: str, found: Any, expected: Any) -> tuple[str, str]:
+    if status == "done":
+        return ("same" if found == expected else "other"), ""
+    is_told = status in ("out of memory", "named")
+    return ("named" if is_told else status), str(found)
+
+
+def _in_child(scene: kills.Scene, work: Path, place: Path, point: int) -> tuple[str, Any, Any]:
+    memory, answer = ctypes.CDLL(None), place / "answer"
+    memory.memory_arm.argtypes = [ctypes.c_long, ctypes.c_long]
+    memory.memory_seen.restype = ctypes.c_long
+
+    def arm() -> None:
+        memory.memory_arm(LEAST, point)
+
+    return end(begin(scene.do, work, answer, arm, memory.memory_seen), answer)
+
+
+if __name__ == "__main__":
+    preloaded.main(_tried)
