@@ -29,7 +29,7 @@ from ..datasets.loading import load_as
 from ..runs.config import RunConfig
 from ..runs.record import Record, is_begun
 from ..runs.run import resume, run
-from ..runs.start import decoding_for, input_size
+from ..runs.start import check_folder, decoding_for, input_size
 from .folder import CELLS
 from .grid import Cell
 from .results import Result, read_result
@@ -79,6 +79,7 @@ class CellRunner:
         """Return the size that images are loaded at, None for their own."""
         if isinstance(self.data, ImageDataset):
             return config.image_size
+        check_folder(config, self.data)
         return input_size(config, self.data)
 
     def run(self, cell: Cell) -> Reply:

@@ -125,6 +125,14 @@ def _by_part(files: list[ImageFile]) -> list[ImageFile]:
     return [file for some in found.values() for file in some]
 
 
+def may_have_classes(root: Path) -> bool:
+    """Tell at a glance whether a folder's images may have labels: whether there is another folder
+    in it, or a table.
+    """
+    with os.scandir(root) as entries:
+        return any(entry.is_dir() or is_table(entry.name) for entry in entries)
+
+
 def count_images(root: Path, most: int) -> int:
     """Count the image files under a folder, up to `most` or a little more."""
     n, readable = 0, suffixes()

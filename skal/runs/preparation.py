@@ -22,7 +22,7 @@ from ..strategies.cold_start import resolve_init_strategy
 from .config import SETTINGS, RunConfig
 from .pretraining import check_pretraining
 from .record import free_name
-from .start import decoding_for, input_size, with_network
+from .start import check_folder, decoding_for, input_size, no_class, with_network
 
 _log = logging.getLogger("skal")
 
@@ -58,6 +58,7 @@ def check_settings(config: RunConfig) -> None:
 
 def load_images(config: RunConfig, data: str | Path) -> ImageDataset:
     """Load the dataset of a run; see `load_dataset`, `input_size` and `decoding_for`."""
+    check_folder(config, data)
     size = input_size(config, data)
     loaded = load_as(data, size, config.data_dir, config.seed, decoding_for(config))
     if not config.drop_duplicates:  # `without_duplicates` says what it leaves out
@@ -95,10 +96,7 @@ def with_noise(config: RunConfig, data: ImageDataset) -> ImageDataset:
 def check_usable(data: ImageDataset) -> None:
     """Raise a `DataError` if there are fewer than two classes, no pool or no test set."""
     if not data.classes:
-        raise DataError(
-            f"{data.name} has no class; the images of each class belong into a folder of their "
-            "own, named as the class is; `skal label` asks you for them"
-        )
+        raise no_class(data.name)
     if len(data.classes) == 1:
         raise DataError(
             f"{data.name} has the class {data.classes[0]!r} alone; a classifier needs two or more"

@@ -19,7 +19,7 @@ from ..core.kept import kept as kept_result
 from ..core.kept import told_where
 from ..datasets import data_folder, folder_of
 from ..datasets.decoding import Decoding
-from ..datasets.index import count_images
+from ..datasets.index import count_images, may_have_classes
 from ..datasets.loading import how_to_decode
 from ..models import MODELS, PRETRAINED_MODEL, default_model, trained_model
 from ..models.backbone import Backbone
@@ -58,6 +58,21 @@ def with_network(config: RunConfig, image_size: int) -> RunConfig:
     if (changes.get("freeze") or config.freeze) and config.head is None:
         changes["head"] = head_for({name: getattr(config, name) for name in config.given})
     return config.replace(**changes) if changes else config
+
+
+def no_class(name: str) -> DataError:
+    """Return the error of who has images without any class."""
+    return DataError(
+        f"{name} has no class; the images of each class belong into a folder of their own, named "
+        "as the class is; `skal label` asks you for them"
+    )
+
+
+def check_folder(config: RunConfig, data: str | Path) -> None:
+    """Raise `no_class` of a folder that cannot have one, before all its images are decoded."""
+    root = folder_of(data, config.data_dir)
+    if root is not None and root.is_dir() and not may_have_classes(root):
+        raise no_class(root.resolve().name)
 
 
 def decoding_for(config: RunConfig) -> Decoding:

@@ -1072,3 +1072,8 @@ def test_images_without_classes_come_with_the_command_that_labels_them(
         Image.new("L", (8, 8), 80 * number).save(tmp_path / f"{number}.png")
     with pytest.raises(DataError, match=r"has no class; .*`skal label` asks you for them"):
         skal.run(tmp_path, "random", model="lenet", image_size=8, data_dir=str(data_dir))
+    (tmp_path / "train").mkdir()
+    for number in range(3):
+        (tmp_path / f"{number}.png").rename(tmp_path / f"train/{number}.png")
+    with pytest.raises(DataError, match="has no class"):
+        skal.run(tmp_path, "random", model="lenet", image_size=8, data_dir=str(data_dir))
