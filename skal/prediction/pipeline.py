@@ -195,6 +195,11 @@ def predict(
     if shard_size < 1:
         raise ParameterError(f"shard_size={shard_size}; expected 1 or more")
     _check_network(Path(run_dir), trust)
+    if Path(run_dir).is_file() and device not in ("auto", "cpu"):
+        raise ParameterError(
+            f"device: got {device!r}; an exported network is computed on the CPU: leave it out, or "
+            "predict by the run folder"
+        )
     workers = Workers(backend, scheduler, jobs, threads, device)
     asked = utilities if utilities is not None else MEASURED if form.measures else ()
     task = PredictionTask(

@@ -252,6 +252,14 @@ def test_scores_that_need_more_than_a_file_says_are_refused(
     assert skal.predict(path, [photos], out, utilities=["entropy"]).n_images == 40
 
 
+def test_a_device_that_a_file_is_not_computed_on_is_refused(
+    exported: Export, photos: Path, tmp_path: Path
+) -> None:
+    path, _ = exported("small-cnn", "onnx")
+    with pytest.raises(ParameterError, match="exported network is computed on the CPU"):
+        skal.predict(path, [photos], tmp_path / "out.csv", device="cuda")
+
+
 def test_a_format_of_ones_own_is_taken(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
