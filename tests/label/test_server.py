@@ -456,7 +456,7 @@ def test_the_state_has_what_the_page_needs(client: httpx.Client) -> None:
     assert state["counts"] == {"0": 0, "1": 0}
     assert (state["accuracy"], state["curve"], state["learner"]) == (None, [], "idle")
     assert not state["finished"]
-    assert set(state["queue"][0]) == {"image", "width", "height", "name", "why"}
+    assert set(state["queue"][0]) == {"image", "width", "height", "name", "note", "why"}
     assert (state["queue"][0]["width"], state["queue"][0]["height"]) == (9, 6)
 
 
@@ -621,7 +621,7 @@ def test_the_grid_has_entries_like_the_queue(
     known(project, service)
     images = client.post("/api/grid", json={"as": "me", "n": 10}).json()["images"]
     assert len(images) == 10
-    assert set(images[0]) == {"image", "width", "height", "name"}
+    assert set(images[0]) == {"image", "width", "height", "name", "note"}
     assert client.get(f"/thumbs/{images[0]['image']}").status_code == 200
 
 
