@@ -1,12 +1,31 @@
-"""Progress bars, and whether they show."""
+"""Progress bars on a terminal, lines of the log elsewhere, and whether they show."""
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+EVERY = 30.0
+"""Seconds from one line to the next, where there is no terminal for a bar."""
+LINE = "{desc}: {n_fmt} of {total_fmt} {unit}s, {remaining} left"
+
+_log = logging.getLogger("skal")
+
+
+class _Log:
+    """Takes what is drawn on a terminal as lines of the log."""
+
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            _log.info(line)
+
+    def flush(self) -> None:
+        """Do nothing: a line is written at once."""
 
 
 def hidden() -> bool | None:
@@ -14,8 +33,17 @@ def hidden() -> bool | None:
     return os.environ.get("TQDM_DISABLE", "0") not in ("", "0") or None
 
 
-def progress(*args: Any, unit: str = "image", **options: Any) -> tqdm[Any]:
-    """Return a bar that is gone when it is done; arguments are those of tqdm."""
+def progress(*args: Any, unit: str = "image", every: float = EVERY, **options: Any) -> tqdm[Any]:
+    """Return a bar that is gone when it is done, or without a terminal one that logs a line `every`
+    so many seconds; other arguments are those of tqdm.
+    """
     from tqdm import tqdm  # not for those who only ask for help
 
-    return tqdm(*args, unit=unit, disable=hidden(), leave=False, **options)
+    if sys.stderr is None or sys.stderr.isatty() or hidden():
+        return tqdm(*args, unit=unit, disable=hidden(), leave=False, **options)
+
+    class Lines(tqdm):  # type: ignore[type-arg]
+        monitor_interval = 0  # no thread that draws what nobody sees
+
+    line = {"file": _Log(), "bar_format": LINE, "delay": every, "mininterval": every}
+    return Lines(*args, unit=unit, leave=False, **{**options, **line})

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import skal
-from skal.core.progress import hidden
+from skal.core.progress import hidden, progress
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,28 @@ def test_every_bar_asks() -> None:
         if "tqdm(" in source.replace("tqdm.tqdm(", "tqdm("):
             assert "hidden()" in source, path.name
             assert "disable=None" not in source, path.name
+
+
+def test_without_a_terminal_lines_of_the_log_say_how_far_it_is(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level("INFO", "skal")
+    with progress(total=4, desc="decoding", every=0) as bar:
+        for _ in range(2):
+            bar.update(2)
+    lines = [record.message for record in caplog.records]
+    assert lines and all(line.startswith("decoding: ") for line in lines)
+    assert "of 4 images" in lines[-1]
+    assert not capfd.readouterr().err
+
+
+def test_what_is_quickly_done_says_nothing(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO", "skal")
+    with progress(total=4, desc="decoding") as bar:
+        bar.update(4)
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    with progress(total=4, desc="decoding", every=0) as bar:
+        bar.update(4)
+    assert not caplog.records
