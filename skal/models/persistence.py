@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
@@ -23,7 +22,7 @@ from .backbone import Features
 from .classifier import ImageClassifier
 from .devices import resolve_device
 from .inference import NotFittedError, check_images, is_whole
-from .tensors import tensors_of
+from .tensors import content_of, tensors_of
 from .weights import backbone_of
 
 MODEL_FORMAT = 2
@@ -97,9 +96,7 @@ def save_classifier(classifier: ImageClassifier, folder: str | Path, **facts: An
 def weights_of(classifier: ImageClassifier) -> bytes:
     """Return the weights of a fitted classifier as the content of a safetensors file."""
     state = classifier.neural_net_.module_.state_dict()
-    return safetensors.torch.save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    )
+    return content_of({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
 
 
 def load_weights(classifier: ImageClassifier, path: Path, X: Images | Features) -> ImageClassifier:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
@@ -28,7 +27,7 @@ from .devices import Device, computing_on, torch_seed
 from .net import default_lr
 from .network import ImageModule, headless
 from .settings import OPTIMIZERS
-from .tensors import tensors_of
+from .tensors import content_of, tensors_of
 from .training import shuffled
 
 BATCH_SIZE = 256
@@ -122,7 +121,7 @@ def pretrain(
 
             def make(temporary: Path) -> Facts:
                 trained = training.run()
-                temporary.write_bytes(safetensors.torch.save(dict(trained.weights)))
+                temporary.write_bytes(content_of(trained.weights))
                 return {"losses": trained.losses}
 
             if find(path) is not None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -23,7 +22,7 @@ from ..datasets.base import Images
 from ..models.classifier import ImageClassifier
 from ..models.network import FrozenNetwork, ImageModule
 from ..models.persistence import check_model, rebuild
-from ..models.tensors import tensors_of
+from ..models.tensors import content_of, tensors_of
 
 SKAL = "skal"
 """Under which a file holds what it is."""
@@ -190,7 +189,7 @@ class StateDict(NetworkFormat):
     ) -> None:
         state = classifier.neural_net_.module_.state_dict()
         tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-        safetensors.torch.save_file(tensors, path, {SKAL: json.dumps(description)})
+        path.write_bytes(content_of(tensors, {SKAL: json.dumps(description)}))
 
     def read(self, path: Path, trust: bool = False) -> tuple[ImageClassifier, dict[str, Any]]:
         content = path.read_bytes()
