@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
+import math
 import os
 import shutil
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +119,15 @@ def check_signed(path: Path, advice: str = "") -> None:
         )
 
 
-def remove_leftovers(folder: Path, name: str = "*") -> None:
+def remove_leftovers(folder: Path, name: str = "*", untouched: float = -math.inf) -> None:
     """Remove the temporary files that a killed `write_atomic` left in a folder, of one file or of
-    all: then the folder must be skal's own.
+    all: then the folder must be skal's own. Where other processes may write, too, only those that
+    were left `untouched` for so many seconds.
     """
-    for path in folder.glob(f".{name}.*.tmp"):
-        path.unlink(missing_ok=True)
+    for path in folder.glob(f".{name}.*.tmp*"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > untouched:
+                path.unlink()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from ..core.durable import fsync_folder
+from ..core.durable import fsync_folder, remove_leftovers
 from ..core.errors import RunFolderError
 from ..core.kinds import resolve_count
 from ..core.trust import check_trusted, foreign_names
@@ -36,6 +36,8 @@ from .store import Action, BatchRow, ModelRow, Store
 
 HOME = ".skal"
 STORE = "labels.sqlite"
+LEFT = 3600.0
+"""Seconds after which nobody writes to a temporary file any more."""
 
 _log = logging.getLogger("skal")
 
@@ -144,6 +146,7 @@ class LabelProject:
             try:
                 home.mkdir(exist_ok=True)
                 fsync_folder(root)  # so that no power loss takes it away again
+                remove_leftovers(home, untouched=LEFT)
             except OSError as error:
                 told = f"cannot write the labels to {str(home)!r}: {error.strerror}"
                 raise RunFolderError(told) from error

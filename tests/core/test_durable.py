@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,6 +77,14 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
         (tmp_path / name).write_text("")
     remove_leftovers(tmp_path)
     assert names(tmp_path) == [".hidden", "notes.tmp", "queries.csv"]
+
+
+def test_what_another_process_may_be_writing_stays(tmp_path: Path) -> None:
+    for name, age in ((".a.1.tmp", 7200), (".a.2.tmp", 60), (".b.3.tmp-journal", 7200)):
+        (tmp_path / name).write_text("")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    remove_leftovers(tmp_path, untouched=3600)
+    assert names(tmp_path) == [".a.2.tmp"]
 
 
 def test_a_lock_keeps_other_processes_out_until_its_end(tmp_path: Path) -> None:

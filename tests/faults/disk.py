@@ -92,6 +92,7 @@ def _tried(n: int, place: Path, only: str | None) -> Iterator[Trial]:
                 status, found, where = _in_child(scene.do, work, place, point, number)
                 outcome, told = _judged(status, found, expected, work)
                 if outcome in ("same", "named"):
+                    kills.an_hour_passes(work)
                     again, found, _ = _in_child(scene.do, work, place)
                     wrong = kills.found_again(work, again, found, expected)
                     outcome, told = wrong or (outcome, told)

@@ -123,6 +123,13 @@ def _again(scene: Scene, work: Path, expected: Any) -> tuple[str, str]:
     return found_again(work, "done", found, expected) or ("same", "")
 
 
+def an_hour_passes(work: Path) -> None:
+    """Let temporary files look as if nobody had written to them for an hour."""
+    for path in work.rglob(".*"):
+        if ".tmp" in path.name and path.is_file():
+            os.utime(path, (time.time() - 4000,) * 2)
+
+
 def found_again(work: Path, status: str, found: Any, expected: Any) -> tuple[str, str] | None:
     """Return what is wrong after the same command again, None if nothing is."""
     if (status, found) != ("done", expected):
