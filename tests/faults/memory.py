@@ -28,8 +28,10 @@ from damage import Outcomes  # noqa: E402
 from disk import SCENES  # noqa: E402
 from preloaded import Trial  # noqa: E402
 
-ABORTED = "ended by signal 6"
-"""By Rust's allocator, below safetensors, with a line that says so: as if killed."""
+CRASHED = ("ended by signal 6", "ended by signal 11")
+"""Rust's allocator, below safetensors, ends the process with a line that says so, and matplotlib
+without one: as if it were killed.
+"""
 LEAST = 2**16
 """Bytes; who gets none of less is not skal alone."""
 
@@ -79,7 +81,7 @@ def _as_expected(found: Any, expected: Any) -> Any:
 def _judged(status: str, found: Any, expected: Any) -> tuple[str, str]:
     if status == "done":
         return ("same" if found == expected else "other"), ""
-    is_told = status in ("out of memory", "named", ABORTED)
+    is_told = status in ("out of memory", "named", *CRASHED)
     return ("named" if is_told else status), str(found)
 
 
