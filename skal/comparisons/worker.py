@@ -18,11 +18,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..core.durable import fsync_file, fsync_folder
-from ..core.errors import SkalError
+from ..core.errors import told
 from ..core.trust import foreign_names
 from ..core.workers import Workers, one_call
 from ..datasets import ImageDataset
-from ..datasets.base import one_line
 from ..datasets.decoding import Decoding
 from ..datasets.doubles import tell_doubles
 from ..datasets.loading import load_as
@@ -97,12 +96,11 @@ class CellRunner:
                     return Reply(cell, archive=Path(archive).read_bytes())
                 return Reply(cell, result)
             except Exception as error:  # also a foreign strategy's
-                kind = "" if isinstance(error, SkalError) else f"{type(error).__name__}: "
                 trace = traceback.format_exc()
                 if folder is not None and folder.is_dir():
                     with (folder / "log.txt").open("a", encoding="utf-8") as file:
                         file.write(trace)
-                return Reply(cell, error=f"{kind}{one_line(error)}", trace=trace)
+                return Reply(cell, error=told(error), trace=trace)
 
     @contextmanager
     def _run_folder(self, cell: Cell) -> Iterator[Path | None]:

@@ -99,6 +99,22 @@ class MissingExtraError(SkalError, ImportError):
         )
 
 
+def one_line(error: BaseException, longest: int = 200) -> str:
+    """Return an error's message, or its type's name, without line breaks and cut to `longest`."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def told(error: BaseException) -> str:
+    """Return an error as one line to who is not where it happened: skal's own as it is, of others
+    the kind, too.
+    """
+    if is_out_of_memory(error):
+        return "out of memory"
+    kind = "" if isinstance(error, SkalError) else f"{type(error).__name__}: "
+    return f"{kind}{one_line(error)}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether memory ran out, which torch says of a CPU by a RuntimeError."""
     if isinstance(error, OSError):
@@ -106,6 +122,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in NO_MEMORY)
+
+
+def pass_on_memory(error: BaseException) -> None:
+    """Raise an error again if memory ran out: then nothing is damaged, or of the wrong kind."""
+    if is_out_of_memory(error):
+        raise error
 
 
 def blame(
@@ -116,8 +138,7 @@ def blame(
     """
     if isinstance(error, SkalError) and not always:
         raise error
-    if is_out_of_memory(error):
-        raise error
+    pass_on_memory(error)
     reason = " ".join(str(error).split())
     if not reason or not isinstance(error, TypeError | ValueError | SkalError):
         reason = f"{type(error).__name__}: {reason}".rstrip(": ")

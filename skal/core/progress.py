@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 EVERY = 30.0
 """Seconds from one line to the next, where there is no terminal for a bar."""
 LINE = "{desc}: {n_fmt} of {total_fmt} {unit}s, {remaining} left"
+LINE_TO_NO_END = "{desc}: {n_fmt} {unit}s so far"
 
 _log = logging.getLogger("skal")
 
@@ -45,5 +46,9 @@ def progress(*args: Any, unit: str = "image", every: float = EVERY, **options: A
     class Lines(tqdm):  # type: ignore[type-arg]
         monitor_interval = 0  # no thread that draws what nobody sees
 
-    line = {"file": _Log(), "bar_format": LINE, "delay": every, "mininterval": every}
-    return Lines(*args, unit=unit, leave=False, **{**options, **line})
+    # each step looks at the time, for work may become slow; no bar has a place below another
+    line = {"delay": every, "mininterval": every, "miniters": 1, "position": 0}
+    bar = Lines(*args, unit=unit, leave=False, file=_Log(), bar_format=LINE, **{**options, **line})
+    if bar.total is None:
+        bar.bar_format = LINE_TO_NO_END
+    return bar

@@ -181,12 +181,6 @@ def _check_paths(name: str, paths: tuple[str, ...], images: Images) -> None:
         raise DataError(f"got {len(paths)} paths for {len(images)} images in {name}")
 
 
-def one_line(error: BaseException, longest: int = 200) -> str:
-    """Return an error's message, or its type's name, without line breaks and cut to `longest`."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= longest else f"{text[: longest - 3]}..."
-
-
 def stratified_split(y: Labels, test_share: float, seed: int) -> tuple[Labels, Labels]:
     """Split indices into sorted training and test parts, class by class: the rounded share, at
     least one image, but never the only one of its class (which scikit-learn's splitters refuse).

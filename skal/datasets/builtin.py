@@ -17,10 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import DataError, DatasetNotFoundError, MissingExtraError
+from ..core.errors import (
+    DataError,
+    DatasetNotFoundError,
+    MissingExtraError,
+    one_line,
+    pass_on_memory,
+)
 from ..core.seeding import derive_seed
 from .base import DATASETS as DATASETS
-from .base import ImageDataset, Images, Labels, one_line, resize, stratified_split
+from .base import ImageDataset, Images, Labels, resize, stratified_split
 from .folder import load_folder
 
 _log = logging.getLogger("skal")
@@ -262,6 +268,7 @@ def _unpickle_plain(path: Path, *keys: str) -> list[Any]:
     except OSError:
         raise
     except Exception as error:  # unpickling damaged bytes can raise anything
+        pass_on_memory(error)
         reason = f"no {error}" if isinstance(error, KeyError) else one_line(error)
         raise DataError(f"{path} is not a CIFAR-10 batch: {reason}") from error
 

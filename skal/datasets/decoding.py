@@ -19,9 +19,9 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..core.errors import DataError
+from ..core.errors import DataError, one_line
 from ..core.memory import Budget
-from .base import Images, one_line
+from .base import Images
 from .deep import MET_UNDECIDED, Deep, Range, Ranges
 from .formats import page_of
 from .instruments import Picture

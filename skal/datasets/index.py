@@ -127,10 +127,13 @@ def _by_part(files: list[ImageFile]) -> list[ImageFile]:
 
 def may_have_classes(root: Path) -> bool:
     """Tell at a glance whether a folder's images may have labels: whether there is another folder
-    in it, or a table.
+    in it, or a table; or no image, which is another matter.
     """
     with os.scandir(root) as entries:
-        return any(entry.is_dir() or is_table(entry.name) for entry in entries)
+        shown = (entry for entry in entries if not entry.name.startswith("."))
+        if any(entry.is_dir() or is_table(entry.name) for entry in shown):
+            return True
+    return not count_images(root, 1)
 
 
 def count_images(root: Path, most: int) -> int:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
-from ..core.errors import DataError
+from ..core.errors import DataError, pass_on_memory
 from .deep import Deep
 from .formats import (
     DEEP_PNG,
@@ -220,6 +220,7 @@ def _described(file: IO[bytes]) -> str:
         bits, bands = directory.get(258, (1,))[0], directory.get(277, 1)
         kind = NUMBERS.get(directory.get(339, (1,))[0], "unknown")
     except Exception as error:  # of damaged tags nearly anything is raised
+        pass_on_memory(error)
         raise DataError("a damaged TIFF") from error
     finally:
         file.seek(0)

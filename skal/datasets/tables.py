@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TextIO
 
-from ..core.errors import DataError
+from ..core.errors import DataError, one_line
 from .addresses import Addresses, Located, UnclearAddressError, one_root
-from .base import one_line
 from .layout import kind_of
 
 TABLES = frozenset((".csv", ".tsv"))

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import SkalError
-from ..datasets.base import one_line
+from ..core.errors import told
 from ..datasets.index import ImageFile
 from ..runs.config import RunConfig
 from .classes import Classes
@@ -270,7 +269,7 @@ class Learner:
                 try:
                     on_answer(answer)
                 except Exception as error:  # a full disk, perhaps: people go on labelling
-                    answer = Failure(one_line(error), traceback.format_exc())
+                    answer = Failure(told(error), traceback.format_exc())
             if isinstance(answer, Failure):
                 on_failure(answer)
 
@@ -333,8 +332,7 @@ def work(task: LearnerSetup, connection: Connection) -> None:
             try:
                 answer = _answer(pickers, job)
             except Exception as error:  # whatever it is, people go on labelling
-                kind = "" if isinstance(error, SkalError) else f"{type(error).__name__}: "
-                connection.send(Failure(f"{kind}{one_line(error)}", traceback.format_exc()))
+                connection.send(Failure(told(error), traceback.format_exc()))
                 continue
             connection.send(answer)
 

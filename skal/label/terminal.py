@@ -14,8 +14,7 @@ import click
 import numpy as np
 from PIL import Image
 
-from ..core.errors import UsageError
-from ..datasets.base import one_line
+from ..core.errors import UsageError, one_line
 from ..datasets.decoding import reading
 from ..datasets.deep import Ranges
 from .classes import are_many

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import DataError, ParameterError, blame
+from ..core.errors import DataError, ParameterError, blame, one_line, pass_on_memory
 from ..core.registry import Entry, import_object
-from ..datasets.base import one_line
 from . import MODELS, Builder
 from .checkpoints import read_tensors, tensors_in
 from .weights import Weights, fit_of, load_matching, tell_once
@@ -107,6 +106,7 @@ def try_network(
         with torch.inference_mode():
             found: Any = module.eval().network(module.prepare(images))
     except Exception as error:  # whatever the layers of foreign networks raise
+        pass_on_memory(error)
         raise DataError(
             f"the model {name!r} does not take images of {image_shape[-1]} px "
             f"({one_line(error)}); choose another size by --image-size, or another model"

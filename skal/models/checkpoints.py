@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.errors import DataError
+from ..core.errors import DataError, pass_on_memory
 from .tensors import tensors_of
 
 _OF_A_MODULE = ("_parameters", "_buffers", "_modules")
@@ -63,6 +63,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         reason = error.strerror or str(error)
         raise DataError(f"cannot read the weights {str(path)!r}: {reason}") from error
     except Exception as error:  # torch unpickles, and bytes of any kind raise errors of any kind
+        pass_on_memory(error)
         raise DataError(
             f"cannot read the weights {str(path)!r}: {_reason(error)}; expected a "
             "state dict that torch.save wrote, or a .safetensors file"

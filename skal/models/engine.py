@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..core.errors import is_out_of_memory
+from ..core.errors import pass_on_memory
 from ..core.memory import take_mapped
 from ..datasets.base import Images
 from .network import ImageModule
@@ -119,8 +119,7 @@ def _checked(backbone: nn.Module, inputs: Tensor, bf16: bool) -> Engine | None:
     except ImportError:
         return None
     except Exception as error:  # a converter may raise anything for a layer that it does not know
-        if is_out_of_memory(error):
-            raise
+        pass_on_memory(error)
         _log.debug("OpenVINO does not take the backbone: %s", error)
         return None
     expected = backbone(inputs)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..core.durable import sha256, write_atomic
-from ..core.errors import ParameterError, RunFolderError
+from ..core.errors import ParameterError, RunFolderError, pass_on_memory
 from ..core.trust import check_trusted, is_foreign
 from ..datasets.base import Images
 from ..datasets.decoding import GEOMETRIES
@@ -111,6 +111,7 @@ def load_weights(classifier: ImageClassifier, path: Path, X: Images | Features) 
         classifier.neural_net_.module_.load_state_dict(state)
         classifier.compile_backbone()  # as a fit does: compiled, it rounds otherwise
     except (OSError, RuntimeError, SafetensorError) as error:
+        pass_on_memory(error)
         raise RunFolderError(
             f"cannot resume from the weights {str(path)!r}: {_one_line(error)}"
         ) from error
@@ -167,6 +168,7 @@ def load_classifier(
             raise RunFolderError(f"{WEIGHTS} is damaged, by its checksum")
         return rebuild(content, tensors_of(weights), device)
     except Exception as error:  # whatever damage leads to
+        pass_on_memory(error)
         raise RunFolderError(f"{damaged}: {_one_line(error)}") from error
 
 

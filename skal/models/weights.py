@@ -13,8 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 from torch import Tensor, nn
 
-from ..core.errors import DataError
-from ..datasets.base import one_line
+from ..core.errors import DataError, one_line, pass_on_memory
 
 Weights: TypeAlias = str | Path | Mapping[str, Tensor]
 """What a network may start from: a state dict, or a file that holds one."""
@@ -77,6 +76,7 @@ def downloaded(what: str, fetch: Callable[[], Mapping[str, Tensor]]) -> Mapping[
     try:
         return fetch()
     except Exception as error:  # of the hub's client, of the network, of a damaged file
+        pass_on_memory(error)
         raise DataError(
             f"cannot download {what} ({one_line(error)}); download the file elsewhere and name it "
             "by --weights FILE"

@@ -27,6 +27,7 @@ from ..core.errors import (
     RunFolderError,
     SkalError,
     blame,
+    pass_on_memory,
 )
 from ..core.registry import Entry
 from ..core.trust import check_trusted, foreign_names
@@ -222,6 +223,7 @@ def read_exported(
     except RunFolderError:
         raise
     except Exception as error:  # whatever a damaged file leads to
+        pass_on_memory(error)
         reason = str(error).partition("\n")[0]
         raise RunFolderError(f"{str(path)!r} cannot be read as {entry.name}: {reason}") from error
 

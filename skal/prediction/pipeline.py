@@ -22,12 +22,12 @@ from ..core.errors import (
     RunFolderError,
     SkalError,
     UsageError,
+    told,
 )
 from ..core.kept import find, forget, put
 from ..core.progress import progress
 from ..core.settings import settings_of
 from ..core.workers import WorkerLostError, Workers, map_jobs, one_call
-from ..datasets.base import one_line
 from ..datasets.decoding import DECODER_VERSION
 from ..datasets.formats import file_of
 from ..datasets.index import listed
@@ -375,8 +375,7 @@ def predict_part(task: PredictionTask, part: Part) -> PartReport:
             return _predict_part(task, part)
     except Exception as error:  # also a foreign strategy's; not all errors travel well
         _log.debug("%s failed", part.name, exc_info=True)
-        kind = "" if isinstance(error, SkalError) else f"{type(error).__name__}: "
-        return PartReport(part.name, error=f"{kind}{one_line(error)}")
+        return PartReport(part.name, error=told(error))
 
 
 def _predict_part(task: PredictionTask, part: Part) -> PartReport:

@@ -43,6 +43,23 @@ def test_without_a_terminal_lines_of_the_log_say_how_far_it_is(
     assert not capfd.readouterr().err
 
 
+def test_lines_of_work_within_work_and_without_an_end_are_plain(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "skal")
+    with (
+        progress(desc="listing", unit="file", every=0) as outer,
+        progress(total=2, desc="decoding", every=0) as inner,
+    ):
+        for _ in range(2):
+            outer.update()
+            inner.update()
+    lines = [record.message for record in caplog.records]
+    assert "listing: 2 files so far" in lines
+    assert any(line.startswith("decoding: 2 of 2 images") for line in lines)
+    assert not any("\x1b" in line for line in lines)
+
+
 def test_what_is_quickly_done_says_nothing(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

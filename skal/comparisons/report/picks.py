@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...core.errors import DataError
+from ...core.errors import DataError, one_line
 from ...datasets import ImageDataset
-from ...datasets.base import Images, one_line
+from ...datasets.base import Images
 from ..results import Result
 
 MOST_SEEDS = 3
