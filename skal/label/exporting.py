@@ -44,13 +44,13 @@ def export_csv(project: LabelProject) -> str:
     there is a column `note`, too.
     """
     by_path = sorted(project.paths.items(), key=lambda item: item[1])
-    has_notes, note = bool(project.notes.by_image()), project.notes.of
+    notes = project.notes.told()
     rows = [
-        [path, *row, *([note(image)] if has_notes else ())]
+        [path, *row, *([notes.get(image, "")] if notes else ())]
         for image, path in by_path
         for row in _verdict_rows(project, image)
     ]
-    return _table([(*COLUMNS, *(["note"] if has_notes else ())), *rows])
+    return _table([(*COLUMNS, *(["note"] if notes else ())), *rows])
 
 
 def _table(rows: Sequence[Sequence[Any]], guard: Callable[[str], str] = guarded) -> str:
@@ -152,7 +152,7 @@ def describe_doubts(
     """Return an object with `DOUBT_COLUMNS` for each label, the least probable first, or before
     these those of images that are `noted` by other tools.
     """
-    names = project.classes
+    names, notes = project.classes, project.notes.told()
     described = [
         {
             "path": project.paths[doubt.image],
@@ -161,7 +161,7 @@ def describe_doubts(
             "label_probability": round(doubt.label_probability, 6),
             "guess_probability": round(doubt.guess_probability, 6),
             "contradicted": doubt.contradicted,
-            "note": project.notes.of(doubt.image),
+            "note": notes.get(doubt.image, ""),
         }
         for doubt in doubts.ranked
     ]

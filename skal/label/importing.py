@@ -44,7 +44,7 @@ class Reading:
         self._unclear: list[str] = []
         self._class_ids: dict[str, int] = {}
         self._found: set[Located] = set()
-        self.notes: dict[str, dict[int, Sequence[Note]]] = {}
+        self.notes: dict[tuple[str, Sequence[str]], dict[int, Sequence[Note]]] = {}
 
     def image_at(self, where: str, address: str) -> int | None:
         """Return the number of the image that an address means."""
@@ -73,10 +73,8 @@ class Reading:
     def note(self, row: Row) -> None:
         """Keep what a tool notes of an image."""
         image = self.image_at(row.where, row.address)
-        if (
-            image is not None
-            and self.notes.setdefault(row.tool, {}).setdefault(image, row.notes) is not row.notes
-        ):
+        notes = self.notes.setdefault((row.tool, row.faults), {})
+        if image is not None and notes.setdefault(image, row.notes) is not row.notes:
             raise DataError(f"{row.where}: there is a row before of {self.project.paths[image]!r}")
 
     def check(self) -> None:
@@ -153,7 +151,7 @@ class _Read:
     verdicts: Sequence[Action]
     n_empty: int
     paths: Mapping[int, str]
-    notes: Mapping[str, Mapping[int, Sequence[Note]]]
+    notes: Mapping[tuple[str, Sequence[str]], Mapping[int, Sequence[Note]]]
     classes: Sequence[str]
     files: Sequence[ImageFile]
     is_of_new_project: bool
@@ -215,9 +213,9 @@ def _take_in(project: LabelProject, read: _Read) -> Imported:
     project.write(actions)
     told = [
         replace_notes(
-            project.store, tool, {numbers[read.paths[n]]: own for n, own in notes.items()}
+            project.store, *of_what, {numbers[read.paths[n]]: own for n, own in notes.items()}
         )
-        for tool, notes in read.notes.items()
+        for of_what, notes in read.notes.items()
     ]
     return Imported(n_new, n_changed, n_same, read.n_empty, n_older, "; ".join(told))
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from .names import plain_text
 from .store import NoteRow, Store
 
 OF_ALL = -1
-"""In place of an image: what the tool noted before holds no longer."""
+"""In place of an image: what the tool noted of this fault before holds no longer; "" of any."""
 
 
 class Note(NamedTuple):
@@ -19,6 +19,11 @@ class Note(NamedTuple):
     tool: str
     fault: str
     score: float | None = None
+
+    @property
+    def is_of_label(self) -> bool:
+        """Whether it speaks of the label that somebody gave, and so of the class."""
+        return _kind(self.fault) == "label"
 
     def __str__(self) -> str:
         score = "" if self.score is None else f" ({self.score:.2f})"
@@ -40,9 +45,16 @@ class Notes:
             self._last_id, self._by_image = last, _folded(self._store.notes())
         return self._by_image
 
-    def of(self, image: int) -> str:
-        """Return what is noted of an image in one line, "" for nothing."""
-        return "; ".join(map(str, self.by_image().get(image, ())))
+    def of(self, image: int, *, of_label: bool = True) -> str:
+        """Return what is noted of an image in one line, "" for nothing; `of_label` not before it
+        is answered, for that would tell what others think.
+        """
+        notes = self.by_image().get(image, ())
+        return "; ".join(str(note) for note in notes if of_label or not note.is_of_label)
+
+    def told(self) -> dict[int, str]:
+        """Return what `of` does of each image of which anything is noted."""
+        return {image: "; ".join(map(str, notes)) for image, notes in self.by_image().items()}
 
     def worst(self) -> dict[int, float]:
         """Return the lowest score of each image of which anything is noted, 1 where none is."""
@@ -53,19 +65,34 @@ class Notes:
 
 
 def _folded(rows: Sequence[NoteRow]) -> dict[int, list[Note]]:
-    begun = {row.tool: n for n, row in enumerate(rows) if row.image == OF_ALL}
+    begun = {(row.tool, row.fault): n for n, row in enumerate(rows) if row.image == OF_ALL}
     found: dict[int, list[Note]] = {}
     for n, row in enumerate(rows):
-        if n > begun.get(row.tool, -1):
+        starts = (begun.get((row.tool, kind), -1) for kind in ("", _kind(row.fault)))
+        if n > max(starts):
             found.setdefault(row.image, []).append(Note(row.tool, row.fault, row.score))
     return found
 
 
-def replace_notes(store: Store, tool: str, notes: Mapping[int, Sequence[Note]]) -> str:
-    """Write what a tool notes of images, in place of what it noted before, and say how much."""
+def in_words(fault: str) -> str:
+    """Return the name of a fault as it is shown."""
+    return fault.replace("_", " ")
+
+
+def _kind(fault: str) -> str:
+    """Return which fault it is, without what else is said of it."""
+    return fault.partition(",")[0]
+
+
+def replace_notes(
+    store: Store, tool: str, faults: Iterable[str], notes: Mapping[int, Sequence[Note]]
+) -> str:
+    """Write which images a tool finds some faults in, in place of those in which it found these
+    before, and say how many.
+    """
     rows = [NoteRow(tool, n, note.fault, note.score) for n, own in notes.items() for note in own]
-    store.add_notes([NoteRow(tool, OF_ALL, "", None), *rows])
-    kinds = Counter(row.fault.partition(",")[0] for row in rows)
+    store.add_notes([*(NoteRow(tool, OF_ALL, fault, None) for fault in faults), *rows])
+    kinds = Counter(_kind(row.fault) for row in rows)
     told = ", ".join(f"{kind} {n}" for kind, n in sorted(kinds.items()))
     n_noted = sum(map(bool, notes.values()))
     return f"{tool} notes something of {n_noted} of {len(notes)} images{told and f' ({told})'}"

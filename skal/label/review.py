@@ -193,7 +193,7 @@ class Review:
         verdicts = project.ledger.verdicts(image)
         latest = max(verdicts.values(), key=lambda action: action.id, default=None)
         return {
-            **self._service.describe(image),
+            **self._service.describe(image, note_of_label=bool(verdicts) or label is not None),
             "verdict": self._verdict(image),
             "label": None if label is None else numbers[label],
             "by": sorted(verdicts),

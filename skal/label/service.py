@@ -292,9 +292,10 @@ class LabelService:
             ],
         }
 
-    def describe(self, image: int) -> dict[str, Any]:
-        width, height = self.previews.size(image) or (0, 0)
-        name, note = plain_text(self.project.paths[image]), self.project.notes.of(image)
+    def describe(self, image: int, *, note_of_label: bool = False) -> dict[str, Any]:
+        note = self.project.notes.of(image, of_label=note_of_label)
+        (width, height), path = self.previews.size(image) or (0, 0), self.project.paths[image]
+        name = plain_text(path)
         return {"image": image, "width": width, "height": height, "name": name, "note": note}
 
     def waiting(self) -> dict[int, str]:
@@ -304,8 +305,7 @@ class LabelService:
 
     def round_of(self, image: int) -> int | None:
         """Return the round in whose batch an image is."""
-        row = self._batches.by_image.get(image)
-        return row and row.round
+        return (row := self._batches.by_image.get(image)) and row.round
 
     @_locked
     def guess(self, image: int) -> NDArray[np.float32] | None:
@@ -400,7 +400,7 @@ class LabelService:
 
     def _answered(self, request: str | None, *, by_undo: bool) -> list[Action]:
         """Return what the request of a key led to, if there was one; of this kind it must be."""
-        before = [] if request is None else self.project.store.answered(request)
+        before = self.project.store.answered(request) if request is not None else []
         if any((action.action == "undo") is not by_undo for action in before):
             raise ParameterError("key: it is that of a request of another kind")
         return before

@@ -21,6 +21,7 @@ from skal.cli import main
 from skal.core.errors import DataError
 from skal.label.doubts import Doubts
 from skal.label.exporting import describe_doubts, export_csv, export_doubts
+from skal.label.formats import Source
 from skal.label.importing import import_into
 from skal.label.project import LabelProject
 from skal.label.review import Review
@@ -86,8 +87,13 @@ def test_a_newer_table_takes_the_place_of_an_older_one(photos: Path, tmp_path: P
         ",dark_score,is_dark_issue\ncat/1.png,0.2,True\ndog/0.png,1,False\n"
     )
     import_into(photos, tmp_path / "issues.csv")
-    assert noted(photos) == {"cat/1.png": "cleanvision: dark (0.20)"} | OF_LABELS
-    (tmp_path / "issues.csv").write_text(",dark_score,is_dark_issue\ncat/1.png,1,False\n")
+    found = noted(photos)
+    assert found["cat/1.png"] == "cleanvision: dark (0.20)"
+    assert found["cat/0.png"] == (
+        "cleanvision: low information (0.16); cleanvision: near duplicates (0.50)"
+    )
+    none = VISION.read_text().replace("True", "False")
+    (tmp_path / "issues.csv").write_text(none)
     import_into(photos, tmp_path / "issues.csv")
     assert noted(photos) == OF_LABELS
 
@@ -120,12 +126,85 @@ def test_of_a_table_with_a_fault_nothing_is_noted(
 
 
 def test_the_column_of_images_is_asked_for(photos: Path, tmp_path: Path) -> None:
-    (tmp_path / "issues.csv").write_text("where,is_dark_issue\ncat/0.png,True\n")
+    (tmp_path / "issues.csv").write_text("where,is_dark_issue,dark_score\ncat/0.png,True,0.1\n")
     with pytest.raises(DataError, match=r"no column 'path' .* name it by --path-column"):
         import_into(photos, tmp_path / "issues.csv")
     words = ["import", str(photos), str(tmp_path / "issues.csv"), "--path-column", "where"]
     assert CliRunner().invoke(main, words).exit_code == 0
-    assert noted(photos) == {"cat/0.png": "cleanvision: dark"}
+    assert noted(photos) == {"cat/0.png": "cleanvision: dark (0.10)"}
+
+
+def refused(folder: Path, *words: str) -> str:
+    """Import by the command line, which says why not in one line."""
+    done = CliRunner().invoke(main, ["import", str(folder), *words])
+    assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1), done.output
+    return done.stderr
+
+
+def test_a_table_without_faults_takes_no_notes_away(photos: Path, tmp_path: Path) -> None:
+    import_into(photos, VISION)
+    before = noted(photos)
+    (tmp_path / "x.csv").write_text("path,label\ncat/0.png,tabby\n")
+    told = refused(photos, str(tmp_path / "x.csv"), "--format", "cleanlab")
+    assert "x.csv has no column is_..._issue" in told
+    header = VISION.read_text().partition("\n")[0]
+    for name, text in (("header.csv", header), ("header-line.csv", f"{header}\n")):
+        (tmp_path / name).write_text(text)
+        assert f"{name} has no row" in refused(photos, str(tmp_path / name))
+    assert noted(photos) == before != {}
+
+
+def test_labels_beside_a_column_that_is_called_as_a_fault_are_read(
+    photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "x.csv").write_text("path,label,is_health_issue\ncat/0.png,tabby,True\n")
+    assert str(import_into(photos, tmp_path / "x.csv")) == "1 new, 0 changed, 0 already there"
+    (tmp_path / "x.csv").write_text("path,is_health_issue\ncat/0.png,True\n")
+    assert "no column 'label'" in refused(photos, str(tmp_path / "x.csv"))
+    assert noted(photos) == {}
+
+
+def test_of_a_table_with_labels_and_faults_one_is_asked_for(photos: Path, tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text("path,Class,is_label_issue,label_score\ncat/0.png,tabby,True,0.2\n")
+    told = refused(photos, str(file))
+    assert "labels (column 'Class')" in told and "--format cleanlab" in told
+    assert import_into(photos, file, form="cleanlab").noted
+    assert noted(photos) == {"cat/0.png": "cleanlab: label (0.20)"}
+    assert import_into(photos, Source(file, label_column="Class")).new == 1
+
+
+def test_another_fault_of_the_same_tool_stands_beside_it(photos: Path, tmp_path: Path) -> None:
+    import_into(photos, LABELS)
+    (tmp_path / "x.csv").write_text("path,is_outlier_issue,outlier_score\ncat/0.png,True,0.3\n")
+    import_into(photos, tmp_path / "x.csv")
+    assert noted(photos) == OF_LABELS | {"cat/0.png": "cleanlab: outlier (0.30)"}
+    (tmp_path / "x.csv").write_text("path,is_label_issue,label_score\ncat/1.png,True,0.5\n")
+    import_into(photos, tmp_path / "x.csv")
+    assert noted(photos) == {
+        "cat/0.png": "cleanlab: outlier (0.30)",
+        "cat/1.png": "cleanlab: label (0.50)",
+    }
+
+
+def test_who_is_to_answer_reads_no_class_in_a_note(photos: Path) -> None:
+    import_into(photos, VISION)
+    import_into(photos, LABELS)
+    service = LabelService(LabelProject.open(photos))
+    review, images = Review(service), service.project.numbers
+    cat, dog = images["cat/2.png"], images["dog/3.png"]
+
+    def reviewed() -> list[str]:
+        return [row["note"] for row in review.rows([cat, dog])]
+
+    service.next("ben")
+    assert not any("label" in one["note"] for one in service.state("ben")["queue"])
+    assert service.describe(cat)["note"] == "" and reviewed() == ["", ""]
+    service.act("anna", [{"action": "label", "image": cat, "label": 0}])
+    assert reviewed() == [OF_LABELS["cat/2.png"], ""]
+    assert service.describe(cat)["note"] == ""  # ben may be shown it, too
+    service.undo("anna")
+    assert reviewed() == ["", ""]
 
 
 def test_notes_go_with_an_image_that_is_labelled_and_moved(photos: Path) -> None:

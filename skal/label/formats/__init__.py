@@ -29,6 +29,8 @@ _OPTIONS_OF = {
 
 ISSUE = re.compile(r"is_(\w+)_issue")
 """Columns of cleanlab and cleanvision, which say of each image whether it has some fault."""
+SCORES = ("score", "quality")
+"""Behind the name of a fault, the columns which say how bad it is."""
 
 _log = logging.getLogger("skal")
 
@@ -39,7 +41,7 @@ class Row(NamedTuple):
     `where` it stands, the `address` of the image, a `label`, None if it gives none, and if the file
     says so the `action` ("label", "unsure", "bad", "skip"), the `annotator`, the `seconds` that it
     took, the `source` of the image, and the `time` in seconds since 1970. A row of `notes`, which
-    are no labels, names the `tool` that has them.
+    are no labels, names the `tool` that has them and all `faults` that its file speaks of.
     """
 
     where: str
@@ -52,6 +54,7 @@ class Row(NamedTuple):
     time: float | None = None
     tool: str = ""
     notes: Sequence[Note] = ()
+    faults: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -283,8 +286,18 @@ def _is_one_hot(source: Source) -> bool:
 def _is_of_issues(source: Source) -> bool:
     if source.is_json or source.label_column:
         return False
-    header = next(iter(Cells(source.text[:100_000])), [])
-    return any(ISSUE.fullmatch(name.strip()) for name in header)
+    header = [name.strip() for name in next(iter(Cells(source.text[:100_000])), [])]
+    faults = [found[1] for name in header if (found := ISSUE.fullmatch(name))]
+    if not {f"{fault}_{what}" for fault in faults for what in SCORES} & {*header}:
+        return False  # a column of somebody's own, who may call it so
+    label = next((name for name in header if name.lower() in LABELS), None)
+    if label is not None:
+        raise DataError(
+            f"{source.name} has labels (column {label!r}) and faults that a tool found; "
+            f"nothing was imported: --label-column {label!r} takes the labels, --format cleanlab "
+            "the faults as notes"
+        )
+    return True
 
 
 _add("parquet", "tables", lambda s: s.content[:4] == b"PAR1", "a Parquet file: path and label")

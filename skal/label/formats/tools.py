@@ -10,8 +10,8 @@ from typing import Any
 from ...core.errors import DataError
 from ...datasets.tables import PATHS, Cells, find_column
 from ..names import unguarded
-from ..notes import Note
-from . import ISSUE, Row, Source, names_beside, number_of
+from ..notes import Note, in_words
+from . import ISSUE, SCORES, Row, Source, names_beside, number_of
 
 VISION = frozenset(
     ("dark", "light", "blurry", "grayscale", "low_information", "odd_size", "odd_aspect_ratio")
@@ -155,9 +155,17 @@ def read_cleanlab(source: Source) -> Iterator[Row]:
     table = Cells(source.text)
     names = [name.strip() for name in next(iter(table), [])]
     faults = {n: found[1] for n, name in enumerate(names) if (found := ISSUE.fullmatch(name))}
+    if not faults:
+        raise DataError(
+            f"{source.name} has no column is_..._issue, which tables of cleanlab and cleanvision "
+            f"have (found: {', '.join(names)}); nothing was imported"
+        )
     tool = "cleanvision" if VISION.issuperset(faults.values()) else "cleanlab"
+    kinds = tuple(map(in_words, faults.values()))
     of_path = _column_of_images(source, names)
+    is_empty = True
     for cells in filter(None, table):
+        is_empty = False
         where = f"line {table.line}"
         if len(cells) != len(names):
             raise DataError(f"{source.name}, {where} has not as many fields as the header")
@@ -170,7 +178,11 @@ def read_cleanlab(source: Source) -> Iterator[Row]:
             )
         there = [name for n, name in faults.items() if _is_true(source, where, cells[n])]
         notes = [Note(tool, _told(name, row), _score(name, row)) for name in there]
-        yield Row(where, address, tool=tool, notes=notes)
+        yield Row(where, address, tool=tool, notes=notes, faults=kinds)
+    if is_empty:
+        raise DataError(
+            f"{source.name} has no row, not of images without a fault either; nothing was imported"
+        )
 
 
 def _column_of_images(source: Source, names: Sequence[str]) -> int:
@@ -197,11 +209,11 @@ def _told(fault: str, row: Mapping[str, str]) -> str:
     """Return a fault in words; of a wrong label with the class that is thought right."""
     other = row.get("predicted_label", "").strip() if fault == "label" else ""
     named = "" if not other or other.isdecimal() else f", rather {other}"
-    return fault.replace("_", " ") + named
+    return in_words(fault) + named
 
 
 def _score(fault: str, row: Mapping[str, str]) -> float | None:
-    names = (f"{fault}_score", f"{fault}_quality")
+    names = (f"{fault}_{what}" for what in SCORES)
     return next((number_of(row[name]) for name in names if name in row), None)
 
 
