@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from ..label.project import LabelProject
 
 _log = logging.getLogger("skal")
+_PAGES = replace(
+    SETTINGS["pages"],
+    help=f"{SETTINGS['pages'].help}; by default as in the project, in a new one the first",
+    default=None,
+)
 
 
 @main.command()
@@ -159,7 +165,7 @@ def _push(folder: Path, url: str, form: str, *, is_alone: bool) -> None:
 )
 @click.option("--label-column", metavar="NAME", help="Column of the labels.")
 @click.option("--choice", metavar="NAME", help="Of several questions of a tool the one to read.")
-@options([SETTINGS["pages"]])
+@options([_PAGES])
 @click.pass_context
 def import_command(
     ctx: click.Context,

@@ -330,9 +330,7 @@ def train(
 @options(SETTINGS[name] for name in OF_TRAINING)
 @click.option("--json", "as_json", is_flag=True, help="Print all labels as a JSON list.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print all labels as a table.")
-@click.option(
-    "--noted", is_flag=True, help="Those first that cleanlab or cleanvision has notes on."
-)
+@click.option("--noted", is_flag=True, help="First all that cleanlab or cleanvision has notes on.")
 @click.pass_context
 def doubts(
     ctx: click.Context, /, folder: Path, as_json: bool, as_csv: bool, noted: bool, **settings: Any
@@ -364,8 +362,9 @@ def doubts(
             click.echo(export_doubts(described), nl=False)
         else:
             for row in described:
-                if row["contradicted"]:
-                    said = f"{row['guess']}? ({row['guess_probability']:.0%})"
+                if row["contradicted"] or (noted and row["note"]):
+                    doubt = "?" if row["contradicted"] else ""
+                    said = f"{row['guess']}{doubt} ({row['guess_probability']:.0%})"
                     told = f"\t{shown(row['note'])}" if row["note"] else ""
                     click.echo(f"{shown(row['path'])}\t{shown(row['label'])}\t{shown(said)}{told}")
             n = sum(row["contradicted"] for row in described)

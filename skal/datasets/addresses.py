@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
@@ -62,9 +63,17 @@ class Addresses:
         Of the images, relative to their root, with slashes.
     root : str, default=""
         The root's own path, with which texts may begin, or with its last names.
+    alike : mapping of str to sequence of str, optional
+        Of these paths, which images are all written so, and therefore cannot be told apart.
     """
 
-    def __init__(self, paths: Iterable[str], root: str = "") -> None:
+    def __init__(
+        self,
+        paths: Iterable[str],
+        root: str = "",
+        alike: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
+        self._alike = alike
         self._root = tuple(_plain(part) for part in root.split("/") if part)
         self._given = [*paths]
 
@@ -74,6 +83,12 @@ class Addresses:
 
     def locate(self, address: str) -> Located:
         """Return the image that is meant, and where that puts the root; errors as of `find`."""
+        found = self._located(address)
+        if found.path in self._alike:
+            raise UnclearAddressError(address, self._alike[found.path])
+        return found
+
+    def _located(self, address: str) -> Located:
         if (path := self._paths.get(address)) is not None:
             return Located(path)
         unclear: set[str] = set()
@@ -171,6 +186,8 @@ class Addresses:
 def _readings(address: str) -> Iterator[str]:
     """Yield what a text may be: a path as it stands, the path of an address, one of Windows."""
     text = address.strip()
+    if text != address:
+        yield address
     parts = _split(text) if "://" in text or text.startswith(("/data/", "gs:", "s3:")) else None
     if parts is None:
         yield text

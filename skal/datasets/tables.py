@@ -173,7 +173,7 @@ def _read(root: Path, place: Path, files: Sequence[LabelledFile]) -> Table | Non
     for row in rows:
         if len(row) <= max(columns):
             continue
-        address, label = (row[column].strip() for column in columns)
+        address, label = row[of_path], row[of_label].strip()
         try:
             found.append((images.locate(address), label))
         except UnclearAddressError as error:

@@ -74,6 +74,21 @@ def new_numbers(
     return {**moved, **dict(enumerate(rest, max(known, default=-1) + 1))}, len(moved)
 
 
+def really_gone(gone: Mapping[int, str], there: Mapping[str, None]) -> dict[int, str]:
+    """Return those images, of such that are not there, that are not there as pages of a file
+    either, nor as the file of a page.
+    """
+    if not gone:
+        return {}
+    files = {place for place, page in map(page_of, there) if page is not None}
+
+    def is_there(path: str) -> bool:
+        place, page = page_of(path)
+        return place in files if page is None else place in there
+
+    return {number: path for number, path in gone.items() if not is_there(path)}
+
+
 def labels_of_folders(
     files: Iterable[ImageFile], numbers: Mapping[str, int], ids: Mapping[str, int]
 ) -> dict[int, int]:

@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-from ..core.errors import DataError, UnknownNameError
+from ..core.errors import DataError, UnknownNameError, UsageError
 from ..core.memory import without_collector
 from ..datasets.addresses import Located, UnclearAddressError, one_root
 from ..datasets.formats import page_of
 from ..datasets.index import ImageFile, find_images
+from .checks import check_pages
 from .formats import Row, Source, read_rows
-from .images import content_of
+from .images import content_of, find
 from .ledger import SETTLED, TEST
 from .names import LONGEST_NAME, check_annotator, plain_text
 from .notes import Note, replace_notes
@@ -41,38 +42,46 @@ class Reading:
     def __init__(self, project: LabelProject, name: str, annotator: str) -> None:
         self.project, self.name, self.annotator = project, name, annotator
         self._addresses, self._by_path = project.addresses()
-        self._unclear: list[str] = []
+        self._unclear: list[tuple[str, str]] = []
         self._class_ids: dict[str, int] = {}
         self._found: set[Located] = set()
         self.notes: dict[tuple[str, Sequence[str]], dict[int, Sequence[Note]]] = {}
 
-    def image_at(self, where: str, address: str) -> int | None:
-        """Return the number of the image that an address means."""
+    def image_at(self, where: str, address: str, plain: str = "") -> int | None:
+        """Return the number of the image that an address means, or without what guards it."""
         image = self._by_path.get(address)
-        if image is not None:  # as most do, which is all that a million rows have time for
-            return image
+        if image is not None and plain not in self._by_path:
+            return image  # as most do, which is all that a million rows have time for
         try:
-            found = self._addresses.locate(plain_text(address))
+            if image is not None:
+                raise UnclearAddressError(address, (address, plain))
+            found = self._locate(_text_of(where, address), plain)
         except UnclearAddressError as error:
-            is_page = page_of(address)[1] is not None and self.project.config.pages != "all"
-            hint = ", but with --pages all each page of a file is one" if is_page else ""
-            self._unclear.append(f"{where}: {error}{hint}")
+            self._unclear.append((f"{where}: {error}", address))
             return None
         if found.root_at:
             self._found.add(found._replace(path=""))
         return self._by_path[found.path]
 
+    def _locate(self, address: str, plain: str) -> Located:
+        try:
+            return self._addresses.locate(plain_text(address))
+        except UnclearAddressError as error:
+            if not plain or error.candidates:
+                raise
+            return self._addresses.locate(plain_text(plain))
+
     def class_id(self, where: str, name: str) -> int:
         if name not in self._class_ids:
             try:
-                self._class_ids[name] = self.project.class_id(name)
+                self._class_ids[name] = self.project.class_id(_text_of(where, name))
             except UnknownNameError as error:
                 raise DataError(f"{where}: {error}") from error
         return self._class_ids[name]
 
     def note(self, row: Row) -> None:
         """Keep what a tool notes of an image."""
-        image = self.image_at(row.where, row.address)
+        image = self.image_at(row.where, row.address, row.plain)
         notes = self.notes.setdefault((row.tool, row.faults), {})
         if image is not None and notes.setdefault(image, row.notes) is not row.notes:
             raise DataError(f"{row.where}: there is a row before of {self.project.paths[image]!r}")
@@ -80,11 +89,13 @@ class Reading:
     def check(self) -> None:
         """Raise a DataError if an image was not found."""
         if self._unclear:
-            rest = len(self._unclear) - 1
-            more = f", and {rest} more that are not clear" if rest else ""
+            (told, address), *rest = self._unclear
+            more = f", and {len(rest)} more that are not clear" if rest else ""
+            is_page = page_of(address)[1] is not None and _may_have_pages(self.project)
+            hint = "; with --pages all each page of a file is an image" if is_page else ""
             raise DataError(
-                f"{self.name}, {self._unclear[0]} of {str(self.project.root)!r}{more}; "
-                "nothing was imported"
+                f"{self.name}, {told} of {str(self.project.root)!r}{more}; "
+                f"nothing was imported{hint}"
             )
         if not one_root(self._found):
             places = sorted("/".join(found.root_at) for found in self._found)
@@ -92,6 +103,16 @@ class Reading:
                 f"{self.name} names images of several folders ({', '.join(places[:3])}), of which "
                 f"one is {str(self.project.root)!r}; nothing was imported: leave the others out"
             )
+
+
+def _may_have_pages(project: LabelProject) -> bool:
+    """Tell whether the images of a project could be pages, and are none yet."""
+    root, pages = project.root, project.config.pages
+    try:
+        check_pages(root, pages, "all", project.store, find(root, "all"))
+    except UsageError:
+        return False
+    return pages != "all"
 
 
 @dataclass(frozen=True)
@@ -272,11 +293,11 @@ def _action(reading: Reading, row: Row) -> Action | None:
             f"{row.where}: the action {action!r} with the label {row.label!r}; expected a label, "
             "or none with unsure or bad"
         )
-    image = reading.image_at(row.where, row.address)
+    image = reading.image_at(row.where, row.address, row.plain)
     number = reading.class_id(row.where, row.label) if row.label else None
     if image is None:
         return None
-    annotator = _short_name(row.annotator or reading.annotator)
+    annotator = _short_name(_text_of(row.where, row.annotator or reading.annotator))
     time = "" if row.time is None else datetime.fromtimestamp(row.time, UTC).isoformat()
     source = row.source if row.source in (TEST, SETTLED) else IMPORT
     return Action(annotator, action, image, number, row.seconds, source=source, time=time)
@@ -322,6 +343,15 @@ class _ImagesByContent:
         found = [number for number in alike if self._content(number) == content]
         named = [n for n in found if PurePosixPath(self._paths[n]).name == path.name]
         return next(iter(named or found), None)
+
+
+def _text_of(where: str, text: str) -> str:
+    """Return text, of which JSON may have halves of characters; then it is a DataError."""
+    try:
+        text.encode(errors="surrogateescape")
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: {text!r:.50} has half a character; expected text") from error
+    return text
 
 
 def _short_name(name: str) -> str:

@@ -50,7 +50,11 @@ def plain_text(text: str) -> str:
     """Return text that can be written anywhere: what stands for bytes of no character is lost."""
     if text.isascii():
         return text
-    return text.encode(errors="surrogateescape").decode(errors="replace")
+    try:
+        content = text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # of halves of characters, which JSON may have
+        content = text.encode(errors="surrogatepass")
+    return content.decode(errors="replace")
 
 
 def guarded(text: str) -> str:

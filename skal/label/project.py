@@ -195,10 +195,17 @@ class LabelProject:
 
     def addresses(self) -> tuple[Addresses, dict[str, int]]:
         """Return what finds images by texts from elsewhere, and the number of each path found."""
-        by_path = self.numbers
+        by_path, alike = self.numbers, dict[str, list[str]]()
         if not all(map(str.isascii, by_path)):
             by_path = {plain_text(path): number for path, number in by_path.items()}
-        return Addresses(by_path, self.root.resolve().as_posix()), by_path
+        if len(by_path) < len(self.numbers):  # of names that are not UTF-8 several are one text
+            for path in self.numbers:
+                alike.setdefault(plain_text(path), []).append(path)
+            alike = {plain: paths for plain, paths in alike.items() if len(paths) > 1}
+        addresses = Addresses(by_path, self.root.resolve().as_posix(), alike)
+        if alike:
+            by_path = {path: n for path, n in by_path.items() if path not in alike}
+        return addresses, by_path
 
     @cached_property
     def ranges(self) -> Ranges:
@@ -421,7 +428,7 @@ class LabelProject:
             _log.info("%d labelled images were moved; their labels go with them", n_moved)
         present = {**known, **added} if known else added
         gone = {n: known[n] for n in sorted(known) if present[n] not in there}
-        self._tell_gone(gone)
+        self._tell_gone(images.really_gone(gone, there))
         paths = {n: path for n, path in present.items() if n not in gone} if gone else present
         return paths, added if self._is_read_only else {}
 

@@ -21,6 +21,7 @@ import skal
 from skal.cli import main
 from skal.core.errors import DataError
 from skal.label.doubts import Doubts, contradicted, doubts_of, folds
+from skal.label.importing import import_into
 from skal.label.learning import BatchRequest, DoubtsRequest, Learner
 from skal.label.picking import Picker
 from skal.label.project import LabelProject
@@ -167,3 +168,15 @@ def test_the_command_prints_what_is_contradicted_and_all_as_a_table_or_json(fold
     assert [row["contradicted"] for row in rows] == [str(int(o["contradicted"])) for o in objects]
     assert (folder / ".skal" / "labels.sqlite").read_bytes() == before
     assert CliRunner().invoke(main, ["doubts", str(folder), "--json", "--csv"]).exit_code == 2
+
+
+def test_the_command_prints_what_is_noted_too_where_that_is_asked_for(folder: Path) -> None:
+    project = LabelProject.open(folder, create=False)
+    noted = next(path for image, path in project.paths.items() if image not in WRONG)
+    project.close()
+    (folder.parent / "x.csv").write_text(f"path,is_dark_issue,dark_score\n{noted},True,0.1\n")
+    import_into(folder, folder.parent / "x.csv")
+    assert not any(line.startswith(f"{noted}\t") for line in run(str(folder)).splitlines())
+    first, *others = [line.split("\t") for line in run(str(folder), "--noted").splitlines()]
+    assert (first[0], first[-1]) == (noted, "cleanvision: dark (0.10)")
+    assert "?" not in first[2] and all("?" in line[2] for line in others)

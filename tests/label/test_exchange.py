@@ -4,6 +4,7 @@ import csv
 import gc
 import io
 import json
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -676,13 +677,129 @@ def test_labels_of_pages_begin_a_project_whose_images_are_pages(tmp_path: Path) 
     table.write_text("path,label\nstack.tif#2,round\nstack.tif#3,flat\n")
     words = ["import", str(root), str(table), "--classes", "round,flat"]
     refused = CliRunner().invoke(main, words)
-    assert (
-        refused.exit_code == 1 and "with --pages all each page of a file is one" in refused.stderr
-    )
+    hint = "; nothing was imported; with --pages all each page of a file is an image"
+    assert refused.exit_code == 1 and refused.stderr.endswith(f"{hint}\n")
     done = CliRunner().invoke(main, [*words, "--pages", "all"])
     assert done.stdout == f"{table}: 2 new, 0 changed, 0 already there\n"
     again = CliRunner().invoke(main, words)  # the project keeps what an image is
     assert again.stdout == f"{table}: 0 new, 0 changed, 2 already there\n"
+
+
+def test_pages_are_not_proposed_where_they_would_set_labels_aside(tmp_path: Path) -> None:
+    project = make(tmp_path / "flowers")
+    sheets = [Image.fromarray(np.full((8, 8), 40 * n, np.uint8)) for n in range(2)]
+    sheets[0].save(project.root / "stack.tif", save_all=True, append_images=sheets[1:])
+    (tmp_path / "x.csv").write_text("path,label\nstack.tif,daisy\n")
+    assert import_into(project.root, tmp_path / "x.csv").new == 1
+    (tmp_path / "x.csv").write_text("path,label\nstack.tif#2,daisy\n")
+    with pytest.raises(DataError, match=r"nothing was imported$"):
+        import_into(project.root, tmp_path / "x.csv")
+
+
+def test_files_whose_pages_are_there_are_not_gone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "skal")
+    project = make(tmp_path / "flowers")
+    sheets = [Image.fromarray(np.full((8, 8), 40 * n, np.uint8)) for n in range(3)]
+    stack = project.root / "stack.tif"
+    sheets[0].save(stack, save_all=True, append_images=sheets[1:])
+    LabelProject.open(project.root).close()
+    (tmp_path / "x.csv").write_text("path,label\nstack.tif#2,daisy\nstack.tif#3,daisy\n")
+    assert import_into(project.root, tmp_path / "x.csv", pages="all").new == 2
+    LabelProject.open(project.root).close()
+    assert "no longer there" not in caplog.text
+    sheets[0].save(stack, save_all=True, append_images=sheets[1:2])  # one page less
+    LabelProject.open(project.root).close()
+    assert "1 images of the project are no longer there" in caplog.text
+
+
+def labels_in(folder: Path) -> dict[str, str]:
+    project = LabelProject.open(folder, create=False)
+    return {project.paths[n]: project.classes[k] for n, k in project.labels.items()}
+
+
+SAID = {"path": "0.png", "label": "daisy"}
+AS_A_TABLE = "path,label\n{},daisy\n"
+AS_A_LINE = '{{"path":"{}","label":"daisy"}}\n'
+
+
+@pytest.mark.parametrize(("form", "text"), [("csv", AS_A_TABLE), ("jsonl", AS_A_LINE)])
+@pytest.mark.parametrize("folder", ["", "in/"])
+def test_space_before_a_name_is_part_of_it_where_there_is_such_a_file(
+    tmp_path: Path, form: str, text: str, folder: str
+) -> None:
+    file = tmp_path / f"x.{form}"
+    names = [f"{folder} lead.png", f"{folder}lead.png", "other.png"]
+    write_images(tmp_path / "x", np.arange(48, dtype=np.uint8).reshape(3, 4, 4), names)
+    file.write_text(text.format(" lead.png"))
+    import_into(tmp_path / "x", file, CLASSES)
+    file.write_text(text.format(" other.png "))
+    import_into(tmp_path / "x", file)
+    assert labels_in(tmp_path / "x") == {names[0]: "daisy", names[2]: "daisy"}
+
+
+def test_a_sign_that_guards_a_cell_is_part_of_a_name_where_there_is_such_a_file(
+    tmp_path: Path,
+) -> None:
+    folder, table, lines = tmp_path / "x", tmp_path / "x.csv", tmp_path / "x.jsonl"
+    names = ["'=q.png", "=q.png", "=r.png", "'=s.png"]
+    write_images(folder, np.arange(64, dtype=np.uint8).reshape(4, 4, 4), names)
+    lines.write_text(AS_A_LINE.format("'=q.png"))
+    import_into(folder, lines, CLASSES)
+    assert labels_in(folder) == {"'=q.png": "daisy"}
+    lines.write_text(AS_A_LINE.format("'=r.png"))
+    with pytest.raises(DataError, match="is no image"):
+        import_into(folder, lines)
+    table.write_text("path,label\n'=r.png,daisy\n'=s.png,daisy\n")
+    import_into(folder, table)
+    assert labels_in(folder) == dict.fromkeys(("'=q.png", "=r.png", "'=s.png"), "daisy")
+    table.write_text("path,label\n'=q.png,daisy\n")
+    with pytest.raises(DataError, match=r"may be any of \"'=q.png\", '=q.png'"):
+        import_into(folder, table)
+    project = LabelProject.open(folder)
+    table.write_text(export_csv(project))
+    assert import_labels(project, table) == Imported(0, 0, 3)
+
+
+def test_names_that_are_shown_alike_are_not_told_apart(tmp_path: Path) -> None:
+    names = ["a.png", "in/\ufffd.png", os.fsdecode(b"\xfd/a.png"), "b.png"]
+    names += [os.fsdecode(b"\xff.png"), os.fsdecode(b"\xfe.png")]
+    write_images(tmp_path / "x", np.arange(96, dtype=np.uint8).reshape(6, 4, 4), names)
+    (tmp_path / "x.csv").write_text(AS_A_TABLE.format("\ufffd.png"))
+    with pytest.raises(DataError, match=r"may be any of '\\udcfe.png', '\\udcff.png'"):
+        import_into(tmp_path / "x", tmp_path / "x.csv", CLASSES)
+    (tmp_path / "x.csv").write_text(
+        "path,label\na.png,daisy\n\ufffd/a.png,daisy\nin/\ufffd.png,daisy\n"
+    )
+    import_into(tmp_path / "x", tmp_path / "x.csv", CLASSES)
+    assert labels_in(tmp_path / "x") == dict.fromkeys(names[:3], "daisy")
+
+
+@pytest.mark.parametrize(
+    "row", [{"path": "\ud800.png", "label": "daisy"}, {"path": "0.png", "label": "\ud800"}]
+)
+def test_half_a_character_is_told_with_its_row(tmp_path: Path, row: dict[str, str]) -> None:
+    project = make(tmp_path / "flowers")
+    (tmp_path / "x.jsonl").write_text(f"{json.dumps(row)}\n")
+    done = CliRunner().invoke(main, ["import", str(project.root), str(tmp_path / "x.jsonl")])
+    assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
+    assert "line 1: '\\ud800" in done.stderr and "has half a character" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["action", "source", "annotator", "seconds"])
+@pytest.mark.parametrize("what", ["path", "label"])
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_columns_that_are_named_may_be_called_as_those_of_skal(
+    tmp_path: Path, name: str, what: str, form: str
+) -> None:
+    project, file = make(tmp_path / "flowers"), tmp_path / f"x.{form}"
+    row = {{"path": "path", "label": "label", what: name}[n]: v for n, v in SAID.items()}
+    as_table = f"{','.join(row)}\n{','.join(row.values())}\n"
+    file.write_text(as_table if form == "csv" else f"{json.dumps(row)}\n")
+    words = ["import", str(project.root), str(file), f"--{what}-column", name]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    assert labels_in(project.root)["0.png"] == "daisy"
 
 
 TRANSCRIPT = Path(__file__).parents[1] / "data/label_studio"

@@ -42,6 +42,7 @@ class Row(NamedTuple):
     says so the `action` ("label", "unsure", "bad", "skip"), the `annotator`, the `seconds` that it
     took, the `source` of the image, and the `time` in seconds since 1970. A row of `notes`, which
     are no labels, names the `tool` that has them and all `faults` that its file speaks of.
+    An address that a spreadsheet may have been guarded from is `plain` without what guards.
     """
 
     where: str
@@ -55,6 +56,7 @@ class Row(NamedTuple):
     tool: str = ""
     notes: Sequence[Note] = ()
     faults: Sequence[str] = ()
+    plain: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from typing import Any
@@ -16,6 +16,8 @@ from . import Row, Source, number_of
 
 MORE = frozenset(("action", "annotator", "seconds", "lead_time", "source"))
 """What is read of a row beside the image and its label."""
+OF_SKAL = frozenset(("action", "annotator", "source"))
+"""Columns of the tables that skal exports, in which cells like formulas are guarded for sure."""
 _DECODER, _ENDS = json.JSONDecoder(), ("\n", "\r\n", "")
 METADATA = "-metadata"
 """Behind the name of a job of Ground Truth, where it says what its number means."""
@@ -50,17 +52,33 @@ def read_csv(source: Source) -> Iterator[Row]:
             names, first = [str(number) for number, _ in enumerate(header, start=1)], [header]
         path, label = _columns(source, names)
         n, of_path, of_label = len(names), names.index(path), names.index(label)
-        is_plain = MORE.isdisjoint(names)
+        is_plain, is_of_skal = MORE.isdisjoint({*names} - {path, label}), OF_SKAL.issubset(names)
         for cells in chain(first, table):
             where = f"line {table.line}"
             if is_plain and len(cells) == n:
-                yield Row(where, _text(cells[of_path]), _text(cells[of_label]) or None)
+                row = Row(where, cells[of_path], _cell(cells[of_label]) or None)
+                yield may_be_guarded(row) if "'" in row.address else row
             elif len(cells) > n:
                 raise DataError(f"{source.name}, {where} has more fields than the header")
             elif cells:
-                yield _row(where, dict(zip(names, cells, strict=False)), path, label)
+                row = _row(where, dict(zip(names, cells, strict=False)), path, label, _cell)
+                yield _without_guard(row, is_of_skal)
     except csv.Error as error:
         raise DataError(f"{source.name}, line {table.line}: {error}") from error
+
+
+def may_be_guarded(row: Row) -> Row:
+    """Return a row of a table whose address may be guarded, or be called so."""
+    address = row.address.strip()
+    plain = unguarded(address)
+    return row if plain == address else row._replace(plain=plain)
+
+
+def _without_guard(row: Row, is_guarded: bool) -> Row:
+    """Return a row of a table, which is guarded for sure or may be."""
+    if "'" not in row.address:
+        return row
+    return row._replace(address=unguarded(row.address)) if is_guarded else may_be_guarded(row)
 
 
 def read_json(source: Source) -> Iterator[Row]:
@@ -104,7 +122,7 @@ def _of_objects(
         where = f"{unit} {number}"
         names = None if dict in map(type, one.values()) else plain(tuple(one))
         if names:
-            yield Row(where, _text(one[names[0]]), _text(one[names[1]]) or None)
+            yield Row(where, _address(one[names[0]]), _text(one[names[1]]) or None)
         else:
             cells = _flat(source, where, one)
             yield _row(where, cells, *columns(tuple(cells)))
@@ -113,10 +131,10 @@ def _of_objects(
 def _plain_columns(source: Source, names: Sequence[str]) -> tuple[str, str] | None:
     """Return the columns of image and label as they are written; None if there is more to read."""
     small = {name.lower(): name for name in names}
-    if len(small) < len(names) or not MORE.isdisjoint(small):
+    if len(small) < len(names):
         return None
     path, label = _columns(source, [*small])
-    return small[path], small[label]
+    return (small[path], small[label]) if MORE.isdisjoint(small.keys() - {path, label}) else None
 
 
 def _flat(source: Source, where: str, one: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,8 +174,7 @@ def _class_name(value: Mapping[str, Any]) -> Any:
 def _text(value: Any) -> str:
     """Return what a cell says; a whole number is written as one, though a table has it as 1.0."""
     if isinstance(value, str):
-        text = value.strip()
-        return unguarded(text) if text[:1] == "'" else text
+        return value.strip()
     if value is None or value != value:  # which is how tables write that there is none
         return ""
     if isinstance(value, float) and value.is_integer():
@@ -165,15 +182,33 @@ def _text(value: Any) -> str:
     return str(value).strip()
 
 
-def _row(where: str, cells: Mapping[str, Any], path: str, label: str) -> Row:
+def _cell(value: Any) -> str:
+    """Return what a cell says that a spreadsheet may have been guarded from."""
+    text = _text(value)
+    return unguarded(text) if text[:1] == "'" else text
+
+
+def _address(value: Any) -> str:
+    """Return what a cell says of an image, whose name may have space around it."""
+    return value if isinstance(value, str) else _text(value)
+
+
+def _row(
+    where: str,
+    cells: Mapping[str, Any],
+    path: str,
+    label: str,
+    text: Callable[[Any], str] = _text,
+) -> Row:
     """Make a row of named cells, of which those that skal itself writes are known."""
-    row = Row(where, _text(cells.get(path)), _text(cells.get(label)) or None)
+    row = Row(where, _address(cells.get(path)), text(cells.get(label)) or None)
     if MORE.isdisjoint(cells):
         return row
-    who = cells.get("annotator")
+    if not MORE.isdisjoint((path, label)):
+        cells = {name: cell for name, cell in cells.items() if name not in (path, label)}
     return row._replace(
         action=str(cells.get("action") or "").strip(),
-        annotator="" if who in (None, "") else unguarded(str(who).strip()),
+        annotator=text(cells.get("annotator")),
         seconds=number_of(cells.get("seconds", cells.get("lead_time"))),
         source=str(cells.get("source") or "").strip(),
     )
@@ -208,4 +243,4 @@ def read_roboflow(source: Source) -> Iterator[Row]:
             raise DataError(
                 f"{source.name}, {where} has the classes {', '.join(own)}; expected one"
             )
-        yield Row(where, address.strip(), own[0] if own else None)
+        yield may_be_guarded(Row(where, address, own[0] if own else None))

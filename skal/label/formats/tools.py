@@ -9,9 +9,9 @@ from typing import Any
 
 from ...core.errors import DataError
 from ...datasets.tables import PATHS, Cells, find_column
-from ..names import unguarded
 from ..notes import Note, in_words
 from . import ISSUE, SCORES, Row, Source, names_beside, number_of
+from .tables import may_be_guarded
 
 VISION = frozenset(
     ("dark", "light", "blurry", "grayscale", "low_information", "odd_size", "odd_aspect_ratio")
@@ -170,15 +170,15 @@ def read_cleanlab(source: Source) -> Iterator[Row]:
         if len(cells) != len(names):
             raise DataError(f"{source.name}, {where} has not as many fields as the header")
         row = dict(zip(names, cells, strict=True))
-        address = unguarded(cells[of_path].strip())
-        if not names[of_path] and address.isdecimal():
+        address = cells[of_path]
+        if not names[of_path] and address.strip().isdecimal():
             raise DataError(
                 f"{source.name} has row numbers in place of images; nothing was imported: add a "
                 "column of their paths before it is written (issues['path'] = paths)"
             )
         there = [name for n, name in faults.items() if _is_true(source, where, cells[n])]
         notes = [Note(tool, _told(name, row), _score(name, row)) for name in there]
-        yield Row(where, address, tool=tool, notes=notes, faults=kinds)
+        yield may_be_guarded(Row(where, address, tool=tool, notes=notes, faults=kinds))
     if is_empty:
         raise DataError(
             f"{source.name} has no row, not of images without a fault either; nothing was imported"
