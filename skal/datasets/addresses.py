@@ -98,6 +98,8 @@ class Addresses:
             found = Located(path) if path else self._by_end(text, is_local, unclear)
             if found is not None:
                 return found
+            if unclear:  # what it says as it stands is not passed over for another reading
+                break
         if UPLOADS in address and (path := self._uploaded(address, unclear)) is not None:
             return Located(path)
         raise UnclearAddressError(address, unclear)

@@ -138,6 +138,7 @@ class Store:
         )
         self._lock = threading.RLock()
         self._depth = 0
+        self._has_notes = False
         with self._telling():
             if path is not None and not read_only:
                 _place_empty(path)
@@ -285,7 +286,8 @@ class Store:
 
     def last_note(self) -> int:
         """Return the id of the last note; 0 if there is none."""
-        if "notes" not in self._tables():  # as an older skal made it, and nobody writes
+        self._has_notes = self._has_notes or "notes" in self._tables()
+        if not self._has_notes:  # as an older skal made it, and nobody writes
             return 0
         ((last,),) = self._rows("SELECT max(id) FROM notes")
         return int(last or 0)

@@ -46,6 +46,9 @@ N_IMPORTS = 10_000
         (["rose.png"], "0a1b2c3d-rose.png", None),
         (["Ros\u00e9.png"], "Rose\u0301.png", "Ros\u00e9.png"),
         (["0.png"], "", None),
+        (["a/ 0.png", "a/0.png"], " 0.png", "a/ 0.png"),
+        (["a/ 0.png", "b/ 0.png", "0.png"], " 0.png", None),
+        (["a/0.png"], " 0.png ", "a/0.png"),
         (["x/a.png", "y/b.png"], "AmlDatastore://y/a.png", None),
         (["img 1.png", "img_1.png"], "/data/upload/3/12345678-img_1.png", None),
     ],
@@ -57,6 +60,14 @@ def test_what_an_address_means(paths: list[str], address: str, meant: str | None
             addresses.find(address)
     else:
         assert addresses.find(address) == meant
+
+
+def test_what_is_written_alike_is_unclear_by_any_address() -> None:
+    addresses = Addresses(["a/?.png", "b/1.png"], alike={"a/?.png": ["a/X.png", "a/Y.png"]})
+    for text in ("a/?.png", "?.png", "?", "s3://bucket/a/%3F.png"):
+        with pytest.raises(UnclearAddressError, match=r"may be any of 'a/X\.png', 'a/Y\.png'"):
+            addresses.find(text)
+    assert addresses.find("1.png") == "b/1.png"
 
 
 def test_an_unclear_address_names_its_candidates() -> None:

@@ -186,6 +186,15 @@ def test_a_table_labels_images_that_lie_together(tmp_path: Path, header: str, ro
     }
 
 
+def test_space_before_a_name_in_a_table_is_part_of_it_where_there_is_such_an_image(
+    tmp_path: Path,
+) -> None:
+    paint(tmp_path, "a/ 0.png", "a/0.png", "a/1.png")
+    (tmp_path / "labels.csv").write_text("path,label\n 0.png,cat\n 1.png ,dog\n")
+    found = {path: label for path, (_, label) in labels(tmp_path).items()}
+    assert found == {"a/ 0.png": "cat", "a/0.png": None, "a/1.png": "dog"}
+
+
 def test_a_competition_has_a_table_for_its_training_images(tmp_path: Path) -> None:
     paint(tmp_path, *numbered("train/"), *numbered("test/"))
     (tmp_path / "train.csv").write_text("id,label\n0,cat\n1,dog\n2,cat\n3,dog\n")

@@ -158,7 +158,7 @@ def read_cleanlab(source: Source) -> Iterator[Row]:
     if not faults:
         raise DataError(
             f"{source.name} has no column is_..._issue, which tables of cleanlab and cleanvision "
-            f"have (found: {', '.join(names)}); nothing was imported"
+            f"have (found: {', '.join(names):.100}); nothing was imported"
         )
     tool = "cleanvision" if VISION.issuperset(faults.values()) else "cleanlab"
     kinds = tuple(map(in_words, faults.values()))
