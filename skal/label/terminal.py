@@ -194,7 +194,7 @@ class TerminalSession:
         try:
             project = self.service.project
             drawn = half_blocks(
-                path, columns, lines, self.colour, lambda: project.ranges, project.config.pages
+                path, (columns, lines), self.colour, lambda: project.ranges, project.config.pages
             )
             return drawn + "\n"
         except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
@@ -219,13 +219,15 @@ def run_in_terminal(service: LabelService, annotator: str, *, suggest: bool = Fa
 
 def half_blocks(
     path: Path,
-    columns: int,
-    lines: int,
+    size: tuple[int, int],
     colour: str = "full",
     ranges: Callable[[], Ranges] = Ranges,
     pages: str = "first",
 ) -> str:
-    """Draw an image in at most so many characters, two pixels each, one above the other."""
+    """Draw an image in at most so many columns and lines of characters, two pixels each, one above
+    the other.
+    """
+    columns, lines = size
     with reading(path, 2 * columns, ranges, pages) as image:
         scale = min(columns / image.width, 2 * lines / image.height)
         width, height = max(1, round(image.width * scale)), max(2, round(image.height * scale))

@@ -173,7 +173,7 @@ def colours(text: str) -> list[list[tuple[int, ...]]]:
 def test_a_picture_has_two_pixels_a_character(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (8, 6, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    shown = colours(half_blocks(tmp_path / "a.png", 6, 4))
+    shown = colours(half_blocks(tmp_path / "a.png", (6, 4)))
     np.testing.assert_array_equal(shown, pixels)
 
 
@@ -182,14 +182,14 @@ def test_a_picture_fits_and_keeps_its_shape(
     tmp_path: Path, size: tuple[int, int], shape: tuple[int, int]
 ) -> None:
     Image.new("RGB", size, (1, 2, 3)).save(tmp_path / "a.png")
-    shown = np.array(colours(half_blocks(tmp_path / "a.png", 20, 10)))
+    shown = np.array(colours(half_blocks(tmp_path / "a.png", (20, 10))))
     assert shown.shape == (*shape, 3)
     assert (shown == [1, 2, 3]).all()
 
 
 def test_few_colours_are_taken_from_the_cube(tmp_path: Path) -> None:
     Image.new("RGB", (2, 2), (255, 0, 0)).save(tmp_path / "a.png")
-    assert "38;5;196;48;5;196" in half_blocks(tmp_path / "a.png", 2, 2, "256")
+    assert "38;5;196;48;5;196" in half_blocks(tmp_path / "a.png", (2, 2), "256")
 
 
 def test_the_picture_is_in_the_output_of_a_terminal_with_colour(
