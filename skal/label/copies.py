@@ -19,6 +19,9 @@ DAY = 86400.0
 DAMAGED = (11, 26)
 """SQLite's codes of a file that is corrupt, and of one that is no database."""
 
+SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""The second is Python's, of a message in which SQLite quotes damaged bytes."""
+
 _log = logging.getLogger("skal")
 
 
@@ -41,7 +44,7 @@ def keep_copy(store: Path) -> None:
         fsync_file(temporary)
         temporary.replace(copy)
         fsync_folder(copy.parent)
-    except (sqlite3.Error, OSError) as error:  # labelling goes on
+    except (*SQLITE_ERRORS, OSError) as error:  # labelling goes on
         temporary.unlink(missing_ok=True)
         _log.warning("no copy of the labels in %s could be made: %s", store, error)
 
@@ -55,9 +58,10 @@ def check_there(store: Path, settings: Path) -> None:
         )
 
 
-def way_out(store: Path | None, error: sqlite3.Error) -> str:
+def way_out(store: Path | None, error: Exception) -> str:
     """Return what can be done where a store is damaged; nothing for other errors."""
-    if store is None or (getattr(error, "sqlite_errorcode", 0) & 0xFF) not in DAMAGED:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if store is None or (code not in DAMAGED and isinstance(error, sqlite3.Error)):
         return ""
     return _what_there_is(store)
 
@@ -87,7 +91,7 @@ def _exchange(copy: Path, path: Path) -> str:
     try:
         with closing(sqlite3.connect(copy)) as made:
             (n,) = made.execute("SELECT count(*) FROM actions").fetchone()
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         raise RunFolderError(f"the copy {str(copy)!r} is damaged, too: {error}") from error
     aside = f"damaged-{time.strftime('%Y%m%d-%H%M%S')}"
     for suffix in ("-wal", "-shm", ""):  # what the log holds belongs to the damaged file

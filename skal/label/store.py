@@ -19,7 +19,7 @@ from urllib.parse import quote
 from ..core.durable import fsync_folder, write_atomic
 from ..core.errors import RunFolderError
 from .checksums import by_columns, checksums
-from .copies import way_out
+from .copies import SQLITE_ERRORS, way_out
 
 FORMAT = 3
 BUSY_SECONDS = 10.0
@@ -372,7 +372,7 @@ class Store:
         """Let an error of SQLite say which file it is about."""
         try:
             yield
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             told = f"the labels in {str(self.path)!r}: {error}{way_out(self.path, error)}"
             raise RunFolderError(told) from error
 
