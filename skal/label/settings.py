@@ -107,7 +107,7 @@ def save_settings(place: Path, config: RunConfig, terms: Terms) -> None:
     """Write what `read_settings` reads, if it is not there already."""
     values = {name: value for name, value in config.as_dict().items() if name in SETTINGS}
     agreed = {name: value for name, value in terms._asdict().items() if value is not None}
-    content = signed(tomli_w.dumps({**agreed, **values}))
+    content = signed(tomli_w.dumps({**agreed, **values})).encode(errors="surrogateescape")
     path = place / SETTINGS_FILE
-    if not path.is_file() or path.read_text(encoding="utf-8") != content:
+    if not path.is_file() or path.read_bytes() != content:
         write_atomic(path, content)
