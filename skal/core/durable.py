@@ -125,7 +125,7 @@ def remove_leftovers(folder: Path, name: str = "*", untouched: float = -math.inf
     were left `untouched` for so many seconds.
     """
     for path in folder.glob(f".{name}.*.tmp*"):
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # gone, or another user's
             if time.time() - path.stat().st_mtime > untouched:
                 path.unlink()
 

@@ -16,6 +16,7 @@ from .formats import page_of
 UPLOADS = "/data/upload/"
 """Where Label Studio serves what was uploaded to it, under a changed name."""
 LOCAL_FILES = "/data/local-files/"
+STORAGES = ("gs:", "s3:")
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 MOST_CANDIDATES = 3
 
@@ -97,9 +98,9 @@ class Addresses:
             path = self._as_it_stands(text)
             found = Located(path) if path else self._by_end(text, is_local, unclear)
             if found is not None:
+                if unclear and found.path not in unclear:
+                    break  # what it says as it stands is not passed over for another reading
                 return found
-            if unclear:  # what it says as it stands is not passed over for another reading
-                break
         if UPLOADS in address and (path := self._uploaded(address, unclear)) is not None:
             return Located(path)
         raise UnclearAddressError(address, unclear)
@@ -164,11 +165,12 @@ class Addresses:
         (image,), n = longest, max(shared)
         above = n - (len(image) - 1)  # of the root's names that the text has, too
         text_used_up, image_used_up = n == len(folders), above >= 0
-        here = {folder for folder in folders if folder in self._folders}
+        meant = (one for name in folders for one in (name, name.strip(), unquote(name)))
+        here = {folder for folder in meant if folder in self._folders}
         own = {*map(_plain, image[:-1]), *self._root[len(self._root) - max(above, 0) :]}
         if not here <= own or not (text_used_up or image_used_up):
             return None
-        root_at = folders[: max(len(folders) - (len(image) - 1), 0)]
+        root_at = [one.strip() for one in folders[: max(len(folders) - (len(image) - 1), 0)]]
         if root_at and is_local and above == 0:
             return None
         return Located("/".join(image), tuple(root_at), above > 0)
@@ -188,23 +190,26 @@ class Addresses:
 def _readings(address: str) -> Iterator[str]:
     """Yield what a text may be: a path as it stands, the path of an address, one of Windows."""
     text = address.strip()
-    if text != address:
-        yield address
-    parts = _split(text) if "://" in text or text.startswith(("/data/", "gs:", "s3:")) else None
-    if parts is None:
+    if "://" not in text and not text.startswith((UPLOADS, LOCAL_FILES, *STORAGES)):
+        if text != address:
+            yield address
         yield text
         if "%" in text:
             yield unquote(text)
         if "\\" in text:
             yield text.replace("\\", "/")
         return
+    # names in a storage may have the sign of a fragment, and files pages
+    parts = _split(text.replace("#", "%23") if text.startswith(STORAGES) else text)
+    page = f"{parts.path}#{parts.fragment}"
+    path = parts.path if page_of(page)[1] is None else page
     if parts.path.endswith(LOCAL_FILES) and "d" in (query := parse_qs(parts.query)):
         yield query["d"][0]
         return
     # the bucket or host is a folder, too, that may contradict
-    yield parts.netloc + parts.path
-    if "%" in parts.path:
-        yield parts.netloc + unquote(parts.path)
+    yield parts.netloc + path
+    if "%" in path:
+        yield parts.netloc + unquote(path)
 
 
 def _split(address: str) -> SplitResult:

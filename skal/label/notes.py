@@ -12,6 +12,9 @@ from .store import NoteRow, Store
 OF_ALL = -1
 """In place of an image: what the tool noted of this fault before holds no longer; "" of any."""
 
+OF_LABELS = ("label", "class imbalance")
+"""Faults of labels; by the second cleanlab marks the images of the rarest class."""
+
 
 class Note(NamedTuple):
     """A fault that a tool finds in an image or its label; of scores the lowest is the worst."""
@@ -23,7 +26,7 @@ class Note(NamedTuple):
     @property
     def is_of_label(self) -> bool:
         """Whether it speaks of the label that somebody gave, and so of the class."""
-        return _kind(self.fault) == "label"
+        return _kind(self.fault) in OF_LABELS
 
     def __str__(self) -> str:
         score = "" if self.score is None else f" ({self.score:.2f})"

@@ -50,6 +50,20 @@ N_IMPORTS = 10_000
         (["a/ 0.png", "b/ 0.png", "0.png"], " 0.png", None),
         (["a/0.png"], " 0.png ", "a/0.png"),
         (["x/a.png", "y/b.png"], "AmlDatastore://y/a.png", None),
+        (["1.png", "b/2.png"], " b/1.png", None),
+        (["1.png", "b c/2.png"], "b%20c/1.png", None),
+        (["a.png", "c.png"], " https://h/a.png?to=/c.png", "a.png"),
+        (["cat s/1.png", "dog s/1.png"], "s3://b/cat%20s/1.png", "cat s/1.png"),
+        (["cat s/1.png", "dog s/1.png"], "cat%20s/1.png", "cat s/1.png"),
+        (["a/1.png", "b/1.png"], " a/1.png", "a/1.png"),
+        (["a.png", "a#1.png"], "/data/imgs/a#1.png", "a#1.png"),
+        (["a.png"], "/data/imgs/a#1.png", None),
+        (["a.png", "a#1.png"], "s3://b/a#1.png", "a#1.png"),
+        (["a.png"], "s3://b/a#1.png", None),
+        (["stack.tif"], "https://h/stack.tif#2", None),
+        (["stack.tif#1", "stack.tif#2"], "https://h/stack.tif#2", "stack.tif#2"),
+        (["stack.tif#1", "stack.tif#2"], "/data/imgs/stack.tif#2", "stack.tif#2"),
+        (["a.png"], "https://h/a.png#top", "a.png"),
         (["img 1.png", "img_1.png"], "/data/upload/3/12345678-img_1.png", None),
     ],
 )
@@ -116,6 +130,11 @@ def way_of_writing(rng: random.Random) -> Callable[[str], str]:
         lambda path: f"gs://bucket/{quote(below(path))}",
     ]
     return rng.choice(ways)
+
+
+def test_a_stray_space_makes_no_other_folder() -> None:
+    addresses = Addresses(["a.png", "b.png"], ROOT)
+    assert one_root([addresses.locate("data/a.png"), addresses.locate(" data/b.png")])
 
 
 def test_no_made_up_import_means_a_wrong_image() -> None:
