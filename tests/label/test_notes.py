@@ -207,6 +207,18 @@ def test_who_is_to_answer_reads_no_class_in_a_note(photos: Path) -> None:
     assert reviewed() == ["", ""]
 
 
+def test_which_images_are_of_the_rarest_class_is_not_read_either(
+    photos: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "issues.csv"
+    table.write_text("path,is_class_imbalance_issue,class_imbalance_score\ncat/2.png,True,0.01\n")
+    import_into(photos, table)
+    service = LabelService(LabelProject.open(photos))
+    cat = service.project.numbers["cat/2.png"]
+    assert service.describe(cat)["note"] == ""
+    assert "class imbalance" in service.describe(cat, note_of_label=True)["note"]
+
+
 def test_notes_go_with_an_image_that_is_labelled_and_moved(photos: Path) -> None:
     (photos / "cat/0.png").write_bytes((photos / "cat/0.png").read_bytes() + b"unlike others")
     import_into(photos, VISION)
