@@ -116,7 +116,7 @@ def _by_part(files: list[ImageFile]) -> list[ImageFile]:
     """
     found: dict[str, list[ImageFile]] = {"train": [], "test": [], "unlabeled": []}
     for file in files:
-        found[file[1]].append(file)
+        found[file.part].append(file)
     if all(file.label is None for file in found["test"]):
         flat, found["test"] = found["test"], []
         found["unlabeled"].extend(ImageFile(file.path, "unlabeled", None) for file in flat)

@@ -280,8 +280,9 @@ def _without_contradiction(
 
 
 def _action(reading: Reading, row: Row) -> Action | None:
-    if row[2] and row[3:] == _NOTHING_MORE:  # as most, and much faster
-        image, label = reading.image_at(row.where, row[1]), reading.class_id(row.where, row[2])
+    if row.label and row[3:] == _NOTHING_MORE:  # as most, and much faster
+        image = reading.image_at(row.where, row.address)
+        label = reading.class_id(row.where, row.label)
         if image is None:
             return None
         return Action(reading.annotator, "label", image, label, None, None, IMPORT)

@@ -28,7 +28,7 @@ class KeptClasses:
         self.refresh()
 
     @contextmanager
-    def all_or_none(self) -> Iterator[None]:
+    def _all_or_none(self) -> Iterator[None]:
         """Let changes hold together, or none of them."""
         try:
             with self._store.transaction():
@@ -48,7 +48,7 @@ class KeptClasses:
         self, renamings: Sequence[str], mergers: Sequence[str], removals: Sequence[str]
     ) -> None:
         """Do what texts say; see `LabelProject.change_classes`."""
-        with self.all_or_none():
+        with self._all_or_none():
             for old, new in parse_pairs(renamings, "--rename-class", "OLD=NEW"):
                 self.rename(old, new)
             into: dict[int, int | None] = {}
@@ -67,7 +67,7 @@ class KeptClasses:
         new: Sequence[str],
     ) -> None:
         """Do what a page says; see `LabelProject.edit_classes`."""
-        with self.all_or_none():
+        with self._all_or_none():
             for number, name in names.items():
                 self._write(self.now.renamed(self.now.id_of_number(number), name))
             added = check_classes(new)

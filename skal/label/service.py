@@ -293,10 +293,8 @@ class LabelService:
         }
 
     def describe(self, image: int, *, note_of_label: bool = False) -> dict[str, Any]:
-        note = self.project.notes.of(image, of_label=note_of_label)
-        (width, height), path = self.previews.size(image) or (0, 0), self.project.paths[image]
-        name = plain_text(path)
-        return {"image": image, "width": width, "height": height, "name": name, "note": note}
+        size = self.previews.size(image) or (0, 0)
+        return telling.described(self.project, image, size, note_of_label)
 
     def waiting(self) -> dict[int, str]:
         """Return the images of batches that nobody has answered, and why each is shown."""
@@ -305,7 +303,8 @@ class LabelService:
 
     def round_of(self, image: int) -> int | None:
         """Return the round in whose batch an image is."""
-        return (row := self._batches.by_image.get(image)) and row.round
+        row = self._batches.by_image.get(image)
+        return row and row.round
 
     @_locked
     def guess(self, image: int) -> NDArray[np.float32] | None:
@@ -400,7 +399,7 @@ class LabelService:
 
     def _answered(self, request: str | None, *, by_undo: bool) -> list[Action]:
         """Return what the request of a key led to, if there was one; of this kind it must be."""
-        before = self.project.store.answered(request) if request is not None else []
+        before = [] if request is None else self.project.store.answered(request)
         if any((action.action == "undo") is not by_undo for action in before):
             raise ParameterError("key: it is that of a request of another kind")
         return before

@@ -194,12 +194,7 @@ def predict(
     settings_of(TrainingSettings)["device"].check(device)
     if shard_size < 1:
         raise ParameterError(f"shard_size={shard_size}; expected 1 or more")
-    _check_network(Path(run_dir), trust)
-    if Path(run_dir).is_file() and device not in ("auto", "cpu"):
-        raise ParameterError(
-            f"device: got {device!r}; an exported network is computed on the CPU: leave it out, or "
-            "predict by the run folder"
-        )
+    _check_network(Path(run_dir), device, trust)
     workers = Workers(backend, scheduler, jobs, threads, device)
     asked = utilities if utilities is not None else MEASURED if form.measures else ()
     task = PredictionTask(
@@ -231,9 +226,14 @@ def predict(
     return Predicted(out, n_images, n_unreadable, n_computed, seconds)
 
 
-def _check_network(run_dir: Path, trust: bool) -> None:
+def _check_network(run_dir: Path, device: str, trust: bool) -> None:
     if run_dir.is_file():
         read_exported(run_dir, trust)
+        if device not in ("auto", "cpu"):
+            raise ParameterError(
+                f"device: got {device!r}; an exported network is computed on the CPU: leave it "
+                "out, or predict by the run folder"
+            )
     else:
         check_model(run_dir, read_description(run_dir), trust)
 
