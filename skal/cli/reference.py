@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from ..comparisons.config import GRID_SETTINGS
-from ..core.settings import GROUPS, Setting
+from ..core.kinds import Setting
+from ..core.settings import GROUPS
 from ..core.signatures import in_python
 from ..runs.config import SETTINGS
 from . import main

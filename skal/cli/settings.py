@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from ..core.kinds import KINDS
+from ..core.kinds import KINDS, Setting
 from ..core.registry import parse_params
-from ..core.settings import GROUPS, Setting, override
+from ..core.settings import GROUPS, override
 from ..runs.config import SETTINGS
 from .lists import KINDS as NAMED
 from .lists import complete, registry

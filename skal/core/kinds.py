@@ -1,21 +1,133 @@
-"""Kinds of values that settings have: what is valid, its plain form, and how texts are read."""
+"""The statement of one setting, and the kinds of values: what is valid, and how texts are read."""
 
 from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from .errors import ParameterError
-
-if TYPE_CHECKING:
-    from .settings import Setting
+from .errors import ParameterError, UnknownNameError
 
 Count = int | str
 Share = float | str
 Range = float | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """The statement of a setting, `type` without ``| None``, `details` further sentences after the
+    one-line `help`, `option` its flag if not its name, `bare` that flag's value when given without
+    one, and `names` the kinds of ``skal list`` that it is a name of. Values are in `choices` or
+    match `pattern`; `lowest` and `highest` belong to the range, `above` and `below` do not. To give
+    it without one of the conditions `needs`, or with one of `idle_with`, is an error, as is
+    switching it on with a key of `excludes`, whose value says why. A condition is the name of a
+    setting that is switched on (not None, False, 0, empty, "off" or "none"), or
+    ``"name=value|value"``.
+    """
+
+    name: str = ""
+    type: str = ""
+    default: Any = None
+    optional: bool = False
+    help: str
+    details: str = ""
+    group: str
+    metavar: str = ""
+    option: str = ""
+    bare: str = ""
+    names: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    pattern: str = ""
+    lowest: float | None = None
+    highest: float | None = None
+    above: float | None = None
+    below: float | None = None
+    needs: tuple[str, ...] = ()
+    idle_with: tuple[str, ...] = ()
+    excludes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def flag(self) -> str:
+        """What the command line calls it."""
+        return "--" + (self.option or self.name).replace("_", "-")
+
+    @property
+    def range(self) -> str:
+        """The bounds in words, with a space before them; nothing, if it has none."""
+        words = (
+            self.lowest is not None and f"from {self.lowest}{' on' * (self.highest is None)}",
+            self.above is not None and f"above {self.above:g}",
+            self.highest is not None and f"to {self.highest}",
+            self.below is not None and f"and below {self.below:g}",
+        )
+        return "".join(f" {word}" for word in words if word)
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, in words."""
+        return KINDS[self.type].words.format(range=self.range)
+
+    def dependencies(self) -> list[str]:
+        """Say in sentences what it depends on."""
+        return [
+            *(f"Acts only with `{in_words(need)}`." for need in self.needs),
+            *(f"Changes nothing with `{in_words(other)}`." for other in self.idle_with),
+            *(f"Not together with `{in_words(other)}`." for other in self.excludes),
+        ]
+
+    def contains(self, number: float) -> bool:
+        """Tell whether a number is within the bounds, and finite."""
+        return (
+            (self.lowest is None or number >= self.lowest)
+            and (self.above is None or number > self.above)
+            and (self.highest is None or number <= self.highest)
+            and number < (math.inf if self.below is None else self.below)
+        )
+
+    def check(self, value: Any) -> Any:
+        """Return a value in its plain form; a `UsageError` is raised if it is not valid."""
+        if value is None and self.optional:
+            return None
+        try:
+            checked = KINDS[self.type].plain(self, value)
+        except (TypeError, ValueError) as error:
+            if isinstance(error, ParameterError):
+                raise
+            message = f"{self.name}: got {value!r}; expected {self.expected}"
+            raise ParameterError(message) from None
+        fits = bool(self.pattern) and re.fullmatch(self.pattern, str(checked), re.DOTALL)
+        if self.choices and checked not in self.choices and not fits:
+            raise UnknownNameError(self.name.replace("_", " "), str(value), self.choices)
+        return checked
+
+    def idle(self, values: Mapping[str, Any]) -> str:
+        """Say beside what of all settings this one changes nothing; "" if it acts."""
+        missing = next((need for need in self.needs if not holds(need, values)), None)
+        if missing:
+            return f"without {in_words(missing)}"
+        hindrance = next((other for other in self.idle_with if holds(other, values)), None)
+        return f"with {in_words(hindrance)}" if hindrance else ""
+
+
+def is_on(value: Any) -> bool:
+    """Tell whether a value switches its setting on."""
+    return value not in (None, False, "off", "none", "0", "0%", (), {})
+
+
+def holds(condition: str, values: Mapping[str, Any]) -> bool:
+    """Tell whether a condition, see `Setting`, holds among values."""
+    name, _, choices = condition.partition("=")
+    value = values.get(name)
+    return value in choices.split("|") if choices else is_on(value)
+
+
+def in_words(condition: str) -> str:
+    """Return a condition as it is told."""
+    return condition.replace("=", " ").replace("|", " or ")
 
 
 def resolve_count(name: str, value: Count, n_pool: int, lowest: int = 1) -> int:

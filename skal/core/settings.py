@@ -8,8 +8,6 @@ torch here.
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -17,105 +15,9 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from .errors import ParameterError, UnknownNameError
-from .kinds import KINDS
+from .kinds import Setting, holds, in_words, is_on
 
 GROUPS = ("comparison", "data", "labels", "query", "network", "training", "noise", "output")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """The statement of a setting, `type` without ``| None``, `details` further sentences after the
-    one-line `help`, `option` its flag if not its name, `bare` that flag's value when given without
-    one, and `names` the kinds of ``skal list`` that it is a name of. Values are in `choices` or
-    match `pattern`; `lowest` and `highest` belong to the range, `above` and `below` do not. To give
-    it without one of the conditions `needs`, or with one of `idle_with`, is an error, as is
-    switching it on with a key of `excludes`, whose value says why. A condition is the name of a
-    setting that is switched on (not None, False, 0, empty, "off" or "none"), or
-    ``"name=value|value"``.
-    """
-
-    name: str = ""
-    type: str = ""
-    default: Any = None
-    optional: bool = False
-    help: str
-    details: str = ""
-    group: str
-    metavar: str = ""
-    option: str = ""
-    bare: str = ""
-    names: tuple[str, ...] = ()
-    choices: tuple[str, ...] = ()
-    pattern: str = ""
-    lowest: float | None = None
-    highest: float | None = None
-    above: float | None = None
-    below: float | None = None
-    needs: tuple[str, ...] = ()
-    idle_with: tuple[str, ...] = ()
-    excludes: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def flag(self) -> str:
-        """What the command line calls it."""
-        return "--" + (self.option or self.name).replace("_", "-")
-
-    @property
-    def range(self) -> str:
-        """The bounds in words, with a space before them; nothing, if it has none."""
-        words = (
-            self.lowest is not None and f"from {self.lowest}{' on' * (self.highest is None)}",
-            self.above is not None and f"above {self.above:g}",
-            self.highest is not None and f"to {self.highest}",
-            self.below is not None and f"and below {self.below:g}",
-        )
-        return "".join(f" {word}" for word in words if word)
-
-    @property
-    def expected(self) -> str:
-        """What a value must be, in words."""
-        return KINDS[self.type].words.format(range=self.range)
-
-    def dependencies(self) -> list[str]:
-        """Say in sentences what it depends on."""
-        return [
-            *(f"Acts only with `{_in_words(need)}`." for need in self.needs),
-            *(f"Changes nothing with `{_in_words(other)}`." for other in self.idle_with),
-            *(f"Not together with `{_in_words(other)}`." for other in self.excludes),
-        ]
-
-    def contains(self, number: float) -> bool:
-        """Tell whether a number is within the bounds, and finite."""
-        return (
-            (self.lowest is None or number >= self.lowest)
-            and (self.above is None or number > self.above)
-            and (self.highest is None or number <= self.highest)
-            and number < (math.inf if self.below is None else self.below)
-        )
-
-    def check(self, value: Any) -> Any:
-        """Return a value in its plain form; a `UsageError` is raised if it is not valid."""
-        if value is None and self.optional:
-            return None
-        try:
-            checked = KINDS[self.type].plain(self, value)
-        except (TypeError, ValueError) as error:
-            if isinstance(error, ParameterError):
-                raise
-            message = f"{self.name}: got {value!r}; expected {self.expected}"
-            raise ParameterError(message) from None
-        fits = bool(self.pattern) and re.fullmatch(self.pattern, str(checked), re.DOTALL)
-        if self.choices and checked not in self.choices and not fits:
-            raise UnknownNameError(self.name.replace("_", " "), str(value), self.choices)
-        return checked
-
-    def idle(self, values: Mapping[str, Any]) -> str:
-        """Say beside what of all settings this one changes nothing; "" if it acts."""
-        missing = next((need for need in self.needs if not _holds(need, values)), None)
-        if missing:
-            return f"without {_in_words(missing)}"
-        hindrance = next((other for other in self.idle_with if _holds(other, values)), None)
-        return f"with {_in_words(hindrance)}" if hindrance else ""
 
 
 def setting(default: Any, help: str, group: str, **facts: Any) -> Any:
@@ -207,7 +109,7 @@ def check_values(
         given = [name for name, value in checked.items() if value != settings[name].default]
     for one, other, reason in _clashes(settings, checked):
         reason = f": {reason}" if reason else ""
-        raise ParameterError(f"give {one} or {_in_words(other)}, not both{reason}")
+        raise ParameterError(f"give {one} or {in_words(other)}, not both{reason}")
     for name in sorted(given):
         if reason := settings[name].idle(checked):
             raise ParameterError(
@@ -257,22 +159,8 @@ def _clashes(
 ) -> Iterator[tuple[str, str, str]]:
     for name, statement in settings.items():
         for other, reason in statement.excludes.items():
-            if _is_on(values.get(name)) and _holds(other, values):
+            if is_on(values.get(name)) and holds(other, values):
                 yield name, other, reason
-
-
-def _is_on(value: Any) -> bool:
-    return value not in (None, False, "off", "none", "0", "0%", (), {})
-
-
-def _holds(condition: str, values: Mapping[str, Any]) -> bool:
-    name, _, choices = condition.partition("=")
-    value = values.get(name)
-    return value in choices.split("|") if choices else _is_on(value)
-
-
-def _in_words(condition: str) -> str:
-    return condition.replace("=", " ").replace("|", " or ")
 
 
 def read_settings(path: Path, known: Collection[str], **tables: Collection[str]) -> dict[str, Any]:

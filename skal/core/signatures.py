@@ -8,7 +8,8 @@ import textwrap
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, TypeVar
 
-from .settings import Setting, Settings, settings_of
+from .kinds import Setting
+from .settings import Settings, settings_of
 
 Documented = TypeVar("Documented", bound=Callable[..., Any])
 

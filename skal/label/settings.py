@@ -11,8 +11,8 @@ import tomli_w
 
 from ..core.durable import check_signed, signed, write_atomic
 from ..core.errors import ParameterError
-from ..core.kinds import resolve_share
-from ..core.settings import Setting, override
+from ..core.kinds import Setting, resolve_share
+from ..core.settings import override
 from ..core.settings import read_settings as read_toml
 from ..runs.config import SETTINGS as RUN_SETTINGS
 from ..runs.config import TRAINING_SETTINGS, RunConfig
