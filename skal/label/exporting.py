@@ -22,11 +22,10 @@ from ..datasets.formats import file_of, page_of
 from ..datasets.layout import is_unlabeled
 from ..datasets.paging import save_page
 from .doubts import Doubts
+from .formats import COLUMNS
 from .ledger import SETTLED, TEST
 from .names import guarded, plain_text, shown
 from .project import LabelProject
-
-COLUMNS = ("path", "label", "action", "annotator", "source", "seconds", "time")
 
 _SPLIT_WORD = re.compile(
     r"(?<![^\W_])(train|training|test|testing|val|valid|validation|dev|eval|evaluation)(?![^\W_])",

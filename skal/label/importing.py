@@ -16,7 +16,7 @@ from ..datasets.addresses import Located, UnclearAddressError, one_root
 from ..datasets.formats import page_of
 from ..datasets.index import ImageFile, find_images
 from .checks import check_pages
-from .formats import Row, Source, read_rows
+from .formats import OPTIONS, READERS, Row, Source, read_rows
 from .images import content_of, find
 from .ledger import SETTLED, TEST
 from .names import LONGEST_NAME, check_annotator, plain_text
@@ -64,12 +64,18 @@ class Reading:
         return self._by_path[found.path]
 
     def _locate(self, address: str, plain: str) -> Located:
-        try:
-            return self._addresses.locate(plain_text(address))
-        except UnclearAddressError as error:
-            if not plain or error.candidates:
-                raise
-            return self._addresses.locate(plain_text(plain))
+        """Return the image of an address as it stands, or without a guard that it may have."""
+        found: dict[str, Located] = {}
+        unclear: set[str] = set()
+        for text in filter(None, (address, plain)):
+            try:
+                one = self._addresses.locate(plain_text(text))
+                found[one.path] = one
+            except UnclearAddressError as error:
+                unclear.update(error.candidates)
+        if len(found) != 1 or unclear:
+            raise UnclearAddressError(address, {*found, *unclear})
+        return next(iter(found.values()))
 
     def class_id(self, where: str, name: str) -> int:
         if name not in self._class_ids:
@@ -156,6 +162,7 @@ def import_into(
     read and found valid. Of `classes` those that the project does not have yet are added.
     """
     source = source if isinstance(source, Source) else Source(source)
+    _check_source(source, form)
     given = None if pages is None else {"pages": pages}
     read = _read(LabelProject.open(folder, classes, given, create=False), source, annotator, form)
     known = read.classes if read.is_of_new_project else ()
@@ -163,6 +170,19 @@ def import_into(
     with closing(opened) as project, project.store.transaction():
         project.add_classes(read.classes)
         return _take_in(project, read)
+
+
+def _check_source(source: Source, form: str | None) -> None:
+    """Raise an error, before anything else is looked at, if there is nothing to read, or not so."""
+    if form:
+        READERS.resolve(form)
+    if not source.path.is_dir():
+        _ = source.content
+    elif form or any(getattr(source, name) for name in OPTIONS):
+        raise UsageError(
+            f"{str(source.path)!r} is a folder, whose folders are the classes; expected neither a "
+            "format nor columns with it, or the file in it that has the labels"
+        )
 
 
 @dataclass(frozen=True)

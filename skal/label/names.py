@@ -57,6 +57,19 @@ def plain_text(text: str) -> str:
     return content.decode(errors="replace")
 
 
+def told_apart(paths: Iterable[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Return paths by how `plain_text` writes them, and of those written alike, which nobody can
+    tell apart by that, all.
+    """
+    by_text: dict[str, str] = {}
+    alike: dict[str, list[str]] = {}
+    for path in paths:
+        text = plain_text(path)
+        if by_text.setdefault(text, path) != path:
+            alike.setdefault(text, [by_text[text]]).append(path)
+    return by_text, alike
+
+
 def guarded(text: str) -> str:
     """Return a cell of a table that no spreadsheet takes for a formula."""
     return f"'{text}" if _FORMULA.match(text) else text

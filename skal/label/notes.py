@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from .names import plain_text
@@ -88,14 +88,23 @@ def _kind(fault: str) -> str:
 
 
 def replace_notes(
-    store: Store, tool: str, faults: Iterable[str], notes: Mapping[int, Sequence[Note]]
+    store: Store, tool: str, faults: Collection[str], notes: Mapping[int, Sequence[Note]]
 ) -> str:
     """Write which images a tool finds some faults in, in place of those in which it found these
-    before, and say how many.
+    before, and say how many, and of how many that `notes` do not name any is gone.
     """
+    kinds_now = {_kind(fault) for fault in faults}
+    n_lost = sum(
+        image not in notes
+        and any(note.tool == tool and _kind(note.fault) in kinds_now for note in own)
+        for image, own in Notes(store).by_image().items()
+    )
     rows = [NoteRow(tool, n, note.fault, note.score) for n, own in notes.items() for note in own]
     store.add_notes([*(NoteRow(tool, OF_ALL, fault, None) for fault in faults), *rows])
     kinds = Counter(_kind(row.fault) for row in rows)
     told = ", ".join(f"{kind} {n}" for kind, n in sorted(kinds.items()))
     n_noted = sum(map(bool, notes.values()))
-    return f"{tool} notes something of {n_noted} of {len(notes)} images{told and f' ({told})'}"
+    lost = f"; it names {n_lost} images no more, whose notes of this are gone" if n_lost else ""
+    return (
+        f"{tool} notes something of {n_noted} of {len(notes)} images{told and f' ({told})'}{lost}"
+    )

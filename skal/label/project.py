@@ -28,7 +28,7 @@ from .holding import hold
 from .kept_classes import KeptClasses
 from .learning import GUESSES, BatchRequest, Guesses, LearnerSetup
 from .ledger import TEST, Ledger
-from .names import check_classes, plain_text, shown
+from .names import check_classes, shown, told_apart
 from .notes import Notes
 from .sample import Accuracy, History, TestedModel, draw_reserve
 from .settings import SETTINGS_FILE, Terms, kept_pages, read_settings, save_settings
@@ -64,9 +64,10 @@ class LabelProject:
         new_classes: Sequence[str] = (),
         *,
         is_read_only: bool = False,
+        is_quiet: bool = False,
     ) -> None:
         self.root, self.home = root, root / HOME
-        self._is_read_only = is_read_only
+        self._is_read_only, self._is_quiet = is_read_only, is_quiet
         self.name = root.resolve().name
         self.store = store
         self.id = store.meta()["project"]
@@ -85,6 +86,7 @@ class LabelProject:
         if not is_read_only:
             self._contents.write(store.images(), self.ledger.images())
         self.take_files(files)
+        self._is_quiet = False
         self.history, self.notes = self._read_history(), Notes(store)
         guesses = Guesses.load(self.home / GUESSES) if store.path else None
         self.guesses = guesses and guesses.by_class(self.class_list)
@@ -110,7 +112,7 @@ class LabelProject:
         takes those of the class folders. Without `create` nothing is written, else not before all
         is found valid. Fewer than two classes, no image to label, or another process that has it
         open `alone` is an error where that is asked for. `files` are the images in it, where they
-        were just listed.
+        were just listed, and told what is gone and moved.
 
         Errors are FolderNotFoundError, DataError, UsageError and RunFolderError: there is no such
         folder, no image or no class in it, a setting is not valid, or the project's files cannot be
@@ -124,6 +126,7 @@ class LabelProject:
         store = store_to_read(path)  # first: where it is of another format, all is
         terms = {"overlap": overlap, "until": until}
         config, agreed = read_settings(home, settings or {}, terms)
+        is_listed = files is not None
         files = images.find(root, config.pages) if files is None else files
         check_pages(root, kept_pages(home), config.pages, store, files)
         if settings is not None:  # a network or strategy of one's own is named by who runs it
@@ -160,7 +163,7 @@ class LabelProject:
                     store.set_meta("seed", str(config.seed))
                 store.name_classes(Classes(store.class_names()).numbered(names))
             save_settings(home, config, agreed)
-            project = cls(root, store, files, config, agreed)
+            project = cls(root, store, files, config, agreed, is_quiet=is_listed)
             if names or not before.names:  # told once, not by each command
                 images.tell_left_out(files, project.class_list.by_name)
             project._held = stack.pop_all()
@@ -197,11 +200,8 @@ class LabelProject:
         """Return what finds images by texts from elsewhere, and the number of each path found."""
         by_path, alike = self.numbers, dict[str, list[str]]()
         if not all(map(str.isascii, by_path)):
-            by_path = {plain_text(path): number for path, number in by_path.items()}
-        if len(by_path) < len(self.numbers):  # of names that are not UTF-8 several are one text
-            for path in self.numbers:
-                alike.setdefault(plain_text(path), []).append(path)
-            alike = {plain: paths for plain, paths in alike.items() if len(paths) > 1}
+            by_text, alike = told_apart(by_path)
+            by_path = {text: by_path[path] for text, path in by_text.items()}
         addresses = Addresses(by_path, self.root.resolve().as_posix(), alike)
         if alike:
             by_path = {path: n for path, n in by_path.items() if path not in alike}
@@ -424,11 +424,12 @@ class LabelProject:
                 known = self.store.images()
                 added, n_moved = images.new_numbers(self.root, self.store, there, hashed)
                 self.store.add_images(added)
-        if n_moved:
+        if n_moved and not self._is_quiet:
             _log.info("%d labelled images were moved; their labels go with them", n_moved)
         present = {**known, **added} if known else added
         gone = {n: known[n] for n in sorted(known) if present[n] not in there}
-        self._tell_gone(images.really_gone(gone, there))
+        if not self._is_quiet:
+            self._tell_gone(images.really_gone(gone, there))
         paths = {n: path for n, path in present.items() if n not in gone} if gone else present
         return paths, added if self._is_read_only else {}
 

@@ -21,6 +21,7 @@ from skal.cli import main
 from skal.core.errors import DataError, RunExistsError, SkalError, UsageError
 from skal.label import FORMATS
 from skal.label.exporting import export_csv, export_folder, export_query
+from skal.label.formats import Source
 from skal.label.importing import Imported, import_into
 from skal.label.learning import Guesses
 from skal.label.project import LabelProject
@@ -760,6 +761,69 @@ def test_a_sign_that_guards_a_cell_is_part_of_a_name_where_there_is_such_a_file(
     project = LabelProject.open(folder)
     table.write_text(export_csv(project))
     assert import_labels(project, table) == Imported(0, 0, 3)
+
+
+def test_a_table_like_one_of_skal_keeps_its_signs(tmp_path: Path) -> None:
+    names = ["'=q.png", "=q.png", "a.png"]
+    write_images(tmp_path / "x", np.arange(48, dtype=np.uint8).reshape(3, 4, 4), names)
+    table = tmp_path / "x.csv"
+    table.write_text("path,label,action,annotator,source\n'=q.png,daisy,label,ann,web\n")
+    with pytest.raises(DataError, match=r"may be any of \"'=q.png\", '=q.png'"):
+        import_into(tmp_path / "x", table, CLASSES)
+    table.write_text("place,path,label,action,annotator,source,seconds,time\n'=q.png,,daisy,,,,,\n")
+    with pytest.raises(DataError, match=r"may be any of"):
+        import_into(tmp_path / "x", Source(table, path_column="place"), CLASSES)
+
+
+def test_a_sign_that_guards_is_part_of_a_name_in_a_folder_or_it_is_unclear(tmp_path: Path) -> None:
+    folder, table = tmp_path / "x", tmp_path / "x.csv"
+    names = ["a/'=q.png", "b/=q.png", "a/'=r.png", "=s.png", "a/'=s.png", "'=t.png", "b/=t.png"]
+    write_images(folder, np.arange(112, dtype=np.uint8).reshape(7, 4, 4), names)
+    for cell in ("'=q.png", "'=s.png"):
+        table.write_text(AS_A_TABLE.format(cell))
+        with pytest.raises(DataError, match=r"may be any of .* nothing was imported"):
+            import_into(folder, table, CLASSES)
+    table.write_text("path,label\n'=r.png,daisy\n'=t.png,daisy\nb/=q.png,daisy\n")
+    import_into(folder, table, CLASSES)
+    assert labels_in(folder) == dict.fromkeys(("a/'=r.png", "'=t.png", "b/=q.png"), "daisy")
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "told"),
+    [
+        ("x.csv", ["--format", "csvv"], "unknown import format 'csvv'; did you mean csv"),
+        ("none.csv", [], "cannot read 'none.csv'"),
+        ("x", ["--format", "csv"], "'x' is a folder, whose folders are the classes"),
+        ("x", ["--label-column", "y"], "'x' is a folder, whose folders are the classes"),
+    ],
+)
+def test_what_cannot_be_read_is_told_before_what_else_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, options: list[str], told: str
+) -> None:
+    write_images(tmp_path / "x", np.zeros((1, 4, 4), np.uint8), ["a.png"])
+    (tmp_path / "x.csv").write_text(AS_A_TABLE.format("a.png"))
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["import", "x", source, *options])  # no classes either
+    assert done.exit_code in (1, 2) and told in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_is_gone_or_moved_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [f"{n}.png" for n in range(4)]
+    write_images(tmp_path / "x", np.arange(64, dtype=np.uint8).reshape(4, 4, 4), names)
+    project = LabelProject.open(tmp_path / "x", CLASSES)
+    for n in range(3):
+        say(project, f"{n}.png", 0)
+    project.close()
+    (project.root / "0.png").unlink()
+    (project.root / "1.png").rename(project.root / "new.png")
+    (tmp_path / "x.csv").write_text(AS_A_TABLE.format("3.png"))
+    caplog.set_level("INFO", "skal")
+    import_into(project.root, tmp_path / "x.csv")
+    assert caplog.text.count("1 images of the project are no longer there") == 1
+    assert caplog.text.count("1 labelled images were moved") == 1
 
 
 def test_names_that_are_shown_alike_are_not_told_apart(tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ def test_a_newer_table_takes_the_place_of_an_older_one(photos: Path, tmp_path: P
     (tmp_path / "issues.csv").write_text(
         ",dark_score,is_dark_issue\ncat/1.png,0.2,True\ndog/0.png,1,False\n"
     )
-    import_into(photos, tmp_path / "issues.csv")
+    told = str(import_into(photos, tmp_path / "issues.csv"))
+    assert "; it names 1 images no more, whose notes of this are gone; no label" in told
     found = noted(photos)
     assert found["cat/1.png"] == "cleanvision: dark (0.20)"
     assert found["cat/0.png"] == (
@@ -94,8 +95,29 @@ def test_a_newer_table_takes_the_place_of_an_older_one(photos: Path, tmp_path: P
     )
     none = VISION.read_text().replace("True", "False")
     (tmp_path / "issues.csv").write_text(none)
-    import_into(photos, tmp_path / "issues.csv")
+    assert "no more" not in str(import_into(photos, tmp_path / "issues.csv"))
     assert noted(photos) == OF_LABELS
+
+
+def test_a_table_without_scores_is_recognised_by_its_faults(photos: Path, tmp_path: Path) -> None:
+    file = tmp_path / "issues.csv"
+    file.write_text("path,is_dark_issue,is_blurry_issue\ncat/0.png,True,False\n")
+    import_into(photos, file)
+    file.write_text("path,is_label_issue\ncat/1.png,True\n")
+    import_into(photos, file)
+    assert noted(photos) == {"cat/0.png": "cleanvision: dark", "cat/1.png": "cleanlab: label"}
+    file.write_text("path,label,is_dark_issue\ncat/0.png,tabby,True\n")
+    assert import_into(photos, file).new == 1
+    file.write_text("path,is_health_issue\ncat/0.png,True\n")
+    told = refused(photos, str(file))
+    assert "--format cleanlab takes faults (is_health_issue) as notes" in told
+
+
+def test_a_summary_of_faults_is_named_as_such(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(",issue_type,num_images\n0,dark,3\n")
+    assert "x.csv is a summary of cleanlab or cleanvision" in refused(
+        photos, str(tmp_path / "x.csv")
+    )
 
 
 @pytest.mark.parametrize("file", ROW_NUMBERS, ids=lambda file: file.stem)

@@ -26,7 +26,7 @@ from skal.label.project import LabelProject
 from skal.label.store import Action
 from skal.label.studio.answers import Answers
 from skal.label.studio.backend import LARGEST_BODY, make_app
-from skal.label.studio.models import FixedModel
+from skal.label.studio.models import FixedModel, model_of_run
 from skal.label.studio.tasks import labeling_config
 
 CLASSES = ("low", "middle", "top")
@@ -262,6 +262,21 @@ def test_a_run_is_served(folder: Path, tmp_path: Path) -> None:
     assert results[unsure]["result"][0]["score"] == min(
         one["result"][0]["score"] for one in results
     )
+
+
+def test_a_run_says_nothing_of_images_that_are_written_alike(
+    tmp_path: Path, tiny: skal.ImageDataset
+) -> None:
+    skal.run(tiny, "margin", out=tmp_path / "run", model="lenet", steps=2, n_rounds=1)
+    names = [os.fsdecode(b"\xff.png"), os.fsdecode(b"\xfe.png"), "a/0.png", "b/0.png"]
+    write_images(tmp_path / "x", np.arange(4 * 64, dtype=np.uint8).reshape(4, 8, 8), names)
+    (tmp_path / "x/a/0.png").write_bytes(b"no image")
+    model = model_of_run(tmp_path / "run", tmp_path / "x")
+    texts = ("\ufffd.png", "0.png", "b/0.png", "a/0.png")
+    found = model.images_of([task(text) for text in texts], "image")
+    assert found == [None, None, "b/0.png", "a/0.png"]
+    labels = [model.answers().of(path).label for path in found]
+    assert [label is None for label in labels] == [True, True, False, True]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from ...core.registry import Entry, Registry
 from ...datasets.tables import LABELS, PATHS, Cells, text_of
 from ..notes import Note
 
+COLUMNS = ("path", "label", "action", "annotator", "source", "seconds", "time")
+"""What skal itself exports: in a table that has them all cells like formulas are guarded."""
 MOST_KEYS = 8
 OPTIONS = ("path_column", "label_column", "choice")
 """What of a `Source` a reader may take."""
@@ -31,6 +33,14 @@ ISSUE = re.compile(r"is_(\w+)_issue")
 """Columns of cleanlab and cleanvision, which say of each image whether it has some fault."""
 SCORES = ("score", "quality")
 """Behind the name of a fault, the columns which say how bad it is."""
+VISION = frozenset(
+    ("dark", "light", "blurry", "grayscale", "low_information", "odd_size", "odd_aspect_ratio")
+).union(("exact_duplicates", "near_duplicates"))
+"""What cleanvision looks for."""
+LAB = frozenset(
+    ("label", "outlier", "near_duplicate", "non_iid", "class_imbalance", "null", "data_valuation")
+).union(("underperforming_group", "identifier_column", "spurious_correlations"))
+"""What cleanlab looks for."""
 
 _log = logging.getLogger("skal")
 
@@ -289,10 +299,16 @@ def _is_of_issues(source: Source) -> bool:
     if source.is_json or source.label_column:
         return False
     header = [name.strip() for name in next(iter(Cells(source.text[:100_000])), [])]
-    faults = [found[1] for name in header if (found := ISSUE.fullmatch(name))]
-    if not {f"{fault}_{what}" for fault in faults for what in SCORES} & {*header}:
-        return False  # a column of somebody's own, who may call it so
+    if "issue_type" in header and not {"num_images", "num_issues"}.isdisjoint(header):
+        raise DataError(
+            f"{source.name} is a summary of cleanlab or cleanvision, which counts images of each "
+            "fault; expected their table of issues, a row an image; nothing was imported"
+        )
+    faults = {found[1] for name in header if (found := ISSUE.fullmatch(name))}
+    has_scores = bool({f"{fault}_{what}" for fault in faults for what in SCORES} & {*header})
     label = next((name for name in header if name.lower() in LABELS), None)
+    if not has_scores:  # else a column may be somebody's own, who calls it so
+        return label is None and bool(faults) and faults <= VISION | LAB
     if label is not None:
         raise DataError(
             f"{source.name} has labels (column {label!r}) and faults that a tool found; "

@@ -12,12 +12,10 @@ from typing import Any
 from ...core.errors import DataError, MissingExtraError
 from ...datasets.tables import LABELS, PATHS, Cells, find_column, lines_of
 from ..names import unguarded
-from . import Row, Source, number_of
+from . import COLUMNS, ISSUE, Row, Source, number_of
 
 MORE = frozenset(("action", "annotator", "seconds", "lead_time", "source"))
 """What is read of a row beside the image and its label."""
-OF_SKAL = frozenset(("action", "annotator", "source"))
-"""Columns of the tables that skal exports, in which cells like formulas are guarded for sure."""
 _DECODER, _ENDS = json.JSONDecoder(), ("\n", "\r\n", "")
 METADATA = "-metadata"
 """Behind the name of a job of Ground Truth, where it says what its number means."""
@@ -34,9 +32,11 @@ def _columns(source: Source, names: Sequence[str]) -> tuple[str, str]:
             raise DataError(f"{source.name}: {error}") from error
         if column is None:
             expected = repr(given) if given else repr(what)
+            faults = [name for name in names if ISSUE.fullmatch(name)]
+            hint = f"; --format cleanlab takes faults ({faults[0]}) as notes" if faults else ""
             raise DataError(
                 f"{source.name} has no column {expected} (found: {', '.join(names) or 'nothing'}); "
-                f"expected path and label, or --path-column and --label-column"
+                f"expected path and label, or --path-column and --label-column{hint}"
             )
         chosen.append(names[column])
     return chosen[0], chosen[1]
@@ -52,7 +52,8 @@ def read_csv(source: Source) -> Iterator[Row]:
             names, first = [str(number) for number, _ in enumerate(header, start=1)], [header]
         path, label = _columns(source, names)
         n, of_path, of_label = len(names), names.index(path), names.index(label)
-        is_plain, is_of_skal = MORE.isdisjoint({*names} - {path, label}), OF_SKAL.issubset(names)
+        is_plain = MORE.isdisjoint({*names} - {path, label})
+        is_of_skal = path == COLUMNS[0] and {*COLUMNS}.issubset(names)
         for cells in chain(first, table):
             where = f"line {table.line}"
             if is_plain and len(cells) == n:

@@ -10,13 +10,8 @@ from typing import Any
 from ...core.errors import DataError
 from ...datasets.tables import PATHS, Cells, find_column
 from ..notes import Note, in_words
-from . import ISSUE, SCORES, Row, Source, names_beside, number_of
+from . import ISSUE, SCORES, VISION, Row, Source, names_beside, number_of
 from .tables import may_be_guarded
-
-VISION = frozenset(
-    ("dark", "light", "blurry", "grayscale", "low_information", "odd_size", "odd_aspect_ratio")
-).union(("exact_duplicates", "near_duplicates"))
-"""What cleanvision looks for."""
 
 _log = logging.getLogger("skal")
 

@@ -17,8 +17,9 @@ from ...core.kept import kept
 from ...core.progress import progress
 from ...core.registry import write_spec
 from ...core.trust import check_trusted, foreign_names
+from ...datasets.addresses import Addresses
 from ...runs.config import RunConfig
-from ..names import plain_text
+from ..names import told_apart
 
 if TYPE_CHECKING:
     from ...prediction.predictor import Predictor
@@ -87,8 +88,9 @@ class Answers:
 
 def answers_of_run(
     run_dir: Path, images: Path | None = None, device: str = "auto", trust: bool = False
-) -> Answers:
-    """Predict all images of a folder by a run's network, once: what it said is kept.
+) -> tuple[Answers, Addresses]:
+    """Predict all images of a folder by a run's network, once: what it said is kept. Return it, and
+    what finds these images by text.
 
     The folder is by default that of the run, and their order that of its strategy, if it weighs
     each image by itself, else of the smallest margin first. Errors are those of `skal predict`, and
@@ -106,6 +108,7 @@ def answers_of_run(
     check_trusted(run_dir, foreign_names(RunConfig(**config)), trust)
     root = folder_of_run(run_dir, images)
     paths, key = list_images(root), model_key(run_dir)
+    by_text, alike = told_apart(paths)
     utility = _utility(config)
     predictor = Predictor.load(run_dir, key, device, (utility,), False)
     digest = hashlib.sha256(f"{key} {utility} {DECODER_VERSION} {root}\n".encode())
@@ -115,10 +118,12 @@ def answers_of_run(
     kept(place, "predicting", lambda path: _predict(predictor, root, paths, utility, path))
     with np.load(place, allow_pickle=False) as arrays:
         read, proba, order = (arrays[name] for name in ("read", "proba", "order"))
-    there = [plain_text(paths[n]) for n in np.flatnonzero(read)]
-    rows = {path: row for row, path in enumerate(there)}
-    first = {there[row]: place for place, row in enumerate(order.tolist())}
-    return Answers(predictor.names, rows, proba, first)
+    row_of = {paths[n]: row for row, n in enumerate(np.flatnonzero(read))}
+    place_of = {row: place for place, row in enumerate(order.tolist())}
+    rows = {text: row_of[path] for text, path in by_text.items() if path in row_of}
+    first = {text: place_of[row] for text, row in rows.items()}
+    addresses = Addresses(by_text, root.as_posix(), alike)
+    return Answers(predictor.names, rows, proba, first), addresses
 
 
 def folder_of_run(run_dir: Path, images: Path | None) -> Path:

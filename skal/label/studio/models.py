@@ -16,7 +16,7 @@ from ..learning import ComputedBatch, Failure, Learner
 from ..names import plain_text
 from ..project import LabelProject
 from ..service import FRESH_SHARE
-from .answers import Answers, answers_of_run, folder_of_run
+from .answers import Answers, answers_of_run
 from .interface import Question
 from .tasks import MARK, mark_of
 
@@ -84,9 +84,8 @@ class FixedModel(Model):
 
 def model_of_run(run_dir: Path, images: Path | None = None, trust: bool = False) -> Model:
     """Return the model that a run's network is; see `answers_of_run`."""
-    answers = answers_of_run(run_dir, images, trust=trust)
-    root = folder_of_run(run_dir, images).as_posix()
-    return FixedModel(Addresses(answers.rows, root), answers)
+    answers, addresses = answers_of_run(run_dir, images, trust=trust)
+    return FixedModel(addresses, answers)
 
 
 class LearningModel(Model):
