@@ -16,7 +16,7 @@ from ..datasets.addresses import Located, UnclearAddressError, one_root
 from ..datasets.formats import page_of
 from ..datasets.index import ImageFile, find_images
 from .checks import check_pages
-from .formats import OPTIONS, READERS, Row, Source, read_rows
+from .formats import NOTHING_MORE, OPTIONS, READERS, Row, Source, read_rows
 from .images import content_of, find
 from .ledger import SETTLED, TEST
 from .names import LONGEST_NAME, check_annotator, plain_text
@@ -25,8 +25,8 @@ from .project import LabelProject
 from .store import VERDICTS, Action
 
 IMPORT = "import"
-_NOTHING_MORE = Row("", "")[3:]
-"""What a row says beside an image and a label, if it says nothing."""
+_OF_IMPORT = Action("", "label", -1, source=IMPORT)[4:]
+"""What is said of an imported label beside whose, of which image and what it is."""
 
 
 Entry = tuple[str, Action]
@@ -300,12 +300,12 @@ def _without_contradiction(
 
 
 def _action(reading: Reading, row: Row) -> Action | None:
-    if row.label and row[3:] == _NOTHING_MORE:  # as most, and much faster
+    if row.label and row[3:] == NOTHING_MORE:  # as most, and much faster
         image = reading.image_at(row.where, row.address)
         label = reading.class_id(row.where, row.label)
         if image is None:
             return None
-        return Action(reading.annotator, "label", image, label, None, None, IMPORT)
+        return tuple.__new__(Action, (reading.annotator, "label", image, label, *_OF_IMPORT))
     action = row.action or ("label" if row.label else "skip")
     if action == "skip" and not row.label:
         return Action(reading.annotator, action, -1)

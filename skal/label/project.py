@@ -418,8 +418,10 @@ class LabelProject:
         """Return the images that are there, by number, and those that are not written."""
         hashed: dict[str, tuple[int, str] | None] = {}
         known = self.store.images()
-        added, n_moved = images.new_numbers(self.root, self.store, there, hashed)
-        if added and not self._is_read_only:
+        added, n_moved = dict[int, str](), 0
+        if known or self._is_read_only:
+            added, n_moved = images.new_numbers(self.root, self.store, there, hashed)
+        if (added or not known) and not self._is_read_only:
             with self.store.transaction():  # another process may have given numbers meanwhile
                 known = self.store.images()
                 added, n_moved = images.new_numbers(self.root, self.store, there, hashed)

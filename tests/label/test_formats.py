@@ -268,6 +268,36 @@ def test_numbers_are_ids(tmp_path: Path, cell: Any, meant: str) -> None:
     assert (row.address, row.label) == (meant, "1")
 
 
+def test_many_lines_are_read_each_as_it_stands(tmp_path: Path) -> None:
+    others = {
+        3: {"label": "dog", "path": "b"},
+        1200: {"path": "c", "label": 1.0},
+        1300: {"file": "d", "class": " dog ", "more": {"x": 1}},
+        2100: {"path": "e", "label": None, "annotator": "ann"},
+        2200: {"path": 12, "label": "cat"},
+        2300: {"path": "f", "class": "cat"},
+    }
+    text = [json.dumps(others.get(n, {"path": f"{n}.png", "label": "cat"})) for n in range(3500)]
+    text[2050] = "  "
+    (tmp_path / "x.jsonl").write_text("\n".join(text))
+    rows = {int(row.where.split()[1]) - 1: row for row in read_rows(Source(tmp_path / "x.jsonl"))}
+    assert [*rows] == [n for n in range(3500) if n != 2050]
+    said = {n: (row.address, row.label, row.annotator) for n, row in rows.items()}
+    for n, meant in ((3, ("b", "dog", "")), (1200, ("c", "1", "")), (1300, ("d", "dog", ""))):
+        assert said.pop(n) == meant
+    for n, meant in (
+        (2100, ("e", None, "ann")),
+        (2200, ("12", "cat", "")),
+        (2300, ("f", "cat", "")),
+    ):
+        assert said.pop(n) == meant
+    assert all(one == (f"{n}.png", "cat", "") for n, one in said.items())
+    for bad in ('{"path": "a", "label": "cat"}, {"path": "b", "label": "cat"}', "[1", "2", "{}]"):
+        (tmp_path / "x.jsonl").write_text("\n".join([*text[:1500], bad, *text[1500:]]))
+        with pytest.raises(DataError, match=r"line 1501 is no"):
+            list(read_rows(Source(tmp_path / "x.jsonl")))
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

@@ -69,6 +69,15 @@ class Row(NamedTuple):
     plain: str = ""
 
 
+NOTHING_MORE = Row("", "")[3:]
+"""What a row says beside an image and a label, if it says nothing."""
+
+
+def plain_row(where: str, address: str, label: str | None) -> Row:
+    """Return a `Row` that says nothing more, in half the time that its own constructor takes."""
+    return tuple.__new__(Row, (where, address, label, *NOTHING_MORE))
+
+
 @dataclass(frozen=True)
 class Source:
     """A file of labels, and what of it is asked for.

@@ -6,17 +6,21 @@ import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import chain
+from itertools import chain, islice
+from operator import itemgetter
 from typing import Any
 
 from ...core.errors import DataError, MissingExtraError
 from ...datasets.tables import LABELS, PATHS, Cells, find_column, lines_of
 from ..names import unguarded
-from . import COLUMNS, ISSUE, Row, Source, number_of
+from . import COLUMNS, ISSUE, Row, Source, number_of, plain_row
 
 MORE = frozenset(("action", "annotator", "seconds", "lead_time", "source"))
 """What is read of a row beside the image and its label."""
-_DECODER, _ENDS = json.JSONDecoder(), ("\n", "\r\n", "")
+AT_ONCE = 1000
+"""Lines of JSON that are parsed together."""
+Block = tuple[int, Sequence[Mapping[str, Any]]]
+"""The number of the first of some objects, and these."""
 METADATA = "-metadata"
 """Behind the name of a job of Ground Truth, where it says what its number means."""
 
@@ -57,7 +61,7 @@ def read_csv(source: Source) -> Iterator[Row]:
         for cells in chain(first, table):
             where = f"line {table.line}"
             if is_plain and len(cells) == n:
-                row = Row(where, cells[of_path], _cell(cells[of_label]) or None)
+                row = plain_row(where, cells[of_path], _cell(cells[of_label]) or None)
                 yield may_be_guarded(row) if "'" in row.address else row
             elif len(cells) > n:
                 raise DataError(f"{source.name}, {where} has more fields than the header")
@@ -84,49 +88,75 @@ def _without_guard(row: Row, is_guarded: bool) -> Row:
 
 def read_json(source: Source) -> Iterator[Row]:
     """Read a list of flat objects as the rows of a table."""
-    return _of_objects(source, enumerate(source.objects, start=1), "entry")
+    return _of_objects(source, [(1, source.objects)], "entry")
 
 
 def read_json_lines(source: Source) -> Iterator[Row]:
     """Read an object a line."""
 
-    def objects() -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, line in enumerate(lines_of(source.text), start=1):
-            if not line.strip():
-                continue
-            try:
-                one = _object_of(line)
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{source.name}, line {number} is not JSON: {error}") from error
-            if not isinstance(one, dict):
-                raise DataError(f"{source.name}, line {number} is no object: {line.strip():.50}")
-            yield number, one
+    def blocks() -> Iterator[Block]:
+        lines, start = lines_of(source.text), 1
+        while block := list(islice(lines, AT_ONCE)):
+            whole = _parsed(block)
+            if whole:
+                yield start, whole
+            else:
+                yield from _one_by_one(source, enumerate(block, start))
+            start += len(block)
 
-    return _of_objects(source, objects(), "line")
+    return _of_objects(source, blocks(), "line")
 
 
-def _object_of(line: str) -> Any:
-    """Return what `json.loads` does, which takes longer, as it looks for space around it."""
+def _parsed(lines: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the objects of lines, faster read as one text; none of them if that fails."""
     try:
-        found, end = _DECODER.raw_decode(line)
-    except ValueError:
-        return json.loads(line)
-    return found if line[end:] in _ENDS else json.loads(line)
+        found = [one for (one,) in json.loads(f"[[{'],['.join(lines)}]]")]
+    except (ValueError, RecursionError):
+        return []
+    return found if len(found) == len(lines) and set(map(type, found)) == {dict} else []
 
 
-def _of_objects(
-    source: Source, objects: Iterable[tuple[int, Mapping[str, Any]]], unit: str
-) -> Iterator[Row]:
+def _one_by_one(source: Source, lines: Iterable[tuple[int, str]]) -> Iterator[Block]:
+    for number, line in lines:
+        if not line.strip():
+            continue
+        try:
+            one = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{source.name}, line {number} is not JSON: {error}") from error
+        if not isinstance(one, dict):
+            raise DataError(f"{source.name}, line {number} is no object: {line.strip():.50}")
+        yield number, [one]
+
+
+def _of_objects(source: Source, blocks: Iterable[Block], unit: str) -> Iterator[Row]:
     columns = cache(lambda names: _columns(source, names))
     plain = cache(lambda names: _plain_columns(source, names))
-    for number, one in objects:
-        where = f"{unit} {number}"
-        names = None if dict in map(type, one.values()) else plain(tuple(one))
-        if names:
-            yield Row(where, _address(one[names[0]]), _text(one[names[1]]) or None)
-        else:
-            cells = _flat(source, where, one)
-            yield _row(where, cells, *columns(tuple(cells)))
+    for start, block in blocks:
+        first = tuple(block[0]) if block else ()
+        if len(first) == 2 and _is_all_text(block, first) and (names := plain(first)):
+            pairs = map(itemgetter(*names), block)
+            for number, (address, label) in enumerate(pairs, start):
+                yield plain_row(f"{unit} {number}", address, label.strip() or None)
+            continue
+        for number, one in enumerate(block, start):
+            where = f"{unit} {number}"
+            names = None if dict in map(type, one.values()) else plain(tuple(one))
+            if names:
+                yield plain_row(where, _address(one[names[0]]), _text(one[names[1]]) or None)
+            else:
+                cells = _flat(source, where, one)
+                yield _row(where, cells, *columns(tuple(cells)))
+
+
+def _is_all_text(block: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bool:
+    """Tell whether objects have these two names alone, and text by both, as most files have."""
+    one, other = names
+    try:
+        cells = [*map(itemgetter(one), block), *map(itemgetter(other), block)]
+    except KeyError:
+        return False
+    return set(map(type, cells)) == {str} and set(map(len, block)) == {2}
 
 
 def _plain_columns(source: Source, names: Sequence[str]) -> tuple[str, str] | None:
