@@ -1,10 +1,12 @@
 """Opening a folder of 10,000 images, first and again, against another checkout of skal.
 
     python benchmarks/opening.py --folder PLACE --other CHECKOUT
+    python benchmarks/opening.py --folder PLACE --other CHECKOUT --size 224
 
 makes images of 64 x 64 pixels under PLACE, unless they are there: PNGs of 8 bits, and TIFFs of 16
-of which 12 are used. Each checkout opens them at 48 px in processes of its own, in turn: first with
-an empty cache, then with what that left. The seconds are those of `skal.load_dataset`.
+of which 12 are used. Each checkout opens them in processes of its own, in turn: first with an empty
+cache, then with what that left. The seconds of a processor are those of `skal.load_dataset` in the
+process that calls it, the memory is by how much its peak rose.
 """
 
 from __future__ import annotations
@@ -26,10 +28,11 @@ import skal
 N, CLASSES, SIDE = 10_000, 10, 64
 KINDS = {"PNG, 8 bits": ("png", np.uint8, 1), "TIFF, 12 bits of 16": ("tif", np.uint16, 16)}
 OPEN = """
-import json, sys, time, skal, skal.datasets.loading
-start, used = time.perf_counter(), time.process_time()
-skal.load_dataset(sys.argv[1], image_size=48, data_dir=sys.argv[2])
-print(json.dumps([time.perf_counter() - start, time.process_time() - used]))
+import json, resource, sys, time, skal, skal.datasets.loading
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+start, used, before = time.perf_counter(), time.process_time(), peak()
+data = skal.load_dataset(sys.argv[1], image_size=int(sys.argv[3]), data_dir=sys.argv[2])
+print(json.dumps([time.perf_counter() - start, time.process_time() - used, peak() - before]))
 """
 
 
@@ -44,41 +47,46 @@ def write(folder: Path) -> None:
             Image.fromarray((np.asarray(shown) * dtype(factor)).astype(dtype)).save(place)
 
 
-def seconds(checkout: Path, folder: Path, cache: Path) -> float:
+def cost(checkout: Path, folder: Path, cache: Path, size: int) -> list[float]:
     done = subprocess.run(
-        [sys.executable, "-P", "-c", OPEN, str(folder), str(cache)],
+        [sys.executable, "-P", "-c", OPEN, str(folder), str(cache), str(size)],
         env={**os.environ, "PYTHONPATH": str(checkout)},
         capture_output=True,
         text=True,
         check=True,
     )
-    return float(json.loads(done.stdout.splitlines()[-1])[0])
+    found: list[float] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 @click.command()
 @click.option("--folder", type=click.Path(path_type=Path), required=True)
 @click.option("--other", type=click.Path(path_type=Path), required=True)
 @click.option("--repeats", default=3, show_default=True)
-def main(folder: Path, other: Path, repeats: int) -> None:
+@click.option("--size", default=48, show_default=True)
+def main(folder: Path, other: Path, repeats: int, size: int) -> None:
     if not folder.exists():
         write(folder)
     checkouts = {"this": Path(skal.__file__).parent.parent, "other": other}
     rows = []
     for kind in KINDS:
-        taken: dict[tuple[str, str], list[float]] = {}
+        taken: dict[tuple[str, str], list[list[float]]] = {}
         for _ in range(repeats):
             for name, checkout in checkouts.items():
                 cache = folder.parent / f"{folder.name}-cache"
                 shutil.rmtree(cache, ignore_errors=True)
                 for time in ("first", "again", "again"):
-                    spent = seconds(checkout, folder / kind, cache)
+                    spent = cost(checkout, folder / kind, cache, size)
                     taken.setdefault((time, name), []).append(spent)
         for time in ("first", "again"):
-            this, before = min(taken[time, "this"]), min(taken[time, "other"])
-            rows.append((kind, time, f"{this:.2f}", f"{before:.2f}", f"{this / before:.2f}"))
+            this, before = (np.min(taken[time, name], axis=0) for name in checkouts)
+            for what, unit, digits in ((0, "s", 2), (1, "s of a processor", 2), (2, "MiB", 0)):
+                cells = (f"{value[what]:.{digits}f} {unit}" for value in (this, before))
+                ratio = this[what] / max(before[what], 1e-9)
+                rows.append((kind, time, *cells, f"{ratio:.2f}"))
     report(
-        "Opening a folder of 10,000 images, first and again",
-        ("images", "time", "seconds", "seconds before", "ratio"),
+        f"Opening a folder of 10,000 images at {size} px, first and again",
+        ("images", "time", "this build", "the one before", "ratio"),
         rows,
         f"Best of {repeats} and {2 * repeats}, in turn, the files in the system's memory. "
         "Target: 1.",

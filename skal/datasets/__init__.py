@@ -13,8 +13,17 @@ if TYPE_CHECKING:
     from .loading import data_folder as data_folder
     from .loading import folder_of as folder_of
     from .loading import load_dataset as load_dataset
+    from .rows import ImageRows as ImageRows
 
-__all__ = ["DATASETS", "MISSING_LABEL", "ImageDataset", "data_folder", "folder_of", "load_dataset"]
+__all__ = [
+    "DATASETS",
+    "MISSING_LABEL",
+    "ImageDataset",
+    "ImageRows",
+    "data_folder",
+    "folder_of",
+    "load_dataset",
+]
 
 # the settings of data cost no numpy; "builtin" fills DATASETS
 __getattr__ = attach(
@@ -23,5 +32,6 @@ __getattr__ = attach(
         "base": ("MISSING_LABEL", "ImageDataset"),
         "builtin": ("DATASETS",),
         "loading": ("data_folder", "folder_of", "load_dataset"),
+        "rows": ("ImageRows",),
     },
 )

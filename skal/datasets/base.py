@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import DataError
-from ..core.kept import gather
-from ..core.memory import take_mapped
 from ..core.registry import Registry
-from .hashes import known_hashes, with_hashes
 
 Images: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]
@@ -53,7 +50,8 @@ class ImageDataset:
     Parameters
     ----------
     X : ndarray of uint8, shape (n, channels, height, width)
-        The images that may be labelled; often a read-only ``np.memmap``.
+        The images that may be labelled; often a read-only ``np.memmap``, or, of many images in a
+        folder, `ImageRows`, which are read when indexed.
     y : ndarray of int64, shape (n,)
         Class ids, indices into `classes`; -1 where the label is not known.
     classes : tuple of str
@@ -193,21 +191,6 @@ def stratified_split(y: Labels, test_share: float, seed: int) -> tuple[Labels, L
         test.extend(members[:n_test])
     test_indices = np.array(sorted(test), dtype=np.int64)
     return np.setdiff1d(np.arange(len(y)), test_indices), test_indices
-
-
-def take_rows(array: NDArray[Any], rows: NDArray[np.int64], folder: Path) -> NDArray[Any]:
-    """Take rows of a memmap: a view when they lie together, else as `core.kept.gather` does it;
-    hashes of images stay known.
-    """
-    start = int(rows[0]) if len(rows) else 0
-    if np.array_equal(rows, np.arange(start, start + len(rows))):
-        taken = array[start : start + len(rows)]
-    else:
-        starts = range(0, len(rows), 4096)
-        parts = (take_mapped(array, rows[first : first + 4096]) for first in starts)
-        taken = gather(parts, (len(rows), *array.shape[1:]), array.dtype, folder)
-    hashes = known_hashes(array)
-    return taken if hashes is None else with_hashes(taken, lambda: hashes()[rows])
 
 
 def resize(images: Images, size: int | None) -> Images:

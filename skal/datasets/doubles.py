@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import ImageDataset, Images, take_rows
+from .base import ImageDataset, Images
 from .hashes import Hashes, hashes_of, known_hashes
+from .rows import take_rows
 
 MOST_BYTES = 2**31
 """Of images whose hashes would have to be made: more are not looked through without being asked."""
@@ -102,11 +102,8 @@ def _named(paths: Sequence[str], rows: Rows) -> str:
     return f" ({', '.join(paths[row] for row in rows[:MOST_NAMED])}{more})"
 
 
-def without_doubles(data: ImageDataset, folder: Path) -> ImageDataset:
-    """Leave images out of the pool that are in the test set, or that repeat another one.
-
-    What has to be copied and does not fit into memory goes to an unnamed file in `folder`.
-    """
+def without_doubles(data: ImageDataset) -> ImageDataset:
+    """Leave images out of the pool that are in the test set, or that repeat another one."""
     found = find_doubles(data)
     if not len(found):
         return data
@@ -119,7 +116,7 @@ def without_doubles(data: ImageDataset, folder: Path) -> ImageDataset:
     )
     _tell_contradictions(data, found)
     paths = tuple(data.paths[row] for row in rows) if data.paths else ()
-    return replace(data, X=take_rows(data.X, rows, folder), y=data.y[rows], paths=paths)
+    return replace(data, X=take_rows(data.X, rows), y=data.y[rows], paths=paths)
 
 
 def perceptual_hashes(images: Images) -> NDArray[np.uint64]:

@@ -10,11 +10,12 @@ import numpy as np
 
 from ..core.errors import DataError, FolderNotFoundError
 from ..core.seeding import derive_seed
-from .base import MISSING_LABEL, ImageDataset, Labels, stratified_split, take_rows
+from .base import MISSING_LABEL, ImageDataset, Labels, stratified_split
 from .decoding import Decoding
 from .formats import page_of
 from .index import ImageFile, find_images
 from .pixel_cache import decode_all
+from .rows import take_rows
 
 DECODING = Decoding(size=48, processes_from=2000)
 PARTS = ("train", "test", "unlabeled")
@@ -50,8 +51,7 @@ def load_folder(
         )
     files = _without_unlabeled_tests(find_images(root, pages=decoding.pages))
     how = decoding if image_size is None else replace(decoding, size=image_size)
-    cache = data_dir / "cache"
-    pixels, read, skipped, how = decode_all(root, files, how, cache)
+    pixels, read, skipped, how = decode_all(root, files, how, data_dir / "cache")
     for path, reason in skipped[:MOST_TOLD]:
         _log.warning("left out %s: %s", path, reason)
     if len(skipped) > MOST_TOLD:
@@ -64,7 +64,7 @@ def load_folder(
     classes, y = _labels_of(read)
     rows, split_seed = _parts(read, y, seed)
     _tell_unseen(classes, y[rows["train"]], y[rows["test"]])
-    X, X_test, X_unlabeled = (take_rows(pixels, rows[part], cache) for part in PARTS)
+    X, X_test, X_unlabeled = (take_rows(pixels, rows[part]) for part in PARTS)
     return ImageDataset(
         X=X,
         y=y[rows["train"]],

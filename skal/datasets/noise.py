@@ -13,6 +13,7 @@ from ..core.errors import UnknownNameError
 from ..core.kept import gather, told_where
 from ..core.progress import progress
 from .base import ImageDataset, Images
+from .rows import ImageRows
 
 
 def _gaussian(image: Images, rate: float, draw: np.random.Generator) -> Images:
@@ -60,7 +61,8 @@ def add_noise(
 
 def _gathered(noisy: Iterable[Images], images: Images, folder: Path) -> Images:
     """Bring images together as the clean ones are: in memory, or in a file."""
-    on_disk = any(isinstance(array, np.memmap) for array in (images, images.base))
+    owner = getattr(images, "base", None)
+    on_disk = any(isinstance(array, np.memmap | ImageRows) for array in (images, owner))
     most = 0 if on_disk else images.nbytes
     with told_where("the noisy images", folder):
         return gather((image[None] for image in noisy), images.shape, images.dtype, folder, most)

@@ -17,9 +17,10 @@ from ..core.errors import DataError, SkalError
 from ..core.kept import forget
 from ..core.seeding import derive_seed
 from ..datasets import ImageDataset, data_folder
-from ..datasets.base import MISSING_LABEL, Labels, take_rows
+from ..datasets.base import MISSING_LABEL, Labels
 from ..datasets.folder import DECODING
 from ..datasets.pixel_cache import HASHES, decode_all
+from ..datasets.rows import take_rows
 from ..models.calibration import calibrate
 from ..models.classifier import ImageClassifier
 from ..models.self_supervision import Weights
@@ -216,7 +217,7 @@ class Picker:
         if config.pretrain == "none":
             return None
         rows = self._rows_not_of_test
-        X = take_rows(data.X, rows, Path(str(config.data_dir)) / "cache")
+        X = take_rows(data.X, rows)
         return weights_from_pool(config, replace(data, X=X, y=data.y[rows], paths=()))
 
     @cached_property

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from ..core.durable import fsync_folder
 from ..core.errors import ParameterError
-from ..core.kept import checksum, make_cache_folder, only_one, told_where
-from ..core.memory import let_go_of_pages
+from ..core.kept import checksum, gather, make_cache_folder, only_one, told_where
+from ..core.memory import let_go_of_pages, take_mapped
 from ..core.progress import progress
-from ..datasets.base import Images, take_rows
+from ..datasets.base import Images
 from ..datasets.hashes import KEY_BYTES, Hashes, hashes_of
 from .backbone import Backbone, Features, compact, place_of
 from .classifier import ImageClassifier
@@ -163,14 +163,16 @@ class FeatureStore:
         return rows
 
     def take(self, rows: Rows, folder: Path) -> Features:
-        """Return features by row: a view if they lie together, else as `take_rows` says."""
+        """Return features by row: a view if they lie together, else as `gather` does."""
         if not len(rows):
             return np.empty((0, self._width), np.float16)
-        shape = (len(self), self._width)
-        features: Features = take_rows(
-            np.memmap(self._rows, self.dtype, "r", shape=shape), rows, folder
-        )
-        return features
+        features = np.memmap(self._rows, self.dtype, "r", shape=(len(self), self._width))
+        start, stop = int(rows[0]), int(rows[0]) + len(rows)
+        if np.array_equal(rows, np.arange(start, stop)):
+            return features[start:stop]
+        starts = range(0, len(rows), ROWS_AT_ONCE)
+        parts = (take_mapped(features, rows[first : first + ROWS_AT_ONCE]) for first in starts)
+        return gather(parts, (len(rows), self._width), self.dtype, folder)
 
     def add(self, parts: Iterator[NDArray[np.float32]], keys: Hashes) -> None:
         """Add images by their hashes, (n,), and parts of their features (b, n_features).

@@ -22,6 +22,7 @@ from torch.func import functional_call, grad, vmap
 from ..core.errors import DataError, ParameterError, SkalError
 from ..core.seeding import derive_seed
 from ..datasets.base import Images
+from ..datasets.rows import ImageRows
 from .backbone import Backbone
 from .devices import Device, computing_on
 from .engine import speed_up
@@ -62,8 +63,9 @@ def check_input(X: Any, features: bool = False) -> None:
 
 def check_images(X: Images) -> None:
     """Check that `X` is uint8 of shape (n, 1 or 3, size, size); raise DataError if not."""
-    if not isinstance(X, np.ndarray) or X.dtype != np.uint8 or X.ndim != 4:
-        got = f"{X.dtype} of shape {X.shape}" if isinstance(X, np.ndarray) else type(X).__name__
+    is_array = isinstance(X, np.ndarray | ImageRows)
+    if not is_array or X.dtype != np.uint8 or X.ndim != 4:
+        got = f"{X.dtype} of shape {X.shape}" if is_array else type(X).__name__
         raise DataError(
             f"X is {got}; expected uint8 pixels of shape (n, channels, height, width), which the "
             "network scales itself"

@@ -81,7 +81,7 @@ def without_duplicates(config: RunConfig, data: ImageDataset) -> ImageDataset:
     """Leave duplicates out of the pool, if the settings say so."""
     if not config.drop_duplicates:
         return data
-    return without_doubles(data, data_folder(config.data_dir) / "cache")
+    return without_doubles(data)
 
 
 def with_noise(config: RunConfig, data: ImageDataset) -> ImageDataset:

@@ -14,8 +14,8 @@ from ..core.durable import write_atomic
 from ..core.errors import MissingExtraError
 from ..core.seeding import derive_seed
 from ..datasets import ImageDataset
-from ..datasets.base import take_rows
 from ..datasets.pool import draw_held_out
+from ..datasets.rows import take_rows
 from ..models.devices import Device
 from ..models.self_supervision import EVERY, SimCLR, Weights, pretrain
 from .config import RunConfig
@@ -40,7 +40,7 @@ def weights_from_pool(config: RunConfig, data: ImageDataset, folder: Path | None
     X = data.X
     if config.n_valid:
         apart = draw_held_out(len(X), int(config.n_valid), config.seed)
-        X = take_rows(X, np.setdiff1d(np.arange(len(X)), apart), cache)
+        X = take_rows(X, np.setdiff1d(np.arange(len(X)), apart))
     pools = [images for images in (X, data.X_unlabeled) if len(images)]
     with log_file(folder):
         plan = SimCLR(

@@ -73,14 +73,14 @@ def test_duplicates_are_left_out_of_the_pool_and_of_a_resumed_one(
     assert "--drop-duplicates" not in caplog.text  # no advice to do what is done
     again = skal.ActiveLearner.open(tmp_path / "run")
     assert len(again.pool.X) == 15 - 3
-    assert len(without_doubles(again.data, tmp_path).X) == len(again.data.X)
+    assert len(without_doubles(again.data).X) == len(again.data.X)
     assert run.config.drop_duplicates
 
 
-def test_without_doubles_nothing_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_doubles_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
     X = RNG.integers(0, 256, (8, 1, 8, 8), dtype=np.uint8)
     data = skal.ImageDataset(X[:5], np.zeros(5, int), ("a", "b"), X[5:], np.zeros(3, int))
-    assert not len(find_doubles(data)) and without_doubles(data, tmp_path) is data
+    assert not len(find_doubles(data)) and without_doubles(data) is data
     assert not caplog.records
 
 

@@ -1,0 +1,107 @@
+"""Some images of many: copied where they are few, else read from the disk when asked for."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.memory import take_mapped
+from .hashes import Hashes, known_hashes, with_hashes
+
+MOST_COPIED = 2**28
+"""Bytes of images that are copied to memory."""
+
+Rows = NDArray[np.int64]
+
+
+class ImageRows:
+    """Images of a read-only memmap, by row: an array whose pixels are read when asked for.
+
+    It has what skal asks of `skal.ImageDataset.X`: `shape`, `dtype`, `flags`, `len`, and indices by
+    number, slice, mask or array, which return copies. ``np.asarray`` brings all into memory.
+
+    Parameters
+    ----------
+    images : np.memmap of uint8, shape (n, channels, height, width)
+        What the images are rows of; it is not written to.
+    rows : ndarray of int64, shape (m,)
+        Which, in their order.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> with tempfile.TemporaryFile() as file:
+    ...     pixels = np.memmap(file, np.uint8, shape=(4, 1, 2, 2))
+    >>> pixels[2] = 7
+    >>> images = ImageRows(pixels, np.array([0, 2]))
+    >>> images.shape, int(images[1].sum())
+    ((2, 1, 2, 2), 28)
+    """
+
+    def __init__(self, images: NDArray[np.uint8], rows: Rows) -> None:
+        if images.flags.writeable:
+            images = images.view()
+            images.flags.writeable = False
+        self._images, self._rows = images, rows
+        self.shape = (len(rows), *images.shape[1:])
+        self.dtype, self.ndim, self.flags = images.dtype, images.ndim, images.flags
+        self.nbytes = math.prod(self.shape) * images.itemsize
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, key: Any) -> NDArray[np.uint8]:
+        first, rest = (key[0], key[1:]) if isinstance(key, tuple) and key else (key, ())
+        if first is Ellipsis or first is None or (rest and not isinstance(first, int | slice)):
+            return np.asarray(self[:][key])
+        rows = self._rows[first]
+        if rows.ndim == 0:
+            return np.array(self._images[rows][rest])
+        taken: NDArray[np.uint8] = take_mapped(self._images, rows)
+        return taken[(slice(None), *rest)]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("images that are read from the disk are always a copy")
+        return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
+
+    def copy(self) -> NDArray[np.uint8]:
+        """Return all images as an array in memory."""
+        return self[:]
+
+    def take(self, rows: Rows) -> ImageRows:
+        """Return some of the rows, to be read as these are."""
+        return ImageRows(self._images, self._rows[rows])
+
+    @property
+    def hashes(self) -> Any:
+        """What finds the hashes of the images, where they are known; see `known_hashes`."""
+        known = known_hashes(self._images)
+        return None if known is None else lambda: known()[self._rows]
+
+
+def take_rows(images: Any, rows: Rows) -> Any:
+    """Take rows of images: a view where they lie together, a copy where they are few, else
+    `ImageRows`; hashes stay known.
+    """
+    if isinstance(images, ImageRows):
+        return images.take(rows)
+    start = int(rows[0]) if len(rows) else 0
+    known = known_hashes(images)
+    if np.array_equal(rows, np.arange(start, start + len(rows))):
+        taken = images[start : start + len(rows)]
+    elif len(rows) * images[:1].nbytes > MOST_COPIED and isinstance(images, np.memmap):
+        return ImageRows(images, rows)
+    else:
+        taken = take_mapped(images, rows)
+    if known is None:
+        return taken
+
+    def hashes() -> Hashes:
+        return known()[rows]
+
+    return with_hashes(taken, hashes)
