@@ -35,6 +35,12 @@ class Cli(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            takes = {option.name for option in error.ctx.command.params} if error.ctx else set()
+            if "unexpected extra argument" in error.message and "dataset" in takes:
+                told = f"{error.message}; a folder of images is named by --dataset"
+                raise click.UsageError(told, error.ctx) from error
+            raise
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click knows what to do with these
         except KeyboardInterrupt:

@@ -207,12 +207,14 @@ def import_command(
 
 def _check_out(out: Path | None) -> None:
     """Find out before the work that its result could not be written."""
-    from ..core.errors import UsageError
+    from ..core.errors import RunExistsError, UsageError
 
     if out is not None and not out.absolute().parent.is_dir():
         raise UsageError(f"--out: the folder {str(out.parent)!r} does not exist")
     if out is not None and out.is_dir():
         raise UsageError(f"--out: {str(out)!r} is a folder; expected the name of a file")
+    if out is not None and out.is_file():  # in which somebody may have filled in labels
+        raise RunExistsError(f"{str(out)!r} exists and is not overwritten; choose another --out")
 
 
 def _for_eyes(text: str) -> str:

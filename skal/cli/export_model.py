@@ -53,6 +53,7 @@ def export_model(
     with console(ctx):
         from ..prediction import exports
 
+        exports.place_for(run_dir, out, form)  # before images are decoded
         checked = exports.images_for(run_dir, images, trust)
         done = exports.export_model(run_dir, out, format=form, images=checked, trust=trust)
         if as_json:

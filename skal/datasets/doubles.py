@@ -35,12 +35,14 @@ _log = logging.getLogger("skal")
 @dataclass(frozen=True)
 class Doubles:
     """Rows of the pool that are in the test set, too, that repeat an earlier row, and of these
-    those whose label is another one than that of the image that they repeat.
+    those whose label is another one than that of the image that they repeat. `originals` has for
+    each row of the pool the first that is equal.
     """
 
     in_test: Rows
     repeated: Rows
     contradicting: Rows
+    originals: Rows
 
     def __len__(self) -> int:
         return len(self.in_test) + len(self.repeated)
@@ -54,13 +56,14 @@ def find_doubles(data: ImageDataset) -> Doubles:
 def doubles_of(hashes: Hashes, y: NDArray[Any], hashes_test: Hashes) -> Doubles:
     """Compare images by the hashes of their pixels; `y` are the labels of those of the pool."""
     if not len(hashes):
-        return Doubles(*(np.empty(0, np.int64) for _ in range(3)))
+        return Doubles(*(np.empty(0, np.int64) for _ in range(4)))
     in_test = np.isin(hashes, hashes_test) if len(hashes_test) else np.zeros(len(hashes), bool)
     _, first, which = np.unique(hashes, return_index=True, return_inverse=True)
     originals = first[which]
     repeated = originals != np.arange(len(hashes))
     other = repeated & (y != y[originals])
-    return Doubles(*(np.flatnonzero(rows) for rows in (in_test, repeated & ~in_test, other)))
+    again = np.flatnonzero(repeated & ~in_test)
+    return Doubles(np.flatnonzero(in_test), again, np.flatnonzero(other), originals)
 
 
 def tell_doubles(data: ImageDataset) -> None:

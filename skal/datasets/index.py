@@ -67,7 +67,7 @@ def find_images(root: Path, as_dataset: bool = True, pages: str = "first") -> li
     split, see `read_layout`; in any case if no file has the suffix of an image. If `pages` are
     "all", each page of a file is one image, see `skal.datasets.paging`.
     """
-    listing = _list(root)
+    listing = _list(root, " in one subfolder per class" if as_dataset else "")
     has_table = as_dataset and bool(listing.tables)
     folders, refused = [folder for folder, _ in listing.images], None
     try:
@@ -157,7 +157,7 @@ def list_images(root: Path) -> list[str]:
     )
 
 
-def _list(root: Path) -> _Listing:
+def _list(root: Path, layout: str = "") -> _Listing:
     listing, readable = _Listing([], Counter(), [], []), suffixes()
     for folder, names in _walk(root):
         found = [name for name in names if name.lower().endswith(readable)]
@@ -172,7 +172,7 @@ def _list(root: Path) -> _Listing:
     if not listing.images:
         raise DataError(
             f"no image under {str(root)!r} (found: {_count(listing.others) or 'no file'}); "
-            f"expected {', '.join(FORMATS)} files in one subfolder per class"
+            f"expected {', '.join(FORMATS)} files{layout}"
         )
     return listing
 

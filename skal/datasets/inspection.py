@@ -65,6 +65,8 @@ class Inspection:
         Files that cannot be decoded.
     duplicates : dict
         Paths of training images that are "in_test", too, "repeated", or "contradicting".
+    originals : dict of str to str
+        The image that each repeated or contradicting one is equal to.
     near_duplicates : list of (path, path)
         Images that look alike and are not equal.
     problems : list of str
@@ -80,6 +82,7 @@ class Inspection:
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     duplicates: dict[str, list[str]] = field(default_factory=dict)
+    originals: dict[str, str] = field(default_factory=dict)
     near_duplicates: list[tuple[str, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -123,8 +126,11 @@ def _look_for_doubles(found: Inspection, pixels: Images, read: Sequence[ImageFil
         "repeated": "training images repeat an earlier one",
         "contradicting": "of them have another label than the image that they repeat",
     }
+    paths = [read[int(row)].path for row in rows["train"]]
+    again = [*doubles.repeated, *doubles.contradicting]
+    found.originals = {paths[row]: paths[doubles.originals[row]] for row in again}
     for name, what in told.items():
-        found.duplicates[name] = [read[rows["train"][row]].path for row in getattr(doubles, name)]
+        found.duplicates[name] = [paths[row] for row in getattr(doubles, name)]
         if found.duplicates[name]:
             found.problems.append(f"{len(found.duplicates[name])} {what}")
     near = near_doubles(pixels)
@@ -250,7 +256,8 @@ def report(found: Inspection, most: int = 5) -> list[str]:
     details: dict[str, Sequence[Any]] = {
         "unreadable": [f"{path}: {reason}" for path, reason in found.unreadable],
         "in the test set, too": found.duplicates.get("in_test", []),
-        "repeat an earlier one": found.duplicates.get("repeated", []),
+        "repeat an earlier one": _pairs(found, "repeated"),
+        "of another label than what they repeat": _pairs(found, "contradicting"),
         "look alike": found.near_duplicates,
     }
     for name, items in details.items():
@@ -258,3 +265,7 @@ def report(found: Inspection, most: int = 5) -> list[str]:
             lines += [f"  {name}:", *some(items)]
     lines.append("problems:" if found.problems else "no problem was found")
     return lines + [f"  {problem}" for problem in found.problems]
+
+
+def _pairs(found: Inspection, name: str) -> list[tuple[str, str]]:
+    return [(path, found.originals[path]) for path in found.duplicates.get(name, [])]

@@ -11,6 +11,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TextIO
@@ -155,6 +156,15 @@ def read_tables(root: Path, files: Sequence[LabelledFile], tables: Iterable[str]
         _log.info("%s labels %d images", name, len(table.labels))
         labels.update(table.labels)
     return labels
+
+
+def table_of(root: Path, files: Sequence[LabelledFile]) -> Path | None:
+    """Return the first table directly in a folder that gives its images labels, if there is one."""
+    for place in sorted(root.iterdir()):
+        with suppress(DataError):
+            if is_table(place.name) and _read(root, place, files) is not None:
+                return place
+    return None
 
 
 def _read(root: Path, place: Path, files: Sequence[LabelledFile]) -> Table | None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ..core.errors import UsageError
 from ..datasets.formats import page_of
 from ..datasets.index import ImageFile
+from ..datasets.tables import table_of
 from ..models import MODELS
 from ..runs.config import RunConfig
 from ..strategies.catalogue import STRATEGIES
+from .names import shown
 from .store import Store
 
 
@@ -27,13 +30,24 @@ def check_config(config: RunConfig, given: Mapping[str, Any]) -> None:
         check_pretraining(config)
 
 
-def check_enough(classes: Sequence[str]) -> None:
-    if len(classes) < 2:
-        got = f"only the class {classes[0]!r}" if classes else "no class"
-        raise UsageError(
-            f"there is {got}; name two or more by --classes daisy,rose,... or make a folder of "
-            "images for each"
-        )
+def check_enough(
+    classes: Sequence[str], root: Path | None = None, files: Sequence[ImageFile] = ()
+) -> None:
+    """Raise a UsageError if there are fewer than two classes; it names a table in a folder, beside
+    its images, that may have them.
+    """
+    if len(classes) >= 2:
+        return
+    got = f"only the class {classes[0]!r}" if classes else "no class"
+    table = root and table_of(root, files)
+    hint = ""
+    if root is not None and table is not None:
+        places = " ".join(shown(quote(str(place))) for place in (root, table))
+        hint = f"; or take those of the table that is there: skal import {places}"
+    raise UsageError(
+        f"there is {got}; name two or more by --classes daisy,rose,... or make a folder of "
+        f"images for each{hint}"
+    )
 
 
 def check_pool(files: Sequence[ImageFile], classes: Sequence[str]) -> None:

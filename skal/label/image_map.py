@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .layout import Layout, by_pca, on_grid
+from ..core.errors import MissingExtraError
+from .layout import Layout, by_pca, check_tsne, on_grid
 from .learning import Fail, Failure, Job, MapRequest, Take
 from .reasons import CAUSES
 from .service import LabelService
@@ -43,6 +44,11 @@ class ImageMap:
         with self._service.lock:
             n = len(self._service.project.paths)
             if self._submit is None or self.state == "computing" or self._n_asked == n:
+                return
+            try:
+                check_tsne()
+            except MissingExtraError as error:  # what there is does as well
+                self.state = str(error)
                 return
             self._n_asked, self.state = n, "computing"
         self._submit(MapRequest(), self.take, self._fail)

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from ..core.errors import DataError, FolderNotFoundError
-from ..datasets.formats import FORMATS, page_of
+from ..datasets.formats import page_of
 from ..datasets.index import ImageFile, find_images
 from .store import Store
 
@@ -29,11 +29,7 @@ def check_folder(root: Path) -> None:
 
 def find(root: Path, pages: str) -> list[ImageFile]:
     """Return the images of a folder, `pages` as in `find_images`; an error if there are none."""
-    try:
-        return find_images(root, as_dataset=False, pages=pages)
-    except DataError as error:  # which would have them in class folders
-        told = str(error).partition("; expected")[0]
-        raise DataError(f"{told}; expected {', '.join(FORMATS)} files") from error
+    return find_images(root, as_dataset=False, pages=pages)
 
 
 def taking_part(root: Path, files: Sequence[ImageFile]) -> dict[str, None]:

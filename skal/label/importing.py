@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path, PurePosixPath
+from shlex import quote
 
 from ..core.errors import DataError, UnknownNameError, UsageError
 from ..core.memory import without_collector
 from ..datasets.addresses import Located, UnclearAddressError, one_root
 from ..datasets.formats import page_of
 from ..datasets.index import ImageFile, find_images
-from .checks import check_pages
+from .checks import check_enough, check_pages
 from .formats import NOTHING_MORE, OPTIONS, READERS, Row, Source, read_rows
 from .images import content_of, find
 from .ledger import SETTLED, TEST
-from .names import LONGEST_NAME, check_annotator, plain_text
+from .names import LONGEST_NAME, check_annotator, plain_text, shown
 from .notes import Note, replace_notes
 from .project import LabelProject
 from .store import VERDICTS, Action
@@ -27,6 +28,8 @@ from .store import VERDICTS, Action
 IMPORT = "import"
 _OF_IMPORT = Action("", "label", -1, source=IMPORT)[4:]
 """What is said of an imported label beside whose, of which image and what it is."""
+MOST_CLASSES = 50
+"""That are all named in an error."""
 
 
 Entry = tuple[str, Action]
@@ -44,6 +47,7 @@ class Reading:
         self._addresses, self._by_path = project.addresses()
         self._unclear: list[tuple[str, str]] = []
         self._class_ids: dict[str, int] = {}
+        self._unknown: list[tuple[str, UnknownNameError]] = []
         self._found: set[Located] = set()
         self.notes: dict[tuple[str, Sequence[str]], dict[int, Sequence[Note]]] = {}
 
@@ -78,12 +82,20 @@ class Reading:
         return next(iter(found.values()))
 
     def class_id(self, where: str, name: str) -> int:
+        """Return the id of a class; one below zero of any that the project does not have."""
         if name not in self._class_ids:
             try:
                 self._class_ids[name] = self.project.class_id(_text_of(where, name))
             except UnknownNameError as error:
-                raise DataError(f"{where}: {error}") from error
+                self._unknown.append((where, error))
+                self._class_ids[name] = -len(self._unknown)
+                if len(self._unknown) > MOST_CLASSES:  # a column of something else, most likely
+                    self._check_classes()
         return self._class_ids[name]
+
+    def class_name(self, label: int) -> str:
+        """Return a name of the class that `class_id` gave an id."""
+        return next(name for name, number in self._class_ids.items() if number == label)
 
     def note(self, row: Row) -> None:
         """Keep what a tool notes of an image."""
@@ -93,7 +105,8 @@ class Reading:
             raise DataError(f"{row.where}: there is a row before of {self.project.paths[image]!r}")
 
     def check(self) -> None:
-        """Raise a DataError if an image was not found."""
+        """Raise an error if a class or an image was not found."""
+        self._check_classes()
         if self._unclear:
             (told, address), *rest = self._unclear
             more = f", and {len(rest)} more that are not clear" if rest else ""
@@ -109,6 +122,22 @@ class Reading:
                 f"{self.name} names images of several folders ({', '.join(places[:3])}), of which "
                 f"one is {str(self.project.root)!r}; nothing was imported: leave the others out"
             )
+
+    def _check_classes(self) -> None:
+        if not self._unknown:
+            check_enough(self.project.classes)
+            return
+        names = sorted(name for name, number in self._class_ids.items() if number < 0)
+        few = len(names) <= MOST_CLASSES
+        n, listed = (len(names), ",".join(names)) if few else (f"more than {MOST_CLASSES}", "A,...")
+        if not self.project.classes:
+            raise UsageError(
+                f"there is no class yet, and {n} in {self.name}; if these are right, name them by "
+                f"--classes {shown(quote(listed))}"
+            )
+        where, error = self._unknown[0]
+        rest = f"; {n} are unknown: {shown(listed)}" if len(names) > 1 else ""
+        raise DataError(f"{where}: {error}{rest}") from error
 
 
 def _may_have_pages(project: LabelProject) -> bool:
@@ -164,7 +193,8 @@ def import_into(
     source = source if isinstance(source, Source) else Source(source)
     _check_source(source, form)
     given = None if pages is None else {"pages": pages}
-    read = _read(LabelProject.open(folder, classes, given, create=False), source, annotator, form)
+    opened = LabelProject.open(folder, classes, given, create=False, needs_classes=False)
+    read = _read(opened, source, annotator, form)
     known = read.classes if read.is_of_new_project else ()
     opened = LabelProject.open(folder, known, given, needs_classes=False, files=read.files)
     with closing(opened) as project, project.store.transaction():
@@ -205,7 +235,7 @@ def _read(project: LabelProject, source: Source, annotator: str, form: str | Non
             entries = _read_folder(reading, source.path)
         else:
             entries = _read_file(reading, source, form)
-        found, n_empty = _without_contradiction(project, entries)
+        found, n_empty = _without_contradiction(reading, entries)
         reading.check()
         is_new = project.store.path is None
         of_project = project.classes, project.files, is_new
@@ -265,9 +295,7 @@ def _is_before(one: str, other: str) -> bool:
     return bool(one) and datetime.fromisoformat(one) < datetime.fromisoformat(other)
 
 
-def _without_contradiction(
-    project: LabelProject, entries: Iterable[Entry]
-) -> tuple[list[Action], int]:
+def _without_contradiction(reading: Reading, entries: Iterable[Entry]) -> tuple[list[Action], int]:
     """Return one verdict an image and annotator, and how many entries have none; two different ones
     are an error.
     """
@@ -288,13 +316,14 @@ def _without_contradiction(
             continue
         before, other = first_entry
         if (other.action, other.label) != (said.action, said.label):
+            path = reading.project.paths[said.image]
             told, now = (
-                a.action if a.label is None else repr(project.classes[a.label])
+                a.action if a.label is None else repr(reading.class_name(a.label))
                 for a in (other, said)
             )
             raise DataError(
-                f"{before} says {told} and {where} says {now} of "
-                f"{project.paths[said.image]!r}, both for {said.annotator!r}; expected one label"
+                f"{before} says {told} and {where} says {now} of {path!r}, both for "
+                f"{said.annotator!r}; expected one label"
             )
     return found, n_empty
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -41,14 +42,17 @@ def by_pca(embeddings: NDArray[np.float32]) -> Points:
     return np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
 
 
+def check_tsne() -> None:
+    """Raise a MissingExtraError if the extra ``map`` is not installed."""
+    if find_spec("openTSNE") is None:
+        raise MissingExtraError("openTSNE", "map", "a map by t-SNE")
+
+
 def by_tsne(
     embeddings: NDArray[np.float32], seed: int, cache: Path, most: int = MOST_POINTS
 ) -> Points:
     """Return what a t-SNE makes of embeddings, kept in a folder; it needs the extra ``map``."""
-    try:
-        import openTSNE  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("openTSNE", "map", "a map by t-SNE") from error
+    check_tsne()
     digest = hashlib.sha256(np.ascontiguousarray(embeddings).view(np.uint8).data)
     path = cache / f"map-{digest.hexdigest()[:16]}-{seed}-{most}.npy"
 

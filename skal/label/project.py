@@ -139,7 +139,7 @@ class LabelProject:
         names = before.to_add(check_classes(classes) or ([] if before.names else folders))
         known = [*before.names, *names]
         if needs_classes:
-            check_enough(known)
+            check_enough(known, root, files)
         if needs_pool:
             check_pool(files, known)
         if not create:

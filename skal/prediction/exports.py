@@ -34,7 +34,7 @@ from ..core.trust import check_trusted, foreign_names
 from ..datasets.base import Images
 from ..datasets.decoding import decode_many, to_channels
 from ..datasets.index import listed
-from ..datasets.loading import how_to_decode
+from ..datasets.loading import folder_of, how_to_decode
 from ..models.classifier import ImageClassifier
 from ..models.persistence import decoded_as, load_classifier, read_description
 from ..runs.config import RunConfig, read_config
@@ -108,16 +108,11 @@ def export_model(
         If the file cannot be written, or answers otherwise than the network.
     """
     run_dir = Path(run_dir)
+    path = place_for(run_dir, out, format)
     entry = NETWORK_FORMATS.resolve(format)
     form = entry.load()()
-    check_installed(entry, form)
     classifier = load_classifier(run_dir, "cpu", trust)
     description = {**read_description(run_dir), "name": run_dir.resolve().name, DIGEST: UNSIGNED}
-    path = run_dir / f"network{form.suffix}" if out is None else Path(out)
-    if path.exists():
-        raise RunExistsError(f"{str(path)!r} exists and is not overwritten; choose another --out")
-    if not path.parent.is_dir():
-        raise DataError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")
     classifier.neural_net_.module_.bf16 = False  # others compute in float32
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{form.suffix}")
     try:
@@ -134,6 +129,20 @@ def export_model(
     finally:
         temporary.unlink(missing_ok=True)
     return Exported(path, entry.name, *exported, is_noise=images is None)
+
+
+def place_for(run_dir: Path, out: str | Path | None, format: str) -> Path:
+    """Return the file that `export_model` is to write; an error, as there, if it cannot."""
+    entry = NETWORK_FORMATS.resolve(format)
+    form = entry.load()()
+    check_installed(entry, form)
+    read_description(run_dir)
+    path = run_dir / f"network{form.suffix}" if out is None else Path(out)
+    if path.exists():
+        raise RunExistsError(f"{str(path)!r} exists and is not overwritten; choose another --out")
+    if not path.parent.is_dir():
+        raise DataError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")
+    return path
 
 
 def _sign(path: Path) -> None:
@@ -162,7 +171,7 @@ def _check_whole(path: Path) -> None:
 
 def images_for(run_dir: Path, paths: Sequence[Path], trust: bool = False) -> Images | None:
     """Return images to check an export on: those in files and folders, else those that the run was
-    tested on, else None.
+    tested on, or that are in its folder, else None.
     """
     shape = tuple(read_description(run_dir)["image_shape"])
     if paths:
@@ -170,7 +179,13 @@ def images_for(run_dir: Path, paths: Sequence[Path], trust: bool = False) -> Ima
     try:
         config = RunConfig(**read_config(run_dir / CONFIG))
         check_trusted(run_dir, foreign_names(config), trust)
-        data = load_again(config)
+        folder = folder_of(config.dataset, config.data_dir)
+        try:
+            data = load_again(config)
+        except DataError:
+            if folder is None or not folder.is_dir():
+                raise
+            return _decoded(run_dir, [folder])  # of people who label: folders tell no class
     except SkalError as error:
         _log.info("its images cannot be loaded (%s): it is checked on noise", error)
         return None

@@ -138,8 +138,8 @@ def predict(
     paths : sequence of str or Path
         Images, and folders of images in whatever subfolders; rows come in their order.
     out : str or Path
-        ``NAME.csv`` (replaced if it exists) or ``NAME.parquet``; any other name is that of a folder
-        of Parquet files. Parquet needs the extra ``parquet``.
+        ``NAME.csv`` (replaced if it exists and has predictions) or ``NAME.parquet``; any other name
+        is that of a folder of Parquet files. Parquet needs the extra ``parquet``.
     utilities : sequence of str, optional
         Strategies whose scores are written: ``least-confidence``, ``margin`` and ``entropy`` (the
         default for Parquet; none for CSV), or any `ScoreStrategy` that looks at each image by

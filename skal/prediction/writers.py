@@ -15,11 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.durable import fsync_file, fsync_folder
-from ..core.errors import MissingExtraError, RunExistsError
+from ..core.errors import MissingExtraError, RunExistsError, UsageError
 from .predictor import Rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+CSV_HEAD = b"path,class,probability,"
+"""What a table of predictions begins with."""
+OTHERS = frozenset((".txt", ".tsv", ".json", ".jsonl", ".xlsx", ".xls", ".pq", ".feather", ".npz"))
+"""Suffixes of files that somebody may want, and that are not written."""
 
 
 class Form:
@@ -53,8 +59,10 @@ class Form:
             raise
 
     def is_finished(self, out: Path, names: Sequence[str]) -> bool:
-        """Tell whether a file already has the rows of these parts."""
-        return False
+        """Tell whether a file already has the rows of these parts; RunExistsError if it is not one
+        that may be replaced.
+        """
+        raise NotImplementedError
 
     def n_unreadable(self, out: Path) -> int:
         """Return how many rows of a finished file are empty."""
@@ -63,6 +71,14 @@ class Form:
 
 class Csv(Form):
     """Text, a line an image."""
+
+    def is_finished(self, out: Path, names: Sequence[str]) -> bool:
+        """Return False: what predictions are in a file is not known, so they are made again."""
+        if out.is_file():
+            with out.open("rb") as file:
+                if not file.read(len(CSV_HEAD)) == CSV_HEAD:
+                    raise _exists(out)
+        return False
 
     def write(self, lots: Sequence[Rows], path: Path, classes: Sequence[str]) -> None:
         with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -134,12 +150,16 @@ class Parquet(Form):
             return False
         if _facts(out).get("key") == _key(names):
             return True
-        raise RunExistsError(
-            f"{str(out)!r} exists and holds something else; choose another name by --out"
-        )
+        raise _exists(out)
 
     def n_unreadable(self, out: Path) -> int:
         return int(_facts(out)["n_unreadable"])
+
+
+def _exists(out: Path) -> RunExistsError:
+    return RunExistsError(
+        f"{str(out)!r} exists and holds something else; choose another name by --out"
+    )
 
 
 def _table(lot: Rows) -> pa.Table:
@@ -196,5 +216,9 @@ FORMS = {
 
 
 def form_of(out: Path) -> Form:
-    """Return the form that a suffix asks for; a folder for any but .csv and .parquet."""
+    """Return the form that a suffix asks for; a folder for any but those of tables."""
+    if out.suffix.lower() in OTHERS and not out.is_dir():
+        raise UsageError(
+            f"out: got {str(out)!r}; expected a name that ends in .csv or .parquet, or a folder's"
+        )
     return FORMS[{".csv": "csv", ".parquet": "parquet"}.get(out.suffix.lower(), "folder")]

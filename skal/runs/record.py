@@ -423,7 +423,12 @@ def check_run_folder(folder: Path) -> None:
 
 
 def check_free(folder: Path) -> None:
-    """Raise a `RunExistsError` if there is something of that name."""
+    """Raise a `RunExistsError` if there is something of that name, a `RunFolderError` if
+    what is above it is a file.
+    """
+    above = next((place for place in folder.parents if place.exists()), Path())
+    if not above.is_dir():
+        raise RunFolderError(f"{str(above)!r} is a file: {str(folder)!r} cannot be made in it")
     if folder.exists() or folder.is_symlink():
         unfinished = is_begun(folder) and not is_finished(folder)
         advice = f", or resume it: skal resume {quote(str(folder))}" if unfinished else ""

@@ -393,6 +393,8 @@ def test_arguments_reach_the_strategy(tmp_path: Path) -> None:
     [
         ("rum", "No such command 'rum'. (Did you mean one of: 'resume', 'run'?)"),
         ("run --stratgy badge", "'--strategy'"),
+        ("run photos", "extra argument (photos); a folder of images is named by --dataset"),
+        ("compare photos", "extra argument (photos); a folder of images is named by --dataset"),
         ("run --dataset digts", "unknown dataset 'digts'; did you mean digits?"),
         ("run --strategy bage", "unknown strategy 'bage'; did you mean badge or bald?"),
         ("run --model lenett", "unknown model 'lenett'; did you mean lenet"),
@@ -471,7 +473,10 @@ def test_an_unknown_key_of_the_file_is_refused_with_the_nearest(tmp_path: Path) 
     [
         ("resume nowhere", "there is no run folder 'nowhere'"),
         ("resume .", "'.' is not a run folder (it has no config.toml)"),
-        ("run --dataset digits --out file/run", "file"),
+        (
+            "run --dataset digits --out file/run",
+            "'file' is a file: 'file/run' cannot be made in it",
+        ),
     ],
 )
 def test_what_is_not_there_is_one_clear_line_and_code_1(

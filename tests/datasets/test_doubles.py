@@ -113,12 +113,15 @@ def test_the_doctor_says_what_a_folder_holds(pets: Path, tmp_path: Path) -> None
         "train/dog/broken.png: ",
         "train/cat/leak.bmp",
         "train/dog/2.png = train/dog/alike.jpg",
+        "train/cat/again.png = train/cat/1.png",
+        "of another label than what they repeat:\n    train/dog/1.png = train/cat/doubted.png\n",
         "1 files cannot be read",
     ):
         assert line in text
     facts = json.loads(doctor(str(pets), "--json"))
     assert facts["classes"]["train"] == {"cat": 9, "dog": 8}
     assert facts["duplicates"]["in_test"] == ["train/cat/leak.bmp"]
+    assert facts["originals"]["train/dog/1.png"] == "train/cat/doubted.png"
     assert facts["near_duplicates"] == [["train/dog/2.png", "train/dog/alike.jpg"]]
 
 

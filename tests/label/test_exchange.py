@@ -231,6 +231,15 @@ def test_labels_marked_as_tests_are_so_only_where_they_were_drawn(tmp_path: Path
         ("path,label\na.png,daisy\nb.png,daisy\n", "line 2: 'a.png' .*, and 1 more"),
         ("path,label\n../flowers/0.png,daisy\n", "is no image of"),
         ("path,label\n0.png,daysi\n", "line 2: unknown class 'daysi'; did you mean daisy"),
+        (
+            "path,label\n0.png,daysi\n4.png,tulip\n5.png,tulip\n",
+            "line 2: unknown class 'daysi'; .*; 2 are unknown: daysi,tulip",
+        ),
+        ("path,label\n0.png,moss\n0.png,tulip\n", "line 2 says 'moss' and line 3 says 'tulip'"),
+        (
+            "path,label\n" + "".join(f"{n}.png,kind {n}\n" for n in range(90)),
+            "line 2: unknown class 'kind 0'; .*; more than 50 are unknown",
+        ),
         ("path,kind\n0.png,daisy\n", "x.csv has no column 'label' .found: path, kind"),
         ("", "x.csv has no column 'path' .found: nothing"),
         ("path,label,action\n0.png,daisy,bad\n", "the action 'bad' with the label 'daisy'"),
@@ -251,6 +260,19 @@ def test_tables_that_do_not_fit_change_nothing(tmp_path: Path, text: str, messag
     with pytest.raises(DataError, match=message):
         import_labels(project, tmp_path / "x.csv")
     assert project.store.actions() == []
+
+
+def test_who_has_no_class_yet_is_told_those_of_the_file(tmp_path: Path) -> None:
+    write_images(tmp_path / "loose", np.zeros((3, 4, 4), np.uint8))
+    (tmp_path / "x.csv").write_text("path,label\n00000.png,ox-eye daisy\n00001.png,moss\n")
+    told = "there is no class yet, and 2 in x.csv; .* by --classes 'moss,ox-eye daisy'"
+    with pytest.raises(UsageError, match=told):
+        import_into(tmp_path / "loose", tmp_path / "x.csv")
+    with pytest.raises(DataError, match=r"cannot read .*none\.csv"):
+        import_into(tmp_path / "loose", tmp_path / "none.csv")
+    assert not (tmp_path / "loose/.skal").exists()
+    done = import_into(tmp_path / "loose", tmp_path / "x.csv", ["moss", "ox-eye daisy"])
+    assert (done.new, done.changed) == (2, 0)
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -391,6 +391,29 @@ def test_labels_that_come_in_may_begin_a_project(folder: Path, tmp_path: Path) -
     assert LabelProject.open(folder).labels == {1: 1}
 
 
+def test_a_table_beside_the_images_is_named_to_who_has_no_classes(folder: Path) -> None:
+    (folder / "sizes.csv").write_text("path,width\n00001.png,12\n")
+    assert "table" not in skal_("label", folder, "--status").stderr
+    (folder / "their labels.csv").write_text("path,label\n00001.png,top\n00002.png,low\n")
+    told = (
+        f"take those of the table that is there: skal import {folder} '{folder}/their labels.csv'"
+    )
+    for command in (("label", folder, "--status"), ("train", folder), ("doubts", folder)):
+        assert told in skal_(*command).stderr
+
+
+def test_what_somebody_may_have_filled_in_is_not_written_over(folder: Path, tmp_path: Path) -> None:
+    label_all(folder, 6)
+    filled = tmp_path / "next.csv"
+    filled.write_text("path,label,source\n00080.png,top,strategy\n")
+    before = filled.read_text()
+    for command in (("query", folder), ("export", folder)):
+        done = skal_(*command, "--format", "csv", "--out", filled)
+        assert done.exit_code == 2
+        assert "exists and is not overwritten; choose another --out" in done.stderr
+    assert filled.read_text() == before
+
+
 def test_train_and_predict_end_with_a_table_of_probabilities(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

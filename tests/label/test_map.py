@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,21 @@ def test_the_map_tells_what_people_and_network_say_of_each_point(service: LabelS
     assert [n for n, guess in zip(told["images"], unasked, strict=True) if guess >= 0] == [first]
 
 
-def test_the_better_map_is_asked_for_once_and_taken_when_it_is_there(service: LabelService) -> None:
+def test_without_its_package_no_better_map_is_asked_for_nor_warned_of(
+    service: LabelService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "openTSNE", None)
+    found, asked = ImageMap(service), []
+    found.start(lambda *job: asked.append(job))
+    found.ask()
+    assert not asked and not caplog.records
+    assert found.state == "a map by t-SNE needs the package 'openTSNE': pip install 'skal[map]'"
+
+
+def test_the_better_map_is_asked_for_once_and_taken_when_it_is_there(
+    service: LabelService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skal.label.image_map.check_tsne", lambda: None)
     found, asked = ImageMap(service), []
     found.ask()
     assert found.state == "none"  # nobody computes it

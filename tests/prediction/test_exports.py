@@ -16,6 +16,7 @@ import pytest
 import safetensors.torch
 import torch
 from click.testing import CliRunner
+from label_server import write_images
 from PIL import Image
 
 import skal
@@ -161,6 +162,25 @@ def test_any_number_of_images_is_answered(runs: dict[str, Path], exported: Expor
         proba, embeddings = session.run(None, {"images": images})
         assert np.abs(proba - classifier.predict_proba(images)).max() <= 1e-4
         assert embeddings.shape[0] == n
+
+
+def test_who_labels_a_flat_folder_has_the_network_checked_on_its_images(
+    tiny: skal.ImageDataset, tmp_path: Path
+) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "model"
+    write_images(photos, tiny.X[:30, 0])
+    rows = "".join(f"{number:05}.png,{number % 3}\n" for number in range(20))
+    (tmp_path / "labels.csv").write_text(f"path,label\n{rows}")
+    settings = ("--model", "lenet", "--steps", "2", "--image-size", "12", "--out", str(out))
+    for command in (
+        ("import", str(photos), str(tmp_path / "labels.csv"), "--classes", "0,1,2"),
+        ("train", str(photos), *settings),
+        ("export-model", str(out), "--format", "torchscript"),
+    ):
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == 0, done.output
+    assert "on 30 images the largest difference" in done.stderr
+    assert "noise" not in done.stderr
 
 
 def test_without_their_images_a_network_is_checked_on_noise(

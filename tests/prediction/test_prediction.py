@@ -334,13 +334,17 @@ def test_what_is_finished_is_not_done_again(
     assert read(tmp_path / name).equals(first)
 
 
-def test_a_csv_file_that_exists_is_replaced(
+def test_a_csv_file_of_predictions_is_replaced_and_no_other(
     pictures: Pictures, model: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "s.csv").write_text("old")
     assert len(predicted(model, tmp_path / "s.csv", "a")) == 5
     assert len(predicted(model, tmp_path / "s.csv", "a/1.png")) == 1
-    assert not list(tmp_path.glob(".s*"))
+    labels = "path,label\na/1.png,cat\n"
+    (tmp_path / "labels.csv").write_text(labels)
+    with pytest.raises(RunExistsError, match=r"labels\.csv' exists and holds something else"):
+        predicted(model, tmp_path / "labels.csv", "a")
+    assert (tmp_path / "labels.csv").read_text() == labels
+    assert not list(tmp_path.glob(".*"))
 
 
 class Stopping(skal.strategies.ScoreStrategy):
@@ -477,6 +481,7 @@ def test_other_predictions_are_never_written_over(
         ({"paths": ["empty"]}, DataError, "no image under"),
         ({"out": "nowhere/s.csv"}, UsageError, "the folder 'nowhere' does not exist"),
         ({"out": "folder.csv"}, UsageError, "is a folder; expected the name of a file"),
+        ({"out": "s.txt"}, UsageError, r"got 's\.txt'; expected a name that ends in \.csv or"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_written(
