@@ -11,7 +11,7 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from ..core.errors import DataError
-from .formats import page_of
+from .formats import page_of, suffixes
 
 UPLOADS = "/data/upload/"
 """Where Label Studio serves what was uploaded to it, under a changed name."""
@@ -35,11 +35,15 @@ class UnclearAddressError(DataError):
 
 
 class Located(NamedTuple):
-    """An image's path, where its text puts the root, and whether by the root's own name."""
+    """An image's path, where its text puts the root, whether by the root's own name, whether the
+    text leaves folders of the image out, and whether it would be of several images if it did.
+    """
 
     path: str
     root_at: Parts = ()
     by_name: bool = False
+    leaves_out: bool = False
+    has_namesakes: bool = False
 
 
 def one_root(found: Iterable[Located]) -> bool:
@@ -89,21 +93,58 @@ class Addresses:
             raise UnclearAddressError(address, self._alike[found.path])
         return found
 
+    def contradiction(self, found: Iterable[Located]) -> str:
+        """Return why texts of one file do not fit each other, "" if they do.
+
+        They put the root at one place, see `one_root`; and if one leaves folders out all do, and
+        then none is the name of two images, though one of them has no folder.
+        """
+        found = sorted(set(found))
+        if not one_root(found):
+            places = sorted("/".join(one.root_at) for one in found if one.root_at)
+            told = ", ".join(dict.fromkeys(places[:MOST_CANDIDATES]))
+            return f"names images of several folders ({told}), of which one is"
+        short = next((one.path for one in found if one.leaves_out), None)
+        if short is None:
+            return ""
+        for one in found:
+            if one.leaves_out:
+                continue
+            if one.root_at or "/" in one.path:
+                return f"leaves folders of {short!r} out, and not those of {one.path!r}, in"
+            if one.has_namesakes or len(self._by_name.get(_plain(one.path), ())) > 1:
+                return f"leaves folders of {short!r} out, and {one.path!r} may be in several, in"
+        return ""
+
     def _located(self, address: str) -> Located:
         if (path := self._paths.get(address)) is not None:
             return Located(path)
         unclear: set[str] = set()
         is_local = LOCAL_FILES in address
-        for text in _readings(address):
-            path = self._as_it_stands(text)
-            found = Located(path) if path else self._by_end(text, is_local, unclear)
-            if found is not None:
-                if unclear and found.path not in unclear:
-                    break  # what it says as it stands is not passed over for another reading
-                return found
+        for readings in _readings(address):
+            found = self._found(readings, is_local, unclear)
+            if len(found) == 1 and (not unclear or not unclear.isdisjoint(found)):
+                return next(iter(found.values()))
+            if found:
+                unclear.update(found)
+                break  # what it says as it stands is not passed over for another reading
         if UPLOADS in address and (path := self._uploaded(address, unclear)) is not None:
             return Located(path)
         raise UnclearAddressError(address, unclear)
+
+    def _found(
+        self, readings: Sequence[Reading], is_local: bool, unclear: set[str]
+    ) -> dict[str, Located]:
+        """Return what readings of equal right mean: one image, or the address is unclear."""
+        found: dict[str, Located] = {}
+        for reading in readings:
+            path = self._as_it_stands(reading.text)
+            if path and reading.is_literal:
+                return {path: Located(path)}
+            one = Located(path) if path else self._by_end(reading, is_local, unclear)
+            if one is not None:
+                found.setdefault(one.path, one)
+        return found
 
     def _as_it_stands(self, text: str) -> str | None:
         text = text.removeprefix("./")
@@ -150,30 +191,39 @@ class Addresses:
                 found.setdefault(key, []).append(path)
         return found
 
-    def _by_end(self, text: str, is_local: bool, unclear: set[str]) -> Located | None:
-        *folders, name = [_plain(part) for part in text.split("/") if part not in ("", ".")] or [""]
-        if ".." in folders:
-            return None
-        paths = self._by_name.get(name) or self._by_stem.get(name, [])
+    def _by_end(self, reading: Reading, is_local: bool, unclear: set[str]) -> Located | None:
+        is_above, (*folders, name) = _parts_of(reading.text)
+        paths = self._by_name.get(name, [])
+        if not paths and not _is_of_image(name):
+            paths = self._by_stem.get(name, [])
         images = [tuple(path.split("/")) for path in paths]
         places = [(*self._root, *map(_plain, image[:-1])) for image in images]
         shared = [_n_shared(folders, place) for place in places]
-        longest = [image for image, n in zip(images, shared, strict=True) if n == max(shared)]
+        fit = [  # either the text or the image's path is used up
+            (n, image)
+            for n, image in zip(shared, images, strict=True)
+            if n == len(folders) or n >= len(image) - 1
+        ]
+        whole = [image for n, image in fit if n == len(folders) == len(image) - 1]
+        if len(whole) == 1 and not is_above:
+            return Located("/".join(*whole), has_namesakes=len(images) > 1)
+        n = max((n for n, _ in fit), default=0)
+        longest = [image for shared_by, image in fit if shared_by == n]
         if len(longest) != 1:
             unclear.update("/".join(image) for image in longest)
             return None
-        (image,), n = longest, max(shared)
+        (image,) = longest
         above = n - (len(image) - 1)  # of the root's names that the text has, too
-        text_used_up, image_used_up = n == len(folders), above >= 0
-        meant = (one for name in folders for one in (name, name.strip(), unquote(name)))
+        others = folders[: len(folders) - n]  # of the text alone
+        meant = (*others, *(one.strip() for one in others), *map(reading.decode, others))
         here = {folder for folder in meant if folder in self._folders}
         own = {*map(_plain, image[:-1]), *self._root[len(self._root) - max(above, 0) :]}
-        if not here <= own or not (text_used_up or image_used_up):
+        if not here <= own:
             return None
         root_at = [one.strip() for one in folders[: max(len(folders) - (len(image) - 1), 0)]]
-        if root_at and is_local and above == 0:
+        if above <= 0 and (is_above or (root_at and is_local)):
             return None
-        return Located("/".join(image), tuple(root_at), above > 0)
+        return Located("/".join(image), tuple(root_at), above > 0, above < 0)
 
     def _uploaded(self, address: str, unclear: set[str]) -> str | None:
         """Find what was uploaded to Label Studio, which puts eight digits before a name and takes
@@ -187,29 +237,88 @@ class Addresses:
         return None
 
 
-def _readings(address: str) -> Iterator[str]:
-    """Yield what a text may be: a path as it stands, the path of an address, one of Windows."""
+class Reading(NamedTuple):
+    """What a text may be: a path, perhaps of an address, of which it may be `decoded`."""
+
+    text: str
+    is_literal: bool = False
+    is_decoded: bool = False
+
+    def decode(self, name: str) -> str:
+        return name if self.is_decoded else _plain(unquote(name))
+
+
+def _readings(address: str) -> Iterator[list[Reading]]:
+    """Yield what a text may be, the likeliest first, and together what is equally likely."""
     text = address.strip()
-    if "://" not in text and not text.startswith((UPLOADS, LOCAL_FILES, *STORAGES)):
+    scheme, sign, rest = text.partition("://")
+    if text.startswith((UPLOADS, LOCAL_FILES)) or (sign and scheme.lower() in ("http", "https")):
+        yield _of_web(text, rest if sign else text)
+    elif sign or text.startswith(STORAGES):
+        yield _of_storage(rest if sign else text.partition(":")[2])
+    else:
         if text != address:
-            yield address
-        yield text
+            yield [Reading(address)]
+        ways = [Reading(text, is_literal=True)]
         if "%" in text:
-            yield unquote(text)
+            ways.append(Reading(unquote(text), is_decoded=True))
         if "\\" in text:
-            yield text.replace("\\", "/")
-        return
-    # names in a storage may have the sign of a fragment, and files pages
-    parts = _split(text.replace("#", "%23") if text.startswith(STORAGES) else text)
-    page = f"{parts.path}#{parts.fragment}"
-    path = parts.path if page_of(page)[1] is None else page
-    if parts.path.endswith(LOCAL_FILES) and "d" in (query := parse_qs(parts.query)):
-        yield query["d"][0]
-        return
-    # the bucket or host is a folder, too, that may contradict
-    yield parts.netloc + path
-    if "%" in path:
-        yield parts.netloc + unquote(path)
+            ways.append(Reading(text.replace("\\", "/")))
+        # a path is one as it stands, but a name alone could be written in either way
+        yield from ([way] for way in ways) if "/" in text else [ways]
+
+
+def _of_web(text: str, whole: str) -> list[Reading]:
+    """Return the path of an address on the web, as it stands and decoded; signs in a name that is
+    not encoded are not taken for those of a query or fragment.
+    """
+    parts = _split(text)
+    path = parts.netloc + parts.path
+    query = parse_qs(parts.query).get("d", [""])[0] if path.endswith(LOCAL_FILES) else ""
+    if query:
+        whole = text.partition("?d=")[2] or query
+        return _ways(whole, *([] if _goes_on(query, whole) else [Reading(query, is_decoded=True)]))
+    page = f"{path}#{parts.fragment}"
+    if page_of(page)[1] is not None:
+        return _ways(page)
+    return _ways(whole if _goes_on(path, whole) else path)
+
+
+def _of_storage(rest: str) -> list[Reading]:
+    """Return the path of an address in a storage, where names have the signs of addresses, too; the
+    bucket is a folder that may contradict.
+    """
+    rest = rest.lstrip("/")
+    path, _, query = rest.rpartition("?")
+    cut = _ways(path) if path and "=" in query and not _goes_on(path, rest) else []
+    back = [Reading(rest.replace("\\", "/"))] if "\\" in rest else []
+    return _ways(rest, *cut, *back)
+
+
+def _ways(path: str, *others: Reading) -> list[Reading]:
+    decoded = [Reading(unquote(path), is_decoded=True)] if "%" in path else []
+    return [Reading(path), *decoded, *others]
+
+
+def _goes_on(path: str, whole: str) -> bool:
+    """Tell whether what follows a path is the end of its name, as in ``rose#1.png``."""
+    return _is_of_image(whole) and not _is_of_image(path)
+
+
+def _is_of_image(name: str) -> bool:
+    return name.lower().endswith(suffixes())
+
+
+def _parts_of(text: str) -> tuple[bool, list[str]]:
+    """Return whether a path begins above where it is, and its names, of which the last is there."""
+    is_above, parts = False, list[str]()
+    for part in text.split("/"):
+        if part == "..":
+            is_above = is_above or not parts
+            parts = parts[:-1]
+        elif part not in ("", "."):
+            parts.append(_plain(part))
+    return is_above, parts or [""]
 
 
 def _split(address: str) -> SplitResult:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from ..core.errors import DataError, one_line
-from .addresses import Addresses, Located, UnclearAddressError, one_root
+from .addresses import Addresses, Located, UnclearAddressError
 from .layout import kind_of
 
 TABLES = frozenset((".csv", ".tsv"))
@@ -91,7 +91,7 @@ class Cells:
         if self._n_before:
             first, _, text = text.partition("\n")
             separator = first.strip()[4:5]
-        first = text.partition("\n")[0]
+        first = text.lstrip("\r\n").partition("\n")[0]
         separator = separator or max(",;\t|", key=first.count)
         self._rows = csv.reader(lines_of(text), delimiter=separator)
 
@@ -193,8 +193,9 @@ def _read(root: Path, place: Path, files: Sequence[LabelledFile]) -> Table | Non
     if any(one.by_name for one, _ in found):  # the others are of folders beside this one
         n_unknown += sum(bool(one.root_at) and not one.by_name for one, _ in found)
         found = [(one, label) for one, label in found if one.by_name or not one.root_at]
-    if not one_root(one for one, _ in found):
-        raise DataError("it names images of several folders, and none by this one's name")
+    told = images.contradiction(one for one, _ in found)
+    if told:
+        raise DataError(f"it {told} this folder")
     labels: dict[str, str] = {}
     for one, label in found:
         if label and labels.setdefault(one.path, label) != label:

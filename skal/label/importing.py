@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path, PurePosixPath
 from shlex import quote
+from typing import Any
 
 from ..core.errors import DataError, UnknownNameError, UsageError
 from ..core.memory import without_collector
-from ..datasets.addresses import Located, UnclearAddressError, one_root
+from ..datasets.addresses import Located, UnclearAddressError
 from ..datasets.formats import page_of
 from ..datasets.index import ImageFile, find_images
 from .checks import check_enough, check_pages
@@ -48,13 +49,15 @@ class Reading:
         self._unclear: list[tuple[str, str]] = []
         self._class_ids: dict[str, int] = {}
         self._unknown: list[tuple[str, UnknownNameError]] = []
-        self._found: set[Located] = set()
+        self._found: dict[tuple[Any, ...], Located] = {}
+        self._as_it_stands: list[int] = []
         self.notes: dict[tuple[str, Sequence[str]], dict[int, Sequence[Note]]] = {}
 
     def image_at(self, where: str, address: str, plain: str = "") -> int | None:
         """Return the number of the image that an address means, or without what guards it."""
         image = self._by_path.get(address)
         if image is not None and plain not in self._by_path:
+            self._as_it_stands.append(image)
             return image  # as most do, which is all that a million rows have time for
         try:
             if image is not None:
@@ -63,8 +66,7 @@ class Reading:
         except UnclearAddressError as error:
             self._unclear.append((f"{where}: {error}", address))
             return None
-        if found.root_at:
-            self._found.add(found._replace(path=""))
+        self._found.setdefault((*found[1:], "/" in found.path), found)
         return self._by_path[found.path]
 
     def _locate(self, address: str, plain: str) -> Located:
@@ -116,11 +118,14 @@ class Reading:
                 f"{self.name}, {told} of {str(self.project.root)!r}{more}; "
                 f"nothing was imported{hint}"
             )
-        if not one_root(self._found):
-            places = sorted("/".join(found.root_at) for found in self._found)
+        found = [*self._found.values()]
+        if any(one.leaves_out for one in found):
+            found += [Located(self.project.paths[n]) for n in self._as_it_stands]
+        told = self._addresses.contradiction(found)
+        if told:
             raise DataError(
-                f"{self.name} names images of several folders ({', '.join(places[:3])}), of which "
-                f"one is {str(self.project.root)!r}; nothing was imported: leave the others out"
+                f"{self.name} {told} {str(self.project.root)!r}; nothing was imported: expected "
+                "rows of one folder, each with all folders of its image, or none with any"
             )
 
     def _check_classes(self) -> None:

@@ -65,6 +65,39 @@ N_IMPORTS = 10_000
         (["stack.tif#1", "stack.tif#2"], "/data/imgs/stack.tif#2", "stack.tif#2"),
         (["a.png"], "https://h/a.png#top", "a.png"),
         (["img 1.png", "img_1.png"], "/data/upload/3/12345678-img_1.png", None),
+        # signs of addresses that are a part of a name
+        (["x?y.png", "x.png"], "s3://b/x?y.png", "x?y.png"),
+        (["x.png"], "s3://b/x?y.png", None),
+        (["x.png"], "gs://b/x.png?generation=7", "x.png"),
+        (["x.png"], "https://h/x?y.png", None),
+        (["x.png"], "https://h/x#1.png", None),
+        (["x#1.png", "x.png"], "https://h/x#1.png", "x#1.png"),
+        (["c#d/0.png", "0.png"], "AmlDatastore://store/c#d/0.png", "c#d/0.png"),
+        (["a#1.png", "a.png"], f"file://{ROOT}/a#1.png", "a#1.png"),
+        (["x#1.png", "x.png"], "/data/local-files/?d=flowers/x#1.png", "x#1.png"),
+        (["x.png"], "/data/local-files/?d=flowers/x#1.png", None),
+        (["a+b.png"], "/data/local-files/?d=flowers/a+b.png", "a+b.png"),
+        (["a+b.png", "a b.png"], "/data/local-files/?d=flowers/a+b.png", None),
+        (["a b.png"], "/data/local-files/?d=flowers/a+b.png", "a b.png"),
+        # decoded once, and never where it says otherwise as it stands
+        (["e%20f/x.png", "e f/y.png"], "https://h/flowers/e%2520f/x.png", "e%20f/x.png"),
+        (["e%20f/x.png", "e f/y.png"], f"{ROOT}/e%20f/x.png", "e%20f/x.png"),
+        (["e%20f/x.png", "e f/x.png"], "s3://b/e%20f/x.png", None),
+        (["sub/a%20b.png", "a b.png"], "a%20b.png", None),
+        # a suffix says that nothing is left out behind it
+        (["x.jpg.png"], "x.jpg", None),
+        (["x.v2.png"], "x.v2", "x.v2.png"),
+        # what contradicts a folder is not one of several that are meant
+        (["a/0.png", "b/a/0.png"], "/mnt/images/a/0.png", "a/0.png"),
+        (["0.png", "b/0.png"], "s3://bucket/0.png", "0.png"),
+        (["1.png", "sub/1.png"], "1", "1.png"),
+        (["a/1.png", "b/a/1.png"], "a/1", "a/1.png"),
+        (["a.b.png", "flowers/a.b.png"], "flowers//a.b.png", "flowers/a.b.png"),
+        # what lies above is clear by the root's own name alone
+        (["0.png"], "../flowers/0.png", "0.png"),
+        (["0.png"], "..\\flowers\\0.png", "0.png"),
+        (["0.png"], "../0.png", None),
+        (["b/0.png", "a/0.png"], "a/../b/0.png", "b/0.png"),
     ],
 )
 def test_what_an_address_means(paths: list[str], address: str, meant: str | None) -> None:
@@ -101,6 +134,26 @@ def test_texts_of_one_folder_put_it_at_one_place() -> None:
         ("s3://bucket/weeds/0.png", "s3://bucket/flowers/1.png"),
     ):
         assert not one_root(located(*texts)) and not one_root(located(*texts[::-1]))
+
+
+def test_texts_of_one_file_leave_folders_out_or_do_not() -> None:
+    addresses = Addresses(["0.png", "a/0.png", "a/1.png", "b/2.png", "3.png"], ROOT)
+
+    def told(*texts: str) -> str:
+        found = [addresses.locate(text) for text in texts]
+        assert addresses.contradiction(found[::-1]) == addresses.contradiction(found)
+        return addresses.contradiction(found)
+
+    assert told("1.png", "2.png", "3.png") == told("a/0.png", "0.png", "b/2") == ""
+    assert told("1", "3") == told("data/a/0.png", "data/0.png") == ""
+    assert (
+        told("1.png", "b/2.png")
+        == "leaves folders of 'a/1.png' out, and not those of 'b/2.png', in"
+    )
+    assert told("1.png", "data/3.png").startswith("leaves folders of 'a/1.png' out, and not")
+    for text in ("0.png", "0"):
+        assert told("1.png", text).endswith("out, and '0.png' may be in several, in")
+    assert told("data/3.png", "other/0.png").startswith("names images of several folders")
 
 
 def made_up(rng: random.Random) -> tuple[list[str], list[str], str]:

@@ -272,10 +272,10 @@ def test_many_lines_are_read_each_as_it_stands(tmp_path: Path) -> None:
     others = {
         3: {"label": "dog", "path": "b"},
         1200: {"path": "c", "label": 1.0},
-        1300: {"file": "d", "class": " dog ", "more": {"x": 1}},
+        1300: {"path": "d", "label": " dog ", "more": {"x": 1}},
         2100: {"path": "e", "label": None, "annotator": "ann"},
         2200: {"path": 12, "label": "cat"},
-        2300: {"path": "f", "class": "cat"},
+        2300: {"path": "f", "class_id": 3},
     }
     text = [json.dumps(others.get(n, {"path": f"{n}.png", "label": "cat"})) for n in range(3500)]
     text[2050] = "  "
@@ -288,7 +288,7 @@ def test_many_lines_are_read_each_as_it_stands(tmp_path: Path) -> None:
     for n, meant in (
         (2100, ("e", None, "ann")),
         (2200, ("12", "cat", "")),
-        (2300, ("f", "cat", "")),
+        (2300, ("f", None, "")),
     ):
         assert said.pop(n) == meant
     assert all(one == (f"{n}.png", "cat", "") for n, one in said.items())
@@ -296,6 +296,48 @@ def test_many_lines_are_read_each_as_it_stands(tmp_path: Path) -> None:
         (tmp_path / "x.jsonl").write_text("\n".join([*text[:1500], bad, *text[1500:]]))
         with pytest.raises(DataError, match=r"line 1501 is no"):
             list(read_rows(Source(tmp_path / "x.jsonl")))
+
+
+UNLABELLED = {"source-ref": "s3://x/a/1.png"}
+
+
+def test_objects_without_a_label_are_counted_if_others_have_one(
+    photos: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.manifest"
+    file.write_text(lines(UNLABELLED) + FILES["Ground Truth"][2])
+    assert str(import_into(photos, file, CLASSES)).endswith("1 rows without a label")
+    assert labels(photos) == MEANT
+    file.write_text(lines(UNLABELLED, UNLABELLED))
+    with pytest.raises(DataError, match=r"has no column 'label' .found: source-ref"):
+        import_into(photos, file)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"path": "a/1.png", "category": "dog"}, "line 1 has 'label' and line 2 'category'; name"),
+        ({"id": "1", "label": "dog"}, "line 1 has 'path' and line 2 'id'; name one by --path"),
+        ({"path": "a/1.png", "label": "cat", "Label": "dog"}, "line 2 has two columns of one name"),
+    ],
+)
+def test_no_object_has_its_label_elsewhere_than_the_others(
+    photos: Path, tmp_path: Path, other: dict[str, str], message: str
+) -> None:
+    (tmp_path / "x.jsonl").write_text(lines({"path": "b/2.png", "label": "cat"}, other))
+    with pytest.raises(DataError, match=message):
+        import_into(photos, tmp_path / "x.jsonl", CLASSES)
+
+
+def test_rows_that_leave_folders_out_beside_such_that_do_not_are_refused(
+    photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "x.csv").write_text("path,label\n\na/0012.png,cat\n2.png,dog\n")
+    with pytest.raises(DataError, match=r"x.csv leaves folders of 'b/2.png' out, and not those of"):
+        import_into(photos, tmp_path / "x.csv", CLASSES)
+    (tmp_path / "x.csv").write_text("\npath;label\n0012.png;cat\n2.png;dog\n")
+    import_into(photos, tmp_path / "x.csv", CLASSES)
+    assert labels(photos) == MEANT
 
 
 @pytest.mark.parametrize(

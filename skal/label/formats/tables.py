@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from itertools import chain, islice
 from operator import itemgetter
 from typing import Any
@@ -25,9 +24,17 @@ METADATA = "-metadata"
 """Behind the name of a job of Ground Truth, where it says what its number means."""
 
 
+class _NoColumnError(DataError):
+    """There is no column of labels, or, if none is `found`, of images either."""
+
+    def __init__(self, told: str, found: Sequence[str]) -> None:
+        super().__init__(told)
+        self.found = found
+
+
 def _columns(source: Source, names: Sequence[str]) -> tuple[str, str]:
     """Return the names of the columns of images and labels."""
-    chosen = []
+    chosen: list[str] = []
     wanted = {"path": (source.path_column, PATHS), "label": (source.label_column, LABELS)}
     for what, (given, known) in wanted.items():
         try:
@@ -38,9 +45,10 @@ def _columns(source: Source, names: Sequence[str]) -> tuple[str, str]:
             expected = repr(given) if given else repr(what)
             faults = [name for name in names if ISSUE.fullmatch(name)]
             hint = f"; --format cleanlab takes faults ({faults[0]}) as notes" if faults else ""
-            raise DataError(
+            raise _NoColumnError(
                 f"{source.name} has no column {expected} (found: {', '.join(names) or 'nothing'}); "
-                f"expected path and label, or --path-column and --label-column{hint}"
+                f"expected path and label, or --path-column and --label-column{hint}",
+                chosen,
             )
         chosen.append(names[column])
     return chosen[0], chosen[1]
@@ -50,7 +58,7 @@ def read_csv(source: Source) -> Iterator[Row]:
     """Read a row an image; columns by number are of a table without a header."""
     table = Cells(source.text)
     try:
-        header = next(iter(table), [])
+        header = next(filter(None, table), [])
         names, first = [name.strip().lower() for name in header], []
         if (source.path_column or "").isdecimal():
             names, first = [str(number) for number, _ in enumerate(header, start=1)], [header]
@@ -130,23 +138,78 @@ def _one_by_one(source: Source, lines: Iterable[tuple[int, str]]) -> Iterator[Bl
 
 
 def _of_objects(source: Source, blocks: Iterable[Block], unit: str) -> Iterator[Row]:
-    columns = cache(lambda names: _columns(source, names))
-    plain = cache(lambda names: _plain_columns(source, names))
+    columns = _Columns(source)
     for start, block in blocks:
         first = tuple(block[0]) if block else ()
-        if len(first) == 2 and _is_all_text(block, first) and (names := plain(first)):
-            pairs = map(itemgetter(*names), block)
-            for number, (address, label) in enumerate(pairs, start):
-                yield plain_row(f"{unit} {number}", address, label.strip() or None)
-            continue
+        if len(first) == 2 and _is_all_text(block, first):
+            names = columns.plain(f"{unit} {start}", first)
+            if names:
+                pairs = map(itemgetter(*names), block)
+                for number, (address, label) in enumerate(pairs, start):
+                    yield plain_row(f"{unit} {number}", address, label.strip() or None)
+                continue
         for number, one in enumerate(block, start):
             where = f"{unit} {number}"
-            names = None if dict in map(type, one.values()) else plain(tuple(one))
+            names = None if dict in map(type, one.values()) else columns.plain(where, tuple(one))
             if names:
                 yield plain_row(where, _address(one[names[0]]), _text(one[names[1]]) or None)
             else:
                 cells = _flat(source, where, one)
-                yield _row(where, cells, *columns(tuple(cells)))
+                yield _row(where, cells, *columns.of(where, tuple(cells)))
+    columns.check()
+
+
+class _Columns:
+    """The columns of images and labels of objects: in all that have them the same."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._chosen: dict[str, tuple[str, str]] = {}
+        self._of: dict[Sequence[str], tuple[str, str | None]] = {}
+        self._plain: dict[Sequence[str], tuple[str, str] | None] = {}
+        self._problem: DataError | None = None
+
+    def of(self, where: str, names: Sequence[str]) -> tuple[str, str | None]:
+        """Return the columns of an object with these names; None where it says no label."""
+        if names not in self._of:
+            self._of[names] = self._find(where, names)
+        return self._of[names]
+
+    def _find(self, where: str, names: Sequence[str]) -> tuple[str, str | None]:
+        found: Sequence[str]
+        try:
+            found = _columns(self._source, names)
+        except _NoColumnError as error:
+            if not error.found:
+                raise
+            self._problem, found = self._problem or error, error.found
+        for what, name in zip(("path", "label"), found, strict=False):
+            first, there = self._chosen.setdefault(what, (name, where))
+            if first != name:
+                raise DataError(
+                    f"{self._source.name}, {there} has {first!r} and {where} {name!r}; name one by "
+                    f"--{what}-column"
+                )
+        return found[0], found[1] if len(found) > 1 else None
+
+    def plain(self, where: str, names: Sequence[str]) -> tuple[str, str] | None:
+        """Return the columns as they are written; None if there is more to read, or no label."""
+        if names not in self._plain:
+            self._plain[names] = self._find_plain(where, names)
+        return self._plain[names]
+
+    def _find_plain(self, where: str, names: Sequence[str]) -> tuple[str, str] | None:
+        small = {name.lower(): name for name in names}
+        if len(small) < len(names):
+            return None
+        path, label = self.of(where, tuple(small))
+        is_plain = MORE.isdisjoint(small.keys() - {path, label})
+        return (small[path], small[label]) if label is not None and is_plain else None
+
+    def check(self) -> None:
+        """Raise an error if no object had a label."""
+        if self._problem is not None and "label" not in self._chosen:
+            raise self._problem
 
 
 def _is_all_text(block: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bool:
@@ -159,15 +222,6 @@ def _is_all_text(block: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bo
     return set(map(type, cells)) == {str} and set(map(len, block)) == {2}
 
 
-def _plain_columns(source: Source, names: Sequence[str]) -> tuple[str, str] | None:
-    """Return the columns of image and label as they are written; None if there is more to read."""
-    small = {name.lower(): name for name in names}
-    if len(small) < len(names):
-        return None
-    path, label = _columns(source, [*small])
-    return (small[path], small[label]) if MORE.isdisjoint(small.keys() - {path, label}) else None
-
-
 def _flat(source: Source, where: str, one: Mapping[str, Any]) -> dict[str, Any]:
     """Return the cells of an object, whose label may be a class name in an object within.
 
@@ -175,6 +229,8 @@ def _flat(source: Source, where: str, one: Mapping[str, Any]) -> dict[str, Any]:
     stands in "animal-metadata". Several of them are an error if no column is named.
     """
     cells = {key.lower(): value for key, value in one.items()}
+    if len(cells) < len(one):
+        raise DataError(f"{source.name}, {where} has two columns of one name: {', '.join(one)}")
     inner = {key: _class_name(value) for key, value in cells.items() if isinstance(value, dict)}
     if not inner:
         return cells
@@ -228,11 +284,11 @@ def _row(
     where: str,
     cells: Mapping[str, Any],
     path: str,
-    label: str,
+    label: str | None,
     text: Callable[[Any], str] = _text,
 ) -> Row:
     """Make a row of named cells, of which those that skal itself writes are known."""
-    row = Row(where, _address(cells.get(path)), text(cells.get(label)) or None)
+    row = Row(where, _address(cells.get(path)), (label and text(cells.get(label))) or None)
     if MORE.isdisjoint(cells):
         return row
     if not MORE.isdisjoint((path, label)):

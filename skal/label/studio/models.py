@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import SkalError
-from ...datasets.addresses import Addresses, Located, UnclearAddressError, one_root
+from ...datasets.addresses import Addresses, Located, UnclearAddressError
 from ..formats.tools import address_of, rows_of_tasks
 from ..learning import ComputedBatch, Failure, Learner
 from ..names import plain_text
@@ -52,9 +52,10 @@ class Model(ABC):
         Those that are unclear are None; so are all if the tasks' addresses are of several folders.
         """
         found = [self._locate(task, name) for task in tasks]
-        if one_root({one for one in found if one is not None}):
+        told = self.addresses.contradiction(one for one in found if one is not None)
+        if not told:
             return [None if one is None else one.path for one in found]
-        _log.warning("the tasks name images of several folders: nothing is predicted for them")
+        _log.warning("nothing is predicted: what the tasks name %s the folder of images", told)
         return [None] * len(tasks)
 
     def _locate(self, task: Any, name: str) -> Located | None:
