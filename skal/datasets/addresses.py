@@ -309,6 +309,11 @@ def _is_of_image(name: str) -> bool:
     return name.lower().endswith(suffixes())
 
 
+def names_image(text: str) -> bool:
+    """Tell whether a text looks like the address of an image."""
+    return _is_of_image(text) or _is_of_image(re.split("[?#]", text)[0])
+
+
 def _parts_of(text: str) -> tuple[bool, list[str]]:
     """Return whether a path begins above where it is, and its names, of which the last is there."""
     is_above, parts = False, list[str]()

@@ -34,6 +34,7 @@ LABELS = (
     *("species", "breed", "variety", "diagnosis"),
 )
 """Names of the column of labels."""
+SEPARATORS = ",;\t|"
 NO_TRUTH = ("submission", "sample", "predict")
 """In the names of tables whose labels are made up."""
 
@@ -82,18 +83,21 @@ class Cells:
     """The rows of a table in text, each as its cells; a csv.Error where it is malformed.
 
     The separator is what a line "sep=" says, which Excel writes before the others, or else the
-    most frequent in the first line, of equally many the comma. `line` is where the last row ends.
+    most frequent in the first line, of equally many the comma, but first one by which a column of
+    `PATHS` is there. `line` is where the last row ends. A quote that is never closed is an error if
+    the text `is_whole`.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, is_whole: bool = True) -> None:
         separator = None
         self._n_before = text[:4].lower() == "sep="
         if self._n_before:
             first, _, text = text.partition("\n")
             separator = first.strip()[4:5]
         first = text.lstrip("\r\n").partition("\n")[0]
-        separator = separator or max(",;\t|", key=first.count)
-        self._rows = csv.reader(lines_of(text), delimiter=separator)
+        separator = separator or max(SEPARATORS, key=lambda one: _likelihood(first, one))
+        strict = is_whole and text.count('"') % 2 == 1
+        self._rows = csv.reader(lines_of(text), delimiter=separator, strict=strict)
 
     def __iter__(self) -> Iterator[list[str]]:
         return self._rows
@@ -101,6 +105,11 @@ class Cells:
     @property
     def line(self) -> int:
         return self._rows.line_num + self._n_before
+
+
+def _likelihood(header: str, separator: str) -> tuple[bool, int]:
+    names = [name.strip().strip('"').lower() for name in header.split(separator)]
+    return not {*names}.isdisjoint(PATHS), len(names)
 
 
 def find_column(names: Sequence[str], known: Iterable[str]) -> int | None:

@@ -480,6 +480,135 @@ COCO = {"images": [{"id": 1}], "annotations": [], "categories": [3]}
 
 
 @pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"PK\x03\x04\x14\0", "a workbook of Excel or an archive"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", "a workbook of an old Excel"),
+        (b"\x1f\x8b\x08", "packed; unpack it"),
+        (b"SQLite format 3\0", "a database"),
+        (b"\x80\x04\x95", "a pickle, which is never opened"),
+        (b"<?xml version='1.0'?>\n<annotations>", "CVAT's XML"),
+        (b"<annotation><folder>x", "Pascal VOC's XML"),
+        (b"<!doctype html>", "XML or HTML"),
+        (b"0 0.5 0.5 0.25 0.25\n", "of YOLO's lines of boxes"),
+        ("path,label\n".encode("utf-16-be"), "no text in UTF-8, nor in UTF-16 with its mark"),
+        ("path,label\n".encode("utf-32"), "no text in UTF-8, nor in UTF-16 with its mark"),
+        (b'{"version": "5", "shapes": [], "imagePath": "1.png"}', "LabelMe's JSON"),
+        (b'{"columns": ["path", "label"], "data": []}', "pandas' JSON as split"),
+        (b'{"path": {"0": "a/1.png"}, "label": {"0": "cat"}}', "pandas' JSON by columns"),
+        (b'{"imageGcsUri": "a/1.png", "classificationAnnotations": []}\n', "Vertex AI's lines"),
+        (b"filename,region_shape_attributes\na/1.png,x\n", "VGG Image Annotator's CSV"),
+    ],
+)
+def test_what_is_known_and_not_read_is_named(
+    photos: Path, tmp_path: Path, content: bytes, told: str
+) -> None:
+    file = tmp_path / ("x.jsonl" if content.startswith(b'{"image') else "x.csv")
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=rf"^{file.name} is {told}.*; nothing was imported$"):
+        import_into(photos, file, CLASSES)
+
+
+def tasks(*data: dict[str, str], kind: str = "choices") -> str:
+    one = {"type": kind, "from_name": "pet", "to_name": "x", "value": {kind: ["cat"]}}
+    return json.dumps([{"data": d, "annotations": [{"result": [one]}]} for d in data])
+
+
+def test_the_image_of_a_task_is_the_one_text_that_names_one(photos: Path, tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    file.write_text(tasks({"note": "2", "photo": "s3://x/a/0012.png?v=1"}))
+    import_into(photos, file, CLASSES)
+    assert labels(photos) == {"a/0012.png": "cat"}
+    for data in ({"before": "a/1.png", "after": "b/2.png"}, {"note": "1", "key": "2"}):
+        file.write_text(tasks(data))
+        with pytest.raises(DataError, match=r"task 1: its image may be .*, .*; name the field"):
+            import_into(photos, file)
+    file.write_text(tasks({"before": "a/1.png", "after": "b/2.png"}))
+    import_into(photos, Source(file, path_column="after"))
+    assert labels(photos) == {"a/0012.png": "cat", "b/2.png": "cat"}
+
+
+def test_annotations_without_a_class_are_counted_or_refused(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "x.json"
+    file.write_text(tasks({"image": "a/1.png"}, kind="rectanglelabels"))
+    with pytest.raises(DataError, match="annotations of Label Studio's rectanglelabels, and none"):
+        import_into(photos, file, CLASSES)
+    both = json.loads(file.read_text()) + json.loads(tasks({"image": "b/2.png"}))
+    both[0]["annotations"] += [{"result": [], "was_cancelled": True}, {"result": []}]
+    file.write_text(json.dumps(both))
+    caplog.set_level("INFO", "skal")
+    assert import_into(photos, file, CLASSES).new == 1
+    assert "annotations without a class: 1 empty, 1 rectanglelabels, 1 skipped" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("cell", "meant"),
+    [(["cat"], "cat"), ([], None), ({"choices": ["dog"]}, "dog")],
+)
+def test_a_list_of_one_class_is_that_class(tmp_path: Path, cell: Any, meant: str | None) -> None:
+    (tmp_path / "x.jsonl").write_text(lines({"path": "a/1.png", "label": cell}))
+    (row,) = read_rows(Source(tmp_path / "x.jsonl"))
+    assert row.label == meant
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("x.jsonl", lines({"path": "a", "label": ["cat", "dog"]}), "has the classes cat, dog"),
+        ("x.jsonl", lines({"path": "a", "label": [{"x": 1}]}), "expected the name of a class"),
+        ("x.csv", 'path,label\na,cat\n"b,cat\nc,dog\n', "x.csv, line 4: unexpected end of data"),
+        ("x.csv", "path,cat,dog\na,1\n", "line 2 has not as many fields as the header"),
+        ("x.csv", "path,cat,dog\na,1,0,0\n", "line 2 has not as many fields as the header"),
+    ],
+)
+def test_rows_that_are_broken_or_of_several_classes_are_told(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=message):
+        list(read_rows(Source(tmp_path / name)))
+
+
+def test_a_separator_is_one_that_gives_the_path_a_column(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("path;label;height, width, depth\na,1.png;cat;1\n")
+    (row,) = read_rows(Source(tmp_path / "x.csv"))
+    assert (row.address, row.label) == ("a,1.png", "cat")
+
+
+def coco(image: Any = 1, category: Any = 1, more: int = 2) -> str:
+    images = [{"id": 1, "file_name": "a/1.png"}, {"id": more, "file_name": "b/2.png"}]
+    annotations = [{"image_id": image, "category_id": category}]
+    names = [{"id": 1, "name": "cat"}]
+    return json.dumps({"images": images, "annotations": annotations, "categories": names})
+
+
+DATUMARO = FILES["Datumaro"][2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (coco(image=7), "an annotation of image 7 and category 1; expected ids"),
+        (coco(image="1"), "an annotation of image '1' and category 1; expected ids"),
+        (coco(category=3), "an annotation of image 1 and category 3; expected ids"),
+        (coco(more=1), "of its images some have no id of their own"),
+        (DATUMARO.replace('"label_id": 1', '"label_id": -1'), "item 'b/2' has the label -1"),
+        (DATUMARO.replace('"label_id": 1', '"label_id": 2'), "item 'b/2' has the label 2"),
+        (
+            json.dumps({"a": {"filename": "a/1.png", "regions": [{}], "file_attributes": {}}}),
+            "x.json has 1 regions, and no attribute of a file",
+        ),
+    ],
+)
+def test_numbers_that_mean_nothing_are_told(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(DataError, match=message):
+        list(read_rows(Source(tmp_path / "x.json")))
+
+
+@pytest.mark.parametrize(
     ("text", "form", "options", "message"),
     [
         (json.dumps(COCO), None, {}, "x.json cannot be read as coco: AttributeError"),

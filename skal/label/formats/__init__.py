@@ -16,6 +16,7 @@ from ...core.errors import DataError, blame
 from ...core.registry import Entry, Registry
 from ...datasets.tables import LABELS, PATHS, Cells, text_of
 from ..notes import Note
+from .known import is_by_columns, named_by_head, named_by_keys
 
 COLUMNS = ("path", "label", "action", "annotator", "source", "seconds", "time")
 """What skal itself exports: in a table that has them all cells like formulas are guarded."""
@@ -26,7 +27,7 @@ _OPTIONS_OF = {
     **dict.fromkeys(("parquet", "json", "json-lines", "csv"), OPTIONS[:2]),
     "cleanlab": ("path_column",),
     "via": ("label_column",),
-    "label-studio": ("choice",),
+    "label-studio": ("path_column", "choice"),
 }
 
 ISSUE = re.compile(r"is_(\w+)_issue")
@@ -110,6 +111,9 @@ class Source:
 
     @cached_property
     def text(self) -> str:
+        told = named_by_head(self.content)
+        if told:
+            raise DataError(f"{self.name} is {told}; nothing was imported")
         try:
             return text_of(self.content)
         except UnicodeDecodeError as error:
@@ -237,6 +241,11 @@ def _what_it_is(source: Source) -> str:
     """Say what a file is that no reader recognises."""
     document = source.data
     if isinstance(document, dict):
+        told = named_by_keys(document)
+        if not told and is_by_columns(document):
+            told = "pandas' JSON by columns; write it by to_json(orient='records')"
+        if told:
+            return f"{source.name} is {told}; nothing was imported"
         keys = ", ".join(map(repr, list(document)[:MOST_KEYS])) or "nothing"
         found = f"an object with {keys}"
     else:
@@ -297,7 +306,7 @@ def _is_of_skactiveml(source: Source) -> bool:
 
 
 def _is_one_hot(source: Source) -> bool:
-    header, *rows = [*islice(Cells(source.text[:100_000]), 4)] or [[]]
+    header, *rows = [*islice(Cells(source.text[:100_000], is_whole=False), 4)] or [[]]
     names = [name.strip().lower() for name in header]
     is_known = len(names) > 2 and names[0] in PATHS and not set(names) & set(LABELS)
     cells = {cell.strip() for row in rows for cell in row[1:]}
@@ -307,7 +316,7 @@ def _is_one_hot(source: Source) -> bool:
 def _is_of_issues(source: Source) -> bool:
     if source.is_json or source.label_column:
         return False
-    header = [name.strip() for name in next(iter(Cells(source.text[:100_000])), [])]
+    header = [name.strip() for name in next(iter(Cells(source.text[:100_000], is_whole=False)), [])]
     if "issue_type" in header and not {"num_images", "num_issues"}.isdisjoint(header):
         raise DataError(
             f"{source.name} is a summary of cleanlab or cleanvision, which counts images of each "

@@ -13,11 +13,13 @@ from ...core.errors import DataError, MissingExtraError
 from ...datasets.tables import LABELS, PATHS, Cells, find_column, lines_of
 from ..names import unguarded
 from . import COLUMNS, ISSUE, Row, Source, number_of, plain_row
+from .known import named_by_keys
 
 MORE = frozenset(("action", "annotator", "seconds", "lead_time", "source"))
 """What is read of a row beside the image and its label."""
 AT_ONCE = 1000
 """Lines of JSON that are parsed together."""
+_NESTED = frozenset((dict, list))
 Block = tuple[int, Sequence[Mapping[str, Any]]]
 """The number of the first of some objects, and these."""
 METADATA = "-metadata"
@@ -43,6 +45,9 @@ def _columns(source: Source, names: Sequence[str]) -> tuple[str, str]:
             raise DataError(f"{source.name}: {error}") from error
         if column is None:
             expected = repr(given) if given else repr(what)
+            told = "" if given else named_by_keys(names)
+            if told:
+                raise DataError(f"{source.name} is {told}; nothing was imported")
             faults = [name for name in names if ISSUE.fullmatch(name)]
             hint = f"; --format cleanlab takes faults ({faults[0]}) as notes" if faults else ""
             raise _NoColumnError(
@@ -150,7 +155,8 @@ def _of_objects(source: Source, blocks: Iterable[Block], unit: str) -> Iterator[
                 continue
         for number, one in enumerate(block, start):
             where = f"{unit} {number}"
-            names = None if dict in map(type, one.values()) else columns.plain(where, tuple(one))
+            is_flat = _NESTED.isdisjoint(map(type, one.values()))
+            names = columns.plain(where, tuple(one)) if is_flat else None
             if names:
                 yield plain_row(where, _address(one[names[0]]), _text(one[names[1]]) or None)
             else:
@@ -231,7 +237,11 @@ def _flat(source: Source, where: str, one: Mapping[str, Any]) -> dict[str, Any]:
     cells = {key.lower(): value for key, value in one.items()}
     if len(cells) < len(one):
         raise DataError(f"{source.name}, {where} has two columns of one name: {', '.join(one)}")
-    inner = {key: _class_name(value) for key, value in cells.items() if isinstance(value, dict)}
+    inner = {
+        key: _class_name(value)
+        for key, value in cells.items()
+        if isinstance(value, dict) and "choices" not in value
+    }
     if not inner:
         return cells
     flat = {key: value for key, value in cells.items() if key not in inner}
@@ -269,6 +279,21 @@ def _text(value: Any) -> str:
     return str(value).strip()
 
 
+def _one_of(where: str, value: Any) -> Any:
+    """Return what a label says, which may be a list of one class, also as the choices of Label
+    Studio.
+    """
+    if isinstance(value, dict) and "choices" in value:
+        value = value["choices"]
+    if not isinstance(value, list):
+        return value
+    if not all(isinstance(one, str) for one in value):
+        raise DataError(f"{where}: the label is {value!r:.50}; expected the name of a class")
+    if len(value) > 1:
+        raise DataError(f"{where} has the classes {', '.join(value)}; expected one")
+    return value[0] if value else None
+
+
 def _cell(value: Any) -> str:
     """Return what a cell says that a spreadsheet may have been guarded from."""
     text = _text(value)
@@ -288,7 +313,8 @@ def _row(
     text: Callable[[Any], str] = _text,
 ) -> Row:
     """Make a row of named cells, of which those that skal itself writes are known."""
-    row = Row(where, _address(cells.get(path)), (label and text(cells.get(label))) or None)
+    said = _one_of(where, cells.get(label)) if label else None
+    row = Row(where, _address(cells.get(path)), text(said) or None)
     if MORE.isdisjoint(cells):
         return row
     if not MORE.isdisjoint((path, label)):
@@ -320,9 +346,11 @@ def read_parquet(source: Source) -> Iterator[Row]:
 def read_roboflow(source: Source) -> Iterator[Row]:
     """Read the class whose column has a 1; several of them are an error."""
     table = Cells(source.text)
-    _, *classes = [name.strip() for name in next(iter(table))]
+    _, *classes = [name.strip() for name in next(filter(None, table))]
     for address, *cells in filter(None, table):
         where = f"line {table.line}"
+        if len(cells) != len(classes):
+            raise DataError(f"{source.name}, {where} has not as many fields as the header")
         own = [name for name, cell in zip(classes, cells, strict=False) if cell.strip() == "1"]
         if not {cell.strip() for cell in cells} <= {"0", "1"}:
             raise DataError(f"{source.name}, {where} has other cells than 0 and 1")

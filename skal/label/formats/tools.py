@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from ...core.errors import DataError
+from ...datasets.addresses import MOST_CANDIDATES, names_image
 from ...datasets.tables import PATHS, Cells, find_column
 from ..notes import Note, in_words
 from . import ISSUE, SCORES, VISION, Row, Source, names_beside, number_of
@@ -22,30 +24,40 @@ def read_label_studio(source: Source) -> Iterator[Row]:
     Of one annotator the latest annotation of a task counts; of those that are nobody's each does.
     """
     questions: set[str] = set()
-    yield from rows_of_tasks(source.objects, source.name, source.choice, questions)
+    yield from rows_of_tasks(
+        source.objects, source.name, source.choice, questions, source.path_column
+    )
     if source.choice and source.choice not in questions:
         found = ", ".join(sorted(questions)) or "none"
         raise DataError(f"{source.name} has no question {source.choice!r} (found: {found})")
 
 
 def rows_of_tasks(
-    tasks: Iterable[Mapping[str, Any]], name: str, choice: str | None, questions: set[str]
+    tasks: Iterable[Mapping[str, Any]],
+    name: str,
+    choice: str | None,
+    questions: set[str],
+    field: str | None = None,
 ) -> Iterator[Row]:
     """Yield the rows of tasks, which are of a file of that name; see `read_label_studio`.
 
-    What the annotations answer is added to `questions`.
+    What the annotations answer is added to `questions`. The images are in a field of that name, or
+    as `address_of` finds them.
     """
-    n_outdone = 0
+    n_outdone = n_read = 0
+    without: Counter[str] = Counter()
     for number, task in enumerate(tasks, start=1):
         where = f"task {task.get('id', number)}"
         data = task["data"]
-        address = address_of(data)
         given = task.get("annotations", task.get("completions"))
         latest: dict[str, Row] = {}
         for annotation in _in_time(_list_of(given, where, "annotations")):
             label = _chosen(annotation, where, choice, questions)
             if label is None:
+                without[_why_not(annotation)] += 1
                 continue
+            n_read += 1
+            address = _text_at(data, field) if field else address_of(data, where=where)
             who, seconds = _who(annotation, data), number_of(annotation.get("lead_time"))
             source_of, time = str(data.get("source", "")), _time_of(annotation)
             row = Row(where, address, label, "label", who, seconds, source_of, time)
@@ -55,6 +67,7 @@ def rows_of_tasks(
             n_outdone += who in latest
             latest[who] = row
         yield from latest.values()
+    _tell_others(name, without, n_read)
     if n_outdone:
         _log.info(
             "%s: %d earlier annotations do not count, since the same annotator gave a later one",
@@ -63,10 +76,50 @@ def rows_of_tasks(
         )
 
 
-def address_of(data: Mapping[str, Any], name: str = "image") -> str:
-    """Return what the data of a task say of where its image is: what we wrote, else that name."""
-    found = (data.get("path"), data.get(name), *data.values())
-    return next((value for value in found if isinstance(value, str)), "")
+_SKIPPED, _EMPTY = "skipped", "empty"
+
+
+def _why_not(annotation: Mapping[str, Any]) -> str:
+    """Return why an annotation gives no class: what it is of, if that is not of choices."""
+    if annotation.get("was_cancelled"):
+        return _SKIPPED
+    kinds = {item.get("type") for item in annotation.get("result") or () if isinstance(item, dict)}
+    return min((kind for kind in kinds - {"choices"} if isinstance(kind, str)), default=_EMPTY)
+
+
+def _tell_others(name: str, without: Mapping[str, int], n_read: int) -> None:
+    """Say how many annotations give no class and why; an error if all that was done is other."""
+    others = sorted(without.keys() - {_SKIPPED, _EMPTY})
+    if others and not n_read:
+        raise DataError(
+            f"{name} has annotations of Label Studio's {', '.join(others)}, and none of choices, "
+            "which are classes of images; nothing was imported"
+        )
+    if without:
+        told = ", ".join(f"{n} {why}" for why, n in sorted(without.items()))
+        _log.info("%s: annotations without a class: %s", name, told)
+
+
+def address_of(data: Mapping[str, Any], name: str = "image", where: str = "a task") -> str:
+    """Return what the data of a task say of where its image is: what we wrote, else that name, else
+    the one text that is the name of an image, or the only one; a DataError if there are several.
+    """
+    given = _text_at(data, "path") or _text_at(data, name)
+    if given:
+        return given
+    texts = [value for value in data.values() if isinstance(value, str)]
+    found = dict.fromkeys([text for text in texts if names_image(text)] or texts)
+    if len(found) > 1:
+        told = ", ".join(f"{text!r:.50}" for text in [*found][:MOST_CANDIDATES])
+        raise DataError(
+            f"{where}: its image may be {told}; name the field that has it by --path-column"
+        )
+    return next(iter(found), "")
+
+
+def _text_at(data: Mapping[str, Any], name: str) -> str:
+    value = data.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def _in_time(annotations: list[Any]) -> list[Any]:
@@ -214,10 +267,16 @@ def _score(fault: str, row: Mapping[str, str]) -> float | None:
 
 def read_coco(source: Source) -> Iterator[Row]:
     """Read the category of each image; several categories of one image are an error."""
-    categories = {one.get("id"): one.get("name") for one in source.object["categories"]}
-    labels: dict[Any, set[Any]] = {}
+    categories = _by_id(source, "categories")
+    images, labels = _by_id(source, "images"), dict[Any, set[Any]]()
     for one in source.object["annotations"]:
-        labels.setdefault(one.get("image_id"), set()).add(categories.get(one.get("category_id")))
+        image, category = one.get("image_id"), one.get("category_id")
+        if image not in images or category not in categories:
+            raise DataError(
+                f"{source.name} has an annotation of image {image!r} and category {category!r}; "
+                "expected ids of its images and categories"
+            )
+        labels.setdefault(image, set()).add(categories[category].get("name"))
     for number, image in enumerate(source.object["images"], start=1):
         where, own = f"image {image.get('id', number)}", labels.get(image.get("id"), set())
         if len(own) > 1:
@@ -228,6 +287,13 @@ def read_coco(source: Source) -> Iterator[Row]:
         yield Row(where, str(image.get("file_name", "")), str(*own) if own else None)
 
 
+def _by_id(source: Source, what: str) -> dict[Any, Any]:
+    found = {one.get("id"): one for one in source.object[what]}
+    if len(found) < len(source.object[what]) or None in found:
+        raise DataError(f"{source.name}: of its {what} some have no id of their own")
+    return found
+
+
 def read_datumaro(source: Source) -> Iterator[Row]:
     """Read the label of each item, whose id is its path without a suffix."""
     names = [one["name"] for one in source.object["categories"]["label"]["labels"]]
@@ -236,6 +302,10 @@ def read_datumaro(source: Source) -> Iterator[Row]:
         own = {a["label_id"] for a in item.get("annotations", ()) if a.get("type") == "label"}
         if len(own) > 1:
             raise DataError(f"{source.name}, {where} has {len(own)} labels; expected one")
+        if not own <= {*range(len(names))}:
+            raise DataError(
+                f"{source.name}, {where} has the label {own.pop()!r}, which is no class"
+            )
         address = item.get("image", {}).get("path") or str(item.get("id", ""))
         yield Row(where, address, names[own.pop()] if own else None)
 
@@ -268,6 +338,12 @@ def read_skactiveml_annotation(source: Source) -> Iterator[Row]:
 def read_via(source: Source) -> Iterator[Row]:
     """Read an attribute of each file, the one that --label-column names if there are several."""
     files = source.object.get("_via_img_metadata", source.object)
+    if not any(one.get("file_attributes") for one in files.values()):
+        n = sum(len(one.get("regions") or ()) for one in files.values())
+        if n:
+            raise DataError(
+                f"{source.name} has {n} regions, and no attribute of a file that says its class"
+            )
     for one in files.values():
         address, attributes = str(one.get("filename", "")), one.get("file_attributes") or {}
         where = repr(address)

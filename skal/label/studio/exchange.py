@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 
 from ...core.errors import DataError, MissingExtraError, SkalError, UsageError
 from ...core.progress import progress
-from ...datasets.addresses import UnclearAddressError
 from ..exporting import check_files
 from ..formats import Source
 from ..formats.tools import address_of
@@ -149,7 +148,7 @@ def _tasks_of(project: LabelProject, found: Sequence[dict[str, Any]]) -> dict[in
         try:
             image = by_path[addresses.find(plain_text(address_of(task["data"])))]
             images.setdefault(image, task["id"])
-        except UnclearAddressError:
+        except DataError:
             unclear += 1
     if unclear:
         _log.warning("%d tasks there are of no image that is here now", unclear)
