@@ -21,20 +21,13 @@ from .errors import RunFolderError
 _log = logging.getLogger("skal")
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
+def write_atomic(
+    path: Path, content: bytes | str, name: Callable[[Path, Path], Any] = Path.replace
+) -> None:
     """Replace a file's content as a whole, by rename and fsync; text is UTF-8, with surrogate
-    escapes as their bytes. After an `OSError` the old content is untouched.
+    escapes as their bytes. After an `OSError` the old content is untouched. `name` gives what was
+    written to a temporary file its name, such as `name_new`.
     """
-    _write(path, content, Path.replace)
-    fsync_folder(path.parent)
-
-
-def write_new(path: Path, content: bytes | str) -> None:
-    """Write a file where there is none, as a whole or not at all; else a FileExistsError."""
-    _write(path, content, name_new)
-
-
-def _write(path: Path, content: bytes | str, name: Callable[[Path, Path], Any]) -> None:
     data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -48,6 +41,12 @@ def _write(path: Path, content: bytes | str, name: Callable[[Path, Path], Any]) 
         raise
     finally:
         temporary.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+
+
+def write_new(path: Path, content: bytes | str) -> None:
+    """Write a file where there is none, as a whole or not at all; else a FileExistsError."""
+    write_atomic(path, content, name_new)
 
 
 def name_new(temporary: Path, path: Path, *, link: Callable[[Path, Path], None] = os.link) -> None:

@@ -113,16 +113,15 @@ class Setting:
         return f"with {in_words(hindrance)}" if hindrance else ""
 
 
-def is_on(value: Any) -> bool:
-    """Tell whether a value switches its setting on."""
-    return value not in (None, False, "off", "none", "0", "0%", (), {})
+OFF: tuple[Any, ...] = (None, False, "off", "none", "0", "0%", (), {})
+"""Values that switch their setting off."""
 
 
 def holds(condition: str, values: Mapping[str, Any]) -> bool:
     """Tell whether a condition, see `Setting`, holds among values."""
     name, _, choices = condition.partition("=")
     value = values.get(name)
-    return value in choices.split("|") if choices else is_on(value)
+    return value in choices.split("|") if choices else value not in OFF
 
 
 def in_words(condition: str) -> str:
@@ -177,33 +176,23 @@ class Kind(NamedTuple):
     parse: Callable[[str], Any] = str
 
 
-def _text(statement: Setting, value: Any) -> str:
-    if not isinstance(value, str | os.PathLike):
+SCALARS: Mapping[str, tuple[Any, Callable[[Any], Any]]] = {
+    "str": ((str, os.PathLike), os.fspath),
+    "bool": (bool, bool),
+    "int": (Integral, int),
+    "float": (Real, float),
+}
+"""What values of a type are given as, and what makes plain ones of them, which TOML can hold."""
+
+
+def _scalar(statement: Setting, value: Any) -> Any:
+    given_as, plain = SCALARS[statement.type]
+    # to Python True is a number
+    if not isinstance(value, given_as) or (isinstance(value, bool) and given_as is not bool):
         raise TypeError
-    return os.fspath(value)
-
-
-def _flag(statement: Setting, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError
-    return value
-
-
-def _whole(statement: Setting, value: Any) -> int:
-    # numpy's integers become plain ones, which TOML can hold
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError
-    if not statement.contains(int(value)):
+    if isinstance(value, Real) and not statement.contains(plain(value)):
         raise ValueError
-    return int(value)
-
-
-def _number(statement: Setting, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError
-    if not statement.contains(float(value)):
-        raise ValueError
-    return float(value)
+    return plain(value)
 
 
 def _count(statement: Setting, value: Any) -> Count:
@@ -262,10 +251,10 @@ def _parse_list(text: str) -> tuple[str, ...]:
 
 
 KINDS: Mapping[str, Kind] = {
-    "str": Kind("text", _text),
-    "bool": Kind("true or false", _flag),
-    "int": Kind("a whole number{range}", _whole, int),
-    "float": Kind("a number{range}", _number, float),
+    "str": Kind("text", _scalar),
+    "bool": Kind("true or false", _scalar),
+    "int": Kind("a whole number{range}", _scalar, int),
+    "float": Kind("a number{range}", _scalar, float),
     "Count": Kind("a number{range}, or a share such as 10%", _count, _parse_count),
     "Share": Kind("a share such as 10%, or 0.1", _share),
     "Range": Kind("a number above 0, or LOW:HIGH", _range),

@@ -91,12 +91,6 @@ def import_object(path: str) -> Any:
         raise UnknownNameError(f"name in {module_name}", attribute, public) from error
 
 
-def accepted(function: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of some keyword arguments that a function, or a class, takes."""
-    names = parameters(function)
-    return {name: value for name, value in values.items() if names is None or name in names}
-
-
 def parameters(function: Any) -> Mapping[str, inspect.Parameter] | None:
     """Return the parameters that can be given by keyword; None where any can."""
     try:
@@ -261,10 +255,6 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[Entry[T]]:
         load_plugins()
         return iter(list(self._entries.values()))
-
-    def loaded(self) -> dict[str, T]:
-        """Return all objects by name, imported if need be."""
-        return {entry.name: entry.load() for entry in self}
 
     def names(self) -> list[str]:
         """Return the registered names, in the order of registration."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from .errors import ParameterError, UnknownNameError
-from .kinds import Setting, holds, in_words, is_on
+from .kinds import Setting, holds, in_words
 
 GROUPS = ("comparison", "data", "labels", "query", "network", "training", "noise", "output")
 
@@ -159,7 +159,7 @@ def _clashes(
 ) -> Iterator[tuple[str, str, str]]:
     for name, statement in settings.items():
         for other, reason in statement.excludes.items():
-            if is_on(values.get(name)) and holds(other, values):
+            if holds(name, values) and holds(other, values):
                 yield name, other, reason
 
 

@@ -69,29 +69,23 @@ class Pool:
         return np.flatnonzero((self._y_valid == MISSING_LABEL) & ~self._excluded)
 
     @property
-    def rows(self) -> NDArray[np.int64] | None:
-        """The same; None for all of them, so that nothing need be gathered."""
-        return _unless_all(self.in_play, len(self))
-
-    @property
     def shown(self) -> NDArray[np.int64] | None:
-        """What a strategy is shown: the labelled and the unlabelled; None for all of them."""
+        """What a strategy is shown: the labelled and the unlabelled; None for all of them, so that
+        nothing need be gathered.
+        """
         in_play = (self._y_valid == MISSING_LABEL) & ~self._excluded
-        shown = in_play & ((self._y != MISSING_LABEL) | ~self._withheld)
-        return _unless_all(np.flatnonzero(shown), len(self))
-
-    @property
-    def n_labeled(self) -> int:
-        """How many labels were spent, on training and on validation."""
-        return len(self.labeled) + len(self.valid)
+        rows = np.flatnonzero(in_play & ((self._y != MISSING_LABEL) | ~self._withheld))
+        return None if len(rows) == len(self) else rows
 
     def label(self, indices: ArrayLike, labels: ArrayLike) -> None:
         """Label unlabelled images; a `DataError` is raised, before writing, if one is invalid."""
-        self._write(self._y, indices, labels)
+        self.check(indices, labels)
+        self._y[np.asarray(indices, dtype=np.int64)] = labels
 
     def hold_out(self, indices: ArrayLike, labels: ArrayLike) -> None:
         """Hold images out to validate on; parameters and errors are those of `label`."""
-        self._write(self._y_valid, indices, labels)
+        self.check(indices, labels)
+        self._y_valid[np.asarray(indices, dtype=np.int64)] = labels
 
     def restrict(self, excluded: ArrayLike = (), withheld: ArrayLike = ()) -> None:
         """Say which images take no part (`excluded`) or are not chosen for now (`withheld`)."""
@@ -118,13 +112,3 @@ class Pool:
         taken = known != MISSING_LABEL
         if taken.any():
             raise DataError(f"image {where[taken][0]} has a label already ({known[taken][0]})")
-
-    def _write(self, y: Labels, indices: ArrayLike, labels: ArrayLike) -> None:
-        self.check(indices, labels)
-        where = np.atleast_1d(indices)
-        if len(where):
-            y[where] = np.atleast_1d(labels)
-
-
-def _unless_all(rows: NDArray[np.int64], n: int) -> NDArray[np.int64] | None:
-    return None if len(rows) == n else rows

@@ -105,7 +105,7 @@ class Picker:
         config, pool, classifier = learner.config, learner.pool, learner.classifier
         if calibrated:
             seed = derive_seed(config.seed, "calibration", len(request.labels))
-            calibrate(classifier, pool.X, pool.y, seed=seed, rows=pool.rows)
+            calibrate(classifier, pool.X, pool.y, seed=seed, rows=pool.in_play)
         backbone = network_inputs(config, classifier, self._pixels, self._pixels[:0]).backbone
         if backbone is not None:
             classifier.take_backbone(backbone)

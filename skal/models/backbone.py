@@ -94,8 +94,8 @@ class Backbone:
             yield features
 
     def _embed(self, images: Tensor) -> NDArray[np.float32]:
-        with torch.inference_mode(), computing_on(self.device):
-            features: NDArray[np.float32] = self.module.embed(images.to(self.device)).cpu().numpy()
+        with torch.inference_mode():
+            features: NDArray[np.float32] = self.module.embed(images).cpu().numpy()
         return features
 
     def __call__(self, X: Images) -> Features:

@@ -19,19 +19,18 @@ from ..core.errors import ParameterError, UnknownNameError
 from ..core.few_labels import FEW_LABELS
 from ..core.memory import take_mapped
 from ..core.seeding import derive_seed
-from ..core.settings import check_values, settings_of
+from ..core.settings import check_values
 from ..core.signatures import shows_settings
 from ..datasets.base import MISSING_LABEL, Images
 from .backbone import Backbone, Features
 from .devices import Device, torch_seed
 from .inference import FittedNetwork, as_seed, check_input, check_labels
 from .logistic import weights_of
-from .net import check_callbacks, net_params, scheduled, start_from
+from .net import SETTINGS, check_callbacks, net_params, start_from
 from .network import AUGMENTATIONS, HEADS, ImageModule
 from .settings import ClassifierSettings, head_for
 from .training import ImageNet
 
-SETTINGS = settings_of(ClassifierSettings)
 SAMPLE = 1000
 """Images that a frozen backbone's features are measured on."""
 
@@ -224,7 +223,6 @@ class ImageClassifier(FittedNetwork):
             inputs, labels = trained._build(inputs, labels)
             if self.warm_start != "off" and hasattr(self, "neural_net_"):
                 start_from(self.neural_net_.module_, trained.neural_net_.module_, self.warm_start)
-            trained.compile_backbone()
             if sample is not None:
                 scaling = trained.neural_net_.module_.network.scaling
                 scaling.measure(torch.from_numpy(np.array(sample)))
@@ -333,11 +331,6 @@ class ImageClassifier(FittedNetwork):
             weights=self.weights,
         )
 
-    def compile_backbone(self) -> None:
-        """Have torch compile the backbone that was just built, if `compile` says so."""
-        if self.compile and not self.freeze:
-            self.neural_net_.module_.network.backbone.compile()
-
     def variant(self, **changes: Any) -> Self:
         """Return a classifier like this one, not fitted, with other parameters."""
         # not scikit-learn's clone: callbacks of one's own are to hear all trainings
@@ -369,8 +362,11 @@ class ImageClassifier(FittedNetwork):
     def _build(self, X: Images | Features, y: NDArray[Any]) -> tuple[Any, NDArray[np.int64]]:
         """Build a network with new weights, and return X and the columns of the labels y."""
         X, y, _ = self._validate_data(X=X, y=y, **self._validate_data_kwargs())
-        module, criterion, params = self._net_parts(X, y)
-        self.neural_net_ = ImageNet(module, criterion=criterion, **params).initialize()
+        _, criterion, _ = self._net_parts(X, y)
+        params = net_params(self, X)
+        self.neural_net_ = ImageNet(ImageModule, criterion=criterion, **params).initialize()
+        if self.compile and not self.freeze:
+            self.neural_net_.module_.network.backbone.compile()
         if X.ndim == 4:
             self.image_shape_ = tuple(int(side) for side in X.shape[1:])
         return X, y
@@ -405,13 +401,7 @@ class ImageClassifier(FittedNetwork):
                 "leave it out"
             )
         if self.callbacks:
-            check_callbacks(self.callbacks, bool(self.mixup))
-        for name in ("patience", "schedule"):
-            if getattr(self, name) != SETTINGS[name].default and scheduled(self.callbacks):
-                raise ParameterError(
-                    f"{name} and an LRScheduler among the callbacks both decide the learning rate; "
-                    "leave one out"
-                )
+            check_callbacks(self)
         check_input(X, self.freeze)
         assert self.classes is not None
         check_labels(y, len(X), self.classes, self.missing_label)
@@ -433,7 +423,3 @@ class ImageClassifier(FittedNetwork):
         for name in self.augmentation:
             if name not in AUGMENTATIONS:
                 raise UnknownNameError("augmentation", name, AUGMENTATIONS)
-
-    def _net_parts(self, X: Any, y: NDArray[np.int64]) -> tuple[Any, Any, dict[str, Any]]:
-        """Say what the skorch net is to be made of."""
-        return ImageModule, super()._net_parts(X, y)[1], net_params(self, X)

@@ -23,7 +23,7 @@ from ..datasets.base import Images
 from ..datasets.hashes import KEY_BYTES, Hashes, hashes_of
 from .backbone import Backbone, Features, compact, place_of
 from .classifier import ImageClassifier
-from .inference import check_images
+from .inference import check_input
 
 COMMIT_SECONDS = 2.0
 """How much computing a power loss costs at most."""
@@ -77,7 +77,7 @@ def embed(classifier: ImageClassifier, X: Images, cache: str | Path | None = Non
     """
     if not classifier.freeze:
         raise ParameterError("embed: the classifier trains its backbone; expected freeze=True")
-    check_images(X)
+    check_input(X)
     backbone = classifier.backbone(X.shape[1:])
     return features_of(backbone, X, None if cache is None else Path(cache))
 

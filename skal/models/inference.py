@@ -24,7 +24,7 @@ from ..core.seeding import derive_seed
 from ..datasets.base import Images
 from ..datasets.rows import ImageRows
 from .backbone import Backbone
-from .devices import Device, computing_on
+from .devices import Device
 from .engine import speed_up
 from .iterators import SliceBatches, run_batches
 from .network import DropoutSampler, ImageModule, uncompiled
@@ -53,16 +53,13 @@ def as_seed(random_state: int | np.random.RandomState | None) -> int:
 
 
 def check_input(X: Any, features: bool = False) -> None:
-    """Check that `X` is images, or, if they will do, features; raise DataError if not."""
+    """Check that `X` is images, uint8 of shape (n, 1 or 3, size, size), or, if they will do,
+    features; raise DataError if not.
+    """
     if features and isinstance(X, np.ndarray) and X.ndim == 2:
         if X.dtype not in (np.float16, np.float32):
             raise DataError(f"X is {X.dtype} of shape {X.shape}; expected features from skal.embed")
         return
-    check_images(X)
-
-
-def check_images(X: Images) -> None:
-    """Check that `X` is uint8 of shape (n, 1 or 3, size, size); raise DataError if not."""
     is_array = isinstance(X, np.ndarray | ImageRows)
     if not is_array or X.dtype != np.uint8 or X.ndim != 4:
         got = f"{X.dtype} of shape {X.shape}" if is_array else type(X).__name__
@@ -219,8 +216,8 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
     def _stream(
         self, X: Images, compute: Callable[[Tensor], T], rows: NDArray[np.int64] | None = None
     ) -> Iterator[T]:
-        """Return an iterator of what `compute` makes of each batch, on the device, in evaluation
-        mode. If batches had to become smaller, they stay so.
+        """Yield what `compute` makes of each batch, on the device, in evaluation mode. If batches
+        had to become smaller, they stay so.
         """
         net = self.neural_net_
         net.module_.eval()
@@ -231,16 +228,11 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
             most = min(most, Device(device).scoring_batch_size(side))
             if self.freeze:
                 most = max(most, speed_up(net.module_, X, rows))
-        settings = computing_on(device)
         batches = SliceBatches(Dataset(X), most, rows, device)
-
-        def computed(images: Tensor) -> T:
+        for result in run_batches(batches, compute):
             if batches.batch_size < most:  # memory did not suffice
                 net.iterator_valid__batch_size = batches.batch_size
-            with settings:
-                return compute(images.to(device))
-
-        return run_batches(batches, computed)
+            yield result
 
     def head_proba(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the class probabilities that the head gives embeddings.

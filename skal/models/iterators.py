@@ -20,6 +20,7 @@ from torch import Tensor
 from ..core.errors import is_out_of_memory
 from ..core.memory import let_go_of_pages, take_mapped
 from ..datasets.base import Images
+from .devices import computing_on
 
 BYTES_AT_ONCE = 2**26
 
@@ -55,21 +56,19 @@ class SliceBatches:
         return max(math.ceil(self._n / self.batch_size), 1)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(self._images(), repeat(torch.empty(0)))
+        pool = resident(self.X, self.device)
+        images: Iterator[Tensor] = map(self._pixels, self._spans())
+        if pool is not None:
+            images = (self._of_pool(pool, span) for span in self._spans())
+        elif self.device.type == "cuda":
+            images = self._ahead(sender(self.device))
+        return zip(images, repeat(torch.empty(0)))
 
     def halve(self) -> None:
         """Give the last batch again, in two, and smaller ones from then on."""
         start, stop = self._span
         self.batch_size = math.ceil((stop - start) / 2)
         self._span = (start, start)
-
-    def _images(self) -> Iterator[Tensor]:
-        pool = resident(self.X, self.device)
-        if pool is not None:
-            return (self._of_pool(pool, span) for span in self._spans())
-        if self.device.type == "cuda":
-            return self._ahead(sender(self.device))
-        return map(self._pixels, self._spans())
 
     def _spans(self) -> Iterator[Span]:
         """Yield from where to where each batch goes; `halve` may be called between any two."""
@@ -125,14 +124,15 @@ class SliceBatches:
 
 
 def run_batches(batches: SliceBatches, compute: Callable[[Tensor], Result]) -> Iterator[Result]:
-    """Yield what `compute` makes of each batch; where memory runs out, of smaller ones.
-
-    Its error is raised if that does not suffice for one image.
+    """Yield what `compute` makes of each batch on the device; where memory runs out, of smaller
+    ones. Its error is raised if that does not suffice for one image.
     """
+    settings = computing_on(str(batches.device))
     for images, _ in batches:
         result = None
         try:
-            result = compute(images)
+            with settings:
+                result = compute(images.to(batches.device))
         except Exception as error:
             if len(images) < 2 or not is_out_of_memory(error):
                 raise

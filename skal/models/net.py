@@ -10,13 +10,13 @@ from skorch.callbacks import BatchScoring, GradientNormClipping, LRScheduler
 from torch import nn
 
 from ..core.errors import DataError, ParameterError
+from ..core.settings import settings_of
 from ..datasets.base import Images
 from . import MODELS, optimizers
 from .backbone import Features
 from .devices import Device
 from .iterators import SliceBatches
-from .network import HEADS
-from .settings import OPTIMIZERS
+from .settings import OPTIMIZERS, ClassifierSettings
 from .training import SWA_SHARE, Averaging, Cosine, OneCycle, TrainBatches, UntilFlat
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ IMAGES_AT_ONCE = 8192
 FEATURES_AT_ONCE = 2048
 """Rows of which float32 copies stay below what the process keeps of freed memory: three times
 faster than 8192 of 1,280 features, whose pages the system clears each time."""
+SETTINGS = settings_of(ClassifierSettings)
 OF_BATCHES = ("steps", "epochs", "balanced", "mixup")
 SCHEDULES = {"one-cycle": OneCycle, "cosine": Cosine}
 
@@ -66,17 +67,11 @@ def start_from(before: nn.Module, module: nn.Module, warm_start: str) -> None:
                 values.copy_(old[name])
 
 
-def scheduled(callbacks: Sequence[Any]) -> bool:
-    """Tell whether a user's skorch callbacks decide the learning rate."""
-    return any(isinstance(callback, LRScheduler) for callback in _unnamed(callbacks))
-
-
-def check_callbacks(callbacks: Sequence[Any], mixup: bool) -> None:
-    """Check that skorch callbacks ask for nothing that a training here does not have.
-
-    That is a validation set, or with `mixup` the labels of each batch.
+def check_callbacks(classifier: ImageClassifier) -> None:
+    """Check that skorch callbacks contradict no parameter, and ask for nothing that a training here
+    does not have: a validation set, or with `mixup` the labels of each batch.
     """
-    for callback in _unnamed(callbacks):
+    for callback in _unnamed(classifier.callbacks):
         name, monitor = type(callback).__name__, getattr(callback, "monitor", None)
         if isinstance(monitor, str) and monitor.startswith("valid"):
             raise ParameterError(
@@ -88,11 +83,17 @@ def check_callbacks(callbacks: Sequence[Any], mixup: bool) -> None:
                 f"the callback {name} scores a validation set, which an ImageClassifier does not "
                 "have; give it on_train=True"
             )
-        if mixup and isinstance(callback, BatchScoring):
+        if classifier.mixup and isinstance(callback, BatchScoring):
             raise ParameterError(
                 f"the callback {name} needs the labels of each batch, which mixup mixes; use "
                 "EpochScoring, or mixup=0"
             )
+        for own in ("patience", "schedule") if isinstance(callback, LRScheduler) else ():
+            if getattr(classifier, own) != SETTINGS[own].default:
+                raise ParameterError(
+                    f"{own} and an LRScheduler among the callbacks both decide the learning rate; "
+                    "leave one out"
+                )
 
 
 def _unnamed(callbacks: Sequence[Any]) -> list[Any]:
@@ -106,13 +107,22 @@ def net_params(classifier: ImageClassifier, X: Images | Features) -> dict[str, A
     optimizer, options = OPTIMIZERS[classifier.optimizer]
     lr = classifier.lr or default_lr(classifier.model, classifier.optimizer, classifier.freeze)
     groups = [("network.backbone.*", {"lr": BACKBONE_SHARE * lr})] if classifier.finetune else []
+    if classifier.freeze:
+        of_input = {"freeze": True, "head": classifier.head_used, "n_features": X.shape[1]}
+    else:
+        of_input = {
+            "in_channels": X.shape[1],
+            "image_size": X.shape[2],
+            "pretrained": classifier.pretrained,
+            "weights": classifier.weights,
+        }
     return {
         "module__model": classifier.model,
         "module__augmentation": classifier.augmentation,
         "module__bf16": device.bf16,
         "module__n_classes": len(classifier.classes_),
         "module__dropout": classifier.dropout,
-        **_input_params(classifier, X),
+        **{f"module__{name}": value for name, value in of_input.items()},
         "optimizer": getattr(optimizers, optimizer),
         **{f"optimizer__{name}": value for name, value in options.items()},
         "optimizer__lr": lr,
@@ -138,13 +148,13 @@ def _option_params(classifier: ImageClassifier, lrs: list[float]) -> dict[str, A
     """Say what of the training the options decide, of a network with so many groups."""
     callbacks: list[tuple[str, Any]] = []
     parts: dict[str, Any] = {}
-    if classifier.freeze and HEADS[classifier.head_used].solved:
+    if classifier.is_solved:
         return {"callbacks": list(classifier.callbacks)}
     if classifier.patience is not None:
         until_flat = UntilFlat(classifier.patience)
         callbacks.append(("until_flat", until_flat))
         parts["iterator_train__ended"] = until_flat.over
-    elif not scheduled(classifier.callbacks):
+    elif not any(isinstance(c, LRScheduler) for c in _unnamed(classifier.callbacks)):
         held = SWA_SHARE if classifier.average == "swa" else 0.0
         callbacks.append(("schedule", SCHEDULES[classifier.schedule](lrs, held)))
     if classifier.clip_norm is not None:
@@ -156,17 +166,3 @@ def _option_params(classifier: ImageClassifier, lrs: list[float]) -> dict[str, A
     if classifier.mixup:
         parts["use_caching"] = False  # scores are of images and labels as they are
     return {**parts, "callbacks": [*callbacks, *classifier.callbacks]}
-
-
-def _input_params(classifier: ImageClassifier, X: Images | Features) -> dict[str, Any]:
-    """Say what of the network its input decides: pixels or features."""
-    if classifier.freeze:
-        parts = {"freeze": True, "head": classifier.head_used, "n_features": X.shape[1]}
-    else:
-        parts = {
-            "in_channels": X.shape[1],
-            "image_size": X.shape[2],
-            "pretrained": classifier.pretrained,
-            "weights": classifier.weights,
-        }
-    return {f"module__{name}": value for name, value in parts.items()}

@@ -67,7 +67,7 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         embeddings = self.backbone(images)
-        return self.classify(embeddings), embeddings
+        return self.head(embeddings), embeddings
 
     def classify(self, embeddings: Tensor) -> Tensor:
         """Return the logits of embeddings."""

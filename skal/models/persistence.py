@@ -21,7 +21,7 @@ from ..datasets.settings import PAGES
 from .backbone import Features
 from .classifier import ImageClassifier
 from .devices import resolve_device
-from .inference import NotFittedError, check_images, is_whole
+from .inference import NotFittedError, check_input, is_whole
 from .tensors import content_of, tensors_of
 from .weights import backbone_of
 
@@ -109,7 +109,6 @@ def load_weights(classifier: ImageClassifier, path: Path, X: Images | Features) 
         state = tensors_of(path.read_bytes())
         classifier.initialize(X[:0])
         classifier.neural_net_.module_.load_state_dict(state)
-        classifier.compile_backbone()  # as a fit does: compiled, it rounds otherwise
     except (OSError, RuntimeError, SafetensorError) as error:
         pass_on_memory(error)
         raise RunFolderError(
@@ -223,7 +222,7 @@ def rebuild(
     params = {**content["params"], "pretrained": False, "device": device}
     params["augmentation"] = tuple(params["augmentation"])
     no_images = np.empty((0, *shape), np.uint8)
-    check_images(no_images)
+    check_input(no_images)
     # the backbone's own weights tell builders what they were built for (ResNet's stem)
     classifier = ImageClassifier(**{**params, "weights": backbone_of(state)})
     classifier.initialize(no_images)

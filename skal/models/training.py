@@ -8,7 +8,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -79,12 +78,12 @@ class TrainBatches:
         passes = MIN_EPOCHS if epochs is None else epochs
         by_passes = math.ceil(passes * len(self.y) / self.batch_size)
         self.steps = steps or (max(MIN_STEPS, by_passes) if epochs is None else by_passes)
-        self.balanced = balanced
         self.mixup = mixup
         self.n_classes = n_classes
-        self.device = torch.device(device)
         self.ended = ended
         self._done = 0
+        self._draws = self._taking_turns() if balanced else shuffled(len(self.y), self.batch_size)
+        self._pool = copied(self.X, torch.device(device))
 
     @property
     def left(self) -> int:
@@ -103,14 +102,6 @@ class TrainBatches:
             else:
                 images = self._pool[rows.to(self._pool.device)]
             yield self._mixed(images, self.y[rows]) if self.mixup else (images, self.y[rows])
-
-    @cached_property
-    def _draws(self) -> Iterator[Tensor]:
-        return self._taking_turns() if self.balanced else shuffled(len(self.y), self.batch_size)
-
-    @cached_property
-    def _pool(self) -> Tensor | None:
-        return copied(self.X, self.device)
 
     def _taking_turns(self) -> Iterator[Tensor]:
         labels = sorted(set(self.y.tolist()))
@@ -152,6 +143,8 @@ class ImageNet(NeuralNetClassifier):  # type: ignore[misc]
     """
 
     iterator_valid__batch_size: int
+    n_steps_: int
+    """Of the training at hand, for callbacks."""
 
     def train_on(
         self, X: Any, y: NDArray[np.int64], weights: NDArray[np.float64] | None = None
@@ -161,18 +154,29 @@ class ImageNet(NeuralNetClassifier):  # type: ignore[misc]
         A head that is solved takes `weights` of the images, of mean 1. It raises DataError if the
         loss is NaN or infinite.
         """
+        self.check_data(X, y)
+        self.check_training_readiness()
+        dataset = self.get_dataset(X, y)
+        batches = self.get_iterator(dataset, training=True)
+        self.n_steps_ = batches.steps
+        about = {"dataset_train": dataset, "dataset_valid": None}
         with computing_on(str(self.device)):
             self.notify("on_train_begin", X=X, y=y)
             with _ended_by_callbacks():
                 if getattr(self.module_.network, "is_solved", False):
-                    self._solve(X, y, np.ones(len(y)) if weights is None else weights)
+                    self._solve(X, y, np.ones(len(y)) if weights is None else weights, about)
                 else:
-                    self.fit_loop(X, y)
+                    self._descend(batches, about)
             self.notify("on_train_end", X=X, y=y)
 
-    def _solve(self, X: Any, y: NDArray[np.int64], weights: NDArray[np.float64]) -> None:
+    def _solve(
+        self,
+        X: Any,
+        y: NDArray[np.int64],
+        weights: NDArray[np.float64],
+        about: dict[str, Any],
+    ) -> None:
         """Solve the last layer, as one epoch of one batch."""
-        about = {"dataset_train": self.get_dataset(X, y), "dataset_valid": None}
         self.notify("on_epoch_begin", **about)
         loss = self.module_.network.solve(
             torch.from_numpy(np.array(X)), torch.as_tensor(y), weights
@@ -182,13 +186,8 @@ class ImageNet(NeuralNetClassifier):  # type: ignore[misc]
         self.history.record_batch("train_batch_size", len(y))
         self.notify("on_epoch_end", **about)
 
-    def fit_loop(self, X: Any, y: Any = None, epochs: int | None = None, **_: Any) -> ImageNet:
-        """Train epoch by epoch until the iterator has no more batches; there is no validation."""
-        self.check_data(X, y)
-        self.check_training_readiness()
-        dataset = self.get_dataset(X, y)
-        batches = self.get_iterator(dataset, training=True)
-        about = {"dataset_train": dataset, "dataset_valid": None}
+    def _descend(self, batches: TrainBatches, about: dict[str, Any]) -> None:
+        """Train epoch by epoch until there are no more batches; there is no validation."""
         while batches.left:
             self.notify("on_epoch_begin", **about)
             self.run_single_epoch(batches, training=True, prefix="train", step_fn=self.train_step)
@@ -199,7 +198,6 @@ class ImageNet(NeuralNetClassifier):  # type: ignore[misc]
                     f"{len(self.history)}; choose a smaller lr, or clip_norm"
                 )
             self.notify("on_epoch_end", **about)
-        return self
 
     def train_step(self, batch: Any, **_: Any) -> dict[str, Any]:
         """Take a step on one batch; skorch's own sets all layers to training anew each time."""
@@ -289,7 +287,7 @@ class OneCycle(Callback):
         self.held = held
 
     def on_train_begin(self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        steps = _n_steps(net, X, y)
+        steps: int = net.n_steps_
         self.left_ = steps - math.floor(self.held * steps)
         self.schedule_ = self._schedule(net.optimizer_)
 
@@ -337,7 +335,7 @@ class UntilFlat(Callback):
         self.patience = patience
 
     def on_train_begin(self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        steps = _n_steps(net, X, y)
+        steps: int = net.n_steps_
         self.done_, self.stale_, self.best_ = 0, 0, math.inf
         self.rising_ = max(1, min(MOST_RISING, steps // 4))
         self.fall_, self.end_ = math.floor(steps / (1 + FALL)), steps
@@ -389,7 +387,7 @@ class Averaging(Callback):
         self.kind = kind
 
     def on_train_begin(self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        steps = _n_steps(net, X, y)
+        steps: int = net.n_steps_
         ema = self.kind == "ema"
         self.wait_, self.done_ = 0 if ema else math.floor((1 - SWA_SHARE) * steps), 0
         self.decay_ = 1 - 1 / max(EMA_SHARE * steps, 2)
@@ -414,8 +412,3 @@ class Averaging(Callback):
         del self.average_
         once = TrainBatches(net.get_dataset(X, y), net.iterator_train__batch_size, epochs=1)
         update_bn(once, net.module_, torch.device(net.device))
-
-
-def _n_steps(net: NeuralNet, X: Any, y: Any) -> int:
-    steps: int = net.get_iterator(net.get_dataset(X, y), training=True).steps
-    return steps

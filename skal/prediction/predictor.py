@@ -198,7 +198,7 @@ class Utility:
             return cls(name)
         plain, params = parse_spec(name)
         strategy = resolve_strategy(plain, params)
-        if issubclass(strategy.cls, ScoreStrategy) and not strategy.n_members:
+        if issubclass(strategy.cls, ScoreStrategy) and strategy.needs != "committee":
             utility = cls(name, strategy)
             if not strategy.needs_labeled and utility._goes_image_by_image():
                 return utility

@@ -44,9 +44,8 @@ class Round:
 class Acquisition(Protocol):
     """Chooses the images of every round after the initial set."""
 
-    @property
-    def needs_model(self) -> bool:
-        """Whether a trained network is needed to choose."""
+    needs_model: bool
+    """Whether a trained network is needed to choose."""
 
     def choose(
         self, current: Round, classifier: ImageClassifier | None, pool: Pool, n: Count | None
@@ -65,10 +64,7 @@ class PoolAcquisition:
     def __init__(self, config: RunConfig, strategy: Strategy) -> None:
         self._config = config
         self._strategy = strategy
-
-    @property
-    def needs_model(self) -> bool:
-        return self._strategy.needs_model
+        self.needs_model = strategy.needs_model
 
     def choose(
         self, current: Round, classifier: ImageClassifier | None, pool: Pool, n: Count | None
@@ -187,8 +183,8 @@ def _score(
         return None
     assert classifier is not None
     committee = None
-    if strategy.n_members:
-        committee = Committee(classifier, strategy.n_members, random_state=choice.seed)
+    if strategy.needs == "committee":
+        committee = Committee(classifier, strategy.n_samples, random_state=choice.seed)
         committee.fit(pool.X, pool.y)
     request = ScoreRequest(
         current.embeddings or strategy.needs_embeddings,

@@ -72,11 +72,9 @@ def round_row(
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """Return a round's row of ``rounds.csv``, with the metrics on the images held out, if any."""
-    valid = _validate(classifier, pool) if len(pool.valid) else {}
-    return {"round": number, "n_labeled": pool.n_labeled, **metrics, **valid, **seconds}
-
-
-def _validate(classifier: ImageClassifier, pool: Pool) -> dict[str, float]:
-    proba = score_pool(classifier, pool.X, rows=pool.valid).proba
-    metrics = evaluate(pool.y_valid, proba)
-    return {f"valid_{name}": metrics[name] for name in ("accuracy", "nll")}
+    valid, held_out = {}, pool.valid
+    if len(held_out):
+        found = evaluate(pool.y_valid, score_pool(classifier, pool.X, rows=held_out).proba)
+        valid = {f"valid_{name}": found[name] for name in ("accuracy", "nll")}
+    n_labeled = len(pool.labeled) + len(held_out)  # labels spent, on training and on validation
+    return {"round": number, "n_labeled": n_labeled, **metrics, **valid, **seconds}

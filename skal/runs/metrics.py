@@ -14,6 +14,7 @@ from ..core.registry import Registry
 from ..datasets.base import Labels
 
 ECE_BINS = 15
+MACRO: Mapping[str, Any] = {"average": "macro", "zero_division": 0.0}
 
 METRICS: Registry[Callable[[Labels, NDArray[Any]], float]] = Registry("metric")
 """Functions of `y` and `proba`, computed in every round; each is a column of ``rounds.csv``."""
@@ -28,17 +29,13 @@ def accuracy(y: Labels, proba: NDArray[Any]) -> float:
 @METRICS.register("balanced_accuracy", summary="mean recall of the classes that occur")
 def balanced_accuracy(y: Labels, proba: NDArray[Any]) -> float:
     """Return the mean recall over the classes that occur in `y`."""
-    return float(recall_score(y, proba.argmax(axis=1), **_over_classes(y)))
+    return float(recall_score(y, proba.argmax(axis=1), labels=np.unique(y), **MACRO))
 
 
 @METRICS.register("macro_f1", summary="mean F1 of the classes that occur")
 def macro_f1(y: Labels, proba: NDArray[Any]) -> float:
     """Return the mean F1 over the classes that occur in `y`."""
-    return float(f1_score(y, proba.argmax(axis=1), **_over_classes(y)))
-
-
-def _over_classes(y: Labels) -> dict[str, Any]:
-    return {"labels": np.unique(y), "average": "macro", "zero_division": 0.0}
+    return float(f1_score(y, proba.argmax(axis=1), labels=np.unique(y), **MACRO))
 
 
 @METRICS.register("nll", summary="mean negative log-likelihood, in nats")
@@ -51,11 +48,11 @@ def negative_log_likelihood(y: Labels, proba: NDArray[Any]) -> float:
 def evaluate(y: Labels, proba: NDArray[Any]) -> dict[str, float]:
     """Compute all `METRICS`; a `SkalError` is raised if an outside one does not work."""
     values = {}
-    for name, metric in METRICS.loaded().items():
+    for entry in METRICS:
         try:
-            values[name] = float(metric(y, proba))
+            values[entry.name] = float(entry.load()(y, proba))
         except Exception as error:
-            blame(error, f"the metric {name} failed")
+            blame(error, f"the metric {entry.name} failed")
     return values
 
 

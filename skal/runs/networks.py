@@ -42,10 +42,10 @@ class Networks:
         if last is not None and last.warm_start != "off":
             classifier = last.set_params(random_state=classifier.random_state)
         with watch.training(classifier, number):
-            classifier.fit(pool.X, pool.y, rows=pool.rows)
+            classifier.fit(pool.X, pool.y, rows=pool.in_play)
         if self.config.calibrate == "temperature":
             seed = derive_seed(self.config.seed, "calibration", number)
-            calibrate(classifier, pool.X, pool.y, seed=seed, rows=pool.rows)
+            calibrate(classifier, pool.X, pool.y, seed=seed, rows=pool.in_play)
         return classifier
 
     def keep(self, number: int, network: ImageClassifier) -> None:

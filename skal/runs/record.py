@@ -8,7 +8,7 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -33,7 +33,6 @@ ROUND_LINE = (
     "(fit %(fit_seconds).1f s, score %(score_seconds).1f s, query %(query_seconds).1f s)"
 )
 """What is said of a round."""
-_FIXED = frozenset(ROUND_COLUMNS)
 QUERY_COLUMNS = ("round", "rank", "index", "path", "label")
 VALID_COLUMNS = ("index", "path", "label")
 SKIPPED_COLUMNS = ("path", "reason")
@@ -203,7 +202,7 @@ class Record:
         if details:
             entry["details"] = dict(details)
         self._keep(entry)
-        self.write("queries.csv", self._queries_text())
+        self.write("queries.csv", _table(QUERY_COLUMNS, self.queries))
 
     def add_valid(self, answers: Answers) -> None:
         """Keep the labels of the images that are held out, before anything is trained."""
@@ -224,7 +223,7 @@ class Record:
         if predicted is not None:
             entry["predicted"] = np.asarray(predicted).tolist()
         self._keep(entry)
-        self.write(ROUNDS, self._rounds_text())
+        self.write(ROUNDS, _table(ROUND_COLUMNS, self.rounds))
 
     def write(self, name: str, content: str | bytes) -> None:
         """Write another file of the folder, as a whole."""
@@ -275,41 +274,35 @@ class Record:
         """Return the content by the journal of files that have another one, and say which have."""
         assert self.folder is not None
         altered = {}
-        for name, make in self._texts.items():
-            text, found = make().encode(errors="surrogateescape"), _content(self.folder / name)
+        for name, made in self._texts().items():
+            text, found = made.encode(errors="surrogateescape"), _content(self.folder / name)
             if found == text:
                 continue
-            altered[name] = text.decode(errors="surrogateescape")
+            altered[name] = made
             if found is not None and not text.startswith(found):  # else a crash came between
                 _log.warning(
                     "%s is not what the run's journal says, which counts", self.folder / name
                 )
         return altered
 
-    @property
-    def _texts(self) -> dict[str, Callable[[], str]]:
-        """The files that are made of the journal alone."""
-        texts: dict[str, Callable[[], str]] = {"queries.csv": self._queries_text}
-        texts[ROUNDS] = self._rounds_text
+    def _texts(self) -> dict[str, str]:
+        """Return the files that are made of the journal alone."""
+        texts = {
+            "queries.csv": _table(QUERY_COLUMNS, self.queries),
+            ROUNDS: _table(ROUND_COLUMNS, self.rounds),
+        }
         if self.valid:
-            texts["valid.csv"] = self._valid_text
+            texts["valid.csv"] = self._valid_text()
         if self.environment:
-            texts[ENVIRONMENT] = lambda: _json(self.environment)
+            texts[ENVIRONMENT] = _json(self.environment)
         if self.summary is not None:
-            texts[SUMMARY] = lambda: _json(self.summary or {})
+            texts[SUMMARY] = _json(self.summary)
         return texts
-
-    def _queries_text(self) -> str:
-        return _table(QUERY_COLUMNS, self.queries)
 
     def _valid_text(self) -> str:
         columns = (self.valid[name] for name in ("indices", "paths", "names"))
         rows = [dict(zip(VALID_COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)]
         return _table(VALID_COLUMNS, rows)
-
-    def _rounds_text(self) -> str:
-        more = [name for name in (self.rounds[0] if self.rounds else ()) if name not in _FIXED]
-        return _table((*ROUND_COLUMNS, *more), self.rounds)
 
     @cached_property
     def _journal(self) -> Journal:
@@ -333,7 +326,13 @@ class Record:
             case "valid":
                 self.valid = {name: values for name, values in entry.items() if name != "event"}
             case "labels":
-                self._apply_labels(entry)
+                self.query_seconds = dict(entry["seconds"])
+                columns = zip(entry["indices"], entry["paths"], entry["names"], strict=True)
+                for rank, row in enumerate(columns):
+                    values = (len(self.labels), rank, *row)
+                    self.queries.append(dict(zip(QUERY_COLUMNS, values, strict=True)))
+                self.labels.append((entry["indices"], entry["labels"]))
+                self.details.append(dict(entry.get("details", {})))
             case "round":
                 self.rounds.append(dict(entry["row"]))
                 self.seconds, self.predicted = entry["seconds"], entry.get("predicted")
@@ -342,17 +341,10 @@ class Record:
         if entry["event"] in ("valid", "labels", "round"):  # a run that was done is not
             self.summary = None
 
-    def _apply_labels(self, entry: Mapping[str, Any]) -> None:
-        self.query_seconds = dict(entry["seconds"])
-        columns = zip(entry["indices"], entry["paths"], entry["names"], strict=True)
-        for rank, (index, path, name) in enumerate(columns):
-            values = (len(self.labels), rank, index, path, name)
-            self.queries.append(dict(zip(QUERY_COLUMNS, values, strict=True)))
-        self.labels.append((entry["indices"], entry["labels"]))
-        self.details.append(dict(entry.get("details", {})))
-
 
 def _table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as CSV, the columns that the first has in addition behind the others."""
+    columns = list(dict.fromkeys([*columns, *(rows[0] if rows else ())]))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()

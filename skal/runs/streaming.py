@@ -48,11 +48,8 @@ class StreamAcquisition:
             n_classes=n_classes,
             seed=derive_seed(config.seed, "strategy"),
         )
+        self.needs_model = self._sampler.needs_model
         self._chunks: list[NDArray[np.int64]] = []
-
-    @property
-    def needs_model(self) -> bool:
-        return self._sampler.needs_model
 
     def choose(
         self, current: Round, classifier: ImageClassifier | None, pool: Pool, n: Count | None

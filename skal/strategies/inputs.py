@@ -39,35 +39,32 @@ def _model(strategy: Strategy, model: Any, fit: bool) -> dict[str, Any]:
     return {keyword: model, **switch}
 
 
-def _scored(strategy: Strategy, scores: Scores | None) -> Given:
-    return Given(query=_model(strategy, ScoredClassifier(_wanted(strategy, scores)), fit=False))
+def _scored(strategy: Strategy, scores: Scores) -> Given:
+    return Given(query=_model(strategy, ScoredClassifier(scores), fit=False))
 
 
-def _embedded(strategy: Strategy, scores: Scores | None) -> Given:
+def _embedded(strategy: Strategy, scores: Scores) -> Given:
     if strategy.reads is not None:  # skal's own ask a classifier for them
         return _scored(strategy, scores)
-    wanted = _wanted(strategy, scores)
-    known = {"classes": wanted.classes, "n_classes": max(len(wanted.classes), 2)}
+    known = {"classes": scores.classes, "n_classes": max(len(scores.classes), 2)}
     takes = inspect.signature(strategy.cls).parameters
     init = {k: v for k, v in known.items() if k in takes and k not in strategy.params}
-    embeddings = wanted.embeddings
+    embeddings = scores.embeddings
     if strategy.facts.get("unit_length"):
         embeddings = normalize(embeddings)
     return Given(embeddings, init=init)
 
 
-def _headed(strategy: Strategy, scores: Scores | None) -> Given:
-    wanted = _wanted(strategy, scores)
-    return Given(wanted.embeddings, _model(strategy, HeadClassifier(wanted), fit=False))
+def _headed(strategy: Strategy, scores: Scores) -> Given:
+    return Given(scores.embeddings, _model(strategy, HeadClassifier(scores), fit=False))
 
 
-def _own_model(strategy: Strategy, scores: Scores | None) -> Given:
+def _own_model(strategy: Strategy, scores: Scores) -> Given:
     learner = strategy.facts.get("learner")
     cls = import_object(learner) if learner else ParzenWindowClassifier
-    wanted = _wanted(strategy, scores)
-    model = cls(classes=wanted.classes, missing_label=MISSING_LABEL, random_state=0)
-    assert wanted.embeddings is not None
-    X = wanted.embeddings.astype(strategy.facts.get("dtype", np.float32), copy=False)
+    model = cls(classes=scores.classes, missing_label=MISSING_LABEL, random_state=0)
+    assert scores.embeddings is not None
+    X = scores.embeddings.astype(strategy.facts.get("dtype", np.float32), copy=False)
     return Given(X, _model(strategy, model, fit=True))
 
 
@@ -77,14 +74,7 @@ def linear_discriminator(**options: Any) -> SklearnClassifier:
     return SklearnClassifier(model, **options)
 
 
-def _wanted(strategy: Strategy, scores: Scores | None) -> Scores:
-    if scores is None:
-        raise ParameterError(f"{strategy.title} needs scores of the pool")
-    return scores
-
-
-_INPUTS: Mapping[str, Callable[[Strategy, Scores | None], Given]] = {
-    "nothing": lambda strategy, scores: Given(),
+_INPUTS: Mapping[str, Callable[[Strategy, Scores], Given]] = {
     "scores": _scored,
     "samples": _scored,
     "committee": _scored,
@@ -96,4 +86,8 @@ _INPUTS: Mapping[str, Callable[[Strategy, Scores | None], Given]] = {
 
 def inputs(strategy: Strategy, scores: Scores | None) -> Given:
     """Return what a strategy is handed; a ParameterError if it needs scores and there are none."""
+    if strategy.needs == "nothing":
+        return Given()
+    if scores is None:
+        raise ParameterError(f"{strategy.title} needs scores of the pool")
     return _INPUTS[strategy.needs](strategy, scores)

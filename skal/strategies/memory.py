@@ -12,6 +12,7 @@ from ..core.memory import available_memory, gib
 from .resolve import Strategy, resolve_strategy
 
 USABLE = 0.8  # of the free memory
+MOST_EMBEDDED = 100_000
 TIMES_PICKED = 10  # so many times the batch are shown at least, where there are so many
 MOST_LOGARITHMS, SECONDS_A_LOGARITHM = 10**10, 12e-9
 UNASKED = 2**26  # bytes that are taken without asking whether they are free
@@ -76,13 +77,12 @@ def affordable(
 def shown(strategy: Strategy, n_candidates: int, n_picks: int) -> int:
     """Return how many candidates a strategy is shown where the settings name no number.
 
-    What reads embeddings is shown, with a notice, `most_candidates`, or ten times as many as are to
-    be picked, if that is more.
+    What reads embeddings is shown, with a notice, `MOST_EMBEDDED`, unless its facts name another
+    number, or ten times as many as are to be picked, if that is more.
     """
-    most = strategy.most_candidates
-    if most is None or n_candidates <= max(most, TIMES_PICKED * n_picks):
+    fewer = max(int(strategy.facts.get("most", MOST_EMBEDDED)), TIMES_PICKED * n_picks)
+    if not strategy.needs_embeddings or n_candidates <= fewer:
         return n_candidates
-    fewer = max(most, TIMES_PICKED * n_picks)
     _log.warning(
         "%s: choosing among %d of %d images, drawn at random (max_candidates=%d fixes that number)",
         strategy.name,

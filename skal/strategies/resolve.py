@@ -12,15 +12,13 @@ from typing import Any
 from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 
 from ..core.errors import ParameterError, UnknownNameError, blame
-from ..core.registry import Entry, Registry, accepted, parameters
+from ..core.registry import Entry, Registry, parameters
 from ..datasets.base import MISSING_LABEL
 from .base import BatchStrategy
 from .catalogue import NEEDS, SCIKIT_ACTIVEML, STRATEGIES
 from .clustering import ManyMeans
 
 _SET_BY_SKAL = frozenset(("missing_label", "random_state", "classes"))
-MOST_EMBEDDED = 100_000
-"""Candidates that are embedded for a strategy whose facts name no other number."""
 _NEEDS_BY_KEYWORD = {"clf": "scores", "estimator": "scores", "ensemble": "samples"}
 
 
@@ -72,7 +70,8 @@ class Strategy:
         skal's, which does as theirs unless there are many images.
         """
         ours = {"missing_label": MISSING_LABEL, "random_state": seed}
-        taken = accepted(self.cls, ours)
+        takes = parameters(self.cls)
+        taken = {name: value for name, value in ours.items() if takes is None or name in takes}
         params = {**self.params, **arguments}
         if "cluster_algo_dict" in inspect.signature(self.cls).parameters:
             params.setdefault("cluster_algo", ManyMeans)
@@ -116,11 +115,6 @@ class Strategy:
         return bool(self.facts.get("embeddings", self.needs_model))
 
     @cached_property
-    def most_candidates(self) -> int | None:
-        """Among how many images it chooses unless one says otherwise; None for all."""
-        return int(self.facts.get("most", MOST_EMBEDDED)) if self.needs_embeddings else None
-
-    @cached_property
     def needs_labeled(self) -> bool:
         """Whether labelled images must be scored too; True if that is unknown."""
         return self.reads is None or "labeled" in self.reads
@@ -143,18 +137,13 @@ class Strategy:
         n_samples: int = self.params.get("n_samples", fallback)
         return n_samples
 
-    @cached_property
-    def n_members(self) -> int:
-        """Networks that must be trained for the scores' samples; 0 for none."""
-        return self.n_samples if self.needs == "committee" else 0
-
     def memory(self, *, scored: bool) -> dict[str, float]:
         """Return the bytes of a choice and its scores, by product of sizes as in `STRATEGIES`."""
         terms = dict(self.facts.get("memory", {}))
         parts = {"nC": True, "nD": self.needs_embeddings, "nTC": self.n_samples > 0}
         for letters in (letters for letters, needed in parts.items() if needed):
             terms[letters] = terms.get(letters, 0) + (4 if scored else 8)
-        if self.n_members and not scored:
+        if self.needs == "committee" and not scored:
             terms["nTC"] += 4  # the members' answers, before they are put together
         return terms
 

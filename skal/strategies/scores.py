@@ -141,30 +141,34 @@ def _stream(
     seed = classifier.mask_seed(random_state) if request.n_samples else None
     allocating = Lock()
 
-    def keep(name: str, start: int, tensor: torch.Tensor) -> None:
-        with allocating:
-            if name not in kept:
-                kept[name] = np.empty((*tensor.shape[:-2], n, tensor.shape[-1]), np.float32)
-        kept[name][..., start : start + tensor.shape[-2], :] = tensor.cpu().numpy()
-
     def score(part: DevicePart) -> None:
         start = part.start
         # the same seed on each device: the dropout samples are the same for all images
         for batch in part.classifier.iter_outputs(X, request.n_samples, seed, part.rows):
-            parts = {"proba": batch.proba, "mc_proba": batch.mc_proba}
+            wanted = {"proba": batch.proba, "mc_proba": batch.mc_proba}
             if request.embeddings:
-                parts["embeddings"] = batch.embeddings
-            for name, tensor in parts.items():
-                if tensor is not None:
-                    keep(name, start, tensor)
-            start += len(batch.proba)
+                wanted["embeddings"] = batch.embeddings
+            stop = start + len(batch.proba)
+            for name, tensor in wanted.items():
+                if tensor is None:
+                    continue
+                with allocating:
+                    if name not in kept:
+                        kept[name] = np.empty((*tensor.shape[:-2], n, tensor.shape[-1]), np.float32)
+                kept[name][..., start:stop, :] = tensor.cpu().numpy()
+            start = stop
             bar.update(len(batch.proba))
 
+    parts = parts_by_device(classifier, n, rows)
     # the bar is only for long waits
     with tqdm(
         total=n, desc="scoring", unit="image", disable=hidden(), leave=False, delay=SLOW_SECONDS
     ) as bar:
-        _side_by_side(score, parts_by_device(classifier, n, rows))
+        if len(parts) == 1:
+            score(parts[0])
+        else:
+            with ThreadPoolExecutor(len(parts)) as threads:
+                list(threads.map(score, parts))
     return kept
 
 
@@ -210,14 +214,6 @@ def _devices(device: str, n: int) -> list[str]:
         return [device]
     most = min(torch.cuda.device_count(), n // LEAST_PER_DEVICE)
     return [f"cuda:{number}" for number in range(most)] if most > 1 else [device]
-
-
-def _side_by_side(score: Callable[[DevicePart], None], parts: Sequence[DevicePart]) -> None:
-    if len(parts) == 1:
-        score(parts[0])
-        return
-    with ThreadPoolExecutor(len(parts)) as threads:
-        list(threads.map(score, parts))
 
 
 def _parts(X: Images, rows: NDArray[np.int64] | None) -> Iterator[Images]:

@@ -87,15 +87,14 @@ def test_no_labels_at_all_and_single_ones_are_fine(pool: Pool) -> None:
 
 
 def test_images_held_out_are_neither_labelled_nor_unlabelled(pool: Pool) -> None:
-    assert pool.rows is None and pool.in_play.tolist() == list(range(10))
+    assert pool.shown is None and pool.in_play.tolist() == list(range(10))
     pool.hold_out([5, 0], [2, 1])
     assert pool.y.tolist() == [-1, -1, 2, -1, -1, -1, -1, 0, -1, -1]
     assert pool.labeled.tolist() == [2, 7]
     assert pool.unlabeled.tolist() == [1, 3, 4, 6, 8, 9]
     assert pool.valid.tolist() == [0, 5] and pool.y_valid.tolist() == [1, 2]
     assert pool.in_play.tolist() == [1, 2, 3, 4, 6, 7, 8, 9]
-    assert pool.rows is not None and pool.rows.tolist() == pool.in_play.tolist()
-    assert pool.n_labeled == 4
+    assert pool.shown is not None and pool.shown.tolist() == pool.in_play.tolist()
 
 
 @pytest.mark.parametrize("write", ["label", "hold_out"])
@@ -118,7 +117,7 @@ def test_excluded_images_take_no_part_and_withheld_ones_are_not_chosen(pool: Poo
     assert pool.unlabeled.tolist() == [1, 5, 6, 8, 9]
     assert pool.shown is not None and pool.shown.tolist() == [1, 2, 5, 6, 7, 8, 9]
     pool.restrict()
-    assert pool.rows is None and pool.shown is None
+    assert pool.in_play.tolist() == list(range(10)) and pool.shown is None
 
 
 # images held out in a run

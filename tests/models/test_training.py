@@ -753,7 +753,7 @@ def test_a_network_is_trained_and_asked_with_these_settings(
         return called
 
     monkeypatch.setattr(Network, "forward", watched(Network.forward))
-    for module in ("training", "inference", "backbone"):
+    for module in ("training", "iterators"):
         monkeypatch.setattr(
             f"skal.models.{module}.computing_on", lambda device: computing_on("cuda")
         )

@@ -14,7 +14,7 @@ import skal
 from skal.core.errors import SkalError
 from skal.datasets.pool import Pool
 from skal.runs.acquisition import Choice, choose
-from skal.strategies import STRATEGIES, memory, resolve, resolve_strategy
+from skal.strategies import STRATEGIES, memory, resolve_strategy
 from skal.strategies.cold_start import ColdStart
 from skal.strategies.memory import Sizes, bytes_needed, within_reach
 from skal.testing import example_scores
@@ -141,7 +141,7 @@ class TestMemory:
         own = chosen.facts.get("memory", {})
         scored, before = chosen.memory(scored=True), chosen.memory(scored=False)
         assert {letters for letters in before if scored[letters] > own.get(letters, 0)} == parts
-        members = {"nTC": 4} if chosen.n_members else {}
+        members = {"nTC": 4} if chosen.needs == "committee" else {}
         for letters in parts:
             assert scored[letters] == own.get(letters, 0) + 4
             assert before[letters] == scored[letters] + 4 + members.get(letters, 0)
@@ -209,7 +209,7 @@ class TestManyImages:
     def test_a_first_set_is_too(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(resolve, "MOST_EMBEDDED", 60)
+        monkeypatch.setattr(memory, "MOST_EMBEDDED", 60)
         pool = self.pool(500)
         first, again = (ColdStart("herding", seed=3).choose(pool, 5) for _ in range(2))
         assert first.tolist() == again.tolist()

@@ -70,8 +70,8 @@ class TestPlugins:
 
     def test_a_committee_is_only_had_by_asking(self, register: Callable[..., type]) -> None:
         register(Variance, needs="committee")
-        assert resolve_strategy("test-plugin").n_members == 20
-        assert resolve_strategy("committee-variance").n_members == 5
+        assert resolve_strategy("test-plugin").n_samples == 20
+        assert resolve_strategy("committee-variance").n_samples == 5
 
     @pytest.mark.parametrize("name", STRATEGIES.names())
     def test_a_strategy_needs_what_the_table_says(self, name: str) -> None:
