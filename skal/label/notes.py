@@ -34,36 +34,37 @@ class Note(NamedTuple):
 
 
 class Notes:
-    """The fold over all that is noted in a store: of each tool what was imported last."""
+    """The fold over all that is noted in a store, as of the last `refresh`: of each tool what was
+    imported last. `by_image` has what is noted of each image of which anything is.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._last_id = 0
-        self._by_image: dict[int, list[Note]] = {}
+        self.by_image: Mapping[int, Sequence[Note]] = {}
 
-    def by_image(self) -> Mapping[int, Sequence[Note]]:
-        """Return what is noted now of each image of which anything is."""
+    def refresh(self) -> None:
+        """Take in what was noted since, by this process or another."""
         last = self._store.last_note()
         if last != self._last_id:
-            self._last_id, self._by_image = last, _folded(self._store.notes())
-        return self._by_image
+            self._last_id, self.by_image = last, _folded(self._store.notes())
 
     def of(self, image: int, *, of_label: bool = True) -> str:
         """Return what is noted of an image in one line, "" for nothing; `of_label` not before it
         is answered, for that would tell what others think.
         """
-        notes = self.by_image().get(image, ())
+        notes = self.by_image.get(image, ())
         return "; ".join(str(note) for note in notes if of_label or not note.is_of_label)
 
     def told(self) -> dict[int, str]:
         """Return what `of` does of each image of which anything is noted."""
-        return {image: "; ".join(map(str, notes)) for image, notes in self.by_image().items()}
+        return {image: "; ".join(map(str, notes)) for image, notes in self.by_image.items()}
 
     def worst(self) -> dict[int, float]:
         """Return the lowest score of each image of which anything is noted, 1 where none is."""
         return {
             image: min(1.0 if note.score is None else note.score for note in notes)
-            for image, notes in self.by_image().items()
+            for image, notes in self.by_image.items()
         }
 
 

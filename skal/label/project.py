@@ -82,12 +82,13 @@ class LabelProject:
         self._batches = {row.round for row in batches}
         self._tests = {row.image for row in batches if row.kind == TEST}
         self._classes = KeptClasses(store, new_classes)
+        self.notes = Notes(store)
         self.refresh()
         if not is_read_only:
             self._contents.write(store.images(), self.ledger.images())
         self.take_files(files)
         self._is_quiet = False
-        self.history, self.notes = self._read_history(), Notes(store)
+        self.history = self._read_history()
         guesses = Guesses.load(self.home / GUESSES) if store.path else None
         self.guesses = guesses and guesses.by_class(self.class_list)
 
@@ -253,6 +254,7 @@ class LabelProject:
         for action in map(self.said, news):
             self.ledger.apply(action)
             self.on_action(action)
+        self.notes.refresh()
 
     def said(self, action: Action) -> Action:
         """Return an action of the store with the ids of today's classes in place of their numbers;

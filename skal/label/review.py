@@ -93,7 +93,7 @@ class Review:
                 "n_rounds": project.n_batches,
                 "doubts": self.doubts_state,
                 "n_disputed": len(project.disputed),
-                "n_noted": len(project.notes.by_image().keys() & project.paths.keys()),
+                "n_noted": len(project.notes.by_image.keys() & project.paths.keys()),
                 "n_doubtful": sum(map(self._is_doubtful, self._doubts)),
             }
 
@@ -121,7 +121,7 @@ class Review:
         if _one_of(asked, "people", DISPUTED):
             fits.append(project.disputed.__contains__)
         if _one_of(asked, "notes", NOTED):
-            fits.append(project.notes.by_image().__contains__)
+            fits.append(project.notes.by_image.__contains__)
         if part := str(asked.get("name") or "").casefold():
             fits.append(lambda n: part in plain_text(paths[n]).casefold())
         return fits

@@ -47,7 +47,7 @@ def photos(tmp_path: Path) -> Path:
 
 def noted(folder: Path) -> dict[str, str]:
     project = LabelProject.open(folder, create=False)
-    return {project.paths[n]: project.notes.of(n) for n in project.notes.by_image()}
+    return {project.paths[n]: project.notes.of(n) for n in project.notes.by_image}
 
 
 def test_what_cleanvision_finds_is_noted_of_its_images(photos: Path) -> None:
