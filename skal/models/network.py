@@ -18,6 +18,8 @@ from .build import build_network
 from .logistic import solve
 
 HIDDEN = 256
+HEADLESS_CLASSES = 2
+"""Of a network whose head nobody asks."""
 SMALLEST_SPREAD = 0.05
 """Of the mean one: a feature that hardly ever differs must not count for many that do."""
 _CHANNELWISE = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
@@ -333,7 +335,7 @@ def headless(model: str, bf16: bool, image_shape: tuple[int, ...], **start: Any)
         model,
         (),
         bf16,
-        n_classes=2,
+        n_classes=HEADLESS_CLASSES,
         in_channels=image_shape[0],
         image_size=image_shape[1],
         dropout=0.0,

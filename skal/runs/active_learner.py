@@ -37,16 +37,7 @@ from .networks import Networks
 from .plan import Plan, QueryStrategy, settle, with_those_of
 from .preparation import with_noise
 from .pretraining import weights_from_pool
-from .record import (
-    EVALUATION,
-    JOURNAL,
-    ROUND_LINE,
-    SECONDS,
-    Answers,
-    Record,
-    class_ids,
-    log_file,
-)
+from .record import EVALUATION, JOURNAL, ROUND_LINE, SECONDS, Answers, Record, class_ids, log_file
 from .resuming import facts_to_keep, reopened
 from .stopping import StopMonitor
 from .trackers import Tracker, Watchers, watching
@@ -203,7 +194,8 @@ class ActiveLearner:
 
     @cached_property
     def _inputs(self) -> Inputs:
-        return network_inputs(self.config, self.template, self.data.X, self.data.X_test)
+        X, X_test = self.data.X, self.data.X_test
+        return network_inputs(self.config, self.template, X, X_test, self.plan.backbone)
 
     @cached_property
     def pool(self) -> Pool:

@@ -30,13 +30,19 @@ class Inputs(NamedTuple):
 
 
 def network_inputs(
-    config: RunConfig, classifier: ImageClassifier, X: Images, X_test: Images
+    config: RunConfig,
+    classifier: ImageClassifier,
+    X: Images,
+    X_test: Images,
+    backbone: Backbone | None = None,
 ) -> Inputs:
-    """Return the images, or a frozen backbone's features of them, computed once for all runs."""
+    """Return the images, or a frozen backbone's features of them, computed once for all runs; the
+    classifier's `backbone` is built unless it is given.
+    """
     if not classifier.freeze:
         return Inputs(X, X_test)
     cache = Path(str(config.data_dir)) / "cache"
-    backbone = classifier.backbone(X.shape[1:])
+    backbone = backbone or classifier.backbone(X.shape[1:])
     features, features_test = (features_of(backbone, images, cache) for images in (X, X_test))
     return Inputs(features, features_test, backbone)
 

@@ -18,6 +18,7 @@ from ..core.registry import parse_spec
 from ..core.seeding import derive_seed
 from ..datasets import MISSING_LABEL, ImageDataset
 from ..datasets.oracles import AnyOracle, Oracle, make_oracle
+from ..models.backbone import Backbone
 from ..models.classifier import ImageClassifier
 from ..strategies.catalogue import stands_for
 from ..strategies.resolve import Strategy, resolve_strategy
@@ -78,8 +79,8 @@ class Chooser:
 @dataclass(frozen=True)
 class Plan:
     """A run before it starts: resolved `config`, `data` without the noise that they will have, the
-    `template` of all networks, not fitted, the `acquisition` at its start, and `own`, parameters
-    of a given classifier that are no settings.
+    `template` of all networks, not fitted, the `acquisition` at its start, `own`, parameters of a
+    given classifier that are no settings, and the `backbone` of a frozen network.
     """
 
     config: RunConfig
@@ -88,6 +89,7 @@ class Plan:
     template: ImageClassifier
     acquisition: Acquisition
     own: Mapping[str, Any] = field(default_factory=dict)
+    backbone: Backbone | None = None
 
     @classmethod
     def make(
@@ -115,16 +117,18 @@ class Plan:
         if not named:
             _log.info(describe(config))
         template = make_classifier(config, data)
-        check_network(template, data)
         own: dict[str, Any] = {}
         if classifier is not None:
             _check_fits(classifier, data)
             own = _differing(classifier, template)
             template = classifier
+        backbone = check_network(template, data)
+        if config.pretrain != "none":  # its weights are still to be made
+            backbone = None
         chooser = chooser.decided(template.freeze)
         config = config.replace(strategy=chooser.name)
         acquisition = chooser.acquisition(config, len(data.classes))
-        return cls(config, data, chooser, template, acquisition, own)
+        return cls(config, data, chooser, template, acquisition, own, backbone)
 
     def with_kept(self, facts: Mapping[str, Any]) -> Plan:
         """Return the plan with the classifier's parameters that a record has kept; a

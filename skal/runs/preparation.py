@@ -13,11 +13,12 @@ from ..datasets.doubles import tell_doubles, without_doubles
 from ..datasets.loading import load_as
 from ..datasets.noise import add_noise
 from ..models import MODELS, PRETRAINED_MODEL
+from ..models.backbone import Backbone
 from ..models.build import try_network
 from ..models.classifier import ImageClassifier
 from ..models.devices import Device, resolve_device, torch_seed
 from ..models.net import default_lr
-from ..models.network import ImageModule
+from ..models.network import HEADLESS_CLASSES, ImageModule
 from ..strategies.cold_start import resolve_init_strategy
 from .config import SETTINGS, RunConfig
 from .pretraining import check_pretraining
@@ -148,21 +149,29 @@ def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
     )
 
 
-def check_network(template: ImageClassifier, data: ImageDataset) -> None:
-    """Build the network and run it once; a `SkalError` is raised if that does not work."""
+def check_network(template: ImageClassifier, data: ImageDataset) -> Backbone | None:
+    """Build the network and run it once; a `SkalError` is raised if that does not work. Return the
+    backbone of one that is frozen, which is the same in all rounds.
+    """
+    shape, n_classes = data.X.shape[1:], len(data.classes)
+    if template.freeze:
+        backbone = template.backbone(shape)
+        try_network(template.model, backbone.module, shape, HEADLESS_CLASSES)
+        return backbone
     with torch_seed(0):
         module = ImageModule(
             template.model,
             (),
             False,
-            n_classes=len(data.classes),
-            in_channels=data.X.shape[1],
-            image_size=data.X.shape[2],
+            n_classes=n_classes,
+            in_channels=shape[0],
+            image_size=shape[1],
             dropout=template.dropout,
             pretrained=template.pretrained,
             weights=template.weights,
         )
-    try_network(template.model, module, data.X.shape[1:], len(data.classes))
+    try_network(template.model, module, shape, n_classes)
+    return None
 
 
 def default_folder(config: RunConfig, data: ImageDataset) -> Path:
