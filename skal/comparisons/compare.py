@@ -10,10 +10,8 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from tqdm import tqdm
-
 from ..core.errors import ParameterError, SkalError
-from ..core.progress import hidden
+from ..core.progress import progress
 from ..core.signatures import shows_settings
 from ..core.workers import WorkerLostError, Workers, map_jobs
 from ..datasets import ImageDataset
@@ -163,7 +161,7 @@ def _run_all(cells: Sequence[Cell], runner: CellRunner, workers: Workers) -> Ite
         _log.info("%d of %d runs are done already", len(cells) - len(left), len(cells))
     if not left:
         return
-    with tqdm(total=len(left), unit="run", disable=hidden()) as bar:
+    with progress(total=len(left), desc="comparing", unit="run") as bar:
         for number, reply in map_jobs(CellRunner.run, runner, left, workers):
             if isinstance(reply, WorkerLostError):
                 reply = Reply(left[number], error=str(reply))

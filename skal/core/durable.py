@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,25 @@ _log = logging.getLogger("skal")
 
 
 def write_atomic(
-    path: Path, content: bytes | str, name: Callable[[Path, Path], Any] = Path.replace
+    path: Path,
+    content: bytes | str,
+    name: Callable[[Path, Path], Any] | None = None,
+    mode: int = 0o666,
 ) -> None:
     """Replace a file's content as a whole, by rename and fsync; text is UTF-8, with surrogate
-    escapes as their bytes. After an `OSError` the old content is untouched. `name` gives what was
-    written to a temporary file its name, such as `name_new`.
+    escapes as their bytes. After an `OSError` the old content is untouched. `name`, such as
+    `name_new`, gives what was written to a temporary file its name, by default in place of another;
+    `mode` is who may read the file, as far as the process lets them.
     """
     data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)  # what somebody else put there is not written to
+        with open(temporary, "xb", opener=partial(os.open, mode=mode)) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        name(temporary, path)
+        (name or Path.replace)(temporary, path)
     except OSError as error:
         error.filename = str(path)  # the system's "disk full" does not say it
         raise

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.errors import DataError, FolderNotFoundError
+from ..core.errors import DataError
 from ..core.seeding import derive_seed
 from .base import MISSING_LABEL, ImageDataset, Labels, stratified_split
 from .decoding import Decoding
 from .formats import page_of
-from .index import ImageFile, find_images
+from .index import ImageFile, check_folder, find_images
 from .pixel_cache import decode_all
 from .rows import take_rows
 
@@ -44,11 +44,7 @@ def load_folder(
     `decoding` names another of `skal.datasets.decoding.GEOMETRIES`. A `DataError` is raised if
     there is no such folder, or no image in it can be read.
     """
-    if not root.is_dir():
-        what = "is a file, not a folder" if root.exists() else "does not exist"
-        raise FolderNotFoundError(
-            f"{str(root)!r} {what}; expected a folder with one subfolder of images per class"
-        )
+    check_folder(root, "a folder with one subfolder of images per class")
     files = _without_unlabeled_tests(find_images(root, pages=decoding.pages))
     how = decoding if image_size is None else replace(decoding, size=image_size)
     pixels, read, skipped, how = decode_all(root, files, how, data_dir / "cache")

@@ -13,7 +13,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..core.errors import DataError
+from ..core.errors import DataError, FolderNotFoundError
 from ..core.kept import CACHE_TAG
 from ..core.progress import progress
 from .formats import FORMATS, missing_extras, suffixes
@@ -123,6 +123,13 @@ def _by_part(files: list[ImageFile]) -> list[ImageFile]:
     for some in found.values():
         some.sort(key=attrgetter("path"))
     return [file for some in found.values() for file in some]
+
+
+def check_folder(root: Path, expected: str = "a folder of images") -> None:
+    """Raise a FolderNotFoundError if there is no such folder."""
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "does not exist"
+        raise FolderNotFoundError(f"{str(root)!r} {what}; expected {expected}")
 
 
 def may_have_classes(root: Path) -> bool:

@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..core.errors import DataError, FolderNotFoundError, SkalError
+from ..core.errors import DataError, SkalError
 from ..core.progress import progress
 from .base import Images
 from .decoding import Look, look_at, try_file
 from .doubles import doubles_of, near_doubles
 from .folder import DECODING
 from .hashes import hashes_of
-from .index import ImageFile, find_images
+from .index import ImageFile, check_folder, find_images
 from .pictures import opened
 from .pixel_cache import decode_all
 
@@ -95,8 +95,7 @@ def inspect_folder(root: Path, data_dir: Path) -> Inspection:
     FolderNotFoundError, DataError
         If there is no such folder, or no image in it.
     """
-    if not root.is_dir():
-        raise FolderNotFoundError(f"{str(root)!r} is no folder; expected a folder of images")
+    check_folder(root)
     found = Inspection(str(root.resolve()))
     with _told(found.problems):
         try:

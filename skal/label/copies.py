@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing
 from datetime import datetime
 from pathlib import Path
 
-from ..core.durable import fsync_file, fsync_folder
+from ..core.durable import fsync_file, fsync_folder, write_atomic
 from ..core.errors import RunFolderError
 from .holding import hold
 
@@ -98,10 +98,6 @@ def _exchange(copy: Path, path: Path) -> str:
         file = path.with_name(f"{path.name}{suffix}")
         if file.exists():
             file.rename(path.with_name(f"{aside}-{file.name}"))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(copy.read_bytes())
-    fsync_file(temporary)
-    temporary.replace(path)
-    fsync_folder(path.parent)
+    write_atomic(path, copy.read_bytes())
     damaged = path.with_name(f"{aside}-{path.name}")
     return f"the copy with {n} answers is in use; the damaged file is {damaged}"

@@ -9,7 +9,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from ..core.errors import DataError, FolderNotFoundError
+from ..core.errors import DataError
 from ..datasets.formats import page_of
 from ..datasets.index import ImageFile, find_images
 from .store import Store
@@ -18,13 +18,6 @@ AT_ONCE, AT_CLOSE = 1000, 10
 """How many images are read at a time, and how many times when a project is closed."""
 
 _log = logging.getLogger("skal")
-
-
-def check_folder(root: Path) -> None:
-    """Raise a FolderNotFoundError if there is no such folder."""
-    if not root.is_dir():
-        what = "is a file, not a folder" if root.exists() else "does not exist"
-        raise FolderNotFoundError(f"{str(root)!r} {what}; expected a folder of images")
 
 
 def find(root: Path, pages: str) -> list[ImageFile]:

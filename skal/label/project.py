@@ -15,7 +15,7 @@ from ..core.kinds import resolve_count
 from ..core.trust import check_trusted, foreign_names
 from ..datasets.addresses import Addresses
 from ..datasets.deep import Ranges
-from ..datasets.index import ImageFile
+from ..datasets.index import ImageFile, check_folder
 from ..datasets.loading import data_folder, how_to_decode
 from ..datasets.pixel_cache import ranges_of
 from ..runs.config import RunConfig
@@ -120,7 +120,7 @@ class LabelProject:
         read or written.
         """
         root = Path(root)
-        images.check_folder(root)
+        check_folder(root)
         home = root / HOME
         path = home / STORE
         check_there(path, home / SETTINGS_FILE)

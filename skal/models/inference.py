@@ -216,8 +216,8 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
     def _stream(
         self, X: Images, compute: Callable[[Tensor], T], rows: NDArray[np.int64] | None = None
     ) -> Iterator[T]:
-        """Yield what `compute` makes of each batch, on the device, in evaluation mode. If batches
-        had to become smaller, they stay so.
+        """Return an iterator of what `compute` makes of each batch, on the device, in evaluation
+        mode. If batches had to become smaller, they stay so.
         """
         net = self.neural_net_
         net.module_.eval()
@@ -228,11 +228,11 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
             most = min(most, Device(device).scoring_batch_size(side))
             if self.freeze:
                 most = max(most, speed_up(net.module_, X, rows))
-        batches = SliceBatches(Dataset(X), most, rows, device)
-        for result in run_batches(batches, compute):
-            if batches.batch_size < most:  # memory did not suffice
-                net.iterator_valid__batch_size = batches.batch_size
-            yield result
+
+        def stay(size: int) -> None:
+            net.iterator_valid__batch_size = size
+
+        return run_batches(SliceBatches(Dataset(X), most, rows, device), compute, stay)
 
     def head_proba(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the class probabilities that the head gives embeddings.

@@ -123,9 +123,13 @@ class SliceBatches:
         return pool[torch.from_numpy(self.rows[start:stop]).to(pool.device)]
 
 
-def run_batches(batches: SliceBatches, compute: Callable[[Tensor], Result]) -> Iterator[Result]:
+def run_batches(
+    batches: SliceBatches,
+    compute: Callable[[Tensor], Result],
+    on_smaller: Callable[[int], None] = lambda size: None,
+) -> Iterator[Result]:
     """Yield what `compute` makes of each batch on the device; where memory runs out, of smaller
-    ones. Its error is raised if that does not suffice for one image.
+    ones, whose size is told. Its error is raised if that does not suffice for one image.
     """
     settings = computing_on(str(batches.device))
     for images, _ in batches:
@@ -138,6 +142,7 @@ def run_batches(batches: SliceBatches, compute: Callable[[Tensor], Result]) -> I
                 raise
         if result is None:  # only here has the error let go of what it held
             batches.halve()
+            on_smaller(batches.batch_size)
             say_smaller(str(batches.device), batches.batch_size)
         else:
             yield result

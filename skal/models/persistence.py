@@ -224,7 +224,8 @@ def rebuild(
     no_images = np.empty((0, *shape), np.uint8)
     check_input(no_images)
     # the backbone's own weights tell builders what they were built for (ResNet's stem)
-    classifier = ImageClassifier(**{**params, "weights": backbone_of(state)})
+    # to compile would cost more than is saved where images are asked about once
+    classifier = ImageClassifier(**{**params, "weights": backbone_of(state), "compile": False})
     classifier.initialize(no_images)
     module = classifier.neural_net_.module_
     for name in ("mean", "std"):  # of one value or one a channel, as the run had them
@@ -233,7 +234,7 @@ def rebuild(
     module.load_state_dict({"temperature": torch.ones(()), **state})
     if names := [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]:
         raise RunFolderError(f"{names[0]} of the weights has values that are no finite numbers")
-    classifier.weights = params["weights"]
+    classifier.weights, classifier.compile = params["weights"], params.get("compile", False)
     return classifier
 
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -70,10 +69,11 @@ class PoolAcquisition:
         self, current: Round, classifier: ImageClassifier | None, pool: Pool, n: Count | None
     ) -> NDArray[np.int64]:
         config = self._config
+        n = resolve_count("n_query", config.n_query if n is None else n, len(pool.X))
         choice = Choice(
-            resolve_count("n_query", config.n_query if n is None else n, len(pool.X)),
+            n,
             derive_seed(config.seed, "strategy", current.number),
-            float(config.explore),
+            round(float(config.explore) * n),
             config.max_candidates,
         )
         return choose(self._strategy, classifier, pool, choice, current)
@@ -87,20 +87,15 @@ class PoolAcquisition:
 @dataclass(frozen=True)
 class Choice:
     """How a batch is chosen: `seed` is the round's, for candidates, dropout masks, committees and
-    the strategy, `explore` the share drawn at random from what that left. It sees a random subset
-    of `max_candidates` unlabelled images; by default all for which there is memory, and at most
-    100,000 if it reads embeddings.
+    the strategy; of the batch of `n`, `n_random` are drawn at random from what that left. It sees a
+    random subset of `max_candidates` unlabelled images; by default all for which there is memory,
+    and at most 100,000 if it reads embeddings.
     """
 
     n: int
     seed: int
-    explore: float = 0.0
+    n_random: int = 0
     max_candidates: int | None = None
-
-    @cached_property
-    def n_random(self) -> int:
-        """How many of the batch are drawn at random."""
-        return round(self.explore * self.n)
 
 
 def choose(

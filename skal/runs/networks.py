@@ -86,4 +86,4 @@ class Networks:
             for path in self.record.folder.glob(
                 CHECKPOINT.format("*" if number is None else number)
             ):
-                self.record.remove(path.name)
+                path.unlink(missing_ok=True)

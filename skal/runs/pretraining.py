@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
-import io
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +16,7 @@ from ..datasets.rows import take_rows
 from ..models.devices import Device
 from ..models.self_supervision import EVERY, SimCLR, Weights, pretrain
 from .config import RunConfig
-from .record import log_file
+from .record import csv_of, log_file
 
 LOSSES = "pretrain.csv"
 
@@ -55,17 +52,11 @@ def weights_from_pool(config: RunConfig, data: ImageDataset, folder: Path | None
     if folder is not None:
         from .plots import loss_curve  # matplotlib, only where something is drawn
 
-        write_atomic(folder / LOSSES, _losses_as_csv(pretrained.losses))
-        title = f"{data.name}: {config.pretrain}, {config.model}"
         steps = [EVERY * (number + 1) for number in range(len(pretrained.losses))]
+        curve = zip(steps, pretrained.losses, strict=True)
+        rows = [{"step": step, "loss": loss} for step, loss in curve]
+        write_atomic(folder / LOSSES, csv_of(("step", "loss"), rows))
+        title = f"{data.name}: {config.pretrain}, {config.model}"
         for form, picture in loss_curve(steps, pretrained.losses, title).items():
             write_atomic(folder / f"pretrain.{form}", picture)
     return pretrained.weights
-
-
-def _losses_as_csv(losses: Sequence[float]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["step", "loss"])
-    writer.writerows([EVERY * (number + 1), loss] for number, loss in enumerate(losses))
-    return text.getvalue()

@@ -111,7 +111,7 @@ class Record:
     @classmethod
     def create(
         cls,
-        folder: Path | None,
+        folder: Path,
         config: RunConfig,
         environment: Mapping[str, Any],
         facts: Mapping[str, Any] | None = None,
@@ -119,8 +119,6 @@ class Record:
         """Make the folder of a new run; `facts` are what a resumed run must agree in. Raises a
         `RunExistsError` if there is something of that name, an `OSError` if it cannot be made.
         """
-        if folder is None:
-            return cls()
         check_free(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
@@ -202,7 +200,7 @@ class Record:
         if details:
             entry["details"] = dict(details)
         self._keep(entry)
-        self.write("queries.csv", _table(QUERY_COLUMNS, self.queries))
+        self.write("queries.csv", csv_of(QUERY_COLUMNS, self.queries))
 
     def add_valid(self, answers: Answers) -> None:
         """Keep the labels of the images that are held out, before anything is trained."""
@@ -213,7 +211,7 @@ class Record:
         """Write which files could not be read, and why; no file if there are none."""
         if skipped:
             rows = [dict(zip(SKIPPED_COLUMNS, row, strict=True)) for row in skipped]
-            self.write("skipped.csv", _table(SKIPPED_COLUMNS, rows))
+            self.write("skipped.csv", csv_of(SKIPPED_COLUMNS, rows))
 
     def add_round(
         self, row: Mapping[str, Any], seconds: float, predicted: ArrayLike | None = None
@@ -223,17 +221,12 @@ class Record:
         if predicted is not None:
             entry["predicted"] = np.asarray(predicted).tolist()
         self._keep(entry)
-        self.write(ROUNDS, _table(ROUND_COLUMNS, self.rounds))
+        self.write(ROUNDS, csv_of(ROUND_COLUMNS, self.rounds))
 
     def write(self, name: str, content: str | bytes) -> None:
         """Write another file of the folder, as a whole."""
         if self.folder is not None:
             write_atomic(self.folder / name, content)
-
-    def remove(self, name: str) -> None:
-        """Remove a file of the folder, if it is there."""
-        if self.folder is not None:
-            (self.folder / name).unlink(missing_ok=True)
 
     def keep_config(self, config: RunConfig) -> None:
         """Keep settings that were edited since, as some of them may be."""
@@ -288,8 +281,8 @@ class Record:
     def _texts(self) -> dict[str, str]:
         """Return the files that are made of the journal alone."""
         texts = {
-            "queries.csv": _table(QUERY_COLUMNS, self.queries),
-            ROUNDS: _table(ROUND_COLUMNS, self.rounds),
+            "queries.csv": csv_of(QUERY_COLUMNS, self.queries),
+            ROUNDS: csv_of(ROUND_COLUMNS, self.rounds),
         }
         if self.valid:
             texts["valid.csv"] = self._valid_text()
@@ -302,7 +295,7 @@ class Record:
     def _valid_text(self) -> str:
         columns = (self.valid[name] for name in ("indices", "paths", "names"))
         rows = [dict(zip(VALID_COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)]
-        return _table(VALID_COLUMNS, rows)
+        return csv_of(VALID_COLUMNS, rows)
 
     @cached_property
     def _journal(self) -> Journal:
@@ -342,7 +335,7 @@ class Record:
             self.summary = None
 
 
-def _table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+def csv_of(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows as CSV, the columns that the first has in addition behind the others."""
     columns = list(dict.fromkeys([*columns, *(rows[0] if rows else ())]))
     text = io.StringIO()

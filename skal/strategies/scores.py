@@ -14,10 +14,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from skactiveml.base import SkactivemlClassifier
 from skactiveml.utils import ExtLabelEncoder
-from tqdm import tqdm
 
 from ..core.errors import ParameterError
-from ..core.progress import hidden
+from ..core.progress import progress
 from ..datasets.base import MISSING_LABEL, Images
 from ..models.classifier import ImageClassifier
 from ..models.committee import Committee
@@ -161,9 +160,7 @@ def _stream(
 
     parts = parts_by_device(classifier, n, rows)
     # the bar is only for long waits
-    with tqdm(
-        total=n, desc="scoring", unit="image", disable=hidden(), leave=False, delay=SLOW_SECONDS
-    ) as bar:
+    with progress(total=n, desc="scoring", delay=SLOW_SECONDS) as bar:
         if len(parts) == 1:
             score(parts[0])
         else:

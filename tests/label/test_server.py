@@ -38,7 +38,6 @@ from skal.label.web.address import (
     listen,
     names_of,
     open_browser,
-    write_secret,
 )
 from skal.label.web.server import make_app
 from skal.label.web.tokens import Tokens
@@ -709,7 +708,8 @@ def test_the_address_of_the_last_time_is_used_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "[]", '{"host": 1}', '{"port": 80}', "\0"])
 def test_an_address_that_cannot_be_used_is_passed_over(tmp_path: Path, content: str) -> None:
-    write_secret(tmp_path / "address.json", content)
+    (tmp_path / "address.json").write_text(content)
+    (tmp_path / "address.json").chmod(0o600)
     with claim(tmp_path, "127.0.0.1", 0) as place:
         assert len(place.token) > 40
 

@@ -150,7 +150,7 @@ def test_what_is_explored_is_drawn_evenly_from_what_the_strategy_left() -> None:
     pool.label([0, 1], [0, 1])
     drawn = np.zeros(20, dtype=int)
     for seed in range(400):
-        batch = choose(resolve_strategy("random"), None, pool, Choice(6, seed, explore=0.5))
+        batch = choose(resolve_strategy("random"), None, pool, Choice(6, seed, n_random=3))
         assert len(set(batch)) == 6
         drawn[batch[3:]] += 1
     assert drawn[:2].tolist() == [0, 0]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ...runs.record import METRICS, SECONDS
+from ...runs.record import METRICS, SECONDS, csv_of
 from ..pairs import tell_apart
 from ..plots import Analysis, entries_of
 from ..results import Result, Setting
@@ -39,12 +37,7 @@ def results_csv(results: Sequence[Result]) -> str:
     rows.sort(key=lambda row: tuple(row[name] for name in (*Setting._fields, *FIRST[:3])))
     leading = (*FIRST, *Setting._fields, *METRICS)
     others = {name for row in rows for name in row} - {*leading, *SECONDS}
-    columns = list(dict.fromkeys((*leading, *sorted(others), *SECONDS)))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_of((*leading, *sorted(others), *SECONDS), rows)
 
 
 def text_table(analysis: Analysis) -> str:

@@ -21,11 +21,13 @@ from urllib.parse import quote
 
 import click
 
-from ...core.durable import fsync_folder
+from ...core.durable import write_atomic
 from ...core.errors import UsageError
 from .tokens import Tokens
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+SECRET = 0o600
+"""That only this user may read."""
 ADDRESS = "address.json"
 """In the project's own folder: host, port and token of the last time."""
 DOOR = "open.html"
@@ -97,7 +99,7 @@ class Address:
         """Write it down for the next time, readable only by this user."""
         if self.moved_from is None:
             facts = {"host": self.host, "port": self.port, "token": self.token}
-            write_secret(home / ADDRESS, json.dumps(facts))
+            write_atomic(home / ADDRESS, json.dumps(facts), mode=SECRET)
 
 
 @contextmanager
@@ -134,19 +136,6 @@ def _read(path: Path, host: str) -> dict[str, Any]:
     if facts.get("host") != host or not 0 < port < 2**16 or not re.fullmatch(r"[\w-]{40,}", token):
         return {}
     return {"port": port, "token": token}
-
-
-def write_secret(path: Path, content: str) -> None:
-    """Write a file that only this user may read, as a whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    fsync_folder(path.parent)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -197,12 +186,12 @@ def open_browser(home: Path, url: str) -> None:
         return
     door = home / DOOR
     address = html.escape(url, quote=True)
-    write_secret(
-        door,
+    page = (
         '<!doctype html><meta charset="utf-8">'
         f'<meta http-equiv="refresh" content="0;url={address}">'
-        f'<title>skal label</title><a href="{address}">skal label</a>\n',
+        f'<title>skal label</title><a href="{address}">skal label</a>\n'
     )
+    write_atomic(door, page, mode=SECRET)
     if not is_linux:
         click.launch(str(door))
         return
