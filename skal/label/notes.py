@@ -42,6 +42,7 @@ class Notes:
         self._store = store
         self._last_id = 0
         self.by_image: Mapping[int, Sequence[Note]] = {}
+        self.refresh()
 
     def refresh(self) -> None:
         """Take in what was noted since, by this process or another."""
@@ -98,7 +99,7 @@ def replace_notes(
     n_lost = sum(
         image not in notes
         and any(note.tool == tool and _kind(note.fault) in kinds_now for note in own)
-        for image, own in Notes(store).by_image().items()
+        for image, own in Notes(store).by_image.items()
     )
     rows = [NoteRow(tool, n, note.fault, note.score) for n, own in notes.items() for note in own]
     store.add_notes([*(NoteRow(tool, OF_ALL, fault, None) for fault in faults), *rows])

@@ -226,7 +226,7 @@ class LabelProject:
         self.files, self.paths, self._unwritten = files, *self._number(there)
         paths = self.paths
         self.numbers = {path: number for number, path in paths.items()}
-        self.folder_labels = self._labels_of_folders()
+        self.folder_labels = images.labels_of_folders(files, self.numbers, self.class_list.by_name)
         self.pool = frozenset(paths.keys() - self.folder_labels.keys())
         self._reserve: list[int] | None = None
         self._folded = (None, ())
@@ -352,9 +352,6 @@ class LabelProject:
             self.history = self._read_history()
         self.take_files(self.files)
         self.guesses = self.guesses and self.guesses.by_class(self.class_list)
-
-    def _labels_of_folders(self) -> dict[int, int]:
-        return images.labels_of_folders(self.files, self.numbers, self.class_list.by_name)
 
     def _read_history(self) -> History:
         return History([TestedModel(row, self.class_list.ids) for row in self.store.models()])
