@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
+from typing import NamedTuple
 
 from ..core.errors import UsageError
 from .classes import Classes, parse_pairs
 from .names import check_classes
 from .store import Store
+
+
+class ClassEdits(NamedTuple):
+    """What is to become of classes, by number, all of it or none: other `keys`, "" for those that
+    they have anyway, and `names`, `new` classes, and of which other class each of some becomes a
+    part (`into`; by None it is removed, its labels with it).
+    """
+
+    keys: Mapping[int, str]
+    into: Mapping[int, int | None] = MappingProxyType({})
+    names: Mapping[int, str] = MappingProxyType({})
+    new: Sequence[str] = ()
 
 
 class KeptClasses:
@@ -59,23 +73,17 @@ class KeptClasses:
     def _number(self, name: str) -> int:
         return self.now.numbers[self.now.id_of(name, today=True)]
 
-    def edit(
-        self,
-        keys: Mapping[int, str],
-        into: Mapping[int, int | None],
-        names: Mapping[int, str],
-        new: Sequence[str],
-    ) -> None:
-        """Do what a page says; see `LabelProject.edit_classes`."""
+    def edit(self, edits: ClassEdits) -> None:
+        """Do what a page says."""
         with self._all_or_none():
-            for number, name in names.items():
+            for number, name in edits.names.items():
                 self._write(self.now.renamed(self.now.id_of_number(number), name))
-            added = check_classes(new)
+            added = check_classes(edits.new)
             if taken := [name for name in added if name in self.now.by_name]:
                 raise UsageError(f"{taken[0]!r} is the name of a class, or was")
             self._write(self.now.numbered(self.now.to_add(added)))
-            self._merge(into)
-            chosen = {self.now.id_of_number(number): key for number, key in keys.items()}
+            self._merge(edits.into)
+            chosen = {self.now.id_of_number(number): key for number, key in edits.keys.items()}
             checked = self.now.check_keys(chosen).items()
             self._store.choose_keys({self.now.numbers[n]: key for n, key in checked})
 

@@ -25,7 +25,7 @@ from .classes import Classes, parse_pairs
 from .copies import check_there, keep_copy
 from .enough import Verdict, forecast, judge
 from .holding import hold
-from .kept_classes import KeptClasses
+from .kept_classes import ClassEdits, KeptClasses
 from .learning import GUESSES, BatchRequest, Guesses, LearnerSetup
 from .ledger import TEST, Ledger
 from .names import check_classes, shown, told_apart
@@ -327,22 +327,14 @@ class LabelProject:
         parts = ",".join(given).split(",") if given else []
         pairs = parse_pairs(parts, "--keys", "CLASS=KEY")
         numbers = self.class_list.numbers
-        self.edit_classes({numbers[self.class_id(name)]: key for name, key in pairs})
+        keys = {numbers[self.class_id(name)]: key for name, key in pairs}
+        self.edit_classes(ClassEdits(keys))
 
-    def edit_classes(
-        self,
-        keys: Mapping[int, str] | None = None,
-        into: Mapping[int, int | None] | None = None,
-        names: Mapping[int, str] | None = None,
-        new: Sequence[str] = (),
-    ) -> None:
-        """Give classes keys, "" for those that they have anyway, and other `names`, add `new` ones,
-        and make each of some a part of another class, or by None remove it, its labels with it;
-        classes by number, all or none.
-        """
-        self._classes.edit(keys or {}, into or {}, names or {}, new)
-        if into or names or new:
-            self._take_classes(bool(into))
+    def edit_classes(self, edits: ClassEdits) -> None:
+        """Change keys and names of classes, and which there are."""
+        self._classes.edit(edits)
+        if edits.into or edits.names or edits.new:
+            self._take_classes(bool(edits.into))
 
     def _take_classes(self, are_fewer: bool) -> None:
         """Take in other classes: folders may be called as one."""

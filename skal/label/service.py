@@ -19,6 +19,7 @@ from ..core.seeding import derive_seed
 from ..datasets.index import ImageFile
 from . import queue, telling
 from .answers import check_answer, check_key
+from .kept_classes import ClassEdits
 from .learning import BatchRequest, ComputedBatch, Failure, LearnerSetup
 from .leases import Leases
 from .ledger import GRID, OTHER, SETTLED, TEST, BatchIndex
@@ -214,17 +215,11 @@ class LabelService:
         return ids
 
     @_locked
-    def edit_classes(
-        self,
-        keys: Mapping[int, str],
-        into: Mapping[int, int | None],
-        names: Mapping[int, str],
-        new: Sequence[str],
-    ) -> None:
-        """Change keys and names of classes, and which there are: `LabelProject.edit_classes`."""
-        self.project.edit_classes(keys, into, names, new)
+    def edit_classes(self, edits: ClassEdits) -> None:
+        """Change keys and names of classes, and which there are."""
+        self.project.edit_classes(edits)
         self._take_images()
-        if into or new:
+        if edits.into or edits.new:
             self._asked = None  # another batch is wanted than the one asked for
         self._wake()
 

@@ -15,6 +15,7 @@ from ...core.errors import MissingExtraError, SkalError, UsageError
 from ..answers import check_key, is_whole
 from ..finishing import Finish
 from ..image_map import ImageMap
+from ..kept_classes import ClassEdits
 from ..learning import Learner, LearnerSetup
 from ..names import check_annotator, plain_text
 from ..previews import FULL, LARGE, SMALL, Preview
@@ -192,7 +193,7 @@ class _Page:
         new = asked.get("new", [])
         if not (isinstance(new, list) and all(isinstance(name, str) for name in new)):
             raise UsageError("new: expected a list of names")
-        self._service.edit_classes(keys, into, names, new)
+        self._service.edit_classes(ClassEdits(keys, into, names, new))
         return {"state": self.next(asked)}
 
     def undo(self, asked: Asked) -> dict[str, Any]:
