@@ -104,7 +104,7 @@ def try_network(
     images = torch.zeros(TRIAL_IMAGES, *image_shape, dtype=torch.uint8)
     try:
         with torch.inference_mode():
-            found: Any = module.eval().network(module.prepare(images.to(module.mean.device)))
+            found: Any = module.eval().network(module.prepare(images))
     except Exception as error:  # whatever the layers of foreign networks raise
         pass_on_memory(error)
         raise DataError(

@@ -150,11 +150,11 @@ def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
 
 
 def check_network(template: ImageClassifier, data: ImageDataset) -> Backbone | None:
-    """Build the network and run it once; a `SkalError` is raised if that does not work. Return the
-    backbone of one that is frozen, which is the same in all rounds.
+    """Build the network and run it once, on the CPU; a `SkalError` is raised if that does not work.
+    Return the backbone of one that is frozen and stays there, the same in all rounds.
     """
     shape, n_classes = data.X.shape[1:], len(data.classes)
-    if template.freeze:
+    if template.freeze and resolve_device(template.device) == "cpu":
         backbone = template.backbone(shape)
         try_network(template.model, backbone.module, shape, HEADLESS_CLASSES)
         return backbone
