@@ -157,7 +157,7 @@ def test_a_record_without_a_folder_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    record = Record.create(None, RunConfig(), {"device": "cpu"})
+    record = Record()
     record.add_labels(Answers([1], [0], [""], ["zero"]), {}, {})
     record.add_round(row(0), 1.0)
     record.write_summary({})
