@@ -168,6 +168,12 @@ def kind_of(name: str) -> str | None:
     return _kind(name)[0]
 
 
+def is_part(name: str) -> bool:
+    """Tell whether a folder's name is that of a part of a split, and of nothing else."""
+    kind, words = _kind(name)
+    return kind is not None and not words
+
+
 def _kind(name: str) -> tuple[str | None, tuple[str, ...]]:
     """Return the part of a split that a name speaks of, None for none, and its other words."""
     words = re.findall(r"[A-Za-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))

@@ -19,7 +19,7 @@ from typing import Any
 from ..core.durable import new_folder
 from ..core.errors import DataError, RunExistsError, UsageError
 from ..datasets.formats import file_of, page_of
-from ..datasets.layout import is_unlabeled
+from ..datasets.layout import is_part, is_unlabeled
 from ..datasets.paging import save_page
 from .doubts import Doubts
 from .formats import COLUMNS
@@ -194,6 +194,7 @@ def export_folder(
             f"{str(out)!r} is inside {str(project.root)!r}, whose images it would be among; name "
             "another folder by --out"
         )
+    _check_parts({project.classes[label] for label in project.labels.values()})
     transfer = shutil.copy2 if copy else partial(_link, link=link)
     taken: set[str] = set()
     try:
@@ -209,6 +210,20 @@ def export_folder(
     except OSError as error:
         raise DataError(f"cannot write {str(out)!r}: {error.strerror or error}") from error
     return len(taken)
+
+
+def _check_parts(classes: Iterable[str]) -> None:
+    """Refuse classes that every reader takes for a part of a split, and tell of those that some do;
+    of these Hugging Face puts the images aside.
+    """
+    for name in sorted(classes):
+        if is_part(name):
+            raise UsageError(
+                f"the class {name!r} as a folder would be read as a part of a split; rename it by "
+                f"skal label --rename-class, or take another format, such as csv"
+            )
+        if _SPLIT_WORD.search(name):
+            _log.warning("Hugging Face takes the folder of the class %r for a split", name)
 
 
 def _path_in_export(project: LabelProject, image: int, label: int, taken: set[str]) -> str:

@@ -362,6 +362,7 @@ def _read_folder(reading: Reading, folder: Path) -> Iterator[Entry]:
     images = _ImagesByContent(reading.project)
     for file in find_images(folder):
         if file.label is None:
+            yield file.path, Action(reading.annotator, "skip", -1)
             continue
         image = images.find(folder / file.path)
         if image is None:

@@ -365,6 +365,30 @@ def test_no_cell_is_a_formula_and_all_come_back_as_they_were(tmp_path: Path) -> 
     assert import_labels(project, tmp_path / "x.csv") == Imported(0, 0, 5)
 
 
+def test_classes_that_are_read_as_parts_of_a_split_are_refused_as_folders(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_images(tmp_path / "x", np.arange(32, dtype=np.uint8).reshape(2, 4, 4), ["a.png", "b.png"])
+    project = LabelProject.open(tmp_path / "x", ["train", "test tube", "cat"])
+    say(project, "a.png", 1)
+    assert export_folder(project, tmp_path / "out") == 1
+    assert "Hugging Face takes the folder of the class 'test tube' for a split" in caplog.text
+    say(project, "b.png", 0)
+    with pytest.raises(UsageError, match="the class 'train' as a folder would be read as a part"):
+        export_folder(project, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_images_without_a_class_are_counted_in_a_folder_of_classes(tmp_path: Path) -> None:
+    names = ["a.png", "b.png"]
+    write_images(tmp_path / "x", np.arange(32, dtype=np.uint8).reshape(2, 4, 4), names)
+    for name, place in zip(names, ("cat", "unlabeled"), strict=True):
+        (tmp_path / "y" / place).mkdir(parents=True)
+        (tmp_path / "y" / place / name).write_bytes((tmp_path / "x" / name).read_bytes())
+    done = import_into(tmp_path / "x", tmp_path / "y", ["cat", "dog"])
+    assert (done.new, done.empty) == (1, 1)
+
+
 @pytest.fixture
 def nested(tmp_path: Path) -> LabelProject:
     """Images in folders within folders, two of them of one name, labelled by turns."""
