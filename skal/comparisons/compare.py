@@ -55,6 +55,9 @@ class Comparison:
     analysis: dict[str, Any]
     folder: Path | None = None
 
+    def __repr__(self) -> str:
+        return self.table()
+
     def table(self) -> str:
         """Return the figures and the verdicts as text."""
         return text_table(self.analysis)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import DataError, FolderNotFoundError, UnknownNameError, blame
+from ..core.errors import DataError, FolderNotFoundError, ParameterError, UnknownNameError, blame
 from ..core.settings import settings_of
 from .base import ImageDataset
 from .builtin import CIFAR10_ARCHIVE, CIFAR10_FILES, DATASETS, OF_FILES
@@ -149,6 +149,11 @@ def folder_of(name_or_folder: str | Path, data_dir: str | Path | None) -> Path |
 
 def is_folder(name_or_folder: str | Path) -> bool:
     """Tell whether a folder is meant: it looks like a path, or something is there."""
+    if not isinstance(name_or_folder, str | Path):
+        raise ParameterError(
+            f"dataset: got {type(name_or_folder).__name__}; expected a name, a folder, or where "
+            "images may be given what load_dataset returns; skal.ImageDataset makes it of arrays"
+        )
     text = str(name_or_folder)
     name = text.partition("?")[0]
     if isinstance(name_or_folder, Path) or name in DATASETS:

@@ -81,6 +81,11 @@ def check_labels(y: ArrayLike, n: int, classes: ArrayLike, missing_label: int) -
     labels = np.asarray(y)
     if labels.shape != (n,):
         raise DataError(f"y has the shape {labels.shape}; expected a label for each image, ({n},)")
+    if labels.dtype.kind in "US" and not isinstance(missing_label, str):
+        raise DataError(
+            f"y holds text, such as {str(labels.flat[0])!r}; expected the ids of classes, "
+            f"{np.asarray(classes).tolist()}, and {missing_label!r} for none"
+        )
     labels = labels[is_labeled(labels, missing_label=missing_label)]
     unknown = np.setdiff1d(labels, np.asarray(classes))
     if len(unknown):

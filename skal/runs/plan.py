@@ -213,6 +213,11 @@ def _differing(classifier: ImageClassifier, template: ImageClassifier) -> dict[s
 
 def with_those_of(classifier: ImageClassifier, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Add a classifier's parameters to settings; `ParameterError` if one is given twice."""
+    if not isinstance(classifier, ImageClassifier):
+        raise ParameterError(
+            f"classifier: got {type(classifier).__name__}; expected a skal.ImageClassifier; the "
+            "name of a network is `model`"
+        )
     params, defaults = classifier.get_params(deep=False), inspect.signature(ImageClassifier)
     theirs = {
         name: params[name]

@@ -185,6 +185,7 @@ class TestTheGrid:
         done = compared(tiny)
         assert sorted(tmp_path.rglob("*")) == before
         assert "margin" in done.table()
+        assert repr(done) == done.table()
 
     def test_threads_are_as_before_afterwards(self, tiny: skal.ImageDataset) -> None:
         before = torch.get_num_threads()

@@ -26,6 +26,7 @@ from skal.core.errors import (
     DatasetNotFoundError,
     FolderNotFoundError,
     MissingExtraError,
+    ParameterError,
     UnknownNameError,
     UsageError,
 )
@@ -149,6 +150,15 @@ def test_resize_leaves_alone_what_has_the_size() -> None:
 def test_unknown_dataset_is_named_with_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match=r"'digit'; did you mean digits"):
         load_dataset("digit")
+
+
+@pytest.mark.parametrize("what", [np.zeros((2, 1, 8, 8), np.uint8), 3, None])
+def test_what_is_no_name_is_told_by_its_type(what: object) -> None:
+    told = rf"dataset: got {type(what).__name__}; expected a name, a folder"
+    with pytest.raises(ParameterError, match=told):
+        load_dataset(what)  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match=told):
+        skal.run(what, n_rounds=0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["", "no-such-dataset", "x" * 3000, "\0"])

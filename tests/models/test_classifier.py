@@ -158,6 +158,12 @@ def test_wrong_parameters_are_named(
         classifier(**params).fit(tiny.X, tiny.y)
 
 
+def test_labels_are_ids_and_no_names(tiny: skal.ImageDataset) -> None:
+    names = np.array(tiny.classes)[tiny.y]
+    with pytest.raises(DataError, match=r"y holds text, such as '\w+'; expected the ids"):
+        classifier(steps=1).fit(tiny.X, names)
+
+
 def test_pixels_must_be_uint8_images_of_the_shape_trained_on(tiny: skal.ImageDataset) -> None:
     fitted = classifier(steps=1).fit(tiny.X, tiny.y)
     with pytest.raises(DataError, match="expected uint8 pixels"):

@@ -151,6 +151,8 @@ def test_labels_whose_training_failed_are_kept(tiny: skal.ImageDataset) -> None:
 
 
 def test_a_setting_is_said_once(tiny: skal.ImageDataset) -> None:
+    with pytest.raises(ParameterError, match=r"classifier: got str; .* of a network is `model`"):
+        skal.ActiveLearner(tiny, "lenet")  # type: ignore[arg-type]
     with pytest.raises(ParameterError, match="steps: the classifier says it already"):
         skal.ActiveLearner(tiny, classifier(), "margin", steps=3)
 
