@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, repeat
@@ -28,7 +29,7 @@ def checksums(columns: Sequence[Column]) -> list[int]:
     parts: list[str] = []
     varying: list[Column] = []
     for column in columns:
-        is_one = column[0] is column[-1] and len(set(map(id, column))) == 1
+        is_one = _is_one(column)
         types = {type(column[0])} if is_one else set(map(type, column))
         template = _TEMPLATES.get(types.pop()) if len(types) == 1 else None
         written = column if template else [*map(_written, column)]
@@ -41,6 +42,25 @@ def checksums(columns: Sequence[Column]) -> list[int]:
     text = f"[{', '.join(parts)}]"
     rows = zip(*varying, strict=True) if varying else repeat((), len(columns[0]))
     return [zlib.crc32((text % row).encode(errors="surrogatepass")) for row in rows]
+
+
+def marks_of(connection: sqlite3.Connection, columns: Iterable[Column]) -> list[str]:
+    """Return what stands for columns in a statement that inserts their rows: "?", or the text that
+    many rows share, for to bind it to each takes a third of the time.
+    """
+    return [
+        connection.execute("SELECT quote(?)", column[:1]).fetchone()[0]
+        if len(column) == AT_ONCE
+        and isinstance(column[0], str)
+        and column[0].isprintable()
+        and _is_one(column)
+        else "?"
+        for column in columns
+    ]
+
+
+def _is_one(column: Column) -> bool:
+    return column[0] is column[-1] and len(set(map(id, column))) == 1
 
 
 def _written(value: Any) -> str:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from ..core.durable import fsync_folder, write_atomic
 from ..core.errors import RunFolderError
-from .checksums import by_columns, checksums
+from .checksums import by_columns, checksums, marks_of
 from .copies import SQLITE_ERRORS, way_out
 
 FORMAT = 3
@@ -426,9 +426,10 @@ def _insert_into(connection: sqlite3.Connection, table: str, rows: Iterable[Sequ
         columns.append(checksums(columns))
         # what is None throughout is left out: to say so takes sqlite3 longer than all the rest
         filled = {n: c for n, c in zip(names, columns, strict=True) if c.count(None) < len(c)}
-        marks = ", ".join("?" for _ in filled)
-        statement = f"INSERT INTO {table} ({', '.join(filled)}) VALUES ({marks})"
-        connection.executemany(statement, zip(*filled.values(), strict=True))
+        marks = marks_of(connection, filled.values())
+        varying = [c for c, mark in zip(filled.values(), marks, strict=True) if mark == "?"]
+        statement = f"INSERT INTO {table} ({', '.join(filled)}) VALUES ({', '.join(marks)})"
+        connection.executemany(statement, zip(*varying, strict=True))
 
 
 def _damaged(told: str) -> sqlite3.DatabaseError:

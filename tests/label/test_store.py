@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from skal.core.errors import RunFolderError
+from skal.label.checksums import AT_ONCE
 from skal.label.ledger import Ledger
 from skal.label.store import FORMAT, Action, BatchRow, ModelRow, Store
 
@@ -262,3 +263,12 @@ def test_skips_are_counted_by_annotator() -> None:
     assert (ledger.skips(3, "a"), ledger.skips(3, "b"), ledger.skips(3)) == (2, 1, 3)
     assert ledger.verdicts(3) == {}
     assert ledger.is_touched(3)
+
+
+def test_what_many_rows_share_is_read_as_it_was_written(tmp_path: Path, store: Store) -> None:
+    who, request = 'O\'Hara "?" :x', "it's"
+    rows = [Action(who, "label", n, n % 3, None, None, request=request) for n in range(AT_ONCE + 3)]
+    store.append(rows)
+    store.close()
+    read = Store(tmp_path / "labels.sqlite").actions()
+    assert [one._replace(id=0, time="") for one in read] == rows
