@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import shutil
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from ..core.durable import fsync_file, fsync_folder
+from ..core.durable import fsync_file, new_folder
 from ..core.errors import told
 from ..core.trust import foreign_names
 from ..core.workers import Workers, one_call
@@ -173,14 +172,10 @@ def unpack(reply: Reply, folder: Path) -> Reply:
     if reply.archive is None:
         return reply
     final = folder / CELLS / reply.cell.name
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    with zipfile.ZipFile(io.BytesIO(reply.archive)) as archive:
-        archive.extractall(temporary)
-    for path in temporary.rglob("*"):
-        if path.is_file():
-            fsync_file(path)
     shutil.rmtree(final, ignore_errors=True)  # what an interrupted run left
-    temporary.rename(final)
-    fsync_folder(final.parent)
+    with new_folder(final) as made, zipfile.ZipFile(io.BytesIO(reply.archive)) as archive:
+        archive.extractall(made)
+        for path in made.rglob("*"):
+            if path.is_file():
+                fsync_file(path)
     return replace(reply, result=read_result(final), archive=None)
