@@ -571,6 +571,18 @@ def test_rows_that_are_broken_or_of_several_classes_are_told(
         list(read_rows(Source(tmp_path / name)))
 
 
+def test_names_in_brackets_are_no_json(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    (tmp_path / "x.txt").write_text("[x].png 1\n")
+    (tmp_path / "x.csv").write_text("[x].png,dog\n")
+    numbers = {"path_column": "1", "label_column": "2"}
+    for source in (Source(tmp_path / "x.txt"), Source(tmp_path / "x.csv", **numbers)):
+        (row,) = read_rows(source)
+        assert (row.address, row.label) == ("[x].png", "dog")
+    (tmp_path / "y.txt").write_text(json.dumps([{"path": "a", "label": "cat"}]))
+    assert recognised(Source(tmp_path / "y.txt")) == "json"
+
+
 def test_a_separator_is_one_that_gives_the_path_a_column(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("path;label;height, width, depth\na,1.png;cat;1\n")
     (row,) = read_rows(Source(tmp_path / "x.csv"))

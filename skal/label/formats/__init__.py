@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -126,9 +127,15 @@ class Source:
     @cached_property
     def is_json(self) -> bool:
         """Whether it is one JSON document, or meant to be."""
-        start = self.text.lstrip()[:1]
-        looks_so = self.path.suffix.lower() == ".json" or start in ("[", "{")
-        return looks_so and not self.is_json_lines
+        start, suffix = self.text.lstrip()[:1], self.path.suffix.lower()
+        looks_so = suffix == ".json" or start in ("[", "{")
+        if not looks_so or self.is_json_lines:
+            return False
+        if suffix in (".csv", ".tsv", ".txt"):  # names of images may begin so, too
+            with suppress(DataError):
+                return self.data is not None
+            return False
+        return True
 
     @cached_property
     def is_json_lines(self) -> bool:
