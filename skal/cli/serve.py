@@ -53,8 +53,14 @@ def serve(
         from ..label.web.address import listen
 
         is_run = (folder / "model.json").is_file()
+        if not folder.is_dir():
+            raise UsageError(f"{str(folder)!r} is no folder; expected that of a run, or of images")
         if (is_run and classes) or (images and not is_run):
-            raise UsageError("--images is for a run, and --classes for a folder of images")
+            what = "that of a run" if is_run else "none of a finished run: it has no model.json"
+            raise UsageError(
+                f"{str(folder)!r} is {what}; --images is for a run, and --classes for a folder of "
+                "images"
+            )
         # the port before the work: where that is taken, nothing is begun
         listening = stack.enter_context(listen(host, port))
         model: models.Model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from .weights import backbone_of
 
 MODEL_FORMAT = 2
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+JOURNAL = "journal.jsonl"
+"""Of a run; it is there from its beginning, the network at its end."""
 CHECKSUM = "checksum"
 """Of all that stands before it in the description, which holds that of the weights."""
 
@@ -185,10 +188,13 @@ def read_description(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads((folder / DESCRIPTION).read_text())
     except FileNotFoundError as error:
-        raise RunFolderError(
-            f"{damaged}: it has no {DESCRIPTION}; expected the folder of a run, or one that "
-            "skal train wrote"
-        ) from error
+        begun = (folder / JOURNAL).is_file()
+        told = (
+            f"; the run is not finished: skal resume {quote(str(folder))}"
+            if begun
+            else ("; expected the folder of a run, or one that skal train wrote")
+        )
+        raise RunFolderError(f"{damaged}: it has no {DESCRIPTION}{told}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(f"{damaged}: {DESCRIPTION}: {_one_line(error)}") from error
     written = content.get("format") if isinstance(content, dict) else None

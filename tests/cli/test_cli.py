@@ -472,6 +472,10 @@ def test_an_unknown_key_of_the_file_is_refused_with_the_nearest(tmp_path: Path) 
     ("args", "message"),
     [
         ("resume nowhere", "there is no run folder 'nowhere'"),
+        (
+            "predict begun x.png",
+            "'begun': it has no model.json; the run is not finished: skal resume",
+        ),
         ("resume .", "'.' is not a run folder (it has no config.toml)"),
         (
             "run --dataset digits --out file/run",
@@ -483,13 +487,15 @@ def test_what_is_not_there_is_one_clear_line_and_code_1(
     args: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "file").write_text("")
+    (tmp_path / "begun").mkdir()
+    for path in ("begun/journal.jsonl", "file", "x.png"):
+        (tmp_path / path).write_text("")
     result = call(*args.split())
     assert result.exit_code == 1
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert message in line
     assert "defect" not in line
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["begun", "file", "x.png"]
 
 
 def failing(error: BaseException) -> Callable[..., None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ LAST = 1.0
 MEASURE = "margin"
 """What images are worth where the strategy of a run does not weigh each image by itself."""
 THREADS = 4
+
+_log = logging.getLogger("skal")
 
 
 class Answer(NamedTuple):
@@ -115,6 +118,8 @@ def answers_of_run(
     for path in paths:
         digest.update(f"{file_state(str(root / path))} {path}\n".encode(errors="surrogateescape"))
     place = data_folder() / "cache" / f"answers-{digest.hexdigest()[:16]}.npz"
+    if not place.is_file():
+        _log.info("the network looks at %d images first, once", len(paths))
     kept(place, "predicting", lambda path: _predict(predictor, root, paths, utility, path))
     with np.load(place, allow_pickle=False) as arrays:
         read, proba, order = (arrays[name] for name in ("read", "proba", "order"))
