@@ -106,8 +106,9 @@ class Pool:
             if values.min() < 0 or values.max() >= most:
                 wrong = values[(values < 0) | (values >= most)][0]
                 raise DataError(f"{name} {wrong} is out of range; expected 0 to {most - 1}")
-        if len(np.unique(where)) != len(where):
-            raise DataError("an index occurs twice in one batch of labels")
+        found, counts = np.unique(where, return_counts=True)
+        if len(found) != len(where):
+            raise DataError(f"index {found[counts > 1][0]} occurs twice in one batch of labels")
         known = np.maximum(self._y[where], self._y_valid[where])
         taken = known != MISSING_LABEL
         if taken.any():
