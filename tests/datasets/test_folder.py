@@ -25,7 +25,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from skal.core.errors import DataError, DatasetNotFoundError
-from skal.datasets import ImageDataset, data_folder, index, load_dataset, pixel_cache
+from skal.datasets import ImageDataset, ImageRows, data_folder, index, load_dataset, pixel_cache
 from skal.datasets.decoding import Decoding, decode, decode_many
 from skal.datasets.folder import load_folder
 
@@ -1314,16 +1314,16 @@ def test_processes_decode_as_threads_do(root: Path, processes_from: int | None) 
     assert pixels[:, 1, 0, 0].tolist() == [min(10 * k, 255) for k in range(30) if k != 9]
 
 
-def test_huge_split_is_copied_to_an_unnamed_file_and_equals_the_copy_in_memory(
+def test_huge_split_is_read_from_the_cache_and_equals_the_copy_in_memory(
     root: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(root, "cat", "dog", n=10)
     small = load(root)
     before = sorted(data_dir.rglob("*"))
-    monkeypatch.setattr("skal.core.kept.LARGEST_IN_MEMORY", 0)
+    monkeypatch.setattr("skal.datasets.rows.MOST_COPIED", 0)
     huge = load(root)
-    assert isinstance(huge.X, np.memmap) and not huge.X.flags.writeable
-    assert not isinstance(small.X, np.memmap)
+    assert isinstance(huge.X, ImageRows) and not huge.X.flags.writeable
+    assert isinstance(small.X, np.ndarray) and not isinstance(small.X, np.memmap)
     assert np.array_equal(small.X, huge.X) and np.array_equal(small.X_test, huge.X_test)
     assert sorted(data_dir.rglob("*")) == before
 
