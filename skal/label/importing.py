@@ -266,7 +266,10 @@ def _take_in(project: LabelProject, read: _Read) -> Imported:
     ledger = project.ledger if project.ledger.last_id else None
     n_new = n_changed = n_same = n_older = 0
     actions = []
-    for said in read.verdicts:
+    verdicts = read.verdicts
+    if not (ledger or folders or has_tests) and project.paths == read.paths:
+        actions, n_new, verdicts = list(verdicts), len(verdicts), ()  # nothing to compare them with
+    for said in verdicts:
         image = numbers[read.paths[said.image]]  # another process may have given it another one
         verdict = ledger and ledger.verdicts(image).get(said.annotator)
         before = (verdict.action, verdict.label) if verdict else None
