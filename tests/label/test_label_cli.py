@@ -447,7 +447,11 @@ def test_train_and_predict_end_with_a_table_of_probabilities(
         (("label", "bars", "--classes", "a,b,a"), 2, "the class 'a' is named twice"),
         (("label", "bars", "--classes", "a,,b"), 2, "the class '' has 0 characters"),
         (("label", "bars", *CLASSES, "--strategy", "badg"), 2, "did you mean badge"),
-        (("label", "bars", *CLASSES, "--strategy", "x:Y"), 2, "cannot import 'x:Y'"),
+        (
+            ("label", "bars", *CLASSES, "--strategy", "no_such_module:Y"),
+            2,
+            "cannot import 'no_such_module:Y'",
+        ),
         (("label", "bars", *CLASSES, "--strategy-param", "x"), 2, "expected NAME=VALUE"),
         (
             ("label", "bars", *CLASSES, "--strategy", "bald", "--strategy-param", "n_sample=3"),
