@@ -16,6 +16,7 @@ from .store import Store
 
 AT_ONCE, AT_CLOSE = 1000, 10
 """How many images are read at a time, and how many times when a project is closed."""
+MOST_TOLD = 10
 
 _log = logging.getLogger("skal")
 
@@ -36,15 +37,16 @@ def taking_part(root: Path, files: Sequence[ImageFile]) -> dict[str, None]:
 def new_numbers(
     root: Path,
     store: Store,
+    known: Mapping[int, str],
     there: Mapping[str, None],
     hashed: dict[str, tuple[int, str] | None],
 ) -> tuple[dict[int, str], int]:
-    """Return which numbers images get that are not known where they lie, and how many were moved.
+    """Return which numbers images get that are not `known` where they lie, and how many were moved.
 
     Labelled images that lie elsewhere now keep their number, of several alike by their names; new
     ones get the next. What is `hashed` already is not read again, and more is added to it.
     """
-    contents, known = store.contents(), store.images()
+    contents = store.contents()
     new = sorted(there.keys() - known.values() if known else there)
     contents = {n: content for n, content in contents.items() if known[n] not in there}
     sizes = {size for size, _ in contents.values()}
@@ -96,8 +98,14 @@ def labels_of_folders(
 def tell_left_out(files: Sequence[ImageFile], ids: Container[str]) -> None:
     """Tell of folders that are no class, and of images that take no part."""
     others = Counter([label for _, _, label in files if label is not None and label not in ids])
-    for name, count in sorted(others.items()):
-        _log.info("the folder %r is no class: its %d images count as unlabelled", name, count)
+    told, rest = sorted(others)[:MOST_TOLD], sorted(others)[MOST_TOLD:]
+    for name in told:
+        _log.info(
+            "the folder %r is no class: its %d images count as unlabelled", name, others[name]
+        )
+    if rest:
+        n = sum(others[name] for name in rest)
+        _log.info("... nor are %d more folders, of %d images", len(rest), n)
     if n_of_test := [part for _, part, _ in files].count("test"):
         _log.info("%d images under test/ take no part in labelling", n_of_test)
 

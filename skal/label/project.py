@@ -12,6 +12,7 @@ from typing import Any, Self
 from ..core.durable import fsync_folder, remove_leftovers
 from ..core.errors import RunFolderError
 from ..core.kinds import resolve_count
+from ..core.memory import without_collector
 from ..core.trust import check_trusted, foreign_names
 from ..datasets.addresses import Addresses
 from ..datasets.deep import Ranges
@@ -84,15 +85,16 @@ class LabelProject:
         self._classes = KeptClasses(store, new_classes)
         self.notes = Notes(store)
         self.refresh()
-        if not is_read_only:
-            self._contents.write(store.images(), self.ledger.images())
         self.take_files(files)
+        if not is_read_only:
+            self._contents.write(self.paths, self.ledger.images())
         self._is_quiet = False
         self.history = self._read_history()
         guesses = Guesses.load(self.home / GUESSES) if store.path else None
         self.guesses = guesses and guesses.by_class(self.class_list)
 
     @classmethod
+    @without_collector()
     def open(
         cls,
         root: str | Path,
@@ -236,7 +238,7 @@ class LabelProject:
         """The images held out for the test."""
         if self._reserve is None:
             seed = self.store.meta().get("seed", str(self.config.seed))
-            first_paths = {**self._unwritten, **self.store.first_paths()}
+            first_paths = {**self._unwritten, **self.paths, **self.store.first_paths()}
             self._reserve = draw_reserve(seed, first_paths, self.pool)
         return self._reserve
 
@@ -411,11 +413,11 @@ class LabelProject:
         known = self.store.images()
         added, n_moved = dict[int, str](), 0
         if known or self._is_read_only:
-            added, n_moved = images.new_numbers(self.root, self.store, there, hashed)
+            added, n_moved = images.new_numbers(self.root, self.store, known, there, hashed)
         if (added or not known) and not self._is_read_only:
             with self.store.transaction():  # another process may have given numbers meanwhile
                 known = self.store.images()
-                added, n_moved = images.new_numbers(self.root, self.store, there, hashed)
+                added, n_moved = images.new_numbers(self.root, self.store, known, there, hashed)
                 self.store.add_images(added)
         if n_moved and not self._is_quiet:
             _log.info("%d labelled images were moved; their labels go with them", n_moved)
@@ -423,7 +425,8 @@ class LabelProject:
         gone = {n: known[n] for n in sorted(known) if present[n] not in there}
         if not self._is_quiet:
             self._tell_gone(images.really_gone(gone, there))
-        paths = {n: path for n, path in present.items() if n not in gone} if gone else present
+        listed = dict(zip(there, there, strict=True))  # a path is kept once, not twice
+        paths = {n: listed[path] for n, path in present.items() if n not in gone}
         return paths, added if self._is_read_only else {}
 
     def _tell_gone(self, gone: Mapping[int, str]) -> None:

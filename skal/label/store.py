@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from ..core.durable import fsync_folder, write_atomic
 from ..core.errors import RunFolderError
-from .checksums import by_columns, checksums, marks_of
+from .checksums import AT_ONCE, by_columns, checksums, marks_of
 from .copies import SQLITE_ERRORS, way_out
 
 FORMAT = 3
@@ -245,8 +245,9 @@ class Store:
         return dict(self._paths())
 
     def first_paths(self) -> dict[int, str]:
-        """Return where each image lay when it got its number."""
-        return dict(reversed(self._paths()))
+        """Return where each image that was moved, and maybe others, lay when it got its number."""
+        ((n_rows, last),) = self._rows("SELECT count(*), max(number) FROM images")
+        return {} if n_rows == (last or 0) + 1 else dict(reversed(self._paths()))
 
     def _paths(self) -> list[tuple[int, str]]:
         rows = self._read("images")
@@ -320,25 +321,28 @@ class Store:
         return self._actions("request = ?", request)
 
     def _actions(self, condition: str, value: int | str) -> list[Action]:
-        rows = self._checked("actions", f"WHERE {condition}", (value,))
-        return [Action(*(*row[1:-2], row[0], row[-2])) for row in rows]
+        blocks = self._checked("actions", f"WHERE {condition}", (value,))
+        return [Action(*(*row[1:-2], row[0], row[-2])) for block in blocks for row in block]
 
     def _read(self, table: str) -> list[Any]:
         """Return what was written to a table, in order, without the times."""
         n = len(_COLUMNS[table])
-        return [row[1 : 1 + n] for row in self._checked(table)]
+        return [row[1 : 1 + n] for block in self._checked(table) for row in block]
 
-    def _checked(self, table: str, condition: str = "", values: Sequence[Any] = ()) -> list[Any]:
-        """Return rows: the number, what was written, the time if there is one, and the checksum."""
+    def _checked(
+        self, table: str, condition: str = "", values: Sequence[Any] = ()
+    ) -> Iterator[list[Any]]:
+        """Yield rows by the thousand: number, what was written, time if there is one, checksum."""
         names = ", ".join((*_COLUMNS[table], *_time_of(table)))
         query = f"SELECT rowid, {names}, crc FROM {table} {condition} ORDER BY rowid"
-        rows = self._rows(query, values)
-        with self._telling():
-            for numbers, *columns, written in by_columns(rows):
+        with self._lock, self._telling():
+            rows = self._connection.execute(query, values)
+            while block := rows.fetchmany(AT_ONCE):
+                numbers, *columns, written = zip(*block, strict=True)
                 for number, crc, kept in zip(numbers, checksums(columns), written, strict=True):
                     if crc != kept:
                         raise _damaged(f"row {number} of {table} is damaged, by its checksum")
-        return rows
+                yield block
 
     def _insert(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
         """Write rows, with the time in UTC where a table has a column for it."""

@@ -145,6 +145,16 @@ def test_with_classes_given_other_folders_are_but_places(
     assert caplog.messages.count(told) == 1  # not by each command
 
 
+def test_of_many_folders_that_are_no_class_ten_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "skal")
+    write_images(tmp_path / "all", pictures(13), [f"{n:02d}/{n}.png" for n in range(13)])
+    LabelProject.open(tmp_path / "all", ["rose", "tulip"]).close()
+    assert sum("is no class: its 1 images" in message for message in caplog.messages) == 10
+    assert "... nor are 3 more folders, of 3 images" in caplog.messages
+
+
 def test_a_label_given_by_hand_wins_over_the_class_folder(folder: Path) -> None:
     project = LabelProject.open(folder)
     image = by_path(project)["rose/00000.png"]
