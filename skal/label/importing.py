@@ -49,7 +49,7 @@ class Reading:
         self._unclear: list[tuple[str, str]] = []
         self._class_ids: dict[str, int] = {}
         self._unknown: list[tuple[str, UnknownNameError]] = []
-        self._found: dict[tuple[Any, ...], Located] = {}
+        self._found: dict[tuple[object, str | bool], Located] = {}
         self._as_it_stands: list[int] = []
         self.notes: dict[tuple[str, Sequence[str]], dict[int, Sequence[Note]]] = {}
 
@@ -66,8 +66,12 @@ class Reading:
         except UnclearAddressError as error:
             self._unclear.append((f"{where}: {error}", address))
             return None
-        self._found.setdefault((*found[1:], "/" in found.path), found)
-        return self._by_path[found.path]
+        image = self._by_path[found.path]
+        if found == Located(found.path):
+            self._as_it_stands.append(image)
+        else:  # one of each kind shows what they contradict, if their own names do not matter
+            self._found.setdefault((found[1:], found.has_namesakes and found.path), found)
+        return image
 
     def _locate(self, address: str, plain: str) -> Located:
         """Return the image of an address as it stands, or without a guard that it may have."""

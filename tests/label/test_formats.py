@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -338,6 +339,22 @@ def test_rows_that_leave_folders_out_beside_such_that_do_not_are_refused(
     (tmp_path / "x.csv").write_text("\npath;label\n0012.png;cat\n2.png;dog\n")
     import_into(photos, tmp_path / "x.csv", CLASSES)
     assert labels(photos) == MEANT
+
+
+@pytest.mark.parametrize("way", ["{}", "./{}", "{} "])
+def test_no_order_of_rows_makes_a_file_of_several_meanings_clear(tmp_path: Path, way: str) -> None:
+    root = tmp_path / "t"
+    names = ["a/y.jpg", "b/x.jpg", "u.jpg", "x.jpg"]
+    write_images(root, np.arange(64, dtype=np.uint8).reshape(4, 4, 4), names)
+    for order in permutations(("u.jpg,cat", "x.jpg,dog", "y.jpg,cat")):
+        rows = [row.split(",") for row in order]
+        said = [f"{way.format(name)},{label}" for name, label in rows]
+        (tmp_path / "x.csv").write_text("\n".join(["path,label", *said]))
+        with pytest.raises(DataError, match=r"of 'a/y.jpg' out, and 'x.jpg' may be in several, in"):
+            import_into(root, tmp_path / "x.csv", CLASSES)
+    (tmp_path / "x.csv").write_text(f"path,label\n{way.format('u.jpg')},cat\ny.jpg,dog\n")
+    import_into(root, tmp_path / "x.csv", CLASSES)
+    assert labels(root) == {"u.jpg": "cat", "a/y.jpg": "dog"}
 
 
 @pytest.mark.parametrize(
