@@ -96,14 +96,23 @@ class Addresses:
     def contradiction(self, found: Iterable[Located]) -> str:
         """Return why texts of one file do not fit each other, "" if they do.
 
-        They put the root at one place, see `one_root`; and if one leaves folders out all do, and
-        then none is the name of two images, though one of them has no folder.
+        They put the root at one place, see `one_root`; if one has the root's own name in front,
+        none is the path of an image both with that name and without; and if one leaves folders
+        out all do, and then none is the name of two images, though one of them has no folder.
         """
         found = sorted(set(found))
         if not one_root(found):
             places = sorted("/".join(one.root_at) for one in found if one.root_at)
             told = ", ".join(dict.fromkeys(places[:MOST_CANDIDATES]))
             return f"names images of several folders ({told}), of which one is"
+        named = next((one.path for one in found if one.by_name), None)
+        for one in found if named is not None else ():
+            behind = None if one.root_at or one.leaves_out else self.behind_root(one.path)
+            if behind:
+                return (
+                    f"begins the path of {named!r} with the folder itself, and then {one.path!r} "
+                    f"may be {behind!r} or {one.path!r}, in"
+                )
         short = next((one.path for one in found if one.leaves_out), None)
         if short is None:
             return ""
@@ -115,6 +124,14 @@ class Addresses:
             if one.has_namesakes or len(self._by_name.get(_plain(one.path), ())) > 1:
                 return f"leaves folders of {short!r} out, and {one.path!r} may be in several, in"
         return ""
+
+    def behind_root(self, path: str) -> str | None:
+        """Return the image that a path means if it begins with the root's name or last names."""
+        path = _plain(path)
+        if not path.startswith(self._last_names):
+            return None
+        rests = (path.removeprefix(names) for names in self._last_names if path.startswith(names))
+        return next((self._paths[rest] for rest in rests if rest in self._paths), None)
 
     def _located(self, address: str) -> Located:
         if (path := self._paths.get(address)) is not None:
@@ -156,6 +173,11 @@ class Addresses:
         """Make all of it now, so that no text waits for it."""
         for name in ("_paths", "_folders", "_by_name", "_by_stem", "_by_made_plain"):
             getattr(self, name)
+
+    @cached_property
+    def _last_names(self) -> Parts:
+        """The root's name, with that of the folder it is in, and so on, each with a slash."""
+        return tuple("/".join((*self._root[n:], "")) for n in range(len(self._root)))
 
     @cached_property
     def _paths(self) -> dict[str, str]:

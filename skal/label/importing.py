@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path, PurePosixPath
 from shlex import quote
-from typing import Any
 
 from ..core.errors import DataError, UnknownNameError, UsageError
 from ..core.memory import without_collector
@@ -123,8 +122,11 @@ class Reading:
                 f"nothing was imported{hint}"
             )
         found = [*self._found.values()]
+        as_it_stands: Iterable[str] = (self.project.paths[n] for n in self._as_it_stands)
         if any(one.leaves_out for one in found):
-            found += [Located(self.project.paths[n]) for n in self._as_it_stands]
+            found += map(Located, as_it_stands)
+        elif any(one.by_name for one in found):  # of a million rows few may be meant otherwise
+            found += map(Located, filter(self._addresses.behind_root, as_it_stands))
         told = self._addresses.contradiction(found)
         if told:
             raise DataError(

@@ -156,6 +156,23 @@ def test_texts_of_one_file_leave_folders_out_or_do_not() -> None:
     assert told("data/3.png", "other/0.png").startswith("names images of several folders")
 
 
+def test_the_roots_own_name_in_front_is_in_front_of_all() -> None:
+    paths = ["0.png", "a/2.png", "flowers/0.png", "flowers/1.png"]
+    addresses = Addresses(paths, "/data/flowers")
+
+    def told(*texts: str) -> str:
+        found = [addresses.locate(text) for text in texts]
+        assert addresses.contradiction(found[::-1]) == addresses.contradiction(found)
+        return addresses.contradiction(found)
+
+    assert told("flowers/a/2.png", "flowers/0.png") == (
+        "begins the path of 'a/2.png' with the folder itself, and then 'flowers/0.png' may be "
+        "'0.png' or 'flowers/0.png', in"
+    )
+    assert told("flowers/a/2.png", "flowers/1.png") == told("a/2.png", "flowers/0.png") == ""
+    assert told("flowers/a/2.png", "flowers/flowers/0.png") == ""
+
+
 def made_up(rng: random.Random) -> tuple[list[str], list[str], str]:
     """Make a disk with equal names in several folders, and the part of it that is the root."""
     names = ["0.png", "1.png", "new rose.png", "0a1b2c3d-0.png", "caf\u00e9 50%.jpg"]

@@ -357,6 +357,23 @@ def test_no_order_of_rows_makes_a_file_of_several_meanings_clear(tmp_path: Path,
     assert labels(root) == {"u.jpg": "cat", "a/y.jpg": "dog"}
 
 
+@pytest.mark.parametrize("way", ["{}", "./{}", "{} ", "/data/local-files/?d={}"])
+def test_a_folder_of_the_roots_name_is_not_taken_for_the_root(tmp_path: Path, way: str) -> None:
+    root, file = tmp_path / "flowers", tmp_path / "x.csv"
+    names = ["0.png", "a/2.png", "flowers/0.png", "flowers/3.png"]
+    write_images(root, np.arange(64, dtype=np.uint8).reshape(4, 4, 4), names)
+    rows = [f"{way.format('flowers/' + name)},cat" for name in ("a/2.png", "3.png", "0.png")]
+    for order in permutations(rows):
+        file.write_text("\n".join(["path,label", *order]))
+        with pytest.raises(DataError, match=r"'flowers/0.png' may be '0.png' or 'flowers/0.png'"):
+            import_into(root, file, CLASSES)
+    file.write_text("\n".join(["path,label", *rows[:2]]))
+    assert import_into(root, file, CLASSES).new == 2  # 3.png is in one place alone
+    file.write_text("path,label\nflowers/0.png,dog\n0.png,cat\n")
+    import_into(root, file)
+    assert labels(root)["flowers/0.png"] == "dog" and labels(root)["0.png"] == "cat"
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
