@@ -172,10 +172,11 @@ def unpack(reply: Reply, folder: Path) -> Reply:
     if reply.archive is None:
         return reply
     final = folder / CELLS / reply.cell.name
-    shutil.rmtree(final, ignore_errors=True)  # what an interrupted run left
-    with new_folder(final) as made, zipfile.ZipFile(io.BytesIO(reply.archive)) as archive:
-        archive.extractall(made)
-        for path in made.rglob("*"):
-            if path.is_file():
-                fsync_file(path)
+    with zipfile.ZipFile(io.BytesIO(reply.archive)) as archive:
+        shutil.rmtree(final, ignore_errors=True)  # what an interrupted run left
+        with new_folder(final) as made:
+            archive.extractall(made)
+            for path in made.rglob("*"):
+                if path.is_file():
+                    fsync_file(path)
     return replace(reply, result=read_result(final), archive=None)

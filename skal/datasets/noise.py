@@ -61,8 +61,7 @@ def add_noise(
 
 def _gathered(noisy: Iterable[Images], images: Images, folder: Path) -> Images:
     """Bring images together as the clean ones are: in memory, or in a file."""
-    owner = getattr(images, "base", None)
-    on_disk = any(isinstance(array, np.memmap | ImageRows) for array in (images, owner))
+    on_disk = isinstance(images, np.memmap | ImageRows) or isinstance(images.base, np.memmap)
     most = 0 if on_disk else images.nbytes
     with told_where("the noisy images", folder):
         return gather((image[None] for image in noisy), images.shape, images.dtype, folder, most)

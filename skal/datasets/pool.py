@@ -80,12 +80,12 @@ class Pool:
     def label(self, indices: ArrayLike, labels: ArrayLike) -> None:
         """Label unlabelled images; a `DataError` is raised, before writing, if one is invalid."""
         self.check(indices, labels)
-        self._y[np.asarray(indices, dtype=np.int64)] = labels
+        self._y[np.atleast_1d(indices).astype(np.int64)] = labels
 
     def hold_out(self, indices: ArrayLike, labels: ArrayLike) -> None:
         """Hold images out to validate on; parameters and errors are those of `label`."""
         self.check(indices, labels)
-        self._y_valid[np.asarray(indices, dtype=np.int64)] = labels
+        self._y_valid[np.atleast_1d(indices).astype(np.int64)] = labels
 
     def restrict(self, excluded: ArrayLike = (), withheld: ArrayLike = ()) -> None:
         """Say which images take no part (`excluded`) or are not chosen for now (`withheld`)."""

@@ -17,11 +17,11 @@ MOST_COPIED = 2**28
 Rows = NDArray[np.int64]
 
 
-class ImageRows:
+class ImageRows(np.lib.mixins.NDArrayOperatorsMixin):
     """Images of a read-only memmap, by row: an array whose pixels are read when asked for.
 
-    It has what skal asks of `skal.ImageDataset.X`: `shape`, `dtype`, `flags`, `len`, and indices by
-    number, slice, mask or array, which return copies. ``np.asarray`` brings all into memory.
+    Indices by number, slice, mask or array return copies. Whatever else an array can do brings all
+    images into memory, as ``np.asarray`` does.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class ImageRows:
 
     def __getitem__(self, key: Any) -> NDArray[np.uint8]:
         first, rest = (key[0], key[1:]) if isinstance(key, tuple) and key else (key, ())
-        if first is Ellipsis or first is None or (rest and not isinstance(first, int | slice)):
+        if first is Ellipsis or first is None or (rest and not _is_simple(first)):
             return np.asarray(self[:][key])
         rows = self._rows[first]
         if rows.ndim == 0:
@@ -69,9 +69,17 @@ class ImageRows:
             raise ValueError("images that are read from the disk are always a copy")
         return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
 
-    def copy(self) -> NDArray[np.uint8]:
-        """Return all images as an array in memory."""
-        return self[:]
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        arrays = [np.asarray(one) if isinstance(one, ImageRows) else one for one in inputs]
+        return getattr(ufunc, method)(*arrays, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or not hasattr(np.ndarray, name):
+            raise AttributeError(f"an array of images has no {name!r}")
+        return getattr(self[:], name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ImageRows, (self._images, self._rows)
 
     def take(self, rows: Rows) -> ImageRows:
         """Return some of the rows, to be read as these are."""
@@ -82,6 +90,10 @@ class ImageRows:
         """What finds the hashes of the images, where they are known; see `known_hashes`."""
         known = known_hashes(self._images)
         return None if known is None else lambda: known()[self._rows]
+
+
+def _is_simple(index: Any) -> bool:
+    return isinstance(index, int | np.integer | slice)
 
 
 def take_rows(images: Any, rows: Rows) -> Any:

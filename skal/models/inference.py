@@ -31,6 +31,7 @@ from .network import DropoutSampler, ImageModule, uncompiled
 from .training import ImageNet
 
 OUTPUTS: Mapping[str, str] = {"proba": "proba", "logits": "logits", "emb": "embeddings"}
+_TEXTS = "OUS"  # kinds of arrays that may hold text
 NUMBERS_AT_ONCE = 2**25  # gradients held at a time, 128 MiB of float32
 
 T = TypeVar("T")
@@ -81,11 +82,13 @@ def check_labels(y: ArrayLike, n: int, classes: ArrayLike, missing_label: int) -
     labels = np.asarray(y)
     if labels.shape != (n,):
         raise DataError(f"y has the shape {labels.shape}; expected a label for each image, ({n},)")
-    if labels.dtype.kind in "US" and not isinstance(missing_label, str):
-        raise DataError(
-            f"y holds text, such as {str(labels.flat[0])!r}; expected the ids of classes, "
-            f"{np.asarray(classes).tolist()}, and {missing_label!r} for none"
-        )
+    if labels.dtype.kind in _TEXTS and np.asarray(classes).dtype.kind not in _TEXTS:
+        text = next((label for label in labels.tolist() if isinstance(label, str)), None)
+        if text is not None:
+            raise DataError(
+                f"y holds text, such as {text!r}; expected the ids of classes, "
+                f"{np.asarray(classes).tolist()}, and {missing_label!r} for none"
+            )
     labels = labels[is_labeled(labels, missing_label=missing_label)]
     unknown = np.setdiff1d(labels, np.asarray(classes))
     if len(unknown):

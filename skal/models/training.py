@@ -83,7 +83,8 @@ class TrainBatches:
         self.ended = ended
         self._done = 0
         self._draws = self._taking_turns() if balanced else shuffled(len(self.y), self.batch_size)
-        self._pool = copied(self.X, torch.device(device))
+        self._device = torch.device(device)
+        self._pool: Tensor | None = None
 
     @property
     def left(self) -> int:
@@ -92,6 +93,8 @@ class TrainBatches:
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
         """Yield the batches of the next epoch."""
+        if not self._done:  # and not before: a head that is solved asks for no batch
+            self._pool = copied(self.X, self._device)
         passes = self._done * self.batch_size // len(self.y) + 1
         stop = min(self.steps, math.ceil(passes * len(self.y) / self.batch_size))
         while self._done < stop and not self.ended():

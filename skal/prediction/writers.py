@@ -76,7 +76,7 @@ class Csv(Form):
         """Return False: what predictions are in a file is not known, so they are made again."""
         if out.is_file():
             with out.open("rb") as file:
-                if not file.read(len(CSV_HEAD)) == CSV_HEAD:
+                if file.read(len(CSV_HEAD)) not in (CSV_HEAD, b""):
                     raise _exists(out)
         return False
 

@@ -82,6 +82,7 @@ def test_bad_labels_are_refused_and_nothing_is_written(
 def test_no_labels_at_all_and_single_ones_are_fine(pool: Pool) -> None:
     pool.label([], [])
     pool.label(4, 1)
+    pool.hold_out(5, [1])
     assert pool.labeled.tolist() == [2, 4, 7]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import skal
 from skal.datasets import ImageRows
 from skal.datasets.hashes import hashes_of, with_hashes
 from skal.datasets.rows import take_rows
+from skal.testing import check_dataset
 
 RNG = np.random.default_rng(0)
 SMALL = {"model": "small-cnn", "n_init": 6, "n_query": 4, "n_rounds": 1, "steps": 3}
@@ -41,6 +44,7 @@ def pixels(tmp_path: Path) -> np.memmap[Any, Any]:
         np.arange(9) % 2 == 0,
         np.array([], int),
         (3, 0),
+        (np.int64(3), 0),
         (slice(1, 3), 0, slice(2, 4)),
         (slice(None), None),
         ([1, 2], 0),
@@ -70,7 +74,10 @@ def test_rows_of_images_are_an_array_to_numpy(pixels: np.memmap[Any, Any]) -> No
     assert np.array_equal(lazy, array) and np.array_equal(list(lazy), array)
     assert np.asarray(lazy, np.float32).dtype == np.float32
     assert np.mean(lazy) == array.mean()
-    assert np.array_equal(lazy.copy(), array)
+    assert np.array_equal(lazy.copy(), array) and lazy.max() == array.max()
+    assert lazy.size == array.size and lazy.reshape(3, -1).shape == (3, 64)
+    assert np.array_equal(lazy / 255, array / 255) and np.array_equal(255 - lazy, 255 - array)
+    assert np.array_equal(lazy > lazy, array > array) and not hasattr(lazy, "iloc")
     for wrong in (3, [0, 3]):
         with pytest.raises(IndexError):
             lazy[wrong]
@@ -83,6 +90,29 @@ def test_rows_of_rows_and_their_hashes(pixels: np.memmap[Any, Any]) -> None:
     assert hashes_of(lazy).tolist() == hashes_of(np.array(pixels[[8, 3]])).tolist()
     without = ImageRows(pixels, np.array([8, 3]))
     assert hashes_of(without).tolist() == hashes_of(lazy).tolist()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda rows: pickle.loads(pickle.dumps(rows))])
+def test_rows_are_copied_and_sent_as_they_are(pixels: np.memmap[Any, Any], copied: Any) -> None:
+    lazy = ImageRows(pixels, np.array([7, 3, 30]))
+    other = copied(lazy)
+    assert isinstance(other, ImageRows) and not other.flags.writeable
+    assert np.array_equal(other, lazy)
+
+
+def test_workers_compare_strategies_on_rows(pixels: np.memmap[Any, Any], tmp_path: Path) -> None:
+    numbers = np.arange(40)
+    train, test = numbers[numbers % 3 > 0], numbers[numbers % 3 == 0]
+    data = skal.ImageDataset(
+        ImageRows(pixels, train), train % 2, ("dark", "bright"), ImageRows(pixels, test), test % 2
+    )
+    check_dataset(data)
+    options = {"strategies": ["random"], "seeds": 2, "data_dir": tmp_path / "data", **SMALL}
+    tables = []
+    for jobs in (1, 2):
+        found = skal.compare(data, jobs=jobs, out=tmp_path / f"{jobs}", **options)
+        tables.append(found.table())
+    assert tables[0] == tables[1]
 
 
 @pytest.mark.parametrize(

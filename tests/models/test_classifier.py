@@ -162,6 +162,12 @@ def test_labels_are_ids_and_no_names(tiny: skal.ImageDataset) -> None:
     names = np.array(tiny.classes)[tiny.y]
     with pytest.raises(DataError, match=r"y holds text, such as '\w+'; expected the ids"):
         classifier(steps=1).fit(tiny.X, names)
+    with pytest.raises(DataError, match="y holds text, such as 'x'; expected the ids"):
+        classifier(steps=1).fit(tiny.X[:2], np.array(["x", 0], object))
+    named = skal.ImageClassifier(
+        "lenet", classes=list(tiny.classes), missing_label=None, steps=1, random_state=0
+    )
+    assert set(named.fit(tiny.X, names).predict(tiny.X)) <= set(tiny.classes)
 
 
 def test_pixels_must_be_uint8_images_of_the_shape_trained_on(tiny: skal.ImageDataset) -> None:

@@ -345,6 +345,8 @@ def test_a_csv_file_of_predictions_is_replaced_and_no_other(
         predicted(model, tmp_path / "labels.csv", "a")
     assert (tmp_path / "labels.csv").read_text() == labels
     assert not list(tmp_path.glob(".*"))
+    (tmp_path / "empty.csv").touch()
+    assert len(predicted(model, tmp_path / "empty.csv", "a/1.png")) == 1
 
 
 class Stopping(skal.strategies.ScoreStrategy):
