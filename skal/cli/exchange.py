@@ -161,7 +161,9 @@ def _push(folder: Path, url: str, form: str, *, is_alone: bool) -> None:
     help="Format of FILE, see `skal list import-formats`; by default it is recognised.",
 )
 @click.option(
-    "--path-column", metavar="NAME", help="Column of the images; a number if there is no header."
+    "--path-column",
+    metavar="NAME",
+    help="Column or field of the images; a number if there is no header.",
 )
 @click.option("--label-column", metavar="NAME", help="Column of the labels.")
 @click.option("--choice", metavar="NAME", help="Of several questions of a tool the one to read.")
@@ -196,12 +198,14 @@ def import_command(
             raise UsageError("expected either a FILE, or --pull with an address of Label Studio")
         if source is not None:
             done = import_into(folder, Source(source, **wanted), classes, annotator, form, pages)
-        elif form or pages or wanted["path_column"] or wanted["label_column"]:
-            raise UsageError("of the options for files --pull takes only --choice")
+        elif form or pages or wanted.pop("label_column"):
+            raise UsageError(
+                "of the options for files --pull takes only --path-column and --choice"
+            )
         else:
             from ..label.studio.exchange import pull as pull_from
 
-            done = pull_from(folder, str(pull), classes, annotator, wanted["choice"])
+            done = pull_from(folder, str(pull), classes, annotator, **wanted)
         click.echo(f"{source or pull}: {done}")
 
 

@@ -555,8 +555,15 @@ def test_the_image_of_a_task_is_the_one_text_that_names_one(photos: Path, tmp_pa
     assert labels(photos) == {"a/0012.png": "cat"}
     for data in ({"before": "a/1.png", "after": "b/2.png"}, {"note": "1", "key": "2"}):
         file.write_text(tasks(data))
-        with pytest.raises(DataError, match=r"task 1: its image may be .*, .*; name the field"):
+        told = r"^x.json, task 1: its image may be .*, .*; name the field"
+        with pytest.raises(DataError, match=told):
             import_into(photos, file)
+    file.write_text(tasks({"path": "a/1.png", "after": ""}))
+    with pytest.raises(DataError, match=r"x.json has no text in a field 'nix' .found: path, after"):
+        import_into(photos, Source(file, path_column="nix"))
+    file.write_text(tasks({"after": "b/2.png"}, {"before": "a/1.png"}))
+    with pytest.raises(DataError, match=r"x.json, task 2 has no .* 'after' .found: before.$"):
+        import_into(photos, Source(file, path_column="after"))
     file.write_text(tasks({"before": "a/1.png", "after": "b/2.png"}))
     import_into(photos, Source(file, path_column="after"))
     assert labels(photos) == {"a/0012.png": "cat", "b/2.png": "cat"}

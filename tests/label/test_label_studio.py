@@ -233,6 +233,26 @@ def test_a_label_of_an_image_that_is_not_here_is_an_error(fake: Fake, folder: Pa
     assert said(folder) == {"0.png": "cat"}
 
 
+def test_of_several_fields_with_images_one_is_named(fake: Fake, folder: Path) -> None:
+    push(folder, fake.url)
+    fake.say("4.png", "dog")
+    (task,) = (task for task in fake.tasks if task["data"]["path"] == "4.png")
+    task["data"] = {"before": "sub é#&/1.png", "after": "4.png"}
+    done = skal_("import", folder, "--pull", fake.url)
+    assert done.exit_code == 1
+    assert "its image may be 'sub é#&/1.png', '4.png'; name the field" in done.stderr
+    done = skal_("import", folder, "--pull", fake.url, "--path-column", "after")
+    assert ": 1 new, 0 changed" in done.stdout and said(folder)["4.png"] == "dog"
+    fake.projects[0]["label_config"] = "of before"
+    done = push(folder, fake.url)
+    assert done.exit_code == 1 and len(done.stderr.splitlines()) == 1
+    assert f"task {task['id']} there: its image may be" in done.stderr
+    assert "nothing was pushed" in done.stderr and len(fake.tasks) == 5
+    assert fake.projects[0]["label_config"] == "of before"
+    task["data"] = {"before": "sub é#&/1.png", "image": "4.png"}
+    assert "0 tasks added, 5 already there" in push(folder, fake.url).stdout
+
+
 def test_a_project_without_labels_gives_none(fake: Fake, folder: Path) -> None:
     fake.projects.append({"id": 1, "description": ""})
     done = skal_("import", folder, "--pull", f"{fake.url}/projects/1")
@@ -276,7 +296,7 @@ def test_what_the_server_does_not_take_is_one_line(
         (("export", "--format", "label-studio", "--copy", "--push", "http://x"), "nor --copy"),
         (("export", "--format", "label-studio", "--push", "x:8080"), "expected one such as http"),
         (("import",), "either a FILE, or --pull"),
-        (("import", "--pull", "http://x", "--format", "csv"), "--pull takes only --choice"),
+        (("import", "--pull", "http://x", "--format", "csv"), "only --path-column and --choice"),
     ],
 )
 def test_what_does_not_go_together_is_said(

@@ -12,7 +12,7 @@ from ...core.errors import DataError
 from ...datasets.addresses import MOST_CANDIDATES, names_image
 from ...datasets.tables import PATHS, Cells, find_column
 from ..notes import Note, in_words
-from . import ISSUE, SCORES, VISION, Row, Source, names_beside, number_of
+from . import ISSUE, MOST_KEYS, SCORES, VISION, Row, Source, names_beside, number_of
 from .tables import may_be_guarded
 
 _log = logging.getLogger("skal")
@@ -24,6 +24,9 @@ def read_label_studio(source: Source) -> Iterator[Row]:
     Of one annotator the latest annotation of a task counts; of those that are nobody's each does.
     """
     questions: set[str] = set()
+    field, data = source.path_column, [task["data"] for task in source.objects]
+    if field and data and not any(_text_at(one, field) for one in data):
+        raise DataError(_without_field(source.name, field, data[0]))
     yield from rows_of_tasks(
         source.objects, source.name, source.choice, questions, source.path_column
     )
@@ -41,8 +44,8 @@ def rows_of_tasks(
 ) -> Iterator[Row]:
     """Yield the rows of tasks, which are of a file of that name; see `read_label_studio`.
 
-    What the annotations answer is added to `questions`. The images are in a field of that name, or
-    as `address_of` finds them.
+    What the annotations answer is added to `questions`. The images are in a field of that name, in
+    tasks that we wrote where we did, or as `address_of` finds them.
     """
     n_outdone = n_read = 0
     without: Counter[str] = Counter()
@@ -57,7 +60,7 @@ def rows_of_tasks(
                 without[_why_not(annotation)] += 1
                 continue
             n_read += 1
-            address = _text_at(data, field) if field else address_of(data, where=where)
+            address = _address(f"{name}, {where}", data, field)
             who, seconds = _who(annotation, data), number_of(annotation.get("lead_time"))
             source_of, time = str(data.get("source", "")), _time_of(annotation)
             row = Row(where, address, label, "label", who, seconds, source_of, time)
@@ -100,7 +103,26 @@ def _tell_others(name: str, without: Mapping[str, int], n_read: int) -> None:
         _log.info("%s: annotations without a class: %s", name, told)
 
 
-def address_of(data: Mapping[str, Any], name: str = "image", where: str = "a task") -> str:
+def _address(where: str, data: Mapping[str, Any], field: str | None) -> str:
+    if not field:
+        return address_of(data, where=where)
+    address = _text_at(data, field) or _text_at(data, "path")
+    if not address:
+        raise DataError(_without_field(where, field, data))
+    return address
+
+
+def _without_field(where: str, field: str, data: Mapping[str, Any]) -> str:
+    found = ", ".join(list(data)[:MOST_KEYS]) or "nothing"
+    return f"{where} has no text in a field {field!r} (found: {found})"
+
+
+def address_of(
+    data: Mapping[str, Any],
+    name: str = "image",
+    where: str = "a task",
+    remedy: str = "name the field that has it by --path-column",
+) -> str:
     """Return what the data of a task say of where its image is: what we wrote, else that name, else
     the one text that is the name of an image, or the only one; a DataError if there are several.
     """
@@ -111,9 +133,7 @@ def address_of(data: Mapping[str, Any], name: str = "image", where: str = "a tas
     found = dict.fromkeys([text for text in texts if names_image(text)] or texts)
     if len(found) > 1:
         told = ", ".join(f"{text!r:.50}" for text in [*found][:MOST_CANDIDATES])
-        raise DataError(
-            f"{where}: its image may be {told}; name the field that has it by --path-column"
-        )
+        raise DataError(f"{where}: its image may be {told}; {remedy}")
     return next(iter(found), "")
 
 

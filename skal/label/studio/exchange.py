@@ -86,13 +86,14 @@ def push(project: LabelProject, url: str) -> Pushed:
             )
         number = server.find(project.id)
         is_new = number is None
+        kept = [] if number is None else server.tasks(number, everything=True)
+        there = _tasks_of(project, kept)
         config = labeling_config(project.classes)
         if number is None:
             number = server.make(project, config)
         else:
             server.set_interface(number, config)
         server.add_storage(number, project)
-        there = _tasks_of(project, server.tasks(number, everything=True))
         by_path = sorted(project.paths, key=project.paths.__getitem__)
         wanted = tasks(project, [n for n in by_path if n not in there])
         with progress(total=len(wanted), desc="pushing", unit="task") as bar:
@@ -113,11 +114,12 @@ def pull(
     classes: Sequence[str] = (),
     annotator: str = "me",
     choice: str | None = None,
+    path_column: str | None = None,
 ) -> Imported:
     """Take in the annotations of a project of Label Studio, all or none; see `import_into`.
 
-    `url` is that of a project, or of the server to which ours was pushed. Errors are those of
-    `push` and of `import_into`.
+    `url` is that of a project, or of the server to which ours was pushed; `choice` and
+    `path_column` are those of a `Source`. Errors are those of `push` and of `import_into`.
     """
     with closing(_Server(url)) as server:
         number = server.number
@@ -136,17 +138,23 @@ def pull(
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / f"label-studio-project-{number}.json"
         path.write_text(json.dumps(found), encoding="utf-8")
-        return import_into(folder, Source(path, choice=choice), classes, annotator)
+        source = Source(path, path_column, choice=choice)
+        return import_into(folder, source, classes, annotator)
 
 
 def _tasks_of(project: LabelProject, found: Sequence[dict[str, Any]]) -> dict[int, int]:
-    """Return the tasks of our images, by image; those of none, as of removed ones, are told."""
+    """Return the tasks of our images, by image; those of none, as of removed ones, are told.
+
+    One that may be of several is a DataError: its image could be pushed again.
+    """
     addresses, by_path = project.addresses()
     images: dict[int, int] = {}
     unclear = 0
     for task in found:
+        where, remedy = f"task {task['id']} there", "nothing was pushed: call that field 'image'"
+        address = address_of(task["data"], where=where, remedy=remedy)
         try:
-            image = by_path[addresses.find(plain_text(address_of(task["data"])))]
+            image = by_path[addresses.find(plain_text(address))]
             images.setdefault(image, task["id"])
         except DataError:
             unclear += 1
