@@ -167,12 +167,13 @@ def read_tables(root: Path, files: Sequence[LabelledFile], tables: Iterable[str]
     return labels
 
 
-def table_of(root: Path, files: Sequence[LabelledFile]) -> Path | None:
+def table_of(root: Path, files: Sequence[LabelledFile]) -> Table | None:
     """Return the first table directly in a folder that gives its images labels, if there is one."""
     for place in sorted(root.iterdir()):
         with suppress(DataError):
-            if is_table(place.name) and _read(root, place, files) is not None:
-                return place
+            table = _read(root, place, files) if is_table(place.name) else None
+            if table is not None:
+                return table
     return None
 
 

@@ -17,6 +17,9 @@ from ..strategies.catalogue import STRATEGIES
 from .names import shown
 from .store import Store
 
+MOST_CLASSES = 50
+"""That are all named in an error."""
+
 
 def check_config(config: RunConfig, given: Mapping[str, Any]) -> None:
     """Find out early what the process that trains would find out late."""
@@ -39,15 +42,27 @@ def check_enough(
     if len(classes) >= 2:
         return
     got = f"only the class {classes[0]!r}" if classes else "no class"
-    table = root and table_of(root, files)
+    table = None if root is None else table_of(root, files)
     hint = ""
     if root is not None and table is not None:
-        places = " ".join(shown(quote(str(place))) for place in (root, table))
-        hint = f"; or take those of the table that is there: skal import {places}"
+        names = sorted({*classes, *table.labels.values()})
+        places = " ".join(shown(quote(str(place))) for place in (root, table.place))
+        given = as_options(names if len(names) > 1 else [*names, "..."])
+        more = "" if len(names) > 1 else f", with another class, for it has only {names[0]!r}"
+        hint = f"; or take those of the table that is there: skal import {places} {given}{more}"
     raise UsageError(
         f"there is {got}; name two or more by --classes daisy,rose,... or make a folder of "
         f"images for each{hint}"
     )
+
+
+def as_options(names: Sequence[str]) -> str:
+    """Return the options by which a command takes classes."""
+    if len(names) > MOST_CLASSES:
+        return "--classes A,..."
+    if any("," in name for name in names):
+        return " ".join(f"--class {shown(quote(name))}" for name in names)
+    return f"--classes {shown(quote(','.join(names)))}"
 
 
 def check_pool(files: Sequence[ImageFile], classes: Sequence[str]) -> None:

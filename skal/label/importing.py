@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path, PurePosixPath
-from shlex import quote
 
 from ..core.errors import DataError, UnknownNameError, UsageError
 from ..core.memory import without_collector
 from ..datasets.addresses import Located, UnclearAddressError
 from ..datasets.formats import page_of
 from ..datasets.index import ImageFile, find_images
-from .checks import check_enough, check_pages
+from .checks import MOST_CLASSES, as_options, check_enough, check_pages
 from .formats import NOTHING_MORE, OPTIONS, READERS, Row, Source, read_rows
 from .images import content_of, find
 from .ledger import SETTLED, TEST
@@ -28,8 +27,6 @@ from .store import VERDICTS, Action
 IMPORT = "import"
 _OF_IMPORT = Action("", "label", -1, source=IMPORT)[4:]
 """What is said of an imported label beside whose, of which image and what it is."""
-MOST_CLASSES = 50
-"""That are all named in an error."""
 
 
 Entry = tuple[str, Action]
@@ -141,10 +138,15 @@ class Reading:
         names = sorted(name for name, number in self._class_ids.items() if number < 0)
         few = len(names) <= MOST_CLASSES
         n, listed = (len(names), ",".join(names)) if few else (f"more than {MOST_CLASSES}", "A,...")
+        if not self.project.classes and len(names) == 1:
+            raise UsageError(
+                f"there is no class yet, and only {names[0]!r} in {self.name}; name that and "
+                f"another one, for two are needed, by {as_options([*names, '...'])}"
+            )
         if not self.project.classes:
             raise UsageError(
                 f"there is no class yet, and {n} in {self.name}; if these are right, name them by "
-                f"--classes {shown(quote(listed))}"
+                f"{as_options(names)}"
             )
         where, error = self._unknown[0]
         rest = f"; {n} are unknown: {shown(listed)}" if len(names) > 1 else ""

@@ -268,6 +268,13 @@ def test_who_has_no_class_yet_is_told_those_of_the_file(tmp_path: Path) -> None:
     told = "there is no class yet, and 2 in x.csv; .* by --classes 'moss,ox-eye daisy'"
     with pytest.raises(UsageError, match=told):
         import_into(tmp_path / "loose", tmp_path / "x.csv")
+    (tmp_path / "y.csv").write_text('path,label\n00000.png,moss\n00001.png,"a, b"\n')
+    with pytest.raises(UsageError, match=r"name them by --class 'a, b' --class moss$"):
+        import_into(tmp_path / "loose", tmp_path / "y.csv")
+    (tmp_path / "y.csv").write_text("path,label\n00000.png,moss\n")
+    told = "only 'moss' in y.csv; name that and another one, for two are needed, by --classes moss,"
+    with pytest.raises(UsageError, match=told):
+        import_into(tmp_path / "loose", tmp_path / "y.csv")
     with pytest.raises(DataError, match=r"cannot read .*none\.csv"):
         import_into(tmp_path / "loose", tmp_path / "none.csv")
     assert not (tmp_path / "loose/.skal").exists()

@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -394,12 +395,29 @@ def test_labels_that_come_in_may_begin_a_project(folder: Path, tmp_path: Path) -
 def test_a_table_beside_the_images_is_named_to_who_has_no_classes(folder: Path) -> None:
     (folder / "sizes.csv").write_text("path,width\n00001.png,12\n")
     assert "table" not in skal_("label", folder, "--status").stderr
-    (folder / "their labels.csv").write_text("path,label\n00001.png,top\n00002.png,low\n")
+    table = folder / "their labels.csv"
+    table.write_text("path,label\n00001.png,top\n")
+    told = "there: skal import .* --classes top,..., with another class, for it has only 'top'"
+    assert re.search(told, skal_("label", folder, "--status").stderr)
+    table.write_text("path,label\n00001.png,top\n00002.png,low\n")
     told = (
-        f"take those of the table that is there: skal import {folder} '{folder}/their labels.csv'"
+        f"take those of the table that is there: skal import {folder} '{table}' --classes low,top"
     )
     for command in (("label", folder, "--status"), ("train", folder), ("doubts", folder)):
         assert told in skal_(*command).stderr
+
+
+@pytest.mark.parametrize("names", [("low", "top"), ("it's low", "-top"), ("top", "low, or lower")])
+def test_the_command_that_takes_in_the_table_that_is_there_does(
+    folder: Path, names: tuple[str, str]
+) -> None:
+    rows = [f'0000{n}.png,"{name}"\n' for n, name in enumerate(names)]
+    (folder / "labels.csv").write_text("path,label\n" + "".join(rows))
+    told = skal_("label", folder, "--status").stderr.strip()
+    _, *command = shlex.split(told[told.index("skal import") :])
+    done = skal_(*command)
+    assert "2 new, 0 changed" in done.stdout, done.output
+    assert {*LabelProject.open(folder).classes} == {*names}
 
 
 def test_what_somebody_may_have_filled_in_is_not_written_over(folder: Path, tmp_path: Path) -> None:
