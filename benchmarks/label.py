@@ -1,6 +1,7 @@
 """`skal label`: waiting times on a large pool, labels after kill -9, and labelling to the end.
 
     python benchmarks/label.py times [--n-known 10000]
+    python benchmarks/label.py starts --other CHECKOUT
     python benchmarks/label.py kills
     python benchmarks/label.py end
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import json
 import os
 import random
@@ -29,6 +31,7 @@ from pathlib import Path
 import click
 import httpx
 import numpy as np
+import psutil
 from _report import report
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -36,6 +39,7 @@ from sklearn.datasets import load_digits
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from label_server import Client, serving
 
+import skal
 from skal.label.project import LabelProject
 from skal.label.store import Action, ModelRow, Store
 
@@ -121,6 +125,37 @@ def times(keep: bool, n_images: int, n_labels: int, starts: int, pace: float, n_
         f"JPEGs of 640x480 px, their pixels for the network cached; {starts} starts; {n_labels} "
         f"labels in batches of 20 by BADGE, {pace} s each, while {n_trained} networks were "
         f"trained. The images came by: {sources}. Through the HTTP interface, without a browser.",
+        keep,
+    )
+
+
+@main.command()
+@click.option("--other", type=click.Path(path_type=Path), required=True)
+@click.option("--n-images", default=200_000, show_default=True)
+@click.option("--repeats", default=3, show_default=True)
+@click.pass_obj
+def starts(keep: bool, other: Path, n_images: int, repeats: int) -> None:
+    """Time starts on very many images, in turn with another checkout of skal."""
+    checkouts = {"this build": Path(skal.__file__).parent.parent, "the one before": other}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in checkouts}
+    with scratch() as folder:
+        make_pool(folder / "pool", n_images, 48, 48)
+        LabelProject.open(folder / "pool", ["a", "b", "c", "d", "e"]).close()
+        for _, (name, checkout) in itertools.product(range(repeats), checkouts.items()):
+            begun = time.perf_counter()
+            with serving(folder / "pool", env={"PYTHONPATH": str(checkout)}) as server:
+                client = server.client()
+                fetch(client, client.state()["queue"][0]["image"])
+                seconds = time.perf_counter() - begun
+                memory = psutil.Process(server.process.pid).memory_info().rss / 2**20
+                found[name].append((seconds, memory))
+    best = {name: np.min(values, axis=0) for name, values in found.items()}
+    report(
+        f"Start of the labelling page on {n_images:,} images",
+        ["build", "seconds to the first image", "MiB of the server then"],
+        [[name, f"{values[0]:.2f}", f"{values[1]:.0f}"] for name, values in best.items()],
+        f"Best of {repeats}, in turn, the files known to the system, through the HTTP interface, "
+        "without a browser. Targets: 3 s and 150 MiB.",
         keep,
     )
 
