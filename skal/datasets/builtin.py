@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.durable import write_atomic
 from ..core.errors import (
     DataError,
     DatasetNotFoundError,
@@ -207,12 +208,17 @@ def _unpack_cifar10(data_dir: Path) -> Path | None:
     archive = data_dir / CIFAR10_ARCHIVE
     if not archive.is_file():
         return None
+    folder = data_dir / "cifar-10-batches-py"
+    wanted = {f"{folder.name}/{name}": folder / name for name in CIFAR10_FILES}
     try:
         with tarfile.open(archive) as tar:
-            tar.extractall(data_dir, filter="data")
+            for member in tar:  # what else is in it is not written anywhere
+                file = tar.extractfile(member) if member.name in wanted else None
+                if file is not None:
+                    folder.mkdir(exist_ok=True)
+                    write_atomic(wanted[member.name], file.read())
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise DataError(f"cannot unpack {archive}: {one_line(error)}") from error
-    folder = data_dir / "cifar-10-batches-py"
     if _find([folder], CIFAR10_FILES) is None:
         raise DataError(f"{archive} does not hold {folder.name}/ with {_list(CIFAR10_FILES)}")
     return folder
