@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TextIO
 
@@ -80,7 +81,7 @@ def lines_of(text: str) -> TextIO:
 
 
 class Cells:
-    """The rows of a table in text, each as its cells; a csv.Error where it is malformed.
+    """The rows of a table in text, each as its cells; a DataError where it is malformed.
 
     The separator is what a line "sep=" says, which Excel writes before the others, or else the
     most frequent in the first line, of equally many the comma, but first one by which a column of
@@ -96,11 +97,27 @@ class Cells:
             separator = first.strip()[4:5]
         first = text.lstrip("\r\n").partition("\n")[0]
         separator = separator or max(SEPARATORS, key=lambda one: _likelihood(first, one))
-        strict = is_whole and text.count('"') % 2 == 1
-        self._rows = csv.reader(lines_of(text), delimiter=separator, strict=strict)
+        self._is_strict = is_whole and text.count('"') % 2 == 1
+        self._read = partial(csv.reader, delimiter=separator, strict=self._is_strict)
+        self._text = text
+        self._rows = self._read(lines_of(text))
 
     def __iter__(self) -> Iterator[list[str]]:
-        return self._rows
+        try:
+            yield from self._rows
+        except csv.Error as error:
+            raise DataError(self._told(error)) from error
+
+    def _told(self, error: csv.Error) -> str:
+        """Return what is wrong, and of a quote that is not closed where its row begins."""
+        if not self._is_strict:
+            return f"line {self.line}: {error}"
+        alone = ", or is not doubled within its cell" if "expected after" in str(error) else ""
+        rows, n_before = self._read(lines_of(self._text)), 0
+        with suppress(csv.Error):
+            for _ in rows:
+                n_before = rows.line_num
+        return f"line {n_before + self._n_before + 1} has a quote that is never closed{alone}"
 
     @property
     def line(self) -> int:
@@ -220,7 +237,9 @@ def _rows_of(place: Path) -> tuple[list[str], list[list[str]]]:
         rows = _rows_of_objects(text) if place.name.lower() == METADATA else list(Cells(text))
     except UnicodeDecodeError as error:
         raise DataError("it is no text in UTF-8") from error
-    except (OSError, csv.Error) as error:
+    except DataError:
+        raise
+    except OSError as error:
         raise DataError(one_line(error)) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"it is no object a line: {one_line(error)}") from error

@@ -248,6 +248,7 @@ def test_a_table_whose_rows_may_mean_two_images_is_not_used(
         ("x.csv", "id,target\n0,0.134\n1,0.55\n", "fractions"),
         ("x.csv", "path,label,label\n0.png,cat,dog\n", "two columns 'label'"),
         ("x.csv", "path,label,split\n0.png,cat,train\n", "'split' is not read"),
+        ("x.csv", 'path,label\n0.png,cat\n"1.png,cat\n', "used: line 3 has a quote that is never"),
         ("x.csv", "path,label\nroses/0.png,cat\nweeds/1.png,cat\n", "several folders"),
     ],
 )

@@ -584,6 +584,9 @@ def test_annotations_without_a_class_are_counted_or_refused(
     assert "annotations without a class: 1 empty, 1 rectanglelabels, 1 skipped" in caplog.text
 
 
+CAT = {"path": "a", "label": "cat"}
+
+
 @pytest.mark.parametrize(
     ("cell", "meant"),
     [(["cat"], "cat"), ([], None), ({"choices": ["dog"]}, "dog")],
@@ -598,8 +601,40 @@ def test_a_list_of_one_class_is_that_class(tmp_path: Path, cell: Any, meant: str
     ("name", "text", "message"),
     [
         ("x.jsonl", lines({"path": "a", "label": ["cat", "dog"]}), "has the classes cat, dog"),
-        ("x.jsonl", lines({"path": "a", "label": [{"x": 1}]}), "expected the name of a class"),
-        ("x.csv", 'path,label\na,cat\n"b,cat\nc,dog\n', "x.csv, line 4: unexpected end of data"),
+        (
+            "x.jsonl",
+            lines({"path": "a", "label": [{"x": 1}]}),
+            "^x.jsonl, line 1: .*expected the name",
+        ),
+        ("x.csv", 'path,label\na,cat\n"b,cat\nc,dog\n', "^x.csv, line 3 has a quote that is never"),
+        (
+            "x.csv",
+            'path,label\n"b"x",cat\n',
+            "line 2 has a quote that is .* not doubled within its",
+        ),
+        ("_classes.csv", 'path,cat,dog\na,1,0\n"b,0,1\n', "^_classes.csv, line 3 has a quote that"),
+        ("x.csv", f"path,label\na,{'b' * 200_000}\n", r"^x.csv, line 2: field larger than"),
+        (
+            "x.jsonl",
+            '{"path": "a", "label": "x", "label": "y"}\n',
+            "^x.jsonl, line 1: .* 'label' twi",
+        ),
+        (
+            "x.jsonl",
+            '{"path": "a", "label": 1, "label": 2}\n',
+            "^x.jsonl, line 1: .* 'label' twice",
+        ),
+        ("x.jsonl", lines(CAT, CAT) + '{"label": "x", "label": "y"}\n', "line 3: .* 'label' twice"),
+        (
+            "x.json",
+            '[{"path": "a", "label": "x", "label": "y"}, {"path": "b"}]',
+            "'label' twice; exp",
+        ),
+        (
+            "x.json",
+            '[{"data": {"image": "a", "image": "b"}}]',
+            "^x.json: an object has 'image' twice",
+        ),
         ("x.csv", "path,cat,dog\na,1\n", "line 2 has not as many fields as the header"),
         ("x.csv", "path,cat,dog\na,1,0,0\n", "line 2 has not as many fields as the header"),
     ],
@@ -637,6 +672,10 @@ def coco(image: Any = 1, category: Any = 1, more: int = 2) -> str:
     return json.dumps({"images": images, "annotations": annotations, "categories": names})
 
 
+def via(**said: Any) -> str:
+    return json.dumps({"a": {"filename": "a/1.png", **said}})
+
+
 DATUMARO = FILES["Datumaro"][2]
 
 
@@ -647,10 +686,17 @@ DATUMARO = FILES["Datumaro"][2]
         (coco(image="1"), "an annotation of image '1' and category 1; expected ids"),
         (coco(category=3), "an annotation of image 1 and category 3; expected ids"),
         (coco(more=1), "of its images some have no id of their own"),
+        (coco(more=[2]), "of its images some have no id of their own"),  # type: ignore[arg-type]
+        (coco(image=[1]), r"an annotation of image \[1\] and category 1; expected ids"),
+        (coco().replace('"name": "cat"', '"title": "cat"'), "x.json: the category 1 has no name"),
+        (DATUMARO.replace('"label_id": 1', '"label_id": [1]'), r"item 'b/2' has the label \[1\]"),
+        (DATUMARO.replace('"name"', '"title"'), "x.json: of its labels some have no name"),
+        (tasks({"image": "a"}).replace('"choices", "from', '["choices"], "from'), "the type of a"),
+        (via(regions=3, file_attributes=4), "x.json, 'a/1.png' has the attributes 4; expected an"),
         (DATUMARO.replace('"label_id": 1', '"label_id": -1'), "item 'b/2' has the label -1"),
         (DATUMARO.replace('"label_id": 1', '"label_id": 2'), "item 'b/2' has the label 2"),
         (
-            json.dumps({"a": {"filename": "a/1.png", "regions": [{}], "file_attributes": {}}}),
+            via(regions=[{}], file_attributes={}),
             "x.json has 1 regions, and no attribute of a file",
         ),
     ],

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from ...core.errors import DataError, blame
 from ...core.registry import Entry, Registry
@@ -151,7 +151,9 @@ class Source:
     @cached_property
     def data(self) -> Any:
         try:
-            return json.loads(self.text)
+            return parsed(self.text)
+        except DataError as error:
+            raise DataError(f"{self.name}: {error}") from error
         except (ValueError, RecursionError) as error:
             raise DataError(f"{self.name} is not JSON: {error}") from error
 
@@ -166,6 +168,33 @@ class Source:
         items = self.data if self.is_json else None
         fits = isinstance(items, list) and all(isinstance(item, dict) for item in items)
         return items if fits and isinstance(items, list) else []
+
+
+def parsed(text: str) -> Any:
+    """Return what JSON says; a DataError if an object has two values of one name."""
+    is_flat = 0 <= text.find("}") < text.find("{", text.find("{") + 1)
+    if is_flat:  # as most that are large, whose names are as many as they seem
+        found = json.loads(text)
+        if _n_names(found) == text.count('":'):
+            return found
+    return json.loads(text, object_pairs_hook=_once)
+
+
+def _n_names(found: Any) -> int:
+    """Return how many names a list of objects has, which may each be in a list; or else -1."""
+    if isinstance(found, list) and set(map(type, found)) == {list}:
+        found = [*chain.from_iterable(found)]
+    is_of_objects = isinstance(found, list) and set(map(type, found)) == {dict}
+    return sum(map(len, found)) if is_of_objects else -1
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        name = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"an object has {name!r} twice; expected one value")
+    return found
 
 
 Reader = Callable[[Source], Iterable[Row]]
@@ -205,6 +234,8 @@ def read_rows(source: Source, form: str | None = None) -> Iterator[Row]:
         for row in read(source):
             n_rows += 1
             yield row
+    except DataError as error:
+        _raise_of_file(source, error)
     except Exception as error:  # whatever a malformed file makes a reader stumble over
         blame(error, f"{source.name} cannot be read as {entry.name}", DataError)
     if form and not n_rows and source.content.strip():
@@ -221,11 +252,20 @@ def _recognises(entry: Entry[Reader], source: Source) -> bool:
     try:
         return recognises is not None and bool(recognises(source))
     except Exception as error:
+        if _is_built_in(entry) and isinstance(error, DataError):
+            _raise_of_file(source, error)
         if _is_built_in(entry):
             blame(error, f"{source.name} cannot be read", DataError)
         if not isinstance(error, DataError):
             _log.warning("import format %s cannot look at %s: %s", entry.name, source.name, error)
         return False
+
+
+def _raise_of_file(source: Source, error: DataError) -> NoReturn:
+    """Raise an error that names its file, as those do that know it."""
+    if source.name in str(error):
+        raise error
+    raise DataError(f"{source.name}, {error}") from error
 
 
 def _check_options(source: Source, entry: Entry[Reader]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from operator import itemgetter
@@ -12,7 +10,7 @@ from typing import Any
 from ...core.errors import DataError, MissingExtraError
 from ...datasets.tables import LABELS, PATHS, Cells, find_column, lines_of
 from ..names import unguarded
-from . import COLUMNS, ISSUE, Row, Source, number_of, plain_row
+from . import COLUMNS, ISSUE, Row, Source, number_of, parsed, plain_row
 from .known import named_by_keys
 
 MORE = frozenset(("action", "annotator", "seconds", "lead_time", "source"))
@@ -62,27 +60,24 @@ def _columns(source: Source, names: Sequence[str]) -> tuple[str, str]:
 def read_csv(source: Source) -> Iterator[Row]:
     """Read a row an image; columns by number are of a table without a header."""
     table = Cells(source.text)
-    try:
-        header = next(filter(None, table), [])
-        names, first = [name.strip().lower() for name in header], []
-        if (source.path_column or "").isdecimal():
-            names, first = [str(number) for number, _ in enumerate(header, start=1)], [header]
-        path, label = _columns(source, names)
-        n, of_path, of_label = len(names), names.index(path), names.index(label)
-        is_plain = MORE.isdisjoint({*names} - {path, label})
-        is_of_skal = path == COLUMNS[0] and {*COLUMNS}.issubset(names)
-        for cells in chain(first, table):
-            where = f"line {table.line}"
-            if is_plain and len(cells) == n:
-                row = plain_row(where, cells[of_path], _cell(cells[of_label]) or None)
-                yield may_be_guarded(row) if "'" in row.address else row
-            elif len(cells) > n:
-                raise DataError(f"{source.name}, {where} has more fields than the header")
-            elif cells:
-                row = _row(where, dict(zip(names, cells, strict=False)), path, label, _cell)
-                yield _without_guard(row, is_of_skal)
-    except csv.Error as error:
-        raise DataError(f"{source.name}, line {table.line}: {error}") from error
+    header = next(filter(None, table), [])
+    names, first = [name.strip().lower() for name in header], []
+    if (source.path_column or "").isdecimal():
+        names, first = [str(number) for number, _ in enumerate(header, start=1)], [header]
+    path, label = _columns(source, names)
+    n, of_path, of_label = len(names), names.index(path), names.index(label)
+    is_plain = MORE.isdisjoint({*names} - {path, label})
+    is_of_skal = path == COLUMNS[0] and {*COLUMNS}.issubset(names)
+    for cells in chain(first, table):
+        where = f"line {table.line}"
+        if is_plain and len(cells) == n:
+            row = plain_row(where, cells[of_path], _cell(cells[of_label]) or None)
+            yield may_be_guarded(row) if "'" in row.address else row
+        elif len(cells) > n:
+            raise DataError(f"{source.name}, {where} has more fields than the header")
+        elif cells:
+            row = _row(where, dict(zip(names, cells, strict=False)), path, label, _cell)
+            yield _without_guard(row, is_of_skal)
 
 
 def may_be_guarded(row: Row) -> Row:
@@ -123,7 +118,7 @@ def read_json_lines(source: Source) -> Iterator[Row]:
 def _parsed(lines: Sequence[str]) -> list[dict[str, Any]]:
     """Return the objects of lines, faster read as one text; none of them if that fails."""
     try:
-        found = [one for (one,) in json.loads(f"[[{'],['.join(lines)}]]")]
+        found = [one for (one,) in parsed(f"[[{'],['.join(lines)}]]")]
     except (ValueError, RecursionError):
         return []
     return found if len(found) == len(lines) and set(map(type, found)) == {dict} else []
@@ -134,7 +129,9 @@ def _one_by_one(source: Source, lines: Iterable[tuple[int, str]]) -> Iterator[Bl
         if not line.strip():
             continue
         try:
-            one = json.loads(line)
+            one = parsed(line)
+        except DataError as error:
+            raise DataError(f"{source.name}, line {number}: {error}") from error
         except (ValueError, RecursionError) as error:
             raise DataError(f"{source.name}, line {number} is not JSON: {error}") from error
         if not isinstance(one, dict):

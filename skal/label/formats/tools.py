@@ -86,8 +86,9 @@ def _why_not(annotation: Mapping[str, Any]) -> str:
     """Return why an annotation gives no class: what it is of, if that is not of choices."""
     if annotation.get("was_cancelled"):
         return _SKIPPED
-    kinds = {item.get("type") for item in annotation.get("result") or () if isinstance(item, dict)}
-    return min((kind for kind in kinds - {"choices"} if isinstance(kind, str)), default=_EMPTY)
+    items = [item for item in annotation.get("result") or () if isinstance(item, dict)]
+    kinds = {kind for item in items if isinstance(kind := item.get("type"), str)}
+    return min(kinds - {"choices"}, default=_EMPTY)
 
 
 def _tell_others(name: str, without: Mapping[str, int], n_read: int) -> None:
@@ -185,7 +186,10 @@ def _chosen(annotation: Any, where: str, choice: str | None, questions: set[str]
         return None
     chosen: dict[str, list[Any]] = {}
     for item in _list_of(annotation.get("result"), where, "result"):
-        if isinstance(item, dict) and item.get("type") == "choices":
+        kind = item.get("type") if isinstance(item, dict) else None
+        if not isinstance(kind, str | None):
+            raise DataError(f"{where}: the type of a result is {kind!r:.50}; expected text")
+        if kind == "choices":
             value = item.get("value")
             if isinstance(value, dict):
                 answers = _list_of(value.get("choices"), where, "choices")
@@ -291,12 +295,15 @@ def read_coco(source: Source) -> Iterator[Row]:
     images, labels = _by_id(source, "images"), dict[Any, set[Any]]()
     for one in source.object["annotations"]:
         image, category = one.get("image_id"), one.get("category_id")
-        if image not in images or category not in categories:
+        if not (_is_key(image, images) and _is_key(category, categories)):
             raise DataError(
                 f"{source.name} has an annotation of image {image!r} and category {category!r}; "
                 "expected ids of its images and categories"
             )
-        labels.setdefault(image, set()).add(categories[category].get("name"))
+        name = categories[category].get("name")
+        if not isinstance(name, str | int):
+            raise DataError(f"{source.name}: the category {category!r} has no name")
+        labels.setdefault(image, set()).add(name)
     for number, image in enumerate(source.object["images"], start=1):
         where, own = f"image {image.get('id', number)}", labels.get(image.get("id"), set())
         if len(own) > 1:
@@ -308,24 +315,36 @@ def read_coco(source: Source) -> Iterator[Row]:
 
 
 def _by_id(source: Source, what: str) -> dict[Any, Any]:
-    found = {one.get("id"): one for one in source.object[what]}
-    if len(found) < len(source.object[what]) or None in found:
+    listed = source.object[what]
+    found = {key: one for one in listed if isinstance(key := one.get("id"), _KEYS)}
+    if len(found) < len(listed):
         raise DataError(f"{source.name}: of its {what} some have no id of their own")
     return found
 
 
+_KEYS = (str, int, float)
+"""What an id may be."""
+
+
+def _is_key(key: Any, found: Mapping[Any, Any]) -> bool:
+    return isinstance(key, _KEYS) and key in found
+
+
 def read_datumaro(source: Source) -> Iterator[Row]:
     """Read the label of each item, whose id is its path without a suffix."""
-    names = [one["name"] for one in source.object["categories"]["label"]["labels"]]
+    listed = source.object["categories"]["label"]["labels"]
+    names = {n: one["name"] for n, one in enumerate(listed) if isinstance(one.get("name"), str)}
+    if len(names) < len(listed):
+        raise DataError(f"{source.name}: of its labels some have no name")
     for item in source.object["items"]:
         where = f"item {item.get('id')!r}"
-        own = {a["label_id"] for a in item.get("annotations", ()) if a.get("type") == "label"}
+        given = [a.get("label_id") for a in item.get("annotations", ()) if a.get("type") == "label"]
+        for one in given:
+            if not _is_key(one, names):
+                raise DataError(f"{source.name}, {where} has the label {one!r}, which is no class")
+        own = {*given}
         if len(own) > 1:
             raise DataError(f"{source.name}, {where} has {len(own)} labels; expected one")
-        if not own <= {*range(len(names))}:
-            raise DataError(
-                f"{source.name}, {where} has the label {own.pop()!r}, which is no class"
-            )
         address = item.get("image", {}).get("path") or str(item.get("id", ""))
         yield Row(where, address, names[own.pop()] if own else None)
 
@@ -359,7 +378,8 @@ def read_via(source: Source) -> Iterator[Row]:
     """Read an attribute of each file, the one that --label-column names if there are several."""
     files = source.object.get("_via_img_metadata", source.object)
     if not any(one.get("file_attributes") for one in files.values()):
-        n = sum(len(one.get("regions") or ()) for one in files.values())
+        regions = [one.get("regions") for one in files.values()]
+        n = sum(len(some) for some in regions if isinstance(some, list | dict))
         if n:
             raise DataError(
                 f"{source.name} has {n} regions, and no attribute of a file that says its class"
@@ -367,6 +387,10 @@ def read_via(source: Source) -> Iterator[Row]:
     for one in files.values():
         address, attributes = str(one.get("filename", "")), one.get("file_attributes") or {}
         where = repr(address)
+        if not isinstance(attributes, dict):
+            raise DataError(
+                f"{source.name}, {where} has the attributes {attributes!r:.50}; expected an object"
+            )
         if source.label_column:
             attributes = {k: v for k, v in attributes.items() if k == source.label_column}
         if len(attributes) > 1:
