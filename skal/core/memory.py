@@ -112,6 +112,13 @@ def let_go_of_pages(array: NDArray[Any]) -> None:
         mapping.madvise(mmap.MADV_DONTNEED)
 
 
+def as_slice(rows: NDArray[np.int64]) -> slice | None:
+    """Return the slice that rows are which lie together, in their order; None if they do not."""
+    start = int(rows[0]) if len(rows) else 0
+    stop = start + len(rows)
+    return slice(start, stop) if np.array_equal(rows, np.arange(start, stop)) else None
+
+
 def take_mapped(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
     """Return a copy of ``array[rows]``, letting go of the pages that a memmap read for it."""
     if _mapping_of(array) is None:

@@ -24,7 +24,7 @@ class Pool:
     def __init__(self, X: Images, n_classes: int) -> None:
         if X.flags.writeable:
             X = X.view()
-            X.flags.writeable = False  # so that a GPU may keep a copy, see `batches.resident`
+            X.flags.writeable = False  # so that a GPU may keep a copy, see `iterators.resident`
         self.X = X
         self.n_classes = n_classes
         self._y: Labels = np.full(len(X), MISSING_LABEL, dtype=np.int64)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.memory import take_mapped
+from ..core.memory import as_slice, take_mapped
 from .hashes import Hashes, known_hashes, with_hashes
 
 MOST_COPIED = 2**28
@@ -81,10 +81,6 @@ class ImageRows(np.lib.mixins.NDArrayOperatorsMixin):
     def __reduce__(self) -> tuple[Any, ...]:
         return ImageRows, (self._images, self._rows)
 
-    def take(self, rows: Rows) -> ImageRows:
-        """Return some of the rows, to be read as these are."""
-        return ImageRows(self._images, self._rows[rows])
-
     @property
     def hashes(self) -> Any:
         """What finds the hashes of the images, where they are known; see `known_hashes`."""
@@ -101,11 +97,10 @@ def take_rows(images: Any, rows: Rows) -> Any:
     `ImageRows`; hashes stay known.
     """
     if isinstance(images, ImageRows):
-        return images.take(rows)
-    start = int(rows[0]) if len(rows) else 0
-    known = known_hashes(images)
-    if np.array_equal(rows, np.arange(start, start + len(rows))):
-        taken = images[start : start + len(rows)]
+        return ImageRows(images._images, images._rows[rows])
+    together, known = as_slice(rows), known_hashes(images)
+    if together is not None:
+        taken = images[together]
     elif len(rows) * images[:1].nbytes > MOST_COPIED and isinstance(images, np.memmap):
         return ImageRows(images, rows)
     else:

@@ -98,13 +98,11 @@ def labels_of_folders(
 def tell_left_out(files: Sequence[ImageFile], ids: Container[str]) -> None:
     """Tell of folders that are no class, and of images that take no part."""
     others = Counter([label for _, _, label in files if label is not None and label not in ids])
-    told, rest = sorted(others)[:MOST_TOLD], sorted(others)[MOST_TOLD:]
-    for name in told:
-        _log.info(
-            "the folder %r is no class: its %d images count as unlabelled", name, others[name]
-        )
-    if rest:
-        n = sum(others[name] for name in rest)
+    by_name = sorted(others.items())
+    for name, count in by_name[:MOST_TOLD]:
+        _log.info("the folder %r is no class: its %d images count as unlabelled", name, count)
+    if rest := by_name[MOST_TOLD:]:
+        n = sum(count for _, count in rest)
         _log.info("... nor are %d more folders, of %d images", len(rest), n)
     if n_of_test := [part for _, part, _ in files].count("test"):
         _log.info("%d images under test/ take no part in labelling", n_of_test)

@@ -127,8 +127,7 @@ class LabelProject:
         path = home / STORE
         check_there(path, home / SETTINGS_FILE)
         store = store_to_read(path)  # first: where it is of another format, all is
-        terms = {"overlap": overlap, "until": until}
-        config, agreed = read_settings(home, settings or {}, terms)
+        config, agreed = read_settings(home, settings or {}, {"overlap": overlap, "until": until})
         is_listed = files is not None
         files = images.find(root, config.pages) if files is None else files
         check_pages(root, kept_pages(home), config.pages, store, files)

@@ -329,12 +329,10 @@ class Store:
         n = len(_COLUMNS[table])
         return [row[1 : 1 + n] for block in self._checked(table) for row in block]
 
-    def _checked(
-        self, table: str, condition: str = "", values: Sequence[Any] = ()
-    ) -> Iterator[list[Any]]:
-        """Yield rows by the thousand: number, what was written, time if there is one, checksum."""
+    def _checked(self, table: str, where: str = "", values: Sequence[Any] = ()) -> Iterator[Any]:
+        """Yield lists of rows: number, what was written, the time if there is one, checksum."""
         names = ", ".join((*_COLUMNS[table], *_time_of(table)))
-        query = f"SELECT rowid, {names}, crc FROM {table} {condition} ORDER BY rowid"
+        query = f"SELECT rowid, {names}, crc FROM {table} {where} ORDER BY rowid"
         with self._lock, self._telling():
             rows = self._connection.execute(query, values)
             while block := rows.fetchmany(AT_ONCE):

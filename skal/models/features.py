@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..core.durable import fsync_folder
 from ..core.errors import ParameterError
 from ..core.kept import checksum, gather, make_cache_folder, only_one, told_where
-from ..core.memory import let_go_of_pages, take_mapped
+from ..core.memory import as_slice, let_go_of_pages, take_mapped
 from ..core.progress import progress
 from ..datasets.base import Images
 from ..datasets.hashes import KEY_BYTES, Hashes, hashes_of
@@ -167,9 +167,8 @@ class FeatureStore:
         if not len(rows):
             return np.empty((0, self._width), np.float16)
         features = np.memmap(self._rows, self.dtype, "r", shape=(len(self), self._width))
-        start, stop = int(rows[0]), int(rows[0]) + len(rows)
-        if np.array_equal(rows, np.arange(start, stop)):
-            return features[start:stop]
+        if (together := as_slice(rows)) is not None:
+            return features[together]
         starts = range(0, len(rows), ROWS_AT_ONCE)
         parts = (take_mapped(features, rows[first : first + ROWS_AT_ONCE]) for first in starts)
         return gather(parts, (len(rows), self._width), self.dtype, folder)

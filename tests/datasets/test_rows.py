@@ -75,6 +75,7 @@ def test_rows_of_images_are_an_array_to_numpy(pixels: np.memmap[Any, Any]) -> No
     assert np.asarray(lazy, np.float32).dtype == np.float32
     assert np.mean(lazy) == array.mean()
     assert np.array_equal(lazy.copy(), array) and lazy.max() == array.max()
+    assert np.array_equal(lazy.take([2, 0], axis=0), array[[2, 0]])
     assert lazy.size == array.size and lazy.reshape(3, -1).shape == (3, 64)
     assert np.array_equal(lazy / 255, array / 255) and np.array_equal(255 - lazy, 255 - array)
     assert np.array_equal(lazy > lazy, array > array) and not hasattr(lazy, "iloc")
