@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from ..core.errors import DataError, one_line
 from .addresses import Addresses, Located, UnclearAddressError
@@ -72,6 +72,16 @@ def text_of(content: bytes) -> str:
     """Return text in UTF-8, or in UTF-16 with its mark; a UnicodeDecodeError if it is neither."""
     is_utf_16 = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     return content.decode("utf-16" if is_utf_16 else "utf-8-sig").removeprefix("\ufeff")
+
+
+def with_names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON, as json.loads hooks it; a DataError if it has a name twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        name = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"an object has {name!r} twice; expected one value")
+    return found
 
 
 def lines_of(text: str) -> TextIO:
@@ -248,7 +258,8 @@ def _rows_of(place: Path) -> tuple[list[str], list[list[str]]]:
 
 def _rows_of_objects(text: str) -> list[list[str]]:
     """Return objects, one a line, as the rows of a table; what is nested in one is no cell."""
-    objects = [json.loads(line) for line in lines_of(text) if line.strip()]
+    lines = filter(str.strip, lines_of(text))
+    objects = [json.loads(line, object_pairs_hook=with_names_once) for line in lines]
     if not all(isinstance(one, dict) for one in objects):
         raise ValueError("there is something else")
     header = list(dict.fromkeys(name for one in objects for name in one))

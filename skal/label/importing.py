@@ -16,7 +16,7 @@ from ..datasets.addresses import Located, UnclearAddressError
 from ..datasets.formats import page_of
 from ..datasets.index import ImageFile, find_images
 from .checks import MOST_CLASSES, as_options, check_enough, check_pages
-from .formats import NOTHING_MORE, OPTIONS, READERS, Row, Source, read_rows
+from .formats import NOTHING_MORE, OPTIONS, READERS, Row, Source, raise_of_file, read_rows
 from .images import content_of, find
 from .ledger import SETTLED, TEST
 from .names import LONGEST_NAME, check_annotator, plain_text, shown
@@ -248,8 +248,11 @@ def _read(project: LabelProject, source: Source, annotator: str, form: str | Non
             entries = _read_folder(reading, source.path)
         else:
             entries = _read_file(reading, source, form)
-        found, n_empty = _without_contradiction(reading, entries)
-        reading.check()
+        try:
+            found, n_empty = _without_contradiction(reading, entries)
+            reading.check()
+        except DataError as error:
+            raise_of_file(source, error)
         is_new = project.store.path is None
         of_project = project.classes, project.files, is_new
         return _Read(found, n_empty, project.paths, reading.notes, *of_project)

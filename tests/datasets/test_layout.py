@@ -297,6 +297,10 @@ def test_a_table_of_hugging_face_is_read(tmp_path: Path, caplog: pytest.LogCaptu
     labels(tmp_path)
     assert "train/metadata.jsonl is not used: it is no object a line" in caplog.text
     caplog.clear()
+    twice = '{"file_name": "0.png", "label": "cat", "label": "dog"}'
+    (tmp_path / "train/metadata.jsonl").write_text(twice)
+    labels(tmp_path)
+    assert "train/metadata.jsonl is not used: an object has 'label' twice" in caplog.text
     (tmp_path / "train/metadata.jsonl").write_text("[" * 100_000)
     labels(tmp_path)
     assert "train/metadata.jsonl is not used: it is no object a line" in caplog.text

@@ -230,7 +230,7 @@ def test_labels_marked_as_tests_are_so_only_where_they_were_drawn(tmp_path: Path
         ("path,label\nnone.png,daisy\n", "x.csv, line 2: 'none.png' is no image of"),
         ("path,label\na.png,daisy\nb.png,daisy\n", "line 2: 'a.png' .*, and 1 more"),
         ("path,label\n../weeds/0.png,daisy\n", "is no image of"),
-        ("path,label\n0.png,daysi\n", "line 2: unknown class 'daysi'; did you mean daisy"),
+        ("path,label\n0.png,daysi\n", "^x.csv, line 2: unknown class 'daysi'; did you mean daisy"),
         (
             "path,label\n0.png,daysi\n4.png,tulip\n5.png,tulip\n",
             "line 2: unknown class 'daysi'; .*; 2 are unknown: daysi,tulip",
@@ -257,8 +257,9 @@ def test_labels_marked_as_tests_are_so_only_where_they_were_drawn(tmp_path: Path
 def test_tables_that_do_not_fit_change_nothing(tmp_path: Path, text: str, message: str) -> None:
     project = make(tmp_path / "flowers")
     (tmp_path / "x.csv").write_bytes(text.encode("latin-1"))
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as told:
         import_labels(project, tmp_path / "x.csv")
+    assert str(told.value).startswith("x.csv")
     assert project.store.actions() == []
 
 

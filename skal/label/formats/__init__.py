@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from ...core.errors import DataError, blame
 from ...core.registry import Entry, Registry
-from ...datasets.tables import LABELS, PATHS, Cells, text_of
+from ...datasets.tables import LABELS, PATHS, Cells, text_of, with_names_once
 from ..notes import Note
 from .known import is_by_columns, named_by_head, named_by_keys
 
@@ -177,7 +177,7 @@ def parsed(text: str) -> Any:
         found = json.loads(text)
         if _n_names(found) == text.count('":'):
             return found
-    return json.loads(text, object_pairs_hook=_once)
+    return json.loads(text, object_pairs_hook=with_names_once)
 
 
 def _n_names(found: Any) -> int:
@@ -186,15 +186,6 @@ def _n_names(found: Any) -> int:
         found = [*chain.from_iterable(found)]
     is_of_objects = isinstance(found, list) and set(map(type, found)) == {dict}
     return sum(map(len, found)) if is_of_objects else -1
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        name = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"an object has {name!r} twice; expected one value")
-    return found
 
 
 Reader = Callable[[Source], Iterable[Row]]
@@ -235,7 +226,7 @@ def read_rows(source: Source, form: str | None = None) -> Iterator[Row]:
             n_rows += 1
             yield row
     except DataError as error:
-        _raise_of_file(source, error)
+        raise_of_file(source, error)
     except Exception as error:  # whatever a malformed file makes a reader stumble over
         blame(error, f"{source.name} cannot be read as {entry.name}", DataError)
     if form and not n_rows and source.content.strip():
@@ -253,7 +244,7 @@ def _recognises(entry: Entry[Reader], source: Source) -> bool:
         return recognises is not None and bool(recognises(source))
     except Exception as error:
         if _is_built_in(entry) and isinstance(error, DataError):
-            _raise_of_file(source, error)
+            raise_of_file(source, error)
         if _is_built_in(entry):
             blame(error, f"{source.name} cannot be read", DataError)
         if not isinstance(error, DataError):
@@ -261,7 +252,7 @@ def _recognises(entry: Entry[Reader], source: Source) -> bool:
         return False
 
 
-def _raise_of_file(source: Source, error: DataError) -> NoReturn:
+def raise_of_file(source: Source, error: DataError) -> NoReturn:
     """Raise an error that names its file, as those do that know it."""
     if source.name in str(error):
         raise error
