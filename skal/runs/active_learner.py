@@ -31,7 +31,7 @@ from .acquisition import Round, timed
 from .config import RunConfig
 from .environment import environment
 from .evaluation import Inputs, measure, network_inputs, round_row
-from .finished import Run, summarise
+from .finished import Run, summarise, table_of, title_of
 from .metrics import describe_errors
 from .networks import Networks
 from .plan import Plan, QueryStrategy, settle, with_those_of
@@ -179,6 +179,12 @@ class ActiveLearner:
         self._trained_in = -1
         self._metrics: dict[str, float] = {}
         self._seconds: dict[str, float] = {}
+
+    def __repr__(self) -> str:
+        n = sum(len(indices) for indices, _ in self.record.labels)
+        of = f"{n:,} of {len(self.data.X):,} images labelled"
+        table = f"\n{table_of(self.record.rounds)}" if self.record.rounds else ""
+        return f"{title_of(self.data.name, self.config)}; {of}{table}"
 
     @cached_property
     def template(self) -> ImageClassifier:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,16 +68,11 @@ class Run:
     @property
     def title(self) -> str:
         """What was run, in a line."""
-        name, config = self.summary["dataset"], self.config
-        return f"{name}: {config.strategy}, {config.model}, seed {config.seed}"
+        return title_of(self.summary["dataset"], self.config)
 
     def table(self) -> str:
         """Return the rounds as a small table of text."""
-        lines = ["".join(f"{heading:>10}" for heading in COLUMNS.values())]
-        for row in self.rounds:
-            shown = (f"{row[name]:.4f}" if name in METRICS else row[name] for name in COLUMNS)
-            lines.append("".join(f"{value:>10}" for value in shown))
-        return "\n".join(lines)
+        return table_of(self.rounds)
 
     @classmethod
     def read(cls, folder: Path, trust: bool = False) -> Run:
@@ -110,6 +106,20 @@ class Run:
         )
         _log.info("\n%s", self.table(), extra={"result": True})
         record.write_summary(self.summary)
+
+
+def title_of(dataset: str, config: RunConfig) -> str:
+    """Return what is run, in a line."""
+    return f"{dataset}: {config.strategy}, {config.model}, seed {config.seed}"
+
+
+def table_of(rounds: Sequence[Mapping[str, Any]]) -> str:
+    """Return rounds as a small table of text."""
+    lines = ["".join(f"{heading:>10}" for heading in COLUMNS.values())]
+    for row in rounds:
+        shown = (f"{row[name]:.4f}" if name in METRICS else row[name] for name in COLUMNS)
+        lines.append("".join(f"{value:>10}" for value in shown))
+    return "\n".join(lines)
 
 
 def summarise(

@@ -195,3 +195,13 @@ def test_a_run_in_a_notebook_is_its_table(tiny: skal.ImageDataset) -> None:
     lines = repr(run).splitlines()
     assert lines[0] == "tiny: random, lenet, seed 0"
     assert "\n".join(lines[1:]) == run.table()
+
+
+def test_a_learner_in_a_notebook_says_how_far_it_is(tiny: skal.ImageDataset) -> None:
+    learner = skal.ActiveLearner(tiny, strategy="random", **FAST)
+    of = f"of {len(tiny.X)} images labelled"
+    assert repr(learner) == f"tiny: random, lenet, seed 0; 0 {of}"
+    picks = teach_rounds(learner, tiny, 1)[0]
+    lines = repr(learner).splitlines()
+    assert lines[0].endswith(f"; {len(picks)} {of}")
+    assert lines[1].split()[:2] == ["round", "labels"] and len(lines) == 3
