@@ -150,9 +150,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = {one.lower(): one for one in sorted(known)}
     small = name.lower()
     near = difflib.get_close_matches(small, names, n=3, cutoff=0.5)
-    if len(names) > MOST_SHOWN:
-        within = [one for one in names if small and small in one]
-        near = within[:3] or near or difflib.get_close_matches(small, names, n=3, cutoff=0.0)
+    is_long = len(names) > MOST_SHOWN
+    if is_long:
+        near = [one for one in names if small and small in one][:3] or near
     if near:
         return f"; did you mean {' or '.join(names[one] for one in near)}?"
+    if is_long:
+        first = ", ".join(list(names.values())[:3])
+        return f"; none of the {len(names)} known ones is like it ({first}, ...)"
     return f"; known: {', '.join(names.values())}" if names else "; none are known"

@@ -140,19 +140,20 @@ def _look_for_doubles(found: Inspection, pixels: Images, read: Sequence[ImageFil
 
 @contextmanager
 def _told(problems: list[str]) -> Iterator[None]:
-    """Take down what is warned of, instead of showing it."""
+    """Take down what is warned of, instead of showing it; how far the work is still shows."""
 
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if record.levelno >= logging.WARNING and record.getMessage() not in problems:
-                problems.append(record.getMessage())
+    def take(record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        if record.getMessage() not in problems:
+            problems.append(record.getMessage())
+        return False
 
-    listener, others, propagated = Listener(), _log.handlers[:], _log.propagate
-    _log.handlers, _log.propagate = [listener], False
+    _log.addFilter(take)
     try:
         yield
     finally:
-        _log.handlers, _log.propagate = others, propagated
+        _log.removeFilter(take)
 
 
 def _count(found: Inspection, files: Sequence[ImageFile]) -> None:

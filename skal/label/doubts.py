@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import DataError
+from ..core.progress import progress
 from ..datasets.formats import page_of
 from .learning import BatchRequest
 
@@ -112,7 +113,7 @@ def held_out(
     """Yield the images of some parts, and their probabilities by networks that were trained on the
     labels of all images but those of the part.
     """
-    for part in parts:
+    for part in progress(parts, desc="training without a part of the labels", unit="network"):
         known = {image: labels[image] for image in labels.keys() - set(part)}
         network = picker.train(BatchRequest(classes, known, (), 0))
         yield from picker.proba(network, part).items()

@@ -181,3 +181,10 @@ def test_a_missing_extra_is_named_as_it_is_installed(
         f"a file of the format {extra.name} needs the package {extra.module!r}: "
         f"pip install 'skal[{extra.extra}]'"
     )
+
+
+def test_the_doctor_shows_notices_as_it_goes_and_warnings_as_problems(pets: Path) -> None:
+    (pets / "notes.txt").write_text("seen in spring")
+    result = CliRunner().invoke(main, ["doctor", str(pets)])
+    assert "passed over what is not read" in result.stderr
+    assert "passed over" not in result.stdout
