@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .errors import RunFolderError
+from .errors import RunFolderError, SkalError
 
 _log = logging.getLogger("skal")
 
@@ -164,15 +164,25 @@ def fsync_folder(folder: Path) -> None:
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    except OSError as error:
-        error.filename = str(folder)
-        raise
+        with naming(folder):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
 def fsync_file(path: Path) -> None:
     """Make a file's content survive a power loss."""
-    with path.open("rb") as file:
+    with naming(path), path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an `OSError` in the block that names no file, as of a write, this one's name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and not isinstance(error, SkalError):
+            error.strerror = error.strerror or str(error)  # numpy's has but a text
+            error.filename = str(path)
+        raise

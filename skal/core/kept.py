@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .durable import fsync_file, fsync_folder, remove_leftovers, write_atomic
+from .durable import fsync_file, fsync_folder, naming, remove_leftovers, write_atomic
 from .errors import DataError
 
 CACHE_TAG = "CACHEDIR.TAG"
@@ -75,7 +75,8 @@ def kept(
         if not can_resume(partial):
             _remove(partial)
         try:
-            return put(partial, path, make(partial))
+            with naming(path):
+                return put(partial, path, make(partial))
         finally:
             if not can_resume(partial):
                 _remove(partial)

@@ -23,6 +23,7 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from .. import __version__
 from .errors import MissingExtraError, ParameterError, SkalError, UnknownNameError
+from .processes import end_with_parent
 
 ADVICE = "its process was killed, as when memory runs out; fewer at a time (jobs) need less"
 
@@ -126,8 +127,11 @@ def one_call(threads: int) -> Iterator[None]:
 def _numbered(
     function: Function, shared: Any, numbered_item: tuple[int, Any], n_gpus: int = 0
 ) -> tuple[int, Any]:
+    process = current_process().name
+    if process.startswith("LokyProcess"):  # where joblib may start none, calls are made here
+        end_with_parent()
     if n_gpus > 1:
-        keep_one_gpu(current_process().name, n_gpus)
+        keep_one_gpu(process, n_gpus)
     number, item = numbered_item
     return number, function(shared, item)
 
@@ -135,7 +139,7 @@ def _numbered(
 def keep_one_gpu(process: str, n_gpus: int) -> None:
     """Leave a worker process one of `n_gpus`, in turn; CUDA reads it at its start only."""
     name = re.fullmatch(r"LokyProcess-(?:\d+:)*(\d+)", process)
-    if name is None:  # where joblib may start none, calls are made here
+    if name is None:
         return
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = seen.split(",")[:n_gpus] if seen else [str(gpu) for gpu in range(n_gpus)]

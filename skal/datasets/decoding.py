@@ -21,6 +21,7 @@ from PIL import Image, ImageOps
 
 from ..core.errors import DataError, one_line
 from ..core.memory import Budget
+from ..core.processes import end_with_parent
 from .base import Images
 from .deep import MET_UNDECIDED, Deep, Range, Ranges
 from .formats import page_of
@@ -142,6 +143,7 @@ def _chunk_size(n_files: int, how: Decoding, ahead: int) -> int:
 def _begin_process(budget: Budget) -> None:
     global IN_FLIGHT
     IN_FLIGHT = budget
+    end_with_parent()
     warnings.simplefilter("ignore")
 
 

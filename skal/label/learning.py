@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import multiprocessing
 import os
 import queue
@@ -19,7 +21,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.durable import write_atomic
 from ..core.errors import told
+from ..core.processes import end_with_parent
 from ..datasets.index import ImageFile
 from ..runs.config import RunConfig
 from .classes import Classes
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
     from .doubts import Doubts
     from .layout import Layout
     from .picking import Pickers
+
+_log = logging.getLogger("skal")
 
 NICENESS = 10
 GUESSES = "guesses.npz"
@@ -112,21 +118,23 @@ class Guesses:
 
     def save(self, path: Path) -> None:
         """Write them to a file, as a whole."""
-        temporary = path.with_name(f".{path.name}.tmp")
-        with temporary.open("wb") as file:
-            np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
-        temporary.replace(path)
+        content = io.BytesIO()
+        np.savez(content, **{field.name: getattr(self, field.name) for field in fields(self)})
+        write_atomic(path, content.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> Self | None:
-        """Read what `save` wrote; None if there is nothing, or nothing of use."""
+        """Read what `save` wrote; None if there is nothing, or nothing of use, which is logged."""
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 columns = {name: arrays[name] for name in ("images", "proba", "embeddings")}
-                numbers = arrays["classes"].tolist() if "classes" in arrays else ()
                 n, model = int(arrays["n_labeled"]), str(arrays["model"])
+                numbers = arrays["classes"].tolist()
                 return cls(**columns, n_labeled=n, model=model, classes=numbers)
-        except (OSError, ValueError, KeyError, EOFError):
+        except FileNotFoundError:
+            return None
+        except Exception:  # whatever a torn archive raises: people go on labelling
+            _log.warning("cannot read %s: there are no guesses until a network is trained", path)
             return None
 
 
@@ -312,7 +320,7 @@ class Learner:
 def work(task: LearnerSetup, connection: Connection) -> None:
     """Answer the requests that come by a connection until it is closed: what the process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which ends this too
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     with suppress(OSError, AttributeError):  # the page comes first
         os.nice(NICENESS)
     os.environ["TQDM_DISABLE"] = "1"  # bars would stand between the lines of the page
@@ -356,9 +364,3 @@ def _answer(pickers: Pickers, job: Job) -> ComputedBatch | Doubts | Layout | str
     if keep is not None:
         batch.guesses.save(keep)
     return batch
-
-
-def _end_with_parent() -> None:
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)

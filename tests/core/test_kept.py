@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -142,6 +143,23 @@ def test_what_a_failed_or_killed_maker_left_is_removed(tmp_path: Path, make: Mak
     make(partial)
     assert kept(path, "counts", make) == {"n": 3}
     assert not partial.exists()
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), OSError("9 asked, 5 written")]
+)
+def test_a_write_that_fails_is_told_with_the_name_of_what_is_made(
+    tmp_path: Path, error: OSError
+) -> None:
+    text = error.strerror or str(error)
+
+    def make(partial: Path) -> dict[str, int]:
+        raise error  # as of a write, which names no file
+
+    path = tmp_path / "result"
+    with pytest.raises(OSError, match=text) as told:
+        kept(path, "makes", make)
+    assert (told.value.filename, told.value.strerror) == (str(path), text)
 
 
 def test_what_can_be_resumed_stays_and_is_handed_over(tmp_path: Path) -> None:

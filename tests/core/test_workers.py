@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from joblib.externals.loky import get_reusable_executor
@@ -161,6 +162,47 @@ def test_workers_take_the_gpus_in_turn(
             keep_one_gpu(f"LokyProcess-{'1:' * (number > 2)}{number}", n_gpus)
         taken.append(os.environ[SEEN])
     assert taken == expected
+
+
+WAITING = """
+import os, sys, threading
+from pathlib import Path
+from skal.core.workers import Workers, map_jobs
+from skal.datasets.decoding import Decoding, decode_many
+
+def wait(folder, number):
+    (folder / str(os.getpid())).touch()
+    threading.Event().wait()
+
+def decode(path, how):
+    wait(path.parent, 0)
+
+def main(kind, folder):
+    if kind == "calls":
+        list(map_jobs(wait, folder, range(4), Workers(jobs=2)))
+    else:
+        images = [f"{number}.png" for number in range(40)]
+        for name in images:
+            (folder / name).touch()
+        list(decode_many(folder, images, Decoding(8, 2, 0, decode=decode)))
+"""
+
+
+@pytest.mark.parametrize("kind", ["calls", "images"])
+def test_processes_end_with_the_one_that_started_them(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "waiting.py").write_text(WAITING)
+    folder = tmp_path / "at work"
+    folder.mkdir()
+    code = f"import pathlib, waiting; waiting.main({kind!r}, pathlib.Path({str(folder)!r}))"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    with subprocess.Popen([sys.executable, "-c", code], env=env) as asking:
+        while len(found := [path for path in folder.iterdir() if path.name.isdecimal()]) < 2:
+            assert asking.poll() is None
+            time.sleep(0.01)
+        asking.kill()
+    names = {path.name for path in found}
+    workers = [process for process in psutil.process_iter() if str(process.pid) in names]
+    assert not psutil.wait_procs(workers, timeout=60)[1]
 
 
 def test_the_process_that_asks_keeps_all_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def begin(
         except SkalError as error:
             status, found = "named", str(error)
         except OSError as error:  # to the command line, one line
-            status, found = "named", f"{error.filename}: {error.strerror}"
+            status, found = "named", f"{error.filename}: {error.strerror or error}"
         except BaseException as error:
             status = "out of memory" if is_out_of_memory(error) else "raw"
             found = repr(error)

@@ -94,12 +94,13 @@ def _report(folder: Path) -> Any:
 
 
 def _compared(folder: Path) -> None:
-    skal.compare(bars(), ["random", "margin"], 2, out=folder / "c", threads=1, **TINY)
+    compare(folder)
 
 
-def compare(folder: Path) -> Any:
+def compare(folder: Path, repetitions: int = 2, **settings: Any) -> Any:
     """Compare two strategies, or continue that."""
-    done = skal.compare(bars(), ["random", "margin"], 2, out=folder / "c", threads=1, **TINY)
+    settings = {"threads": 1, **TINY, **settings, "out": folder / "c"}
+    done = skal.compare(bars(), ["random", "margin"], repetitions, **settings)
     return [(r.config.as_dict(), _without_seconds(r.rounds), r.queries) for r in done.results]
 
 
@@ -141,17 +142,18 @@ def _cached(folder: Path) -> None:
     cache(folder)
 
 
-def cache(folder: Path) -> Any:
+def cache(folder: Path, model: str = "efficientnet-lite0", pretrained: bool = True) -> Any:
     """Decode and embed a folder, or continue that."""
     data = skal.load_dataset(folder / "images", image_size=32, data_dir=folder / "data")
     classifier = skal.ImageClassifier(
-        "efficientnet-lite0", pretrained=True, freeze=True, classes=[0, 1], random_state=0
+        model, pretrained=pretrained, freeze=True, classes=[0, 1], random_state=0
     )
     features = skal.embed(classifier, data.X, folder / "data/cache")
     return data.X.tobytes(), data.y.tobytes(), tuple(data.paths), np.asarray(features).tobytes()
 
 
-def _labelled(folder: Path) -> None:
+def label(folder: Path) -> None:
+    """Begin a labelling project of a small folder, in which most labels are imported."""
     from skal.label.importing import import_into
 
     write_folder(folder / "images")
@@ -183,7 +185,7 @@ SCENES = {
         _predicted, predict, ("out.csv", "queries.csv", "rounds.csv", "summary.json", ".jsonl")
     ),
     "caches": Scene(_cached, cache),
-    "labels": Scene(_labelled, _export),
+    "labels": Scene(label, _export),
 }
 
 

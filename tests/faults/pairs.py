@@ -13,10 +13,12 @@ import time
 from pathlib import Path
 
 import damage
+import disk
 import kills
 from children import begin, end, undisturbed
 from damage import Outcomes
-from disk import SCENES
+
+SCENES = kills.SCENES | disk.SCENES
 
 
 def run(n: int, seed: int = 0, only: str | None = None, place: Path | None = None) -> Outcomes:

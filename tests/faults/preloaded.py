@@ -30,17 +30,20 @@ def run(name: str, n: int, only: str | None, place: Path) -> Outcomes:
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
     env = {**os.environ, "LD_PRELOAD": str(library)}
     command = [sys.executable, HERE / f"{name}.py", str(n), place, *([only] if only else [])]
-    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
     outcomes = Outcomes()
-    for scene, what, outcome, told in json.loads(done.stdout.splitlines()[-1]):
-        outcomes.take(scene, what, outcome, told)
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as trials:
+        for line in trials.stdout or ():
+            outcomes.take(*json.loads(line))
+    if trials.returncode:
+        raise subprocess.CalledProcessError(trials.returncode, command)
     return outcomes
 
 
 def main(tried: Callable[[int, Path, str | None], Iterator[Trial]]) -> None:
-    """Do the trials of ``NAME.py``, and print them."""
+    """Do the trials of ``NAME.py``, and print each, a line."""
     torch.set_num_threads(1)
     n, place, *only = sys.argv[1:]
     with quiet():
-        found = list(tried(int(n), Path(place), only[0] if only else None))
-    sys.stdout.write(f"{json.dumps(found)}\n")
+        for trial in tried(int(n), Path(place), only[0] if only else None):
+            sys.stdout.write(f"{json.dumps(trial)}\n")
+            sys.stdout.flush()

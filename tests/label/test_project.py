@@ -610,6 +610,21 @@ def test_guesses_are_read_as_they_were_saved(tmp_path: Path) -> None:
     assert (read.n_labeled, read.model, read.is_of_network) == (7, "lenet", True)
     np.testing.assert_array_equal(read.proba_of(1), [0, 1])
     assert read.proba_of(2) is None
-    (tmp_path / "guesses.npz").write_bytes(b"PK torn")
-    assert Guesses.load(tmp_path / "guesses.npz") is None
     assert Guesses.load(tmp_path / "none.npz") is None
+
+
+def test_damaged_guesses_are_named_and_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = np.ones((1, 2), np.float32)
+    path = tmp_path / "guesses.npz"
+    Guesses(np.array([3]), one, one, 7, "lenet").save(path)
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[whole.index(one.tobytes())] ^= 1
+    renamed = whole[::-1].replace(b"classes"[::-1], b"glasses"[::-1], 1)[::-1]
+    for content in (b"", b"PK torn", whole[:-40], bytes(flipped), renamed):
+        caplog.clear()
+        path.write_bytes(content)
+        assert Guesses.load(path) is None
+        assert str(path) in caplog.text
