@@ -339,6 +339,8 @@ def expected_gradient_length(module: ImageModule, images: Tensor, n_classes: int
     :math:`\theta`, float32 of shape (n,). The module is in evaluation mode, and the images (uint8)
     are on its device.
     """
+    if not len(images):  # which vmap does not take
+        return torch.zeros(0, device=images.device)
     network = module.network
     weights = {name: p.detach() for name, p in network.named_parameters() if p.requires_grad}
     rest = {name: p.detach() for name, p in network.named_parameters() if not p.requires_grad}

@@ -13,21 +13,12 @@ import pytest
 
 from skal.core.errors import RunFolderError
 from skal.label.checksums import AT_ONCE
-from skal.label.ledger import Ledger
 from skal.label.store import FORMAT, Action, BatchRow, ModelRow, Store
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "labels.sqlite")
-
-
-def folded(*actions: Action) -> Ledger:
-    """Number the actions from 1 on, and fold them."""
-    ledger = Ledger()
-    for number, action in enumerate(actions, start=1):
-        ledger.apply(action._replace(id=number))
-    return ledger
 
 
 def says(who: str, action: str, image: int, label: int | None = None, **more: object) -> Action:
@@ -194,75 +185,6 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path, n_lines: int) -> 
     assert len(whole) >= n_lines
     for number, image in whole:
         assert (kept[int(number)].image, kept[int(number)].label) == (int(image), int(image) % 3)
-
-
-def test_the_latest_label_of_an_annotator_holds() -> None:
-    ledger = folded(says("me", "label", 5, 0), says("me", "label", 5, 1))
-    assert {image: a.label for image, a in ledger.labels.items()} == {5: 1}
-
-
-def test_an_undo_brings_back_what_was_before() -> None:
-    ledger = folded(
-        says("me", "label", 5, 0), says("me", "label", 5, 1), says("me", "undo", 5, undoes=2)
-    )
-    assert ledger.labels[5].label == 0
-    assert [action.id for action in ledger.latest("me")] == [1]
-
-
-def test_undo_goes_back_to_the_first_action_and_no_further() -> None:
-    ledger = folded(
-        says("me", "label", 5, 0),
-        says("me", "bad", 6),
-        says("me", "undo", 6, undoes=2),
-        says("me", "undo", 5, undoes=1),
-    )
-    assert ledger.labels == {}
-    assert ledger.aside == {}
-    assert ledger.latest("me") == []
-    assert not ledger.is_touched(5)
-    assert ledger.annotators() == []
-
-
-def test_nobody_takes_back_what_another_did_or_what_was_imported() -> None:
-    imported = Action("me", "label", 5, 0, source="import")
-    ledger = folded(says("anna", "label", 4, 0), imported)
-    assert ledger.latest("me") == []
-    assert ledger.labels[5].label == 0
-
-
-def test_the_label_of_most_annotators_holds_and_of_as_many_the_last() -> None:
-    two = (says("a", "label", 1, 0), says("b", "label", 1, 2))
-    assert folded(*two).labels[1].label == 2
-    assert folded(*two, says("c", "label", 1, 0)).labels[1].label == 0
-
-
-@pytest.mark.parametrize(
-    ("others", "aside", "labeled"),
-    [
-        (("unsure",), "unsure", False),
-        (("bad",), "bad", False),
-        (("unsure", "label"), None, True),
-        (("label", "bad"), "bad", False),
-        (("skip",), None, False),
-    ],
-)
-def test_what_several_say_of_an_image(
-    others: tuple[str, ...], aside: str | None, labeled: bool
-) -> None:
-    actions = [
-        says(f"annotator {n}", what, 3, 1 if what == "label" else None)
-        for n, what in enumerate(others)
-    ]
-    ledger = folded(*actions)
-    assert ledger.aside.get(3) == aside
-    assert (3 in ledger.labels) is labeled
-
-
-def test_skips_are_counted_by_annotator() -> None:
-    ledger = folded(says("a", "skip", 3), says("a", "skip", 3), says("b", "skip", 3))
-    assert (ledger.skips(3, "a"), ledger.skips(3, "b"), ledger.skips(3)) == (2, 1, 3)
-    assert ledger.verdicts(3) == {}
-    assert ledger.is_touched(3)
 
 
 def test_what_many_rows_share_is_read_as_it_was_written(tmp_path: Path, store: Store) -> None:

@@ -46,6 +46,7 @@ def test_lengths_are_those_of_single_backward_passes(tiny: skal.ImageDataset, mo
     fitted = fit(tiny, model, steps=2)
     X = tiny.X[:4]
     lengths = fitted.expected_gradient_length(X)
+    assert fitted.expected_gradient_length(X[:0]).shape == (0,)
     assert lengths.shape == (4,)
     assert lengths.dtype == np.float32
     np.testing.assert_allclose(lengths, spelt_out(fitted, X), rtol=2e-3)

@@ -254,7 +254,8 @@ def test_a_part_of_unreadable_files_alone_is_no_obstacle(
     (pictures / "bad").mkdir()
     for number in range(12):
         (pictures / f"bad/{number:02}.png").write_bytes(b"")
-    table = predicted(model, tmp_path / name, "bad", "a", shard_size=4, embeddings=True)
+    asked = {"embeddings": True, "utilities": ["bald", "expected-gradient-length?layers=all"]}
+    table = predicted(model, tmp_path / name, "bad", "a", shard_size=4, **asked)
     assert len(table) == 17
     if name == "s.parquet":
         assert table["error"].to_pylist() == [None] * 5 + ["empty file"] * 12

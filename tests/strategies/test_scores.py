@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,26 @@ def test_an_empty_pool_has_empty_scores(
     assert scores.mc_proba.shape == (4, 0, 3)
 
 
+def test_some_rows_have_the_scores_that_they_have_among_all(
+    fitted: skal.ImageClassifier, tiny: skal.ImageDataset
+) -> None:
+    request = ScoreRequest(True, n_samples=4, gradient_length=True)
+    rows = np.array([70, 3, 41])
+    expected = score_pool(fitted, tiny.X, request, random_state=7).take(rows)
+    found = score_pool(fitted, tiny.X, request, rows=rows, random_state=7)
+    assert len(expected) == len(found) == 3
+    for name in ("proba", "embeddings", "mc_proba", "gradient_length"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-5)
+    assert len(score_pool(fitted, tiny.X, request, rows=rows[:0]).gradient_length) == 0
+
+
+def test_what_was_not_computed_is_not_there_for_some_rows_either() -> None:
+    bare = replace(example_scores(n_samples=0), embeddings=None, gradient_length=None)
+    some = bare.take(np.array([5, 0]))
+    assert np.array_equal(some.proba, bare.proba[[5, 0]])
+    assert (some.embeddings, some.mc_proba, some.gradient_length) == (None, None, None)
+
+
 def test_the_scored_classifier_answers_rows_in_any_order() -> None:
     scores = example_scores()
     scored = ScoredClassifier(scores)
@@ -79,6 +100,9 @@ def test_the_scored_classifier_answers_rows_in_any_order() -> None:
     powers = np.exp(logits)
     np.testing.assert_allclose(powers / powers.sum(1, keepdims=True), proba, atol=1e-6)
     assert np.array_equal(scored.sample_proba(rows, 3), scores.mc_proba[:3, [5, 0, 59]])
+    assert np.array_equal(scored.sample_proba(rows), scores.mc_proba[:, [5, 0, 59]])
+    lengths = scored.expected_gradient_length(rows)
+    assert np.array_equal(lengths, scores.gradient_length[[5, 0, 59]])
 
 
 def test_the_head_classifier_answers_changed_embeddings() -> None:
@@ -86,6 +110,10 @@ def test_the_head_classifier_answers_changed_embeddings() -> None:
     head = HeadClassifier(scores)
     changed = scores.embeddings[:4] * 0.5
     assert np.array_equal(head.predict_proba(changed), scores.head(changed))
+    # the network's head takes nothing but float32
+    _, embeddings = head.predict_proba(changed.astype(np.float64), extra_outputs="emb")
+    assert embeddings.dtype == np.float32
+    assert np.array_equal(embeddings, changed)
 
 
 def test_it_says_what_it_cannot_answer() -> None:
@@ -96,3 +124,10 @@ def test_it_says_what_it_cannot_answer() -> None:
         scored.predict_proba(np.zeros((2, 1)), extra_outputs="embs")
     with pytest.raises(ParameterError, match="asked for 30 samples; the scores hold 20"):
         scored.sample_proba(np.zeros((2, 1)), 30)
+    bare = ScoredClassifier(replace(example_scores(n_samples=0), gradient_length=None))
+    with pytest.raises(ParameterError, match="asked for 1 samples; the scores hold 0"):
+        bare.sample_proba(np.zeros((2, 1)), 1)
+    with pytest.raises(ParameterError, match="asked for None samples; the scores hold 0"):
+        bare.sample_proba(np.zeros((2, 1)))
+    with pytest.raises(ParameterError, match="the scores hold no gradient lengths"):
+        bare.expected_gradient_length(np.zeros((2, 1)))

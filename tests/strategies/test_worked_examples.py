@@ -57,6 +57,16 @@ class TestThreeImages:
         np.testing.assert_allclose(entropy(np.full((1, 4), 0.25)), np.log(4))
         np.testing.assert_allclose(margin(np.ones((2, 1))), 0)
 
+    @pytest.mark.parametrize("measure", MEASURES.values())
+    def test_a_networks_float32_is_measured_in_float64(
+        self, measure: Callable[[np.ndarray], np.ndarray]
+    ) -> None:
+        proba = example_scores().proba
+        assert proba.dtype == np.float32
+        found = measure(proba)
+        assert found.dtype == np.float64
+        assert np.array_equal(found, measure(proba.astype(np.float64)))
+
     def test_mutual_information_of_label_and_network(self) -> None:
         # H(mean) - mean H: ln 2 - ln 2; ln 2 - 0; H(0.7) - (H(0.9) + ln 2) / 2
         expected = [0, 0.693147, 0.101749]
