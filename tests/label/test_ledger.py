@@ -193,7 +193,7 @@ def test_answers_of_the_grid_are_told_from_those_of_batches() -> None:
     index.take([BatchRow(0, 0, 5, "chance", False)])
     index.follow(9, {"a": in_grid})
     index.follow(8, {"a": says("a", "label", 8, 0)})
-    index.follow(5, {"a": in_grid._replace(image=5)})
+    index.follow(5, {"a": says("a", "label", 5, 0, source=GRID)})
     assert index.from_grid == {9}
     index.follow(9, {})
     assert index.from_grid == set()

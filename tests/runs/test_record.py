@@ -3,16 +3,31 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import logging
 import os
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from skal.core.errors import RunExistsError, RunFolderError
+import skal
+from skal.core.errors import RunExistsError, RunFolderError, UnknownNameError
 from skal.runs.config import RunConfig
 from skal.runs.journal import Journal
-from skal.runs.record import QUERY_COLUMNS, ROUND_COLUMNS, Answers, Record, check_free, free_name
+from skal.runs.record import (
+    QUERY_COLUMNS,
+    ROUND_COLUMNS,
+    Answers,
+    Record,
+    check_free,
+    class_ids,
+    free_name,
+    is_begun,
+    is_finished,
+    log_file,
+)
 
 ENTRIES = [{"event": "a", "value": 0.1}, {"event": "b", "text": "ä\n\udce9"}, {"event": "c"}]
 
@@ -280,3 +295,171 @@ def test_a_kept_file_is_whole_as_long_as_it_is_what_was_written(tmp_path: Path) 
         assert not record.is_whole("net")
     (tmp_path / "run/net").unlink()
     assert not record.is_whole("net")
+
+
+def test_answers_have_the_paths_and_the_names_of_their_classes(tiny: skal.ImageDataset) -> None:
+    labels = np.array([1, 0])
+    names = [tiny.classes[1], tiny.classes[0]]
+    given = Answers.of(tiny, np.array([4, 2]), labels)
+    assert given == Answers([4, 2], [1, 0], ["", ""], names)
+    named = replace(tiny, paths=[f"{number}.png" for number in range(len(tiny.y))])
+    assert Answers.of(named, np.array([4, 2]), labels).paths == ["4.png", "2.png"]
+    assert json.dumps(given.indices + given.labels) == "[4, 2, 1, 0]"
+
+
+def test_labels_may_be_ids_or_names() -> None:
+    classes = ["daisy", "rose"]
+    for labels in (["rose", "daisy"], np.array(["rose", "daisy"], dtype=object), [1, 0]):
+        assert class_ids(labels, classes).tolist() == [1, 0]
+    assert class_ids("rose", classes).tolist() == [1]
+    assert class_ids(np.array([1, 0], dtype=object), classes).dtype.kind == "i"
+    assert class_ids(np.array(["rose"])[:0], classes).dtype == np.int64
+    with pytest.raises(UnknownNameError, match=r"unknown class 'rosse'; did you mean rose"):
+        class_ids(["daisy", "rosse"], classes)
+
+
+def edited(tmp_path: Path, **changes: object) -> tuple[Path, RunConfig]:
+    """Begin a run, edit its settings, and return its folder and the settings of the start."""
+    config = RunConfig(strategy="margin", n_rounds=3)
+    Record.create(tmp_path / "run", config, {}, {"config": config.as_dict()})
+    (tmp_path / "run/config.toml").write_text(config.replace(**changes).to_toml())
+    return tmp_path / "run", config
+
+
+def test_settings_that_are_edited_before_a_run_goes_on_are_kept_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "skal")
+    folder, config = edited(tmp_path, n_rounds=5)
+    record, now = Record.open(folder)
+    assert now == config.replace(n_rounds=5)
+    record.keep_config(now)
+    assert caplog.messages == ["n_rounds was 3, and is 5 in config.toml"]
+    journal = (folder / "journal.jsonl").read_bytes()
+    record.keep_config(now)
+    assert (folder / "journal.jsonl").read_bytes() == journal
+    assert Record.open(folder)[0].facts["config"] == now.as_dict()
+
+
+def test_of_a_run_that_is_done_only_where_it_lies_may_be_edited(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "skal")
+    folder, config = edited(tmp_path, dataset="elsewhere", strategy="entropy")
+    Record.open(folder)[0].write_summary({})
+    assert Record.open(folder)[1] == config.replace(dataset="elsewhere")
+    path = folder / "config.toml"
+    levels = {record.getMessage(): record.levelname for record in caplog.records}
+    was = f"{path}: strategy is 'entropy', but was 'margin' in the run, which counts"
+    moved = f"{path}: dataset is 'elsewhere', and was {config.dataset!r} in the run"
+    assert levels == {was: "WARNING", moved: "INFO"}
+
+
+def test_held_out_images_and_details_of_choices_are_read_back(tmp_path: Path) -> None:
+    record = started(tmp_path / "run")
+    record.add_valid(Answers([9, 8], [1, 0], ["one/9.png", "zero/8.png"], ["one", "zero"]))
+    record.add_labels(Answers([3], [0], [""], ["zero"]), {}, {"radius": 0.5})
+    record.add_round(row(1), seconds=9.5, predicted=np.array([1, 0, 1]))
+    valid = b"index,path,label\n9,one/9.png,one\n8,zero/8.png,zero\n"
+    assert (tmp_path / "run/valid.csv").read_bytes() == valid
+    read, _ = Record.open(tmp_path / "run")
+    assert read == record
+    assert read.valid["indices"] == [9, 8]
+    assert read.details == [{}, {}, {"radius": 0.5}]
+    assert read.predicted == [1, 0, 1]
+    assert read.seconds == 9.5
+    (tmp_path / "run/valid.csv").write_bytes(b"")
+    read.set_right()
+    assert (tmp_path / "run/valid.csv").read_bytes() == valid
+
+
+def test_a_run_that_is_trained_on_is_not_done_any_more(tmp_path: Path) -> None:
+    for number, add in enumerate(
+        (
+            lambda record: record.add_valid(Answers([9], [1], [""], ["one"])),
+            lambda record: record.add_labels(Answers([9], [1], [""], ["one"]), {}, {}),
+            lambda record: record.add_round(row(1), 2.0),
+        )
+    ):
+        folder = tmp_path / str(number)
+        record = started(folder)
+        record.write_summary({})
+        assert is_finished(folder) and Record.open(folder)[0].finished
+        add(record)
+        assert not is_finished(folder)
+        assert not record.finished and not Record.open(folder)[0].finished
+
+
+def test_metrics_of_ones_own_are_columns_behind_the_others(tmp_path: Path) -> None:
+    record = Record.create(tmp_path / "run", RunConfig(), {})
+    record.add_round({**row(0), "auc": 0.75}, seconds=1.0)
+    header, values = (tmp_path / "run/rounds.csv").read_text().splitlines()
+    assert header == ",".join((*ROUND_COLUMNS, "auc"))
+    assert values.endswith(",0.75")
+
+
+def test_files_that_could_not_be_read_are_listed_if_there_are_any(tmp_path: Path) -> None:
+    record = started(tmp_path / "run")
+    record.write_skipped([])
+    assert not (tmp_path / "run/skipped.csv").exists()
+    record.write_skipped([("a.jpg", "empty file"), ("b.jpg", "cut off, at its end")])
+    listed = (tmp_path / "run/skipped.csv").read_text()
+    assert listed == 'path,reason\na.jpg,empty file\nb.jpg,"cut off, at its end"\n'
+
+
+def test_reading_a_run_writes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    started(folder)
+    with (folder / "journal.jsonl").open("ab") as file:
+        file.write(b"half a li")
+    (folder / ".queries.csv.99.tmp").write_text("half")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert len(Record.read(folder)[0].labels) == 2
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    Record.open(folder)
+    assert len((folder / "journal.jsonl").read_bytes()) < len(before["journal.jsonl"])
+
+
+def test_a_run_is_begun_with_the_first_line_of_its_journal(tmp_path: Path) -> None:
+    folder = tmp_path / "deep/in/run"
+    assert not is_begun(folder) and not is_finished(folder)
+    started(folder)
+    assert is_begun(folder) and not is_finished(folder)
+    (folder / "journal.jsonl").write_bytes(b"half a li")
+    assert not is_begun(folder) and not is_finished(folder)
+
+
+def test_a_journal_that_does_not_begin_with_the_start_is_damaged(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    started(folder)
+    _, *lines = (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "journal.jsonl").write_bytes(b"".join(lines))
+    with pytest.raises(RunFolderError, match=r"journal\.jsonl, line 1: damaged; begin"):
+        Record.open(folder)
+    (folder / "journal.jsonl").unlink()
+    with pytest.raises(RunFolderError, match=r"the run's journal '.*journal\.jsonl' is gone"):
+        Record.open(folder)
+
+
+def test_a_run_cannot_be_made_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("mine")
+    with pytest.raises(RunFolderError, match=r"/runs' is a file: '.*/runs/a/b' cannot be made in"):
+        check_free(tmp_path / "runs/a/b")
+    check_free(tmp_path / "other/a/b")
+
+
+def test_what_is_said_is_kept_in_the_log_of_the_folder(tmp_path: Path) -> None:
+    log = logging.getLogger("skal")
+    log.setLevel(logging.WARNING)
+    before = list(log.handlers)
+    with log_file(tmp_path):
+        log.info("ä café\udce9")
+        log.debug("too much")
+    log.warning("later")
+    (line,) = (tmp_path / "log.txt").read_bytes().splitlines()
+    assert line.endswith(b" " + "ä café".encode() + b"\xe9")
+    assert line[:4].isdigit()
+    assert (log.level, log.handlers) == (logging.WARNING, before)
+    with log_file(None):
+        log.info("nowhere")
+    assert [path.name for path in tmp_path.iterdir()] == ["log.txt"]
