@@ -16,6 +16,7 @@ the first frame, to the frame after the one that has it. Beside it the browser's
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -84,7 +85,11 @@ class Labelling:
         command = [SKAL, "label", folder, "--classes", ",".join(CLASSES), "--no-browser"]
         self.start = time.perf_counter()
         self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""},  # with bytecode, as installed
         )
         assert self._process.stdout is not None
         self.address = self._process.stdout.readline().strip()

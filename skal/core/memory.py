@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 ROWS_AT_ONCE = 64
@@ -41,7 +40,11 @@ def available_memory(
     """Return how many bytes can be allocated before the machine, or its container, is out of them;
     of a CUDA device's memory and the machine's the lesser counts.
     """
-    available = int(psutil.virtual_memory().available) if machine is None else machine
+    if machine is None:
+        import psutil  # which takes as long to import as a tenth of numpy
+
+        machine = int(psutil.virtual_memory().available)
+    available = machine
     for limit, usage, stat in _LIMITS:
         try:
             most, used = (int((cgroup / name).read_text()) for name in (limit, usage))

@@ -9,11 +9,11 @@ from typing import Any
 
 from ..core.errors import UsageError
 from ..datasets.formats import page_of
-from ..datasets.index import ImageFile
 from ..datasets.tables import table_of
 from ..models import MODELS
 from ..runs.config import RunConfig
 from ..strategies.catalogue import STRATEGIES
+from .listing import Files
 from .names import shown
 from .store import Store
 
@@ -34,7 +34,7 @@ def check_config(config: RunConfig, given: Mapping[str, Any]) -> None:
 
 
 def check_enough(
-    classes: Sequence[str], root: Path | None = None, files: Sequence[ImageFile] = ()
+    classes: Sequence[str], root: Path | None = None, files: Files | tuple[()] = ()
 ) -> None:
     """Raise a UsageError if there are fewer than two classes; it names a table in a folder, beside
     its images, that may have them.
@@ -65,24 +65,23 @@ def as_options(names: Sequence[str]) -> str:
     return f"--classes {shown(quote(','.join(names)))}"
 
 
-def check_pool(files: Sequence[ImageFile], classes: Sequence[str]) -> None:
-    taking_part = [file for file in files if file.part != "test"]
-    if taking_part and all(file.label in classes for file in taking_part):
+def check_pool(files: Files, classes: Sequence[str]) -> None:
+    taking_part = {label: n for (part, label), n in files.counts().items() if part != "test"}
+    if taking_part and all(label in classes for label in taking_part):
+        n = sum(taking_part.values())
         raise UsageError(
-            f"all {len(taking_part)} images are in class folders: nothing is left to label; if "
+            f"all {n} images are in class folders: nothing is left to label; if "
             "these folders are no classes, name the classes by --classes"
         )
 
 
-def check_pages(
-    root: Path, kept: str, wanted: str, store: Store, files: Sequence[ImageFile]
-) -> None:
+def check_pages(root: Path, kept: str, wanted: str, store: Store, files: Files) -> None:
     """Refuse to take each page for an image, or no longer, where it would set labels aside."""
     if (kept == "all") == (wanted == "all"):
         return
     paths, labeled = store.images(), {action.image for action in store.actions()}
     if wanted == "all":
-        paged = {page_of(file.path)[0] for file in files if page_of(file.path)[1] is not None}
+        paged = {page_of(path)[0] for path in files.paths if page_of(path)[1] is not None}
         is_lost = any(paths.get(image) in paged for image in labeled)
     else:
         is_lost = any(page_of(paths.get(image, ""))[1] is not None for image in labeled)

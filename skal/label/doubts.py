@@ -125,8 +125,7 @@ def find_doubts(
     """Return what networks say of labels that they were not told; a DataError if there are too few
     labels to train without some of them.
     """
-    paths = {number: path for path, number in picker.setup.numbers.items()}
-    parts = folds(labels, seed, paths)
+    parts = folds(labels, seed, picker.setup.paths)
     if not parts:
         raise DataError(
             "doubts need two classes with two labels or more; label more images, and ask again"

@@ -35,7 +35,7 @@ def next_images(project: LabelProject, n: int) -> list[tuple[int, str]]:
     """
     reserve = [image for image in project.reserve if not project.ledger.is_touched(image)]
     kept = reserve[: n // TEST_EVERY]
-    candidates = sorted(project.pool.difference(project.reserve, project.ledger.images()))
+    candidates = sorted(project.pool - {*project.reserve, *project.ledger.images()})
     request = project.request(candidates, n - len(kept))
     answer = Picker(project.learner_setup()).answer(request)
     project.guesses = answer.guesses

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ..core.errors import DataError
 from ..datasets.formats import page_of
-from ..datasets.index import ImageFile, find_images
+from ..datasets.index import find_images
+from .listing import Files, Paths
 from .store import Store
 
 AT_ONCE, AT_CLOSE = 1000, 10
@@ -21,14 +22,14 @@ MOST_TOLD = 10
 _log = logging.getLogger("skal")
 
 
-def find(root: Path, pages: str) -> list[ImageFile]:
+def find(root: Path, pages: str) -> Files:
     """Return the images of a folder, `pages` as in `find_images`; an error if there are none."""
-    return find_images(root, as_dataset=False, pages=pages)
+    return Files(find_images(root, as_dataset=False, pages=pages))
 
 
-def taking_part(root: Path, files: Sequence[ImageFile]) -> dict[str, None]:
-    """Return the paths of all images but those of a given test set, in their order."""
-    there = dict.fromkeys([path for path, part, _ in files if part != "test"])
+def taking_part(root: Path, files: Files) -> list[str]:
+    """Return the paths of all images but those of a given test set, sorted."""
+    there = sorted(files.paths_but("test"))
     if not there:
         raise DataError(f"no image under {str(root)!r} but those under test/")
     return there
@@ -38,7 +39,7 @@ def new_numbers(
     root: Path,
     store: Store,
     known: Mapping[int, str],
-    there: Mapping[str, None],
+    there: Mapping[str, str],
     hashed: dict[str, tuple[int, str] | None],
 ) -> tuple[dict[int, str], int]:
     """Return which numbers images get that are not `known` where they lie, and how many were moved.
@@ -65,7 +66,7 @@ def new_numbers(
     return {**moved, **dict(enumerate(rest, max(known, default=-1) + 1))}, len(moved)
 
 
-def really_gone(gone: Mapping[int, str], there: Mapping[str, None]) -> dict[int, str]:
+def really_gone(gone: Mapping[int, str], there: Mapping[str, str]) -> dict[int, str]:
     """Return those images, of such that are not there, that are not there as pages of a file
     either, nor as the file of a page.
     """
@@ -80,14 +81,15 @@ def really_gone(gone: Mapping[int, str], there: Mapping[str, None]) -> dict[int,
     return {number: path for number, path in gone.items() if not is_there(path)}
 
 
-def labels_of_folders(
-    files: Iterable[ImageFile], numbers: Mapping[str, int], ids: Mapping[str, int]
-) -> dict[int, int]:
+def labels_of_folders(files: Files, paths: Paths, ids: Mapping[str, int]) -> dict[int, int]:
     """Return the class of each image in a class folder.
 
-    `numbers` are those of images that take part, by path, and `ids` those of classes, by all names
-    that they have or had.
+    `paths` are those of images that take part, and `ids` those of classes, by all names that they
+    have or had.
     """
+    if not any(label in ids for _, label in files.counts()):
+        return {}
+    numbers = paths.numbers()
     return {
         numbers[file.path]: ids[file.label]
         for file in files
@@ -95,16 +97,20 @@ def labels_of_folders(
     }
 
 
-def tell_left_out(files: Sequence[ImageFile], ids: Container[str]) -> None:
+def tell_left_out(files: Files, ids: Container[str]) -> None:
     """Tell of folders that are no class, and of images that take no part."""
-    others = Counter([label for _, _, label in files if label is not None and label not in ids])
+    others, n_of_test = Counter[str](), 0
+    for (part, label), n in files.counts().items():
+        n_of_test += n * (part == "test")
+        if label is not None and label not in ids:
+            others[label] += n
     by_name = sorted(others.items())
     for name, count in by_name[:MOST_TOLD]:
         _log.info("the folder %r is no class: its %d images count as unlabelled", name, count)
     if rest := by_name[MOST_TOLD:]:
         n = sum(count for _, count in rest)
         _log.info("... nor are %d more folders, of %d images", len(rest), n)
-    if n_of_test := [part for _, part, _ in files].count("test"):
+    if n_of_test:
         _log.info("%d images under test/ take no part in labelling", n_of_test)
 
 

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from ..core.durable import write_atomic
 from ..core.errors import told
 from ..core.processes import end_with_parent
-from ..datasets.index import ImageFile
 from ..runs.config import RunConfig
 from .classes import Classes
+from .listing import Files, Paths
 
 if TYPE_CHECKING:
     from .doubts import Doubts
@@ -143,8 +143,8 @@ class LearnerSetup:
     """What the learner needs of a project: its images, those of the test, and the settings."""
 
     root: Path
-    files: Sequence[ImageFile]
-    numbers: Mapping[str, int]
+    files: Files
+    paths: Paths
     config: RunConfig
     keep: Path | None
     of_test: Sequence[int]

@@ -72,10 +72,11 @@ class Picker:
         self.cache = Path(str(self._pixels.filename)).parent  # type: ignore[attr-defined]
         self._paths = tuple(file.path for file in kept)
         # images that take no part have no number
-        self._numbers = np.array([setup.numbers.get(path, -1) for path in self._paths])
+        numbers = setup.paths.numbers()
+        self._numbers = np.array([numbers.get(path, -1) for path in self._paths])
         self._rows = {n: row for row, n in enumerate(self._numbers.tolist()) if n >= 0}
         self._learners: dict[tuple[str, ...], ActiveLearner] = {}
-        self.unreadable = [setup.numbers[path] for path, _ in skipped if path in setup.numbers]
+        self.unreadable = [numbers[path] for path, _ in skipped if path in numbers]
 
     def answer(self, request: BatchRequest) -> ComputedBatch:
         """Pick the next images.

@@ -29,6 +29,7 @@ from .holding import hold
 from .kept_classes import ClassEdits, KeptClasses
 from .learning import GUESSES, BatchRequest, Guesses, LearnerSetup
 from .ledger import TEST, Ledger
+from .listing import Files, Numbers, Paths
 from .names import check_classes, shown, told_apart
 from .notes import Notes
 from .sample import Accuracy, History, TestedModel, draw_reserve
@@ -59,7 +60,7 @@ class LabelProject:
         self,
         root: Path,
         store: Store,
-        files: Sequence[ImageFile],
+        files: Files,
         config: RunConfig,
         terms: Terms,
         new_classes: Sequence[str] = (),
@@ -129,7 +130,7 @@ class LabelProject:
         store = store_to_read(path)  # first: where it is of another format, all is
         config, agreed = read_settings(home, settings or {}, {"overlap": overlap, "until": until})
         is_listed = files is not None
-        files = images.find(root, config.pages) if files is None else files
+        files = images.find(root, config.pages) if files is None else Files.of(files)
         check_pages(root, kept_pages(home), config.pages, store, files)
         if settings is not None:  # a network or strategy of one's own is named by who runs it
             kept = {n: v for n, v in foreign_names(config).items() if settings.get(n) != v}
@@ -137,7 +138,7 @@ class LabelProject:
             check_trusted(home / SETTINGS_FILE, kept, False, told)
         check_config(config, settings or {})
         before = Classes(store.class_names())
-        folders = sorted({file.label for file in files if file.label is not None})
+        folders = sorted({label for _, label in files.counts() if label is not None})
         names = before.to_add(check_classes(classes) or ([] if before.names else folders))
         known = [*before.names, *names]
         if needs_classes:
@@ -219,26 +220,32 @@ class LabelProject:
     def learner_setup(self) -> LearnerSetup:
         root, keep = self.root.resolve(), self.home / GUESSES if self.store.path else None
         of_test = sorted({*self.reserve, *self.test_labels})
-        return LearnerSetup(root, self.files, self.numbers, self.config, keep, of_test)
+        return LearnerSetup(root, self.files, self.paths, self.config, keep, of_test)
 
-    def take_files(self, files: Sequence[ImageFile]) -> None:
+    def take_files(self, files: Files) -> None:
         """Take in which images there are; a DataError if there is none."""
-        there = images.taking_part(self.root, files)
-        self.files, self.paths, self._unwritten = files, *self._number(there)
-        paths = self.paths
-        self.numbers = {path: number for number, path in paths.items()}
-        self.folder_labels = images.labels_of_folders(files, self.numbers, self.class_list.by_name)
-        self.pool = frozenset(paths.keys() - self.folder_labels.keys())
+        self.paths = self._number(images.taking_part(self.root, files))
+        self.files, names = files, self.class_list.by_name
+        self.folder_labels = images.labels_of_folders(files, self.paths, names)
+        in_pool = self.paths.mask()
+        in_pool[[*self.folder_labels]] = False
+        self.pool = Numbers(in_pool)
         self._reserve: list[int] | None = None
         self._folded = (None, ())
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The number of each path, made anew each time."""
+        return self.paths.numbers()
 
     @property
     def reserve(self) -> list[int]:
         """The images held out for the test."""
         if self._reserve is None:
             seed = self.store.meta().get("seed", str(self.config.seed))
-            first_paths = {**self._unwritten, **self.paths, **self.store.first_paths()}
-            self._reserve = draw_reserve(seed, first_paths, self.pool)
+            moved = self.store.first_paths()
+            paths = {**self.paths, **moved} if moved else self.paths
+            self._reserve = draw_reserve(seed, paths, self.pool)
         return self._reserve
 
     def close(self) -> None:
@@ -406,27 +413,26 @@ class LabelProject:
         """The accuracy of the networks on the test sample; see `History.curve`."""
         return self.history.curve(self.test_labels)
 
-    def _number(self, there: Mapping[str, None]) -> tuple[dict[int, str], dict[int, str]]:
-        """Return the images that are there, by number, and those that are not written."""
-        hashed: dict[str, tuple[int, str] | None] = {}
+    def _number(self, there: list[str]) -> Paths:
+        """Return which images are there, by number: new ones of the paths get one."""
         known = self.store.images()
-        added, n_moved = dict[int, str](), 0
-        if known or self._is_read_only:
-            added, n_moved = images.new_numbers(self.root, self.store, known, there, hashed)
-        if (added or not known) and not self._is_read_only:
+        if known.places == there or (self._is_read_only and not known):
+            return Paths(there)
+        listed = dict(zip(there, there, strict=True))  # a path is kept once, not twice
+        hashed: dict[str, tuple[int, str] | None] = {}
+        added, n_moved = images.new_numbers(self.root, self.store, known, listed, hashed)
+        if added and not self._is_read_only:
             with self.store.transaction():  # another process may have given numbers meanwhile
                 known = self.store.images()
-                added, n_moved = images.new_numbers(self.root, self.store, known, there, hashed)
+                added, n_moved = images.new_numbers(self.root, self.store, known, listed, hashed)
                 self.store.add_images(added)
         if n_moved and not self._is_quiet:
             _log.info("%d labelled images were moved; their labels go with them", n_moved)
-        present = {**known, **added} if known else added
-        gone = {n: known[n] for n in sorted(known) if present[n] not in there}
+        present = {**known, **added}
+        gone = {n: path for n, path in present.items() if path not in listed}
         if not self._is_quiet:
-            self._tell_gone(images.really_gone(gone, there))
-        listed = dict(zip(there, there, strict=True))  # a path is kept once, not twice
-        paths = {n: listed[path] for n, path in present.items() if n not in gone}
-        return paths, added if self._is_read_only else {}
+            self._tell_gone(images.really_gone(gone, listed))
+        return Paths.of((n, listed[path]) for n, path in present.items() if n not in gone)
 
     def _tell_gone(self, gone: Mapping[int, str]) -> None:
         labeled = [path for number, path in gone.items() if number in self.ledger.labels]

@@ -12,7 +12,8 @@ in the grid: there they are due one by one, before the grid continues.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice, zip_longest
@@ -38,7 +39,7 @@ class ProjectFacts:
     """
 
     there: Collection[int]
-    pool: frozenset[int]
+    pool: Set[int]
     reserve: Sequence[int]
     n_init: int
     n_query: int
@@ -324,7 +325,9 @@ def progress(state: Snapshot, queue: Sequence[int]) -> tuple[int, int, int]:
     return number, size, sum(state.is_done(row.image) for row in rows)
 
 
-def candidates(state: Snapshot) -> list[int]:
-    """Return the images among which the next batch may be chosen."""
-    gone = state.batches.by_image.keys() | set(state.unreadable) | set(state.ledger.images())
-    return sorted(state.facts.pool - state.facts.reserved - gone)
+def candidates(state: Snapshot) -> Sequence[int]:
+    """Return the images among which the next batch may be chosen, in order."""
+    gone = state.facts.reserved.union(
+        state.batches.by_image, state.unreadable, state.ledger.images()
+    )
+    return array("q", sorted(image for image in state.facts.pool if image not in gone))

@@ -93,7 +93,7 @@ class Review:
                 "n_rounds": project.n_batches,
                 "doubts": self.doubts_state,
                 "n_disputed": len(project.disputed),
-                "n_noted": len(project.notes.by_image.keys() & project.paths.keys()),
+                "n_noted": sum(n in project.paths for n in project.notes.by_image),
                 "n_doubtful": sum(map(self._is_doubtful, self._doubts)),
             }
 

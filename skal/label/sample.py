@@ -67,11 +67,12 @@ def draw_reserve(seed: str, paths: Mapping[int, str], pool: Container[int]) -> l
     Each is drawn by a hash of the seed and the path that it had when it got its number: so it is
     drawn or not whatever other images are there, or come later. Of a file all pages are, or none.
     """
-    drawn = []
-    for number, path in paths.items():
+    drawn, limit = [], int(TEST_SHARE * 2**64).to_bytes(8)
+    for number in paths:
+        path = paths[number]
         file, page = page_of(path)
         digest = _hash(seed, file)
-        if int.from_bytes(digest[:8]) < TEST_SHARE * 2**64 and number in pool:
+        if digest < limit and number in pool:  # as numbers, the first 8 bytes
             order = digest if page is None else _hash(seed, path)
             drawn.append((order[8:], number))
     return [number for _, number in sorted(drawn)]

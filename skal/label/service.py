@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -16,13 +15,13 @@ from numpy.typing import NDArray
 
 from ..core.errors import ParameterError, UsageError
 from ..core.seeding import derive_seed
-from ..datasets.index import ImageFile
 from . import queue, telling
 from .answers import check_answer, check_key
 from .kept_classes import ClassEdits
 from .learning import BatchRequest, ComputedBatch, Failure, LearnerSetup
 from .leases import Leases
 from .ledger import GRID, OTHER, SETTLED, TEST, BatchIndex
+from .listing import Files
 from .names import check_annotator, plain_text, shown
 from .previews import Previews
 from .project import LabelProject
@@ -87,8 +86,8 @@ class LabelService:
         self.lock = threading.RLock()
         self._submit: Callable[[BatchRequest], None] | None = None
         self._renew: Callable[[LearnerSetup], None] = lambda setup: None
-        self._by_chance: deque[int] = deque()  # without those in front that are in batches
-        self._ordered: set[int] = set()  # what is, or was, in it
+        self._by_chance = np.empty(0, np.int64)
+        self._n_passed = 0  # of them, in front, that are in batches
         self._learned = project.paths  # images that the learner knows
         self._take_images()
         self._picks: Sequence[int] = ()
@@ -117,7 +116,7 @@ class LabelService:
             self._wake()
 
     @_locked
-    def take_files(self, files: Sequence[ImageFile]) -> None:
+    def take_files(self, files: Files) -> None:
         """Take in which images there are now.
 
         The learner learns of them before the next batch, when they are a tenth more than it knows,
@@ -128,7 +127,7 @@ class LabelService:
         self._take_images()
         n = len(self.project.paths)
         _log.info("images were added or taken away: %d before, %d now", before, n)
-        n_other = len(self._learned.items() ^ self.project.paths.items())
+        n_other = self.project.paths.n_other(self._learned)
         if n_other >= max(1, round(NEWS_SHARE * len(self._learned))):
             self._learned, self._asked = self.project.paths, None
             self._renew(self.project.learner_setup())
@@ -136,15 +135,14 @@ class LabelService:
 
     def _take_images(self) -> None:
         project = self.project
-        there, sizes = project.paths.keys(), (project.n_init, project.n_query, project.overlap)
+        there, sizes = project.paths, (project.n_init, project.n_query, project.overlap)
         self._facts = queue.ProjectFacts(there, project.pool, project.reserve, *sizes)
         self.previews.paths = project.paths
-        new = sorted(there - self._ordered)
-        draw = np.random.default_rng(
-            derive_seed(project.config.seed, "explore", len(self._ordered))
+        new = np.setdiff1d(np.flatnonzero(project.paths.mask()), self._by_chance)
+        seed = derive_seed(project.config.seed, "explore", len(self._by_chance))
+        self._by_chance = np.concatenate(
+            [self._by_chance, np.random.default_rng(seed).permutation(new)]
         )
-        self._by_chance += draw.permutation(new).tolist()
-        self._ordered.update(new)
 
     @_locked
     def next(
@@ -265,8 +263,7 @@ class LabelService:
         plan = queue.plan(seen, QUEUE)
         images, seen = plan.images, seen.with_rows(plan.rows)
         number, size, n_done = queue.progress(seen, images)
-        left = [i for i in project.pool - self._unreadable if seen.is_open(i)]
-        waiting = [] if images else self.leases.holders(left, annotator)
+        waiting = [] if images else self._holders(seen)
         return {
             "project": plain_text(project.name),
             "classes": listed.described(),
@@ -342,12 +339,13 @@ class LabelService:
     def _snapshot(self, annotator: str) -> queue.Snapshot:
         guesses = self.project.guesses
         by_margin = guesses.by_margin if guesses else ()
+        by_chance = memoryview(self._by_chance.data)[self._n_passed :]
         return queue.Snapshot(
             annotator,
             self._facts,
             self.project.ledger,
             self._batches,
-            queue.Supply(self._picks, self._kind, by_margin, self._by_chance),
+            queue.Supply(self._picks, self._kind, by_margin, by_chance),
             held=self.leases.of_others(annotator),
             front=self._front.get(annotator, ()),
             due=self._due.get(annotator, ()),
@@ -357,9 +355,11 @@ class LabelService:
 
     def _hand_out(self, annotator: str, n: int, *, lease: bool = True) -> list[int]:
         # or of thousands that are labelled each would be looked at for each that is shown
-        by_chance, passed = self._by_chance, self._facts.reserved
-        while by_chance and (by_chance[0] in passed or by_chance[0] in self._batches.by_image):
-            by_chance.popleft()
+        passed, batched = self._facts.reserved, self._batches.by_image
+        for image in memoryview(self._by_chance.data)[self._n_passed :]:
+            if image not in passed and image not in batched:
+                break
+            self._n_passed += 1
         state = self._snapshot(annotator)
         self._batches.prune(state.is_done)
         self._due[annotator] = queue.due(state)
@@ -374,6 +374,11 @@ class LabelService:
         if rows:
             self.project.add_batch(rows)
             self._batches.take(rows)
+
+    def _holders(self, seen: queue.Snapshot) -> list[str]:
+        """Return who has images before them that an annotator may be shown, too."""
+        left = [i for i in seen.facts.pool if i not in self._unreadable and seen.is_open(i)]
+        return self.leases.holders(left, seen.annotator)
 
     def _owe(self, annotator: str, more: Sequence[int] = ()) -> None:
         """Let those images of the test be due that the labels given in the grid call for."""

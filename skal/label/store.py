@@ -20,6 +20,7 @@ from ..core.durable import fsync_folder, write_atomic
 from ..core.errors import RunFolderError
 from .checksums import AT_ONCE, by_columns, checksums, marks_of
 from .copies import SQLITE_ERRORS, way_out
+from .listing import Paths
 
 FORMAT = 3
 BUSY_SECONDS = 10.0
@@ -240,21 +241,21 @@ class Store:
     def choose_keys(self, keys: Mapping[int, str]) -> None:
         self._insert("keys", keys.items())
 
-    def images(self) -> dict[int, str]:
+    def images(self) -> Paths:
         """Return where each image lies, by number."""
-        return dict(self._paths())
+        return Paths.of(self._paths())
 
     def first_paths(self) -> dict[int, str]:
         """Return where each image that was moved, and maybe others, lay when it got its number."""
         ((n_rows, last),) = self._rows("SELECT count(*), max(number) FROM images")
-        return {} if n_rows == (last or 0) + 1 else dict(reversed(self._paths()))
+        return {} if n_rows == (last or 0) + 1 else dict(reversed([*self._paths()]))
 
-    def _paths(self) -> list[tuple[int, str]]:
-        rows = self._read("images")
-        return [
-            (number, path if isinstance(path, str) else path.decode(errors="surrogateescape"))
-            for number, path in rows
-        ]
+    def _paths(self) -> Iterator[tuple[int, str]]:
+        for block in self._checked("images"):
+            for row in block:
+                path = row[2]
+                is_text = isinstance(path, str)
+                yield row[1], path if is_text else path.decode(errors="surrogateescape")
 
     def add_images(self, paths: Mapping[int, str]) -> None:
         """Write where images lie: new ones, or such that were moved."""

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +14,7 @@ from ..core.errors import SkalError
 from ..datasets.formats import file_of
 from ..datasets.index import ImageFile
 from . import images
+from .listing import Files
 
 LOOK_SECONDS = 5.0
 SETTLED_SECONDS = 3.0
@@ -33,8 +34,8 @@ class Watch:
     def __init__(
         self,
         root: Path,
-        files: Sequence[ImageFile],
-        tell: Callable[[Sequence[ImageFile]], None],
+        files: Files,
+        tell: Callable[[Files], None],
         *,
         pages: str = "first",
         clock: Callable[[], float] = time.time,
@@ -65,14 +66,18 @@ class Watch:
                 found = images.find(self._root, self._pages)
         except SkalError:  # a drive that is gone for a while, say
             return False
-        before = set(self._files)
-        files = [file for file in found if file in before or self._is_settled(file)]
-        is_new = files != list(self._files)
+        files = found if found == self._files else self._settled(found)
+        is_new = files != self._files
         if is_new:
             self._tell(files)
-        self._files, self._folders = files, _folders_of(files) | _folders_under(self._root)
+            self._files = files
+        self._folders = _folders_of(files) | _folders_under(self._root)
         self._seen = now if len(files) == len(found) and self._times() == now else None
         return is_new
+
+    def _settled(self, found: Files) -> Files:
+        before = set(self._files)
+        return Files([file for file in found if file in before or self._is_settled(file)])
 
     def _times(self) -> dict[str, int]:
         """Return when each folder last changed."""
@@ -104,8 +109,8 @@ class Watch:
                 told.add(str(error))
 
 
-def _folders_of(files: Sequence[ImageFile]) -> set[str]:
-    inner = {file.path.rpartition("/")[0] for file in files}
+def _folders_of(files: Files) -> set[str]:
+    inner = {path.rpartition("/")[0] for path in files.paths}
     return {".", *inner, *(str(p) for folder in inner for p in PurePosixPath(folder).parents)}
 
 

@@ -525,7 +525,7 @@ def test_a_taken_port_is_told(folder: Path) -> None:
     assert not (folder.parent / "other/.skal").exists()
 
 
-@pytest.mark.parametrize("package", ["starlette", "uvicorn", "jinja2"])
+@pytest.mark.parametrize("package", ["starlette", "uvicorn"])
 def test_a_missing_extra_is_told_before_anything_is_written(folder: Path, package: str) -> None:
     code = f"import sys; sys.modules[{package!r}] = None; from skal.cli import main; main()"
     done = subprocess.run(

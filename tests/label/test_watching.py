@@ -128,7 +128,7 @@ def test_new_images_are_shown_at_once_and_learned_of_with_the_next_batch(folder:
     assert set(reserve) < set(project.reserve)
     assert service.state("me")["n_images"] == 70
     (setup,) = setups
-    assert len(setup.files) == len(setup.numbers) == 70
+    assert len(setup.files) == len(setup.paths) == 70
     nothing = np.empty((70, 0), np.float32)
     guesses = Guesses(np.array(sorted(project.paths)), nothing, nothing)
     service.take_batch(ComputedBatch([], "start", guesses, [], 0.1))

@@ -8,7 +8,9 @@ import shlex
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from html import escape
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from ...core.errors import MissingExtraError, SkalError, UsageError
@@ -25,7 +27,6 @@ from ..watching import Watch
 from .address import LOOPBACK, Address, names_of
 
 try:
-    from jinja2 import Environment, FileSystemLoader
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
     from starlette.exceptions import HTTPException
@@ -113,14 +114,19 @@ class _Page:
         self._map = image_map
         self._finish = finish
         self._suggest = suggest
-        templates = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True)
-        self._template = templates.get_template("index.html")
+        self._template = Template((HERE / "templates/index.html").read_text("utf-8"))
 
     def index(self, request: Request) -> Response:
         project = self._service.project
-        name, folder = plain_text(project.name), shlex.quote(plain_text(str(project.root)))
         own = request.scope[NAME]  # who came by a token of their own has no other name
-        content = self._template.render(project=name, id=project.id, folder=folder, own=own)
+        content = self._template.substitute(
+            project=escape(plain_text(project.name)),
+            id=escape(project.id),
+            folder=escape(shlex.quote(plain_text(str(project.root)))),
+            own=escape(own),
+            hides_own="" if own else " hidden",
+            hides_chosen=" hidden" if own else "",
+        )
         return HTMLResponse(content, headers=UNSTORED)
 
     def state(self, asked: Asked) -> dict[str, Any]:
