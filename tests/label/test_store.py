@@ -13,7 +13,7 @@ import pytest
 
 from skal.core.errors import RunFolderError
 from skal.label.checksums import AT_ONCE
-from skal.label.store import FORMAT, Action, BatchRow, ModelRow, Store
+from skal.label.store import FORMAT, Action, BatchRow, ModelRow, NoteRow, Store
 
 
 @pytest.fixture
@@ -194,3 +194,124 @@ def test_what_many_rows_share_is_read_as_it_was_written(tmp_path: Path, store: S
     store.close()
     read = Store(tmp_path / "labels.sqlite").actions()
     assert [one._replace(id=0, time="") for one in read] == rows
+
+
+def test_what_is_known_beside_the_labels_is_read_again_too(tmp_path: Path, store: Store) -> None:
+    assert (store.last_note(), store.notes(), store.class_keys()) == (0, [], {})
+    notes = [NoteRow("cleanvision", 7, "dark", 0.25), NoteRow("cleanlab", 3, "label", None)]
+    store.add_notes(notes)
+    store.choose_keys({1: "r", 0: "d"})
+    store.choose_keys({1: "s"})
+    store.set_meta("seed", "7")
+    project = store.meta()["project"]
+    store.close()
+
+    other = Store(tmp_path / "labels.sqlite")
+    assert other.notes() == notes
+    assert other.last_note() == 2
+    assert other.class_keys() == {1: "s", 0: "d"}
+    assert other.meta() == {"format": str(FORMAT), "project": project, "seed": "7"}
+    assert Store(None).meta()["project"] != project
+
+
+def test_what_is_written_in_one_transaction_is_there_as_a_whole_or_not_at_all(store: Store) -> None:
+    with pytest.raises(KeyError), store.transaction():
+        store.add_images({0: "a.jpg"})
+        store.append([says("me", "label", 0, 0)])
+        raise KeyError
+    assert (store.images(), store.actions()) == ({}, [])
+    with store.transaction():
+        store.add_images({0: "a.jpg"})
+        store.append([says("me", "label", 0, 0)])
+    assert (store.images(), len(store.actions())) == ({0: "a.jpg"}, 1)
+
+
+def meddled(tmp_path: Path, command: str) -> Path:
+    """Make a store of three answers, and change it behind its back."""
+    path = tmp_path / "labels.sqlite"
+    store = Store(path)
+    store.append([says("me", "label", image, 0) for image in range(3)])
+    store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        for change in ("update", "delete"):
+            connection.execute(f"DROP TRIGGER actions_{change}")
+        connection.execute(command)
+        connection.commit()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("UPDATE actions SET label = 1 WHERE id = 2", "row 2 of actions is damaged, by its check"),
+        ("DELETE FROM actions WHERE id = 2", "answers are missing"),
+    ],
+)
+@pytest.mark.parametrize("read_only", [False, True])
+def test_answers_that_were_meddled_with_are_an_error(
+    tmp_path: Path, command: str, message: str, read_only: bool
+) -> None:
+    store = Store(meddled(tmp_path, command), read_only=read_only)
+    with pytest.raises(RunFolderError, match=rf"the labels in '.*labels\.sqlite'.*{message}"):
+        store.actions()
+
+
+def test_an_image_that_never_moved_has_no_other_first_path(store: Store) -> None:
+    assert store.first_paths() == {}
+    store.add_images({0: "a.jpg"})
+    assert store.first_paths() == {}
+
+
+class Refusing(sqlite3.Connection):
+    """As on a drive without a write-ahead log, or one that nothing can be written to."""
+
+    def execute(self, query: str, *values: Any) -> sqlite3.Cursor:  # type: ignore[override]
+        if query.startswith("PRAGMA journal_mode"):
+            return super().execute("SELECT 'delete'")
+        if query == "SELECT 1 FROM sqlite_master":
+            raise sqlite3.OperationalError("unable to open database file")
+        return super().execute(query, *values)
+
+
+def test_a_drive_without_a_write_ahead_log_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def connect(*args: Any, **options: Any) -> sqlite3.Connection:
+        return sqlite3.connect(*args, factory=Refusing, **options)
+
+    path = tmp_path / "labels.sqlite"
+    assert Store(path, connect=connect).append([says("me", "label", 1, 0)])
+    assert f"the drive of {path} refuses SQLite's write-ahead log (its journal is 'delete')" in (
+        caplog.text
+    )
+    caplog.clear()
+    Store(None, connect=connect)
+    assert caplog.text == ""
+
+
+def test_labels_are_read_where_nothing_can_be_written_beside_them(
+    tmp_path: Path, store: Store
+) -> None:
+    store.append([says("me", "label", 1, 0)])
+    addresses = []
+
+    def connect(address: str, **options: Any) -> sqlite3.Connection:
+        addresses.append(address)
+        kind = sqlite3.Connection if "immutable" in address else Refusing
+        return sqlite3.connect(address, factory=kind, **options)
+
+    path = tmp_path / "labels.sqlite"
+    # the latest label is in the log, which cannot be read
+    with pytest.raises(RunFolderError, match="unable to open database file"):
+        Store(path, read_only=True, connect=connect)
+    store.close()  # and now it is in the file
+    assert len(Store(path, read_only=True, connect=connect).actions()) == 1
+    assert all("mode=ro" in address for address in addresses)
+
+
+def test_who_only_reads_cannot_write(tmp_path: Path, store: Store) -> None:
+    reading = Store(tmp_path / "labels.sqlite", read_only=True)
+    with pytest.raises(RunFolderError, match="readonly"):
+        reading.append([says("me", "label", 1, 0)])
+    assert store.append([says("me", "label", 1, 0)])
+    assert len(reading.actions()) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,15 @@ from sklearn.utils.validation import check_is_fitted
 
 import skal
 from skal.core.errors import ParameterError
-from skal.strategies.scores import HeadClassifier, ScoredClassifier, ScoreRequest, score_pool
+from skal.strategies.scores import (
+    LEAST_PER_DEVICE,
+    HeadClassifier,
+    ScoredClassifier,
+    ScoreRequest,
+    least_for_all_devices,
+    parts_by_device,
+    score_pool,
+)
 from skal.testing import example_scores
 
 
@@ -85,6 +94,22 @@ def test_what_was_not_computed_is_not_there_for_some_rows_either() -> None:
     some = bare.take(np.array([5, 0]))
     assert np.array_equal(some.proba, bare.proba[[5, 0]])
     assert (some.embeddings, some.mc_proba, some.gradient_length) == (None, None, None)
+
+
+def test_each_gpu_gets_enough_images_to_be_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def on(device: str) -> skal.ImageClassifier:
+        net = SimpleNamespace(device=device)
+        return SimpleNamespace(neural_net_=net, replica=on)  # type: ignore[return-value]
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    assert least_for_all_devices(on("cuda")) == 3 * LEAST_PER_DEVICE
+    for n, n_devices in ((0, 1), (1, 1), (2, 2), (3, 3), (90, 3)):
+        parts = parts_by_device(on("cuda"), n * LEAST_PER_DEVICE)
+        used = [str(part.classifier.neural_net_.device) for part in parts]
+        assert used == ["cuda", "cuda:1", "cuda:2"][:n_devices]
+    assert len(parts_by_device(on("cuda"), 2 * LEAST_PER_DEVICE - 1)) == 1
+    assert len(parts_by_device(on("cpu"), 90 * LEAST_PER_DEVICE)) == 1
+    assert least_for_all_devices(on("cpu")) == 1
 
 
 def test_the_scored_classifier_answers_rows_in_any_order() -> None:
