@@ -144,6 +144,26 @@ def test_the_doctor_finds_nothing_wrong_with_a_sound_folder(tmp_path: Path) -> N
     assert "no problem was found" in text and "values of mode I;16: 0 to 3780" in text
 
 
+@pytest.mark.parametrize(
+    ("counts", "problem"),
+    [
+        ({"": 6}, "no image has a label"),
+        ({"cat": 6}, "there is one class alone, 'cat'"),
+        ({"cat": 6, "dog": 4, "eel": 5}, "fewer than 5 images: dog"),
+        ({"cat": 106, "dog": 5}, "'cat' has 106 images and 'dog' 5"),
+    ],
+)
+def test_the_doctor_tells_of_classes_that_little_can_be_learned_of(
+    tmp_path: Path, counts: dict[str, int], problem: str
+) -> None:
+    for label, n in counts.items():
+        (tmp_path / "pets" / label).mkdir(parents=True)
+        for k in range(n):
+            photo(8).save(tmp_path / "pets" / label / f"{k}.png")
+    problems = doctor(str(tmp_path / "pets")).partition("problems:")[2]
+    assert f"  {problem}\n" in problems
+
+
 def test_the_doctor_of_no_folder_is_one_clear_line(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["doctor", str(tmp_path / "nothing")])
     assert result.exit_code in (1, 2) and "does not exist; expected a folder" in result.output

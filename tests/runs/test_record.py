@@ -216,6 +216,8 @@ def test_an_unfinished_run_in_the_way_can_be_gone_on_with(tmp_path: Path) -> Non
         check_free(tmp_path / "my run")
     record.write_summary({"accuracy": 1.0})
     assert record.finished and record.summary == {"accuracy": 1.0}
+    assert json.loads((tmp_path / "my run/summary.json").read_text()) == {"accuracy": 1.0}
+    assert json.loads((tmp_path / "my run/environment.json").read_text()) == {"device": "cpu"}
     with pytest.raises(RunExistsError) as caught:
         check_free(tmp_path / "my run")
     assert "resume" not in str(caught.value)
@@ -393,6 +395,8 @@ def test_a_run_that_is_trained_on_is_not_done_any_more(tmp_path: Path) -> None:
 def test_metrics_of_ones_own_are_columns_behind_the_others(tmp_path: Path) -> None:
     record = Record.create(tmp_path / "run", RunConfig(), {})
     record.add_round({**row(0), "auc": 0.75}, seconds=1.0)
+    record.set_right()  # also while nothing is labelled
+    assert (tmp_path / "run/queries.csv").read_text() == ",".join(QUERY_COLUMNS) + "\n"
     header, values = (tmp_path / "run/rounds.csv").read_text().splitlines()
     assert header == ",".join((*ROUND_COLUMNS, "auc"))
     assert values.endswith(",0.75")
@@ -434,6 +438,9 @@ def test_a_journal_that_does_not_begin_with_the_start_is_damaged(tmp_path: Path)
     started(folder)
     _, *lines = (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "journal.jsonl").write_bytes(b"".join(lines))
+    with pytest.raises(RunFolderError, match=r"journal\.jsonl, line 1: damaged; begin"):
+        Record.open(folder)
+    (folder / "journal.jsonl").write_bytes(lines[0][:9])
     with pytest.raises(RunFolderError, match=r"journal\.jsonl, line 1: damaged; begin"):
         Record.open(folder)
     (folder / "journal.jsonl").unlink()
