@@ -19,7 +19,7 @@ from ..runs.config import RunConfig
 from ..runs.start import with_network
 from ..runs.trackers import check_trackers
 from .config import GRID_SETTINGS, NOT_OF_A_GRID, GridConfig, base_config
-from .folder import CELLS, check_place, is_finished, opened
+from .folder import CELLS, check_place, is_finished, is_left, opened
 from .grid import Cell, cells_of, check_cells, complete_grid
 from .report import check_extra, text_table, write_report
 from .results import Result, read_result
@@ -159,7 +159,7 @@ def _names(trackers: Sequence[str]) -> tuple[str, ...]:
 
 def _run_all(cells: Sequence[Cell], runner: CellRunner, workers: Workers) -> Iterator[Reply]:
     """Make unfinished runs, and yield their replies as they come."""
-    left = [cell for cell in cells if not is_finished(runner.folder, cell.name)]
+    left = [cell for cell in cells if is_left(runner.folder, cell.name)]
     if len(left) < len(cells):
         _log.info("%d of %d runs are done already", len(cells) - len(left), len(cells))
     if not left:

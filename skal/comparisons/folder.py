@@ -6,12 +6,20 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from ..core.durable import check_signed, fsync_folder, locked, signed, write_atomic
+from ..core.durable import (
+    check_signed,
+    fsync_folder,
+    locked,
+    remove_leftovers,
+    signed,
+    write_atomic,
+)
 from ..core.errors import ParameterError, RunExistsError, RunFolderError
 from ..runs import record
 from ..runs.config import SETTINGS, RunConfig
@@ -39,11 +47,17 @@ def check_place(folder: Path, for_runs: bool = False) -> None:
             "--out"
         )
     ours = (folder / GRID_FILE).is_file() if for_runs else is_comparison(folder)
-    if not ours and {path.name for path in folder.iterdir()} - {LOCK, CELLS}:
+    if not ours and not all(is_of_start(path) for path in folder.iterdir()):
         raise RunExistsError(
             f"{str(folder)!r} exists and holds no comparison made by skal (it has no {GRID_FILE}): "
             "nothing is written beside what is there; choose a new folder by --out"
         )
+
+
+def is_of_start(path: Path) -> bool:
+    """Tell whether a file may be of a comparison, or a report, that was killed at its start."""
+    begun = (f".{name}.*.tmp" for name in (GRID_FILE, ANALYSIS))
+    return path.name in (LOCK, CELLS) or any(fnmatch(path.name, name) for name in begun)
 
 
 def is_comparison(folder: Path) -> bool:
@@ -61,6 +75,13 @@ def is_finished(folder: Path | None, cell: str) -> bool:
     return folder is not None and record.is_finished(folder / CELLS / cell)
 
 
+def is_left(folder: Path | None, cell: str) -> bool:
+    """Tell whether a run is to be made, or set right: its process was killed at the very end."""
+    if folder is None or not is_finished(folder, cell):
+        return True
+    return not (folder / CELLS / cell / record.SUMMARY).is_file()
+
+
 @contextmanager
 def opened(
     folder: Path | None, grid: GridConfig, base: RunConfig, threads: int
@@ -75,6 +96,7 @@ def opened(
     (folder / LOCK).touch()
     fsync_folder(folder.parent)
     with locked(folder / LOCK):
+        remove_leftovers(folder)
         kept = _kept_grid(folder, base)
         if kept.get("threads", threads) != threads:
             threads = kept["threads"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import logging
 import math
@@ -18,6 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import RunFolderError, SkalError
+
+LEFT = 3600.0
+"""Seconds after which nobody writes to a temporary file any more."""
 
 _log = logging.getLogger("skal")
 
@@ -73,8 +77,13 @@ def name_new(temporary: Path, path: Path, *, link: Callable[[Path, Path], None] 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Give a folder to fill, which is called `path` after the block and gone after an exception in
-    it; a FileExistsError if something is called so by then.
+    it; a FileExistsError if something is called so by then. What a killed one left is removed, an
+    hour later.
     """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}.tmp"):
+        with suppress(OSError):  # gone, or being written to
+            if time.time() - max(p.stat().st_mtime for p in (left, *left.rglob("*"))) > LEFT:
+                shutil.rmtree(left)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.mkdir(parents=True)

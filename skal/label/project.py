@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from ..core.durable import fsync_folder, remove_leftovers
+from ..core.durable import LEFT, fsync_folder, remove_leftovers
 from ..core.errors import RunFolderError
 from ..core.kinds import resolve_count
 from ..core.memory import without_collector
@@ -38,8 +38,6 @@ from .store import Action, BatchRow, ModelRow, Store
 
 HOME = ".skal"
 STORE = "labels.sqlite"
-LEFT = 3600.0
-"""Seconds after which nobody writes to a temporary file any more."""
 
 _log = logging.getLogger("skal")
 

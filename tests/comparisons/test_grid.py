@@ -308,6 +308,27 @@ class TestGoingOn:
             compared(tiny, tmp_path / "c", seeds=1, n_rounds=0, n_query=5)
         assert inodes(tmp_path / "c") == before
 
+    def test_what_was_killed_at_its_start_begins_again(
+        self, tiny: skal.ImageDataset, tmp_path: Path
+    ) -> None:
+        (tmp_path / "c/cells").mkdir(parents=True)
+        for name in (".lock", ".compare.toml.17.tmp"):
+            (tmp_path / "c" / name).touch()
+        assert compared(tiny, tmp_path / "c", seeds=1, n_rounds=0).results
+        assert not list(tmp_path.rglob("*.tmp"))
+
+    def test_what_was_killed_at_the_end_of_a_run_is_set_right(
+        self, tiny: skal.ImageDataset, tmp_path: Path
+    ) -> None:
+        before = compared(tiny, tmp_path / "c", seeds=1, n_rounds=0).analysis
+        (cell, *_) = (tmp_path / "c/cells").iterdir()
+        summary = (cell / "summary.json").read_text()
+        (cell / "summary.json").rename(cell / ".summary.json.17.tmp")
+        (tmp_path / "c/.results.csv.17.tmp").touch()
+        assert compared(tiny, tmp_path / "c", seeds=1, n_rounds=0).analysis == before
+        assert (cell / "summary.json").read_text() == summary
+        assert not list(tmp_path.rglob("*.tmp"))
+
     def test_a_folder_of_something_else_is_left_alone(
         self, tiny: skal.ImageDataset, tmp_path: Path
     ) -> None:

@@ -8,6 +8,7 @@ import html
 import importlib.util
 import io
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -102,6 +103,14 @@ def test_equal_runs_leave_equal_files(tmp_path: Path) -> None:
         write_report(made_up_results(), tmp_path / name)
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes(), path.name
+
+
+def test_a_report_that_was_killed_at_its_start_is_written(tmp_path: Path) -> None:
+    (tmp_path / ".comparison.json.17.tmp").touch()
+    os.utime(tmp_path / ".comparison.json.17.tmp", (0, 0))
+    write_report(made_up_results(["random"], n_rounds=1), tmp_path)
+    assert (tmp_path / "results.csv").is_file()
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 def test_pictures_of_other_runs_do_not_stay_behind(tmp_path: Path) -> None:

@@ -173,3 +173,16 @@ def test_a_folder_is_known_for_what_it_is_until_all_else_is_gone(tmp_path: Path)
     (folder / "b").rmdir()
     remove_folder(folder, last="known")
     assert not folder.exists()
+
+
+def test_what_a_killed_one_left_of_a_new_folder_is_removed_an_hour_later(tmp_path: Path) -> None:
+    places = {name: tmp_path / f".out.{name}.tmp" for name in ("a" * 32, "b" * 32, "of somebody")}
+    for place in places.values():
+        place.mkdir()
+        (place / "file").touch()
+        os.utime(place / "file", (0, 0))
+        os.utime(place, (0, 0))
+    os.utime(places["b" * 32] / "file")  # another process, perhaps, writes there
+    with new_folder(tmp_path / "out"):
+        pass
+    assert [place.is_dir() for place in places.values()] == [False, True, True]

@@ -27,7 +27,8 @@ def test_what_is_damaged_is_named_or_made_again(scene: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("scene", kills.SCENES)
 def test_what_is_killed_ends_as_if_it_had_not_been(scene: str, tmp_path: Path) -> None:
-    outcomes = kills.run(8, seed=1, only=scene, place=tmp_path)
+    n = 3 if kills.SCENES[scene].has_processes else 8
+    outcomes = kills.run(n, seed=1, only=scene, place=tmp_path)
     assert not outcomes.bad
 
 
@@ -47,7 +48,7 @@ def test_memory_that_runs_out_is_told_and_leaves_what_was_there(scene: str, tmp_
     assert outcomes.counts["named"] and outcomes.counts["same"]
 
 
-@pytest.mark.parametrize("scene", disk.SCENES)
+@pytest.mark.parametrize("scene", pairs.SCENES)
 def test_of_two_processes_in_one_folder_both_are_right_or_one_is_told(
     scene: str, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...core.durable import write_atomic
+from ...core.durable import LEFT, remove_leftovers, write_atomic
 from ...core.errors import MissingExtraError
 from ...runs.drawing import Pictures
 from ...runs.record import free_name
@@ -61,6 +61,9 @@ def write_report(
     analysis = analyse(results, baseline, failed)
     pictures = {name: draw(analysis) for name, draw in PICTURES.items()}
     folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder, untouched=LEFT)
+    # first: the folder is known by it
+    write_atomic(folder / ANALYSIS, json.dumps(analysis, indent=2) + "\n")
     write_atomic(folder / "results.csv", results_csv(results))
     for name, picture in pictures.items():
         for form in ("png", "svg"):
@@ -69,7 +72,6 @@ def write_report(
                 path.unlink(missing_ok=True)  # it is of fewer or of other runs
             else:
                 write_atomic(path, picture[form])
-    write_atomic(folder / ANALYSIS, json.dumps(analysis, indent=2) + "\n")
     if html:
         from .page import make_page
 
