@@ -27,6 +27,7 @@ from skal.label.learning import Guesses
 from skal.label.project import LabelProject
 from skal.label.store import Action
 from skal.label.studio.tasks import export_label_studio, labeling_config
+from skal.prediction.writers import CSV_HEAD
 
 CLASSES = ["daisy", "ox-eye daisy", 'a "rose" & more']
 
@@ -204,6 +205,19 @@ def test_nothing_of_a_file_that_is_refused_is_kept_no_class_either(tmp_path: Pat
     (tmp_path / "x.csv").write_text("path,label\n1.png,Maus\n")
     import_into(other, tmp_path / "x.csv", ["Maus"])
     assert LabelProject.open(other).classes == ["Gans", "Ente", "Maus"]
+
+
+def test_what_a_network_said_is_taken_for_labels_only_if_that_is_asked_for(tmp_path: Path) -> None:
+    project = make(tmp_path / "flowers")
+    columns = {"path": "0.png", "class": "daisy", "probability": "0.9", "p_daisy": "0.9"}
+    table, lines = tmp_path / "said.csv", tmp_path / "said.jsonl"
+    table.write_text(f"{','.join(columns)}\n{','.join(columns.values())}\n")
+    assert table.read_bytes().startswith(CSV_HEAD)
+    lines.write_text(json.dumps(columns))
+    for said in (table, lines):
+        with pytest.raises(DataError, match=r"what a network says .* --label-column class takes"):
+            import_labels(project, said)
+    assert import_into(project.root, Source(table, label_column="class")).new == 1
 
 
 def test_long_names_of_other_programs_are_shortened_and_kept_apart(tmp_path: Path) -> None:
