@@ -48,7 +48,8 @@ class Accuracy(NamedTuple):
         return cls(value, max(0.0, middle - half), min(1.0, middle + half), n)
 
     def __str__(self) -> str:
-        sample = f"{self.n} images drawn at random and kept out of training"
+        images = "image" if self.n == 1 else "images"
+        sample = f"{self.n} {images} drawn at random and kept out of training"
         if self.n < ENOUGH:
             return f"too early to say: there are answers to {sample}; {ENOUGH} are needed"
         if self.n < PLENTY:

@@ -6,6 +6,7 @@ from collections import Counter
 
 from .names import shown
 from .project import LabelProject
+from .sample import ENOUGH
 from .telling import people
 
 MOST_POINTS = 8
@@ -28,7 +29,8 @@ def report(project: LabelProject) -> list[str]:
     if n_disputed := len(project.disputed):
         lines.append(f"{n_disputed} images with different labels: settle them in the review (r)")
     lines.append(f"accuracy: {project.accuracy or 'not known yet'}")
-    if points := project.curve:
+    points = project.curve if len(project.test_labels) >= ENOUGH else []  # else noise
+    if points:
         step = -(-len(points) // MOST_POINTS)
         shortened = points[::-step][::-1]  # with the last
         curve = ", ".join(f"{point.value:.2f} at {n}" for n, point in shortened)

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from label_server import PATIENCE, serving, write_images
+from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score
 
 import skal
@@ -68,23 +69,36 @@ def label_all(folder: Path, n: int = 60, who: str = "me", wrong: int = 0) -> Non
     project.close()
 
 
-def test_the_status_says_how_far_the_labelling_is_and_writes_nothing(folder: Path) -> None:
-    label_all(folder, 60)
+def add_models(folder: Path) -> NDArray[np.int64]:
+    """Add networks that know all images of the test sample that have a label; return these."""
     project = LabelProject.open(folder, until="90%")
     images = np.array(sorted(project.test_labels))
     for n in (10, 20):
         said = (images % 3).astype(np.int64)
         project.add_model(ModelRow(n, 1.0, images.tobytes(), said.tobytes()))
-    n_test = len(images)
     project.close()
+    return images
+
+
+def test_the_status_says_how_far_the_labelling_is_and_writes_nothing(
+    tmp_path: Path, tiny: skal.ImageDataset
+) -> None:
+    folder = tmp_path / "bars"
+    write_images(folder, np.concatenate([tiny.X[:, 0]] * 4))
+    label_all(folder, 30)
+    add_models(folder)
+    assert "by number of labels" not in skal_("label", folder, "--status").stdout  # too few
+    label_all(folder, 240)
+    images = add_models(folder)
+    n_test = len(images)
     before = (folder / ".skal/labels.sqlite").read_bytes()
 
     done = skal_("label", folder, "--status")
 
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
-    assert lines[0] == "60 of 90 images labelled"
-    assert lines[1] == "classes: low 20, middle 20, top 20"
+    assert lines[0] == "240 of 360 images labelled"
+    assert lines[1] == "classes: low 80, middle 80, top 80"
     assert lines[3] == "by number of labels: 1.00 at 10, 1.00 at 20"
     assert f"90% wanted: too early to say: {n_test} of 30 answers" in lines[4]
     assert (folder / ".skal/labels.sqlite").read_bytes() == before
