@@ -485,6 +485,26 @@ def test_on_a_frozen_backbone_it_picks_and_the_final_network_takes_images(
     np.testing.assert_allclose(center.numpy(), measured.mean(0), atol=1e-3)
 
 
+@pytest.mark.parametrize("head", ["logistic", "mlp"])
+def test_what_images_are_alike_by_is_that_of_the_last_network(
+    folder: Path, tiny: skal.ImageDataset, tmp_path: Path, head: str
+) -> None:
+    network = skal.ImageClassifier("lenet", classes=[0, 1, 2], steps=5, random_state=0)
+    skal.save_classifier(network.fit(tiny.X, tiny.y), tmp_path)
+    weights = str(tmp_path / "model.safetensors")
+    steps = None if head == "logistic" else 30
+    given = {"weights": weights, "freeze": True, "head": head, "steps": steps}
+    project = opened(folder, strategy="margin", **given)
+    picker, more = Picker(project.learner_setup()), [*LABELED, 50, 51, 52]
+    picker.answer(job(project, LABELED))
+    found = picker.answer(job(project, more, candidates=[60, 61, 62])).guesses
+    asked = job(project, more, candidates=[60, 61, 62])
+    expected = Picker(project.learner_setup()).answer(asked).guesses
+    assert found.embeddings.shape == (90, 32)
+    np.testing.assert_allclose(found.embeddings, expected.embeddings, atol=1e-4)
+    assert np.array_equal(found.images, expected.images)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("lightly") is None, reason="needs the extra ssl")
 def test_networks_start_from_a_pretraining_on_all_images_but_those_of_the_test(
     folder: Path, caplog: pytest.LogCaptureFixture
