@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.progress import progress
 from .base import ImageDataset, Images
 from .hashes import Hashes, hashes_of, known_hashes
 from .rows import take_rows
@@ -129,7 +130,7 @@ def perceptual_hashes(images: Images) -> NDArray[np.uint64]:
     from PIL import Image
 
     hashes = np.empty(len(images), np.uint64)
-    for row, image in enumerate(images):
+    for row, image in enumerate(progress(images, desc="comparing")):
         grey = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0).squeeze())).convert(
             "L"
         )
