@@ -172,8 +172,9 @@ def _on_white(array: NDArray[Any], page: Any) -> NDArray[Any]:
         return array
     white = np.iinfo(array.dtype).max
     alpha = array[..., 3:] / white
-    shown = array[..., :3] * alpha + white * (1 - alpha)
-    return np.rint(shown).astype(array.dtype)
+    of_colour = 1 if 1 in [*map(int, page.extrasamples)] else alpha  # 1: it is in them already
+    shown: NDArray[Any] = np.rint(array[..., :3] * of_colour + white * (1 - alpha))
+    return shown.clip(0, white).astype(array.dtype)
 
 
 def files_of_set(description: str) -> int:

@@ -198,7 +198,8 @@ def _misread(image: Image.Image) -> str:
     if bits > 8 and bands > 1 and tags.get(284) == 2:
         return f"a TIFF of {bands} planes of {bits} bits"
     # Pillow keeps the upper 8 bits, of which 12-bit data use 4
-    return "a TIFF of deep colours" if bits > 8 and bands == 3 and is_installed("tifffile") else ""
+    is_deep = bits > 8 and (bands == 3 or (bands == 4 and tags.get(262) == 2))
+    return "a TIFF of deep colours" if is_deep and is_installed("tifffile") else ""
 
 
 def _is_deep_rgb(image: Image.Image) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from skal.core.errors import DataError
 from skal.datasets.decoding import decode
 from skal.datasets.deep import Range, Ranges
 
@@ -187,6 +188,20 @@ KINDS = [
     dicom("inverted.dcm", lambda a: 65535 - a, PhotometricInterpretation="MONOCHROME1"),
     dicom("window.dcm", lambda a: window(a, 800, 600), WindowCenter=800, WindowWidth=600),
     dicom(
+        "exact.dcm",
+        lambda a: np.rint(255 * np.clip((a - 800.0) / 600 + 0.5, 0, 1)).astype(np.uint8),
+        WindowCenter=800,
+        WindowWidth=600,
+        VOILUTFunction="LINEAR_EXACT",
+    ),
+    dicom(
+        "sigmoid.dcm",
+        lambda a: np.rint(255 / (1 + np.exp(-4 * (a - 800.0) / 600))).astype(np.uint8),
+        WindowCenter=800,
+        WindowWidth=600,
+        VOILUTFunction="SIGMOID",
+    ),
+    dicom(
         "ct.dcm",
         lambda a: window(a - 1024.0, 40, 400),
         RescaleIntercept=-1024,
@@ -268,3 +283,45 @@ def test_decoded_pixels_are_those_of_other_libraries(
         theirs = np.iinfo(theirs.dtype).max - theirs
     ours = decode(tmp_path / kind.name, SIDE, ranges=SHOWN).transpose(1, 2, 0).astype(int)
     assert np.abs(ours - scaled(theirs)).max() <= kind.tolerance
+
+
+def shown_by_skal(path: Path) -> Array:
+    return decode(path, SIDE, ranges=SHOWN).transpose(1, 2, 0).astype(int)
+
+
+def test_a_dicom_files_own_table_says_how_its_values_are_shown(tmp_path: Path) -> None:
+    table = pytest.importorskip("pydicom").Dataset()
+    table.LUTDescriptor = [4096, 0, 12]
+    table.LUTData = np.arange(4095, -1, -1, dtype="<u2").tobytes()
+    pixels = numbers("u2")
+    write_dicom(tmp_path / "table.dcm", pixels, VOILUTSequence=[table])
+    assert np.array_equal(shown_by_skal(tmp_path / "table.dcm"), scaled(4095 - pixels))
+
+
+@pytest.mark.parametrize("kind", ["png", "unassalpha", "assocalpha"])
+def test_transparent_colours_of_16_bits_lie_on_white(kind: str, tmp_path: Path) -> None:
+    pixels, path = numbers("u2", 3), tmp_path / ("x.png" if kind == "png" else "x.tif")
+    alpha = np.full((SIDE, SIDE, 1), 65535, np.uint16)
+    alpha[:, :20] = 0
+    alpha[:, 20:25] = 64000  # of which white shows through by 1535
+    colours = np.rint(pixels * (alpha / 65535)).astype(np.uint16)
+    stored = np.concatenate([colours if kind == "assocalpha" else pixels, alpha], axis=2)
+    if kind == "png":
+        path.write_bytes(pytest.importorskip("imagecodecs").png_encode(stored))
+    else:
+        tifffile = pytest.importorskip("tifffile")
+        tifffile.imwrite(path, stored, photometric="rgb", extrasamples=[kind])
+    assert np.abs(shown_by_skal(path) - scaled(colours + (65535 - alpha))).max() <= 1
+
+
+def test_files_of_instruments_without_an_image_are_told(tmp_path: Path) -> None:
+    pydicom, of = pytest.importorskip("pydicom"), pytest.importorskip("astropy.io.fits")
+    write_dicom(tmp_path / "x.dcm", numbers("u2"))
+    data = pydicom.dcmread(tmp_path / "x.dcm")
+    del data.PixelData
+    data.save_as(tmp_path / "x.dcm", enforce_file_format=True)
+    with pytest.raises(DataError, match="a DICOM file without pixels"):
+        decode(tmp_path / "x.dcm", SIDE, ranges=SHOWN)
+    of.PrimaryHDU(np.arange(5)).writeto(tmp_path / "x.fits")
+    with pytest.raises(DataError, match="a FITS file without an image"):
+        decode(tmp_path / "x.fits", SIDE, ranges=SHOWN)

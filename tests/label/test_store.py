@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
 import subprocess
@@ -307,6 +308,13 @@ def test_labels_are_read_where_nothing_can_be_written_beside_them(
     store.close()  # and now it is in the file
     assert len(Store(path, read_only=True, connect=connect).actions()) == 1
     assert all("mode=ro" in address for address in addresses)
+
+
+def test_a_store_may_lie_in_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9 #1?")
+    folder.mkdir()
+    Store(folder / "labels.sqlite").append([says("me", "label", 1, 0)])
+    assert len(Store(folder / "labels.sqlite", read_only=True).actions()) == 1
 
 
 def test_who_only_reads_cannot_write(tmp_path: Path, store: Store) -> None:
