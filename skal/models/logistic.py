@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import eigh
+from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.utils.class_weight import compute_sample_weight
@@ -22,11 +23,15 @@ FIRST, WITHOUT_CHOICE = 30.0, 30.0
 """Where the search begins, and what is taken where labels cannot tell."""
 RANK = 128
 """Principal components of the features in the search: what lies beyond them hardly moves it."""
+SPARE, ITERATIONS = 16, 2
+"""Directions looked at beside them, and how often, while they are found."""
+FEW = 256
+"""So many directions or fewer are found exactly."""
 SEARCH_STEPS, MOST_STEPS = 30, 1000
 SEARCH_GRADIENT, LAST_GRADIENT = 1e-3, 1e-6
 LARGEST_WEIGHT = 1e9
-SMALLEST_SHARE = 1e-10
-"""Of the largest variance: components below it are rounding."""
+JITTER = 1e-9
+"""Of the mean variance, which is added to each image's own so that coordinates can be found."""
 
 Array = NDArray[np.float64]
 
@@ -53,53 +58,71 @@ def solve(features: Array, y: NDArray[np.int64], n_classes: int, sample_weight: 
     cross entropy in a stratified cross-validation over the labels, found by climbing from `FIRST`;
     so the probabilities are about as sure as they are right.
 
-    Of n images only the part of W within the span of their features is ever moved: the problem is
-    solved in the principal components, each scaled by its curvature, by L-BFGS. It is the same on
-    each call.
+    The search knows the leading principal components alone. Then all is solved by L-BFGS, in these
+    components and coordinates of what lies beyond them, each scaled by its curvature. It is the
+    same on each call.
     """
     center = np.average(features, axis=0, weights=sample_weight)
     # of matrices so small several threads make it slower, by several times
     with threadpool_limits(limits=1, user_api="blas"):
-        components, basis = _components(features - center)
-        problem = _Problem(components, np.eye(n_classes)[y])
-        C, near = _choose(problem, y, sample_weight)
-        start = np.zeros((problem.Z.shape[1], 1, n_classes))
-        start[: len(near) - 1], start[-1] = near[:-1], near[-1]
-        theta = problem.solve(C, sample_weight[None], MOST_STEPS, LAST_GRADIENT, start)
-    weights = (basis @ theta[:-1, 0]).T
-    weights -= weights.mean(axis=0)  # which is so at the optimum
-    bias = theta[-1, 0] - theta[-1, 0].mean()
-    losses = -log_softmax(problem.Z @ theta[:, 0], axis=1)[np.arange(len(y)), y]
-    return Solution(
-        weights, bias - weights @ center, C, float(np.average(losses, weights=sample_weight))
-    )
+        moved = features - center
+        directions = _leading(moved.astype(np.float32))
+        components = moved @ directions
+        known = components.shape[1]
+        leading = _Problem(components[:, :RANK].astype(np.float32), y, n_classes)
+        C, near = _choose(leading, sample_weight)
+        rest = moved - components @ directions.T
+        beyond, back = _coordinates(rest if known < min(rest.shape) else rest[:, :0])
+        problem = _Problem(np.concatenate([components, beyond], axis=1), y, n_classes)
+        start = np.zeros((n_classes, 1, problem.inputs.shape[1]))
+        start[..., : near.shape[2] - 1], start[..., -1] = near[..., :-1], near[..., -1]
+        theta = problem.solve(C, sample_weight[None], MOST_STEPS, LAST_GRADIENT, start)[:, 0]
+        logs = log_softmax(problem.inputs @ theta.T, axis=1)
+        theta -= theta.mean(axis=0)  # which is so at the optimum
+        weights = theta[:, :known] @ directions.T
+        if beyond.shape[1]:
+            weights += back(theta[:, known:-1])
+    loss = -float(np.average(logs[np.arange(len(y)), y], weights=sample_weight))
+    return Solution(weights, theta[:, -1] - weights @ center, C, loss)
 
 
-def _components(features: Array) -> tuple[Array, Array]:
-    """Return the principal components Z (n, r), and a basis B with features' W = B theta."""
+def _leading(X: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return nearly the leading principal directions of centred features, (n_features, r), or all
+    where they are few, by subspace iteration: to find them exactly takes several times as long.
+    """
+    if min(X.shape) <= FEW:
+        all_of_few: NDArray[np.float32] = np.linalg.svd(X, full_matrices=False)[2].T
+        return all_of_few
+    components = np.random.default_rng(0).standard_normal((len(X), RANK + SPARE), np.float32)
+    for _ in range(ITERATIONS):
+        basis = np.linalg.qr(X.T @ components)[0]
+        components = X @ basis
+    rotation = np.linalg.eigh(components.T @ components)[1][:, ::-1]
+    directions: NDArray[np.float32] = basis @ rotation
+    return directions
+
+
+def _coordinates(features: Array) -> tuple[Array, Callable[[Array], Array]]:
+    """Return coordinates (n, r) of features in an orthonormal basis of no more directions than
+    there are images, and what turns weights (n_classes, r) of these into weights of the features.
+    """
     n, n_features = features.shape
-    wide = n <= n_features
-    gram = features @ features.T if wide else features.T @ features
-    variances, vectors = eigh(gram)
-    kept = np.flatnonzero(variances > SMALLEST_SHARE * max(float(variances[-1]), 1e-300))[::-1]
-    lengths, vectors = np.sqrt(variances[kept]), vectors[:, kept]
-    if wide:
-        return vectors * lengths, features.T @ (vectors / lengths)
-    return features @ vectors, vectors
+    if n >= n_features:
+        return features, lambda theta: theta
+    gram = features @ features.T
+    gram.flat[:: n + 1] += max(JITTER * float(gram.trace()) / n, 1e-300)
+    factor = cholesky(gram, lower=True)
+    return factor, lambda theta: solve_triangular(factor, theta.T, trans=1, lower=True).T @ features
 
 
 class _Problem:
-    """Logistic regressions on the same components, several at once, which differ in weights."""
+    """Logistic regressions on the same inputs, several at once, which differ in the weights of
+    images. Solutions are (n_classes, k, n_inputs + 1), the bias last.
+    """
 
-    def __init__(self, components: NDArray[Any], labels: NDArray[Any]) -> None:
-        ones = np.ones((len(components), 1), components.dtype)
-        self.Z = np.concatenate([components, ones], axis=1)
-        self.labels = labels
-
-    def truncated(self, rank: int) -> _Problem:
-        """Return the problem of the first components alone, in float32."""
-        components = self.Z[:, : min(rank, self.Z.shape[1] - 1)].astype(np.float32)
-        return _Problem(components, self.labels.astype(np.float32))
+    def __init__(self, inputs: NDArray[Any], y: NDArray[np.int64], n_classes: int) -> None:
+        self.inputs = np.concatenate([inputs, np.ones((len(y), 1), inputs.dtype)], axis=1)
+        self.y, self.n_classes = y, n_classes
 
     def solve(
         self,
@@ -109,46 +132,46 @@ class _Problem:
         gradient: float,
         start: Array | None = None,
     ) -> Array:
-        """Return theta (r + 1, k, n_classes) for k rows of weights of the images, (k, n)."""
-        (n, r), n_classes = self.Z.shape, self.labels.shape[1]
-        k = len(weights)
+        """Return the solutions for k rows of weights of the images, (k, n)."""
+        X, n, k = self.inputs, len(self.y), len(weights)
+        shape = (self.n_classes, k, X.shape[1])
+        true = (self.y, np.arange(k)[:, None], np.arange(n))
         totals = weights.sum(axis=1)
-        shares = (weights / totals[:, None]).T[:, :, None].astype(self.Z.dtype)
-        curvature = np.square(self.Z).mean(axis=0) * (n_classes - 1) / n_classes**2
-        scale = 1 / np.sqrt(curvature + 1 / (C * totals.mean()))
-        Z = (self.Z * scale).astype(self.Z.dtype)
-        pull = (scale**2)[:, None, None] / (C * totals)[None, :, None]
-        labels = self.labels[:, None, :]
+        shares = (weights / totals[:, None]).astype(X.dtype)
+        pull = 1 / (C * totals)[:, None]
+
+        curvature = np.square(X).mean(axis=0) * (shape[0] - 1) / shape[0] ** 2
+        scale = 1 / np.sqrt(curvature + pull.mean())
 
         def loss(flat: Array) -> tuple[float, Array]:
-            theta = flat.reshape(r, k, n_classes)
-            logits = Z @ theta.reshape(r, -1).astype(Z.dtype)
-            logs = log_softmax(logits.reshape(n, k, n_classes), axis=2)
-            value = 0.5 * (pull * theta**2).sum() - (shares * labels * logs).sum(dtype=np.float64)
-            errors = (np.exp(logs) - labels) * shares
-            slope = (Z.T @ errors.reshape(n, -1)).reshape(theta.shape) + pull * theta
-            return float(value), slope.ravel()
+            theta = flat.reshape(shape) * scale
+            # classes first: what is taken over them goes along the rows of memory
+            values = (theta.reshape(-1, shape[2]).astype(X.dtype) @ X.T).reshape(-1, k, n)
+            values -= values.max(axis=0)
+            of_true = values[true]
+            np.exp(values, out=values)
+            sums = values.sum(axis=0)
+            value = (shares * (np.log(sums) - of_true)).sum(dtype=np.float64)
+            values *= shares / sums
+            values[true] -= shares
+            slope = (values.reshape(-1, n) @ X).reshape(shape) + pull * theta
+            return float(value + 0.5 * (pull * theta**2).sum()), (slope * scale).ravel()
 
-        first = np.zeros((r, k, n_classes)) if start is None else start / scale[:, None, None]
-        found = minimize(
-            loss,
-            first.ravel(),
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": most_steps, "maxfun": 2 * most_steps, "gtol": gradient, "ftol": 0},
-        )
-        solved: Array = found.x.reshape(r, k, n_classes) * scale[:, None, None]
-        return solved
+        first = np.zeros(shape) if start is None else start / scale
+        options = {"maxiter": most_steps, "maxfun": 2 * most_steps, "gtol": gradient, "ftol": 0}
+        found = minimize(loss, first.ravel(), jac=True, method="L-BFGS-B", options=options)
+        solutions: Array = found.x.reshape(shape) * scale
+        return solutions
 
 
-def _choose(problem: _Problem, y: NDArray[np.int64], sample_weight: Array) -> tuple[float, Array]:
+def _choose(problem: _Problem, sample_weight: Array) -> tuple[float, Array]:
     """Return the C of the lowest cross entropy of labels that were held out, by folds, and what is
-    near the solution: theta (fewer + 1, 1, n_classes) of the first components.
+    near the solution, (n_classes, 1, n_inputs + 1).
     """
+    y = problem.y
     counts = np.unique(y, return_counts=True)[1]
     if len(counts) < 2 or counts.max() < 2:
-        return WITHOUT_CHOICE, np.zeros((1, 1, problem.labels.shape[1]))
-    small = problem.truncated(RANK)
+        return WITHOUT_CHOICE, np.zeros((problem.n_classes, 1, problem.inputs.shape[1]))
     folds = stratified_folds(y, seed=0)
     weights = np.tile(sample_weight, (len(folds), 1))
     for fold, test in enumerate(folds):
@@ -163,11 +186,11 @@ def _choose(problem: _Problem, y: NDArray[np.int64], sample_weight: Array) -> tu
     def loss(place: int) -> float:
         if place not in losses:
             start = next(reversed(found.values()), None)
-            theta = small.solve(STRENGTHS[place], weights, SEARCH_STEPS, SEARCH_GRADIENT, start)
+            theta = problem.solve(STRENGTHS[place], weights, SEARCH_STEPS, SEARCH_GRADIENT, start)
             found[place] = theta
             total = 0.0
             for test, fold in held_out:
-                logs = log_softmax(small.Z[test] @ theta[:, fold], axis=1)
+                logs = log_softmax(problem.inputs[test] @ theta[:, fold].T, axis=1)
                 total -= float((sample_weight[test] * logs[np.arange(len(test)), y[test]]).sum())
             losses[place] = total
         return losses[place]

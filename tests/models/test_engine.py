@@ -17,6 +17,7 @@ from skal.models.network import uncompiled
 BACKBONES = [
     ("efficientnet-lite0", (3, 64, 64)),
     ("efficientnet-lite0", (1, 28, 28)),
+    ("efficientnet-lite0-stages", (3, 64, 64)),
     ("torchvision:resnet18", (3, 64, 64)),
     ("timm:vit_tiny_patch16_224", (3, 224, 224)),
     ("small-cnn", (3, 32, 32)),
@@ -32,7 +33,7 @@ def photos(n, shape, seed=0):
 
 
 def built(model="efficientnet-lite0", shape=(3, 64, 64)):
-    return Backbone.build(model, shape, Device("cpu"), pretrained=model == "efficientnet-lite0")
+    return Backbone.build(model, shape, Device("cpu"), pretrained="lite0" in model)
 
 
 def by_torch(backbone, X):

@@ -282,7 +282,7 @@ def test_builders_go_by_their_import_path(tiny: skal.ImageDataset) -> None:
     run = skal.run(tiny, "random", model=f"{__name__}:patch", n_rounds=1, steps=2)
     assert run.config.model == f"{__name__}:patch"
     with pytest.raises(
-        ParameterError, match="has no pretrained weights; these have: efficientnet-lite0, res"
+        ParameterError, match="has no pretrained weights; these have: efficientnet-lite0, eff"
     ):
         skal.run(tiny, "random", model=f"{__name__}:patch", pretrained=True)
 

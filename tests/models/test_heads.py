@@ -474,6 +474,25 @@ def test_the_bundled_network_is_that_of_its_weights(size: int) -> None:
         torch.testing.assert_close(ours.backbone(pixels), caught[0], rtol=1e-4, atol=1e-5)
 
 
+def test_the_default_frozen_network_has_features_of_earlier_stages_beside_the_last() -> None:
+    shape = {"in_channels": 3, "image_size": 64, "n_classes": 2, "dropout": 0.0}
+    plain, staged = (
+        build_network(name, pretrained=True, **shape).eval().backbone
+        for name in ("efficientnet-lite0", "efficientnet-lite0-stages")
+    )
+    returned: dict[int, Tensor] = {}
+    for number, stage in enumerate(plain.blocks):
+        stage.register_forward_hook(
+            lambda _, __, values, n=number: returned.update({n: values.flatten(2).mean(2)})
+        )
+    images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        parts = [plain(images), *(returned[number] for number in (5, 4, 3, 2))]
+        expected = torch.cat([part / part.norm(dim=1, keepdim=True) for part in parts], dim=1)
+        torch.testing.assert_close(staged(images), expected)
+    assert staged.state_dict().keys() == plain.state_dict().keys()
+
+
 def test_small_images_are_enlarged_for_the_bundled_network() -> None:
     options = {"pretrained": True, "freeze": True, "precision": "fp32"}
     classifier = skal.ImageClassifier("efficientnet-lite0", classes=[0, 1], **options)

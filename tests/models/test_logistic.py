@@ -20,9 +20,11 @@ from skal.models.logistic import STRENGTHS, solve
 from skal.models.persistence import load_classifier, save_classifier
 
 
-def problem(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Real images as features of length 1, and their classes."""
+def problem(n: int, seed: int = 0, width: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Real images as features of length 1, their pixels or a wider layer on these, and classes."""
     X, y = load_digits(return_X_y=True)
+    if width > X.shape[1]:
+        X = np.maximum(X @ np.random.default_rng(0).normal(size=(X.shape[1], width)), 0)
     rows = np.random.default_rng(seed).choice(len(X), n, replace=False)
     return X[rows] / np.linalg.norm(X[rows], axis=1, keepdims=True), y[rows].astype(np.int64)
 
@@ -41,22 +43,27 @@ def with_ones(X: np.ndarray) -> np.ndarray:
 
 
 class TestSolution:
-    @pytest.mark.parametrize("n", [30, 60, 200, 600])  # fewer and more than there are features
     @pytest.mark.parametrize("weighted", [False, True])
-    def test_it_is_the_optimum_that_scikit_learn_finds(self, n: int, weighted: bool) -> None:
-        X, labels = problem(n)
+    @pytest.mark.parametrize(
+        ("n", "width"),  # fewer and more labels than there are features, few and many of both
+        [(30, 64), (60, 64), (200, 64), (600, 64), (300, 500), (500, 300)],
+    )
+    def test_it_is_the_optimum_that_scikit_learn_finds(
+        self, n: int, width: int, weighted: bool
+    ) -> None:
+        X, labels = problem(n, width=width)
         y = np.unique(labels, return_inverse=True)[1]  # it knows of classes that have a label alone
         n_classes = int(y.max()) + 1
         weights = np.random.default_rng(1).uniform(0.2, 2, n) if weighted else np.ones(n)
         weights /= weights.mean()
         found = solve(X, y, n_classes, weights)
         theirs, center = of_sklearn(X, y, found.C, weights)
-        others, _ = problem(500, seed=1)
+        others, _ = problem(500, seed=1, width=width)
         ours = others @ found.weights.T + found.bias
         expected = theirs.decision_function(with_ones(others - center))
         ours -= ours.mean(axis=1, keepdims=True)
         expected -= expected.mean(axis=1, keepdims=True)
-        np.testing.assert_allclose(ours, expected, atol=5e-3)
+        np.testing.assert_allclose(ours, expected, atol=2e-2)
 
     @pytest.mark.parametrize("n", [80, 150, 400])
     def test_its_strength_is_the_best_by_cross_validation(self, n: int) -> None:
@@ -80,9 +87,10 @@ class TestSolution:
         chosen = losses[STRENGTHS.index(solve(X, y, 10, np.ones(n)).C)]
         assert chosen <= 1.02 * min(losses) < 0.9 * max(losses)
 
-    def test_the_same_labels_give_the_same_bits(self) -> None:
-        X, y = problem(100)
-        one, other = (solve(X, y, 10, np.ones(100)) for _ in range(2))
+    @pytest.mark.parametrize(("n", "width"), [(100, 64), (300, 500)])
+    def test_the_same_labels_give_the_same_bits(self, n: int, width: int) -> None:
+        X, y = problem(n, width=width)
+        one, other = (solve(X, y, 10, np.ones(n)) for _ in range(2))
         assert np.array_equal(one.weights, other.weights) and one.C == other.C
 
     def test_a_class_without_a_label_is_possible(self) -> None:
@@ -92,6 +100,12 @@ class TestSolution:
         logits = X @ found.weights.T + found.bias
         proba = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         assert proba[:, 3].min() > 1e-6 and (proba.argmax(axis=1) != 3).all()
+
+    def test_images_that_are_all_alike_are_no_reason_to_fail(self) -> None:
+        X = np.repeat(problem(1, width=300)[0], 300, axis=0)
+        y = np.arange(300, dtype=np.int64) % 3
+        found = solve(X, y, 3, np.ones(300))
+        assert np.abs(X @ found.weights.T + found.bias).max() < 1e-3
 
     @pytest.mark.parametrize("labels", [[0], [0, 0, 0], [0, 1], [0, 1, 2]])
     def test_few_labels_are_enough(self, labels: list[int]) -> None:
