@@ -203,7 +203,7 @@ def test_shares_of_cifar10_where_it_lies_in_the_data_folder(
     monkeypatch.setattr(sys, "argv", [script, "--seeds", "1", "--steps", "1"])
     runpy.run_path(script, run_name="__main__")
     assert capsys.readouterr().out.startswith(
-        "cifar10, efficientnet-lite0-stages, 35 labels at the end\n"
+        "cifar10, efficientnet-lite0, 35 labels at the end\n"
     )  # of 100
     analysis = json.loads((tmp_path / "runs/cifar10-percent/comparison.json").read_text())
     assert analysis["groups"][0]["n_labeled"] == [10, 15, 20, 25, 30, 35]

@@ -13,6 +13,7 @@ from typing import Any
 import tomli_w
 
 from ..core.durable import (
+    LEFT,
     check_signed,
     fsync_folder,
     locked,
@@ -96,7 +97,7 @@ def opened(
     (folder / LOCK).touch()
     fsync_folder(folder.parent)
     with locked(folder / LOCK):
-        remove_leftovers(folder)
+        remove_leftovers(folder, untouched=LEFT)  # a report may be written there
         kept = _kept_grid(folder, base)
         if kept.get("threads", threads) != threads:
             threads = kept["threads"]

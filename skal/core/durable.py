@@ -192,6 +192,6 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.filename is None and not isinstance(error, SkalError):
-            error.strerror = error.strerror or str(error)  # numpy's has but a text
+            error.strerror = error.strerror or str(error)  # numpy's errors have a text alone
             error.filename = str(path)
         raise

@@ -41,7 +41,7 @@ def available_memory(
     of a CUDA device's memory and the machine's the lesser counts.
     """
     if machine is None:
-        import psutil  # which takes as long to import as a tenth of numpy
+        import psutil  # whose import takes a tenth of numpy's time
 
         machine = int(psutil.virtual_memory().available)
     available = machine

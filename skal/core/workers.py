@@ -127,11 +127,8 @@ def one_call(threads: int) -> Iterator[None]:
 def _numbered(
     function: Function, shared: Any, numbered_item: tuple[int, Any], n_gpus: int = 0
 ) -> tuple[int, Any]:
-    process = current_process().name
-    if process.startswith("LokyProcess"):  # where joblib may start none, calls are made here
-        end_with_parent()
     if n_gpus > 1:
-        keep_one_gpu(process, n_gpus)
+        keep_one_gpu(current_process().name, n_gpus)
     number, item = numbered_item
     return number, function(shared, item)
 
@@ -139,7 +136,7 @@ def _numbered(
 def keep_one_gpu(process: str, n_gpus: int) -> None:
     """Leave a worker process one of `n_gpus`, in turn; CUDA reads it at its start only."""
     name = re.fullmatch(r"LokyProcess-(?:\d+:)*(\d+)", process)
-    if name is None:
+    if name is None:  # where joblib may start none, calls are made here
         return
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = seen.split(",")[:n_gpus] if seen else [str(gpu) for gpu in range(n_gpus)]
@@ -170,12 +167,15 @@ def _on_loky(function: Function, shared: Any, items: Sequence[Any], workers: Wor
 
 def _in_processes(calls: Sequence[Any], jobs: int, threads: int) -> Answers:
     if jobs == 1:  # in a process of its own, which joblib would not start for one
-        executor = get_reusable_executor(max_workers=1)
+        executor = get_reusable_executor(max_workers=1, initializer=end_with_parent)
         for function, args, _ in calls:
             yield executor.submit(function, *args).result()
         return
     with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads):
-        yield from Parallel(return_as="generator_unordered", pre_dispatch="all")(calls)
+        parallel = Parallel(
+            return_as="generator_unordered", pre_dispatch="all", initializer=end_with_parent
+        )
+        yield from parallel(calls)
 
 
 @cache

@@ -76,7 +76,7 @@ class Picker:
         self._numbers = np.array([numbers.get(path, -1) for path in self._paths])
         self._rows = {n: row for row, n in enumerate(self._numbers.tolist()) if n >= 0}
         self._learners: dict[tuple[str, ...], ActiveLearner] = {}
-        self._shortened: NDArray[np.float32] | None = None
+        self._shortened: tuple[NDArray[np.int64], NDArray[np.float32]] | None = None
         self.unreadable = [numbers[path] for path, _ in skipped if path in numbers]
 
     def answer(self, request: BatchRequest) -> ComputedBatch:
@@ -176,23 +176,23 @@ class Picker:
         return Guesses(
             self._numbers[rows[order]],
             proba[order],
-            self._fewer_features(learner.classifier, embeddings[order]),
+            self._fewer_features(learner.classifier, rows[order], embeddings[order]),
             len(request.labels),
             str(learner.config.model),
             request.numbers,
         )
 
     def _fewer_features(
-        self, classifier: ImageClassifier, embeddings: NDArray[np.float32]
+        self, classifier: ImageClassifier, rows: NDArray[np.int64], embeddings: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Return embeddings of all images shortened; found once where labels do not change them,
-        under a head that is solved.
+        """Return embeddings of images shortened; those of the same images are found once where
+        labels do not change them, under a head that is solved.
         """
         if classifier.strength is None:
             return _fewer_features(embeddings)
-        if self._shortened is None:
-            self._shortened = _fewer_features(embeddings)
-        return self._shortened
+        if self._shortened is None or not np.array_equal(self._shortened[0], rows):
+            self._shortened = rows, _fewer_features(embeddings)
+        return self._shortened[1]
 
     def _score(self, learner: ActiveLearner, rows: NDArray[np.int64]) -> Any:
         request = ScoreRequest(embeddings=True)

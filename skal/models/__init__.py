@@ -73,7 +73,7 @@ squares, of `skal.datasets.decoding.GEOMETRIES`, by default "cover"."""
 MODELS.add(
     "efficientnet-lite0",
     "skal.models.efficientnet:efficientnet_lite0",
-    summary="EfficientNet-Lite0; its ImageNet weights come along",
+    summary="EfficientNet-Lite0; its ImageNet weights come along; the default from 32 px on",
     lr=0.001,
     pretrained="skal.models.efficientnet:imagenet",
     image_size=224,
@@ -81,7 +81,7 @@ MODELS.add(
 MODELS.add(
     "efficientnet-lite0-stages",
     "skal.models.efficientnet:efficientnet_lite0_stages",
-    summary="the same with features of earlier stages, too; frozen, the default from 32 px on",
+    summary="the same with features of earlier stages, too: to be frozen, for drawings",
     lr=0.001,
     pretrained="skal.models.efficientnet:imagenet",
     image_size=224,
@@ -115,15 +115,16 @@ __getattr__ = attach(
 )
 
 
-PRETRAINED_MODEL, FROZEN_MODEL = "efficientnet-lite0", "efficientnet-lite0-stages"
-"""Whose weights come along: to be trained, and to be left as it is."""
+BUNDLED_MODELS = ("efficientnet-lite0", "efficientnet-lite0-stages")
+"""Whose weights come along."""
+PRETRAINED_MODEL = BUNDLED_MODELS[0]
 SMALLEST_FOR_PRETRAINED = 32
 
 
 def default_model(image_size: int) -> str:
     """Return the model to use when none is named: by the size of the images, in pixels."""
     small = image_size < SMALLEST_FOR_PRETRAINED
-    return trained_model(image_size) if small else FROZEN_MODEL
+    return trained_model(image_size) if small else PRETRAINED_MODEL
 
 
 def trained_model(image_size: int) -> str:

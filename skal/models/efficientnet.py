@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from ..core.errors import DataError
 from .network import Network, linear_head
 
-SMALLEST = 64
-"""Smaller images are enlarged to this height and width: below it the features lose most."""
+SMALLEST, ENLARGED = 64, 112
+"""Images below the one are enlarged to the other: with 200 labels the accuracy on CIFAR-10 is 0.70
+at 112 px and 0.52 at 64 px, on Fashion-MNIST 0.77 and 0.75."""
 STAGES = (5, 4, 3, 2)
 """Of the seven, counted from 0, those that are looked at beside the last layer."""
 _TIMM_NAME = "tf_efficientnet_lite0"
@@ -32,7 +33,7 @@ def efficientnet_lite0(
         mean=(127 / 255,),
         std=(128 / 255,),
         in_channels=3,
-        input_size=SMALLEST if image_size < SMALLEST else None,
+        input_size=ENLARGED if image_size < SMALLEST else None,
     )
 
 

@@ -12,7 +12,7 @@ from ..datasets import DATASETS, ImageDataset, data_folder
 from ..datasets.doubles import tell_doubles, without_doubles
 from ..datasets.loading import load_as
 from ..datasets.noise import add_noise
-from ..models import FROZEN_MODEL, MODELS, PRETRAINED_MODEL
+from ..models import BUNDLED_MODELS, MODELS
 from ..models.backbone import Backbone
 from ..models.build import try_network
 from ..models.classifier import ImageClassifier
@@ -38,11 +38,10 @@ def check_settings(config: RunConfig) -> None:
         raise ParameterError(f"weights: there is no file {config.weights!r}")
     resolve_device(config.device)
     check_pretraining(config)
-    bundled = config.model in (FROZEN_MODEL, PRETRAINED_MODEL)
-    if bundled and not (config.pretrained or config.weights):
+    if config.model in BUNDLED_MODELS and not (config.pretrained or config.weights):
         _log.warning(
-            "model %s: it starts from random weights, for it was named without --pretrained; name "
-            "no model for the pretrained and frozen one",
+            "model %s: it starts from random weights, for it was named without --pretrained; with "
+            "--pretrained --freeze it has its own, and is left as it is",
             config.model,
         )
     kept = next((name for name in ("freeze", "finetune") if getattr(config, name)), None)

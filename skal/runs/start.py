@@ -21,7 +21,7 @@ from ..datasets import data_folder, folder_of
 from ..datasets.decoding import Decoding
 from ..datasets.index import count_images, may_have_classes
 from ..datasets.loading import how_to_decode
-from ..models import FROZEN_MODEL, MODELS, PRETRAINED_MODEL, default_model, trained_model
+from ..models import MODELS, PRETRAINED_MODEL, default_model, trained_model
 from ..models.backbone import Backbone
 from ..models.devices import Device
 from ..models.settings import head_for
@@ -50,12 +50,11 @@ def with_network(config: RunConfig, image_size: int) -> RunConfig:
     if config.model is None:
         from_elsewhere = config.weights is not None or config.pretrain != "none"
         wanted = config.freeze or config.finetune or config.pretrained
-        if from_elsewhere or (default_model(image_size) != FROZEN_MODEL and not wanted):
+        if from_elsewhere or (default_model(image_size) != PRETRAINED_MODEL and not wanted):
             changes["model"] = trained_model(image_size)
         else:
             frozen = not (config.finetune or config.compile)
-            model = FROZEN_MODEL if frozen else PRETRAINED_MODEL
-            changes.update(model=model, pretrained=True, freeze=frozen)
+            changes.update(model=PRETRAINED_MODEL, pretrained=True, freeze=frozen)
     if (changes.get("freeze") or config.freeze) and config.head is None:
         changes["head"] = head_for({name: getattr(config, name) for name in config.given})
     return config.replace(**changes) if changes else config
@@ -152,7 +151,7 @@ def input_size(
         return config.image_size
     if config.model is None:
         chosen = with_network(config, SIZES[0])
-        if chosen.model in (FROZEN_MODEL, PRETRAINED_MODEL) and root.is_dir():
+        if chosen.model == PRETRAINED_MODEL and root.is_dir():
             # trained, it sees each image many times a round
             return _affordable(root, speed(config)) if chosen.freeze else SIZES[-1]
     elif config.pretrained or config.weights:
@@ -190,7 +189,7 @@ def _tell(n: int | None, size: int, seconds: float) -> None:
 
 def describe(config: RunConfig) -> str:
     """Say what network was chosen for who named none, and which flag chooses otherwise."""
-    if config.model not in (FROZEN_MODEL, PRETRAINED_MODEL):
+    if config.model != PRETRAINED_MODEL:
         return f"network: {config.model}, trained from nothing; --model chooses another"
     how = f"frozen, with head {config.head}" if config.freeze else "trained"
     other = "--finetune trains it, " if config.freeze else ""

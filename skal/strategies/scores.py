@@ -314,7 +314,8 @@ class ScoredClassifier(SkactivemlClassifier):
         samples = self.scores.mc_proba
         there = 0 if samples is None else len(samples)
         if samples is None or (n_samples or 0) > there:
-            raise ParameterError(f"asked for {n_samples} samples; the scores hold {there}")
+            asked = "" if n_samples is None else f"{n_samples} "
+            raise ParameterError(f"asked for {asked}samples; the scores hold {there}")
         return samples[:n_samples, _rows(X)]
 
     def expected_gradient_length(self, X: NDArray[np.int64]) -> NDArray[np.float32]:

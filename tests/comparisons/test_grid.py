@@ -314,6 +314,7 @@ class TestGoingOn:
         (tmp_path / "c/cells").mkdir(parents=True)
         for name in (".lock", ".compare.toml.17.tmp"):
             (tmp_path / "c" / name).touch()
+            os.utime(tmp_path / "c" / name, (0, 0))
         assert compared(tiny, tmp_path / "c", seeds=1, n_rounds=0).results
         assert not list(tmp_path.rglob("*.tmp"))
 
@@ -325,6 +326,7 @@ class TestGoingOn:
         summary = (cell / "summary.json").read_text()
         (cell / "summary.json").rename(cell / ".summary.json.17.tmp")
         (tmp_path / "c/.results.csv.17.tmp").touch()
+        os.utime(tmp_path / "c/.results.csv.17.tmp", (0, 0))
         assert compared(tiny, tmp_path / "c", seeds=1, n_rounds=0).analysis == before
         assert (cell / "summary.json").read_text() == summary
         assert not list(tmp_path.rglob("*.tmp"))

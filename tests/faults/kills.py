@@ -220,6 +220,7 @@ def _orphans(session: int) -> tuple[str, str] | None:
     """Return what is left of the processes of a session, if they do not end soon."""
     left = [process for process in psutil.process_iter() if _session_of(process) == session]
     _, left = psutil.wait_procs(left, timeout=SECONDS)
+    left = [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
     return ("orphans", "; ".join(map(str, left))) if left else None
 
 

@@ -207,6 +207,16 @@ def test_nothing_of_a_file_that_is_refused_is_kept_no_class_either(tmp_path: Pat
     assert LabelProject.open(other).classes == ["Gans", "Ente", "Maus"]
 
 
+def test_what_people_added_to_what_a_network_said_is_named(tmp_path: Path) -> None:
+    project = make(tmp_path / "flowers")
+    (tmp_path / "x.csv").write_text("class,path,probability,label\nrose,4.png,0.9,daisy\n")
+    with pytest.raises(DataError, match=r"a column 'label'; .*--label-column label takes that"):
+        import_labels(project, tmp_path / "x.csv")
+    import_into(project.root, Source(tmp_path / "x.csv", label_column="label"))
+    (action,) = LabelProject.open(project.root).store.actions()
+    assert (project.paths[action.image], project.classes[action.label or 0]) == ("4.png", "daisy")
+
+
 def test_what_a_network_said_is_taken_for_labels_only_if_that_is_asked_for(tmp_path: Path) -> None:
     project = make(tmp_path / "flowers")
     columns = {"path": "0.png", "class": "daisy", "probability": "0.9", "p_daisy": "0.9"}

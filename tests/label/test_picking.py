@@ -505,6 +505,25 @@ def test_what_images_are_alike_by_is_that_of_the_last_network(
     assert np.array_equal(found.images, expected.images)
 
 
+def test_what_images_are_alike_by_is_that_of_those_that_were_scored(
+    folder: Path, tiny: skal.ImageDataset, tmp_path: Path
+) -> None:
+    network = skal.ImageClassifier("lenet", classes=[0, 1, 2], steps=5, random_state=0)
+    skal.save_classifier(network.fit(tiny.X, tiny.y), tmp_path)
+    weights = str(tmp_path / "model.safetensors")
+    given = {"weights": weights, "freeze": True, "head": "logistic", "steps": None}
+    project = opened(folder, strategy="margin", max_candidates=20, **given)
+    picker, labels = Picker(project.learner_setup()), list(LABELED)
+    for _ in range(3):
+        answer = picker.answer(job(project, labels))
+        guesses = answer.guesses
+        expected = Picker(project.learner_setup()).answer(job(project, labels)).guesses
+        assert np.array_equal(guesses.images, expected.images)
+        np.testing.assert_allclose(guesses.embeddings, expected.embeddings, atol=1e-4)
+        assert len(guesses.embeddings) == len(guesses.images)
+        labels += answer.picks
+
+
 @pytest.mark.skipif(importlib.util.find_spec("lightly") is None, reason="needs the extra ssl")
 def test_networks_start_from_a_pretraining_on_all_images_but_those_of_the_test(
     folder: Path, caplog: pytest.LogCaptureFixture

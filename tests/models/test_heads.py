@@ -498,10 +498,10 @@ def test_small_images_are_enlarged_for_the_bundled_network() -> None:
     classifier = skal.ImageClassifier("efficientnet-lite0", classes=[0, 1], **options)
     images = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), dtype=np.uint8)
     larger = torch.nn.functional.interpolate(
-        torch.from_numpy(images).float(), 64, mode="bilinear", antialias=True
+        torch.from_numpy(images).float(), 112, mode="bilinear", antialias=True
     )
     network = build_network(
-        "efficientnet-lite0", pretrained=True, n_classes=2, in_channels=3, image_size=64, dropout=0
+        "efficientnet-lite0", pretrained=True, n_classes=2, in_channels=3, image_size=112, dropout=0
     ).eval()
     with torch.no_grad():
         expected = network.backbone((larger - 127) / 128)

@@ -14,12 +14,7 @@ from skal.core.errors import ParameterError
 from skal.runs.config import RunConfig, read_config
 from skal.runs.start import SIZES, images_a_second, input_size, with_network
 
-FROZEN = {
-    "model": "efficientnet-lite0-stages",
-    "pretrained": True,
-    "freeze": True,
-    "head": "logistic",
-}
+FROZEN = {"model": "efficientnet-lite0", "pretrained": True, "freeze": True, "head": "logistic"}
 
 
 @pytest.fixture
@@ -116,10 +111,7 @@ def test_a_run_on_a_folder_names_all_that_was_chosen_and_can_be_repeated(
     assert (done.config.strategy, done.config.init_strategy) == ("uncertainty-herding", "herding")
     assert done.rounds[-1]["head_C"] > 0
     assert "images at 224 px: the network runs once over 20 images" in caplog.text
-    assert (
-        "efficientnet-lite0-stages, pretrained on ImageNet, frozen, with head logistic"
-        in caplog.text
-    )
+    assert "efficientnet-lite0, pretrained on ImageNet, frozen, with head logistic" in caplog.text
     settings = read_config(tmp_path / "run/config.toml")
     again = skal.run(settings.pop("dataset"), **settings)
     assert again.queries == done.queries

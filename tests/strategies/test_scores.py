@@ -152,7 +152,7 @@ def test_it_says_what_it_cannot_answer() -> None:
     bare = ScoredClassifier(replace(example_scores(n_samples=0), gradient_length=None))
     with pytest.raises(ParameterError, match="asked for 1 samples; the scores hold 0"):
         bare.sample_proba(np.zeros((2, 1)), 1)
-    with pytest.raises(ParameterError, match="asked for None samples; the scores hold 0"):
+    with pytest.raises(ParameterError, match="asked for samples; the scores hold 0"):
         bare.sample_proba(np.zeros((2, 1)))
     with pytest.raises(ParameterError, match="the scores hold no gradient lengths"):
         bare.expected_gradient_length(np.zeros((2, 1)))

@@ -20,8 +20,8 @@ AT_ONCE = 1000
 _NESTED = frozenset((dict, list))
 Block = tuple[int, Sequence[Mapping[str, Any]]]
 """The number of the first of some objects, and these."""
-PREDICTED = ["path", "class", "probability"]
-"""What a table of ``skal predict`` begins with."""
+PREDICTED = {"path", "class", "probability"}
+"""What a table of ``skal predict`` has."""
 METADATA = "-metadata"
 """Behind the name of a job of Ground Truth, where it says what its number means."""
 
@@ -36,10 +36,13 @@ class _NoColumnError(DataError):
 
 def _columns(source: Source, names: Sequence[str]) -> tuple[str, str]:
     """Return the names of the columns of images and labels."""
-    if not source.label_column and [*names[: len(PREDICTED)]] == PREDICTED:
+    if not source.label_column and {*names} >= PREDICTED:
+        other = next((name for name in names if name in LABELS and name not in PREDICTED), None)
+        told = "no labels that people gave" if other is None else f"a column {other!r}"
         raise DataError(
-            f"{source.name} has what a network says of images (skal predict), and no labels that "
-            "people gave; nothing was imported: --label-column class takes its classes for labels"
+            f"{source.name} has what a network says of images (skal predict), and {told}; nothing "
+            f"was imported: --label-column {other or 'class'} takes "
+            f"{'that' if other else 'its classes'} for labels"
         )
     chosen: list[str] = []
     wanted = {"path": (source.path_column, PATHS), "label": (source.label_column, LABELS)}
