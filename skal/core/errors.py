@@ -156,6 +156,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near:
         return f"; did you mean {' or '.join(names[one] for one in near)}?"
     if is_long:
-        first = ", ".join(list(names.values())[:3])
-        return f"; none of the {len(names)} known ones is like it ({first}, ...)"
+        nearest = difflib.get_close_matches(small, names, n=3, cutoff=0.0)
+        told = " or ".join(names[one] for one in nearest)
+        return f"; none of the {len(names)} known ones is like it, the nearest are {told}"
     return f"; known: {', '.join(names.values())}" if names else "; none are known"

@@ -185,7 +185,11 @@ def test_families_are_named_and_expanded_by_pattern() -> None:
     ("name", "said"),
     [
         ("thing_5", "; did you mean thing_085 or thing_075 or thing_065?"),
-        ("foo", "; none of the 90 known ones is like it (thing_000, thing_001, thing_002, ...)"),
+        (
+            "foo",
+            "; none of the 90 known ones is like it, the nearest are "
+            "thing_089 or thing_088 or thing_087",
+        ),
     ],
 )
 def test_of_very_many_names_those_that_are_near_are_suggested(name: str, said: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import damage
+from joblib.externals.loky import get_reusable_executor
 from tqdm import tqdm
 
 from skal.core.errors import SkalError, is_out_of_memory
@@ -28,6 +29,8 @@ def begin(
 ) -> int:
     """Let a child do it, between what it does first and last; return its process id."""
     answer.unlink(missing_ok=True)
+    # a child would wait for ever for processes that this one has started before
+    get_reusable_executor().shutdown(wait=True)
     child = os.fork()
     if child:
         return child

@@ -244,8 +244,8 @@ def _again(
 
 def an_hour_passes(work: Path) -> None:
     """Let what is temporary look as if nobody had written to it for an hour."""
-    for path in work.rglob(".*"):
-        if ".tmp" in path.name:
+    for path in work.rglob("*"):
+        if any(part[0] == "." and ".tmp" in part for part in path.relative_to(work).parts):
             os.utime(path, (time.time() - 4000,) * 2)
 
 
