@@ -139,7 +139,7 @@ def times(keep: bool, n_images: int, n_labels: int, starts: int, pace: float, n_
 def starts(keep: bool, other: Path, n_images: int, repeats: int) -> None:
     """Time starts on very many images, in turn with another checkout of skal."""
     checkouts = {"this build": Path(skal.__file__).parent.parent, "the one before": other}
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in checkouts}
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in checkouts}
     with scratch() as folder:
         make_pool(folder / "pool", n_images, 48, 48)
         LabelProject.open(folder / "pool", ["a", "b", "c", "d", "e"]).close()

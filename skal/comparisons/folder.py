@@ -48,17 +48,11 @@ def check_place(folder: Path, for_runs: bool = False) -> None:
             "--out"
         )
     ours = (folder / GRID_FILE).is_file() if for_runs else is_comparison(folder)
-    if not ours and not all(is_of_start(path) for path in folder.iterdir()):
+    if not ours and not all(_is_of_start(path) for path in folder.iterdir()):
         raise RunExistsError(
             f"{str(folder)!r} exists and holds no comparison made by skal (it has no {GRID_FILE}): "
             "nothing is written beside what is there; choose a new folder by --out"
         )
-
-
-def is_of_start(path: Path) -> bool:
-    """Tell whether a file may be of a comparison, or a report, that was killed at its start."""
-    begun = (f".{name}.*.tmp" for name in (GRID_FILE, ANALYSIS))
-    return path.name in (LOCK, CELLS) or any(fnmatch(path.name, name) for name in begun)
 
 
 def is_comparison(folder: Path) -> bool:
@@ -153,3 +147,9 @@ def read_grid(path: Path) -> dict[str, Any]:
     """Return what a comparison's settings file says; RunFolderError if it is damaged."""
     check_signed(path)
     return read_config(path)
+
+
+def _is_of_start(path: Path) -> bool:
+    """Tell whether a file may be of a comparison, or a report, that was killed at its start."""
+    begun = (f".{name}.*.tmp" for name in (GRID_FILE, ANALYSIS))
+    return path.name in (LOCK, CELLS) or any(fnmatch(path.name, name) for name in begun)

@@ -462,13 +462,18 @@ def test_the_next_images_for_elsewhere_have_some_for_the_test(folder: Path) -> N
     assert project.store.batches() == []
 
 
+def frozen_lenet(data: skal.ImageDataset, folder: Path, steps: int) -> dict[str, Any]:
+    """Save a network that was trained on a dataset; return the settings that freeze it."""
+    network = skal.ImageClassifier("lenet", classes=[0, 1, 2], steps=steps, random_state=0)
+    skal.save_classifier(network.fit(data.X, data.y), folder)
+    return {"weights": str(folder / "model.safetensors"), "freeze": True}
+
+
 def test_on_a_frozen_backbone_it_picks_and_the_final_network_takes_images(
     folder: Path, tiny: skal.ImageDataset, tmp_path: Path
 ) -> None:
-    network = skal.ImageClassifier("lenet", classes=[0, 1, 2], steps=30, random_state=0)
-    skal.save_classifier(network.fit(tiny.X, tiny.y), tmp_path)
-    weights = str(tmp_path / "model.safetensors")
-    project = opened(folder, strategy="badge", weights=weights, freeze=True, head="mlp")
+    frozen = frozen_lenet(tiny, tmp_path, steps=30)
+    project = opened(folder, strategy="badge", head="mlp", **frozen)
     picker = Picker(project.learner_setup())
     start = picker.answer(job(project, []))
     assert start.kind == "start" and len(set(start.picks)) == 6
@@ -489,12 +494,9 @@ def test_on_a_frozen_backbone_it_picks_and_the_final_network_takes_images(
 def test_what_images_are_alike_by_is_that_of_the_last_network(
     folder: Path, tiny: skal.ImageDataset, tmp_path: Path, head: str
 ) -> None:
-    network = skal.ImageClassifier("lenet", classes=[0, 1, 2], steps=5, random_state=0)
-    skal.save_classifier(network.fit(tiny.X, tiny.y), tmp_path)
-    weights = str(tmp_path / "model.safetensors")
+    frozen = frozen_lenet(tiny, tmp_path, steps=5)
     steps = None if head == "logistic" else 30
-    given = {"weights": weights, "freeze": True, "head": head, "steps": steps}
-    project = opened(folder, strategy="margin", **given)
+    project = opened(folder, strategy="margin", head=head, steps=steps, **frozen)
     picker, more = Picker(project.learner_setup()), [*LABELED, 50, 51, 52]
     picker.answer(job(project, LABELED))
     found = picker.answer(job(project, more, candidates=[60, 61, 62])).guesses
@@ -508,11 +510,9 @@ def test_what_images_are_alike_by_is_that_of_the_last_network(
 def test_what_images_are_alike_by_is_that_of_those_that_were_scored(
     folder: Path, tiny: skal.ImageDataset, tmp_path: Path
 ) -> None:
-    network = skal.ImageClassifier("lenet", classes=[0, 1, 2], steps=5, random_state=0)
-    skal.save_classifier(network.fit(tiny.X, tiny.y), tmp_path)
-    weights = str(tmp_path / "model.safetensors")
-    given = {"weights": weights, "freeze": True, "head": "logistic", "steps": None}
-    project = opened(folder, strategy="margin", max_candidates=20, **given)
+    frozen = frozen_lenet(tiny, tmp_path, steps=5)
+    settings = {"head": "logistic", "steps": None, "max_candidates": 20}
+    project = opened(folder, strategy="margin", **settings, **frozen)
     picker, labels = Picker(project.learner_setup()), list(LABELED)
     for _ in range(3):
         answer = picker.answer(job(project, labels))
