@@ -22,8 +22,8 @@ KEPT_BYTES = 2**30
 """Freed memory that a process holds on to, to allocate it again."""
 LARGEST_KEPT = 2**25
 """What is larger goes back to the system at once: the most that glibc lets one choose."""
-PARTS = 64
-"""Of a budget."""
+PARTS, MOST = 64, 56
+"""Of a budget, and what one may take."""
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
 _CGROUP = Path("/sys/fs/cgroup")
@@ -69,8 +69,9 @@ def _available_on(device: str) -> int:
 
 class Budget:
     """Bytes that threads share, or processes, by locks of the `context` that starts them: each
-    takes what it is about to allocate, and waits until it is there. What is more than all has to
-    wait for all; what is less than a part of `PARTS` is not counted.
+    takes what it is about to allocate, and waits until it is there. Nobody takes more than `MOST`
+    of the `PARTS`, however much it needs: beside it there is room for what is small. What is less
+    than a part is not counted.
     """
 
     def __init__(self, n_bytes: int, context: Any = threading) -> None:
@@ -80,7 +81,7 @@ class Budget:
     @contextmanager
     def taken(self, n_bytes: int) -> Iterator[None]:
         """Take bytes for the time of the block."""
-        wanted, held = min(n_bytes // self._a_part, PARTS), 0
+        wanted, held = min(n_bytes // self._a_part, MOST), 0
         try:
             if wanted:
                 with self._turn:  # two that each have half of what they want would wait for ever

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 import os
 import stat
@@ -28,9 +29,18 @@ from .formats import page_of
 from .instruments import Picture
 from .pictures import is_of_the_system, opened
 
-DECODER_VERSION = 4
+DECODER_VERSION = 5
 """Part of the key of what is made of pixels: raise it whenever `decode` changes one."""
 
+LARGE = 2**24
+"""Of so many pixels or more an image is made smaller in strips, never whole in memory twice."""
+STRIP = 2**20
+"""About so many pixels are made smaller at a time: they stay in the processor's cache."""
+CONVERTED = 6
+"""Bytes a pixel that an image with transparency takes while it is laid on white whole."""
+FINE = 4
+"""What is made smaller so keeps as many times the pixels that are needed on a side: on average what
+is made of it is less than a level from what is made of all pixels."""
 UNDECIDED = Ranges()
 BORDER = "#808080"
 """The mean of the weights that are made for borders."""
@@ -297,16 +307,25 @@ def reading(
     path: Path, needed: int, ranges: Callable[[], Ranges] = Ranges, pages: str = "first"
 ) -> Iterator[Image.Image]:
     """Read one image file upright, as `decode` says, but of mode "RGB" or, grey, "L"; a JPEG is
-    decoded at a half, a quarter or an eighth of its size if that has the `needed` pixels. Inside
-    the block its memory counts as taken from `IN_FLIGHT`. `ranges` is asked if the file is deep.
+    decoded at a half, a quarter or an eighth of its size if that has the `needed` pixels, and what
+    is `LARGE` made smaller by a whole number. Inside the block its memory counts as taken from
+    `IN_FLIGHT`. `ranges` is asked if the file is deep.
     """
-    with opened(path, needed, pages) as picture, _in_flight(picture):
-        pixels = picture.read()
-        yield pixels.to_8_bits(ranges()) if isinstance(pixels, Deep) else _to_8_bits(pixels)
+    with opened(path, needed, pages) as picture:
+        factor = 1 if picture.is_deep else _factor(picture.width, picture.height, needed)
+        with _in_flight(picture, factor):
+            pixels = picture.read()
+            if isinstance(pixels, Deep):
+                yield pixels.to_8_bits(ranges())
+            else:
+                yield _to_8_bits(pixels) if factor == 1 else _reduced(pixels, factor)
 
 
-def _in_flight(picture: Picture) -> AbstractContextManager[None]:
-    return IN_FLIGHT.taken(picture.width * picture.height * picture.bytes_a_pixel)
+def _in_flight(picture: Picture, factor: int = 1) -> AbstractContextManager[None]:
+    bytes_a_pixel = picture.bytes_a_pixel
+    if factor > 1:  # nothing beside it is as large
+        bytes_a_pixel = max(bytes_a_pixel - CONVERTED, min(bytes_a_pixel, 4))
+    return IN_FLIGHT.taken(picture.width * picture.height * bytes_a_pixel)
 
 
 def look_at(path: Path, pages: str) -> Look:
@@ -319,6 +338,27 @@ def look_at(path: Path, pages: str) -> Look:
                 if isinstance(pixels, Deep):
                     return Look(n_pages, n_others, pixels.mode, pixels.extent())
         return Look(n_pages, n_others, is_cut=picture.is_cut)
+
+
+def _factor(width: int, height: int, needed: int) -> int:
+    """Return by what number an image is made smaller at once, 1 if it is not."""
+    return max(1, min(width, height) // (FINE * needed)) if width * height >= LARGE else 1
+
+
+def _reduced(image: Image.Image, factor: int) -> Image.Image:
+    """Convert as `_to_8_bits` does, and make about `factor` by `factor` pixels one, their mean."""
+    width, height = image.size
+    wide, high = width // factor, height // factor
+    step = max(1, STRIP // (factor * width))
+    whole = Image.new(_to_8_bits(image.crop((0, 0, 1, 1))).mode, (wide, high))
+    for row in range(0, high, step):
+        rows = min(step, high - row)
+        top, bottom = row * height / high, (row + rows) * height / high
+        first = math.floor(top)
+        strip = _to_8_bits(image.crop((0, first, width, min(math.ceil(bottom), height))))
+        box = (0, top - first, width, min(bottom - first, strip.height))
+        whole.paste(strip.resize((wide, rows), Image.Resampling.BOX, box), (0, row))
+    return whole
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

@@ -208,6 +208,17 @@ def test_budget_is_never_overdrawn_and_what_is_more_than_all_comes_alone(
     assert len(seen) == 200 and max(seen) <= most
 
 
+def test_beside_what_is_more_than_all_of_a_budget_there_is_room_for_what_is_small() -> None:
+    budget, both_there = Budget(640), Barrier(2)
+
+    def take(n_bytes: int) -> None:
+        with budget.taken(n_bytes):
+            both_there.wait(60)
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(take, (10_000, 40)))
+
+
 def test_small_shares_of_a_budget_do_not_wait() -> None:
     budget, all_there = Budget(640), Barrier(70)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from skal.core.errors import DataError
 from skal.datasets.decoding import decode
@@ -312,6 +312,28 @@ def test_transparent_colours_of_16_bits_lie_on_white(kind: str, tmp_path: Path) 
         tifffile = pytest.importorskip("tifffile")
         tifffile.imwrite(path, stored, photometric="rgb", extrasamples=[kind])
     assert np.abs(shown_by_skal(path) - scaled(colours + (65535 - alpha))).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "RGB", "LA", "L", "1", "P", "PA"])
+def test_large_images_look_as_they_do_when_all_their_pixels_are_scaled(
+    mode: str, tmp_path: Path
+) -> None:
+    rng, size = np.random.default_rng(0), (4111, 4097)
+    coarse = Image.fromarray(rng.integers(0, 256, (12, 12, 4), np.uint8), "RGBA")
+    image = coarse.resize(size, Image.Resampling.NEAREST)
+    on_white = Image.new("RGB", size, "white")
+    if mode == "P":
+        image = image.convert("RGB").quantize(16)
+        image.info["transparency"] = 3
+    elif mode != "RGBA":
+        image = image.convert("LA").convert("PA") if mode == "PA" else image.convert(mode)
+    image.save(tmp_path / "image.tif" if mode == "PA" else tmp_path / "image.png")
+    image = image.convert("RGBA")
+    on_white.paste(image, mask=image.getchannel("A"))
+    whole = ImageOps.fit(on_white, (32, 32), method=Image.Resampling.BICUBIC)
+    file = next(tmp_path.iterdir())
+    differences = np.abs(decode(file, 32).transpose(1, 2, 0).astype(int) - np.asarray(whole))
+    assert differences.max() <= 12 and differences.mean() < 1, differences.mean()
 
 
 def test_files_of_instruments_without_an_image_are_told(tmp_path: Path) -> None:
