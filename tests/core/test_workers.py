@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from calls import SEEN, added, added_unless_killed, gpus_when_both_are_at_work
 from joblib.externals.loky import get_reusable_executor
 
 from skal.core.errors import ParameterError, UnknownNameError
@@ -25,8 +26,6 @@ from skal.core.workers import (
     map_jobs,
     processors,
 )
-
-SEEN = "CUDA_VISIBLE_DEVICES"
 
 
 @pytest.fixture
@@ -77,21 +76,11 @@ def test_the_module_costs_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def added(one: int, other: int) -> int:
-    return one + other
-
-
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_every_item_is_answered_once(jobs: int) -> None:
     answers = map_jobs(added, 10, range(5), Workers(jobs=jobs, threads=1))
     assert sorted(answers) == [(n, 10 + n) for n in range(5)]
     assert list(map_jobs(added, 10, [], Workers(jobs=jobs))) == []
-
-
-def added_unless_killed(one: int, other: int) -> int:
-    if other == 2:
-        os.kill(os.getpid(), 9)
-    return one + other
 
 
 def test_an_item_whose_process_dies_each_time_is_told_apart_from_the_others(
@@ -112,15 +101,6 @@ def test_a_task_of_ray_whose_process_dies_is_told_apart_from_the_others(ray_here
     answers = dict(map_jobs(added_unless_killed, 10, [1, 2], Workers("ray", jobs=1)))
     assert isinstance(answers[1], WorkerLostError)
     assert answers[0] == 11
-
-
-def gpus_when_both_are_at_work(folder: Path, item: int) -> tuple[int, str | None]:
-    """Wait until two items are begun, so that each has a process of its own."""
-    (folder / str(item)).touch()
-    end = time.monotonic() + 60
-    while len(list(folder.iterdir())) < 2 and time.monotonic() < end:
-        time.sleep(0.01)
-    return os.getpid(), os.environ.get(SEEN)
 
 
 @pytest.fixture
