@@ -253,7 +253,11 @@ def _checked(
     if images is None or not len(images):
         images = example_images(description, AT_ONCE).numpy()
     expected = classifier.predict_proba(images)
-    found = other(images)[0] if isinstance(other, ExportedNetwork) else other.predict_proba(images)
+    if isinstance(other, ExportedNetwork):
+        found = other(images)[0]
+    else:
+        other.neural_net_.module_.bf16 = False
+        found = other.predict_proba(images)
     difference = float(np.abs(found - expected).max())
     same = int((found.argmax(axis=1) == expected.argmax(axis=1)).sum())
     if not difference <= TOLERANCE:

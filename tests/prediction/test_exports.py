@@ -65,7 +65,9 @@ def runs(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
     """A finished run of each kind."""
     place = tmp_path_factory.mktemp("runs")
     for name, settings in KINDS.items():
-        common = {"n_init": 20, "n_rounds": 0, "image_size": 32, "data_dir": str(place / "data")}
+        # what is exported computes in float32
+        common = {"n_init": 20, "n_rounds": 0, "image_size": 32, "precision": "fp32"}
+        common["data_dir"] = str(place / "data")
         skal.run(photos, "random", out=place / name, **common, **settings)
     return {name: place / name for name in KINDS}
 
