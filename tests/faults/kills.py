@@ -164,8 +164,9 @@ def run(n: int, seed: int = 0, only: str | None = None, place: Path | None = Non
             scene.there(work)
             shutil.copytree(work, before)
             do = _in_child if scene.has_processes else _here
-            do(scene, work)  # so that nothing is done for the first time
-            damage.copy_anew(before, work)
+            if not scene.has_processes:
+                do(scene, work)  # so that nothing is imported for the first time
+                damage.copy_anew(before, work)
             start = time.perf_counter()
             expected = do(scene, work)
             took = time.perf_counter() - start
