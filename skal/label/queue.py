@@ -15,7 +15,6 @@ import math
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import chain, islice, zip_longest
 from typing import NamedTuple
 
@@ -33,21 +32,17 @@ TEST_EVERY = 10
 class ProjectFacts:
     """What stays as it is while a project is open.
 
-    Of the images that are `there`, `pool` are those without a class folder, and of these `reserve`
-    is held out for the test, in the order in which it is shown. `n_init` and `n_query` are the
-    images of the first round and of the others; two annotators see the share `overlap`.
+    Of the images that are `there`, `pool` are those without a class folder, and of these `reserved`
+    are held out for the test. `n_init` and `n_query` are the images of the first round and of the
+    others; two annotators see the share `overlap`.
     """
 
     there: Collection[int]
     pool: Set[int]
-    reserve: Sequence[int]
+    reserved: frozenset[int]
     n_init: int
     n_query: int
     overlap: float = 0.0
-
-    @cached_property
-    def reserved(self) -> frozenset[int]:
-        return frozenset(self.reserve)
 
     def size_of(self, number: int) -> int:
         return self.n_query if number else self.n_init
@@ -58,13 +53,35 @@ class Supply:
     """Where the images of the next batch come from, the best source first.
 
     These are the computed `picks` and their `kind`, see `ComputedBatch`, the images by the margin
-    between the network's two most probable classes, and all of them in random order.
+    between the network's two most probable classes, and all of them in random order. Those held out
+    for the `tests` come in the order in which they are shown.
     """
 
     picks: Sequence[int] = ()
     kind: str = "start"
     by_margin: Sequence[int] = ()
     by_chance: Sequence[int] = ()
+    tests: Sequence[int] = ()
+
+
+class InOrder:
+    """Images in an order, of which those in front that are not free are looked at but once.
+
+    Else of thousands that are labelled each would be looked at for each that is shown.
+    """
+
+    def __init__(self, images: Sequence[int]) -> None:
+        self._images, self._n_passed = images, 0
+
+    def left(self, is_free: Callable[[int], bool]) -> Sequence[int]:
+        """Return the images from the first free one on."""
+        while self._n_passed < len(self._images) and not is_free(self._images[self._n_passed]):
+            self._n_passed += 1
+        return self._images[self._n_passed :]
+
+    def anew(self) -> None:
+        """Look at all of them again, since one may have become free."""
+        self._n_passed = 0
 
 
 @dataclass(frozen=True)
@@ -80,7 +97,7 @@ class Snapshot:
     facts: ProjectFacts
     ledger: Ledger
     batches: BatchIndex
-    supply: Supply
+    supply: Supply = Supply()
     held: Mapping[int, int] = field(default_factory=dict)
     front: Sequence[int] = ()
     due: Sequence[int] = ()
@@ -242,7 +259,7 @@ def _draw(
     n_tests = state.batches.n_tests + sum(row.kind == TEST for row in added)
     n_others = state.n_rows + len(rows) - n_tests + len(state.batches.from_grid)
     is_test = n_others // (TEST_EVERY - 1) > n_tests
-    reserve = (state.facts.reserve, TEST)
+    reserve = (supply.tests, TEST)
     for images, kind in [reserve, *supplies] if is_test else [*supplies, reserve]:
         for image in images:
             is_of_kind = (image in state.facts.reserved) is (kind == TEST)
@@ -286,7 +303,7 @@ def owed(state: Snapshot, more: Sequence[int] = ()) -> tuple[list[int], list[Bat
 
 def _next_test(state: Snapshot) -> BatchRow | None:
     """Return one more image of the test for the last batch, if there is one left."""
-    for image in state.facts.reserve:
+    for image in state.supply.tests:
         if state.is_free(image) and state.can_read(image):
             number = max(state.last_round, 0)
             is_shared = is_for_two(state.n_rows, state.facts.overlap)

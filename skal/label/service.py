@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -87,7 +88,6 @@ class LabelService:
         self._submit: Callable[[BatchRequest], None] | None = None
         self._renew: Callable[[LearnerSetup], None] = lambda setup: None
         self._by_chance = np.empty(0, np.int64)
-        self._n_passed = 0  # of them, in front, that are in batches
         self._learned = project.paths  # images that the learner knows
         self._take_images()
         self._picks: Sequence[int] = ()
@@ -136,13 +136,16 @@ class LabelService:
     def _take_images(self) -> None:
         project = self.project
         there, sizes = project.paths, (project.n_init, project.n_query, project.overlap)
-        self._facts = queue.ProjectFacts(there, project.pool, project.reserve, *sizes)
+        reserve = np.array(project.reserve, np.int64)
+        self._facts = queue.ProjectFacts(there, project.pool, frozenset(project.reserve), *sizes)
         self.previews.paths = project.paths
         new = np.setdiff1d(np.flatnonzero(project.paths.mask()), self._by_chance)
         seed = derive_seed(project.config.seed, "explore", len(self._by_chance))
         self._by_chance = np.concatenate(
             [self._by_chance, np.random.default_rng(seed).permutation(new)]
         )
+        others = self._by_chance[~np.isin(self._by_chance, reserve)]
+        self._orders = [queue.InOrder(images.data) for images in (others, reserve)]
 
     @_locked
     def next(
@@ -339,27 +342,22 @@ class LabelService:
     def _snapshot(self, annotator: str) -> queue.Snapshot:
         guesses = self.project.guesses
         by_margin = guesses.by_margin if guesses else ()
-        by_chance = memoryview(self._by_chance.data)[self._n_passed :]
-        return queue.Snapshot(
+        state = queue.Snapshot(
             annotator,
             self._facts,
             self.project.ledger,
             self._batches,
-            queue.Supply(self._picks, self._kind, by_margin, by_chance),
             held=self.leases.of_others(annotator),
             front=self._front.get(annotator, ()),
             due=self._due.get(annotator, ()),
             unreadable=self._unreadable,
             can_read=self._can_read,
         )
+        by_chance, tests = (images.left(state.is_free) for images in self._orders)
+        supply = queue.Supply(self._picks, self._kind, by_margin, by_chance, tests)
+        return replace(state, supply=supply)
 
     def _hand_out(self, annotator: str, n: int, *, lease: bool = True) -> list[int]:
-        # or of thousands that are labelled each would be looked at for each that is shown
-        passed, batched = self._facts.reserved, self._batches.by_image
-        for image in memoryview(self._by_chance.data)[self._n_passed :]:
-            if image not in passed and image not in batched:
-                break
-            self._n_passed += 1
         state = self._snapshot(annotator)
         self._batches.prune(state.is_done)
         self._due[annotator] = queue.due(state)
@@ -387,6 +385,9 @@ class LabelService:
 
     def _follow(self, image: int) -> None:
         self._batches.follow(image, self.project.ledger.verdicts(image))
+        if image not in self._batches.by_image and not self.project.ledger.is_touched(image):
+            for images in self._orders:
+                images.anew()
 
     def _can_read(self, image: int) -> bool:
         if image in self._unreadable:

@@ -10,19 +10,30 @@ import pytest
 
 from skal.label.learning import Guesses
 from skal.label.ledger import BatchIndex, Ledger
-from skal.label.queue import LOOKAHEAD, ProjectFacts, Snapshot, Supply, alike, owed, plan, progress
+from skal.label.queue import (
+    LOOKAHEAD,
+    InOrder,
+    ProjectFacts,
+    Snapshot,
+    Supply,
+    alike,
+    owed,
+    plan,
+    progress,
+)
 from skal.label.store import Action, BatchRow
 
 
 def snapshot(n: int = 40, who: str = "me", **changes: Any) -> Snapshot:
     """Images 0 to n, the last four of which are held out for the test; batches of eight."""
     images = range(n)
-    facts = {"there": images, "pool": frozenset(images), "reserve": list(images[-4:])}
-    for name in ("there", "pool", "reserve", "overlap"):
+    reserve = changes.pop("reserve", list(images[-4:]))
+    facts = {"there": images, "pool": frozenset(images), "reserved": frozenset(reserve)}
+    for name in ("there", "pool", "overlap"):
         if name in changes:
             facts[name] = changes.pop(name)
     pool = ProjectFacts(n_init=8, n_query=8, **facts)  # type: ignore[arg-type]
-    supply = Supply(by_chance=list(images))
+    supply = Supply(by_chance=list(images), tests=reserve)
     parts = {"ledger": Ledger(), "batches": BatchIndex(), "supply": supply, **changes}
     return Snapshot(who, pool, **parts)
 
@@ -138,3 +149,18 @@ def test_progress_is_that_of_the_round_that_is_shown() -> None:
         say(state, "label", image)
     assert progress(state, [10]) == (1, 8, 2)
     assert progress(state, [7]) == (0, 8, 8)
+
+
+def test_images_in_front_that_are_not_free_are_looked_at_once() -> None:
+    looked_at, order, first_free = [], InOrder(range(100)), 60
+
+    def is_free(image: int) -> bool:
+        looked_at.append(image)
+        return image >= first_free
+
+    assert order.left(is_free)[0] == 60
+    assert order.left(is_free)[0] == 60
+    assert looked_at == [*range(61), 60]
+    first_free = 20
+    order.anew()
+    assert order.left(is_free)[0] == 20

@@ -12,7 +12,7 @@ from skal.core.errors import UsageError
 from skal.label.learning import BatchRequest, ComputedBatch, Failure, Guesses
 from skal.label.leases import LEASE_SECONDS
 from skal.label.project import LabelProject
-from skal.label.queue import LOOKAHEAD, is_for_two
+from skal.label.queue import LOOKAHEAD, Snapshot, is_for_two
 from skal.label.service import LabelService, NothingToUndoError
 
 
@@ -215,6 +215,38 @@ def test_nothing_is_shown_twice_and_nothing_is_left_out(table: Table) -> None:
             table.desk.answer(table.service)
     assert sorted(seen) == sorted(table.project.paths)
     assert table.service.state("me")["finished"]
+
+
+def test_what_was_labelled_out_of_turn_and_taken_back_comes_again(table: Table) -> None:
+    for image in range(0, 120, 2):
+        table.label(image, who="anna")
+    seen = table.label_next(20)
+    taken_back = {table.service.undo("anna")[0].image for _ in range(40)}
+    table.service.leave("anna", None)
+    while queue := table.service.next("me"):
+        seen.append(queue[0])
+        table.label(queue[0])
+    assert set(seen) == taken_back | set(range(1, 120, 2))
+    assert table.service.state("me")["finished"]
+
+
+def test_what_is_labelled_is_not_looked_at_for_each_image_that_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, looked = Table(tmp_path / "images", n=300), Counter[int]()
+    is_free = Snapshot.is_free
+
+    def counted(state: Snapshot, image: int) -> bool:
+        looked[image] += 1
+        return is_free(state, image)
+
+    monkeypatch.setattr(Snapshot, "is_free", counted)
+    answers = [{"action": "label", "image": n, "label": 0} for n in range(300) if n % 3]
+    table.service.act("anna", answers)
+    table.first()
+    looked.clear()
+    table.label_next(40)
+    assert looked.total() < 10 * 40
 
 
 def test_a_skipped_image_comes_back_behind_its_batch(table: Table) -> None:
