@@ -40,6 +40,22 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+SLOW = ("test_faults", "test_page", "test_site", "test_examples")
+SHARED = {"ray_here", "two_processes"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that at the end no worker of pytest-xdist waits for
+    another, and let what shares processes of its own follow, side by side.
+    """
+
+    def turn(item: pytest.Item) -> int:
+        names = getattr(item, "fixturenames", ())
+        return 0 if item.path.stem in SLOW else 1 if SHARED.intersection(names) else 2
+
+    items.sort(key=turn)
+
+
 @pytest.fixture
 def tiny() -> skal.ImageDataset:
     """Three classes of 12x12 px that a few optimiser steps tell apart: bars at three heights."""
@@ -126,6 +142,12 @@ def browser() -> Iterator[Any]:
         started = playwright.chromium.launch(executable_path=program, args=options)
         yield started
         started.close()
+
+
+@pytest.fixture
+def two_processes() -> int:
+    """Return how many processes to ask for; the next test finds them there, with all imported."""
+    return 2
 
 
 @pytest.fixture(scope="session")

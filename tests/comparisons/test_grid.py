@@ -122,9 +122,9 @@ class TestTheGrid:
             assert done.analysis["baseline"] == "random"
 
     def test_two_jobs_come_to_the_same_as_one(
-        self, tiny: skal.ImageDataset, tmp_path: Path, finished: Path
+        self, tiny: skal.ImageDataset, tmp_path: Path, finished: Path, two_processes: int
     ) -> None:
-        compared(tiny, tmp_path / "two", jobs=2)
+        compared(tiny, tmp_path / "two", jobs=two_processes)
         compared(tiny, tmp_path / "again")
         assert len(but_seconds(finished)) == 12
         for other in ("two", "again"):

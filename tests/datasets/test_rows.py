@@ -101,7 +101,9 @@ def test_rows_are_copied_and_sent_as_they_are(pixels: np.memmap[Any, Any], copie
     assert np.array_equal(other, lazy)
 
 
-def test_workers_compare_strategies_on_rows(pixels: np.memmap[Any, Any], tmp_path: Path) -> None:
+def test_workers_compare_strategies_on_rows(
+    pixels: np.memmap[Any, Any], tmp_path: Path, two_processes: int
+) -> None:
     numbers = np.arange(40)
     train, test = numbers[numbers % 3 > 0], numbers[numbers % 3 == 0]
     data = skal.ImageDataset(
@@ -110,7 +112,7 @@ def test_workers_compare_strategies_on_rows(pixels: np.memmap[Any, Any], tmp_pat
     check_dataset(data)
     options = {"strategies": ["random"], "seeds": 2, "data_dir": tmp_path / "data", **SMALL}
     tables = []
-    for jobs in (1, 2):
+    for jobs in (1, two_processes):
         found = skal.compare(data, jobs=jobs, out=tmp_path / f"{jobs}", **options)
         tables.append(found.table())
     assert tables[0] == tables[1]

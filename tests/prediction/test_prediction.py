@@ -596,10 +596,15 @@ def cluster() -> Iterator[str]:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 def test_two_jobs_and_clusters_come_to_the_same(
-    pictures: Pictures, model: Path, tmp_path: Path, cluster: str, ray_here: Any
+    pictures: Pictures,
+    model: Path,
+    tmp_path: Path,
+    two_processes: int,
+    cluster: str,
+    ray_here: Any,
 ) -> None:
     here = predicted(model, tmp_path / "here")
-    assert predicted(model, tmp_path / "two", jobs=2).equals(here)
+    assert predicted(model, tmp_path / "two", jobs=two_processes).equals(here)
     there = predicted(model, tmp_path / "there", backend="dask", scheduler=cluster)
     assert there.equals(here)
     assert predicted(model, tmp_path / "ray", backend="ray").equals(here)
