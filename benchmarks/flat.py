@@ -122,6 +122,7 @@ def labels(n: int, folder: Path) -> Course:
     for number in range(n):
         (image,) = service.next("me", 1)
         service.act("me", [{"action": "label", "image": image, "label": number % 2}])
+        service.state("me")
         course.take()
     project.close()
     return course

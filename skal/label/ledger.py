@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from .store import Action, BatchRow
 
@@ -150,6 +151,39 @@ class Ledger:
     def images(self) -> list[int]:
         """Return the images of which anything is said, in order."""
         return sorted(image for image in self._stacks if self.is_touched(image))
+
+
+class Known(NamedTuple):
+    """The labels that hold, by image: all, those of the test, and the others.
+
+    They stay as they are: whoever keeps them may see by that what has changed since.
+    """
+
+    labels: Mapping[int, int]
+    test: Mapping[int, int]
+    training: Mapping[int, int]
+
+    @classmethod
+    def of(cls, labels: Mapping[int, int], is_test: Callable[[int], bool]) -> Known:
+        test = {image: label for image, label in labels.items() if is_test(image)}
+        training = {image: label for image, label in labels.items() if image not in test}
+        return cls(labels, test, training)
+
+    def after(
+        self, news: Iterable[tuple[int, int | None]], is_test: Callable[[int], bool]
+    ) -> Known:
+        """Return what holds after something was said of images: their labels are these, or none.
+
+        It is what `of` would return, in its order, in the time of a copy.
+        """
+        parts = labels, test, training = dict(self.labels), dict(self.test), dict(self.training)
+        for image, label in news:
+            for part in parts:
+                part.pop(image, None)
+            if label is not None:
+                labels[image] = label
+                (test if is_test(image) else training)[image] = label
+        return Known(*parts)
 
 
 def _says(stack: Sequence[Action]) -> bool:

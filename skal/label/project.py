@@ -28,7 +28,7 @@ from .enough import Verdict, forecast, judge
 from .holding import hold
 from .kept_classes import ClassEdits, KeptClasses
 from .learning import GUESSES, BatchRequest, Guesses, LearnerSetup
-from .ledger import TEST, Ledger
+from .ledger import TEST, Known, Ledger
 from .listing import Files, Numbers, Paths
 from .names import check_classes, shown, told_apart
 from .notes import Notes
@@ -77,7 +77,8 @@ class LabelProject:
         self._held = ExitStack()
         self._contents = images.Contents(root, store)
         self._verdict: tuple[object, Verdict | None] = (None, None)
-        self._folded: tuple[object, tuple[Mapping[int, int], ...]] = (None, ())
+        self._known: Known | None = None
+        self._news: list[int] = []  # images of which something was said since
         batches = store.batches()
         self._batches = {row.round for row in batches}
         self._tests = {row.image for row in batches if row.kind == TEST}
@@ -229,7 +230,7 @@ class LabelProject:
         in_pool[[*self.folder_labels]] = False
         self.pool = Numbers(in_pool)
         self._reserve: list[int] | None = None
-        self._folded = (None, ())
+        self._known = None
 
     @property
     def numbers(self) -> dict[str, int]:
@@ -259,6 +260,7 @@ class LabelProject:
             self._classes.refresh()
         for action in map(self.said, news):
             self.ledger.apply(action)
+            self._news.append(action.image)
             self.on_action(action)
         self.notes.refresh()
 
@@ -297,7 +299,8 @@ class LabelProject:
         """Write that images are to be shown, and which of them are of the test."""
         self.store.add_batch(rows)
         self._batches.update(row.round for row in rows)
-        self._tests.update(row.image for row in rows if row.kind == TEST)
+        self._tests.update(tests := [row.image for row in rows if row.kind == TEST])
+        self._news += tests
 
     def add_model(self, row: ModelRow) -> None:
         """Keep what a new network says of the images held out for the test."""
@@ -357,12 +360,12 @@ class LabelProject:
     @property
     def labels(self) -> Mapping[int, int]:
         """All labels that hold, by image: those given, and those of class folders."""
-        return self._known()[0]
+        return self.known.labels
 
     @property
     def test_labels(self) -> Mapping[int, int]:
         """The labels of the unbiased test sample, by image."""
-        return self._known()[1]
+        return self.known.test
 
     @property
     def disputed(self) -> set[int]:
@@ -371,19 +374,20 @@ class LabelProject:
 
     @property
     def training_labels(self) -> Mapping[int, int]:
-        return self._known()[2]
+        return self.known.training
 
-    def _known(self) -> tuple[Mapping[int, int], ...]:
-        """Return all labels, those of the test, and the others, made once an action."""
-        state = (self.ledger.last_id, len(self._tests))
-        if self._folded[0] != state:
-            folders, given = self.folder_labels.items(), self.ledger.labels.items()
-            labels = {n: label for n, label in folders if not self.ledger.is_settled(n)}
-            labels.update((n, a.label) for n, a in given if n in self.paths and a.label is not None)
-            test = {image: label for image, label in labels.items() if self.is_test(image)}
-            training = {image: label for image, label in labels.items() if image not in test}
-            self._folded = (state, (labels, test, training))
-        return self._folded[1]
+    @property
+    def known(self) -> Known:
+        """The labels that hold, brought up to date once an action."""
+        folders, given, news = self.folder_labels, self.ledger.labels, self._news
+        if self._known is None or not folders.keys().isdisjoint(news):
+            labels = {n: label for n, label in folders.items() if not self.ledger.is_settled(n)}
+            self._known, news = Known.of(labels, self.is_test), [*given]
+        if news:
+            now = ((n, given[n].label if n in given and n in self.paths else None) for n in news)
+            self._known = self._known.after(now, self.is_test)
+        self._news = []
+        return self._known
 
     def is_test(self, image: int) -> bool:
         """Tell whether an image is of the unbiased test sample: once drawn, it stays in it."""

@@ -487,6 +487,44 @@ def test_a_running_project_sees_what_another_process_adds(folder: Path) -> None:
     assert here.classes == ["daisy", "rose", "tulip"]
 
 
+def test_what_holds_is_known_as_who_opens_the_project_anew_knows_it(folder: Path) -> None:
+    project, rng = LabelProject.open(folder), np.random.default_rng(0)
+    ids: list[tuple[int, int]] = []
+    numbers = by_path(project)
+    images = [numbers[f"{n:05d}.png"] for n in range(8)] + sorted(project.folder_labels)
+    for image in images[:3]:
+        project.add_batch([BatchRow(0, image, image, "test", False)])
+    for _ in range(40):
+        for image in rng.choice(images, 3).tolist():
+            who, label = f"{rng.integers(2)}", int(rng.integers(2))
+            action = str(rng.choice(["label", "label", "label", "skip", "bad", "unsure", "undo"]))
+            if action == "undo" and ids:
+                undoes, image = ids.pop()
+                said = Action(who, "undo", image, undoes=undoes, round=0)
+            else:
+                action = "skip" if action == "undo" else action
+                said = Action(who, action, image, label if action == "label" else None, round=0)
+            (number,) = project.record([said])
+            if said.action != "undo":
+                ids.append((number, image))
+        anew = LabelProject.open(folder, create=False)
+        assert [[*part.items()] for part in project.known] == [
+            [*part.items()] for part in anew.known
+        ]
+        anew.close()
+
+
+def test_labels_that_somebody_keeps_stay_as_they_were(folder: Path) -> None:
+    project = LabelProject.open(folder)
+    first, second = sorted(project.pool)[:2]
+    give(project, first, 0)
+    kept = project.labels
+    give(project, first, 1)
+    give(project, second, 1)
+    assert (kept[first], second in kept) == (0, False)
+    assert (project.labels[first], project.labels[second]) == (1, 1)
+
+
 def test_without_create_nothing_is_written(folder: Path) -> None:
     LabelProject.open(folder, create=False).close()
     assert not (folder / ".skal").exists()
