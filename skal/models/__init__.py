@@ -68,12 +68,13 @@ MODELS: Registry[Builder] = Registry(
 returns a state dict, or its import path; `image_size`, the height and width in pixels that the
 pretrained weights are made for, which folders are decoded at then; `frozen_image_size`, a larger
 one that suits them where they are not trained further; `geometry`, how they want images to become
-squares, of `skal.datasets.decoding.GEOMETRIES`, by default "cover"."""
+squares, of `skal.datasets.decoding.GEOMETRIES`, by default "cover"; `parts`, the numbers of
+features that a frozen backbone has of its last layer and of earlier stages."""
 
 MODELS.add(
     "efficientnet-lite0",
     "skal.models.efficientnet:efficientnet_lite0",
-    summary="EfficientNet-Lite0; its ImageNet weights come along; the default from 32 px on",
+    summary="EfficientNet-Lite0; its ImageNet weights come along",
     lr=0.001,
     pretrained="skal.models.efficientnet:imagenet",
     image_size=224,
@@ -81,10 +82,11 @@ MODELS.add(
 MODELS.add(
     "efficientnet-lite0-stages",
     "skal.models.efficientnet:efficientnet_lite0_stages",
-    summary="the same with features of earlier stages, too: to be frozen, for drawings",
+    summary="the same with features of earlier stages, too; frozen, the default from 32 px on",
     lr=0.001,
     pretrained="skal.models.efficientnet:imagenet",
     image_size=224,
+    parts=(1280, 424),
 )
 MODELS.add(
     "small-cnn",
@@ -117,7 +119,8 @@ __getattr__ = attach(
 
 BUNDLED_MODELS = ("efficientnet-lite0", "efficientnet-lite0-stages")
 """Whose weights come along."""
-PRETRAINED_MODEL = BUNDLED_MODELS[0]
+PRETRAINED_MODEL, FROZEN_MODEL = BUNDLED_MODELS
+"""That one gets who names none; the other is for a solved head on a frozen backbone."""
 SMALLEST_FOR_PRETRAINED = 32
 
 

@@ -74,7 +74,9 @@ class ImageClassifier(FittedNetwork):
 
     On a frozen backbone the head "logistic" is multinomial logistic regression on features of
     length 1, solved to its optimum; the strength of its regularisation is chosen by stratified
-    cross-validation over the labels (`strength`). For the other heads features are brought to mean
+    cross-validation over the labels (`strength`), and so is how much features of earlier stages
+    weigh beside those of the last layer (`stages_share`; of "efficientnet-lite0-stages", the
+    default of runs). For the other heads features are brought to mean
     0 and standard deviation 1, as measured on a thousand images of `X`, with or without a label.
     The same images and labels train the same head as pixels and as features, up to rounding.
 
@@ -283,6 +285,16 @@ class ImageClassifier(FittedNetwork):
         if not self.is_solved or not hasattr(self, "neural_net_"):
             return None
         return float(self.neural_net_.module_.network.strength) or None
+
+    @property
+    def stages_share(self) -> float | None:
+        """The share of the squared length of features that a solved head's last fit gave to those
+        of earlier stages, None of a network without them.
+        """
+        if self.strength is None:
+            return None
+        share = getattr(self.neural_net_.module_.network.scaling, "share", None)
+        return None if share is None else round(float(share), 6)
 
     def initialize(
         self, X: Any = None, y: ArrayLike | None = None, enforce_check_X_y: bool = False

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +21,10 @@ STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """What C may be; scikit-learn has the same scale."""
 FIRST, WITHOUT_CHOICE = 30.0, 30.0
 """Where the search begins, and what is taken where labels cannot tell."""
+SHARES = (0.0, 0.5, 0.8)
+"""What features of earlier stages may have of the squared length of an image's features."""
+MOST_COMPARED = 300
+"""Of more labels so many, drawn, choose the share."""
 RANK = 128
 """Principal components of the features in the search: what lies beyond them hardly moves it."""
 SPARE, ITERATIONS = 16, 2
@@ -70,7 +74,7 @@ def solve(features: Array, y: NDArray[np.int64], n_classes: int, sample_weight: 
         components = moved @ directions
         known = components.shape[1]
         leading = _Problem(components[:, :RANK].astype(np.float32), y, n_classes)
-        C, near = _choose(leading, sample_weight)
+        C, near, _ = _choose(leading, sample_weight)
         rest = moved - components @ directions.T
         beyond, back = _coordinates(rest if known < min(rest.shape) else rest[:, :0])
         problem = _Problem(np.concatenate([components, beyond], axis=1), y, n_classes)
@@ -84,6 +88,38 @@ def solve(features: Array, y: NDArray[np.int64], n_classes: int, sample_weight: 
             weights += back(theta[:, known:-1])
     loss = -float(np.average(logs[np.arange(len(y)), y], weights=sample_weight))
     return Solution(weights, theta[:, -1] - weights @ center, C, loss)
+
+
+def choose_share(
+    parts: Sequence[Array], y: NDArray[np.int64], n_classes: int, sample_weight: Array
+) -> float:
+    """Return the one of `SHARES` of the lowest cross entropy in the cross-validation of `solve`,
+    found by climbing from the first, the last layer alone.
+
+    The parts are the features of the last layer (n, n_features) and those of earlier stages, each
+    at unit length.
+    """
+    rows = np.random.default_rng(0).permutation(len(y))[:MOST_COMPARED]
+    y, weights = y[rows], sample_weight[rows]
+
+    def loss(share: float) -> float:
+        features = np.concatenate(shared([part[rows] for part in parts], share), axis=1)
+        moved = features - np.average(features, axis=0, weights=weights)
+        components = moved @ _leading(moved.astype(np.float32))[:, :RANK]
+        return _choose(_Problem(components.astype(np.float32), y, n_classes), weights).loss
+
+    chosen, lowest = SHARES[0], np.inf
+    with threadpool_limits(limits=1, user_api="blas"):
+        for share in SHARES:
+            if (found := loss(share)) >= lowest:
+                break
+            chosen, lowest = share, found
+    return chosen
+
+
+def shared(parts: Sequence[Any], share: float) -> list[Any]:
+    """Return two parts of unit length so that the second has a share of the squared length."""
+    return [part * weight**0.5 for part, weight in zip(parts, (1 - share, share), strict=True)]
 
 
 def _leading(X: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -164,14 +200,23 @@ class _Problem:
         return solutions
 
 
-def _choose(problem: _Problem, sample_weight: Array) -> tuple[float, Array]:
-    """Return the C of the lowest cross entropy of labels that were held out, by folds, and what is
-    near the solution, (n_classes, 1, n_inputs + 1).
+class _Choice(NamedTuple):
+    """The C that was chosen, what is near the solution, (n_classes, 1, n_inputs + 1), and the cross
+    entropy of labels that were held out, 0 if there were none.
     """
+
+    C: float
+    near: Array
+    loss: float
+
+
+def _choose(problem: _Problem, sample_weight: Array) -> _Choice:
+    """Return the C of the lowest cross entropy of labels that were held out, by folds."""
     y = problem.y
     counts = np.unique(y, return_counts=True)[1]
     if len(counts) < 2 or counts.max() < 2:
-        return WITHOUT_CHOICE, np.zeros((problem.n_classes, 1, problem.inputs.shape[1]))
+        zeros = np.zeros((problem.n_classes, 1, problem.inputs.shape[1]))
+        return _Choice(WITHOUT_CHOICE, zeros, 0.0)
     folds = stratified_folds(y, seed=0)
     weights = np.tile(sample_weight, (len(folds), 1))
     for fold, test in enumerate(folds):
@@ -199,7 +244,7 @@ def _choose(problem: _Problem, sample_weight: Array) -> tuple[float, Array]:
     for step in (1, -1):
         while 0 <= place + step < len(STRENGTHS) and loss(place + step) < loss(place):
             place += step
-    return STRENGTHS[place], found[place].mean(axis=1, keepdims=True)
+    return _Choice(STRENGTHS[place], found[place].mean(axis=1, keepdims=True), losses[place])
 
 
 def weights_of(

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..core.errors import ParameterError
+from . import MODELS
 from .build import build_network
-from .logistic import solve
+from .logistic import choose_share, shared, solve
 
 HIDDEN = 256
 HEADLESS_CLASSES = 2
@@ -108,22 +109,42 @@ class Scaling(nn.Module):
 
 
 class UnitLength(nn.Module):
-    """Brings the features of each image to length 1."""
+    """Brings the features of each image to length 1.
+
+    Of two `parts`, the numbers of features of a last layer and of earlier stages, each is brought
+    to length 1, and then the second to the buffer `share` of the squared length, a float32 scalar:
+    at first 0.
+    """
+
+    share: Tensor
+
+    def __init__(self, parts: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.parts = tuple(parts)
+        if self.parts:
+            self.register_buffer("share", torch.zeros(()))
 
     def measure(self, sample: Tensor) -> None:
         """Take nothing from a sample: each image is scaled by itself."""
 
+    def split(self, features: Tensor) -> list[Tensor]:
+        """Return the parts of features, each at unit length, (n, n_features)."""
+        split = features.float().split(self.parts or features.shape[1], dim=1)
+        return [F.normalize(part, dim=1) for part in split]
+
     def forward(self, features: Tensor) -> Tensor:
-        return F.normalize(features.float(), dim=1)
+        split = self.split(features)
+        return torch.cat(shared(split, self.share), dim=1) if self.parts else split[0]
 
 
 class Head(NamedTuple):
-    """What stands before the last layer, made for features of some width: their scaling, and a
-    neck with the width of what it returns. A `solved` last layer is multinomial logistic
-    regression, solved to its optimum (`skal.models.logistic`); others are trained by gradients.
+    """What stands before the last layer, made for features of some width: their scaling, which may
+    look at the parts that they have, and a neck with the width of what it returns. A `solved` last
+    layer is multinomial logistic regression, solved to its optimum (`skal.models.logistic`); others
+    are trained by gradients.
     """
 
-    scaling: Callable[[int], Scaling | UnitLength]
+    scaling: Callable[[int, Sequence[int]], Scaling | UnitLength]
     neck: Callable[[int], tuple[nn.Module, int]]
     solved: bool = False
 
@@ -138,15 +159,21 @@ def _hidden(n: int) -> tuple[nn.Module, int]:
 
 HEADS: Mapping[str, Head] = MappingProxyType(
     {
-        "logistic": Head(lambda n: UnitLength(), _no_neck, solved=True),
-        "linear": Head(Scaling, _no_neck),
-        "mlp": Head(Scaling, _hidden),
+        "logistic": Head(lambda n, parts: UnitLength(parts), _no_neck, solved=True),
+        "linear": Head(lambda n, parts: Scaling(n), _no_neck),
+        "mlp": Head(lambda n, parts: Scaling(n), _hidden),
     }
 )
 
 
+def scaling_for(head: str, model: str | None, n_features: int) -> Scaling | UnitLength:
+    """Return how a head scales the features of a model's backbone."""
+    parts = MODELS.resolve(model).facts.get("parts", ()) if model else ()
+    return HEADS[head].scaling(n_features, parts if sum(parts) == n_features else ())
+
+
 class FrozenNetwork(Network):
-    """Scaling, neck and head on the features of a backbone that is not trained.
+    """Scaling, neck and head on the features of a model's backbone, which is not trained.
 
     ``forward`` takes features (n, n_features), or, once it has a backbone, images. All but the
     backbone is computed in float32. The head is one of `HEADS`; the buffer `strength` of one that
@@ -155,12 +182,14 @@ class FrozenNetwork(Network):
 
     strength: Tensor
 
-    def __init__(self, n_features: int, n_classes: int, dropout: float, head: str) -> None:
+    def __init__(
+        self, model: str, n_features: int, n_classes: int, dropout: float, head: str
+    ) -> None:
         kind = HEADS[head]
         neck, width = kind.neck(n_features)
         super().__init__(nn.Identity(), linear_head(width, n_classes, dropout))
         self.n_features = n_features
-        self.scaling = kind.scaling(n_features)
+        self.scaling = scaling_for(head, model, n_features)
         self.neck = neck
         self.is_solved = kind.solved
         if kind.solved:
@@ -180,9 +209,14 @@ class FrozenNetwork(Network):
     def solve(self, features: Tensor, y: Tensor, weights: NDArray[np.float64]) -> float:
         """Give the last layer its optimum on labelled features; return the loss there."""
         last: Any = self.head[-1]  # type: ignore[index]
+        labels, n_classes = y.numpy(), len(last.bias)
+        features = features.to(last.weight.device)
         with torch.no_grad():
-            embeddings = self.neck(self.scaling(features.to(last.weight.device)))
-            found = solve(embeddings.cpu().double().numpy(), y.numpy(), len(last.bias), weights)
+            if isinstance(self.scaling, UnitLength) and self.scaling.parts:
+                parts = [part.cpu().double().numpy() for part in self.scaling.split(features)]
+                self.scaling.share.fill_(choose_share(parts, labels, n_classes, weights))
+            embeddings = self.neck(self.scaling(features))
+            found = solve(embeddings.cpu().double().numpy(), labels, n_classes, weights)
             last.weight.copy_(torch.from_numpy(found.weights))
             last.bias.copy_(torch.from_numpy(found.bias))
             self.strength.fill_(found.C)
@@ -268,7 +302,7 @@ class ImageModule(nn.Module):
         if freeze:
             assert n_features is not None
             n_classes, dropout = options["n_classes"], options["dropout"]
-            self.network: Network = FrozenNetwork(n_features, n_classes, dropout, head)
+            self.network: Network = FrozenNetwork(model, n_features, n_classes, dropout, head)
         else:
             self.network = build_network(model, **options)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

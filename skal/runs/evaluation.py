@@ -50,9 +50,9 @@ def network_inputs(
 def measure(
     classifier: ImageClassifier, X_test: NDArray[Any], y_test: Labels, calibrated: bool
 ) -> tuple[dict[str, float], NDArray[np.float32]]:
-    """Return the metrics of a round, of a solved head with the C that it chose, of a calibrated
-    network with what they would be without; and the class probabilities of the test images. A
-    `SkalError` is raised if these are NaN.
+    """Return the metrics of a round, of a solved head with what it chose by the labels, of a
+    calibrated network with what they would be without; and the class probabilities of the test
+    images. A `SkalError` is raised if these are NaN.
     """
     proba: NDArray[np.float32] = score_pool(classifier, X_test).proba
     if not np.isfinite(proba).all():
@@ -63,6 +63,8 @@ def measure(
     metrics = evaluate(y_test, proba)
     if classifier.strength is not None:
         metrics["head_C"] = classifier.strength
+    if classifier.stages_share is not None:
+        metrics["stages_share"] = classifier.stages_share
     if calibrated:
         before = evaluate(y_test, uncalibrated(proba, classifier.temperature))
         metrics["temperature"] = classifier.temperature

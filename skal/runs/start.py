@@ -21,9 +21,17 @@ from ..datasets import data_folder, folder_of
 from ..datasets.decoding import Decoding
 from ..datasets.index import count_images, may_have_classes
 from ..datasets.loading import how_to_decode
-from ..models import MODELS, PRETRAINED_MODEL, default_model, trained_model
+from ..models import (
+    BUNDLED_MODELS,
+    FROZEN_MODEL,
+    MODELS,
+    PRETRAINED_MODEL,
+    default_model,
+    trained_model,
+)
 from ..models.backbone import Backbone
 from ..models.devices import Device
+from ..models.network import HEADS
 from ..models.settings import head_for
 from .config import RunConfig
 from .environment import ENGINE, package_version
@@ -47,6 +55,7 @@ def with_network(config: RunConfig, image_size: int) -> RunConfig:
     start from.
     """
     changes: dict[str, object] = {}
+    head = config.head or head_for({name: getattr(config, name) for name in config.given})
     if config.model is None:
         from_elsewhere = config.weights is not None or config.pretrain != "none"
         wanted = config.freeze or config.finetune or config.pretrained
@@ -54,9 +63,10 @@ def with_network(config: RunConfig, image_size: int) -> RunConfig:
             changes["model"] = trained_model(image_size)
         else:
             frozen = not (config.finetune or config.compile)
-            changes.update(model=PRETRAINED_MODEL, pretrained=True, freeze=frozen)
+            model = FROZEN_MODEL if frozen and HEADS[head].solved else PRETRAINED_MODEL
+            changes.update(model=model, pretrained=True, freeze=frozen)
     if (changes.get("freeze") or config.freeze) and config.head is None:
-        changes["head"] = head_for({name: getattr(config, name) for name in config.given})
+        changes["head"] = head
     return config.replace(**changes) if changes else config
 
 
@@ -151,7 +161,7 @@ def input_size(
         return config.image_size
     if config.model is None:
         chosen = with_network(config, SIZES[0])
-        if chosen.model == PRETRAINED_MODEL and root.is_dir():
+        if chosen.model in BUNDLED_MODELS and root.is_dir():
             # trained, it sees each image many times a round
             return _affordable(root, speed(config)) if chosen.freeze else SIZES[-1]
     elif config.pretrained or config.weights:
@@ -189,7 +199,7 @@ def _tell(n: int | None, size: int, seconds: float) -> None:
 
 def describe(config: RunConfig) -> str:
     """Say what network was chosen for who named none, and which flag chooses otherwise."""
-    if config.model != PRETRAINED_MODEL:
+    if config.model not in BUNDLED_MODELS:
         return f"network: {config.model}, trained from nothing; --model chooses another"
     how = f"frozen, with head {config.head}" if config.freeze else "trained"
     other = "--finetune trains it, " if config.freeze else ""

@@ -18,7 +18,7 @@ from ..datasets.base import MISSING_LABEL, Images
 from ..datasets.oracles import Oracle
 from ..datasets.pool import Pool
 from ..models.classifier import ImageClassifier
-from ..models.network import HEADS
+from ..models.network import scaling_for
 from .catalogue import INIT_STRATEGIES
 from .memory import shown
 from .resolve import Strategy, resolve_strategy
@@ -115,10 +115,10 @@ def start_embeddings(
     """
     if X.ndim == 2:
         features = torch.from_numpy(np.array(X if rows is None else X[rows], np.float32))
-        head = HEADS["linear" if classifier is None else classifier.head_used]
-        scaling = head.scaling(features.shape[1])
+        head, model = (classifier.head_used, classifier.model) if classifier else ("linear", None)
+        scaling = scaling_for(head, model, features.shape[1])
         scaling.measure(features)
-        return scaling(features).numpy(), f"features of {classifier.model if classifier else 'a'}"
+        return scaling(features).numpy(), f"features of {model or 'a'}"
     if classifier is not None and (classifier.pretrained or classifier.weights is not None):
         nothing = np.full(2, MISSING_LABEL)
         network = clone(classifier).fit(X[:2], nothing)  # without a label: not trained

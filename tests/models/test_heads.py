@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 import skal
@@ -472,6 +473,74 @@ def test_the_bundled_network_is_that_of_its_weights(size: int) -> None:
     with torch.no_grad():
         theirs.eval()(pixels)
         torch.testing.assert_close(ours.backbone(pixels), caught[0], rtol=1e-4, atol=1e-5)
+
+
+STAGED = {"classes": range(3), "pretrained": True, "freeze": True, "random_state": 0}
+
+
+def staged_features(informative: int, n: int = 120) -> tuple[np.ndarray, np.ndarray]:
+    """Return features of a last layer and of earlier stages, noise but for one of both parts."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, n)
+    parts = [rng.normal(size=(n, width)).astype(np.float32) for width in (1280, 424)]
+    parts[informative] += 8 * np.eye(3, parts[informative].shape[1], dtype=np.float32)[y]
+    return np.concatenate(parts, axis=1), y
+
+
+@pytest.mark.parametrize("informative", [0, 1])
+def test_the_labels_choose_between_the_last_layer_and_earlier_stages(
+    informative: int, tmp_path: Path
+) -> None:
+    X, y = staged_features(informative)
+    classifier = skal.ImageClassifier("efficientnet-lite0-stages", **STAGED).fit(X[:90], y[:90])
+    assert (classifier.stages_share > 0) == (informative == 1)
+    proba, embeddings = classifier.predict_proba(X[90:], extra_outputs="emb")
+    assert np.mean(proba.argmax(axis=1) == y[90:]) > 0.8
+    # by hand: each part at unit length, weighed, and scikit-learn's solution
+    sizes = np.sqrt([1 - classifier.stages_share, classifier.stages_share])
+    parts = [X[:, :1280], X[:, 1280:]]
+    scaled = np.concatenate(
+        [
+            size * part / np.linalg.norm(part, axis=1, keepdims=True)
+            for size, part in zip(sizes, parts, strict=True)
+        ],
+        axis=1,
+    )
+    np.testing.assert_allclose(embeddings, scaled[90:], atol=1e-6)
+    ones = np.ones((len(X), 1))  # the bias is regularised, too
+    theirs = LogisticRegression(
+        C=classifier.strength, fit_intercept=False, tol=1e-8, max_iter=10_000
+    ).fit(np.concatenate([scaled, ones], axis=1)[:90], y[:90])
+    expected = theirs.predict_proba(np.concatenate([scaled, ones], axis=1)[90:])
+    np.testing.assert_allclose(proba, expected, atol=1e-3)
+    save_classifier(classifier.take_backbone(classifier.backbone((3, 64, 64))), tmp_path)
+    np.testing.assert_array_equal(load_classifier(tmp_path).predict_proba(X[90:]), proba)
+
+
+def test_without_two_labels_of_a_class_the_last_layer_alone_is_looked_at() -> None:
+    X, y = staged_features(1)
+    one_each = np.full(len(y), -1)
+    firsts = [int(np.flatnonzero(y == label)[0]) for label in range(3)]
+    one_each[firsts] = y[firsts]
+    classifier = skal.ImageClassifier("efficientnet-lite0-stages", **STAGED)
+    assert classifier.fit(X, one_each).stages_share == 0
+    start, _ = start_embeddings(X, classifier, 0)
+    assert not start[:, 1280:].any() and start[:, :1280].any()
+
+
+def test_images_and_features_of_all_stages_train_the_same_head(
+    tiny: skal.ImageDataset, y: np.ndarray
+) -> None:
+    classifier = skal.ImageClassifier("efficientnet-lite0-stages", **STAGED)
+    by_images = clone(classifier).fit(tiny.X, y)
+    features = skal.embed(classifier, tiny.X)
+    by_features = clone(classifier).fit(features, y)
+    assert features.shape == (90, 1704) and by_images.stages_share == by_features.stages_share
+    np.testing.assert_allclose(
+        by_images.predict_proba(tiny.X_test),
+        by_features.predict_proba(skal.embed(classifier, tiny.X_test)),
+        atol=2e-3,
+    )
 
 
 def test_the_default_frozen_network_has_features_of_earlier_stages_beside_the_last() -> None:

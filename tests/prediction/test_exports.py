@@ -40,7 +40,7 @@ pytest.importorskip("onnxscript")
 EXAMPLES = Path(__file__).parents[2] / "examples"
 KINDS: dict[str, dict[str, Any]] = {
     "small-cnn": {"model": "small-cnn", "steps": 20},
-    "frozen": {"model": "efficientnet-lite0", "pretrained": True, "freeze": True},
+    "frozen": {"model": "efficientnet-lite0-stages", "pretrained": True, "freeze": True},
     "mlp": {"model": "small-cnn", "freeze": True, "head": "mlp", "steps": 20},
 }
 FORMATS = NETWORK_FORMATS.names()

@@ -14,7 +14,8 @@ from skal.core.errors import ParameterError
 from skal.runs.config import RunConfig, read_config
 from skal.runs.start import SIZES, images_a_second, input_size, with_network
 
-FROZEN = {"model": "efficientnet-lite0", "pretrained": True, "freeze": True, "head": "logistic"}
+LAST_LAYER = {"model": "efficientnet-lite0", "pretrained": True, "freeze": True}
+FROZEN = {**LAST_LAYER, "model": "efficientnet-lite0-stages", "head": "logistic"}
 
 
 @pytest.fixture
@@ -44,8 +45,8 @@ class TestNetwork:
             ({}, 28, {"model": "small-cnn", "freeze": False, "pretrained": False}),
             ({"freeze": True}, 28, FROZEN),
             ({"finetune": True}, 64, {"model": "efficientnet-lite0", "freeze": False}),
-            ({"steps": 5}, 64, {**FROZEN, "head": "linear"}),
-            ({"freeze": True, "head": "mlp"}, 64, {**FROZEN, "head": "mlp"}),
+            ({"steps": 5}, 64, {**LAST_LAYER, "head": "linear"}),
+            ({"freeze": True, "head": "mlp"}, 64, {**LAST_LAYER, "head": "mlp"}),
             ({"pretrained": True}, 28, FROZEN),
             ({"compile": True}, 64, {"model": "efficientnet-lite0", "freeze": False}),
             ({"pretrain": "simclr"}, 48, {"model": "small-cnn", "freeze": False}),
@@ -109,9 +110,12 @@ def test_a_run_on_a_folder_names_all_that_was_chosen_and_can_be_repeated(
     assert done.rounds[-1]["accuracy"] == 1
     assert facts(done.config, FROZEN) == FROZEN and done.config.image_size in SIZES
     assert (done.config.strategy, done.config.init_strategy) == ("uncertainty-herding", "herding")
-    assert done.rounds[-1]["head_C"] > 0
+    assert done.rounds[-1]["head_C"] > 0 and 0 <= done.rounds[-1]["stages_share"] < 1
     assert "images at 224 px: the network runs once over 20 images" in caplog.text
-    assert "efficientnet-lite0, pretrained on ImageNet, frozen, with head logistic" in caplog.text
+    assert (
+        "efficientnet-lite0-stages, pretrained on ImageNet, frozen, with head logistic"
+        in caplog.text
+    )
     settings = read_config(tmp_path / "run/config.toml")
     again = skal.run(settings.pop("dataset"), **settings)
     assert again.queries == done.queries
