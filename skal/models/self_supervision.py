@@ -46,6 +46,10 @@ OUT_OF_MEMORY = (
     "out of memory on %s: pretraining continues in batches of %d; as each image is told from fewer "
     "others, the weights will not be those of larger ones"
 )
+WAS_OUT_OF_MEMORY = (
+    "memory ran out when the backbone was trained, which continued in batches of %d: its weights "
+    "are not those of larger ones; to have these, remove %s"
+)
 
 Weights = Mapping[str, Tensor]
 Views = Callable[[Tensor], Tensor]
@@ -122,11 +126,14 @@ def pretrain(
             def make(temporary: Path) -> Facts:
                 trained = training.run()
                 temporary.write_bytes(content_of(trained.weights))
-                return {"losses": trained.losses}
+                return {"losses": trained.losses, "batch_size": training.batch_size}
 
             if find(path) is not None:
                 _log.info("the backbone was trained without labels before: %s", path)
             kept_facts = kept(path, "trains the same backbone without labels", make)
+            batch_size = kept_facts.get("batch_size", training.batch_size)
+            if batch_size < training.batch_size:  # it was not trained here, where that is said
+                _log.warning(WAS_OUT_OF_MEMORY, batch_size, path)
             # read and not mapped, for whoever cuts a mapped file kills the process
             return Pretrained(tensors_of(path.read_bytes()), kept_facts["losses"])
 
@@ -155,7 +162,7 @@ class _Training:
     ) -> None:
         self.plan, self.module, self.pools, self.device = plan, module, pools, device
         self._n = sum(map(len, pools))
-        self._batch_size = min(BATCH_SIZE, self._n)
+        self.batch_size = min(BATCH_SIZE, self._n)
 
     def run(self) -> Pretrained:
         """Train, and return the weights and the losses on the way."""
@@ -192,16 +199,16 @@ class _Training:
         optimizer: Any = new(weights, fused=self.device != "mps", **options)
         highest = default_lr(self.plan.model, "adamw")
         rate = OneCycleLR(optimizer, highest, total_steps=max(self.plan.steps, 4) + 1)
-        self._rows = shuffled(self._n, self._batch_size)
+        self._rows = shuffled(self._n, self.batch_size)
         self.module.train()
         done = 0
         while done < self.plan.steps:
             optimizer.zero_grad()
             loss = self._backward(next(self._rows))
             if loss is None:
-                self._batch_size //= 2
-                self._rows = shuffled(self._n, self._batch_size)
-                _log.warning(OUT_OF_MEMORY, self.device, self._batch_size)
+                self.batch_size //= 2
+                self._rows = shuffled(self._n, self.batch_size)
+                _log.warning(OUT_OF_MEMORY, self.device, self.batch_size)
                 continue
             optimizer.step()
             rate.step()

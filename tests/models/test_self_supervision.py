@@ -237,6 +237,25 @@ def test_batches_are_halved_where_memory_runs_out_and_that_is_said(
     assert "the weights will not be those of larger ones" in said[0]
 
 
+def test_weights_of_smaller_batches_are_never_taken_without_a_word(
+    images: np.ndarray, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = Memory(*2 * [100], 50, *30 * [100], training=True)
+    with watched(memory) as model:
+        first = train(images, model=model, steps=5, cache=tmp_path)
+        (path,) = tmp_path.glob("*.safetensors")
+        told = "which continued in batches of 20"
+        assert told not in caplog.text
+        again = train(images, model=model, steps=5, cache=tmp_path)
+        assert again.losses == first.losses
+        assert told in caplog.text and f"remove {path}" in caplog.text
+        caplog.clear()
+        path.unlink()
+        train(images, model=model, steps=5, cache=tmp_path)
+        train(images, model=model, steps=5, cache=tmp_path)
+    assert "out of memory" not in caplog.text and "memory ran out" not in caplog.text
+
+
 def test_the_last_steps_are_done_too_if_memory_runs_out_later(images: np.ndarray) -> None:
     memory = Memory(*10 * [100], 50, training=True)
     with watched(memory) as model:
