@@ -7,7 +7,7 @@ JAIR 70, 2021.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,8 +21,11 @@ from ..datasets.formats import page_of
 from .learning import BatchRequest
 
 if TYPE_CHECKING:
-    from .picking import Picker
+    from .picking import Picker, Trained
     from .project import LabelProject
+
+LEAST = 0.02
+"""That a label weighs."""
 
 _log = logging.getLogger("skal")
 
@@ -109,14 +112,25 @@ def folds(
 
 def held_out(
     picker: Picker, classes: Sequence[str], labels: Mapping[int, int], parts: Sequence[list[int]]
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield the images of some parts, and their probabilities by networks that were trained on the
-    labels of all images but those of the part.
+) -> list[tuple[Trained, list[int]]]:
+    """Return a network for each of some parts, which was trained on the labels of all images but
+    those of the part, and the part.
     """
+    networks = []
     for part in progress(parts, desc="training without a part of the labels", unit="network"):
         known = {image: labels[image] for image in labels.keys() - set(part)}
-        network = picker.train(BatchRequest(classes, known, (), 0))
-        yield from picker.proba(network, part).items()
+        networks.append((picker.train(BatchRequest(classes, known, (), 0)), part))
+    return networks
+
+
+def proba_of(
+    picker: Picker, networks: Iterable[tuple[Trained, list[int]]]
+) -> dict[int, NDArray[np.float32]]:
+    """Return the probabilities of the images of all parts, each by the network of its part."""
+    found: dict[int, NDArray[np.float32]] = {}
+    for network, part in networks:
+        found.update(picker.proba(network, part))
+    return found
 
 
 def find_doubts(
@@ -124,13 +138,20 @@ def find_doubts(
 ) -> Doubts:
     """Return what networks say of labels that they were not told; a DataError if there are too few
     labels to train without some of them.
+
+    Heads that are solved in a moment are solved once more, each label weighing as much as it was
+    probable: wrong ones mislead less then.
     """
     parts = folds(labels, seed, picker.setup.paths)
     if not parts:
         raise DataError(
             "doubts need two classes with two labels or more; label more images, and ask again"
         )
-    found = dict(held_out(picker, classes, labels, parts))
+    networks = held_out(picker, classes, labels, parts)
+    found = proba_of(picker, networks)
+    if networks[0][0].classifier.is_solved:
+        weights = {n: max(float(found[n][labels[n]]), LEAST) for n in found}
+        found = proba_of(picker, ((picker.weighted(net, weights), part) for net, part in networks))
     images = sorted(found)
     return Doubts(
         np.array(images, dtype=np.int64),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -76,7 +76,7 @@ class Picker:
         self._numbers = np.array([numbers.get(path, -1) for path in self._paths])
         self._rows = {n: row for row, n in enumerate(self._numbers.tolist()) if n >= 0}
         self._learners: dict[tuple[str, ...], ActiveLearner] = {}
-        self._shortened: tuple[NDArray[np.int64], NDArray[np.float32]] | None = None
+        self._shortened: tuple[float | None, NDArray[np.int64], NDArray[np.float32]] | None = None
         self.unreadable = [numbers[path] for path, _ in skipped if path in numbers]
 
     def answer(self, request: BatchRequest) -> ComputedBatch:
@@ -112,6 +112,15 @@ class Picker:
         if backbone is not None:
             classifier.take_backbone(backbone)
         return Trained(classifier, config, learner.data, pool.X, pool.y)
+
+    def weighted(self, trained: Trained, weights: Mapping[int, float]) -> Trained:
+        """Return a network whose head is solved anew, with weights of labels, by default 1."""
+        sample_weight = np.ones(len(trained.y))
+        for number, weight in weights.items():
+            sample_weight[self._rows[number]] = weight
+        classifier = trained.classifier.variant()
+        classifier.fit(trained.X, trained.y, sample_weight)
+        return replace(trained, classifier=classifier)
 
     def proba(self, trained: Trained, images: Sequence[int]) -> dict[int, NDArray[np.float32]]:
         """Return the class probabilities of images; those that cannot be read are left out."""
@@ -186,13 +195,15 @@ class Picker:
         self, classifier: ImageClassifier, rows: NDArray[np.int64], embeddings: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """Return embeddings of images shortened; those of the same images are found once where
-        labels do not change them, under a head that is solved.
+        labels do not change them, under a head that is solved, as long as these give the same share
+        to earlier stages.
         """
         if classifier.strength is None:
             return _fewer_features(embeddings)
-        if self._shortened is None or not np.array_equal(self._shortened[0], rows):
-            self._shortened = rows, _fewer_features(embeddings)
-        return self._shortened[1]
+        share, last = classifier.stages_share, self._shortened
+        if last is None or last[0] != share or not np.array_equal(last[1], rows):
+            self._shortened = last = share, rows, _fewer_features(embeddings)
+        return last[2]
 
     def _score(self, learner: ActiveLearner, rows: NDArray[np.int64]) -> Any:
         request = ScoreRequest(embeddings=True)

@@ -117,7 +117,7 @@ def choose_share(
     return chosen
 
 
-def shared(parts: Sequence[Any], share: float) -> list[Any]:
+def shared(parts: Sequence[Any], share: Any) -> list[Any]:
     """Return two parts of unit length so that the second has a share of the squared length."""
     return [part * weight**0.5 for part, weight in zip(parts, (1 - share, share), strict=True)]
 

@@ -129,8 +129,8 @@ class UnitLength(nn.Module):
 
     def split(self, features: Tensor) -> list[Tensor]:
         """Return the parts of features, each at unit length, (n, n_features)."""
-        split = features.float().split(self.parts or features.shape[1], dim=1)
-        return [F.normalize(part, dim=1) for part in split]
+        widths = list(self.parts) or [features.shape[1]]
+        return [F.normalize(part, dim=1) for part in torch.split(features.float(), widths, dim=1)]
 
     def forward(self, features: Tensor) -> Tensor:
         split = self.split(features)

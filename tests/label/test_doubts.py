@@ -32,12 +32,19 @@ FAST = {"image_size": 12, "steps": 30, "model": "lenet"}
 WRONG = {4: 0, 31: 2, 57: 1}
 
 
+FROZEN = {"image_size": 32, "model": "efficientnet-lite0", "pretrained": True, "freeze": True}
+
+
 @pytest.fixture
 def folder(tmp_path: Path, tiny: skal.ImageDataset) -> Path:
     """Ninety bars at three heights, labelled by the number modulo three, three of them wrongly."""
+    return bars(tmp_path, tiny, FAST)
+
+
+def bars(tmp_path: Path, tiny: skal.ImageDataset, settings: dict[str, Any]) -> Path:
     root = tmp_path / "bars"
     write_images(root, tiny.X[:, 0])
-    project = LabelProject.open(root, CLASSES, FAST)
+    project = LabelProject.open(root, CLASSES, settings)
     labels = {image: WRONG.get(image, image % 3) for image in project.paths}
     project.record([Action("me", "label", image, label) for image, label in labels.items()])
     project.close()
@@ -115,6 +122,31 @@ def test_doubts_are_of_networks_that_were_not_told_the_label(folder: Path) -> No
     network = picker.train(BatchRequest(tuple(CLASSES), known, (), 0))
     for image, proba in picker.proba(network, images[test].tolist()).items():
         assert found[image].label_probability == pytest.approx(proba[labels[image]], abs=1e-6)
+
+
+def test_labels_that_are_probably_wrong_weigh_less_where_heads_are_solved(
+    tmp_path: Path, tiny: skal.ImageDataset
+) -> None:
+    project = LabelProject.open(bars(tmp_path, tiny, FROZEN), create=False)
+    picker, labels = Picker(project.learner_setup()), dict(project.labels)
+    ranked = doubts_of(project).ranked
+    assert {doubt.image: doubt.label for doubt in ranked[: len(WRONG)]} == WRONG
+    # by hand: what the networks say of labels that they were not told is what these weigh
+    parts, first = folds(labels, project.config.seed), dict[int, float]()
+    networks = []
+    for part in parts:
+        known = {image: labels[image] for image in labels if image not in part}
+        networks.append(picker.train(BatchRequest(tuple(CLASSES), known, (), 0)))
+        for image, proba in picker.proba(networks[-1], part).items():
+            first[image] = float(proba[labels[image]])
+    weights = np.ones(len(networks[0].y))
+    weights[[picker._rows[image] for image in first]] = [max(p, 0.02) for p in first.values()]
+    trained = networks[0]
+    again = trained.classifier.variant().fit(trained.X, trained.y, weights)
+    found = {doubt.image: doubt.label_probability for doubt in ranked}
+    for image in parts[0]:
+        proba = again.predict_proba(trained.X[[picker._rows[image]]])[0]
+        assert found[image] == pytest.approx(proba[labels[image]], abs=1e-5)
 
 
 def test_the_process_that_trains_answers_with_doubts(folder: Path) -> None:
