@@ -21,7 +21,8 @@ import skal
 
 BUDGETS = (20, 50, 100, 200, 500, 1000, 2000)
 MOST = 6000
-FROZEN = {"model": "efficientnet-lite0", "pretrained": True, "freeze": True}
+FROZEN = {"model": "efficientnet-lite0-stages", "pretrained": True, "freeze": True}
+TRAINED = {"model": "small-cnn"}
 
 
 def images_of(name: str) -> tuple[np.ndarray, ...]:
@@ -40,18 +41,21 @@ def images_of(name: str) -> tuple[np.ndarray, ...]:
 @click.command()
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--datasets", default="digits,fashion-mnist,mnist", show_default=True)
-def main(seeds: int, datasets: str) -> None:
+@click.option("--only", type=click.Choice(["trained", "frozen"]), help="One of the networks.")
+def main(seeds: int, datasets: str, only: str | None) -> None:
     """Print a table for each dataset."""
     for name in datasets.split(","):
         X, y, X_test, y_test = images_of(name)
         classifier = skal.ImageClassifier(**FROZEN, classes=range(10))
         features = [skal.embed(classifier, images) for images in (X, X_test)]
         inputs = {
-            "small-cnn, trained": (X, X_test, {"model": "small-cnn"}),
-            "efficientnet-lite0, frozen": (*features, FROZEN),
+            "small-cnn, trained": (X, X_test, TRAINED),
+            "efficientnet-lite0-stages, frozen": (*features, FROZEN),
         }
         rows = []
         for label, (given, asked, params) in inputs.items():
+            if only and not label.endswith(only):
+                continue
             means, start = [], time.perf_counter()
             for n in BUDGETS:
                 if n > len(X):
