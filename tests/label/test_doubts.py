@@ -139,13 +139,15 @@ def test_labels_that_are_probably_wrong_weigh_less_where_heads_are_solved(
         networks.append(picker.train(BatchRequest(tuple(CLASSES), known, (), 0)))
         for image, proba in picker.proba(networks[-1], part).items():
             first[image] = float(proba[labels[image]])
-    weights = np.ones(len(networks[0].y))
-    weights[[picker._rows[image] for image in first]] = [max(p, 0.02) for p in first.values()]
     trained = networks[0]
+    places = {path: row for row, path in enumerate(trained.data.paths)}
+    row_of = {image: places[path] for image, path in project.paths.items()}
+    weights = np.ones(len(trained.y))
+    weights[[row_of[image] for image in first]] = [max(p, 0.02) for p in first.values()]
     again = trained.classifier.variant().fit(trained.X, trained.y, weights)
     found = {doubt.image: doubt.label_probability for doubt in ranked}
     for image in parts[0]:
-        proba = again.predict_proba(trained.X[[picker._rows[image]]])[0]
+        proba = again.predict_proba(trained.X[[row_of[image]]])[0]
         assert found[image] == pytest.approx(proba[labels[image]], abs=1e-5)
 
 
