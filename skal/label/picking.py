@@ -76,7 +76,7 @@ class Picker:
         self._numbers = np.array([numbers.get(path, -1) for path in self._paths])
         self._rows = {n: row for row, n in enumerate(self._numbers.tolist()) if n >= 0}
         self._learners: dict[tuple[str, ...], ActiveLearner] = {}
-        self._shortened: tuple[float | None, NDArray[np.int64], NDArray[np.float32]] | None = None
+        self._shortened: tuple[NDArray[np.int64], NDArray[np.float32]] | None = None
         self.unreadable = [numbers[path] for path, _ in skipped if path in numbers]
 
     def answer(self, request: BatchRequest) -> ComputedBatch:
@@ -195,15 +195,13 @@ class Picker:
         self, classifier: ImageClassifier, rows: NDArray[np.int64], embeddings: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """Return embeddings of images shortened; those of the same images are found once where
-        labels do not change them, under a head that is solved, as long as these give the same share
-        to earlier stages.
+        labels do not change them, under a head that is solved.
         """
         if classifier.strength is None:
             return _fewer_features(embeddings)
-        share, last = classifier.stages_share, self._shortened
-        if last is None or last[0] != share or not np.array_equal(last[1], rows):
-            self._shortened = last = share, rows, _fewer_features(embeddings)
-        return last[2]
+        if self._shortened is None or not np.array_equal(self._shortened[0], rows):
+            self._shortened = rows, _fewer_features(embeddings)
+        return self._shortened[1]
 
     def _score(self, learner: ActiveLearner, rows: NDArray[np.int64]) -> Any:
         request = ScoreRequest(embeddings=True)

@@ -289,11 +289,11 @@ class ImageClassifier(FittedNetwork):
     @property
     def stages_share(self) -> float | None:
         """The share of the squared length of features that a solved head's last fit gave to those
-        of earlier stages, None of a network without them.
+        of earlier stages, None of a network without them. Embeddings are the same whatever it is.
         """
         if self.strength is None:
             return None
-        share = getattr(self.neural_net_.module_.network.scaling, "share", None)
+        share = getattr(self.neural_net_.module_.network, "share", None)
         return None if share is None else round(float(share), 6)
 
     def initialize(

@@ -21,6 +21,9 @@ from .logistic import choose_share, shared, solve
 HIDDEN = 256
 HEADLESS_CLASSES = 2
 """Of a network whose head nobody asks."""
+STAGES = 0.01
+"""What features of earlier stages have of the squared length of an embedding, by which images are
+alike: more of them does not cover images better, and photographs worse."""
 SMALLEST_SPREAD = 0.05
 """Of the mean one: a feature that hardly ever differs must not count for many that do."""
 _CHANNELWISE = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
@@ -112,29 +115,21 @@ class UnitLength(nn.Module):
     """Brings the features of each image to length 1.
 
     Of two `parts`, the numbers of features of a last layer and of earlier stages, each is brought
-    to length 1, and then the second to the buffer `share` of the squared length, a float32 scalar:
-    at first 0.
+    to length 1, and then the second to `STAGES` of the squared length: whatever share a solved head
+    gives to it, images stay as alike as they are.
     """
-
-    share: Tensor
 
     def __init__(self, parts: Sequence[int] = ()) -> None:
         super().__init__()
         self.parts = tuple(parts)
-        if self.parts:
-            self.register_buffer("share", torch.zeros(()))
 
     def measure(self, sample: Tensor) -> None:
         """Take nothing from a sample: each image is scaled by itself."""
 
-    def split(self, features: Tensor) -> list[Tensor]:
-        """Return the parts of features, each at unit length, (n, n_features)."""
-        widths = list(self.parts) or [features.shape[1]]
-        return [F.normalize(part, dim=1) for part in torch.split(features.float(), widths, dim=1)]
-
     def forward(self, features: Tensor) -> Tensor:
-        split = self.split(features)
-        return torch.cat(shared(split, self.share), dim=1) if self.parts else split[0]
+        widths = list(self.parts) or [features.shape[1]]
+        split = [F.normalize(part, dim=1) for part in torch.split(features.float(), widths, dim=1)]
+        return torch.cat(shared(split, STAGES), dim=1) if self.parts else split[0]
 
 
 class Head(NamedTuple):
@@ -177,10 +172,12 @@ class FrozenNetwork(Network):
 
     ``forward`` takes features (n, n_features), or, once it has a backbone, images. All but the
     backbone is computed in float32. The head is one of `HEADS`; the buffer `strength` of one that
-    is solved is the C of its last fit, a float32 scalar.
+    is solved is the C of its last fit, a float32 scalar, and `share`, where there are features of
+    earlier stages, what it gave to these.
     """
 
     strength: Tensor
+    share: Tensor
 
     def __init__(
         self, model: str, n_features: int, n_classes: int, dropout: float, head: str
@@ -194,6 +191,8 @@ class FrozenNetwork(Network):
         self.is_solved = kind.solved
         if kind.solved:
             self.register_buffer("strength", torch.zeros(()))
+        if self.parts:
+            self.register_buffer("share", torch.zeros(()))
 
     @property
     def has_backbone(self) -> bool:
@@ -209,18 +208,40 @@ class FrozenNetwork(Network):
     def solve(self, features: Tensor, y: Tensor, weights: NDArray[np.float64]) -> float:
         """Give the last layer its optimum on labelled features; return the loss there."""
         last: Any = self.head[-1]  # type: ignore[index]
-        labels, n_classes = y.numpy(), len(last.bias)
-        features = features.to(last.weight.device)
+        labels = y.numpy()
         with torch.no_grad():
-            if isinstance(self.scaling, UnitLength) and self.scaling.parts:
-                parts = [part.cpu().double().numpy() for part in self.scaling.split(features)]
-                self.scaling.share.fill_(choose_share(parts, labels, n_classes, weights))
-            embeddings = self.neck(self.scaling(features))
-            found = solve(embeddings.cpu().double().numpy(), labels, n_classes, weights)
-            last.weight.copy_(torch.from_numpy(found.weights))
+            embeddings = self.neck(self.scaling(features.to(last.weight.device)))
+            inputs = embeddings.cpu().double().numpy()
+            # in the weights, so that embeddings stay as they are
+            factors = self._weigh_stages(inputs, labels, len(last.bias), weights)
+            found = solve(inputs * factors, labels, len(last.bias), weights)
+            last.weight.copy_(torch.from_numpy(found.weights * factors))
             last.bias.copy_(torch.from_numpy(found.bias))
             self.strength.fill_(found.C)
         return found.loss
+
+    def _weigh_stages(
+        self,
+        inputs: NDArray[np.float64],
+        labels: NDArray[np.int64],
+        n_classes: int,
+        weights: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Let the labels choose the share of earlier stages, if there are any; return by what their
+        features and those of the last layer become larger or smaller.
+        """
+        if not self.parts:
+            return np.ones(1)
+        before, n_last = np.sqrt([1 - STAGES, STAGES]), self.parts[0]
+        parts = inputs[:, :n_last] / before[0], inputs[:, n_last:] / before[1]
+        share = choose_share(parts, labels, n_classes, weights)
+        self.share.fill_(share)
+        return np.repeat(np.sqrt([1 - share, share]) / before, self.parts)
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """The numbers of features of a last layer and of earlier stages, if there are both."""
+        return getattr(self.scaling, "parts", ())
 
     def train(self, mode: bool = True) -> FrozenNetwork:
         super().train(mode)

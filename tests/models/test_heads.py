@@ -497,27 +497,26 @@ def test_the_labels_choose_between_the_last_layer_and_earlier_stages(
     proba, embeddings = classifier.predict_proba(X[90:], extra_outputs="emb")
     assert np.mean(proba.argmax(axis=1) == y[90:]) > 0.8
     # by hand: each part at unit length, weighed, and scikit-learn's solution
-    sizes = np.sqrt([1 - classifier.stages_share, classifier.stages_share])
-    parts = [X[:, :1280], X[:, 1280:]]
-    scaled = np.concatenate(
-        [
-            size * part / np.linalg.norm(part, axis=1, keepdims=True)
-            for size, part in zip(sizes, parts, strict=True)
-        ],
-        axis=1,
-    )
-    np.testing.assert_allclose(embeddings, scaled[90:], atol=1e-6)
-    ones = np.ones((len(X), 1))  # the bias is regularised, too
+    units = [
+        part / np.linalg.norm(part, axis=1, keepdims=True) for part in (X[:, :1280], X[:, 1280:])
+    ]
+
+    def weighed(share: float) -> np.ndarray:
+        last, stages = units
+        return np.concatenate([np.sqrt(1 - share) * last, np.sqrt(share) * stages], axis=1)
+
+    np.testing.assert_allclose(embeddings, weighed(0.01)[90:], atol=1e-6)
+    # the bias is regularised, too
+    inputs = np.concatenate([weighed(classifier.stages_share), np.ones((len(X), 1))], axis=1)
     theirs = LogisticRegression(
         C=classifier.strength, fit_intercept=False, tol=1e-8, max_iter=10_000
-    ).fit(np.concatenate([scaled, ones], axis=1)[:90], y[:90])
-    expected = theirs.predict_proba(np.concatenate([scaled, ones], axis=1)[90:])
-    np.testing.assert_allclose(proba, expected, atol=1e-3)
+    ).fit(inputs[:90], y[:90])
+    np.testing.assert_allclose(proba, theirs.predict_proba(inputs[90:]), atol=1e-3)
     save_classifier(classifier.take_backbone(classifier.backbone((3, 64, 64))), tmp_path)
     np.testing.assert_array_equal(load_classifier(tmp_path).predict_proba(X[90:]), proba)
 
 
-def test_without_two_labels_of_a_class_the_last_layer_alone_is_looked_at() -> None:
+def test_labels_that_cannot_tell_choose_the_last_layer_and_none_changes_an_embedding() -> None:
     X, y = staged_features(1)
     one_each = np.full(len(y), -1)
     firsts = [int(np.flatnonzero(y == label)[0]) for label in range(3)]
@@ -525,7 +524,11 @@ def test_without_two_labels_of_a_class_the_last_layer_alone_is_looked_at() -> No
     classifier = skal.ImageClassifier("efficientnet-lite0-stages", **STAGED)
     assert classifier.fit(X, one_each).stages_share == 0
     start, _ = start_embeddings(X, classifier, 0)
-    assert not start[:, 1280:].any() and start[:, :1280].any()
+    now = classifier.predict_proba(X, extra_outputs="emb")[1]
+    np.testing.assert_allclose(start, now, atol=1e-6)
+    many = skal.ImageClassifier("efficientnet-lite0-stages", **STAGED).fit(X, y)
+    assert many.stages_share > 0
+    np.testing.assert_array_equal(many.predict_proba(X, extra_outputs="emb")[1], now)
 
 
 def test_images_and_features_of_all_stages_train_the_same_head(
