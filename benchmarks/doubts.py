@@ -23,7 +23,7 @@ from _report import report
 from numpy.typing import NDArray
 
 import skal
-from skal.label.doubts import LEAST, Doubts, folds
+from skal.label.doubts import Doubts, folds, weights_by
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -105,9 +105,9 @@ def main(datasets: tuple[str, ...], seeds: int, n_labels: int, size: int, cache:
             wrong = rng.choice(n_labels, n_labels // 10, replace=False)
             y = data.y[drawn].copy()
             y[wrong] = (y[wrong] + rng.integers(1, n_classes, len(wrong))) % n_classes
-            X, everyone = np.asarray(features[drawn]), np.arange(n_labels)
+            X = np.asarray(features[drawn])
             once = held_out(X, y, n_classes, seed, np.ones(n_labels))
-            twice = held_out(X, y, n_classes, seed, np.maximum(once[everyone, y], LEAST))
+            twice = held_out(X, y, n_classes, seed, weights_by(y, once))
             for way, order in WAYS.items():
                 proba = twice if way == "skal doubts" else once
                 shown = order(y, proba, seed)[: n_labels // 10]

@@ -41,6 +41,8 @@ CONVERTED = 6
 FINE = 4
 """What is made smaller so keeps as many times the pixels that are needed on a side: on average what
 is made of it is less than a level from what is made of all pixels."""
+MOST_REDUCED = 64
+"""By what an image is made smaller at once at most: a strip has as many rows at least."""
 UNDECIDED = Ranges()
 BORDER = "#808080"
 """The mean of the weights that are made for borders."""
@@ -323,7 +325,7 @@ def reading(
 
 def _in_flight(picture: Picture, factor: int = 1) -> AbstractContextManager[None]:
     bytes_a_pixel = picture.bytes_a_pixel
-    if factor > 1:  # nothing beside it is as large
+    if factor > 1 and picture.is_plain:  # nothing beside it is as large
         bytes_a_pixel = max(bytes_a_pixel - CONVERTED, min(bytes_a_pixel, 4))
     return IN_FLIGHT.taken(picture.width * picture.height * bytes_a_pixel)
 
@@ -342,7 +344,9 @@ def look_at(path: Path, pages: str) -> Look:
 
 def _factor(width: int, height: int, needed: int) -> int:
     """Return by what number an image is made smaller at once, 1 if it is not."""
-    return max(1, min(width, height) // (FINE * needed)) if width * height >= LARGE else 1
+    if width * height < LARGE:
+        return 1
+    return min(max(1, min(width, height) // (FINE * needed)), MOST_REDUCED)
 
 
 def _reduced(image: Image.Image, factor: int) -> Image.Image:

@@ -54,6 +54,8 @@ class Picture:
     mode: str = ""
     is_cut: bool = False
     """Whether its numbers have more bits than are read."""
+    is_plain: bool = False
+    """Whether it is never in memory more than once, until it is converted."""
 
 
 def pixels_of(array: NDArray[Any], **facts: Any) -> Pixels:

@@ -53,6 +53,8 @@ from .instruments import (
 DEEP_MODES = frozenset(("I;16", "I;16B", "I;16L", "I", "F"))
 BYTES_A_PIXEL = {"1": 2, "L": 1, "I;16": 4, "RGB": 4, "P": 5}
 """That an image takes while it is converted, by mode; of others 10."""
+READ_WHOLE = {"WEBP": 16, "AVIF": 16}
+"""Of formats whose libraries decode an image into copies of it, whatever its mode."""
 DESCRIPTION, NO_DATA, REDUCED = 270, 42113, 254
 """Numbers of tags of TIFF; the second is of GeoTIFF."""
 NUMBERS = {1: "whole", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
@@ -155,12 +157,14 @@ def _of_image(image: Image.Image, pages: str | int) -> Picture:
         image.width,
         image.height,
         image.mode in DEEP_MODES,
-        BYTES_A_PIXEL.get(image.mode, 10),
+        READ_WHOLE.get(str(image.format), BYTES_A_PIXEL.get(image.mode, 10)),
         partial(_read, image, pages),
         lambda: len(_pages_of(image)),
         partial(_count_others, image),
         str(image.format),
         image.mode,
+        # what says how an image is turned, which is copied then
+        is_plain=image.format == "PNG" and not any("exif" in str(key) for key in image.info),
     )
 
 

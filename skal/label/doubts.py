@@ -7,7 +7,7 @@ JAIR 70, 2021.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .project import LabelProject
 
 LEAST = 0.02
-"""That a label weighs."""
+"""What a label weighs at least, of 1."""
 
 _log = logging.getLogger("skal")
 
@@ -47,7 +47,7 @@ class Doubt(NamedTuple):
 @dataclass(frozen=True)
 class Doubts:
     """The labels `y`, int64, of images whose numbers are `images`, int64, and the probabilities
-    `proba`, float32, of a column a class, by networks that were not told these labels.
+    `proba`, float32, of a column a class, each by a network that was not trained on the label.
     """
 
     images: NDArray[np.int64]
@@ -94,11 +94,13 @@ def folds(
 ) -> list[list[int]]:
     """Divide images into five folds, or fewer, with each class in the same share; none if that
     would leave a single class to train on. By the `paths` of images, pages of a file stay together.
+    In what order the labels were given does not matter.
     """
     from ..models.folds import stratified_folds  # and scikit-learn with it
 
-    images, y = (np.array([*part], dtype=np.int64) for part in (labels, labels.values()))
-    names = [page_of((paths or {}).get(image, str(image)))[0] for image in labels]
+    images = np.array(sorted(labels), dtype=np.int64)
+    y = np.array([labels[image] for image in images.tolist()], dtype=np.int64)
+    names = [page_of((paths or {}).get(image, str(image)))[0] for image in images.tolist()]
     known = {name: number for number, name in enumerate(dict.fromkeys(names))}
     files = np.array([known[name] for name in names], dtype=np.int64)
     counts = sorted(len(np.unique(files[y == label])) for label in np.unique(y))
@@ -112,25 +114,22 @@ def folds(
 
 def held_out(
     picker: Picker, classes: Sequence[str], labels: Mapping[int, int], parts: Sequence[list[int]]
-) -> list[tuple[Trained, list[int]]]:
-    """Return a network for each of some parts, which was trained on the labels of all images but
+) -> Iterator[tuple[Trained, list[int]]]:
+    """Yield a network for each of some parts, which was trained on the labels of all images but
     those of the part, and the part.
     """
-    networks = []
     for part in progress(parts, desc="training without a part of the labels", unit="network"):
         known = {image: labels[image] for image in labels.keys() - set(part)}
-        networks.append((picker.train(BatchRequest(classes, known, (), 0)), part))
-    return networks
+        yield picker.train(BatchRequest(classes, known, (), 0)), part
 
 
-def proba_of(
-    picker: Picker, networks: Iterable[tuple[Trained, list[int]]]
-) -> dict[int, NDArray[np.float32]]:
-    """Return the probabilities of the images of all parts, each by the network of its part."""
-    found: dict[int, NDArray[np.float32]] = {}
-    for network, part in networks:
-        found.update(picker.proba(network, part))
-    return found
+def weights_by(y: NDArray[np.int64], proba: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return what labels weigh: as much as they were probable, beside the mean of their class, so
+    that rare classes weigh no less, and 1 at most.
+    """
+    own = proba[np.arange(len(y)), y].astype(np.float64)
+    means = np.bincount(y, own) / np.maximum(np.bincount(y), 1)
+    return np.clip(own / np.maximum(means[y], np.finfo(np.float64).tiny), LEAST, 1)
 
 
 def find_doubts(
@@ -139,19 +138,29 @@ def find_doubts(
     """Return what networks say of labels that they were not told; a DataError if there are too few
     labels to train without some of them.
 
-    Heads that are solved in a moment are solved once more, each label weighing as much as it was
-    probable: wrong ones mislead less then.
+    Heads that are solved in a moment are solved once more, labels weighing by `weights_by`: wrong
+    ones mislead less then.
     """
     parts = folds(labels, seed, picker.setup.paths)
     if not parts:
         raise DataError(
             "doubts need two classes with two labels or more; label more images, and ask again"
         )
-    networks = held_out(picker, classes, labels, parts)
-    found = proba_of(picker, networks)
-    if networks[0][0].classifier.is_solved:
-        weights = {n: max(float(found[n][labels[n]]), LEAST) for n in found}
-        found = proba_of(picker, ((picker.weighted(net, weights), part) for net, part in networks))
+    found, solved = dict[int, NDArray[np.float32]](), []
+    for network, part in held_out(picker, classes, labels, parts):
+        found.update(picker.proba(network, part))
+        if network.classifier.is_solved:
+            solved.append((network, part))
+    once = _doubts(found, labels)
+    if not solved:
+        return once
+    weights = dict(zip(once.images.tolist(), weights_by(once.y, once.proba).tolist(), strict=True))
+    for network, part in solved:
+        found.update(picker.proba(picker.weighted(network, weights), part))
+    return _doubts(found, labels)
+
+
+def _doubts(found: Mapping[int, NDArray[np.float32]], labels: Mapping[int, int]) -> Doubts:
     images = sorted(found)
     return Doubts(
         np.array(images, dtype=np.int64),

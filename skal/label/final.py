@@ -14,7 +14,7 @@ from ..models.persistence import save_classifier
 from ..runs.environment import environment
 from ..runs.preparation import default_folder
 from ..runs.record import ENVIRONMENT, SUMMARY, check_free
-from .doubts import folds, held_out, proba_of
+from .doubts import folds, held_out
 from .exporting import export_csv
 from .learning import BatchRequest
 from .ledger import TEST
@@ -63,7 +63,9 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
     parts = [list(test)] if test else folds(labels, project.config.seed, project.paths)
     if not test and parts:
         _log.info("cross-validation over the labels: %d more networks are trained", len(parts))
-    predicted = proba_of(picker, held_out(picker, classes, labels, parts))
+    predicted: dict[int, Any] = {}
+    for network, part in held_out(picker, classes, labels, parts):
+        predicted.update(picker.proba(network, part))
     accuracy: dict[str, Any] = {"n": 0}
     if predicted:
         n_right = sum(int(proba.argmax()) == truth[n] for n, proba in predicted.items())

@@ -68,8 +68,8 @@ MODELS: Registry[Builder] = Registry(
 returns a state dict, or its import path; `image_size`, the height and width in pixels that the
 pretrained weights are made for, which folders are decoded at then; `frozen_image_size`, a larger
 one that suits them where they are not trained further; `geometry`, how they want images to become
-squares, of `skal.datasets.decoding.GEOMETRIES`, by default "cover"; `parts`, the numbers of
-features that a frozen backbone has of its last layer and of earlier stages."""
+squares, of `skal.datasets.decoding.GEOMETRIES`, by default "cover"; `parts`, two numbers, of
+the features that a frozen backbone has of its last layer and of earlier stages."""
 
 MODELS.add(
     "efficientnet-lite0",

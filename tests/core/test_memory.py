@@ -189,7 +189,7 @@ def test_feature_maps_are_not_given_back_to_the_system_after_each_batch() -> Non
 
 
 @pytest.mark.parametrize(("n_bytes", "most"), [(600, 1), (300, 2), (10_000, 1)])
-def test_budget_is_never_overdrawn_and_what_is_more_than_all_comes_alone(
+def test_budget_is_never_overdrawn_and_one_at_a_time_has_what_is_more_than_all(
     n_bytes: int, most: int
 ) -> None:
     budget, lock, inside, seen = Budget(640), Lock(), 0, []

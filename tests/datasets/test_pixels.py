@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from skal.core.errors import DataError
 from skal.datasets.decoding import decode
@@ -314,21 +314,27 @@ def test_transparent_colours_of_16_bits_lie_on_white(kind: str, tmp_path: Path) 
     assert np.abs(shown_by_skal(path) - scaled(colours + (65535 - alpha))).max() <= 1
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "RGB", "LA", "L", "1", "P", "PA"])
+@pytest.mark.parametrize("mode", ["RGBA", "RGB", "LA", "L", "1", "P", "PA", "CMYK", "turned"])
 def test_large_images_look_as_they_do_when_all_their_pixels_are_scaled(
     mode: str, tmp_path: Path
 ) -> None:
     rng, size = np.random.default_rng(0), (4111, 4097)
     coarse = Image.fromarray(rng.integers(0, 256, (12, 12, 4), np.uint8), "RGBA")
     image = coarse.resize(size, Image.Resampling.NEAREST)
-    on_white = Image.new("RGB", size, "white")
     if mode == "P":
         image = image.convert("RGB").quantize(16)
         image.info["transparency"] = 3
-    elif mode != "RGBA":
-        image = image.convert("LA").convert("PA") if mode == "PA" else image.convert(mode)
-    image.save(tmp_path / "image.tif" if mode == "PA" else tmp_path / "image.png")
-    image = image.convert("RGBA")
+    elif mode in ("PA", "CMYK"):
+        image = image.convert("LA").convert("PA") if mode == "PA" else image.convert("RGB")
+        image = image.convert(mode)
+    elif mode not in ("RGBA", "turned"):
+        image = image.convert(mode)
+    exif = Image.Exif()
+    if mode == "turned":
+        exif[ExifTags.Base.Orientation] = 6
+    image.save(tmp_path / f"image.{'tif' if mode in ('PA', 'CMYK') else 'png'}", exif=exif)
+    image = ImageOps.exif_transpose(Image.open(next(tmp_path.iterdir()))).convert("RGBA")
+    on_white = Image.new("RGB", image.size, "white")
     on_white.paste(image, mask=image.getchannel("A"))
     whole = ImageOps.fit(on_white, (32, 32), method=Image.Resampling.BICUBIC)
     file = next(tmp_path.iterdir())

@@ -131,7 +131,8 @@ def test_labels_that_are_probably_wrong_weigh_less_where_heads_are_solved(
     picker, labels = Picker(project.learner_setup()), dict(project.labels)
     ranked = doubts_of(project).ranked
     assert {doubt.image: doubt.label for doubt in ranked[: len(WRONG)]} == WRONG
-    # by hand: what the networks say of labels that they were not told is what these weigh
+    # by hand: what the networks say of labels that they were not told, beside the mean of a class,
+    # is what these weigh
     parts, first = folds(labels, project.config.seed), dict[int, float]()
     networks = []
     for part in parts:
@@ -143,7 +144,9 @@ def test_labels_that_are_probably_wrong_weigh_less_where_heads_are_solved(
     places = {path: row for row, path in enumerate(trained.data.paths)}
     row_of = {image: places[path] for image, path in project.paths.items()}
     weights = np.ones(len(trained.y))
-    weights[[row_of[image] for image in first]] = [max(p, 0.02) for p in first.values()]
+    means = [np.mean([p for image, p in first.items() if labels[image] == k]) for k in range(3)]
+    for image, p in first.items():
+        weights[row_of[image]] = min(max(p / means[labels[image]], 0.02), 1)
     again = trained.classifier.variant().fit(trained.X, trained.y, weights)
     found = {doubt.image: doubt.label_probability for doubt in ranked}
     for image in parts[0]:
