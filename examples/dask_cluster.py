@@ -29,7 +29,10 @@ def main():
     with (
         tempfile.TemporaryDirectory() as scratch,
         LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=scratch
+            n_workers=2,
+            threads_per_worker=1,
+            dashboard_address="127.0.0.1:0",
+            local_directory=scratch,
         ) as cluster,
     ):
         comparison = skal.compare(

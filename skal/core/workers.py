@@ -199,8 +199,10 @@ def _version() -> str:
 def _on_dask(function: Function, shared: Any, items: Sequence[Any], workers: Workers) -> Answers:
     from distributed import Client, KilledWorker, as_completed
 
-    # of a cluster started here, each worker has one thread: torch's state is the process's
-    started_here = {} if workers.scheduler else {"threads_per_worker": 1, "dashboard_address": None}
+    # of a cluster started here, each worker has one thread: torch's state is the process's; and any
+    # free port, for Dask's own is taken where another cluster runs
+    here = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+    started_here = {} if workers.scheduler else here
     with Client(workers.scheduler, **started_here) as client:
         try:
             versions = client.run(_version)

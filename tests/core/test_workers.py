@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,18 @@ def test_the_processors_are_shared_out_but_for_those_of_a_cluster(
     if "backend" in asked:
         pytest.importorskip("distributed")
     assert Workers(**asked).n_threads == threads
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+def test_a_cluster_starts_where_the_port_of_another_is_taken() -> None:
+    pytest.importorskip("distributed")
+    workers = Workers(backend="dask", jobs=1)
+    with socket.socket() as another:
+        another.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):  # where another test has it, it is taken, too
+            another.bind(("127.0.0.1", 8787))
+            another.listen()
+        assert [answer for _, answer in map_jobs(added, 1, [2, 3], workers)] in ([3, 4], [4, 3])
 
 
 @pytest.mark.parametrize(
