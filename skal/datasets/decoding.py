@@ -36,8 +36,8 @@ LARGE = 2**24
 """Of so many pixels or more an image is made smaller in strips, never whole in memory twice."""
 STRIP = 2**20
 """About so many pixels are made smaller at a time: they stay in the processor's cache."""
-CONVERTED = 6
-"""Bytes a pixel that an image with transparency takes while it is laid on white whole."""
+READ_AS = 4
+"""Bytes a pixel that an image takes as it is read, at most."""
 FINE = 4
 """What is made smaller so keeps as many times the pixels that are needed on a side: on average what
 is made of it is less than a level from what is made of all pixels."""
@@ -326,7 +326,7 @@ def reading(
 def _in_flight(picture: Picture, factor: int = 1) -> AbstractContextManager[None]:
     bytes_a_pixel = picture.bytes_a_pixel
     if factor > 1 and picture.is_plain:  # nothing beside it is as large
-        bytes_a_pixel = max(bytes_a_pixel - CONVERTED, min(bytes_a_pixel, 4))
+        bytes_a_pixel = min(bytes_a_pixel, READ_AS)
     return IN_FLIGHT.taken(picture.width * picture.height * bytes_a_pixel)
 
 

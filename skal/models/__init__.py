@@ -120,7 +120,7 @@ __getattr__ = attach(
 BUNDLED_MODELS = ("efficientnet-lite0", "efficientnet-lite0-stages")
 """Whose weights come along."""
 PRETRAINED_MODEL, FROZEN_MODEL = BUNDLED_MODELS
-"""That one gets who names none; the other is for a solved head on a frozen backbone."""
+"""Who names none gets the other where its head is solved on a frozen backbone, else the first."""
 SMALLEST_FOR_PRETRAINED = 32
 
 

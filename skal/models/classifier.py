@@ -24,10 +24,11 @@ from ..core.signatures import shows_settings
 from ..datasets.base import MISSING_LABEL, Images
 from .backbone import Backbone, Features
 from .devices import Device, torch_seed
+from .heads import HEADS
 from .inference import FittedNetwork, as_seed, check_input, check_labels
 from .logistic import weights_of
 from .net import SETTINGS, check_callbacks, net_params, start_from
-from .network import AUGMENTATIONS, HEADS, ImageModule
+from .network import AUGMENTATIONS, ImageModule
 from .settings import ClassifierSettings, head_for
 from .training import ImageNet
 

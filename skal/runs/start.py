@@ -31,7 +31,7 @@ from ..models import (
 )
 from ..models.backbone import Backbone
 from ..models.devices import Device
-from ..models.network import HEADS
+from ..models.heads import HEADS
 from ..models.settings import head_for
 from .config import RunConfig
 from .environment import ENGINE, package_version

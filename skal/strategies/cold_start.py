@@ -18,7 +18,7 @@ from ..datasets.base import MISSING_LABEL, Images
 from ..datasets.oracles import Oracle
 from ..datasets.pool import Pool
 from ..models.classifier import ImageClassifier
-from ..models.network import scaling_for
+from ..models.heads import scaling_for
 from .catalogue import INIT_STRATEGIES
 from .memory import shown
 from .resolve import Strategy, resolve_strategy

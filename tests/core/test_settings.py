@@ -16,7 +16,7 @@ from skal.core.errors import ParameterError, UnknownNameError, UsageError
 from skal.core.kinds import resolve_count
 from skal.core.settings import override, settings_of
 from skal.datasets.noise import IMAGE_NOISE
-from skal.models.network import HEADS
+from skal.models.heads import HEADS
 from skal.models.settings import ClassifierSettings
 from skal.runs.config import SETTINGS, TRAINING_SETTINGS, RunConfig, read_config
 

@@ -28,7 +28,8 @@ from skal.models import MODELS, Network, build_network
 from skal.models.calibration import calibrate
 from skal.models.committee import Committee
 from skal.models.devices import Device
-from skal.models.network import Scaling, linear_head
+from skal.models.heads import Scaling
+from skal.models.network import linear_head
 from skal.models.persistence import load_classifier, save_classifier
 from skal.runs.config import RunConfig
 from skal.runs.preparation import check_settings
