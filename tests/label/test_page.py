@@ -213,6 +213,9 @@ def press(page: Page, *keys: str) -> list[str]:
     return seen
 
 
+FETCHED = """(n) => new Set(performance.getEntriesByType('resource').map((entry) => entry.name)
+    .filter((name) => name.includes('/images/'))).size >= n"""
+
 UNSENT = """Object.keys(sessionStorage).filter((key) => key.startsWith('outbox of'))
     .reduce((sum, key) => sum + JSON.parse(sessionStorage.getItem(key)).length, 0)"""
 
@@ -385,11 +388,12 @@ def test_labels_pressed_while_the_server_is_dead_reach_the_next_one(
     flowers: Path, visitor: Visitor
 ) -> None:
     """The command itself, killed from one instruction to the next, and started anew."""
-    settings = ("--classes", ",".join(FLOWERS), "--n-init", "5", "--n-query", "5", "--steps", "2")
+    settings = ("--classes", ",".join(FLOWERS), "--n-init", "10", "--n-query", "5", "--steps", "2")
     with serving(flowers, *settings) as server:
         page = visitor.open_address(server.url)
         seen = press(page, "1", "2", "3", "1", "2", "3")
         wait_until_saved(page)
+        page.wait_for_function(FETCHED, arg=9)  # else there is nothing to look at without a server
         server.kill()
         seen += press(page, "1", "2")
         expect(banner(page)).to_contain_text("Not saved yet: 2")
