@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("skal")
 
 NICENESS = 10
+MOST_SECONDS_UNSEEN = 3.0
+"""So long a process waits for the page's first image, which its own start would hold up."""
 GUESSES = "guesses.npz"
 """In the project's own folder: what the last network said."""
 
@@ -228,8 +230,8 @@ Fail: TypeAlias = Callable[[Failure], None]
 class Learner:
     """Sends jobs to a process of its own, one at a time; answers come in a thread of the learner's.
 
-    The process is started by the first job and, if it dies, again by the next. It ends with the
-    process that started it, however that ends.
+    The process is started by the first job, once an image is `seen` or a few seconds have passed,
+    and, if it dies, again by the next. It ends with the process that started it, however that ends.
     """
 
     def __init__(
@@ -237,10 +239,12 @@ class Learner:
         task: LearnerSetup,
         on_answer: Callable[[ComputedBatch], None],
         on_failure: Callable[[Failure], None],
+        seen: threading.Event | None = None,
     ) -> None:
         self._task = task
         self._on_answer = on_answer
         self._on_failure = on_failure
+        self._seen = seen
         self._jobs: queue.SimpleQueue[tuple[Job, Take, Fail] | None] = queue.SimpleQueue()
         self._process: Any = None
         self._connection: Connection | None = None
@@ -263,6 +267,8 @@ class Learner:
         """End the process at once, whatever it is doing."""
         self._stopped = True
         self._jobs.put(None)
+        if self._seen is not None:
+            self._seen.set()
         if self._process is not None:
             self._process.kill()
         self._thread.join(timeout=5)
@@ -270,6 +276,8 @@ class Learner:
     def _run(self) -> None:
         while (asked := self._jobs.get()) is not None and not self._stopped:
             job, on_answer, on_failure = asked
+            if self._process is None and self._seen is not None:
+                self._seen.wait(MOST_SECONDS_UNSEEN)
             answer = self._answer_to(job)
             if self._stopped:
                 return

@@ -3,8 +3,10 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import multiprocessing
 import queue
 import shutil
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -248,13 +250,28 @@ def test_a_folder_of_nothing_readable_is_told(tmp_path: Path) -> None:
         Picker(project.learner_setup())
 
 
+class FirstImage(threading.Event):
+    """That it is seen, as the page tells; notes what processes there were before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.processes: list[list[str]] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.processes.append([process.name for process in multiprocessing.active_children()])
+        return super().wait(timeout=0)  # for nobody looks here
+
+
 def test_a_learner_answers_from_its_own_process_and_tells_failures(folder: Path) -> None:
     project = opened(folder, strategy="margin")
     answers: queue.Queue[Any] = queue.Queue()
-    learner = Learner(project.learner_setup(), answers.put, answers.put)
+    seen = FirstImage()
+    learner = Learner(project.learner_setup(), answers.put, answers.put, seen)
     try:
         learner.submit(job(project, LABELED))
         answer = answers.get(timeout=120)
+        assert len(seen.processes) == 1
+        assert "skal-label-learner" not in seen.processes[0]
         expected = Picker(project.learner_setup()).answer(job(project, LABELED))
         assert answer.picks == expected.picks
         learner.submit(job(project, LABELED, labels={1: 0, 2: 17}))

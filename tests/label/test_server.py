@@ -31,6 +31,7 @@ from skal.label.previews import FULL, LARGE, SMALL, Previews, render
 from skal.label.project import LabelProject
 from skal.label.service import LabelService
 from skal.label.store import Store
+from skal.label.web import guard
 from skal.label.web.address import (
     Address,
     PortTakenError,
@@ -287,6 +288,25 @@ def test_static_files_are_of_the_type_that_browsers_run(
     client: httpx.Client, name: str, kind: str
 ) -> None:
     assert client.get(f"/static/{name}").headers["content-type"].partition(";")[0] == kind
+
+
+def test_all_modules_of_the_page_are_asked_for_at_once(client: httpx.Client) -> None:
+    page = client.get("/").text
+    loaded = re.findall(r'<link rel="modulepreload" href="/static/(\w+\.js)">', page)
+    written = (Path(guard.__file__).parent / "static").glob("*.js")
+    assert sorted(loaded) == sorted(path.name for path in written)
+    assert all(client.get(f"/static/{name}").status_code == 200 for name in loaded)
+
+
+def test_the_network_is_told_when_the_first_image_was_sent(service: LabelService) -> None:
+    """So that its process does not begin beside the page."""
+    seen = threading.Event()
+    client = known_client_of(service, seen=seen)
+    client.get("/")
+    client.get("/images/10000")
+    assert not seen.is_set()
+    assert client.get("/images/0").status_code == 200
+    assert seen.is_set()
 
 
 def test_a_get_writes_nothing(project: LabelProject, service: LabelService) -> None:

@@ -11,6 +11,7 @@ from functools import partial
 from html import escape
 from pathlib import Path
 from string import Template
+from threading import Event
 from typing import Any
 
 from ...core.errors import MissingExtraError, SkalError, UsageError
@@ -28,6 +29,7 @@ from .address import LOOPBACK, Address, names_of
 
 try:
     from starlette.applications import Starlette
+    from starlette.background import BackgroundTask
     from starlette.concurrency import run_in_threadpool
     from starlette.exceptions import HTTPException
     from starlette.requests import Request
@@ -47,6 +49,11 @@ MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+
 LARGEST_BODY = 2**20
 LARGEST_GRID = 200
 SIDES = (("images", LARGE), ("thumbs", SMALL), ("full", FULL))
+PRELOADS = "\n".join(
+    f'<link rel="modulepreload" href="/static/{module.name}">'
+    for module in sorted((HERE / "static").glob("*.js"))
+)
+"""All modules are asked for at once, not each when another is read that imports it."""
 UNSTORED = {"Cache-Control": "no-store"}
 
 _log = logging.getLogger("skal")
@@ -65,15 +72,17 @@ def make_app(
     review: Review | None = None,
     image_map: ImageMap | None = None,
     finish: Finish | None = None,
+    seen: Event | None = None,
 ) -> Starlette:
     """Make the application of a project. A GET writes nothing: what hands out images is a POST.
 
     Whoever knows the `token` may label. The page is served at `port`, which is part of the names it
     is asked by and of its cookie; `hosts` are these names, without the port: "*" stands for any
-    address in numbers, which no foreign page can pass off as its own.
+    address in numbers, which no foreign page can pass off as its own. `seen` is set when the first
+    image has been sent.
     """
     views = review or Review(service), image_map or ImageMap(service), finish or Finish(service)
-    page = _Page(service, *views, suggest)
+    page = _Page(service, *views, suggest, seen or Event())
     routes = [
         Route("/", page.index),
         Route("/api/guess/{number:int}", page.guess),
@@ -108,18 +117,21 @@ class _Page:
         image_map: ImageMap,
         finish: Finish,
         suggest: bool,
+        seen: Event,
     ) -> None:
         self._service = service
         self._review = review
         self._map = image_map
         self._finish = finish
         self._suggest = suggest
+        self._seen = seen
         self._template = Template((HERE / "templates/index.html").read_text("utf-8"))
 
     def index(self, request: Request) -> Response:
         project = self._service.project
         own = request.scope[NAME]  # who came by a token of their own has no other name
         content = self._template.substitute(
+            preloads=PRELOADS,
             project=escape(plain_text(project.name)),
             id=escape(project.id),
             folder=escape(shlex.quote(plain_text(str(project.root)))),
@@ -238,7 +250,9 @@ class _Page:
             preview = self._service.previews.get(number, side)
         except (OSError, ValueError) as error:
             raise HTTPException(404, f"image {number} cannot be read") from error
-        return _conditional(request, preview)
+        response = _conditional(request, preview)
+        response.background = BackgroundTask(self._seen.set)
+        return response
 
 
 def _posted(deed: Callable[[Asked], dict[str, Any]]) -> Callable[[Request], Any]:
@@ -328,11 +342,14 @@ def serve(service: LabelService, address: Address, *, suggest: bool = False) -> 
     token, port, hosts = address.token, address.port, names_of(address.host)
     review, image_map, finish = Review(service), ImageMap(service), Finish(service)
     views: dict[str, Any] = {"review": review, "image_map": image_map, "finish": finish}
-    app = make_app(service, token=token, suggest=suggest, port=port, hosts=hosts, **views)
+    seen = Event()
+    app = make_app(
+        service, token=token, suggest=suggest, port=port, hosts=hosts, seen=seen, **views
+    )
     # Pillow warns of odd metadata and large images; who looks at them sees what counts
     warnings.filterwarnings("ignore", module="PIL")
     setup = service.project.learner_setup()
-    learner = Learner(setup, service.take_batch, service.take_failure)
+    learner = Learner(setup, service.take_batch, service.take_failure, seen)
     beside = Learner(setup, lambda answer: None, lambda failure: None)  # no batch waits for it
     review.start(learner.ask)
     image_map.start(beside.ask)
