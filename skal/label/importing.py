@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-from ..core.errors import DataError, UnknownNameError, UsageError
+from ..core.errors import DataError, ParameterError, UnknownNameError, UsageError
 from ..core.memory import without_collector
 from ..datasets.addresses import Located, UnclearAddressError
 from ..datasets.formats import page_of
@@ -44,6 +44,7 @@ class Reading:
         self._addresses, self._by_path = project.addresses()
         self._unclear: list[tuple[str, str]] = []
         self._class_ids: dict[str, int] = {}
+        self._annotators: dict[str, str] = {}
         self._unknown: list[tuple[str, UnknownNameError]] = []
         self._found: dict[tuple[object, str | bool], Located] = {}
         self._as_it_stands: list[int] = []
@@ -98,6 +99,19 @@ class Reading:
     def class_name(self, label: int) -> str:
         """Return a name of the class that `class_id` gave an id."""
         return next(name for name, number in self._class_ids.items() if number == label)
+
+    def annotator_of(self, row: Row) -> str:
+        """Return whose a label is; a DataError if nobody may be called so."""
+        given = row.annotator or self.annotator
+        if given not in self._annotators:
+            name = _short_name(_text_of(row.where, given))
+            try:
+                self._annotators[given] = check_annotator(name)
+            except ParameterError as error:
+                raise DataError(
+                    f"{row.where}: the annotator is {name!r}; expected a name that can be shown"
+                ) from error
+        return self._annotators[given]
 
     def note(self, row: Row) -> None:
         """Keep what a tool notes of an image."""
@@ -271,8 +285,6 @@ def _read_file(reading: Reading, source: Source, form: str | None) -> Iterator[E
 def _take_in(project: LabelProject, read: _Read) -> Imported:
     has_tests = any(said.source == TEST for said in read.verdicts)
     reserve = set(project.reserve) if has_tests else ()
-    for name in {said.annotator for said in read.verdicts}:
-        check_annotator(name)
     numbers, folders = project.numbers, project.folder_labels
     ledger = project.ledger if project.ledger.last_id else None
     n_new = n_changed = n_same = n_older = 0
@@ -366,7 +378,7 @@ def _action(reading: Reading, row: Row) -> Action | None:
     number = reading.class_id(row.where, row.label) if row.label else None
     if image is None:
         return None
-    annotator = _short_name(_text_of(row.where, row.annotator or reading.annotator))
+    annotator = reading.annotator_of(row)
     time = "" if row.time is None else datetime.fromtimestamp(row.time, UTC).isoformat()
     source = row.source if row.source in (TEST, SETTLED) else IMPORT
     return Action(annotator, action, image, number, row.seconds, source=source, time=time)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,10 @@ from skal.core.errors import SkalError, is_out_of_memory
 
 SECONDS = 120
 """After which a child hangs."""
+SECONDS_EACH = 30
+"""That one of several things may take which a child does."""
+MOST_BYTES = 2**29
+"""More than the process had before; with what is imported that is a GiB."""
 
 
 def begin(
@@ -76,3 +82,42 @@ def is_one_line(told: str, work: Path) -> bool:
     """Tell whether what was said is one line that names a file."""
     names = {path.name for path in work.rglob("*")} | {str(work)}
     return "\n" not in told and any(name in told for name in names)
+
+
+def one_by_one(
+    names: list[str], outcome_of: Callable[[str], str], work: Path, answer: Path
+) -> Iterator[tuple[str, str]]:
+    """Tell how each of several things ends that a child does, and another one the rest where one of
+    them ends the child.
+    """
+    log = answer.with_suffix(".log")
+    while names:
+        log.unlink(missing_ok=True)
+        child = begin(partial(_each, names, outcome_of, log), work, answer)
+        status, found, _ = end(child, answer)
+        if status == "done":
+            yield from found
+            return
+        begun = log.read_text().split() if log.exists() else names[:1]
+        yield begun[-1], f"{status} {found}"
+        names = names[len(begun) :]
+
+
+def _each(
+    names: list[str], outcome_of: Callable[[str], str], log: Path, work: Path
+) -> list[tuple[str, str]]:
+    outcomes, before = [], _peak()  # of a fork: what the parent had
+    with log.open("w") as told:
+        for name in names:
+            told.write(f"{name}\n")
+            told.flush()
+            signal.alarm(SECONDS_EACH)
+            outcomes.append((name, outcome_of(name)))
+    most = _peak() - before
+    if most > MOST_BYTES:
+        outcomes.append((names[0], f"{most / 2**20:.0f} MiB"))
+    return outcomes
+
+
+def _peak() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

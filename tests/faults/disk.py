@@ -23,12 +23,11 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 import damage  # noqa: E402
 import kills  # noqa: E402
-import numpy as np  # noqa: E402
 import preloaded  # noqa: E402
 from children import begin, end, is_one_line, undisturbed  # noqa: E402
 from damage import Outcomes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
-from preloaded import Trial  # noqa: E402
+from preloaded import ALL, Points, Span, Trial  # noqa: E402
 
 FAULTS = {
     "kill": -1,
@@ -84,13 +83,21 @@ def _blank(figure: Figure, file: BinaryIO, **how: object) -> None:
     file.write(b"drawn")
 
 
-def run(n: int, seed: int = 0, only: str | None = None, place: Path | None = None) -> Outcomes:
-    """Try each fault at `n` operations of each scene, evenly spread, or at all if it has fewer."""
+def run(
+    n: int,
+    seed: int = 0,
+    only: str | None = None,
+    place: Path | None = None,
+    span: Span = ALL,
+) -> Outcomes:
+    """Try each fault at `n` operations of each scene, evenly spread, or at all if it has fewer;
+    of those of a span, from the first to the last.
+    """
     with tempfile.TemporaryDirectory(dir=place) as scratch:
-        return preloaded.run("disk", n, only, Path(scratch))
+        return preloaded.run("disk", n, only, Path(scratch), span)
 
 
-def _tried(n: int, place: Path, only: str | None) -> Iterator[Trial]:
+def _tried(points_of: Points, place: Path, only: str | None) -> Iterator[Trial]:
     Figure.savefig = _blank  # type: ignore[method-assign,assignment]
     before, work = place / "before", place / "work"
     for name, scene in SCENES.items():
@@ -104,9 +111,8 @@ def _tried(n: int, place: Path, only: str | None) -> Iterator[Trial]:
         work.rename(before)
         shutil.copytree(before, work)
         expected, n_seen = undisturbed(_in_child(scene.do, work, place))
-        points = np.unique(np.linspace(1, n_seen, min(n, n_seen)).round().astype(int))
         for fault, number in FAULTS.items():
-            for point in points.tolist():
+            for point in points_of(n_seen):
                 damage.copy_anew(before, work)
                 status, found, where = _in_child(scene.do, work, place, point, number)
                 outcome, told = _judged(status, found, expected, work)

@@ -7,19 +7,16 @@ of, as `skal run`, `skal predict` and `skal label` do.
 
 from __future__ import annotations
 
-import os
 import random
-import resource
-import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from children import begin, end
+from children import one_by_one
 from damage import Outcomes
 from PIL import Image
 
@@ -33,10 +30,6 @@ import test_pixels
 SIDE = 48
 AT_ONCE = 40
 """Files of one child."""
-SECONDS = 30
-"""That one file may take."""
-MOST_BYTES = 2**29
-"""More than the process had before; with what is imported that is a GiB."""
 
 
 def _flipped(content: bytearray, rng: random.Random) -> None:
@@ -109,48 +102,15 @@ def run(n: int, seed: int = 0, only: str | None = None, place: Path | None = Non
                     rng.choice(MUTATIONS)(content, rng)
                     content = content or bytearray(b"\0")
                 (work / f"{number:03}-{source.name}").write_bytes(content)
-            for name, outcome in _of_batch(work, answer):
+            names = sorted(path.name for path in work.iterdir())
+            for name, outcome in one_by_one(names, partial(_outcome, work), work, answer):
                 outcomes.take(name.partition("-")[2], "mutated", outcome)
     return outcomes
 
 
-def _of_batch(work: Path, answer: Path) -> Iterator[tuple[str, str]]:
-    """Read all files in a child, and again the rest in another where one ends the child."""
-    names = sorted(path.name for path in work.iterdir())
-    log = answer.with_suffix(".log")
-    while names:
-        log.unlink(missing_ok=True)
-        child = begin(partial(_read, names=names, log=log), work, answer)
-        status, found, _ = end(child, answer)
-        if status == "done":
-            yield from found
-            return
-        begun = log.read_text().split() if log.exists() else names[:1]
-        yield begun[-1], status
-        names = names[len(begun) :]
-
-
-def _read(folder: Path, names: list[str], log: Path) -> list[tuple[str, str]]:
-    outcomes, before = [], _peak()  # of a fork: what the parent had
-    with log.open("w") as told:
-        for name in names:
-            told.write(f"{name}\n")
-            told.flush()
-            os.fsync(told.fileno())
-            signal.alarm(SECONDS)
-            outcomes.append((name, _outcome(folder / name)))
-    most = _peak() - before
-    if most > MOST_BYTES:
-        outcomes.append((names[0], f"{most / 2**20:.0f} MiB"))
-    return outcomes
-
-
-def _peak() -> int:
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def _outcome(path: Path) -> str:
+def _outcome(folder: Path, name: str) -> str:
     """Tell how a file ends: "same" if it has pixels, "named" if a reason is given for none."""
+    path = folder / name
     ways: list[Callable[[Path], Any]] = [
         lambda place: look_at(place, "first"),
         lambda place: decode(place, SIDE, ranges=Ranges()),

@@ -26,7 +26,7 @@ import preloaded  # noqa: E402
 from children import begin, end, undisturbed  # noqa: E402
 from damage import Outcomes  # noqa: E402
 from disk import SCENES  # noqa: E402
-from preloaded import Trial  # noqa: E402
+from preloaded import ALL, Points, Span, Trial  # noqa: E402
 
 CRASHED = ("ended by signal 6", "ended by signal 11")
 """Rust's allocator, below safetensors, ends the process with a line that says so, and matplotlib
@@ -38,13 +38,21 @@ LEAST = 2**16
 """Bytes; who gets none of less is not skal alone."""
 
 
-def run(n: int, seed: int = 0, only: str | None = None, place: Path | None = None) -> Outcomes:
-    """Let `n` allocations of each scene fail, evenly spread, or all if it has fewer."""
+def run(
+    n: int,
+    seed: int = 0,
+    only: str | None = None,
+    place: Path | None = None,
+    span: Span = ALL,
+) -> Outcomes:
+    """Let `n` allocations of each scene fail, evenly spread, or all if it has fewer;
+    of those of a span, from the first to the last.
+    """
     with tempfile.TemporaryDirectory(dir=place) as scratch:
-        return preloaded.run("memory", n, only, Path(scratch))
+        return preloaded.run("memory", n, only, Path(scratch), span)
 
 
-def _tried(n: int, place: Path, only: str | None) -> Iterator[Trial]:
+def _tried(points_of: Points, place: Path, only: str | None) -> Iterator[Trial]:
     before, work = place / "before", place / "work"
     for name, scene in SCENES.items():
         if only not in (None, name):
@@ -56,8 +64,7 @@ def _tried(n: int, place: Path, only: str | None) -> Iterator[Trial]:
         scene.do(work)  # here, so that nothing is imported for the first time
         damage.copy_anew(before, work)
         expected, n_seen = undisturbed(_in_child(scene, work, place, -1))
-        points = np.unique(np.linspace(1, n_seen, min(n, n_seen)).round().astype(int))
-        for point in points.tolist():
+        for point in points_of(n_seen):
             damage.copy_anew(before, work)
             status, found, _ = _in_child(scene, work, place, point)
             is_smaller = status == "done" and SMALLER in _log_of(work)

@@ -8,14 +8,21 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from damage import Outcomes, quiet
 
 HERE = Path(__file__).parent
 Trial = tuple[str, str, str, str]
 """A scene, what was done in it, how it ended, and what was said."""
+Points = Callable[[int], list[int]]
+"""Which of so many calls fail, one a trial."""
+Span = tuple[int, int]
+"""The first and the last of them that may."""
+ALL: Span = (1, sys.maxsize)
 
 
 def can_run() -> bool:
@@ -23,13 +30,14 @@ def can_run() -> bool:
     return sys.platform == "linux" and shutil.which("cc") is not None
 
 
-def run(name: str, n: int, only: str | None, place: Path) -> Outcomes:
+def run(name: str, n: int, only: str | None, place: Path, span: Span) -> Outcomes:
     """Run ``NAME.py`` with the library of ``NAME.c``; return how its trials ended."""
     library = place / f"{name}.so"
     source = HERE / f"{name}.c"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
     env = {**os.environ, "LD_PRELOAD": str(library)}
-    command = [sys.executable, HERE / f"{name}.py", str(n), place, *([only] if only else [])]
+    numbers = map(str, (n, *span))
+    command = [sys.executable, HERE / f"{name}.py", *numbers, place, *([only] if only else [])]
     outcomes = Outcomes()
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as trials:
         for line in trials.stdout or ():
@@ -39,11 +47,19 @@ def run(name: str, n: int, only: str | None, place: Path) -> Outcomes:
     return outcomes
 
 
-def main(tried: Callable[[int, Path, str | None], Iterator[Trial]]) -> None:
+def main(tried: Callable[[Points, Path, str | None], Iterator[Trial]]) -> None:
     """Do the trials of ``NAME.py``, and print each, a line."""
     torch.set_num_threads(1)
-    n, place, *only = sys.argv[1:]
+    n, first, last, place, *only = sys.argv[1:]
+    points = partial(_spread, int(n), int(first), int(last))
     with quiet():
-        for trial in tried(int(n), Path(place), only[0] if only else None):
+        for trial in tried(points, Path(place), only[0] if only else None):
             sys.stdout.write(f"{json.dumps(trial)}\n")
             sys.stdout.flush()
+
+
+def _spread(n: int, first: int, last: int, n_seen: int) -> list[int]:
+    """Return `n` of so many calls, evenly spread from the first to the last, or all of these."""
+    last = min(last, n_seen)
+    points = np.linspace(first, last, max(0, min(n, last - first + 1)))
+    return np.unique(points.round().astype(int)).tolist()

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import damage
 import disk
 import images
+import imports
 import kills
 import memory
 import pairs
@@ -58,5 +59,11 @@ def test_of_two_processes_in_one_folder_both_are_right_or_one_is_told(
 
 def test_mutated_images_are_decoded_or_named(tmp_path: Path) -> None:
     outcomes = images.run(400, seed=1, place=tmp_path)
+    assert not outcomes.bad
+    assert outcomes.counts["named"] and outcomes.counts["same"]
+
+
+def test_made_up_imports_are_taken_in_whole_or_refused(tmp_path: Path) -> None:
+    outcomes = imports.run(300, seed=1, place=tmp_path)
     assert not outcomes.bad
     assert outcomes.counts["named"] and outcomes.counts["same"]

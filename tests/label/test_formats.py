@@ -445,6 +445,35 @@ def test_what_does_not_fit_is_one_line_and_changes_nothing(
     assert not (photos / ".skal").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        (
+            "x.csv",
+            'path,"a\nb"\na/1.png,cat\n',
+            r"^x.csv has no column 'label' .found: path, a\\nb",
+        ),
+        (
+            "x.jsonl",
+            lines({"path": "a/1.png", "label": ["\x1b[2Jcat", "dog"]}),
+            r"^x.jsonl, line 1 has the classes \\x1b\[2Jcat, dog; expected one$",
+        ),
+        (
+            "x.csv",
+            "path,label,annotator\na/1.png,cat,ann\x1b\n",
+            r"^x.csv, line 2: the annotator is 'ann\\x1b'; expected a name that can be shown$",
+        ),
+    ],
+)
+def test_what_a_file_says_is_shown_in_one_line_and_nothing_begins(
+    photos: Path, tmp_path: Path, name: str, text: str, told: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=told):
+        import_into(photos, tmp_path / name, CLASSES)
+    assert not (photos / ".skal").exists()
+
+
 DAYS = ("2024-03-01T10:00:00.5Z", "2024-03-02T10:00:00+00:00")
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 from ...core.errors import DataError, blame
 from ...core.registry import Entry, Registry
 from ...datasets.tables import LABELS, PATHS, Cells, text_of, with_names_once
+from ..names import shown
 from ..notes import Note
 from .known import is_by_columns, named_by_head, named_by_keys
 
@@ -253,10 +254,11 @@ def _recognises(entry: Entry[Reader], source: Source) -> bool:
 
 
 def raise_of_file(source: Source, error: DataError) -> NoReturn:
-    """Raise an error that names its file, as those do that know it."""
-    if source.name in str(error):
+    """Raise an error that names its file, in one line, though it quotes what the file says."""
+    told = str(error) if source.name in str(error) else f"{source.name}, {error}"
+    if shown(told) == str(error):
         raise error
-    raise DataError(f"{source.name}, {error}") from error
+    raise DataError(shown(told)) from error
 
 
 def _check_options(source: Source, entry: Entry[Reader]) -> None:
