@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -71,6 +72,9 @@ def _cache(folder: Path) -> Any:
 SCENES = {
     **{name: scene for name, scene in kills.SCENES.items() if not scene.has_processes},
     "run": kills.Scene(kills.nothing, kills.run_of(n_rounds=1)),
+    # steps of training write nothing
+    "run, further trained": kills.Scene(kills.nothing, kills.run_of(warm_start="on", steps=2)),
+    "pretrain": kills.Scene(kills.nothing, partial(kills.pretrain, steps=2)),
     # further runs do what the first do, rounds what they do in "run", and networks nothing here
     "compare": kills.Scene(kills.nothing, _compare),
     "decode and embed": kills.Scene(kills.SCENES["decode and embed"].there, _cache),

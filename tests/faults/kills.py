@@ -77,9 +77,10 @@ def _trained(folder: Path) -> None:
     skal.run(data, "random", out=folder / "run", **{**RUN, "n_rounds": 0})
 
 
-def _pretrain(folder: Path) -> Any:
-    settings = {"pretrain": "simclr", "pretrain_steps": 20, "data_dir": folder / "data"}
-    return run_of(**settings, n_rounds=1)(folder)
+def pretrain(folder: Path, steps: int = 20) -> Any:
+    """Run with weights that are trained without labels before."""
+    settings = {"pretrain": "simclr", "pretrain_steps": steps, "data_dir": folder / "data"}
+    return run_of(**settings, steps=steps, n_rounds=1)(folder)
 
 
 def _compare_in_two(folder: Path) -> Any:
@@ -140,7 +141,7 @@ SCENES = {
     "compare": Scene(nothing, damage.compare),
     "predict": Scene(_trained, damage.predict),
     "decode and embed": Scene(_images, damage.cache),
-    "pretrain": Scene(nothing, _pretrain),
+    "pretrain": Scene(nothing, pretrain),
     "train on labels": Scene(damage.label, _train),
     "compare in two processes": Scene(nothing, _compare_in_two, has_processes=True),
     "label beside a network": Scene(_to_label, _label, has_processes=True),
