@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import MODELS
-from .logistic import shared
 
 HIDDEN = 256
 STAGES_SHARE = 0.01
@@ -64,7 +63,8 @@ class UnitLength(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         widths = list(self.parts) or [features.shape[1]]
         split = [F.normalize(part, dim=1) for part in torch.split(features.float(), widths, dim=1)]
-        return torch.cat(shared(split, STAGES_SHARE), dim=1) if self.parts else split[0]
+        factors = [(1 - STAGES_SHARE) ** 0.5, STAGES_SHARE**0.5] if self.parts else [1.0]
+        return torch.cat([part * f for part, f in zip(split, factors, strict=True)], dim=1)
 
 
 class Head(NamedTuple):

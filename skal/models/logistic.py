@@ -43,17 +43,20 @@ Array = NDArray[np.float64]
 @dataclass(frozen=True)
 class Solution:
     """What was found: the weights (n_classes, n_features), the bias (n_classes,), the chosen `C`
-    (the inverse of the strength of regularisation, as scikit-learn has it), and the mean cross
-    entropy on the labels it was fitted to.
+    (the inverse of the strength of regularisation, as scikit-learn has it), the mean cross entropy
+    on the labels it was fitted to, and the chosen `share` of a second part.
     """
 
     weights: Array
     bias: Array
     C: float
     loss: float
+    share: float
 
 
-def solve(features: Array, y: NDArray[np.int64], n_classes: int, sample_weight: Array) -> Solution:
+def solve(
+    parts: Sequence[Array], y: NDArray[np.int64], n_classes: int, sample_weight: Array
+) -> Solution:
     r"""Minimise :math:`\frac12(\|W\|^2 + \|b\|^2) + C \sum_i s_i L(W x_i + b, y_i)`.
 
     L is the cross entropy. The features (n, n_features) are those of the labelled images, x less
@@ -62,64 +65,87 @@ def solve(features: Array, y: NDArray[np.int64], n_classes: int, sample_weight: 
     cross entropy in a stratified cross-validation over the labels, found by climbing from `FIRST`;
     so the probabilities are about as sure as they are right.
 
+    Features of two parts, each at unit length, those of the last layer and those of earlier stages,
+    get the share of the squared length for these that has the lowest cross entropy in the same
+    cross-validation, found by climbing from the first of `SHARES`, the last layer alone. W is that
+    of the parts as they are given.
+
     The search knows the leading principal components alone. Then all is solved by L-BFGS, in these
     components and coordinates of what lies beyond them, each scaled by its curvature. It is the
     same on each call.
     """
-    center = np.average(features, axis=0, weights=sample_weight)
     # of matrices so small several threads make it slower, by several times
     with threadpool_limits(limits=1, user_api="blas"):
-        moved = features - center
-        directions = _leading(moved.astype(np.float32))
-        components = moved @ directions
-        known = components.shape[1]
-        leading = _Problem(components[:, :RANK].astype(np.float32), y, n_classes)
-        C, near, _ = _choose(leading, sample_weight)
-        rest = moved - components @ directions.T
+        space, choice = _searched(parts, y, n_classes, sample_weight)
+        components, known = space.components, space.components.shape[1]
+        rest = space.features - components @ space.directions.T
         beyond, back = _coordinates(rest if known < min(rest.shape) else rest[:, :0])
         problem = _Problem(np.concatenate([components, beyond], axis=1), y, n_classes)
-        start = np.zeros((n_classes, 1, problem.inputs.shape[1]))
+        near, start = choice.near, np.zeros((n_classes, 1, problem.inputs.shape[1]))
         start[..., : near.shape[2] - 1], start[..., -1] = near[..., :-1], near[..., -1]
-        theta = problem.solve(C, sample_weight[None], MOST_STEPS, LAST_GRADIENT, start)[:, 0]
+        theta = problem.solve(choice.C, sample_weight[None], MOST_STEPS, LAST_GRADIENT, start)[:, 0]
         logs = log_softmax(problem.inputs @ theta.T, axis=1)
         theta -= theta.mean(axis=0)  # which is so at the optimum
-        weights = theta[:, :known] @ directions.T
+        weights = theta[:, :known] @ space.directions.T
         if beyond.shape[1]:
             weights += back(theta[:, known:-1])
     loss = -float(np.average(logs[np.arange(len(y)), y], weights=sample_weight))
-    return Solution(weights, theta[:, -1] - weights @ center, C, loss)
+    bias = theta[:, -1] - weights @ space.center
+    return Solution(weights * space.scale, bias, choice.C, loss, space.share)
 
 
-def choose_share(
-    parts: Sequence[Array], y: NDArray[np.int64], n_classes: int, sample_weight: Array
-) -> float:
-    """Return the one of `SHARES` of the lowest cross entropy in the cross-validation of `solve`,
-    found by climbing from the first, the last layer alone.
-
-    The parts are the features of the last layer (n, n_features) and those of earlier stages, each
-    at unit length.
+class _Space(NamedTuple):
+    """Features (n, n_features) whose second part has a share, less their mean `center`; nearly
+    their leading principal directions (n_features, r), the components along these (n, r), and by
+    what the features are larger than they were given (n_features,).
     """
-    rows = np.random.default_rng(0).permutation(len(y))[:MOST_COMPARED]
-    y, weights = y[rows], sample_weight[rows]
 
-    def loss(share: float) -> float:
-        features = np.concatenate(shared([part[rows] for part in parts], share), axis=1)
-        moved = features - np.average(features, axis=0, weights=weights)
-        components = moved @ _leading(moved.astype(np.float32))[:, :RANK]
-        return _choose(_Problem(components.astype(np.float32), y, n_classes), weights).loss
-
-    chosen, lowest = SHARES[0], np.inf
-    with threadpool_limits(limits=1, user_api="blas"):
-        for share in SHARES:
-            if (found := loss(share)) >= lowest:
-                break
-            chosen, lowest = share, found
-    return chosen
+    share: float
+    features: Array
+    center: Array
+    directions: NDArray[np.float32]
+    components: Array
+    scale: Array
 
 
-def shared(parts: Sequence[Any], share: Any) -> list[Any]:
-    """Return two parts of unit length so that the second has a share of the squared length."""
-    return [part * weight**0.5 for part, weight in zip(parts, (1 - share, share), strict=True)]
+def _space(parts: Sequence[Array], sample_weight: Array, share: float) -> _Space:
+    scale = lengths(share, [part.shape[1] for part in parts])
+    features = np.concatenate(parts, axis=1) * scale
+    center = np.average(features, axis=0, weights=sample_weight)
+    moved = features - center
+    directions = _leading(moved.astype(np.float32))
+    return _Space(share, moved, center, directions, moved @ directions, scale)
+
+
+def _searched(
+    parts: Sequence[Array], y: NDArray[np.int64], n_classes: int, sample_weight: Array
+) -> tuple[_Space, _Choice]:
+    """Return the features with the best share, and what was found of them."""
+
+    def look(rows: NDArray[np.int64] | slice, share: float) -> tuple[_Space, _Choice]:
+        space = _space([part[rows] for part in parts], sample_weight[rows], share)
+        leading = space.components[:, :RANK].astype(np.float32)
+        return space, _choose(_Problem(leading, y[rows], n_classes), sample_weight[rows])
+
+    everything, is_many = slice(None), len(y) > MOST_COMPARED
+    if len(parts) == 1:
+        return look(everything, 0)
+    drawn = np.random.default_rng(0).permutation(len(y))[:MOST_COMPARED]
+    best = look(drawn if is_many else everything, SHARES[0])
+    for share in SHARES[1:]:
+        found = look(drawn if is_many else everything, share)
+        if found[1].loss >= best[1].loss:
+            break
+        best = found
+    return look(everything, best[0].share) if is_many else best
+
+
+def lengths(share: float, widths: Sequence[int]) -> Array:
+    """Return the factors (n_features,) that give the second of two parts of these widths, each of
+    unit length, a share of the squared length; ones for one part.
+    """
+    of_parts = np.sqrt([1 - share, share]) if len(widths) > 1 else np.ones(1)
+    return np.repeat(of_parts, widths)
 
 
 def _leading(X: NDArray[np.float32]) -> NDArray[np.float32]:

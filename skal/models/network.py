@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..core.errors import ParameterError
 from .build import build_network
 from .heads import HEADS, STAGES_SHARE, scaling_for
-from .logistic import choose_share, solve
+from .logistic import lengths, solve
 
 HEADLESS_CLASSES = 2
 """Of a network whose head nobody asks."""
@@ -125,31 +125,17 @@ class FrozenNetwork(Network):
         with torch.no_grad():
             embeddings = self.neck(self.scaling(features.to(last.weight.device)))
             inputs = embeddings.cpu().double().numpy()
-            # in the weights, so that embeddings stay as they are
-            factors = self._weigh_stages(inputs, labels, len(last.bias), weights)
-            found = solve(inputs * factors, labels, len(last.bias), weights)
-            last.weight.copy_(torch.from_numpy(found.weights * factors))
+            # the chosen share is in the weights, so that embeddings stay as they are
+            widths = self.parts or inputs.shape[1:]
+            scale = lengths(STAGES_SHARE, widths)
+            parts = np.split(inputs / scale, np.cumsum(widths)[:-1], axis=1)
+            found = solve(parts, labels, len(last.bias), weights)
+            last.weight.copy_(torch.from_numpy(found.weights / scale))
             last.bias.copy_(torch.from_numpy(found.bias))
             self.strength.fill_(found.C)
+            if self.parts:
+                self.share.fill_(found.share)
         return found.loss
-
-    def _weigh_stages(
-        self,
-        inputs: NDArray[np.float64],
-        labels: NDArray[np.int64],
-        n_classes: int,
-        weights: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
-        """Let the labels choose the share of earlier stages, if there are any; return by what their
-        features and those of the last layer become larger or smaller.
-        """
-        if not self.parts:
-            return np.ones(1)
-        before, n_last = np.sqrt([1 - STAGES_SHARE, STAGES_SHARE]), self.parts[0]
-        parts = inputs[:, :n_last] / before[0], inputs[:, n_last:] / before[1]
-        share = choose_share(parts, labels, n_classes, weights)
-        self.share.fill_(share)
-        return np.repeat(np.sqrt([1 - share, share]) / before, self.parts)
 
     @property
     def parts(self) -> tuple[int, ...]:
