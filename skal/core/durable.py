@@ -54,6 +54,25 @@ def write_atomic(
     fsync_folder(path.parent)
 
 
+def append(path: Path, content: bytes | str) -> int:
+    """Add to a file, wait until it is on the disk, and return its size; content as of
+    `write_atomic`. After an `OSError` the file is as before.
+    """
+    data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
+    # unbuffered: a buffer would write its rest when closed, behind what was cut off
+    with path.open("ab", buffering=0) as file:
+        start = file.seek(0, os.SEEK_END)
+        try:
+            while data:
+                data = data[file.write(data) :]
+            os.fsync(file.fileno())
+        except OSError as error:
+            error.filename = str(path)  # the system's "disk full" does not say it
+            file.truncate(start)
+            raise
+        return file.tell()
+
+
 def write_new(path: Path, content: bytes | str) -> None:
     """Write a file where there is none, as a whole or not at all; else a FileExistsError."""
     write_atomic(path, content, name_new)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..core.durable import append
 from ..core.errors import RunFolderError
 
 _log = logging.getLogger("skal")
@@ -36,18 +37,7 @@ class Journal:
                 f"{str(self.path.parent)!r} was written to from elsewhere since it was opened; "
                 "open it again"
             )
-        # unbuffered: a buffer would write its rest when closed, behind what was cut off
-        with self.path.open("ab", buffering=0) as file:
-            start = file.seek(0, os.SEEK_END)
-            try:
-                while line:
-                    line = line[file.write(line) :]
-                os.fsync(file.fileno())
-            except OSError as error:
-                error.filename = str(self.path)  # the system's "disk full" does not say it
-                file.truncate(start)
-                raise
-            self.size = file.tell()
+        self.size = append(self.path, line)
 
     def last(self, most: int) -> dict[str, Any] | None:
         """Return the last entry; None if it is not whole or has more than `most` bytes."""

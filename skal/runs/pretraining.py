@@ -10,13 +10,14 @@ import numpy as np
 from ..core.durable import write_atomic
 from ..core.errors import MissingExtraError
 from ..core.seeding import derive_seed
+from ..core.tables import csv_of
 from ..datasets import ImageDataset
 from ..datasets.pool import draw_held_out
 from ..datasets.rows import take_rows
 from ..models.devices import Device
 from ..models.self_supervision import EVERY, SimCLR, Weights, pretrain
 from .config import RunConfig
-from .record import csv_of, log_file
+from .record import log_file
 
 LOSSES = "pretrain.csv"
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import shutil
@@ -21,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..core.durable import fsync_folder, remove_leftovers, sha256, write_atomic
 from ..core.errors import RunExistsError, RunFolderError, UnknownNameError, UsageError
+from ..core.tables import GrowingTable, csv_of
 from ..datasets import ImageDataset
 from .config import RunConfig, read_config
 from .journal import Journal
@@ -37,7 +36,7 @@ QUERY_COLUMNS = ("round", "rank", "index", "path", "label")
 VALID_COLUMNS = ("index", "path", "label")
 SKIPPED_COLUMNS = ("path", "reason")
 CONFIG = "config.toml"
-ROUNDS = "rounds.csv"
+QUERIES, ROUNDS = "queries.csv", "rounds.csv"
 JOURNAL = "journal.jsonl"
 SUMMARY = "summary.json"
 ENVIRONMENT = "environment.json"
@@ -200,7 +199,7 @@ class Record:
         if details:
             entry["details"] = dict(details)
         self._keep(entry)
-        self.write("queries.csv", csv_of(QUERY_COLUMNS, self.queries))
+        self._add_rows(QUERIES, QUERY_COLUMNS, self.queries, len(answers.indices))
 
     def add_valid(self, answers: Answers) -> None:
         """Keep the labels of the images that are held out, before anything is trained."""
@@ -221,7 +220,14 @@ class Record:
         if predicted is not None:
             entry["predicted"] = np.asarray(predicted).tolist()
         self._keep(entry)
-        self.write(ROUNDS, csv_of(ROUND_COLUMNS, self.rounds))
+        self._add_rows(ROUNDS, ROUND_COLUMNS, self.rounds, 1)
+
+    def _add_rows(
+        self, name: str, columns: Sequence[str], rows: list[dict[str, Any]], n_new: int
+    ) -> None:
+        if self.folder is not None:
+            table = self._tables.setdefault(name, GrowingTable(self.folder / name, columns))
+            table.take(rows, n_new)
 
     def write(self, name: str, content: str | bytes) -> None:
         """Write another file of the folder, as a whole."""
@@ -281,7 +287,7 @@ class Record:
     def _texts(self) -> dict[str, str]:
         """Return the files that are made of the journal alone."""
         texts = {
-            "queries.csv": csv_of(QUERY_COLUMNS, self.queries),
+            QUERIES: csv_of(QUERY_COLUMNS, self.queries),
             ROUNDS: csv_of(ROUND_COLUMNS, self.rounds),
         }
         if self.valid:
@@ -296,6 +302,10 @@ class Record:
         columns = (self.valid[name] for name in ("indices", "paths", "names"))
         rows = [dict(zip(VALID_COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)]
         return csv_of(VALID_COLUMNS, rows)
+
+    @cached_property
+    def _tables(self) -> dict[str, GrowingTable]:
+        return {}
 
     @cached_property
     def _journal(self) -> Journal:
@@ -333,16 +343,6 @@ class Record:
                 self.summary = entry["summary"]
         if entry["event"] in ("valid", "labels", "round"):  # a run that was done is not
             self.summary = None
-
-
-def csv_of(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as CSV, the columns that the first has in addition behind the others."""
-    columns = list(dict.fromkeys([*columns, *(rows[0] if rows else ())]))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _content(path: Path) -> bytes | None:

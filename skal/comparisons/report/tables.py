@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ...runs.record import METRICS, SECONDS, csv_of
+from ...core.tables import csv_of
+from ...runs.record import METRICS, SECONDS
 from ..pairs import tell_apart
 from ..plots import Analysis, entries_of
 from ..results import Result, Setting
