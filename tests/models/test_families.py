@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +23,6 @@ from skal.cli import main
 from skal.core.errors import DataError, ParameterError, UnknownNameError
 from skal.datasets.decoding import decode
 from skal.models import MODELS, Network, build_network
-from skal.models.efficientnet import EfficientNetLite0
 from skal.models.network import ImageModule
 from skal.runs.config import RunConfig
 from skal.runs.start import decoding_for, input_size
@@ -187,32 +184,6 @@ class TestTimm:
     @pytest.fixture(autouse=True)
     def timm(self) -> Any:
         return pytest.importorskip("timm")
-
-    @pytest.mark.parametrize("size", [32, 57, 112, 224])
-    def test_the_bundled_network_is_its_own_to_the_bit(self, size: int, timm: Any) -> None:
-        torch.manual_seed(size)
-        theirs = timm.create_model("tf_efficientnet_lite0", num_classes=0)
-        torch.manual_seed(size)
-        own = EfficientNetLite0()
-        for name, values in theirs.state_dict().items():
-            assert torch.equal(own.state_dict()[name], values), name
-        images = torch.randn(2, 3, size, size)
-        for training in (True, False):
-            expected, found = (network.train(training)(images) for network in (theirs, own))
-            assert torch.equal(found, expected)
-        theirs(images).sum().backward()
-        own(images).sum().backward()
-        for weights, of_own in zip(theirs.parameters(), own.parameters(), strict=True):
-            assert torch.equal(of_own.grad, weights.grad)
-
-    def test_the_bundled_network_imports_nothing_of_it(self) -> None:
-        code = (
-            "import numpy, skal, sys; clf = skal.ImageClassifier('efficientnet-lite0-stages',"
-            "classes=[0, 1], pretrained=True, freeze=True).initialize(numpy.zeros((1, 3, 32, 32),"
-            "'uint8')); print([m for m in ('timm', 'torchvision', 'sympy') if m in sys.modules])"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert done.stdout == "[]\n", done.stderr
 
     @pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_efficientnet"])
     def test_embeddings_are_what_its_classifier_is_given(self, name: str, timm: Any) -> None:
