@@ -86,7 +86,7 @@ MODELS.add(
     lr=0.001,
     pretrained="skal.models.efficientnet:imagenet",
     image_size=224,
-    parts=(1280, 424),
+    parts=(1280, 848),
 )
 MODELS.add(
     "small-cnn",

@@ -50,8 +50,8 @@ def efficientnet_lite0_stages(
 
 
 class Stages(nn.Module):
-    """An EfficientNet's features beside the means over the image of what some of its stages return,
-    (n, n_features), each of these parts brought to length 1 for each image.
+    """An EfficientNet's features beside means and maxima over the image of what some of its stages
+    return, (n, n_features), each of these parts brought to length 1 for each image.
 
     What tells other images apart than the photographs of ImageNet is in earlier stages, too. The
     tensors have the names that they have in the network.
@@ -68,7 +68,7 @@ class Stages(nn.Module):
         for name in ("conv_stem", "bn1", "blocks", "conv_head", "bn2"):
             self.add_module(name, getattr(network, name))
         widths = [self.blocks[stage][-1].conv_pwl.out_channels for stage in STAGES]
-        self.num_features = network.num_features + sum(widths)
+        self.num_features = network.num_features + 2 * sum(widths)
 
     def forward(self, images: Tensor) -> Tensor:
         values = self.bn1(self.conv_stem(images))
@@ -77,8 +77,10 @@ class Stages(nn.Module):
             values = stage(values)
             returned.append(values)
         values = self.bn2(self.conv_head(values))
-        parts = [values, *(returned[stage] for stage in STAGES)]
-        return torch.cat([F.normalize(part.mean((2, 3)).float(), dim=1) for part in parts], dim=1)
+        earlier = [returned[stage] for stage in STAGES]
+        parts = [part.mean((2, 3)) for part in (values, *earlier)]
+        parts += [part.amax((2, 3)) for part in earlier]
+        return torch.cat([F.normalize(part.float(), dim=1) for part in parts], dim=1)
 
 
 def imagenet() -> Mapping[str, Tensor]:

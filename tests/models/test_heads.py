@@ -483,7 +483,7 @@ def staged_features(informative: int, n: int = 120) -> tuple[np.ndarray, np.ndar
     """Return features of a last layer and of earlier stages, noise but for one of both parts."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, n)
-    parts = [rng.normal(size=(n, width)).astype(np.float32) for width in (1280, 424)]
+    parts = [rng.normal(size=(n, width)).astype(np.float32) for width in (1280, 848)]
     parts[informative] += 8 * np.eye(3, parts[informative].shape[1], dtype=np.float32)[y]
     return np.concatenate(parts, axis=1), y
 
@@ -539,7 +539,7 @@ def test_images_and_features_of_all_stages_train_the_same_head(
     by_images = clone(classifier).fit(tiny.X, y)
     features = skal.embed(classifier, tiny.X)
     by_features = clone(classifier).fit(features, y)
-    assert features.shape == (90, 1704) and by_images.stages_share == by_features.stages_share
+    assert features.shape == (90, 2128) and by_images.stages_share == by_features.stages_share
     np.testing.assert_allclose(
         by_images.predict_proba(tiny.X_test),
         by_features.predict_proba(skal.embed(classifier, tiny.X_test)),
@@ -556,11 +556,13 @@ def test_the_default_frozen_network_has_features_of_earlier_stages_beside_the_la
     returned: dict[int, Tensor] = {}
     for number, stage in enumerate(plain.blocks):
         stage.register_forward_hook(
-            lambda _, __, values, n=number: returned.update({n: values.flatten(2).mean(2)})
+            lambda _, __, values, n=number: returned.update({n: values.flatten(2)})
         )
     images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        parts = [plain(images), *(returned[number] for number in (5, 4, 3, 2))]
+        parts = [plain(images)]
+        maps = [returned[number] for number in (5, 4, 3, 2)]
+        parts += [map.mean(2) for map in maps] + [map.max(2).values for map in maps]
         expected = torch.cat([part / part.norm(dim=1, keepdim=True) for part in parts], dim=1)
         torch.testing.assert_close(staged(images), expected)
     assert staged.state_dict().keys() == plain.state_dict().keys()
