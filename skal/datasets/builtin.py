@@ -70,7 +70,9 @@ def load_mnist(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDat
     return _load_idx("MNIST", data_dir, image_size, facts)
 
 
-@DATASETS.register("fashion-mnist", summary="70,000 pieces of clothing, 28x28 grey")
+@DATASETS.register(
+    "fashion-mnist", summary="70,000 pieces of clothing, 28x28 grey", pretrained=True
+)
 def load_fashion_mnist(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDataset:
     """Load Fashion-MNIST, also from where Debian's `dataset-fashion-mnist` puts it."""
     from torchvision.datasets import FashionMNIST

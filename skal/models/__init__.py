@@ -121,13 +121,6 @@ BUNDLED_MODELS = ("efficientnet-lite0", "efficientnet-lite0-stages")
 """Whose weights come along."""
 PRETRAINED_MODEL, FROZEN_MODEL = BUNDLED_MODELS
 """Who names none gets the other where its head is solved on a frozen backbone, else the first."""
-SMALLEST_FOR_PRETRAINED = 32
-
-
-def default_model(image_size: int) -> str:
-    """Return the model to use when none is named: by the size of the images, in pixels."""
-    small = image_size < SMALLEST_FOR_PRETRAINED
-    return trained_model(image_size) if small else PRETRAINED_MODEL
 
 
 def trained_model(image_size: int) -> str:

@@ -123,7 +123,9 @@ def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
             f"n_valid: got {config.n_valid!r}, but the pool has {n} images, and one at least must "
             "be left to train on"
         )
-    config = with_network(config, size)
+    # arrays have a name that is nobody else's: they cannot be loaded by it
+    name = data.source.get("dataset") or "arrays:" * (data.name in DATASETS) + data.name
+    config = with_network(config.replace(dataset=name), size)
     lr = config.lr or default_lr(str(config.model), config.optimizer, config.freeze)
     device = Device.resolve(config.device, config.precision)
     if data.split_seed not in (None, config.seed):
@@ -133,8 +135,6 @@ def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
             config.seed,
         )
     return config.replace(
-        # arrays have a name that is nobody else's: they cannot be loaded by it
-        dataset=data.source.get("dataset") or "arrays:" * (data.name in DATASETS) + data.name,
         init_strategy=config.init_strategy or ("herding" if config.freeze else "random"),
         n_init=n_init,
         n_query=n_query,

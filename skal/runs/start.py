@@ -17,7 +17,7 @@ import torch
 from ..core.errors import DataError
 from ..core.kept import kept as kept_result
 from ..core.kept import told_where
-from ..datasets import data_folder, folder_of
+from ..datasets import DATASETS, data_folder, folder_of
 from ..datasets.decoding import Decoding
 from ..datasets.index import count_images, may_have_classes
 from ..datasets.loading import how_to_decode
@@ -26,7 +26,6 @@ from ..models import (
     FROZEN_MODEL,
     MODELS,
     PRETRAINED_MODEL,
-    default_model,
     trained_model,
 )
 from ..models.backbone import Backbone
@@ -36,6 +35,8 @@ from ..models.settings import head_for
 from .config import RunConfig
 from .environment import ENGINE, package_version
 
+SMALLEST = 32
+"""Height and width in pixels of images that the pretrained network is the default for."""
 SIZES = (224, 160, 112)
 """Heights and widths in pixels that a folder may be decoded at for the pretrained network."""
 PASS_SECONDS = 60.0
@@ -51,15 +52,16 @@ def with_network(config: RunConfig, image_size: int) -> RunConfig:
     """Fill in the network, and the head of a frozen one, where the settings name none.
 
     Images of 32 px and more get the pretrained network, frozen unless a setting says how it is to
-    be trained; smaller ones one that is trained from nothing, and so do settings that say where to
-    start from.
+    be trained; smaller ones one that is trained from nothing, but for a dataset whose facts say
+    that it is classified better by the other, and so do settings that say where to start from.
     """
     changes: dict[str, object] = {}
     head = config.head or head_for({name: getattr(config, name) for name in config.given})
     if config.model is None:
         from_elsewhere = config.weights is not None or config.pretrain != "none"
         wanted = config.freeze or config.finetune or config.pretrained
-        if from_elsewhere or (default_model(image_size) != PRETRAINED_MODEL and not wanted):
+        too_small = image_size < SMALLEST and not _suits_pretrained(config.dataset)
+        if from_elsewhere or (too_small and not wanted):
             changes["model"] = trained_model(image_size)
         else:
             frozen = not (config.finetune or config.compile)
@@ -68,6 +70,10 @@ def with_network(config: RunConfig, image_size: int) -> RunConfig:
     if (changes.get("freeze") or config.freeze) and config.head is None:
         changes["head"] = head
     return config.replace(**changes) if changes else config
+
+
+def _suits_pretrained(dataset: str) -> bool:
+    return dataset in DATASETS and bool(DATASETS.resolve(dataset).facts.get("pretrained"))
 
 
 def no_class(name: str) -> DataError:

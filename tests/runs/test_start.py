@@ -43,6 +43,9 @@ class TestNetwork:
         ("settings", "size", "expected"),
         [
             ({}, 28, {"model": "small-cnn", "freeze": False, "pretrained": False}),
+            ({"dataset": "fashion-mnist"}, 28, FROZEN),
+            ({"dataset": "mnist"}, 28, {"model": "small-cnn", "freeze": False}),
+            ({"dataset": "no-such-dataset"}, 28, {"model": "small-cnn"}),
             ({"freeze": True}, 28, FROZEN),
             ({"finetune": True}, 64, {"model": "efficientnet-lite0", "freeze": False}),
             ({"steps": 5}, 64, {**LAST_LAYER, "head": "linear"}),
