@@ -91,7 +91,7 @@ MODELS.add(
 MODELS.add(
     "small-cnn",
     "skal.models.small:small_cnn",
-    summary="four 3x3 convolutions with batch norm; the default below 32 px",
+    summary="four 3x3 convolutions with batch norm; below 32 px the default for most",
     lr=0.01,
 )
 MODELS.add(

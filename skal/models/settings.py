@@ -204,11 +204,12 @@ class NetworkSettings(Settings):
         "A network's name, or module:builder; by default a pretrained EfficientNet-Lite0, frozen",
         metavar="NAME",
         names=("models",),
-        details="That is efficientnet-lite0-stages. Images below 32 px get small-cnn, trained from "
-        "nothing. With ``finetune`` efficientnet-lite0 is trained, and with a setting of the "
-        "training by gradients its head; with ``weights`` or ``pretrain`` it is small-cnn below "
-        "64 px, else resnet18. A folder is decoded at 224 px, or at 160 or 112 where one pass of "
-        "the network over its images would take more than a minute.",
+        details="That is efficientnet-lite0-stages. Images below 32 px, but for those of "
+        "Fashion-MNIST, get small-cnn, trained from nothing. With ``finetune`` "
+        "efficientnet-lite0 is trained, and with a setting of the training by gradients its head; "
+        "with ``weights`` or ``pretrain`` it is small-cnn below 64 px, else resnet18. A folder is "
+        "decoded at 224 px, or at 160 or 112 where one pass of the network over its images would "
+        "take more than a minute.",
     )
     pretrain: str = _network(
         "none",
