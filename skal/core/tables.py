@@ -31,20 +31,29 @@ def csv_of(columns: Sequence[str], rows: Rows, start: int = 0) -> str:
 class GrowingTable:
     """A table of `columns` to which rows are added: in as long a time however many there are.
 
-    It is written anew whole where it is not as this object left it.
+    It is written anew whole where the file is not as this object left it.
     """
 
     path: Path
     columns: Sequence[str]
-    size: int = -1
+    _n: int = 0
+    _left: tuple[int, ...] | None = None
 
-    def take(self, rows: Rows, n_new: int) -> None:
-        """Write rows, of which the last `n_new` are new. A kill leaves the old ones, and perhaps
-        some bytes of those.
+    def take(self, rows: Rows) -> None:
+        """Write rows, the first of which are those of the last time. A kill leaves these, and
+        perhaps some bytes of the others; after an `OSError` the next call writes all of them.
         """
-        n_known = len(rows) - n_new
-        if n_known and self.path.exists() and self.path.stat().st_size == self.size:
-            append(self.path, csv_of(self.columns, rows, n_known))
+        before, self._left = self._left, None  # until it is written
+        if self._n and before is not None and before == self._state():
+            if len(rows) > self._n:
+                append(self.path, csv_of(self.columns, rows, self._n))
         else:
             write_atomic(self.path, csv_of(self.columns, rows))
-        self.size = self.path.stat().st_size
+        self._n, self._left = len(rows), self._state()
+
+    def _state(self) -> tuple[int, ...] | None:
+        try:
+            found = self.path.lstat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns

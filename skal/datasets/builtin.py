@@ -71,7 +71,7 @@ def load_mnist(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDat
 
 
 @DATASETS.register(
-    "fashion-mnist", summary="70,000 pieces of clothing, 28x28 grey", pretrained=True
+    "fashion-mnist", summary="70,000 pieces of clothing, 28x28 grey", suits_frozen=True
 )
 def load_fashion_mnist(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDataset:
     """Load Fashion-MNIST, also from where Debian's `dataset-fashion-mnist` puts it."""

@@ -276,8 +276,11 @@ class Learner:
     def _run(self) -> None:
         while (asked := self._jobs.get()) is not None and not self._stopped:
             job, on_answer, on_failure = asked
-            if self._process is None and self._seen is not None:
+            if self._seen is not None:
                 self._seen.wait(MOST_SECONDS_UNSEEN)
+                self._seen.set()  # once is enough
+            if self._stopped:
+                return
             answer = self._answer_to(job)
             if self._stopped:
                 return

@@ -82,7 +82,7 @@ MODELS.add(
 MODELS.add(
     "efficientnet-lite0-stages",
     "skal.models.efficientnet:efficientnet_lite0_stages",
-    summary="the same with features of earlier stages, too; frozen, the default from 32 px on",
+    summary="the same with features of earlier stages, too; frozen, the default for most",
     lr=0.001,
     pretrained="skal.models.efficientnet:imagenet",
     image_size=224,

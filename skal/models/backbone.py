@@ -26,7 +26,7 @@ from .iterators import SliceBatches, run_batches
 from .network import ImageModule, freeze, headless, uncompiled
 from .weights import Weights
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Part of the key of features: raise it whenever they come out otherwise."""
 LARGEST_LOSS = 1e-3
 """Share of their length that features may lose as float16, which rounds by at most half of it."""

@@ -96,8 +96,8 @@ def solve(
 
 class _Space(NamedTuple):
     """Features (n, n_features) whose second part has a share, less their mean `center`; nearly
-    their leading principal directions (n_features, r), the components along these (n, r), and by
-    what the features are larger than they were given (n_features,).
+    their leading principal directions (n_features, r), the components along these (n, r), and the
+    factors (n_features,) that the features were multiplied by.
     """
 
     share: float
@@ -109,7 +109,7 @@ class _Space(NamedTuple):
 
 
 def _space(parts: Sequence[Array], sample_weight: Array, share: float) -> _Space:
-    scale = lengths(share, [part.shape[1] for part in parts])
+    scale = factors(share, [part.shape[1] for part in parts])
     features = np.concatenate(parts, axis=1) * scale
     center = np.average(features, axis=0, weights=sample_weight)
     moved = features - center
@@ -140,7 +140,7 @@ def _searched(
     return look(everything, best[0].share) if is_many else best
 
 
-def lengths(share: float, widths: Sequence[int]) -> Array:
+def factors(share: float, widths: Sequence[int]) -> Array:
     """Return the factors (n_features,) that give the second of two parts of these widths, each of
     unit length, a share of the squared length; ones for one part.
     """

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..core.errors import ParameterError
 from .build import build_network
 from .heads import HEADS, STAGES_SHARE, scaling_for
-from .logistic import lengths, solve
+from .logistic import factors, solve
 
 HEADLESS_CLASSES = 2
 """Of a network whose head nobody asks."""
@@ -127,7 +127,7 @@ class FrozenNetwork(Network):
             inputs = embeddings.cpu().double().numpy()
             # the chosen share is in the weights, so that embeddings stay as they are
             widths = self.parts or inputs.shape[1:]
-            scale = lengths(STAGES_SHARE, widths)
+            scale = factors(STAGES_SHARE, widths)
             parts = np.split(inputs / scale, np.cumsum(widths)[:-1], axis=1)
             found = solve(parts, labels, len(last.bias), weights)
             last.weight.copy_(torch.from_numpy(found.weights / scale))

@@ -26,7 +26,7 @@ from ..strategies.trial import check_strategy_works
 from .acquisition import Acquisition, PoolAcquisition
 from .config import SETTINGS, RunConfig
 from .preparation import check_network, check_settings, resolve_settings, without_duplicates
-from .start import describe
+from .start import describe, tell_pass
 from .streaming import StreamAcquisition, stream_strategy_name
 
 AUTO = "auto"
@@ -116,6 +116,7 @@ class Plan:
         config = resolve_settings(config, data)
         if not named:
             _log.info(describe(config))
+            tell_pass(config, data)
         template = make_classifier(config, data)
         own: dict[str, Any] = {}
         if classifier is not None:

@@ -199,7 +199,7 @@ class Record:
         if details:
             entry["details"] = dict(details)
         self._keep(entry)
-        self._add_rows(QUERIES, QUERY_COLUMNS, self.queries, len(answers.indices))
+        self._write_tables()
 
     def add_valid(self, answers: Answers) -> None:
         """Keep the labels of the images that are held out, before anything is trained."""
@@ -220,14 +220,20 @@ class Record:
         if predicted is not None:
             entry["predicted"] = np.asarray(predicted).tolist()
         self._keep(entry)
-        self._add_rows(ROUNDS, ROUND_COLUMNS, self.rounds, 1)
+        self._write_tables()
 
-    def _add_rows(
-        self, name: str, columns: Sequence[str], rows: list[dict[str, Any]], n_new: int
-    ) -> None:
-        if self.folder is not None:
-            table = self._tables.setdefault(name, GrowingTable(self.folder / name, columns))
-            table.take(rows, n_new)
+    def _write_tables(self) -> None:
+        """Add to the tables what the journal has. Where that fails, nothing is lost: the next call
+        adds it, or `set_right`.
+        """
+        if self.folder is None:
+            return
+        for table, rows in zip(self._tables, (self.queries, self.rounds), strict=True):
+            try:
+                if rows:
+                    table.take(rows)
+            except OSError as error:
+                _log.warning("%s is written later: %s", table.path, error)
 
     def write(self, name: str, content: str | bytes) -> None:
         """Write another file of the folder, as a whole."""
@@ -260,6 +266,7 @@ class Record:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write ``summary.json``, which says that the run is done."""
+        self._write_tables()
         self._keep({"event": "end", "summary": dict(summary)})
         self.write(SUMMARY, _json(summary))
 
@@ -304,8 +311,10 @@ class Record:
         return csv_of(VALID_COLUMNS, rows)
 
     @cached_property
-    def _tables(self) -> dict[str, GrowingTable]:
-        return {}
+    def _tables(self) -> Sequence[GrowingTable]:
+        assert self.folder is not None
+        columns = {QUERIES: QUERY_COLUMNS, ROUNDS: ROUND_COLUMNS}
+        return [GrowingTable(self.folder / name, columns[name]) for name in columns]
 
     @cached_property
     def _journal(self) -> Journal:

@@ -17,7 +17,7 @@ import torch
 from ..core.errors import DataError
 from ..core.kept import kept as kept_result
 from ..core.kept import told_where
-from ..datasets import DATASETS, data_folder, folder_of
+from ..datasets import DATASETS, ImageDataset, data_folder, folder_of
 from ..datasets.decoding import Decoding
 from ..datasets.index import count_images, may_have_classes
 from ..datasets.loading import how_to_decode
@@ -36,7 +36,9 @@ from .config import RunConfig
 from .environment import ENGINE, package_version
 
 SMALLEST = 32
-"""Height and width in pixels of images that the pretrained network is the default for."""
+"""Height and width in pixels from which on the pretrained network is the default."""
+MANY = 10_000
+"""Images of whose pass it is said before how long it takes; of folders it always is."""
 SIZES = (224, 160, 112)
 """Heights and widths in pixels that a folder may be decoded at for the pretrained network."""
 PASS_SECONDS = 60.0
@@ -51,29 +53,31 @@ _log = logging.getLogger("skal")
 def with_network(config: RunConfig, image_size: int) -> RunConfig:
     """Fill in the network, and the head of a frozen one, where the settings name none.
 
-    Images of 32 px and more get the pretrained network, frozen unless a setting says how it is to
-    be trained; smaller ones one that is trained from nothing, but for a dataset whose facts say
-    that it is classified better by the other, and so do settings that say where to start from.
+    Images of `SMALLEST` and more get the pretrained network, frozen unless a setting says how it is
+    to be trained. Smaller ones get one that is trained from nothing, unless their dataset's fact
+    `suits_frozen` says that a solved head on the frozen network is better. Settings that say where
+    to start from get a network that is trained, too.
     """
     changes: dict[str, object] = {}
     head = config.head or head_for({name: getattr(config, name) for name in config.given})
     if config.model is None:
         from_elsewhere = config.weights is not None or config.pretrain != "none"
         wanted = config.freeze or config.finetune or config.pretrained
-        too_small = image_size < SMALLEST and not _suits_pretrained(config.dataset)
-        if from_elsewhere or (too_small and not wanted):
+        frozen = not (config.finetune or config.compile)
+        is_solved = frozen and HEADS[head].solved
+        fits = image_size >= SMALLEST or (is_solved and _suits_frozen(config.dataset))
+        if from_elsewhere or not (fits or wanted):
             changes["model"] = trained_model(image_size)
         else:
-            frozen = not (config.finetune or config.compile)
-            model = FROZEN_MODEL if frozen and HEADS[head].solved else PRETRAINED_MODEL
+            model = FROZEN_MODEL if is_solved else PRETRAINED_MODEL
             changes.update(model=model, pretrained=True, freeze=frozen)
     if (changes.get("freeze") or config.freeze) and config.head is None:
         changes["head"] = head
     return config.replace(**changes) if changes else config
 
 
-def _suits_pretrained(dataset: str) -> bool:
-    return dataset in DATASETS and bool(DATASETS.resolve(dataset).facts.get("pretrained"))
+def _suits_frozen(dataset: str) -> bool:
+    return dataset in DATASETS and bool(DATASETS.resolve(dataset).facts.get("suits_frozen"))
 
 
 def no_class(name: str) -> DataError:
@@ -201,6 +205,21 @@ def _tell(n: int | None, size: int, seconds: float) -> None:
         size,
         images,
     )
+
+
+def tell_pass(
+    config: RunConfig, data: ImageDataset, speed: Callable[[RunConfig], float] = images_a_second
+) -> None:
+    """Say how long the pass of the default network over many images takes that are no files."""
+    n, size = len(data.X), max(data.image_size, TRIAL_SIZE)
+    if config.model == FROZEN_MODEL and config.freeze and n >= MANY and not data.paths:
+        seconds = n / speed(config) * (size / TRIAL_SIZE) ** 2
+        _log.info(
+            "the network runs once over %d images, about %.0f s, unless its features are kept "
+            "already",
+            n,
+            max(seconds, 1),
+        )
 
 
 def describe(config: RunConfig) -> str:

@@ -168,6 +168,25 @@ def test_tables_and_leftovers_are_set_right_when_a_crash_came_between(tmp_path: 
     assert not list(folder.glob(".*"))
 
 
+def test_what_a_table_could_not_take_is_kept_and_comes_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The journal has it: a label that was given must not be given again."""
+    record = started(tmp_path / "run")
+    path = tmp_path / "run/rounds.csv"
+    path.unlink()
+    path.mkdir()  # in the place of a disk that fails
+    record.add_round(row(1), seconds=2.0)
+    assert "rounds.csv is written later" in caplog.text
+    path.rmdir()
+    record.add_labels(Answers([1], [0], ["zero/1.png"], ["zero"]), {}, {})
+    assert [line.split(",")[0] for line in path.read_text().splitlines()] == ["round", "0", "1"]
+    path.unlink()
+    record.write_summary({"accuracy": 1.0})
+    assert len(path.read_text().splitlines()) == 3
+    assert not Record.open(tmp_path / "run")[0].altered()
+
+
 def test_a_record_without_a_folder_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

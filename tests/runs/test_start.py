@@ -12,7 +12,8 @@ from PIL import Image
 import skal
 from skal.core.errors import ParameterError
 from skal.runs.config import RunConfig, read_config
-from skal.runs.start import SIZES, images_a_second, input_size, with_network
+from skal.runs.preparation import resolve_settings
+from skal.runs.start import MANY, SIZES, images_a_second, input_size, tell_pass, with_network
 
 LAST_LAYER = {"model": "efficientnet-lite0", "pretrained": True, "freeze": True}
 FROZEN = {**LAST_LAYER, "model": "efficientnet-lite0-stages", "head": "logistic"}
@@ -44,6 +45,13 @@ class TestNetwork:
         [
             ({}, 28, {"model": "small-cnn", "freeze": False, "pretrained": False}),
             ({"dataset": "fashion-mnist"}, 28, FROZEN),
+            (
+                {"dataset": "fashion-mnist", "steps": 5},
+                28,
+                {"model": "small-cnn", "freeze": False},
+            ),
+            ({"dataset": "fashion-mnist", "compile": True}, 28, {"model": "small-cnn"}),
+            ({"dataset": "arrays:fashion-mnist"}, 28, {"model": "small-cnn"}),
             ({"dataset": "mnist"}, 28, {"model": "small-cnn", "freeze": False}),
             ({"dataset": "no-such-dataset"}, 28, {"model": "small-cnn"}),
             ({"freeze": True}, 28, FROZEN),
@@ -66,6 +74,21 @@ class TestNetwork:
     def test_a_setting_that_a_solved_head_has_no_use_for_is_refused_beside_it(self) -> None:
         with pytest.raises(ParameterError, match=r"lr: got 0\.1, which changes nothing with head"):
             RunConfig(freeze=True, head="logistic", lr=0.1)
+
+
+def test_of_many_images_it_is_said_before_how_long_the_pass_takes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "skal")
+    for n in (MANY - 1, MANY):
+        X = np.broadcast_to(np.uint8(0), (n, 1, 28, 28))
+        data = skal.ImageDataset(
+            X=X, y=np.zeros(n, np.int64), classes=("a", "b"), X_test=X[:2], y_test=np.arange(2)
+        )
+        config = resolve_settings(RunConfig(freeze=True), data)
+        tell_pass(config, data, lambda _: 500.0)
+        told = "the network runs once over 10000 images, about 20 s" in caplog.text
+        assert told is (n == MANY)
 
 
 class TestSize:

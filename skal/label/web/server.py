@@ -251,7 +251,8 @@ class _Page:
         except (OSError, ValueError) as error:
             raise HTTPException(404, f"image {number} cannot be read") from error
         response = _conditional(request, preview)
-        response.background = BackgroundTask(self._seen.set)
+        if not self._seen.is_set():
+            response.background = BackgroundTask(self._seen.set)
         return response
 
 
