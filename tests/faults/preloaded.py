@@ -60,6 +60,8 @@ def main(tried: Callable[[Points, Path, str | None], Iterator[Trial]]) -> None:
 
 def _spread(n: int, first: int, last: int, n_seen: int) -> list[int]:
     """Return `n` of so many calls, evenly spread from the first to the last, or all of these."""
+    if first > n_seen:
+        raise ValueError(f"--from {first}: there are {n_seen} calls")
     last = min(last, n_seen)
     points = np.linspace(first, last, max(0, min(n, last - first + 1)))
     return np.unique(points.round().astype(int)).tolist()
