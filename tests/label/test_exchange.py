@@ -719,7 +719,10 @@ def test_skipped_and_empty_annotations_are_left_out(tmp_path: Path) -> None:
         ([task({"path": "0.png"}, annotation("daysi"))], "task 7: unknown class 'daysi'"),
         ([task({"image": "x/none.png"}, annotation("daisy"))], "task 7: 'x/none.png' is no image"),
         ([task({"path": "0.png"}, 3)], "an annotation is 3"),  # type: ignore[arg-type]
-        ([task({"path": "0.png"}, annotation("daisy", completed_by="a\nb"))], "as: got"),
+        (
+            [task({"path": "0.png"}, annotation("daisy", completed_by="a\nb"))],
+            "expected a name that can be shown",
+        ),
         ([{"data": {"path": "0.png"}, "annotations": 5}], "task 1: annotations is 5; expected a"),
         ([task({"path": "0.png"}, {"result": 5})], "task 7: result is 5; expected a list"),
         (
