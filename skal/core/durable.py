@@ -26,18 +26,23 @@ LEFT = 3600.0
 _log = logging.getLogger("skal")
 
 
+def encoded(content: bytes | str) -> bytes:
+    """Return content as it is written: text as UTF-8, with surrogate escapes as their bytes."""
+    return content.encode(errors="surrogateescape") if isinstance(content, str) else content
+
+
 def write_atomic(
     path: Path,
     content: bytes | str,
     name: Callable[[Path, Path], Any] | None = None,
     mode: int = 0o666,
 ) -> None:
-    """Replace a file's content as a whole, by rename and fsync; text is UTF-8, with surrogate
-    escapes as their bytes. After an `OSError` the old content is untouched. `name`, such as
-    `name_new`, gives what was written to a temporary file its name, by default in place of another;
-    `mode` is who may read the file, as far as the process lets them.
+    """Replace a file's content as a whole, by rename and fsync; content as of `encoded`. After an
+    `OSError` the old content is untouched. `name`, such as `name_new`, gives what was written to a
+    temporary file its name, by default in place of another; `mode` is who may read the file, as far
+    as the process lets them.
     """
-    data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
+    data = encoded(content)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.unlink(missing_ok=True)  # what somebody else put there is not written to
@@ -56,18 +61,17 @@ def write_atomic(
 
 def append(path: Path, content: bytes | str) -> int:
     """Add to a file, wait until it is on the disk, and return its size; content as of
-    `write_atomic`. After an `OSError` the file is as before.
+    `encoded`. After an `OSError` the file is as before.
     """
-    data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
+    data = encoded(content)
     # unbuffered: a buffer would write its rest when closed, behind what was cut off
-    with path.open("ab", buffering=0) as file:
+    with naming(path), path.open("ab", buffering=0) as file:
         start = file.seek(0, os.SEEK_END)
         try:
             while data:
                 data = data[file.write(data) :]
             os.fsync(file.fileno())
-        except OSError as error:
-            error.filename = str(path)  # the system's "disk full" does not say it
+        except OSError:
             file.truncate(start)
             raise
         return file.tell()
@@ -124,9 +128,8 @@ def remove_folder(folder: Path, last: str) -> None:
 
 
 def sha256(content: bytes | str) -> str:
-    """Return the SHA-256 of bytes, or of text as `write_atomic` writes it."""
-    data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
-    return hashlib.sha256(data).hexdigest()
+    """Return the SHA-256 of bytes, or of text as it is written."""
+    return hashlib.sha256(encoded(content)).hexdigest()
 
 
 CHECKSUM = "# checksum of the lines above: "

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import MODELS
+from .logistic import factors
 
 HIDDEN = 256
 STAGES_SHARE = 0.01
@@ -63,8 +64,8 @@ class UnitLength(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         widths = list(self.parts) or [features.shape[1]]
         split = [F.normalize(part, dim=1) for part in torch.split(features.float(), widths, dim=1)]
-        factors = [(1 - STAGES_SHARE) ** 0.5, STAGES_SHARE**0.5] if self.parts else [1.0]
-        return torch.cat([part * f for part, f in zip(split, factors, strict=True)], dim=1)
+        scale = factors(STAGES_SHARE, len(split))
+        return torch.cat([part * f for part, f in zip(split, scale, strict=True)], dim=1)
 
 
 class Head(NamedTuple):

@@ -109,7 +109,7 @@ class _Space(NamedTuple):
 
 
 def _space(parts: Sequence[Array], sample_weight: Array, share: float) -> _Space:
-    scale = factors(share, [part.shape[1] for part in parts])
+    scale = np.repeat(factors(share, len(parts)), [part.shape[1] for part in parts])
     features = np.concatenate(parts, axis=1) * scale
     center = np.average(features, axis=0, weights=sample_weight)
     moved = features - center
@@ -140,12 +140,11 @@ def _searched(
     return look(everything, best[0].share) if is_many else best
 
 
-def factors(share: float, widths: Sequence[int]) -> Array:
-    """Return the factors (n_features,) that give the second of two parts of these widths, each of
-    unit length, a share of the squared length; ones for one part.
+def factors(share: float, n_parts: int) -> list[float]:
+    """Return the factors that give the second of two parts, each of unit length, a share of the
+    squared length; one of 1 for one part.
     """
-    of_parts = np.sqrt([1 - share, share]) if len(widths) > 1 else np.ones(1)
-    return np.repeat(of_parts, widths)
+    return [(1 - share) ** 0.5, share**0.5] if n_parts > 1 else [1.0]
 
 
 def _leading(X: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -127,7 +127,7 @@ class FrozenNetwork(Network):
             inputs = embeddings.cpu().double().numpy()
             # the chosen share is in the weights, so that embeddings stay as they are
             widths = self.parts or inputs.shape[1:]
-            scale = factors(STAGES_SHARE, widths)
+            scale = np.repeat(factors(STAGES_SHARE, len(widths)), widths)
             parts = np.split(inputs / scale, np.cumsum(widths)[:-1], axis=1)
             found = solve(parts, labels, len(last.bias), weights)
             last.weight.copy_(torch.from_numpy(found.weights / scale))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..core.durable import fsync_folder, remove_leftovers, sha256, write_atomic
+from ..core.durable import encoded, fsync_folder, remove_leftovers, sha256, write_atomic
 from ..core.errors import RunExistsError, RunFolderError, UnknownNameError, UsageError
 from ..core.tables import GrowingTable, csv_of
 from ..datasets import ImageDataset
@@ -281,7 +281,7 @@ class Record:
         assert self.folder is not None
         altered = {}
         for name, made in self._texts().items():
-            text, found = made.encode(errors="surrogateescape"), _content(self.folder / name)
+            text, found = encoded(made), _content(self.folder / name)
             if found == text:
                 continue
             altered[name] = made

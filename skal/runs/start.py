@@ -186,13 +186,18 @@ def _affordable(root: Path, speed: float) -> int:
     most = int(MOST_PIXELS / (3 * SIZES[-1] ** 2))
     n = count_images(root, most)
     for size in SIZES:
-        seconds = n / speed * (size / TRIAL_SIZE) ** 2
+        seconds = _pass_seconds(n, size, speed)
         fits = seconds <= PASS_SECONDS and 3 * size**2 * n <= MOST_PIXELS
         if fits or size == SIZES[-1]:
             if n:
                 _tell(n if n < most else None, size, seconds)
             return size
     raise AssertionError
+
+
+def _pass_seconds(n: int, size: int, speed: float) -> float:
+    """Return what a pass over `n` images takes, of so many a second at `TRIAL_SIZE`."""
+    return n / speed * (size / TRIAL_SIZE) ** 2
 
 
 @lru_cache(maxsize=256)
@@ -213,7 +218,7 @@ def tell_pass(
     """Say how long the pass of the default network over many images takes that are no files."""
     n, size = len(data.X), max(data.image_size, TRIAL_SIZE)
     if config.model == FROZEN_MODEL and config.freeze and n >= MANY and not data.paths:
-        seconds = n / speed(config) * (size / TRIAL_SIZE) ** 2
+        seconds = _pass_seconds(n, size, speed(config))
         _log.info(
             "the network runs once over %d images, about %.0f s, unless its features are kept "
             "already",

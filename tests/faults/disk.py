@@ -26,9 +26,8 @@ import damage  # noqa: E402
 import kills  # noqa: E402
 import preloaded  # noqa: E402
 from children import begin, end, is_one_line, undisturbed  # noqa: E402
-from damage import Outcomes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
-from preloaded import ALL, Points, Span, Trial  # noqa: E402
+from preloaded import Points, Trial  # noqa: E402
 
 FAULTS = {
     "kill": -1,
@@ -87,18 +86,8 @@ def _blank(figure: Figure, file: BinaryIO, **how: object) -> None:
     file.write(b"drawn")
 
 
-def run(
-    n: int,
-    seed: int = 0,
-    only: str | None = None,
-    place: Path | None = None,
-    span: Span = ALL,
-) -> Outcomes:
-    """Try each fault at `n` operations of each scene, evenly spread, or at all if it has fewer;
-    of those of a span, from the first to the last.
-    """
-    with tempfile.TemporaryDirectory(dir=place) as scratch:
-        return preloaded.run("disk", n, only, Path(scratch), span)
+run = partial(preloaded.run, "disk")
+"""Try each fault at `n` operations of each scene; see `preloaded.run`."""
 
 
 def _tried(points_of: Points, place: Path, only: str | None) -> Iterator[Trial]:

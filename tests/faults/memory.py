@@ -11,8 +11,8 @@ from __future__ import annotations
 import ctypes
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,8 @@ import kills  # noqa: E402
 import numpy as np  # noqa: E402
 import preloaded  # noqa: E402
 from children import begin, end, undisturbed  # noqa: E402
-from damage import Outcomes  # noqa: E402
 from disk import SCENES  # noqa: E402
-from preloaded import ALL, Points, Span, Trial  # noqa: E402
+from preloaded import Points, Trial  # noqa: E402
 
 CRASHED = ("ended by signal 6", "ended by signal 11")
 """Rust's allocator, below safetensors, ends the process with a line that says so, and matplotlib
@@ -38,18 +37,8 @@ LEAST = 2**16
 """Bytes; who gets none of less is not skal alone."""
 
 
-def run(
-    n: int,
-    seed: int = 0,
-    only: str | None = None,
-    place: Path | None = None,
-    span: Span = ALL,
-) -> Outcomes:
-    """Let `n` allocations of each scene fail, evenly spread, or all if it has fewer;
-    of those of a span, from the first to the last.
-    """
-    with tempfile.TemporaryDirectory(dir=place) as scratch:
-        return preloaded.run("memory", n, only, Path(scratch), span)
+run = partial(preloaded.run, "memory")
+"""Let `n` allocations of each scene fail; see `preloaded.run`."""
 
 
 def _tried(points_of: Points, place: Path, only: str | None) -> Iterator[Trial]:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -30,18 +31,36 @@ def can_run() -> bool:
     return sys.platform == "linux" and shutil.which("cc") is not None
 
 
-def run(name: str, n: int, only: str | None, place: Path, span: Span) -> Outcomes:
-    """Run ``NAME.py`` with the library of ``NAME.c``; return how its trials ended."""
-    library = place / f"{name}.so"
-    source = HERE / f"{name}.c"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
-    env = {**os.environ, "LD_PRELOAD": str(library)}
-    numbers = map(str, (n, *span))
-    command = [sys.executable, HERE / f"{name}.py", *numbers, place, *([only] if only else [])]
+def run(
+    name: str,
+    n: int,
+    seed: int = 0,
+    only: str | None = None,
+    place: Path | None = None,
+    span: Span = ALL,
+) -> Outcomes:
+    """Run ``NAME.py`` with the library of ``NAME.c``; return how its trials ended.
+
+    `n` calls of each scene fail, evenly spread, or all if it has fewer; of those of a span, from
+    the first to the last.
+    """
     outcomes = Outcomes()
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as trials:
-        for line in trials.stdout or ():
-            outcomes.take(*json.loads(line))
+    with tempfile.TemporaryDirectory(dir=place) as scratch:
+        library = Path(scratch) / f"{name}.so"
+        source = HERE / f"{name}.c"
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+        env = {**os.environ, "LD_PRELOAD": str(library)}
+        numbers = map(str, (n, *span))
+        command = [
+            sys.executable,
+            HERE / f"{name}.py",
+            *numbers,
+            scratch,
+            *([only] if only else []),
+        ]
+        with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as trials:
+            for line in trials.stdout or ():
+                outcomes.take(*json.loads(line))
     if trials.returncode:
         raise subprocess.CalledProcessError(trials.returncode, command)
     return outcomes

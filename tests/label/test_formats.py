@@ -434,20 +434,6 @@ def test_a_folder_of_the_roots_name_is_not_taken_for_the_root(tmp_path: Path, wa
             ),
             "both for 'me'",
         ),
-    ],
-)
-def test_what_does_not_fit_is_one_line_and_changes_nothing(
-    photos: Path, tmp_path: Path, name: str, text: str, message: str
-) -> None:
-    (tmp_path / name).write_text(text)
-    with pytest.raises(DataError, match=message):
-        import_into(photos, tmp_path / name, CLASSES)
-    assert not (photos / ".skal").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "told"),
-    [
         (
             "x.csv",
             'path,"a\nb"\na/1.png,cat\n',
@@ -465,11 +451,11 @@ def test_what_does_not_fit_is_one_line_and_changes_nothing(
         ),
     ],
 )
-def test_what_a_file_says_is_shown_in_one_line_and_nothing_begins(
-    photos: Path, tmp_path: Path, name: str, text: str, told: str
+def test_what_does_not_fit_is_one_line_and_changes_nothing(
+    photos: Path, tmp_path: Path, name: str, text: str, message: str
 ) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         import_into(photos, tmp_path / name, CLASSES)
     assert not (photos / ".skal").exists()
 
