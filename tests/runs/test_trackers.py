@@ -468,13 +468,6 @@ class InMemory(RunLogger):
     def close(self, done: bool) -> None:
         self._note("close")
 
-    def skorch_logger(self) -> Any:
-        from skorch.callbacks import WandbLogger
-
-        from skal.runs.trackers.callbacks import CountedSteps
-
-        return WandbLogger(CountedSteps(self), save_model=False)
-
 
 @pytest.mark.parametrize("where", ["round 0", "step 35", "step 50", "round 2", "summary", "close"])
 def test_a_run_goes_on_without_a_tracker_that_fails(

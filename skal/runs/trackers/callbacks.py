@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from skorch import NeuralNet
 from skorch.callbacks import Callback
+from skorch.callbacks.logging import filter_log_keys
 
 if TYPE_CHECKING:
     from .logger import RunLogger
@@ -42,13 +43,13 @@ class Relay(Callback):
     on_grad_computed = _relayed("on_grad_computed")
 
 
-class StepCounter(Callback):
+class StepLogger(Callback):
     """Counts all trainings' optimiser steps (skorch starts anew each time), and logs losses."""
 
     def __init__(self, logger: RunLogger) -> None:
         self.logger = logger
 
-    def initialize(self) -> StepCounter:
+    def initialize(self) -> StepLogger:
         self.losses_: list[float] = []
         return self
 
@@ -62,24 +63,8 @@ class StepCounter(Callback):
             self.logger.log_training({"batch_loss": float(np.mean(self.losses_))}, progress.steps)
             self.losses_.clear()
 
-
-class CountedSteps:
-    """Stands for a service's client in skorch's loggers: values get the steps so far."""
-
-    def __init__(self, logger: RunLogger) -> None:
-        self.logger = logger
-
-    def watch(self, module: Any) -> None:
-        """Do not touch the network: wandb's hooks would stay in it, and cannot be pickled."""
-
-    def log(self, values: Mapping[str, float]) -> None:
-        """Be wandb's run."""
+    def on_epoch_end(self, net: NeuralNet, **facts: Any) -> None:
+        """Log what skorch's own loggers do, which count epochs, and anew with each training."""
+        row = net.history[-1]
+        values = {name: row[name] for name in filter_log_keys(row, ("batches", "dur"))}
         self.logger.log_training(values, self.logger.progress.steps)
-
-    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
-        """Be TensorBoard's writer; its step is the epoch of the training."""
-        self.log({tag: scalar_value})
-
-    def log_metric(self, run_id: str, key: str, value: float, step: int) -> None:
-        """Be MLflow's client; its step is the epoch of the training."""
-        self.log({key: value})

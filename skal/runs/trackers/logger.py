@@ -88,10 +88,6 @@ class RunLogger(Tracker, ABC):
     def close(self, done: bool) -> None:
         """Say that the run is done, or was stopped."""
 
-    @abstractmethod
-    def skorch_logger(self) -> Any:
-        """Return skorch's own callback for the service; it writes to `training`."""
-
     def connect(self, folder: Path | None) -> None:
         """Find whether the service is there, and the run that is to be resumed."""
 
@@ -115,9 +111,9 @@ class RunLogger(Tracker, ABC):
                 raise
 
     def skorch_callbacks(self, round_number: int) -> Sequence[Any]:
-        from .callbacks import StepCounter
+        from .callbacks import StepLogger
 
-        return (StepCounter(self), self.skorch_logger())
+        return (StepLogger(self),)
 
     def on_round(self, row: Mapping[str, Any]) -> None:
         n_labeled = int(row["n_labeled"])

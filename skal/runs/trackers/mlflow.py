@@ -56,14 +56,12 @@ class MlflowTracker(RunLogger):
         self.progress.place = None if uri else self.progress.place or str(Path.cwd())
         # two processes that make the tables at once leave a broken database
         with alone_in(self.progress.place):
-            self._client = mlflow.MlflowClient(uri or self._database())
+            own = f"sqlite:///{Path(str(self.progress.place), 'mlflow.db').as_posix()}"
+            self._client = mlflow.MlflowClient(uri or own)
             if self.progress.run_id is None:
                 self._experiment_id = self._find_experiment(folder)
             else:
-                self._run = self._client.get_run(self.progress.run_id)
-
-    def _database(self) -> str:
-        return f"sqlite:///{Path(str(self.progress.place), 'mlflow.db').as_posix()}"
+                self._client.get_run(self.progress.run_id)
 
     def _find_experiment(self, folder: Path | None) -> str:
         """Return the experiment's id; it is made if need be."""
@@ -83,8 +81,8 @@ class MlflowTracker(RunLogger):
         if self.progress.run_id is None:
             tags = {"skal.folder": str(folder.resolve())} if folder else {}
             name = run_name(config, folder)
-            self._run = self._client.create_run(self._experiment_id, run_name=name, tags=tags)
-            self.progress.run_id = self._run.info.run_id
+            run = self._client.create_run(self._experiment_id, run_name=name, tags=tags)
+            self.progress.run_id = run.info.run_id
         else:
             self._client.update_run(self.progress.run_id, status="RUNNING")
 
@@ -113,19 +111,6 @@ class MlflowTracker(RunLogger):
     def close(self, done: bool) -> None:
         self._flush()
         self._client.set_terminated(self.progress.run_id, "FINISHED" if done else "KILLED")
-
-    def skorch_logger(self) -> Any:
-        from skorch.callbacks import MlflowLogger
-
-        from .callbacks import CountedSteps
-
-        return MlflowLogger(
-            self._run,
-            CountedSteps(self),
-            create_artifact=False,
-            terminate_after_train=False,
-            keys_ignored="dur",
-        )
 
     def _send(self, values: Mapping[str, float], step: int) -> None:
         from mlflow.entities import Metric

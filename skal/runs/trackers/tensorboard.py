@@ -69,12 +69,3 @@ class TensorBoardTracker(RunLogger):
 
     def close(self, done: bool) -> None:
         self._writer.close()
-
-    def skorch_logger(self) -> Any:
-        from skorch.callbacks import TensorBoard
-
-        from .callbacks import CountedSteps
-
-        return TensorBoard(
-            CountedSteps(self), close_after_train=False, keys_ignored="dur", key_mapper=str
-        )

@@ -72,10 +72,3 @@ class WandbTracker(RunLogger):
 
     def close(self, done: bool) -> None:
         self._run.finish(exit_code=0 if done else 1)
-
-    def skorch_logger(self) -> Any:
-        from skorch.callbacks import WandbLogger
-
-        from .callbacks import CountedSteps
-
-        return WandbLogger(CountedSteps(self), save_model=False, keys_ignored="dur")
