@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..core.errors import DataError
 from ..core.progress import progress
 from ..datasets.formats import page_of
-from .learning import BatchRequest
+from .learning import BatchRequest, Pickers
 
 if TYPE_CHECKING:
     from .picking import Picker, Trained
@@ -132,16 +132,15 @@ def weights_by(y: NDArray[np.int64], proba: NDArray[np.floating]) -> NDArray[np.
     return np.clip(own / np.maximum(means[y], np.finfo(np.float64).tiny), LEAST, 1)
 
 
-def find_doubts(
-    picker: Picker, classes: Sequence[str], labels: Mapping[int, int], seed: int
-) -> Doubts:
+def find_doubts(classes: Sequence[str], labels: Mapping[int, int], pickers: Pickers) -> Doubts:
     """Return what networks say of labels that they were not told; a DataError if there are too few
     labels to train without some of them.
 
     Heads that are solved in a moment are solved once more, labels weighing by `weights_by`: wrong
     ones mislead less then.
     """
-    parts = folds(labels, seed, picker.setup.paths)
+    picker = pickers.of_today()
+    parts = folds(labels, picker.setup.config.seed, picker.setup.paths)
     if not parts:
         raise DataError(
             "doubts need two classes with two labels or more; label more images, and ask again"
@@ -171,8 +170,5 @@ def _doubts(found: Mapping[int, NDArray[np.float32]], labels: Mapping[int, int])
 
 def doubts_of(project: LabelProject) -> Doubts:
     """Return the doubts about all labels of a project; see `find_doubts`."""
-    from .picking import Picker  # and torch with it
-
-    picker = Picker(project.learner_setup())
     _log.info("cross-validation over %d labels", len(project.labels))
-    return find_doubts(picker, project.classes, project.labels, project.config.seed)
+    return find_doubts(project.classes, project.labels, Pickers(project.learner_setup()))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from ..core.durable import write_new
 from ..core.errors import DataError, UsageError
 from ..runs.record import check_free
 from . import FORMATS
-from .learning import Fail, Failure, FinishRequest, Job, LearnerSetup, Take
+from .beside import Beside
+from .learning import Failure, Pickers
 from .names import plain_text
 from .project import LabelProject
-from .service import LabelService
 
 NETWORK = "network"
 _NETWORK_SUMMARY = "the final network, trained on all labels; it takes minutes"
@@ -25,28 +25,19 @@ _NETWORK_SUMMARY = "the final network, trained on all labels; it takes minutes"
 _log = logging.getLogger("skal")
 
 
-class Finish:
+class Finish(Beside):
     """Lets be made of a service's project what people ask for, one thing at a time.
 
-    It is made by the `ask` of a `Learner` that it is started with: in another process, from what is
-    on the disk, so that nobody who labels waits for it. Nobody chooses where it goes: beside the
-    folder of the images, under a name that is free.
+    It is made in another process, from what is on the disk, so that nobody who labels waits for it.
+    Nobody chooses where it goes: beside the folder of the images, under a name that is free.
     """
 
-    def __init__(self, service: LabelService) -> None:
-        self._service = service
-        self._submit: Callable[[Job, Take, Fail], None] | None = None
-        self._doing = self._told = ""
-        self._has_failed = False
-
-    def start(self, submit: Callable[[Job, Take, Fail], None]) -> None:
-        self._submit = submit
+    _doing = _told = ""
+    _has_failed = False
 
     def look(self) -> dict[str, Any]:
         """Return what can be made and where it would go, what is being made, the last result."""
-        with self._service.lock:
-            project = self._service.project
-            project.refresh()
+        with self._service.looking() as project:
             summaries = {entry.name: entry.facts.get("summary", "") for entry in FORMATS}
             summaries[NETWORK] = _NETWORK_SUMMARY
             return {
@@ -62,9 +53,7 @@ class Finish:
 
     def ask(self, what: Any, where: Any) -> None:
         """Let one thing be made, at the place that was told; a UsageError if that cannot be."""
-        with self._service.lock:
-            project = self._service.project
-            project.refresh()
+        with self._service.looking() as project:
             free = places(project.root)
             if not (isinstance(what, str) and what in free):
                 raise UsageError(f"what: got {what!r:.50}; expected {', '.join(free)}")
@@ -80,7 +69,7 @@ class Finish:
             if self._submit is None:
                 raise UsageError("nothing is made here: use skal export and skal train")
             self._doing, self._told = what, ""
-        self._submit(FinishRequest(what, place), self._take, self._fail)
+        self._submit(partial(make, what, place), self._take, self._fail)
 
     def _take(self, told: str) -> None:
         _log.info("%s", told)
@@ -125,24 +114,24 @@ def _free(stem: Path, suffix: str) -> Path:
     return next(path for path in map(stem.with_name, names) if not os.path.lexists(path))
 
 
-def make(setup: LearnerSetup, job: FinishRequest) -> str:
+def make(what: str, where: Path, pickers: Pickers) -> str:
     """Make what is asked for of the labels on the disk, and return what to tell people of it.
 
     Nothing is overwritten: where something is by now, it is a RunExistsError.
     """
-    check_free(job.where)
+    check_free(where)
     # with the images of now: those of the learner may be older
-    opened = LabelProject.open(setup.root, create=False)
+    opened = LabelProject.open(pickers.setup.root, create=False)
     with closing(opened) as project:
         try:
-            if job.what == NETWORK:
+            if what == NETWORK:
                 from .final import describe, train
 
-                return ". ".join(describe(*train(project, job.where)))
-            made = FORMATS.resolve(job.what).make(project=project, out=job.where, copy=False)
+                return ". ".join(describe(*train(project, where)))
+            made = FORMATS.resolve(what).make(project=project, out=where, copy=False)
             if isinstance(made, str):
-                write_new(job.where, made)
+                write_new(where, made)
         except OSError as error:
-            told = f"cannot write {str(job.where)!r}: {error.strerror or error}"
+            told = f"cannot write {str(where)!r}: {error.strerror or error}"
             raise DataError(told) from error
-        return f"{job.where}: {len(project.labels)} labelled images"
+        return f"{where}: {len(project.labels)} labelled images"

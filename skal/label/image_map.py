@@ -2,48 +2,37 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..core.errors import MissingExtraError
+from .beside import Beside
 from .layout import Layout, by_pca, check_tsne, on_grid
-from .learning import Fail, Failure, Job, MapRequest, Take
+from .learning import Pickers
 from .reasons import CAUSES
-from .service import LabelService
 
 SIDE = 10_000
 """Of the square that points lie in."""
 KINDS = tuple(CAUSES)
 """Why images are shown; a point of one that waits to be shown has the place of its kind."""
 
-_log = logging.getLogger("skal")
 
-
-class ImageMap:
-    """Looks at all images of a service's project; nothing of the project is changed by it.
-
-    There is a map as soon as the learner knows what images are alike by, and a better one, see
-    `skal.label.layout.by_tsne`, when it was asked for and computed by the `ask` of a `Learner`.
+class ImageMap(Beside):
+    """The map: there is one as soon as the learner knows what images are alike by, and a better
+    one, see `skal.label.layout.by_tsne`, when it was asked for and computed.
     """
 
-    def __init__(self, service: LabelService) -> None:
-        self._service = service
-        self._submit: Callable[[Job, Take, Fail], None] | None = None
-        self._found: Layout | None = None
-        self._n_asked = 0
-        self.state = "none"
-
-    def start(self, submit: Callable[[Job, Take, Fail], None]) -> None:
-        self._submit = submit
+    what = "map by t-SNE"
+    _found: Layout | None = None
+    _n_asked = 0
 
     def ask(self) -> None:
         """Let the better map be computed, unless it is, or is that of all images."""
         with self._service.lock:
             n = len(self._service.project.paths)
-            if self._submit is None or self.state == "computing" or self._n_asked == n:
+            is_known = self._n_asked == n and not self.state.startswith("failed")
+            if self._submit is None or self.state == "computing" or is_known:
                 return
             try:
                 check_tsne()
@@ -51,16 +40,11 @@ class ImageMap:
                 self.state = str(error)
                 return
             self._n_asked, self.state = n, "computing"
-        self._submit(MapRequest(), self.take, self._fail)
+        self._submit(lay_out, self.take, self._fail)
 
     def take(self, layout: Layout) -> None:
         with self._service.lock:
             self._found, self.state = layout, "ready"
-
-    def _fail(self, failure: Failure) -> None:
-        _log.warning("no map by t-SNE: %s", failure.reason, extra={"details": failure.details})
-        with self._service.lock:
-            self._n_asked, self.state = 0, f"failed: {failure.reason}"
 
     def look(self, *, suggest: bool = True) -> dict[str, Any]:
         """Return the points, in columns of the same order.
@@ -70,9 +54,7 @@ class ImageMap:
         of why an image waits to be shown; -1 is none. Unless it may `suggest`, it tells what the
         network says only of images that have a label.
         """
-        with self._service.lock:
-            project = self._service.project
-            project.refresh()
+        with self._service.looking() as project:
             guesses = project.guesses
             layout = self._found
             if layout is None and guesses is not None:
@@ -102,6 +84,10 @@ class ImageMap:
             "unsure": unsure,
             **columns,
         }
+
+
+def lay_out(pickers: Pickers) -> Layout:
+    return pickers.of_today().layout()
 
 
 def _said(guesses: Any, images: list[int], numbers: list[int]) -> tuple[list[int], list[int]]:

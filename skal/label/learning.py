@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -23,15 +23,15 @@ from numpy.typing import NDArray
 
 from ..core.durable import write_atomic
 from ..core.errors import told
+from ..core.kept import forget
 from ..core.processes import end_with_parent
+from ..datasets.pixel_cache import HASHES
 from ..runs.config import RunConfig
 from .classes import Classes
 from .listing import Files, Paths
 
 if TYPE_CHECKING:
-    from .doubts import Doubts
-    from .layout import Layout
-    from .picking import Pickers
+    from .picking import Picker
 
 _log = logging.getLogger("skal")
 
@@ -169,39 +169,8 @@ class BatchRequest:
 
 
 @dataclass(frozen=True)
-class DoubtsRequest:
-    """The other question: what do networks say of the `labels` of images that are not told them?
-
-    See `skal.label.doubts.find_doubts`.
-    """
-
-    classes: Sequence[str]
-    labels: Mapping[int, int]
-    seed: int
-
-
-@dataclass(frozen=True)
-class MapRequest:
-    """The third: where do all images lie, those that are alike near each other?
-
-    The answer is a `skal.label.layout.Layout` by t-SNE.
-    """
-
-
-@dataclass(frozen=True)
-class FinishRequest:
-    """The last: make `what` of the labels at `where`; see `skal.label.finishing.make`.
-
-    The answer is what to tell people.
-    """
-
-    what: str
-    where: Path
-
-
-@dataclass(frozen=True)
 class Failure:
-    """Why there is no `ComputedBatch`: a line of text, and for debugging, where it happened."""
+    """Why a job has no answer: a line of text, and for debugging, where it happened."""
 
     reason: str
     details: str = ""
@@ -222,9 +191,45 @@ class ComputedBatch:
     seconds: float
 
 
-Job: TypeAlias = BatchRequest | DoubtsRequest | MapRequest | FinishRequest | LearnerSetup
+class Pickers:
+    """The picker of the images that there are today, made when it is needed.
+
+    Of images decoded while people label, only the latest are kept on the disk.
+    """
+
+    def __init__(self, setup: LearnerSetup) -> None:
+        self.setup = setup
+        self._picker: Picker | None = None
+        self._added: list[Path] = []
+
+    def of_today(self) -> Picker:
+        from .picking import Picker  # and torch with it
+
+        before = self._picker
+        if before is not None and before.setup is self.setup:
+            return before
+        self._picker = today = Picker(self.setup)
+        if before is not None and today.cache != before.cache:
+            for cache in self._added:
+                forget(cache)
+                forget(cache.with_name(f"{cache.name}.{HASHES}"))
+            self._added = [today.cache]
+        return today
+
+
+Job: TypeAlias = Callable[[Pickers], Any] | LearnerSetup
+"""A function, or one with its first arguments, that is found by its name in another process; or
+other images, of which the jobs after it are."""
 Take: TypeAlias = Callable[[Any], None]
 Fail: TypeAlias = Callable[[Failure], None]
+Ask: TypeAlias = Callable[[Job, Take, Fail], None]
+
+
+def next_batch(request: BatchRequest, pickers: Pickers) -> ComputedBatch:
+    batch, keep = pickers.of_today().answer(request), pickers.setup.keep
+    if keep is not None:
+        batch.guesses.save(keep)
+    return batch
 
 
 class Learner:
@@ -252,8 +257,8 @@ class Learner:
         self._thread = threading.Thread(target=self._run, name="skal-learner", daemon=True)
         self._thread.start()
 
-    def submit(self, job: BatchRequest) -> None:
-        self.ask(job, self._on_answer, self._on_failure)
+    def submit(self, request: BatchRequest) -> None:
+        self.ask(partial(next_batch, request), self._on_answer, self._on_failure)
 
     def ask(self, job: Job, on_answer: Take, on_failure: Fail) -> None:
         """Let a job be done after those before it, and its answer be told to somebody else."""
@@ -341,37 +346,16 @@ def work(task: LearnerSetup, connection: Connection) -> None:
     tqdm.set_lock(threading.RLock())
     import torch
 
-    from .picking import Pickers
-
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # a processor is left to the page
     pickers = Pickers(task)
     with suppress(EOFError, OSError):
         while True:
             job = connection.recv()
             try:
-                answer = _answer(pickers, job)
+                if isinstance(job, LearnerSetup):
+                    pickers.setup, answer = job, None
+                else:
+                    answer = job(pickers)
             except Exception as error:  # whatever it is, people go on labelling
-                connection.send(Failure(told(error), traceback.format_exc()))
-                continue
+                answer = Failure(told(error), traceback.format_exc())
             connection.send(answer)
-
-
-def _answer(pickers: Pickers, job: Job) -> ComputedBatch | Doubts | Layout | str | None:
-    if isinstance(job, LearnerSetup):
-        pickers.setup = job
-        return None
-    if isinstance(job, FinishRequest):
-        from .finishing import make
-
-        return make(pickers.setup, job)
-    picker, keep = pickers.of_today(), pickers.setup.keep
-    if isinstance(job, MapRequest):
-        return picker.layout()
-    if isinstance(job, DoubtsRequest):
-        from .doubts import find_doubts
-
-        return find_doubts(picker, job.classes, job.labels, job.seed)
-    batch = picker.answer(job)
-    if keep is not None:
-        batch.guesses.save(keep)
-    return batch

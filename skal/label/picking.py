@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from ..core.errors import DataError, SkalError
-from ..core.kept import forget
 from ..core.seeding import derive_seed
 from ..datasets import ImageDataset, data_folder
 from ..datasets.base import MISSING_LABEL, Labels
 from ..datasets.folder import DECODING
-from ..datasets.pixel_cache import HASHES, decode_all
+from ..datasets.pixel_cache import decode_all
 from ..datasets.rows import take_rows
 from ..models.calibration import calibrate
 from ..models.classifier import ImageClassifier
@@ -264,30 +263,6 @@ class Picker:
         images, embeddings = self._start_embeddings()
         cache = data_folder(self.setup.config.data_dir) / "cache"
         return Layout(images, by_tsne(embeddings, self.setup.config.seed, cache), "t-SNE")
-
-
-class Pickers:
-    """The picker of the images that there are today, made when it is needed.
-
-    Of images decoded while people label, only the latest are kept on the disk.
-    """
-
-    def __init__(self, setup: LearnerSetup) -> None:
-        self.setup = setup
-        self._picker: Picker | None = None
-        self._added: list[Path] = []
-
-    def of_today(self) -> Picker:
-        before = self._picker
-        if before is not None and before.setup is self.setup:
-            return before
-        self._picker = today = Picker(self.setup)
-        if before is not None and today.cache != before.cache:
-            for cache in self._added:
-                forget(cache)
-                forget(cache.with_name(f"{cache.name}.{HASHES}"))
-            self._added = [today.cache]
-        return today
 
 
 def _fewer_features(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from ..core.errors import UsageError
-from .doubts import Doubt, Doubts
-from .learning import DoubtsRequest, Fail, Failure, Job, Take
+from .beside import Beside
+from .doubts import Doubt, Doubts, find_doubts
 from .names import plain_text
-from .service import LabelService
 
 N_RECENT = 8
 VERDICTS = ("label", "unsure", "bad", "none")
@@ -19,41 +18,27 @@ DISPUTED = ("disputed",)
 NOTED = ("noted",)
 ORDERS = ("time", "doubt", "unsure", "note", "name")
 
-_log = logging.getLogger("skal")
 
+class Review(Beside):
+    """All images; doubts about labels, see `skal.label.doubts`, are computed when asked for."""
 
-class Review:
-    """Looks at all images of a service's project; nothing of the project is changed by it.
-
-    Doubts about labels, see `skal.label.doubts`, are computed when asked for, by the `ask` of a
-    `Learner` that it is started with.
-    """
-
-    def __init__(self, service: LabelService) -> None:
-        self._service = service
-        self._submit: Callable[[Job, Take, Fail], None] | None = None
-        self._doubts: dict[int, Doubt] = {}
-        self._asked_with: tuple[Any, ...] = ()  # the labels and classes that doubts are of
-        self._of_classes: tuple[int, ...] = ()  # those whose ids the doubts have
-        self.doubts_state = "none"
-
-    def start(self, submit: Callable[[Job, Take, Fail], None]) -> None:
-        self._submit = submit
+    what = "doubts"
+    _doubts: Mapping[int, Doubt] = {}
+    _asked_with: tuple[Any, ...] = ()  # the labels and classes that doubts are of
+    _of_classes: tuple[int, ...] = ()  # those whose ids the doubts have
 
     def ask(self) -> None:
         """Let doubts be computed, unless they are, or are those of today's labels."""
-        with self._service.lock:
-            project = self._service.project
-            project.refresh()
+        with self._service.looking() as project:
             now = (dict(project.labels), tuple(project.class_list.numbers))
-            if self.doubts_state == "computing" or (now == self._asked_with and self._doubts):
+            if self.state == "computing" or (now == self._asked_with and self._doubts):
                 return
             if self._submit is None:
-                self.doubts_state = "failed: no network is trained here"
+                self.state = "failed: no network is trained here"
                 return
-            self._asked_with, self.doubts_state = now, "computing"
-        request = DoubtsRequest(tuple(project.classes), now[0], project.config.seed)
-        self._submit(request, self.take, self._fail)
+            self._asked_with, self.state = now, "computing"
+            job = partial(find_doubts, tuple(project.classes), now[0])
+        self._submit(job, self.take, self._fail)
 
     def take(self, doubts: Doubts) -> None:
         """Take in what was computed."""
@@ -61,17 +46,12 @@ class Review:
             self._of_classes = tuple(self._service.project.class_list.numbers)
             is_of_today = not self._asked_with or self._asked_with[1] == self._of_classes
             self._doubts = {doubt.image: doubt for doubt in doubts.ranked if is_of_today}
-            self.doubts_state = "ready"
-
-    def _fail(self, failure: Failure) -> None:
-        _log.warning("no doubts: %s", failure.reason, extra={"details": failure.details})
-        with self._service.lock:
-            self.doubts_state = f"failed: {failure.reason}"
+            self.state = "ready"
 
     def _forget_others(self) -> None:
         """Let go of doubts of classes that were merged or removed since."""
         if self._doubts and self._of_classes != tuple(self._service.project.class_list.numbers):
-            self._doubts, self._asked_with, self.doubts_state = {}, (), "none"
+            self._doubts, self._asked_with, self.state = {}, (), "none"
 
     def find(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Return the numbers of the images that are asked for, in the order asked for.
@@ -81,9 +61,7 @@ class Review:
         others; `sort` is one of `ORDERS`: the latest answer first, the least probable label, what
         the network is least sure of, what is noted with the lowest score, by name.
         """
-        with self._service.lock:
-            project = self._service.project
-            project.refresh()
+        with self._service.looking() as project:
             self._forget_others()
             fits, order = self._filters(asked), _one_of(asked, "sort", ORDERS) or "time"
             images = [n for n in project.paths if all(fit(n) for fit in fits)]
@@ -91,7 +69,7 @@ class Review:
                 "images": self._ordered(images, order),
                 "annotators": project.ledger.annotators(),
                 "n_rounds": project.n_batches,
-                "doubts": self.doubts_state,
+                "doubts": self.state,
                 "n_disputed": len(project.disputed),
                 "n_noted": sum(n in project.paths for n in project.notes.by_image),
                 "n_doubtful": sum(map(self._is_doubtful, self._doubts)),
@@ -181,9 +159,7 @@ class Review:
 
     def rows(self, images: Iterable[int]) -> list[dict[str, Any]]:
         """Return what is known of some images."""
-        with self._service.lock:
-            project = self._service.project
-            project.refresh()
+        with self._service.looking() as project:
             self._forget_others()
             return [self._row(image) for image in images if image in project.paths]
 
@@ -206,11 +182,9 @@ class Review:
         }
 
     def _said_by(self, image: int) -> list[dict[str, Any]]:
-        numbers, votes = (
-            self._service.project.class_list.numbers,
-            self._service.project.ledger.votes,
-        )
-        return [{"by": who, "label": numbers[k]} for who, k in sorted(votes(image).items())]
+        project = self._service.project
+        said, numbers = project.ledger.votes(image), project.class_list.numbers
+        return [{"by": who, "label": numbers[k]} for who, k in sorted(said.items())]
 
     def recent(self, annotator: str) -> list[dict[str, Any]]:
         """Return the last answers of an annotator that stand, the latest first."""

@@ -6,7 +6,8 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -53,8 +54,7 @@ def _locked(
 
     @wraps(method)
     def run(self: LabelService, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with self.lock:
-            self.project.refresh()
+        with self.looking():
             return method(self, *args, **kwargs)
 
     return run
@@ -114,6 +114,13 @@ class LabelService:
         with self.lock:
             self._submit, self._renew = submit, renew
             self._wake()
+
+    @contextmanager
+    def looking(self) -> Iterator[LabelProject]:
+        """Yield the project as it is now, on which nobody else works meanwhile."""
+        with self.lock:
+            self.project.refresh()
+            yield self.project
 
     @_locked
     def take_files(self, files: Files) -> None:

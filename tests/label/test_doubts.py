@@ -7,6 +7,7 @@ import io
 import json
 import queue
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from sklearn.model_selection import StratifiedKFold
 import skal
 from skal.cli import main
 from skal.core.errors import DataError
-from skal.label.doubts import Doubts, contradicted, doubts_of, folds
+from skal.label.doubts import Doubts, contradicted, doubts_of, find_doubts, folds
 from skal.label.importing import import_into
-from skal.label.learning import BatchRequest, DoubtsRequest, Learner
+from skal.label.learning import BatchRequest, Learner
 from skal.label.picking import Picker
 from skal.label.project import LabelProject
 from skal.label.store import Action
@@ -160,8 +161,7 @@ def test_the_process_that_trains_answers_with_doubts(folder: Path) -> None:
     learner = Learner(project.learner_setup(), answers.put, answers.put)
     try:
         labels = dict(project.labels)
-        request = DoubtsRequest(tuple(CLASSES), labels, project.config.seed)
-        learner.ask(request, answers.put, answers.put)
+        learner.ask(partial(find_doubts, tuple(CLASSES), labels), answers.put, answers.put)
         found = answers.get(timeout=PATIENCE)
     finally:
         learner.stop()

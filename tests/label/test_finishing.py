@@ -17,7 +17,7 @@ from label_server import InProcess, write_images
 from skal.core.errors import RunExistsError, SkalError, UsageError
 from skal.label import images
 from skal.label.finishing import NETWORK, Finish, make, places
-from skal.label.learning import Failure, FinishRequest, Learner
+from skal.label.learning import Failure, Learner, Pickers
 from skal.label.project import LabelProject
 from skal.label.service import LabelService
 from skal.label.web.server import make_app
@@ -41,9 +41,8 @@ def place_of(finish: Finish, what: str) -> str:
 
 
 def test_what_is_told_before_is_what_happens(service: LabelService, tmp_path: Path) -> None:
-    finish = Finish(service)
     jobs: list[tuple[Any, ...]] = []
-    finish.start(lambda *job: jobs.append(job))
+    finish = Finish(service, lambda *job: jobs.append(job))
     place = place_of(finish, "csv")
     assert place == str(tmp_path / "photos-labels.csv")
     assert finish.look()["n_labeled"] == 20
@@ -56,7 +55,7 @@ def test_what_is_told_before_is_what_happens(service: LabelService, tmp_path: Pa
     service.act("me", [{"action": "label", "image": 30, "label": 1}])
 
     job, take, _ = jobs[0]
-    take(make(service.project.learner_setup(), job))
+    take(job(Pickers(service.project.learner_setup())))
     assert finish.look()["told"] == f"{place}: 21 labelled images"
     assert finish.look()["doing"] == ""
     with Path(place).open(newline="") as file:
@@ -77,7 +76,7 @@ def test_images_that_came_or_moved_since_the_learner_looked_are_in_it(
     number = project.numbers["new.png"]
     service.act("me", [{"action": "label", "image": number, "label": 1}])
     place = tmp_path / "labels.csv"
-    told = make(setup, FinishRequest("csv", place))
+    told = make("csv", place, Pickers(setup))
     assert told == f"{place}: 21 labelled images"
     named = {row["path"] for row in csv.DictReader(place.read_text().splitlines())}
     assert {"new.png", f"moved/{old.name}"} < named
@@ -92,7 +91,7 @@ def test_nothing_is_overwritten(service: LabelService, what: str) -> None:
     with pytest.raises(SkalError, match="is not free any more; it would be"):
         finish.ask(what, str(place))
     with pytest.raises(RunExistsError, match="not overwritten"):
-        make(service.project.learner_setup(), FinishRequest(what, place))
+        make(what, place, Pickers(service.project.learner_setup()))
     assert [path.name for path in place.iterdir()] == ["mine"]
 
 
@@ -101,17 +100,16 @@ def test_nothing_is_overwritten(service: LabelService, what: str) -> None:
     [("made_up:make", "x"), (["csv"], "x"), ("csv", "/etc/passwd"), ("csv", None)],
 )
 def test_only_what_was_offered_is_made(service: LabelService, what: Any, where: Any) -> None:
-    finish = Finish(service)
-    finish.start(lambda *job: pytest.fail("it was begun"))
+    finish = Finish(service, lambda *job: pytest.fail("it was begun"))
     with pytest.raises(SkalError, match=r"expected|is not free"):
         finish.ask(what, where)
 
 
 def test_a_failure_is_one_line_and_another_try_is_possible(service: LabelService) -> None:
-    finish = Finish(service)
     failing = [True]
-    finish.start(
-        lambda job, take, fail: fail(Failure("the disk is full")) if failing.pop() else None
+    finish = Finish(
+        service,
+        lambda job, take, fail: fail(Failure("the disk is full")) if failing.pop() else None,
     )
     finish.ask("csv", place_of(finish, "csv"))
     seen = finish.look()
@@ -127,12 +125,11 @@ def test_the_final_network_is_trained_in_another_process_while_labels_come(
     done = threading.Event()
     learner = Learner(service.project.learner_setup(), lambda a: None, lambda f: None)
     try:
-        finish = Finish(service)
 
         def ask(job: Any, take: Any, fail: Any) -> None:
             learner.ask(job, lambda told: (take(told), done.set()), lambda f: (fail(f), done.set()))
 
-        finish.start(ask)
+        finish = Finish(service, ask)
         finish.ask(NETWORK, place_of(finish, NETWORK))
         assert not done.is_set()
         service.act("me", [{"action": "label", "image": 30, "label": 0}])
@@ -161,7 +158,7 @@ def test_a_training_that_is_interrupted_leaves_no_folder(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            make(service.project.learner_setup(), FinishRequest(NETWORK, place))
+            make(NETWORK, place, Pickers(service.project.learner_setup()))
     assert not [path.name for path in tmp_path.iterdir() if "model" in path.name]
 
 
@@ -172,10 +169,8 @@ def test_a_file_system_as_the_folder_is_one_line() -> None:
 
 def test_who_has_no_token_or_comes_from_elsewhere_begins_nothing(service: LabelService) -> None:
     begun: list[Any] = []
-    finish = Finish(service)
-    finish.start(lambda *job: begun.append(job))
-    app = make_app(service, token="a-token", port=8000, finish=finish)
-    asked = {"what": "csv", "where": place_of(finish, "csv")}
+    app = make_app(service, token="a-token", port=8000, beside=lambda *job: begun.append(job))
+    asked = {"what": "csv", "where": place_of(Finish(service), "csv")}
     project = {"x-skal-project": service.project.id}
     with httpx.Client(transport=InProcess(app), base_url="http://127.0.0.1:8000") as client:
         client.headers.update(project)

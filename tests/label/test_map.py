@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from PIL import Image
 from sklearn.decomposition import PCA
 
 from skal.core.kept import CACHE_TAG
-from skal.label.image_map import KINDS, SIDE, ImageMap
+from skal.label.image_map import KINDS, SIDE, ImageMap, lay_out
 from skal.label.layout import Layout, by_pca, by_tsne, on_grid
-from skal.label.learning import Failure, Guesses, MapRequest
+from skal.label.learning import Failure, Guesses
 from skal.label.project import LabelProject
 from skal.label.service import LabelService
 
@@ -100,8 +101,8 @@ def test_without_its_package_no_better_map_is_asked_for_nor_warned_of(
     service: LabelService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "openTSNE", None)
-    found, asked = ImageMap(service), []
-    found.start(lambda *job: asked.append(job))
+    asked: list[Any] = []
+    found = ImageMap(service, lambda *job: asked.append(job))
     found.ask()
     assert not asked and not caplog.records
     assert found.state == "a map by t-SNE needs the package 'openTSNE': pip install 'skal[map]'"
@@ -111,14 +112,15 @@ def test_the_better_map_is_asked_for_once_and_taken_when_it_is_there(
     service: LabelService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("skal.label.image_map.check_tsne", lambda: None)
-    found, asked = ImageMap(service), []
-    found.ask()
-    assert found.state == "none"  # nobody computes it
-    found.start(lambda *job: asked.append(job))
+    nobodys = ImageMap(service)
+    nobodys.ask()
+    assert nobodys.state == "none"
+    asked: list[Any] = []
+    found = ImageMap(service, lambda *job: asked.append(job))
     found.ask()
     found.ask()
     ((job, take, fail),) = asked
-    assert job == MapRequest()
+    assert job is lay_out
     assert found.state == "computing"
     fail(Failure("no space"))
     assert found.state == "failed: no space"

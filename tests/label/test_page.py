@@ -26,9 +26,9 @@ try:
     from playwright.sync_api import Browser, Page, Route, expect
 
     from skal.core.errors import SkalError
-    from skal.label.finishing import Finish, make
+    from skal.label.image_map import lay_out
     from skal.label.importing import import_into
-    from skal.label.learning import Fail, Failure, Guesses, LearnerSetup, Take
+    from skal.label.learning import Fail, Failure, Guesses, LearnerSetup, Pickers, Take
     from skal.label.project import LabelProject
     from skal.label.service import LabelService
     from skal.label.store import BatchRow
@@ -77,9 +77,8 @@ class Site:
         self.port = port = bound.getsockname()[1]
         self.address = f"http://127.0.0.1:{port}/"
         self.service = service = LabelService(self.project)
-        finish = Finish(service)
-        finish.start(partial(done_in_a_thread, self.project))
-        app = make_app(service, token=TOKEN, suggest=suggest, port=port, finish=finish)
+        beside = partial(done_in_a_thread, self.project)
+        app = make_app(service, token=TOKEN, suggest=suggest, port=port, beside=beside)
         config = uvicorn.Config(
             app, log_config=None, lifespan="off", ws="none", timeout_graceful_shutdown=1
         )
@@ -98,14 +97,16 @@ class Site:
 
 
 def done_in_a_thread(project: LabelProject, job: Any, take: Take, fail: Fail) -> None:
-    """Stand for the process in which all is made, which would import torch."""
+    """Stand for the process in which all is made, which would import torch, as a map does."""
+    if job is lay_out:
+        return
     done = work_on(project.learner_setup(), job)
     threading.Thread(target=lambda: (fail if isinstance(done, Failure) else take)(done)).start()
 
 
 def work_on(setup: LearnerSetup, job: Any) -> str | Failure:
     try:
-        return make(setup, job)
+        return job(Pickers(setup))
     except SkalError as error:
         return Failure(str(error))
 

@@ -11,7 +11,7 @@ import pytest
 from label_server import InProcess, write_images
 
 from skal.label.doubts import Doubts
-from skal.label.learning import DoubtsRequest, Failure, Guesses
+from skal.label.learning import Failure, Guesses
 from skal.label.project import LabelProject
 from skal.label.review import Review
 from skal.label.service import LabelService
@@ -82,13 +82,12 @@ def test_what_cannot_be_asked_for_is_an_error_of_one_line(
 
 
 def test_doubtful_labels_are_a_queue_that_ends(service: LabelService) -> None:
-    review = Review(service)
     jobs: list[Any] = []
-    review.start(lambda *job: jobs.append(job))
+    review = Review(service, lambda *job: jobs.append(job))
     review.ask()
     review.ask()  # one is enough
-    ((request, take, _),) = jobs
-    assert request == DoubtsRequest(tuple(CLASSES), {0: 0, 1: 1, 2: 0, 7: 2}, 0)
+    ((job, take, _),) = jobs
+    assert job.args == (tuple(CLASSES), {0: 0, 1: 1, 2: 0, 7: 2})
     assert review.find({})["doubts"] == "computing"
     take(doubts(service.project))
     assert review.find({})["doubts"] == "ready"
@@ -111,10 +110,10 @@ def test_doubtful_labels_are_a_queue_that_ends(service: LabelService) -> None:
 def test_a_failure_is_told(service: LabelService) -> None:
     review = Review(service)
     review.ask()
-    assert review.doubts_state == "failed: no network is trained here"
-    review.start(lambda request, take, fail: fail(Failure("too few labels")))
+    assert review.state == "failed: no network is trained here"
+    review = Review(service, lambda job, take, fail: fail(Failure("too few labels")))
     review.ask()
-    assert review.doubts_state == "failed: too few labels"
+    assert review.state == "failed: too few labels"
 
 
 def test_the_network_is_not_heard_of_images_without_a_label(service: LabelService) -> None:

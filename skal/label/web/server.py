@@ -19,7 +19,7 @@ from ..answers import check_key, is_whole
 from ..finishing import Finish
 from ..image_map import ImageMap
 from ..kept_classes import ClassEdits
-from ..learning import Learner, LearnerSetup
+from ..learning import Ask, Learner, LearnerSetup
 from ..names import check_annotator, plain_text
 from ..previews import FULL, LARGE, SMALL, Preview
 from ..review import Review
@@ -69,19 +69,19 @@ def make_app(
     suggest: bool = False,
     port: int = 80,
     hosts: Collection[str] = LOOPBACK,
-    review: Review | None = None,
-    image_map: ImageMap | None = None,
-    finish: Finish | None = None,
+    ask: Ask | None = None,
+    beside: Ask | None = None,
     seen: Event | None = None,
 ) -> Starlette:
     """Make the application of a project. A GET writes nothing: what hands out images is a POST.
 
     Whoever knows the `token` may label. The page is served at `port`, which is part of the names it
     is asked by and of its cookie; `hosts` are these names, without the port: "*" stands for any
-    address in numbers, which no foreign page can pass off as its own. `seen` is set when the first
-    image has been sent.
+    address in numbers, which no foreign page can pass off as its own. Doubts are found by
+    `ask`, map and exports made by `beside`, both of a `Learner`; `seen` is set when the first image
+    has been sent.
     """
-    views = review or Review(service), image_map or ImageMap(service), finish or Finish(service)
+    views = Review(service, ask), ImageMap(service, beside), Finish(service, beside)
     page = _Page(service, *views, suggest, seen or Event())
     routes = [
         Route("/", page.index),
@@ -340,21 +340,21 @@ def serve(service: LabelService, address: Address, *, suggest: bool = False) -> 
     Requests are answered from the first on, also such as came before this was called; the project
     is left open.
     """
-    token, port, hosts = address.token, address.port, names_of(address.host)
-    review, image_map, finish = Review(service), ImageMap(service), Finish(service)
-    views: dict[str, Any] = {"review": review, "image_map": image_map, "finish": finish}
-    seen = Event()
-    app = make_app(
-        service, token=token, suggest=suggest, port=port, hosts=hosts, seen=seen, **views
-    )
     # Pillow warns of odd metadata and large images; who looks at them sees what counts
     warnings.filterwarnings("ignore", module="PIL")
-    setup = service.project.learner_setup()
+    setup, seen = service.project.learner_setup(), Event()
     learner = Learner(setup, service.take_batch, service.take_failure, seen)
     beside = Learner(setup, lambda answer: None, lambda failure: None)  # no batch waits for it
-    review.start(learner.ask)
-    image_map.start(beside.ask)
-    finish.start(beside.ask)
+    app = make_app(
+        service,
+        token=address.token,
+        suggest=suggest,
+        port=address.port,
+        hosts=names_of(address.host),
+        ask=learner.ask,
+        beside=beside.ask,
+        seen=seen,
+    )
     watch = Watch(setup.root, setup.files, service.take_files, pages=setup.config.pages)
 
     def renew(setup: LearnerSetup) -> None:
