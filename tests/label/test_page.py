@@ -97,14 +97,14 @@ class Site:
 
 
 def done_in_a_thread(project: LabelProject, job: Any, take: Take, fail: Fail) -> None:
-    """Stand for the process in which all is made, which would import torch, as a map does."""
-    if job is lay_out:
-        return
+    """Stand for the process in which all is made, which would import torch."""
     done = work_on(project.learner_setup(), job)
     threading.Thread(target=lambda: (fail if isinstance(done, Failure) else take)(done)).start()
 
 
-def work_on(setup: LearnerSetup, job: Any) -> str | Failure:
+def work_on(setup: LearnerSetup, job: Any) -> str | Failure | None:
+    if job is lay_out:
+        return None  # there is no better map than that by PCA
     try:
         return job(Pickers(setup))
     except SkalError as error:
