@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from ..core.errors import DataError, ParameterError, UnknownNameError, UsageError
 from ..core.memory import without_collector
 from ..datasets.addresses import Located, UnclearAddressError
 from ..datasets.formats import page_of
-from ..datasets.index import ImageFile, find_images
+from ..datasets.index import find_images
 from .checks import MOST_CLASSES, as_options, check_enough, check_pages
 from .formats import NOTHING_MORE, OPTIONS, READERS, Row, Source, raise_of_file, read_rows
 from .images import content_of, find
@@ -177,8 +178,7 @@ def _may_have_pages(project: LabelProject) -> bool:
     return pages != "all"
 
 
-@dataclass(frozen=True)
-class Imported:
+class Imported(NamedTuple):
     """How many labels were new, replaced another, or were there; how many rows have none; and how
     many were given before what is there, by the same annotator, and do not count; of a file of
     notes, which has no labels, what was `noted`.
@@ -222,10 +222,10 @@ def import_into(
     given = None if pages is None else {"pages": pages}
     opened = LabelProject.open(folder, classes, given, create=False, needs_classes=False)
     read = _read(opened, source, annotator, form)
-    known = read.classes if read.is_of_new_project else ()
-    opened = LabelProject.open(folder, known, given, needs_classes=False, files=read.files)
-    with closing(opened) as project, project.store.transaction():
-        project.add_classes(read.classes)
+    known = opened.classes if opened.store.path is None else ()
+    again = LabelProject.open(folder, known, given, needs_classes=False, files=opened.files)
+    with closing(again) as project, project.store.transaction():
+        project.add_classes(opened.classes)
         return _take_in(project, read)
 
 
@@ -242,34 +242,28 @@ def _check_source(source: Source, form: str | None) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Read:
-    """What was read: verdicts, the paths of their images, and what is needed to write them."""
+class _Read(NamedTuple):
+    """What was read, and the project as it was then, which knows the images by the same numbers."""
 
-    verdicts: Sequence[Action]
+    project: LabelProject
+    verdicts: list[Action]
     n_empty: int
-    paths: Mapping[int, str]
     notes: Mapping[tuple[str, Sequence[str]], Mapping[int, Sequence[Note]]]
-    classes: Sequence[str]
-    files: Sequence[ImageFile]
-    is_of_new_project: bool
 
 
 def _read(project: LabelProject, source: Source, annotator: str, form: str | None) -> _Read:
     with closing(project):
         reading = Reading(project, source.name, check_annotator(annotator))
-        if source.path.is_dir():
-            entries = _read_folder(reading, source.path)
-        else:
-            entries = _read_file(reading, source, form)
+        is_folder = source.path.is_dir()
+        entries = (
+            _read_folder(reading, source.path) if is_folder else _read_file(reading, source, form)
+        )
         try:
             found, n_empty = _without_contradiction(reading, entries)
             reading.check()
         except DataError as error:
             raise_of_file(source, error)
-        is_new = project.store.path is None
-        of_project = project.classes, project.files, is_new
-        return _Read(found, n_empty, project.paths, reading.notes, *of_project)
+        return _Read(project, found, n_empty, reading.notes)
 
 
 def _read_file(reading: Reading, source: Source, form: str | None) -> Iterator[Entry]:
@@ -288,12 +282,12 @@ def _take_in(project: LabelProject, read: _Read) -> Imported:
     numbers, folders = project.numbers, project.folder_labels
     ledger = project.ledger if project.ledger.last_id else None
     n_new = n_changed = n_same = n_older = 0
-    actions = []
-    verdicts = read.verdicts
-    if not (ledger or folders or has_tests) and project.paths == read.paths:
-        actions, n_new, verdicts = list(verdicts), len(verdicts), ()  # nothing to compare them with
+    actions: list[Action] = []
+    verdicts, paths = read.verdicts, read.project.paths
+    if not (ledger or folders or has_tests) and project.paths == paths:
+        actions, n_new, verdicts = verdicts, len(verdicts), []  # nothing to compare them with
     for said in verdicts:
-        image = numbers[read.paths[said.image]]  # another process may have given it another one
+        image = numbers[paths[said.image]]  # another process may have given it another one
         verdict = ledger and ledger.verdicts(image).get(said.annotator)
         before = (verdict.action, verdict.label) if verdict else None
         if before is None and image in folders:
@@ -314,9 +308,7 @@ def _take_in(project: LabelProject, read: _Read) -> Imported:
         actions.append(said if is_as_read else said._replace(image=image, source=source))
     project.write(actions)
     told = [
-        replace_notes(
-            project.store, *of_what, {numbers[read.paths[n]]: own for n, own in notes.items()}
-        )
+        replace_notes(project.store, *of_what, {numbers[paths[n]]: own for n, own in notes.items()})
         for of_what, notes in read.notes.items()
     ]
     return Imported(n_new, n_changed, n_same, read.n_empty, n_older, "; ".join(told))
@@ -330,7 +322,7 @@ def _without_contradiction(reading: Reading, entries: Iterable[Entry]) -> tuple[
     """Return one verdict an image and annotator, and how many entries have none; two different ones
     are an error.
     """
-    first: dict[str, dict[int, Entry]] = {}
+    first: defaultdict[str, dict[int, Entry]] = defaultdict(dict)
     found: list[Action] = []
     n_empty = 0
     for entry in entries:
@@ -338,10 +330,7 @@ def _without_contradiction(reading: Reading, entries: Iterable[Entry]) -> tuple[
         if said.action == "skip":
             n_empty += 1
             continue
-        of_annotator = first.get(said.annotator)
-        if of_annotator is None:
-            of_annotator = first[said.annotator] = {}
-        first_entry = of_annotator.setdefault(said.image, entry)
+        first_entry = first[said.annotator].setdefault(said.image, entry)
         if first_entry is entry:
             found.append(said)
             continue

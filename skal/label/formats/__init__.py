@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -213,24 +213,23 @@ def read_rows(source: Source, form: str | None = None) -> Iterator[Row]:
     DataError, UnknownNameError
         If it cannot be read, or is of no known format.
     """
-    entry = READERS.resolve(form) if form else None
-    if entry is None:
-        outsiders_first = sorted(READERS, key=_is_built_in)
-        entry = next((e for e in outsiders_first if _recognises(e, source)), None)
+    outsiders_first = sorted(READERS, key=_is_built_in)
+    known = [READERS.resolve(form)] if form else (e for e in outsiders_first if _knows(e, source))
+    entry = next(iter(known), None)
     if entry is None:
         raise DataError(_what_it_is(source))
     _check_options(source, entry)
-    n_rows = 0
+    is_empty = True
     read = entry.load()
     try:
         for row in read(source):
-            n_rows += 1
+            is_empty = False
             yield row
     except DataError as error:
         raise_of_file(source, error)
     except Exception as error:  # whatever a malformed file makes a reader stumble over
         blame(error, f"{source.name} cannot be read as {entry.name}", DataError)
-    if form and not n_rows and source.content.strip():
+    if form and is_empty and source.content.strip():
         raise DataError(f"{source.name} cannot be read as {entry.name}: it has no such row")
 
 
@@ -238,7 +237,7 @@ def _is_built_in(entry: Entry[Reader]) -> bool:
     return isinstance(entry.target, str) and entry.target.startswith(f"{__name__}.")
 
 
-def _recognises(entry: Entry[Reader], source: Source) -> bool:
+def _knows(entry: Entry[Reader], source: Source) -> bool:
     """Tell whether a reader knows a file; one from outside may fail at that, or not be asked."""
     recognises = entry.facts.get("recognises")
     try:
@@ -266,15 +265,11 @@ def _check_options(source: Source, entry: Entry[Reader]) -> None:
     usable = entry.facts.get("options", OPTIONS)
     for name in OPTIONS:
         if getattr(source, name) and name not in usable:
-            flags = " and ".join(map(_flag, usable)) or "no such option"
+            flag, *flags = (f"--{one.replace('_', '-')}" for one in (name, *usable))
             raise DataError(
-                f"{source.name} is read as {entry.name}, which does not take {_flag(name)}; "
-                f"it takes {flags}"
+                f"{source.name} is read as {entry.name}, which does not take {flag}; it takes "
+                f"{' and '.join(flags) or 'no such option'}"
             )
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _what_it_is(source: Source) -> str:
@@ -298,13 +293,22 @@ def _what_it_is(source: Source) -> str:
 
 def number_of(text: Any) -> float | None:
     """Return seconds that a file states; None if it states none."""
-    if text is None:
-        return None
-    try:
-        number = float(text)
-    except (TypeError, ValueError):
-        return None
-    return number if 0 <= number < 1e9 else None
+    with suppress(TypeError, ValueError):
+        if 0 <= (number := float(text)) < 1e9:
+            return number
+    return None
+
+
+def only(
+    found: Collection[Any], where: str, told: str = "the classes {}; expected one"
+) -> str | None:
+    """Return the only one of some classes, None where there is none; of several it is a DataError,
+    with these in what is `told`.
+    """
+    names = [*map(str, found)]
+    if len(names) > 1:
+        raise DataError(f"{where} has {told.format(', '.join(names))}")
+    return names[0] if names else None
 
 
 def names_beside(source: Source) -> list[str] | None:
@@ -321,28 +325,11 @@ def _is_of_tasks(source: Source) -> bool:
     return bool(tasks) and all(isinstance(task.get("data"), dict) for task in tasks)
 
 
-def _is_of_via(source: Source) -> bool:
-    files = source.object.get("_via_img_metadata", source.object)
-    return (
-        isinstance(files, dict)
-        and bool(files)
-        and all(
-            isinstance(one, dict) and {"filename", "regions", "file_attributes"} <= set(one)
-            for one in files.values()
-        )
-    )
-
-
-def _is_of_skactiveml(source: Source) -> bool:
-    annotations = source.object.get("manual", source.object)
-    return (
-        isinstance(annotations, dict)
-        and bool(annotations)
-        and all(
-            isinstance(one, dict) and {"embedding_idx", "label"} <= set(one)
-            for one in annotations.values()
-        )
-    )
+def _are_all(source: Source, place: str, keys: set[str]) -> bool:
+    """Tell whether all values of an object, which may be at a place of its own, have some keys."""
+    found = source.object.get(place, source.object)
+    values = [*found.values()] if isinstance(found, dict) else []
+    return bool(values) and all(isinstance(one, dict) and keys <= one.keys() for one in values)
 
 
 def _is_one_hot(source: Source) -> bool:
@@ -399,10 +386,15 @@ _add(
 _add(
     "skactiveml-annotation",
     "tools",
-    _is_of_skactiveml,
+    lambda s: _are_all(s, "manual", {"embedding_idx", "label"}),
     "scikit-activeml-annotation's JSON: an annotation by path",
 )
-_add("via", "tools", _is_of_via, "VGG Image Annotator's JSON, with an attribute of each file")
+_add(
+    "via",
+    "tools",
+    lambda s: _are_all(s, "_via_img_metadata", {"filename", "regions", "file_attributes"}),
+    "VGG Image Annotator's JSON, with an attribute of each file",
+)
 _add("json", "tables", lambda s: bool(s.objects), "a list of objects, as Label Studio's JSON_MIN")
 _add(
     "json-lines",

@@ -10,7 +10,7 @@ from typing import Any
 from ...core.errors import DataError, MissingExtraError
 from ...datasets.tables import LABELS, PATHS, Cells, find_column, lines_of
 from ..names import unguarded
-from . import COLUMNS, ISSUE, Row, Source, number_of, parsed, plain_row
+from . import COLUMNS, ISSUE, Row, Source, number_of, only, parsed, plain_row
 from .known import named_by_keys
 
 MORE = frozenset(("action", "annotator", "seconds", "lead_time", "source"))
@@ -84,7 +84,7 @@ def read_csv(source: Source) -> Iterator[Row]:
             row = plain_row(where, cells[of_path], _cell(cells[of_label]) or None)
             yield may_be_guarded(row) if "'" in row.address else row
         elif len(cells) > n:
-            raise DataError(f"{source.name}, {where} has more fields than the header")
+            raise DataError(f"{where} has more fields than the header")
         elif cells:
             row = _row(where, dict(zip(names, cells, strict=False)), path, label, _cell)
             yield _without_guard(row, is_of_skal)
@@ -119,7 +119,7 @@ def read_json_lines(source: Source) -> Iterator[Row]:
             if whole:
                 yield start, whole
             else:
-                yield from _one_by_one(source, enumerate(block, start))
+                yield from _one_by_one(enumerate(block, start))
             start += len(block)
 
     return _of_objects(source, blocks(), "line")
@@ -134,18 +134,18 @@ def _parsed(lines: Sequence[str]) -> list[dict[str, Any]]:
     return found if len(found) == len(lines) and set(map(type, found)) == {dict} else []
 
 
-def _one_by_one(source: Source, lines: Iterable[tuple[int, str]]) -> Iterator[Block]:
+def _one_by_one(lines: Iterable[tuple[int, str]]) -> Iterator[Block]:
     for number, line in lines:
         if not line.strip():
             continue
         try:
             one = parsed(line)
         except DataError as error:
-            raise DataError(f"{source.name}, line {number}: {error}") from error
+            raise DataError(f"line {number}: {error}") from error
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{source.name}, line {number} is not JSON: {error}") from error
+            raise DataError(f"line {number} is not JSON: {error}") from error
         if not isinstance(one, dict):
-            raise DataError(f"{source.name}, line {number} is no object: {line.strip():.50}")
+            raise DataError(f"line {number} is no object: {line.strip():.50}")
         yield number, [one]
 
 
@@ -200,8 +200,7 @@ class _Columns:
             first, there = self._chosen.setdefault(what, (name, where))
             if first != name:
                 raise DataError(
-                    f"{self._source.name}, {there} has {first!r} and {where} {name!r}; name one by "
-                    f"--{what}-column"
+                    f"{there} has {first!r} and {where} {name!r}; name one by --{what}-column"
                 )
         return found[0], found[1] if len(found) > 1 else None
 
@@ -243,9 +242,9 @@ def _flat(source: Source, where: str, one: Mapping[str, Any]) -> dict[str, Any]:
     """
     cells = {key.lower(): value for key, value in one.items()}
     if len(cells) < len(one):
-        raise DataError(f"{source.name}, {where} has two columns of one name: {', '.join(one)}")
+        raise DataError(f"{where} has two columns of one name: {', '.join(one)}")
     inner = {
-        key: _class_name(value)
+        key: value.get("displayName", value.get("class-name"))
         for key, value in cells.items()
         if isinstance(value, dict) and "choices" not in value
     }
@@ -263,16 +262,10 @@ def _flat(source: Source, where: str, one: Mapping[str, Any]) -> dict[str, Any]:
     if names and len(names) + len(beside) > 1:
         said = {**names, **{key: flat[key] for key in beside}}
         told = ", ".join(f"{key.removesuffix(METADATA)} {name!r}" for key, name in said.items())
-        raise DataError(
-            f"{source.name}, {where} has several classes ({told}); name one by --label-column"
-        )
+        raise DataError(f"{where} has several classes ({told}); name one by --label-column")
     if names:
         (flat["label"],) = names.values()
     return flat
-
-
-def _class_name(value: Mapping[str, Any]) -> Any:
-    return value.get("displayName", value.get("class-name"))
 
 
 def _text(value: Any) -> str:
@@ -296,9 +289,7 @@ def _one_of(where: str, value: Any) -> Any:
         return value
     if not all(isinstance(one, str) for one in value):
         raise DataError(f"{where}: the label is {value!r:.50}; expected the name of a class")
-    if len(value) > 1:
-        raise DataError(f"{where} has the classes {', '.join(value)}; expected one")
-    return value[0] if value else None
+    return only(value, where)
 
 
 def _cell(value: Any) -> str:
@@ -357,12 +348,8 @@ def read_roboflow(source: Source) -> Iterator[Row]:
     for address, *cells in filter(None, table):
         where = f"line {table.line}"
         if len(cells) != len(classes):
-            raise DataError(f"{source.name}, {where} has not as many fields as the header")
-        own = [name for name, cell in zip(classes, cells, strict=False) if cell.strip() == "1"]
+            raise DataError(f"{where} has not as many fields as the header")
+        own = [name for name, cell in zip(classes, cells, strict=True) if cell.strip() == "1"]
         if not {cell.strip() for cell in cells} <= {"0", "1"}:
-            raise DataError(f"{source.name}, {where} has other cells than 0 and 1")
-        if len(own) > 1:
-            raise DataError(
-                f"{source.name}, {where} has the classes {', '.join(own)}; expected one"
-            )
-        yield may_be_guarded(Row(where, address, own[0] if own else None))
+            raise DataError(f"{where} has other cells than 0 and 1")
+        yield may_be_guarded(Row(where, address, only(own, where)))

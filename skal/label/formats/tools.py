@@ -12,7 +12,7 @@ from ...core.errors import DataError
 from ...datasets.addresses import MOST_CANDIDATES, names_image
 from ...datasets.tables import PATHS, Cells, find_column
 from ..notes import Note, in_words
-from . import ISSUE, MOST_KEYS, SCORES, VISION, Row, Source, names_beside, number_of
+from . import ISSUE, MOST_KEYS, SCORES, VISION, Row, Source, names_beside, number_of, only
 from .tables import may_be_guarded
 
 _log = logging.getLogger("skal")
@@ -60,7 +60,7 @@ def rows_of_tasks(
                 without[_why_not(annotation)] += 1
                 continue
             n_read += 1
-            address = _address(f"{name}, {where}", data, field)
+            address = _address(where, data, field)
             who, seconds = _who(annotation, data), number_of(annotation.get("lead_time"))
             source_of, time = str(data.get("source", "")), _time_of(annotation)
             row = Row(where, address, label, "label", who, seconds, source_of, time)
@@ -240,7 +240,7 @@ def read_cleanlab(source: Source) -> Iterator[Row]:
         is_empty = False
         where = f"line {table.line}"
         if len(cells) != len(names):
-            raise DataError(f"{source.name}, {where} has not as many fields as the header")
+            raise DataError(f"{where} has not as many fields as the header")
         row = dict(zip(names, cells, strict=True))
         address = cells[of_path]
         if not names[of_path] and address.strip().isdecimal():
@@ -248,7 +248,7 @@ def read_cleanlab(source: Source) -> Iterator[Row]:
                 f"{source.name} has row numbers in place of images; nothing was imported: add a "
                 "column of their paths before it is written (issues['path'] = paths)"
             )
-        there = [name for n, name in faults.items() if _is_true(source, where, cells[n])]
+        there = [name for n, name in faults.items() if _is_true(where, cells[n])]
         notes = [Note(tool, _told(name, row), _score(name, row)) for name in there]
         yield may_be_guarded(Row(where, address, tool=tool, notes=notes, faults=kinds))
     if is_empty:
@@ -270,11 +270,11 @@ def _column_of_images(source: Source, names: Sequence[str]) -> int:
     return column
 
 
-def _is_true(source: Source, where: str, cell: str) -> bool:
-    known = {"true": True, "1": True, "false": False, "0": False}
-    if cell.strip().lower() not in known:
-        raise DataError(f"{source.name}, {where} has {cell!r:.50}; expected True or False")
-    return known[cell.strip().lower()]
+def _is_true(where: str, cell: str) -> bool:
+    said = cell.strip().lower()
+    if said not in ("true", "1", "false", "0"):
+        raise DataError(f"{where} has {cell!r:.50}; expected True or False")
+    return said in ("true", "1")
 
 
 def _told(fault: str, row: Mapping[str, str]) -> str:
@@ -306,12 +306,9 @@ def read_coco(source: Source) -> Iterator[Row]:
         labels.setdefault(image, set()).add(name)
     for number, image in enumerate(source.object["images"], start=1):
         where, own = f"image {image.get('id', number)}", labels.get(image.get("id"), set())
-        if len(own) > 1:
-            raise DataError(
-                f"{source.name}, {where} has the categories {', '.join(sorted(map(str, own)))}; "
-                "skal reads one class an image, not detections"
-            )
-        yield Row(where, str(image.get("file_name", "")), str(*own) if own else None)
+        told = "the categories {}; skal reads one class an image, not detections"
+        label = only(sorted(map(str, own)), where, told)
+        yield Row(where, str(image.get("file_name", "")), label)
 
 
 def _by_id(source: Source, what: str) -> dict[Any, Any]:
@@ -341,12 +338,10 @@ def read_datumaro(source: Source) -> Iterator[Row]:
         given = [a.get("label_id") for a in item.get("annotations", ()) if a.get("type") == "label"]
         for one in given:
             if not _is_key(one, names):
-                raise DataError(f"{source.name}, {where} has the label {one!r}, which is no class")
-        own = {*given}
-        if len(own) > 1:
-            raise DataError(f"{source.name}, {where} has {len(own)} labels; expected one")
+                raise DataError(f"{where} has the label {one!r}, which is no class")
         address = item.get("image", {}).get("path") or str(item.get("id", ""))
-        yield Row(where, address, names[own.pop()] if own else None)
+        own = [names[one] for one in dict.fromkeys(given)]
+        yield Row(where, address, only(own, where, "the labels {}; expected one"))
 
 
 def read_fiftyone(source: Source) -> Iterator[Row]:
@@ -356,9 +351,7 @@ def read_fiftyone(source: Source) -> Iterator[Row]:
         label = label.get("label") if isinstance(label, dict) else label
         if isinstance(label, int) and not isinstance(label, bool):
             if not 0 <= label < len(classes):
-                raise DataError(
-                    f"{source.name}, {address!r} has the label {label}, which is no class"
-                )
+                raise DataError(f"{address!r} has the label {label}, which is no class")
             label = classes[label]
         yield Row(repr(address), address, None if label is None else str(label))
 
@@ -388,24 +381,14 @@ def read_via(source: Source) -> Iterator[Row]:
         address, attributes = str(one.get("filename", "")), one.get("file_attributes") or {}
         where = repr(address)
         if not isinstance(attributes, dict):
-            raise DataError(
-                f"{source.name}, {where} has the attributes {attributes!r:.50}; expected an object"
-            )
-        if source.label_column:
-            attributes = {k: v for k, v in attributes.items() if k == source.label_column}
-        if len(attributes) > 1:
-            raise DataError(
-                f"{source.name}, {where} has the attributes {', '.join(attributes)}; name one by "
-                "--label-column"
-            )
-        value = next(iter(attributes.values()), None)
+            raise DataError(f"{where} has the attributes {attributes!r:.50}; expected an object")
+        wanted = source.label_column or only(
+            attributes, where, "the attributes {}; name one by --label-column"
+        )
+        value = attributes.get(wanted)
         if isinstance(value, dict):  # of check boxes
-            ticked = [str(name) for name, is_set in value.items() if is_set]
-            if len(ticked) > 1:
-                raise DataError(
-                    f"{source.name}, {where} has {', '.join(ticked)} ticked; expected one"
-                )
-            value = next(iter(ticked), None)
+            ticked = [name for name, is_set in value.items() if is_set]
+            value = only(ticked, where, "{} ticked; expected one")
         yield Row(where, address, str(value) if value else None)
 
 
@@ -419,7 +402,5 @@ def read_imagenet_txt(source: Source) -> Iterator[Row]:
         if not address:
             continue
         if not label.isdecimal() or int(label) >= len(names):
-            raise DataError(
-                f"{source.name}, line {number}: {label!r} is none of {len(names)} classes"
-            )
+            raise DataError(f"line {number}: {label!r} is none of {len(names)} classes")
         yield Row(f"line {number}", address.strip(), names[int(label)])
