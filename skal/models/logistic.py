@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from .folds import stratified_folds
 
 STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """What C may be; scikit-learn has the same scale."""
-FIRST, WITHOUT_CHOICE = 30.0, 30.0
+FIRST, WITHOUT_CHOICE = 10.0, 30.0
 """Where the search begins, and what is taken where labels cannot tell."""
 SHARES = (0.0, 0.5, 0.8)
 """What features of earlier stages may have of the squared length of an image's features."""
@@ -29,10 +30,10 @@ RANK = 128
 """Principal components of the features in the search: what lies beyond them hardly moves it."""
 SPARE, ITERATIONS = 16, 2
 """Directions looked at beside them, and how often, while they are found."""
-FEW = 256
-"""So many directions or fewer are found exactly."""
 SEARCH_STEPS, MOST_STEPS = 30, 1000
-SEARCH_GRADIENT, LAST_GRADIENT = 1e-3, 1e-6
+SEARCH_GRADIENT, LAST_GRADIENT = 1e-3, 1e-5
+LEAST_GAIN = 1e-10
+"""Of the loss, by which a step must lower it: float32 sees no less."""
 LARGEST_WEIGHT = 1e9
 JITTER = 1e-9
 """Of the mean variance, which is added to each image's own so that coordinates can be found."""
@@ -70,74 +71,110 @@ def solve(
     cross-validation, found by climbing from the first of `SHARES`, the last layer alone. W is that
     of the parts as they are given.
 
-    The search knows the leading principal components alone. Then all is solved by L-BFGS, in these
-    components and coordinates of what lies beyond them, each scaled by its curvature. It is the
-    same on each call.
+    All is solved by L-BFGS in coordinates of the images, no more than there are of these, of which
+    the search knows the leading principal components alone. It is the same on each call.
     """
     # of matrices so small several threads make it slower, by several times
     with threadpool_limits(limits=1, user_api="blas"):
-        space, choice = _searched(parts, y, n_classes, sample_weight)
-        components, known = space.components, space.components.shape[1]
-        rest = space.features - components @ space.directions.T
-        beyond, back = _coordinates(rest if known < min(rest.shape) else rest[:, :0])
-        problem = _Problem(np.concatenate([components, beyond], axis=1), y, n_classes)
-        near, start = choice.near, np.zeros((n_classes, 1, problem.inputs.shape[1]))
-        start[..., : near.shape[2] - 1], start[..., -1] = near[..., :-1], near[..., -1]
-        theta = problem.solve(choice.C, sample_weight[None], MOST_STEPS, LAST_GRADIENT, start)[:, 0]
+        everything = _Features(parts, sample_weight)
+        share, choice = _searched(everything, y, n_classes)
+        space = everything.space(share)
+        if choice is None:
+            choice = _choose(space, y, n_classes, sample_weight)
+        beyond = space.coordinates - space.components @ space.directions.T
+        inputs = np.concatenate([space.components, beyond], axis=1)
+        problem = _Problem(inputs, y, n_classes, space.directions.shape[1])
+        start = np.zeros((n_classes, 1, 1 + inputs.shape[1]))
+        start[..., : choice.near.shape[2]] = choice.near
+        about = (choice.C, sample_weight[None], MOST_STEPS, LAST_GRADIENT)
+        theta = problem.solve(*about, start)[:, 0]
         logs = log_softmax(problem.inputs @ theta.T, axis=1)
         theta -= theta.mean(axis=0)  # which is so at the optimum
-        weights = theta[:, :known] @ space.directions.T
-        if beyond.shape[1]:
-            weights += back(theta[:, known:-1])
+        known = 1 + space.directions.shape[1]
+        found = theta[:, 1:known] @ space.directions.T + theta[:, known:]
+        weights_of_parts, bias = everything.as_given(space, found, theta[:, 0])
     loss = -float(np.average(logs[np.arange(len(y)), y], weights=sample_weight))
-    bias = theta[:, -1] - weights @ space.center
-    return Solution(weights * space.scale, bias, choice.C, loss, space.share)
+    return Solution(weights_of_parts, bias, choice.C, loss, share)
 
 
 class _Space(NamedTuple):
-    """Features (n, n_features) whose second part has a share, less their mean `center`; nearly
-    their leading principal directions (n_features, r), the components along these (n, r), and the
-    factors (n_features,) that the features were multiplied by.
+    """Features as coordinates (n, r), r at most n, whose inner products are those of the features
+    less their mean; nearly their leading principal directions (r, k), and the components along
+    these (n, k).
     """
 
     share: float
-    features: Array
-    center: Array
-    directions: NDArray[np.float32]
+    coordinates: Array
+    directions: Array
     components: Array
-    scale: Array
 
 
-def _space(parts: Sequence[Array], sample_weight: Array, share: float) -> _Space:
-    scale = np.repeat(factors(share, len(parts)), [part.shape[1] for part in parts])
-    features = np.concatenate(parts, axis=1) * scale
-    center = np.average(features, axis=0, weights=sample_weight)
-    moved = features - center
-    directions = _leading(moved.astype(np.float32))
-    return _Space(share, moved, center, directions, moved @ directions, scale)
+class _Features:
+    """Features of images in one part or two, the second of which may have any share."""
+
+    def __init__(self, parts: Sequence[Array], sample_weight: Array) -> None:
+        self.parts, self.sample_weight = parts, sample_weight
+        self.weights = sample_weight / sample_weight.sum()
+        self.n_images, self.n_features = len(sample_weight), sum(part.shape[1] for part in parts)
+
+    def of(self, rows: NDArray[np.int64]) -> _Features:
+        return _Features([part[rows] for part in self.parts], self.sample_weight[rows])
+
+    @cached_property
+    def _grams(self) -> list[Array]:
+        return [part @ part.T for part in self.parts]
+
+    def space(self, share: float) -> _Space:
+        scale = factors(share, len(self.parts))
+        if self.n_images >= self.n_features:
+            features = np.concatenate(
+                [f * p for f, p in zip(scale, self.parts, strict=True)], axis=1
+            )
+            coordinates = features - self.weights @ features
+        else:
+            gram = np.zeros((self.n_images, self.n_images))
+            for factor, one in zip(scale, self._grams, strict=True):
+                gram += factor**2 * one
+            with_mean = gram @ self.weights
+            gram -= with_mean[:, None] + with_mean - self.weights @ with_mean
+            mean_variance = float(gram.trace()) / self.n_images
+            gram.flat[:: self.n_images + 1] += max(JITTER * mean_variance, 1e-300)
+            coordinates = cholesky(gram, lower=True)
+        directions = _leading(coordinates.astype(np.float32)).astype(np.float64)
+        return _Space(share, coordinates, directions, coordinates @ directions)
+
+    def as_given(self, space: _Space, weights: Array, bias: Array) -> tuple[Array, Array]:
+        """Turn weights of coordinates, (n_classes, r), into those of the parts as they are."""
+        scale = factors(space.share, len(self.parts))
+        if self.n_images >= self.n_features:
+            weights = weights * np.repeat(scale, [part.shape[1] for part in self.parts])
+        else:
+            of_images = solve_triangular(space.coordinates, weights.T, trans=1, lower=True).T
+            of_images -= of_images.sum(axis=1, keepdims=True) * self.weights
+            each = [f**2 * (of_images @ part) for f, part in zip(scale, self.parts, strict=True)]
+            weights = np.concatenate(each, axis=1)
+        center = np.concatenate([self.weights @ part for part in self.parts])
+        return weights, bias - weights @ center
 
 
 def _searched(
-    parts: Sequence[Array], y: NDArray[np.int64], n_classes: int, sample_weight: Array
-) -> tuple[_Space, _Choice]:
-    """Return the features with the best share, and what was found of them."""
-
-    def look(rows: NDArray[np.int64] | slice, share: float) -> tuple[_Space, _Choice]:
-        space = _space([part[rows] for part in parts], sample_weight[rows], share)
-        leading = space.components[:, :RANK].astype(np.float32)
-        return space, _choose(_Problem(leading, y[rows], n_classes), sample_weight[rows])
-
-    everything, is_many = slice(None), len(y) > MOST_COMPARED
-    if len(parts) == 1:
-        return look(everything, 0)
-    drawn = np.random.default_rng(0).permutation(len(y))[:MOST_COMPARED]
-    best = look(drawn if is_many else everything, SHARES[0])
-    for share in SHARES[1:]:
-        found = look(drawn if is_many else everything, share)
-        if found[1].loss >= best[1].loss:
+    features: _Features, y: NDArray[np.int64], n_classes: int
+) -> tuple[float, _Choice | None]:
+    """Return the best share, and what was found with it if all images were looked at."""
+    n = features.n_images
+    if len(features.parts) == 1:
+        return 0.0, None
+    drawn = np.random.default_rng(0).permutation(n)[:MOST_COMPARED]
+    compared = features.of(drawn) if n > MOST_COMPARED else features
+    of_compared = y[drawn] if n > MOST_COMPARED else y
+    found: dict[float, _Choice] = {}
+    for share in SHARES:
+        space = compared.space(share)
+        found[share] = _choose(space, of_compared, n_classes, compared.sample_weight)
+        if found[share].loss > min(choice.loss for choice in found.values()):
             break
-        best = found
-    return look(everything, best[0].share) if is_many else best
+    best = min(found, key=lambda share: found[share].loss)
+    return best, None if n > MOST_COMPARED else found[best]
 
 
 def factors(share: float, n_parts: int) -> list[float]:
@@ -151,82 +188,100 @@ def _leading(X: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return nearly the leading principal directions of centred features, (n_features, r), or all
     where they are few, by subspace iteration: to find them exactly takes several times as long.
     """
-    if min(X.shape) <= FEW:
-        all_of_few: NDArray[np.float32] = np.linalg.svd(X, full_matrices=False)[2].T
-        return all_of_few
-    components = np.random.default_rng(0).standard_normal((len(X), RANK + SPARE), np.float32)
-    for _ in range(ITERATIONS):
-        basis = np.linalg.qr(X.T @ components)[0]
-        components = X @ basis
+    basis = np.eye(X.shape[1], dtype=np.float32)
+    if min(X.shape) > RANK + SPARE:
+        components = np.random.default_rng(0).standard_normal((len(X), RANK + SPARE), np.float32)
+        for _ in range(ITERATIONS):
+            basis = np.linalg.qr(X.T @ components)[0]
+            components = X @ basis
+    else:
+        components = X
     rotation = np.linalg.eigh(components.T @ components)[1][:, ::-1]
     directions: NDArray[np.float32] = basis @ rotation
     return directions
 
 
-def _coordinates(features: Array) -> tuple[Array, Callable[[Array], Array]]:
-    """Return coordinates (n, r) of features in an orthonormal basis of no more directions than
-    there are images, and what turns weights (n_classes, r) of these into weights of the features.
-    """
-    n, n_features = features.shape
-    if n >= n_features:
-        return features, lambda theta: theta
-    gram = features @ features.T
-    gram.flat[:: n + 1] += max(JITTER * float(gram.trace()) / n, 1e-300)
-    factor = cholesky(gram, lower=True)
-    return factor, lambda theta: solve_triangular(factor, theta.T, trans=1, lower=True).T @ features
-
-
 class _Problem:
     """Logistic regressions on the same inputs, several at once, which differ in the weights of
-    images. Solutions are (n_classes, k, n_inputs + 1), the bias last.
+    images. Solutions are (n_classes, k, 1 + n_inputs), the bias first. The `n_leading` first inputs
+    are the ones that matter most.
     """
 
-    def __init__(self, inputs: NDArray[Any], y: NDArray[np.int64], n_classes: int) -> None:
-        self.inputs = np.concatenate([inputs, np.ones((len(y), 1), inputs.dtype)], axis=1)
-        self.y, self.n_classes = y, n_classes
+    def __init__(
+        self, inputs: NDArray[Any], y: NDArray[np.int64], n_classes: int, n_leading: int
+    ) -> None:
+        self.inputs = np.concatenate([np.ones((len(y), 1), inputs.dtype), inputs], axis=1)
+        self.y, self.n_classes, self.n_leading = y, n_classes, n_leading
 
     def solve(
-        self,
-        C: float,
-        weights: Array,
-        most_steps: int,
-        gradient: float,
-        start: Array | None = None,
+        self, C: float, weights: Array, most_steps: int, gradient: float, start: Array
     ) -> Array:
         """Return the solutions for k rows of weights of the images, (k, n)."""
         X, n, k = self.inputs, len(self.y), len(weights)
-        shape = (self.n_classes, k, X.shape[1])
         true = (self.y, np.arange(k)[:, None], np.arange(n))
         totals = weights.sum(axis=1)
         shares = (weights / totals[:, None]).astype(X.dtype)
         pull = 1 / (C * totals)[:, None]
 
-        curvature = np.square(X).mean(axis=0) * (shape[0] - 1) / shape[0] ** 2
-        scale = 1 / np.sqrt(curvature + pull.mean())
-
-        def loss(flat: Array) -> tuple[float, Array]:
-            theta = flat.reshape(shape) * scale
+        def probabilities(theta: Array) -> tuple[NDArray[Any], NDArray[Any]]:
             # classes first: what is taken over them goes along the rows of memory
-            values = (theta.reshape(-1, shape[2]).astype(X.dtype) @ X.T).reshape(-1, k, n)
+            values = (theta.reshape(-1, X.shape[1]).astype(X.dtype) @ X.T).reshape(-1, k, n)
             values -= values.max(axis=0)
             of_true = values[true]
             np.exp(values, out=values)
             sums = values.sum(axis=0)
-            value = (shares * (np.log(sums) - of_true)).sum(dtype=np.float64)
-            values *= shares / sums
-            values[true] -= shares
-            slope = (values.reshape(-1, n) @ X).reshape(shape) + pull * theta
-            return float(value + 0.5 * (pull * theta**2).sum()), (slope * scale).ravel()
+            values /= sums
+            return values, np.log(sums) - of_true
 
-        first = np.zeros(shape) if start is None else start / scale
-        options = {"maxiter": most_steps, "maxfun": 2 * most_steps, "gtol": gradient, "ftol": 0}
-        found = minimize(loss, first.ravel(), jac=True, method="L-BFGS-B", options=options)
-        solutions: Array = found.x.reshape(shape) * scale
-        return solutions
+        values, _ = probabilities(start)
+        curvature = (shares * (values - np.square(values)).mean(axis=0)).mean(axis=0)
+        steps = _Steps(X, curvature, float(pull.mean()), 1 + self.n_leading)
+
+        def loss(flat: Array) -> tuple[float, Array]:
+            theta = steps.solution(flat.reshape(start.shape))
+            values, losses = probabilities(theta)
+            values *= shares
+            values[true] -= shares
+            slope = (values.reshape(-1, n) @ X).reshape(start.shape) + pull * theta
+            value = (shares * losses).sum(dtype=np.float64) + 0.5 * (pull * theta**2).sum()
+            return float(value), steps.slope(slope).ravel()
+
+        options = {"maxiter": most_steps, "gtol": gradient, "ftol": LEAST_GAIN}
+        first = steps.variables(start).ravel()
+        found = minimize(loss, first, jac=True, method="L-BFGS-B", options=options)
+        return steps.solution(found.x.reshape(start.shape))
+
+
+class _Steps:
+    """Variables in which all directions are about as steep: of the leading inputs by a matrix, of
+    the others one by one.
+    """
+
+    def __init__(self, X: NDArray[Any], curvature: NDArray[Any], pull: float, n_leading: int):
+        self.n_leading = n_leading
+        leading = X[:, :n_leading].astype(np.float64)
+        block = (leading * curvature[:, None]).T @ leading
+        block.flat[:: n_leading + 1] += pull
+        self._factor = cholesky(block)
+        self._inverse = solve_triangular(self._factor, np.eye(n_leading))
+        self._scale = 1 / np.sqrt(curvature @ np.square(X[:, n_leading:]) + pull)
+
+    def _by(self, leading: Array, scale: Array, theta: Array) -> Array:
+        n = self.n_leading
+        return np.concatenate([theta[..., :n] @ leading, theta[..., n:] * scale], axis=-1)
+
+    def solution(self, variables: Array) -> Array:
+        return self._by(self._inverse.T, self._scale, variables)
+
+    def variables(self, solution: Array) -> Array:
+        return self._by(self._factor.T, 1 / self._scale, solution)
+
+    def slope(self, slope: Array) -> Array:
+        return self._by(self._inverse, self._scale, slope)
 
 
 class _Choice(NamedTuple):
-    """The C that was chosen, what is near the solution, (n_classes, 1, n_inputs + 1), and the cross
+    """The C that was chosen, what is near the solution, (n_classes, 1, 1 + n_inputs), and the cross
     entropy of labels that were held out, 0 if there were none.
     """
 
@@ -235,13 +290,13 @@ class _Choice(NamedTuple):
     loss: float
 
 
-def _choose(problem: _Problem, sample_weight: Array) -> _Choice:
+def _choose(space: _Space, y: NDArray[np.int64], n_classes: int, sample_weight: Array) -> _Choice:
     """Return the C of the lowest cross entropy of labels that were held out, by folds."""
-    y = problem.y
+    inputs = space.components[:, :RANK].astype(np.float32)
     counts = np.unique(y, return_counts=True)[1]
     if len(counts) < 2 or counts.max() < 2:
-        zeros = np.zeros((problem.n_classes, 1, problem.inputs.shape[1]))
-        return _Choice(WITHOUT_CHOICE, zeros, 0.0)
+        return _Choice(WITHOUT_CHOICE, np.zeros((n_classes, 1, 1 + inputs.shape[1])), 0.0)
+    problem = _Problem(inputs, y, n_classes, inputs.shape[1])
     folds = stratified_folds(y, seed=0)
     weights = np.tile(sample_weight, (len(folds), 1))
     for fold, test in enumerate(folds):
@@ -251,13 +306,12 @@ def _choose(problem: _Problem, sample_weight: Array) -> _Choice:
         (test[np.isin(y[test], np.delete(y, test))], fold) for fold, test in enumerate(folds)
     ]
     losses: dict[int, float] = {}
-    found: dict[int, Array] = {}  # in the order of the search
+    found = {-1: np.zeros((n_classes, len(folds), 1 + inputs.shape[1]))}  # in order of the search
 
     def loss(place: int) -> float:
         if place not in losses:
-            start = next(reversed(found.values()), None)
-            theta = problem.solve(STRENGTHS[place], weights, SEARCH_STEPS, SEARCH_GRADIENT, start)
-            found[place] = theta
+            start, steps = next(reversed(found.values())), (SEARCH_STEPS, SEARCH_GRADIENT)
+            found[place] = theta = problem.solve(STRENGTHS[place], weights, *steps, start)
             total = 0.0
             for test, fold in held_out:
                 logs = log_softmax(problem.inputs[test] @ theta[:, fold].T, axis=1)
@@ -266,6 +320,7 @@ def _choose(problem: _Problem, sample_weight: Array) -> _Choice:
         return losses[place]
 
     place = STRENGTHS.index(FIRST)
+    loss(place)
     for step in (1, -1):
         while 0 <= place + step < len(STRENGTHS) and loss(place + step) < loss(place):
             place += step

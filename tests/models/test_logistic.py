@@ -16,7 +16,7 @@ from sklearn.model_selection import StratifiedKFold
 import skal
 from skal.core.errors import DataError, ParameterError
 from skal.core.few_labels import FEW_LABELS
-from skal.models.logistic import STRENGTHS, solve
+from skal.models.logistic import SHARES, STRENGTHS, factors, solve
 from skal.models.persistence import load_classifier, save_classifier
 
 
@@ -63,6 +63,23 @@ class TestSolution:
         expected = theirs.decision_function(with_ones(others - center))
         ours -= ours.mean(axis=1, keepdims=True)
         expected -= expected.mean(axis=1, keepdims=True)
+        np.testing.assert_allclose(ours, expected, atol=2e-2)
+
+    @pytest.mark.parametrize("n", [100, 400])  # as many as are compared, and more
+    def test_two_parts_are_one_with_their_share(self, n: int) -> None:
+        X, y = problem(n, width=500)
+        other = problem(n, width=300)[0]  # the same images
+        weights = np.random.default_rng(1).uniform(0.2, 2, n)
+        weights /= weights.mean()
+        found = solve([X, other], y, 10, weights)
+        scale = np.repeat(factors(found.share, 2), [500, 300])
+        together = np.concatenate([X, other], axis=1) * scale
+        theirs, center = of_sklearn(together, y, found.C, weights)
+        ours = together @ (found.weights / scale).T + found.bias
+        expected = theirs.decision_function(with_ones(together - center))
+        ours -= ours.mean(axis=1, keepdims=True)
+        expected -= expected.mean(axis=1, keepdims=True)
+        assert found.share in SHARES
         np.testing.assert_allclose(ours, expected, atol=2e-2)
 
     @pytest.mark.parametrize("n", [80, 150, 400])
