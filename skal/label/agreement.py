@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -29,10 +29,9 @@ class Agreement:
     kappa: float
 
     def __str__(self) -> str:
-        kappa = "undefined (only one class)" if math.isnan(self.kappa) else f"{self.kappa:.3f}"
         return (
             f"{self.first} and {self.second}: {self.n} images, {self.n_same} with the same label, "
-            f"Cohen's kappa {kappa}"
+            f"Cohen's kappa {_told(self.kappa)}"
         )
 
 
@@ -40,8 +39,11 @@ def agreements(project: LabelProject) -> list[Agreement]:
     """Return how far each two annotators agree who labelled some image both."""
     from sklearn.metrics import cohen_kappa_score
 
-    labels = labels_by_annotator(project)
-    found = []
+    ledger, found = project.ledger, []
+    labels: dict[str, dict[int, int]] = {who: {} for who in ledger.annotators()}
+    for image in ledger.images():
+        for who, label in ledger.votes(image).items():
+            labels[who][image] = label
     for first, second in combinations(labels, 2):
         shared = sorted(labels[first].keys() & labels[second].keys())
         if not shared:
@@ -68,8 +70,12 @@ class Alpha:
     value: float
 
     def __str__(self) -> str:
-        value = "undefined (only one class)" if math.isnan(self.value) else f"{self.value:.3f}"
-        return f"all {self.n_people}: {self.n} images, Krippendorff's alpha {value}"
+        told = f"{self.n} images, Krippendorff's alpha {_told(self.value)}"
+        return f"all {self.n_people}: {told}"
+
+
+def _told(value: float) -> str:
+    return "undefined (only one class)" if math.isnan(value) else f"{value:.3f}"
 
 
 def alpha(project: LabelProject) -> Alpha | None:
@@ -113,24 +119,15 @@ def disputed(project: LabelProject) -> list[tuple[str, dict[str, str]]]:
     ]
 
 
-def labels_by_annotator(project: LabelProject) -> Mapping[str, dict[int, int]]:
-    labels: dict[str, dict[int, int]] = {who: {} for who in project.ledger.annotators()}
-    for image in project.ledger.images():
-        for who, label in project.ledger.votes(image).items():
-            labels[who][image] = label
-    return labels
-
-
 def report(project: LabelProject) -> list[str]:
     """Return in lines how far annotators agree, and which images they label differently."""
     lines = [str(pair) for pair in agreements(project)]
     if not lines:
-        advice = "" if project.overlap else "; --overlap 10% shows some to both"
+        advice = "" if project.terms.overlap else "; --overlap 10% shows some to both"
         return [f"no image was labelled by two annotators{advice}"]
     if together := alpha(project):
         lines.append(str(together))
-    images = disputed(project)
-    if images:
+    if images := disputed(project):
         lines += ["", f"{len(images)} images with different labels:"]
     for path, labels in images:
         said = ", ".join(f"{who}: {name}" for who, name in labels.items())

@@ -59,6 +59,10 @@ class Classes:
             for n, (number, name, key) in listed
         ]
 
+    def number_of(self, n: int | None) -> int | None:
+        """Return the number of a class by its id, of none None."""
+        return None if n is None else self.numbers[n]
+
     def with_new(self, names: Sequence[str]) -> Classes:
         """Return the classes with further ones, whose numbers are the next."""
         chosen = {self.numbers[n]: key for n, key in self.chosen.items()}

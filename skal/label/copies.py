@@ -84,20 +84,16 @@ def restore(path: Path) -> str:
         raise RunFolderError(f"there is no copy of the labels in {str(home)!r}")
     with ExitStack() as stack:
         hold(home, stack)
-        return _exchange(copy, path)
-
-
-def _exchange(copy: Path, path: Path) -> str:
-    try:
-        with closing(sqlite3.connect(copy)) as made:
-            (n,) = made.execute("SELECT count(*) FROM actions").fetchone()
-    except SQLITE_ERRORS as error:
-        raise RunFolderError(f"the copy {str(copy)!r} is damaged, too: {error}") from error
-    aside = f"damaged-{time.strftime('%Y%m%d-%H%M%S')}"
-    for suffix in ("-wal", "-shm", ""):  # what the log holds belongs to the damaged file
-        file = path.with_name(f"{path.name}{suffix}")
-        if file.exists():
-            file.rename(path.with_name(f"{aside}-{file.name}"))
-    write_atomic(path, copy.read_bytes())
+        try:
+            with closing(sqlite3.connect(copy)) as made:
+                (n,) = made.execute("SELECT count(*) FROM actions").fetchone()
+        except SQLITE_ERRORS as error:
+            raise RunFolderError(f"the copy {str(copy)!r} is damaged, too: {error}") from error
+        aside = f"damaged-{time.strftime('%Y%m%d-%H%M%S')}"
+        for suffix in ("-wal", "-shm", ""):  # what the log holds belongs to the damaged file
+            file = path.with_name(f"{path.name}{suffix}")
+            if file.exists():
+                file.rename(path.with_name(f"{aside}-{file.name}"))
+        write_atomic(path, copy.read_bytes())
     damaged = path.with_name(f"{aside}-{path.name}")
     return f"the copy with {n} answers is in use; the damaged file is {damaged}"

@@ -9,6 +9,7 @@ the chance of training leave open. Whether errors go on falling as they did, no 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,17 +36,16 @@ class Forecast(NamedTuple):
     def __str__(self) -> str:
         if math.isinf(self.low):
             return "not within reach at this rate"
-        low, middle, high = (_rounded(number) for number in (self.low, self.middle, self.high))
+        low = _rounded(self.low)
         if math.isinf(self.middle):
             return f"at least {low} more labels at this rate, or never"
-        span = f"from {low}, perhaps never" if math.isinf(self.high) else f"{low} to {high}"
-        return f"about {middle} more labels at this rate ({span})"
+        never = math.isinf(self.high)
+        span = f"from {low}, perhaps never" if never else f"{low} to {_rounded(self.high)}"
+        return f"about {_rounded(self.middle)} more labels at this rate ({span})"
 
 
 def _rounded(number: float) -> str:
     """Return a number of two digits that count, upwards."""
-    if math.isinf(number):
-        return "never"
     if number <= 0:
         return "0"
     unit = 10 ** max(0, math.floor(math.log10(number)) - 1)
@@ -100,14 +100,10 @@ def n_to_be_sure(accuracy: Accuracy, wanted: float) -> int | None:
     """
     if accuracy.value <= wanted:
         return None
-    low, high = accuracy.n, 2 * accuracy.n
-    while Accuracy.of(accuracy.value * high, high).low < wanted:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        enough = Accuracy.of(accuracy.value * middle, middle).low >= wanted
-        low, high = (low, middle) if enough else (middle, high)
-    return high - accuracy.n
+    numbers = range(accuracy.n + 1, 2**50)
+    return 1 + bisect_left(
+        numbers, True, key=lambda n: Accuracy.of(accuracy.value * n, n).low >= wanted
+    )
 
 
 class Verdict(NamedTuple):

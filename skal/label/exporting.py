@@ -107,19 +107,18 @@ def export_huggingface(project: LabelProject) -> str:
 def export_ground_truth(project: LabelProject) -> str:
     """Return an augmented manifest of SageMaker Ground Truth; its places are relative."""
     check_files(project, "a manifest of Ground Truth")
-    job, time = "label", datetime.now(UTC).isoformat(timespec="seconds")
     about = {
         "job-name": f"labeling-job/{project.name}",
         "confidence": 1,
         "type": "groundtruth/image-classification",
         "human-annotated": "yes",
-        "creation-date": time,
+        "creation-date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return _lines(
         {
             "source-ref": path,
-            job: k,
-            f"{job}-metadata": {"class-name": project.classes[k], **about},
+            "label": k,
+            "label-metadata": {"class-name": project.classes[k], **about},
         }
         for path, k in _labelled(project)
     )

@@ -93,25 +93,19 @@ def places(root: Path) -> dict[str, Path]:
         raise UsageError(
             f"nothing lies beside {str(folder)!r}: use skal export and skal train, with --out"
         )
-    ends = {entry.name: _end_of_name(entry.facts) for entry in FORMATS}
-    ends[NETWORK] = ("-model", "")
-    return {
-        what: _free(folder.with_name(f"{folder.name}{end[0]}"), end[1])
-        for what, end in ends.items()
-        if end
-    }
+    found = {}
+    for entry in FORMATS:
+        if suffix := entry.facts.get("suffix"):
+            found[entry.name] = _free(folder, "-labels", suffix)
+        elif entry.facts.get("folder"):
+            found[entry.name] = _free(folder, "-labeled")
+    return {**found, NETWORK: _free(folder, "-model")}
 
 
-def _end_of_name(facts: Any) -> tuple[str, str] | None:
-    if facts.get("folder"):
-        return "-labeled", ""
-    return ("-labels", facts["suffix"]) if facts.get("suffix") else None
-
-
-def _free(stem: Path, suffix: str) -> Path:
-    numbered = (f"-{number}" for number in count(2))
-    names = (f"{stem.name}{number}{suffix}" for number in chain([""], numbered))
-    return next(path for path in map(stem.with_name, names) if not os.path.lexists(path))
+def _free(folder: Path, end: str, suffix: str = "") -> Path:
+    numbers = chain([""], (f"-{number}" for number in count(2)))
+    places = (folder.with_name(f"{folder.name}{end}{number}{suffix}") for number in numbers)
+    return next(place for place in places if not os.path.lexists(place))
 
 
 def make(what: str, where: Path, pickers: Pickers) -> str:

@@ -10,7 +10,7 @@ from ..core.errors import MissingExtraError
 from .beside import Beside
 from .layout import Layout, by_pca, check_tsne, on_grid
 from .learning import Pickers
-from .reasons import CAUSES
+from .telling import CAUSES
 
 SIDE = 10_000
 """Of the square that points lie in."""
@@ -64,7 +64,9 @@ class ImageMap(Beside):
             there = np.array([n in project.paths for n in layout.images.tolist()], bool)
             images = layout.images[there].tolist()
             numbers = [*project.class_list.numbers, -1]
-            labels, waiting = project.labels, self._service.waiting()
+            labels, done = project.labels, project.ledger.is_settled
+            rows = self._service.batches.rows
+            waiting = {row.image: row.kind for row in rows if not done(row.image)}
             columns = {
                 "label": [numbers[labels.get(n, -1)] for n in images],
                 "why": [KINDS.index(waiting[n]) if n in waiting else -1 for n in images],
@@ -74,16 +76,8 @@ class ImageMap(Beside):
         if not suggest:
             is_known = (n in labels for n in images)
             guess = [said if known else -1 for said, known in zip(guess, is_known, strict=True)]
-        head = {"state": self.state, "method": layout.method, "kinds": KINDS}
-        return {
-            **head,
-            "images": images,
-            "x": x,
-            "y": y,
-            "guess": guess,
-            "unsure": unsure,
-            **columns,
-        }
+        columns |= {"images": images, "x": x, "y": y, "guess": guess, "unsure": unsure}
+        return {"state": self.state, "method": layout.method, "kinds": KINDS, **columns}
 
 
 def lay_out(pickers: Pickers) -> Layout:

@@ -145,28 +145,23 @@ class Contents:
         self._root = root
         self._store = store
         self._known = set(store.contents())
-        self._thread: ThreadPoolExecutor | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="skal-contents")
         self._waiting: list[Future[None]] = []
 
     def write(self, paths: Mapping[int, str], images: Iterable[int]) -> None:
         """Write those of some images that are there and not written yet."""
         new = [image for image in images if image not in self._known and image in paths]
         self._write(paths, new[: self._at_once])
-        if len(new) > self._at_once:
-            self.write_later(paths, new[self._at_once :])
+        self.write_later(paths, new[self._at_once :])
 
     def _write(self, paths: Mapping[int, str], images: Iterable[int]) -> None:
-        new = [image for image in images if image not in self._known]
-        found = {image: content_of(self._root / paths[image]) for image in new}
-        contents = {image: content for image, content in found.items() if content}
-        if contents:
+        found = {n: content_of(self._root / paths[n]) for n in images if n not in self._known}
+        if contents := {image: content for image, content in found.items() if content}:
             self._store.add_contents(contents)
             self._known |= contents.keys()
 
     def write_later(self, paths: Mapping[int, str], images: Sequence[int]) -> None:
         """Write them in a thread, for hashing a file takes longer than a key."""
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="skal-contents")
         self._waiting = [one for one in self._waiting if not one.done()]
         for start in range(0, len(images), self._at_once):
             part = [image for image in images[start : start + self._at_once] if image in paths]
@@ -180,5 +175,4 @@ class Contents:
                 "not all labelled images were read yet, by which they are known again if they are "
                 "moved; that goes on whenever the project is open"
             )
-        if self._thread is not None:
-            self._thread.shutdown()
+        self._thread.shutdown()

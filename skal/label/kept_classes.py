@@ -54,17 +54,13 @@ class KeptClasses:
         """Add those of some classes that are not there."""
         self._write(self.now.numbered([name for name in names if name not in self.now.by_name]))
 
-    def rename(self, old: str, new: str) -> None:
-        """Give a class another name, which is not another's; its labels stay its own."""
-        self._write(self.now.renamed(self.now.id_of(old, today=True), new))
-
     def change(
         self, renamings: Sequence[str], mergers: Sequence[str], removals: Sequence[str]
     ) -> None:
         """Do what texts say; see `LabelProject.change_classes`."""
         with self._all_or_none():
             for old, new in parse_pairs(renamings, "--rename-class", "OLD=NEW"):
-                self.rename(old, new)
+                self._write(self.now.renamed(self.now.id_of(old, today=True), new))
             into: dict[int, int | None] = {}
             for old, other in parse_pairs(mergers, "--merge-class", "OLD=OTHER"):
                 into[self._number(old)] = self._number(other)

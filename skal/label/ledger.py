@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import NamedTuple
 
 from .store import Action, BatchRow
@@ -18,8 +17,6 @@ SETTLED = "settled"
 """Source of an answer that ends a dispute."""
 OTHER = "other"
 """Source of a label that was given to any other image of no batch."""
-
-_NOTHING: Mapping[str, Action] = MappingProxyType({})
 
 
 @dataclass
@@ -88,9 +85,7 @@ class Ledger:
 
     def verdicts(self, image: int) -> Mapping[str, Action]:
         """Return what each annotator says of an image now; one who skipped it says nothing."""
-        stacks = self._stacks.get(image)
-        if not stacks:
-            return _NOTHING
+        stacks = self._stacks.get(image, {})
         return {who: stack[-1] for who, stack in stacks.items() if _says(stack)}
 
     def votes(self, image: int) -> dict[str, int]:
@@ -226,6 +221,10 @@ class BatchIndex:
             self.wanting[image] = row
         else:
             self.wanting.pop(image, None)
+
+    def round_of(self, image: int) -> int | None:
+        row = self.by_image.get(image)
+        return row and row.round
 
     @property
     def last_round(self) -> int:

@@ -59,7 +59,7 @@ class Notes:
 
     def told(self) -> dict[int, str]:
         """Return what `of` does of each image of which anything is noted."""
-        return {image: "; ".join(map(str, notes)) for image, notes in self.by_image.items()}
+        return {image: self.of(image) for image in self.by_image}
 
     def worst(self) -> dict[int, float]:
         """Return the lowest score of each image of which anything is noted, 1 where none is."""

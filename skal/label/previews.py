@@ -85,8 +85,7 @@ class Previews:
     def _start(self, image: int, side: int) -> Future[Preview]:
         key = (image, side)
         with self._lock:
-            future = self._made.get(key)
-            if future is not None:
+            if (future := self._made.get(key)) is not None:
                 self._made.move_to_end(key)
                 return future
             path = self._root / self.paths[image]

@@ -173,10 +173,6 @@ class LabelProject:
         return project
 
     @property
-    def overlap(self) -> float:
-        return self.terms.overlap
-
-    @property
     def n_query(self) -> int:
         return resolve_count("n_query", self.config.n_query, len(self.paths))
 
@@ -283,14 +279,8 @@ class LabelProject:
         """Write actions, of which the project itself hears at its next `refresh`."""
         numbers = self.class_list.numbers
         if numbers != [*range(len(numbers))]:  # else ids of classes are their numbers
-            number = [*numbers, None].__getitem__
-            actions = [
-                a._replace(
-                    label=number(-1 if a.label is None else a.label),
-                    guess=number(-1 if a.guess is None else a.guess),
-                )
-                for a in actions
-            ]
+            number = self.class_list.number_of
+            actions = [a._replace(label=number(a.label), guess=number(a.guess)) for a in actions]
         ids = self.store.append(actions)
         self._contents.write_later(self.paths, [action.image for action in actions])
         return ids

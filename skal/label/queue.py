@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice, zip_longest
 from typing import NamedTuple
 
-from .learning import Guesses
 from .ledger import OTHER, TEST, BatchIndex, Ledger
 from .store import BatchRow
 
@@ -309,11 +308,6 @@ def _next_test(state: Snapshot) -> BatchRow | None:
             is_shared = is_for_two(state.n_rows, state.facts.overlap)
             return BatchRow(number, len(state.rows_of(number)), image, TEST, is_shared)
     return None
-
-
-def alike(state: Snapshot, guesses: Guesses, first: int, n: int) -> list[int]:
-    """Return the `n` images most like one, itself in front; none of the test is among them."""
-    return together(state, guesses.nearest_to(first), n)
 
 
 def together(state: Snapshot, images: Iterable[int], n: int) -> list[int]:

@@ -77,7 +77,7 @@ class Review(Beside):
 
     def _filters(self, asked: Mapping[str, Any]) -> list[Callable[[int], bool]]:
         """Return what an image must fulfil."""
-        project, service = self._service.project, self._service
+        project, batches = self._service.project, self._service.batches
         ledger, labels, paths = project.ledger, project.labels, project.paths
         ids = project.class_list.ids
         fits: list[Callable[[int], bool]] = []
@@ -92,7 +92,7 @@ class Review(Beside):
             fits.append(lambda n: (self._verdict(n) or "none") == verdict)
         if number := _number(asked, "round"):
             of_round = int(number)
-            fits.append(lambda n: service.round_of(n) == of_round)
+            fits.append(lambda n: batches.round_of(n) == of_round)
         if agreement := _one_of(asked, "agreement", AGREEMENTS):
             doubtful, wanted = agreement == "doubtful", agreement == "agrees"
             fits.append(self._is_doubtful if doubtful else lambda n: self._agrees(n) is wanted)
@@ -108,25 +108,21 @@ class Review(Beside):
         project = self._service.project
         if order == "name":
             return sorted(images, key=project.paths.__getitem__)
-        ranks: dict[int, float]
+        first: Iterable[int]
         if order == "note":
             worst = project.notes.worst()
-            ranks = {n: k for k, n in enumerate(sorted(worst, key=worst.__getitem__))}
+            first = sorted(worst, key=worst.__getitem__)
         elif order == "unsure":
-            ranks = {
-                n: k for k, n in enumerate(project.guesses.by_margin if project.guesses else ())
-            }
+            first = project.guesses.by_margin if project.guesses else ()
         elif order == "doubt":
             labels = project.labels
-            known = [n for n, doubt in self._doubts.items() if labels.get(n) == doubt.label]
-            ranks = {n: k for k, n in enumerate(known)}
+            first = [n for n, doubt in self._doubts.items() if labels.get(n) == doubt.label]
         else:
-            last = {n: -self._last_id(n) for n in project.ledger.images()}
-            ranks = {n: rank for n, rank in last.items() if rank}
-        return sorted(images, key=lambda n: (ranks.get(n, len(self._doubts) + len(ranks)), n))
-
-    def _last_id(self, image: int) -> int:
-        return max((a.id for a in self._service.project.ledger.verdicts(image).values()), default=0)
+            said = {n: project.ledger.verdicts(n).values() for n in project.ledger.images()}
+            last = {n: max(a.id for a in verdicts) for n, verdicts in said.items() if verdicts}
+            first = sorted(last, key=last.__getitem__, reverse=True)
+        ranks = {n: rank for rank, n in enumerate(first)}
+        return sorted(images, key=lambda n: (ranks.get(n, len(ranks)), n))
 
     def _verdict(self, image: int) -> str | None:
         project = self._service.project
@@ -164,19 +160,19 @@ class Review(Beside):
             return [self._row(image) for image in images if image in project.paths]
 
     def _row(self, image: int) -> dict[str, Any]:
-        project, numbers = self._service.project, self._service.project.class_list.numbers
+        project, number = self._service.project, self._service.project.class_list.number_of
         label, said = project.labels.get(image), self._said(image)
         verdicts = project.ledger.verdicts(image)
         latest = max(verdicts.values(), key=lambda action: action.id, default=None)
         return {
             **self._service.describe(image, note_of_label=bool(verdicts) or label is not None),
             "verdict": self._verdict(image),
-            "label": None if label is None else numbers[label],
+            "label": number(label),
             "by": sorted(verdicts),
             "said": self._said_by(image) if image in project.ledger.disputed else [],
             "time": latest and latest.time,
-            "round": self._service.round_of(image),
-            "guess": said and numbers[said[0]],
+            "round": self._service.batches.round_of(image),
+            "guess": said and number(said[0]),
             "probability": said and round(said[1], 4),
             "doubtful": self._is_doubtful(image),
         }
@@ -190,12 +186,11 @@ class Review(Beside):
         """Return the last answers of an annotator that stand, the latest first."""
         with self._service.lock:
             project = self._service.project
-            numbers = [*project.class_list.numbers, None]
             return [
                 {
                     **self._service.describe(action.image),
                     "action": action.action,
-                    "label": numbers[-1 if action.label is None else action.label],
+                    "label": project.class_list.number_of(action.label),
                 }
                 for action in project.ledger.recent(annotator, N_RECENT)
                 if action.image in project.paths

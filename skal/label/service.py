@@ -70,7 +70,8 @@ class LabelService:
     In all of them `annotator` is the name of who asks, `window` tells a page from another of the
     same annotator, and `key` is that of a request: one of the same key is not done again, but
     answered as before. What is not valid is a UsageError, and nothing is written then. `previews`
-    say which images can be read. Whoever looks at the project beside them holds the `lock`.
+    say which images can be read, `batches` which were to be shown. Whoever looks at the project
+    beside them holds the `lock`.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class LabelService:
         self.learner_state = "idle"
         self.lock = threading.RLock()
         self._submit: Callable[[BatchRequest], None] | None = None
-        self._renew: Callable[[LearnerSetup], None] = lambda setup: None
+        self._renew: Callable[[LearnerSetup], None] | None = None
         self._by_chance = np.empty(0, np.int64)
         self._learned = project.paths  # images that the learner knows
         self._take_images()
@@ -97,8 +98,8 @@ class LabelService:
         self._front: dict[str, list[int]] = {}
         self._due: dict[str, list[int]] = {}
         self._unreadable: set[int] = set()
-        self._batches = BatchIndex()
-        self._batches.take(project.store.batches())
+        self.batches = BatchIndex()
+        self.batches.take(project.store.batches())
         for image in project.ledger.images():
             self._follow(image)
         project.on_action = lambda action: self._follow(action.image)
@@ -106,7 +107,7 @@ class LabelService:
     def start(
         self,
         submit: Callable[[BatchRequest], None],
-        renew: Callable[[LearnerSetup], None] = lambda setup: None,
+        renew: Callable[[LearnerSetup], None] | None = None,
     ) -> None:
         """Ask for batches by `submit`; they come by `take_batch` or `take_failure`. `renew` is told
         of other images, before the next batch of them is asked for.
@@ -137,12 +138,13 @@ class LabelService:
         n_other = self.project.paths.n_other(self._learned)
         if n_other >= max(1, round(NEWS_SHARE * len(self._learned))):
             self._learned, self._asked = self.project.paths, None
-            self._renew(self.project.learner_setup())
+            if self._renew is not None:
+                self._renew(self.project.learner_setup())
         self._wake()
 
     def _take_images(self) -> None:
         project = self.project
-        there, sizes = project.paths, (project.n_init, project.n_query, project.overlap)
+        there, sizes = project.paths, (project.n_init, project.n_query, project.terms.overlap)
         reserve = np.array(project.reserve, np.int64)
         self._facts = queue.ProjectFacts(there, project.pool, frozenset(project.reserve), *sizes)
         self.previews.paths = project.paths
@@ -186,7 +188,7 @@ class LabelService:
         if among:
             images = queue.together(state, among, n)
         elif images and guesses is not None and images[0] in guesses.rows:
-            images = queue.alike(state, guesses, images[0], n)
+            images = queue.together(state, guesses.nearest_to(images[0]), n)
         self.leases.tell(who, "grid", images[:n])
         self._owe(who, () if images or among else following)
         return images[:n]
@@ -298,16 +300,6 @@ class LabelService:
         size = self.previews.size(image) or (0, 0)
         return telling.described(self.project, image, size, note_of_label)
 
-    def waiting(self) -> dict[int, str]:
-        """Return the images of batches that nobody has answered, and why each is shown."""
-        rows, done = self._batches.rows, self.project.ledger.is_settled
-        return {row.image: row.kind for row in rows if not done(row.image)}
-
-    def round_of(self, image: int) -> int | None:
-        """Return the round in whose batch an image is."""
-        row = self._batches.by_image.get(image)
-        return row and row.round
-
     @_locked
     def guess(self, image: int) -> NDArray[np.float32] | None:
         guesses = self.project.guesses
@@ -353,7 +345,7 @@ class LabelService:
             annotator,
             self._facts,
             self.project.ledger,
-            self._batches,
+            self.batches,
             held=self.leases.of_others(annotator),
             front=self._front.get(annotator, ()),
             due=self._due.get(annotator, ()),
@@ -366,7 +358,7 @@ class LabelService:
 
     def _hand_out(self, annotator: str, n: int, *, lease: bool = True) -> list[int]:
         state = self._snapshot(annotator)
-        self._batches.prune(state.is_done)
+        self.batches.prune(state.is_done)
         self._due[annotator] = queue.due(state)
         plan = queue.plan(state, n)
         self._picks = plan.picks
@@ -378,7 +370,7 @@ class LabelService:
     def _add_rows(self, rows: Sequence[BatchRow]) -> None:
         if rows:
             self.project.add_batch(rows)
-            self._batches.take(rows)
+            self.batches.take(rows)
 
     def _holders(self, seen: queue.Snapshot) -> list[str]:
         """Return who has images before them that an annotator may be shown, too."""
@@ -391,8 +383,8 @@ class LabelService:
         self._add_rows(rows)
 
     def _follow(self, image: int) -> None:
-        self._batches.follow(image, self.project.ledger.verdicts(image))
-        if image not in self._batches.by_image and not self.project.ledger.is_touched(image):
+        self.batches.follow(image, self.project.ledger.verdicts(image))
+        if image not in self.batches.by_image and not self.project.ledger.is_touched(image):
             for images in self._orders:
                 images.anew()
 
@@ -428,8 +420,8 @@ class LabelService:
 
     def _action(self, who: str, answer: Mapping[str, Any], request: str, grid: bool) -> Action:
         said = check_answer(who, answer, self.project.paths, self.project.class_list.ids)
-        row = self._batches.by_image.get(said.image)
-        number = row.round if row else max(self._batches.last_round, 0)
+        row = self.batches.by_image.get(said.image)
+        number = row.round if row else max(self.batches.last_round, 0)
         kind = row.kind if row else GRID if grid else OTHER
         source = said.source if said.source == SETTLED else kind
         return said._replace(round=number, source=source, request=request)
@@ -440,15 +432,15 @@ class LabelService:
         project, labels = self.project, self.project.training_labels
         if self._asked is not None and not self._is_time(*self._asked):
             return
-        self._asked = (len(self._batches.rows), labels)
+        self._asked = (len(self.batches.rows), labels)
         self.learner_state = "training"
-        n = self._facts.size_of(self._batches.last_round + 1) + queue.LOOKAHEAD
+        n = self._facts.size_of(self.batches.last_round + 1) + queue.LOOKAHEAD
         self._submit(project.request(queue.candidates(self._snapshot("")), n))
 
     def _is_time(self, n_rows: int, labels: Mapping[int, int]) -> bool:
         """Tell whether another batch is wanted than the one asked for at some time."""
         failed = self.learner_state.startswith("failed")
-        if not (self._picks or failed or len(self._batches.rows) == n_rows):
+        if not (self._picks or failed or len(self.batches.rows) == n_rows):
             return True
         now = self.project.training_labels
         if len(now.items() ^ labels.items()) < max(1, round(FRESH_SHARE * self._facts.n_query)):

@@ -68,10 +68,13 @@ def read_settings(
     `terms` are those given of `Terms`. A ParameterError or UnknownNameError tells what is not
     valid, a RunFolderError that the file is damaged.
     """
-    path = place / SETTINGS_FILE
-    before = _kept(path) if path.exists() else {}
+    before = _kept(place)
     before.update({name: value for name, value in terms.items() if value is not None})
-    agreed = _terms(*(before.pop(name, default) for name, default in Terms()._asdict().items()))
+    overlap, until = (before.pop(name, default) for name, default in Terms()._asdict().items())
+    wanted = None if until is None else resolve_share("until", until)
+    if wanted == 1:  # which no interval is above
+        raise ParameterError(f"until: got {until!r}; expected a share below 100%")
+    agreed = Terms(resolve_share("overlap", overlap), wanted or None)
     places = {name: given[name] for name in ("weights", "data_dir") if given.get(name)}
     given = {**given, **{n: str(Path(place).expanduser().resolve()) for n, place in places.items()}}
     if given.get("strategy", before.get("strategy")) != before.get("strategy"):
@@ -81,22 +84,16 @@ def read_settings(
     return RunConfig(**{**DEFAULTS, **override(SETTINGS, before, given)}), agreed
 
 
-def _terms(overlap: Any, until: Any) -> Terms:
-    wanted = None if until is None else resolve_share("until", until)
-    if wanted == 1:  # which no interval is above
-        raise ParameterError(f"until: got {until!r}; expected a share below 100%")
-    return Terms(resolve_share("overlap", overlap), wanted or None)
-
-
 def kept_pages(place: Path) -> str:
     """Return which pages of files were images up to now, in a project's folder `place`."""
+    return str(_kept(place).get("pages", SETTINGS["pages"].default))
+
+
+def _kept(place: Path) -> dict[str, Any]:
+    """Return the settings in a folder; a RunFolderError is raised if their file is damaged."""
     path = place / SETTINGS_FILE
-    default = SETTINGS["pages"].default
-    return str(_kept(path).get("pages", default) if path.exists() else default)
-
-
-def _kept(path: Path) -> dict[str, Any]:
-    """Return the settings in a file; a RunFolderError is raised if it is damaged."""
+    if not path.exists():
+        return {}
     check_signed(
         path, "; remove it to begin with the settings by default, and give the others as options"
     )

@@ -103,16 +103,9 @@ class ModelRow(NamedTuple):
     predicted: bytes  # int64
 
 
-_COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "meta": ("name", "value"),
-    "classes": ("number", "name"),
-    "keys": ("number", "key"),
-    "images": ("number", "path"),
-    "contents": ("number", "size", "sha256"),
-    "batches": BatchRow._fields,
-    "actions": Action._fields[:-2],
-    "notes": NoteRow._fields,
-    "models": ModelRow._fields,
+_COLUMNS = {
+    table: [n for n in (one.split()[0] for one in columns.split(",")) if n not in ("id", "time")]
+    for table, columns in _TABLES.items()
 }
 """What of a table is written; to most the time is added, and to all a checksum of the row."""
 
@@ -138,7 +131,6 @@ class Store:
             connect, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         self._lock = threading.RLock()
-        self._depth = 0
         self._has_notes = False
         with self._telling():
             if path is not None and not read_only:
@@ -356,11 +348,10 @@ class Store:
     def transaction(self) -> Iterator[None]:
         """Let what is written inside the block be written as a whole or not at all."""
         with self._lock, self._telling():
-            if self._depth:  # it is part of a larger one
+            if self._connection.in_transaction:  # it is part of a larger one
                 yield
                 return
             self._connection.execute("BEGIN IMMEDIATE")
-            self._depth += 1
             try:
                 yield
                 self._connection.execute("COMMIT")
@@ -368,8 +359,6 @@ class Store:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
-            finally:
-                self._depth -= 1
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -391,9 +380,7 @@ def _place_empty(path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write_atomic(temporary, content)
-        with suppress(
-            OSError
-        ):  # another process was first; or there are no links: it is made there
+        with suppress(OSError):  # another process was first; or there are no links: made there
             os.link(temporary, path)
         temporary.unlink()
     except OSError as error:

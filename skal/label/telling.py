@@ -1,18 +1,36 @@
-"""What a page is told of a project beside the images: counts, and how good the network is."""
+"""What a page is told of a project: counts, how good the network is, and why an image is shown."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 from typing import Any
 
-from . import reasons
+import numpy as np
+
+from .learning import Guesses
+from .ledger import TEST
 from .names import plain_text
 from .project import LabelProject
 from .store import BatchRow
 
 MOST_NAMES = 20
 """Of files that cannot be read."""
+UNDECIDED = 0.2
+"""Between the two most probable classes: less than that, and the network is undecided."""
+NEIGHBOURS = 10
+"""Images most like one: if none of them has a label, its region has none."""
+
+CAUSES = {
+    "start": "Chosen before there is a model ({0.init_strategy})",
+    "strategy": "Chosen by the strategy ({0.strategy})",
+    "doubt": "Shown while the next batch is being chosen",
+    "chance": "Drawn at random, while the next batch is being chosen",
+    TEST: "Drawn at random to measure accuracy",
+}
+"""Why images are shown, by the kind of their row."""
+BY_MODEL = ("strategy", "doubt")
+"""Kinds of which something can be said by what the network says."""
 
 
 def counts(project: LabelProject, unreadable: Collection[int]) -> dict[str, Any]:
@@ -66,11 +84,30 @@ def described(
 
 
 def why(project: LabelProject, row: BatchRow | None, names: Sequence[str] = ()) -> str:
-    """Return why an image is in its batch, with `names` of all classes also between which the
-    network is undecided.
+    """Return in one line why an image is in its batch, with `names` of all classes also between
+    which the network is undecided.
     """
-    if row is None:
+    if row is None or row.kind not in CAUSES:
         return ""
-    guesses, config = project.guesses, project.config
-    said = reasons.evidence(guesses, row.image, project.labels, names) if guesses else ()
-    return reasons.why(row, reasons.Choosing(config.strategy, str(config.init_strategy)), said)
+    guesses = project.guesses if row.kind in BY_MODEL else None
+    said = evidence(guesses, row.image, project.labels, names) if guesses else ()
+    return "; ".join((CAUSES[row.kind].format(project.config), *said)) + "."
+
+
+def evidence(
+    guesses: Guesses, image: int, labeled: Container[int], names: Sequence[str] = ()
+) -> list[str]:
+    """Return what the last network makes of an image, in clauses.
+
+    Without `names` of all classes it is not told which ones: that would be a guess nobody asked
+    for.
+    """
+    proba, clauses = guesses.proba_of(image), []
+    if proba is not None:
+        first, second = np.argsort(-proba, kind="stable")[:2].tolist()
+        if proba[first] - proba[second] < UNDECIDED:
+            between = f"{names[first]} and {names[second]}" if names else "two classes"
+            clauses.append(f"the model is undecided between {between}")
+    if image in guesses.rows and not any(n in labeled for n in guesses.near(image, NEIGHBOURS)):
+        clauses.append("no image like it has a label yet")
+    return clauses

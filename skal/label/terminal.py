@@ -85,12 +85,10 @@ class TerminalSession:
     def _act(
         self, image: int, action: str, label: int | None, started: float, guess: int | None
     ) -> None:
-        numbers = self.service.project.class_list.numbers
-        known = {"label": label, "guess": guess}
-        told = {name: None if n is None else numbers[n] for name, n in known.items()}
+        number = self.service.project.class_list.number_of
+        answer = {"action": action, "image": image, "label": number(label), "guess": number(guess)}
         seconds = round(self.clock() - started, 3)
-        answer = {"action": action, "image": image, "seconds": seconds, **told}
-        self.service.act(self.annotator, [answer])
+        self.service.act(self.annotator, [{**answer, "seconds": seconds}])
         click.echo(f"  {action if label is None else self._classes[label]}: saved")
 
     def _key(self) -> str:

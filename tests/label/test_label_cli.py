@@ -305,7 +305,7 @@ def test_settings_are_kept_for_the_next_time(folder: Path) -> None:
     skal_("label", folder, "--n-query", "12", "--terminal", input="q")
     project = LabelProject.open(folder)
     assert project.config.strategy_params == {"n_samples": 7}
-    assert (project.config.strategy, project.n_query, project.overlap) == ("bald", 12, 0.1)
+    assert (project.config.strategy, project.n_query, project.terms.overlap) == ("bald", 12, 0.1)
 
 
 def test_what_is_asked_of_a_query_or_a_training_is_not_kept(folder: Path, tmp_path: Path) -> None:

@@ -459,7 +459,7 @@ def test_settings_are_kept_and_the_later_ones_win(folder: Path) -> None:
     project = LabelProject.open(folder, settings={"n_query": 9})
     assert project.config.strategy == "bald"
     assert project.config.strategy_params == {"n_samples": 5}
-    assert (project.n_query, project.config.epochs, project.overlap) == (9, 3, 0.1)
+    assert (project.n_query, project.config.epochs, project.terms.overlap) == (9, 3, 0.1)
     project.close()
     other = LabelProject.open(folder, settings={"strategy": "margin", "steps": 5})
     assert other.config.strategy_params == {}

@@ -16,10 +16,10 @@ from skal.label.queue import (
     ProjectFacts,
     Snapshot,
     Supply,
-    alike,
     owed,
     plan,
     progress,
+    together,
 )
 from skal.label.store import Action, BatchRow
 
@@ -136,7 +136,7 @@ def test_the_grid_has_what_is_alike_and_nothing_of_the_test() -> None:
     embeddings = np.arange(40, dtype=np.float32)[:, None]
     guesses = Guesses(np.arange(40), np.empty((40, 0), np.float32), embeddings)
     state = snapshot(held={34: 1})
-    assert alike(state, guesses, 35, 3) == [35, 33, 32]
+    assert together(state, guesses.nearest_to(35), 3) == [35, 33, 32]
 
 
 def test_progress_is_that_of_the_round_that_is_shown() -> None:

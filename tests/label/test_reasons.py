@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from skal.label.learning import Guesses
-from skal.label.reasons import NEIGHBOURS, Choosing, evidence, why
 from skal.label.store import BatchRow
+from skal.label.telling import NEIGHBOURS, evidence, why
+from skal.runs.config import RunConfig
 
-CHOOSING = Choosing("margin", "herding")
+CONFIG = RunConfig(strategy="margin", init_strategy="herding")
+SAID = "; the model is undecided between two classes"
 NAMES = ("daisy", "rose", "tulip")
 
 
@@ -28,14 +33,15 @@ def row(kind: str) -> BatchRow:
     ("kind", "told"),
     [
         ("start", "Chosen before there is a model (herding)."),
-        ("strategy", "Chosen by the strategy (margin); the model is undecided."),
-        ("doubt", "Shown while the next batch is being chosen; the model is undecided."),
+        ("strategy", f"Chosen by the strategy (margin){SAID}."),
+        ("doubt", f"Shown while the next batch is being chosen{SAID}."),
         ("chance", "Drawn at random, while the next batch is being chosen."),
         ("test", "Drawn at random to measure accuracy."),
     ],
 )
 def test_each_kind_of_image_says_why_it_is_shown(kind: str, told: str) -> None:
-    assert why(row(kind), CHOOSING, ["the model is undecided"]) == told
+    project: Any = SimpleNamespace(config=CONFIG, guesses=guesses(0.1, 0.5, 0.4), labels={121: 0})
+    assert why(project, row(kind)) == told
 
 
 def test_classes_are_named_only_where_that_is_asked_for() -> None:

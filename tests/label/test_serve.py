@@ -26,7 +26,7 @@ from skal.label.project import LabelProject
 from skal.label.store import Action
 from skal.label.studio.answers import Answers
 from skal.label.studio.backend import LARGEST_BODY, make_app
-from skal.label.studio.models import FixedModel, model_of_run
+from skal.label.studio.models import Model, model_of_run
 from skal.label.studio.tasks import labeling_config
 
 CLASSES = ("low", "middle", "top")
@@ -40,7 +40,7 @@ def client() -> httpx.Client:
     """Asks a network that knows four images, of which the strategy chose two."""
     rows = {path: row for row, path in enumerate(PATHS)}
     answers = Answers(["cat", "dog"], rows, PROBA, {"sub/c.png": 0, "a.png": 1})
-    app = make_app(FixedModel(Addresses(PATHS, "/home/me/pets"), answers), port=9090)
+    app = make_app(Model(Addresses(PATHS, "/home/me/pets"), answers), port=9090)
     return httpx.Client(transport=InProcess(app), base_url="http://127.0.0.1:9090")
 
 

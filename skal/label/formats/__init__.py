@@ -199,7 +199,9 @@ Those from outside are asked first, then ours in their order; the fact `options`
 """
 
 
-def _add(name: str, place: str, recognises: Callable[[Source], bool], summary: str) -> None:
+def _add(
+    name: str, recognises: Callable[[Source], bool], summary: str, place: str = "tools"
+) -> None:
     target = f"{__name__}.{place}:read_{name.replace('-', '_')}"
     options = _OPTIONS_OF.get(name, ())
     READERS.add(name, target, recognises=recognises, options=options, summary=summary)
@@ -325,6 +327,10 @@ def _is_of_tasks(source: Source) -> bool:
     return bool(tasks) and all(isinstance(task.get("data"), dict) for task in tasks)
 
 
+def _has(*keys: str) -> Callable[[Source], bool]:
+    return lambda source: {*keys} <= source.object.keys()
+
+
 def _are_all(source: Source, place: str, keys: set[str]) -> bool:
     """Tell whether all values of an object, which may be at a place of its own, have some keys."""
     found = source.object.get(place, source.object)
@@ -363,61 +369,42 @@ def _is_of_issues(source: Source) -> bool:
     return True
 
 
-_add("parquet", "tables", lambda s: s.content[:4] == b"PAR1", "a Parquet file: path and label")
-_add("label-studio", "tools", _is_of_tasks, "Label Studio's JSON, also from before version 1.0")
-_add(
-    "coco",
-    "tools",
-    lambda s: {"images", "annotations", "categories"} <= set(s.object),
-    "COCO's JSON, with one category an image",
-)
-_add(
-    "datumaro",
-    "tools",
-    lambda s: {"items", "categories"} <= set(s.object),
-    "Datumaro's JSON, with one label an image",
-)
+_add("parquet", lambda s: s.content[:4] == b"PAR1", "a Parquet file: path and label", "tables")
+_add("label-studio", _is_of_tasks, "Label Studio's JSON, also from before version 1.0")
+_add("coco", _has("images", "annotations", "categories"), "COCO's JSON, with one category an image")
+_add("datumaro", _has("items", "categories"), "Datumaro's JSON, with one label an image")
 _add(
     "fiftyone",
-    "tools",
     lambda s: "classes" in s.object and isinstance(s.object.get("labels"), dict),
     "FiftyOne's labels.json of image classification",
 )
 _add(
     "skactiveml-annotation",
-    "tools",
     lambda s: _are_all(s, "manual", {"embedding_idx", "label"}),
     "scikit-activeml-annotation's JSON: an annotation by path",
 )
 _add(
     "via",
-    "tools",
     lambda s: _are_all(s, "_via_img_metadata", {"filename", "regions", "file_attributes"}),
     "VGG Image Annotator's JSON, with an attribute of each file",
 )
-_add("json", "tables", lambda s: bool(s.objects), "a list of objects, as Label Studio's JSON_MIN")
+_add("json", lambda s: bool(s.objects), "a list of objects, as Label Studio's JSON_MIN", "tables")
 _add(
     "json-lines",
-    "tables",
     lambda s: s.is_json_lines,
     "JSON lines, also of Hugging Face, Ground Truth, Vertex AI and Azure ML",
+    "tables",
 )
 _add(
     "imagenet-txt",
-    "tools",
     lambda s: s.path.suffix.lower() == ".txt" and names_beside(s) is not None,
     "lines of a path and a number, with synsets.txt or classes.txt beside",
 )
-_add(
-    "cleanlab",
-    "tools",
-    _is_of_issues,
-    "faults found by cleanlab or cleanvision, as notes on images",
-)
+_add("cleanlab", _is_of_issues, "faults found by cleanlab or cleanvision, as notes on images")
 _add(
     "roboflow",
-    "tables",
     lambda s: not (s.is_json or s.path_column or s.label_column) and _is_one_hot(s),
     "Roboflow's _classes.csv, with a column of 0 and 1 for each class",
+    "tables",
 )
-_add("csv", "tables", lambda s: not s.is_json, "a table: path, label, and what else is known")
+_add("csv", lambda s: not s.is_json, "a table: path, label, and what else is known", "tables")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import chain, islice
 from operator import itemgetter
 from typing import Any
@@ -87,21 +88,16 @@ def read_csv(source: Source) -> Iterator[Row]:
             raise DataError(f"{where} has more fields than the header")
         elif cells:
             row = _row(where, dict(zip(names, cells, strict=False)), path, label, _cell)
-            yield _without_guard(row, is_of_skal)
+            yield may_be_guarded(row, is_of_skal) if "'" in row.address else row
 
 
-def may_be_guarded(row: Row) -> Row:
-    """Return a row of a table whose address may be guarded, or be called so."""
+def may_be_guarded(row: Row, is_sure: bool = False) -> Row:
+    """Return a row of a table whose address is guarded, or may be, or be called so."""
+    if is_sure:
+        return row._replace(address=unguarded(row.address))
     address = row.address.strip()
     plain = unguarded(address)
     return row if plain == address else row._replace(plain=plain)
-
-
-def _without_guard(row: Row, is_guarded: bool) -> Row:
-    """Return a row of a table, which is guarded for sure or may be."""
-    if "'" not in row.address:
-        return row
-    return row._replace(address=unguarded(row.address)) if is_guarded else may_be_guarded(row)
 
 
 def read_json(source: Source) -> Iterator[Row]:
@@ -154,21 +150,21 @@ def _of_objects(source: Source, blocks: Iterable[Block], unit: str) -> Iterator[
     for start, block in blocks:
         first = tuple(block[0]) if block else ()
         if len(first) == 2 and _is_all_text(block, first):
-            names = columns.plain(f"{unit} {start}", first)
-            if names:
+            columns.where = f"{unit} {start}"
+            if names := columns.plain(first):
                 pairs = map(itemgetter(*names), block)
                 for number, (address, label) in enumerate(pairs, start):
                     yield plain_row(f"{unit} {number}", address, label.strip() or None)
                 continue
         for number, one in enumerate(block, start):
-            where = f"{unit} {number}"
+            columns.where = where = f"{unit} {number}"
             is_flat = _NESTED.isdisjoint(map(type, one.values()))
-            names = columns.plain(where, tuple(one)) if is_flat else None
+            names = columns.plain(tuple(one)) if is_flat else None
             if names:
                 yield plain_row(where, _address(one[names[0]]), _text(one[names[1]]) or None)
             else:
                 cells = _flat(source, where, one)
-                yield _row(where, cells, *columns.of(where, tuple(cells)))
+                yield _row(where, cells, *columns.of(tuple(cells)))
     columns.check()
 
 
@@ -178,17 +174,12 @@ class _Columns:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._chosen: dict[str, tuple[str, str]] = {}
-        self._of: dict[Sequence[str], tuple[str, str | None]] = {}
-        self._plain: dict[Sequence[str], tuple[str, str] | None] = {}
         self._problem: DataError | None = None
+        self.where = ""
+        self.of, self.plain = cache(self._of), cache(self._plain)
 
-    def of(self, where: str, names: Sequence[str]) -> tuple[str, str | None]:
+    def _of(self, names: Sequence[str]) -> tuple[str, str | None]:
         """Return the columns of an object with these names; None where it says no label."""
-        if names not in self._of:
-            self._of[names] = self._find(where, names)
-        return self._of[names]
-
-    def _find(self, where: str, names: Sequence[str]) -> tuple[str, str | None]:
         found: Sequence[str]
         try:
             found = _columns(self._source, names)
@@ -197,24 +188,19 @@ class _Columns:
                 raise
             self._problem, found = self._problem or error, error.found
         for what, name in zip(("path", "label"), found, strict=False):
-            first, there = self._chosen.setdefault(what, (name, where))
+            first, there = self._chosen.setdefault(what, (name, self.where))
             if first != name:
                 raise DataError(
-                    f"{there} has {first!r} and {where} {name!r}; name one by --{what}-column"
+                    f"{there} has {first!r} and {self.where} {name!r}; name one by --{what}-column"
                 )
         return found[0], found[1] if len(found) > 1 else None
 
-    def plain(self, where: str, names: Sequence[str]) -> tuple[str, str] | None:
+    def _plain(self, names: Sequence[str]) -> tuple[str, str] | None:
         """Return the columns as they are written; None if there is more to read, or no label."""
-        if names not in self._plain:
-            self._plain[names] = self._find_plain(where, names)
-        return self._plain[names]
-
-    def _find_plain(self, where: str, names: Sequence[str]) -> tuple[str, str] | None:
         small = {name.lower(): name for name in names}
         if len(small) < len(names):
             return None
-        path, label = self.of(where, tuple(small))
+        path, label = self.of(tuple(small))
         is_plain = MORE.isdisjoint(small.keys() - {path, label})
         return (small[path], small[label]) if label is not None and is_plain else None
 

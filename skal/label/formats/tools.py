@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 
 from ...core.errors import DataError
@@ -145,11 +146,10 @@ def _text_at(data: Mapping[str, Any], name: str) -> str:
 
 def _in_time(annotations: list[Any]) -> list[Any]:
     """Return annotations from the first to the last, as listed where not all say when they were."""
-    times = [_time_of(one) for one in annotations]
-    known = [time for time in times if time is not None]
-    if len(known) < len(times):
+    times: list[Any] = [_time_of(one) for one in annotations]
+    if None in times:
         return annotations
-    return [annotations[n] for n in sorted(range(len(known)), key=known.__getitem__)]
+    return [one for _, one in sorted(zip(times, annotations, strict=True), key=itemgetter(0))]
 
 
 def _time_of(annotation: Any) -> float | None:

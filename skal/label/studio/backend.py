@@ -11,9 +11,8 @@ from typing import Any
 from ...core.errors import MissingExtraError
 from ..web.address import LOOPBACK, names_of
 from .answers import Answer
-from .interface import Question
 from .models import Model, NotReadyError
-from .tasks import MODEL_VERSION, choice_of
+from .tasks import MODEL_VERSION, Question, choice_of
 
 try:
     from starlette.applications import Starlette
@@ -25,7 +24,7 @@ try:
     from starlette.routing import Route
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from ..web.requests import OwnAddress, json_body
+    from ..web.requests import json_body, refusal
     from ..web.running import run_app
 except ImportError as error:
     package = str(error.name).partition(".")[0]
@@ -71,11 +70,10 @@ def make_app(model: Model, *, port: int = PORT, hosts: Collection[str] = LOOPBAC
         ],
         exception_handlers={HTTPException: _on_http_error, NotReadyError: _on_not_ready},
     )
-    own = OwnAddress(port, frozenset(hosts))
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = own.refusal(scope, Headers(scope=scope))
-        response = app if refusal is None else JSONResponse({"error": refusal}, 403)
+        told = refusal(scope, Headers(scope=scope), port, hosts)
+        response = app if told is None else JSONResponse({"error": told}, 403)
         await response(scope, receive, send)
 
     return guarded

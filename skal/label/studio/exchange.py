@@ -78,7 +78,7 @@ def push(project: LabelProject, url: str) -> Pushed:
         The server cannot be reached or refuses something; or it has tasks of images not here.
     """
     check_files(project, "a task of Label Studio")  # before anything is made there
-    with closing(_Server(url)) as server:
+    with closing(_Server(url)) as server, server.told():
         if server.number is not None:
             raise UsageError(
                 f"--push: got {url!r}, a project; expected the server's address, for a project of "
@@ -121,7 +121,7 @@ def pull(
     `url` is that of a project, or of the server to which ours was pushed; `choice` and
     `path_column` are those of a `Source`. Errors are those of `push` and of `import_into`.
     """
-    with closing(_Server(url)) as server:
+    with closing(_Server(url)) as server, server.told():
         number = server.number
         if number is None:
             opened = LabelProject.open(folder, classes, create=False, needs_classes=False)
@@ -181,7 +181,7 @@ class _Server:
             package = str(error.name or "label_studio_sdk").replace("_", "-")
             raise MissingExtraError(package, "labelstudio", "--push and --pull") from error
         self._http = httpx.Client(timeout=PATIENCE, follow_redirects=True)
-        with self._told():
+        with self.told():
             self._client = LabelStudio(
                 base_url=self.address, api_key=token, httpx_client=self._http
             )
@@ -191,34 +191,30 @@ class _Server:
 
     def find(self, project_id: str) -> int | None:
         """Return the number of the project that was made for one of ours."""
-        with self._told():
-            for found in self._client.projects.list(page_size=100):
-                if mark_of(project_id) in (found.description or ""):
-                    return int(found.id)
-        return None
+        found = self._client.projects.list(page_size=100)
+        ours = (one.id for one in found if mark_of(project_id) in (one.description or ""))
+        return next(map(int, ours), None)
 
     def make(self, project: LabelProject, config: str) -> int:
         name = plain_text(project.name)
         title = name if len(name) >= SHORTEST_TITLE else f"skal {name}"
         told = f"Images of {name}, pushed by skal ({mark_of(project.id)}: leave that here)"
-        with self._told():
-            made = self._client.projects.create(
-                title=title[:LONGEST_TITLE], description=told, label_config=config
-            )
+        made = self._client.projects.create(
+            title=title[:LONGEST_TITLE], description=told, label_config=config
+        )
         return int(made.id)
 
     def set_interface(self, number: int, config: str) -> None:
-        with self._told():
-            if self._client.projects.get(id=number).label_config != config:
-                self._client.projects.update(id=number, label_config=config)
-                _log.info("project %d has the present classes now", number)
+        if self._client.projects.get(id=number).label_config != config:
+            self._client.projects.update(id=number, label_config=config)
+            _log.info("project %d has the present classes now", number)
 
     def add_storage(self, number: int, project: LabelProject) -> None:
         """Let the server show the images; where it refuses, say what must be set, and go on."""
         path = plain_text(str(project.root.resolve()))
         storages = self._client.import_storage.local
         try:
-            with self._told():
+            with self.told():
                 if any(one.path == path for one in storages.list(project=number)):
                     return
                 storages.create(
@@ -240,48 +236,43 @@ class _Server:
 
     def tasks(self, number: int, *, everything: bool) -> list[dict[str, Any]]:
         """Return the tasks of a project with their annotations, or only those that have any."""
-        with self._told():
-            parts = self._client.projects.exports.download_sync(
-                id=number, export_type="JSON", download_all_tasks=everything
-            )
-            content = b"".join(parts)
+        parts = self._client.projects.exports.download_sync(
+            id=number, export_type="JSON", download_all_tasks=everything
+        )
         try:
-            found = json.loads(content)
+            found = json.loads(b"".join(parts))
         except ValueError as error:
-            raise ServerError(
-                f"{self.address} answered with no JSON; is it Label Studio?"
-            ) from error
+            told = f"{self.address} answered with no JSON; is it Label Studio?"
+            raise ServerError(told) from error
         if not (isinstance(found, list) and all(isinstance(one, dict) for one in found)):
             raise ServerError(f"{self.address} answered with no list of tasks")
         return found
 
     def add_tasks(self, number: int, some: Sequence[dict[str, Any]]) -> None:
-        with self._told():
-            self._client.projects.import_tasks(id=number, request=some)
+        self._client.projects.import_tasks(id=number, request=some)
 
     def renew(self, number: int, wanted: Mapping[int, dict[str, Any]]) -> int:
         """Give tasks our predictions in place of our earlier ones; those of other models stay.
 
         Returns how many are others than before.
         """
-        with self._told():
-            listed = self._client.predictions.list(project=number)
-            ours = {one.task: one for one in listed if one.model_version == MODEL_VERSION}
-            changed = {
-                ours[task].id: guess
-                for task, guess in wanted.items()
-                if task in ours and not _is_same(ours[task], guess)
-            }
-            new = [{"task": task, **guess} for task, guess in wanted.items() if task not in ours]
-            for prediction, guess in progress(changed.items(), desc="renewing", unit="task"):
-                self._client.predictions.update(id=prediction, **guess)
-            for start in range(0, len(new), TASKS_AT_ONCE):
-                part = new[start : start + TASKS_AT_ONCE]
-                self._client.projects.import_predictions(id=number, request=part)
+        listed = self._client.predictions.list(project=number)
+        ours = {one.task: one for one in listed if one.model_version == MODEL_VERSION}
+        changed = {
+            ours[task].id: guess
+            for task, guess in wanted.items()
+            if task in ours and not _is_same(ours[task], guess)
+        }
+        new = [{"task": task, **guess} for task, guess in wanted.items() if task not in ours]
+        for prediction, guess in progress(changed.items(), desc="renewing", unit="task"):
+            self._client.predictions.update(id=prediction, **guess)
+        for start in range(0, len(new), TASKS_AT_ONCE):
+            part = new[start : start + TASKS_AT_ONCE]
+            self._client.projects.import_predictions(id=number, request=part)
         return len(changed) + len(new)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def told(self) -> Iterator[None]:
         """Turn errors of the SDK into one line of ours."""
         import httpx
         from label_studio_sdk.core.api_error import ApiError
@@ -289,17 +280,16 @@ class _Server:
         try:
             yield
         except ApiError as error:
+            told = f"refuses ({error.status_code}): {' '.join(str(error.body).split())[:500]}"
             if error.status_code in (401, 403):
-                raise ServerError(
-                    f"{self.address} does not take the token in {TOKEN} (status "
-                    f"{error.status_code}); expected one that its page 'Account & Settings' shows"
-                ) from error
-            reason = " ".join(str(error.body).split())[:500]
-            raise ServerError(f"{self.address} refuses ({error.status_code}): {reason}") from error
+                told = (
+                    f"does not take the token in {TOKEN} (status {error.status_code}); expected "
+                    "one that its page 'Account & Settings' shows"
+                )
+            raise ServerError(f"{self.address} {told}") from error
         except httpx.HTTPError as error:
-            raise ServerError(
-                f"{self.address} cannot be reached ({error}); is Label Studio running there?"
-            ) from error
+            told = f"cannot be reached ({error}); is Label Studio running there?"
+            raise ServerError(f"{self.address} {told}") from error
 
 
 def _is_same(one: Any, guess: Mapping[str, Any]) -> bool:

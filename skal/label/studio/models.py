@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,7 @@ from ..names import plain_text
 from ..project import LabelProject
 from ..service import FRESH_SHARE
 from .answers import Answers, answers_of_run
-from .interface import Question
-from .tasks import MARK, mark_of
+from .tasks import MARK, Question, mark_of
 
 GIVEN = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED")
 TAKEN_BACK = "ANNOTATIONS_DELETED"
@@ -31,18 +29,20 @@ class NotReadyError(SkalError):
     """Nothing can be said of images yet."""
 
 
-class Model(ABC):
-    """Finds the images of tasks, and says what it knows of them."""
+class Model:
+    """Finds the images of tasks, and says always the same of them, whatever it hears."""
 
-    def __init__(self, addresses: Addresses) -> None:
-        self.addresses = addresses
+    def __init__(self, addresses: Addresses, answers: Answers | None = None) -> None:
+        self.addresses, self._answers = addresses, answers
+        self._problem = "the images are looked at, and the network is trained"
         addresses.prepare()
 
-    @abstractmethod
     def answers(self) -> Answers:
         """Return what is known now; a NotReadyError if that is nothing yet."""
+        if self._answers is None:
+            raise NotReadyError(f"not ready yet: {self._problem}")
+        return self._answers
 
-    @abstractmethod
     def hear(self, event: Mapping[str, Any]) -> None:
         """Take in what happened in Label Studio."""
 
@@ -69,24 +69,10 @@ class Model(ABC):
             return None
 
 
-class FixedModel(Model):
-    """Says always the same, whatever it hears."""
-
-    def __init__(self, addresses: Addresses, answers: Answers) -> None:
-        super().__init__(addresses)
-        self._answers = answers
-
-    def answers(self) -> Answers:
-        return self._answers
-
-    def hear(self, event: Mapping[str, Any]) -> None:
-        pass
-
-
 def model_of_run(run_dir: Path, images: Path | None = None, trust: bool = False) -> Model:
     """Return the model that a run's network is; see `answers_of_run`."""
     answers, addresses = answers_of_run(run_dir, images, trust=trust)
-    return FixedModel(addresses, answers)
+    return Model(addresses, answers)
 
 
 class LearningModel(Model):
@@ -104,17 +90,10 @@ class LearningModel(Model):
         self._heard: Any = None  # number of a project without a mark
         self._refused: list[Any] = []
         self._n_new = 0
-        self._answers: Answers | None = None
-        self._problem = "the images are looked at, and the network is trained"
         self._is_busy = self._is_due = False
         self._lock = threading.Lock()
         self._learner = Learner(project.learner_setup(), self._take, self._fail)
         self._learn()
-
-    def answers(self) -> Answers:
-        if self._answers is None:
-            raise NotReadyError(f"not ready yet: {self._problem}")
-        return self._answers
 
     def hear(self, event: Mapping[str, Any]) -> None:
         action = event.get("action")

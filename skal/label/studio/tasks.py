@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple
 from urllib.parse import quote
+from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
 from ..exporting import check_files
@@ -48,6 +49,33 @@ def labeling_config(classes: Sequence[str]) -> str:
         f'<View><Image name="{TO_NAME}" value="$image"/>'
         f'<Choices name="{FROM_NAME}" toName="{TO_NAME}">{choices}</Choices></View>'
     )
+
+
+class Question(NamedTuple):
+    """What a labelling interface asks: the names of question and image, and of the latter's field
+    in a task's data, and the classes, None if they are not known.
+    """
+
+    from_name: str = FROM_NAME
+    to_name: str = TO_NAME
+    field: str = "image"
+    classes: Collection[str] | None = None
+
+    @classmethod
+    def of(cls, interface: Any) -> Question:
+        """Read a labelling interface: its first choices of an image; ours if there are none."""
+        try:
+            root = ElementTree.fromstring(interface)
+        except (ElementTree.ParseError, TypeError, ValueError):
+            return cls()
+        fields = {one.get("name", ""): one.get("value", "") for one in root.iter("Image")}
+        for one in root.iter("Choices"):
+            to_name = one.get("toName", "")
+            if to_name in fields:
+                classes = {choice.get("value", "") for choice in one.iter("Choice")}
+                field = fields[to_name].removeprefix("$")
+                return cls(one.get("name", ""), to_name, field, classes)
+        return cls()
 
 
 def local_files_settings(project: LabelProject) -> dict[str, str]:

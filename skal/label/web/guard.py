@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .requests import OwnAddress
+from .requests import refusal
 from .tokens import Tokens
 
 POLICY = (
@@ -48,9 +48,8 @@ _log = logging.getLogger("skal")
 class Guard:
     """Lets in who asks by the server's own name, from its own page, and knows a token.
 
-    A request has the name whose token it is as `scope[NAME]`, see `Tokens.whose`.
-
-    Pages of another project than the one of that id are told so.
+    A request has the name whose token it is as `scope[NAME]`, see `Tokens.whose`; pages of another
+    project than the one of that id are told so.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class Guard:
         self._app = app
         self._tokens = Tokens(token)
         self._project = project
-        self._own = OwnAddress(port, hosts)
+        self._own = port, hosts
         # cookies know no ports: that of another project must not take the place of this one
         self._cookie = f"skal-{port}"
 
@@ -91,8 +90,8 @@ class Guard:
 
     def _answer_to(self, scope: Scope, headers: Headers) -> ASGIApp:
         """Return what answers a request: the page, or a refusal."""
-        if refusal := self._own.refusal(scope, headers):
-            return _error(refusal, 403)
+        if told := refusal(scope, headers, *self._own):
+            return _error(told, 403)
         given = _query(scope).get("token", "")
         name = self._tokens.whose(given) if scope["path"] == "/" else None
         if name is not None:

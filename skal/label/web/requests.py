@@ -14,42 +14,33 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 
-class OwnAddress:
-    """Tells who asks by the server's own name, and not from another's page.
+def refusal(scope: Scope, headers: Headers, port: int, hosts: Collection[str]) -> str | None:
+    """Return why a request is not answered: it is not asked by the server's own name, or from
+    another's page; None if it is.
 
     `hosts` are its names without the `port`: "*" stands for any address in numbers, which no
     foreign page can pass off as its own.
     """
+    host = headers.get("host", "").lower()
+    if len(headers.getlist("host")) != 1 or not _is_own(host, port, hosts):
+        told = repr(headers.get("host", "")[:100])
+        return f"{told} is not an address of this page; --host gives it another"
+    is_foreign = headers.get("origin", f"http://{host}").lower() != f"http://{host}"
+    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        is_foreign |= scope["method"] not in ("GET", "HEAD") or scope["path"] != "/"
+    return "the request comes from another page" if is_foreign else None
 
-    def __init__(self, port: int, hosts: Collection[str]) -> None:
-        self._port = port
-        self._hosts = hosts
 
-    def refusal(self, scope: Scope, headers: Headers) -> str | None:
-        """Return why a request is not answered; None if it is."""
-        host = headers.get("host", "")
-        if len(headers.getlist("host")) != 1 or not self._is_own(host):
-            return f"{host[:100]!r} is not an address of this page; --host gives it another"
-        origin = headers.get("origin")
-        if origin is not None and origin.lower() != f"http://{host.lower()}":
-            return "the request comes from another page"
-        foreign = headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
-        if foreign and (scope["method"] not in ("GET", "HEAD") or scope["path"] != "/"):
-            return "the request comes from another page"
-        return None
-
-    def _is_own(self, host: str) -> bool:
-        name, _, port = host.lower().rpartition(":")
-        if not (name and port.isdecimal() and not name.endswith(":")):
-            name, port = host.lower(), "80"
-        if int(port[:9]) != self._port:
-            return False
-        if name in self._hosts:
-            return True
-        if "*" in self._hosts:
-            with suppress(ValueError):
-                return bool(ipaddress.ip_address(name.strip("[]")))
+def _is_own(host: str, own_port: int, hosts: Collection[str]) -> bool:
+    name, _, port = host.rpartition(":")
+    if not (name and port.isdecimal() and not name.endswith(":")):
+        name, port = host, "80"
+    if int(port[:9]) != own_port:
         return False
+    if name not in hosts and "*" in hosts:
+        with suppress(ValueError):
+            return bool(ipaddress.ip_address(name.strip("[]")))
+    return name in hosts
 
 
 async def json_body(request: Request, largest: int) -> dict[str, Any]:

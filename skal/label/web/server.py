@@ -7,6 +7,7 @@ import mimetypes
 import shlex
 import warnings
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -54,12 +55,14 @@ PRELOADS = "\n".join(
     for module in sorted((HERE / "static").glob("*.js"))
 )
 """All modules are asked for at once, not each when another is read that imports it."""
+TEMPLATE = Template((HERE / "templates/index.html").read_text("utf-8"))
 UNSTORED = {"Cache-Control": "no-store"}
 
 _log = logging.getLogger("skal")
 
 Asked = Mapping[str, Any]
 """What a request says: the fields of its body, or of its address."""
+View = Callable[[Asked], dict[str, Any]]
 
 
 def make_app(
@@ -78,21 +81,20 @@ def make_app(
     Whoever knows the `token` may label. The page is served at `port`, which is part of the names it
     is asked by and of its cookie; `hosts` are these names, without the port: "*" stands for any
     address in numbers, which no foreign page can pass off as its own. Doubts are found by
-    `ask`, map and exports made by `beside`, both of a `Learner`; `seen` is set when the first image
-    has been sent.
+    `ask`, map and exports made by `beside`, a `Learner`'s; `seen` is set when an image was sent.
     """
     views = Review(service, ask), ImageMap(service, beside), Finish(service, beside)
     page = _Page(service, *views, suggest, seen or Event())
     routes = [
         Route("/", page.index),
         Route("/api/guess/{number:int}", page.guess),
-        *(
-            Route(f"/api/{look.__name__}", _looked(look))
-            for look in (page.state, page.review, page.rows, page.map, page.finish)
-        ),
         *(Route(f"/{name}/{{number:int}}", partial(page.image, side)) for name, side in SIDES),
         *(
-            Route(f"/api/{deed.__name__}", _posted(deed), methods=["POST"])
+            _route(look, "GET")
+            for look in (page.state, page.review, page.rows, page.map, page.finish)
+        ),
+        *(
+            _route(deed, "POST")
             for deed in (
                 *(page.next, page.grid, page.actions, page.classes, page.undo, page.leave),
                 *(page.doubts, page.layout, page.make),
@@ -109,28 +111,19 @@ def make_app(
     return app
 
 
+@dataclass(frozen=True)
 class _Page:
-    def __init__(
-        self,
-        service: LabelService,
-        review: Review,
-        image_map: ImageMap,
-        finish: Finish,
-        suggest: bool,
-        seen: Event,
-    ) -> None:
-        self._service = service
-        self._review = review
-        self._map = image_map
-        self._finish = finish
-        self._suggest = suggest
-        self._seen = seen
-        self._template = Template((HERE / "templates/index.html").read_text("utf-8"))
+    _service: LabelService
+    _review: Review
+    _map: ImageMap
+    _finish: Finish
+    _suggest: bool
+    _seen: Event
 
     def index(self, request: Request) -> Response:
         project = self._service.project
         own = request.scope[NAME]  # who came by a token of their own has no other name
-        content = self._template.substitute(
+        content = TEMPLATE.substitute(
             preloads=PRELOADS,
             project=escape(plain_text(project.name)),
             id=escape(project.id),
@@ -161,11 +154,8 @@ class _Page:
         return self._review.find(asked)
 
     def map(self, asked: Asked) -> dict[str, Any]:
-        return (
-            {"state": self._map.state}
-            if "state" in asked
-            else self._map.look(suggest=self._suggest)
-        )
+        state = {"state": self._map.state}
+        return state if "state" in asked else self._map.look(suggest=self._suggest)
 
     def layout(self, asked: Asked) -> dict[str, Any]:
         self._map.ask()
@@ -187,9 +177,7 @@ class _Page:
         n = asked.get("n", 48)
         if not (is_whole(n) and 0 < n <= LARGEST_GRID):
             raise UsageError(f"n: got {n!r:.20}; expected a number from 1 to {LARGEST_GRID}")
-        among = asked.get("among", [])
-        if not (isinstance(among, list) and all(is_whole(image) for image in among)):
-            raise UsageError("among: expected a list of numbers of images")
+        among = _list_of(asked, "among", is_whole, "numbers of images")
         images = self._service.grid(_annotator(asked), n, among)
         self._service.previews.prepare(images, SMALL)
         described = [self._service.describe(image) for image in images]
@@ -197,9 +185,8 @@ class _Page:
 
     def actions(self, asked: Asked) -> dict[str, Any]:
         many = "actions" in asked
-        answers = asked["actions"] if many else [asked]
-        if not (isinstance(answers, list) and all(isinstance(a, dict) for a in answers)):
-            raise UsageError("actions: expected a list of objects")
+        given = asked if many else {"actions": [asked]}
+        answers = _list_of(given, "actions", lambda one: isinstance(one, dict), "objects")
         is_grid = asked.get("grid") is True
         ids = self._service.act(_annotator(asked), answers, asked.get("key"), grid=is_grid)
         return {**({"ids": ids} if many else {"id": ids[0]}), "state": self.next(asked)}
@@ -208,27 +195,20 @@ class _Page:
         keys = _by_number(asked, "keys", lambda key: isinstance(key, str))
         into = _by_number(asked, "into", lambda n: n is None or is_whole(n))
         names = _by_number(asked, "names", lambda name: isinstance(name, str))
-        new = asked.get("new", [])
-        if not (isinstance(new, list) and all(isinstance(name, str) for name in new)):
-            raise UsageError("new: expected a list of names")
+        new = _list_of(asked, "new", lambda name: isinstance(name, str), "names")
         self._service.edit_classes(ClassEdits(keys, into, names, new))
         return {"state": self.next(asked)}
 
     def undo(self, asked: Asked) -> dict[str, Any]:
         keys = asked.get("key"), asked.get("undoes"), check_key(asked.get("window"))
         undone = self._service.undo(_annotator(asked), *keys)
-        told = [
-            {"image": a.image, "action": a.action, "label": self._number(a.label)} for a in undone
-        ]
+        number = self._service.project.class_list.number_of
+        told = [{"image": a.image, "action": a.action, "label": number(a.label)} for a in undone]
         return {"undone": told, "state": self.next(asked)}
 
     def leave(self, asked: Asked) -> dict[str, Any]:
         self._service.leave(_annotator(asked), check_key(asked.get("window")))
         return {}
-
-    def _number(self, class_id: int | None) -> int | None:
-        """Return what pages know a class by."""
-        return None if class_id is None else self._service.project.class_list.numbers[class_id]
 
     def guess(self, request: Request) -> Response:
         if not self._suggest:
@@ -238,8 +218,8 @@ class _Page:
         if proba is None:
             raise HTTPException(404, "there is no guess at this image yet")
         label = int(proba.argmax())
-        values = [round(float(value), 6) for value in proba]
-        number, why = self._number(label), self._service.why(image, named=True)
+        values, why = [round(float(p), 6) for p in proba], self._service.why(image, named=True)
+        number = self._service.project.class_list.number_of(label)
         return _json({"label": number, "probability": values[label], "proba": values, "why": why})
 
     def image(self, side: int, request: Request) -> Response:
@@ -256,23 +236,15 @@ class _Page:
         return response
 
 
-def _posted(deed: Callable[[Asked], dict[str, Any]]) -> Callable[[Request], Any]:
-    """Return what answers a POST, in a thread of its own: it may wait for the disk."""
+def _route(view: View, method: str) -> Route:
+    """Return the way to what answers in a thread of its own, for it may wait for the disk."""
 
     async def answer(request: Request) -> Response:
-        asked = _as_one_self(request, await json_body(request, LARGEST_BODY))
-        return _json(await run_in_threadpool(deed, asked))
+        is_post = method == "POST"
+        said = await json_body(request, LARGEST_BODY) if is_post else request.query_params
+        return _json(await run_in_threadpool(view, _as_one_self(request, said)))
 
-    return answer
-
-
-def _looked(look: Callable[[Asked], dict[str, Any]]) -> Callable[[Request], Response]:
-    """Return what answers a GET, which starlette runs in a thread of its own."""
-
-    def answer(request: Request) -> Response:
-        return _json(look(_as_one_self(request, request.query_params)))
-
-    return answer
+    return Route(f"/api/{view.__name__}", answer, methods=[method])
 
 
 def _as_one_self(request: Request, asked: Asked) -> Asked:
@@ -284,6 +256,13 @@ def _as_one_self(request: Request, asked: Asked) -> Asked:
         told = f"this address is that of {own!r}: nobody labels under another's name by it"
         raise HTTPException(403, told)
     return {**asked, "as": own} if own else asked
+
+
+def _list_of(asked: Asked, name: str, fits: Callable[[Any], bool], what: str) -> list[Any]:
+    said = asked.get(name, [])
+    if not (isinstance(said, list) and all(map(fits, said))):
+        raise UsageError(f"{name}: expected a list of {what}")
+    return said
 
 
 def _by_number(asked: Asked, name: str, fits: Callable[[Any], bool]) -> dict[int, Any]:
