@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -31,6 +33,7 @@ class Pool:
         self._y_valid = self._y.copy()
         self._excluded: NDArray[np.bool_] = np.zeros(len(X), dtype=bool)
         self._withheld = self._excluded.copy()
+        self._memo: tuple[NDArray[np.int64] | None, dict[Any, Any]] = (None, {})
 
     def __len__(self) -> int:
         return len(self.X)
@@ -76,6 +79,18 @@ class Pool:
         in_play = (self._y_valid == MISSING_LABEL) & ~self._excluded
         rows = np.flatnonzero(in_play & ((self._y != MISSING_LABEL) | ~self._withheld))
         return None if len(rows) == len(self) else rows
+
+    def memo(self, rows: NDArray[np.int64] | None) -> dict[Any, Any]:
+        """Return what was found of some images, None for all, whatever their labels; nothing if the
+        last call was about others.
+        """
+        before = self._memo[0]
+        same = before is rows or (
+            before is not None and rows is not None and np.array_equal(before, rows)
+        )
+        if not same:
+            self._memo = rows, {}
+        return self._memo[1]
 
     def label(self, indices: ArrayLike, labels: ArrayLike) -> None:
         """Label unlabelled images; a `DataError` is raised, before writing, if one is invalid."""

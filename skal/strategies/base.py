@@ -223,6 +223,8 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         else:  # a mean is at hand, or nobody asks
             samples = found.get("mc_proba", np.empty((1, len(X), 0), np.float32))
             found["proba"] = samples.mean(axis=0)
+        if type(clf) is ScoredClassifier:
+            found.update(whole=clf.scores, rows=clf.rows_of(X))
         return Scores(clf.classes_, **found)
 
     def _samples(self, clf: Any, X: Any) -> NDArray[Any]:
@@ -254,7 +256,9 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         rows = X[known]
         if not len(rows):
             return Labeled(y[known], np.empty((0, 0), np.float32))
-        return Labeled(y[known], _flat(rows) if clf is None else self._embed(clf, rows)[1])
+        embeddings = _flat(rows) if clf is None else self._embed(clf, rows)[1]
+        places = clf.rows_of(rows) if type(clf) is ScoredClassifier else None
+        return Labeled(y[known], embeddings, places)
 
     def _embedding_keywords(self, clf: Any, X: Any) -> dict[str, Any]:
         flag = self.clf_embedding_flag_name

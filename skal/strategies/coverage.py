@@ -169,7 +169,11 @@ def unit_points(scores: Scores, width: int | None = None) -> tuple[Tensor, Tenso
     if wider than `width`, reduced to so many leading principal directions.
     """
     assert scores.embeddings is not None and scores.labeled is not None
-    known = scores.labeled.embeddings
-    moved = centred(scores.embeddings, known, unit_length=True, width=width)
+    known = scores.labeled
+    if scores.whole is None:
+        moved = centred(scores.embeddings, known.embeddings, unit_length=True, width=width)
+    else:
+        points = scores.whole.unit_points(width)
+        moved = points[scores.rows], points[np.empty(0, int) if known.rows is None else known.rows]
     here, there = (as_points(values, scores.device) for values in moved)
     return here, there

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from ..core.progress import progress
 from ..datasets.base import MISSING_LABEL, Images
 from ..models.classifier import ImageClassifier
 from ..models.committee import Committee
+from .geometry import Shift
 
 SLOW_SECONDS = 2.0
 ROWS_AT_ONCE = 8192
@@ -30,10 +31,13 @@ _TINY = np.finfo(np.float32).tiny
 
 @dataclass(frozen=True)
 class Labeled:
-    """Labels of labelled images, shape (m,), and their embeddings, shape (m, n_features)."""
+    """Labels of labelled images, shape (m,), their embeddings, shape (m, n_features), and where
+    they are in `Scores.whole`, if that is known.
+    """
 
     y: NDArray[Any]
     embeddings: NDArray[Any]
+    rows: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -62,6 +66,10 @@ class Scores:
         What is labelled already, for strategies that read it.
     device : str, default="cpu"
         Where the network computes, and strategies may.
+    whole : Scores, optional
+        Those that these are the `rows` of, ndarray of int64, shape (n,).
+    memo : dict, optional
+        What was found of the embeddings; shared by scores in which these are the same.
     """
 
     classes: NDArray[Any]
@@ -72,9 +80,23 @@ class Scores:
     gradient_length: NDArray[np.float32] | None = None
     labeled: Labeled | None = None
     device: str = "cpu"
+    whole: Scores | None = None
+    rows: NDArray[np.int64] | None = None
+    memo: dict[Any, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.proba)
+
+    def unit_points(self, width: int | None = None) -> NDArray[np.float32]:
+        """Return the embeddings at unit length, then centred, and, if wider than `width`, reduced
+        to so many leading principal directions; found once.
+        """
+        assert self.embeddings is not None
+        if width not in self.memo:
+            shift = Shift(self.embeddings, unit_length=True, width=width)
+            self.memo[width] = shift(self.embeddings)
+        points: NDArray[np.float32] = self.memo[width]
+        return points
 
     def take(self, rows: NDArray[np.int64]) -> Scores:
         """Return the scores of some images only."""
@@ -84,7 +106,7 @@ class Scores:
             "mc_proba": None if self.mc_proba is None else self.mc_proba[:, rows],
             "gradient_length": None if self.gradient_length is None else self.gradient_length[rows],
         }
-        return replace(self, **parts)
+        return replace(self, whole=None, rows=None, memo={}, **parts)
 
 
 @dataclass(frozen=True)
@@ -323,6 +345,10 @@ class ScoredClassifier(SkactivemlClassifier):
         if self.scores.gradient_length is None:
             raise ParameterError("the scores hold no gradient lengths")
         return self.scores.gradient_length[_rows(X)]
+
+    def rows_of(self, X: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows of the scores that samples stand for, shape (n,)."""
+        return _rows(X)
 
     def _look_up(self, X: Any) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         rows, embeddings = _rows(X), self.scores.embeddings

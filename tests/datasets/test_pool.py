@@ -45,6 +45,17 @@ def test_nobody_else_can_write_labels(pool: Pool) -> None:
     assert pool.y[0] == -1
 
 
+def test_what_was_found_of_images_is_there_until_others_are_asked_about(pool: Pool) -> None:
+    pool.memo(None)["mean"] = 3
+    pool.label([0], [1])
+    assert pool.memo(None) == {"mean": 3}
+    some = np.array([0, 2, 4])
+    assert pool.memo(some) == {}
+    pool.memo(some)["mean"] = 2
+    assert pool.memo(some.copy()) == {"mean": 2}
+    assert pool.memo(some[:2]) == {} and pool.memo(None) == {}
+
+
 def test_images_are_not_copied() -> None:
     X = np.zeros((3, 1, 8, 8), np.uint8)
     pool = Pool(X, 2)

@@ -78,6 +78,21 @@ def test_a_record_is_that_of_a_run_and_continues_to_the_same_bytes(
     assert len(queries(tmp_path / "steps")) == 14
 
 
+@pytest.mark.parametrize("options", [{}, {"max_candidates": 40}])
+def test_what_a_learner_keeps_between_rounds_changes_no_pick(
+    tiny: skal.ImageDataset, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    settings = {**SETTINGS, "model": "lenet", "freeze": True, "n_rounds": 3, **options}
+    whole = skal.run(tiny, "uncertainty-herding", **settings)
+    folder = tmp_path / "steps"
+    skal.ActiveLearner(tiny, strategy="uncertainty-herding", out=folder, **settings)
+    for number in range(4):  # each round by one that has seen none before
+        learner = skal.ActiveLearner.open(folder, data=tiny)
+        picks = learner.query().tolist()
+        assert picks == picks_of(whole, number)
+        learner.teach(picks, tiny.y[picks]).fit().evaluate()
+
+
 def test_a_stopped_run_can_be_continued_by_hand(tiny: skal.ImageDataset, tmp_path: Path) -> None:
     straight = skal.run(tiny, "margin", **FAST)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -165,6 +167,30 @@ class TestWideEmbeddings:
         wide = np.hstack([scores.embeddings, np.zeros((75, 50), np.float32)])
         picks = ask("uncertainty-herding", scores=made(np.full((75, 3), 1 / 3), wide), n=3, width=4)
         assert set(group[picks].tolist()) == {0, 1, 2}
+
+
+class TestEmbeddingsThatStayTheSame:
+    @pytest.mark.parametrize("name", ["uncertainty-herding", "max-herding", "probcover"])
+    def test_what_was_found_of_them_serves_the_next_round(self, name: str) -> None:
+        rng = np.random.default_rng(0)
+        embeddings = rng.normal(size=(150, 300))
+        first, second = (made(rng.dirichlet(np.ones(3), 150), embeddings) for _ in range(2))
+        ask(name, scores=first, y=labels(150, 20), n=20)
+        remembering = replace(second, memo=first.memo)
+        then = {"y": labels(150, 40), "n": 20}
+        again = ask(name, scores=remembering, **then).tolist()
+        assert again == ask(name, scores=second, **then).tolist()
+        # some of them are others
+        few = np.arange(0, 150, 2)
+        some = ask(name, scores=remembering.take(few), y=labels(75, 20), n=20)
+        assert some.tolist() == ask(name, scores=second.take(few), y=labels(75, 20), n=20).tolist()
+
+    def test_they_are_reduced_once(self) -> None:
+        first = example_scores(n_features=300, n_images=200)
+        second = replace(example_scores(n_features=300, n_images=200), memo=first.memo)
+        assert first.unit_points(128) is second.unit_points(128)
+        assert first.unit_points(128).shape == (200, 128)
+        assert first.unit_points().shape == (200, 300)
 
 
 @pytest.mark.parametrize("gamma", [1e-4, 4.0, 1e4])
