@@ -103,7 +103,8 @@ def speed_up(
             return there.batch_size if is_worth_it else 0
         if there is not None or not is_worth_it:
             return 0
-        engine = _checked(backbone, inputs, module.bf16)
+        engine = _checked(backbone, inputs, bf16=True) if module.bf16 else None
+        engine = engine or _checked(backbone, inputs, bf16=False)
     if engine is None:
         return 0
     # where torch keeps what a module was compiled to: it is neither copied nor pickled

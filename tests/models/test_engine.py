@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from skal import ImageClassifier
+from skal.models import engine
 from skal.models.backbone import Backbone
 from skal.models.devices import Device
 from skal.models.engine import speed_up
@@ -108,6 +109,14 @@ def test_a_backbone_that_the_engine_cannot_compute_stays_in_torch(layer):
     backbone.module.network.backbone = layer().eval()
     assert speed_up(backbone.module, X, worth=0) == 0
     assert backbone(X).shape == (9, 8)
+
+
+def test_where_bfloat16_is_too_coarse_the_engine_computes_in_float32(monkeypatch):
+    monkeypatch.setitem(engine.SHARE, True, 0.0)
+    backbone = Backbone.build("small-cnn", (3, 32, 32), Device("cpu", True), pretrained=False)
+    X = photos(21, (3, 32, 32))
+    found, expected = by_engine(backbone, X), by_torch(built("small-cnn", (3, 32, 32)), X)
+    assert np.linalg.norm(found - expected) < 1e-3 * np.linalg.norm(expected)
 
 
 def test_a_copy_of_the_network_has_no_engine_and_answers_alike():
