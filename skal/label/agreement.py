@@ -79,9 +79,7 @@ def _told(value: float) -> str:
 
 
 def alpha(project: LabelProject) -> Alpha | None:
-    """Return how far all agree who labelled some image that others did, too; None if they are fewer
-    than three.
-    """
+    """Return how far all agree who labelled images that others did, too; None of fewer than 3."""
     given = [project.ledger.votes(n) for n in project.ledger.images() if n in project.paths]
     given = [votes for votes in given if len(votes) > 1]
     n_people = len({who for votes in given for who in votes})
@@ -108,9 +106,7 @@ def krippendorff(units: Sequence[Counter[int]]) -> float:
 
 
 def disputed(project: LabelProject) -> list[tuple[str, dict[str, str]]]:
-    """Return the images with different labels, which nobody has settled: where each lies, and its
-    label by annotator.
-    """
+    """Return where images lie whose different labels nobody has settled, and these by annotator."""
     ledger, names = project.ledger, project.classes
     there = sorted((project.paths[n], n) for n in ledger.disputed if n in project.paths)
     return [

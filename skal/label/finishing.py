@@ -85,9 +85,7 @@ class Finish(Beside):
 
 
 def places(root: Path) -> dict[str, Path]:
-    """Return where each thing that can be made of a folder's labels would go; a UsageError if
-    nothing lies beside it.
-    """
+    """Return where each thing made of a folder's labels would go; a UsageError beside `/`."""
     folder = root.resolve()
     if not folder.name:
         raise UsageError(

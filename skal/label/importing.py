@@ -319,9 +319,7 @@ def _is_before(one: str, other: str) -> bool:
 
 
 def _without_contradiction(reading: Reading, entries: Iterable[Entry]) -> tuple[list[Action], int]:
-    """Return one verdict an image and annotator, and how many entries have none; two different ones
-    are an error.
-    """
+    """Return a verdict an image and annotator, and how many entries have none; two are an error."""
     first: defaultdict[str, dict[int, Entry]] = defaultdict(dict)
     found: list[Action] = []
     n_empty = 0

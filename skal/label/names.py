@@ -58,9 +58,7 @@ def plain_text(text: str) -> str:
 
 
 def told_apart(paths: Iterable[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Return paths by how `plain_text` writes them, and of those written alike, which nobody can
-    tell apart by that, all.
-    """
+    """Return paths by how `plain_text` writes them, and all of those that it writes alike."""
     by_text: dict[str, str] = {}
     alike: dict[str, list[str]] = {}
     for path in paths:

@@ -187,9 +187,7 @@ class LabelProject:
     def request(
         self, candidates: Sequence[int], n: int, labels: Mapping[int, int] | None = None
     ) -> BatchRequest:
-        """Return the question which `n` of some images are the next to be labelled, by `labels` or
-        those that hold.
-        """
+        """Return the question which `n` of some images are next, by `labels` or those that hold."""
         labels = self.training_labels if labels is None else labels
         numbers = tuple(self.class_list.numbers)
         return BatchRequest(tuple(self.classes), labels, candidates, n, self.n_batches, numbers)

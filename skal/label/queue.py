@@ -311,9 +311,7 @@ def _next_test(state: Snapshot) -> BatchRow | None:
 
 
 def together(state: Snapshot, images: Iterable[int], n: int) -> list[int]:
-    """Return the first `n` of some images that can be labelled beside each other; none of the test
-    is among them.
-    """
+    """Return the first `n` of some images that can be labelled at once: none is of the test."""
     found = (
         image
         for image in images

@@ -297,8 +297,11 @@ class LabelService:
         }
 
     def describe(self, image: int, *, note_of_label: bool = False) -> dict[str, Any]:
-        size = self.previews.size(image) or (0, 0)
-        return telling.described(self.project, image, size, note_of_label)
+        """Return what a page shows of an image; what is noted of its label only on demand."""
+        width, height = self.previews.size(image) or (0, 0)
+        name = plain_text(self.project.paths[image])
+        note = self.project.notes.of(image, of_label=note_of_label)
+        return {"image": image, "width": width, "height": height, "name": name, "note": note}
 
     @_locked
     def guess(self, image: int) -> NDArray[np.float32] | None:
@@ -307,9 +310,7 @@ class LabelService:
 
     @_locked
     def why(self, image: int, *, named: bool = False) -> str:
-        """Return why an image is shown; which classes the network is undecided between only where
-        that is asked for.
-        """
+        """Return why an image is shown; `named` with the classes that it may be of."""
         row = self._snapshot("").row(image)
         return telling.why(self.project, row, self.project.classes if named else ())
 

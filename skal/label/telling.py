@@ -70,19 +70,6 @@ def figures(project: LabelProject) -> dict[str, Any]:
     }
 
 
-def described(
-    project: LabelProject, image: int, size: tuple[int, int], note_of_label: bool
-) -> dict[str, Any]:
-    """Return what a page shows of an image, with what is noted of its label where that may be."""
-    return {
-        "image": image,
-        "width": size[0],
-        "height": size[1],
-        "name": plain_text(project.paths[image]),
-        "note": project.notes.of(image, of_label=note_of_label),
-    }
-
-
 def why(project: LabelProject, row: BatchRow | None, names: Sequence[str] = ()) -> str:
     """Return in one line why an image is in its batch, with `names` of all classes also between
     which the network is undecided.

@@ -222,9 +222,7 @@ def half_blocks(
     ranges: Callable[[], Ranges] = Ranges,
     pages: str = "first",
 ) -> str:
-    """Draw an image in at most so many columns and lines of characters, two pixels each, one above
-    the other.
-    """
+    """Draw an image in at most so many columns and lines of two pixels, one above the other."""
     columns, lines = size
     with reading(path, 2 * columns, ranges, pages) as image:
         scale = min(columns / image.width, 2 * lines / image.height)

@@ -66,7 +66,10 @@ class Watch:
                 found = images.find(self._root, self._pages)
         except SkalError:  # a drive that is gone for a while, say
             return False
-        files = found if found == self._files else self._settled(found)
+        files = found
+        if found != self._files:
+            before = set(self._files)
+            files = Files([file for file in found if file in before or self._is_settled(file)])
         is_new = files != self._files
         if is_new:
             self._tell(files)
@@ -74,10 +77,6 @@ class Watch:
         self._folders = _folders_of(files) | _folders_under(self._root)
         self._seen = now if len(files) == len(found) and self._times() == now else None
         return is_new
-
-    def _settled(self, found: Files) -> Files:
-        before = set(self._files)
-        return Files([file for file in found if file in before or self._is_settled(file)])
 
     def _times(self) -> dict[str, int]:
         """Return when each folder last changed."""

@@ -266,9 +266,7 @@ def _text(value: Any) -> str:
 
 
 def _one_of(where: str, value: Any) -> Any:
-    """Return what a label says, which may be a list of one class, also as the choices of Label
-    Studio.
-    """
+    """Return what a label says: also a list of one class, also as the choices of Label Studio."""
     if isinstance(value, dict) and "choices" in value:
         value = value["choices"]
     if not isinstance(value, list):

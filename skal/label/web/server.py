@@ -248,9 +248,7 @@ def _route(view: View, method: str) -> Route:
 
 
 def _as_one_self(request: Request, asked: Asked) -> Asked:
-    """Return what a request says, under the name of whose token it came by; under another's it is
-    not answered.
-    """
+    """Return what a request says, under the name of its token; under another's it is refused."""
     own = request.scope[NAME]
     if own and asked.get("as", own) != own:
         told = f"this address is that of {own!r}: nobody labels under another's name by it"
