@@ -153,16 +153,14 @@ class Reading:
         names = sorted(name for name, number in self._class_ids.items() if number < 0)
         few = len(names) <= MOST_CLASSES
         n, listed = (len(names), ",".join(names)) if few else (f"more than {MOST_CLASSES}", "A,...")
-        if not self.project.classes and len(names) == 1:
-            raise UsageError(
-                f"there is no class yet, and only {names[0]!r} in {self.name}; name that and "
-                f"another one, for two are needed, by {as_options([*names, '...'])}"
-            )
         if not self.project.classes:
-            raise UsageError(
-                f"there is no class yet, and {n} in {self.name}; if these are right, name them by "
-                f"{as_options(names)}"
-            )
+            told = f"{n} in {self.name}; if these are right, name them by {as_options(names)}"
+            if len(names) == 1:
+                told = (
+                    f"only {names[0]!r} in {self.name}; name that and another one, for two are "
+                    f"needed, by {as_options([*names, '...'])}"
+                )
+            raise UsageError(f"there is no class yet, and {told}")
         where, error = self._unknown[0]
         rest = f"; {n} are unknown: {shown(listed)}" if len(names) > 1 else ""
         raise DataError(f"{where}: {error}{rest}") from error

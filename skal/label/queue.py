@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice, zip_longest
 from typing import NamedTuple
 
-from .ledger import OTHER, TEST, BatchIndex, Ledger
+from .ledger import TEST, BatchIndex, Ledger
 from .store import BatchRow
 
 LOOKAHEAD = 3
@@ -107,10 +107,6 @@ class Snapshot:
     def row(self, image: int) -> BatchRow | None:
         return self.added.get(image) or self.batches.by_image.get(image)
 
-    def source(self, image: int) -> str:
-        row = self.row(image)
-        return row.kind if row else OTHER
-
     def skips(self, image: int) -> int:
         return self.ledger.skips(image, self.annotator)
 
@@ -159,6 +155,11 @@ class Snapshot:
     def rows_of(self, number: int) -> list[BatchRow]:
         added = [row for row in self.added.values() if row.round == number]
         return [*self.batches.by_round.get(number, ()), *added]
+
+    def new_row(self, number: int, image: int, kind: str) -> BatchRow:
+        """Return the row by which an image comes last into a batch."""
+        is_shared = is_for_two(self.n_rows, self.facts.overlap)
+        return BatchRow(number, len(self.rows_of(number)), image, kind, is_shared)
 
     def with_rows(self, rows: Iterable[BatchRow]) -> Snapshot:
         """Return the state after some images were put into batches."""
@@ -232,37 +233,32 @@ def _extension(state: Snapshot, n: int) -> tuple[list[BatchRow], bool]:
     Beside its rows it is told whether the picks are used up by it.
     """
     number = max(state.last_round, 0)
-    rank = len(state.rows_of(number))
-    if rank >= state.facts.size_of(number):
-        number, rank = number + 1, 0
-    room = state.facts.size_of(number) - rank
+    room = state.facts.size_of(number) - len(state.rows_of(number))
+    if room <= 0:
+        number, room = number + 1, state.facts.size_of(number + 1)
     picks = [image for image in state.supply.picks if state.is_free(image)]
     rows: list[BatchRow] = []
     for _ in range(room if picks else min(n, room)):
-        drawn = _draw(state, rows, picks)
+        drawn = _draw(state, picks)
         if drawn is None:
             break
-        is_shared = is_for_two(state.n_rows + len(rows), state.facts.overlap)
-        rows.append(BatchRow(number, rank + len(rows), *drawn, is_shared))
+        rows.append(state.new_row(number, *drawn))
+        state = state.with_rows(rows[-1:])
     return rows, bool(picks) or not rows
 
 
-def _draw(
-    state: Snapshot, rows: Sequence[BatchRow], picks: Sequence[int]
-) -> tuple[int, str] | None:
-    """Return the image that follows some new ones, and why it."""
-    taken = {row.image for row in rows}
+def _draw(state: Snapshot, picks: Sequence[int]) -> tuple[int, str] | None:
+    """Return the image that follows those in batches, and why it."""
     supply = state.supply
     supplies = [(picks, supply.kind), (supply.by_margin, "doubt"), (supply.by_chance, "chance")]
-    added = [*state.added.values(), *rows]
-    n_tests = state.batches.n_tests + sum(row.kind == TEST for row in added)
-    n_others = state.n_rows + len(rows) - n_tests + len(state.batches.from_grid)
+    n_tests = state.batches.n_tests + sum(row.kind == TEST for row in state.added.values())
+    n_others = state.n_rows - n_tests + len(state.batches.from_grid)
     is_test = n_others // (TEST_EVERY - 1) > n_tests
     reserve = (supply.tests, TEST)
     for images, kind in [reserve, *supplies] if is_test else [*supplies, reserve]:
         for image in images:
             is_of_kind = (image in state.facts.reserved) is (kind == TEST)
-            if is_of_kind and image not in taken and state.is_free(image):
+            if is_of_kind and state.is_free(image):
                 return image, kind
     return None
 
@@ -293,21 +289,12 @@ def owed(state: Snapshot, more: Sequence[int] = ()) -> tuple[list[int], list[Bat
     n_due = max(0, n_others // (TEST_EVERY - 1) - n_tests - len(theirs))
     found = [image for image in waiting if image not in theirs and state.can_read(image)][:n_due]
     rows: list[BatchRow] = []
-    while len(found) < n_due and (row := _next_test(state)):
-        state = state.with_rows([row])
-        rows.append(row)
-        found.append(row.image)
+    more_tests = (n for n in state.supply.tests if state.is_free(n) and state.can_read(n))
+    for image in islice(more_tests, n_due - len(found)):
+        rows.append(state.new_row(max(state.last_round, 0), image, TEST))
+        state = state.with_rows(rows[-1:])
+        found.append(image)
     return [*found, *(image for image in more if image not in found)], rows
-
-
-def _next_test(state: Snapshot) -> BatchRow | None:
-    """Return one more image of the test for the last batch, if there is one left."""
-    for image in state.supply.tests:
-        if state.is_free(image) and state.can_read(image):
-            number = max(state.last_round, 0)
-            is_shared = is_for_two(state.n_rows, state.facts.overlap)
-            return BatchRow(number, len(state.rows_of(number)), image, TEST, is_shared)
-    return None
 
 
 def together(state: Snapshot, images: Iterable[int], n: int) -> list[int]:

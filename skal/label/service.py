@@ -183,7 +183,7 @@ class LabelService:
         who = check_annotator(annotator)
         following = self._hand_out(who, max(n, QUEUE), lease=False)
         state = self._snapshot(who)
-        images = [image for image in following if state.source(image) != TEST]
+        images = [n for n in following if not ((row := state.row(n)) and row.kind == TEST)]
         guesses = self.project.guesses
         if among:
             images = queue.together(state, among, n)
