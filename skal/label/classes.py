@@ -63,11 +63,6 @@ class Classes:
         """Return the number of a class by its id, of none None."""
         return None if n is None else self.numbers[n]
 
-    def with_new(self, names: Sequence[str]) -> Classes:
-        """Return the classes with further ones, whose numbers are the next."""
-        chosen = {self.numbers[n]: key for n, key in self.chosen.items()}
-        return Classes([*self._rows, *self.numbered(names)], chosen)
-
     def knows(self, number: int | None) -> bool:
         """Tell whether a class has or had this number."""
         return number is None or number in self._latest

@@ -34,8 +34,9 @@ class KeptClasses:
 
     def refresh(self) -> None:
         """Read them again."""
-        kept = Classes(self._store.class_names(), self._store.class_keys())
-        self.now = kept.with_new(self._new)
+        rows = self._store.class_names()
+        new = Classes(rows).numbered(self._new)
+        self.now = Classes([*rows, *new], self._store.class_keys())
 
     def _write(self, rows: Sequence[tuple[int, str]]) -> None:
         self._store.name_classes(rows)

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, partial
+from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -167,6 +167,13 @@ class BatchRequest:
     n_batches: int = 0
     numbers: Sequence[int] = ()
 
+    def __call__(self, pickers: Pickers) -> ComputedBatch:
+        """Answer it, where a network is trained, and keep what that says."""
+        batch, keep = pickers.of_today().answer(self), pickers.setup.keep
+        if keep is not None:
+            batch.guesses.save(keep)
+        return batch
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -218,18 +225,11 @@ class Pickers:
 
 
 Job: TypeAlias = Callable[[Pickers], Any] | LearnerSetup
-"""A function, or one with its first arguments, that is found by its name in another process; or
-other images, of which the jobs after it are."""
+"""What can be called in another process: a `BatchRequest`, or a function, which may have its first
+arguments; or other images, of which the jobs after it are."""
 Take: TypeAlias = Callable[[Any], None]
 Fail: TypeAlias = Callable[[Failure], None]
 Ask: TypeAlias = Callable[[Job, Take, Fail], None]
-
-
-def next_batch(request: BatchRequest, pickers: Pickers) -> ComputedBatch:
-    batch, keep = pickers.of_today().answer(request), pickers.setup.keep
-    if keep is not None:
-        batch.guesses.save(keep)
-    return batch
 
 
 class Learner:
@@ -239,17 +239,8 @@ class Learner:
     and, if it dies, again by the next. It ends with the process that started it, however that ends.
     """
 
-    def __init__(
-        self,
-        task: LearnerSetup,
-        on_answer: Callable[[ComputedBatch], None],
-        on_failure: Callable[[Failure], None],
-        seen: threading.Event | None = None,
-    ) -> None:
-        self._task = task
-        self._on_answer = on_answer
-        self._on_failure = on_failure
-        self._seen = seen
+    def __init__(self, task: LearnerSetup, seen: threading.Event | None = None) -> None:
+        self._task, self._seen = task, seen
         self._jobs: queue.SimpleQueue[tuple[Job, Take, Fail] | None] = queue.SimpleQueue()
         self._process: Any = None
         self._connection: Connection | None = None
@@ -257,16 +248,13 @@ class Learner:
         self._thread = threading.Thread(target=self._run, name="skal-learner", daemon=True)
         self._thread.start()
 
-    def submit(self, request: BatchRequest) -> None:
-        self.ask(partial(next_batch, request), self._on_answer, self._on_failure)
-
     def ask(self, job: Job, on_answer: Take, on_failure: Fail) -> None:
-        """Let a job be done after those before it, and its answer be told to somebody else."""
+        """Let a job be done after those before it, and its answer be told."""
         self._jobs.put((job, on_answer, on_failure))
 
     def renew(self, task: LearnerSetup) -> None:
         """Let the jobs after those before it be done with other images."""
-        self.ask(task, lambda answer: None, self._on_failure)
+        self.ask(task, lambda answer: None, lambda failure: None)  # the next one says it again
 
     def stop(self) -> None:
         """End the process at once, whatever it is doing."""

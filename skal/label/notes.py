@@ -13,7 +13,7 @@ OF_ALL = -1
 """In place of an image: what the tool noted of this fault before holds no longer; "" of any."""
 
 OF_LABELS = ("label", "class imbalance")
-"""Faults of labels; by the second cleanlab marks the images of the rarest class."""
+"""Faults of labels, which speak of the class; by the second cleanlab marks the rarest class."""
 
 
 class Note(NamedTuple):
@@ -22,11 +22,6 @@ class Note(NamedTuple):
     tool: str
     fault: str
     score: float | None = None
-
-    @property
-    def is_of_label(self) -> bool:
-        """Whether it speaks of the label that somebody gave, and so of the class."""
-        return _kind(self.fault) in OF_LABELS
 
     def __str__(self) -> str:
         score = "" if self.score is None else f" ({self.score:.2f})"
@@ -55,7 +50,9 @@ class Notes:
         is answered, for that would tell what others think.
         """
         notes = self.by_image.get(image, ())
-        return "; ".join(str(note) for note in notes if of_label or not note.is_of_label)
+        return "; ".join(
+            str(note) for note in notes if of_label or _kind(note.fault) not in OF_LABELS
+        )
 
     def told(self) -> dict[int, str]:
         """Return what `of` does of each image of which anything is noted."""

@@ -20,7 +20,7 @@ from ..core.seeding import derive_seed
 from . import queue, telling
 from .answers import check_answer, check_key
 from .kept_classes import ClassEdits
-from .learning import BatchRequest, ComputedBatch, Failure, LearnerSetup
+from .learning import Ask, ComputedBatch, Failure, LearnerSetup
 from .leases import Leases
 from .ledger import GRID, OTHER, SETTLED, TEST, BatchIndex
 from .listing import Files
@@ -86,7 +86,7 @@ class LabelService:
         )
         self.learner_state = "idle"
         self.lock = threading.RLock()
-        self._submit: Callable[[BatchRequest], None] | None = None
+        self._ask: Ask | None = None
         self._renew: Callable[[LearnerSetup], None] | None = None
         self._by_chance = np.empty(0, np.int64)
         self._learned = project.paths  # images that the learner knows
@@ -104,16 +104,12 @@ class LabelService:
             self._follow(image)
         project.on_action = lambda action: self._follow(action.image)
 
-    def start(
-        self,
-        submit: Callable[[BatchRequest], None],
-        renew: Callable[[LearnerSetup], None] | None = None,
-    ) -> None:
-        """Ask for batches by `submit`; they come by `take_batch` or `take_failure`. `renew` is told
-        of other images, before the next batch of them is asked for.
+    def start(self, ask: Ask, renew: Callable[[LearnerSetup], None] | None = None) -> None:
+        """Ask for batches by `ask`, a `Learner`'s; `renew` is told of other images, before the next
+        batch of them is asked for.
         """
         with self.lock:
-            self._submit, self._renew = submit, renew
+            self._ask, self._renew = ask, renew
             self._wake()
 
     @contextmanager
@@ -428,7 +424,7 @@ class LabelService:
         return said._replace(round=number, source=source, request=request)
 
     def _wake(self) -> None:
-        if self._submit is None or self.learner_state == "training":
+        if self._ask is None or self.learner_state == "training":
             return
         project, labels = self.project, self.project.training_labels
         if self._asked is not None and not self._is_time(*self._asked):
@@ -436,7 +432,8 @@ class LabelService:
         self._asked = (len(self.batches.rows), labels)
         self.learner_state = "training"
         n = self._facts.size_of(self.batches.last_round + 1) + queue.LOOKAHEAD
-        self._submit(project.request(queue.candidates(self._snapshot("")), n))
+        request = project.request(queue.candidates(self._snapshot("")), n)
+        self._ask(request, self.take_batch, self.take_failure)
 
     def _is_time(self, n_rows: int, labels: Mapping[int, int]) -> bool:
         """Tell whether another batch is wanted than the one asked for at some time."""

@@ -201,9 +201,8 @@ class TerminalSession:
 
 def run_in_terminal(service: LabelService, annotator: str, *, suggest: bool = False) -> None:
     """Label in this terminal while a network trains, until the end or Ctrl-C."""
-    setup = service.project.learner_setup()
-    learner = Learner(setup, service.take_batch, service.take_failure)
-    service.start(learner.submit)
+    learner = Learner(service.project.learner_setup())
+    service.start(learner.ask)
     try:
         colour = colours_of(sys.stdout, os.environ)
         TerminalSession(service, annotator, suggest, colour).run()

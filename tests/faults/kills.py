@@ -114,12 +114,12 @@ def _label(folder: Path) -> Any:
     settings = LABELS | {"data_dir": folder / "data"}
     project = LabelProject.open(folder / "images", ["dark", "light"], settings)
     service = LabelService(project)
-    learner = Learner(project.learner_setup(), service.take_batch, service.take_failure)
+    learner = Learner(project.learner_setup())
     try:
         labelled = {project.paths[image] for image in project.labels}
         if not before <= labelled:
             raise AssertionError("a label that was taken is gone")
-        service.start(learner.submit)
+        service.start(learner.ask)
         while images := service.next("me", 1):
             while service.learner_state == "training":
                 time.sleep(0.01)

@@ -158,7 +158,7 @@ def test_labels_that_are_probably_wrong_weigh_less_where_heads_are_solved(
 def test_the_process_that_trains_answers_with_doubts(folder: Path) -> None:
     project = LabelProject.open(folder, create=False)
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    learner = Learner(project.learner_setup(), answers.put, answers.put)
+    learner = Learner(project.learner_setup())
     try:
         labels = dict(project.labels)
         learner.ask(partial(find_doubts, tuple(CLASSES), labels), answers.put, answers.put)

@@ -123,7 +123,7 @@ def test_the_final_network_is_trained_in_another_process_while_labels_come(
     service: LabelService, tmp_path: Path
 ) -> None:
     done = threading.Event()
-    learner = Learner(service.project.learner_setup(), lambda a: None, lambda f: None)
+    learner = Learner(service.project.learner_setup())
     try:
 
         def ask(job: Any, take: Any, fail: Any) -> None:

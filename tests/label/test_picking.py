@@ -266,22 +266,22 @@ def test_a_learner_answers_from_its_own_process_and_tells_failures(folder: Path)
     project = opened(folder, strategy="margin")
     answers: queue.Queue[Any] = queue.Queue()
     seen = FirstImage()
-    learner = Learner(project.learner_setup(), answers.put, answers.put, seen)
+    learner = Learner(project.learner_setup(), seen)
     try:
-        learner.submit(job(project, LABELED))
+        learner.ask(job(project, LABELED), answers.put, answers.put)
         answer = answers.get(timeout=120)
         assert len(seen.processes) == 1
         assert "skal-label-learner" not in seen.processes[0]
         expected = Picker(project.learner_setup()).answer(job(project, LABELED))
         assert answer.picks == expected.picks
-        learner.submit(job(project, LABELED, labels={1: 0, 2: 17}))
+        learner.ask(job(project, LABELED, labels={1: 0, 2: 17}), answers.put, answers.put)
         assert "17" in answers.get(timeout=120).reason
         # it goes on after a failure, and after its process was taken away
         learner._process.kill()
         learner._process.join()
-        learner.submit(job(project, LABELED))
+        learner.ask(job(project, LABELED), answers.put, answers.put)
         assert answers.get(timeout=120).picks == expected.picks
-        learner.submit(job(project, LABELED, n=7))
+        learner.ask(job(project, LABELED, n=7), answers.put, answers.put)
         learner._process.kill()
         told = answers.get(timeout=120)
         assert told.reason == "its process ended with -9, as when memory runs out"
@@ -295,14 +295,14 @@ def test_a_learner_is_told_of_new_images_and_keeps_only_their_latest_pixels(
 ) -> None:
     data = {"data_dir": str(tmp_path / "data")}
     project, answers = opened(folder, **data), queue.Queue[Any]()
-    learner = Learner(project.learner_setup(), answers.put, answers.put)
+    learner = Learner(project.learner_setup())
     try:
         for n in (90, 91, 92):
             if n > 90:
                 shutil.copy(folder / project.paths[n - 10], folder / f"new{n}.png")
                 project = opened(folder, **data)
                 learner.renew(project.learner_setup())
-            learner.submit(job(project, LABELED))
+            learner.ask(job(project, LABELED), answers.put, answers.put)
             answer = answers.get(timeout=120)
             assert len(answer.guesses.images) == n
     finally:
@@ -322,14 +322,14 @@ def test_a_batch_that_cannot_be_taken_in_ends_no_learning(folder: Path) -> None:
         if answers.qsize() == 1:
             raise OSError(28, "No space left on device")
 
-    learner = Learner(opened(folder).learner_setup(), take, told.put)
+    learner = Learner(opened(folder).learner_setup())
     learner._answer_to = lambda job: ComputedBatch([], "x", None, [], 0.0)  # type: ignore[assignment, arg-type, method-assign]
     try:
-        learner.submit(job(opened(folder), []))
+        learner.ask(job(opened(folder), []), take, told.put)
         failure = told.get(timeout=60)
         assert "No space left on device" in failure.reason
         assert "Traceback" in failure.details
-        learner.submit(job(opened(folder), []))
+        learner.ask(job(opened(folder), []), take, told.put)
         while answers.qsize() < 2:
             time.sleep(0.01)
     finally:

@@ -325,7 +325,7 @@ def test_a_get_writes_nothing(project: LabelProject, service: LabelService) -> N
         return written()
 
     source = Waiting()
-    service.start(source.submit)
+    service.start(source.ask)
     known(project, service)
     image = min(project.pool)
     paths = [
@@ -605,7 +605,7 @@ class Waiting:
     def __init__(self) -> None:
         self.requests: list[BatchRequest] = []
 
-    def submit(self, request: BatchRequest) -> None:
+    def ask(self, request: BatchRequest, *_: Any) -> None:
         self.requests.append(request)
 
 

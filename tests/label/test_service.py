@@ -29,7 +29,7 @@ class Desk:
     def __init__(self) -> None:
         self.requests: list[BatchRequest] = []
 
-    def submit(self, request: BatchRequest) -> None:
+    def ask(self, request: BatchRequest, *_: Any) -> None:
         self.requests.append(request)
 
     def answer(self, service: LabelService, **changes: Any) -> ComputedBatch:
@@ -61,7 +61,7 @@ class Table:
         self.desk = Desk()
 
     def start(self) -> Table:
-        self.service.start(self.desk.submit)
+        self.service.start(self.desk.ask)
         return self
 
     def look(self, who: str = "me", **options: Any) -> dict[str, Any]:

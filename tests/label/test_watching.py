@@ -110,7 +110,7 @@ def test_new_images_are_shown_at_once_and_learned_of_with_the_next_batch(folder:
     requests: list[BatchRequest] = []
     eye = Watch(folder, project.files, service.take_files, clock=lambda: LONG_AGO + 100)
     eye.look()
-    service.start(requests.append, setups.append)
+    service.start(lambda request, *_: requests.append(request), setups.append)
     answered = service.next("me")[0]
     service.act("me", [{"action": "label", "image": answered, "label": 0}])
     before = dict(project.paths)
@@ -220,7 +220,7 @@ def test_two_equal_images_that_move_together_keep_both_labels(folder: Path) -> N
 def test_the_learner_is_told_where_as_many_images_go_as_come(folder: Path) -> None:
     project = LabelProject.open(folder, ["a", "b"])
     service, setups = LabelService(project), []
-    service.start(lambda request: None, setups.append)
+    service.start(lambda *job: None, setups.append)
     for number in range(5):
         (folder / f"{number:02}.png").unlink()
         write(folder / f"new-{number}.png")

@@ -90,7 +90,7 @@ class Answers:
 
 
 def answers_of_run(
-    run_dir: Path, images: Path | None = None, device: str = "auto", trust: bool = False
+    run_dir: Path, images: Path | None = None, trust: bool = False
 ) -> tuple[Answers, Addresses]:
     """Predict all images of a folder by a run's network, once: what it said is kept. Return it, and
     what finds these images by text.
@@ -113,7 +113,7 @@ def answers_of_run(
     paths, key = list_images(root), model_key(run_dir)
     by_text, alike = told_apart(paths)
     utility = _utility(config)
-    predictor = Predictor.load(run_dir, key, device, (utility,), False)
+    predictor = Predictor.load(run_dir, key, "auto", (utility,), False)
     digest = hashlib.sha256(f"{key} {utility} {DECODER_VERSION} {root}\n".encode())
     for path in paths:
         digest.update(f"{file_state(str(root / path))} {path}\n".encode(errors="surrogateescape"))

@@ -38,7 +38,7 @@ _log = logging.getLogger("skal")
 
 
 def make_app(model: Model, *, port: int = PORT, hosts: Collection[str] = LOOPBACK) -> ASGIApp:
-    """Make the application, which is asked by the names `hosts`; "*" is any address in numbers."""
+    """Make the application, which is asked by the names `hosts`, as in `refusal`."""
 
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "UP", "model_class": MODEL_VERSION})

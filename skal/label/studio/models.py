@@ -92,7 +92,7 @@ class LearningModel(Model):
         self._n_new = 0
         self._is_busy = self._is_due = False
         self._lock = threading.Lock()
-        self._learner = Learner(project.learner_setup(), self._take, self._fail)
+        self._learner = Learner(project.learner_setup())
         self._learn()
 
     def hear(self, event: Mapping[str, Any]) -> None:
@@ -166,7 +166,7 @@ class LearningModel(Model):
             done = {*labels, *project.reserve, *project.ledger.images()}
             candidates = sorted(project.pool - done)
             request = project.request(candidates, project.n_query, labels)
-        self._learner.submit(request)
+        self._learner.ask(request, self._take, self._fail)
 
     def _take(self, batch: ComputedBatch) -> None:
         paths, names = self._project.paths, tuple(self._project.classes)

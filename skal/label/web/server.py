@@ -79,8 +79,7 @@ def make_app(
     """Make the application of a project. A GET writes nothing: what hands out images is a POST.
 
     Whoever knows the `token` may label. The page is served at `port`, which is part of the names it
-    is asked by and of its cookie; `hosts` are these names, without the port: "*" stands for any
-    address in numbers, which no foreign page can pass off as its own. Doubts are found by
+    is asked by and of its cookie; `hosts` are these names, as in `refusal`. Doubts are found by
     `ask`, map and exports made by `beside`, a `Learner`'s; `seen` is set when an image was sent.
     """
     views = Review(service, ask), ImageMap(service, beside), Finish(service, beside)
@@ -320,8 +319,7 @@ def serve(service: LabelService, address: Address, *, suggest: bool = False) -> 
     # Pillow warns of odd metadata and large images; who looks at them sees what counts
     warnings.filterwarnings("ignore", module="PIL")
     setup, seen = service.project.learner_setup(), Event()
-    learner = Learner(setup, service.take_batch, service.take_failure, seen)
-    beside = Learner(setup, lambda answer: None, lambda failure: None)  # no batch waits for it
+    learner, beside = Learner(setup, seen), Learner(setup)  # no batch waits for the latter
     app = make_app(
         service,
         token=address.token,
@@ -339,7 +337,7 @@ def serve(service: LabelService, address: Address, *, suggest: bool = False) -> 
         beside.renew(setup)
 
     def start() -> None:
-        service.start(learner.submit, renew)
+        service.start(learner.ask, renew)
         watch.start()
 
     try:
