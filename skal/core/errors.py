@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import importlib.util
 from collections.abc import Iterable
 from typing import NoReturn
 
@@ -97,6 +98,12 @@ class MissingExtraError(SkalError, ImportError):
         super().__init__(
             f"{purpose} needs the package {package!r}: pip install 'skal[{extra}]'", name=package
         )
+
+
+def require(package: str, extra: str, purpose: str) -> None:
+    """Raise a MissingExtraError unless a package is installed."""
+    if importlib.util.find_spec(package) is None:
+        raise MissingExtraError(package, extra, purpose)
 
 
 def one_line(error: BaseException, longest: int = 200) -> str:

@@ -45,15 +45,11 @@ class _State(NamedTuple):
     crc: int
 
 
-def _never(_: Path) -> bool:
-    return False
-
-
 def kept(
     path: Path,
     doing: str,
     make: Callable[[Path], Facts | None],
-    can_resume: Callable[[Path], bool] = _never,
+    can_resume: Callable[[Path], bool] = lambda _: False,
 ) -> Facts:
     """Return the facts of a result that is found, or made by this process while others wait (told
     what it is `doing`). `make` writes under the name that it is given; what it leaves when it fails
@@ -90,13 +86,18 @@ def find(path: Path) -> Facts | None:
         if int(crc, 16) != zlib.crc32(text.encode()):
             return None
         content = json.loads(text)
-        states = {path / name: _State(*state) for name, state in content["files"].items()}
-        touched = [file for file, state in states.items() if not _is_untouched(file, state)]
-        for file in touched:
-            if checksum(file) != states[file].crc:
+        touched = False
+        for name, sealed in content["files"].items():
+            file, state = path / name, _State(*sealed)
+            status = file.stat()
+            if status.st_size != state.size or _sample(file, state.size) != state.sample:
                 return None
+            if status.st_mtime_ns != state.mtime_ns:
+                touched = True
+                if checksum(file) != state.crc:
+                    return None
         facts = dict(content["facts"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, _DamagedError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     if touched:
         with suppress(OSError):  # the next one would have to read all bytes, too
@@ -130,17 +131,6 @@ def checksum(path: Path, start: int = 0, stop: int | None = None, crc: int = 0) 
         while left > 0 and (block := file.read(min(left, 2**24))):
             crc, left = zlib.crc32(block, crc), left - len(block)
     return crc
-
-
-class _DamagedError(Exception):
-    """A file is not as it was sealed."""
-
-
-def _is_untouched(file: Path, state: _State) -> bool:
-    status = file.stat()
-    if status.st_size != state.size or _sample(file, state.size) != state.sample:
-        raise _DamagedError
-    return status.st_mtime_ns == state.mtime_ns
 
 
 def _sample(file: Path, size: int) -> int:

@@ -54,17 +54,13 @@ def available_memory(
         except (OSError, ValueError):
             continue  # no such limit ("max" is none)
     if device.startswith("cuda"):
-        available = min(available, _available_on(device))
+        import torch  # not for those who only ask what the machine has
+
+        free, _ = torch.cuda.mem_get_info(device)
+        # and what torch keeps in reserve, from which it allocates first
+        reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        available = min(available, int(free + reserve))
     return max(available, 0)
-
-
-def _available_on(device: str) -> int:
-    import torch  # not for those who only ask what the machine has
-
-    free, _ = torch.cuda.mem_get_info(device)
-    # and what torch keeps in reserve, from which it allocates first
-    reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(free + reserve)
 
 
 class Budget:

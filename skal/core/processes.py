@@ -18,15 +18,15 @@ def end_with_parent() -> None:
     """End this process, which multiprocessing or joblib has started, soon after the one that
     started it, however that ends: who is killed can tell nobody.
     """
-    parent = multiprocessing.parent_process()
+    parent: Any = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if os.name == "nt":
+            parent.join()
+        else:  # joblib's processes are given nothing to wait for
+            while os.getppid() == parent.pid:
+                time.sleep(LOOK_SECONDS)
+        os._exit(1)
+
     if parent is not None:
-        threading.Thread(target=_wait_for, args=(parent,), daemon=True).start()
-
-
-def _wait_for(parent: Any) -> None:
-    if os.name == "nt":
-        parent.join()
-    else:  # joblib's processes are given nothing to wait for
-        while os.getppid() == parent.pid:
-            time.sleep(LOOK_SECONDS)
-    os._exit(1)
+        threading.Thread(target=follow, daemon=True).start()

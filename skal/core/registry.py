@@ -60,14 +60,11 @@ def write_spec(name: str, params: Mapping[str, Any]) -> str:
 
 
 def _written(value: Any) -> str:
-    text = value if isinstance(value, str) and _reads_as_itself(value) else repr(value)
+    is_plain = isinstance(value, str) and parse_params([f"_={value}"]) == {"_": value}
+    text = value if is_plain else repr(value)
     for sign, code in (("%25", "%2525"), ("%26", "%2526"), ("&", "%26")):
         text = text.replace(sign, code)
     return text
-
-
-def _reads_as_itself(text: str) -> bool:
-    return parse_params([f"_={text}"]) == {"_": text}
 
 
 def import_object(path: str) -> Any:

@@ -112,15 +112,13 @@ def check_values(
         raise ParameterError(f"give {one} or {in_words(other)}, not both{reason}")
     for name in sorted(given):
         if reason := settings[name].idle(checked):
+            missing = reason.removeprefix("without ")
+            advice = "" if missing == reason else f"add {missing}, or "
             raise ParameterError(
-                f"{name}: got {checked[name]!r}, which changes nothing {reason}; "
-                f"{_otherwise(reason)}leave it out"
+                f"{name}: got {checked[name]!r}, which changes nothing {reason}; {advice}leave it "
+                "out"
             )
     return checked
-
-
-def _otherwise(reason: str) -> str:
-    return f"add {reason.removeprefix('without ')}, or " if reason.startswith("without ") else ""
 
 
 def override(

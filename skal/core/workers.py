@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import re
@@ -22,7 +21,7 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from .. import __version__
-from .errors import MissingExtraError, ParameterError, SkalError, UnknownNameError
+from .errors import ParameterError, SkalError, UnknownNameError, require
 from .processes import end_with_parent
 
 ADVICE = "its process was killed, as when memory runs out; fewer at a time (jobs) need less"
@@ -56,9 +55,8 @@ class Workers:
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
             raise UnknownNameError("backend", self.backend, BACKENDS)
-        package = PACKAGES.get(self.backend)
-        if package and importlib.util.find_spec(package) is None:
-            raise MissingExtraError(package, self.backend, f"the backend {self.backend}")
+        if self.backend in PACKAGES:
+            require(PACKAGES[self.backend], self.backend, f"the backend {self.backend}")
         if self.scheduler is not None and self.are_local:
             raise ParameterError("scheduler: the backend loky has none; expected dask or ray")
         for name in ("jobs", "threads"):

@@ -15,23 +15,13 @@ if TYPE_CHECKING:
     from .loading import load_dataset as load_dataset
     from .rows import ImageRows as ImageRows
 
-__all__ = [
-    "DATASETS",
-    "MISSING_LABEL",
-    "ImageDataset",
-    "ImageRows",
-    "data_folder",
-    "folder_of",
-    "load_dataset",
-]
-
 # the settings of data cost no numpy; "builtin" fills DATASETS
-__getattr__ = attach(
-    __name__,
-    {
-        "base": ("MISSING_LABEL", "ImageDataset"),
-        "builtin": ("DATASETS",),
-        "loading": ("data_folder", "folder_of", "load_dataset"),
-        "rows": ("ImageRows",),
-    },
-)
+_LAZY = {
+    "base": ("MISSING_LABEL", "ImageDataset"),
+    "builtin": ("DATASETS",),
+    "loading": ("data_folder", "folder_of", "load_dataset"),
+    "rows": ("ImageRows",),
+}
+
+__all__ = [name for names in _LAZY.values() for name in names]
+__getattr__ = attach(__name__, _LAZY)

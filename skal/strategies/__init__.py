@@ -46,51 +46,29 @@ if TYPE_CHECKING:
     from .typiclust import TypiClust as TypiClust
     from .uncertainty_herding import UncertaintyHerding as UncertaintyHerding
 
+_LAZY = {
+    "badge": ("Badge",),
+    "bald": ("MCDropoutBALD",),
+    "base": ("BatchStrategy", "ScoreStrategy"),
+    "committee": ("CommitteeVariance",),
+    "core_set": ("CoreSet",),
+    "coverage": ("MaxHerding", "ProbCover"),
+    "diverse": ("DiverseBatch", "DiverseEntropy"),
+    "gradient_length": ("ExpectedGradientLength",),
+    "k_means": ("KMeansSampling",),
+    "power": ("PowerBALD", "PowerMargin"),
+    "resolve": ("resolve_strategy",),
+    "selection": ("select",),
+    "streams": ("StreamSampler",),
+    "trial": ("check_strategy_works",),
+    "typiclust": ("TCM", "TypiClust"),
+    "uncertainty_herding": ("UncertaintyHerding",),
+}
+
 __all__ = [
     "INIT_STRATEGIES",
     "STRATEGIES",
     "STREAM_STRATEGIES",
-    "TCM",
-    "Badge",
-    "BatchStrategy",
-    "CommitteeVariance",
-    "CoreSet",
-    "DiverseBatch",
-    "DiverseEntropy",
-    "ExpectedGradientLength",
-    "KMeansSampling",
-    "MCDropoutBALD",
-    "MaxHerding",
-    "PowerBALD",
-    "PowerMargin",
-    "ProbCover",
-    "ScoreStrategy",
-    "StreamSampler",
-    "TypiClust",
-    "UncertaintyHerding",
-    "check_strategy_works",
-    "resolve_strategy",
-    "select",
+    *(name for names in _LAZY.values() for name in names),
 ]
-
-__getattr__ = attach(
-    __name__,
-    {
-        "badge": ("Badge",),
-        "bald": ("MCDropoutBALD",),
-        "base": ("BatchStrategy", "ScoreStrategy"),
-        "committee": ("CommitteeVariance",),
-        "core_set": ("CoreSet",),
-        "coverage": ("MaxHerding", "ProbCover"),
-        "diverse": ("DiverseBatch", "DiverseEntropy"),
-        "gradient_length": ("ExpectedGradientLength",),
-        "k_means": ("KMeansSampling",),
-        "power": ("PowerBALD", "PowerMargin"),
-        "resolve": ("resolve_strategy",),
-        "selection": ("select",),
-        "streams": ("StreamSampler",),
-        "trial": ("check_strategy_works",),
-        "typiclust": ("TCM", "TypiClust"),
-        "uncertainty_herding": ("UncertaintyHerding",),
-    },
-)
+__getattr__ = attach(__name__, _LAZY)

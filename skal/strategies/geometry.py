@@ -199,13 +199,14 @@ class NearestCentre:
             self._owner[part][nearer] = first + owner[nearer]
 
     def _update(self, centre: Sequence[Tensor], length: Tensor, others: Tensor) -> None:
-        candidates = self._within_triangle(centre, length)
+        rows = self._within_triangle(centre, length)
         for held, factor in zip(self._centres, centre, strict=True):
             held[self._count] = factor
         self._centre_lengths[self._count] = length
         number, self._count = self._count, self._count + 1
         narrow, *wide = self._factors
-        rows = _worth_gathering(candidates, len(narrow))
+        if rows is not None and len(rows) >= MOST_GATHERED * len(narrow):
+            rows = None
         dot = _rows(narrow, rows) @ centre[0]
         both = _rows(self.lengths, rows) + length
         if wide:
@@ -289,10 +290,6 @@ def _leading_bounds(factor: Tensor, n_directions: int) -> tuple[Tensor, Tensor, 
     leading = factor @ directions
     beside = (squared_norms(factor) - squared_norms(leading)).clamp_(min=0)
     return directions, leading, beside.sqrt_()
-
-
-def _worth_gathering(rows: Tensor | None, n: int) -> Tensor | None:
-    return None if rows is None or len(rows) >= MOST_GATHERED * n else rows
 
 
 def _rows(values: Tensor, rows: Tensor | None) -> Tensor:

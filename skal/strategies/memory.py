@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -115,10 +116,5 @@ def within_reach(strategy: Strategy, sizes: Sizes) -> Strategy:
 
 def bytes_needed(terms: Mapping[str, float], sizes: Mapping[str, int]) -> float:
     """Evaluate a polynomial of sizes: ``{"nn": 8, "nb": 4}`` is ``8 n n + 4 n b``."""
-    total = 0.0
-    for letters, factor in terms.items():
-        product = float(factor)
-        for letter in letters:
-            product *= sizes[letter]
-        total += product
-    return total
+    products = {letters: math.prod(sizes[letter] for letter in letters) for letters in terms}
+    return sum(terms[letters] * product for letters, product in products.items())

@@ -193,7 +193,10 @@ def resolve_strategy(
     aliases = facts.get("aliases", {})
     if given:
         _check_params(name, cls, given, facts)
-    given = {p: value for p, value in given.items() if value is not None or not _is_none(cls, p)}
+    takes = inspect.signature(cls).parameters
+    is_none = {param for param in takes if takes[param].default is None}
+    # to give None where that is the default is to give nothing
+    given = {p: value for p, value in given.items() if value is not None or p not in is_none}
     # an argument of its own first, then the entries of arguments that are tables
     given = {_plain_name(param, aliases): value for param, value in given.items()}
     params = {**facts.get("params", {}), **given}
@@ -213,12 +216,6 @@ def _entry(strategy: str | type, given: Mapping[str, Any], registry: Registry[ty
     if "stands_for" in entry.facts:
         return STRATEGIES.resolve(str(entry.facts["stands_for"]), entry.params)
     return entry
-
-
-def _is_none(cls: type, param: str) -> bool:
-    """Tell whether an argument is None by default, so that giving None is giving nothing."""
-    takes = inspect.signature(cls).parameters
-    return param in takes and takes[param].default is None
 
 
 def _plain_name(param: str, aliases: Mapping[str, str]) -> str:

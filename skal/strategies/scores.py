@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import softmax
 from skactiveml.base import SkactivemlClassifier
 from skactiveml.utils import ExtLabelEncoder
 
@@ -257,7 +258,7 @@ def example_scores(
     weights = rng.normal(size=(n_features, n_classes))
 
     def head(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        return _softmax(embeddings @ weights)
+        return np.asarray(softmax(embeddings @ weights, axis=-1), np.float32)
 
     embeddings = rng.normal(size=(n_images, n_features)).astype(np.float32)
     if ties:
@@ -269,12 +270,6 @@ def example_scores(
     proba = head(embeddings)
     lengths = (1 - proba.max(axis=1)) * np.linalg.norm(embeddings, axis=1)
     return Scores(np.arange(n_classes), proba, embeddings, samples, head, lengths)
-
-
-def _softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    result: NDArray[np.float32] = (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
-    return result
 
 
 class ScoredClassifier(SkactivemlClassifier):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import re
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -56,42 +57,24 @@ STREAM_STRATEGIES.add(
     summary="every k-th image: whenever the budget pays for another one",
     cost="O(1)",
 )
-STREAM_STRATEGIES.add(
-    "fixed-uncertainty",
-    "skactiveml.stream:FixedUncertainty",
-    needs="scores",
-    manager=f"{_MANAGERS}:FixedUncertaintyBudgetManager",
-    summary="images whose most probable class is below a fixed probability",
-    paper="Zliobaite et al., TNNLS 2014",
-    cost="O(C)",
-)
-STREAM_STRATEGIES.add(
-    "variable-uncertainty",
-    "skactiveml.stream:VariableUncertainty",
-    needs="scores",
-    manager=f"{_MANAGERS}:VariableUncertaintyBudgetManager",
-    summary="the same, with a threshold that falls with each image taken and rises with the others",
-    paper="Zliobaite et al., TNNLS 2014",
-    cost="O(C)",
-)
-STREAM_STRATEGIES.add(
-    "random-variable-uncertainty",
-    "skactiveml.stream:RandomVariableUncertainty",
-    needs="scores",
-    manager=f"{_MANAGERS}:RandomVariableUncertaintyBudgetManager",
-    summary="the same, with noise on the threshold, so that certain images have a chance as well",
-    paper="Zliobaite et al., TNNLS 2014",
-    cost="O(C)",
-)
-STREAM_STRATEGIES.add(
-    "split",
-    "skactiveml.stream:Split",
-    needs="scores",
-    manager=f"{_MANAGERS}:SplitBudgetManager",
-    summary="a tenth of the images by chance, the others by variable uncertainty",
-    paper="Zliobaite et al., TNNLS 2014",
-    cost="O(C)",
-)
+_BY_UNCERTAINTY = {
+    "FixedUncertainty": "images whose most probable class is below a fixed probability",
+    "VariableUncertainty": "the same, with a threshold that falls with each image taken and rises "
+    "with the others",
+    "RandomVariableUncertainty": "the same, with noise on the threshold, so that certain images "
+    "have a chance as well",
+    "Split": "a tenth of the images by chance, the others by variable uncertainty",
+}
+for _class, _summary in _BY_UNCERTAINTY.items():
+    STREAM_STRATEGIES.add(
+        re.sub("(?<=.)(?=[A-Z])", "-", _class).lower(),
+        f"skactiveml.stream:{_class}",
+        needs="scores",
+        manager=f"{_MANAGERS}:{_class}BudgetManager",
+        summary=_summary,
+        paper="Zliobaite et al., TNNLS 2014",
+        cost="O(C)",
+    )
 STREAM_STRATEGIES.add(
     "probabilistic",
     "skactiveml.stream:StreamProbabilisticAL",
@@ -145,12 +128,8 @@ def _among(names: Collection[str], values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in names}
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    """What a strategy is shown: candidates, one a row, and other arguments of `query`."""
-
-    candidates: NDArray[Any]
-    keywords: Mapping[str, Any]
+_Chunk = tuple[NDArray[Any], Mapping[str, Any]]
+"""What a strategy is shown: candidates, one a row, and other arguments of `query`."""
 
 
 class StreamSampler:
@@ -208,13 +187,12 @@ class StreamSampler:
         self._n_seen = self._n_chosen = 0
         self._most = math.inf
         settings: dict[str, Any] = {"budget": self._budget, "n_classes": n_classes, "seed": seed}
-        given = dict(self._strategy.params)
         try:
             self._try(self._strategy.make(**settings), n_classes)
             self._query = self._strategy.make(**settings)
         except Exception as error:
             what = f"the stream strategy {self._strategy.name} does not work with the parameters"
-            blame(error, f"{what} {given}", ParameterError, always=True)
+            blame(error, f"{what} {dict(self._strategy.params)}", ParameterError, always=True)
 
     @property
     def needs_model(self) -> bool:
@@ -338,9 +316,9 @@ class StreamSampler:
         "probabilistic" computes 0 times infinity for doubtful images with hundreds of labelled ones
         near, where a label changes next to nothing.
         """
-        candidate = chunk.candidates[position : position + 1]
+        candidate = chunk[0][position : position + 1]
         with np.errstate(all="ignore"):
-            picks, utilities = query.query(candidate, return_utilities=True, **chunk.keywords)
+            picks, utilities = query.query(candidate, return_utilities=True, **chunk[1])
         picks, utilities = np.asarray(picks), np.asarray(utilities, dtype=np.float64)
         problem = None
         if picks.dtype == bool or picks.tolist() not in ([], [0]):
@@ -356,19 +334,19 @@ class StreamSampler:
     ) -> _Chunk:
         rows, needs = np.arange(n)[:, None], self._strategy.needs
         if needs == "nothing":
-            return _Chunk(rows, {})
+            return rows, {}
         from .scores import HeadClassifier, ScoredClassifier
 
         scores = self._checked(scores, n, "the images")
         if needs == "scores":
-            return _Chunk(rows, {"clf": ScoredClassifier(scores), "fit_clf": False})
+            return rows, {"clf": ScoredClassifier(scores), "fit_clf": False}
         labels = np.asarray([] if y is None else y)
         labeled = self._checked(labeled, len(labels), "the labelled images")
         if not len(labels):
             raise ParameterError(f"the stream strategy {self._strategy.name} needs labelled images")
         assert scores.embeddings is not None
         known = {"X": labeled.embeddings, "y": labels}
-        return _Chunk(scores.embeddings, {"clf": HeadClassifier(scores), "fit_clf": False, **known})
+        return scores.embeddings, {"clf": HeadClassifier(scores), "fit_clf": False, **known}
 
     def _checked(self, scores: Scores | None, n: int, what: str) -> Scores:
         if scores is None or (self.needs_embeddings and scores.embeddings is None):
