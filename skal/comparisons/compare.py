@@ -171,17 +171,15 @@ def _run_all(cells: Sequence[Cell], runner: CellRunner, workers: Workers) -> Ite
             if runner.folder is not None:
                 reply = unpack(reply, runner.folder)
             bar.update()
-            _log_reply(reply)
+            if reply.result is None:
+                _log.warning("%s failed: %s", reply.cell.name, reply.error)
+            else:
+                figures = {"name": reply.cell.name, **reply.result.summary}
+                _log.info(
+                    "%(name)s: accuracy %(accuracy).4f with %(n_labeled)d labels (%(seconds).0f s)",
+                    figures,
+                )
             yield reply
-
-
-def _log_reply(reply: Reply) -> None:
-    if reply.result is None:
-        _log.warning("%s failed: %s", reply.cell.name, reply.error)
-        return
-    summary = reply.result.summary
-    figures = (summary["accuracy"], summary["n_labeled"], summary["seconds"])
-    _log.info("%s: accuracy %.4f with %d labels (%.0f s)", reply.cell.name, *figures)
 
 
 def _conclude(

@@ -35,10 +35,7 @@ def complete_grid(grid: GridConfig, base: RunConfig) -> GridConfig:
     strategies = dict.fromkeys(_resolved(strategy, resolve) for strategy in grid.strategies)
     if BASELINE not in strategies:
         strategies = {BASELINE: None, **strategies}
-    axes = {}
-    for axis, setting in AXES.items():
-        if not getattr(grid, axis):
-            axes[axis] = (getattr(base, setting),)
+    axes = {a: (getattr(base, of),) for a, of in AXES.items() if not getattr(grid, a)}
     return grid.replace(strategies=tuple(strategies), **axes)
 
 

@@ -19,19 +19,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..runs.drawing import (
-    COLORS,
-    NEUTRAL,
-    Pictures,
-    draw_shares,
-    label_curves,
-    new_figure,
-    set_title,
-    shorten_all,
-    slant,
-    style,
-    to_pictures,
-)
+from ..runs import drawing
 from .sentences import FEWEST, name_settings, name_spread, spread
 
 Analysis: TypeAlias = Mapping[str, Any]
@@ -76,12 +64,15 @@ def looks(analysis: Analysis) -> dict[str, Look]:
     """Give each strategy a unique combination of colour, marker and dash; the baseline is grey."""
     baseline = analysis["baseline"]
     names = [name for group in analysis["groups"] for name in group["strategies"]]
-    shown = shorten_all([baseline, *names])
-    found = {baseline: Look(shown[baseline], NEUTRAL, "o", "-")}
+    shown = drawing.shorten_all([baseline, *names])
+    found = {baseline: Look(shown[baseline], drawing.NEUTRAL, "o", "-")}
     for name in dict.fromkeys(names):
         number = len(found) - 1
-        color, marker = COLORS[number % len(COLORS)], list(MARKERS)[number % len(MARKERS)]
-        dash = list(DASHES)[number // len(COLORS) % len(DASHES)]
+        color, marker = (
+            drawing.COLORS[number % len(drawing.COLORS)],
+            list(MARKERS)[number % len(MARKERS)],
+        )
+        dash = list(DASHES)[number // len(drawing.COLORS) % len(DASHES)]
         found.setdefault(name, Look(shown[name], color, marker, dash))
     return found
 
@@ -96,17 +87,19 @@ def draw_panels(
     draw: Callable[[Axes, Mapping[str, Any]], str | None],
     legend: bool = True,
     **layout: Any,
-) -> Pictures:
+) -> drawing.Pictures:
     """Draw a panel a group, titled by its name and what `draw` returns; `layout` as in
     `new_panels`.
     """
-    with style():
+    with drawing.style():
         figure, panels = new_panels(len(groups), **layout)
         for axes, group in zip(panels, groups, strict=True):
-            set_title(axes, group["name"], draw(axes, group) or "", TITLE_ROOM[len(groups) > 1])
+            drawing.set_title(
+                axes, group["name"], draw(axes, group) or "", TITLE_ROOM[len(groups) > 1]
+            )
         if legend:
             add_legend(figure, panels)
-        return to_pictures(figure)
+        return drawing.to_pictures(figure)
 
 
 def new_panels(
@@ -121,7 +114,7 @@ def new_panels(
     rows = math.ceil(n / MOST_COLUMNS)
     columns = math.ceil(n / rows)
     width = width or (6.8 if n == 1 else 4.2)
-    figure = new_figure(width * columns, (height or (4.4 if n == 1 else 3.4)) * rows)
+    figure = drawing.new_figure(width * columns, (height or (4.4 if n == 1 else 3.4)) * rows)
     panels = list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).flat)
     for axis in panels[n:]:
         axis.remove()
@@ -178,7 +171,7 @@ def _width(names: list[str], columns: int) -> float:
     return sum(0.85 + 0.082 * max(map(len, part)) for part in np.array_split(names, columns))
 
 
-def comparison_curves(analysis: Analysis) -> Pictures:
+def comparison_curves(analysis: Analysis) -> drawing.Pictures:
     """Draw mean accuracy against labels, with the bands of `sentences.spread`."""
     styles = looks(analysis)
 
@@ -187,13 +180,13 @@ def comparison_curves(analysis: Analysis) -> Pictures:
         for name, entry in entries.items():
             points = [(point["n_labeled"], point, entry["n_seeds"]) for point in entry["curve"]]
             draw_line(axes, points, styles[name])
-        label_curves(axes)
+        drawing.label_curves(axes)
         return _seeds([entry["n_seeds"] for entry in entries.values()], "seeds")
 
     return draw_panels(analysis["groups"], draw, sharey=True)
 
 
-def difference_curves(analysis: Analysis) -> Pictures | None:
+def difference_curves(analysis: Analysis) -> drawing.Pictures | None:
     """Draw each strategy's paired difference from the baseline. Its bands are narrower than those
     of the curves, which include what splits and initial sets do to all strategies.
     """
@@ -210,7 +203,7 @@ def difference_curves(analysis: Analysis) -> Pictures | None:
                 n_pairs.append(entry["difference"]["aulc"]["n_pairs"])
                 points = [(p["n_labeled"], p, n_pairs[-1]) for p in entry["differences"]]
                 draw_line(axes, points, styles[name], 100)
-        label_curves(axes)
+        drawing.label_curves(axes)
         axes.set_ylabel(f"points above {baseline.name}")
         return _seeds(n_pairs, "paired differences") if n_pairs else "nothing to compare"
 
@@ -228,14 +221,14 @@ def _seeds(numbers: Sequence[int], what: str) -> str:
     return f"mean of {found} {what}, {band}"
 
 
-def noise_curves(analysis: Analysis) -> Pictures | None:
+def noise_curves(analysis: Analysis) -> drawing.Pictures | None:
     """Draw final accuracy and area against the rate of noise, a column a dataset and model."""
     series = list(_noise_series(analysis["groups"]))
     if not series:
         return None
     styles = looks(analysis)
-    with style():
-        figure = new_figure(max(6.4, 4.2 * len(series)), 6.4)
+    with drawing.style():
+        figure = drawing.new_figure(max(6.4, 4.2 * len(series)), 6.4)
         grid = figure.subplots(
             len(MEASURES), len(series), squeeze=False, sharex="col", sharey="row"
         )
@@ -251,12 +244,12 @@ def noise_curves(analysis: Analysis) -> Pictures | None:
                     ]
                     draw_line(axes, found, styles[name])
                 axes.set_xticks(rates)
-            set_title(column[0], title, room=TITLE_ROOM[len(series) > 1])
+            drawing.set_title(column[0], title, room=TITLE_ROOM[len(series) > 1])
             column[-1].set_xlabel(NOISES[noise])
         for axes, words in zip(grid[:, 0], MEASURES.values(), strict=True):
             axes.set_ylabel(words)
         add_legend(figure, list(grid.flat))
-        return to_pictures(figure)
+        return drawing.to_pictures(figure)
 
 
 def _noise_series(
@@ -274,7 +267,7 @@ def _noise_series(
             yield title, noise, sorted(row, key=lambda group: float(group[noise]))
 
 
-def efficiency_bars(analysis: Analysis) -> Pictures | None:
+def efficiency_bars(analysis: Analysis) -> drawing.Pictures | None:
     """Draw the labels the baseline needs over those each strategy needs, for each target. The 95%
     interval is left out below `sentences.FEWEST` seeds; an arrow replaces its lower end if more
     than 2.5% of the resamples miss the target.
@@ -292,7 +285,7 @@ def efficiency_bars(analysis: Analysis) -> Pictures | None:
         for number, entry in enumerate(rows.values()):
             sure = entry["difference"]["aulc"]["n_pairs"] >= FEWEST
             _draw_efficiency(axes, number, entry["efficiency"], sure)
-        axes.axvline(1, color=NEUTRAL, linewidth=1.2, zorder=3)
+        axes.axvline(1, color=drawing.NEUTRAL, linewidth=1.2, zorder=3)
         axes.set_yticks(range(len(rows)), [styles[name].name for name in rows])
         axes.set_ylim(most - 0.5, -0.5)
         axes.set_xlim(left=0, right=max(1.25, axes.get_xlim()[1] * 1.08))
@@ -340,7 +333,7 @@ def _draw_interval(axes: Axes, y: float, target: Mapping[str, Any]) -> float:
     return float(max(ratio, high))
 
 
-def penalty_heatmap(analysis: Analysis) -> Pictures | None:
+def penalty_heatmap(analysis: Analysis) -> drawing.Pictures | None:
     """Draw the penalty matrix and its column means; see `statistics.penalty_matrix`."""
     groups = [group for group in analysis["groups"] if group["penalty"]]
     if not groups:
@@ -352,9 +345,9 @@ def penalty_heatmap(analysis: Analysis) -> Pictures | None:
         names = [styles[name].name for name in penalty["strategies"]]
         shown = np.array([*penalty["matrix"], column_means(penalty["matrix"])], dtype=float)
         np.fill_diagonal(shown, np.nan)
-        draw_shares(axes, shown, "{:.2f}", 9)
+        drawing.draw_shares(axes, shown, "{:.2f}", 9)
         axes.axhline(len(names) - 0.5, color="white", linewidth=6)
-        axes.set_xticks(range(len(names)), names, **slant(names))
+        axes.set_xticks(range(len(names)), names, **drawing.slant(names))
         axes.set_yticks(range(len(names) + 1), [*names, "mean of column"])
         axes.set_xlabel(f"how often the row beats\nthe column, of {penalty['n']} budgets")
 
@@ -368,7 +361,7 @@ def column_means(matrix: Sequence[Sequence[float]]) -> list[float]:
     return [sum(row[j] for i, row in enumerate(matrix) if i != j) / max(n - 1, 1) for j in range(n)]
 
 
-def ranks_diagram(analysis: Analysis) -> Pictures | None:
+def ranks_diagram(analysis: Analysis) -> drawing.Pictures | None:
     """Draw the critical-difference diagram (Demšar, JMLR 7, 2006) of mean ranks over datasets,
     where a bar joins strategies that Nemenyi's test at 5% cannot tell apart. Without
     scikit-posthocs a warning is logged and nothing is drawn.
@@ -388,8 +381,8 @@ def ranks_diagram(analysis: Analysis) -> Pictures | None:
     names = [styles[name].name for name in ranks["strategies"]]
     values = np.array([ranks["values"][name] for name in ranks["strategies"]], dtype=float).T
     p_values = np.asarray(posthoc_nemenyi_friedman(values))
-    with style():
-        figure = new_figure(7.2, 1.4 + 0.22 * len(names))
+    with drawing.style():
+        figure = drawing.new_figure(7.2, 1.4 + 0.22 * len(names))
         axes = figure.subplots()
         critical_difference_diagram(
             pd.Series([ranks["mean_rank"][n] for n in ranks["strategies"]], index=names),
@@ -406,4 +399,4 @@ def ranks_diagram(analysis: Analysis) -> Pictures | None:
         axes.set_xticks(range(1, len(names) + 1))
         title = f"mean rank by area over {len(ranks['settings'])} datasets (1 is best)"
         axes.set_title(title, fontsize=11)
-        return to_pictures(figure)
+        return drawing.to_pictures(figure)

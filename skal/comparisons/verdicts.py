@@ -12,32 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from . import sentences, statistics
 from .curves import MEASURES, Group, difference_between
 from .pairs import group_by_setting, tell_apart
 from .results import Result
-from .sentences import (
-    describe_efficiency,
-    describe_size,
-    judge,
-    judge_end,
-    judge_noise,
-    list_runs,
-    name_differences,
-    name_part,
-    name_settings,
-    plural,
-)
-from .statistics import (
-    ALPHA,
-    describe,
-    holm,
-    label_efficiency,
-    paired_differences,
-    penalty_matrix,
-    rank_strategies,
-    seeds_needed,
-    smallest_p,
-)
 
 NOISES = ("noise_rate", "label_noise")
 
@@ -57,7 +35,7 @@ def analyse(
     """
     ordered = sorted(tell_apart(results), key=lambda result: result.strategy != baseline)
     groups = [Group.make(*item) for item in group_by_setting(ordered).items()]
-    titles = name_settings([group.setting._asdict() for group in groups])
+    titles = sentences.name_settings([group.setting._asdict() for group in groups])
     differences = [group.differences(baseline) for group in groups]
     rows = [row for of_group in differences for row in of_group.values()]
     findings = iter(_correct(rows))
@@ -81,7 +59,7 @@ def analyse(
                 "interpolated": group.interpolated,
                 "seeds": group.seeds,
                 "strategies": labels,
-                "penalty": penalty_matrix(group.n_labeled, group.curves),
+                "penalty": statistics.penalty_matrix(group.n_labeled, group.curves),
                 "warnings": _warn(group, baseline, n_pairs, short, len(rows)),
             }
         )
@@ -102,14 +80,14 @@ def _correct(rows: Sequence[Mapping[str, Any]]) -> list[Findings]:
     has too few seeds to tell depends only on numbers of seeds.
     """
     tested = [row for row in rows if row["aulc"]["n_pairs"]]
-    least = iter(holm([smallest_p(row["aulc"]["n_pairs"]) for row in tested]))
+    least = iter(statistics.holm([statistics.smallest_p(row["aulc"]["n_pairs"]) for row in tested]))
     for measure in MEASURES:
-        corrected = iter(holm([row[measure]["p"] for row in tested]))
+        corrected = iter(statistics.holm([row[measure]["p"] for row in tested]))
         for row in rows:
             row[measure]["p_holm"] = next(corrected) if row["aulc"]["n_pairs"] else None
     findings: list[Findings] = []
     for row in rows:
-        enough = row["aulc"]["n_pairs"] > 0 and next(least) <= ALPHA
+        enough = row["aulc"]["n_pairs"] > 0 and next(least) <= statistics.ALPHA
         findings.append({m: _finding(row[m]) if enough else "too few" for m in MEASURES})
     return findings
 
@@ -117,7 +95,7 @@ def _correct(rows: Sequence[Mapping[str, Any]]) -> list[Findings]:
 def _finding(difference: Mapping[str, Any]) -> str:
     # one large difference may turn the mean against all the others
     clear = difference["mean"] * (difference["wins"] - difference["losses"]) > 0
-    if difference["p_holm"] > ALPHA or not clear:
+    if difference["p_holm"] > statistics.ALPHA or not clear:
         return "none"
     return "better" if difference["mean"] > 0 else "worse"
 
@@ -127,20 +105,22 @@ def _describe_strategy(
 ) -> dict[str, Any]:
     """Return a strategy's entry without its verdict."""
     of_seed = group.curves[name]
-    points = describe(np.array(list(of_seed.values())))
+    points = statistics.describe(np.array(list(of_seed.values())))
     along, efficiency = None, None
     if difference is not None:
         ours, theirs = group.pairs(name, baseline)
-        differences = describe(paired_differences(ours, theirs)) if len(ours) else []
+        differences = (
+            statistics.describe(statistics.paired_differences(ours, theirs)) if len(ours) else []
+        )
         along = _points(group.n_labeled, differences) if differences else []
-        efficiency = label_efficiency(group.n_labeled, ours, theirs)
+        efficiency = statistics.label_efficiency(group.n_labeled, ours, theirs)
     return {
         "strategy": name,
         **group.setting._asdict(),
         "seeds": list(of_seed),
         "n_seeds": len(of_seed),
         "curve": _points(group.n_labeled, points),
-        "aulc": describe(group.aulc(name))[0],
+        "aulc": statistics.describe(group.aulc(name))[0],
         "accuracy": points[-1],
         "difference": difference,
         "differences": along,
@@ -168,10 +148,12 @@ def _verdict(
     area, end = (entry["difference"][measure] for measure in MEASURES)
     if not area["n_pairs"]:
         return f"{name} cannot be judged: it has no seed in common with {baseline}."
-    head = judge(name, baseline, found["aulc"])
-    head += judge_end(entry["strategy"], found["aulc"], found["accuracy"], end)
-    size = describe_size(area, found["aulc"])
-    saved = describe_efficiency(entry["efficiency"], baseline, budgets, not group.interpolated)
+    head = sentences.judge(name, baseline, found["aulc"])
+    head += sentences.judge_end(entry["strategy"], found["aulc"], found["accuracy"], end)
+    size = sentences.describe_size(area, found["aulc"])
+    saved = sentences.describe_efficiency(
+        entry["efficiency"], baseline, budgets, not group.interpolated
+    )
     return f"{head}: {_where(budgets)} its accuracy is {size}{saved}."
 
 
@@ -200,12 +182,17 @@ def _ranks(groups: Sequence[Group]) -> dict[str, Any] | None:
         ]
         for name in names
     }
-    return {"settings": datasets, "strategies": names, **rank_strategies(values), "values": values}
+    return {
+        "settings": datasets,
+        "strategies": names,
+        **statistics.rank_strategies(values),
+        "values": values,
+    }
 
 
 def _places(groups: Sequence[Group], without: str) -> list[str]:
     """Name each group by its setting, except for what is compared."""
-    return name_differences([group.setting._asdict() for group in groups], (without,))
+    return sentences.name_differences([group.setting._asdict() for group in groups], (without,))
 
 
 def _compare_models(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -224,9 +211,9 @@ def _compare_models(groups: Sequence[Group]) -> list[dict[str, Any]]:
                 places.append(place)
     for row, place, found in zip(rows, places, _correct(rows), strict=True):
         name, other = row["models"]
-        head = judge(name, other, found["aulc"])
-        head += judge_end(name, found["aulc"], found["accuracy"], row["accuracy"])
-        where, size = _where(row["n_labeled"]), describe_size(row["aulc"], found["aulc"])
+        head = sentences.judge(name, other, found["aulc"])
+        head += sentences.judge_end(name, found["aulc"], found["accuracy"], row["accuracy"])
+        where, size = _where(row["n_labeled"]), sentences.describe_size(row["aulc"], found["aulc"])
         row["sentence"] = (
             f"{_placed(row, place)}: {head}: {where} the accuracy of {name} is {size}."
         )
@@ -247,9 +234,11 @@ def _compare_rates(groups: Sequence[Group]) -> list[dict[str, Any]]:
                     rows.append({**facts, **difference})
                     places.append(place)
     for row, place, found in zip(rows, places, _correct(rows), strict=True):
-        rate, least = (name_part(row["noise"], row[key]) for key in (row["noise"], "lowest_rate"))
-        head = judge_noise(_placed(row, place), rate, found["aulc"])
-        size = describe_size(row["aulc"], found["aulc"], f" than with {least}")
+        rate, least = (
+            sentences.name_part(row["noise"], row[key]) for key in (row["noise"], "lowest_rate")
+        )
+        head = sentences.judge_noise(_placed(row, place), rate, found["aulc"])
+        size = sentences.describe_size(row["aulc"], found["aulc"], f" than with {least}")
         row["sentence"] = f"{head}: {_where(row['n_labeled'])} its accuracy is {size}."
     return rows
 
@@ -271,10 +260,11 @@ def _warn(
     """Warn of one setting's runs; `n_pairs` is how many seeds each strategy shares with the
     baseline, `too_few` names those with too few, `n_tested` counts the comparisons in all settings.
     """
+    purpose = f"make all {n_tested} comparisons with it"
     if n_tested == len(n_pairs):
-        purpose = f"compare {n_tested} {plural(n_tested, 'strategy', 'strategies')} with it"
-    else:
-        purpose = f"make all {n_tested} comparisons with it"
+        several = sentences.plural(n_tested, "strategy", "strategies")
+        purpose = f"compare {n_tested} {several} with it"
+    needed = statistics.seeds_needed(n_tested)
     short: dict[int, list[str]] = {}
     for name in too_few:
         short.setdefault(n_pairs[name], []).append(name)
@@ -282,9 +272,9 @@ def _warn(
         *_warn_of_budgets(group),
         *_warn_of_seeds(group, baseline),
         *(
-            f"with {n} {plural(n, 'seed')} no difference of {', '.join(names)} from {baseline} can "
-            f"be called significant, whatever its size: at least {seeds_needed(n_tested)} seeds "
-            f"are needed to {purpose}"
+            f"with {n} {sentences.plural(n, 'seed')} no difference of {', '.join(names)} from "
+            f"{baseline} can be called significant, whatever its size: at least {needed} seeds are "
+            f"needed to {purpose}"
             for n, names in sorted(short.items())
         ),
     ]
@@ -305,10 +295,10 @@ def _warn_of_budgets(group: Group) -> list[str]:
     seeds = {name: list(of_seed) for name, of_seed in group.known.items()}
     told = []
     if len(set(starts.values())) > 1:
-        late = list_runs((run for run, n in starts.items() if n == first), seeds)
+        late = sentences.list_runs((run for run, n in starts.items() if n == first), seeds)
         told.append(f"{first} is the start of {late}; others begin with {min(starts.values())}")
     if len(set(ends.values())) > 1:
-        short = list_runs((run for run, n in ends.items() if n == last), seeds)
+        short = sentences.list_runs((run for run, n in ends.items() if n == last), seeds)
         told.append(f"{last} is the end of {short}; others continue to {max(ends.values())}")
     if group.interpolated:
         told.append(
@@ -329,7 +319,7 @@ def _warn_of_seeds(group: Group, baseline: str) -> list[str]:
     seeds = set().union(*group.curves.values())
     missing = {name: sorted(seeds - of_seed.keys()) for name, of_seed in group.curves.items()}
     lacking = [
-        f"{name} lacks {plural(len(lost), 'seed')} {', '.join(map(str, lost))}"
+        f"{name} lacks {sentences.plural(len(lost), 'seed')} {', '.join(map(str, lost))}"
         for name, lost in missing.items()
         if lost
     ]

@@ -37,6 +37,9 @@ NO_MEMORY = (
 """In errors of torch, of oneDNN, of OpenVINO, and of threads, whose stacks are memory."""
 
 
+DIVERGED = "the training diverged; a lower learning rate (lr) may help"
+
+
 class SkalError(Exception):
     """Base of all errors that skal raises on purpose.
 

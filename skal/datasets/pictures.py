@@ -20,35 +20,8 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from ..core.errors import DataError, pass_on_memory
+from . import formats, instruments
 from .deep import Deep
-from .formats import (
-    DEEP_PNG,
-    DEEP_PPM,
-    DICOM,
-    FITS,
-    FORMATS,
-    HEAD,
-    HEIF,
-    JPEG_XL,
-    TIFF,
-    Extra,
-    extra_of,
-    is_installed,
-    page_of,
-    what_it_is,
-)
-from .instruments import (
-    Picture,
-    Pixels,
-    chosen_of,
-    files_of_set,
-    mean_of,
-    number,
-    read_dicom,
-    read_fits,
-    read_png,
-    read_tiff,
-)
 
 DEEP_MODES = frozenset(("I;16", "I;16B", "I;16L", "I", "F"))
 BYTES_A_PIXEL = {"1": 2, "L": 1, "I;16": 4, "RGB": 4, "P": 5}
@@ -70,71 +43,67 @@ _log = logging.getLogger("skal")
 
 
 @contextmanager
-def opened(path: Path, needed: int, pages: str = "first") -> Iterator[Picture]:
+def opened(path: Path, needed: int, pages: str = "first") -> Iterator[instruments.Picture]:
     """Open an image file, by its content and not its suffix; a JPEG is decoded at a half, a quarter
     or an eighth of its size if that has the `needed` pixels. Of a file with several pages the first
     is taken, or the "mean" of those that have its size, or the one that the path names, see
     `page_of`. A `DataError` says what is no image.
     """
-    place, page = page_of(str(path))
+    place, page = formats.page_of(str(path))
     path, chosen = Path(place), page or pages
     if path.exists() and not path.is_file():
         raise DataError("it is a pipe, a device or a folder")  # to open a pipe may take for ever
     _hush_libtiff()
     # from an open file: of a path Pillow maps grey TIFFs, and scrambles those that EXIF rotates
     with path.open("rb") as file:
-        head = file.read(HEAD)
+        head = file.read(formats.HEAD)
         file.seek(0)
-        extra = extra_of(head)
+        extra = formats.extra_of(head)
         if extra in READERS:
             picture = READERS[extra](file, chosen)
         else:
             image = _open_image(file, head, extra)
             if image is None or (tiff := _misread(image)):
                 file.seek(0)
-                picture = read_tiff(file, chosen, tiff if image else _described(file))
+                picture = instruments.read_tiff(file, chosen, tiff if image else _described(file))
             else:
                 if image.format in ("JPEG", "MPO"):  # the latter has a second picture, of phones
                     image.draft(None, (needed, needed))
                 picture = _of_image(image, chosen)
-                if DEEP_PNG.match(head) and is_installed("imagecodecs"):
+                if formats.DEEP_PNG.match(head) and formats.is_installed("imagecodecs"):
                     turn = image.getexif().get(ExifTags.Base.Orientation, 1)
                     file.seek(0)
-                    picture = read_png(file, image.size, turn)
-                elif DEEP_PNG.match(head) or DEEP_PPM.match(head) or _is_deep_rgb(image):
-                    picture = replace(picture, is_cut=True)
+                    picture = instruments.read_png(file, image.size, turn)
+                else:
+                    of_16_bits = formats.DEEP_PNG.match(head) or formats.DEEP_PPM.match(head)
+                    picture = replace(picture, is_cut=bool(of_16_bits or _is_deep_rgb(image)))
         most = Image.MAX_IMAGE_PIXELS
         if most is not None and picture.width * picture.height > 2 * most:
             raise Image.DecompressionBombError
         yield picture
 
 
-READERS: dict[Extra | None, Callable[[IO[bytes], str | int], Picture]] = {
-    DICOM: read_dicom,
-    FITS: read_fits,
+READERS: dict[formats.Extra | None, Callable[[IO[bytes], str | int], instruments.Picture]] = {
+    formats.DICOM: instruments.read_dicom,
+    formats.FITS: instruments.read_fits,
 }
 
 
-def _open_image(file: IO[bytes], head: bytes, extra: Extra | None) -> Image.Image | None:
+def _open_image(file: IO[bytes], head: bytes, extra: formats.Extra | None) -> Image.Image | None:
     """Open what Pillow reads; return None if it is a TIFF that it does not."""
-    formats: tuple[str, ...] = FORMATS
-    if extra in (HEIF, JPEG_XL):
+    known: tuple[str, ...] = formats.FORMATS
+    if extra in (formats.HEIF, formats.JPEG_XL):
         extra.require()
-        formats = (_plugin(extra),)
+        plugin = importlib.import_module(extra.module)
+        if extra is formats.HEIF:
+            plugin.register_heif_opener()
+        known = (extra.name,)  # as the plugin calls it
     try:
-        return Image.open(file, formats=formats)
+        return Image.open(file, formats=known)
     except UnidentifiedImageError:
-        if TIFF.head.match(head):
+        if formats.TIFF.head.match(head):
             return None
-        raise DataError(what_it_is(head)) from None
-
-
-def _plugin(extra: Extra) -> str:
-    """Let a plugin tell Pillow of itself; return the format's name there."""
-    plugin = importlib.import_module(extra.module)
-    if extra is HEIF:
-        plugin.register_heif_opener()
-    return extra.name
+        raise DataError(formats.what_it_is(head)) from None
 
 
 @cache
@@ -152,8 +121,8 @@ def _hush_libtiff() -> None:
             library.TIFFSetWarningHandler(None)
 
 
-def _of_image(image: Image.Image, pages: str | int) -> Picture:
-    return Picture(
+def _of_image(image: Image.Image, pages: str | int) -> instruments.Picture:
+    return instruments.Picture(
         image.width,
         image.height,
         image.mode in DEEP_MODES,
@@ -168,13 +137,13 @@ def _of_image(image: Image.Image, pages: str | int) -> Picture:
     )
 
 
-def _read(image: Image.Image, pages: str | int) -> Pixels:
+def _read(image: Image.Image, pages: str | int) -> instruments.Pixels:
     facts = {}
     if isinstance(image, TiffImageFile):
         facts = _facts(image)
         if pages != "first":
             most = pages if isinstance(pages, int) else None
-            image = _chosen(image, chosen_of(_pages_of(image, most), pages))
+            image = _chosen(image, instruments.chosen_of(_pages_of(image, most), pages))
     _set_upright(image)
     if image.mode in DEEP_MODES:
         return Deep.of_image(image, **facts)
@@ -188,7 +157,11 @@ def _facts(image: TiffImageFile) -> dict[str, Any]:
     if tags.get(262) == 0:
         white = 0.0 if image.mode == "F" else float(2**bits - 1)
     unsigned = bits == 32 and image.mode == "I" and tags.get(339, (1,))[0] == 1
-    return {"no_data": number(tags.get(NO_DATA)), "white_is_zero": white, "unsigned": unsigned}
+    return {
+        "no_data": instruments.number(tags.get(NO_DATA)),
+        "white_is_zero": white,
+        "unsigned": unsigned,
+    }
 
 
 def _misread(image: Image.Image) -> str:
@@ -203,7 +176,7 @@ def _misread(image: Image.Image) -> str:
         return f"a TIFF of {bands} planes of {bits} bits"
     # Pillow keeps the upper 8 bits, of which 12-bit data use 4
     is_deep = bits > 8 and (bands == 3 or (bands == 4 and tags.get(262) == 2))
-    return "a TIFF of deep colours" if is_deep and is_installed("tifffile") else ""
+    return "a TIFF of deep colours" if is_deep and formats.is_installed("tifffile") else ""
 
 
 def _is_deep_rgb(image: Image.Image) -> bool:
@@ -236,7 +209,7 @@ def _count_others(image: Image.Image) -> int:
     """Return how many files the OME set has that a TIFF is of; 0 if it is of none."""
     if not isinstance(image, TiffImageFile):
         return 0
-    return files_of_set(str(image.tag_v2.get(DESCRIPTION)))
+    return instruments.files_of_set(str(image.tag_v2.get(DESCRIPTION)))
 
 
 def _pages_of(image: Image.Image, most: int | None = None) -> list[int]:
@@ -273,7 +246,7 @@ def _chosen(image: TiffImageFile, pages: Sequence[int]) -> Image.Image:
             plain = image.mode in DEEP_MODES or image.mode in ("L", "RGB")
             yield np.asarray(image if plain else image.convert("RGB"))
 
-    averaged = Image.fromarray(mean_of(arrays()))
+    averaged = Image.fromarray(instruments.mean_of(arrays()))
     averaged.getexif()[ExifTags.Base.Orientation] = orientation
     return averaged
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import SkalError
+from ..core.errors import DIVERGED, SkalError
 from ..datasets.base import Images, Labels
 from ..datasets.pool import Pool
 from ..models.backbone import Backbone
@@ -56,10 +56,7 @@ def measure(
     """
     proba: NDArray[np.float32] = score_pool(classifier, X_test).proba
     if not np.isfinite(proba).all():
-        raise SkalError(
-            "the network answers with NaN: its training diverged; a lower learning rate (lr) may "
-            "help"
-        )
+        raise SkalError(f"the network answers with NaN: {DIVERGED}")
     metrics = evaluate(y_test, proba)
     if classifier.strength is not None:
         metrics["head_C"] = classifier.strength

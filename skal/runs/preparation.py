@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from ..core.errors import DataError, ParameterError, UnknownNameError
+from ..core.errors import DataError, ParameterError, UnknownNameError, require
 from ..core.kinds import resolve_count
 from ..core.seeding import derive_seed
 from ..datasets import DATASETS, ImageDataset, data_folder
@@ -21,7 +21,6 @@ from ..models.net import default_lr
 from ..models.network import HEADLESS_CLASSES, ImageModule
 from ..strategies.cold_start import resolve_init_strategy
 from .config import SETTINGS, RunConfig
-from .pretraining import check_pretraining
 from .record import free_name
 from .start import check_folder, decoding_for, input_size, no_class, with_network
 
@@ -37,7 +36,8 @@ def check_settings(config: RunConfig) -> None:
     if config.weights is not None and not Path(config.weights).is_file():
         raise ParameterError(f"weights: there is no file {config.weights!r}")
     resolve_device(config.device)
-    check_pretraining(config)
+    if config.pretrain != "none":
+        require("lightly", "ssl", f"pretrain {config.pretrain}")
     if config.model in BUNDLED_MODELS and not (config.pretrained or config.weights):
         _log.warning(
             "model %s: it starts from random weights, for it was named without --pretrained; with "
@@ -45,11 +45,8 @@ def check_settings(config: RunConfig) -> None:
             config.model,
         )
     kept = next((name for name in ("freeze", "finetune") if getattr(config, name)), None)
-    if (
-        kept
-        and config.model
-        and not (config.pretrained or config.weights or config.pretrain != "none")
-    ):
+    has_weights = config.pretrained or config.weights or config.pretrain != "none"
+    if kept and config.model and not has_weights:
         _log.warning(
             "%s: the backbone starts from random weights; give it some by --pretrained, --weights "
             "FILE or --pretrain",
@@ -80,9 +77,7 @@ def load_again(config: RunConfig) -> ImageDataset:
 
 def without_duplicates(config: RunConfig, data: ImageDataset) -> ImageDataset:
     """Leave duplicates out of the pool, if the settings say so."""
-    if not config.drop_duplicates:
-        return data
-    return without_doubles(data)
+    return without_doubles(data) if config.drop_duplicates else data
 
 
 def with_noise(config: RunConfig, data: ImageDataset) -> ImageDataset:

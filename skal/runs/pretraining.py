@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 
 from ..core.durable import write_atomic
-from ..core.errors import MissingExtraError
 from ..core.seeding import derive_seed
 from ..core.tables import csv_of
 from ..datasets import ImageDataset
@@ -20,12 +18,6 @@ from .config import RunConfig
 from .record import log_file
 
 LOSSES = "pretrain.csv"
-
-
-def check_pretraining(config: RunConfig) -> None:
-    """Raise a `MissingExtraError` if what the pretraining needs is not installed."""
-    if config.pretrain != "none" and importlib.util.find_spec("lightly") is None:
-        raise MissingExtraError("lightly", "ssl", f"pretrain {config.pretrain}")
 
 
 def weights_from_pool(config: RunConfig, data: ImageDataset, folder: Path | None = None) -> Weights:
@@ -53,11 +45,10 @@ def weights_from_pool(config: RunConfig, data: ImageDataset, folder: Path | None
     if folder is not None:
         from .plots import loss_curve  # matplotlib, only where something is drawn
 
-        steps = [EVERY * (number + 1) for number in range(len(pretrained.losses))]
-        curve = zip(steps, pretrained.losses, strict=True)
+        curve = [(EVERY * number, loss) for number, loss in enumerate(pretrained.losses, start=1)]
         rows = [{"step": step, "loss": loss} for step, loss in curve]
         write_atomic(folder / LOSSES, csv_of(("step", "loss"), rows))
         title = f"{data.name}: {config.pretrain}, {config.model}"
-        for form, picture in loss_curve(steps, pretrained.losses, title).items():
+        for form, picture in loss_curve(curve, title).items():
             write_atomic(folder / f"pretrain.{form}", picture)
     return pretrained.weights

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import chain, count
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -257,12 +259,8 @@ class Record:
 
     def is_whole(self, name: str) -> bool:
         """Tell whether a file of `write_kept` is there, and as it was written."""
-        if self.folder is None or name not in self.digests:
-            return False
-        try:
-            return sha256((self.folder / name).read_bytes()) == self.digests[name]
-        except OSError:
-            return False
+        content = _content(self.folder / name) if self.folder and name in self.digests else None
+        return content is not None and sha256(content) == self.digests[name]
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write ``summary.json``, which says that the run is done."""
@@ -433,15 +431,8 @@ def check_free(folder: Path) -> None:
 
 def free_name(folder: Path) -> Path:
     """Return the path itself if nothing is there, else the first of path-2, path-3, ..."""
-
-    def candidates() -> Iterator[Path]:
-        yield folder
-        number = 2
-        while True:
-            yield folder.with_name(f"{folder.name}-{number}")
-            number += 1
-
-    return next(path for path in candidates() if not path.exists() and not path.is_symlink())
+    others = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
+    return next(path for path in chain([folder], others) if not os.path.lexists(path))
 
 
 def _json(content: Mapping[str, Any]) -> str:

@@ -65,7 +65,8 @@ def with_network(config: RunConfig, image_size: int) -> RunConfig:
         wanted = config.freeze or config.finetune or config.pretrained
         frozen = not (config.finetune or config.compile)
         is_solved = frozen and HEADS[head].solved
-        fits = image_size >= SMALLEST or (is_solved and _suits_frozen(config.dataset))
+        known = DATASETS.resolve(config.dataset).facts if config.dataset in DATASETS else {}
+        fits = image_size >= SMALLEST or (is_solved and known.get("suits_frozen"))
         if from_elsewhere or not (fits or wanted):
             changes["model"] = trained_model(image_size)
         else:
@@ -74,10 +75,6 @@ def with_network(config: RunConfig, image_size: int) -> RunConfig:
     if (changes.get("freeze") or config.freeze) and config.head is None:
         changes["head"] = head
     return config.replace(**changes) if changes else config
-
-
-def _suits_frozen(dataset: str) -> bool:
-    return dataset in DATASETS and bool(DATASETS.resolve(dataset).facts.get("suits_frozen"))
 
 
 def no_class(name: str) -> DataError:

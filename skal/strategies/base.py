@@ -16,7 +16,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import has_fit_parameter
 
 from ..core.answers import integers
-from ..core.errors import ParameterError, SkalError
+from ..core.errors import DIVERGED, ParameterError, SkalError
 from ..datasets.base import MISSING_LABEL
 from ..models.devices import global_seed
 from .parameters import Constraints, Number, allowed, check_parameters
@@ -203,8 +203,7 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         for name in set(self.reads) - {"labeled"}:
             if not np.isfinite(getattr(scores, name)).all():
                 raise SkalError(
-                    f"the {name} that {type(self).__name__} reads are NaN or infinite: the "
-                    "training diverged; a lower learning rate (lr) may help"
+                    f"the {name} that {type(self).__name__} reads are NaN or infinite: {DIVERGED}"
                 )
         return scores
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..core.errors import ParameterError, SkalError, UnknownNameError, blame
+from ..core.errors import DIVERGED, ParameterError, SkalError, UnknownNameError, blame
 from ..core.registry import Registry, import_object
 
 if TYPE_CHECKING:
@@ -360,10 +360,7 @@ class StreamSampler:
         if self.needs_embeddings and scores.embeddings is not None:
             read.append(scores.embeddings)
         if not all(np.isfinite(part).all() for part in read):
-            raise SkalError(
-                f"the scores of {what} are NaN or infinite: the training diverged; a "
-                "lower learning rate (lr) may help"
-            )
+            raise SkalError(f"the scores of {what} are NaN or infinite: {DIVERGED}")
         return scores
 
     def _try(self, query: Any, n_classes: int) -> None:

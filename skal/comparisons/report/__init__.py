@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...core.durable import LEFT, remove_leftovers, write_atomic
-from ...core.errors import MissingExtraError
+from ...core.errors import require
 from ...runs.drawing import Pictures
 from ...runs.record import free_name
+from .. import plots
 from ..folder import ANALYSIS, check_place, is_comparison
 from ..pairs import tell_apart
-from ..plots import (
-    Analysis,
-    comparison_curves,
-    difference_curves,
-    efficiency_bars,
-    noise_curves,
-    penalty_heatmap,
-    ranks_diagram,
-)
 from ..results import Result
 from ..verdicts import analyse
 from .tables import results_csv as results_csv
 from .tables import text_table as text_table
 
 REPORT = "report.html"
-PICTURES: Mapping[str, Callable[[Analysis], Pictures | None]] = {
-    "curves": comparison_curves,
-    "differences": difference_curves,
-    "efficiency": efficiency_bars,
-    "penalty": penalty_heatmap,
-    "noise": noise_curves,
-    "ranks": ranks_diagram,
+PICTURES: Mapping[str, Callable[[plots.Analysis], Pictures | None]] = {
+    "curves": plots.comparison_curves,
+    "differences": plots.difference_curves,
+    "efficiency": plots.efficiency_bars,
+    "penalty": plots.penalty_heatmap,
+    "noise": plots.noise_curves,
+    "ranks": plots.ranks_diagram,
 }
 """Each makes a file of its name in each format, or None where there is nothing to draw."""
 
@@ -93,5 +84,4 @@ def choose_place(folders: Sequence[str | Path], out: str | Path | None = None) -
 def check_extra() -> None:
     """Raise MissingExtraError unless what ``report.html`` needs is installed."""
     for module in ("jinja2", "plotly"):
-        if importlib.util.find_spec(module) is None:
-            raise MissingExtraError(module, "report", "the report as HTML")
+        require(module, "report", "the report as HTML")
