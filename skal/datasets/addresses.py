@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import takewhile
 from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
@@ -49,7 +50,7 @@ class Located(NamedTuple):
 def one_root(found: Iterable[Located]) -> bool:
     """Tell whether texts that were found put the root at one place, as those of one folder do."""
     places = sorted({one.root_at for one in found if one.root_at}, key=len)
-    return all(_are_one(place, places[-1]) for place in places)
+    return all(place == places[-1][-len(place) :] for place in places)  # one text may say more
 
 
 class Addresses:
@@ -203,7 +204,7 @@ class Addresses:
 
     @cached_property
     def _by_made_plain(self) -> dict[str, list[str]]:
-        return self._by(lambda name: {_made_plain(name)})
+        return self._by(lambda name: {re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))})
 
     def _by(self, keys: Callable[[str], set[str]]) -> dict[str, list[str]]:
         """Return the paths by what is made of their last names."""
@@ -359,21 +360,7 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _made_plain(name: str) -> str:
-    return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
-
-
 def _n_shared(ours: Sequence[str], theirs: Sequence[str]) -> int:
     """Return how many folders two places share from their ends on."""
-    n = 0
-    for one, other in zip(reversed(ours), reversed(theirs), strict=False):
-        if one != other:
-            break
-        n += 1
-    return n
-
-
-def _are_one(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Tell whether two places may be one, of which one text says more."""
-    n = min(len(one), len(other))
-    return n == 0 or list(one[-n:]) == list(other[-n:])
+    pairs = zip(reversed(ours), reversed(theirs), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -227,19 +227,15 @@ def _unpack_cifar10(data_dir: Path) -> Path | None:
 
 
 def _read_cifar10(folder: Path, names: Iterable[str]) -> tuple[Images, Labels]:
-    batches = [_read_batch(folder / name) for name in names]
-    pixels, labels = zip(*batches, strict=True)
-    return np.concatenate(pixels), np.concatenate(labels)
-
-
-def _read_batch(path: Path) -> tuple[Images, Labels]:
-    data, labels = _unpickle_plain(path, "data", "labels")
-    try:
-        pixels: Images = np.asarray(data, np.uint8).reshape(-1, 3, 32, 32)
-        ids = np.asarray(labels, np.int64).reshape(len(pixels))
-    except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"{path} is not a CIFAR-10 batch: {one_line(error)}") from error
-    return pixels, ids
+    pixels, ids = [], []
+    for path in (folder / name for name in names):
+        data, labels = _unpickle_plain(path, "data", "labels")
+        try:
+            pixels.append(np.asarray(data, np.uint8).reshape(-1, 3, 32, 32))
+            ids.append(np.asarray(labels, np.int64).reshape(len(pixels[-1])))
+        except (ValueError, TypeError, OverflowError) as error:
+            raise DataError(f"{path} is not a CIFAR-10 batch: {one_line(error)}") from error
+    return np.concatenate(pixels), np.concatenate(ids)
 
 
 class _PlainUnpickler(pickle.Unpickler):

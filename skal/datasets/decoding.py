@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -283,22 +284,11 @@ def _decode_as(path: Path, how: Decoding) -> Images:
     return decode(path, how.size, how.geometry, how.ranges, how.pages)
 
 
-def _cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return ImageOps.fit(image, size, method=Image.Resampling.BICUBIC)
-
-
-def _squash(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return image.resize(size, Image.Resampling.BICUBIC)
-
-
-def _border(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return ImageOps.pad(image, size, method=Image.Resampling.BICUBIC, color=BORDER)
-
-
+BICUBIC = Image.Resampling.BICUBIC
 GEOMETRIES: Mapping[str, Callable[[Image.Image, tuple[int, int]], Image.Image]] = {
-    "cover": _cover,
-    "squash": _squash,
-    "border": _border,
+    "cover": partial(ImageOps.fit, method=BICUBIC),
+    "squash": lambda image, size: image.resize(size, BICUBIC),
+    "border": partial(ImageOps.pad, method=BICUBIC, color=BORDER),
 }
 """How an image becomes a square: scaled to cover it and cut to its centre, stretched to it, or
 scaled to lie in it on grey."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +27,7 @@ LEAST_BITS = 8
 MOST_LEVELS = 8.0
 MOST_ALIKE = 50
 """Images that may be equal in a band: those of more are a pattern that many images share."""
+CONTRADICTING = "%d of them have another label than the image that they repeat%s"
 
 Rows = NDArray[np.int64]
 _log = logging.getLogger("skal")
@@ -74,36 +74,23 @@ def tell_doubles(data: ImageDataset) -> None:
     if unknown > MOST_BYTES:
         return
     found = find_doubles(data)
-    if len(found.in_test):
-        _log.warning(
-            "%d images of the pool are in the test set, too%s: the accuracy is that of images seen "
-            "in training; --drop-duplicates leaves them out of the pool",
-            len(found.in_test),
-            _named(data.paths, found.in_test),
-        )
-    if len(found.repeated):
-        _log.warning(
-            "%d images of the pool repeat an earlier one%s; --drop-duplicates leaves them out",
-            len(found.repeated),
-            _named(data.paths, found.repeated),
-        )
-    _tell_contradictions(data, found)
+    _tell(
+        data,
+        found.in_test,
+        "%d images of the pool are in the test set, too%s: the accuracy is that of images seen in "
+        "training; --drop-duplicates leaves them out of the pool",
+    )
+    repeated = "%d images of the pool repeat an earlier one%s; --drop-duplicates leaves them out"
+    _tell(data, found.repeated, repeated)
+    _tell(data, found.contradicting, CONTRADICTING)
 
 
-def _tell_contradictions(data: ImageDataset, found: Doubles) -> None:
-    if len(found.contradicting):
-        _log.warning(
-            "%d of them have another label than the image that they repeat%s",
-            len(found.contradicting),
-            _named(data.paths, found.contradicting),
-        )
-
-
-def _named(paths: Sequence[str], rows: Rows) -> str:
-    if not paths:
-        return ""
-    more = ", ..." if len(rows) > MOST_NAMED else ""
-    return f" ({', '.join(paths[row] for row in rows[:MOST_NAMED])}{more})"
+def _tell(data: ImageDataset, rows: Rows, words: str) -> None:
+    """Warn of some images, if there are any, by their number and some of their names."""
+    if len(rows):
+        more = ", ..." if len(rows) > MOST_NAMED else ""
+        names = ", ".join(data.paths[row] for row in rows[:MOST_NAMED]) if data.paths else ""
+        _log.warning(words, len(rows), f" ({names}{more})" if names else "")
 
 
 def without_doubles(data: ImageDataset) -> ImageDataset:
@@ -118,7 +105,7 @@ def without_doubles(data: ImageDataset) -> ImageDataset:
         len(found.in_test),
         len(found.repeated),
     )
-    _tell_contradictions(data, found)
+    _tell(data, found.contradicting, CONTRADICTING)
     paths = tuple(data.paths[row] for row in rows) if data.paths else ()
     return replace(data, X=take_rows(data.X, rows), y=data.y[rows], paths=paths)
 

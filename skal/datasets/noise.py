@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -54,14 +54,11 @@ def add_noise(
             IMAGE_NOISE[kind](image, rate, np.random.default_rng([seed, part, index]))
             for index, image in enumerate(shown)
         )
-        return _gathered(each, images, folder) if len(images) else images
+        if not len(images):
+            return images
+        on_disk = isinstance(images, np.memmap | ImageRows) or isinstance(images.base, np.memmap)
+        most = 0 if on_disk else images.nbytes  # as the clean ones are
+        with told_where("the noisy images", folder):
+            return gather((image[None] for image in each), images.shape, images.dtype, folder, most)
 
     return replace(data, X=noisy(data.X, 0), X_unlabeled=noisy(data.X_unlabeled, 1))
-
-
-def _gathered(noisy: Iterable[Images], images: Images, folder: Path) -> Images:
-    """Bring images together as the clean ones are: in memory, or in a file."""
-    on_disk = isinstance(images, np.memmap | ImageRows) or isinstance(images.base, np.memmap)
-    most = 0 if on_disk else images.nbytes
-    with told_where("the noisy images", folder):
-        return gather((image[None] for image in noisy), images.shape, images.dtype, folder, most)

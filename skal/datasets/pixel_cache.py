@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from ..core.durable import remove_leftovers, write_atomic
+from ..core.durable import remove_leftovers, sha256, write_atomic
 from ..core.errors import DataError
 from ..core.kept import Facts, kept, told_where
 from ..core.memory import gib
@@ -116,8 +116,7 @@ def _as_surveyed(
 
 
 def _key(*facts: object) -> str:
-    text = " ".join(map(str, (DECODER_VERSION, *facts)))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return sha256(" ".join(map(str, (DECODER_VERSION, *facts))))[:16]
 
 
 def fingerprint(root: Path, files: list[ImageFile]) -> str:

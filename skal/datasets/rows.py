@@ -56,7 +56,9 @@ class ImageRows(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __getitem__(self, key: Any) -> NDArray[np.uint8]:
         first, rest = (key[0], key[1:]) if isinstance(key, tuple) and key else (key, ())
-        if first is Ellipsis or first is None or (rest and not _is_simple(first)):
+        if first is Ellipsis or first is None:
+            return np.asarray(self[:][key])
+        if rest and not isinstance(first, int | np.integer | slice):
             return np.asarray(self[:][key])
         rows = self._rows[first]
         if rows.ndim == 0:
@@ -86,10 +88,6 @@ class ImageRows(np.lib.mixins.NDArrayOperatorsMixin):
         """What finds the hashes of the images, where they are known; see `known_hashes`."""
         known = known_hashes(self._images)
         return None if known is None else lambda: known()[self._rows]
-
-
-def _is_simple(index: Any) -> bool:
-    return isinstance(index, int | np.integer | slice)
 
 
 def take_rows(images: Any, rows: Rows) -> Any:

@@ -13,7 +13,6 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,12 @@ import numpy as np
 from ..core.durable import fsync_file, name_new, sha256
 from ..core.errors import (
     DataError,
-    MissingExtraError,
     RunExistsError,
     RunFolderError,
     SkalError,
     blame,
     pass_on_memory,
+    require,
 )
 from ..core.registry import Entry
 from ..core.trust import check_trusted, foreign_names
@@ -209,8 +208,7 @@ def _decoded(run_dir: Path, paths: Sequence[Path]) -> Images:
 def check_installed(entry: Entry[Any], form: NetworkFormat) -> None:
     """Raise a MissingExtraError if a format's packages are not installed."""
     for name in form.modules:
-        if find_spec(name) is None:
-            raise MissingExtraError(name, form.extra, f"the format {entry.name}")
+        require(name, form.extra, f"the format {entry.name}")
 
 
 def read_exported(

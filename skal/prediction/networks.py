@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -70,11 +70,15 @@ class Deployed(nn.Module):
         return F.softmax(self.head(embeddings) / self.temperature, dim=1), embeddings
 
 
+Facts: TypeAlias = Mapping[str, Any]
+"""What a network is: the content of ``model.json``."""
+
+
 @dataclass(frozen=True, eq=False)
 class ExportedNetwork:
     """A network that was read from a file: `answer` takes at most `AT_ONCE` uint8 images."""
 
-    description: Mapping[str, Any]
+    description: Facts
     answer: Callable[[Images], Answer]
 
     def __call__(self, images: Images) -> Answer:
@@ -82,6 +86,9 @@ class ExportedNetwork:
         parts = [self.answer(images[k : k + AT_ONCE]) for k in range(0, len(images), AT_ONCE)]
         proba, embeddings = zip(*parts, strict=True)
         return np.concatenate(proba), np.concatenate(embeddings)
+
+
+Found: TypeAlias = tuple[ExportedNetwork | ImageClassifier, dict[str, Any]]
 
 
 class NetworkFormat:
@@ -94,15 +101,11 @@ class NetworkFormat:
     runs_code = False
     """Whether reading a file may run what is in it."""
 
-    def write(
-        self, classifier: ImageClassifier, description: Mapping[str, Any], path: Path
-    ) -> None:
+    def write(self, classifier: ImageClassifier, description: Facts, path: Path) -> None:
         """Write a fitted network, mostly as `Deployed`, and what it is."""
         raise NotImplementedError
 
-    def read(
-        self, path: Path, trust: bool = False
-    ) -> tuple[ExportedNetwork | ImageClassifier, dict[str, Any]]:
+    def read(self, path: Path, trust: bool = False) -> Found:
         """Read a network from a file of this format, known by its suffix, and what it is."""
         raise NotImplementedError
 
@@ -112,9 +115,7 @@ class Onnx(NetworkFormat):
 
     suffix, extra, modules = ".onnx", "onnx", ("onnx", "onnxruntime", "onnxscript")
 
-    def write(
-        self, classifier: ImageClassifier, description: Mapping[str, Any], path: Path
-    ) -> None:
+    def write(self, classifier: ImageClassifier, description: Facts, path: Path) -> None:
         import onnx
 
         with _quiet_exporter():
@@ -155,9 +156,7 @@ class TorchScript(NetworkFormat):
 
     suffix, runs_code = ".pt", True
 
-    def write(
-        self, classifier: ImageClassifier, description: Mapping[str, Any], path: Path
-    ) -> None:
+    def write(self, classifier: ImageClassifier, description: Facts, path: Path) -> None:
         network = Deployed.of(classifier)
         with torch.inference_mode(), _quiet_exporter():
             jit: Any = torch.jit
@@ -184,9 +183,7 @@ class StateDict(NetworkFormat):
 
     suffix = ".safetensors"
 
-    def write(
-        self, classifier: ImageClassifier, description: Mapping[str, Any], path: Path
-    ) -> None:
+    def write(self, classifier: ImageClassifier, description: Facts, path: Path) -> None:
         state = classifier.neural_net_.module_.state_dict()
         tensors = {name: tensor.contiguous() for name, tensor in state.items()}
         path.write_bytes(content_of(tensors, {SKAL: json.dumps(description)}))

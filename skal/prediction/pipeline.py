@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..core.durable import locked, remove_folder, remove_leftovers, write_atomic
+from ..core.durable import locked, remove_folder, remove_leftovers, sha256, write_atomic
 from ..core.errors import (
     DataError,
     ParameterError,
@@ -254,8 +254,7 @@ def _few(names: Sequence[str], most: int = 10) -> list[str]:
     """Return names, or their number and a hash if there are many."""
     if len(names) <= most:
         return list(names)
-    digest = hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()
-    return [f"{len(names)} paths", digest[:16]]
+    return [f"{len(names)} paths", sha256("\0".join(names))[:16]]
 
 
 def _cut(

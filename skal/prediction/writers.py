@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from importlib.util import find_spec
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.durable import fsync_file, fsync_folder
-from ..core.errors import MissingExtraError, RunExistsError, UsageError
+from ..core.durable import fsync_file, fsync_folder, sha256
+from ..core.errors import RunExistsError, UsageError, require
 from .predictor import Rows
 
 if TYPE_CHECKING:
@@ -28,12 +27,14 @@ OTHERS = frozenset((".txt", ".tsv", ".json", ".jsonl", ".xlsx", ".xls", ".pq", "
 """Suffixes of files that somebody may want, and that are not written."""
 
 
+@dataclass(frozen=True)
 class Form:
     """A file format; `is_one_file` merges the parts, `measures` adds uncertainties by default."""
 
-    def __init__(self, name: str, suffix: str, is_one_file: bool, measures: bool) -> None:
-        self.name, self.suffix = name, suffix
-        self.is_one_file, self.measures = is_one_file, measures
+    name: str
+    suffix: str
+    is_one_file: bool
+    measures: bool
 
     def check(self) -> None:
         """Raise MissingExtraError if a package that it needs is not installed."""
@@ -116,8 +117,7 @@ class Parquet(Form):
     """A table of typed columns, by pyarrow."""
 
     def check(self) -> None:
-        if find_spec("pyarrow") is None:
-            raise MissingExtraError("pyarrow", "parquet", "Parquet")
+        require("pyarrow", "parquet", "Parquet")
 
     def write(self, lots: Sequence[Rows], path: Path, classes: Sequence[str]) -> None:
         import pyarrow as pa
@@ -136,7 +136,7 @@ class Parquet(Form):
         facts = {
             "classes": _facts(parts[0])["classes"],
             "n_unreadable": n_unreadable,
-            "key": _key([part.name for part in parts]),
+            "key": sha256("".join(part.name for part in parts))[:16],
         }
         schema = pq.read_schema(parts[0]).with_metadata({"skal": json.dumps(facts)})
         with pq.ParquetWriter(path, schema) as writer:
@@ -148,7 +148,7 @@ class Parquet(Form):
         """Tell whether a file has these rows; RunExistsError if it has others."""
         if not self.is_one_file or not out.exists():
             return False
-        if _facts(out).get("key") == _key(names):
+        if _facts(out).get("key") == sha256("".join(names))[:16]:
             return True
         raise _exists(out)
 
@@ -186,10 +186,6 @@ def _column(values: NDArray[Any]) -> pa.Array:
     if values.ndim == 2:
         return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
     return pa.array(values, pa.string() if values.dtype == object else None)
-
-
-def _key(names: Sequence[str]) -> str:
-    return hashlib.sha256("".join(names).encode()).hexdigest()[:16]
 
 
 def _facts(path: Path) -> dict[str, Any]:
