@@ -22,7 +22,8 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 MOST_SHOWN = 40
@@ -153,6 +154,17 @@ def blame(
     if not reason or not isinstance(error, TypeError | ValueError | SkalError):
         reason = f"{type(error).__name__}: {reason}".rstrip(": ")
     raise kind(f"{what}: {reason}") from error
+
+
+@contextmanager
+def blaming(
+    what: str, kind: type[SkalError] = SkalError, *, always: bool = False
+) -> Iterator[None]:
+    """Call somebody else's code inside the block; see `blame`."""
+    try:
+        yield
+    except Exception as error:
+        blame(error, what, kind, always=always)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

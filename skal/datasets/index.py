@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..core.errors import DataError, FolderNotFoundError
 from ..core.kept import CACHE_TAG
 from ..core.progress import progress
 from .formats import FORMATS, missing_extras, suffixes
 from .layout import Folder, Place, alike, is_unlabeled, read_layout
+from .layout import ImageFile as ImageFile
 from .paging import pages_apart
 from .tables import METADATA, TABLES, is_table, read_tables
 
@@ -34,19 +35,6 @@ SYSTEM_FOLDERS = frozenset(
 """Put there by operating systems and network drives; some hold copies and thumbnails."""
 
 _log = logging.getLogger("skal")
-
-
-class ImageFile(NamedTuple):
-    """One file found: where it is, and what its place says about it."""
-
-    path: str
-    part: str  # "train", "test" or "unlabeled"
-    label: str | None  # None also for a test image in no class's folder
-
-    @property
-    def is_of_use(self) -> bool:
-        """Whether it can be trained on, labelled or tested on; a test needs a known class."""
-        return self.part != "test" or self.label is not None
 
 
 @dataclass(frozen=True)

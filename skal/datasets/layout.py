@@ -48,6 +48,19 @@ class Place(NamedTuple):
     holder: Folder | None = None
 
 
+class ImageFile(NamedTuple):
+    """One file found: where it is, and what its place says about it."""
+
+    path: str
+    part: str  # "train", "test" or "unlabeled"
+    label: str | None  # None also for a test image in no class's folder
+
+    @property
+    def is_of_use(self) -> bool:
+        """Whether it can be trained on, labelled or tested on; a test needs a known class."""
+        return self.part != "test" or self.label is not None
+
+
 @dataclass
 class _Node:
     """A folder with images in it or below it; `loose` tells that some lie in itself."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import DataError, FolderNotFoundError, ParameterError, UnknownNameError, blame
+from ..core.errors import DataError, FolderNotFoundError, ParameterError, UnknownNameError, blaming
 from ..core.settings import settings_of
 from .base import ImageDataset
 from .builtin import CIFAR10_ARCHIVE, CIFAR10_FILES, DATASETS, OF_FILES
@@ -128,10 +128,8 @@ def _load_named(spec: str, context: Mapping[str, Any]) -> ImageDataset:
     if ":" not in name and name not in DATASETS:
         hint = f" (nor is there a folder {name!r} here)"
         raise UnknownNameError("dataset", name, DATASETS.names(), hint)
-    try:
+    with blaming(f"the dataset {spec} failed", DataError):
         data = DATASETS.resolve(spec).make(**context)
-    except Exception as error:
-        blame(error, f"the dataset {spec} failed", DataError)
     if not isinstance(data, ImageDataset):
         raise DataError(
             f"the dataset {spec} returned {type(data).__name__}; expected a skal.ImageDataset"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..core.answers import integers
-from ..core.errors import DataError, ParameterError, UnknownNameError, blame
+from ..core.errors import DataError, ParameterError, UnknownNameError, blaming
 from ..core.registry import Registry, parameters
 from .base import MISSING_LABEL, ImageDataset, Labels
 from .settings import LABEL_NOISE_KINDS
@@ -240,7 +240,7 @@ def _named(spec: str, data: ImageDataset, seed: int) -> Oracle | Callable[..., A
         )
     entry = ORACLES.resolve(spec)
     given = {"data": data, "seed": seed}
-    try:
+    with blaming(f"the oracle {entry.spec} cannot be made", ParameterError):
         target: Any = entry.load()
         needed = [
             name
@@ -250,9 +250,7 @@ def _named(spec: str, data: ImageDataset, seed: int) -> Oracle | Callable[..., A
         if len(needed) == 1 and not isinstance(target, type):
             return partial(target, **entry.params)
         made: Oracle | Callable[..., ArrayLike] = entry.make(**given)
-    except Exception as error:
-        blame(error, f"the oracle {entry.spec} cannot be made", ParameterError)
-    return made
+        return made
 
 
 _OBJECT = "object of "
@@ -278,12 +276,10 @@ def _name_of(oracle: Any) -> str:
 
 def ask(oracle: Oracle, indices: NDArray[np.int64], classes: Sequence[str]) -> Labels:
     """Return b class ids, int64; a `DataError` that names the oracle is raised otherwise."""
-    try:
+    with blaming(f"the oracle {_name_of(oracle)} failed", DataError):
         answer: Any = oracle.label(indices)
         if len(indices) == 1 and np.ndim(answer) == 0:
             answer = [answer]  # of a single image a number will do
-    except Exception as error:
-        blame(error, f"the oracle {_name_of(oracle)} failed", DataError)
     labels, got = integers(answer, len(indices))
     n_classes = len(classes)
     is_outside = np.empty(0, bool) if labels is None else (labels < 0) | (labels >= n_classes)

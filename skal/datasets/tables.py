@@ -15,11 +15,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from ..core.errors import DataError, one_line
 from .addresses import Addresses, Located, UnclearAddressError
-from .layout import kind_of
+from .layout import ImageFile, kind_of
 
 TABLES = frozenset((".csv", ".tsv"))
 METADATA = "metadata.jsonl"
@@ -45,18 +45,6 @@ MOST_DISTINCT = 20
 _FRACTION = re.compile(r"-?\d*\.\d+")
 
 _log = logging.getLogger("skal")
-
-
-class LabelledFile(Protocol):
-    """An image file, with the label that its folder gives it."""
-
-    @property
-    def path(self) -> str:
-        """Relative to the root."""
-
-    @property
-    def label(self) -> str | None:
-        """A class, None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +146,7 @@ def is_table(name: str) -> bool:
     )
 
 
-def read_tables(root: Path, files: Sequence[LabelledFile], tables: Iterable[str]) -> dict[str, str]:
+def read_tables(root: Path, files: Sequence[ImageFile], tables: Iterable[str]) -> dict[str, str]:
     """Return the labels that tables among the images give them, by path, and say which; those of
     folders above come first.
 
@@ -194,7 +182,7 @@ def read_tables(root: Path, files: Sequence[LabelledFile], tables: Iterable[str]
     return labels
 
 
-def table_of(root: Path, files: Sequence[LabelledFile]) -> Table | None:
+def table_of(root: Path, files: Sequence[ImageFile]) -> Table | None:
     """Return the first table directly in a folder that gives its images labels, if there is one."""
     for place in sorted(root.iterdir()):
         with suppress(DataError):
@@ -204,7 +192,7 @@ def table_of(root: Path, files: Sequence[LabelledFile]) -> Table | None:
     return None
 
 
-def _read(root: Path, place: Path, files: Sequence[LabelledFile]) -> Table | None:
+def _read(root: Path, place: Path, files: Sequence[ImageFile]) -> Table | None:
     """Read a table; None if it has no such columns, or names no image; a DataError says why it is
     not used though it looks like one of labels.
     """
@@ -284,7 +272,7 @@ def _check_is_truth(header: Sequence[str], labels: Sequence[str]) -> None:
         raise DataError("no two of its rows have the same label")
 
 
-def _meant(root: Path, place: Path, files: Sequence[LabelledFile]) -> Sequence[LabelledFile]:
+def _meant(root: Path, place: Path, files: Sequence[ImageFile]) -> Sequence[ImageFile]:
     """Return the images that a table may speak of: "train.csv" of those in "train" or
     "train_images", if it is there, and a table within a folder of those in it.
     """
@@ -299,7 +287,7 @@ def _meant(root: Path, place: Path, files: Sequence[LabelledFile]) -> Sequence[L
     return [file for file in files if file.path.partition("/")[0] in same] or files
 
 
-def _contradicted(table: Table, files: Sequence[LabelledFile]) -> list[str]:
+def _contradicted(table: Table, files: Sequence[ImageFile]) -> list[str]:
     """Return the images that a table puts elsewhere than their folders, unless it renames these."""
     folders = {file.path: file.label for file in files if file.label is not None}
     both = {path: (folders[path], label) for path, label in table.labels.items() if path in folders}

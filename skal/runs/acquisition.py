@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from ..strategies.scores import ScoreRequest, Scores, score_pool
 from ..strategies.selection import draw_rows, select
 from .config import RunConfig
 
+Indices: TypeAlias = NDArray[np.int64]
+
 
 @dataclass
 class Round:
@@ -36,7 +38,7 @@ class Round:
     seconds: dict[str, float]
     details: dict[str, Any]
     scores: Scores | None = None
-    rows: NDArray[np.int64] | None = None
+    rows: Indices | None = None
     embeddings: bool = False
 
 
@@ -48,16 +50,16 @@ class Acquisition(Protocol):
 
     def choose(
         self, current: Round, classifier: ImageClassifier | None, pool: Pool, n: Count | None
-    ) -> NDArray[np.int64]:
+    ) -> Indices:
         """Choose `n` images, None for the settings' number; `current` is filled on the way."""
 
     def replay(
         self, number: int, indices: Sequence[int], pool: Pool, details: Mapping[str, Any]
     ) -> None:
-        """Take in a choice that was made before, round 0 included."""
+        """Take in a choice that was made before, round 0 included; by default there is no need."""
 
 
-class PoolAcquisition:
+class PoolAcquisition(Acquisition):
     """Asks a strategy in every round."""
 
     def __init__(self, config: RunConfig, strategy: Strategy) -> None:
@@ -67,21 +69,13 @@ class PoolAcquisition:
 
     def choose(
         self, current: Round, classifier: ImageClassifier | None, pool: Pool, n: Count | None
-    ) -> NDArray[np.int64]:
+    ) -> Indices:
         config = self._config
         n = resolve_count("n_query", config.n_query if n is None else n, len(pool.X))
-        choice = Choice(
-            n,
-            derive_seed(config.seed, "strategy", current.number),
-            round(float(config.explore) * n),
-            config.max_candidates,
-        )
-        return choose(self._strategy, classifier, pool, choice, current)
-
-    def replay(
-        self, number: int, indices: Sequence[int], pool: Pool, details: Mapping[str, Any]
-    ) -> None:
-        return
+        seed = derive_seed(config.seed, "strategy", current.number)
+        n_random = round(float(config.explore) * n)
+        choice = Choice(self._strategy, n, seed, n_random, config.max_candidates)
+        return choice.make(classifier, pool, current)
 
 
 @dataclass(frozen=True)
@@ -92,104 +86,94 @@ class Choice:
     and at most 100,000 if it reads embeddings.
     """
 
+    strategy: Strategy
     n: int
     seed: int
     n_random: int = 0
     max_candidates: int | None = None
 
+    @property
+    def n_picks(self) -> int:
+        """How many are the strategy's."""
+        return self.n - self.n_random
 
-def choose(
-    strategy: Strategy,
-    classifier: ImageClassifier | None,
-    pool: Pool,
-    choice: Choice,
-    current: Round | None = None,
-) -> NDArray[np.int64]:
-    """Return the strategy's picks in its order, then the random ones; fewer if fewer are left. A
-    `SkalError` is raised if memory is short even for the smallest choice, or the strategy fails.
-    """
-    current = current or Round(1, {}, {})
-    n = choice.n - choice.n_random
-    picks = np.empty(0, dtype=np.int64)
-    if n > 0:
-        n_candidates = min(choice.max_candidates or len(pool.unlabeled), len(pool.unlabeled))
-        sizes = Sizes(n_candidates, len(pool.labeled), n, pool.n_classes)
-        strategy = within_reach(strategy, sizes)
-        with timed(current.seconds, "score_seconds"):
-            current.rows = _rows_to_show(strategy, classifier, pool, choice, current.embeddings)
-            current.scores = _score(strategy, classifier, pool, choice, current)
-        with timed(current.seconds, "query_seconds"):
-            y = pool.y if current.rows is None else pool.y[current.rows]
-            picks = select(strategy, y, n, scores=current.scores, seed=choice.seed)
-            picks = picks if current.rows is None else current.rows[picks]
-    if not choice.n_random:
-        return picks
-    others = np.setdiff1d(pool.unlabeled, picks)
-    draw = np.random.default_rng(derive_seed(choice.seed, "explore"))
-    n_random = min(choice.n_random, len(others))
-    return np.concatenate([picks, draw.choice(others, n_random, replace=False)])
+    def make(
+        self, classifier: ImageClassifier | None, pool: Pool, current: Round | None = None
+    ) -> Indices:
+        """Return the strategy's picks in its order, then the random ones; fewer if fewer are left.
+        A `SkalError` is raised if memory is short even for the smallest choice, or the strategy
+        fails.
+        """
+        current = current or Round(1, {}, {})
+        picks = np.empty(0, dtype=np.int64)
+        if self.n_picks > 0:
+            n_candidates = min(self.max_candidates or len(pool.unlabeled), len(pool.unlabeled))
+            sizes = Sizes(n_candidates, len(pool.labeled), self.n_picks, pool.n_classes)
+            choice = replace(self, strategy=within_reach(self.strategy, sizes))
+            with timed(current.seconds, "score_seconds"):
+                current.rows = choice._rows_to_show(classifier, pool, current.embeddings)
+                current.scores = choice._score(classifier, pool, current)
+            with timed(current.seconds, "query_seconds"):
+                y = pool.y if current.rows is None else pool.y[current.rows]
+                found = current.scores
+                picks = select(choice.strategy, y, self.n_picks, scores=found, seed=self.seed)
+                picks = picks if current.rows is None else current.rows[picks]
+        if not self.n_random:
+            return picks
+        others = np.setdiff1d(pool.unlabeled, picks)
+        draw = np.random.default_rng(derive_seed(self.seed, "explore"))
+        n_random = min(self.n_random, len(others))
+        return np.concatenate([picks, draw.choice(others, n_random, replace=False)])
 
+    def _rows_to_show(
+        self, classifier: ImageClassifier | None, pool: Pool, embeddings: bool
+    ) -> Indices | None:
+        """Return which images are scored and shown to the strategy; None for all."""
+        rows, n_left, strategy = pool.shown, len(pool.unlabeled), self.strategy
+        if self.max_candidates is None:
+            n_candidates = shown(strategy, n_left, self.n)
+        else:
+            n_candidates = min(max(self.max_candidates, self.n), n_left)
+        if self.n_picks < n_left and classifier is not None:
+            embedded = embeddings or strategy.needs_embeddings
+            width = embedding_width(classifier, pool.X) if embedded else 0
+            sizes = Sizes(n_candidates, len(pool.labeled), self.n_picks, pool.n_classes, width)
+            n_candidates = affordable(strategy, sizes, device=str(classifier.neural_net_.device))
+        if n_candidates == n_left:
+            return rows
+        y = pool.y if rows is None else pool.y[rows]
+        seed = derive_seed(self.seed, "candidates")
+        drawn = draw_rows(y, n_candidates, seed, labeled=strategy.needs_labeled)
+        return drawn if rows is None else rows[drawn]
 
-def _rows_to_show(
-    strategy: Strategy,
-    classifier: ImageClassifier | None,
-    pool: Pool,
-    choice: Choice,
-    embeddings: bool,
-) -> NDArray[np.int64] | None:
-    """Return which images are scored and shown to a strategy; None for all."""
-    rows, n_left, n = pool.shown, len(pool.unlabeled), choice.n - choice.n_random
-    if choice.max_candidates is None:
-        n_candidates = shown(strategy, n_left, choice.n)
-    else:
-        n_candidates = min(max(choice.max_candidates, choice.n), n_left)
-    if n < n_left and classifier is not None:
-        embedded = embeddings or strategy.needs_embeddings
-        width = embedding_width(classifier, pool.X) if embedded else 0
-        sizes = Sizes(n_candidates, len(pool.labeled), n, pool.n_classes, width)
-        n_candidates = affordable(strategy, sizes, device=str(classifier.neural_net_.device))
-    if n_candidates == n_left:
-        return rows
-    drawn = draw_rows(
-        pool.y if rows is None else pool.y[rows],
-        n_candidates,
-        derive_seed(choice.seed, "candidates"),
-        labeled=strategy.needs_labeled,
-    )
-    return drawn if rows is None else rows[drawn]
+    def _score(
+        self, classifier: ImageClassifier | None, pool: Pool, current: Round
+    ) -> Scores | None:
+        """Score what is shown, as far as the strategy needs it; None if it needs nothing."""
+        strategy = self.strategy
+        if not strategy.needs_model or self.n_picks >= len(pool.unlabeled):
+            return None
+        assert classifier is not None
+        committee = None
+        if strategy.needs == "committee":
+            committee = Committee(classifier, strategy.n_samples, random_state=self.seed)
+            committee.fit(pool.X, pool.y)
+        request = ScoreRequest(
+            current.embeddings or strategy.needs_embeddings,
+            strategy.n_samples,
+            strategy.needs_gradient_length,
+            committee,
+        )
+        rows = current.rows
+        scores = score_pool(classifier, pool.X, request, rows=rows, random_state=self.seed)
+        # of a head that is solved, embeddings are the same in all rounds
+        return replace(scores, memo=pool.memo(rows)) if classifier.is_solved else scores
 
 
 def embedding_width(classifier: ImageClassifier, X: Images) -> int:
     """Return how many features a fitted classifier's embeddings have: as many as of one image."""
     (outputs,) = classifier.iter_outputs(X[:1])
     return int(outputs.embeddings.shape[1])
-
-
-def _score(
-    strategy: Strategy,
-    classifier: ImageClassifier | None,
-    pool: Pool,
-    choice: Choice,
-    current: Round,
-) -> Scores | None:
-    """Score what is shown, as far as the strategy needs it; None if it needs nothing."""
-    n = choice.n - choice.n_random
-    if not strategy.needs_model or n >= len(pool.unlabeled):
-        return None
-    assert classifier is not None
-    committee = None
-    if strategy.needs == "committee":
-        committee = Committee(classifier, strategy.n_samples, random_state=choice.seed)
-        committee.fit(pool.X, pool.y)
-    request = ScoreRequest(
-        current.embeddings or strategy.needs_embeddings,
-        strategy.n_samples,
-        strategy.needs_gradient_length,
-        committee,
-    )
-    scores = score_pool(classifier, pool.X, request, rows=current.rows, random_state=choice.seed)
-    # of a head that is solved, embeddings are the same in all rounds
-    return replace(scores, memo=pool.memo(current.rows)) if classifier.is_solved else scores
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from ..core.errors import DataError, ParameterError, UnknownNameError, require
+from ..core.errors import DataError, ParameterError, UnknownNameError
 from ..core.kinds import resolve_count
 from ..core.seeding import derive_seed
 from ..datasets import DATASETS, ImageDataset, data_folder
@@ -21,6 +21,7 @@ from ..models.net import default_lr
 from ..models.network import HEADLESS_CLASSES, ImageModule
 from ..strategies.cold_start import resolve_init_strategy
 from .config import SETTINGS, RunConfig
+from .pretraining import check_pretraining
 from .record import free_name
 from .start import check_folder, decoding_for, input_size, no_class, with_network
 
@@ -36,8 +37,7 @@ def check_settings(config: RunConfig) -> None:
     if config.weights is not None and not Path(config.weights).is_file():
         raise ParameterError(f"weights: there is no file {config.weights!r}")
     resolve_device(config.device)
-    if config.pretrain != "none":
-        require("lightly", "ssl", f"pretrain {config.pretrain}")
+    check_pretraining(config)
     if config.model in BUNDLED_MODELS and not (config.pretrained or config.weights):
         _log.warning(
             "model %s: it starts from random weights, for it was named without --pretrained; with "

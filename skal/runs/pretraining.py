@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.durable import write_atomic
+from ..core.errors import require
 from ..core.seeding import derive_seed
 from ..core.tables import csv_of
 from ..datasets import ImageDataset
@@ -18,6 +19,12 @@ from .config import RunConfig
 from .record import log_file
 
 LOSSES = "pretrain.csv"
+
+
+def check_pretraining(config: RunConfig) -> None:
+    """Raise a `MissingExtraError` if what the pretraining needs is not installed."""
+    if config.pretrain != "none":
+        require("lightly", "ssl", f"pretrain {config.pretrain}")
 
 
 def weights_from_pool(config: RunConfig, data: ImageDataset, folder: Path | None = None) -> Weights:

@@ -11,7 +11,7 @@ from typing import Any
 
 from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 
-from ..core.errors import ParameterError, UnknownNameError, blame
+from ..core.errors import ParameterError, UnknownNameError, blaming
 from ..core.registry import Entry, Registry, parameters
 from ..datasets.base import MISSING_LABEL
 from .base import BatchStrategy
@@ -103,10 +103,8 @@ class Strategy:
         """Fields of `Scores` that it reads; None if the class does not say so."""
         if not issubclass(self.cls, BatchStrategy):
             return None
-        try:
+        with blaming(f"{self.title} does not work with these parameters", ParameterError):
             return tuple(self.make(0).reads)
-        except Exception as error:
-            blame(error, f"{self.title} does not work with these parameters", ParameterError)
 
     @cached_property
     def needs_embeddings(self) -> bool:

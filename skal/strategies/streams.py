@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..core.errors import DIVERGED, ParameterError, SkalError, UnknownNameError, blame
+from ..core.errors import DIVERGED, ParameterError, SkalError, UnknownNameError, blaming
 from ..core.registry import Registry, import_object
 
 if TYPE_CHECKING:
@@ -187,12 +187,10 @@ class StreamSampler:
         self._n_seen = self._n_chosen = 0
         self._most = math.inf
         settings: dict[str, Any] = {"budget": self._budget, "n_classes": n_classes, "seed": seed}
-        try:
+        what = f"the stream strategy {self._strategy.name} does not work with the parameters"
+        with blaming(f"{what} {dict(self._strategy.params)}", ParameterError, always=True):
             self._try(self._strategy.make(**settings), n_classes)
             self._query = self._strategy.make(**settings)
-        except Exception as error:
-            what = f"the stream strategy {self._strategy.name} does not work with the parameters"
-            blame(error, f"{what} {dict(self._strategy.params)}", ParameterError, always=True)
 
     @property
     def needs_model(self) -> bool:
@@ -254,10 +252,8 @@ class StreamSampler:
         if n:
             chunk = self._chunk(n, scores, labeled, y)
             for position in range(n):
-                try:
+                with blaming(f"the stream strategy {self._strategy.name} failed"):
                     wanted, utilities[position] = self._ask(self._query, chunk, position)
-                except Exception as error:
-                    blame(error, f"the stream strategy {self._strategy.name} failed")
                 taken[position] = wanted and self._affordable()
                 self._learn(taken[position], utilities[position])
         return np.flatnonzero(taken).astype(np.int64), utilities
@@ -296,10 +292,8 @@ class StreamSampler:
     def _learn(self, taken: bool, utility: float) -> None:
         """Count the next image, and tell the strategy of it unless the budget stopped it."""
         if taken or self._affordable():
-            try:
+            with blaming(f"the stream strategy {self._strategy.name} failed"):
                 self._update(self._query, taken, utility)
-            except Exception as error:
-                blame(error, f"the stream strategy {self._strategy.name} failed")
         self._n_seen += 1
         self._n_chosen += int(taken)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..core.errors import ParameterError, SkalError, blame
+from ..core.errors import ParameterError, SkalError, blaming
 from ..datasets.base import MISSING_LABEL
 from .resolve import Strategy
 from .scores import Scores, example_scores
@@ -48,13 +48,13 @@ def check_strategy_works(strategy: Strategy, n_classes: int) -> bool:
     y[:TRIAL_LABELS] = np.arange(TRIAL_LABELS) % n_classes
     y.flags.writeable = False
     scores = made_up_scores(strategy, n_images=TRIAL_IMAGES, n_classes=n_classes)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of made-up scores, which mean nothing to the user
-            answer = ask(strategy, y, TRIAL_PICKS, scores, seed=0)
-    except Exception as error:
-        fault = "does not work with these parameters" if strategy.given else "failed"
-        blame(error, f"{strategy.title} {fault}", ParameterError, always=True)
+    fault = "does not work with these parameters" if strategy.given else "failed"
+    with (
+        blaming(f"{strategy.title} {fault}", ParameterError, always=True),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # of made-up scores, which mean nothing to the user
+        answer = ask(strategy, y, TRIAL_PICKS, scores, seed=0)
     try:
         checked(strategy, answer, y, TRIAL_PICKS)
     except SkalError as error:

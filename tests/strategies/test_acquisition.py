@@ -17,7 +17,7 @@ import skal.runs.acquisition
 from skal.core.errors import ParameterError, SkalError
 from skal.datasets.pool import Pool
 from skal.models.iterators import SliceBatches
-from skal.runs.acquisition import Choice, choose
+from skal.runs.acquisition import Choice
 from skal.runs.metrics import evaluate
 from skal.runs.record import ROUND_COLUMNS
 from skal.strategies import memory, resolve_strategy
@@ -150,7 +150,7 @@ def test_what_is_explored_is_drawn_evenly_from_what_the_strategy_left() -> None:
     pool.label([0, 1], [0, 1])
     drawn = np.zeros(20, dtype=int)
     for seed in range(400):
-        batch = choose(resolve_strategy("random"), None, pool, Choice(6, seed, n_random=3))
+        batch = Choice(resolve_strategy("random"), 6, seed, n_random=3).make(None, pool)
         assert len(set(batch)) == 6
         drawn[batch[3:]] += 1
     assert drawn[:2].tolist() == [0, 0]

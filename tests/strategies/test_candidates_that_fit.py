@@ -13,7 +13,7 @@ from asking import ask, labels
 import skal
 from skal.core.errors import SkalError
 from skal.datasets.pool import Pool
-from skal.runs.acquisition import Choice, choose
+from skal.runs.acquisition import Choice
 from skal.strategies import STRATEGIES, memory, resolve_strategy
 from skal.strategies.cold_start import ColdStart
 from skal.strategies.memory import Sizes, bytes_needed, within_reach
@@ -187,7 +187,7 @@ class TestManyImages:
         ).fit(pool.X, pool.y)
         strategy = resolve_strategy(name)
         strategy = replace(strategy, facts={**strategy.facts, "most": 60})
-        return choose(strategy, classifier, pool, Choice(5, **options))
+        return Choice(strategy, 5, **options).make(classifier, pool)
 
     @pytest.mark.parametrize("name", ["uncertainty-herding", "badge", "clue"])
     def test_some_are_drawn_by_the_seed(self, name: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...core.errors import ParameterError, blame
+from ...core.errors import ParameterError, blaming
 from ..config import RunConfig
 from .base import TRACKERS, Tracker
 from .logger import read_tracking
@@ -26,10 +26,8 @@ def make_trackers(trackers: Sequence[Tracker | str]) -> list[Tracker]:
         tracker: Any = one
         if isinstance(one, str):
             entry = TRACKERS.resolve(one)
-            try:
+            with blaming(f"the tracker {one} cannot be made", ParameterError):
                 tracker = entry.make()
-            except Exception as error:
-                blame(error, f"the tracker {one} cannot be made", ParameterError)
         if not isinstance(tracker, Tracker):
             origin = f" of {one}" if isinstance(one, str) else ""
             raise ParameterError(
@@ -59,21 +57,17 @@ class Watchers:
     def tell(self, hook: str, *args: Any) -> None:
         """Call a hook of all."""
         for tracker in list(self.trackers):
-            try:
+            with self._left_out(tracker):
                 getattr(tracker, hook)(*args)
-            except Exception as error:
-                self._leave_out(tracker, error)
 
     @contextmanager
     def training(self, classifier: ImageClassifier, round_number: int) -> Iterator[None]:
         """Let the trackers' skorch callbacks hear what is trained inside the block."""
         heard: list[tuple[Tracker, Any]] = []
         for tracker in list(self.trackers):
-            try:
+            with self._left_out(tracker):
                 for callback in _callbacks(tracker, round_number):
                     heard.append((tracker, callback.initialize()))
-            except Exception as error:
-                self._leave_out(tracker, error)
         if not heard:
             yield
             return
@@ -82,10 +76,8 @@ class Watchers:
         def tell(event: str, net: Any, facts: Mapping[str, Any]) -> None:
             for tracker, callback in heard:
                 if tracker in self.trackers:
-                    try:
+                    with self._left_out(tracker):
                         getattr(callback, event)(net, **facts)
-                    except Exception as error:
-                        self._leave_out(tracker, error)
 
         before, relay = classifier.callbacks, Relay()
         relay.tell_ = tell
@@ -98,21 +90,20 @@ class Watchers:
     def close(self, tracker: Tracker) -> None:
         """Close a tracker, unless it failed: it would fail, or wait for its service, again."""
         if tracker in self.trackers:
-            try:
+            with self._left_out(tracker):
                 tracker.on_close()
-            except Exception as error:
-                self._leave_out(tracker, error)
 
-    def _leave_out(self, tracker: Tracker, error: Exception) -> None:
-        """Continue without a tracker that failed, if it may."""
-        if not tracker.may_fail:
-            raise error
-        self.trackers.remove(tracker)
-        _log.warning(
-            "%s failed, and the run continues without it: %s",
-            tracker,
-            str(error) or type(error).__name__,
-        )
+    @contextmanager
+    def _left_out(self, tracker: Tracker) -> Iterator[None]:
+        """Continue without a tracker that fails in the block, if it may."""
+        try:
+            yield
+        except Exception as error:
+            if not tracker.may_fail:
+                raise
+            self.trackers.remove(tracker)
+            told = str(error) or type(error).__name__
+            _log.warning("%s failed, and the run continues without it: %s", tracker, told)
 
 
 def _callbacks(tracker: Tracker, round_number: int) -> Sequence[Any]:
