@@ -15,6 +15,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from ..core.tables import aligned
 from .app import console, main
 
 KINDS: Mapping[str, str] = {
@@ -105,17 +106,16 @@ def table_lines(columns: Sequence[str], rows: list[list[str]], width: float) -> 
     Where it is wider than the terminal, of `width` letters, what is told of an entry becomes one
     text, which is wrapped beside the name, or below one that is long.
     """
-    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-    if sum(widths) + 2 * (len(widths) - 1) <= width:
-        return [
-            "  ".join(t.ljust(w) for t, w in zip(row, widths, strict=True)).rstrip()
-            for row in [list(columns), *rows]
-        ]
+    rows = [list(columns), *rows]
+    lines = aligned(rows)
+    if max(map(len, lines)) <= width:
+        return lines
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     n_fixed = 2 if "needs" in columns else 1
     fixed = [min(w, int(max(width - NARROWEST, 8)) // n_fixed) for w in widths[:n_fixed]]
     indent = " " * (sum(fixed) + 2 * n_fixed)
     lines = []
-    for row in [list(columns), *rows]:
+    for row in rows:
         told = "; ".join(filter(None, row[n_fixed:]))
         space = max(int(width) - len(indent), NARROWEST)
         texts = textwrap.wrap(told, space, break_on_hyphens=False) or [""]

@@ -202,13 +202,10 @@ def _compare_models(groups: Sequence[Group]) -> list[dict[str, Any]]:
     for (other, _), (model, place) in itertools.combinations(named, 2):
         if model.setting != other.setting._replace(model=model.setting.model):
             continue
-        for name in model.curves:
-            difference = difference_between(model, other, name)
-            if difference is not None:
-                facts = model.setting._asdict()
-                models = [facts.pop("model"), other.setting.model]
-                rows.append({"strategy": name, **facts, "models": models, **difference})
-                places.append(place)
+        facts = model.setting._asdict()
+        facts["models"] = [facts.pop("model"), other.setting.model]
+        rows += _between(model, other, facts)
+        places += [place] * (len(rows) - len(places))
     for row, place, found in zip(rows, places, _correct(rows), strict=True):
         name, other = row["models"]
         head = sentences.judge(name, other, found["aulc"])
@@ -226,13 +223,10 @@ def _compare_rates(groups: Sequence[Group]) -> list[dict[str, Any]]:
     for noise in NOISES:
         for group, place in zip(groups, _places(groups, noise), strict=True):
             lowest = _lowest(groups, group, noise)
-            for name in group.curves if lowest is not group else ():
-                difference = difference_between(group, lowest, name)
-                if difference is not None:
-                    facts = {"strategy": name, **group.setting._asdict(), "noise": noise}
-                    facts["lowest_rate"] = getattr(lowest.setting, noise)
-                    rows.append({**facts, **difference})
-                    places.append(place)
+            if lowest is not group:
+                facts = {"noise": noise, "lowest_rate": getattr(lowest.setting, noise)}
+                rows += _between(group, lowest, {**group.setting._asdict(), **facts})
+                places += [place] * (len(rows) - len(places))
     for row, place, found in zip(rows, places, _correct(rows), strict=True):
         rate, least = (
             sentences.name_part(row["noise"], row[key]) for key in (row["noise"], "lowest_rate")
@@ -241,6 +235,12 @@ def _compare_rates(groups: Sequence[Group]) -> list[dict[str, Any]]:
         size = sentences.describe_size(row["aulc"], found["aulc"], f" than with {least}")
         row["sentence"] = f"{head}: {_where(row['n_labeled'])} its accuracy is {size}."
     return rows
+
+
+def _between(ours: Group, theirs: Group, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Compare each strategy in two settings, where that is possible."""
+    found = {name: difference_between(ours, theirs, name) for name in ours.curves}
+    return [{"strategy": name, **facts, **row} for name, row in found.items() if row is not None]
 
 
 def _lowest(groups: Sequence[Group], group: Group, noise: str) -> Group:

@@ -1,4 +1,4 @@
-"""Tables as CSV, also such as grow."""
+"""Tables as text: for people, or as CSV, also such as grow."""
 
 from __future__ import annotations
 
@@ -25,6 +25,13 @@ def csv_of(columns: Sequence[str], rows: Rows, start: int = 0) -> str:
         writer.writeheader()
     writer.writerows(rows[start:])
     return text.getvalue()
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells as lines, each column below its head."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = ([cell.ljust(n) for cell, n in zip(row, widths, strict=True)] for row in rows)
+    return ["  ".join(cells).rstrip() for cells in padded]
 
 
 @dataclass

@@ -88,12 +88,8 @@ class Inspection:
 
 
 def inspect_folder(root: Path, data_dir: Path) -> Inspection:
-    """Look through a folder of images: layout, files, doubles; decoded pixels are kept.
-
-    Raises
-    ------
-    FolderNotFoundError, DataError
-        If there is no such folder, or no image in it.
+    """Look through a folder of images: layout, files, doubles; decoded pixels are kept. A
+    FolderNotFoundError or DataError is raised if there is no such folder, or no image in it.
     """
     check_folder(root)
     found = Inspection(str(root.resolve()))
@@ -233,17 +229,14 @@ def _ranges_of(looks: Sequence[Look]) -> dict[str, tuple[float, float]]:
 def report(found: Inspection, most: int = 5) -> list[str]:
     """Return what was found as lines of text, at most so many of each kind."""
 
-    def some(items: Sequence[Any]) -> list[str]:
+    def some(items: Sequence[Any], most: int = most) -> list[str]:
         lines = [f"    {' = '.join(item) if isinstance(item, tuple) else item}" for item in items]
         return lines[:most] + [f"    ... and {len(lines) - most} more"] * (len(lines) > most)
 
     lines = [found.folder]
     for part, count in found.classes.items():
         lines.append(f"  {part}: {sum(count.values())} images of {len(count)} classes")
-        shown = [f"    {name}: {n}" for name, n in count.items()]
-        lines += shown[: 4 * most] + [f"    ... and {len(shown) - 4 * most} more"] * (
-            len(shown) > 4 * most
-        )
+        lines += some([f"{name}: {n}" for name, n in count.items()], 4 * most)
     if found.n_unlabeled:
         lines.append(f"  without a label: {found.n_unlabeled} images")
     for name, facts in (("formats", found.formats), ("modes", found.modes)):

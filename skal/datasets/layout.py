@@ -100,13 +100,8 @@ def read_layout(folders: Iterable[Folder], refuse: bool = True) -> dict[Folder, 
     Classes are the folders in the root, or in the parts of a split: folders called "train" and
     "test" or "val" in one of their spellings, which may share other words ("seg_train" beside
     "seg_test"). Folders around all of that are looked through. A folder "train" (of trains, say) is
-    a part only if it has folders of its own, or only other parts beside it.
-
-    Raises
-    ------
-    DataError
-        If what stands in the place of classes looks like parts of a split, and that is to be
-        refused.
+    a part only if it has folders of its own, or only other parts beside it. A DataError is raised
+    if what stands in the place of classes looks like parts of a split, and that is to be refused.
     """
     root = _Node(())
     for folder in folders:

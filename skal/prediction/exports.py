@@ -24,7 +24,7 @@ from ..core.errors import (
     RunExistsError,
     RunFolderError,
     SkalError,
-    blame,
+    blaming,
     pass_on_memory,
     require,
 )
@@ -115,10 +115,8 @@ def export_model(
     classifier.neural_net_.module_.bf16 = False  # others compute in float32
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{form.suffix}")
     try:
-        try:
+        with blaming(f"the network cannot be written as {entry.name}", DataError):
             form.write(classifier, description, temporary)
-        except Exception as error:  # whatever an exporter stumbles over in a network
-            blame(error, f"the network cannot be written as {entry.name}", DataError)
         _sign(temporary)
         exported = _checked(classifier, form.read(temporary, True)[0], images, description)
         fsync_file(temporary)

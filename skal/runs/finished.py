@@ -76,12 +76,8 @@ class Run:
 
     @classmethod
     def read(cls, folder: Path, trust: bool = False) -> Run:
-        """Return a run that is done, from its folder; `trust` is that of `load_classifier`.
-
-        Raises
-        ------
-        RunFolderError
-            If it is not done, or its journal or network is damaged.
+        """Return a run that is done, from its folder; `trust` is that of `load_classifier`. A
+        `RunFolderError` is raised if it is not done, or its journal or network is damaged.
         """
         record, config = Record.open(folder)
         if record.summary is None:

@@ -54,12 +54,8 @@ class Networks:
             self.record.write_kept(CHECKPOINT.format(number), weights_of(network))
 
     def kept(self, number: int, pool: Pool) -> ImageClassifier | None:
-        """Return the network of a whole round, if it was kept.
-
-        Raises
-        ------
-        RunFolderError
-            If it is gone or damaged, and later ones are trained on from it.
+        """Return the network of a whole round, if it was kept; a `RunFolderError` is raised if it
+        is gone or damaged, and later ones are trained on from it.
         """
         folder, name = self.record.folder, CHECKPOINT.format(number)
         if folder is None or number < 0:
@@ -83,7 +79,6 @@ class Networks:
     def forget(self, number: int | None = None) -> None:
         """Remove the kept network of a round, or those of all: a crash may leave several."""
         if self.record.folder is not None:
-            for path in self.record.folder.glob(
-                CHECKPOINT.format("*" if number is None else number)
-            ):
+            name = CHECKPOINT.format("*" if number is None else number)
+            for path in self.record.folder.glob(name):
                 path.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ...core.tables import csv_of
+from ...core.tables import aligned, csv_of
 from ...runs.record import METRICS, SECONDS
 from ..pairs import tell_apart
 from ..plots import Analysis, entries_of
@@ -51,7 +51,7 @@ def _lines(analysis: Analysis) -> Iterator[str]:
         yield f"{group['name']}, {group['n_labeled'][-1]} labels at the end"
         own = entries_of(analysis, group)
         head = ["strategy", *(title.format(analysis["baseline"]) for title in FIGURES)]
-        yield from _aligned([head, *([name, *figures(entry)] for name, entry in own.items())])
+        yield from aligned([head, *([name, *figures(entry)] for name, entry in own.items())])
         yield ""
     for entry in analysis["strategies"].values():
         yield entry["verdict"]
@@ -112,10 +112,3 @@ def _efficiency(targets: Sequence[Mapping[str, Any]] | None) -> str:
         return NONE
     ratio = targets[-1]["ratio"]
     return "not reached" if ratio is None else f"{ratio:.2f}"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield "  ".join(cells).rstrip()

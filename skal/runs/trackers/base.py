@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from ...core.registry import Registry
 from ..config import RunConfig
+
+Values: TypeAlias = Mapping[str, float]
 
 TRACKERS: Registry[type[Tracker]] = Registry("tracker")
 """Classes of `Tracker`, or functions that return one, called with their own arguments only."""

@@ -17,7 +17,7 @@ from ...core.durable import write_atomic
 from ...core.errors import MissingExtraError, SkalError
 from ..config import SETTINGS, RunConfig
 from ..record import JOURNAL, ROUND_COLUMNS
-from .base import Tracker
+from .base import Tracker, Values
 
 TRACKING = "tracking.json"
 DEFAULT_GROUP = "skal"
@@ -71,17 +71,15 @@ class RunLogger(Tracker, ABC):
         """Log settings: text, numbers, truth values, lists."""
 
     @abstractmethod
-    def log_round(self, values: Mapping[str, float], n_labeled: int) -> None:
+    def log_round(self, values: Values, n_labeled: int) -> None:
         """Log the metrics of a round, at the number of labels."""
 
     @abstractmethod
-    def log_training(self, values: Mapping[str, float], step: int) -> None:
+    def log_training(self, values: Values, step: int) -> None:
         """Log what a training tells of itself, at the number of optimiser steps."""
 
     @abstractmethod
-    def log_summary(
-        self, values: Mapping[str, float], n_labeled: int, files: Sequence[Path]
-    ) -> None:
+    def log_summary(self, values: Values, n_labeled: int, files: Sequence[Path]) -> None:
         """Log the figures of ``summary.json`` that are new, and keep copies of files."""
 
     @abstractmethod

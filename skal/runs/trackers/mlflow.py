@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig
+from .base import Values
 from .logger import RunLogger, group_of, run_name
 
 AT_ONCE = 50
@@ -92,18 +93,16 @@ class MlflowTracker(RunLogger):
         params = [Param(name, str(value)) for name, value in settings.items()]
         self._client.log_batch(self.progress.run_id, params=params)
 
-    def log_round(self, values: Mapping[str, float], n_labeled: int) -> None:
+    def log_round(self, values: Values, n_labeled: int) -> None:
         self._send(values, n_labeled)
         self._flush()
 
-    def log_training(self, values: Mapping[str, float], step: int) -> None:
+    def log_training(self, values: Values, step: int) -> None:
         self._send(values, step)
         if len(self._waiting) >= AT_ONCE:
             self._flush()
 
-    def log_summary(
-        self, values: Mapping[str, float], n_labeled: int, files: Sequence[Path]
-    ) -> None:
+    def log_summary(self, values: Values, n_labeled: int, files: Sequence[Path]) -> None:
         self.log_round(values, n_labeled)
         for file in files:
             self._client.log_artifact(self.progress.run_id, str(file))
@@ -112,7 +111,7 @@ class MlflowTracker(RunLogger):
         self._flush()
         self._client.set_terminated(self.progress.run_id, "FINISHED" if done else "KILLED")
 
-    def _send(self, values: Mapping[str, float], step: int) -> None:
+    def _send(self, values: Values, step: int) -> None:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ...core.errors import ParameterError
 from ..config import RunConfig
+from .base import Values
 from .logger import RunLogger
 
 METRICS = ("accuracy", "aulc")
@@ -53,18 +54,15 @@ class TensorBoardTracker(RunLogger):
         for part in hparams(plain, dict.fromkeys(METRICS)):
             self._writer.file_writer.add_summary(part)
 
-    def log_round(self, values: Mapping[str, float], n_labeled: int) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, n_labeled)
+    def log_round(self, values: Values, n_labeled: int) -> None:
+        self.log_training(values, n_labeled)
         self._writer.flush()
 
-    def log_training(self, values: Mapping[str, float], step: int) -> None:
+    def log_training(self, values: Values, step: int) -> None:
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
-    def log_summary(
-        self, values: Mapping[str, float], n_labeled: int, files: Sequence[Path]
-    ) -> None:
+    def log_summary(self, values: Values, n_labeled: int, files: Sequence[Path]) -> None:
         self.log_round(values, n_labeled)
 
     def close(self, done: bool) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig
+from .base import Values
 from .logger import DEFAULT_GROUP, RunLogger, group_of, run_name
 
 
@@ -52,15 +53,13 @@ class WandbTracker(RunLogger):
     def log_settings(self, settings: Mapping[str, Any]) -> None:
         self._run.config.update(dict(settings))
 
-    def log_round(self, values: Mapping[str, float], n_labeled: int) -> None:
+    def log_round(self, values: Values, n_labeled: int) -> None:
         self._run.log({**values, "n_labeled": n_labeled})
 
-    def log_training(self, values: Mapping[str, float], step: int) -> None:
+    def log_training(self, values: Values, step: int) -> None:
         self._run.log({**values, "optimizer_step": step})
 
-    def log_summary(
-        self, values: Mapping[str, float], n_labeled: int, files: Sequence[Path]
-    ) -> None:
+    def log_summary(self, values: Values, n_labeled: int, files: Sequence[Path]) -> None:
         import wandb
 
         self._run.summary.update(dict(values))
