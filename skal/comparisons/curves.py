@@ -126,8 +126,7 @@ def _common_budgets(curves: Sequence[Mapping[int, float]]) -> tuple[list[int], b
 def _at(curve: Mapping[int, float], budgets: Sequence[int]) -> Floats:
     """Return a curve's accuracy at some numbers of labels, interpolated linearly."""
     own = sorted(curve)
-    found: Floats = np.interp(budgets, own, [curve[n] for n in own])
-    return found
+    return np.asarray(np.interp(budgets, own, [curve[n] for n in own]))
 
 
 def _areas(budgets: Sequence[int], curves: Floats) -> Floats:

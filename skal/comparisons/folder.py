@@ -103,7 +103,10 @@ def opened(
         }
         seeds = max(kept.get("seeds", 0), grid.seeds)
         whole = grid.replace(seeds=seeds, threads=threads, **lists)
-        _write_grid(folder, whole, base)
+        of_runs, decided = base.as_dict(), {"strategy", *AXES.values()}
+        settings = {name: value for name, value in of_runs.items() if name not in decided}
+        asked = {k: v for k, v in whole.as_dict().items() if k not in ("html", "jobs")}
+        write_atomic(folder / GRID_FILE, signed(tomli_w.dumps({**settings, GRID: asked})))
         yield whole
 
 
@@ -132,15 +135,6 @@ def _kept_grid(folder: Path, base: RunConfig) -> dict[str, Any]:
                 "it back, or choose another folder by --out"
             )
     return kept
-
-
-def _write_grid(folder: Path, grid: GridConfig, base: RunConfig) -> None:
-    settings, asked = base.as_dict(), grid.as_dict()
-    for name in ("strategy", *AXES.values()):
-        settings.pop(name, None)
-    for name in ("html", "jobs"):
-        asked.pop(name, None)
-    write_atomic(folder / GRID_FILE, signed(tomli_w.dumps({**settings, GRID: asked})))
 
 
 def read_grid(path: Path) -> dict[str, Any]:

@@ -85,6 +85,11 @@ def read_result(folder: str | Path) -> Result:
             f"the run in {str(folder)!r} is not finished; finish it: skal resume {folder}"
         )
     record.altered()  # says so
+    evaluation: dict[str, Any] = {}
+    if record.is_whole(EVALUATION):
+        evaluation = json.loads((folder / EVALUATION).read_bytes())
+    elif EVALUATION in record.digests:
+        _log.warning("%s is gone or damaged, and left out", folder / EVALUATION)
     return Result(
         config,
         record.summary,
@@ -94,18 +99,8 @@ def read_result(folder: str | Path) -> Result:
         dict(record.facts.get("data", {})),
         weights=record.facts.get("weights"),
         environment=record.environment,
-        evaluation=_read_evaluation(record),
+        evaluation=evaluation,
     )
-
-
-def _read_evaluation(record: Record) -> dict[str, Any]:
-    assert record.folder is not None
-    path = record.folder / EVALUATION
-    if record.is_whole(EVALUATION):
-        return dict(json.loads(path.read_bytes()))
-    if EVALUATION in record.digests:
-        _log.warning("%s is gone or damaged, and left out", path)
-    return {}
 
 
 def find_runs(folders: Iterable[str | Path]) -> list[Path]:

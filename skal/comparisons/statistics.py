@@ -80,8 +80,7 @@ def paired_difference(values: ArrayLike, baseline: ArrayLike) -> dict[str, Any]:
 def paired_differences(values: ArrayLike, baseline: ArrayLike) -> Floats:
     """Return differences with rounding errors set to 0."""
     differences = np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float)
-    rounded: Floats = np.round(differences, _DECIMALS)
-    return rounded
+    return np.asarray(np.round(differences, _DECIMALS))
 
 
 def signed_rank_test(differences: ArrayLike) -> float:
@@ -224,10 +223,8 @@ def _above_zero(differences: Floats) -> NDArray[np.bool_]:
     n = len(differences)
     critical = stats.t.ppf(1 - ALPHA / 2, n - 1)
     # multiplied out, for the deviation may be 0
-    above: NDArray[np.bool_] = math.sqrt(n) * differences.mean(axis=0) > critical * np.round(
-        differences.std(axis=0, ddof=1), _DECIMALS
-    )
-    return above
+    deviation = np.round(differences.std(axis=0, ddof=1), _DECIMALS)
+    return np.asarray(math.sqrt(n) * differences.mean(axis=0) > critical * deviation)
 
 
 def rank_strategies(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:

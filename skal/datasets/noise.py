@@ -18,8 +18,7 @@ from .rows import ImageRows
 
 def _gaussian(image: Images, rate: float, draw: np.random.Generator) -> Images:
     noise = draw.standard_normal(image.shape, dtype=np.float32)
-    noisy: Images = np.clip(np.rint(image + 255 * rate * noise), 0, 255).astype(np.uint8)
-    return noisy
+    return np.clip(np.rint(image + 255 * rate * noise), 0, 255).astype(np.uint8)
 
 
 def _salt_and_pepper(image: Images, rate: float, draw: np.random.Generator) -> Images:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -149,8 +149,7 @@ def _wrong_labels(
     """Return what each label becomes if it is to be wrong; of some kinds, some stay right."""
     n_classes = len(classes)
     if kind in _SHIFTS:
-        wrong: Labels = (y + _SHIFTS[kind](n_classes, len(y), draw)) % n_classes
-        return wrong
+        return np.asarray((y + _SHIFTS[kind](n_classes, len(y), draw)) % n_classes)
     prefix, _, text = kind.partition("=")
     if prefix != "class":
         raise UnknownNameError("label noise kind", kind, LABEL_NOISE_KINDS)
@@ -249,8 +248,7 @@ def _named(spec: str, data: ImageDataset, seed: int) -> Oracle | Callable[..., A
         ]
         if len(needed) == 1 and not isinstance(target, type):
             return partial(target, **entry.params)
-        made: Oracle | Callable[..., ArrayLike] = entry.make(**given)
-        return made
+        return cast("Oracle | Callable[..., ArrayLike]", entry.make(**given))
 
 
 _OBJECT = "object of "

@@ -117,7 +117,11 @@ def export_model(
     try:
         with blaming(f"the network cannot be written as {entry.name}", DataError):
             form.write(classifier, description, temporary)
-        _sign(temporary)
+        content = temporary.read_bytes()
+        if content.count(UNSIGNED.encode()) == 1 and not zipfile.is_zipfile(temporary):
+            # of the file as it is without that
+            signed = content.replace(UNSIGNED.encode(), sha256(content).encode())
+            temporary.write_bytes(signed)
         exported = _checked(classifier, form.read(temporary, True)[0], images, description)
         fsync_file(temporary)
         name_new(temporary, path)
@@ -140,13 +144,6 @@ def place_for(run_dir: Path, out: str | Path | None, format: str) -> Path:
     if not path.parent.is_dir():
         raise DataError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")
     return path
-
-
-def _sign(path: Path) -> None:
-    """Put the SHA-256 of a file, as it is without that, into its description."""
-    content = path.read_bytes()
-    if content.count(UNSIGNED.encode()) == 1 and not zipfile.is_zipfile(path):
-        path.write_bytes(content.replace(UNSIGNED.encode(), sha256(content).encode()))
 
 
 def _check_whole(path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -79,8 +79,12 @@ class Predictor:
         else:
             network = load_classifier(run_dir, device, trust=True)  # `predict` has asked
             content = read_description(run_dir)
-        if isinstance(network, ExportedNetwork):
-            _check_reads(wanted.values())
+        for utility in wanted.values() if isinstance(network, ExportedNetwork) else ():
+            if set(utility.reads) - {"proba", "embeddings"} or utility.n_samples:
+                raise ParameterError(
+                    f"{utility.name} needs more than the probabilities and embeddings of an "
+                    "exported network; give the folder of the run"
+                )
         size = content["image_shape"][-1]
         how = replace(how_to_decode(**decoded_as(content)), size=size, tolerated=TOLERATED)
         return Predictor(network, class_names(content), wanted, embeddings, how)
@@ -88,17 +92,13 @@ class Predictor:
     def rows(self, base: Path, paths: Sequence[str], threads: int) -> Iterator[Rows]:
         """Decode images, with paths relative to `base`, and yield predictions lot by lot."""
         how = replace(self.how, workers=threads, processes_from=None)
+        is_exported = isinstance(self.network, ExportedNetwork)
+        least = 1 if is_exported else least_for_all_devices(self.network)
         with closing(decode_many(base, paths, how)) as chunks:
-            for chunk in in_lots(chunks, self._least_at_once):
+            for chunk in in_lots(chunks, least):
                 read = np.array([path not in chunk.unread for path in chunk.paths], dtype=bool)
                 columns = self._columns(self._scores(chunk.pixels))
                 yield Rows(chunk.paths, read, columns, chunk.unread, chunk.failed)
-
-    @property
-    def _least_at_once(self) -> int:
-        if isinstance(self.network, ExportedNetwork):
-            return 1
-        return least_for_all_devices(self.network)
 
     def _scores(self, pixels: Images) -> Scores:
         if isinstance(self.network, ExportedNetwork):
@@ -128,16 +128,6 @@ class Predictor:
             assert scores.embeddings is not None
             columns["embedding"] = scores.embeddings
         return columns
-
-
-def _check_reads(utilities: Iterable[Utility]) -> None:
-    """Raise a ParameterError for what an exported network does not say."""
-    for utility in utilities:
-        if set(utility.reads) - {"proba", "embeddings"} or utility.n_samples:
-            raise ParameterError(
-                f"{utility.name} needs more than the probabilities and embeddings of an exported "
-                "network; give the folder of the run"
-            )
 
 
 def model_key(folder: Path) -> str:

@@ -80,5 +80,4 @@ def _parse_line(line: bytes) -> dict[str, Any] | None:
     checksum, _, text = line.partition(b" ")
     if checksum != f"{zlib.crc32(text):08x}".encode():
         return None
-    entry: dict[str, Any] = json.loads(text)
-    return entry
+    return dict(json.loads(text))

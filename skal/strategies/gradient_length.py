@@ -57,5 +57,4 @@ class ExpectedGradientLength(ScoreStrategy):
         squared = (proba**2).sum(axis=1, keepdims=True) - 2 * proba + 1
         errors = np.sqrt(np.maximum(squared, 0))
         lengths = np.sqrt((scores.embeddings.astype(np.float64) ** 2).sum(axis=1) + 1)
-        expected: NDArray[np.float64] = (proba * errors).sum(axis=1) * lengths
-        return expected
+        return np.asarray((proba * errors).sum(axis=1) * lengths)

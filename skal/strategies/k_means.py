@@ -68,5 +68,4 @@ def one_of_each(
     starts = np.cumsum(sizes) - sizes
     rank = np.empty(len(labels), dtype=np.int64)  # in the own cluster, the best being 0
     rank[order] = np.arange(len(labels)) - starts[labels[order]]
-    chosen: Rows = np.lexsort((labels, -sizes[labels], rank))[:n_picks]
-    return chosen
+    return np.asarray(np.lexsort((labels, -sizes[labels], rank))[:n_picks])

@@ -196,7 +196,8 @@ def resolve_strategy(
     # to give None where that is the default is to give nothing
     given = {p: value for p, value in given.items() if value is not None or p not in is_none}
     # an argument of its own first, then the entries of arguments that are tables
-    given = {_plain_name(param, aliases): value for param, value in given.items()}
+    plain = {alias: name for alias, name in aliases.items() if "." not in name}
+    given = {plain.get(param, param): value for param, value in given.items()}
     params = {**facts.get("params", {}), **given}
     for param in params.keys() & aliases.keys():
         table, _, entry_name = aliases[param].partition(".")
@@ -214,12 +215,6 @@ def _entry(strategy: str | type, given: Mapping[str, Any], registry: Registry[ty
     if "stands_for" in entry.facts:
         return STRATEGIES.resolve(str(entry.facts["stands_for"]), entry.params)
     return entry
-
-
-def _plain_name(param: str, aliases: Mapping[str, str]) -> str:
-    """Return the argument that an alias stands for; an entry of a table keeps its alias."""
-    target = aliases.get(param, param)
-    return param if "." in target else target
 
 
 def _changed_params(strategy: SingleAnnotatorPoolQueryStrategy) -> dict[str, Any]:

@@ -115,8 +115,7 @@ Query = Callable[..., Any]
 
 
 def _whole(query: Query, X: NDArray[Any], y: Labels, n: int, seed: int) -> ArrayLike:
-    picks: ArrayLike = query(X, y, batch_size=n)
-    return picks
+    return np.asarray(query(X, y, batch_size=n))
 
 
 def _ranked(query: Query, X: NDArray[Any], y: Labels, n: int, seed: int) -> ArrayLike:

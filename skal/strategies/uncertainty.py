@@ -14,8 +14,7 @@ NUMBERS_AT_ONCE = 2**20  # in float64, 8 MiB
 
 def least_confidence(proba: NDArray[Any]) -> NDArray[np.float64]:
     """Return one minus the probability of the most probable class, in [0, 1 - 1/C]."""
-    result: NDArray[np.float64] = 1 - np.asarray(proba, np.float64).max(axis=1)
-    return result
+    return np.asarray(1 - np.asarray(proba, np.float64).max(axis=1))
 
 
 def margin(proba: NDArray[Any]) -> NDArray[np.float64]:
@@ -23,16 +22,14 @@ def margin(proba: NDArray[Any]) -> NDArray[np.float64]:
     if proba.shape[1] < 2:
         return np.zeros(len(proba))
     top = np.partition(np.asarray(proba, np.float64), -2, axis=1)[:, -2:]
-    gap: NDArray[np.float64] = 1 - (top[:, 1] - top[:, 0])
-    return gap
+    return np.asarray(1 - (top[:, 1] - top[:, 0]))
 
 
 def entropy(proba: NDArray[Any]) -> NDArray[np.float64]:
     """Return the entropy over the last axis, in nats, in [0, log C]."""
     values = np.asarray(proba, np.float64)
     logs = np.log(np.maximum(values, np.finfo(np.float64).tiny))
-    result: NDArray[np.float64] = -(values * logs).sum(axis=-1)
-    return result
+    return np.asarray(-(values * logs).sum(axis=-1))
 
 
 MEASURES: Mapping[str, Callable[[NDArray[Any]], NDArray[np.float64]]] = MappingProxyType(
