@@ -285,7 +285,7 @@ def test_colours_of_12_bits_are_read_whole_or_told(
     if is_there:
         pytest.importorskip("imagecodecs")
     else:
-        monkeypatch.setattr(pictures, "is_installed", lambda module: False)
+        monkeypatch.setattr(pictures.formats, "is_installed", lambda module: False)
     caplog.set_level(logging.INFO, "skal")
     (root / "x").mkdir(parents=True)
     for number in range(3):
