@@ -197,7 +197,7 @@ def _places(groups: Sequence[Group], without: str) -> list[str]:
 
 def _compare_models(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Compare each pair of models, by strategy, in settings that are equal otherwise."""
-    rows, places = [], []
+    rows, places = list[dict[str, Any]](), list[str]()
     named = zip(groups, _places(groups, "model"), strict=True)
     for (other, _), (model, place) in itertools.combinations(named, 2):
         if model.setting != other.setting._replace(model=model.setting.model):
@@ -219,7 +219,7 @@ def _compare_models(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 def _compare_rates(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Compare each rate of noise with the lowest one, by strategy and model."""
-    rows, places = [], []
+    rows, places = list[dict[str, Any]](), list[str]()
     for noise in NOISES:
         for group, place in zip(groups, _places(groups, noise), strict=True):
             lowest = _lowest(groups, group, noise)

@@ -92,8 +92,8 @@ class Predictor:
     def rows(self, base: Path, paths: Sequence[str], threads: int) -> Iterator[Rows]:
         """Decode images, with paths relative to `base`, and yield predictions lot by lot."""
         how = replace(self.how, workers=threads, processes_from=None)
-        is_exported = isinstance(self.network, ExportedNetwork)
-        least = 1 if is_exported else least_for_all_devices(self.network)
+        network = self.network
+        least = least_for_all_devices(network) if isinstance(network, ImageClassifier) else 1
         with closing(decode_many(base, paths, how)) as chunks:
             for chunk in in_lots(chunks, least):
                 read = np.array([path not in chunk.unread for path in chunk.paths], dtype=bool)

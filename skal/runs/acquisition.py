@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ class Round:
     embeddings: bool = False
 
 
-class Acquisition(Protocol):
+class Acquisition:
     """Chooses the images of every round after the initial set."""
 
     needs_model: bool
@@ -52,6 +52,7 @@ class Acquisition(Protocol):
         self, current: Round, classifier: ImageClassifier | None, pool: Pool, n: Count | None
     ) -> Indices:
         """Choose `n` images, None for the settings' number; `current` is filled on the way."""
+        raise NotImplementedError
 
     def replay(
         self, number: int, indices: Sequence[int], pool: Pool, details: Mapping[str, Any]

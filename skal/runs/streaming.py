@@ -15,7 +15,7 @@ from ..datasets.pool import Pool
 from ..models.classifier import ImageClassifier
 from ..strategies.scores import ScoreRequest, Scores, score_pool
 from ..strategies.streams import STREAM_STRATEGIES, StreamSampler
-from .acquisition import Round, timed
+from .acquisition import Acquisition, Round, timed
 from .config import RunConfig
 
 DEFAULT_STRATEGY = "variable-uncertainty"
@@ -34,7 +34,7 @@ def stream_strategy_name(strategy: object) -> str:
     return name
 
 
-class StreamAcquisition:
+class StreamAcquisition(Acquisition):
     """Presents what is not in the initial set, in as many even chunks as there are rounds. A
     `UsageError` is raised if the stream strategy, an argument of it, or the budget is not valid.
     """
