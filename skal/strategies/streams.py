@@ -8,14 +8,14 @@ import math
 import re
 import warnings
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..core.errors import DIVERGED, ParameterError, SkalError, UnknownNameError, blaming
-from ..core.registry import Registry, import_object
+from ..core.registry import Entry, Registry, import_object
 
 if TYPE_CHECKING:
     from .scores import Scores
@@ -94,34 +94,22 @@ TRIAL_IMAGES = 3
 _SET_BY_SKAL = frozenset(("budget", "budget_manager", "classes", "missing_label", "random_state"))
 
 
-@dataclass(frozen=True)
-class _Strategy:
-    """A stream strategy, found and checked, of which instances can be made."""
+def _make(strategy: Entry[type], ours: Mapping[str, Any]) -> Any:
+    """Make an instance, with its budget manager if an argument is of that."""
+    cls = strategy.load()
+    own, managed = inspect.signature(cls).parameters, _manager_parameters(strategy.facts)
+    params = copy.deepcopy(dict(strategy.params))
+    init = {**strategy.facts.get("params", {}), **_among(own, params), **_among(own, ours)}
+    for_manager = _among(managed.keys() - own.keys(), params)
+    if for_manager:
+        manager = import_object(strategy.facts["manager"])
+        init["budget_manager"] = manager(**for_manager, **_among(managed, ours))
+    return cls(**init)
 
-    name: str
-    cls: type
-    params: Mapping[str, Any]
-    facts: Mapping[str, Any]
 
-    @property
-    def needs(self) -> StreamNeed:
-        needs: StreamNeed = self.facts["needs"]
-        return needs
-
-    def make(self, *, budget: float, n_classes: int, seed: int) -> Any:
-        own, managed = inspect.signature(self.cls).parameters, self.manager_parameters()
-        params = copy.deepcopy(dict(self.params))
-        ours = {"budget": budget, "random_state": seed, "classes": np.arange(n_classes)}
-        init = {**self.facts.get("params", {}), **_among(own, params), **_among(own, ours)}
-        for_manager = _among(managed.keys() - own.keys(), params)
-        if for_manager:
-            manager = import_object(self.facts["manager"])
-            init["budget_manager"] = manager(**for_manager, **_among(managed, ours))
-        return self.cls(**init)
-
-    def manager_parameters(self) -> Mapping[str, Any]:
-        path = self.facts.get("manager")
-        return inspect.signature(import_object(path)).parameters if path else {}
+def _manager_parameters(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    path = facts.get("manager")
+    return inspect.signature(import_object(path)).parameters if path else {}
 
 
 def _among(names: Collection[str], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,24 +171,25 @@ class StreamSampler:
                 "above 0 and at most 1, such as 0.1"
             )
         self._strategy = _resolve(strategy, params, n_classes)
+        self._needs: StreamNeed = self._strategy.facts["needs"]
         self._budget = float(budget)
         self._n_seen = self._n_chosen = 0
         self._most = math.inf
-        settings: dict[str, Any] = {"budget": self._budget, "n_classes": n_classes, "seed": seed}
+        ours = {"budget": self._budget, "random_state": seed, "classes": np.arange(n_classes)}
         what = f"the stream strategy {self._strategy.name} does not work with the parameters"
         with blaming(f"{what} {dict(self._strategy.params)}", ParameterError, always=True):
-            self._try(self._strategy.make(**settings), n_classes)
-            self._query = self._strategy.make(**settings)
+            self._try(_make(self._strategy, ours), n_classes)
+            self._query = _make(self._strategy, ours)
 
     @property
     def needs_model(self) -> bool:
         """Whether a trained network is needed at all."""
-        return self._strategy.needs != "nothing"
+        return self._needs != "nothing"
 
     @property
     def needs_embeddings(self) -> bool:
         """Whether the scores must have embeddings, and labelled images be scored as well."""
-        return self._strategy.needs == "embeddings"
+        return self._needs == "embeddings"
 
     def expect(self, length: int) -> None:
         """Say how many images the stream has, so that not all of the head start is spent at last.
@@ -326,13 +315,13 @@ class StreamSampler:
     def _chunk(
         self, n: int, scores: Scores | None, labeled: Scores | None, y: ArrayLike | None
     ) -> _Chunk:
-        rows, needs = np.arange(n)[:, None], self._strategy.needs
-        if needs == "nothing":
+        rows = np.arange(n)[:, None]
+        if self._needs == "nothing":
             return rows, {}
         from .scores import HeadClassifier, ScoredClassifier
 
         scores = self._checked(scores, n, "the images")
-        if needs == "scores":
+        if self._needs == "scores":
             return rows, {"clf": ScoredClassifier(scores), "fit_clf": False}
         labels = np.asarray([] if y is None else y)
         labeled = self._checked(labeled, len(labels), "the labelled images")
@@ -370,14 +359,13 @@ class StreamSampler:
                 self._update(query, *self._ask(query, chunk, position))
 
 
-def _resolve(name: str, params: Mapping[str, Any], n_classes: int) -> _Strategy:
+def _resolve(name: str, params: Mapping[str, Any], n_classes: int) -> Entry[type]:
     entry = STREAM_STRATEGIES.resolve(name, params)
     name, cls, facts = entry.name, entry.load(), dict(entry.facts)
     _check_class(name, cls)
     if "needs" not in facts:
         facts = {**_facts(cls), **facts}
-    strategy = _Strategy(name, cls, entry.params, facts)
-    known = {*inspect.signature(cls).parameters, *strategy.manager_parameters()} - _SET_BY_SKAL
+    known = {*inspect.signature(cls).parameters, *_manager_parameters(facts)} - _SET_BY_SKAL
     for param in entry.params:
         if param not in known:
             raise UnknownNameError(f"parameter of {name}", param, known)
@@ -387,7 +375,7 @@ def _resolve(name: str, params: Mapping[str, Any], n_classes: int) -> _Strategy:
             f"the stream strategy {name} takes too long with {n_classes} classes; expected at "
             f"most {most}"
         )
-    return strategy
+    return replace(entry, facts=facts)
 
 
 def _check_class(name: str, cls: Any) -> None:
