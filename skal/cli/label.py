@@ -265,34 +265,30 @@ def _labelling(
     """Open a project for people, with the keys that they want."""
     with opened(needs_pool=True, alone=True) as project:
         project.choose_keys(keys)
-        with _telling_saved(project):
+        try:
             yield project
+        finally:
+            _tell_saved(project)
 
 
-@contextmanager
-def _telling_saved(project: LabelProject) -> Iterator[None]:
-    """Say at the end what is saved, how good the network is, and what comes next."""
+def _tell_saved(project: LabelProject) -> None:
+    """Say what is saved, how good the network is, and what comes next."""
     from shlex import quote
 
     from ..label.names import shown
 
-    try:
-        yield
-    finally:
-        given, folders = len(project.ledger.labels), len(project.folder_labels)
-        beside = f", beside {folders} of class folders" if folders else ""
-        _log.info("%d labels are saved in %s%s", given, project.store.path, beside)
-        if project.accuracy:
-            _log.info("accuracy of the last network: %s", project.accuracy)
-        if verdict := project.verdict:
-            _log.info("%g%% wanted: %s", 100 * verdict.wanted, verdict.text)
-        folder = shown(quote(str(project.root)))
-        _log.info(
-            "next: skal train %s --out model (the final network); "
-            "skal export %s --format folder (the images by class)",
-            folder,
-            folder,
-        )
+    given, folders = len(project.ledger.labels), len(project.folder_labels)
+    beside = f", beside {folders} of class folders" if folders else ""
+    _log.info("%d labels are saved in %s%s", given, project.store.path, beside)
+    if project.accuracy:
+        _log.info("accuracy of the last network: %s", project.accuracy)
+    if verdict := project.verdict:
+        _log.info("%g%% wanted: %s", 100 * verdict.wanted, verdict.text)
+    _log.info(
+        "next: skal train %(folder)s --out model (the final network); skal export %(folder)s "
+        "--format folder (the images by class)",
+        {"folder": shown(quote(str(project.root)))},
+    )
 
 
 @main.command()

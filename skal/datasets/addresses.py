@@ -63,14 +63,9 @@ class Addresses:
     Label Studio serves files of a disk, and else at one place for all texts, see `one_root`. A name
     without a suffix means the one image of that stem.
 
-    Parameters
-    ----------
-    paths : iterable of str
-        Of the images, relative to their root, with slashes.
-    root : str, default=""
-        The root's own path, with which texts may begin, or with its last names.
-    alike : mapping of str to sequence of str, optional
-        Of these paths, which images are all written so, and therefore cannot be told apart.
+    `paths` are relative to `root`, with slashes; texts may begin with the root's own path, or with
+    its last names. `alike` has for some of the paths the images that are all written so, and
+    therefore cannot be told apart.
     """
 
     def __init__(

@@ -145,8 +145,5 @@ def near_doubles(images: Images) -> list[tuple[int, int]]:
                 pairs.update(
                     zip(group[one[near]].tolist(), group[other[near]].tolist(), strict=True)
                 )
-    return [pair for pair in sorted(pairs) if 0 < _difference(*images[list(pair)]) < MOST_LEVELS]
-
-
-def _difference(one: Images, other: Images) -> float:
-    return float(np.abs(one.astype(np.int16) - other).mean())
+    two = ((pair, images[[*pair]].astype(np.int16)) for pair in sorted(pairs))
+    return [pair for pair, (one, other) in two if 0 < np.abs(one - other).mean() < MOST_LEVELS]

@@ -44,33 +44,13 @@ _log = logging.getLogger("skal")
 
 @dataclass
 class Inspection:
-    """What `inspect_folder` finds.
-
-    Parameters
-    ----------
-    folder : str
-        The folder.
-    classes : dict
-        Of each part ("train", "test") the number of images by class.
-    n_unlabeled : int
-        Images without a label.
-    formats, modes : dict
-        Number of images by format, and by Pillow's mode.
-    sizes : dict
-        Width and height of the smallest, the median and the largest image, in pixels.
-    ranges : dict
-        Of modes with more than 8 bits a channel the lowest and highest value in some images, but
-        for the few most extreme pixels of each.
-    unreadable : list of (path, reason)
-        Files that cannot be decoded.
-    duplicates : dict
-        Paths of training images that are "in_test", too, "repeated", or "contradicting".
-    originals : dict of str to str
-        The image that each repeated or contradicting one is equal to.
-    near_duplicates : list of (path, path)
-        Images that look alike and are not equal.
-    problems : list of str
-        What should be mended before anything is learned.
+    """What `inspect_folder` finds: numbers of images, by part ("train", "test") and class as
+    `classes`, by `formats`, and by Pillow's `modes`; `sizes`, width and height of the smallest, the
+    median and the largest image; `ranges`, of modes with more than 8 bits a channel the lowest and
+    highest value in some images, but for the few most extreme pixels of each; the reasons of
+    `unreadable` files; `duplicates`, paths of training images that are "in_test", too, "repeated",
+    or "contradicting", whose equals are the `originals`; `near_duplicates`, pairs that look alike
+    and are not equal; and the `problems` that should be mended before anything is learned.
     """
 
     folder: str

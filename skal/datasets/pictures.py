@@ -75,8 +75,10 @@ def opened(path: Path, needed: int, pages: str = "first") -> Iterator[instrument
                     file.seek(0)
                     picture = instruments.read_png(file, image.size, turn)
                 else:
-                    of_16_bits = formats.DEEP_PNG.match(head) or formats.DEEP_PPM.match(head)
-                    picture = replace(picture, is_cut=bool(of_16_bits or _is_deep_rgb(image)))
+                    is_cut = formats.DEEP_PNG.match(head) or formats.DEEP_PPM.match(head)
+                    if isinstance(image, TiffImageFile) and image.mode in ("RGB", "RGBA"):
+                        is_cut = is_cut or image.tag_v2.get(258, (1,))[0] > 8
+                    picture = replace(picture, is_cut=bool(is_cut))
         most = Image.MAX_IMAGE_PIXELS
         if most is not None and picture.width * picture.height > 2 * most:
             raise Image.DecompressionBombError
@@ -177,14 +179,6 @@ def _misread(image: Image.Image) -> str:
     # Pillow keeps the upper 8 bits, of which 12-bit data use 4
     is_deep = bits > 8 and (bands == 3 or (bands == 4 and tags.get(262) == 2))
     return "a TIFF of deep colours" if is_deep and formats.is_installed("tifffile") else ""
-
-
-def _is_deep_rgb(image: Image.Image) -> bool:
-    return (
-        isinstance(image, TiffImageFile)
-        and image.tag_v2.get(258, (1,))[0] > 8
-        and (image.mode in ("RGB", "RGBA"))
-    )
 
 
 def _described(file: IO[bytes]) -> str:

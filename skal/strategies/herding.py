@@ -194,12 +194,9 @@ def pick_greedily(
     """Pick one by one what adds most to the coverage; the utilities are the gains.
 
     A gain never rises when there are more centres, so that what it once was is a bound: it is
-    computed again only where it may be the highest [1]_. Where a sample stands for all points, the
-    few that are best by it are compared by the coverage of all.
-
-    References
-    ----------
-    .. [1] M. Minoux. Accelerated greedy algorithms for maximizing submodular set functions. 1978.
+    computed again only where it may be the highest (M. Minoux, Accelerated greedy algorithms for
+    maximizing submodular set functions, 1978). Where a sample stands for all points, the few that
+    are best by it are compared by the coverage of all.
     """
     batch = GreedyBatch(n_picks, random_state, utilities)
     bounds = herd.all_gains()
