@@ -1,15 +1,9 @@
 """Hooks for whoever wants to watch a run, and those who do: wandb, MLflow, TensorBoard."""
 
-from .base import TRACKERS, Tracker
-from .logger import RunLogger
-from .watching import Watchers, check_trackers, make_trackers, watching
-
-__all__ = [
-    "TRACKERS",
-    "RunLogger",
-    "Tracker",
-    "Watchers",
-    "check_trackers",
-    "make_trackers",
-    "watching",
-]
+from .base import TRACKERS as TRACKERS
+from .base import Tracker as Tracker
+from .logger import RunLogger as RunLogger
+from .watching import Watchers as Watchers
+from .watching import check_trackers as check_trackers
+from .watching import make_trackers as make_trackers
+from .watching import watching as watching
