@@ -115,7 +115,8 @@ Query = Callable[..., Any]
 
 
 def _whole(query: Query, X: NDArray[Any], y: Labels, n: int, seed: int) -> ArrayLike:
-    return np.asarray(query(X, y, batch_size=n))
+    picks: ArrayLike = query(X, y, batch_size=n)
+    return picks
 
 
 def _ranked(query: Query, X: NDArray[Any], y: Labels, n: int, seed: int) -> ArrayLike:
