@@ -206,15 +206,9 @@ def _conclude(
         else:
             analysis = analyse(results, failed=names)
         done = Comparison(results, analysis, folder)
-    if failed or done is None:
-        raise _failure([failed[cell.name] for cell in cells if cell.name in failed], cells, done)
-    return done
-
-
-def _failure(
-    failed: Sequence[Reply], cells: Sequence[Cell], done: Comparison | None
-) -> RunsFailedError:
-    first = failed[0]
+    if done is not None and not failed:
+        return done
+    first = next(failed[cell.name] for cell in cells if cell.name in failed)
     where = f"; what finished is in {quote(str(done.folder))}" if done and done.folder else ""
     error = RunsFailedError(
         f"{len(failed)} of {len(cells)} runs failed, the first ({first.cell.name}) with: "
@@ -222,4 +216,4 @@ def _failure(
         done,
     )
     error.add_note(first.trace)
-    return error
+    raise error

@@ -204,8 +204,9 @@ def _compare_models(groups: Sequence[Group]) -> list[dict[str, Any]]:
             continue
         facts = model.setting._asdict()
         facts["models"] = [facts.pop("model"), other.setting.model]
-        rows += _between(model, other, facts)
-        places += [place] * (len(rows) - len(places))
+        compared = _between(model, other, facts)
+        rows += compared
+        places += [place] * len(compared)
     for row, place, found in zip(rows, places, _correct(rows), strict=True):
         name, other = row["models"]
         head = sentences.judge(name, other, found["aulc"])
@@ -225,8 +226,9 @@ def _compare_rates(groups: Sequence[Group]) -> list[dict[str, Any]]:
             lowest = _lowest(groups, group, noise)
             if lowest is not group:
                 facts = {"noise": noise, "lowest_rate": getattr(lowest.setting, noise)}
-                rows += _between(group, lowest, {**group.setting._asdict(), **facts})
-                places += [place] * (len(rows) - len(places))
+                compared = _between(group, lowest, {**group.setting._asdict(), **facts})
+                rows += compared
+                places += [place] * len(compared)
     for row, place, found in zip(rows, places, _correct(rows), strict=True):
         rate, least = (
             sentences.name_part(row["noise"], row[key]) for key in (row["noise"], "lowest_rate")

@@ -275,22 +275,19 @@ class Registry(Generic[T]):
             rows = [Entry[T](f"{n}:NAME", f.find, {"summary": f.summary}) for n, f in families]
             return [*self, *rows]
         found = [entry for entry in self if fnmatchcase(entry.name, pattern)]
-        for name, family in self.families.items():
-            found += self._members(name, family, pattern)
-        return found
-
-    def _members(self, name: str, family: Family, pattern: str) -> list[Entry[T]]:
         prefix, colon, _ = pattern.partition(":")
-        if not fnmatchcase(name, prefix) and (colon or not pattern.startswith("*")):
-            return []
-        try:
-            members = import_object(family.names)()
-        except MissingExtraError:
-            if colon:
-                raise
-            return []
-        find = import_object(family.find)
-        return [find(member) for member in members if fnmatchcase(f"{name}:{member}", pattern)]
+        for name, family in self.families.items():
+            if not fnmatchcase(name, prefix) and (colon or not pattern.startswith("*")):
+                continue
+            try:
+                members = import_object(family.names)()
+            except MissingExtraError:
+                if colon:
+                    raise
+                continue
+            find = import_object(family.find)
+            found += [find(m) for m in members if fnmatchcase(f"{name}:{m}", pattern)]
+        return found
 
 
 @cache

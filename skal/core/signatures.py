@@ -30,28 +30,22 @@ def shows_settings(
     def decorate(target: Documented) -> Documented:
         function: Any = target.__init__ if inspect.isclass(target) else target
         signature = inspect.signature(function)
-        function.__signature__ = _with_parameters(signature, settings.values())
+        kept = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        further = [
+            inspect.Parameter(
+                setting.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=setting.default,
+                annotation=setting.type + " | None" * setting.optional,
+            )
+            for setting in settings.values()
+            if setting.name not in signature.parameters
+        ]
+        function.__signature__ = signature.replace(parameters=[*kept, *further])
         target.__doc__ = with_parameters(target.__doc__, settings.values())
         return target
 
     return decorate
-
-
-def _with_parameters(
-    signature: inspect.Signature, settings: Iterable[Setting]
-) -> inspect.Signature:
-    kept = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    further = [
-        inspect.Parameter(
-            setting.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=setting.default,
-            annotation=setting.type + " | None" * setting.optional,
-        )
-        for setting in settings
-        if setting.name not in signature.parameters
-    ]
-    return signature.replace(parameters=[*kept, *further])
 
 
 def with_parameters(docstring: str | None, settings: Iterable[Setting]) -> str | None:

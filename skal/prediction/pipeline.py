@@ -227,15 +227,15 @@ def predict(
 
 
 def _check_network(run_dir: Path, device: str, trust: bool) -> None:
-    if run_dir.is_file():
-        read_exported(run_dir, trust)
-        if device not in ("auto", "cpu"):
-            raise ParameterError(
-                f"device: got {device!r}; an exported network is computed on the CPU: leave it "
-                "out, or predict by the run folder"
-            )
-    else:
+    if not run_dir.is_file():
         check_model(run_dir, read_description(run_dir), trust)
+        return
+    read_exported(run_dir, trust)
+    if device not in ("auto", "cpu"):
+        raise ParameterError(
+            f"device: got {device!r}; an exported network is computed on the CPU: leave it out, or "
+            "predict by the run folder"
+        )
 
 
 def _check_places(out: Path, places: Sequence[Path], form: Form) -> None:
