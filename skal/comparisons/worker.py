@@ -82,12 +82,7 @@ class CellRunner:
 
     def run(self, cell: Cell) -> Reply:
         """Make or resume a run; any exception is returned, so that other runs continue."""
-        with (
-            one_call(self.threads),
-            _quiet(),
-            _called(self.command),
-            self._run_folder(cell) as folder,
-        ):
+        with one_call(self.threads), _apart(self.command), self._run_folder(cell) as folder:
             try:
                 result = self._run_or_resume(cell, folder)
                 if folder is not None and not self.here:
@@ -147,24 +142,17 @@ def forgetting_datasets() -> Iterator[None]:
 
 
 @contextmanager
-def _called(command: Sequence[str]) -> Iterator[None]:
-    """Let records show `command`, not how this worker was started."""
-    before, sys.argv = sys.argv, list(command) or sys.argv
-    try:
-        yield
-    finally:
-        sys.argv = before
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what each run logs to its own ``log.txt``."""
-    handlers, propagate = _log.handlers[:], _log.propagate
+def _apart(command: Sequence[str]) -> Iterator[None]:
+    """Keep what each run logs to its own ``log.txt``, and let its record show `command`, not how
+    this worker was started.
+    """
+    before = _log.handlers[:], _log.propagate, sys.argv
     _log.handlers[:], _log.propagate = [logging.NullHandler()], False
+    sys.argv = list(command) or sys.argv
     try:
         yield
     finally:
-        _log.handlers[:], _log.propagate = handlers, propagate
+        _log.handlers[:], _log.propagate, sys.argv = before
 
 
 def unpack(reply: Reply, folder: Path) -> Reply:
