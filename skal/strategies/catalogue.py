@@ -404,23 +404,19 @@ INIT_STRATEGIES: Registry[type] = Registry("init strategy", plural="init strateg
 They need nothing, or only embeddings; `by_oracle` says that the oracle draws the set.
 """
 
-INIT_STRATEGIES.add(
-    "random", STRATEGIES.resolve("random").target, **STRATEGIES.resolve("random").facts
-)
+_random, _herding = map(STRATEGIES.resolve, ("random", "uncertainty-herding"))
+INIT_STRATEGIES.add("random", _random.target, **_random.facts)
 INIT_STRATEGIES.add(
     "stratified",
-    STRATEGIES.resolve("random").target,
+    _random.target,
     by_oracle=True,
     summary="as many images of each class, drawn by an oracle that knows the labels",
 )
-INIT_STRATEGIES.add(
-    "herding",
-    STRATEGIES.resolve("uncertainty-herding").target,
-    **{
-        **STRATEGIES.resolve("uncertainty-herding").facts,
-        "params": {"uncertainty": "equal"},
-        "summary": "uncertainty-herding with equal weights: covers most of the pool",
-    },
-)
-for _name in ("k-means", "typiclust", "probcover"):
-    INIT_STRATEGIES.add(_name, STRATEGIES.resolve(_name).target, **STRATEGIES.resolve(_name).facts)
+_of_herding = {
+    **_herding.facts,
+    "params": {"uncertainty": "equal"},
+    "summary": "uncertainty-herding with equal weights: covers most of the pool",
+}
+INIT_STRATEGIES.add("herding", _herding.target, **_of_herding)
+for _entry in map(STRATEGIES.resolve, ("k-means", "typiclust", "probcover")):
+    INIT_STRATEGIES.add(_entry.name, _entry.target, **_entry.facts)
