@@ -295,10 +295,13 @@ def _what_it_is(source: Source) -> str:
 
 def number_of(text: Any) -> float | None:
     """Return seconds that a file states; None if it states none."""
-    with suppress(TypeError, ValueError):
-        if 0 <= (number := float(text)) < 1e9:
-            return number
-    return None
+    if text is None:  # as of most rows, and much faster
+        return None
+    try:
+        number = float(text)
+    except (TypeError, ValueError):
+        return None
+    return number if 0 <= number < 1e9 else None
 
 
 def only(
