@@ -76,7 +76,7 @@ class Notices(logging.Handler):
 def measure(path: Path, name: str) -> dict[str, Any]:
     import skal
     from skal.datasets.pool import Pool
-    from skal.runs.acquisition import Choice, Round, choose
+    from skal.runs.acquisition import Choice, Round
     from skal.strategies import resolve_strategy
     from skal.strategies.catalogue import stands_for
 
@@ -95,7 +95,7 @@ def measure(path: Path, name: str) -> dict[str, Any]:
     classifier = classifier.fit(X, pool.y)
     fit = time.perf_counter() - start
     seconds: dict[str, float] = {}
-    picks = choose(strategy, classifier, pool, Choice(PICKS, seed=1), Round(1, seconds, {}))
+    picks = Choice(strategy, PICKS, seed=1).make(classifier, pool, Round(1, seconds, {}))
     total, used = time.perf_counter() - start, time.process_time() - used
     peaks.look()
     assert len(set(picks.tolist())) == PICKS

@@ -63,7 +63,7 @@ class Peaks(threading.Thread):
 def measure(path: Path, n: int) -> None:
     import skal
     from skal.datasets.pool import Pool
-    from skal.runs.acquisition import Choice, Round, choose
+    from skal.runs.acquisition import Choice, Round
     from skal.strategies import resolve_strategy
 
     X = np.load(path, mmap_mode="r")[:n]
@@ -81,7 +81,7 @@ def measure(path: Path, n: int) -> None:
     for seed in range(SIZES.get(n, 1)):
         seconds: dict[str, float] = {}
         used = time.process_time()
-        picks = choose(strategy, classifier, pool, Choice(PICKS, seed), Round(1, seconds, {}))
+        picks = Choice(strategy, PICKS, seed).make(classifier, pool, Round(1, seconds, {}))
         used = time.process_time() - used
         assert len(set(picks.tolist())) == PICKS
         rounds.append([seconds["score_seconds"], seconds["query_seconds"], used])
