@@ -51,8 +51,15 @@ class Cli(click.Group):
                 traceback.print_exc()
             code = getattr(error, "exit_code", 1)
             advice = _resume_advice(ctx) if code == 1 else ""
-            click.echo(f"Error: {_one_line(error)}{advice}", err=True)
+            say(f"Error: {_one_line(error)}{advice}", err=True)
             ctx.exit(code)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Echo lines that may hold names of files and the like: a terminal is to obey none of them."""
+    from ..core.text import shown
+
+    click.echo(shown(text, keep="\n\t"), err=err)
 
 
 def _one_line(error: Exception) -> str:
@@ -120,10 +127,13 @@ class ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
+        from ..core.text import shown
+
         if getattr(record, "result", False):
             return
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        tqdm.write(f"{prefix}{record.getMessage()}", file=sys.stderr)
+        told = shown(f"{prefix}{record.getMessage()}", keep="\n\t")
+        tqdm.write(told, file=sys.stderr)
         if self.debug and record.exc_info and record.exc_info[1]:
             traceback.print_exception(record.exc_info[1])
         elif self.debug and (details := getattr(record, "details", "")):

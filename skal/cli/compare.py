@@ -13,7 +13,7 @@ from ..comparisons.config import AXES, GRID, GRID_SETTINGS, NOT_OF_A_GRID, GridC
 from ..core.lazy import importing
 from ..core.settings import override
 from ..runs.config import SETTINGS, RunConfig
-from .app import console, main
+from .app import console, main, say
 from .settings import PATH, RunCommand, file_options, given_settings, options, track_option
 
 
@@ -123,4 +123,4 @@ def _echo(analysis: Mapping[str, Any], table: str, as_json: bool, quiet: bool) -
 def _say_where(folder: Path, html: bool, quiet: bool) -> None:
     if not quiet:
         what = "report.html" if html else "curves.png, results.csv, comparison.json"
-        click.echo(f"done: {folder} ({what}, ...)", err=True)
+        say(f"done: {folder} ({what}, ...)", err=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..label.settings import SETTINGS
-from .app import console, main
+from .app import console, main, say
 from .label import CLASSES, FOLDER, given_settings, opened_project
 from .lists import complete
 from .settings import PATH, options
@@ -134,7 +134,7 @@ def _push(folder: Path, url: str, form: str, *, is_alone: bool) -> None:
     if form != "label-studio" or not is_alone:
         raise UsageError("--push takes --format label-studio, and neither --out nor --copy")
     with opened_project(folder) as project:
-        click.echo(str(push(project, url)))
+        say(str(push(project, url)))
 
 
 @main.command(name="import")
@@ -206,7 +206,7 @@ def import_command(
             from ..label.studio.exchange import pull as pull_from
 
             done = pull_from(folder, str(pull), classes, annotator, **wanted)
-        click.echo(f"{source or pull}: {done}")
+        say(f"{source or pull}: {done}")
 
 
 def _check_out(out: Path | None) -> None:
@@ -225,7 +225,7 @@ def _for_eyes(text: str) -> str:
     """Return text as a terminal may show it; to another program it goes as it is."""
     import sys
 
-    from ..label.names import shown
+    from ..core.text import shown
 
     if not sys.stdout.isatty():
         return text

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..label.settings import OF_TRAINING, SETTINGS
-from .app import console, main
+from .app import console, main, say
 from .settings import PATH, options
 
 if TYPE_CHECKING:
@@ -192,14 +192,14 @@ def label(
             }
         )
         if is_restored:
-            click.echo(restore(folder / HOME / STORE))
+            say(restore(folder / HOME / STORE))
         elif agreement or status:
             with opened(create=False) as project:
-                click.echo("\n".join((report if agreement else how_far.report)(project)))
+                say("\n".join((report if agreement else how_far.report)(project)))
         elif changes:
             with _changing(folder) as project:
                 project.change_classes(renamings, mergers, removals)
-                click.echo(f"classes: {', '.join(project.classes)}")
+                say(f"classes: {', '.join(project.classes)}")
         elif terminal:
             from ..label.terminal import run_in_terminal
 
@@ -275,7 +275,7 @@ def _tell_saved(project: LabelProject) -> None:
     """Say what is saved, how good the network is, and what comes next."""
     from shlex import quote
 
-    from ..label.names import shown
+    from ..core.text import shown
 
     given, folders = len(project.ledger.labels), len(project.folder_labels)
     beside = f", beside {folders} of class folders" if folders else ""
@@ -318,7 +318,7 @@ def train(
 
             click.echo(json.dumps({**summary, "folder": str(where)}))
         else:
-            click.echo("\n".join(describe(where, summary)))
+            say("\n".join(describe(where, summary)))
 
 
 @main.command()
@@ -343,9 +343,9 @@ def doubts(
         opened_project(folder, (), given_settings(settings), create=False) as project,
     ):
         from ..core.errors import UsageError
+        from ..core.text import shown
         from ..label.doubts import doubts_of
         from ..label.exporting import describe_doubts, export_doubts
-        from ..label.names import shown
 
         if as_json and as_csv:
             raise UsageError("got --json and --csv; expected one of them")

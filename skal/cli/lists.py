@@ -16,7 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from ..core.tables import aligned
-from .app import console, main
+from .app import console, main, say
 
 KINDS: Mapping[str, str] = {
     "datasets": "skal.datasets:DATASETS",
@@ -145,7 +145,7 @@ def doctor(ctx: click.Context, folder: str | None, data_dir: str | None, as_json
     """  # noqa: D301 (click wants the character)
     with console(ctx):
         problems, lines, facts = _looked_at(folder, data_dir)
-    click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(lines))
+    say(json.dumps(facts, indent=2) if as_json else "\n".join(lines))
     if problems:
         ctx.exit(1)
 

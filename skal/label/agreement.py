@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from .names import shown
+from ..core.text import shown
 from .project import LabelProject
 
 

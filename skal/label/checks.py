@@ -8,13 +8,13 @@ from shlex import quote
 from typing import Any
 
 from ..core.errors import UsageError
+from ..core.text import shown
 from ..datasets.formats import page_of
 from ..datasets.tables import table_of
 from ..models import MODELS
 from ..runs.config import RunConfig
 from ..strategies.catalogue import STRATEGIES
 from .listing import Files
-from .names import shown
 from .store import Store
 
 MOST_CLASSES = 50

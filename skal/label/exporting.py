@@ -18,13 +18,14 @@ from typing import Any
 
 from ..core.durable import new_folder
 from ..core.errors import DataError, RunExistsError, UsageError
+from ..core.text import plain_text, shown
 from ..datasets.formats import file_of, page_of
 from ..datasets.layout import is_part, is_unlabeled
 from ..datasets.paging import save_page
 from .doubts import Doubts
 from .formats import COLUMNS
 from .ledger import SETTLED, TEST
-from .names import guarded, plain_text, shown
+from .names import guarded
 from .project import LabelProject
 
 _SPLIT_WORD = re.compile(

@@ -12,11 +12,11 @@ from typing import Any
 
 from ..core.durable import write_new
 from ..core.errors import DataError, UsageError
+from ..core.text import plain_text
 from ..runs.record import check_free
 from . import FORMATS
 from .beside import Beside
 from .learning import Failure, Pickers
-from .names import plain_text
 from .project import LabelProject
 
 NETWORK = "network"

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ..core.errors import DataError, ParameterError, UnknownNameError, UsageError
 from ..core.memory import without_collector
+from ..core.text import plain_text, shown
 from ..datasets.addresses import Located, UnclearAddressError
 from ..datasets.formats import page_of
 from ..datasets.index import find_images
@@ -20,7 +21,7 @@ from .checks import MOST_CLASSES, as_options, check_enough, check_pages
 from .formats import NOTHING_MORE, OPTIONS, READERS, Row, Source, raise_of_file, read_rows
 from .images import content_of, find
 from .ledger import SETTLED, TEST
-from .names import LONGEST_NAME, check_annotator, plain_text, shown
+from .names import LONGEST_NAME, check_annotator
 from .notes import Note, replace_notes
 from .project import LabelProject
 from .store import VERDICTS, Action

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from ..core.errors import ParameterError, UsageError
+from ..core.text import plain_text
 from ..datasets.layout import is_unlabeled
 
 _FORMULA = re.compile(r"'*[=+\-@]")
@@ -46,17 +47,6 @@ def check_annotator(name: str) -> str:
     return name
 
 
-def plain_text(text: str) -> str:
-    """Return text that can be written anywhere: what stands for bytes of no character is lost."""
-    if text.isascii():
-        return text
-    try:
-        content = text.encode(errors="surrogateescape")
-    except UnicodeEncodeError:  # of halves of characters, which JSON may have
-        content = text.encode(errors="surrogatepass")
-    return content.decode(errors="replace")
-
-
 def told_apart(paths: Iterable[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Return paths by how `plain_text` writes them, and all of those that it writes alike."""
     by_text: dict[str, str] = {}
@@ -76,10 +66,3 @@ def guarded(text: str) -> str:
 def unguarded(text: str) -> str:
     """Return a cell as it was before `guarded`."""
     return text[1:] if text[:1] == "'" and _FORMULA.match(text[1:]) else text
-
-
-def shown(text: str) -> str:
-    """Return text that a terminal shows and does not obey: what is not printable is escaped."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain_text(text)
-    )

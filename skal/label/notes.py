@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from .names import plain_text
+from ..core.text import plain_text
 from .store import NoteRow, Store
 
 OF_ALL = -1

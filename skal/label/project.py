@@ -13,6 +13,7 @@ from ..core.durable import LEFT, fsync_folder, remove_leftovers
 from ..core.errors import RunFolderError
 from ..core.kinds import resolve_count
 from ..core.memory import without_collector
+from ..core.text import shown
 from ..core.trust import check_trusted, foreign_names
 from ..datasets.addresses import Addresses
 from ..datasets.deep import Ranges
@@ -30,7 +31,7 @@ from .kept_classes import ClassEdits, KeptClasses
 from .learning import GUESSES, BatchRequest, Guesses, LearnerSetup
 from .ledger import TEST, Known, Ledger
 from .listing import Files, Numbers, Paths
-from .names import check_classes, shown, told_apart
+from .names import check_classes, told_apart
 from .notes import Notes
 from .sample import Accuracy, History, TestedModel, draw_reserve
 from .settings import SETTINGS_FILE, Terms, kept_pages, read_settings, save_settings

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from ..core.errors import UsageError
+from ..core.text import plain_text
 from .beside import Beside
 from .doubts import Doubt, Doubts, find_doubts
-from .names import plain_text
 
 N_RECENT = 8
 VERDICTS = ("label", "unsure", "bad", "none")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import ParameterError, UsageError
 from ..core.seeding import derive_seed
+from ..core.text import plain_text, shown
 from . import queue, telling
 from .answers import check_answer, check_key
 from .kept_classes import ClassEdits
@@ -24,7 +25,7 @@ from .learning import Ask, ComputedBatch, Failure, LearnerSetup
 from .leases import Leases
 from .ledger import GRID, OTHER, SETTLED, TEST, BatchIndex
 from .listing import Files
-from .names import check_annotator, plain_text, shown
+from .names import check_annotator
 from .previews import Previews
 from .project import LabelProject
 from .sample import model_row

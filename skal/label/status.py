@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from .names import shown
+from ..core.text import shown
 from .project import LabelProject
 from .sample import ENOUGH
 from .telling import people

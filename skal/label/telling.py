@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ..core.text import plain_text
 from .learning import Guesses
 from .ledger import TEST
-from .names import plain_text
 from .project import LabelProject
 from .store import BatchRow
 

@@ -15,11 +15,11 @@ import numpy as np
 from PIL import Image
 
 from ..core.errors import UsageError, one_line
+from ..core.text import shown
 from ..datasets.decoding import reading
 from ..datasets.deep import Ranges
 from .classes import are_many
 from .learning import Learner
-from .names import shown
 from .sample import ENOUGH
 from .service import LabelService, NothingToUndoError
 

@@ -524,6 +524,21 @@ def test_any_error_is_one_line(
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("command", [["doctor"], ["run", "--n-rounds", 0, "--dataset"]])
+def test_names_of_files_are_shown_and_not_obeyed(command: list[object], tmp_path: Path) -> None:
+    escape = "\x1b]0;title\x07"
+    folder = tmp_path / f"photos{escape}"
+    for name in ("ant", f"bee{escape}"):
+        (folder / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (8, 8), (40 * number, 0, 0)).save(folder / name / f"{number}.png")
+    (folder / f"bee{escape}" / f"torn{escape}.png").write_bytes(b"no image")
+    result = CliRunner().invoke(main, [*map(str, command), str(folder)])
+    said = result.stdout + result.stderr
+    assert "\\x1b]0;title\\x07" in said
+    assert not {"\x1b", "\x07"} & set(said)
+
+
 def test_debug_shows_the_traceback_and_keeps_the_code() -> None:
     result = call("--debug", "run", "--strategy", "bage")
     assert result.exit_code == 2

@@ -22,9 +22,10 @@ from skal.core.errors import (
     UnknownNameError,
     UsageError,
 )
+from skal.core.text import shown
 from skal.label.images import Contents
 from skal.label.learning import Guesses
-from skal.label.names import check_classes, shown
+from skal.label.names import check_classes
 from skal.label.project import LabelProject
 from skal.label.sample import Accuracy
 from skal.label.store import Action, BatchRow, ModelRow, Store

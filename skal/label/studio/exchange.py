@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 
 from ...core.errors import DataError, MissingExtraError, SkalError, UsageError
 from ...core.progress import progress
+from ...core.text import plain_text
 from ..exporting import check_files
 from ..formats import Source
 from ..formats.tools import address_of
 from ..importing import Imported, import_into
-from ..names import plain_text
 from ..project import LabelProject
 from .tasks import (
     MODEL_VERSION,

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import SkalError
+from ...core.text import plain_text
 from ...datasets.addresses import Addresses, Located, UnclearAddressError
 from ..formats.tools import address_of, rows_of_tasks
 from ..learning import ComputedBatch, Failure, Learner
-from ..names import plain_text
 from ..project import LabelProject
 from ..service import FRESH_SHARE
 from .answers import Answers, answers_of_run

@@ -11,9 +11,9 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
+from ...core.text import plain_text
 from ..exporting import check_files
 from ..ledger import TEST
-from ..names import plain_text
 from ..project import LabelProject
 
 LOCAL_FILES = "/data/local-files/?d="

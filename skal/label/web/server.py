@@ -16,12 +16,13 @@ from threading import Event
 from typing import Any
 
 from ...core.errors import MissingExtraError, SkalError, UsageError
+from ...core.text import plain_text
 from ..answers import check_key, is_whole
 from ..finishing import Finish
 from ..image_map import ImageMap
 from ..kept_classes import ClassEdits
 from ..learning import Ask, Learner, LearnerSetup
-from ..names import check_annotator, plain_text
+from ..names import check_annotator
 from ..previews import FULL, LARGE, SMALL, Preview
 from ..review import Review
 from ..service import LabelService, NothingToUndoError
