@@ -170,7 +170,7 @@ def unit_points(scores: Scores, width: int | None = None) -> tuple[Tensor, Tenso
     """
     assert scores.embeddings is not None and scores.labeled is not None
     known = scores.labeled
-    if scores.whole is None:
+    if scores.whole is None or width is None:
         moved = centred(scores.embeddings, known.embeddings, unit_length=True, width=width)
     else:
         points = scores.whole.unit_points(width)

@@ -88,7 +88,7 @@ class Scores:
     def __len__(self) -> int:
         return len(self.proba)
 
-    def unit_points(self, width: int | None = None) -> NDArray[np.float32]:
+    def unit_points(self, width: int) -> NDArray[np.float32]:
         """Return the embeddings at unit length, then centred, and, if wider than `width`, reduced
         to so many leading principal directions; found once.
         """
