@@ -98,7 +98,7 @@ def load_as(
     image_size: int | None,
     data_dir: str | Path | None,
     seed: int,
-    how: Decoding,
+    how: Decoding = DECODING,
 ) -> ImageDataset:
     """Load a dataset as `load_dataset`, its files decoded in a certain way, doubles untold."""
     image_size, seed = _SETTINGS["image_size"].check(image_size), _SETTINGS["seed"].check(seed)

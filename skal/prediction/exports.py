@@ -37,7 +37,7 @@ from ..datasets.loading import folder_of, how_to_decode
 from ..models.classifier import ImageClassifier
 from ..models.persistence import decoded_as, load_classifier, read_description
 from ..runs.config import RunConfig, read_config
-from ..runs.preparation import load_again
+from ..runs.preparation import load_untold
 from ..runs.record import CONFIG
 from . import NETWORK_FORMATS
 from .networks import AT_ONCE, ExportedNetwork, NetworkFormat, example_images
@@ -175,7 +175,7 @@ def images_for(run_dir: Path, paths: Sequence[Path], trust: bool = False) -> Ima
         check_trusted(run_dir, foreign_names(config), trust)
         folder = folder_of(config.dataset, config.data_dir)
         try:
-            data = load_again(config)
+            data = load_untold(config, config.dataset)
         except DataError:
             if folder is None or not folder.is_dir():
                 raise

@@ -55,13 +55,20 @@ def check_settings(config: RunConfig) -> None:
 
 
 def load_images(config: RunConfig, data: str | Path) -> ImageDataset:
-    """Load the dataset of a run; see `load_dataset`, `input_size` and `decoding_for`."""
-    check_folder(config, data)
-    size = input_size(config, data)
-    loaded = load_as(data, size, config.data_dir, config.seed, decoding_for(config))
+    """Load the dataset of a run, and say what is in it more than once."""
+    loaded = load_untold(config, data)
     if not config.drop_duplicates:  # `without_duplicates` says what it leaves out
         tell_doubles(loaded)
     return loaded
+
+
+def load_untold(config: RunConfig, data: str | Path) -> ImageDataset:
+    """Load the dataset of a run for who trains and measures nothing on it, whom doubles do not
+    concern; see `load_as`, `input_size` and `decoding_for`.
+    """
+    check_folder(config, data)
+    size = input_size(config, data)
+    return load_as(data, size, config.data_dir, config.seed, decoding_for(config))
 
 
 def load_again(config: RunConfig) -> ImageDataset:

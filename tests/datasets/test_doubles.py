@@ -55,6 +55,20 @@ def test_what_is_there_twice_is_named_before_a_run(
     assert "1 of them have another label" in caplog.text
 
 
+def test_who_makes_a_page_of_runs_is_not_told_again_what_is_there_twice(
+    pets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"model": "lenet", "image_size": 12, "steps": 2, "n_init": 4, "n_rounds": 0}
+    skal.run(pets, "random", **settings, data_dir=str(tmp_path), out=tmp_path / "run")
+    assert "in the test set, too" in caplog.text
+    caplog.clear()
+    words = ["report", str(tmp_path / "run"), "--html", "--out", str(tmp_path / "report")]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    assert "<img" in (tmp_path / "report/report.html").read_text()
+    assert "in the test set, too" not in caplog.text + result.output
+
+
 def test_duplicates_are_left_out_of_the_pool_and_of_a_resumed_one(
     pets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

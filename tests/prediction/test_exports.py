@@ -185,6 +185,26 @@ def test_who_labels_a_flat_folder_has_the_network_checked_on_its_images(
     assert "noise" not in done.stderr
 
 
+def test_who_labels_is_not_told_of_doubles_between_folders_when_a_network_is_exported(
+    tiny: skal.ImageDataset, tmp_path: Path
+) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "model"
+    for year in ("2019", "2020"):  # each image is in both: where folders are classes, in the test
+        write_images(photos / year, tiny.X[:15, 0])
+    rows = "".join(f"{year}/{n:05}.png,{n % 3}\n" for year in (2019, 2020) for n in range(15))
+    (tmp_path / "labels.csv").write_text(f"path,label\n{rows}")
+    settings = ("--model", "lenet", "--steps", "2", "--image-size", "12", "--out", str(out))
+    for command in (
+        ("import", str(photos), str(tmp_path / "labels.csv"), "--classes", "0,1,2"),
+        ("train", str(photos), *settings),
+        ("export-model", str(out), "--format", "torchscript"),
+    ):
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == 0, done.output
+    assert "the largest difference" in done.stderr and "noise" not in done.stderr
+    assert "warning" not in done.stderr and "duplicates" not in done.stderr
+
+
 def test_without_their_images_a_network_is_checked_on_noise(
     tiny: skal.ImageDataset, tmp_path: Path
 ) -> None:

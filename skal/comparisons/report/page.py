@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from ...datasets import load_dataset
+from ...datasets.loading import load_as
 from ...runs.drawing import Pictures
 from ...runs.metrics import pool_errors
 from ...runs.plots import calibration_picture, confusion_picture
@@ -219,7 +219,7 @@ def _describe_strategies(results: Sequence[Result], analysis: Analysis) -> Itera
     longest = max(min(MOST_ROUNDS, len(result.rounds)) for result in results)
     most = room_for_each(n_shown, longest)
     # of folders and digits, other images are in the pool with each seed
-    load = lru_cache(maxsize=MOST_SEEDS)(load_dataset)
+    load = lru_cache(maxsize=MOST_SEEDS)(load_as)
     for label, runs in by_label.items():
         picks = [show_picks(run, load, most) for run in runs[:MOST_SEEDS]]
         try:

@@ -57,7 +57,7 @@ class Picks:
 
 
 def load_images(result: Result, load: Callable[..., ImageDataset]) -> ImageDataset:
-    """Load a run's dataset again by `load` (`load_dataset` or a cached one), without image noise;
+    """Load a run's dataset again by `load` (`load_as` or a cached one), without image noise;
     DataError if its images are others than the run's, and any error of the loader is passed on.
     """
     config = result.config
