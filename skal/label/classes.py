@@ -79,8 +79,6 @@ class Classes:
                 _log.warning("the class %r is called %r now; no new one is made", name, now)
         new = [name for name in names if name not in self.by_name]
         check_classes([*self.names, *new])
-        if self.names and new:
-            _log.info("new classes: %s", ", ".join(new))
         return new
 
     def id_of(self, name: str, *, today: bool = False) -> int:
@@ -134,6 +132,12 @@ class Classes:
                 one = self.names[owners[key]]
                 raise UsageError(f"the key {key!r} cannot be that of both {one!r} and {name!r}")
         return checked
+
+
+def tell_new(before: Sequence[str], names: Sequence[str]) -> None:
+    """Say which classes were added to others, once they are kept."""
+    if before and names:
+        _log.info("new classes: %s", ", ".join(names))
 
 
 def parse_pairs(given: Iterable[str], option: str, expected: str) -> list[tuple[str, str]]:

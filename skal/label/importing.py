@@ -18,6 +18,7 @@ from ..datasets.addresses import Located, UnclearAddressError
 from ..datasets.formats import page_of
 from ..datasets.index import find_images
 from .checks import MOST_CLASSES, as_options, check_enough, check_pages
+from .classes import tell_new
 from .formats import NOTHING_MORE, OPTIONS, READERS, Row, Source, raise_of_file, read_rows
 from .images import content_of, find
 from .ledger import SETTLED, TEST
@@ -224,8 +225,12 @@ def import_into(
     known = opened.classes if opened.store.path is None else ()
     again = LabelProject.open(folder, known, given, needs_classes=False, files=opened.files)
     with closing(again) as project, project.store.transaction():
+        before = project.classes
         project.add_classes(opened.classes)
-        return _take_in(project, read)
+        done = _take_in(project, read)
+        added = [name for name in project.classes if name not in before]
+    tell_new(before, added)
+    return done
 
 
 def _check_source(source: Source, form: str | None) -> None:

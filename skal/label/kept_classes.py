@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ..core.errors import UsageError
-from .classes import Classes, parse_pairs
+from .classes import Classes, parse_pairs, tell_new
 from .names import check_classes
 from .store import Store
 
@@ -72,6 +72,7 @@ class KeptClasses:
 
     def edit(self, edits: ClassEdits) -> None:
         """Do what a page says."""
+        before = self.now.names
         with self._all_or_none():
             for number, name in edits.names.items():
                 self._write(self.now.renamed(self.now.id_of_number(number), name))
@@ -83,6 +84,7 @@ class KeptClasses:
             chosen = {self.now.id_of_number(number): key for number, key in edits.keys.items()}
             checked = self.now.check_keys(chosen).items()
             self._store.choose_keys({self.now.numbers[n]: key for n, key in checked})
+        tell_new(before, added)
 
     def _merge(self, into: Mapping[int, int | None]) -> None:
         for number, other in into.items():

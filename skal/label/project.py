@@ -23,7 +23,7 @@ from ..datasets.pixel_cache import ranges_of
 from ..runs.config import RunConfig
 from . import images
 from .checks import check_config, check_enough, check_pages, check_pool, store_to_read
-from .classes import Classes, parse_pairs
+from .classes import Classes, parse_pairs, tell_new
 from .copies import check_there, keep_copy
 from .enough import Verdict, forecast, judge
 from .holding import hold
@@ -167,6 +167,7 @@ class LabelProject:
                 store.name_classes(Classes(store.class_names()).numbered(names))
             save_settings(home, config, agreed)
             project = cls(root, store, files, config, agreed, is_quiet=is_listed)
+            tell_new(before.names, names)
             if names or not before.names:  # told once, not by each command
                 images.tell_left_out(files, project.class_list.by_name)
             project._held = stack.pop_all()

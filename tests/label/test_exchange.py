@@ -1010,3 +1010,21 @@ def test_what_the_real_label_studio_gave_back_is_read(digits: LabelProject) -> N
         "09": {"label-studio-1": "zero"},
         "11": {"label-studio-1": DIGITS[1]},
     }
+
+
+def test_new_classes_are_told_once_they_are_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "skal")
+    root = make(tmp_path / "flowers").root
+    (tmp_path / "x.csv").write_text("path,label\n0.png,Tier\nnone.png,Essen\n")
+    with pytest.raises(DataError, match="is no image of"):
+        import_into(root, tmp_path / "x.csv", ["Tier", "Essen"])
+    LabelProject.open(root, ["Tier"], create=False).close()
+    assert "new classes" not in caplog.text
+    (tmp_path / "x.csv").write_text("path,label\n0.png,Tier\n1.png,Essen\n")
+    import_into(root, tmp_path / "x.csv", ["Tier", "Essen"])
+    assert caplog.text.count("new classes: Tier, Essen") == 1
+    LabelProject.open(root, ["Essen", "Haus"]).close()
+    assert caplog.text.count("new classes") == 2
+    assert "new classes: Haus\n" in caplog.text
