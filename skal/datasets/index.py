@@ -242,8 +242,8 @@ def _walk(root: Path, quiet: bool = False) -> Iterator[tuple[Folder, list[str]]]
 
 
 def listed(places: Iterable[Path], pages: str = "first") -> list[str]:
-    """Return the images named, and those in each folder named, in order; `pages` as in
-    `find_images`.
+    """Return the images named, and those in each folder named, each once, in the order in which
+    they are first named; `pages` as in `find_images`.
     """
     images: list[str] = []
     for place in places:
@@ -252,4 +252,10 @@ def listed(places: Iterable[Path], pages: str = "first") -> list[str]:
             images.extend(start + path for path in list_images(place))
         else:
             images.append(str(place))
-    return [*chain(*pages_apart(Path(), images))] if pages == "all" else images
+    if pages == "all":
+        images = [*chain(*pages_apart(Path(), images))]
+    first: dict[str, str] = {}
+    here = os.path.join(Path.cwd(), "")  # noqa: PTH118
+    for image in images:
+        first.setdefault(os.path.join(here, image), image)  # noqa: PTH118
+    return [*first.values()]

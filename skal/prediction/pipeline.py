@@ -136,7 +136,8 @@ def predict(
         A run folder, one of `skal train`, any with ``model.safetensors`` and ``model.json``, or a
         file that `skal.prediction.exports.export_model` wrote.
     paths : sequence of str or Path
-        Images, and folders of images in whatever subfolders; rows come in their order.
+        Images, and folders of images in whatever subfolders; rows come in their order, of each
+        file one.
     out : str or Path
         ``NAME.csv`` (replaced if it exists and has predictions) or ``NAME.parquet``; any other name
         is that of a folder of Parquet files. Parquet needs the extra ``parquet``.

@@ -173,18 +173,24 @@ def test_files_and_folders_may_be_named_together_and_rows_have_their_paths_as_na
 ) -> None:
     (pictures / "ein Ordner/ä").mkdir(parents=True)
     (pictures / "a/0.png").rename(pictures / "ein Ordner/ä/größe 1.png")
-    named = ["val/3.png", "ein Ordner", pictures / "train", "val/3.png", "notes.txt"]
+    named = ["val/3.png", "ein Ordner", pictures / "train", "notes.txt"]
     rows = predicted(model, tmp_path / "s.csv", *named)
     inside = [str(pictures / f"train/{k}.png") for k in range(5)]
     assert [row["path"] for row in rows] == [
         "val/3.png",
         "ein Ordner/ä/größe 1.png",
         *inside,
-        "val/3.png",
         "notes.txt",
     ]
-    assert [bool(row["class"]) for row in rows] == [True] * 8 + [False]
-    assert rows[0] == rows[7]
+    assert [bool(row["class"]) for row in rows] == [True] * 7 + [False]
+
+
+def test_a_file_that_is_named_several_times_has_one_row_where_it_is_named_first(
+    pictures: Pictures, model: Path, tmp_path: Path
+) -> None:
+    named = ["val/3.png", "val/3.png", "val", pictures / "val/1.png", "./val"]
+    rows = predicted(model, tmp_path / "s.csv", *named)
+    assert [row["path"] for row in rows] == [f"val/{k}.png" for k in (3, 0, 1, 2, 4)]
 
 
 @pytest.mark.parametrize(
