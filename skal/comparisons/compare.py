@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
@@ -16,6 +18,7 @@ from ..core.signatures import shows_settings
 from ..core.workers import WorkerLostError, Workers, map_jobs
 from ..datasets import ImageDataset
 from ..runs.config import RunConfig
+from ..runs.environment import changed_code, own_code
 from ..runs.start import with_network
 from ..runs.trackers import check_trackers
 from .config import GRID_SETTINGS, NOT_OF_A_GRID, GridConfig, base_config
@@ -162,6 +165,7 @@ def _run_all(cells: Sequence[Cell], runner: CellRunner, workers: Workers) -> Ite
     left = [cell for cell in cells if is_left(runner.folder, cell.name)]
     if len(left) < len(cells):
         _log.info("%d of %d runs are done already", len(cells) - len(left), len(cells))
+        _tell_other_code(runner.folder, [cell for cell in cells if cell not in left])
     if not left:
         return
     with progress(total=len(left), desc="comparing", unit="run") as bar:
@@ -180,6 +184,23 @@ def _run_all(cells: Sequence[Cell], runner: CellRunner, workers: Workers) -> Ite
                     figures,
                 )
             yield reply
+
+
+def _tell_other_code(folder: Path | None, done: Sequence[Cell]) -> None:
+    """Warn where runs were made by other code of somebody's own than there is now."""
+    made_by_other = Counter[str]()
+    for cell in done:
+        assert folder is not None
+        with suppress(SkalError):  # it is told where the result is needed
+            before = read_result(folder / CELLS / cell.name).environment
+            made_by_other.update(changed_code(before, own_code(cell.config)))
+    for module, n in made_by_other.items():
+        _log.warning(
+            "the code of %s has changed since %d of these runs were made, and their figures are of "
+            "the code before; for one of all, choose another folder by --out",
+            module,
+            n,
+        )
 
 
 def _conclude(

@@ -19,4 +19,5 @@ def integers(answer: Any, n: int) -> tuple[NDArray[np.int64] | None, str]:
     got = f"{values.dtype} of shape {values.shape}"
     if values.shape == (n,) and np.issubdtype(values.dtype, np.integer):
         return values.astype(np.int64), got
-    return None, got + (f", such as {values.flat[0].item()!r}" if values.size else "")
+    example = values.ravel()[:1].tolist()  # an object as it is, a number as Python's
+    return None, got + (f", such as {example[0]!r}" if example else "")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ..core.registry import parse_spec
+from ..core.settings import settings_of
 from .config import RunConfig
 
 PACKAGES = (
@@ -40,7 +45,31 @@ def environment(config: RunConfig) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
         "command": _command(),
+        "code": own_code(config),
     }
+
+
+def own_code(config: RunConfig) -> dict[str, str]:
+    """Return hashes of the files of modules that settings name as ``module:Name``, by the module;
+    of packages that are installed, and so known by their version, there are none.
+    """
+    values, found = config.as_dict(), {}
+    for name, setting in settings_of(type(config)).items():
+        value = values.get(name)
+        if not setting.names or not isinstance(value, str):
+            continue
+        module, colon, _ = parse_spec(value)[0].partition(":")
+        file = getattr(sys.modules.get(module), "__file__", None) if colon else None
+        if file and "site-packages" not in Path(file).parts and module.partition(".")[0] != "skal":
+            with suppress(OSError):
+                found[module] = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+    return found
+
+
+def changed_code(before: Mapping[str, Any], now: Mapping[str, str]) -> list[str]:
+    """Return the modules whose files are others than in an `environment` of before."""
+    known = before.get("code", {})
+    return [module for module, code in now.items() if known.get(module, code) != code]
 
 
 def _command() -> list[str]:

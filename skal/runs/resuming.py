@@ -17,7 +17,7 @@ from ..datasets import ImageDataset
 from ..datasets.oracles import AnyOracle, Oracle, is_named
 from ..models.classifier import ImageClassifier
 from .config import RunConfig
-from .environment import environment
+from .environment import changed_code, environment
 from .plan import Chooser, Plan, plain_params
 from .preparation import load_again, with_noise, without_duplicates
 from .record import JOURNAL, MAY_CHANGE, Record, check_run_folder
@@ -173,9 +173,14 @@ def _other_data(changed: list[str]) -> DataError:
 
 def _tell_other_environment(record: Record, config: RunConfig) -> None:
     """Warn where what computes is not what the run was started with: figures may then differ."""
-    before = _flat(record.environment)
-    now = _flat(environment(config))
-    for name in sorted((before.keys() & now.keys()) - {"command"}):
+    found = environment(config)
+    for module in changed_code(record.environment, found["code"]):
+        _log.warning(
+            "the code of %s has changed since the run was started: picks and figures may differ",
+            module,
+        )
+    before, now = _flat(record.environment), _flat(found)
+    for name in sorted((before.keys() & now.keys()) - {"command", "code"}):
         if before[name] != now[name]:
             _log.warning(
                 "the run was started with %s %s and is resumed with %s: picks and figures may "

@@ -318,6 +318,12 @@ class ScoreStrategy(BatchStrategy):
                 f"{type(self).__name__}.score returned {values.dtype} of shape {values.shape}; "
                 f"expected {len(scores)} numbers, one for each image"
             )
+        n_bad = len(scores) - int(np.isfinite(values).sum())
+        if n_bad:
+            raise SkalError(
+                f"{type(self).__name__}.score returned NaN or infinity for {n_bad} of "
+                f"{len(scores)} images; expected finite numbers"
+            )
         return highest(values, batch_size, random_state, utilities)
 
 

@@ -202,6 +202,25 @@ class TestGoingOn:
         assert inodes(tmp_path / "c") == before
         assert (tmp_path / "c/results.csv").read_bytes() == results
 
+    def test_runs_of_code_that_was_edited_since_are_told(
+        self,
+        tiny: skal.ImageDataset,
+        tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.syspath_prepend(tmp_path)
+        file = tmp_path / "edited_since.py"
+        text = "from skal.strategies import PowerMargin\n\nclass Mine(PowerMargin):\n    pass\n"
+        file.write_text(text)
+        asked = {"strategies": ["edited_since:Mine"], "n_rounds": 0}
+        compared(tiny, tmp_path / "c", **asked, seeds=1)
+        compared(tiny, tmp_path / "c", **asked, seeds=2)
+        assert "has changed" not in caplog.text
+        file.write_text(f"{text}    n = 1\n")
+        compared(tiny, tmp_path / "c", **asked, seeds=3)
+        assert "the code of edited_since has changed since 2 of these runs were made" in caplog.text
+
     def test_it_may_be_widened_by_strategies_and_seeds(
         self, tiny: skal.ImageDataset, tmp_path: Path, finished: Path
     ) -> None:

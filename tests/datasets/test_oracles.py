@@ -100,6 +100,8 @@ def test_oracles_go_by_their_import_path_with_arguments(tiny: skal.ImageDataset)
         (lambda indices: indices * 0.5, "returned float64 of shape .6,., such as "),
         (lambda indices: indices[:2], r"returned int64 of shape \(2,\)"),
         (lambda indices: None, "returned None"),
+        (lambda indices: [None] * len(indices), "returned object of shape .6,., such as None"),
+        (lambda indices: [None] * len(indices), r"returned object of shape \(6,\), such as None"),
         (lambda indices: 1, r"returned int64 of shape \(\)"),
         (lambda indices: [[1], [1, 2]], "returned list of unequal rows"),
         (lambda indices: np.full(len(indices), 3), "returned the class 3"),

@@ -891,6 +891,37 @@ def test_going_on_elsewhere_is_said(
     assert "was started with threads 77 and is resumed with" in caplog.text
 
 
+OWN = """
+import numpy as np
+from skal.strategies import ScoreStrategy
+
+class Mine(ScoreStrategy):
+    def score(self, scores):
+        return scores.proba.max(axis=1)
+"""
+
+
+def test_a_strategy_that_was_edited_in_between_is_said(
+    tiny: skal.ImageDataset,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "edited_in_between.py"
+    file.write_text(OWN)
+    mine = "edited_in_between:Mine"
+    for name in ("as-before", "run"):
+        with pytest.raises(Stop):
+            stop = Watcher(fail_at="training 1")
+            skal.run(tiny, mine, **FAST, out=tmp_path / name, trackers=[stop])
+    skal.resume(tmp_path / "as-before", data=tiny, trust=True)
+    assert "has changed" not in caplog.text
+    file.write_text(OWN.replace("max", "min"))
+    skal.resume(tmp_path / "run", data=tiny, trust=True)
+    assert "the code of edited_in_between has changed since the run was started" in caplog.text
+
+
 def test_fewer_rounds_than_were_labelled_are_refused(
     tiny: skal.ImageDataset, tmp_path: Path
 ) -> None:

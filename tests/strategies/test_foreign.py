@@ -149,6 +149,16 @@ def test_what_score_returns_is_told(score: Any, got: str) -> None:
         check_strategy_works(resolve_strategy(Each), 3)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_utilities_that_rank_nothing_are_an_error_and_no_choice_at_random(bad: float) -> None:
+    class Each(ScoreStrategy):
+        def score(self, scores: Scores) -> Any:
+            return np.where(np.arange(len(scores)) < 7, bad, 0.5)
+
+    with pytest.raises(SkalError, match=r"Each\.score returned NaN or infinity for 7 of 60 images"):
+        select(resolve_strategy(Each), np.full(60, -1), 4, scores=example_scores(), seed=0)
+
+
 @pytest.mark.parametrize(("answer", "message"), WRONG[-3:])
 def test_whatever_it_raises_later_names_it(answer: Any, message: str) -> None:
     with pytest.raises(SkalError, match=f"the strategy .*Wrong.* {message}"):
