@@ -19,7 +19,7 @@ from .formats import FORMATS, missing_extras, suffixes
 from .layout import Folder, Place, alike, is_unlabeled, read_layout
 from .layout import ImageFile as ImageFile
 from .paging import pages_apart
-from .tables import METADATA, TABLES, is_table, read_tables
+from .tables import METADATA, TABLES, is_table, read_tables, without_columns
 
 OTHER_PICTURES = frozenset(
     (".heic", ".heif", ".hif", ".jxl", ".svg", ".psd", ".tga", ".exr", ".hdr", ".pfm", ".qoi")
@@ -71,11 +71,12 @@ def find_images(root: Path, as_dataset: bool = True, pages: str = "first") -> li
         label = None if label is None else sys.intern(label)
         files += [ImageFile(start + name, part, label) for name in names]
         names.clear()  # or each name would be in memory twice
-    labels = read_tables(root, files, listing.tables) if has_table else {}
+    needs_table = has_table and (refused or len({file.label for file in files} - {None}) < 2)
+    labels = read_tables(root, files, listing.tables, bool(needs_table)) if has_table else {}
     if refused and not labels:
         raise refused
     _tell_passed_over(listing, passed_over, places)
-    if labels and (refused or len({file.label for file in files} - {None}) < 2):
+    if labels and needs_table:
         files = [_labelled(file, labels.get(file.path)) for file in files]
     files = _by_part(files)
     if pages != "all":
@@ -118,12 +119,13 @@ def check_folder(root: Path, expected: str = "a folder of images") -> None:
 
 def may_have_classes(root: Path) -> bool:
     """Tell at a glance whether a folder's images may have labels: whether there is another folder
-    in it, or a table; or no image, which is another matter.
+    in it, or a table of labels; or no image, which is another matter.
     """
     with os.scandir(root) as entries:
-        shown = (entry for entry in entries if not entry.name.startswith("."))
-        if any(entry.is_dir() or is_table(entry.name) for entry in shown):
-            return True
+        shown = [entry for entry in entries if not entry.name.startswith(".")]
+    tables = {entry.name for entry in shown if is_table(entry.name)}
+    if any(entry.is_dir() for entry in shown) or (tables and tables - without_columns(root).keys()):
+        return True
     return not count_images(root, 1)
 
 

@@ -38,6 +38,8 @@ LABELS = (
 SEPARATORS = ",;\t|"
 NO_TRUTH = ("submission", "sample", "predict")
 """In the names of tables whose labels are made up."""
+MOST_NAMED, MOST_COLUMNS, MOST_CHARACTERS = 3, 12, 80
+"""Tables and rows, columns, and characters of each that are told; tables are by anybody."""
 
 OF_GUESSES = ("probability", "proba", "confidence", "score")
 MOST_DISTINCT = 20
@@ -49,11 +51,15 @@ _log = logging.getLogger("skal")
 
 @dataclass(frozen=True)
 class Table:
-    """What a table says: the labels of images, by path; its rows that name no image are counted."""
+    """What a table says: the labels of images, by path; and what its rows name that is no image."""
 
     place: Path
     labels: Mapping[str, str]
-    n_unknown: int
+    unknown: Sequence[str]
+
+
+class OtherTableError(DataError):
+    """A table may be of another purpose; who has labels elsewhere need not know of it."""
 
 
 def text_of(content: bytes) -> str:
@@ -146,21 +152,26 @@ def is_table(name: str) -> bool:
     )
 
 
-def read_tables(root: Path, files: Sequence[ImageFile], tables: Iterable[str]) -> dict[str, str]:
+def read_tables(
+    root: Path, files: Sequence[ImageFile], tables: Iterable[str], are_needed: bool
+) -> dict[str, str]:
     """Return the labels that tables among the images give them, by path, and say which; those of
     folders above come first.
 
     Where folders tell classes, say how many images a table puts elsewhere; of a table that has a
-    path and a label and is not used, say why. Two tables that contradict each other are not used.
+    path and a label and is not used, say why, and of any if tables `are_needed` and none is used.
+    Two tables that contradict each other are not used.
     """
     labels: dict[str, str] = {}
+    others: list[tuple[str, OtherTableError]] = []
     for name in sorted(tables, key=lambda name: (name.count("/"), name)):
         try:
             table = _read(root, root / name, files)
+        except OtherTableError as error:
+            others.append((name, error))
+            continue
         except DataError as error:
             _log.warning("%s is not used: %s", name, error)
-            continue
-        if table is None:
             continue
         contradicted = _contradicted(table, files)
         if contradicted:
@@ -175,10 +186,16 @@ def read_tables(root: Path, files: Sequence[ImageFile], tables: Iterable[str]) -
         if other:
             _log.warning("%s contradicts another table on %s: none is used", name, other[0])
             return {}
-        if table.n_unknown:
-            _log.warning("%d rows of %s name no image here", table.n_unknown, name)
+        if table.unknown:
+            some = _some(table.unknown, MOST_NAMED)
+            _log.warning("%d rows of %s name no image here: %s", len(table.unknown), name, some)
         _log.info("%s labels %d images", name, len(table.labels))
         labels.update(table.labels)
+    if are_needed and not labels:
+        for name, why in others[:MOST_NAMED]:
+            _log.warning("%s is not used: %s", name, why)
+        if len(others) > MOST_NAMED:
+            _log.warning("nor are %d other tables", len(others) - MOST_NAMED)
     return labels
 
 
@@ -186,46 +203,89 @@ def table_of(root: Path, files: Sequence[ImageFile]) -> Table | None:
     """Return the first table directly in a folder that gives its images labels, if there is one."""
     for place in sorted(root.iterdir()):
         with suppress(DataError):
-            table = _read(root, place, files) if is_table(place.name) else None
-            if table is not None:
-                return table
+            if is_table(place.name):
+                return _read(root, place, files)
     return None
 
 
-def _read(root: Path, place: Path, files: Sequence[ImageFile]) -> Table | None:
-    """Read a table; None if it has no such columns, or names no image; a DataError says why it is
-    not used though it looks like one of labels.
+def without_columns(root: Path) -> dict[str, str]:
+    """Return the tables directly in a folder that have no columns of images and labels, and why
+    they are not used.
+    """
+    found: dict[str, str] = {}
+    for place in sorted(root.iterdir()):
+        try:
+            if is_table(place.name) and place.name[0] != "." and place.is_file():
+                _columns_of(_rows_of(place)[0])
+        except OtherTableError as error:
+            found[place.name] = str(error)
+        except DataError:  # of what is wrong otherwise it is said when it is read
+            continue
+    return found
+
+
+def _columns_of(header: Sequence[str]) -> tuple[int, int]:
+    """Return the columns of images and of labels; an OtherTableError if one is not there."""
+    if not header:
+        raise OtherTableError("it is empty")
+    known = {"images": PATHS, "labels": LABELS}
+    columns = {what: find_column(header, names) for what, names in known.items()}
+    of_path, of_label = columns["images"], columns["labels"]
+    if of_path is None or of_label is None:
+        expected = (
+            f"one of {what} ({', '.join(known[what])})"
+            for what, column in columns.items()
+            if column is None
+        )
+        raise OtherTableError(
+            f"its columns are {_some(header, MOST_COLUMNS)}; expected {' and '.join(expected)}"
+        )
+    return of_path, of_label
+
+
+def _some(names: Sequence[str], most: int) -> str:
+    return ", ".join(
+        [repr(x[:MOST_CHARACTERS]) for x in names[:most]] + ["..."] * (len(names) > most)
+    )
+
+
+def _read(root: Path, place: Path, files: Sequence[ImageFile]) -> Table:
+    """Read a table; an OtherTableError if it has no such columns, or labels no image; any other
+    DataError says why it is not used though it looks like one of labels.
     """
     header, rows = _rows_of(place)
-    of_path, of_label = find_column(header, PATHS), find_column(header, LABELS)
-    if of_path is None or of_label is None:
-        return None
-    columns = of_path, of_label
+    columns = of_path, of_label = _columns_of(header)
     _check_is_truth(header, [row[of_label].strip() for row in rows if len(row) > max(columns)])
     images = Addresses((file.path for file in _meant(root, place, files)), root.as_posix())
-    found: list[tuple[Located, str]] = []
-    n_unknown = 0
+    found: list[tuple[str, Located, str]] = []
+    unknown: list[str] = []
     for row in rows:
         if len(row) <= max(columns):
             continue
         address, label = row[of_path], row[of_label].strip()
         try:
-            found.append((images.locate(address), label))
+            found.append((address, images.locate(address), label))
         except UnclearAddressError as error:
             if error.candidates:
                 raise DataError(str(error)) from error
-            n_unknown += 1
-    if any(one.by_name for one, _ in found):  # the others are of folders beside this one
-        n_unknown += sum(bool(one.root_at) and not one.by_name for one, _ in found)
-        found = [(one, label) for one, label in found if one.by_name or not one.root_at]
-    told = images.contradiction(one for one, _ in found)
+            unknown.append(address)
+    if any(one.by_name for _, one, _ in found):  # the others are of folders beside this one
+        unknown += [address for address, one, _ in found if one.root_at and not one.by_name]
+        found = [row for row in found if row[1].by_name or not row[1].root_at]
+    told = images.contradiction(one for _, one, _ in found)
     if told:
         raise DataError(f"it {told} this folder")
     labels: dict[str, str] = {}
-    for one, label in found:
+    for _, one, label in found:
         if label and labels.setdefault(one.path, label) != label:
             raise DataError(f"{one.path} is {labels[one.path]!r} and {label!r} in it")
-    return Table(place, labels, n_unknown) if labels else None
+    if labels:
+        return Table(place, labels, unknown)
+    if unknown:
+        raise OtherTableError(
+            f"none of its {len(rows)} rows names an image here: {_some(unknown, MOST_NAMED)}"
+        )
+    raise OtherTableError("it has no row with an image and a label")
 
 
 def _rows_of(place: Path) -> tuple[list[str], list[list[str]]]:

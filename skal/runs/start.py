@@ -7,8 +7,9 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..datasets import DATASETS, ImageDataset, data_folder, folder_of
 from ..datasets.decoding import Decoding
 from ..datasets.index import count_images, may_have_classes
 from ..datasets.loading import how_to_decode
+from ..datasets.tables import MOST_NAMED, without_columns
 from ..models import (
     BUNDLED_MODELS,
     FROZEN_MODEL,
@@ -77,11 +79,14 @@ def with_network(config: RunConfig, image_size: int) -> RunConfig:
     return config.replace(**changes) if changes else config
 
 
-def no_class(name: str) -> DataError:
-    """Return the error of who has images without any class."""
+def no_class(name: str, unused: Mapping[str, str] | None = None) -> DataError:
+    """Return the error of who has images without any class, and why tables are `unused`."""
+    some = islice((unused or {}).items(), MOST_NAMED)
+    told = "".join(f"; {table} is not used: {why}" for table, why in some)
     return DataError(
         f"{name} has no class; the images of each class belong into a folder of their own, named "
-        "as the class is; `skal label` asks you for them"
+        "as the class is, or a table beside them names the class of each; `skal label` asks you "
+        f"for them{told}"
     )
 
 
@@ -89,7 +94,7 @@ def check_folder(config: RunConfig, data: str | Path) -> None:
     """Raise `no_class` of a folder that cannot have one, before all its images are decoded."""
     root = folder_of(data, config.data_dir)
     if root is not None and root.is_dir() and not may_have_classes(root):
-        raise no_class(root.resolve().name)
+        raise no_class(root.resolve().name, without_columns(root))
 
 
 def decoding_for(config: RunConfig) -> Decoding:

@@ -178,6 +178,19 @@ def test_the_doctor_tells_of_classes_that_little_can_be_learned_of(
     assert f"  {problem}\n" in problems
 
 
+def test_the_doctor_names_a_table_that_it_cannot_use_and_rows_without_an_image(
+    tmp_path: Path,
+) -> None:
+    for k in range(6):
+        photo(8).save(tmp_path / f"{k}.png")
+    (tmp_path / "labels.csv").write_text("datei;klasse\n0.png;cat\n")
+    text = doctor(str(tmp_path))
+    assert "no image has a label" in text
+    assert "labels.csv is not used: its columns are 'datei', 'klasse'; expected one of" in text
+    (tmp_path / "labels.csv").write_text("path;label\n0.png;cat\n1.png;dog\n9.png;cat\n")
+    assert "1 rows of labels.csv name no image here: '9.png'" in doctor(str(tmp_path))
+
+
 def test_the_doctor_of_no_folder_is_one_clear_line(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["doctor", str(tmp_path / "nothing")])
     assert result.exit_code in (1, 2) and "does not exist; expected a folder" in result.output

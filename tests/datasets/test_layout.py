@@ -261,6 +261,64 @@ def test_a_table_that_cannot_be_the_truth_is_told_and_not_used(
     assert why in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        (
+            "labels.csv",
+            "datei;klasse\n0.png;cat\n",
+            "columns are 'datei', 'klasse'; expected one of",
+        ),
+        ("labels.csv", "datei;klasse\n0.png;cat\n", "images (path, file_name, "),
+        ("train.csv", "id,klasse\n0,cat\n", "expected one of labels (label, class, "),
+        ("metadata.jsonl", '{"file": "0.png", "text": "a cat"}\n', "columns are 'file', 'text'; "),
+        ("labels.csv", "0.png,cat\n1.png,dog\n", "columns are '0.png', 'cat'; expected"),
+        ("labels.csv", "", "it is empty"),
+        ("labels.csv", "path,label\n0.png,\n", "it has no row with an image and a label"),
+        (
+            "labels.csv",
+            "path,label\na,cat\nb,cat\nc,dog\nd,x\n",
+            "4 rows names an image here: 'a',",
+        ),
+    ],
+)
+def test_a_table_that_is_passed_over_is_told_where_nothing_else_has_labels(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, text: str, why: str
+) -> None:
+    paint(tmp_path, *numbered("images/"))  # which is the one class that there may be
+    (tmp_path / name).write_text(text)
+    assert {label for _, label in labels(tmp_path).values()} <= {None, "images"}
+    assert f"{name} is not used: " in caplog.text and why in caplog.text
+    caplog.clear()
+    paint(tmp_path, "others/10.png", "others/11.png")
+    assert {label for _, label in labels(tmp_path).values()} == {"images", "others"}
+    assert not caplog.records
+
+
+def test_a_table_of_another_purpose_is_not_told_beside_one_of_labels(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paint(tmp_path, *numbered(""))
+    (tmp_path / "labels.csv").write_text("path,label\n0.png,cat\n1.png,dog\n")
+    (tmp_path / "cameras.csv").write_text("camera,place\nnikon,north\n")
+    assert {label for _, label in labels(tmp_path).values()} == {"cat", "dog", None}
+    assert not caplog.records
+
+
+def test_rows_that_name_no_image_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paint(tmp_path, *numbered(""))
+    rows = ["0.png,cat", "1.png,dog", *(f"lost{k}.png,dog" for k in range(5))]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *rows]))
+    labels(tmp_path)
+    named = "'lost0.png', 'lost1.png', 'lost2.png', ..."
+    assert f"5 rows of labels.csv name no image here: {named}" in caplog.text
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *rows[:3]]))
+    labels(tmp_path)
+    assert caplog.records[-1].getMessage().endswith("image here: 'lost0.png'")
+
+
 def test_predictions_and_contradicting_tables_are_not_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

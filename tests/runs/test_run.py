@@ -294,6 +294,23 @@ def test_shares_are_of_the_pool(tiny: skal.ImageDataset) -> None:
     assert (run.config.n_init, run.config.n_query) == (9, 4)
 
 
+def test_who_has_no_class_is_told_of_a_table_whose_columns_are_not_known(
+    tmp_path: Path, data_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"model": "lenet", "image_size": 8, "data_dir": str(data_dir)}
+    for number in range(3):
+        Image.new("L", (8, 8), 80 * number).save(tmp_path / f"{number}.png")
+    (tmp_path / "labels.csv").write_text("datei;klasse\n0.png;cat\n1.png;dog\n")
+    told = r"labels.csv is not used: its columns are 'datei', 'klasse'; .*\(path, .*\(label, "
+    with pytest.raises(DataError, match=rf"has no class; .*{told}"):
+        skal.run(tmp_path, "random", **settings)
+    assert not caplog.records  # nor was any image decoded
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(DataError, match="has no class"):
+        skal.run(tmp_path, "random", **settings)
+    assert "labels.csv is not used: its columns are 'datei', 'klasse'" in caplog.text
+
+
 def test_no_rounds_are_the_initial_one_alone(tiny: skal.ImageDataset) -> None:
     run = skal.run(tiny, "badge", **{**FAST, "n_rounds": 0})
     assert len(run.rounds) == 1
