@@ -117,7 +117,7 @@ def _echo(analysis: Mapping[str, Any], table: str, as_json: bool, quiet: bool) -
     if as_json:
         click.echo(json.dumps(analysis))
     elif not quiet:
-        click.echo(table)
+        say(table)
 
 
 def _say_where(folder: Path, html: bool, quiet: bool) -> None:

@@ -14,7 +14,7 @@ from ..core.lazy import importing
 from ..core.progress import hidden
 from ..core.trust import foreign_names
 from ..runs.config import SETTINGS, RunConfig
-from .app import console, main
+from .app import console, main, say
 from .settings import (
     PATH,
     RunCommand,
@@ -123,5 +123,5 @@ def _echo_result(result: Any, as_json: bool, quiet: bool) -> None:
     if as_json:
         click.echo(json.dumps(result.summary))
     elif not quiet:
-        click.echo(result.table())
+        say(result.table())
     _log.info("done: %s (learning_curve.png, rounds.csv, queries.csv, ...)", result.folder)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
+
+CONTROLS = frozenset(("Cc", "Cs", "Zl", "Zp"))
+DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
 
 def plain_text(text: str) -> str:
     """Return text that can be written anywhere: what stands for bytes of no character is lost."""
@@ -15,10 +20,17 @@ def plain_text(text: str) -> str:
 
 
 def shown(text: str, keep: str = "") -> str:
-    """Return text that a terminal shows and does not obey: what is not printable, but for the
-    characters to `keep`, is escaped.
+    """Return text that a terminal shows and does not obey: characters that control it, or the
+    direction of what is written, are escaped, but for those to `keep`.
     """
     return "".join(
-        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode()
+        c.encode("unicode_escape").decode() if _controls(c) and c not in keep else c
         for c in plain_text(text)
     )
+
+
+def _controls(character: str) -> bool:
+    if character.isprintable():
+        return False
+    # others are spaces, or join what stands beside them, as names in many languages need
+    return unicodedata.category(character) in CONTROLS or character in DIRECTIONS

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..core.errors import DataError, FolderNotFoundError
 from ..core.kept import CACHE_TAG
@@ -20,6 +21,9 @@ from .layout import Folder, Place, alike, is_unlabeled, read_layout
 from .layout import ImageFile as ImageFile
 from .paging import pages_apart
 from .tables import METADATA, TABLES, is_table, read_tables, without_columns
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 OTHER_PICTURES = frozenset(
     (".heic", ".heif", ".hif", ".jxl", ".svg", ".psd", ".tga", ".exr", ".hdr", ".pfm", ".qoi")
@@ -214,33 +218,49 @@ def _tell_others(others: Counter[str]) -> None:
 
 
 def _walk(root: Path, quiet: bool = False) -> Iterator[tuple[Folder, list[str]]]:
-    """Yield each folder below `root` with the names of its files, parents first, in order; hidden
-    and system ones are passed over.
-    """
+    """Yield each folder below `root` with the names of its files, parents first, in order."""
     warn = _log.debug if quiet else _log.warning
     seen: dict[tuple[int, int], Folder] = {}
-    start = len(os.path.join(root, ""))  # noqa: PTH118 (Path is slow in a million)
-
-    def pass_over(error: OSError) -> None:
-        warn("passed over a folder that cannot be listed: %s", error)
-
-    walk = os.walk(root, followlinks=True, onerror=pass_over)
+    waiting: list[Folder] = [()]
     with progress(desc="listing", unit="file") as bar:
-        for directory, folders, names in walk:
-            folder = tuple(filter(None, directory[start:].split(os.sep)))  # noqa: PTH206
-            status = os.stat(directory)  # noqa: PTH116
-            first = seen.setdefault((status.st_dev, status.st_ino), folder)
-            folders[:] = sorted(n for n in folders if n[0] != "." and n not in SYSTEM_FOLDERS)
+        while waiting:
+            folder = waiting.pop()
+            try:
+                identity, folders, names = _scan(os.path.join(root, *folder), bar)  # noqa: PTH118
+            except OSError as error:
+                warn("passed over a folder that cannot be listed: %s", error)
+                continue
+            first = seen.setdefault(identity, folder)
             if first != folder:
-                shown = ("/".join(one) or "." for one in (folder, first))
-                warn("passed over %r, which links to %r", *shown)
-                folders.clear()
-            elif CACHE_TAG in names:
-                folders.clear()
-            else:
-                names = [name for name in names if name[0] != "."]
-                bar.update(len(names))
+                warn("passed over %r, which links to %r", _shown(folder), _shown(first))
+            elif CACHE_TAG not in names:
+                waiting.extend((*folder, name) for name in sorted(folders, reverse=True))
                 yield folder, names
+
+
+def _scan(directory: str, bar: tqdm[None]) -> tuple[tuple[int, int], list[str], list[str]]:
+    """Return a folder's identity, and its subfolders and files but for hidden and system ones."""
+    folders, names = [], []
+    status = os.stat(directory)  # noqa: PTH116
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            name = entry.name
+            if name[0] == ".":
+                continue
+            try:
+                is_folder = entry.is_dir()
+            except OSError:  # a link to itself
+                is_folder = False
+            if not is_folder:
+                names.append(name)
+            elif name not in SYSTEM_FOLDERS:
+                folders.append(name)
+    bar.update(len(names))
+    return (status.st_dev, status.st_ino), folders, names
+
+
+def _shown(folder: Folder) -> str:
+    return "/".join(folder) or "."
 
 
 def listed(places: Iterable[Path], pages: str = "first") -> list[str]:

@@ -93,10 +93,10 @@ def places(root: Path) -> dict[str, Path]:
         )
     found = {}
     for entry in FORMATS:
-        if suffix := entry.facts.get("suffix"):
-            found[entry.name] = _free(folder, "-labels", suffix)
-        elif entry.facts.get("folder"):
+        if entry.facts.get("folder"):
             found[entry.name] = _free(folder, "-labeled")
+        elif suffix := entry.facts.get("suffix"):
+            found[entry.name] = _free(folder, "-labels", suffix)
     return {**found, NETWORK: _free(folder, "-model")}
 
 

@@ -233,32 +233,37 @@ def _extension(state: Snapshot, n: int) -> tuple[list[BatchRow], bool]:
     Beside its rows it is told whether the picks are used up by it.
     """
     number = max(state.last_round, 0)
-    room = state.facts.size_of(number) - len(state.rows_of(number))
-    if room <= 0:
-        number, room = number + 1, state.facts.size_of(number + 1)
+    rank = len(state.rows_of(number))
+    if rank >= state.facts.size_of(number):
+        number, rank = number + 1, 0
+    room = state.facts.size_of(number) - rank
     picks = [image for image in state.supply.picks if state.is_free(image)]
     rows: list[BatchRow] = []
     for _ in range(room if picks else min(n, room)):
-        drawn = _draw(state, picks)
+        drawn = _draw(state, rows, picks)
         if drawn is None:
             break
-        rows.append(state.new_row(number, *drawn))
-        state = state.with_rows(rows[-1:])
+        is_shared = is_for_two(state.n_rows + len(rows), state.facts.overlap)
+        rows.append(BatchRow(number, rank + len(rows), *drawn, is_shared))
     return rows, bool(picks) or not rows
 
 
-def _draw(state: Snapshot, picks: Sequence[int]) -> tuple[int, str] | None:
-    """Return the image that follows those in batches, and why it."""
+def _draw(
+    state: Snapshot, rows: Sequence[BatchRow], picks: Sequence[int]
+) -> tuple[int, str] | None:
+    """Return the image that follows some new ones, and why it."""
+    taken = {row.image for row in rows}
     supply = state.supply
     supplies = [(picks, supply.kind), (supply.by_margin, "doubt"), (supply.by_chance, "chance")]
-    n_tests = state.batches.n_tests + sum(row.kind == TEST for row in state.added.values())
-    n_others = state.n_rows - n_tests + len(state.batches.from_grid)
+    added = [*state.added.values(), *rows]
+    n_tests = state.batches.n_tests + sum(row.kind == TEST for row in added)
+    n_others = state.n_rows + len(rows) - n_tests + len(state.batches.from_grid)
     is_test = n_others // (TEST_EVERY - 1) > n_tests
     reserve = (supply.tests, TEST)
     for images, kind in [reserve, *supplies] if is_test else [*supplies, reserve]:
         for image in images:
             is_of_kind = (image in state.facts.reserved) is (kind == TEST)
-            if is_of_kind and state.is_free(image):
+            if is_of_kind and image not in taken and state.is_free(image):
                 return image, kind
     return None
 

@@ -131,6 +131,7 @@ class Store:
             connect, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         self._lock = threading.RLock()
+        self._depth = 0
         self._has_notes = False
         with self._telling():
             if path is not None and not read_only:
@@ -348,10 +349,11 @@ class Store:
     def transaction(self) -> Iterator[None]:
         """Let what is written inside the block be written as a whole or not at all."""
         with self._lock, self._telling():
-            if self._connection.in_transaction:  # it is part of a larger one
+            if self._depth:  # it is part of a larger one
                 yield
                 return
             self._connection.execute("BEGIN IMMEDIATE")
+            self._depth += 1
             try:
                 yield
                 self._connection.execute("COMMIT")
@@ -359,6 +361,8 @@ class Store:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+            finally:
+                self._depth -= 1
 
     @contextmanager
     def _telling(self) -> Iterator[None]:

@@ -82,6 +82,8 @@ def solve(
         if choice is None:
             choice = _choose(space, y, n_classes, sample_weight)
         beyond = space.coordinates - space.components @ space.directions.T
+        if space.directions.shape[1] == beyond.shape[1]:  # then there is nothing beyond
+            beyond = beyond[:, :0]
         inputs = np.concatenate([space.components, beyond], axis=1)
         problem = _Problem(inputs, y, n_classes, space.directions.shape[1])
         start = np.zeros((n_classes, 1, 1 + inputs.shape[1]))
@@ -91,7 +93,9 @@ def solve(
         logs = log_softmax(problem.inputs @ theta.T, axis=1)
         theta -= theta.mean(axis=0)  # which is so at the optimum
         known = 1 + space.directions.shape[1]
-        found = theta[:, 1:known] @ space.directions.T + theta[:, known:]
+        found = theta[:, 1:known] @ space.directions.T
+        if beyond.shape[1]:
+            found += theta[:, known:]
         weights_of_parts, bias = everything.as_given(space, found, theta[:, 0])
     loss = -float(np.average(logs[np.arange(len(y)), y], weights=sample_weight))
     return Solution(weights_of_parts, bias, choice.C, loss, share)
@@ -122,7 +126,9 @@ class _Features:
 
     @cached_property
     def _grams(self) -> list[Array]:
-        return [part @ part.T for part in self.parts]
+        """The inner products of each part, which loses what is small unless it is centred first."""
+        centred = (part - self.weights @ part for part in self.parts)
+        return [part @ part.T for part in centred]
 
     def space(self, share: float) -> _Space:
         scale = factors(share, len(self.parts))
@@ -135,8 +141,6 @@ class _Features:
             gram = np.zeros((self.n_images, self.n_images))
             for factor, one in zip(scale, self._grams, strict=True):
                 gram += factor**2 * one
-            with_mean = gram @ self.weights
-            gram -= with_mean[:, None] + with_mean - self.weights @ with_mean
             mean_variance = float(gram.trace()) / self.n_images
             gram.flat[:: self.n_images + 1] += max(JITTER * mean_variance, 1e-300)
             coordinates = cholesky(gram, lower=True)

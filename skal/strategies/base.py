@@ -20,7 +20,7 @@ from ..core.errors import DIVERGED, ParameterError, SkalError
 from ..datasets.base import MISSING_LABEL
 from ..models.devices import global_seed
 from .parameters import Constraints, Number, allowed, check_parameters
-from .scores import Labeled, ScoredClassifier, Scores
+from .scores import Labeled, Place, ScoredClassifier, Scores
 
 Rows = NDArray[np.int64]
 ToFill = NDArray[np.float64] | None  # or None: not wanted
@@ -155,6 +155,8 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
             scores = self._score(clf, X_cand)
             if "labeled" in self.reads:
                 scores = replace(scores, labeled=self._labeled(clf, X, y))
+                if mapping is not None:
+                    scores = scores.placed(self._place(clf, X, y, mapping))
             picks = self._pick(scores, batch_size, rows)
         indices = picks if mapping is None else mapping[picks]
         if rows is None:
@@ -222,8 +224,6 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         else:  # a mean is at hand, or nobody asks
             samples = found.get("mc_proba", np.empty((1, len(X), 0), np.float32))
             found["proba"] = samples.mean(axis=0)
-        if type(clf) is ScoredClassifier:
-            found.update(whole=clf.scores, rows=clf.rows_of(X))
         return Scores(clf.classes_, **found)
 
     def _samples(self, clf: Any, X: Any) -> NDArray[Any]:
@@ -255,9 +255,13 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         rows = X[known]
         if not len(rows):
             return Labeled(y[known], np.empty((0, 0), np.float32))
-        embeddings = _flat(rows) if clf is None else self._embed(clf, rows)[1]
-        places = clf.rows_of(rows) if type(clf) is ScoredClassifier else None
-        return Labeled(y[known], embeddings, places)
+        return Labeled(y[known], _flat(rows) if clf is None else self._embed(clf, rows)[1])
+
+    def _place(self, clf: Any, X: Any, y: Any, rows: Rows) -> Place:
+        known = np.flatnonzero(is_labeled(y, missing_label=self.missing_label_))
+        if type(clf) is not ScoredClassifier:  # another one may have embeddings of its own
+            return Place(rows, known)
+        return Place(clf.rows_of(X[rows]), clf.rows_of(X[known]), clf.scores)
 
     def _embedding_keywords(self, clf: Any, X: Any) -> dict[str, Any]:
         flag = self.clf_embedding_flag_name

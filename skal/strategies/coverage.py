@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..datasets.base import MISSING_LABEL
@@ -16,6 +17,7 @@ from .geometry import (
     CANCELLED,
     SMALL,
     WIDTH,
+    Shift,
     as_points,
     centred,
     squared_distances,
@@ -166,14 +168,34 @@ class MaxHerding(BatchStrategy):
 
 def unit_points(scores: Scores, width: int | None = None) -> tuple[Tensor, Tensor]:
     """Return embeddings of candidates and labelled images, scaled to length 1, then centred and,
-    if wider than `width`, reduced to so many leading principal directions.
+    if wider than `width`, reduced to so many leading principal directions of them all.
     """
     assert scores.embeddings is not None and scores.labeled is not None
-    known = scores.labeled
-    if scores.whole is None or width is None:
-        moved = centred(scores.embeddings, known.embeddings, unit_length=True, width=width)
+    known, place = scores.labeled.embeddings, scores.place
+    if width is None:
+        moved = centred(scores.embeddings, known, unit_length=True)
+    elif place is not None and place.whole is not None:
+        points = place.whole.unit_points(width)
+        moved = points[place.rows], points[place.known]
     else:
-        points = scores.whole.unit_points(width)
-        moved = points[scores.rows], points[np.empty(0, int) if known.rows is None else known.rows]
+        shift = Shift(_some_of_all(scores), unit_length=True, width=width)
+        moved = shift(scores.embeddings), shift(known if len(known) else scores.embeddings[:0])
     here, there = (as_points(values, scores.device) for values in moved)
     return here, there
+
+
+def _some_of_all(scores: Scores) -> NDArray[np.floating]:
+    """Return embeddings of candidates and labelled images, in the order in which these lie among
+    all; of more than `SMALL`, some.
+    """
+    assert scores.embeddings is not None and scores.labeled is not None
+    here, known, place = scores.embeddings, scores.labeled.embeddings, scores.place
+    n, n_known = len(here) + len(known), len(known)
+    order = np.arange(n) if place is None else np.argsort(np.concatenate([place.known, place.rows]))
+    order = order[:: max(1, n // SMALL)]
+    of_known = order < n_known
+    some = np.empty((len(order), here.shape[1]), here.dtype)
+    some[~of_known] = here[order[~of_known] - n_known]
+    if n_known:
+        some[of_known] = known[order[of_known]]
+    return some

@@ -60,7 +60,7 @@ class Shift:
         self._mean = total / max(len(some), 1)
         self._directions: Tensor | None = None
         if width is not None and points.shape[1] > width:
-            few = self._moved(points[:: max(1, len(points) // ROWS_AT_ONCE)])
+            few = self._moved(some[:: max(1, len(some) // ROWS_AT_ONCE)])
             self._directions = leading_directions(torch.from_numpy(few), width)
 
     def __call__(self, values: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -32,13 +32,10 @@ _TINY = np.finfo(np.float32).tiny
 
 @dataclass(frozen=True)
 class Labeled:
-    """Labels of labelled images, shape (m,), their embeddings, shape (m, n_features), and where
-    they are in `Scores.whole`, if that is known.
-    """
+    """Labels of labelled images, shape (m,), and their embeddings, shape (m, n_features)."""
 
     y: NDArray[Any]
     embeddings: NDArray[Any]
-    rows: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -67,10 +64,10 @@ class Scores:
         What is labelled already, for strategies that read it.
     device : str, default="cpu"
         Where the network computes, and strategies may.
-    whole : Scores, optional
-        Those that these are the `rows` of, ndarray of int64, shape (n,).
-    memo : dict, optional
-        What was found of the embeddings; shared by scores in which these are the same.
+    place : Place, optional
+        Where these images and the labelled ones are among all, see `placed`; copies have none.
+    memo : dict
+        What was found of the embeddings; copies have one of their own.
     """
 
     classes: NDArray[Any]
@@ -81,9 +78,9 @@ class Scores:
     gradient_length: NDArray[np.float32] | None = None
     labeled: Labeled | None = None
     device: str = "cpu"
-    whole: Scores | None = None
-    rows: NDArray[np.int64] | None = None
-    memo: dict[Any, Any] = field(default_factory=dict)
+    # not what a copy with other embeddings should have
+    place: Place | None = field(default=None, init=False)
+    memo: dict[Any, Any] = field(default_factory=dict, init=False)
 
     def __len__(self) -> int:
         return len(self.proba)
@@ -107,7 +104,29 @@ class Scores:
             "mc_proba": None if self.mc_proba is None else self.mc_proba[:, rows],
             "gradient_length": None if self.gradient_length is None else self.gradient_length[rows],
         }
-        return replace(self, whole=None, rows=None, memo={}, **parts)
+        return replace(self, **parts)
+
+    def placed(self, place: Place) -> Scores:
+        """Return the same scores, of which it is known where their images are."""
+        found = replace(self)
+        object.__setattr__(found, "place", place)
+        return found
+
+    def remembering(self, memo: dict[Any, Any]) -> Scores:
+        """Return the same scores with what was found of equal embeddings before."""
+        found = replace(self)
+        object.__setattr__(found, "memo", memo)
+        return found
+
+
+class Place(NamedTuple):
+    """Where images are among all, their `rows`, and where the labelled ones are, `known`; `whole`
+    are the scores of all, if these are at hand.
+    """
+
+    rows: NDArray[np.int64]
+    known: NDArray[np.int64]
+    whole: Scores | None = None
 
 
 @dataclass(frozen=True)

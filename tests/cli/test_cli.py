@@ -524,19 +524,36 @@ def test_any_error_is_one_line(
     assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", [["doctor"], ["run", "--n-rounds", 0, "--dataset"]])
-def test_names_of_files_are_shown_and_not_obeyed(command: list[object], tmp_path: Path) -> None:
+def with_escapes(folder: Path) -> Path:
+    """Make a folder of images whose names would change a terminal's title."""
     escape = "\x1b]0;title\x07"
-    folder = tmp_path / f"photos{escape}"
+    photos = folder / f"photos{escape}"
     for name in ("ant", f"bee{escape}"):
-        (folder / name).mkdir(parents=True)
-        for number in range(3):
-            Image.new("RGB", (8, 8), (40 * number, 0, 0)).save(folder / name / f"{number}.png")
-    (folder / f"bee{escape}" / f"torn{escape}.png").write_bytes(b"no image")
-    result = CliRunner().invoke(main, [*map(str, command), str(folder)])
-    said = result.stdout + result.stderr
-    assert "\\x1b]0;title\\x07" in said
-    assert not {"\x1b", "\x07"} & set(said)
+        (photos / name).mkdir(parents=True)
+        for number in range(9):
+            Image.new("RGB", (8, 8), (20 * number, 0, 0)).save(photos / name / f"{number}.png")
+    (photos / f"bee{escape}" / f"torn{escape}.png").write_bytes(b"no image")
+    return photos
+
+
+def all_said(*args: object) -> str:
+    result = CliRunner().invoke(main, [*map(str, args)])
+    return result.stdout + result.stderr
+
+
+def test_names_of_files_are_shown_and_not_obeyed(tmp_path: Path) -> None:
+    photos, out = with_escapes(tmp_path), tmp_path / "c"
+    fast = ["--model", "lenet", "--steps", 1, "--n-init", 4, "--n-query", 2, "--n-rounds", 1]
+    compare = ["compare", "--strategies", "margin", "--seeds", 1, "--out", out]
+    for command in (
+        ["doctor", photos],
+        ["run", *fast, "--dataset", photos, "--out", tmp_path / "run"],
+        [*compare, *fast, "--dataset", photos],
+        ["report", out, "--out", tmp_path / "report"],
+    ):
+        said = all_said(*command)
+        assert "\\x1b]0;title\\x07" in said, command
+        assert not {"\x1b", "\x07"} & set(said), command
 
 
 def test_debug_shows_the_traceback_and_keeps_the_code() -> None:

@@ -384,6 +384,21 @@ def test_links_to_files_are_followed(root: Path, tmp_path: Path) -> None:
     assert is_all(only_pixels(root), GREEN)
 
 
+def test_folders_in_folders_may_be_as_deep_as_a_path_allows(root: Path) -> None:
+    deepest, made = root, []
+    try:
+        for _ in range(1200):
+            deepest = deepest / "d"
+            deepest.mkdir(parents=True)
+            made.append(deepest)
+        (deepest / "a.png").touch()
+        assert index.list_images(root) == [f"{'d/' * 1200}a.png"]
+    finally:  # what tidies up after tests goes no deeper than Python's stack
+        (deepest / "a.png").unlink(missing_ok=True)
+        for folder in reversed(made):
+            folder.rmdir()
+
+
 def test_loops_of_links_end(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     fill(root, "cat")
     (root / "cat/self").symlink_to(root / "cat")

@@ -27,6 +27,7 @@ from damage import Outcomes
 from images import MUTATIONS
 
 from skal.core.errors import DataError, SkalError
+from skal.core.text import shown
 from skal.label.exporting import export_csv
 from skal.label.formats import OPTIONS, READERS, Source
 from skal.label.importing import import_into
@@ -272,7 +273,7 @@ def _told(error: SkalError, file: Path, root: Path, before: Any) -> str:
     after = _state(root) if (root / ".skal").is_dir() else None
     if after != before:
         return f"half imported: {told} {before} {after}"
-    if not told or not told.isprintable():
+    if not told or told != shown(told):
         return f"not one line: {told!r}"
     if isinstance(error, DataError) and file.name not in told and "annotator" not in told:
         return f"without the file's name: {told}"

@@ -386,7 +386,12 @@ def test_a_long_curve_is_thinned(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("a é 花.png", "a é 花.png"), ("a\x1b[31m\x07\n.png", r"a\x1b[31m\x07\n.png")],
+    [
+        ("a é 花.png", "a é 花.png"),
+        ("a\x1b[31m\x07\n.png", r"a\x1b[31m\x07\n.png"),
+        ("a\x9b31m\u202egnp.b", r"a\x9b31m\u202egnp.b"),
+        ("9.41\u202fAM\u3000\u200d.png", "9.41\u202fAM\u3000\u200d.png"),  # as systems name them
+    ],
 )
 def test_a_terminal_is_shown_what_it_cannot_obey(text: str, expected: str) -> None:
     assert shown(text) == expected

@@ -124,6 +124,22 @@ class TestSolution:
         found = solve([X], y, 3, np.ones(300))
         assert np.abs(X @ found.weights.T + found.bias).max() < 1e-3
 
+    @pytest.mark.parametrize("n_parts", [1, 2])
+    @pytest.mark.parametrize("n", [2, 3, 20, 300])
+    @pytest.mark.parametrize("apart", [0, 1e-7, 1e-5, 1e-3])
+    def test_nor_are_such_that_are_almost_alike(self, apart: float, n: int, n_parts: int) -> None:
+        rng = np.random.default_rng(0)
+        parts, weights = [], rng.uniform(0.1, 3, n)
+        for _ in range(n_parts):
+            part = rng.random(500) + apart * rng.normal(size=(n, 500))
+            parts.append(part / np.linalg.norm(part, axis=1, keepdims=True))
+        y = np.arange(n, dtype=np.int64) % 3
+        found = solve(parts, y, 3, weights / weights.mean())
+        proba = np.concatenate(parts, axis=1) @ found.weights.T + found.bias
+        assert np.isfinite(proba).all()
+        if not apart:  # then nothing tells one from another
+            assert np.abs(proba - proba[0]).max() < 1e-6
+
     @pytest.mark.parametrize("labels", [[0], [0, 0, 0], [0, 1], [0, 1, 2]])
     def test_few_labels_are_enough(self, labels: list[int]) -> None:
         X, _ = problem(len(labels))

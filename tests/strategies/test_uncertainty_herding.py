@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import skal
 from skal.strategies import MaxHerding, UncertaintyHerding
 from skal.strategies.geometry import SMALL
 from skal.strategies.herding import SIDE, Herd, pick_greedily
-from skal.strategies.scores import ScoredClassifier
+from skal.strategies.scores import ScoredClassifier, Scores
 from skal.testing import example_scores
 
 KINDS = ["random", "clustered", "duplicates", "far from the origin", "of many lengths"]
@@ -170,26 +171,50 @@ class TestWideEmbeddings:
 
 
 class TestEmbeddingsThatStayTheSame:
-    @pytest.mark.parametrize("name", ["uncertainty-herding", "max-herding"])
-    def test_what_was_found_of_them_serves_the_next_round(self, name: str) -> None:
+    def test_what_was_found_of_them_serves_the_next_round(self) -> None:
         rng = np.random.default_rng(0)
         embeddings = rng.normal(size=(150, 300))
         first, second = (made(rng.dirichlet(np.ones(3), 150), embeddings) for _ in range(2))
-        ask(name, scores=first, y=labels(150, 20), n=20)
-        remembering = replace(second, memo=first.memo)
+        ask("uncertainty-herding", scores=first, y=labels(150, 20), n=20)
         then = {"y": labels(150, 40), "n": 20}
-        again = ask(name, scores=remembering, **then).tolist()
-        assert again == ask(name, scores=second, **then).tolist()
-        # some of them are others
-        few = np.arange(0, 150, 2)
-        some = ask(name, scores=remembering.take(few), y=labels(75, 20), n=20)
-        assert some.tolist() == ask(name, scores=second.take(few), y=labels(75, 20), n=20).tolist()
+        again = ask("uncertainty-herding", scores=second.remembering(first.memo), **then)
+        assert again.tolist() == ask("uncertainty-herding", scores=second, **then).tolist()
+        assert first.unit_points(128) is second.remembering(first.memo).unit_points(128)
+        assert first.unit_points(128).shape == (150, 128)
 
-    def test_they_are_reduced_once(self) -> None:
+    def test_others_are_not_taken_for_them(self) -> None:
         first = example_scores(n_features=300, n_images=200)
-        second = replace(example_scores(n_features=300, n_images=200), memo=first.memo)
-        assert first.unit_points(128) is second.unit_points(128)
-        assert first.unit_points(128).shape == (200, 128)
+        before = first.unit_points(128)
+        few = first.remembering(first.memo).take(np.arange(50))
+        assert few.unit_points(128).shape == (50, 128)
+        other = replace(first, embeddings=first.embeddings[:, ::-1] ** 2)
+        assert not np.allclose(other.unit_points(128), before)
+
+    def test_a_strategy_may_see_them_otherwise(self) -> None:
+        class Stretched(UncertaintyHerding):
+            def pick(self, scores: Scores, batch_size: int, *others: Any) -> Any:
+                factors = np.where(np.arange(300) < 5, 100, 1).astype(np.float32)
+                assert scores.embeddings is not None and scores.labeled is not None
+                labeled = replace(scores.labeled, embeddings=scores.labeled.embeddings * factors)
+                stretched = replace(scores, embeddings=scores.embeddings * factors, labeled=labeled)
+                return super().pick(stretched, batch_size, *others)
+
+        scores, params = example_scores(n_features=300, n_images=200), {"y": labels(200, 20)}
+        plain = ask("uncertainty-herding", scores=scores, **params)
+        assert ask(Stretched, scores=scores, **params).tolist() != plain.tolist()
+
+    @pytest.mark.parametrize("n", [400, 2 * SMALL + 500])
+    def test_any_classifier_with_the_same_answers_gives_the_same_picks(self, n: int) -> None:
+        class Other(ScoredClassifier):
+            """Answers alike, and is not known to have scores of all."""
+
+        scores = example_scores(n_images=n, n_features=200)
+        X, y = np.arange(n)[:, None], labels(n, 30)
+        picks = [
+            UncertaintyHerding(random_state=0).query(X, y, clf, fit_clf=False, batch_size=10)
+            for clf in (ScoredClassifier(scores), Other(scores))
+        ]
+        assert picks[0].tolist() == picks[1].tolist()
 
 
 @pytest.mark.parametrize("gamma", [1e-4, 4.0, 1e4])
