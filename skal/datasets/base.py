@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import DataError
+from ..core.errors import DataError, one_line
 from ..core.registry import Registry
 
 Images: TypeAlias = NDArray[np.uint8]
@@ -45,7 +46,7 @@ def _no_images() -> Images:
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
-    """Images, their labels, and a test set.
+    """Images, their labels, and a test set; lists and tensors are made arrays.
 
     Parameters
     ----------
@@ -55,9 +56,9 @@ class ImageDataset:
     y : ndarray of int64, shape (n,)
         Class ids, indices into `classes`; -1 where the label is not known.
     classes : tuple of str
-        Class names.
+        Class names, each another.
     X_test, y_test : ndarray
-        As `X` and `y`; every test label is known. May be empty.
+        As `X` and `y`; every test label is known. `skal.run` needs them, to measure accuracy on.
     name : str
         For names of run folders and for reports.
     paths : tuple of str
@@ -120,7 +121,13 @@ class ImageDataset:
     pages: str = "first"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
+        taken = {
+            name: _pixels(name, getattr(self, name)) for name in ("X", "X_test", "X_unlabeled")
+        }
+        taken |= {name: _array(name, getattr(self, name)) for name in ("y", "y_test")}
+        taken["classes"] = _names_of_classes(self.classes)
+        for name, value in taken.items():
+            object.__setattr__(self, name, value)
         _check_images("X", self.X)
         _check_labels("y", self.y, self.X, len(self.classes), lowest=MISSING_LABEL)
         for name, images in (("X_test", self.X_test), ("X_unlabeled", self.X_unlabeled)):
@@ -154,11 +161,50 @@ class ImageDataset:
         )
 
 
-def _check_images(name: str, images: Images) -> None:
-    if images.dtype != np.uint8 or images.ndim != 4:
+def _array(name: str, values: Any) -> NDArray[Any]:
+    """Return what numpy makes of lists, tensors and columns of tables; a DataError if it cannot."""
+    try:
+        found = np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:
         raise DataError(
-            f"{name} is {images.dtype} of shape {images.shape}; expected uint8 of shape "
-            "(n, channels, height, width)"
+            f"{name} is a {type(values).__name__} that makes no array ({one_line(error)})"
+        ) from error
+    return found if found.size else found.astype(np.int64)  # of no value there is no type
+
+
+def _pixels(name: str, images: Any) -> Any:
+    """Return images as they are if they are an array, maybe one on the disk, else as `_array`."""
+    if isinstance(getattr(images, "dtype", None), np.dtype):
+        return images
+    found = _array(name, images)
+    return found if found.size else _no_images()
+
+
+def _names_of_classes(classes: Any) -> tuple[str, ...]:
+    if isinstance(classes, str) or not isinstance(classes, Iterable):
+        raise DataError(f"classes is {classes!r}; expected the name of each class, ('cat', 'dog')")
+    names = tuple(str(name) for name in classes)
+    most, n = next(iter(Counter(names).most_common(1)), ("", 0))
+    if n > 1:
+        raise DataError(f"classes has {most!r} {n} times; expected another name for each class")
+    return names
+
+
+def _check_images(name: str, images: Images) -> None:
+    """Raise a DataError of what is no image; with what turns it, where an axis is misplaced."""
+    hints = []
+    if images.ndim == 4 and images.shape[3] <= 4 < min(images.shape[1:3]):
+        hints = [f"; channels come first: np.moveaxis({name}, -1, 1) turns it"]
+    elif images.ndim == 3:
+        hints = [f"; np.expand_dims({name}, 1) gives grey images their channel"]
+    elif images.ndim == 2:
+        hints = [f"; np.reshape({name}, (-1, channels, height, width)) makes images of rows"]
+    if images.dtype != np.uint8:
+        hints.append(f"; if its values are from 0 to 255, np.asarray({name}, np.uint8) converts it")
+    if hints or images.ndim != 4:
+        raise DataError(
+            f"{name} is {images.dtype} of shape {tuple(images.shape)}; expected uint8 of shape "
+            f"(n, channels, height, width){''.join(hints)}"
         )
 
 
@@ -166,7 +212,11 @@ def _check_labels(name: str, labels: Labels, images: Images, n_classes: int, low
     if labels.shape != (len(images),):
         raise DataError(f"{name} has shape {labels.shape}; expected ({len(images)},), one an image")
     if not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"{name} is {labels.dtype}; expected integers, indices into `classes`")
+        of_names = "; classes, y = np.unique(names, return_inverse=True) makes both of names"
+        raise DataError(
+            f"{name} is {labels.dtype}; expected integers, indices into `classes`"
+            f"{of_names if labels.dtype.kind in 'OSTU' else ''}"
+        )
     if len(labels) and not (lowest <= labels.min() and labels.max() < n_classes):
         raise DataError(
             f"{name} has values from {labels.min()} to {labels.max()}; expected {lowest} to "

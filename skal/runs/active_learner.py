@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..core.durable import locked
-from ..core.errors import DataError, ParameterError
+from ..core.errors import ParameterError
 from ..core.kinds import Count, resolve_count
 from ..core.seeding import derive_seed
 from ..core.signatures import shows_settings
@@ -35,7 +35,7 @@ from .finished import Run, summarise, table_of, title_of
 from .metrics import describe_errors
 from .networks import Networks
 from .plan import Plan, QueryStrategy, settle, with_those_of
-from .preparation import with_noise
+from .preparation import no_test_image, with_noise
 from .pretraining import weights_from_pool
 from .record import EVALUATION, JOURNAL, ROUND_LINE, SECONDS, Answers, Record, class_ids, log_file
 from .resuming import facts_to_keep, reopened
@@ -385,7 +385,7 @@ class ActiveLearner:
         """
         data, number = self.data, self._round - 1
         if not len(data.X_test):
-            raise DataError(f"{data.name} has no test image to evaluate on")
+            raise no_test_image(data)
         network, was_evaluated = self.classifier, self.is_evaluated
         if was_evaluated and self._metrics:
             return self._metrics

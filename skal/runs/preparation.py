@@ -17,6 +17,7 @@ from ..models.backbone import Backbone
 from ..models.build import try_network
 from ..models.classifier import ImageClassifier
 from ..models.devices import Device, resolve_device, torch_seed
+from ..models.inference import check_input
 from ..models.net import default_lr
 from ..models.network import HEADLESS_CLASSES, ImageModule
 from ..strategies.cold_start import resolve_init_strategy
@@ -107,8 +108,16 @@ def check_usable(data: ImageDataset) -> None:
     if not len(data.X):
         raise DataError(f"{data.name} has no labelled image to simulate labelling with")
     if not len(data.X_test):
-        of_what = "files, whose pages stay together," if data.pages == "all" else "images"
-        raise DataError(f"{data.name} has no test image; a class needs two {of_what} or more")
+        raise no_test_image(data)
+
+
+def no_test_image(data: ImageDataset) -> DataError:
+    """Return the error of who wants an accuracy without a test set, and where that comes from."""
+    of_what = "files, whose pages stay together," if data.pages == "all" else "images"
+    hint = f"a class needs two {of_what} or more"
+    if data.root is None:
+        hint = "give X_test and y_test to skal.ImageDataset, to measure accuracy on"
+    return DataError(f"{data.name} has no test image; {hint}")
 
 
 def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
@@ -155,6 +164,7 @@ def check_network(template: ImageClassifier, data: ImageDataset) -> Backbone | N
     """Build the network and run it once, on the CPU; a `SkalError` is raised if that does not work.
     Return the backbone of one that is frozen and stays there, the same in all rounds.
     """
+    check_input(data.X[:1])
     shape, n_classes = data.X.shape[1:], len(data.classes)
     if template.freeze and resolve_device(template.device) == "cpu":
         backbone = template.backbone(shape)

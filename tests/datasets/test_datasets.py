@@ -18,6 +18,7 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import skal
@@ -107,6 +108,23 @@ def test_image_size_of_a_dataset_without_labels_is_that_of_its_unlabelled_images
             {"X_test": np.zeros((1, 3, 8, 8), np.uint8), "y_test": np.array([0])},
             "must be the same",
         ),
+        ({"X": np.zeros((4, 8, 8, 1), np.uint8)}, r"channels come first: np.moveaxis\(X, -1, 1\)"),
+        ({"X": np.zeros((4, 8, 9, 3))}, r"np.moveaxis\(X, -1, 1\).* np.asarray\(X, np.uint8\)"),
+        (
+            {"X_test": np.zeros((1, 8, 8, 1), np.uint8), "y_test": [0]},
+            r"np.moveaxis\(X_test, -1, 1\)",
+        ),
+        ({"X": np.zeros((4, 8, 8), np.uint8)}, r"np.expand_dims\(X, 1\) gives grey"),
+        ({"X": np.zeros((4, 64), np.uint8)}, r"np.reshape\(X, \(-1, channels"),
+        ({"X": [np.zeros((1, 8, 8)), np.zeros((1, 8, 9))]}, "X is a list that makes no array"),
+        ({"X": None}, "X is object of shape"),
+        ({"y": ["a", "b", "a", "b"]}, r"expected integers.*np.unique\(names"),
+        ({"y": None}, "y has shape"),
+        ({"y": [[0], [1, 0], 0, 0]}, "y is a list that makes no array"),
+        ({"classes": ("a",) * 10}, "classes has 'a' 10 times"),
+        ({"classes": (1, "1")}, "classes has '1' 2 times"),
+        ({"classes": "ab"}, "classes is 'ab'; expected the name of each class"),
+        ({"classes": 2}, "classes is 2; expected the name of each class"),
         ({"X_unlabeled": np.zeros((1, 1, 9, 9), np.uint8)}, "must be the same"),
         ({"X_unlabeled": np.zeros((1, 1, 8, 8), np.int16)}, "X_unlabeled is int16"),
         ({"paths": ("a.png",)}, "1 paths for 4 images"),
@@ -116,6 +134,26 @@ def test_image_size_of_a_dataset_without_labels_is_that_of_its_unlabelled_images
 def test_dataset_says_what_does_not_fit(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(DataError, match=told):
         ImageDataset(**arrays(**changes))
+
+
+def test_dataset_takes_what_numpy_makes_arrays_of() -> None:
+    images = [np.full((1, 8, 8), k, np.uint8) for k in range(4)]
+    data = ImageDataset(images, [0, 1, 0, -1], ["a", "b"], images[:2], [0, 1], X_unlabeled=[])
+    assert data.X.dtype == np.uint8 and data.X.shape == (4, 1, 8, 8) and data.X[3].max() == 3
+    assert data.y.tolist() == [0, 1, 0, -1] and data.y_test.dtype == np.int64
+    tensors = ImageDataset(torch.from_numpy(data.X), torch.from_numpy(data.y), data.classes)
+    assert isinstance(tensors.X, np.ndarray) and np.array_equal(tensors.X, data.X)
+    assert isinstance(tensors.y, np.ndarray) and np.array_equal(tensors.y, data.y)
+    empty = ImageDataset([], [], ("a", "b"), X_unlabeled=images)
+    assert len(empty.X) == len(empty.y) == len(empty.X_test) == 0 and empty.image_size == 8
+
+
+def test_dataset_leaves_arrays_as_they_are() -> None:
+    given = arrays()
+    data = ImageDataset(**given)
+    assert data.X is given["X"] and data.y is given["y"]
+    hyperspectral = np.zeros((4, 100, 3, 3), np.uint8)  # channels first already, of few pixels
+    assert ImageDataset(**arrays(X=hyperspectral)).X.shape == (4, 100, 3, 3)
 
 
 def test_split_takes_a_share_of_every_class_and_never_its_only_image() -> None:

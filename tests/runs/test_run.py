@@ -294,6 +294,30 @@ def test_shares_are_of_the_pool(tiny: skal.ImageDataset) -> None:
     assert (run.config.n_init, run.config.n_query) == (9, 4)
 
 
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [((90, 4, 12, 12), "have 4 channels; expected 1 .grey. or 3"), ((90, 1, 12, 20), "12x20")],
+)
+@pytest.mark.parametrize("settings", [{}, {"freeze": True}])
+def test_images_that_no_network_takes_are_refused_for_what_they_are(
+    tiny: skal.ImageDataset, shape: tuple[int, ...], told: str, settings: dict[str, Any]
+) -> None:
+    X = np.zeros(shape, np.uint8)
+    data = replace(tiny, X=X, X_test=X[: len(tiny.X_test)])
+    with pytest.raises(DataError, match=f"the images of X .*{told}"):
+        skal.run(data, "random", **FAST, **settings)
+
+
+def test_images_whose_channels_were_moved_are_run_on_as_others(tiny: skal.ImageDataset) -> None:
+    last = [np.repeat(np.moveaxis(X, 1, -1), 3, axis=-1) for X in (tiny.X, tiny.X_test)]
+    moved = replace(
+        tiny, **dict(zip(("X", "X_test"), (np.moveaxis(X, -1, 1) for X in last), strict=True))
+    )
+    copied = replace(moved, X=moved.X.copy(order="C"), X_test=moved.X_test.copy(order="C"))
+    runs = [skal.run(data, "badge", **FAST, drop_duplicates=True) for data in (moved, copied)]
+    assert runs[0].queries == runs[1].queries
+
+
 def test_who_has_no_class_is_told_of_a_table_whose_columns_are_not_known(
     tmp_path: Path, data_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -331,7 +355,10 @@ def test_an_initial_set_of_one_class_or_one_image_will_do(
     ("change", "message"),
     [
         ({"classes": ("only",), "y": 0, "y_test": 0}, "tiny has the class 'only' alone"),
-        ({"X_test": slice(0, 0), "y_test": slice(0, 0)}, "tiny has no test image"),
+        (
+            {"X_test": slice(0, 0), "y_test": slice(0, 0)},
+            "tiny has no test image; give X_test and y_test to skal.ImageDataset",
+        ),
         ({"X": slice(0, 0), "y": slice(0, 0)}, "tiny has no labelled image"),
     ],
 )
