@@ -168,7 +168,7 @@ class Choice:
         rows = current.rows
         scores = score_pool(classifier, pool.X, request, rows=rows, random_state=self.seed)
         # of a head that is solved, embeddings are the same in all rounds
-        return replace(scores, memo=pool.memo(rows)) if classifier.is_solved else scores
+        return scores.remembering(pool.memo(rows)) if classifier.is_solved else scores
 
 
 def embedding_width(classifier: ImageClassifier, X: Images) -> int:
