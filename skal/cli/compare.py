@@ -52,11 +52,16 @@ def compare(
         if print_config:
             click.echo(_toml(config, grid), nl=False)
             return
+        from ..comparisons.folder import check_place
+        from ..runs.names import check_names
+
+        out = out or Path("runs") / f"compare-{Path(data).name}"
+        check_names(config, grid.strategies, grid.models)
+        check_place(out, for_runs=True)
         with importing():
             from ..comparisons.compare import RunsFailedError
             from ..comparisons.compare import compare as compare_strategies
 
-        out = out or Path("runs") / f"compare-{Path(data).name}"
         ctx.obj["comparison"] = out
         try:
             done = compare_strategies(data, **grid.as_dict(), **settings, out=out, trackers=track)
@@ -103,11 +108,14 @@ def report(
     skal report versus networks --html --out both
     """  # noqa: D301 (click wants the character)
     with console(ctx, quiet):
-        from ..comparisons.report import choose_place, text_table, write_report
+        from ..comparisons.folder import choose_place
         from ..comparisons.results import read_results
 
         results = read_results(folders)
         out = choose_place(folders, out)
+        with importing():
+            from ..comparisons.report import text_table, write_report
+
         analysis = write_report(results, out, html=html)
         _echo(analysis, text_table(analysis), as_json, quiet)
         _say_where(out, html, quiet)

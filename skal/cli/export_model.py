@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from ..core.lazy import importing
 from .app import console, main
 from .lists import complete
 from .settings import PATH, trust_option
@@ -51,7 +52,11 @@ def export_model(
     skal export-model model photos --format torchscript --out model.pt
     """  # noqa: D301 (click wants the character)
     with console(ctx):
-        from ..prediction import exports
+        from ..prediction.checks import check_export
+
+        check_export(run_dir, out, form)
+        with importing():
+            from ..prediction import exports
 
         exports.place_for(run_dir, out, form)  # before images are decoded
         checked = exports.images_for(run_dir, images, trust)

@@ -306,19 +306,23 @@ def train(
     skal train photos --out model
     skal train photos --model resnet18 --pretrained --finetune --out model
     """  # noqa: D301 (click wants the character)
-    with (
-        console(ctx),
-        opened_project(folder, (), given_settings(settings), create=False) as project,
-    ):
-        from ..label.final import describe, train
+    with console(ctx):
+        from ..label.checks import check_trainable
+        from ..runs.record import check_free
 
-        where, summary = train(project, out)
-        if as_json:
-            import json
+        if out is not None:
+            check_free(out)
+        with opened_project(folder, (), given_settings(settings), create=False) as project:
+            check_trainable(project.labels)
+            from ..label.final import describe, train
 
-            click.echo(json.dumps({**summary, "folder": str(where)}))
-        else:
-            say("\n".join(describe(where, summary)))
+            where, summary = train(project, out)
+            if as_json:
+                import json
+
+                click.echo(json.dumps({**summary, "folder": str(where)}))
+            else:
+                say("\n".join(describe(where, summary)))
 
 
 @main.command()

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from ..comparisons.config import GRID_SETTINGS
+from ..core.lazy import importing
 from ..runs.config import SETTINGS
 from .app import console, main
 from .settings import PATH, options, trust_option
@@ -70,13 +71,18 @@ def predict(
     skal predict model photos --out classes.parquet --embeddings --utilities margin
     """  # noqa: D301 (click wants the character)
     with console(ctx, quiet), tempfile.TemporaryDirectory() as scratch:
-        from ..prediction import pipeline
+        from ..prediction.checks import check_network, check_places
 
         given = {name: value for name, value in settings.items() if value is not None}
         if utilities is not None:
             given["utilities"] = [name for name in utilities.split(",") if name]
+        target = out or Path(scratch) / "out.csv"
+        check_places(target, paths)
+        check_network(run_dir, given.get("device", SETTINGS["device"].default), trust)
         try:
-            target = out or Path(scratch) / "out.csv"
+            with importing():
+                from ..prediction import pipeline
+
             done = pipeline.predict(run_dir, paths, target, trust=trust, **given)
         except KeyboardInterrupt:
             if out is not None:

@@ -56,6 +56,12 @@ def run_command(
         if print_config:
             click.echo(config.to_toml(), nl=False)
             return
+        from ..runs.names import check_names
+        from ..runs.record import check_free
+
+        check_names(config)
+        if out is not None:
+            check_free(out)
         with importing():
             from ..runs.run import run
 
@@ -86,6 +92,9 @@ def resume(
     skal resume first --track tensorboard
     """  # noqa: D301 (click wants the character)
     with console(ctx, quiet):
+        from ..runs.record import check_run_folder
+
+        check_run_folder(run_dir)
         with importing():
             from ..runs.run import resume
 

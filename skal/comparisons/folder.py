@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -53,6 +53,17 @@ def check_place(folder: Path, for_runs: bool = False) -> None:
             f"{str(folder)!r} exists and holds no comparison made by skal (it has no {GRID_FILE}): "
             "nothing is written beside what is there; choose a new folder by --out"
         )
+
+
+def choose_place(folders: Sequence[str | Path], out: str | Path | None = None) -> Path:
+    """Return where to write a report: by default a comparison's own folder if it is the only one,
+    else the first free of ``report``, ``report-2``, ...; see `check_place`.
+    """
+    if out is None:
+        one = Path(folders[0])
+        out = one if len(folders) == 1 and is_comparison(one) else record.free_name(Path("report"))
+    check_place(Path(out))
+    return Path(out)
 
 
 def is_comparison(folder: Path) -> bool:

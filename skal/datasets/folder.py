@@ -25,6 +25,9 @@ MOST_TOLD = 10
 _log = logging.getLogger("skal")
 
 
+EXPECTED = "a folder with one subfolder of images per class"
+
+
 def load_folder(
     root: Path,
     *,
@@ -44,7 +47,7 @@ def load_folder(
     `decoding` names another of `skal.datasets.decoding.GEOMETRIES`. A `DataError` is raised if
     there is no such folder, or no image in it can be read.
     """
-    check_folder(root, "a folder with one subfolder of images per class")
+    check_folder(root, EXPECTED)
     files = _without_unlabeled_tests(find_images(root, pages=decoding.pages))
     how = decoding if image_size is None else replace(decoding, size=image_size)
     pixels, read, skipped, how = decode_all(root, files, how, data_dir / "cache")

@@ -16,7 +16,8 @@ from .builtin import CIFAR10_ARCHIVE, CIFAR10_FILES, DATASETS, OF_FILES
 from .decoding import Decoding
 from .deep import Ranges
 from .doubles import tell_doubles
-from .folder import DECODING, load_folder
+from .folder import DECODING, EXPECTED, load_folder
+from .index import check_folder
 from .settings import DataSettings
 
 _SETTINGS = settings_of(DataSettings)
@@ -123,11 +124,23 @@ def _point_to_cifar10(place: Path) -> None:
         )
 
 
-def _load_named(spec: str, context: Mapping[str, Any]) -> ImageDataset:
-    name = spec.partition("?")[0]
+def check_dataset(name_or_folder: str) -> None:
+    """Raise an UnknownNameError or FolderNotFoundError if there is none of that name, and no such
+    folder.
+    """
+    if is_folder(name_or_folder):
+        place = Path(os.path.expanduser(name_or_folder))  # noqa: PTH111 (Path's may raise)
+        _point_to_cifar10(place)
+        check_folder(place, EXPECTED)
+        return
+    name = name_or_folder.partition("?")[0]
     if ":" not in name and name not in DATASETS:
         hint = f" (nor is there a folder {name!r} here)"
         raise UnknownNameError("dataset", name, DATASETS.names(), hint)
+
+
+def _load_named(spec: str, context: Mapping[str, Any]) -> ImageDataset:
+    check_dataset(spec)
     with blaming(f"the dataset {spec} failed", DataError):
         data = DATASETS.resolve(spec).make(**context)
     if not isinstance(data, ImageDataset):

@@ -7,7 +7,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from ..core.errors import UsageError
+from ..core.errors import DataError, UsageError
 from ..core.text import shown
 from ..datasets.formats import page_of
 from ..datasets.tables import table_of
@@ -91,6 +91,12 @@ def check_pages(root: Path, kept: str, wanted: str, store: Store, files: Files) 
             f"{str(root)!r} was labelled with --pages {before}, and --pages {wanted} would set "
             "labels aside; leave it as it is, or label a copy of the folder"
         )
+
+
+def check_trainable(labels: Mapping[int, int]) -> None:
+    """Raise a DataError if labels are not of two classes."""
+    if len(set(labels.values())) < 2:
+        raise DataError("training needs labels of two classes or more; label more images")
 
 
 def store_to_read(path: Path) -> Store:

@@ -32,6 +32,7 @@ from ..runs.pretraining import weights_from_pool
 from ..runs.start import decoding_for, input_size
 from ..strategies.cold_start import start_embeddings
 from ..strategies.scores import ScoreRequest, score_pool
+from .checks import check_trainable
 from .layout import Layout, by_tsne
 from .learning import BatchRequest, ComputedBatch, Guesses, LearnerSetup
 
@@ -100,8 +101,7 @@ class Picker:
 
     def train(self, request: BatchRequest, *, calibrated: bool = False) -> Trained:
         """Train a network on the labels of a request; without two classes it is a DataError."""
-        if len(set(request.labels.values())) < 2:
-            raise DataError("training needs labels of two classes or more; label more images")
+        check_trainable(request.labels)
         learner = self._learner(request)
         config, pool, classifier = learner.config, learner.pool, learner.classifier
         if calibrated:

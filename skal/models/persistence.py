@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -15,25 +14,23 @@ from torch import Tensor
 
 from ..core.durable import sha256, write_atomic
 from ..core.errors import ParameterError, RunFolderError, pass_on_memory
-from ..core.trust import check_trusted, is_foreign
 from ..datasets.base import Images
-from ..datasets.decoding import GEOMETRIES
-from ..datasets.settings import PAGES
 from .backbone import Features
 from .classifier import ImageClassifier
+from .description import (
+    CHECKSUM,
+    DESCRIPTION,
+    MODEL_FORMAT,
+    NO_MODEL,
+    WEIGHTS,
+    check_model,
+    in_one_line,
+    read_description,
+)
 from .devices import resolve_device
-from .inference import NotFittedError, check_input, is_whole
+from .inference import NotFittedError, check_input
 from .tensors import content_of, tensors_of
 from .weights import backbone_of
-
-MODEL_FORMAT = 2
-WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
-JOURNAL = "journal.jsonl"
-"""Of a run; it is there from its beginning, the network at its end."""
-CHECKSUM = "checksum"
-"""Of all that stands before it in the description, which holds that of the weights."""
-
-_NO_MODEL = "no usable model in {!r}"
 
 
 def save_classifier(classifier: ImageClassifier, folder: str | Path, **facts: Any) -> None:
@@ -115,7 +112,7 @@ def load_weights(classifier: ImageClassifier, path: Path, X: Images | Features) 
     except (OSError, RuntimeError, SafetensorError) as error:
         pass_on_memory(error)
         raise RunFolderError(
-            f"cannot resume from the weights {str(path)!r}: {_one_line(error)}"
+            f"cannot resume from the weights {str(path)!r}: {in_one_line(error)}"
         ) from error
     return classifier
 
@@ -163,7 +160,7 @@ def load_classifier(
     folder = Path(folder)
     content = read_description(folder)
     check_model(folder, content, trust)
-    damaged = _NO_MODEL.format(str(folder))
+    damaged = NO_MODEL.format(str(folder))
     try:
         weights = (folder / WEIGHTS).read_bytes()
         if sha256(weights) != content["sha256"]:
@@ -171,50 +168,7 @@ def load_classifier(
         return rebuild(content, tensors_of(weights), device)
     except Exception as error:  # whatever damage leads to
         pass_on_memory(error)
-        raise RunFolderError(f"{damaged}: {_one_line(error)}") from error
-
-
-def check_model(folder: Path, content: Mapping[str, Any], trust: bool) -> None:
-    """Raise a RunFolderError if ``model.json`` names code that nobody has said to trust."""
-    params = content.get("params")
-    model = params.get("model") if isinstance(params, dict) else None
-    if isinstance(model, str) and is_foreign(model, ("models",)):
-        check_trusted(folder / DESCRIPTION, {"model": model}, trust)
-
-
-def read_description(folder: Path) -> dict[str, Any]:
-    """Return the content of ``model.json``; RunFolderError as of `load_classifier`."""
-    damaged = _NO_MODEL.format(str(folder))
-    try:
-        content = json.loads((folder / DESCRIPTION).read_text())
-    except FileNotFoundError as error:
-        begun = (folder / JOURNAL).is_file()
-        told = (
-            f"; the run is not finished: skal resume {quote(str(folder))}"
-            if begun
-            else ("; expected the folder of a run, or one that skal train wrote")
-        )
-        raise RunFolderError(f"{damaged}: it has no {DESCRIPTION}{told}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunFolderError(f"{damaged}: {DESCRIPTION}: {_one_line(error)}") from error
-    written = content.get("format") if isinstance(content, dict) else None
-    if not is_whole(written):
-        raise RunFolderError(f"{damaged}: {DESCRIPTION} is not one of skal's")
-    if written != MODEL_FORMAT:
-        whose = "a newer" if written > MODEL_FORMAT else "an older"
-        raise RunFolderError(
-            f"the model in {str(folder)!r} has format {written}, written by {whose} skal; this "
-            f"one reads {MODEL_FORMAT}"
-        )
-    checksum = content.pop(CHECKSUM, None)
-    if checksum != sha256(json.dumps(content, indent=2)):
-        raise RunFolderError(f"{damaged}: {DESCRIPTION} is damaged or was edited, by its checksum")
-    return dict(content)
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"model.json has no {text}" if isinstance(error, KeyError) else text
+        raise RunFolderError(f"{damaged}: {in_one_line(error)}") from error
 
 
 def rebuild(
@@ -242,30 +196,3 @@ def rebuild(
         raise RunFolderError(f"{names[0]} of the weights has values that are no finite numbers")
     classifier.weights, classifier.compile = params["weights"], params.get("compile", False)
     return classifier
-
-
-def class_names(description: Mapping[str, Any]) -> list[str]:
-    """Return the names of a saved network's classes, or their labels if it has no names.
-
-    It raises RunFolderError if there are more or fewer names than classes.
-    """
-    classes = description["params"]["classes"]
-    names = description.get("class_names") or classes
-    if len(names) != len(classes):
-        raise RunFolderError(f"{DESCRIPTION}: {len(names)} names of {len(classes)} classes")
-    return [str(name) for name in names]
-
-
-def decoded_as(description: Mapping[str, Any]) -> dict[str, str]:
-    """Return how the files that a saved network was trained on were decoded, as
-    `skal.datasets.ImageDataset.decoded_as` says it; a RunFolderError is raised if that is not
-    valid.
-    """
-    found = {"geometry": "cover", "white": "", "pages": "first"}
-    found |= {name: str(description[name]) for name in found.keys() & description.keys()}
-    for name, known in (("geometry", GEOMETRIES), ("pages", PAGES)):
-        if found[name] not in known:
-            raise RunFolderError(
-                f"{DESCRIPTION} has the {name} {found[name]!r}; expected one of {', '.join(known)}"
-            )
-    return found

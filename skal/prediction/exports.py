@@ -21,7 +21,6 @@ import numpy as np
 from ..core.durable import fsync_file, name_new, sha256
 from ..core.errors import (
     DataError,
-    RunExistsError,
     RunFolderError,
     SkalError,
     blaming,
@@ -35,11 +34,13 @@ from ..datasets.decoding import decode_many, to_channels
 from ..datasets.index import listed
 from ..datasets.loading import folder_of, how_to_decode
 from ..models.classifier import ImageClassifier
-from ..models.persistence import decoded_as, load_classifier, read_description
+from ..models.description import decoded_as, read_description
+from ..models.persistence import load_classifier
 from ..runs.config import RunConfig, read_config
 from ..runs.preparation import load_untold
 from ..runs.record import CONFIG
 from . import NETWORK_FORMATS
+from .checks import check_new_file
 from .networks import AT_ONCE, ExportedNetwork, NetworkFormat, example_images
 
 DIGEST, UNSIGNED = "file_sha256", "0" * 64
@@ -139,10 +140,7 @@ def place_for(run_dir: Path, out: str | Path | None, format: str) -> Path:
     check_installed(entry, form)
     read_description(run_dir)
     path = run_dir / f"network{form.suffix}" if out is None else Path(out)
-    if path.exists():
-        raise RunExistsError(f"{str(path)!r} exists and is not overwritten; choose another --out")
-    if not path.parent.is_dir():
-        raise DataError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")
+    check_new_file(path)
     return path
 
 

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from ..core.errors import RunFolderError
 from ..datasets.base import Images
 from ..models.classifier import ImageClassifier
+from ..models.description import check_model
 from ..models.network import FrozenNetwork, ImageModule
-from ..models.persistence import check_model, rebuild
+from ..models.persistence import rebuild
 from ..models.tensors import content_of, tensors_of
 
 SKAL = "skal"

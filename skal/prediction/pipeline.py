@@ -21,22 +21,18 @@ from ..core.errors import (
     RunExistsError,
     RunFolderError,
     SkalError,
-    UsageError,
     told,
 )
 from ..core.kept import find, forget, put
 from ..core.progress import progress
-from ..core.settings import settings_of
 from ..core.workers import WorkerLostError, Workers, map_jobs, one_call
 from ..datasets.decoding import DECODER_VERSION
-from ..datasets.formats import file_of
 from ..datasets.index import listed
 from ..datasets.pixel_cache import file_state
-from ..models.persistence import check_model, read_description
-from ..models.settings import TrainingSettings
+from .checks import check_network, check_places
 from .exports import read_exported
 from .predictor import MEASURED, Predictor, model_key
-from .writers import FORMS, Form, form_of
+from .writers import FORMS
 
 PART_SIZE = 10_000
 FORMAT = 2
@@ -188,14 +184,13 @@ def predict(
     """
     started = time.perf_counter()
     out, places = Path(out), [Path(path) for path in paths]
-    form = form_of(out)
-    form.check()
-    _check_places(out, places, form)
+    form = check_places(out, places)
     out = out.absolute()
-    settings_of(TrainingSettings)["device"].check(device)
+    check_network(Path(run_dir), device, trust)
+    if Path(run_dir).is_file():
+        read_exported(Path(run_dir), trust)
     if shard_size < 1:
         raise ParameterError(f"shard_size={shard_size}; expected 1 or more")
-    _check_network(Path(run_dir), device, trust)
     workers = Workers(backend, scheduler, jobs, threads, device)
     asked = utilities if utilities is not None else MEASURED if form.measures else ()
     task = PredictionTask(
@@ -225,30 +220,6 @@ def predict(
     Predictor.load.cache_clear()  # this process may have better uses for the memory
     seconds = round(time.perf_counter() - started, 3)
     return Predicted(out, n_images, n_unreadable, n_computed, seconds)
-
-
-def _check_network(run_dir: Path, device: str, trust: bool) -> None:
-    if not run_dir.is_file():
-        check_model(run_dir, read_description(run_dir), trust)
-        return
-    read_exported(run_dir, trust)
-    if device not in ("auto", "cpu"):
-        raise ParameterError(
-            f"device: got {device!r}; an exported network is computed on the CPU: leave it out, or "
-            "predict by the run folder"
-        )
-
-
-def _check_places(out: Path, places: Sequence[Path], form: Form) -> None:
-    if form.is_one_file and not out.parent.is_dir():
-        raise UsageError(f"out: the folder {str(out.parent)!r} does not exist")
-    if form.is_one_file and out.is_dir():
-        raise UsageError(f"out: {str(out)!r} is a folder; expected the name of a file")
-    if not places:
-        raise UsageError("no image was named; expected files, or folders of images")
-    for place in places:
-        if not os.path.lexists(file_of(place)):
-            raise DataError(f"{str(place)!r} does not exist; expected an image or a folder of them")
 
 
 def _few(names: Sequence[str], most: int = 10) -> list[str]:

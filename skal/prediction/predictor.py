@@ -19,14 +19,14 @@ from ..datasets.base import Images
 from ..datasets.decoding import Decoded, Decoding, decode_many, to_channels
 from ..datasets.loading import how_to_decode
 from ..models.classifier import ImageClassifier
-from ..models.persistence import (
+from ..models.description import (
     DESCRIPTION,
     WEIGHTS,
     class_names,
     decoded_as,
-    load_classifier,
     read_description,
 )
+from ..models.persistence import load_classifier
 from ..strategies.base import ScoreStrategy
 from ..strategies.resolve import Strategy, resolve_strategy
 from ..strategies.scores import ScoreRequest, Scores, least_for_all_devices, score_pool

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from ..core.durable import fsync_file, fsync_folder, sha256
 from ..core.errors import RunExistsError, UsageError, require
-from .predictor import Rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from .predictor import Rows
 
 
 CSV_HEAD = b"path,class,probability,"
@@ -38,6 +39,9 @@ class Form:
 
     def check(self) -> None:
         """Raise MissingExtraError if a package that it needs is not installed."""
+
+    def check_replaced(self, out: Path) -> None:
+        """Raise RunExistsError where it is seen at once that a file is not to be replaced."""
 
     def write(self, lots: Sequence[Rows], path: Path, classes: Sequence[str]) -> None:
         """Write a part, which has at least one lot."""
@@ -73,12 +77,15 @@ class Form:
 class Csv(Form):
     """Text, a line an image."""
 
-    def is_finished(self, out: Path, names: Sequence[str]) -> bool:
-        """Return False: what predictions are in a file is not known, so they are made again."""
+    def check_replaced(self, out: Path) -> None:
         if out.is_file():
             with out.open("rb") as file:
                 if file.read(len(CSV_HEAD)) not in (CSV_HEAD, b""):
                     raise _exists(out)
+
+    def is_finished(self, out: Path, names: Sequence[str]) -> bool:
+        """Return False: what predictions are in a file is not known, so they are made again."""
+        self.check_replaced(out)
         return False
 
     def write(self, lots: Sequence[Rows], path: Path, classes: Sequence[str]) -> None:

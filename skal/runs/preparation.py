@@ -22,6 +22,7 @@ from ..models.net import default_lr
 from ..models.network import HEADLESS_CLASSES, ImageModule
 from ..strategies.cold_start import resolve_init_strategy
 from .config import SETTINGS, RunConfig
+from .names import check_weights
 from .pretraining import check_pretraining
 from .record import free_name
 from .start import check_folder, decoding_for, input_size, no_class, with_network
@@ -35,8 +36,7 @@ def check_settings(config: RunConfig) -> None:
         MODELS.resolve(config.model)
     if config.init_strategy is not None:
         resolve_init_strategy(config.init_strategy)
-    if config.weights is not None and not Path(config.weights).is_file():
-        raise ParameterError(f"weights: there is no file {config.weights!r}")
+    check_weights(config)
     resolve_device(config.device)
     check_pretraining(config)
     if config.model in BUNDLED_MODELS and not (config.pretrained or config.weights):

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -711,6 +712,69 @@ def test_help_and_lists_import_no_torch(args: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        "predict modle new --out pred.csv",
+        "predict model news",
+        "predict model new --out pred.txt",
+        "predict model new --out there.csv",
+        "predict model new --out nowhere/pred.csv",
+        "predict model new --device gpu",
+        "export-model modl",
+        "export-model model --format onx",
+        "export-model model --out there.csv",
+        "export-model done --format state-dict",
+        "export-model model --out nowhere/net.onnx",
+        "train new --out model",
+        "train new",
+        "train news",
+        "resume bog",
+        "resume new",
+        "score",
+        "report",
+        "report bog",
+        "report new",
+        "report model --out new",
+        "run --dataset nowhere",
+        "run --dataset ./nowhere",
+        "run --model resnt18",
+        "run --strategy badg",
+        "run --stream --strategy badge",
+        "run --weights none.pt",
+        "run --out new",
+        "compare --dataset nowhere",
+        "compare --models lenet,resnt18",
+        "compare --strategies margin,badg",
+        "compare --out new",
+    ],
+)
+def test_simple_mistakes_are_found_before_torch_is_imported(
+    args: str, finished: tuple[Path, Result], tmp_path: Path
+) -> None:
+    (tmp_path / "model").symlink_to(finished[0])
+    for name in ("a", "b"):
+        (tmp_path / "new" / name).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / "new" / f"{name}.png")
+    (tmp_path / "there.csv").write_text("x")
+    shutil.copytree(finished[0], tmp_path / "done")
+    (tmp_path / "done/network.safetensors").write_text("x")
+    code = (
+        "import sys\nfrom skal.cli import main\n"
+        "try:\n"
+        f"    main({args.split()!r}, prog_name='skal')\n"
+        "except SystemExit as end:\n"
+        "    assert end.code in (1, 2), end.code\n"
+        "heavy = {'torch', 'sklearn', 'matplotlib', 'skactiveml'} & sys.modules.keys()\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Error: " in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_reader_who_goes_away_is_no_error() -> None:

@@ -22,7 +22,8 @@ from made_up import made_up_results
 from PIL import Image
 
 import skal
-from skal.comparisons.report import check_extra, choose_place, results_csv, text_table, write_report
+from skal.comparisons.folder import choose_place
+from skal.comparisons.report import check_extra, results_csv, text_table, write_report
 from skal.comparisons.report.page import chart, efficiency_interval
 from skal.comparisons.report.picks import class_balance, contact_sheet, room_for_each, show_picks
 from skal.comparisons.results import Result, read_result

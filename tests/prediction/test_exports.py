@@ -336,3 +336,9 @@ def test_a_missing_package_is_named(
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(MissingExtraError, match=r"skal\[onnx\]"):
         export_model(runs["mlp"], tmp_path / "network.onnx")
+
+
+@pytest.mark.parametrize("name", NETWORK_FORMATS.names())
+def test_a_format_is_listed_with_the_suffix_of_its_files(name: str) -> None:
+    entry = NETWORK_FORMATS.resolve(name)
+    assert entry.facts["suffix"] == entry.load().suffix

@@ -10,9 +10,8 @@ from typing import Any
 from ...core.durable import LEFT, remove_leftovers, write_atomic
 from ...core.errors import require
 from ...runs.drawing import Pictures
-from ...runs.record import free_name
 from .. import plots
-from ..folder import ANALYSIS, check_place, is_comparison
+from ..folder import ANALYSIS, check_place
 from ..pairs import tell_apart
 from ..results import Result
 from ..verdicts import analyse
@@ -68,17 +67,6 @@ def write_report(
 
         write_atomic(folder / REPORT, make_page(results, analysis, pictures, folder))
     return analysis
-
-
-def choose_place(folders: Sequence[str | Path], out: str | Path | None = None) -> Path:
-    """Return where to write a report: by default a comparison's own folder if it is the only one,
-    else the first free of ``report``, ``report-2``, ...; see `check_place`.
-    """
-    if out is None:
-        one = Path(folders[0])
-        out = one if len(folders) == 1 and is_comparison(one) else free_name(Path("report"))
-    check_place(Path(out))
-    return Path(out)
 
 
 def check_extra() -> None:

@@ -103,7 +103,7 @@ def answers_of_run(
     from ...datasets.index import list_images
     from ...datasets.loading import data_folder
     from ...datasets.pixel_cache import file_state
-    from ...models.persistence import check_model, read_description
+    from ...models.description import check_model, read_description
     from ...prediction.predictor import Predictor, model_key
 
     config = _config_of(run_dir)

@@ -1,0 +1,66 @@
+"""What can be wrong with places and names, found before torch is imported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..core.errors import DataError, ParameterError, RunExistsError, UsageError
+from ..core.settings import settings_of
+from ..datasets.formats import file_of
+from ..models.description import check_model, read_description
+from ..models.settings import TrainingSettings
+from . import NETWORK_FORMATS
+from .writers import Form, form_of
+
+
+def check_places(out: Path, places: Sequence[Path]) -> Form:
+    """Return the form of what `skal.predict` is to write; an error if it cannot, or there are no
+    such images.
+    """
+    form = form_of(out)
+    form.check()
+    if form.is_one_file and not out.parent.is_dir():
+        raise UsageError(f"out: the folder {str(out.parent)!r} does not exist")
+    if form.is_one_file and out.is_dir():
+        raise UsageError(f"out: {str(out)!r} is a folder; expected the name of a file")
+    form.check_replaced(out)
+    if not places:
+        raise UsageError("no image was named; expected files, or folders of images")
+    for place in places:
+        if not os.path.lexists(file_of(place)):
+            raise DataError(f"{str(place)!r} does not exist; expected an image or a folder of them")
+    return form
+
+
+def check_network(run_dir: Path, device: str, trust: bool) -> None:
+    """Raise an error if there is no such device, or no network in a folder that may be used; what
+    is in a file is not looked at.
+    """
+    settings_of(TrainingSettings)["device"].check(device)
+    if not run_dir.is_file():
+        check_model(run_dir, read_description(run_dir), trust)
+    elif device not in ("auto", "cpu"):
+        raise ParameterError(
+            f"device: got {device!r}; an exported network is computed on the CPU: leave it out, or "
+            "predict by the run folder"
+        )
+
+
+def check_export(run_dir: Path, out: Path | None, format: str) -> None:
+    """Raise an error if there is no such network, no such format, or no place for the file."""
+    suffix = NETWORK_FORMATS.resolve(format).facts.get("suffix")
+    read_description(run_dir)
+    if out is not None:
+        check_new_file(out)
+    elif suffix:
+        check_new_file(run_dir / f"network{suffix}")
+
+
+def check_new_file(path: Path) -> None:
+    """Raise an error if there is something of that name, or no folder for it."""
+    if path.exists():
+        raise RunExistsError(f"{str(path)!r} exists and is not overwritten; choose another --out")
+    if not path.parent.is_dir():
+        raise DataError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")
