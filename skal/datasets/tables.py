@@ -133,14 +133,20 @@ def _likelihood(header: str, separator: str) -> tuple[bool, int]:
     return not {*names}.isdisjoint(PATHS), len(names)
 
 
-def find_column(names: Sequence[str], known: Iterable[str]) -> int | None:
-    """Return the first of some columns that a table has; a DataError if it has two of them."""
+def find_column(
+    names: Sequence[str], known: Iterable[str], written: Sequence[str] | None = None
+) -> int | None:
+    """Return the first of some columns that a table has; a DataError, with names as they are
+    `written`, if it has two of them.
+    """
     small = [name.strip().lower() for name in names]
     name = next((name for name in known if name in small), None)
     if name is None:
         return None
     if small.count(name) > 1:
-        raise DataError(f"it has two columns {name!r}; rename one")
+        two = [shown for shown, one in zip(written or names, small, strict=False) if one == name]
+        told = " and ".join(map(repr, dict.fromkeys(two)))
+        raise DataError(f"it has two columns {told}; rename one")
     return small.index(name)
 
 

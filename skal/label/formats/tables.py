@@ -35,8 +35,8 @@ class _NoColumnError(DataError):
         self.found = found
 
 
-def _columns(source: Source, names: Sequence[str]) -> tuple[str, str]:
-    """Return the names of the columns of images and labels."""
+def _columns(source: Source, names: Sequence[str], written: Sequence[str]) -> tuple[str, str]:
+    """Return the names of the columns of images and labels, which errors show as `written`."""
     if not source.label_column and {*names} >= PREDICTED:
         other = next((name for name in names if name in LABELS and name not in PREDICTED), None)
         told = "no labels that people gave" if other is None else f"a column {other!r}"
@@ -49,7 +49,7 @@ def _columns(source: Source, names: Sequence[str]) -> tuple[str, str]:
     wanted = {"path": (source.path_column, PATHS), "label": (source.label_column, LABELS)}
     for what, (given, known) in wanted.items():
         try:
-            column = find_column(names, [given.lower()] if given else known)
+            column = find_column(names, [given.lower()] if given else known, written)
         except DataError as error:
             raise DataError(f"{source.name}: {error}") from error
         if column is None:
@@ -59,9 +59,9 @@ def _columns(source: Source, names: Sequence[str]) -> tuple[str, str]:
                 raise DataError(f"{source.name} is {told}; nothing was imported")
             faults = [name for name in names if ISSUE.fullmatch(name)]
             hint = f"; --format cleanlab takes faults ({faults[0]}) as notes" if faults else ""
+            found = ", ".join(written) or "nothing"
             raise _NoColumnError(
-                f"{source.name} has no column {expected} (found: {', '.join(names) or 'nothing'}); "
-                f"expected path and label, or --path-column and --label-column{hint}",
+                f"{source.name} has no column {expected} (found: {found}); expected path and label, or --path-column and --label-column{hint}",
                 chosen,
             )
         chosen.append(names[column])
@@ -72,10 +72,11 @@ def read_csv(source: Source) -> Iterator[Row]:
     """Read a row an image; columns by number are of a table without a header."""
     table = Cells(source.text)
     header = next(filter(None, table), [])
-    names, first = [name.strip().lower() for name in header], []
+    written, first = [name.strip() for name in header], []
     if (source.path_column or "").isdecimal():
-        names, first = [str(number) for number, _ in enumerate(header, start=1)], [header]
-    path, label = _columns(source, names)
+        written, first = [str(number) for number, _ in enumerate(header, start=1)], [header]
+    names = [name.lower() for name in written]
+    path, label = _columns(source, names, written)
     n, of_path, of_label = len(names), names.index(path), names.index(label)
     is_plain = MORE.isdisjoint({*names} - {path, label})
     is_of_skal = path == COLUMNS[0] and {*COLUMNS}.issubset(names)
@@ -164,7 +165,7 @@ def _of_objects(source: Source, blocks: Iterable[Block], unit: str) -> Iterator[
                 yield plain_row(where, _address(one[names[0]]), _text(one[names[1]]) or None)
             else:
                 cells = _flat(source, where, one)
-                yield _row(where, cells, *columns.of(tuple(cells)))
+                yield _row(where, cells, *columns.of(tuple(cells), tuple(one)))
     columns.check()
 
 
@@ -178,11 +179,13 @@ class _Columns:
         self.where = ""
         self.of, self.plain = cache(self._of), cache(self._plain)
 
-    def _of(self, names: Sequence[str]) -> tuple[str, str | None]:
-        """Return the columns of an object with these names; None where it says no label."""
+    def _of(self, names: Sequence[str], written: Sequence[str]) -> tuple[str, str | None]:
+        """Return the columns of an object with these names, in the file `written` so; None where it
+        says no label.
+        """
         found: Sequence[str]
         try:
-            found = _columns(self._source, names)
+            found = _columns(self._source, names, written)
         except _NoColumnError as error:
             if not error.found:
                 raise
@@ -200,7 +203,7 @@ class _Columns:
         small = {name.lower(): name for name in names}
         if len(small) < len(names):
             return None
-        path, label = self.of(tuple(small))
+        path, label = self.of(tuple(small), tuple(names))
         is_plain = MORE.isdisjoint(small.keys() - {path, label})
         return (small[path], small[label]) if label is not None and is_plain else None
 
@@ -316,8 +319,9 @@ def read_parquet(source: Source) -> Iterator[Row]:
     except ImportError as error:
         raise MissingExtraError("pyarrow", "parquet", f"to read {source.name}, skal") from error
     file = parquet.ParquetFile(source.path)
-    names = [name.lower() for name in file.schema_arrow.names]
-    path, label = _columns(source, names)
+    written = file.schema_arrow.names
+    names = [name.lower() for name in written]
+    path, label = _columns(source, names, written)
     start = 1
     for batch in file.iter_batches():
         for number, cells in enumerate(batch.to_pylist(), start=start):
