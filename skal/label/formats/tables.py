@@ -61,7 +61,8 @@ def _columns(source: Source, names: Sequence[str], written: Sequence[str]) -> tu
             hint = f"; --format cleanlab takes faults ({faults[0]}) as notes" if faults else ""
             found = ", ".join(written) or "nothing"
             raise _NoColumnError(
-                f"{source.name} has no column {expected} (found: {found}); expected path and label, or --path-column and --label-column{hint}",
+                f"{source.name} has no column {expected} (found: {found}); expected path and "
+                f"label, or --path-column and --label-column{hint}",
                 chosen,
             )
         chosen.append(names[column])
