@@ -120,7 +120,9 @@ def export_command(
         with opened_project(folder, create=False) as project:
             written = entry.make(project=project, out=out, copy=copy)
             if not isinstance(written, str):
-                _log.info("%d images in %s", written, out)
+                from ..core.text import counted
+
+                _log.info("%s in %s", counted(written, "image"), out)
                 return
             _write(written, out)
             if entry.name == "label-studio":

@@ -275,11 +275,12 @@ def _tell_saved(project: LabelProject) -> None:
     """Say what is saved, how good the network is, and what comes next."""
     from shlex import quote
 
-    from ..core.text import shown
+    from ..core.text import counted, shown
 
     given, folders = len(project.ledger.labels), len(project.folder_labels)
     beside = f", beside {folders} of class folders" if folders else ""
-    _log.info("%d labels are saved in %s%s", given, project.store.path, beside)
+    are = "is" if given == 1 else "are"
+    _log.info("%s %s saved in %s%s", counted(given, "label"), are, project.store.path, beside)
     if project.accuracy:
         _log.info("accuracy of the last network: %s", project.accuracy)
     if verdict := project.verdict:

@@ -71,6 +71,7 @@ def predict(
     skal predict model photos --out classes.parquet --embeddings --utilities margin
     """  # noqa: D301 (click wants the character)
     with console(ctx, quiet), tempfile.TemporaryDirectory() as scratch:
+        from ..core.text import counted
         from ..prediction.checks import check_network, check_places
 
         given = {name: value for name, value in settings.items() if value is not None}
@@ -94,8 +95,9 @@ def predict(
                     click.echo(block, nl=False)
         if as_json:
             click.echo(json.dumps({**done.as_dict(), "out": str(out) if out else None}))
-        _log.info("%d images classified", done.n_images - done.n_unreadable)
+        _log.info("%s classified", counted(done.n_images - done.n_unreadable, "image"))
         if done.n_unreadable:
-            _log.warning("%d images cannot be read; their rows are empty", done.n_unreadable)
+            rows = "its row is empty" if done.n_unreadable == 1 else "their rows are empty"
+            _log.warning("%s cannot be read; %s", counted(done.n_unreadable, "image"), rows)
         if out is not None:
             _log.info("written to %s", out)

@@ -19,6 +19,11 @@ def plain_text(text: str) -> str:
     return content.decode(errors="replace")
 
 
+def counted(n: int, noun: str) -> str:
+    """Return a number and what there are so many of: "1 image", "2 images"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def shown(text: str, keep: str = "") -> str:
     """Return text that a terminal shows and does not obey: characters that control it, or the
     direction of what is written, are escaped, but for those to `keep`.

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..core.errors import DataError, ParameterError, UnknownNameError, UsageError
 from ..core.memory import without_collector
-from ..core.text import plain_text, shown
+from ..core.text import counted, plain_text, shown
 from ..datasets.addresses import Located, UnclearAddressError
 from ..datasets.formats import page_of
 from ..datasets.index import find_images
@@ -194,7 +194,7 @@ class Imported(NamedTuple):
     def __str__(self) -> str:
         if self.noted:
             return f"{self.noted}; no label was changed"
-        empty = f", {self.empty} rows without a label" if self.empty else ""
+        empty = f", {counted(self.empty, 'row')} without a label" if self.empty else ""
         older = f", {self.older} older than what is there" if self.older else ""
         return f"{self.new} new, {self.changed} changed, {self.same} already there{empty}{older}"
 

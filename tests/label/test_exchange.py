@@ -200,7 +200,7 @@ def test_nothing_of_a_file_that_is_refused_is_kept_no_class_either(tmp_path: Pat
     assert not (other / ".skal").exists()
     (tmp_path / "x.csv").write_text("path,label\n0.png,Gans\n1.png,\n")
     done = import_into(other, tmp_path / "x.csv", ["Gans", "Ente"])
-    assert str(done) == "1 new, 0 changed, 0 already there, 1 rows without a label"
+    assert str(done) == "1 new, 0 changed, 0 already there, 1 row without a label"
     assert LabelProject.open(other).labels == {0: 0}
     (tmp_path / "x.csv").write_text("path,label\n1.png,Maus\n")
     import_into(other, tmp_path / "x.csv", ["Maus"])

@@ -307,7 +307,7 @@ def test_objects_without_a_label_are_counted_if_others_have_one(
 ) -> None:
     file = tmp_path / "x.manifest"
     file.write_text(lines(UNLABELLED) + FILES["Ground Truth"][2])
-    assert str(import_into(photos, file, CLASSES)).endswith("1 rows without a label")
+    assert str(import_into(photos, file, CLASSES)).endswith("1 row without a label")
     assert labels(photos) == MEANT
     file.write_text(lines(UNLABELLED, UNLABELLED))
     with pytest.raises(DataError, match=r"has no column 'label' .found: source-ref"):

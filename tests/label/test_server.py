@@ -854,7 +854,7 @@ def test_a_closed_terminal_ends_it_as_ctrl_c_does(folder: Path) -> None:
         server.process.send_signal(signal.SIGHUP)
         _, err = server.process.communicate(timeout=PATIENCE)
     assert server.process.returncode == 0
-    assert "1 labels are saved" in err
+    assert "1 label is saved" in err
     assert f"next: skal train {folder} --out model" in err
     assert len(Store(folder / ".skal/labels.sqlite").contents()) == 1
 

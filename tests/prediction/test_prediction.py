@@ -574,7 +574,7 @@ def test_without_out_the_rows_go_to_stdout(pictures: Pictures, model: Path, tmp_
     assert done.exit_code == 0, done.output
     assert rows_of(done.stdout) == predicted(model, tmp_path / "s.csv", "a", BAD)
     assert "5 images classified" in done.stderr
-    assert "1 images cannot be read; their rows are empty" in done.stderr
+    assert "1 image cannot be read; its row is empty" in done.stderr
 
 
 def test_ctrl_c_says_how_to_resume(
