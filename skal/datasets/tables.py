@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..core.errors import DataError, one_line
+from ..core.text import counted
 from .addresses import Addresses, Located, UnclearAddressError
 from .layout import ImageFile, kind_of
 
@@ -195,7 +196,7 @@ def read_tables(
         if table.unknown:
             some = _some(table.unknown, MOST_NAMED)
             _log.warning("%d rows of %s name no image here: %s", len(table.unknown), name, some)
-        _log.info("%s labels %d images", name, len(table.labels))
+        _log.info("%s labels %s", name, counted(len(table.labels), "image"))
         labels.update(table.labels)
     if are_needed and not labels:
         for name, why in others[:MOST_NAMED]:

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from ..core.errors import DataError
+from ..core.text import counted
 from ..datasets.formats import page_of
 from ..datasets.index import find_images
 from .listing import Files, Paths
@@ -106,12 +107,14 @@ def tell_left_out(files: Files, ids: Container[str]) -> None:
             others[label] += n
     by_name = sorted(others.items())
     for name, count in by_name[:MOST_TOLD]:
-        _log.info("the folder %r is no class: its %d images count as unlabelled", name, count)
+        images = f"{counted(count, 'image')} {'counts' if count == 1 else 'count'}"
+        _log.info("the folder %r is no class: its %s as unlabelled", name, images)
     if rest := by_name[MOST_TOLD:]:
         n = sum(count for _, count in rest)
         _log.info("... nor are %d more folders, of %d images", len(rest), n)
     if n_of_test:
-        _log.info("%d images under test/ take no part in labelling", n_of_test)
+        take = "takes" if n_of_test == 1 else "take"
+        _log.info("%s under test/ %s no part in labelling", counted(n_of_test, "image"), take)
 
 
 def content_of(path: Path, sizes: Iterable[int] | None = None) -> tuple[int, str] | None:

@@ -13,7 +13,7 @@ from ..core.durable import LEFT, fsync_folder, remove_leftovers
 from ..core.errors import RunFolderError
 from ..core.kinds import resolve_count
 from ..core.memory import without_collector
-from ..core.text import shown
+from ..core.text import counted, shown
 from ..core.trust import check_trusted, foreign_names
 from ..datasets.addresses import Addresses
 from ..datasets.deep import Ranges
@@ -428,13 +428,16 @@ class LabelProject:
 
     def _tell_gone(self, gone: Mapping[int, str]) -> None:
         labeled = [path for number, path in gone.items() if number in self.ledger.labels]
+        are = "is" if len(gone) == 1 else "are"
+        told = f"{counted(len(gone), 'image')} of the project {are} no longer there"
         if labeled:
             _log.warning(
-                "%d images of the project are no longer there, and %d of them have a label that "
-                "does not count until they are back (the first: %s); put them where they were",
-                len(gone),
+                "%s, and %d of them %s a label that does not count until back (the first: %s); put "
+                "what is gone where it was",
+                told,
                 len(labeled),
+                "has" if len(labeled) == 1 else "have",
                 shown(labeled[0]),
             )
         elif gone:
-            _log.info("%d images of the project are no longer there", len(gone))
+            _log.info("%s", told)

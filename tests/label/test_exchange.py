@@ -796,7 +796,7 @@ def test_files_whose_pages_are_there_are_not_gone(
     assert "no longer there" not in caplog.text
     sheets[0].save(stack, save_all=True, append_images=sheets[1:2])  # one page less
     LabelProject.open(project.root).close()
-    assert "1 images of the project are no longer there" in caplog.text
+    assert "1 image of the project is no longer there" in caplog.text
 
 
 def labels_in(folder: Path) -> dict[str, str]:
@@ -907,7 +907,7 @@ def test_what_is_gone_or_moved_is_told_once(
     (tmp_path / "x.csv").write_text(AS_A_TABLE.format("3.png"))
     caplog.set_level("INFO", "skal")
     import_into(project.root, tmp_path / "x.csv")
-    assert caplog.text.count("1 images of the project are no longer there") == 1
+    assert caplog.text.count("1 image of the project is no longer there") == 1
     assert caplog.text.count("1 labelled images were moved") == 1
 
 

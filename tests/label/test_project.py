@@ -152,7 +152,7 @@ def test_of_many_folders_that_are_no_class_ten_are_named(
     caplog.set_level(logging.INFO, "skal")
     write_images(tmp_path / "all", pictures(13), [f"{n:02d}/{n}.png" for n in range(13)])
     LabelProject.open(tmp_path / "all", ["rose", "tulip"]).close()
-    assert sum("is no class: its 1 images" in message for message in caplog.messages) == 10
+    assert sum("is no class: its 1 image counts" in message for message in caplog.messages) == 10
     assert "... nor are 3 more folders, of 3 images" in caplog.messages
 
 
