@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 EVERY = 30.0
 """Seconds from one line to the next, where there is no terminal for a bar."""
+SLOW_SECONDS = 2.0
+"""What a bar waits for where the work is mostly shorter: the `delay` of tqdm."""
 LINE = "{desc}: {n_fmt} of {total_fmt} {unit}s, {remaining} left"
 LINE_TO_NO_END = "{desc}: {n_fmt} {unit}s so far"
 

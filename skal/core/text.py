@@ -28,6 +28,8 @@ def shown(text: str, keep: str = "") -> str:
     """Return text that a terminal shows and does not obey: characters that control it, or the
     direction of what is written, are escaped, but for those to `keep`.
     """
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(
         c.encode("unicode_escape").decode() if _controls(c) and c not in keep else c
         for c in plain_text(text)

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from ..core.kept import forget, kept
 from ..core.memory import let_go_of_pages
-from ..core.progress import progress
+from ..core.progress import SLOW_SECONDS, progress
 
 KEY_BYTES = 16
 IMAGES_AT_ONCE = 64
-SLOW_SECONDS = 2.0
 
 Hashes: TypeAlias = NDArray[np.bytes_]
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..core.answers import integers
-from ..core.errors import DataError, ParameterError, UnknownNameError, blaming
+from ..core.errors import DataError, ParameterError, UnknownNameError, blame, blaming
 from ..core.registry import Registry, parameters
 from .base import MISSING_LABEL, ImageDataset, Labels
 from .settings import LABEL_NOISE_KINDS
@@ -274,10 +274,12 @@ def _name_of(oracle: Any) -> str:
 
 def ask(oracle: Oracle, indices: NDArray[np.int64], classes: Sequence[str]) -> Labels:
     """Return b class ids, int64; a `DataError` that names the oracle is raised otherwise."""
-    with blaming(f"the oracle {_name_of(oracle)} failed", DataError):
+    try:
         answer: Any = oracle.label(indices)
         if len(indices) == 1 and np.ndim(answer) == 0:
             answer = [answer]  # of a single image a number will do
+    except Exception as error:
+        blame(error, f"the oracle {_name_of(oracle)} failed", DataError)
     labels, got = integers(answer, len(indices))
     n_classes = len(classes)
     is_outside = np.empty(0, bool) if labels is None else (labels < 0) | (labels >= n_classes)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import DataError, ParameterError, blaming, one_line, pass_on_memory
+from ..core.errors import DataError, ParameterError, blame, one_line, pass_on_memory
 from ..core.registry import Entry, import_object
 from . import MODELS, Builder
 from .checkpoints import read_tensors, tensors_in
@@ -62,8 +62,10 @@ def build_network(
     elif pretrained:
         state = _pretrained(entry)
     loads = state is not None and "weights" in inspect.signature(entry.load()).parameters
-    with blaming(f"the model {entry.spec} cannot be built", ParameterError):
+    try:
         network = entry.make(**shape, **({"weights": state} if loads else {}))
+    except Exception as error:
+        blame(error, f"the model {entry.spec} cannot be built", ParameterError)
     if not isinstance(network, nn.Module) or not isinstance(
         getattr(network, "backbone", None), nn.Module
     ):

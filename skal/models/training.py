@@ -23,6 +23,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from ..core.errors import DataError
+from ..core.progress import SLOW_SECONDS, progress
 from .devices import computing_on
 from .iterators import copied
 
@@ -191,16 +192,23 @@ class ImageNet(NeuralNetClassifier):  # type: ignore[misc]
 
     def _descend(self, batches: TrainBatches, about: dict[str, Any]) -> None:
         """Train epoch by epoch until there are no more batches; there is no validation."""
-        while batches.left:
-            self.notify("on_epoch_begin", **about)
-            self.run_single_epoch(batches, training=True, prefix="train", step_fn=self.train_step)
-            losses = (batch["train_loss"] for batch in self.history[-1]["batches"])
-            if not all(map(math.isfinite, losses)):
-                raise DataError(
-                    "training diverged: its loss became NaN or infinite in epoch "
-                    f"{len(self.history)}; choose a smaller lr, or clip_norm"
-                )
-            self.notify("on_epoch_end", **about)
+        with progress(total=batches.left, desc="training", unit="step", delay=SLOW_SECONDS) as bar:
+
+            def step(batch: Any, **options: Any) -> dict[str, Any]:
+                done = self.train_step(batch, **options)
+                bar.update()
+                return done
+
+            while batches.left:
+                self.notify("on_epoch_begin", **about)
+                self.run_single_epoch(batches, training=True, prefix="train", step_fn=step)
+                losses = (batch["train_loss"] for batch in self.history[-1]["batches"])
+                if not all(map(math.isfinite, losses)):
+                    raise DataError(
+                        "training diverged: its loss became NaN or infinite in epoch "
+                        f"{len(self.history)}; choose a smaller lr, or clip_norm"
+                    )
+                self.notify("on_epoch_end", **about)
 
     def train_step(self, batch: Any, **_: Any) -> dict[str, Any]:
         """Take a step on one batch; skorch's own sets all layers to training anew each time."""

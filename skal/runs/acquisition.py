@@ -93,11 +93,6 @@ class Choice:
     n_random: int = 0
     max_candidates: int | None = None
 
-    @property
-    def n_picks(self) -> int:
-        """How many are the strategy's."""
-        return self.n - self.n_random
-
     def make(
         self, classifier: ImageClassifier | None, pool: Pool, current: Round | None = None
     ) -> Indices:
@@ -105,19 +100,18 @@ class Choice:
         A `SkalError` is raised if memory is short even for the smallest choice, or the strategy
         fails.
         """
-        current = current or Round(1, {}, {})
+        current, n = current or Round(1, {}, {}), self.n - self.n_random
         picks = np.empty(0, dtype=np.int64)
-        if self.n_picks > 0:
+        if n > 0:
             n_candidates = min(self.max_candidates or len(pool.unlabeled), len(pool.unlabeled))
-            sizes = Sizes(n_candidates, len(pool.labeled), self.n_picks, pool.n_classes)
+            sizes = Sizes(n_candidates, len(pool.labeled), n, pool.n_classes)
             choice = replace(self, strategy=within_reach(self.strategy, sizes))
             with timed(current.seconds, "score_seconds"):
                 current.rows = choice._rows_to_show(classifier, pool, current.embeddings)
                 current.scores = choice._score(classifier, pool, current)
             with timed(current.seconds, "query_seconds"):
                 y = pool.y if current.rows is None else pool.y[current.rows]
-                found = current.scores
-                picks = select(choice.strategy, y, self.n_picks, scores=found, seed=self.seed)
+                picks = select(choice.strategy, y, n, scores=current.scores, seed=self.seed)
                 picks = picks if current.rows is None else current.rows[picks]
         if not self.n_random:
             return picks
@@ -131,14 +125,15 @@ class Choice:
     ) -> Indices | None:
         """Return which images are scored and shown to the strategy; None for all."""
         rows, n_left, strategy = pool.shown, len(pool.unlabeled), self.strategy
+        n = self.n - self.n_random
         if self.max_candidates is None:
             n_candidates = shown(strategy, n_left, self.n)
         else:
             n_candidates = min(max(self.max_candidates, self.n), n_left)
-        if self.n_picks < n_left and classifier is not None:
+        if n < n_left and classifier is not None:
             embedded = embeddings or strategy.needs_embeddings
             width = embedding_width(classifier, pool.X) if embedded else 0
-            sizes = Sizes(n_candidates, len(pool.labeled), self.n_picks, pool.n_classes, width)
+            sizes = Sizes(n_candidates, len(pool.labeled), n, pool.n_classes, width)
             n_candidates = affordable(strategy, sizes, device=str(classifier.neural_net_.device))
         if n_candidates == n_left:
             return rows
@@ -152,7 +147,7 @@ class Choice:
     ) -> Scores | None:
         """Score what is shown, as far as the strategy needs it; None if it needs nothing."""
         strategy = self.strategy
-        if not strategy.needs_model or self.n_picks >= len(pool.unlabeled):
+        if not strategy.needs_model or self.n - self.n_random >= len(pool.unlabeled):
             return None
         assert classifier is not None
         committee = None

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score, recall_score
 
-from ..core.errors import blaming
+from ..core.errors import blame
 from ..core.registry import Registry
 from ..datasets.base import Labels
 
@@ -49,8 +49,10 @@ def evaluate(y: Labels, proba: NDArray[Any]) -> dict[str, float]:
     """Compute all `METRICS`; a `SkalError` is raised if an outside one does not work."""
     values = {}
     for entry in METRICS:
-        with blaming(f"the metric {entry.name} failed"):
+        try:
             values[entry.name] = float(entry.load()(y, proba))
+        except Exception as error:
+            blame(error, f"the metric {entry.name} failed")
     return values
 
 

@@ -17,13 +17,12 @@ from skactiveml.base import SkactivemlClassifier
 from skactiveml.utils import ExtLabelEncoder
 
 from ..core.errors import ParameterError
-from ..core.progress import progress
+from ..core.progress import SLOW_SECONDS, progress
 from ..datasets.base import MISSING_LABEL, Images
 from ..models.classifier import ImageClassifier
 from ..models.committee import Committee
 from .geometry import Shift
 
-SLOW_SECONDS = 2.0
 ROWS_AT_ONCE = 8192
 LEAST_PER_DEVICE = 2000
 """Images; for fewer, copying the network would cost more than another GPU saves."""

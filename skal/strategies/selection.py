@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from ..core.answers import integers
-from ..core.errors import SkalError, blaming
+from ..core.errors import SkalError, blame
 from ..core.few_labels import FEW_LABELS
 from ..datasets.base import MISSING_LABEL, Labels
 from .inputs import inputs
@@ -71,8 +71,10 @@ def select(
         if n_candidates < len(left):
             rows = draw_rows(y, n_candidates, seed, labeled=strategy.needs_labeled)
             y, scores = y[rows], scores.take(rows)
-    with blaming(f"{strategy.title} failed"):
+    try:
         answer = ask(strategy, y, n, scores, seed)
+    except Exception as error:
+        blame(error, f"{strategy.title} failed")
     picks = checked(strategy, answer, y, n)
     return picks if rows is None else rows[picks]
 

@@ -795,3 +795,26 @@ def test_a_compiled_backbone_says_the_same_and_can_be_copied_and_saved(
     again = classifier(precision="fp32", compile=True)
     load_weights(again, tmp_path / "model.safetensors", tiny.X)
     assert calls[1:] == [again.neural_net_.module_.network.backbone]
+
+
+def test_a_long_training_says_how_far_it_is(
+    tiny: skal.ImageDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    class Bar:
+        def __init__(self, **options: Any) -> None:
+            told.append("{total} {unit}s of {desc}".format(**options))
+
+        def __enter__(self) -> Bar:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            told.append("gone")
+
+        def update(self) -> None:
+            told.append("step")
+
+    monkeypatch.setattr("skal.models.training.progress", Bar)
+    skal.ImageClassifier("lenet", classes=range(3), steps=4, random_state=0).fit(tiny.X, tiny.y)
+    assert told == ["4 steps of training", *["step"] * 4, "gone"]

@@ -57,17 +57,21 @@ class Watchers:
     def tell(self, hook: str, *args: Any) -> None:
         """Call a hook of all."""
         for tracker in list(self.trackers):
-            with self._left_out(tracker):
+            try:
                 getattr(tracker, hook)(*args)
+            except Exception as error:
+                self._leave_out(tracker, error)
 
     @contextmanager
     def training(self, classifier: ImageClassifier, round_number: int) -> Iterator[None]:
         """Let the trackers' skorch callbacks hear what is trained inside the block."""
         heard: list[tuple[Tracker, Any]] = []
         for tracker in list(self.trackers):
-            with self._left_out(tracker):
+            try:
                 for callback in _callbacks(tracker, round_number):
                     heard.append((tracker, callback.initialize()))
+            except Exception as error:
+                self._leave_out(tracker, error)
         if not heard:
             yield
             return
@@ -76,8 +80,10 @@ class Watchers:
         def tell(event: str, net: Any, facts: Mapping[str, Any]) -> None:
             for tracker, callback in heard:
                 if tracker in self.trackers:
-                    with self._left_out(tracker):
+                    try:
                         getattr(callback, event)(net, **facts)
+                    except Exception as error:
+                        self._leave_out(tracker, error)
 
         before, relay = classifier.callbacks, Relay()
         relay.tell_ = tell
@@ -90,20 +96,18 @@ class Watchers:
     def close(self, tracker: Tracker) -> None:
         """Close a tracker, unless it failed: it would fail, or wait for its service, again."""
         if tracker in self.trackers:
-            with self._left_out(tracker):
+            try:
                 tracker.on_close()
+            except Exception as error:
+                self._leave_out(tracker, error)
 
-    @contextmanager
-    def _left_out(self, tracker: Tracker) -> Iterator[None]:
-        """Continue without a tracker that fails in the block, if it may."""
-        try:
-            yield
-        except Exception as error:
-            if not tracker.may_fail:
-                raise
-            self.trackers.remove(tracker)
-            told = str(error) or type(error).__name__
-            _log.warning("%s failed, and the run continues without it: %s", tracker, told)
+    def _leave_out(self, tracker: Tracker, error: Exception) -> None:
+        """Continue without a tracker that failed, if it may."""
+        if not tracker.may_fail:
+            raise error
+        self.trackers.remove(tracker)
+        told = str(error) or type(error).__name__
+        _log.warning("%s failed, and the run continues without it: %s", tracker, told)
 
 
 def _callbacks(tracker: Tracker, round_number: int) -> Sequence[Any]:
