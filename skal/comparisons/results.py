@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..core.errors import RunFolderError, RunNotFoundError, UsageError
+from ..core.errors import RunFolderError, UsageError
 from ..core.kinds import resolve_share
 from ..core.registry import parse_spec
 from ..runs.config import RunConfig
@@ -110,7 +110,7 @@ def find_runs(folders: Iterable[str | Path]) -> list[Path]:
     found: set[Path] = set()
     for folder in map(Path, folders):
         if not folder.is_dir():
-            raise RunNotFoundError(f"there is no folder {str(folder)!r}")
+            raise RunFolderError(f"there is no folder {str(folder)!r}")
         signs = (JOURNAL, ROUNDS)
         runs = {path.parent for name in signs for path in folder.rglob(name)}
         runs = {run for run in runs if run.name[:1] != "."}

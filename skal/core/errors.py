@@ -6,11 +6,9 @@
     │   ├── ParameterError                  a keyword or value that the callee does not take
     │   └── RunExistsError (FileExistsError) the place to write to is taken
     ├── DataError (ValueError)              images or labels that cannot be used
-    │   ├── DatasetNotFoundError (FileNotFoundError)
-    │   │   └── FolderNotFoundError (UsageError)   there is no such folder of images
-    │   └── PathNotFoundError (FileNotFoundError, UsageError)   nor such a file, or another folder
+    │   └── DatasetNotFoundError (FileNotFoundError)
+    │       └── FolderNotFoundError (UsageError)   there is no such folder of images
     ├── RunFolderError (OSError)            a run folder that cannot be read or written
-    │   └── RunNotFoundError (FileNotFoundError, UsageError)   there is none of that name
     ├── MissingExtraError (ImportError)     an optional package is not installed
     ├── workers.WorkerLostError            a process that is gone
     ├── comparisons RunsFailedError        some runs of a comparison failed; it has the others
@@ -93,16 +91,8 @@ class FolderNotFoundError(DatasetNotFoundError, UsageError):
     """There is no such folder of images."""
 
 
-class PathNotFoundError(DataError, FileNotFoundError, UsageError):
-    """A file or folder that was named does not exist."""
-
-
 class RunFolderError(SkalError, OSError):
     """A run folder that cannot be read or written."""
-
-
-class RunNotFoundError(RunFolderError, FileNotFoundError, UsageError):
-    """There is no such run folder."""
 
 
 class MissingExtraError(SkalError, ImportError):

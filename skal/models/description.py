@@ -9,7 +9,7 @@ from shlex import quote
 from typing import Any
 
 from ..core.durable import sha256
-from ..core.errors import RunFolderError, RunNotFoundError
+from ..core.errors import RunFolderError
 from ..core.trust import check_trusted, is_foreign
 from ..datasets.decoding import GEOMETRIES
 from ..datasets.settings import PAGES
@@ -43,8 +43,7 @@ def read_description(folder: Path) -> dict[str, Any]:
             if begun
             else ("; expected the folder of a run, or one that skal train wrote")
         )
-        kind = RunFolderError if folder.exists() else RunNotFoundError
-        raise kind(f"{damaged}: it has no {DESCRIPTION}{told}") from error
+        raise RunFolderError(f"{damaged}: it has no {DESCRIPTION}{told}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(f"{damaged}: {DESCRIPTION}: {in_one_line(error)}") from error
     written = content.get("format") if isinstance(content, dict) else None

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..core.errors import ParameterError, PathNotFoundError, RunExistsError, UsageError
+from ..core.errors import DataError, ParameterError, RunExistsError, UsageError
 from ..core.settings import settings_of
 from ..datasets.formats import file_of
 from ..models.description import check_model, read_description
@@ -30,9 +30,7 @@ def check_places(out: Path, places: Sequence[Path]) -> Form:
         raise UsageError("no image was named; expected files, or folders of images")
     for place in places:
         if not os.path.lexists(file_of(place)):
-            raise PathNotFoundError(
-                f"{str(place)!r} does not exist; expected an image or a folder of them"
-            )
+            raise DataError(f"{str(place)!r} does not exist; expected an image or a folder of them")
     return form
 
 
@@ -65,6 +63,4 @@ def check_new_file(path: Path) -> None:
     if path.exists():
         raise RunExistsError(f"{str(path)!r} exists and is not overwritten; choose another --out")
     if not path.parent.is_dir():
-        raise PathNotFoundError(
-            f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}"
-        )
+        raise DataError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")

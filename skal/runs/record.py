@@ -20,13 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..core.durable import encoded, fsync_folder, remove_leftovers, sha256, write_atomic
-from ..core.errors import (
-    RunExistsError,
-    RunFolderError,
-    RunNotFoundError,
-    UnknownNameError,
-    UsageError,
-)
+from ..core.errors import RunExistsError, RunFolderError, UnknownNameError, UsageError
 from ..core.tables import GrowingTable, csv_of
 from ..datasets import ImageDataset
 from .config import RunConfig, read_config
@@ -412,7 +406,7 @@ def log_file(folder: Path | None) -> Iterator[None]:
 def check_run_folder(folder: Path) -> None:
     """Raise a `RunFolderError` if a folder is not that of a run."""
     if not folder.is_dir():
-        raise RunNotFoundError(f"there is no run folder {str(folder)!r}")
+        raise RunFolderError(f"there is no run folder {str(folder)!r}")
     if is_begun(folder) or ((folder / JOURNAL).is_file() and (folder / CONFIG).is_file()):
         return
     if not (folder / CONFIG).is_file():

@@ -444,17 +444,6 @@ def test_arguments_reach_the_strategy(tmp_path: Path) -> None:
         ("run --image-size 2", "image_size: got 2; expected a whole number from 8 to 4096"),
         ("run --config no-such.toml", "cannot read 'no-such.toml': No such file or directory"),
         ("run --pretrained --weights x", "give pretrained or weights, not both"),
-        ("resume nowhere", "there is no run folder 'nowhere'"),
-        ("report nowhere", "there is no folder 'nowhere'"),
-        ("predict nowhere .", "no usable model in 'nowhere': it has no model.json"),
-        ("predict . nowhere", "'nowhere' does not exist; expected an image"),
-        ("export-model nowhere", "no usable model in 'nowhere'"),
-        ("import . nowhere.csv", "cannot read 'nowhere.csv': No such file"),
-        ("import nowhere .", "'nowhere' does not exist; expected a folder of images"),
-        ("train nowhere", "'nowhere' does not exist"),
-        ("doctor nowhere", "'nowhere' does not exist"),
-        ("serve nowhere", "'nowhere' is no folder"),
-        ("run --weights nowhere.pt", "weights: there is no file 'nowhere.pt'"),
         ("list modles", "is not one of 'datasets', 'models', 'strategies'"),
         ("resume", "Missing argument 'RUN_DIR'"),
     ],
@@ -483,6 +472,7 @@ def test_an_unknown_key_of_the_file_is_refused_with_the_nearest(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        ("resume nowhere", "there is no run folder 'nowhere'"),
         (
             "predict begun x.png",
             "'begun': it has no model.json; the run is not finished: skal resume",

@@ -13,7 +13,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from ...core.errors import DataError, PathNotFoundError, blame
+from ...core.errors import DataError, blame
 from ...core.registry import Entry, Registry
 from ...core.text import shown
 from ...datasets.tables import LABELS, PATHS, Cells, text_of, with_names_once
@@ -109,8 +109,7 @@ class Source:
         try:
             return self.path.read_bytes()
         except OSError as error:
-            kind = DataError if self.path.exists() else PathNotFoundError
-            raise kind(f"cannot read {str(self.path)!r}: {error.strerror}") from error
+            raise DataError(f"cannot read {str(self.path)!r}: {error.strerror}") from error
 
     @cached_property
     def text(self) -> str:
