@@ -93,19 +93,20 @@ def _tell(data: ImageDataset, rows: Rows, words: str) -> None:
         _log.warning(words, len(rows), f" ({names}{more})" if names else "")
 
 
-def without_doubles(data: ImageDataset) -> ImageDataset:
-    """Leave images out of the pool that are in the test set, or that repeat another one."""
+def without_doubles(data: ImageDataset, quiet: bool = False) -> ImageDataset:
+    """Leave images out of the pool that are in the test set, or that repeat another one, and tell,
+    unless `quiet`.
+    """
     found = find_doubles(data)
     if not len(found):
         return data
     rows = np.setdiff1d(np.arange(len(data.X)), np.concatenate([found.in_test, found.repeated]))
-    _log.info(
-        "left %d duplicates out of the pool: %d are in the test set, %d repeat an earlier image",
-        len(found),
-        len(found.in_test),
-        len(found.repeated),
-    )
-    _tell(data, found.contradicting, CONTRADICTING)
+    if not quiet:
+        told = (
+            "left %d duplicates out of the pool: %d are in the test set, %d repeat an earlier image"
+        )
+        _log.info(told, len(found), len(found.in_test), len(found.repeated))
+        _tell(data, found.contradicting, CONTRADICTING)
     paths = tuple(data.paths[row] for row in rows) if data.paths else ()
     return replace(data, X=take_rows(data.X, rows), y=data.y[rows], paths=paths)
 

@@ -29,6 +29,7 @@ from skal.comparisons.report.picks import class_balance, contact_sheet, room_for
 from skal.comparisons.results import Result, read_result
 from skal.comparisons.verdicts import analyse
 from skal.core.errors import MissingExtraError, RunExistsError
+from skal.datasets.loading import load_as
 from skal.runs.config import RunConfig
 
 SETTINGS = [
@@ -344,6 +345,28 @@ def test_images_that_are_no_longer_there_are_not_shown(tiny: skal.ImageDataset) 
         raise OSError("gone\nand more")
 
     assert show_picks(result, broken, 9).missing == "the images cannot be loaded: gone and more"
+
+
+def test_images_are_loaded_as_the_run_did(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "skal")
+    rng = np.random.default_rng(0)
+    for name in ("ant", "bee"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(4):
+            pages = [
+                Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)) for _ in range(3)
+            ]
+            place = tmp_path / "photos" / name / f"{number}.tif"
+            pages[0].save(place, save_all=True, append_images=[*pages[1:], pages[0]])
+    settings = {"pages": "all", "drop_duplicates": True, "data_dir": tmp_path / "data"}
+    run = {"model": "lenet", "steps": 2, "n_init": 4, "n_query": 2, "n_rounds": 1, "image_size": 12}
+    skal.run(tmp_path / "photos", "random", **run, **settings, out=tmp_path / "run")
+    assert "left 6 duplicates out of the pool" in caplog.text
+    caplog.clear()
+    found = show_picks(read_result(tmp_path / "run"), load_as, 9)
+    assert not found.missing and [sheet.n_images for sheet in found.sheets] == [4, 2]
+    assert sum(sheet.n_wrong for sheet in found.sheets) == 0
+    assert not caplog.text
 
 
 def test_class_balance_is_that_of_what_was_picked_after_the_start(tiny: skal.ImageDataset) -> None:

@@ -16,6 +16,8 @@ from PIL import Image
 from ...core.errors import DataError, one_line
 from ...datasets import ImageDataset
 from ...datasets.base import Images
+from ...datasets.doubles import without_doubles
+from ...runs.start import decoding_for
 from ..results import Result
 
 MOST_SEEDS = 3
@@ -57,11 +59,15 @@ class Picks:
 
 
 def load_images(result: Result, load: Callable[..., ImageDataset]) -> ImageDataset:
-    """Load a run's dataset again by `load` (`load_as` or a cached one), without image noise;
-    DataError if its images are others than the run's, and any error of the loader is passed on.
+    """Load a run's dataset again by `load` (`load_as` or a cached one), as the run did, but without
+    image noise; DataError if its images are others than the run's, and any error of the loader is
+    passed on.
     """
     config = result.config
-    data = load(config.dataset, config.image_size, config.data_dir, config.seed)
+    how = decoding_for(config)
+    data = load(config.dataset, config.image_size, config.data_dir, config.seed, how)
+    if config.drop_duplicates:
+        data = without_doubles(data, quiet=True)
     for row in result.queries:
         index = row["index"]
         known = index < len(data.X) and row["label"] in data.classes
