@@ -231,7 +231,7 @@ def _for_eyes(text: str) -> str:
 
     if not sys.stdout.isatty():
         return text
-    return "".join(f"{shown(line)}\n" for line in text.split("\n")[:-1])
+    return shown(text, keep="\n")
 
 
 def _write(text: str, out: Path | None) -> None:

@@ -191,9 +191,11 @@ def _tell_other_code(folder: Path | None, done: Sequence[Cell]) -> None:
     made_by_other = Counter[str]()
     for cell in done:
         assert folder is not None
-        with suppress(SkalError):  # it is told where the result is needed
-            before = read_result(folder / CELLS / cell.name).environment
-            made_by_other.update(changed_code(before, own_code(cell.config)))
+        now = own_code(cell.config)
+        if now:  # else there is nothing to read a run for
+            with suppress(SkalError):  # it is told where the result is needed
+                before = read_result(folder / CELLS / cell.name).environment
+                made_by_other.update(changed_code(before, now))
     for module, n in made_by_other.items():
         _log.warning(
             "the code of %s has changed since %d of these runs were made, and their figures are of "

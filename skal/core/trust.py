@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from .errors import RunFolderError
@@ -35,16 +35,18 @@ def is_foreign(spec: str, kinds: Collection[str]) -> bool:
     return not (known and any("strategies" in kind for kind in kinds))
 
 
+def naming(settings: Settings) -> Iterator[tuple[str, str, Collection[str]]]:
+    """Yield the settings that name something of ``skal list``, its names, and of which kinds."""
+    values = settings.as_dict()
+    for name, setting in settings_of(type(settings)).items():
+        # others, a place or a range say, may have a colon and name no code
+        if setting.names and isinstance(values.get(name), str):
+            yield name, values[name], setting.names
+
+
 def foreign_names(settings: Settings) -> dict[str, str]:
     """Return the settings that name such code, and what they name."""
-    values = settings.as_dict()
-    return {
-        name: values[name]
-        for name, setting in settings_of(type(settings)).items()
-        if setting.names  # others, a place or a range say, may have a colon and name no code
-        and isinstance(values.get(name), str)
-        and is_foreign(values[name], setting.names)
-    }
+    return {name: spec for name, spec, kinds in naming(settings) if is_foreign(spec, kinds)}
 
 
 def check_trusted(place: Path, names: dict[str, str], trust: bool, advice: str = ADVICE) -> None:

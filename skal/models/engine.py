@@ -114,9 +114,9 @@ def speed_up(
 def _first_like_torch(backbone: nn.Module, inputs: Tensor, bf16: bool) -> Engine | None:
     """Return an engine that answers as torch does in float32, in bfloat16 if that will do."""
     expected = backbone(inputs)
-    for precise in (False, True) if bf16 else (True,):
+    for coarse in (True, False) if bf16 else (False,):
         try:
-            engine = Engine(backbone, inputs[0], not precise)
+            engine = Engine(backbone, inputs[0], coarse)
             found = engine(inputs)
         except ImportError:
             return None
@@ -125,7 +125,7 @@ def _first_like_torch(backbone: nn.Module, inputs: Tensor, bf16: bool) -> Engine
             _log.debug("OpenVINO does not take the backbone: %s", error)
             return None
         difference = float((found - expected).norm() / expected.norm())
-        if found.shape == expected.shape and difference <= SHARE[not precise]:
+        if found.shape == expected.shape and difference <= SHARE[coarse]:
             return engine
         _log.debug("OpenVINO answers otherwise: %.1e of the features' length", difference)
     return None

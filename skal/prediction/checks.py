@@ -48,19 +48,17 @@ def check_network(run_dir: Path, device: str, trust: bool) -> None:
         )
 
 
-def check_export(run_dir: Path, out: Path | None, format: str) -> None:
-    """Raise an error if there is no such network, no such format, or no place for the file."""
-    suffix = NETWORK_FORMATS.resolve(format).facts.get("suffix")
+def check_export(run_dir: Path, out: str | Path | None, format: str) -> Path:
+    """Return the file that a network is to be exported to; an error if there is no such network, no
+    such format, something of that name, or no folder for it.
+    """
+    entry = NETWORK_FORMATS.resolve(format)
     read_description(run_dir)
-    if out is not None:
-        check_new_file(out)
-    elif suffix:
-        check_new_file(run_dir / f"network{suffix}")
-
-
-def check_new_file(path: Path) -> None:
-    """Raise an error if there is something of that name, or no folder for it."""
+    # of a format of somebody else's only the class may tell
+    suffix = entry.facts.get("suffix") or entry.load().suffix
+    path = run_dir / f"network{suffix}" if out is None else Path(out)
     if path.exists():
         raise RunExistsError(f"{str(path)!r} exists and is not overwritten; choose another --out")
     if not path.parent.is_dir():
         raise DataError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")
+    return path

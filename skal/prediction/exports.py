@@ -40,7 +40,7 @@ from ..runs.config import RunConfig, read_config
 from ..runs.preparation import load_untold
 from ..runs.record import CONFIG
 from . import NETWORK_FORMATS
-from .checks import check_new_file
+from .checks import check_export
 from .networks import AT_ONCE, ExportedNetwork, NetworkFormat, example_images
 
 DIGEST, UNSIGNED = "file_sha256", "0" * 64
@@ -136,12 +136,8 @@ def export_model(
 def place_for(run_dir: Path, out: str | Path | None, format: str) -> Path:
     """Return the file that `export_model` is to write; an error, as there, if it cannot."""
     entry = NETWORK_FORMATS.resolve(format)
-    form = entry.load()()
-    check_installed(entry, form)
-    read_description(run_dir)
-    path = run_dir / f"network{form.suffix}" if out is None else Path(out)
-    check_new_file(path)
-    return path
+    check_installed(entry, entry.load()())
+    return check_export(run_dir, out, format)
 
 
 def _check_whole(path: Path) -> None:

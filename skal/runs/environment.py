@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.registry import parse_spec
-from ..core.settings import settings_of
+from ..core.trust import naming
 from .config import RunConfig
 
 PACKAGES = (
@@ -53,12 +53,9 @@ def own_code(config: RunConfig) -> dict[str, str]:
     """Return hashes of the files of modules that settings name as ``module:Name``, by the module;
     of packages that are installed, and so known by their version, there are none.
     """
-    values, found = config.as_dict(), {}
-    for name, setting in settings_of(type(config)).items():
-        value = values.get(name)
-        if not setting.names or not isinstance(value, str):
-            continue
-        module, colon, _ = parse_spec(value)[0].partition(":")
+    found = {}
+    for _, spec, _ in naming(config):
+        module, colon, _ = parse_spec(spec)[0].partition(":")
         file = getattr(sys.modules.get(module), "__file__", None) if colon else None
         if file and "site-packages" not in Path(file).parts and module.partition(".")[0] != "skal":
             with suppress(OSError):

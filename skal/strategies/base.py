@@ -20,7 +20,7 @@ from ..core.errors import DIVERGED, ParameterError, SkalError
 from ..datasets.base import MISSING_LABEL
 from ..models.devices import global_seed
 from .parameters import Constraints, Number, allowed, check_parameters
-from .scores import Labeled, Place, ScoredClassifier, Scores
+from .scores import Labeled, Place, ScoredClassifier, Scores, rows_of
 
 Rows = NDArray[np.int64]
 ToFill = NDArray[np.float64] | None  # or None: not wanted
@@ -261,7 +261,7 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         known = np.flatnonzero(is_labeled(y, missing_label=self.missing_label_))
         if type(clf) is not ScoredClassifier:  # another one may have embeddings of its own
             return Place(rows, known)
-        return Place(clf.rows_of(X[rows]), clf.rows_of(X[known]), clf.scores)
+        return Place(rows_of(X[rows]), rows_of(X[known]), clf.scores)
 
     def _embedding_keywords(self, clf: Any, X: Any) -> dict[str, Any]:
         flag = self.clf_embedding_flag_name

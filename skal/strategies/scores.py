@@ -107,14 +107,15 @@ class Scores:
 
     def placed(self, place: Place) -> Scores:
         """Return the same scores, of which it is known where their images are."""
-        found = replace(self)
-        object.__setattr__(found, "place", place)
-        return found
+        return self._noting("place", place)
 
     def remembering(self, memo: dict[Any, Any]) -> Scores:
         """Return the same scores with what was found of equal embeddings before."""
+        return self._noting("memo", memo)
+
+    def _noting(self, name: str, value: Any) -> Scores:
         found = replace(self)
-        object.__setattr__(found, "memo", memo)
+        object.__setattr__(found, name, value)  # what `replace` may not carry along
         return found
 
 
@@ -351,20 +352,16 @@ class ScoredClassifier(SkactivemlClassifier):
         if samples is None or (n_samples or 0) > there:
             asked = "" if n_samples is None else f"{n_samples} "
             raise ParameterError(f"asked for {asked}samples; the scores hold {there}")
-        return samples[:n_samples, _rows(X)]
+        return samples[:n_samples, rows_of(X)]
 
     def expected_gradient_length(self, X: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return float32 of shape (n,); a ParameterError if the scores hold none."""
         if self.scores.gradient_length is None:
             raise ParameterError("the scores hold no gradient lengths")
-        return self.scores.gradient_length[_rows(X)]
-
-    def rows_of(self, X: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the rows of the scores that samples stand for, shape (n,)."""
-        return _rows(X)
+        return self.scores.gradient_length[rows_of(X)]
 
     def _look_up(self, X: Any) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        rows, embeddings = _rows(X), self.scores.embeddings
+        rows, embeddings = rows_of(X), self.scores.embeddings
         return self.scores.proba[rows], None if embeddings is None else embeddings[rows]
 
 
@@ -377,5 +374,6 @@ class HeadClassifier(ScoredClassifier):
         return self.scores.head(embeddings), embeddings
 
 
-def _rows(X: Any) -> NDArray[np.int64]:
+def rows_of(X: Any) -> NDArray[np.int64]:
+    """Return the rows of the scores that a `ScoredClassifier`'s samples stand for, shape (n,)."""
     return np.asarray(X)[:, 0].astype(np.int64)

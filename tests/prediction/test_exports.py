@@ -7,7 +7,7 @@ import functools
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -166,43 +166,40 @@ def test_any_number_of_images_is_answered(runs: dict[str, Path], exported: Expor
         assert embeddings.shape[0] == n
 
 
-def test_who_labels_a_flat_folder_has_the_network_checked_on_its_images(
-    tiny: skal.ImageDataset, tmp_path: Path
-) -> None:
-    photos, out = tmp_path / "photos", tmp_path / "model"
-    write_images(photos, tiny.X[:30, 0])
-    rows = "".join(f"{number:05}.png,{number % 3}\n" for number in range(20))
-    (tmp_path / "labels.csv").write_text(f"path,label\n{rows}")
+def said_of_an_export(folder: Path, labels: Mapping[str, int]) -> str:
+    """Label the images under ``photos``, train, export, and return what the last one tells."""
+    photos, out, table = folder / "photos", folder / "model", folder / "labels.csv"
+    rows = "".join(f"{path},{label}\n" for path, label in labels.items())
+    table.write_text(f"path,label\n{rows}")
     settings = ("--model", "lenet", "--steps", "2", "--image-size", "12", "--out", str(out))
     for command in (
-        ("import", str(photos), str(tmp_path / "labels.csv"), "--classes", "0,1,2"),
+        ("import", str(photos), str(table), "--classes", "0,1,2"),
         ("train", str(photos), *settings),
         ("export-model", str(out), "--format", "torchscript"),
     ):
         done = CliRunner().invoke(main, command)
         assert done.exit_code == 0, done.output
-    assert "on 30 images the largest difference" in done.stderr
-    assert "noise" not in done.stderr
+    return done.stderr
+
+
+def test_who_labels_a_flat_folder_has_the_network_checked_on_its_images(
+    tiny: skal.ImageDataset, tmp_path: Path
+) -> None:
+    write_images(tmp_path / "photos", tiny.X[:30, 0])
+    said = said_of_an_export(tmp_path, {f"{number:05}.png": number % 3 for number in range(20)})
+    assert "on 30 images the largest difference" in said
+    assert "noise" not in said
 
 
 def test_who_labels_is_not_told_of_doubles_between_folders_when_a_network_is_exported(
     tiny: skal.ImageDataset, tmp_path: Path
 ) -> None:
-    photos, out = tmp_path / "photos", tmp_path / "model"
     for year in ("2019", "2020"):  # each image is in both: where folders are classes, in the test
-        write_images(photos / year, tiny.X[:15, 0])
-    rows = "".join(f"{year}/{n:05}.png,{n % 3}\n" for year in (2019, 2020) for n in range(15))
-    (tmp_path / "labels.csv").write_text(f"path,label\n{rows}")
-    settings = ("--model", "lenet", "--steps", "2", "--image-size", "12", "--out", str(out))
-    for command in (
-        ("import", str(photos), str(tmp_path / "labels.csv"), "--classes", "0,1,2"),
-        ("train", str(photos), *settings),
-        ("export-model", str(out), "--format", "torchscript"),
-    ):
-        done = CliRunner().invoke(main, command)
-        assert done.exit_code == 0, done.output
-    assert "the largest difference" in done.stderr and "noise" not in done.stderr
-    assert "warning" not in done.stderr and "duplicates" not in done.stderr
+        write_images(tmp_path / "photos" / year, tiny.X[:15, 0])
+    labels = {f"{year}/{n:05}.png": n % 3 for year in (2019, 2020) for n in range(15)}
+    said = said_of_an_export(tmp_path, labels)
+    assert "the largest difference" in said and "noise" not in said
+    assert "warning" not in said and "duplicates" not in said
 
 
 def test_without_their_images_a_network_is_checked_on_noise(
