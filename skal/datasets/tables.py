@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from ..core.errors import DataError, one_line
 from ..core.text import counted
-from .addresses import Addresses, Located, UnclearAddressError
+from .addresses import Addresses, Located, UnclearAddressError, names_image
 from .layout import ImageFile, kind_of
 
 TABLES = frozenset((".csv", ".tsv"))
@@ -31,6 +31,8 @@ PATHS = (
     *("image_id", "id", "name"),
 )
 """Names of the column of images, the likeliest first."""
+OF_IDS = frozenset(("id", "name"))
+"""Those of them that may be of something else than images."""
 LABELS = (
     *("label", "class", "category", "target", "choice", "class_name", "label_name"),
     *("species", "breed", "variety", "diagnosis"),
@@ -39,6 +41,7 @@ LABELS = (
 SEPARATORS = ",;\t|"
 NO_TRUTH = ("submission", "sample", "predict")
 """In the names of tables whose labels are made up."""
+OF_NO_TRUTH = "its name says that its labels are made up; if they are not, rename it"
 MOST_NAMED, MOST_COLUMNS, MOST_CHARACTERS = 3, 12, 80
 """Tables and rows, columns, and characters of each that are told; tables are by anybody."""
 
@@ -49,14 +52,21 @@ _FRACTION = re.compile(r"-?\d*\.\d+")
 
 _log = logging.getLogger("skal")
 
+NumberedRow = tuple[int, list[str]]
+"""A row of a table behind the number of the line where it ends."""
+
 
 @dataclass(frozen=True)
 class Table:
-    """What a table says: the labels of images, by path; and what its rows name that is no image."""
+    """What a table says: the labels of images, by path; what its rows name that is no image; how
+    many name an image and no label; and in which lines there are too few or too many cells.
+    """
 
     place: Path
     labels: Mapping[str, str]
     unknown: Sequence[str]
+    n_empty: int = 0
+    misfits: Sequence[int] = ()
 
 
 class OtherTableError(DataError):
@@ -151,12 +161,36 @@ def find_column(
     return small.index(name)
 
 
-def is_table(name: str) -> bool:
-    """Tell whether a file's name is that of a table that may hold labels."""
-    stem, suffix = os.path.splitext(name.lower())  # noqa: PTH122 (Path is slow in a million)
-    return name.lower() == METADATA or (
-        suffix in TABLES and not any(word in stem for word in NO_TRUTH)
+def fits(cells: Sequence[str], header: Sequence[str], last: int) -> bool:
+    """Tell whether a row has the cells of a header up to its `last` column of use, and more than
+    all of the header only if these are empty, as spreadsheets write them.
+    """
+    return len(cells) > last and (
+        len(cells) <= len(header) or not any(map(str.strip, cells[last + 1 :]))
     )
+
+
+def rival_of(header: Sequence[str], cells: Sequence[Any], of_path: int) -> int | None:
+    """Return the column whose cell looks like an image where that of a column of ids, which may
+    count rows, does not; None if there is none.
+    """
+    is_of_ids = header[of_path].lower() in OF_IDS and len(cells) > of_path
+    if not is_of_ids or names_image(str(cells[of_path])):
+        return None
+    named = (n for n, cell in enumerate(cells) if isinstance(cell, str) and names_image(cell))
+    return next(named, None)
+
+
+def is_table(name: str) -> bool:
+    """Tell whether a file's name is that of a table, which may hold labels."""
+    small = name.lower()
+    return small == METADATA or os.path.splitext(small)[1] in TABLES  # noqa: PTH122 (Path is slow)
+
+
+def is_made_up(place: Path) -> bool:
+    """Tell whether a table's name says that its labels are not the truth."""
+    small = place.name.lower()
+    return small != METADATA and any(word in small for word in NO_TRUTH)
 
 
 def read_tables(
@@ -178,7 +212,12 @@ def read_tables(
             others.append((name, error))
             continue
         except DataError as error:
-            _log.warning("%s is not used: %s", name, error)
+            if not is_made_up(root / name):
+                _log.warning("%s is not used: %s", name, error)
+            continue
+        if is_made_up(root / name):
+            if are_needed:
+                _log.warning("%s is not used: %s", name, OF_NO_TRUTH)
             continue
         contradicted = _contradicted(table, files)
         if contradicted:
@@ -195,8 +234,19 @@ def read_tables(
             return {}
         if table.unknown:
             some = _some(table.unknown, MOST_NAMED)
-            _log.warning("%d rows of %s name no image here: %s", len(table.unknown), name, some)
-        _log.info("%s labels %s", name, counted(len(table.labels), "image"))
+            n = len(table.unknown)
+            row = "1 row of %s names" if n == 1 else f"{n} rows of %s name"
+            _log.warning(f"{row} no image here: %s", name, some)
+        if table.misfits:
+            rows, line = counted(len(table.misfits), "row"), table.misfits[0]
+            _log.warning(
+                "passed over %s of %s (the first is line %d): not as many cells as its header",
+                rows,
+                name,
+                line,
+            )
+        empty = f"; without a label: {counted(table.n_empty, 'row')}" if table.n_empty else ""
+        _log.info("%s labels %s%s", name, counted(len(table.labels), "image"), empty)
         labels.update(table.labels)
     if are_needed and not labels:
         for name, why in others[:MOST_NAMED]:
@@ -210,20 +260,24 @@ def table_of(root: Path, files: Sequence[ImageFile]) -> Table | None:
     """Return the first table directly in a folder that gives its images labels, if there is one."""
     for place in sorted(root.iterdir()):
         with suppress(DataError):
-            if is_table(place.name):
+            if is_table(place.name) and not is_made_up(place):
                 return _read(root, place, files)
     return None
 
 
 def without_columns(root: Path) -> dict[str, str]:
-    """Return the tables directly in a folder that have no columns of images and labels, and why
-    they are not used.
+    """Return the tables directly in a folder that have no columns of images and labels, or none of
+    the truth, and why they are not used.
     """
     found: dict[str, str] = {}
     for place in sorted(root.iterdir()):
+        if not is_table(place.name) or place.name[0] == "." or not place.is_file():
+            continue
+        if is_made_up(place):
+            found[place.name] = OF_NO_TRUTH
+            continue
         try:
-            if is_table(place.name) and place.name[0] != "." and place.is_file():
-                _columns_of(_rows_of(place)[0])
+            _columns_of(_rows_of(place)[0])
         except OtherTableError as error:
             found[place.name] = str(error)
         except DataError:  # of what is wrong otherwise it is said when it is read
@@ -262,14 +316,24 @@ def _read(root: Path, place: Path, files: Sequence[ImageFile]) -> Table:
     """
     header, rows = _rows_of(place)
     columns = of_path, of_label = _columns_of(header)
-    _check_is_truth(header, [row[of_label].strip() for row in rows if len(row) > max(columns)])
+    cells: list[tuple[str, str]] = []
+    misfits: list[int] = []
+    for line, row in rows:
+        if fits(row, header, max(columns)):
+            rival = rival_of(header, row, of_path)
+            if rival is not None:
+                raise DataError(
+                    f"its images may be those of the column {header[of_path]!r} or of "
+                    f"{header[rival]!r}; call the right one 'path'"
+                )
+            cells.append((row[of_path], row[of_label].strip()))
+        else:
+            misfits.append(line)
+    _check_is_truth(header, [label for _, label in cells])
     images = Addresses((file.path for file in _meant(root, place, files)), root.as_posix())
     found: list[tuple[str, Located, str]] = []
     unknown: list[str] = []
-    for row in rows:
-        if len(row) <= max(columns):
-            continue
-        address, label = row[of_path], row[of_label].strip()
+    for address, label in cells:
         try:
             found.append((address, images.locate(address), label))
         except UnclearAddressError as error:
@@ -287,7 +351,13 @@ def _read(root: Path, place: Path, files: Sequence[ImageFile]) -> Table:
         if label and labels.setdefault(one.path, label) != label:
             raise DataError(f"{one.path} is {labels[one.path]!r} and {label!r} in it")
     if labels:
-        return Table(place, labels, unknown)
+        n_empty = sum(not label for _, _, label in found)
+        return Table(place, labels, unknown, n_empty, misfits)
+    if misfits:
+        raise OtherTableError(
+            f"it has no row with an image and a label, and {counted(len(misfits), 'row')} with not "
+            f"as many cells as its header (the first is line {misfits[0]})"
+        )
     if unknown:
         raise OtherTableError(
             f"none of its {len(rows)} rows names an image here: {_some(unknown, MOST_NAMED)}"
@@ -295,11 +365,16 @@ def _read(root: Path, place: Path, files: Sequence[ImageFile]) -> Table:
     raise OtherTableError("it has no row with an image and a label")
 
 
-def _rows_of(place: Path) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the other rows of a table."""
+def _rows_of(place: Path) -> tuple[list[str], list[NumberedRow]]:
+    """Return the header and the other rows of a table, but for those that are empty."""
     try:
         text = text_of(place.read_bytes())
-        rows = _rows_of_objects(text) if place.name.lower() == METADATA else list(Cells(text))
+        table = Cells(text)
+        rows = (
+            _rows_of_objects(text)
+            if place.name.lower() == METADATA
+            else [(table.line, row) for row in table if any(map(str.strip, row))]
+        )
     except UnicodeDecodeError as error:
         raise DataError("it is no text in UTF-8") from error
     except DataError:
@@ -308,25 +383,32 @@ def _rows_of(place: Path) -> tuple[list[str], list[list[str]]]:
         raise DataError(one_line(error)) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"it is no object a line: {one_line(error)}") from error
-    return ([name.strip() for name in rows[0]], rows[1:]) if rows else ([], [])
+    return ([name.strip() for name in rows[0][1]], rows[1:]) if rows else ([], [])
 
 
-def _rows_of_objects(text: str) -> list[list[str]]:
+def _rows_of_objects(text: str) -> list[NumberedRow]:
     """Return objects, one a line, as the rows of a table; what is nested in one is no cell."""
-    lines = filter(str.strip, lines_of(text))
-    objects = [json.loads(line, object_pairs_hook=with_names_once) for line in lines]
-    if not all(isinstance(one, dict) for one in objects):
+    lines = [(n, line) for n, line in enumerate(lines_of(text), start=1) if line.strip()]
+    objects = [(n, json.loads(line, object_pairs_hook=with_names_once)) for n, line in lines]
+    if not all(isinstance(one, dict) for _, one in objects):
         raise ValueError("there is something else")
-    header = list(dict.fromkeys(name for one in objects for name in one))
-    rows = [[one.get(name) for name in header] for one in objects]
-    plain = [[str(x) if isinstance(x, str | int | float) else "" for x in row] for row in rows]
-    return [header, *plain] if objects else []
+    header = list(dict.fromkeys(name for _, one in objects for name in one))
+    rows = [(n, [_plain(one.get(name)) for name in header]) for n, one in objects]
+    return [(0, header), *rows] if objects else []
+
+
+def _plain(value: Any) -> str:
+    return str(value) if isinstance(value, str | int | float) else ""
 
 
 def _check_is_truth(header: Sequence[str], labels: Sequence[str]) -> None:
     """Raise an error if labels are predictions, measurements or names of images."""
     small = [name.lower() for name in header]
-    guesses = [name for name in small if name in OF_GUESSES or name.startswith("p_")]
+    guesses = [
+        name
+        for name, one in zip(header, small, strict=True)
+        if one in OF_GUESSES or one.startswith("p_")
+    ]
     if guesses:
         raise DataError(f"its column {guesses[0]!r} says that it holds predictions")
     if "split" in small:

@@ -188,7 +188,7 @@ def test_the_doctor_names_a_table_that_it_cannot_use_and_rows_without_an_image(
     assert "no image has a label" in text
     assert "labels.csv is not used: its columns are 'datei', 'klasse'; expected one of" in text
     (tmp_path / "labels.csv").write_text("path;label\n0.png;cat\n1.png;dog\n9.png;cat\n")
-    assert "1 rows of labels.csv name no image here: '9.png'" in doctor(str(tmp_path))
+    assert "1 row of labels.csv names no image here: '9.png'" in doctor(str(tmp_path))
 
 
 def test_the_doctor_of_no_folder_is_one_clear_line(tmp_path: Path) -> None:

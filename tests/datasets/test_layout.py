@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from PIL import Image
@@ -244,7 +247,7 @@ def test_a_table_whose_rows_may_mean_two_images_is_not_used(
     [
         ("labels.csv", "path,label\n0.png,cat\n0.png,dog\n", "0.png is 'cat' and 'dog' in it"),
         ("x.csv", "path,class,probability\n0.png,cat,0.9\n", "holds predictions"),
-        ("x.csv", "path,class,p_cat\n0.png,cat,0.9\n", "holds predictions"),
+        ("x.csv", "path,class,P_Cat\n0.png,cat,0.9\n", "column 'P_Cat' says that it holds pred"),
         ("x.csv", "id,target\n0,0.134\n1,0.55\n", "fractions"),
         ("x.csv", "path,label,label\n0.png,cat,dog\n", "two columns 'label'"),
         ("x.csv", "path,label,split\n0.png,cat,train\n", "'split' is not read"),
@@ -317,6 +320,90 @@ def test_rows_that_name_no_image_are_named(
     (tmp_path / "labels.csv").write_text("\n".join(["path,label", *rows[:3]]))
     labels(tmp_path)
     assert caplog.records[-1].getMessage().endswith("image here: 'lost0.png'")
+
+
+def test_rows_with_too_few_or_too_many_cells_are_counted_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "skal")
+    paint(tmp_path, *numbered("", 9))
+    rows = [
+        "0.png,cat,x",
+        "1.png",
+        "2.png,dog",
+        "3.png,dog, brown,",
+        "4,dog, a, b",
+        "5.png,,",
+        ",,",
+    ]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,note", *rows]))
+    found = {path: label for path, (_, label) in labels(tmp_path).items() if label}
+    assert found == {"0.png": "cat", "2.png": "dog"}
+    told = "over 3 rows of labels.csv (the first is line 3): not as many cells as its header"
+    assert told in caplog.text
+    assert "labels.csv labels 2 images; without a label: 1 row" in caplog.text
+    (tmp_path / "labels.csv").write_text("id,label\n1,0,cat\n2,1,dog\n")  # as R writes them
+    labels(tmp_path)
+    assert "no row with an image and a label, and 2 rows with not as many cells" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "separator", "columns"),
+    [
+        ("id,breed\n0,cat\n1,dog\n", ",", ("id", "breed")),
+        ("path;label\n0.png;cat\n1.png;dog, brown\n", ";", ("path", "label")),
+        ('path\tnote\tlabel\n0.png\t"a\tb\nc ""d"""\tcat\n', "\t", ("path", "label")),
+        ("\ufeffPath,LABEL\r\n0.png,cat\r\n\r\n1.png,dog\r\n", ",", ("Path", "LABEL")),
+        ("path,label,,\n0.png,cat,,\n1.png,dog\n,,,\n", ",", ("path", "label")),
+        ("path,label\n0.png,cat,,\n1.png,dog,,\n", ",", ("path", "label")),
+        ("\n\npath,label\n0.png,cat\n0.png,cat\n", ",", ("path", "label")),
+        ("path,label\n 0.png , cat \n./1.png, dog\n", ",", ("path", "label")),
+        ("path,label\npets\\0.png,cat\nC:\\pets\\1.png,dog\n", ",", ("path", "label")),
+        ("path,label\nmy%20cat.png,cat\npets/my cat.png,cat\n", ",", ("path", "label")),
+    ],
+)
+def test_each_label_is_what_the_csv_module_reads_for_its_image(
+    tmp_path: Path, text: str, separator: str, columns: tuple[str, str]
+) -> None:
+    root = paint(tmp_path / "pets", *numbered(""), "my cat.png")
+    (root / "labels.csv").write_bytes(text.encode())
+    lines = io.StringIO(text.removeprefix("\ufeff").lstrip("\n"), newline="")
+    expected = {}
+    for row in csv.DictReader(lines, delimiter=separator):
+        name, label = (row[column].strip() for column in columns)
+        if label:
+            stem = unquote(name).replace("\\", "/").rpartition("/")[2].removesuffix(".png")
+            expected[f"{stem}.png"] = label
+    assert expected
+    assert {path: label for path, (_, label) in labels(root).items() if label} == expected
+
+
+def test_numbers_beside_a_column_of_images_are_not_taken_for_these(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paint(tmp_path, *numbered(""))
+    (tmp_path / "labels.csv").write_text("Id,photo,label\n0,3.png,cat\n1,2.png,dog\n")
+    assert {label for _, label in labels(tmp_path).values()} == {None}
+    assert "may be those of the column 'Id' or of 'photo'; call the right one 'path'" in caplog.text
+
+
+def test_a_table_that_is_passed_over_by_its_name_is_told_where_it_would_have_been_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paint(tmp_path, *numbered(""))
+    told = "is not used: its name says that its labels are made up; if they are not, rename it"
+    for name in ("sample_submission.csv", "samples.tsv", "predicted.csv"):
+        (tmp_path / name).write_text("path\tlabel\n0.png\tcat\n1.png\tdog\n")
+        labels(tmp_path)
+        assert f"{name} {told}" in caplog.text
+        (tmp_path / name).unlink()
+    caplog.clear()
+    (tmp_path / "sample_submission.csv").write_text("path,label\n0.png,0.5\n")
+    labels(tmp_path)
+    paint(tmp_path, *numbered("cat/"), *numbered("dog/"))
+    (tmp_path / "sample_submission.csv").write_text("path,label\n0.png,cat\n")
+    labels(tmp_path)
+    assert not caplog.records
 
 
 def test_predictions_and_contradicting_tables_are_not_used(

@@ -242,14 +242,14 @@ def test_columns_and_questions_can_be_named(photos: Path, tmp_path: Path) -> Non
 
 def chained(path: str, *names: str) -> dict[str, Any]:
     """A line of Ground Truth after two jobs."""
-    jobs = zip(("coat", "animal"), names, strict=True)
-    cells = [{job: 0, f"{job}-metadata": {"class-name": name}} for job, name in jobs]
+    jobs = zip(("Coat", "animal"), names, strict=True)
+    cells = [{job: 0, f"{job}-Metadata": {"class-name": name}} for job, name in jobs]
     return {"source-ref": f"s3://x/{path}"} | cells[0] | cells[1]
 
 
 def test_of_chained_jobs_one_is_named(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "x.manifest").write_text(lines(*(chained(p, "long", c) for p, c in MEANT.items())))
-    with pytest.raises(DataError, match=r"line 1 has several classes .coat 'long', animal 'cat'."):
+    with pytest.raises(DataError, match=r"line 1 has several classes .Coat 'long', animal 'cat'."):
         import_into(photos, tmp_path / "x.manifest", CLASSES)
     import_into(photos, Source(tmp_path / "x.manifest", label_column="animal"), CLASSES)
     assert labels(photos) == MEANT
@@ -317,7 +317,7 @@ def test_objects_without_a_label_are_counted_if_others_have_one(
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"path": "a/1.png", "category": "dog"}, "line 1 has 'label' and line 2 'category'; name"),
+        ({"path": "a/1.png", "Category": "dog"}, "line 1 has 'label' and line 2 'Category'; name"),
         ({"id": "1", "label": "dog"}, "line 1 has 'path' and line 2 'id'; name one by --path"),
         ({"path": "a/1.png", "label": "cat", "Label": "dog"}, "line 2 has two columns of one name"),
     ],
@@ -328,6 +328,69 @@ def test_no_object_has_its_label_elsewhere_than_the_others(
     (tmp_path / "x.jsonl").write_text(lines({"path": "b/2.png", "label": "cat"}, other))
     with pytest.raises(DataError, match=message):
         import_into(photos, tmp_path / "x.jsonl", CLASSES)
+
+
+def test_labels_that_answer_several_questions_are_refused(photos: Path, tmp_path: Path) -> None:
+    said = [{f"{job}-metadata": {"class-name": "cat"}} for job in ("pet", "coat")]
+    answers = [[answer("cat", "pet")], [answer("dog", "coat")]]
+    tasks = [
+        {"data": {"image": path}, "annotations": [{"result": own}]}
+        for path, own in zip(IMAGES, answers, strict=False)
+    ]
+    attributes = [{"pet": "cat"}, {"coat": "dog"}]
+    files = [
+        {"filename": path, "regions": [], "file_attributes": own}
+        for path, own in zip(IMAGES, attributes, strict=False)
+    ]
+    images = [{"source-ref": path} | own for path, own in zip(IMAGES, said, strict=False)]
+    cases = [
+        ("x.jsonl", lines(*images), "line 1 has 'pet' and line 2 'coat'; name one by --label-col"),
+        ("x.json", json.dumps(tasks), "x.json has answers to coat, pet; name one by --choice"),
+        ("x.json", json.dumps({str(n): one for n, one in enumerate(files)}), "'a/1.png' has the"),
+    ]
+    for name, text, message in cases:
+        (tmp_path / name).write_text(text)
+        with pytest.raises(DataError, match=message):
+            import_into(photos, tmp_path / name, CLASSES)
+    assert import_into(photos, Source(tmp_path / "x.json", label_column="pet"), CLASSES).new == 1
+    with pytest.raises(DataError, match=r"x.json has no attribute 'size' of a file"):
+        import_into(photos, Source(tmp_path / "x.json", label_column="size"), CLASSES)
+
+
+def test_numbers_beside_a_column_of_images_are_no_ids(photos: Path, tmp_path: Path) -> None:
+    row = {"id": 1, "Photo": "b/2.png", "label": "dog"}
+    for name, text in (("x.csv", "id,Photo,label\n1,b/2.png,dog\n"), ("x.jsonl", lines(row))):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(DataError, match=r"column 'id' or of 'Photo'; name one by --path-col"):
+            import_into(photos, tmp_path / name, CLASSES)
+        import_into(photos, Source(tmp_path / name, path_column="photo"), CLASSES)
+        assert labels(photos) == {"b/2.png": "dog"}
+
+
+def test_rows_that_are_cut_or_have_more_empty_cells_are_counted_or_read(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "x.csv").write_text("path,label,note\na/1.png\na/0012.png,cat\nb/2.png,dog,,,\n")
+    assert str(import_into(photos, tmp_path / "x.csv", CLASSES)).endswith("1 row without a label")
+    assert labels(photos) == MEANT
+    assert "x.csv: 1 row with too few cells for a label (the first is line 2)" in caplog.text
+    (tmp_path / "x.csv").write_text("path,label,note\na/0012.png,cat, brown,\n")
+    with pytest.raises(DataError, match=r"x.csv, line 2 has more fields than the header"):
+        import_into(photos, tmp_path / "x.csv", CLASSES)
+
+
+def test_lines_of_imagenet_are_each_read_or_refused(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("\ufeffcat\ndog\n\n", "utf-8")
+    file = tmp_path / "x.txt"
+    file.write_text("a/0012.png\t0\n\nb/2.png 1\n")
+    import_into(photos, file, CLASSES)
+    assert labels(photos) == MEANT
+    file.write_text("a/0012.png 0\nb/2.png\n")
+    with pytest.raises(DataError, match=r"x.txt, line 2: 'b/2.png'; expected a path and a number"):
+        import_into(photos, file)
+    (tmp_path / "classes.txt").write_text("cat\n\ndog\n")  # would make other numbers of the rest
+    with pytest.raises(DataError, match=r"classes.txt, line 2 has no name of a class"):
+        import_into(photos, file)
 
 
 def test_rows_that_leave_folders_out_beside_such_that_do_not_are_refused(

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 from ...core.errors import DataError, blame
 from ...core.registry import Entry, Registry
 from ...core.text import shown
-from ...datasets.tables import LABELS, PATHS, Cells, text_of, with_names_once
+from ...datasets.tables import LABELS, PATHS, Cells, lines_of, text_of, with_names_once
 from ..notes import Note
 from .known import is_by_columns, named_by_head, named_by_keys
 
@@ -317,11 +317,17 @@ def only(
 
 
 def names_beside(source: Source) -> list[str] | None:
-    """Return the names of classes in a file beside another one, a line each; None without one."""
+    """Return the names of classes in a file beside another one, a line each; None without one.
+
+    A line without a name would make others of the numbers behind it, and is a DataError.
+    """
     for name in ("synsets.txt", "classes.txt", "labels.txt"):
         place = source.path.with_name(name)
         if place.is_file() and place != source.path:
-            return [line.strip() for line in place.read_text().splitlines() if line.strip()]
+            lines = [line.strip() for line in lines_of(Source(place).text.rstrip())]
+            if "" in lines:
+                raise DataError(f"{name}, line {lines.index('') + 1} has no name of a class")
+            return lines
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain, islice
@@ -9,7 +10,8 @@ from operator import itemgetter
 from typing import Any
 
 from ...core.errors import DataError, MissingExtraError
-from ...datasets.tables import LABELS, PATHS, Cells, find_column, lines_of
+from ...core.text import counted
+from ...datasets.tables import LABELS, PATHS, Cells, find_column, fits, lines_of, rival_of
 from ..names import unguarded
 from . import COLUMNS, ISSUE, Row, Source, number_of, only, parsed, plain_row
 from .known import named_by_keys
@@ -26,6 +28,8 @@ PREDICTED = {"path", "class", "probability"}
 METADATA = "-metadata"
 """Behind the name of a job of Ground Truth, where it says what its number means."""
 
+_log = logging.getLogger("skal")
+
 
 class _NoColumnError(DataError):
     """There is no column of labels, or, if none is `found`, of images either."""
@@ -35,10 +39,15 @@ class _NoColumnError(DataError):
         self.found = found
 
 
-def _columns(source: Source, names: Sequence[str], written: Sequence[str]) -> tuple[str, str]:
-    """Return the names of the columns of images and labels, which errors show as `written`."""
+def _columns(
+    source: Source, names: Sequence[str], written: Sequence[str], cells: Sequence[Any]
+) -> tuple[str, str]:
+    """Return the names of the columns of images and labels, which errors show as `written`; `cells`
+    are those of the first row.
+    """
     if not source.label_column and {*names} >= PREDICTED:
-        other = next((name for name in names if name in LABELS and name not in PREDICTED), None)
+        wanted = {*LABELS} - PREDICTED
+        other = next((name for name in written if name.lower() in wanted), None)
         told = "no labels that people gave" if other is None else f"a column {other!r}"
         raise DataError(
             f"{source.name} has what a network says of images (skal predict), and {told}; nothing "
@@ -46,8 +55,10 @@ def _columns(source: Source, names: Sequence[str], written: Sequence[str]) -> tu
             f"{'that' if other else 'its classes'} for labels"
         )
     chosen: list[str] = []
-    wanted = {"path": (source.path_column, PATHS), "label": (source.label_column, LABELS)}
-    for what, (given, known) in wanted.items():
+    columns = {"path": (source.path_column, PATHS), "label": (source.label_column, LABELS)}
+    small = {name.lower(): name for name in written}
+    as_is = [small.get(name, name) for name in names]
+    for what, (given, known) in columns.items():
         try:
             column = find_column(names, [given.lower()] if given else known, written)
         except DataError as error:
@@ -66,6 +77,12 @@ def _columns(source: Source, names: Sequence[str], written: Sequence[str]) -> tu
                 chosen,
             )
         chosen.append(names[column])
+        rival = None if given or what == "label" else rival_of(names, cells, column)
+        if rival is not None:
+            raise DataError(
+                f"the images of {source.name} may be those of the column {as_is[column]!r} or of "
+                f"{as_is[rival]!r}; name one by --path-column"
+            )
     return chosen[0], chosen[1]
 
 
@@ -77,8 +94,11 @@ def read_csv(source: Source) -> Iterator[Row]:
     if (source.path_column or "").isdecimal():
         written, first = [str(number) for number, _ in enumerate(header, start=1)], [header]
     names = [name.lower() for name in written]
-    path, label = _columns(source, names, written)
+    first = first or [*islice(table, 1)]
+    path, label = _columns(source, names, written, first[0] if first else ())
     n, of_path, of_label = len(names), names.index(path), names.index(label)
+    last = max(of_path, of_label)
+    cut: list[str] = []
     is_plain = MORE.isdisjoint({*names} - {path, label})
     is_of_skal = path == COLUMNS[0] and {*COLUMNS}.issubset(names)
     for cells in chain(first, table):
@@ -86,11 +106,20 @@ def read_csv(source: Source) -> Iterator[Row]:
         if is_plain and len(cells) == n:
             row = plain_row(where, cells[of_path], _cell(cells[of_label]) or None)
             yield may_be_guarded(row) if "'" in row.address else row
-        elif len(cells) > n:
+        elif len(cells) > n and not fits(cells, names, last):
             raise DataError(f"{where} has more fields than the header")
-        elif cells:
+        elif any(map(str.strip, cells)):
+            if len(cells) <= last:
+                cut.append(where)
             row = _row(where, dict(zip(names, cells, strict=False)), path, label, _cell)
             yield may_be_guarded(row, is_of_skal) if "'" in row.address else row
+    if cut:
+        _log.warning(
+            "%s: %s with too few cells for a label (the first is %s)",
+            source.name,
+            counted(len(cut), "row"),
+            cut[0],
+        )
 
 
 def may_be_guarded(row: Row, is_sure: bool = False) -> Row:
@@ -152,7 +181,7 @@ def _of_objects(source: Source, blocks: Iterable[Block], unit: str) -> Iterator[
     for start, block in blocks:
         first = tuple(block[0]) if block else ()
         if len(first) == 2 and _is_all_text(block, first):
-            columns.where = f"{unit} {start}"
+            columns.where, columns.cells = f"{unit} {start}", (*block[0].values(),)
             if names := columns.plain(first):
                 pairs = map(itemgetter(*names), block)
                 for number, (address, label) in enumerate(pairs, start):
@@ -160,12 +189,14 @@ def _of_objects(source: Source, blocks: Iterable[Block], unit: str) -> Iterator[
                 continue
         for number, one in enumerate(block, start):
             columns.where = where = f"{unit} {number}"
+            columns.cells = (*one.values(),)
             is_flat = _NESTED.isdisjoint(map(type, one.values()))
             names = columns.plain(tuple(one)) if is_flat else None
             if names:
                 yield plain_row(where, _address(one[names[0]]), _text(one[names[1]]) or None)
             else:
-                cells = _flat(source, where, one)
+                cells = _flat(source, where, one, columns)
+                columns.cells = (*cells.values(),)
                 yield _row(where, cells, *columns.of(tuple(cells), tuple(one)))
     columns.check()
 
@@ -178,6 +209,7 @@ class _Columns:
         self._chosen: dict[str, tuple[str, str]] = {}
         self._problem: DataError | None = None
         self.where = ""
+        self.cells: Sequence[Any] = ()
         self.of, self.plain = cache(self._of), cache(self._plain)
 
     def _of(self, names: Sequence[str], written: Sequence[str]) -> tuple[str, str | None]:
@@ -186,18 +218,23 @@ class _Columns:
         """
         found: Sequence[str]
         try:
-            found = _columns(self._source, names, written)
+            found = _columns(self._source, names, written, self.cells)
         except _NoColumnError as error:
             if not error.found:
                 raise
             self._problem, found = self._problem or error, error.found
+        as_is = {name: name for name in names} | {name.lower(): name for name in written}
         for what, name in zip(("path", "label"), found, strict=False):
-            first, there = self._chosen.setdefault(what, (name, self.where))
-            if first != name:
-                raise DataError(
-                    f"{there} has {first!r} and {self.where} {name!r}; name one by --{what}-column"
-                )
+            self.check_same(what, as_is[name], what)
         return found[0], found[1] if len(found) > 1 else None
+
+    def check_same(self, what: str, name: str, option: str) -> None:
+        """Raise an error if an object has something by another name than one before it."""
+        first, there = self._chosen.setdefault(what, (name, self.where))
+        if first.lower() != name.lower():
+            raise DataError(
+                f"{there} has {first!r} and {self.where} {name!r}; name one by --{option}-column"
+            )
 
     def _plain(self, names: Sequence[str]) -> tuple[str, str] | None:
         """Return the columns as they are written; None if there is more to read, or no label."""
@@ -224,7 +261,7 @@ def _is_all_text(block: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bo
     return set(map(type, cells)) == {str} and set(map(len, block)) == {2}
 
 
-def _flat(source: Source, where: str, one: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(source: Source, where: str, one: Mapping[str, Any], columns: _Columns) -> dict[str, Any]:
     """Return the cells of an object, whose label may be a class name in an object within.
 
     So do Vertex AI and Ground Truth, the latter beside a number: of its job "animal" the name
@@ -247,14 +284,20 @@ def _flat(source: Source, where: str, one: Mapping[str, Any]) -> dict[str, Any]:
             flat[wanted] = inner[key]
     if wanted:
         return flat
+    written = {key.lower(): key for key in one}
+
+    def shown(key: str) -> str:
+        return written[key][: len(key.removesuffix(METADATA))]
+
     names = {key: name for key, name in inner.items() if name is not None}
     beside = [c for c in LABELS if c in flat and c + METADATA not in names][:1]
     if names and len(names) + len(beside) > 1:
         said = {**names, **{key: flat[key] for key in beside}}
-        told = ", ".join(f"{key.removesuffix(METADATA)} {name!r}" for key, name in said.items())
+        told = ", ".join(f"{shown(key)} {name!r}" for key, name in said.items())
         raise DataError(f"{where} has several classes ({told}); name one by --label-column")
     if names:
-        (flat["label"],) = names.values()
+        ((key, flat["label"]),) = names.items()
+        columns.check_same("class", shown(key), "label")
     return flat
 
 
@@ -322,7 +365,8 @@ def read_parquet(source: Source) -> Iterator[Row]:
     file = parquet.ParquetFile(source.path)
     written = file.schema_arrow.names
     names = [name.lower() for name in written]
-    path, label = _columns(source, names, written)
+    first: dict[str, Any] = next((batch.to_pylist()[0] for batch in file.iter_batches(1)), {})
+    path, label = _columns(source, names, written, [*first.values()])
     start = 1
     for batch in file.iter_batches():
         for number, cells in enumerate(batch.to_pylist(), start=start):

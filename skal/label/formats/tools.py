@@ -10,8 +10,9 @@ from operator import itemgetter
 from typing import Any
 
 from ...core.errors import DataError
+from ...core.text import counted
 from ...datasets.addresses import MOST_CANDIDATES, names_image
-from ...datasets.tables import PATHS, Cells, find_column
+from ...datasets.tables import PATHS, Cells, find_column, lines_of
 from ..notes import Note, in_words
 from . import ISSUE, MOST_KEYS, SCORES, VISION, Row, Source, names_beside, number_of, only
 from .tables import may_be_guarded
@@ -34,6 +35,13 @@ def read_label_studio(source: Source) -> Iterator[Row]:
     if source.choice and source.choice not in questions:
         found = ", ".join(sorted(questions)) or "none"
         raise DataError(f"{source.name} has no question {source.choice!r} (found: {found})")
+    if len(questions) > 1 and not source.choice:  # of each task one, which is not the same in all
+        raise DataError(
+            f"{source.name} has answers to {', '.join(sorted(questions))}; name one by --choice"
+        )
+    n_bare = sum(not task.get("annotations", task.get("completions")) for task in source.objects)
+    if n_bare:
+        _log.info("%s: %s without an annotation", source.name, counted(n_bare, "task"))
 
 
 def rows_of_tasks(
@@ -377,6 +385,9 @@ def read_via(source: Source) -> Iterator[Row]:
             raise DataError(
                 f"{source.name} has {n} regions, and no attribute of a file that says its class"
             )
+    first = source.label_column
+    if first and not any(first in (one.get("file_attributes") or ()) for one in files.values()):
+        raise DataError(f"{source.name} has no attribute {first!r} of a file")
     for one in files.values():
         address, attributes = str(one.get("filename", "")), one.get("file_attributes") or {}
         where = repr(address)
@@ -385,6 +396,12 @@ def read_via(source: Source) -> Iterator[Row]:
         wanted = source.label_column or only(
             attributes, where, "the attributes {}; name one by --label-column"
         )
+        first = first or wanted
+        if wanted and wanted != first:
+            raise DataError(
+                f"{where} has the attribute {wanted}, and one before it {first}; name one by "
+                "--label-column"
+            )
         value = attributes.get(wanted)
         if isinstance(value, dict):  # of check boxes
             ticked = [name for name, is_set in value.items() if is_set]
@@ -397,10 +414,13 @@ def read_imagenet_txt(source: Source) -> Iterator[Row]:
     names = names_beside(source)
     if names is None:
         raise DataError(f"beside {source.name} there is no synsets.txt or classes.txt")
-    for number, line in enumerate(source.text.splitlines(), start=1):
-        address, _, label = line.strip().rpartition(" ")
-        if not address:
+    for number, line in enumerate(lines_of(source.text), start=1):
+        if not line.strip():
             continue
+        address, *rest = line.strip().rsplit(maxsplit=1)
+        if not rest:
+            raise DataError(f"line {number}: {address!r:.50}; expected a path and a number")
+        (label,) = rest
         if not label.isdecimal() or int(label) >= len(names):
             raise DataError(f"line {number}: {label!r} is none of {len(names)} classes")
         yield Row(f"line {number}", address.strip(), names[int(label)])
