@@ -176,8 +176,8 @@ def keys_of(names: Sequence[str], chosen: Mapping[int, str]) -> list[str]:
     """Return the key of each class, "" if it has none.
 
     A key that was chosen comes first, then one that is the class's name; the first nine others
-    have the digit of their place, if it is free. Where names are typed, nothing is answered by a
-    key that begins one, unless it was chosen.
+    have the digit of their place, if it is free, else any that is. Where names are typed, nothing
+    is answered by a key that begins one, unless it was chosen, and no other digit is looked for.
     """
     begun = {name[0].lower() for name in names if len(name) > 1} if are_many(names) else set()
     taken = {*chosen.values(), *map(own_key, names), *begun}
@@ -186,4 +186,7 @@ def keys_of(names: Sequence[str], chosen: Mapping[int, str]) -> list[str]:
         own, digit = own_key(name), DIGITS[n : n + 1]
         key = chosen.get(n) or (own if own not in begun and own not in chosen.values() else "")
         keys.append(key or (digit if not own and digit not in taken else ""))
-    return keys
+    if are_many(names):
+        return keys
+    free = iter(sorted({*DIGITS} - taken - {*keys}))
+    return [key or next(free, "") for key in keys]

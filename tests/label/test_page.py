@@ -676,6 +676,33 @@ def test_classes_are_merged_and_removed_on_the_page(
     forget(visitor, "400")
 
 
+def test_a_key_that_another_window_gave_to_another_class_is_not_taken_blindly(
+    visitor: Visitor, flower_site: Site
+) -> None:
+    page, other = visitor.open(flower_site, "anna"), visitor.open(flower_site, "ben")
+    for given, removed in ((["moss", "fern"], None), ([], "rose")):
+        page.get_by_role("button", name="Edit classes and keys").click()
+        page.get_by_label("New classes").fill("\n".join(given))
+        if removed:
+            page.get_by_label(f"What becomes of {removed}").select_option("is removed")
+        page.get_by_role("button", name="Save").click()
+        expect(page.locator("#note")).to_be_empty()  # who did it knows
+        if not removed:  # what is only new moves no key
+            expect(other.locator("#classes bdi")).to_have_count(5)
+            expect(other.locator("#note")).to_be_empty()
+    expect(other.locator("#classes bdi")).to_have_text(["daisy", "tulip", "moss", "fern"])
+    expect(other.locator("#note")).to_contain_text("Keys have changed")
+    wait_for_picture(other)
+    name = shown(other)
+    other.keyboard.press("3")  # was tulip's
+    expect(other.locator("#status")).to_contain_text("Nothing was labelled")
+    expect(other.locator("#note")).to_be_empty()
+    assert shown(other) == name
+    press(other, "3")
+    wait_until_saved(other)
+    assert flower_site.stored() == [("label", name, "moss")]
+
+
 def test_names_that_begin_with_the_key_of_a_command_are_typed_like_others(
     serve: Callable[..., Site], flowers: Path, visitor: Visitor
 ) -> None:
@@ -1539,15 +1566,64 @@ def test_image_and_classes_are_on_the_screen_at_every_size(
     assert {row[2] for row in site.stored()} == {site.project.classes[-1]}
 
 
-@pytest.mark.parametrize("size", [(360, 500), (700, 400)])
-def test_help_opens_at_its_start(
+def test_of_thirty_classes_several_are_seen_beside_a_large_image(
+    serve: Callable[..., Site], flowers: Path, visitor: Visitor
+) -> None:
+    page = visitor.open(serve(flowers, THIRTY), viewport={"width": 1280, "height": 800})
+    assert page.evaluate(LAYOUT)["classes"] >= 6
+
+
+def test_of_few_classes_a_phone_gives_the_room_to_the_image(
+    visitor: Visitor, flower_site: Site
+) -> None:
+    page = visitor.open(flower_site, viewport={"width": 320, "height": 640}, has_touch=True)
+    page.wait_for_function("document.querySelector('#picture').clientHeight > 200")
+    assert page.evaluate(LAYOUT)["classes"] == 3
+
+
+BESIDE = """(id) => {
+  const node = document.querySelector(id);
+  node.scrollIntoView({block: 'nearest'});
+  const {left, right, top, bottom, height} = node.getBoundingClientRect();
+  const dock = document.querySelector('#dock').getBoundingClientRect();
+  const root = document.documentElement;
+  const scrolls = root.scrollHeight > innerHeight + 1 || root.scrollWidth > innerWidth;
+  const isIn = left >= -1 && right <= innerWidth + 1 && top >= 0 && bottom <= dock.top + 1;
+  return {isIn, isLarge: height >= 90, scrolls};
+}"""
+
+
+@pytest.mark.parametrize("size", [(320, 640), (640, 400), (700, 420), (900, 420), (1280, 800)])
+def test_map_and_review_with_its_filters_have_room_above_the_buttons(
     visitor: Visitor, flower_site: Site, size: tuple[int, int]
 ) -> None:
     page = visitor.open(flower_site, viewport=dict(zip(("width", "height"), size, strict=True)))
-    page.get_by_role("button", name="Help").click()
-    assert page.locator("#help").evaluate("help => help.scrollTop") == 0
-    expect(page.get_by_role("button", name="Close")).to_be_in_viewport()
-    expect(page.get_by_role("button", name="Close")).to_be_focused()
+    page.keyboard.press("m")
+    expect(page.locator("#points")).to_be_focused()
+    wanted = {"isIn": True, "isLarge": True, "scrolls": False}
+    assert page.evaluate(BESIDE, "#map-frame") == wanted
+    assert page.evaluate(BESIDE, "#colour-by") == wanted | {"isLarge": False}
+    page.keyboard.press("r")
+    page.get_by_text("Filter and order").click()
+    expect(page.locator("#wanted")).to_be_visible()
+    assert page.evaluate(BESIDE, "#disputed-button")["scrolls"] is False
+    assert page.evaluate("document.querySelector('#tiles').clientHeight") >= 90
+
+
+@pytest.mark.parametrize("size", [(360, 500), (700, 400)])
+@pytest.mark.parametrize("name", ["Help", "Edit classes and keys", "Export and train"])
+def test_dialogs_open_at_their_start(
+    visitor: Visitor, flower_site: Site, size: tuple[int, int], name: str
+) -> None:
+    page = visitor.open(flower_site, viewport=dict(zip(("width", "height"), size, strict=True)))
+    page.get_by_role("button", name=name).click()
+    dialog = page.locator("dialog[open]")
+    if name == "Export and train":
+        expect(dialog).to_contain_text("0 images have a label.")
+    assert dialog.evaluate("dialog => dialog.scrollTop") == 0
+    expect(dialog.get_by_role("button", name="Close")).to_be_in_viewport()
+    if name == "Help":
+        expect(dialog.get_by_role("button", name="Close")).to_be_focused()
 
 
 def test_in_the_grid_a_close_look_is_told_to_be_elsewhere(page: Page) -> None:

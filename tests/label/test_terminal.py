@@ -109,6 +109,15 @@ def test_classes_that_are_digits_own_their_keys(tmp_path: Path) -> None:
     assert [project.classes[label or 0] for _, label in said(project)] == ["5", "0", "9"]
 
 
+def test_no_class_is_without_a_key_while_there_are_digits(tmp_path: Path) -> None:
+    project = project_of(tmp_path, ["cat", "one", "3", "4", "cow"], ["cat=2"])
+    assert project.class_list.keys == ["2", "1", "3", "4", "5"]
+    project.change_classes([], [], ["4"])
+    assert project.class_list.keys == ["2", "1", "3", "4"]
+    press(project, ["1", "4", "q"])
+    assert said(project) == [("label", 1), ("label", 4)]  # by numbers, which stay
+
+
 def test_a_name_that_begins_with_a_digit_is_typed(tmp_path: Path) -> None:
     project = project_of(tmp_path, ["1st", "2nd", "2", *"abcdefgh"])
     press(project, ["2", "2", "c", "q"], typed=["nd", ""])

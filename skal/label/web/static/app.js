@@ -1,6 +1,6 @@
 // The page of `skal label`: a picture, a key that says what it is, the next picture at once.
 
-import { aimBy, areMany, drawChances, drawClasses, filterKey, idOfKey, leaveFilter, named } from "./classes.js";
+import { aimBy, areMany, drawChances, drawClasses, filterKey, haveMoved, idOfKey, leaveFilter, named, seeMoved } from "./classes.js";
 import { $, afterPaint, html, percent, say, without, write } from "./dom.js";
 import * as editor from "./editor.js";
 import { drawFigures } from "./figures.js";
@@ -30,11 +30,11 @@ const isGrid = () => grid.isOpen() || resumes;
 
 // ---- what the server says
 
-function accept(fresh) {
+function accept(fresh, isOwn = false) {
   state = fresh;
   const first = grid.isOpen() ? [] : queue.slice(0, 1); // what a person looks at is never exchanged
   queue = [...first, ...without(fresh.queue, [...first, ...pending()])];
-  drawClasses(state);
+  drawClasses(state, isOwn);
   drawFigures(state);
   drawRecent(state.recent);
   review.take(state);
@@ -63,7 +63,8 @@ function drawNote() {
   const { due, elsewhere } = state;
   const first = resumes && due ? `Drawn at random, one by one: ${due} more. Then the grid continues.` : "";
   const two = `“${outbox.me}” labels in another window, too, and gets the same images there. Close one of them, or change the name.`;
-  write("note", [first, elsewhere ? two : ""].filter(Boolean).join(" "));
+  const moved = haveMoved() ? "Keys have changed: look at them before you label on." : "";
+  write("note", [moved, first, elsewhere ? two : ""].filter(Boolean).join(" "));
 }
 
 function drawTools() {
@@ -334,13 +335,21 @@ function classOf(event) {
   return idOfKey(key) ?? idOfKey(keyByPlace(event));
 }
 
+// The first key after others were changed elsewhere may be one that the fingers know from before.
+function labelByKey(id) {
+  if (!haveMoved()) return act("label", id);
+  seeMoved();
+  drawNote();
+  say("Nothing was labelled: keys have changed. Look at them, and press again.");
+}
+
 const isShortcut = (event) => event.ctrlKey || event.metaKey; // the browser's, but for Ctrl-Z
 
 function commandOf(event) {
   const key = keyByPlace(event), id = classOf(event);
   if (isShortcut(event)) return key === "z" ? undo : null;
   if (!$("use-keys").checked && key.length === 1) return null;
-  if (id !== undefined) return () => act("label", id);
+  if (id !== undefined) return () => labelByKey(id);
   if (areMany() && isLetter(key) && !event.shiftKey) return null; // it begins a name
   if (isZoomed() && key === "Escape") return zoom;
   if (review.isOpen() && ["a", "Escape"].includes(key)) return () => review.selectAll(key === "a");
@@ -373,6 +382,7 @@ document.addEventListener("click", (event) => {
   const button = event.target.closest("button"), { id, command } = button?.dataset ?? {};
   if (state && id) {
     leaveFilter();
+    seeMoved(); // who clicks reads
     run(() => act("label", Number(id)));
   } else if (state && command) run(COMMANDS[command]);
   else if (state && event.target.closest("#picture img")) zoom();
@@ -413,7 +423,7 @@ $("recent").addEventListener("click", ({ target }) => {
   const item = state?.recent.find((one) => one.image === image);
   if (item) run(() => lookAt(item));
 });
-editor.start(accept);
+editor.start((fresh) => accept(fresh, true));
 outbox.start(settled, refused);
 (async function poll() {
   if (!document.hidden && !pending().length) await (grid.isShort() ? grid.load(false) : refresh());

@@ -5,7 +5,7 @@ import { $, html, percent, write } from "./dom.js";
 const KEYS = 9; // of more classes the names are typed
 const HINT = "Type a part of its name, then Enter.";
 
-let classes = [], buttons = [], best = 0, aim = null;
+let classes = [], buttons = [], best = 0, aim = null, areMoved = false;
 let aimed = () => null; // what an answer would be about now
 export const aimBy = (what) => { aimed = what; };
 
@@ -17,14 +17,25 @@ const plain = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCas
 const idOf = (button) => Number(button.dataset.id);
 const matching = () => buttons.filter((button) => !button.hidden);
 
-export function drawClasses(state) {
-  if (JSON.stringify(state.classes) !== JSON.stringify(classes)) make(state.classes);
+export function drawClasses(state, isOwn) {
+  if (JSON.stringify(state.classes) !== JSON.stringify(classes)) {
+    const before = classes;
+    make(state.classes);
+    const isMoved = ({ id, key }) => key && idOfKey(key) !== undefined && idOfKey(key) !== id;
+    if (!isOwn && before.some(isMoved)) areMoved = true;
+  }
   for (const button of buttons) {
     const n = state.counts[button.dataset.id] ?? 0, count = button.lastChild;
     if (count.textContent === String(n)) continue;
     count.textContent = n;
     count.setAttribute("aria-label", `${n} labelled`);
   }
+}
+
+// Whether somebody else gave keys to other classes, and nothing was answered since: fingers do not know it yet.
+export const haveMoved = () => areMoved;
+export function seeMoved() {
+  areMoved = false;
 }
 
 function make(list) {
@@ -99,3 +110,4 @@ export function filterKey(event, choose, refuse) {
 }
 
 $("filter").addEventListener("input", filter);
+new ResizeObserver(([{ target }]) => document.body.style.setProperty("--classes", `${target.offsetHeight}px`)).observe($("classes"));

@@ -30,7 +30,7 @@ function draw({ n_labeled: n, things: fresh, doing, told, failed }) {
   $("make").disabled = Boolean(doing) || !n;
   const result = failed ? `Nothing was made: ${told}` : told && `Done. ${told}`;
   write("finish-told", doing ? `Making: ${doing} …` : result);
-  $("finish-told").scrollIntoView({ block: "nearest" });
+  if (doing || result) $("finish-told").scrollIntoView({ block: "nearest" });
   if (wasDoing && !doing && !$("finish").open) say(result);
   wasDoing = doing;
   if (doing) watching = setTimeout(look, AGAIN);

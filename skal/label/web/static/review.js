@@ -74,7 +74,7 @@ async function load(focus = false) {
 
 function tell({ doubts, n_doubtful: n, n_disputed, n_noted }) {
   const found = `${images.length} image${images.length === 1 ? "" : "s"}`;
-  const told = { none: "", computing: "The labels are being cross-validated …", ready: `${n} doubtful` }[doubts] ?? `No doubts: ${doubts}.`;
+  const told = { none: "", computing: "The labels are being cross-validated …", ready: `${n} doubtful` }[doubts] ?? `No doubts: ${doubts.replace(/^failed: /, "")}.`;
   write("found", [selected.size ? `${selected.size} of ${found} selected` : found, told, n_disputed ? `${n_disputed} disputed` : "", n_noted ? `${n_noted} with notes` : ""].filter(Boolean).join(" · "));
   if (doubts === "computing") watching = setTimeout(watch, AGAIN);
 }
