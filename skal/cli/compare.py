@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..comparisons.config import AXES, GRID, GRID_SETTINGS, NOT_OF_A_GRID, GridConfig, base_config
-from ..core.lazy import importing
+from ..core.lazy import importing, require_drawing
 from ..core.settings import override
 from ..runs.config import SETTINGS, RunConfig
 from .app import console, main, say
@@ -59,6 +59,7 @@ def compare(
         check_names(config, grid.strategies, grid.models)
         check_place(out, for_runs=True)
         with importing():
+            require_drawing()
             from ..comparisons.compare import RunsFailedError
             from ..comparisons.compare import compare as compare_strategies
 
@@ -114,6 +115,7 @@ def report(
         results = read_results(folders)
         out = choose_place(folders, out)
         with importing():
+            require_drawing()
             from ..comparisons.report import text_table, write_report
 
         analysis = write_report(results, out, html=html)

@@ -12,6 +12,8 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..core.errors import SkalError
+from ..core.lazy import require_drawing
 from ..datasets import data_folder
 from ..runs.environment import ENGINE, PACKAGES
 
@@ -69,6 +71,11 @@ def _software(find: Callable[[str], Distribution]) -> Iterator[Check]:
     except (ImportError, RuntimeError, OSError) as error:
         advice = "install both together: pip install --upgrade torch torchvision"
         yield Check("torchvision with torch", f"{error}; {advice}", False)
+    try:
+        require_drawing()
+        yield Check("pictures", "can be drawn")
+    except SkalError as error:
+        yield Check("pictures", str(error), False)
 
 
 def _requirements(find: Callable[[str], Distribution]) -> dict[str, SpecifierSet]:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from .errors import blaming
+
 
 def attach(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
     """Return the `__getattr__` of a package whose modules define these names."""
@@ -34,3 +36,10 @@ def importing() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def require_drawing() -> None:
+    """Raise a SkalError if what draws is missing or broken; it is imported, to be used later."""
+    told = "nothing can be drawn, for matplotlib cannot be imported (install it again, by pip)"
+    with blaming(told):
+        importlib.import_module("matplotlib.backends.backend_agg")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..core.errors import DataError, ParameterError, RunExistsError, UsageError
@@ -11,8 +12,12 @@ from ..core.settings import settings_of
 from ..datasets.formats import file_of
 from ..models.description import check_model, read_description
 from ..models.settings import TrainingSettings
+from ..strategies import STRATEGIES
 from . import NETWORK_FORMATS
 from .writers import Form, form_of
+
+MEASURED = ("least-confidence", "margin", "entropy")
+"""What can be asked of any network without a strategy."""
 
 
 def check_places(out: Path, places: Sequence[Path]) -> Form:
@@ -21,17 +26,26 @@ def check_places(out: Path, places: Sequence[Path]) -> Form:
     """
     form = form_of(out)
     form.check()
-    if form.is_one_file and not out.parent.is_dir():
-        raise UsageError(f"out: the folder {str(out.parent)!r} does not exist")
-    if form.is_one_file and out.is_dir():
-        raise UsageError(f"out: {str(out)!r} is a folder; expected the name of a file")
-    form.check_replaced(out)
+    form.check_place(out)
     if not places:
         raise UsageError("no image was named; expected files, or folders of images")
     for place in places:
         if not os.path.lexists(file_of(place)):
             raise DataError(f"{str(place)!r} does not exist; expected an image or a folder of them")
     return form
+
+
+def check_asked(utilities: Sequence[str], shard_size: int) -> None:
+    """Raise an error if there is no strategy of such a name, or no image in a part."""
+    for name in utilities:
+        if name in MEASURED:
+            continue
+        entry = STRATEGIES.resolve(name)
+        package = entry.name.partition(":")[0].partition(".")[0]
+        if ":" in entry.name and not (package and find_spec(package)):
+            entry.load()  # which says that there is no such package
+    if shard_size < 1:
+        raise ParameterError(f"shard_size={shard_size}; expected 1 or more")
 
 
 def check_network(run_dir: Path, device: str, trust: bool) -> None:

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 from ..core.durable import locked, remove_folder, remove_leftovers, sha256, write_atomic
 from ..core.errors import (
     DataError,
-    ParameterError,
     RunExistsError,
     RunFolderError,
     SkalError,
@@ -29,15 +28,13 @@ from ..core.workers import WorkerLostError, Workers, map_jobs, one_call
 from ..datasets.decoding import DECODER_VERSION
 from ..datasets.index import listed
 from ..datasets.pixel_cache import file_state
-from .checks import check_network, check_places
+from .checks import MEASURED, check_asked, check_network, check_places
 from .exports import read_exported
-from .predictor import MEASURED, Predictor, model_key
-from .writers import FORMS
+from .predictor import Predictor, model_key
+from .writers import FORMS, MANIFEST, check_parts
 
 PART_SIZE = 10_000
 FORMAT = 2
-MANIFEST = "_skal.json"
-"""Readers of Parquet folders pass over names that begin so."""
 KEPT = "what is done is kept: run the same command again to resume"
 
 _log = logging.getLogger("skal")
@@ -186,13 +183,12 @@ def predict(
     out, places = Path(out), [Path(path) for path in paths]
     form = check_places(out, places)
     out = out.absolute()
+    workers = Workers(backend, scheduler, jobs, threads, device)
+    asked = utilities if utilities is not None else MEASURED if form.measures else ()
+    check_asked(asked, shard_size)
     check_network(Path(run_dir), device, trust)
     if Path(run_dir).is_file():
         read_exported(Path(run_dir), trust)
-    if shard_size < 1:
-        raise ParameterError(f"shard_size={shard_size}; expected 1 or more")
-    workers = Workers(backend, scheduler, jobs, threads, device)
-    asked = utilities if utilities is not None else MEASURED if form.measures else ()
     task = PredictionTask(
         base=Path.cwd(),
         run_dir=Path(run_dir).resolve(),
@@ -250,13 +246,8 @@ def _prepare(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Make the folder of the parts; RunExistsError if it holds anything else."""
     path = folder / MANIFEST
     if not path.is_file():
-        remove_leftovers(folder, MANIFEST)  # of a process that was killed at its very start
-        if folder.exists() and any(folder.iterdir()):
-            raise RunExistsError(
-                f"{str(folder)!r} exists and holds no predictions (it has no {MANIFEST}); choose "
-                "another name by --out"
-            )
         folder.mkdir(parents=True, exist_ok=True)
+        check_parts(folder)
         write_atomic(path, json.dumps(manifest, indent=2) + "\n")
         return
     try:

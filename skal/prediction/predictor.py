@@ -32,10 +32,10 @@ from ..strategies.resolve import Strategy, resolve_strategy
 from ..strategies.scores import ScoreRequest, Scores, least_for_all_devices, score_pool
 from ..strategies.trial import made_up_scores
 from ..strategies.uncertainty import MEASURES
+from .checks import MEASURED
 from .exports import read_exported
 from .networks import ExportedNetwork
 
-MEASURED = ("least-confidence", "margin", "entropy")
 TOLERATED = 10
 """Files of a few hundred that the system may fail to read: with more, its disk may be gone."""
 

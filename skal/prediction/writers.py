@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.durable import fsync_file, fsync_folder, sha256
+from ..core.durable import fsync_file, fsync_folder, remove_leftovers, sha256
 from ..core.errors import RunExistsError, UsageError, require
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from .predictor import Rows
 
 
+MANIFEST = "_skal.json"
+"""Readers of Parquet folders pass over names that begin so."""
 CSV_HEAD = b"path,class,probability,"
 """What a table of predictions begins with."""
 OTHERS = frozenset((".txt", ".tsv", ".json", ".jsonl", ".xlsx", ".xls", ".pq", ".feather", ".npz"))
@@ -40,8 +44,28 @@ class Form:
     def check(self) -> None:
         """Raise MissingExtraError if a package that it needs is not installed."""
 
-    def check_replaced(self, out: Path) -> None:
-        """Raise RunExistsError where it is seen at once that a file is not to be replaced."""
+    def check_place(self, out: Path) -> None:
+        """Raise an error where it is seen at once that something cannot be made, or replaced."""
+        above = out.absolute().parent
+        if self.is_one_file:
+            if not above.is_dir():
+                raise UsageError(f"out: the folder {str(out.parent)!r} does not exist")
+            if out.is_dir():
+                raise UsageError(f"out: {str(out)!r} is a folder; expected the name of a file")
+        elif out.is_file():
+            raise UsageError(
+                f"out: {str(out)!r} is a file; expected the name of a folder, or one that ends in "
+                ".csv or .parquet"
+            )
+        elif out.is_dir():
+            check_parts(out)
+        if out.exists():
+            return
+        existing = next(folder for folder in (above, *above.parents) if folder.exists())
+        if not existing.is_dir():
+            raise UsageError(f"out: {str(existing)!r} is a file: nothing can be made in it")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise UsageError(f"out: nothing can be written in the folder {str(existing)!r}")
 
     def write(self, lots: Sequence[Rows], path: Path, classes: Sequence[str]) -> None:
         """Write a part, which has at least one lot."""
@@ -77,7 +101,8 @@ class Form:
 class Csv(Form):
     """Text, a line an image."""
 
-    def check_replaced(self, out: Path) -> None:
+    def check_place(self, out: Path) -> None:
+        super().check_place(out)
         if out.is_file():
             with out.open("rb") as file:
                 if file.read(len(CSV_HEAD)) not in (CSV_HEAD, b""):
@@ -85,7 +110,7 @@ class Csv(Form):
 
     def is_finished(self, out: Path, names: Sequence[str]) -> bool:
         """Return False: what predictions are in a file is not known, so they are made again."""
-        self.check_replaced(out)
+        self.check_place(out)
         return False
 
     def write(self, lots: Sequence[Rows], path: Path, classes: Sequence[str]) -> None:
@@ -163,6 +188,18 @@ class Parquet(Form):
         return int(_facts(out)["n_unreadable"])
 
 
+def check_parts(folder: Path) -> None:
+    """Raise RunExistsError if a folder holds anything else than predictions."""
+    if (folder / MANIFEST).is_file():
+        return
+    remove_leftovers(folder, MANIFEST)  # of a process that was killed at its very start
+    if any(folder.iterdir()):
+        raise RunExistsError(
+            f"{str(folder)!r} exists and holds no predictions (it has no {MANIFEST}); choose "
+            "another name by --out"
+        )
+
+
 def _exists(out: Path) -> RunExistsError:
     return RunExistsError(
         f"{str(out)!r} exists and holds something else; choose another name by --out"
@@ -218,10 +255,15 @@ FORMS = {
 }
 
 
+ONE_FILE = {form.suffix: form.name for form in FORMS.values() if form.is_one_file}
+
+
 def form_of(out: Path) -> Form:
-    """Return the form that a suffix asks for; a folder for any but those of tables."""
-    if out.suffix.lower() in OTHERS and not out.is_dir():
+    """Return the form that a suffix asks for; a folder for any but those of tables, or alike."""
+    suffix = out.suffix.lower()
+    is_like_ours = suffix not in ONE_FILE and get_close_matches(suffix, ONE_FILE, cutoff=0.7)
+    if (suffix in OTHERS or is_like_ours) and not out.is_dir():
         raise UsageError(
             f"out: got {str(out)!r}; expected a name that ends in .csv or .parquet, or a folder's"
         )
-    return FORMS[{".csv": "csv", ".parquet": "parquet"}.get(out.suffix.lower(), "folder")]
+    return FORMS[ONE_FILE.get(suffix, "folder")]

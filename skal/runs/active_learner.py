@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..core.durable import locked
 from ..core.errors import ParameterError
 from ..core.kinds import Count, resolve_count
+from ..core.lazy import require_drawing
 from ..core.seeding import derive_seed
 from ..core.signatures import shows_settings
 from ..datasets import ImageDataset
@@ -153,6 +154,7 @@ class ActiveLearner:
             cannot be, given again, or the record names code that is not to be trusted.
         """
         plan, record = reopened(Path(folder), data, classifier, trust)
+        require_drawing()
         learner = cls.__new__(cls)
         learner._set_up(plan, record)
         record.keep_config(plan.config)
@@ -162,6 +164,7 @@ class ActiveLearner:
     def _begin(self, plan: Plan, folder: Path | None, oracle: Oracle | None) -> None:
         plan, record = replace(plan, data=with_noise(plan.config, plan.data)), Record()
         if folder is not None:
+            require_drawing()  # at the end, but who trains for hours should know it now
             facts = facts_to_keep(plan, oracle)
             record = Record.create(folder, plan.config, environment(plan.config), facts)
         self._set_up(plan, record)

@@ -722,6 +722,14 @@ def test_help_and_lists_import_no_torch(args: str, tmp_path: Path) -> None:
         "predict model new --out pred.txt",
         "predict model new --out there.csv",
         "predict model new --out nowhere/pred.csv",
+        "predict model new --out pred.cvs",
+        "predict model new --out plain",
+        "predict model new --out plain/of/parts",
+        "predict model new --out new",
+        "predict model new --utilities margn",
+        "predict model new --utilities margin,nowhere:Thing",
+        "predict model new --shard-size 0",
+        "predict model new --jobs 0",
         "predict model new --device gpu",
         "export-model modl",
         "export-model model --format onx",
@@ -758,7 +766,8 @@ def test_simple_mistakes_are_found_before_torch_is_imported(
     for name in ("a", "b"):
         (tmp_path / "new" / name).mkdir(parents=True)
         Image.new("L", (8, 8)).save(tmp_path / "new" / f"{name}.png")
-    (tmp_path / "there.csv").write_text("x")
+    for name in ("there.csv", "plain"):
+        (tmp_path / name).write_text("x")
     shutil.copytree(finished[0], tmp_path / "done")
     (tmp_path / "done/network.safetensors").write_text("x")
     code = (
@@ -775,6 +784,30 @@ def test_simple_mistakes_are_found_before_torch_is_imported(
     )
     assert done.returncode == 0, done.stderr
     assert "Error: " in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "args", ["run --out run", "compare --strategies random --seeds 1 --out all"]
+)
+def test_a_broken_matplotlib_is_told_before_anything_is_trained(args: str, tmp_path: Path) -> None:
+    package = tmp_path / "matplotlib"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('numpy is too new')\n")
+    places = os.pathsep.join([str(tmp_path), *sys.path])
+    command = [sys.executable, "-m", "skal", *args.split(), "--dataset", "digits", "--n-rounds=1"]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": places},
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        "Error: nothing can be drawn, for matplotlib cannot be imported (install it again, by "
+        "pip): ImportError: numpy is too new"
+    )
+    assert "round" not in done.stderr and not (tmp_path / "run").exists()
 
 
 def test_a_reader_who_goes_away_is_no_error() -> None:

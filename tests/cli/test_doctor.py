@@ -74,6 +74,15 @@ def test_a_torchvision_that_does_not_fit_is_a_problem_with_advice(
     assert "pip install" in check.found
 
 
+def test_a_matplotlib_that_does_not_import_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert by_name(examine(tmp_path))["pictures"].fine
+    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
+    check = by_name(examine(tmp_path))["pictures"]
+    assert not check.fine and "matplotlib cannot be imported" in check.found
+
+
 def test_a_torch_that_does_not_import_is_a_problem_and_no_crash(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

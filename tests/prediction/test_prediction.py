@@ -491,6 +491,10 @@ def test_other_predictions_are_never_written_over(
         ({"out": "nowhere/s.csv"}, UsageError, "the folder 'nowhere' does not exist"),
         ({"out": "folder.csv"}, UsageError, "is a folder; expected the name of a file"),
         ({"out": "s.txt"}, UsageError, r"got 's\.txt'; expected a name that ends in \.csv or"),
+        ({"out": "s.cvs"}, UsageError, r"got 's\.cvs'; expected a name that ends in \.csv or"),
+        ({"out": "a/0.png"}, UsageError, r"'a/0\.png' is a file; expected the name of a folder"),
+        ({"out": "a/0.png/s"}, UsageError, r"0\.png' is a file: nothing can be made in it"),
+        ({"utilities": ["nowhere:Thing"]}, ParameterError, "No module named 'nowhere'"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_written(
