@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from ..datasets.base import Images
 from .devices import Device, computing_on, torch_seed
 from .engine import speed_up
 from .iterators import SliceBatches, run_batches
-from .network import ImageModule, freeze, headless, uncompiled
+from .network import ImageModule, Network, freeze, headless, scales, uncompiled
 from .weights import Weights
 
 FORMAT_VERSION = 2
@@ -46,14 +46,16 @@ Features: TypeAlias = NDArray[np.floating[Any]]
 class Backbone:
     """The backbone of a network, frozen, with all that decides what it makes of an image.
 
-    The module is in evaluation mode, on the device. The shape is channels, height and width of the
-    images. The key is a hash of the weights and of how images are prepared.
+    The key is a hash of the weights and of how images are prepared, the shape channels, height and
+    width of the images. `network` has the weights, and says how images are prepared; its code may
+    be missing until `module` is asked for.
     """
 
-    module: ImageModule
+    network: Network
     device: str
     image_shape: tuple[int, ...]
     key: str
+    make: Callable[[], ImageModule]
 
     @classmethod
     def build(
@@ -70,8 +72,14 @@ class Backbone:
             start = {"pretrained": pretrained, "weights": weights}
             module = headless(model, device.bf16, image_shape, **start)
         freeze(module)
-        key = _key(model, module, image_shape)
-        return cls(module.to(device.name), device.name, tuple(image_shape), key)
+        key = key_of(model, module.network, image_shape, device.bf16)
+        module.to(device.name)
+        return cls(module.network, device.name, tuple(image_shape), key, lambda: module)
+
+    @cached_property
+    def module(self) -> ImageModule:
+        """The network in evaluation mode, on the device."""
+        return self.make()
 
     @cached_property
     def answers(self) -> Answers | None:
@@ -103,12 +111,12 @@ class Backbone:
         return compact(np.concatenate(list(self.stream(X))))
 
 
-def _key(model: str, module: ImageModule, image_shape: tuple[int, ...]) -> str:
+def key_of(model: str, network: Network, image_shape: tuple[int, ...], bf16: bool) -> str:
     """Hash the weights, and what becomes of pixels before they meet them."""
-    facts = [FORMAT_VERSION, model, [*image_shape], module.bf16, module.input_size]
-    facts += [module.mean.tolist(), module.std.tolist()]
+    facts = [FORMAT_VERSION, model, [*image_shape], bf16, getattr(network, "input_size", None)]
+    facts += [scale.tolist() for scale in scales(network)]
     digest = hashlib.blake2b(repr(facts).encode(), digest_size=8)
-    for name, tensor in sorted(module.network.backbone.state_dict().items()):
+    for name, tensor in sorted(network.backbone.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

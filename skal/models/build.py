@@ -101,7 +101,8 @@ def try_network(
     It raises DataError if the network takes no images of the shape (channels, height, width), and
     ParameterError if it returns anything but `n_classes` logits and embeddings.
     """
-    images = torch.zeros(TRIAL_IMAGES, *image_shape, dtype=torch.uint8)
+    device = module.mean.device
+    images = torch.zeros(TRIAL_IMAGES, *image_shape, dtype=torch.uint8, device=device)
     try:
         with torch.inference_mode():
             found: Any = module.eval().network(module.prepare(images))

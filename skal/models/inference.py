@@ -306,7 +306,7 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
         self._check_network()
         if not self.freeze:
             raise ParameterError("only a classifier with freeze=True takes another backbone")
-        self.neural_net_.module_.take_backbone(backbone.module)
+        self.neural_net_.module_.take_backbone(backbone.network)
         self.image_shape_ = backbone.image_shape
         return self
 
@@ -325,7 +325,8 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
                 raise DataError(f"got {X.shape[1]} features; the head was trained on {expected}")
             return
         if self.freeze and not network.has_backbone:
-            self.take_backbone(self.backbone(X.shape[1:]))
+            shape = self.image_shape_ if network.has_weights else X.shape[1:]
+            self.take_backbone(self.backbone(shape))
         if X.shape[1:] != self.image_shape_:
             raise DataError(
                 f"got images of shape {X.shape[1:]}; the network was trained on {self.image_shape_}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -110,6 +111,11 @@ class FrozenNetwork(Network):
     @property
     def has_backbone(self) -> bool:
         """Whether it takes images."""
+        return self.has_weights and not isinstance(self.backbone, WeightsAlone)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it has those of a backbone, perhaps without its code."""
         return not isinstance(self.backbone, nn.Identity)
 
     def take_backbone(self, network: Network) -> None:
@@ -156,6 +162,21 @@ class FrozenNetwork(Network):
     def classify(self, embeddings: Tensor) -> Tensor:
         with torch.autocast(embeddings.device.type, enabled=False):
             return super().classify(embeddings.float())
+
+
+class WeightsAlone(nn.Module):
+    """The tensors of a backbone by their names, without its code."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        for name, tensor in tensors.items():
+            *parents, own = name.split(".")
+            module: nn.Module = self
+            for parent in parents:
+                if parent not in module._modules:
+                    module.add_module(parent, nn.Module())
+                module = module.get_submodule(parent)
+            module.register_buffer(own, tensor)
 
 
 def freeze(backbone: nn.Module) -> nn.Module:
@@ -233,18 +254,17 @@ class ImageModule(nn.Module):
 
     def _prepare_as(self, network: Network) -> None:
         """Take over how a network's input is prepared."""
-        device = next(network.parameters()).device
+        device = next(chain(network.parameters(), network.buffers())).device
         self.in_channels = network.in_channels or -1
         self.input_size = getattr(network, "input_size", None)
-        for name in ("mean", "std"):
-            values = torch.tensor(getattr(network, name, (0.5,)), device=device).view(1, -1, 1, 1)
-            self.register_buffer(name, values)
+        for name, values in zip(("mean", "std"), scales(network), strict=True):
+            self.register_buffer(name, values.to(device))
 
-    def take_backbone(self, other: ImageModule) -> None:
-        """Give a frozen network the backbone of another module, and how images get there."""
+    def take_backbone(self, other: Network) -> None:
+        """Give a frozen network the backbone of another one, and how images get there."""
         assert isinstance(self.network, FrozenNetwork)
-        self.network.take_backbone(other.network)
-        self._prepare_as(other.network)
+        self.network.take_backbone(other)
+        self._prepare_as(other)
 
     def prepare(self, images: Tensor) -> Tensor:
         """Turn uint8 pixels into the network's input; features are that already."""
@@ -281,6 +301,16 @@ class ImageModule(nn.Module):
         with torch.autocast(embeddings.device.type, torch.bfloat16, enabled=self.bf16):
             logits = self.network.classify(embeddings)
         return logits.float() / self.temperature
+
+
+def scales(network: Network) -> tuple[Tensor, Tensor]:
+    """Return the mean and the deviation that a network wants pixels normalised with, (1, c, 1, 1)
+    with one channel or as many as it has.
+    """
+    mean, std = (
+        torch.tensor(getattr(network, name, (0.5,))).view(1, -1, 1, 1) for name in ("mean", "std")
+    )
+    return mean, std
 
 
 def headless(model: str, bf16: bool, image_shape: tuple[int, ...], **start: Any) -> ImageModule:

@@ -67,7 +67,7 @@ def save_classifier(classifier: ImageClassifier, folder: str | Path, **facts: An
     """
     if not hasattr(classifier, "neural_net_"):
         raise NotFittedError("only a fitted ImageClassifier can be saved; call fit(X, y) first")
-    if classifier.freeze and not classifier.neural_net_.module_.network.has_backbone:
+    if classifier.freeze and not classifier.neural_net_.module_.network.has_weights:
         raise ParameterError(
             "the classifier was trained on features and has no backbone to be saved with; give it "
             "one: classifier.take_backbone(classifier.backbone(image_shape))"

