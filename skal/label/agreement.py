@@ -30,7 +30,8 @@ class Agreement:
 
     def __str__(self) -> str:
         return (
-            f"{self.first} and {self.second}: {self.n} images, {self.n_same} with the same label, "
+            f"{self.first} and {self.second}: {self.n} image{'s' * (self.n != 1)}, "
+            f"{self.n_same} with the same label, "
             f"Cohen's kappa {_told(self.kappa)}"
         )
 

@@ -1760,6 +1760,7 @@ def test_shift_click_changes_many_at_once_and_one_undo_takes_all_back(
     page.keyboard.press("2")
     wait_until_saved(page)
     assert [row[::2] for row in flower_site.stored()] == [("label", "rose")] * 6
+    expect(page.locator("#found")).to_have_text("90 images")  # none is selected any more
     page.keyboard.press("Backspace")
     expect(page.locator("#status")).to_have_text("Undone: rose, 6 images")
     assert len(flower_site.stored()) == 12 and not flower_site.project.labels
@@ -1796,6 +1797,41 @@ def test_notes_of_other_tools_stand_under_the_image_and_in_the_review(
     page.locator("#wanted [name=notes]").select_option("noted")
     expect(page.locator("#found")).to_have_text("1 image · 1 with notes")
     assert reviewed(page) == [f"{name}: no answer, cleanvision: dark (0.10)"]
+
+
+def test_the_marked_image_is_changed_only_while_it_is_seen(page: Page, flower_site: Site) -> None:
+    page.set_viewport_size({"width": 640, "height": 500})
+    open_review(page)
+    marked = page.locator("#tiles [data-index='0']")
+    assert marked.evaluate("tile => getComputedStyle(tile).outlineStyle") == "solid"
+    page.locator("#tiles").evaluate("tiles => { tiles.scrollTop = 900 }")
+    expect(marked).to_have_count(0)
+    page.keyboard.press("2")
+    expect(page.locator("#status")).to_contain_text("Select images first")
+    page.locator("#tiles").evaluate("tiles => { tiles.scrollTop = 0 }")
+    expect(marked).to_have_count(1)
+    page.keyboard.press("1")
+    wait_until_saved(page)
+    assert flower_site.stored() == [("label", "000.png", "daisy")]
+
+
+def test_review_continues_where_one_image_was_opened(page: Page, flower_site: Site) -> None:
+    page.set_viewport_size({"width": 640, "height": 500})
+    open_review(page)
+    page.locator("#tiles [tabindex='0']").focus()
+    for _ in range(50):
+        page.keyboard.press("ArrowRight")
+    expect(page.locator("#tiles [data-index='50']")).to_have_attribute(
+        "aria-label", re.compile("050")
+    )
+    page.keyboard.press("Enter")
+    expect(page.locator("#name")).to_have_text("050.png")
+    press(page, "3")
+    page.keyboard.press("r")
+    expect(page.locator("#tiles [tabindex='0']")).to_be_focused()
+    page.keyboard.press("2")  # the next one; 050 is the first by now
+    wait_until_saved(page)
+    assert [row[1:] for row in flower_site.stored()] == [("050.png", "tulip"), ("051.png", "rose")]
 
 
 def test_only_tiles_on_the_screen_exist(page: Page) -> None:

@@ -13,15 +13,16 @@ const WORDS = { unsure: "unsure", bad: "bad image" };
 let images = [], selected = new Set(), before = new Set(), at = 0, anchor = 0;
 let columns = 1, width = 150, height = 170;
 let open = () => {}; // what shows one image
-let asked = 0, resting = null, watching = null, classes = "";
+let asked = 0, resting = null, watching = null, classes = "", told = null;
 const rows = new Map(), tiles = new Map();
 
 export const isOpen = () => !$("review").hidden;
 export const start = (lookAt) => { open = lookAt; };
 
-// Selected images, else the marked one.
+// Selected images, else the marked one, if it can be seen.
 export function chosen() {
-  const wanted = selected.size ? images.filter((image) => selected.has(image)) : images.slice(at, at + 1);
+  const marked = isSeen(at) ? images.slice(at, at + 1) : [];
+  const wanted = selected.size ? images.filter((image) => selected.has(image)) : marked;
   return wanted.map((image) => ({ image, name: rows.get(image)?.name ?? `image ${image}` }));
 }
 
@@ -35,7 +36,7 @@ export function toggle() {
   clearTimeout(watching);
   if (opens) {
     rows.clear();
-    load(true);
+    load(true, true);
   }
 }
 
@@ -57,25 +58,35 @@ function wanted() {
   return new URLSearchParams([...new FormData($("wanted"))].filter(([, value]) => value));
 }
 
-async function load(focus = false) {
+// With other filters from the start, else with those selected and the one marked that were it.
+async function load(focus = false, stays = false) {
   const mine = ++asked;
   const answer = await request(`/api/review?${wanted()}`).catch((error) => error);
   if (mine !== asked || !isOpen()) return;
   if (answer instanceof Error) return write("found", `No answer: ${answer.message}.`);
+  const marked = stays ? images[at] : null, there = new Set(answer.images);
   images = answer.images;
-  [selected, before, at, anchor] = [new Set(), new Set(), 0, 0];
+  selected = new Set(stays ? [...selected].filter((image) => there.has(image)) : []);
+  before = new Set(selected);
+  at = anchor = Math.max(0, images.indexOf(marked));
   options("annotator", "anybody", answer.annotators.map((who) => [who, who]));
   options("round", "any", Array.from({ length: answer.n_rounds }, (_, number) => [number, number]));
   $("disputed-button").hidden = answer.annotators.length < 2;
-  $("tiles").scrollTop = 0;
-  tell(answer);
+  if (!stays) $("tiles").scrollTop = 0;
+  told = answer;
+  tell();
+  measure();
+  if (focus) reach(at);
   draw(focus);
 }
 
-function tell({ doubts, n_doubtful: n, n_disputed, n_noted }) {
+function tell() {
+  if (!told) return;
+  const { doubts, n_doubtful: n, n_disputed, n_noted } = told;
   const found = `${images.length} image${images.length === 1 ? "" : "s"}`;
-  const told = { none: "", computing: "The labels are being cross-validated …", ready: `${n} doubtful` }[doubts] ?? `No doubts: ${doubts.replace(/^failed: /, "")}.`;
-  write("found", [selected.size ? `${selected.size} of ${found} selected` : found, told, n_disputed ? `${n_disputed} disputed` : "", n_noted ? `${n_noted} with notes` : ""].filter(Boolean).join(" · "));
+  const state = { none: "", computing: "The labels are being cross-validated …", ready: `${n} doubtful` }[doubts] ?? `No doubts: ${doubts.replace(/^failed: /, "")}.`;
+  write("found", [selected.size ? `${selected.size} of ${found} selected` : found, state, n_disputed ? `${n_disputed} disputed` : "", n_noted ? `${n_noted} with notes` : ""].filter(Boolean).join(" · "));
+  clearTimeout(watching);
   if (doubts === "computing") watching = setTimeout(watch, AGAIN);
 }
 
@@ -85,7 +96,7 @@ async function watch() {
   if (answer?.doubts === "computing") watching = setTimeout(watch, AGAIN);
   else if (answer) {
     rows.clear();
-    load();
+    load(false, true);
   }
 }
 
@@ -100,9 +111,10 @@ async function doubtful() {
 }
 
 function disputed() {
-  $("wanted").reset(); // which loads, a moment later
+  $("wanted").reset(); // which loads, a moment later, as it was then
   $("wanted").elements.people.value = "disputed";
   rows.clear();
+  setTimeout(load, 0, true);
 }
 
 // ---- the tiles
@@ -200,6 +212,7 @@ export function answered(items, action, label) {
   before.clear();
   if (one) move(Math.min(at + 1, images.length - 1));
   else draw();
+  tell();
 }
 
 export function renew(changed) {
@@ -216,7 +229,7 @@ export function selectAll(all) {
 }
 
 function changed(focus) {
-  write("found", `${selected.size} of ${images.length} images selected`);
+  tell();
   draw(focus);
 }
 
@@ -247,11 +260,18 @@ function reach(index) {
   else if (top + height > list.scrollTop + list.clientHeight) list.scrollTop = top + height + 8 - list.clientHeight;
 }
 
+function isSeen(index) {
+  const top = Math.floor(index / columns) * height, { scrollTop, clientHeight } = $("tiles");
+  return top + height / 2 > scrollTop && top + height / 2 < scrollTop + clientHeight;
+}
+
 const indexOf = (target) => Number(target.closest("[role=option]")?.dataset.index ?? -1);
 
 function openAt(index) {
   const row = rows.get(images[index]);
-  if (row) open({ ...row, settles: settles() });
+  if (!row) return;
+  open({ ...row, settles: settles() });
+  at = Math.min(index + 1, images.length - 1); // where the review continues, whatever becomes of this one's place
 }
 
 $("tiles").addEventListener("scroll", () => draw(), { passive: true });
