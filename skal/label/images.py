@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from ..core.errors import DataError
 from ..core.text import counted
@@ -18,6 +21,12 @@ from .store import Store
 
 AT_ONCE, AT_CLOSE = 1000, 10
 """How many images are read at a time, and how many times when a project is closed."""
+AT_START = 200
+"""How many labelled images are read when a project is opened, to see whether they are the same."""
+COARSE = 2.0
+"""Seconds by which the clock of a file system may lag behind."""
+NOWHERE = ".skal/replaced/"
+"""Before the path of an image that is not there, where another one lies now."""
 MOST_TOLD = 10
 
 _log = logging.getLogger("skal")
@@ -36,35 +45,99 @@ def taking_part(root: Path, files: Files) -> list[str]:
     return there
 
 
+class Numbering(NamedTuple):
+    """Which numbers get which paths, how many labelled images lie elsewhere than before, and which
+    of them have another content.
+    """
+
+    paths: dict[int, str]
+    n_moved: int
+    edited: list[int]
+
+
+def exchanged(
+    root: Path,
+    store: Store,
+    known: Mapping[int, str],
+    there: Container[str],
+    labelled_at: Callable[[int], float],
+) -> list[int]:
+    """Return the labelled images where now another file lies than when they were `labelled_at`, in
+    seconds since 1970.
+
+    A file of the same size is read if it came or changed since; of many, only the latest, unless
+    one of them is another: a folder that was copied is not read at each start.
+    """
+    contents, found, newer = store.contents(), [], []
+    start = os.path.join(root, "")  # noqa: PTH118 (Path is slow in many)
+    for n, (size, _) in contents.items():
+        if n not in known or known[n] not in there:
+            continue
+        with suppress(OSError):
+            status = os.stat(page_of(start + known[n])[0])  # noqa: PTH116 (as above)
+            if status.st_size != size:
+                found.append(n)
+            elif status.st_ctime > labelled_at(n) - COARSE:  # to be renamed changes it, too
+                newer.append((status.st_ctime, n))
+
+    def is_other(n: int) -> bool:
+        return content_of(root / known[n]) not in (None, contents[n])
+
+    latest = [n for _, n in sorted(newer, reverse=True)]
+    found += filter(is_other, latest[:AT_START])
+    return [*found, *filter(is_other, latest[AT_START:])] if found else []
+
+
 def new_numbers(
     root: Path,
     store: Store,
     known: Mapping[int, str],
     there: Mapping[str, str],
+    others: Sequence[int],
+    said: Container[int],
     hashed: dict[str, tuple[int, str] | None],
-) -> tuple[dict[int, str], int]:
-    """Return which numbers images get that are not `known` where they lie, and how many were moved.
+) -> Numbering:
+    """Return which numbers images get that are not `known` where they lie; of `others` another file
+    lies there, see `exchanged`.
 
     Labelled images that lie elsewhere now keep their number, of several alike by their names; new
-    ones get the next. What is `hashed` already is not read again, and more is added to it.
+    ones get the next. Where some changed their names, a number whose file is nowhere lies at a path
+    that there cannot be; images of which nothing was `said` change places with those that came.
+    What is `hashed` already is not read again, and more is added to it.
     """
     contents = store.contents()
-    new = sorted(there.keys() - known.values() if known else there)
-    contents = {n: content for n, content in contents.items() if known[n] not in there}
-    sizes = {size for size, _ in contents.values()}
+    place = {n: known[n] for n in known}
+    new = sorted(there.keys() - place.values() if place else there)
+    is_other = set(others)
+    sought = {n: c for n, c in contents.items() if n in is_other or place.get(n) not in there}
+    free = [*new, *(place[n] for n in others)]
+    if others:
+        untouched = (n for n in place if n not in contents and n not in said)
+        free += (place[n] for n in untouched if place[n] in there)
+    sizes = {size for size, _ in sought.values()}
     by_content: dict[tuple[int, str] | None, list[str]] = {}
-    for path in new if contents else ():
+    for path in free if sought else ():
         if path not in hashed:
             hashed[path] = content_of(root / path, sizes)
         by_content.setdefault(hashed[path], []).append(path)
     moved: dict[int, str] = {}
-    for number, content in contents.items():
+    for number, content in sought.items():
         if alike := by_content.get(content):
-            name = known[number].rpartition("/")[2]
+            name = place[number].rpartition("/")[2]
             moved[number] = min(alike, key=lambda path: path.rpartition("/")[2] != name)
             alike.remove(moved[number])
-    rest = sorted(set(new).difference(moved.values())) if moved else new
-    return {**moved, **dict(enumerate(rest, max(known, default=-1) + 1))}, len(moved)
+    taken = {*moved.values()}
+    edited = [n for n in others if n not in moved and place[n] not in taken]
+    lost = {n for n in place if place[n] in taken and n not in moved} if taken else set()
+    if len(edited) < len(others):  # names were given anew: what is not found was replaced
+        lost.update(edited)
+        edited = []
+    left = sorted({place[n] for n in (*moved, *lost) if place[n] in there} - taken)
+    swapped = dict(zip(sorted(lost - contents.keys()), left, strict=False))
+    nowhere = {n: f"{NOWHERE}{place[n]}" for n in sorted(lost - swapped.keys())}
+    rest = sorted({*new, *left} - taken - {*swapped.values()})
+    fresh = dict(enumerate(rest, max(place, default=-1) + 1))
+    return Numbering({**moved, **swapped, **nowhere, **fresh}, len(moved), edited)
 
 
 def really_gone(gone: Mapping[int, str], there: Mapping[str, str]) -> dict[int, str]:
@@ -156,6 +229,11 @@ class Contents:
         new = [image for image in images if image not in self._known and image in paths]
         self._write(paths, new[: self._at_once])
         self.write_later(paths, new[self._at_once :])
+
+    def write_again(self, paths: Mapping[int, str], images: Iterable[int]) -> None:
+        """Write those of some images that have another content now."""
+        self._known.difference_update(images)
+        self.write(paths, images)
 
     def _write(self, paths: Mapping[int, str], images: Iterable[int]) -> None:
         found = {n: content_of(self._root / paths[n]) for n in images if n not in self._known}

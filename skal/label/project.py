@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -408,23 +410,58 @@ class LabelProject:
     def _number(self, there: list[str]) -> Paths:
         """Return which images are there, by number: new ones of the paths get one."""
         known = self.store.images()
-        if known.places == there or (self._is_read_only and not known):
-            return Paths(there)
         listed = dict(zip(there, there, strict=True))  # a path is kept once, not twice
+        is_listed = known.places == there or (self._is_read_only and not known)
+        others = self._exchanged(known, listed)
+        if is_listed and not others:
+            return Paths(there)
         hashed: dict[str, tuple[int, str] | None] = {}
-        added, n_moved = images.new_numbers(self.root, self.store, known, listed, hashed)
+        said = set(self.ledger.images())
+
+        def number() -> images.Numbering:
+            return images.new_numbers(self.root, self.store, known, listed, others, said, hashed)
+
+        added, n_moved, edited = number()
         if added and not self._is_read_only:
             with self.store.transaction():  # another process may have given numbers meanwhile
                 known = self.store.images()
-                added, n_moved = images.new_numbers(self.root, self.store, known, listed, hashed)
+                added, n_moved, edited = number()
                 self.store.add_images(added)
         if n_moved and not self._is_quiet:
             _log.info("%d labelled images were moved; their labels go with them", n_moved)
+        if edited:
+            self._tell_edited(known, edited)
         present = {**known, **added}
         gone = {n: path for n, path in present.items() if path not in listed}
         if not self._is_quiet:
             self._tell_gone(images.really_gone(gone, listed))
         return Paths.of((n, listed[path]) for n, path in present.items() if n not in gone)
+
+    def _exchanged(self, known: Mapping[int, str], listed: Mapping[str, str]) -> list[int]:
+        labels = self.ledger.labels
+        if not labels:
+            return []
+
+        def labelled_at(image: int) -> float:
+            label = labels.get(image)
+            return math.inf if label is None else datetime.fromisoformat(label.time).timestamp()
+
+        return images.exchanged(self.root, self.store, known, listed, labelled_at)
+
+    def _tell_edited(self, paths: Mapping[int, str], edited: Sequence[int]) -> None:
+        if not self._is_read_only:
+            self._contents.write_again(paths, edited)
+        if self._is_quiet:
+            return
+        has, was = ("has", "it was") if len(edited) == 1 else ("have", "they were")
+        _log.warning(
+            "%s %s another content than when %s labelled (the first: %s): label again what is "
+            "another picture now",
+            counted(len(edited), "labelled image"),
+            has,
+            was,
+            shown(paths[edited[0]]),
+        )
 
     def _tell_gone(self, gone: Mapping[int, str]) -> None:
         labeled = [path for number, path in gone.items() if number in self.ledger.labels]
@@ -437,7 +474,7 @@ class LabelProject:
                 told,
                 len(labeled),
                 "has" if len(labeled) == 1 else "have",
-                shown(labeled[0]),
+                shown(labeled[0].removeprefix(images.NOWHERE)),
             )
         elif gone:
             _log.info("%s", told)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from label_server import write_images
+from PIL import Image
 from scipy.stats import binomtest
 
 from skal.core.durable import signed
@@ -213,6 +214,86 @@ def test_labels_of_a_file_that_is_gone_do_not_count_and_that_is_told(
     assert again.test_labels == {}
     (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert "2 images of the project are no longer there, and 1 of them" in warning.getMessage()
+
+
+def labelled(folder: Path) -> dict[str, tuple[str, bytes]]:
+    """What holds, by path: the class, and what the file has in it."""
+    project = LabelProject.open(folder)
+    found = {
+        project.paths[n]: (project.classes[label], (folder / project.paths[n]).read_bytes())
+        for n, label in project.labels.items()
+    }
+    project.close()
+    return found
+
+
+@pytest.fixture
+def half_labelled(tmp_path: Path) -> Path:
+    """Images 0 to 9, of which the even ones are labelled, all in files of the same size."""
+    folder = tmp_path / "same"
+    folder.mkdir()
+    for n, grey in enumerate(pictures(10)):
+        Image.fromarray(grey).save(folder / f"{n}.bmp")
+    assert len({path.stat().st_size for path in folder.iterdir()}) == 1
+    project = LabelProject.open(folder, ["daisy", "rose"])
+    for name, image in by_path(project).items():
+        if int(name[0]) % 2 == 0:
+            give(project, image, int(name[0]) // 2 % 2)
+    project.close()
+    return folder
+
+
+@pytest.mark.parametrize("same_size", [True, False])
+def test_labels_go_with_files_whose_names_were_exchanged(
+    half_labelled: Path, caplog: pytest.LogCaptureFixture, same_size: bool
+) -> None:
+    folder = half_labelled
+    before = labelled(folder)
+    assert len(before) == 5
+    if not same_size:  # then no file need be read to see it
+        (folder / "9.bmp").write_bytes((folder / "9.bmp").read_bytes() + b"\0")
+    for one, other in ((0, 2), (4, 9)):  # labelled both, and one
+        a, b, c = (folder / name for name in (f"{one}.bmp", f"{other}.bmp", "hand.bmp"))
+        a.rename(c)
+        b.rename(a)
+        c.rename(b)
+    caplog.set_level(logging.INFO, "skal")
+    after = labelled(folder)
+    assert sorted(after.values()) == sorted(before.values())
+    assert after["2.bmp"] == before["0.bmp"] and after["9.bmp"] == before["4.bmp"]
+    assert "4.bmp" not in after
+    assert "3 labelled images were moved; their labels go with them" in caplog.messages
+    assert labelled(folder) == after
+    assert len(LabelProject.open(folder, create=False).paths) == 10
+
+
+def test_labels_go_with_files_that_were_numbered_anew(
+    half_labelled: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = half_labelled
+    before = labelled(folder)
+    for n in range(3, 10):  # 2 is gone, the others close the gap
+        (folder / f"{n}.bmp").rename(folder / f"{n - 1}.bmp")
+    after = labelled(folder)
+    gone = before.pop("2.bmp")
+    assert sorted(after.values()) == sorted(before.values())
+    assert {*after} == {"0.bmp", "3.bmp", "5.bmp", "7.bmp"}
+    assert "1 of them has a label that does not count until back (the first: 2.bmp)" in caplog.text
+    (folder / "again.bmp").write_bytes(gone[1])
+    assert labelled(folder) == {**after, "again.bmp": gone}
+
+
+def test_a_labelled_file_that_was_edited_keeps_its_label_and_that_is_told_once(
+    half_labelled: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = half_labelled
+    Image.new("L", (30, 20)).save(folder / "4.bmp")
+    LabelProject.open(folder, create=False).close()
+    assert labelled(folder)["4.bmp"][0] == "daisy"
+    told = "1 labelled image has another content than when it was labelled (the first: 4.bmp)"
+    assert caplog.text.count(told) == 2  # nothing is written where nothing is to be
+    labelled(folder)
+    assert caplog.text.count(told) == 2
 
 
 def test_labels_go_with_moved_files_also_after_a_crash(folder: Path) -> None:
