@@ -12,6 +12,7 @@ from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 from skactiveml.pool import SubSamplingWrapper
 from sklearn.base import clone
 
+from .core.text import counted
 from .datasets import MISSING_LABEL, ImageDataset
 from .models import build_network
 from .models.classifier import ImageClassifier
@@ -42,7 +43,9 @@ def check_dataset(data: ImageDataset) -> None:
         With what is wrong.
     """
     assert len(data.X), "X has no image"
-    assert len(data.classes) >= 2, f"{len(data.classes)} classes; a classifier needs two"
+    assert len(data.classes) >= 2, (
+        f"{counted(len(data.classes), 'class', 'classes')}; a classifier needs two"
+    )
     assert len(set(data.classes)) == len(data.classes), "two classes have the same name"
     assert data.X.shape[1] in (1, 3), f"{data.X.shape[1]} channels; expected 1 or 3"
     assert data.X.shape[2] == data.X.shape[3], "the images are not square"

@@ -131,7 +131,7 @@ def test_features_go_into_the_strategies_of_scikit_activeml(tmp_path: Path) -> N
 
     said = text_of(notebook, "verdict").splitlines()
     assert [line.split()[0] for line in said] == ["margin", "entropy", "CoreSet", "TypiClust"]
-    assert all("of 1 seeds" in line for line in said)
+    assert all("of 1 seed" in line for line in said)
     assert len(pictures_of(notebook)) == 1
 
 

@@ -52,6 +52,7 @@ def export_model(
     skal export-model model photos --format torchscript --out model.pt
     """  # noqa: D301 (click wants the character)
     with console(ctx):
+        from ..core.text import counted
         from ..prediction.checks import check_export
 
         check_export(run_dir, out, form)
@@ -64,11 +65,11 @@ def export_model(
         if as_json:
             click.echo(json.dumps(done.as_dict()))
         _log.info(
-            "written to %s; on %d images%s the largest difference of a probability to skal's own "
-            "is %.1g, and %d have the same class",
+            "written to %s; on %s%s the largest difference of a probability to skal's own "
+            "is %.1g, and %s the same class",
             done.out,
-            done.n_images,
+            counted(done.n_images, "image"),
             " of noise" if done.is_noise else "",
             done.largest_difference,
-            done.n_same_class,
+            counted(done.n_same_class, "has", "have"),
         )

@@ -279,8 +279,8 @@ def _tell_saved(project: LabelProject) -> None:
 
     given, folders = len(project.ledger.labels), len(project.folder_labels)
     beside = f", beside {folders} of class folders" if folders else ""
-    are = "is" if given == 1 else "are"
-    _log.info("%s %s saved in %s%s", counted(given, "label"), are, project.store.path, beside)
+    labels = counted(given, "label is", "labels are")
+    _log.info("%s saved in %s%s", labels, project.store.path, beside)
     if project.accuracy:
         _log.info("accuracy of the last network: %s", project.accuracy)
     if verdict := project.verdict:
@@ -348,7 +348,7 @@ def doubts(
         opened_project(folder, (), given_settings(settings), create=False) as project,
     ):
         from ..core.errors import UsageError
-        from ..core.text import shown
+        from ..core.text import counted, plural, shown
         from ..label.doubts import doubts_of
         from ..label.exporting import describe_doubts, export_doubts
 
@@ -369,4 +369,5 @@ def doubts(
                     told = f"\t{shown(row['note'])}" if row["note"] else ""
                     click.echo(f"{shown(row['path'])}\t{shown(row['label'])}\t{shown(said)}{told}")
             n = sum(row["contradicted"] for row in described)
-            _log.info("%d of %d labels are contradicted", n, len(described))
+            of = counted(len(described), "label")
+            _log.info("%d of %s %s contradicted", n, of, plural(n, "is", "are"))

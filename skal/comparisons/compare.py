@@ -15,6 +15,7 @@ from typing import Any
 from ..core.errors import ParameterError, SkalError
 from ..core.progress import progress
 from ..core.signatures import shows_settings
+from ..core.text import counted, plural
 from ..core.workers import WorkerLostError, Workers, map_jobs
 from ..datasets import ImageDataset
 from ..runs.config import RunConfig
@@ -164,7 +165,8 @@ def _run_all(cells: Sequence[Cell], runner: CellRunner, workers: Workers) -> Ite
     """Make unfinished runs, and yield their replies as they come."""
     left = [cell for cell in cells if is_left(runner.folder, cell.name)]
     if len(left) < len(cells):
-        _log.info("%d of %d runs are done already", len(cells) - len(left), len(cells))
+        n_done, of = len(cells) - len(left), counted(len(cells), "run")
+        _log.info("%d of %s %s done already", n_done, of, plural(n_done, "is", "are"))
         _tell_other_code(runner.folder, [cell for cell in cells if cell not in left])
     if not left:
         return
@@ -198,10 +200,11 @@ def _tell_other_code(folder: Path | None, done: Sequence[Cell]) -> None:
                 made_by_other.update(changed_code(before, now))
     for module, n in made_by_other.items():
         _log.warning(
-            "the code of %s has changed since %d of these runs were made, and their figures are of "
+            "the code of %s has changed since %d of these runs %s made, and their figures are of "
             "the code before; for one of all, choose another folder by --out",
             module,
             n,
+            plural(n, "was", "were"),
         )
 
 
@@ -234,8 +237,8 @@ def _conclude(
     first = next(failed[cell.name] for cell in cells if cell.name in failed)
     where = f"; what finished is in {quote(str(done.folder))}" if done and done.folder else ""
     error = RunsFailedError(
-        f"{len(failed)} of {len(cells)} runs failed, the first ({first.cell.name}) with: "
-        f"{first.error}{where}",
+        f"{len(failed)} of {counted(len(cells), 'run')} failed, the first ({first.cell.name}) "
+        f"with: {first.error}{where}",
         done,
     )
     error.add_note(first.trace)

@@ -22,6 +22,7 @@ from ..core.durable import (
     write_atomic,
 )
 from ..core.errors import ParameterError, RunExistsError, RunFolderError
+from ..core.text import counted
 from ..runs import record
 from ..runs.config import SETTINGS, RunConfig
 from .config import AXES, GRID, GridConfig, base_config, read_config
@@ -107,7 +108,9 @@ def opened(
         if kept.get("threads", threads) != threads:
             threads = kept["threads"]
             _log.warning(
-                "the runs in %s have %d threads each, and so have the new ones", folder, threads
+                "the runs in %s have %s each, and so have the new ones",
+                folder,
+                counted(threads, "thread"),
             )
         lists = {
             name: [*kept.get(name, ()), *getattr(grid, name)] for name in ("strategies", *AXES)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from ..core.errors import RunFolderError, UsageError
 from ..core.kinds import resolve_share
 from ..core.registry import parse_spec
+from ..core.text import counted
 from ..runs.config import RunConfig
 from ..runs.record import EVALUATION, JOURNAL, ROUNDS, Record, is_finished
 from .config import AXES, GRID
@@ -116,11 +117,15 @@ def find_runs(folders: Iterable[str | Path]) -> list[Path]:
         runs = {run for run in runs if run.name[:1] != "."}
         below = {run for run in runs if is_finished(run)}
         others = sorted(runs - below)
-        told = f"{len(others)} are not finished, by {others[0] / JOURNAL}" if others else ""
+        told = (
+            f"{counted(len(others), 'is', 'are')} not finished, by {others[0] / JOURNAL}"
+            if others
+            else ""
+        )
         if not below:
             raise RunFolderError(f"there is no finished run in {str(folder)!r} {told}".strip())
         if others:
-            _log.info("of %d runs in %s %s, and left out", len(runs), folder, told)
+            _log.info("of %s in %s %s, and left out", counted(len(runs), "run"), folder, told)
         found |= below
     return sorted(found)
 

@@ -10,6 +10,8 @@ import bisect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from ..core.text import counted, plural
+
 FEWEST = 6
 """Seeds, below which no interval is shown: of so few the bootstrap's is much too narrow."""
 
@@ -61,10 +63,6 @@ def name_spread(n_seeds: int) -> str:
     return "95% interval" if n_seeds >= FEWEST else "range of the seeds"
 
 
-def plural(n: int, one: str, several: str | None = None) -> str:
-    return one if n == 1 else several or f"{one}s"
-
-
 def judge(name: str, other: str, finding: str) -> str:
     return {
         "better": f"{name} beats {other}",
@@ -102,7 +100,8 @@ def describe_size(difference: Difference, finding: str, than: str = "") -> str:
     if not wins + losses:
         return f"the same in {_all_seeds(n_pairs)}"
     if not mean:
-        return f"the same on average, higher in {wins} and lower in {losses} of {n_pairs} seeds"
+        of = counted(n_pairs, "seed")
+        return f"the same on average, higher in {wins} and lower in {losses} of {of}"
     size = f"{_points(mean)} percentage points {_direction(mean)}{than}"
     if n_pairs == 1:
         return f"{size} in {_all_seeds(1)}"
@@ -123,7 +122,7 @@ def _interval(difference: Difference) -> str:
 def _times(difference: Difference) -> str:
     """Say in how many seeds a difference has the sign of its mean."""
     times = difference["losses" if difference["mean"] < 0 else "wins"]
-    return f"{times} of {difference['n_pairs']} seeds"
+    return f"{times} of {counted(difference['n_pairs'], 'seed')}"
 
 
 def _all_seeds(n: int) -> str:
@@ -146,11 +145,11 @@ def describe_labels(labels: float, budgets: Sequence[int], measured: bool = True
     means that networks were trained with just these `budgets`.
     """
     if labels <= budgets[0]:
-        return f"{budgets[0]} labels at most"
+        return f"{counted(budgets[0], 'label')} at most"
     after = bisect.bisect_left(budgets, labels)
     near = min(budgets[max(after - 1, 0) : after + 1], key=lambda n: abs(n - labels))
     if measured and abs(near - labels) < 1e-6:
-        return f"{near} labels"
+        return counted(near, "label")
     between = f" (between {budgets[after - 1]} and {budgets[after]})" if measured else ""
     return f"about {labels:.0f} labels{between}"
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.text import counted, plural
 from . import sentences, statistics
 from .curves import MEASURES, Group, difference_between
 from .pairs import group_by_setting, tell_apart
@@ -141,7 +142,7 @@ def _verdict(
         accuracy = entry["accuracy"]["mean"]
         return (
             f"{name} is what the others are compared with: it ends at an accuracy of "
-            f"{accuracy:.1%} with {budgets[-1]} labels."
+            f"{accuracy:.1%} with {counted(budgets[-1], 'label')}."
         )
     if entry["difference"] is None:
         return f"{name} cannot be judged: there is no run of {baseline} to compare it with."
@@ -163,7 +164,11 @@ def _placed(row: Mapping[str, Any], place: str) -> str:
 
 def _where(budgets: Sequence[int]) -> str:
     """Say what an area is of; the budgets begin and end with its numbers of labels."""
-    return "on average over its curve" if budgets[0] < budgets[-1] else f"with {budgets[-1]} labels"
+    return (
+        "on average over its curve"
+        if budgets[0] < budgets[-1]
+        else f"with {counted(budgets[-1], 'label')}"
+    )
 
 
 def _ranks(groups: Sequence[Group]) -> dict[str, Any] | None:
@@ -264,7 +269,7 @@ def _warn(
     """
     purpose = f"make all {n_tested} comparisons with it"
     if n_tested == len(n_pairs):
-        several = sentences.plural(n_tested, "strategy", "strategies")
+        several = plural(n_tested, "strategy", "strategies")
         purpose = f"compare {n_tested} {several} with it"
     needed = statistics.seeds_needed(n_tested)
     short: dict[int, list[str]] = {}
@@ -274,7 +279,7 @@ def _warn(
         *_warn_of_budgets(group),
         *_warn_of_seeds(group, baseline),
         *(
-            f"with {n} {sentences.plural(n, 'seed')} no difference of {', '.join(names)} from "
+            f"with {counted(n, 'seed')} no difference of {', '.join(names)} from "
             f"{baseline} can be called significant, whatever its size: at least {needed} seeds are "
             f"needed to {purpose}"
             for n, names in sorted(short.items())
@@ -321,7 +326,7 @@ def _warn_of_seeds(group: Group, baseline: str) -> list[str]:
     seeds = set().union(*group.curves.values())
     missing = {name: sorted(seeds - of_seed.keys()) for name, of_seed in group.curves.items()}
     lacking = [
-        f"{name} lacks {sentences.plural(len(lost), 'seed')} {', '.join(map(str, lost))}"
+        f"{name} lacks {plural(len(lost), 'seed')} {', '.join(map(str, lost))}"
         for name, lost in missing.items()
         if lost
     ]

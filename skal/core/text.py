@@ -19,9 +19,14 @@ def plain_text(text: str) -> str:
     return content.decode(errors="replace")
 
 
-def counted(n: int, noun: str) -> str:
+def plural(n: int, one: str, several: str | None = None) -> str:
+    """Return a word for so many."""
+    return one if n == 1 else several or f"{one}s"
+
+
+def counted(n: int, one: str, several: str | None = None) -> str:
     """Return a number and what there are so many of: "1 image", "2 images"."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    return f"{n} {plural(n, one, several)}"
 
 
 def shown(text: str, keep: str = "") -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import DataError, one_line
 from ..core.registry import Registry
+from ..core.text import counted
 
 Images: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]
@@ -155,8 +156,9 @@ class ImageDataset:
     def __repr__(self) -> str:
         channels, height, width = self.X.shape[1:]
         return (
-            f"<ImageDataset {self.name}: {len(self.X)} images, {len(self.X_test)} test images, "
-            f"{len(self.X_unlabeled)} unlabelled, {len(self.classes)} classes, "
+            f"<ImageDataset {self.name}: {counted(len(self.X), 'image')}, "
+            f"{counted(len(self.X_test), 'test image')}, {len(self.X_unlabeled)} unlabelled, "
+            f"{counted(len(self.classes), 'class', 'classes')}, "
             f"{channels}x{height}x{width}>"
         )
 
@@ -220,13 +222,15 @@ def _check_labels(name: str, labels: Labels, images: Images, n_classes: int, low
     if len(labels) and not (lowest <= labels.min() and labels.max() < n_classes):
         raise DataError(
             f"{name} has values from {labels.min()} to {labels.max()}; expected {lowest} to "
-            f"{n_classes - 1} for {n_classes} classes"
+            f"{n_classes - 1} for {counted(n_classes, 'class', 'classes')}"
         )
 
 
 def _check_paths(name: str, paths: tuple[str, ...], images: Images) -> None:
     if paths and len(paths) != len(images):
-        raise DataError(f"got {len(paths)} paths for {len(images)} images in {name}")
+        raise DataError(
+            f"got {counted(len(paths), 'path')} for {counted(len(images), 'image')} in {name}"
+        )
 
 
 def stratified_split(y: Labels, test_share: float, seed: int) -> tuple[Labels, Labels]:

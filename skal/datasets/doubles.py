@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.progress import progress
+from ..core.text import counted
 from .base import ImageDataset, Images
 from .hashes import Hashes, hashes_of, known_hashes
 from .rows import take_rows
@@ -27,7 +28,7 @@ LEAST_BITS = 8
 MOST_LEVELS = 8.0
 MOST_ALIKE = 50
 """Images that may be equal in a band: those of more are a pattern that many images share."""
-CONTRADICTING = "%d of them have another label than the image that they repeat%s"
+CONTRADICTING = (("of them has", "of them have"), "another label than the image repeated%s")
 
 Rows = NDArray[np.int64]
 _log = logging.getLogger("skal")
@@ -77,20 +78,27 @@ def tell_doubles(data: ImageDataset) -> None:
     _tell(
         data,
         found.in_test,
-        "%d images of the pool are in the test set, too%s: the accuracy is that of images seen in "
-        "training; --drop-duplicates leaves them out of the pool",
+        ("image of the pool is", "images of the pool are"),
+        "in the test set, too%s: the accuracy is that of images seen in training; "
+        "--drop-duplicates leaves them out of the pool",
     )
-    repeated = "%d images of the pool repeat an earlier one%s; --drop-duplicates leaves them out"
-    _tell(data, found.repeated, repeated)
-    _tell(data, found.contradicting, CONTRADICTING)
+    _tell(
+        data,
+        found.repeated,
+        ("image of the pool repeats", "images of the pool repeat"),
+        "an earlier one%s; --drop-duplicates leaves them out",
+    )
+    _tell(data, found.contradicting, *CONTRADICTING)
 
 
-def _tell(data: ImageDataset, rows: Rows, words: str) -> None:
-    """Warn of some images, if there are any, by their number and some of their names."""
+def _tell(data: ImageDataset, rows: Rows, of: tuple[str, str], words: str) -> None:
+    """Warn of some images, if there are any, by their number and some of their names; what they
+    are `of` is said of one, or of several.
+    """
     if len(rows):
         more = ", ..." if len(rows) > MOST_NAMED else ""
         names = ", ".join(data.paths[row] for row in rows[:MOST_NAMED]) if data.paths else ""
-        _log.warning(words, len(rows), f" ({names}{more})" if names else "")
+        _log.warning(f"%s {words}", counted(len(rows), *of), f" ({names}{more})" if names else "")
 
 
 def without_doubles(data: ImageDataset, quiet: bool = False) -> ImageDataset:
@@ -102,11 +110,13 @@ def without_doubles(data: ImageDataset, quiet: bool = False) -> ImageDataset:
         return data
     rows = np.setdiff1d(np.arange(len(data.X)), np.concatenate([found.in_test, found.repeated]))
     if not quiet:
-        told = (
-            "left %d duplicates out of the pool: %d are in the test set, %d repeat an earlier image"
+        _log.info(
+            "left %s out of the pool: %s in the test set, %s an earlier image",
+            counted(len(found), "duplicate"),
+            counted(len(found.in_test), "is", "are"),
+            counted(len(found.repeated), "repeats", "repeat"),
         )
-        _log.info(told, len(found), len(found.in_test), len(found.repeated))
-        _tell(data, found.contradicting, CONTRADICTING)
+        _tell(data, found.contradicting, *CONTRADICTING)
     paths = tuple(data.paths[row] for row in rows) if data.paths else ()
     return replace(data, X=take_rows(data.X, rows), y=data.y[rows], paths=paths)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..core.errors import DataError
 from ..core.seeding import derive_seed
+from ..core.text import counted
 from .base import MISSING_LABEL, ImageDataset, Labels, stratified_split
 from .decoding import Decoding
 from .formats import page_of
@@ -58,7 +59,8 @@ def load_folder(
     if not read:
         path, reason = skipped[0]
         raise DataError(
-            f"none of the {len(files)} images under {str(root)!r} can be read ({path}: {reason})"
+            f"none of the {counted(len(files), 'image')} under {str(root)!r} can be read "
+            f"({path}: {reason})"
         )
     classes, y = _labels_of(read)
     rows, split_seed = _parts(read, y, seed)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ..core.errors import DataError, FolderNotFoundError
 from ..core.kept import CACHE_TAG
 from ..core.progress import progress
+from ..core.text import counted
 from .formats import FORMATS, missing_extras, suffixes
 from .layout import Folder, Place, alike, is_unlabeled, read_layout
 from .layout import ImageFile as ImageFile
@@ -183,7 +184,7 @@ def _count(found: Counter[str], most: int = 5) -> str:
     ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
     told = [f"{n} {suffix or 'without a suffix'}" for suffix, n in ordered[:most]]
     rest = found.total() - sum(n for _, n in ordered[:most])
-    return ", ".join(told + [f"{rest} others"] * (rest > 0))
+    return ", ".join(told + [counted(rest, "other")] * (rest > 0))
 
 
 def _tell_passed_over(
@@ -196,7 +197,8 @@ def _tell_passed_over(
         if folder and folder[:-1] in holders and not any(map(is_unlabeled, folder)):
             _log.warning("the folder %r has no image in it and is not a class", "/".join(folder))
     for name, count in sorted(passed_over.items()):
-        _log.warning("passed over %r (%d images): neither train, test nor unlabeled", name, count)
+        images = counted(count, "image")
+        _log.warning("passed over %r (%s): neither train, test nor unlabeled", name, images)
     for same in alike(place.label for place in places.values() if place.label is not None):
         told = " and ".join(map(repr, same))
         _log.warning("the classes %s differ by case or spaces alone: they count as different", told)

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..core.errors import DataError, SkalError
 from ..core.progress import progress
+from ..core.text import counted
 from .base import Images
 from .decoding import Look, look_at, try_file
 from .doubles import doubles_of, near_doubles
@@ -84,7 +85,7 @@ def inspect_folder(root: Path, data_dir: Path) -> Inspection:
         how = replace(DECODING, size=SIDE)
         pixels, read, found.unreadable, _ = decode_all(root, files, how, data_dir / "cache")
     if found.unreadable:
-        found.problems.append(f"{len(found.unreadable)} files cannot be read")
+        found.problems.append(f"{counted(len(found.unreadable), 'file')} cannot be read")
     _look_for_doubles(found, pixels, read)
     return found
 
@@ -151,7 +152,7 @@ def _count(found: Inspection, files: Sequence[ImageFile]) -> None:
         found.problems.append(f"fewer than {FEW} images: {', '.join(few)}")
     (most, n_most), (least, n_least) = train.most_common(1)[0], train.most_common()[-1]
     if n_most > UNEVEN * n_least:
-        found.problems.append(f"{most!r} has {n_most} images and {least!r} {n_least}")
+        found.problems.append(f"{most!r} has {counted(n_most, 'image')} and {least!r} {n_least}")
 
 
 def _look_at_headers(found: Inspection, root: Path, paths: Sequence[str]) -> None:
@@ -215,10 +216,11 @@ def report(found: Inspection, most: int = 5) -> list[str]:
 
     lines = [found.folder]
     for part, count in found.classes.items():
-        lines.append(f"  {part}: {sum(count.values())} images of {len(count)} classes")
+        images, of = counted(sum(count.values()), "image"), counted(len(count), "class", "classes")
+        lines.append(f"  {part}: {images} of {of}")
         lines += some([f"{name}: {n}" for name, n in count.items()], 4 * most)
     if found.n_unlabeled:
-        lines.append(f"  without a label: {found.n_unlabeled} images")
+        lines.append(f"  without a label: {counted(found.n_unlabeled, 'image')}")
     for name, facts in (("formats", found.formats), ("modes", found.modes)):
         lines.append(f"  {name}: {', '.join(f'{key} {n}' for key, n in facts.items())}")
     if found.sizes:

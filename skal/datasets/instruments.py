@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..core.errors import DataError
+from ..core.text import counted
 from .deep import Deep, mode_of
 from .formats import DICOM, FITS, TIFF
 
@@ -98,7 +99,9 @@ def chosen_of(found: Sequence[T], pages: str | int) -> Sequence[T]:
         return found
     number = pages if isinstance(pages, int) else 1
     if number > len(found):
-        raise DataError(f"it has {len(found)} pages of the size of the first, not {number}")
+        raise DataError(
+            f"it has {counted(len(found), 'page')} of the size of the first, not {number}"
+        )
     return found[number - 1 : number]
 
 

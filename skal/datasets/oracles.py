@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..core.answers import integers
 from ..core.errors import DataError, ParameterError, UnknownNameError, blame, blaming
 from ..core.registry import Registry, parameters
+from ..core.text import counted, plural
 from .base import MISSING_LABEL, ImageDataset, Labels
 from .settings import LABEL_NOISE_KINDS
 
@@ -96,8 +97,9 @@ class TrueLabels(Oracle):
     def __init__(self, y: Labels) -> None:
         unknown = int((y == MISSING_LABEL).sum())
         if unknown:
+            of, have = counted(len(y), "image"), plural(unknown, "has", "have")
             raise DataError(
-                f"{unknown} of {len(y)} images have no known label, so that labelling cannot be "
+                f"{unknown} of {of} {have} no known label, so that labelling cannot be "
                 "simulated; remove them from X, or pass an oracle that can label them"
             )
         self._y: Labels = np.array(y, dtype=np.int64)

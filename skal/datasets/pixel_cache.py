@@ -20,6 +20,7 @@ from ..core.errors import DataError
 from ..core.kept import Facts, kept, told_where
 from ..core.memory import gib
 from ..core.progress import progress
+from ..core.text import counted, plural
 from .base import Images
 from .decoding import DECODER_VERSION, UNDECIDED, Decoded, Decoding, decode_many
 from .deep import Ranges
@@ -219,7 +220,8 @@ def _kept_if_stopped(folder: Path, pixels: BinaryIO, done: _Progress) -> Iterato
 def _decode_rest(root: Path, paths: list[str], how: Decoding, n_done: int) -> Iterator[Decoded]:
     """Decode what a stopped process left, behind a bar that counts all."""
     if n_done:
-        _log.info("%d of %d images are decoded already", n_done, len(paths))
+        of = counted(len(paths), "image")
+        _log.info("%d of %s %s decoded already", n_done, of, plural(n_done, "is", "are"))
     with (
         progress(desc="decoding", initial=n_done, total=len(paths)) as bar,
         closing(decode_many(root, paths[n_done:], how)) as chunks,

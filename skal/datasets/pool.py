@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..core.errors import DataError
 from ..core.seeding import derive_seed
+from ..core.text import counted
 from .base import MISSING_LABEL, Images, Labels
 
 
@@ -112,7 +113,7 @@ class Pool:
         """Raise what `label` would; write nothing."""
         where, what = np.atleast_1d(indices), np.atleast_1d(labels)
         if where.shape != what.shape or where.ndim != 1:
-            raise DataError(f"got {what.size} labels for {where.size} images")
+            raise DataError(f"got {counted(what.size, 'label')} for {counted(where.size, 'image')}")
         if not len(where):
             return
         for name, values, most in (("index", where, len(self)), ("label", what, self.n_classes)):

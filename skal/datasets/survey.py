@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.text import counted, plural
 from .decoding import Decoding, Look, look_at, try_file
 from .deep import Ranges, decide
 
@@ -78,12 +79,17 @@ def _decided(looks: list[Look]) -> tuple[Ranges, list[str]]:
     return Ranges(*found), told
 
 
+def _of(n: int, looks: list[Look], one: str, several: str) -> str:
+    """Return how many of the files that were looked at are, or have, something."""
+    return f"{n} of {counted(len(looks), 'file')} looked at {plural(n, one, several)}"
+
+
 def _of_cut(looks: list[Look]) -> list[str]:
     n_cut = sum(look.is_cut for look in looks)
     if not n_cut:
         return []
     return [
-        f"{n_cut} of {len(looks)} files looked at have colours of 16 bits, of which the upper "
+        f"{_of(n_cut, looks, 'has', 'have')} colours of 16 bits, of which the upper "
         "8 are used: of 12-bit data those are 16 levels; of PNG and TIFF all are read with the "
         "extra tiff: pip install 'skal[tiff]'"
     ]
@@ -94,12 +100,12 @@ def _of_pages(looks: list[Look], pages: str) -> list[str]:
     n_paged = sum(look.n_pages > 1 for look in looks)
     if n_paged and pages == "first":
         told.append(
-            f"{n_paged} of {len(looks)} files looked at have several pages, of which the first is "
+            f"{_of(n_paged, looks, 'has', 'have')} several pages, of which the first is "
             "used; --pages mean takes the mean of them, --pages all each as an image of its own"
         )
     if n_sets := sum(look.n_others > 1 for look in looks):
         told.append(
-            f"{n_sets} of {len(looks)} files looked at are of OME sets of several files: each is "
+            f"{_of(n_sets, looks, 'is', 'are')} of OME sets of several files: each is "
             "an image of its own, and a split by chance parts them; folders train and test "
             "keep a set together"
         )

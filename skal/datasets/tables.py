@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..core.errors import DataError, one_line
-from ..core.text import counted
+from ..core.text import counted, plural
 from .addresses import Addresses, Located, UnclearAddressError, names_image
 from .layout import ImageFile, kind_of
 
@@ -222,8 +222,8 @@ def read_tables(
         contradicted = _contradicted(table, files)
         if contradicted:
             told = f"{contradicted[0]}: {table.labels[contradicted[0]]!r}"
-            n = len(contradicted)
-            _log.warning("%s says otherwise than the folders of %d images (%s)", name, n, told)
+            images = counted(len(contradicted), "image")
+            _log.warning("%s says otherwise than the folders of %s (%s)", name, images, told)
         other = [
             path
             for path in table.labels
@@ -234,9 +234,8 @@ def read_tables(
             return {}
         if table.unknown:
             some = _some(table.unknown, MOST_NAMED)
-            n = len(table.unknown)
-            row = "1 row of %s names" if n == 1 else f"{n} rows of %s name"
-            _log.warning(f"{row} no image here: %s", name, some)
+            rows = counted(len(table.unknown), f"row of {name} names", f"rows of {name} name")
+            _log.warning("%s no image here: %s", rows, some)
         if table.misfits:
             rows, line = counted(len(table.misfits), "row"), table.misfits[0]
             _log.warning(
@@ -252,7 +251,8 @@ def read_tables(
         for name, why in others[:MOST_NAMED]:
             _log.warning("%s is not used: %s", name, why)
         if len(others) > MOST_NAMED:
-            _log.warning("nor are %d other tables", len(others) - MOST_NAMED)
+            n = len(others) - MOST_NAMED
+            _log.warning("nor %s %s", plural(n, "is", "are"), counted(n, "other table"))
     return labels
 
 
@@ -360,7 +360,8 @@ def _read(root: Path, place: Path, files: Sequence[ImageFile]) -> Table:
         )
     if unknown:
         raise OtherTableError(
-            f"none of its {len(rows)} rows names an image here: {_some(unknown, MOST_NAMED)}"
+            f"none of its {counted(len(rows), 'row')} names an image here: "
+            f"{_some(unknown, MOST_NAMED)}"
         )
     raise OtherTableError("it has no row with an image and a label")
 

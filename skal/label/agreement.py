@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from ..core.text import shown
+from ..core.text import counted, shown
 from .project import LabelProject
 
 
@@ -29,9 +29,9 @@ class Agreement:
     kappa: float
 
     def __str__(self) -> str:
+        images = counted(self.n, "image")
         return (
-            f"{self.first} and {self.second}: {self.n} image{'s' * (self.n != 1)}, "
-            f"{self.n_same} with the same label, "
+            f"{self.first} and {self.second}: {images}, {self.n_same} with the same label, "
             f"Cohen's kappa {_told(self.kappa)}"
         )
 
@@ -71,7 +71,7 @@ class Alpha:
     value: float
 
     def __str__(self) -> str:
-        told = f"{self.n} images, Krippendorff's alpha {_told(self.value)}"
+        told = f"{counted(self.n, 'image')}, Krippendorff's alpha {_told(self.value)}"
         return f"all {self.n_people}: {told}"
 
 
@@ -125,7 +125,7 @@ def report(project: LabelProject) -> list[str]:
     if together := alpha(project):
         lines.append(str(together))
     if images := disputed(project):
-        lines += ["", f"{len(images)} images with different labels:"]
+        lines += ["", f"{counted(len(images), 'image')} with different labels:"]
     for path, labels in images:
         said = ", ".join(f"{who}: {name}" for who, name in labels.items())
         lines.append(f"{shown(path)}\t{said}")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..core.durable import fsync_file, fsync_folder, write_atomic
 from ..core.errors import RunFolderError
+from ..core.text import counted
 from .holding import hold
 
 COPY = "labels-copy.sqlite"
@@ -96,4 +97,4 @@ def restore(path: Path) -> str:
                 file.rename(path.with_name(f"{aside}-{file.name}"))
         write_atomic(path, copy.read_bytes())
     damaged = path.with_name(f"{aside}-{path.name}")
-    return f"the copy with {n} answers is in use; the damaged file is {damaged}"
+    return f"the copy with {counted(n, 'answer')} is in use; the damaged file is {damaged}"

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import DataError
 from ..core.progress import progress
+from ..core.text import counted
 from ..datasets.formats import page_of
 from .learning import BatchRequest, Pickers
 
@@ -170,5 +171,5 @@ def _doubts(found: Mapping[int, NDArray[np.float32]], labels: Mapping[int, int])
 
 def doubts_of(project: LabelProject) -> Doubts:
     """Return the doubts about all labels of a project; see `find_doubts`."""
-    _log.info("cross-validation over %d labels", len(project.labels))
+    _log.info("cross-validation over %s", counted(len(project.labels), "label"))
     return find_doubts(project.classes, project.labels, Pickers(project.learner_setup()))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.durable import new_folder, write_atomic
+from ..core.text import counted
 from ..datasets.base import MISSING_LABEL
 from ..models.persistence import save_classifier
 from ..runs.environment import environment
@@ -62,7 +63,8 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
     source, truth = ("test", test) if test else ("cross-validation", labels)
     parts = [list(test)] if test else folds(labels, project.config.seed, project.paths)
     if not test and parts:
-        _log.info("cross-validation over the labels: %d more networks are trained", len(parts))
+        more = counted(len(parts), "more network is", "more networks are")
+        _log.info("cross-validation over the labels: %s trained", more)
     predicted: dict[int, Any] = {}
     for network, part in held_out(picker, classes, labels, parts):
         predicted.update(picker.proba(network, part))
@@ -102,7 +104,8 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
 
 def describe(folder: Path, summary: Mapping[str, Any]) -> list[str]:
     """Return in lines what `train` has made, and how good it is."""
-    made = f"{folder}: {summary['model']} trained on {summary['n_labeled']} labels"
+    labels = counted(summary["n_labeled"], "label")
+    made = f"{folder}: {summary['model']} trained on {labels}"
     if summary["accuracy"] is None:
         return [
             made,
@@ -116,9 +119,9 @@ def describe(folder: Path, summary: Mapping[str, Any]) -> list[str]:
     return [
         made,
         f"accuracy by cross-validation over the labels: {accuracy.value:.3f} ({accuracy.low:.3f} "
-        f"to {accuracy.high:.3f} at 95 % confidence, {accuracy.n} images); it is biased if a "
-        "strategy chose these images, which are not like the others then: only images drawn at "
-        "random and kept out of training tell",
+        f"to {accuracy.high:.3f} at 95 % confidence, {counted(accuracy.n, 'image')}); it is "
+        "biased if a strategy chose these images, which are not like the others then: only images "
+        "drawn at random and kept out of training tell",
     ]
 
 

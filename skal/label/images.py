@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..core.errors import DataError
-from ..core.text import counted
+from ..core.text import counted, plural
 from ..datasets.formats import page_of
 from ..datasets.index import find_images
 from .listing import Files, Paths
@@ -180,14 +180,15 @@ def tell_left_out(files: Files, ids: Container[str]) -> None:
             others[label] += n
     by_name = sorted(others.items())
     for name, count in by_name[:MOST_TOLD]:
-        images = f"{counted(count, 'image')} {'counts' if count == 1 else 'count'}"
+        images = counted(count, "image counts", "images count")
         _log.info("the folder %r is no class: its %s as unlabelled", name, images)
     if rest := by_name[MOST_TOLD:]:
         n = sum(count for _, count in rest)
-        _log.info("... nor are %d more folders, of %d images", len(rest), n)
+        more = counted(len(rest), "more folder", "more folders")
+        _log.info("... nor %s %s, of %s", plural(len(rest), "is", "are"), more, counted(n, "image"))
     if n_of_test:
-        take = "takes" if n_of_test == 1 else "take"
-        _log.info("%s under test/ %s no part in labelling", counted(n_of_test, "image"), take)
+        images = counted(n_of_test, "image under test/ takes", "images under test/ take")
+        _log.info("%s no part in labelling", images)
 
 
 def content_of(path: Path, sizes: Iterable[int] | None = None) -> tuple[int, str] | None:

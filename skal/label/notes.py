@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from ..core.text import plain_text
+from ..core.text import counted, plain_text
 from .store import NoteRow, Store
 
 OF_ALL = -1
@@ -103,7 +103,10 @@ def replace_notes(
     kinds = Counter(_kind(row.fault) for row in rows)
     told = ", ".join(f"{kind} {n}" for kind, n in sorted(kinds.items()))
     n_noted = sum(map(bool, notes.values()))
-    lost = f"; it names {n_lost} images no more, whose notes of this are gone" if n_lost else ""
-    return (
-        f"{tool} notes something of {n_noted} of {len(notes)} images{told and f' ({told})'}{lost}"
+    lost = (
+        f"; it names {counted(n_lost, 'image')} no more, whose notes of this are gone"
+        if n_lost
+        else ""
     )
+    images = counted(len(notes), "image")
+    return f"{tool} notes something of {n_noted} of {images}{told and f' ({told})'}{lost}"

@@ -465,15 +465,14 @@ class LabelProject:
 
     def _tell_gone(self, gone: Mapping[int, str]) -> None:
         labeled = [path for number, path in gone.items() if number in self.ledger.labels]
-        are = "is" if len(gone) == 1 else "are"
-        told = f"{counted(len(gone), 'image')} of the project {are} no longer there"
+        are = counted(len(gone), "image of the project is", "images of the project are")
+        told = f"{are} no longer there"
         if labeled:
             _log.warning(
-                "%s, and %d of them %s a label that does not count until back (the first: %s); put "
+                "%s, and %s a label that does not count until back (the first: %s); put "
                 "what is gone where it was",
                 told,
-                len(labeled),
-                "has" if len(labeled) == 1 else "have",
+                counted(len(labeled), "of them has", "of them have"),
                 shown(labeled[0].removeprefix(images.NOWHERE)),
             )
         elif gone:

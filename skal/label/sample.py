@@ -18,6 +18,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.text import counted
 from ..datasets.formats import page_of
 from .learning import ComputedBatch
 from .store import ModelRow
@@ -48,8 +49,7 @@ class Accuracy(NamedTuple):
         return cls(value, max(0.0, middle - half), min(1.0, middle + half), n)
 
     def __str__(self) -> str:
-        images = "image" if self.n == 1 else "images"
-        sample = f"{self.n} {images} drawn at random and kept out of training"
+        sample = f"{counted(self.n, 'image')} drawn at random and kept out of training"
         if self.n < ENOUGH:
             return f"too early to say: there are answers to {sample}; {ENOUGH} are needed"
         if self.n < PLENTY:

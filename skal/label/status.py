@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ..core.text import shown
+from ..core.text import counted, plural, shown
 from .project import LabelProject
 from .sample import ENOUGH
 from .telling import people
@@ -20,14 +20,15 @@ def report(project: LabelProject) -> list[str]:
     counts = Counter(labels.values())
     classes = ", ".join(f"{shown(name)} {counts[n]}" for n, name in enumerate(project.classes))
     lines = [
-        f"{len(labels)} of {len(project.paths)} images labelled{others}",
+        f"{len(labels)} of {counted(len(project.paths), 'image')} labelled{others}",
         f"classes: {classes}",
     ]
     answered = people(project)
     if len(answered) > 1:
         lines.append("answers: " + ", ".join(f"{shown(who)} {n}" for who, n in answered.items()))
     if n_disputed := len(project.disputed):
-        lines.append(f"{n_disputed} images with different labels: settle them in the review (r)")
+        images, them = counted(n_disputed, "image"), plural(n_disputed, "it", "them")
+        lines.append(f"{images} with different labels: settle {them} in the review (r)")
     lines.append(f"accuracy: {project.accuracy or 'not known yet'}")
     points = project.curve if len(project.test_labels) >= ENOUGH else []  # else noise
     if points:

@@ -13,6 +13,7 @@ from skactiveml.utils import is_labeled
 from sklearn.base import clone
 
 from ..core.seeding import derive_seed
+from ..core.text import counted, plural
 from ..datasets.base import Images
 from .classifier import ImageClassifier
 from .folds import stratified_folds
@@ -93,9 +94,10 @@ def calibrate(
     if len(counts) < 2 or counts.max() < 2:
         _log.warning(
             "not calibrated: that needs two labelled images of one class and one of another, there "
-            "are %d images of %d classes",
-            len(labeled),
-            len(counts),
+            "%s %s of %s",
+            plural(len(labeled), "is", "are"),
+            counted(len(labeled), "image"),
+            counted(len(counts), "class", "classes"),
         )
     else:
         held_out, logits = [], []

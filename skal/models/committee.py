@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 
 from ..core.errors import ParameterError
+from ..core.text import counted
 from ..datasets.base import MISSING_LABEL, Images
 from .classifier import ImageClassifier
 from .inference import NotFittedError, check_labels, is_whole
@@ -162,5 +163,7 @@ class Committee(SkactivemlClassifier):
         if not is_whole(wanted) or wanted < 1:
             raise ParameterError(f"n_samples={n_samples!r}; expected a whole number, 1 or more")
         if wanted > len(members):
-            raise ParameterError(f"asked for {wanted} members; the committee has {len(members)}")
+            raise ParameterError(
+                f"asked for {counted(wanted, 'member')}; the committee has {len(members)}"
+            )
         return np.stack([member.predict_proba(X) for member in members[:wanted]])

@@ -20,6 +20,7 @@ from ..core.errors import DataError, ParameterError, is_out_of_memory
 from ..core.kept import Facts, find, kept, make_cache_folder, told_where
 from ..core.memory import let_go_of_pages, take_mapped
 from ..core.progress import progress
+from ..core.text import counted
 from ..datasets.base import Images
 from . import optimizers
 from .backbone import answers_of, place_of
@@ -177,8 +178,9 @@ class _Training:
             # batch norm's statistics are those of images as they are, not of views
             clean = (_take(self.pools, next(self._rows)) for _ in range(BATCHES_OF_STATISTICS))
             update_bn(clean, self.module, torch.device(self.device))
-        told = "trained without labels in %d steps on %d images: loss %.2f to %.2f"
-        _log.info(told, len(losses), self._n, losses[0], losses[-1])
+        told = "trained without labels in %s on %s: loss %.2f to %.2f"
+        steps, images = counted(len(losses), "step"), counted(self._n, "image")
+        _log.info(told, steps, images, losses[0], losses[-1])
         state = self.module.network.backbone.state_dict()
         means = [float(np.mean(losses[i : i + EVERY])) for i in range(0, len(losses), EVERY)]
         return Pretrained({n: t.detach().cpu().contiguous() for n, t in state.items()}, means)

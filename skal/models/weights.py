@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeAlias
 from torch import Tensor, nn
 
 from ..core.errors import DataError, one_line, pass_on_memory
+from ..core.text import counted, plural
 
 Weights: TypeAlias = str | Path | Mapping[str, Tensor]
 """What a network may start from: a state dict, or a file that holds one."""
@@ -46,7 +47,8 @@ class Fit(NamedTuple):
         more = f" and {len(told) - 3} more" if len(told) > 3 else ""
         listed = f"; {'; '.join(told[:3])}{more}" if told else ""
         begin = f"; their names begin with {self.prefix!r}" if self.prefix else ""
-        return f"{self.n} of the backbone's {self.n_own} tensors fit{listed}{begin}"
+        own = counted(self.n_own, "tensor")
+        return f"{self.n} of the backbone's {own} {plural(self.n, 'fits', 'fit')}{listed}{begin}"
 
 
 def fit_of(backbone: nn.Module, weights: Mapping[str, Tensor]) -> Fit:

@@ -28,6 +28,7 @@ from ..core.errors import (
     require,
 )
 from ..core.registry import Entry
+from ..core.text import counted
 from ..core.trust import check_trusted, foreign_names
 from ..datasets.base import Images
 from ..datasets.decoding import decode_many, to_channels
@@ -190,7 +191,7 @@ def _decoded(run_dir: Path, paths: Sequence[Path]) -> Images:
         parts = [to_channels(chunk.pixels, channels) for chunk in chunks]
     images = np.concatenate(parts)
     if not len(images):
-        raise DataError(f"none of the {len(files)} images can be read")
+        raise DataError(f"none of the {counted(len(files), 'image')} can be read")
     return images
 
 

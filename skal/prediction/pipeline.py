@@ -24,6 +24,7 @@ from ..core.errors import (
 )
 from ..core.kept import find, forget, put
 from ..core.progress import progress
+from ..core.text import counted, plural
 from ..core.workers import WorkerLostError, Workers, map_jobs, one_call
 from ..datasets.decoding import DECODER_VERSION
 from ..datasets.index import listed
@@ -269,7 +270,8 @@ def _predict_all(task: PredictionTask, parts: Sequence[Part], workers: Workers) 
     """Compute the missing parts, and return their number of images."""
     todo = [part for part in parts if not _is_done(task.folder / part.name)]
     if len(todo) < len(parts):
-        _log.info("%d of %d parts are done already", len(parts) - len(todo), len(parts))
+        n_done, of = len(parts) - len(todo), counted(len(parts), "part")
+        _log.info("%d of %s %s done already", n_done, of, plural(n_done, "is", "are"))
     sizes, told = {part.name: len(part.paths) for part in todo}, Counter[str]()
     total = sum(sizes.values())
     with (
@@ -323,7 +325,8 @@ def _finish(task: PredictionTask, parts: Sequence[Part], out: Path) -> int:
     n_unreadable: int = sum(fact["unreadable"] for fact in facts)
     n_images = sum(len(part.paths) for part in parts)
     if n_unreadable == n_images:
-        raise DataError(f"none of the {n_images} images can be read ({facts[0]['reason']})")
+        images = counted(n_images, "image")
+        raise DataError(f"none of the {images} can be read ({facts[0]['reason']})")
     if form.is_one_file:
         form.merge(files, out, n_unreadable)
         remove_folder(task.folder, last=MANIFEST)

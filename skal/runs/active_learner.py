@@ -21,6 +21,7 @@ from ..core.kinds import Count, resolve_count
 from ..core.lazy import require_drawing
 from ..core.seeding import derive_seed
 from ..core.signatures import shows_settings
+from ..core.text import plural
 from ..datasets import ImageDataset
 from ..datasets.base import MISSING_LABEL, Labels
 from ..datasets.oracles import Oracle, ask
@@ -185,7 +186,7 @@ class ActiveLearner:
 
     def __repr__(self) -> str:
         n = sum(len(indices) for indices, _ in self.record.labels)
-        of = f"{n:,} of {len(self.data.X):,} images labelled"
+        of = f"{n:,} of {len(self.data.X):,} {plural(len(self.data.X), 'image')} labelled"
         table = f"\n{table_of(self.record.rounds)}" if self.record.rounds else ""
         return f"{title_of(self.data.name, self.config)}; {of}{table}"
 

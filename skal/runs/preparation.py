@@ -8,6 +8,7 @@ from pathlib import Path
 from ..core.errors import DataError, ParameterError, UnknownNameError
 from ..core.kinds import resolve_count
 from ..core.seeding import derive_seed
+from ..core.text import counted
 from ..datasets import DATASETS, ImageDataset, data_folder
 from ..datasets.doubles import tell_doubles, without_doubles
 from ..datasets.loading import load_as
@@ -132,8 +133,8 @@ def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
     n_valid = resolve_count("n_valid", config.n_valid, n, lowest=0)
     if n_valid >= n:
         raise ParameterError(
-            f"n_valid: got {config.n_valid!r}, but the pool has {n} images, and one at least must "
-            "be left to train on"
+            f"n_valid: got {config.n_valid!r}, but the pool has {counted(n, 'image')}, and one at "
+            "least must be left to train on"
         )
     # arrays have a name that is nobody else's: they cannot be loaded by it
     name = data.source.get("dataset") or "arrays:" * (data.name in DATASETS) + data.name

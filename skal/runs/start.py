@@ -18,6 +18,7 @@ import torch
 from ..core.errors import DataError
 from ..core.kept import kept as kept_result
 from ..core.kept import told_where
+from ..core.text import counted
 from ..datasets import DATASETS, ImageDataset, data_folder, folder_of
 from ..datasets.decoding import Decoding
 from ..datasets.index import count_images, may_have_classes
@@ -205,7 +206,9 @@ def _pass_seconds(n: int, size: int, speed: float) -> float:
 @lru_cache(maxsize=256)
 def _tell(n: int | None, size: int, seconds: float) -> None:
     """Say once what was chosen, and what chooses otherwise."""
-    images = f"{n} images, about {max(seconds, 1):.0f} s" if n is not None else "all images"
+    images = (
+        f"{counted(n, 'image')}, about {max(seconds, 1):.0f} s" if n is not None else "all images"
+    )
     _log.info(
         "images at %d px: the network runs once over %s, unless its features are kept already; "
         "--image-size N chooses another size",

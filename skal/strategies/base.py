@@ -17,6 +17,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from ..core.answers import integers
 from ..core.errors import DIVERGED, ParameterError, SkalError
+from ..core.text import counted
 from ..datasets.base import MISSING_LABEL
 from ..models.devices import global_seed
 from .parameters import Constraints, Number, allowed, check_parameters
@@ -326,7 +327,7 @@ class ScoreStrategy(BatchStrategy):
         if n_bad:
             raise SkalError(
                 f"{type(self).__name__}.score returned NaN or infinity for {n_bad} of "
-                f"{len(scores)} images; expected finite numbers"
+                f"{counted(len(scores), 'image')}; expected finite numbers"
             )
         return highest(values, batch_size, random_state, utilities)
 

@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from ..core.answers import integers
 from ..core.errors import SkalError, blame
 from ..core.few_labels import FEW_LABELS
+from ..core.text import counted
 from ..datasets.base import MISSING_LABEL, Labels
 from .inputs import inputs
 from .memory import Sizes, affordable
@@ -61,7 +62,8 @@ def select(
     left = np.flatnonzero(y == MISSING_LABEL)
     if n >= len(left):
         if n > len(left):
-            _log.warning("asked for %d images, but only %d are left: taking them", n, len(left))
+            told = counted(len(left), "is left: taking it", "are left: taking them")
+            _log.warning("asked for %s, but only %s", counted(n, "image"), told)
         return left
     rows = None
     if scores is not None:
@@ -157,7 +159,7 @@ def checked(strategy: Strategy, answer: Any, y: Labels, n: int) -> NDArray[np.in
         outside = indices[(indices < 0) | (indices >= len(y))][0]
         problem = f"picked {outside}, an index that is not in 0 to {len(y) - 1}"
     elif len(np.unique(indices)) != n:
-        problem = f"picked {n - len(np.unique(indices))} of {n} images more than once"
+        problem = f"picked {n - len(np.unique(indices))} of {counted(n, 'image')} more than once"
     elif (y[indices] != MISSING_LABEL).any():
         problem = "picked an image that is labelled already"
     if indices is None or problem:

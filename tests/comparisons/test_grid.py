@@ -369,7 +369,7 @@ class TestGoingOn:
     ) -> None:
         compared(tiny, tmp_path / "c", seeds=1, n_rounds=0)
         compared(tiny, tmp_path / "c", seeds=2, n_rounds=0, threads=2)
-        assert "have 1 threads each" in caplog.text
+        assert "have 1 thread each" in caplog.text
         environment = json.loads(
             (tmp_path / "c/cells/margin-small-cnn-s1/environment.json").read_text()
         )

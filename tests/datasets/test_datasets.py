@@ -127,8 +127,8 @@ def test_image_size_of_a_dataset_without_labels_is_that_of_its_unlabelled_images
         ({"classes": 2}, "classes is 2; expected the name of each class"),
         ({"X_unlabeled": np.zeros((1, 1, 9, 9), np.uint8)}, "must be the same"),
         ({"X_unlabeled": np.zeros((1, 1, 8, 8), np.int16)}, "X_unlabeled is int16"),
-        ({"paths": ("a.png",)}, "1 paths for 4 images"),
-        ({"paths_unlabeled": ("a.png",)}, "1 paths for 0 images"),
+        ({"paths": ("a.png",)}, "1 path for 4 images"),
+        ({"paths_unlabeled": ("a.png",)}, "1 path for 0 images"),
     ],
 )
 def test_dataset_says_what_does_not_fit(changes: dict[str, Any], told: str) -> None:

@@ -51,8 +51,8 @@ def test_what_is_there_twice_is_named_before_a_run(
     assert [data.paths[row] for row in found.in_test] == ["train/cat/leak.bmp"]
     assert {data.paths[row] for row in found.repeated} == {"train/cat/again.png", "train/dog/1.png"}
     assert [data.paths[row] for row in found.contradicting] == ["train/dog/1.png"]
-    assert "1 images of the pool are in the test set, too (train/cat/leak.bmp)" in caplog.text
-    assert "1 of them have another label" in caplog.text
+    assert "1 image of the pool is in the test set, too (train/cat/leak.bmp)" in caplog.text
+    assert "1 of them has another label" in caplog.text
 
 
 def test_who_makes_a_page_of_runs_is_not_told_again_what_is_there_twice(
@@ -82,8 +82,8 @@ def test_duplicates_are_left_out_of_the_pool_and_of_a_resumed_one(
         image_size=32,
         **settings,
     )
-    assert "left 3 duplicates out of the pool: 1 are in the test set, 2 repeat" in caplog.text
-    assert "1 of them have another label" in caplog.text
+    assert "left 3 duplicates out of the pool: 1 is in the test set, 2 repeat" in caplog.text
+    assert "1 of them has another label" in caplog.text
     assert "--drop-duplicates" not in caplog.text  # no advice to do what is done
     again = skal.ActiveLearner.open(tmp_path / "run")
     assert len(again.pool.X) == 15 - 3
@@ -129,7 +129,7 @@ def test_the_doctor_says_what_a_folder_holds(pets: Path, tmp_path: Path) -> None
         "train/dog/2.png = train/dog/alike.jpg",
         "train/cat/again.png = train/cat/1.png",
         "of another label than what they repeat:\n    train/dog/1.png = train/cat/doubted.png\n",
-        "1 files cannot be read",
+        "1 file cannot be read",
     ):
         assert line in text
     facts = json.loads(doctor(str(pets), "--json"))

@@ -230,7 +230,7 @@ def test_a_table_that_contradicts_the_folders_is_told_and_not_used(
     assert labels(tmp_path)["cat/0.png"] == ("train", "cat") and not caplog.records
     table.write_text("\n".join(["path,label", "cat/0.png,dog", *rows[1:]]))
     assert labels(tmp_path)["cat/0.png"] == ("train", "cat")
-    assert "says otherwise than the folders of 1 images (cat/0.png: 'dog')" in caplog.text
+    assert "says otherwise than the folders of 1 image (cat/0.png: 'dog')" in caplog.text
 
 
 def test_a_table_whose_rows_may_mean_two_images_is_not_used(

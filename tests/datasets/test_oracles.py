@@ -230,7 +230,7 @@ def test_label_noise_is_of_the_datasets_labels_alone(tiny: skal.ImageDataset) ->
         assert np.array_equal(oracle.label(np.arange(90)), expected)
     with pytest.raises(ParameterError, match="label_noise is of the labels that the dataset"):
         skal.run(tiny, **FAST, label_noise=0.2, oracle=lambda indices: indices % 3)
-    with pytest.raises(DataError, match="1 of 90 images have no known label"):
+    with pytest.raises(DataError, match="1 of 90 images has no known label"):
         unknown = replace(tiny, y=np.where(np.arange(90) == 5, -1, tiny.y))
         skal.run(unknown, **FAST, label_noise=0.2)
 

@@ -66,7 +66,7 @@ def test_images_are_not_copied() -> None:
 @pytest.mark.parametrize(
     ("indices", "labels", "message"),
     [
-        ([0, 1], [0], "1 labels for 2 images"),
+        ([0, 1], [0], "1 label for 2 images"),
         ([[0, 1]], [[0, 1]], "labels for"),
         ([10], [0], "index 10 is out of range; expected 0 to 9"),
         ([-1], [0], "index -1 is out of range"),

@@ -554,7 +554,7 @@ def test_the_later_of_two_annotations_of_one_person_counts(
     with caplog.at_level("INFO", logger="skal"):
         import_into(photos, tmp_path / "x.json", CLASSES)
     assert labels(photos) == {"b/2.png": counts}
-    assert "x.json: 1 earlier annotations do not count" in caplog.text
+    assert "x.json: 1 earlier annotation does not count" in caplog.text
 
 
 def stars(source: Source) -> list[Row]:
@@ -775,7 +775,7 @@ DATUMARO = FILES["Datumaro"][2]
         (DATUMARO.replace('"label_id": 1', '"label_id": 2'), "item 'b/2' has the label 2"),
         (
             via(regions=[{}], file_attributes={}),
-            "x.json has 1 regions, and no attribute of a file",
+            "x.json has 1 region, and no attribute of a file",
         ),
     ],
 )

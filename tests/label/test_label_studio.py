@@ -184,7 +184,7 @@ def test_a_second_push_adds_what_is_missing(fake: Fake, folder: Path) -> None:
     push(folder, fake.url)
     del fake.tasks[1]
     again = push(folder, f"{fake.url}/")
-    assert "(found): 1 tasks added, 4 already there" in again.stdout
+    assert "(found): 1 task added, 4 already there" in again.stdout
     assert len(fake.tasks) == 5 and len(fake.projects) == len(fake.storages) == 1
     LabelProject.open(folder, ["bird"]).close()
     assert "(found): 0 tasks added, 5 already there" in push(folder, fake.url).stdout

@@ -87,7 +87,7 @@ def test_a_newer_table_takes_the_place_of_an_older_one(photos: Path, tmp_path: P
         ",dark_score,is_dark_issue\ncat/1.png,0.2,True\ndog/0.png,1,False\n"
     )
     told = str(import_into(photos, tmp_path / "issues.csv"))
-    assert "; it names 1 images no more, whose notes of this are gone; no label" in told
+    assert "; it names 1 image no more, whose notes of this are gone; no label" in told
     found = noted(photos)
     assert found["cat/1.png"] == "cleanvision: dark (0.20)"
     assert found["cat/0.png"] == (

@@ -197,7 +197,9 @@ class TestCalibrate:
             assert calibrate(fitted, tiny.X, y, seed=0) == 1
         assert fitted.temperature == 1
         assert "not calibrated: that needs two labelled images of one class" in caplog.text
-        assert f"there are {len(labeled)} images" in caplog.text
+        n = len(labeled)
+        told = "there is 1 image of" if n == 1 else f"there are {n} images of"
+        assert told in caplog.text
 
     def test_an_unfitted_one_is_refused(self, tiny: skal.ImageDataset) -> None:
         with pytest.raises(NotFittedError, match="only a fitted"):

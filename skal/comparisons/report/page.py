@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from ...core.text import counted
 from ...datasets.loading import load_as
 from ...runs.drawing import Pictures
 from ...runs.metrics import pool_errors
@@ -279,7 +280,9 @@ def _in_common(tables: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     found, rows = {}, list(tables)
     for name in dict.fromkeys(name for row in rows for name in row):
         values = dict.fromkeys("-" if row.get(name) is None else str(row[name]) for row in rows)
-        found[name] = ", ".join(values) if len(values) <= MOST_VALUES else f"{len(values)} values"
+        found[name] = (
+            ", ".join(values) if len(values) <= MOST_VALUES else counted(len(values), "value")
+        )
     return found
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...core.tables import aligned, csv_of
+from ...core.text import counted
 from ...runs.record import METRICS, SECONDS
 from ..pairs import tell_apart
 from ..plots import Analysis, entries_of
 from ..results import Result, Setting
-from ..sentences import FEWEST, plural
+from ..sentences import FEWEST
 
 FIRST = ("strategy", "seed", "round", "n_labeled", "accuracy")
 FIGURES = (
@@ -48,7 +49,7 @@ def text_table(analysis: Analysis) -> str:
 
 def _lines(analysis: Analysis) -> Iterator[str]:
     for group in analysis["groups"]:
-        yield f"{group['name']}, {group['n_labeled'][-1]} labels at the end"
+        yield f"{group['name']}, {counted(group['n_labeled'][-1], 'label')} at the end"
         own = entries_of(analysis, group)
         head = ["strategy", *(title.format(analysis["baseline"]) for title in FIGURES)]
         yield from aligned([head, *([name, *figures(entry)] for name, entry in own.items())])
@@ -70,7 +71,7 @@ def warnings(analysis: Analysis) -> dict[str, list[str]]:
     failed = analysis["failed"]
     if failed:
         more = f" and {len(failed) - 10} more" if len(failed) > 10 else ""
-        runs = f"{len(failed)} {plural(len(failed), 'run that', 'runs that')} failed"
+        runs = counted(len(failed), "run that failed", "runs that failed")
         names = f"{', '.join(failed[:10])}{more}"
         found[f"nothing is known of {runs}: {names}"] = [group["name"] for group in groups]
     for group in groups:

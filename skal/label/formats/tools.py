@@ -82,9 +82,9 @@ def rows_of_tasks(
     _tell_others(name, without, n_read)
     if n_outdone:
         _log.info(
-            "%s: %d earlier annotations do not count, since the same annotator gave a later one",
+            "%s: %s not count, since the same annotator gave a later one",
             name,
-            n_outdone,
+            counted(n_outdone, "earlier annotation does", "earlier annotations do"),
         )
 
 
@@ -383,7 +383,8 @@ def read_via(source: Source) -> Iterator[Row]:
         n = sum(len(some) for some in regions if isinstance(some, list | dict))
         if n:
             raise DataError(
-                f"{source.name} has {n} regions, and no attribute of a file that says its class"
+                f"{source.name} has {counted(n, 'region')}, and no attribute of a file that says "
+                "its class"
             )
     first = source.label_column
     if first and not any(first in (one.get("file_attributes") or ()) for one in files.values()):
@@ -422,5 +423,7 @@ def read_imagenet_txt(source: Source) -> Iterator[Row]:
             raise DataError(f"line {number}: {address!r:.50}; expected a path and a number")
         (label,) = rest
         if not label.isdecimal() or int(label) >= len(names):
-            raise DataError(f"line {number}: {label!r} is none of {len(names)} classes")
+            raise DataError(
+                f"line {number}: {label!r} is none of {counted(len(names), 'class', 'classes')}"
+            )
         yield Row(f"line {number}", address.strip(), names[int(label)])

@@ -17,6 +17,7 @@ from ...core.errors import UsageError
 from ...core.kept import kept
 from ...core.progress import progress
 from ...core.registry import write_spec
+from ...core.text import counted
 from ...core.trust import check_trusted, foreign_names
 from ...datasets.addresses import Addresses
 from ...runs.config import RunConfig
@@ -119,7 +120,7 @@ def answers_of_run(
         digest.update(f"{file_state(str(root / path))} {path}\n".encode(errors="surrogateescape"))
     place = data_folder() / "cache" / f"answers-{digest.hexdigest()[:16]}.npz"
     if not place.is_file():
-        _log.info("the network looks at %d images first, once", len(paths))
+        _log.info("the network looks at %s first, once", counted(len(paths), "image"))
     kept(place, "predicting", lambda path: _predict(predictor, root, paths, utility, path))
     with np.load(place, allow_pickle=False) as arrays:
         read, proba, order = (arrays[name] for name in ("read", "proba", "order"))

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from ...core.errors import DataError, MissingExtraError, SkalError, UsageError
 from ...core.progress import progress
-from ...core.text import plain_text
+from ...core.text import counted, plain_text
 from ..exporting import check_files
 from ..formats import Source
 from ..formats.tools import address_of
@@ -59,8 +59,11 @@ class Pushed:
 
     def __str__(self) -> str:
         made = "made" if self.is_new else "found"
-        told = f"{self.url} ({made}): {self.n_added} tasks added, {self.n_there} already there"
-        return f"{told}, {self.n_renewed} predictions renewed" if self.n_renewed else told
+        tasks = counted(self.n_added, "task")
+        told = f"{self.url} ({made}): {tasks} added, {self.n_there} already there"
+        return (
+            f"{told}, {counted(self.n_renewed, 'prediction')} renewed" if self.n_renewed else told
+        )
 
 
 def push(project: LabelProject, url: str) -> Pushed:
@@ -159,7 +162,7 @@ def _tasks_of(project: LabelProject, found: Sequence[dict[str, Any]]) -> dict[in
         except DataError:
             unclear += 1
     if unclear:
-        _log.warning("%d tasks there are of no image that is here now", unclear)
+        _log.warning("of no image that is here now: %s there", counted(unclear, "task"))
     return images
 
 

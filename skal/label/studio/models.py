@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import SkalError
-from ...core.text import plain_text
+from ...core.text import counted, plain_text
 from ...datasets.addresses import Addresses, Located, UnclearAddressError
 from ..formats.tools import address_of, rows_of_tasks
 from ..learning import ComputedBatch, Failure, Learner
@@ -174,8 +174,13 @@ class LearningModel(Model):
         rows = {plain_text(paths[n]): row for n, row in guesses.rows.items()}
         first = {plain_text(paths[n]): place for place, n in enumerate(batch.picks)}
         self._answers = Answers(names, rows, guesses.proba, first)
-        by = f"{guesses.n_labeled} labels" if guesses.is_of_network else "looks, without a network"
-        _log.info("the next %d images are chosen, by %s", len(first), by)
+        by = (
+            counted(guesses.n_labeled, "label")
+            if guesses.is_of_network
+            else "looks, without a network"
+        )
+        what = counted(len(first), "image is", "images are")
+        _log.info("the next %s chosen, by %s", what, by)
         self._ended()
 
     def _fail(self, failure: Failure) -> None:

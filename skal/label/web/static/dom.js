@@ -18,5 +18,6 @@ export function write(id, text) {
 
 export const say = (text) => write("status", text);
 export const percent = (share) => `${Math.round(100 * share)}%`;
+export const counted = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
 export const afterPaint = (deed) => requestAnimationFrame(() => setTimeout(deed));
 export const without = (items, gone) => items.filter((item) => !gone.some((other) => other.image === item.image));

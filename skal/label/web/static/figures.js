@@ -1,6 +1,6 @@
 // How far the labelling is, and how good the model.
 
-import { $, percent, svg, write } from "./dom.js";
+import { $, counted, percent, svg, write } from "./dom.js";
 
 const ENOUGH = 10, PLENTY = 30; // answers to images drawn at random: for a figure at all, and before its interval
 const DRAWN = "images drawn at random from all and never trained on";
@@ -12,7 +12,7 @@ const LEARNER = { idle: "", training: "The model is training; you can keep label
 export function drawFigures(state) {
   const { done_in_round: done, n_images, n_labeled, round, round_size: size } = state;
   write("round", `${done} of ${size}, ${round ? `round ${round}` : "start"}`);
-  write("total", `${n_labeled} of ${n_images} images labelled`);
+  write("total", `${n_labeled} of ${counted(n_images, "image")} labelled`);
   $("bar").max = size || 1;
   $("bar").value = done;
   const [figure, source] = told(state);
@@ -43,7 +43,7 @@ function told({ accuracy, n_labeled, n_test }) {
   const n = accuracy?.n ?? n_test;
   if (!accuracy || n < ENOUGH) return ["Too early to say", `${n} of ${ENOUGH} answers so far, to ${DRAWN}.`];
   const [value, low, high] = [accuracy.value, accuracy.low, accuracy.high].map(percent);
-  const on = `On ${n} answers, to ${DRAWN}, by the model that knew ${accuracy.n_known} of your ${n_labeled} labels.`;
+  const on = `On ${counted(n, "answer")}, to ${DRAWN}, by the model that knew ${accuracy.n_known} of your ${counted(n_labeled, "label")}.`;
   if (n < PLENTY) return [`Between ${low} and ${high} right`, `${INTERVAL} ${value} in the sample. ${on}`];
   return [`${value} right (${low} to ${high})`, `${on} ${INTERVAL}`];
 }
@@ -79,7 +79,7 @@ function learningCurve(curve, wanted) {
 }
 
 function summary(points) {
-  const say = ({ n, value }) => `${percent(value)} at ${n} labels`;
+  const say = ({ n, value }) => `${percent(value)} at ${counted(n, "label")}`;
   const best = points.reduce((one, other) => (other.value > one.value ? other : one));
   if (points.length === 1) return say(best);
   return `first ${say(points[0])}, last ${say(points.at(-1))}, best ${say(best)}`;

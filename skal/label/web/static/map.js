@@ -1,7 +1,7 @@
 // All images as points, those that are alike near each other; what is drawn around opens in the grid.
 
 import { named } from "./classes.js";
-import { $, html, say, write } from "./dom.js";
+import { $, counted, html, say, write } from "./dom.js";
 import { me, picture, request, win } from "./outbox.js";
 import { colours, NONE, packed } from "./palette.js";
 
@@ -56,7 +56,7 @@ async function watch() {
 
 function tell({ state, method, images }) {
   const far = { computing: "a better one is being computed …", ready: "", none: "" }[state] ?? state;
-  const what = method ? `${images.length} images, by ${method}` : "The images are being looked at …";
+  const what = method ? `${counted(images.length, "image")}, by ${method}` : "The images are being looked at …";
   write("map-state", [what, far].filter(Boolean).join(" · "));
 }
 
@@ -182,7 +182,7 @@ function openOn(found) {
 }
 
 function count() {
-  if (isOpen()) say(`${inCircle().length} images in the circle: Enter opens them in the grid.`);
+  if (isOpen()) say(`${counted(inCircle().length, "image")} in the circle: Enter opens them in the grid.`);
 }
 
 function nearest(left, top) {

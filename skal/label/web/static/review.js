@@ -1,7 +1,7 @@
 // All images, each with its answer: only the tiles on the screen exist, so that a hundred thousand scroll.
 
 import { named } from "./classes.js";
-import { $, afterPaint, html, percent, say, write } from "./dom.js";
+import { $, afterPaint, counted, html, percent, say, write } from "./dom.js";
 import { picture, request } from "./outbox.js";
 
 const REST = 80; // ms without scrolling, before pictures are fetched
@@ -83,7 +83,7 @@ async function load(focus = false, stays = false) {
 function tell() {
   if (!told) return;
   const { doubts, n_doubtful: n, n_disputed, n_noted } = told;
-  const found = `${images.length} image${images.length === 1 ? "" : "s"}`;
+  const found = counted(images.length, "image");
   const state = { none: "", computing: "The labels are being cross-validated …", ready: `${n} doubtful` }[doubts] ?? `No doubts: ${doubts.replace(/^failed: /, "")}.`;
   write("found", [selected.size ? `${selected.size} of ${found} selected` : found, state, n_disputed ? `${n_disputed} disputed` : "", n_noted ? `${n_noted} with notes` : ""].filter(Boolean).join(" · "));
   clearTimeout(watching);
