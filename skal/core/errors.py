@@ -111,8 +111,11 @@ def require(package: str, extra: str, purpose: str) -> None:
 
 
 def one_line(error: BaseException, longest: int = 200) -> str:
-    """Return an error's message, or its type's name, without line breaks and cut to `longest`."""
+    """Return an error's message, or its type's name, without line breaks and cut to `longest`; of a
+    KeyError, whose message is the key alone, that there is none.
+    """
     text = " ".join(str(error).split()) or type(error).__name__
+    text = f"there is no {text}" if isinstance(error, KeyError) else text
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 

@@ -273,8 +273,7 @@ def _unpickle_plain(path: Path, *keys: str) -> list[Any]:
         raise
     except Exception as error:  # unpickling damaged bytes can raise anything
         pass_on_memory(error)
-        reason = f"no {error}" if isinstance(error, KeyError) else one_line(error)
-        raise DataError(f"{path} is not a CIFAR-10 batch: {reason}") from error
+        raise DataError(f"{path} is not a CIFAR-10 batch: {one_line(error)}") from error
 
 
 def _fetch_flowers(places: Sequence[Path]) -> Path:

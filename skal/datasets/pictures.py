@@ -20,6 +20,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from ..core.errors import DataError, pass_on_memory
+from ..core.text import counted
 from . import formats, instruments
 from .deep import Deep
 
@@ -196,7 +197,7 @@ def _described(file: IO[bytes]) -> str:
         raise DataError("a damaged TIFF") from error
     finally:
         file.seek(0)
-    return f"a TIFF of {bands} band{'s' * (bands > 1)} of {kind} numbers of {bits} bits"
+    return f"a TIFF of {counted(bands, 'band')} of {kind} numbers of {bits} bits"
 
 
 def _count_others(image: Image.Image) -> int:

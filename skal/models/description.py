@@ -9,7 +9,8 @@ from shlex import quote
 from typing import Any
 
 from ..core.durable import sha256
-from ..core.errors import RunFolderError
+from ..core.errors import RunFolderError, one_line
+from ..core.text import counted
 from ..core.trust import check_trusted, is_foreign
 from ..datasets.decoding import GEOMETRIES
 from ..datasets.settings import PAGES
@@ -45,7 +46,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         )
         raise RunFolderError(f"{damaged}: it has no {DESCRIPTION}{told}") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise RunFolderError(f"{damaged}: {DESCRIPTION}: {in_one_line(error)}") from error
+        raise RunFolderError(f"{damaged}: {DESCRIPTION}: {one_line(error)}") from error
     written = content.get("format") if isinstance(content, dict) else None
     if not isinstance(written, int) or isinstance(written, bool):
         raise RunFolderError(f"{damaged}: {DESCRIPTION} is not one of skal's")
@@ -61,12 +62,6 @@ def read_description(folder: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def in_one_line(error: Exception) -> str:
-    """Return an error's message, or which part is missing."""
-    text = " ".join(str(error).split())
-    return f"model.json has no {text}" if isinstance(error, KeyError) else text
-
-
 def class_names(description: Mapping[str, Any]) -> list[str]:
     """Return the names of a saved network's classes, or their labels if it has no names.
 
@@ -75,7 +70,10 @@ def class_names(description: Mapping[str, Any]) -> list[str]:
     classes = description["params"]["classes"]
     names = description.get("class_names") or classes
     if len(names) != len(classes):
-        raise RunFolderError(f"{DESCRIPTION}: {len(names)} names of {len(classes)} classes")
+        raise RunFolderError(
+            f"{DESCRIPTION}: {counted(len(names), 'name')} of "
+            f"{counted(len(classes), 'class', 'classes')}"
+        )
     return [str(name) for name in names]
 
 

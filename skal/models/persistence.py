@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..core.durable import sha256, write_atomic
-from ..core.errors import ParameterError, RunFolderError, pass_on_memory
+from ..core.errors import ParameterError, RunFolderError, one_line, pass_on_memory
 from ..datasets.base import Images
 from .backbone import Features
 from .classifier import ImageClassifier
@@ -24,13 +24,15 @@ from .description import (
     NO_MODEL,
     WEIGHTS,
     check_model,
-    in_one_line,
     read_description,
 )
 from .devices import resolve_device
 from .inference import NotFittedError, check_input
 from .tensors import content_of, tensors_of
 from .weights import backbone_of
+
+LONGEST = 1000
+"""Characters of an error: torch names all tensors that do not fit."""
 
 
 def save_classifier(classifier: ImageClassifier, folder: str | Path, **facts: Any) -> None:
@@ -112,7 +114,7 @@ def load_weights(classifier: ImageClassifier, path: Path, X: Images | Features) 
     except (OSError, RuntimeError, SafetensorError) as error:
         pass_on_memory(error)
         raise RunFolderError(
-            f"cannot resume from the weights {str(path)!r}: {in_one_line(error)}"
+            f"cannot resume from the weights {str(path)!r}: {one_line(error, LONGEST)}"
         ) from error
     return classifier
 
@@ -168,7 +170,7 @@ def load_classifier(
         return rebuild(content, tensors_of(weights), device)
     except Exception as error:  # whatever damage leads to
         pass_on_memory(error)
-        raise RunFolderError(f"{damaged}: {in_one_line(error)}") from error
+        raise RunFolderError(f"{damaged}: {one_line(error, LONGEST)}") from error
 
 
 def rebuild(
