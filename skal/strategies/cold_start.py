@@ -71,6 +71,9 @@ class ColdStart:
             _log.info("initial set: %s on %s", self.init_strategy, source)
             even = np.full((len(embeddings), pool.n_classes), 1 / pool.n_classes, np.float32)
             scores = Scores(np.arange(pool.n_classes), even, embeddings)
+            if pool.X.ndim == 2 and self.classifier is not None and self.classifier.is_solved:
+                # a solved head has the same embeddings in all rounds
+                scores = scores.remembering(pool.memo(rows))
         y = pool.y if rows is None else pool.y[rows]
         picks = select(strategy, y, n, scores=scores, seed=seed)
         return picks if rows is None else rows[picks]

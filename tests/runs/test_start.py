@@ -172,3 +172,20 @@ def test_a_run_on_kept_features_imports_no_code_of_the_network_and_is_the_same(
     data = skal.load_dataset(folder, data_dir=data_dir, image_size=first.config.image_size)
     loaded = skal.load_classifier(tmp_path / "again")
     assert (loaded.predict(data.X_test) == first.classifier.predict(data.X_test)).all()
+
+
+def test_a_first_set_by_herding_changes_no_later_pick(folder: Path, tmp_path: Path) -> None:
+    budget = {"n_init": 4, "n_query": 3, "n_rounds": 2, "data_dir": str(tmp_path / "data")}
+    data = skal.load_dataset(folder, image_size=64, data_dir=tmp_path / "data")
+
+    def learner() -> skal.ActiveLearner:
+        classifier = skal.ImageClassifier(classes=range(len(data.classes)), **FROZEN)
+        return skal.ActiveLearner(data, classifier, strategy="uncertainty-herding", **budget)
+
+    first, other = learner(), learner()
+    picks = first.query()
+    assert first.pool.memo(None), "what was found of the embeddings serves the next rounds"
+    first.teach(picks, data.y[picks])
+    other.restore(first.pool.y, 1)
+    assert not other.pool.memo(None)
+    assert first.query().tolist() == other.query().tolist()
