@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +39,8 @@ class Previews:
     """Makes previews in threads of its own and keeps the latest `kept_bytes` of them in memory.
 
     `paths`, by number of image, are relative to `root`; `ranges` tells what is black and white in
-    images of more than 8 bits, of which `pages` of a file are shown.
+    images of more than 8 bits, of which `pages` of a file are shown. The `stamp` is another
+    whenever a number may be of another image, as at each start.
     """
 
     def __init__(
@@ -53,12 +55,35 @@ class Previews:
     ) -> None:
         self._root = root
         self._render = partial(render, ranges=ranges, pages=pages)
-        self.paths = paths
+        self._paths = paths
+        self.stamp = ""
+        self._renew()
         self._sizes: dict[int, tuple[int, int] | None] = {}
         self._made: OrderedDict[tuple[int, int], Future[Preview]] = OrderedDict()
         self.n_bytes, self._kept_bytes = 0, kept_bytes
         self._lock = threading.RLock()  # a future that is done calls back at once
         self._threads = threads or ThreadPoolExecutor(THREADS, thread_name_prefix="skal-preview")
+
+    def _renew(self) -> None:
+        """Tell browsers that what they keep of images may be of others."""
+        self.stamp = secrets.token_hex(4)
+
+    @property
+    def paths(self) -> Mapping[int, str]:
+        return self._paths
+
+    @paths.setter
+    def paths(self, paths: Mapping[int, str]) -> None:
+        before, self._paths = self._paths, paths
+        others = {n for n, path in before.items() if paths.get(n, path) != path}
+        if not others:
+            return
+        with self._lock:
+            for key in [key for key in self._made if key[0] in others]:
+                self._uncount(self._made.pop(key))
+            for image in others:
+                self._sizes.pop(image, None)
+        self._renew()
 
     def size(self, image: int) -> tuple[int, int] | None:
         """Return the width and height of an image, upright; None if it cannot be read."""
@@ -103,8 +128,11 @@ class Previews:
             self.n_bytes += len(future.result().content)
             while self.n_bytes > self._kept_bytes and len(self._made) > 1:
                 _, oldest = self._made.popitem(last=False)
-                if oldest.done() and not oldest.cancelled() and oldest.exception() is None:
-                    self.n_bytes -= len(oldest.result().content)
+                self._uncount(oldest)
+
+    def _uncount(self, future: Future[Preview]) -> None:
+        if future.done() and not future.cancelled() and future.exception() is None:
+            self.n_bytes -= len(future.result().content)
 
 
 def render(

@@ -277,6 +277,7 @@ class LabelService:
             "project": plain_text(project.name),
             "classes": listed.described(),
             "annotator": annotator,
+            "pictures": self.previews.stamp,
             "elsewhere": self.leases.is_elsewhere(annotator, window),
             "round": number,
             "done_in_round": n_done,

@@ -385,6 +385,30 @@ def test_closed_and_opened_again_it_goes_on(
     assert again.stored()[3:] == [("label", after[0], "daisy")]
 
 
+def test_a_picture_that_a_browser_keeps_is_not_shown_of_another_file(
+    serve: Callable[..., Site], flowers: Path, visitor: Visitor
+) -> None:
+    site = serve(flowers, FLOWERS)
+    page = visitor.open(site)
+    name, width = shown(page), page.locator("#picture img").evaluate("image => image.naturalWidth")
+    open_review(page)
+    thumb = page.locator(f"#tiles [aria-label^='{name}'] img")
+    thumb.wait_for()
+    page.keyboard.press("r")
+    site.close()
+    Image.new("RGB", (width + 50, 64)).save(flowers / name)
+    serve(flowers, (), port=site.port)
+    wide = "(width) => document.querySelector('#picture img')?.naturalWidth === width"
+    page.wait_for_function(wide, arg=width + 50)  # of a page that stayed open
+    assert shown(page) == name
+    open_review(page)
+    assert thumb.evaluate("image => image.decode().then(() => image.naturalWidth)") == width + 50
+    page.reload()
+    wait_for_picture(page)
+    assert page.evaluate(wide, width + 50)
+    visitor.complaints = [c for c in visitor.complaints if "ERR_CONNECTION_" not in c]
+
+
 def test_labels_pressed_while_the_server_is_dead_reach_the_next_one(
     flowers: Path, visitor: Visitor
 ) -> None:
@@ -1577,7 +1601,7 @@ def test_of_few_classes_a_phone_gives_the_room_to_the_image(
     visitor: Visitor, flower_site: Site
 ) -> None:
     page = visitor.open(flower_site, viewport={"width": 320, "height": 640}, has_touch=True)
-    page.wait_for_function("document.querySelector('#picture').clientHeight > 200")
+    page.wait_for_function("() => document.querySelector('#picture').clientHeight > 200")
     assert page.evaluate(LAYOUT)["classes"] == 3
 
 

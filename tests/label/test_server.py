@@ -441,6 +441,24 @@ def test_an_image_that_cannot_be_read_is_told(folder: Path) -> None:
         assert answer.json() == {"error": f"image {number} cannot be read"}
 
 
+def test_a_number_that_another_image_gets_has_another_picture(tmp_path: Path) -> None:
+    paths = {n: f"{n}.png" for n in range(3)}
+    for n in paths:
+        Image.new("L", (10 + n, 5)).save(tmp_path / paths[n])
+    previews = Previews(tmp_path, {0: "0.png", 1: "1.png"})
+    before, tag = previews.stamp, previews.get(1, SMALL).tag
+    assert previews.size(0) == (10, 5)
+    previews.paths = paths  # one came: the others stay
+    assert previews.stamp == before
+    previews.paths = {0: "1.png", 1: "0.png", 2: "2.png"}
+    assert previews.stamp != before
+    assert previews.size(0) == (11, 5) and previews.size(2) == (12, 5)
+    with Image.open(io.BytesIO(previews.get(1, SMALL).content)) as shown:
+        assert shown.size == (10, 5) and previews.get(0, SMALL).tag == tag
+    assert previews.n_bytes == sum(len(previews.get(n, SMALL).content) for n in (0, 1))
+    previews.close()
+
+
 def test_a_preview_that_fails_at_once_harms_no_other(folder: Path) -> None:
     class AtOnce(Executor):
         def submit(self, function: Any, /, *arguments: Any, **_: Any) -> Future[Any]:

@@ -32,6 +32,7 @@ const isGrid = () => grid.isOpen() || resumes;
 
 function accept(fresh, isOwn = false) {
   state = fresh;
+  if (outbox.stamped(fresh.pictures)) forgetPictures();
   const first = grid.isOpen() ? [] : queue.slice(0, 1); // what a person looks at is never exchanged
   queue = [...first, ...without(fresh.queue, [...first, ...pending()])];
   drawClasses(state, isOwn);
@@ -57,6 +58,14 @@ function switchGrid() {
     grid.toggle();
   }
   if (grid.isOpen() && state.finished) grid.toggle(); // the end is told where one image was
+}
+
+// Numbers may be of other images since the server was started anew.
+function forgetPictures() {
+  pictures.clear();
+  shown = null;
+  grid.forgetPictures();
+  review.forgetPictures();
 }
 
 function drawNote() {

@@ -38,6 +38,11 @@ export async function load(focus = !items.length) {
   if (!items.length) write("chosen", "There are no images to answer.");
 }
 
+export function forgetPictures() {
+  cells.clear();
+  if (isOpen()) draw();
+}
+
 export function remove(gone) {
   items = without(items, gone);
   selected.clear();

@@ -9,7 +9,7 @@ const WORDS = { skip: "skipped", unsure: "unsure", bad: "bad image" };
 let drawn = "";
 
 export function drawRecent(recent) {
-  const now = JSON.stringify(recent.map(({ image, action, label }) => [image, WORDS[action] ?? named(label)]));
+  const now = JSON.stringify(recent.map(({ image, action, label }) => [picture("thumbs", image), WORDS[action] ?? named(label)]));
   if (now === drawn) return;
   drawn = now;
   const buttons = recent.map(({ image, name, action, label }) => {

@@ -17,6 +17,7 @@ const STORE = `outbox of ${project}: ${me}`, COMPLAINTS = `complaints of ${proje
 let outbox = JSON.parse(sessionStorage.getItem(STORE) ?? "[]"); // outlives a reload
 let complaints = JSON.parse(sessionStorage.getItem(COMPLAINTS) ?? "[]");
 let settled, refused; // what to do with an answer
+let pictures = ""; // the stamp of the server's
 let sending = false, wake = null, posted = 0, lost = "";
 
 // Kept from a reload, but not by a copy of this page, which is another window under the same name.
@@ -30,7 +31,14 @@ addEventListener("pageshow", () => sessionStorage.removeItem("window"));
 
 export const pending = () => outbox.flatMap((entry) => entry.items);
 export const isCutOff = () => lost !== "";
-export const picture = (kind, image) => `/${kind}/${image}?project=${project}`;
+export const picture = (kind, image) => `/${kind}/${image}?project=${project}&pictures=${pictures}`;
+
+// A browser keeps pictures by their address; under another stamp they are fetched again. Tells whether it is another.
+export function stamped(stamp) {
+  const isOther = stamp !== pictures;
+  pictures = stamp;
+  return isOther;
+}
 
 export function start(whenSettled, whenRefused) {
   [settled, refused] = [whenSettled, whenRefused];

@@ -40,6 +40,13 @@ export function toggle() {
   }
 }
 
+export function forgetPictures() {
+  for (const tile of tiles.values()) tile.remove();
+  tiles.clear();
+  rows.clear();
+  if (isOpen()) draw();
+}
+
 export function take(state) {
   const now = JSON.stringify(state.classes);
   if (now === classes) return;
