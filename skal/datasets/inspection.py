@@ -98,21 +98,22 @@ def _look_for_doubles(found: Inspection, pixels: Images, read: Sequence[ImageFil
     hashes = hashes_of(pixels)
     doubles = doubles_of(hashes[rows["train"]], labels[rows["train"]], hashes[rows["test"]])
     told = {
-        "in_test": "training images are in the test set, too",
-        "repeated": "training images repeat an earlier one",
-        "contradicting": "of them have another label than the image that they repeat",
+        "in_test": ("training image is", "training images are", "in the test set, too"),
+        "repeated": ("training image repeats", "training images repeat", "an earlier one"),
+        "contradicting": ("of them has", "of them have", "another label than the image repeated"),
     }
     paths = [read[int(row)].path for row in rows["train"]]
     again = [*doubles.repeated, *doubles.contradicting]
     found.originals = {paths[row]: paths[doubles.originals[row]] for row in again}
-    for name, what in told.items():
+    for name, (one, several, what) in told.items():
         found.duplicates[name] = [paths[row] for row in getattr(doubles, name)]
         if found.duplicates[name]:
-            found.problems.append(f"{len(found.duplicates[name])} {what}")
+            found.problems.append(f"{counted(len(found.duplicates[name]), one, several)} {what}")
     near = near_doubles(pixels)
     found.near_duplicates = [(read[one].path, read[other].path) for one, other in near]
     if near:
-        found.problems.append(f"{len(near)} pairs of images look alike")
+        pairs = counted(len(near), "pair of images looks", "pairs of images look")
+        found.problems.append(f"{pairs} alike")
 
 
 @contextmanager

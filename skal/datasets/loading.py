@@ -105,8 +105,7 @@ def load_as(
     image_size, seed = _SETTINGS["image_size"].check(image_size), _SETTINGS["seed"].check(seed)
     where = data_folder(data_dir)
     if is_folder(name_or_folder):
-        place = Path(os.path.expanduser(name_or_folder))  # noqa: PTH111 (Path's may raise)
-        _point_to_cifar10(place)
+        place = _place_of(name_or_folder)
         data = load_folder(place, data_dir=where, image_size=image_size, seed=seed, decoding=how)
         dataset = str(data.root)
     else:
@@ -115,13 +114,15 @@ def load_as(
     return replace(data, source={"dataset": dataset, "data_dir": str(where.resolve())})
 
 
-def _point_to_cifar10(place: Path) -> None:
-    """Raise a UsageError if that is no folder of images, but CIFAR-10 as it is downloaded."""
+def _place_of(folder: str | Path) -> Path:
+    """Return where a folder is; a UsageError if it has no images, but CIFAR-10 as downloaded."""
+    place = Path(os.path.expanduser(folder))  # noqa: PTH111 (Path's may raise)
     if place.name == CIFAR10_ARCHIVE or (place / CIFAR10_FILES[0]).is_file():
         raise FolderNotFoundError(
             f"{str(place)!r} is CIFAR-10 as it is downloaded, not a folder of images; load it by "
             f"--dataset cifar10 --data-dir {shlex.quote(str(place.parent))}"
         )
+    return place
 
 
 def check_dataset(name_or_folder: str) -> None:
@@ -129,9 +130,7 @@ def check_dataset(name_or_folder: str) -> None:
     folder.
     """
     if is_folder(name_or_folder):
-        place = Path(os.path.expanduser(name_or_folder))  # noqa: PTH111 (Path's may raise)
-        _point_to_cifar10(place)
-        check_folder(place, EXPECTED)
+        check_folder(_place_of(name_or_folder), EXPECTED)
         return
     name = name_or_folder.partition("?")[0]
     if ":" not in name and name not in DATASETS:

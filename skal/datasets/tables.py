@@ -65,8 +65,8 @@ class Table:
     place: Path
     labels: Mapping[str, str]
     unknown: Sequence[str]
-    n_empty: int = 0
-    misfits: Sequence[int] = ()
+    n_empty: int
+    misfits: Sequence[int]
 
 
 class OtherTableError(DataError):
@@ -187,9 +187,9 @@ def is_table(name: str) -> bool:
     return small == METADATA or os.path.splitext(small)[1] in TABLES  # noqa: PTH122 (Path is slow)
 
 
-def is_made_up(place: Path) -> bool:
-    """Tell whether a table's name says that its labels are not the truth."""
-    small = place.name.lower()
+def is_made_up(name: str) -> bool:
+    """Tell whether a table's name, maybe behind folders, says that its labels are not the truth."""
+    small = name.rpartition("/")[2].lower()
     return small != METADATA and any(word in small for word in NO_TRUTH)
 
 
@@ -212,10 +212,10 @@ def read_tables(
             others.append((name, error))
             continue
         except DataError as error:
-            if not is_made_up(root / name):
+            if not is_made_up(name):
                 _log.warning("%s is not used: %s", name, error)
             continue
-        if is_made_up(root / name):
+        if is_made_up(name):
             if are_needed:
                 _log.warning("%s is not used: %s", name, OF_NO_TRUTH)
             continue
@@ -260,7 +260,7 @@ def table_of(root: Path, files: Sequence[ImageFile]) -> Table | None:
     """Return the first table directly in a folder that gives its images labels, if there is one."""
     for place in sorted(root.iterdir()):
         with suppress(DataError):
-            if is_table(place.name) and not is_made_up(place):
+            if is_table(place.name) and not is_made_up(place.name):
                 return _read(root, place, files)
     return None
 
@@ -273,7 +273,7 @@ def without_columns(root: Path) -> dict[str, str]:
     for place in sorted(root.iterdir()):
         if not is_table(place.name) or place.name[0] == "." or not place.is_file():
             continue
-        if is_made_up(place):
+        if is_made_up(place.name):
             found[place.name] = OF_NO_TRUTH
             continue
         try:

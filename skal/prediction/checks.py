@@ -25,7 +25,6 @@ def check_places(out: Path, places: Sequence[Path]) -> Form:
     such images.
     """
     form = form_of(out)
-    form.check()
     form.check_place(out)
     if not places:
         raise UsageError("no image was named; expected files, or folders of images")

@@ -162,9 +162,9 @@ def images_for(run_dir: Path, paths: Sequence[Path], trust: bool = False) -> Ima
     """Return images to check an export on: those in files and folders, else those that the run was
     tested on, or that are in its folder, else None.
     """
-    shape = tuple(read_description(run_dir)["image_shape"])
+    description = read_description(run_dir)
     if paths:
-        return _decoded(run_dir, paths)
+        return _decoded(description, paths)
     try:
         config = RunConfig(**read_config(run_dir / CONFIG))
         check_trusted(run_dir, foreign_names(config), trust)
@@ -174,16 +174,16 @@ def images_for(run_dir: Path, paths: Sequence[Path], trust: bool = False) -> Ima
         except DataError:
             if folder is None or not folder.is_dir():
                 raise
-            return _decoded(run_dir, [folder])  # of people who label: folders tell no class
+            return _decoded(description, [folder])  # of people who label: folders tell no class
     except SkalError as error:
         _log.info("its images cannot be loaded (%s): it is checked on noise", error)
         return None
     images = data.X_test if len(data.X_test) else data.X
-    return images[:MOST_CHECKED] if images.shape[1:] == shape else None
+    fits = images.shape[1:] == tuple(description["image_shape"])
+    return images[:MOST_CHECKED] if fits else None
 
 
-def _decoded(run_dir: Path, paths: Sequence[Path]) -> Images:
-    description = read_description(run_dir)
+def _decoded(description: Mapping[str, Any], paths: Sequence[Path]) -> Images:
     channels, size = description["image_shape"][0], description["image_shape"][-1]
     how = replace(how_to_decode(**decoded_as(description)), size=size)
     files = listed(paths, how.pages)[:MOST_CHECKED]

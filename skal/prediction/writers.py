@@ -41,11 +41,10 @@ class Form:
     is_one_file: bool
     measures: bool
 
-    def check(self) -> None:
-        """Raise MissingExtraError if a package that it needs is not installed."""
-
     def check_place(self, out: Path) -> None:
-        """Raise an error where it is seen at once that something cannot be made, or replaced."""
+        """Raise an error where it is seen at once that something cannot be made, or replaced, or
+        needs a package that is not installed.
+        """
         above = out.absolute().parent
         if self.is_one_file:
             if not above.is_dir():
@@ -148,8 +147,9 @@ def _flat(lot: Rows) -> dict[str, NDArray[Any]]:
 class Parquet(Form):
     """A table of typed columns, by pyarrow."""
 
-    def check(self) -> None:
+    def check_place(self, out: Path) -> None:
         require("pyarrow", "parquet", "Parquet")
+        super().check_place(out)
 
     def write(self, lots: Sequence[Rows], path: Path, classes: Sequence[str]) -> None:
         import pyarrow as pa
