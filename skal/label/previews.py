@@ -6,8 +6,9 @@ import io
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,13 @@ TURNED = frozenset((5, 6, 7, 8))
 class Preview:
     content: bytes
     media_type: str
-    tag: str
+    state: tuple[int, int]
+    side: int
+
+    @property
+    def tag(self) -> str:
+        """What tells it apart from those of other files and sizes."""
+        return f"{self.state[0]:x}-{self.state[1]:x}-{self.side}"
 
 
 class Previews:
@@ -40,7 +47,7 @@ class Previews:
 
     `paths`, by number of image, are relative to `root`; `ranges` tells what is black and white in
     images of more than 8 bits, of which `pages` of a file are shown. The `stamp` is another
-    whenever a number may be of another image, as at each start.
+    whenever a number may be of another image, as at each start, or its file was changed.
     """
 
     def __init__(
@@ -59,6 +66,7 @@ class Previews:
         self.stamp = ""
         self._renew()
         self._sizes: dict[int, tuple[int, int] | None] = {}
+        self._shown: dict[int, tuple[int, int]] = {}  # what state the file was in
         self._made: OrderedDict[tuple[int, int], Future[Preview]] = OrderedDict()
         self.n_bytes, self._kept_bytes = 0, kept_bytes
         self._lock = threading.RLock()  # a future that is done calls back at once
@@ -76,13 +84,26 @@ class Previews:
     def paths(self, paths: Mapping[int, str]) -> None:
         before, self._paths = self._paths, paths
         others = {n for n, path in before.items() if paths.get(n, path) != path}
-        if not others:
-            return
+        if others:
+            self._forget(others)
+
+    def changed(self, image: int) -> bool:
+        """Tell whether an image's file is no longer what was shown, which is forgotten then."""
+        shown = self._shown.get(image)
+        with suppress(OSError):
+            is_other = shown not in (None, _state(self._root / self.paths[image]))
+            if is_other:
+                self._forget({image})
+            return is_other
+        return False
+
+    def _forget(self, images: Set[int]) -> None:
         with self._lock:
-            for key in [key for key in self._made if key[0] in others]:
+            for key in [key for key in self._made if key[0] in images]:
                 self._uncount(self._made.pop(key))
-            for image in others:
+            for image in images:
                 self._sizes.pop(image, None)
+                self._shown.pop(image, None)
         self._renew()
 
     def size(self, image: int) -> tuple[int, int] | None:
@@ -94,11 +115,15 @@ class Previews:
     def get(self, image: int, side: int) -> Preview:
         """Return a preview, made before or now; an OSError or ValueError if it cannot be read."""
         try:
-            return self._start(image, side).result()
+            preview = self._start(image, side).result()
         except OSError:
             raise
         except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
             raise ValueError(str(error)) from error
+        if self._shown.setdefault(image, preview.state) != preview.state:
+            self._forget({image})  # what was shown before is not what is there now
+            return self.get(image, side)
+        return preview
 
     def prepare(self, images: Sequence[int], side: int) -> None:
         for image in images:
@@ -142,15 +167,20 @@ def render(
 
     Its height and width are `side` at most, in pixels; a smaller image stays as it is.
     """
-    status = file_of(path).stat()
+    state = _state(path)
     with reading(path, side, ranges, pages) as image:
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
         image.info.clear()
         out = io.BytesIO()
         form = "png" if image.width * image.height <= LOSSLESS else "jpeg"
         image.save(out, form, compress_level=1, quality=88)  # each takes what it knows
-    tag = f"{status.st_mtime_ns:x}-{status.st_size:x}-{side}"
-    return Preview(out.getvalue(), f"image/{form}", tag)
+    return Preview(out.getvalue(), f"image/{form}", state, side)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Return what changes with the content of an image's file: its time, and its size in bytes."""
+    status = file_of(path).stat()
+    return status.st_mtime_ns, status.st_size
 
 
 def _size(path: Path) -> tuple[int, int] | None:

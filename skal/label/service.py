@@ -419,6 +419,9 @@ class LabelService:
 
     def _action(self, who: str, answer: Mapping[str, Any], request: str, grid: bool) -> Action:
         said = check_answer(who, answer, self.project.paths, self.project.class_list.ids)
+        if self.previews.changed(said.image):
+            name = shown(self.project.paths[said.image])
+            raise ParameterError(f"{name} was changed since it was shown: look at it again")
         row = self.batches.by_image.get(said.image)
         number = row.round if row else max(self.batches.last_round, 0)
         kind = row.kind if row else GRID if grid else OTHER

@@ -409,6 +409,25 @@ def test_a_picture_that_a_browser_keeps_is_not_shown_of_another_file(
     visitor.complaints = [c for c in visitor.complaints if "ERR_CONNECTION_" not in c]
 
 
+def test_a_file_that_was_changed_behind_its_picture_is_shown_again_before_it_is_labelled(
+    page: Page, flower_site: Site, flowers: Path, visitor: Visitor
+) -> None:
+    name, width = shown(page), page.locator("#picture img").evaluate("image => image.naturalWidth")
+    Image.new("RGB", (width + 50, 64)).save(flowers / name)
+    page.keyboard.press("1")
+    complaint = f"Not saved: daisy ({name}). {name} was changed since it was shown: look at it"
+    expect(page.locator("#trouble")).to_contain_text(complaint)
+    forget(visitor, "400")
+    (other,) = press(page, "2")
+    expect(page.locator("#name")).to_have_text(name)
+    wait_for_picture(page)
+    wide = page.locator("#picture img").evaluate("image => image.naturalWidth")
+    assert wide == width + 50
+    press(page, "2")
+    wait_until_saved(page)
+    assert flower_site.stored() == [("label", other, "rose"), ("label", name, "rose")]
+
+
 def test_labels_pressed_while_the_server_is_dead_reach_the_next_one(
     flowers: Path, visitor: Visitor
 ) -> None:

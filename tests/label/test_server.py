@@ -459,6 +459,41 @@ def test_a_number_that_another_image_gets_has_another_picture(tmp_path: Path) ->
     previews.close()
 
 
+def test_an_answer_to_a_picture_whose_file_was_changed_since_is_refused_once(
+    project: LabelProject, client: httpx.Client
+) -> None:
+    shown = client.get("/images/3")
+    name, stamp = project.paths[3], client.get("/api/state").json()["pictures"]
+    Image.new("L", (70, 5)).save(project.root / name)
+    answer = {"action": "label", "image": 3, "label": 0}
+    refused = client.post("/api/actions", json=answer)
+    assert refused.status_code == 400
+    assert refused.json() == {"error": f"{name} was changed since it was shown: look at it again"}
+    assert not project.ledger.labels
+    assert client.get("/api/state").json()["pictures"] != stamp
+    again = client.get("/images/3")
+    assert again.headers["etag"] != shown.headers["etag"]
+    assert client.post("/api/actions", json=answer).status_code == 200
+    Image.new("L", (80, 5)).save(project.root / project.paths[4])
+    assert client.post("/api/actions", json={**answer, "image": 4}).status_code == 200, (
+        "nobody has seen another"
+    )
+
+
+def test_a_picture_of_another_size_tells_that_the_file_was_changed(tmp_path: Path) -> None:
+    Image.new("L", (300, 5)).save(tmp_path / "a.png")
+    previews = Previews(tmp_path, {0: "a.png"})
+    previews.get(0, LARGE)
+    before = previews.stamp
+    assert not previews.changed(0) and previews.get(0, LARGE) and previews.stamp == before
+    Image.new("L", (299, 7)).save(tmp_path / "a.png")
+    previews.get(0, SMALL)
+    assert previews.stamp != before and not previews.changed(0)
+    with Image.open(io.BytesIO(previews.get(0, LARGE).content)) as shown:
+        assert shown.size == (299, 7)
+    previews.close()
+
+
 def test_a_preview_that_fails_at_once_harms_no_other(folder: Path) -> None:
     class AtOnce(Executor):
         def submit(self, function: Any, /, *arguments: Any, **_: Any) -> Future[Any]:
