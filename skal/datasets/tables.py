@@ -318,19 +318,22 @@ def _read(root: Path, place: Path, files: Sequence[ImageFile]) -> Table:
     columns = of_path, of_label = _columns_of(header)
     cells: list[tuple[str, str]] = []
     misfits: list[int] = []
+    rivals: list[tuple[int, str]] = []
     for line, row in rows:
         if fits(row, header, max(columns)):
-            rival = rival_of(header, row, of_path)
-            if rival is not None:
-                raise DataError(
-                    f"its images may be those of the column {header[of_path]!r} or of "
-                    f"{header[rival]!r}; call the right one 'path'"
-                )
             cells.append((row[of_path], row[of_label].strip()))
+            if (rival := rival_of(header, row, of_path)) is not None:
+                rivals.append((rival, row[rival]))
         else:
             misfits.append(line)
     _check_is_truth(header, [label for _, label in cells])
     images = Addresses((file.path for file in _meant(root, place, files)), root.as_posix())
+    rivals = [(column, cell) for column, cell in rivals if _is_image(cell, images)]
+    if 2 * len(rivals) > len(cells):
+        raise DataError(
+            f"its images may be those of the column {header[of_path]!r} or of "
+            f"{header[rivals[0][0]]!r}; call the right one 'path'"
+        )
     found: list[tuple[str, Located, str]] = []
     unknown: list[str] = []
     for address, label in cells:
@@ -364,6 +367,14 @@ def _read(root: Path, place: Path, files: Sequence[ImageFile]) -> Table:
             f"{_some(unknown, MOST_NAMED)}"
         )
     raise OtherTableError("it has no row with an image and a label")
+
+
+def _is_image(address: str, images: Addresses) -> bool:
+    """Tell whether a text is the address of an image that is there."""
+    with suppress(UnclearAddressError):
+        images.locate(address)
+        return True
+    return False
 
 
 def _rows_of(place: Path) -> tuple[list[str], list[NumberedRow]]:

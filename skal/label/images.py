@@ -6,11 +6,12 @@ import hashlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from ..core.errors import DataError
 from ..core.text import counted, plural
@@ -21,12 +22,13 @@ from .store import Store
 
 AT_ONCE, AT_CLOSE = 1000, 10
 """How many images are read at a time, and how many times when a project is closed."""
-AT_START = 200
-"""How many labelled images are read when a project is opened, to see whether they are the same."""
+AT_START, BYTES_AT_START = 200, 2**28
+"""How many labelled images, and of how many bytes together, are read when a project is opened, to
+see whether they are the same."""
 COARSE = 2.0
 """Seconds by which the clock of a file system may lag behind."""
 NOWHERE = ".skal/replaced/"
-"""Before the path of an image that is not there, where another one lies now."""
+"""Before the path of an image whose place another one has: no folder, but a name that none has."""
 MOST_TOLD = 10
 
 _log = logging.getLogger("skal")
@@ -45,6 +47,44 @@ def taking_part(root: Path, files: Files) -> list[str]:
     return there
 
 
+class Times:
+    """When files of a folder got their contents and their places; the system is asked once of each
+    folder below it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = os.path.join(root, "")  # noqa: PTH118 (Path is slow in many)
+        self._of_folders: dict[str, float] = {"": 0.0}
+
+    def status(self, path: str) -> os.stat_result | None:
+        """Return that of the file of an image; None if it cannot be had."""
+        try:
+            return os.stat(page_of(self._root + path)[0])  # noqa: PTH116 (as above)
+        except OSError:
+            return None
+
+    def placed(self, path: str, status: os.stat_result) -> float:
+        """Return when a file, or a folder that it is in, last got its name, or a newer time."""
+        return max(status.st_ctime, self._of_folder(path.rpartition("/")[0]))
+
+    def _of_folder(self, folder: str) -> float:
+        if folder not in self._of_folders:
+            above = self._of_folder(folder.rpartition("/")[0])
+            found = self.status(folder)
+            self._of_folders[folder] = max(above, found.st_ctime if found else 0.0)
+        return self._of_folders[folder]
+
+
+class Others(NamedTuple):
+    """Labelled images where now another file lies than when they were labelled: those whose file
+    was `written` since, so that it was edited, or replaced by a new one; and those whose file is
+    older than the label, so that it `came` from another place.
+    """
+
+    written: list[int]
+    came: list[int]
+
+
 class Numbering(NamedTuple):
     """Which numbers get which paths, how many labelled images lie elsewhere than before, and which
     of them have another content.
@@ -55,37 +95,47 @@ class Numbering(NamedTuple):
     edited: list[int]
 
 
-def exchanged(
+def find_others(
     root: Path,
     store: Store,
     known: Mapping[int, str],
     there: Container[str],
     labelled_at: Callable[[int], float],
-) -> list[int]:
-    """Return the labelled images where now another file lies than when they were `labelled_at`, in
+) -> Others:
+    """Find the labelled images where now another file lies than when they were `labelled_at`, in
     seconds since 1970.
 
-    A file of the same size is read if it came or changed since; of many, only the latest, unless
-    one of them is another: a folder that was copied is not read at each start.
+    A file of the same size is read if it, or a folder that it is in, got its place or a newer time
+    since: of many the latest alone, since a folder that was copied is not to be read at each start.
+    But where a file came from another place all are read: names were given anew.
     """
-    contents, found, newer = store.contents(), [], []
-    start = os.path.join(root, "")  # noqa: PTH118 (Path is slow in many)
+    contents, times = store.contents(), Times(root)
+    others, written, later, same = Others([], []), dict[int, float](), [], []
     for n, (size, _) in contents.items():
-        if n not in known or known[n] not in there:
+        status = times.status(known[n]) if n in known and known[n] in there else None
+        if status is None:
             continue
-        with suppress(OSError):
-            status = os.stat(page_of(start + known[n])[0])  # noqa: PTH116 (as above)
-            if status.st_size != size:
-                found.append(n)
-            elif status.st_ctime > labelled_at(n) - COARSE:  # to be renamed changes it, too
-                newer.append((status.st_ctime, n))
+        written[n], since = status.st_mtime, labelled_at(n) - COARSE
+        if status.st_size != size:
+            (others.written if written[n] >= since else others.came).append(n)
+        elif times.placed(known[n], status) >= since:
+            later.append((times.placed(known[n], status), n, size))
+        else:
+            same.append(n)
 
-    def is_other(n: int) -> bool:
-        return content_of(root / known[n]) not in (None, contents[n])
+    def look(images: Iterable[int]) -> None:
+        for n in images:
+            if content_of(root / known[n]) not in (None, contents[n]):
+                is_written = written[n] >= labelled_at(n) - COARSE
+                (others.written if is_written else others.came).append(n)
 
-    latest = [n for _, n in sorted(newer, reverse=True)]
-    found += filter(is_other, latest[:AT_START])
-    return [*found, *filter(is_other, latest[AT_START:])] if found else []
+    later.sort(reverse=True)
+    sizes = np.cumsum([size for _, _, size in later])
+    n_first = min(AT_START, int(np.searchsorted(sizes, BYTES_AT_START, side="right")))
+    look(n for _, n, _ in later[:n_first])
+    if others.came:
+        look([*(n for _, n, _ in later[n_first:]), *same])
+    return others
 
 
 def new_numbers(
@@ -93,51 +143,62 @@ def new_numbers(
     store: Store,
     known: Mapping[int, str],
     there: Mapping[str, str],
-    others: Sequence[int],
-    said: Container[int],
+    others: Others,
+    labelled_at: Callable[[int], float],
     hashed: dict[str, tuple[int, str] | None],
 ) -> Numbering:
-    """Return which numbers images get that are not `known` where they lie; of `others` another file
-    lies there, see `exchanged`.
+    """Return which numbers images get that are not `known` where they lie, or of which `others` lie
+    there.
 
     Labelled images that lie elsewhere now keep their number, of several alike by their names; new
-    ones get the next. Where some changed their names, a number whose file is nowhere lies at a path
-    that there cannot be; images of which nothing was `said` change places with those that came.
+    ones get the next. The number of an image whose place another one has, and whose content is
+    nowhere, gets a path that there cannot be; but a file that was written anew keeps its number.
     What is `hashed` already is not read again, and more is added to it.
     """
     contents = store.contents()
-    place = {n: known[n] for n in known}
-    new = sorted(there.keys() - place.values() if place else there)
-    is_other = set(others)
-    sought = {n: c for n, c in contents.items() if n in is_other or place.get(n) not in there}
-    free = [*new, *(place[n] for n in others)]
-    if others:
-        untouched = (n for n in place if n not in contents and n not in said)
-        free += (place[n] for n in untouched if place[n] in there)
+    new = sorted(there.keys() - known.values() if known else there)
+    elsewhere = [*others.written, *others.came]
+    absent = (n for n in contents if known.get(n) not in there)
+    sought = {n: contents[n] for n in (*elsewhere, *absent)}
+    candidates = [*new, *(known[n] for n in elsewhere)]
+    if elsewhere:
+        since = min(map(labelled_at, elsewhere)) - COARSE
+        candidates += _placed_since(since, root, known, there, contents)
     sizes = {size for size, _ in sought.values()}
     by_content: dict[tuple[int, str] | None, list[str]] = {}
-    for path in free if sought else ():
+    for path in candidates if sought else ():
         if path not in hashed:
             hashed[path] = content_of(root / path, sizes)
         by_content.setdefault(hashed[path], []).append(path)
     moved: dict[int, str] = {}
     for number, content in sought.items():
         if alike := by_content.get(content):
-            name = place[number].rpartition("/")[2]
+            name = known[number].rpartition("/")[2]
             moved[number] = min(alike, key=lambda path: path.rpartition("/")[2] != name)
             alike.remove(moved[number])
     taken = {*moved.values()}
-    edited = [n for n in others if n not in moved and place[n] not in taken]
-    lost = {n for n in place if place[n] in taken and n not in moved} if taken else set()
-    if len(edited) < len(others):  # names were given anew: what is not found was replaced
-        lost.update(edited)
-        edited = []
-    left = sorted({place[n] for n in (*moved, *lost) if place[n] in there} - taken)
-    swapped = dict(zip(sorted(lost - contents.keys()), left, strict=False))
-    nowhere = {n: f"{NOWHERE}{place[n]}" for n in sorted(lost - swapped.keys())}
-    rest = sorted({*new, *left} - taken - {*swapped.values()})
-    fresh = dict(enumerate(rest, max(place, default=-1) + 1))
-    return Numbering({**moved, **swapped, **nowhere, **fresh}, len(moved), edited)
+    edited = [n for n in others.written if n not in moved and known[n] not in taken]
+    replaced = {n for n in known if known[n] in taken}.union(others.came) - moved.keys()
+    vacant = {known[n] for n in (*moved, *replaced) if known[n] in there}
+    numbered = sorted({*new, *vacant} - taken)
+    fresh = dict(enumerate(numbered, max(known, default=-1) + 1))
+    nowhere = {n: f"{NOWHERE}{known[n]}" for n in sorted(replaced)}
+    return Numbering({**moved, **nowhere, **fresh}, len(moved), edited)
+
+
+def _placed_since(
+    since: float,
+    root: Path,
+    known: Mapping[int, str],
+    there: Container[str],
+    contents: Container[int],
+) -> Iterator[str]:
+    """Yield the paths of known images without a label that may have another file than before."""
+    times = Times(root)
+    for n, path in known.items():
+        status = times.status(path) if n not in contents and path in there else None
+        if status is not None and times.placed(path, status) >= since:
+            yield path
 
 
 def really_gone(gone: Mapping[int, str], there: Mapping[str, str]) -> dict[int, str]:
@@ -231,19 +292,20 @@ class Contents:
         self._write(paths, new[: self._at_once])
         self.write_later(paths, new[self._at_once :])
 
-    def write_again(self, paths: Mapping[int, str], images: Iterable[int]) -> None:
-        """Write those of some images that have another content now."""
-        self._known.difference_update(images)
-        self.write(paths, images)
+    def leave_out(self, images: Iterable[int]) -> None:
+        """Let images be that may not be those that were labelled, until they are labelled anew."""
+        self._known.update(images)
 
     def _write(self, paths: Mapping[int, str], images: Iterable[int]) -> None:
-        found = {n: content_of(self._root / paths[n]) for n in images if n not in self._known}
+        found = {n: content_of(self._root / paths[n]) for n in images}
         if contents := {image: content for image, content in found.items() if content}:
             self._store.add_contents(contents)
             self._known |= contents.keys()
 
     def write_later(self, paths: Mapping[int, str], images: Sequence[int]) -> None:
-        """Write them in a thread, for hashing a file takes longer than a key."""
+        """Write them in a thread, for hashing a file takes longer than a key; also those that were
+        written before: what was labelled again may be another picture.
+        """
         self._waiting = [one for one in self._waiting if not one.done()]
         for start in range(0, len(images), self._at_once):
             part = [image for image in images[start : start + self._at_once] if image in paths]

@@ -15,7 +15,7 @@ from ..core.durable import LEFT, fsync_folder, remove_leftovers
 from ..core.errors import RunFolderError
 from ..core.kinds import resolve_count
 from ..core.memory import without_collector
-from ..core.text import counted, shown
+from ..core.text import counted, plural, shown
 from ..core.trust import check_trusted, foreign_names
 from ..datasets.addresses import Addresses
 from ..datasets.deep import Ranges
@@ -284,7 +284,8 @@ class LabelProject:
             number = self.class_list.number_of
             actions = [a._replace(label=number(a.label), guess=number(a.guess)) for a in actions]
         ids = self.store.append(actions)
-        self._contents.write_later(self.paths, [action.image for action in actions])
+        said = [action.image for action in actions if action.action != "undo"]
+        self._contents.write_later(self.paths, said)
         return ids
 
     def add_batch(self, rows: Sequence[BatchRow]) -> None:
@@ -412,14 +413,15 @@ class LabelProject:
         known = self.store.images()
         listed = dict(zip(there, there, strict=True))  # a path is kept once, not twice
         is_listed = known.places == there or (self._is_read_only and not known)
-        others = self._exchanged(known, listed)
-        if is_listed and not others:
+        others = self._others(known, listed)
+        if is_listed and not any(others):
             return Paths(there)
         hashed: dict[str, tuple[int, str] | None] = {}
-        said = set(self.ledger.images())
 
         def number() -> images.Numbering:
-            return images.new_numbers(self.root, self.store, known, listed, others, said, hashed)
+            return images.new_numbers(
+                self.root, self.store, known, listed, others, self._labelled_at, hashed
+            )
 
         added, n_moved, edited = number()
         if added and not self._is_read_only:
@@ -428,29 +430,45 @@ class LabelProject:
                 added, n_moved, edited = number()
                 self.store.add_images(added)
         if n_moved and not self._is_quiet:
-            _log.info("%d labelled images were moved; their labels go with them", n_moved)
+            moved = counted(n_moved, "labelled image was", "labelled images were")
+            label = plural(n_moved, "its label goes with it", "their labels go with them")
+            _log.info("%s moved; %s", moved, label)
         if edited:
             self._tell_edited(known, edited)
+        if others.came:
+            self._tell_unchecked(known, listed)
         present = {**known, **added}
         gone = {n: path for n, path in present.items() if path not in listed}
         if not self._is_quiet:
             self._tell_gone(images.really_gone(gone, listed))
         return Paths.of((n, listed[path]) for n, path in present.items() if n not in gone)
 
-    def _exchanged(self, known: Mapping[int, str], listed: Mapping[str, str]) -> list[int]:
-        labels = self.ledger.labels
-        if not labels:
-            return []
+    def _labelled_at(self, image: int) -> float:
+        label = self.ledger.labels.get(image)
+        return math.inf if label is None else datetime.fromisoformat(label.time).timestamp()
 
-        def labelled_at(image: int) -> float:
-            label = labels.get(image)
-            return math.inf if label is None else datetime.fromisoformat(label.time).timestamp()
+    def _others(self, known: Mapping[int, str], listed: Mapping[str, str]) -> images.Others:
+        if not self.ledger.labels:
+            return images.Others([], [])
+        return images.find_others(self.root, self.store, known, listed, self._labelled_at)
 
-        return images.exchanged(self.root, self.store, known, listed, labelled_at)
+    def _tell_unchecked(self, known: Mapping[int, str], listed: Mapping[str, str]) -> None:
+        """Warn of labels that may be of other images, where names were given anew."""
+        contents = self.store.contents()
+        unread = [n for n in self.ledger.labels if n not in contents and known.get(n) in listed]
+        self._contents.leave_out(unread)
+        if unread and not self._is_quiet:
+            _log.warning(
+                "files got other names, and %s read before, so that nobody knows whether the label "
+                "is still of the same image (the first: %s): look at them in the review, or give "
+                "the files their names back",
+                counted(len(unread), "labelled image was not", "labelled images were not"),
+                shown(known[unread[0]]),
+            )
 
     def _tell_edited(self, paths: Mapping[int, str], edited: Sequence[int]) -> None:
         if not self._is_read_only:
-            self._contents.write_again(paths, edited)
+            self._contents.write_later(paths, edited)
         if self._is_quiet:
             return
         has, was = ("has", "it was") if len(edited) == 1 else ("have", "they were")

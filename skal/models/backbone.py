@@ -7,7 +7,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -74,7 +74,8 @@ class Backbone:
         freeze(module)
         key = key_of(model, module.network, image_shape, device.bf16)
         module.to(device.name)
-        return cls(module.network, device.name, tuple(image_shape), key, lambda: module)
+        # no lambda, which cannot be pickled
+        return cls(module.network, device.name, tuple(image_shape), key, partial(_itself, module))
 
     @cached_property
     def module(self) -> ImageModule:
@@ -109,6 +110,10 @@ class Backbone:
     def __call__(self, X: Images) -> Features:
         """Return the features of images, (n, n_features), as `compact` keeps them."""
         return compact(np.concatenate(list(self.stream(X))))
+
+
+def _itself(module: ImageModule) -> ImageModule:
+    return module
 
 
 def key_of(model: str, network: Network, image_shape: tuple[int, ...], bf16: bool) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ..core.kept import Facts, forget, kept, told_where
+from ..core.kept import Facts, find, forget, kept, told_where
 from . import BUNDLED_MODELS
 from .backbone import SAME, Answers, Backbone, key_of
 from .build import try_network
 from .classifier import ImageClassifier
 from .devices import Device
-from .network import HEADLESS_CLASSES, Network, WeightsAlone, freeze
+from .network import HEADLESS_CLASSES, ImageModule, Network, WeightsAlone, freeze
 from .tensors import content_of, tensors_of
 
 CODE: Mapping[str, Sequence[str]] = {
@@ -47,40 +48,46 @@ def ready_backbone(
     It raises what `ImageClassifier.backbone` and `try_network` raise, and DataError if the cache
     cannot be written.
     """
-    built: list[Backbone] = []
-
-    def build() -> Backbone:
-        backbone = classifier.backbone(image_shape)
-        try_network(classifier.model, backbone.module, image_shape, HEADLESS_CLASSES)
-        return backbone
-
+    shape = tuple(image_shape)
     comes_along = classifier.model in BUNDLED_MODELS and classifier.pretrained
     if not comes_along or classifier.weights is not None:
-        return build()
-
-    def keep(path: Path) -> Facts:
-        built.append(build())
-        return _save(built[0], path)
-
+        return _built(classifier, shape)
     device = Device.resolve(classifier.device, classifier.precision)
-    path = cache / f"network-{_recipe(classifier.model, image_shape, device, code)}.safetensors"
+    recipe = _recipe(classifier.model, shape, device, code)
+    if recipe is None:
+        return _built(classifier, shape)  # which says what is not installed
+    path = cache / f"network-{recipe}.safetensors"
+    facts = find(path)
+    found = None if facts is None else _read(path, facts, classifier, shape, device)
+    if found is not None:
+        return found
+    backbone = _built(classifier, shape)
     with told_where("the network", cache):
-        facts = kept(path, "keeps the network", keep)
-    found = None if built else _read(path, facts, classifier, image_shape, device)
-    if found is None and not built:  # damaged where `kept` does not look
-        forget(path)
-        return build()
-    return found or built[0]
+        if facts is not None:  # damaged where `find` does not look
+            forget(path)
+        kept(path, "keeps the network", partial(_save, backbone))
+    return backbone
+
+
+def _built(classifier: ImageClassifier, image_shape: tuple[int, ...]) -> Backbone:
+    backbone = classifier.backbone(image_shape)
+    try_network(classifier.model, backbone.module, image_shape, HEADLESS_CLASSES)
+    return backbone
 
 
 def _recipe(
     model: str, image_shape: tuple[int, ...], device: Device, code: Mapping[str, Sequence[str]]
-) -> str:
-    """Hash all that decides what is kept, without importing it."""
-    facts: list[Any] = [model, [*image_shape], device, *map(version, PACKAGES)]
+) -> str | None:
+    """Hash all that decides what is kept, without importing it; None where a package is missing."""
+    processor = torch.backends.cpu.get_cpu_capability()
+    try:
+        facts: list[Any] = [model, [*image_shape], device, processor, *map(version, PACKAGES)]
+    except PackageNotFoundError:
+        return None
     for package, patterns in code.items():
         spec = find_spec(package)
-        assert spec is not None and spec.origin is not None
+        if spec is None or spec.origin is None:
+            return None
         folder = Path(spec.origin).parent
         for file in sorted(file for pattern in patterns for file in folder.glob(pattern)):
             status = file.stat()
@@ -120,15 +127,14 @@ def _read(
     network = Network(freeze(WeightsAlone(tensors)), nn.Identity(), **given).to(device.name)
     if key_of(classifier.model, network, image_shape, device.bf16) != facts["key"]:
         return None
-    backbone = Backbone(
-        network,
-        device.name,
-        tuple(image_shape),
-        facts["key"],
-        lambda: classifier.backbone(image_shape).module,
-    )
+    make = partial(_module_of, classifier, image_shape)
+    backbone = Backbone(network, device.name, image_shape, facts["key"], make)
     # cached: what was found when it was kept
     backbone.__dict__["answers"] = (
         None if answers is None else Answers(answers.numpy(), SAME[device.bf16])
     )
     return backbone
+
+
+def _module_of(classifier: ImageClassifier, image_shape: tuple[int, ...]) -> ImageModule:
+    return classifier.backbone(image_shape).module

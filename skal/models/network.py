@@ -165,7 +165,7 @@ class FrozenNetwork(Network):
 
 
 class WeightsAlone(nn.Module):
-    """The tensors of a backbone by their names, without its code."""
+    """The tensors of a backbone by their names, without its code: it embeds nothing."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()

@@ -18,6 +18,7 @@ from ..datasets.base import MISSING_LABEL, Images
 from ..datasets.oracles import Oracle
 from ..datasets.pool import Pool
 from ..models.classifier import ImageClassifier
+from ..models.devices import Device
 from ..models.heads import scaling_for
 from .catalogue import INIT_STRATEGIES
 from .memory import shown
@@ -71,8 +72,7 @@ class ColdStart:
             _log.info("initial set: %s on %s", self.init_strategy, source)
             even = np.full((len(embeddings), pool.n_classes), 1 / pool.n_classes, np.float32)
             scores = Scores(np.arange(pool.n_classes), even, embeddings)
-            if pool.X.ndim == 2 and self.classifier is not None and self.classifier.is_solved:
-                # a solved head has the same embeddings in all rounds
+            if pool.X.ndim == 2 and _stay_the_same(self.classifier):
                 scores = scores.remembering(pool.memo(rows))
         y = pool.y if rows is None else pool.y[rows]
         picks = select(strategy, y, n, scores=scores, seed=seed)
@@ -83,6 +83,15 @@ class ColdStart:
             raise ParameterError("a stratified initial set needs an oracle that knows the labels")
         _log.info("initial set: stratified, drawn by the oracle; labels it left out cost nothing")
         return self.oracle.draw_stratified(pool.unlabeled, n, np.random.default_rng(seed))
+
+
+def _stay_the_same(classifier: ImageClassifier | None) -> bool:
+    """Tell whether the scaled features are the embeddings of all rounds to the bit: those of a
+    solved head, where it computes on the processor that scaled these.
+    """
+    if classifier is None or not classifier.is_solved:
+        return False
+    return Device.resolve(classifier.device, classifier.precision).name == "cpu"
 
 
 def resolve_init_strategy(init_strategy: str) -> Strategy | None:

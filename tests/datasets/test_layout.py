@@ -387,6 +387,14 @@ def test_numbers_beside_a_column_of_images_are_not_taken_for_these(
     assert "may be those of the column 'Id' or of 'photo'; call the right one 'path'" in caplog.text
 
 
+def test_a_column_of_other_files_is_no_rival_of_ids_that_are_images(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.new("L", (8, 8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "labels.csv").write_text("id,breed,mask\na,cat,a_mask.png\nb,dog,b_mask.png\n")
+    found = find_images(tmp_path)
+    assert [(file.path, file.label) for file in found] == [("a.png", "cat"), ("b.png", "dog")]
+
+
 def test_a_table_that_is_passed_over_by_its_name_is_told_where_it_would_have_been_taken(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

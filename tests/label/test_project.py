@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sqlite3
 import time
 from pathlib import Path
@@ -197,7 +198,7 @@ def test_labels_go_with_a_file_that_is_moved(
     again = LabelProject.open(folder)
     assert again.paths[image] == "unlabeled/renamed.png"
     assert again.labels[image] == 1
-    assert "1 labelled images were moved; their labels go with them" in caplog.messages
+    assert "1 labelled image was moved; its label goes with it" in caplog.messages
     assert again.reserve == reserve
 
 
@@ -227,6 +228,9 @@ def labelled(folder: Path) -> dict[str, tuple[str, bytes]]:
     return found
 
 
+LONG_AGO = 1_700_000_000  # seconds since 1970, before any label here
+
+
 @pytest.fixture
 def half_labelled(tmp_path: Path) -> Path:
     """Images 0 to 9, of which the even ones are labelled, all in files of the same size."""
@@ -234,6 +238,7 @@ def half_labelled(tmp_path: Path) -> Path:
     folder.mkdir()
     for n, grey in enumerate(pictures(10)):
         Image.fromarray(grey).save(folder / f"{n}.bmp")
+        os.utime(folder / f"{n}.bmp", (LONG_AGO + n, LONG_AGO + n))
     assert len({path.stat().st_size for path in folder.iterdir()}) == 1
     project = LabelProject.open(folder, ["daisy", "rose"])
     for name, image in by_path(project).items():
@@ -294,6 +299,70 @@ def test_a_labelled_file_that_was_edited_keeps_its_label_and_that_is_told_once(
     assert caplog.text.count(told) == 2  # nothing is written where nothing is to be
     labelled(folder)
     assert caplog.text.count(told) == 2
+
+
+def test_edited_files_keep_their_labels_whatever_else_is_alike_or_exchanged(
+    half_labelled: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = half_labelled
+    labelled(folder)
+    os.utime(shutil.copy(folder / "4.bmp", folder / "7.bmp"), (LONG_AGO, LONG_AGO))
+    for n in (4, 6, 8):
+        Image.open(folder / f"{n}.bmp").rotate(180).save(folder / f"{n}.bmp")
+    for one, other in (("0.bmp", "hand.bmp"), ("2.bmp", "0.bmp"), ("hand.bmp", "2.bmp")):
+        (folder / one).rename(folder / other)
+    classes = {name: label for name, (label, _) in labelled(folder).items()}
+    assert classes == {"0.bmp": "rose", "2.bmp": "daisy", "7.bmp": "daisy"} | {
+        "6.bmp": "rose",
+        "8.bmp": "daisy",
+    }
+    assert "2 labelled images have another content than when they were labelled" in caplog.text
+
+
+def test_a_label_that_was_given_anew_after_an_edit_stays_where_it_was_given(
+    half_labelled: Path,
+) -> None:
+    folder = half_labelled
+    project = LabelProject.open(folder)
+    shutil.copy(folder / "0.bmp", folder / "original.bmp")
+    Image.new("L", (40, 40)).save(folder / "0.bmp")
+    give(project, by_path(project)["0.bmp"], 1)
+    project.close()
+    after = labelled(folder)
+    assert after["0.bmp"] == ("rose", (folder / "0.bmp").read_bytes())
+    assert "original.bmp" not in after and len(after) == 5
+
+
+def test_labels_go_with_folders_whose_names_were_exchanged(tmp_path: Path) -> None:
+    for n, grey in enumerate(pictures(8)):
+        path = tmp_path / ("monday", "tuesday")[n % 2] / f"{n // 2}.bmp"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(grey).save(path)
+        os.utime(path, (LONG_AGO, LONG_AGO))
+    project = LabelProject.open(tmp_path, ["daisy", "rose"])
+    for path, image in by_path(project).items():
+        give(project, image, int(path.startswith("tuesday")))
+    project.close()
+    before = labelled(tmp_path)
+    for one, other in (("monday", "hand"), ("tuesday", "monday"), ("hand", "tuesday")):
+        (tmp_path / one).rename(tmp_path / other)
+    after = labelled(tmp_path)
+    assert sorted(after.values()) == sorted(before.values())
+    assert after["monday/1.bmp"] == before["tuesday/1.bmp"]
+
+
+def test_where_files_got_other_names_labels_of_images_that_were_not_read_are_told(
+    half_labelled: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = half_labelled
+    project = LabelProject.open(folder)
+    unread = by_path(project)["3.bmp"]
+    project.store.append([Action("me", "label", unread, 1, round=0)])  # as a crash leaves it
+    for one, other in (("0.bmp", "hand.bmp"), ("2.bmp", "0.bmp"), ("hand.bmp", "2.bmp")):
+        (folder / one).rename(folder / other)
+    again = LabelProject.open(folder)
+    assert "1 labelled image was not read before" in caplog.text and "3.bmp" in caplog.text
+    assert unread not in again.store.contents()
 
 
 def test_labels_go_with_moved_files_also_after_a_crash(folder: Path) -> None:
