@@ -908,7 +908,7 @@ def test_what_is_gone_or_moved_is_told_once(
     caplog.set_level("INFO", "skal")
     import_into(project.root, tmp_path / "x.csv")
     assert caplog.text.count("1 image of the project is no longer there") == 1
-    assert caplog.text.count("1 labelled images were moved") == 1
+    assert caplog.text.count("1 labelled image was moved") == 1
 
 
 def test_names_that_are_shown_alike_are_not_told_apart(tmp_path: Path) -> None:
