@@ -152,7 +152,8 @@ def new_numbers(
 
     Labelled images that lie elsewhere now keep their number, of several alike by their names; new
     ones get the next. The number of an image whose place another one has, and whose content is
-    nowhere, gets a path that there cannot be; but a file that was written anew keeps its number.
+    nowhere, gets a path that there cannot be; but a file that was written anew in its place keeps
+    its number.
     What is `hashed` already is not read again, and more is added to it.
     """
     contents = store.contents()
@@ -177,8 +178,10 @@ def new_numbers(
             moved[number] = min(alike, key=lambda path: path.rpartition("/")[2] != name)
             alike.remove(moved[number])
     taken = {*moved.values()}
-    edited = [n for n in others.written if n not in moved and known[n] not in taken]
-    replaced = {n for n in known if known[n] in taken}.union(others.came) - moved.keys()
+    # where none is found elsewhere, they were edited by what keeps the times of files
+    came = others.came if any(n in moved for n in elsewhere) else []
+    replaced = {n for n in known if known[n] in taken}.union(came) - moved.keys()
+    edited = [n for n in elsewhere if n not in moved and n not in replaced]
     vacant = {known[n] for n in (*moved, *replaced) if known[n] in there}
     numbered = sorted({*new, *vacant} - taken)
     fresh = dict(enumerate(numbered, max(known, default=-1) + 1))

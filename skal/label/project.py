@@ -435,7 +435,7 @@ class LabelProject:
             _log.info("%s moved; %s", moved, label)
         if edited:
             self._tell_edited(known, edited)
-        if others.came:
+        if others.came and n_moved:
             self._tell_unchecked(known, listed)
         present = {**known, **added}
         gone = {n: path for n, path in present.items() if path not in listed}

@@ -319,6 +319,17 @@ def test_edited_files_keep_their_labels_whatever_else_is_alike_or_exchanged(
     assert "2 labelled images have another content than when they were labelled" in caplog.text
 
 
+def test_files_that_were_edited_by_what_keeps_their_times_keep_their_labels(
+    half_labelled: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = half_labelled
+    for n in range(10):
+        Image.open(folder / f"{n}.bmp").rotate(180).save(folder / f"{n}.bmp")
+        os.utime(folder / f"{n}.bmp", (LONG_AGO + n, LONG_AGO + n))
+    assert len(labelled(folder)) == 5
+    assert "5 labelled images have another content than when they were labelled" in caplog.text
+
+
 def test_a_label_that_was_given_anew_after_an_edit_stays_where_it_was_given(
     half_labelled: Path,
 ) -> None:
