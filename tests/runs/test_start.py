@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -165,7 +166,11 @@ def test_a_run_on_kept_features_imports_no_code_of_the_network_and_is_the_same(
         folder, out=tmp_path / "first", data_dir=data_dir, n_init=4, n_query=2, n_rounds=1
     )
     command = [sys.executable, "-c", AGAIN, str(folder), data_dir, str(tmp_path / "again")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    # the very same code, wherever the tests are run
+    environment = {**os.environ, "PYTHONPATH": str(Path(skal.__file__).parents[1])}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == ["False"]
     for name in ("model.safetensors", "queries.csv"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
