@@ -110,25 +110,30 @@ def find_others(
     But where a file came from another place all are read: names were given anew.
     """
     contents, times = store.contents(), Times(root)
-    others, written, later, same = Others([], []), dict[int, float](), [], []
-    for n, (size, _) in contents.items():
-        status = times.status(known[n]) if n in known and known[n] in there else None
-        if status is None:
-            continue
-        written[n], since = status.st_mtime, labelled_at(n) - COARSE
-        if status.st_size != size:
-            (others.written if written[n] >= since else others.came).append(n)
-        elif times.placed(known[n], status) >= since:
-            later.append((times.placed(known[n], status), n, size))
-        else:
-            same.append(n)
+    others, written = Others([], []), dict[int, bool]()
+    later: list[tuple[float, int, int]] = []
+    same: list[int] = []
+
+    def take(n: int) -> None:
+        (others.written if written[n] else others.came).append(n)
 
     def look(images: Iterable[int]) -> None:
         for n in images:
             if content_of(root / known[n]) not in (None, contents[n]):
-                is_written = written[n] >= labelled_at(n) - COARSE
-                (others.written if is_written else others.came).append(n)
+                take(n)
 
+    for n, (size, _) in contents.items():
+        status = times.status(known[n]) if n in known and known[n] in there else None
+        if status is None:
+            continue
+        since, placed = labelled_at(n) - COARSE, times.placed(known[n], status)
+        written[n] = status.st_mtime >= since
+        if status.st_size != size:
+            take(n)
+        elif placed >= since:
+            later.append((placed, n, size))
+        else:
+            same.append(n)
     later.sort(reverse=True)
     sizes = np.cumsum([size for _, _, size in later])
     n_first = min(AT_START, int(np.searchsorted(sizes, BYTES_AT_START, side="right")))

@@ -89,12 +89,12 @@ class Previews:
 
     def changed(self, image: int) -> bool:
         """Tell whether an image's file is no longer what was shown, which is forgotten then."""
-        shown = self._shown.get(image)
+        if (shown := self._shown.get(image)) is None:
+            return False
         with suppress(OSError):
-            is_other = shown not in (None, _state(self._root / self.paths[image]))
-            if is_other:
+            if shown != _state(self._root / self.paths[image]):
                 self._forget({image})
-            return is_other
+                return True
         return False
 
     def _forget(self, images: Set[int]) -> None:

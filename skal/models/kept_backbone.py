@@ -41,9 +41,9 @@ def ready_backbone(
     """Return the backbone of a frozen classifier, which was run once on images of the shape.
 
     Of the network that comes along this is kept in the cache: weights, how images are prepared, and
-    what it makes of a probe. Its code is only imported where an image has no features yet: timm
-    takes as long to import as a whole run on features that are kept. All of it is done anew with
-    other versions, or where a file of the code was changed.
+    what it makes of a probe. Its code is only imported where an image has no features yet: to
+    import timm takes about as long as all rounds of a small run on kept features. All of it is done
+    anew with other versions, or where a file of the code was changed.
 
     It raises what `ImageClassifier.backbone` and `try_network` raise, and DataError if the cache
     cannot be written.
