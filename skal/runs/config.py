@@ -119,6 +119,11 @@ class QuerySettings(Settings):
 class RunConfig(TrainingSettings, NetworkSettings, QuerySettings, LabelSettings, DataSettings):
     """The settings of a run."""
 
+    @property
+    def cache(self) -> Path:
+        """Where a run keeps what is made once, when its settings are resolved."""
+        return Path(str(self.data_dir)) / "cache"
+
 
 SETTINGS = settings_of(RunConfig)
 TRAINING_SETTINGS = settings_of(TrainingSettings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,7 +41,7 @@ def network_inputs(
     """
     if not classifier.freeze:
         return Inputs(X, X_test)
-    cache = Path(str(config.data_dir)) / "cache"
+    cache = config.cache
     backbone = backbone or ready_backbone(classifier, X.shape[1:], cache)
     features, features_test = (features_of(backbone, images, cache) for images in (X, X_test))
     return Inputs(features, features_test, backbone)

@@ -123,7 +123,7 @@ class Plan:
             _check_fits(classifier, data)
             own = _differing(classifier, template)
             template = classifier
-        backbone = check_network(template, data, Path(str(config.data_dir)) / "cache")
+        backbone = check_network(template, data, config.cache)
         if config.pretrain != "none":  # its weights are still to be made
             backbone = None
         chooser = chooser.decided(template.freeze)

@@ -95,7 +95,7 @@ def with_noise(config: RunConfig, data: ImageDataset) -> ImageDataset:
     rate = float(config.noise_rate)
     if not rate:
         return data
-    seed, folder = derive_seed(config.seed, "noise"), Path(str(config.data_dir)) / "cache"
+    seed, folder = derive_seed(config.seed, "noise"), config.cache
     return add_noise(data, config.image_noise, rate, seed=seed, folder=folder)
 
 

@@ -33,7 +33,7 @@ def weights_from_pool(config: RunConfig, data: ImageDataset, folder: Path | None
     runs on the same images with the same seed; the loss curve goes to `folder`. A `DataError` is
     raised if there are fewer than two images, or the training diverges.
     """
-    cache = Path(str(config.data_dir)) / "cache"
+    cache = config.cache
     X = data.X
     if config.n_valid:
         apart = draw_held_out(len(X), int(config.n_valid), config.seed)
