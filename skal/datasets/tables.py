@@ -232,20 +232,7 @@ def read_tables(
         if other:
             _log.warning("%s contradicts another table on %s: none is used", name, other[0])
             return {}
-        if table.unknown:
-            some = _some(table.unknown, MOST_NAMED)
-            rows = counted(len(table.unknown), f"row of {name} names", f"rows of {name} name")
-            _log.warning("%s no image here: %s", rows, some)
-        if table.misfits:
-            rows, line = counted(len(table.misfits), "row"), table.misfits[0]
-            _log.warning(
-                "passed over %s of %s (the first is line %d): not as many cells as its header",
-                rows,
-                name,
-                line,
-            )
-        empty = f"; without a label: {counted(table.n_empty, 'row')}" if table.n_empty else ""
-        _log.info("%s labels %s%s", name, counted(len(table.labels), "image"), empty)
+        _tell(name, table)
         labels.update(table.labels)
     if are_needed and not labels:
         for name, why in others[:MOST_NAMED]:
@@ -254,6 +241,24 @@ def read_tables(
             n = len(others) - MOST_NAMED
             _log.warning("nor %s %s", plural(n, "is", "are"), counted(n, "other table"))
     return labels
+
+
+def _tell(name: str, table: Table) -> None:
+    """Say what a table labels, and what of it labels nothing."""
+    if table.unknown:
+        some = _some(table.unknown, MOST_NAMED)
+        rows = counted(len(table.unknown), f"row of {name} names", f"rows of {name} name")
+        _log.warning("%s no image here: %s", rows, some)
+    if table.misfits:
+        rows, line = counted(len(table.misfits), "row"), table.misfits[0]
+        _log.warning(
+            "passed over %s of %s (the first is line %d): not as many cells as its header",
+            rows,
+            name,
+            line,
+        )
+    empty = f"; without a label: {counted(table.n_empty, 'row')}" if table.n_empty else ""
+    _log.info("%s labels %s%s", name, counted(len(table.labels), "image"), empty)
 
 
 def table_of(root: Path, files: Sequence[ImageFile]) -> Table | None:
