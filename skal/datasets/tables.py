@@ -321,24 +321,12 @@ def _read(root: Path, place: Path, files: Sequence[ImageFile]) -> Table:
     """
     header, rows = _rows_of(place)
     columns = of_path, of_label = _columns_of(header)
-    cells: list[tuple[str, str]] = []
-    misfits: list[int] = []
-    rivals: list[tuple[int, str]] = []
-    for line, row in rows:
-        if fits(row, header, max(columns)):
-            cells.append((row[of_path], row[of_label].strip()))
-            if (rival := rival_of(header, row, of_path)) is not None:
-                rivals.append((rival, row[rival]))
-        else:
-            misfits.append(line)
+    whole = [row for _, row in rows if fits(row, header, max(columns))]
+    misfits = [line for line, row in rows if not fits(row, header, max(columns))]
+    cells = [(row[of_path], row[of_label].strip()) for row in whole]
     _check_is_truth(header, [label for _, label in cells])
     images = Addresses((file.path for file in _meant(root, place, files)), root.as_posix())
-    rivals = [(column, cell) for column, cell in rivals if _is_image(cell, images)]
-    if 2 * len(rivals) > len(cells):
-        raise DataError(
-            f"its images may be those of the column {header[of_path]!r} or of "
-            f"{header[rivals[0][0]]!r}; call the right one 'path'"
-        )
+    _check_no_rival(header, whole, of_path, images)
     found: list[tuple[str, Located, str]] = []
     unknown: list[str] = []
     for address, label in cells:
@@ -372,6 +360,19 @@ def _read(root: Path, place: Path, files: Sequence[ImageFile]) -> Table:
             f"{_some(unknown, MOST_NAMED)}"
         )
     raise OtherTableError("it has no row with an image and a label")
+
+
+def _check_no_rival(
+    header: Sequence[str], rows: Sequence[Sequence[str]], of_path: int, images: Addresses
+) -> None:
+    """Raise an error if in most rows another column than that of ids names an image here."""
+    columns = ((row, rival_of(header, row, of_path)) for row in rows)
+    rivals = [n for row, n in columns if n is not None and _is_image(row[n], images)]
+    if 2 * len(rivals) > len(rows):
+        raise DataError(
+            f"its images may be those of the column {header[of_path]!r} or of "
+            f"{header[rivals[0]]!r}; call the right one 'path'"
+        )
 
 
 def _is_image(address: str, images: Addresses) -> bool:
