@@ -9,6 +9,7 @@ from typing import Any
 
 from ..core.errors import DataError, UsageError
 from ..core.text import shown
+from ..core.trust import check_trusted, foreign_names
 from ..datasets.formats import page_of
 from ..datasets.tables import table_of
 from ..models import MODELS
@@ -31,6 +32,12 @@ def check_config(config: RunConfig, given: Mapping[str, Any]) -> None:
         from ..runs.pretraining import check_pretraining  # and torch with it
 
         check_pretraining(config)
+
+
+def check_foreign(place: Path, config: RunConfig, given: Mapping[str, Any]) -> None:
+    """Refuse code of one's own that the settings at a place name and who runs it does not."""
+    kept = {n: value for n, value in foreign_names(config).items() if given.get(n) != value}
+    check_trusted(place, kept, False, "; if you trust it, name it again as an option")
 
 
 def check_enough(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -15,8 +13,6 @@ from ..core.durable import LEFT, fsync_folder, remove_leftovers
 from ..core.errors import RunFolderError
 from ..core.kinds import resolve_count
 from ..core.memory import without_collector
-from ..core.text import counted, plural, shown
-from ..core.trust import check_trusted, foreign_names
 from ..datasets.addresses import Addresses
 from ..datasets.deep import Ranges
 from ..datasets.index import ImageFile, check_folder
@@ -24,7 +20,14 @@ from ..datasets.loading import data_folder, how_to_decode
 from ..datasets.pixel_cache import ranges_of
 from ..runs.config import RunConfig
 from . import images
-from .checks import check_config, check_enough, check_pages, check_pool, store_to_read
+from .checks import (
+    check_config,
+    check_enough,
+    check_foreign,
+    check_pages,
+    check_pool,
+    store_to_read,
+)
 from .classes import Classes, parse_pairs, tell_new
 from .copies import check_there, keep_copy
 from .enough import Verdict, forecast, judge
@@ -32,9 +35,10 @@ from .holding import hold
 from .kept_classes import ClassEdits, KeptClasses
 from .learning import GUESSES, BatchRequest, Guesses, LearnerSetup
 from .ledger import TEST, Known, Ledger
-from .listing import Files, Numbers, Paths
+from .listing import Files, Numbers
 from .names import check_classes, told_apart
 from .notes import Notes
+from .numbering import Numbering
 from .sample import Accuracy, History, TestedModel, draw_reserve
 from .settings import SETTINGS_FILE, Terms, kept_pages, read_settings, save_settings
 from .store import Action, BatchRow, ModelRow, Store
@@ -135,9 +139,7 @@ class LabelProject:
         files = images.find(root, config.pages) if files is None else Files.of(files)
         check_pages(root, kept_pages(home), config.pages, store, files)
         if settings is not None:  # a network or strategy of one's own is named by who runs it
-            kept = {n: v for n, v in foreign_names(config).items() if settings.get(n) != v}
-            told = "; if you trust it, name it again as an option"
-            check_trusted(home / SETTINGS_FILE, kept, False, told)
+            check_foreign(home / SETTINGS_FILE, config, settings)
         check_config(config, settings or {})
         before = Classes(store.class_names())
         folders = sorted({label for _, label in files.counts() if label is not None})
@@ -221,7 +223,14 @@ class LabelProject:
 
     def take_files(self, files: Files) -> None:
         """Take in which images there are; a DataError if there is none."""
-        self.paths = self._number(images.taking_part(self.root, files))
+        numbering = Numbering(
+            self.store,
+            self._contents,
+            self.ledger.labels,
+            is_read_only=self._is_read_only,
+            is_quiet=self._is_quiet,
+        )
+        self.paths = numbering.of(images.taking_part(self.root, files))
         self.files, names = files, self.class_list.by_name
         self.folder_labels = images.labels_of_folders(files, self.paths, names)
         in_pool = self.paths.mask()
@@ -407,91 +416,3 @@ class LabelProject:
     def curve(self) -> list[tuple[int, Accuracy]]:
         """The accuracy of the networks on the test sample; see `History.curve`."""
         return self.history.curve(self.test_labels)
-
-    def _number(self, there: list[str]) -> Paths:
-        """Return which images are there, by number: new ones of the paths get one."""
-        known = self.store.images()
-        listed = dict(zip(there, there, strict=True))  # a path is kept once, not twice
-        is_listed = known.places == there or (self._is_read_only and not known)
-        others = self._others(known, listed)
-        if is_listed and not any(others):
-            return Paths(there)
-        hashed: dict[str, tuple[int, str] | None] = {}
-
-        def number() -> images.Numbering:
-            return images.new_numbers(
-                self.root, self.store, known, listed, others, self._labelled_at, hashed
-            )
-
-        added, n_moved, edited = number()
-        if added and not self._is_read_only:
-            with self.store.transaction():  # another process may have given numbers meanwhile
-                known = self.store.images()
-                added, n_moved, edited = number()
-                self.store.add_images(added)
-        if n_moved and not self._is_quiet:
-            moved = counted(n_moved, "labelled image was", "labelled images were")
-            label = plural(n_moved, "its label goes with it", "their labels go with them")
-            _log.info("%s moved; %s", moved, label)
-        if edited:
-            self._tell_edited(known, edited)
-        if others.came and n_moved:
-            self._tell_unchecked(known, listed)
-        present = {**known, **added}
-        gone = {n: path for n, path in present.items() if path not in listed}
-        if not self._is_quiet:
-            self._tell_gone(images.really_gone(gone, listed))
-        return Paths.of((n, listed[path]) for n, path in present.items() if n not in gone)
-
-    def _labelled_at(self, image: int) -> float:
-        label = self.ledger.labels.get(image)
-        return math.inf if label is None else datetime.fromisoformat(label.time).timestamp()
-
-    def _others(self, known: Mapping[int, str], listed: Mapping[str, str]) -> images.Others:
-        if not self.ledger.labels:
-            return images.Others([], [])
-        return images.find_others(self.root, self.store, known, listed, self._labelled_at)
-
-    def _tell_unchecked(self, known: Mapping[int, str], listed: Mapping[str, str]) -> None:
-        """Warn of labels that may be of other images, where names were given anew."""
-        contents = self.store.contents()
-        unread = [n for n in self.ledger.labels if n not in contents and known.get(n) in listed]
-        self._contents.leave_out(unread)
-        if unread and not self._is_quiet:
-            _log.warning(
-                "files got other names, and %s read before, so that nobody knows whether the label "
-                "is still of the same image (the first: %s): look at them in the review, or give "
-                "the files their names back",
-                counted(len(unread), "labelled image was not", "labelled images were not"),
-                shown(known[unread[0]]),
-            )
-
-    def _tell_edited(self, paths: Mapping[int, str], edited: Sequence[int]) -> None:
-        if not self._is_read_only:
-            self._contents.write_later(paths, edited)
-        if self._is_quiet:
-            return
-        has, was = ("has", "it was") if len(edited) == 1 else ("have", "they were")
-        _log.warning(
-            "%s %s another content than when %s labelled (the first: %s): label again what is "
-            "another picture now",
-            counted(len(edited), "labelled image"),
-            has,
-            was,
-            shown(paths[edited[0]]),
-        )
-
-    def _tell_gone(self, gone: Mapping[int, str]) -> None:
-        labeled = [path for number, path in gone.items() if number in self.ledger.labels]
-        are = counted(len(gone), "image of the project is", "images of the project are")
-        told = f"{are} no longer there"
-        if labeled:
-            _log.warning(
-                "%s, and %s a label that does not count until back (the first: %s); put "
-                "what is gone where it was",
-                told,
-                counted(len(labeled), "of them has", "of them have"),
-                shown(labeled[0].removeprefix(images.NOWHERE)),
-            )
-        elif gone:
-            _log.info("%s", told)

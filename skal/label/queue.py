@@ -18,6 +18,10 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice, zip_longest
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.seeding import derive_seed
 from .ledger import TEST, BatchIndex, Ledger
 from .store import BatchRow
 
@@ -81,6 +85,12 @@ class InOrder:
     def anew(self) -> None:
         """Look at all of them again, since one may have become free."""
         self._n_passed = 0
+
+
+def with_new(order: NDArray[np.int64], images: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Return a random order, and behind it, in random order, the images that it has not yet."""
+    rng = np.random.default_rng(derive_seed(seed, "explore", len(order)))
+    return np.concatenate([order, rng.permutation(np.setdiff1d(images, order))])
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import ParameterError, UsageError
-from ..core.seeding import derive_seed
 from ..core.text import plain_text, shown
 from . import queue, telling
 from .answers import check_answer, check_key
@@ -144,12 +143,9 @@ class LabelService:
         there, sizes = project.paths, (project.n_init, project.n_query, project.terms.overlap)
         reserve = np.array(project.reserve, np.int64)
         self._facts = queue.ProjectFacts(there, project.pool, frozenset(project.reserve), *sizes)
-        self.previews.paths = project.paths
-        new = np.setdiff1d(np.flatnonzero(project.paths.mask()), self._by_chance)
-        seed = derive_seed(project.config.seed, "explore", len(self._by_chance))
-        self._by_chance = np.concatenate(
-            [self._by_chance, np.random.default_rng(seed).permutation(new)]
-        )
+        self.previews.paths = there
+        present = np.flatnonzero(there.mask())
+        self._by_chance = queue.with_new(self._by_chance, present, project.config.seed)
         others = self._by_chance[~np.isin(self._by_chance, reserve)]
         self._orders = [queue.InOrder(images.data) for images in (others, reserve)]
 

@@ -226,10 +226,6 @@ class ActiveLearner:
         return StopMonitor(self.pool, self.config.seed, agreements, self.record.predicted)
 
     @property
-    def _stop_round(self) -> int | None:
-        return self._monitor.stop_round if self._monitor else None
-
-    @property
     def y(self) -> Labels:
         """Labels taught so far, -1 where there is none; read-only."""
         return self.pool.y
@@ -258,7 +254,8 @@ class ActiveLearner:
             return False
         if self._round > self.config.n_rounds or not len(self.pool.unlabeled):
             return True
-        return self.config.stop == "end" and self._stop_round is not None
+        monitor = self._monitor if self.config.stop == "end" else None
+        return monitor is not None and monitor.stop_round is not None
 
     def query(
         self, n: Count | None = None, *, oracle: Oracle | None = None, embeddings: bool = False
@@ -410,7 +407,8 @@ class ActiveLearner:
             network.take_backbone(self._inputs.backbone)
         if self._round <= self.config.n_rounds and not len(self.pool.unlabeled):
             _log.warning("the pool is empty: the run ends after round %d", self._round - 1)
-        summary = summarise(self.config, self.data, record, self._stop_round)
+        stop_round = self._monitor.stop_round if self._monitor else None
+        summary = summarise(self.config, self.data, record, stop_round)
         run = Run(self.config, summary, record.rounds, record.queries, network, record.folder)
         if record.folder is not None:
             run.write(record, self.data)

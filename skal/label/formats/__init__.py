@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 from ...core.errors import DataError, blame
 from ...core.registry import Entry, Registry
 from ...core.text import shown
-from ...datasets.tables import LABELS, PATHS, Cells, lines_of, text_of, with_names_once
+from ...datasets.columns import LABELS, PATHS, Cells, lines_of, text_of, with_names_once
 from ..notes import Note
 from .known import is_by_columns, named_by_head, named_by_keys
 

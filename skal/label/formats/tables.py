@@ -11,7 +11,7 @@ from typing import Any
 
 from ...core.errors import DataError, MissingExtraError
 from ...core.text import counted
-from ...datasets.tables import LABELS, PATHS, Cells, find_column, fits, lines_of, rival_of
+from ...datasets.columns import LABELS, PATHS, Cells, find_column, fits, lines_of, rival_of
 from ..names import unguarded
 from . import COLUMNS, ISSUE, Row, Source, number_of, only, parsed, plain_row
 from .known import named_by_keys

@@ -12,7 +12,7 @@ from typing import Any
 from ...core.errors import DataError
 from ...core.text import counted
 from ...datasets.addresses import MOST_CANDIDATES, names_image
-from ...datasets.tables import PATHS, Cells, find_column, lines_of
+from ...datasets.columns import PATHS, Cells, find_column, lines_of
 from ..notes import Note, in_words
 from . import ISSUE, MOST_KEYS, SCORES, VISION, Row, Source, names_beside, number_of, only
 from .tables import may_be_guarded
