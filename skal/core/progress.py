@@ -45,12 +45,10 @@ def progress(*args: Any, unit: str = "image", every: float = EVERY, **options: A
     if sys.stderr is None or sys.stderr.isatty() or hidden():
         return tqdm(*args, unit=unit, disable=hidden(), leave=False, **options)
 
-    class Lines(tqdm):  # type: ignore[type-arg]
-        monitor_interval = 0  # no thread that draws what nobody sees
-
+    lines = type("Lines", (tqdm,), {"monitor_interval": 0})  # no thread draws what nobody sees
     # each step looks at the time, for work may become slow; no bar has a place below another
     line = {"delay": every, "mininterval": every, "miniters": 1, "position": 0}
-    bar = Lines(*args, unit=unit, leave=False, file=_Log(), bar_format=LINE, **{**options, **line})
+    bar = lines(*args, unit=unit, leave=False, file=_Log(), bar_format=LINE, **{**options, **line})
     if bar.total is None:
         bar.bar_format = LINE_TO_NO_END
     return bar

@@ -58,10 +58,9 @@ def measure(
     if not np.isfinite(proba).all():
         raise SkalError(f"the network answers with NaN: {DIVERGED}")
     metrics = evaluate(y_test, proba)
-    if classifier.strength is not None:
-        metrics["head_C"] = classifier.strength
-    if classifier.stages_share is not None:
-        metrics["stages_share"] = classifier.stages_share
+    if classifier.is_solved:
+        chosen = {"head_C": classifier.strength, "stages_share": classifier.stages_share}
+        metrics |= {name: value for name, value in chosen.items() if value is not None}
     if calibrated:
         before = evaluate(y_test, uncalibrated(proba, classifier.temperature))
         metrics["temperature"] = classifier.temperature
