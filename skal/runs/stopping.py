@@ -74,12 +74,16 @@ class StopMonitor:
     def _note(self, agreement: float | None) -> bool:
         """Take down a round's agreement; tell whether it is the first to stop after."""
         self._agreements.append(agreement)
-        last = [value for value in self._agreements[1:][-WINDOW:] if value is not None]
-        is_stable = len(last) == WINDOW and float(np.mean(last)) >= AGREEMENT
-        if self.stop_round is not None or not is_stable:
+        if self.stop_round is not None or not stabilised(self._agreements[1:]):
             return False
         self.stop_round = len(self._agreements) - 1
         return True
+
+
+def stabilised(agreements: Sequence[float | None]) -> bool:
+    """Tell whether the mean of the last agreements is high enough."""
+    last = [value for value in agreements[-WINDOW:] if value is not None]
+    return len(last) == WINDOW and float(np.mean(last)) >= AGREEMENT
 
 
 def kappa(one: NDArray[np.int64], other: NDArray[np.int64]) -> float:
