@@ -50,9 +50,11 @@ def by_torch(folder: Path) -> np.ndarray:
         return np.concatenate([module.embed(batch).numpy() for batch, _ in batches])
 
 
-def mirrored(folder: Path) -> Path:
-    """Make four different images of each, unless they are there."""
-    source, place = folder / f"quality-{QUALITY}", folder / "mirrored"
+def mirrored(folder: Path, times: int) -> Path:
+    """Make four different images of each, so many `times` in other qualities, unless they are
+    there.
+    """
+    source, place = folder / f"quality-{QUALITY}", folder / f"mirrored-{times}"
     if not source.is_dir():
         make_images(folder)
     ways = Image.Transpose
@@ -61,16 +63,19 @@ def mirrored(folder: Path) -> Path:
         (place / path.parent.name).mkdir(parents=True, exist_ok=True)
         turned = [image, *map(image.transpose, (ways.FLIP_LEFT_RIGHT, ways.FLIP_TOP_BOTTOM))]
         for number, other in enumerate((*turned, image.transpose(ways.ROTATE_180))):
-            other.save(place / path.parent.name / f"{path.stem}-{number}.jpg", quality=QUALITY)
+            for less in range(times):
+                name = f"{path.stem}-{number}-{less}.jpg"
+                other.save(place / path.parent.name / name, quality=QUALITY - less)
     return place
 
 
 @click.command()
 @click.option("--folder", type=click.Path(path_type=Path), default="ingest", show_default=True)
 @click.option("--repeats", default=3, show_default=True)
-def main(folder: Path, repeats: int) -> None:
+@click.option("--times", default=1, show_default=True, help="How many hundred files, by four.")
+def main(folder: Path, repeats: int, times: int) -> None:
     """Measure both, in turn."""
-    place = mirrored(folder)
+    place = mirrored(folder, times)
     n = sum(1 for _ in place.rglob("*.jpg"))
     seconds: dict[str, list[tuple[float, float]]] = {"torch": [], "skal": [], "skal, kept": []}
     for _ in range(repeats):

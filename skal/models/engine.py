@@ -39,16 +39,14 @@ class Engine:
     (n, n_features). Each thread computes images of its own.
     """
 
-    def __init__(self, backbone: nn.Module, image: Tensor, bf16: bool) -> None:
-        side = math.sqrt(image.shape[1] * image.shape[2])
+    def __init__(self, backbone: nn.Module, model: Any, shape: torch.Size, bf16: bool) -> None:
         self._backbone: Any = backbone
-        self._shape = image.shape
+        self._shape = shape
         self.is_on = True
-        self._lot: int = max(1, 2 ** round(math.log2(PIXELS_AT_ONCE / side**2)))
+        self._lot = _lot_of(shape)
         n_threads: int = torch.get_num_threads()
         self.batch_size: int = LOTS_A_THREAD * n_threads * self._lot
-        example = image.expand(self._lot, *image.shape)
-        compiled = _compiled(backbone, example, n_threads, "bf16" if bf16 else "f32")
+        compiled = _compiled(model, n_threads, "bf16" if bf16 else "f32")
         self._idle: SimpleQueue[Any] = SimpleQueue()
         for _ in range(n_threads):
             self._idle.put(compiled.create_infer_request())
@@ -113,10 +111,11 @@ def speed_up(
 
 def _first_like_torch(backbone: nn.Module, inputs: Tensor, bf16: bool) -> Engine | None:
     """Return an engine that answers as torch does in float32, in bfloat16 if that will do."""
-    expected = backbone(inputs)
+    expected, model = backbone(inputs), None
     for coarse in (True, False) if bf16 else (False,):
         try:
-            engine = Engine(backbone, inputs[0], coarse)
+            model = model or _converted(backbone, inputs[0])
+            engine = Engine(backbone, model, inputs[0].shape, coarse)
             found = engine(inputs)
         except ImportError:
             return None
@@ -131,18 +130,24 @@ def _first_like_torch(backbone: nn.Module, inputs: Tensor, bf16: bool) -> Engine
     return None
 
 
-def _compiled(backbone: nn.Module, example: Tensor, n_threads: int, precision: str) -> Any:
-    """Compile a backbone for batches like the example, of which each thread computes one.
+def _lot_of(shape: torch.Size) -> int:
+    """Return how many images of a shape a thread is given at once."""
+    n_images: int = 2 ** round(math.log2(PIXELS_AT_ONCE / (shape[1] * shape[2])))
+    return max(1, n_images)
+
+
+def _converted(backbone: nn.Module, image: Tensor) -> Any:
+    """Convert a backbone to OpenVINO's, for lots of images of one shape, channels last.
 
     The front end is called itself: `openvino.convert_model` takes seconds more, and sends
     statistics of its use.
     """
-    from openvino import Core, Layout
+    from openvino import Layout
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
     from openvino.preprocess import PrePostProcessor
 
-    example = example.clone()
+    example = image.expand(_lot_of(image.shape), *image.shape).clone()
     jit: Any = torch.jit
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch deprecates its tracer, which the front end reads
@@ -154,9 +159,16 @@ def _compiled(backbone: nn.Module, example: Tensor, n_threads: int, precision: s
     processor = PrePostProcessor(model)  # torch's channels last is the engine's NHWC
     processor.input().tensor().set_layout(Layout("NHWC"))
     processor.input().model().set_layout(Layout("NCHW"))
+    return processor.build()
+
+
+def _compiled(model: Any, n_threads: int, precision: str) -> Any:
+    """Compile a model for lots of which each thread computes one."""
+    from openvino import Core
+
     options = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": n_threads,
         "NUM_STREAMS": n_threads,
     }
-    return Core().compile_model(processor.build(), "CPU", options)
+    return Core().compile_model(model, "CPU", options)
