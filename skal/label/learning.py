@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.durable import write_atomic
+from ..core.durable import remove_leftovers, write_atomic
 from ..core.errors import told
 from ..core.kept import forget
 from ..core.processes import end_with_parent
@@ -257,14 +257,18 @@ class Learner:
         self.ask(task, lambda answer: None, lambda failure: None)  # the next one says it again
 
     def stop(self) -> None:
-        """End the process at once, whatever it is doing."""
+        """End the process at once, whatever it is doing, and remove what it had half written."""
         self._stopped = True
         self._jobs.put(None)
         if self._seen is not None:
             self._seen.set()
-        if self._process is not None:
-            self._process.kill()
+        process, keep = self._process, self._task.keep
+        if process is not None:
+            process.kill()
         self._thread.join(timeout=5)
+        if process is not None and keep is not None:
+            process.join(timeout=5)
+            remove_leftovers(keep.parent, keep.name)
 
     def _run(self) -> None:
         while (asked := self._jobs.get()) is not None and not self._stopped:

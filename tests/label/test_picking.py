@@ -262,11 +262,13 @@ class FirstImage(threading.Event):
         return super().wait(timeout=0)  # for nobody looks here
 
 
-def test_a_learner_answers_from_its_own_process_and_tells_failures(folder: Path) -> None:
+def test_a_learner_answers_from_its_own_process_and_tells_failures(
+    folder: Path, tmp_path: Path
+) -> None:
     project = opened(folder, strategy="margin")
     answers: queue.Queue[Any] = queue.Queue()
     seen = FirstImage()
-    learner = Learner(project.learner_setup(), seen)
+    learner = Learner(replace(project.learner_setup(), keep=tmp_path / "guesses.npz"), seen)
     try:
         learner.ask(job(project, LABELED), answers.put, answers.put)
         answer = answers.get(timeout=120)
@@ -285,9 +287,14 @@ def test_a_learner_answers_from_its_own_process_and_tells_failures(folder: Path)
         learner._process.kill()
         told = answers.get(timeout=120)
         assert told.reason == "its process ended with -9, as when memory runs out"
+        half = tmp_path / ".guesses.npz.17.tmp"
+        half.write_bytes(b"half")  # as by a process that is killed while it writes
+        learner.ask(job(project, LABELED), answers.put, answers.put)
+        answers.get(timeout=120)
     finally:
         learner.stop()
     assert not learner._process or not learner._process.is_alive()
+    assert [path.name for path in tmp_path.glob("*guesses*")] == ["guesses.npz"]
 
 
 def test_a_learner_is_told_of_new_images_and_keeps_only_their_latest_pixels(

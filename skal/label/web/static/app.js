@@ -372,6 +372,7 @@ const beginsName = (event) =>
   && !(event.shiftKey && isLetter(event.key));
 
 document.addEventListener("keydown", (event) => {
+  if (event.target.closest("dialog:not([open])")) event.target.blur(); // it has the focus until the next frame
   if (!state || event.isComposing || event.altKey || document.querySelector("dialog[open]")) return;
   if (event.target === $("filter")) return filterKey(event, (id) => run(() => act("label", id)), sayChanged);
   if (event.target.closest("#filters, select")) return; // fields, and a summary
