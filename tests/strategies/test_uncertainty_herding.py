@@ -220,7 +220,7 @@ class TestEmbeddingsThatStayTheSame:
 @pytest.mark.parametrize("gamma", [1e-4, 4.0, 1e4])
 def test_gains_of_all_pairs_in_blocks_are_those_of_single_points(gamma: float) -> None:
     rng = np.random.default_rng(0)
-    n = SIDE + 90
+    n = 2 * SIDE + 90
     points = torch.from_numpy(rng.normal(size=(n, 3)).astype(np.float32))
     herd = Herd(points, gamma, torch.from_numpy(rng.random(n)))
     herd.cover(points[:5] + 0.1)
@@ -276,6 +276,15 @@ class TestASampleStandsForAll:
         alone = [herd.gains(np.array([row]))[0] for row in range(1500)]
         np.testing.assert_allclose(herd.all_gains(), alone, rtol=1e-4, atol=1e-8)
         assert alone[7] == pytest.approx(0, abs=1e-6)
+
+    def test_it_is_drawn_by_the_weights(self) -> None:
+        points = self.clusters()
+        weights = (4 * points[:, 0]).sigmoid()  # elsewhere next to nothing
+        herd = Herd(points, 0.1, weights, np.random.RandomState(0), small=1000, sample=800)
+        rows = np.arange(0, 1500, 50)
+        exact = herd.exact_gains(rows)
+        off = np.abs(herd.gains(rows) - exact).max() / float(weights.sum() / 1500)
+        assert off < 0.06  # by Hoeffding's bound, with a probability of 0.003 for each
 
     @pytest.mark.parametrize("name", ["max-herding", "uncertainty-herding"])
     def test_large_pools_give_equal_picks_with_equal_seeds(self, name: str) -> None:
