@@ -284,7 +284,7 @@ class TestASampleStandsForAll:
         rows = np.arange(0, 1500, 50)
         exact = herd.exact_gains(rows)
         off = np.abs(herd.gains(rows) - exact).max() / float(weights.sum() / 1500)
-        assert off < 0.06  # by Hoeffding's bound, with a probability of 0.003 for each
+        assert off < 0.02  # 0.034 where all are drawn alike
 
     @pytest.mark.parametrize("name", ["max-herding", "uncertainty-herding"])
     def test_large_pools_give_equal_picks_with_equal_seeds(self, name: str) -> None:
