@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 import skal
 from skal.strategies import MaxHerding, UncertaintyHerding
 from skal.strategies.geometry import SMALL
-from skal.strategies.herding import SIDE, Herd, pick_greedily
+from skal.strategies.herding import KEPT, SIDE, Herd, pick_greedily
 from skal.strategies.scores import ScoredClassifier, Scores
 from skal.testing import example_scores
 
@@ -225,6 +225,16 @@ def test_gains_of_all_pairs_in_blocks_are_those_of_single_points(gamma: float) -
     herd = Herd(points, gamma, torch.from_numpy(rng.random(n)))
     herd.cover(points[:5] + 0.1)
     np.testing.assert_allclose(herd.all_gains(), herd.gains(np.arange(n)), rtol=1e-4, atol=1e-9)
+
+
+def test_similarities_that_are_no_longer_kept_are_computed_again() -> None:
+    n = KEPT // 4 // 600  # so that 600 rows of them are kept
+    points = torch.from_numpy(np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32))
+    herd, rows = Herd(points, 1.0), np.arange(1000)
+    once = herd.gains(rows)
+    np.testing.assert_allclose(herd.gains(rows[::-1])[::-1], once, rtol=1e-6)
+    alone = [Herd(points, 1.0).gains(np.array([row]))[0] for row in (0, 700, 999)]
+    np.testing.assert_allclose(once[[0, 700, 999]], alone, rtol=1e-6)
 
 
 def test_more_picks_than_there_are_distinct_points_are_each_made_once() -> None:
