@@ -15,7 +15,7 @@ from ..core.errors import ParameterError
 from ..core.text import counted
 from ..datasets.base import MISSING_LABEL, Images
 from .classifier import ImageClassifier
-from .inference import NotFittedError, check_labels, is_whole
+from .inference import NotFittedError, best_labels, check_labels, is_whole
 
 MEMBERS = 5
 
@@ -132,8 +132,11 @@ class Committee(SkactivemlClassifier):
     def predict_proba(self, X: Images) -> NDArray[np.float32]:
         """Return the mean of the members' probabilities, float32 of shape (n, n_classes)."""
         proba: NDArray[np.float32] = self.sample_proba(X).mean(axis=0)
-        self.random_state_ = check_random_state(self.random_state)  # breaks ties
         return proba
+
+    def predict(self, X: Images) -> NDArray[Any]:
+        """Return the labels of the cheapest classes, of several alike the first."""
+        return best_labels(self, self.predict_proba(X))
 
     def sample_proba(self, X: Images, n_samples: int | None = None) -> NDArray[np.float32]:
         """Return each member's probabilities.

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
+from skactiveml.base import SkactivemlClassifier
 from skactiveml.classifier import SkorchClassifier
 from skactiveml.utils import is_labeled
 from sklearn.exceptions import NotFittedError as SklearnNotFittedError
@@ -98,6 +99,16 @@ def check_labels(y: ArrayLike, n: int, classes: ArrayLike, missing_label: int) -
         )
 
 
+def best_labels(fitted: SkactivemlClassifier, proba: NDArray[np.float32]) -> NDArray[Any]:
+    """Return the label of the most probable class of each row, or of the cheapest: of several alike
+    the first, as all figures of a run and `skal predict` do. scikit-activeml would draw one.
+    """
+    is_by_cost = fitted.cost_matrix is not None
+    best = (proba @ fitted.cost_matrix_).argmin(axis=1) if is_by_cost else proba.argmax(axis=1)
+    labels: NDArray[Any] = fitted.classes_[best]
+    return labels
+
+
 class Outputs(NamedTuple):
     """What the network says of one batch."""
 
@@ -154,6 +165,15 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
         proba, *extra = map(np.concatenate, parts)
         self._initialize_fallbacks(proba)
         return (proba, *extra) if names else proba
+
+    def predict(self, X: Images, extra_outputs: str | Sequence[str] | None = None) -> Any:
+        """Return the labels of the most probable classes, or with a `cost_matrix` of the cheapest:
+        of several alike the first. What is returned besides is that of `predict_proba`.
+        """
+        found = self.predict_proba(X, extra_outputs)
+        proba, *extra = found if isinstance(found, tuple) else (found,)
+        labels = best_labels(self, proba)
+        return (labels, *extra) if extra else labels
 
     def sample_proba(
         self,

@@ -44,6 +44,26 @@ def test_it_learns_from_the_labelled_images(tiny: skal.ImageDataset, y: np.ndarr
     assert fitted.score(tiny.X_test, tiny.y_test) > 0.9
 
 
+def test_of_classes_that_are_as_probable_the_first_is_predicted_each_time(
+    tiny: skal.ImageDataset, y: np.ndarray
+) -> None:
+    one = classifier(steps=1, random_state=None).fit(tiny.X, y)
+    both = skal.Committee(classifier(steps=1), n_members=2).fit(tiny.X, y)
+    for network in (one, *both.estimators_):
+        *_, last = network.neural_net_.module_.parameters()
+        *_, weight = (p for p in network.neural_net_.module_.parameters() if p.ndim == 2)
+        for parameter in (weight, last):
+            torch.nn.init.zeros_(parameter)
+    for fitted in (one, both):
+        assert len(np.unique(fitted.predict_proba(tiny.X_test))) == 1
+        assert not fitted.predict(tiny.X_test).any()
+    costs = np.array([[0, 1, 1], [1, 0, 1], [1, 0.5, 0]])
+    dear = classifier(steps=1, cost_matrix=costs).fit(tiny.X, y)
+    labels, embeddings = dear.predict(tiny.X_test, extra_outputs="emb")
+    cheapest = (dear.predict_proba(tiny.X_test) @ costs).argmin(axis=1)
+    assert np.array_equal(labels, cheapest) and len(embeddings) == len(labels)
+
+
 def test_it_does_not_read_unlabelled_images(tiny: skal.ImageDataset, y: np.ndarray) -> None:
     other = tiny.X.copy()
     other[30:] = 255
