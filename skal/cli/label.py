@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from ..label.settings import OF_TRAINING, SETTINGS
 from .app import console, main, say
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
 _log = logging.getLogger("skal")
 
 FOLDER = click.argument("folder", metavar="DIR", type=PATH)
+CHANGES = ("--rename-class", "--merge-class", "--remove-class")
+EXITING = (*CHANGES, "--restore")
+"""Beside these nothing else acts, but changes beside each other."""
+OF_PAGE = ("--host", "--port", "--no-browser")
+IDLE_BESIDE = {
+    "--terminal": OF_PAGE,
+    "--status": (*OF_PAGE, "--as", "--keys", "--suggest"),
+    "--agreement": (*OF_PAGE, "--as", "--keys", "--suggest"),
+}
+"""What of labelling changes nothing where nobody labels, or not on the page."""
 
 
 def CLASSES(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -172,7 +183,6 @@ def label(
     with console(ctx):
         from ..label import status as how_far
         from ..label.agreement import report
-        from ..label.copies import restore
         from ..label.names import check_annotator
         from ..label.project import HOME, STORE
         from ..label.service import LabelService
@@ -191,8 +201,9 @@ def label(
                 "--terminal": terminal,
             }
         )
+        _check_acting(ctx)
         if is_restored:
-            say(restore(folder / HOME / STORE))
+            say(_restored(folder / HOME / STORE))
         elif agreement or status:
             with opened(create=False) as project:
                 say("\n".join((report if agreement else how_far.report)(project)))
@@ -240,6 +251,34 @@ def _check_alone(wanted: Mapping[str, bool]) -> None:
     given = [name for name, is_wanted in wanted.items() if is_wanted]
     if len(given) > 1:
         raise UsageError(f"got {' and '.join(given)}; expected one of them")
+
+
+def _check_acting(ctx: click.Context) -> None:
+    """Raise a UsageError if an option is given that changes nothing beside another one."""
+    from ..core.errors import UsageError
+
+    options = [option for option in ctx.command.params if isinstance(option, click.Option)]
+    given = [
+        option.opts[0]
+        for option in options
+        if ctx.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+    ]
+    if ctx.params["terminal"] and len(ctx.params["annotators"]) > 1:
+        raise UsageError("--terminal is for one person; expected one --as")
+    for wanted in given:
+        acting = CHANGES if wanted in CHANGES else (wanted,)
+        idle = IDLE_BESIDE.get(wanted, ()) if wanted not in EXITING else {*given} - {*acting}
+        if passed_over := [name for name in given if name in idle]:
+            raise UsageError(f"{passed_over[0]} changes nothing beside {wanted}; leave it out")
+
+
+def _restored(store: Path) -> str:
+    """Put the copy in the place of a damaged store, and tell of it."""
+    from ..label.checks import check_damaged
+    from ..label.copies import restore
+
+    check_damaged(store)
+    return restore(store)
 
 
 @contextmanager

@@ -27,8 +27,7 @@ from ..runs import record
 from ..runs.config import SETTINGS, RunConfig
 from .config import AXES, GRID, GridConfig, base_config, read_config
 
-GRID_FILE = "compare.toml"
-"""Makes a folder a comparison's: the settings of its grid."""
+GRID_FILE = record.GRID_FILE
 CELLS = "cells"
 ANALYSIS = "comparison.json"
 LOCK = ".lock"

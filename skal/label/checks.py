@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from ..core.errors import DataError, UsageError
+from ..core.errors import DataError, SkalError, UsageError
 from ..core.text import shown
 from ..core.trust import check_trusted, foreign_names
 from ..datasets.formats import page_of
@@ -104,6 +105,23 @@ def check_trainable(labels: Mapping[int, int]) -> None:
     """Raise a DataError if labels are not of two classes."""
     if len(set(labels.values())) < 2:
         raise DataError("training needs labels of two classes or more; label more images")
+
+
+def check_damaged(path: Path) -> None:
+    """Raise a UsageError if all of a store can be read: its copy, of a day ago maybe, has less."""
+    try:
+        if not path.is_file():
+            return
+        with closing(Store(path, read_only=True)) as store:
+            if store.is_empty:
+                return
+            store.check_rows()
+    except SkalError:
+        return
+    raise UsageError(
+        f"the labels in {str(path)!r} are not damaged, and nothing is restored: the copy may have "
+        "fewer; if you want it none the less, give that file another name before"
+    )
 
 
 def store_to_read(path: Path) -> Store:

@@ -97,4 +97,5 @@ def restore(path: Path) -> str:
                 file.rename(path.with_name(f"{aside}-{file.name}"))
         write_atomic(path, copy.read_bytes())
     damaged = path.with_name(f"{aside}-{path.name}")
-    return f"the copy with {counted(n, 'answer')} is in use; the damaged file is {damaged}"
+    is_kept = f"; the damaged file is {damaged}" if damaged.exists() else ""
+    return f"the copy with {counted(n, 'answer')} is in use{is_kept}"

@@ -318,6 +318,12 @@ class Store:
         blocks = self._checked("actions", f"WHERE {condition}", (value,))
         return [Action(*(*row[1:-2], row[0], row[-2])) for block in blocks for row in block]
 
+    def check_rows(self) -> None:
+        """Raise a RunFolderError if a row of any table is damaged, or an answer is missing."""
+        self.actions()
+        for table in _TABLES.keys() & self._tables():
+            self._read(table)
+
     def _read(self, table: str) -> list[Any]:
         """Return what was written to a table, in order, without the times."""
         n = len(_COLUMNS[table])

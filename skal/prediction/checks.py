@@ -63,7 +63,7 @@ def check_network(run_dir: Path, device: str, trust: bool) -> None:
 
 def check_export(run_dir: Path, out: str | Path | None, format: str) -> Path:
     """Return the file that a network is to be exported to; an error if there is no such network, no
-    such format, something of that name, or no folder for it.
+    such format, something of that name, or no folder for it that can be written to.
     """
     entry = NETWORK_FORMATS.resolve(format)
     read_description(run_dir)
@@ -74,4 +74,6 @@ def check_export(run_dir: Path, out: str | Path | None, format: str) -> Path:
         raise RunExistsError(f"{str(path)!r} exists and is not overwritten; choose another --out")
     if not path.parent.is_dir():
         raise DataError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise DataError(f"cannot write {str(path)!r}: nothing can be written in its folder")
     return path

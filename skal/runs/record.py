@@ -38,6 +38,8 @@ QUERY_COLUMNS = ("round", "rank", "index", "path", "label")
 VALID_COLUMNS = ("index", "path", "label")
 SKIPPED_COLUMNS = ("path", "reason")
 CONFIG = "config.toml"
+GRID_FILE = "compare.toml"
+"""Makes a folder a comparison's: the settings of its grid."""
 QUERIES, ROUNDS = "queries.csv", "rounds.csv"
 JOURNAL = "journal.jsonl"
 SUMMARY = "summary.json"
@@ -410,13 +412,16 @@ def check_run_folder(folder: Path) -> None:
     if is_begun(folder) or ((folder / JOURNAL).is_file() and (folder / CONFIG).is_file()):
         return
     if not (folder / CONFIG).is_file():
-        raise RunFolderError(f"{str(folder)!r} is not a run folder (it has no {CONFIG})")
+        told = f"{str(folder)!r} is not a run folder (it has no {CONFIG})"
+        if (folder / GRID_FILE).is_file():
+            told = f"{str(folder)!r} is a comparison: the same skal compare as before resumes it"
+        raise RunFolderError(told)
     raise RunFolderError(f"the run's journal {str(folder / JOURNAL)!r} is gone")
 
 
 def check_free(folder: Path) -> None:
     """Raise a `RunExistsError` if there is something of that name, a `RunFolderError` if
-    what is above it is a file.
+    what is above it is a file, or nothing can be written there.
     """
     above = next((place for place in folder.parents if place.exists()), Path())
     if not above.is_dir():
@@ -426,6 +431,10 @@ def check_free(folder: Path) -> None:
         advice = f", or resume it: skal resume {quote(str(folder))}" if unfinished else ""
         raise RunExistsError(
             f"{str(folder)!r} exists and is not overwritten; choose another name by --out{advice}"
+        )
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise RunFolderError(
+            f"nothing can be written in {str(above)!r}: {str(folder)!r} cannot be made in it"
         )
 
 

@@ -11,6 +11,7 @@ import re
 import select
 import shlex
 import signal
+import sqlite3
 import subprocess
 import sys
 import termios
@@ -258,6 +259,31 @@ def test_a_change_of_classes_is_not_passed_over(folder: Path, other: str) -> Non
     assert LabelProject.open(folder).classes == ["low", "middle", "top"]
 
 
+@pytest.mark.parametrize(
+    ("idle", "beside"),
+    [
+        (["--keys", "low=l"], ["--status"]),
+        (["--as", "ben"], ["--agreement"]),
+        (["--port", "0"], ["--terminal"]),
+        (["--classes", "low,high"], ["--rename-class", "low=bottom"]),
+        (["--seed", "1"], ["--restore"]),
+    ],
+)
+def test_an_option_that_changes_nothing_beside_another_is_an_error(
+    folder: Path, idle: list[str], beside: list[str]
+) -> None:
+    label_all(folder, 6)
+    done = skal_("label", folder, *idle, *beside, input="q")
+    assert done.exit_code == 2
+    assert f"{idle[0]} changes nothing beside {beside[0]}; leave it out" in done.output
+    assert LabelProject.open(folder).classes == ["low", "middle", "top"]
+
+
+def test_the_terminal_is_for_one_person(folder: Path) -> None:
+    done = skal_("label", folder, *CLASSES, "--terminal", "--as", "anna", "--as", "ben", input="q")
+    assert (done.exit_code, "expected one --as" in done.output) == (2, True)
+
+
 def test_classes_of_a_folder_that_is_being_labelled_stay(folder: Path) -> None:
     label_all(folder, 6)
     project = LabelProject.open(folder, alone=True)
@@ -276,6 +302,11 @@ def test_a_damaged_store_is_told_with_its_copy_which_can_be_taken(folder: Path) 
     os.utime(copy, (0, 0))  # of yesterday, or long ago
     skal_("label", folder, "--terminal", input="q")
     assert copy.stat().st_mtime > 0
+    with sqlite3.connect(store) as connection:  # one row alone is other than it was written
+        for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
+            connection.execute(f"DROP TRIGGER {name}")
+        connection.execute("UPDATE actions SET label = 2 WHERE id = 1")
+    assert skal_("label", folder, "--restore").exit_code == 0
     store.write_bytes(b"no database" * 1000)
     done = skal_("label", folder, "--terminal", input="q")
     assert done.exit_code == 1
@@ -285,6 +316,21 @@ def test_a_damaged_store_is_told_with_its_copy_which_can_be_taken(folder: Path) 
     assert (done.exit_code, "the copy with 6 answers" in done.stdout) == (0, True), done.output
     assert len(LabelProject.open(folder).ledger.labels) == 6
     assert any(path.name.startswith("damaged-") for path in home.iterdir())
+
+
+def test_labels_that_are_not_damaged_are_not_given_up_for_their_copy(folder: Path) -> None:
+    label_all(folder, 6)
+    skal_("label", folder, "--terminal", input="q")  # the copy of today
+    label_all(folder, 3)
+    store = folder / ".skal/labels.sqlite"
+    before = store.read_bytes()
+    done = skal_("label", folder, "--restore")
+    assert (done.exit_code, "are not damaged, and nothing is restored" in done.output) == (2, True)
+    assert store.read_bytes() == before and not [*store.parent.glob("damaged-*")]
+    store.rename(store.with_name("mine.sqlite"))
+    done = skal_("label", folder, "--restore")
+    assert (done.exit_code, "the copy with 6 answers" in done.stdout) == (0, True), done.output
+    assert "damaged" not in done.stdout
 
 
 def test_keys_are_chosen_on_the_command_line_and_kept(folder: Path) -> None:

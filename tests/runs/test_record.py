@@ -22,6 +22,7 @@ from skal.runs.record import (
     Answers,
     Record,
     check_free,
+    check_run_folder,
     class_ids,
     free_name,
     is_begun,
@@ -29,6 +30,7 @@ from skal.runs.record import (
     log_file,
 )
 
+NO_ONES = Path("/proc/self")
 ENTRIES = [{"event": "a", "value": 0.1}, {"event": "b", "text": "ä\n\udce9"}, {"event": "c"}]
 
 
@@ -472,6 +474,18 @@ def test_a_run_cannot_be_made_in_a_file(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match=r"/runs' is a file: '.*/runs/a/b' cannot be made in"):
         check_free(tmp_path / "runs/a/b")
     check_free(tmp_path / "other/a/b")
+
+
+@pytest.mark.skipif(not NO_ONES.is_dir(), reason="Linux alone has a folder that even root may not")
+def test_where_nothing_can_be_written_that_is_told_before_anything_is_computed() -> None:
+    with pytest.raises(RunFolderError, match="nothing can be written in '/proc/self'"):
+        check_free(NO_ONES / "a/b")
+
+
+def test_a_comparison_is_resumed_by_its_own_command(tmp_path: Path) -> None:
+    (tmp_path / "compare.toml").touch()
+    with pytest.raises(RunFolderError, match="is a comparison: the same skal compare as before"):
+        check_run_folder(tmp_path)
 
 
 def test_what_is_said_is_kept_in_the_log_of_the_folder(tmp_path: Path) -> None:
