@@ -21,6 +21,8 @@ from .store import Action, Store
 AT_START, BYTES_AT_START = 200, 2**28
 """How many labelled images, and of how many bytes together, are read when a project is opened, to
 see whether they are the same."""
+MOST_TOLD = 20
+"""Of images that are to be looked at, how many are named."""
 COARSE = 2.0
 """Seconds by which the clock of a file system may lag behind."""
 NOWHERE = ".skal/replaced/"
@@ -183,7 +185,10 @@ class Numbering:
             since = min(map(self._labelled_at, elsewhere)) - COARSE
             unlabelled = (path for n, path in known.items() if n not in contents and path in there)
             candidates += self._placed_since(since, unlabelled)
-        by_content = self._by_content(candidates, {size for size, _ in sought.values()})
+        candidates += self._given_back(known, there, contents)
+        by_content = self._by_content(
+            dict.fromkeys(candidates), {size for size, _ in sought.values()}
+        )
         moved: dict[int, str] = {}
         for number, content in sought.items():
             if alike := by_content.get(content):
@@ -191,8 +196,9 @@ class Numbering:
                 moved[number] = min(alike, key=lambda path: path.rpartition("/")[2] != name)
                 alike.remove(moved[number])
         taken = {*moved.values()}
-        # where none is found elsewhere, they were edited by what keeps the times of files
         came = others.came if any(n in moved for n in elsewhere) else []
+        if not came and len(others.came) <= self._n_lost(known, there, contents):
+            came = others.came  # each of another image's file; else what keeps times edited them
         replaced = {n for n in known if known[n] in taken}.union(came) - moved.keys()
         edited = [n for n in elsewhere if n not in moved and n not in replaced]
         vacant = {known[n] for n in (*moved, *replaced) if known[n] in there}
@@ -200,6 +206,22 @@ class Numbering:
         fresh = dict(enumerate(numbered, max(known, default=-1) + 1))
         nowhere = {n: f"{NOWHERE}{known[n]}" for n in sorted(replaced)}
         return Numbered({**moved, **nowhere, **fresh}, len(moved), edited)
+
+    @staticmethod
+    def _given_back(
+        known: Mapping[int, str], there: Mapping[str, str], contents: Mapping[int, object]
+    ) -> set[str]:
+        """Return the places that others have had, where what was labelled may be once more."""
+        paths = [known[n] for n in contents if n in known]
+        places = {path.removeprefix(NOWHERE) for path in paths if path.startswith(NOWHERE)}
+        return places.intersection(there).difference(paths)
+
+    @staticmethod
+    def _n_lost(
+        known: Mapping[int, str], there: Mapping[str, str], contents: Mapping[int, object]
+    ) -> int:
+        """Return of how many images without a label the files are gone from their places."""
+        return sum(n not in contents and path not in there for n, path in known.items())
 
     def _by_content(
         self, paths: Iterable[str], sizes: set[int]
@@ -253,12 +275,13 @@ class Numbering:
     def _tell_edited(self, paths: Mapping[int, str], edited: Sequence[int]) -> None:
         has, was = ("has", "it was") if len(edited) == 1 else ("have", "they were")
         _log.warning(
-            "%s %s another content than when %s labelled (the first: %s): label again what is "
+            "%s %s another content than when %s labelled (%s%s): label again what is "
             "another picture now",
             counted(len(edited), "labelled image"),
             has,
             was,
-            shown(paths[edited[0]]),
+            ", ".join(sorted(shown(paths[n]) for n in edited)[:MOST_TOLD]),
+            f" and {len(edited) - MOST_TOLD} more" if len(edited) > MOST_TOLD else "",
         )
 
     def _tell_gone(self, gone: Mapping[int, str]) -> None:

@@ -295,7 +295,7 @@ def test_a_labelled_file_that_was_edited_keeps_its_label_and_that_is_told_once(
     Image.new("L", (30, 20)).save(folder / "4.bmp")
     LabelProject.open(folder, create=False).close()
     assert labelled(folder)["4.bmp"][0] == "daisy"
-    told = "1 labelled image has another content than when it was labelled (the first: 4.bmp)"
+    told = "1 labelled image has another content than when it was labelled (4.bmp)"
     assert caplog.text.count(told) == 2  # nothing is written where nothing is to be
     labelled(folder)
     assert caplog.text.count(told) == 2
@@ -327,7 +327,27 @@ def test_files_that_were_edited_by_what_keeps_their_times_keep_their_labels(
         Image.open(folder / f"{n}.bmp").rotate(180).save(folder / f"{n}.bmp")
         os.utime(folder / f"{n}.bmp", (LONG_AGO + n, LONG_AGO + n))
     assert len(labelled(folder)) == 5
-    assert "5 labelled images have another content than when they were labelled" in caplog.text
+    told = "5 labelled images have another content than when they were labelled"
+    assert f"{told} (0.bmp, 2.bmp, 4.bmp, 6.bmp, 8.bmp)" in caplog.text
+
+
+def test_a_label_does_not_go_to_an_older_file_that_was_moved_over_its_own(
+    half_labelled: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = half_labelled
+    before = labelled(folder)
+    (folder / "3.bmp").replace(folder / "4.bmp")
+    other = Image.open(folder / "6.bmp").rotate(180)
+    after = labelled(folder)
+    gone = before.pop("4.bmp")
+    assert after == before
+    assert "1 of them has a label that does not count until back (the first: 4.bmp)" in caplog.text
+    for n in (0, 2, 6):  # more than were lost: edited, and not moved
+        other.save(folder / f"{n}.bmp")
+        os.utime(folder / f"{n}.bmp", (LONG_AGO, LONG_AGO))
+    assert {*labelled(folder)} == {*before}
+    (folder / "4.bmp").write_bytes(gone[1])
+    assert labelled(folder)["4.bmp"] == gone
 
 
 def test_a_label_that_was_given_anew_after_an_edit_stays_where_it_was_given(
