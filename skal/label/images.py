@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from ..core.errors import DataError
-from ..core.text import counted, plural
+from ..core.text import counted, plural, shown
 from ..datasets.formats import page_of
 from ..datasets.index import find_images
 from .listing import Files, Paths
@@ -102,7 +102,7 @@ class Contents:
         self._at_once = at_once
         self.root = root
         self._store = store
-        self._known = set(store.contents())
+        self._known = {number: hash(content) for number, content in store.contents().items()}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="skal-contents")
         self._waiting: list[Future[None]] = []
 
@@ -114,22 +114,35 @@ class Contents:
 
     def leave_out(self, images: Iterable[int]) -> None:
         """Let images be that may not be those that were labelled, until they are labelled anew."""
-        self._known.update(images)
+        self._known.update(dict.fromkeys(images, 0))
 
-    def _write(self, paths: Mapping[int, str], images: Iterable[int]) -> None:
+    def _write(
+        self, paths: Mapping[int, str], images: Iterable[int], shared: Container[int] = ()
+    ) -> None:
         found = {n: content_of(self.root / paths[n]) for n in images}
         if contents := {image: content for image, content in found.items() if content}:
             self._store.add_contents(contents)
-            self._known |= contents.keys()
+            hashes = {image: hash(content) for image, content in contents.items()}
+            for image, now in hashes.items():
+                if image in shared and self._known.get(image, now) != now:
+                    _log.warning(
+                        "%s has another content than when somebody else answered it: look at it "
+                        "in the review, for both answers count",
+                        shown(paths[image]),
+                    )
+            self._known |= hashes
 
-    def write_later(self, paths: Mapping[int, str], images: Sequence[int]) -> None:
+    def write_later(
+        self, paths: Mapping[int, str], images: Sequence[int], shared: Container[int] = ()
+    ) -> None:
         """Write them in a thread, for hashing a file takes longer than a key; also those that were
-        written before: what was labelled again may be another picture.
+        written before: what was labelled again may be another picture, which is told of those
+        `shared` with others, whose answers were to the one before.
         """
         self._waiting = [one for one in self._waiting if not one.done()]
         for start in range(0, len(images), self._at_once):
             part = [image for image in images[start : start + self._at_once] if image in paths]
-            self._waiting.append(self._thread.submit(self._write, paths, part))
+            self._waiting.append(self._thread.submit(self._write, paths, part, shared))
 
     def finish(self) -> None:
         """Wait until the next of them are written, and leave the rest to the next time."""

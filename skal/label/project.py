@@ -294,7 +294,8 @@ class LabelProject:
             actions = [a._replace(label=number(a.label), guess=number(a.guess)) for a in actions]
         ids = self.store.append(actions)
         said = [action.image for action in actions if action.action != "undo"]
-        self._contents.write_later(self.paths, said)
+        others = {a.image for a in actions if self.ledger.verdicts(a.image).keys() - {a.annotator}}
+        self._contents.write_later(self.paths, said, others)
         return ids
 
     def add_batch(self, rows: Sequence[BatchRow]) -> None:

@@ -364,6 +364,23 @@ def test_a_label_that_was_given_anew_after_an_edit_stays_where_it_was_given(
     assert "original.bmp" not in after and len(after) == 5
 
 
+def test_an_answer_to_another_picture_than_that_of_somebody_else_is_told(
+    half_labelled: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = half_labelled
+    project = LabelProject.open(folder)
+    project.record([Action("ben", "label", by_path(project)["2.bmp"], 1, round=0)])
+    for name in ("0.bmp", "4.bmp"):
+        shutil.copy(folder / "1.bmp", folder / name)
+    project.record([Action("ben", "label", by_path(project)["0.bmp"], 1, round=0)])
+    give(project, by_path(project)["4.bmp"], 1)  # whose own answer it replaces
+    project.close()
+    assert caplog.messages == [
+        "0.bmp has another content than when somebody else answered it: look at it in the review, "
+        "for both answers count"
+    ]
+
+
 def test_labels_go_with_folders_whose_names_were_exchanged(tmp_path: Path) -> None:
     for n, grey in enumerate(pictures(8)):
         path = tmp_path / ("monday", "tuesday")[n % 2] / f"{n // 2}.bmp"
