@@ -30,8 +30,8 @@ def check_classes(names: Iterable[str]) -> list[str]:
             problem = "cannot be a folder's name; expected no slash and no dot at its start"
         elif is_unlabeled(name):
             problem = "is the name of the folder of images without a label"
-        elif name.casefold() in (other.casefold() for other in result):
-            problem = "is named twice"
+        elif alike := [other for other in result if other.casefold() == name.casefold()]:
+            problem = "is named twice" if name in alike else f"is {alike[0]!r} but for its case"
         if problem:
             raise UsageError(f"the class {name!r} {problem}")
         result.append(name)

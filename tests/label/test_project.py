@@ -756,7 +756,7 @@ def test_names_of_classes_are_taken_as_they_are_meant() -> None:
     ("names", "message"),
     [
         (["a", "a"], "the class 'a' is named twice"),
-        (["Daisy", "daisy"], "the class 'daisy' is named twice"),
+        (["Daisy", "daisy"], "the class 'daisy' is 'Daisy' but for its case"),
         (["a", ""], "the class '' has 0 characters"),
         (["a/b"], "cannot be a folder's name"),
         ([".."], "cannot be a folder's name"),
