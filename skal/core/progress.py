@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,19 +37,33 @@ def hidden() -> bool | None:
     return os.environ.get("TQDM_DISABLE", "0") not in ("", "0") or None
 
 
+def _end(bar: tqdm[Any]) -> None:
+    """End a bar that nobody has; not one whose making Ctrl-C broke off, which has no place yet."""
+    if hasattr(bar, "pos"):
+        bar.close()
+
+
+@cache
+def _kinds() -> tuple[type[tqdm[Any]], type[tqdm[Any]]]:
+    """Return the classes of bars, and of lines."""
+    from tqdm import tqdm  # not for those who only ask for help
+
+    bars = type("Bars", (tqdm,), {"__del__": _end})
+    return bars, type("Lines", (bars,), {"monitor_interval": 0})  # no thread draws what is unseen
+
+
 def progress(*args: Any, unit: str = "image", every: float = EVERY, **options: Any) -> tqdm[Any]:
     """Return a bar that is gone when it is done, or without a terminal one that logs a line `every`
     so many seconds; other arguments are those of tqdm.
     """
-    from tqdm import tqdm  # not for those who only ask for help
-
     if sys.stderr is None or sys.stderr.isatty() or hidden():
-        return tqdm(*args, unit=unit, disable=hidden(), leave=False, **options)
+        return _kinds()[0](*args, unit=unit, disable=hidden(), leave=False, **options)
 
-    lines = type("Lines", (tqdm,), {"monitor_interval": 0})  # no thread draws what nobody sees
     # each step looks at the time, for work may become slow; no bar has a place below another
     line = {"delay": every, "mininterval": every, "miniters": 1, "position": 0}
-    bar = lines(*args, unit=unit, leave=False, file=_Log(), bar_format=LINE, **{**options, **line})
+    bar = _kinds()[1](
+        *args, unit=unit, leave=False, file=_Log(), bar_format=LINE, **{**options, **line}
+    )
     if bar.total is None:
         bar.bar_format = LINE_TO_NO_END
     return bar

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,18 @@ def test_every_bar_asks() -> None:
         if "tqdm(" in source.replace("tqdm.tqdm(", "tqdm("):
             assert "hidden()" in source, path.name
             assert "disable=None" not in source, path.name
+
+
+@pytest.mark.parametrize("value", ["0", "1"])
+def test_a_bar_whose_making_was_broken_off_goes_without_a_word(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TQDM_DISABLE", value)
+    kind = type(progress(total=4))
+    bar = kind.__new__(kind)
+    bar.disable = False  # as Ctrl-C leaves it
+    del bar  # what it raises is a warning, and an error in tests
+    gc.collect()
 
 
 def test_without_a_terminal_lines_of_the_log_say_how_far_it_is(
