@@ -14,7 +14,7 @@ from ..core.text import counted, plural, shown
 from ..datasets.formats import page_of
 from ..datasets.index import find_images
 from .listing import Files, Paths
-from .store import Store
+from .store import Content, Store
 
 AT_ONCE, AT_CLOSE = 1000, 10
 """How many images are read at a time, and how many times when a project is closed."""
@@ -76,17 +76,25 @@ def content_of(path: Path, sizes: Iterable[int] | None = None) -> tuple[int, str
     """Return size and SHA-256 of a file, and of a page its number, too; None if it cannot be read,
     or has none of some sizes.
     """
+    read = read_content(path, sizes)
+    return read and read[:2]
+
+
+def read_content(path: Path, sizes: Iterable[int] | None = None) -> Content | None:
+    """Return `content_of` a file, and when it was modified."""
     place, page = page_of(str(path))
     path = Path(place)
     try:
         if not path.is_file():  # to open a pipe may take for ever
             return None
-        size = path.stat().st_size
+        status = path.stat()
+        size = status.st_size
         if sizes is not None and size not in sizes:
             return None
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return size, digest if page is None else f"{digest}#{page}"
+        mark = digest if page is None else f"{digest}#{page}"
+        return Content(size, mark, status.st_mtime_ns)
     except OSError:
         return None
 
@@ -102,7 +110,7 @@ class Contents:
         self._at_once = at_once
         self.root = root
         self._store = store
-        self._known = {number: hash(content) for number, content in store.contents().items()}
+        self._known = {n: hash(content[:2]) for n, content in store.contents().items()}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="skal-contents")
         self._waiting: list[Future[None]] = []
 
@@ -119,10 +127,10 @@ class Contents:
     def _write(
         self, paths: Mapping[int, str], images: Iterable[int], shared: Container[int] = ()
     ) -> None:
-        found = {n: content_of(self.root / paths[n]) for n in images}
+        found = {n: read_content(self.root / paths[n]) for n in images}
         if contents := {image: content for image, content in found.items() if content}:
             self._store.add_contents(contents)
-            hashes = {image: hash(content) for image, content in contents.items()}
+            hashes = {image: hash(content[:2]) for image, content in contents.items()}
             for image, now in hashes.items():
                 if image in shared and self._known.get(image, now) != now:
                     _log.warning(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -61,22 +63,25 @@ class Times:
 
 class Others(NamedTuple):
     """Labelled images where now another file lies than when they were labelled: those whose file
-    was `written` since, so that it was edited, or replaced by a new one; and those whose file is
-    older than the label, so that it `came` from another place.
+    was `written` since, so that it was edited, or replaced by a new one; those whose file is older
+    than the label, so that it `came` from another place; and those `dated` as the file was then, as
+    by what edits files and keeps their times.
     """
 
     written: list[int]
     came: list[int]
+    dated: list[int]
 
 
 class Numbered(NamedTuple):
-    """Which numbers get which paths, how many labelled images lie elsewhere than before, and which
-    of them have another content.
+    """Which numbers get which paths, how many labelled images lie elsewhere than before, which of
+    them have another content, and in the places of which others lie.
     """
 
     paths: dict[int, str]
     n_moved: int
     edited: list[int]
+    replaced: list[int]
 
 
 class Numbering:
@@ -105,7 +110,7 @@ class Numbering:
         known = self._store.images()
         listed = dict(zip(there, there, strict=True))  # a path is kept once, not twice
         is_listed = known.places == there or (self._is_read_only and not known)
-        others = self._find_others(known, listed) if self._labels else Others([], [])
+        others = self._find_others(known, listed) if self._labels else Others([], [], [])
         if is_listed and not any(others):
             return Paths(there)
         new = self._new(known, listed, others)
@@ -134,26 +139,26 @@ class Numbering:
         each start. But where a file came from another place all are read: names were given anew.
         """
         contents, times = self._store.contents(), Times(self._root)
-        others, written = Others([], []), dict[int, bool]()
+        others, kinds = Others([], [], []), dict[int, list[int]]()
+        n_dated = Counter(content.modified for content in contents.values())
         later: list[tuple[float, int, int]] = []
         same: list[int] = []
 
-        def take(n: int) -> None:
-            (others.written if written[n] else others.came).append(n)
-
         def look(images: Iterable[int]) -> None:
             for n in images:
-                if content_of(self._root / known[n]) not in (None, contents[n]):
-                    take(n)
+                if content_of(self._root / known[n]) not in (None, contents[n][:2]):
+                    kinds[n].append(n)
 
-        for n, (size, _) in contents.items():
+        for n, (size, _, modified) in contents.items():
             status = times.status(known[n]) if n in known and known[n] in there else None
             if status is None:
                 continue
             since, placed = self._labelled_at(n) - COARSE, times.placed(known[n], status)
-            written[n] = status.st_mtime >= since
+            is_dated = status.st_mtime_ns == modified and n_dated[modified] == 1
+            is_written = status.st_mtime >= since
+            kinds[n] = others[2 if is_dated else 0 if is_written else 1]
             if status.st_size != size:
-                take(n)
+                kinds[n].append(n)
             elif placed >= since:
                 later.append((placed, n, size))
             else:
@@ -162,7 +167,7 @@ class Numbering:
         sizes = np.cumsum([size for _, _, size in later])
         n_first = min(AT_START, int(np.searchsorted(sizes, BYTES_AT_START, side="right")))
         look(n for _, n, _ in later[:n_first])
-        if others.came:
+        if others.came or others.dated:
             look([*(n for _, n, _ in later[n_first:]), *same])
         return others
 
@@ -177,18 +182,15 @@ class Numbering:
         """
         contents = self._store.contents()
         new = sorted(there.keys() - known.values() if known else there)
-        elsewhere = [*others.written, *others.came]
+        elsewhere = [*itertools.chain(*others)]
         absent = (n for n in contents if known.get(n) not in there)
-        sought = {n: contents[n] for n in (*elsewhere, *absent)}
+        sought = {n: contents[n][:2] for n in (*elsewhere, *absent)}
         candidates = [*new, *(known[n] for n in elsewhere)]
-        if elsewhere:
-            since = min(map(self._labelled_at, elsewhere)) - COARSE
+        if sought:
+            since = min(map(self._labelled_at, sought)) - COARSE
             unlabelled = (path for n, path in known.items() if n not in contents and path in there)
             candidates += self._placed_since(since, unlabelled)
-        candidates += self._given_back(known, there, contents)
-        by_content = self._by_content(
-            dict.fromkeys(candidates), {size for size, _ in sought.values()}
-        )
+        by_content = self._by_content(candidates, {size for size, _ in sought.values()})
         moved: dict[int, str] = {}
         for number, content in sought.items():
             if alike := by_content.get(content):
@@ -196,32 +198,55 @@ class Numbering:
                 moved[number] = min(alike, key=lambda path: path.rpartition("/")[2] != name)
                 alike.remove(moved[number])
         taken = {*moved.values()}
-        came = others.came if any(n in moved for n in elsewhere) else []
-        if not came and len(others.came) <= self._n_lost(known, there, contents):
-            came = others.came  # each of another image's file; else what keeps times edited them
-        replaced = {n for n in known if known[n] in taken}.union(came) - moved.keys()
+        replaced = {n for n in known if known[n] in taken}
+        replaced.update(self._other_images(known, there, others, moved))
+        replaced -= moved.keys()
         edited = [n for n in elsewhere if n not in moved and n not in replaced]
         vacant = {known[n] for n in (*moved, *replaced) if known[n] in there}
         numbered = sorted({*new, *vacant} - taken)
         fresh = dict(enumerate(numbered, max(known, default=-1) + 1))
         nowhere = {n: f"{NOWHERE}{known[n]}" for n in sorted(replaced)}
-        return Numbered({**moved, **nowhere, **fresh}, len(moved), edited)
+        paths = {**moved, **nowhere, **fresh}
+        return Numbered(paths, len(moved), edited, [n for n in nowhere if n in self._labels])
 
-    @staticmethod
-    def _given_back(
-        known: Mapping[int, str], there: Mapping[str, str], contents: Mapping[int, object]
-    ) -> set[str]:
-        """Return the places that others have had, where what was labelled may be once more."""
-        paths = [known[n] for n in contents if n in known]
-        places = {path.removeprefix(NOWHERE) for path in paths if path.startswith(NOWHERE)}
-        return places.intersection(there).difference(paths)
+    def _other_images(
+        self,
+        known: Mapping[int, str],
+        there: Mapping[str, str],
+        others: Others,
+        moved: Mapping[int, str],
+    ) -> set[int]:
+        """Return those of `others` whose file is another image, not what was made of theirs.
 
-    @staticmethod
-    def _n_lost(
-        known: Mapping[int, str], there: Mapping[str, str], contents: Mapping[int, object]
-    ) -> int:
-        """Return of how many images without a label the files are gone from their places."""
-        return sum(n not in contents and path not in there for n, path in known.items())
+        Where names were given anew, or as many images are gone as came, these are others; where
+        more came, they are new versions of all. And what was copied over one is another.
+        """
+        n_gone = sum(
+            n not in self._labels and path not in there and not path.startswith(NOWHERE)
+            for n, path in known.items()
+        )
+        came = others.came if moved or len(others.came) <= n_gone else []
+        dated = others.dated if any(n in moved for n in itertools.chain(*others)) else []
+        rest = {n for n in itertools.chain(*others) if n not in moved}.difference(came, dated)
+        return {*came, *dated, *self._copies(known, there, rest)}
+
+    def _copies(
+        self, known: Mapping[int, str], there: Mapping[str, str], images: Set[int]
+    ) -> Iterator[int]:
+        """Yield those of some images whose file is now like that of another one that was known; of
+        many without a label, of equal size, the first are looked at.
+        """
+        contents = {n: content_of(self._root / known[n]) for n in images}
+        sizes = {content[0] for content in contents.values() if content}
+        others = (path for n, path in known.items() if n not in images and path in there)
+        n_bytes, found = 0, {content[:2] for content in self._store.contents().values()}
+        for path in others if sizes else ():
+            if content := content_of(self._root / path, sizes):
+                found.add(content)
+                n_bytes += content[0]
+            if n_bytes > BYTES_AT_START:
+                break
+        yield from (n for n, content in contents.items() if content in found)
 
     def _by_content(
         self, paths: Iterable[str], sizes: set[int]
@@ -250,12 +275,16 @@ class Numbering:
             moved = counted(new.n_moved, "labelled image was", "labelled images were")
             label = plural(new.n_moved, "its label goes with it", "their labels go with them")
             _log.info("%s moved; %s", moved, label)
+        if new.replaced and not self._is_quiet:
+            were = counted(len(new.replaced), "labelled image has", "labelled images have")
+            first = shown(known[new.replaced[0]])
+            _log.warning("%s another image in its place (the first: %s): label that", were, first)
         if new.edited:
             if not self._is_read_only:
                 self._contents.write_later(known, new.edited)
             if not self._is_quiet:
                 self._tell_edited(known, new.edited)
-        if others.came and new.n_moved:
+        if (others.came or others.dated) and new.n_moved:
             contents = self._store.contents()
             unread = [n for n in self._labels if n not in contents and known.get(n) in there]
             self._contents.leave_out(unread)

@@ -22,7 +22,7 @@ from .checksums import AT_ONCE, by_columns, checksums, marks_of
 from .copies import SQLITE_ERRORS, way_out
 from .listing import Paths
 
-FORMAT = 3
+FORMAT = 4
 BUSY_SECONDS = 10.0
 
 _log = logging.getLogger("skal")
@@ -42,7 +42,8 @@ _TABLES = {
         time TEXT NOT NULL""",
     # the last row of a number says where the image lies
     "images": "id INTEGER PRIMARY KEY, number INTEGER NOT NULL, path NOT NULL, time TEXT NOT NULL",
-    "contents": "number INTEGER NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL",
+    "contents": """number INTEGER NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL,
+        modified INTEGER NOT NULL""",
     "batches": """id INTEGER PRIMARY KEY, round INTEGER NOT NULL, rank INTEGER NOT NULL,
         image INTEGER NOT NULL, kind TEXT NOT NULL, shared INTEGER NOT NULL,
         time TEXT NOT NULL""",
@@ -73,6 +74,16 @@ class Action(NamedTuple):
     request: str | None = None
     id: int = 0
     time: str = ""
+
+
+class Content(NamedTuple):
+    """What tells a file from others: its size in bytes, the SHA-256 of what is in it, and when it
+    was modified, in nanoseconds since 1970.
+    """
+
+    size: int
+    sha256: str
+    modified: int
 
 
 class BatchRow(NamedTuple):
@@ -256,12 +267,11 @@ class Store:
         rows = ((number, _as_stored(path)) for number, path in paths.items())
         self._insert("images", paths.items() if is_plain else rows)
 
-    def contents(self) -> dict[int, tuple[int, str]]:
-        """Return size and SHA-256 of the images that were labelled, by number."""
-        rows = self._read("contents")
-        return {number: (size, digest) for number, size, digest in rows}
+    def contents(self) -> dict[int, Content]:
+        """Return what the images that were labelled were then, by number."""
+        return {number: Content(*facts) for number, *facts in self._read("contents")}
 
-    def add_contents(self, contents: Mapping[int, tuple[int, str]]) -> None:
+    def add_contents(self, contents: Mapping[int, Content]) -> None:
         """Write what tells an image from others, wherever it lies."""
         rows = ((number, *facts) for number, facts in contents.items())
         self._insert("contents", rows)

@@ -5,6 +5,7 @@ import os
 import shutil
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -348,6 +349,57 @@ def test_a_label_does_not_go_to_an_older_file_that_was_moved_over_its_own(
     assert {*labelled(folder)} == {*before}
     (folder / "4.bmp").write_bytes(gone[1])
     assert labelled(folder)["4.bmp"] == gone
+
+
+def exchanged(folder: Path, before: dict[str, tuple[str, bytes]], *names: str) -> None:
+    """See that only images with these names lost their labels, and to none of the others."""
+    after = labelled(folder)
+    assert after == {name: found for name, found in before.items() if name not in names}
+    assert labelled(folder) == after
+
+
+def test_an_image_that_came_from_another_place_gets_no_label_of_that_which_was_there(
+    half_labelled: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = half_labelled
+    before = labelled(folder)
+    (folder / "3.bmp").rename(folder / "4.bmp")
+    exchanged(folder, before, "4.bmp")
+    assert "1 labelled image has another image in its place (the first: 4.bmp)" in caplog.text
+
+
+@pytest.mark.parametrize("copy", [shutil.copy, shutil.copy2])
+@pytest.mark.parametrize("of", ["3.bmp", "6.bmp"])
+def test_a_copy_of_another_image_gets_no_label_of_that_which_was_there(
+    half_labelled: Path, copy: Callable[[Path, Path], Any], of: str
+) -> None:
+    folder = half_labelled
+    before = labelled(folder)
+    copy(folder / of, folder / "4.bmp")
+    exchanged(folder, before, "4.bmp")
+
+
+def test_a_label_goes_with_its_file_to_the_place_of_an_image_without_one(
+    half_labelled: Path,
+) -> None:
+    folder = half_labelled
+    before = labelled(folder)
+    (folder / "4.bmp").rename(folder / "3.bmp")
+    before["3.bmp"] = before.pop("4.bmp")
+    assert labelled(folder) == before
+
+
+def test_newer_versions_of_all_images_keep_their_labels(half_labelled: Path) -> None:
+    folder = half_labelled
+    before = labelled(folder)
+    (folder / "9.bmp").unlink()
+    for n in range(9):  # as who copies a folder keeps times, but not those of before
+        Image.open(folder / f"{n}.bmp").resize((50, 50)).save(folder / f"{n}.bmp")
+        os.utime(folder / f"{n}.bmp", (LONG_AGO + 50 * n, LONG_AGO + 50 * n))
+    after = labelled(folder)
+    assert {name: label for name, (label, _) in after.items()} == {
+        name: label for name, (label, _) in before.items()
+    }
 
 
 def test_a_label_that_was_given_anew_after_an_edit_stays_where_it_was_given(

@@ -14,7 +14,7 @@ import pytest
 
 from skal.core.errors import RunFolderError
 from skal.label.checksums import AT_ONCE
-from skal.label.store import FORMAT, Action, BatchRow, ModelRow, NoteRow, Store
+from skal.label.store import FORMAT, Action, BatchRow, Content, ModelRow, NoteRow, Store
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_what_was_written_is_read_again_by_another_store(tmp_path: Path, store: 
     store.add_images({7: "a/b.jpg"})
     store.add_batch([BatchRow(0, 0, 7, "test", True)])
     store.add_model(ModelRow(12, 0.5, b"12345678", b"87654321"))
-    store.add_contents({7: (123, "abc")})
+    store.add_contents({7: Content(123, "abc", 10**18)})
     store.close()
 
     other = Store(tmp_path / "labels.sqlite")
@@ -45,7 +45,7 @@ def test_what_was_written_is_read_again_by_another_store(tmp_path: Path, store: 
     assert other.images() == {7: "a/b.jpg"}
     assert other.batches() == [BatchRow(0, 0, 7, "test", True)]
     assert other.models() == [ModelRow(12, 0.5, b"12345678", b"87654321")]
-    assert other.contents() == {7: (123, "abc")}
+    assert other.contents() == {7: Content(123, "abc", 10**18)}
     assert other.answered("key") == [read] == [other.action(number)]
     assert other.actions(after=number) == []
 
