@@ -219,15 +219,20 @@ class Numbering:
         """Return those of `others` whose file is another image, not what was made of theirs.
 
         Where names were given anew, or as many images are gone as came, these are others; where
-        more came, they are new versions of all. And what was copied over one is another.
+        more came, they are new versions of all, but for one whose own lies elsewhere and was
+        labelled there. And what was copied over one is another.
         """
+        contents = self._store.contents()
+        elsewhere = {*itertools.chain(*others)}
+        right = {c[:2] for n, c in contents.items() if n not in elsewhere and known.get(n) in there}
         n_gone = sum(
             n not in self._labels and path not in there and not path.startswith(NOWHERE)
             for n, path in known.items()
         )
-        came = others.came if moved or len(others.came) <= n_gone else []
-        dated = others.dated if any(n in moved for n in itertools.chain(*others)) else []
-        rest = {n for n in itertools.chain(*others) if n not in moved}.difference(came, dated)
+        are_gone = bool(moved) or len(others.came) <= n_gone
+        came = [n for n in others.came if are_gone or contents[n][:2] in right]
+        dated = others.dated if elsewhere & moved.keys() else []
+        rest = elsewhere - moved.keys() - {*came, *dated}
         return {*came, *dated, *self._copies(known, there, rest)}
 
     def _copies(

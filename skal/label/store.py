@@ -143,7 +143,6 @@ class Store:
         )
         self._lock = threading.RLock()
         self._depth = 0
-        self._has_notes = False
         with self._telling():
             if path is not None and not read_only:
                 _place_empty(path)
@@ -191,7 +190,6 @@ class Store:
             if self.is_empty:
                 _create(self._connection)
             self._check_format()
-            _create_tables(self._connection, _TABLES.keys() - self._tables())
 
     def _tables(self) -> set[str]:
         return {name for (name,) in self._rows("SELECT name FROM sqlite_master")}
@@ -292,9 +290,6 @@ class Store:
 
     def last_note(self) -> int:
         """Return the id of the last note; 0 if there is none."""
-        self._has_notes = self._has_notes or "notes" in self._tables()
-        if not self._has_notes:  # as an older skal made it, and nobody writes
-            return 0
         ((last,),) = self._rows("SELECT max(id) FROM notes")
         return int(last or 0)
 
@@ -450,8 +445,5 @@ def _damaged(told: str) -> sqlite3.DatabaseError:
 
 def _as_stored(path: str) -> str | bytes:
     """Return a path as SQLite takes it: names whose bytes are no UTF-8 become bytes."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return path.encode(errors="surrogateescape")
-    return path
+    content = path.encode(errors="surrogateescape")
+    return path if content == path.encode(errors="replace") else content

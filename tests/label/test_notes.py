@@ -8,8 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -249,14 +247,6 @@ def test_notes_go_with_an_image_that_is_labelled_and_moved(photos: Path) -> None
     (photos / "cat/0.png").rename(photos / "moved.png")
     LabelProject.open(photos).close()
     assert "dark (0.01)" in noted(photos)["moved.png"]
-
-
-def test_a_store_from_before_has_no_notes(photos: Path) -> None:
-    with closing(sqlite3.connect(photos / ".skal/labels.sqlite")) as connection:
-        connection.execute("DROP TABLE notes")
-    assert noted(photos) == {}
-    import_into(photos, LABELS)
-    assert noted(photos) == OF_LABELS
 
 
 def test_the_page_shows_notes_and_the_review_finds_them(photos: Path) -> None:

@@ -389,6 +389,20 @@ def test_a_label_goes_with_its_file_to_the_place_of_an_image_without_one(
     assert labelled(folder) == before
 
 
+def test_an_image_that_was_exchanged_and_labelled_in_its_new_place_has_no_label_in_the_old(
+    half_labelled: Path,
+) -> None:
+    folder = half_labelled
+    before = labelled(folder)
+    project = LabelProject.open(folder)
+    for one, other in (("3.bmp", "hand.bmp"), ("4.bmp", "3.bmp"), ("hand.bmp", "4.bmp")):
+        (folder / one).rename(folder / other)
+    give(project, by_path(project)["3.bmp"], 0)
+    project.close()
+    before["3.bmp"] = before.pop("4.bmp")
+    assert labelled(folder) == before
+
+
 def test_newer_versions_of_all_images_keep_their_labels(half_labelled: Path) -> None:
     folder = half_labelled
     before = labelled(folder)
