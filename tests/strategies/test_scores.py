@@ -122,6 +122,7 @@ def test_the_scored_classifier_answers_rows_in_any_order() -> None:
     assert np.array_equal(embeddings, scores.embeddings[[5, 0, 59]])
     labels, logits = scored.predict(rows, extra_outputs=["logits"])
     assert labels.tolist() == scores.proba[[5, 0, 59]].argmax(1).tolist()
+    assert scored.predict(rows).tolist() == labels.tolist()
     powers = np.exp(logits)
     np.testing.assert_allclose(powers / powers.sum(1, keepdims=True), proba, atol=1e-6)
     assert np.array_equal(scored.sample_proba(rows, 3), scores.mc_proba[:3, [5, 0, 59]])
