@@ -9,6 +9,7 @@ the same file then has nothing new.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import random
@@ -150,7 +151,8 @@ def _changed(text: str, rng: random.Random) -> bytes:
 
 
 def _value(rng: random.Random) -> Any:
-    return rng.choice(LIKELY if rng.random() < 0.4 else VALUES)
+    value = rng.choice(LIKELY if rng.random() < 0.4 else VALUES)
+    return value if value is DEEP else copy.deepcopy(value)  # it may be changed, too
 
 
 def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
