@@ -31,19 +31,21 @@ def test_what_was_written_is_read_again_by_another_store(tmp_path: Path, store: 
     (number,) = store.append([action])
     store.name_classes(enumerate(["daisy", "rose"]))
     store.add_images({7: "a/b.jpg"})
-    store.add_batch([BatchRow(0, 0, 7, "test", True)])
+    rows = [BatchRow(0, 0, 7, "test", True), BatchRow(0, 1, 8, "start", False)]
+    store.add_batch(rows)
     store.add_model(ModelRow(12, 0.5, b"12345678", b"87654321"))
     store.add_contents({7: Content(123, "abc", 10**18)})
     store.close()
 
     other = Store(tmp_path / "labels.sqlite")
+    assert Store(tmp_path / "labels.sqlite", read_only=True).batches() == rows
     (read,) = other.actions()
     assert read._replace(id=0, time="") == action
     assert read.id == number
     assert read.time.endswith("+00:00")
     assert other.class_names() == [(0, "daisy"), (1, "rose")]
     assert other.images() == {7: "a/b.jpg"}
-    assert other.batches() == [BatchRow(0, 0, 7, "test", True)]
+    assert other.batches() == rows
     assert other.models() == [ModelRow(12, 0.5, b"12345678", b"87654321")]
     assert other.contents() == {7: Content(123, "abc", 10**18)}
     assert other.answered("key") == [read] == [other.action(number)]
