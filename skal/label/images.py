@@ -19,6 +19,8 @@ from .store import Content, Store
 AT_ONCE, AT_CLOSE = 1000, 10
 """How many images are read at a time, and how many times when a project is closed."""
 MOST_TOLD = 10
+LATEST = 2**63
+"""Nanoseconds, to the year 2262: what SQLite holds; some disks say later ones."""
 
 _log = logging.getLogger("skal")
 
@@ -94,7 +96,8 @@ def read_content(path: Path, sizes: Iterable[int] | None = None) -> Content | No
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         mark = digest if page is None else f"{digest}#{page}"
-        return Content(size, mark, status.st_mtime_ns)
+        modified = status.st_mtime_ns if abs(status.st_mtime_ns) < LATEST else 0
+        return Content(size, mark, modified)
     except OSError:
         return None
 

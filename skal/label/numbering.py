@@ -12,8 +12,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from ..core.text import counted, plural, shown
 from ..datasets.formats import page_of
 from .images import Contents, content_of
@@ -21,8 +19,8 @@ from .listing import Paths
 from .store import Action, Store
 
 AT_START, BYTES_AT_START = 200, 2**28
-"""How many labelled images, and of how many bytes together, are read when a project is opened, to
-see whether they are the same."""
+"""How many images, and of how many bytes together, are read when a project is opened, to see
+whether labelled ones are the same, or lie in the places of others."""
 MOST_TOLD = 20
 """Of images that are to be looked at, how many are named."""
 COARSE = 2.0
@@ -116,8 +114,10 @@ class Numbering:
         new = self._new(known, listed, others)
         if new.paths and not self._is_read_only:
             with self._store.transaction():  # another process may have given numbers meanwhile
-                known = self._store.images()
-                new = self._new(known, listed, others)
+                now = self._store.images()
+                if now.places != known.places:
+                    known, others = now, self._find_others(now, listed)
+                    new = self._new(known, listed, others)
                 self._store.add_images(new.paths)
         self._take_contents(known, listed, others, new)
         present = {**known, **new.paths}
@@ -164,8 +164,7 @@ class Numbering:
             else:
                 same.append(n)
         later.sort(reverse=True)
-        sizes = np.cumsum([size for _, _, size in later])
-        n_first = min(AT_START, int(np.searchsorted(sizes, BYTES_AT_START, side="right")))
+        n_first = first_read(size for _, _, size in later)
         look(n for _, n, _ in later[:n_first])
         if others.came or others.dated:
             look([*(n for _, n, _ in later[n_first:]), *same])
@@ -185,12 +184,13 @@ class Numbering:
         elsewhere = [*itertools.chain(*others)]
         absent = (n for n in contents if known.get(n) not in there)
         sought = {n: contents[n][:2] for n in (*elsewhere, *absent)}
+        sizes = {size for size, _ in sought.values()}
         candidates = [*new, *(known[n] for n in elsewhere)]
         if sought:
             since = min(map(self._labelled_at, sought)) - COARSE
             unlabelled = (path for n, path in known.items() if n not in contents and path in there)
-            candidates += self._placed_since(since, unlabelled)
-        by_content = self._by_content(candidates, {size for size, _ in sought.values()})
+            candidates += self._placed_since(since, unlabelled, sizes, are_all=bool(elsewhere))
+        by_content = self._by_content(candidates, sizes)
         moved: dict[int, str] = {}
         for number, content in sought.items():
             if alike := by_content.get(content):
@@ -264,13 +264,21 @@ class Numbering:
             found.setdefault(self._hashed[path], []).append(path)
         return found
 
-    def _placed_since(self, since: float, paths: Iterable[str]) -> Iterator[str]:
-        """Yield the paths that may have another file than before."""
+    def _placed_since(
+        self, since: float, paths: Iterable[str], sizes: Set[int], *, are_all: bool
+    ) -> list[str]:
+        """Return the paths, with files of these sizes, that may have another file than before: the
+        latest alone unless `are_all`, for what was taken away is sought at each start.
+        """
         times = Times(self._root)
+        found: list[tuple[float, int, str]] = []
         for path in paths:
             status = times.status(path)
-            if status is not None and times.placed(path, status) >= since:
-                yield path
+            if status and status.st_size in sizes and times.placed(path, status) >= since:
+                found.append((status.st_ctime, status.st_size, path))
+        found.sort(reverse=True)
+        n_first = len(found) if are_all else first_read(size for _, size, _ in found)
+        return [path for *_, path in found[:n_first]]
 
     def _take_contents(
         self, known: Mapping[int, str], there: Mapping[str, str], others: Others, new: Numbered
@@ -332,6 +340,12 @@ class Numbering:
             )
         elif gone:
             _log.info("%s", told)
+
+
+def first_read(sizes: Iterable[int]) -> int:
+    """Return how many files of these sizes in bytes, the first of them, are read at a start."""
+    n_bytes = itertools.accumulate(itertools.islice(sizes, AT_START))
+    return sum(1 for _ in itertools.takewhile(BYTES_AT_START.__ge__, n_bytes))
 
 
 def really_gone(gone: Mapping[int, str], there: Mapping[str, str]) -> dict[int, str]:

@@ -5,7 +5,8 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from skal.core.text import shown
 from skal.label.images import Contents
 from skal.label.learning import Guesses
 from skal.label.names import check_classes
+from skal.label.numbering import AT_START, BYTES_AT_START, NOWHERE, Numbering, first_read
 from skal.label.project import LabelProject
 from skal.label.sample import Accuracy
 from skal.label.store import Action, BatchRow, ModelRow, Store
@@ -349,6 +351,75 @@ def test_a_label_does_not_go_to_an_older_file_that_was_moved_over_its_own(
     assert {*labelled(folder)} == {*before}
     (folder / "4.bmp").write_bytes(gone[1])
     assert labelled(folder)["4.bmp"] == gone
+
+
+def test_the_time_of_a_file_may_be_one_that_no_store_holds(half_labelled: Path) -> None:
+    folder = half_labelled
+    project = LabelProject.open(folder)
+    for name in ("2.bmp", "3.bmp"):
+        os.utime(folder / name, ns=(10**19, 10**19))  # of the year 2286
+        give(project, by_path(project)[name], 1)
+    project.close()
+    before = labelled(folder)
+    assert {"2.bmp", "3.bmp"} <= {*before}
+    (folder / "3.bmp").rename(folder / "moved.bmp")
+    before["moved.bmp"] = before.pop("3.bmp")
+    assert labelled(folder) == before
+
+
+def test_a_label_is_found_in_the_place_of_one_image_of_very_many(tmp_path: Path) -> None:
+    folder = tmp_path / "day"
+    folder.mkdir()
+    for n in range(AT_START + 50):
+        Image.new("L", (16, 16), n).save(folder / f"{n}.bmp")
+        os.utime(folder / f"{n}.bmp", (LONG_AGO, LONG_AGO))
+    project = LabelProject.open(tmp_path, ["daisy", "rose"])
+    give(project, by_path(project)["day/0.bmp"], 0)
+    project.close()
+    ((_, found),) = labelled(tmp_path).items()
+    (folder / "0.bmp").rename(folder / "7.bmp")
+    assert labelled(tmp_path) == {"day/7.bmp": found}
+
+
+def test_no_more_files_are_read_at_a_start_than_are_said() -> None:
+    assert first_read([1, 2, 3]) == 3
+    assert first_read([1] * (AT_START + 1)) == AT_START
+    assert first_read([BYTES_AT_START - 1, 1, 1]) == 2
+    assert first_read([BYTES_AT_START + 1, 1]) == 0
+
+
+def test_what_another_process_found_meanwhile_is_not_found_again(
+    half_labelled: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = half_labelled
+    before = labelled(folder)
+
+    class Later(Store):
+        """One in which nothing is written before another process has."""
+
+        @contextmanager
+        def transaction(self) -> Iterator[None]:
+            if self.meta().get("seed") and caplog.messages == []:
+                labelled(folder)
+            with super().transaction():
+                yield
+
+    (folder / "3.bmp").rename(folder / "4.bmp")
+    caplog.clear()
+    store = Later(folder / ".skal/labels.sqlite")
+    labels = {action.image: action for action in store.actions()}
+    numbering = Numbering(
+        store, Contents(folder, store), labels, is_read_only=False, is_quiet=False
+    )
+    paths = numbering.of(sorted(path.name for path in folder.glob("*.bmp")))
+    told = "1 labelled image has another image in its place (the first: 4.bmp): label that"
+    assert caplog.messages.count(told) == 1
+    assert not any(NOWHERE in message for message in caplog.messages)
+    assert [path for path in store.images().values() if NOWHERE in path] == [f"{NOWHERE}4.bmp"]
+    assert "4.bmp" in paths.values()
+    store.close()
+    before.pop("4.bmp")
+    assert labelled(folder) == before
 
 
 def exchanged(folder: Path, before: dict[str, tuple[str, bytes]], *names: str) -> None:
