@@ -16,6 +16,7 @@ from ..datasets.tables import table_of
 from ..models import MODELS
 from ..runs.config import RunConfig
 from ..strategies.catalogue import STRATEGIES
+from .copies import UNREAD, OtherFormatError
 from .listing import Files
 from .store import Store
 
@@ -108,7 +109,9 @@ def check_trainable(labels: Mapping[int, int]) -> None:
 
 
 def check_damaged(path: Path) -> None:
-    """Raise a UsageError if all of a store can be read: its copy, of a day ago maybe, has less."""
+    """Raise a UsageError if all of a store can be read: its copy, of a day ago maybe, has less; and
+    a RunFolderError if another version of skal wrote it, or nobody knows whether it is damaged.
+    """
     try:
         if not path.is_file():
             return
@@ -116,7 +119,11 @@ def check_damaged(path: Path) -> None:
             if store.is_empty:
                 return
             store.check_rows()
-    except SkalError:
+    except OtherFormatError:
+        raise
+    except SkalError as error:
+        if getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF in UNREAD:
+            raise
         return
     raise UsageError(
         f"the labels in {str(path)!r} are not damaged, and nothing is restored: the copy may have "

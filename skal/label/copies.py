@@ -19,11 +19,17 @@ COPY = "labels-copy.sqlite"
 DAY = 86400.0
 DAMAGED = (11, 26)
 """SQLite's codes of a file that is corrupt, and of one that is no database."""
+UNREAD = (3, 5, 6, 14)
+"""Those of a file that may not be read or opened, or that another process keeps for itself."""
 
 SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 """The second is Python's, of a message in which SQLite quotes damaged bytes."""
 
 _log = logging.getLogger("skal")
+
+
+class OtherFormatError(RunFolderError):
+    """Labels that another version of skal wrote; they are not damaged."""
 
 
 def keep_copy(store: Path) -> None:

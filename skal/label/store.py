@@ -19,7 +19,7 @@ from urllib.parse import quote
 from ..core.durable import fsync_folder, write_atomic
 from ..core.errors import RunFolderError
 from .checksums import AT_ONCE, by_columns, checksums, marks_of
-from .copies import SQLITE_ERRORS, way_out
+from .copies import SQLITE_ERRORS, OtherFormatError, way_out
 from .listing import Paths
 
 FORMAT = 4
@@ -211,7 +211,8 @@ class Store:
         written = int(rows[0][0]) if rows and rows[0][0].isdecimal() else 0
         if written != FORMAT:
             age = "a newer" if written > FORMAT else "an older"
-            raise RunFolderError(
+            kind = OtherFormatError if written else RunFolderError  # of none it is damaged
+            raise kind(
                 f"{str(self.path)!r} has format {written}; this skal reads format {FORMAT}: {age} "
                 "one wrote it; export the labels with that, and import them into a new project"
             )

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import termios
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -331,6 +331,18 @@ def test_labels_that_are_not_damaged_are_not_given_up_for_their_copy(folder: Pat
     done = skal_("label", folder, "--restore")
     assert (done.exit_code, "the copy with 6 answers" in done.stdout) == (0, True), done.output
     assert "damaged" not in done.stdout
+
+
+def test_labels_that_another_skal_wrote_are_not_given_up_for_their_copy(folder: Path) -> None:
+    label_all(folder, 6)
+    skal_("label", folder, "--terminal", input="q")  # the copy of today
+    store = folder / ".skal/labels.sqlite"
+    with closing(sqlite3.connect(store, isolation_level=None)) as connection:
+        connection.execute("DROP TRIGGER meta_update")
+        connection.execute("UPDATE meta SET value = '3' WHERE name = 'format'")
+    done = skal_("label", folder, "--restore")
+    assert (done.exit_code, "has format 3" in done.output) == (1, True), done.output
+    assert not [*store.parent.glob("damaged-*")]
 
 
 def test_keys_are_chosen_on_the_command_line_and_kept(folder: Path) -> None:
