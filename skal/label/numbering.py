@@ -140,7 +140,8 @@ class Numbering:
         """
         contents, times = self._store.contents(), Times(self._root)
         others, kinds = Others([], [], []), dict[int, list[int]]()
-        n_dated = Counter(content.modified for content in contents.values())
+        files = {(page_of(known[n])[0], c.modified) for n, c in contents.items() if n in known}
+        n_dated = Counter(modified for _, modified in files)  # pages have that of their file
         later: list[tuple[float, int, int]] = []
         same: list[int] = []
 

@@ -334,6 +334,30 @@ def test_files_that_were_edited_by_what_keeps_their_times_keep_their_labels(
     assert f"{told} (0.bmp, 2.bmp, 4.bmp, 6.bmp, 8.bmp)" in caplog.text
 
 
+def test_pages_of_a_file_that_was_edited_by_what_keeps_its_time_keep_their_labels(
+    tmp_path: Path,
+) -> None:
+    def write_pages(seed: int) -> None:
+        first, *others = map(Image.fromarray, pictures(3, seed))
+        first.save(tmp_path / "a.tif", save_all=True, append_images=others)
+        os.utime(tmp_path / "a.tif", (LONG_AGO, LONG_AGO))
+
+    write_images(tmp_path, pictures(6))
+    write_pages(1)
+    project = LabelProject.open(tmp_path, ["daisy", "rose"], {"pages": "all"})
+    pages = [n for path, n in by_path(project).items() if path.startswith("a.tif#")]
+    for n in pages:
+        give(project, n, 1)
+    project.close()
+    write_pages(2)
+    others = [path for path in tmp_path.iterdir() if path.is_file() and path.name != "a.tif"]
+    for other in others[:4]:  # which did not come in their places
+        other.unlink()
+    project = LabelProject.open(tmp_path)
+    assert len(pages) == 3 and {*pages} == {*project.labels}
+    project.close()
+
+
 def test_a_label_does_not_go_to_an_older_file_that_was_moved_over_its_own(
     half_labelled: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
