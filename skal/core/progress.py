@@ -48,7 +48,9 @@ def _kinds() -> tuple[type[tqdm[Any]], type[tqdm[Any]]]:
     """Return the classes of bars, and of lines."""
     from tqdm import tqdm  # not for those who only ask for help
 
-    bars = type("Bars", (tqdm,), {"__del__": _end})
+    # a lock of its own would not be replaced where tqdm's is, and a killed fork may hold it
+    lock = {"get_lock": staticmethod(tqdm.get_lock)}
+    bars = type("Bars", (tqdm,), {"__del__": _end, **lock})
     return bars, type("Lines", (bars,), {"monitor_interval": 0})  # no thread draws what is unseen
 
 

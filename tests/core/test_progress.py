@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,26 @@ def test_a_bar_whose_making_was_broken_off_goes_without_a_word(
     bar.disable = False  # as Ctrl-C leaves it
     del bar  # what it raises is a warning, and an error in tests
     gc.collect()
+
+
+FORKED = """
+import threading
+from tqdm import tqdm
+from skal.core.progress import progress
+progress(total=1).close()
+own = threading.RLock()
+tqdm.set_lock(own)
+bar = progress(total=1)
+assert bar.get_lock() is own
+"""
+
+
+@pytest.mark.parametrize("value", ["0", "1"])
+def test_who_gives_tqdm_a_lock_of_its_own_gives_it_to_all_bars(value: str) -> None:
+    """As a fork does, since who is killed may hold that which it shares with its parent."""
+    code = [sys.executable, "-c", FORKED]
+    done = subprocess.run(code, env={**os.environ, "TQDM_DISABLE": value}, capture_output=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_without_a_terminal_lines_of_the_log_say_how_far_it_is(
