@@ -451,6 +451,8 @@ def exchanged(folder: Path, before: dict[str, tuple[str, bytes]], *names: str) -
     after = labelled(folder)
     assert after == {name: found for name, found in before.items() if name not in names}
     assert labelled(folder) == after
+    there = LabelProject.open(folder, create=False).paths  # all can be labelled
+    assert sorted(there.values()) == sorted(path.name for path in folder.glob("*.bmp"))
 
 
 def test_an_image_that_came_from_another_place_gets_no_label_of_that_which_was_there(
@@ -496,6 +498,23 @@ def test_an_image_that_was_exchanged_and_labelled_in_its_new_place_has_no_label_
     project.close()
     before["3.bmp"] = before.pop("4.bmp")
     assert labelled(folder) == before
+
+
+def test_of_images_that_are_alike_labels_go_by_their_names(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        path = tmp_path / "monday" / f"{name}.bmp"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("L", (8, 8)).save(path)
+        os.utime(path, (LONG_AGO, LONG_AGO))
+    project = LabelProject.open(tmp_path, ["daisy", "rose", "tulip"])
+    for name, label in (("c", 2), ("a", 0), ("b", 1)):
+        give(project, by_path(project)[f"monday/{name}.bmp"], label)
+    project.close()
+    (tmp_path / "monday").rename(tmp_path / "tuesday")
+    after = {name: label for name, (label, _) in labelled(tmp_path).items()}
+    names = ("a", "b", "c")
+    classes = ("daisy", "rose", "tulip")
+    assert after == {f"tuesday/{n}.bmp": label for n, label in zip(names, classes, strict=True)}
 
 
 def test_newer_versions_of_all_images_keep_their_labels(half_labelled: Path) -> None:
