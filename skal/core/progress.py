@@ -37,20 +37,18 @@ def hidden() -> bool | None:
     return os.environ.get("TQDM_DISABLE", "0") not in ("", "0") or None
 
 
-def _end(bar: tqdm[Any]) -> None:
-    """End a bar that nobody has; not one whose making Ctrl-C broke off, which has no place yet."""
-    if hasattr(bar, "pos"):
-        bar.close()
-
-
 @cache
 def _kinds() -> tuple[type[tqdm[Any]], type[tqdm[Any]]]:
     """Return the classes of bars, and of lines."""
     from tqdm import tqdm  # not for those who only ask for help
 
-    # a lock of its own would not be replaced where tqdm's is, and a killed fork may hold it
-    lock = {"get_lock": staticmethod(tqdm.get_lock)}
-    bars = type("Bars", (tqdm,), {"__del__": _end, **lock})
+    methods: dict[str, Any] = {
+        # a lock of its own would not be replaced where tqdm's is, and a killed fork may hold it
+        "get_lock": staticmethod(tqdm.get_lock),
+        # what Ctrl-C broke off the making of has no place yet
+        "__del__": lambda bar: hasattr(bar, "pos") and bar.close(),
+    }
+    bars = type("Bars", (tqdm,), methods)
     return bars, type("Lines", (bars,), {"monitor_interval": 0})  # no thread draws what is unseen
 
 
