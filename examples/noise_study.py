@@ -5,11 +5,12 @@ python examples/noise_study.py [--seeds 5] [--rounds 2] [--steps 60] [--jobs 1] 
 Stopped and begun again it goes on where it was. On a processor a run of ResNet-18 takes about a
 minute where one of LeNet takes a few seconds: ten seeds take an hour.
 
-What to conclude, of ten seeds and noise 0.3 (in `benchmarks/RESULTS.md`): on average over its curve
-ResNet-18 loses 13 points by the noise with random choice and 16 with `margin`, LeNet 8 with either. On
-clean images ResNet-18 ends six points above LeNet, on noisy ones nothing can be shown at the end,
-and over the curve it is five to eight points below. `margin` ends four points above random with
-LeNet on clean images; with ResNet-18, and on noisy images, no difference to random could be shown.
+What to conclude, of ten seeds and noise 0.3 (in `benchmarks/RESULTS.md`): on average over its
+curve ResNet-18 loses 13 points by the noise with random choice and 16 with `margin`, LeNet 8 with
+either. On clean images ResNet-18 ends six points above LeNet with random choice, on noisy ones
+nothing can be shown at the end, and over the curve it is five to eight points below. `margin` ends
+four points above random with LeNet on clean images; with ResNet-18, and on noisy images, no
+difference to random could be shown.
 """
 
 import argparse
