@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from ..core.text import counted, plural, shown
 from ..datasets.formats import page_of
 from .images import Contents, content_of
 from .listing import Paths
-from .store import Action, Store
+from .store import Action, Content, Store
 
 AT_START, BYTES_AT_START = 200, 2**28
 """How many images, and of how many bytes together, are read when a project is opened, to see
@@ -116,6 +117,7 @@ class Numbering:
             with self._store.transaction():  # another process may have given numbers meanwhile
                 now = self._store.images()
                 if now.places != known.places:
+                    del self._were
                     known, others = now, self._find_others(now, listed)
                     new = self._new(known, listed, others)
                 self._store.add_images(new.paths)
@@ -125,6 +127,11 @@ class Numbering:
         if not self._is_quiet:
             self._tell_gone(really_gone(gone, listed))
         return Paths.of((n, listed[path]) for n, path in present.items() if n not in gone)
+
+    @cached_property
+    def _were(self) -> dict[int, Content]:
+        """What the labelled images were when they were labelled, by number."""
+        return self._store.contents()
 
     def _labelled_at(self, image: int) -> float:
         """Return when an image was labelled, in seconds since 1970."""
@@ -138,7 +145,7 @@ class Numbering:
         time since: of many the latest alone, since a folder that was copied is not to be read at
         each start. But where a file came from another place all are read: names were given anew.
         """
-        contents, times = self._store.contents(), Times(self._root)
+        contents, times = self._were, Times(self._root)
         others, kinds = Others([], [], []), dict[int, list[int]]()
         files = {(page_of(known[n])[0], c.modified) for n, c in contents.items() if n in known}
         n_dated = Counter(modified for _, modified in files)  # pages have that of their file
@@ -180,7 +187,7 @@ class Numbering:
         is nowhere, gets a path that there cannot be; but a file that was written anew in its place
         keeps its number.
         """
-        contents = self._store.contents()
+        contents = self._were
         new = sorted(there.keys() - known.values() if known else there)
         elsewhere = [*itertools.chain(*others)]
         absent = (n for n in contents if known.get(n) not in there)
@@ -223,7 +230,7 @@ class Numbering:
         more came, they are new versions of all, but for one whose own lies elsewhere and was
         labelled there. And what was copied over one is another.
         """
-        contents = self._store.contents()
+        contents = self._were
         elsewhere = {*itertools.chain(*others)}
         right = {c[:2] for n, c in contents.items() if n not in elsewhere and known.get(n) in there}
         n_gone = sum(
@@ -245,7 +252,7 @@ class Numbering:
         contents = {n: content_of(self._root / known[n]) for n in images}
         sizes = {content[0] for content in contents.values() if content}
         others = (path for n, path in known.items() if n not in images and path in there)
-        n_bytes, found = 0, {content[:2] for content in self._store.contents().values()}
+        n_bytes, found = 0, {content[:2] for content in self._were.values()}
         for path in others if sizes else ():
             if content := content_of(self._root / path, sizes):
                 found.add(content)
@@ -299,8 +306,7 @@ class Numbering:
             if not self._is_quiet:
                 self._tell_edited(known, new.edited)
         if (others.came or others.dated) and new.n_moved:
-            contents = self._store.contents()
-            unread = [n for n in self._labels if n not in contents and known.get(n) in there]
+            unread = [n for n in self._labels if n not in self._were and known.get(n) in there]
             self._contents.leave_out(unread)
             if unread and not self._is_quiet:
                 self._tell_unread(known, unread)
