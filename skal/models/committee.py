@@ -136,7 +136,8 @@ class Committee(SkactivemlClassifier):
 
     def predict(self, X: Images) -> NDArray[Any]:
         """Return the labels of the cheapest classes, of several alike the first."""
-        return best_labels(self, self.predict_proba(X))
+        labels: NDArray[Any] = best_labels(self, self.predict_proba(X))
+        return labels
 
     def sample_proba(self, X: Images, n_samples: int | None = None) -> NDArray[np.float32]:
         """Return each member's probabilities.

@@ -99,14 +99,18 @@ def check_labels(y: ArrayLike, n: int, classes: ArrayLike, missing_label: int) -
         )
 
 
-def best_labels(fitted: SkactivemlClassifier, proba: NDArray[np.float32]) -> NDArray[Any]:
+def best_labels(fitted: SkactivemlClassifier, found: Any) -> Any:
     """Return the label of the most probable class of each row, or of the cheapest: of several alike
     the first, as all figures of a run and `skal predict` do. scikit-activeml would draw one.
+
+    `found` is what its `predict_proba` returned: probabilities, or a tuple of them and more, which
+    is returned behind the labels.
     """
+    proba, *extra = found if isinstance(found, tuple) else (found,)
     is_by_cost = fitted.cost_matrix is not None
     best = (proba @ fitted.cost_matrix_).argmin(axis=1) if is_by_cost else proba.argmax(axis=1)
-    labels: NDArray[Any] = fitted.classes_[best]
-    return labels
+    labels = fitted.classes_[best]
+    return (labels, *extra) if extra else labels
 
 
 class Outputs(NamedTuple):
@@ -170,10 +174,7 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
         """Return the labels of the most probable classes, or with a `cost_matrix` of the cheapest:
         of several alike the first. What is returned besides is that of `predict_proba`.
         """
-        found = self.predict_proba(X, extra_outputs)
-        proba, *extra = found if isinstance(found, tuple) else (found,)
-        labels = best_labels(self, proba)
-        return (labels, *extra) if extra else labels
+        return best_labels(self, self.predict_proba(X, extra_outputs))
 
     def sample_proba(
         self,

@@ -21,6 +21,7 @@ from ..core.progress import SLOW_SECONDS, progress
 from ..datasets.base import MISSING_LABEL, Images
 from ..models.classifier import ImageClassifier
 from ..models.committee import Committee
+from ..models.inference import best_labels
 from .geometry import Shift
 
 ROWS_AT_ONCE = 8192
@@ -338,10 +339,7 @@ class ScoredClassifier(SkactivemlClassifier):
     def predict(
         self, X: NDArray[np.int64], extra_outputs: str | Sequence[str] | None = None
     ) -> Any:
-        out = self.predict_proba(X, extra_outputs=extra_outputs)
-        proba, *extra = out if isinstance(out, tuple) else (out,)
-        labels = self.classes_[proba.argmax(1)]
-        return (labels, *extra) if extra else labels
+        return best_labels(self, self.predict_proba(X, extra_outputs=extra_outputs))
 
     def sample_proba(
         self, X: NDArray[np.int64], n_samples: int | None = None
