@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg import cholesky, qr, solve_triangular
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.utils.class_weight import compute_sample_weight
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from ..core.errors import DataError
 from .folds import stratified_folds
@@ -31,9 +32,14 @@ RANK = 128
 SPARE, ITERATIONS = 16, 2
 """Directions looked at beside them, and how often, while they are found."""
 SEARCH_STEPS, MOST_STEPS = 30, 1000
-SEARCH_GRADIENT, LAST_GRADIENT = 1e-3, 1e-5
+SEARCH_GRADIENT = 1e-3
+LAST: tuple[tuple[type[np.floating[Any]], float], ...] = ((np.float32, 1e-4), (np.float64, 1e-5))
+"""What the last solution is computed in, and until its gradient is so small: half as many bytes are
+read twice as fast, but nearer to the optimum float32 finds no step down."""
 LEAST_GAIN = 1e-10
 """Of the loss, by which a step must lower it: float32 sees no less."""
+MEMORY = 5
+"""Steps that L-BFGS remembers: of more it needs no fewer, and each takes longer."""
 LARGEST_WEIGHT = 1e9
 JITTER = 1e-9
 """Of the mean variance, which is added to each image's own so that coordinates can be found."""
@@ -74,9 +80,8 @@ def solve(
     All is solved by L-BFGS in coordinates of the images, no more than there are of these, of which
     the search knows the leading principal components alone. It is the same on each call.
     """
-    # of matrices so small several threads make it slower, by several times
-    with threadpool_limits(limits=1, user_api="blas"):
-        everything = _Features(parts, sample_weight)
+    everything = _Features(parts, sample_weight)
+    with _one_thread():
         share, choice = _searched(everything, y, n_classes)
         space = everything.space(share)
         if choice is None:
@@ -84,12 +89,13 @@ def solve(
         beyond = space.coordinates - space.components @ space.directions.T
         if space.directions.shape[1] == beyond.shape[1]:  # then there is nothing beyond
             beyond = beyond[:, :0]
-        inputs = np.concatenate([space.components, beyond], axis=1)
-        problem = _Problem(inputs, y, n_classes, space.directions.shape[1])
-        start = np.zeros((n_classes, 1, 1 + inputs.shape[1]))
-        start[..., : choice.near.shape[2]] = choice.near
-        about = (choice.C, sample_weight[None], MOST_STEPS, LAST_GRADIENT)
-        theta = problem.solve(*about, start)[:, 0]
+        inputs = _with_ones(space.components, beyond)
+        theta = np.zeros((n_classes, 1, inputs.shape[1]))
+        theta[..., : choice.near.shape[2]] = choice.near
+        for kind, gradient in LAST:
+            problem = _Problem(inputs.astype(kind, copy=False), y, n_classes)
+            theta = problem.solve(choice.C, sample_weight[None], MOST_STEPS, gradient, theta)
+        theta = theta[:, 0]
         logs = log_softmax(problem.inputs @ theta.T, axis=1)
         theta -= theta.mean(axis=0)  # which is so at the optimum
         known = 1 + space.directions.shape[1]
@@ -99,6 +105,16 @@ def solve(
         weights_of_parts, bias = everything.as_given(space, found, theta[:, 0])
     loss = -float(np.average(logs[np.arange(len(y)), y], weights=sample_weight))
     return Solution(weights_of_parts, bias, choice.C, loss, share)
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def _one_thread() -> AbstractContextManager[Any]:
+    """Compute on one thread inside: of matrices so small several are slower, by several times."""
+    return _libraries().limit(limits=1, user_api="blas")
 
 
 class _Space(NamedTuple):
@@ -120,15 +136,15 @@ class _Features:
         self.parts, self.sample_weight = parts, sample_weight
         self.weights = sample_weight / sample_weight.sum()
         self.n_images, self.n_features = len(sample_weight), sum(part.shape[1] for part in parts)
+        self.grams = [] if self.n_images >= self.n_features else list(map(self._gram, parts))
 
     def of(self, rows: NDArray[np.int64]) -> _Features:
         return _Features([part[rows] for part in self.parts], self.sample_weight[rows])
 
-    @cached_property
-    def _grams(self) -> list[Array]:
-        """The inner products of each part, which loses what is small unless it is centred first."""
-        centred = (part - self.weights @ part for part in self.parts)
-        return [part @ part.T for part in centred]
+    def _gram(self, part: Array) -> Array:
+        """Return the inner products of images; they lose what is small unless it is centred."""
+        centred = part - self.weights @ part
+        return centred @ centred.T
 
     def space(self, share: float) -> _Space:
         scale = factors(share, len(self.parts))
@@ -139,7 +155,7 @@ class _Features:
             coordinates = features - self.weights @ features
         else:
             gram = np.zeros((self.n_images, self.n_images))
-            for factor, one in zip(scale, self._grams, strict=True):
+            for factor, one in zip(scale, self.grams, strict=True):
                 gram += factor**2 * one
             mean_variance = float(gram.trace()) / self.n_images
             gram.flat[:: self.n_images + 1] += max(JITTER * mean_variance, 1e-300)
@@ -196,7 +212,7 @@ def _leading(X: NDArray[np.float32]) -> NDArray[np.float32]:
     if min(X.shape) > RANK + SPARE:
         components = np.random.default_rng(0).standard_normal((len(X), RANK + SPARE), np.float32)
         for _ in range(ITERATIONS):
-            basis = np.linalg.qr(X.T @ components)[0]
+            basis = qr(X.T @ components, mode="economic", overwrite_a=True, check_finite=False)[0]
             components = X @ basis
     else:
         components = X
@@ -205,17 +221,18 @@ def _leading(X: NDArray[np.float32]) -> NDArray[np.float32]:
     return directions
 
 
+def _with_ones(*inputs: Array) -> Array:
+    return np.concatenate([np.ones((len(inputs[0]), 1)), *inputs], axis=1)
+
+
 class _Problem:
     """Logistic regressions on the same inputs, several at once, which differ in the weights of
-    images. Solutions are (n_classes, k, 1 + n_inputs), the bias first. The `n_leading` first inputs
-    are the ones that matter most.
+    images. The first input is 1, so that the first weight is the bias; solutions are
+    (n_classes, k, n_inputs).
     """
 
-    def __init__(
-        self, inputs: NDArray[Any], y: NDArray[np.int64], n_classes: int, n_leading: int
-    ) -> None:
-        self.inputs = np.concatenate([np.ones((len(y), 1), inputs.dtype), inputs], axis=1)
-        self.y, self.n_classes, self.n_leading = y, n_classes, n_leading
+    def __init__(self, inputs: NDArray[Any], y: NDArray[np.int64], n_classes: int) -> None:
+        self.inputs, self.y, self.n_classes = inputs, y, n_classes
 
     def solve(
         self, C: float, weights: Array, most_steps: int, gradient: float, start: Array
@@ -237,51 +254,25 @@ class _Problem:
             values /= sums
             return values, np.log(sums) - of_true
 
+        # each weight in units in which it is about as steep as the others
         values, _ = probabilities(start)
         curvature = (shares * (values - np.square(values)).mean(axis=0)).mean(axis=0)
-        steps = _Steps(X, curvature, float(pull.mean()), 1 + self.n_leading)
+        scale = 1 / np.sqrt(curvature @ np.square(X) + pull.mean())
 
         def loss(flat: Array) -> tuple[float, Array]:
-            theta = steps.solution(flat.reshape(start.shape))
+            theta = flat.reshape(start.shape) * scale
             values, losses = probabilities(theta)
             values *= shares
             values[true] -= shares
             slope = (values.reshape(-1, n) @ X).reshape(start.shape) + pull * theta
             value = (shares * losses).sum(dtype=np.float64) + 0.5 * (pull * theta**2).sum()
-            return float(value), steps.slope(slope).ravel()
+            return float(value), (slope * scale).ravel()
 
-        options = {"maxiter": most_steps, "gtol": gradient, "ftol": LEAST_GAIN}
-        first = steps.variables(start).ravel()
+        options = {"maxiter": most_steps, "gtol": gradient, "ftol": LEAST_GAIN, "maxcor": MEMORY}
+        first = (start / scale).ravel()
         found = minimize(loss, first, jac=True, method="L-BFGS-B", options=options)
-        return steps.solution(found.x.reshape(start.shape))
-
-
-class _Steps:
-    """Variables in which all directions are about as steep: of the leading inputs by a matrix, of
-    the others one by one.
-    """
-
-    def __init__(self, X: NDArray[Any], curvature: NDArray[Any], pull: float, n_leading: int):
-        self.n_leading = n_leading
-        leading = X[:, :n_leading].astype(np.float64)
-        block = (leading * curvature[:, None]).T @ leading
-        block.flat[:: n_leading + 1] += pull
-        self._factor = cholesky(block)
-        self._inverse = solve_triangular(self._factor, np.eye(n_leading))
-        self._scale = 1 / np.sqrt(curvature @ np.square(X[:, n_leading:]) + pull)
-
-    def _by(self, leading: Array, scale: Array, theta: Array) -> Array:
-        n = self.n_leading
-        return np.concatenate([theta[..., :n] @ leading, theta[..., n:] * scale], axis=-1)
-
-    def solution(self, variables: Array) -> Array:
-        return self._by(self._inverse.T, self._scale, variables)
-
-    def variables(self, solution: Array) -> Array:
-        return self._by(self._factor.T, 1 / self._scale, solution)
-
-    def slope(self, slope: Array) -> Array:
-        return self._by(self._inverse, self._scale, slope)
+        theta: Array = found.x.reshape(start.shape) * scale
+        return theta
 
 
 class _Choice(NamedTuple):
@@ -296,11 +287,11 @@ class _Choice(NamedTuple):
 
 def _choose(space: _Space, y: NDArray[np.int64], n_classes: int, sample_weight: Array) -> _Choice:
     """Return the C of the lowest cross entropy of labels that were held out, by folds."""
-    inputs = space.components[:, :RANK].astype(np.float32)
+    inputs = _with_ones(space.components[:, :RANK]).astype(np.float32)
     counts = np.unique(y, return_counts=True)[1]
     if len(counts) < 2 or counts.max() < 2:
-        return _Choice(WITHOUT_CHOICE, np.zeros((n_classes, 1, 1 + inputs.shape[1])), 0.0)
-    problem = _Problem(inputs, y, n_classes, inputs.shape[1])
+        return _Choice(WITHOUT_CHOICE, np.zeros((n_classes, 1, inputs.shape[1])), 0.0)
+    problem = _Problem(inputs, y, n_classes)
     folds = stratified_folds(y, seed=0)
     weights = np.tile(sample_weight, (len(folds), 1))
     for fold, test in enumerate(folds):
@@ -310,7 +301,7 @@ def _choose(space: _Space, y: NDArray[np.int64], n_classes: int, sample_weight: 
         (test[np.isin(y[test], np.delete(y, test))], fold) for fold, test in enumerate(folds)
     ]
     losses: dict[int, float] = {}
-    found = {-1: np.zeros((n_classes, len(folds), 1 + inputs.shape[1]))}  # in order of the search
+    found = {-1: np.zeros((n_classes, len(folds), inputs.shape[1]))}  # in order of the search
 
     def loss(place: int) -> float:
         if place not in losses:
