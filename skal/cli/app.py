@@ -101,7 +101,7 @@ def _resume_advice(ctx: click.Context) -> str:
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
     show_default=True,
-    help="What is shown on stderr.",
+    help="Lowest level of the messages on stderr.",
 )
 @click.pass_context
 def main(ctx: click.Context, debug: bool, log_level: str) -> None:

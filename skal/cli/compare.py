@@ -34,9 +34,10 @@ def compare(
     track: tuple[str, ...],
     **given: Any,
 ) -> None:
-    """Run strategies and random in pairs, and say which is better, and by how much.
+    """Compare strategies with random, in runs paired by seed.
 
-    The same command again resumes it; with more strategies or seeds it adds them.
+    The verdict says which is better, by how much, and how sure that is. Run it again to resume it,
+    or with more strategies or seeds to add them.
 
     \b
     skal compare --dataset digits --strategies margin,badge --seeds 10
@@ -84,12 +85,12 @@ def _toml(config: RunConfig, grid: GridConfig) -> str:
 
 @main.command()
 @click.argument("folders", nargs=-1, required=True, type=PATH)
-@click.option("--html", is_flag=True, help="Write report.html, too.")
+@click.option("--html", is_flag=True, help="Also write report.html.")
 @click.option(
     "--out",
     metavar="DIR",
     type=PATH,
-    help="Where to; by default the folder itself if it is a comparison's, else report/.",
+    help="Folder to write to; by default FOLDERS if it is one comparison, else report/.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print comparison.json.")
 @click.option("--quiet", is_flag=True, help="Show only warnings and errors.")
@@ -102,7 +103,9 @@ def report(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Compare finished runs that lie in, or below, FOLDERS: tables, tests and pictures.
+    """Compare finished runs: tables, tests and plots.
+
+    They are those in FOLDERS or below.
 
     \b
     skal report runs

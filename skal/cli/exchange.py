@@ -13,7 +13,7 @@ from ..label.settings import SETTINGS
 from .app import console, main, say
 from .label import CLASSES, FOLDER, given_settings, opened_project
 from .lists import complete
-from .settings import PATH, options
+from .settings import PATH, GroupedCommand, options
 
 if TYPE_CHECKING:
     from ..label.project import LabelProject
@@ -26,7 +26,7 @@ _PAGES = replace(
 )
 
 
-@main.command()
+@main.command(cls=GroupedCommand)
 @FOLDER
 @CLASSES
 @options(SETTINGS.values())
@@ -36,9 +36,9 @@ _PAGES = replace(
     type=click.Choice(("list", "csv", "label-studio")),
     default="list",
     show_default=True,
-    help="Only paths, a table to fill in, or tasks.",
+    help="Paths alone, a table to fill in, or tasks for Label Studio.",
 )
-@click.option("--out", metavar="FILE", type=PATH, help="A file; by default stdout.")
+@click.option("--out", metavar="FILE", type=PATH, help="File to write to; by default stdout.")
 @click.pass_context
 def query(
     ctx: click.Context,
@@ -49,7 +49,9 @@ def query(
     out: Path | None,
     **settings: Any,
 ) -> None:
-    """Say which images to label next, for those who label elsewhere; `skal import` brings back.
+    """List the images to label next, for labelling elsewhere.
+
+    `skal import` then reads the labels.
 
     \b
     skal query photos --classes cat,dog --n-query 50
@@ -88,19 +90,19 @@ def query(
     "--out",
     metavar="FILE|DIR",
     type=PATH,
-    help="By default stdout, for a folder DIR-labeled.",
+    help="File or folder to write to; by default stdout, or DIR-labeled for class folders.",
 )
-@click.option("--copy", is_flag=True, help="Copy the files, instead of hard links to them.")
+@click.option("--copy", is_flag=True, help="Copy the files instead of hard-linking them.")
 @click.option(
     "--push",
     metavar="URL",
-    help="Add the tasks to a server of Label Studio; $LABEL_STUDIO_API_KEY is the token there.",
+    help="Send the tasks to a Label Studio server; its token is in $LABEL_STUDIO_API_KEY.",
 )
 @click.pass_context
 def export_command(
     ctx: click.Context, /, folder: Path, form: str, out: Path | None, copy: bool, push: str | None
 ) -> None:
-    """Write the labels out: a table, class folders, or tasks of Label Studio.
+    """Export labels: a table, class folders, Label Studio tasks.
 
     \b
     skal export photos --format folder
@@ -145,7 +147,7 @@ def _push(folder: Path, url: str, form: str, *, is_alone: bool) -> None:
 @click.option(
     "--pull",
     metavar="URL",
-    help="Take what was labelled on a server of Label Studio; $LABEL_STUDIO_API_KEY is the token.",
+    help="Import from a Label Studio server; its token is in $LABEL_STUDIO_API_KEY.",
 )
 @CLASSES
 @click.option(
@@ -165,10 +167,10 @@ def _push(folder: Path, url: str, form: str, *, is_alone: bool) -> None:
 @click.option(
     "--path-column",
     metavar="NAME",
-    help="Column or field of the images; a number if there is no header.",
+    help="Column or field with the images' paths; a number if there is no header.",
 )
-@click.option("--label-column", metavar="NAME", help="Column of the labels.")
-@click.option("--choice", metavar="NAME", help="Of several questions of a tool the one to read.")
+@click.option("--label-column", metavar="NAME", help="Column or field with the labels.")
+@click.option("--choice", metavar="NAME", help="Which question to read, where a tool asks several.")
 @options([_PAGES])
 @click.pass_context
 def import_command(
@@ -183,7 +185,7 @@ def import_command(
     pages: str | None,
     **wanted: str | None,
 ) -> None:
-    """Take labels in: a table, JSON of some tool, or a folder of class folders.
+    """Import labels: a table, a tool's JSON, class folders.
 
     \b
     skal import photos labels.csv --classes cat,dog

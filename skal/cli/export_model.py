@@ -26,9 +26,9 @@ _log = logging.getLogger("skal")
     default="onnx",
     show_default=True,
     shell_complete=complete("network-formats"),
-    help="Of `skal list network-formats`.",
+    help="Format of the file, see `skal list network-formats`.",
 )
-@click.option("--out", metavar="FILE", type=PATH, help="[network.onnx, say, in RUN_DIR]")
+@click.option("--out", metavar="FILE", type=PATH, help="File to write; by default in RUN_DIR.")
 @trust_option
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
 @click.pass_context
@@ -42,10 +42,10 @@ def export_model(
     trust: bool,
     as_json: bool,
 ) -> None:
-    """Write a network to one file, for programs without skal.
+    """Export a network to one file that works without skal.
 
-    The file takes uint8 images of the network's size and returns probabilities; what it answers is
-    compared with skal's own on IMAGES, by default those that the run was tested on.
+    The file takes uint8 images of the network's size and returns probabilities. Its answers are
+    compared with skal's own on IMAGES, by default the run's test images.
 
     \b
     skal export-model runs/digits-badge-small-cnn-s0

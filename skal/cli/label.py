@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from ..label.settings import OF_TRAINING, SETTINGS
 from .app import console, main, say
-from .settings import PATH, options
+from .settings import PATH, GroupedCommand, Option, options
 
 if TYPE_CHECKING:
     from ..label.project import LabelProject
@@ -34,6 +34,11 @@ IDLE_BESIDE = {
 }
 """What of labelling changes nothing where nobody labels, or not on the page."""
 
+_of_classes = partial(click.option, cls=Option, group="classes")
+_of_labelling = partial(click.option, cls=Option, group="labelling")
+_of_page = partial(click.option, cls=Option, group="page")
+_instead = partial(click.option, cls=Option, group="instead of labelling")
+
 
 def CLASSES(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command ``--classes``, and ``--class`` for names with a comma."""
@@ -45,21 +50,21 @@ def CLASSES(command: Callable[..., Any]) -> Callable[..., Any]:
         alone: list[str] = ctx.meta.get("classes", [])
         return [name for part in parts for name in part.split(",")] + alone
 
-    one = click.option(
+    one = _of_classes(
         "--class",
         metavar="NAME",
         multiple=True,
         expose_value=False,
         is_eager=True,  # before the other, which takes it up
         callback=taken,
-        help="A class, also one with a comma in its name; may be repeated.",
+        help="One class, whose name may have a comma; may be repeated.",
     )
-    several = click.option(
+    several = _of_classes(
         "--classes",
         metavar="A,B,...",
         multiple=True,
         callback=split,
-        help="The classes; later, further ones. By default those of the class folders.",
+        help="The classes, later further ones; by default the class folders'.",
     )
     return several(one(command))
 
@@ -86,71 +91,71 @@ def opened_project(folder: Path, *args: Any, **kwargs: Any) -> Iterator[LabelPro
         yield project
 
 
-@main.command()
+@main.command(cls=GroupedCommand)
 @FOLDER
 @CLASSES
-@options(SETTINGS.values())
-@click.option(
-    "--overlap", metavar="P%", help="Share of the images that two annotators are shown. [0%]"
-)
-@click.option(
-    "--until",
-    metavar="P%",
-    help="The accuracy that is enough, kept; the page says how far that is. 0% is none.",
-)
-@click.option("--status", is_flag=True, help="Print how far the labelling is, and exit.")
-@click.option("--suggest", is_flag=True, help="Let the network's guess be asked for.")
-@click.option("--agreement", is_flag=True, help="Print how far annotators agree, and exit.")
-@click.option(
+@_of_classes(
     "--keys",
     metavar="CLASS=KEY,...",
     multiple=True,
-    help="Keys of classes, kept; by default a class that is called as a key has that one, and the "
-    "first nine others have 1 to 9.",
+    help="Keys of the classes, remembered; by default a class with a name of one character has "
+    "that key, and the first nine others have 1 to 9.",
 )
-@click.option(
-    "--rename-class",
-    "renamings",
-    metavar="OLD=NEW",
-    multiple=True,
-    help="Give a class another name, its labels with it, and exit.",
-)
-@click.option(
-    "--merge-class",
-    "mergers",
-    metavar="OLD=OTHER",
-    multiple=True,
-    help="Make a class a part of another, its labels with it, and exit.",
-)
-@click.option(
-    "--remove-class",
-    "removals",
-    metavar="NAME",
-    multiple=True,
-    help="Remove a class and its labels, whose images come again, and exit.",
-)
-@click.option(
-    "--restore",
-    "is_restored",
-    is_flag=True,
-    help="Put the daily copy in the place of a damaged file of labels, and exit.",
-)
-@click.option("--terminal", is_flag=True, help="Label here, without a browser.")
-@click.option(
+@_of_labelling(
     "--as",
     "annotators",
     metavar="NAME",
     multiple=True,
-    help="Name of the annotator; several, for an address each. [me]",
+    help="Name of the annotator; repeat it to give each an address. [me]",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
-@click.option(
+@_of_labelling(
+    "--overlap", metavar="P%", help="Share of the images to show to two annotators. [0%]"
+)
+@_of_labelling(
+    "--until",
+    metavar="P%",
+    help="Target accuracy, remembered; the page says how far it is. 0% removes it.",
+)
+@_of_labelling("--suggest", is_flag=True, help="Show the network's guess on request.")
+@_of_labelling("--terminal", is_flag=True, help="Label in the terminal, without a browser.")
+@options(SETTINGS.values())
+@_of_page("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@_of_page(
     "--port",
     type=click.IntRange(0, 65535),
     default=0,
-    help="By default that of the last time, if it is free.",
+    help="Port to listen on; by default the last one, if it is free.",
 )
-@click.option("--no-browser", is_flag=True, help="Do not open the page, only say where it is.")
+@_of_page("--no-browser", is_flag=True, help="Print the address of the page, but do not open it.")
+@_instead("--status", is_flag=True, help="Print the progress of the labelling, and exit.")
+@_instead("--agreement", is_flag=True, help="Print the agreement of the annotators, and exit.")
+@_instead(
+    "--rename-class",
+    "renamings",
+    metavar="OLD=NEW",
+    multiple=True,
+    help="Rename a class, which keeps its labels, and exit.",
+)
+@_instead(
+    "--merge-class",
+    "mergers",
+    metavar="OLD=OTHER",
+    multiple=True,
+    help="Merge a class and its labels into another, and exit.",
+)
+@_instead(
+    "--remove-class",
+    "removals",
+    metavar="NAME",
+    multiple=True,
+    help="Remove a class and its labels, and exit; its images are shown again.",
+)
+@_instead(
+    "--restore",
+    "is_restored",
+    is_flag=True,
+    help="Replace a damaged file of labels by its daily copy, and exit.",
+)
 @click.pass_context
 def label(
     ctx: click.Context,
@@ -174,7 +179,7 @@ def label(
     no_browser: bool,
     **settings: Any,
 ) -> None:
-    """Label the images of a folder by hand, in the browser, while a network trains.
+    """Label the images of a folder, while a network trains.
 
     \b
     skal label photos --classes cat,dog
@@ -331,16 +336,16 @@ def _tell_saved(project: LabelProject) -> None:
     )
 
 
-@main.command()
+@main.command(cls=GroupedCommand)
 @FOLDER
 @options(SETTINGS[name] for name in OF_TRAINING)
-@click.option("--out", metavar="DIR", type=PATH, help="The model's folder.")
+@click.option("--out", metavar="DIR", type=PATH, help="Folder to write the model to.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 @click.pass_context
 def train(
     ctx: click.Context, /, folder: Path, out: Path | None, as_json: bool, **settings: Any
 ) -> None:
-    """Train the final network on all labels, into a folder that `skal predict` takes.
+    """Train the final network on all labels, for `skal predict`.
 
     \b
     skal train photos --out model
@@ -365,18 +370,22 @@ def train(
                 say("\n".join(describe(where, summary)))
 
 
-@main.command()
+@main.command(cls=GroupedCommand)
 @FOLDER
 @options(SETTINGS[name] for name in OF_TRAINING)
 @click.option("--json", "as_json", is_flag=True, help="Print all labels as a JSON list.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print all labels as a table.")
-@click.option("--noted", is_flag=True, help="First all that cleanlab or cleanvision has notes on.")
+@click.option(
+    "--noted", is_flag=True, help="List images with notes of cleanlab or cleanvision first."
+)
 @click.pass_context
 def doubts(
     ctx: click.Context, /, folder: Path, as_json: bool, as_csv: bool, noted: bool, **settings: Any
 ) -> None:
-    """Say which labels the network contradicts, when it is not told them; those first that it
-    holds least probable.
+    """List the labels that are probably wrong.
+
+    They are those that a network contradicts that was trained on the others, the least probable
+    first.
 
     \b
     skal doubts photos

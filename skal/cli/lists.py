@@ -66,7 +66,9 @@ def complete(*kinds: str, folders: bool = False) -> Callable[..., list[Completio
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of objects.")
 @click.pass_context
 def list_command(ctx: click.Context, kind: str, pattern: str | None, as_json: bool) -> None:
-    """List what can be named; with a PATTERN such as '*resnet*' or 'timm:*dinov2*' what matches.
+    """List strategies, models and other names.
+
+    With a PATTERN such as 'timm:*dinov2*' it lists those that match.
 
     \b
     skal list strategies
@@ -130,14 +132,16 @@ def table_lines(columns: Sequence[str], rows: list[list[str]], width: float) -> 
 
 @main.command()
 @click.argument("folder", required=False, type=click.Path())
-@click.option("--data-dir", metavar="DIR", help="Where data are looked for.")
+@click.option("--data-dir", metavar="DIR", help="Folder of the datasets.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def doctor(ctx: click.Context, folder: str | None, data_dir: str | None, as_json: bool) -> None:
-    """Say what skal finds here, versions, devices and data, or in FOLDER; and what is wrong.
+    """Check the installation, or a folder of images.
 
-    Of a folder of images: classes, sizes, modes, ranges of values, unreadable files, duplicates
-    and likely mistakes. The exit code is 1 if there is a problem.
+    Of the installation it tells versions, devices and datasets.
+
+    For a folder it tells classes, sizes, modes, ranges of values, unreadable files, duplicates and
+    likely mistakes. The exit code is 1 if there is a problem.
 
     \b
     skal doctor

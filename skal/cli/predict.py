@@ -30,11 +30,11 @@ _log = logging.getLogger("skal")
     type=PATH,
     help="FILE.csv or FILE.parquet, or a folder of Parquet files. [CSV to stdout]",
 )
-@click.option("--embeddings", is_flag=True, help="Write the embeddings, too.")
+@click.option("--embeddings", is_flag=True, help="Also write the embeddings.")
 @click.option(
     "--utilities",
     metavar="A,B,...",
-    help="What images are worth by these strategies. "
+    help="Also write how much these strategies want each image labelled. "
     "[least-confidence,margin,entropy to Parquet, none to CSV]",
 )
 @click.option(
@@ -43,7 +43,7 @@ _log = logging.getLogger("skal")
     type=int,
     default=10_000,
     show_default=True,
-    help="Images that a worker does at a time.",
+    help="Images per shard: what a job classifies at a time.",
 )
 @options([*(GRID_SETTINGS[name] for name in WORKERS), SETTINGS["device"]])
 @trust_option
@@ -62,9 +62,9 @@ def predict(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Classify images, and those in folders, by the network of a run or of `skal train`.
+    """Classify images with the network of a run or `skal train`.
 
-    The same command again resumes where it was stopped.
+    PATHS are images and folders of images. Run it again to resume where it was stopped.
 
     \b
     skal predict model photos --out classes.csv

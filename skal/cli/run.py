@@ -44,7 +44,9 @@ def run_command(
     track: tuple[str, ...],
     **given: Any,
 ) -> None:
-    """Simulate labelling: train, query, label, and again; keep all of it in a folder.
+    """Simulate labelling: train, query, label, repeat.
+
+    Everything is recorded in a folder, and a stopped run can be resumed.
 
     \b
     skal run --dataset digits --strategy badge
@@ -85,7 +87,7 @@ def resume(
     trust: bool,
     track: tuple[str, ...],
 ) -> None:
-    """Go on with a run that was stopped, at its last whole round.
+    """Resume a stopped run from its last complete round.
 
     \b
     skal resume runs/digits-badge-small-cnn-s0

@@ -16,15 +16,18 @@ from .settings import PATH, trust_option
 @click.argument("folder", metavar="RUN_DIR|DIR", type=PATH)
 @CLASSES
 @click.option(
-    "--images", metavar="DIR", type=PATH, help="The images, for a run. [those that it was made of]"
+    "--images",
+    metavar="DIR",
+    type=PATH,
+    help="Folder of the images, for a run; by default the run's own.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=9090,
     show_default=True,
-    help="0 for any that is free.",
+    help="Port to listen on; 0 for any that is free.",
 )
 @trust_option
 @click.pass_context
@@ -38,10 +41,10 @@ def serve(
     host: str,
     port: int,
 ) -> None:
-    """Be a model for Label Studio: predictions, and the next tasks by the strategy.
+    """Serve predictions and next tasks to Label Studio.
 
-    For a folder of images a network is trained on its labels, and again on those that are given
-    in Label Studio; for a run it is the network of that.
+    For a folder of images, a network is trained on its labels, and again as labels come from Label
+    Studio. For a run, it is the run's network.
 
     \b
     skal serve photos --classes cat,dog

@@ -13,7 +13,7 @@ import click
 
 from ..core.kinds import KINDS, Setting
 from ..core.registry import parse_params
-from ..core.settings import GROUPS, override
+from ..core.settings import override
 from ..runs.config import SETTINGS
 from .lists import KINDS as NAMED
 from .lists import complete, registry
@@ -25,10 +25,14 @@ CONFIG_FILE = Path("skal.toml")
 """Read from the working folder when it is there and no other file is named."""
 
 
+LAST = "output"
+"""The last group of the help, of options that have no other."""
+
+
 class Option(click.Option):
     """An option that belongs to a group of the help."""
 
-    def __init__(self, *args: Any, group: str = "output", **kwargs: Any) -> None:
+    def __init__(self, *args: Any, group: str = LAST, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.group = group
 
@@ -46,12 +50,12 @@ def options(settings: Iterable[Setting]) -> Callable[[Any], Any]:
 
 def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options of files and of what is printed."""
-    file = "Settings from a TOML file, in place of skal.toml; flags win."
-    folder = "The folder to write to; by default a new one under runs/."
+    file = "Read settings from a TOML file instead of skal.toml; flags win."
+    folder = "Folder to write to; by default a new one under runs/."
     for option in (
         _output("--quiet", is_flag=True, help="Show only warnings and errors."),
         _output("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
-        _output("--print-config", is_flag=True, help="Print the settings as TOML and end."),
+        _output("--print-config", is_flag=True, help="Print the settings as TOML and exit."),
         _output("--config", "config_file", metavar="FILE", type=PATH, help=file),
         _output("--out", metavar="DIR", type=PATH, help=folder),
     ):
@@ -73,7 +77,7 @@ def track_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def trust_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command ``--trust``."""
-    told = "Run code of others that the folder names."
+    told = "Run third-party code that the folder names."
     return _output("--trust", is_flag=True, help=told)(command)
 
 
@@ -106,18 +110,22 @@ def _described(setting: Setting) -> str:
     return f"{setting.help}{bare}.{'' if none else f' [{text}]'}"
 
 
-class RunCommand(click.Command):
-    """Shows its options in groups, and below them all registered names."""
+class GroupedCommand(click.Command):
+    """Shows its options in groups, in the order in which they come."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        groups: dict[str, list[tuple[str, str]]] = {name: [] for name in GROUPS}
+        groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
-            if (record := parameter.get_help_record(ctx)) is not None:
-                groups[getattr(parameter, "group", "output")].append(record)
-        for name, records in groups.items():
-            if records:
-                with formatter.section(name.capitalize()):
-                    formatter.write_dl(records)
+            record = parameter.get_help_record(ctx)
+            if record and isinstance(parameter, click.Option):
+                groups.setdefault(getattr(parameter, "group", LAST), []).append(record)
+        for name, records in sorted(groups.items(), key=lambda group: group[0] == LAST):
+            with formatter.section(name.capitalize()):
+                formatter.write_dl(records)
+
+
+class RunCommand(GroupedCommand):
+    """Shows all registered names below its options."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Names"):

@@ -30,25 +30,27 @@ class GridConfig(Settings):
 
     strategies: Sequence[str] = _grid(
         (BASELINE, "margin", "badge"),
-        "Query strategies; NAME?K=V&K=V gives one arguments; random is added",
+        "Query strategies, with parameters as NAME?K=V&K=V; random is always added",
         metavar="A,B",
         names=("strategies", "stream-strategies"),
         lowest=1,
     )
-    seeds: int = _grid(10, "How many seeds, from --seed on", metavar="N", lowest=1, highest=10**6)
-    models: Sequence[str] = _grid((), "Networks, if several", metavar="A,B", names=("models",))
-    noise_rates: Sequence[Share] = _grid((), "Rates of image noise, if several", metavar="R,R")
-    label_noises: Sequence[Share] = _grid((), "Rates of label noise, if several", metavar="R,R")
+    seeds: int = _grid(
+        10, "Number of seeds, counted from --seed", metavar="N", lowest=1, highest=10**6
+    )
+    models: Sequence[str] = _grid((), "Networks to compare", metavar="A,B", names=("models",))
+    noise_rates: Sequence[Share] = _grid((), "Rates of image noise to compare", metavar="R,R")
+    label_noises: Sequence[Share] = _grid((), "Rates of label noise to compare", metavar="R,R")
     jobs: int | None = _grid(
         None,
-        "Runs at a time; by default 1, on a cluster as many as it has room for",
+        "Jobs at a time; by default 1, on a cluster as many as fit",
         metavar="N",
         lowest=1,
         highest=10**4,
     )
     threads: int | None = _grid(
         None,
-        "Threads of each run; by default the processors over --jobs, on a cluster 1",
+        "Threads of each job; by default processors divided by --jobs, on a cluster 1",
         metavar="N",
         lowest=1,
         highest=10**4,
@@ -57,18 +59,18 @@ class GridConfig(Settings):
     )
     backend: str = _grid(
         "loky",
-        "Where runs are computed: in processes on this machine, or on a cluster",
+        "Where jobs run: in processes on this machine (loky), or on a cluster",
         choices=("loky", "dask", "ray"),
         details="Data that are named must lie at the same place on all machines of a cluster; "
         "arrays are sent there.",
     )
     scheduler: str | None = _grid(
         None,
-        "The cluster's address; by default a cluster is started on this machine",
+        "Address of the cluster; by default one is started on this machine",
         metavar="ADDRESS",
         needs=("backend=dask|ray",),
     )
-    html: bool = _grid(False, "Write report.html, too", details="It needs the extra ``report``.")
+    html: bool = _grid(False, "Also write report.html", details="It needs the extra ``report``.")
 
 
 GRID_SETTINGS = settings_of(GridConfig)

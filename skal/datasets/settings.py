@@ -24,16 +24,16 @@ class DataSettings(Settings):
     )
     image_size: int | None = _data(
         None,
-        "Height and width in pixels; by default the dataset's own, for folders 48, or what the "
-        "model's weights are made for",
+        "Height and width in pixels; by default the dataset's own, or for folders what suits the "
+        "network and the number of images",
         metavar="N",
         lowest=8,
         highest=4096,
     )
     white: Range | None = _data(
         None,
-        "What is white, or black and white, in files of more than 8 bits; by default what a look "
-        "at some of them finds",
+        "Value of white, or of black and white, in files of more than 8 bits; by default found "
+        "from some of them",
         metavar="N|LOW:HIGH",
         details="The same for all images of a dataset: see `skal.datasets.deep.decide`. In a "
         "folder of both whole numbers and fractions, two of them with a comma between; ``none`` is "
@@ -41,17 +41,19 @@ class DataSettings(Settings):
     )
     pages: str = _data(
         "first",
-        "What is used of files of several pages",
+        "What to use of files with several pages",
         choices=PAGES,
         details="Pages are those of the first one's size; ``all`` makes each an image of its own, "
         "``stack.tif#2`` say, and a test set that is drawn has all pages of a file or none.",
     )
     data_dir: str | None = _data(
-        None, "Where data are kept; by default $SKAL_DATA_DIR, else ./data", metavar="DIR"
+        None,
+        "Folder for datasets and caches; by default $SKAL_DATA_DIR, else ./data",
+        metavar="DIR",
     )
     seed: int = _data(
         0,
-        "Decides all that is random",
+        "Random seed",
         metavar="N",
         lowest=0,
         highest=2**63 - 1,
@@ -59,26 +61,26 @@ class DataSettings(Settings):
     )
     drop_duplicates: bool = _data(
         False,
-        "Leave images out of the pool that are in the test set, too, or twice in the pool",
+        "Leave out images of the pool that repeat one of the test set or of the pool",
         details="Images are equal if all their decoded pixels are; near doubles are found by "
         "``skal doctor DIR``.",
     )
     noise_rate: Share = _noise(
         "0%",
         "Noise on the training images: its standard deviation as a share of white, or the share "
-        "of pixels that become salt or pepper",
+        "of pixels to turn into salt or pepper",
         metavar="P%",
     )
     image_noise: str = _noise(
         "gaussian",
-        "The kind of noise that --noise-rate adds to the training images",
+        "Kind of noise that --noise-rate adds to the training images",
         choices=("gaussian", "salt-and-pepper"),
         needs=("noise_rate",),
         details="See `skal.datasets.noise.add_noise`; the test images stay clean.",
     )
     label_noise: Share = _noise(
         "0%",
-        "Share of the pool's labels that are wrong",
+        "Share of the pool's labels to make wrong",
         metavar="P%",
         details="See `skal.datasets.oracles.NoisyLabels`; the test labels stay right.",
     )

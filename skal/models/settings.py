@@ -27,24 +27,24 @@ class TrainingSettings(Settings):
 
     pretrained: bool = _network(
         False,
-        "Start from the model's own pretrained weights",
+        "Start from the model's pretrained weights",
         excludes={"weights": "they are two places to start from"},
     )
     weights: str | None = _network(
         None,
-        "Start from the weights in this file: a state dict, or a run's model.safetensors",
+        "Start from the weights in FILE: a state dict, or a run's model.safetensors",
         metavar="FILE",
     )
     freeze: bool = _network(
         False,
-        "Keep the backbone as it starts: run it once an image, and train only a head",
+        "Freeze the backbone: compute its features once per image, and train only a head",
         details="Its features, kept under `data_dir`, take the place of the pixels.",
         excludes={"finetune": "freeze trains no backbone"},
     )
-    finetune: bool = _network(False, "Train the backbone at a tenth of the learning rate")
+    finetune: bool = _network(False, "Fine-tune the backbone, at a tenth of the learning rate")
     head: str | None = _network(
         None,
-        "What a frozen backbone gets: logistic regression, a layer trained by gradients, or two",
+        "Head of a frozen backbone: logistic regression, or one or two layers trained by gradients",
         details="Logistic regression is solved to its optimum, on features of length 1, with the "
         "strength of its regularisation chosen by cross-validation over the labels; it is the "
         "default, unless a setting of the training by gradients is given: then it is linear. "
@@ -54,7 +54,7 @@ class TrainingSettings(Settings):
     )
     steps: int | None = _training(
         None,
-        "Optimiser steps of each training; by default 200, or 20 epochs if those are more",
+        "Optimiser steps per training; by default 200 or 20 epochs, whichever is more",
         metavar="N",
         lowest=1,
         highest=MOST_STEPS,
@@ -63,7 +63,7 @@ class TrainingSettings(Settings):
     )
     epochs: int | None = _training(
         None,
-        "Passes over the labelled images in each training, in place of --steps",
+        "Epochs per training, instead of --steps",
         metavar="N",
         lowest=1,
         highest=10**6,
@@ -86,14 +86,14 @@ class TrainingSettings(Settings):
     )
     lr: float | None = _training(
         None,
-        "Highest learning rate; by default what suits the model, 0.05 for SGD",
+        "Peak learning rate; by default the model's own, or 0.05 with SGD",
         metavar="F",
         above=0,
         idle_with=_SOLVED,
     )
     schedule: str = _training(
         "one-cycle",
-        "How the learning rate goes over each training: up and down, or down from the start",
+        "Learning rate schedule: one cycle (up, then down), or cosine decay",
         details="In one cycle (Smith and Topin, 2019) the momentum (AdamW's beta1) goes the other "
         "way, from 0.95 to 0.85 and back; a cosine (Loshchilov and Hutter, 2017) leaves it.",
         choices=("one-cycle", "cosine"),
@@ -101,7 +101,7 @@ class TrainingSettings(Settings):
     )
     warm_start: str = _training(
         "off",
-        "Start each training from the weights of the one before, or those shrunk and perturbed",
+        "Start each training from the previous weights, or from those shrunk and perturbed",
         details="Shrunk and perturbed are 0.6 of the weights plus 0.1 of new ones (Ash and Adams, "
         "2020). Clones, committees and the trainings of `calibrate` start anew. The folder of a "
         "run that is not finished then has the last network in ``checkpoint-<round>.safetensors``, "
@@ -112,7 +112,7 @@ class TrainingSettings(Settings):
     )
     label_smoothing: float = _training(
         0.0,
-        "Share of each label that is spread over all classes",
+        "Label smoothing: the share of each label to spread over all classes",
         metavar="F",
         lowest=0,
         below=1,
@@ -120,26 +120,26 @@ class TrainingSettings(Settings):
     )
     average: str = _training(
         "none",
-        "End each training with averaged weights",
+        "Average the weights at the end of each training",
         details="See `skal.models.training.Averaging`.",
         choices=("none", "ema", "swa"),
         idle_with=_SOLVED,
     )
     clip_norm: float | None = _training(
         None,
-        "Shorten longer gradients to this norm",
+        "Clip gradients to this norm",
         metavar="F",
         above=0,
         idle_with=_SOLVED,
     )
     balanced: bool = _training(
         False,
-        "Let all classes count alike, however many images each has",
+        "Weigh all classes alike, however many images each has",
         details="They take turns in the batches; logistic regression weighs them alike.",
     )
     mixup: float = _training(
         0.0,
-        "Mix images and labels in pairs, to shares from Beta(F, F); 0 turns mixing off",
+        "Mixup: mix pairs of images and labels, in shares from Beta(F, F); 0 turns it off",
         metavar="F",
         details="See `skal.models.training.TrainBatches`.",
         lowest=0,
@@ -147,7 +147,7 @@ class TrainingSettings(Settings):
     )
     patience: int | None = _training(
         None,
-        "End a training early when its loss has not fallen for so many epochs",
+        "Stop a training early when its loss has not fallen for N epochs",
         metavar="N",
         details="An epoch counts as 10 steps at least; the learning rate stays high until then. "
         "See `skal.models.training.UntilFlat`.",
@@ -158,17 +158,17 @@ class TrainingSettings(Settings):
     )
     device: str = _training(
         "auto",
-        "Where networks compute; auto takes CUDA, else MPS, else the CPU",
+        "Device to compute on; auto takes CUDA, else MPS, else the CPU",
         choices=("auto", "cpu", "cuda", "mps"),
     )
     precision: str = _training(
         "auto",
-        "What networks compute in; auto takes bf16 where the device is fast at it",
+        "Precision to compute in; auto takes bf16 where the device is fast at it",
         choices=("auto", "fp32", "bf16"),
     )
     compile: bool = _training(
         False,
-        "Compile the network by torch, which takes a minute or more and pays on GPUs",
+        "Compile the network with torch.compile; takes a minute or more, pays off on GPUs",
         excludes={"freeze": "a frozen backbone is run once an image"},
     )
 
@@ -192,7 +192,7 @@ def head_for(chosen: Mapping[str, Any]) -> str:
 class ClassifierSettings(TrainingSettings):
     """What `ImageClassifier` takes besides."""
 
-    dropout: float = _training(0.25, "Dropout before the last layer", lowest=0, below=1)
+    dropout: float = _training(0.25, "Dropout rate before the last layer", lowest=0, below=1)
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
@@ -201,7 +201,7 @@ class NetworkSettings(Settings):
 
     model: str | None = _network(
         None,
-        "A network's name, or module:builder; by default a pretrained EfficientNet-Lite0, frozen",
+        "Network: a name, or module:builder; by default a frozen, pretrained EfficientNet-Lite0",
         metavar="NAME",
         names=("models",),
         details="That is efficientnet-lite0-stages. Images below 32 px, but for those of "
@@ -213,7 +213,7 @@ class NetworkSettings(Settings):
     )
     pretrain: str = _network(
         "none",
-        "Train the backbone on the pool's images without labels before the first round",
+        "Pretrain the backbone on the pool's images, without labels, before the first round",
         choices=("none", "simclr"),
         bare="simclr",
         details="It is trained on the images of the pool and on those that nobody labelled, see "
@@ -222,7 +222,7 @@ class NetworkSettings(Settings):
     )
     pretrain_steps: int = _network(
         1000,
-        "Optimiser steps of --pretrain, of 256 images each",
+        "Optimiser steps of --pretrain, each on 256 images",
         metavar="N",
         lowest=1,
         highest=MOST_STEPS,
@@ -230,7 +230,7 @@ class NetworkSettings(Settings):
     )
     calibrate: str = _network(
         "none",
-        "Scale the network's confidence by cross-validation on the labelled images",
+        "Scale the network's confidence, by cross-validation on the labelled images",
         choices=("none", "temperature"),
         details="See `skal.models.calibration.calibrate`. It holds for scoring and evaluation; "
         "``rounds.csv`` then has `temperature`, and NLL and ECE without it.",

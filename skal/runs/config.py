@@ -22,18 +22,18 @@ class LabelSettings(Settings):
     """How many labels, when, and for which images at the start."""
 
     n_init: Count = _labels(
-        20, "Images labelled at the start, or their share", metavar="N|P%", lowest=1
+        20, "Size of the initial labelled set, or its share of the pool", metavar="N|P%", lowest=1
     )
     n_query: Count = _labels(
         20,
-        "Images labelled each round, or their share",
+        "Images to label per round, or their share of the pool",
         metavar="N|P%",
         lowest=1,
         idle_with=("stream",),
     )
     n_rounds: int = _labels(
         5,
-        "Rounds after the initial one",
+        "Query rounds after the initial set",
         metavar="N",
         lowest=0,
         highest=10**6,
@@ -41,7 +41,7 @@ class LabelSettings(Settings):
     )
     init_strategy: str | None = _labels(
         None,
-        "How the initial images are chosen; by default herding on a frozen network, else random",
+        "How to choose the initial set; by default herding on a frozen network, else random",
         metavar="NAME",
         names=("init-strategies",),
         details="A comparison starts at random by default. They are the same for every strategy "
@@ -50,13 +50,13 @@ class LabelSettings(Settings):
     )
     oracle: str = _labels(
         "true",
-        "What labels: the labels that the dataset came with, or an oracle's name",
+        "Source of the labels: true, those of the dataset, or an oracle's name",
         metavar="NAME",
         names=("oracles",),
     )
     n_valid: Count = _labels(
         0,
-        "Labelled images held out to validate each training on, which count as labels spent",
+        "Labelled images held out for validation; they count as labels spent",
         metavar="N|P%",
         lowest=0,
         details="They are drawn at random; nothing is trained on them, and no strategy sees them. "
@@ -71,22 +71,22 @@ class QuerySettings(Settings):
 
     strategy: str = _query(
         "auto",
-        "A query strategy's name, or module:Class",
+        "Query strategy: a name, or module:Class",
         metavar="NAME",
         names=("strategies", "stream-strategies"),
     )
     strategy_params: Mapping[str, Any] = _query(
-        {}, "An argument of the strategy; may be repeated", metavar="K=V", option="strategy-param"
+        {}, "A parameter of the strategy; may be repeated", metavar="K=V", option="strategy-param"
     )
     explore: Share = _query(
         "0%",
-        "Share of each batch that is drawn at random",
+        "Share of each batch to draw at random",
         metavar="P%",
         idle_with=("stream",),
     )
     max_candidates: int | None = _query(
         None,
-        "Show the strategy only so many images each round, a fresh random subset",
+        "Let the strategy choose from a random subset of this size, drawn anew each round",
         metavar="N",
         lowest=1,
         idle_with=("stream",),
@@ -94,20 +94,20 @@ class QuerySettings(Settings):
     )
     stream: str = _query(
         "off",
-        "Present the pool once, in n-rounds chunks, and decide on each image at once",
+        "Present the pool once, in n-rounds chunks, and decide on each image as it comes",
         choices=("off", "in-order", "shuffled"),
         bare="in-order",
     )
     budget: Share = _query(
         "10%",
-        "Share of a stream that may be labelled",
+        "Share of the stream that may be labelled",
         metavar="P%",
         above=0,
         needs=("stream",),
     )
     stop: str = _query(
         "notice",
-        "Give a notice, or end the run, when further labels change predictions little",
+        "Tell, or end the run, when the predictions have stabilised",
         choices=("off", "notice", "end"),
         bare="end",
         details="See `skal.runs.stopping.StopMonitor`. ``rounds.csv`` has the `agreement` of two "

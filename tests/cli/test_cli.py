@@ -700,6 +700,16 @@ def test_help_of_run_shows_its_options_in_groups() -> None:
     assert call("compare", "--help").stdout.index("Comparison:") > 0
 
 
+def test_help_of_labelling_begins_with_classes_and_ends_with_what_is_done_instead() -> None:
+    titles = re.findall(r"^(\w[\w ]*):$", call("label", "--help").stdout, re.MULTILINE)
+    assert titles[:2] == ["Classes", "Labelling"]
+    assert titles[-3:] == ["Page", "Instead of labelling", "Output"]
+
+
+def test_no_command_is_cut_short_in_the_list_of_commands() -> None:
+    assert "..." not in call("--help").stdout.partition("Commands:")[2]
+
+
 @pytest.mark.parametrize("args", ["--help", "run --help", "list strategies", "run --print-config"])
 def test_help_and_lists_import_no_torch(args: str, tmp_path: Path) -> None:
     code = (
