@@ -18,21 +18,23 @@ from . import main
 
 OF_SETTINGS = """# Settings
 
-Each is a flag of `skal run` and `skal compare` (`n_init` is `--n-init`; `--strategy-param` is given
-once for each of `strategy_params`), a key of `skal.toml` and of a run's `config.toml`, and a
-keyword of `skal.run` and `skal.compare`. Those of the group "comparison" belong to `skal compare`
-alone, and stand in the table `[compare]` of a file. Flags win over the file, and the file over the
-defaults. To give a setting that changes nothing beside the others is an error.
+Each setting is a flag of `skal run` and `skal compare` (`n_init` is `--n-init`; repeat
+`--strategy-param` for each of `strategy_params`), a key of `skal.toml` and of a run's
+`config.toml`, and a keyword of `skal.run` and `skal.compare`. The group "comparison" applies to
+`skal compare` only; in a file, its settings belong in the table `[compare]`. Flags override the
+file, and the file overrides the defaults. skal rejects a setting that has no effect given the
+others.
 
-This page is made of the statements of the settings, by `python -m skal.cli.reference`.
+This page is generated from the code by `python -m skal.cli.reference`.
 """
 
 OF_COMMANDS = """# Commands
 
-What `skal COMMAND --help` says. [Settings](../settings.md) has what the values of a setting may be.
-`-h` and `--help` go with each command, `--debug` (show tracebacks) and `--log-level` before it.
+The output of `skal COMMAND --help`. [Settings](../settings.md) lists the allowed values.
+Every command takes `-h` and `--help`. Put `--debug` (show tracebacks) and `--log-level` before the
+command.
 
-This page is made of the commands, by `python -m skal.cli.reference`.
+This page is generated from the code by `python -m skal.cli.reference`.
 """
 
 
