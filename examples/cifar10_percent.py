@@ -2,12 +2,11 @@
 
 python examples/cifar10_percent.py [--seeds 3] [--steps N] [--jobs 1] [--out DIR]
 
-Without CIFAR-10 in the data folder it takes the digits, with the same shares. Stopped and begun
-again it goes on where it was.
+If CIFAR-10 is not in the data folder, the script uses the digits with the same shares. Run it again
+to resume a stopped comparison.
 
-What to conclude is in the verdicts: a strategy that could not be shown to beat random was no
-better as far as three seeds tell, and three never suffice to show it; take ten. There are no
-figures of CIFAR-10 here.
+What to conclude: read the verdicts. Three seeds can never show that a strategy beats random, so use
+ten before you conclude anything. There are no figures for CIFAR-10 here.
 """
 
 import argparse
@@ -28,7 +27,7 @@ def choose_dataset() -> str:
 
 
 def main() -> None:
-    """Compare, and say where the picture is."""
+    """Compare, and print where the plot is."""
     parser = argparse.ArgumentParser(description="Five strategies by shares of a dataset.")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each strategy")
     parser.add_argument("--steps", type=int, help="optimiser steps a round; by default 20 epochs")

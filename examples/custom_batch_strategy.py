@@ -1,4 +1,4 @@
-"""A query strategy of one's own that picks a batch as a whole, and the checks that it passes.
+"""A custom query strategy that picks whole batches, and the checks that it passes.
 
 python examples/custom_batch_strategy.py
 """
@@ -12,7 +12,7 @@ from skal.testing import check_strategy
 
 @skal.STRATEGIES.register("turns", summary="the least certain image of each class in turn")
 class TakingTurns(BatchStrategy):
-    """Goes around the predicted classes, so that the batch has as many of each as there are."""
+    """Cycles through the predicted classes, so that the batch is as balanced as possible."""
 
     def pick(self, scores, b, rng):
         """Return the rows of b images."""

@@ -1,4 +1,4 @@
-"""A dataset of one's own: any function that returns arrays.
+"""A custom dataset: any function that returns arrays.
 
 python examples/custom_dataset.py
 """

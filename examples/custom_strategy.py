@@ -1,4 +1,4 @@
-"""A query strategy of one's own; it is one of scikit-activeml's, too.
+"""A custom query strategy, which is also a scikit-activeml strategy.
 
 python examples/custom_strategy.py
 cd examples; skal run --dataset digits --strategy "custom_strategy:RatioSampling?power=2"
@@ -12,7 +12,7 @@ from skal.strategies import ScoreStrategy
 
 @skal.STRATEGIES.register("ratio", needs="scores", summary="second over first class")
 class RatioSampling(ScoreStrategy):
-    """Picks where the two most probable classes are closest by their ratio."""
+    """Picks images whose two most probable classes are closest in ratio."""
 
     def __init__(self, power=1.0):
         self.power = power

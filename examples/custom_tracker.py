@@ -1,4 +1,4 @@
-"""A tracker of one's own: told of every round.
+"""A custom tracker, called after every round.
 
 python examples/custom_tracker.py
 """

@@ -1,12 +1,12 @@
-"""A comparison on a Dask cluster: here of two processes, by the same lines of many machines.
+"""A comparison on a Dask cluster: two processes here, but the same code works on many machines.
 
 python examples/dask_cluster.py [--seeds 3] [--steps N]
 
-pip install 'skal[dask]' before. Stopped and begun again it goes on where it was.
+First run pip install 'skal[dask]'. Run the script again to resume a stopped comparison.
 
-What to conclude: no more than without a cluster, for the figures are those of one process, to the
-last digit. Three seeds show how it works and no difference; the last line says in how many of them
-random was as good.
+What to conclude: the same as without a cluster, because the figures equal those of one process to
+the last digit. Three seeds demonstrate the method, but cannot show a difference. The last line says
+in how many of them random was as good.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import skal
 
 
 def main():
-    """Compare on a cluster, and print how far each run was above random."""
+    """Compare on a cluster, and print how far above random each run was."""
     parser = argparse.ArgumentParser(description="A comparison on a Dask cluster.")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each strategy")
     parser.add_argument("--steps", type=int, help="optimiser steps a round")

@@ -1,16 +1,16 @@
-"""A noise study: LeNet against ResNet-18, with clean and with noisy images, by two strategies.
+"""A noise study: LeNet against ResNet-18 on clean and noisy images, with two strategies.
 
 python examples/noise_study.py [--seeds 5] [--rounds 2] [--steps 60] [--jobs 1] [--out DIR]
 
-Stopped and begun again it goes on where it was. On a processor a run of ResNet-18 takes about a
-minute where one of LeNet takes a few seconds: ten seeds take an hour.
+Run it again to resume a stopped comparison. On a CPU, a run of ResNet-18 takes about a minute and
+one of LeNet a few seconds. Ten seeds take an hour.
 
-What to conclude, of ten seeds and noise 0.3 (in `benchmarks/RESULTS.md`): on average over its
-curve ResNet-18 loses 13 points by the noise with random choice and 16 with `margin`, LeNet 8 with
-either. On clean images ResNet-18 ends six points above LeNet with random choice, on noisy ones
-nothing can be shown at the end, and over the curve it is five to eight points below. `margin` ends
-four points above random with LeNet on clean images; with ResNet-18, and on noisy images, no
-difference to random could be shown.
+What to conclude from ten seeds and noise 0.3 (in `benchmarks/RESULTS.md`): averaged over the curve,
+noise costs ResNet-18 13 points with random sampling and 16 with `margin`, and LeNet 8 with either.
+With random sampling, ResNet-18 ends six points above LeNet on clean images. On noisy images, they
+show no difference at the end, and ResNet-18 is five to eight points below over the curve. `margin`
+ends four points above random with LeNet on clean images. With ResNet-18, and on noisy images, it
+shows no difference from random.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import skal
 
 
 def main():
-    """Compare, and say where the pictures are."""
+    """Compare, and print where the plots are."""
     parser = argparse.ArgumentParser(description="Two networks and noise.")
     parser.add_argument("--seeds", type=int, default=5, help="runs of each")
     parser.add_argument("--rounds", type=int, default=2, help="rounds after the first")

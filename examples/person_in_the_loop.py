@@ -1,14 +1,14 @@
-"""A person in the loop: skal chooses, somebody answers, the network learns; all from Python.
+"""A person in the loop: skal selects images, someone answers, the network learns; all in Python.
 
-python examples/person_in_the_loop.py            a function stands for the person
-python examples/person_in_the_loop.py --ask      you are asked, and see the digits as text
+python examples/person_in_the_loop.py            a function simulates the person
+python examples/person_in_the_loop.py --ask      you answer, and see the digits as text
 
-What to conclude: nothing from one labelling; each is done with several seeds, by `margin` and by
-random choice. The first labels are the same in both (accuracy 0.578, from 0.521 to 0.682), and
-with 38 labels random is as good (0.802 against 0.788). With 96 labels margin had 0.964, from 0.955
-to 0.986, random 0.903, from 0.886 to 0.916, of five seeds, although one answer in twenty was
-wrong. Digits are easy to tell for people; where they are not, a strategy asks for just the images
-that people get wrong.
+What to conclude: one labelling shows nothing, so the script repeats it with several seeds, with
+`margin` and with random sampling. With five seeds, both start with the same labels (accuracy 0.578,
+from 0.521 to 0.682). With 38 labels, random is as good (0.802 against 0.788). With 96 labels,
+margin reached 0.964 (0.955 to 0.986) and random 0.903 (0.886 to 0.916), although one answer in
+twenty was wrong. Digits are easy for people. On harder images, a strategy asks for just those that
+people get wrong.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import skal
 
 
 class StandIn:
-    """Answers as a person would: sometimes wrong, and not at all where unsure."""
+    """Simulates a person who is sometimes wrong, and sometimes unsure and gives no answer."""
 
     def __init__(self, data, seed, wrong=0.05, unsure=0.05):
         self.data, self.wrong, self.unsure = data, wrong, unsure
@@ -36,7 +36,7 @@ class StandIn:
 
 
 def ask_you(data):
-    """Return a function that shows an image as text and reads what it is."""
+    """Return a function that shows an image as text and reads your answer."""
 
     def ask(index):
         for row in data.X[index, 0] // 26:
@@ -53,14 +53,14 @@ def label(learner, ask, n_batches, size):
     for _ in range(n_batches):
         answers = {index: ask(index) for index in learner.query(size).tolist()}
         known = {index: name for index, name in answers.items() if name is not None}
-        learner.teach(list(known), list(known.values()))  # who was unsure may be asked again
+        learner.teach(list(known), list(known.values()))  # unsure images may be asked again
         learner.fit()
         curve.append(((learner.y >= 0).sum(), learner.evaluate()["accuracy"]))
     return curve
 
 
 def main():
-    """Label, and print how accuracy grew."""
+    """Label, and print the accuracy curve."""
     parser = argparse.ArgumentParser(description="A person in the loop.")
     parser.add_argument("--ask", action="store_true", help="ask you")
     parser.add_argument("--seeds", type=int, default=5, help="labellings of each strategy")

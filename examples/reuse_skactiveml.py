@@ -1,4 +1,4 @@
-"""scikit-activeml's strategies on one's own images, without skal's loop.
+"""scikit-activeml's strategies on your own images, without skal's loop.
 
 python examples/reuse_skactiveml.py FOLDER     one subfolder of images per class
 python examples/reuse_skactiveml.py            the digits, written to such a folder first
@@ -27,7 +27,7 @@ def write_digits(root: Path) -> Path:
 
 
 def main(folder: Path) -> None:
-    """Label 30 images, train, and ask four strategies for the next five."""
+    """Label 30 images, train, and query the next five with four strategies."""
     data = skal.load_dataset(folder, image_size=16, data_dir=folder.parent / "cache")
     X, y = data.X, np.full(len(data.X), -1)
     first = RandomSampling(missing_label=-1, random_state=0).query(X, y, batch_size=30)

@@ -1,4 +1,4 @@
-"""A loop of one's own: query, label as you like, teach.
+"""A custom loop: query, label as you like, teach.
 
 python examples/script_a_loop.py
 """

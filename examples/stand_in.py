@@ -1,4 +1,4 @@
-"""Draws flowers where the photographs of Kaggle's are not at hand: a folder for each of five kinds.
+"""Draws flowers in place of Kaggle's photographs: a folder for each of five kinds.
 
 python examples/stand_in.py FOLDER [N]    draws N pictures of each kind, by default 130
 python examples/stand_in.py               draws them and deletes them again
@@ -19,7 +19,7 @@ GROUNDS = ((55, 95, 45), (95, 125, 70), (130, 165, 200), (105, 85, 60), (45, 50,
 
 
 class Brush:
-    """Draws the shapes of which flowers consist, around a centre, turned and tilted."""
+    """Draws the parts of flowers around a centre, rotated and tilted."""
 
     def __init__(self, draw, rng, centre, radius):
         self.draw, self.rng, self.radius = draw, rng, radius
@@ -31,7 +31,7 @@ class Brush:
         return tuple(int(c) for c in np.clip(np.array(colour) + self.rng.normal(0, spread), 0, 255))
 
     def place(self, x, y):
-        """Return the picture's points of those of a flower, whose radius is 1."""
+        """Convert points of a flower of radius 1 to points of the image."""
         sin, cos = np.sin(self.turn), np.cos(self.turn)
         points = np.stack([x, np.multiply(y, self.tilt)], -1) @ [[cos, sin], [-sin, cos]]
         return [tuple(point) for point in (self.centre + self.radius * points).tolist()]
@@ -123,7 +123,7 @@ FLOWERS = {kind.__name__: kind for kind in (daisy, dandelion, rose, sunflower, t
 
 
 def draw_flower(kind, rng):
-    """Return an image of one kind of flower: one or several, anywhere, in any light."""
+    """Return an image with one or several flowers of one kind, anywhere and in any light."""
     size = 2 * SIZE
     ground = np.array(GROUNDS[rng.integers(len(GROUNDS))]) + rng.normal(0, 15, 3)
     blotches = rng.normal(0, 20, (6, 6, 1)) + rng.normal(0, 7, (6, 6, 3))
@@ -151,7 +151,7 @@ def draw_flower(kind, rng):
 
 
 def draw_flowers(folder, n_per_class=130, seed=0):
-    """Draw a folder with a subfolder of JPEG files for each kind, but what is there; return it."""
+    """Draw missing JPEG files into a subfolder for each kind; return the folder."""
     for number, kind in enumerate(FLOWERS):
         (Path(folder) / kind).mkdir(parents=True, exist_ok=True)
         for i in range(n_per_class):

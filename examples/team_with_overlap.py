@@ -1,17 +1,17 @@
-"""A team with overlap: three people label a folder, and some of the images are shown to two.
+"""A team with overlap: three people label a folder, and some images are shown to two of them.
 
 python examples/team_with_overlap.py [--seeds 10]
 
-Functions stand for the people; the rest is what `skal label --overlap` does behind its page.
+Functions simulate the people. The rest is what `skal label --overlap` does behind its page.
 
-What to conclude, from ten seeds: agreement finds who is careless without knowing the truth. Both
-pairs with cleo, who is wrong three times in ten, have a kappa near 0.6, anna and ben 0.9; but one
-labelling may show 0.38 or 0.85 for such a pair, so do not judge by twenty shared images. Overlap
-costs: with 240 answers the network that learned from 240 images was right in 88.4% (standard
-deviation 1.6), from 186 with 30% overlap in 86.9% (2.0), from 122 with everything shown twice in
-83.4% (2.4). Of two different answers the last one counts, so overlap by itself mends no label:
-show a few images twice, to learn whom to talk with, not all. Images come in random order here, no
-strategy chooses.
+What to conclude from ten seeds: agreement reveals careless annotators without knowing the truth.
+Both pairs with cleo, who is wrong three times in ten, have a kappa near 0.6; anna and ben have 0.9.
+A single labelling may show 0.38 or 0.85 for a pair with cleo, so do not judge by twenty shared
+images. Overlap has a cost. With 240 answers, the model reached 88.4% (standard deviation 1.6) from
+240 images, 86.9% (2.0) from 186 with 30% overlap, and 83.4% (2.4) from 122 with everything shown
+twice. Of two different answers the last one counts, so overlap alone corrects no label. Show only a
+few images twice, to find out whom to talk to. Images come in random order here; no strategy selects
+them.
 """
 
 import argparse
@@ -30,13 +30,13 @@ from skal.label.project import LabelProject
 from skal.label.service import LabelService
 
 WRONG = {"anna": 0.02, "ben": 0.1, "cleo": 0.3}
-"""How often each is wrong; nobody knows that but this script."""
+"""How often each is wrong; only this script knows."""
 N_IMAGES, N_ANSWERS = 300, 240
 DIGITS = load_digits()
 
 
 def write_images(root, numbers):
-    """Write some of scikit-learn's digits as files of one folder."""
+    """Write some of scikit-learn's digits as files into one folder."""
     root.mkdir()
     for number in numbers:
         Image.fromarray((DIGITS.images[number] * 15).astype(np.uint8)).save(root / f"{number}.png")
@@ -44,7 +44,7 @@ def write_images(root, numbers):
 
 
 def label_together(project, rng):
-    """Let each answer in turn what the queue hands out, until all answers are given."""
+    """Let each person in turn answer the queue's next image, until all answers are given."""
     service = LabelService(project)
     for turn in range(N_ANSWERS):
         who = list(WRONG)[turn % len(WRONG)]
@@ -63,7 +63,7 @@ def number_of(project, image):
 
 
 def accuracy_of(project, numbers):
-    """Return the share of right labels, and the accuracy of a model that learned from all."""
+    """Return the share of right labels, and the accuracy of a model trained on all of them."""
     found = {number_of(project, image): label for image, label in project.labels.items()}
     known, labels = list(found), list(found.values())
     model = LogisticRegression(max_iter=500).fit(DIGITS.data[known] / 16, labels)

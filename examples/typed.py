@@ -23,7 +23,7 @@ def accuracy_of(strategy: str, seed: int) -> float:
 
 
 class Unlike(ScoreStrategy):
-    """Takes what is least like the first class."""
+    """Picks images least like the first class."""
 
     reads = ("proba",)
 

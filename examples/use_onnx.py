@@ -1,4 +1,4 @@
-"""Classify images by a network that was exported, with onnxruntime, numpy and Pillow alone.
+"""Classify images with an exported network, using only onnxruntime, numpy and Pillow.
 
 skal export-model RUN_DIR --out network.onnx; python use_onnx.py network.onnx PHOTO...
 """

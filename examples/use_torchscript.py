@@ -1,4 +1,4 @@
-"""Classify images by a network that was exported, with torch and torchvision alone.
+"""Classify images with an exported network, using only torch and torchvision.
 
 skal export-model RUN_DIR --format torchscript --out network.pt; python use_torchscript.py ...
 """
