@@ -54,15 +54,15 @@ class GridConfig(Settings):
         metavar="N",
         lowest=1,
         highest=10**4,
-        details="The figures depend on it in the last digits, so a comparison that is continued "
-        "keeps its number.",
+        details="It affects the last digits of the figures, so a resumed comparison keeps its "
+        "number.",
     )
     backend: str = _grid(
         "loky",
         "Where jobs run: in processes on this machine (loky), or on a cluster",
         choices=("loky", "dask", "ray"),
-        details="Data that are named must lie at the same place on all machines of a cluster; "
-        "arrays are sent there.",
+        details="On a cluster, named data must have the same path on all machines; arrays are "
+        "sent to them.",
     )
     scheduler: str | None = _grid(
         None,

@@ -74,8 +74,8 @@ class Setting:
     def dependencies(self) -> list[str]:
         """Say in sentences what it depends on."""
         return [
-            *(f"Acts only with `{in_words(need)}`." for need in self.needs),
-            *(f"Changes nothing with `{in_words(other)}`." for other in self.idle_with),
+            *(f"Only has an effect with `{in_words(need)}`." for need in self.needs),
+            *(f"Has no effect with `{in_words(other)}`." for other in self.idle_with),
             *(f"Not together with `{in_words(other)}`." for other in self.excludes),
         ]
 

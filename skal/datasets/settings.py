@@ -35,16 +35,16 @@ class DataSettings(Settings):
         "Value of white, or of black and white, in files of more than 8 bits; by default found "
         "from some of them",
         metavar="N|LOW:HIGH",
-        details="The same for all images of a dataset: see `skal.datasets.deep.decide`. In a "
-        "folder of both whole numbers and fractions, two of them with a comma between; ``none`` is "
-        "what is not decided.",
+        details="It is the same for all images of a dataset: see `skal.datasets.deep.decide`. For "
+        "a folder with both whole numbers and fractions, give two values with a comma between "
+        "them; ``none`` leaves one undecided.",
     )
     pages: str = _data(
         "first",
         "What to use of files with several pages",
         choices=PAGES,
-        details="Pages are those of the first one's size; ``all`` makes each an image of its own, "
-        "``stack.tif#2`` say, and a test set that is drawn has all pages of a file or none.",
+        details="Only pages of the first page's size count. ``all`` makes each page an image, such "
+        "as ``stack.tif#2``; a drawn test set has all pages of a file or none.",
     )
     data_dir: str | None = _data(
         None,
@@ -57,13 +57,13 @@ class DataSettings(Settings):
         metavar="N",
         lowest=0,
         highest=2**63 - 1,
-        details="Split, initial set, training, noise and draws, each independently.",
+        details="It seeds split, initial set, training, noise and draws, each independently.",
     )
     drop_duplicates: bool = _data(
         False,
         "Leave out images of the pool that repeat one of the test set or of the pool",
-        details="Images are equal if all their decoded pixels are; near doubles are found by "
-        "``skal doctor DIR``.",
+        details="Images are duplicates if all their decoded pixels are equal. ``skal doctor DIR`` "
+        "finds near-duplicates.",
     )
     noise_rate: Share = _noise(
         "0%",

@@ -38,17 +38,17 @@ class TrainingSettings(Settings):
     freeze: bool = _network(
         False,
         "Freeze the backbone: compute its features once per image, and train only a head",
-        details="Its features, kept under `data_dir`, take the place of the pixels.",
+        details="The features are cached under `data_dir` and replace the pixels.",
         excludes={"finetune": "freeze trains no backbone"},
     )
     finetune: bool = _network(False, "Fine-tune the backbone, at a tenth of the learning rate")
     head: str | None = _network(
         None,
         "Head of a frozen backbone: logistic regression, or one or two layers trained by gradients",
-        details="Logistic regression is solved to its optimum, on features of length 1, with the "
-        "strength of its regularisation chosen by cross-validation over the labels; it is the "
-        "default, unless a setting of the training by gradients is given: then it is linear. "
-        "mlp has a hidden layer of 256 units.",
+        details="Logistic regression is solved to its optimum on unit-length features; "
+        "cross-validation over the labels chooses its regularization strength. It is the default, "
+        "unless you set an option of gradient training: then the default is linear. mlp has a "
+        "hidden layer of 256 units.",
         choices=("logistic", "linear", "mlp"),
         needs=("freeze",),
     )
@@ -94,18 +94,18 @@ class TrainingSettings(Settings):
     schedule: str = _training(
         "one-cycle",
         "Learning rate schedule: one cycle (up, then down), or cosine decay",
-        details="In one cycle (Smith and Topin, 2019) the momentum (AdamW's beta1) goes the other "
-        "way, from 0.95 to 0.85 and back; a cosine (Loshchilov and Hutter, 2017) leaves it.",
+        details="With one cycle (Smith and Topin, 2019), the momentum (AdamW's beta1) goes from "
+        "0.95 down to 0.85 and back; a cosine (Loshchilov and Hutter, 2017) does not change it.",
         choices=("one-cycle", "cosine"),
         idle_with=("patience", *_SOLVED),
     )
     warm_start: str = _training(
         "off",
         "Start each training from the previous weights, or from those shrunk and perturbed",
-        details="Shrunk and perturbed are 0.6 of the weights plus 0.1 of new ones (Ash and Adams, "
-        "2020). Clones, committees and the trainings of `calibrate` start anew. The folder of a "
-        "run that is not finished then has the last network in ``checkpoint-<round>.safetensors``, "
-        "as it has of any run on a GPU.",
+        details="``shrink`` starts from 0.6 of the weights plus 0.1 of new ones (Ash and Adams, "
+        "2020). Clones, committees and the trainings of `calibrate` start from scratch. The folder "
+        "of an unfinished run then has the last network in ``checkpoint-<round>.safetensors``, as "
+        "with any run on a GPU.",
         choices=("off", "on", "shrink"),
         bare="on",
         idle_with=_SOLVED,
@@ -135,7 +135,7 @@ class TrainingSettings(Settings):
     balanced: bool = _training(
         False,
         "Weigh all classes alike, however many images each has",
-        details="They take turns in the batches; logistic regression weighs them alike.",
+        details="Batches sample all classes equally; logistic regression weighs them equally.",
     )
     mixup: float = _training(
         0.0,
@@ -149,7 +149,7 @@ class TrainingSettings(Settings):
         None,
         "Stop a training early when its loss has not fallen for N epochs",
         metavar="N",
-        details="An epoch counts as 10 steps at least; the learning rate stays high until then. "
+        details="An epoch counts as at least 10 steps. The learning rate stays high until then. "
         "See `skal.models.training.UntilFlat`.",
         lowest=1,
         highest=10**6,
@@ -204,21 +204,20 @@ class NetworkSettings(Settings):
         "Network: a name, or module:builder; by default a frozen, pretrained EfficientNet-Lite0",
         metavar="NAME",
         names=("models",),
-        details="That is efficientnet-lite0-stages. Images below 32 px, but for those of "
-        "Fashion-MNIST, get small-cnn, trained from nothing. With ``finetune`` "
-        "efficientnet-lite0 is trained, and with a setting of the training by gradients its head; "
-        "with ``weights`` or ``pretrain`` it is small-cnn below 64 px, else resnet18. A folder is "
-        "decoded at 224 px, or at 160 or 112 where one pass of the network over its images would "
-        "take more than a minute.",
+        details="That is efficientnet-lite0-stages. Below 32 px, except for Fashion-MNIST, it is "
+        "small-cnn, trained from scratch. With ``finetune``, or an option of gradient training, it "
+        "is efficientnet-lite0. With ``weights`` or ``pretrain``, it is small-cnn below 64 px, "
+        "else resnet18. A folder is decoded at 224 px, or at 160 or 112 if one pass of the "
+        "network over its images would take more than a minute.",
     )
     pretrain: str = _network(
         "none",
         "Pretrain the backbone on the pool's images, without labels, before the first round",
         choices=("none", "simclr"),
         bare="simclr",
-        details="It is trained on the images of the pool and on those that nobody labelled, see "
-        "`skal.models.self_supervision.pretrain`. Its weights are kept under `data_dir`, and its "
-        "loss curve in ``pretrain.csv``, ``pretrain.png`` and ``pretrain.svg``.",
+        details="It uses the images of the pool and those without a label, see "
+        "`skal.models.self_supervision.pretrain`. The weights are cached under `data_dir`, and the "
+        "loss curve is in ``pretrain.csv``, ``pretrain.png`` and ``pretrain.svg``.",
     )
     pretrain_steps: int = _network(
         1000,
@@ -232,6 +231,6 @@ class NetworkSettings(Settings):
         "none",
         "Scale the network's confidence, by cross-validation on the labelled images",
         choices=("none", "temperature"),
-        details="See `skal.models.calibration.calibrate`. It holds for scoring and evaluation; "
+        details="See `skal.models.calibration.calibrate`. It applies to scoring and evaluation. "
         "``rounds.csv`` then has `temperature`, and NLL and ECE without it.",
     )

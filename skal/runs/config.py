@@ -44,9 +44,8 @@ class LabelSettings(Settings):
         "How to choose the initial set; by default herding on a frozen network, else random",
         metavar="NAME",
         names=("init-strategies",),
-        details="A comparison starts at random by default. They are the same for every strategy "
-        "with the same seed. See "
-        "`skal.strategies.cold_start.ColdStart`.",
+        details="In a comparison, the default is random. The initial set is the same for every "
+        "strategy with the same seed. See `skal.strategies.cold_start.ColdStart`.",
     )
     oracle: str = _labels(
         "true",
@@ -59,9 +58,9 @@ class LabelSettings(Settings):
         "Labelled images held out for validation; they count as labels spent",
         metavar="N|P%",
         lowest=0,
-        details="They are drawn at random; nothing is trained on them, and no strategy sees them. "
-        "``rounds.csv`` then has `valid_accuracy` and `valid_nll`, by the labels that the oracle "
-        "gave, and ``valid.csv`` says which they are.",
+        details="They are drawn at random, not trained on, and hidden from the strategy. "
+        "``rounds.csv`` then has `valid_accuracy` and `valid_nll`, by the oracle's labels, and "
+        "``valid.csv`` lists the images.",
     )
 
 
@@ -90,7 +89,8 @@ class QuerySettings(Settings):
         metavar="N",
         lowest=1,
         idle_with=("stream",),
-        details="The others are not scored. By default all, and 100,000 if it reads embeddings.",
+        details="Other images are not scored. The default is all, or 100,000 if the strategy reads "
+        "embeddings.",
     )
     stream: str = _query(
         "off",
@@ -110,8 +110,8 @@ class QuerySettings(Settings):
         "Tell, or end the run, when the predictions have stabilised",
         choices=("off", "notice", "end"),
         bare="end",
-        details="See `skal.runs.stopping.StopMonitor`. ``rounds.csv`` has the `agreement` of two "
-        "rounds, and ``summary.json`` the `stop_round`.",
+        details="See `skal.runs.stopping.StopMonitor`. ``rounds.csv`` has the `agreement` with the "
+        "previous round, and ``summary.json`` the `stop_round`.",
     )
 
 

@@ -24,8 +24,8 @@ def test_a_generated_page_is_up_to_date(place: str) -> None:
 def test_every_setting_has_a_row_with_what_it_depends_on() -> None:
     rows = {line.split("`")[1]: line for line in settings_page().splitlines() if line[:3] == "| `"}
     assert rows.keys() == SETTINGS.keys() | GRID_SETTINGS.keys()
-    assert "Acts only with `freeze`." in rows["head"]
-    assert "Changes nothing with `stream`." in rows["explore"]
+    assert "Only has an effect with `freeze`." in rows["head"]
+    assert "Has no effect with `stream`." in rows["explore"]
     assert "Not together with `epochs`." in rows["steps"]
     assert "Not together with `steps`." in rows["epochs"]
     assert "a whole number from 8 to 4096" in rows["image_size"]
