@@ -24,7 +24,7 @@ from ..runs.start import with_network
 from ..runs.trackers import check_trackers
 from .config import GRID_SETTINGS, NOT_OF_A_GRID, GridConfig, base_config
 from .folder import CELLS, check_place, is_finished, is_left, opened
-from .grid import Cell, cells_of, check_cells, complete_grid
+from .grid import Cell, cells_of, check_cells, complete_grid, found_anywhere
 from .report import check_extra, text_table, write_report
 from .results import Result, read_result
 from .verdicts import analyse
@@ -146,7 +146,7 @@ def compare(
         size = runner.image_size(base)
         base = with_network(base, runner.load(base).image_size).replace(image_size=size)
     grid = complete_grid(grid, base)
-    cells = cells_of(grid, base)
+    cells = [found_anywhere(cell) for cell in cells_of(grid, base)]
     check_cells(cells, runner.load)
     check_trackers(trackers, None)
     with opened(folder, grid, base, workers.n_threads) as whole:

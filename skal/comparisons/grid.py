@@ -6,9 +6,11 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from ..core.registry import parse_spec
 from ..datasets import ImageDataset
+from ..datasets.loading import data_folder
 from ..runs.config import RunConfig
 from ..runs.preparation import name_of_folder
 from ..runs.run import check_run
@@ -56,6 +58,16 @@ def cells_of(grid: GridConfig, base: RunConfig) -> list[Cell]:
             config = base.replace(strategy=name, strategy_params=params, seed=seed, **varied)
             cells.append(Cell(_cell_name(config), config))
     return cells
+
+
+def found_anywhere(cell: Cell) -> Cell:
+    """Return a run whose files are named so that a worker finds them, whatever folder it is in."""
+    weights, data_dir = cell.config.weights, cell.config.data_dir
+    config = cell.config.replace(
+        weights=None if weights is None else str(Path(weights).resolve()),
+        data_dir=None if data_dir is None else str(data_folder(data_dir).resolve()),
+    )
+    return Cell(cell.name, config)
 
 
 def _cell_name(config: RunConfig) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import shutil
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from ..core.workers import Workers, one_call
 from ..datasets import ImageDataset
 from ..datasets.decoding import Decoding
 from ..datasets.doubles import tell_doubles
-from ..datasets.loading import load_as
+from ..datasets.loading import data_folder, is_folder, load_as
 from ..runs.config import RunConfig
 from ..runs.record import Record, is_begun
 from ..runs.run import resume, run
@@ -50,7 +51,7 @@ class Reply:
 class CellRunner:
     """Makes any run of a comparison; it is sent to all workers. `threads` are torch's; `here` says
     whether workers see `folder`, else run folders are sent back, packed; `call` identifies one call
-    of `compare`, so that the next reads images again.
+    of `compare`, so that the next reads images again; `data_dir` is the data folder of who asks.
     """
 
     data: ImageDataset | str | Path
@@ -60,11 +61,19 @@ class CellRunner:
     here: bool = True
     command: Sequence[str] = ()
     call: str = field(default_factory=lambda: uuid.uuid4().hex)
+    data_dir: Path | None = None
 
     def sent_to(self, workers: Workers, folder: Path | None) -> CellRunner:
-        if folder is not None and not workers.are_local:
-            folder = folder.resolve()  # its name, by which trackers group runs, is needed there
-        return replace(self, folder=folder, threads=workers.n_threads, here=workers.are_local)
+        """Return the runner for such workers; those of a cluster stand in other folders."""
+        sent = replace(self, folder=folder, threads=workers.n_threads, here=workers.are_local)
+        if workers.are_local:
+            return sent
+        data = self.data
+        if not isinstance(data, ImageDataset) and is_folder(data):
+            data = Path(data).expanduser().resolve()
+        # the name of a run's folder, by which trackers group runs, is needed there
+        folder = folder and folder.resolve()
+        return replace(sent, data=data, folder=folder, data_dir=data_folder().resolve())
 
     def load(self, config: RunConfig) -> ImageDataset:
         if isinstance(self.data, ImageDataset):
@@ -80,8 +89,18 @@ class CellRunner:
         check_folder(config, self.data)
         return input_size(config, self.data)
 
+    def placed(self, config: RunConfig) -> RunConfig:
+        """Name the data folder of who asks, whose features are kept there, unless this worker does
+        not see it, or has another by the settings or by its environment.
+        """
+        other = config.data_dir or self.data_dir is None or os.environ.get("SKAL_DATA_DIR")
+        if other or not os.access(str(self.data_dir), os.W_OK):
+            return config
+        return config.replace(data_dir=str(self.data_dir))
+
     def run(self, cell: Cell) -> Reply:
         """Make or resume a run; any exception is returned, so that other runs continue."""
+        cell = replace(cell, config=self.placed(cell.config))
         with one_call(self.threads), _apart(self.command), self._run_folder(cell) as folder:
             try:
                 result = self._run_or_resume(cell, folder)

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ from PIL import Image
 
 import skal
 from skal.cli import main
+from skal.comparisons.config import GridConfig, base_config
 from skal.comparisons.pairs import group_by_setting
 from skal.comparisons.results import find_runs, read_result
+from skal.comparisons.worker import CellRunner
 from skal.core.durable import locked
 from skal.core.errors import (
     ParameterError,
@@ -714,6 +717,52 @@ def test_a_cluster_that_loses_a_worker_comes_to_the_same_as_one_process(
     assert sorted(p.name for p in (tmp_path / "there/cells").iterdir()) == sorted(
         p.name for p in (tmp_path / "here/cells").iterdir()
     )
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+def test_workers_that_stand_elsewhere_find_the_images_the_weights_and_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.delenv("SKAL_DATA_DIR", raising=False)
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        path = tmp_path / f"mine/images/{'ab'[number % 2]}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).save(path)
+    (tmp_path / "elsewhere/deeper").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere/deeper")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+    ) as cluster:
+        monkeypatch.chdir(tmp_path / "mine")
+        asked: dict[str, Any] = {"strategies": ["random"], "seeds": 1, **QUICK, "threads": 1}
+        of_grid = {"backend": "dask", "scheduler": cluster.scheduler_address}
+        first = skal.run("images", "random", model="small-cnn", out="first", **QUICK)
+        assert first.folder is not None
+        weights = "first/model.safetensors"
+        for data_dir in (None, "kept"):
+            there = skal.compare(
+                "images", **asked, **of_grid, model="small-cnn", weights=weights, data_dir=data_dir
+            )
+            config = there.results[0].config
+            assert config.dataset == str(tmp_path / "mine/images")
+            assert config.data_dir == str(tmp_path / "mine" / (data_dir or "data"))
+    assert not [*(tmp_path / "elsewhere").rglob("*.npy")]
+
+
+def test_a_worker_keeps_what_it_decodes_in_a_data_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If its environment names one, or it does not see that of who asks."""
+    monkeypatch.delenv("SKAL_DATA_DIR", raising=False)
+    config = base_config("digits", GridConfig(), {})
+    runner = replace(CellRunner("digits"), data_dir=tmp_path)
+    assert runner.placed(config).data_dir == str(tmp_path)
+    assert runner.placed(config.replace(data_dir="/named")).data_dir == "/named"
+    assert replace(runner, data_dir=tmp_path / "not-here").placed(config).data_dir is None
+    monkeypatch.setenv("SKAL_DATA_DIR", "/of/its/own")
+    assert runner.placed(config).data_dir is None
 
 
 def test_ray_comes_to_the_same(tiny: skal.ImageDataset, tmp_path: Path, ray_here: Any) -> None:
