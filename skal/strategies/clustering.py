@@ -78,7 +78,7 @@ class ManyMeans(KMeans):  # type: ignore[misc]
         shift, distances = Shift(X), np.empty((len(X), self.n_clusters), np.float32)
         centres = torch.from_numpy(shift(self.cluster_centers_))
         for rows in blocks(*X.shape):
-            distances[rows] = torch.cdist(torch.from_numpy(shift(X[rows])), centres)
+            distances[rows] = torch.cdist(torch.from_numpy(shift(X[rows])), centres).numpy()
         return distances
 
 
@@ -86,7 +86,7 @@ def nearest(points: NDArray[np.float32], centres: Tensor) -> NDArray[np.int64]:
     """Return the number of the nearest centre of each point, shape (n,)."""
     labels = np.empty(len(points), dtype=np.int64)
     for rows, distance in squared_distances(torch.from_numpy(points), centres):
-        labels[rows] = distance.argmin(dim=1)
+        labels[rows] = distance.argmin(dim=1).cpu().numpy()
     return labels
 
 

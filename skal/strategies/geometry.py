@@ -71,7 +71,7 @@ class Shift:
             return self._moved(values)
         reduced = np.empty((len(values), self._directions.shape[1]), np.float32)
         for rows in blocks(*values.shape):
-            reduced[rows] = torch.from_numpy(self._moved(values[rows])) @ self._directions
+            reduced[rows] = (torch.from_numpy(self._moved(values[rows])) @ self._directions).numpy()
         return reduced
 
     def _moved(self, values: NDArray[np.floating]) -> NDArray[np.float32]:

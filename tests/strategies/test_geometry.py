@@ -336,7 +336,7 @@ class TestFarFromTheOrigin:
         np.testing.assert_allclose(here.mean(axis=0), 0, atol=1e-5 * np.abs(here).max())
         found = np.empty((300, 100))
         for rows, distance in squared_distances(*map(as_points, (here, there))):
-            found[rows] = distance
+            found[rows] = distance.numpy()
         dense = normalize(values.astype(float)) if unit_length else values.astype(float)
         expected = cdist(dense[:300], dense[300:]) ** 2
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6 * expected.max())
