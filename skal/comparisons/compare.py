@@ -16,7 +16,7 @@ from ..core.errors import ParameterError, SkalError
 from ..core.progress import progress
 from ..core.signatures import shows_settings
 from ..core.text import counted, plural
-from ..core.workers import WorkerLostError, Workers, map_jobs
+from ..core.workers import WorkerLostError, Workers, check_scheduler, map_jobs
 from ..datasets import ImageDataset
 from ..runs.config import RunConfig
 from ..runs.environment import changed_code, own_code
@@ -139,6 +139,7 @@ def compare(
     if folder is not None:
         check_place(folder, for_runs=True)
     workers = Workers(grid.backend, grid.scheduler, grid.jobs, grid.threads, base.device)
+    check_scheduler(workers)
     if grid.html:
         check_extra()
     runner = CellRunner(data, _names(trackers), command=tuple(sys.argv))

@@ -100,7 +100,28 @@ def map_jobs(function: Function, shared: Any, items: Sequence[Any], workers: Wor
     cluster once; the answer is a `WorkerLostError` if the process died again and again.
     """
     if items:
+        check_scheduler(workers)
         yield from BACKENDS[workers.backend](function, shared, items, workers)
+
+
+def check_scheduler(workers: Workers) -> None:
+    """Raise a `ParameterError` if nobody listens at the scheduler's address: for that Ray waits
+    minutes, and Dask half of one.
+    """
+    address = workers.scheduler
+    if address is None:
+        return
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon or not port.isdecimal():  # "auto", say
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        cluster, example = CLUSTERS[workers.backend]
+        raise ParameterError(
+            f"scheduler: nobody answers at {address} ({error}); expected the address of {cluster}, "
+            f"such as {example}, or none to start one here"
+        ) from error
 
 
 def processors() -> int:
@@ -231,8 +252,6 @@ def _on_ray(function: Function, shared: Any, items: Sequence[Any], workers: Work
     import ray
     from ray.exceptions import WorkerCrashedError
 
-    if workers.scheduler is not None:
-        _check_answers(workers.scheduler)
     started_here = not ray.is_initialized()
     if started_here:
         _start_ray(workers.scheduler)
@@ -268,21 +287,7 @@ def _start_ray(address: str | None) -> None:
         raise ParameterError(
             f"scheduler: the Ray cluster at {address or 'this machine'} lets nobody in "
             f"({type(error).__name__}: {str(error).partition(chr(10))[0]:.200}); if it asks for a "
-            "token, give its own by RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
-        ) from error
-
-
-def _check_answers(address: str) -> None:
-    """Raise a `ParameterError` if nobody listens at an address, for which Ray waits minutes."""
-    host, colon, port = address.rpartition("://")[2].rpartition(":")
-    if not colon or not port.isdecimal():  # "auto", say
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise ParameterError(
-            f"scheduler: nobody answers at {address} ({error}); expected the address of a Ray "
-            "cluster, such as 10.0.0.1:6379, or none to start one here"
+            "token, RAY_AUTH_MODE=token gives it that of ~/.ray/auth_token, or of RAY_AUTH_TOKEN"
         ) from error
 
 
@@ -321,3 +326,8 @@ BACKENDS: Mapping[str, Callable[[Function, Any, Sequence[Any], Workers], Answers
 }
 PACKAGES = {"dask": "distributed", "ray": "ray"}
 """What a backend needs beside skal, by the extra that has it."""
+CLUSTERS = {
+    "dask": ("a Dask scheduler", "tcp://10.0.0.1:8786"),
+    "ray": ("a Ray cluster", "10.0.0.1:6379"),
+}
+"""What is expected to answer, by backend, and where."""

@@ -25,7 +25,7 @@ from ..core.errors import (
 from ..core.kept import find, forget, put
 from ..core.progress import progress
 from ..core.text import counted, plural
-from ..core.workers import WorkerLostError, Workers, map_jobs, one_call
+from ..core.workers import WorkerLostError, Workers, check_scheduler, map_jobs, one_call
 from ..datasets.decoding import DECODER_VERSION
 from ..datasets.index import listed
 from ..datasets.pixel_cache import file_state
@@ -185,6 +185,7 @@ def predict(
     form = check_places(out, places)
     out = out.absolute()
     workers = Workers(backend, scheduler, jobs, threads, device)
+    check_scheduler(workers)
     asked = utilities if utilities is not None else MEASURED if form.measures else ()
     check_asked(asked, shard_size)
     check_network(Path(run_dir), device, trust)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -763,6 +764,15 @@ def test_a_worker_keeps_what_it_decodes_in_a_data_folder_of_its_own(
     assert replace(runner, data_dir=tmp_path / "not-here").placed(config).data_dir is None
     monkeypatch.setenv("SKAL_DATA_DIR", "/of/its/own")
     assert runner.placed(config).data_dir is None
+
+
+def test_nothing_is_read_or_written_before_a_cluster_answers(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+    asked: dict[str, Any] = {"backend": "dask", "scheduler": address}
+    with pytest.raises(ParameterError, match=f"nobody answers at {address}"):
+        skal.compare("no-such-dataset", out=tmp_path / "comparison", **asked)
+    assert not list(tmp_path.iterdir())
 
 
 def test_ray_comes_to_the_same(tiny: skal.ImageDataset, tmp_path: Path, ray_here: Any) -> None:

@@ -231,9 +231,11 @@ def test_a_ray_cluster_without_gpus_is_not_waited_for() -> None:
         gpus_per_ray_task(Workers(device="cuda"), {"CPU": 8.0})
 
 
-def test_a_cluster_of_ray_where_nobody_answers_is_said_at_once() -> None:
+@pytest.mark.parametrize(("backend", "scheme"), [("ray", ""), ("dask", "tcp://"), ("dask", "")])
+def test_a_cluster_where_nobody_answers_is_said_at_once(backend: str, scheme: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    workers = Workers("ray", scheduler=f"127.0.0.1:{port}")
-    with pytest.raises(ParameterError, match=f"nobody answers at 127.0.0.1:{port}"):
+        address = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
+    workers = Workers(backend, scheduler=address)
+    told = f"nobody answers at {address} .*expected the address of a {backend.title()}"
+    with pytest.raises(ParameterError, match=told):
         list(map_jobs(added, 10, [1], workers))
