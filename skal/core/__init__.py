@@ -1,1 +1,1 @@
-"""Words that all rooms use; no torch here."""
+"""Utilities shared by all subpackages; no torch here."""

@@ -1,4 +1,4 @@
-"""Writing that a crash cannot leave half done, and reading of names that people gave."""
+"""Crash-safe writing: atomic replacement, appending, checksums and locks."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from typing import Any
 from .errors import RunFolderError, SkalError
 
 LEFT = 3600.0
-"""Seconds after which nobody writes to a temporary file any more."""
+"""Age in seconds at which a temporary folder counts as abandoned."""
 
 _log = logging.getLogger("skal")
 
 
 def encoded(content: bytes | str) -> bytes:
-    """Return content as it is written: text as UTF-8, with surrogate escapes as their bytes."""
+    """Return the bytes to write: text as UTF-8, with surrogate escapes turned back into bytes."""
     return content.encode(errors="surrogateescape") if isinstance(content, str) else content
 
 
@@ -37,22 +37,21 @@ def write_atomic(
     name: Callable[[Path, Path], Any] | None = None,
     mode: int = 0o666,
 ) -> None:
-    """Replace a file's content as a whole, by rename and fsync; content as of `encoded`. After an
-    `OSError` the old content is untouched. `name`, such as `name_new`, gives what was written to a
-    temporary file its name, by default in place of another; `mode` is who may read the file, as far
-    as the process lets them.
+    """Replace a file atomically: write to a temporary file, fsync, rename. After an `OSError` the
+    old content is untouched. `name` moves the temporary file to `path`; the default replaces an
+    existing file, `name_new` refuses to. `mode` is subject to the umask.
     """
     data = encoded(content)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.unlink(missing_ok=True)  # what somebody else put there is not written to
+        temporary.unlink(missing_ok=True)  # never write through another process's file or link
         with open(temporary, "xb", opener=partial(os.open, mode=mode)) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         (name or Path.replace)(temporary, path)
     except OSError as error:
-        error.filename = str(path)  # the system's "disk full" does not say it
+        error.filename = str(path)  # "disk full" comes without a name
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -60,11 +59,9 @@ def write_atomic(
 
 
 def append(path: Path, content: bytes | str) -> int:
-    """Add to a file, wait until it is on the disk, and return its size; content as of
-    `encoded`. After an `OSError` the file is as before.
-    """
+    """Append to a file, fsync it, and return its size. After an `OSError` it is unchanged."""
     data = encoded(content)
-    # unbuffered: a buffer would write its rest when closed, behind what was cut off
+    # unbuffered: on close, a buffer would write its rest after the truncation
     with naming(path), path.open("ab", buffering=0) as file:
         start = file.seek(0, os.SEEK_END)
         try:
@@ -78,19 +75,19 @@ def append(path: Path, content: bytes | str) -> int:
 
 
 def write_new(path: Path, content: bytes | str) -> None:
-    """Write a file where there is none, as a whole or not at all; else a FileExistsError."""
+    """Create a file atomically; raise a `FileExistsError` if it exists."""
     write_atomic(path, content, name_new)
 
 
 def name_new(temporary: Path, path: Path, *, link: Callable[[Path, Path], None] = os.link) -> None:
-    """Give a written file its name, never in place of another; else a FileExistsError. It may keep
-    the temporary one, too, which is the caller's to remove.
+    """Link a temporary file to its final name; raise a `FileExistsError` if that exists. The
+    temporary name may remain; the caller removes it.
     """
     try:
         link(temporary, path)
     except FileExistsError:
         raise
-    except OSError as error:  # a file system without links
+    except OSError as error:  # a file system without hard links
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
         temporary.rename(path)
@@ -99,19 +96,19 @@ def name_new(temporary: Path, path: Path, *, link: Callable[[Path, Path], None] 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give a folder to fill, which is called `path` after the block and gone after an exception in
-    it; a FileExistsError if something is called so by then. What a killed one left is removed, an
-    hour later.
+    """Yield a temporary folder, which is renamed to `path` after the block, or removed if the block
+    raises. Raise a `FileExistsError` if `path` exists by then. Remove what killed processes left
+    more than an hour ago.
     """
     for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}.tmp"):
-        with suppress(OSError):  # gone, or being written to
+        with suppress(OSError):  # removed meanwhile, or being written to
             if time.time() - max(p.stat().st_mtime for p in (left, *left.rglob("*"))) > LEFT:
                 shutil.rmtree(left)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        if os.path.lexists(path):  # an empty folder would be replaced
+        if os.path.lexists(path):  # rename would replace an empty folder
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         temporary.rename(path)
         fsync_folder(path.parent)
@@ -120,7 +117,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_folder(folder: Path, last: str) -> None:
-    """Remove a folder of files, and `last` the one by which it is known for what it is."""
+    """Remove a folder of files, and last of all the file `last` that identifies the folder."""
     for path in [*folder.iterdir()]:
         if path.name != last:
             path.unlink()
@@ -128,7 +125,7 @@ def remove_folder(folder: Path, last: str) -> None:
 
 
 def sha256(content: bytes | str) -> str:
-    """Return the SHA-256 of bytes, or of text as it is written."""
+    """Return the SHA-256 of bytes, or of text as `encoded`."""
     return hashlib.sha256(encoded(content)).hexdigest()
 
 
@@ -136,41 +133,40 @@ CHECKSUM = "# checksum of the lines above: "
 
 
 def signed(text: str) -> str:
-    """Return lines with one behind them by which `check_signed` knows them to be whole."""
+    """Return lines followed by a checksum line for `check_signed`."""
     return f"{text}{CHECKSUM}{sha256(text)}\n"
 
 
 def check_signed(path: Path, advice: str = "") -> None:
-    """Raise a `RunFolderError` if a file is not as `signed` made it; `advice` follows."""
+    """Raise a `RunFolderError`, ending in `advice`, if a file's checksum line does not match."""
     try:
         text, _, checksum = path.read_bytes().rpartition(CHECKSUM.encode())
     except OSError as error:
         raise RunFolderError(f"cannot read {str(path)!r}: {error.strerror}") from error
     if checksum.strip() and not text:
-        _log.warning("%s has no checksum: it is taken as it stands", path)
+        _log.warning("%s has no checksum and is not checked", path)
     elif checksum.strip() != sha256(text).encode():
         raise RunFolderError(
-            f"{str(path)!r} is damaged, or was edited: its checksum is not that of its lines "
-            f"(remove its last line if you have edited it){advice}"
+            f"{str(path)!r} is damaged or was edited: its checksum does not match its lines "
+            f"(if you edited it, remove its last line){advice}"
         )
 
 
 def remove_leftovers(folder: Path, name: str = "*", untouched: float = -math.inf) -> None:
-    """Remove the temporary files that a killed `write_atomic` left in a folder, of one file or of
-    all: then the folder must be skal's own. Where other processes may write, too, only those that
-    were left `untouched` for so many seconds.
+    """Remove the temporary files that a killed `write_atomic` left: of the file `name`, or of all
+    in a folder that is skal's own. Where other processes may be writing, give the seconds for which
+    a file must have been `untouched`.
     """
     for path in folder.glob(f".{name}.*.tmp*"):
-        with suppress(OSError):  # gone, or another user's
+        with suppress(OSError):  # removed meanwhile, or another user's
             if time.time() - path.stat().st_mtime > untouched:
                 path.unlink()
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other processes from writing to a file inside the block, or until the process ends; a
-    no-op on Windows and file systems without locks. A `RunFolderError` is raised if another process
-    holds the lock, an `OSError` if there is no such file.
+    """Hold a file's exclusive lock during the block; a no-op on Windows and without file locks.
+    Raise a `RunFolderError` if another process holds it, an `OSError` if the file is missing.
     """
     if sys.platform == "win32":
         yield
@@ -182,7 +178,7 @@ def locked(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RunFolderError(
-                f"{str(path.parent)!r} is being written to by another process; wait for its end"
+                f"another process is writing to {str(path.parent)!r}; wait until it ends"
             ) from error
         except OSError:
             pass
@@ -190,7 +186,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make renames and new names in a folder survive a power loss (a no-op on Windows)."""
+    """Make renames and new files in a folder survive a power loss (a no-op on Windows)."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -209,11 +205,11 @@ def fsync_file(path: Path) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Give an `OSError` in the block that names no file, as of a write, this one's name."""
+    """Add a file's name to an `OSError` in the block that has none, such as one from a write."""
     try:
         yield
     except OSError as error:
         if error.filename is None and not isinstance(error, SkalError):
-            error.strerror = error.strerror or str(error)  # numpy's errors have a text alone
+            error.strerror = error.strerror or str(error)  # numpy sets only the text
             error.filename = str(path)
         raise

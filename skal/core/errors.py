@@ -1,20 +1,20 @@
-"""Every error that a user can cause.
+"""The exceptions that skal raises for user errors.
 
     SkalError
-    ├── UsageError (ValueError)             what was asked for is not valid
-    │   ├── UnknownNameError (LookupError)  no dataset, model, strategy ... of that name
-    │   ├── ParameterError                  a keyword or value that the callee does not take
-    │   └── RunExistsError (FileExistsError) the place to write to is taken
-    ├── DataError (ValueError)              images or labels that cannot be used
+    ├── UsageError (ValueError)              invalid argument
+    │   ├── UnknownNameError (LookupError)   unknown dataset, model, strategy, ...
+    │   ├── ParameterError                   invalid keyword or value
+    │   └── RunExistsError (FileExistsError) the output path exists
+    ├── DataError (ValueError)               images or labels that cannot be used
     │   └── DatasetNotFoundError (FileNotFoundError)
-    │       └── FolderNotFoundError (UsageError)   there is no such folder of images
-    ├── RunFolderError (OSError)            a run folder that cannot be read or written
-    ├── MissingExtraError (ImportError)     an optional package is not installed
-    ├── workers.WorkerLostError            a process that is gone
-    ├── comparisons RunsFailedError        some runs of a comparison failed; it has the others
-    └── models NotFittedError              defined there, for it is also scikit-learn's own
+    │       └── FolderNotFoundError (UsageError)   the image folder does not exist
+    ├── RunFolderError (OSError)             a run folder that cannot be read or written
+    ├── MissingExtraError (ImportError)      an optional package is not installed
+    ├── workers.WorkerLostError              a worker process died
+    ├── comparisons RunsFailedError          some runs of a comparison failed; holds the others
+    └── models NotFittedError                defined there; also scikit-learn's NotFittedError
 
-`exit_code` is what the command line ends with.
+The command line exits with an exception's `exit_code`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 MOST_SHOWN = 40
-"""Names that an error lists when none of them is near what was asked for."""
+"""Most names that an error lists in full when none of them is similar to the unknown one."""
 
 NO_MEMORY = (
     "DefaultCPUAllocator",
@@ -35,14 +35,13 @@ NO_MEMORY = (
     "bad_alloc",
     "can't start new thread",
 )
-"""In errors of torch, of oneDNN, of OpenVINO, and of threads, whose stacks are memory."""
-
+"""Parts of out-of-memory messages of torch, oneDNN, OpenVINO, and threads (for their stacks)."""
 
 DIVERGED = "the training diverged; a lower learning rate (lr) may help"
 
 
 class SkalError(Exception):
-    """Base of all errors that skal raises on purpose.
+    """Base class of the exceptions that skal raises.
 
     Examples
     --------
@@ -58,13 +57,13 @@ class SkalError(Exception):
 
 
 class UsageError(SkalError, ValueError):
-    """What was asked for is not valid."""
+    """An argument is invalid."""
 
     exit_code = 2
 
 
 class UnknownNameError(UsageError, LookupError):
-    """No such name; the message lists the nearest ones."""
+    """The name is unknown; the message lists the nearest ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         self.name = name
@@ -72,27 +71,27 @@ class UnknownNameError(UsageError, LookupError):
 
 
 class ParameterError(UsageError):
-    """A keyword or a value that the callee does not take."""
+    """A keyword or value is invalid."""
 
 
 class RunExistsError(UsageError, FileExistsError):
-    """The place to write to is taken; nothing was touched."""
+    """The output path exists; nothing was written."""
 
 
 class DataError(SkalError, ValueError):
-    """Images or labels that cannot be used."""
+    """Images or labels cannot be used."""
 
 
 class DatasetNotFoundError(DataError, FileNotFoundError):
-    """The files of a dataset are not where they were looked for."""
+    """The files of a dataset were not found."""
 
 
 class FolderNotFoundError(DatasetNotFoundError, UsageError):
-    """There is no such folder of images."""
+    """The image folder does not exist."""
 
 
 class RunFolderError(SkalError, OSError):
-    """A run folder that cannot be read or written."""
+    """A run folder cannot be read or written."""
 
 
 class MissingExtraError(SkalError, ImportError):
@@ -111,8 +110,8 @@ def require(package: str, extra: str, purpose: str) -> None:
 
 
 def one_line(error: BaseException, longest: int = 200) -> str:
-    """Return an error's message, or its type's name, without line breaks and cut to `longest`; of a
-    KeyError, whose message is the key alone, that there is none.
+    """Return an error's message, or its type's name, on one line of at most `longest` characters;
+    that of a KeyError, which is only the key, becomes "there is no KEY".
     """
     text = " ".join(str(error).split()) or type(error).__name__
     text = f"there is no {text}" if isinstance(error, KeyError) else text
@@ -120,9 +119,7 @@ def one_line(error: BaseException, longest: int = 200) -> str:
 
 
 def told(error: BaseException) -> str:
-    """Return an error as one line to who is not where it happened: skal's own as it is, of others
-    the kind, too.
-    """
+    """Return an error as one line, starting with its type unless it is one of skal's own."""
     if is_out_of_memory(error):
         return "out of memory"
     kind = "" if isinstance(error, SkalError) else f"{type(error).__name__}: "
@@ -130,7 +127,7 @@ def told(error: BaseException) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether memory ran out, which torch says of a CPU by a RuntimeError."""
+    """Return whether memory ran out; on a CPU, torch raises a RuntimeError for that."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
@@ -139,7 +136,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def pass_on_memory(error: BaseException) -> None:
-    """Raise an error again if memory ran out: then nothing is damaged, or of the wrong kind."""
+    """Re-raise an out-of-memory error, so that it is not reported as a damaged or invalid file."""
     if is_out_of_memory(error):
         raise error
 
@@ -147,8 +144,8 @@ def pass_on_memory(error: BaseException) -> None:
 def blame(
     error: Exception, what: str, kind: type[SkalError] = SkalError, *, always: bool = False
 ) -> NoReturn:
-    """Raise a `kind` that starts with `what` for what somebody else's code raised; running out of
-    memory is passed on, and so are skal's own errors unless `always`.
+    """Raise an error of type `kind`, starting with `what`, for one raised by third-party code;
+    re-raise out-of-memory errors, and skal's own unless `always`.
     """
     if isinstance(error, SkalError) and not always:
         raise error
@@ -163,7 +160,7 @@ def blame(
 def blaming(
     what: str, kind: type[SkalError] = SkalError, *, always: bool = False
 ) -> Iterator[None]:
-    """Call somebody else's code inside the block; see `blame`."""
+    """Turn exceptions of third-party code in the block into errors of type `kind`; see `blame`."""
     try:
         yield
     except Exception as error:
@@ -171,7 +168,7 @@ def blaming(
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the nearest names, or all if these are few, to put behind "unknown ..."."""
+    """Return the end of an "unknown ..." message: the nearest names, or all if there are few."""
     names = {one.lower(): one for one in sorted(known)}
     small = name.lower()
     near = difflib.get_close_matches(small, names, n=3, cutoff=0.5)
@@ -182,6 +179,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return f"; did you mean {' or '.join(names[one] for one in near)}?"
     if is_long:
         nearest = difflib.get_close_matches(small, names, n=3, cutoff=0.0)
-        told = " or ".join(names[one] for one in nearest)
-        return f"; none of the {len(names)} known ones is like it, the nearest are {told}"
+        listed = " or ".join(names[one] for one in nearest)
+        return f"; none of the {len(names)} known names is similar, the nearest are {listed}"
     return f"; known: {', '.join(names.values())}" if names else "; none are known"

@@ -1,9 +1,9 @@
-"""What is computed once and kept: by one process, whole or not at all, checked when it is found.
+"""A cache of files and folders: each computed by one process, written atomically, and verified.
 
-Beside a kept file or folder lies its hidden seal: each file's size, time of change, checksums of
-all bytes and of a few blocks, and its maker's facts. It is sound if sizes and blocks are as sealed,
-and the times, or else all bytes; silent disk errors outside those blocks go unnoticed (files of up
-to half a megabyte are all blocks).
+Next to a cached file or folder lies its hidden seal: the size, modification time, checksum and
+block checksum of each file, and the facts that its maker returned. A result is valid if all sizes
+and block checksums match, and either the modification times or the full checksums. Silent disk
+errors outside the sampled blocks go unnoticed (files up to half a megabyte are sampled whole).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .errors import DataError
 CACHE_TAG = "CACHEDIR.TAG"
 """Marks a folder as a cache, see https://bford.info/cachedir/."""
 LARGEST_IN_MEMORY = 2**31
-"""Bytes of an array that is brought together in memory; a larger one becomes an unnamed file."""
+"""Bytes up to which `gather` keeps an array in memory; a larger one goes to an unnamed file."""
 BLOCK = 2**16
 N_BLOCKS = 8
 
@@ -37,7 +37,7 @@ _log = logging.getLogger("skal")
 
 
 class _State(NamedTuple):
-    """What a seal says of a file."""
+    """The state of one file, as a seal records it."""
 
     size: int
     mtime_ns: int
@@ -51,9 +51,9 @@ def kept(
     make: Callable[[Path], Facts | None],
     can_resume: Callable[[Path], bool] = lambda _: False,
 ) -> Facts:
-    """Return the facts of a result that is found, or made by this process while others wait (told
-    what it is `doing`). `make` writes under the name that it is given; what it leaves when it fails
-    is removed unless `can_resume` says otherwise. An `OSError` is raised if it cannot be written.
+    """Return the facts of a cached result, which one process makes if it is missing or damaged,
+    while the others wait and log what it is `doing`. `make` writes to the path it is given, which
+    is removed after a failure unless `can_resume`. Raise an `OSError` if it cannot be written.
     """
     found = find(path)
     if found is not None:
@@ -64,7 +64,7 @@ def kept(
         if found is not None:
             return found
         if path.exists():
-            _log.warning("%s is damaged: it is made again", path)
+            _log.warning("%s is damaged and is made again", path)
             forget(path)
         remove_leftovers(path.parent, _seal(path).name)
         partial = path.with_name(f".{path.name}.partial")
@@ -79,7 +79,7 @@ def kept(
 
 
 def find(path: Path) -> Facts | None:
-    """Return the facts of a kept result; None if it is not there, not sealed, or damaged."""
+    """Return the facts of a cached result, or None if it is missing, not sealed, or damaged."""
     seal = _seal(path)
     try:
         crc, _, text = seal.read_text().partition(" ")
@@ -100,13 +100,13 @@ def find(path: Path) -> Facts | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     if touched:
-        with suppress(OSError):  # the next one would have to read all bytes, too
+        with suppress(OSError):  # else the next caller would read all bytes, too
             write_atomic(seal, _sealed(path, facts))
     return facts
 
 
 def put(temporary: Path, path: Path, facts: Facts | None = None) -> Facts:
-    """Seal what was written on the same file system, and move it to `path`; facts fit JSON."""
+    """Seal a file or folder, and move it to `path` on the same file system; facts are JSON."""
     for file in _files(temporary):
         fsync_file(file)
     write_atomic(_seal(path), _sealed(temporary, facts or {}))
@@ -118,13 +118,13 @@ def put(temporary: Path, path: Path, facts: Facts | None = None) -> Facts:
 
 
 def forget(path: Path) -> None:
-    """Remove a kept result and its seal."""
+    """Remove a cached result and its seal."""
     _remove(path)
     _remove(_seal(path))
 
 
 def checksum(path: Path, start: int = 0, stop: int | None = None, crc: int = 0) -> int:
-    """Return the CRC-32 of a part of a file, or the whole; of what follows on bytes with `crc`."""
+    """Return the CRC-32 of a file from `start` to `stop`, continuing from `crc`."""
     left = (path.stat().st_size if stop is None else stop) - start
     with path.open("rb") as file:
         file.seek(start)
@@ -134,7 +134,7 @@ def checksum(path: Path, start: int = 0, stop: int | None = None, crc: int = 0) 
 
 
 def _sample(file: Path, size: int) -> int:
-    """Return a checksum of blocks that are spread over a file, the first and the last included."""
+    """Return a checksum of blocks spread evenly over a file, including the first and the last."""
     crc = 0
     for start in sorted(
         {round(k * max(size - BLOCK, 0) / (N_BLOCKS - 1)) for k in range(N_BLOCKS)}
@@ -172,7 +172,7 @@ def _remove(path: Path) -> None:
 
 
 def make_cache_folder(folder: Path) -> None:
-    """Make a folder, unless it is there, and mark it as a cache, which no backup needs."""
+    """Create a folder unless it exists, and mark it as a cache, which backups may skip."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / CACHE_TAG).is_file():
         (folder / CACHE_TAG).write_text("Signature: 8a477f597d28d172789f06886806bc55\n")
@@ -180,8 +180,8 @@ def make_cache_folder(folder: Path) -> None:
 
 @contextmanager
 def only_one(path: Path, doing: str) -> Iterator[None]:
-    """Let one process, and one of its threads, be in the block at a time; the others wait, told
-    once what for. `path` is the lock's file, which stays; the lock ends with the process.
+    """Let one thread of one process into the block at a time; the others log why they wait. `path`
+    is the lock file, which stays; the lock ends with the process.
     """
     from filelock import FileLock, Timeout
 
@@ -199,14 +199,14 @@ def only_one(path: Path, doing: str) -> Iterator[None]:
 
 @contextmanager
 def told_where(what: str, folder: Path) -> Iterator[None]:
-    """Raise a `DataError` naming cache and purpose in place of an `OSError`."""
+    """Turn an `OSError` in the block into a `DataError` that names the cache and its purpose."""
     try:
         yield
     except OSError as error:
         place = str(error.filename or folder)
         raise DataError(
-            f"cannot write {what} to {place!r}: {error.strerror or error}; name another place by "
-            "--data-dir or $SKAL_DATA_DIR"
+            f"cannot write {what} to {place!r}: {error.strerror or error}; choose another folder "
+            "with --data-dir or $SKAL_DATA_DIR"
         ) from error
 
 
@@ -217,9 +217,9 @@ def gather(
     folder: Path,
     most: int | None = None,
 ) -> NDArray[Any]:
-    """Gather the rows of an array, given several at a time: in memory up to `most` bytes, else as a
-    read-only memmap of an unnamed file in `folder` that vanishes with the process. An `OSError` is
-    raised if it cannot be written.
+    """Concatenate blocks of rows into an array: in memory up to `most` bytes, else as a read-only
+    memmap of an unnamed file in `folder`, which vanishes with the process. Raise an `OSError` if it
+    cannot be written.
     """
     if math.prod(shape) * dtype.itemsize <= (LARGEST_IN_MEMORY if most is None else most):
         array, start = np.empty(shape, dtype), 0
@@ -229,7 +229,7 @@ def gather(
         return array
     make_cache_folder(folder)
     with tempfile.TemporaryFile(dir=folder) as file:
-        # written and not mapped, for a full disk is an error to the one and kills the other
+        # write rather than map: a full disk raises an error here, but kills a process that maps
         for part in parts:
             file.write(np.ascontiguousarray(part, dtype).data)
         file.flush()

@@ -1,4 +1,4 @@
-"""The statement of one setting, and the kinds of values: what is valid, and how texts are read."""
+"""`Setting`: the definition of one setting, and how its values are parsed and validated."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ Range = float | str
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """The statement of a setting, `type` without ``| None``, `details` further sentences after the
-    one-line `help`, `option` its flag if not its name, `bare` that flag's value when given without
-    one, and `names` the kinds of ``skal list`` that it is a name of. Values are in `choices` or
-    match `pattern`; `lowest` and `highest` belong to the range, `above` and `below` do not. To give
-    it without one of the conditions `needs`, or with one of `idle_with`, is an error, as is
-    switching it on with a key of `excludes`, whose value says why. A condition is the name of a
-    setting that is switched on (not None, False, 0, empty, "off" or "none"), or
+    """The definition of a setting.
+
+    `type` is the annotation without ``| None``; `details` are sentences after the one-line `help`.
+    `option` is the flag if it differs from the name, `bare` the value of a flag given without one,
+    and `names` the kinds of ``skal list`` that a value may name. Values are in `choices` or match
+    `pattern`; `lowest` and `highest` are inclusive bounds, `above` and `below` exclusive ones.
+
+    It is an error to give a setting when a condition in `needs` does not hold or one in `idle_with`
+    does, or to switch it on together with a key of `excludes`, whose value says why. A condition is
+    the name of a setting that is switched on (not None, False, 0, empty, "off" or "none"), or
     ``"name=value|value"``.
     """
 
@@ -52,14 +55,15 @@ class Setting:
 
     @property
     def flag(self) -> str:
-        """What the command line calls it."""
+        """Its flag on the command line."""
         return "--" + (self.option or self.name).replace("_", "-")
 
     @property
     def range(self) -> str:
-        """The bounds in words, with a space before them; nothing, if it has none."""
+        """The bounds in words, with a leading space, or "" without bounds."""
         words = (
-            self.lowest is not None and f"from {self.lowest}{' on' * (self.highest is None)}",
+            self.lowest is not None
+            and f"{'of at least' if self.highest is None else 'from'} {self.lowest}",
             self.above is not None and f"above {self.above:g}",
             self.highest is not None and f"to {self.highest}",
             self.below is not None and f"and below {self.below:g}",
@@ -68,19 +72,19 @@ class Setting:
 
     @property
     def expected(self) -> str:
-        """What a value must be, in words."""
+        """A description of the valid values."""
         return KINDS[self.type].words.format(range=self.range)
 
     def dependencies(self) -> list[str]:
-        """Say in sentences what it depends on."""
+        """Return sentences on the settings that it depends on."""
         return [
             *(f"Only has an effect with `{in_words(need)}`." for need in self.needs),
             *(f"Has no effect with `{in_words(other)}`." for other in self.idle_with),
-            *(f"Not together with `{in_words(other)}`." for other in self.excludes),
+            *(f"Cannot be combined with `{in_words(other)}`." for other in self.excludes),
         ]
 
     def contains(self, number: float) -> bool:
-        """Tell whether a number is within the bounds, and finite."""
+        """Return whether a number is finite and within the bounds."""
         return (
             (self.lowest is None or number >= self.lowest)
             and (self.above is None or number > self.above)
@@ -89,7 +93,7 @@ class Setting:
         )
 
     def check(self, value: Any) -> Any:
-        """Return a value in its plain form; a `UsageError` is raised if it is not valid."""
+        """Return a value in its plain form; raise a `UsageError` if it is not valid."""
         if value is None and self.optional:
             return None
         try:
@@ -105,33 +109,33 @@ class Setting:
         return checked
 
     def idle(self, values: Mapping[str, Any]) -> str:
-        """Say beside what of all settings this one changes nothing; "" if it acts."""
+        """Return why the setting has no effect among `values`, or "" if it has one."""
         missing = next((need for need in self.needs if not holds(need, values)), None)
         if missing:
             return f"without {in_words(missing)}"
-        hindrance = next((other for other in self.idle_with if holds(other, values)), None)
-        return f"with {in_words(hindrance)}" if hindrance else ""
+        blocker = next((other for other in self.idle_with if holds(other, values)), None)
+        return f"with {in_words(blocker)}" if blocker else ""
 
 
 OFF: tuple[Any, ...] = (None, False, "off", "none", "0", "0%", (), {})
-"""Values that switch their setting off."""
+"""Values that switch a setting off."""
 
 
 def holds(condition: str, values: Mapping[str, Any]) -> bool:
-    """Tell whether a condition, see `Setting`, holds among values."""
+    """Return whether a condition (see `Setting`) holds among values."""
     name, _, choices = condition.partition("=")
     value = values.get(name)
     return value in choices.split("|") if choices else value not in OFF
 
 
 def in_words(condition: str) -> str:
-    """Return a condition as it is told."""
+    """Return a condition as text for messages."""
     return condition.replace("=", " ").replace("|", " or ")
 
 
 def resolve_count(name: str, value: Count, n_pool: int, lowest: int = 1) -> int:
-    """Turn ``20``, ``"20"`` or ``"10%"`` of `n_pool` into a count; a share above 0 is rounded to at
-    least 1. A `ParameterError` is raised if it is neither, or less than `lowest`.
+    """Turn ``20``, ``"20"`` or ``"10%"`` of `n_pool` into a count; raise a `ParameterError` if it
+    is neither, or less than `lowest`. A share above 0 is rounded to at least 1.
     """
     text = str(value).strip()
     try:
@@ -145,14 +149,13 @@ def resolve_count(name: str, value: Count, n_pool: int, lowest: int = 1) -> int:
             return int(text)
     except ValueError:
         pass
-    raise ParameterError(
-        f"{name}: got {value!r}; expected a number from {lowest} on, or a share such as 10%"
-    )
+    expected = f"expected a whole number of at least {lowest}, or a share such as 10%"
+    raise ParameterError(f"{name}: got {value!r}; {expected}")
 
 
 def resolve_share(name: str, value: Share, above: float | None = None) -> float:
-    """Turn ``0.1``, ``"0.1"`` or ``"10%"`` into a number of at most 1, more than `above` if that is
-    given; a `ParameterError` is raised otherwise.
+    """Turn ``0.1``, ``"0.1"`` or ``"10%"`` into a number from 0, or above `above`, to 1; raise a
+    `ParameterError` for any other value.
     """
     text, meant = str(value).strip(), ""
     try:
@@ -164,12 +167,12 @@ def resolve_share(name: str, value: Share, above: float | None = None) -> float:
     except ValueError:
         pass
     least = "0%" if above is None else f"more than {above:.0%}"
-    expected = f"expected a share from {least} to 100%, or 0.1{meant}"
+    expected = f"expected a share from {least} to 100%, such as 0.1 or 10%{meant}"
     raise ParameterError(f"{name}: got {value!r}; {expected}")
 
 
 class Kind(NamedTuple):
-    """What values of a type are: in words, as Python has them, and as the command line has them."""
+    """A type of values: its description, and its checks of Python values and of flags' texts."""
 
     words: str
     plain: Callable[[Setting, Any], Any]
@@ -182,12 +185,12 @@ SCALARS: Mapping[str, tuple[Any, Callable[[Any], Any]]] = {
     "int": (Integral, int),
     "float": (Real, float),
 }
-"""What values of a type are given as, and what makes plain ones of them, which TOML can hold."""
+"""Python types that are accepted for a scalar, and the conversion to a type that TOML has."""
 
 
 def _scalar(statement: Setting, value: Any) -> Any:
     given_as, plain = SCALARS[statement.type]
-    # to Python True is a number
+    # in Python, True is a number
     if not isinstance(value, given_as) or (isinstance(value, bool) and given_as is not bool):
         raise TypeError
     if isinstance(value, Real) and not statement.contains(plain(value)):
@@ -201,13 +204,13 @@ def _count(statement: Setting, value: Any) -> Count:
 
 
 def _share(statement: Setting, value: Any) -> float:
-    # one way to write them, so that settings can be compared
+    # a normal form, so that settings can be compared
     return resolve_share(statement.name, value, above=statement.above)
 
 
 def _range(statement: Setting, value: Any) -> str:
-    """Return ``HIGH`` or ``LOW:HIGH``, one or two of them with a comma between, in plain digits;
-    of two one may be ``none``.
+    """Return ``HIGH`` or ``LOW:HIGH``, or two of them joined by a comma, in normalised digits; one
+    of two may be ``none``.
     """
     found, parts = [], str(value).split(",")
     for part in parts:
@@ -255,11 +258,11 @@ KINDS: Mapping[str, Kind] = {
     "bool": Kind("true or false", _scalar),
     "int": Kind("a whole number{range}", _scalar, int),
     "float": Kind("a number{range}", _scalar, float),
-    "Count": Kind("a number{range}, or a share such as 10%", _count, _parse_count),
-    "Share": Kind("a share such as 10%, or 0.1", _share),
+    "Count": Kind("a whole number{range}, or a share such as 10%", _count, _parse_count),
+    "Share": Kind("a share such as 0.1 or 10%", _share),
     "Range": Kind("a number above 0, or LOW:HIGH", _range),
     "Mapping[str, Any]": Kind("a table of names and values", _table),
     "Sequence[str]": Kind("a list of names", _names, _parse_list),
     "Sequence[Share]": Kind("a list of shares", _shares, _parse_list),
 }
-"""By the annotation of a field, without ``| None``."""
+"""By annotation, without ``| None``."""

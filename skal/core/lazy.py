@@ -1,4 +1,4 @@
-"""Names of a package that are imported when asked for: importing the package costs no torch."""
+"""Lazy imports, so that importing skal does not import torch."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ def attach(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[str], 
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Import inside the block without a look for garbage, which grows with what is there already;
-    nor is any looked for later in what was imported.
+    """Import inside the block with the garbage collector off, and freeze what was imported.
+
+    Collections slow a large import down, for each looks through all existing objects.
     """
     gc.disable()
     try:
@@ -39,7 +40,6 @@ def importing() -> Iterator[None]:
 
 
 def require_drawing() -> None:
-    """Raise a SkalError if what draws is missing or broken; it is imported, to be used later."""
-    told = "nothing can be drawn, for matplotlib cannot be imported (install it again, by pip)"
-    with blaming(told):
+    """Import matplotlib; raise a SkalError if it is missing or broken."""
+    with blaming("cannot import matplotlib (pip install --force-reinstall matplotlib)"):
         importlib.import_module("matplotlib.backends.backend_agg")

@@ -1,4 +1,4 @@
-"""How much memory there is to take."""
+"""Available memory, budgets that threads share, and releasing of memory."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 
 ROWS_AT_ONCE = 64
 KEPT_BYTES = 2**30
-"""Freed memory that a process holds on to, to allocate it again."""
+"""Bytes of freed memory that a process keeps for its next allocations."""
 LARGEST_KEPT = 2**25
-"""What is larger goes back to the system at once: the most that glibc lets one choose."""
+"""Larger blocks go back to the system at once; this is the largest size that glibc allows."""
 PARTS, MOST = 64, 56
-"""Of a budget, and what one may take."""
+"""Parts of a budget, and the most parts that one caller may take."""
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
 _CGROUP = Path("/sys/fs/cgroup")
 _LIMITS = (
-    # of cgroups version 2, then 1: what may be used, what is, and what of that can be dropped
+    # of cgroups v2, then v1: the limit, the usage, and how much of that can be dropped
     ("memory.max", "memory.current", "memory.stat"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
 )
@@ -37,11 +37,11 @@ _LIMITS = (
 def available_memory(
     cgroup: Path = _CGROUP, *, device: str = "cpu", machine: int | None = None
 ) -> int:
-    """Return how many bytes can be allocated before the machine, or its container, is out of them;
-    of a CUDA device's memory and the machine's the lesser counts.
+    """Return the bytes that can be allocated before the machine or its container runs out; for a
+    CUDA device the lesser of its own free memory and the machine's.
     """
     if machine is None:
-        import psutil  # whose import takes a tenth of numpy's time
+        import psutil  # imported here: its import takes a tenth of numpy's time
 
         machine = int(psutil.virtual_memory().available)
     available = machine
@@ -49,25 +49,26 @@ def available_memory(
         try:
             most, used = (int((cgroup / name).read_text()) for name in (limit, usage))
             facts = dict(line.split() for line in (cgroup / stat).read_text().splitlines())
-            # pages of files that were read count as used, but make way
+            # cached file pages count as used, but are freed on demand
             available = min(available, most - used + int(facts.get("inactive_file", 0)))
         except (OSError, ValueError):
-            continue  # no such limit ("max" is none)
+            continue  # no limit ("max")
     if device.startswith("cuda"):
-        import torch  # not for those who only ask what the machine has
+        import torch  # imported here: on a CPU it is not needed
 
         free, _ = torch.cuda.mem_get_info(device)
-        # and what torch keeps in reserve, from which it allocates first
+        # torch allocates from its own reserve first
         reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         available = min(available, int(free + reserve))
     return max(available, 0)
 
 
 class Budget:
-    """Bytes that threads share, or processes, by locks of the `context` that starts them: each
-    takes what it is about to allocate, and waits until it is there. Nobody takes more than `MOST`
-    of the `PARTS`, however much it needs: beside it there is room for what is small. What is less
-    than a part is not counted.
+    """Bytes that threads, or processes (by the locks of their `context`), share.
+
+    Each caller takes what it is about to allocate, and waits until that is free. No caller takes
+    more than `MOST` of the `PARTS`, however much it needs, so that small ones can still run.
+    Amounts of less than a part are not counted.
     """
 
     def __init__(self, n_bytes: int, context: Any = threading) -> None:
@@ -76,11 +77,11 @@ class Budget:
 
     @contextmanager
     def taken(self, n_bytes: int) -> Iterator[None]:
-        """Take bytes for the time of the block."""
+        """Take bytes for the duration of the block."""
         wanted, held = min(n_bytes // self._a_part, MOST), 0
         try:
             if wanted:
-                with self._turn:  # two that each have half of what they want would wait for ever
+                with self._turn:  # two callers that each hold half of what they need would deadlock
                     while held < wanted:
                         self._parts.acquire()
                         held += 1
@@ -92,8 +93,8 @@ class Budget:
 
 @cache
 def keep_freed_memory() -> None:
-    """Let glibc keep freed memory, which spares a CPU up to a third of its time clearing pages for
-    feature maps; nothing if the environment sets ``MALLOC_...`` or ``GLIBC_TUNABLES``.
+    """Let glibc keep freed memory: clearing new pages for feature maps costs a CPU up to a third.
+    The user's own ``MALLOC_...`` or ``GLIBC_TUNABLES`` take precedence.
     """
     if sys.platform != "linux" or any(
         name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ
@@ -106,21 +107,21 @@ def keep_freed_memory() -> None:
 
 
 def let_go_of_pages(array: NDArray[Any]) -> None:
-    """Release the process's pages of a read-only memmap, or a view of one, that it has read."""
+    """Release the pages that the process has read of a read-only memmap, or of a view of one."""
     mapping = _mapping_of(array)
     if mapping is not None:
         mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def as_slice(rows: NDArray[np.int64]) -> slice | None:
-    """Return the slice that rows are which lie together, in their order; None if they do not."""
+    """Return the slice that consecutive rows form, or None if they are not consecutive."""
     start = int(rows[0]) if len(rows) else 0
     stop = start + len(rows)
     return slice(start, stop) if np.array_equal(rows, np.arange(start, stop)) else None
 
 
 def take_mapped(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
-    """Return a copy of ``array[rows]``, letting go of the pages that a memmap read for it."""
+    """Return a copy of ``array[rows]``, releasing the pages that a memmap read for it."""
     if _mapping_of(array) is None:
         return array[rows]
     taken = np.empty((len(rows), *array.shape[1:]), array.dtype)
@@ -132,14 +133,14 @@ def take_mapped(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
 
 
 def _mapping_of(array: NDArray[Any]) -> mmap.mmap | None:
-    """Return the read-only mapping behind an array, if the system can take its pages back."""
+    """Return the read-only mapping behind an array, if its pages can be released."""
     owner: Any = array
     while isinstance(owner, np.ndarray):
         owner = owner.base
     if not isinstance(owner, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
         return None
     with memoryview(owner) as view:
-        return owner if view.readonly else None  # else changes would be lost
+        return owner if view.readonly else None  # changes to a writable one would be lost
 
 
 def gib(n_bytes: float) -> str:
@@ -152,9 +153,7 @@ def gib(n_bytes: float) -> str:
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Leave the garbage collector off, which would look through millions of objects that stay again
-    and again.
-    """
+    """Turn the garbage collector off, which would scan millions of lasting objects repeatedly."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""Processes that others start, and that must not outlive them."""
+"""Child processes that must not outlive their parent."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ from functools import cache
 from typing import Any
 
 LOOK_SECONDS = 0.25
-"""Between two looks whether the process that started this one is there."""
+"""Interval between two checks that the parent process is alive."""
 
 
 @cache
 def end_with_parent() -> None:
-    """End this process, which multiprocessing or joblib has started, soon after the one that
-    started it, however that ends: who is killed can tell nobody.
-    """
+    """End this process of multiprocessing or joblib soon after its parent ends, even if killed."""
     parent: Any = multiprocessing.parent_process()
 
     def follow() -> None:
         if os.name == "nt":
             parent.join()
-        else:  # joblib's processes are given nothing to wait for
+        else:  # joblib's processes get no sentinel of their parent to wait for
             while os.getppid() == parent.pid:
                 time.sleep(LOOK_SECONDS)
         os._exit(1)

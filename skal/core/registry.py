@@ -1,8 +1,8 @@
-"""One rule for names: every extension point is a `Registry`, and every name is read by it.
+"""Registries: every extension point is a `Registry`, and every name is resolved by it.
 
-A spec is ``NAME`` or ``package.module:Name``, then perhaps ``?key=value&key=value``. A value
-that is a Python literal is taken as that, else as text; in it ``%26`` stands for ``&``, and ``%25``
-for ``%`` where that is needed.
+A spec is ``NAME`` or ``package.module:Name``, optionally with ``?key=value&key=value``. A value is
+parsed as a Python literal if it is one, else taken as text; in it ``%26`` stands for ``&``, and
+``%25`` for ``%`` where that is needed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _log = logging.getLogger("skal")
 
 
 def parse_params(pairs: Iterable[str], what: str = "argument") -> dict[str, Any]:
-    """Parse ``key=value`` pairs; a `ParameterError` is raised if one has no name or ``=``."""
+    """Parse ``key=value`` pairs; raise a `ParameterError` if one lacks a name or ``=``."""
     params = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -45,7 +45,7 @@ def parse_params(pairs: Iterable[str], what: str = "argument") -> dict[str, Any]
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
-    """Return name and arguments of ``NAME?key=value&key=value``; see `parse_params`."""
+    """Return the name and arguments of ``NAME?key=value&key=value``; see `parse_params`."""
     name, _, rest = spec.partition("?")
     if not rest:
         return name, {}
@@ -54,7 +54,7 @@ def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
 
 
 def write_spec(name: str, params: Mapping[str, Any]) -> str:
-    """Return the spec that `parse_spec` reads a name and arguments from."""
+    """Return the spec of a name and arguments, as `parse_spec` reads it."""
     pairs = (f"{key}={_written(value)}" for key, value in params.items())
     return "?".join(filter(None, (name, "&".join(pairs))))
 
@@ -68,19 +68,19 @@ def _written(value: Any) -> str:
 
 
 def import_object(path: str) -> Any:
-    """Import ``"package.module:Name"``; a `UsageError` is raised if that fails, but errors of
-    skal's own, as of a missing extra, are passed on.
+    """Import ``"package.module:Name"``; raise a `UsageError` if that fails, unless with an error of
+    skal's own, such as a missing extra.
     """
     module_name, _, attribute = path.partition(":")
     try:
         module = importlib.import_module(module_name)
     except SkalError:
         raise
-    except Exception as error:  # whatever a foreign module raises when imported
+    except Exception as error:  # a third-party module may raise anything
         reason = f"{type(error).__name__}: {error}"
         is_ours = module_name.partition(".")[0] == __name__.partition(".")[0]
-        told = "; `skal doctor` checks the installation" if is_ours else ""
-        raise ParameterError(f"cannot import {path!r} ({reason}){told}") from error
+        advice = "; `skal doctor` checks the installation" if is_ours else ""
+        raise ParameterError(f"cannot import {path!r} ({reason}){advice}") from error
     try:
         return getattr(module, attribute)
     except AttributeError as error:
@@ -89,7 +89,7 @@ def import_object(path: str) -> Any:
 
 
 def parameters(function: Any) -> Mapping[str, inspect.Parameter] | None:
-    """Return the parameters that can be given by keyword; None where any can."""
+    """Return the parameters that can be given by keyword, or None if any keyword can."""
     try:
         found = inspect.signature(function).parameters
     except (TypeError, ValueError):  # written in C
@@ -103,7 +103,7 @@ def parameters(function: Any) -> Mapping[str, inspect.Parameter] | None:
 
 @dataclass(frozen=True)
 class Entry(Generic[T]):
-    """A named object or its import path, facts about it, and the arguments it was named with."""
+    """A named object or its import path, facts about it, and the arguments given with its name."""
 
     name: str
     target: T | str
@@ -112,16 +112,16 @@ class Entry(Generic[T]):
 
     @property
     def spec(self) -> str:
-        """Name and arguments as text, by which the same is found again."""
+        """Name and arguments as text, which resolves to the same entry."""
         return write_spec(self.name, self.params)
 
     def load(self) -> T:
-        """Return the object, importing it if need be."""
+        """Return the object, imported if necessary."""
         return import_object(self.target) if isinstance(self.target, str) else self.target
 
     def make(self, **context: Any) -> Any:
-        """Call the object with its arguments, and with what it takes of `context`; an
-        `UnknownNameError` is raised if it takes no argument of that name.
+        """Call the object with its arguments and with those of `context` that it takes; raise an
+        `UnknownNameError` if it does not take one of its arguments.
         """
         function: Any = self.load()
         known = parameters(function)
@@ -134,8 +134,8 @@ class Entry(Generic[T]):
 
 
 class Family(NamedTuple):
-    """Names of another package, behind ``FAMILY:``: `find` is the import path of a function from
-    such a name to an `Entry`, `names` that of one that returns them all.
+    """The names of another package, as ``FAMILY:NAME``. `find` is the import path of a function
+    that returns the `Entry` of a name, `names` that of one that returns all names.
     """
 
     find: str
@@ -144,20 +144,20 @@ class Family(NamedTuple):
 
 
 class Registry(Generic[T]):
-    """Names to objects, with facts about each.
+    """A mapping of names to objects, with facts about each.
 
     Parameters
     ----------
     kind : str
         What the entries are, in the singular: "dataset", "model", ...
     families : mapping of str to Family, optional
-        What may stand before the colon of a name, beside modules.
+        What may stand before the colon of a name, in addition to modules.
     plural : str, optional
         By default `kind` and an s.
 
     Notes
     -----
-    Outside packages add entries through the entry-point group ``skal``: each entry point names a
+    Other packages add entries through the entry-point group ``skal``: each entry point names a
     module that registers something when imported.
 
     Examples
@@ -197,30 +197,30 @@ class Registry(Generic[T]):
     def add(self, name: str, target: T | str, **facts: Any) -> None:
         """Add an object, or its import path ``"module:Name"``, which is imported when used."""
         if name in self._entries:
-            raise ParameterError(f"the {self.kind} {name!r} is registered already")
+            raise ParameterError(f"the {self.kind} {name!r} is already registered")
         self._entries[name] = Entry(name, target, facts)
 
     def remove(self, name: str) -> None:
-        """Take an entry out again (for tests and notebooks that redefine a plugin)."""
+        """Remove an entry (for tests and notebooks that redefine a plugin)."""
         if name not in self._entries:
             raise UnknownNameError(self.kind, name, self._entries)
         del self._entries[name]
 
     def resolve(self, spec: str, params: Mapping[str, Any] | None = None) -> Entry[T]:
-        """Return what a spec names, with its arguments. Nothing is imported but a family.
+        """Return the entry that a spec names, with its arguments; only families are imported.
 
         Parameters
         ----------
         spec : str
-            ``NAME``, ``module:Name`` or ``FAMILY:NAME``, with ``?key=value&key=value`` or without.
+            ``NAME``, ``module:Name`` or ``FAMILY:NAME``, optionally with ``?key=value&key=value``.
         params : mapping, optional
-            Further arguments; they win over those of the spec.
+            Further arguments; they override those of the spec.
 
         Raises
         ------
         UnknownNameError, ParameterError, MissingExtraError
-            If there is none (the message has the nearest names), its arguments are malformed, or
-            the family's package is not installed.
+            If the name is unknown (the message lists the nearest ones), an argument is malformed,
+            or the family's package is not installed.
         """
         name, given = parse_spec(spec)
         if name not in self._entries:
@@ -242,7 +242,7 @@ class Registry(Generic[T]):
         return Entry(name, name)
 
     def get(self, spec: str) -> T:
-        """Return the object that a spec names, imported if need be."""
+        """Return the object that a spec names, imported if necessary."""
         return self.resolve(spec).load()
 
     def __contains__(self, name: object) -> bool:
@@ -258,17 +258,17 @@ class Registry(Generic[T]):
         return [entry.name for entry in self]
 
     def listed(self, pattern: str | None = None) -> list[Entry[T]]:
-        """Return the entries, and a row for each family; or all whose names match a pattern.
+        """Return the entries and a row for each family, or all entries whose names match a pattern.
 
         Parameters
         ----------
         pattern : str, optional
-            As of files, such as ``"*resnet*"`` and ``"timm:*dinov2*"``.
+            A shell pattern, such as ``"*resnet*"`` or ``"timm:*dinov2*"``.
 
         Raises
         ------
         MissingExtraError
-            If the package of a family that the pattern names is not installed.
+            If the pattern names a family whose package is not installed.
         """
         if pattern is None:
             families = self.families.items()
@@ -292,16 +292,16 @@ class Registry(Generic[T]):
 
 @cache
 def load_plugins() -> None:
-    """Import what other packages registered under the entry-point group, once a process."""
-    from importlib.metadata import entry_points  # here, since it doubles what `skal --help` costs
+    """Import the plugins of other packages, once per process."""
+    from importlib.metadata import entry_points  # here: it doubles the time of `skal --help`
 
     import_plugins(entry_points(group=ENTRY_POINT_GROUP))
 
 
 def import_plugins(points: Iterable[EntryPoint]) -> None:
-    """Import entry points; one that cannot be imported is named in a warning and left out."""
+    """Import entry points, and skip those that fail with a warning."""
     for plugin in points:
         try:
             plugin.load()
-        except (Exception, SystemExit) as error:  # whatever a foreign module does when imported
-            _log.warning("plugin %s (%s) left out: %s", plugin.name, plugin.value, error)
+        except (Exception, SystemExit) as error:  # a third-party module may raise anything
+            _log.warning("plugin %s (%s) is skipped: %s", plugin.name, plugin.value, error)

@@ -1,8 +1,7 @@
-"""Settings, each stated once: name, type, default, range, help, and what it depends on.
+"""`Settings`: dataclasses of settings, each defined once with its type, default, range and help.
 
-Classes of settings are dataclasses below `Settings`, their fields made by `setting`. Flags, files,
-checks, ``--help``, signatures, docstrings and the reference are made of `settings_of` these. No
-torch here.
+Their fields are made by `setting`. Flags, TOML files, checks, ``--help``, signatures, docstrings
+and the reference pages are all derived from `settings_of`.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ GROUPS = ("comparison", "data", "labels", "query", "network", "training", "noise
 
 
 def setting(default: Any, help: str, group: str, **facts: Any) -> Any:
-    """State a setting: make the field of a dataclass; see `Setting`."""
+    """Return the dataclass field of a setting; for `facts` see `Setting`."""
     metadata = {"setting": Setting(help=help, group=group, **facts)}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
@@ -38,7 +37,7 @@ def _statements(of: type[Any]) -> Mapping[str, Setting]:
         found.append(dataclasses.replace(each.metadata["setting"], default=default, **facts))
     found.sort(key=lambda statement: GROUPS.index(statement.group))
     by_name = {statement.name: statement for statement in found}
-    for one in found:  # what excludes another is excluded by it
+    for one in found:  # exclusion is mutual
         for name in one.excludes.keys() & by_name.keys():
             excludes = {**by_name[name].excludes, one.name: one.excludes[name]}
             by_name[name] = dataclasses.replace(by_name[name], excludes=excludes)
@@ -46,13 +45,13 @@ def _statements(of: type[Any]) -> Mapping[str, Setting]:
 
 
 settings_of = cast("Callable[[type[Any]], Mapping[str, Setting]]", cache(_statements))
-"""Returns the statements of a class of settings by name, in the order of their groups."""
+"""Return the settings of a class by name, in the order of their groups."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings that are checked when made, and know which of them were given. A `UsageError` is
-    raised if one is unknown, not valid, contradicts others or changes nothing beside them.
+    """A validated set of settings that knows which of them were given. A `UsageError` is raised if
+    one is unknown, invalid, contradicts others or has no effect.
     """
 
     def __new__(cls, **given: Any) -> Self:
@@ -70,12 +69,12 @@ class Settings:
 
     @property
     def given(self) -> frozenset[str]:
-        """The settings that do not have their defaults of their own accord."""
+        """The names of the settings that were given, and not None."""
         named: frozenset[str] = self.__dict__["_given"]
         return named
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings that are set and act, by name."""
+        """Return the settings that are set and have an effect, by name."""
         settings = settings_of(type(self))
         return {
             name: dict(value) if isinstance(value, Mapping) else value
@@ -84,13 +83,13 @@ class Settings:
         }
 
     def to_toml(self) -> str:
-        """Return the settings that are set and act as TOML, which makes the same ones again."""
-        import tomli_w  # here, as tomllib: most commands read and write none
+        """Return the same settings as TOML, from which an equal object can be made."""
+        import tomli_w  # imported here, as tomllib: most commands need neither
 
         return tomli_w.dumps(self.as_dict())
 
     def replace(self, **changes: Any) -> Self:
-        """Return a copy with some settings changed; what does not act beside them is left out."""
+        """Return a copy with some settings changed, without those that then have no effect."""
         values = {name: getattr(self, name) for name in self.given} | changes
         return type(self)(**_acting(settings_of(type(self)), values))
 
@@ -100,9 +99,9 @@ def check_values(
     values: Mapping[str, Any],
     given: Iterable[str] | None = None,
 ) -> dict[str, Any]:
-    """Return values in their plain form, each checked by itself and beside the others; `given` are
-    those that somebody has chosen, by default those that differ from their defaults. A `UsageError`
-    is raised if one is not valid, contradicts others, or was given and changes nothing.
+    """Return values in their plain form; `given` are those that the user chose, by default those
+    that differ from their defaults. Raise a `UsageError` if a value is invalid, contradicts others,
+    or was given but has no effect.
     """
     checked = {name: one.check(values[name]) for name, one in settings.items()}
     if given is None:
@@ -115,8 +114,7 @@ def check_values(
             missing = reason.removeprefix("without ")
             advice = "" if missing == reason else f"add {missing}, or "
             raise ParameterError(
-                f"{name}: got {checked[name]!r}, which changes nothing {reason}; {advice}leave it "
-                "out"
+                f"{name}: got {checked[name]!r}, which has no effect {reason}; {advice}leave it out"
             )
     return checked
 
@@ -124,7 +122,7 @@ def check_values(
 def override(
     settings: Mapping[str, Setting], before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return `now`, and those of `before` that it neither overrides nor contradicts."""
+    """Return `now` and those settings of `before` that it neither overrides nor contradicts."""
     kept = {name: value for name, value in before.items() if name not in now}
     plain = {name: settings[name].check(value) for name, value in {**kept, **now}.items()}
     alone = _completed(settings, {**before, **{name: plain[name] for name in kept}})
@@ -146,7 +144,7 @@ def _completed(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> di
 
 
 def _acting(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of some values that act beside each other and the defaults of the others."""
+    """Return the values that have an effect given each other and the other settings' defaults."""
     plain = {n: settings[n].check(v) if n in settings else v for n, v in values.items()}
     every = _completed(settings, plain)
     return {n: v for n, v in plain.items() if n not in settings or not settings[n].idle(every)}
@@ -162,8 +160,8 @@ def _clashes(
 
 
 def read_settings(path: Path, known: Collection[str], **tables: Collection[str]) -> dict[str, Any]:
-    """Read known settings and tables from a TOML file, as `Settings.to_toml` writes it; it may set
-    only some. A `UsageError` is raised if it is not TOML, or has an unknown key.
+    """Read settings, and `tables` of settings, from a TOML file, which may have only some. Raise a
+    `UsageError` if it is not TOML or has an unknown key.
     """
     import tomllib
 

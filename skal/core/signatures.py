@@ -1,4 +1,4 @@
-"""What ``**settings`` stands for, so that `help` and completion show it."""
+"""Expands ``**settings`` in signatures and docstrings, for `help` and completion."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .settings import Settings, settings_of
 Documented = TypeVar("Documented", bound=Callable[..., Any])
 
 PLACEHOLDER = re.compile(r"^([ ]*)\*\*settings\n", re.MULTILINE)
-"""The line of a docstring that the parameters take the place of."""
+"""The line of a docstring that the descriptions of the settings replace."""
 _WIDTH = 92
 
 
 def shows_settings(
     of: type[Settings], *more: type[Settings], omit: Collection[str] = ()
 ) -> Callable[[Documented], Documented]:
-    """Return a decorator that puts the settings but `omit` in place of ``**settings`` in a
-    signature and in the docstring, unless they are parameters, or described, already.
+    """Return a decorator that replaces ``**settings`` in a signature and docstring by the settings,
+    except `omit` and those that are already parameters or described.
     """
     settings = {name: s for each in (of, *more) for name, s in settings_of(each).items()}
     settings = {name: s for name, s in settings.items() if name not in omit}
@@ -49,7 +49,7 @@ def shows_settings(
 
 
 def with_parameters(docstring: str | None, settings: Iterable[Setting]) -> str | None:
-    """Return a docstring with settings that it lacks in place of its line ``**settings``."""
+    """Return a docstring whose line ``**settings`` is replaced by the settings it does not have."""
     if docstring is None:  # python -OO
         return None
     found = PLACEHOLDER.search(docstring)
@@ -76,5 +76,5 @@ def _entry(setting: Setting) -> str:
 
 
 def in_python(text: str) -> str:
-    """Name settings as Python does where a text names flags."""
+    """Return a text with flags such as ``--n-init`` replaced by names such as `n_init`."""
     return re.sub(r"--([a-z][a-z-]*)", lambda flag: f"`{flag[1].replace('-', '_')}`", text)

@@ -1,4 +1,4 @@
-"""Tables as text: for people, or as CSV, also such as grow."""
+"""Tables as aligned text or CSV, and CSV files that grow."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def csv_of(columns: Sequence[str], rows: Rows, start: int = 0) -> str:
-    """Return rows as CSV, the columns that the first has in addition behind the others. Those from
-    `start` on, if it is above 0, come without a header.
+    """Return rows as CSV: `columns`, then further keys of the first row. With `start` above 0,
+    return only the rows from there, without a header.
     """
     columns = list(dict.fromkeys([*columns, *(rows[0] if rows else ())]))
     text = io.StringIO()
@@ -28,7 +28,7 @@ def csv_of(columns: Sequence[str], rows: Rows, start: int = 0) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows of cells as lines, each column below its head."""
+    """Return rows of cells as lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     padded = ([cell.ljust(n) for cell, n in zip(row, widths, strict=True)] for row in rows)
     return ["  ".join(cells).rstrip() for cells in padded]
@@ -36,9 +36,9 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 @dataclass
 class GrowingTable:
-    """A table of `columns` to which rows are added: in as long a time however many there are.
+    """A CSV file to which rows are appended, at a cost that does not grow with its length.
 
-    It is written anew whole where the file is not as this object left it.
+    It is rewritten if the file is not as this object left it.
     """
 
     path: Path
@@ -47,10 +47,10 @@ class GrowingTable:
     _left: tuple[int, ...] | None = None
 
     def take(self, rows: Rows) -> None:
-        """Write rows, the first of which are those of the last time. A kill leaves these, and
-        perhaps some bytes of the others; after an `OSError` the next call writes all of them.
+        """Write rows, which begin with those of the previous call. A kill leaves those, and perhaps
+        some bytes of the others; after an `OSError` the next call writes all rows.
         """
-        before, self._left = self._left, None  # until it is written
+        before, self._left = self._left, None  # unknown until it is written
         if self._n and before is not None and before == self._state():
             if len(rows) > self._n:
                 append(self.path, csv_of(self.columns, rows, self._n))

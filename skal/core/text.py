@@ -1,4 +1,4 @@
-"""Text that comes from outside, such as names of files, for files and terminals."""
+"""Text from outside, such as file names, made safe for files and terminals."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u
 
 
 def plain_text(text: str) -> str:
-    """Return text that can be written anywhere: what stands for bytes of no character is lost."""
+    """Return text that can be encoded: bytes that are no valid characters are replaced."""
     if text.isascii():
         return text
     try:
         content = text.encode(errors="surrogateescape")
-    except UnicodeEncodeError:  # of halves of characters, which JSON may have
+    except UnicodeEncodeError:  # lone surrogates, which JSON may contain
         content = text.encode(errors="surrogatepass")
     return content.decode(errors="replace")
 
 
 def plural(n: int, one: str, several: str | None = None) -> str:
-    """Return a word for so many."""
+    """Return the singular or plural of a word for `n`."""
     return one if n == 1 else several or f"{one}s"
 
 
 def counted(n: int, one: str, several: str | None = None) -> str:
-    """Return a number and what there are so many of: "1 image", "2 images"."""
+    """Return a number with its noun: "1 image", "2 images"."""
     return f"{n} {plural(n, one, several)}"
 
 
 def shown(text: str, keep: str = "") -> str:
-    """Return text that a terminal shows and does not obey: characters that control it, or the
-    direction of what is written, are escaped, but for those to `keep`.
+    """Return text with control and direction characters escaped, except those in `keep`, so that a
+    terminal shows it and does not obey it.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -44,5 +44,5 @@ def shown(text: str, keep: str = "") -> str:
 def _controls(character: str) -> bool:
     if character.isprintable():
         return False
-    # others are spaces, or join what stands beside them, as names in many languages need
+    # others are spaces, or join neighbouring letters, as names in many languages need
     return unicodedata.category(character) in CONTROLS or character in DIRECTIONS

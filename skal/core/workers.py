@@ -1,4 +1,4 @@
-"""`map_jobs`: many calls of one function, in processes of this machine or on a cluster."""
+"""`map_jobs`: calls of one function in parallel, in local processes or on a cluster."""
 
 from __future__ import annotations
 
@@ -24,26 +24,27 @@ from .. import __version__
 from .errors import ParameterError, SkalError, UnknownNameError, require
 from .processes import end_with_parent
 
-ADVICE = "its process was killed, as when memory runs out; fewer at a time (jobs) need less"
+ADVICE = "the worker process was killed, perhaps out of memory; fewer jobs at a time need less"
 
 ANSWER_SECONDS = 10.0
-"""For which a cluster is waited for."""
+"""Time limit for a cluster to accept a connection."""
 
 _log = logging.getLogger("skal")
-_one_at_a_time = threading.Lock()  # torch's threads and generators are those of the process
+_one_at_a_time = threading.Lock()  # torch's threads and generators are global to the process
 
 
 class WorkerLostError(SkalError):
-    """The process that was to answer a call is gone."""
+    """A worker process died before it returned a result."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Who calls a function, and how many calls run at a time: processes of this machine or a
-    cluster, which is started here if no `scheduler` is given. `jobs` is by default 1, on a cluster
-    what it has room for; `threads` of each call the processors over `jobs`, on a cluster 1. Each
-    local process and each task of Ray sees one GPU, Dask's workers what they were started with. A
-    `SkalError` is raised if the backend is not there, has no scheduler, or a number is less than 1.
+    """Where jobs run, and how many at a time: in processes of this machine (loky) or on a cluster,
+    which is started on this machine unless `scheduler` is given. `jobs` is by default 1, on a
+    cluster as many as fit; `threads` per job are by default the processors divided by `jobs`, on a
+    cluster 1. Each local process and Ray task sees one GPU, Dask's workers those they were started
+    with. A `SkalError` is raised if the backend is not installed or takes no scheduler, or a number
+    is less than 1.
     """
 
     backend: str = "loky"
@@ -58,7 +59,7 @@ class Workers:
         if self.backend in PACKAGES:
             require(PACKAGES[self.backend], self.backend, f"the backend {self.backend}")
         if self.scheduler is not None and self.are_local:
-            raise ParameterError("scheduler: the backend loky has none; expected dask or ray")
+            raise ParameterError("scheduler: the backend loky takes none; expected dask or ray")
         for name in ("jobs", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -66,23 +67,23 @@ class Workers:
 
     @property
     def are_local(self) -> bool:
-        """Whether the calls see this machine's files."""
+        """Whether jobs run on this machine and see its files."""
         return self.backend == "loky"
 
     @property
     def n_threads(self) -> int:
-        """How many threads each call has."""
+        """Number of threads per job."""
         share = max(1, processors() // (self.jobs or 1)) if self.are_local else 1
         return self.threads or share
 
     @property
     def may_use_gpus(self) -> bool:
-        """Whether the calls compute on CUDA's GPUs, if there are any."""
+        """Whether jobs use CUDA GPUs if there are any."""
         return self.device in ("auto", "cuda")
 
     @property
     def n_gpus(self) -> int:
-        """How many GPUs of this machine the processes share."""
+        """Number of this machine's GPUs that the processes share."""
         import torch
 
         if self.are_local and self.may_use_gpus and torch.cuda.is_available():
@@ -95,9 +96,9 @@ Answers = Generator[tuple[int, Any], None, None]
 
 
 def map_jobs(function: Function, shared: Any, items: Sequence[Any], workers: Workers) -> Answers:
-    """Call ``function(shared, item)`` for every item; yield its number and answer as calls end. The
-    function is importable on all machines, its exceptions end everything, `shared` is sent to a
-    cluster once; the answer is a `WorkerLostError` if the process died again and again.
+    """Call ``function(shared, item)`` for every item, and yield item numbers and results as they
+    come. The function must be importable on all machines; `shared` is sent to a cluster once. An
+    exception ends all calls; if a process dies repeatedly, its result is a `WorkerLostError`.
     """
     if items:
         check_scheduler(workers)
@@ -105,33 +106,33 @@ def map_jobs(function: Function, shared: Any, items: Sequence[Any], workers: Wor
 
 
 def check_scheduler(workers: Workers) -> None:
-    """Raise a `ParameterError` if nobody listens at the scheduler's address: for that Ray waits
-    minutes, and Dask half of one.
+    """Raise a `ParameterError` if nothing listens at the scheduler's address; Ray would wait for
+    minutes, and Dask for half a minute.
     """
     address = workers.scheduler
     if address is None:
         return
     host, colon, port = address.rpartition("://")[2].rpartition(":")
-    if not colon or not port.isdecimal():  # "auto", say
+    if not colon or not port.isdecimal():  # such as "auto"
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
     except (OSError, OverflowError) as error:
         cluster, example = CLUSTERS[workers.backend]
         raise ParameterError(
-            f"scheduler: nobody answers at {address} ({error}); expected the address of {cluster}, "
-            f"such as {example}, or none to start one here"
+            f"scheduler: cannot connect to {address} ({error}); expected the address of {cluster}, "
+            f"such as {example}, or none to start one on this machine"
         ) from error
 
 
 def processors() -> int:
-    """Return how many processors this process may use, by affinity and container too."""
+    """Return how many processors this process may use, by its affinity and container limits."""
     return int(joblib.cpu_count())
 
 
 @contextmanager
 def one_call(threads: int) -> Iterator[None]:
-    """Let one call of the process run at a time, with so many threads of torch."""
+    """Let one call at a time run in this process, with the given number of torch threads."""
     import torch
 
     with _one_at_a_time:
@@ -153,9 +154,9 @@ def _numbered(
 
 
 def keep_one_gpu(process: str, n_gpus: int) -> None:
-    """Leave a worker process one of `n_gpus`, in turn; CUDA reads it at its start only."""
+    """Restrict a worker process to one of `n_gpus`, in turn, before it starts CUDA."""
     name = re.fullmatch(r"LokyProcess-(?:\d+:)*(\d+)", process)
-    if name is None:  # where joblib may start none, calls are made here
+    if name is None:  # where joblib cannot start processes, it calls in this one
         return
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = seen.split(",")[:n_gpus] if seen else [str(gpu) for gpu in range(n_gpus)]
@@ -176,16 +177,16 @@ def _on_loky(function: Function, shared: Any, items: Sequence[Any], workers: Wor
                 del left[number]
                 yield number, answer
         except BrokenProcessPool:
-            if jobs == 1:  # they run in order: it was the first that is left
+            if jobs == 1:  # they run in order, so it was the first one left
                 yield min(left), WorkerLostError(ADVICE)
                 del left[min(left)]
                 continue
             jobs = max(1, jobs // 2)
-            _log.warning("a process was killed, as when memory runs out: continuing with %d", jobs)
+            _log.warning("a process was killed, perhaps out of memory; continuing with %d", jobs)
 
 
 def _in_processes(calls: Sequence[Any], jobs: int, threads: int) -> Answers:
-    if jobs == 1:  # in a process of its own, which joblib would not start for one
+    if jobs == 1:  # joblib would not start a process for one job
         executor = get_reusable_executor(max_workers=1, initializer=end_with_parent)
         for function, args, _ in calls:
             yield executor.submit(function, *args).result()
@@ -199,7 +200,7 @@ def _in_processes(calls: Sequence[Any], jobs: int, threads: int) -> Answers:
 
 @cache
 def _hush_threads() -> None:
-    """Log what loky's thread stumbles over when a call is interrupted, in place of showing it."""
+    """Log exceptions of loky's threads after an interruption instead of printing them."""
     others = threading.excepthook
 
     def hook(args: threading.ExceptHookArgs) -> None:
@@ -218,18 +219,18 @@ def _version() -> str:
 def _on_dask(function: Function, shared: Any, items: Sequence[Any], workers: Workers) -> Answers:
     from distributed import Client, KilledWorker, as_completed
 
-    # of a cluster started here, each worker has one thread: torch's state is the process's; and any
-    # free port, for Dask's own is taken where another cluster runs
+    # one thread per worker, since torch's state is global to the process; and any free port, since
+    # another cluster may use Dask's default
     here = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
     started_here = {} if workers.scheduler else here
     with Client(workers.scheduler, **started_here) as client:
         try:
             versions = client.run(_version)
-        except ImportError as error:  # a task would wait for ever
+        except ImportError as error:  # a task would never start
             raise ParameterError(f"the workers cannot import skal: {error}") from error
         for address, version in versions.items():
             if version != __version__:
-                _log.warning("%s has skal %s, here is %s", address, version, __version__)
+                _log.warning("%s runs skal %s, this process %s", address, version, __version__)
         sent = client.scatter(shared, broadcast=True, hash=False)
         running = as_completed()
 
@@ -277,7 +278,7 @@ def _on_ray(function: Function, shared: Any, items: Sequence[Any], workers: Work
 
 
 def _start_ray(address: str | None) -> None:
-    """Connect to a cluster, or start one; `ParameterError` if there is none, or it lets none in."""
+    """Connect to a Ray cluster, or start one; raise a `ParameterError` if that fails."""
     import ray
 
     options: Any = {} if address else {"include_dashboard": False}
@@ -285,9 +286,9 @@ def _start_ray(address: str | None) -> None:
         ray.init(address=address, log_to_driver=False, **options)
     except Exception as error:
         raise ParameterError(
-            f"scheduler: the Ray cluster at {address or 'this machine'} lets nobody in "
-            f"({type(error).__name__}: {str(error).partition(chr(10))[0]:.200}); if it asks for a "
-            "token, RAY_AUTH_MODE=token gives it that of ~/.ray/auth_token, or of RAY_AUTH_TOKEN"
+            f"scheduler: cannot connect to the Ray cluster at {address or 'this machine'} "
+            f"({type(error).__name__}: {str(error).partition(chr(10))[0]:.200}); if it requires a "
+            "token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN unless ~/.ray/auth_token has it"
         ) from error
 
 
@@ -297,8 +298,8 @@ def _in_flight(
     items: Sequence[Any],
     most: int | None,
 ) -> Answers:
-    """Keep `most` calls running (default: all), and yield the answer of each; `start` returns a
-    call's handle, `finish` the handle of one that has ended and its answer.
+    """Keep `most` calls running (by default all), and yield the result of each. `start` returns a
+    call's handle; `finish` waits for one, and returns its handle and result.
     """
     waiting = enumerate(items)
     running = {start(item): number for number, item in islice(waiting, most or len(items))}
@@ -310,13 +311,13 @@ def _in_flight(
 
 
 def gpus_per_ray_task(workers: Workers, resources: Mapping[str, float]) -> int:
-    """Return how many GPUs a task of Ray asks for: without a number it may see none, or all. A
-    `ParameterError` is raised if it must have one and the cluster has none: it would wait for ever.
+    """Return how many GPUs each Ray task requests: without a number it may see none, or all. Raise
+    a `ParameterError` if it needs one and the cluster has none, since it would never start.
     """
-    there = resources.get("GPU", 0) >= 1
-    if workers.device == "cuda" and not there:
-        raise ParameterError("device 'cuda' is not there: the Ray cluster has no GPU")
-    return int(there and workers.may_use_gpus)
+    has_gpu = resources.get("GPU", 0) >= 1
+    if workers.device == "cuda" and not has_gpu:
+        raise ParameterError("device: got 'cuda', but the Ray cluster has no GPU")
+    return int(has_gpu and workers.may_use_gpus)
 
 
 BACKENDS: Mapping[str, Callable[[Function, Any, Sequence[Any], Workers], Answers]] = {
@@ -325,9 +326,9 @@ BACKENDS: Mapping[str, Callable[[Function, Any, Sequence[Any], Workers], Answers
     "ray": _on_ray,
 }
 PACKAGES = {"dask": "distributed", "ray": "ray"}
-"""What a backend needs beside skal, by the extra that has it."""
+"""The package that a backend needs, which is in the extra of the backend's name."""
 CLUSTERS = {
     "dask": ("a Dask scheduler", "tcp://10.0.0.1:8786"),
     "ray": ("a Ray cluster", "10.0.0.1:6379"),
 }
-"""What is expected to answer, by backend, and where."""
+"""The expected kind of server of each backend, and an example of its address."""

@@ -328,7 +328,7 @@ def test_a_setting_of_the_file_that_changes_nothing_is_refused_too(
     Path("skal.toml").write_text(f"{line}\n")
     result = call("run")
     assert result.exit_code == 2
-    assert f"Error: {line.split()[0]}: got " in result.stderr and "changes nothing" in result.stderr
+    assert f"Error: {line.split()[0]}: got " in result.stderr and "has no effect" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["skal.toml"]
 
 
@@ -403,7 +403,7 @@ def test_arguments_reach_the_strategy(tmp_path: Path) -> None:
         ("run --strategy no_such_module:X", "cannot import 'no_such_module:X'"),
         ("run --strategy margin --strategy-param metod=1", "'metod'; did you mean method?"),
         ("run --strategy-param method", "'method'; expected NAME=VALUE"),
-        ("run --n-init many", "n_init: got 'many'; expected a number from 1 on, or a share"),
+        ("run --n-init many", "n_init: got 'many'; expected a whole number of at least 1"),
         ("run --n-query 0", "n_query: got 0"),
         ("run --n-rounds -1", "n_rounds: got -1"),
         ("run --n-rounds x", "'x' is not a valid int"),
@@ -414,11 +414,11 @@ def test_arguments_reach_the_strategy(tmp_path: Path) -> None:
         ("run --precision bf61", "unknown precision 'bf61'; did you mean bf16?"),
         ("run --optimizer adam", "unknown optimizer 'adam'; did you mean adamw?"),
         ("run --init-strategy kmeans", "unknown init strategy 'kmeans'; did you mean k-means?"),
-        ("run --explore 10", "explore: got '10'; expected a share from 0% to 100%, or 0.1"),
+        ("run --explore 10", "explore: got '10'; expected a share from 0% to 100%, such as 0.1"),
         ("run --explore -1", "explore: got '-1'"),
         ("run --explore abc", "explore: got 'abc'"),
         ("run --explore 2.0", "explore: got '2.0'"),
-        ("run --max-candidates 0", "max_candidates: got 0; expected a whole number from 1 on"),
+        ("run --max-candidates 0", "max_candidates: got 0; expected a whole number of at least 1"),
         ("run --max-candidates 5%", "'5%' is not a valid int"),
         ("run --calibrate temprature", "unknown calibrate 'temprature'; did you mean temperature?"),
         ("run --stop ends", "unknown stop 'ends'; did you mean end?"),
@@ -426,19 +426,19 @@ def test_arguments_reach_the_strategy(tmp_path: Path) -> None:
         ("run --stream --budget 0%", "budget: got '0%'; expected a share from more than 0%"),
         ("run --stream --budget 120%", "budget: got '120%'"),
         ("run --stream --strategy margin", "unknown stream strategy 'margin'; known: fixed-unc"),
-        ("run --stream --explore 10%", "explore: got 0.1, which changes nothing with stream"),
-        ("run --stream --n-query 7", "n_query: got 7, which changes nothing with stream"),
-        ("run --budget 5%", "budget: got 0.05, which changes nothing without stream; add stream"),
-        ("run --budget 10%", "budget: got 0.1, which changes nothing without stream; add stream"),
+        ("run --stream --explore 10%", "explore: got 0.1, which has no effect with stream"),
+        ("run --stream --n-query 7", "n_query: got 7, which has no effect with stream"),
+        ("run --budget 5%", "budget: got 0.05, which has no effect without stream; add stream"),
+        ("run --budget 10%", "budget: got 0.1, which has no effect without stream; add stream"),
         (
             "run --head linear",
-            "head: got 'linear', which changes nothing without freeze; add freeze, or leave",
+            "head: got 'linear', which has no effect without freeze; add freeze, or leave",
         ),
-        ("run --image-noise gaussian", "image_noise: got 'gaussian', which changes nothing with"),
+        ("run --image-noise gaussian", "image_noise: got 'gaussian', which has no effect with"),
         ("run --freeze --finetune", "give freeze or finetune, not both: freeze trains no backbone"),
         ("run --image-size 100000", "image_size: got 100000; expected a whole number from 8 to"),
         ("compare --jobs 99999", "jobs: got 99999; expected a whole number from 1 to 10000"),
-        ("compare --scheduler x:1", "scheduler: got 'x:1', which changes nothing without backend"),
+        ("compare --scheduler x:1", "scheduler: got 'x:1', which has no effect without backend"),
         ("run --stream --strategy splt", "unknown stream strategy 'splt'; did you mean split?"),
         ("run --dataset ./nowhere", "'nowhere' does not exist"),
         ("run --image-size 2", "image_size: got 2; expected a whole number from 8 to 4096"),
@@ -814,8 +814,8 @@ def test_a_broken_matplotlib_is_told_before_anything_is_trained(args: str, tmp_p
     )
     assert done.returncode == 1, done.stderr
     assert done.stderr.splitlines()[-1] == (
-        "Error: nothing can be drawn, for matplotlib cannot be imported (install it again, by "
-        "pip): ImportError: numpy is too new"
+        "Error: cannot import matplotlib (pip install --force-reinstall matplotlib): "
+        "ImportError: numpy is too new"
     )
     assert "round" not in done.stderr and not (tmp_path / "run").exists()
 

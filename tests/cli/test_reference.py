@@ -26,8 +26,8 @@ def test_every_setting_has_a_row_with_what_it_depends_on() -> None:
     assert rows.keys() == SETTINGS.keys() | GRID_SETTINGS.keys()
     assert "Only has an effect with `freeze`." in rows["head"]
     assert "Has no effect with `stream`." in rows["explore"]
-    assert "Not together with `epochs`." in rows["steps"]
-    assert "Not together with `steps`." in rows["epochs"]
+    assert "Cannot be combined with `epochs`." in rows["steps"]
+    assert "Cannot be combined with `steps`." in rows["epochs"]
     assert "a whole number from 8 to 4096" in rows["image_size"]
 
 

@@ -514,7 +514,7 @@ class TestTheProcess:
         done = called(tmp_path, *flags, "--strategies", "margin,foreign:Killer")
         assert done.returncode == 1
         assert "1 of 3 runs failed, the first (foreign.Killer" in done.stderr
-        assert "killed, as when memory runs out; fewer at a time" in done.stderr
+        assert "killed, perhaps out of memory; fewer jobs at a time" in done.stderr
         assert "margin" in done.stdout
         kept = {(row["strategy"], row["seed"]) for row in rows_of(tmp_path / "c")}
         assert kept == {("random", "0"), ("margin", "0")}

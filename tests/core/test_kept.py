@@ -85,7 +85,7 @@ def test_what_is_damaged_is_made_again_with_a_notice(
     assert find(path) is None
     assert kept(path, "counts", make) == find(path) == {"n": 2}
     assert data_of(path).read_bytes() == whole
-    assert (f"{path} is damaged: it is made again" in caplog.text) == (
+    assert (f"{path} is damaged and is made again" in caplog.text) == (
         make.folder or damage is not os.remove
     )
 

@@ -40,7 +40,7 @@ def test_registered_objects_come_back_by_name_in_their_order() -> None:
 def test_a_name_is_given_once() -> None:
     registry: Registry[int] = Registry("thing")
     registry.add("one", 1)
-    with pytest.raises(ParameterError, match="the thing 'one' is registered already"):
+    with pytest.raises(ParameterError, match="the thing 'one' is already registered"):
         registry.add("one", 2)
     assert registry.get("one") == 1
 
@@ -187,7 +187,7 @@ def test_families_are_named_and_expanded_by_pattern() -> None:
         ("thing_5", "; did you mean thing_085 or thing_075 or thing_065?"),
         (
             "foo",
-            "; none of the 90 known ones is like it, the nearest are "
+            "; none of the 90 known names is similar, the nearest are "
             "thing_089 or thing_088 or thing_087",
         ),
     ],

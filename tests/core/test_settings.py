@@ -89,8 +89,8 @@ def test_what_is_not_set_is_not_in_toml() -> None:
         ({"lr": "fast"}, "lr: got 'fast'"),
         ({"lr": True}, "lr: got True"),
         ({"clip_norm": 0}, "clip_norm: got 0; expected a number above 0"),
-        ({"mixup": -0.1}, "mixup: got -0.1; expected a number from 0 on"),
-        ({"label_smoothing": 1}, "label_smoothing: got 1; expected a number from 0 on and below 1"),
+        ({"mixup": -0.1}, "mixup: got -0.1; expected a number of at least 0"),
+        ({"label_smoothing": 1}, "label_smoothing: got 1; expected a number of at least 0 and"),
         ({"label_smoothing": None}, "label_smoothing: got None"),
         ({"patience": 0}, "patience: got 0; expected a whole number from 1 to 1000000"),
         ({"patience": 3, "average": "swa"}, "give patience or average swa, not both: average swa"),
@@ -121,14 +121,14 @@ def test_values_that_are_not_valid_are_refused(settings: dict[str, Any], message
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"head": "linear"}, "head: got 'linear', which changes nothing without freeze; add"),
-        ({"head": "mlp"}, "head: got 'mlp', which changes nothing without freeze"),
-        ({"budget": "10%"}, "budget: got 0.1, which changes nothing without stream"),
-        ({"explore": 0, "stream": "in-order"}, "explore: got 0.0, which changes nothing with str"),
-        ({"n_query": 20, "stream": "shuffled"}, "n_query: got 20, which changes nothing with str"),
+        ({"head": "linear"}, "head: got 'linear', which has no effect without freeze; add"),
+        ({"head": "mlp"}, "head: got 'mlp', which has no effect without freeze"),
+        ({"budget": "10%"}, "budget: got 0.1, which has no effect without stream"),
+        ({"explore": 0, "stream": "in-order"}, "explore: got 0.0, which has no effect with str"),
+        ({"n_query": 20, "stream": "shuffled"}, "n_query: got 20, which has no effect with str"),
         ({"max_candidates": 9, "stream": "in-order"}, "max_candidates: got 9"),
-        ({"pretrain_steps": 1000}, "pretrain_steps: got 1000, which changes nothing without pre"),
-        ({"image_noise": "gaussian"}, "image_noise: got 'gaussian', which changes nothing without"),
+        ({"pretrain_steps": 1000}, "pretrain_steps: got 1000, which has no effect without pre"),
+        ({"image_noise": "gaussian"}, "image_noise: got 'gaussian', which has no effect without"),
         ({"image_noise": "gaussian", "noise_rate": "0%"}, "image_noise: got 'gaussian'"),
         ({"label_noise_kind": "uniform"}, "label_noise_kind: got 'uniform'"),
     ],
@@ -144,7 +144,7 @@ def test_what_is_given_and_changes_nothing_is_refused_even_if_it_is_the_default(
 
 
 def test_a_scheduler_needs_a_cluster() -> None:
-    with pytest.raises(ParameterError, match="changes nothing without backend dask or ray"):
+    with pytest.raises(ParameterError, match="has no effect without backend dask or ray"):
         GridConfig(scheduler="tcp://x:1")
     assert GridConfig(scheduler="tcp://x:1", backend="dask").scheduler == "tcp://x:1"
 
@@ -224,7 +224,7 @@ def test_counts_and_shares(value: Any, n_pool: int, expected: int) -> None:
     "value", [0, -1, "0", "0%", "-5%", "101%", "many", "", "%", 1.5, True, None, "nan%", "1e2"]
 )
 def test_what_is_neither_count_nor_share_is_refused(value: Any) -> None:
-    with pytest.raises(ParameterError, match=r"n_init: got .* expected a number from 1 on, or"):
+    with pytest.raises(ParameterError, match=r"n_init: got .* a whole number of at least 1, or"):
         resolve_count("n_init", value, 100)
 
 

@@ -71,7 +71,7 @@ def test_a_cluster_starts_where_the_port_of_another_is_taken() -> None:
 @pytest.mark.parametrize(
     ("asked", "error", "message"),
     [
-        ({"scheduler": "tcp://x"}, ParameterError, "loky has none; expected dask or ray"),
+        ({"scheduler": "tcp://x"}, ParameterError, "loky takes none; expected dask or ray"),
         ({"backend": "daks"}, UnknownNameError, "did you mean dask"),
         ({"jobs": 0}, ParameterError, "jobs=0; expected 1 or more"),
         ({"threads": -1}, ParameterError, "threads=-1; expected 1 or more"),
@@ -102,7 +102,7 @@ def test_an_item_whose_process_dies_each_time_is_told_apart_from_the_others(
     answers = dict(map_jobs(added_unless_killed, 10, range(4), Workers(jobs=2, threads=1)))
     assert isinstance(answers.pop(2), WorkerLostError)
     assert answers == {0: 10, 1: 11, 3: 13}
-    assert "a process was killed, as when memory runs out: continuing with 1" in caplog.text
+    assert "a process was killed, perhaps out of memory; continuing with 1" in caplog.text
 
 
 def test_ray_answers_every_item_once(ray_here: Any) -> None:
@@ -227,7 +227,7 @@ def test_a_task_of_ray_asks_for_a_gpu_where_it_may_compute_on_one(
 
 
 def test_a_ray_cluster_without_gpus_is_not_waited_for() -> None:
-    with pytest.raises(ParameterError, match="'cuda' is not there: the Ray cluster has no GPU"):
+    with pytest.raises(ParameterError, match="got 'cuda', but the Ray cluster has no GPU"):
         gpus_per_ray_task(Workers(device="cuda"), {"CPU": 8.0})
 
 
@@ -236,6 +236,6 @@ def test_a_cluster_where_nobody_answers_is_said_at_once(backend: str, scheme: st
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
     workers = Workers(backend, scheduler=address)
-    told = f"nobody answers at {address} .*expected the address of a {backend.title()}"
+    told = f"cannot connect to {address} .*expected the address of a {backend.title()}"
     with pytest.raises(ParameterError, match=told):
         list(map_jobs(added, 10, [1], workers))

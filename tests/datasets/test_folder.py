@@ -1311,7 +1311,7 @@ def test_decoded_pixels_that_are_damaged_are_made_again_with_a_notice(
     content[200] ^= 255
     pixels.write_bytes(content[:-9] if cut else content)
     assert_same(load(root), whole)
-    assert f"{pixels.parent} is damaged: it is made again" in caplog.text
+    assert f"{pixels.parent} is damaged and is made again" in caplog.text
 
 
 @pytest.mark.parametrize("processes_from", [None, 0])

@@ -273,7 +273,7 @@ def test_noise_is_asked_for_by_flags_and_kept_in_the_folder(tmp_path: Path) -> N
 def test_a_kind_of_noise_without_a_rate_is_refused(
     tiny: skal.ImageDataset, kind: dict[str, str]
 ) -> None:
-    with pytest.raises(ParameterError, match="changes nothing without"):
+    with pytest.raises(ParameterError, match="has no effect without"):
         skal.run(tiny, **FAST, **kind)
 
 

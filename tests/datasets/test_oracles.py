@@ -103,7 +103,7 @@ def test_oracles_go_by_their_import_path_with_arguments(tiny: skal.ImageDataset)
         (lambda indices: [None] * len(indices), "returned object of shape .6,., such as None"),
         (lambda indices: [None] * len(indices), r"returned object of shape \(6,\), such as None"),
         (lambda indices: 1, r"returned int64 of shape \(\)"),
-        (lambda indices: [[1], [1, 2]], "returned list of unequal rows"),
+        (lambda indices: [[1], [1, 2]], "returned list with rows of different lengths"),
         (lambda indices: np.full(len(indices), 3), "returned the class 3"),
         (lambda indices: np.full(len(indices), -1), "returned the class -1"),
         (lambda indices: indices["a"], "failed: IndexError: "),

@@ -365,5 +365,5 @@ def test_an_image_at_least_must_be_left(
 
 @pytest.mark.parametrize("n_valid", [-1, "-5%", "many", 1.5, None, True])
 def test_what_is_no_number_of_images_is_refused(tiny: skal.ImageDataset, n_valid: Any) -> None:
-    with pytest.raises(ParameterError, match=r"n_valid: got .* expected a number from 0 on, or"):
+    with pytest.raises(ParameterError, match=r"n_valid: got .* a whole number of at least 0, or"):
         skal.run(tiny, **FAST, n_valid=n_valid)

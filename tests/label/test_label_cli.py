@@ -275,7 +275,7 @@ def test_an_option_that_changes_nothing_beside_another_is_an_error(
     label_all(folder, 6)
     done = skal_("label", folder, *idle, *beside, input="q")
     assert done.exit_code == 2
-    assert f"{idle[0]} changes nothing beside {beside[0]}; leave it out" in done.output
+    assert f"{idle[0]} has no effect with {beside[0]}; leave it out" in done.output
     assert LabelProject.open(folder).classes == ["low", "middle", "top"]
 
 

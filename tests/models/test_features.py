@@ -297,7 +297,7 @@ def test_a_full_disk_costs_what_did_not_fit(
 
     with monkeypatch.context() as patched:
         patched.setattr(FeatureStore, "append", until_full)
-        with pytest.raises(DataError, match="No space left on device; name another place"):
+        with pytest.raises(DataError, match="No space left on device; choose another folder"):
             skal.embed(frozen(), POOL, cache)
     seen.clear()
     np.testing.assert_array_equal(skal.embed(frozen(), POOL, cache), expected)

@@ -204,7 +204,7 @@ class TestClassifier:
         ("params", "message"),
         [
             ({"finetune": True}, "freeze or finetune, not both"),
-            ({"freeze": False, "head": "mlp"}, "changes nothing without freeze"),
+            ({"freeze": False, "head": "mlp"}, "has no effect without freeze"),
             ({"head": "mpl"}, "unknown head 'mpl'; did you mean mlp"),
         ],
     )
@@ -418,7 +418,7 @@ class TestSettings:
         ("settings", "message"),
         [
             ({"freeze": True, "finetune": True}, "freeze or finetune, not both"),
-            ({"head": "mlp"}, "head: got 'mlp', which changes nothing without freeze"),
+            ({"head": "mlp"}, "head: got 'mlp', which has no effect without freeze"),
         ],
     )
     def test_what_contradicts_itself_is_refused(

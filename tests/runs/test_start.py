@@ -75,7 +75,7 @@ class TestNetwork:
         assert facts(with_network(RunConfig(**settings), size), expected) == expected
 
     def test_a_setting_that_a_solved_head_has_no_use_for_is_refused_beside_it(self) -> None:
-        with pytest.raises(ParameterError, match=r"lr: got 0\.1, which changes nothing with head"):
+        with pytest.raises(ParameterError, match=r"lr: got 0\.1, which has no effect with head"):
             RunConfig(freeze=True, head="logistic", lr=0.1)
 
 

@@ -406,13 +406,13 @@ def test_arguments_that_no_file_can_hold_reach_the_stream_strategy_and_are_named
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"explore": "10%"}, "explore: got 0.1, which changes nothing with stream"),
-        ({"max_candidates": 50}, "max_candidates: got 50, which changes nothing with stream"),
-        ({"n_query": 10}, "n_query: got 10, which changes nothing with stream; leave it out"),
-        ({"n_query": "20%"}, "n_query: got '20%', which changes nothing with stream"),
-        ({"n_query": 20}, "n_query: got 20, which changes nothing with stream"),
-        ({"explore": 0}, "explore: got 0.0, which changes nothing with stream"),
-        ({"stream": "off"}, "budget: got 0.2, which changes nothing without stream"),
+        ({"explore": "10%"}, "explore: got 0.1, which has no effect with stream"),
+        ({"max_candidates": 50}, "max_candidates: got 50, which has no effect with stream"),
+        ({"n_query": 10}, "n_query: got 10, which has no effect with stream; leave it out"),
+        ({"n_query": "20%"}, "n_query: got '20%', which has no effect with stream"),
+        ({"n_query": 20}, "n_query: got 20, which has no effect with stream"),
+        ({"explore": 0}, "explore: got 0.0, which has no effect with stream"),
+        ({"stream": "off"}, "budget: got 0.2, which has no effect without stream"),
     ],
 )
 def test_a_setting_that_changes_nothing_is_refused_before_anything_is_written(

@@ -173,7 +173,7 @@ def test_what_is_no_share_is_refused_before_anything_is_written(
 ) -> None:
     with pytest.raises(ParameterError) as caught:
         skal.run(tiny, **FAST, explore=value, out=tmp_path / "run")
-    told = f"explore: got {value!r}; expected a share from 0% to 100%, or 0.1"
+    told = f"explore: got {value!r}; expected a share from 0% to 100%, such as 0.1"
     meant = {"10": "; did you mean 10%?", 2.0: "; did you mean 2%?"}.get(value, "")
     assert str(caught.value) == f"{told}{meant}"
     assert not (tmp_path / "run").exists()
@@ -319,9 +319,9 @@ def test_strategies_of_all_needs_choose_among_candidates_and_explore(
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, "20", "10%", True])
 def test_what_is_no_number_of_candidates_is_refused(tiny: skal.ImageDataset, value: Any) -> None:
-    with pytest.raises(ParameterError, match=r"max_candidates: got .*whole number from 1 on"):
+    with pytest.raises(ParameterError, match=r"max_candidates: got .*whole number of at least 1"):
         skal.run(tiny, **FAST, max_candidates=value)
-    with pytest.raises(ParameterError, match=r"max_candidates: got .*whole number from 1 on"):
+    with pytest.raises(ParameterError, match=r"max_candidates: got .*whole number of at least 1"):
         skal.ActiveLearner(tiny, skal.ImageClassifier(classes=range(3)), max_candidates=value)
 
 

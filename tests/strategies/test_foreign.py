@@ -87,7 +87,7 @@ WRONG: tuple[tuple[Any, str], ...] = (
     (lambda y, n: np.flatnonzero(y == -1)[: n - 1], r"returned int64 of shape \(1,\).*expected 2"),
     (lambda y, n: np.full((n, 1), 30), r"returned int64 of shape \(2, 1\)"),
     (lambda y, n: None, "returned None; expected 2 integers"),
-    (lambda y, n: ([30, 31], [[1.0]]), "returned tuple of unequal rows"),
+    (lambda y, n: ([30, 31], [[1.0]]), "returned tuple with rows of different lengths"),
     (lambda y, n: [30] * n, "picked 1 of 2 images more than once"),
     (lambda y, n: np.flatnonzero(y != -1)[:n], "picked an image that is labelled already"),
     (lambda y, n: np.arange(n) + len(y), "picked 40, an index that is not in 0 to 39"),
