@@ -1,4 +1,4 @@
-"""Images to arrays: named datasets and folders."""
+"""Named datasets and folders of images as arrays, and oracles that label them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .loading import load_dataset as load_dataset
     from .rows import ImageRows as ImageRows
 
-# the settings of data cost no numpy; "builtin" fills DATASETS
+# lazy, so that `datasets.settings` imports no numpy; `builtin` fills DATASETS
 _LAZY = {
     "base": ("MISSING_LABEL", "ImageDataset"),
     "builtin": ("DATASETS",),

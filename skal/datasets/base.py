@@ -1,4 +1,4 @@
-"""The frozen `ImageDataset`: images and what is known of them."""
+"""`ImageDataset`: images, labels, and facts about them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MISSING_LABEL = -1
 
 
 class Loader(Protocol):
-    """What is registered in `DATASETS`."""
+    """The type of the functions in `DATASETS`."""
 
     def __call__(self, *, data_dir: Path, image_size: int | None, seed: int) -> ImageDataset:
         """Load the dataset.
@@ -30,11 +30,11 @@ class Loader(Protocol):
         Parameters
         ----------
         data_dir : Path
-            Where files are looked for, and where downloads and caches go.
+            Folder to look for files in, and for downloads and caches.
         image_size : int or None
             Height and width in pixels; None for the dataset's own.
         seed : int
-            The run's seed, for datasets that come without a test split.
+            The run's seed, for datasets without a given test split.
         """
 
 
@@ -47,49 +47,49 @@ def _no_images() -> Images:
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
-    """Images, their labels, and a test set; lists and tensors are made arrays.
+    """A frozen set of images, labels, and a test set; lists and tensors become arrays.
 
     Parameters
     ----------
     X : ndarray of uint8, shape (n, channels, height, width)
-        The images that may be labelled; often a read-only ``np.memmap``, or, of many images in a
-        folder, `ImageRows`, which are read when indexed.
+        The pool: images that may be labelled. Often a read-only ``np.memmap``, or, for many
+        images in a folder, `ImageRows`, which are read when indexed.
     y : ndarray of int64, shape (n,)
-        Class ids, indices into `classes`; -1 where the label is not known.
+        Class ids, indices into `classes`; -1 if the label is unknown.
     classes : tuple of str
-        Class names, each another.
+        Unique class names.
     X_test, y_test : ndarray
-        As `X` and `y`; every test label is known. `skal.run` needs them, to measure accuracy on.
+        The test set, as `X` and `y`, with all labels known. `skal.run` measures accuracy on it.
     name : str
-        For names of run folders and for reports.
+        Name of the dataset in run folders and reports.
     paths : tuple of str
-        Of each image of `X`, relative to `root`; empty for arrays.
+        Path of each image of `X`, relative to `root`; empty for arrays.
     X_unlabeled : ndarray of uint8, shape (m, channels, height, width)
-        Images that nobody has labelled yet.
+        Further images, without known labels.
     paths_unlabeled : tuple of str
-        Of each image of `X_unlabeled`.
+        Path of each image of `X_unlabeled`.
     root : Path or None
         The folder of the images.
     augmentation : tuple of str
-        What does not change the class of these images: names of `skal.models.AUGMENTATIONS`.
+        Names of `skal.models.AUGMENTATIONS` that preserve the class of these images.
     skipped : tuple of (path, reason)
         Files that could not be read.
     source : mapping of str to str
-        What `load_dataset` was given, `dataset` and `data_dir`, so that a run can be repeated.
+        The arguments `dataset` and `data_dir` of `load_dataset`, so that a run can be repeated.
     split_seed : int or None
-        The seed that the test set was drawn by, if it was.
+        The seed of the test split, if the split was drawn.
     geometry : str
-        How files became squares: one of `skal.datasets.decoding.GEOMETRIES`.
+        How files were made square: one of `skal.datasets.decoding.GEOMETRIES`.
     white : str
-        What was black and white in files of more than 8 bits, as `--white` takes it ("4095,none"
-        if there were no fractions); "" if there were none.
+        Black and white in files of more than 8 bits, as `--white` takes it ("4095,none" if none
+        held fractions); "" if there were no such files.
     pages : str
-        What was used of files of several pages: one of `skal.datasets.settings.PAGES`.
+        Which pages of multi-page files were used: one of `skal.datasets.settings.PAGES`.
 
     Raises
     ------
     DataError
-        If shapes, dtypes or label values do not fit each other.
+        If shapes, dtypes or label values are inconsistent.
 
     Examples
     --------
@@ -136,8 +136,8 @@ class ImageDataset:
                 _check_images(name, images)
                 if len(self.X) and images.shape[1:] != self.X.shape[1:]:
                     raise DataError(
-                        f"{name} has images of shape {images.shape[1:]}, X of {self.X.shape[1:]}; "
-                        "they must be the same"
+                        f"{name} has images of shape {images.shape[1:]}; expected "
+                        f"{self.X.shape[1:]}, as X has"
                     )
         _check_labels("y_test", self.y_test, self.X_test, len(self.classes), lowest=0)
         _check_paths("X", self.paths, self.X)
@@ -145,12 +145,12 @@ class ImageDataset:
 
     @property
     def image_size(self) -> int:
-        """The images' height and width, in pixels."""
+        """Height and width of the images, in pixels."""
         return int((self.X if len(self.X) else self.X_unlabeled).shape[-1])
 
     @property
     def decoded_as(self) -> dict[str, str]:
-        """How other files are to be decoded to look as these images do."""
+        """Settings that decode other files in the same way as these images."""
         return {"geometry": self.geometry, "white": self.white, "pages": self.pages}
 
     def __repr__(self) -> str:
@@ -164,18 +164,18 @@ class ImageDataset:
 
 
 def _array(name: str, values: Any) -> NDArray[Any]:
-    """Return what numpy makes of lists, tensors and columns of tables; a DataError if it cannot."""
+    """Return a list, tensor or table column as an array; raise a DataError if that fails."""
     try:
         found = np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:
         raise DataError(
-            f"{name} is a {type(values).__name__} that makes no array ({one_line(error)})"
+            f"{name} is a {type(values).__name__} that is not array-like ({one_line(error)})"
         ) from error
-    return found if found.size else found.astype(np.int64)  # of no value there is no type
+    return found if found.size else found.astype(np.int64)  # empty: numpy's default is float
 
 
 def _pixels(name: str, images: Any) -> Any:
-    """Return images as they are if they are an array, maybe one on the disk, else as `_array`."""
+    """Return an array of images (which may be on disk) unchanged, anything else as `_array`."""
     if isinstance(getattr(images, "dtype", None), np.dtype):
         return images
     found = _array(name, images)
@@ -184,25 +184,25 @@ def _pixels(name: str, images: Any) -> Any:
 
 def _names_of_classes(classes: Any) -> tuple[str, ...]:
     if isinstance(classes, str) or not isinstance(classes, Iterable):
-        raise DataError(f"classes is {classes!r}; expected the name of each class, ('cat', 'dog')")
+        raise DataError(f"classes is {classes!r}; expected class names, such as ('cat', 'dog')")
     names = tuple(str(name) for name in classes)
-    most, n = next(iter(Counter(names).most_common(1)), ("", 0))
+    commonest, n = next(iter(Counter(names).most_common(1)), ("", 0))
     if n > 1:
-        raise DataError(f"classes has {most!r} {n} times; expected another name for each class")
+        raise DataError(f"classes has {commonest!r} {n} times; expected unique names")
     return names
 
 
 def _check_images(name: str, images: Images) -> None:
-    """Raise a DataError of what is no image; with what turns it, where an axis is misplaced."""
+    """Raise a DataError if an array is not a batch of images, with a hint how to convert it."""
     hints = []
     if images.ndim == 4 and images.shape[3] <= 4 < min(images.shape[1:3]):
-        hints = [f"; channels come first: np.moveaxis({name}, -1, 1) turns it"]
+        hints = [f"; channels come first: use np.moveaxis({name}, -1, 1)"]
     elif images.ndim == 3:
-        hints = [f"; np.expand_dims({name}, 1) gives grey images their channel"]
+        hints = [f"; for grey images use np.expand_dims({name}, 1)"]
     elif images.ndim == 2:
-        hints = [f"; np.reshape({name}, (-1, channels, height, width)) makes images of rows"]
+        hints = [f"; for flattened images use np.reshape({name}, (-1, channels, height, width))"]
     if images.dtype != np.uint8:
-        hints.append(f"; if its values are from 0 to 255, np.asarray({name}, np.uint8) converts it")
+        hints.append(f"; if its values are from 0 to 255, use np.asarray({name}, np.uint8)")
     if hints or images.ndim != 4:
         raise DataError(
             f"{name} is {images.dtype} of shape {tuple(images.shape)}; expected uint8 of shape "
@@ -212,9 +212,9 @@ def _check_images(name: str, images: Images) -> None:
 
 def _check_labels(name: str, labels: Labels, images: Images, n_classes: int, lowest: int) -> None:
     if labels.shape != (len(images),):
-        raise DataError(f"{name} has shape {labels.shape}; expected ({len(images)},), one an image")
+        raise DataError(f"{name} has shape {labels.shape}; expected ({len(images)},), one each")
     if not np.issubdtype(labels.dtype, np.integer):
-        of_names = "; classes, y = np.unique(names, return_inverse=True) makes both of names"
+        of_names = "; for class names use classes, y = np.unique(names, return_inverse=True)"
         raise DataError(
             f"{name} is {labels.dtype}; expected integers, indices into `classes`"
             f"{of_names if labels.dtype.kind in 'OSTU' else ''}"
@@ -234,8 +234,9 @@ def _check_paths(name: str, paths: tuple[str, ...], images: Images) -> None:
 
 
 def stratified_split(y: Labels, test_share: float, seed: int) -> tuple[Labels, Labels]:
-    """Split indices into sorted training and test parts, class by class: the rounded share, at
-    least one image, but never the only one of its class (which scikit-learn's splitters refuse).
+    """Split indices into sorted training and test parts, stratified by class. The test part has the
+    rounded share of each class, at least one image, but never a class's only one (which
+    scikit-learn's splitters refuse).
     """
     rng = np.random.default_rng(seed)
     test: list[int] = []
@@ -248,7 +249,7 @@ def stratified_split(y: Labels, test_share: float, seed: int) -> tuple[Labels, L
 
 
 def resize(images: Images, size: int | None) -> Images:
-    """Resize uint8 images, shape (n, channels, height, width), to antialiased squares."""
+    """Resize uint8 images, shape (n, channels, height, width), to squares, with antialiasing."""
     if size is None or images.shape[2:] == (size, size):
         return images
     import torch

@@ -1,4 +1,4 @@
-"""Datasets known by name."""
+"""The datasets that skal knows by name."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ IDX_FILES = (
     "t10k-labels-idx1-ubyte",
 )
 SYSTEM_DATASETS = Path("/usr/share/datasets")
-"""Where Debian's packages `dataset-*` put their files."""
+"""Folder of Debian's packages `dataset-*`."""
 CIFAR10_ARCHIVE = "cifar-10-python.tar.gz"
 CIFAR10_FILES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta")
 FLOWERS_KAGGLE = "imsparsh/flowers-dataset"
 MOST_NEAR = 3
 DOWNLOAD_PATIENCE = 10.0
-"""Seconds that a server may stay silent; else a firewall could hold a run for minutes."""
+"""Timeout in seconds, for behind a firewall a connection could hang for minutes."""
 
 
 @DATASETS.register("digits", summary="scikit-learn's 1,797 handwritten digits, 8x8, built in")
 def load_digits(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDataset:
-    """Load scikit-learn's digits: 10 classes, a fifth of each for the test, split by seed."""
+    """Load scikit-learn's digits; a fifth of each class is the test set, split by seed."""
     from sklearn.datasets import load_digits as sklearn_digits
 
     digits = sklearn_digits()
@@ -65,7 +65,7 @@ def load_digits(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDa
 
 @DATASETS.register("mnist", summary="70,000 handwritten digits, 28x28 grey")
 def load_mnist(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDataset:
-    """Load MNIST from its IDX files, downloaded by torchvision if they are not there."""
+    """Load MNIST from its IDX files, which torchvision downloads if they are missing."""
     facts = {"name": "mnist", "classes": DIGIT_NAMES, "augmentation": ("shift",)}
     return _load_idx("MNIST", data_dir, image_size, facts)
 
@@ -74,7 +74,7 @@ def load_mnist(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDat
     "fashion-mnist", summary="70,000 pieces of clothing, 28x28 grey", suits_frozen=True
 )
 def load_fashion_mnist(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDataset:
-    """Load Fashion-MNIST, also from where Debian's `dataset-fashion-mnist` puts it."""
+    """Load Fashion-MNIST as `load_mnist`, or from Debian's package `dataset-fashion-mnist`."""
     from torchvision.datasets import FashionMNIST
 
     facts = {"name": "fashion-mnist", "classes": tuple(FashionMNIST.classes)}
@@ -83,7 +83,7 @@ def load_fashion_mnist(*, data_dir: Path, image_size: int | None, seed: int) -> 
 
 @DATASETS.register("cifar10", summary="60,000 photographs of 10 things, 32x32 colour")
 def load_cifar10(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDataset:
-    """Load CIFAR-10 from its Python batches, downloaded by torchvision if they are not there."""
+    """Load CIFAR-10 from its Python batches, which torchvision downloads if they are missing."""
     places = [data_dir / "cifar-10-batches-py", data_dir / "cifar10/cifar-10-batches-py", data_dir]
     folder = _find(places, CIFAR10_FILES) or _unpack_cifar10(data_dir)
     if folder is None:
@@ -111,20 +111,20 @@ def load_cifar10(*, data_dir: Path, image_size: int | None, seed: int) -> ImageD
 
 @DATASETS.register("flowers", summary="Kaggle's 2,746 photographs of 5 kinds of flowers")
 def load_flowers(*, data_dir: Path, image_size: int | None, seed: int) -> ImageDataset:
-    """Load the Kaggle Flowers dataset; its `test` folder has no labels and is not a test set."""
+    """Load the Kaggle Flowers dataset; its unlabelled `test` folder is not used as the test set."""
     root = flowers_folder(data_dir)
     return load_folder(root, data_dir=data_dir, image_size=image_size, seed=seed, name="flowers")
 
 
 def flowers_folder(data_dir: Path) -> Path:
-    """Return the folder of the Kaggle Flowers dataset, fetched if it is not there."""
+    """Return the folder of the Kaggle Flowers dataset, which is downloaded if it is missing."""
     places = [Path("flowers"), data_dir / "flowers", data_dir / "flowers/flowers", data_dir]
     holding = (p for p in places for part in (".", "train") if (p / part / "daisy").is_dir())
     return next(holding, None) or _fetch_flowers(places)
 
 
 OF_FILES = MappingProxyType({"flowers": flowers_folder})
-"""Datasets of image files, by name, and what returns their folder."""
+"""Datasets of image files: functions that return their folder, by name."""
 
 
 def _find(places: Iterable[Path], names: Iterable[str]) -> Path | None:
@@ -143,7 +143,7 @@ def _list(names: Iterable[str]) -> str:
 
 @contextmanager
 def _download(name: str, advice: str) -> Iterator[None]:
-    """Turn whatever a failed download raises into one error that says what to do instead."""
+    """Turn any error of a download into one that says what to do instead."""
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_PATIENCE)
     try:
@@ -151,7 +151,7 @@ def _download(name: str, advice: str) -> Iterator[None]:
     except Exception as error:  # of sockets, HTTP, archives, checksums, and torchvision's own
         raise DatasetNotFoundError(
             f"{name} is not on this machine and cannot be downloaded ({one_line(error)}); "
-            f"{advice}, or name the folder that holds them by --data-dir"
+            f"{advice}, or give the folder that has them as --data-dir"
         ) from error
     finally:
         socket.setdefaulttimeout(patience)
@@ -185,11 +185,11 @@ def _read_idx(path: Path) -> Images:
     """Read an IDX file of bytes: magic 0x0000 08 <dimensions>, sizes as big-endian int32, data."""
     place = path if path.is_file() else path.with_name(f"{path.name}.gz")
     content = place.read_bytes()
-    if content[:2] == b"\x1f\x8b":  # by content: browsers unpack without taking the .gz away
+    if content[:2] == b"\x1f\x8b":  # by content: some browsers decompress but keep the suffix .gz
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{place} is damaged or cut off: {one_line(error)}") from error
+            raise DataError(f"{place} is damaged or truncated: {one_line(error)}") from error
     dimensions = 3 if "idx3" in path.name else 1
     start = 4 + 4 * dimensions
     if content[:4] != bytes((0, 0, 8, dimensions)) or len(content) < start:
@@ -197,14 +197,14 @@ def _read_idx(path: Path) -> Images:
     shape = struct.unpack(f">{dimensions}I", content[4:start])
     if len(content) - start != math.prod(shape):
         raise DataError(
-            f"{place} is cut off or has too much: {len(content) - start} bytes of data, "
-            f"expected {math.prod(shape)}"
+            f"{place} is damaged: got {len(content) - start} bytes of data, expected "
+            f"{math.prod(shape)}"
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
 def _unpack_cifar10(data_dir: Path) -> Path | None:
-    """Unpack the archive as it is downloaded from the dataset's page, if it lies there."""
+    """Unpack the archive from the dataset's web page, if it is in the data folder."""
     import tarfile
 
     archive = data_dir / CIFAR10_ARCHIVE
@@ -214,7 +214,7 @@ def _unpack_cifar10(data_dir: Path) -> Path | None:
     wanted = {f"{folder.name}/{name}": folder / name for name in CIFAR10_FILES}
     try:
         with tarfile.open(archive) as tar:
-            for member in tar:  # what else is in it is not written anywhere
+            for member in tar:  # other members are ignored
                 file = tar.extractfile(member) if member.name in wanted else None
                 if file is not None:
                     folder.mkdir(exist_ok=True)
@@ -222,7 +222,7 @@ def _unpack_cifar10(data_dir: Path) -> Path | None:
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise DataError(f"cannot unpack {archive}: {one_line(error)}") from error
     if _find([folder], CIFAR10_FILES) is None:
-        raise DataError(f"{archive} does not hold {folder.name}/ with {_list(CIFAR10_FILES)}")
+        raise DataError(f"{archive} does not contain {folder.name}/ with {_list(CIFAR10_FILES)}")
     return folder
 
 
@@ -239,8 +239,8 @@ def _read_cifar10(folder: Path, names: Iterable[str]) -> tuple[Images, Labels]:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Loads only numbers, strings, containers and numpy arrays, since files that somebody put there
-    need a guard that does not depend on official checksums, as torchvision's does.
+    """An unpickler of numbers, strings, containers and numpy arrays only, for the user's files may
+    differ from the official ones, whose checksums torchvision relies on.
     """
 
     ALLOWED = frozenset(
@@ -262,10 +262,10 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def _unpickle_plain(path: Path, *keys: str) -> list[Any]:
-    """Return the values of a pickled dict that has these keys, as text or as bytes."""
+    """Return the values of some keys, text or bytes, of a pickled dict."""
     try:
         with path.open("rb") as file:
-            # written by Python 2: its strings are latin-1 here
+            # written by Python 2, whose strings must be read as latin-1
             batch = _PlainUnpickler(file, encoding="latin1").load()
         texts = {key.decode() if isinstance(key, bytes) else key: batch[key] for key in batch}
         return [texts[key] for key in keys]
@@ -284,7 +284,7 @@ def _fetch_flowers(places: Sequence[Path]) -> Path:
         for path in place.iterdir()
         if "flower" in path.name.lower() and path not in places
     )
-    near_by = f" (here there is: {', '.join(near[:MOST_NEAR])})" if near else ""
+    near_by = f" (similar names: {', '.join(near[:MOST_NEAR])})" if near else ""
     advice = (
         "looked for daisy/ or train/daisy/ in 'flowers', and in flowers, flowers/flowers and . of "
         f"the data folder{near_by}; put its train folder (or the class folders themselves) into "
@@ -299,7 +299,7 @@ def _fetch_flowers(places: Sequence[Path]) -> Path:
     _log.warning("fetching %s from Kaggle", FLOWERS_KAGGLE)
     try:
         return Path(kagglehub.dataset_download(FLOWERS_KAGGLE))
-    except Exception as error:  # kagglehub lets its HTTP library's errors through
+    except Exception as error:  # kagglehub passes on any error of its HTTP library
         raise DatasetNotFoundError(
             f"flowers is not on this machine and cannot be fetched ({one_line(error)}); {advice}"
         ) from error

@@ -1,4 +1,4 @@
-"""A folder of images, as people keep them, to uint8 arrays."""
+"""`load_folder`: a folder of images as an `ImageDataset`."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ def load_folder(
     name: str | None = None,
     decoding: Decoding = DECODING,
 ) -> ImageDataset:
-    """Read a folder of images, as three channels; unreadable files are in `skipped`.
+    """Read a folder of images as three-channel arrays; unreadable files are in `skipped`.
 
-    ``ROOT/<class>/**`` is split by `seed`, stratified, one fifth for the test; with
-    ``ROOT/train/<class>/**`` and ``ROOT/test/<class>/**`` (or ``val``) the split is given. Images
-    directly under ``ROOT`` or ``ROOT/train``, and those under ``ROOT/unlabeled``, are unlabelled,
-    and so are those directly under ``ROOT/test`` if there are no others; beside a test set they are
-    left out. Images are scaled to cover a square of `image_size`, then cut to its centre, unless
-    `decoding` names another of `skal.datasets.decoding.GEOMETRIES`. A `DataError` is raised if
-    there is no such folder, or no image in it can be read.
+    ``ROOT/<class>/**`` is split by `seed`, stratified, with one fifth for testing;
+    ``ROOT/train/<class>/**`` with ``ROOT/test/<class>/**`` (or ``val``) is a given split. Images
+    directly under ``ROOT`` or ``ROOT/train`` or in ``ROOT/unlabeled`` are unlabelled, and so are
+    those directly under ``ROOT/test`` if it has no others; next to a test set they are left out.
+    Images are scaled to cover a square of `image_size` and centre-cropped, unless `decoding` names
+    another of `skal.datasets.decoding.GEOMETRIES`. A `DataError` is raised if the folder does not
+    exist or none of its images can be read.
     """
     check_folder(root, EXPECTED)
     files = _without_unlabeled_tests(find_images(root, pages=decoding.pages))
     how = decoding if image_size is None else replace(decoding, size=image_size)
     pixels, read, skipped, how = decode_all(root, files, how, data_dir / "cache")
     for path, reason in skipped[:MOST_TOLD]:
-        _log.warning("left out %s: %s", path, reason)
+        _log.warning("skipped %s: %s", path, reason)
     if len(skipped) > MOST_TOLD:
         _log.warning("... and %d more unreadable files", len(skipped) - MOST_TOLD)
     if not read:
@@ -87,7 +87,7 @@ def load_folder(
 
 
 def _labels_of(files: list[ImageFile]) -> tuple[tuple[str, ...], Labels]:
-    """Return the names of the classes, and the class of each image."""
+    """Return the class names, and the class id of each image."""
     classes = tuple(sorted({file.label for file in files if file.label is not None}))
     ids: dict[str | None, int] = {label: number for number, label in enumerate(classes)}
     ids[None] = MISSING_LABEL
@@ -95,11 +95,11 @@ def _labels_of(files: list[ImageFile]) -> tuple[tuple[str, ...], Labels]:
 
 
 def _parts(files: list[ImageFile], y: Labels, seed: int) -> tuple[dict[str, Labels], int | None]:
-    """Return the rows of each part, and the seed of the split unless that is given."""
+    """Return the rows of each part, and the seed of the split unless the split is given."""
     rows = {part: np.flatnonzero([file.part == part for file in files]) for part in PARTS}
     if len(rows["test"]):
         return rows, None
-    # by files: pages of one are too much alike to be trained and tested on
+    # split by files: pages of one file are too similar to be both trained and tested on
     of_file, first = _files_of([files[row].path for row in rows["train"]])
     _, test = stratified_split(y[rows["train"][first]], TEST_SHARE, derive_seed(seed, "split"))
     is_test = np.isin(of_file, test)
@@ -108,19 +108,18 @@ def _parts(files: list[ImageFile], y: Labels, seed: int) -> tuple[dict[str, Labe
 
 
 def _files_of(paths: list[str]) -> tuple[Labels, Labels]:
-    """Return which file each image is of, or a page of, and the row of each file's first."""
+    """Return the number of each image's file, and the row of each file's first image."""
     numbers: dict[str, int] = {}
     of_file = np.array([numbers.setdefault(page_of(p)[0], len(numbers)) for p in paths], np.int64)
     return of_file, np.unique(of_file, return_index=True)[1].astype(np.int64)
 
 
 def _without_unlabeled_tests(files: list[ImageFile]) -> list[ImageFile]:
-    """Leave out test images of no known class: not to test on, and never to train on or label."""
+    """Leave out unlabelled test images: they must not be trained on or labelled either."""
     kept = [file for file in files if file.is_of_use]
     if len(kept) < len(files):
         _log.warning(
-            "left out %d test images that are in no class's folder: without a label they are of "
-            "no use for the test",
+            "skipped %d test images that are in no class folder, so that they have no label",
             len(files) - len(kept),
         )
     return kept
@@ -130,6 +129,6 @@ def _tell_unseen(classes: tuple[str, ...], y: Labels, y_test: Labels) -> None:
     unseen = sorted({classes[label] for label in np.setdiff1d(y_test, y)})
     if unseen and len(y):
         _log.warning(
-            "the test set has classes without a training image, which count as errors: %s",
+            "these classes have test images, which count as errors, but no training images: %s",
             ", ".join(unseen),
         )

@@ -1,4 +1,4 @@
-"""From a name or a folder to a dataset."""
+"""`load_dataset`: a dataset by name, or a folder of images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SETTINGS = settings_of(DataSettings)
 
 
 def data_folder(data_dir: str | Path | None = None) -> Path:
-    """Return where data and caches lie: `data_dir`, ``$SKAL_DATA_DIR`` or ``./data``."""
+    """Return the folder of data and caches: `data_dir`, ``$SKAL_DATA_DIR`` or ``./data``."""
     return Path(data_dir or os.environ.get("SKAL_DATA_DIR") or "data").expanduser()
 
 
@@ -41,23 +41,23 @@ def load_dataset(
     Parameters
     ----------
     name_or_folder : str or Path
-        One of ``skal list datasets``, or ``module:Name``, both with ``?key=value`` if need be;
-        else a folder; write ``./name`` for a folder that is called as a dataset is.
-        `skal.datasets.folder.load_folder` says how folders are read.
+        One of ``skal list datasets`` or ``module:Name``, both optionally with ``?key=value``;
+        else a folder, read as `skal.datasets.folder.load_folder` describes. Write ``./name`` for
+        a folder with the name of a dataset.
     image_size : int, optional
         Height and width in pixels; by default the dataset's own, for folders 48, which suits a
-        small network that is trained. `skal.run` given a folder decodes it as its network needs.
+        small network trained from scratch. `skal.run` chooses the size that its network needs.
     data_dir : str or Path, optional
-        Where files are looked for, and where downloads and caches go; by default
+        Folder to look for files in, and for downloads and caches; by default
         ``$SKAL_DATA_DIR``, else ``./data``.
     seed : int, default=0
-        Decides the test split of datasets that come without one.
+        Seed of the test split, for datasets without a given one.
     white : float or str, optional
-        What is white in files of more than 8 bits, or "BLACK:WHITE"; by default what a look at some
-        of them finds, for all the same.
+        Value of white, or "BLACK:WHITE", in files of more than 8 bits; by default one for all
+        files, found from some of them.
     pages : {"first", "mean", "all"}, default="first"
-        What is used of files of several pages; with "all" each is an image of its own, its path
-        ``stack.tif#2``, say.
+        Which pages of multi-page files to use; with "all" each page is an image, with a path such
+        as ``stack.tif#2``.
 
     Returns
     -------
@@ -66,11 +66,11 @@ def load_dataset(
     Raises
     ------
     ParameterError
-        If size, seed, white or pages are not valid.
+        If size, seed, white or pages is invalid.
     UnknownNameError
         If there is neither a dataset nor a folder of that name.
     DatasetNotFoundError
-        If its files are not there and cannot be downloaded.
+        If the files are missing and cannot be downloaded.
     DataError
         If no image can be read.
 
@@ -88,7 +88,7 @@ def load_dataset(
 
 
 def how_to_decode(geometry: str = "cover", white: Any = None, pages: str = "first") -> Decoding:
-    """Return how the files of a folder are decoded; a `UsageError` is raised if it is not valid."""
+    """Return how to decode a folder's files; raise a `UsageError` if an argument is invalid."""
     ranges = Ranges.parse(_SETTINGS["white"].check(None if white == "" else white))
     pages = _SETTINGS["pages"].check(pages)
     return replace(DECODING, geometry=geometry, ranges=ranges, pages=pages)
@@ -101,7 +101,9 @@ def load_as(
     seed: int,
     how: Decoding = DECODING,
 ) -> ImageDataset:
-    """Load a dataset as `load_dataset`, its files decoded in a certain way, doubles untold."""
+    """Load a dataset as `load_dataset`, its files decoded as `how`, without the log of
+    duplicates.
+    """
     image_size, seed = _SETTINGS["image_size"].check(image_size), _SETTINGS["seed"].check(seed)
     where = data_folder(data_dir)
     if is_folder(name_or_folder):
@@ -115,26 +117,24 @@ def load_as(
 
 
 def _place_of(folder: str | Path) -> Path:
-    """Return where a folder is; a UsageError if it has no images, but CIFAR-10 as downloaded."""
+    """Return the path of a folder; raise a UsageError if it is the downloaded CIFAR-10."""
     place = Path(os.path.expanduser(folder))  # noqa: PTH111 (Path's may raise)
     if place.name == CIFAR10_ARCHIVE or (place / CIFAR10_FILES[0]).is_file():
         raise FolderNotFoundError(
-            f"{str(place)!r} is CIFAR-10 as it is downloaded, not a folder of images; load it by "
+            f"{str(place)!r} is the downloaded CIFAR-10, not a folder of images; load it with "
             f"--dataset cifar10 --data-dir {shlex.quote(str(place.parent))}"
         )
     return place
 
 
 def check_dataset(name_or_folder: str) -> None:
-    """Raise an UnknownNameError or FolderNotFoundError if there is none of that name, and no such
-    folder.
-    """
+    """Raise an UnknownNameError or FolderNotFoundError if there is no such dataset or folder."""
     if is_folder(name_or_folder):
         check_folder(_place_of(name_or_folder), EXPECTED)
         return
     name = name_or_folder.partition("?")[0]
     if ":" not in name and name not in DATASETS:
-        hint = f" (nor is there a folder {name!r} here)"
+        hint = f" (and there is no folder {name!r})"
         raise UnknownNameError("dataset", name, DATASETS.names(), hint)
 
 
@@ -150,7 +150,9 @@ def _load_named(spec: str, context: Mapping[str, Any]) -> ImageDataset:
 
 
 def folder_of(name_or_folder: str | Path, data_dir: str | Path | None) -> Path | None:
-    """Return the folder of image files that a dataset is loaded from; None if it is not."""
+    """Return the folder of image files that a dataset is loaded from, or None for other
+    datasets.
+    """
     if is_folder(name_or_folder):
         return Path(name_or_folder).expanduser()
     find = OF_FILES.get(str(name_or_folder))
@@ -158,15 +160,15 @@ def folder_of(name_or_folder: str | Path, data_dir: str | Path | None) -> Path |
 
 
 def is_folder(name_or_folder: str | Path) -> bool:
-    """Tell whether a folder is meant: it looks like a path, or something is there."""
+    """Return whether a folder is meant: the name looks like a path, or such a path exists."""
     if not isinstance(name_or_folder, str | Path):
         raise ParameterError(
-            f"dataset: got {type(name_or_folder).__name__}; expected a name, a folder, or where "
-            "images may be given what load_dataset returns; skal.ImageDataset makes it of arrays"
+            f"dataset: got {type(name_or_folder).__name__}; expected a name or a folder (functions "
+            "that take an ImageDataset also accept skal.ImageDataset(...) of your own arrays)"
         )
     text = str(name_or_folder)
     name = text.partition("?")[0]
     if isinstance(name_or_folder, Path) or name in DATASETS:
         return isinstance(name_or_folder, Path)
-    looks_so = name.startswith((".", "~")) or "/" in name or os.sep in name
-    return looks_so or (text != "" and os.path.exists(text))  # noqa: PTH110 (Path's may raise)
+    is_path = name.startswith((".", "~")) or "/" in name or os.sep in name
+    return is_path or (text != "" and os.path.exists(text))  # noqa: PTH110 (Path's may raise)

@@ -1,4 +1,4 @@
-"""Noise on images, as bad cameras leave it: to see which strategy and which network survive it."""
+"""Noise on images, as from poor cameras, to test how robust strategies and networks are."""
 
 from __future__ import annotations
 
@@ -32,17 +32,18 @@ def _salt_and_pepper(image: Images, rate: float, draw: np.random.Generator) -> I
 IMAGE_NOISE: Mapping[str, Callable[[Images, float, np.random.Generator], Images]] = (
     MappingProxyType({"gaussian": _gaussian, "salt-and-pepper": _salt_and_pepper})
 )
-"""Functions of one image, of the rate, and of a generator."""
+"""Functions of an image, the rate, and a generator."""
 
 
 def add_noise(
     data: ImageDataset, kind: str, rate: float, *, seed: int, folder: Path
 ) -> ImageDataset:
-    """Add noise to the training images of a copy. "gaussian" has `rate` of 255 as standard
-    deviation, clipped; "salt-and-pepper" turns that share of pixels black or white. An image's
-    noise depends on seed and index only, and grows with the rate. Unnamed files in `folder` take
-    the place of memmaps. An `UnknownNameError` is raised for another kind, a `DataError` if it
-    cannot be written.
+    """Return a copy of a dataset with noise on its training images.
+
+    "gaussian" noise has a standard deviation of `rate` times 255 and is clipped; "salt-and-pepper"
+    turns that share of pixels black or white. An image's noise depends only on seed and index, and
+    grows with the rate. Images that were memmaps become unnamed files in `folder`. An
+    `UnknownNameError` is raised for another kind, a `DataError` if they cannot be written.
     """
     if kind not in IMAGE_NOISE:
         raise UnknownNameError("image noise", kind, IMAGE_NOISE)
@@ -56,7 +57,7 @@ def add_noise(
         if not len(images):
             return images
         on_disk = isinstance(images, np.memmap | ImageRows) or isinstance(images.base, np.memmap)
-        most = 0 if on_disk else images.nbytes  # as the clean ones are
+        most = 0 if on_disk else images.nbytes  # in memory if the clean ones are
         with told_where("the noisy images", folder):
             return gather((image[None] for image in each), images.shape, images.dtype, folder, most)
 

@@ -1,4 +1,4 @@
-"""Who answers when a label is asked for. Once a run has started, true labels are only here."""
+"""Oracles, which label images. During a run, only the oracle has the true labels."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from .base import MISSING_LABEL, ImageDataset, Labels
 from .settings import LABEL_NOISE_KINDS
 
 ORACLES: Registry[Callable[..., Any]] = Registry("oracle")
-"""Classes of `Oracle`, or functions that return one or a function of indices.
+"""Classes of `Oracle`, or functions that return an `Oracle` or a function of indices.
 
-They are called with their own arguments, and with what they take of `data`, an `ImageDataset`, and
-`seed`. A function that takes nothing of these but one other argument is itself asked for labels.
+They are called with their own arguments, and with `data`, an `ImageDataset`, and `seed` if they
+take them. A function whose only required argument is none of these is itself the function of
+indices.
 """
 
 
 class Oracle(ABC):
-    """Labels images by index.
+    """Base class of oracles, which label images by index.
 
     Examples
     --------
@@ -47,7 +48,7 @@ class Oracle(ABC):
         Parameters
         ----------
         indices : ndarray of int64, shape (b,)
-            Which images of the pool.
+            Indices of images in the pool.
 
         Returns
         -------
@@ -55,26 +56,26 @@ class Oracle(ABC):
         """
 
     def replay(self, indices: NDArray[np.int64]) -> ArrayLike | None:
-        """Return what was answered before, when a run is resumed.
+        """Return earlier labels again when a run is resumed, or None if they need not be asked for.
 
-        By default the images are asked for once more, in the same order, so that an oracle that
-        draws at random continues where it was. One that asks people returns None instead.
+        By default the images are labelled again in the same order, so that an oracle that draws
+        at random continues with the same state. Override it for oracles that ask people.
         """
         return self.label(indices)
 
     def draw_stratified(
         self, indices: NDArray[np.int64], n: int, random_state: np.random.Generator
     ) -> NDArray[np.int64]:
-        """Draw images with as even numbers of each class as there are.
+        """Draw images with class counts as even as possible.
 
         Parameters
         ----------
         indices : ndarray of int64
-            Where from.
+            Images to draw from.
         n : int
-            How many; all of them when that is less.
+            Number to draw; fewer if there are fewer.
         random_state : Generator
-            Source of the draw.
+            Source of randomness.
 
         Returns
         -------
@@ -83,23 +84,23 @@ class Oracle(ABC):
         Raises
         ------
         ParameterError
-            If this oracle does not know labels before it is asked for them, as most do not.
+            If the oracle does not know labels in advance, as is the default.
         """
         raise ParameterError(
-            f"{type(self).__name__} does not know the labels beforehand, so that the initial set "
-            "cannot be stratified; take another init_strategy, such as random"
+            f"{type(self).__name__} does not know labels in advance, so the initial set cannot be "
+            "stratified; choose another init_strategy, such as random"
         )
 
 
 class TrueLabels(Oracle):
-    """Answers from known labels; a `DataError` is raised if some are not known."""
+    """An oracle of known labels; raises a `DataError` if some are unknown."""
 
     def __init__(self, y: Labels) -> None:
         unknown = int((y == MISSING_LABEL).sum())
         if unknown:
             of, have = counted(len(y), "image"), plural(unknown, "has", "have")
             raise DataError(
-                f"{unknown} of {of} {have} no known label, so that labelling cannot be "
+                f"{unknown} of {of} {have} no known label, so labelling cannot be "
                 "simulated; remove them from X, or pass an oracle that can label them"
             )
         self._y: Labels = np.array(y, dtype=np.int64)
@@ -112,19 +113,21 @@ class TrueLabels(Oracle):
     ) -> NDArray[np.int64]:
         shuffled = random_state.permutation(indices)
         labels = self._y[shuffled]
-        # each image's place among those of its class: the first of all classes, then the second ...
-        place = np.empty(len(labels), dtype=np.int64)
+        # each image's rank within its class: draw the first of all classes, then the second ...
+        rank = np.empty(len(labels), dtype=np.int64)
         for label in np.unique(labels):
-            place[labels == label] = np.arange((labels == label).sum())
-        return shuffled[np.argsort(place, kind="stable")[:n]]
+            rank[labels == label] = np.arange((labels == label).sum())
+        return shuffled[np.argsort(rank, kind="stable")[:n]]
 
 
 class NoisyLabels(TrueLabels):
-    """Answers wrongly for a share `rate` of the images, rounded to whole ones. `kind` "uniform" is
-    any other class, "pairs" the next one, "class=A:B" (names or ids) class B for that share of
-    class A. The wrong answers are fixed by the seed, whatever was asked before, and more come in
-    addition at a higher rate; a stratified set is drawn by the labels as given. A `DataError` is
-    raised if a label is not known, a `UsageError` if there is no such kind or class, or A is B.
+    """An oracle with label noise: a share `rate` of its labels, rounded to whole images, is wrong.
+
+    `kind` "uniform" gives any other class, "pairs" the next one, and "class=A:B" (names or ids)
+    class B for that share of class A. The wrong labels depend only on the seed, and those at a
+    lower rate are also wrong at a higher one; a stratified set is drawn by the noisy labels. A
+    `DataError` is raised if a label is unknown, a `UsageError` if there is no such kind or class,
+    or A is B.
     """
 
     def __init__(
@@ -148,7 +151,7 @@ class NoisyLabels(TrueLabels):
 def _wrong_labels(
     y: Labels, classes: Sequence[str], kind: str, draw: np.random.Generator
 ) -> Labels:
-    """Return what each label becomes if it is to be wrong; of some kinds, some stay right."""
+    """Return the wrong version of each label; for "class=A:B" only labels of class A differ."""
     n_classes = len(classes)
     if kind in _SHIFTS:
         return np.asarray((y + _SHIFTS[kind](n_classes, len(y), draw)) % n_classes)
@@ -157,7 +160,7 @@ def _wrong_labels(
         raise UnknownNameError("label noise kind", kind, LABEL_NOISE_KINDS)
     true, given = _two_classes(text, classes)
     if true == given:
-        raise ParameterError(f"label_noise_kind: {kind!r} changes nothing; expected two classes")
+        raise ParameterError(f"label_noise_kind: {kind!r} has no effect; expected two classes")
     return np.where(y == true, given, y)
 
 
@@ -168,7 +171,7 @@ _SHIFTS: Mapping[str, Callable[[int, int, np.random.Generator], Labels | int]] =
 
 
 def _two_classes(text: str, classes: Sequence[str]) -> tuple[int, int]:
-    """Return the ids of the classes in ``A:B``, whose names may have colons of their own."""
+    """Return the ids of the classes in ``A:B``; their names may contain colons."""
     ids = {str(number): number for number in range(len(classes))}
     ids.update((name, number) for number, name in enumerate(classes))
     splits = [(text[:at], text[at + 1 :]) for at, letter in enumerate(text) if letter == ":"]
@@ -183,7 +186,9 @@ def _two_classes(text: str, classes: Sequence[str]) -> tuple[int, int]:
 
 
 class FunctionOracle(Oracle):
-    """Asks a function of indices, int64 of shape (b,), for b class ids."""
+    """An oracle that calls a function of indices, int64 of shape (b,), which returns b class
+    ids.
+    """
 
     def __init__(self, function: Callable[[NDArray[np.int64]], ArrayLike]) -> None:
         self.function = function
@@ -195,9 +200,9 @@ class FunctionOracle(Oracle):
 AnyOracle: TypeAlias = Oracle | Callable[[NDArray[np.int64]], ArrayLike] | str
 
 
-@ORACLES.register("true", summary="the labels that the dataset came with")
+@ORACLES.register("true", summary="the dataset's own labels")
 def true_labels(data: ImageDataset) -> Oracle:
-    """Return the oracle of simulated annotation."""
+    """Return the oracle of simulated labelling."""
     return TrueLabels(data.y)
 
 
@@ -209,15 +214,14 @@ def make_oracle(
     label_noise: float = 0.0,
     label_noise_kind: str = "uniform",
 ) -> Oracle:
-    """Return the oracle of a run, of an object, a function of indices, what `ORACLES` resolves, or
-    None for the true labels, with `label_noise` as of `NoisyLabels`. A `UsageError` is raised if it
-    is none of these, or noise is asked for of labels that are not the dataset's.
+    """Return the oracle of a run from an object, a function of indices, a name in `ORACLES`, or
+    None for the true labels, with `label_noise` as for `NoisyLabels`. Raise a `UsageError` if it is
+    none of these, or if noise is asked for on other labels than the dataset's.
     """
     oracle = "true" if oracle is None else oracle
     if label_noise and oracle != "true":
         raise ParameterError(
-            "label_noise is of the labels that the dataset came with; an oracle of one's own "
-            "can give wrong ones itself: give one or the other"
+            "give label_noise or oracle, not both: noise applies only to the dataset's own labels"
         )
     if label_noise:
         return NoisyLabels(data.y, data.classes, label_noise, label_noise_kind, seed=seed)
@@ -233,11 +237,11 @@ def make_oracle(
 
 
 def _named(spec: str, data: ImageDataset, seed: int) -> Oracle | Callable[..., ArrayLike]:
-    """Make an oracle by its name, or return a function of indices that was named."""
+    """Make an oracle by its name, or return the function of indices that was named."""
     if not is_named(spec):
         raise ParameterError(
-            f"oracle: {spec!r} was an object, which settings cannot hold; give it again, from "
-            "Python, as oracle=..., or name it as module:Name"
+            f"oracle: {spec!r} was a Python object, which settings cannot store; pass it again as "
+            "oracle=..., or by name as module:Name"
         )
     entry = ORACLES.resolve(spec)
     given = {"data": data, "seed": seed}
@@ -257,12 +261,12 @@ _OBJECT = "object of "
 
 
 def oracle_spec(oracle: AnyOracle) -> str:
-    """Return an oracle's name for the settings, or that it was an object."""
+    """Return an oracle's name for the settings, or "object of TYPE" for an object."""
     return oracle if isinstance(oracle, str) else f"{_OBJECT}{_name_of(oracle)}"
 
 
 def is_named(spec: str) -> bool:
-    """Tell whether an oracle can be made again by what the settings say of it."""
+    """Return whether an oracle can be made again from its entry in the settings."""
     return not spec.startswith(_OBJECT)
 
 
@@ -275,11 +279,11 @@ def _name_of(oracle: Any) -> str:
 
 
 def ask(oracle: Oracle, indices: NDArray[np.int64], classes: Sequence[str]) -> Labels:
-    """Return b class ids, int64; a `DataError` that names the oracle is raised otherwise."""
+    """Return b class ids, int64, or raise a `DataError` that names the oracle."""
     try:
         answer: Any = oracle.label(indices)
         if len(indices) == 1 and np.ndim(answer) == 0:
-            answer = [answer]  # of a single image a number will do
+            answer = [answer]  # a scalar will do for a single image
     except Exception as error:
         blame(error, f"the oracle {_name_of(oracle)} failed", DataError)
     labels, got = integers(answer, len(indices))

@@ -1,4 +1,4 @@
-"""The pool of images: which are labelled, and with what."""
+"""`Pool`: the images, and the labels that are known so far."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from .base import MISSING_LABEL, Images, Labels
 
 
 def draw_held_out(n: int, n_valid: int, seed: int) -> NDArray[np.int64]:
-    """Draw the sorted indices of the images that are held out to validate on."""
+    """Draw the images that are held out for validation, as sorted indices."""
     draw = np.random.default_rng(derive_seed(seed, "valid"))
     return np.sort(draw.permutation(n)[:n_valid])
 
 
 class Pool:
-    """Images, never copied, and labels that start out as -1; the only writer of labels. Held-out
-    and excluded images are neither trained on nor chosen; `y` lacks labels of those held out.
+    """The pool of images, which are never copied, and their labels, which start as -1. Only the
+    pool writes labels. Held-out and excluded images are neither trained on nor chosen; `y` does not
+    have the labels of held-out images.
     """
 
     def __init__(self, X: Images, n_classes: int) -> None:
@@ -41,7 +42,7 @@ class Pool:
 
     @property
     def y(self) -> Labels:
-        """Labels, shape (n,), -1 where there is none; read-only."""
+        """Labels, shape (n,), -1 where unlabelled; read-only."""
         view = self._y.view()
         view.flags.writeable = False
         return view
@@ -59,12 +60,12 @@ class Pool:
 
     @property
     def valid(self) -> NDArray[np.int64]:
-        """Sorted indices of the images held out to validate on."""
+        """Sorted indices of the images held out for validation."""
         return np.flatnonzero(self._y_valid != MISSING_LABEL)
 
     @property
     def y_valid(self) -> Labels:
-        """Their labels, in the same order."""
+        """Labels of the held-out images, in the order of `valid`."""
         return self._y_valid[self.valid]
 
     @property
@@ -74,16 +75,16 @@ class Pool:
 
     @property
     def shown(self) -> NDArray[np.int64] | None:
-        """What a strategy is shown: the labelled and the unlabelled; None for all of them, so that
-        nothing need be gathered.
+        """Sorted indices of the images that a strategy sees, labelled and unlabelled; None for all,
+        so that nothing need be gathered.
         """
         in_play = (self._y_valid == MISSING_LABEL) & ~self._excluded
         rows = np.flatnonzero(in_play & ((self._y != MISSING_LABEL) | ~self._withheld))
         return None if len(rows) == len(self) else rows
 
     def memo(self, rows: NDArray[np.int64] | None) -> dict[Any, Any]:
-        """Return what was found of some images, None for all, whatever their labels; nothing if the
-        last call was about others.
+        """Return a cache of results on some images (None for all) that do not depend on labels; it
+        is emptied when the images change.
         """
         before = self._memo[0]
         same = before is rows or (
@@ -94,23 +95,23 @@ class Pool:
         return self._memo[1]
 
     def label(self, indices: ArrayLike, labels: ArrayLike) -> None:
-        """Label unlabelled images; a `DataError` is raised, before writing, if one is invalid."""
+        """Label unlabelled images; raise a `DataError`, before writing, if one is invalid."""
         self.check(indices, labels)
         self._y[np.atleast_1d(indices).astype(np.int64)] = labels
 
     def hold_out(self, indices: ArrayLike, labels: ArrayLike) -> None:
-        """Hold images out to validate on; parameters and errors are those of `label`."""
+        """Hold images out for validation; parameters and errors are those of `label`."""
         self.check(indices, labels)
         self._y_valid[np.atleast_1d(indices).astype(np.int64)] = labels
 
     def restrict(self, excluded: ArrayLike = (), withheld: ArrayLike = ()) -> None:
-        """Say which images take no part (`excluded`) or are not chosen for now (`withheld`)."""
+        """Set which images take no part (`excluded`) or are not chosen for now (`withheld`)."""
         for mask, rows in ((self._excluded, excluded), (self._withheld, withheld)):
             mask[:] = False
             mask[np.asarray(rows, dtype=np.int64)] = True
 
     def check(self, indices: ArrayLike, labels: ArrayLike) -> None:
-        """Raise what `label` would; write nothing."""
+        """Raise the errors of `label` without writing."""
         where, what = np.atleast_1d(indices), np.atleast_1d(labels)
         if where.shape != what.shape or where.ndim != 1:
             raise DataError(f"got {counted(what.size, 'label')} for {counted(where.size, 'image')}")
@@ -128,4 +129,4 @@ class Pool:
         known = np.maximum(self._y[where], self._y_valid[where])
         taken = known != MISSING_LABEL
         if taken.any():
-            raise DataError(f"image {where[taken][0]} has a label already ({known[taken][0]})")
+            raise DataError(f"image {where[taken][0]} already has the label {known[taken][0]}")

@@ -1,4 +1,4 @@
-"""The settings of data, and of the noise on them."""
+"""The settings of datasets and of noise on images and labels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _noise = partial(setting, group="noise")
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class DataSettings(Settings):
-    """Which images, and what is done to them and to their labels."""
+    """Which images to use, and what to do to them and their labels."""
 
     dataset: str = _data(
         "digits", "A dataset's name, or a folder of images", metavar="NAME|DIR", names=("datasets",)

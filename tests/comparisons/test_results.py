@@ -327,4 +327,4 @@ def test_a_damaged_grid_is_told(
     leave(tmp_path / "cells/run")
     (tmp_path / "compare.toml").write_text("" if damage == "empty" else text.replace("2", "3"))
     assert len(read_results([tmp_path])) == 1
-    assert "compare.toml' is damaged, or was edited: its checksum" in caplog.text
+    assert "compare.toml' is damaged or was edited: its checksum" in caplog.text

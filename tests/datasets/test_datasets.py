@@ -106,26 +106,26 @@ def test_image_size_of_a_dataset_without_labels_is_that_of_its_unlabelled_images
         ),
         (
             {"X_test": np.zeros((1, 3, 8, 8), np.uint8), "y_test": np.array([0])},
-            "must be the same",
+            "expected .* as X has",
         ),
-        ({"X": np.zeros((4, 8, 8, 1), np.uint8)}, r"channels come first: np.moveaxis\(X, -1, 1\)"),
+        ({"X": np.zeros((4, 8, 8, 1), np.uint8)}, r"channels come first: use np.moveaxis\(X, -1"),
         ({"X": np.zeros((4, 8, 9, 3))}, r"np.moveaxis\(X, -1, 1\).* np.asarray\(X, np.uint8\)"),
         (
             {"X_test": np.zeros((1, 8, 8, 1), np.uint8), "y_test": [0]},
             r"np.moveaxis\(X_test, -1, 1\)",
         ),
-        ({"X": np.zeros((4, 8, 8), np.uint8)}, r"np.expand_dims\(X, 1\) gives grey"),
+        ({"X": np.zeros((4, 8, 8), np.uint8)}, r"for grey images use np.expand_dims\(X, 1\)"),
         ({"X": np.zeros((4, 64), np.uint8)}, r"np.reshape\(X, \(-1, channels"),
-        ({"X": [np.zeros((1, 8, 8)), np.zeros((1, 8, 9))]}, "X is a list that makes no array"),
+        ({"X": [np.zeros((1, 8, 8)), np.zeros((1, 8, 9))]}, "X is a list that is not array-like"),
         ({"X": None}, "X is object of shape"),
         ({"y": ["a", "b", "a", "b"]}, r"expected integers.*np.unique\(names"),
         ({"y": None}, "y has shape"),
-        ({"y": [[0], [1, 0], 0, 0]}, "y is a list that makes no array"),
+        ({"y": [[0], [1, 0], 0, 0]}, "y is a list that is not array-like"),
         ({"classes": ("a",) * 10}, "classes has 'a' 10 times"),
         ({"classes": (1, "1")}, "classes has '1' 2 times"),
-        ({"classes": "ab"}, "classes is 'ab'; expected the name of each class"),
-        ({"classes": 2}, "classes is 2; expected the name of each class"),
-        ({"X_unlabeled": np.zeros((1, 1, 9, 9), np.uint8)}, "must be the same"),
+        ({"classes": "ab"}, "classes is 'ab'; expected class names"),
+        ({"classes": 2}, "classes is 2; expected class names"),
+        ({"X_unlabeled": np.zeros((1, 1, 9, 9), np.uint8)}, "as X has"),
         ({"X_unlabeled": np.zeros((1, 1, 8, 8), np.int16)}, "X_unlabeled is int16"),
         ({"paths": ("a.png",)}, "1 path for 4 images"),
         ({"paths_unlabeled": ("a.png",)}, "1 path for 0 images"),
@@ -192,7 +192,7 @@ def test_unknown_dataset_is_named_with_the_nearest() -> None:
 
 @pytest.mark.parametrize("what", [np.zeros((2, 1, 8, 8), np.uint8), 3, None])
 def test_what_is_no_name_is_told_by_its_type(what: object) -> None:
-    told = rf"dataset: got {type(what).__name__}; expected a name, a folder"
+    told = rf"dataset: got {type(what).__name__}; expected a name or a folder"
     with pytest.raises(ParameterError, match=told):
         load_dataset(what)  # type: ignore[arg-type]
     with pytest.raises(ParameterError, match=told):
@@ -351,7 +351,7 @@ def test_mnist_is_resized_on_request(data_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "damage", "told"),
     [
-        ("train-images-idx3-ubyte", lambda c: c[:-1], "is cut off or has too much: 9407 bytes"),
+        ("train-images-idx3-ubyte", lambda c: c[:-1], "is damaged: got 9407 bytes"),
         ("train-images-idx3-ubyte", lambda c: c + b"x", "expected 9408"),
         ("train-images-idx3-ubyte", lambda c: c[:10], "not an IDX file"),
         ("train-images-idx3-ubyte", lambda c: b"", "not an IDX file"),
@@ -360,7 +360,7 @@ def test_mnist_is_resized_on_request(data_dir: Path) -> None:
         ("t10k-labels-idx1-ubyte", lambda c: idx(np.zeros((5, 28, 28))), "not an IDX file"),
         ("t10k-labels-idx1-ubyte", lambda c: idx(np.zeros(4)), r"expected \(5,\)"),
         ("t10k-labels-idx1-ubyte", lambda c: idx(np.full(5, 10)), "values from 10 to 10"),
-        ("t10k-labels-idx1-ubyte", lambda c: gzip.compress(c)[:-5], "damaged or cut off"),
+        ("t10k-labels-idx1-ubyte", lambda c: gzip.compress(c)[:-5], "damaged or truncated"),
         ("t10k-labels-idx1-ubyte", lambda c: gzip.compress(c)[:12] + b"\xff" * 9, "damaged"),
     ],
 )

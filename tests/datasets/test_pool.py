@@ -78,7 +78,7 @@ def test_images_are_not_copied() -> None:
         ([0], ["a"], "expected integers"),
         ([True], [1], "index of type bool"),
         ([1, 3, 3], [0, 0, 1], "index 3 occurs twice in one batch of labels"),
-        ([0, 7], [1, 1], "image 7 has a label already"),
+        ([0, 7], [1, 1], "image 7 already has the label"),
     ],
 )
 def test_bad_labels_are_refused_and_nothing_is_written(
@@ -114,7 +114,7 @@ def test_images_held_out_are_neither_labelled_nor_unlabelled(pool: Pool) -> None
 @pytest.mark.parametrize("write", ["label", "hold_out"])
 @pytest.mark.parametrize(
     ("index", "message"),
-    [(5, r"image 5 has a label already \(2\)"), (7, r"image 7 has a label already \(0\)")],
+    [(5, "image 5 already has the label 2"), (7, "image 7 already has the label 0")],
 )
 def test_an_image_is_labelled_or_held_out_once(
     pool: Pool, write: str, index: int, message: str

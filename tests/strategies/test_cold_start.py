@@ -159,8 +159,8 @@ def test_a_stratified_start_is_refused_where_nobody_knows_the_labels(
     with pytest.raises(ParameterError) as caught:
         start(tiny, "stratified", oracle=oracle)
     assert str(caught.value) == (
-        f"{name} does not know the labels beforehand, so that the initial set cannot be "
-        "stratified; take another init_strategy, such as random"
+        f"{name} does not know labels in advance, so the initial set cannot be "
+        "stratified; choose another init_strategy, such as random"
     )
     assert caught.value.exit_code == 2
 
