@@ -1,4 +1,4 @@
-"""skal: active learning for folders of images, on top of scikit-activeml and skorch."""
+"""skal: active learning for folders of images, built on scikit-activeml and skorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks for people who add a dataset, a model or a strategy. Each raises AssertionError."""
+"""Checks for authors of datasets, models and strategies. Each raises an AssertionError."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ from .strategies.trial import made_up_scores
 
 __all__ = ["check_classifier", "check_dataset", "check_model", "check_strategy", "example_scores"]
 
-N_IMAGES, N_CLASSES = 60, 3  # of `example_scores`
+N_IMAGES, N_CLASSES = 60, 3  # as in `example_scores`
 LABELED = slice(0, 12)
 IMAGES_AT_ONCE = 256
 
 
 def check_dataset(data: ImageDataset) -> None:
-    """Check what the rest of skal expects of a dataset.
+    """Check that a dataset meets skal's requirements.
 
     Parameters
     ----------
     data : ImageDataset
-        Its own checks of shapes, dtypes and label ranges have passed when it was made.
+        The dataset; its constructor has already checked shapes, dtypes and label ranges.
 
     Raises
     ------
     AssertionError
-        With what is wrong.
+        If a check fails.
     """
-    assert len(data.X), "X has no image"
+    assert len(data.X), "X has no images"
     assert len(data.classes) >= 2, (
-        f"{counted(len(data.classes), 'class', 'classes')}; a classifier needs two"
+        f"{counted(len(data.classes), 'class', 'classes')}; expected at least 2"
     )
-    assert len(set(data.classes)) == len(data.classes), "two classes have the same name"
+    assert len(set(data.classes)) == len(data.classes), "class names are not unique"
     assert data.X.shape[1] in (1, 3), f"{data.X.shape[1]} channels; expected 1 or 3"
     assert data.X.shape[2] == data.X.shape[3], "the images are not square"
     starts = range(0, len(data.X), IMAGES_AT_ONCE)
     parts = [np.unique(data.X[k : k + IMAGES_AT_ONCE]) for k in starts]
     assert len(np.unique(np.concatenate(parts))) > 1, "all pixels are equal"
-    assert len(data.X_test), "there is no test image"
+    assert len(data.X_test), "X_test has no images"
     missing = set(range(len(data.classes))) - set(np.unique(data.y).tolist())
-    assert not missing, f"X has no image of the classes {sorted(missing)}"
+    assert not missing, f"X has no images of the classes {sorted(missing)}"
     first = {image.tobytes() for image in data.X[:256]}
     assert first.isdisjoint(image.tobytes() for image in data.X_test) or len(first) < 2, (
         "a test image is also in X"
@@ -64,21 +64,21 @@ def check_dataset(data: ImageDataset) -> None:
 def check_model(
     name: str, *, image_sizes: tuple[int, ...] = (8, 28, 64), channels: tuple[int, ...] = (1, 3)
 ) -> None:
-    """Check what `ImageClassifier` expects of a registered model.
+    """Check that a registered model meets the requirements of `ImageClassifier`.
 
     Parameters
     ----------
     name : str
         Its name in `MODELS`.
     image_sizes : tuple of int
-        Heights and widths to try, in pixels.
+        Heights and widths to test, in pixels.
     channels : tuple of int
-        Numbers of channels to try.
+        Numbers of channels to test.
 
     Raises
     ------
     AssertionError
-        With what is wrong.
+        If a check fails.
     """
     options: dict[str, Any] = {"n_classes": N_CLASSES, "dropout": 0.25}
     generator = torch.Generator().manual_seed(0)
@@ -96,28 +96,28 @@ def check_model(
             idle = [n for n, p in module.named_parameters() if p.requires_grad and p.grad is None]
             assert not idle, f"no gradient reaches {idle}"
             again = module.eval()(images)[0]
-            assert torch.equal(again, module(images)[0]), "two passes in eval mode differ"
+            assert torch.equal(again, module(images)[0]), "two forward passes in eval mode differ"
             one = module(images[:1])[0]
-            assert torch.allclose(one, again[:1], atol=1e-4), "an image's logits depend on others"
+            assert torch.allclose(one, again[:1], atol=1e-4), "logits depend on the batch"
     network = build_network(name, in_channels=channels[0], image_size=image_sizes[-1], **options)
     dropouts = [layer for layer in network.modules() if "Dropout" in type(layer).__name__]
-    assert dropouts, "there is no dropout, so that Monte-Carlo dropout cannot work"
+    assert dropouts, "the network has no dropout layer, which Monte Carlo dropout needs"
 
 
 def check_classifier(classifier: ImageClassifier, data: ImageDataset) -> None:
-    """Check the contract of scikit-learn and scikit-activeml on a classifier.
+    """Check that a classifier follows the conventions of scikit-learn and scikit-activeml.
 
     Parameters
     ----------
     classifier : ImageClassifier
-        Not fitted; its classes are those of `data`.
+        An unfitted classifier with the classes of `data`.
     data : ImageDataset
-        Few and small images.
+        A few small images.
 
     Raises
     ------
     AssertionError
-        With what is wrong.
+        If a check fails.
     """
     y = np.where(np.arange(len(data.y)) < 12, data.y, MISSING_LABEL)
     fitted = clone(classifier).fit(data.X, y)
@@ -136,15 +136,14 @@ def check_classifier(classifier: ImageClassifier, data: ImageDataset) -> None:
 
 
 def check_strategy(strategy: str | type, params: Mapping[str, Any] | None = None) -> None:
-    """Check what skal and scikit-activeml expect of a query strategy.
+    """Check that a query strategy meets the requirements of skal and scikit-activeml.
 
-    It is handed made-up scores that hold what a run would hand it, and no more. Its picks are
-    unlabelled, each once, and as many as were asked for: from scores that differ and from scores
-    that are all equal, with several classes labelled, one, or none, and from pools smaller than
-    the batch. Equal seeds give equal picks; of equal images, other seeds give others.
-    Of skal's own classes, and others that take a `clf`, the interface of scikit-activeml is
-    checked too: candidates given as indices, as rows or not at all, utilities, `clone`,
-    `SubSamplingWrapper`.
+    The strategy gets made-up scores with exactly what a run would provide. Its picks must be
+    unlabelled, unique, and of the requested number: with distinct and with tied scores, with
+    several, one or no classes labelled, and from pools smaller than the batch. Equal seeds must
+    give equal picks; different seeds must break ties differently. For skal's own classes and
+    others that take a `clf`, the interface of scikit-activeml is also checked: candidates as
+    indices, as rows or omitted, utilities, `clone`, and `SubSamplingWrapper`.
 
     Parameters
     ----------
@@ -156,9 +155,9 @@ def check_strategy(strategy: str | type, params: Mapping[str, Any] | None = None
     Raises
     ------
     AssertionError
-        With what is wrong.
+        If a check fails.
     SkalError
-        If `select` finds it wrong.
+        If `select` rejects its picks.
     """
     chosen = resolve_strategy(strategy, params)
     differing, tied = (made_up_scores(chosen, ties) for ties in (False, True))
@@ -169,7 +168,7 @@ def check_strategy(strategy: str | type, params: Mapping[str, Any] | None = None
                 again = _select(chosen, scores, n, seed=1, y=y)
                 assert np.array_equal(picks, again), "equal seeds gave different picks"
     drawn = {tuple(_select(chosen, tied, 3, seed=seed)) for seed in range(8)}
-    assert len(drawn) > 1, "other seeds gave the same picks of images that are all alike"
+    assert len(drawn) > 1, "different seeds gave the same picks among tied images"
     takes_scores = chosen.needs in ("scores", "samples", "committee")
     if chosen.reads is not None or (takes_scores and chosen.facts.get("model", "clf") == "clf"):
         _check_interface(chosen, differing)
@@ -185,12 +184,12 @@ def _select(
     chosen: Strategy, scores: Scores, n: int, seed: int, y: NDArray[np.int64] | None = None
 ) -> NDArray[np.int64]:
     y = _labels() if y is None else y
-    n = min(n, int((y == MISSING_LABEL).sum()))  # more are taken with a notice
+    n = min(n, int((y == MISSING_LABEL).sum()))  # a larger n would log a notice
     return select(chosen, y, n, scores=scores, seed=seed)
 
 
 def _check_interface(chosen: Strategy, scores: Scores) -> None:
-    """Check `query` as scikit-activeml's users call it."""
+    """Check `query` as users of scikit-activeml call it."""
     X, y = np.arange(N_IMAGES)[:, None], _labels()
     query: SingleAnnotatorPoolQueryStrategy = clone(chosen.make(0))
     asked = {"clf": ScoredClassifier(scores), "fit_clf": False, "return_utilities": True}
@@ -210,11 +209,11 @@ def _check_interface(chosen: Strategy, scores: Scores) -> None:
             allowed = open_
         else:
             allowed = np.arange(columns)
-        assert set(picks) <= set(allowed.tolist()), "a sample was picked that is no candidate"
+        assert set(picks) <= set(allowed.tolist()), "a picked sample is not a candidate"
         for number in range(len(picks)):
             assert np.isnan(utilities[number, picks[:number]]).all(), "a pick kept its utility"
             left = np.setdiff1d(allowed, picks[:number])
-            assert np.isfinite(utilities[number, left]).all(), "a candidate had no utility"
+            assert np.isfinite(utilities[number, left]).all(), "a candidate has no utility"
         if columns == N_IMAGES:
             outside = np.setdiff1d(np.arange(N_IMAGES), allowed)
             assert np.isnan(utilities[:, outside]).all(), "a non-candidate has a utility"

@@ -1,5 +1,5 @@
-"""The command line: it parses, calls, and echoes."""
+"""The command line, which only parses arguments, calls the library and prints results."""
 
-# each adds its commands to `main`
+# importing a module adds its commands to `main`
 from . import compare, exchange, export_model, label, lists, predict, run, serve  # noqa: F401
 from .app import main as main

@@ -1,4 +1,4 @@
-"""The program itself: errors and exit codes, the console, and what all commands share."""
+"""The group `skal`: errors, exit codes, and console output of all commands."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _log = logging.getLogger("skal")
 
 
 class Cli(click.Group):
-    """Turns errors into one line and an exit code; `--debug` shows tracebacks before it."""
+    """A click group that turns errors into one line and an exit code."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take `--debug` wherever it stands, for it is remembered last."""
+        """Accept `--debug` anywhere, for users add it to the end of a command that failed."""
         options = args[: args.index("--")] if "--" in args else args
         if "--debug" in options:
             args = ["--debug", *(a for a in options if a != "--debug"), *args[len(options) :]]
@@ -36,17 +36,17 @@ class Cli(click.Group):
         try:
             return super().invoke(ctx)
         except click.UsageError as error:
-            takes = {option.name for option in error.ctx.command.params} if error.ctx else set()
-            if "unexpected extra argument" in error.message and "dataset" in takes:
-                told = f"{error.message}; a folder of images is named by --dataset"
-                raise click.UsageError(told, error.ctx) from error
+            options = {option.name for option in error.ctx.command.params} if error.ctx else set()
+            if "unexpected extra argument" in error.message and "dataset" in options:
+                message = f"{error.message}; to name a folder of images, use --dataset"
+                raise click.UsageError(message, error.ctx) from error
             raise
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
-            raise  # click knows what to do with these
+            raise  # click handles these
         except KeyboardInterrupt:
             click.echo(f"Error: interrupted{_resume_advice(ctx)}", err=True)
             ctx.exit(EXIT_INTERRUPTED)
-        except Exception as error:  # the border of the program: whatever it is, one clear line
+        except Exception as error:  # the outermost handler: any error becomes one line
             if ctx.params.get("debug"):
                 traceback.print_exc()
             code = getattr(error, "exit_code", 1)
@@ -56,7 +56,7 @@ class Cli(click.Group):
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Echo lines that may hold names of files and the like: a terminal is to obey none of them."""
+    """Print text that may contain file names, with control characters escaped."""
     from ..core.text import shown
 
     click.echo(shown(text, keep="\n\t"), err=err)
@@ -68,29 +68,28 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, SkalError):
         return str(error)
     if is_out_of_memory(error):
-        smaller = "--train-batch-size, --image-size or --max-candidates"
-        return f"out of memory; a smaller {smaller} needs less"
+        return "out of memory; reduce --train-batch-size, --image-size or --max-candidates"
     if isinstance(error, OSError):
         what = f"{error.filename}: " if error.filename else ""
         return f"{what}{error.strerror or error}"
     text = str(error).partition("\n")[0]
-    return f"{type(error).__name__}: {text} (a defect of skal? --debug shows where)"
+    return f"{type(error).__name__}: {text} (probably a bug in skal; --debug shows the traceback)"
 
 
 def _resume_advice(ctx: click.Context) -> str:
-    """Say how to go on, if a run had begun and did not fail for what was asked of it."""
+    """Return how to resume, if a run had started and did not fail because of its arguments."""
     if advice := (ctx.obj or {}).get("go_on"):
         return f"\n{advice}"
     comparison = (ctx.obj or {}).get("comparison")
     if comparison is not None:
         begun = any((comparison / "cells").glob("*/journal.jsonl"))
-        return "\nall whole rounds are kept; run the same command again to resume" if begun else ""
+        return "\ncompleted rounds are saved; repeat the command to resume" if begun else ""
     folder = (ctx.obj or {}).get("folder")
     if folder is None or (folder / "summary.json").exists():
         return ""
     trust = " --trust" if ctx.obj.get("trust") else ""
     command = f"skal resume {quote(str(folder))}{trust}"
-    return f"\n{folder} holds all whole rounds; resume it: {command}"
+    return f"\ncompleted rounds are saved; to resume: {command}"
 
 
 @click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})
@@ -111,13 +110,13 @@ def main(ctx: click.Context, debug: bool, log_level: str) -> None:
     """
     ctx.obj = {"log_level": log_level}
     if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)  # so that module:Name may lie in this folder
+        sys.path.append(here)  # so that module:Name can be in the working folder
 
 
 class ConsoleHandler(logging.Handler):
-    """Writes to stderr, around progress bars; results are left to stdout.
+    """A log handler that writes to stderr without breaking progress bars.
 
-    With `debug` it shows, beneath what is told in one line, where it happened.
+    With `debug` it also shows the tracebacks behind messages.
     """
 
     def __init__(self, level: str, debug: bool) -> None:
@@ -132,8 +131,8 @@ class ConsoleHandler(logging.Handler):
         if getattr(record, "result", False):
             return
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        told = shown(f"{prefix}{record.getMessage()}", keep="\n\t")
-        tqdm.write(told, file=sys.stderr)
+        text = shown(f"{prefix}{record.getMessage()}", keep="\n\t")
+        tqdm.write(text, file=sys.stderr)
         if self.debug and record.exc_info and record.exc_info[1]:
             traceback.print_exception(record.exc_info[1])
         elif self.debug and (details := getattr(record, "details", "")):
@@ -144,11 +143,11 @@ class ConsoleHandler(logging.Handler):
 def console(ctx: click.Context, quiet: bool = False) -> Iterator[None]:
     """Show the logger `skal` on stderr while a command runs."""
     level = "warning" if quiet else ctx.obj["log_level"]
-    with suppress(ValueError):  # not in the main thread: then nobody sends signals here
-        # what schedulers send: an interruption, too
+    with suppress(ValueError):  # not in the main thread, which gets the signals
+        # treat SIGTERM, which schedulers send, as Ctrl-C
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-            # nohup has it ignored; a server has handlers of its own for what Ctrl-C sends
+            # nohup ignores it; send SIGINT, since servers have their own handlers for that
             signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     bars = os.environ.get("TQDM_DISABLE")
     if quiet:

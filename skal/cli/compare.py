@@ -68,7 +68,7 @@ def compare(
         try:
             done = compare_strategies(data, **grid.as_dict(), **settings, out=out, trackers=track)
         except RunsFailedError as error:
-            if error.comparison is not None:  # what others came to is no less true
+            if error.comparison is not None:  # the other runs are still valid
                 _echo(error.comparison.analysis, error.comparison.table(), as_json, quiet)
             raise
         _echo(done.analysis, done.table(), as_json, quiet)
@@ -103,9 +103,9 @@ def report(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Compare finished runs: tables, tests and plots.
+    """Compare finished runs with tables, tests and plots.
 
-    They are those in FOLDERS or below.
+    FOLDERS are run folders, or folders that contain them.
 
     \b
     skal report runs

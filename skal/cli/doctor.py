@@ -1,4 +1,4 @@
-"""What `skal doctor` looks at."""
+"""The checks of `skal doctor`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LEAST_FREE = 2**30
 
 
 class Check(NamedTuple):
-    """One thing looked at."""
+    """The result of one check."""
 
     name: str
     found: str
@@ -37,17 +37,17 @@ def examine(
     find: Callable[[str], Distribution] = distribution,
     least_free: int = LEAST_FREE,
 ) -> list[Check]:
-    """Look at the installation and at the data folder, which is that of `load_dataset`.
+    """Check the installation and the data folder, which is that of `load_dataset`.
 
-    `find` returns the installed package of a name, as `importlib.metadata.distribution` does; with
-    fewer free bytes on the disk than `least_free` there is a problem.
+    `find` returns an installed package by name, as `importlib.metadata.distribution` does; less
+    than `least_free` free bytes on the disk are a problem.
     """
     return [*_software(find), *_devices(), *_data(data_folder(data_dir), least_free)]
 
 
 def _software(find: Callable[[str], Distribution]) -> Iterator[Check]:
     fine = sys.version_info >= (3, 11)
-    yield Check("Python", sys.version.split()[0] + ("" if fine else ", needs 3.11"), fine)
+    yield Check("Python", sys.version.split()[0] + ("" if fine else ", needs 3.11 or later"), fine)
     wanted = _requirements(find)
     for package in PACKAGES:
         found = None
@@ -62,7 +62,7 @@ def _software(find: Callable[[str], Distribution]) -> Iterator[Check]:
     engine = None
     with suppress(PackageNotFoundError):
         engine = find(ENGINE).version
-    fallback = "torch; pip install openvino makes frozen networks faster on most processors"
+    fallback = "torch (pip install openvino speeds up frozen networks on most CPUs)"
     yield Check("engine on a CPU", f"{ENGINE} {engine}" if engine else fallback)
     try:
         import torchvision  # noqa: F401
@@ -73,18 +73,18 @@ def _software(find: Callable[[str], Distribution]) -> Iterator[Check]:
         yield Check("torchvision with torch", f"{error}; {advice}", False)
     try:
         require_drawing()
-        yield Check("pictures", "can be drawn")
+        yield Check("plots", "matplotlib imports")
     except SkalError as error:
-        yield Check("pictures", str(error), False)
+        yield Check("plots", str(error), False)
 
 
 def _requirements(find: Callable[[str], Distribution]) -> dict[str, SpecifierSet]:
-    """Return the versions that skal wants, by the names of packages in small letters."""
+    """Return the versions that skal requires, by lower-case package name."""
     from packaging.requirements import Requirement
 
     try:
         lines = find("skal").requires or []
-    except PackageNotFoundError:  # run from its source, not installed
+    except PackageNotFoundError:  # run from source, not installed
         return {}
     return {(r := Requirement(line)).name.lower(): r.specifier for line in lines}
 
@@ -111,6 +111,6 @@ def _data(folder: Path, least_free: int) -> Iterator[Check]:
     yield Check("free disk", f"{free / 2**30:.1f} GiB at {existing}", free >= least_free)
     try:
         with tempfile.TemporaryFile(dir=existing):
-            yield Check("data folder", f"{folder} can be written")
+            yield Check("data folder", f"{folder} is writable")
     except OSError as error:
-        yield Check("data folder", f"{folder} cannot be written: {error.strerror}", False)
+        yield Check("data folder", f"{folder} is not writable: {error.strerror}", False)

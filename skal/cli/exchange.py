@@ -1,4 +1,4 @@
-"""Labels out and in: `skal query`, `skal export` and `skal import`."""
+"""`skal query`, `skal export` and `skal import`."""
 
 from __future__ import annotations
 
@@ -199,13 +199,11 @@ def import_command(
         from ..label.importing import import_into
 
         if (source is None) is (pull is None):
-            raise UsageError("expected either a FILE, or --pull with an address of Label Studio")
+            raise UsageError("expected either FILE or --pull URL")
         if source is not None:
             done = import_into(folder, Source(source, **wanted), classes, annotator, form, pages)
         elif form or pages or wanted.pop("label_column"):
-            raise UsageError(
-                "of the options for files --pull takes only --path-column and --choice"
-            )
+            raise UsageError("--pull takes only the file options --path-column and --choice")
         else:
             from ..label.studio.exchange import pull as pull_from
 
@@ -214,19 +212,19 @@ def import_command(
 
 
 def _check_out(out: Path | None) -> None:
-    """Find out before the work that its result could not be written."""
+    """Raise a UsageError, before any work, if the result cannot be written to `out`."""
     from ..core.errors import RunExistsError, UsageError
 
     if out is not None and not out.absolute().parent.is_dir():
         raise UsageError(f"--out: the folder {str(out.parent)!r} does not exist")
     if out is not None and out.is_dir():
-        raise UsageError(f"--out: {str(out)!r} is a folder; expected the name of a file")
-    if out is not None and out.is_file():  # in which somebody may have filled in labels
-        raise RunExistsError(f"{str(out)!r} exists and is not overwritten; choose another --out")
+        raise UsageError(f"--out: {str(out)!r} is a folder; expected a file name")
+    if out is not None and out.is_file():  # the user may have filled in labels
+        raise RunExistsError(f"{str(out)!r} already exists; choose another --out")
 
 
 def _for_eyes(text: str) -> str:
-    """Return text as a terminal may show it; to another program it goes as it is."""
+    """Return text safe for a terminal; for other programs it stays unchanged."""
     import sys
 
     from ..core.text import shown
@@ -247,7 +245,7 @@ def _write(text: str, out: Path | None) -> None:
 
 
 def _tell_what_to_set(project: LabelProject, out: Path | None) -> None:
-    """Say what must be set in Label Studio, in a file beside the tasks if they are in one."""
+    """Show which Label Studio settings are needed, or write them to a file next to the tasks."""
     from ..label.studio.tasks import what_to_set
 
     text = what_to_set(project, out.name if out else "the tasks")

@@ -59,14 +59,14 @@ def export_model(
         with importing():
             from ..prediction import exports
 
-        exports.place_for(run_dir, out, form)  # before images are decoded
+        exports.place_for(run_dir, out, form)  # fail before images are decoded
         checked = exports.images_for(run_dir, images, trust)
         done = exports.export_model(run_dir, out, format=form, images=checked, trust=trust)
         if as_json:
             click.echo(json.dumps(done.as_dict()))
         _log.info(
-            "written to %s; on %s%s the largest difference of a probability to skal's own "
-            "is %.1g, and %s the same class",
+            "written to %s; on %s%s the largest difference from skal's own probabilities is %.1g, "
+            "and %s the same class",
             done.out,
             counted(done.n_images, "image"),
             " of noise" if done.is_noise else "",

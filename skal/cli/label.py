@@ -1,4 +1,4 @@
-"""`skal label`, and `skal train` after it."""
+"""`skal label`, `skal train` and `skal doubts`."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _log = logging.getLogger("skal")
 FOLDER = click.argument("folder", metavar="DIR", type=PATH)
 CHANGES = ("--rename-class", "--merge-class", "--remove-class")
 EXITING = (*CHANGES, "--restore")
-"""Beside these nothing else acts, but changes beside each other."""
-OF_PAGE = ("--host", "--port", "--no-browser")
-IDLE_BESIDE = {
-    "--terminal": OF_PAGE,
-    "--status": (*OF_PAGE, "--as", "--keys", "--suggest"),
-    "--agreement": (*OF_PAGE, "--as", "--keys", "--suggest"),
+"""Options that exclude all others, except that the changes can be combined."""
+PAGE_OPTIONS = ("--host", "--port", "--no-browser")
+WITHOUT_EFFECT = {
+    "--terminal": PAGE_OPTIONS,
+    "--status": (*PAGE_OPTIONS, "--as", "--keys", "--suggest"),
+    "--agreement": (*PAGE_OPTIONS, "--as", "--keys", "--suggest"),
 }
-"""What of labelling changes nothing where nobody labels, or not on the page."""
+"""Options that have no effect with another one."""
 
 _of_classes = partial(click.option, cls=Option, group="classes")
 _of_labelling = partial(click.option, cls=Option, group="labelling")
@@ -55,7 +55,7 @@ def CLASSES(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="NAME",
         multiple=True,
         expose_value=False,
-        is_eager=True,  # before the other, which takes it up
+        is_eager=True,  # processed before --classes, whose callback reads it
         callback=taken,
         help="One class, whose name may have a comma; may be repeated.",
     )
@@ -70,7 +70,7 @@ def CLASSES(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def given_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that were given, parameters parsed, with what costs torch checked."""
+    """Return the given settings, with parameters parsed; import torch only if they need a check."""
     given = {name: value for name, value in settings.items() if value not in (None, ())}
     if "strategy_params" in given:
         from ..core.registry import parse_params
@@ -226,7 +226,7 @@ def label(
             from ..label.web.address import claim
             from ..label.web.server import serve
 
-            # extras and port before the project: where they are missing, nothing is begun
+            # claim the port first, so that nothing is created if it is taken or an extra is missing
             with (
                 claim(folder / HOME, host, port) as address,
                 _labelling(opened, keys) as project,
@@ -236,7 +236,7 @@ def label(
 
 
 def _tell_where(address: Address, names: list[str], home: Path, opens: bool) -> None:
-    """Say where the page is, and open it where that is wanted."""
+    """Print the addresses of the page, and open it if `opens`."""
     from ..label.web.address import open_browser
 
     address.keep(home)
@@ -244,13 +244,13 @@ def _tell_where(address: Address, names: list[str], home: Path, opens: bool) -> 
     click.echo("\n".join(urls))
     for notice in address.notices:
         _log.warning(notice)
-    _log.info("open this address to label; Ctrl-C ends it, and every label is saved at once")
+    _log.info("open this address to label; every label is saved at once; Ctrl-C stops the server")
     if opens:
         open_browser(home, urls[0])
 
 
 def _check_alone(wanted: Mapping[str, bool]) -> None:
-    """Raise a UsageError if several things are wanted, of which one is done."""
+    """Raise a UsageError if several of these exclusive options are given."""
     from ..core.errors import UsageError
 
     given = [name for name, is_wanted in wanted.items() if is_wanted]
@@ -259,7 +259,7 @@ def _check_alone(wanted: Mapping[str, bool]) -> None:
 
 
 def _check_acting(ctx: click.Context) -> None:
-    """Raise a UsageError if an option is given that changes nothing beside another one."""
+    """Raise a UsageError if an option is given that has no effect with another one."""
     from ..core.errors import UsageError
 
     options = [option for option in ctx.command.params if isinstance(option, click.Option)]
@@ -269,16 +269,16 @@ def _check_acting(ctx: click.Context) -> None:
         if ctx.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
     ]
     if ctx.params["terminal"] and len(ctx.params["annotators"]) > 1:
-        raise UsageError("--terminal is for one person; expected one --as")
+        raise UsageError("--terminal is for one annotator; expected one --as")
     for wanted in given:
         acting = CHANGES if wanted in CHANGES else (wanted,)
-        idle = IDLE_BESIDE.get(wanted, ()) if wanted not in EXITING else {*given} - {*acting}
+        idle = WITHOUT_EFFECT.get(wanted, ()) if wanted not in EXITING else {*given} - {*acting}
         if passed_over := [name for name in given if name in idle]:
-            raise UsageError(f"{passed_over[0]} changes nothing beside {wanted}; leave it out")
+            raise UsageError(f"{passed_over[0]} has no effect with {wanted}; leave it out")
 
 
 def _restored(store: Path) -> str:
-    """Put the copy in the place of a damaged store, and tell of it."""
+    """Replace a damaged store by its copy, and return a message."""
     from ..label.checks import check_damaged
     from ..label.copies import restore
 
@@ -288,7 +288,7 @@ def _restored(store: Path) -> str:
 
 @contextmanager
 def _changing(folder: Path) -> Iterator[LabelProject]:
-    """Open a project to change its classes, which nobody labels by meanwhile."""
+    """Open a project exclusively, to change its classes."""
     from ..label.holding import HeldError
 
     with ExitStack() as stack:
@@ -296,8 +296,8 @@ def _changing(folder: Path) -> Iterator[LabelProject]:
             project = stack.enter_context(opened_project(folder, alone=True))
         except HeldError as error:
             raise HeldError(
-                f"{str(folder)!r} is being labelled by another process, so its classes stay: end "
-                "that by Ctrl-C and repeat this; what is open in browsers goes on afterwards"
+                f"{str(folder)!r} is being labelled by another process: stop that with Ctrl-C, "
+                "repeat this command, then start it again; open browser pages reconnect"
             ) from error
         yield project
 
@@ -306,7 +306,7 @@ def _changing(folder: Path) -> Iterator[LabelProject]:
 def _labelling(
     opened: Callable[..., AbstractContextManager[LabelProject]], keys: Sequence[str]
 ) -> Iterator[LabelProject]:
-    """Open a project for people, with the keys that they want."""
+    """Open a project for labelling, with the chosen keys."""
     with opened(needs_pool=True, alone=True) as project:
         project.choose_keys(keys)
         try:
@@ -316,22 +316,22 @@ def _labelling(
 
 
 def _tell_saved(project: LabelProject) -> None:
-    """Say what is saved, how good the network is, and what comes next."""
+    """Report what is saved, how accurate the network is, and the next commands."""
     from shlex import quote
 
     from ..core.text import counted, shown
 
     given, folders = len(project.ledger.labels), len(project.folder_labels)
-    beside = f", beside {folders} of class folders" if folders else ""
+    more = f", in addition to {folders} from class folders" if folders else ""
     labels = counted(given, "label is", "labels are")
-    _log.info("%s saved in %s%s", labels, project.store.path, beside)
+    _log.info("%s saved in %s%s", labels, project.store.path, more)
     if project.accuracy:
         _log.info("accuracy of the last network: %s", project.accuracy)
     if verdict := project.verdict:
-        _log.info("%g%% wanted: %s", 100 * verdict.wanted, verdict.text)
+        _log.info("target %g%%: %s", 100 * verdict.wanted, verdict.text)
     _log.info(
-        "next: skal train %(folder)s --out model (the final network); skal export %(folder)s "
-        "--format folder (the images by class)",
+        "next: skal train %(folder)s --out model (final network); skal export %(folder)s "
+        "--format folder (images by class)",
         {"folder": shown(quote(str(project.root)))},
     )
 
@@ -345,7 +345,7 @@ def _tell_saved(project: LabelProject) -> None:
 def train(
     ctx: click.Context, /, folder: Path, out: Path | None, as_json: bool, **settings: Any
 ) -> None:
-    """Train the final network on all labels, for `skal predict`.
+    """Train the final network on all labels, for use with `skal predict`.
 
     \b
     skal train photos --out model
@@ -382,10 +382,9 @@ def train(
 def doubts(
     ctx: click.Context, /, folder: Path, as_json: bool, as_csv: bool, noted: bool, **settings: Any
 ) -> None:
-    """List the labels that are probably wrong.
+    """List the labels that are probably wrong, the least probable first.
 
-    They are those that a network contradicts that was trained on the others, the least probable
-    first.
+    They are labels that a network trained on the other images (by cross-validation) contradicts.
 
     \b
     skal doubts photos

@@ -1,4 +1,4 @@
-"""`skal list` and `skal doctor`: what there is, and what is wrong. And the shell's completions."""
+"""`skal list`, `skal doctor`, and shell completion of names."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ KINDS: Mapping[str, str] = {
     "import-formats": "skal.label.formats:READERS",
     "network-formats": "skal.prediction:NETWORK_FORMATS",
 }
-"""What is named on the command line, and the registry of each."""
+"""The kinds of names on the command line, and their registries."""
 
 COLUMNS = ("name", "needs", "summary", "cost", "paper")
 NARROWEST = 24
-"""Letters that a wrapped text has at least, however narrow the terminal."""
+"""Least width of wrapped text, however narrow the terminal."""
 
 
 def registry(kind: str) -> Any:
@@ -45,8 +45,8 @@ def registry(kind: str) -> Any:
 
 
 def complete(*kinds: str, folders: bool = False) -> Callable[..., list[CompletionItem]]:
-    """Return a function that completes names of some `KINDS` for the shell, of a list the last one;
-    and folders.
+    """Return a shell completion function for names of some `KINDS` (in a comma-separated list, the
+    last name) and for folders.
     """
 
     def completions(_ctx: Any, _option: Any, incomplete: str) -> list[CompletionItem]:
@@ -68,7 +68,7 @@ def complete(*kinds: str, folders: bool = False) -> Callable[..., list[Completio
 def list_command(ctx: click.Context, kind: str, pattern: str | None, as_json: bool) -> None:
     """List strategies, models and other names.
 
-    With a PATTERN such as 'timm:*dinov2*' it lists those that match.
+    PATTERN, such as 'timm:*dinov2*', restricts the list to names that match.
 
     \b
     skal list strategies
@@ -88,25 +88,23 @@ def list_command(ctx: click.Context, kind: str, pattern: str | None, as_json: bo
 
 
 def _width() -> float:
-    """Return the terminal's width; what is piped has a line an entry, however long."""
+    """Return the terminal's width; piped output has one line per entry, however long."""
     if sys.stdout.isatty() or "COLUMNS" in os.environ:
         return shutil.get_terminal_size().columns
     return math.inf
 
 
 def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return facts without functions: that there is one is what can be told, but of those that
-    recognise files, which tell people nothing.
-    """
-    told = {name: value for name, value in facts.items() if name != "recognises"}
-    return {name: True if callable(value) else value for name, value in told.items()}
+    """Return facts for display: True for a function, and no recogniser functions at all."""
+    kept = {name: value for name, value in facts.items() if name != "recognises"}
+    return {name: True if callable(value) else value for name, value in kept.items()}
 
 
 def table_lines(columns: Sequence[str], rows: list[list[str]], width: float) -> list[str]:
-    """Lay a table out.
+    """Return a table as lines of at most `width` characters.
 
-    Where it is wider than the terminal, of `width` letters, what is told of an entry becomes one
-    text, which is wrapped beside the name, or below one that is long.
+    If it is wider, the columns after the name (and needs) are joined and wrapped next to the name,
+    or below a long one.
     """
     rows = [list(columns), *rows]
     lines = aligned(rows)
@@ -118,9 +116,9 @@ def table_lines(columns: Sequence[str], rows: list[list[str]], width: float) -> 
     indent = " " * (sum(fixed) + 2 * n_fixed)
     lines = []
     for row in rows:
-        told = "; ".join(filter(None, row[n_fixed:]))
+        details = "; ".join(filter(None, row[n_fixed:]))
         space = max(int(width) - len(indent), NARROWEST)
-        texts = textwrap.wrap(told, space, break_on_hyphens=False) or [""]
+        texts = textwrap.wrap(details, space, break_on_hyphens=False) or [""]
         names = "  ".join(t.ljust(w) for t, w in zip(row[:n_fixed], fixed, strict=True)) + "  "
         if len(names) > len(indent):
             lines.append(names.rstrip())
@@ -138,10 +136,9 @@ def table_lines(columns: Sequence[str], rows: list[list[str]], width: float) -> 
 def doctor(ctx: click.Context, folder: str | None, data_dir: str | None, as_json: bool) -> None:
     """Check the installation, or a folder of images.
 
-    Of the installation it tells versions, devices and datasets.
-
-    For a folder it tells classes, sizes, modes, ranges of values, unreadable files, duplicates and
-    likely mistakes. The exit code is 1 if there is a problem.
+    Without FOLDER, report versions, devices and the data folder. With FOLDER, report its classes,
+    image sizes, modes, value ranges, unreadable files, duplicates and likely mistakes. The exit
+    code is 1 if there is a problem.
 
     \b
     skal doctor
@@ -155,13 +152,13 @@ def doctor(ctx: click.Context, folder: str | None, data_dir: str | None, as_json
 
 
 def _looked_at(folder: str | None, data_dir: str | None) -> tuple[bool, list[str], Any]:
-    """Return whether there is a problem, and what was found as lines and as JSON."""
+    """Return whether there is a problem, and the findings as lines and as JSON."""
     if folder is None:
         from .doctor import examine
 
         checks = examine(data_dir)
-        told = [f"{'ok' if c.fine else 'PROBLEM':<8} {c.name}: {c.found}" for c in checks]
-        return not all(c.fine for c in checks), told, [check._asdict() for check in checks]
+        lines = [f"{'ok' if c.fine else 'PROBLEM':<8} {c.name}: {c.found}" for c in checks]
+        return not all(c.fine for c in checks), lines, [check._asdict() for check in checks]
     from dataclasses import asdict
 
     from ..datasets import data_folder

@@ -64,7 +64,7 @@ def predict(
 ) -> None:
     """Classify images with the network of a run or `skal train`.
 
-    PATHS are images and folders of images. Run it again to resume where it was stopped.
+    PATHS are images and folders of images. Repeat an interrupted command to resume it.
 
     \b
     skal predict model photos --out classes.csv
@@ -90,7 +90,7 @@ def predict(
             done = pipeline.predict(run_dir, paths, target, trust=trust, **given)
         except KeyboardInterrupt:
             if out is not None:
-                ctx.obj["go_on"] = "what is done is kept: run the same command again to resume"
+                ctx.obj["go_on"] = "finished shards are saved; repeat the command to resume"
             raise
         if out is None and not as_json:
             with done.out.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The generated pages of the reference: ``python -m skal.cli.reference`` writes them."""
+"""Generates the pages of the reference: run ``python -m skal.cli.reference``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ This page is generated from the code by `python -m skal.cli.reference`.
 
 
 def settings_page() -> str:
-    """Return the page of all settings, as Markdown."""
+    """Return the page of all settings as Markdown."""
     every = [*GRID_SETTINGS.values(), *SETTINGS.values()]
     parts = [OF_SETTINGS]
     for group in GROUPS:
@@ -51,7 +51,7 @@ def settings_page() -> str:
 
 
 def commands_page() -> str:
-    """Return the page of all commands, as Markdown."""
+    """Return the page of all commands as Markdown."""
     context = click.Context(main, info_name="skal")
     return "\n".join([OF_COMMANDS, *_commands(context)])
 
@@ -60,7 +60,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "reference/commands.md": commands_page,
 }
-"""What is generated, by its place in the folder of documents."""
+"""Functions that return the pages, by path in the documentation folder."""
 
 
 def _setting(setting: Setting) -> str:
@@ -90,7 +90,7 @@ def _commands(context: click.Context) -> Iterator[str]:
 
 
 def _paragraph(text: str) -> str:
-    if text.startswith("\b\n"):  # click's mark of lines that are kept as they are
+    if text.startswith("\b\n"):  # click's mark of preformatted lines
         return f"```sh\n{text[2:].strip()}\n```\n"
     return f"{_escaped(text)}\n"
 

@@ -44,9 +44,9 @@ def run_command(
     track: tuple[str, ...],
     **given: Any,
 ) -> None:
-    """Simulate labelling: train, query, label, repeat.
+    """Simulate active learning: train, query, label, repeat.
 
-    Everything is recorded in a folder, and a stopped run can be resumed.
+    The run is recorded in a folder, and can be resumed if it is stopped.
 
     \b
     skal run --dataset digits --strategy badge
@@ -105,7 +105,7 @@ def resume(
 
 
 def progress(ctx: click.Context) -> Any:
-    """Return a tracker that shows a bar of rounds and remembers the run's folder."""
+    """Return a tracker that shows a progress bar of rounds and remembers the run's folder."""
     from tqdm import tqdm
 
     from ..runs.trackers import Tracker

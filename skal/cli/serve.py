@@ -41,10 +41,10 @@ def serve(
     host: str,
     port: int,
 ) -> None:
-    """Serve predictions and next tasks to Label Studio.
+    """Serve predictions and the next tasks to Label Studio.
 
-    For a folder of images, a network is trained on its labels, and again as labels come from Label
-    Studio. For a run, it is the run's network.
+    With a run, use the run's network. With a folder of images, train a network on its labels, and
+    retrain it as labels arrive from Label Studio.
 
     \b
     skal serve photos --classes cat,dog
@@ -57,14 +57,14 @@ def serve(
 
         is_run = (folder / "model.json").is_file()
         if not folder.is_dir():
-            raise UsageError(f"{str(folder)!r} is no folder; expected that of a run, or of images")
+            raise UsageError(f"{str(folder)!r} is not a folder; expected a run or a folder of images")
         if (is_run and classes) or (images and not is_run):
-            what = "that of a run" if is_run else "none of a finished run: it has no model.json"
+            what = "a run" if is_run else "not a finished run (it has no model.json)"
             raise UsageError(
                 f"{str(folder)!r} is {what}; --images is for a run, and --classes for a folder of "
                 "images"
             )
-        # the port before the work: where that is taken, nothing is begun
+        # listen first, so that nothing is trained if the port is taken
         listening = stack.enter_context(listen(host, port))
         model: models.Model
         if is_run:

@@ -1,4 +1,4 @@
-"""Settings as options: every setting of a run is one."""
+"""Command-line options made from settings."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _log = logging.getLogger("skal")
 
 PATH = click.Path(path_type=Path)
 CONFIG_FILE = Path("skal.toml")
-"""Read from the working folder when it is there and no other file is named."""
+"""Read from the working folder if it exists and no other file is given."""
 
 
 LAST = "output"
-"""The last group of the help, of options that have no other."""
+"""The last group of the help, for options without another."""
 
 
 class Option(click.Option):
-    """An option that belongs to a group of the help."""
+    """An option in a group of the help."""
 
     def __init__(self, *args: Any, group: str = LAST, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -38,7 +38,7 @@ class Option(click.Option):
 
 
 def options(settings: Iterable[Setting]) -> Callable[[Any], Any]:
-    """Return a decorator that gives a command an option for each of some settings."""
+    """Return a decorator that adds an option for each setting to a command."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for setting in reversed(list(settings)):
@@ -49,7 +49,7 @@ def options(settings: Iterable[Setting]) -> Callable[[Any], Any]:
 
 
 def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of files and of what is printed."""
+    """Add the options for files and output to a command."""
     file = "Read settings from a TOML file instead of skal.toml; flags win."
     folder = "Folder to write to; by default a new one under runs/."
     for option in (
@@ -64,7 +64,7 @@ def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def track_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command ``--track``: a tuple of names, each once."""
+    """Add ``--track`` to a command, whose value is a tuple of unique names."""
     return _output(
         "--track",
         metavar="NAME",
@@ -76,16 +76,16 @@ def track_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def trust_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command ``--trust``."""
-    told = "Run third-party code that the folder names."
-    return _output("--trust", is_flag=True, help=told)(command)
+    """Add ``--trust`` to a command."""
+    text = "Run third-party code that the folder names."
+    return _output("--trust", is_flag=True, help=text)(command)
 
 
 _output = partial(click.option, cls=Option)
 
 
 def _option(setting: Setting) -> Callable[[Any], Any]:
-    # default None, so that a config file's value can be told from no flag
+    # default None, to distinguish a flag that is not given from one with the default value
     option = partial(_output, group=setting.group, help=_described(setting), default=None)
     if setting.type == "bool":
         return option(f"{setting.flag}/--no-{setting.flag[2:]}", setting.name)
@@ -102,7 +102,7 @@ def _option(setting: Setting) -> Callable[[Any], Any]:
 
 
 def _described(setting: Setting) -> str:
-    """Return the help of a setting, with what it is by default."""
+    """Return the help of a setting, with its default."""
     bare = f"; {setting.flag} alone means {setting.bare}" if setting.bare else ""
     default = setting.default
     text = ",".join(default) if isinstance(default, tuple) else default
@@ -111,7 +111,7 @@ def _described(setting: Setting) -> str:
 
 
 class GroupedCommand(click.Command):
-    """Shows its options in groups, in the order in which they come."""
+    """A command whose help shows the options in groups, in order of appearance."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}
@@ -125,12 +125,12 @@ class GroupedCommand(click.Command):
 
 
 class RunCommand(GroupedCommand):
-    """Shows all registered names below its options."""
+    """A command whose help lists all registered names below its options."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Names"):
             for kind in NAMED:
-                # by hand, for click breaks lines at the hyphens of names
+                # formatted by hand, since click breaks lines at the hyphens of names
                 lines = textwrap.fill(
                     ", ".join(entry.name for entry in registry(kind).listed()),
                     width=formatter.width,
@@ -145,23 +145,23 @@ class RunCommand(GroupedCommand):
 def given_settings(
     flags: Mapping[str, Any], config_file: Path | None, *, ignored: Iterable[str] = ()
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings that are given, and the table for comparisons of the settings file.
+    """Return the given settings, and the settings file's table for comparisons.
 
-    Flags, None where not given, win over the file, and over what contradicts them. The file may
-    have the settings `ignored`, which play no part.
+    Flags (None if not given) override the file, and whatever in it contradicts them. The settings
+    `ignored` have no effect, but may be in the file.
     """
     from ..comparisons.config import GRID, read_config
 
     if config_file is None and CONFIG_FILE.is_file():
         config_file = CONFIG_FILE
-        _log.info("settings from %s in this folder", CONFIG_FILE)
+        _log.info("reading settings from %s in the working folder", CONFIG_FILE)
     settings = read_config(config_file) if config_file else {}
     grid = settings.pop(GRID, {})
     for name in ignored:
         settings.pop(name, None)
     flags = {name: value for name, value in flags.items() if value not in (None, ())}
     if flags.get("strategy", settings.get("strategy")) != settings.get("strategy"):
-        settings.pop("strategy_params", None)  # they were another strategy's
+        settings.pop("strategy_params", None)  # they belong to another strategy
     if "strategy_params" in flags:
         params = parse_params(flags["strategy_params"], "strategy-param")
         flags["strategy_params"] = {**settings.get("strategy_params", {}), **params}

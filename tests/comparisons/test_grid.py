@@ -526,7 +526,7 @@ class TestTheProcess:
         assert 'raise LookupError("nowhere")' in done.stderr
         (log,) = (folder / "cells").glob("*Broken*s0/log.txt")
         assert 'raise LookupError("nowhere")' in log.read_text()
-        assert "all whole rounds are kept; run the same command again to resume" in done.stderr
+        assert "completed rounds are saved; repeat the command to resume" in done.stderr
 
     def test_records_say_what_was_called(
         self, broken: tuple[Path, subprocess.CompletedProcess[str]]

@@ -288,7 +288,7 @@ def test_classes_of_a_folder_that_is_being_labelled_stay(folder: Path) -> None:
     label_all(folder, 6)
     project = LabelProject.open(folder, alone=True)
     done = skal_("label", folder, "--rename-class", "low=bottom")
-    assert (done.exit_code, "so its classes stay: end that by Ctrl-C" in done.output) == (1, True)
+    assert (done.exit_code, "stop that with Ctrl-C" in done.output) == (1, True)
     project.close()
     assert skal_("label", folder, "--rename-class", "low=bottom").exit_code == 0
 

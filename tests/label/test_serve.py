@@ -282,13 +282,13 @@ def test_a_run_says_nothing_of_images_that_are_written_alike(
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["serve", str(tmp_path / "nix"), "--images", str(tmp_path)])
     assert done.exit_code == 2
-    assert "nix' is no folder; expected that of a run, or of images" in done.stderr
+    assert "nix' is not a folder; expected a run or a folder of images" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--images", "x"], "is none of a finished run: .*; --images is for a run"),
+        (["--images", "x"], "is not a finished run .*; --images is for a run"),
         ([], "fewer than two classes|no class|classes"),
         (["--host", "nowhere.invalid"], "--host"),
     ],
