@@ -57,7 +57,7 @@ def serve(
 
         is_run = (folder / "model.json").is_file()
         if not folder.is_dir():
-            raise UsageError(f"{str(folder)!r} is not a folder; expected a run or a folder of images")
+            raise UsageError(f"{str(folder)!r} is not a folder; expected a run or an image folder")
         if (is_run and classes) or (images and not is_run):
             what = "a run" if is_run else "not a finished run (it has no model.json)"
             raise UsageError(

@@ -511,7 +511,7 @@ def failing(error: BaseException) -> Callable[..., None]:
     [
         (ZeroDivisionError("a\nb"), "Error: ZeroDivisionError: a (probably a bug in skal; --debug"),
         (MemoryError(), "Error: out of memory; reduce --train-batch-size, --image-size or --max-c"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "Error: out of memory; reduce"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "Error: out of memory; red"),
         (PermissionError(13, "Permission denied", "x/y"), "Error: x/y: Permission denied"),
     ],
 )

@@ -282,7 +282,7 @@ def test_a_run_says_nothing_of_images_that_are_written_alike(
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["serve", str(tmp_path / "nix"), "--images", str(tmp_path)])
     assert done.exit_code == 2
-    assert "nix' is not a folder; expected a run or a folder of images" in done.stderr
+    assert "nix' is not a folder; expected a run or an image folder" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -589,7 +589,7 @@ def test_ctrl_c_says_how_to_resume(
     out = tmp_path / "s"
     done = skal_("predict", model, ".", "--utilities", utilities, "--out", out, "--shard-size", 7)
     assert done.exit_code == 130
-    told = "Error: interrupted\nwhat is done is kept: run the same command again to resume\n"
+    told = "Error: interrupted\nfinished shards are saved; repeat the command to resume\n"
     assert done.stderr.endswith(told)
     assert len(parts(out)) == 1
 
