@@ -1,4 +1,4 @@
-"""Which image a text means that comes from elsewhere: the one place where that is decided."""
+"""Resolves texts from other tools, such as paths and URLs, to images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..core.errors import DataError
 from .formats import page_of, suffixes
 
 UPLOADS = "/data/upload/"
-"""Where Label Studio serves what was uploaded to it, under a changed name."""
+"""Where Label Studio serves uploaded files, under changed names."""
 LOCAL_FILES = "/data/local-files/"
 STORAGES = ("gs:", "s3:")
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")
@@ -25,19 +25,19 @@ Parts = tuple[str, ...]
 
 
 class UnclearAddressError(DataError):
-    """A text means no image, or may mean several; `candidates` are those."""
+    """A text matches no image, or may mean any of `candidates`."""
 
     def __init__(self, address: str, candidates: Iterable[str]) -> None:
         self.candidates = sorted(candidates)
         shown = ", ".join(map(repr, self.candidates[:MOST_CANDIDATES]))
         more = ", ..." if len(self.candidates) > MOST_CANDIDATES else ""
-        reason = f"may be any of {shown}{more}" if self.candidates else "is no image"
+        reason = f"may be any of {shown}{more}" if self.candidates else "matches no image"
         super().__init__(f"{address!r} {reason}")
 
 
 class Located(NamedTuple):
-    """An image's path, where its text puts the root, whether by the root's own name, whether the
-    text leaves folders of the image out, and whether it would be of several images if it did.
+    """The path of an image; where its text puts the root; whether the text includes the root's
+    name; whether it omits folders of the image; and whether it would then be ambiguous.
     """
 
     path: str
@@ -48,24 +48,23 @@ class Located(NamedTuple):
 
 
 def one_root(found: Iterable[Located]) -> bool:
-    """Tell whether texts that were found put the root at one place, as those of one folder do."""
+    """Return whether resolved texts agree on the place of the root, as those of one folder do."""
     places = sorted({one.root_at for one in found if one.root_at}, key=len)
-    return all(place == places[-1][-len(place) :] for place in places)  # one text may say more
+    return all(place == places[-1][-len(place) :] for place in places)  # longer or not
 
 
 class Addresses:
-    """Finds images by text: a path, an address on the web or in storage, a name, an id.
+    """Finds images by text: a path, a URL, an address in cloud storage, a name, or an id.
 
-    The whole text counts as it stands; then its ends, from the longest to the shortest. An end
-    counts only if it names exactly one image, and if no folder in the text contradicts it: either
-    the text or the image's path is used up, and no folder of the text is one of the folders here
-    but not the image's own. What is left of a text says where the root is: under its own name where
-    Label Studio serves files of a disk, and else at one place for all texts, see `one_root`. A name
-    without a suffix means the one image of that stem.
+    The whole text is tried first, then its ends, from the longest to the shortest. An end counts
+    only if it matches exactly one image, and if no folder in the text contradicts it: either the
+    text or the image's path must be used up, and the text must contain no folder that exists here
+    but is not the image's own. The rest of the text gives the place of the root: under its own name
+    where Label Studio serves local files, and else the same for all texts, see `one_root`. A name
+    without a suffix means the one image with that stem.
 
-    `paths` are relative to `root`, with slashes; texts may begin with the root's own path, or with
-    its last names. `alike` has for some of the paths the images that are all written so, and
-    therefore cannot be told apart.
+    `paths` are relative to `root`, with slashes; texts may begin with the root's path or with its
+    last names. `alike` maps paths to the images that are written the same and cannot be told apart.
     """
 
     def __init__(
@@ -79,28 +78,28 @@ class Addresses:
         self._given = [*paths]
 
     def find(self, address: str) -> str:
-        """Return the path of the image that is meant; an UnclearAddressError if there is none."""
+        """Return the path of the matching image; raise an UnclearAddressError if none is."""
         return self.locate(address).path
 
     def locate(self, address: str) -> Located:
-        """Return the image that is meant, and where that puts the root; errors as of `find`."""
+        """Return the matching image and the place of the root; raise the errors of `find`."""
         found = self._located(address)
         if found.path in self._alike:
             raise UnclearAddressError(address, self._alike[found.path])
         return found
 
     def contradiction(self, found: Iterable[Located]) -> str:
-        """Return why texts of one file do not fit each other, "" if they do.
+        """Return why the texts of one file are inconsistent, or "".
 
-        They put the root at one place, see `one_root`; if one has the root's own name in front,
-        none is the path of an image both with that name and without; and if one leaves folders
-        out all do, and then none is the name of two images, though one of them has no folder.
+        They must agree on the place of the root, see `one_root`. If one begins with the root's own
+        name, no other may be the path of an image both with that name and without. If one omits
+        folders, all must, and then none may match two images, even if one of these has no folder.
         """
         found = sorted(set(found))
         if not one_root(found):
             places = sorted("/".join(one.root_at) for one in found if one.root_at)
-            told = ", ".join(dict.fromkeys(places[:MOST_CANDIDATES]))
-            return f"names images of several folders ({told}), of which one is"
+            listed = ", ".join(dict.fromkeys(places[:MOST_CANDIDATES]))
+            return f"names images of several folders ({listed}), of which one is"
         named = next((one.path for one in found if one.by_name), None)
         for one in found if named is not None else ():
             behind = None if one.root_at or one.leaves_out else self.behind_root(one.path)
@@ -122,7 +121,7 @@ class Addresses:
         return ""
 
     def behind_root(self, path: str) -> str | None:
-        """Return the image that a path means if it begins with the root's name or last names."""
+        """Return the image of a path that begins with the root's name or last names, or None."""
         path = _plain(path)
         if not path.startswith(self._last_names):
             return None
@@ -140,7 +139,7 @@ class Addresses:
                 return next(iter(found.values()))
             if found:
                 unclear.update(found)
-                break  # what it says as it stands is not passed over for another reading
+                break  # a literal reading takes precedence over others
         if UPLOADS in address and (path := self._uploaded(address, unclear)) is not None:
             return Located(path)
         raise UnclearAddressError(address, unclear)
@@ -148,7 +147,9 @@ class Addresses:
     def _found(
         self, readings: Sequence[Reading], is_local: bool, unclear: set[str]
     ) -> dict[str, Located]:
-        """Return what readings of equal right mean: one image, or the address is unclear."""
+        """Return the images that equally likely readings match; with several the address is
+        unclear.
+        """
         found: dict[str, Located] = {}
         for reading in readings:
             path = self._as_it_stands(reading.text)
@@ -163,16 +164,16 @@ class Addresses:
         text = text.removeprefix("./")
         return self._paths.get(text) or self._paths.get(_plain(text))
 
-    # what most texts do not need is made when the first one does: a million images may be many
+    # computed when first needed: most texts need none of it, and there may be a million images
 
     def prepare(self) -> None:
-        """Make all of it now, so that no text waits for it."""
+        """Compute all of it now, so that no text waits for it."""
         for name in ("_paths", "_folders", "_by_name", "_by_stem", "_by_made_plain"):
             getattr(self, name)
 
     @cached_property
     def _last_names(self) -> Parts:
-        """The root's name, with that of the folder it is in, and so on, each with a slash."""
+        """The ends of the root's path, from the whole to its last name, each with a slash."""
         return tuple("/".join((*self._root[n:], "")) for n in range(len(self._root)))
 
     @cached_property
@@ -190,7 +191,7 @@ class Addresses:
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
-        # a file's name says no page of it
+        # a file name alone also matches its pages
         return self._by(lambda name: {_plain(name), _plain(page_of(name)[0])})
 
     @cached_property
@@ -202,7 +203,7 @@ class Addresses:
         return self._by(lambda name: {re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))})
 
     def _by(self, keys: Callable[[str], set[str]]) -> dict[str, list[str]]:
-        """Return the paths by what is made of their last names."""
+        """Return the paths by keys made of their file names."""
         found: dict[str, list[str]] = {}
         for path in dict.fromkeys(self._paths.values()):
             for key in keys(path.rpartition("/")[2]):
@@ -231,8 +232,8 @@ class Addresses:
             unclear.update("/".join(image) for image in longest)
             return None
         (image,) = longest
-        above = n - (len(image) - 1)  # of the root's names that the text has, too
-        others = folders[: len(folders) - n]  # of the text alone
+        above = n - (len(image) - 1)  # how many of the root's names the text includes
+        others = folders[: len(folders) - n]  # only in the text
         meant = (*others, *(one.strip() for one in others), *map(reading.decode, others))
         here = {folder for folder in meant if folder in self._folders}
         own = {*map(_plain, image[:-1]), *self._root[len(self._root) - max(above, 0) :]}
@@ -244,8 +245,8 @@ class Addresses:
         return Located("/".join(image), tuple(root_at), above > 0, above < 0)
 
     def _uploaded(self, address: str, unclear: set[str]) -> str | None:
-        """Find what was uploaded to Label Studio, which puts eight digits before a name and takes
-        what is not plain out of it.
+        """Find an image uploaded to Label Studio, which prefixes eight digits and a dash and
+        removes special characters.
         """
         name = _UPLOADED.sub("", unquote(_split(address).path).rpartition("/")[2])
         same = {*self._by_name.get(_plain(name), []), *self._by_made_plain.get(name, [])}
@@ -256,7 +257,7 @@ class Addresses:
 
 
 class Reading(NamedTuple):
-    """What a text may be: a path, perhaps of an address, of which it may be `decoded`."""
+    """One reading of a text as a path; `is_decoded` if percent-encoding was decoded."""
 
     text: str
     is_literal: bool = False
@@ -267,7 +268,7 @@ class Reading(NamedTuple):
 
 
 def _readings(address: str) -> Iterator[list[Reading]]:
-    """Yield what a text may be, the likeliest first, and together what is equally likely."""
+    """Yield groups of equally likely readings of a text, the likeliest first."""
     text = address.strip()
     scheme, sign, rest = text.partition("://")
     if text.startswith((UPLOADS, LOCAL_FILES)) or (sign and scheme.lower() in ("http", "https")):
@@ -282,13 +283,13 @@ def _readings(address: str) -> Iterator[list[Reading]]:
             ways.append(Reading(unquote(text), is_decoded=True))
         if "\\" in text:
             ways.append(Reading(text.replace("\\", "/")))
-        # a path is one as it stands, but a name alone could be written in either way
+        # a path is read literally first, but for a name alone all readings are equally likely
         yield from ([way] for way in ways) if "/" in text else [ways]
 
 
 def _of_web(text: str, whole: str) -> list[Reading]:
-    """Return the path of an address on the web, as it stands and decoded; signs in a name that is
-    not encoded are not taken for those of a query or fragment.
+    """Return the path of a URL, as written and decoded; unencoded ? and # in a file name do not
+    begin a query or fragment.
     """
     parts = _split(text)
     path = parts.netloc + parts.path
@@ -303,8 +304,8 @@ def _of_web(text: str, whole: str) -> list[Reading]:
 
 
 def _of_storage(rest: str) -> list[Reading]:
-    """Return the path of an address in a storage, where names have the signs of addresses, too; the
-    bucket is a folder that may contradict.
+    """Return the path of an address in cloud storage, whose names may contain ? and #; the bucket
+    is a folder that may contradict.
     """
     rest = rest.lstrip("/")
     path, _, query = rest.rpartition("?")
@@ -319,7 +320,7 @@ def _ways(path: str, *others: Reading) -> list[Reading]:
 
 
 def _goes_on(path: str, whole: str) -> bool:
-    """Tell whether what follows a path is the end of its name, as in ``rose#1.png``."""
+    """Return whether the text after a path belongs to its name, as in ``rose#1.png``."""
     return _is_of_image(whole) and not _is_of_image(path)
 
 
@@ -328,12 +329,12 @@ def _is_of_image(name: str) -> bool:
 
 
 def names_image(text: str) -> bool:
-    """Tell whether a text looks like the address of an image."""
+    """Return whether a text looks like the address of an image."""
     return _is_of_image(text) or _is_of_image(re.split("[?#]", text)[0])
 
 
 def _parts_of(text: str) -> tuple[bool, list[str]]:
-    """Return whether a path begins above where it is, and its names, of which the last is there."""
+    """Return whether a path begins with "..", and its names, at least one."""
     is_above, parts = False, list[str]()
     for part in text.split("/"):
         if part == "..":
@@ -356,6 +357,6 @@ def _plain(name: str) -> str:
 
 
 def _n_shared(ours: Sequence[str], theirs: Sequence[str]) -> int:
-    """Return how many folders two places share from their ends on."""
+    """Return how many last folders two paths share."""
     pairs = zip(reversed(ours), reversed(theirs), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

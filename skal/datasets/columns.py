@@ -1,4 +1,4 @@
-"""The text of tables: rows of cells, and which columns of them are of images and of labels."""
+"""Parsing of text tables: rows of cells, and the columns of image paths and labels."""
 
 from __future__ import annotations
 
@@ -18,46 +18,45 @@ PATHS = (
     *("image_url", "url", "source-ref", "imagegcsuri"),
     *("image_id", "id", "name"),
 )
-"""Names of the column of images, the likeliest first."""
+"""Names of the image column, the likeliest first."""
 OF_IDS = frozenset(("id", "name"))
-"""Those of them that may be of something else than images."""
+"""Those names that may also mean something else."""
 LABELS = (
     *("label", "class", "category", "target", "choice", "class_name", "label_name"),
     *("species", "breed", "variety", "diagnosis"),
 )
-"""Names of the column of labels."""
+"""Names of the label column."""
 SEPARATORS = ",;\t|"
 
 
 def text_of(content: bytes) -> str:
-    """Return text in UTF-8, or in UTF-16 with its mark; a UnicodeDecodeError if it is neither."""
+    """Decode UTF-8, or UTF-16 with a byte order mark; raise a UnicodeDecodeError otherwise."""
     is_utf_16 = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     return content.decode("utf-16" if is_utf_16 else "utf-8-sig").removeprefix("\ufeff")
 
 
 def with_names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON, as json.loads hooks it; a DataError if it has a name twice."""
+    """Return a JSON object (a hook for json.loads); raise a DataError if it repeats a name."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         name = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"an object has {name!r} twice; expected one value")
+        raise DataError(f"an object has the name {name!r} twice; expected one value")
     return found
 
 
 def lines_of(text: str) -> TextIO:
-    """Return lines with their ends, without the four bytes a character of io.StringIO."""
+    """Return a file of lines; unlike io.StringIO it does not take four bytes per character."""
     content = text.encode(errors="surrogatepass")
     return io.TextIOWrapper(io.BytesIO(content), "utf-8", "surrogatepass", newline="")
 
 
 class Cells:
-    """The rows of a table in text, each as its cells; a DataError where it is malformed.
+    """The rows of a text table as lists of cells; raises a DataError if it is malformed.
 
-    The separator is what a line "sep=" says, which Excel writes before the others, or else the
-    most frequent in the first line, of equally many the comma, but first one by which a column of
-    `PATHS` is there. `line` is where the last row ends. A quote that is never closed is an error if
-    the text `is_whole`.
+    The separator is the one in a first line "sep=", which Excel writes, or else the most frequent
+    one in the header that gives a column in `PATHS`; ties go to the comma. `line` is the line
+    number where the last row ends. With `is_whole`, an unclosed quote is an error.
     """
 
     def __init__(self, text: str, *, is_whole: bool = True) -> None:
@@ -80,10 +79,10 @@ class Cells:
             raise DataError(self._told(error)) from error
 
     def _told(self, error: csv.Error) -> str:
-        """Return what is wrong, and of a quote that is not closed where its row begins."""
+        """Return an error message, for an unclosed quote with the line where its row begins."""
         if not self._is_strict:
             return f"line {self.line}: {error}"
-        alone = ", or is not doubled within its cell" if "expected after" in str(error) else ""
+        alone = ", or not doubled within its cell" if "expected after" in str(error) else ""
         rows, n_before = self._read(lines_of(self._text)), 0
         with suppress(csv.Error):
             for _ in rows:
@@ -103,8 +102,8 @@ def _likelihood(header: str, separator: str) -> tuple[bool, int]:
 def find_column(
     names: Sequence[str], known: Iterable[str], written: Sequence[str] | None = None
 ) -> int | None:
-    """Return the first of some columns that a table has; a DataError, with names as they are
-    `written`, if it has two of them.
+    """Return the index of the first known column that a table has; raise a DataError, with names as
+    `written`, if it occurs twice.
     """
     small = [name.strip().lower() for name in names]
     name = next((name for name in known if name in small), None)
@@ -118,8 +117,8 @@ def find_column(
 
 
 def fits(cells: Sequence[str], header: Sequence[str], last: int) -> bool:
-    """Tell whether a row has the cells of a header up to its `last` column of use, and more than
-    all of the header only if these are empty, as spreadsheets write them.
+    """Return whether a row has cells up to the `last` column in use, and no more than the header
+    unless the others are empty, as spreadsheets write them.
     """
     return len(cells) > last and (
         len(cells) <= len(header) or not any(map(str.strip, cells[last + 1 :]))
@@ -127,8 +126,8 @@ def fits(cells: Sequence[str], header: Sequence[str], last: int) -> bool:
 
 
 def rival_of(header: Sequence[str], cells: Sequence[Any], of_path: int) -> int | None:
-    """Return the column whose cell looks like an image where that of a column of ids, which may
-    count rows, does not; None if there is none.
+    """Return the column with an image address if that in a column of ids is none (it may be a row
+    number), or None.
     """
     is_of_ids = header[of_path].lower() in OF_IDS and len(cells) > of_path
     if not is_of_ids or names_image(str(cells[of_path])):

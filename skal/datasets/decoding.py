@@ -1,4 +1,4 @@
-"""Image files to uint8 pixels: one, or very many at a time."""
+"""Decodes image files to uint8 pixels, one or very many at a time."""
 
 from __future__ import annotations
 
@@ -31,26 +31,27 @@ from .instruments import Picture
 from .pictures import is_of_the_system, opened
 
 DECODER_VERSION = 5
-"""Part of the key of what is made of pixels: raise it whenever `decode` changes one."""
+"""Part of cache keys of pixels: increase it whenever `decode` changes a pixel."""
 
 LARGE = 2**24
-"""Of so many pixels or more an image is made smaller in strips, never whole in memory twice."""
+"""Images of so many pixels or more are reduced in strips, so that no second copy is in memory."""
 STRIP = 2**20
-"""About so many pixels are made smaller at a time: they stay in the processor's cache."""
+"""Approximate pixels of a strip, which fit into the processor's cache."""
 READ_AS = 4
-"""Bytes a pixel that an image takes as it is read, at most."""
+"""Most bytes per pixel of an image that is read."""
 FINE = 4
-"""What is made smaller so keeps as many times the pixels that are needed on a side: on average what
-is made of it is less than a level from what is made of all pixels."""
+"""Reduced images keep this many times the needed pixels per side: on average the result is less
+than one level from that of all pixels.
+"""
 MOST_REDUCED = 64
-"""By what an image is made smaller at once at most: a strip has as many rows at least."""
+"""Largest factor of a reduction; a strip has at least as many rows."""
 UNDECIDED = Ranges()
 BORDER = "#808080"
-"""The mean of the weights that are made for borders."""
+"""The mean of the pretrained weights that expect borders."""
 CHUNK_BYTES = 2**26
-"""Pixels in flight while decoding, so that a slow disk never piles them up in memory."""
+"""Bytes of decoded pixels in flight, so that they do not pile up before a slow disk."""
 IN_FLIGHT = Budget(2**29)
-"""For whole images, which all decoding shares, in processes that it starts too."""
+"""Bytes for images being decoded, shared by all threads and child processes."""
 
 T = TypeVar("T")
 
@@ -59,9 +60,9 @@ _log = logging.getLogger("skal")
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """Files' pixels, uint8 of shape (n_read, 3, size, size), and reasons why others were `unread`,
-    by path; `failed` are those of them that the system or memory failed to read, and `undecided`
-    the kinds of deep images whose black and white were not decided.
+    """Decoded files: pixels, uint8 of shape (n_read, 3, size, size), and why others are `unread`,
+    by path. `failed` are the unread ones that the system or a lack of memory failed to read,
+    `undecided` the kinds of deep images whose black and white were not decided.
     """
 
     paths: Sequence[str]
@@ -72,8 +73,8 @@ class Decoded:
 
 
 class Look(NamedTuple):
-    """What a file shows at a glance: its pages of one size, the files of the set that it is of, and
-    if it is deep, the mode and the range of its pixels; `is_cut` if it has more bits than are read.
+    """Facts about a file: its pages of one size, the files of its OME set, and if it is deep, its
+    mode and range of values; `is_cut` if it has more bits than are read.
     """
 
     n_pages: int = 1
@@ -85,11 +86,11 @@ class Look(NamedTuple):
 
 @dataclass(frozen=True)
 class Decoding:
-    """How files are decoded: `workers` at a time (default: one a processor), processes from
-    `processes_from` files on, else threads; `tolerated` is how many of a chunk of at most
-    `chunk_files` the system may fail to read, each retried after `pauses` (seconds). `geometry`,
-    one of `GEOMETRIES`, is how an image becomes a square; `ranges` is what is black and white in
-    those of more than 8 bits, and `pages` one of `PAGES`.
+    """How to decode files: `workers` at a time (default: one per processor), in processes for
+    `processes_from` files or more, else in threads. In a chunk of at most `chunk_files`, the system
+    may fail to read `tolerated` files, each retried after `pauses` (seconds). `geometry`, one of
+    `GEOMETRIES`, makes images square; `ranges` are black and white in files of more than 8 bits;
+    `pages` is one of `PAGES`.
     """
 
     size: int
@@ -105,24 +106,24 @@ class Decoding:
 
     @property
     def n_workers(self) -> int:
-        """How many files are decoded at a time."""
+        """Number of files decoded at a time."""
         return self.workers or os.cpu_count() or 1
 
 
 class ReadFailedError(DataError):
-    """The system or memory failed to read a file, again and again."""
+    """A file could not be read repeatedly, because of the system or a lack of memory."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(
-            f"cannot read {str(path)!r} for now: {reason}; if it never can be read, take it away"
+            f"cannot read {str(path)!r} at the moment: {reason}; if that persists, remove the file"
         )
         self.reason = reason
 
 
 def decode_many(root: Path, paths: Sequence[str], how: Decoding) -> Generator[Decoded, None, None]:
-    """Decode files in parallel, in order, a chunk at a time, at most about `CHUNK_BYTES` in
-    advance. A `DataError` is raised if the system killed a decoding process or failed to read a
-    file. The kinds of deep images for which `how` says no white are warned of.
+    """Decode files in parallel, in order, and yield chunks, at most about `CHUNK_BYTES` in advance.
+    Warn of kinds of deep images for which `how` has no white. Raise a `DataError` if a decoding
+    process was killed or the system failed to read a file.
     """
     ahead = 2 * how.n_workers
     step = _chunk_size(len(paths), how, ahead)
@@ -139,7 +140,7 @@ def decode_many(root: Path, paths: Sequence[str], how: Decoding) -> Generator[De
 
 
 def to_channels(pixels: Images, n_channels: int) -> Images:
-    """Return images of shape (n, 3, height, width) as they are, or grey by ITU-R 601."""
+    """Return images of shape (n, 3, height, width) unchanged, or as grey by ITU-R 601."""
     if n_channels == pixels.shape[1]:
         return pixels
     weights = np.array([19595, 38470, 7471], np.uint32)
@@ -148,7 +149,7 @@ def to_channels(pixels: Images, n_channels: int) -> Images:
 
 
 def _chunk_size(n_files: int, how: Decoding, ahead: int) -> int:
-    """Return how many files a worker takes at a time: few enough that none waits at the end."""
+    """Return how many files a worker takes at a time: few enough that none idles at the end."""
     fitting = CHUNK_BYTES // (3 * how.size * how.size * ahead)
     return max(1, min(how.chunk_files, fitting, max(16, n_files // (4 * how.n_workers))))
 
@@ -162,11 +163,11 @@ def _begin_process(budget: Budget) -> None:
 
 @contextmanager
 def _executor(how: Decoding, n_files: int) -> Iterator[Executor]:
-    """Start workers, and end them: after an error without a wait for what is still to do."""
+    """Start workers, and end them; after an error, drop the remaining work."""
     may_have_children = not multiprocessing.current_process().daemon
     executor: Executor
     if may_have_children and how.processes_from is not None and n_files >= how.processes_from:
-        # joblib's, which do not run the user's script once more when they start
+        # joblib's processes do not run the user's script again when they start
         from joblib.externals.loky import ProcessPoolExecutor
         from joblib.externals.loky.backend.context import get_context
 
@@ -177,7 +178,7 @@ def _executor(how: Decoding, n_files: int) -> Iterator[Executor]:
         at_once = {"wait": False, "kill_workers": True}
     else:
         executor, at_once = ThreadPoolExecutor(how.n_workers), {"cancel_futures": True}
-    # Pillow warns of odd metadata; the pixels are what counts here
+    # Pillow warns of odd metadata, which does not matter here
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -193,14 +194,14 @@ def _result(future: Future[Decoded], told: set[str]) -> Decoded:
         decoded = future.result()
     except BrokenExecutor as error:
         raise DataError(
-            "a process that was decoding images was killed, by the system if memory was short"
+            "a process that decoded images was killed, perhaps because memory ran out"
         ) from error
     for kind in sorted(decoded.undecided - told):
         told.add(kind)
         _log.warning(
-            "there are images of %s, for which no white was decided: of each the nominal one of "
-            "its type, such as 1 or 65535, is used; --white N, or --white LOW:HIGH, when the "
-            "dataset is loaded, decides",
+            "images of %s: no value of white was decided when the dataset was loaded, so each "
+            "image uses the nominal one of its type, such as 1 or 65535; set --white N or --white "
+            "LOW:HIGH when loading the dataset",
             kind,
         )
     return decoded
@@ -228,18 +229,18 @@ def _decode_chunk(root: Path, paths: Sequence[str], how: Decoding) -> Decoded:
 
 
 def try_file(path: Path, read: Callable[[Path], T], pauses: Iterable[float]) -> T | str:
-    """Read one file, or say why it cannot be; that the system failed, again after all `pauses`
-    (seconds), is no reason to keep: a `ReadFailedError` is raised.
+    """Read one file, or return why it cannot be read. Raise a `ReadFailedError` if the system fails
+    to read it even after all `pauses` (seconds), which says nothing about the file.
     """
     pauses = iter(pauses)
     while True:
         try:
             return _read_or_tell(path, read)
         except (OSError, MemoryError) as error:
-            reason = getattr(error, "strerror", None) or "memory is short"
+            reason = getattr(error, "strerror", None) or "out of memory"
             if (pause := next(pauses, None)) is None:
                 raise ReadFailedError(path, reason) from error
-            _log.debug("%s is tried again in %g s: %s", path, pause, reason)
+            _log.debug("retrying %s in %g s: %s", path, pause, reason)
         time.sleep(pause)
 
 
@@ -247,15 +248,15 @@ def _read_or_tell(path: Path, read: Callable[[Path], T]) -> T | str:
     try:
         status = os.stat(page_of(str(path))[0])  # noqa: PTH116 (Path is slow in a million)
         if not stat.S_ISREG(status.st_mode):
-            return "not a regular file"  # to open a pipe would be to wait for ever
+            return "not a regular file"  # opening a pipe could block forever
         return read(path)
     except Image.DecompressionBombError:
         return "too many pixels to be opened safely"
     except FileNotFoundError:
         if path.is_symlink():
-            return "a link to a file that is not there"
-        raise  # it was there when it was listed: its disk may be gone, and come back
-    except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
+            return "a link to a missing file"
+        raise  # it was listed before: its disk may be disconnected for a while
+    except Exception as error:  # Pillow's decoders may raise anything on damaged files
         if is_of_the_system(error):
             raise
         return getattr(error, "strerror", None) or one_line(error)
@@ -270,10 +271,10 @@ def decode(
 ) -> Images:
     """Decode one image file to upright RGB, uint8 of shape (3, size, size), by one of `GEOMETRIES`.
 
-    Grey, palette and CMYK images are converted, transparent ones laid on white, those of more than
-    8 bits scaled by `ranges`; of an animation the first frame is taken, and of several pages
-    that which the path names, else the first or their mean, as `pages` says. The content, not the
-    suffix, tells the format.
+    Grey, palette and CMYK images are converted, transparent ones composited on white, and those of
+    more than 8 bits scaled by `ranges`. Animations give their first frame; multi-page files the
+    page in the path, else the first page or their mean, by `pages`. The format is determined by
+    the content, not the suffix.
     """
     with reading(path, 2 * size, lambda: ranges, pages) as image:
         fitted = GEOMETRIES[geometry](image, (size, size))
@@ -290,18 +291,19 @@ GEOMETRIES: Mapping[str, Callable[[Image.Image, tuple[int, int]], Image.Image]] 
     "squash": lambda image, size: image.resize(size, BICUBIC),
     "border": partial(ImageOps.pad, method=BICUBIC, color=BORDER),
 }
-"""How an image becomes a square: scaled to cover it and cut to its centre, stretched to it, or
-scaled to lie in it on grey."""
+"""How images are made square: scaled to cover the square and centre-cropped, stretched to it, or
+scaled to fit into it, on a grey border.
+"""
 
 
 @contextmanager
 def reading(
     path: Path, needed: int, ranges: Callable[[], Ranges] = Ranges, pages: str = "first"
 ) -> Iterator[Image.Image]:
-    """Read one image file upright, as `decode` says, but of mode "RGB" or, grey, "L"; a JPEG is
-    decoded at a half, a quarter or an eighth of its size if that has the `needed` pixels, and what
-    is `LARGE` made smaller by a whole number. Inside the block its memory counts as taken from
-    `IN_FLIGHT`. `ranges` is asked if the file is deep.
+    """Read one image file upright, as `decode`, but as mode "RGB" or, if grey, "L". JPEGs are
+    decoded at a half, quarter or eighth of their size if that has the `needed` pixels; `LARGE`
+    images are reduced by an integer factor. During the block its memory is taken from `IN_FLIGHT`.
+    `ranges` is called only for deep images.
     """
     with opened(path, needed, pages) as picture:
         factor = 1 if picture.is_deep else _factor(picture.width, picture.height, needed)
@@ -315,13 +317,13 @@ def reading(
 
 def _in_flight(picture: Picture, factor: int = 1) -> AbstractContextManager[None]:
     bytes_a_pixel = picture.bytes_a_pixel
-    if factor > 1 and picture.is_plain:  # nothing beside it is as large
+    if factor > 1 and picture.is_plain:  # no second copy is made
         bytes_a_pixel = min(bytes_a_pixel, READ_AS)
     return IN_FLIGHT.taken(picture.width * picture.height * bytes_a_pixel)
 
 
 def look_at(path: Path, pages: str) -> Look:
-    """Look at a file: at its pixels only if they have more than 8 bits."""
+    """Return facts about a file; read its pixels only if they have more than 8 bits."""
     with opened(path, 1, pages) as picture:
         n_pages, n_others = picture.count_pages(), picture.others()
         if picture.is_deep:
@@ -333,14 +335,14 @@ def look_at(path: Path, pages: str) -> Look:
 
 
 def _factor(width: int, height: int, needed: int) -> int:
-    """Return by what number an image is made smaller at once, 1 if it is not."""
+    """Return the factor by which to reduce an image; 1 if it is not large."""
     if width * height < LARGE:
         return 1
     return min(max(1, min(width, height) // (FINE * needed)), MOST_REDUCED)
 
 
 def _reduced(image: Image.Image, factor: int) -> Image.Image:
-    """Convert as `_to_8_bits` does, and make about `factor` by `factor` pixels one, their mean."""
+    """Convert as `_to_8_bits`, and average blocks of about `factor` by `factor` pixels."""
     width, height = image.size
     wide, high = width // factor, height // factor
     step = max(1, STRIP // (factor * width))
@@ -356,7 +358,7 @@ def _reduced(image: Image.Image, factor: int) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Convert to "RGB", or what is grey to "L", which takes a quarter of the memory."""
+    """Convert to "RGB", or grey to "L", which takes a quarter of the memory."""
     if not image.has_transparency_data:
         return _converted(image, "L" if image.mode in ("1", "L") else "RGB")
     image = _converted(image, "RGBA")
@@ -366,5 +368,5 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:
-    """Convert, if need be: `convert` alone would copy what may be a gigabyte."""
+    """Convert if necessary; `convert` itself would always copy, perhaps a gigabyte."""
     return image if image.mode == mode else image.convert(mode)

@@ -1,4 +1,4 @@
-"""Images of more than 8 bits a channel: what is black and white in them, and how they become 8."""
+"""Images of more than 8 bits per channel: finding black and white, and scaling to 8 bits."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from PIL import Image
 
 ROWS_AT_ONCE = 64
 LEFT_OUT = 0.05
-"""Percent of an image's darkest, and of its brightest pixels that may lie out of its extent."""
+"""Percentage of an image's darkest, and of its brightest, pixels outside its extent."""
 PIXELS_LOOKED_AT = 2**20
 NO_DATA = (-9999, -99999, -32768)
-"""What surveys write where nothing was measured, whether or not the file says so."""
+"""Values that survey data commonly use for "no data", whether or not the file says so."""
 NOWHERE_NEAR = 1e30
-"""Floats of this size stand for "no data", too."""
+"""Floats of at least this size also mean "no data"."""
 NOMINAL = (1, 255, 1023, 4095, 16383, 65535)
-"""What stands for white in files of 8, 10, 12, 14 and 16 bits, and in floats."""
+"""White in files of 8, 10, 12, 14 and 16 bits, and in floats."""
 OF_MODE = {"I": (255, 65535), "F": (1, 255, 65535)}
-"""What stands for white where nothing was decided: the first that no pixel exceeds."""
+"""White if none was decided: the first value that no pixel exceeds."""
 
 NOT_DECIDED = "none"
 FRACTIONS, WHOLE = "fractions", "whole numbers of more than 8 bits"
 
 MET_UNDECIDED: ContextVar[set[str] | None] = ContextVar("MET_UNDECIDED", default=None)
-"""Takes down of which kind images were whose black and white were not decided."""
+"""Collects the kinds of images whose black and white were not decided."""
 
 
 class Range(NamedTuple):
-    """What is shown as black, and what as white."""
+    """The values of black and white."""
 
     black: float
     white: float
@@ -43,15 +43,15 @@ class Range(NamedTuple):
 
 
 class Ranges(NamedTuple):
-    """The ranges of a dataset's images of whole numbers and of fractions; None: not decided."""
+    """The ranges of a dataset's images of whole numbers and of fractions; None if not decided."""
 
     whole: Range | None = None
     fractions: Range | None = None
 
     @classmethod
     def parse(cls, text: str | None) -> Ranges:
-        """Read ``WHITE`` or ``BLACK:WHITE``, of both kinds or of the one and, after a comma, the
-        other; ``none`` is what was not decided.
+        """Parse ``WHITE`` or ``BLACK:WHITE``, for both kinds, or for each kind separated by a
+        comma; ``none`` is not decided.
         """
         if not text:
             return cls()
@@ -66,7 +66,7 @@ class Ranges(NamedTuple):
         return Range(float(black or 0), float(white))
 
     def __str__(self) -> str:
-        """Return what `parse` reads; nothing if nothing is decided."""
+        """Return the text that `parse` reads; "" if nothing is decided."""
         if self == Ranges():
             return ""
         return ",".join(dict.fromkeys(NOT_DECIDED if one is None else str(one) for one in self))
@@ -74,9 +74,9 @@ class Ranges(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Deep:
-    """The pixels of an image: `rows` returns those from one row to another, shape (rows, width) or
-    (rows, width, 3); `no_data` is the value of pixels that were not measured, and `white_is_zero`
-    the number that those are subtracted from where 0 is white.
+    """The pixels of a deep image. `rows` returns a range of rows, shape (rows, width) or (rows,
+    width, 3); `no_data` is the value of pixels that were not measured. If 0 is white,
+    `white_is_zero` is the number from which values are subtracted.
     """
 
     width: int
@@ -88,14 +88,14 @@ class Deep:
 
     @classmethod
     def of_array(cls, array: NDArray[Any], **facts: Any) -> Deep:
-        """Return the image that an array is, shape (height, width) or (height, width, 3)."""
+        """Return an array of shape (height, width) or (height, width, 3) as an image."""
         height, width = array.shape[:2]
         return cls(width, height, mode_of(array.dtype), lambda top, end: array[top:end], **facts)
 
     @classmethod
     def of_image(cls, image: Image.Image, unsigned: bool = False, **facts: Any) -> Deep:
-        """Return a Pillow image of one deep channel; of `unsigned` numbers of 32 bits, perhaps,
-        which Pillow has no mode for.
+        """Return a single-channel deep Pillow image, with `unsigned` 32-bit values if so, for which
+        Pillow has no mode.
         """
 
         def rows(top: int, end: int) -> NDArray[Any]:
@@ -111,7 +111,7 @@ class Deep:
         return self.mode == "F" or self.no_data is not None
 
     def strips(self) -> Iterator[NDArray[np.float32]]:
-        """Yield some rows at a time; what is infinite, no number or not measured is NaN."""
+        """Yield strips of rows, with infinite, invalid and unmeasured values as NaN."""
         for top in range(0, self.height, ROWS_AT_ONCE):
             stored = self.rows(top, min(top + ROWS_AT_ONCE, self.height))
             with np.errstate(over="ignore"):
@@ -123,7 +123,7 @@ class Deep:
             yield strip if self.white_is_zero is None else self.white_is_zero - strip
 
     def extent(self) -> Range | None:
-        """Return the range of all but the extreme pixels; None if they are all the same."""
+        """Return the range of all but the most extreme pixels; None if they are all equal."""
         step = max(1, self.width * self.height // PIXELS_LOOKED_AT)
         values = np.concatenate([strip.reshape(-1)[::step] for strip in self.strips()])
         values = values[~(np.isnan(values) | np.isin(values, NO_DATA))]
@@ -133,7 +133,7 @@ class Deep:
         return Range(float(low), float(high)) if low < high else None
 
     def to_8_bits(self, ranges: Ranges) -> Image.Image:
-        """Scale from black to white, and clip; what was not measured becomes black."""
+        """Scale from black to white, and clip; unmeasured pixels become black."""
         decided = ranges.fractions if self.mode == "F" else ranges.whole
         if decided is None and (kinds := MET_UNDECIDED.get()) is not None:
             kinds.add(FRACTIONS if self.mode == "F" else WHOLE)
@@ -154,7 +154,7 @@ class Deep:
         return Image.fromarray(scaled)
 
     def _own_range(self) -> Range:
-        """Return the range of the file's type, or, if pixels lie out of that, the image's own."""
+        """Return the range of the file's type, or the image's own if pixels exceed that."""
         known = (strip[~np.isnan(strip)] if self.has_gaps else strip for strip in self.strips())
         ends = np.array([(some.min(), some.max()) for some in known if some.size] or [(0, 0)])
         low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
@@ -165,16 +165,16 @@ class Deep:
 
 
 def mode_of(dtype: np.dtype[Any]) -> str:
-    """Return Pillow's mode for one deep channel of such numbers."""
+    """Return Pillow's mode for a deep channel of this dtype."""
     fits = np.issubdtype(dtype, np.unsignedinteger) and dtype.itemsize <= 2
     return "I;16" if fits else "I" if np.issubdtype(dtype, np.integer) else "F"
 
 
 def decide(extents: list[Range]) -> Range | None:
-    """Return what is black and white in a dataset, by the extents of some of its images.
+    """Return black and white of a dataset, from the extents of some of its images.
 
-    White is the nominal one that the brightest come near to, else as bright as they are; black is 0
-    unless all are far from it, or below. The brightest and the darkest of a hundred do not count.
+    White is the nominal value near the brightest ones, else their maximum; black is 0 unless all
+    are far above it, or below. The 1% darkest and brightest images do not count.
     """
     if not extents:
         return None

@@ -1,4 +1,4 @@
-"""Images that are there more than once: in the pool and in the test set, or twice in the pool."""
+"""Duplicate images: in both pool and test set, or repeated in the pool."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from .hashes import Hashes, hashes_of, known_hashes
 from .rows import take_rows
 
 MOST_BYTES = 2**31
-"""Of images whose hashes would have to be made: more are not looked through without being asked."""
+"""Largest size of images that are hashed without being asked for."""
 MOST_NAMED = 3
 SIDE = 8
-"""Of the grey picture whose gradients are a perceptual hash."""
+"""Side of the grey thumbnail whose gradients form a perceptual hash."""
 BANDS = 4
 MOST_BITS = BANDS - 1
-"""That hashes of near doubles differ in; then they are equal in one band at least."""
+"""Most bits in which hashes of near duplicates differ; then at least one band is equal."""
 LEAST_BITS = 8
-"""That are set, and that are not: a hash of hardly any gradient would be that of many images."""
+"""Least bits that are set, and not set: nearly flat images all have similar hashes."""
 MOST_LEVELS = 8.0
 MOST_ALIKE = 50
-"""Images that may be equal in a band: those of more are a pattern that many images share."""
-CONTRADICTING = (("of them has", "of them have"), "another label than the image repeated%s")
+"""Most images that share a band: more than these share a common pattern."""
+CONTRADICTING = (("of them has", "of them have"), "a different label than the original%s")
 
 Rows = NDArray[np.int64]
 _log = logging.getLogger("skal")
@@ -36,9 +36,9 @@ _log = logging.getLogger("skal")
 
 @dataclass(frozen=True)
 class Doubles:
-    """Rows of the pool that are in the test set, too, that repeat an earlier row, and of these
-    those whose label is another one than that of the image that they repeat. `originals` has for
-    each row of the pool the first that is equal.
+    """Duplicates, as rows of the pool: those also in the test set, those that repeat an earlier
+    row, and those whose label differs from the image they repeat. `originals` has the first equal
+    row for each row of the pool.
     """
 
     in_test: Rows
@@ -51,12 +51,12 @@ class Doubles:
 
 
 def find_doubles(data: ImageDataset) -> Doubles:
-    """Compare all images of pool and test set, pixel by pixel."""
+    """Find exact duplicates among all images of pool and test set."""
     return doubles_of(hashes_of(data.X), data.y, hashes_of(data.X_test))
 
 
 def doubles_of(hashes: Hashes, y: NDArray[Any], hashes_test: Hashes) -> Doubles:
-    """Compare images by the hashes of their pixels; `y` are the labels of those of the pool."""
+    """Find duplicates by the hashes of pixels; `y` are the labels of the pool."""
     if not len(hashes):
         return Doubles(*(np.empty(0, np.int64) for _ in range(4)))
     in_test = np.isin(hashes, hashes_test) if len(hashes_test) else np.zeros(len(hashes), bool)
@@ -69,7 +69,7 @@ def doubles_of(hashes: Hashes, y: NDArray[Any], hashes_test: Hashes) -> Doubles:
 
 
 def tell_doubles(data: ImageDataset) -> None:
-    """Say before a run what is there more than once, unless finding it would take long."""
+    """Warn of duplicates before a run, unless finding them would take long."""
     images = (data.X, data.X_test)
     unknown = sum(part.nbytes for part in images if known_hashes(part) is None)
     if unknown > MOST_BYTES:
@@ -79,21 +79,21 @@ def tell_doubles(data: ImageDataset) -> None:
         data,
         found.in_test,
         ("image of the pool is", "images of the pool are"),
-        "in the test set, too%s: the accuracy is that of images seen in training; "
-        "--drop-duplicates leaves them out of the pool",
+        "also in the test set%s, which inflates the accuracy; --drop-duplicates removes them from "
+        "the pool",
     )
     _tell(
         data,
         found.repeated,
         ("image of the pool repeats", "images of the pool repeat"),
-        "an earlier one%s; --drop-duplicates leaves them out",
+        "an earlier one%s; --drop-duplicates removes them",
     )
     _tell(data, found.contradicting, *CONTRADICTING)
 
 
 def _tell(data: ImageDataset, rows: Rows, of: tuple[str, str], words: str) -> None:
-    """Warn of some images, if there are any, by their number and some of their names; what they
-    are `of` is said of one, or of several.
+    """Warn of some images, if there are any, with their number and some names; `of` describes one,
+    or several.
     """
     if len(rows):
         more = ", ..." if len(rows) > MOST_NAMED else ""
@@ -102,8 +102,8 @@ def _tell(data: ImageDataset, rows: Rows, of: tuple[str, str], words: str) -> No
 
 
 def without_doubles(data: ImageDataset, quiet: bool = False) -> ImageDataset:
-    """Leave images out of the pool that are in the test set, or that repeat another one, and tell,
-    unless `quiet`.
+    """Remove images from the pool that are in the test set or repeat another; log it unless
+    `quiet`.
     """
     found = find_doubles(data)
     if not len(found):
@@ -111,7 +111,7 @@ def without_doubles(data: ImageDataset, quiet: bool = False) -> ImageDataset:
     rows = np.setdiff1d(np.arange(len(data.X)), np.concatenate([found.in_test, found.repeated]))
     if not quiet:
         _log.info(
-            "left %s out of the pool: %s in the test set, %s an earlier image",
+            "removed %s from the pool: %s in the test set, %s an earlier image",
             counted(len(found), "duplicate"),
             counted(len(found.in_test), "is", "are"),
             counted(len(found.repeated), "repeats", "repeat"),
@@ -122,8 +122,8 @@ def without_doubles(data: ImageDataset, quiet: bool = False) -> ImageDataset:
 
 
 def perceptual_hashes(images: Images) -> NDArray[np.uint64]:
-    """Return a hash of the horizontal gradients of each image, (n,): near for images that look
-    alike, after another compression or size, say.
+    """Return a hash of each image's horizontal gradients, shape (n,): similar for images that look
+    alike, for example after another compression or at another size.
     """
     from PIL import Image
 
@@ -138,8 +138,8 @@ def perceptual_hashes(images: Images) -> NDArray[np.uint64]:
 
 
 def near_doubles(images: Images) -> list[tuple[int, int]]:
-    """Return pairs of different images that look alike: hashes of gradients that differ in at most
-    `MOST_BITS` bits, and pixels that differ by less than `MOST_LEVELS` in the mean.
+    """Return pairs of different images that look alike: their gradient hashes differ in at most
+    `MOST_BITS` bits, and their pixels by less than `MOST_LEVELS` on average.
     """
     hashes = perceptual_hashes(images)
     set_bits = np.bitwise_count(hashes)

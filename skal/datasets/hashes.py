@@ -1,4 +1,4 @@
-"""The hashes of images, by which what was computed of them is found again."""
+"""Hashes of images, which are the keys of results computed from them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Hashes: TypeAlias = NDArray[np.bytes_]
 
 
 class _Array(np.ndarray[Any, Any]):
-    """An array with attributes of its own, as a memmap has them; what is made of it has none."""
+    """An array that can have attributes, as a memmap can; views of it lose them."""
 
 
 def with_hashes(images: NDArray[Any], hashes: Callable[[], Hashes]) -> NDArray[Any]:
-    """Return a read-only view of images that knows where to find their hashes."""
+    """Return a read-only view of images with a function that returns their hashes."""
     view: Any = images[:]
     if type(view) is np.ndarray:
         view = view.view(_Array)
@@ -35,12 +35,12 @@ def with_hashes(images: NDArray[Any], hashes: Callable[[], Hashes]) -> NDArray[A
 
 
 def known_hashes(images: NDArray[Any]) -> Callable[[], Hashes] | None:
-    """Return what finds the hashes of images; None where they have to be made."""
+    """Return the function that returns the hashes of images, or None if they are not known."""
     return getattr(images, "hashes", None)
 
 
 def hashes_of(images: NDArray[Any]) -> Hashes:
-    """Return a hash of each image's pixels, not of their shape, shape (n,)."""
+    """Return a hash of each image's pixels (regardless of their shape), shape (n,)."""
     known = known_hashes(images)
     if known is not None:
         return known()
@@ -56,10 +56,10 @@ def hashes_of(images: NDArray[Any]) -> Hashes:
 
 
 def kept_hashes(images: NDArray[Any], path: Path) -> Hashes:
-    """Return the hashes of images that never change, kept in a file beside them."""
+    """Return the hashes of images that never change, cached in a file."""
 
     def save(partial: Path) -> None:
-        with partial.open("wb") as file:  # by name numpy would add a suffix
+        with partial.open("wb") as file:  # given a name, numpy would add a suffix
             np.save(file, hashes_of(np.asarray(images)))
 
     for _ in range(2):
@@ -67,5 +67,5 @@ def kept_hashes(images: NDArray[Any], path: Path) -> Hashes:
         hashes: Hashes = np.load(path)
         if len(hashes) == len(images):
             break
-        forget(path)  # of images that were decoded before, and removed
+        forget(path)  # it belongs to an earlier, removed cache of pixels
     return hashes

@@ -1,4 +1,4 @@
-"""Which images a folder holds, and what their places say about them; made for a million files."""
+"""Lists the images in a folder, with part and class; efficient for a million files."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 OTHER_PICTURES = frozenset(
     (".heic", ".heif", ".hif", ".jxl", ".svg", ".psd", ".tga", ".exr", ".hdr", ".pfm", ".qoi")
 ).union((".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".dcm", ".dicom", ".fits", ".fit", ".fts"))
-"""Suffixes of pictures that are not read, or by extras, which their owner should know."""
+"""Suffixes of pictures that skal does not read, or only with extras; users are warned of them."""
 SYSTEM_FOLDERS = frozenset(
     ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 )
-"""Put there by operating systems and network drives; some hold copies and thumbnails."""
+"""Folders of operating systems and network drives; some hold copies and thumbnails."""
 
 _log = logging.getLogger("skal")
 
 
 @dataclass(frozen=True)
 class _Listing:
-    """What lies in a folder, by subfolder."""
+    """The contents of a folder, by subfolder."""
 
     images: list[tuple[Folder, list[str]]]
     others: Counter[str]
@@ -49,12 +49,13 @@ class _Listing:
 
 
 def find_images(root: Path, as_dataset: bool = True, pages: str = "first") -> list[ImageFile]:
-    """List the image files under a folder, training part first, then test, then unlabelled, each
-    sorted by relative path. Hidden files and folders are passed over, links followed, each folder
-    once. As a dataset, a table beside the images labels them where folders tell fewer than two
-    classes, and a `DataError` is raised if folders in the place of classes look like parts of a
-    split, see `read_layout`; in any case if no file has the suffix of an image. If `pages` are
-    "all", each page of a file is one image, see `skal.datasets.paging`.
+    """List the image files under a folder: training, test, then unlabelled, each sorted by path.
+
+    Hidden files and folders are ignored; links are followed, each folder once. As a dataset, a
+    table labels the images if folders give fewer than two classes, and a `DataError` is raised if
+    folders in the place of classes look like parts of a split, see `read_layout`. It is always
+    raised if no file has an image suffix. With `pages` "all", each page of a file is an image, see
+    `skal.datasets.paging`.
     """
     listing = _list(root, " in one subfolder per class" if as_dataset else "")
     has_table = as_dataset and bool(listing.tables)
@@ -75,7 +76,7 @@ def find_images(root: Path, as_dataset: bool = True, pages: str = "first") -> li
         start = "".join(f"{name}/" for name in folder)
         label = None if label is None else sys.intern(label)
         files += [ImageFile(start + name, part, label) for name in names]
-        names.clear()  # or each name would be in memory twice
+        names.clear()  # else each name would be in memory twice
     needs_table = has_table and (refused or len({file.label for file in files} - {None}) < 2)
     labels = read_tables(root, files, listing.tables, bool(needs_table)) if has_table else {}
     if refused and not labels:
@@ -95,14 +96,14 @@ def find_images(root: Path, as_dataset: bool = True, pages: str = "first") -> li
 
 
 def _labelled(file: ImageFile, label: str | None) -> ImageFile:
-    """Return a file with the label that a table gives it, not its folder."""
+    """Return a file with the label from a table instead of its folder's."""
     part = "test" if file.part == "test" else "unlabeled" if label is None else "train"
     return ImageFile(file.path, part, label)
 
 
 def _by_part(files: list[ImageFile]) -> list[ImageFile]:
-    """Return the files part by part, sorted; test images of which no label is known, as of a
-    competition, are unlabelled ones if there are no others.
+    """Return the files by part, sorted. If no test image is labelled, as in competitions, the test
+    images count as unlabelled.
     """
     found: dict[str, list[ImageFile]] = {"train": [], "test": [], "unlabeled": []}
     for file in files:
@@ -116,15 +117,15 @@ def _by_part(files: list[ImageFile]) -> list[ImageFile]:
 
 
 def check_folder(root: Path, expected: str = "a folder of images") -> None:
-    """Raise a FolderNotFoundError if there is no such folder."""
+    """Raise a FolderNotFoundError if the folder does not exist."""
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
         raise FolderNotFoundError(f"{str(root)!r} {what}; expected {expected}")
 
 
 def may_have_classes(root: Path) -> bool:
-    """Tell at a glance whether a folder's images may have labels: whether there is another folder
-    in it, or a table of labels; or no image, which is another matter.
+    """Return quickly whether a folder may have labels: it has a subfolder or a table of labels.
+    Also return True if it has no images, which is reported elsewhere.
     """
     with os.scandir(root) as entries:
         shown = [entry for entry in entries if not entry.name.startswith(".")]
@@ -135,7 +136,7 @@ def may_have_classes(root: Path) -> bool:
 
 
 def count_images(root: Path, most: int) -> int:
-    """Count the image files under a folder, up to `most` or a little more."""
+    """Count the image files under a folder, stopping soon after `most`."""
     n, readable = 0, suffixes()
     for _, names in _walk(root, quiet=True):
         n += sum(name.lower().endswith(readable) for name in names)
@@ -145,7 +146,7 @@ def count_images(root: Path, most: int) -> int:
 
 
 def list_images(root: Path) -> list[str]:
-    """List sorted relative paths of all images in a folder; see `find_images`."""
+    """Return the sorted relative paths of all images in a folder; see `find_images`."""
     listing = _list(root)
     _tell_others(listing.others)
     return sorted(
@@ -169,7 +170,7 @@ def _list(root: Path, layout: str = "") -> _Listing:
             listing.empty.append(folder)
     if not listing.images:
         raise DataError(
-            f"no image under {str(root)!r} (found: {_count(listing.others) or 'no file'}); "
+            f"no images under {str(root)!r} (found: {_count(listing.others) or 'no files'}); "
             f"expected {', '.join(FORMATS)} files{layout}"
         )
     return listing
@@ -180,7 +181,7 @@ def _suffix(name: str) -> str:
 
 
 def _count(found: Counter[str], most: int = 5) -> str:
-    # of equally many in the order of the alphabet, as the files of a folder come in none
+    # ties in alphabetical order, since folders list files in arbitrary order
     ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
     told = [f"{n} {suffix or 'without a suffix'}" for suffix, n in ordered[:most]]
     rest = found.total() - sum(n for _, n in ordered[:most])
@@ -190,37 +191,37 @@ def _count(found: Counter[str], most: int = 5) -> str:
 def _tell_passed_over(
     listing: _Listing, passed_over: Counter[str], places: dict[Folder, Place]
 ) -> None:
-    """Say what somebody may have meant as a class, a part or an image, and is none."""
+    """Warn of folders and classes that the user may have meant differently."""
     holders = {place.holder for place in places.values() if place.holder is not None}
     classes = {folder[: len(holder) + 1] for folder in places for holder in holders}
     for folder in sorted(set(listing.empty) - classes):
         if folder and folder[:-1] in holders and not any(map(is_unlabeled, folder)):
-            _log.warning("the folder %r has no image in it and is not a class", "/".join(folder))
+            _log.warning("the folder %r has no images and is not a class", "/".join(folder))
     for name, count in sorted(passed_over.items()):
         images = counted(count, "image")
-        _log.warning("passed over %r (%s): neither train, test nor unlabeled", name, images)
+        _log.warning("ignored %r (%s): it is neither train, test nor unlabeled", name, images)
     for same in alike(place.label for place in places.values() if place.label is not None):
         told = " and ".join(map(repr, same))
-        _log.warning("the classes %s differ by case or spaces alone: they count as different", told)
+        _log.warning("the classes %s differ only by case or spaces, and count as different", told)
     _tell_others(listing.others)
 
 
 def _tell_others(others: Counter[str]) -> None:
-    """Say what was passed over; loudly, if pictures are among it."""
+    """Log which files are ignored, as a warning if pictures are among them."""
     tables = {*TABLES, _suffix(METADATA)}
     others = Counter({suffix: n for suffix, n in others.items() if suffix not in tables})
     if not others:
         return
     hint = "; convert these pictures to PNG or JPEG" if others.keys() & OTHER_PICTURES else ""
     for extra in missing_extras(others):
-        hint += f", or read {extra.name} by pip install 'skal[{extra.extra}]'"
+        hint += f", or read {extra.name} with pip install 'skal[{extra.extra}]'"
     level = logging.WARNING if hint else logging.INFO
     told = _count(others, most=20)
-    _log.log(level, "passed over what is not read: %s%s", told, hint)
+    _log.log(level, "ignored files: %s%s", told, hint)
 
 
 def _walk(root: Path, quiet: bool = False) -> Iterator[tuple[Folder, list[str]]]:
-    """Yield each folder below `root` with the names of its files, parents first, in order."""
+    """Yield each folder under `root` with its file names, parents first, in order."""
     warn = _log.debug if quiet else _log.warning
     seen: dict[tuple[int, int], Folder] = {}
     waiting: list[Folder] = [()]
@@ -230,18 +231,18 @@ def _walk(root: Path, quiet: bool = False) -> Iterator[tuple[Folder, list[str]]]
             try:
                 identity, folders, names = _scan(os.path.join(root, *folder), bar)  # noqa: PTH118
             except OSError as error:
-                warn("passed over a folder that cannot be listed: %s", error)
+                warn("ignored a folder that cannot be listed: %s", error)
                 continue
             first = seen.setdefault(identity, folder)
             if first != folder:
-                warn("passed over %r, which links to %r", _shown(folder), _shown(first))
+                warn("ignored %r, which links to %r", _shown(folder), _shown(first))
             elif CACHE_TAG not in names:
                 waiting.extend((*folder, name) for name in sorted(folders, reverse=True))
                 yield folder, names
 
 
 def _scan(directory: str, bar: tqdm[None]) -> tuple[tuple[int, int], list[str], list[str]]:
-    """Return a folder's identity, and its subfolders and files but for hidden and system ones."""
+    """Return a folder's identity, subfolders and files, without hidden and system ones."""
     folders, names = [], []
     status = os.stat(directory)  # noqa: PTH116
     with os.scandir(directory) as entries:
@@ -266,8 +267,8 @@ def _shown(folder: Folder) -> str:
 
 
 def listed(places: Iterable[Path], pages: str = "first") -> list[str]:
-    """Return the images named, and those in each folder named, each once, in the order in which
-    they are first named; `pages` as in `find_images`.
+    """Return the given images, and those in the given folders, in order and without duplicates;
+    `pages` as in `find_images`.
     """
     images: list[str] = []
     for place in places:

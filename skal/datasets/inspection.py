@@ -1,4 +1,4 @@
-"""What a folder of images holds, and what is likely to be wrong with it."""
+"""`inspect_folder`: the contents of an image folder, and likely problems."""
 
 from __future__ import annotations
 
@@ -27,31 +27,33 @@ from .pictures import opened
 from .pixel_cache import decode_all
 
 SIDE = 48
-"""Pixels that images are decoded at to compare them."""
+"""Side in pixels at which images are compared."""
 DEEP_LOOKED_AT = 64
 WHOLE = 2**16
-"""Pixels that a JPEG never is reduced to."""
+"""Needed pixels so large that no JPEG is reduced while it is opened."""
 FEW = 5
-"""Images of a class: with fewer neither training nor test says much."""
+"""Images per class below which training and test are unreliable."""
 UNEVEN = 20
-"""Times that a class may be larger than another without being told."""
+"""Largest ratio of class sizes without a warning."""
 
 T = TypeVar("T")
 Header = tuple[str, str, tuple[int, int]]
-"""Format, mode and size."""
+"""Format, mode, and size (width, height)."""
 
 _log = logging.getLogger("skal")
 
 
 @dataclass
 class Inspection:
-    """What `inspect_folder` finds: numbers of images, by part ("train", "test") and class as
-    `classes`, by `formats`, and by Pillow's `modes`; `sizes`, width and height of the smallest, the
-    median and the largest image; `ranges`, of modes with more than 8 bits a channel the lowest and
-    highest value in some images, but for the few most extreme pixels of each; the reasons of
-    `unreadable` files; `duplicates`, paths of training images that are "in_test", too, "repeated",
-    or "contradicting", whose equals are the `originals`; `near_duplicates`, pairs that look alike
-    and are not equal; and the `problems` that should be mended before anything is learned.
+    """The result of `inspect_folder`.
+
+    `classes` are numbers of images by part ("train", "test") and class, `formats` and `modes` by
+    format and Pillow mode; `sizes` are width and height of the smallest, median and largest image;
+    `ranges` the lowest and highest values, without the most extreme pixels, in some images of each
+    mode of more than 8 bits; `unreadable` files with reasons; `duplicates` paths of training images
+    that are "in_test", "repeated" or "contradicting", with their equals in `originals`;
+    `near_duplicates` pairs that look alike but are not equal; `problems` what to fix before
+    training.
     """
 
     folder: str
@@ -69,8 +71,8 @@ class Inspection:
 
 
 def inspect_folder(root: Path, data_dir: Path) -> Inspection:
-    """Look through a folder of images: layout, files, doubles; decoded pixels are kept. A
-    FolderNotFoundError or DataError is raised if there is no such folder, or no image in it.
+    """Inspect a folder of images: layout, files, duplicates; decoded pixels are cached. Raise a
+    FolderNotFoundError or DataError if the folder does not exist or has no images.
     """
     check_folder(root)
     found = Inspection(str(root.resolve()))
@@ -97,15 +99,15 @@ def _look_for_doubles(found: Inspection, pixels: Images, read: Sequence[ImageFil
     }
     hashes = hashes_of(pixels)
     doubles = doubles_of(hashes[rows["train"]], labels[rows["train"]], hashes[rows["test"]])
-    told = {
-        "in_test": ("training image is", "training images are", "in the test set, too"),
+    words = {
+        "in_test": ("training image is", "training images are", "also in the test set"),
         "repeated": ("training image repeats", "training images repeat", "an earlier one"),
-        "contradicting": ("of them has", "of them have", "another label than the image repeated"),
+        "contradicting": ("of them has", "of them have", "a different label than the original"),
     }
     paths = [read[int(row)].path for row in rows["train"]]
     again = [*doubles.repeated, *doubles.contradicting]
     found.originals = {paths[row]: paths[doubles.originals[row]] for row in again}
-    for name, (one, several, what) in told.items():
+    for name, (one, several, what) in words.items():
         found.duplicates[name] = [paths[row] for row in getattr(doubles, name)]
         if found.duplicates[name]:
             found.problems.append(f"{counted(len(found.duplicates[name]), one, several)} {what}")
@@ -118,7 +120,7 @@ def _look_for_doubles(found: Inspection, pixels: Images, read: Sequence[ImageFil
 
 @contextmanager
 def _told(problems: list[str]) -> Iterator[None]:
-    """Take down what is warned of, instead of showing it; how far the work is still shows."""
+    """Collect warnings instead of showing them; progress is still shown."""
 
     def take(record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
@@ -147,7 +149,7 @@ def _count(found: Inspection, files: Sequence[ImageFile]) -> None:
         found.problems.append("no image has a label")
         return
     if len(train) == 1:
-        found.problems.append(f"there is one class alone, {next(iter(train))!r}")
+        found.problems.append(f"there is only one class, {next(iter(train))!r}")
     few = [name for name, n in train.items() if n < FEW]
     if few:
         found.problems.append(f"fewer than {FEW} images: {', '.join(few)}")
@@ -157,9 +159,9 @@ def _count(found: Inspection, files: Sequence[ImageFile]) -> None:
 
 
 def _look_at_headers(found: Inspection, root: Path, paths: Sequence[str]) -> None:
-    """Read formats, modes and sizes, without decoding; of deep images some values, too."""
+    """Read formats, modes and sizes without decoding, and values of some deep images."""
     with warnings.catch_warnings(), ThreadPoolExecutor() as threads:
-        warnings.simplefilter("ignore")  # of odd metadata and many pixels; decoding decides
+        warnings.simplefilter("ignore")  # of odd metadata and sizes; decoding reports errors
         looked = threads.map(lambda path: _tried(root / path, _header), paths)
         seen = list(progress(looked, total=len(paths), desc="reading headers", unit="file"))
         pairs = list(zip(paths, seen, strict=True))
@@ -181,7 +183,7 @@ def _look_at_headers(found: Inspection, root: Path, paths: Sequence[str]) -> Non
 
 
 def _tried(path: Path, read: Callable[[Path], T]) -> T | None:
-    """Read something of a file; of what cannot be read decoding says why."""
+    """Read part of a file; return None if that fails, since decoding reports why."""
     try:
         found = try_file(path, read, ())
     except SkalError:
@@ -199,7 +201,7 @@ def _some(paths: Sequence[str]) -> Sequence[str]:
 
 
 def _ranges_of(looks: Sequence[Look]) -> dict[str, tuple[float, float]]:
-    """Return the lowest and the highest value by mode."""
+    """Return the lowest and highest value by mode."""
     found: dict[str, tuple[float, float]] = {}
     for look in looks:
         if look.extent is not None:
@@ -209,7 +211,7 @@ def _ranges_of(looks: Sequence[Look]) -> dict[str, tuple[float, float]]:
 
 
 def report(found: Inspection, most: int = 5) -> list[str]:
-    """Return what was found as lines of text, at most so many of each kind."""
+    """Return the findings as lines of text, at most `most` of each kind."""
 
     def some(items: Sequence[Any], most: int = most) -> list[str]:
         lines = [f"    {' = '.join(item) if isinstance(item, tuple) else item}" for item in items]
@@ -221,7 +223,7 @@ def report(found: Inspection, most: int = 5) -> list[str]:
         lines.append(f"  {part}: {images} of {of}")
         lines += some([f"{name}: {n}" for name, n in count.items()], 4 * most)
     if found.n_unlabeled:
-        lines.append(f"  without a label: {counted(found.n_unlabeled, 'image')}")
+        lines.append(f"  unlabelled: {counted(found.n_unlabeled, 'image')}")
     for name, facts in (("formats", found.formats), ("modes", found.modes)):
         lines.append(f"  {name}: {', '.join(f'{key} {n}' for key, n in facts.items())}")
     if found.sizes:
@@ -231,15 +233,15 @@ def report(found: Inspection, most: int = 5) -> list[str]:
         lines.append(f"  values of mode {mode}: {low:g} to {high:g}")
     details: dict[str, Sequence[Any]] = {
         "unreadable": [f"{path}: {reason}" for path, reason in found.unreadable],
-        "in the test set, too": found.duplicates.get("in_test", []),
+        "also in the test set": found.duplicates.get("in_test", []),
         "repeat an earlier one": _pairs(found, "repeated"),
-        "of another label than what they repeat": _pairs(found, "contradicting"),
+        "with a different label than the original": _pairs(found, "contradicting"),
         "look alike": found.near_duplicates,
     }
     for name, items in details.items():
         if items:
             lines += [f"  {name}:", *some(items)]
-    lines.append("problems:" if found.problems else "no problem was found")
+    lines.append("problems:" if found.problems else "no problems found")
     return lines + [f"  {problem}" for problem in found.problems]
 
 

@@ -1,4 +1,4 @@
-"""Files as instruments write them, read by packages that are extras: TIFF, DICOM, FITS."""
+"""Readers of scientific formats by optional packages: TIFF, DICOM, FITS."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..core.errors import DataError
-from ..core.text import counted
 from .deep import Deep, mode_of
 from .formats import DICOM, FITS, TIFF
 
@@ -23,7 +22,7 @@ T = TypeVar("T")
 
 ORIENTATION = 274
 MOST_BANDS = 1024
-"""Of hyperspectral cameras hundreds are known."""
+"""Hyperspectral cameras have hundreds."""
 FILES_OF_A_SET = re.compile(r"<UUID[^>]*FileName=\"([^\"]*)\"")
 TURNED: Mapping[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: lambda a: a[:, ::-1],
@@ -34,14 +33,14 @@ TURNED: Mapping[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
     8: lambda a: a[:, ::-1].swapaxes(0, 1),
 }
-"""How pixels lie upright, by the number that the file gives to how they are stored."""
+"""Functions that turn pixels upright, by EXIF orientation."""
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An image file that is open: its size, whether it has more than 8 bits, the number of its
-    pages, and its pixels, upright, read when asked for; `others` are the files of its set, and
-    `format` and `mode` what it is stored as, in Pillow's words where there are such.
+    """An open image file: its size, whether it has more than 8 bits, its number of pages, and a
+    function that reads its upright pixels. `others` counts the files of its OME set; `format` and
+    `mode` are Pillow's names where possible.
     """
 
     width: int
@@ -54,21 +53,21 @@ class Picture:
     format: str = ""
     mode: str = ""
     is_cut: bool = False
-    """Whether its numbers have more bits than are read."""
+    """Whether its values have more bits than are read."""
     is_plain: bool = False
-    """Whether it is never in memory more than once, until it is converted."""
+    """Whether reading makes no second copy in memory."""
 
 
 def pixels_of(array: NDArray[Any], **facts: Any) -> Pixels:
-    """Return an array of numbers, shape (height, width) or (height, width, bands), as an image: of
-    two bands the first, of three and more these as red, green and blue.
+    """Return an array, shape (height, width) or (height, width, bands), as an image: the first of
+    two bands, or the first three as red, green and blue.
     """
     if array.ndim == 3:
         array = array[..., :3] if array.shape[2] > 2 else array[..., 0]
     if array.dtype == bool:
         array = array.astype(np.uint8) * np.uint8(255)
     if array.dtype.kind not in "uif":
-        raise DataError(f"pixels of the type {array.dtype}")
+        raise DataError(f"pixels of type {array.dtype}")
     if array.dtype == np.uint8:
         if facts.get("white_is_zero"):
             array = 255 - array
@@ -77,7 +76,7 @@ def pixels_of(array: NDArray[Any], **facts: Any) -> Pixels:
 
 
 def mean_of(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
-    """Return the mean of arrays of one shape, of their type."""
+    """Return the mean of arrays of one shape, in their dtype."""
     n, total = 0, None
     for array in arrays:
         n += 1
@@ -92,30 +91,28 @@ def mean_of(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
 
 
 def chosen_of(found: Sequence[T], pages: str | int) -> Sequence[T]:
-    """Return the pages of a file that are meant: all for their "mean", the one of a number from 1
-    on, else the first.
-    """
+    """Return the pages to read: all for "mean", the one with a number (from 1), else the first."""
     if pages == "mean":
         return found
     number = pages if isinstance(pages, int) else 1
     if number > len(found):
         raise DataError(
-            f"it has {counted(len(found), 'page')} of the size of the first, not {number}"
+            f"got page {number}; expected 1 to {len(found)}, the pages of the first one's size"
         )
     return found[number - 1 : number]
 
 
 def read_tiff(file: IO[bytes], pages: str | int, what: str) -> Picture:
-    """Open what Pillow cannot read, or reads wrongly, in words `what`."""
+    """Open a TIFF that Pillow cannot read, or reads wrongly; `what` describes it."""
     TIFF.require(what)
     from tifffile import TiffFile
 
-    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else it writes to stderr
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # keep stderr free
 
-    # pages, not series: of an OME set that would be the pixels of all its files
+    # pages, not series: the series of an OME set has the pixels of all its files
     all_pages: Any = TiffFile(file).pages  # type: ignore[no-untyped-call]
     first = all_pages[0]
-    if first.samplesperpixel * first.imagedepth > MOST_BANDS:  # of damage, mostly
+    if first.samplesperpixel * first.imagedepth > MOST_BANDS:  # usually damaged
         raise DataError(f"a TIFF of {first.samplesperpixel * first.imagedepth} bands")
     like_it = [p for p in all_pages if p.shape == first.shape and p.dtype == first.dtype]
     bits = int(np.max(first.bitspersample))
@@ -145,7 +142,7 @@ def read_tiff(file: IO[bytes], pages: str | int, what: str) -> Picture:
 
 
 def read_png(file: IO[bytes], size: tuple[int, int], orientation: int) -> Picture:
-    """Open a PNG of colours of 16 bits; transparent ones are laid on white."""
+    """Open a PNG of 16-bit colours; transparent ones are composited on white."""
 
     def read() -> Pixels:
         from imagecodecs import png_decode
@@ -162,7 +159,7 @@ def read_png(file: IO[bytes], size: tuple[int, int], orientation: int) -> Pictur
 
 
 def _bands_last(array: NDArray[Any], axes: str) -> NDArray[Any]:
-    """Return an array of axes such as "SYX" as "YX" or "YXS", of other axes the first part."""
+    """Return an array with axes such as "SYX" as "YX" or "YXS", at index 0 of all other axes."""
     for axis in [axis for axis in axes if axis not in "YXS"]:
         array = array.take(0, axes.index(axis))
         axes = axes.replace(axis, "")
@@ -171,24 +168,24 @@ def _bands_last(array: NDArray[Any], axes: str) -> NDArray[Any]:
 
 
 def _on_white(array: NDArray[Any], page: Any) -> NDArray[Any]:
-    """Lay transparent colours on white."""
+    """Composite transparent colours on white."""
     is_rgb = page.photometric == 2 and array.ndim == 3 and array.shape[2] == 4
     if not is_rgb or array.dtype.kind != "u" or not {1, 2} & {*map(int, page.extrasamples)}:
         return array
     white = np.iinfo(array.dtype).max
     alpha = array[..., 3:] / white
-    of_colour = 1 if 1 in [*map(int, page.extrasamples)] else alpha  # 1: it is in them already
+    of_colour = 1 if 1 in [*map(int, page.extrasamples)] else alpha  # 1: premultiplied
     shown: NDArray[Any] = np.rint(array[..., :3] * of_colour + white * (1 - alpha))
     return shown.clip(0, white).astype(array.dtype)
 
 
 def files_of_set(description: str) -> int:
-    """Return how many files the OME set has that a description in a TIFF names; 0 if none."""
+    """Return the number of files in the OME set that a TIFF's description names; 0 if none."""
     return len(set(FILES_OF_A_SET.findall(description)))
 
 
 def number(text: Any) -> float | None:
-    """Return what a tag says in digits; None if it says nothing."""
+    """Return a tag's text as a number, or None."""
     if text is None:
         return None
     try:
@@ -198,7 +195,7 @@ def number(text: Any) -> float | None:
 
 
 def read_dicom(file: IO[bytes], pages: str | int) -> Picture:
-    """Open a medical image; rescaled, and, if the file has a window, seen through that."""
+    """Open a medical image; its values are rescaled, and windowed if the file has a window."""
     DICOM.require()
     from pydicom import dcmread
 
@@ -232,7 +229,7 @@ def read_dicom(file: IO[bytes], pages: str | int) -> Picture:
 
 
 def _grey(stored: NDArray[Any], data: Any) -> Pixels:
-    """Return the values that stored numbers stand for, or how the file says to show them."""
+    """Return the rescaled values, or the image as the file's window shows them."""
     from pydicom.pixels import apply_modality_lut
 
     half = 2 ** (int(data.BitsStored) - 1)
@@ -257,7 +254,7 @@ def _grey(stored: NDArray[Any], data: Any) -> Pixels:
 
 
 def _through_window(values: NDArray[np.float64], data: Any) -> NDArray[np.float64] | None:
-    """Return values from 0 to 1 as the file's window or table shows them, by PS3.3 C.11.2."""
+    """Return values from 0 to 1 by the file's window or table (PS3.3 C.11.2); None without."""
     if data.get("VOILUTSequence"):
         from pydicom.pixels import apply_voi_lut
 
@@ -276,7 +273,7 @@ def _through_window(values: NDArray[np.float64], data: Any) -> NDArray[np.float6
 
 
 def read_fits(file: IO[bytes], pages: str | int) -> Picture:
-    """Open an astronomer's image: the first with two axes or more, its first row below."""
+    """Open the first FITS image with at least two axes; its first row is at the bottom."""
     FITS.require()
     from astropy.io import fits
 

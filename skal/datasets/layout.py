@@ -1,4 +1,4 @@
-"""What the places of images in a folder say about them: the part of a split, and the class."""
+"""Interprets folder layouts: the part of a split and the class of each folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 from ..core.errors import DataError
 
 Folder: TypeAlias = tuple[str, ...]
-"""A folder's place: its names from the root on; empty for the root itself."""
+"""A folder's path: its names from the root on; empty for the root itself."""
 
 UNLABELED = frozenset(
     ("unlabeled", "unlabelled", "_unlabeled", "_unlabelled", "no_label", "nolabel", "no label")
@@ -27,20 +27,20 @@ KINDS = {
     for word in words
     for more in ("", "set", "data", "images")
 }
-"""Names of the parts of a split, in small letters."""
+"""Names of the parts of a split, in lower case."""
 _FILLERS = frozenset(
     ("set", "sets", "data", "dataset", "images", "image", "imgs", "img", "split", "folder", "files")
 )
 _AROUND = frozenset(("data", "dataset", "images", "imgs", "pictures", "photos", "raw"))
-"""Names of folders that hold all the others."""
+"""Names of folders that wrap all the others."""
 _YEAR = re.compile(r"(19|20)\d\d")
 _FOLD = re.compile(r"(fold|split|part|batch|chunk)[ _-]?\d+", re.IGNORECASE)
 MOST_SHOWN = 4
 
 
 class Place(NamedTuple):
-    """What a folder says of the images in it: "train", "test", "unlabeled", or "other" for none of
-    these, a class, None where there is none, and the folder that holds the folders of classes.
+    """The part ("train", "test", "unlabeled" or "other") and class (or None) of the images in a
+    folder, and the folder that holds the class folders.
     """
 
     part: str
@@ -49,21 +49,21 @@ class Place(NamedTuple):
 
 
 class ImageFile(NamedTuple):
-    """One file found: where it is, and what its place says about it."""
+    """An image file: its path, part and class."""
 
     path: str
     part: str  # "train", "test" or "unlabeled"
-    label: str | None  # None also for a test image in no class's folder
+    label: str | None  # None also for a test image in no class folder
 
     @property
     def is_of_use(self) -> bool:
-        """Whether it can be trained on, labelled or tested on; a test needs a known class."""
+        """Whether it can be used: a test image must have a known class."""
         return self.part != "test" or self.label is not None
 
 
 @dataclass
 class _Node:
-    """A folder with images in it or below it; `loose` tells that some lie in itself."""
+    """A folder with images in it or below it; `loose` if some are directly in it."""
 
     path: Folder
     loose: bool = False
@@ -75,33 +75,33 @@ class _Node:
 
     @property
     def classes(self) -> dict[str, _Node]:
-        """The folders in it but for those of images without a label."""
+        """The folders in it, except those of unlabelled images."""
         return {name: node for name, node in self.children.items() if not is_unlabeled(name)}
 
     @property
-    def holds_folders_alone(self) -> bool:
+    def holds_only_folders(self) -> bool:
         return bool(self.children) and not self.loose
 
 
 def is_unlabeled(name: str) -> bool:
-    """Tell whether a folder of this name is one of images without a label."""
+    """Return whether a folder's name marks its images as unlabelled."""
     return name.strip().lower() in UNLABELED
 
 
 def class_name(name: str) -> str:
-    """Return the class that a folder's name stands for."""
-    # macOS spells an accented name in other code points than the rest, and it is the same class
+    """Return the class name of a folder."""
+    # macOS decomposes accented letters in file names; the class is the same
     return unicodedata.normalize("NFC", name)
 
 
 def read_layout(folders: Iterable[Folder], refuse: bool = True) -> dict[Folder, Place]:
-    """Tell part and class of each folder that images lie in.
+    """Return part and class of each folder that has images.
 
-    Classes are the folders in the root, or in the parts of a split: folders called "train" and
-    "test" or "val" in one of their spellings, which may share other words ("seg_train" beside
-    "seg_test"). Folders around all of that are looked through. A folder "train" (of trains, say) is
-    a part only if it has folders of its own, or only other parts beside it. A DataError is raised
-    if what stands in the place of classes looks like parts of a split, and that is to be refused.
+    Classes are the folders in the root, or in the parts of a split: folders named "train" and
+    "test" or "val" in one of their spellings, possibly with common other words ("seg_train" and
+    "seg_test"). Folders that wrap all of that are skipped. A folder "train" (of trains, say) is a
+    part only if it has subfolders, or if all its siblings are parts. With `refuse`, a DataError is
+    raised if the folders in the place of classes look like parts of a split.
     """
     root = _Node(())
     for folder in folders:
@@ -129,7 +129,7 @@ def read_layout(folders: Iterable[Folder], refuse: bool = True) -> dict[Folder, 
 
 
 def _take(node: _Node, place: Place, places: dict[Folder, Place]) -> None:
-    """Give a folder, and all in it, one place."""
+    """Give a folder and all its subfolders one place."""
     if node.loose:
         places[node.path] = place
     for child in node.children.values():
@@ -137,7 +137,7 @@ def _take(node: _Node, place: Place, places: dict[Folder, Place]) -> None:
 
 
 def _read_classes(node: _Node, part: str, places: dict[Folder, Place], refuse: bool) -> None:
-    """Take the folders in a folder for classes."""
+    """Treat the folders in a folder as classes."""
     without = Place("test" if part == "test" else "unlabeled", holder=node.path)
     if node.loose:
         places[node.path] = without
@@ -151,9 +151,9 @@ def _read_classes(node: _Node, part: str, places: dict[Folder, Place], refuse: b
 def _unwrapped(
     node: _Node, places: dict[Folder, Place], part: str | None = None, others: Iterable[_Node] = ()
 ) -> _Node:
-    """Return the folder that holds more than one other, or images, looking through those around it.
+    """Return the first folder with images or several subfolders, skipping those that wrap it.
 
-    In a part of a split a class may be alone; it is one if the other parts have it, too.
+    Inside a part of a split, a single subfolder is a class if the other parts have it, too.
     """
     while not node.loose and len(node.classes) == 1:
         ((name, only),) = node.classes.items()
@@ -162,7 +162,7 @@ def _unwrapped(
             or _kind(name)[0] == _kind(node.name)[0]
         )
         elsewhere = any(name in other.classes for other in others)
-        if not same and (elsewhere or not only.holds_folders_alone):
+        if not same and (elsewhere or not only.holds_only_folders):
             break
         for child in node.children.values():
             if child is not only:
@@ -172,18 +172,18 @@ def _unwrapped(
 
 
 def kind_of(name: str) -> str | None:
-    """Return the part of a split that a name speaks of: "train", "test", "val", or None."""
+    """Return the part of a split in a name: "train", "test", "val", or None."""
     return _kind(name)[0]
 
 
 def is_part(name: str) -> bool:
-    """Tell whether a folder's name is that of a part of a split, and of nothing else."""
+    """Return whether a folder's name means a part of a split and nothing else."""
     kind, words = _kind(name)
     return kind is not None and not words
 
 
 def _kind(name: str) -> tuple[str | None, tuple[str, ...]]:
-    """Return the part of a split that a name speaks of, None for none, and its other words."""
+    """Return the part of a split in a name, or None, and the name's other words."""
     words = re.findall(r"[A-Za-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))
     small = [word.lower() for word in words]
     kinds = [word for word in small if word in KINDS]
@@ -193,14 +193,12 @@ def _kind(name: str) -> tuple[str | None, tuple[str, ...]]:
 
 
 def _parts(node: _Node) -> dict[str, str]:
-    """Map the folders in a folder that are parts of a split to "train" or "test"; empty if it holds
-    no split.
-    """
+    """Map the subfolders that are parts of a split to "train" or "test"; empty without a split."""
     kinds = {name: _kind(name) for name in node.classes}
     for rest in dict.fromkeys(rest for kind, rest in kinds.values() if kind == "train"):
         same = {name: kind for name, (kind, words) in kinds.items() if kind and words in (rest, ())}
         if rest and set(same.values()) == {"train"}:
-            continue  # "train station" beside "bus station"
+            continue  # such as "train station" and "bus station"
         nested = {name for name in same if node.children[name].children}
         alone = len(same) == len(node.classes)
         if not any(same[name] == "train" and (alone or name in nested) for name in same):
@@ -213,33 +211,33 @@ def _parts(node: _Node) -> dict[str, str]:
 
 
 def _refuse_parts(node: _Node) -> None:
-    """Raise a DataError if the folders in a folder are no classes, by their names or contents."""
+    """Raise a DataError if subfolders cannot be classes, by their names or contents."""
     classes = node.classes
     parts = _named_as_parts(classes)
     if parts:
-        raise DataError(_told(node, parts, "are called as parts of a split are"))
+        raise DataError(_told(node, parts, "have the names of parts of a split"))
     for name, child in classes.items():
         again = [other for other in child.classes if other in classes and other != name]
-        if child.holds_folders_alone and len(again) >= 2:
+        if child.holds_only_folders and len(again) >= 2:
             raise DataError(
-                _told(node, [name], f"it holds {_listed(again)}, which stand beside it")
+                _told(node, [name], f"it contains {_listed(again)}, which are also next to it")
             )
         is_around = name.strip().lower() in _AROUND and len(child.classes) >= 2
-        if child.holds_folders_alone and is_around and len(classes) > 1:
+        if child.holds_only_folders and is_around and len(classes) > 1:
             held = _listed(sorted(child.classes))
-            raise DataError(_told(node, [name], f"it holds folders of its own ({held})"))
-    if len(classes) < 2 or not all(child.holds_folders_alone for child in classes.values()):
+            raise DataError(_told(node, [name], f"it contains folders ({held})"))
+    if len(classes) < 2 or not all(child.holds_only_folders for child in classes.values()):
         return
     inner = [{n for n in child.classes if not _YEAR.fullmatch(n)} for child in classes.values()]
     common, union = set.intersection(*inner), set.union(*inner)
     is_split = any(_kind(name)[0] for name in common)
     if is_split or (len(common) >= 2 and 2 * len(common) >= len(union)):
-        raise DataError(_told(node, list(classes), f"each hold {_listed(sorted(common))}"))
+        raise DataError(_told(node, list(classes), f"each contains {_listed(sorted(common))}"))
 
 
 def _named_as_parts(classes: Mapping[str, _Node]) -> list[str]:
-    """Return names of folders that are those of parts: "train" and "test", "train_cats" and
-    "test_cats" beside others, or "fold1" and "fold2"; empty if there are none.
+    """Return folders that are named as parts: "train" and "test", "train_cats" and "test_cats"
+    among others, or "fold1" and "fold2"; empty if there are none.
     """
     kinds: dict[tuple[str, ...], dict[str, str]] = {}
     for name in classes:
@@ -256,9 +254,9 @@ def _told(node: _Node, names: list[str], why: str) -> str:
     place = f" in {'/'.join(node.path)!r}" if node.path else ""
     return (
         f"the {'folders' if len(names) > 1 else 'folder'} {_listed(names)}{place} "
-        f"{'stand' if len(names) > 1 else 'stands'} where classes are expected, but {why}; "
-        "expected ROOT/<class>/*, or ROOT/train/<class>/* with ROOT/test/<class>/*; move the "
-        "folders so, or say what each image is in a labels.csv with the columns path and label"
+        f"{'are' if len(names) > 1 else 'is'} in the place of classes, but {why}; expected "
+        "ROOT/<class>/*, or ROOT/train/<class>/* with ROOT/test/<class>/*; move the folders, or "
+        "give the labels in a labels.csv with the columns path and label"
     )
 
 
@@ -268,7 +266,7 @@ def _listed(names: list[str]) -> str:
 
 
 def alike(labels: Iterable[str]) -> list[tuple[str, ...]]:
-    """Return classes that differ only by case or spaces, which are two to skal."""
+    """Return groups of classes whose names differ only by case or spaces."""
     names: dict[str, list[str]] = {}
     for name in dict.fromkeys(labels):
         names.setdefault(" ".join(name.split()).casefold(), []).append(name)

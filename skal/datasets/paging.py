@@ -1,4 +1,4 @@
-"""Pages of a file as images of their own: ``stack.tif#2`` is the second page of ``stack.tif``."""
+"""Pages of multi-page files as separate images: ``stack.tif#2`` is page 2 of ``stack.tif``."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from .pictures import NO_DATA, opened
 
 
 def pages_apart(root: Path, paths: Sequence[str]) -> list[list[str]]:
-    """Return for each file, in order, the names of its pages; its own alone where it has one. What
-    is no page of the first one's size, a thumbnail say, is none; nor does what cannot be read have
-    several.
+    """Return the page names of each file, in order; only its own name if it has one page. Pages
+    that differ in size from the first, such as thumbnails, do not count; unreadable files have one.
     """
     names = [[path] for path in paths]
     paged = [number for number, path in enumerate(paths) if path.lower().endswith(PAGED)]
@@ -42,15 +41,14 @@ def _count(path: Path) -> int:
 
 
 def count_pages(path: Path) -> int:
-    """Return how many pages of the first one's size an image file has."""
+    """Return how many pages of an image file have the size of the first."""
     with opened(path, 1) as picture:
         return picture.count_pages()
 
 
 def save_page(path: Path, place: Path) -> None:
-    """Write a page into a file of its own, a TIFF without loss; its numbers stay as they are.
-
-    A MissingExtraError is raised if it has more than 8 bits and the extra for TIFFs is not there.
+    """Write a page to a lossless TIFF of its own, with unchanged values. Raise a MissingExtraError
+    if it has more than 8 bits and the extra for TIFFs is not installed.
     """
     with opened(path, 1) as picture:
         pixels = picture.read()

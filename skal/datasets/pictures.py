@@ -1,4 +1,4 @@
-"""Any image file, open: Pillow reads most, the extras the rest."""
+"""Opens image files of any format, with Pillow or the extras."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from .deep import Deep
 
 DEEP_MODES = frozenset(("I;16", "I;16B", "I;16L", "I", "F"))
 BYTES_A_PIXEL = {"1": 2, "L": 1, "I;16": 4, "RGB": 4, "P": 5}
-"""That an image takes while it is converted, by mode; of others 10."""
+"""Bytes per pixel that an image takes during conversion, by mode; 10 for other modes."""
 READ_WHOLE = {"WEBP": 16, "AVIF": 16}
-"""Of formats whose libraries decode an image into copies of it, whatever its mode."""
+"""The same for formats whose libraries make copies while decoding, whatever the mode."""
 DESCRIPTION, NO_DATA, REDUCED = 270, 42113, 254
-"""Numbers of tags of TIFF; the second is of GeoTIFF."""
+"""TIFF tag numbers; the second is GeoTIFF's."""
 NUMBERS = {1: "whole", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 OF_THE_FILE = frozenset(
     (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 ).union((errno.EINVAL, errno.EOVERFLOW))
-"""Numbers of errors that say something of a file; the last two come of places that it names."""
+"""Errors that are due to the file; the last two come from offsets in it."""
 
-# above what malloc holds on to for each thread: the memory of a huge image is the system's again
+# larger than malloc's caches per thread, so that memory of a huge image returns to the system
 Image.core.set_block_size(2**26)  # type: ignore[attr-defined]
 
 _log = logging.getLogger("skal")
@@ -45,17 +45,17 @@ _log = logging.getLogger("skal")
 
 @contextmanager
 def opened(path: Path, needed: int, pages: str = "first") -> Iterator[instruments.Picture]:
-    """Open an image file, by its content and not its suffix; a JPEG is decoded at a half, a quarter
-    or an eighth of its size if that has the `needed` pixels. Of a file with several pages the first
-    is taken, or the "mean" of those that have its size, or the one that the path names, see
-    `page_of`. A `DataError` says what is no image.
+    """Open an image file by its content, not its suffix. A JPEG is decoded at a half, quarter or
+    eighth of its size if that has the `needed` pixels. Of a multi-page file, read the page in the
+    path (see `page_of`), the first, or the "mean" of the pages of the first one's size. Raise a
+    `DataError` if it is not an image.
     """
     place, page = formats.page_of(str(path))
     path, chosen = Path(place), page or pages
     if path.exists() and not path.is_file():
-        raise DataError("it is a pipe, a device or a folder")  # to open a pipe may take for ever
+        raise DataError("it is a pipe, a device or a folder")  # opening a pipe could block forever
     _hush_libtiff()
-    # from an open file: of a path Pillow maps grey TIFFs, and scrambles those that EXIF rotates
+    # from an open file: given a path, Pillow maps grey TIFFs and scrambles those that EXIF rotates
     with path.open("rb") as file:
         head = file.read(formats.HEAD)
         file.seek(0)
@@ -68,7 +68,7 @@ def opened(path: Path, needed: int, pages: str = "first") -> Iterator[instrument
                 file.seek(0)
                 picture = instruments.read_tiff(file, chosen, tiff if image else _described(file))
             else:
-                if image.format in ("JPEG", "MPO"):  # the latter has a second picture, of phones
+                if image.format in ("JPEG", "MPO"):  # MPO: a phone's JPEG with a second picture
                     image.draft(None, (needed, needed))
                 picture = _of_image(image, chosen)
                 if formats.DEEP_PNG.match(head) and formats.is_installed("imagecodecs"):
@@ -93,14 +93,14 @@ READERS: dict[formats.Extra | None, Callable[[IO[bytes], str | int], instruments
 
 
 def _open_image(file: IO[bytes], head: bytes, extra: formats.Extra | None) -> Image.Image | None:
-    """Open what Pillow reads; return None if it is a TIFF that it does not."""
+    """Open an image with Pillow; return None for a TIFF that it cannot read."""
     known: tuple[str, ...] = formats.FORMATS
     if extra in (formats.HEIF, formats.JPEG_XL):
         extra.require()
         plugin = importlib.import_module(extra.module)
         if extra is formats.HEIF:
             plugin.register_heif_opener()
-        known = (extra.name,)  # as the plugin calls it
+        known = (extra.name,)  # the plugin's name
     try:
         return Image.open(file, formats=known)
     except UnidentifiedImageError:
@@ -111,11 +111,11 @@ def _open_image(file: IO[bytes], head: bytes, extra: formats.Extra | None) -> Im
 
 @cache
 def _hush_libtiff() -> None:
-    """Keep libtiff and Pillow from writing to stderr what is raised, too, without a file's name."""
+    """Stop libtiff and Pillow from writing errors to stderr, which are raised, too."""
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     try:
         lines = Path("/proc/self/maps").read_text().splitlines()
-    except OSError:  # another system than Linux
+    except OSError:  # not Linux
         return
     for place in sorted({line.split()[-1] for line in lines if "/libtiff" in line}):
         with suppress(OSError, AttributeError):
@@ -135,7 +135,7 @@ def _of_image(image: Image.Image, pages: str | int) -> instruments.Picture:
         partial(_count_others, image),
         str(image.format),
         image.mode,
-        # what says how an image is turned, which is copied then
+        # rotating by EXIF makes a copy
         is_plain=image.format == "PNG" and not any("exif" in str(key) for key in image.info),
     )
 
@@ -154,7 +154,7 @@ def _read(image: Image.Image, pages: str | int) -> instruments.Pixels:
 
 
 def _facts(image: TiffImageFile) -> dict[str, Any]:
-    """Return what tags say of a deep grey TIFF that Pillow does not heed."""
+    """Return facts in the tags of a deep grey TIFF that Pillow ignores."""
     tags, white = image.tag_v2, None
     bits = tags.get(258, (1,))[0]
     if tags.get(262) == 0:
@@ -168,7 +168,7 @@ def _facts(image: TiffImageFile) -> dict[str, Any]:
 
 
 def _misread(image: Image.Image) -> str:
-    """Say what a TIFF is that Pillow opens, and reads wrongly, or less well than the extra does."""
+    """Describe a TIFF that Pillow reads wrongly, or worse than the extra; "" for other images."""
     if not isinstance(image, TiffImageFile):
         return ""
     tags = image.tag_v2
@@ -177,13 +177,13 @@ def _misread(image: Image.Image) -> str:
         return "a TIFF of signed numbers of 8 bits"
     if bits > 8 and bands > 1 and tags.get(284) == 2:
         return f"a TIFF of {bands} planes of {bits} bits"
-    # Pillow keeps the upper 8 bits, of which 12-bit data use 4
+    # Pillow keeps only the upper 8 bits, of which 12-bit data use 4
     is_deep = bits > 8 and (bands == 3 or (bands == 4 and tags.get(262) == 2))
     return "a TIFF of deep colours" if is_deep and formats.is_installed("tifffile") else ""
 
 
 def _described(file: IO[bytes]) -> str:
-    """Say what a TIFF is that Pillow does not open."""
+    """Describe a TIFF that Pillow does not open."""
     header = file.read(8)
     big = header[2:3] == b"+" or header[3:4] == b"+"
     directory = ImageFileDirectory_v2(header + file.read(8) if big else header)
@@ -192,7 +192,7 @@ def _described(file: IO[bytes]) -> str:
         directory.load(file)
         bits, bands = directory.get(258, (1,))[0], directory.get(277, 1)
         kind = NUMBERS.get(directory.get(339, (1,))[0], "unknown")
-    except Exception as error:  # of damaged tags nearly anything is raised
+    except Exception as error:  # damaged tags may raise anything
         pass_on_memory(error)
         raise DataError("a damaged TIFF") from error
     finally:
@@ -201,15 +201,15 @@ def _described(file: IO[bytes]) -> str:
 
 
 def _count_others(image: Image.Image) -> int:
-    """Return how many files the OME set has that a TIFF is of; 0 if it is of none."""
+    """Return the number of files in a TIFF's OME set; 0 if it is in none."""
     if not isinstance(image, TiffImageFile):
         return 0
     return instruments.files_of_set(str(image.tag_v2.get(DESCRIPTION)))
 
 
 def _pages_of(image: Image.Image, most: int | None = None) -> list[int]:
-    """Return which pages of a TIFF have the size of the first, all or the first few; one of all
-    other files.
+    """Return the pages of a TIFF that have the size of the first, at most `most`; [0] for other
+    files.
     """
     if not isinstance(image, TiffImageFile) or not getattr(image, "is_animated", False):
         return [0]
@@ -221,7 +221,7 @@ def _pages_of(image: Image.Image, most: int | None = None) -> list[int]:
 def _like_the_first(image: TiffImageFile) -> Iterator[int]:
     size, mode = image.size, image.mode
     yield 0
-    with suppress(EOFError):  # how many pages there are is known at the last: each names the next
+    with suppress(EOFError):  # the number of pages is known only at the end
         for page in count(1):
             image.seek(page)
             if (image.size, image.mode) == (size, mode) and not image.tag_v2.get(REDUCED, 0) & 1:
@@ -229,7 +229,7 @@ def _like_the_first(image: TiffImageFile) -> Iterator[int]:
 
 
 def _chosen(image: TiffImageFile, pages: Sequence[int]) -> Image.Image:
-    """Return a page of a TIFF, or the mean of several, with the orientation of the first."""
+    """Return a page of a TIFF, or the mean of several with the orientation of the first."""
     if len(pages) == 1:
         image.seek(pages[0])
         return image
@@ -250,14 +250,14 @@ def _set_upright(image: Image.Image) -> None:
     image.load()
     try:
         ImageOps.exif_transpose(image, in_place=True)
-    except Exception as error:  # damaged metadata, of which Pillow raises nearly anything
+    except Exception as error:  # damaged metadata may raise anything
         if is_of_the_system(error):
             raise
-        _log.debug("metadata of an image passed over: %s", error)
+        _log.debug("ignored metadata of an image: %s", error)
 
 
 def is_of_the_system(error: Exception) -> bool:
-    """Tell whether the system, not the file, is at fault; Pillow's own errors have no number."""
+    """Return whether the system caused an error, not the file; Pillow's errors have no errno."""
     if isinstance(error, OSError):
         if error.errno is None:
             return str(error).startswith("out of memory")

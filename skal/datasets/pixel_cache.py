@@ -1,4 +1,4 @@
-"""The decoded pixels of a folder, kept: made shard by shard, so that a stop costs one at most."""
+"""The cache of a folder's decoded pixels, written in shards, so that a stop loses one at most."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from .index import ImageFile
 from .survey import survey
 
 SHARD_BYTES = 2**26
-"""Pixels that are written, and forced to the disk, before the journal says that they are there."""
+"""Bytes of pixels that are synced to disk before the progress file records them."""
 PIXELS, PROGRESS, HASHES = "pixels.npy", "progress.json", "hashes.npy"
 
 _log = logging.getLogger("skal")
 
 
 class Folder(NamedTuple):
-    """The pixels of the files of a folder that could be `read`, those `skipped` with the reason,
-    and how they were decoded.
+    """The pixels of a folder's files that were `read`, the files `skipped` with reasons, and how
+    they were decoded.
     """
 
     pixels: Images
@@ -48,15 +48,16 @@ class Folder(NamedTuple):
 
 
 def decode_all(root: Path, files: list[ImageFile], how: Decoding, cache_dir: Path) -> Folder:
-    """Decode all files into one uint8 memmap, shape (n_kept, 3, size, size), or open the one kept
-    in `cache_dir` under a hash of paths, sizes, times and how they are decoded. Unless `how` says
-    what is black and white in deep images, a look at some of them decides it. Decoding that was
-    stopped resumes, after a power loss or a full disk at its last whole shard; other processes
-    wait. A `DataError` is raised if the memmap cannot be written, or the system failed to read a
-    file.
+    """Decode all files into one uint8 memmap, shape (n_kept, 3, size, size), or open the cached one
+    in `cache_dir`, whose name has a hash of paths, sizes, times and decoding options.
+
+    Unless `how` gives black and white of deep images, they are decided by a survey of some files.
+    Interrupted decoding resumes, after a power loss or a full disk at the last complete shard;
+    other processes wait. A `DataError` is raised if the memmap cannot be written or the system
+    failed to read a file.
     """
     contents, paths = fingerprint(root, files), [file.path for file in files]
-    # 40 characters keep the longest name that a folder can have below what a file system takes
+    # 40 characters keep the file names below the limit of file systems
     name = root.resolve().name[:40]
     with told_where("the decoded images", cache_dir):
         how, tiff = _as_surveyed(root, paths, how, cache_dir / f"{name}-{contents}")
@@ -84,7 +85,7 @@ def _kept_pixels(cache: Path, root: Path, paths: list[str], how: Decoding) -> Fa
 
 
 def ranges_of(root: Path, files: list[ImageFile], how: Decoding, cache_dir: Path) -> Ranges:
-    """Return what is black and white in deep images, as `decode_all` takes it."""
+    """Return the black and white of deep images that `decode_all` uses."""
     if how.ranges != UNDECIDED:
         return how.ranges
     place = cache_dir / f"{root.resolve().name[:40]}-{fingerprint(root, files)}"
@@ -94,9 +95,9 @@ def ranges_of(root: Path, files: list[ImageFile], how: Decoding, cache_dir: Path
 def _as_surveyed(
     root: Path, paths: Sequence[str], how: Decoding, place: Path, quiet: bool = False
 ) -> tuple[Decoding, bool]:
-    """Fill in what black and white are, and say it; also tell whether TIFFs are read by the extra.
+    """Set black and white, and log them; also return whether the extra reads the TIFFs.
 
-    The result of the survey is kept in a file whose name begins as `place` does.
+    The result of the survey is cached in a file whose name begins with `place`.
     """
     extra = is_installed(TIFF.module)
     path = place.with_name(f"{place.name}-{_key(how.pages, installed())}.survey.json")
@@ -107,11 +108,11 @@ def _as_surveyed(
         return facts
 
     facts = kept(path, f"looks at the images of {str(root)!r}", save)
-    told = list(facts["told"])
+    notices = list(facts["told"])
     if how.ranges == UNDECIDED:
         how = replace(how, ranges=Ranges.parse(facts["ranges"]))
-        told = [*facts["told_of_ranges"], *told]
-    for line in () if quiet else told:
+        notices = [*facts["told_of_ranges"], *notices]
+    for line in () if quiet else notices:
         _log.info(line)
     return how, extra and facts["has_tiffs"]
 
@@ -121,7 +122,7 @@ def _key(*facts: object) -> str:
 
 
 def fingerprint(root: Path, files: list[ImageFile]) -> str:
-    """Return a hash of what files are where, and of what changes when a content does."""
+    """Return a hash of the files' paths and states, which changes when their contents do."""
     digest = hashlib.sha256(f"{root.resolve()}\n".encode(errors="surrogateescape"))
     start = os.path.join(root, "")  # noqa: PTH118 (Path is slow in a million)
     for file in progress(files, desc="looking for changes", unit="file"):
@@ -131,7 +132,7 @@ def fingerprint(root: Path, files: list[ImageFile]) -> str:
 
 
 def file_state(path: str) -> str:
-    """Return what changes when a file's content or the right to read it does."""
+    """Return text that changes when a file's content or read permission does."""
     try:
         file, _ = page_of(path)
         status = os.stat(file)  # noqa: PTH116 (as above)
@@ -141,7 +142,7 @@ def file_state(path: str) -> str:
 
 
 def _decode_into(folder: Path, root: Path, paths: list[str], how: Decoding) -> Facts:
-    """Write pixels to a .npy file, not mapped (a full disk would kill that); return failures."""
+    """Write pixels to a .npy file (not mapped: a full disk would kill the process)."""
     size = how.size
     folder.mkdir(exist_ok=True)
     remove_leftovers(folder)
@@ -150,7 +151,7 @@ def _decode_into(folder: Path, root: Path, paths: list[str], how: Decoding) -> F
         header, one_image = _write_header(out, len(paths), size), 3 * size * size
         done = _Progress.read(folder)
         if header + done.n_kept * one_image > (folder / PIXELS).stat().st_size:
-            done = _Progress()  # somebody took pixels away
+            done = _Progress()  # the file was truncated
         _check_space(folder, (len(paths) - done.n_files) * one_image)
         out.seek(header + done.n_kept * one_image)
         out.truncate()
@@ -170,7 +171,7 @@ def _decode_into(folder: Path, root: Path, paths: list[str], how: Decoding) -> F
 
 @dataclass
 class _Progress:
-    """How far decoding has come, and what it left out."""
+    """The progress of decoding, and the skipped files."""
 
     n_files: int = 0
     n_kept: int = 0
@@ -178,7 +179,7 @@ class _Progress:
 
     @classmethod
     def read(cls, folder: Path) -> _Progress:
-        """Return how far a stopped process came; nowhere, if what it left makes no sense."""
+        """Return the progress of an interrupted process; none if the file is invalid."""
         try:
             done = cls(**json.loads((folder / PROGRESS).read_text()))
         except (FileNotFoundError, TypeError, ValueError):
@@ -187,7 +188,7 @@ class _Progress:
 
     @property
     def is_sound(self) -> bool:
-        """Whether it adds up, as it does not where `add` was interrupted."""
+        """Whether the counts add up, which they do not if `add` was interrupted."""
         return self.n_files == self.n_kept + len(self.skipped)
 
     def add(self, chunk: Decoded) -> None:
@@ -196,7 +197,7 @@ class _Progress:
         self.skipped.extend(chunk.unread.items())
 
     def save(self, folder: Path, pixels: BinaryIO) -> None:
-        """Force the pixels to the disk, and only then say that they are there."""
+        """Sync the pixels to disk, and only then record them."""
         pixels.flush()
         os.fsync(pixels.fileno())
         write_atomic(folder / PROGRESS, json.dumps(asdict(self)))
@@ -204,24 +205,24 @@ class _Progress:
 
 @contextmanager
 def _kept_if_stopped(folder: Path, pixels: BinaryIO, done: _Progress) -> Iterator[None]:
-    """Save what is done before an error, or Ctrl-C, goes its way."""
+    """Save the progress before an error or Ctrl-C propagates."""
     try:
         yield
     except BaseException as error:
         if done.n_files and done.is_sound:
-            with suppress(OSError):  # of a full disk: what was saved before stays
+            with suppress(OSError):  # a full disk: what was saved before remains
                 done.save(folder, pixels)
         if isinstance(error, DataError):
-            told = f"{error}; what was decoded is kept, and the same call resumes"
-            raise DataError(told) from error
+            message = f"{error}; decoded images are saved, and the same call resumes"
+            raise DataError(message) from error
         raise
 
 
 def _decode_rest(root: Path, paths: list[str], how: Decoding, n_done: int) -> Iterator[Decoded]:
-    """Decode what a stopped process left, behind a bar that counts all."""
+    """Decode the images that an interrupted process left, with a progress bar of all."""
     if n_done:
         of = counted(len(paths), "image")
-        _log.info("%d of %s %s decoded already", n_done, of, plural(n_done, "is", "are"))
+        _log.info("%d of %s %s already decoded", n_done, of, plural(n_done, "is", "are"))
     with (
         progress(desc="decoding", initial=n_done, total=len(paths)) as bar,
         closing(decode_many(root, paths[n_done:], how)) as chunks,
@@ -232,12 +233,12 @@ def _decode_rest(root: Path, paths: list[str], how: Decoding, n_done: int) -> It
 
 
 def _check_space(folder: Path, needed: int) -> None:
-    """Say beforehand, and not after hours, that a disk is likely to become full."""
+    """Warn in advance if the disk will probably become full."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         _log.warning(
-            "the decoded images take %s in %s, where %s are free; name another place by "
-            "--data-dir or $SKAL_DATA_DIR, or choose a smaller --image-size",
+            "the decoded images take %s in %s, where %s are free; choose another folder with "
+            "--data-dir or $SKAL_DATA_DIR, or a smaller --image-size",
             gib(needed),
             folder.parent,
             gib(free),

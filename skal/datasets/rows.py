@@ -1,4 +1,4 @@
-"""Some images of many: copied where they are few, else read from the disk when asked for."""
+"""Subsets of images: copied if small, else read from disk when indexed."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from ..core.memory import as_slice, take_mapped
 from .hashes import Hashes, known_hashes, with_hashes
 
 MOST_COPIED = 2**28
-"""Bytes of images that are copied to memory."""
+"""Largest subset that is copied to memory, in bytes."""
 
 Rows = NDArray[np.int64]
 
 
 class ImageRows(np.lib.mixins.NDArrayOperatorsMixin):
-    """Images of a read-only memmap, by row: an array whose pixels are read when asked for.
+    """Rows of a read-only memmap of images: an array whose pixels are read when indexed.
 
-    Indices by number, slice, mask or array return copies. Whatever else an array can do brings all
+    Indexing by number, slice, mask or array returns copies. All other array operations load all
     images into memory, as ``np.asarray`` does.
 
     Parameters
     ----------
     images : np.memmap of uint8, shape (n, channels, height, width)
-        What the images are rows of; it is not written to.
+        The images, which are not written to.
     rows : ndarray of int64, shape (m,)
-        Which, in their order.
+        The rows of the subset, in order.
 
     Examples
     --------
@@ -68,7 +68,7 @@ class ImageRows(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
-            raise ValueError("images that are read from the disk are always a copy")
+            raise ValueError("images on disk are always copied")
         return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
@@ -77,7 +77,7 @@ class ImageRows(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or not hasattr(np.ndarray, name):
-            raise AttributeError(f"an array of images has no {name!r}")
+            raise AttributeError(f"ImageRows has no attribute {name!r}")
         return getattr(self[:], name)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -85,14 +85,14 @@ class ImageRows(np.lib.mixins.NDArrayOperatorsMixin):
 
     @property
     def hashes(self) -> Any:
-        """What finds the hashes of the images, where they are known; see `known_hashes`."""
+        """The function that returns the images' hashes, if they are known; see `known_hashes`."""
         known = known_hashes(self._images)
         return None if known is None else lambda: known()[self._rows]
 
 
 def take_rows(images: Any, rows: Rows) -> Any:
-    """Take rows of images: a view where they lie together, a copy where they are few, else
-    `ImageRows`; hashes stay known.
+    """Return rows of images: a view if they are consecutive, a copy if they are few, else
+    `ImageRows`; known hashes stay known.
     """
     if isinstance(images, ImageRows):
         return ImageRows(images._images, images._rows[rows])

@@ -1,4 +1,4 @@
-"""A look at some files of a dataset: what is black and white in deep ones, and who has pages."""
+"""Surveys some files of a dataset: black and white in deep ones, and multi-page files."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .decoding import Decoding, Look, look_at, try_file
 from .deep import Ranges, decide
 
 LOOKED_AT = 128
-"""Files of one suffix, evenly spread over all of them."""
+"""Most files of one suffix to look at, spread evenly over all."""
 NEVER_DEEP = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif"))
 TIFFS = frozenset((".tif", ".tiff", ".btf", ".tf8"))
 
 
 def survey(root: Path, paths: Sequence[str], how: Decoding) -> dict[str, Any]:
-    """Look at some files, spread evenly over those of each suffix; return the `ranges` of those of
-    more than 8 bits as text, what is to be told of them and of the rest, and whether it has TIFFs.
+    """Survey some files of each suffix, spread evenly. Return the `ranges` of those of more than 8
+    bits as text, notices about them and the rest, and whether there are TIFFs.
     """
     by_suffix = _by_suffix(paths)
     chosen = [
@@ -55,11 +55,11 @@ def _spread(paths: Sequence[str]) -> list[str]:
 
 def _look(path: Path, how: Decoding) -> Look:
     found = try_file(path, lambda place: look_at(place, how.pages), how.pauses)
-    return Look() if isinstance(found, str) else found  # decoding says what is wrong with it
+    return Look() if isinstance(found, str) else found  # decoding reports why
 
 
 def _decided(looks: list[Look]) -> tuple[Ranges, list[str]]:
-    """Decide what is black and white, of whole numbers and of fractions; also say it."""
+    """Decide black and white of whole numbers and of fractions; also return notices of them."""
     found, told = [], []
     for is_float in (False, True):
         modes = [look.extent for look in looks if look.mode and (look.mode == "F") == is_float]
@@ -69,19 +69,19 @@ def _decided(looks: list[Look]) -> tuple[Ranges, list[str]]:
         if decided is not None:
             low, high = min(one.black for one in extents), max(one.white for one in extents)
             kind = "fractions" if is_float else "more than 8 bits"
-            taken = f"{decided.white:.6g} is taken for white"
+            used = f"{decided.white:.6g} as white"
             if decided.black:
-                taken = f"{decided.black:.6g} is taken for black and {taken}"
+                used = f"{decided.black:.6g} as black and {used}"
             told.append(
-                f"images of {kind} hold values from {low:.6g} to {high:.6g} ({len(extents)} looked "
-                f"at): {taken}; --white N, or --white LOW:HIGH, chooses otherwise"
+                f"images of {kind} have values from {low:.6g} to {high:.6g} ({len(extents)} "
+                f"examined): using {used}; to change it, give --white N or --white LOW:HIGH"
             )
     return Ranges(*found), told
 
 
 def _of(n: int, looks: list[Look], one: str, several: str) -> str:
-    """Return how many of the files that were looked at are, or have, something."""
-    return f"{n} of {counted(len(looks), 'file')} looked at {plural(n, one, several)}"
+    """Return "N of M files examined are", or have, as text."""
+    return f"{n} of {counted(len(looks), 'file')} examined {plural(n, one, several)}"
 
 
 def _of_cut(looks: list[Look]) -> list[str]:
@@ -89,9 +89,8 @@ def _of_cut(looks: list[Look]) -> list[str]:
     if not n_cut:
         return []
     return [
-        f"{_of(n_cut, looks, 'has', 'have')} colours of 16 bits, of which the upper "
-        "8 are used: of 12-bit data those are 16 levels; of PNG and TIFF all are read with the "
-        "extra tiff: pip install 'skal[tiff]'"
+        f"{_of(n_cut, looks, 'has', 'have')} 16-bit colours, of which the upper 8 bits are used "
+        "(only 16 levels of 12-bit data); to read PNG and TIFF fully: pip install 'skal[tiff]'"
     ]
 
 
@@ -100,13 +99,13 @@ def _of_pages(looks: list[Look], pages: str) -> list[str]:
     n_paged = sum(look.n_pages > 1 for look in looks)
     if n_paged and pages == "first":
         told.append(
-            f"{_of(n_paged, looks, 'has', 'have')} several pages, of which the first is "
-            "used; --pages mean takes the mean of them, --pages all each as an image of its own"
+            f"{_of(n_paged, looks, 'has', 'have')} several pages, of which the first is used; "
+            "--pages mean uses their mean, --pages all makes each page an image"
         )
     if n_sets := sum(look.n_others > 1 for look in looks):
         told.append(
-            f"{_of(n_sets, looks, 'is', 'are')} of OME sets of several files: each is "
-            "an image of its own, and a split by chance parts them; folders train and test "
-            "keep a set together"
+            f"{_of(n_sets, looks, 'is', 'are')} part of OME sets of several files: each file is an "
+            "image, and a random split separates them; use folders train and test to keep a set "
+            "together"
         )
     return told

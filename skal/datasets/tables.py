@@ -1,4 +1,4 @@
-"""A table of labels beside the images, as of a competition or a colleague."""
+"""Tables of labels in image folders, such as those of competitions."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ from .layout import ImageFile, kind_of
 
 TABLES = frozenset((".csv", ".tsv"))
 METADATA = "metadata.jsonl"
-"""What Hugging Face's `imagefolder` calls a table of an object a line."""
+"""The table of Hugging Face's `imagefolder`, with a JSON object per line."""
 NO_TRUTH = ("submission", "sample", "predict")
-"""In the names of tables whose labels are made up."""
-OF_NO_TRUTH = "its name says that its labels are made up; if they are not, rename it"
+"""Words in the names of tables whose labels are placeholders or predictions."""
+OF_NO_TRUTH = "its name suggests that it holds no true labels; rename it if it does"
 MOST_NAMED, MOST_COLUMNS, MOST_CHARACTERS = 3, 12, 80
-"""Tables and rows, columns, and characters of each that are told; tables are by anybody."""
+"""Most tables and rows, columns, and characters of each that messages show."""
 
 OF_GUESSES = ("probability", "proba", "confidence", "score")
 MOST_DISTINCT = 20
-"""Rows whose labels may all differ."""
+"""Most rows of a table whose labels are all different."""
 _FRACTION = re.compile(r"-?\d*\.\d+")
 
 _log = logging.getLogger("skal")
 
 NumberedRow = tuple[int, list[str]]
-"""A row of a table behind the number of the line where it ends."""
+"""The line number where a row ends, and the row."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """What a table says: the labels of images, by path; what its rows name that is no image; how
-    many name an image and no label; and in which lines there are too few or too many cells.
+    """A parsed table: the labels by image path, the addresses of unknown images, the number of
+    images without a label, and the lines with too few or too many cells.
     """
 
     place: Path
@@ -63,17 +63,19 @@ class Table:
 
 
 class OtherTableError(DataError):
-    """A table may be of another purpose; who has labels elsewhere need not know of it."""
+    """A table seems to have another purpose; ignored without a warning if labels come from
+    elsewhere.
+    """
 
 
 def is_table(name: str) -> bool:
-    """Tell whether a file's name is that of a table, which may hold labels."""
+    """Return whether a file is a table, which may hold labels, by its name."""
     small = name.lower()
     return small == METADATA or os.path.splitext(small)[1] in TABLES  # noqa: PTH122 (Path is slow)
 
 
 def is_made_up(name: str) -> bool:
-    """Tell whether a table's name, maybe behind folders, says that its labels are not the truth."""
+    """Return whether a table's name (or path) suggests that its labels are not the truth."""
     small = name.rpartition("/")[2].lower()
     return small != METADATA and any(word in small for word in NO_TRUTH)
 
@@ -81,12 +83,12 @@ def is_made_up(name: str) -> bool:
 def read_tables(
     root: Path, files: Sequence[ImageFile], tables: Iterable[str], are_needed: bool
 ) -> dict[str, str]:
-    """Return the labels that tables among the images give them, by path, and say which; those of
-    folders above come first.
+    """Return the labels that tables give the images, by path, and log which; those in parent
+    folders are read first.
 
-    Where folders tell classes, say how many images a table puts elsewhere; of a table that has a
-    path and a label and is not used, say why, and of any if tables `are_needed` and none is used.
-    Two tables that contradict each other are not used.
+    If folders define the classes, log how many images a table labels differently. Log why a table
+    with a path and a label column is not used, and why any is not if tables `are_needed` and none
+    is used. Tables that contradict each other are not used.
     """
     labels: dict[str, str] = {}
     others: list[tuple[str, OtherTableError]] = []
@@ -108,14 +110,14 @@ def read_tables(
         if contradicted:
             told = f"{contradicted[0]}: {table.labels[contradicted[0]]!r}"
             images = counted(len(contradicted), "image")
-            _log.warning("%s says otherwise than the folders of %s (%s)", name, images, told)
+            _log.warning("%s contradicts the folders of %s (%s)", name, images, told)
         other = [
             path
             for path in table.labels
             if labels.get(path, table.labels[path]) != table.labels[path]
         ]
         if other:
-            _log.warning("%s contradicts another table on %s: none is used", name, other[0])
+            _log.warning("%s contradicts another table about %s: no table is used", name, other[0])
             return {}
         _tell(name, table)
         labels.update(table.labels)
@@ -124,20 +126,20 @@ def read_tables(
             _log.warning("%s is not used: %s", name, why)
         if len(others) > MOST_NAMED:
             n = len(others) - MOST_NAMED
-            _log.warning("nor %s %s", plural(n, "is", "are"), counted(n, "other table"))
+            _log.warning("%s %s not used either", counted(n, "other table"), plural(n, "is", "are"))
     return labels
 
 
 def _tell(name: str, table: Table) -> None:
-    """Say what a table labels, and what of it labels nothing."""
+    """Log what a table labels, and which of its rows are not used."""
     if table.unknown:
         some = _some(table.unknown, MOST_NAMED)
         rows = counted(len(table.unknown), f"row of {name} names", f"rows of {name} name")
-        _log.warning("%s no image here: %s", rows, some)
+        _log.warning("%s no image in this folder: %s", rows, some)
     if table.misfits:
         rows, line = counted(len(table.misfits), "row"), table.misfits[0]
         _log.warning(
-            "passed over %s of %s (the first is line %d): not as many cells as its header",
+            "ignored %s of %s (the first is line %d): not as many cells as its header",
             rows,
             name,
             line,
@@ -147,7 +149,7 @@ def _tell(name: str, table: Table) -> None:
 
 
 def table_of(root: Path, files: Sequence[ImageFile]) -> Table | None:
-    """Return the first table directly in a folder that gives its images labels, if there is one."""
+    """Return the first table directly in a folder that labels its images, or None."""
     for place in sorted(root.iterdir()):
         with suppress(DataError):
             if is_table(place.name) and not is_made_up(place.name):
@@ -156,8 +158,8 @@ def table_of(root: Path, files: Sequence[ImageFile]) -> Table | None:
 
 
 def without_columns(root: Path) -> dict[str, str]:
-    """Return the tables directly in a folder that have no columns of images and labels, or none of
-    the truth, and why they are not used.
+    """Return the tables directly in a folder that have no image or label column, or no true labels,
+    and why they are not used.
     """
     found: dict[str, str] = {}
     for place in sorted(root.iterdir()):
@@ -170,13 +172,13 @@ def without_columns(root: Path) -> dict[str, str]:
             _columns_of(_rows_of(place)[0])
         except OtherTableError as error:
             found[place.name] = str(error)
-        except DataError:  # of what is wrong otherwise it is said when it is read
+        except DataError:  # reported when the table is read
             continue
     return found
 
 
 def _columns_of(header: Sequence[str]) -> tuple[int, int]:
-    """Return the columns of images and of labels; an OtherTableError if one is not there."""
+    """Return the columns of images and labels; raise an OtherTableError if one is missing."""
     if not header:
         raise OtherTableError("it is empty")
     known = {"images": PATHS, "labels": LABELS}
@@ -201,8 +203,8 @@ def _some(names: Sequence[str], most: int) -> str:
 
 
 def _read(root: Path, place: Path, files: Sequence[ImageFile]) -> Table:
-    """Read a table; an OtherTableError if it has no such columns, or labels no image; any other
-    DataError says why it is not used though it looks like one of labels.
+    """Read a table. Raise an OtherTableError if it lacks the columns or labels no image, and
+    another DataError if it looks like a table of labels but cannot be used.
     """
     header, rows = _rows_of(place)
     columns = of_path, of_label = _columns_of(header)
@@ -221,7 +223,7 @@ def _read(root: Path, place: Path, files: Sequence[ImageFile]) -> Table:
             if error.candidates:
                 raise DataError(str(error)) from error
             unknown.append(address)
-    if any(one.by_name for _, one, _ in found):  # the others are of folders beside this one
+    if any(one.by_name for _, one, _ in found):  # the others are in sibling folders
         unknown += [address for address, one, _ in found if one.root_at and not one.by_name]
         found = [row for row in found if row[1].by_name or not row[1].root_at]
     told = images.contradiction(one for _, one, _ in found)
@@ -230,7 +232,7 @@ def _read(root: Path, place: Path, files: Sequence[ImageFile]) -> Table:
     labels: dict[str, str] = {}
     for _, one, label in found:
         if label and labels.setdefault(one.path, label) != label:
-            raise DataError(f"{one.path} is {labels[one.path]!r} and {label!r} in it")
+            raise DataError(f"it labels {one.path} both {labels[one.path]!r} and {label!r}")
     if labels:
         n_empty = sum(not label for _, _, label in found)
         return Table(place, labels, unknown, n_empty, misfits)
@@ -241,7 +243,7 @@ def _read(root: Path, place: Path, files: Sequence[ImageFile]) -> Table:
         )
     if unknown:
         raise OtherTableError(
-            f"none of its {counted(len(rows), 'row')} names an image here: "
+            f"none of its {counted(len(rows), 'row')} names an image in this folder: "
             f"{_some(unknown, MOST_NAMED)}"
         )
     raise OtherTableError("it has no row with an image and a label")
@@ -250,18 +252,18 @@ def _read(root: Path, place: Path, files: Sequence[ImageFile]) -> Table:
 def _check_no_rival(
     header: Sequence[str], rows: Sequence[Sequence[str]], of_path: int, images: Addresses
 ) -> None:
-    """Raise an error if in most rows another column than that of ids names an image here."""
+    """Raise an error if most rows name an image in another column than that of ids."""
     columns = ((row, rival_of(header, row, of_path)) for row in rows)
     rivals = [n for row, n in columns if n is not None and _is_image(row[n], images)]
     if 2 * len(rivals) > len(rows):
         raise DataError(
-            f"its images may be those of the column {header[of_path]!r} or of "
-            f"{header[rivals[0]]!r}; call the right one 'path'"
+            f"its images may be in the column {header[of_path]!r} or {header[rivals[0]]!r}; rename "
+            "the right one to 'path'"
         )
 
 
 def _is_image(address: str, images: Addresses) -> bool:
-    """Tell whether a text is the address of an image that is there."""
+    """Return whether a text is the address of an existing image."""
     with suppress(UnclearAddressError):
         images.locate(address)
         return True
@@ -269,7 +271,7 @@ def _is_image(address: str, images: Addresses) -> bool:
 
 
 def _rows_of(place: Path) -> tuple[list[str], list[NumberedRow]]:
-    """Return the header and the other rows of a table, but for those that are empty."""
+    """Return the header and the other rows of a table, without empty ones."""
     try:
         text = text_of(place.read_bytes())
         table = Cells(text)
@@ -279,22 +281,22 @@ def _rows_of(place: Path) -> tuple[list[str], list[NumberedRow]]:
             else [(table.line, row) for row in table if any(map(str.strip, row))]
         )
     except UnicodeDecodeError as error:
-        raise DataError("it is no text in UTF-8") from error
+        raise DataError("it is not UTF-8 text") from error
     except DataError:
         raise
     except OSError as error:
         raise DataError(one_line(error)) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"it is no object a line: {one_line(error)}") from error
+        raise DataError(f"it is not one JSON object per line: {one_line(error)}") from error
     return ([name.strip() for name in rows[0][1]], rows[1:]) if rows else ([], [])
 
 
 def _rows_of_objects(text: str) -> list[NumberedRow]:
-    """Return objects, one a line, as the rows of a table; what is nested in one is no cell."""
+    """Return JSON lines as the rows of a table, without nested values."""
     lines = [(n, line) for n, line in enumerate(lines_of(text), start=1) if line.strip()]
     objects = [(n, json.loads(line, object_pairs_hook=with_names_once)) for n, line in lines]
     if not all(isinstance(one, dict) for _, one in objects):
-        raise ValueError("there is something else")
+        raise ValueError("it has another value")
     header = list(dict.fromkeys(name for _, one in objects for name in one))
     rows = [(n, [_plain(one.get(name)) for name in header]) for n, one in objects]
     return [(0, header), *rows] if objects else []
@@ -305,7 +307,7 @@ def _plain(value: Any) -> str:
 
 
 def _check_is_truth(header: Sequence[str], labels: Sequence[str]) -> None:
-    """Raise an error if labels are predictions, measurements or names of images."""
+    """Raise an error if the labels are predictions, measurements or unique names."""
     small = [name.lower() for name in header]
     guesses = [
         name
@@ -313,20 +315,20 @@ def _check_is_truth(header: Sequence[str], labels: Sequence[str]) -> None:
         if one in OF_GUESSES or one.startswith("p_")
     ]
     if guesses:
-        raise DataError(f"its column {guesses[0]!r} says that it holds predictions")
+        raise DataError(f"its column {guesses[0]!r} suggests that it holds predictions")
     if "split" in small:
         raise DataError(
-            "its column 'split' is not read: put the images into train/ and test/, or take it out"
+            "its column 'split' is not supported; move the images to train/ and test/, or remove it"
         )
     if any(_FRACTION.fullmatch(label) for label in labels):
         raise DataError("its labels are fractions, not classes")
     if len(labels) > MOST_DISTINCT and len(set(labels)) == len(labels):
-        raise DataError("no two of its rows have the same label")
+        raise DataError("all its rows have different labels")
 
 
 def _meant(root: Path, place: Path, files: Sequence[ImageFile]) -> Sequence[ImageFile]:
-    """Return the images that a table may speak of: "train.csv" of those in "train" or
-    "train_images", if it is there, and a table within a folder of those in it.
+    """Return the images that a table may be about: for "train.csv" those in "train" or
+    "train_images" if it exists, and for a table in a folder those in it.
     """
     inside = place.parent.relative_to(root).as_posix()
     if inside != ".":
@@ -340,7 +342,7 @@ def _meant(root: Path, place: Path, files: Sequence[ImageFile]) -> Sequence[Imag
 
 
 def _contradicted(table: Table, files: Sequence[ImageFile]) -> list[str]:
-    """Return the images that a table puts elsewhere than their folders, unless it renames these."""
+    """Return the images that a table labels unlike their folders, unless it renames the classes."""
     folders = {file.path: file.label for file in files if file.label is not None}
     both = {path: (folders[path], label) for path, label in table.labels.items() if path in folders}
     usual = {folder: label for (folder, label), _ in reversed(Counter(both.values()).most_common())}

@@ -142,7 +142,7 @@ def test_every_image_is_listed_wherever_it_lies(
     assert paths == sorted(str(path.relative_to(root)) for path in root.rglob("*.png"))
     assert len(paths) == 12
     assert [record.getMessage() for record in caplog.records] == [
-        "passed over what is not read: 1 .svg; convert these pictures to PNG or JPEG"
+        "ignored files: 1 .svg; convert these pictures to PNG or JPEG"
     ]
 
 
@@ -195,8 +195,8 @@ def test_validation_folder_beside_a_test_folder_is_passed_over_and_told(
     fill(root, "train/cat", "test/cat", "val/cat", "backup/cat", n=3)
     data = load(root)
     assert (len(data.X), len(data.X_test)) == (3, 3) and data.classes == ("cat",)
-    assert "passed over 'val' (3 images)" in caplog.text
-    assert "passed over 'backup' (3 images)" in caplog.text
+    assert "ignored 'val' (3 images)" in caplog.text
+    assert "ignored 'backup' (3 images)" in caplog.text
 
 
 def test_train_folder_without_a_test_folder_is_split(root: Path) -> None:
@@ -213,7 +213,7 @@ def test_test_images_in_no_class_folder_are_never_in_the_pool(
     fill(root, loose, n=3)
     data = load(root)
     assert (len(data.X), len(data.X_test), len(data.X_unlabeled)) == (4, 2, 0)
-    assert "left out 3 test images that are in no class's folder" in caplog.text
+    assert "skipped 3 test images that are in no class folder" in caplog.text
     assert {file.path for file in index.find_images(root)} >= {f"{loose}/0.png", f"{loose}/2.png"}
 
 
@@ -367,7 +367,7 @@ def test_pictures_that_are_not_read_are_told(root: Path, caplog: pytest.LogCaptu
     for name in ("cat/1.PSD", "cat/2.psd", "cat/3.svg", "cat/notes.txt"):
         (root / name).write_bytes(b"?")
     load(root)
-    assert "passed over what is not read: 2 .psd, 1 .svg, 1 .txt" in caplog.text
+    assert "ignored files: 2 .psd, 1 .svg, 1 .txt" in caplog.text
 
 
 def test_link_to_a_class_folder_elsewhere_is_followed(root: Path, tmp_path: Path) -> None:
@@ -416,7 +416,7 @@ def test_link_to_a_class_that_is_there_already_is_told(
     fill(root, "cat")
     (root / "feline").symlink_to(root / "cat")
     assert load(root).classes == ("cat",)
-    assert "passed over 'feline', which links to 'cat'" in caplog.text
+    assert "ignored 'feline', which links to 'cat'" in caplog.text
 
 
 def test_folder_that_is_itself_a_link(root: Path, tmp_path: Path) -> None:
@@ -740,7 +740,7 @@ def test_unreadable_file_is_named_with_its_reason_and_left_out(
         assert len(all_pixels(data)) == 3
         ((path, reason),) = data.skipped
         assert path == f"x/{name}" and reason and told in reason and "\n" not in reason
-        assert f"left out x/{name}: {reason}" in caplog.text
+        assert f"skipped x/{name}: {reason}" in caplog.text
 
 
 def test_all_unreadable_files_together_do_not_end_the_run(
@@ -782,7 +782,7 @@ def test_class_whose_images_all_fail_is_no_class(root: Path) -> None:
 def test_broken_link_is_left_out(root: Path) -> None:
     fill(root, "cat")
     (root / "cat/gone.png").symlink_to(root / "nowhere.png")
-    assert load(root).skipped == (("cat/gone.png", "a link to a file that is not there"),)
+    assert load(root).skipped == (("cat/gone.png", "a link to a missing file"),)
 
 
 def test_pipe_is_left_out_and_not_waited_for(root: Path) -> None:
@@ -1022,7 +1022,7 @@ def test_no_image_says_what_was_found(root: Path) -> None:
     (root / "cat").mkdir()
     for name in ("cat/a.txt", "cat/b.TXT", "cat/movie.mp4", "Makefile"):
         (root / name).write_bytes(b"?")
-    with pytest.raises(DataError, match=r"no image under .*2 \.txt.*") as caught:
+    with pytest.raises(DataError, match=r"no images under .*2 \.txt.*") as caught:
         load(root)
     assert "1 .mp4" in str(caught.value) and "1 without a suffix" in str(caught.value)
     assert not isinstance(caught.value, DatasetNotFoundError)

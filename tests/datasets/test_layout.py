@@ -75,7 +75,7 @@ def test_made_up_trees_are_read_as_they_are_meant_or_refused() -> None:
         try:
             found = understood(*meant)
         except DataError as error:
-            assert "stand where classes are expected" in str(error)
+            assert "in the place of classes" in str(error)
             refused += 1
             continue
         assert found == meant, seed
@@ -117,17 +117,17 @@ def test_a_class_that_is_alone_in_one_part_is_a_class() -> None:
     [
         (
             ("north/cat", "north/dog", "south/cat", "south/dog"),
-            "'north', 'south'.*each hold 'cat', 'dog'",
+            "'north', 'south'.*each contains 'cat', 'dog'",
         ),
-        (("a/cat", "a/dog", "a/owl", "b/cat", "b/dog"), "each hold 'cat', 'dog'"),
-        (("train", "test", "extra"), "'train', 'test'.*called as parts"),
+        (("a/cat", "a/dog", "a/owl", "b/cat", "b/dog"), "each contains 'cat', 'dog'"),
+        (("train", "test", "extra"), "'train', 'test'.*names of parts"),
         (("train/a/cat", "train/a/dog", "train/b/cat", "train/b/dog", "test/cat"), "in 'train'"),
-        (("val/cat", "test/cat"), "called as parts"),
-        (("train_cats", "train_dogs", "test_cats", "test_dogs"), "called as parts"),
-        (("trainA", "trainB", "testA", "testB"), "called as parts"),
+        (("val/cat", "test/cat"), "names of parts"),
+        (("train_cats", "train_dogs", "test_cats", "test_dogs"), "names of parts"),
+        (("trainA", "trainB", "testA", "testB"), "names of parts"),
         (("data/cat", "data/dog", "docs"), "'data' stands.*folders of its own"),
-        (("x/train/cat", "x/train/dog", "y/train/cat", "y/train/dog"), "each hold 'train'"),
-        (("fold1/cat", "fold2/dog"), "'fold1', 'fold2'.*called as parts"),
+        (("x/train/cat", "x/train/dog", "y/train/cat", "y/train/dog"), "each contains 'train'"),
+        (("fold1/cat", "fold2/dog"), "'fold1', 'fold2'.*names of parts"),
         (("rose", "tulip", "flowers/rose", "flowers/tulip"), "'flowers' stands.*beside it"),
     ],
 )
@@ -230,7 +230,7 @@ def test_a_table_that_contradicts_the_folders_is_told_and_not_used(
     assert labels(tmp_path)["cat/0.png"] == ("train", "cat") and not caplog.records
     table.write_text("\n".join(["path,label", "cat/0.png,dog", *rows[1:]]))
     assert labels(tmp_path)["cat/0.png"] == ("train", "cat")
-    assert "says otherwise than the folders of 1 image (cat/0.png: 'dog')" in caplog.text
+    assert "contradicts the folders of 1 image (cat/0.png: 'dog')" in caplog.text
 
 
 def test_a_table_whose_rows_may_mean_two_images_is_not_used(
@@ -245,12 +245,12 @@ def test_a_table_whose_rows_may_mean_two_images_is_not_used(
 @pytest.mark.parametrize(
     ("name", "text", "why"),
     [
-        ("labels.csv", "path,label\n0.png,cat\n0.png,dog\n", "0.png is 'cat' and 'dog' in it"),
+        ("labels.csv", "path,label\n0.png,cat\n0.png,dog\n", "labels 0.png both 'cat' and"),
         ("x.csv", "path,class,probability\n0.png,cat,0.9\n", "holds predictions"),
-        ("x.csv", "path,class,P_Cat\n0.png,cat,0.9\n", "column 'P_Cat' says that it holds pred"),
+        ("x.csv", "path,class,P_Cat\n0.png,cat,0.9\n", "column 'P_Cat' suggests that it holds"),
         ("x.csv", "id,target\n0,0.134\n1,0.55\n", "fractions"),
         ("x.csv", "path,label,label\n0.png,cat,dog\n", "two columns 'label'"),
-        ("x.csv", "path,label,split\n0.png,cat,train\n", "'split' is not read"),
+        ("x.csv", "path,label,split\n0.png,cat,train\n", "'split' is not supported"),
         ("x.csv", 'path,label\n0.png,cat\n"1.png,cat\n', "used: line 3 has a quote that is never"),
         ("x.csv", "path,label\nroses/0.png,cat\nweeds/1.png,cat\n", "several folders"),
     ],
@@ -281,7 +281,7 @@ def test_a_table_that_cannot_be_the_truth_is_told_and_not_used(
         (
             "labels.csv",
             "path,label\na,cat\nb,cat\nc,dog\nd,x\n",
-            "4 rows names an image here: 'a',",
+            "4 rows names an image in this folder: 'a',",
         ),
     ],
 )
@@ -316,7 +316,7 @@ def test_rows_that_name_no_image_are_named(
     (tmp_path / "labels.csv").write_text("\n".join(["path,label", *rows]))
     labels(tmp_path)
     named = "'lost0.png', 'lost1.png', 'lost2.png', ..."
-    assert f"5 rows of labels.csv name no image here: {named}" in caplog.text
+    assert f"5 rows of labels.csv name no image in this folder: {named}" in caplog.text
     (tmp_path / "labels.csv").write_text("\n".join(["path,label", *rows[:3]]))
     labels(tmp_path)
     assert caplog.records[-1].getMessage().endswith("image here: 'lost0.png'")
@@ -384,7 +384,7 @@ def test_numbers_beside_a_column_of_images_are_not_taken_for_these(
     paint(tmp_path, *numbered(""))
     (tmp_path / "labels.csv").write_text("Id,photo,label\n0,3.png,cat\n1,2.png,dog\n")
     assert {label for _, label in labels(tmp_path).values()} == {None}
-    assert "may be those of the column 'Id' or of 'photo'; call the right one 'path'" in caplog.text
+    assert "may be in the column 'Id' or 'photo'; rename the right one to 'path'" in caplog.text
 
 
 def test_a_column_of_other_files_is_no_rival_of_ids_that_are_images(tmp_path: Path) -> None:
@@ -399,7 +399,7 @@ def test_a_table_that_is_passed_over_by_its_name_is_told_where_it_would_have_bee
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     paint(tmp_path, *numbered(""))
-    told = "is not used: its name says that its labels are made up; if they are not, rename it"
+    told = "is not used: its name suggests that it holds no true labels; rename it if it does"
     for name in ("sample_submission.csv", "samples.tsv", "predicted.csv"):
         (tmp_path / name).write_text("path\tlabel\n0.png\tcat\n1.png\tdog\n")
         labels(tmp_path)
@@ -423,7 +423,7 @@ def test_predictions_and_contradicting_tables_are_not_used(
     (tmp_path / "labels.csv").write_text("path,label\n0.png,cat\n1.png,dog\n")
     (tmp_path / "old.csv").write_text("path,label\n0.png,dog\n")
     assert {label for _, label in labels(tmp_path).values()} == {None}
-    assert "old.csv contradicts another table on 0.png: none is used" in caplog.text
+    assert "old.csv contradicts another table about 0.png: no table is used" in caplog.text
 
 
 def test_rows_of_folders_beside_this_one_are_not_of_it(tmp_path: Path) -> None:
@@ -445,10 +445,10 @@ def test_a_table_of_hugging_face_is_read(tmp_path: Path, caplog: pytest.LogCaptu
         (tmp_path / part / "metadata.jsonl").write_text(lines)
     found = labels(tmp_path)
     assert found["train/0.png"] == ("train", "cat") and found["test/3.png"] == ("test", "dog")
-    assert "passed over" not in caplog.text
+    assert "ignored" not in caplog.text
     (tmp_path / "train/metadata.jsonl").write_text("no JSON")
     labels(tmp_path)
-    assert "train/metadata.jsonl is not used: it is no object a line" in caplog.text
+    assert "train/metadata.jsonl is not used: it is not one JSON object per line" in caplog.text
     caplog.clear()
     twice = '{"file_name": "0.png", "label": "cat", "label": "dog"}'
     (tmp_path / "train/metadata.jsonl").write_text(twice)
@@ -456,7 +456,7 @@ def test_a_table_of_hugging_face_is_read(tmp_path: Path, caplog: pytest.LogCaptu
     assert "train/metadata.jsonl is not used: an object has 'label' twice" in caplog.text
     (tmp_path / "train/metadata.jsonl").write_text("[" * 100_000)
     labels(tmp_path)
-    assert "train/metadata.jsonl is not used: it is no object a line" in caplog.text
+    assert "train/metadata.jsonl is not used: it is not one JSON object per line" in caplog.text
 
 
 def test_only_ends_of_lines_part_the_objects_of_a_table(tmp_path: Path) -> None:
@@ -498,4 +498,4 @@ def test_classes_that_differ_by_case_or_spaces_are_told(
 ) -> None:
     paint(tmp_path, *numbered("Cat/"), *numbered("cat/"), *numbered("dog/"))
     find_images(tmp_path)
-    assert "the classes 'Cat' and 'cat' differ by case or spaces alone" in caplog.text
+    assert "the classes 'Cat' and 'cat' differ only by case or spaces" in caplog.text

@@ -84,7 +84,7 @@ def test_white_is_the_nominal_one_near_by_or_as_bright_as_the_images_are(
     assert float(data.white.removesuffix(",none")) == pytest.approx(white, rel=0.002)
     assert np.abs(in_order(data) - np.clip(whole(top) / white, 0, 1) * 255).max() <= 1
     (line,) = [r.getMessage() for r in caplog.records if r.levelno == logging.INFO]
-    assert "is taken for white" in line and f"to {top}" in line and "--white" in line
+    assert "as white" in line and f"to {top}" in line and "--white" in line
 
 
 def test_levels_far_from_black_are_spread_over_all_greys(root: Path) -> None:
@@ -207,11 +207,11 @@ def test_a_kind_that_was_not_decided_is_scaled_by_its_type_and_told(
 ) -> None:
     save(root, *[RAMP.astype(np.float32)] * 3)
     found = load_dataset(root, image_size=SIDE)
-    assert "no white was decided" not in caplog.text
+    assert "no value of white was decided" not in caplog.text
     save(tmp_path / "new", *[whole(65535)] * 3)
     shown = pixels(tmp_path / "new", white=found.white)
     assert np.abs(shown - RAMP * 255).max() <= 1
-    (line,) = [line for line in caplog.messages if "no white was decided" in line]
+    (line,) = [line for line in caplog.messages if "no value of white was decided" in line]
     assert "whole numbers" in line and "--white" in line
 
 
@@ -238,7 +238,7 @@ def test_pages_are_told_and_averaged_when_asked(
         first, *others = (Image.fromarray(whole(top)) for top in (60000, 30000, 0))
         first.save(root / f"x/{number}.tif", save_all=True, append_images=others)
     first_page = pixels(root, white=65535)
-    assert "2 of 2 files looked at have several pages" in caplog.text
+    assert "2 of 2 files examined have several pages" in caplog.text
     caplog.clear()
     mean = pixels(root, white=65535, pages="mean")
     assert "several pages" not in caplog.text
@@ -269,7 +269,7 @@ def test_files_of_one_ome_set_hold_each_their_own_pixels_and_are_told(
         tifffile.imwrite(root / "x" / name, pixels_of_one, description=xml, metadata=None)
     shown = pixels(root, white=1)
     assert [int(image.max()) for image in shown] == [85, 170, 255]
-    assert "3 of 3 files looked at are of OME sets of several files" in caplog.text
+    assert "3 of 3 files examined are part of OME sets of several files" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", ["png", "ppm"])
@@ -295,7 +295,7 @@ def test_colours_of_12_bits_are_read_whole_or_told(
         assert np.abs(data.X[0, 0] - RAMP * 255).max() <= 0.55 and data.white == "4095,none"
         assert "upper 8" not in caplog.text
     else:
-        assert "3 of 3 files looked at have colours of 16 bits" in caplog.text
+        assert "3 of 3 files examined have 16-bit colours" in caplog.text
 
 
 def test_files_are_decoded_once_their_extra_is_installed(

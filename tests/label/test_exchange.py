@@ -190,12 +190,12 @@ def test_nothing_of_a_file_that_is_refused_is_kept_no_class_either(tmp_path: Pat
     project = make(tmp_path / "flowers")
     project.close()
     (tmp_path / "x.csv").write_text("path,label\n0.png,Gans\nnone.png,Gans\n")
-    with pytest.raises(DataError, match="is no image of"):
+    with pytest.raises(DataError, match="matches no image of"):
         import_into(project.root, tmp_path / "x.csv", ["Gans"])
     assert LabelProject.open(project.root).classes == CLASSES
     other = tmp_path / "other"
     write_images(other, np.zeros((2, 4, 4), np.uint8), ["0.png", "1.png"])
-    with pytest.raises(DataError, match="is no image of"):
+    with pytest.raises(DataError, match="matches no image of"):
         import_into(other, tmp_path / "x.csv", ["Gans", "Ente"])
     assert not (other / ".skal").exists()
     (tmp_path / "x.csv").write_text("path,label\n0.png,Gans\n1.png,\n")
@@ -251,9 +251,9 @@ def test_labels_marked_as_tests_are_so_only_where_they_were_drawn(tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,label\nnone.png,daisy\n", "x.csv, line 2: 'none.png' is no image of"),
+        ("path,label\nnone.png,daisy\n", "x.csv, line 2: 'none.png' matches no image of"),
         ("path,label\na.png,daisy\nb.png,daisy\n", "line 2: 'a.png' .*, and 1 more"),
-        ("path,label\n../weeds/0.png,daisy\n", "is no image of"),
+        ("path,label\n../weeds/0.png,daisy\n", "matches no image of"),
         ("path,label\n0.png,daysi\n", "^x.csv, line 2: unknown class 'daysi'; did you mean daisy"),
         (
             "path,label\n0.png,daysi\n4.png,tulip\n5.png,tulip\n",
@@ -595,7 +595,7 @@ def test_a_folder_with_a_foreign_image_is_refused(project: LabelProject, tmp_pat
     export_folder(project, tmp_path / "out")
     write_images(tmp_path / "out/daisy", np.full((1, 5, 5), 77, np.uint8), ["foreign.png"])
     before = project.store.actions()
-    with pytest.raises(DataError, match=r"foreign\.png' is no image of"):
+    with pytest.raises(DataError, match=r"foreign\.png' matches no image of"):
         import_labels(project, tmp_path / "out")
     (tmp_path / "out/daisy/foreign.png").unlink()
     (tmp_path / "out/ox-eye daisy").rename(tmp_path / "out/tulip")
@@ -720,7 +720,7 @@ def test_skipped_and_empty_annotations_are_left_out(tmp_path: Path) -> None:
         ("[1]", "expected a list of tasks"),
         ([task({"path": "0.png"}, annotation("daisy", "ox-eye daisy"))], "task 7 has the choices"),
         ([task({"path": "0.png"}, annotation("daysi"))], "task 7: unknown class 'daysi'"),
-        ([task({"image": "x/none.png"}, annotation("daisy"))], "task 7: 'x/none.png' is no image"),
+        ([task({"image": "x/none.png"}, annotation("daisy"))], "'x/none.png' matches no image"),
         ([task({"path": "0.png"}, 3)], "an annotation is 3"),  # type: ignore[arg-type]
         (
             [task({"path": "0.png"}, annotation("daisy", completed_by="a\nb"))],
@@ -834,7 +834,7 @@ def test_a_sign_that_guards_a_cell_is_part_of_a_name_where_there_is_such_a_file(
     import_into(folder, lines, CLASSES)
     assert labels_in(folder) == {"'=q.png": "daisy"}
     lines.write_text(AS_A_LINE.format("'=r.png"))
-    with pytest.raises(DataError, match="is no image"):
+    with pytest.raises(DataError, match="matches no image"):
         import_into(folder, lines)
     table.write_text("path,label\n'=r.png,daisy\n'=s.png,daisy\n")
     import_into(folder, table)
@@ -1021,7 +1021,7 @@ def test_new_classes_are_told_once_they_are_kept(
     caplog.set_level("INFO", "skal")
     root = make(tmp_path / "flowers").root
     (tmp_path / "x.csv").write_text("path,label\n0.png,Tier\nnone.png,Essen\n")
-    with pytest.raises(DataError, match="is no image of"):
+    with pytest.raises(DataError, match="matches no image of"):
         import_into(root, tmp_path / "x.csv", ["Tier", "Essen"])
     LabelProject.open(root, ["Tier"], create=False).close()
     assert "new classes" not in caplog.text

@@ -471,7 +471,7 @@ def test_a_folder_of_the_roots_name_is_not_taken_for_the_root(tmp_path: Path, wa
             "filename,cat,dog\na/1.png,1,1\n",
             "line 2 has the classes cat, dog; expected one",
         ),
-        ("x.csv", "id,label\n0012,cat\nmissing,dog\n", "line 3: 'missing' is no image"),
+        ("x.csv", "id,label\n0012,cat\nmissing,dog\n", "line 3: 'missing' matches no image"),
         (
             "x.json",
             json.dumps(
@@ -794,7 +794,7 @@ def test_numbers_that_mean_nothing_are_told(tmp_path: Path, text: str, message: 
         ("path,label\na,cat\n", "roboflow", {}, "other cells than 0 and 1"),
         (json.dumps(COCO), None, {"choice": "x"}, "as coco, which does not take --choice"),
         (FILES["Label Studio"][2], None, {"choice": "x"}, "no question 'x' .found: choice."),
-        ('[{"path": "http://[x/a.png", "label": "cat"}]', None, {}, "is no image"),
+        ('[{"path": "http://[x/a.png", "label": "cat"}]', None, {}, "matches no image"),
     ],
 )
 def test_what_cannot_be_read_is_said_in_one_line(

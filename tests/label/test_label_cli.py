@@ -531,7 +531,7 @@ def test_train_and_predict_end_with_a_table_of_probabilities(
     ("arguments", "code", "message"),
     [
         (("label", "none", *CLASSES), 2, "'none' does not exist; expected a folder of images"),
-        (("label", "empty", *CLASSES), 1, "no image under 'empty'"),
+        (("label", "empty", *CLASSES), 1, "no images under 'empty'"),
         (("label", "bars"), 2, "there is no class; name two or more by --classes"),
         (("label", "full"), 2, "all 2 images are in class folders: nothing is left to label"),
         (("label", "bars", "--classes", "a,b,a"), 2, "the class 'a' is named twice"),

@@ -130,7 +130,7 @@ def test_row_numbers_mean_no_image(photos: Path, file: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("cat/0.png,True,0.1\nmissing.png,False,1\n", "line 3: 'missing.png' is no image"),
+        ("cat/0.png,True,0.1\nmissing.png,False,1\n", "line 3: 'missing.png' matches no image"),
         ("cat/0.png,True,0.1\nphotos/cat/0.png,False,1\n", "line 3: there is a row before of"),
         ("cat/0.png,maybe,0.1\n", "line 2 has 'maybe'; expected True or False"),
         ("cat/0.png,True\n", "line 2 has not as many fields"),

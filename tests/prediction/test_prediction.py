@@ -487,7 +487,7 @@ def test_other_predictions_are_never_written_over(
         ({"run_dir": "a"}, RunFolderError, r"it has no model\.json; expected the folder of a run"),
         ({"paths": ["a", "nowhere"]}, DataError, "'nowhere' does not exist"),
         ({"paths": []}, UsageError, "no image was named"),
-        ({"paths": ["empty"]}, DataError, "no image under"),
+        ({"paths": ["empty"]}, DataError, "no images under"),
         ({"out": "nowhere/s.csv"}, UsageError, "the folder 'nowhere' does not exist"),
         ({"out": "folder.csv"}, UsageError, "is a folder; expected the name of a file"),
         ({"out": "s.txt"}, UsageError, r"got 's\.txt'; expected a name that ends in \.csv or"),

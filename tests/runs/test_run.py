@@ -1146,7 +1146,7 @@ def test_unlabelled_images_alone_are_a_pool_and_need_no_test_set(tiny: skal.Imag
 def test_a_folder_without_images_is_not_said_to_lack_classes(tmp_path: Path) -> None:
     (tmp_path / "a.txt").touch()
     (tmp_path / ".hidden").mkdir()
-    with pytest.raises(DataError, match=r"no image under .*1 \.txt"):
+    with pytest.raises(DataError, match=r"no images under .*1 \.txt"):
         skal.run(tmp_path, "random")
 
 
