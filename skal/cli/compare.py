@@ -72,7 +72,7 @@ def compare(
                 _echo(error.comparison.analysis, error.comparison.table(), as_json, quiet)
             raise
         _echo(done.analysis, done.table(), as_json, quiet)
-        _say_where(out, grid.html, quiet)
+        _echo_folder(out, grid.html, quiet)
 
 
 def _toml(config: RunConfig, grid: GridConfig) -> str:
@@ -123,7 +123,7 @@ def report(
 
         analysis = write_report(results, out, html=html)
         _echo(analysis, text_table(analysis), as_json, quiet)
-        _say_where(out, html, quiet)
+        _echo_folder(out, html, quiet)
 
 
 def _echo(analysis: Mapping[str, Any], table: str, as_json: bool, quiet: bool) -> None:
@@ -133,7 +133,7 @@ def _echo(analysis: Mapping[str, Any], table: str, as_json: bool, quiet: bool) -
         say(table)
 
 
-def _say_where(folder: Path, html: bool, quiet: bool) -> None:
+def _echo_folder(folder: Path, html: bool, quiet: bool) -> None:
     if not quiet:
         what = "report.html" if html else "curves.png, results.csv, comparison.json"
         say(f"done: {folder} ({what}, ...)", err=True)

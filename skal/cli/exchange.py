@@ -36,7 +36,7 @@ _PAGES = replace(
     type=click.Choice(("list", "csv", "label-studio")),
     default="list",
     show_default=True,
-    help="Paths alone, a table to fill in, or tasks for Label Studio.",
+    help="Only paths, a table to fill in, or tasks for Label Studio.",
 )
 @click.option("--out", metavar="FILE", type=PATH, help="File to write to; by default stdout.")
 @click.pass_context
@@ -70,10 +70,10 @@ def query(
                 text = export_label_studio(project, [image for image, _ in picks])
             else:
                 text = export_query(project, picks, as_table=form == "csv")
-                text = text if out or form == "csv" else _for_eyes(text)
+                text = text if out or form == "csv" else _for_terminal(text)
             _write(text, out)
             if form == "label-studio":
-                _tell_what_to_set(project, out)
+                _show_setup(project, out)
 
 
 @main.command(name="export")
@@ -128,7 +128,7 @@ def export_command(
                 return
             _write(written, out)
             if entry.name == "label-studio":
-                _tell_what_to_set(project, out)
+                _show_setup(project, out)
 
 
 def _push(folder: Path, url: str, form: str, *, is_alone: bool) -> None:
@@ -223,7 +223,7 @@ def _check_out(out: Path | None) -> None:
         raise RunExistsError(f"{str(out)!r} already exists; choose another --out")
 
 
-def _for_eyes(text: str) -> str:
+def _for_terminal(text: str) -> str:
     """Return text safe for a terminal; for other programs it stays unchanged."""
     import sys
 
@@ -244,7 +244,7 @@ def _write(text: str, out: Path | None) -> None:
         _log.info("written to %s", out)
 
 
-def _tell_what_to_set(project: LabelProject, out: Path | None) -> None:
+def _show_setup(project: LabelProject, out: Path | None) -> None:
     """Show which Label Studio settings are needed, or write them to a file next to the tasks."""
     from ..label.studio.tasks import what_to_set
 

@@ -47,8 +47,8 @@ def CLASSES(command: Callable[..., Any]) -> Callable[..., Any]:
         ctx.meta["classes"] = list(names)
 
     def split(ctx: click.Context, _option: Any, parts: tuple[str, ...]) -> list[str]:
-        alone: list[str] = ctx.meta.get("classes", [])
-        return [name for part in parts for name in part.split(",")] + alone
+        single: list[str] = ctx.meta.get("classes", [])
+        return [name for part in parts for name in part.split(",")] + single
 
     one = _of_classes(
         "--class",
@@ -231,11 +231,11 @@ def label(
                 claim(folder / HOME, host, port) as address,
                 _labelling(opened, keys) as project,
             ):
-                _tell_where(address, names, project.home, not no_browser)
+                _show_addresses(address, names, project.home, not no_browser)
                 serve(LabelService(project), address, suggest=suggest)
 
 
-def _tell_where(address: Address, names: list[str], home: Path, opens: bool) -> None:
+def _show_addresses(address: Address, names: list[str], home: Path, opens: bool) -> None:
     """Print the addresses of the page, and open it if `opens`."""
     from ..label.web.address import open_browser
 
@@ -312,10 +312,10 @@ def _labelling(
         try:
             yield project
         finally:
-            _tell_saved(project)
+            _log_saved(project)
 
 
-def _tell_saved(project: LabelProject) -> None:
+def _log_saved(project: LabelProject) -> None:
     """Report what is saved, how accurate the network is, and the next commands."""
     from shlex import quote
 
@@ -412,9 +412,9 @@ def doubts(
             for row in described:
                 if row["contradicted"] or (noted and row["note"]):
                     doubt = "?" if row["contradicted"] else ""
-                    said = f"{row['guess']}{doubt} ({row['guess_probability']:.0%})"
-                    told = f"\t{shown(row['note'])}" if row["note"] else ""
-                    click.echo(f"{shown(row['path'])}\t{shown(row['label'])}\t{shown(said)}{told}")
+                    guess = f"{row['guess']}{doubt} ({row['guess_probability']:.0%})"
+                    note = f"\t{shown(row['note'])}" if row["note"] else ""
+                    click.echo(f"{shown(row['path'])}\t{shown(row['label'])}\t{shown(guess)}{note}")
             n = sum(row["contradicted"] for row in described)
             of = counted(len(described), "label")
             _log.info("%d of %s %s contradicted", n, of, plural(n, "is", "are"))

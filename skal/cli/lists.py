@@ -145,13 +145,13 @@ def doctor(ctx: click.Context, folder: str | None, data_dir: str | None, as_json
     skal doctor photos --json
     """  # noqa: D301 (click wants the character)
     with console(ctx):
-        problems, lines, facts = _looked_at(folder, data_dir)
+        problems, lines, facts = _findings(folder, data_dir)
     say(json.dumps(facts, indent=2) if as_json else "\n".join(lines))
     if problems:
         ctx.exit(1)
 
 
-def _looked_at(folder: str | None, data_dir: str | None) -> tuple[bool, list[str], Any]:
+def _findings(folder: str | None, data_dir: str | None) -> tuple[bool, list[str], Any]:
     """Return whether there is a problem, and the findings as lines and as JSON."""
     if folder is None:
         from .doctor import examine

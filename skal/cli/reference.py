@@ -83,8 +83,8 @@ def _commands(context: click.Context) -> Iterator[str]:
         yield f"## skal {name}\n\n```text\n{usage}\n```\n"
         yield from map(_paragraph, inspect.cleandoc(command.help or "").split("\n\n"))
         records = (parameter.get_help_record(inside) for parameter in command.params)
-        told = [record for record in records if record and record[1]]  # arguments are in the usage
-        rows = [_row(f"`{flags}`", _escaped(text)) for flags, text in told]
+        shown = [record for record in records if record and record[1]]  # arguments are in the usage
+        rows = [_row(f"`{flags}`", _escaped(text)) for flags, text in shown]
         if rows:
             yield "\n".join(["| option | what it does |", "|---|---|", *rows, ""])
 

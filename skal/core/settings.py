@@ -125,7 +125,7 @@ def override(
     """Return `now` and those settings of `before` that it neither overrides nor contradicts."""
     kept = {name: value for name, value in before.items() if name not in now}
     plain = {name: settings[name].check(value) for name, value in {**kept, **now}.items()}
-    alone = _completed(settings, {**before, **{name: plain[name] for name in kept}})
+    earlier = _completed(settings, {**before, **{name: plain[name] for name in kept}})
     for one, other, _ in list(_clashes(settings, _completed(settings, plain))):
         pair = {one, other.partition("=")[0]}
         if pair & now.keys():
@@ -134,7 +134,7 @@ def override(
                 plain.pop(name, None)
     both = _completed(settings, plain)
     for name in list(kept):
-        if settings[name].idle(both) and not settings[name].idle(alone):
+        if settings[name].idle(both) and not settings[name].idle(earlier):
             del kept[name]
     return {**kept, **now}
 

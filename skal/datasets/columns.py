@@ -76,18 +76,18 @@ class Cells:
         try:
             yield from self._rows
         except csv.Error as error:
-            raise DataError(self._told(error)) from error
+            raise DataError(self._message(error)) from error
 
-    def _told(self, error: csv.Error) -> str:
+    def _message(self, error: csv.Error) -> str:
         """Return an error message, for an unclosed quote with the line where its row begins."""
         if not self._is_strict:
             return f"line {self.line}: {error}"
-        alone = ", or not doubled within its cell" if "expected after" in str(error) else ""
+        advice = ", or not doubled within its cell" if "expected after" in str(error) else ""
         rows, n_before = self._read(lines_of(self._text)), 0
         with suppress(csv.Error):
             for _ in rows:
                 n_before = rows.line_num
-        return f"line {n_before + self._n_before + 1} has a quote that is never closed{alone}"
+        return f"line {n_before + self._n_before + 1} has a quote that is never closed{advice}"
 
     @property
     def line(self) -> int:
@@ -111,8 +111,8 @@ def find_column(
         return None
     if small.count(name) > 1:
         two = [shown for shown, one in zip(written or names, small, strict=False) if one == name]
-        told = " and ".join(map(repr, dict.fromkeys(two)))
-        raise DataError(f"it has two columns {told}; rename one")
+        listed = " and ".join(map(repr, dict.fromkeys(two)))
+        raise DataError(f"it has two columns {listed}; rename one")
     return small.index(name)
 
 

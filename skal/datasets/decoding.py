@@ -128,15 +128,15 @@ def decode_many(root: Path, paths: Sequence[str], how: Decoding) -> Generator[De
     ahead = 2 * how.n_workers
     step = _chunk_size(len(paths), how, ahead)
     running: deque[Future[Decoded]] = deque()
-    told = set[str]()
+    warned = set[str]()
     with _executor(how, len(paths)) as executor:
         for start in range(0, len(paths), step):
             chunk = paths[start : start + step]
             running.append(executor.submit(_decode_chunk, root, chunk, how))
             if len(running) > ahead:
-                yield _result(running.popleft(), told)
+                yield _result(running.popleft(), warned)
         while running:
-            yield _result(running.popleft(), told)
+            yield _result(running.popleft(), warned)
 
 
 def to_channels(pixels: Images, n_channels: int) -> Images:
@@ -189,15 +189,15 @@ def _executor(how: Decoding, n_files: int) -> Iterator[Executor]:
         executor.shutdown()
 
 
-def _result(future: Future[Decoded], told: set[str]) -> Decoded:
+def _result(future: Future[Decoded], warned: set[str]) -> Decoded:
     try:
         decoded = future.result()
     except BrokenExecutor as error:
         raise DataError(
             "a process that decoded images was killed, perhaps because memory ran out"
         ) from error
-    for kind in sorted(decoded.undecided - told):
-        told.add(kind)
+    for kind in sorted(decoded.undecided - warned):
+        warned.add(kind)
         _log.warning(
             "images of %s: no value of white was decided when the dataset was loaded, so each "
             "image uses the nominal one of its type, such as 1 or 65535; set --white N or --white "

@@ -75,23 +75,23 @@ def tell_doubles(data: ImageDataset) -> None:
     if unknown > MOST_BYTES:
         return
     found = find_doubles(data)
-    _tell(
+    _warn(
         data,
         found.in_test,
         ("image of the pool is", "images of the pool are"),
         "also in the test set%s, which inflates the accuracy; --drop-duplicates removes them from "
         "the pool",
     )
-    _tell(
+    _warn(
         data,
         found.repeated,
         ("image of the pool repeats", "images of the pool repeat"),
         "an earlier one%s; --drop-duplicates removes them",
     )
-    _tell(data, found.contradicting, *CONTRADICTING)
+    _warn(data, found.contradicting, *CONTRADICTING)
 
 
-def _tell(data: ImageDataset, rows: Rows, of: tuple[str, str], words: str) -> None:
+def _warn(data: ImageDataset, rows: Rows, of: tuple[str, str], words: str) -> None:
     """Warn of some images, if there are any, with their number and some names; `of` describes one,
     or several.
     """
@@ -116,7 +116,7 @@ def without_doubles(data: ImageDataset, quiet: bool = False) -> ImageDataset:
             counted(len(found.in_test), "is", "are"),
             counted(len(found.repeated), "repeats", "repeat"),
         )
-        _tell(data, found.contradicting, *CONTRADICTING)
+        _warn(data, found.contradicting, *CONTRADICTING)
     paths = tuple(data.paths[row] for row in rows) if data.paths else ()
     return replace(data, X=take_rows(data.X, rows), y=data.y[rows], paths=paths)
 

@@ -64,7 +64,7 @@ def load_folder(
         )
     classes, y = _labels_of(read)
     rows, split_seed = _parts(read, y, seed)
-    _tell_unseen(classes, y[rows["train"]], y[rows["test"]])
+    _warn_of_unseen(classes, y[rows["train"]], y[rows["test"]])
     X, X_test, X_unlabeled = (take_rows(pixels, rows[part]) for part in PARTS)
     return ImageDataset(
         X=X,
@@ -125,7 +125,7 @@ def _without_unlabeled_tests(files: list[ImageFile]) -> list[ImageFile]:
     return kept
 
 
-def _tell_unseen(classes: tuple[str, ...], y: Labels, y_test: Labels) -> None:
+def _warn_of_unseen(classes: tuple[str, ...], y: Labels, y_test: Labels) -> None:
     unseen = sorted({classes[label] for label in np.setdiff1d(y_test, y)})
     if unseen and len(y):
         _log.warning(

@@ -63,7 +63,7 @@ def kept_hashes(images: NDArray[Any], path: Path) -> Hashes:
             np.save(file, hashes_of(np.asarray(images)))
 
     for _ in range(2):
-        kept(path, "looks through the images", save)
+        kept(path, "hashes the images", save)
         hashes: Hashes = np.load(path)
         if len(hashes) == len(images):
             break

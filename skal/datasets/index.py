@@ -67,11 +67,11 @@ def find_images(root: Path, as_dataset: bool = True, pages: str = "first") -> li
             raise
         refused, places = error, read_layout(folders, refuse=False)
     files: list[ImageFile] = []
-    passed_over: Counter[str] = Counter()
+    ignored: Counter[str] = Counter()
     for folder, names in listing.images:
         part, label, _ = places[folder]
         if part == "other":
-            passed_over[folder[0]] += len(names)
+            ignored[folder[0]] += len(names)
             continue
         start = "".join(f"{name}/" for name in folder)
         label = None if label is None else sys.intern(label)
@@ -81,7 +81,7 @@ def find_images(root: Path, as_dataset: bool = True, pages: str = "first") -> li
     labels = read_tables(root, files, listing.tables, bool(needs_table)) if has_table else {}
     if refused and not labels:
         raise refused
-    _tell_passed_over(listing, passed_over, places)
+    _warn_of_ignored(listing, ignored, places)
     if labels and needs_table:
         files = [_labelled(file, labels.get(file.path)) for file in files]
     files = _by_part(files)
@@ -148,7 +148,7 @@ def count_images(root: Path, most: int) -> int:
 def list_images(root: Path) -> list[str]:
     """Return the sorted relative paths of all images in a folder; see `find_images`."""
     listing = _list(root)
-    _tell_others(listing.others)
+    _log_ignored_files(listing.others)
     return sorted(
         "".join(f"{part}/" for part in folder) + name
         for folder, names in listing.images
@@ -183,30 +183,28 @@ def _suffix(name: str) -> str:
 def _count(found: Counter[str], most: int = 5) -> str:
     # ties in alphabetical order, since folders list files in arbitrary order
     ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-    told = [f"{n} {suffix or 'without a suffix'}" for suffix, n in ordered[:most]]
+    parts = [f"{n} {suffix or 'without a suffix'}" for suffix, n in ordered[:most]]
     rest = found.total() - sum(n for _, n in ordered[:most])
-    return ", ".join(told + [counted(rest, "other")] * (rest > 0))
+    return ", ".join(parts + [counted(rest, "other")] * (rest > 0))
 
 
-def _tell_passed_over(
-    listing: _Listing, passed_over: Counter[str], places: dict[Folder, Place]
-) -> None:
+def _warn_of_ignored(listing: _Listing, ignored: Counter[str], places: dict[Folder, Place]) -> None:
     """Warn of folders and classes that the user may have meant differently."""
     holders = {place.holder for place in places.values() if place.holder is not None}
     classes = {folder[: len(holder) + 1] for folder in places for holder in holders}
     for folder in sorted(set(listing.empty) - classes):
         if folder and folder[:-1] in holders and not any(map(is_unlabeled, folder)):
             _log.warning("the folder %r has no images and is not a class", "/".join(folder))
-    for name, count in sorted(passed_over.items()):
+    for name, count in sorted(ignored.items()):
         images = counted(count, "image")
         _log.warning("ignored %r (%s): it is neither train, test nor unlabeled", name, images)
     for same in alike(place.label for place in places.values() if place.label is not None):
-        told = " and ".join(map(repr, same))
-        _log.warning("the classes %s differ only by case or spaces, and count as different", told)
-    _tell_others(listing.others)
+        names = " and ".join(map(repr, same))
+        _log.warning("the classes %s differ only by case or spaces, and count as different", names)
+    _log_ignored_files(listing.others)
 
 
-def _tell_others(others: Counter[str]) -> None:
+def _log_ignored_files(others: Counter[str]) -> None:
     """Log which files are ignored, as a warning if pictures are among them."""
     tables = {*TABLES, _suffix(METADATA)}
     others = Counter({suffix: n for suffix, n in others.items() if suffix not in tables})
@@ -216,8 +214,8 @@ def _tell_others(others: Counter[str]) -> None:
     for extra in missing_extras(others):
         hint += f", or read {extra.name} with pip install 'skal[{extra.extra}]'"
     level = logging.WARNING if hint else logging.INFO
-    told = _count(others, most=20)
-    _log.log(level, "ignored files: %s%s", told, hint)
+    listed = _count(others, most=20)
+    _log.log(level, "ignored files: %s%s", listed, hint)
 
 
 def _walk(root: Path, quiet: bool = False) -> Iterator[tuple[Folder, list[str]]]:

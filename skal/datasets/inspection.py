@@ -76,7 +76,7 @@ def inspect_folder(root: Path, data_dir: Path) -> Inspection:
     """
     check_folder(root)
     found = Inspection(str(root.resolve()))
-    with _told(found.problems):
+    with _collecting(found.problems):
         try:
             files = find_images(root)
         except DataError as error:
@@ -119,7 +119,7 @@ def _look_for_doubles(found: Inspection, pixels: Images, read: Sequence[ImageFil
 
 
 @contextmanager
-def _told(problems: list[str]) -> Iterator[None]:
+def _collecting(problems: list[str]) -> Iterator[None]:
     """Collect warnings instead of showing them; progress is still shown."""
 
     def take(record: logging.LogRecord) -> bool:

@@ -200,8 +200,8 @@ def _parts(node: _Node) -> dict[str, str]:
         if rest and set(same.values()) == {"train"}:
             continue  # such as "train station" and "bus station"
         nested = {name for name in same if node.children[name].children}
-        alone = len(same) == len(node.classes)
-        if not any(same[name] == "train" and (alone or name in nested) for name in same):
+        all_parts = len(same) == len(node.classes)
+        if not any(same[name] == "train" and (all_parts or name in nested) for name in same):
             continue
         parts = {name: kind for name, kind in same.items() if kind != "val"}
         if not any(parts.get(name) == "test" for name in nested):
@@ -215,24 +215,24 @@ def _refuse_parts(node: _Node) -> None:
     classes = node.classes
     parts = _named_as_parts(classes)
     if parts:
-        raise DataError(_told(node, parts, "have the names of parts of a split"))
+        raise DataError(_refusal(node, parts, "have the names of parts of a split"))
     for name, child in classes.items():
         again = [other for other in child.classes if other in classes and other != name]
         if child.holds_only_folders and len(again) >= 2:
             raise DataError(
-                _told(node, [name], f"it contains {_listed(again)}, which are also next to it")
+                _refusal(node, [name], f"it contains {_listed(again)}, which are also next to it")
             )
         is_around = name.strip().lower() in _AROUND and len(child.classes) >= 2
         if child.holds_only_folders and is_around and len(classes) > 1:
             held = _listed(sorted(child.classes))
-            raise DataError(_told(node, [name], f"it contains folders ({held})"))
+            raise DataError(_refusal(node, [name], f"it contains folders ({held})"))
     if len(classes) < 2 or not all(child.holds_only_folders for child in classes.values()):
         return
     inner = [{n for n in child.classes if not _YEAR.fullmatch(n)} for child in classes.values()]
     common, union = set.intersection(*inner), set.union(*inner)
     is_split = any(_kind(name)[0] for name in common)
     if is_split or (len(common) >= 2 and 2 * len(common) >= len(union)):
-        raise DataError(_told(node, list(classes), f"each contains {_listed(sorted(common))}"))
+        raise DataError(_refusal(node, list(classes), f"each contains {_listed(sorted(common))}"))
 
 
 def _named_as_parts(classes: Mapping[str, _Node]) -> list[str]:
@@ -250,7 +250,7 @@ def _named_as_parts(classes: Mapping[str, _Node]) -> list[str]:
     return list(classes) if len(classes) > 1 and all(map(_FOLD.fullmatch, classes)) else []
 
 
-def _told(node: _Node, names: list[str], why: str) -> str:
+def _refusal(node: _Node, names: list[str], why: str) -> str:
     place = f" in {'/'.join(node.path)!r}" if node.path else ""
     return (
         f"the {'folders' if len(names) > 1 else 'folder'} {_listed(names)}{place} "

@@ -107,7 +107,7 @@ def _as_surveyed(
         partial.write_text(json.dumps(facts))
         return facts
 
-    facts = kept(path, f"looks at the images of {str(root)!r}", save)
+    facts = kept(path, f"surveys the images of {str(root)!r}", save)
     notices = list(facts["told"])
     if how.ranges == UNDECIDED:
         how = replace(how, ranges=Ranges.parse(facts["ranges"]))

@@ -32,10 +32,10 @@ def survey(root: Path, paths: Sequence[str], how: Decoding) -> dict[str, Any]:
     with warnings.catch_warnings(), ThreadPoolExecutor(how.n_workers) as threads:
         warnings.simplefilter("ignore")
         looks = list(threads.map(lambda path: _look(root / path, how), chosen))
-    ranges, told = _decided(looks)
+    ranges, notices = _decided(looks)
     return {
         "ranges": str(ranges),
-        "told_of_ranges": told,
+        "told_of_ranges": notices,
         "told": [*_of_pages(looks, how.pages), *_of_cut(looks)],
         "has_tiffs": bool(by_suffix.keys() & TIFFS) or any(look.is_cut for look in looks),
     }
@@ -60,7 +60,7 @@ def _look(path: Path, how: Decoding) -> Look:
 
 def _decided(looks: list[Look]) -> tuple[Ranges, list[str]]:
     """Decide black and white of whole numbers and of fractions; also return notices of them."""
-    found, told = [], []
+    found, notices = [], []
     for is_float in (False, True):
         modes = [look.extent for look in looks if look.mode and (look.mode == "F") == is_float]
         extents = [extent for extent in modes if extent is not None]
@@ -72,11 +72,11 @@ def _decided(looks: list[Look]) -> tuple[Ranges, list[str]]:
             used = f"{decided.white:.6g} as white"
             if decided.black:
                 used = f"{decided.black:.6g} as black and {used}"
-            told.append(
+            notices.append(
                 f"images of {kind} have values from {low:.6g} to {high:.6g} ({len(extents)} "
                 f"examined): using {used}; to change it, give --white N or --white LOW:HIGH"
             )
-    return Ranges(*found), told
+    return Ranges(*found), notices
 
 
 def _of(n: int, looks: list[Look], one: str, several: str) -> str:
@@ -95,17 +95,17 @@ def _of_cut(looks: list[Look]) -> list[str]:
 
 
 def _of_pages(looks: list[Look], pages: str) -> list[str]:
-    told = []
+    notices = []
     n_paged = sum(look.n_pages > 1 for look in looks)
     if n_paged and pages == "first":
-        told.append(
+        notices.append(
             f"{_of(n_paged, looks, 'has', 'have')} several pages, of which the first is used; "
             "--pages mean uses their mean, --pages all makes each page an image"
         )
     if n_sets := sum(look.n_others > 1 for look in looks):
-        told.append(
+        notices.append(
             f"{_of(n_sets, looks, 'is', 'are')} part of OME sets of several files: each file is an "
             "image, and a random split separates them; use folders train and test to keep a set "
             "together"
         )
-    return told
+    return notices

@@ -108,9 +108,9 @@ def read_tables(
             continue
         contradicted = _contradicted(table, files)
         if contradicted:
-            told = f"{contradicted[0]}: {table.labels[contradicted[0]]!r}"
+            example = f"{contradicted[0]}: {table.labels[contradicted[0]]!r}"
             images = counted(len(contradicted), "image")
-            _log.warning("%s contradicts the folders of %s (%s)", name, images, told)
+            _log.warning("%s contradicts the folders of %s (%s)", name, images, example)
         other = [
             path
             for path in table.labels
@@ -119,7 +119,7 @@ def read_tables(
         if other:
             _log.warning("%s contradicts another table about %s: no table is used", name, other[0])
             return {}
-        _tell(name, table)
+        _log_use(name, table)
         labels.update(table.labels)
     if are_needed and not labels:
         for name, why in others[:MOST_NAMED]:
@@ -130,7 +130,7 @@ def read_tables(
     return labels
 
 
-def _tell(name: str, table: Table) -> None:
+def _log_use(name: str, table: Table) -> None:
     """Log what a table labels, and which of its rows are not used."""
     if table.unknown:
         some = _some(table.unknown, MOST_NAMED)
@@ -226,9 +226,9 @@ def _read(root: Path, place: Path, files: Sequence[ImageFile]) -> Table:
     if any(one.by_name for _, one, _ in found):  # the others are in sibling folders
         unknown += [address for address, one, _ in found if one.root_at and not one.by_name]
         found = [row for row in found if row[1].by_name or not row[1].root_at]
-    told = images.contradiction(one for _, one, _ in found)
-    if told:
-        raise DataError(f"it {told} this folder")
+    reason = images.contradiction(one for _, one, _ in found)
+    if reason:
+        raise DataError(f"it {reason} this folder")
     labels: dict[str, str] = {}
     for _, one, label in found:
         if label and labels.setdefault(one.path, label) != label:
