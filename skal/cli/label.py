@@ -345,7 +345,7 @@ def _log_saved(project: LabelProject) -> None:
 def train(
     ctx: click.Context, /, folder: Path, out: Path | None, as_json: bool, **settings: Any
 ) -> None:
-    """Train the final network on all labels, for use with `skal predict`.
+    """Train the final network on all labels, for `skal predict`.
 
     \b
     skal train photos --out model
@@ -382,9 +382,10 @@ def train(
 def doubts(
     ctx: click.Context, /, folder: Path, as_json: bool, as_csv: bool, noted: bool, **settings: Any
 ) -> None:
-    """List the labels that are probably wrong, the least probable first.
+    """List the labels that are probably wrong.
 
-    They are labels that a network trained on the other images (by cross-validation) contradicts.
+    They are labels that a network trained on the other images (by cross-validation) contradicts,
+    the least probable first.
 
     \b
     skal doubts photos

@@ -667,7 +667,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
 def test_doctor_shows_what_it_finds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     result = call("doctor", "--data-dir", tmp_path)
     assert result.exit_code == 0
-    assert f"{tmp_path} can be written" in result.stdout
+    assert f"{tmp_path} is writable" in result.stdout
     problem = [Check("disk", "full", fine=False)]
     monkeypatch.setattr("skal.cli.doctor.examine", lambda data_dir: problem)
     result = call("doctor")

@@ -77,9 +77,9 @@ def test_a_torchvision_that_does_not_fit_is_a_problem_with_advice(
 def test_a_matplotlib_that_does_not_import_is_a_problem(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert by_name(examine(tmp_path))["pictures"].fine
+    assert by_name(examine(tmp_path))["plots"].fine
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
-    check = by_name(examine(tmp_path))["pictures"]
+    check = by_name(examine(tmp_path))["plots"]
     assert not check.fine and "cannot import matplotlib" in check.found
 
 
@@ -94,7 +94,7 @@ def test_a_data_folder_that_cannot_be_written_is_a_problem(tmp_path: Path) -> No
     (tmp_path / "file").write_text("")
     check = by_name(examine(tmp_path / "file" / "data"))["data folder"]
     assert not check.fine
-    assert "cannot be written" in check.found
+    assert "is not writable" in check.found
 
 
 def test_looking_makes_no_folder(tmp_path: Path) -> None:
