@@ -56,10 +56,10 @@ class Oracle(ABC):
         """
 
     def replay(self, indices: NDArray[np.int64]) -> ArrayLike | None:
-        """Return earlier labels again when a run is resumed, or None if they need not be asked for.
+        """Return earlier labels again when a run is resumed, or None to trust the record.
 
         By default the images are labelled again in the same order, so that an oracle that draws
-        at random continues with the same state. Override it for oracles that ask people.
+        at random continues with the same state. Return None in oracles that ask people.
         """
         return self.label(indices)
 
