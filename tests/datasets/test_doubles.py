@@ -52,7 +52,7 @@ def test_what_is_there_twice_is_named_before_a_run(
     assert {data.paths[row] for row in found.repeated} == {"train/cat/again.png", "train/dog/1.png"}
     assert [data.paths[row] for row in found.contradicting] == ["train/dog/1.png"]
     assert "1 image of the pool is also in the test set (train/cat/leak.bmp)" in caplog.text
-    assert "1 of them has another label" in caplog.text
+    assert "1 of them has a different label" in caplog.text
 
 
 def test_who_makes_a_page_of_runs_is_not_told_again_what_is_there_twice(
@@ -83,7 +83,7 @@ def test_duplicates_are_left_out_of_the_pool_and_of_a_resumed_one(
         **settings,
     )
     assert "left 3 duplicates out of the pool: 1 is in the test set, 2 repeat" in caplog.text
-    assert "1 of them has another label" in caplog.text
+    assert "1 of them has a different label" in caplog.text
     assert "--drop-duplicates" not in caplog.text  # no advice to do what is done
     again = skal.ActiveLearner.open(tmp_path / "run")
     assert len(again.pool.X) == 15 - 3

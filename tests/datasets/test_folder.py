@@ -712,7 +712,7 @@ BAD = {
     "pointer.jpg": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "git-lfs"),
     "drawing.png": (b'<?xml version="1.0"?>\n<!-- by hand -->\n<svg width="9"></svg>', "an SVG"),
     "document.png": (b"%PDF-1.7\n", "a PDF"),
-    "unfinished.jpg": (bytes(4096), "zeros alone"),
+    "unfinished.jpg": (bytes(4096), "only zeros"),
     "half.jpg": (encoded("JPEG")[:2000], "truncated"),
     "half.png": (encoded("PNG")[:2000], "truncated"),
     "half.webp": (encoded("WEBP")[:200], ""),

@@ -125,10 +125,10 @@ def test_a_class_that_is_alone_in_one_part_is_a_class() -> None:
         (("val/cat", "test/cat"), "names of parts"),
         (("train_cats", "train_dogs", "test_cats", "test_dogs"), "names of parts"),
         (("trainA", "trainB", "testA", "testB"), "names of parts"),
-        (("data/cat", "data/dog", "docs"), "'data' stands.*folders of its own"),
+        (("data/cat", "data/dog", "docs"), "'data' is in.*contains folders"),
         (("x/train/cat", "x/train/dog", "y/train/cat", "y/train/dog"), "each contains 'train'"),
         (("fold1/cat", "fold2/dog"), "'fold1', 'fold2'.*names of parts"),
-        (("rose", "tulip", "flowers/rose", "flowers/tulip"), "'flowers' stands.*beside it"),
+        (("rose", "tulip", "flowers/rose", "flowers/tulip"), "'flowers' is in.*also next to it"),
     ],
 )
 def test_parts_in_the_place_of_classes_are_refused(folders: tuple[str, ...], message: str) -> None:
@@ -319,7 +319,7 @@ def test_rows_that_name_no_image_are_named(
     assert f"5 rows of labels.csv name no image in this folder: {named}" in caplog.text
     (tmp_path / "labels.csv").write_text("\n".join(["path,label", *rows[:3]]))
     labels(tmp_path)
-    assert caplog.records[-1].getMessage().endswith("image here: 'lost0.png'")
+    assert caplog.records[-1].getMessage().endswith("image in this folder: 'lost0.png'")
 
 
 def test_rows_with_too_few_or_too_many_cells_are_counted_and_named(
@@ -453,7 +453,7 @@ def test_a_table_of_hugging_face_is_read(tmp_path: Path, caplog: pytest.LogCaptu
     twice = '{"file_name": "0.png", "label": "cat", "label": "dog"}'
     (tmp_path / "train/metadata.jsonl").write_text(twice)
     labels(tmp_path)
-    assert "train/metadata.jsonl is not used: an object has 'label' twice" in caplog.text
+    assert "train/metadata.jsonl is not used: an object has the name 'label' twice" in caplog.text
     (tmp_path / "train/metadata.jsonl").write_text("[" * 100_000)
     labels(tmp_path)
     assert "train/metadata.jsonl is not used: it is not one JSON object per line" in caplog.text

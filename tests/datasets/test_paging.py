@@ -156,7 +156,7 @@ def test_a_label_of_a_whole_file_is_put_on_no_page(project: LabelProject, tmp_pa
     folder = tmp_path / "classes"
     (folder / "dead").mkdir(parents=True)
     (folder / "dead/a.tif").write_bytes((project.root / "a.tif").read_bytes())
-    with pytest.raises(DataError, match="matches no image of"):
+    with pytest.raises(DataError, match="is no image of"):
         import_into(project.root, folder, annotator="me")
 
 

@@ -595,7 +595,7 @@ def test_a_folder_with_a_foreign_image_is_refused(project: LabelProject, tmp_pat
     export_folder(project, tmp_path / "out")
     write_images(tmp_path / "out/daisy", np.full((1, 5, 5), 77, np.uint8), ["foreign.png"])
     before = project.store.actions()
-    with pytest.raises(DataError, match=r"foreign\.png' matches no image of"):
+    with pytest.raises(DataError, match=r"foreign\.png' is no image of"):
         import_labels(project, tmp_path / "out")
     (tmp_path / "out/daisy/foreign.png").unlink()
     (tmp_path / "out/ox-eye daisy").rename(tmp_path / "out/tulip")

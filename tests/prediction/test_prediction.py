@@ -479,7 +479,7 @@ def test_other_predictions_are_never_written_over(
         ({"utilities": ["bald?n=3"]}, UnknownNameError, "parameter of bald"),
         ({"utilities": [f"{__name__}:Relative"]}, ParameterError, "against each other"),
         ({"backend": "slurm"}, UnknownNameError, "dask"),
-        ({"backend": "loky", "scheduler": "tcp://x"}, ParameterError, "has none"),
+        ({"backend": "loky", "scheduler": "tcp://x"}, ParameterError, "takes none"),
         ({"shard_size": 0}, ParameterError, "shard_size=0; expected 1 or more"),
         ({"jobs": 0}, ParameterError, "jobs=0; expected 1 or more"),
         ({"device": "gpu"}, UnknownNameError, "device"),

@@ -173,7 +173,7 @@ def test_what_is_no_share_is_refused_before_anything_is_written(
 ) -> None:
     with pytest.raises(ParameterError) as caught:
         skal.run(tiny, **FAST, explore=value, out=tmp_path / "run")
-    told = f"explore: got {value!r}; expected a share from 0% to 100%, such as 0.1"
+    told = f"explore: got {value!r}; expected a share from 0% to 100%, such as 0.1 or 10%"
     meant = {"10": "; did you mean 10%?", 2.0: "; did you mean 2%?"}.get(value, "")
     assert str(caught.value) == f"{told}{meant}"
     assert not (tmp_path / "run").exists()
