@@ -197,7 +197,7 @@ def label(
             opened_project, folder, classes, given_settings(settings), overlap, until=until
         )
         changes = bool(renamings or mergers or removals)
-        _check_alone(
+        _check_exclusive(
             {
                 "--restore": is_restored,
                 "--agreement": agreement,
@@ -206,7 +206,7 @@ def label(
                 "--terminal": terminal,
             }
         )
-        _check_acting(ctx)
+        _check_effective(ctx)
         if is_restored:
             say(_restored(folder / HOME / STORE))
         elif agreement or status:
@@ -249,7 +249,7 @@ def _show_addresses(address: Address, names: list[str], home: Path, opens: bool)
         open_browser(home, urls[0])
 
 
-def _check_alone(wanted: Mapping[str, bool]) -> None:
+def _check_exclusive(wanted: Mapping[str, bool]) -> None:
     """Raise a UsageError if several of these exclusive options are given."""
     from ..core.errors import UsageError
 
@@ -258,7 +258,7 @@ def _check_alone(wanted: Mapping[str, bool]) -> None:
         raise UsageError(f"got {' and '.join(given)}; expected one of them")
 
 
-def _check_acting(ctx: click.Context) -> None:
+def _check_effective(ctx: click.Context) -> None:
     """Raise a UsageError if an option is given that has no effect with another one."""
     from ..core.errors import UsageError
 
@@ -273,8 +273,8 @@ def _check_acting(ctx: click.Context) -> None:
     for wanted in given:
         acting = CHANGES if wanted in CHANGES else (wanted,)
         idle = WITHOUT_EFFECT.get(wanted, ()) if wanted not in EXITING else {*given} - {*acting}
-        if passed_over := [name for name in given if name in idle]:
-            raise UsageError(f"{passed_over[0]} has no effect with {wanted}; leave it out")
+        if ignored := [name for name in given if name in idle]:
+            raise UsageError(f"{ignored[0]} has no effect with {wanted}; leave it out")
 
 
 def _restored(store: Path) -> str:

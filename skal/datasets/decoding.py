@@ -47,7 +47,7 @@ MOST_REDUCED = 64
 """Largest factor of a reduction; a strip has at least as many rows."""
 UNDECIDED = Ranges()
 BORDER = "#808080"
-"""The mean of the pretrained weights that expect borders."""
+"""The pixel mean of the pretrained weights that were made for images with borders."""
 CHUNK_BYTES = 2**26
 """Bytes of decoded pixels in flight, so that they do not pile up before a slow disk."""
 IN_FLIGHT = Budget(2**29)
