@@ -542,7 +542,7 @@ def test_cifar10_archive_that_is_damaged_or_another_is_a_data_error(data_dir: Pa
     archive = data_dir / "cifar-10-python.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(__file__, "something-else.py")
-    with pytest.raises(DataError, match="does not hold cifar-10-batches-py/"):
+    with pytest.raises(DataError, match="does not contain cifar-10-batches-py/"):
         load_dataset("cifar10")
     for content in (archive.read_bytes()[:200], b"<html>", b""):
         archive.write_bytes(content)
@@ -555,7 +555,7 @@ def test_cifar10_archive_writes_nowhere_else(data_dir: Path, tmp_path: Path) -> 
     data_dir.mkdir()
     with tarfile.open(data_dir / "cifar-10-python.tar.gz", "w:gz") as tar:
         tar.add(__file__, "../outside.py")
-    with pytest.raises(DataError, match="does not hold cifar-10-batches-py/"):
+    with pytest.raises(DataError, match="does not contain cifar-10-batches-py/"):
         load_dataset("cifar10")
     assert not (tmp_path / "outside.py").exists()
 

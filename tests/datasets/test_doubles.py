@@ -82,7 +82,7 @@ def test_duplicates_are_left_out_of_the_pool_and_of_a_resumed_one(
         image_size=32,
         **settings,
     )
-    assert "left 3 duplicates out of the pool: 1 is in the test set, 2 repeat" in caplog.text
+    assert "removed 3 duplicates from the pool: 1 is in the test set, 2 repeat" in caplog.text
     assert "1 of them has a different label" in caplog.text
     assert "--drop-duplicates" not in caplog.text  # no advice to do what is done
     again = skal.ActiveLearner.open(tmp_path / "run")

@@ -339,7 +339,7 @@ def test_rows_with_too_few_or_too_many_cells_are_counted_and_named(
     (tmp_path / "labels.csv").write_text("\n".join(["path,label,note", *rows]))
     found = {path: label for path, (_, label) in labels(tmp_path).items() if label}
     assert found == {"0.png": "cat", "2.png": "dog"}
-    told = "over 3 rows of labels.csv (the first is line 3): not as many cells as its header"
+    told = "ignored 3 rows of labels.csv (the first is line 3): not as many cells as its header"
     assert told in caplog.text
     assert "labels.csv labels 2 images; without a label: 1 row" in caplog.text
     (tmp_path / "labels.csv").write_text("id,label\n1,0,cat\n2,1,dog\n")  # as R writes them
