@@ -361,7 +361,7 @@ def test_images_are_loaded_as_the_run_did(tmp_path: Path, caplog: pytest.LogCapt
     settings = {"pages": "all", "drop_duplicates": True, "data_dir": tmp_path / "data"}
     run = {"model": "lenet", "steps": 2, "n_init": 4, "n_query": 2, "n_rounds": 1, "image_size": 12}
     skal.run(tmp_path / "photos", "random", **run, **settings, out=tmp_path / "run")
-    assert "left 6 duplicates out of the pool" in caplog.text
+    assert "removed 6 duplicates from the pool" in caplog.text
     caplog.clear()
     found = show_picks(read_result(tmp_path / "run"), load_as, 9)
     assert not found.missing and [sheet.n_images for sheet in found.sheets] == [4, 2]
