@@ -1,4 +1,4 @@
-"""Networks by name. Listing them imports no torch; building one does."""
+"""Networks by name. Listing them does not import torch; building one does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 
 
 class Builder(Protocol):
-    """What is registered in `MODELS`."""
+    """Signature of the functions registered in `MODELS`."""
 
     def __call__(
         self, *, n_classes: int, in_channels: int, image_size: int, dropout: float
@@ -44,8 +44,8 @@ class Builder(Protocol):
 
         Notes
         -----
-        A builder that also takes ``weights`` (a state dict) loads them itself; else they go into
-        the network's backbone.
+        A builder that also takes ``weights`` (a state dict) must load them itself; otherwise they
+        are loaded into the network's backbone.
         """
 
 
@@ -64,17 +64,17 @@ MODELS: Registry[Builder] = Registry(
         ),
     },
 )
-"""Facts: `summary`; `lr`, the learning rate of AdamW that suits it; `pretrained`, a function that
+"""Facts: `summary`; `lr`, the default learning rate with AdamW; `pretrained`, a function that
 returns a state dict, or its import path; `image_size`, the height and width in pixels that the
-pretrained weights are made for, which folders are decoded at then; `frozen_image_size`, a larger
-one that suits them where they are not trained further; `geometry`, how they want images to become
-squares, of `skal.datasets.decoding.GEOMETRIES`, by default "cover"; `parts`, two numbers, of
-the features that a frozen backbone has of its last layer and of earlier stages."""
+pretrained weights expect and folders are decoded at; `frozen_image_size`, a larger size that suits
+a frozen backbone; `geometry`, how images are made square, one of
+`skal.datasets.decoding.GEOMETRIES`, by default "cover"; `parts`, how many features of a frozen
+backbone come from its last layer and how many from earlier stages, two integers."""
 
 MODELS.add(
     "efficientnet-lite0",
     "skal.models.efficientnet:efficientnet_lite0",
-    summary="EfficientNet-Lite0; its ImageNet weights come along",
+    summary="EfficientNet-Lite0; its ImageNet weights are installed with skal",
     lr=0.001,
     pretrained="skal.models.efficientnet:imagenet",
     image_size=224,
@@ -82,7 +82,7 @@ MODELS.add(
 MODELS.add(
     "efficientnet-lite0-stages",
     "skal.models.efficientnet:efficientnet_lite0_stages",
-    summary="the same with features of earlier stages, too; frozen, the default for most",
+    summary="the same plus features of earlier stages; frozen, the usual default from 32 px on",
     lr=0.001,
     pretrained="skal.models.efficientnet:imagenet",
     image_size=224,
@@ -91,7 +91,7 @@ MODELS.add(
 MODELS.add(
     "small-cnn",
     "skal.models.small:small_cnn",
-    summary="four 3x3 convolutions with batch norm; below 32 px the default for most",
+    summary="four 3x3 convolutions with batch norm; the usual default below 32 px",
     lr=0.01,
 )
 MODELS.add(
@@ -118,11 +118,12 @@ __getattr__ = attach(
 
 
 BUNDLED_MODELS = ("efficientnet-lite0", "efficientnet-lite0-stages")
-"""Whose weights come along."""
+"""Models whose pretrained weights are installed with skal."""
 PRETRAINED_MODEL, FROZEN_MODEL = BUNDLED_MODELS
-"""Who names none gets the other where its head is solved on a frozen backbone, else the first."""
+"""The default models: `FROZEN_MODEL` where a head is solved on a frozen backbone, otherwise
+`PRETRAINED_MODEL`."""
 
 
 def trained_model(image_size: int) -> str:
-    """Return the model to train from other weights than ImageNet's: by the size of the images."""
+    """Return the default model, by image size, where ImageNet weights are not used."""
     return "small-cnn" if image_size < 64 else "resnet18"

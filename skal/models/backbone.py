@@ -1,4 +1,4 @@
-"""A backbone that stays as it is: pixels in, features out."""
+"""Frozen backbones, which compute features from pixels."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from .network import ImageModule, Network, freeze, headless, scales, uncompiled
 from .weights import Weights
 
 FORMAT_VERSION = 2
-"""Part of the key of features: raise it whenever they come out otherwise."""
+"""Part of the cache key of features; raise it whenever their values change."""
 LARGEST_LOSS = 1e-3
-"""Share of their length that features may lose as float16, which rounds by at most half of it."""
+"""Largest relative error of float16 features; rounding causes at most half of it."""
 PROBE_SIDE = 4
-"""Width in colours of the images of a probe: noise would look alike to many a network."""
+"""Size of probe images, in patches of one colour: many networks barely react to pixel noise."""
 SAME = {False: 1e-2, True: 3e-2}
-"""Share of their length that features may differ by elsewhere, in float32 and in bfloat16."""
+"""Relative difference up to which features are the same, in float32 and in bfloat16."""
 
-NOT_FINITE = "the backbone answers with NaN or infinity"
+NOT_FINITE = "the features of the backbone are NaN or infinite"
 
 _log = logging.getLogger("skal")
 
@@ -44,11 +44,11 @@ Features: TypeAlias = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
-    """The backbone of a network, frozen, with all that decides what it makes of an image.
+    """A frozen backbone with everything that determines its features.
 
-    The key is a hash of the weights and of how images are prepared, the shape channels, height and
-    width of the images. `network` has the weights, and says how images are prepared; its code may
-    be missing until `module` is asked for.
+    `key` is a hash of the weights and of the preparation of images; `image_shape` is (channels,
+    height, width). `network` has the weights and the preparation of images, but may be without code
+    until `module` builds it.
     """
 
     network: Network
@@ -67,14 +67,14 @@ class Backbone:
         pretrained: bool = False,
         weights: Weights | None = None,
     ) -> Backbone:
-        """Build a model's backbone and freeze it; parameters and errors as of `build_network`."""
-        with torch_seed(0):  # what no weights are given for
+        """Build and freeze a model's backbone; parameters and errors as in `build_network`."""
+        with torch_seed(0):  # for weights that are not loaded
             start = {"pretrained": pretrained, "weights": weights}
             module = headless(model, device.bf16, image_shape, **start)
         freeze(module)
         key = key_of(model, module.network, image_shape, device.bf16)
         module.to(device.name)
-        # no lambda, which cannot be pickled
+        # not a lambda, which cannot be pickled
         return cls(module.network, device.name, tuple(image_shape), key, partial(_itself, module))
 
     @cached_property
@@ -84,15 +84,15 @@ class Backbone:
 
     @cached_property
     def answers(self) -> Answers | None:
-        """What the network makes of two images, see `answers_of`: it does not change."""
+        """The network's features of two probe images, see `answers_of`; they never change."""
         return answers_of(self.module, self.image_shape, self.device)
 
     def stream(
         self, X: Images, rows: NDArray[np.int64] | None = None
     ) -> Iterator[NDArray[np.float32]]:
-        """Yield the features of images, or some rows of them, in batches (b, n_features), in order.
+        """Yield the features of images, or some rows of them, in order, in batches (b, n_features).
 
-        It raises DataError if they are NaN or infinite.
+        Raises DataError if they are not finite.
         """
         size = Device(self.device).scoring_batch_size(self.module.input_size or X.shape[-1])
         size = max(size, speed_up(self.module, X, rows))
@@ -108,7 +108,7 @@ class Backbone:
         return features
 
     def __call__(self, X: Images) -> Features:
-        """Return the features of images, (n, n_features), as `compact` keeps them."""
+        """Return the features of images, (n, n_features), in the dtype that `compact` chooses."""
         return compact(np.concatenate(list(self.stream(X))))
 
 
@@ -117,7 +117,7 @@ def _itself(module: ImageModule) -> ImageModule:
 
 
 def key_of(model: str, network: Network, image_shape: tuple[int, ...], bf16: bool) -> str:
-    """Hash the weights, and what becomes of pixels before they meet them."""
+    """Hash the weights and the preparation of pixels."""
     facts = [FORMAT_VERSION, model, [*image_shape], bf16, getattr(network, "input_size", None)]
     facts += [scale.tolist() for scale in scales(network)]
     digest = hashlib.blake2b(repr(facts).encode(), digest_size=8)
@@ -128,7 +128,7 @@ def key_of(model: str, network: Network, image_shape: tuple[int, ...], bf16: boo
 
 
 class Answers(NamedTuple):
-    """What a network makes of two images, and the share of its length that it may differ by."""
+    """A network's features of two probe images, and the tolerated relative difference."""
 
     found: NDArray[np.float32]
     share: float
@@ -142,27 +142,28 @@ class Answers(NamedTuple):
 
 
 def answers_of(module: ImageModule, image_shape: tuple[int, ...], device: str) -> Answers | None:
-    """Return what a network (in evaluation mode, on the device) makes of two images; None if it
-    draws from generators of its own, so that nothing can be told by its answers.
+    """Return the features of two probe images by a network in evaluation mode, on the device.
+
+    Returns None if they are not reproducible, so that networks cannot be compared by them.
     """
     answers = Answers(_answers(module, image_shape, device), SAME[module.bf16])
     return answers if answers.are_like(_answers(module, image_shape, device)) else None
 
 
 def place_of(answers: Answers | None, place: Path) -> Path:
-    """Return where to keep what is made by a network, apart from that of other code.
+    """Return the path under which to cache a network's results, separate from those of other code.
 
-    A hash of the weights says nothing of the code that runs them. So what the network makes of two
-    images is kept beside, and compared: not hashed, since it depends on device and threads in its
-    last digits. The place is a name without a suffix in a folder that exists; what is returned is
-    that, or the first of ``place-2``, ``place-3``, ... whose network answered alike. It raises
-    OSError if nothing can be written there.
+    A hash of the weights does not cover the code that runs them. The features of two probe images
+    are therefore stored next to the results and compared; they cannot be hashed, since their last
+    digits depend on device and threads. `place` is a name without suffix in an existing folder; the
+    result is `place`, or the first of ``place-2``, ``place-3``, ... with the same probe features.
+    Raises OSError if the folder cannot be written to.
     """
     if answers is None:
         return place
 
     def save(path: Path) -> None:
-        with path.open("wb") as file:  # by name numpy would add a suffix
+        with path.open("wb") as file:  # given a name, numpy would add a suffix
             np.save(file, answers.found)
 
     for number in itertools.count(1):
@@ -173,19 +174,19 @@ def place_of(answers: Answers | None, place: Path) -> Path:
         if answers.are_like(np.load(probe)):
             break
     if is_new and number > 1:
-        _log.warning("the network's code has changed since %s was made", place)
+        _log.warning("the network's code has changed since %s was created", place)
     return place.with_name(name)
 
 
 def _answers(module: ImageModule, image_shape: tuple[int, ...], device: str) -> NDArray[np.float32]:
-    """Return what a network makes of two images of a few colours each, always the same."""
+    """Return a network's features of two fixed images, each of a few colours."""
     channels, height, width = image_shape
     colours = np.random.default_rng(0).integers(
         0, 256, (2, channels, PROBE_SIDE, PROBE_SIDE), dtype=np.uint8
     )
     rows, columns = (np.arange(size) * PROBE_SIDE // size for size in (height, width))
     images = torch.from_numpy(colours[:, :, rows[:, None], columns])
-    # some networks draw numbers when they answer
+    # some networks use random numbers in the forward pass
     with torch_seed(0), torch.no_grad(), computing_on(device), uncompiled(module.network):
         answers: NDArray[np.float32] = module.embed(images.to(device)).cpu().numpy()
     if not np.isfinite(answers).all():
@@ -194,7 +195,7 @@ def _answers(module: ImageModule, image_shape: tuple[int, ...], device: str) -> 
 
 
 def compact(features: NDArray[np.float32]) -> Features:
-    """Return finite features as float16, if they are hardly changed by that."""
+    """Return finite features as float16 if that hardly changes them, else as they are."""
     with np.errstate(over="ignore"):
         half = features.astype(np.float16)
     lost = float(np.linalg.norm(half.astype(np.float32) - features))

@@ -1,4 +1,4 @@
-"""From a name to a network, with weights if asked for; and how it is tried before a training."""
+"""Build a network by name, load its weights, and try it before training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TRIAL_IMAGES = 2
 
 
 class NetworkShape(TypedDict):
-    """What a `Builder` is given: see there."""
+    """Keyword arguments of a `Builder`; see there."""
 
     n_classes: int
     in_channels: int
@@ -39,24 +39,38 @@ def build_network(
     weights: Weights | None = None,
     **shape: Unpack[NetworkShape],
 ) -> Network:
-    """Build a network that `MODELS` resolves, with weights if asked for.
+    """Build a network by its name in `MODELS`, and load weights into its backbone.
 
-    `pretrained` starts from the weights that the model is registered with; `weights` is the state
-    dict of the model, or a file that `skal.models.checkpoints.read_tensors` reads, such as the
-    ``model.safetensors`` of a run. Of many tensors those are taken whose names, behind one prefix,
-    fit best, see `skal.models.weights.prefix_of`; a head is passed over. How many tensors of a file
-    fit is logged. The shape is that of a `Builder`.
+    Parameters
+    ----------
+    name : str
+        A name that `MODELS` resolves.
+    pretrained : bool, default=False
+        Whether to load the weights that the model is registered with.
+    weights : mapping of str to Tensor, str or Path, optional
+        A state dict, or a file that `skal.models.checkpoints.read_tensors` reads, such as the
+        ``model.safetensors`` of a run. Tensors are matched by name and shape, under the prefix
+        that fits most of them; those of a head are ignored. The number of matches is logged.
+    **shape
+        See `Builder`.
 
-    It raises UnknownNameError, ParameterError or DataError for an unknown model, one without
-    pretrained weights, or weights of which less than half fit; and MissingExtraError if the model's
-    family needs a package that is not installed.
+    Raises
+    ------
+    UnknownNameError
+        If there is no such model.
+    ParameterError
+        If the model has no pretrained weights, or cannot be built.
+    DataError
+        If the weights cannot be read, or fewer than half of the backbone's tensors match.
+    MissingExtraError
+        If the model's family needs a package that is not installed.
     """
     entry = MODELS.resolve(name)
     state: Mapping[str, Tensor] | None = None
     if isinstance(weights, Mapping):
         state = tensors_in(weights)
         if not state:
-            raise DataError("the weights hold no tensor; expected a state dict")
+            raise DataError("the weights contain no tensor; expected a state dict")
     elif weights is not None:
         state = read_tensors(Path(weights))
     elif pretrained:
@@ -70,8 +84,8 @@ def build_network(
         getattr(network, "backbone", None), nn.Module
     ):
         raise ParameterError(
-            f"the model {entry.spec} is built as {type(network).__qualname__}; expected a "
-            "skal.models.Network of a backbone and a head"
+            f"the builder of the model {entry.spec} returned {type(network).__qualname__}; "
+            "expected a skal.models.Network with a backbone and a head"
         )
     built: Any = network
     if state is not None and not loads:
@@ -86,7 +100,8 @@ def _pretrained(entry: Entry[Builder]) -> Mapping[str, Tensor]:
     if source is None:
         having = [e.name for e in MODELS.listed() if "pretrained" in e.facts or ":" in e.name]
         raise ParameterError(
-            f"the model {entry.name!r} has no pretrained weights; these have: {', '.join(having)}"
+            f"the model {entry.name!r} has no pretrained weights; models that have: "
+            f"{', '.join(having)}"
         )
     load = import_object(source) if isinstance(source, str) else source
     state: Mapping[str, Tensor] = load()
@@ -96,20 +111,24 @@ def _pretrained(entry: Entry[Builder]) -> Mapping[str, Tensor]:
 def try_network(
     name: str, module: ImageModule, image_shape: tuple[int, ...], n_classes: int
 ) -> None:
-    """Run a network on a few black images, and look at what it returns.
+    """Run a network on a few black images and check its outputs.
 
-    It raises DataError if the network takes no images of the shape (channels, height, width), and
-    ParameterError if it returns anything but `n_classes` logits and embeddings.
+    Raises
+    ------
+    DataError
+        If the network fails on images of this shape (channels, height, width).
+    ParameterError
+        If it returns anything but `n_classes` logits and embeddings.
     """
     device = module.mean.device
     images = torch.zeros(TRIAL_IMAGES, *image_shape, dtype=torch.uint8, device=device)
     try:
         with torch.inference_mode():
             found: Any = module.eval().network(module.prepare(images))
-    except Exception as error:  # whatever the layers of foreign networks raise
+    except Exception as error:  # the layers of other libraries may raise anything
         pass_on_memory(error)
         raise DataError(
-            f"the model {name!r} does not take images of {image_shape[-1]} px "
+            f"the model {name!r} cannot process images of {image_shape[-1]} px "
             f"({one_line(error)}); choose another size by --image-size, or another model"
         ) from error
     is_pair = isinstance(found, tuple | list) and len(found) == 2
@@ -117,8 +136,8 @@ def try_network(
     fine = is_pair and _is(logits, n_classes) and _is(embeddings, None)
     if not fine:
         raise ParameterError(
-            f"the model {name!r} ({type(module.network).__qualname__}) returned {_told(found)} for "
-            f"{TRIAL_IMAGES} images; expected (logits, embeddings), floats of the shapes "
+            f"the model {name!r} ({type(module.network).__qualname__}) returned {_shown(found)} "
+            f"for {TRIAL_IMAGES} images; expected (logits, embeddings), floats of the shapes "
             f"({TRIAL_IMAGES}, {n_classes}) and ({TRIAL_IMAGES}, n_features)"
         )
 
@@ -133,9 +152,9 @@ def _is(values: Any, width: int | None) -> bool:
     )
 
 
-def _told(found: Any) -> str:
+def _shown(found: Any) -> str:
     if isinstance(found, Tensor):
         return f"{str(found.dtype).removeprefix('torch.')} of shape {tuple(found.shape)}"
     if isinstance(found, tuple | list):
-        return f"({', '.join(_told(part) for part in found)})"
+        return f"({', '.join(_shown(part) for part in found)})"
     return "None" if found is None else type(found).__name__

@@ -1,4 +1,4 @@
-"""Temperature scaling: probabilities that are as sure as the network is right."""
+"""Temperature scaling, fitted by cross-validation on the labelled images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from skactiveml.utils import is_labeled
 from sklearn.base import clone
 
 from ..core.seeding import derive_seed
-from ..core.text import counted, plural
+from ..core.text import counted
 from ..datasets.base import Images
 from .classifier import ImageClassifier
 from .folds import stratified_folds
@@ -32,42 +32,41 @@ def calibrate(
     seed: int,
     rows: NDArray[np.int64] | None = None,
 ) -> float:
-    """Fit the temperature of a trained classifier to its labelled images, by cross-validation.
+    """Fit the temperature of a trained classifier by cross-validation on its labelled images.
 
-    Clones of the classifier are trained on all folds but one and asked for the logits of that
-    one. The temperature is what these logits, divided by it, explain the labels best with, in
-    likelihood (Guo et al., 2017, section 4.2). From then on all that the classifier says is at
-    this temperature, until it is trained again; which class is the most probable does not change.
+    For each fold a clone of the classifier is trained on the other folds and predicts the logits of
+    the fold. The temperature maximises the likelihood of the labels given all held-out logits
+    divided by it (Guo et al., 2017, section 4.2). The classifier's outputs are at this temperature
+    until it is trained again. The most probable class does not change.
 
     Parameters
     ----------
     classifier : ImageClassifier
-        A fitted one. Its weights stay as they are.
+        A fitted classifier. Its weights do not change.
     X, y, rows
         As for `ImageClassifier.fit`.
     seed : int
-        Seeds the folds and the training in each, not negative.
+        Seeds the folds and the training in each; not negative.
 
     Returns
     -------
     float
-        The temperature, above 1 for a network that was too sure. It is within [0.5, 20]: held-out
-        images that are all classified right by a margin would draw it to 0, logits that tell
-        nothing to infinity. It is 1, and a notice is logged, if the labels do not suffice: they
-        are of one class alone, or no class has two images.
+        The temperature, above 1 for an overconfident network. It is clipped to [0.5, 20], since it
+        would tend to 0 where all held-out images are classified correctly, and to infinity where
+        logits carry no information. It is 1, and a warning is logged, if the labels are of one
+        class only, or no class has two images.
 
     Raises
     ------
     NotFittedError
-        If the classifier was never fitted.
+        If the classifier is not fitted.
     DataError, ParameterError
-        As `ImageClassifier.fit`.
+        As for `ImageClassifier.fit`.
 
     Notes
     -----
-    There are five folds, or as many as the largest class has images if those are fewer. Labels of
-    a class that is in one fold alone count too, although the network that is asked for them has
-    not seen the class.
+    There are five folds, or as many as the largest class has images if that is fewer. Labels count
+    even if their class is in one fold only, so that the network asked about them never saw it.
 
     References
     ----------
@@ -93,10 +92,8 @@ def calibrate(
     temperature = 1.0
     if len(counts) < 2 or counts.max() < 2:
         _log.warning(
-            "not calibrated: that needs two labelled images of one class and one of another, there "
-            "%s %s of %s",
-            plural(len(labeled), "is", "are"),
-            counted(len(labeled), "image"),
+            "not calibrated: got %s of %s; expected at least two of one class and one of another",
+            counted(len(labeled), "labelled image"),
             counted(len(counts), "class", "classes"),
         )
     else:
@@ -117,10 +114,10 @@ def calibrate(
 
 
 def fit_temperature(logits: NDArray[np.floating], y: NDArray[np.int64]) -> float:
-    """Return the temperature, in [0.5, 20], at which labels are most likely.
+    """Return the temperature, in [0.5, 20], that maximises the likelihood of labels.
 
-    The logits, (n, n_classes), are of images that the network was not trained on; `y`, (n,), has
-    their columns. If they are not finite a warning is logged, and the temperature is 1.
+    The logits, (n, n_classes), must be of held-out images; `y`, (n,), holds the columns of their
+    labels. If logits are not finite, the temperature is 1 and a warning is logged.
     """
     if not np.isfinite(logits).all():
         _log.warning("not calibrated: the network's outputs are not finite")
@@ -136,15 +133,15 @@ def fit_temperature(logits: NDArray[np.floating], y: NDArray[np.int64]) -> float
         method="bounded",
         options={"xatol": 1e-10},
     )
-    # the search only comes near a minimum that is at a bound
+    # the bounded search never evaluates its bounds
     return min(math.exp(found.x), MIN_TEMPERATURE, MAX_TEMPERATURE, key=loss)
 
 
 def uncalibrated(proba: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
-    """Return the probabilities, (..., n_classes), that a network had given at temperature 1.
+    """Return the probabilities, (..., n_classes), at temperature 1, given those at `temperature`.
 
-    They are normalised powers of those at `temperature`, of which what was rounded to 0 counts as
-    the smallest number that float32 has.
+    They are the normalised powers ``proba ** temperature``, with probabilities that were rounded
+    to 0 replaced by the smallest float32.
     """
     smallest = np.finfo(np.float32).smallest_subnormal
     powers = np.log(np.maximum(proba, smallest), dtype=np.float64) * temperature

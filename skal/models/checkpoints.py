@@ -1,4 +1,4 @@
-"""Files of weights: the tensors in them, read without running any code from the file."""
+"""Read the tensors of weight files without running code from them."""
 
 from __future__ import annotations
 
@@ -18,40 +18,39 @@ from .tensors import tensors_of
 
 _OF_A_MODULE = ("_parameters", "_buffers", "_modules")
 _ONE_AT_A_TIME = Lock()
-"""Held while torch knows the stand-ins, which it does for the whole process."""
+"""Held while the stand-ins are registered with torch, which is global."""
 
 
 class _StandIn:
-    """What any class or function that a file names becomes, but for those that torch lets pass.
+    """Replaces every class and function named in a file that torch would refuse.
 
-    It takes everything and does nothing. Its state is kept: a whole module has its tensors there.
+    It accepts any arguments and does nothing, but keeps its state, where modules have tensors.
     """
 
-    state: object = None  # of the class, since unpickling need not call __init__
+    state: object = None  # on the class, since unpickling may skip __init__
 
     def __init__(self, *args: object) -> None:
-        """Take whatever the file gives."""
+        """Ignore the arguments."""
 
     def __repr__(self) -> str:
-        return "<something that the file names>"
+        return "<object of the file>"
 
     def __setstate__(self, state: object) -> None:
         self.state = state
 
 
 class _DictStandIn:
-    """The same for kinds of dict, into which torch puts items only if they are its own."""
+    """The same for dict subclasses, since torch only sets items of known dict classes."""
 
     def __new__(cls, *args: object) -> OrderedDict[Any, Any]:  # type: ignore[misc]
         return OrderedDict()
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return all tensors in a file, wherever they are in it, by their path in it, joined by dots.
+    """Return all tensors in a file, at any depth, by their path in it, joined by dots.
 
-    It may be what ``torch.save`` wrote (a state dict, a checkpoint that holds several and more, a
-    whole module) or a ``.safetensors`` file. It raises DataError if it cannot be read, or holds no
-    tensor.
+    The file may be from ``torch.save`` (a state dict, a checkpoint that contains some, a whole
+    module) or a ``.safetensors`` file. Raises DataError if it cannot be read or has no tensor.
     """
     content: Any
     try:
@@ -62,7 +61,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(f"cannot read the weights {str(path)!r}: {reason}") from error
-    except Exception as error:  # torch unpickles, and bytes of any kind raise errors of any kind
+    except Exception as error:  # unpickling arbitrary bytes may raise anything
         pass_on_memory(error)
         raise DataError(
             f"cannot read the weights {str(path)!r}: {_reason(error)}; expected a "
@@ -70,19 +69,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
     found = tensors_in(content)
     if not found:
-        raise DataError(f"{str(path)!r} is not a state dict (names to tensors), nor holds one")
+        raise DataError(f"{str(path)!r} contains no tensor; expected a state dict or a checkpoint")
     return found
 
 
 def _unpickled(path: Path) -> Any:
-    """Load by torch's restricted unpickler, with a stand-in for whatever it would refuse.
+    """Load with torch's restricted unpickler, and stand-ins for everything that it would refuse.
 
-    So nothing that the file names is imported, let alone called: its author's classes (of settings,
-    paths, numpy's numbers) come out empty, and only the tensors are real.
+    Nothing named in the file is imported or called: objects of other classes (settings, paths,
+    numpy scalars) become stand-ins, and only tensors are real.
     """
     try:
         foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except ValueError:  # not a zip file, as torch wrote none before 1.6: it may refuse those itself
+    except ValueError:  # not a zip file, such as those of torch < 1.6, which `load` may refuse
         foreign = []
     stand_ins: list[Any] = [
         (_DictStandIn if name.lower().endswith("dict") else _StandIn, name) for name in foreign
@@ -93,9 +92,9 @@ def _unpickled(path: Path) -> Any:
 
 def _reason(error: Exception) -> str:
     if refused := re.search(r"GLOBAL (\S+)", str(error)):
-        return f"it names {refused[1]}, which is not run"
-    told = str(error).partition("WeightsUnpickler error:")[2] or str(error)
-    first = told.strip().partition("\n")[0]
+        return f"it refers to {refused[1]}, which skal does not run"
+    message = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+    first = message.strip().partition("\n")[0]
     first = re.sub(r"<class '[^']*_StandIn'>", "a list or dict class of its own", first)
     return f"{type(error).__name__}: {first}"
 
@@ -109,7 +108,7 @@ def tensors_in(content: object) -> dict[str, Tensor]:
         name, part = waiting.pop()
         if isinstance(part, Tensor):
             found.setdefault(name, part)
-        elif id(part) not in seen:  # a file may hold a part in itself
+        elif id(part) not in seen:  # a file may contain cycles
             seen.add(id(part))
             within = [(f"{name}.{key}" if name else str(key), value) for key, value in _items(part)]
             waiting += reversed(within)

@@ -1,4 +1,4 @@
-"""`ImageClassifier`: a network for images that scikit-activeml takes as one of its own."""
+"""`ImageClassifier`: an image network with the interface of a scikit-activeml classifier."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from .settings import ClassifierSettings, head_for
 from .training import ImageNet
 
 SAMPLE = 1000
-"""Images that a frozen backbone's features are measured on."""
+"""Images from which the mean and standard deviation of features are estimated."""
 
 
 @shows_settings(ClassifierSettings)
@@ -43,21 +43,21 @@ class ImageClassifier(FittedNetwork):
     Parameters
     ----------
     model : str, default="small-cnn"
-        One of ``skal list models``.
+        A name that ``skal list models`` shows, or ``package.module:builder``.
     classes : array-like of shape (n_classes,)
-        All class labels, whether or not one of each is labelled yet. Required.
+        All class labels, including those without a labelled image yet. Required.
     **settings
     augmentation : tuple of str, default=()
-        What is done to each training image: names of `skal.models.AUGMENTATIONS`.
+        Augmentations of the training images: names in `skal.models.AUGMENTATIONS`.
     callbacks : sequence, default=()
-        skorch callbacks to add.
+        Additional skorch callbacks.
     missing_label : int, default=-1
         Marks unlabelled images in `y`.
     cost_matrix : array-like of shape (n_classes, n_classes), optional
-        See scikit-activeml.
+        See `skactiveml.base.SkactivemlClassifier`.
     random_state : int, RandomState or None, default=None
-        Seeds initialisation, batches, augmentation and dropout; torch's global state is left as
-        it was.
+        Seeds initialisation, batches, augmentation and dropout. torch's global random state is
+        not changed.
 
     References
     ----------
@@ -69,20 +69,19 @@ class ImageClassifier(FittedNetwork):
     Notes
     -----
     `X` is uint8 of shape (n, channels, height, width), square; `predict_proba(X)` is float32 of
-    shape (n, n_classes), its columns in the order of `classes_`. Outputs to ask for by
-    `extra_outputs` are "logits" (n, n_classes), already divided by `temperature`, and "emb", the
-    input of the last layer, (n, n_features).
+    shape (n, n_classes), its columns in the order of `classes_`. `extra_outputs` can be "logits",
+    (n, n_classes), already divided by `temperature`, and "emb", the input of the last layer,
+    (n, n_features).
 
-    On a frozen backbone the head "logistic" is multinomial logistic regression on features of
-    length 1, solved to its optimum; the strength of its regularisation is chosen by stratified
-    cross-validation over the labels (`strength`), and so is how much features of earlier stages
-    weigh beside those of the last layer (`stages_share`; of "efficientnet-lite0-stages", the
-    default of runs). For the other heads features are brought to mean
-    0 and standard deviation 1, as measured on a thousand images of `X`, with or without a label.
-    The same images and labels train the same head as pixels and as features, up to rounding.
+    The head "logistic" of a frozen backbone is multinomial logistic regression on features scaled
+    to length 1, solved to its optimum. Stratified cross-validation over the labels chooses its
+    regularisation strength (`strength`) and, with "efficientnet-lite0-stages", the weight of
+    features of earlier stages (`stages_share`). The other heads standardise features by the mean
+    and standard deviation over up to 1,000 images of `X`, labelled or not. Fitting on pixels or on
+    their features gives the same head, up to rounding.
 
-    Every fit starts from new weights, unless `warm_start` says otherwise. A fit without any label
-    leaves the network untrained.
+    Every fit starts from new weights, unless `warm_start` is set. A fit without any label leaves
+    the network untrained.
 
     Examples
     --------
@@ -97,7 +96,7 @@ class ImageClassifier(FittedNetwork):
     ((359, 10), dtype('float32'), 2)
     """
 
-    # what SkorchClassifier takes as parameters and this class has decided
+    # parameters of SkorchClassifier that this class fixes
     module = None
     criterion = nn.CrossEntropyLoss
     forward_outputs: ClassVar = {
@@ -192,16 +191,16 @@ class ImageClassifier(FittedNetwork):
         Parameters
         ----------
         X : ndarray of uint8, shape (n, channels, height, width)
-            Labelled and unlabelled images; the latter are not read, unless `freeze` is on, which
-            takes a measure of some. With `freeze` also features, float16 or float32 of shape
-            (n, n_features).
+            Labelled and unlabelled images. Unlabelled ones are only read with `freeze`, some of
+            them, to standardise features. With `freeze`, X may also be features, float16 or
+            float32 of shape (n, n_features).
         y : array-like of int, shape (n,)
-            Labels; `missing_label` where there is none.
+            Labels; `missing_label` marks unlabelled images.
         sample_weight : array-like of float, shape (n,), optional
-            How much each labelled image counts, positive; of the head "logistic" alone.
+            Positive weights of the labelled images; only for the head "logistic".
         rows : ndarray of int64, optional
-            The images that may be measured with `freeze`, such as those that are not held out; by
-            default all.
+            Images that may be used to standardise features, for example those that are not held
+            out; by default all.
 
         Returns
         -------
@@ -210,8 +209,7 @@ class ImageClassifier(FittedNetwork):
         Raises
         ------
         ParameterError, DataError
-            If a parameter is not valid, `X` is not as above, a label is not in `classes`, or the
-            training diverges.
+            If a parameter, `X` or a label is not valid, or the training diverges.
         """
         self._check(X, y, fit_params)
         weights = self._weights(y, sample_weight)
@@ -239,17 +237,17 @@ class ImageClassifier(FittedNetwork):
     def partial_fit(
         self, X: Images, y: ArrayLike, sample_weight: ArrayLike | None = None, **fit_params: Any
     ) -> ImageClassifier:
-        """Train on, from the weights as they are, on images of the same shape; else as `fit`.
+        """Continue training from the current weights, on images of the same shape; see `fit`.
 
-        Each call draws other batches than the one before, with an integer `random_state` too. A
-        temperature is of the weights before: training sets it back to 1.
+        Each call draws different batches, also with an integer `random_state`. The temperature
+        is reset to 1, since it was fitted to the previous weights.
         """
         if not hasattr(self, "neural_net_"):
             return self.fit(X, y, sample_weight=sample_weight, **fit_params)
         self._check(X, y, fit_params)
         weights = self._weights(y, sample_weight)
         self._check_fitted(X)
-        # else an integer seed would draw the very same batches in each call
+        # otherwise an integer seed would draw the same batches in each call
         calls = self.n_partial_fits_ + 1
         seed = derive_seed(as_seed(self.random_state) % 2**32, "training", calls)
         inputs: Any = X
@@ -270,27 +268,27 @@ class ImageClassifier(FittedNetwork):
 
     @property
     def head_used(self) -> str:
-        """The head that a frozen backbone gets: `head`, or what suits the other parameters."""
+        """The head of a frozen backbone: `head`, or the default for the other parameters."""
         if self.head is not None:
             return self.head
         return head_for(vars(self))
 
     @property
     def is_solved(self) -> bool:
-        """Whether its head is solved, not trained."""
+        """Whether the head is solved to its optimum rather than trained by gradients."""
         return self.freeze and HEADS[self.head_used].solved
 
     @property
     def strength(self) -> float | None:
-        """The C of a solved head's last fit: the inverse strength of its regularisation."""
+        """The C of a solved head's last fit, the inverse of its regularisation strength."""
         if not self.is_solved or not hasattr(self, "neural_net_"):
             return None
         return float(self.neural_net_.module_.network.strength) or None
 
     @property
     def stages_share(self) -> float | None:
-        """The share of the squared length of features that a solved head's last fit gave to those
-        of earlier stages, None of a network without them. Embeddings are the same whatever it is.
+        """The share of the squared feature length that a solved head's last fit gave to features of
+        earlier stages; None for networks without them. It does not change embeddings.
         """
         if self.strength is None:
             return None
@@ -300,19 +298,18 @@ class ImageClassifier(FittedNetwork):
     def initialize(
         self, X: Any = None, y: ArrayLike | None = None, enforce_check_X_y: bool = False
     ) -> Any:
-        """Build the network that a fit on such `X` would start from, and do not train it.
+        """Build the network for images like `X` without training it.
 
-        With `enforce_check_X_y` it returns ``(self, X, y)``, as scikit-activeml has it.
+        With `enforce_check_X_y` it returns ``(self, X, y)``, as in scikit-activeml.
 
         Raises
         ------
         ParameterError, DataError
-            As `fit`; also without `X`, since the network depends on the shape of the images.
+            As for `fit`; also without `X`, since the network depends on the image shape.
         """
         if X is None:
             raise ParameterError(
-                "initialize() was given no images; the network is built for their shape: "
-                "initialize(X)"
+                "initialize() got no images; call initialize(X): the network depends on their shape"
             )
         labels = np.full(len(X), self.missing_label) if y is None else np.asarray(y)
         self._check(X, labels, {})
@@ -328,7 +325,7 @@ class ImageClassifier(FittedNetwork):
         return (self, X, labels) if enforce_check_X_y else self
 
     def backbone(self, image_shape: tuple[int, ...]) -> Backbone:
-        """Build the backbone that a fit on images of a shape (3 ints) starts from, frozen.
+        """Build the frozen backbone for images of shape (channels, height, width).
 
         Raises
         ------
@@ -345,8 +342,8 @@ class ImageClassifier(FittedNetwork):
         )
 
     def variant(self, **changes: Any) -> Self:
-        """Return a classifier like this one, not fitted, with other parameters."""
-        # not scikit-learn's clone: callbacks of one's own are to hear all trainings
+        """Return an unfitted copy with some parameters changed."""
+        # not scikit-learn's clone, which copies callbacks: the user's should see all trainings
         return type(self)(**{**self.get_params(deep=False), **changes})
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -359,7 +356,7 @@ class ImageClassifier(FittedNetwork):
         y: NDArray[Any],
         measurable: NDArray[np.int64] | None,
     ) -> tuple[Features, NDArray[Any], Features]:
-        """Return features and labels of what is labelled, and features to measure."""
+        """Return features and labels of the labelled images, and features to standardise by."""
         labeled = np.flatnonzero(is_labeled(y, missing_label=self.missing_label))
         n = len(X) if measurable is None else len(measurable)
         spread = np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).astype(np.int64))
@@ -385,7 +382,7 @@ class ImageClassifier(FittedNetwork):
         return X, y
 
     def _train(self, X: Any, y: NDArray[np.int64], weights: NDArray[np.float64] | None) -> None:
-        """Train on what is labelled, if anything is, and hold on to no page of a memmap."""
+        """Train on the labelled images, if any, without keeping pages of a memmap in memory."""
         labeled = np.flatnonzero(is_labeled(y, missing_label=MISSING_LABEL))
         if len(labeled):
             self.neural_net_.module_.temperature.fill_(1)
@@ -393,11 +390,11 @@ class ImageClassifier(FittedNetwork):
             self.neural_net_.train_on(images, labels, weights)
 
     def _weights(self, y: ArrayLike, sample_weight: ArrayLike | None) -> NDArray[np.float64] | None:
-        """Return how much each labelled image counts, of mean 1, to a head that is solved."""
+        """Return the weights of the labelled images, of mean 1; None if the head is not solved."""
         if not self.is_solved:
             if sample_weight is not None:
                 raise ParameterError(
-                    "sample_weight: only the head 'logistic' on a frozen backbone takes weights; "
+                    "got sample_weight, which only the head 'logistic' of a frozen backbone takes; "
                     "leave it out"
                 )
             return None
@@ -406,12 +403,11 @@ class ImageClassifier(FittedNetwork):
         return weights_of(labels, labeled, sample_weight, self.balanced)
 
     def _check(self, X: Any, y: ArrayLike, fit_params: Mapping[str, Any]) -> None:
-        """Check all that a fit is given, before anything is done."""
+        """Check all arguments of a fit before any work is done."""
         self._check_parameters()
         if fit_params:
             raise ParameterError(
-                f"fit was given {', '.join(fit_params)}, which an ImageClassifier does not take; "
-                "leave it out"
+                f"ImageClassifier.fit does not take {', '.join(fit_params)}; leave it out"
             )
         if self.callbacks:
             check_callbacks(self)
@@ -422,10 +418,10 @@ class ImageClassifier(FittedNetwork):
     def _check_parameters(self) -> None:
         if self.classes is None:
             raise ParameterError(
-                "ImageClassifier needs `classes`, all class labels, e.g. classes=[0, 1, 2]: with "
-                "few labels, some classes may not be among them yet"
+                "ImageClassifier needs `classes`, all class labels, e.g. classes=[0, 1, 2]: some "
+                "classes may have no labelled image yet"
             )
-        # a state dict is as good as the name of a file with one
+        # `check_values` expects a file name; a state dict is valid, too
         weights = "a state dict" if isinstance(self.weights, Mapping) else self.weights
         check_values(SETTINGS, {**vars(self), "weights": weights})
         if not isinstance(self.augmentation, tuple | list):

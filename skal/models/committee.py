@@ -1,4 +1,4 @@
-"""A committee: networks trained on bootstrap samples of the labelled images."""
+"""Committees: networks trained on bootstrap samples of the labelled images."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ MEMBERS = 5
 class Committee(SkactivemlClassifier):
     """Clones of a classifier, each trained on a bootstrap sample of the labelled images.
 
-    It predicts the class of the lowest expected cost by the mean of the members' probabilities:
-    the most probable one, unless `classifier` has a `cost_matrix`.
+    Predictions use the mean of the members' probabilities: the most probable class, or the class
+    of lowest expected cost if `classifier` has a `cost_matrix`.
 
     Parameters
     ----------
     classifier : ImageClassifier
-        Is cloned, never fitted itself. Its `classes` and `cost_matrix` are the committee's.
+        Classifier to clone; it is not fitted itself. The committee uses its `classes` and
+        `cost_matrix`.
     n_members : int, default=5
-        How many clones.
+        Number of clones.
     missing_label : int, default=-1
         Marks unlabelled images in `y`.
     random_state : int, RandomState or None, default=None
-        Seeds the samples and each member's training.
+        Seeds the bootstrap samples and each member's training.
 
     Attributes
     ----------
@@ -63,7 +64,7 @@ class Committee(SkactivemlClassifier):
         missing_label: int = MISSING_LABEL,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        # not scikit-activeml's own: classes and costs are the classifier's, also of a later one
+        # not super().__init__: classes and costs are properties, read from the current classifier
         self.classifier = classifier
         self.n_members = n_members
         self.missing_label = missing_label
@@ -77,7 +78,7 @@ class Committee(SkactivemlClassifier):
 
     @property
     def cost_matrix(self) -> ArrayLike | None:
-        """What predicting one class costs in place of another."""
+        """Costs of misclassification; see `skactiveml.base.SkactivemlClassifier`."""
         costs: ArrayLike | None = self.classifier.cost_matrix
         return costs
 
@@ -98,7 +99,7 @@ class Committee(SkactivemlClassifier):
         Raises
         ------
         ParameterError
-            If there are fewer than two members to be, or weights.
+            If `n_members` is below 2, or there are sample weights.
         DataError, ParameterError
             As `ImageClassifier.fit`.
         """
@@ -107,7 +108,7 @@ class Committee(SkactivemlClassifier):
         if not is_whole(self.n_members) or self.n_members < 2:
             raise ParameterError(f"n_members={self.n_members!r}; expected a whole number from 2 on")
         if sample_weight is not None:
-            raise ParameterError("got sample_weight, which a Committee does not take; leave it out")
+            raise ParameterError("got sample_weight, which Committee does not take; leave it out")
         labels = np.asarray(y)
         if self.classes is not None:
             check_labels(labels, len(X), self.classes, self.missing_label)
@@ -118,11 +119,11 @@ class Committee(SkactivemlClassifier):
             sample = np.sort(draw.choice(labeled, size=len(labeled)))
             params = {"random_state": int(draw.randint(2**31 - 1))}
             member = clone(self.classifier).set_params(**params, missing_label=self.missing_label)
-            # without a label, as scikit-activeml allows, a member stays as it was initialised
+            # scikit-activeml allows fits without labels: one image initialises the network
             rows = sample if len(sample) else slice(0, 1)
             members.append(member.fit(X[rows], labels[rows]))
         self.estimators_ = members
-        for name in ("_le", "classes_", "cost_matrix_"):  # what `predict` and `score` go by
+        for name in ("_le", "classes_", "cost_matrix_"):  # used by `predict` and `score`
             setattr(self, name, getattr(members[0], name))
         return self
 
@@ -135,19 +136,19 @@ class Committee(SkactivemlClassifier):
         return proba
 
     def predict(self, X: Images) -> NDArray[Any]:
-        """Return the labels of the cheapest classes, of several alike the first."""
+        """Return the label of lowest expected cost for each image; ties go to the first class."""
         labels: NDArray[Any] = best_labels(self, self.predict_proba(X))
         return labels
 
     def sample_proba(self, X: Images, n_samples: int | None = None) -> NDArray[np.float32]:
-        """Return each member's probabilities.
+        """Return the class probabilities of each member.
 
         Parameters
         ----------
         X : ndarray of uint8, shape (n, channels, height, width)
             Images of the shape trained on.
         n_samples : int, optional
-            How many members; by default all.
+            Number of members to ask; by default all.
 
         Returns
         -------
@@ -156,13 +157,13 @@ class Committee(SkactivemlClassifier):
         Raises
         ------
         NotFittedError
-            If the committee was never fitted.
+            If the committee is not fitted.
         ParameterError
-            If there are fewer members, or `n_samples` is not 1 or more.
+            If `n_samples` is below 1 or above the number of members.
         """
         members: list[Any] | None = getattr(self, "estimators_", None)
         if members is None:
-            raise NotFittedError("this Committee was not fitted; call fit(X, y) first")
+            raise NotFittedError("this Committee is not fitted; call fit(X, y) first")
         wanted = len(members) if n_samples is None else n_samples
         if not is_whole(wanted) or wanted < 1:
             raise ParameterError(f"n_samples={n_samples!r}; expected a whole number, 1 or more")

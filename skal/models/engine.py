@@ -1,4 +1,4 @@
-"""A frozen backbone on a CPU in OpenVINO, which computes several times faster than torch there."""
+"""Run frozen backbones on CPUs in OpenVINO, several times as fast as in torch."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from ..datasets.base import Images
 from .network import ImageModule
 
 WORTH = 10_000_000
-"""Pixels of all images from which on the engine saves more time than it takes to be made."""
+"""Pixels of all images from which on the engine saves more time than building it takes."""
 PIXELS_AT_ONCE = 60_000
-"""Of the images that a thread is given at once: what was measured to be fastest."""
+"""Pixels of a thread's batch; measured to be fastest."""
 LOTS_A_THREAD = 4
 N_CHECKED = 8
 SHARE = {False: 1e-3, True: 4.5e-2}
-"""Of the length of float32 features that the engine's may differ by, in float32 and in bfloat16:
-1e-3 is the rounding of many layers, 4.5e-2 a cosine of 0.999."""
+"""Tolerated relative difference from torch's float32 features, in float32 and in bfloat16: 1e-3 is
+the rounding error of many layers, 4.5e-2 a cosine of 0.999."""
 
 _log = logging.getLogger("skal")
 
 
 class Engine:
-    """A backbone compiled for images of one shape; what it cannot do, the backbone does.
+    """A backbone compiled for one image shape, which falls back to torch for other inputs.
 
-    Called with the backbone's input, float32 (n, channels, height, width), it returns its features,
-    (n, n_features). Each thread computes images of its own.
+    It maps the backbone's input, float32 (n, channels, height, width), to features (n, n_features).
+    Each thread processes its own images.
     """
 
     def __init__(self, backbone: nn.Module, model: Any, shape: torch.Size, bf16: bool) -> None:
@@ -76,41 +76,41 @@ class Engine:
 def speed_up(
     module: ImageModule, X: Images, rows: NDArray[np.int64] | None = None, worth: int = WORTH
 ) -> int:
-    """Let a frozen backbone run in an engine, if the images (or some rows) have pixels enough.
+    """Run a frozen backbone in an engine if the images (or some rows) have enough pixels.
 
-    The engine is made where the module is on a CPU, OpenVINO is installed and takes the backbone,
-    and it answers as torch does for the first images. For fewer images an engine that is there is
-    switched off, so that what comes out does not depend on what was asked before.
+    This requires a module on a CPU and OpenVINO, which must support the backbone and agree with
+    torch on the first images. With fewer pixels an existing engine is switched off, so that results
+    do not depend on earlier calls.
 
     Returns
     -------
     int
-        The batch size to use at least, 0 where there is no engine.
+        The least batch size to use, 0 without an engine.
     """
     n_images = len(X) if rows is None else len(rows)
     if module.mean.device.type != "cpu" or not n_images:
         return 0
     first = np.arange(min(n_images, N_CHECKED)) if rows is None else rows[:N_CHECKED]
     backbone: Any = module.network.backbone
-    there = backbone._compiled_call_impl
+    existing = backbone._compiled_call_impl
     with torch.inference_mode():
         inputs = module.prepare(torch.from_numpy(take_mapped(X, first)))
         is_worth_it = n_images * inputs[0, 0].numel() >= worth
-        if isinstance(there, Engine):
-            there.is_on = is_worth_it
-            return there.batch_size if is_worth_it else 0
-        if there is not None or not is_worth_it:
+        if isinstance(existing, Engine):
+            existing.is_on = is_worth_it
+            return existing.batch_size if is_worth_it else 0
+        if existing is not None or not is_worth_it:
             return 0
         engine = _first_like_torch(backbone, inputs, module.bf16)
     if engine is None:
         return 0
-    # where torch keeps what a module was compiled to: it is neither copied nor pickled
+    # where torch keeps a module's compiled version, which is neither copied nor pickled
     backbone._compiled_call_impl = engine
     return engine.batch_size
 
 
 def _first_like_torch(backbone: nn.Module, inputs: Tensor, bf16: bool) -> Engine | None:
-    """Return an engine that answers as torch does in float32, in bfloat16 if that will do."""
+    """Return an engine that agrees with torch's float32, in bfloat16 if that is accurate enough."""
     expected, model = backbone(inputs), None
     for coarse in (True, False) if bf16 else (False,):
         try:
@@ -121,26 +121,26 @@ def _first_like_torch(backbone: nn.Module, inputs: Tensor, bf16: bool) -> Engine
             return None
         except Exception as error:  # a converter may raise anything for a layer it does not know
             pass_on_memory(error)
-            _log.debug("OpenVINO does not take the backbone: %s", error)
+            _log.debug("OpenVINO does not support the backbone: %s", error)
             return None
         difference = float((found - expected).norm() / expected.norm())
         if found.shape == expected.shape and difference <= SHARE[coarse]:
             return engine
-        _log.debug("OpenVINO answers otherwise: %.1e of the features' length", difference)
+        _log.debug("OpenVINO's features differ by %.1e of their norm", difference)
     return None
 
 
 def _lot_of(shape: torch.Size) -> int:
-    """Return how many images of a shape a thread is given at once."""
+    """Return the size of a thread's batch for images of a shape."""
     n_images: int = 2 ** round(math.log2(PIXELS_AT_ONCE / (shape[1] * shape[2])))
     return max(1, n_images)
 
 
 def _converted(backbone: nn.Module, image: Tensor) -> Any:
-    """Convert a backbone to OpenVINO's, for lots of images of one shape, channels last.
+    """Convert a backbone to OpenVINO, for thread batches of images of one shape, channels last.
 
-    The front end is called itself: `openvino.convert_model` takes seconds more, and sends
-    statistics of its use.
+    Calls the front end directly, since `openvino.convert_model` takes seconds more and sends usage
+    statistics.
     """
     from openvino import Layout
     from openvino.frontend import FrontEndManager
@@ -163,7 +163,7 @@ def _converted(backbone: nn.Module, image: Tensor) -> Any:
 
 
 def _compiled(model: Any, n_threads: int, precision: str) -> Any:
-    """Compile a model for lots of which each thread computes one."""
+    """Compile a model to run one batch per thread."""
     from openvino import Core
 
     options = {

@@ -1,4 +1,4 @@
-"""`embed`: what a frozen backbone makes of images, once for each image, and kept."""
+"""`embed`: compute and cache the features of a frozen backbone, once per image."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from .classifier import ImageClassifier
 from .inference import check_input
 
 COMMIT_SECONDS = 2.0
-"""How much computing a power loss costs at most."""
+"""Time between writes to the cache: the most computing that a power failure can lose."""
 ROWS_AT_ONCE = 4096
 WIDE = "float32"
-"""The folder, in that of a backbone, of features that do not fit into float16."""
+"""Subfolder of a backbone's cache for features that do not fit into float16."""
 
 Rows = NDArray[np.int64]
 
@@ -43,21 +43,20 @@ def embed(classifier: ImageClassifier, X: Images, cache: str | Path | None = Non
     Parameters
     ----------
     classifier : ImageClassifier
-        Says which backbone with which weights; it need not be fitted.
+        Determines the backbone and its weights; it need not be fitted.
     X : ndarray of uint8, shape (n, channels, height, width)
         Images.
     cache : str or Path, optional
-        Where features are kept: in a folder for each backbone, its weights and the size of the
-        images, with a row for each image, which is embedded once however often it is asked for;
-        in another one if the backbone's code has changed, as seen by what it makes of a probe. An
-        embedding that was stopped resumes where it was; of several processes one writes, and the
-        others wait for it. By default nothing is kept.
+        Cache folder, by default none. It has one subfolder per backbone, weights and image shape,
+        and a new one if the backbone's code changes, as detected by its features of a probe. Each
+        image is embedded once; an interrupted call resumes where it stopped. One process writes
+        at a time, while others wait.
 
     Returns
     -------
     ndarray of float16, shape (n, n_features)
-        Of a cache a read-only memmap, if the images lie together there; else in memory, or above
-        2 GiB in an unnamed file. float32 where float16 would change them.
+        float32 if float16 would be too imprecise. From a cache it is a read-only memmap if the
+        rows are contiguous there; otherwise it is in memory, or above 2 GiB in an unnamed file.
 
     Raises
     ------
@@ -76,18 +75,18 @@ def embed(classifier: ImageClassifier, X: Images, cache: str | Path | None = Non
     ((50, 256), dtype('float16'))
     """
     if not classifier.freeze:
-        raise ParameterError("embed: the classifier trains its backbone; expected freeze=True")
+        raise ParameterError("embed: expected a classifier with freeze=True; got freeze=False")
     check_input(X)
     backbone = classifier.backbone(X.shape[1:])
     return features_of(backbone, X, None if cache is None else Path(cache))
 
 
 def features_of(backbone: Backbone, X: Images, cache: Path | None) -> Features:
-    """Return the features of images as `embed` does, by a backbone that was built before."""
+    """Return the features of images as `embed` does, from a backbone that is already built."""
     if not len(X):
         return np.empty((0, 0), np.float16)
     if cache is None:
-        parts = [compact(features) for features in _shown(backbone, X, np.arange(len(X)))]
+        parts = [compact(features) for features in _embedded(backbone, X, np.arange(len(X)))]
         features: Features = np.concatenate(parts)
         return features
     with told_where("the embeddings", cache):
@@ -101,7 +100,7 @@ def features_of(backbone: Backbone, X: Images, cache: Path | None) -> Features:
 
 
 def _all_of(folder: Path, backbone: Backbone, X: Images, keys: Hashes) -> Features:
-    """Embed what is not there yet; return all."""
+    """Embed the images that are missing from the cache; return the features of all."""
     wide = folder / WIDE
     store = FeatureStore(wide, np.float32) if wide.is_dir() else FeatureStore(folder, np.float16)
     while True:
@@ -109,15 +108,15 @@ def _all_of(folder: Path, backbone: Backbone, X: Images, keys: Hashes) -> Featur
         absent = np.flatnonzero(rows < 0)
         if not len(absent):
             return store.take(rows, folder.parent)
-        # of images that are equal the first
+        # each distinct image once
         missing = absent[np.sort(np.unique(keys[absent], return_index=True)[1])]
         try:
-            store.add(_shown(backbone, X, missing), keys[missing])
+            store.add(_embedded(backbone, X, missing), keys[missing])
         except TooWideError:
             store = _widened(store, wide)
 
 
-def _shown(backbone: Backbone, X: Images, rows: Rows) -> Iterator[NDArray[np.float32]]:
+def _embedded(backbone: Backbone, X: Images, rows: Rows) -> Iterator[NDArray[np.float32]]:
     with progress(total=len(rows), desc="embedding") as bar:
         for features in backbone.stream(X, rows):
             yield features
@@ -129,15 +128,15 @@ class TooWideError(Exception):
 
 
 class FeatureStore:
-    """Features by the hash of their image, in three files that only grow.
+    """Append-only store of features by image hash, in three files.
 
-    ``rows.bin`` has a row of numbers for each image, ``keys.bin`` its hash, and ``chunks.bin`` an
-    entry for each lot that was added at once, with its checksum: written when the others are safe.
-    When the files are opened, what is behind the last whole lot is dropped, and so is what comes
-    from a damaged lot on. The last lot is read for that; the others only if ``rows.bin`` or
-    ``keys.bin`` was written to after ``chunks.bin``, or the last lot is damaged.
+    ``rows.bin`` has the features of each image, ``keys.bin`` its hash, and ``chunks.bin`` an entry
+    with a checksum for each chunk, written once the other two files are synced. Opening the store
+    drops incomplete chunks at the end, and everything from the first damaged chunk on. It verifies
+    the last chunk, and all others only if ``rows.bin`` or ``keys.bin`` was modified after
+    ``chunks.bin`` or the last chunk is damaged.
 
-    The folder exists, and nobody else writes to it; the numbers are float16 or float32.
+    The folder must exist, and the caller must hold its lock; `dtype` is float16 or float32.
     """
 
     def __init__(self, folder: Path, dtype: type[np.floating[Any]]) -> None:
@@ -146,7 +145,7 @@ class FeatureStore:
             folder / f"{name}.bin" for name in ("rows", "keys", "chunks")
         )
         for path in (self._rows, self._names, self._chunks):
-            path.open("ab").close()  # which, unlike `touch`, leaves the time of what is there
+            path.open("ab").close()  # unlike `touch`, does not change the time of existing files
         self._width = 0
         self.keys: Hashes = np.empty(0, f"S{KEY_BYTES}")
         self._read()
@@ -155,15 +154,15 @@ class FeatureStore:
         return len(self.keys)
 
     def find(self, keys: Hashes) -> Rows:
-        """Return the rows of images, -1 for those that are not there."""
+        """Return the rows of images, -1 for missing ones."""
         order = np.argsort(self.keys)
         rows: Rows = np.append(order, -1)[np.searchsorted(self.keys, keys, sorter=order)]
-        there = rows >= 0
-        rows[there] = np.where(self.keys[rows[there]] == keys[there], rows[there], -1)
+        found = rows >= 0
+        rows[found] = np.where(self.keys[rows[found]] == keys[found], rows[found], -1)
         return rows
 
     def take(self, rows: Rows, folder: Path) -> Features:
-        """Return features by row: a view if they lie together, else as `gather` does."""
+        """Return features by row: a memmap if they are contiguous, else from `gather`."""
         if not len(rows):
             return np.empty((0, self._width), np.float16)
         features = np.memmap(self._rows, self.dtype, "r", shape=(len(self), self._width))
@@ -174,10 +173,10 @@ class FeatureStore:
         return gather(parts, (len(rows), self._width), self.dtype, folder)
 
     def add(self, parts: Iterator[NDArray[np.float32]], keys: Hashes) -> None:
-        """Add images by their hashes, (n,), and parts of their features (b, n_features).
+        """Add images, given their hashes (n,) and batches of their features (b, n_features).
 
-        They are added a lot every few seconds. It raises TooWideError if features do not fit; those
-        before them are there.
+        A chunk is written every few seconds. Raises TooWideError if features do not fit into the
+        dtype, after writing all features before them.
         """
         waiting: list[NDArray[Any]] = []
         last = time.monotonic()
@@ -193,14 +192,14 @@ class FeatureStore:
         self._save(waiting, keys)
 
     def _save(self, waiting: list[NDArray[Any]], keys: Hashes) -> Hashes:
-        """Append the features that wait; return the keys of those that are still to come."""
+        """Write the waiting features; return the keys of the images still to come."""
         n = sum(len(part) for part in waiting)
         if n:
             self.append(np.concatenate(waiting), keys[:n])
         return keys[n:]
 
     def append(self, features: NDArray[Any], keys: Hashes) -> None:
-        """Add a lot: features, then keys, then the entry that says that both are safe."""
+        """Append a chunk: features, keys, and last the entry that commits both."""
         crc = zlib.crc32(keys.tobytes(), zlib.crc32(features.tobytes()))
         chunk = np.array([(len(self) + len(keys), features.shape[1], crc)], _CHUNK)
         contents = {self._rows: features, self._names: keys, self._chunks: chunk}
@@ -212,7 +211,7 @@ class FeatureStore:
         self.keys, self._width = np.append(self.keys, keys), features.shape[1]
 
     def _read(self) -> None:
-        """Take in the lots that are whole, and drop what is behind them."""
+        """Read the intact chunks and cut off everything after them."""
         content = self._chunks.read_bytes()
         chunks = np.frombuffer(content, _CHUNK, len(content) // _CHUNK.itemsize)
         stops = [0, *(int(stop) for stop in chunks["stop"])]
@@ -223,7 +222,7 @@ class FeatureStore:
             n_whole = next((k for k in numbers if not self._is_whole(stops, chunks, k)), n_whole)
         damaged = n_whole < len(chunks)
         if damaged:
-            _log.warning("%s is damaged: what is lost is embedded again", self._rows)
+            _log.warning("%s is damaged; embedding the lost images again", self._rows)
         self._width = int(chunks["width"][n_whole - 1]) if n_whole else 0
         self.keys = np.fromfile(self._names, self.keys.dtype, stops[n_whole])
         _cut(self._chunks, n_whole * _CHUNK.itemsize, damaged)
@@ -233,14 +232,14 @@ class FeatureStore:
             os.utime(self._chunks)
 
     def _was_written_to(self) -> bool:
-        """Tell whether rows or keys may have been changed after the last lot was added."""
+        """Return whether rows or keys may have changed after the last chunk was added."""
         rows, names, chunks = (
             path.stat().st_mtime_ns for path in (self._rows, self._names, self._chunks)
         )
         return max(rows, names) >= chunks
 
     def _is_whole(self, stops: list[int], chunks: NDArray[Any], number: int) -> bool:
-        """Tell whether the rows and keys of a lot are those that were added."""
+        """Return whether the rows and keys of a chunk match its checksum."""
         start, stop, crc = stops[number], stops[number + 1], 0
         row_bytes = int(chunks["width"][number]) * self.dtype.itemsize
         for path, size in ((self._rows, row_bytes), (self._names, KEY_BYTES)):
@@ -251,7 +250,7 @@ class FeatureStore:
 
 
 def _cut(path: Path, size: int, copied: bool) -> None:
-    """Shorten a file; by a copy of it, if others may look at what is cut off."""
+    """Truncate a file, or replace it by a truncated copy if others may have mapped the rest."""
     if path.stat().st_size <= size:
         return
     if not copied:
@@ -264,7 +263,7 @@ def _cut(path: Path, size: int, copied: bool) -> None:
 
 
 def _widened(store: FeatureStore, folder: Path) -> FeatureStore:
-    """Return a store of float32 with all that is in one of float16."""
+    """Return a float32 store with the content of a float16 store."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -272,8 +271,8 @@ def _widened(store: FeatureStore, folder: Path) -> FeatureStore:
     if len(store):
         rows = store.take(np.arange(len(store)), folder)
         for start in range(0, len(store), ROWS_AT_ONCE):
-            lot = slice(start, start + ROWS_AT_ONCE)
-            wide.append(rows[lot].astype(np.float32), store.keys[lot])
+            part = slice(start, start + ROWS_AT_ONCE)
+            wide.append(rows[part].astype(np.float32), store.keys[part])
             let_go_of_pages(rows)
     temporary.rename(folder)
     fsync_folder(folder.parent)

@@ -1,4 +1,4 @@
-"""The folds of a cross-validation over few labels."""
+"""Folds for cross-validation over few labels."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ N_FOLDS = 5
 def stratified_folds(
     y: NDArray[np.int64], seed: int, groups: NDArray[np.int64] | None = None
 ) -> list[NDArray[np.int64]]:
-    """Return which labels each fold holds out, with each class in the same share.
+    """Return the indices of the labels that each stratified fold holds out.
 
-    There are five folds, or as many as the largest class has labels if those are fewer; that must
-    be two or more. With `groups` no fold divides one, groups are counted in place of labels, and
-    the shares are as near as that allows.
+    There are five folds, or as many as the largest class has labels if that is fewer; it must have
+    at least two. With `groups`, no group is split between folds, groups are counted instead of
+    labels, and stratification is approximate.
     """
     one_each = np.arange(len(y)) if groups is None else groups
     of_class = [len(np.unique(one_each[y == label])) for label in np.unique(y)]

@@ -1,4 +1,4 @@
-"""What stands between the features of a frozen backbone and their last layer."""
+"""Heads of frozen backbones: how features are scaled, and layers before the last one."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .logistic import factors
 
 HIDDEN = 256
 STAGES_SHARE = 0.01
-"""What features of earlier stages have of the squared length of an embedding, by which images are
-alike: more of them does not cover images better, and photographs worse."""
+"""Share of features of earlier stages in the squared length of an embedding, which strategies
+measure distances in. Higher shares did not improve coverage, and worsened it on photographs."""
 SMALLEST_SPREAD = 0.05
-"""Of the mean one: a feature that hardly ever differs must not count for many that do."""
+"""As a share of the mean standard deviation: nearly constant features must not dominate."""
 
 
 class Scaling(nn.Module):
-    """Brings each feature to mean 0 and standard deviation 1, as measured on a sample."""
+    """Standardise each feature by the mean and standard deviation of a sample."""
 
     center: Tensor
     scale: Tensor
@@ -33,10 +33,10 @@ class Scaling(nn.Module):
         self.register_buffer("scale", torch.ones(n_features))
 
     def measure(self, sample: Tensor) -> None:
-        """Take mean and standard deviation of a sample, float of shape (n, n_features)."""
+        """Compute mean and standard deviation of a sample, float of shape (n, n_features)."""
         if len(sample) < 2:
             return
-        # in float64, which Apple's GPUs do not have
+        # on the CPU: Apple's GPUs have no float64
         spread, mean = torch.std_mean(sample.cpu().double(), dim=0, correction=0)
         spread = spread.clamp(min=SMALLEST_SPREAD * float(spread.mean()))
         self.center.copy_(mean)
@@ -47,11 +47,11 @@ class Scaling(nn.Module):
 
 
 class UnitLength(nn.Module):
-    """Brings the features of each image to length 1.
+    """Scale the features of each image to length 1.
 
-    Of two `parts`, the numbers of features of a last layer and of earlier stages, each is brought
-    to length 1, and then the second to `STAGES_SHARE` of the squared length: whatever share a
-    solved head gives to it, images stay as alike as they are.
+    With two `parts`, the numbers of features of the last layer and of earlier stages, each part is
+    scaled to length 1, then the second to `STAGES_SHARE` of the squared length. Distances between
+    embeddings therefore do not depend on the share that a solved head chooses.
     """
 
     def __init__(self, parts: Sequence[int] = ()) -> None:
@@ -59,7 +59,7 @@ class UnitLength(nn.Module):
         self.parts = tuple(parts)
 
     def measure(self, sample: Tensor) -> None:
-        """Take nothing from a sample: each image is scaled by itself."""
+        """Do nothing: each image is scaled independently of others."""
 
     def forward(self, features: Tensor) -> Tensor:
         widths = list(self.parts) or [features.shape[1]]
@@ -69,10 +69,9 @@ class UnitLength(nn.Module):
 
 
 class Head(NamedTuple):
-    """What stands before the last layer, made for features of some width: their scaling, which may
-    look at the parts that they have, and a neck with the width of what it returns. A `solved` last
-    layer is multinomial logistic regression, solved to its optimum (`skal.models.logistic`); others
-    are trained by gradients.
+    """Factories of the scaling (given width and parts) and of the neck (given the width; with its
+    output width) before the last layer. A `solved` last layer is multinomial logistic regression,
+    see `skal.models.logistic`; others are trained by gradients.
     """
 
     scaling: Callable[[int, Sequence[int]], Scaling | UnitLength]
@@ -98,6 +97,6 @@ HEADS: Mapping[str, Head] = MappingProxyType(
 
 
 def scaling_for(head: str, model: str | None, n_features: int) -> Scaling | UnitLength:
-    """Return how a head scales the features of a model's backbone."""
+    """Return the scaling of a model's features for a head."""
     parts = MODELS.resolve(model).facts.get("parts", ()) if model else ()
     return HEADS[head].scaling(n_features, parts if sum(parts) == n_features else ())

@@ -1,4 +1,4 @@
-"""A trained network asked of images: what it is given, checked, and what it says of that."""
+"""Inference with a trained network: input checks, predictions, embeddings, dropout samples."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ from .network import DropoutSampler, ImageModule, uncompiled
 from .training import ImageNet
 
 OUTPUTS: Mapping[str, str] = {"proba": "proba", "logits": "logits", "emb": "embeddings"}
-_TEXTS = "OUS"  # kinds of arrays that may hold text
+_TEXTS = "OUS"  # dtype kinds of arrays that may contain text
 NUMBERS_AT_ONCE = 2**25  # gradients held at a time, 128 MiB of float32
 
 T = TypeVar("T")
 
 
 class NotFittedError(SkalError, SklearnNotFittedError):
-    """A prediction was asked of a classifier that was never trained."""
+    """The classifier is asked for predictions before it is fitted."""
 
 
 def is_whole(value: Any) -> TypeGuard[int]:
-    """Tell whether a value is a whole number, and not True or False."""
+    """Return whether a value is an integer and not a bool."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def as_seed(random_state: int | np.random.RandomState | None) -> int:
-    """Return an integer seed: the one given, or one drawn from a RandomState."""
+    """Return an integer seed, drawn from the RandomState unless one is given."""
     if isinstance(random_state, int | np.integer):
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def check_input(X: Any, features: bool = False) -> None:
-    """Check that `X` is images, uint8 of shape (n, 1 or 3, size, size), or, if they will do,
-    features; raise DataError if not.
+    """Raise DataError unless `X` is uint8 images of shape (n, 1 or 3, size, size), or features if
+    these are allowed.
     """
     if features and isinstance(X, np.ndarray) and X.ndim == 2:
         if X.dtype not in (np.float16, np.float32):
@@ -66,8 +66,7 @@ def check_input(X: Any, features: bool = False) -> None:
     if not is_array or X.dtype != np.uint8 or X.ndim != 4:
         got = f"{X.dtype} of shape {X.shape}" if is_array else type(X).__name__
         raise DataError(
-            f"X is {got}; expected uint8 pixels of shape (n, channels, height, width), which the "
-            "network scales itself"
+            f"X is {got}; expected unscaled uint8 pixels of shape (n, channels, height, width)"
         )
     if X.shape[1] not in (1, 3):
         raise DataError(
@@ -79,32 +78,31 @@ def check_input(X: Any, features: bool = False) -> None:
 
 
 def check_labels(y: ArrayLike, n: int, classes: ArrayLike, missing_label: int) -> None:
-    """Check that there is a label, of one of the classes or missing, for each of `n` images."""
+    """Raise DataError unless `y` has, for each of `n` images, one of the classes or no label."""
     labels = np.asarray(y)
     if labels.shape != (n,):
-        raise DataError(f"y has the shape {labels.shape}; expected a label for each image, ({n},)")
+        raise DataError(f"y has shape {labels.shape}; expected ({n},), one label per image")
     if labels.dtype.kind in _TEXTS and np.asarray(classes).dtype.kind not in _TEXTS:
         text = next((label for label in labels.tolist() if isinstance(label, str)), None)
         if text is not None:
             raise DataError(
-                f"y holds text, such as {text!r}; expected the ids of classes, "
-                f"{np.asarray(classes).tolist()}, and {missing_label!r} for none"
+                f"y contains text, such as {text!r}; expected class ids, "
+                f"{np.asarray(classes).tolist()}, or {missing_label!r} for unlabelled images"
             )
     labels = labels[is_labeled(labels, missing_label=missing_label)]
     unknown = np.setdiff1d(labels, np.asarray(classes))
     if len(unknown):
         raise DataError(
             f"y has the label {unknown[0].item()!r}; expected one of the classes "
-            f"{np.asarray(classes).tolist()}, or {missing_label!r} for none"
+            f"{np.asarray(classes).tolist()}, or {missing_label!r} for unlabelled images"
         )
 
 
 def best_labels(fitted: SkactivemlClassifier, found: Any) -> Any:
-    """Return the label of the most probable class of each row, or of the cheapest: of several alike
-    the first, as all figures of a run and `skal predict` do. scikit-activeml would draw one.
+    """Return the label of the most probable class, or with costs of the cheapest, for each row.
 
-    `found` is what its `predict_proba` returned: probabilities, or a tuple of them and more, which
-    is returned behind the labels.
+    Ties go to the first class, as everywhere in skal; scikit-activeml would draw one. `found` is
+    the result of `predict_proba`; further outputs in it are returned after the labels.
     """
     proba, *extra = found if isinstance(found, tuple) else (found,)
     is_by_cost = fitted.cost_matrix is not None
@@ -114,7 +112,7 @@ def best_labels(fitted: SkactivemlClassifier, found: Any) -> Any:
 
 
 class Outputs(NamedTuple):
-    """What the network says of one batch."""
+    """The network's outputs for one batch."""
 
     proba: Tensor
     logits: Tensor
@@ -123,12 +121,11 @@ class Outputs(NamedTuple):
 
 
 class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
-    """The answers of a fitted `ImageClassifier`, all of one stream of batches.
+    """Inference methods of `ImageClassifier`; all stream over batches.
 
     `X` is images of the shape trained on, uint8 of shape (n, channels, height, width), or with
-    `freeze` also features. Where a GPU's memory does not suffice, batches become smaller. All
-    methods raise NotFittedError if the classifier was never fitted, and DataError if the images are
-    of another shape.
+    `freeze` also features. Batches shrink if a GPU runs out of memory. All methods raise
+    NotFittedError if the classifier is not fitted, and DataError if the image shape differs.
     """
 
     neural_net_: ImageNet
@@ -136,12 +133,12 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
     image_shape_: tuple[int, ...]
 
     def backbone(self, image_shape: tuple[int, ...]) -> Backbone:
-        """Build the backbone that a fit on images of a shape starts from, frozen."""
+        """Build the frozen backbone for images of a shape."""
         raise NotImplementedError
 
     @property
     def temperature(self) -> float:
-        """What the logits are divided by: 1 unless `calibrate` set another."""
+        """The temperature that logits are divided by; 1 unless `calibrate` set another."""
         if not hasattr(self, "neural_net_"):
             return 1.0
         return float(self.neural_net_.module_.temperature)
@@ -152,14 +149,14 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
         Parameters
         ----------
         X : ndarray
-            See above.
+            Images or features; see the class.
         extra_outputs : {"emb", "logits"} or sequence of these, optional
-            What to return besides.
+            Further outputs to return.
 
         Returns
         -------
         ndarray of float32, shape (n, n_classes)
-            Or a tuple of it and the outputs asked for.
+            With `extra_outputs`, a tuple of it and these outputs.
         """
         names = self._normalize_extra_outputs(extra_outputs, self.forward_outputs, "proba")
         parts: list[list[NDArray[np.float32]]] = [[] for _ in ("proba", *names)]
@@ -171,8 +168,8 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
         return (proba, *extra) if names else proba
 
     def predict(self, X: Images, extra_outputs: str | Sequence[str] | None = None) -> Any:
-        """Return the labels of the most probable classes, or with a `cost_matrix` of the cheapest:
-        of several alike the first. What is returned besides is that of `predict_proba`.
+        """Return the labels of the most probable classes, or with a `cost_matrix` of those with the
+        lowest expected cost; ties go to the first. See `predict_proba` for `extra_outputs`.
         """
         return best_labels(self, self.predict_proba(X, extra_outputs))
 
@@ -184,17 +181,16 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
     ) -> NDArray[np.float32]:
         """Sample class probabilities by Monte-Carlo dropout (Gal and Ghahramani, 2016).
 
-        Each dropout sample has one mask for all images. All else is in evaluation mode, and the
-        state before is restored.
+        Each dropout sample uses one mask for all images. Everything else is in evaluation mode.
 
         Parameters
         ----------
         X : ndarray
-            See above.
+            Images or features; see the class.
         n_samples : int, default=20
             Number of masks.
         random_state : int or RandomState, optional
-            Seeds the masks; by default `random_state` of the classifier does.
+            Seeds the masks; by default the classifier's `random_state`.
 
         Returns
         -------
@@ -203,8 +199,7 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
         Raises
         ------
         ParameterError
-            If the model has no dropout, so that all samples would be the same, or `n_samples` is
-            not 1 or more.
+            If the model has no dropout, or `n_samples` is below 1.
         """
         self._check_fitted(X)
         if not is_whole(n_samples) or n_samples < 1:
@@ -222,11 +217,11 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
         random_state: int | np.random.RandomState | None = None,
         rows: NDArray[np.int64] | None = None,
     ) -> Iterator[Outputs]:
-        """Stream over images, or some rows of them; yield all that the network says of each batch.
+        """Stream over images, or some rows of them, and yield the outputs of each batch.
 
-        That is, on the device, `proba` and `logits` (b, n_classes), `embeddings` (b, n_features)
-        and, with `n_samples` dropout samples of each image, seeded as by `sample_proba`,
-        `mc_proba` (n_samples, b, n_classes).
+        These are, on the device, `proba` and `logits` (b, n_classes), `embeddings` (b, n_features)
+        and, if `n_samples` is not 0, dropout samples seeded as in `sample_proba`, `mc_proba`
+        (n_samples, b, n_classes).
         """
         self._check_fitted(X)
         module = self.neural_net_.module_.eval()
@@ -245,8 +240,9 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
     def _stream(
         self, X: Images, compute: Callable[[Tensor], T], rows: NDArray[np.int64] | None = None
     ) -> Iterator[T]:
-        """Return an iterator of what `compute` makes of each batch, on the device, in evaluation
-        mode. If batches had to become smaller, they stay so.
+        """Yield the result of `compute` for each batch, on the device and in evaluation mode.
+
+        If a batch runs out of memory, later calls keep the smaller batch size.
         """
         net = self.neural_net_
         net.module_.eval()
@@ -264,7 +260,7 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
         return run_batches(SliceBatches(Dataset(X), most, rows, device), compute, stay)
 
     def head_proba(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the class probabilities that the head gives embeddings.
+        """Return the class probabilities that the head computes from embeddings.
 
         Parameters
         ----------
@@ -284,10 +280,10 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
         return proba
 
     def expected_gradient_length(self, X: Images) -> NDArray[np.float32]:
-        """Return the length of the loss's gradient, expected over the predicted labels.
+        """Return the gradient norm of the loss of each image, expected over predicted labels.
 
-        The gradient is that of the cross entropy with respect to all weights, of each image on its
-        own; it costs a backward pass a class.
+        The gradient is that of the cross entropy with respect to all weights, which costs one
+        backward pass per class.
 
         Returns
         -------
@@ -308,35 +304,35 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
         return other
 
     def mask_seed(self, random_state: int | np.random.RandomState | None) -> int:
-        """Return the seed of dropout samples: the one given, or one of the classifier's own."""
+        """Return the seed of dropout samples, derived from the classifier's unless one is given."""
         if random_state is not None:
             return as_seed(random_state)
-        # not the stream that the weights were drawn from
+        # independent of the random stream of the weights
         return derive_seed(as_seed(self.random_state) % 2**32, "strategy")
 
     def take_backbone(self, backbone: Backbone) -> Self:
-        """Give a head that was trained on features the backbone that they are of.
+        """Add the backbone to a head that was trained on its features, so that it takes images.
 
-        From then on it takes images, too. It does so by itself when it is asked about images.
+        Called automatically when a head without backbone gets images.
 
         Raises
         ------
         NotFittedError, ParameterError
-            If the classifier was never fitted, or is not frozen.
+            If the classifier is not fitted, or not frozen.
         """
         self._check_network()
         if not self.freeze:
-            raise ParameterError("only a classifier with freeze=True takes another backbone")
+            raise ParameterError("take_backbone: expected a classifier with freeze=True")
         self.neural_net_.module_.take_backbone(backbone.network)
         self.image_shape_ = backbone.image_shape
         return self
 
     def _check_network(self) -> None:
         if not hasattr(self, "neural_net_"):
-            raise NotFittedError("this ImageClassifier was not fitted; call fit(X, y) first")
+            raise NotFittedError("this ImageClassifier is not fitted; call fit(X, y) first")
 
     def _check_fitted(self, X: Images) -> None:
-        """Check that there is a network, and that it takes `X`."""
+        """Check that there is a network, and that it can process `X`."""
         self._check_network()
         check_input(X, self.freeze)
         network = self.neural_net_.module_.network
@@ -355,13 +351,13 @@ class FittedNetwork(SkorchClassifier):  # type: ignore[misc]
 
 
 def expected_gradient_length(module: ImageModule, images: Tensor, n_classes: int) -> Tensor:
-    r"""Return the length of the loss's gradient, expected over the predicted labels.
+    r"""Return the gradient norm of the loss, expected over predicted labels, float32 of shape (n,).
 
-    :math:`\sum_y p_y |\nabla_\theta L(x, y)|` with the cross entropy L and all trainable weights
-    :math:`\theta`, float32 of shape (n,). The module is in evaluation mode, and the images (uint8)
-    are on its device.
+    This is :math:`\sum_y p_y |\nabla_\theta L(x, y)|` with the cross entropy L and all trainable
+    weights :math:`\theta`. The module must be in evaluation mode, with the uint8 images on its
+    device.
     """
-    if not len(images):  # which vmap does not take
+    if not len(images):  # vmap fails on empty batches
         return torch.zeros(0, device=images.device)
     network = module.network
     weights = {name: p.detach() for name, p in network.named_parameters() if p.requires_grad}

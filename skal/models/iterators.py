@@ -1,4 +1,4 @@
-"""Batches of images to score: on the device before they are needed there."""
+"""Batches of images to score, copied to the device ahead of time."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _log = logging.getLogger("skal")
 
 
 class SliceBatches:
-    """Whole batches in order, for predictions; of no images, one empty batch.
+    """Batches of all images, or of some `rows`, in order; one empty batch if there are none.
 
-    They are of all images, or of some `rows`. To a GPU the next batch is copied while the last one
-    is computed on; or, see `resident`, all images are there already.
+    On a GPU the next batch is copied while the current one is processed, unless all images are
+    already there, see `resident`.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class SliceBatches:
         return zip(images, repeat(torch.empty(0)))
 
     def halve(self) -> None:
-        """Give the last batch again, in two, and smaller ones from then on."""
+        """Repeat the last batch in two halves, and continue with the smaller batch size."""
         start, stop = self._span
         self.batch_size = math.ceil((stop - start) / 2)
         self._span = (start, start)
 
     def _spans(self) -> Iterator[Span]:
-        """Yield from where to where each batch goes; `halve` may be called between any two."""
+        """Yield the start and stop of each batch; `halve` may be called in between."""
         self._span = self._after((0, 0))
         yield self._span
         while self._span[1] < self._n:
@@ -82,18 +82,18 @@ class SliceBatches:
         return span[1], min(span[1] + self.batch_size, self._n)
 
     def _ahead(self, send: Send) -> Iterator[Tensor]:
-        """Yield batches, of which each is sent while the one before it is computed on."""
+        """Yield batches, each copied to the device while the one before is processed."""
         with ThreadPoolExecutor(1) as threads:
             coming: tuple[Span, Future[Callable[[], Tensor]]] | None = None
             for span in self._spans():
-                if coming is None or coming[0] != span:  # the first, or another after `halve`
+                if coming is None or coming[0] != span:  # the first batch, or `halve` was called
                     coming = span, threads.submit(self._sent, send, span)
                 try:
                     arrive = coming[1].result()
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise
-                    # beside what was computed then; alone it may fit
+                    # the batch before still used memory; without it this one may fit
                     arrive = self._sent(send, span)
                 following = self._after(span)
                 coming = None
@@ -108,7 +108,7 @@ class SliceBatches:
         start, stop = span
         if self.rows is not None:
             pixels = take_mapped(self.X, self.rows[start:stop])
-        else:  # a copy, since torch will not take a read-only memmap
+        else:  # a copy, since torch does not support read-only memmaps
             pixels = np.array(self.X[start:stop])
         self._unreleased += pixels.nbytes
         if self._unreleased >= BYTES_AT_ONCE:
@@ -128,8 +128,10 @@ def run_batches(
     compute: Callable[[Tensor], Result],
     on_smaller: Callable[[int], None] = lambda size: None,
 ) -> Iterator[Result]:
-    """Yield what `compute` makes of each batch on the device; where memory runs out, of smaller
-    ones, whose size is told. Its error is raised if that does not suffice for one image.
+    """Yield the result of `compute` for each batch on the device.
+
+    Out of memory, batches shrink, and `on_smaller` is called with their size; the error is raised
+    if a single image does not fit.
     """
     settings = computing_on(str(batches.device))
     for images, _ in batches:
@@ -140,7 +142,7 @@ def run_batches(
         except Exception as error:
             if len(images) < 2 or not is_out_of_memory(error):
                 raise
-        if result is None:  # only here has the error let go of what it held
+        if result is None:  # outside `except`, where the error no longer holds memory
             batches.halve()
             on_smaller(batches.batch_size)
             say_smaller(str(batches.device), batches.batch_size)
@@ -150,7 +152,7 @@ def run_batches(
 
 @cache
 def say_smaller(device: str, batch_size: int) -> None:
-    """Say it once, and not in each round."""
+    """Warn once per device and batch size, not in each round."""
     _log.warning("out of memory on %s: scoring continues in batches of %d", device, batch_size)
 
 
@@ -158,10 +160,10 @@ _RESIDENT: dict[tuple[torch.device, int], tuple[weakref.ref[Images], Tensor]] = 
 
 
 def resident(X: Images, device: torch.device) -> Tensor | None:
-    """Return all images on a GPU, if they fit into half of its free memory; None on a CPU.
+    """Return all images on a GPU if they fit into half of its free memory; else None.
 
-    They stay there as long as the array lives, so that each round of a run finds them. An array
-    that can be written to is not kept, for the GPU would not be told.
+    They stay on the GPU as long as the array exists, so that each round of a run can reuse them.
+    Writeable arrays return None, since the copy would not follow changes.
     """
     if X.flags.writeable:
         return None
@@ -177,7 +179,7 @@ def resident(X: Images, device: torch.device) -> Tensor | None:
 
 
 def copied(X: Images, device: torch.device) -> Tensor | None:
-    """Return all images on a GPU, if they fit into half of its free memory; None on a CPU."""
+    """Return a copy of all images on a GPU if they fit into half of its free memory; else None."""
     return _copy_to(device, X) if _has_room(device, X) else None
 
 
@@ -189,7 +191,7 @@ def _has_room(device: torch.device, X: Images) -> bool:
 
 
 def _copy_to(device: torch.device, X: Images) -> Tensor:
-    """Copy part by part: a memmap need not fit into memory."""
+    """Copy in parts, since a memmap need not fit into memory."""
     images = torch.empty(X.shape, dtype=torch.from_numpy(np.empty(0, X.dtype)).dtype, device=device)
     at_once = max(1, BYTES_AT_ONCE // max(X[:1].nbytes, 1))
     for start in range(0, len(X), at_once):
@@ -198,10 +200,10 @@ def _copy_to(device: torch.device, X: Images) -> Tensor:
 
 
 def sender(device: torch.device) -> Send:
-    """Return a function that starts to copy pixels to a GPU, beside what it computes.
+    """Return a function that starts to copy pixels to a GPU while it computes.
 
-    What that returns is to be called where the pixels are needed: from then on computations there
-    wait for them.
+    It returns a function to call when the pixels are needed, which makes later computations wait
+    for the copy.
     """
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
@@ -213,7 +215,7 @@ def sender(device: torch.device) -> Send:
         def arrive() -> Tensor:
             current = torch.cuda.current_stream(device)
             current.wait_event(copied)
-            images.record_stream(current)  # its memory is not given away before it was used
+            images.record_stream(current)  # or its memory could be reused too early
             return images
 
         return arrive

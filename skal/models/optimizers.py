@@ -1,7 +1,7 @@
-"""torch's optimisers, without what only `torch.compile` needs.
+"""torch's optimisers without the wrappers that only `torch.compile` needs.
 
-Around each of their methods torch has a wrapper that imports torch._dynamo, which takes as long as
-to import torch, and that costs time at each step.
+torch wraps each of their methods. The wrappers import torch._dynamo, which takes as long as
+importing torch, and cost time in each step.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A trained classifier as files, and back without running code from them."""
+"""Save trained classifiers, and load them without running code from the files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .tensors import content_of, tensors_of
 from .weights import backbone_of
 
 LONGEST = 1000
-"""Characters of an error: torch names all tensors that do not fit."""
+"""Longest error message, in characters: torch lists all tensors that do not match."""
 
 
 def save_classifier(classifier: ImageClassifier, folder: str | Path, **facts: Any) -> None:
@@ -41,18 +41,18 @@ def save_classifier(classifier: ImageClassifier, folder: str | Path, **facts: An
     Parameters
     ----------
     classifier : ImageClassifier
-        A fitted one. Its skorch callbacks are not kept.
+        A fitted classifier. Its skorch callbacks are not saved.
     folder : str or Path
         An existing folder.
     **facts
-        More to write into ``model.json``, such as the names of the classes.
+        Further content of ``model.json``, such as the names of the classes.
 
     Raises
     ------
     NotFittedError
         If it is not fitted.
     ParameterError
-        If it was trained on features and was never asked about images.
+        If it was trained on features and has no backbone.
 
     Examples
     --------
@@ -71,15 +71,15 @@ def save_classifier(classifier: ImageClassifier, folder: str | Path, **facts: An
         raise NotFittedError("only a fitted ImageClassifier can be saved; call fit(X, y) first")
     if classifier.freeze and not classifier.neural_net_.module_.network.has_weights:
         raise ParameterError(
-            "the classifier was trained on features and has no backbone to be saved with; give it "
-            "one: classifier.take_backbone(classifier.backbone(image_shape))"
+            "the classifier was trained on features and has no backbone to save; call "
+            "classifier.take_backbone(classifier.backbone(image_shape)) first"
         )
     params = classifier.get_params(deep=False)
     for name in ("classes", "cost_matrix"):
         params[name] = None if params[name] is None else np.asarray(params[name]).tolist()
     for name in ("callbacks", "random_state"):
         del params[name]
-    if isinstance(params["weights"], Mapping):  # tensors; what became of them is in the state
+    if isinstance(params["weights"], Mapping):  # tensors; the saved state replaces them
         params["weights"] = None
     content = {
         "format": MODEL_FORMAT,
@@ -96,16 +96,15 @@ def save_classifier(classifier: ImageClassifier, folder: str | Path, **facts: An
 
 
 def weights_of(classifier: ImageClassifier) -> bytes:
-    """Return the weights of a fitted classifier as the content of a safetensors file."""
+    """Return the weights of a fitted classifier in safetensors format."""
     state = classifier.neural_net_.module_.state_dict()
     return content_of({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
 
 
 def load_weights(classifier: ImageClassifier, path: Path, X: Images | Features) -> ImageClassifier:
-    """Give a classifier that is not fitted the weights in a file, from `weights_of` of its like.
+    """Initialise a classifier for images or features like `X`, with weights from `weights_of`.
 
-    It has the same parameters, and is for images or features like those of `X`. It raises
-    RunFolderError if there is no such file, or the weights are of another network.
+    Raises RunFolderError if the file is missing, or the weights belong to another network.
     """
     try:
         state = tensors_of(path.read_bytes())
@@ -126,24 +125,24 @@ def _plain(value: Any) -> Any:
 def load_classifier(
     folder: str | Path, device: str = "auto", trust: bool = False
 ) -> ImageClassifier:
-    """Rebuild what `save_classifier` wrote to a folder, running no code from the files.
+    """Load a classifier that `save_classifier` wrote, without running code from the files.
 
     Parameters
     ----------
     folder : str or Path
-        A run folder, or any with the two files.
+        A run folder, or another folder with ``model.safetensors`` and ``model.json``.
     device : {"auto", "cpu", "cuda", "mps"}, default="auto"
-        Where to put the network.
+        Device of the network.
     trust : bool, default=False
-        Whether a network of one's own, ``module:Name``, is imported.
+        Whether custom networks, ``module:Name``, may be imported.
 
     Raises
     ------
     RunFolderError
-        If the files are missing or damaged, or a newer skal wrote them, or the network is not of
-        skal, of a family or registered by an installed package, and is not to be trusted.
+        If the files are missing, damaged or of another format, or the network is a custom one, not
+        registered by skal or an installed package, and `trust` is False.
     UnknownNameError, ParameterError
-        If there is no such device.
+        If the device is unknown or not available.
 
     Examples
     --------
@@ -166,9 +165,9 @@ def load_classifier(
     try:
         weights = (folder / WEIGHTS).read_bytes()
         if sha256(weights) != content["sha256"]:
-            raise RunFolderError(f"{WEIGHTS} is damaged, by its checksum")
+            raise RunFolderError(f"{WEIGHTS} does not match its checksum")
         return rebuild(content, tensors_of(weights), device)
-    except Exception as error:  # whatever damage leads to
+    except Exception as error:  # damaged files may raise anything
         pass_on_memory(error)
         raise RunFolderError(f"{damaged}: {one_line(error, LONGEST)}") from error
 
@@ -176,25 +175,25 @@ def load_classifier(
 def rebuild(
     content: Mapping[str, Any], state: Mapping[str, Tensor], device: str
 ) -> ImageClassifier:
-    """Build the classifier that ``model.json`` describes and give it its weights.
+    """Build the classifier that ``model.json`` describes and load its weights.
 
-    It raises RunFolderError, or whatever damage leads to.
+    Raises RunFolderError, or anything else if the files are damaged.
     """
     shape = tuple(content["image_shape"])
     params = {**content["params"], "pretrained": False, "device": device}
     params["augmentation"] = tuple(params["augmentation"])
     no_images = np.empty((0, *shape), np.uint8)
     check_input(no_images)
-    # the backbone's own weights tell builders what they were built for (ResNet's stem)
-    # to compile would cost more than is saved where images are asked about once
+    # some builders depend on the backbone's weights (ResNet's stem)
+    # compiling would cost more than it saves if images are scored once
     classifier = ImageClassifier(**{**params, "weights": backbone_of(state), "compile": False})
     classifier.initialize(no_images)
     module = classifier.neural_net_.module_
-    for name in ("mean", "std"):  # of one value or one a channel, as the run had them
+    for name in ("mean", "std"):  # one value, or one per channel, as in the run
         module.register_buffer(name, torch.empty_like(state[name], device=module.mean.device))
-    # a network saved before there was calibration has none
+    # networks saved before calibration existed have no temperature
     module.load_state_dict({"temperature": torch.ones(()), **state})
     if names := [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]:
-        raise RunFolderError(f"{names[0]} of the weights has values that are no finite numbers")
+        raise RunFolderError(f"the weights have NaN or infinite values in {names[0]}")
     classifier.weights, classifier.compile = params["weights"], params.get("compile", False)
     return classifier

@@ -1,4 +1,4 @@
-"""A backbone trained on images without labels, before the first round: SimCLR."""
+"""Self-supervised pretraining of the backbone before the first round: SimCLR."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ from .training import shuffled
 
 BATCH_SIZE = 256
 GROUP = 8
-"""Images that share the draws of a view: one at a time, views cost more than the network."""
+"""Images that share a view's random parameters: one by one, views cost more than the network."""
 PROJECTION = 128
 TEMPERATURE = 0.5
 SMALLEST_CROP = 0.2
 COLOR_STRENGTH = 0.5
 EVERY = 10
-"""Steps that a point of the loss curve is the mean of."""
+"""Steps averaged for each point of the loss curve."""
 BATCHES_OF_STATISTICS = 20
 FORMAT_VERSION = 1
-"""Part of the key of what is kept: raise it whenever training comes out otherwise."""
+"""Part of the cache key; raise it whenever training gives other weights."""
 OUT_OF_MEMORY = (
-    "out of memory on %s: pretraining continues in batches of %d; as each image is told from fewer "
-    "others, the weights will not be those of larger ones"
+    "out of memory on %s: pretraining continues in batches of %d, which changes the weights, since "
+    "each image is contrasted with fewer others"
 )
 WAS_OUT_OF_MEMORY = (
-    "memory ran out when the backbone was trained, which continued in batches of %d: its weights "
-    "are not those of larger ones; to have these, remove %s"
+    "the cached backbone was pretrained in batches of %d, since memory ran out; remove %s to "
+    "pretrain it again in larger batches"
 )
 
 Weights = Mapping[str, Tensor]
@@ -60,10 +60,7 @@ _log = logging.getLogger("skal")
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A backbone that was trained without labels.
-
-    Its state dict, on the CPU, and the mean training loss of each 10 steps.
-    """
+    """A pretrained backbone: its state dict on the CPU, and the mean loss of every 10 steps."""
 
     weights: Weights
     losses: list[float]
@@ -71,13 +68,13 @@ class Pretrained:
 
 @dataclass(frozen=True)
 class SimCLR:
-    """A training without labels [1]_: a network learns to tell an image's views from all others.
+    """Parameters of SimCLR [1]_, which trains a network to recognise views of the same image.
 
-    Views, projection head and loss are those of the package lightly, but for blur. The learning
-    rate is one cycle up to the model's own. A step is of 256 images, or all if there are fewer; or,
-    where a GPU's memory does not suffice, of half of them, and so on, which changes the weights and
-    is logged. The seed decides initialisation, batches and views; `start` has the `pretrained` and
-    `weights` of `build_network` to start from; with `flip` an image is the same mirrored.
+    Views (without blur), projection head and loss are those of the package lightly. The learning
+    rate follows one cycle up to the model's own. A step uses 256 images, or all if there are fewer.
+    If a GPU runs out of memory the batch is halved, which changes the weights and is logged. `seed`
+    determines initialisation, batches and views; `start` has the arguments `pretrained` and
+    `weights` of `build_network`; with `flip` views may be mirrored.
 
     References
     ----------
@@ -97,16 +94,15 @@ def pretrain(
 ) -> Pretrained:
     """Train the backbone of a model on images without labels.
 
-    The images are in one or more arrays, uint8 of shape (n, channels, height, width), of which
-    memmaps are read batch by batch. In the folder `cache` the weights are kept, and found again. It
-    raises ParameterError or DataError if there are to be no steps, there are fewer than two images,
-    or the training diverges.
+    The images are in one or more arrays, uint8 of shape (n, channels, height, width); memmaps are
+    read batch by batch. Weights are cached in the folder `cache`. Raises ParameterError or
+    DataError if `steps` is below 1, there are fewer than two images, or the training diverges.
     """
     if plan.steps < 1:
         raise ParameterError(f"steps={plan.steps}; expected 1 or more")
     n_images = sum(map(len, pools))
     if n_images < 2:
-        raise DataError(f"pretraining needs two images or more, got {n_images}")
+        raise DataError(f"got {counted(n_images, 'image')}; pretraining needs at least two")
     image_shape = pools[0].shape[1:]
     with torch_seed(plan.seed):
         module = headless(plan.model, device.bf16, image_shape, **(plan.start or {}))
@@ -130,17 +126,17 @@ def pretrain(
                 return {"losses": trained.losses, "batch_size": training.batch_size}
 
             if find(path) is not None:
-                _log.info("the backbone was trained without labels before: %s", path)
-            kept_facts = kept(path, "trains the same backbone without labels", make)
+                _log.info("using the pretrained backbone in %s", path)
+            kept_facts = kept(path, "pretrains the same backbone", make)
             batch_size = kept_facts.get("batch_size", training.batch_size)
-            if batch_size < training.batch_size:  # it was not trained here, where that is said
+            if batch_size < training.batch_size:  # from the cache: training here would have warned
                 _log.warning(WAS_OUT_OF_MEMORY, batch_size, path)
-            # read and not mapped, for whoever cuts a mapped file kills the process
+            # not memory-mapped, since truncating a mapped file kills the process
             return Pretrained(tensors_of(path.read_bytes()), kept_facts["losses"])
 
 
 def _digests(module: ImageModule, pools: Sequence[Images]) -> Iterator[str]:
-    """Hash what is trained on, and what is trained."""
+    """Hash the images and the initial weights."""
     pixels = hashlib.blake2b(digest_size=16)
     for images in pools:
         pixels.update(repr(images.shape).encode())
@@ -156,7 +152,7 @@ def _digests(module: ImageModule, pools: Sequence[Images]) -> Iterator[str]:
 
 
 class _Training:
-    """Trains step by step, in smaller batches where memory runs out."""
+    """Trains step by step, in smaller batches if memory runs out."""
 
     def __init__(
         self, plan: SimCLR, module: ImageModule, pools: Sequence[Images], device: str
@@ -166,21 +162,21 @@ class _Training:
         self.batch_size = min(BATCH_SIZE, self._n)
 
     def run(self) -> Pretrained:
-        """Train, and return the weights and the losses on the way."""
+        """Train, and return the weights and losses."""
         training, losses = self._losses(), list[float]()
         with (
             progress(total=self.plan.steps, desc="pretraining", unit="step") as bar,
             computing_on(self.device),
         ):
-            while some := list(islice(training, EVERY)):  # a GPU is not waited for in each step
+            while some := list(islice(training, EVERY)):  # avoids waiting for the GPU in each step
                 losses += _checked(some, len(losses))
                 bar.update(len(some))
-            # batch norm's statistics are those of images as they are, not of views
+            # batch norm must have the statistics of images, not of views
             clean = (_take(self.pools, next(self._rows)) for _ in range(BATCHES_OF_STATISTICS))
             update_bn(clean, self.module, torch.device(self.device))
-        told = "trained without labels in %s on %s: loss %.2f to %.2f"
         steps, images = counted(len(losses), "step"), counted(self._n, "image")
-        _log.info(told, steps, images, losses[0], losses[-1])
+        message = "pretrained in %s on %s: loss %.2f to %.2f"
+        _log.info(message, steps, images, losses[0], losses[-1])
         state = self.module.network.backbone.state_dict()
         means = [float(np.mean(losses[i : i + EVERY])) for i in range(0, len(losses), EVERY)]
         return Pretrained({n: t.detach().cpu().contiguous() for n, t in state.items()}, means)
@@ -225,7 +221,7 @@ class _Training:
             loss: Tensor = self._loss_of(*self._head(self.module.embed(views)).chunk(2))
             loss.backward()  # type: ignore[no-untyped-call]
         except Exception as error:
-            # two images at least: a view is told from another image's
+            # the contrastive loss needs at least two images
             if len(rows) < 4 or not is_out_of_memory(error):
                 raise
             return None
@@ -233,7 +229,7 @@ class _Training:
 
 
 def _checked(losses: Sequence[Tensor], n_before: int) -> list[float]:
-    """Wait for the losses of some steps; check that they are finite."""
+    """Return the losses of some steps as numbers; raise DataError if any is not finite."""
     numbers: list[float] = torch.stack(list(losses)).tolist()
     finite = np.isfinite(numbers)
     if not finite.all():
@@ -243,7 +239,7 @@ def _checked(losses: Sequence[Tensor], n_before: int) -> list[float]:
 
 
 def _take(pools: Sequence[Images], rows: Tensor) -> Tensor:
-    """Return rows of the pools, as if they were one array."""
+    """Return rows of the concatenated pools."""
     numbers = rows.numpy()
     images = np.empty((len(numbers), *pools[0].shape[1:]), np.uint8)
     start = 0
@@ -255,11 +251,10 @@ def _take(pools: Sequence[Images], rows: Tensor) -> Tensor:
 
 
 def simclr_views(image_size: int, flip: bool) -> Views:
-    """Return a function that makes a view of each image: cropped, mirrored, coloured, grey.
+    """Return a function that makes a random view of each image: crop, mirror, colours, grey.
 
-    It takes uint8 images (n, channels, height, width), `image_size` pixels wide, to views of that
-    shape; only with `flip` they may be mirrored. Always 8 images share the draws, in an order that
-    is drawn, too.
+    It maps uint8 images (n, channels, height, width), `image_size` pixels wide, to views of the
+    same shape, which are mirrored only with `flip`. Random groups of 8 images share parameters.
     """
     from lightly.transforms.simclr_transform import SimCLRViewTransform
 
@@ -271,8 +266,8 @@ def simclr_views(image_size: int, flip: bool) -> Views:
         hf_prob=0.5 if flip else 0.0,
         normalize=None,
     )
-    # lightly's own ones take one image at a time, and draw from numpy's global generator: rotation
-    # and blur, which are off, and scaling, which ImageModule does
+    # lightly's own transforms take single images and use numpy's global generator: rotation and
+    # blur, which are off, and scaling, which ImageModule does
     steps: Iterable[Any] = whole.transform.transforms
     changes = [step for step in steps if type(step).__module__.startswith("torchvision.")]
 

@@ -1,4 +1,4 @@
-"""The settings of networks and of their training. No torch here."""
+"""Settings of networks and of their training. Does not import torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OPTIMIZERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "adamw": ("AdamW", {"weight_decay": 0.01}),
     "sgd": ("SGD", {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4, "lr": 0.05}),
 }
-"""Their classes in `skal.models.optimizers`, and options."""
+"""Class names in `skal.models.optimizers`, and their options."""
 MOST_STEPS = 10**9
 
 _SOLVED = ("head=logistic",)
@@ -23,7 +23,7 @@ _training = partial(setting, group="training")
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class TrainingSettings(Settings):
-    """What `ImageClassifier` takes from the settings of a run; each is a parameter of it."""
+    """Settings of a run that are parameters of `ImageClassifier`."""
 
     pretrained: bool = _network(
         False,
@@ -176,11 +176,11 @@ class TrainingSettings(Settings):
 OF_GRADIENTS = tuple(
     name for name, each in settings_of(TrainingSettings).items() if _SOLVED[0] in each.idle_with
 )
-"""What logistic regression has no use for."""
+"""Settings of gradient training, which do not apply to logistic regression."""
 
 
 def head_for(chosen: Mapping[str, Any]) -> str:
-    """Return the head of a frozen backbone where none is named: by the settings that are chosen."""
+    """Return the default head of a frozen backbone, given the chosen settings."""
     defaults = settings_of(TrainingSettings)
     trained = any(
         name in chosen and chosen[name] != defaults[name].default for name in OF_GRADIENTS
@@ -190,14 +190,14 @@ def head_for(chosen: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class ClassifierSettings(TrainingSettings):
-    """What `ImageClassifier` takes besides."""
+    """All settings of `ImageClassifier`."""
 
     dropout: float = _training(0.25, "Dropout rate before the last layer", lowest=0, below=1)
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class NetworkSettings(Settings):
-    """What a run decides about its networks beside their training."""
+    """Settings of a run's networks other than their training."""
 
     model: str | None = _network(
         None,

@@ -16,9 +16,9 @@ def small_cnn(
 ) -> Network:
     """Build a plain network of 3x3 convolutions, batch norm and ReLU.
 
-    From 16 px on one convolution of 32 channels, two of 64 and one of 128, with a halving in
-    between; most time goes into the first maps, which are the largest. Below, one of 32 and one
-    of 64 are enough. It ends in a 2x2 grid, which keeps some of the layout.
+    From 16 px on it has convolutions of 32, 64, 64 and 128 channels, with max pooling where the
+    width changes; below, one of 32 and one of 64. It ends in a 2x2 grid, which keeps some of the
+    spatial layout.
     """
     widths = SMALL_WIDTHS if image_size < 16 else WIDTHS
     layers: list[nn.Module] = []
@@ -26,7 +26,7 @@ def small_cnn(
     for width, following in zip(widths, (*widths[1:], widths[-1]), strict=True):
         layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
         if following != width:
-            layers.append(nn.MaxPool2d(2))  # before ReLU: the same, for a quarter of the pixels
+            layers.append(nn.MaxPool2d(2))  # before ReLU: same result, a quarter of the work
         layers.append(nn.ReLU(inplace=True))
         channels = width
     backbone = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(GRID), nn.Flatten())

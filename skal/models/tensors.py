@@ -1,4 +1,4 @@
-"""Tensors of safetensors files, and files of tensors."""
+"""Read and write tensors in safetensors format."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from torch import Tensor
 
 
 def tensors_of(content: bytes) -> dict[str, Tensor]:
-    """Return the tensors in the content of a file, by name.
+    """Return the tensors in a file's content, by name.
 
-    A SafetensorError is raised if it is no such file, a MemoryError if there is no memory for them.
+    Raises SafetensorError if the content is not valid, MemoryError if memory runs out.
     """
     with _panicking():
         return safetensors.torch.load(content)
 
 
 def content_of(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
-    """Return the content of a file of tensors; a MemoryError if there is no memory for it."""
+    """Return the content of a file of tensors; raise MemoryError if memory runs out."""
     with _panicking():
         return safetensors.torch.save(dict(tensors), metadata)
 
 
 @contextmanager
 def _panicking() -> Iterator[None]:
-    """Raise a MemoryError where safetensors panics, which no ``except Exception`` catches."""
+    """Raise MemoryError if safetensors panics, which ``except Exception`` does not catch."""
     try:
         yield
     except BaseException as error:

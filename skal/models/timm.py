@@ -18,15 +18,15 @@ from .weights import downloaded
 
 
 def names() -> Sequence[str]:
-    """Return what `find` knows: each architecture, with each of its weights."""
+    """Return the names of timm's architectures, with each of their weights."""
     known: list[str] = timm.list_models(include_tags=True)
     return known
 
 
 def find(name: str) -> Entry[Builder]:
-    """Return the entry, for `MODELS`, of ``architecture`` or ``architecture.weights``.
+    """Return the entry for `MODELS` of ``architecture`` or ``architecture.weights``.
 
-    It raises UnknownNameError if timm has none of that name, or no such weights of it.
+    Raises UnknownNameError if timm has no such architecture or weights.
     """
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
@@ -41,7 +41,7 @@ def find(name: str) -> Entry[Builder]:
         facts["image_size"] = int(config.input_size[-1])
         if config.test_input_size and not config.fixed_input_size:
             facts["frozen_image_size"] = int(config.test_input_size[-1])
-        if config.crop_mode in GEOMETRIES:  # else "center", which is to cover
+        if config.crop_mode in GEOMETRIES:  # else "center", which is the default, "cover"
             facts["geometry"] = config.crop_mode
         if config.has_weights:
             facts["pretrained"] = partial(pretrained, name)
@@ -53,7 +53,7 @@ def build(
 ) -> Network:
     """Build a model of timm without its head.
 
-    Its input is normalised, and if it must be scaled, as the configuration of its weights says.
+    Input is normalised, and resized if the model needs a fixed size, as its weights expect.
     """
     net = timm.create_model(name, num_classes=0)
     facts = timm.data.resolve_model_data_config(net)

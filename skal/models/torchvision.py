@@ -20,17 +20,17 @@ SMALL_IMAGE = 64
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 OF_ONE_SIZE = {"vit_": "image_size", "maxvit_": "input_size"}
-"""Networks that take one size of images alone, and the argument that it is."""
+"""Prefixes of networks with a fixed image size, and their argument for it."""
 WITHOUT_AUXILIARY: Mapping[str, Mapping[str, Any]] = {
-    # the weights expect their input scaled by the network, whatever it was trained with later
+    # these weights expect the network to transform its input
     "googlenet": {"aux_logits": False, "transform_input": True, "init_weights": True},
     "inception_v3": {"aux_logits": False, "transform_input": True, "init_weights": True},
 }
-"""Networks with further heads that only training by their authors' recipe uses."""
+"""Networks with auxiliary heads, which are only used by their authors' training recipe."""
 
 
 def names() -> Sequence[str]:
-    """Return torchvision's classification models, those with several weights also with each."""
+    """Return the names of torchvision's classification models, and of each of several weights."""
     found: list[str] = []
     for name in torchvision.models.list_models(module=torchvision.models):
         tags = tags_of(name)
@@ -44,9 +44,9 @@ def tags_of(name: str) -> Sequence[str]:
 
 
 def find(name: str) -> Entry[Builder]:
-    """Return the entry, for `MODELS`, of ``model``, with its newest weights, or ``model@WEIGHTS``.
+    """Return the entry for `MODELS` of ``model``, with its default weights, or ``model@WEIGHTS``.
 
-    It raises UnknownNameError if torchvision has none of that name, or no such weights of it.
+    Raises UnknownNameError if torchvision has no such model or weights.
     """
     weights = weights_of(name)
     facts = {
@@ -59,7 +59,7 @@ def find(name: str) -> Entry[Builder]:
 
 
 def weights_of(name: str) -> Any:
-    """Return the weights of ``model`` or ``model@WEIGHTS``; raise UnknownNameError if none."""
+    """Return the weights of ``model`` or ``model@WEIGHTS``; raise UnknownNameError if unknown."""
     model, at, tag = name.partition("@")
     known: list[str] = torchvision.models.list_models(module=torchvision.models)
     if model not in known:
@@ -75,9 +75,9 @@ def build(
 ) -> Network:
     """Build a model of torchvision, ``model`` or ``model@WEIGHTS``, without its head.
 
-    Its input is normalised as that of its weights is. The last linear layer (or, where there is
-    none, the last convolution) gives way to skal's head, and so does dropout right before it; the
-    embeddings are what that layer was given.
+    Input is normalised as its weights expect. skal's head replaces the last linear layer (or, if
+    there is none, the last convolution) and dropout right before it; embeddings are the input of
+    that layer.
     """
     weights = weights_of(name)
     name = name.partition("@")[0]
@@ -101,7 +101,7 @@ def build(
 
 
 def behead(net: nn.Module) -> int:
-    """Take away the last layer, and dropout right before it; return the width of its input."""
+    """Remove the last layer and dropout right before it; return the width of its input."""
     leaves = [(path, module) for path, module in net.named_modules() if not list(module.children())]
     linear = [place for place, (_, leaf) in enumerate(leaves) if isinstance(leaf, nn.Linear)]
     convolutions = [place for place, (_, leaf) in enumerate(leaves) if isinstance(leaf, nn.Conv2d)]
@@ -138,9 +138,9 @@ def resnet18(
 ) -> Network:
     """Build torchvision's ResNet-18 (He et al., 2016).
 
-    Below 64 px the 7x7 stem with stride 2 and the max pooling give way to a 3x3 convolution, as
-    usual for CIFAR; but weights (a state dict, whose last layer is not used) decide by the size of
-    their own first convolution.
+    Below 64 px a 3x3 convolution replaces the 7x7 stem with stride 2 and the max pooling, as usual
+    for CIFAR. With weights (a state dict, whose last layer is ignored) the size of their first
+    convolution decides instead.
     """
     net = torchvision.models.resnet18(weights=None)
     if weights is not None:

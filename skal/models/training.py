@@ -1,4 +1,4 @@
-"""How networks are trained: batches, steps, learning rates, averages of the weights."""
+"""Training: batches, steps, learning rate schedules, weight averaging."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ ENDING = tuple(
 
 
 class TrainBatches:
-    """Whole shuffled batches for a number of optimiser steps, an epoch at each iteration.
+    """Full shuffled batches for a number of optimiser steps; each iteration is an epoch.
 
-    Every batch is full: what is left of one pass over the images goes into the same batch as the
-    start of the next, so there is no last batch of one image, which batch norm could not take. An
-    epoch ends with the batch that completes a pass; the last one ends when the steps are done, or
-    `ended`, which is asked before each batch, says so. With neither `steps` nor `epochs` (passes
-    over the images) there are `MIN_STEPS` batches or `MIN_EPOCHS` passes, whichever is more.
+    Every batch is full: it may contain the end of one pass over the images and the start of the
+    next. So there is never a batch of a single image, for which batch norm fails. An epoch ends
+    with the batch that completes a pass; the last one ends when all steps are done, or when
+    `ended`, which is called before each batch, returns True. With neither `steps` nor `epochs`
+    (passes over the images) there are `MIN_STEPS` batches or `MIN_EPOCHS` passes, whichever is
+    more.
 
-    A batch has `batch_size` images, or all there are if those are fewer, but two at least. If
-    `balanced`, all classes that have an image take turns, however many each has. A GPU holds all
-    images from the start, if they fit.
+    A batch has `batch_size` images, or all if there are fewer, but at least two. If `balanced`,
+    images are drawn from the classes in turn. All images are copied to a GPU first if they fit.
 
-    `mixup` is the alpha of mixup [1]_: each image is to be mixed with another of its batch, to
-    shares that are drawn for each batch from Beta(alpha, alpha), and so are the labels; 0 is not at
-    all. A batch is `X` and `y`, or with mixup a dict of `images`, `partners` (which image of the
-    batch each is mixed with) and `shares` (its own), as `ImageModule.forward` takes them, and the
-    shares of all classes, float32 of shape (batch_size, n_classes).
+    `mixup` is the alpha of mixup [1]_, 0 for none: each image and its label are mixed with another
+    of the batch, in a share that is drawn per batch from Beta(alpha, alpha). Batches are `X` and
+    `y`; with mixup a dict of `images`, `partners` (the row that each image is mixed with) and
+    `shares` (of the image itself), the arguments of `ImageModule.forward`, and class shares,
+    float32 of shape (batch_size, n_classes).
 
     References
     ----------
@@ -89,12 +89,12 @@ class TrainBatches:
 
     @property
     def left(self) -> int:
-        """How many steps there are to come."""
+        """The number of remaining steps."""
         return 0 if self.ended() else self.steps - self._done
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
         """Yield the batches of the next epoch."""
-        if not self._done:  # and not before: a head that is solved asks for no batch
+        if not self._done:  # not in __init__: solved heads use no batches
             self._pool = copied(self.X, self._device)
         passes = self._done * self.batch_size // len(self.y) + 1
         stop = min(self.steps, math.ceil(passes * len(self.y) / self.batch_size))
@@ -124,7 +124,7 @@ class TrainBatches:
 
 
 def shuffled(n: int, batch_size: int) -> Iterator[Tensor]:
-    """Yield batches of row numbers without end, shuffled anew in each pass over all `n`."""
+    """Yield batches of row numbers endlessly, reshuffled in each pass over all `n`."""
     queue = torch.empty(0, dtype=torch.int64)
     while True:
         while len(queue) < batch_size:
@@ -134,28 +134,28 @@ def shuffled(n: int, batch_size: int) -> Iterator[Tensor]:
 
 
 def _dealt(cards: Tensor) -> Iterator[int]:
-    """Yield all, shuffled, and shuffle anew when through."""
+    """Yield all values in random order, endlessly, reshuffled after each pass."""
     while True:
         yield from cards[torch.randperm(len(cards))].tolist()
 
 
 class ImageNet(NeuralNetClassifier):  # type: ignore[misc]
-    """A skorch net that trains for a number of steps and calls each pass over the images an epoch.
+    """A skorch net that trains for a number of steps; epochs are passes over the images.
 
-    The last epoch is cut when the steps are done. As with skorch, a callback ends the training by
+    The last epoch ends early when the steps are done. As in skorch, a callback can end training by
     raising KeyboardInterrupt; a real Ctrl-C reaches the caller.
     """
 
     iterator_valid__batch_size: int
     n_steps_: int
-    """Of the training at hand, for callbacks."""
+    """Number of steps of the current training, for callbacks."""
 
     def train_on(
         self, X: Any, y: NDArray[np.int64], weights: NDArray[np.float64] | None = None
     ) -> None:
-        """Train from the weights as they are; with them torch's settings for the device.
+        """Train from the current weights, with torch's settings for the device.
 
-        A head that is solved takes `weights` of the images, of mean 1. It raises DataError if the
+        `weights` of the images, of mean 1, are used by solved heads only. Raises DataError if the
         loss is NaN or infinite.
         """
         self.check_data(X, y)
@@ -180,7 +180,7 @@ class ImageNet(NeuralNetClassifier):  # type: ignore[misc]
         weights: NDArray[np.float64],
         about: dict[str, Any],
     ) -> None:
-        """Solve the last layer, as one epoch of one batch."""
+        """Solve the last layer; recorded as one epoch of one batch."""
         self.notify("on_epoch_begin", **about)
         loss = self.module_.network.solve(
             torch.from_numpy(np.array(X)), torch.as_tensor(y), weights
@@ -191,7 +191,7 @@ class ImageNet(NeuralNetClassifier):  # type: ignore[misc]
         self.notify("on_epoch_end", **about)
 
     def _descend(self, batches: TrainBatches, about: dict[str, Any]) -> None:
-        """Train epoch by epoch until there are no more batches; there is no validation."""
+        """Train epoch by epoch until no batches are left, without validation."""
         with progress(total=batches.left, desc="training", unit="step", delay=SLOW_SECONDS) as bar:
 
             def step(batch: Any, **options: Any) -> dict[str, Any]:
@@ -211,8 +211,8 @@ class ImageNet(NeuralNetClassifier):  # type: ignore[misc]
                 self.notify("on_epoch_end", **about)
 
     def train_step(self, batch: Any, **_: Any) -> dict[str, Any]:
-        """Take a step on one batch; skorch's own sets all layers to training anew each time."""
-        if not self.module_.training:  # a callback may have asked the network
+        """Train on one batch; skorch's own method sets all layers to training mode each time."""
+        if not self.module_.training:  # a callback may have used the network
             self.module_.train()
         self.optimizer_.zero_grad()
         images, y = batch
@@ -227,9 +227,9 @@ class ImageNet(NeuralNetClassifier):  # type: ignore[misc]
 
     @contextmanager
     def restored_on_error(self) -> Iterator[None]:
-        """Undo what the block does to weights, optimiser and history if it does not come through.
+        """Restore weights, optimiser and history if the block raises.
 
-        A backbone that is not trained is not copied.
+        Frozen weights are not copied.
         """
         module = self.module_
         changing = [p for p in module.parameters() if p.requires_grad] + list(module.buffers())
@@ -246,8 +246,8 @@ class ImageNet(NeuralNetClassifier):  # type: ignore[misc]
             raise
 
     def replica(self, device: str) -> ImageNet:
-        """Return a copy with its network on another device, to be asked and not to be trained."""
-        # not copy.copy: skorch would pickle the network, which not every model's classes allow
+        """Return a copy with its network on another device, for inference only."""
+        # not copy.copy: skorch would pickle the network, which some models do not support
         other: ImageNet = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other.module_ = copy.deepcopy(self.module_).to(device)
@@ -257,10 +257,10 @@ class ImageNet(NeuralNetClassifier):  # type: ignore[misc]
 
 @contextmanager
 def _ended_by_callbacks() -> Iterator[None]:
-    """Take a KeyboardInterrupt for the end of the training, unless a signal asked for it."""
+    """Treat KeyboardInterrupt as the end of training, unless a signal caused it."""
     pressed: list[int] = []
     main = threading.current_thread() is threading.main_thread()
-    # signals are for the main thread; the command line ends by both alike
+    # only the main thread handles signals; on the command line both end the process
     before = {number: signal.getsignal(number) for number in ENDING if main}
 
     def note(number: int, frame: Any) -> None:
@@ -285,12 +285,12 @@ def _ended_by_callbacks() -> Iterator[None]:
 class OneCycle(Callback):
     """One cycle of the learning rate over each fit (Smith and Topin, 2019).
 
-    The momentum (AdamW's beta1) goes the other way, from 0.95 to 0.85 and back. `max_lr` is the
-    highest rate, or one for each group of weights that the optimiser has. In the last share `held`
-    of the steps the rate stays at a tenth of the highest, where the cycle ends then.
+    The momentum (AdamW's beta1) moves in the opposite direction, from 0.95 to 0.85 and back.
+    `max_lr` is the peak rate, or one per parameter group. With `held` the cycle ends at a tenth of
+    the peak rate, which is held for that share of the steps.
 
-    skorch's own LRScheduler wants the cycle's length beforehand and counts on over fits; here it
-    depends on how many images are labelled by then.
+    skorch's LRScheduler needs the cycle's length in advance and continues counting across fits;
+    here the length depends on the number of labelled images.
     """
 
     def __init__(self, max_lr: float | list[float], held: float = 0.0) -> None:
@@ -303,7 +303,7 @@ class OneCycle(Callback):
         self.schedule_ = self._schedule(net.optimizer_)
 
     def _schedule(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
-        # torch divides by parts of the cycle, none of which may be empty
+        # torch divides by the lengths of the cycle's phases, which must not be 0
         return OneCycleLR(
             optimizer,
             self.max_lr,
@@ -319,9 +319,9 @@ class OneCycle(Callback):
 
 
 class Cosine(OneCycle):
-    """From the highest learning rate to 0 along half a cosine (Loshchilov and Hutter, 2017).
+    """Cosine decay from the peak learning rate to 0 (Loshchilov and Hutter, 2017).
 
-    With `held`, to a tenth of the highest.
+    With `held`, to a tenth of the peak.
     """
 
     def _schedule(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
@@ -334,12 +334,12 @@ class Cosine(OneCycle):
 
 
 class UntilFlat(Callback):
-    """Holds the learning rate until the training loss no longer falls; then lets it fall to 0.
+    """Hold the peak learning rate until the training loss is flat, then decay it linearly to 0.
 
-    The rate rises over the first steps. From then on the loss is watched by its mean over windows
-    of one epoch, but 10 steps at least. It has stopped falling when `patience` windows in a row
-    were not 0.01 below the best one before; or when four fifths of the steps are done. A quarter
-    as many steps as were done until then go into the fall, and the training is over.
+    The rate is warmed up over the first steps. The loss is then averaged over windows of one epoch,
+    at least 10 steps. It is flat once `patience` windows in a row were not at least 0.01 below the
+    best one before; decay starts after four fifths of the steps in any case. The decay takes a
+    quarter of the steps done until then, and ends the training.
     """
 
     def __init__(self, patience: int) -> None:
@@ -368,7 +368,7 @@ class UntilFlat(Callback):
         self.schedule_.step()
 
     def _judge(self, mean: float) -> None:
-        """Compare a window's mean loss with the best one; begin the fall if that is due."""
+        """Compare a window's mean loss with the best one; start the decay if the loss is flat."""
         self.losses_.clear()
         self.stale_ = 0 if mean < self.best_ - LEAST_FALL else self.stale_ + 1
         self.best_ = min(self.best_, mean)
@@ -377,16 +377,16 @@ class UntilFlat(Callback):
             self.end_ = math.floor(self.done_ * (1 + FALL))
 
     def over(self) -> bool:
-        """Tell whether the training is over."""
+        """Return whether training is over."""
         return self.done_ >= self.end_
 
 
 class Averaging(Callback):
-    """Ends each fit with an average of the weights, and batch norm's statistics of that.
+    """Average the weights at the end of each fit, and recompute batch norm's statistics.
 
-    Of kind "ema" it is an exponential moving average over all steps, the last tenth of those done
-    or planned, if fewer are done, weighing most; of kind "swa" the mean over the last quarter of
-    the steps [1]_.
+    "ema" is an exponential moving average over all steps with a time constant of a tenth of the
+    steps, planned or done, whichever are fewer; "swa" is the mean over the last quarter of the
+    steps [1]_.
 
     References
     ----------
@@ -410,7 +410,7 @@ class Averaging(Callback):
             self.average_.update_parameters(net.module_)
 
     def _towards(self, averages: Any, weights: Any, n_averaged: Any) -> None:
-        """Move the averages; by more as long as few steps are done, for there may be no more."""
+        """Update the averages, faster during the first steps, since training may end early."""
         self.done_ += 1
         decay = min(self.decay_, 1 - 1 / max(EMA_SHARE * self.done_, 2))
         get_ema_multi_avg_fn(decay)(averages, weights, n_averaged)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""State dicts: downloaded, matched to a backbone, loaded into it."""
+"""Download state dicts, match them to a backbone, and load them."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from ..core.errors import DataError, one_line, pass_on_memory
 from ..core.text import counted, plural
 
 Weights: TypeAlias = str | Path | Mapping[str, Tensor]
-"""What a network may start from: a state dict, or a file that holds one."""
+"""A state dict, or the path of a file that contains one."""
 
 _log = logging.getLogger("skal")
 
 _OF_SKAL = "network.backbone."
-"""What skal's own files have before the names of a backbone's tensors."""
+"""Prefix of the names of a backbone's tensors in skal's own files."""
 _AVERAGED = frozenset(("ema", "teacher"))
-"""Words in a prefix of weights that are an average of others, which their authors evaluate by."""
+"""Words in prefixes of averaged weights, which their authors use for evaluation."""
 
 
 class Fit(NamedTuple):
-    """What of a state dict fits a backbone.
+    """How a state dict matches a backbone.
 
-    The tensors that fit, by the backbone's names; how many those are, and how many the backbone
-    has, without batch norm's counts; what it lacks, and what is not of it, each with the reason;
-    and what the names begin with in the state dict.
+    Has the matching tensors, by the backbone's names; their number, and the backbone's number of
+    tensors, both without batch norm's counters; descriptions of missing and of other tensors; and
+    the prefix of the names in the state dict.
     """
 
     tensors: dict[str, Tensor]
@@ -43,16 +43,16 @@ class Fit(NamedTuple):
     prefix: str
 
     def __str__(self) -> str:
-        told = [*self.missing, *self.others]
-        more = f" and {len(told) - 3} more" if len(told) > 3 else ""
-        listed = f"; {'; '.join(told[:3])}{more}" if told else ""
+        problems = [*self.missing, *self.others]
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        listed = f"; {'; '.join(problems[:3])}{more}" if problems else ""
         begin = f"; their names begin with {self.prefix!r}" if self.prefix else ""
         own = counted(self.n_own, "tensor")
         return f"{self.n} of the backbone's {own} {plural(self.n, 'fits', 'fit')}{listed}{begin}"
 
 
 def fit_of(backbone: nn.Module, weights: Mapping[str, Tensor]) -> Fit:
-    """Find what of a state dict fits a backbone, by the names that fit best."""
+    """Match a state dict to a backbone, under the prefix that fits best."""
     own: dict[str, Tensor] = dict(backbone.state_dict())
     prefix = prefix_of(weights, own)
     weights = _within(prefix, weights)
@@ -65,32 +65,31 @@ def fit_of(backbone: nn.Module, weights: Mapping[str, Tensor]) -> Fit:
         for name in needed
         if name not in fitting
     ]
-    others = [f"{name} is not of the backbone" for name in weights if name not in own]
+    others = [f"{name} is not in the backbone" for name in weights if name not in own]
     n = sum(name in fitting for name in needed)
     return Fit(fitting, n, len(needed), missing, others, prefix)
 
 
 def downloaded(what: str, fetch: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
-    """Return the weights that a library's `fetch` downloads on first use; `what` names them.
+    """Return the weights that a library's `fetch` downloads on first use.
 
-    It raises DataError if that is not possible.
+    Raises DataError, which calls them `what`, if that fails.
     """
     try:
         return fetch()
-    except Exception as error:  # of the hub's client, of the network, of a damaged file
+    except Exception as error:  # from the hub's client, the connection, or a damaged file
         pass_on_memory(error)
         raise DataError(
-            f"cannot download {what} ({one_line(error)}); download the file elsewhere and name it "
-            "by --weights FILE"
+            f"cannot download {what} ({one_line(error)}); download the file elsewhere and pass it "
+            "with --weights FILE"
         ) from error
 
 
 def load_matching(backbone: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Load what fits of a state dict; warn of what the backbone lacks.
+    """Load the matching tensors of a state dict, and warn of missing ones.
 
-    The network that the tensors were saved from may have been part of another, and may have had a
-    head. It raises DataError, with the first few names of both, if fewer than half of the
-    backbone's tensors are there.
+    Names may have a prefix, and tensors of a head are ignored. Raises DataError, with the first few
+    names of both, if fewer than half of the backbone's tensors match.
     """
     fit = fit_of(backbone, weights)
     if 2 * fit.n < fit.n_own:
@@ -100,7 +99,7 @@ def load_matching(backbone: nn.Module, weights: Mapping[str, Tensor]) -> None:
             f"{_first(backbone.state_dict())}"
         )
     if fit.missing:
-        tell_once(logging.WARNING, f"the weights fit the model in part: {fit}")
+        tell_once(logging.WARNING, f"the weights fit the model only in part: {fit}")
     backbone.load_state_dict(fit.tensors, strict=False)
 
 
@@ -111,28 +110,27 @@ def _first(tensors: Mapping[str, Tensor], n: int = 3) -> str:
 
 @lru_cache(maxsize=256)
 def tell_once(level: int, message: str) -> None:
-    """Log what every round's new network would say again."""
+    """Log a message once, although the network of every round would repeat it."""
     _log.log(level, message)
 
 
 def without_prefix(
     weights: Mapping[str, Tensor], own: Mapping[str, Tensor]
 ) -> Mapping[str, Tensor]:
-    """Return what has the prefix by which most weights fit `own`, without it."""
+    """Return the weights under the prefix that fits `own` best, with the prefix removed."""
     return _within(prefix_of(weights, own), weights)
 
 
 def prefix_of(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """Return what is to be taken from the names of weights so that most of them fit `own`.
+    """Return the prefix of names whose removal makes most weights fit `own`.
 
-    Where several prefixes fit as well, averages (EMA, a teacher) come before what they were made
-    of, and otherwise the first stands.
+    If several fit equally well, averaged weights (EMA, a teacher) are preferred, then the first.
     """
     counts: Counter[str] = Counter()
     for name in weights:
         for start in (0, *(dot.end() for dot in re.finditer(r"\.", name))):
-            place = own.get(name[start:])
-            if place is not None and place.shape == weights[name].shape:
+            target = own.get(name[start:])
+            if target is not None and target.shape == weights[name].shape:
                 counts[name[:start]] += 1
 
     def goodness(prefix: str) -> tuple[int, bool]:
@@ -146,7 +144,7 @@ def _fits(name: str, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -
 
 
 def backbone_of(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return what a state dict of skal's own has of the backbone, by the backbone's names."""
+    """Return the backbone's tensors in a state dict of skal, by the backbone's names."""
     return _within(_OF_SKAL, state)
 
 

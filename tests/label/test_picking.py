@@ -559,14 +559,14 @@ def test_networks_start_from_a_pretraining_on_all_images_but_those_of_the_test(
     trained = picker.train(job(project, LABELED))
     shown = [path not in {project.paths[i] for i in project.reserve} for path in picker._paths]
     assert 0 < len(project.reserve) < 90
-    assert f"trained without labels in 3 steps on {sum(shown)} images" in caplog.text
+    assert f"pretrained in 3 steps on {sum(shown)} images" in caplog.text
 
     plain = Picker(opened(folder).learner_setup()).train(job(project, LABELED))
     one, other = (t.classifier.predict_proba(trained.X) for t in (trained, plain))
     assert not np.array_equal(one, other)
     again = Picker(project.learner_setup()).train(job(project, LABELED))  # as after a restart
     assert np.array_equal(again.classifier.predict_proba(trained.X), one)
-    assert caplog.text.count("trained without labels in") == 1
+    assert caplog.text.count("pretrained in") == 1
 
 
 def test_without_the_extra_pretraining_is_refused_at_once(

@@ -196,10 +196,9 @@ class TestCalibrate:
         with caplog.at_level(logging.WARNING, logger="skal"):
             assert calibrate(fitted, tiny.X, y, seed=0) == 1
         assert fitted.temperature == 1
-        assert "not calibrated: that needs two labelled images of one class" in caplog.text
         n = len(labeled)
-        told = "there is 1 image of" if n == 1 else f"there are {n} images of"
-        assert told in caplog.text
+        assert f"not calibrated: got {n} labelled image{'s' * (n != 1)} of" in caplog.text
+        assert "expected at least two of one class and one of another" in caplog.text
 
     def test_an_unfitted_one_is_refused(self, tiny: skal.ImageDataset) -> None:
         with pytest.raises(NotFittedError, match="only a fitted"):

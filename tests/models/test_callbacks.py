@@ -171,15 +171,15 @@ def test_progress_bars_and_checkpoints_work(
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"callbacks": [EarlyStopping()]}, "EarlyStopping watches 'valid_loss', but .* no valid"),
-        ({"callbacks": [("c", Checkpoint())]}, "Checkpoint watches 'valid_loss_best'"),
+        ({"callbacks": [EarlyStopping()]}, "EarlyStopping monitors 'valid_loss', but .* no valid"),
+        ({"callbacks": [("c", Checkpoint())]}, "Checkpoint monitors 'valid_loss_best'"),
         ({"callbacks": [EpochScoring("accuracy")]}, "EpochScoring scores a validation set"),
         (
             {"callbacks": [BatchScoring("accuracy", on_train=True)], "mixup": 0.4},
             "BatchScoring needs the labels of each batch, which mixup mixes",
         ),
-        ({"callbacks": [LRScheduler()], "patience": 2}, "patience and an LRScheduler"),
-        ({"callbacks": [LRScheduler()], "schedule": "cosine"}, "schedule and an LRScheduler"),
+        ({"callbacks": [LRScheduler()], "patience": 2}, "patience and the LRScheduler"),
+        ({"callbacks": [LRScheduler()], "schedule": "cosine"}, "schedule and the LRScheduler"),
     ],
 )
 def test_what_a_callback_cannot_have_is_said_before_anything_is_trained(
@@ -193,7 +193,7 @@ def test_what_a_callback_cannot_have_is_said_before_anything_is_trained(
 def test_a_network_is_initialised_for_images_and_not_trained(
     tiny: skal.ImageDataset, y: np.ndarray, freeze: bool
 ) -> None:
-    with pytest.raises(ParameterError, match=r"given no images; .* initialize\(X\)"):
+    with pytest.raises(ParameterError, match=r"got no images; .* initialize\(X\)"):
         classifier().initialize()
     network = classifier(freeze=freeze).initialize(tiny.X)
     assert network.predict_proba(tiny.X_test).shape == (30, 3)

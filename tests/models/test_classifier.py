@@ -167,7 +167,7 @@ def test_unfitted_classifiers_refuse_to_predict(tiny: skal.ImageDataset) -> None
         (
             {"pretrained": True},
             ParameterError,
-            "no pretrained weights; these have: eff",
+            "no pretrained weights; models that have: eff",
         ),
     ],
 )
@@ -180,9 +180,9 @@ def test_wrong_parameters_are_named(
 
 def test_labels_are_ids_and_no_names(tiny: skal.ImageDataset) -> None:
     names = np.array(tiny.classes)[tiny.y]
-    with pytest.raises(DataError, match=r"y holds text, such as '\w+'; expected the ids"):
+    with pytest.raises(DataError, match=r"y contains text, such as '\w+'; expected class ids"):
         classifier(steps=1).fit(tiny.X, names)
-    with pytest.raises(DataError, match="y holds text, such as 'x'; expected the ids"):
+    with pytest.raises(DataError, match="y contains text, such as 'x'; expected class ids"):
         classifier(steps=1).fit(tiny.X[:2], np.array(["x", 0], object))
     named = skal.ImageClassifier(
         "lenet", classes=list(tiny.classes), missing_label=None, steps=1, random_state=0
@@ -192,7 +192,7 @@ def test_labels_are_ids_and_no_names(tiny: skal.ImageDataset) -> None:
 
 def test_pixels_must_be_uint8_images_of_the_shape_trained_on(tiny: skal.ImageDataset) -> None:
     fitted = classifier(steps=1).fit(tiny.X, tiny.y)
-    with pytest.raises(DataError, match="expected uint8 pixels"):
+    with pytest.raises(DataError, match="expected unscaled uint8 pixels"):
         fitted.predict_proba(tiny.X_test / 255)
     with pytest.raises(DataError, match=r"\(1, 10, 10\); the network was trained on \(1, 12, 12\)"):
         fitted.predict_proba(tiny.X_test[:, :, :10, :10])
@@ -482,7 +482,7 @@ class TestSaving:
         with torch.no_grad():
             next(fitted.neural_net_.module_.parameters()).view(-1)[0] = value
         save_classifier(fitted, tmp_path)
-        with pytest.raises(RunFolderError, match=r"no usable model .* no finite numbers"):
+        with pytest.raises(RunFolderError, match=r"no usable model .* NaN or infinite"):
             load_classifier(tmp_path)
 
     @pytest.mark.parametrize("name", ["model.safetensors", "model.json"])

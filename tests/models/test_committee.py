@@ -172,7 +172,7 @@ class TestAsEstimator:
 
     def test_unfitted_it_says_so(self, tiny: skal.ImageDataset) -> None:
         for ask in ("predict", "predict_proba", "sample_proba"):
-            with pytest.raises(NotFittedError, match=r"Committee was not fitted; call fit"):
+            with pytest.raises(NotFittedError, match=r"Committee is not fitted; call fit"):
                 getattr(committee(), ask)(tiny.X)
         with pytest.raises(NotFittedError):
             committee().score(tiny.X, tiny.y)

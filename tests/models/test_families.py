@@ -282,7 +282,7 @@ def test_builders_go_by_their_import_path(tiny: skal.ImageDataset) -> None:
     run = skal.run(tiny, "random", model=f"{__name__}:patch", n_rounds=1, steps=2)
     assert run.config.model == f"{__name__}:patch"
     with pytest.raises(
-        ParameterError, match="has no pretrained weights; these have: efficientnet-lite0, eff"
+        ParameterError, match="has no pretrained weights; models that have: efficientnet-lite0, eff"
     ):
         skal.run(tiny, "random", model=f"{__name__}:patch", pretrained=True)
 
@@ -296,7 +296,7 @@ def test_families_stand_in_the_list_and_in_the_help() -> None:
 def test_images_too_small_for_a_network_are_found_before_anything_is_trained(
     tiny: skal.ImageDataset, tmp_path: Path
 ) -> None:
-    message = r"'torchvision:alexnet' does not take images of 12 px \(.*\); choose .* --image-size"
+    message = r"'torchvision:alexnet' cannot process images of 12 px \(.*\); choose .* --image-size"
     with pytest.raises(DataError, match=message):
         skal.run(tiny, "random", model="torchvision:alexnet", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()

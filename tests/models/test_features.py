@@ -205,7 +205,7 @@ def test_damaged_rows_are_noticed_and_made_again(
     seen.clear()
     np.testing.assert_array_equal(skal.embed(frozen(), POOL, cache), expected)
     assert sum(seen) == 60 - 16
-    assert "rows.bin is damaged: what is lost is embedded again" in caplog.text
+    assert "rows.bin is damaged; embedding the lost images again" in caplog.text
     np.testing.assert_array_equal(mapped, damaged)  # whoever looks at the old file still can
 
 
@@ -271,7 +271,7 @@ def test_small_numbers_are_not_rounded_away() -> None:
 def test_a_backbone_that_answers_nan_is_an_error(cache: Path) -> None:
     broken = {name: tensor * float("nan") for name, tensor in state().items()}
     classifier = skal.ImageClassifier("lenet", classes=[0, 1], weights=broken, freeze=True)
-    with pytest.raises(DataError, match="answers with NaN or infinity"):
+    with pytest.raises(DataError, match="backbone are NaN or infinite"):
         skal.embed(classifier, POOL, cache)
 
 

@@ -93,7 +93,7 @@ def test_a_certain_prediction_has_next_to_no_gradient(tiny: skal.ImageDataset) -
 
 
 def test_an_unfitted_classifier_says_so(tiny: skal.ImageDataset) -> None:
-    with pytest.raises(NotFittedError, match="was not fitted"):
+    with pytest.raises(NotFittedError, match="is not fitted"):
         classifier().expected_gradient_length(tiny.X)
 
 

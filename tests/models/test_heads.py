@@ -164,7 +164,7 @@ class TestClassifier:
     ) -> None:
         features = skal.embed(frozen, tiny.X)
         fitted = clone(frozen).fit(features, y)
-        with pytest.raises(ParameterError, match="has no backbone to be saved with"):
+        with pytest.raises(ParameterError, match="has no backbone to save"):
             save_classifier(fitted, tmp_path)
         fitted.predict_proba(tiny.X_test)
         save_classifier(fitted, tmp_path)
@@ -226,7 +226,7 @@ class TestClassifier:
         fitted.predict_proba(tiny.X_test)
         with pytest.raises(DataError, match=r"images of shape \(1, 8, 8\)"):
             fitted.predict_proba(tiny.X_test[:, :, :8, :8])
-        with pytest.raises(DataError, match="expected uint8 pixels"):
+        with pytest.raises(DataError, match="expected unscaled uint8 pixels"):
             make(freeze=False).fit(features, y)
         with pytest.raises(ParameterError, match="expected freeze=True"):
             skal.embed(make(freeze=False), tiny.X)
@@ -634,5 +634,5 @@ def test_a_nested_mapping_of_weights_is_searched_as_a_file_is(
     nested = {"epoch": 3, "state_dict": {f"module.{name}": t for name, t in weights.items()}}
     plain, found = (skal.embed(make(weights=given), tiny.X) for given in (weights, nested))
     assert np.array_equal(plain, found)
-    with pytest.raises(DataError, match="the weights hold no tensor"):
+    with pytest.raises(DataError, match="the weights contain no tensor"):
         skal.embed(make(weights={}), tiny.X)

@@ -204,10 +204,10 @@ class TestClassifier:
         share = [np.mean(fitted.predict_proba(X[200:])[:, 5]) for fitted in (plain, weighed)]
         assert share[1] > share[0]
         for wrong, message in (
-            (weights[:9], "has the shape"),
+            (weights[:9], "has shape"),
             (0 * weights, "is 0, negative, NaN"),
             (np.inf * weights, "is 0, negative, NaN"),
-            (["a"] * 200, "expected a number for each image"),
+            (["a"] * 200, "expected one number per image"),
         ):
             with pytest.raises(DataError, match=message):
                 head().fit(X[:200], y[:200], sample_weight=wrong)

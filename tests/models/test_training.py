@@ -371,7 +371,7 @@ def test_without_a_warm_start_a_fit_forgets_the_one_before(
 
 def test_a_warm_start_on_other_images_is_refused(tiny: skal.ImageDataset, y: np.ndarray) -> None:
     fitted = classifier(warm_start="on", steps=1).fit(tiny.X, y)
-    with pytest.raises(DataError, match=r"warm_start: .* had the shape .* fit a new classifier"):
+    with pytest.raises(DataError, match=r"warm_start: .* had shape .* fit a new classifier"):
         fitted.fit(np.repeat(tiny.X, 3, axis=1), y)
 
 

@@ -88,7 +88,7 @@ def test_what_forward_returns_is_looked_at_before_anything_is_written(
 
 
 def test_what_is_no_network_is_refused(tiny: skal.ImageDataset) -> None:
-    with pytest.raises(ParameterError, match="is built as Linear; expected a skal"):
+    with pytest.raises(ParameterError, match="returned Linear; expected a skal"):
         skal.run(tiny, "random", model=f"{__name__}:a_module", **FAST)
     with pytest.raises(ParameterError, match="cannot be built: RuntimeError: no licence"):
         skal.run(tiny, "random", model=f"{__name__}:failing", **FAST)
@@ -103,7 +103,7 @@ def test_a_size_that_it_does_not_take_is_told(tiny: skal.ImageDataset) -> None:
     skal.MODELS.add("narrow", lambda **shape: Network(Narrow(), nn.Linear(2, shape["n_classes"])))
     try:
         with pytest.raises(
-            DataError, match=r"'narrow' does not take images of 12 px \(five pixels"
+            DataError, match=r"'narrow' cannot process images of 12 px \(five pixels"
         ):
             skal.run(tiny, "random", model="narrow", **FAST)
     finally:

@@ -144,7 +144,7 @@ def test_layouts_of_before_zip_files_are_read_too(tmp_path: Path) -> None:
     torch.save({"state_dict": put("module.", good), **optimizer()}, path, **old)
     assert same(started(path), good)
     torch.save({"state_dict": good, "args": Namespace(lr=0.1)}, path, **old)
-    with pytest.raises(DataError, match=r"names argparse\.Namespace, which is not run; expected"):
+    with pytest.raises(DataError, match=r"refers to argparse\.Namespace, which skal does not run"):
         started(path)
 
 
@@ -210,11 +210,11 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     torch.save({"model": good, "extra": Touching(trace)}, path)
     assert same(started(path), good)
     torch.save({"conv1.weight": Touching(trace)}, path)
-    with pytest.raises(DataError, match="is not a state dict"):
+    with pytest.raises(DataError, match="contains no tensor; expected a state dict"):
         started(path)
     for evil, told in (
-        (MakingAFolder(trace), r"it names \w+\.mkdir, which is not run; expected"),
-        (CallingAMethod(trace), "unrecognized function <something that the file names>; expected"),
+        (MakingAFolder(trace), r"it refers to \w+\.mkdir, which skal does not run; expected"),
+        (CallingAMethod(trace), "unrecognized function <object of the file>; expected"),
     ):
         torch.save({"model": good, "extra": evil}, path)
         with pytest.raises(DataError, match=told):

@@ -484,7 +484,7 @@ def test_other_predictions_are_never_written_over(
         ({"jobs": 0}, ParameterError, "jobs=0; expected 1 or more"),
         ({"device": "gpu"}, UnknownNameError, "device"),
         ({"run_dir": "nowhere"}, RunFolderError, "no usable model in 'nowhere'"),
-        ({"run_dir": "a"}, RunFolderError, r"it has no model\.json; expected the folder of a run"),
+        ({"run_dir": "a"}, RunFolderError, r"it has no model\.json; expected a run folder"),
         ({"paths": ["a", "nowhere"]}, DataError, "'nowhere' does not exist"),
         ({"paths": []}, UsageError, "no image was named"),
         ({"paths": ["empty"]}, DataError, "no images under"),
