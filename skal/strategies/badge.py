@@ -1,4 +1,4 @@
-"""BADGE, without ever building the gradient embeddings."""
+"""BADGE without materialising the gradient embeddings."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from .scores import Scores
 class Badge(BatchStrategy):
     r"""Batch active learning by diverse gradient embeddings [1]_.
 
-    Picks by k-means++ among the gradients of the cross entropy with respect to the last layer,
-    taken at the predicted class. Such a gradient is an outer product :math:`g = a h^T` of the
-    error :math:`a = p - e_{\hat y}` and the embedding :math:`h`, so that
+    Picks by k-means++ among the gradients of the cross entropy with respect to the last layer, with
+    the predicted class as label. Each gradient is the outer product :math:`g = a h^T` of the error
+    :math:`a = p - e_{\hat y}` and the embedding :math:`h`, so that
 
     .. math:: |g - g'|^2 = |a|^2 |h|^2 + |a'|^2 |h'|^2 - 2 (a \cdot a') (h \cdot h')
 
-    and neither the n x (C * D) matrix nor any distance matrix is needed. A pick costs O(n (C + D))
-    time at most, since bounds tell whose distance cannot change, most often far less, and O(n)
-    memory. The first pick is the longest gradient, each further one is drawn in proportion to the
-    squared distance to the nearest earlier pick.
+    and neither the n x (C * D) matrix nor a distance matrix is needed. A pick takes O(n) memory and
+    at most O(n (C + D)) time, usually far less, since bounds exclude most images whose distance
+    cannot change. The first pick has the longest gradient; further picks are drawn in proportion to
+    the squared distance to the nearest earlier pick.
 
-    It takes the place of `skactiveml.pool.Badge`, with three differences: no image is picked
-    twice, the origin is not a centre, and the above.
+    Unlike `skactiveml.pool.Badge` it never picks an image twice, and does not use the origin as a
+    centre.
 
     Parameters
     ----------
     clf_embedding_flag_name : dict or str, optional
-        Keyword(s) by which `clf.predict_proba` also returns embeddings; see `BatchStrategy`.
+        Keyword(s) with which `clf.predict_proba` also returns embeddings; see `BatchStrategy`.
     missing_label, random_state
         See `BatchStrategy`.
 
@@ -60,7 +60,7 @@ class Badge(BatchStrategy):
     ) -> Rows:
         """Pick by k-means++; the utilities are the probabilities of being drawn.
 
-        Once all that is left coincides with a pick, the rest is drawn evenly.
+        Once all remaining images coincide with picks, they are drawn uniformly.
         """
         assert scores.embeddings is not None
         errors = np.array(scores.proba, dtype=np.float32)

@@ -25,7 +25,7 @@ class MCDropoutBALD(ScoreStrategy):
     Parameters
     ----------
     n_samples : int, default=20
-        Dropout samples, T.
+        Number of dropout samples, T.
     missing_label, random_state
         See `BatchStrategy`.
 
@@ -52,8 +52,8 @@ class MCDropoutBALD(ScoreStrategy):
 
 
 def mutual_information(mc_proba: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the mutual information of label and network, in nats: Gal et al. (2017), equation 2.
+    """Return the mutual information of label and weights, in nats: Gal et al. (2017), equation 2.
 
-    `mc_proba` has shape (n_samples, n, n_classes), the result (n,); it is >= 0 up to rounding.
+    `mc_proba` has shape (n_samples, n, n_classes); the result (n,) is >= 0 up to rounding.
     """
     return by_blocks(lambda part: entropy(part.mean(axis=0)) - entropy(part).mean(axis=0), mc_proba)

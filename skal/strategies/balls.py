@@ -1,4 +1,4 @@
-"""Which points lie in the balls around which, in memory linear in their number."""
+"""Neighbours of points within a radius, in memory linear in the number of points."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 
 from .geometry import ROWS_AT_ONCE, leading_directions, squared_distances, squared_norms
 
-LEADING = 32  # directions in which pairs are first looked at
-PIVOTS = 128  # by the nearest of which points are sorted, so that those of a block are alike
-HEIGHT, WIDTH = 256, 4096  # of a block of pairs, so that it stays in the cache
-MOST_PAIRS = 2**25  # that are kept, 512 MiB; where there are more, distances are computed again
-ROUNDING = 1e-4  # of the longest point: what float32 may add to a bound
+LEADING = 32  # principal directions used to exclude distant pairs
+PIVOTS = 128  # points are sorted by their nearest pivot, so that those of a block are close
+HEIGHT, WIDTH = 256, 4096  # of a block of pairs, so that it fits into the processor's cache
+MOST_PAIRS = 2**25  # stored pairs, 512 MiB; if there are more, distances are recomputed
+ROUNDING = 1e-4  # float32 rounding error of a bound, relative to the largest squared norm
 
 
 class Balls:
     """Balls of one squared radius around points, float32 or float64 of shape (n, width).
 
-    Pairs that are far apart in leading principal directions are so in all; the others are computed
-    exactly, once. At most `most` pairs are kept.
+    Pairs that are too far apart in the leading principal directions are excluded; the others are
+    computed exactly, once. At most `most` pairs are stored.
     """
 
     def __init__(self, points: Tensor, squared: float, *, most: int = MOST_PAIRS) -> None:
@@ -35,14 +35,14 @@ class Balls:
         self._keep(torch.cat(pairs, dim=1))
 
     def of(self, row: int) -> Tensor:
-        """Return the points in the ball around a point, itself among them."""
+        """Return the points in the ball around a point, including itself."""
         if self._starts is not None:
             return self._others[self._starts[row] : self._starts[row + 1]].long()
         ((_, distance),) = squared_distances(self._points[row : row + 1], self._points)
         return (distance[0] <= self._squared).nonzero().squeeze(1)
 
     def count(self, rows: Tensor) -> Tensor:
-        """Return how many of the points `rows` are in the ball around each point, shape (n,)."""
+        """Count the points of `rows` in the ball around each point, shape (n,)."""
         n = len(self._points)
         if self._starts is not None:
             starts = self._starts[rows]
@@ -58,14 +58,14 @@ class Balls:
         return counts
 
     def _keep(self, pairs: Tensor) -> None:
-        """Sort pairs by their first point; they are there both ways, and of each with itself."""
+        """Store pairs, which include both orders and each point with itself, by first point."""
         order = pairs[0].argsort()
         self._others = pairs[1][order]
         counts = torch.bincount(pairs[0], minlength=len(self._points))
         self._starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
     def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield first and second points of pairs within the radius, both ways, and each itself."""
+        """Yield the pairs within the radius, in both orders, and each point with itself."""
         bounds, order = self._bounds()
         turned = torch.cat([bounds[:, :-2], bounds[:, -1:], bounds[:, -2:-1]], dim=1)
         longest = float(squared_norms(self._points).max())
@@ -90,7 +90,8 @@ class Balls:
     def _bounds(self) -> tuple[Tensor, Tensor]:
         r"""Return points in leading directions as :math:`(x, -|x|^2 / 2, 1)`, and their order.
 
-        The length in all other directions is one more coordinate, so that distances are bounds.
+        The norm in all other directions is a further coordinate of x, so that distances between
+        rows are lower bounds.
         """
         points = self._points.float()
         some = points[:: max(1, len(points) // ROWS_AT_ONCE)]

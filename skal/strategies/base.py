@@ -1,4 +1,4 @@
-"""What skal's own query strategies share: scikit-activeml's interface around one method."""
+"""Base classes of skal's query strategies, with scikit-activeml's interface."""
 
 from __future__ import annotations
 
@@ -24,42 +24,43 @@ from .parameters import Constraints, Number, allowed, check_parameters
 from .scores import Labeled, Place, ScoredClassifier, Scores, rows_of
 
 Rows = NDArray[np.int64]
-ToFill = NDArray[np.float64] | None  # or None: not wanted
+ToFill = NDArray[np.float64] | None  # None if utilities are not wanted
 RandomState = np.random.RandomState
 Seed = int | RandomState | None
 N_SAMPLES = Number(2, whole=True)
 
 
 class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
-    """A query strategy that picks a batch from the scores of the candidates.
+    """Base class of query strategies that pick a batch from the scores of the candidates.
 
-    Subclasses write `pick`, say in `reads` which scores it looks at, and in `constraints` what
-    their own parameters may be. Whatever they compute, images that coincide, or are worth the
-    same, are picked at random, and none twice.
+    Subclasses implement `pick`, list in `reads` the scores that it uses, and in `constraints` the
+    valid values of their parameters. `pick` must break ties at random and repeat no image.
 
     Parameters
     ----------
     missing_label : scalar, default=-1
         Marks unlabelled samples.
     random_state : int, RandomState or None, default=None
-        Seeds all draws, and what is clustered.
+        Seeds all random draws and clusterings.
     """
 
     constraints: Constraints = allowed()
-    """What parameters may be, checked when the strategy is asked; see `Number` and `OneOf`."""
+    """Valid values of parameters, checked in `query`; see `Number` and `OneOf`."""
     clf_embedding_flag_name: Mapping[str, Any] | str | None = None
-    """Keyword(s) by which `predict_proba` also returns embeddings, else `X` unless it is images.
+    """Keyword(s) with which `predict_proba` also returns embeddings.
 
-    By default ``extra_outputs="emb"`` where `X` is images and the classifier takes it.
+    By default ``extra_outputs="emb"`` if `X` is images and the classifier takes it. If it returns
+    no embeddings, `X` itself is used, unless it is images.
     """
     reads: tuple[str, ...] = ("proba",)
-    """Which fields of `Scores`: "proba", "embeddings", "mc_proba", "gradient_length", "labeled".
+    """Fields of `Scores` it uses: "proba", "embeddings", "mc_proba", "gradient_length", "labeled".
 
-    One that reads only "embeddings" and "labeled" needs no classifier: `X` are the embeddings.
+    A strategy that reads only "embeddings" and "labeled" needs no classifier: `X` is used as
+    embeddings.
     """
     n_samples: int = 20
-    """How many samples "mc_proba" has; where it can be chosen, a parameter of the constructor."""
-    # of constructors that take neither
+    """Number of samples in "mc_proba". Subclasses may make it a parameter of the constructor."""
+    # for subclasses whose constructors take neither
     missing_label: Any = MISSING_LABEL
     random_state: Seed = None
 
@@ -73,19 +74,19 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         Parameters
         ----------
         scores : Scores
-            Of the candidates only, n of them.
+            Scores of the n candidates.
         batch_size : int
-            At most n.
+            Number of images to pick, at most n.
         random_state : RandomState
-            The only source of chance.
+            The only source of randomness to use.
         utilities : ndarray of float64, shape (batch_size, n), optional
-            A subclass may take this, too: to be filled, where it is not None, with what each pick
-            was chosen by; NaN for the picks before it.
+            Subclasses may accept this array and, unless it is None, fill row i with the utilities
+            that pick i was chosen by, with NaN for earlier picks.
 
         Returns
         -------
         ndarray of int64, shape (batch_size,)
-            Rows of `scores`, each once.
+            Rows of `scores`, without repetition.
         """
 
     def query(
@@ -104,39 +105,38 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         Parameters
         ----------
         X, y : array-like
-            Samples, and their labels; `missing_label` where there is none.
+            Samples, and their labels; `missing_label` marks unlabelled samples.
         clf : SkactivemlClassifier, optional
-            Who predicts; may be left out if the strategy reads only embeddings, which `X` are
-            then.
+            The classifier. Strategies that read only embeddings work without one, and use `X` as
+            embeddings.
         fit_clf : bool, default=True
-            Whether to train a clone of `clf` on `X` and `y` first.
+            Whether to first train a clone of `clf` on `X` and `y`.
         sample_weight : array-like, optional
-            For that training.
+            Sample weights for that training.
         candidates : array-like, optional
-            Indices, or samples, to choose from; by default all unlabelled ones.
+            Indices of samples, or samples, to choose from; by default all unlabelled ones.
         batch_size : int, default=1
-            How many to pick; fewer, perhaps none, if there are fewer candidates.
+            Number of samples to pick; all candidates if there are fewer.
         return_utilities : bool, default=False
             Whether to return utilities as well.
 
         Returns
         -------
         query_indices : ndarray of int, shape (batch_size,)
-            Into `X`, or into `candidates` if those are samples.
+            Indices into `X`, or into `candidates` if these are samples.
         utilities : ndarray of float, shape (batch_size, n), if asked for
-            What each pick was chosen by; NaN where labelled, no candidate, or picked before. Of a
-            strategy that tells no utilities, the ranks of the picks: `batch_size` for the first,
-            1 for the last, 0 for what was not picked.
+            Utilities that each pick was chosen by; NaN for labelled samples, non-candidates and
+            earlier picks. If the strategy has no utilities they are the ranks of the picks:
+            `batch_size` for the first, 1 for the last, 0 for samples that are not picked.
 
         Raises
         ------
         TypeError
-            If `clf` cannot tell what the strategy reads, or is left out and needed.
+            If `clf` is needed but missing, or lacks a method that the strategy needs.
         ParameterError
-            If a parameter is not what it may be; or there are weights, and `clf` is to be fitted
-            and takes none.
+            If a parameter is not valid, or `sample_weight` is given and `clf` does not take it.
         SkalError
-            If `clf` answers with NaN.
+            If the outputs of `clf` are not finite.
         """
         check_parameters(self, self.constraints)
         X, y, candidates, batch_size, return_utilities = self._validate_data(
@@ -170,16 +170,16 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
 
     def _pick(self, scores: Scores, batch_size: int, utilities: ToFill) -> Rows:
         pick: Callable[..., Any] = self.pick
-        told = utilities is not None and "utilities" in inspect.signature(pick).parameters
-        options = {"utilities": utilities} if told else {}
+        fills = utilities is not None and "utilities" in inspect.signature(pick).parameters
+        options = {"utilities": utilities} if fills else {}
         answer = pick(scores, batch_size, self.random_state_, **options)
         picks, got = integers(answer, batch_size)
         if picks is None:
             raise SkalError(
                 f"{type(self).__name__}.pick returned {got}; expected {batch_size} integers, rows "
-                "of the scores"
+                "of `scores`"
             )
-        if utilities is not None and not told:
+        if utilities is not None and not fills:
             ranks = np.zeros(len(scores))
             ranks[picks] = np.arange(len(picks), 0, -1)
             fill(utilities, ranks, picks)
@@ -196,17 +196,17 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         for name, (method, call) in _ASKED_OF_CLASSIFIER.items():
             if name in self.reads and not hasattr(clf, method):
                 raise TypeError(
-                    f"{type(clf).__name__} has no {call}, which {type(self).__name__} needs; "
-                    "skal.ImageClassifier has"
+                    f"{type(self).__name__} needs a classifier with {call}, such as "
+                    f"skal.ImageClassifier; got {type(clf).__name__}"
                 )
 
     def _score(self, clf: Any, X: Any) -> Scores:
-        """Return the scores that the strategy reads; a SkalError if any is NaN or infinite."""
+        """Return the scores that the strategy reads; raise SkalError if any is not finite."""
         scores = self._read(clf, X)
         for name in set(self.reads) - {"labeled"}:
             if not np.isfinite(getattr(scores, name)).all():
                 raise SkalError(
-                    f"the {name} that {type(self).__name__} reads are NaN or infinite: {DIVERGED}"
+                    f"the {name} read by {type(self).__name__} are NaN or infinite: {DIVERGED}"
                 )
         return scores
 
@@ -222,14 +222,14 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
             found["proba"], found["embeddings"] = self._embed(clf, X)
         elif "proba" in self.reads:
             found["proba"] = clf.predict_proba(X)
-        else:  # a mean is at hand, or nobody asks
+        else:  # not read: the mean of samples, or an empty array
             samples = found.get("mc_proba", np.empty((1, len(X), 0), np.float32))
             found["proba"] = samples.mean(axis=0)
         return Scores(clf.classes_, **found)
 
     def _samples(self, clf: Any, X: Any) -> NDArray[Any]:
-        """Return dropout samples that depend on nothing but the strategy's seed."""
-        if isinstance(clf, ScoredClassifier):  # they are drawn already
+        """Return dropout samples that depend only on the strategy's seed."""
+        if isinstance(clf, ScoredClassifier):  # already drawn
             return np.asarray(clf.sample_proba(X, n_samples=self.n_samples))
         seed = int(self.random_state_.randint(2**31 - 1))
         takes = "random_state" in inspect.signature(clf.sample_proba).parameters
@@ -238,16 +238,16 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
             return np.asarray(clf.sample_proba(X, n_samples=self.n_samples, **options))
 
     def _embed(self, clf: Any, X: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return probabilities and embeddings; `X` itself for those, if it is not images."""
+        """Return probabilities and embeddings; `X` itself as embeddings if `clf` returns none."""
         out = clf.predict_proba(X, **self._embedding_keywords(clf, X))
         proba, embeddings = out if isinstance(out, tuple) else (out, X)
         if embeddings is X and np.ndim(X) > 2:
-            advice = "take a classifier that returns them for extra_outputs='emb'"
+            advice = "use a classifier that returns them for extra_outputs='emb'"
             if "clf_embedding_flag_name" in inspect.signature(type(self)).parameters:
-                advice = "name the keyword that it takes for them by clf_embedding_flag_name"
+                advice = "set clf_embedding_flag_name to the keyword that makes it return them"
             raise ParameterError(
-                f"{type(self).__name__} needs embeddings, which {type(clf).__name__}.predict_proba "
-                f"does not return, and raw images are none; {advice}"
+                f"{type(self).__name__} needs embeddings, but got images, and "
+                f"{type(clf).__name__}.predict_proba does not return embeddings; {advice}"
             )
         return proba, _flat(embeddings)
 
@@ -260,7 +260,7 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
 
     def _place(self, clf: Any, X: Any, y: Any, rows: Rows) -> Place:
         known = np.flatnonzero(is_labeled(y, missing_label=self.missing_label_))
-        if type(clf) is not ScoredClassifier:  # another one may have embeddings of its own
+        if type(clf) is not ScoredClassifier:  # others may compute different embeddings
             return Place(rows, known)
         return Place(rows_of(X[rows]), rows_of(X[known]), clf.scores)
 
@@ -291,27 +291,27 @@ def _fitted(clf: Any, X: Any, y: Any, sample_weight: ArrayLike | None) -> Any:
         return clone(clf).fit(X, y)
     if not has_fit_parameter(clf, "sample_weight"):
         raise ParameterError(
-            f"got sample_weight, but {type(clf).__name__}.fit takes none; leave it out"
+            f"got sample_weight, which {type(clf).__name__}.fit does not take; leave it out"
         )
     return clone(clf).fit(X, y, sample_weight)
 
 
 class ScoreStrategy(BatchStrategy):
-    """A query strategy that picks the highest utilities; subclasses write `score`."""
+    """Base class of query strategies that pick the highest utilities; implement `score`."""
 
     @abstractmethod
     def score(self, scores: Scores) -> NDArray[np.floating[Any]]:
-        """Return how much each candidate is worth being labelled.
+        """Return the utility of labelling each candidate.
 
         Parameters
         ----------
         scores : Scores
-            Of the candidates only, n of them.
+            Scores of the n candidates.
 
         Returns
         -------
         ndarray of float, shape (n,)
-            Finite; the higher the better.
+            Finite utilities; higher is better.
         """
 
     def pick(
@@ -321,7 +321,7 @@ class ScoreStrategy(BatchStrategy):
         if values.shape != (len(scores),) or not np.issubdtype(values.dtype, np.number):
             raise SkalError(
                 f"{type(self).__name__}.score returned {values.dtype} of shape {values.shape}; "
-                f"expected {len(scores)} numbers, one for each image"
+                f"expected {len(scores)} numbers, one per image"
             )
         n_bad = len(scores) - int(np.isfinite(values).sum())
         if n_bad:
@@ -338,7 +338,7 @@ def highest(
     random_state: RandomState,
     utilities: ToFill = None,
 ) -> Rows:
-    """Return the rows of the highest values, best first; ties fall at random."""
+    """Return the rows of the highest values, best first; ties are broken at random."""
     picks = np.lexsort((random_state.random_sample(len(values)), -values))[:n_picks]
     if utilities is not None:
         fill(utilities, values, picks)
@@ -346,10 +346,10 @@ def highest(
 
 
 class GreedyBatch:
-    """A batch picked one by one, each the highest of values that earlier picks may change.
+    """Pick a batch one by one, each time the highest of values that earlier picks may change.
 
-    `picks` are int64 of shape (n_picks,). Where `utilities`, float64 of shape (n_picks, n), are
-    given, the row of each pick is filled with the values; NaN for earlier picks.
+    `picks` is int64 of shape (n_picks,). `utilities`, float64 of shape (n_picks, n), if given, is
+    filled row by row with the values of each pick, with NaN for earlier picks.
     """
 
     def __init__(self, n_picks: int, random_state: RandomState, utilities: ToFill = None) -> None:
@@ -358,7 +358,7 @@ class GreedyBatch:
         self._count = 0
 
     def pick(self, values: NDArray[Any]) -> int:
-        """Pick the highest value of the rows left, ties at random, and return its row."""
+        """Pick the row of the highest value among those left and return it; ties are random."""
         before = self.picks[: self._count]
         left = np.array(values, dtype=np.float64)
         left[before] = -np.inf
@@ -373,7 +373,7 @@ class GreedyBatch:
 
 
 def fill(utilities: NDArray[np.float64], values: NDArray[np.floating[Any]], picks: Rows) -> None:
-    """Fill the utilities of a whole batch that was chosen by the same values."""
+    """Fill the utilities of a batch whose picks were all chosen by the same values."""
     utilities[:] = values
     for number in range(1, len(picks)):
         utilities[number, picks[:number]] = np.nan

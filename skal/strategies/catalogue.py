@@ -1,4 +1,4 @@
-"""The table of query strategies: what each is, and what it needs. Imports no torch."""
+"""Catalogue of query strategies and what each needs. Does not import torch."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ Need = Literal["nothing", "scores", "samples", "committee", "embeddings", "head"
 NEEDS = get_args(Need)
 
 STRATEGIES: Registry[type] = Registry("strategy", plural="strategies")
-"""Query strategies of scikit-activeml's interface.
+"""Query strategies with scikit-activeml's interface.
 
 Facts of an entry:
 
-needs : what the strategy is handed by `select`; of skal's own kind of classes, which say in `reads`
-    what they read, only "committee" need be said
+needs : what `select` passes to the strategy. Subclasses of `BatchStrategy` state it in `reads`, so
+    that only "committee" must be given for them.
     "nothing"     an index column
     "scores"      an index column and a classifier that answers from the scores
     "samples"     the same, with Monte-Carlo dropout samples
-    "committee"   the same, with networks trained on bootstrap samples for samples
+    "committee"   the same, with networks trained on bootstrap samples instead of dropout samples
     "embeddings"  the embeddings as X
     "head"        the embeddings, and the network's head as a classifier on them
     "own model"   the embeddings, and a small model that is refitted on them
-model : the keyword of the model in `query`, "clf" if not given; None for none
-embeddings : whether it reads embeddings; assumed if not given, but for skal's own kind
-params : arguments of the constructor that differ from its defaults
-aliases : other names of arguments; "table.entry" for an entry of an argument that is a table
-stands_for : the strategy that this is another name of; on_frozen : on a frozen backbone
-unit_length : whether the embeddings are scaled to length 1
-dtype : of the embeddings that a model of the strategy's own is fitted on; float32 if not given
-batch : how a batch is asked for
-    "whole"   by `batch_size`; assumed if not given
-    "ranked"  the utilities of one query rank all images, so that no (b, n) array is needed
-    "traced"  by `batch_size`, but the picks are read from the utilities
-shuffled : whether the images are handed over in an order drawn by the seed
-memory : bytes by product of sizes, n images (labelled and candidates), b picks, C classes,
-    D features, T samples: ``{"nn": 12}`` is 12 n n; beside the scores and a copy of them
-logarithms : how many a choice takes, likewise, if these make it slow; stand_in : the strategy that
-    chooses in its place where they take minutes
-most : candidates of many that it is shown, drawn by the seed; 100,000 if not given, and it reads
-    embeddings
-summary, paper, cost : for people
+model : keyword of the model in `query`, "clf" by default; None if it takes no model
+embeddings : whether it reads embeddings; by default True, or what `reads` says
+params : constructor arguments that differ from their defaults
+aliases : alternative argument names; "table.entry" for an entry of a dict argument
+stands_for : the strategy that this name is an alias of; on_frozen : the same on frozen backbones
+unit_length : whether to scale embeddings to length 1
+dtype : dtype of the embeddings passed to a model of the strategy's own; float32 by default
+batch : how to ask for a batch
+    "whole"   by `batch_size`, the default
+    "ranked"  rank all images by the utilities of one query, which needs no (b, n) array
+    "traced"  by `batch_size`, but read the picks from the utilities
+shuffled : whether to pass images in an order drawn by the seed
+memory : bytes needed in addition to the scores and a copy of them, by product of sizes: n images
+    (labelled and candidates), b picks, C classes, D features, T samples; ``{"nn": 12}`` is 12 n n
+logarithms : number of logarithms per choice, likewise, where they dominate the time; stand_in : the
+    strategy to use instead where they would take minutes
+most : the largest number of candidates, a random subset if there are more; 100,000 by default for
+    strategies that read embeddings
+summary, paper, cost : text for users
 """
 
 _EMBEDDED = {"clf_embedding_flag_name": {"extra_outputs": "emb"}}
@@ -100,11 +100,11 @@ SCIKIT_ACTIVEML: Mapping[str, Mapping[str, Any]] = {
         "needs": "samples",
         "model": "ensemble",
         "embeddings": False,
-        # as many joint samples as theirs takes by default, T, say little of ten classes
+        # its default of T joint samples is too few for ten classes
         "params": {"n_MC_samples": 200, **_sampled(20)},
         "aliases": _N_SAMPLES,
         "batch": "traced",
-        "shuffled": True,  # it breaks ties by a seed of its own
+        "shuffled": True,  # it breaks ties by a fixed seed
         "memory": {"nTC": 40, "nC": 4800, "nb": 16},
         "logarithms": {"nbC": 200},
         "stand_in": "power-bald",
@@ -145,7 +145,7 @@ SCIKIT_ACTIVEML: Mapping[str, Mapping[str, Any]] = {
     "MonteCarloEER": {"needs": "own model", "memory": {"nn": 16}},
     "ValueOfInformationEER": {"needs": "own model", "memory": {"nn": 16}},
 }
-"""Facts about scikit-activeml's classes, by name, for the table and for import paths."""
+"""Facts about scikit-activeml's classes, used for the catalogue and for import paths."""
 
 
 def _theirs(name: str, cls: str, *, params: Mapping[str, Any] | None = None, **facts: Any) -> None:
@@ -156,8 +156,8 @@ def _theirs(name: str, cls: str, *, params: Mapping[str, Any] | None = None, **f
 
 
 def stands_for(name: str, frozen: bool = False) -> str:
-    """Return the strategy that a name, such as "auto", stands for, on a trained or a frozen
-    backbone; UnknownNameError if none.
+    """Return the strategy that an alias such as "auto" stands for on a trained or a frozen
+    backbone, and other names unchanged; raise UnknownNameError if there is none.
     """
     facts = STRATEGIES.resolve(name).facts
     return str(facts.get("on_frozen" if frozen else "stands_for", facts.get("stands_for", name)))
@@ -172,21 +172,21 @@ _theirs(
     "Clue",
     stands_for="clue",
     on_frozen="uncertainty-herding",
-    summary="the one to take when in doubt: clue, or on a frozen network uncertainty-herding",
-    paper="benchmarks/RESULTS.md says why it is these",
-    cost="O(n b D) an iteration",
+    summary="the default: clue, or uncertainty-herding on a frozen network",
+    paper="chosen by the measurements in benchmarks/RESULTS.md",
+    cost="O(n b D) per iteration",
 )
 _theirs(
     "random",
     "RandomSampling",
-    summary="evenly at random: the baseline to beat",
+    summary="uniformly at random; the baseline",
     cost="O(n)",
 )
 _theirs(
     "least-confidence",
     "UncertaintySampling",
     params={"method": "least_confident"},
-    summary="the lowest probability of the most probable class",
+    summary="lowest probability of the most probable class",
     paper="Lewis and Gale, SIGIR 1994",
     cost="O(n C)",
 )
@@ -194,7 +194,7 @@ _theirs(
     "margin",
     "UncertaintySampling",
     params={"method": "margin_sampling"},
-    summary="the smallest gap between the two most probable classes",
+    summary="smallest difference between the two highest class probabilities",
     paper="Scheffer et al., IDA 2001",
     cost="O(n C)",
 )
@@ -202,7 +202,7 @@ _theirs(
     "entropy",
     "UncertaintySampling",
     params={"method": "entropy"},
-    summary="the highest entropy of the class probabilities",
+    summary="highest entropy of the class probabilities",
     paper="Shannon, 1948; Settles, 2009",
     cost="O(n C)",
 )
@@ -211,7 +211,7 @@ _own(
     "power:PowerMargin",
     needs="scores",
     memory={"nC": 17},
-    summary="drawn by a power of one minus the margin",
+    summary="sampled in proportion to a power of one minus the margin",
     paper="Kirsch et al., TMLR 2023",
     cost="O(n C)",
 )
@@ -220,15 +220,15 @@ _own(
     "badge:Badge",
     needs="scores",
     memory={"nC": 9, "nD": 2},
-    summary="k-means++ among last-layer gradients: uncertain and diverse",
+    summary="k-means++ on last-layer gradient embeddings: uncertain and diverse",
     paper="Ash et al., ICLR 2020",
-    cost="O(n b (C + D)), most often far less",
+    cost="O(n b (C + D)), usually far less",
 )
 _own(
     "bald",
     "bald:MCDropoutBALD",
     needs="samples",
-    summary="mutual information of label and weights, by Monte-Carlo dropout",
+    summary="highest mutual information of label and weights, by Monte-Carlo dropout",
     paper="Houlsby et al., 2011; Gal et al., ICML 2017",
     cost="O(n T C)",
 )
@@ -236,21 +236,21 @@ _own(
     "power-bald",
     "power:PowerBALD",
     needs="samples",
-    summary="drawn by a power of that mutual information",
+    summary="sampled in proportion to a power of bald's mutual information",
     paper="Kirsch et al., TMLR 2023",
     cost="O(n T C)",
 )
 _theirs(
     "greedy-bald",
     "GreedyBALD",
-    summary="scikit-activeml's bald",
+    summary="scikit-activeml's implementation of bald",
     paper="Houlsby et al., 2011; Gal et al., ICML 2017",
     cost="O(n T C)",
 )
 _theirs(
     "batch-bald",
     "BatchBALD",
-    summary="mutual information of the weights and all labels of the batch",
+    summary="highest mutual information of the weights and all labels of the batch",
     paper="Kirsch et al., NeurIPS 2019",
     cost="O(n b C T M), M joint samples",
 )
@@ -259,7 +259,7 @@ _own(
     "diverse:DiverseEntropy",
     needs="scores",
     memory={"nC": 26, "nD": 2},
-    summary="the most uncertain of each cluster of the 3 b most uncertain",
+    summary="highest entropy in each cluster of the 3 b images of highest entropy",
     paper="after Zhdanov, 2019",
     cost="O(n C + b^2 D)",
 )
@@ -268,44 +268,44 @@ _own(
     "diverse:DiverseBatch",
     needs="scores",
     memory={"nC": 26, "nD": 2},
-    summary="greedy on a weighted sum of uncertainty and distance to the picks",
+    summary="greedy by a weighted sum of uncertainty and distance to earlier picks",
     paper="after Brinker, ICML 2003",
     cost="O(n b D)",
 )
 _theirs(
     "clue",
     "Clue",
-    summary="nearest to the centres of k-means weighted by entropy",
+    summary="nearest to the centres of entropy-weighted k-means",
     paper="Prabhu et al., ICCV 2021",
-    cost="O(n b D) an iteration",
+    cost="O(n b D) per iteration",
 )
 _own(
     "uncertainty-herding",
     "uncertainty_herding:UncertaintyHerding",
     needs="scores",
     memory={"nC": 17, "nD": 24},
-    summary="covers most of what the classifier is unsure of, more locally as labels grow",
+    summary="uncertainty-weighted coverage of the pool, more local as labels grow",
     paper="Bae et al., ICLR 2025",
-    cost="O(n m min(D, 128)), m images that stand for all, 4,096 above 10,000, then O(n) a pick",
+    cost="O(n m min(D, 128)), then O(n) per pick; m = n, or a sample of 4,096 if n > 10,000",
 )
 _theirs(
     "drop-query",
     "DropQuery",
-    summary="of what changes when features are dropped, nearest to the centres of k-means",
+    summary="images whose prediction changes under feature dropout, nearest to k-means centres",
     paper="Gupte et al., TMLR 2024",
-    cost="O(n b D) an iteration",
+    cost="O(n b D) per iteration",
 )
 _theirs(
     "falcun",
     "Falcun",
-    summary="drawn by margin and distance of the probabilities to the picks",
+    summary="sampled by margin and by distance of the class probabilities to earlier picks",
     paper="Gilhuber et al., ECML PKDD 2024",
     cost="O(n b C)",
 )
 _theirs(
     "contrastive",
     "ContrastiveAL",
-    summary="predicted unlike its nearest labelled neighbours",
+    summary="predictions most unlike those of the nearest labelled images",
     paper="Margatina et al., EMNLP 2021",
     cost="O(n m D), m labelled",
 )
@@ -314,9 +314,9 @@ _own(
     "gradient_length:ExpectedGradientLength",
     needs="scores",
     memory={"nC": 33, "nD": 9},
-    summary="the longest expected gradient, of the last layer or of all",
+    summary="longest expected gradient, of the last layer or of all layers",
     paper="Settles et al., NeurIPS 2007",
-    cost="O(n (C + D)); layers=all: C backward passes of the pool",
+    cost="O(n (C + D)); layers=all: C backward passes over the pool",
 )
 _theirs(
     "query-by-committee",
@@ -324,7 +324,7 @@ _theirs(
     summary="disagreement of n_samples=5 networks trained on bootstrap samples, by "
     "method=KL_divergence, vote_entropy or variation_ratios",
     paper="Seung et al., COLT 1992; McCallum and Nigam, ICML 1998",
-    cost="5 trainings and passes of the pool",
+    cost="5 trainings and 5 passes over the pool",
 )
 _own(
     "committee-variance",
@@ -332,14 +332,14 @@ _own(
     needs="committee",
     summary="variance of the probabilities of n_samples=5 networks trained on bootstrap samples",
     paper="Beluch et al., CVPR 2018",
-    cost="5 trainings and passes of the pool",
+    cost="5 trainings and 5 passes over the pool",
 )
 _own(
     "core-set",
     "core_set:CoreSet",
     needs="embeddings",
     memory={"nD": 2},
-    summary="farthest from all that is labelled or picked",
+    summary="greedy k-centre: farthest from all labelled and picked images",
     paper="Sener and Savarese, ICLR 2018",
     cost="O(n (m + b) D), m labelled",
 )
@@ -351,16 +351,16 @@ _own(
     aliases={"pick": "pick_from"},
     summary="nearest to the centres of b clusters (pick=farthest: farthest from them)",
     paper="Bodó et al., 2011",
-    cost="O(n b D) an iteration",
+    cost="O(n b D) per iteration",
 )
 _own(
     "typiclust",
     "typiclust:TypiClust",
     needs="embeddings",
     memory={"nD": 13},
-    summary="the most typical of each cluster without a label",
+    summary="the most typical image of each cluster without a label",
     paper="Hacohen et al., ICML 2022",
-    cost="O(n (m + b) D) an iteration, m labelled",
+    cost="O(n (m + b) D) per iteration, m labelled",
 )
 _own(
     "tcm",
@@ -369,7 +369,7 @@ _own(
     memory={"nC": 17, "nD": 13},
     summary="typiclust while labels are few, then margin",
     paper="Doucet et al., 2024",
-    cost="that of typiclust",
+    cost="as typiclust",
 )
 _own(
     "probcover",
@@ -377,31 +377,31 @@ _own(
     needs="embeddings",
     most=50_000,
     memory={"nD": 12, "n": 6000},
-    summary="covers most of the images not yet near a labelled one",
+    summary="covers the most images not yet within a radius of a labelled one",
     paper="Yehuda et al., NeurIPS 2022",
-    cost="O(n^2 min(D, 32) + p D), p pairs that may be near; most often p is far below n^2",
+    cost="O(n^2 min(D, 32) + p D), p candidate pairs, usually far fewer than n^2",
 )
 _own(
     "max-herding",
     "coverage:MaxHerding",
     needs="embeddings",
     memory={"nD": 24},
-    summary="raises most the mean similarity of an image to the nearest labelled one",
+    summary="maximises the mean similarity of images to the nearest labelled one",
     paper="Bae et al., ECCV 2024",
-    cost="that of uncertainty-herding",
+    cost="as uncertainty-herding",
 )
 _theirs(
     "discriminative",
     "DiscriminativeAL",
-    summary="what a linear model tells apart best from what is labelled",
+    summary="images that a linear model best separates from the labelled ones",
     paper="Gissin and Shalev-Shwartz, 2019",
-    cost="O(n D) an iteration",
+    cost="O(n D) per iteration",
 )
 
 INIT_STRATEGIES: Registry[type] = Registry("init strategy", plural="init strategies")
-"""Query strategies for the initial set, with the facts of `STRATEGIES` and `by_oracle`.
+"""Query strategies for the initial set, which need nothing or only embeddings.
 
-They need nothing, or only embeddings; `by_oracle` says that the oracle draws the set.
+Facts are those of `STRATEGIES`, and `by_oracle`: whether the oracle draws the set.
 """
 
 _random, _herding = map(STRATEGIES.resolve, ("random", "uncertainty-herding"))
@@ -410,12 +410,12 @@ INIT_STRATEGIES.add(
     "stratified",
     _random.target,
     by_oracle=True,
-    summary="as many images of each class, drawn by an oracle that knows the labels",
+    summary="the same number of images per class, drawn by an oracle that knows the labels",
 )
 _of_herding = {
     **_herding.facts,
     "params": {"uncertainty": "equal"},
-    "summary": "uncertainty-herding with equal weights: covers most of the pool",
+    "summary": "uncertainty-herding with equal weights: maximises coverage of the pool",
 }
 INIT_STRATEGIES.add("herding", _herding.target, **_of_herding)
 for _entry in map(STRATEGIES.resolve, ("k-means", "typiclust", "probcover")):

@@ -1,4 +1,4 @@
-"""k-means, and what is typical of a cluster."""
+"""k-means clustering and typicality."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from .geometry import (
     squared_distances,
 )
 
-PER_CLUSTER = 20  # points at least, of those that many points are first clustered by
+PER_CLUSTER = 20  # least points per cluster in the subset that is clustered first
 STEPS_OF_SOME, STEPS_OF_ALL = 25, 2
 
 
 class ManyMeans(KMeans):  # type: ignore[misc]
-    """scikit-learn's k-means; of more than `small` points with fewer steps and in less memory.
+    """scikit-learn's k-means, with fewer steps and less memory for more than `small` points.
 
-    Many points are looked at in `WIDTH` leading principal directions. Some of them, drawn in
-    proportion to their weights, are clustered first; then all of them move the centres.
+    These are reduced to `WIDTH` leading principal directions. A subset, drawn in proportion to the
+    weights, is clustered first; then a few steps on all points move the centres.
     """
 
     small = SMALL
@@ -53,9 +53,9 @@ class ManyMeans(KMeans):  # type: ignore[misc]
         self.labels_ = nearest(points, centres)
         means, empty = means_of(X, self.labels_, weights, len(centres))
         self.cluster_centers_ = means.numpy()
-        gone = np.flatnonzero(empty.numpy())
-        if len(gone):  # a point that coincides with another centre
-            self.cluster_centers_[gone] = X[nearest(centres[gone].numpy(), as_points(points))]
+        lost = np.flatnonzero(empty.numpy())
+        if len(lost):  # use the nearest point, which belongs to another cluster
+            self.cluster_centers_[lost] = X[nearest(centres[lost].numpy(), as_points(points))]
         self.n_iter_ = found.n_iter_ + STEPS_OF_ALL
         return self
 
@@ -83,7 +83,7 @@ class ManyMeans(KMeans):  # type: ignore[misc]
 
 
 def nearest(points: NDArray[np.float32], centres: Tensor) -> NDArray[np.int64]:
-    """Return the number of the nearest centre of each point, shape (n,)."""
+    """Return the index of the nearest centre of each point, shape (n,)."""
     labels = np.empty(len(points), dtype=np.int64)
     for rows, distance in squared_distances(torch.from_numpy(points), centres):
         labels[rows] = distance.argmin(dim=1).cpu().numpy()
@@ -96,7 +96,7 @@ def means_of(
     weights: NDArray[np.float64],
     n_clusters: int,
 ) -> tuple[Tensor, Tensor]:
-    """Return the weighted mean of each cluster, float64, and which weigh nothing."""
+    """Return the weighted mean of each cluster, float64, and which clusters have no weight."""
     sums = torch.zeros(n_clusters, points.shape[1], dtype=torch.float64)
     for rows in blocks(len(points), points.shape[1], numbers=NUMBERS_IN_CACHE):
         part = torch.from_numpy(points[rows] * weights[rows, None])
@@ -112,10 +112,10 @@ def cluster(
     *,
     small: int = SMALL,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Cluster n points, `n_clusters` or more, by k-means; more than `small` as `ManyMeans` does.
+    """Cluster at least `n_clusters` points by k-means; see `ManyMeans` for more than `small`.
 
-    Returns the cluster of each point and its distance to that cluster's centre, both of shape (n,);
-    where points coincide, clusters may stay empty.
+    Returns each point's cluster and its distance to the cluster's centre, both of shape (n,). If
+    points coincide, clusters may be empty.
     """
     means = ManyMeans(n_clusters, random_state=int(random_state.randint(2**31 - 1)), n_init=1)
     means.small = small
@@ -134,8 +134,8 @@ def cluster(
 def typicality(points: NDArray[np.floating], n_neighbors: int, device: str) -> NDArray[np.float64]:
     """Return the typicality of the points of one cluster, shape (n,); 1 for a single point.
 
-    It is the inverse of the mean distance to the nearest neighbours, n - 1 at most: equation 1 of
-    Hacohen et al. (2022).
+    It is the inverse mean distance to at most n - 1 nearest neighbours: equation 1 of Hacohen et
+    al. (2022).
     """
     n_neighbors = min(n_neighbors, len(points) - 1)
     if n_neighbors < 1:
@@ -144,7 +144,7 @@ def typicality(points: NDArray[np.floating], n_neighbors: int, device: str) -> N
     if len(here) <= ROWS_AT_ONCE:
         here = here.double()
     for rows, distance in squared_distances(here, here):
-        distance.diagonal(rows.start).fill_(0)  # of a point to itself: not what rounding makes
+        distance.diagonal(rows.start).fill_(0)  # exact distance of a point to itself
         nearest = distance.topk(n_neighbors + 1, largest=False).values.sqrt_()
         means.append(nearest.sum(dim=1) / n_neighbors)
     mean: NDArray[np.float64] = torch.cat(means).double().cpu().numpy()

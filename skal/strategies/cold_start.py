@@ -1,4 +1,4 @@
-"""Cold start: the images to label while there is no trained network to ask."""
+"""Cold start: choose the images to label before there is a trained network."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _log = logging.getLogger("skal")
 
 @dataclass(frozen=True)
 class ColdStart:
-    """How images are chosen while there is no trained network.
+    """Choose images before there is a trained network.
 
-    `init_strategy` is resolved by `INIT_STRATEGIES`: a strategy that needs nothing or reads only
-    embeddings (see `start_embeddings`; `classifier` is not fitted), or "stratified", as many images
-    of each class, drawn by the `oracle`.
+    `init_strategy` is a name in `INIT_STRATEGIES`: a strategy that needs nothing or reads only
+    embeddings (see `start_embeddings`; `classifier` is not fitted), or "stratified", the same
+    number of images per class, drawn by the `oracle`.
     """
 
     init_strategy: str = "random"
@@ -47,10 +47,10 @@ class ColdStart:
     oracle: Oracle | None = None
 
     def choose(self, pool: Pool, n: int) -> NDArray[np.int64]:
-        """Return the indices of n images, of all that are left, with a notice, if those are fewer.
+        """Return the indices of n images; of all unlabelled ones, with a warning, if fewer.
 
-        An UnknownNameError or ParameterError is raised if there is no such strategy, or it reads
-        more, or if a stratified set needs an oracle that knows the labels.
+        Raises UnknownNameError or ParameterError if there is no such strategy, it needs more than
+        embeddings, or a stratified set has no oracle that knows the labels.
         """
         seed = derive_seed(self.seed, "init")
         strategy, rows = resolve_init_strategy(self.init_strategy), pool.shown
@@ -58,7 +58,7 @@ class ColdStart:
             return self._stratified(pool, n, seed)
         scores = None
         if strategy.needs_model and n < len(pool.unlabeled):
-            # of all in play, so that what is withheld for a while changes no image's embedding
+            # embed all images in play, so that embeddings do not depend on which are withheld
             embedded = pool.in_play
             n_candidates = shown(strategy, len(pool.unlabeled), n)
             if n_candidates < len(pool.unlabeled):
@@ -86,8 +86,8 @@ class ColdStart:
 
 
 def _stay_the_same(classifier: ImageClassifier | None) -> bool:
-    """Tell whether the scaled features are the embeddings of all rounds to the bit: those of a
-    solved head, where it computes on the processor that scaled these.
+    """Return whether the scaled features equal the embeddings of all rounds bit by bit, which holds
+    for solved heads on the CPU.
     """
     if classifier is None or not classifier.is_solved:
         return False
@@ -95,18 +95,18 @@ def _stay_the_same(classifier: ImageClassifier | None) -> bool:
 
 
 def resolve_init_strategy(init_strategy: str) -> Strategy | None:
-    """Return an initial-set strategy; None if the oracle draws it.
+    """Return an initial-set strategy; None if the oracle draws the set.
 
-    An UnknownNameError or ParameterError is raised if there is none of that name, it takes no such
-    argument, or it reads more than embeddings.
+    Raises UnknownNameError or ParameterError if there is no such strategy or argument, or it needs
+    more than embeddings.
     """
     if INIT_STRATEGIES.resolve(init_strategy).facts.get("by_oracle"):
         return None
     strategy = resolve_strategy(init_strategy, registry=INIT_STRATEGIES)
     if strategy.needs not in ("nothing", "embeddings"):
         raise ParameterError(
-            f"init_strategy: {strategy.name} needs {strategy.needs}, and no network is trained "
-            "yet; expected a strategy that reads embeddings alone, such as "
+            f"init_strategy: {strategy.name} needs {strategy.needs}, but no network is trained "
+            "yet; expected a strategy that reads only embeddings, such as "
             f"{', '.join(INIT_STRATEGIES.names())}"
         )
     return strategy
@@ -118,12 +118,12 @@ def start_embeddings(
     seed: int,
     rows: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.float32], str]:
-    """Return float32 embeddings, shape (n, n_features), made without labels, and what they are.
+    """Return float32 embeddings, shape (n, n_features), made without labels, and their description.
 
     Features of a frozen backbone, shape (n, n_features), are scaled as for its head. Images, shape
-    (n, channels, height, width), are embedded by the classifier if it starts from trained weights,
-    else reduced to principal components of their pixels: a network with fresh weights knows
-    nothing more.
+    (n, channels, height, width), are embedded by the classifier if it starts from trained weights.
+    Otherwise they are reduced to principal components of their pixels, which are no worse than
+    embeddings by a network with random weights.
     """
     if X.ndim == 2:
         features = torch.from_numpy(np.array(X if rows is None else X[rows], np.float32))
@@ -133,7 +133,7 @@ def start_embeddings(
         return scaling(features).numpy(), f"features of {model or 'a'}"
     if classifier is not None and (classifier.pretrained or classifier.weights is not None):
         nothing = np.full(2, MISSING_LABEL)
-        network = clone(classifier).fit(X[:2], nothing)  # without a label: not trained
+        network = clone(classifier).fit(X[:2], nothing)  # initialises without training
         embeddings = score_pool(network, X, ScoreRequest(embeddings=True), rows=rows).embeddings
         assert embeddings is not None
         weights = "pretrained weights" if classifier.pretrained else str(classifier.weights)
@@ -146,7 +146,7 @@ def start_embeddings(
 
 
 def _small_pixels(X: Images, rows: NDArray[np.int64] | None) -> NDArray[np.float32]:
-    """Return the images at 16x16 pixels at most, in [0, 1], one row an image."""
+    """Return the images at no more than 16x16 pixels, in [0, 1], one row per image."""
     side = min(PIXELS, X.shape[-1])
     rows = np.arange(len(X)) if rows is None else rows
     parts = [

@@ -1,4 +1,4 @@
-"""Disagreement of networks that were trained on different samples of the labelled images."""
+"""Disagreement of networks trained on bootstrap samples of the labelled images."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class CommitteeVariance(ScoreStrategy):
     r"""The variance of the probabilities over a committee, summed over the classes.
 
     The utility is :math:`\sum_c \frac1M \sum_m (p_{mc} - \bar p_c)^2`. `skal.run` trains the
-    committee on bootstrap samples of the labelled images; elsewhere, hand over a `skal.Committee`
-    as `clf`, or any classifier with ``sample_proba(X, n_samples)``.
+    committee on bootstrap samples of the labelled images; elsewhere, pass a `skal.Committee` as
+    `clf`, or any classifier with ``sample_proba(X, n_samples)``.
 
     Parameters
     ----------
     n_samples : int, default=5
-        Members of the committee, M.
+        Number of committee members, M.
     missing_label, random_state
         See `BatchStrategy`.
 

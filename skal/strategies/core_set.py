@@ -1,4 +1,4 @@
-"""Core-set: the batch that leaves no image far from a labelled one."""
+"""Core-set: pick batches that leave no image far from a labelled one."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .scores import Scores
 class CoreSet(BatchStrategy):
     """Greedy k-centres in embedding space [1]_.
 
-    Each pick is the image farthest from all that are labelled or picked; with nothing labelled the
-    first is drawn. Picks as `skactiveml.pool.CoreSet` does, without computing anew the distances
-    that a pick cannot have changed.
+    Each pick is the image farthest from all labelled and picked ones; the first is random if none
+    is labelled. Equivalent to `skactiveml.pool.CoreSet`, but recomputes only the distances that a
+    pick can change.
 
     Parameters
     ----------
@@ -43,6 +43,6 @@ class CoreSet(BatchStrategy):
         for _ in range(batch_size):
             points.add(batch.pick(points.squared.cpu().numpy()))
         if utilities is not None:
-            utilities[np.isinf(utilities)] = 0  # while there is no centre
+            utilities[np.isinf(utilities)] = 0  # there was no centre yet
             np.sqrt(utilities, out=utilities)
         return batch.picks

@@ -1,4 +1,4 @@
-"""Batches that represent the pool: ProbCover and MaxHerding, in memory linear in n."""
+"""ProbCover and MaxHerding, in memory linear in the number of images."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ SAMPLE = 5000
 
 
 class ProbCover(BatchStrategy):
-    r"""Covers as many images as it can with balls around what is labelled [1]_.
+    r"""Cover as many images as possible by balls around labelled images [1]_.
 
     The embeddings are scaled to unit length. Each pick is the image whose ball of radius `delta`
-    holds most images that are in no ball yet. Picks as `skactiveml.pool.ProbCover` does for the
-    same radius, without its n x n matrices: only the pairs that are so near are kept, and most
-    others are told from a few leading principal directions.
+    contains the most uncovered images. Equivalent to `skactiveml.pool.ProbCover` with the same
+    radius, but without n x n matrices: only pairs within the radius are stored, and most others
+    are excluded by a few leading principal directions.
 
     Parameters
     ----------
     delta : float, optional
-        The radius. By default the largest at which the balls of a share `alpha` of the images are
-        pure, that is, hold images of only one cluster, the clusters being those of k-means into
-        as many as there are classes; of many images, 5,000 are drawn for this.
+        The radius. By default the largest at which a share `alpha` of the balls is pure, i.e.
+        contains images of one cluster only. The clusters are those of k-means, as many as there
+        are classes, on at most 5,000 randomly drawn images.
     alpha : float, default=0.95
-        That share.
+        Share of balls that must be pure.
     missing_label, random_state
         See `BatchStrategy`.
 
@@ -75,7 +75,7 @@ class ProbCover(BatchStrategy):
     def pick(
         self, scores: Scores, batch_size: int, random_state: RandomState, utilities: ToFill = None
     ) -> Rows:
-        """Pick greedily; the utilities are the numbers of images newly covered."""
+        """Pick greedily; the utilities are the numbers of newly covered images."""
         points, known = unit_points(scores)
         squared = self._radius(points, scores, random_state) ** 2
         if squared < CANCELLED * float(squared_norms(points).max()):
@@ -107,8 +107,8 @@ class ProbCover(BatchStrategy):
 def pure_radius(points: Tensor, n_clusters: int, alpha: float, random_state: RandomState) -> float:
     """Return the largest radius at which a share `alpha` of the balls around points is pure.
 
-    A ball is pure below the distance from its centre to the nearest point of another k-means
-    cluster, so the radius is a quantile of these distances; 0 where clusters coincide.
+    A ball is pure up to the distance from its centre to the nearest point of another k-means
+    cluster, so the radius is a quantile of these distances; 0 if clusters coincide.
     """
     labels, _ = cluster(points.cpu().numpy(), n_clusters, random_state)
     own = torch.from_numpy(labels).to(points.device)
@@ -117,7 +117,7 @@ def pure_radius(points: Tensor, n_clusters: int, alpha: float, random_state: Ran
         for rows, distance in squared_distances(precise, precise):
             distance[own[rows, None] == own] = torch.inf
             foreign[rows] = distance.min(dim=1).values.cpu()
-        # the balls below this one are at most 1 - alpha of all; the radius stays just under it
+        # at most a share 1 - alpha of the distances is smaller; the radius stays just below it
         limit = float(np.sort(foreign.numpy())[int(np.floor((1 - alpha) * len(points)))])
         if limit >= CANCELLED * float(squared_norms(points).max()):
             break
@@ -125,19 +125,19 @@ def pure_radius(points: Tensor, n_clusters: int, alpha: float, random_state: Ran
 
 
 class MaxHerding(BatchStrategy):
-    r"""Raises most the mean similarity of an image to its most similar labelled one [1]_.
+    r"""Maximise the mean similarity of images to their most similar labelled image [1]_.
 
     The embeddings are scaled to unit length; the similarity is
-    :math:`\exp(-\gamma |x - x'|^2)`. Picks as `skactiveml.pool.MaxHerding` does for the same
-    :math:`\gamma`, without its n x n matrix, and computes gains again only where they may be the
-    highest. Of more than 10,000 images a sample stands for all in these sums, see
-    `skal.strategies.herding`, and 128 leading principal directions for wider embeddings.
+    :math:`\exp(-\gamma |x - x'|^2)`. Equivalent to `skactiveml.pool.MaxHerding` with the same
+    :math:`\gamma`, but without an n x n matrix, and recomputes gains only where they may be the
+    highest. With more than 10,000 images the mean is taken over a sample, see
+    `skal.strategies.herding`, and embeddings are reduced to 128 leading principal directions.
 
     Parameters
     ----------
     gamma : float, default=1
-        Of the similarity. (scikit-activeml's default, one over the number of features, makes all
-        images of unit length alike.)
+        Parameter of the similarity. (scikit-activeml's default, one over the number of features,
+        makes all unit vectors similar.)
     missing_label, random_state
         See `BatchStrategy`.
 
@@ -167,8 +167,8 @@ class MaxHerding(BatchStrategy):
 
 
 def unit_points(scores: Scores, width: int | None = None) -> tuple[Tensor, Tensor]:
-    """Return embeddings of candidates and labelled images, scaled to length 1, then centred and,
-    if wider than `width`, reduced to so many leading principal directions of them all.
+    """Return embeddings of candidates and labelled images, scaled to length 1, centred and, if
+    wider than `width`, reduced to that many leading principal directions of both.
     """
     assert scores.embeddings is not None and scores.labeled is not None
     known, place = scores.labeled.embeddings, scores.place
@@ -185,8 +185,8 @@ def unit_points(scores: Scores, width: int | None = None) -> tuple[Tensor, Tenso
 
 
 def _some_of_all(scores: Scores) -> NDArray[np.floating]:
-    """Return embeddings of candidates and labelled images, in the order in which these lie among
-    all; of more than `SMALL`, some.
+    """Return embeddings of candidates and labelled images in pool order, thinned out if there are
+    more than `SMALL`.
     """
     assert scores.embeddings is not None and scores.labeled is not None
     here, known, place = scores.embeddings, scores.labeled.embeddings, scores.place

@@ -1,4 +1,4 @@
-"""Uncertain and diverse, by two simple combinations."""
+"""Two simple combinations of uncertainty and diversity."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from .uncertainty import MEASURES, entropy
 
 
 class DiverseEntropy(BatchStrategy):
-    """The most uncertain of each cluster of the most uncertain [1]_.
+    """The most uncertain image of each cluster of the most uncertain images [1]_.
 
-    The ``factor * batch_size`` candidates of highest entropy are clustered by their embeddings
-    into `batch_size` clusters by k-means; each cluster gives its image of highest entropy.
+    The embeddings of the ``factor * batch_size`` candidates of highest entropy are clustered by
+    k-means into `batch_size` clusters; the image of highest entropy in each is picked.
 
     Parameters
     ----------
     factor : int, default=3
-        How many times the batch is kept before the clustering.
+        Number of candidates to cluster, in batches.
     missing_label, random_state
         See `BatchStrategy`.
 
     References
     ----------
-    .. [1] F. Zhdanov. Diverse mini-batch Active Learning. arXiv:1901.05954, 2019 (who takes the
-       image nearest to the centre).
+    .. [1] F. Zhdanov. Diverse mini-batch Active Learning. arXiv:1901.05954, 2019 (there, the image
+       nearest to the centre is picked).
     """
 
     reads = ("proba", "embeddings")
@@ -47,7 +47,7 @@ class DiverseEntropy(BatchStrategy):
     def pick(
         self, scores: Scores, batch_size: int, random_state: RandomState, utilities: ToFill = None
     ) -> Rows:
-        """Pick one of each cluster; the utilities are the entropies of what was kept, else 0."""
+        """Pick one image per cluster; the utilities are the entropies, 0 for unclustered images."""
         assert scores.embeddings is not None
         values = entropy(scores.proba)
         ties = random_state.random_sample(len(values))
@@ -62,18 +62,18 @@ class DiverseEntropy(BatchStrategy):
 
 
 class DiverseBatch(BatchStrategy):
-    r"""Greedy on a weighted sum of uncertainty and distance to what is picked [1]_.
+    r"""Greedy by a weighted sum of uncertainty and distance to earlier picks [1]_.
 
-    The utility is :math:`(1 - t) u + t d`: u, the uncertainty, is scaled to [0, 1] over the
-    candidates; d, the distance of the embedding to the nearest pick, is divided by the largest
-    before each pick. The first pick is the most uncertain image.
+    The utility is :math:`(1 - t) u + t d`. The uncertainty u is scaled to [0, 1] over the
+    candidates; d is the distance of the embedding to the nearest pick, divided by the largest such
+    distance. The first pick is the most uncertain image.
 
     Parameters
     ----------
     temperature : float, default=0.5
         t, from 0 (only uncertainty) to 1 (after the first pick, only distance).
     measure : {"entropy", "margin", "least-confidence"}, default="entropy"
-        Of uncertainty.
+        The uncertainty measure.
     missing_label, random_state
         See `BatchStrategy`.
 

@@ -1,8 +1,8 @@
-"""Distances among many points, in memory that grows linearly.
+"""Distances among many points, in linear memory.
 
-Squared distances come from dot products, |a|^2 + |b|^2 - 2 a.b, which loses what is small beside
-|a|^2 and |b|^2. So points are moved to have their mean at the origin, and where a distance is
-still small beside the lengths, it is computed again in float64.
+Squared distances are computed as |a|^2 + |b|^2 - 2 a.b, which loses precision where they are small
+compared to |a|^2 and |b|^2. Points are therefore centred, and distances that are still relatively
+small are recomputed in float64.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-SMALL = 10_000  # up to so many points all are looked at
-WIDTH = 128  # leading principal directions that stand for wider points, where there are more
-CANCELLED = 0.01  # of the lengths: a squared distance below is computed again in float64
+SMALL = 10_000  # number of points from which on approximations and samples are used
+WIDTH = 128  # leading principal directions to reduce wider points to, if there are many
+CANCELLED = 0.01  # squared distances below this share of the squared norms are recomputed
 MOST_GATHERED = 0.25  # above this share, reading all rows is faster than gathering some
 ROWS_AT_ONCE = 4096
 NUMBERS_AT_ONCE = 2**23  # of a block of distances, 32 MiB
 NUMBERS_IN_CACHE = 2**17  # float64, 1 MiB
-LEADING = 32  # directions that a wide factor is first looked at in
-MANY = 200  # centres from which on that pays for finding them
+LEADING = 32  # principal directions of a wide factor used for bounds
+MANY = 200  # number of centres from which on these bounds pay off
 
 
 def as_points(values: NDArray[np.floating], device: str = "cpu") -> Tensor:
     """Return a float32 tensor; on the CPU a float32 array is not copied.
 
-    Apple's GPUs have no float64, in which sums are taken, so the CPU stands in for them.
+    Sums need float64, which Apple's GPUs lack, so that the CPU is used in their place.
     """
     contiguous = np.ascontiguousarray(values, dtype=np.float32)
     if not contiguous.flags.writeable:
-        contiguous = contiguous.copy()  # torch takes no read-only memory
+        contiguous = contiguous.copy()  # torch does not support read-only memory
     return torch.from_numpy(contiguous).to("cpu" if device.startswith("mps") else device)
 
 
 class Shift:
-    """Moves points, float of shape (n, n_features), so that their mean is at the origin.
+    """Centre points, float of shape (n, n_features), at the origin.
 
-    With `unit_length` all but the origin are first divided by their norms. What is wider than
-    `width` is reduced to so many leading principal directions. Of more than `SMALL` points, mean
-    and directions are those of some.
+    With `unit_length` points are first divided by their norms, unless these are 0. Points wider
+    than `width` are reduced to that many leading principal directions. Mean and directions are
+    estimated from a subset if there are more than `SMALL` points.
     """
 
     def __init__(
@@ -64,8 +64,9 @@ class Shift:
             self._directions = leading_directions(torch.from_numpy(few), width)
 
     def __call__(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Return points, or others, shape (m, n_features), as float32; never a copy of all before
-        they are reduced.
+        """Return transformed points, shape (m, n_features), as float32.
+
+        Points that are reduced are copied in blocks, never all at once.
         """
         if self._directions is None:
             return self._moved(values)
@@ -95,7 +96,7 @@ def centred(
     unit_length: bool = False,
     width: int | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return float32 copies of points and others, moved by the `Shift` of the points."""
+    """Return float32 copies of points and others, transformed by the `Shift` of the points."""
     if others is None or not len(others):
         others = points[:0]
     shift = Shift(points, unit_length=unit_length, width=width)
@@ -103,9 +104,9 @@ def centred(
 
 
 def leading_directions(some: Tensor, width: int) -> Tensor:
-    """Return principal directions of some points, shape (n_features, width).
+    """Return leading principal directions of points, shape (n_features, width).
 
-    They are found by one step of subspace iteration.
+    They are approximated by one step of subspace iteration.
     """
     start = torch.from_numpy(np.random.RandomState(0).normal(size=(len(some), width)))
     basis = torch.linalg.qr(some.T @ start.to(some)).Q
@@ -116,7 +117,7 @@ def leading_directions(some: Tensor, width: int) -> Tensor:
 def blocks(
     n_points: int, n_others: int, rows: int = ROWS_AT_ONCE, numbers: int = NUMBERS_AT_ONCE
 ) -> Iterator[slice]:
-    """Yield the rows of an (n_points, n_others) matrix in parts that take little memory."""
+    """Yield slices of the rows of an (n_points, n_others) matrix that bound the memory used."""
     height = max(1, min(rows, numbers // max(n_others, 1)))
     for start in range(0, n_points, height):
         yield slice(start, start + height)
@@ -127,9 +128,9 @@ def squared_norms(points: Tensor) -> Tensor:
 
 
 def squared_distances(points: Tensor, others: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield rows of points and their squared distances to all others, in the points' precision.
+    """Yield slices of points and their squared distances to all others, in the points' dtype.
 
-    They are exact up to the rounding of the lengths; what may be only rounding is 0.
+    The error is that of rounding the squared norms; distances below it are set to 0.
     """
     lengths = squared_norms(others)
     rounding = 8 * torch.finfo(points.dtype).eps
@@ -141,17 +142,18 @@ def squared_distances(points: Tensor, others: Tensor) -> Iterator[tuple[slice, T
 
 
 class NearestCentre:
-    r"""Squared distance of every point to the nearest of the centres so far.
+    r"""Squared distance of every point to the nearest centre, as centres are added.
 
-    Several factors, float32 of shape (n, width), stand for their outer product, which is never
-    built: :math:`\langle a h^T, a' h'^T\rangle = (a \cdot a')(h \cdot h')`. Of points that a new
-    centre c cannot be nearer to than their centre o, not even the factors are read: by the triangle
-    inequality, :math:`|c - o| < 2 |x - o|` (Elkan, ICML 2003), and, for wider factors, that of
-    Cauchy and Schwarz, where `capacity` is `many` or more also beside its `leading` principal
-    directions. Distances are right to four digits or more; points in a single factor should be
-    `centred`, or most are computed twice. `squared`, shape (n,), is infinite before the first
-    centre; `lengths` are the squared norms; `n_compared` is how many distances the last centre
-    took.
+    A point is the outer product of its factors, float32 of shape (n, width), which is never built:
+    :math:`\langle a h^T, a' h'^T\rangle = (a \cdot a')(h \cdot h')`. Bounds skip points to which a
+    new centre c cannot be nearer than their centre o, without reading their factors: a centre is
+    nearer only if :math:`|c - o| < 2 |x - o|`, by the triangle inequality (Elkan, ICML 2003). For
+    wide factors the Cauchy-Schwarz inequality gives another bound, and, if `capacity` is at least
+    `many`, a tighter one in the directions other than the `leading` principal ones. Distances are
+    accurate to at least four digits. Points with a single factor should be `centred`, or most
+    distances are computed twice. `squared`, shape (n,), is infinite before the first centre;
+    `lengths` are the squared norms; `n_compared` is the number of distances that the last centre
+    needed.
     """
 
     def __init__(
@@ -161,7 +163,7 @@ class NearestCentre:
         n, device = len(self._factors[0]), self._factors[0].device
         lengths = [squared_norms(factor) for factor in self._factors]
         self.lengths = math.prod(lengths[1:], start=lengths[0])
-        # of all but the narrowest factor, by which the bound of Cauchy and Schwarz multiplies
+        # norms of all but the narrowest factor, for the Cauchy-Schwarz bound
         self._others = math.prod(
             (squared.sqrt() for squared in lengths[1:]), start=torch.ones(n, device=device)
         )
@@ -180,7 +182,7 @@ class NearestCentre:
         self.squared[row] = 0
 
     def add_points(self, points: Tensor) -> None:
-        """Make other points centres, given by their only factor, shape (m, width)."""
+        """Add other points, given by their single factor, shape (m, width), as centres."""
         (factor,) = self._factors
         lengths = squared_norms(points)
         first, self._count = self._count, self._count + len(points)
@@ -232,7 +234,7 @@ class NearestCentre:
     def _distance(
         self, centre: Sequence[Tensor], rows: Tensor | None, both: Tensor, dot: Tensor
     ) -> Tensor:
-        """Return squared distances to a centre, from sums of lengths and dot products."""
+        """Return squared distances to a centre, from sums of squared norms and dot products."""
         distance = both - 2 * dot
         close = (distance < CANCELLED * both).nonzero().squeeze(1)
         if len(close):
@@ -243,7 +245,7 @@ class NearestCentre:
         return distance
 
     def _within_leading(self, centre: Tensor, rows: Tensor, dot: Tensor, both: Tensor) -> Tensor:
-        """Return which of `rows` may be nearer, by the wide factor's leading directions."""
+        """Return which of `rows` may be nearer, by bounds from the wide factor's directions."""
         assert self._leading is not None
         directions, leading, rest = self._leading
         of_centre = directions.T @ centre
@@ -280,9 +282,8 @@ def _between(points: Sequence[Tensor], centre: Sequence[Tensor]) -> Tensor:
 
 
 def _leading_bounds(factor: Tensor, n_directions: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return principal directions of some rows, the rows in them, and the norms of the rest.
-
-    Any orthonormal directions give a bound, good ones a tight one.
+    """Return principal directions of a subset of rows, the rows' coordinates along them, and the
+    norms of the remainders. Any orthonormal directions give valid bounds; these give tight ones.
     """
     some = factor[:: max(1, len(factor) // (2 * ROWS_AT_ONCE))]
     _, vectors = torch.linalg.eigh(some.T @ some)

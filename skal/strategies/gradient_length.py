@@ -1,4 +1,4 @@
-"""Expected gradient length: how much a label would change the network."""
+"""Expected gradient length: how much a label is expected to change the network."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from .scores import Scores
 
 
 class ExpectedGradientLength(ScoreStrategy):
-    r"""The length of the gradient that a label would give, expected over the predicted labels [1]_.
+    r"""Norm of the loss gradient, expected over the predicted labels [1]_.
 
     For the last layer, weights and bias, the gradient of the cross entropy with label y is
-    :math:`(p - e_y) (h, 1)^T`, so that the utility is, in closed form,
+    :math:`(p - e_y) (h, 1)^T`, so that the utility has the closed form
 
     .. math:: \sqrt{|h|^2 + 1} \sum_y p_y |p - e_y|.
 
     Parameters
     ----------
     layers : {"last", "all"}, default="last"
-        Whose gradient. "all" computes the gradient of every image and class, which costs a
-        backward pass a class, and needs a classifier with ``expected_gradient_length(X)``, as
-        `skal.ImageClassifier` has.
+        Layers of the gradient. "all" costs one backward pass per class, and needs a classifier
+        with ``expected_gradient_length(X)``, such as `skal.ImageClassifier`.
     missing_label, random_state
         See `BatchStrategy`.
 

@@ -1,9 +1,9 @@
-"""Greedy maximisation of a weighted coverage, of all points or, where they are many, of a sample.
+"""Greedy maximisation of weighted coverage, of all points or, for many points, of a sample.
 
-Of any centres, the coverage of m draws, in proportion to the weights, is off that of all points by
-more than sqrt(ln(2 / p) / 2 m) of all weights with a probability of p at most (W. Hoeffding,
-Probability Inequalities for Sums of Bounded Random Variables, JASA 1963, theorem 2): for 4,096
-draws by 2.5% in one of a hundred cases.
+For any centres, the coverage estimated from m points drawn in proportion to the weights differs
+from that of all points by more than sqrt(ln(2 / p) / 2 m) of the total weight with a probability of
+at most p (W. Hoeffding, Probability Inequalities for Sums of Bounded Random Variables, JASA 1963,
+theorem 2): for 4,096 draws, by more than 2.5% in at most one of a hundred cases.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from torch import Tensor
 from .base import GreedyBatch, RandomState, Rows, ToFill
 from .geometry import SMALL, squared_norms
 
-SAMPLE = 4096  # draws of what is covered, where there are more than `SMALL` points
-SIDE = 512  # of the blocks in which all similarities are looked at, so that they stay in the cache
-FIRST, MOST = 8, 64  # gains that are computed at once while bounds do not tell which is the highest
-FINAL = 24  # of many points, those that are compared with all before one is picked
-KEPT = 2**25  # bytes of similarities that are kept, in case they are asked for again
-SLACK = 1e-4  # of a bound: what the rounding of float32 may have taken from it
-FLOAT32 = (1e-2, 1e2)  # squared lengths in radii for which float32 is enough
+SAMPLE = 4096  # points drawn to estimate coverage, if there are more than `SMALL`
+SIDE = 512  # of blocks of similarities, so that they fit into the processor's cache
+FIRST, MOST = 8, 64  # gains to compute at once while bounds do not determine the highest
+FINAL = 24  # candidates whose exact gains are compared before a pick, if coverage is sampled
+KEPT = 2**25  # bytes of cached similarities
+SLACK = 1e-4  # relative error of a bound from float32 rounding
+FLOAT32 = (1e-2, 1e2)  # range of gamma times the largest squared norm for which float32 suffices
 
 
 class Herd:
-    r"""The coverage of points by centres, and how much each point would add to it as a centre.
+    r"""The coverage of points by centres, and the gain of each point as a further centre.
 
     The coverage is :math:`\sum_i w_i \max_j \exp(-\gamma |x_i - x_j|^2)`, over points i and centres
-    j. The points are float32 of shape (n, width), best `centred`; the weights have shape (n,), are
-    0 or more, and equal if not given. Of more than `small` points `sample` are drawn that stand for
-    all, by the weights; what a point adds to its own coverage is known without.
+    j. `points` is float32 of shape (n, width), best `centred`; `weights`, shape (n,), must not be
+    negative, and are equal by default. If there are more than `small` points, the sum is estimated
+    from `sample` points drawn by weight; each point's gain for itself is still exact.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class Herd:
         self._own: Tensor | None = None
         if n > small and random_state is not None:
             self._draw(sample, random_state)
-        self._there = self._points[self._covered]
+        self._targets = self._points[self._covered]
         self._kept: dict[int, Tensor] = {}
-        row_bytes = len(self._there) * self._points.element_size()
+        row_bytes = len(self._targets) * self._points.element_size()
         self._most_kept = max(KEPT // row_bytes, 2 * MOST)
 
     def _draw(self, sample: int, random_state: RandomState) -> None:
-        """Draw points that stand for all."""
+        """Draw the points that estimate the coverage of all."""
         weights = self._weights.cpu().numpy()
         total = weights.sum()
         drawn = random_state.choice(len(weights), sample, p=weights / total)
@@ -79,11 +79,11 @@ class Herd:
 
     @property
     def is_sampled(self) -> bool:
-        """Whether a sample stands for all points."""
+        """Whether coverage is estimated from a sample."""
         return self._own is not None
 
     def cover(self, centres: Tensor) -> None:
-        """Add centres that are none of the points, shape (m, width)."""
+        """Add centres, shape (m, width), that are not among the points."""
         for start in range(0, len(centres), SIDE):
             some = _turned(self._sided(centres[start : start + SIDE]))
             for rows in self._blocks():
@@ -100,7 +100,7 @@ class Herd:
         torch.maximum(self._similarity, similar, out=self._similarity)
 
     def gains(self, rows: Rows) -> NDArray[np.float64]:
-        """Return how much some of the points would add, shape (m,)."""
+        """Return the gains of some points, shape (m,)."""
         parts = [
             self._gains(rows[start : start + MOST], self._rows)
             for start in range(0, len(rows), MOST)
@@ -108,7 +108,7 @@ class Herd:
         return np.asarray(torch.cat(parts).cpu().numpy())
 
     def exact_gains(self, rows: Rows) -> NDArray[np.float64]:
-        """Return how much some of the points would add to the coverage of all, shape (m,)."""
+        """Return the gains of some points, shape (m,), computed on all points."""
         similar = self._similar(_turned(self._points[rows]))
         similar[range(len(rows)), rows] = 1
         more = similar.sub_(self._similarity).clamp_(min=0)
@@ -123,17 +123,17 @@ class Herd:
         return gains.clamp_(min=0)
 
     def all_gains(self) -> NDArray[np.float64]:
-        """Return how much each point would add, shape (n,), but for rounding."""
+        """Return the gain of each point, shape (n,), up to rounding."""
         if self._own is None:
             return self._all_pairs()
         everything = np.arange(len(self))
-        gains = torch.empty_like(self._of_all)  # small parts that are kept would scatter the heap
+        gains = torch.empty_like(self._of_all)  # many small results would fragment the heap
         for rows in self._blocks(4 * MOST):
             gains[rows] = self._gains(everything[rows], self._compared)
         return np.asarray(gains.cpu().numpy())
 
     def _all_pairs(self) -> NDArray[np.float64]:
-        """Return `all_gains` where all is covered: each pair is compared once, for both."""
+        """Return `all_gains` without a sample; each pair is compared once for both points."""
         gains = torch.zeros_like(self._weights)
         weights, similarity = self._weights.to(self._exact), self._similarity
         blocks = list(self._blocks())
@@ -159,7 +159,8 @@ class Herd:
     def _sided(self, points: Tensor) -> Tensor:
         r"""Return points as :math:`(\sqrt 2 x, -|x|^2, 1)`.
 
-        Of one such row and another that is `_turned`, the dot product is :math:`-|x - x'|^2`.
+        The dot product of such a row with another that is `_turned` is :math:`-|x - x'|^2`, with
+        points scaled by the square root of gamma.
         """
         scaled = points.to(self._exact) * (2 * self._gamma) ** 0.5
         lengths = squared_norms(scaled)[:, None] / 2
@@ -169,7 +170,7 @@ class Herd:
         return (turned @ self._points[rows].T).clamp_(max=0).exp_()
 
     def _rows(self, rows: list[int]) -> Tensor:
-        """Return the similarities of some points, `MOST` or fewer, to what is covered."""
+        """Return the similarities of at most `MOST` points to the covered points, cached."""
         new = [row for row in rows if row not in self._kept]
         if len(self._kept) + len(new) > self._most_kept:
             self._kept, new = {}, rows
@@ -181,7 +182,7 @@ class Herd:
         return torch.stack([self._kept[row] for row in rows])
 
     def _compared(self, rows: list[int]) -> Tensor:
-        return (_turned(self._points[rows]) @ self._there.T).clamp_(max=0).exp_()
+        return (_turned(self._points[rows]) @ self._targets.T).clamp_(max=0).exp_()
 
 
 def _turned(sided: Tensor) -> Tensor:
@@ -191,12 +192,12 @@ def _turned(sided: Tensor) -> Tensor:
 def pick_greedily(
     herd: Herd, n_picks: int, random_state: RandomState, utilities: ToFill = None
 ) -> Rows:
-    """Pick one by one what adds most to the coverage; the utilities are the gains.
+    """Greedily pick the points of highest gain; the utilities are the gains.
 
-    A gain never rises when there are more centres, so that what it once was is a bound: it is
-    computed again only where it may be the highest (M. Minoux, Accelerated greedy algorithms for
-    maximizing submodular set functions, 1978). Where a sample stands for all points, the few that
-    are best by it are compared by the coverage of all.
+    Coverage is submodular: gains never rise as centres are added, so earlier gains are upper
+    bounds, and are recomputed only where they may be the highest (M. Minoux, Accelerated greedy
+    algorithms for maximizing submodular set functions, 1978). If coverage is sampled, the few best
+    points are compared by their exact gains.
     """
     batch = GreedyBatch(n_picks, random_state, utilities)
     bounds = herd.all_gains()
@@ -208,13 +209,13 @@ def pick_greedily(
         else:
             known = _find_highest(herd, bounds)
             if herd.is_sampled:
-                known = _look_again(herd, bounds)
+                known = _exact_highest(herd, bounds)
         herd.add(batch.pick(np.where(known, bounds, -1.0)))
     return batch.picks
 
 
 def _find_highest(herd: Herd, bounds: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Compute gains, in place, until none can be above the highest; return which are computed."""
+    """Recompute gains in place until the highest is certain; return which are exact."""
     known = bounds <= 0
     n_next = FIRST
     while True:
@@ -229,8 +230,8 @@ def _find_highest(herd: Herd, bounds: NDArray[np.float64]) -> NDArray[np.bool_]:
         n_next = min(2 * n_next, MOST)
 
 
-def _look_again(herd: Herd, bounds: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Compute those gains exactly, in place, that are the highest by a sample; return which."""
+def _exact_highest(herd: Herd, bounds: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Replace the highest sampled gains by exact ones, in place; return which."""
     top = np.argpartition(-bounds, FINAL)[:FINAL]
     bounds[top] = herd.exact_gains(top)
     known = np.zeros(len(herd), dtype=bool)

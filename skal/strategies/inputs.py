@@ -1,4 +1,4 @@
-"""What a strategy is handed, by what it needs: X, and a model."""
+"""The inputs of a strategy, X and a model, given what it needs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .scores import HeadClassifier, ScoredClassifier, Scores
 
 @dataclass(frozen=True)
 class Given:
-    """What a strategy is handed: X (None for an index column), and keywords."""
+    """Inputs of a strategy: X (None for an index column) and keywords."""
 
     X: NDArray[Any] | None = None
     query: Mapping[str, Any] = field(default_factory=dict)
@@ -44,7 +44,7 @@ def _scored(strategy: Strategy, scores: Scores) -> Given:
 
 
 def _embedded(strategy: Strategy, scores: Scores) -> Given:
-    if strategy.reads is not None:  # skal's own ask a classifier for them
+    if strategy.reads is not None:  # skal's strategies get them from the classifier
         return _scored(strategy, scores)
     known = {"classes": scores.classes, "n_classes": max(len(scores.classes), 2)}
     takes = inspect.signature(strategy.cls).parameters
@@ -85,7 +85,7 @@ _INPUTS: Mapping[str, Callable[[Strategy, Scores], Given]] = {
 
 
 def inputs(strategy: Strategy, scores: Scores | None) -> Given:
-    """Return what a strategy is handed; a ParameterError if it needs scores and there are none."""
+    """Return the inputs of a strategy; raise ParameterError if it needs scores and has none."""
     if strategy.needs == "nothing":
         return Given()
     if scores is None:

@@ -1,4 +1,4 @@
-"""One image of each cluster of the pool."""
+"""One image from each cluster of the pool."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .scores import Scores
 
 
 class KMeansSampling(BatchStrategy):
-    """Clusters the candidates into as many clusters as images are wanted; one of each [1]_.
+    """Cluster the candidates into `batch_size` clusters by k-means and pick one image of each [1]_.
 
     Parameters
     ----------
     pick_from : {"nearest", "farthest"}, default="nearest"
-        Whether a cluster gives its image nearest to the centre, a typical one, or the farthest
-        from it, an odd one. On the command line this is ``pick``.
+        Whether to pick the image nearest to the cluster's centre, a typical one, or the farthest,
+        an atypical one. On the command line this is ``pick``.
     missing_label, random_state
         See `BatchStrategy`.
 
@@ -46,7 +46,9 @@ class KMeansSampling(BatchStrategy):
     def pick(
         self, scores: Scores, batch_size: int, random_state: RandomState, utilities: ToFill = None
     ) -> Rows:
-        """Pick one of each cluster, the largest first; the utilities are minus the distance."""
+        """Pick one image per cluster, the largest cluster first; the utilities are the distances
+        to the centre, negative for "nearest".
+        """
         assert scores.embeddings is not None
         labels, distance = cluster(scores.embeddings, batch_size, random_state)
         score = -distance if self.pick_from == "nearest" else distance
@@ -59,13 +61,13 @@ class KMeansSampling(BatchStrategy):
 def one_of_each(
     labels: Rows, score: NDArray[np.floating[Any]], n_picks: int, random_state: RandomState
 ) -> Rows:
-    """Return the best row of each cluster, the largest first, then the second best, and so on.
+    """Return the best row of each cluster, largest cluster first, then the second best, and so on.
 
     `labels` and `score`, the higher the better, have shape (n,); ties are broken at random.
     """
     order = np.lexsort((random_state.random_sample(len(labels)), -score, labels))
     sizes = np.bincount(labels)
     starts = np.cumsum(sizes) - sizes
-    rank = np.empty(len(labels), dtype=np.int64)  # in the own cluster, the best being 0
+    rank = np.empty(len(labels), dtype=np.int64)  # within the cluster, 0 for the best
     rank[order] = np.arange(len(labels)) - starts[labels[order]]
     return np.asarray(np.lexsort((labels, -sizes[labels], rank))[:n_picks])

@@ -1,4 +1,4 @@
-"""Among how many images a strategy can choose in the memory that is free, and in time."""
+"""Limit the candidates of a strategy by free memory and time."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .resolve import Strategy, resolve_strategy
 
 USABLE = 0.8  # of the free memory
 MOST_EMBEDDED = 100_000
-TIMES_PICKED = 10  # so many times the batch are shown at least, where there are so many
+TIMES_PICKED = 10  # least number of candidates, in batches
 MOST_LOGARITHMS, SECONDS_A_LOGARITHM = 10**10, 12e-9
-UNASKED = 2**26  # bytes that are taken without asking whether they are free
+UNASKED = 2**26  # bytes that may be used without checking free memory
 
 _log = logging.getLogger("skal")
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a choice: `n_picks` is at most `n_candidates`, which are the unlabelled images."""
+    """Sizes of a query. Candidates are the unlabelled images; `n_picks` is at most their number."""
 
     n_candidates: int
     n_labeled: int
@@ -35,10 +35,10 @@ class Sizes:
 def affordable(
     strategy: Strategy, sizes: Sizes, *, device: str = "cpu", scored: bool = False
 ) -> int:
-    """Return among how many candidates a strategy can choose in the memory that is free.
+    """Return how many candidates fit into free memory, and log a warning if these are not all.
 
-    These are all, or, with a notice, fewer; a SkalError if not even as many as are to be picked.
-    `device` is where skal's own strategies compute; `scored`, whether the scores are in memory.
+    Raises SkalError if fewer than `n_picks` fit. `device` is where skal's own strategies compute;
+    `scored` says whether the scores are already in memory.
     """
     if not strategy.needs_model:
         return sizes.n_candidates
@@ -54,17 +54,17 @@ def affordable(
 
     if needed(known + n_candidates) <= usable:
         return n_candidates
-    # the largest that fits, to two digits, so that the same is likely to be taken again
+    # round down to two digits, so that a rerun is likely to use the same number
     most = bisect_right(range(known + n_candidates), usable, key=needed) - 1 - known
     fitting = most - most % 10 ** max(len(str(max(most, 1))) - 2, 0)
     if fitting < n:
         raise SkalError(
-            f"{strategy.name} needs {gib(needed(known + n))} of memory for the smallest choice, "
-            f"{n} of {n}, and {gib(free)} are free; take another strategy or a smaller n_query"
+            f"{strategy.name} needs at least {gib(needed(known + n))} of memory to pick {n} "
+            f"images; {gib(free)} are free; choose another strategy or a smaller n_query"
         )
     _log.warning(
-        "%s needs about %s of memory to choose among %d images, and %s are free: choosing among "
-        "%d of them, drawn at random (max_candidates=%d fixes that number)",
+        "%s needs about %s of memory for %d candidates, but %s are free; choosing among %d, drawn "
+        "at random (set max_candidates=%d to fix that number)",
         strategy.name,
         gib(needed(known + n_candidates)),
         n_candidates,
@@ -76,34 +76,34 @@ def affordable(
 
 
 def shown(strategy: Strategy, n_candidates: int, n_picks: int) -> int:
-    """Return how many candidates a strategy is shown where the settings name no number.
+    """Return the default number of candidates for a strategy.
 
-    What reads embeddings is shown, with a notice, `MOST_EMBEDDED`, unless its facts name another
-    number, or ten times as many as are to be picked, if that is more.
+    Strategies that read embeddings get at most `MOST_EMBEDDED`, or the fact `most`, but at least
+    ten times the batch; a warning is logged if these are not all.
     """
     fewer = max(int(strategy.facts.get("most", MOST_EMBEDDED)), TIMES_PICKED * n_picks)
     if not strategy.needs_embeddings or n_candidates <= fewer:
         return n_candidates
     _log.warning(
-        "%s: choosing among %d of %d images, drawn at random (max_candidates=%d fixes that number)",
+        "%s: choosing among %d of %d images, drawn at random (set max_candidates to change that "
+        "number)",
         strategy.name,
         fewer,
         n_candidates,
-        fewer,
     )
     return fewer
 
 
 def within_reach(strategy: Strategy, sizes: Sizes) -> Strategy:
-    """Return a strategy, or, with a notice, what stands in for it where it takes too long."""
+    """Return the strategy, or its `stand_in`, with a warning, if it would take too long."""
     letters = {"n": sizes.n_candidates, "b": sizes.n_picks, "C": sizes.n_classes}
     logarithms = bytes_needed(strategy.facts.get("logarithms", {}), letters)
     if logarithms <= MOST_LOGARITHMS:
         return strategy
     other = resolve_strategy(strategy.facts["stand_in"], {"n_samples": strategy.n_samples})
     _log.warning(
-        "%s would take about %d minutes to choose %d of %d images of %d classes: %s chooses in its "
-        "place (fewer images, by max_candidates, or a smaller n_query keep it)",
+        "%s would take about %d minutes to choose %d of %d images of %d classes; using %s instead "
+        "(to keep it, lower max_candidates or n_query)",
         strategy.name,
         round(logarithms * SECONDS_A_LOGARITHM / 60),
         sizes.n_picks,

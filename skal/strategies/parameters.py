@@ -1,4 +1,4 @@
-"""What the parameters of strategies may be: stated beside each class, checked here."""
+"""Constraints on the parameters of strategies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from ..core.errors import ParameterError, UnknownNameError
 class Number:
     """A number between `least` and `most`, neither NaN nor a bool.
 
-    It may equal these if `ends`; be infinite if `infinite` and `most` is; be None if `optional`.
+    The bounds are valid if `ends`, infinity if `infinite` and `most` is infinite, None if
+    `optional`.
     """
 
     least: float
@@ -50,7 +51,7 @@ class Number:
 
 @dataclass(frozen=True)
 class OneOf:
-    """One of some names."""
+    """One of several names."""
 
     names: Collection[str]
 

@@ -1,4 +1,4 @@
-"""Stochastic batch acquisition: uncertainty, perturbed so that a batch is not all alike."""
+"""Stochastic batch acquisition: perturb uncertainty to diversify batches."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .uncertainty import margin
 
 
 class PowerStrategy(ScoreStrategy):
-    r"""Draws a batch without replacement in proportion to a power of the scores [1]_.
+    r"""Sample a batch without replacement in proportion to a power of the scores [1]_.
 
-    An image's chance is :math:`s^\beta`, drawn by the Gumbel trick: the batch are the highest
-    :math:`\log s + \epsilon / \beta`, with :math:`\epsilon` from the standard Gumbel distribution.
-    Images of score 0 come last. Subclasses write `score`, zero or more.
+    The weights :math:`s^\beta` are sampled by the Gumbel trick: the batch has the highest
+    :math:`\log s + \epsilon / \beta`, with standard Gumbel noise :math:`\epsilon`. Images of score
+    0 come last. Subclasses implement `score`, which must not be negative.
 
     Parameters
     ----------
     beta : float, default=1
-        The power: 0 is random sampling, infinity the highest scores.
+        The power: 0 samples uniformly, infinity picks the highest scores.
     missing_label, random_state
         See `BatchStrategy`.
 
@@ -46,10 +46,10 @@ class PowerStrategy(ScoreStrategy):
     def pick(
         self, scores: Scores, batch_size: int, random_state: RandomState, utilities: ToFill = None
     ) -> Rows:
-        """Draw; the utilities are the perturbed logarithms."""
+        """Sample a batch; the utilities are the perturbed log scores."""
         beta = float(self.beta)
         chances = np.maximum(self.score(scores), np.finfo(np.float64).tiny)
-        # s^beta and not epsilon / beta, so that beta = 0 needs no case of its own
+        # scale log s by beta rather than the noise by 1 / beta: also works for beta = 0
         noise = random_state.gumbel(size=len(chances))
         perturbed = np.log(chances) if np.isinf(beta) else beta * np.log(chances) + noise
         picks = np.lexsort((noise, -perturbed))[:batch_size]
@@ -75,7 +75,7 @@ class PowerBALD(PowerStrategy):
     beta : float, default=1
         The power.
     n_samples : int, default=20
-        Dropout samples.
+        Number of dropout samples.
     missing_label, random_state
         See `BatchStrategy`.
     """

@@ -1,4 +1,4 @@
-"""From the name of a strategy to one that can be asked in every round."""
+"""Resolve a strategy by name, class or instance, and check its parameters."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ _NEEDS_BY_KEYWORD = {"clf": "scores", "estimator": "scores", "ensemble": "sample
 
 @dataclass(frozen=True)
 class Strategy:
-    """A query strategy, resolved and checked, that can be asked in every round.
+    """A resolved and checked query strategy, from which each round makes an instance.
 
-    `name` may be an import path; `params` lack `missing_label` and `random_state`; `given` are
-    those that the user chose; `facts` are as in `STRATEGIES`. A ParameterError is raised if a need
-    is unknown, `n_samples` is not 2 or more, or a class of skal's kind refuses the arguments.
+    `name` may be an import path; `params` are the constructor arguments without `missing_label` and
+    `random_state`; `given` are those that the user set; `facts` are as in `STRATEGIES`. Raises
+    ParameterError if the need is unknown, `n_samples` is below 2, or a `BatchStrategy` does not
+    accept the arguments.
     """
 
     name: str
@@ -53,7 +54,7 @@ class Strategy:
 
     @cached_property
     def is_foreign(self) -> bool:
-        """Whether it is neither skal's nor scikit-activeml's."""
+        """Whether the class is neither skal's nor scikit-activeml's."""
         return not self.cls.__module__.startswith(("skal.", "skactiveml."))
 
     @cached_property
@@ -64,10 +65,10 @@ class Strategy:
         )
 
     def make(self, seed: int, **arguments: Any) -> Any:
-        """Make an instance; it has `missing_label` and `random_state` in any case.
+        """Make an instance, and set `missing_label` and `random_state` even if not arguments.
 
-        The clustering inside some of scikit-activeml's is seeded too: they pass it no seed. It is
-        skal's, which does as theirs unless there are many images.
+        Some of scikit-activeml's strategies do not seed their clustering, so a seed is passed. The
+        clustering is `ManyMeans`, which equals their k-means unless there are many images.
         """
         ours = {"missing_label": MISSING_LABEL, "random_state": seed}
         takes = parameters(self.cls)
@@ -84,7 +85,7 @@ class Strategy:
 
     @cached_property
     def needs(self) -> str:
-        """What the strategy must be handed; a class that says what it reads decides by that."""
+        """The fact `needs`, or for a `BatchStrategy` what follows from `reads`."""
         needs = str(self.facts["needs"])
         if self.reads is None:
             return needs
@@ -100,7 +101,7 @@ class Strategy:
 
     @cached_property
     def reads(self) -> tuple[str, ...] | None:
-        """Fields of `Scores` that it reads; None if the class does not say so."""
+        """Fields of `Scores` that it reads; None if it is not a `BatchStrategy`."""
         if not issubclass(self.cls, BatchStrategy):
             return None
         with blaming(f"{self.title} does not work with these parameters", ParameterError):
@@ -114,7 +115,7 @@ class Strategy:
 
     @cached_property
     def needs_labeled(self) -> bool:
-        """Whether labelled images must be scored too; True if that is unknown."""
+        """Whether labelled images must be scored, too; True if unknown."""
         return self.reads is None or "labeled" in self.reads
 
     @cached_property
@@ -123,7 +124,7 @@ class Strategy:
 
     @cached_property
     def n_samples(self) -> int:
-        """Dropout samples, or committee members, that the scores must have; 0 for none."""
+        """Number of dropout samples or committee members it needs; 0 if it reads none."""
         if self.needs not in ("samples", "committee"):
             return 0
         default = inspect.signature(self.cls).parameters.get("n_samples")
@@ -136,13 +137,13 @@ class Strategy:
         return n_samples
 
     def memory(self, *, scored: bool) -> dict[str, float]:
-        """Return the bytes of a choice and its scores, by product of sizes as in `STRATEGIES`."""
+        """Return the bytes needed for a query and its scores, in the form of the fact `memory`."""
         terms = dict(self.facts.get("memory", {}))
         parts = {"nC": True, "nD": self.needs_embeddings, "nTC": self.n_samples > 0}
         for letters in (letters for letters, needed in parts.items() if needed):
             terms[letters] = terms.get(letters, 0) + (4 if scored else 8)
         if self.needs == "committee" and not scored:
-            terms["nTC"] += 4  # the members' answers, before they are put together
+            terms["nTC"] += 4  # the members' outputs before concatenation
         return terms
 
 
@@ -151,17 +152,17 @@ def resolve_strategy(
     params: Mapping[str, Any] | None = None,
     registry: Registry[type] = STRATEGIES,
 ) -> Strategy:
-    """Find a strategy and check its arguments, before anything is trained.
+    """Resolve a strategy and check its arguments before anything is trained.
 
     Parameters
     ----------
     strategy : str, class or instance
-        What the registry resolves, such as ``badge``, ``k-means?pick=farthest`` and
-        ``skactiveml.pool:Falcun``; a class, or an instance whose parameters are taken over.
+        A name such as ``badge``, ``k-means?pick=farthest`` or ``skactiveml.pool:Falcun``, a class,
+        or an instance whose parameters are used.
     params : mapping, optional
-        Arguments of the constructor.
+        Constructor arguments.
     registry : Registry, default=STRATEGIES
-        Who knows the names.
+        Registry that resolves names.
 
     Returns
     -------
@@ -170,10 +171,10 @@ def resolve_strategy(
     Raises
     ------
     UnknownNameError
-        If there is no strategy of that name.
+        If there is no strategy, or no parameter, of that name.
     ParameterError
-        If it is no strategy for classification, takes no such argument, or `n_samples` is not
-        two or more.
+        If it is not a query strategy for classification, an argument is not valid, or `n_samples`
+        is below 2.
     """
     given = dict(params or {})
     if isinstance(strategy, SingleAnnotatorPoolQueryStrategy):
@@ -193,9 +194,9 @@ def resolve_strategy(
         _check_params(name, cls, given, facts)
     takes = inspect.signature(cls).parameters
     is_none = {param for param in takes if takes[param].default is None}
-    # to give None where that is the default is to give nothing
+    # None where that is the default counts as not given
     given = {p: value for p, value in given.items() if value is not None or p not in is_none}
-    # an argument of its own first, then the entries of arguments that are tables
+    # first aliases of whole arguments, then those of entries in dict arguments
     plain = {alias: name for alias, name in aliases.items() if "." not in name}
     given = {plain.get(param, param): value for param, value in given.items()}
     params = {**facts.get("params", {}), **given}
@@ -236,12 +237,12 @@ def _known_facts(cls: type) -> Mapping[str, Any]:
 
 
 def _derived_facts(cls: type) -> dict[str, Any]:
-    """Return what a class needs by the signature of its `query`."""
+    """Derive a class's needs from the signature of its `query`."""
     keywords = inspect.signature(cls.query).parameters  # type: ignore[attr-defined]
     if {"reg", "query_kwargs", "X_eval"} & keywords.keys():
         raise ParameterError(
-            f"{cls.__name__} cannot be used in this loop: its query takes "
-            f"{', '.join(list(keywords)[3:])}"
+            f"{cls.__name__} cannot be used here, since its `query` needs "
+            f"{', '.join(list(keywords)[3:])}; expected a strategy for classification"
         )
     for keyword, needs in _NEEDS_BY_KEYWORD.items():
         if keyword in keywords:
@@ -259,6 +260,6 @@ def _check_params(
             raise UnknownNameError(f"parameter of {name}", param, known)
         default = takes[param].default if takes and param in takes else None
         default = facts.get("params", {}).get(param, default)
-        # to Python, and so to many a class's own check, True is the number 1
+        # True is an int, so many classes' own checks accept it
         if isinstance(value, bool) and type(default) in (int, float):
             raise ParameterError(f"{param}={value} of the strategy {name}; expected a number")

@@ -1,4 +1,4 @@
-"""Scores of a pool from one pass, and the classifier that hands them to scikit-activeml."""
+"""Scores of a pool from one pass, and the classifier that passes them to scikit-activeml."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .geometry import Shift
 
 ROWS_AT_ONCE = 8192
 LEAST_PER_DEVICE = 2000
-"""Images; for fewer, copying the network would cost more than another GPU saves."""
+"""Images per device; with fewer, copying the network costs more than another GPU saves."""
 _TINY = np.finfo(np.float32).tiny
 
 
@@ -43,31 +43,30 @@ class Labeled:
 
 @dataclass(frozen=True)
 class Scores:
-    """What the network says of every image of a pool.
+    """The network's outputs for every image of a pool.
 
     Parameters
     ----------
     classes : ndarray, shape (n_classes,)
-        What the columns stand for.
+        Class labels of the columns.
     proba : ndarray of float32, shape (n, n_classes)
         Class probabilities.
     embeddings : ndarray of float32, shape (n, n_features), optional
-        Input of the network's head.
+        Inputs of the last layer.
     mc_proba : ndarray of float32, shape (n_samples, n, n_classes), optional
-        Class probabilities under Monte-Carlo dropout.
+        Class probabilities of Monte-Carlo dropout samples, or of a committee's members.
     head : callable, optional
-        Embeddings (m, n_features) to class probabilities (m, n_classes).
+        Maps embeddings (m, n_features) to class probabilities (m, n_classes).
     gradient_length : ndarray of float32, shape (n,), optional
-        Expected length of the gradient of all weights; see
-        `ImageClassifier.expected_gradient_length`.
+        Expected gradient length over all weights; see `ImageClassifier.expected_gradient_length`.
     labeled : Labeled, optional
-        What is labelled already, for strategies that read it.
+        The labelled images, for strategies that read them.
     device : str, default="cpu"
-        Where the network computes, and strategies may.
+        Device of the network, which strategies may use.
     place : Place, optional
-        Where these images and the labelled ones are among all, see `placed`; copies have none.
+        Positions of these and the labelled images in the pool, see `placed`; not copied.
     memo : dict
-        What was found of the embeddings; copies have one of their own.
+        Cache of values computed from the embeddings; not copied.
     """
 
     classes: NDArray[Any]
@@ -78,7 +77,7 @@ class Scores:
     gradient_length: NDArray[np.float32] | None = None
     labeled: Labeled | None = None
     device: str = "cpu"
-    # not what a copy with other embeddings should have
+    # init=False: `replace` must not copy these to scores with other embeddings
     place: Place | None = field(default=None, init=False)
     memo: dict[Any, Any] = field(default_factory=dict, init=False)
 
@@ -86,8 +85,8 @@ class Scores:
         return len(self.proba)
 
     def unit_points(self, width: int) -> NDArray[np.float32]:
-        """Return the embeddings at unit length, then centred, and, if wider than `width`, reduced
-        to so many leading principal directions; found once.
+        """Return the embeddings at unit length, centred, and, if wider than `width`, reduced to
+        that many leading principal directions; cached.
         """
         assert self.embeddings is not None
         if width not in self.memo:
@@ -97,7 +96,7 @@ class Scores:
         return points
 
     def take(self, rows: NDArray[np.int64]) -> Scores:
-        """Return the scores of some images only."""
+        """Return the scores of some images."""
         parts: dict[str, Any] = {
             "proba": self.proba[rows],
             "embeddings": None if self.embeddings is None else self.embeddings[rows],
@@ -107,22 +106,22 @@ class Scores:
         return replace(self, **parts)
 
     def placed(self, place: Place) -> Scores:
-        """Return the same scores, of which it is known where their images are."""
-        return self._noting("place", place)
+        """Return the same scores with the positions of their images."""
+        return self._with("place", place)
 
     def remembering(self, memo: dict[Any, Any]) -> Scores:
-        """Return the same scores with what was found of equal embeddings before."""
-        return self._noting("memo", memo)
+        """Return the same scores with the cache of earlier scores with equal embeddings."""
+        return self._with("memo", memo)
 
-    def _noting(self, name: str, value: Any) -> Scores:
-        found = replace(self)
-        object.__setattr__(found, name, value)  # what `replace` may not carry along
-        return found
+    def _with(self, name: str, value: Any) -> Scores:
+        copy = replace(self)
+        object.__setattr__(copy, name, value)  # a field that `replace` does not take
+        return copy
 
 
 class Place(NamedTuple):
-    """Where images are among all, their `rows`, and where the labelled ones are, `known`; `whole`
-    are the scores of all, if these are at hand.
+    """Positions in the pool of images, `rows`, and of labelled images, `known`; and `whole`, the
+    scores of the whole pool if available.
     """
 
     rows: NDArray[np.int64]
@@ -132,11 +131,11 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """What to compute of images beside their class probabilities.
+    """What to compute for images in addition to class probabilities.
 
-    The `n_samples` dropout samples are computed from the embeddings on, so all cost little more
-    than one; a fitted `committee`'s probabilities take their place. `gradient_length` costs a
-    backward pass a class.
+    The `n_samples` dropout samples are computed from the embeddings on, so that all cost little
+    more than one; a fitted `committee` replaces them by its members' probabilities.
+    `gradient_length` costs one backward pass per class.
     """
 
     embeddings: bool = False
@@ -153,10 +152,10 @@ def score_pool(
     rows: NDArray[np.int64] | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> Scores:
-    """Score images, all or those of `rows`, in one streaming pass.
+    """Score all images, or those of `rows`, in one streaming pass.
 
-    `X` is uint8 of shape (n_pool, channels, height, width); a memmap larger than memory is read
-    once, in order. `random_state` seeds the dropout masks.
+    `X` is uint8 of shape (n_pool, channels, height, width); a memmap may be larger than memory, and
+    is read once, in order. `random_state` seeds the dropout masks.
     """
     samples = 0 if request.committee else request.n_samples
     kept = _stream(classifier, X, replace(request, n_samples=samples), rows, random_state)
@@ -185,7 +184,7 @@ def _stream(
 
     def score(part: DevicePart) -> None:
         start = part.start
-        # the same seed on each device: the dropout samples are the same for all images
+        # the same seed on each device, so that all images share the dropout masks
         for batch in part.classifier.iter_outputs(X, request.n_samples, seed, part.rows):
             wanted = {"proba": batch.proba, "mc_proba": batch.mc_proba}
             if request.embeddings:
@@ -202,7 +201,7 @@ def _stream(
             bar.update(len(batch.proba))
 
     parts = parts_by_device(classifier, n, rows)
-    # the bar is only for long waits
+    # show the bar only if scoring is slow
     with progress(total=n, desc="scoring", delay=SLOW_SECONDS) as bar:
         if len(parts) == 1:
             score(parts[0])
@@ -213,7 +212,7 @@ def _stream(
 
 
 class DevicePart(NamedTuple):
-    """What one device scores: rows of the images (None for all), and their place in the result."""
+    """One device's share of the images: rows (None for all), and where their results start."""
 
     classifier: ImageClassifier
     rows: NDArray[np.int64] | None
@@ -226,13 +225,13 @@ def parts_by_device(
     rows: NDArray[np.int64] | None = None,
     devices: Sequence[str] | None = None,
 ) -> list[DevicePart]:
-    """Share out n images to score, all or those of `rows`, in their order among devices.
+    """Split n images, all or those of `rows`, into consecutive parts, one per device.
 
-    These are by default all GPUs, if the classifier is on one and each gets enough images, else
-    only its own. All but the first get a copy of the classifier.
+    By default all GPUs are used if the classifier is on one and each gets enough images, otherwise
+    only the classifier's device. All but the first get a copy of the classifier.
     """
     if not hasattr(classifier, "neural_net_"):
-        return [DevicePart(classifier, rows)]  # which says so when it is asked
+        return [DevicePart(classifier, rows)]  # scoring raises NotFittedError
     if devices is None:
         devices = _devices(str(classifier.neural_net_.device), n)
     if len(devices) < 2:
@@ -244,7 +243,7 @@ def parts_by_device(
 
 
 def least_for_all_devices(classifier: ImageClassifier) -> int:
-    """Return how many images it takes for all GPUs to score; 1 if there are not several."""
+    """Return the least number of images for which all GPUs are used; 1 without several GPUs."""
     devices = _devices(str(classifier.neural_net_.device), sys.maxsize)
     return LEAST_PER_DEVICE * len(devices) if len(devices) > 1 else 1
 
@@ -257,7 +256,7 @@ def _devices(device: str, n: int) -> list[str]:
 
 
 def _parts(X: Images, rows: NDArray[np.int64] | None) -> Iterator[Images]:
-    """Yield the images; those of rows in parts, since they are copied."""
+    """Yield all images at once, or those of `rows` in parts, since indexing copies them."""
     if rows is None:
         yield X
         return
@@ -273,7 +272,7 @@ def example_scores(
     n_features: int = 8,
     n_samples: int = 20,
 ) -> Scores:
-    """Make scores of no real images, by a random linear head; with ties, all are the same."""
+    """Return made-up scores from a random linear head; with `ties`, all images are equal."""
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(n_features, n_classes))
 
@@ -293,10 +292,10 @@ def example_scores(
 
 
 class ScoredClassifier(SkactivemlClassifier):
-    """A fitted classifier that answers from scores computed before.
+    """A fitted classifier that answers from precomputed scores.
 
-    Its `X` is a column of row numbers, shape (n, 1), so a strategy that is given
-    ``X = arange(n)[:, None]`` never touches a pixel.
+    Its `X` is a column of row numbers, shape (n, 1): with ``X = arange(n)[:, None]`` a strategy
+    never copies pixels.
     """
 
     def __init__(self, scores: Scores, missing_label: int = MISSING_LABEL) -> None:
@@ -312,7 +311,7 @@ class ScoredClassifier(SkactivemlClassifier):
         return True
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
-        """Raise a ParameterError: ask the strategy with ``fit_clf=False``."""
+        """Raise ParameterError; query the strategy with ``fit_clf=False``."""
         raise ParameterError(
             "a ScoredClassifier cannot be fitted; pass fit_clf=False (or fit_estimator, "
             "fit_ensemble) to the strategy"
@@ -323,17 +322,17 @@ class ScoredClassifier(SkactivemlClassifier):
     ) -> Any:
         """Return float32 probabilities, shape (n, n_classes).
 
-        With `extra_outputs`, "emb", "logits" or several of them, a tuple of it and these.
+        With `extra_outputs`, "emb", "logits" or a sequence of these, return a tuple with them.
         """
         proba, embeddings = self._look_up(X)
         if extra_outputs is None:
             return proba
         names = [extra_outputs] if isinstance(extra_outputs, str) else list(extra_outputs)
-        # logits up to a constant of each row, which softmax does not see
+        # logits up to a constant per row, to which softmax is invariant
         extras = {"emb": embeddings, "logits": np.log(np.maximum(proba, _TINY))}
         for name in names:
             if extras.get(name) is None:
-                raise ParameterError(f"the scores hold no output {name!r}")
+                raise ParameterError(f"the scores have no output {name!r}")
         return proba, *(extras[name] for name in names)
 
     def predict(
@@ -344,18 +343,18 @@ class ScoredClassifier(SkactivemlClassifier):
     def sample_proba(
         self, X: NDArray[np.int64], n_samples: int | None = None
     ) -> NDArray[np.float32]:
-        """Return (n_samples, n, n_classes), by default all; a ParameterError if there are fewer."""
+        """Return samples, (n_samples, n, n_classes), by default all; ParameterError if too few."""
         samples = self.scores.mc_proba
-        there = 0 if samples is None else len(samples)
-        if samples is None or (n_samples or 0) > there:
+        n_stored = 0 if samples is None else len(samples)
+        if samples is None or (n_samples or 0) > n_stored:
             asked = "" if n_samples is None else f"{n_samples} "
-            raise ParameterError(f"asked for {asked}samples; the scores hold {there}")
+            raise ParameterError(f"asked for {asked}samples; the scores have {n_stored}")
         return samples[:n_samples, rows_of(X)]
 
     def expected_gradient_length(self, X: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return float32 of shape (n,); a ParameterError if the scores hold none."""
+        """Return gradient lengths, float32 of shape (n,); ParameterError if there are none."""
         if self.scores.gradient_length is None:
-            raise ParameterError("the scores hold no gradient lengths")
+            raise ParameterError("the scores have no gradient lengths")
         return self.scores.gradient_length[rows_of(X)]
 
     def _look_up(self, X: Any) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
@@ -364,7 +363,7 @@ class ScoredClassifier(SkactivemlClassifier):
 
 
 class HeadClassifier(ScoredClassifier):
-    """The network's head as a fitted classifier; its `X` is embeddings, shape (n, n_features)."""
+    """The network's head as a fitted classifier on embeddings, shape (n, n_features)."""
 
     def _look_up(self, X: Any) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         embeddings = np.asarray(X, np.float32)
@@ -373,5 +372,5 @@ class HeadClassifier(ScoredClassifier):
 
 
 def rows_of(X: Any) -> NDArray[np.int64]:
-    """Return the rows of the scores that a `ScoredClassifier`'s samples stand for, shape (n,)."""
+    """Return the row numbers in the `X` of a `ScoredClassifier`, shape (n,)."""
     return np.asarray(X)[:, 0].astype(np.int64)

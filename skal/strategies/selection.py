@@ -1,4 +1,4 @@
-"""From a strategy and scores to checked indices."""
+"""Ask a strategy for a batch and check the indices it returns."""
 
 from __future__ import annotations
 
@@ -40,30 +40,30 @@ def select(
     strategy : Strategy
         From `resolve_strategy`.
     y : ndarray of int64, shape (n_pool,)
-        Labels of the pool, -1 where there is none.
+        Labels of the pool; -1 for unlabelled images.
     n : int
-        How many; all that is left when that is less.
+        Number of images to pick; all unlabelled ones if there are fewer.
     scores : Scores, optional
-        Of the whole pool; needed unless the strategy needs nothing.
+        Scores of the whole pool; required unless the strategy needs nothing.
     seed : int
-        A new one in every round, for the same gives the same draws.
+        Seed; use a new one in every round, since equal seeds give equal draws.
 
     Returns
     -------
     ndarray of int64, shape (n,)
-        Unlabelled, no index twice, in the order of the strategy's preference; or, if that is all
-        that is left, in the order of the indices.
+        Distinct indices of unlabelled images, in the strategy's order; in ascending order if all
+        remaining images are taken.
 
     Raises
     ------
     SkalError
-        If the strategy fails, or breaks its promise: repeats an index, or picks a labelled image.
+        If the strategy fails, repeats an index, or picks a labelled image.
     """
     left = np.flatnonzero(y == MISSING_LABEL)
     if n >= len(left):
         if n > len(left):
-            told = counted(len(left), "is left: taking it", "are left: taking them")
-            _log.warning("asked for %s, but only %s", counted(n, "image"), told)
+            remaining = counted(len(left), "is left: taking it", "are left: taking them")
+            _log.warning("asked for %s, but only %s", counted(n, "image"), remaining)
         return left
     rows = None
     if scores is not None:
@@ -84,9 +84,8 @@ def select(
 def draw_rows(
     y: Labels, n_candidates: int, seed: int, *, labeled: bool = True
 ) -> NDArray[np.int64]:
-    """Return sorted indices of candidates, drawn by the seed, and of all labelled images if wanted.
-
-    These are all candidates if there are no more than `n_candidates`. `y` is -1 where unlabelled.
+    """Return sorted indices of `n_candidates` randomly drawn unlabelled images, or all if there are
+    fewer, and with `labeled` of all labelled images. `y` is -1 for unlabelled images.
     """
     left = np.flatnonzero(y == MISSING_LABEL)
     if n_candidates < len(left):
@@ -96,7 +95,7 @@ def draw_rows(
 
 
 def ask(strategy: Strategy, y: Labels, n: int, scores: Scores | None, seed: int) -> Any:
-    """Make the strategy and return what it answers, unchecked."""
+    """Make the strategy, query it, and return its answer unchecked."""
     given = inputs(strategy, scores)
     X = np.arange(len(y))[:, None] if given.X is None else given.X
     query = strategy.make(seed, **given.init)
@@ -106,9 +105,9 @@ def ask(strategy: Strategy, y: Labels, n: int, scores: Scores | None, seed: int)
         X, y = X[order], y[order]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", FEW_LABELS, UserWarning)
-        # where embeddings coincide, clusters stay empty: that is no news to the user
+        # equal embeddings leave clusters empty, which the user need not know
         warnings.simplefilter("ignore", ConvergenceWarning)
-        # while nothing is labelled, there is nothing to tell the pool apart from
+        # without labels a discriminator cannot separate the pool from anything
         warnings.filterwarnings("ignore", "(?s).*could not be fitted", module="skactiveml")
         batch = _BATCHES[strategy.facts.get("batch", "whole")]
         picks = batch(partial(query.query, **given.query), X, y, int(n), seed)
@@ -126,19 +125,19 @@ def _whole(query: Query, X: NDArray[Any], y: Labels, n: int, seed: int) -> Array
 def _ranked(query: Query, X: NDArray[Any], y: Labels, n: int, seed: int) -> ArrayLike:
     _, utilities = query(X, y, batch_size=1, return_utilities=True)
     ties = np.random.default_rng(seed).random(len(y))
-    # numpy sorts nan, which labelled images have, last
+    # labelled images have NaN, which numpy sorts last
     return np.lexsort((ties, -utilities[0]))[:n]
 
 
 def _traced(query: Query, X: NDArray[Any], y: Labels, n: int, seed: int) -> ArrayLike:
-    """Read the picks from the utilities, where those of a pick become NaN.
+    """Read the picks from the utilities, which are NaN for earlier picks.
 
-    BatchBALD returns the highest utility of each row, which on ties may be another image, even one
-    that is already picked.
+    The indices that BatchBALD returns are the argmax of each row, which on ties may be another
+    image than the pick, even an earlier pick.
     """
     last, utilities = query(X, y, batch_size=n, return_utilities=True)
-    is_gone = np.isnan(utilities)
-    picks = [np.flatnonzero(new)[0] for new in is_gone[1:] & ~is_gone[:-1]]
+    is_picked = np.isnan(utilities)
+    picks = [np.flatnonzero(new)[0] for new in is_picked[1:] & ~is_picked[:-1]]
     return np.array([*picks, last[-1]])
 
 
@@ -150,14 +149,14 @@ _BATCHES: Mapping[str, Callable[[Query, NDArray[Any], Labels, int, int], ArrayLi
 
 
 def checked(strategy: Strategy, answer: Any, y: Labels, n: int) -> NDArray[np.int64]:
-    """Return an answer as indices; a SkalError if it is not n unlabelled images, each once."""
+    """Return an answer as indices; raise SkalError unless it is n distinct unlabelled images."""
     indices, got = integers(answer, n)
     problem = None
     if indices is None:
         problem = f"returned {got}; expected {n} integers, indices of the images to label"
     elif indices.min() < 0 or indices.max() >= len(y):
         outside = indices[(indices < 0) | (indices >= len(y))][0]
-        problem = f"picked {outside}, an index that is not in 0 to {len(y) - 1}"
+        problem = f"picked index {outside}; expected indices from 0 to {len(y) - 1}"
     elif len(np.unique(indices)) != n:
         problem = f"picked {n - len(np.unique(indices))} of {counted(n, 'image')} more than once"
     elif (y[indices] != MISSING_LABEL).any():

@@ -1,4 +1,4 @@
-"""Strategies that decide at once, image after image, within a budget. Imports no torch."""
+"""Stream strategies, which decide image by image within a budget. Does not import torch."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 StreamNeed = Literal["nothing", "scores", "embeddings"]
 
 STREAM_STRATEGIES: Registry[type] = Registry("stream strategy", plural="stream strategies")
-"""Query strategies of scikit-activeml's interface for streams.
+"""Query strategies with scikit-activeml's interface for streams.
 
-A class may remember in `update` how many images it saw, which it took and their utilities, but
-not the images: a run that is resumed has no others to show it.
+`update` may remember the number of images, which were taken, and their utilities, but not the
+images themselves, since a resumed run cannot pass these again.
 
 Facts of an entry:
 
-needs : what the strategy is handed with each image
+needs : what is passed to the strategy for each image
     "nothing"     a row number
     "scores"      a row number and a classifier that answers from the scores
     "embeddings"  the embedding, the network's head as a classifier, labelled embeddings
-params : arguments of the constructor that differ from its defaults
-manager : the class of its budget manager, whose arguments can be chosen like the strategy's own
-max_classes : with more it would take too long
-summary, paper, cost : for people; the cost of one image with m labelled ones, C classes, D features
+params : constructor arguments that differ from their defaults
+manager : class of its budget manager, whose arguments can be set like the strategy's own
+max_classes : the largest number of classes for which it is fast enough
+summary, paper, cost : text for users; cost per image with m labelled ones, C classes, D features
 """
 
 _MANAGERS = "skactiveml.stream.budgetmanager"
@@ -47,23 +47,23 @@ STREAM_STRATEGIES.add(
     "skactiveml.stream:StreamRandomSampling",
     needs="nothing",
     params={"allow_exceeding_budget": False},
-    summary="each image with the budget as its chance: the baseline to beat",
+    summary="each image with a probability equal to the budget; the baseline",
     cost="O(1)",
 )
 STREAM_STRATEGIES.add(
     "periodic",
     "skactiveml.stream:PeriodicSampling",
     needs="nothing",
-    summary="every k-th image: whenever the budget pays for another one",
+    summary="every k-th image: whenever the budget allows another one",
     cost="O(1)",
 )
 _BY_UNCERTAINTY = {
     "FixedUncertainty": "images whose most probable class is below a fixed probability",
-    "VariableUncertainty": "the same, with a threshold that falls with each image taken and rises "
-    "with the others",
-    "RandomVariableUncertainty": "the same, with noise on the threshold, so that certain images "
-    "have a chance as well",
-    "Split": "a tenth of the images by chance, the others by variable uncertainty",
+    "VariableUncertainty": "fixed-uncertainty with a threshold that falls with each image taken "
+    "and rises with the others",
+    "RandomVariableUncertainty": "variable-uncertainty with a noisy threshold, so that certain "
+    "images may be taken, too",
+    "Split": "a tenth of the images at random, the others by variable-uncertainty",
 }
 for _class, _summary in _BY_UNCERTAINTY.items():
     STREAM_STRATEGIES.add(
@@ -82,20 +82,20 @@ STREAM_STRATEGIES.add(
     params={"metric": "rbf"},
     manager=f"{_MANAGERS}:BalancedIncrementalQuantileFilter",
     max_classes=30,
-    summary="the expected gain of a label, by probabilities and how many labelled images are near",
+    summary="expected gain of a label, from class probabilities and the density of labelled images",
     paper="Kottke et al., IDA 2015",
     cost="O(m D + C^4)",
 )
 
 WINDOW = 100
-"""Images whose share of the budget may be spent before they come."""
+"""Images whose share of the budget may be spent in advance."""
 
 TRIAL_IMAGES = 3
 _SET_BY_SKAL = frozenset(("budget", "budget_manager", "classes", "missing_label", "random_state"))
 
 
 def _make(strategy: Entry[type], ours: Mapping[str, Any]) -> Any:
-    """Make an instance, with its budget manager if an argument is of that."""
+    """Make an instance, with a budget manager if `params` has arguments of that."""
     cls = strategy.load()
     own, managed = inspect.signature(cls).parameters, _manager_parameters(strategy.facts)
     params = copy.deepcopy(dict(strategy.params))
@@ -117,43 +117,43 @@ def _among(names: Collection[str], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _Chunk = tuple[NDArray[Any], Mapping[str, Any]]
-"""What a strategy is shown: candidates, one a row, and other arguments of `query`."""
+"""Candidates, one per row, and further arguments of `query`."""
 
 
 class StreamSampler:
-    """Decides which images of a stream to label, one after the other, within a budget.
+    """Decide which images of a stream to label, one by one, within a budget.
 
-    After n images of the stream at most ``budget * (n + 100) + 1`` are chosen, whatever the
-    strategy and the scores; by default, "random" and "periodic" choose at most ``budget * n``. Of
-    a stream whose length is known, see `expect`, no more than ``budget * length``, rounded up, are
-    chosen in all. An image that this stops is passed over without the strategy learning of it, as
-    if it had not been in the stream.
+    At most ``budget * (n + 100) + 1`` of the first n images are chosen, whatever the strategy and
+    the scores; by default, "random" and "periodic" choose at most ``budget * n``. If the length of
+    the stream is known, see `expect`, at most ``budget * length``, rounded up, are chosen in all.
+    Images refused by these limits are not passed to the strategy's `update`, as if they were not
+    in the stream.
 
     Parameters
     ----------
     strategy : str
-        What `STREAM_STRATEGIES` resolves, such as ``split?v=0.2`` and ``skactiveml.stream:Split``.
+        A name in `STREAM_STRATEGIES`, such as ``split?v=0.2``, or ``skactiveml.stream:Split``.
     params : mapping
-        Arguments of its constructor, or of its budget manager's, such as `theta`, `s` and `w`.
+        Arguments of its constructor or of its budget manager, such as `theta`, `s` and `w`.
     budget : float
         The share of the images that may be chosen, above 0 and at most 1.
     n_classes : int
         Number of classes.
     seed : int
-        The same gives the same decisions.
+        Seeds the strategy.
 
     Raises
     ------
     UnknownNameError
         If there is no strategy, or no parameter, of that name.
     ParameterError
-        If the budget or a parameter is not valid, as tried on a few made-up images; or if the
-        class is no stream strategy, or one that cannot be rebuilt from a journal.
+        If the budget or a parameter is not valid, as tried on a few made-up images, or the class
+        is not a stream strategy, or cannot be rebuilt from a journal.
 
     Notes
     -----
-    scikit-activeml's answers to a whole chunk depend on where the chunk begins and ends, so it is
-    asked, and told, of every image by itself.
+    scikit-activeml's decisions on a chunk depend on the chunk's boundaries, so `query` and `update`
+    are called for each image separately.
     """
 
     def __init__(
@@ -167,8 +167,8 @@ class StreamSampler:
     ) -> None:
         if isinstance(budget, bool) or not isinstance(budget, int | float) or not 0 < budget <= 1:
             raise ParameterError(
-                f"budget={budget!r}; expected the share of the images that may be labelled, "
-                "above 0 and at most 1, such as 0.1"
+                f"budget={budget!r}; expected a share of the images, above 0 and at most 1, such "
+                "as 0.1"
             )
         self._strategy = _resolve(strategy, params, n_classes)
         self._needs: StreamNeed = self._strategy.facts["needs"]
@@ -183,23 +183,23 @@ class StreamSampler:
 
     @property
     def needs_model(self) -> bool:
-        """Whether a trained network is needed at all."""
+        """Whether a trained network is needed."""
         return self._needs != "nothing"
 
     @property
     def needs_embeddings(self) -> bool:
-        """Whether the scores must have embeddings, and labelled images be scored as well."""
+        """Whether scores need embeddings, and labelled images must be scored, too."""
         return self._needs == "embeddings"
 
     def expect(self, length: int) -> None:
-        """Say how many images the stream has, so that not all of the head start is spent at last.
+        """Set the length of the stream, which limits the total number of chosen images.
 
         Parameters
         ----------
         length : int
-            From the first image decided on to the last.
+            Number of images from the first decision to the last.
         """
-        # what is whole but for rounding is not rounded up
+        # 1e-9 keeps rounding errors from rounding up whole numbers
         self._most = math.ceil(self._budget * length - 1e-9)
 
     def decide(
@@ -209,32 +209,32 @@ class StreamSampler:
         labeled: Scores | None = None,
         y: ArrayLike | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Decide on the next images of the stream, each without a look at those after it.
+        """Decide on the next images of the stream, each without using those after it.
 
         Parameters
         ----------
         n : int
-            How many there are.
+            Number of images.
         scores : Scores, optional
-            Of these images; needed if `needs_model`.
+            Scores of these images; required if `needs_model`.
         labeled : Scores, optional
-            Of all labelled images, by the same network; needed if `needs_embeddings`.
+            Scores of all labelled images by the same network; required if `needs_embeddings`.
         y : array-like of int, shape (n_labeled,), optional
-            Their labels.
+            Labels of the labelled images.
 
         Returns
         -------
         chosen : ndarray of int64, shape (n_chosen,)
             Positions among the n images, in order.
         utilities : ndarray of float64, shape (n,)
-            What the strategy thought of each, finite; what `replay` wants to be told.
+            The strategy's finite utility of each image, for `replay`.
 
         Raises
         ------
         ParameterError
-            If scores are missing, or not of these images.
+            If scores are missing, or their number is wrong.
         SkalError
-            If the network answers with NaN, or the strategy fails or answers nonsense.
+            If scores are not finite, or the strategy fails or returns an invalid answer.
         """
         utilities = np.zeros(n)
         taken = np.zeros(n, dtype=bool)
@@ -248,24 +248,24 @@ class StreamSampler:
         return np.flatnonzero(taken).astype(np.int64), utilities
 
     def replay(self, n: int, chosen: ArrayLike, utilities: ArrayLike) -> None:
-        """Take over what was decided on the next images, as if it had been decided here.
+        """Apply recorded decisions on the next images, as if `decide` had made them.
 
         Parameters
         ----------
         n, chosen, utilities
-            What `decide` was given and answered; the utilities to the last bit.
+            Argument and results of `decide`; utilities must be exact to the last bit.
 
         Raises
         ------
         SkalError
-            If that is no answer of `decide`.
+            If these cannot be results of `decide`.
         """
         picks, values = np.asarray(chosen), np.asarray(utilities, dtype=np.float64)
         taken = np.isin(np.arange(n), picks)
         if not np.array_equal(np.flatnonzero(taken), picks):
             raise SkalError(
-                f"cannot replay the choice of {picks.tolist()}; expected positions among {n} "
-                "images, in order"
+                f"cannot replay the choice {picks.tolist()}; expected ascending positions among "
+                f"{n} images"
             )
         if values.shape != (n,) or not np.isfinite(values).all():
             raise SkalError(
@@ -279,7 +279,7 @@ class StreamSampler:
         return self._n_chosen < min(so_far, self._most)
 
     def _learn(self, taken: bool, utility: float) -> None:
-        """Count the next image, and tell the strategy of it unless the budget stopped it."""
+        """Count the next image, and update the strategy unless the budget refused the image."""
         if taken or self._affordable():
             with blaming(f"the stream strategy {self._strategy.name} failed"):
                 self._update(self._query, taken, utility)
@@ -290,14 +290,14 @@ class StreamSampler:
         keywords: dict[str, Any] = {}
         if "budget_manager_param_dict" in inspect.signature(query.update).parameters:
             keywords["budget_manager_param_dict"] = {"utilities": np.array([utility])}
-        # not the embedding, which a replay has not got
+        # zeros instead of the embedding, which a replay does not have
         query.update(np.zeros((1, 1)), np.flatnonzero([taken]), **keywords)
 
     def _ask(self, query: Any, chunk: _Chunk, position: int) -> tuple[bool, float]:
         """Return whether the strategy wants an image, and its utility, 0 for NaN.
 
-        "probabilistic" computes 0 times infinity for doubtful images with hundreds of labelled ones
-        near, where a label changes next to nothing.
+        "probabilistic" computes 0 times infinity for uncertain images near hundreds of labelled
+        ones, where a further label has almost no effect.
         """
         candidate = chunk[0][position : position + 1]
         with np.errstate(all="ignore"):
@@ -307,7 +307,7 @@ class StreamSampler:
         if picks.dtype == bool or picks.tolist() not in ([], [0]):
             problem = f"picked {picks.tolist()} of one image; expected [0] to take it, or []"
         elif utilities.shape != (1,) or np.isinf(utilities).any():
-            problem = f"gave one image the utility {utilities.tolist()}; expected one number"
+            problem = f"returned the utilities {utilities.tolist()}; expected one finite number"
         if problem:
             raise SkalError(f"the stream strategy {self._strategy.name} {problem}")
         return bool(len(picks)), float(np.nan_to_num(utilities[0]))
@@ -338,7 +338,7 @@ class StreamSampler:
                 f"the stream strategy {self._strategy.name} needs {parts} of {what}"
             )
         if len(scores) != n:
-            raise ParameterError(f"got scores of {what} for {len(scores)}; expected {n}")
+            raise ParameterError(f"got {len(scores)} scores of {what}; expected {n}")
         read = [scores.proba]
         if self.needs_embeddings and scores.embeddings is not None:
             read.append(scores.embeddings)
@@ -354,7 +354,7 @@ class StreamSampler:
             scores = example_scores(n_images=TRIAL_IMAGES, n_classes=max(n_classes, 2), n_samples=0)
         chunk = self._chunk(TRIAL_IMAGES, scores, scores, np.arange(TRIAL_IMAGES) % 2)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of made-up scores, which mean nothing to the user
+            warnings.simplefilter("ignore")  # made-up scores mean nothing to the user
             for position in range(TRIAL_IMAGES):
                 self._update(query, *self._ask(query, chunk, position))
 
@@ -372,8 +372,8 @@ def _resolve(name: str, params: Mapping[str, Any], n_classes: int) -> Entry[type
     most = facts.get("max_classes", n_classes)
     if n_classes > most:
         raise ParameterError(
-            f"the stream strategy {name} takes too long with {n_classes} classes; expected at "
-            f"most {most}"
+            f"the stream strategy {name} is too slow for {n_classes} classes; expected at most "
+            f"{most}"
         )
     return replace(entry, facts=facts)
 
@@ -389,8 +389,8 @@ def _check_class(name: str, cls: Any) -> None:
         )
     if issubclass(cls, (CognitiveDualQueryStrategy, StreamDensityBasedAL)):
         raise ParameterError(
-            f"the stream strategy {name} remembers images, which a run's journal does not hold; "
-            f"expected one that does not, such as {', '.join(STREAM_STRATEGIES.names())}"
+            f"the stream strategy {name} remembers images, which a run's journal does not store; "
+            f"expected one of {', '.join(STREAM_STRATEGIES.names())}, or another that does not"
         )
 
 

@@ -1,4 +1,4 @@
-"""A strategy is asked once before anything is trained."""
+"""Try a strategy on made-up scores before anything is trained."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ TOO_SLOW_TO_TRY = ("Quire", "CostEmbeddingAL")
 
 
 def check_strategy_works(strategy: Strategy, n_classes: int) -> bool:
-    """Ask a strategy once for a small batch of made-up scores, before anything is trained.
+    """Query a strategy once on made-up scores, before anything is trained.
 
-    Of skal's and scikit-activeml's classes only parameters that were chosen can be wrong: without
-    such they are not tried, nor are those that bring their own model, or are slow.
+    skal's and scikit-activeml's classes are only tried with parameters that the user set, and not
+    if they have their own model or are slow.
 
     Parameters
     ----------
     strategy : Strategy
         From `resolve_strategy`.
     n_classes : int
-        Number of classes; parameters such as a cost matrix go by it.
+        Number of classes, which parameters such as a cost matrix must match.
 
     Returns
     -------
@@ -38,7 +38,7 @@ def check_strategy_works(strategy: Strategy, n_classes: int) -> bool:
     Raises
     ------
     ParameterError
-        If it fails, or answers anything but unlabelled images, each once.
+        If it fails, or returns anything but distinct unlabelled images.
     """
     untried = strategy.needs == "own model" or strategy.cls.__name__ in TOO_SLOW_TO_TRY
     if not strategy.is_foreign and (untried or not strategy.given):
@@ -53,7 +53,7 @@ def check_strategy_works(strategy: Strategy, n_classes: int) -> bool:
         blaming(f"{strategy.title} {fault}", ParameterError, always=True),
         warnings.catch_warnings(),
     ):
-        warnings.simplefilter("ignore")  # of made-up scores, which mean nothing to the user
+        warnings.simplefilter("ignore")  # made-up scores mean nothing to the user
         answer = ask(strategy, y, TRIAL_PICKS, scores, seed=0)
     try:
         checked(strategy, answer, y, TRIAL_PICKS)
@@ -63,7 +63,7 @@ def check_strategy_works(strategy: Strategy, n_classes: int) -> bool:
 
 
 def made_up_scores(strategy: Strategy, ties: bool = False, **sizes: int) -> Scores:
-    """Make scores of no real images that hold exactly what `skal.run` would hand over."""
+    """Return made-up scores with exactly the fields that `skal.run` would pass."""
     scores = example_scores(ties, n_samples=strategy.n_samples, **sizes)
     return replace(
         scores,

@@ -1,4 +1,4 @@
-"""TypiClust, and TCM, which goes over from it to margin sampling."""
+"""TypiClust, and TCM, which switches from TypiClust to margin sampling."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _log = logging.getLogger("skal")
 
 
 class TypiClust(BatchStrategy):
-    r"""The most typical image of each cluster that has no label yet [1]_.
+    r"""The most typical image of each cluster without a label [1]_.
 
-    The embeddings are scaled to unit length and clustered by k-means, labelled images included,
-    into as many clusters as there will be labels, 500 at most. The clusters are visited in turn,
-    those with the fewest labels first, of these the largest; each gives its image of highest
-    typicality, the inverse of the mean distance to its nearest neighbours within the cluster.
+    The embeddings of all images, labelled ones included, are scaled to unit length and clustered by
+    k-means. There are as many clusters as labels after the batch, at most 500. Clusters are visited
+    in turn, those with the fewest labels first, then the largest, and the image of highest
+    typicality is picked, the inverse mean distance to its nearest neighbours within the cluster.
 
     Parameters
     ----------
     k : int, default=20
-        Nearest neighbours that count, half the cluster's images at most.
+        Number of nearest neighbours, at most half the cluster's images.
     missing_label, random_state
         See `BatchStrategy`.
 
@@ -55,7 +55,7 @@ class TypiClust(BatchStrategy):
     def pick(
         self, scores: Scores, batch_size: int, random_state: RandomState, utilities: ToFill = None
     ) -> Rows:
-        """Pick cluster by cluster; the utilities are the typicalities in that cluster, else 0."""
+        """Pick cluster by cluster; the utilities are the typicality, 0 outside the cluster."""
         assert scores.embeddings is not None and scores.labeled is not None
         n = len(scores)
         points = _all_points(scores)
@@ -71,7 +71,7 @@ class TypiClust(BatchStrategy):
             rows = np.flatnonzero(left == order[visit % len(order)])
             visit += 1
             typical = typicality(points[rows], min(self.k, max(len(rows) // 2, 1)), scores.device)
-            # of images that coincide, any
+            # break ties at random
             best = np.flatnonzero(typical == typical.max())
             picks[number] = rows[best[random_state.randint(len(best))]]
             if utilities is not None:
@@ -83,8 +83,8 @@ class TypiClust(BatchStrategy):
 
 
 def _all_points(scores: Scores) -> NDArray[np.float32]:
-    """Return embeddings of candidates, then of labelled images, scaled to length 1, centred; of
-    many candidates their leading principal directions.
+    """Return the embeddings of candidates, then of labelled images, scaled to length 1, centred,
+    and reduced to leading principal directions if there are many candidates.
     """
     assert scores.embeddings is not None and scores.labeled is not None
     width = WIDTH if len(scores) > SMALL else None
@@ -93,7 +93,7 @@ def _all_points(scores: Scores) -> NDArray[np.float32]:
 
 
 def _visits(labels: Rows, known: Rows, n_clusters: int) -> Rows:
-    """Return the clusters in the order of visits; small ones come last."""
+    """Return the clusters in the order in which to visit them; small ones come last."""
     sizes = np.bincount(labels, minlength=n_clusters)
     covered = np.bincount(known, minlength=n_clusters)
     order = np.lexsort((-sizes, covered, sizes < SMALLEST_CLUSTER))
@@ -103,18 +103,17 @@ def _visits(labels: Rows, known: Rows, n_clusters: int) -> Rows:
 class TCM(TypiClust):
     r"""TypiClust while labels are few, then the smallest margins [1]_.
 
-    Labels are few while much of the pool is unlike all that is labelled: all embeddings, labelled
-    images included, are scaled to unit length and clustered by k-means into
-    ``clusters_per_class`` times as many clusters as there are classes; as long as less than
-    `coverage` of the candidates share a cluster with a labelled image, TypiClust picks. The paper
-    sets the switch by hand, by a number of rounds.
+    The embeddings of all images, labelled ones included, are scaled to unit length and clustered by
+    k-means into ``clusters_per_class`` clusters per class. TypiClust picks while less than a share
+    `coverage` of the candidates is in clusters with a labelled image. The paper instead switches
+    after a fixed number of rounds.
 
     Parameters
     ----------
     clusters_per_class : int, default=3
-        Clusters that are to be covered, for each class.
+        Number of clusters per class.
     coverage : float, default=0.9
-        Share of the candidates in covered clusters from which on the margin decides.
+        Share of candidates in clusters with a labelled image at which to switch to margin.
     k : int, default=20
         See `TypiClust`.
     missing_label, random_state
@@ -152,7 +151,7 @@ class TCM(TypiClust):
         share = self.covered(scores, random_state)
         by_margin = share >= self.coverage
         _log.info(
-            "tcm: %.0f%% of the pool is in clusters with a label: %s",
+            "tcm: %.0f%% of the pool is in clusters with a label; using %s",
             100 * share,
             "margin" if by_margin else "typiclust",
         )

@@ -1,4 +1,4 @@
-"""How uncertain a prediction is, measured in three ways; the higher, the less certain."""
+"""Measures of predictive uncertainty; higher is less certain."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def by_blocks(
     mc_proba: NDArray[Any],
     numbers: int = NUMBERS_AT_ONCE,
 ) -> NDArray[np.float64]:
-    """Measure `mc_proba`, shape (n_samples, n, n_classes), some images at a time.
+    """Apply `measure` to `mc_proba`, shape (n_samples, n, n_classes), in blocks of images.
 
-    `measure` turns float64 samples, shape (n_samples, b, n_classes), into b numbers, each of one
-    image by itself; at most `numbers` are copied at once, unless one image has more.
+    `measure` maps float64 samples, shape (n_samples, b, n_classes), to b numbers, one per image.
+    A block has at most `numbers` values, but at least one image.
     """
     n_samples, n, n_classes = mc_proba.shape
     height = max(1, numbers // max(n_samples * n_classes, 1))

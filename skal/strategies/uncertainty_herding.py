@@ -1,4 +1,4 @@
-"""Uncertainty herding: cover most of what the classifier is unsure of."""
+"""Uncertainty herding: coverage of the pool weighted by uncertainty."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ EQUAL = "equal"
 
 
 class UncertaintyHerding(BatchStrategy):
-    r"""Covers most of what the classifier is unsure of [1]_.
+    r"""Maximise the uncertainty-weighted coverage of the pool [1]_.
 
-    The batch is picked greedily to raise
-    :math:`\sum_i u_i \max_j \exp(-|x_i - x_j|^2 / \sigma^2)` most, where i are the candidates with
-    uncertainties u, and j the labelled and picked images. The embeddings x are scaled to unit
-    length. While labels are few, the radius :math:`\sigma` is large, and the batch represents the
-    pool; as they grow, it falls, and the batch goes over to the most uncertain images.
+    The batch greedily maximises :math:`\sum_i u_i \max_j \exp(-|x_i - x_j|^2 / \sigma^2)` over
+    candidates i with uncertainties u, and labelled or picked images j. The embeddings x are scaled
+    to unit length. While labels are few, the radius :math:`\sigma` is large, and the batch
+    represents the pool; with more labels it falls, and the batch moves to the most uncertain
+    images.
 
-    Of more than 10,000 candidates a sample stands for all in this sum; see
-    `skal.strategies.herding`. The candidates are chosen from all.
+    With more than 10,000 candidates the sum is estimated from a sample, see
+    `skal.strategies.herding`; all candidates can still be picked.
 
-    The probabilities are taken as the classifier gives them. The paper calibrates them first, as
-    ``--calibrate temperature`` does.
+    The paper calibrates probabilities first, as ``--calibrate temperature`` does; this class uses
+    them as they are.
 
     Parameters
     ----------
     uncertainty : {"margin", "entropy", "least-confidence", "equal"}, default="margin"
-        How uncertain a prediction is. "equal" covers all images alike and needs no classifier.
+        The uncertainty measure. "equal" weights all images equally and needs no classifier.
     sigma : float, optional
-        The radius; by default the mean distance of a labelled image to the nearest other one, and
-        1 while fewer than two are labelled. (The paper takes the smallest distance, which one pair
-        of images that are almost equal decides.)
+        The radius; by default the mean distance of labelled images to the nearest other one, and
+        1 while fewer than two are labelled. (The paper uses the smallest distance, which a single
+        pair of near duplicates determines.)
     width : int, default=128
-        Wider embeddings are first reduced to so many leading principal directions.
+        Wider embeddings are first reduced to that many leading principal directions.
     clf_embedding_flag_name : dict or str, optional
-        Keyword(s) by which `clf.predict_proba` also returns embeddings; see `BatchStrategy`.
+        Keyword(s) with which `clf.predict_proba` also returns embeddings; see `BatchStrategy`.
     missing_label, random_state
         See `BatchStrategy`.
 
@@ -86,7 +86,7 @@ class UncertaintyHerding(BatchStrategy):
     def pick(
         self, scores: Scores, batch_size: int, random_state: RandomState, utilities: ToFill = None
     ) -> Rows:
-        """Pick greedily; the utilities are the gains, divided by the number of candidates."""
+        """Pick greedily; the utilities are the gains divided by the number of candidates."""
         points, known = unit_points(scores, self.width)
         sigma = adaptive_radius(known) if self.sigma is None else float(self.sigma)
         herd = Herd(points, sigma**-2, self._weights(scores), random_state)
@@ -97,12 +97,12 @@ class UncertaintyHerding(BatchStrategy):
         if self.uncertainty == EQUAL:
             return None
         uncertain = MEASURES[self.uncertainty](scores.proba)
-        # where all is certain, all is worth the same
+        # equal weights if no prediction is uncertain
         return torch.from_numpy(uncertain) if uncertain.max() > 0 else None
 
 
 def adaptive_radius(known: Tensor) -> float:
-    """Return the mean distance of labelled images to the nearest that does not coincide."""
+    """Return the mean distance of labelled images to the nearest one that does not coincide."""
     precise = known.double()
     nearest = [
         distance.masked_fill_(distance == 0, torch.inf).amin(dim=1)

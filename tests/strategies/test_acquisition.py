@@ -252,7 +252,7 @@ def test_with_little_memory_as_many_images_are_scored_as_there_is_memory_for(
     run = skal.run(tiny, "badge", **FAST)
     assert [len(rows) for rows in scored if rows is not None] == [40, 40]
     assert caplog.text.count("badge needs about") == 2
-    assert "choosing among 40 of them, drawn at random (max_candidates=40 fixes" in caplog.text
+    assert "choosing among 40, drawn at random (set max_candidates=40 to fix" in caplog.text
     # as the notice says
     assert run.queries == fewer.queries
     caplog.clear()
@@ -265,7 +265,7 @@ def test_memory_that_does_not_suffice_for_the_batch_is_said_before_anything_is_s
     tiny: skal.ImageDataset, scored: list[Rows], limit: Callable[[float], None]
 ) -> None:
     limit(FREE / 20)
-    with pytest.raises(SkalError, match=r"badge needs .* for the smallest choice, 4 of 4"):
+    with pytest.raises(SkalError, match=r"badge needs at least .* of memory to pick 4 images"):
         skal.run(tiny, "badge", **FAST)
     assert scored == []
     skal.run(tiny, "random", **FAST)  # which needs no scores

@@ -116,7 +116,7 @@ class TestBald:
         assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
     def test_it_says_what_the_classifier_lacks(self) -> None:
-        with pytest.raises(TypeError, match="has no sample_proba"):
+        with pytest.raises(TypeError, match="needs a classifier with sample_proba"):
             MCDropoutBALD().query(
                 INDEX, NONE_LABELED, SklearnClassifier(GaussianNB(), [0, 1], missing_label=-1)
             )

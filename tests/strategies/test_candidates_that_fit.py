@@ -68,10 +68,10 @@ class TestMemory:
         assert (labels()[picks] == -1).all()
         (message,) = [record.getMessage() for record in caplog.records]
         assert message.startswith(f"{self.NAME} needs about {self.needed(60) / 1024:.0f} KiB")
-        assert "among 51 images" in message
-        assert f"and {free / 1024:.0f} KiB are free" in message
-        assert f"choosing among {n_candidates} of them" in message
-        assert f"(max_candidates={n_candidates} fixes that number)" in message
+        assert "for 51 candidates" in message
+        assert f"but {free / 1024:.0f} KiB are free" in message
+        assert f"choosing among {n_candidates}, drawn" in message
+        assert f"(set max_candidates={n_candidates} to fix that number)" in message
 
     def test_equal_memory_gives_equal_picks_and_another_seed_another_subset(
         self, limit: Callable[[float], None]
@@ -88,14 +88,14 @@ class TestMemory:
         for n in (345, 349):  # much the same memory: the same subset
             limit(self.needed(n) / 0.8 + 1)
             assert len(set(ask(self.NAME, scores=scores, n=5).tolist())) == 5
-        assert caplog.text.count("choosing among 340 of them") == 2
+        assert caplog.text.count("choosing among 340, drawn") == 2
 
     def test_when_not_even_the_batch_fits_that_is_said(
         self, limit: Callable[[float], None]
     ) -> None:
         limit(self.needed(10))
         with pytest.raises(
-            SkalError, match=r"needs \d+ KiB of memory .* \d+ KiB are free"
+            SkalError, match=r"needs at least \d+ KiB of memory .* \d+ KiB are free"
         ) as caught:
             ask(self.NAME, y=labels(), n=5)
         assert "another strategy or a smaller n_query" in str(caught.value)
@@ -121,7 +121,7 @@ class TestMemory:
         picks = ask(name, y=labels(), n=5)
         assert len(set(picks.tolist())) == 5
         assert (labels()[picks] == -1).all()
-        assert f"choosing among {40 - 9 * chosen.needs_labeled} of them" in caplog.text
+        assert f"choosing among {40 - 9 * chosen.needs_labeled}, drawn" in caplog.text
 
     @pytest.mark.parametrize(
         ("name", "parts"),

@@ -78,7 +78,7 @@ class TestTCM:
         caplog.set_level("INFO", logger="skal")
         scores, cluster = directions((40, 31, 29))
         assert cluster[ask("tcm", scores=scores, n=3)].tolist() == [0, 1, 2]
-        assert "tcm: 0% of the pool is in clusters with a label: typiclust" in caplog.text
+        assert "tcm: 0% of the pool is in clusters with a label; using typiclust" in caplog.text
 
 
 class TestCoverage:

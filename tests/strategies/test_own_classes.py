@@ -55,10 +55,10 @@ class TestOnImages:
     def test_badge_takes_no_raw_images_for_embeddings(self, tiny: skal.ImageDataset) -> None:
         y = np.where(np.arange(90) < 30, tiny.y, -1)
         clf = Images(classes=[0, 1, 2], missing_label=-1)
-        message = r"Images.predict_proba does not return.*images are none; "
-        with pytest.raises(ParameterError, match=f"{message}name the keyword .* by clf_embedding_"):
+        message = r"Images.predict_proba does not return embeddings; "
+        with pytest.raises(ParameterError, match=f"{message}set clf_embedding_flag_name"):
             Badge().query(tiny.X, y, clf)
-        with pytest.raises(ParameterError, match=f"{message}take a classifier .* extra_outputs="):
+        with pytest.raises(ParameterError, match=f"{message}use a classifier .* extra_outputs="):
             CoreSet().query(tiny.X, y, clf)
 
     def test_weights_that_the_classifier_does_not_take_are_refused(
@@ -66,7 +66,7 @@ class TestOnImages:
     ) -> None:
         y = np.where(np.arange(90) < 30, tiny.y, -1)
         clf = skal.ImageClassifier(classes=[0, 1, 2], steps=1)
-        with pytest.raises(ParameterError, match="sample_weight: only the head 'logistic'"):
+        with pytest.raises(ParameterError, match="only the head 'logistic'"):
             Badge().query(tiny.X, y, clf, sample_weight=np.ones(90))
 
     @pytest.mark.parametrize("query", [Badge(), MCDropoutBALD()])

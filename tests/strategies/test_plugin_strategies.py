@@ -124,7 +124,7 @@ class TestPlugins:
         self, register: Callable[..., type]
     ) -> None:
         register(skactiveml.pool.ContrastiveAL, needs="scores", embeddings=False)
-        with pytest.raises(ParameterError, match="the scores hold no output 'emb'"):
+        with pytest.raises(ParameterError, match="the scores have no output 'emb'"):
             check_strategy("test-plugin", {"clf_embedding_flag_name": {"extra_outputs": "emb"}})
 
 

@@ -146,14 +146,14 @@ def test_it_says_what_it_cannot_answer() -> None:
     scored = ScoredClassifier(example_scores())
     with pytest.raises(ParameterError, match="pass fit_clf=False"):
         scored.fit(np.zeros((2, 1)), [0, 1])
-    with pytest.raises(ParameterError, match="hold no output 'embs'"):
+    with pytest.raises(ParameterError, match="have no output 'embs'"):
         scored.predict_proba(np.zeros((2, 1)), extra_outputs="embs")
-    with pytest.raises(ParameterError, match="asked for 30 samples; the scores hold 20"):
+    with pytest.raises(ParameterError, match="asked for 30 samples; the scores have 20"):
         scored.sample_proba(np.zeros((2, 1)), 30)
     bare = ScoredClassifier(replace(example_scores(n_samples=0), gradient_length=None))
-    with pytest.raises(ParameterError, match="asked for 1 samples; the scores hold 0"):
+    with pytest.raises(ParameterError, match="asked for 1 samples; the scores have 0"):
         bare.sample_proba(np.zeros((2, 1)), 1)
-    with pytest.raises(ParameterError, match="asked for samples; the scores hold 0"):
+    with pytest.raises(ParameterError, match="asked for samples; the scores have 0"):
         bare.sample_proba(np.zeros((2, 1)))
-    with pytest.raises(ParameterError, match="the scores hold no gradient lengths"):
+    with pytest.raises(ParameterError, match="the scores have no gradient lengths"):
         bare.expected_gradient_length(np.zeros((2, 1)))

@@ -108,7 +108,7 @@ class TestSelect:
             ("skactiveml.pool:Falcn", "did you mean Falcun"),
             ("no.such.module:Thing", "cannot import 'no.such.module:Thing'"),
             ("skactiveml.pool:uncertainty_scores", "is not a query strategy"),
-            ("skactiveml.pool:ExpectedModelChangeMaximization", "cannot be used in this loop"),
+            ("skactiveml.pool:ExpectedModelChangeMaximization", "cannot be used here"),
         ],
     )
     def test_names_that_cannot_be_used_are_explained(self, name: str, message: str) -> None:
@@ -154,7 +154,7 @@ class TestSelect:
             ([1, 1, 2], "picked 1 of 3 images more than once"),
             ([1, 2], r"returned int64 of shape \(2,\)"),
             ([0, 1, 2], "labelled already"),
-            ([1, 2, 99], "not in 0 to 59"),
+            ([1, 2, 99], "picked index 99; expected indices from 0 to 59"),
             ([0.5, 1, 2], "returned float64"),
         ],
     )
@@ -215,7 +215,7 @@ def test_a_network_that_diverged_is_named(name: str, spoilt: str) -> None:
     scores = example_scores()
     values = getattr(scores, spoilt).copy()
     values[..., 20, 0] = np.nan
-    with pytest.raises(SkalError, match=f"the {spoilt} that .* are NaN or infinite: .*diverged"):
+    with pytest.raises(SkalError, match=f"the {spoilt} read by .* are NaN or infinite: .*diverged"):
         ask(name, scores=dataclasses.replace(scores, **{spoilt: values}))
 
 

@@ -390,7 +390,7 @@ class TestArguments:
         assert decide(chosen)[1].tolist() == expected.tolist()
 
     def test_scores_of_other_images_are_refused(self) -> None:
-        with pytest.raises(ParameterError, match="for 120; expected 5"):
+        with pytest.raises(ParameterError, match=r"got 120 scores of .*; expected 5"):
             sampler("split").decide(5, MADE_UP)
 
     @pytest.mark.parametrize(
@@ -474,7 +474,7 @@ class TestForeignStrategies:
         chosen = sampler(register(Greedy))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Greedy, "utility", utility)
-            with pytest.raises(SkalError, match="expected one number"):
+            with pytest.raises(SkalError, match="expected one finite number"):
                 chosen.decide(3)
 
     def test_a_failure_names_the_strategy(self, register: Register) -> None:
