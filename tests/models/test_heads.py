@@ -228,7 +228,7 @@ class TestClassifier:
             fitted.predict_proba(tiny.X_test[:, :, :8, :8])
         with pytest.raises(DataError, match="expected unscaled uint8 pixels"):
             make(freeze=False).fit(features, y)
-        with pytest.raises(ParameterError, match="expected freeze=True"):
+        with pytest.raises(ParameterError, match="expected a classifier with freeze=True"):
             skal.embed(make(freeze=False), tiny.X)
 
 
