@@ -27,9 +27,9 @@ class Balls:
         self._points, self._squared = points, squared
         self._starts: Tensor | None = None
         pairs, count = [], 0
-        for here, there in self._pairs():
-            pairs.append(torch.stack([here, there]).int())
-            count += len(here)
+        for first, second in self._pairs():
+            pairs.append(torch.stack([first, second]).int())
+            count += len(first)
             if count > most:
                 return
         self._keep(torch.cat(pairs, dim=1))
@@ -76,15 +76,15 @@ class Balls:
                 ((rows @ turned[left : left + WIDTH].T) >= least).any(dim=0)
                 for left in range(start, len(order), WIDTH)
             ]
-            here = order[start : start + HEIGHT]
+            block = order[start : start + HEIGHT]
             columns = torch.cat(found).nonzero().squeeze(1) + start
-            own = self._points[here]
+            own = self._points[block]
             for part in torch.split(columns, WIDTH):
-                there = order[part]
-                ((_, distance),) = squared_distances(own, self._points[there])
+                others = order[part]
+                ((_, distance),) = squared_distances(own, self._points[others])
                 one, other = (distance <= self._squared).nonzero().unbind(1)
                 later = part[other] >= start + HEIGHT
-                one, other = here[one], there[other]
+                one, other = block[one], others[other]
                 yield torch.cat([one, other[later]]), torch.cat([other, one[later]])
 
     def _bounds(self) -> tuple[Tensor, Tensor]:

@@ -126,8 +126,8 @@ def cluster(
         means.fit(points)
     distances = np.empty(len(points), dtype=np.float32)
     for rows in blocks(len(points), points.shape[1], numbers=NUMBERS_IN_CACHE):
-        beside = points[rows] - means.cluster_centers_[means.labels_[rows]]
-        distances[rows] = np.linalg.norm(beside, axis=1)
+        offsets = points[rows] - means.cluster_centers_[means.labels_[rows]]
+        distances[rows] = np.linalg.norm(offsets, axis=1)
     return means.labels_.astype(np.int64), distances
 
 
@@ -140,10 +140,10 @@ def typicality(points: NDArray[np.floating], n_neighbors: int, device: str) -> N
     n_neighbors = min(n_neighbors, len(points) - 1)
     if n_neighbors < 1:
         return np.ones(len(points))
-    here, means = as_points(centred(points)[0], device), []
-    if len(here) <= ROWS_AT_ONCE:
-        here = here.double()
-    for rows, distance in squared_distances(here, here):
+    tensor, means = as_points(centred(points)[0], device), []
+    if len(tensor) <= ROWS_AT_ONCE:
+        tensor = tensor.double()
+    for rows, distance in squared_distances(tensor, tensor):
         distance.diagonal(rows.start).fill_(0)  # exact distance of a point to itself
         nearest = distance.topk(n_neighbors + 1, largest=False).values.sqrt_()
         means.append(nearest.sum(dim=1) / n_neighbors)

@@ -35,10 +35,11 @@ class CoreSet(BatchStrategy):
         """Pick greedily; the utilities are distances to the nearest centre."""
         assert scores.embeddings is not None and scores.labeled is not None
         known = scores.labeled
-        here, there = centred(scores.embeddings, known.embeddings)
-        points = NearestCentre(as_points(here, scores.device), capacity=batch_size + len(known))
+        candidates, labelled = centred(scores.embeddings, known.embeddings)
+        capacity = batch_size + len(known)
+        points = NearestCentre(as_points(candidates, scores.device), capacity=capacity)
         if len(known):
-            points.add_points(as_points(there, scores.device))
+            points.add_points(as_points(labelled, scores.device))
         batch = GreedyBatch(batch_size, random_state, utilities)
         for _ in range(batch_size):
             points.add(batch.pick(points.squared.cpu().numpy()))

@@ -180,8 +180,8 @@ def unit_points(scores: Scores, width: int | None = None) -> tuple[Tensor, Tenso
     else:
         shift = Shift(_some_of_all(scores), unit_length=True, width=width)
         moved = shift(scores.embeddings), shift(known if len(known) else scores.embeddings[:0])
-    here, there = (as_points(values, scores.device) for values in moved)
-    return here, there
+    candidates, labelled = (as_points(values, scores.device) for values in moved)
+    return candidates, labelled
 
 
 def _some_of_all(scores: Scores) -> NDArray[np.floating]:
@@ -189,13 +189,13 @@ def _some_of_all(scores: Scores) -> NDArray[np.floating]:
     more than `SMALL`.
     """
     assert scores.embeddings is not None and scores.labeled is not None
-    here, known, place = scores.embeddings, scores.labeled.embeddings, scores.place
-    n, n_known = len(here) + len(known), len(known)
+    candidates, known, place = scores.embeddings, scores.labeled.embeddings, scores.place
+    n, n_known = len(candidates) + len(known), len(known)
     order = np.arange(n) if place is None else np.argsort(np.concatenate([place.known, place.rows]))
     order = order[:: max(1, n // SMALL)]
     of_known = order < n_known
-    some = np.empty((len(order), here.shape[1]), here.dtype)
-    some[~of_known] = here[order[~of_known] - n_known]
+    some = np.empty((len(order), candidates.shape[1]), candidates.dtype)
+    some[~of_known] = candidates[order[~of_known] - n_known]
     if n_known:
         some[of_known] = known[order[of_known]]
     return some

@@ -108,8 +108,8 @@ class DiverseBatch(BatchStrategy):
         uncertainty = MEASURES[self.measure](scores.proba)
         uncertainty -= uncertainty.min()
         uncertainty /= uncertainty.max() or 1
-        here, _ = centred(scores.embeddings)
-        points = NearestCentre(as_points(here, scores.device), capacity=batch_size)
+        embeddings, _ = centred(scores.embeddings)
+        points = NearestCentre(as_points(embeddings, scores.device), capacity=batch_size)
         batch = GreedyBatch(batch_size, random_state, utilities)
         values = uncertainty
         for number in range(batch_size):

@@ -249,9 +249,9 @@ class NearestCentre:
         assert self._leading is not None
         directions, leading, rest = self._leading
         of_centre = directions.T @ centre
-        beside = (centre @ centre - of_centre @ of_centre).clamp(min=0).sqrt()
+        remainder = (centre @ centre - of_centre @ of_centre).clamp(min=0).sqrt()
         most = dot * (leading.index_select(0, rows) @ of_centre)
-        most += dot.abs() * rest.index_select(0, rows) * beside
+        most += dot.abs() * rest.index_select(0, rows) * remainder
         least = both - 2 * most
         before = self.squared.index_select(0, rows)
         return (least < before + 8 * self._rounding * both).nonzero().squeeze(1)
@@ -289,8 +289,8 @@ def _leading_bounds(factor: Tensor, n_directions: int) -> tuple[Tensor, Tensor, 
     _, vectors = torch.linalg.eigh(some.T @ some)
     directions = vectors[:, -n_directions:].contiguous()
     leading = factor @ directions
-    beside = (squared_norms(factor) - squared_norms(leading)).clamp_(min=0)
-    return directions, leading, beside.sqrt_()
+    remainder = (squared_norms(factor) - squared_norms(leading)).clamp_(min=0)
+    return directions, leading, remainder.sqrt_()
 
 
 def _rows(values: Tensor, rows: Tensor | None) -> Tensor:

@@ -139,12 +139,12 @@ class Herd:
         blocks = list(self._blocks())
         space = self._points.new_empty(2, SIDE * SIDE)
         for number, rows in enumerate(blocks):
-            here = _turned(self._points[rows])
+            left = _turned(self._points[rows])
             for others in blocks[number:]:
-                there = self._points[others]
-                shape = len(here), len(there)
+                right = self._points[others]
+                shape = len(left), len(right)
                 similar, more = (part[: shape[0] * shape[1]].view(shape) for part in space)
-                torch.mm(here, there.T, out=similar).exp_()
+                torch.mm(left, right.T, out=similar).exp_()
                 torch.sub(similar, similarity[others], out=more).clamp_(min=0)
                 gains[rows] += more @ weights[others]
                 if others != rows:
