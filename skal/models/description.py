@@ -58,7 +58,9 @@ def read_description(folder: Path) -> dict[str, Any]:
         )
     checksum = content.pop(CHECKSUM, None)
     if checksum != sha256(json.dumps(content, indent=2)):
-        raise RunFolderError(f"{damaged}: {DESCRIPTION} does not match its checksum")
+        raise RunFolderError(
+            f"{damaged}: {DESCRIPTION} is damaged or was edited: it does not match its checksum"
+        )
     return dict(content)
 
 

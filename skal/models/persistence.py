@@ -165,7 +165,7 @@ def load_classifier(
     try:
         weights = (folder / WEIGHTS).read_bytes()
         if sha256(weights) != content["sha256"]:
-            raise RunFolderError(f"{WEIGHTS} does not match its checksum")
+            raise RunFolderError(f"{WEIGHTS} is damaged: it does not match its checksum")
         return rebuild(content, tensors_of(weights), device)
     except Exception as error:  # damaged files may raise anything
         pass_on_memory(error)

@@ -184,7 +184,7 @@ def test_an_initial_set_strategy_of_ones_own(tiny: skal.ImageDataset) -> None:
     init = f"{__name__}:FirstOnes?offset=3"
     run = skal.run(tiny, "random", **FAST, init_strategy=init)
     assert [row["index"] for row in run.queries][:6] == [3, 4, 5, 6, 7, 8]
-    with pytest.raises(ParameterError, match="needs scores, and no network is trained yet"):
+    with pytest.raises(ParameterError, match="needs scores, but no network is trained yet"):
         skal.run(tiny, "random", **FAST, init_strategy="skal.strategies.badge:Badge")
     with pytest.raises(UnknownNameError, match="init strategy 'kmeans'; did you mean k-means"):
         skal.run(tiny, "random", **FAST, init_strategy="kmeans")
