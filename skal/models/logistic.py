@@ -115,7 +115,8 @@ def _libraries() -> ThreadpoolController:
 
 def _one_thread() -> AbstractContextManager[Any]:
     """Limit BLAS to one thread, which is several times as fast for matrices this small."""
-    return _libraries().limit(limits=1, user_api="blas")
+    limited: AbstractContextManager[Any] = _libraries().limit(limits=1, user_api="blas")
+    return limited
 
 
 class _Space(NamedTuple):
@@ -144,7 +145,8 @@ class _Features:
     def _gram(self, part: Array) -> Array:
         """Return the images' inner products, of centred features to keep small differences."""
         centred = part - self.weights @ part
-        return centred @ centred.T
+        products: Array = centred @ centred.T
+        return products
 
     def space(self, share: float) -> _Space:
         scale = factors(share, len(self.parts))

@@ -46,7 +46,7 @@ class TrainingSettings(Settings):
         None,
         "Head of a frozen backbone: logistic regression, or one or two layers trained by gradients",
         details="Logistic regression is solved to its optimum on unit-length features; "
-        "cross-validation over the labels chooses its regularization strength. It is the default, "
+        "cross-validation over the labels chooses its regularisation strength. It is the default, "
         "unless you set an option of gradient training: then the default is linear. mlp has a "
         "hidden layer of 256 units.",
         choices=("logistic", "linear", "mlp"),
