@@ -229,7 +229,7 @@ def _column(values: NDArray[Any]) -> pa.Array:
 
     if values.ndim == 2:
         # pyarrow before 26 cannot read lists of a fixed size back if one is null
-        starts = pa.array(np.arange(0, values.size + 1, values.shape[1], np.int32))
+        starts = pa.array(np.arange(0, values.size + 1, values.shape[1], dtype=np.int32))
         return pa.ListArray.from_arrays(starts, pa.array(values.ravel()))
     return pa.array(values, pa.string() if values.dtype == object else None)
 
