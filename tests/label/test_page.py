@@ -698,8 +698,8 @@ def test_classes_are_merged_and_removed_on_the_page(
     other.context.set_offline(True)  # so that it knows of nothing, and sends when all is changed
     late = press(other, "2", "4", "5")
     page.get_by_role("button", name="Edit classes and keys").click()
-    page.get_by_label("What becomes of tulip").select_option("becomes a part of daisy")
-    page.get_by_label("What becomes of moss").select_option("is removed")
+    page.get_by_label("Change tulip").select_option("merge into daisy")
+    page.get_by_label("Change moss").select_option("remove")
     page.get_by_role("button", name="Save").click()
     expect(page.locator("#classes bdi")).to_have_text(["daisy", "rose", "fern"])
     expect(page.get_by_role("button", name="daisy 2 labelled")).to_be_visible()
@@ -727,7 +727,7 @@ def test_a_key_that_another_window_gave_to_another_class_is_not_taken_blindly(
         page.get_by_role("button", name="Edit classes and keys").click()
         page.get_by_label("New classes").fill("\n".join(given))
         if removed:
-            page.get_by_label(f"What becomes of {removed}").select_option("is removed")
+            page.get_by_label(f"Change {removed}").select_option("remove")
         page.get_by_role("button", name="Save").click()
         expect(page.locator("#note")).to_be_empty()  # who did it knows
         if not removed:  # what is only new moves no key
@@ -785,7 +785,7 @@ def test_a_name_typed_for_an_image_labels_no_other(
     held[0].continue_()
     expect(page.locator("#name")).to_have_text(seen[0])
     page.keyboard.press("Enter")
-    expect(page.locator("#status")).to_contain_text("Nothing was labelled: another image had come")
+    expect(page.locator("#status")).to_contain_text("Nothing was labelled: the image changed")
     expect(page.locator("#filter")).to_have_value("")
     assert [row[0] for row in site.stored()] == ["label", "undo"]
 
@@ -805,7 +805,7 @@ def test_a_page_of_another_project_at_the_same_address_writes_nothing(
         port=first.port,
     )
     page.context.new_page().goto(f"{other.address}?token={TOKEN}")  # gives the old page its cookie
-    expect(banner(page)).to_contain_text("skal now labels another folder at this address")
+    expect(banner(page)).to_contain_text("skal now serves another folder at this address")
     expect(banner(page)).to_contain_text("Not saved yet: 1")
     press(page, "3")
     page.wait_for_timeout(500)
@@ -822,7 +822,7 @@ def test_backspace_takes_back_the_own_answer_beside_a_second_window(
     visitor: Visitor, flower_site: Site
 ) -> None:
     one, other = visitor.open(flower_site), visitor.open(flower_site)
-    expect(other.locator("#note")).to_contain_text("“me” labels in another window, too")
+    expect(other.locator("#note")).to_contain_text("“me” is also labelling in another window")
     images = []
     for page in (one, other, one):
         images += press(page, "1")
@@ -836,7 +836,7 @@ def test_backspace_takes_back_the_own_answer_beside_a_second_window(
 
 def test_a_tab_that_was_closed_is_no_other_window(visitor: Visitor, flower_site: Site) -> None:
     one, other = visitor.open(flower_site), visitor.open(flower_site)
-    expect(other.locator("#note")).to_contain_text("labels in another window, too")
+    expect(other.locator("#note")).to_contain_text("also labelling in another window")
     one.goto("about:blank")
     expect(other.locator("#note")).to_have_text("")
 
@@ -856,7 +856,7 @@ def test_in_the_grid_images_drawn_at_random_come_one_by_one(page: Page, flower_s
     cells(page).nth(0).click()
     cells(page).nth(1).click()
     page.keyboard.press("1")
-    expect(page.locator("#note")).to_contain_text("Drawn at random, one by one: 1 more")
+    expect(page.locator("#note")).to_contain_text("1 randomly drawn image to label one by one")
     expect(page.locator("#name")).to_have_text("007.png")
     wait_for_picture(page)
     page.unroute("**/api/actions")
@@ -877,7 +877,7 @@ def test_the_end_says_what_comes_next(
     page.keyboard.press("3")
     end = page.locator("#picture")
     expect(end).to_contain_text(
-        "No image is left: 3 of 5 labelled, 1 unsure, 1 bad, 1 that cannot be read."
+        "No images left: 3 of 5 labelled, 1 unsure, 1 bad, 1 unreadable."
     )
     expect(end).to_contain_text(f"skal train '{folder}' --out model")
     expect(end).to_contain_text(f"skal export '{folder}' --format folder")
@@ -892,7 +892,7 @@ def test_the_end_is_told_in_the_grid_too(
     open_grid(page)
     page.keyboard.press("a")
     page.keyboard.press("1")
-    expect(page.locator("#picture")).to_contain_text("No image is left: 5 of 5 labelled.")
+    expect(page.locator("#picture")).to_contain_text("No images left: 5 of 5 labelled.")
     expect(page.locator("#grid-button")).to_have_attribute("aria-pressed", "false")
 
 
@@ -901,7 +901,7 @@ def test_a_server_that_hangs_is_told_soon(page: Page, visitor: Visitor) -> None:
     page.route("**/api/actions", lambda route: held.append(route))
     seen = press(page, "1")
     expect(page.locator("#status")).to_have_text(f"Saving: daisy ({seen[0]}) …")
-    expect(banner(page)).to_contain_text("skal does not answer yet. Not saved yet: 1")
+    expect(banner(page)).to_contain_text("skal is not responding yet. Not saved yet: 1")
     held[0].continue_()
     expect(page.locator("#status")).to_have_text(f"Saved: daisy ({seen[0]})")
     expect(banner(page)).to_be_hidden()
@@ -918,12 +918,12 @@ def test_an_answer_that_skal_fails_at_can_be_set_aside(
 
     page.route("**/api/actions", fail)
     seen = press(page, "1", "2")
-    aside = page.get_by_role("button", name="Set this answer aside")
+    aside = page.get_by_role("button", name="Discard this answer")
     expect(aside).to_be_hidden()
     aside.click()  # after some tries
     wait_until_saved(page)
     assert flower_site.stored() == [("label", seen[1], "rose")]
-    expect(banner(page)).to_contain_text(f"Not saved: daisy ({seen[0]}). It was set aside")
+    expect(banner(page)).to_contain_text(f"Not saved: daisy ({seen[0]}). It was discarded")
     page.reload()
     expect(banner(page)).to_contain_text(f"Not saved: daisy ({seen[0]})")
     forget(visitor, "500")
@@ -931,7 +931,7 @@ def test_an_answer_that_skal_fails_at_can_be_set_aside(
 
 def test_the_name_is_shown_and_can_be_changed(page: Page, flower_site: Site) -> None:
     page.get_by_role("button", name="You: me").click()
-    page.get_by_label("Each name gets images of its own").fill("anna b")
+    page.get_by_label("Each person gets different images").fill("anna b")
     page.keyboard.press("Enter")
     expect(page.locator("#who")).to_have_text("anna b")
     wait_for_picture(page)
@@ -942,7 +942,7 @@ def test_the_name_is_shown_and_can_be_changed(page: Page, flower_site: Site) -> 
 
 def test_single_keys_can_be_turned_off(page: Page, flower_site: Site) -> None:
     page.keyboard.press("?")
-    page.get_by_label("single keys act").uncheck()
+    page.get_by_label("use single-key shortcuts").uncheck()
     page.keyboard.press("Escape")
     name = shown(page)
     for key in ("1", "u", "x", " ", "g", "?"):
@@ -1043,7 +1043,7 @@ def test_a_close_look_is_not_a_smaller_one(visitor: Visitor, flower_site: Site) 
     picture = page.locator("#picture img")
     width = picture.evaluate("image => image.clientWidth")
     page.keyboard.press("z")
-    expect(page.locator("#status")).to_have_text("This image has no more pixels.")
+    expect(page.locator("#status")).to_have_text("The image is already shown at full size.")
     assert picture.evaluate("image => image.clientWidth") == width
 
 
@@ -1069,7 +1069,7 @@ def test_a_close_look_shows_all_pixels_where_the_picture_had_fewer(
     expect(page.locator("#name")).to_have_text("b.png")
     wait_until_saved(page)
     page.keyboard.press("z")
-    expect(page.locator("#status")).to_have_text("This image did not load at full size.")
+    expect(page.locator("#status")).to_have_text("The image could not be loaded at full size.")
     assert picture.evaluate(natural) == 1024
     assert all("404" in complaint for complaint in visitor.complaints)
     visitor.complaints.clear()
@@ -1245,7 +1245,7 @@ def test_a_picture_that_is_not_there_yet_cannot_be_labelled(
     page.reload()
     page.locator("#picture img").wait_for()
     page.keyboard.press("1")
-    expect(page.locator("#status")).to_have_text("The picture is not there yet.")
+    expect(page.locator("#status")).to_have_text("The image has not loaded yet.")
     for route in held:
         route.continue_()
     page.unroute("**/images/*")
@@ -1309,7 +1309,7 @@ def test_help_opens_and_closes_by_key_and_keeps_keys_to_itself(
     page.keyboard.press("?")
     help_page = page.get_by_role("dialog", name="Help")
     expect(help_page).to_be_visible()
-    expect(help_page).to_contain_text("undo, as far back as you like")
+    expect(help_page).to_contain_text("press it again to undo earlier answers")
     page.keyboard.press("1")
     page.keyboard.press("Escape")
     expect(help_page).to_be_hidden()
@@ -1328,7 +1328,7 @@ def test_the_guess_is_shown_on_demand_alone_and_stored_when_it_was_seen(
     expect(page.locator("#why")).to_have_text("Chosen before there is a model (herding).")
     assert not any("/api/guess/" in url for url in visitor.requests)
     page.keyboard.press("s")
-    expect(page.locator("#guess")).to_have_text("The model guesses rose (83%).")
+    expect(page.locator("#guess")).to_have_text("The model predicts rose (83%).")
     assert (
         page.locator("#classes .best, #classes [aria-pressed=true], #classes :focus").count() == 0
     )
@@ -1389,7 +1389,7 @@ def test_what_is_drawn_around_on_the_map_is_labelled_in_the_grid(
     page.keyboard.press("m")
     expect(page.locator("#map-state")).to_have_text("90 images, by PCA")
     page.keyboard.press("1")
-    expect(page.locator("#status")).to_contain_text("Draw around some images")
+    expect(page.locator("#status")).to_contain_text("Draw around images")
     halves = []
     for x in (0.02, 0.5):  # which side a group is on, no PCA says
         draw_around(page, (x, 0.02), (x + 0.46, 0.02), (x + 0.46, 0.98), (x, 0.98))
@@ -1454,7 +1454,7 @@ def test_the_map_tells_what_lies_under_the_pointer_and_is_used_by_keys(
 def test_guesses_are_not_offered_unless_wanted(page: Page, visitor: Visitor) -> None:
     page.keyboard.press("s")
     press(page, "1")
-    expect(page.get_by_role("button", name="Show guess")).to_be_hidden()
+    expect(page.get_by_role("button", name="Show prediction")).to_be_hidden()
     assert not any("/api/guess/" in url for url in visitor.requests)
 
 
@@ -1480,10 +1480,10 @@ def test_the_model_s_accuracy_comes_with_interval_origin_and_curve(
     page.route("**/api/next", answer)
     page.reload()
     expect(page.locator("#round")).to_have_text("17 of 50, round 3")
-    expect(page.locator("#accuracy")).to_have_text("91% right (80% to 96%)")
+    expect(page.locator("#accuracy")).to_have_text("91% correct (80% to 96%)")
     source = page.locator("#source")
-    expect(source).to_contain_text("40 answers, to images drawn at random")
-    expect(source).to_contain_text("by the model that knew 20 of your 90 labels")
+    expect(source).to_contain_text("40 answers to randomly drawn images")
+    expect(source).to_contain_text("It was trained on 20 of your 90 labels")
     expect(page.locator("#learner")).to_contain_text("training")
     curve = page.get_by_role(
         "img", name="first 60% at 20 labels, last 91% at 90 labels, best 91% at 90 labels"
@@ -1499,7 +1499,7 @@ def test_the_model_s_accuracy_comes_with_interval_origin_and_curve(
     assert (height - y[2]) / (y[1] - y[2]) == pytest.approx(-0.038 / 0.112)
     # of few answers no figure is made, of some no figure alone
     n = 14
-    expect(page.locator("#accuracy")).to_have_text("Between 80% and 96% right")
+    expect(page.locator("#accuracy")).to_have_text("Between 80% and 96% correct")
     n = 2
     expect(page.locator("#accuracy")).to_have_text("Too early to say")
     expect(source).to_contain_text("2 of 10 answers so far")
@@ -1517,7 +1517,7 @@ def test_on_a_phone_everything_fits_and_fingers_hit(
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     for button in page.get_by_role("button").all():
         assert button.bounding_box()["height"] >= 44
-    for control in ("Undo", "Skip", "Unsure", "Bad image", "Show guess"):  # without scrolling
+    for control in ("Undo", "Skip", "Unsure", "Bad image", "Show prediction"):  # without scrolling
         box = page.get_by_role("button", name=control).bounding_box()
         assert 0 < box["y"] < box["y"] + box["height"] <= 740
     assert page.locator("#status").bounding_box()["y"] < 740
@@ -1538,7 +1538,7 @@ def test_on_a_phone_held_across_the_image_is_large(visitor: Visitor, flower_site
     page = visitor.open(flower_site, **across)
     assert page.locator("#picture").bounding_box()["height"] > 200
     page.get_by_role("button", name="Help").tap()
-    expect(page.get_by_role("dialog", name="Help")).to_contain_text("Hold one: all up to there")
+    expect(page.get_by_role("dialog", name="Help")).to_contain_text("Hold an image to select a range")
     expect(page.get_by_role("dialog", name="Help").get_by_role("table")).to_be_hidden()
 
 
@@ -1673,7 +1673,7 @@ def test_in_the_grid_a_close_look_is_told_to_be_elsewhere(page: Page) -> None:
     open_grid(page)
     expect(page.get_by_role("button", name="Zoom")).to_be_hidden()
     page.keyboard.press("z")
-    expect(page.locator("#status")).to_contain_text("leave the grid before")
+    expect(page.locator("#status")).to_contain_text("leave this view first")
 
 
 def test_a_grid_that_was_opened_early_fills_up(page: Page) -> None:
@@ -1938,7 +1938,7 @@ def test_a_dispute_is_settled_by_one_key(visitor: Visitor, flower_site: Site) ->
             flower_site.service.act(who, [answer])
     page = visitor.open(flower_site, "cleo")
     expect(page.locator("#answers")).to_have_text(
-        "anna 2 · ben 2 · 1 labelled differently: settle them in the review"
+        "anna 2 · ben 2 · 1 disputed: settle them in the review"
     )
     open_review(page)
     page.get_by_role("button", name="Disputed labels").click()
@@ -1973,7 +1973,7 @@ def test_labels_are_exported_by_a_button_that_says_before_what_it_does(
     assert not table.exists()
 
     dialog.get_by_role("radio", name="csv").check()
-    dialog.get_by_role("button", name="Make it").click()
+    dialog.get_by_role("button", name="Start").click()
     expect(told).to_have_text(f"Done. {table}: 3 labelled images")
     assert all(name in table.read_text() for name in seen)
 
@@ -1982,15 +1982,15 @@ def test_labels_are_exported_by_a_button_that_says_before_what_it_does(
     second = table.with_name("flowers-labels-2.csv")
     expect(dialog.get_by_text(str(second))).to_be_visible()
     second.write_text("mine")
-    dialog.get_by_role("button", name="Make it").click()
-    expect(told).to_contain_text("Nothing was made")
+    dialog.get_by_role("button", name="Start").click()
+    expect(told).to_contain_text("Failed")
     third = str(table.with_name("flowers-labels-3.csv"))
     expect(dialog.get_by_text(third, exact=True)).to_be_visible()
     forget(visitor, "400")
     assert (table.read_text(), second.read_text()) == (before, "mine")
 
     dialog.get_by_role("radio", name="folder").check()
-    dialog.get_by_role("button", name="Make it").click()
+    dialog.get_by_role("button", name="Start").click()
     out = flower_site.folder.with_name("flowers-labeled")
     expect(told).to_have_text(f"Done. {out}: 3 labelled images")
     assert {path.parent.name for path in out.rglob("*.png")} == set(FLOWERS)

@@ -1,4 +1,4 @@
-// The page of `skal label`: a picture, a key that says what it is, the next picture at once.
+// The page of `skal label`: one key labels the image and shows the next one at once.
 
 import { aimBy, areMany, drawChances, drawClasses, filterKey, haveMoved, idOfKey, leaveFilter, named, seeMoved } from "./classes.js";
 import { $, afterPaint, html, percent, say, without, write } from "./dom.js";
@@ -11,29 +11,29 @@ import * as map from "./map.js";
 import * as outbox from "./outbox.js";
 import * as review from "./review.js";
 
-const AHEAD = 8; // pictures
+const AHEAD = 8; // images to prefetch
 const POLL = 3000, POLL_EMPTY = 300; // ms
-const MOST = 5000; // images that one key answers
-const UNSELECTED = "Select images first: click them, or arrow keys and Space.";
+const MOST = 5000; // images labelled by one key press
+const UNSELECTED = "Select images first: click them, or use the arrow keys and Space.";
 const WORDS = { skip: "skipped", unsure: "unsure", bad: "bad image" };
 const { pending, post } = outbox;
 
 let state = null; // the server's last answer
-let queue = []; // the images to come; the first is on screen
-let past = []; // what was answered since the page was opened, so that undo need not wait for the server
+let queue = []; // the next images; the first is on screen
+let past = []; // answers since the page was opened, so that undo need not wait for the server
 let shown = null, guess = null, undoing = null;
-let resumes = false; // the grid, when the images drawn at random are answered
+let resumes = false; // whether the grid reopens once the randomly drawn images are answered
 let looked = 0, since = performance.now(); // ms
 const pictures = new Map();
 const areSeveral = () => grid.isOpen() || review.isOpen() || map.isOpen();
 const isGrid = () => grid.isOpen() || resumes;
 
-// ---- what the server says
+// ---- server state
 
 function accept(fresh, isOwn = false) {
   state = fresh;
   if (outbox.stamped(fresh.pictures)) forgetPictures();
-  const first = grid.isOpen() ? [] : queue.slice(0, 1); // what a person looks at is never exchanged
+  const first = grid.isOpen() ? [] : queue.slice(0, 1); // never replace the image on screen
   queue = [...first, ...without(fresh.queue, [...first, ...pending()])];
   drawClasses(state, isOwn);
   drawFigures(state);
@@ -47,7 +47,7 @@ function accept(fresh, isOwn = false) {
   else afterPaint(prefetch);
 }
 
-// What is chosen by its looks is no fair sample: the images drawn at random are answered one by one, in between.
+// Images selected in the grid are a biased sample, so randomly drawn ones are shown one by one in between.
 function switchGrid() {
   if (grid.isOpen() && state.due) {
     resumes = true;
@@ -57,10 +57,10 @@ function switchGrid() {
     resumes = false;
     grid.toggle();
   }
-  if (grid.isOpen() && state.finished) grid.toggle(); // the end is told where one image was
+  if (grid.isOpen() && state.finished) grid.toggle(); // the final message takes the place of the single image
 }
 
-// Numbers may be of other images since the server was started anew.
+// After a restart of the server, numbers may belong to other images.
 function forgetPictures() {
   pictures.clear();
   shown = null;
@@ -70,9 +70,9 @@ function forgetPictures() {
 
 function drawNote() {
   const { due, elsewhere } = state;
-  const first = resumes && due ? `Drawn at random, one by one: ${due} more. Then the grid continues.` : "";
-  const two = `“${outbox.me}” labels in another window, too, and gets the same images there. Close one of them, or change the name.`;
-  const moved = haveMoved() ? "Keys have changed: look at them before you label on." : "";
+  const first = resumes && due ? `${due} randomly drawn ${due === 1 ? "image" : "images"} to label one by one. Then the grid continues.` : "";
+  const two = `“${outbox.me}” is also labelling in another window, which shows the same images. Close one window, or change the name.`;
+  const moved = haveMoved() ? "Keys have changed: check them before you continue." : "";
   write("note", [moved, first, elsewhere ? two : ""].filter(Boolean).join(" "));
 }
 
@@ -115,12 +115,12 @@ async function refresh() {
 // ---- answers
 
 function act(action, label = null) {
-  if (map.isOpen()) return say("Draw around some images: they open in the grid, to be labelled.");
+  if (map.isOpen()) return say("Draw around images to open them in the grid and label them.");
   const many = areSeveral(), items = review.isOpen() ? review.chosen() : many ? grid.chosen() : queue.slice(0, 1);
-  if (!items.length) return say(many ? UNSELECTED : "There is no image to answer.");
-  if (items.length > MOST) return say(`Select ${MOST} images at most.`);
+  if (!items.length) return say(many ? UNSELECTED : "There is no image to label.");
+  if (items.length > MOST) return say(`Select at most ${MOST} images.`);
   if (action === "skip" && (review.isOpen() || (!many && items[0].again))) return pass(items);
-  if (!many && ["label", "unsure"].includes(action) && !isSeen(items[0])) return say("The picture is not there yet.");
+  if (!many && ["label", "unsure"].includes(action) && !isSeen(items[0])) return say("The image has not loaded yet.");
   const seconds = Math.round(lookedFor() / items.length) / 1000;
   const settles = review.isOpen() ? review.settles() : Boolean(!many && items[0].settles);
   const actions = items.map(({ image }) => ({ action, image, label, seconds, guess, settles }));
@@ -135,22 +135,22 @@ function act(action, label = null) {
   show();
 }
 
-// An answer that was looked at again stays as it is.
+// Skipping an image that already has an answer keeps the answer.
 function pass(items) {
-  if (review.isOpen()) return say("All images are here: there is nothing to skip.");
+  if (review.isOpen()) return say("The review shows all images: there is nothing to skip.");
   queue = without(queue, items);
   show();
   refresh();
 }
 
-// An image that has an answer comes again, before the others.
+// Show an image that already has an answer before the rest of the queue.
 function lookAt(item) {
   closeAllBut(null);
   resumes = false;
   queue = [{ ...item, again: true }, ...without(queue, [item])];
   drawTools();
   show();
-  say(item.settles ? "People dispute this one: a class's key settles it, Space leaves it." : "An earlier answer: a class's key changes it, Space leaves it.");
+  say(item.settles ? "People disagree about this image: press a class's key to settle it, or Space to leave it." : "You answered this image before: press a class's key to change the label, or Space to keep it.");
 }
 
 function undo() {
@@ -167,28 +167,28 @@ function bringBack(items) {
   show();
 }
 
-// While only the server knows which image an undo brings back, a key would answer one that nobody has seen.
+// Until the server says which image an undo brings back, a key would label an image that nobody has seen.
 function run(deed) {
   if (!undoing) deed();
   else if (deed === undo) undoing.then(() => run(undo));
-  else say("Wait: undoing.");
+  else say("Undoing: please wait.");
 }
 
 async function showGuess() {
-  if (areSeveral()) return say("One image is guessed at: leave the grid before.");
-  if (!queue.length) return say("There is no image to guess at.");
+  if (areSeveral()) return say("Predictions are shown for single images: leave this view first.");
+  if (!queue.length) return say("There is no image to predict.");
   const { image } = queue[0];
   const answer = await outbox.request(`/api/guess/${image}`).catch((error) => error);
   if (image !== shown?.image) return;
   guess = answer.label ?? null;
-  const told = guess === null ? "" : `The model guesses ${named(guess)} (${percent(answer.probability)}).`;
-  write("guess", told || "No guess: the model knows too little yet.");
+  const told = guess === null ? "" : `The model predicts ${named(guess)} (${percent(answer.probability)}).`;
+  write("guess", told || "No prediction yet: the model needs more labels.");
   if (guess === null) return;
   drawChances(answer.proba ?? []);
   write("why", answer.why ?? "");
 }
 
-// ---- the picture
+// ---- the image
 
 function show() {
   restartClock();
@@ -207,23 +207,23 @@ function show() {
 }
 
 function whyOf(item) {
-  return item?.again ? "An earlier answer of yours." : item?.why ?? "";
+  return item?.again ? "You answered this image before." : item?.why ?? "";
 }
 
-// At full size, to be panned by arrow keys, the wheel or a finger.
+// Show full size; arrow keys, the wheel or a finger pan.
 function zoom() {
   if (isZoomed()) return zoomOut();
-  if (areSeveral()) return say("One image is looked at closely: leave the grid before.");
-  if (!shown) return say("There is no image to look at.");
+  if (areSeveral()) return say("Zoom shows a single image: leave this view first.");
+  if (!shown) return say("There is no image to zoom.");
   const frame = $("picture"), { name, width, height, image } = shown;
   const { naturalWidth, naturalHeight } = picture(shown);
   const fits = width <= frame.clientWidth && height <= frame.clientHeight;
-  if (fits && width <= naturalWidth && height <= naturalHeight) return say("This image has no more pixels.");
-  const full = html("img", { src: outbox.picture("full", image), alt: `Image ${name}, at full size`, width, height });
+  if (fits && width <= naturalWidth && height <= naturalHeight) return say("The image is already shown at full size.");
+  const full = html("img", { src: outbox.picture("full", image), alt: `Image ${name} at full size`, width, height });
   full.addEventListener("error", () => {
     if (!full.isConnected) return;
     zoomOut();
-    say("This image did not load at full size.");
+    say("The image could not be loaded at full size.");
   });
   frame.classList.add("zoom");
   frame.classList.toggle("fits", fits);
@@ -244,21 +244,21 @@ const isZoomed = () => !grid.isOpen() && $("picture").classList.contains("zoom")
 
 function showNothing() {
   const { finished, waiting_for: others } = state;
-  let reason = "The next images are being chosen …";
-  if (outbox.isCutOff()) reason = "The next images come when the connection is back.";
+  let reason = "Choosing the next images …";
+  if (outbox.isCutOff()) reason = "The next images appear when the connection is back.";
   else if (finished) return showEnd();
-  else if (others.length) reason = `The last images are with ${others.join(" and ")}. This page continues by itself.`;
+  else if (others.length) reason = `${others.join(" and ")} ${others.length === 1 ? "has" : "have"} the last images. This page continues automatically.`;
   if ($("picture").textContent !== reason) $("picture").replaceChildren(html("p", { role: "status" }, reason));
 }
 
 function showEnd() {
   const { n_bad, n_images, n_labeled, n_unsure, n_unreadable } = state;
-  const rest = [[n_unsure, "unsure"], [n_bad, "bad"], [n_unreadable, "that cannot be read"]];
+  const rest = [[n_unsure, "unsure"], [n_bad, "bad"], [n_unreadable, "unreadable"]];
   const told = rest.filter(([n]) => n).map(([n, what]) => `, ${n} ${what}`).join("");
-  const text = `No image is left: ${n_labeled} of ${n_images} labelled${told}.`;
+  const text = `No images left: ${n_labeled} of ${n_images} labelled${told}.`;
   if ($("picture").firstChild?.dataset?.text === text) return;
   $("picture").replaceChildren(html("div", { role: "status", "data-text": text },
-    html("p", {}, text), html("p", {}, "You can close this page. Next, by “Export and train”, or in the terminal:"),
+    html("p", {}, text), html("p", {}, "You can close this page. Next, use “Export and train”, or the terminal:"),
     $("next").content.cloneNode(true)));
 }
 
@@ -270,8 +270,8 @@ function picture(item) {
   image.addEventListener("error", () => {
     pictures.delete(item.image);
     if (!isShown()) return;
-    shown = null; // asked for again with the next state
-    image.replaceWith(html("p", {}, "This picture did not load. Wait, skip it, or call it bad."));
+    shown = null; // requested again with the next state
+    image.replaceWith(html("p", {}, "The image could not be loaded. Wait, skip it, or mark it as bad."));
   });
   image.src = outbox.picture("images", item.image);
   image.decode().catch(() => {});
@@ -292,10 +292,10 @@ function restartClock() {
 }
 
 function lookedFor() {
-  return looked + (document.hidden ? 0 : performance.now() - since); // ms, while the page could be seen
+  return looked + (document.hidden ? 0 : performance.now() - since); // ms, while the page was visible
 }
 
-// ---- keys, clicks, the start
+// ---- keys, clicks, start
 
 function closeAllBut(view) {
   for (const other of [grid, review, map]) if (other !== view && other.isOpen()) other.toggle();
@@ -330,36 +330,36 @@ const COMMANDS = {
 const isLetter = (key) => /^\p{L}$/u.test(key);
 const lower = (key) => (key.length > 2 ? key : key.normalize("NFC").toLowerCase()); // not "Enter", "F1" ...
 
-// The key by its place where the layout puts another sign there: AZERTY's digits, Greek letters.
+// Use the key's position where the layout has another character there: AZERTY's digits, Greek letters.
 function keyByPlace({ code, key, shiftKey }) {
   if (!shiftKey && /^Digit\d$/.test(code) && !/^\d$/.test(key)) return code.at(-1);
   if (/^\P{ASCII}$/u.test(key) && code.startsWith("Key") && (shiftKey || !areMany())) return code.at(-1).toLowerCase();
   return lower(key);
 }
 
-// A letter with Shift is a command's.
+// Shift with a letter is always a command.
 function classOf(event) {
   const key = lower(event.key);
   if (event.shiftKey && isLetter(key)) return undefined;
   return idOfKey(key) ?? idOfKey(keyByPlace(event));
 }
 
-// The first key after others were changed elsewhere may be one that the fingers know from before.
+// After keys were changed elsewhere, the first key press may be out of habit, so it only warns.
 function labelByKey(id) {
   if (!haveMoved()) return act("label", id);
   seeMoved();
   drawNote();
-  say("Nothing was labelled: keys have changed. Look at them, and press again.");
+  say("Nothing was labelled: keys have changed. Check them, then press again.");
 }
 
-const isShortcut = (event) => event.ctrlKey || event.metaKey; // the browser's, but for Ctrl-Z
+const isShortcut = (event) => event.ctrlKey || event.metaKey; // left to the browser, except Ctrl-Z
 
 function commandOf(event) {
   const key = keyByPlace(event), id = classOf(event);
   if (isShortcut(event)) return key === "z" ? undo : null;
   if (!$("use-keys").checked && key.length === 1) return null;
   if (id !== undefined) return () => labelByKey(id);
-  if (areMany() && isLetter(key) && !event.shiftKey) return null; // it begins a name
+  if (areMany() && isLetter(key) && !event.shiftKey) return null; // typing a name begins
   if (isZoomed() && key === "Escape") return zoom;
   if (review.isOpen() && ["a", "Escape"].includes(key)) return () => review.selectAll(key === "a");
   if (grid.isOpen() && ["a", "Escape"].includes(key)) return key === "a" ? COMMANDS.all : COMMANDS.none;
@@ -372,31 +372,31 @@ const beginsName = (event) =>
   && !(event.shiftKey && isLetter(event.key));
 
 document.addEventListener("keydown", (event) => {
-  if (event.target.closest("dialog:not([open])")) event.target.blur(); // it has the focus until the next frame
+  if (event.target.closest("dialog:not([open])")) event.target.blur(); // a closed dialog keeps the focus until the next frame
   if (!state || event.isComposing || event.altKey || document.querySelector("dialog[open]")) return;
   if (event.target === $("filter")) return filterKey(event, (id) => run(() => act("label", id)), sayChanged);
-  if (event.target.closest("#filters, select")) return; // fields, and a summary
-  if (event.target.closest("button") && [" ", "Enter"].includes(event.key)) return; // a button answers for itself
+  if (event.target.closest("#filters, select")) return; // fields handle their own keys
+  if (event.target.closest("button") && [" ", "Enter"].includes(event.key)) return; // buttons handle their own keys
   const command = commandOf(event);
   if (command) {
     event.preventDefault();
-    if (!event.repeat) run(command); // a key held down is one answer
+    if (!event.repeat) run(command); // holding a key down is one answer
   } else if (beginsName(event)) $("filter").focus(); // gets the letter
 });
 
 function sayChanged() {
-  say("Nothing was labelled: another image had come while you typed.");
+  say("Nothing was labelled: the image changed while you typed.");
 }
 
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button"), { id, command } = button?.dataset ?? {};
   if (state && id) {
     leaveFilter();
-    seeMoved(); // who clicks reads
+    seeMoved(); // a click shows that the button was read
     run(() => act("label", Number(id)));
   } else if (state && command) run(COMMANDS[command]);
   else if (state && event.target.closest("#picture img")) zoom();
-  if (event.detail && !document.querySelector("dialog[open]")) button?.blur(); // after a click Space is to skip, not to press again
+  if (event.detail && !document.querySelector("dialog[open]")) button?.blur(); // after a click, Space skips instead of pressing the button again
 });
 
 document.addEventListener("visibilitychange", () => {
@@ -414,13 +414,13 @@ $("new-name").value = outbox.me;
 $("close-who").addEventListener("click", () => $("who-dialog").close());
 $("change-who").addEventListener("click", () => {
   const name = $("new-name").value.trim();
-  if (pending().length) say("Wait: not all is saved yet.");
+  if (pending().length) say("Wait until all answers are saved.");
   else if (name) location.search = new URLSearchParams({ as: name });
 });
 $("new-name").addEventListener("keydown", (event) => { if (event.key === "Enter") $("change-who").click(); });
 
 const address = new URL(location);
-if (address.searchParams.has("token")) { // where it stays, it is copied and kept
+if (address.searchParams.has("token")) { // else it ends up in copied links and bookmarks
   address.searchParams.delete("token");
   history.replaceState(null, "", address);
 }

@@ -1,12 +1,12 @@
-// The buttons of the classes, and the filter that finds one among many.
+// The class buttons, and the filter that finds one among many.
 
 import { $, html, percent, write } from "./dom.js";
 
-const KEYS = 9; // of more classes the names are typed
-const HINT = "Type a part of its name, then Enter.";
+const KEYS = 9; // with more classes, names can be typed
+const HINT = "Type part of its name, then press Enter.";
 
 let classes = [], buttons = [], best = 0, aim = null, areMoved = false;
-let aimed = () => null; // what an answer would be about now
+let aimed = () => null; // returns what an answer would label now
 export const aimBy = (what) => { aimed = what; };
 
 export const named = (id) => classes.find((one) => one.id === id)?.name ?? "";
@@ -32,7 +32,7 @@ export function drawClasses(state, isOwn) {
   }
 }
 
-// Whether somebody else gave keys to other classes, and nothing was answered since: fingers do not know it yet.
+// Whether another person moved keys between classes, and this person has not noticed yet.
 export const haveMoved = () => areMoved;
 export function seeMoved() {
   areMoved = false;
@@ -50,7 +50,7 @@ function make(list) {
   drawLetters();
 }
 
-// How probable each class is to the model, in the order of the buttons; none of it by an empty list.
+// Show the class probabilities, in the order of the buttons; an empty list clears them.
 export function drawChances(proba) {
   buttons.forEach((button, i) => {
     const chance = button.querySelector(".chance"), share = proba[i];
@@ -59,7 +59,7 @@ export function drawChances(proba) {
   });
 }
 
-// With many classes letters are for their names, and some are a class's key: what they do otherwise then takes Shift.
+// Letters type names if there are many classes, and may be a class's key: their commands then need Shift.
 function drawLetters() {
   for (const kbd of document.querySelectorAll("[data-letter]")) {
     const letter = kbd.dataset.letter, isTaken = areMany() || idOfKey(letter) !== undefined;
@@ -82,7 +82,7 @@ function mark(on) {
   const found = matching();
   for (const button of buttons) button.classList.toggle("best", on && button === found[best]);
   if (!on) return write("filter-hint", HINT);
-  if (!found.length) return write("filter-hint", "No class has that in its name.");
+  if (!found.length) return write("filter-hint", "No class name contains this.");
   found[best].scrollIntoView({ block: "nearest" });
   write("filter-hint", `Enter: ${named(idOf(found[best]))} (${best + 1} of ${found.length})`);
 }
@@ -93,7 +93,7 @@ export function leaveFilter() {
   filter();
 }
 
-// An answer is about what was seen when the typing began; if that has changed meanwhile, there is none.
+// An answer is for the image shown when typing began; if another one is shown by now, refuse it.
 export function filterKey(event, choose, refuse) {
   const found = matching(), step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (event.key === "Escape") leaveFilter();

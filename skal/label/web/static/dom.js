@@ -1,4 +1,4 @@
-// What all parts of the page use. Text from outside enters as text nodes and attributes, never as HTML.
+// Helpers for the page. External text enters as text nodes and attributes, never as HTML.
 
 export const $ = (id) => document.getElementById(id);
 
@@ -13,7 +13,7 @@ export const html = maker("http://www.w3.org/1999/xhtml");
 export const svg = maker("http://www.w3.org/2000/svg");
 
 export function write(id, text) {
-  if ($(id).textContent !== text) $(id).textContent = text; // a screen reader is told only of changes
+  if ($(id).textContent !== text) $(id).textContent = text; // screen readers announce only changes
 }
 
 export const say = (text) => write("status", text);

@@ -1,10 +1,10 @@
-// The dialog in which keys and names are chosen, and classes come, become one or go away.
+// The dialog that changes keys and names, and adds, merges and removes classes.
 
 import { $, html, say, write } from "./dom.js";
 import * as outbox from "./outbox.js";
 
 let rows = [];
-let tell = () => {}; // who is told what the server says
+let tell = () => {}; // takes the server's state
 export const start = (accept) => { tell = accept; };
 
 export function open({ classes, counts }) {
@@ -21,9 +21,9 @@ function row({ id, name, key, chosen }, classes, count) {
   const input = html("input", { "aria-label": `Key of ${name}`, value: chosen, placeholder: key, maxlength: 4,
     autocomplete: "off", autocapitalize: "none", spellcheck: "false" });
   const others = classes.filter((other) => other.id !== id);
-  const select = html("select", { "aria-label": `What becomes of ${name}` }, html("option", { value: "" }, "stays"),
-    ...others.map((other) => html("option", { value: other.id }, `becomes a part of ${other.name}`)),
-    html("option", { value: "none" }, "is removed"));
+  const select = html("select", { "aria-label": `Change ${name}` }, html("option", { value: "" }, "keep"),
+    ...others.map((other) => html("option", { value: other.id }, `merge into ${other.name}`)),
+    html("option", { value: "none" }, "remove"));
   const node = html("tr", {}, html("th", { scope: "row" }, called, html("span", {}, `${count} labelled`)),
     html("td", {}, input), html("td", {}, select));
   return { id, name, chosen, called, input, select, node };
@@ -39,14 +39,14 @@ async function save() {
     }
   }
   const fresh = $("new-classes").value.split("\n").map((line) => line.trim()).filter(Boolean);
-  if (outbox.pending().length) return write("edit-trouble", "Wait: not all is saved yet.");
+  if (outbox.pending().length) return write("edit-trouble", "Wait until all answers are saved.");
   try {
     tell((await outbox.request("/api/classes", { keys, into, names, new: fresh, as: outbox.me, window: outbox.win })).state);
   } catch ({ message }) {
-    return write("edit-trouble", `Nothing was changed: ${message}`);
+    return write("edit-trouble", `No class was changed: ${message}`);
   }
   $("edit").close();
-  say("The classes are saved.");
+  say("Classes saved.");
 }
 
 $("save-edit").addEventListener("click", save);

@@ -1,13 +1,13 @@
-// How far the labelling is, and how good the model.
+// The progress of labelling, and the model's accuracy.
 
 import { $, counted, percent, svg, write } from "./dom.js";
 
-const ENOUGH = 10, PLENTY = 30; // answers to images drawn at random: for a figure at all, and before its interval
-const DRAWN = "images drawn at random from all and never trained on";
-const INTERVAL = "The true figure lies in that range with 95% certainty.";
-const UNKNOWN = "About every tenth image is drawn at random from all, and its answer is kept for testing. "
-  + "The figure comes from those, once there is a model.";
-const LEARNER = { idle: "", training: "The model is training; you can keep labelling." };
+const ENOUGH = 10, PLENTY = 30; // test answers needed to show an estimate, and to show it before its interval
+const DRAWN = "randomly drawn images that the model never trains on";
+const INTERVAL = "The range is a 95% confidence interval.";
+const UNKNOWN = "About every tenth image is drawn at random and held out as a test set. "
+  + "The model's accuracy is measured on these images.";
+const LEARNER = { idle: "", training: "The model is training. You can keep labelling." };
 
 export function drawFigures(state) {
   const { done_in_round: done, n_images, n_labeled, round, round_size: size } = state;
@@ -15,7 +15,7 @@ export function drawFigures(state) {
   write("total", `${n_labeled} of ${counted(n_images, "image")} labelled`);
   $("bar").max = size || 1;
   $("bar").value = done;
-  const [figure, source] = told(state);
+  const [figure, source] = estimate(state);
   write("accuracy", figure);
   write("source", source);
   const { enough } = state;
@@ -32,20 +32,20 @@ export function drawFigures(state) {
 
 function drawPeople({ people, n_disputed: n }) {
   $("people").hidden = people.length < 2;
-  const disputed = n ? [`${n} labelled differently: settle them in the review`] : [];
+  const disputed = n ? [`${n} disputed: settle them in the review`] : [];
   write("answers", [...people.map(({ name, n: answers }) => `${name} ${answers}`), ...disputed].join(" · "));
 }
 
 const share = (wanted) => `${Number((100 * wanted).toPrecision(4))}%`;
 
-function told({ accuracy, n_labeled, n_test }) {
+function estimate({ accuracy, n_labeled, n_test }) {
   if (!accuracy && !n_test) return ["Not known yet", UNKNOWN];
   const n = accuracy?.n ?? n_test;
-  if (!accuracy || n < ENOUGH) return ["Too early to say", `${n} of ${ENOUGH} answers so far, to ${DRAWN}.`];
+  if (!accuracy || n < ENOUGH) return ["Too early to say", `${n} of ${ENOUGH} answers so far to ${DRAWN}.`];
   const [value, low, high] = [accuracy.value, accuracy.low, accuracy.high].map(percent);
-  const on = `On ${counted(n, "answer")}, to ${DRAWN}, by the model that knew ${accuracy.n_known} of your ${counted(n_labeled, "label")}.`;
-  if (n < PLENTY) return [`Between ${low} and ${high} right`, `${INTERVAL} ${value} in the sample. ${on}`];
-  return [`${value} right (${low} to ${high})`, `${on} ${INTERVAL}`];
+  const on = `Measured on ${counted(n, "answer")} to ${DRAWN}. It was trained on ${accuracy.n_known} of your ${counted(n_labeled, "label")}.`;
+  if (n < PLENTY) return [`Between ${low} and ${high} correct`, `${INTERVAL} The estimate is ${value}. ${on}`];
+  return [`${value} correct (${low} to ${high})`, `${on} ${INTERVAL}`];
 }
 
 function drawUnreadable({ n_unreadable: n, unreadable }) {

@@ -1,9 +1,9 @@
-// The dialog that writes the labels out and trains the final network: what and where is said before.
+// The dialog that exports labels and trains the final network; it shows first what goes where.
 
 import { $, html, say, write } from "./dom.js";
 import * as outbox from "./outbox.js";
 
-const AGAIN = 500; // ms between looks at what is being made
+const AGAIN = 500; // ms between polls of the job
 
 let things = [], chosen = "folder", watching = null, wasDoing = "";
 
@@ -18,7 +18,7 @@ async function look() {
   const answer = await outbox.request("/api/finish").catch((error) => error);
   if (answer instanceof Error) {
     if (wasDoing) watching = setTimeout(look, AGAIN);
-    return write("finish-told", `No answer: ${answer.message}.`);
+    return write("finish-told", `The server did not answer: ${answer.message}.`);
   }
   draw(answer);
 }
@@ -28,8 +28,8 @@ function draw({ n_labeled: n, things: fresh, doing, told, failed }) {
   things = fresh;
   write("finish-count", `${n} image${n === 1 ? " has a label" : "s have a label"}.`);
   $("make").disabled = Boolean(doing) || !n;
-  const result = failed ? `Nothing was made: ${told}` : told && `Done. ${told}`;
-  write("finish-told", doing ? `Making: ${doing} …` : result);
+  const result = failed ? `Failed: ${told}` : told && `Done. ${told}`;
+  write("finish-told", doing ? `Working on ${doing} …` : result);
   if (doing || result) $("finish-told").scrollIntoView({ block: "nearest" });
   if (wasDoing && !doing && !$("finish").open) say(result);
   wasDoing = doing;
@@ -43,12 +43,12 @@ function row({ what, summary, where }) {
 }
 
 async function make() {
-  if (outbox.pending().length) return write("finish-told", "Wait: not all is saved yet.");
+  if (outbox.pending().length) return write("finish-told", "Wait until all answers are saved.");
   const { what, where } = things.find((one) => one.what === chosen) ?? {};
   const answer = await outbox.request("/api/make", { what, where }).catch((error) => error);
   if (!(answer instanceof Error)) return draw(answer);
   await look();
-  write("finish-told", `Nothing was made: ${answer.message}`);
+  write("finish-told", `Failed: ${answer.message}`);
 }
 
 $("things").addEventListener("change", ({ target }) => { chosen = target.value; });

@@ -1,22 +1,22 @@
-// Many pictures at once: which are shown, and which of them are selected.
+// Many images at once: those shown, and those selected.
 
 import { $, html, without, write } from "./dom.js";
 import { ask, pending, picture } from "./outbox.js";
 
-const SIZE = 48; // pictures
-const LONG = 500; // ms that a finger stays, to select a range
+const SIZE = 48; // images
+const LONG = 500; // ms of a long touch, which selects a range
 
 let items = [], selected = new Set(), before = new Set(), at = 0, anchor = 0;
-let among = []; // those that it is opened on, if not all
-let tell = () => {}; // who is told what the server says
+let among = []; // the images to choose from; empty for all
+let tell = () => {}; // takes the server's state
 const cells = new Map();
 
 export const isOpen = () => !$("many").hidden;
-export const isShort = () => isOpen() && items.length < SIZE; // more may be known soon
+export const isShort = () => isOpen() && items.length < SIZE; // more may be available soon
 export const chosen = () => items.filter((item) => selected.has(item.image));
 export const start = (accept) => { tell = accept; };
 
-// The images that it is about, until it is told others; all by an empty list.
+// Restrict the grid to some images; an empty list allows all.
 export const limit = (images) => { among = images; };
 
 export function toggle() {
@@ -35,7 +35,7 @@ export async function load(focus = !items.length) {
   if (!isOpen()) return;
   items = [...items, ...without(answer.images, [...items, ...pending()])].slice(0, SIZE);
   draw(focus);
-  if (!items.length) write("chosen", "There are no images to answer.");
+  if (!items.length) write("chosen", "There are no images to label.");
 }
 
 export function forgetPictures() {
@@ -53,7 +53,7 @@ export function remove(gone) {
 
 export function bringBack(back) {
   items = [...back, ...without(items, back)];
-  selected = new Set(back.map((item) => item.image)); // one more key gives all of them another class
+  selected = new Set(back.map((item) => item.image)); // the next key relabels all of them
   before = new Set(selected);
   draw();
 }
@@ -85,7 +85,7 @@ function cell({ image, name }) {
   return cells.get(image);
 }
 
-// A range goes from where one was before to here, beside what had been selected till then: it can shrink again.
+// A range goes from the anchor to here and adds to the earlier selection, so it can shrink again.
 function select(index, range) {
   at = index;
   if (range) {

@@ -1,4 +1,4 @@
-// The last answers, beside the image: a click goes back to one.
+// The last answers, next to the image; a click goes back to one.
 
 import { named } from "./classes.js";
 import { $, html } from "./dom.js";

@@ -1,23 +1,23 @@
-// All images as points, those that are alike near each other; what is drawn around opens in the grid.
+// All images as points, similar ones close together; drawing around some opens them in the grid.
 
 import { named } from "./classes.js";
 import { $, counted, html, say, write } from "./dom.js";
 import { me, picture, request, win } from "./outbox.js";
 import { colours, NONE, packed } from "./palette.js";
 
-const AGAIN = 1000; // ms between looks at what is computed
-const REST = 200; // ms without a key, before what lies in the circle is counted
-const NEAR = 12; // px from the pointer to a point
-const MOST = 5000; // images that the grid is opened on
-const STEP = 0.1, ZOOM = 1.3; // of the map's width, and times, a key
-const SHARE = 1 / 6; // radius of the circle for the keyboard, of the smaller side
-const WHY = { start: "before there was a model", strategy: "by the strategy", doubt: "the model is unsure", chance: "at random", test: "to measure accuracy" };
+const AGAIN = 1000; // ms between polls of the computation
+const REST = 200; // ms without a key press before the images in the circle are counted
+const NEAR = 12; // px from the pointer at which a point is hovered
+const MOST = 5000; // images to open in the grid
+const STEP = 0.1, ZOOM = 1.3; // share of the map's width, and zoom factor, per key press
+const SHARE = 1 / 6; // radius of the keyboard's circle, as a share of the smaller side
+const WHY = { start: "picked before there was a model", strategy: "picked by the strategy", doubt: "the model is uncertain", chance: "drawn at random", test: "drawn at random to measure accuracy" };
 
 let points = { images: [], x: [], y: [], label: [], guess: [], unsure: [], why: [], kinds: [] };
 let view = { x: 0, y: 0, scale: 1 }, size = { width: 0, height: 0, dpr: 1 };
 let colour = new Uint32Array(), order = new Uint32Array(), pixels = null;
 let drag = null, path = [], watching = null, resting = null, frame = 0, dirty = false;
-let open = () => {}; // what shows some images in the grid
+let open = () => {}; // opens images in the grid
 const canvas = $("points"), pen = canvas.getContext("2d", { alpha: false });
 
 export const isOpen = () => !$("map").hidden;
@@ -36,7 +36,7 @@ export function toggle() {
 async function load(isFirst = false) {
   const answer = await request("/api/map").catch((error) => error);
   if (!isOpen()) return;
-  if (answer instanceof Error) return write("map-state", `No answer: ${answer.message}.`);
+  if (answer instanceof Error) return write("map-state", `The map could not be loaded: ${answer.message}.`);
   const isOther = answer.method !== points.method || answer.images.length !== points.images.length;
   points = { ...points, ...answer };
   tell(answer);
@@ -55,8 +55,8 @@ async function watch() {
 }
 
 function tell({ state, method, images }) {
-  const far = { computing: "a better one is being computed …", ready: "", none: "" }[state] ?? state;
-  const what = method ? `${counted(images.length, "image")}, by ${method}` : "The images are being looked at …";
+  const far = { computing: "computing a better map …", ready: "", none: "" }[state] ?? state;
+  const what = method ? `${counted(images.length, "image")}, by ${method}` : "Computing embeddings of the images …";
   write("map-state", [what, far].filter(Boolean).join(" · "));
 }
 
@@ -66,7 +66,7 @@ function paint() {
   const by = $("colour-by").value, of = points[by] ?? [];
   const { list, legend } = colours(by, of, by === "why" ? points.kinds.map((kind) => WHY[kind] ?? kind) : named);
   colour = Uint32Array.from(of, (value) => list.get(value) ?? NONE());
-  // those that say something lie above the others
+  // draw points with a value on top
   order = Uint32Array.from([...colour.keys()].sort((a, b) => (of[a] < 0 ? 0 : 1) - (of[b] < 0 ? 0 : 1)));
   $("legend").replaceChildren(...legend.map(([text, rgb, n]) => {
     const mark = html("span", { class: "mark" });
@@ -120,7 +120,7 @@ function draw() {
 const onScreen = (i) => [
   (points.x[i] - view.x) * view.scale + size.width / size.dpr / 2, (points.y[i] - view.y) * view.scale + size.height / size.dpr / 2];
 
-// ---- looking around
+// ---- pan and zoom
 
 function whole() {
   const side = Math.min(canvas.clientWidth, canvas.clientHeight) || 1;
@@ -145,7 +145,7 @@ function looked() {
   redraw();
 }
 
-// ---- choosing
+// ---- selecting
 
 function inside(corners) {
   const [lefts, tops] = [corners.map(([left]) => left), corners.map(([, top]) => top)];
@@ -172,9 +172,9 @@ function inCircle() {
   });
 }
 
-// The middle of them first: there they are most alike.
+// Those nearest to the centre first: they are the most similar.
 function openOn(found) {
-  if (!found.length) return say("No image lies there.");
+  if (!found.length) return say("There is no image in this area.");
   const mean = (of) => found.reduce((sum, i) => sum + of[i], 0) / found.length;
   const [x, y] = [mean(points.x), mean(points.y)];
   const far = (i) => (points.x[i] - x) ** 2 + (points.y[i] - y) ** 2;
@@ -200,7 +200,7 @@ function hover(left, top) {
   if (i < 0) return;
   const src = picture("thumbs", points.images[i]), image = card.querySelector("img");
   if (image.getAttribute("src") !== src) image.src = src;
-  const said = [points.label[i] >= 0 ? named(points.label[i]) : "no label", points.why[i] >= 0 ? `waits: ${WHY[points.kinds[points.why[i]]]}` : ""];
+  const said = [points.label[i] >= 0 ? named(points.label[i]) : "no label", points.why[i] >= 0 ? `queued: ${WHY[points.kinds[points.why[i]]]}` : ""];
   card.querySelector("figcaption").textContent = said.filter(Boolean).join(" · ");
   const [px, py] = onScreen(i), room = canvas.clientWidth - card.offsetWidth;
   card.style.left = `${Math.max(0, Math.min(px + 14, room))}px`;

@@ -1,14 +1,14 @@
-// What was pressed, on its way to the server: in order, each until the server has answered that it is on the disk.
-// A request that got no answer is sent again under its key, by which the server knows it again.
+// Answers on their way to the server: sent in order, each kept until the server confirms that it is on disk.
+// A request without a response is sent again with the same key, so that the server recognizes it.
 
 import { $, say, write } from "./dom.js";
 
 const RETRY = 1500, TIMEOUT = 10000, PATIENCE = 2000; // ms
-const TRIES = 3; // of an answer that the server fails at, before it can be set aside
-const GONE = "No connection to skal. Is it still running in the terminal?";
-const SLOW = "skal does not answer yet.";
-const ANEW = "skal does not know this page any more: open the address that it printed in the terminal.";
-const FOREIGN = "skal now labels another folder at this address. Close this page, or start skal label for its own again.";
+const TRIES = 3; // server failures before an answer can be discarded
+const GONE = "No connection to skal. Check that it is still running in the terminal.";
+const SLOW = "skal is not responding yet.";
+const ANEW = "skal no longer accepts this page: open the address that it printed in the terminal.";
+const FOREIGN = "skal now serves another folder at this address. Close this page, or restart skal label for this folder.";
 
 const project = document.documentElement.dataset.project;
 export const me = document.documentElement.dataset.own || new URLSearchParams(location.search).get("as") || "me";
@@ -16,11 +16,11 @@ const STORE = `outbox of ${project}: ${me}`, COMPLAINTS = `complaints of ${proje
 
 let outbox = JSON.parse(sessionStorage.getItem(STORE) ?? "[]"); // outlives a reload
 let complaints = JSON.parse(sessionStorage.getItem(COMPLAINTS) ?? "[]");
-let settled, refused; // what to do with an answer
-let pictures = ""; // the stamp of the server's
+let settled, refused; // callbacks for the server's response
+let pictures = ""; // the server's stamp of the image files
 let sending = false, wake = null, posted = 0, lost = "";
 
-// Kept from a reload, but not by a copy of this page, which is another window under the same name.
+// Kept across a reload, but not by a duplicated tab, which is another window with the same name.
 export const win = sessionStorage.getItem("window") ?? crypto.getRandomValues(new Uint32Array(2)).join("-");
 sessionStorage.removeItem("window");
 addEventListener("pagehide", () => {
@@ -33,7 +33,7 @@ export const pending = () => outbox.flatMap((entry) => entry.items);
 export const isCutOff = () => lost !== "";
 export const picture = (kind, image) => `/${kind}/${image}?project=${project}&pictures=${pictures}`;
 
-// A browser keeps pictures by their address; under another stamp they are fetched again. Tells whether it is another.
+// Browsers cache images by address: a new stamp makes them fetch again. Returns whether the stamp is new.
 export function stamped(stamp) {
   const isOther = stamp !== pictures;
   pictures = stamp;
@@ -55,7 +55,7 @@ export async function request(path, body, keepalive = false) {
   throw Object.assign(new Error(error ?? `the server answered ${response.status}`), { status: response.status, foreign });
 }
 
-// null if there is no answer, or one that may be older than what was pressed: then that one's own answer comes
+// Returns null without a response, or if it may be older than an answer posted meanwhile (which gets its own response).
 export async function ask(path, body) {
   const before = posted, wasSent = !outbox.length;
   try {
@@ -70,7 +70,7 @@ export async function ask(path, body) {
   }
 }
 
-// Returns the key, by which an undo names what it takes back, and a promise of the end.
+// Returns the key, by which an undo refers to this answer, and a promise that resolves when it is done.
 export function post(path, body, items, text) {
   const key = [...crypto.getRandomValues(new Uint32Array(4))].map((part) => part.toString(36)).join("-");
   const entry = { path, body: { ...body, as: me, window: win, key }, items, text };
@@ -96,7 +96,7 @@ async function send() {
     const slow = setTimeout(() => { lost ||= SLOW; banner(); }, PATIENCE);
     const answer = await request(entry.path, entry.body, true).catch((error) => error); // outlives the page
     clearTimeout(slow);
-    if (entry !== outbox[0]) continue; // set aside meanwhile
+    if (entry !== outbox[0]) continue; // discarded meanwhile
     if (answer instanceof Error && !isRefusal(answer)) {
       if (answer.status >= 500) entry.failures = (entry.failures ?? 0) + 1;
       trouble(answer);
@@ -149,7 +149,7 @@ function banner() {
 
 $("retry").addEventListener("click", () => wake?.());
 $("aside").addEventListener("click", () => {
-  drop(outbox[0], "It was set aside, because skal fails at it");
+  drop(outbox[0], "It was discarded, because skal failed to save it");
   banner();
   wake?.();
 });

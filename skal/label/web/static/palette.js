@@ -1,4 +1,4 @@
-// Colours of points: of classes (Okabe and Ito's, then hues far from each other), and of a scale.
+// Colours of points: a qualitative palette (Okabe and Ito, then distant hues), and a sequential scale.
 
 const SAFE = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#f0e442", "#7b5fb0"];
 const MOST = 12; // entries of a legend
@@ -6,7 +6,7 @@ const SURE = [86, 130, 190], UNSURE = [240, 120, 30];
 
 const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
 
-// As a canvas's pixels are in memory.
+// Return a colour in the memory layout of a canvas's pixels.
 export function packed(colour) {
   canvas.fillStyle = colour.trim();
   canvas.fillRect(0, 0, 1, 1);
@@ -20,7 +20,7 @@ export const NONE = () => packed(none());
 const ofClass = (place) => SAFE[place] ?? `hsl(${(place * 137.5) % 360} 65% ${isDark() ? 65 : 42}%)`;
 const mixed = (share) => `rgb(${SURE.map((low, i) => Math.round(low + (UNSURE[i] - low) * share)).join(" ")})`;
 
-// The colour of each value, and a legend: text, colour, and how many points have it.
+// Return the colour of each value, and legend entries (text, colour, number of points).
 export function colours(by, values, names) {
   const counts = new Map();
   for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);

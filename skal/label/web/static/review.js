@@ -1,32 +1,32 @@
-// All images, each with its answer: only the tiles on the screen exist, so that a hundred thousand scroll.
+// All images with their answers. Only the visible tiles exist, so that a hundred thousand images scroll.
 
 import { named } from "./classes.js";
 import { $, afterPaint, counted, html, percent, say, write } from "./dom.js";
 import { picture, request } from "./outbox.js";
 
-const REST = 80; // ms without scrolling, before pictures are fetched
-const AGAIN = 1000; // ms between looks at what is computed
-const MOST_ROWS = 200; // asked for at once
+const REST = 80; // ms without scrolling before thumbnails are fetched
+const AGAIN = 1000; // ms between polls of the computation
+const MOST_ROWS = 200; // per request
 const BEYOND = 2; // rows of tiles above and below the screen
 const WORDS = { unsure: "unsure", bad: "bad image" };
 
 let images = [], selected = new Set(), before = new Set(), at = 0, anchor = 0;
 let columns = 1, width = 150, height = 170;
-let open = () => {}; // what shows one image
+let open = () => {}; // shows one image
 let asked = 0, resting = null, watching = null, classes = "", told = null;
 const rows = new Map(), tiles = new Map();
 
 export const isOpen = () => !$("review").hidden;
 export const start = (lookAt) => { open = lookAt; };
 
-// Selected images, else the marked one, if it can be seen.
+// The selected images, else the marked one if it is visible.
 export function chosen() {
   const marked = isSeen(at) ? images.slice(at, at + 1) : [];
   const wanted = selected.size ? images.filter((image) => selected.has(image)) : marked;
   return wanted.map((image) => ({ image, name: rows.get(image)?.name ?? `image ${image}` }));
 }
 
-// Whether answers given here settle what people dispute.
+// Whether answers given here settle disputes.
 export const settles = () => isOpen() && $("wanted").elements.people.value === "disputed";
 
 export function toggle() {
@@ -65,12 +65,12 @@ function wanted() {
   return new URLSearchParams([...new FormData($("wanted"))].filter(([, value]) => value));
 }
 
-// With other filters from the start, else with those selected and the one marked that were it.
+// With changed filters, start at the top; else (`stays`) keep the selection and the marked image.
 async function load(focus = false, stays = false) {
   const mine = ++asked;
   const answer = await request(`/api/review?${wanted()}`).catch((error) => error);
   if (mine !== asked || !isOpen()) return;
-  if (answer instanceof Error) return write("found", `No answer: ${answer.message}.`);
+  if (answer instanceof Error) return write("found", `The images could not be loaded: ${answer.message}.`);
   const marked = stays ? images[at] : null, there = new Set(answer.images);
   images = answer.images;
   selected = new Set(stays ? [...selected].filter((image) => there.has(image)) : []);
@@ -91,7 +91,7 @@ function tell() {
   if (!told) return;
   const { doubts, n_doubtful: n, n_disputed, n_noted } = told;
   const found = counted(images.length, "image");
-  const state = { none: "", computing: "The labels are being cross-validated …", ready: `${n} doubtful` }[doubts] ?? `No doubts: ${doubts.replace(/^failed: /, "")}.`;
+  const state = { none: "", computing: "Searching for doubtful labels …", ready: `${n} doubtful` }[doubts] ?? `Doubtful labels are not available: ${doubts.replace(/^failed: /, "")}.`;
   write("found", [selected.size ? `${selected.size} of ${found} selected` : found, state, n_disputed ? `${n_disputed} disputed` : "", n_noted ? `${n_noted} with notes` : ""].filter(Boolean).join(" · "));
   clearTimeout(watching);
   if (doubts === "computing") watching = setTimeout(watch, AGAIN);
@@ -118,7 +118,7 @@ async function doubtful() {
 }
 
 function disputed() {
-  $("wanted").reset(); // which loads, a moment later, as it was then
+  $("wanted").reset(); // its listener loads a moment later, with the form of that moment
   $("wanted").elements.people.value = "disputed";
   rows.clear();
   setTimeout(load, 0, true);
@@ -186,7 +186,7 @@ function describe(tile, row) {
   if (first.textContent !== said) first.textContent = said;
   if (second.textContent !== model) second.textContent = model;
   tile.classList.toggle("doubtful", row.doubtful);
-  const told = (people ? `, ${people}` : differs ? `, the model says ${named(row.guess)}` : "") + (row.note && `, ${row.note}`);
+  const told = (people ? `, ${people}` : differs ? `, the model predicts ${named(row.guess)}` : "") + (row.note && `, ${row.note}`);
   tile.setAttribute("aria-label", `${row.name}: ${said === "–" ? "no answer" : said}${told}`);
   tile.title = [row.name, people || row.by.join(", "), row.round === null ? "" : `round ${row.round}`, row.note].filter(Boolean).join(" · ");
 }
@@ -208,7 +208,7 @@ async function fill() {
 
 // ---- answers
 
-// What is shown at once; the server's word follows by `renew`.
+// Show an answer at once; `renew` follows with the server's state.
 export function answered(items, action, label) {
   for (const { image } of items) {
     const row = rows.get(image);
@@ -278,7 +278,7 @@ function openAt(index) {
   const row = rows.get(images[index]);
   if (!row) return;
   open({ ...row, settles: settles() });
-  at = Math.min(index + 1, images.length - 1); // where the review continues, whatever becomes of this one's place
+  at = Math.min(index + 1, images.length - 1); // continue here, wherever this image is sorted afterwards
 }
 
 $("tiles").addEventListener("scroll", () => draw(), { passive: true });
