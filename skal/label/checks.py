@@ -1,4 +1,4 @@
-"""What is checked before a project is opened: nothing is written where it is not valid."""
+"""Checks before a project is opened, so that nothing invalid is written."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from .listing import Files
 from .store import Store
 
 MOST_CLASSES = 50
-"""That are all named in an error."""
+"""Classes to name in an error."""
 
 
 def check_config(config: RunConfig, given: Mapping[str, Any]) -> None:
-    """Find out early what the process that trains would find out late."""
+    """Check early what the training process would find out late."""
     if ":" not in config.strategy:
         STRATEGIES.resolve(config.strategy)
     if config.model is not None:
         MODELS.resolve(config.model)
     if given.get("pretrain"):
-        from ..runs.pretraining import check_pretraining  # and torch with it
+        from ..runs.pretraining import check_pretraining  # imports torch
 
         check_pretraining(config)
 
 
 def check_foreign(place: Path, config: RunConfig, given: Mapping[str, Any]) -> None:
-    """Refuse code of one's own that the settings at a place name and who runs it does not."""
+    """Refuse custom code that the saved settings name, unless the caller named it again."""
     kept = {n: value for n, value in foreign_names(config).items() if given.get(n) != value}
     check_trusted(place, kept, False, "; if you trust it, name it again as an option")
 
@@ -45,28 +45,29 @@ def check_foreign(place: Path, config: RunConfig, given: Mapping[str, Any]) -> N
 def check_enough(
     classes: Sequence[str], root: Path | None = None, files: Files | tuple[()] = ()
 ) -> None:
-    """Raise a UsageError if there are fewer than two classes; it names a table in a folder, beside
-    its images, that may have them.
+    """Raise a UsageError if there are fewer than two classes.
+
+    The message names a table in the folder, next to its images, that may have classes.
     """
     if len(classes) >= 2:
         return
-    got = f"only the class {classes[0]!r}" if classes else "no class"
+    got = f"there is only the class {classes[0]!r}" if classes else "there are no classes"
     table = None if root is None else table_of(root, files)
     hint = ""
     if root is not None and table is not None:
         names = sorted({*classes, *table.labels.values()})
         places = " ".join(shown(quote(str(place))) for place in (root, table.place))
         given = as_options(names if len(names) > 1 else [*names, "..."])
-        more = "" if len(names) > 1 else f", with another class, for it has only {names[0]!r}"
-        hint = f"; or take those of the table that is there: skal import {places} {given}{more}"
+        more = "" if len(names) > 1 else f", with another class, as it has only {names[0]!r}"
+        hint = f"; or import the table in the folder: skal import {places} {given}{more}"
     raise UsageError(
-        f"there is {got}; name two or more by --classes daisy,rose,... or make a folder of "
-        f"images for each{hint}"
+        f"{got}; expected at least two: name them with --classes daisy,rose,..., or make a folder "
+        f"of images for each{hint}"
     )
 
 
 def as_options(names: Sequence[str]) -> str:
-    """Return the options by which a command takes classes."""
+    """Return the command-line options that name some classes."""
     if len(names) > MOST_CLASSES:
         return "--classes A,..."
     if any("," in name for name in names):
@@ -79,13 +80,13 @@ def check_pool(files: Files, classes: Sequence[str]) -> None:
     if taking_part and all(label in classes for label in taking_part):
         n = sum(taking_part.values())
         raise UsageError(
-            f"all {n} images are in class folders: nothing is left to label; if "
-            "these folders are no classes, name the classes by --classes"
+            f"all {n} images are in class folders: nothing is left to label; if these folders are "
+            "not the classes, name the classes with --classes"
         )
 
 
 def check_pages(root: Path, kept: str, wanted: str, store: Store, files: Files) -> None:
-    """Refuse to take each page for an image, or no longer, where it would set labels aside."""
+    """Refuse to switch between files and pages as images if this would discard labels."""
     if (kept == "all") == (wanted == "all"):
         return
     paths, labeled = store.images(), {action.image for action in store.actions()}
@@ -97,20 +98,22 @@ def check_pages(root: Path, kept: str, wanted: str, store: Store, files: Files) 
     if is_lost:
         before = kept if wanted == "all" else "all"
         raise UsageError(
-            f"{str(root)!r} was labelled with --pages {before}, and --pages {wanted} would set "
-            "labels aside; leave it as it is, or label a copy of the folder"
+            f"{str(root)!r} was labelled with --pages {before}, and --pages {wanted} would discard "
+            f"labels; use --pages {before}, or label a copy of the folder"
         )
 
 
 def check_trainable(labels: Mapping[int, int]) -> None:
-    """Raise a DataError if labels are not of two classes."""
+    """Raise a DataError if the labels have fewer than two classes."""
     if len(set(labels.values())) < 2:
-        raise DataError("training needs labels of two classes or more; label more images")
+        raise DataError("training needs labels of at least two classes; label more images")
 
 
 def check_damaged(path: Path) -> None:
-    """Raise a UsageError if all of a store can be read: its copy, of a day ago maybe, has less; and
-    a RunFolderError if another version of skal wrote it, or nobody knows whether it is damaged.
+    """Raise a UsageError if a store is readable, because its backup may have fewer labels.
+
+    Raise a RunFolderError if another version of skal wrote it, or if it is locked or cannot be
+    opened, so that damage is unknown.
     """
     try:
         if not path.is_file():
@@ -126,13 +129,13 @@ def check_damaged(path: Path) -> None:
             raise
         return
     raise UsageError(
-        f"the labels in {str(path)!r} are not damaged, and nothing is restored: the copy may have "
-        "fewer; if you want it none the less, give that file another name before"
+        f"the labels in {str(path)!r} are not damaged, so nothing was restored: the backup may "
+        "have fewer labels; to restore it anyway, rename that file first"
     )
 
 
 def store_to_read(path: Path) -> Store:
-    """Return the store of a project; that of a new one where there is none, or an empty file."""
+    """Return the store of a project; an empty one in memory if its file is missing or empty."""
     if path.is_file():
         store = Store(path, read_only=True)
         if not store.is_empty:

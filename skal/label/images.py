@@ -1,4 +1,4 @@
-"""The images of a project: found, counted by their folders, and known by their contents."""
+"""The images of a project: find them, count them by folder, and identify them by content."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from ..core.errors import DataError
-from ..core.text import counted, plural, shown
+from ..core.text import counted, shown
 from ..datasets.formats import page_of
 from ..datasets.index import find_images
 from .listing import Files, Paths
 from .store import Content, Store
 
 AT_ONCE, AT_CLOSE = 1000, 10
-"""How many images are read at a time, and how many times when a project is closed."""
+"""Images to read at a time, and how many such blocks to read when a project is closed."""
 MOST_TOLD = 10
 LATEST = 2**63
-"""Nanoseconds, to the year 2262: what SQLite holds; some disks say later ones."""
+"""Nanoseconds, to the year 2262: SQLite stores no more, but some disks report later times."""
 
 _log = logging.getLogger("skal")
 
@@ -31,18 +31,18 @@ def find(root: Path, pages: str) -> Files:
 
 
 def taking_part(root: Path, files: Files) -> list[str]:
-    """Return the paths of all images but those of a given test set, sorted."""
+    """Return the sorted paths of all images except those of a given test set."""
     there = sorted(files.paths_but("test"))
     if not there:
-        raise DataError(f"no image under {str(root)!r} but those under test/")
+        raise DataError(f"no image under {str(root)!r} except those under test/; add some to label")
     return there
 
 
 def labels_of_folders(files: Files, paths: Paths, ids: Mapping[str, int]) -> dict[int, int]:
     """Return the class of each image in a class folder.
 
-    `paths` are those of images that take part, and `ids` those of classes, by all names that they
-    have or had.
+    `paths` are the images that take part, and `ids` the ids of classes by all present and former
+    names.
     """
     if not any(label in ids for _, label in files.counts()):
         return {}
@@ -55,7 +55,7 @@ def labels_of_folders(files: Files, paths: Paths, ids: Mapping[str, int]) -> dic
 
 
 def tell_left_out(files: Files, ids: Container[str]) -> None:
-    """Tell of folders that are no class, and of images that take no part."""
+    """Log folders that are not classes, and images that take no part."""
     others, n_of_test = Counter[str](), 0
     for (part, label), n in files.counts().items():
         n_of_test += n * (part == "test")
@@ -64,30 +64,31 @@ def tell_left_out(files: Files, ids: Container[str]) -> None:
     by_name = sorted(others.items())
     for name, count in by_name[:MOST_TOLD]:
         images = counted(count, "image counts", "images count")
-        _log.info("the folder %r is no class: its %s as unlabelled", name, images)
+        _log.info("the folder %r is not a class: its %s as unlabelled", name, images)
     if rest := by_name[MOST_TOLD:]:
         n = sum(count for _, count in rest)
-        more = counted(len(rest), "more folder", "more folders")
-        _log.info("... nor %s %s, of %s", plural(len(rest), "is", "are"), more, counted(n, "image"))
+        more = counted(len(rest), "more folder is", "more folders are")
+        _log.info("... and %s not classes, with %s", more, counted(n, "image"))
     if n_of_test:
-        images = counted(n_of_test, "image under test/ takes", "images under test/ take")
-        _log.info("%s no part in labelling", images)
+        images = counted(n_of_test, "image under test/ is", "images under test/ are")
+        _log.info("%s left out of labelling", images)
 
 
 def content_of(path: Path, sizes: Iterable[int] | None = None) -> tuple[int, str] | None:
-    """Return size and SHA-256 of a file, and of a page its number, too; None if it cannot be read,
-    or has none of some sizes.
+    """Return size and SHA-256 of a file (for a page, with its number).
+
+    None if it cannot be read, or if its size is not one of `sizes`.
     """
     read = read_content(path, sizes)
     return read and read[:2]
 
 
 def read_content(path: Path, sizes: Iterable[int] | None = None) -> Content | None:
-    """Return `content_of` a file, and when it was modified."""
+    """Return `content_of` a file, and its modification time."""
     place, page = page_of(str(path))
     path = Path(place)
     try:
-        if not path.is_file():  # to open a pipe may take for ever
+        if not path.is_file():  # opening a pipe may block for ever
             return None
         status = path.stat()
         size = status.st_size
@@ -103,10 +104,10 @@ def read_content(path: Path, sizes: Iterable[int] | None = None) -> Content | No
 
 
 class Contents:
-    """Writes size and hash of what was labelled, so that moved files are known again.
+    """Stores size and hash of labelled images, so that moved files are recognized.
 
-    Nobody waits for more than a few thousand images: others follow while the project is open, or
-    when it is opened again.
+    Opening and closing a project hashes a few thousand images at most; the others follow while it
+    is open, or when it is opened again.
     """
 
     def __init__(self, root: Path, store: Store, at_once: int = AT_ONCE) -> None:
@@ -118,13 +119,13 @@ class Contents:
         self._waiting: list[Future[None]] = []
 
     def write(self, paths: Mapping[int, str], images: Iterable[int]) -> None:
-        """Write those of some images that are there and not written yet."""
+        """Write those of some images that exist and are not written yet."""
         new = [image for image in images if image not in self._known and image in paths]
         self._write(paths, new[: self._at_once])
         self.write_later(paths, new[self._at_once :])
 
     def leave_out(self, images: Iterable[int]) -> None:
-        """Let images be that may not be those that were labelled, until they are labelled anew."""
+        """Do not hash images that may not be the labelled ones, until they are labelled again."""
         self._known.update(dict.fromkeys(images, 0))
 
     def _write(
@@ -137,8 +138,8 @@ class Contents:
             for image, now in hashes.items():
                 if image in shared and self._known.get(image, now) != now:
                     _log.warning(
-                        "%s has another content than when somebody else answered it: look at it "
-                        "in the review, for both answers count",
+                        "%s has changed since another person labelled it; check it in the review, "
+                        "because both answers count",
                         shown(paths[image]),
                     )
             self._known |= hashes
@@ -146,9 +147,10 @@ class Contents:
     def write_later(
         self, paths: Mapping[int, str], images: Sequence[int], shared: Container[int] = ()
     ) -> None:
-        """Write them in a thread, for hashing a file takes longer than a key; also those that were
-        written before: what was labelled again may be another picture, which is told of those
-        `shared` with others, whose answers were to the one before.
+        """Write contents in a thread, because hashing a file takes longer than a key press.
+
+        This includes images written before: the file may have changed before it was relabelled. A
+        warning names those `shared` with other people, whose answers were to the old content.
         """
         self._waiting = [one for one in self._waiting if not one.done()]
         for start in range(0, len(images), self._at_once):
@@ -156,11 +158,11 @@ class Contents:
             self._waiting.append(self._thread.submit(self._write, paths, part, shared))
 
     def finish(self) -> None:
-        """Wait until the next of them are written, and leave the rest to the next time."""
+        """Wait until the next blocks are written, and leave the rest to the next time."""
         waiting = [one for one in self._waiting if not one.done()]
         if sum(one.cancel() for one in waiting[AT_CLOSE:]):
             _log.info(
-                "not all labelled images were read yet, by which they are known again if they are "
-                "moved; that goes on whenever the project is open"
+                "not all labelled images have been hashed yet, which lets skal recognize moved "
+                "files; this continues when the project is opened again"
             )
         self._thread.shutdown()

@@ -1,4 +1,4 @@
-"""Which image is which: each has its number once for all, and keeps it where its file was moved."""
+"""Image numbers: each image keeps its number for good, also when its file is moved."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ from .listing import Paths
 from .store import Action, Content, Store
 
 AT_START, BYTES_AT_START = 200, 2**28
-"""How many images, and of how many bytes together, are read when a project is opened, to see
-whether labelled ones are the same, or lie in the places of others."""
+"""Images and total bytes to read when a project is opened, to check whether labelled images have
+changed or were moved."""
 MOST_TOLD = 20
-"""Of images that are to be looked at, how many are named."""
+"""Images to name in a warning."""
 COARSE = 2.0
 """Seconds by which the clock of a file system may lag behind."""
 NOWHERE = ".skal/replaced/"
-"""Before the path of an image whose place another one has: no folder, but a name that none has."""
+"""Prefix of the path of an image that was replaced by another: no such folder exists."""
 
 _log = logging.getLogger("skal")
 
 
 class Times:
-    """When files of a folder got their contents and their places; the system is asked once of each
-    folder below it.
+    """Modification times of files, and the times they were placed where they are.
+
+    Times of subfolders are cached.
     """
 
     def __init__(self, root: Path) -> None:
@@ -42,14 +43,14 @@ class Times:
         self._of_folders: dict[str, float] = {"": 0.0}
 
     def status(self, path: str) -> os.stat_result | None:
-        """Return that of the file of an image; None if it cannot be had."""
+        """Return the status of an image's file; None if it is not available."""
         try:
             return os.stat(page_of(self._root + path)[0])  # noqa: PTH116 (as above)
         except OSError:
             return None
 
     def placed(self, path: str, status: os.stat_result) -> float:
-        """Return when a file, or a folder that it is in, last got its name, or a newer time."""
+        """Return the latest change time (ctime) of a file and the folders that it is in."""
         return max(status.st_ctime, self._of_folder(path.rpartition("/")[0]))
 
     def _of_folder(self, folder: str) -> float:
@@ -61,10 +62,10 @@ class Times:
 
 
 class Others(NamedTuple):
-    """Labelled images where now another file lies than when they were labelled: those whose file
-    was `written` since, so that it was edited, or replaced by a new one; those whose file is older
-    than the label, so that it `came` from another place; and those `dated` as the file was then, as
-    by what edits files and keeps their times.
+    """Labelled images whose file has another content than when they were labelled.
+
+    The file was `written` since (edited, or replaced by a new one); it is older than the label, so
+    it `came` from another place; or it is `dated` as before (edited by a program that keeps times).
     """
 
     written: list[int]
@@ -73,9 +74,7 @@ class Others(NamedTuple):
 
 
 class Numbered(NamedTuple):
-    """Which numbers get which paths, how many labelled images lie elsewhere than before, which of
-    them have another content, and in the places of which others lie.
-    """
+    """New paths by number, how many labelled images moved, and which were edited or replaced."""
 
     paths: dict[int, str]
     n_moved: int
@@ -84,10 +83,10 @@ class Numbered(NamedTuple):
 
 
 class Numbering:
-    """Gives the images of a folder their numbers, and tells what was moved, edited or taken away.
+    """Assigns numbers to the images of a folder, and reports moved, edited and missing ones.
 
-    `labels` are those that hold, by image. The `store` and the `contents` of labelled images are
-    written unless it `is_read_only`, and nothing is told if it `is_quiet`.
+    `labels` are the current labels by image. The `store` and the `contents` of labelled images are
+    updated unless `is_read_only`; nothing is logged if `is_quiet`.
     """
 
     def __init__(
@@ -105,16 +104,16 @@ class Numbering:
         self._hashed: dict[str, tuple[int, str] | None] = {}
 
     def of(self, there: list[str]) -> Paths:
-        """Return which images are there, by number: new ones of the paths get one."""
+        """Return the existing images by number; new paths get new numbers."""
         known = self._store.images()
-        listed = dict(zip(there, there, strict=True))  # a path is kept once, not twice
+        listed = dict(zip(there, there, strict=True))  # shares the strings, to save memory
         is_listed = known.places == there or (self._is_read_only and not known)
         others = self._find_others(known, listed) if self._labels else Others([], [], [])
         if is_listed and not any(others):
             return Paths(there)
         new = self._new(known, listed, others)
         if new.paths and not self._is_read_only:
-            with self._store.transaction():  # another process may have given numbers meanwhile
+            with self._store.transaction():  # another process may have added numbers meanwhile
                 now = self._store.images()
                 if now.places != known.places:
                     del self._were
@@ -130,7 +129,7 @@ class Numbering:
 
     @cached_property
     def _were(self) -> dict[int, Content]:
-        """What the labelled images were when they were labelled, by number."""
+        """The contents of labelled images at the time of labelling, by number."""
         return self._store.contents()
 
     def _labelled_at(self, image: int) -> float:
@@ -139,16 +138,16 @@ class Numbering:
         return math.inf if label is None else datetime.fromisoformat(label.time).timestamp()
 
     def _find_others(self, known: Mapping[int, str], there: Mapping[str, str]) -> Others:
-        """Find the labelled images where now another file lies than when they were labelled.
+        """Find the labelled images whose file has another content than when they were labelled.
 
-        A file of the same size is read if it, or a folder that it is in, got its place or a newer
-        time since: of many the latest alone, since a folder that was copied is not to be read at
-        each start. But where a file came from another place all are read: names were given anew.
+        A file of unchanged size is read if it, or a folder that it is in, was moved or changed
+        since. Only the latest of many are read, so that a copied folder is not read at each start.
+        But if any file came from another place, files were renamed, and all are read.
         """
         contents, times = self._were, Times(self._root)
         others, kinds = Others([], [], []), dict[int, list[int]]()
         files = {(page_of(known[n])[0], c.modified) for n, c in contents.items() if n in known}
-        n_dated = Counter(modified for _, modified in files)  # pages have that of their file
+        n_dated = Counter(modified for _, modified in files)  # pages share the time of their file
         later: list[tuple[float, int, int]] = []
         same: list[int] = []
 
@@ -179,13 +178,12 @@ class Numbering:
         return others
 
     def _new(self, known: Mapping[int, str], there: Mapping[str, str], others: Others) -> Numbered:
-        """Return which numbers images get that are not `known` where they lie, or of which `others`
-        lie there.
+        """Return the numbers of images that are new, moved or replaced.
 
-        Labelled images that lie elsewhere now keep their number, of several alike by their names;
-        new ones get the next. The number of an image whose place another one has, and whose content
-        is nowhere, gets a path that there cannot be; but a file that was written anew in its place
-        keeps its number.
+        A labelled image that was moved keeps its number (among identical files, the one with the
+        same name); new images get the next numbers. An image that was replaced by another, and
+        whose content is found nowhere, gets an impossible path; a file rewritten in place keeps its
+        number.
         """
         contents = self._were
         new = sorted(there.keys() - known.values() if known else there)
@@ -224,11 +222,11 @@ class Numbering:
         others: Others,
         moved: Mapping[int, str],
     ) -> set[int]:
-        """Return those of `others` whose file is another image, not what was made of theirs.
+        """Return those of `others` whose file is another image, not an edited version.
 
-        Where names were given anew, or as many images are gone as came, these are others; where
-        more came, they are new versions of all, but for one whose own lies elsewhere and was
-        labelled there. And what was copied over one is another.
+        Files that came from elsewhere are other images if files were renamed, or if at least as
+        many images are missing as came; if more came, they are new versions, except one whose
+        original content is at the place of another label. A copy of another image is another image.
         """
         contents = self._were
         elsewhere = {*itertools.chain(*others)}
@@ -246,8 +244,9 @@ class Numbering:
     def _copies(
         self, known: Mapping[int, str], there: Mapping[str, str], images: Set[int]
     ) -> Iterator[int]:
-        """Yield those of some images whose file is now like that of another one that was known; of
-        many without a label, of equal size, the first are looked at.
+        """Yield those of some images whose file is now identical to that of another known image.
+
+        Of many unlabelled files of equal size, only the first `BYTES_AT_START` bytes are read.
         """
         contents = {n: content_of(self._root / known[n]) for n in images}
         sizes = {content[0] for content in contents.values() if content}
@@ -264,7 +263,7 @@ class Numbering:
     def _by_content(
         self, paths: Iterable[str], sizes: set[int]
     ) -> dict[tuple[int, str] | None, list[str]]:
-        """Return paths of files of these sizes by what is in them; each is read once."""
+        """Return the paths of files of these sizes by content; each file is read once."""
         found: dict[tuple[int, str] | None, list[str]] = {}
         for path in paths if sizes else ():
             if path not in self._hashed:
@@ -275,8 +274,10 @@ class Numbering:
     def _placed_since(
         self, since: float, paths: Iterable[str], sizes: Set[int], *, are_all: bool
     ) -> list[str]:
-        """Return the paths, with files of these sizes, that may have another file than before: the
-        latest alone unless `are_all`, for what was taken away is sought at each start.
+        """Return the paths, with files of these sizes, whose file may have been replaced.
+
+        Only the latest are returned unless `are_all`, because missing images are searched for at
+        each start.
         """
         times = Times(self._root)
         found: list[tuple[float, int, str]] = []
@@ -291,15 +292,16 @@ class Numbering:
     def _take_contents(
         self, known: Mapping[int, str], there: Mapping[str, str], others: Others, new: Numbered
     ) -> None:
-        """Tell what was moved or edited, and take in the contents that count from now on."""
+        """Report moved, replaced and edited images, and store the contents of edited ones."""
         if new.n_moved and not self._is_quiet:
             moved = counted(new.n_moved, "labelled image was", "labelled images were")
-            label = plural(new.n_moved, "its label goes with it", "their labels go with them")
-            _log.info("%s moved; %s", moved, label)
+            keep = plural(new.n_moved, "keeps its label", "keep their labels")
+            _log.info("%s moved and %s", moved, keep)
         if new.replaced and not self._is_quiet:
-            were = counted(len(new.replaced), "labelled image has", "labelled images have")
+            were = counted(len(new.replaced), "labelled image was", "labelled images were")
             first = shown(known[new.replaced[0]])
-            _log.warning("%s another image in its place (the first: %s): label that", were, first)
+            text = "%s replaced by another image (the first: %s); label the new image"
+            _log.warning(text, were, first)
         if new.edited:
             if not self._is_read_only:
                 self._contents.write_later(known, new.edited)
@@ -312,23 +314,18 @@ class Numbering:
                 self._tell_unread(known, unread)
 
     def _tell_unread(self, paths: Mapping[int, str], unread: Sequence[int]) -> None:
-        """Warn of labels that may be of other images, where names were given anew."""
+        """Warn of labels that may belong to other images since files were renamed."""
         _log.warning(
-            "files got other names, and %s read before, so that nobody knows whether the label is "
-            "still of the same image (the first: %s): look at them in the review, or give the "
-            "files their names back",
-            counted(len(unread), "labelled image was not", "labelled images were not"),
+            "files were renamed, and %s not hashed before: the label may belong to another image "
+            "now (the first: %s); check these images in the review, or restore the file names",
+            counted(len(unread), "labelled image was", "labelled images were"),
             shown(paths[unread[0]]),
         )
 
     def _tell_edited(self, paths: Mapping[int, str], edited: Sequence[int]) -> None:
-        has, was = ("has", "it was") if len(edited) == 1 else ("have", "they were")
         _log.warning(
-            "%s %s another content than when %s labelled (%s%s): label again what is "
-            "another picture now",
-            counted(len(edited), "labelled image"),
-            has,
-            was,
+            "%s changed since labelling (%s%s); relabel those that now show something else",
+            counted(len(edited), "labelled image has", "labelled images have"),
             ", ".join(sorted(shown(paths[n]) for n in edited)[:MOST_TOLD]),
             f" and {len(edited) - MOST_TOLD} more" if len(edited) > MOST_TOLD else "",
         )
@@ -336,11 +333,11 @@ class Numbering:
     def _tell_gone(self, gone: Mapping[int, str]) -> None:
         labeled = [path for number, path in gone.items() if number in self._labels]
         are = counted(len(gone), "image of the project is", "images of the project are")
-        told = f"{are} no longer there"
+        told = f"{are} missing"
         if labeled:
             _log.warning(
-                "%s, and %s a label that does not count until back (the first: %s); put "
-                "what is gone where it was",
+                "%s, and %s a label that does not count while the file is missing (the first: %s); "
+                "put missing files back",
                 told,
                 counted(len(labeled), "of them has", "of them have"),
                 shown(labeled[0].removeprefix(NOWHERE)),
@@ -350,15 +347,13 @@ class Numbering:
 
 
 def first_read(sizes: Iterable[int]) -> int:
-    """Return how many files of these sizes in bytes, the first of them, are read at a start."""
+    """Return how many of the first files, of these sizes in bytes, are read at a start."""
     n_bytes = itertools.accumulate(itertools.islice(sizes, AT_START))
     return sum(1 for _ in itertools.takewhile(BYTES_AT_START.__ge__, n_bytes))
 
 
 def really_gone(gone: Mapping[int, str], there: Mapping[str, str]) -> dict[int, str]:
-    """Return those images, of such that are not there, that are not there as pages of a file
-    either, nor as the file of a page.
-    """
+    """Return the missing images, except those that exist as pages of a file or a page's file."""
     if not gone:
         return {}
     files = {place for place, page in map(page_of, there) if page is not None}

@@ -793,10 +793,10 @@ def test_files_whose_pages_are_there_are_not_gone(
     (tmp_path / "x.csv").write_text("path,label\nstack.tif#2,daisy\nstack.tif#3,daisy\n")
     assert import_into(project.root, tmp_path / "x.csv", pages="all").new == 2
     LabelProject.open(project.root).close()
-    assert "no longer there" not in caplog.text
+    assert "missing" not in caplog.text
     sheets[0].save(stack, save_all=True, append_images=sheets[1:2])  # one page less
     LabelProject.open(project.root).close()
-    assert "1 image of the project is no longer there" in caplog.text
+    assert "1 image of the project is missing" in caplog.text
 
 
 def labels_in(folder: Path) -> dict[str, str]:
@@ -907,7 +907,7 @@ def test_what_is_gone_or_moved_is_told_once(
     (tmp_path / "x.csv").write_text(AS_A_TABLE.format("3.png"))
     caplog.set_level("INFO", "skal")
     import_into(project.root, tmp_path / "x.csv")
-    assert caplog.text.count("1 image of the project is no longer there") == 1
+    assert caplog.text.count("1 image of the project is missing") == 1
     assert caplog.text.count("1 labelled image was moved") == 1
 
 

@@ -325,7 +325,7 @@ def test_labels_that_are_not_damaged_are_not_given_up_for_their_copy(folder: Pat
     store = folder / ".skal/labels.sqlite"
     before = store.read_bytes()
     done = skal_("label", folder, "--restore")
-    assert (done.exit_code, "are not damaged, and nothing is restored" in done.output) == (2, True)
+    assert (done.exit_code, "are not damaged, so nothing was restored" in done.output) == (2, True)
     assert store.read_bytes() == before and not [*store.parent.glob("damaged-*")]
     store.rename(store.with_name("mine.sqlite"))
     done = skal_("label", folder, "--restore")
@@ -469,12 +469,10 @@ def test_a_table_beside_the_images_is_named_to_who_has_no_classes(folder: Path) 
     assert "table" not in skal_("label", folder, "--status").stderr
     table = folder / "their labels.csv"
     table.write_text("path,label\n00001.png,top\n")
-    told = "there: skal import .* --classes top,..., with another class, for it has only 'top'"
+    told = "folder: skal import .* --classes top,..., with another class, as it has only 'top'"
     assert re.search(told, skal_("label", folder, "--status").stderr)
     table.write_text("path,label\n00001.png,top\n00002.png,low\n")
-    told = (
-        f"take those of the table that is there: skal import {folder} '{table}' --classes low,top"
-    )
+    told = f"import the table in the folder: skal import {folder} '{table}' --classes low,top"
     for command in (("label", folder, "--status"), ("train", folder), ("doubts", folder)):
         assert told in skal_(*command).stderr
 
@@ -532,7 +530,7 @@ def test_train_and_predict_end_with_a_table_of_probabilities(
     [
         (("label", "none", *CLASSES), 2, "'none' does not exist; expected a folder of images"),
         (("label", "empty", *CLASSES), 1, "no images under 'empty'"),
-        (("label", "bars"), 2, "there is no class; name two or more by --classes"),
+        (("label", "bars"), 2, "there are no classes; expected at least two"),
         (("label", "full"), 2, "all 2 images are in class folders: nothing is left to label"),
         (("label", "bars", "--classes", "a,b,a"), 2, "the class 'a' is named twice"),
         (("label", "bars", "--classes", "a,,b"), 2, "the class '' has 0 characters"),
@@ -560,7 +558,7 @@ def test_train_and_predict_end_with_a_table_of_probabilities(
         (("import", "bars", "none.csv", *CLASSES), 1, "cannot read 'none.csv'"),
         (("import", "bars", "bars", *CLASSES, "--as", " "), 2, "as: got"),
         (("export", "bars", "--format", "yaml"), 2, "yaml"),
-        (("train", "bars"), 2, "there is no class"),
+        (("train", "bars"), 2, "there are no classes"),
         (("predict", "none", "bars"), 1, "no usable model in 'none'"),
         (("predict", "none", "none.png"), 1, "'none.png' does not exist"),
     ],

@@ -433,7 +433,7 @@ def test_where_labels_are_too_few_the_accuracy_is_not_known(folder: Path, tmp_pa
 def test_training_needs_two_classes(folder: Path, tmp_path: Path) -> None:
     project = LabelProject.open(folder, CLASSES, FAST)
     project.record([Action("me", "label", n, 0, round=0) for n in range(5)])
-    with pytest.raises(DataError, match="labels of two classes or more"):
+    with pytest.raises(DataError, match="labels of at least two classes"):
         train(project, tmp_path / "model")
     assert not (tmp_path / "model").exists()
 

@@ -145,7 +145,7 @@ def test_with_classes_given_other_folders_are_but_places(
     assert set(project.labels.values()) == {0}
     assert len(project.labels) == 4
     assert len(project.pool) == 304
-    told = "the folder 'daisy' is no class: its 4 images count as unlabelled"
+    told = "the folder 'daisy' is not a class: its 4 images count as unlabelled"
     for create in (True, False):
         LabelProject.open(folder, create=create).close()
     assert caplog.messages.count(told) == 1  # not by each command
@@ -157,7 +157,7 @@ def test_of_many_folders_that_are_no_class_ten_are_named(
     caplog.set_level(logging.INFO, "skal")
     write_images(tmp_path / "all", pictures(13), [f"{n:02d}/{n}.png" for n in range(13)])
     LabelProject.open(tmp_path / "all", ["rose", "tulip"]).close()
-    assert sum("is no class: its 1 image counts" in message for message in caplog.messages) == 10
+    assert sum("is not a class: its 1 image counts" in message for message in caplog.messages) == 10
     assert "... nor are 3 more folders, of 3 images" in caplog.messages
 
 
@@ -201,7 +201,7 @@ def test_labels_go_with_a_file_that_is_moved(
     again = LabelProject.open(folder)
     assert again.paths[image] == "unlabeled/renamed.png"
     assert again.labels[image] == 1
-    assert "1 labelled image was moved; its label goes with it" in caplog.messages
+    assert "1 labelled image was moved and keeps its label" in caplog.messages
     assert again.reserve == reserve
 
 
@@ -217,7 +217,7 @@ def test_labels_of_a_file_that_is_gone_do_not_count_and_that_is_told(
     assert image not in again.labels
     assert again.test_labels == {}
     (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert "2 images of the project are no longer there, and 1 of them" in warning.getMessage()
+    assert "2 images of the project are missing, and 1 of them" in warning.getMessage()
 
 
 def labelled(folder: Path) -> dict[str, tuple[str, bytes]]:
@@ -272,7 +272,7 @@ def test_labels_go_with_files_whose_names_were_exchanged(
     assert sorted(after.values()) == sorted(before.values())
     assert after["2.bmp"] == before["0.bmp"] and after["9.bmp"] == before["4.bmp"]
     assert "4.bmp" not in after
-    assert "3 labelled images were moved; their labels go with them" in caplog.messages
+    assert "3 labelled images were moved and keep their labels" in caplog.messages
     assert labelled(folder) == after
     assert len(LabelProject.open(folder, create=False).paths) == 10
 
@@ -288,7 +288,10 @@ def test_labels_go_with_files_that_were_numbered_anew(
     gone = before.pop("2.bmp")
     assert sorted(after.values()) == sorted(before.values())
     assert {*after} == {"0.bmp", "3.bmp", "5.bmp", "7.bmp"}
-    assert "1 of them has a label that does not count until back (the first: 2.bmp)" in caplog.text
+    assert (
+        "1 of them has a label that does not count while the file is missing (the first: 2.bmp)"
+        in caplog.text
+    )
     (folder / "again.bmp").write_bytes(gone[1])
     assert labelled(folder) == {**after, "again.bmp": gone}
 
@@ -300,7 +303,7 @@ def test_a_labelled_file_that_was_edited_keeps_its_label_and_that_is_told_once(
     Image.new("L", (30, 20)).save(folder / "4.bmp")
     LabelProject.open(folder, create=False).close()
     assert labelled(folder)["4.bmp"][0] == "daisy"
-    told = "1 labelled image has another content than when it was labelled (4.bmp)"
+    told = "1 labelled image has changed since labelling (4.bmp)"
     assert caplog.text.count(told) == 2  # nothing is written where nothing is to be
     labelled(folder)
     assert caplog.text.count(told) == 2
@@ -321,7 +324,7 @@ def test_edited_files_keep_their_labels_whatever_else_is_alike_or_exchanged(
         "6.bmp": "rose",
         "8.bmp": "daisy",
     }
-    assert "2 labelled images have another content than when they were labelled" in caplog.text
+    assert "2 labelled images have changed since labelling" in caplog.text
 
 
 def test_files_that_were_edited_by_what_keeps_their_times_keep_their_labels(
@@ -332,7 +335,7 @@ def test_files_that_were_edited_by_what_keeps_their_times_keep_their_labels(
         Image.open(folder / f"{n}.bmp").rotate(180).save(folder / f"{n}.bmp")
         os.utime(folder / f"{n}.bmp", (LONG_AGO + n, LONG_AGO + n))
     assert len(labelled(folder)) == 5
-    told = "5 labelled images have another content than when they were labelled"
+    told = "5 labelled images have changed since labelling"
     assert f"{told} (0.bmp, 2.bmp, 4.bmp, 6.bmp, 8.bmp)" in caplog.text
 
 
@@ -370,8 +373,11 @@ def test_a_label_does_not_go_to_an_older_file_that_was_moved_over_its_own(
     after = labelled(folder)
     gone = before.pop("4.bmp")
     assert after == before == labelled(folder)
-    assert "1 labelled image has another image in its place (the first: 4.bmp)" in caplog.text
-    assert "1 of them has a label that does not count until back (the first: 4.bmp)" in caplog.text
+    assert "1 labelled image was replaced by another image (the first: 4.bmp)" in caplog.text
+    assert (
+        "1 of them has a label that does not count while the file is missing (the first: 4.bmp)"
+        in caplog.text
+    )
     for n in (0, 2, 6):  # more than were lost: edited, and not moved
         other.save(folder / f"{n}.bmp")
         os.utime(folder / f"{n}.bmp", (LONG_AGO, LONG_AGO))
@@ -439,7 +445,7 @@ def test_what_another_process_found_meanwhile_is_not_found_again(
         store, Contents(folder, store), labels, is_read_only=False, is_quiet=False
     )
     paths = numbering.of(sorted(path.name for path in folder.glob("*.bmp")))
-    told = "1 labelled image has another image in its place (the first: 4.bmp): label that"
+    told = "1 labelled image was replaced by another image (the first: 4.bmp)"
     assert caplog.messages.count(told) == 1
     assert not any(NOWHERE in message for message in caplog.messages)
     assert [path for path in store.images().values() if NOWHERE in path] == [f"{NOWHERE}4.bmp"]
@@ -547,8 +553,8 @@ def test_an_answer_to_another_picture_than_that_of_somebody_else_is_told(
     give(project, by_path(project)["4.bmp"], 1)  # whose own answer it replaces
     project.close()
     assert caplog.messages == [
-        "0.bmp has another content than when somebody else answered it: look at it in the review, "
-        "for both answers count"
+        "0.bmp has changed since another person labelled it; check it in the review, "
+        "because both answers count"
     ]
 
 
@@ -580,7 +586,7 @@ def test_where_files_got_other_names_labels_of_images_that_were_not_read_are_tol
     for one, other in (("0.bmp", "hand.bmp"), ("2.bmp", "0.bmp"), ("hand.bmp", "2.bmp")):
         (folder / one).rename(folder / other)
     again = LabelProject.open(folder)
-    assert "1 labelled image was not read before" in caplog.text and "3.bmp" in caplog.text
+    assert "1 labelled image was not hashed before" in caplog.text and "3.bmp" in caplog.text
     assert unread not in again.store.contents()
 
 
@@ -972,7 +978,7 @@ def test_wrong_folders_are_told(tmp_path: Path) -> None:
 
 def test_a_project_needs_two_classes(tmp_path: Path) -> None:
     write_images(tmp_path, pictures(3))
-    with pytest.raises(UsageError, match="no class; name two or more by --classes"):
+    with pytest.raises(UsageError, match="there are no classes; expected at least two"):
         LabelProject.open(tmp_path)
     with pytest.raises(UsageError, match="only the class 'a'"):
         LabelProject.open(tmp_path, ["a"])
