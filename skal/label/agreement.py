@@ -15,11 +15,10 @@ from .project import LabelProject
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two annotators.
+    """The agreement of two annotators.
 
-    They both labelled `n` images, `n_same` of them alike; `kappa` is Cohen's (1960), agreement
-    beyond what chance would make: NaN where both gave all images the one same label, which leaves
-    nothing to chance.
+    Both labelled `n` images, `n_same` of them with the same label. `kappa` is Cohen's kappa (1960),
+    agreement beyond chance; it is NaN if both gave all images one label.
     """
 
     first: str
@@ -37,7 +36,7 @@ class Agreement:
 
 
 def agreements(project: LabelProject) -> list[Agreement]:
-    """Return how far each two annotators agree who labelled some image both."""
+    """Return the agreement of each pair of annotators with images in common."""
     from sklearn.metrics import cohen_kappa_score
 
     ledger, found = project.ledger, []
@@ -51,7 +50,7 @@ def agreements(project: LabelProject) -> list[Agreement]:
             continue
         one, other = ([labels[who][image] for image in shared] for who in (first, second))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a division by zero, where the answer is NaN
+            warnings.simplefilter("ignore")  # the division by zero that gives NaN
             kappa = float(cohen_kappa_score(one, other))
         n_same = sum(a == b for a, b in zip(one, other, strict=True))
         found.append(Agreement(first, second, len(shared), n_same, kappa))
@@ -60,10 +59,10 @@ def agreements(project: LabelProject) -> list[Agreement]:
 
 @dataclass(frozen=True)
 class Alpha:
-    """How far three people or more agree: Krippendorff's alpha (2004) of names.
+    """The agreement of three people or more: Krippendorff's alpha (2004) for nominal data.
 
-    It counts agreement beyond what chance would make, on the `n` images that two at least of the
-    `n_people` labelled; NaN where all gave the one same label.
+    It measures agreement beyond chance on the `n` images that at least two of the `n_people`
+    labelled; it is NaN if there is only one label.
     """
 
     n_people: int
@@ -80,7 +79,7 @@ def _told(value: float) -> str:
 
 
 def alpha(project: LabelProject) -> Alpha | None:
-    """Return how far all agree who labelled images that others did, too; None of fewer than 3."""
+    """Return the agreement of all people with images in common; None for fewer than 3 people."""
     given = [project.ledger.votes(n) for n in project.ledger.images() if n in project.paths]
     given = [votes for votes in given if len(votes) > 1]
     n_people = len({who for votes in given for who in votes})
@@ -90,8 +89,9 @@ def alpha(project: LabelProject) -> Alpha | None:
 
 
 def krippendorff(units: Sequence[Counter[int]]) -> float:
-    """Return Krippendorff's alpha of names, by how often each was given to each unit; units of one
-    name say nothing. It is NaN where there is only one name.
+    """Return Krippendorff's alpha for nominal data, from the counts of each label in each unit.
+
+    Units with a single answer are ignored. It is NaN if there is only one label.
     """
     units = [unit for unit in units if unit.total() > 1]
     totals = sum(units, Counter[int]())
@@ -107,7 +107,7 @@ def krippendorff(units: Sequence[Counter[int]]) -> float:
 
 
 def disputed(project: LabelProject) -> list[tuple[str, dict[str, str]]]:
-    """Return where images lie whose different labels nobody has settled, and these by annotator."""
+    """Return the paths of disputed images, each with its labels by annotator."""
     ledger, names = project.ledger, project.classes
     there = sorted((project.paths[n], n) for n in ledger.disputed if n in project.paths)
     return [
@@ -117,11 +117,11 @@ def disputed(project: LabelProject) -> list[tuple[str, dict[str, str]]]:
 
 
 def report(project: LabelProject) -> list[str]:
-    """Return in lines how far annotators agree, and which images they label differently."""
+    """Return lines with the agreement of annotators, and the images that they label differently."""
     lines = [str(pair) for pair in agreements(project)]
     if not lines:
-        advice = "" if project.terms.overlap else "; --overlap 10% shows some to both"
-        return [f"no image was labelled by two annotators{advice}"]
+        advice = "" if project.terms.overlap else "; --overlap 10% shows some images to two people"
+        return [f"no image was labelled by two people{advice}"]
     if together := alpha(project):
         lines.append(str(together))
     if images := disputed(project):

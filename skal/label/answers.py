@@ -1,4 +1,4 @@
-"""What people say of images, checked."""
+"""Validation of answers that people give."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ MOST_SECONDS = 1e9
 def check_answer(
     who: str, answer: Mapping[str, Any], images: Container[int], ids: Mapping[int, int]
 ) -> Action:
-    """Check one answer, see `LabelService.act`, about one of some images; classes by the `ids` of
-    their numbers. Its source says whether it `settles` a dispute.
+    """Validate one answer (see `LabelService.act`) and return it as an action.
+
+    `images` are the valid images, and `ids` the ids of classes by number. The action's source says
+    whether the answer `settles` a dispute.
     """
     action: Any = answer.get("action")
     image: Any = answer.get("image")
@@ -28,13 +30,13 @@ def check_answer(
     label, guess, seconds = (answer.get(name) for name in ("label", "guess", "seconds"))
     for name, value in (("label", label), ("guess", guess)):
         if value is not None and not (is_whole(value) and value in ids):
-            raise ParameterError(f"{name}: got {value!r:.50}; expected a class that there is")
+            raise ParameterError(f"{name}: got {value!r:.50}; expected an existing class")
     if (label is None) is (action == "label"):
-        raise ParameterError("label: expected the id of a class only for the action label")
+        raise ParameterError("label: expected a class if the action is label, else none")
     if seconds is not None:
         is_number = isinstance(seconds, float) or is_whole(seconds)
         if not (is_number and 0 <= seconds < MOST_SECONDS):
-            raise ParameterError(f"seconds: got {seconds!r:.50}; expected a number, 0 or more")
+            raise ParameterError(f"seconds: got {seconds!r:.50}; expected a non-negative number")
         seconds = round(float(seconds), 3)
     label, guess = (None if n is None else ids[n] for n in (label, guess))
     settles = answer.get("settles", False)
@@ -45,15 +47,15 @@ def check_answer(
 
 
 def check_key(key: Any) -> str | None:
-    """Check the key of a request, if it has one: text that is not too long."""
+    """Validate the key of a request, if it has one."""
     if key is None:
         return None
-    # half a character is not printable
+    # isprintable also excludes lone surrogates
     if not (isinstance(key, str) and key.isprintable() and 0 < len(key) <= LONGEST_KEY):
-        raise ParameterError(f"key: expected text of up to {LONGEST_KEY} characters")
+        raise ParameterError(f"key: expected 1 to {LONGEST_KEY} printable characters")
     return key
 
 
 def is_whole(value: Any) -> bool:
-    """Tell whether JSON says a whole number, which true, in Python a 1, is none."""
+    """Return whether a JSON value is an integer (true is not, though it is an int in Python)."""
     return isinstance(value, int) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""Labels out: as CSV, and as class folders."""
+"""Export of labels: tables, manifests and class folders."""
 
 from __future__ import annotations
 
@@ -37,11 +37,10 @@ _log = logging.getLogger("skal")
 
 
 def export_csv(project: LabelProject) -> str:
-    """Return a row for each annotator's verdict on each image, and for those of class folders.
+    """Return CSV with a row for each annotator's verdict on each image, and for class folders.
 
-    It has the columns `COLUMNS`; `label` is empty where the action is "unsure" or "bad", and the
-    annotator where the label is that of a class folder. Where other tools note something of images
-    there is a column `note`, too.
+    The columns are `COLUMNS`, and `note` if there are notes of other tools. `label` is empty if the
+    action is "unsure" or "bad", and the annotator is empty for labels of class folders.
     """
     by_path = sorted(project.paths.items(), key=lambda item: item[1])
     notes = project.notes.told()
@@ -63,7 +62,7 @@ def _table(rows: Sequence[Sequence[Any]], guard: Callable[[str], str] = guarded)
 
 def _verdict_rows(project: LabelProject, image: int) -> Iterator[tuple[Any, ...]]:
     verdicts = project.ledger.verdicts(image)
-    # what settles stands after what it settles: an import takes the first for how it began
+    # the settling label comes last, because an import takes the first source of an image
     for who, a in sorted(verdicts.items(), key=lambda item: (item[1].source == SETTLED, item[0])):
         name = "" if a.label is None else project.classes[a.label]
         settles = a.source == SETTLED and len(verdicts) > 1
@@ -74,18 +73,18 @@ def _verdict_rows(project: LabelProject, image: int) -> Iterator[tuple[Any, ...]
 
 
 def _labelled(project: LabelProject) -> Iterator[tuple[str, int]]:
-    """Yield path and class of each image whose label holds, by path."""
+    """Yield path and class of each labelled image, sorted by path."""
     for image in sorted(project.labels, key=project.paths.__getitem__):
         yield plain_text(project.paths[image]), project.labels[image]
 
 
 def check_files(project: LabelProject, what: str) -> None:
-    """Refuse what names files to other programs where images are pages, which are none."""
+    """Raise a UsageError if images are pages of files, for formats that must name files."""
     page = next((p for p in project.paths.values() if page_of(p)[1] is not None), None)
     if page is not None:
         raise UsageError(
-            f"{what} names files, and images such as {shown(page)} are pages of one; "
-            "--format folder writes each page to a file, --format csv has their names"
+            f"{what} needs files, but images such as {shown(page)} are pages of a file; use "
+            "--format folder, which writes each page to a file, or --format csv"
         )
 
 
@@ -94,20 +93,20 @@ def _lines(objects: Iterable[Mapping[str, Any]]) -> str:
 
 
 def export_json_lines(project: LabelProject) -> str:
-    """Return an object with path and label for each labelled image, a line each."""
+    """Return a JSON object with path and label for each labelled image, one per line."""
     return _lines({"path": path, "label": project.classes[k]} for path, k in _labelled(project))
 
 
 def export_huggingface(project: LabelProject) -> str:
-    """Return the ``metadata.csv`` that Hugging Face's image folders read beside the images."""
-    check_files(project, "metadata.csv of Hugging Face")
+    """Return the ``metadata.csv`` that Hugging Face's ImageFolder reads next to the images."""
+    check_files(project, "metadata.csv for Hugging Face")
     rows = [(path, project.classes[k]) for path, k in _labelled(project)]
     return _table([("file_name", "label"), *rows], guard=str)  # a program reads it
 
 
 def export_ground_truth(project: LabelProject) -> str:
-    """Return an augmented manifest of SageMaker Ground Truth; its places are relative."""
-    check_files(project, "a manifest of Ground Truth")
+    """Return an augmented manifest for SageMaker Ground Truth, with relative paths."""
+    check_files(project, "a manifest for Ground Truth")
     about = {
         "job-name": f"labeling-job/{project.name}",
         "confidence": 1,
@@ -128,10 +127,9 @@ def export_ground_truth(project: LabelProject) -> str:
 def export_query(
     project: LabelProject, picks: Sequence[tuple[int, str]], *, as_table: bool = False
 ) -> str:
-    """Return images that are to be labelled, with why, a line each.
+    """Return images to label, one per line: paths, or a CSV table.
 
-    A line is a path, or as a table CSV with the columns `path`, `label`, to be filled in, and
-    `source`.
+    The table has the columns `path`, `label` (to be filled in) and `source` (why it was picked).
     """
     if as_table:
         rows = [(project.paths[image], "", kind) for image, kind in picks]
@@ -148,8 +146,9 @@ DOUBT_COLUMNS = (
 def describe_doubts(
     project: LabelProject, doubts: Doubts, noted: bool = False
 ) -> list[dict[str, Any]]:
-    """Return an object with `DOUBT_COLUMNS` for each label, the least probable first, or before
-    these those of images that are `noted` by other tools.
+    """Return a dict with `DOUBT_COLUMNS` for each label, the least probable first.
+
+    If `noted`, images with notes of other tools come before all others.
     """
     names, notes = project.classes, project.notes.told()
     described = [
@@ -182,17 +181,16 @@ def export_folder(
 ) -> int:
     """Make a folder of class folders, and return how many images are in it.
 
-    They are hard links, the same files under other names, unless they are to be copies or the file
-    system has no links; unlabelled, unsure and bad images are left out. A RunExistsError,
-    UsageError or DataError says that the folder exists, is inside the project's, or cannot be
-    written.
+    Images are hard links, unless `copy` is set or the file system has no links. Unlabelled, unsure
+    and bad images are left out. Raise a RunExistsError, UsageError or DataError if the folder
+    exists, is inside the project's folder, or cannot be written.
     """
     if out.exists():
-        raise RunExistsError(f"{str(out)!r} is there already; name another folder by --out")
+        raise RunExistsError(f"{str(out)!r} exists; name another folder with --out")
     if out.resolve().is_relative_to(project.root.resolve()):
         raise UsageError(
-            f"{str(out)!r} is inside {str(project.root)!r}, whose images it would be among; name "
-            "another folder by --out"
+            f"{str(out)!r} is inside {str(project.root)!r} and would add to its images; name "
+            "another folder with --out"
         )
     _check_parts({project.classes[label] for label in project.labels.values()})
     transfer = shutil.copy2 if copy else partial(_link, link=link)
@@ -213,22 +211,25 @@ def export_folder(
 
 
 def _check_parts(classes: Iterable[str]) -> None:
-    """Refuse classes that every reader takes for a part of a split, and tell of those that some do;
-    of these Hugging Face puts the images aside.
+    """Refuse classes that all readers take for a split, and warn of those that Hugging Face does.
+
+    Hugging Face leaves their images out.
     """
     for name in sorted(classes):
         if is_part(name):
             raise UsageError(
-                f"the class {name!r} as a folder would be read as a part of a split; rename it by "
-                f"skal label --rename-class, or take another format, such as csv"
+                f"a folder for the class {name!r} would be read as a split of the data; rename the "
+                f"class with skal label --rename-class, or use another format, such as csv"
             )
         if _SPLIT_WORD.search(name):
-            _log.warning("Hugging Face takes the folder of the class %r for a split", name)
+            _log.warning("Hugging Face will read the folder of the class %r as a split", name)
 
 
 def _path_in_export(project: LabelProject, image: int, label: int, taken: set[str]) -> str:
-    """Return ``<class>/<name>``, so that all tools read the same: no folder in a class's, no two
-    names alike but for suffix or case, none hidden, and none that Hugging Face takes for a split.
+    """Return ``<class>/<name>``, with a name that all tools read the same way.
+
+    Names are not nested, not hidden, unique without suffix and case, and contain no word that
+    Hugging Face takes for a split.
     """
     place, page = page_of(project.paths[image])
     path = PurePosixPath(place)
@@ -249,5 +250,5 @@ def _link(source: Path, target: Path, link: Callable[[Path, Path], None]) -> Non
     try:
         link(source.resolve(), target)
     except OSError as error:  # another file system, or one without links
-        _log.debug("copied, not linked: %s", error)
+        _log.debug("copied instead of linked: %s", error)
         shutil.copy2(source, target)

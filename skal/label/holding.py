@@ -1,4 +1,4 @@
-"""Labelling as the only process: others would show the same images to people."""
+"""A lock that lets only one process label a folder: two would show the same images."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class HeldError(RunFolderError):
 
 
 def hold(home: Path, stack: ExitStack) -> None:
-    """Keep other processes from labelling, until a stack is closed; `home` is a project's own."""
+    """Lock a project's own folder `home` against other processes until a stack is closed."""
     lock = home / "lock"
     lock.touch()
     try:
         stack.enter_context(locked(lock))
     except RunFolderError as error:
         raise HeldError(
-            f"{str(home.parent)!r} is being labelled by another process; several people label on "
-            "one page, each under a name of their own (--as NAME, or the name in its header)"
+            f"{str(home.parent)!r} is being labelled by another process; several people can label "
+            "on one page, each with their own name (--as NAME, or the name in its header)"
         ) from error

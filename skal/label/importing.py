@@ -1,4 +1,4 @@
-"""Labels in: from class folders, and from the files of many tools; all of a file or nothing."""
+"""Import of labels from class folders and the files of other tools: a whole file or nothing."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from .store import VERDICTS, Action
 
 IMPORT = "import"
 _OF_IMPORT = Action("", "label", -1, source=IMPORT)[4:]
-"""What is said of an imported label beside whose, of which image and what it is."""
+"""The fields of an imported label after annotator, action, image and label."""
 
 
 Entry = tuple[str, Action]
-"""Where something stands in its file, and what it says of an image; a "skip" is of none."""
+"""A place in a file, and the action read there; a "skip" is for a row without a label."""
 
 
 class Reading:
-    """A file that is read: finds the images that it means, and remembers which there are not.
+    """A file being read: locates its images and classes, and collects those that do not exist.
 
-    It is called `name` in errors; labels are of `annotator` where it does not say whose.
+    Errors call it `name`; `annotator` is the default for labels without one.
     """
 
     def __init__(self, project: LabelProject, name: str, annotator: str) -> None:
@@ -54,11 +54,11 @@ class Reading:
         self.notes: dict[tuple[str, Sequence[str]], dict[int, Sequence[Note]]] = {}
 
     def image_at(self, where: str, address: str, plain: str = "") -> int | None:
-        """Return the number of the image that an address means, or without what guards it."""
+        """Return the number of the image at an address, or at `plain`, the address unguarded."""
         image = self._by_path.get(address)
         if image is not None and plain not in self._by_path:
             self._as_it_stands.append(image)
-            return image  # as most do, which is all that a million rows have time for
+            return image  # the fast path, which most of a million rows take
         try:
             if image is not None:
                 raise UnclearAddressError(address, (address, plain))
@@ -69,12 +69,12 @@ class Reading:
         image = self._by_path[found.path]
         if found == Located(found.path):
             self._as_it_stands.append(image)
-        else:  # one of each kind shows what they contradict, if their own names do not matter
+        else:  # keep one of each kind to check for contradictions, by path if names are ambiguous
             self._found.setdefault((found[1:], found.has_namesakes and found.path), found)
         return image
 
     def _locate(self, address: str, plain: str) -> Located:
-        """Return the image of an address as it stands, or without a guard that it may have."""
+        """Locate the image of an address as it is, or unguarded."""
         found: dict[str, Located] = {}
         unclear: set[str] = set()
         for text in filter(None, (address, plain)):
@@ -88,23 +88,23 @@ class Reading:
         return next(iter(found.values()))
 
     def class_id(self, where: str, name: str) -> int:
-        """Return the id of a class; one below zero of any that the project does not have."""
+        """Return the id of a class; a negative one if the project does not have it."""
         if name not in self._class_ids:
             try:
                 self._class_ids[name] = self.project.class_id(_text_of(where, name))
             except UnknownNameError as error:
                 self._unknown.append((where, error))
                 self._class_ids[name] = -len(self._unknown)
-                if len(self._unknown) > MOST_CLASSES:  # a column of something else, most likely
+                if len(self._unknown) > MOST_CLASSES:  # most likely not a column of labels
                     self._check_classes()
         return self._class_ids[name]
 
     def class_name(self, label: int) -> str:
-        """Return a name of the class that `class_id` gave an id."""
+        """Return the name for which `class_id` returned an id."""
         return next(name for name, number in self._class_ids.items() if number == label)
 
     def annotator_of(self, row: Row) -> str:
-        """Return whose a label is; a DataError if nobody may be called so."""
+        """Return the annotator of a label; raise a DataError if the name is not valid."""
         given = row.annotator or self.annotator
         if given not in self._annotators:
             name = _short_name(_text_of(row.where, given))
@@ -112,25 +112,26 @@ class Reading:
                 self._annotators[given] = check_annotator(name)
             except ParameterError as error:
                 raise DataError(
-                    f"{row.where}: the annotator is {name!r}; expected a name that can be shown"
+                    f"{row.where}: got the annotator {name!r}; expected a printable name"
                 ) from error
         return self._annotators[given]
 
     def note(self, row: Row) -> None:
-        """Keep what a tool notes of an image."""
+        """Collect a tool's notes on an image."""
         image = self.image_at(row.where, row.address, row.plain)
         notes = self.notes.setdefault((row.tool, row.faults), {})
         if image is not None and notes.setdefault(image, row.notes) is not row.notes:
-            raise DataError(f"{row.where}: there is a row before of {self.project.paths[image]!r}")
+            path = self.project.paths[image]
+            raise DataError(f"{row.where}: an earlier row is also for {path!r}")
 
     def check(self) -> None:
-        """Raise an error if a class or an image was not found."""
+        """Raise an error if a class or an image does not exist."""
         self._check_classes()
         if self._unclear:
             (told, address), *rest = self._unclear
-            more = f", and {len(rest)} more that are not clear" if rest else ""
+            more = f", and {len(rest)} more rows like it" if rest else ""
             is_page = page_of(address)[1] is not None and _may_have_pages(self.project)
-            hint = "; with --pages all each page of a file is an image" if is_page else ""
+            hint = "; use --pages all to make each page of a file an image" if is_page else ""
             raise DataError(
                 f"{self.name}, {told} of {str(self.project.root)!r}{more}; "
                 f"nothing was imported{hint}"
@@ -139,7 +140,7 @@ class Reading:
         as_it_stands: Iterable[str] = (self.project.paths[n] for n in self._as_it_stands)
         if any(one.leaves_out for one in found):
             found += map(Located, as_it_stands)
-        elif any(one.by_name for one in found):  # of a million rows few may be meant otherwise
+        elif any(one.by_name for one in found):  # check only rows that could be ambiguous
             found += map(Located, filter(self._addresses.behind_root, as_it_stands))
         told = self._addresses.contradiction(found)
         if told:
@@ -156,20 +157,20 @@ class Reading:
         few = len(names) <= MOST_CLASSES
         n, listed = (len(names), ",".join(names)) if few else (f"more than {MOST_CLASSES}", "A,...")
         if not self.project.classes:
-            told = f"{n} in {self.name}; if these are right, name them by {as_options(names)}"
+            told = f"{n} in {self.name}; if these are right, name them with {as_options(names)}"
             if len(names) == 1:
                 told = (
-                    f"only {names[0]!r} in {self.name}; name that and another one, for two are "
-                    f"needed, by {as_options([*names, '...'])}"
+                    f"only {names[0]!r} in {self.name}; name at least two with "
+                    f"{as_options([*names, '...'])}"
                 )
-            raise UsageError(f"there is no class yet, and {told}")
+            raise UsageError(f"the project has no classes yet, and there are {told}")
         where, error = self._unknown[0]
         rest = f"; {n} are unknown: {shown(listed)}" if len(names) > 1 else ""
         raise DataError(f"{where}: {error}{rest}") from error
 
 
 def _may_have_pages(project: LabelProject) -> bool:
-    """Tell whether the images of a project could be pages, and are none yet."""
+    """Return whether the project could still switch to pages as images."""
     root, pages = project.root, project.config.pages
     try:
         check_pages(root, pages, "all", project.store, find(root, "all"))
@@ -179,9 +180,10 @@ def _may_have_pages(project: LabelProject) -> bool:
 
 
 class Imported(NamedTuple):
-    """How many labels were new, replaced another, or were there; how many rows have none; and how
-    many were given before what is there, by the same annotator, and do not count; of a file of
-    notes, which has no labels, what was `noted`.
+    """The result of an import: how many labels were `new`, `changed` or the `same` as before.
+
+    `empty` rows have no label; `older` labels were given before the existing one of the same
+    annotator, and do not count. For a file of notes, `noted` is the message instead.
     """
 
     new: int
@@ -195,8 +197,8 @@ class Imported(NamedTuple):
         if self.noted:
             return f"{self.noted}; no label was changed"
         empty = f", {counted(self.empty, 'row')} without a label" if self.empty else ""
-        older = f", {self.older} older than what is there" if self.older else ""
-        return f"{self.new} new, {self.changed} changed, {self.same} already there{empty}{older}"
+        older = f", {self.older} older than the existing ones" if self.older else ""
+        return f"{self.new} new, {self.changed} changed, {self.same} unchanged{empty}{older}"
 
 
 @without_collector()
@@ -208,14 +210,14 @@ def import_into(
     form: str | None = None,
     pages: str | None = None,
 ) -> Imported:
-    """Take labels into the project of a folder, or begin it with them, all or none.
+    """Import labels into the project of a folder, or start one with them; all or none.
 
-    `source` is a folder of class folders, whose images are told by their content, or a file in the
-    format `form`, by default the one of `READERS` that recognises it. What is an image of files of
-    several `pages` is as the project has it, unless it is said.
-    It is a DataError, UnknownNameError or UsageError if it cannot be read, or names an image or a
-    class that the project does not have. Nothing is written, no class either, before all of it was
-    read and found valid. Of `classes` those that the project does not have yet are added.
+    `source` is a folder of class folders, whose images are matched by content, or a file in the
+    format `form`, by default that of the first of `READERS` that recognises it. `pages` defaults to
+    the project's setting. New `classes` are added.
+
+    Raise a DataError, UnknownNameError or UsageError if the source cannot be read, or names an
+    image or a class that the project does not have. Nothing is written before all was validated.
     """
     source = source if isinstance(source, Source) else Source(source)
     _check_source(source, form)
@@ -234,20 +236,20 @@ def import_into(
 
 
 def _check_source(source: Source, form: str | None) -> None:
-    """Raise an error, before anything else is looked at, if there is nothing to read, or not so."""
+    """Raise an error early if the source cannot be read, or not with these options."""
     if form:
         READERS.resolve(form)
     if not source.path.is_dir():
         _ = source.content
     elif form or any(getattr(source, name) for name in OPTIONS):
         raise UsageError(
-            f"{str(source.path)!r} is a folder, whose folders are the classes; expected neither a "
-            "format nor columns with it, or the file in it that has the labels"
+            f"{str(source.path)!r} is a folder, so its folders are the classes; leave out format "
+            "and columns, or name the file in it that has the labels"
         )
 
 
 class _Read(NamedTuple):
-    """What was read, and the project as it was then, which knows the images by the same numbers."""
+    """The verdicts and notes of a source, and the project whose image numbers they use."""
 
     project: LabelProject
     verdicts: list[Action]
@@ -289,9 +291,9 @@ def _take_in(project: LabelProject, read: _Read) -> Imported:
     actions: list[Action] = []
     verdicts, paths = read.verdicts, read.project.paths
     if not (ledger or folders or has_tests) and project.paths == paths:
-        actions, n_new, verdicts = verdicts, len(verdicts), []  # nothing to compare them with
+        actions, n_new, verdicts = verdicts, len(verdicts), []  # nothing to compare with
     for said in verdicts:
-        image = numbers[paths[said.image]]  # another process may have given it another one
+        image = numbers[paths[said.image]]  # another process may have numbered it differently
         verdict = ledger and ledger.verdicts(image).get(said.annotator)
         before = (verdict.action, verdict.label) if verdict else None
         if before is None and image in folders:
@@ -301,7 +303,7 @@ def _take_in(project: LabelProject, read: _Read) -> Imported:
         elif before == (said.action, said.label):
             n_same += 1
             continue
-        # the time of an import is not that of its labels
+        # the time of an imported label may be that of the import
         elif verdict and verdict.source != IMPORT and _is_before(said.time, verdict.time):
             n_older += 1
             continue
@@ -323,7 +325,10 @@ def _is_before(one: str, other: str) -> bool:
 
 
 def _without_contradiction(reading: Reading, entries: Iterable[Entry]) -> tuple[list[Action], int]:
-    """Return a verdict an image and annotator, and how many entries have none; two are an error."""
+    """Return one verdict per image and annotator, and the number of entries without one.
+
+    Raise a DataError if two verdicts contradict each other.
+    """
     first: defaultdict[str, dict[int, Entry]] = defaultdict(dict)
     found: list[Action] = []
     n_empty = 0
@@ -344,14 +349,14 @@ def _without_contradiction(reading: Reading, entries: Iterable[Entry]) -> tuple[
                 for a in (other, said)
             )
             raise DataError(
-                f"{before} says {told} and {where} says {now} of {path!r}, both for "
+                f"{before} has {told} and {where} has {now} for {path!r}, both from "
                 f"{said.annotator!r}; expected one label"
             )
     return found, n_empty
 
 
 def _action(reading: Reading, row: Row) -> Action | None:
-    if row.label and row[3:] == NOTHING_MORE:  # as most, and much faster
+    if row.label and row[3:] == NOTHING_MORE:  # the fast path for most rows
         image = reading.image_at(row.where, row.address)
         label = reading.class_id(row.where, row.label)
         if image is None:
@@ -362,8 +367,8 @@ def _action(reading: Reading, row: Row) -> Action | None:
         return Action(reading.annotator, action, -1)
     if action not in VERDICTS or (action == "label") is not bool(row.label):
         raise DataError(
-            f"{row.where}: the action {action!r} with the label {row.label!r}; expected a label, "
-            "or none with unsure or bad"
+            f"{row.where}: got the action {action!r} with the label {row.label!r}; expected a "
+            "label, or unsure or bad without one"
         )
     image = reading.image_at(row.where, row.address, row.plain)
     number = reading.class_id(row.where, row.label) if row.label else None
@@ -384,8 +389,8 @@ def _read_folder(reading: Reading, folder: Path) -> Iterator[Entry]:
         image = images.find(folder / file.path)
         if image is None:
             raise DataError(
-                f"{str(folder / file.path)!r} is no image of {str(reading.project.root)!r}, nor "
-                "has it the content of one"
+                f"{str(folder / file.path)!r} is not an image of {str(reading.project.root)!r}, "
+                "and no image there has the same content"
             )
         label = reading.class_id(file.path, file.label)
         said = Action(reading.annotator, "label", image, label, source=IMPORT)
@@ -393,7 +398,7 @@ def _read_folder(reading: Reading, folder: Path) -> Iterator[Entry]:
 
 
 class _ImagesByContent:
-    """Finds the image of a project that a file is, or that has the same content."""
+    """Finds the image of a project that is the same file, or has the same content."""
 
     def __init__(self, project: LabelProject) -> None:
         self._paths = project.paths
@@ -402,7 +407,7 @@ class _ImagesByContent:
         self._content = cache(lambda number: content_of(project.root / project.paths[number]))
         for number, path in project.paths.items():
             if page_of(path)[1] is not None:
-                continue  # a file says nothing of one page
+                continue  # a file does not identify one of its pages
             status = (project.root / path).stat()
             self._by_file[status.st_dev, status.st_ino] = number
             self._by_size.setdefault(status.st_size, []).append(number)
@@ -419,16 +424,16 @@ class _ImagesByContent:
 
 
 def _text_of(where: str, text: str) -> str:
-    """Return text, of which JSON may have halves of characters; then it is a DataError."""
+    """Return text; raise a DataError for lone surrogates, which JSON may contain."""
     try:
         text.encode(errors="surrogateescape")
     except UnicodeEncodeError as error:
-        raise DataError(f"{where}: {text!r:.50} has half a character; expected text") from error
+        raise DataError(f"{where}: {text!r:.50} has a lone surrogate; expected text") from error
     return text
 
 
 def _short_name(name: str) -> str:
-    """Return a name of an annotator that is not too long, another for another."""
+    """Return a unique name of an annotator that is not too long."""
     if len(name) <= LONGEST_NAME:
         return name
     digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]

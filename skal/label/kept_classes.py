@@ -1,4 +1,4 @@
-"""`KeptClasses`: the classes of a project in its store, and what people change of them."""
+"""`KeptClasses`: the classes of a project in its store, and changes to them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from .store import Store
 
 
 class ClassEdits(NamedTuple):
-    """What is to become of classes, by number, all of it or none: other `keys`, "" for those that
-    they have anyway, and `names`, `new` classes, and of which other class each of some becomes a
-    part (`into`; by None it is removed, its labels with it).
+    """Changes to classes, by number, applied all or none.
+
+    `keys` ("" for the default) and `names` are new ones, `new` are classes to add, and `into` has
+    the class to merge each class into, or None to remove it with its labels.
     """
 
     keys: Mapping[int, str]
@@ -26,7 +27,7 @@ class ClassEdits(NamedTuple):
 
 
 class KeptClasses:
-    """The classes in a store; `now` are those of today, with `new` ones that are not written."""
+    """The classes in a store; `now` has the current ones and `new` ones that are not written."""
 
     def __init__(self, store: Store, new: Sequence[str] = ()) -> None:
         self._store, self._new = store, new
@@ -44,7 +45,7 @@ class KeptClasses:
 
     @contextmanager
     def _all_or_none(self) -> Iterator[None]:
-        """Let changes hold together, or none of them."""
+        """Apply all changes, or none of them."""
         try:
             with self._store.transaction():
                 yield
@@ -52,13 +53,13 @@ class KeptClasses:
             self.refresh()
 
     def add(self, names: Sequence[str]) -> None:
-        """Add those of some classes that are not there."""
+        """Add those of some classes that do not exist yet."""
         self._write(self.now.numbered([name for name in names if name not in self.now.by_name]))
 
     def change(
         self, renamings: Sequence[str], mergers: Sequence[str], removals: Sequence[str]
     ) -> None:
-        """Do what texts say; see `LabelProject.change_classes`."""
+        """Apply changes given as text; see `LabelProject.change_classes`."""
         with self._all_or_none():
             for old, new in parse_pairs(renamings, "--rename-class", "OLD=NEW"):
                 self._write(self.now.renamed(self.now.id_of(old, today=True), new))
@@ -71,14 +72,14 @@ class KeptClasses:
         return self.now.numbers[self.now.id_of(name, today=True)]
 
     def edit(self, edits: ClassEdits) -> None:
-        """Do what a page says."""
+        """Apply the edits of the page."""
         before = self.now.names
         with self._all_or_none():
             for number, name in edits.names.items():
                 self._write(self.now.renamed(self.now.id_of_number(number), name))
             added = check_classes(edits.new)
             if taken := [name for name in added if name in self.now.by_name]:
-                raise UsageError(f"{taken[0]!r} is the name of a class, or was")
+                raise UsageError(f"{taken[0]!r} is already the name of a class, or was")
             self._write(self.now.numbered(self.now.to_add(added)))
             self._merge(edits.into)
             chosen = {self.now.id_of_number(number): key for number, key in edits.keys.items()}

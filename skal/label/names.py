@@ -1,4 +1,4 @@
-"""Names of classes, annotators and files: which are taken, and how they are shown."""
+"""Names of classes, annotators and files: which are valid, and how they are written."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LONGEST_NAME = 64
 
 
 def check_classes(names: Iterable[str]) -> list[str]:
-    """Return names of classes, which become names of folders, without space around them.
+    """Return names of classes without surrounding space.
 
-    It is a UsageError if one is empty, too long, named twice or cannot be a folder.
+    Raise a UsageError if one is empty, too long, repeated, or cannot be a folder's name.
     """
     result: list[str] = []
     for given in names:
@@ -27,11 +27,12 @@ def check_classes(names: Iterable[str]) -> list[str]:
         if not name or len(name) > LONGEST_CLASS:
             problem = f"has {len(name)} characters; expected 1 to {LONGEST_CLASS}"
         elif name[0] == "." or any(c in "/\\" or not c.isprintable() for c in name):
-            problem = "cannot be a folder's name; expected no slash and no dot at its start"
+            problem = "cannot be a folder's name; expected no slash and no leading dot"
         elif is_unlabeled(name):
-            problem = "is the name of the folder of images without a label"
+            problem = "is the name of the folder for unlabelled images; choose another name"
         elif alike := [other for other in result if other.casefold() == name.casefold()]:
-            problem = "is named twice" if name in alike else f"is {alike[0]!r} but for its case"
+            differs = f"differs from {alike[0]!r} only in case"
+            problem = "is named twice" if name in alike else differs
         if problem:
             raise UsageError(f"the class {name!r} {problem}")
         result.append(name)
@@ -39,16 +40,16 @@ def check_classes(names: Iterable[str]) -> list[str]:
 
 
 def check_annotator(name: str) -> str:
-    """Check the name of an annotator: not empty, not too long, and all of it can be shown."""
+    """Check that the name of an annotator is not empty, not too long, and printable."""
     if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
         raise ParameterError(
-            f"as: got {name[:LONGEST_NAME]!r}; expected a name of 1 to {LONGEST_NAME} letters"
+            f"as: got {name[:LONGEST_NAME]!r}; expected 1 to {LONGEST_NAME} printable characters"
         )
     return name
 
 
 def told_apart(paths: Iterable[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Return paths by how `plain_text` writes them, and all of those that it writes alike."""
+    """Return paths by their `plain_text`, and the paths that share one."""
     by_text: dict[str, str] = {}
     alike: dict[str, list[str]] = {}
     for path in paths:
@@ -59,7 +60,7 @@ def told_apart(paths: Iterable[str]) -> tuple[dict[str, str], dict[str, list[str
 
 
 def guarded(text: str) -> str:
-    """Return a cell of a table that no spreadsheet takes for a formula."""
+    """Return a cell of a table that spreadsheets do not execute as a formula."""
     return f"'{text}" if _FORMULA.match(text) else text
 
 

@@ -1,4 +1,4 @@
-"""What a label project keeps of the settings of a run, in its ``project.toml``."""
+"""The run settings that a label project stores in its ``project.toml``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OF_CHOOSING = (
     "explore",
     "max_candidates",
 )
-"""Settings of a run that decide which images are shown."""
+"""Run settings that decide which images are shown."""
 OF_TRAINING = tuple(
     name
     for name in RUN_SETTINGS
@@ -35,25 +35,23 @@ OF_TRAINING = tuple(
     in ("seed", "image_size", "white", "pages", "data_dir", "model", "pretrain", "pretrain_steps")
     or (name in TRAINING_SETTINGS and name != "warm_start")
 )
-"""Settings of a run that a network is trained by."""
+"""Run settings of network training."""
 DEFAULTS: Mapping[str, Any] = {"init_strategy": "herding"}
 
 
 def _statement(name: str) -> Setting:
-    """Return a setting of a run as it is in a label project, where no true label is known."""
+    """Return a run setting adapted to label projects, in which true labels are unknown."""
     setting = RUN_SETTINGS[name]
     choices = tuple(choice for choice in setting.choices if choice != "stratified")
     return replace(setting, default=DEFAULTS.get(name, setting.default), choices=choices)
 
 
 SETTINGS = {name: _statement(name) for name in (*OF_CHOOSING, *OF_TRAINING)}
-"""What a label project takes of the settings of a run."""
+"""All run settings that apply to label projects."""
 
 
 class Terms(NamedTuple):
-    """What people agreed on: the share of the images that two annotators are to see, and the
-    accuracy that is wanted, if any.
-    """
+    """The share of images to show to two annotators, and the target accuracy, if any."""
 
     overlap: float = 0.0
     until: float | None = None
@@ -62,46 +60,47 @@ class Terms(NamedTuple):
 def read_settings(
     place: Path, given: Mapping[str, Any], terms: Mapping[str, str | None]
 ) -> tuple[RunConfig, Terms]:
-    """Read the settings in a project's folder `place`, with those given now over those given
-    before.
+    """Read the settings in a project's folder `place`; those `given` override stored ones.
 
-    `terms` are those given of `Terms`. A ParameterError or UnknownNameError tells what is not
-    valid, a RunFolderError that the file is damaged.
+    `terms` are given fields of `Terms`. Raise a ParameterError or UnknownNameError for invalid
+    settings, and a RunFolderError if the file is damaged.
     """
     before = _kept(place)
     before.update({name: value for name, value in terms.items() if value is not None})
     overlap, until = (before.pop(name, default) for name, default in Terms()._asdict().items())
     wanted = None if until is None else resolve_share("until", until)
-    if wanted == 1:  # which no interval is above
+    if wanted == 1:  # no interval is above 100%
         raise ParameterError(f"until: got {until!r}; expected a share below 100%")
     agreed = Terms(resolve_share("overlap", overlap), wanted or None)
     places = {name: given[name] for name in ("weights", "data_dir") if given.get(name)}
     given = {**given, **{n: str(Path(place).expanduser().resolve()) for n, place in places.items()}}
     if given.get("strategy", before.get("strategy")) != before.get("strategy"):
-        before.pop("strategy_params", None)  # they were another strategy's
+        before.pop("strategy_params", None)  # they belong to another strategy
     if "stratified" in (before.get("init_strategy"), given.get("init_strategy")):
-        raise ParameterError("init_strategy stratified needs labels that are known beforehand")
+        raise ParameterError(
+            "init_strategy: got stratified, which needs known labels; choose another one"
+        )
     return RunConfig(**{**DEFAULTS, **override(SETTINGS, before, given)}), agreed
 
 
 def kept_pages(place: Path) -> str:
-    """Return which pages of files were images up to now, in a project's folder `place`."""
+    """Return the stored setting ``pages`` of a project's folder `place`."""
     return str(_kept(place).get("pages", SETTINGS["pages"].default))
 
 
 def _kept(place: Path) -> dict[str, Any]:
-    """Return the settings in a folder; a RunFolderError is raised if their file is damaged."""
+    """Return the settings in a folder; raise a RunFolderError if their file is damaged."""
     path = place / SETTINGS_FILE
     if not path.exists():
         return {}
     check_signed(
-        path, "; remove it to begin with the settings by default, and give the others as options"
+        path, "; remove it to start from the default settings, and give the others as options"
     )
     return read_toml(path, [*SETTINGS, *Terms._fields])
 
 
 def save_settings(place: Path, config: RunConfig, terms: Terms) -> None:
-    """Write what `read_settings` reads, if it is not there already."""
+    """Write the settings for `read_settings`, if they have changed."""
     values = {name: value for name, value in config.as_dict().items() if name in SETTINGS}
     agreed = {name: value for name, value in terms._asdict().items() if value is not None}
     content = signed(tomli_w.dumps({**agreed, **values})).encode(errors="surrogateescape")

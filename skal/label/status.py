@@ -1,4 +1,4 @@
-"""How far a project is, in lines: labels, accuracy, and whether it is enough."""
+"""The report of `skal label --status`: labels, accuracy, and progress towards the target."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .sample import ENOUGH
 from .telling import people
 
 MOST_POINTS = 8
-"""Of the curve, so that it stays one line."""
+"""Points of the learning curve to print, so that it stays one line."""
 
 
 def report(project: LabelProject) -> list[str]:
-    """Return in lines how far the labelling is."""
+    """Return the lines of the report."""
     aside, labels = Counter(project.ledger.aside.values()), project.labels
     others = "".join(f", {aside[kind]} {kind}" for kind in ("unsure", "bad") if aside[kind])
     counts = Counter(labels.values())
@@ -28,14 +28,14 @@ def report(project: LabelProject) -> list[str]:
         lines.append("answers: " + ", ".join(f"{shown(who)} {n}" for who, n in answered.items()))
     if n_disputed := len(project.disputed):
         images, them = counted(n_disputed, "image"), plural(n_disputed, "it", "them")
-        lines.append(f"{images} with different labels: settle {them} in the review (r)")
+        lines.append(f"{images} with disputed labels: settle {them} in the review (r)")
     lines.append(f"accuracy: {project.accuracy or 'not known yet'}")
     points = project.curve if len(project.test_labels) >= ENOUGH else []  # else noise
     if points:
         step = -(-len(points) // MOST_POINTS)
-        shortened = points[::-step][::-1]  # with the last
+        shortened = points[::-step][::-1]  # includes the last
         curve = ", ".join(f"{point.value:.2f} at {n}" for n, point in shortened)
-        lines.append(f"by number of labels: {curve}")
+        lines.append(f"learning curve: {curve} labels")
     if verdict := project.verdict:
-        lines.append(f"{100 * verdict.wanted:.4g}% wanted: {verdict.text}")
+        lines.append(f"target {100 * verdict.wanted:.4g}%: {verdict.text}")
     return lines

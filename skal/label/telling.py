@@ -1,4 +1,4 @@
-"""What a page is told of a project: counts, how good the network is, and why an image is shown."""
+"""The facts that the page shows of a project: counts, accuracy, and why an image is shown."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from .project import LabelProject
 from .store import BatchRow
 
 MOST_NAMES = 20
-"""Of files that cannot be read."""
+"""Unreadable files to name."""
 UNDECIDED = 0.2
-"""Between the two most probable classes: less than that, and the network is undecided."""
+"""The network is undecided if its two highest class probabilities differ by less."""
 NEIGHBOURS = 10
-"""Images most like one: if none of them has a label, its region has none."""
+"""Nearest images to check for a label."""
 
 CAUSES = {
-    "start": "Chosen before there is a model ({0.init_strategy})",
-    "strategy": "Chosen by the strategy ({0.strategy})",
-    "doubt": "Shown while the next batch is being chosen",
-    "chance": "Drawn at random, while the next batch is being chosen",
+    "start": "Picked before there is a model ({0.init_strategy})",
+    "strategy": "Picked by the strategy ({0.strategy})",
+    "doubt": "Shown while the next batch is computed",
+    "chance": "Drawn at random while the next batch is computed",
     TEST: "Drawn at random to measure accuracy",
 }
-"""Why images are shown, by the kind of their row."""
+"""Why an image is shown, by the kind of its row."""
 BY_MODEL = ("strategy", "doubt")
-"""Kinds of which something can be said by what the network says."""
+"""Kinds for which the network's prediction explains the pick."""
 
 
 def counts(project: LabelProject, unreadable: Collection[int]) -> dict[str, Any]:
-    """Return how many images have which label; `unreadable` are those that cannot be read."""
+    """Return the numbers of images by answer and class, given the `unreadable` ones."""
     n_of = Counter(project.labels.values())
     aside = list(project.ledger.aside.values())
     names = sorted(project.paths[n] for n in unreadable if n in project.paths)
@@ -52,12 +52,12 @@ def counts(project: LabelProject, unreadable: Collection[int]) -> dict[str, Any]
 
 
 def people(project: LabelProject) -> dict[str, int]:
-    """Return of how many images each annotator says something."""
+    """Return how many images each annotator has answered."""
     return {who: n for who, n in sorted(project.ledger.n_answered.items()) if n}
 
 
 def figures(project: LabelProject) -> dict[str, Any]:
-    """Return how good the last network is, how good those before were, and whether it is enough."""
+    """Return the last network's accuracy, the learning curve, and the verdict on the target."""
     accuracy, last, verdict = project.accuracy, project.history.last, project.verdict
     return {
         "n_test": len(project.test_labels),
@@ -71,8 +71,9 @@ def figures(project: LabelProject) -> dict[str, Any]:
 
 
 def why(project: LabelProject, row: BatchRow | None, names: Sequence[str] = ()) -> str:
-    """Return in one line why an image is in its batch, with `names` of all classes also between
-    which the network is undecided.
+    """Return one line on why an image is in its batch.
+
+    Given the `names` of all classes, it also says between which ones the network is undecided.
     """
     if row is None or row.kind not in CAUSES:
         return ""
@@ -84,10 +85,9 @@ def why(project: LabelProject, row: BatchRow | None, names: Sequence[str] = ()) 
 def evidence(
     guesses: Guesses, image: int, labeled: Container[int], names: Sequence[str] = ()
 ) -> list[str]:
-    """Return what the last network makes of an image, in clauses.
+    """Return clauses on the last network's prediction for an image.
 
-    Without `names` of all classes it is not told which ones: that would be a guess nobody asked
-    for.
+    Without `names` of all classes, they are not named: predictions are shown only on request.
     """
     proba, clauses = guesses.proba_of(image), []
     if proba is not None:
@@ -96,5 +96,5 @@ def evidence(
             between = f"{names[first]} and {names[second]}" if names else "two classes"
             clauses.append(f"the model is undecided between {between}")
     if image in guesses.rows and not any(n in labeled for n in guesses.near(image, NEIGHBOURS)):
-        clauses.append("no image like it has a label yet")
+        clauses.append("no similar image has a label yet")
     return clauses

@@ -1,4 +1,4 @@
-"""Which images a folder holds now: looked at again and again, while people label."""
+"""Watch a folder for added and removed images while people label."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .listing import Files
 
 LOOK_SECONDS = 5.0
 SETTLED_SECONDS = 3.0
-"""A file that was written to since is not whole, perhaps."""
+"""A file modified more recently may still be incomplete."""
 
 _log = logging.getLogger("skal")
 
 
 class Watch:
-    """Tells which images a folder holds, when that has changed.
+    """Calls `tell` with the images of a folder when they have changed.
 
-    Only folders are looked at until one of them has changed, so that a look costs next to nothing;
-    files still being written are waited for. `pages` is as in `find_images`, `clock` returns
-    seconds since 1970.
+    Only the times of folders are checked until one changes, so that polling is cheap. Files that
+    are still being written are left out until complete. `pages` is as in `find_images`, and `clock`
+    returns seconds since 1970.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class Watch:
             self._thread.join(timeout=5)
 
     def look(self) -> bool:
-        """Look once, and tell whether anything else was there."""
+        """Look once, and return whether the images have changed."""
         now = self._times()
         if now == self._seen:
             return False
         try:
             with _hushed():
                 found = images.find(self._root, self._pages)
-        except SkalError:  # a drive that is gone for a while, say
+        except SkalError:  # for example, a drive that is missing for a while
             return False
         files = found
         if found != self._files:
@@ -90,7 +90,7 @@ class Watch:
         path = file_of(self._root / file.path)
         try:
             status = path.stat()
-        except OSError:  # as at the start, where it is left out with its reason
+        except OSError:  # the listing reports unreadable files
             return True
         state = status.st_size, status.st_mtime_ns
         # a camera's clock may be ahead of this one
@@ -102,9 +102,9 @@ class Watch:
         while not self._ended.wait(LOOK_SECONDS):
             try:
                 self.look()
-            except Exception as error:  # whatever it is, people go on labelling
+            except Exception as error:  # labelling must continue whatever happens
                 if str(error) not in told:
-                    _log.warning("new images are not looked for now: %s", error, exc_info=error)
+                    _log.warning("cannot look for new images: %s", error, exc_info=error)
                 told.add(str(error))
 
 
@@ -114,7 +114,7 @@ def _folders_of(files: Files) -> set[str]:
 
 
 def _folders_under(root: Path) -> set[str]:
-    """Return all folders, also those without an image yet, but for hidden ones."""
+    """Return all folders except hidden ones, including those without images."""
     found = set[str]()
     for place, folders, _ in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -124,7 +124,7 @@ def _folders_under(root: Path) -> set[str]:
 
 @contextmanager
 def _hushed() -> Iterator[None]:
-    """Keep what this thread logs: a listing tells again what was told at the start."""
+    """Suppress this thread's log: each listing repeats the warnings of the first."""
     thread = threading.get_ident()
 
     def is_of_others(record: logging.LogRecord) -> bool:

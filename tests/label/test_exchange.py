@@ -200,7 +200,7 @@ def test_nothing_of_a_file_that_is_refused_is_kept_no_class_either(tmp_path: Pat
     assert not (other / ".skal").exists()
     (tmp_path / "x.csv").write_text("path,label\n0.png,Gans\n1.png,\n")
     done = import_into(other, tmp_path / "x.csv", ["Gans", "Ente"])
-    assert str(done) == "1 new, 0 changed, 0 already there, 1 row without a label"
+    assert str(done) == "1 new, 0 changed, 0 unchanged, 1 row without a label"
     assert LabelProject.open(other).labels == {0: 0}
     (tmp_path / "x.csv").write_text("path,label\n1.png,Maus\n")
     import_into(other, tmp_path / "x.csv", ["Maus"])
@@ -259,7 +259,7 @@ def test_labels_marked_as_tests_are_so_only_where_they_were_drawn(tmp_path: Path
             "path,label\n0.png,daysi\n4.png,tulip\n5.png,tulip\n",
             "line 2: unknown class 'daysi'; .*; 2 are unknown: daysi,tulip",
         ),
-        ("path,label\n0.png,moss\n0.png,tulip\n", "line 2 says 'moss' and line 3 says 'tulip'"),
+        ("path,label\n0.png,moss\n0.png,tulip\n", "line 2 has 'moss' and line 3 has 'tulip'"),
         (
             "path,label\n" + "".join(f"{n}.png,kind {n}\n" for n in range(90)),
             "line 2: unknown class 'kind 0'; .*; more than 50 are unknown",
@@ -274,7 +274,7 @@ def test_labels_marked_as_tests_are_so_only_where_they_were_drawn(tmp_path: Path
         ("path,label\n\0,daisy\n", "x.csv, line 2"),
         (
             "path,label\n0.png,daisy\n4.png,daisy\n0.png,ox-eye daisy\n",
-            "line 2 says 'daisy' and line 4 says 'ox-eye daisy' of '0.png', both for 'me'",
+            "line 2 has 'daisy' and line 4 has 'ox-eye daisy' for '0.png', both from 'me'",
         ),
         ("path,label\n0.png,daisy,rose\n", "x.csv, line 2 has more fields than the header"),
         ("path,label\n0.png,Gänse\n", "x.csv is no text in UTF-8 .line 2.*'CSV UTF-8'"),
@@ -293,14 +293,14 @@ def test_tables_that_do_not_fit_change_nothing(tmp_path: Path, text: str, messag
 def test_who_has_no_class_yet_is_told_those_of_the_file(tmp_path: Path) -> None:
     write_images(tmp_path / "loose", np.zeros((3, 4, 4), np.uint8))
     (tmp_path / "x.csv").write_text("path,label\n00000.png,ox-eye daisy\n00001.png,moss\n")
-    told = "there is no class yet, and 2 in x.csv; .* by --classes 'moss,ox-eye daisy'"
+    told = "no classes yet, and there are 2 in x.csv; .* with --classes 'moss,ox-eye daisy'"
     with pytest.raises(UsageError, match=told):
         import_into(tmp_path / "loose", tmp_path / "x.csv")
     (tmp_path / "y.csv").write_text('path,label\n00000.png,moss\n00001.png,"a, b"\n')
-    with pytest.raises(UsageError, match=r"name them by --class 'a, b' --class moss$"):
+    with pytest.raises(UsageError, match=r"name them with --class 'a, b' --class moss$"):
         import_into(tmp_path / "loose", tmp_path / "y.csv")
     (tmp_path / "y.csv").write_text("path,label\n00000.png,moss\n")
-    told = "only 'moss' in y.csv; name that and another one, for two are needed, by --classes moss,"
+    told = "only 'moss' in y.csv; name at least two with --classes moss,"
     with pytest.raises(UsageError, match=told):
         import_into(tmp_path / "loose", tmp_path / "y.csv")
     with pytest.raises(DataError, match=r"cannot read .*none\.csv"):
@@ -407,9 +407,9 @@ def test_classes_that_are_read_as_parts_of_a_split_are_refused_as_folders(
     project = LabelProject.open(tmp_path / "x", ["train", "test tube", "cat"])
     say(project, "a.png", 1)
     assert export_folder(project, tmp_path / "out") == 1
-    assert "Hugging Face takes the folder of the class 'test tube' for a split" in caplog.text
+    assert "Hugging Face will read the folder of the class 'test tube' as a split" in caplog.text
     say(project, "b.png", 0)
-    with pytest.raises(UsageError, match="the class 'train' as a folder would be read as a part"):
+    with pytest.raises(UsageError, match="a folder for the class 'train' would be read as a split"):
         export_folder(project, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
@@ -595,7 +595,7 @@ def test_a_folder_with_a_foreign_image_is_refused(project: LabelProject, tmp_pat
     export_folder(project, tmp_path / "out")
     write_images(tmp_path / "out/daisy", np.full((1, 5, 5), 77, np.uint8), ["foreign.png"])
     before = project.store.actions()
-    with pytest.raises(DataError, match=r"foreign\.png' is no image of"):
+    with pytest.raises(DataError, match=r"foreign\.png' is not an image of"):
         import_labels(project, tmp_path / "out")
     (tmp_path / "out/daisy/foreign.png").unlink()
     (tmp_path / "out/ox-eye daisy").rename(tmp_path / "out/tulip")
@@ -724,7 +724,7 @@ def test_skipped_and_empty_annotations_are_left_out(tmp_path: Path) -> None:
         ([task({"path": "0.png"}, 3)], "an annotation is 3"),  # type: ignore[arg-type]
         (
             [task({"path": "0.png"}, annotation("daisy", completed_by="a\nb"))],
-            "expected a name that can be shown",
+            "expected a printable name",
         ),
         ([{"data": {"path": "0.png"}, "annotations": 5}], "task 1: annotations is 5; expected a"),
         ([task({"path": "0.png"}, {"result": 5})], "task 7: result is 5; expected a list"),
@@ -762,12 +762,12 @@ def test_labels_of_pages_begin_a_project_whose_images_are_pages(tmp_path: Path) 
     table.write_text("path,label\nstack.tif#2,round\nstack.tif#3,flat\n")
     words = ["import", str(root), str(table), "--classes", "round,flat"]
     refused = CliRunner().invoke(main, words)
-    hint = "; nothing was imported; with --pages all each page of a file is an image"
+    hint = "; nothing was imported; use --pages all to make each page of a file an image"
     assert refused.exit_code == 1 and refused.stderr.endswith(f"{hint}\n")
     done = CliRunner().invoke(main, [*words, "--pages", "all"])
-    assert done.stdout == f"{table}: 2 new, 0 changed, 0 already there\n"
+    assert done.stdout == f"{table}: 2 new, 0 changed, 0 unchanged\n"
     again = CliRunner().invoke(main, words)  # the project keeps what an image is
-    assert again.stdout == f"{table}: 0 new, 0 changed, 2 already there\n"
+    assert again.stdout == f"{table}: 0 new, 0 changed, 2 unchanged\n"
 
 
 def test_pages_are_not_proposed_where_they_would_set_labels_aside(tmp_path: Path) -> None:
@@ -878,8 +878,8 @@ def test_a_sign_that_guards_is_part_of_a_name_in_a_folder_or_it_is_unclear(tmp_p
     [
         ("x.csv", ["--format", "csvv"], "unknown import format 'csvv'; did you mean csv"),
         ("none.csv", [], "cannot read 'none.csv'"),
-        ("x", ["--format", "csv"], "'x' is a folder, whose folders are the classes"),
-        ("x", ["--label-column", "y"], "'x' is a folder, whose folders are the classes"),
+        ("x", ["--format", "csv"], "'x' is a folder, so its folders are the classes"),
+        ("x", ["--label-column", "y"], "'x' is a folder, so its folders are the classes"),
     ],
 )
 def test_what_cannot_be_read_is_told_before_what_else_is_missing(
@@ -933,7 +933,7 @@ def test_half_a_character_is_told_with_its_row(tmp_path: Path, row: dict[str, st
     (tmp_path / "x.jsonl").write_text(f"{json.dumps(row)}\n")
     done = CliRunner().invoke(main, ["import", str(project.root), str(tmp_path / "x.jsonl")])
     assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
-    assert "line 1: '\\ud800" in done.stderr and "has half a character" in done.stderr
+    assert "line 1: '\\ud800" in done.stderr and "has a lone surrogate" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["action", "source", "annotator", "seconds"])

@@ -510,7 +510,7 @@ def test_a_folder_of_the_roots_name_is_not_taken_for_the_root(tmp_path: Path, wa
         (
             "x.csv",
             "path,label,annotator\na/1.png,cat,ann\x1b\n",
-            r"^x.csv, line 2: the annotator is 'ann\\x1b'; expected a name that can be shown$",
+            r"^x.csv, line 2: got the annotator 'ann\\x1b'; expected a printable name$",
         ),
     ],
 )

@@ -88,7 +88,7 @@ def test_the_status_says_how_far_the_labelling_is_and_writes_nothing(
     write_images(folder, np.concatenate([tiny.X[:, 0]] * 4))
     label_all(folder, 30)
     add_models(folder)
-    assert "by number of labels" not in skal_("label", folder, "--status").stdout  # too few
+    assert "learning curve" not in skal_("label", folder, "--status").stdout  # too few
     label_all(folder, 240)
     images = add_models(folder)
     n_test = len(images)
@@ -100,8 +100,8 @@ def test_the_status_says_how_far_the_labelling_is_and_writes_nothing(
     lines = done.stdout.splitlines()
     assert lines[0] == "240 of 360 images labelled"
     assert lines[1] == "classes: low 80, middle 80, top 80"
-    assert lines[3] == "by number of labels: 1.00 at 10, 1.00 at 20"
-    assert f"90% wanted: too early to say: {n_test} of 30 answers" in lines[4]
+    assert lines[3] == "learning curve: 1.00 at 10, 1.00 at 20 labels"
+    assert f"target 90%: too early to say: {n_test} of 30 answers" in lines[4]
     assert (folder / ".skal/labels.sqlite").read_bytes() == before
     assert "wanted" not in skal_("label", folder, "--status", "--until", "0%").stdout
     refused = skal_("label", folder, "--status", "--until", "100%")
@@ -240,12 +240,12 @@ def test_an_older_export_is_imported_after_its_class_was_renamed_or_merged(
     done = skal_("label", folder, "--rename-class", "low=bottom", "--merge-class", "top=middle")
     assert (done.exit_code, done.stdout) == (0, "classes: bottom, middle\n"), done.output
     done = skal_("import", folder, old)
-    assert done.stdout.endswith("0 new, 0 changed, 6 already there\n"), done.output
+    assert done.stdout.endswith("0 new, 0 changed, 6 unchanged\n"), done.output
     now = {"low": "bottom", "middle": "middle", "top": "middle"}
     rows = rows_of(skal_("export", folder, "--format", "csv").stdout)
     assert [row["label"] for row in rows] == [now[row["label"]] for row in before]
     done = skal_("label", folder, *CLASSES, "--terminal", input="q")  # as ever
-    assert "the class 'low' is called 'bottom' now; no new one is made" in done.stderr
+    assert "the class 'low' was renamed to 'bottom'; no class was added" in done.stderr
     assert LabelProject.open(folder).classes == ["bottom", "middle"]
 
 
@@ -310,10 +310,10 @@ def test_a_damaged_store_is_told_with_its_copy_which_can_be_taken(folder: Path) 
     store.write_bytes(b"no database" * 1000)
     done = skal_("label", folder, "--terminal", input="q")
     assert done.exit_code == 1
-    assert "not a database; there is a copy of " in done.stderr
-    assert "skal label FOLDER --restore takes that" in done.stderr
+    assert "not a database; there is a backup of " in done.stderr
+    assert "skal label FOLDER --restore restores it" in done.stderr
     done = skal_("label", folder, "--restore")
-    assert (done.exit_code, "the copy with 6 answers" in done.stdout) == (0, True), done.output
+    assert (done.exit_code, "the backup with 6 answers" in done.stdout) == (0, True), done.output
     assert len(LabelProject.open(folder).ledger.labels) == 6
     assert any(path.name.startswith("damaged-") for path in home.iterdir())
 
@@ -329,7 +329,7 @@ def test_labels_that_are_not_damaged_are_not_given_up_for_their_copy(folder: Pat
     assert store.read_bytes() == before and not [*store.parent.glob("damaged-*")]
     store.rename(store.with_name("mine.sqlite"))
     done = skal_("label", folder, "--restore")
-    assert (done.exit_code, "the copy with 6 answers" in done.stdout) == (0, True), done.output
+    assert (done.exit_code, "the backup with 6 answers" in done.stdout) == (0, True), done.output
     assert "damaged" not in done.stdout
 
 
@@ -350,8 +350,15 @@ def test_keys_are_chosen_on_the_command_line_and_kept(folder: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "l low   2 middle   t top" in done.stdout
     assert "l low   2 middle   t top" in skal_("label", folder, "--terminal", input="q").stdout
-    wrong = {"low=top": "cannot be chosen", "low": "expected CLASS=KEY", "lo=x": "did you mean low"}
-    wrong |= {"middle=t": "cannot be that of both 'middle' and 'top'", "low=/": "no space, slash"}
+    wrong = {
+        "low=top": "got the key 'top'",
+        "low": "expected CLASS=KEY",
+        "lo=x": "did you mean low",
+    }
+    wrong |= {
+        "middle=t": "cannot belong to both 'middle' and 'top'",
+        "low=/": "other than space, slash",
+    }
     for keys, told in wrong.items():
         done = skal_("label", folder, "--keys", keys, "--terminal", input="q")
         assert (done.exit_code, told in done.output) == (2, True), done.output
@@ -376,7 +383,7 @@ def test_what_is_asked_of_a_query_or_a_training_is_not_kept(folder: Path, tmp_pa
 
 def test_agreement_is_cohens_kappa_and_names_what_is_disputed(folder: Path) -> None:
     nobody = skal_("label", folder, *CLASSES, "--agreement")
-    assert "no image was labelled by two annotators; --overlap 10% shows some" in nobody.stdout
+    assert "no image was labelled by two people; --overlap 10% shows some" in nobody.stdout
     assert not (folder / ".skal").exists()
     label_all(folder, 30, "anna")
     label_all(folder, 20, "ben", wrong=5)
@@ -422,7 +429,7 @@ def test_a_query_goes_out_and_comes_back(folder: Path, tmp_path: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
     done = skal_("import", folder, table, "--as", "elsewhere")
-    assert done.stdout == f"{table}: 20 new, 0 changed, 0 already there\n"
+    assert done.stdout == f"{table}: 20 new, 0 changed, 0 unchanged\n"
     project = LabelProject.open(folder)
     assert len(project.labels) == 80
     tests = [row["path"] for row in rows if row["source"] == "test"]

@@ -170,7 +170,7 @@ def said(folder: Path) -> dict[str, str]:
 def test_a_push_makes_project_interface_storage_and_tasks(fake: Fake, folder: Path) -> None:
     done = push(folder, fake.url)
     assert done.exit_code == 0, done.output
-    assert f"{fake.url}/projects/1 (made): 5 tasks added, 0 already there" in done.stdout
+    assert f"{fake.url}/projects/1 (created): 5 tasks added, 0 already on the server" in done.stdout
     ((project,), (storage,)) = fake.projects, fake.storages
     assert project["title"] == "pets" and '<Choice value="dog"/>' in project["label_config"]
     assert (storage["project"], storage["path"]) == (1, str(folder))
@@ -184,16 +184,16 @@ def test_a_second_push_adds_what_is_missing(fake: Fake, folder: Path) -> None:
     push(folder, fake.url)
     del fake.tasks[1]
     again = push(folder, f"{fake.url}/")
-    assert "(found): 1 task added, 4 already there" in again.stdout
+    assert "(existing): 1 task added, 4 already on the server" in again.stdout
     assert len(fake.tasks) == 5 and len(fake.projects) == len(fake.storages) == 1
     LabelProject.open(folder, ["bird"]).close()
-    assert "(found): 0 tasks added, 5 already there" in push(folder, fake.url).stdout
+    assert "(existing): 0 tasks added, 5 already on the server" in push(folder, fake.url).stdout
     assert '<Choice value="bird"/>' in fake.projects[0]["label_config"]
 
 
 def test_a_second_push_renews_predictions(fake: Fake, folder: Path) -> None:
     push(folder, fake.url)
-    assert "renewed" not in push(folder, fake.url).stdout
+    assert "updated" not in push(folder, fake.url).stdout
     theirs = {"model_version": "another", "score": 0.1, "result": []}
     fake.tasks[0]["predictions"].insert(0, theirs)
     del fake.tasks[1]["predictions"][:]
@@ -203,13 +203,15 @@ def test_a_second_push_renews_predictions(fake: Fake, folder: Path) -> None:
     project.close()
     Guesses(numbers, proba, proba, 2, "lenet").save(folder / ".skal/guesses.npz")
     done = push(folder, fake.url)
-    assert "0 tasks added, 5 already there, 5 predictions renewed" in done.stdout, done.output
+    assert "0 tasks added, 5 already on the server, 5 predictions updated" in done.stdout, (
+        done.output
+    )
     assert fake.tasks[0]["predictions"].pop(0) == theirs
     for task in fake.tasks:
         (one,) = task["predictions"]
         assert (one["score"], one["model_version"]) == (0.9, "skal")
         assert one["result"][0]["value"] == {"choices": ["dog"]}
-    assert "renewed" not in push(folder, fake.url).stdout
+    assert "updated" not in push(folder, fake.url).stdout
 
 
 def test_what_was_labelled_there_is_pulled_once(fake: Fake, folder: Path) -> None:
@@ -220,7 +222,7 @@ def test_what_was_labelled_there_is_pulled_once(fake: Fake, folder: Path) -> Non
         done = skal_("import", folder, "--pull", url)
         assert done.exit_code == 0, done.output
         assert said(folder) == {"0.png": "cat", "sub é#&/1.png": "dog", "4.png": "cat"}
-    assert ": 0 new, 0 changed, 3 already there" in done.stdout
+    assert ": 0 new, 0 changed, 3 unchanged" in done.stdout
 
 
 def test_a_label_of_an_image_that_is_not_here_is_an_error(fake: Fake, folder: Path) -> None:
@@ -250,13 +252,13 @@ def test_of_several_fields_with_images_one_is_named(fake: Fake, folder: Path) ->
     assert "nothing was pushed" in done.stderr and len(fake.tasks) == 5
     assert fake.projects[0]["label_config"] == "of before"
     task["data"] = {"before": "sub é#&/1.png", "image": "4.png"}
-    assert "0 tasks added, 5 already there" in push(folder, fake.url).stdout
+    assert "0 tasks added, 5 already on the server" in push(folder, fake.url).stdout
 
 
 def test_a_project_without_labels_gives_none(fake: Fake, folder: Path) -> None:
     fake.projects.append({"id": 1, "description": ""})
     done = skal_("import", folder, "--pull", f"{fake.url}/projects/1")
-    assert ": 0 new, 0 changed, 0 already there" in done.stdout
+    assert ": 0 new, 0 changed, 0 unchanged" in done.stdout
     done = skal_("import", folder, "--pull", fake.url)
     assert done.exit_code == 1 and "has no project that" in done.stderr
 
@@ -281,7 +283,7 @@ def test_what_the_server_does_not_take_is_one_line(
 ) -> None:
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "another")
     done = push(folder, fake.url)
-    assert done.exit_code == 1 and "does not take the token" in done.stderr
+    assert done.exit_code == 1 and "refused the token" in done.stderr
     done = push(folder, "http://127.0.0.1:1")
     assert done.exit_code == 1 and "cannot be reached" in done.stderr
     monkeypatch.delenv("LABEL_STUDIO_API_KEY")
@@ -294,7 +296,7 @@ def test_what_the_server_does_not_take_is_one_line(
     [
         (("export", "--format", "csv", "--push", "http://x"), "--push takes --format label-studio"),
         (("export", "--format", "label-studio", "--copy", "--push", "http://x"), "nor --copy"),
-        (("export", "--format", "label-studio", "--push", "x:8080"), "expected one such as http"),
+        (("export", "--format", "label-studio", "--push", "x:8080"), "expected a server such as http"),
         (("import",), "either FILE or --pull URL"),
         (("import", "--pull", "http://x", "--format", "csv"), "file options --path-column"),
     ],

@@ -133,8 +133,8 @@ def label_of(task: dict[str, Any]) -> str:
 
 def check_exchange(studio: Studio, folder: Path) -> None:
     push = ("export", folder, "--format", "label-studio", "--push", studio.url)
-    assert "/projects/1 (made): 90 tasks added, 0 already there" in skal_(*push)
-    assert "/projects/1 (found): 0 tasks added, 90 already there" in skal_(*push)
+    assert "/projects/1 (created): 90 tasks added, 0 already on the server" in skal_(*push)
+    assert "/projects/1 (existing): 0 tasks added, 90 already on the server" in skal_(*push)
     tasks = studio.tasks(1)
     assert len(tasks) == 90
     for task in tasks[:4]:  # some of them in the subfolder
@@ -146,8 +146,8 @@ def check_exchange(studio: Studio, folder: Path) -> None:
     for task in tasks[10:13]:
         studio.annotate(task["id"], label_of(task))
     pull = ("import", folder, "--pull", studio.url)
-    assert ": 3 new, 0 changed, 3 already there" in skal_(*pull)
-    assert ": 0 new, 0 changed, 6 already there" in skal_(*pull)
+    assert ": 3 new, 0 changed, 3 unchanged" in skal_(*pull)
+    assert ": 0 new, 0 changed, 6 unchanged" in skal_(*pull)
     project = LabelProject.open(folder)
     said = {project.paths[n]: CLASSES[label] for n, label in project.labels.items()}
     project.close()

@@ -131,7 +131,7 @@ def test_row_numbers_mean_no_image(photos: Path, file: Path) -> None:
     ("rows", "message"),
     [
         ("cat/0.png,True,0.1\nmissing.png,False,1\n", "line 3: 'missing.png' matches no image"),
-        ("cat/0.png,True,0.1\nphotos/cat/0.png,False,1\n", "line 3: there is a row before of"),
+        ("cat/0.png,True,0.1\nphotos/cat/0.png,False,1\n", "line 3: an earlier row is also for"),
         ("cat/0.png,maybe,0.1\n", "line 2 has 'maybe'; expected True or False"),
         ("cat/0.png,True\n", "line 2 has not as many fields"),
     ],
@@ -178,7 +178,7 @@ def test_labels_beside_a_column_that_is_called_as_a_fault_are_read(
     photos: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "x.csv").write_text("path,label,is_health_issue\ncat/0.png,tabby,True\n")
-    assert str(import_into(photos, tmp_path / "x.csv")) == "1 new, 0 changed, 0 already there"
+    assert str(import_into(photos, tmp_path / "x.csv")) == "1 new, 0 changed, 0 unchanged"
     (tmp_path / "x.csv").write_text("path,is_health_issue\ncat/0.png,True\n")
     assert "no column 'label'" in refused(photos, str(tmp_path / "x.csv"))
     assert noted(photos) == {}
@@ -283,7 +283,7 @@ def test_tables_say_what_is_noted(photos: Path) -> None:
     (first, _) = csv.DictReader(io.StringIO(export_doubts(described)))
     assert first["note"] == json.loads(json.dumps(described))[0]["note"] != ""
     project.close()
-    assert str(import_into(photos, _written(photos))) == "0 new, 0 changed, 2 already there"
+    assert str(import_into(photos, _written(photos))) == "0 new, 0 changed, 2 unchanged"
 
 
 def _written(photos: Path) -> Path:

@@ -659,7 +659,7 @@ def test_keys_are_chosen_on_the_page_and_kept(
     page.get_by_label("Key of unicorn").fill("c")
     page.get_by_label("Key of cat").fill("c")
     page.get_by_role("button", name="Save").click()
-    expect(page.locator("#edit-trouble")).to_contain_text("cannot be that of both")
+    expect(page.locator("#edit-trouble")).to_contain_text("cannot belong to both")
     page.get_by_label("Key of unicorn").fill("U")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Edit classes and keys").click()
@@ -1323,7 +1323,7 @@ def test_the_guess_is_shown_on_demand_alone_and_stored_when_it_was_seen(
         "**/api/guess/*", lambda route: route.fulfill(json={"label": 1, "probability": 0.834})
     )
     press(page, "1")
-    expect(page.locator("#why")).to_have_text("Chosen before there is a model (herding).")
+    expect(page.locator("#why")).to_have_text("Picked before there is a model (herding).")
     assert not any("/api/guess/" in url for url in visitor.requests)
     page.keyboard.press("s")
     expect(page.locator("#guess")).to_have_text("The model predicts rose (83%).")
@@ -1345,8 +1345,8 @@ def test_probabilities_and_the_two_classes_are_told_when_asked_for_and_gone_with
     proba = np.tile(np.array([0.06, 0.5, 0.44], np.float32), (len(images), 1))
     site.project.guesses = Guesses(images, proba, images[:, None].astype(np.float32), 10, "x")
     page = visitor.open(site)
-    by, why = "Chosen by the strategy (auto)", page.locator("#why")
-    rose, unknown = page.locator("#classes button", has_text="rose"), "no image like it has a label"
+    by, why = "Picked by the strategy (auto)", page.locator("#why")
+    rose, unknown = page.locator("#classes button", has_text="rose"), "no similar image has a label"
     expect(why).to_have_text(f"{by}; the model is undecided between two classes; {unknown} yet.")
     expect(rose).to_have_text(re.compile("rose0$"))
     page.keyboard.press("s")
@@ -1452,7 +1452,7 @@ def test_the_map_tells_what_lies_under_the_pointer_and_is_used_by_keys(
 def test_guesses_are_not_offered_unless_wanted(page: Page, visitor: Visitor) -> None:
     page.keyboard.press("s")
     press(page, "1")
-    expect(page.get_by_role("button", name="Show prediction")).to_be_hidden()
+    expect(page.get_by_role("button", name="Prediction")).to_be_hidden()
     assert not any("/api/guess/" in url for url in visitor.requests)
 
 
@@ -1491,7 +1491,7 @@ def test_the_model_s_accuracy_comes_with_interval_origin_and_curve(
     assert (x[1] - x[0]) / (x[2] - x[0]) == pytest.approx(20 / 70)
     assert (y[1] - y[0]) / (y[2] - y[0]) == pytest.approx(0.2 / 0.312)
     assert y[2] < y[0]
-    told = "95% wanted: not reached: about 130 more labels at this rate (40 to 900)."
+    told = "Target 95%: not reached: about 130 more labels at this rate (40 to 900)."
     expect(page.locator("#enough")).to_have_text(told)
     height = float(curve.locator(".wanted").get_attribute("y1"))
     assert (height - y[2]) / (y[1] - y[2]) == pytest.approx(-0.038 / 0.112)
@@ -1515,7 +1515,7 @@ def test_on_a_phone_everything_fits_and_fingers_hit(
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     for button in page.get_by_role("button").all():
         assert button.bounding_box()["height"] >= 44
-    for control in ("Undo", "Skip", "Unsure", "Bad image", "Show prediction"):  # without scrolling
+    for control in ("Undo", "Skip", "Unsure", "Bad image", "Prediction"):  # without scrolling
         box = page.get_by_role("button", name=control).bounding_box()
         assert 0 < box["y"] < box["y"] + box["height"] <= 740
     assert page.locator("#status").bounding_box()["y"] < 740

@@ -158,7 +158,7 @@ def test_of_many_folders_that_are_no_class_ten_are_named(
     write_images(tmp_path / "all", pictures(13), [f"{n:02d}/{n}.png" for n in range(13)])
     LabelProject.open(tmp_path / "all", ["rose", "tulip"]).close()
     assert sum("is not a class: its 1 image counts" in message for message in caplog.messages) == 10
-    assert "... nor are 3 more folders, of 3 images" in caplog.messages
+    assert "... and 3 more folders are not classes, with 3 images" in caplog.messages
 
 
 def test_a_label_given_by_hand_wins_over_the_class_folder(folder: Path) -> None:
@@ -445,7 +445,7 @@ def test_what_another_process_found_meanwhile_is_not_found_again(
         store, Contents(folder, store), labels, is_read_only=False, is_quiet=False
     )
     paths = numbering.of(sorted(path.name for path in folder.glob("*.bmp")))
-    told = "1 labelled image was replaced by another image (the first: 4.bmp)"
+    told = "1 labelled image was replaced by another image (the first: 4.bmp); label the new image"
     assert caplog.messages.count(told) == 1
     assert not any(NOWHERE in message for message in caplog.messages)
     assert [path for path in store.images().values() if NOWHERE in path] == [f"{NOWHERE}4.bmp"]
@@ -933,7 +933,7 @@ def test_names_of_classes_are_taken_as_they_are_meant() -> None:
     ("names", "message"),
     [
         (["a", "a"], "the class 'a' is named twice"),
-        (["Daisy", "daisy"], "the class 'daisy' is 'Daisy' but for its case"),
+        (["Daisy", "daisy"], "the class 'daisy' differs from 'Daisy' only in case"),
         (["a", ""], "the class '' has 0 characters"),
         (["a/b"], "cannot be a folder's name"),
         ([".."], "cannot be a folder's name"),
@@ -1007,7 +1007,7 @@ def test_labels_that_are_gone_are_told_and_nothing_is_begun_in_their_place(
     path.unlink()
     if left == "an empty file":
         path.touch()
-    with pytest.raises(RunFolderError, match=r"labels\.sqlite' are gone.* to begin anew"):
+    with pytest.raises(RunFolderError, match=r"labels\.sqlite' are missing.* to start over"):
         LabelProject.open(folder)
     assert path.exists() is (left == "an empty file")
 

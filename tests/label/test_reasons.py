@@ -32,10 +32,10 @@ def row(kind: str) -> BatchRow:
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        ("start", "Chosen before there is a model (herding)."),
-        ("strategy", f"Chosen by the strategy (margin){SAID}."),
-        ("doubt", f"Shown while the next batch is being chosen{SAID}."),
-        ("chance", "Drawn at random, while the next batch is being chosen."),
+        ("start", "Picked before there is a model (herding)."),
+        ("strategy", f"Picked by the strategy (margin){SAID}."),
+        ("doubt", f"Shown while the next batch is computed{SAID}."),
+        ("chance", "Drawn at random while the next batch is computed."),
         ("test", "Drawn at random to measure accuracy."),
     ],
 )
@@ -58,9 +58,9 @@ def test_a_sure_network_is_not_called_undecided() -> None:
 def test_a_region_is_without_labels_if_none_of_the_most_similar_images_has_one() -> None:
     sure, half = guesses(0.0, 1.0, 0.0), NEIGHBOURS // 2
     assert evidence(sure, 120, {120 + half, 139}) == []
-    assert evidence(sure, 120, {120, 139, 100}) == ["no image like it has a label yet"]
+    assert evidence(sure, 120, {120, 139, 100}) == ["no similar image has a label yet"]
 
 
 def test_while_there_is_no_network_only_likeness_is_told() -> None:
-    assert evidence(guesses(), 120, {139}) == ["no image like it has a label yet"]
+    assert evidence(guesses(), 120, {139}) == ["no similar image has a label yet"]
     assert evidence(guesses(), 7, {139}) == []  # unknown to it

@@ -446,7 +446,7 @@ def test_what_is_known_of_an_action_is_kept(table: Table) -> None:
         ({"action": "bad", "image": "1"}, "there is no image '1'"),
         ({"action": "bad", "image": True}, "there is no image True"),
         ({"action": "bad", "image": None}, "there is no image None"),
-        ({"action": "label", "image": 1}, "label: expected the id"),
+        ({"action": "label", "image": 1}, "label: expected a class if"),
         ({"action": "label", "image": 1, "label": 3}, "label: got 3"),
         ({"action": "label", "image": 1, "label": -1}, "label: got -1"),
         ({"action": "bad", "image": 1, "label": 0}, "only for the action label"),

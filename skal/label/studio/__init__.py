@@ -1,1 +1,1 @@
-"""Label Studio, both ways: tasks, a server's projects, and its protocol for predictions."""
+"""Label Studio, both ways: tasks, projects on a server, and the protocol for predictions."""

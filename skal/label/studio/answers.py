@@ -1,4 +1,4 @@
-"""What a network says of images, and in which order these are to be labelled."""
+"""A network's predictions for images, and the order in which to label them."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from ...prediction.predictor import Predictor
 
 LAST = 1.0
-"""The score of what is to be labelled last."""
+"""The score of images to label last."""
 MEASURE = "margin"
-"""What images are worth where the strategy of a run does not weigh each image by itself."""
+"""The utility to use if the strategy of a run does not score images independently."""
 THREADS = 4
 
 _log = logging.getLogger("skal")
 
 
 class Answer(NamedTuple):
-    """Of an image: its class, None if none is known, how probable that is, and its score.
+    """The predicted class of an image (or None), its probability, and the score.
 
-    Who labels those of the lowest score first follows the strategy.
+    Labelling the lowest scores first follows the strategy.
     """
 
     label: str | None
@@ -51,7 +51,7 @@ NOTHING = Answer(None, 0.0, LAST)
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What is said of images.
+    """The predictions for images.
 
     Parameters
     ----------
@@ -60,9 +60,9 @@ class Answers:
     rows : mapping of str to int
         The row of each image, by path.
     proba : ndarray of float32, shape (n, n_classes)
-        Class probabilities; of no columns while there is no network.
+        Class probabilities; without columns while there is no network.
     first : mapping of str to int
-        The images that the strategy chose, counted from 0, the most useful one.
+        The rank of each image that the strategy picked, from 0, the most useful one.
     """
 
     names: Sequence[str]
@@ -71,11 +71,10 @@ class Answers:
     first: Mapping[str, int]
 
     def of(self, path: str | None) -> Answer:
-        """Return what is said of an image.
+        """Return the answer for an image.
 
-        Those chosen come before all others, which follow by how unsure the network is of them: the
-        score of these is a probability, at least one in as many as there are classes, and that of
-        the chosen is less.
+        Picked images come before all others, which follow by the network's uncertainty: their score
+        is the highest class probability, at least 1 / n_classes, and picked images score less.
         """
         label, probability, score = NOTHING
         if path is None:
@@ -93,12 +92,11 @@ class Answers:
 def answers_of_run(
     run_dir: Path, images: Path | None = None, trust: bool = False
 ) -> tuple[Answers, Addresses]:
-    """Predict all images of a folder by a run's network, once: what it said is kept. Return it, and
-    what finds these images by text.
+    """Predict all images of a folder with a run's network, cached; return answers and addresses.
 
-    The folder is by default that of the run, and their order that of its strategy, if it weighs
-    each image by itself, else of the smallest margin first. Errors are those of `skal predict`, and
-    a UsageError if there is no folder of images.
+    The folder is by default that of the run. The order is that of its strategy if it scores images
+    independently, else the smallest margin first. Errors are those of `skal predict`, and a
+    UsageError if there is no folder of images.
     """
     from ...datasets.decoding import DECODER_VERSION
     from ...datasets.index import list_images
@@ -120,7 +118,7 @@ def answers_of_run(
         digest.update(f"{file_state(str(root / path))} {path}\n".encode(errors="surrogateescape"))
     place = data_folder() / "cache" / f"answers-{digest.hexdigest()[:16]}.npz"
     if not place.is_file():
-        _log.info("the network looks at %s first, once", counted(len(paths), "image"))
+        _log.info("predicting %s first; the result is cached", counted(len(paths), "image"))
     kept(place, "predicting", lambda path: _predict(predictor, root, paths, utility, path))
     with np.load(place, allow_pickle=False) as arrays:
         read, proba, order = (arrays[name] for name in ("read", "proba", "order"))
@@ -133,14 +131,15 @@ def answers_of_run(
 
 
 def folder_of_run(run_dir: Path, images: Path | None) -> Path:
-    """Return the folder of the images of a run, or the one that is named."""
+    """Return the folder of the images of a run, or the given one."""
     root = images or Path(str(_config_of(run_dir).get("dataset", "")))
     if images is None and (str(root) == "." or not root.is_dir()):
         raise UsageError(
-            f"the images of {str(run_dir)!r} are in no folder that is here; name one by --images"
+            f"the folder with the images of {str(run_dir)!r} does not exist here; name it with "
+            "--images"
         )
     if not root.is_dir():
-        raise UsageError(f"--images: {str(root)!r} is no folder; expected a folder of images")
+        raise UsageError(f"--images: {str(root)!r} is not a folder; expected a folder of images")
     return root.resolve()
 
 
@@ -152,7 +151,7 @@ def _config_of(run_dir: Path) -> Mapping[str, Any]:
 
 
 def _utility(config: Mapping[str, Any]) -> str:
-    """Return the strategy of a run by its name, if it weighs each image by itself."""
+    """Return a run's strategy if it scores images independently, else `MEASURE`."""
     from ...prediction.predictor import Utility
 
     with suppress(UsageError):

@@ -31,14 +31,14 @@ except ImportError as error:
     raise MissingExtraError(package, "label", "skal serve") from error
 
 LARGEST_BODY = 2**26
-"""Bytes: of hundreds of tasks with all that was said of them."""
+"""Bytes, enough for hundreds of tasks with their annotations."""
 PORT = 9090
 
 _log = logging.getLogger("skal")
 
 
 def make_app(model: Model, *, port: int = PORT, hosts: Collection[str] = LOOPBACK) -> ASGIApp:
-    """Make the application, which is asked by the names `hosts`, as in `refusal`."""
+    """Make the application; `hosts` are its allowed host names, as in `refusal`."""
 
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "UP", "model_class": MODEL_VERSION})
@@ -80,7 +80,7 @@ def make_app(model: Model, *, port: int = PORT, hosts: Collection[str] = LOOPBAC
 
 
 def predict(model: Model, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a prediction for each task, in order: an empty one where nothing is known."""
+    """Return a prediction for each task, in order; an empty one if nothing is known."""
     tasks = asked.get("tasks")
     if not isinstance(tasks, list):
         raise HTTPException(400, "tasks: expected a list")
@@ -98,10 +98,11 @@ def _prediction(answer: Answer, question: Question) -> dict[str, Any]:
 
 
 def serve(model: Model, listening: socket.socket, host: str) -> None:
-    """Answer Label Studio, which asks a host by that name, until Ctrl-C."""
+    """Serve Label Studio under a host's name until Ctrl-C."""
     port = int(listening.getsockname()[1])
     _log.info(
-        "http://%s:%d is a model for Label Studio, to be added there as %r; Ctrl-C ends it",
+        "serving a model for Label Studio at http://%s:%d; connect it under the name %r; Ctrl-C "
+        "stops it",
         f"[{host}]" if ":" in host else host,
         port,
         MODEL_VERSION,
@@ -115,5 +116,5 @@ def _on_http_error(request: Request, error: Any) -> Response:
 
 
 def _on_not_ready(request: Request, error: Any) -> Response:
-    """Answer so that Label Studio keeps nothing, and asks again."""
+    """Answer so that Label Studio stores nothing and asks again."""
     return JSONResponse({"error": str(error)}, 503, {"Retry-After": "5"})

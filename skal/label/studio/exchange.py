@@ -1,4 +1,4 @@
-"""A server of Label Studio: a project is pushed there, and its annotations are pulled back."""
+"""Push a project to a Label Studio server, and pull its annotations back."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .tasks import (
 )
 
 TOKEN = "LABEL_STUDIO_API_KEY"
-"""The environment variable that holds the token of a user of Label Studio."""
+"""The environment variable with the token of a Label Studio user."""
 TASKS_AT_ONCE = 1000
 PATIENCE = 600.0
 """Seconds, for an export of a large project."""
@@ -42,13 +42,15 @@ _log = logging.getLogger("skal")
 
 
 class ServerError(SkalError):
-    """Label Studio cannot be reached, or refuses what is asked of it."""
+    """Label Studio cannot be reached, or refuses a request."""
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push did: where the project is, whether it was made, tasks added, and there before,
-    and how many of these have another prediction now.
+    """The result of a push.
+
+    The project's `url`, whether it `is_new`, how many tasks were added, how many existed, and how
+    many of these got a new prediction.
     """
 
     url: str
@@ -58,34 +60,34 @@ class Pushed:
     n_renewed: int = 0
 
     def __str__(self) -> str:
-        made = "made" if self.is_new else "found"
+        made = "created" if self.is_new else "existing"
         tasks = counted(self.n_added, "task")
-        told = f"{self.url} ({made}): {tasks} added, {self.n_there} already there"
+        told = f"{self.url} ({made}): {tasks} added, {self.n_there} already on the server"
         return (
-            f"{told}, {counted(self.n_renewed, 'prediction')} renewed" if self.n_renewed else told
+            f"{told}, {counted(self.n_renewed, 'prediction')} updated" if self.n_renewed else told
         )
 
 
 def push(project: LabelProject, url: str) -> Pushed:
-    """Make a project of Label Studio for ours, or find it, and add the tasks that it lacks; those
-    that are there get the predictions of today.
+    """Create or find the Label Studio project for `project`, and add missing tasks.
 
-    It is told by our project's id in its description, and its images by their addresses, as an
-    import tells them. The token is that of the environment variable `TOKEN`.
+    Existing tasks get the current predictions. The project is found by our project's id in its
+    description, and its images by their addresses, as in an import. The token is read from the
+    environment variable `TOKEN`.
 
     Raises
     ------
     UsageError, MissingExtraError
-        There is no token, no such address, or no SDK of Label Studio.
+        There is no token, the address is not valid, or the SDK of Label Studio is not installed.
     ServerError, DataError
-        The server cannot be reached or refuses something; or it has tasks of images not here.
+        The server cannot be reached or refuses a request, or the image field of a task is unclear.
     """
     check_files(project, "a task of Label Studio")  # before anything is made there
     with closing(_Server(url)) as server, server.told():
         if server.number is not None:
             raise UsageError(
-                f"--push: got {url!r}, a project; expected the server's address, for a project of "
-                f"its own is made there: {server.address}"
+                f"--push: got {url!r}, a project; expected the server's address {server.address}, "
+                "because skal creates its own project"
             )
         number = server.find(project.id)
         is_new = number is None
@@ -119,10 +121,10 @@ def pull(
     choice: str | None = None,
     path_column: str | None = None,
 ) -> Imported:
-    """Take in the annotations of a project of Label Studio, all or none; see `import_into`.
+    """Import the annotations of a Label Studio project, all or none; see `import_into`.
 
-    `url` is that of a project, or of the server to which ours was pushed; `choice` and
-    `path_column` are those of a `Source`. Errors are those of `push` and of `import_into`.
+    `url` is that of a project, or of the server to which ours was pushed. `choice` and
+    `path_column` are as in `Source`. Errors are those of `push` and of `import_into`.
     """
     with closing(_Server(url)) as server, server.told():
         number = server.number
@@ -132,8 +134,8 @@ def pull(
                 number = server.find(ours.id)
         if number is None:
             raise DataError(
-                f"{server.address} has no project that {str(folder)!r} was pushed to; name one by "
-                f"its address, as {server.address}/projects/1, or push first: skal export"
+                f"{server.address} has no project for {str(folder)!r}; give a project's address, "
+                f"such as {server.address}/projects/1, or push first with skal export"
             )
         found = server.tasks(number, everything=False)
     if not found:
@@ -146,15 +148,15 @@ def pull(
 
 
 def _tasks_of(project: LabelProject, found: Sequence[dict[str, Any]]) -> dict[int, int]:
-    """Return the tasks of our images, by image; those of none, as of removed ones, are told.
+    """Return the tasks of our images by image, and warn of tasks whose image is not in the project.
 
-    One that may be of several is a DataError: its image could be pushed again.
+    Raise a DataError if the image field of a task is unclear: its image could be pushed twice.
     """
     addresses, by_path = project.addresses()
     images: dict[int, int] = {}
     unclear = 0
     for task in found:
-        where, remedy = f"task {task['id']} there", "nothing was pushed: call that field 'image'"
+        where, remedy = f"task {task['id']}", "nothing was pushed: name the image field 'image'"
         address = address_of(task["data"], where=where, remedy=remedy)
         try:
             image = by_path[addresses.find(plain_text(address))]
@@ -162,20 +164,21 @@ def _tasks_of(project: LabelProject, found: Sequence[dict[str, Any]]) -> dict[in
         except DataError:
             unclear += 1
     if unclear:
-        _log.warning("of no image that is here now: %s there", counted(unclear, "task"))
+        tasks_there = counted(unclear, "task on the server has", "tasks on the server have")
+        _log.warning("%s no image in this project", tasks_there)
     return images
 
 
 class _Server:
-    """Label Studio, by its SDK: the few things that are asked of it."""
+    """The requests to Label Studio, by its SDK."""
 
     def __init__(self, url: str) -> None:
         self.address, self.number = _parse(url)
         token = os.environ.get(TOKEN, "").strip()
         if not token:
             raise UsageError(
-                f"{TOKEN} is not set; expected the token of a user of {self.address}, which its "
-                "page 'Account & Settings' shows"
+                f"{TOKEN} is not set; set it to the token of a user of {self.address}, shown on "
+                "its page 'Account & Settings'"
             )
         try:
             import httpx
@@ -193,7 +196,7 @@ class _Server:
         self._http.close()
 
     def find(self, project_id: str) -> int | None:
-        """Return the number of the project that was made for one of ours."""
+        """Return the number of the project that was created for one of ours."""
         found = self._client.projects.list(page_size=100)
         ours = (one.id for one in found if mark_of(project_id) in (one.description or ""))
         return next(map(int, ours), None)
@@ -201,7 +204,7 @@ class _Server:
     def make(self, project: LabelProject, config: str) -> int:
         name = plain_text(project.name)
         title = name if len(name) >= SHORTEST_TITLE else f"skal {name}"
-        told = f"Images of {name}, pushed by skal ({mark_of(project.id)}: leave that here)"
+        told = f"Images of {name}, pushed by skal ({mark_of(project.id)}: do not remove this)"
         made = self._client.projects.create(
             title=title[:LONGEST_TITLE], description=told, label_config=config
         )
@@ -210,10 +213,10 @@ class _Server:
     def set_interface(self, number: int, config: str) -> None:
         if self._client.projects.get(id=number).label_config != config:
             self._client.projects.update(id=number, label_config=config)
-            _log.info("project %d has the present classes now", number)
+            _log.info("updated the classes of project %d", number)
 
     def add_storage(self, number: int, project: LabelProject) -> None:
-        """Let the server show the images; where it refuses, say what must be set, and go on."""
+        """Let the server show the images; if it refuses, log the settings needed, and continue."""
         path = plain_text(str(project.root.resolve()))
         storages = self._client.import_storage.local
         try:
@@ -231,8 +234,7 @@ class _Server:
         except ServerError as error:
             settings = local_files_settings(project).items()
             _log.warning(
-                "%s; until the server is started with %s and this is pushed again, it shows no "
-                "image",
+                "%s; the server cannot show the images: start it with %s, and push again",
                 error,
                 " ".join(f"{name}={value}" for name, value in settings),
             )
@@ -245,19 +247,19 @@ class _Server:
         try:
             found = json.loads(b"".join(parts))
         except ValueError as error:
-            told = f"{self.address} answered with no JSON; is it Label Studio?"
+            told = f"{self.address} did not answer with JSON; check that it is Label Studio"
             raise ServerError(told) from error
         if not (isinstance(found, list) and all(isinstance(one, dict) for one in found)):
-            raise ServerError(f"{self.address} answered with no list of tasks")
+            raise ServerError(f"{self.address} did not answer with a list of tasks")
         return found
 
     def add_tasks(self, number: int, some: Sequence[dict[str, Any]]) -> None:
         self._client.projects.import_tasks(id=number, request=some)
 
     def renew(self, number: int, wanted: Mapping[int, dict[str, Any]]) -> int:
-        """Give tasks our predictions in place of our earlier ones; those of other models stay.
+        """Replace our earlier predictions on tasks; those of other models stay.
 
-        Returns how many are others than before.
+        Return how many have changed.
         """
         listed = self._client.predictions.list(project=number)
         ours = {one.task: one for one in listed if one.model_version == MODEL_VERSION}
@@ -276,39 +278,39 @@ class _Server:
 
     @contextmanager
     def told(self) -> Iterator[None]:
-        """Turn errors of the SDK into one line of ours."""
+        """Convert errors of the SDK to ours, in one line."""
         import httpx
         from label_studio_sdk.core.api_error import ApiError
 
         try:
             yield
         except ApiError as error:
-            told = f"refuses ({error.status_code}): {' '.join(str(error.body).split())[:500]}"
+            told = f"refused ({error.status_code}): {' '.join(str(error.body).split())[:500]}"
             if error.status_code in (401, 403):
                 told = (
-                    f"does not take the token in {TOKEN} (status {error.status_code}); expected "
-                    "one that its page 'Account & Settings' shows"
+                    f"refused the token in {TOKEN} (status {error.status_code}); use one shown on "
+                    "its page 'Account & Settings'"
                 )
             raise ServerError(f"{self.address} {told}") from error
         except httpx.HTTPError as error:
-            told = f"cannot be reached ({error}); is Label Studio running there?"
+            told = f"cannot be reached ({error}); check that Label Studio is running there"
             raise ServerError(f"{self.address} {told}") from error
 
 
 def _is_same(one: Any, guess: Mapping[str, Any]) -> bool:
-    """Tell whether a prediction of the server says what a guess of ours does."""
+    """Return whether a prediction on the server equals ours."""
     said, ours = one.result or [], guess["result"]
     values = [item.get("value") for item in said if isinstance(item, dict)]
     return one.score == guess["score"] and values == [item["value"] for item in ours]
 
 
 def _parse(url: str) -> tuple[str, int | None]:
-    """Return the address of a server, and the number of the project that a URL names."""
+    """Return the address of a server, and the number of the project in a URL, if any."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise UsageError(
-            f"got the address {url!r}; expected one such as http://localhost:8080, or that of a "
-            "project: http://localhost:8080/projects/1"
+            f"got the address {url!r}; expected a server such as http://localhost:8080, or a "
+            "project such as http://localhost:8080/projects/1"
         )
     place = re.fullmatch(r"(.*?)(?:/projects/(\d+)(?:/.*)?)?/?", parts.path)
     assert place is not None

@@ -1,4 +1,4 @@
-"""What stands behind `skal serve`: the network of a run, or one that learns while people label."""
+"""The models of `skal serve`: the network of a run, or one that learns while people label."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ _log = logging.getLogger("skal")
 
 
 class NotReadyError(SkalError):
-    """Nothing can be said of images yet."""
+    """There are no predictions yet."""
 
 
 class Model:
-    """Finds the images of tasks, and says always the same of them, whatever it hears."""
+    """Finds the images of tasks; its predictions are fixed."""
 
     def __init__(self, addresses: Addresses, answers: Answers | None = None) -> None:
         self.addresses, self._answers = addresses, answers
-        self._problem = "the images are looked at, and the network is trained"
+        self._problem = "the network is training"
         addresses.prepare()
 
     def answers(self) -> Answers:
-        """Return what is known now; a NotReadyError if that is nothing yet."""
+        """Return the current answers; raise a NotReadyError if there are none yet."""
         if self._answers is None:
             raise NotReadyError(f"not ready yet: {self._problem}")
         return self._answers
 
     def hear(self, event: Mapping[str, Any]) -> None:
-        """Take in what happened in Label Studio."""
+        """Take in an event of Label Studio."""
 
     def images_of(self, tasks: list[Any], name: str) -> list[str | None]:
-        """Return the images of tasks, whose data have them under a name, as an import finds them.
+        """Return the images of tasks, found as in an import; `name` is their field in the data.
 
-        Those that are unclear are None; so are all if the tasks' addresses are of several folders.
+        Unclear images are None; if addresses belong to several folders, all are None.
         """
         found = [self._locate(task, name) for task in tasks]
         told = self.addresses.contradiction(one for one in found if one is not None)
@@ -70,7 +70,7 @@ class Model:
 
 
 def model_of_run(run_dir: Path, images: Path | None = None, trust: bool = False) -> Model:
-    """Return the model that a run's network is; see `answers_of_run`."""
+    """Return the model with a run's network; see `answers_of_run`."""
     answers, addresses = answers_of_run(run_dir, images, trust=trust)
     return Model(addresses, answers)
 
@@ -78,8 +78,8 @@ def model_of_run(run_dir: Path, images: Path | None = None, trust: bool = False)
 class LearningModel(Model):
     """Learns from a project's labels, and from those given in Label Studio meanwhile.
 
-    These are not written down: `skal import --pull` does that. A network is trained at the start,
-    when a fifth of a batch of labels is new, and when training is asked for.
+    The latter are not stored: `skal import --pull` does that. A network is trained at the start,
+    after a fifth of a batch of new labels, and on request.
     """
 
     def __init__(self, project: LabelProject) -> None:
@@ -111,8 +111,10 @@ class LearningModel(Model):
         self._learn()
 
     def _is_ours(self, project: Any) -> bool:
-        """Tell whether something happened in our project of Label Studio: the one that was pushed
-        from this folder; where they were made by hand, the first of which anything is heard.
+        """Return whether an event comes from our Label Studio project.
+
+        This is the project pushed from this folder, or, of projects created by hand, the first one
+        that sends an event.
         """
         if not isinstance(project, dict):
             return False
@@ -124,7 +126,7 @@ class LearningModel(Model):
             is_ours = number == self._heard
         if not is_ours and number not in self._refused:
             self._refused.append(number)
-            text = "project %r of Label Studio is not that of this folder: nothing is learned there"
+            text = "ignoring labels of Label Studio's project %r, which is not that of this folder"
             _log.warning(text, number)
         return is_ours
 
@@ -152,7 +154,7 @@ class LearningModel(Model):
         self._n_new += before != self._said.get(_id(annotation))
 
     def _learn(self) -> None:
-        """Ask for a network and its choice; what is asked meanwhile is asked again afterwards."""
+        """Request a network and its next batch; repeat afterwards if called meanwhile."""
         with self._lock:
             self._is_due = self._is_busy
             if self._is_busy:
@@ -177,10 +179,9 @@ class LearningModel(Model):
         by = (
             counted(guesses.n_labeled, "label")
             if guesses.is_of_network
-            else "looks, without a network"
+            else "embeddings, without a trained network"
         )
-        what = counted(len(first), "image is", "images are")
-        _log.info("the next %s chosen, by %s", what, by)
+        _log.info("picked the next %s, by %s", counted(len(first), "image"), by)
         self._ended()
 
     def _fail(self, failure: Failure) -> None:

@@ -1,4 +1,4 @@
-"""Labels as tasks of Label Studio, and what must be set there for them."""
+"""Labels as tasks of Label Studio, and the settings that Label Studio needs for them."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from ..ledger import TEST
 from ..project import LabelProject
 
 LOCAL_FILES = "/data/local-files/?d="
-"""Where Label Studio serves files of its own machine from."""
+"""The path from which Label Studio serves local files."""
 MODEL_VERSION = "skal"
-"""Of all predictions: Label Studio shows those of one version, and puts tasks of others last."""
+"""Version of all predictions: Label Studio shows those of one version, and sorts tasks without one
+last."""
 MARK = "skal:"
 FROM_NAME, TO_NAME = "choice", "image"
-"""Names of the question and of the image in our own labelling interface."""
+"""Names of the question and of the image in our labelling interface."""
 
 
 def export_label_studio(project: LabelProject, images: Iterable[int] | None = None) -> str:
-    """Return `tasks` for Label Studio, as a JSON list; `labeling_config` is what it fits."""
+    """Return `tasks` for Label Studio as a JSON list, which fits `labeling_config`."""
     return json.dumps(tasks(project, images), indent=1) + "\n"
 
 
 def tasks(project: LabelProject, images: Iterable[int] | None = None) -> list[dict[str, Any]]:
-    """Return a task for each image, of all or of those named, but for bad ones.
+    """Return a task for each image (by default all), except bad ones.
 
-    Each annotator's label is an annotation; what was skipped or nobody is sure of has none. Where
-    the last network gave an image a probability, its guess is a prediction, with that as its score.
+    Each annotator's label is an annotation; skipped and unsure images have none. The last network's
+    predicted class, if any, is a prediction with its probability as the score.
     """
     check_files(project, "a task of Label Studio")
     if images is None:
@@ -43,7 +44,7 @@ def tasks(project: LabelProject, images: Iterable[int] | None = None) -> list[di
 
 
 def labeling_config(classes: Sequence[str]) -> str:
-    """Return the labelling interface of Label Studio that the tasks are made for."""
+    """Return the labelling interface of Label Studio for the tasks."""
     choices = "".join(f"<Choice value={quoteattr(name)}/>" for name in classes)
     return (
         f'<View><Image name="{TO_NAME}" value="$image"/>'
@@ -52,8 +53,10 @@ def labeling_config(classes: Sequence[str]) -> str:
 
 
 class Question(NamedTuple):
-    """What a labelling interface asks: the names of question and image, and of the latter's field
-    in a task's data, and the classes, None if they are not known.
+    """The question of a labelling interface.
+
+    The names of question and image, the image's field in a task's data, and the classes (None if
+    unknown).
     """
 
     from_name: str = FROM_NAME
@@ -63,7 +66,7 @@ class Question(NamedTuple):
 
     @classmethod
     def of(cls, interface: Any) -> Question:
-        """Read a labelling interface: its first choices of an image; ours if there are none."""
+        """Read the first choices for an image in a labelling interface; by default, ours."""
         try:
             root = ElementTree.fromstring(interface)
         except (ElementTree.ParseError, TypeError, ValueError):
@@ -79,7 +82,7 @@ class Question(NamedTuple):
 
 
 def local_files_settings(project: LabelProject) -> dict[str, str]:
-    """Return the environment by which Label Studio serves the images of this machine."""
+    """Return the environment variables with which Label Studio serves local images."""
     return {
         "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
         "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": plain_text(str(project.root.resolve().parent)),
@@ -87,29 +90,29 @@ def local_files_settings(project: LabelProject) -> dict[str, str]:
 
 
 def what_to_set(project: LabelProject, tasks_file: str) -> str:
-    """Return what must be set in Label Studio to see the images of tasks, as Markdown."""
+    """Return instructions for setting up Label Studio to show the images of tasks, as Markdown."""
     folder = plain_text(str(project.root.resolve()))
     variables = local_files_settings(project).items()
     exports = "\n".join(f"    export {name}={shlex.quote(value)}" for name, value in variables)
-    return f"""# Label Studio, for {tasks_file}
+    return f"""# Label Studio setup for {tasks_file}
 
-Start it so that it serves the images of this machine:
+Start Label Studio so that it serves local images:
 
 {exports}
     label-studio start
 
-In its project, in this order:
+Then, in your Label Studio project, in this order:
 
 1. Settings, Labeling Interface, Code:
 
         {labeling_config(project.classes)}
 
 2. Settings, Cloud Storage, Add Source Storage, Local Files: the path {folder}, the import method
-   "Files", and "Scan all sub-folders" on. Save it, but do not sync it: a sync makes a second task
-   of every image.
+   "Files", and "Scan all sub-folders" on. Save it, but do not sync it: a sync creates a second
+   task for every image.
 3. Import {tasks_file}.
 
-This does all three, on a server that runs:
+Or let skal do all three on a running server:
 
     skal export {shlex.quote(folder)} --format label-studio --push http://localhost:8080
 """
@@ -117,7 +120,7 @@ This does all three, on a server that runs:
 
 def _task(project: LabelProject, image: int) -> dict[str, Any]:
     path = project.paths[image]
-    # relative to the folder above, for Label Studio wants its storage below its document root
+    # relative to the parent folder: Label Studio's storage must be below its document root
     address = quote(f"{project.name}/{path}", errors="surrogateescape")
     data: dict[str, Any] = {"image": f"{LOCAL_FILES}{address}", "path": plain_text(path)}
     annotations: list[dict[str, Any]] = []
@@ -141,9 +144,7 @@ def _task(project: LabelProject, image: int) -> dict[str, Any]:
 
 
 def prediction_of(project: LabelProject, image: int) -> dict[str, Any] | None:
-    """Return the prediction of a task: the last network's guess, with its probability as score;
-    None where it gave the image none.
-    """
+    """Return the last network's prediction for a task, with its probability as score, or None."""
     guesses = project.guesses
     proba = None if guesses is None else guesses.proba_of(image)
     if proba is None:
@@ -155,7 +156,7 @@ def prediction_of(project: LabelProject, image: int) -> dict[str, Any] | None:
 
 
 def mark_of(project_id: str) -> str:
-    """Return what the description of a project of Label Studio says it was pushed from."""
+    """Return the mark in the description of a Label Studio project that was pushed from ours."""
     return f"{MARK}{project_id}"
 
 
@@ -165,6 +166,6 @@ def _choice(of: str, name: str) -> dict[str, Any]:
 
 
 def choice_of(name: str, from_name: str = FROM_NAME, to_name: str = TO_NAME) -> dict[str, Any]:
-    """Return the choice of a class as an item of a result."""
+    """Return the choice of a class as an item of a result list."""
     value = {"choices": [name]}
     return {"from_name": from_name, "to_name": to_name, "type": "choices", "value": value}

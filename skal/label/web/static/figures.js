@@ -19,7 +19,7 @@ export function drawFigures(state) {
   write("accuracy", figure);
   write("source", source);
   const { enough } = state;
-  write("enough", enough ? `${share(enough.wanted)} wanted: ${enough.text}.` : "");
+  write("enough", enough ? `Target ${share(enough.wanted)}: ${enough.text}.` : "");
   $("enough").classList.toggle("reached", enough?.is_reached ?? false);
   write("learner", LEARNER[state.learner] ?? `Training ${state.learner}. You can keep labelling; every answer is saved.`);
   drawUnreadable(state);
