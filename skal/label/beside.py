@@ -1,4 +1,4 @@
-"""What is looked at and computed beside the labelling, when somebody asks for it."""
+"""Views and computations on request, in the background of labelling."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _log = logging.getLogger("skal")
 
 
 class Beside:
-    """Looks at a service's project; nothing of the project is changed by it.
+    """A read-only view of a service's project.
 
-    What takes long is computed by `submit`, the `ask` of a `Learner`, and not at all without one;
-    `state` is "none", "computing", "ready", or tells why there is none.
+    Long computations run with `submit`, the `ask` of a `Learner`, or not at all without one.
+    `state` is "none", "computing", "ready", or the reason of a failure.
     """
 
     what = "answer"
@@ -24,7 +24,7 @@ class Beside:
         self.state = "none"
 
     def _fail(self, failure: Failure) -> None:
-        text = "no %s: %s"
+        text = "cannot compute the %s: %s"
         _log.warning(text, self.what, failure.reason, extra={"details": failure.details})
         with self._service.lock:
             self.state = f"failed: {failure.reason}"

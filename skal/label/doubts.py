@@ -1,4 +1,4 @@
-"""Labels that the network contradicts: confident learning, on a cross-validation over the labels.
+"""Doubtful labels by confident learning, with a cross-validation over the labels.
 
 C. Northcutt, L. Jiang, I. Chuang. Confident Learning: Estimating Uncertainty in Dataset Labels.
 JAIR 70, 2021.
@@ -26,15 +26,16 @@ if TYPE_CHECKING:
     from .project import LabelProject
 
 LEAST = 0.02
-"""What a label weighs at least, of 1."""
+"""The minimum weight of a label."""
 
 _log = logging.getLogger("skal")
 
 
 class Doubt(NamedTuple):
-    """A label and what the network, which was not told it, says: the ids of both classes, and the
-    probability of each. It is `contradicted` if the network is as sure of the other class as it is
-    of that class's own images.
+    """A label and the out-of-fold prediction, as class ids with their probabilities.
+
+    It is `contradicted` if the network is as confident in the other class as it is on average for
+    images with that label.
     """
 
     image: int
@@ -47,8 +48,8 @@ class Doubt(NamedTuple):
 
 @dataclass(frozen=True)
 class Doubts:
-    """The labels `y`, int64, of images whose numbers are `images`, int64, and the probabilities
-    `proba`, float32, of a column a class, each by a network that was not trained on the label.
+    """The labels `y`, int64, of the images with the numbers `images`, int64, and out-of-fold class
+    probabilities `proba`, float32, shape (n, n_classes).
     """
 
     images: NDArray[np.int64]
@@ -69,22 +70,22 @@ class Doubts:
 
 
 def contradicted(proba: NDArray[np.floating], y: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell which labels are off the diagonal of the confident joint.
+    """Return which labels are off the diagonal of the confident joint.
 
-    An image counts as one of the most probable class among those whose probability reaches the mean
-    that images with that label have; such without any are not contradicted.
+    An image is counted in the most probable class among those whose probability reaches the mean
+    over the images with that label. Images without such a class are not contradicted.
 
     Parameters
     ----------
     proba : ndarray of float, shape (n, n_classes)
-        By networks that were not told the image's label.
+        Out-of-fold class probabilities.
     y : ndarray of int64, shape (n,)
         The labels, columns of `proba`.
     """
     n_classes = proba.shape[1]
     of_class = [proba[y == k, k] for k in range(n_classes)]
     thresholds = np.array([part.mean(dtype=np.float64) if len(part) else 2 for part in of_class])
-    reached = np.where(proba >= thresholds - 1e-6, proba, -1)  # means are rounded
+    reached = np.where(proba >= thresholds - 1e-6, proba, -1)  # tolerance for rounded means
     likely = reached.argmax(1)
     result: NDArray[np.bool_] = (reached.max(1) >= 0) & (likely != y) & (proba.argmax(1) != y)
     return result
@@ -93,11 +94,11 @@ def contradicted(proba: NDArray[np.floating], y: NDArray[np.int64]) -> NDArray[n
 def folds(
     labels: Mapping[int, int], seed: int, paths: Mapping[int, str] | None = None
 ) -> list[list[int]]:
-    """Divide images into five folds, or fewer, with each class in the same share; none if that
-    would leave a single class to train on. By the `paths` of images, pages of a file stay together.
-    In what order the labels were given does not matter.
+    """Divide images into at most five stratified folds; none if one would leave a single class.
+
+    Given the `paths` of images, pages of a file stay together. The order of `labels` is irrelevant.
     """
-    from ..models.folds import stratified_folds  # and scikit-learn with it
+    from ..models.folds import stratified_folds  # imports scikit-learn
 
     images = np.array(sorted(labels), dtype=np.int64)
     y = np.array([labels[image] for image in images.tolist()], dtype=np.int64)
@@ -116,17 +117,16 @@ def folds(
 def held_out(
     picker: Picker, classes: Sequence[str], labels: Mapping[int, int], parts: Sequence[list[int]]
 ) -> Iterator[tuple[Trained, list[int]]]:
-    """Yield a network for each of some parts, which was trained on the labels of all images but
-    those of the part, and the part.
-    """
-    for part in progress(parts, desc="training without a part of the labels", unit="network"):
+    """Yield, for each part, a network trained on the labels of all other images, and the part."""
+    for part in progress(parts, desc="cross-validation", unit="network"):
         known = {image: labels[image] for image in labels.keys() - set(part)}
         yield picker.train(BatchRequest(classes, known, (), 0)), part
 
 
 def weights_by(y: NDArray[np.int64], proba: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return what labels weigh: as much as they were probable, beside the mean of their class, so
-    that rare classes weigh no less, and 1 at most.
+    """Return label weights, at most 1: the label's probability relative to the mean of its class.
+
+    The division keeps rare classes from weighing less.
     """
     own = proba[np.arange(len(y)), y].astype(np.float64)
     means = np.bincount(y, own) / np.maximum(np.bincount(y), 1)
@@ -134,17 +134,16 @@ def weights_by(y: NDArray[np.int64], proba: NDArray[np.floating]) -> NDArray[np.
 
 
 def find_doubts(classes: Sequence[str], labels: Mapping[int, int], pickers: Pickers) -> Doubts:
-    """Return what networks say of labels that they were not told; a DataError if there are too few
-    labels to train without some of them.
+    """Return the labels with out-of-fold predictions; a DataError if there are too few labels.
 
-    Heads that are solved in a moment are solved once more, labels weighing by `weights_by`: wrong
-    ones mislead less then.
+    Solved heads, which take moments, are fitted a second time with `weights_by`, so that wrong
+    labels mislead less.
     """
     picker = pickers.of_today()
     parts = folds(labels, picker.setup.config.seed, picker.setup.paths)
     if not parts:
         raise DataError(
-            "doubts need two classes with two labels or more; label more images, and ask again"
+            "doubtful labels need at least two classes with two labels each; label more images"
         )
     found, solved = dict[int, NDArray[np.float32]](), []
     for network, part in held_out(picker, classes, labels, parts):

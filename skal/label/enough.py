@@ -1,9 +1,9 @@
-"""Is it enough: the accuracy against a wanted one, and how many more labels it would take.
+"""The target accuracy: whether it is reached, and a forecast of how many more labels it takes.
 
-The forecast takes the error for a power of the number of labels, as learning curves mostly are over
-the range of one project. Its interval comes from fits to images and networks drawn anew with
-replacement (B. Efron. Bootstrap Methods. Annals of Statistics 7, 1979): that is what the sample and
-the chance of training leave open. Whether errors go on falling as they did, no sample can tell.
+The forecast assumes that the error follows a power law in the number of labels, as learning curves
+mostly do over the range of one project. Its interval is a bootstrap over images and networks
+(B. Efron. Bootstrap Methods. Annals of Statistics 7, 1979), which covers sampling and training
+noise. It does not cover that the power law may fail for later labels.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from .sample import PLENTY, Accuracy
 
 DRAWS = 1000
 LEAST_NETWORKS = 5
-"""Networks of different numbers of labels, without which nothing is forecast."""
+"""Networks with different numbers of labels needed for a forecast."""
 FARTHEST = 20
-"""Times the labels so far: what lies beyond is not foreseen."""
+"""The farthest forecast, as a multiple of the labels so far."""
 LABELS_A_TEST = 10
-"""Labels to one more answer of the test sample."""
+"""Labels per test answer."""
 
 
 class Forecast(NamedTuple):
-    """How many more labels: the middle and the ends of the 95 % interval; infinity is never."""
+    """The number of labels still needed, with its 95 % interval; infinity means never."""
 
     middle: float
     low: float
@@ -45,7 +45,7 @@ class Forecast(NamedTuple):
 
 
 def _rounded(number: float) -> str:
-    """Return a number of two digits that count, upwards."""
+    """Return a number rounded up to two significant digits."""
     if number <= 0:
         return "0"
     unit = 10 ** max(0, math.floor(math.log10(number)) - 1)
@@ -53,21 +53,21 @@ def _rounded(number: float) -> str:
 
 
 def forecast(n_labeled: NDArray[Any], wrong: NDArray[Any], wanted: float) -> Forecast | None:
-    """Return how many more labels it takes until the accuracy is as wanted.
+    """Return how many more labels the target accuracy needs.
 
     Parameters
     ----------
     n_labeled : ndarray of int, shape (n_networks,)
-        How many labels each network was trained on, rising.
+        How many labels each network was trained on, ascending.
     wrong : ndarray of bool, shape (n_networks, n_images)
-        Whether each network is wrong on each image of the test sample.
+        Whether each network is wrong on each test image.
     wanted : float
-        A share below 1.
+        The target accuracy, below 1.
 
     Returns
     -------
     Forecast or None
-        None where too few networks or images tell too little.
+        None if there are too few networks or images.
     """
     n_networks, n_images = wrong.shape
     if n_networks < LEAST_NETWORKS or n_images < PLENTY or n_labeled[0] == n_labeled[-1]:
@@ -75,10 +75,10 @@ def forecast(n_labeled: NDArray[Any], wrong: NDArray[Any], wanted: float) -> For
     draw = np.random.default_rng(0)
     images = draw.multinomial(n_images, np.full(n_images, 1 / n_images), DRAWS)
     networks = draw.multinomial(n_networks, np.full(n_networks, 1 / n_networks), DRAWS)
-    images[0], networks[0] = 1, 1  # the sample itself
+    images[0], networks[0] = 1, 1  # the original sample
     error = (images @ wrong.T.astype(float) + 0.5) / (n_images + 1)
     x, y = np.log(n_labeled.astype(float)), np.log(error)
-    weights = networks * error / (1 - error)  # by the inverse variance of the logarithm
+    weights = networks * error / (1 - error)  # inverse variance of the log error
     total = weights.sum(1)
     x_mean, y_mean = (weights * x).sum(1) / total, (weights * y).sum(1) / total
     from_mean = x - x_mean[:, None]
@@ -95,8 +95,9 @@ def forecast(n_labeled: NDArray[Any], wrong: NDArray[Any], wanted: float) -> For
 
 
 def n_to_be_sure(accuracy: Accuracy, wanted: float) -> int | None:
-    """Return how many more answers of the test sample show that the accuracy is as wanted, if it
-    stays as it is; None where it is not.
+    """Return how many more test answers would confirm the target at the current accuracy.
+
+    None if the accuracy is below the target.
     """
     if accuracy.value <= wanted:
         return None
@@ -107,7 +108,7 @@ def n_to_be_sure(accuracy: Accuracy, wanted: float) -> int | None:
 
 
 class Verdict(NamedTuple):
-    """Whether the `wanted` accuracy is reached, with 95 % confidence, and a line of text."""
+    """Whether the `wanted` accuracy is reached with 95 % confidence, and a line of text."""
 
     wanted: float
     is_reached: bool
@@ -115,21 +116,21 @@ class Verdict(NamedTuple):
 
 
 def judge(wanted: float, accuracy: Accuracy | None, ahead: Forecast | None) -> Verdict:
-    """Tell whether it is enough, and what it would take."""
+    """Return whether the target is reached, and what it would take."""
     if accuracy is None or accuracy.n < PLENTY:
         n = accuracy.n if accuracy else 0
-        told = f"too early to say: {n} of {PLENTY} answers to images drawn at random"
+        told = f"too early to say: {n} of {PLENTY} answers to randomly drawn images"
     elif accuracy.low >= wanted:
-        return Verdict(wanted, True, "reached: all of the interval is above")
+        return Verdict(wanted, True, "reached: the whole interval is above")
     elif (n_more := n_to_be_sure(accuracy, wanted)) is not None and n_more > FARTHEST * accuracy.n:
-        told = "the accuracy is too near to it to tell whether it is reached"
+        told = "the accuracy is too close to the target to tell whether it is reached"
     elif n_more is not None:
         told = (
-            f"probably reached, but the sample is too small to be sure: {_rounded(n_more)} more "
-            f"answers to images drawn at random would show it, with about "
+            f"probably reached, but the test set is too small to be sure: {_rounded(n_more)} more "
+            f"answers to randomly drawn images would confirm it, with about "
             f"{_rounded(n_more * LABELS_A_TEST)} more labels"
         )
     else:
         missed = "not reached" if accuracy.high < wanted else "probably not reached yet"
-        told = f"{missed}: {ahead or 'how many more labels it takes cannot be said yet'}"
+        told = f"{missed}: {ahead or 'too early to forecast how many more labels it takes'}"
     return Verdict(wanted, False, told)

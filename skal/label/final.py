@@ -1,4 +1,4 @@
-"""The end: the next images for those who label elsewhere, and the final network."""
+"""The final network, and the next images for labelling in other tools."""
 
 from __future__ import annotations
 
@@ -28,11 +28,9 @@ _log = logging.getLogger("skal")
 
 
 def next_images(project: LabelProject, n: int) -> list[tuple[int, str]]:
-    """Choose `n` images to label next, every tenth for the test, without keeping that they were
-    chosen.
+    """Pick `n` images to label next, every tenth for the test set, without storing the picks.
 
-    The source beside each is "strategy", "start" while there are no two classes with a label, or
-    "test".
+    The source of each is "strategy", "start" until two classes have a label, or "test".
     """
     reserve = [image for image in project.reserve if not project.ledger.is_touched(image)]
     kept = reserve[: n // TEST_EVERY]
@@ -49,11 +47,11 @@ def next_images(project: LabelProject, n: int) -> list[tuple[int, str]]:
 def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[str, Any]]:
     """Train the final network on all labels; return its folder and the content of ``summary.json``.
 
-    The folder is a new one under ``runs/`` unless `out` names one, which must not exist
-    (RunExistsError); without two classes with a label it is a DataError. The accuracy stated is
-    that of a network trained without the labels of the test sample; the final one, trained on these
-    too, should be no worse. Where no image was labelled for the test it is that of a stratified
-    cross-validation over the labels, which the strategy chose: it is biased.
+    The folder is a new one under ``runs/``, or `out`, which must not exist. The reported accuracy
+    is that of a network trained without the labels of the test set; the final one, trained on these
+    too, should be no worse. Without test labels, it is that of a stratified cross-validation over
+    the labels, which is biased if a strategy picked them. Raise a RunExistsError if `out` exists,
+    and a DataError without two classes with a label.
     """
     if out is not None:
         check_free(out)
@@ -63,8 +61,8 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
     source, truth = ("test", test) if test else ("cross-validation", labels)
     parts = [list(test)] if test else folds(labels, project.config.seed, project.paths)
     if not test and parts:
-        more = counted(len(parts), "more network is", "more networks are")
-        _log.info("cross-validation over the labels: %s trained", more)
+        more = counted(len(parts), "more network")
+        _log.info("cross-validation over the labels trains %s", more)
     predicted: dict[int, Any] = {}
     for network, part in held_out(picker, classes, labels, parts):
         predicted.update(picker.proba(network, part))
@@ -75,7 +73,7 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
     unseen = sorted(set(range(len(classes))) - set(labels.values()))
     if unseen:
         names = ", ".join(classes[label] for label in unseen)
-        _log.warning("no image is labelled as %s: the network cannot know it by sight", names)
+        _log.warning("no image has the label %s, so the network cannot learn it", names)
     final = picker.train(BatchRequest(classes, labels, (), 0), calibrated=True)
     folder = out or default_folder(final.config.replace(strategy="label"), final.data)
     summary = {
@@ -103,25 +101,25 @@ def train(project: LabelProject, out: Path | None = None) -> tuple[Path, dict[st
 
 
 def describe(folder: Path, summary: Mapping[str, Any]) -> list[str]:
-    """Return in lines what `train` has made, and how good it is."""
+    """Return lines on what `train` has made, and its accuracy."""
     labels = counted(summary["n_labeled"], "label")
     made = f"{folder}: {summary['model']} trained on {labels}"
     if summary["accuracy"] is None:
         return [
             made,
-            "its accuracy is not known: no image was labelled for the test, and the labels are too "
-            "few for cross-validation",
+            "its accuracy is unknown: there are no test labels, and too few labels for "
+            "cross-validation",
         ]
     names = ("accuracy", "accuracy_low", "accuracy_high", "n_accuracy")
     accuracy = Accuracy(*(summary[name] for name in names))
     if summary["accuracy_from"] == "test":
-        return [made, f"accuracy without the labels of the test: {accuracy}"]
+        return [made, f"accuracy when trained without the test labels: {accuracy}"]
     return [
         made,
         f"accuracy by cross-validation over the labels: {accuracy.value:.3f} ({accuracy.low:.3f} "
-        f"to {accuracy.high:.3f} at 95 % confidence, {counted(accuracy.n, 'image')}); it is "
-        "biased if a strategy chose these images, which are not like the others then: only images "
-        "drawn at random and kept out of training tell",
+        f"to {accuracy.high:.3f} at 95 % confidence, {counted(accuracy.n, 'image')}); it is biased "
+        "if a strategy picked these images: only randomly drawn test images give an unbiased "
+        "estimate",
     ]
 
 

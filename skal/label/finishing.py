@@ -1,4 +1,4 @@
-"""What comes at the end, begun on the page: the labels written out, and the final network."""
+"""Export and training of the final network, started on the page."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _log = logging.getLogger("skal")
 
 
 class Finish(Beside):
-    """Lets be made of a service's project what people ask for, one thing at a time.
+    """Makes exports and the final network of a service's project, one at a time.
 
-    It is made in another process, from what is on the disk, so that nobody who labels waits for it.
-    Nobody chooses where it goes: beside the folder of the images, under a name that is free.
+    This runs in another process, from the labels on disk, so that labelling continues. The result
+    goes next to the image folder, under an unused name.
     """
 
     _doing = _told = ""
     _has_failed = False
 
     def look(self) -> dict[str, Any]:
-        """Return what can be made and where it would go, what is being made, the last result."""
+        """Return what can be made and where it would go, the current job, and the last result."""
         with self._service.looking() as project:
             summaries = {entry.name: entry.facts.get("summary", "") for entry in FORMATS}
             summaries[NETWORK] = _NETWORK_SUMMARY
@@ -52,22 +52,22 @@ class Finish(Beside):
             }
 
     def ask(self, what: Any, where: Any) -> None:
-        """Let one thing be made, at the place that was told; a UsageError if that cannot be."""
+        """Start to make one thing at the place shown; raise a UsageError if this is impossible."""
         with self._service.looking() as project:
             free = places(project.root)
             if not (isinstance(what, str) and what in free):
                 raise UsageError(f"what: got {what!r:.50}; expected {', '.join(free)}")
             place = free[what]
             if where != plain_text(str(place)):
-                raise UsageError(f"{where!r:.300} is not free any more; it would be {str(place)!r}")
+                raise UsageError(f"{where!r:.300} is taken by now; the next is {str(place)!r}")
             if self._doing:
-                raise UsageError(f"{self._doing} is being made; wait until that is done")
+                raise UsageError(f"{self._doing} is in progress; wait until it is done")
             if not project.labels:
-                raise UsageError("no image has a label yet")
+                raise UsageError("no image has a label yet; label some first")
             if not os.access(place.parent, os.W_OK):
                 raise UsageError(f"cannot write to {str(place.parent)!r}: permission denied")
             if self._submit is None:
-                raise UsageError("nothing is made here: use skal export and skal train")
+                raise UsageError("not available here; use skal export and skal train")
             self._doing, self._told = what, ""
         self._submit(partial(make, what, place), self._take, self._fail)
 
@@ -85,11 +85,12 @@ class Finish(Beside):
 
 
 def places(root: Path) -> dict[str, Path]:
-    """Return where each thing made of a folder's labels would go; a UsageError beside `/`."""
+    """Return where each thing made of a folder's labels would go; raise a UsageError for `/`."""
     folder = root.resolve()
     if not folder.name:
         raise UsageError(
-            f"nothing lies beside {str(folder)!r}: use skal export and skal train, with --out"
+            f"{str(folder)!r} has no parent folder to write to; use skal export and skal train "
+            "with --out"
         )
     found = {}
     for entry in FORMATS:
@@ -107,12 +108,12 @@ def _free(folder: Path, end: str, suffix: str = "") -> Path:
 
 
 def make(what: str, where: Path, pickers: Pickers) -> str:
-    """Make what is asked for of the labels on the disk, and return what to tell people of it.
+    """Make one thing from the labels on disk, and return a message.
 
-    Nothing is overwritten: where something is by now, it is a RunExistsError.
+    Nothing is overwritten: raise a RunExistsError if `where` exists.
     """
     check_free(where)
-    # with the images of now: those of the learner may be older
+    # list the images again, because the learner's list may be older
     opened = LabelProject.open(pickers.setup.root, create=False)
     with closing(opened) as project:
         try:

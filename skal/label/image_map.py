@@ -1,4 +1,4 @@
-"""The map of all images: where each lies, and what is known of it."""
+"""The map of all images: their points, labels and predictions."""
 
 from __future__ import annotations
 
@@ -13,22 +13,20 @@ from .learning import Pickers
 from .telling import CAUSES
 
 SIDE = 10_000
-"""Of the square that points lie in."""
+"""The side of the square that contains all points."""
 KINDS = tuple(CAUSES)
-"""Why images are shown; a point of one that waits to be shown has the place of its kind."""
+"""Why queued images are shown; points have the index of their kind."""
 
 
 class ImageMap(Beside):
-    """The map: there is one as soon as the learner knows what images are alike by, and a better
-    one, see `skal.label.layout.by_tsne`, when it was asked for and computed.
-    """
+    """The map: PCA once there are embeddings, t-SNE (`skal.label.layout.by_tsne`) once computed."""
 
     what = "map by t-SNE"
     _found: Layout | None = None
     _n_asked = 0
 
     def ask(self) -> None:
-        """Let the better map be computed, unless it is, or is that of all images."""
+        """Start to compute the t-SNE, unless it is running or up to date."""
         with self._service.lock:
             n = len(self._service.project.paths)
             is_known = self._n_asked == n and not self.state.startswith("failed")
@@ -36,7 +34,7 @@ class ImageMap(Beside):
                 return
             try:
                 check_tsne()
-            except MissingExtraError as error:  # what there is does as well
+            except MissingExtraError as error:  # keep the map by PCA
                 self.state = str(error)
                 return
             self._n_asked, self.state = n, "computing"
@@ -47,12 +45,11 @@ class ImageMap(Beside):
             self._found, self.state = layout, "ready"
 
     def look(self, *, suggest: bool = True) -> dict[str, Any]:
-        """Return the points, in columns of the same order.
+        """Return the points as columns of equal length.
 
-        Beside the places x and y, of 0 to `SIDE`, stand the numbers of the class that people gave
-        and of that which the network says, how unsure that is in percent, and the place in `KINDS`
-        of why an image waits to be shown; -1 is none. Unless it may `suggest`, it tells what the
-        network says only of images that have a label.
+        These are x and y, from 0 to `SIDE`, the class numbers of label and prediction, the
+        uncertainty in percent, and the index in `KINDS` of why an image is queued; -1 is none.
+        Without `suggest`, predictions of unlabelled images are left out.
         """
         with self._service.looking() as project:
             guesses = project.guesses
@@ -85,7 +82,7 @@ def lay_out(pickers: Pickers) -> Layout:
 
 
 def _said(guesses: Any, images: list[int], numbers: list[int]) -> tuple[list[int], list[int]]:
-    """Return the class that the network says of each image, and in percent how unsure it is."""
+    """Return the predicted class of each image, and the uncertainty in percent."""
     if guesses is None or not guesses.is_of_network:
         return [-1] * len(images), [-1] * len(images)
     best = np.sort(guesses.proba, axis=1)

@@ -1,4 +1,4 @@
-"""All images as points in two dimensions, those that are alike near each other.
+"""All images as points in two dimensions, similar ones close together.
 
 L. van der Maaten, G. Hinton. Visualizing Data using t-SNE. JMLR 9, 2008.
 """
@@ -17,9 +17,9 @@ from ..core.errors import MissingExtraError
 from ..core.kept import kept
 
 COMPONENTS = 50
-"""Principal components that the t-SNE is of."""
+"""Principal components used for t-SNE."""
 MOST_POINTS = 20_000
-"""Images whose places a t-SNE finds; further ones are put among those that they are most like."""
+"""Images to lay out by t-SNE; further ones are placed near their nearest neighbours."""
 NEAREST = 10
 
 Points = NDArray[np.float32]
@@ -27,7 +27,7 @@ Points = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where images lie: their numbers, int64, and their `points`, float32, shape (n, 2)."""
+    """The numbers of images, int64, and their `points`, float32, shape (n, 2)."""
 
     images: NDArray[np.int64]
     points: Points
@@ -51,7 +51,7 @@ def check_tsne() -> None:
 def by_tsne(
     embeddings: NDArray[np.float32], seed: int, cache: Path, most: int = MOST_POINTS
 ) -> Points:
-    """Return what a t-SNE makes of embeddings, kept in a folder; it needs the extra ``map``."""
+    """Return a t-SNE of embeddings, cached in a folder; requires the extra ``map``."""
     check_tsne()
     digest = hashlib.sha256(np.ascontiguousarray(embeddings).view(np.uint8).data)
     path = cache / f"map-{digest.hexdigest()[:16]}-{seed}-{most}.npy"
@@ -86,7 +86,7 @@ def _tsne(embeddings: NDArray[np.float32], seed: int, most: int) -> Points:
 
 
 def on_grid(points: Points, side: int) -> NDArray[np.int64]:
-    """Return points as whole numbers from 0 to `side`, the same scale both ways."""
+    """Return points as integers from 0 to `side`, with the same scale for both axes."""
     low, high = points.min(0), points.max(0)
     scale = side / max(float((high - low).max()), 1e-9)
     middle = (low + high) / 2

@@ -1,4 +1,4 @@
-"""What is asked of the process that trains while people label, and that process."""
+"""The process that trains networks while people label, and the requests to it."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ _log = logging.getLogger("skal")
 
 NICENESS = 10
 MOST_SECONDS_UNSEEN = 3.0
-"""So long a process waits for the page's first image, which its own start would hold up."""
+"""Seconds to wait for the page's first image, which the start of the process would delay."""
 GUESSES = "guesses.npz"
-"""In the project's own folder: what the last network said."""
+"""In the project's own folder: the last network's predictions."""
 
 
 @dataclass(frozen=True)
 class Guesses:
-    """What a network says of the images whose numbers are `images`, int64.
+    """A network's predictions for the images with the numbers `images`, int64.
 
-    `proba`, float32, has a column for each class, none while there is no network; `embeddings`,
-    float32, are what images are alike by; `n_labeled` is how many labels the network, of the name
-    `model`, was trained on. `classes` are the numbers of the columns' classes, where these are not
-    their places; see `skal.label.classes`.
+    `proba`, float32, has a column for each class, or none while there is no network. `embeddings`,
+    float32, measure similarity. `n_labeled` is the number of labels that the network `model` was
+    trained on. `classes` are the class numbers of the columns, if these are not their indices; see
+    `skal.label.classes`.
     """
 
     images: NDArray[np.int64]
@@ -60,14 +60,14 @@ class Guesses:
     classes: Sequence[int] = ()
 
     def by_class(self, today: Classes) -> Self:
-        """Return them with a column for each class of today, if they have others."""
+        """Return predictions with a column for each current class."""
         n_columns = self.proba.shape[1]
         numbers = self.classes or range(n_columns)
         columns = [today.ids.get(number, len(today.names)) for number in numbers]
         if columns == list(range(n_columns)):
             return self
         proba = np.zeros((len(self.proba), len(today.names) + 1), np.float32)
-        for column, place in enumerate(columns):  # the last is of classes that were removed
+        for column, place in enumerate(columns):  # the last is for removed classes
             proba[:, place] += self.proba[:, column]
         proba = proba[:, :-1] / np.maximum(proba[:, :-1].sum(1, keepdims=True), 1e-12)
         return replace(self, proba=proba, classes=tuple(today.numbers))
@@ -83,7 +83,7 @@ class Guesses:
 
     @cached_property
     def by_margin(self) -> list[int]:
-        """The images, those first whose two most probable classes are nearest to each other."""
+        """The images by margin between the two highest class probabilities, smallest first."""
         if not self.is_of_network:
             return []
         best = np.sort(self.proba, axis=1)
@@ -95,13 +95,13 @@ class Guesses:
         return self.proba[row] if row is not None and self.is_of_network else None
 
     def nearest_to(self, image: int) -> list[int]:
-        """Return the images by the distance of their embeddings to that of one, itself first."""
+        """Return all images by embedding distance to one, itself first."""
         distance = ((self.embeddings - self.embeddings[self.rows[image]]) ** 2).sum(1)
         distance[self.rows[image]] = -1
         return self.images[np.argsort(distance, kind="stable")].tolist()  # type: ignore[no-any-return]
 
     def near(self, image: int, n: int) -> list[int]:
-        """Return the `n` other images that are most like one, in no order; found once an image."""
+        """Return the `n` nearest other images of one, unordered and cached."""
         key, row = (image, n), self.rows[image]
         if key not in self._near:
             distance = self._lengths - 2 * (self.embeddings @ self.embeddings[row])
@@ -119,14 +119,14 @@ class Guesses:
         return (self.embeddings**2).sum(1)  # type: ignore[no-any-return]
 
     def save(self, path: Path) -> None:
-        """Write them to a file, as a whole."""
+        """Write the predictions to a file, atomically."""
         content = io.BytesIO()
         np.savez(content, **{field.name: getattr(self, field.name) for field in fields(self)})
         write_atomic(path, content.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> Self | None:
-        """Read what `save` wrote; None if there is nothing, or nothing of use, which is logged."""
+        """Read what `save` wrote; None if the file is missing or, with a warning, damaged."""
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 columns = {name: arrays[name] for name in ("images", "proba", "embeddings")}
@@ -135,14 +135,14 @@ class Guesses:
                 return cls(**columns, n_labeled=n, model=model, classes=numbers)
         except FileNotFoundError:
             return None
-        except Exception:  # whatever a torn archive raises: people go on labelling
-            _log.warning("cannot read %s: there are no guesses until a network is trained", path)
+        except Exception:  # a damaged archive may raise anything, and labelling must continue
+            _log.warning("cannot read %s; predictions follow once a network is trained", path)
             return None
 
 
 @dataclass(frozen=True)
 class LearnerSetup:
-    """What the learner needs of a project: its images, those of the test, and the settings."""
+    """The parts of a project that the learner needs: images, test images and settings."""
 
     root: Path
     files: Files
@@ -154,10 +154,10 @@ class LearnerSetup:
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """One question: which `n` of the images `candidates` next, by the `labels` of images?
+    """A request to pick the next `n` of the images `candidates`, given the `labels` of images.
 
-    `n_batches` have been handed out since the project was begun; `numbers` are those of the
-    `classes`, which `labels` name by their places.
+    `n_batches` is the number of earlier batches. `labels` are indices of `classes`, whose numbers
+    are `numbers`.
     """
 
     classes: Sequence[str]
@@ -168,7 +168,7 @@ class BatchRequest:
     numbers: Sequence[int] = ()
 
     def __call__(self, pickers: Pickers) -> ComputedBatch:
-        """Answer it, where a network is trained, and keep what that says."""
+        """Compute the batch, and save the network's predictions."""
         batch, keep = pickers.of_today().answer(self), pickers.setup.keep
         if keep is not None:
             batch.guesses.save(keep)
@@ -177,7 +177,7 @@ class BatchRequest:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job has no answer: a line of text, and for debugging, where it happened."""
+    """Why a job failed: a line of text, and a traceback for debugging."""
 
     reason: str
     details: str = ""
@@ -185,10 +185,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class ComputedBatch:
-    """What became of a `BatchRequest`: the first choice stands first in `picks`.
+    """The answer to a `BatchRequest`, with the best of the `picks` first.
 
-    The `kind` is "strategy", or "start" for a batch chosen without a network, whose guesses are
-    embeddings only; `unreadable` images cannot be decoded.
+    The `kind` is "strategy", or "start" for a batch picked without a network, whose guesses have
+    only embeddings. `unreadable` images cannot be decoded.
     """
 
     picks: list[int]
@@ -199,9 +199,9 @@ class ComputedBatch:
 
 
 class Pickers:
-    """The picker of the images that there are today, made when it is needed.
+    """Makes the picker for the current images when it is needed.
 
-    Of images decoded while people label, only the latest are kept on the disk.
+    Of the caches of images that were added while people label, only the latest is kept on disk.
     """
 
     def __init__(self, setup: LearnerSetup) -> None:
@@ -210,7 +210,7 @@ class Pickers:
         self._added: list[Path] = []
 
     def of_today(self) -> Picker:
-        from .picking import Picker  # and torch with it
+        from .picking import Picker  # imports torch
 
         before = self._picker
         if before is not None and before.setup is self.setup:
@@ -225,18 +225,18 @@ class Pickers:
 
 
 Job: TypeAlias = Callable[[Pickers], Any] | LearnerSetup
-"""What can be called in another process: a `BatchRequest`, or a function, which may have its first
-arguments; or other images, of which the jobs after it are."""
+"""A callable to run in the process (a `BatchRequest`, or a picklable function), or a new setup for
+later jobs."""
 Take: TypeAlias = Callable[[Any], None]
 Fail: TypeAlias = Callable[[Failure], None]
 Ask: TypeAlias = Callable[[Job, Take, Fail], None]
 
 
 class Learner:
-    """Sends jobs to a process of its own, one at a time; answers come in a thread of the learner's.
+    """Runs jobs in a separate process, one at a time; answers arrive in a thread of the learner.
 
-    The process is started by the first job, once an image is `seen` or a few seconds have passed,
-    and, if it dies, again by the next. It ends with the process that started it, however that ends.
+    The first job starts the process, once an image is `seen` or a few seconds have passed. If the
+    process dies, the next job restarts it. It ends with its parent process, however that ends.
     """
 
     def __init__(self, task: LearnerSetup, seen: threading.Event | None = None) -> None:
@@ -249,15 +249,15 @@ class Learner:
         self._thread.start()
 
     def ask(self, job: Job, on_answer: Take, on_failure: Fail) -> None:
-        """Let a job be done after those before it, and its answer be told."""
+        """Queue a job, and call back with its answer or failure."""
         self._jobs.put((job, on_answer, on_failure))
 
     def renew(self, task: LearnerSetup) -> None:
-        """Let the jobs after those before it be done with other images."""
-        self.ask(task, lambda answer: None, lambda failure: None)  # the next one says it again
+        """Use another setup for later jobs."""
+        self.ask(task, lambda answer: None, lambda failure: None)  # later jobs report a failure
 
     def stop(self) -> None:
-        """End the process at once, whatever it is doing, and remove what it had half written."""
+        """Kill the process, and remove partly written files."""
         self._stopped = True
         self._jobs.put(None)
         if self._seen is not None:
@@ -284,7 +284,7 @@ class Learner:
             if not isinstance(answer, Failure):
                 try:
                     on_answer(answer)
-                except Exception as error:  # a full disk, perhaps: people go on labelling
+                except Exception as error:  # for example a full disk: labelling must continue
                     answer = Failure(told(error), traceback.format_exc())
             if isinstance(answer, Failure):
                 on_failure(answer)
@@ -294,16 +294,16 @@ class Learner:
             return self._send(job)
         except (EOFError, OSError) as error:  # it died
             if self._process is None:
-                return Failure(f"no process could be started: {error}")
+                return Failure(f"cannot start the background process: {error}")
             self._process.join(timeout=1)
             code = self._process.exitcode
             self._process = None
-            as_when = ", as when memory runs out" if code == -signal.SIGKILL else ""
-            return Failure(f"its process ended with {code}{as_when}")
+            as_when = ", perhaps because memory ran out" if code == -signal.SIGKILL else ""
+            return Failure(f"the background process ended with {code}{as_when}")
 
     def _send(self, job: Job) -> Any:
         if isinstance(job, LearnerSetup):
-            self._task = job  # of a process that is started again, too
+            self._task = job  # also for a restarted process
             if self._process is None:
                 return None
         if self._process is None or not self._process.is_alive():
@@ -320,25 +320,25 @@ class Learner:
         )
         process.start()
         self._process = process
-        theirs.close()  # so that the end of the process is the end of the file
+        theirs.close()  # so that reading ends when the process does
         if self._stopped:
             process.kill()
 
 
 def work(task: LearnerSetup, connection: Connection) -> None:
-    """Answer the requests that come by a connection until it is closed: what the process does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which ends this too
+    """Answer requests from a connection until it is closed: the main function of the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server handles Ctrl-C and ends this process
     end_with_parent()
-    with suppress(OSError, AttributeError):  # the page comes first
+    with suppress(OSError, AttributeError):  # the page has priority
         os.nice(NICENESS)
-    os.environ["TQDM_DISABLE"] = "1"  # bars would stand between the lines of the page
+    os.environ["TQDM_DISABLE"] = "1"  # bars would mix with the server's log
     from tqdm import tqdm
 
-    # a lock between processes would be reported as lost when this one is killed
+    # a multiprocessing lock would be reported as leaked when this process is killed
     tqdm.set_lock(threading.RLock())
     import torch
 
-    torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # a processor is left to the page
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # leave one processor to the page
     pickers = Pickers(task)
     with suppress(EOFError, OSError):
         while True:
@@ -348,6 +348,6 @@ def work(task: LearnerSetup, connection: Connection) -> None:
                     pickers.setup, answer = job, None
                 else:
                     answer = job(pickers)
-            except Exception as error:  # whatever it is, people go on labelling
+            except Exception as error:  # labelling must continue whatever happens
                 answer = Failure(told(error), traceback.format_exc())
             connection.send(answer)

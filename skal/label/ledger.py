@@ -1,4 +1,4 @@
-"""What holds now: folds over what the store has written down."""
+"""The current state of labels and batches: folds over the rows of the store."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import NamedTuple
 from .store import Action, BatchRow
 
 TEST = "test"
-"""Source of a label that no network is trained on while labelling continues."""
+"""Source of labels of the test set, which train no network while labelling continues."""
 GRID = "grid"
-"""Source of a label that was given in the grid to an image of no batch."""
+"""Source of labels given in the grid to images outside batches."""
 SETTLED = "settled"
-"""Source of an answer that ends a dispute."""
+"""Source of answers that settle a dispute."""
 OTHER = "other"
-"""Source of a label that was given to any other image of no batch."""
+"""Source of labels given elsewhere to images outside batches."""
 
 
 @dataclass
 class Ledger:
     """The fold over all actions.
 
-    Who gave an image a label whose class was removed says nothing of it. Where a dispute was
-    settled, the last answer that did so holds. Else of several annotators' labels of an image that
-    of most of them holds, of as many the one that was given last. An image that anyone calls bad is
-    bad; one that somebody labels is labelled, whoever else is unsure. By image it knows the action
-    whose label holds (`labels`), "unsure" or "bad" (`aside`), and the source of the first thing
-    that was ever said, also if it was taken back (`first_sources`). `disputed` are images that
-    people label differently, and nobody has settled; `n_answered` is by annotator the number of
-    images that they say something of.
+    Labels of removed classes are ignored. The answer for an image is the last one that settled a
+    dispute; else "bad" if anyone said so; else the majority label, in a tie the latest; else
+    "unsure".
+
+    By image, `labels` has the action whose label counts, `aside` has "unsure" or "bad", and
+    `first_sources` has the source of the first action ever, even if undone. `disputed` are images
+    with different labels that nobody has settled. `n_answered` has the number of images answered by
+    each annotator.
     """
 
     labels: dict[int, Action] = field(default_factory=dict)
@@ -51,13 +51,13 @@ class Ledger:
         if action.action == "undo":
             stack[:] = [other for other in stack if other.id != action.undoes]
             history[:] = [other for other in history if other.id != action.undoes]
-        elif action.action == "label" and action.label is None:  # a class that was removed
+        elif action.action == "label" and action.label is None:  # its class was removed
             gone = {other.id for other in stack}
             history[:] = [other for other in history if other.id not in gone]
             stack.clear()
         else:
             stack.append(action)
-            if action.round is not None:  # what was imported, nobody takes back by a key
+            if action.round is not None:  # imported labels cannot be undone
                 history.append(action)
         self.n_answered[action.annotator] += _says(stack) - did_say
         self._settle(action.image)
@@ -84,12 +84,12 @@ class Ledger:
             self.aside[image] = "unsure"
 
     def verdicts(self, image: int) -> Mapping[str, Action]:
-        """Return what each annotator says of an image now; one who skipped it says nothing."""
+        """Return each annotator's current answer for an image, without skips."""
         stacks = self._stacks.get(image, {})
         return {who: stack[-1] for who, stack in stacks.items() if _says(stack)}
 
     def votes(self, image: int) -> dict[str, int]:
-        """Return the label that each annotator gave an image, unasked by others' disputes."""
+        """Return each annotator's own label of an image, without labels that settle disputes."""
         found = {}
         for who, stack in self._stacks.get(image, {}).items():
             own = [action for action in stack if action.source != SETTLED]
@@ -98,7 +98,7 @@ class Ledger:
         return found
 
     def skips(self, image: int, annotator: str | None = None) -> int:
-        """Return how often an image was skipped, by one annotator or by all together."""
+        """Return how often an image was skipped, by one annotator or by all."""
         stacks = self._stacks.get(image, {}).items()
         chosen = (action for who, s in stacks if annotator in (None, who) for action in s)
         return sum(action.action == "skip" for action in chosen)
@@ -110,19 +110,19 @@ class Ledger:
         return image in self.labels or image in self.aside
 
     def latest(self, annotator: str) -> list[Action]:
-        """Return the actions that an undo takes back: those of an annotator's last request."""
+        """Return the actions of an annotator's last request, which an undo takes back."""
         history = self._history.get(annotator, [])
         if not history or history[-1].request is None:
             return history[-1:]
         return [action for action in history if action.request == history[-1].request]
 
     def standing(self, actions: Iterable[Action]) -> list[Action]:
-        """Return those of some actions that nobody took back."""
+        """Return those of some actions that were not undone."""
         stacks = self._stacks
         return [a for a in actions if a in stacks.get(a.image, {}).get(a.annotator, ())]
 
     def recent(self, annotator: str, n: int) -> list[Action]:
-        """Return the last answers of an annotator that stand, one an image, the latest first."""
+        """Return an annotator's last answers that were not undone, one per image, latest first."""
         found: dict[int, Action] = {}
         for action in reversed(self._history.get(annotator, [])):
             if len(found) >= n:
@@ -131,27 +131,27 @@ class Ledger:
         return list(found.values())
 
     def n_votes(self, image: int, label: int) -> int:
-        """Return how often somebody gave an image a label, as far as that stands."""
+        """Return how often an image was given a label, without undone actions."""
         stacks = self._stacks.get(image, {}).values()
         return sum(action.label == label for stack in stacks for action in stack)
 
     def n_done(self, annotator: str) -> int:
-        """Return how many actions of an annotator stand, without those imported."""
+        """Return the number of an annotator's actions, without undone and imported ones."""
         return len(self._history.get(annotator, []))
 
     def annotators(self) -> list[str]:
-        """Return the names of all who have said anything that still stands."""
+        """Return the names of all annotators with an action that was not undone."""
         return sorted({who for stacks in self._stacks.values() for who, s in stacks.items() if s})
 
     def images(self) -> list[int]:
-        """Return the images of which anything is said, in order."""
+        """Return the images with any action that was not undone, sorted."""
         return sorted(image for image in self._stacks if self.is_touched(image))
 
 
 class Known(NamedTuple):
-    """The labels that hold, by image: all, those of the test, and the others.
+    """The current labels by image: all, those of the test set, and the others.
 
-    They stay as they are: whoever keeps them may see by that what has changed since.
+    They are never modified, so that an earlier object shows what has changed since.
     """
 
     labels: Mapping[int, int]
@@ -167,9 +167,9 @@ class Known(NamedTuple):
     def after(
         self, news: Iterable[tuple[int, int | None]], is_test: Callable[[int], bool]
     ) -> Known:
-        """Return what holds after something was said of images: their labels are these, or none.
+        """Return the labels after an update of some images to new labels, or None for no label.
 
-        It is what `of` would return, in its order, in the time of a copy.
+        The result equals that of `of`, including the order, in the time of a copy.
         """
         parts = labels, test, training = dict(self.labels), dict(self.test), dict(self.training)
         for image, label in news:
@@ -188,8 +188,8 @@ def _says(stack: Sequence[Action]) -> bool:
 class BatchIndex:
     """The fold over the images of all batches, in the order in which they are shown.
 
-    `wanting` are images that one annotator has answered and another one is to see, too; `from_grid`
-    those of no batch with an answer that was given in the grid.
+    `wanting` are images that one annotator has answered and a second one should see; `from_grid`
+    are images outside batches with an answer given in the grid.
     """
 
     def __init__(self) -> None:
@@ -210,13 +210,13 @@ class BatchIndex:
             self._unfinished.add(row.round)
 
     def follow(self, image: int, verdicts: Mapping[str, Action]) -> None:
-        """Note what follows from something that was said of an image, or taken back."""
+        """Update the index after an answer for an image, or its undo."""
         row = self.by_image.get(image)
         if row is None:
             is_of_grid = any(action.source == GRID for action in verdicts.values())
             (self.from_grid.add if is_of_grid else self.from_grid.discard)(image)
             return
-        self._unfinished.add(row.round)  # so that its round is looked at again
+        self._unfinished.add(row.round)  # so that its round is searched again
         if row.shared and len(verdicts) == 1:
             self.wanting[image] = row
         else:
@@ -228,14 +228,14 @@ class BatchIndex:
 
     @property
     def last_round(self) -> int:
-        """-1 while there is no batch."""
+        """The number of the last round; -1 while there is no batch."""
         return self.rows[-1].round if self.rows else -1
 
     def unfinished(self) -> list[list[BatchRow]]:
-        """Return the batches that may have images to show, so that thousands are not searched."""
+        """Return the batches that may have images to show, to avoid searching thousands."""
         return [self.by_round[number] for number in sorted(self._unfinished)]
 
     def prune(self, is_done: Callable[[int], bool]) -> None:
-        """Pass over batches, but the last two, whose images are all done, until one is undone."""
+        """Skip batches whose images are all done, except the last two, until one is undone."""
         old = {number for number in self._unfinished if number < self.last_round - 1}
         self._unfinished -= {n for n in old if all(is_done(r.image) for r in self.by_round[n])}

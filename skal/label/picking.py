@@ -1,4 +1,4 @@
-"""Which images next: the loop of `ActiveLearner`, for images that people label. It needs torch."""
+"""Picking the next images: `ActiveLearner` for images that people label. It imports torch."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from .learning import BatchRequest, ComputedBatch, Guesses, LearnerSetup
 
 LIKENESS_FEATURES = 32
 NO_CLASSES = ("a", "b")
-"""What a network that is not trained is made for where no classes count, or none is named yet."""
+"""Placeholder classes for untrained networks, whose classes do not matter."""
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A network, and what it was trained on."""
+    """A network with its settings and training data."""
 
     classifier: ImageClassifier
     config: RunConfig
@@ -53,21 +53,21 @@ class Trained:
 
 
 class Picker:
-    """Answers the requests of one project; decodes its images when made, unless a cache has them.
+    """Answers the requests of one project; decodes its images when created, unless cached.
 
-    It is a SkalError if no image can be read, or a setting is not valid.
+    Raise a SkalError if no image can be read, or a setting is not valid.
     """
 
     def __init__(self, setup: LearnerSetup) -> None:
         check_settings(setup.config)
         size = input_size(setup.config, setup.root) or DECODING.size
         how = replace(decoding_for(setup.config), size=size)
-        # the very files that `skal run` would decode, so that the cache is the same
+        # the same files as in `skal run`, so that both share the cache
         files = [file for file in setup.files if file.is_of_use]
         cache = data_folder(setup.config.data_dir) / "cache"
         self._pixels, kept, skipped, self._how = decode_all(setup.root, files, how, cache)
         if not kept:
-            raise DataError(f"no image under {str(setup.root)!r} can be read ({skipped[0][1]})")
+            raise DataError(f"cannot read any image under {str(setup.root)!r} ({skipped[0][1]})")
         self.setup = setup
         self.cache = Path(str(self._pixels.filename)).parent  # type: ignore[attr-defined]
         self._paths = tuple(file.path for file in kept)
@@ -82,8 +82,8 @@ class Picker:
     def answer(self, request: BatchRequest) -> ComputedBatch:
         """Pick the next images.
 
-        Until two classes have a label there is nothing to train: the batch is a diverse one then.
-        Training and picks follow only from the labels and the number of batches.
+        Until two classes have a label, no network can be trained, and the batch is a diverse one.
+        Training and picks depend only on the labels and the number of batches.
         """
         started = time.perf_counter()
         learner = self._learner(request)
@@ -100,7 +100,7 @@ class Picker:
         return ComputedBatch(numbers, kind, guesses, self.unreadable, seconds)
 
     def train(self, request: BatchRequest, *, calibrated: bool = False) -> Trained:
-        """Train a network on the labels of a request; without two classes it is a DataError."""
+        """Train a network on the labels of a request; raise a DataError without two classes."""
         check_trainable(request.labels)
         learner = self._learner(request)
         config, pool, classifier = learner.config, learner.pool, learner.classifier
@@ -113,7 +113,7 @@ class Picker:
         return Trained(classifier, config, learner.data, pool.X, pool.y)
 
     def weighted(self, trained: Trained, weights: Mapping[int, float]) -> Trained:
-        """Return a network whose head is solved anew, with weights of labels, by default 1."""
+        """Return a network whose head is fitted again with label weights (by default 1)."""
         sample_weight = np.ones(len(trained.y))
         for number, weight in weights.items():
             sample_weight[self._rows[number]] = weight
@@ -130,7 +130,7 @@ class Picker:
         return dict(zip(self._numbers[rows].tolist(), proba, strict=True))
 
     def _learner(self, request: BatchRequest) -> ActiveLearner:
-        """Return the loop, where the labels of a request are known and its candidates free."""
+        """Return the learner with the labels and candidates of a request."""
         classes = tuple(request.classes) or NO_CLASSES
         learner = self._learners.get(classes) or self._new_learner(classes)
         self._learners = {classes: learner}
@@ -159,9 +159,7 @@ class Picker:
         )
 
     def _guesses(self, learner: ActiveLearner, request: BatchRequest) -> Guesses:
-        """Return what the network says of images: of those that the choice was made from, as many
-        as it scored, and of all others.
-        """
+        """Return the predictions for all images, reusing the scores of the last query."""
         choice, shown = learner.choice, learner.pool.shown
         everything, wanted = np.arange(len(self._pixels)), np.flatnonzero(self._numbers >= 0)
         if choice is None or choice.scores is None:
@@ -193,9 +191,7 @@ class Picker:
     def _fewer_features(
         self, classifier: ImageClassifier, rows: NDArray[np.int64], embeddings: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Return embeddings of images shortened; those of the same images are found once where
-        labels do not change them, under a head that is solved.
-        """
+        """Return reduced embeddings; with a frozen backbone, reuse those of the same images."""
         if classifier.strength is None:
             return _fewer_features(embeddings)
         if self._shortened is None or not np.array_equal(self._shortened[0], rows):
@@ -233,7 +229,7 @@ class Picker:
 
     @cached_property
     def _weights(self) -> Weights | None:
-        """What networks start from if pretraining is asked for; test images have no part in it."""
+        """Pretrained weights to start from, if requested; test images are not used."""
         data = self._dataset(NO_CLASSES)
         config = resolve_settings(self.setup.config, data)
         if config.pretrain == "none":
@@ -244,13 +240,13 @@ class Picker:
 
     @cached_property
     def _start_guesses(self) -> Guesses:
-        """What images are alike by while there is no network."""
+        """Guesses with only embeddings, for use while there is no trained network."""
         images, embeddings = self._start_embeddings()
         nothing = np.empty((len(images), 0), np.float32)
         return Guesses(images, nothing, _fewer_features(embeddings))
 
     def _start_embeddings(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return the images, and what they are alike by, whatever labels they have."""
+        """Return the images and their embeddings, which do not depend on labels."""
         learner = self._new_learner(NO_CLASSES)
         there = np.flatnonzero(self._numbers >= 0)
         embeddings, _ = start_embeddings(
@@ -259,14 +255,14 @@ class Picker:
         return self._numbers[there], embeddings
 
     def layout(self) -> Layout:
-        """Return where all images lie by t-SNE: the same while people label."""
+        """Return the t-SNE layout of all images, which does not depend on labels."""
         images, embeddings = self._start_embeddings()
         cache = data_folder(self.setup.config.data_dir) / "cache"
         return Layout(images, by_tsne(embeddings, self.setup.config.seed, cache), "t-SNE")
 
 
 def _fewer_features(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return embeddings short enough to be sent and compared within milliseconds."""
+    """Return embeddings reduced by PCA, to be sent and compared within milliseconds."""
     n, width = embeddings.shape
     if width <= LIKENESS_FEATURES or n <= LIKENESS_FEATURES:
         return embeddings

@@ -1,4 +1,4 @@
-"""`LabelProject`: a folder of images, the labels given to them, and what is known by them."""
+"""`LabelProject`: a folder of images, their labels, and what follows from them."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ _log = logging.getLogger("skal")
 class LabelProject:
     """A folder of images with the labels that people give them; made by `open`.
 
-    Images in a folder that is called as a class is count as labelled so (`folder_labels`): they are
-    trained on and not shown. All others are the `pool`. A tenth of it, `reserve`, is held out for
-    the test, in random order; see `skal.label.sample`. `class_list` are the classes.
+    Images in a folder named like a class have its label (`folder_labels`): they are trained on and
+    not shown. All others are the `pool`. A random tenth of it, `reserve`, is held out as the test
+    set; see `skal.label.sample`.
 
-    `paths` says where each image that is there lies, relative to `root`, by number; the id of a
-    class is its index in `classes`; `id` is drawn when the project was begun; `home` is the folder
-    of its own files; `on_action` is told each action that is taken in.
+    `paths` has the path of each existing image, relative to `root`, by number. `class_list` has the
+    classes; the id of a class is its index in `classes`. `id` is a random id of the project, `home`
+    is its own folder, and `on_action` is called with each new action.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class LabelProject:
         self._contents = images.Contents(root, store)
         self._verdict: tuple[object, Verdict | None] = (None, None)
         self._known: Known | None = None
-        self._news: list[int] = []  # images of which something was said since
+        self._news: list[int] = []  # images answered since `known` was updated
         batches = store.batches()
         self._batches = {row.round for row in batches}
         self._tests = {row.image for row in batches if row.kind == TEST}
@@ -116,29 +116,44 @@ class LabelProject:
         alone: bool = False,
         files: Sequence[ImageFile] | None = None,
     ) -> Self:
-        """Open the project of a folder, or begin it.
+        """Open the project of a folder, or start one.
 
-        Of `classes` those that the project does not have yet are added; without any, a new project
-        takes those of the class folders. Without `create` nothing is written, else not before all
-        is found valid. Fewer than two classes, no image to label, or another process that has it
-        open `alone` is an error where that is asked for. `files` are the images in it, where they
-        were just listed, and told what is gone and moved.
+        Parameters
+        ----------
+        root : str or Path
+            The folder of images.
+        classes : sequence of str
+            Classes to add; by default, a new project has those of its class folders.
+        settings : mapping, optional
+            Run settings to change.
+        overlap, until : str, optional
+            The share of images to show to two annotators, and the target accuracy, to change.
+        create : bool
+            Whether to write the project's files, once everything was validated.
+        needs_classes, needs_pool : bool
+            Whether fewer than two classes, or no image to label, are an error.
+        alone : bool
+            Whether to lock the project, which is an error if another process did.
+        files : sequence of ImageFile, optional
+            The images, if they were just listed; missing and moved ones are then not reported.
 
-        Errors are FolderNotFoundError, DataError, UsageError and RunFolderError: there is no such
-        folder, no image or no class in it, a setting is not valid, or the project's files cannot be
-        read or written.
+        Raises
+        ------
+        FolderNotFoundError, DataError, UsageError, RunFolderError
+            The folder does not exist or has no image or class, a setting is not valid, or the
+            project's files cannot be read or written.
         """
         root = Path(root)
         check_folder(root)
         home = root / HOME
         path = home / STORE
         check_there(path, home / SETTINGS_FILE)
-        store = store_to_read(path)  # first: where it is of another format, all is
+        store = store_to_read(path)  # first, because all files share its format
         config, agreed = read_settings(home, settings or {}, {"overlap": overlap, "until": until})
         is_listed = files is not None
         files = images.find(root, config.pages) if files is None else Files.of(files)
         check_pages(root, kept_pages(home), config.pages, store, files)
-        if settings is not None:  # a network or strategy of one's own is named by who runs it
+        if settings is not None:  # custom code must be named again by the caller
             check_foreign(home / SETTINGS_FILE, config, settings)
         check_config(config, settings or {})
         before = Classes(store.class_names())
@@ -155,14 +170,14 @@ class LabelProject:
         with ExitStack() as stack:
             try:
                 home.mkdir(exist_ok=True)
-                fsync_folder(root)  # so that no power loss takes it away again
+                fsync_folder(root)  # so that the folder survives a power loss
                 remove_leftovers(home, untouched=LEFT)
             except OSError as error:
                 told = f"cannot write the labels to {str(home)!r}: {error.strerror}"
                 raise RunFolderError(told) from error
             if alone:
                 hold(home, stack)
-                stack.callback(keep_copy, path)  # at the end, where a page was open for days
+                stack.callback(keep_copy, path)  # also at the end, after a page was open for days
             store = Store(path)
             stack.callback(store.close)
             with store.transaction():
@@ -172,7 +187,7 @@ class LabelProject:
             save_settings(home, config, agreed)
             project = cls(root, store, files, config, agreed, is_quiet=is_listed)
             tell_new(before.names, names)
-            if names or not before.names:  # told once, not by each command
+            if names or not before.names:  # log this once, not with each command
                 images.tell_left_out(files, project.class_list.by_name)
             project._held = stack.pop_all()
         keep_copy(path)
@@ -193,13 +208,13 @@ class LabelProject:
     def request(
         self, candidates: Sequence[int], n: int, labels: Mapping[int, int] | None = None
     ) -> BatchRequest:
-        """Return the question which `n` of some images are next, by `labels` or those that hold."""
+        """Return a request for the next `n` of some images, given `labels` or the current ones."""
         labels = self.training_labels if labels is None else labels
         numbers = tuple(self.class_list.numbers)
         return BatchRequest(tuple(self.classes), labels, candidates, n, self.n_batches, numbers)
 
     def addresses(self) -> tuple[Addresses, dict[str, int]]:
-        """Return what finds images by texts from elsewhere, and the number of each path found."""
+        """Return what locates images by addresses in other files, and the image of each path."""
         by_path, alike = self.numbers, dict[str, list[str]]()
         if not all(map(str.isascii, by_path)):
             by_text, alike = told_apart(by_path)
@@ -211,7 +226,7 @@ class LabelProject:
 
     @cached_property
     def ranges(self) -> Ranges:
-        """What is black and white in images of more than 8 bits, to the network as to people."""
+        """The black and white levels of images of more than 8 bits, the same as for networks."""
         how = how_to_decode(white=self.config.white, pages=self.config.pages)
         files = [file for file in self.files if file.is_of_use]
         return ranges_of(self.root, files, how, data_folder(self.config.data_dir) / "cache")
@@ -222,7 +237,7 @@ class LabelProject:
         return LearnerSetup(root, self.files, self.paths, self.config, keep, of_test)
 
     def take_files(self, files: Files) -> None:
-        """Take in which images there are; a DataError if there is none."""
+        """Update the images of the project; raise a DataError if there are none."""
         numbering = Numbering(
             self.store,
             self._contents,
@@ -241,12 +256,12 @@ class LabelProject:
 
     @property
     def numbers(self) -> dict[str, int]:
-        """The number of each path, made anew each time."""
+        """The number of each path, as a new dict."""
         return self.paths.numbers()
 
     @property
     def reserve(self) -> list[int]:
-        """The images held out for the test."""
+        """The images held out for the test set, in random order."""
         if self._reserve is None:
             seed = self.store.meta().get("seed", str(self.config.seed))
             moved = self.store.first_paths()
@@ -255,13 +270,13 @@ class LabelProject:
         return self._reserve
 
     def close(self) -> None:
-        """Close the store, when all that was labelled can be told from other files."""
+        """Close the store, after hashing labelled images."""
         self._contents.finish()
         self.store.close()
         self._held.close()
 
     def refresh(self) -> None:
-        """Take in what was written since, by this process or another."""
+        """Read the actions written since, by this process or another."""
         news = self.store.actions(after=self.ledger.last_id)
         if not all(self.class_list.knows(action.label) for action in news):
             self._classes.refresh()
@@ -272,24 +287,22 @@ class LabelProject:
         self.notes.refresh()
 
     def said(self, action: Action) -> Action:
-        """Return an action of the store with the ids of today's classes in place of their numbers;
-        a class that was removed has none.
-        """
+        """Return an action of the store with ids of classes instead of numbers; None if removed."""
         ids = self.class_list.ids
         label, guess = (None if n is None else ids.get(n) for n in (action.label, action.guess))
         is_same = (label, guess) == (action.label, action.guess)
         return action if is_same else action._replace(label=label, guess=guess)
 
     def record(self, actions: Sequence[Action]) -> list[int]:
-        """Write actions and take them in; see `Store.append`."""
+        """Write actions and apply them; see `Store.append`."""
         ids = self.write(actions)
         self.refresh()
         return ids
 
     def write(self, actions: Sequence[Action]) -> list[int]:
-        """Write actions, of which the project itself hears at its next `refresh`."""
+        """Write actions; the project applies them at its next `refresh`."""
         numbers = self.class_list.numbers
-        if numbers != [*range(len(numbers))]:  # else ids of classes are their numbers
+        if numbers != [*range(len(numbers))]:  # else ids equal numbers
             number = self.class_list.number_of
             actions = [a._replace(label=number(a.label), guess=number(a.guess)) for a in actions]
         ids = self.store.append(actions)
@@ -299,14 +312,14 @@ class LabelProject:
         return ids
 
     def add_batch(self, rows: Sequence[BatchRow]) -> None:
-        """Write that images are to be shown, and which of them are of the test."""
+        """Write images to show, and which of them belong to the test set."""
         self.store.add_batch(rows)
         self._batches.update(row.round for row in rows)
         self._tests.update(tests := [row.image for row in rows if row.kind == TEST])
         self._news += tests
 
     def add_model(self, row: ModelRow) -> None:
-        """Keep what a new network says of the images held out for the test."""
+        """Store a new network's predictions for the test images."""
         self.store.add_model(row)
         self.history.models.append(TestedModel(row, self.class_list.ids))
 
@@ -319,7 +332,7 @@ class LabelProject:
         return self.class_list.names
 
     def class_id(self, name: str) -> int:
-        """Return the id of a class by a name that it has or had; else an UnknownNameError."""
+        """Return the id of a class by a present or former name; else raise UnknownNameError."""
         return self.class_list.id_of(name)
 
     def add_classes(self, names: Sequence[str]) -> None:
@@ -328,14 +341,16 @@ class LabelProject:
     def change_classes(
         self, renamings: Sequence[str], mergers: Sequence[str] = (), removals: Sequence[str] = ()
     ) -> None:
-        """Rename classes, make some a part of another, and remove some, all or none: what
-        ``OLD=NEW``, ``OLD=OTHER`` and names say. Only names of today count.
+        """Rename, merge and remove classes, all or none.
+
+        Renamings are given as ``OLD=NEW``, mergers as ``OLD=OTHER``, removals as names; former
+        names are not accepted.
         """
         self._classes.change(renamings, mergers, removals)
         self._take_classes(bool(mergers or removals))
 
     def choose_keys(self, given: Sequence[str]) -> None:
-        """Let classes have keys of their own, written as ``cat=c,dog=d``."""
+        """Set custom keys of classes, given as ``cat=c,dog=d``."""
         parts = ",".join(given).split(",") if given else []
         pairs = parse_pairs(parts, "--keys", "CLASS=KEY")
         numbers = self.class_list.numbers
@@ -343,13 +358,13 @@ class LabelProject:
         self.edit_classes(ClassEdits(keys))
 
     def edit_classes(self, edits: ClassEdits) -> None:
-        """Change keys and names of classes, and which there are."""
+        """Apply edits of classes and their keys."""
         self._classes.edit(edits)
         if edits.into or edits.names or edits.new:
             self._take_classes(bool(edits.into))
 
     def _take_classes(self, are_fewer: bool) -> None:
-        """Take in other classes: folders may be called as one."""
+        """Update what depends on the classes, including the labels of class folders."""
         if are_fewer:
             self.ledger = Ledger()
             self.refresh()
@@ -362,17 +377,17 @@ class LabelProject:
 
     @property
     def labels(self) -> Mapping[int, int]:
-        """All labels that hold, by image: those given, and those of class folders."""
+        """All current labels by image: those given, and those of class folders."""
         return self.known.labels
 
     @property
     def test_labels(self) -> Mapping[int, int]:
-        """The labels of the unbiased test sample, by image."""
+        """The labels of the test set, by image."""
         return self.known.test
 
     @property
     def disputed(self) -> set[int]:
-        """The images there that people label differently, and nobody has settled."""
+        """The existing images with different labels of people that nobody has settled."""
         return {image for image in self.ledger.disputed if image in self.paths}
 
     @property
@@ -381,7 +396,7 @@ class LabelProject:
 
     @property
     def known(self) -> Known:
-        """The labels that hold, brought up to date once an action."""
+        """The current labels, updated once per action."""
         folders, given, news = self.folder_labels, self.ledger.labels, self._news
         if self._known is None or not folders.keys().isdisjoint(news):
             labels = {n: label for n, label in folders.items() if not self.ledger.is_settled(n)}
@@ -393,18 +408,18 @@ class LabelProject:
         return self._known
 
     def is_test(self, image: int) -> bool:
-        """Tell whether an image is of the unbiased test sample: once drawn, it stays in it."""
+        """Return whether an image belongs to the test set; once drawn, it always does."""
         return image in self._tests or self.ledger.first_sources.get(image) == TEST
 
     @property
     def accuracy(self) -> Accuracy | None:
-        """That of the last network on the test sample; None while that is empty."""
+        """The accuracy of the last network on the test set; None while that is empty."""
         last = self.history.last
         return last.accuracy(self.test_labels) if last else None
 
     @property
     def verdict(self) -> Verdict | None:
-        """Whether the accuracy is as wanted; None where none is."""
+        """Whether the target accuracy is reached; None without a target."""
         if self.terms.until is None:
             return None
         state = (len(self.history.models), self.test_labels)
@@ -415,5 +430,5 @@ class LabelProject:
 
     @property
     def curve(self) -> list[tuple[int, Accuracy]]:
-        """The accuracy of the networks on the test sample; see `History.curve`."""
+        """The accuracy of the networks on the test set; see `History.curve`."""
         return self.history.curve(self.test_labels)

@@ -1,12 +1,11 @@
-"""Which image comes next, for whom: rules on a snapshot of the state, which change nothing.
+"""Rules for the next image of each annotator: pure functions of a snapshot of the state.
 
-The images of a batch are shown in its order; one that is skipped comes back behind the others of
-its batch, and when it is skipped again, after all other images. If no batch has been computed when
-one is needed, single images are shown until it is there: those between whose two most probable
-classes the last network decides least, or any, while there is no network.
+The images of a batch are shown in order. A skipped image comes back after the others of its batch;
+if skipped again, after all other images. If no computed batch is available, single images are shown
+until there is one: those with the smallest margin, or random ones while there is no network.
 
-To nine images of other kinds comes one of those held out for the test, also where somebody labels
-in the grid: there they are due one by one, before the grid continues.
+Every tenth image is one held out for the test set. While somebody labels in the grid, test images
+are due one by one before the grid continues.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ from .ledger import TEST, BatchIndex, Ledger
 from .store import BatchRow
 
 LOOKAHEAD = 3
-"""So many images are always at hand, if there are any; the next batch is begun for that."""
+"""Images to keep available; the next batch is begun early for this."""
 TEST_EVERY = 10
-"""Every tenth image that is shown is of the test."""
+"""Every tenth image shown is a test image."""
 
 
 @dataclass(frozen=True)
 class ProjectFacts:
-    """What stays as it is while a project is open.
+    """The images and settings of a project.
 
-    Of the images that are `there`, `pool` are those without a class folder, and of these `reserved`
-    are held out for the test. `n_init` and `n_query` are the images of the first round and of the
-    others; two annotators see the share `overlap`.
+    `there` are all existing images, `pool` those outside class folders, and `reserved` those of the
+    pool held out for the test set. `n_init` and `n_query` are the sizes of the first and of later
+    batches; two annotators see the share `overlap`.
     """
 
     there: Collection[int]
@@ -53,11 +52,10 @@ class ProjectFacts:
 
 @dataclass(frozen=True)
 class Supply:
-    """Where the images of the next batch come from, the best source first.
+    """Sources of the images of the next batch, the best first.
 
-    These are the computed `picks` and their `kind`, see `ComputedBatch`, the images by the margin
-    between the network's two most probable classes, and all of them in random order. Those held out
-    for the `tests` come in the order in which they are shown.
+    These are the computed `picks` and their `kind` (see `ComputedBatch`), the images by smallest
+    margin, and all images in random order. `tests` are the test images in the order to show them.
     """
 
     picks: Sequence[int] = ()
@@ -68,9 +66,9 @@ class Supply:
 
 
 class InOrder:
-    """Images in an order, of which those in front that are not free are looked at but once.
+    """Images in an order, which remembers how many at the start are not free.
 
-    Else of thousands that are labelled each would be looked at for each that is shown.
+    Else thousands of labelled images would be checked for each image shown.
     """
 
     def __init__(self, images: Sequence[int]) -> None:
@@ -83,23 +81,23 @@ class InOrder:
         return self._images[self._n_passed :]
 
     def anew(self) -> None:
-        """Look at all of them again, since one may have become free."""
+        """Check all images again, because one may have become free."""
         self._n_passed = 0
 
 
 def with_new(order: NDArray[np.int64], images: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Return a random order, and behind it, in random order, the images that it has not yet."""
+    """Return a random order, extended by the missing images in random order."""
     rng = np.random.default_rng(derive_seed(seed, "explore", len(order)))
     return np.concatenate([order, rng.permutation(np.setdiff1d(images, order))])
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state at one moment, for one annotator; nobody changes it while rules look at it.
+    """The state at one moment, for one annotator; it does not change while rules use it.
 
-    `held` says by how many other people each image is held. The annotator took back answers of the
-    images `front`, and is to see those of the test in `due` before the grid continues. The rows
-    `added` were put into batches by rules, beside those of `batches`.
+    `held` has the number of other people who hold each image. `front` are images whose answers the
+    annotator took back, and `due` test images to show before the grid continues. `added` are rows
+    that rules added to those of `batches`.
     """
 
     annotator: str
@@ -121,7 +119,7 @@ class Snapshot:
         return self.ledger.skips(image, self.annotator)
 
     def is_open(self, image: int) -> bool:
-        """Tell whether the annotator may be shown an image."""
+        """Return whether the annotator may be shown an image."""
         if image not in self.facts.pool or image in self.ledger.aside:
             return False
         verdicts = self.ledger.verdicts(image)
@@ -131,7 +129,7 @@ class Snapshot:
         return len(verdicts) == 1 and self.annotator not in verdicts
 
     def is_free(self, image: int) -> bool:
-        """Tell whether an image may be put into a batch."""
+        """Return whether an image may be put into a batch."""
         return (
             image in self.facts.pool
             and self.row(image) is None
@@ -140,7 +138,7 @@ class Snapshot:
         )
 
     def is_done(self, image: int) -> bool:
-        """Tell whether an image does not come again before the end."""
+        """Return whether an image is not shown again before the end."""
         return (
             self.ledger.is_settled(image)
             or self.ledger.skips(image) > 1
@@ -149,7 +147,7 @@ class Snapshot:
         )
 
     def is_taken(self, image: int) -> bool:
-        """Tell whether as many people answered or hold an image as are to see it."""
+        """Return whether enough people have answered or hold an image."""
         row = self.row(image)
         n_people = self.held.get(image, 0) + len(self.ledger.verdicts(image))
         return n_people >= (2 if row and row.shared else 1)
@@ -167,26 +165,26 @@ class Snapshot:
         return [*self.batches.by_round.get(number, ()), *added]
 
     def new_row(self, number: int, image: int, kind: str) -> BatchRow:
-        """Return the row by which an image comes last into a batch."""
+        """Return a row that appends an image to a batch."""
         is_shared = is_for_two(self.n_rows, self.facts.overlap)
         return BatchRow(number, len(self.rows_of(number)), image, kind, is_shared)
 
     def with_rows(self, rows: Iterable[BatchRow]) -> Snapshot:
-        """Return the state after some images were put into batches."""
+        """Return the state with rows added to its batches."""
         return replace(self, added={**self.added, **{row.image: row for row in rows}})
 
 
 class Plan(NamedTuple):
-    """What is to be shown, the first image now, and what is to be written for that."""
+    """The images to show, the first one now, and the rows to write for them."""
 
     images: list[int]
-    rows: list[BatchRow]  # put into batches
-    picks: Sequence[int]  # left of those computed
+    rows: list[BatchRow]  # added to batches
+    picks: Sequence[int]  # remaining computed picks
 
 
 def plan(state: Snapshot, n: int) -> Plan:
-    """Return the next images for the annotator of a snapshot, `n` at most."""
-    found: dict[int, None] = {}  # a set in order
+    """Return the next images for the annotator of a snapshot, at most `n`."""
+    found: dict[int, None] = {}  # an ordered set
     front = [image for image in state.front if state.is_open(image)]
     _add(found, state, chain(front, due(state), _in_turn(state)), n)
     rows: list[BatchRow] = []
@@ -207,7 +205,7 @@ def plan(state: Snapshot, n: int) -> Plan:
 
 
 def _add(found: dict[int, None], state: Snapshot, images: Iterable[int], n: int) -> None:
-    """Add those of some images that can be shown now, until there are `n`."""
+    """Add images that can be shown now, until there are `n`."""
     for image in images:
         if len(found) >= n:
             return
@@ -216,7 +214,7 @@ def _add(found: dict[int, None], state: Snapshot, images: Iterable[int], n: int)
 
 
 def _in_turn(state: Snapshot) -> Iterator[int]:
-    """Yield the images of batches, every other one such as wants a second opinion."""
+    """Yield the images of batches, every other one an image that needs a second answer."""
     waiting = state.batches.wanting
     wanting = sorted((image for image in waiting if state.is_open(image)), key=state.skips)
     new = (
@@ -238,9 +236,9 @@ def _in_turn(state: Snapshot) -> Iterator[int]:
 
 
 def _extension(state: Snapshot, n: int) -> tuple[list[BatchRow], bool]:
-    """Begin the next batch, or fill up the last one; without picks, by `n` single images.
+    """Return rows that begin the next batch or fill the last one, and whether they use the picks.
 
-    Beside its rows it is told whether the picks are used up by it.
+    Without picks, these are at most `n` single images.
     """
     number = max(state.last_round, 0)
     rank = len(state.rows_of(number))
@@ -261,7 +259,7 @@ def _extension(state: Snapshot, n: int) -> tuple[list[BatchRow], bool]:
 def _draw(
     state: Snapshot, rows: Sequence[BatchRow], picks: Sequence[int]
 ) -> tuple[int, str] | None:
-    """Return the image that follows some new ones, and why it."""
+    """Return the image to add after some new rows, and its kind."""
     taken = {row.image for row in rows}
     supply = state.supply
     supplies = [(picks, supply.kind), (supply.by_margin, "doubt"), (supply.by_chance, "chance")]
@@ -279,20 +277,17 @@ def _draw(
 
 
 def is_for_two(number: int, share: float) -> bool:
-    """Tell whether two annotators see the image of that number; those of the test come first."""
+    """Return whether two annotators see the image with this number, at evenly spread numbers."""
     return math.floor(round((number + 1) * share, 9)) > math.floor(round(number * share, 9))
 
 
 def due(state: Snapshot) -> list[int]:
-    """Return the images of the test that are to be seen before the grid continues."""
+    """Return the test images to show before the grid continues."""
     return [image for image in state.due if state.is_open(image) and not state.skips(image)]
 
 
 def owed(state: Snapshot, more: Sequence[int] = ()) -> tuple[list[int], list[BatchRow]]:
-    """Return the images of the test that the labels given in the grid call for, before `more`.
-
-    Beside them come the rows of those that are put into a batch for it.
-    """
+    """Return the test images owed for labels given in the grid, then `more`, and new rows."""
     ledger, batches = state.ledger, state.batches
     settled = ledger.labels.keys() | ledger.aside.keys()
     n_batched = len(settled & batches.by_image.keys())
@@ -313,7 +308,7 @@ def owed(state: Snapshot, more: Sequence[int] = ()) -> tuple[list[int], list[Bat
 
 
 def together(state: Snapshot, images: Iterable[int], n: int) -> list[int]:
-    """Return the first `n` of some images that can be labelled at once: none is of the test."""
+    """Return the first `n` of some images that can be labelled together, without test images."""
     found = (
         image
         for image in images
@@ -326,19 +321,19 @@ def together(state: Snapshot, images: Iterable[int], n: int) -> list[int]:
 
 
 def progress(state: Snapshot, queue: Sequence[int]) -> tuple[int, int, int]:
-    """Return number, size, and how many are done, of the round that a queue is in."""
+    """Return the number of a queue's round, its size, and how many of its images are done."""
     last = max(state.last_round, 0)
     number = next((row.round for image in queue if (row := state.row(image))), last)
     rows = state.rows_of(number)
     size = len(rows)
-    if number == last and queue:  # it may be filled up yet, if there are images for it
+    if number == last and queue:  # it may still be filled
         size = max(size, state.facts.size_of(number))
     return number, size, sum(state.is_done(row.image) for row in rows)
 
 
 def candidates(state: Snapshot) -> Sequence[int]:
-    """Return the images among which the next batch may be chosen, in order."""
-    gone = state.facts.reserved.union(
+    """Return the images from which the next batch may be picked, sorted."""
+    excluded = state.facts.reserved.union(
         state.batches.by_image, state.unreadable, state.ledger.images()
     )
-    return array("q", sorted(image for image in state.facts.pool if image not in gone))
+    return array("q", sorted(image for image in state.facts.pool if image not in excluded))

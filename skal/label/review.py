@@ -1,4 +1,4 @@
-"""All images with what is said of each: filtered, in order, and what the network doubts."""
+"""The review: all images with their answers, filtered and sorted, and doubtful labels."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ ORDERS = ("time", "doubt", "unsure", "note", "name")
 
 
 class Review(Beside):
-    """All images; doubts about labels, see `skal.label.doubts`, are computed when asked for."""
+    """All images with their answers; doubtful labels are computed on request."""
 
     what = "doubts"
     _doubts: Mapping[int, Doubt] = {}
-    _asked_with: tuple[Any, ...] = ()  # the labels and classes that doubts are of
-    _of_classes: tuple[int, ...] = ()  # those whose ids the doubts have
+    _asked_with: tuple[Any, ...] = ()  # the labels and classes of the last request
+    _of_classes: tuple[int, ...] = ()  # the numbers of the classes whose ids the doubts use
 
     def ask(self) -> None:
-        """Let doubts be computed, unless they are, or are those of today's labels."""
+        """Start to compute doubtful labels, unless this is running or up to date."""
         with self._service.looking() as project:
             now = (dict(project.labels), tuple(project.class_list.numbers))
             if self.state == "computing" or (now == self._asked_with and self._doubts):
                 return
             if self._submit is None:
-                self.state = "failed: no network is trained here"
+                self.state = "failed: no network can be trained here"
                 return
             self._asked_with, self.state = now, "computing"
             job = partial(find_doubts, tuple(project.classes), now[0])
         self._submit(job, self.take, self._fail)
 
     def take(self, doubts: Doubts) -> None:
-        """Take in what was computed."""
+        """Take the computed doubts."""
         with self._service.lock:
             self._of_classes = tuple(self._service.project.class_list.numbers)
             is_of_today = not self._asked_with or self._asked_with[1] == self._of_classes
@@ -49,17 +49,17 @@ class Review(Beside):
             self.state = "ready"
 
     def _forget_others(self) -> None:
-        """Let go of doubts of classes that were merged or removed since."""
+        """Drop doubts if classes were merged or removed since."""
         if self._doubts and self._of_classes != tuple(self._service.project.class_list.numbers):
             self._doubts, self._asked_with, self.state = {}, (), "none"
 
     def find(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the numbers of the images that are asked for, in the order asked for.
+        """Return the numbers of the requested images, sorted.
 
-        `class` (a number), `annotator`, `round`, `verdict` (one of `VERDICTS`), `agreement` (one of
-        `AGREEMENTS`), `people` ("disputed"), `notes` ("noted") and `name` (a part of it) leave out
-        others; `sort` is one of `ORDERS`: the latest answer first, the least probable label, what
-        the network is least sure of, what is noted with the lowest score, by name.
+        The filters are `class` (a number), `annotator`, `round`, `verdict` (one of `VERDICTS`),
+        `agreement` (one of `AGREEMENTS`), `people` ("disputed"), `notes` ("noted") and `name` (a
+        part of it). `sort` is one of `ORDERS`: the latest answers, least probable labels, smallest
+        margins or lowest scores of notes first, or by name.
         """
         with self._service.looking() as project:
             self._forget_others()
@@ -76,14 +76,14 @@ class Review(Beside):
             }
 
     def _filters(self, asked: Mapping[str, Any]) -> list[Callable[[int], bool]]:
-        """Return what an image must fulfil."""
+        """Return conditions that images must meet."""
         project, batches = self._service.project, self._service.batches
         ledger, labels, paths = project.ledger, project.labels, project.paths
         ids = project.class_list.ids
         fits: list[Callable[[int], bool]] = []
         if number := _number(asked, "class"):
             if int(number) not in ids:
-                raise UsageError(f"class: got {number!r}; expected a class that there is")
+                raise UsageError(f"class: got {number!r}; expected an existing class")
             label = ids[int(number)]
             fits.append(lambda n: labels.get(n) == label)
         if (who := asked.get("annotator")) and isinstance(who, str):
@@ -129,9 +129,7 @@ class Review(Beside):
         return "label" if image in project.labels else project.ledger.aside.get(image)
 
     def _said(self, image: int) -> tuple[int, float] | None:
-        """Return the id and probability of the class that the network says of a labelled image:
-        one that was not told the label, if there is any.
-        """
+        """Return the predicted class id and probability of a labelled image; held out if known."""
         project = self._service.project
         if image not in project.labels:
             return None
@@ -141,12 +139,12 @@ class Review(Beside):
         return None if proba is None else (int(proba.argmax()), float(proba.max()))
 
     def _agrees(self, image: int) -> bool | None:
-        """Tell whether network and people say the same of an image; None where one is silent."""
+        """Return whether the prediction equals the label; None if either is missing."""
         said = self._said(image)
         return None if said is None else said[0] == self._service.project.labels[image]
 
     def _is_doubtful(self, image: int) -> bool:
-        """Tell whether the label is contradicted, and nobody has given it a second time."""
+        """Return whether the label is contradicted and was not confirmed by a second answer."""
         project, doubt = self._service.project, self._doubts.get(image)
         if doubt is None or not doubt.contradicted or project.labels.get(image) != doubt.label:
             return False
@@ -154,7 +152,7 @@ class Review(Beside):
         return n_votes + (project.folder_labels.get(image) == doubt.label) < 2
 
     def rows(self, images: Iterable[int]) -> list[dict[str, Any]]:
-        """Return what is known of some images."""
+        """Return the facts of some images."""
         with self._service.looking() as project:
             self._forget_others()
             return [self._row(image) for image in images if image in project.paths]
@@ -183,7 +181,7 @@ class Review(Beside):
         return [{"by": who, "label": numbers[k]} for who, k in sorted(said.items())]
 
     def recent(self, annotator: str) -> list[dict[str, Any]]:
-        """Return the last answers of an annotator that stand, the latest first."""
+        """Return an annotator's last answers that were not undone, the latest first."""
         with self._service.lock:
             project = self._service.project
             return [

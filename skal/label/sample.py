@@ -1,9 +1,8 @@
-"""The unbiased test sample: which images are held out for it, and what networks say of them.
+"""The unbiased test set: which images are held out, and the accuracy of networks on them.
 
-A tenth of the pool, drawn at random, is held out: every tenth image that is shown comes from there,
-in random order, and their labels train no network as long as labelling continues. Whichever
-strategy picks the others, these are a uniform sample of the pool. What was once shown as one of
-them stays one, whoever labels it again.
+A random tenth of the pool is held out: every tenth image shown comes from it, in random order, and
+its labels train no network while labelling continues. They are thus a uniform sample of the pool,
+whatever strategy picks the others. An image once shown as a test image remains one.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ from .learning import ComputedBatch
 from .store import ModelRow
 
 TEST_SHARE = 0.1
-"""Of the images that are shown, and of the pool that they are drawn from."""
+"""Share of test images, both of the pool and of the images shown."""
 MOST_POINTS = 40
-"""Of a learning curve, so that it stays readable after hundreds of networks."""
+"""Points of a learning curve, so that it stays readable after hundreds of networks."""
 
 ENOUGH, PLENTY = 10, 30
-"""Answers of the test sample from which on an accuracy is stated, and before its interval."""
+"""Test answers needed to report an accuracy, and to report it before its interval."""
 
 
 class Accuracy(NamedTuple):
-    """A share of images classified right, with its 95 % interval (Wilson, 1927)."""
+    """An accuracy with its 95 % interval (Wilson, 1927), on `n` images."""
 
     value: float
     low: float
@@ -49,13 +48,13 @@ class Accuracy(NamedTuple):
         return cls(value, max(0.0, middle - half), min(1.0, middle + half), n)
 
     def __str__(self) -> str:
-        sample = f"{counted(self.n, 'image')} drawn at random and kept out of training"
+        sample = counted(self.n, "randomly drawn test image")
         if self.n < ENOUGH:
-            return f"too early to say: there are answers to {sample}; {ENOUGH} are needed"
+            return f"too early to say: {sample} labelled, {ENOUGH} needed"
         if self.n < PLENTY:
             return (
                 f"{self.low:.3f} to {self.high:.3f} at 95 % confidence, on {sample} "
-                f"({self.value:.3f} of them right)"
+                f"({self.value:.3f} of them correct)"
             )
         return (
             f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f} at 95 % confidence, on {sample})"
@@ -63,17 +62,17 @@ class Accuracy(NamedTuple):
 
 
 def draw_reserve(seed: str, paths: Mapping[int, str], pool: Container[int]) -> list[int]:
-    """Draw the images of a pool that are held out for the test, in random order.
+    """Draw the images of a pool that are held out for the test set, in random order.
 
-    Each is drawn by a hash of the seed and the path that it had when it got its number: so it is
-    drawn or not whatever other images are there, or come later. Of a file all pages are, or none.
+    The draw uses a hash of the seed and the image's first path, so it does not depend on other or
+    later images. The pages of a file are drawn together.
     """
     drawn, limit = [], int(TEST_SHARE * 2**64).to_bytes(8)
     for number in paths:
         path = paths[number]
         file, page = page_of(path)
         digest = _hash(seed, file)
-        if digest < limit and number in pool:  # as numbers, the first 8 bytes
+        if digest < limit and number in pool:  # compares the first 8 bytes as numbers
             order = digest if page is None else _hash(seed, path)
             drawn.append((order[8:], number))
     return [number for _, number in sorted(drawn)]
@@ -84,7 +83,7 @@ def _hash(seed: str, path: str) -> bytes:
 
 
 def model_row(batch: ComputedBatch, reserve: Sequence[int]) -> ModelRow:
-    """Return what the network behind a batch says of the images held out for the test."""
+    """Return the predictions for the test images by the network behind a batch."""
     guesses = batch.guesses
     kept = [image for image in reserve if image in guesses.rows]
     columns = guesses.proba[[guesses.rows[image] for image in kept]].argmax(1)
@@ -95,10 +94,7 @@ def model_row(batch: ComputedBatch, reserve: Sequence[int]) -> ModelRow:
 
 
 class TestedModel:
-    """A network's answers on the images held out for the test.
-
-    `ids` has the class of each number that was predicted; others are of no class.
-    """
+    """A network's predictions for the test images; `ids` has the class ids of predicted numbers."""
 
     def __init__(self, row: ModelRow, ids: Mapping[int, int]) -> None:
         self.n_labeled = row.n_labeled
@@ -107,7 +103,7 @@ class TestedModel:
         self._predicted = dict(zip(images, predicted, strict=True))
 
     def is_wrong(self, labels: Mapping[int, int]) -> NDArray[np.bool_]:
-        """Tell by the labels of images whether it is wrong; so it is where it said nothing."""
+        """Return whether the network is wrong on each image; a missing prediction is wrong."""
         said = (self._predicted.get(image, -1) != label for image, label in labels.items())
         return np.fromiter(said, bool, len(labels))
 
@@ -115,7 +111,7 @@ class TestedModel:
         return image in self._predicted
 
     def accuracy(self, labels: Mapping[int, int]) -> Accuracy | None:
-        """Return how often it is right by the labels of some of these images; None without any."""
+        """Return the accuracy on the labelled images with a prediction; None without any."""
         known = [(self._predicted[i], label) for i, label in labels.items() if i in self._predicted]
         right = sum(predicted == label for predicted, label in known)
         return Accuracy.of(right, len(known)) if known else None
@@ -123,7 +119,7 @@ class TestedModel:
 
 @dataclass
 class History:
-    """The networks of a project, oldest first, and how good they are on the test sample."""
+    """The networks of a project, oldest first, and their accuracy on the test set."""
 
     models: list[TestedModel]
     _curve: tuple[object, list[tuple[int, Accuracy]]] = field(default=(None, []))
@@ -133,10 +129,10 @@ class History:
         return self.models[-1] if self.models else None
 
     def curve(self, labels: Mapping[int, int]) -> list[tuple[int, Accuracy]]:
-        """Return the accuracy of the networks by how many labels they were trained on.
+        """Return the accuracy of the networks by the number of labels they were trained on.
 
-        Of many networks the first, the last, and some in between. All are compared by the same
-        labels, those of today; it is computed once for the same object of labels.
+        Of many networks, it has the first, the last and some in between. All are measured on the
+        same current labels. The result is cached for the same `labels` object.
         """
         state = (len(self.models), labels)
         if self._curve[0] != state:
@@ -145,8 +141,9 @@ class History:
         return self._curve[1]
 
     def wrong(self, labels: Mapping[int, int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return on how many labels each network of the curve was trained, and on which images that
-        all of them know it is wrong: a row a network.
+        """Return the number of labels of each network of the curve, int64, and its errors.
+
+        Errors are bool, shape (n_networks, n_images), on the images that all networks predicted.
         """
         chosen = self._chosen()
         known = {n: y for n, y in labels.items() if all(model.knows(n) for model in chosen)}
@@ -155,7 +152,7 @@ class History:
         return n_labeled, np.array(rows, dtype=bool).reshape(len(chosen), len(known))
 
     def _chosen(self) -> list[TestedModel]:
-        # trained again on as many labels, after a start or an undo, the later one counts
+        # of networks with equally many labels, after a restart or undo, the latest counts
         latest = {model.n_labeled: model for model in self.models}
         indices = np.linspace(0, len(latest) - 1, min(MOST_POINTS, len(latest))).round()
         return [latest[sorted(latest)[int(index)]] for index in indices]

@@ -1,4 +1,4 @@
-"""`LabelService`: takes what people say of images, hands images out, and asks the learner."""
+"""`LabelService`: takes answers, hands out images, and requests batches from the learner."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from .sample import model_row
 from .store import Action, BatchRow
 
 QUEUE = 12
-"""Images told to a page, so that it can fetch them ahead."""
+"""Images to send to a page, so that it can prefetch them."""
 NEWS_SHARE = 0.1
-"""Of the images that the learner knows: so many more, or fewer, and it learns of them."""
+"""The share of images that must have changed before the learner is given the new list."""
 FRESH_SHARE = 0.2
-"""Of a batch: after so many new labels a batch that nobody has begun yet is computed anew."""
+"""New labels, as a share of a batch, after which a batch that nobody has begun is recomputed."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,13 +44,13 @@ _log = logging.getLogger("skal")
 
 
 class NothingToUndoError(UsageError):
-    """What is to be taken back was never done, or does not stand any more."""
+    """There is no answer to undo, or it was undone already."""
 
 
 def _locked(
     method: Callable[Concatenate[LabelService, P], T],
 ) -> Callable[Concatenate[LabelService, P], T]:
-    """Let one thread at a time in, and see what other processes wrote."""
+    """Run a method in one thread at a time, after reading what other processes wrote."""
 
     @wraps(method)
     def run(self: LabelService, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -61,17 +61,16 @@ def _locked(
 
 
 class LabelService:
-    """What page and terminal ask, for any number of annotators at once.
+    """The operations of page and terminal, for any number of annotators at once.
 
-    `next`, `grid`, `act` and `undo` change something; `state` and `guess` only look. Which image
-    comes next is decided by the rules of `skal.label.queue`. The next batch is computed while this
-    one is labelled, and computed anew from further labels as long as nobody has come to it.
+    `next`, `grid`, `act` and `undo` change the project; `state` and `guess` only read it. The rules
+    in `skal.label.queue` decide which image comes next. The next batch is computed while this one
+    is labelled, and recomputed from new labels until somebody reaches it.
 
-    In all of them `annotator` is the name of who asks, `window` tells a page from another of the
-    same annotator, and `key` is that of a request: one of the same key is not done again, but
-    answered as before. What is not valid is a UsageError, and nothing is written then. `previews`
-    say which images can be read, `batches` which were to be shown. Whoever looks at the project
-    beside them holds the `lock`.
+    In all methods, `annotator` is a name, `window` distinguishes pages of one annotator, and `key`
+    identifies a request: a repeated one is not executed again, but answered as before. Invalid
+    requests raise a UsageError and write nothing. `previews` know which images can be read, and
+    `batches` which were handed out. Other users of the project must hold the `lock`.
     """
 
     def __init__(
@@ -93,7 +92,7 @@ class LabelService:
         self._take_images()
         self._picks: Sequence[int] = ()
         self._kind = "start"
-        self._asked: tuple[int, Mapping[int, int]] | None = None  # rows and labels at that time
+        self._asked: tuple[int, Mapping[int, int]] | None = None  # rows and labels at last request
         self.leases = Leases(clock)
         self._front: dict[str, list[int]] = {}
         self._due: dict[str, list[int]] = {}
@@ -105,8 +104,9 @@ class LabelService:
         project.on_action = lambda action: self._follow(action.image)
 
     def start(self, ask: Ask, renew: Callable[[LearnerSetup], None] | None = None) -> None:
-        """Ask for batches by `ask`, a `Learner`'s; `renew` is told of other images, before the next
-        batch of them is asked for.
+        """Start to request batches with `ask` of a `Learner`.
+
+        `renew` is called with a new setup before the next request, when images have changed.
         """
         with self.lock:
             self._ask, self._renew = ask, renew
@@ -114,23 +114,23 @@ class LabelService:
 
     @contextmanager
     def looking(self) -> Iterator[LabelProject]:
-        """Yield the project as it is now, on which nobody else works meanwhile."""
+        """Yield the current project, locked."""
         with self.lock:
             self.project.refresh()
             yield self.project
 
     @_locked
     def take_files(self, files: Files) -> None:
-        """Take in which images there are now.
+        """Update the images of the project.
 
-        The learner learns of them before the next batch, when they are a tenth more than it knows,
-        for it decodes all of them anew.
+        The learner gets them before the next batch once a tenth has changed, because it then
+        decodes all images again.
         """
         before = len(self.project.paths)
         self.project.take_files(files)
         self._take_images()
         n = len(self.project.paths)
-        _log.info("images were added or taken away: %d before, %d now", before, n)
+        _log.info("images were added or removed: %d before, %d now", before, n)
         n_other = self.project.paths.n_other(self._learned)
         if n_other >= max(1, round(NEWS_SHARE * len(self._learned))):
             self._learned, self._asked = self.project.paths, None
@@ -153,9 +153,9 @@ class LabelService:
     def next(
         self, annotator: str, n: int = QUEUE, *, grid: bool = False, window: str | None = None
     ) -> list[int]:
-        """Hand out the next `n` images; the first is to be shown now, without any it is the end.
+        """Hand out the next `n` images, the first to be shown now; none at the end.
 
-        While the annotator's `grid` is open, its images are kept from others, too.
+        While the annotator's `grid` is open, its images are not shown to others either.
         """
         who = check_annotator(annotator)
         self.leases.tell(who, "grid", None if grid else ())
@@ -167,11 +167,11 @@ class LabelService:
 
     @_locked
     def grid(self, annotator: str, n: int, among: Sequence[int] = ()) -> list[int]:
-        """Hand out images that look alike, as far as that is known, else the next of the queue; or
-        those `among` some that were chosen.
+        """Hand out similar images, if embeddings are known, else the next of the queue.
 
-        The first is the next of the queue that is not of the test; none of the test is among them,
-        for what is chosen by its looks is no fair sample. Those that are due come by `next`.
+        The first is the next image of the queue that is not a test image. With `among`, they are
+        those of the given images that can be labelled. Test images are left out, because images
+        selected by appearance are not a fair sample; `next` returns those that are due.
         """
         who = check_annotator(annotator)
         following = self._hand_out(who, max(n, QUEUE), lease=False)
@@ -195,19 +195,18 @@ class LabelService:
         *,
         grid: bool = False,
     ) -> list[int]:
-        """Write what an annotator said of images, all or nothing, and return the actions' ids.
+        """Write an annotator's answers to disk, all or none, and return the actions' ids.
 
-        It is on the disk afterwards. Each answer has `action` (one of `ANSWERS`), `image`, `label`
-        (a class's number, if the action is "label"), and, if they are known, `seconds` and `guess`
-        (the number of the class shown). Classes come and go on the page; their numbers stay. What
-        `settles` (true) holds, whatever others say; see `Ledger`.
+        Each answer has `action` (one of `ANSWERS`), `image`, `label` (a class's number, if the
+        action is "label"), and optionally `seconds`, `guess` (the number of the class shown as the
+        prediction) and `settles` (true if it settles a dispute; see `Ledger`).
         """
         who, request = check_annotator(annotator), check_key(key)
         if before := self._answered(request, by_undo=False):
             return [action.id for action in before]
         if not answers:
-            raise ParameterError("no action was given")
-        request = request or uuid.uuid4().hex  # so that an undo takes all of it back
+            raise ParameterError("actions: got none; expected at least one")
+        request = request or uuid.uuid4().hex  # so that an undo takes all actions back
         actions = [self._action(who, answer, request, grid) for answer in answers]
         ids = self.project.record(actions)
         done = {action.image for action in actions}
@@ -219,11 +218,11 @@ class LabelService:
 
     @_locked
     def edit_classes(self, edits: ClassEdits) -> None:
-        """Change keys and names of classes, and which there are."""
+        """Apply edits of classes and their keys."""
         self.project.edit_classes(edits)
         self._take_images()
         if edits.into or edits.new:
-            self._asked = None  # another batch is wanted than the one asked for
+            self._asked = None  # request a new batch
         self._wake()
 
     @_locked
@@ -234,12 +233,11 @@ class LabelService:
         of: str | None = None,
         window: str | None = None,
     ) -> list[Action]:
-        """Take back, and return, what an annotator did by one request, as far as it still stands.
+        """Undo an annotator's request, and return its actions that were not undone before.
 
-        `of` is the key of that request; without it, it is the annotator's latest. Where another
-        window labels under the same name, too, that may be of the other one and is not taken back
-        without being named. The images are the annotator's next. Without any it is a
-        NothingToUndoError.
+        `of` is the key of that request, by default the annotator's latest. If another window is
+        open under the same name, the latest may be the other window's, so `of` is required. The
+        images are shown to the annotator next. Raise a NothingToUndoError if there is nothing.
         """
         who, request, named = check_annotator(annotator), check_key(key), check_key(of)
         if before := self._answered(request, by_undo=True):
@@ -259,9 +257,9 @@ class LabelService:
 
     @_locked
     def state(self, annotator: str, *, window: str | None = None) -> dict[str, Any]:
-        """Return what a page shows beside the image, as JSON has it; nothing is changed by it.
+        """Return what the page shows, ready for JSON, without changing anything.
 
-        Its `queue` are the images that `next` would hand out now.
+        Its `queue` has the images that `next` would hand out now.
         """
         project, seen = self.project, self._snapshot(check_annotator(annotator))
         listed = project.class_list
@@ -291,7 +289,7 @@ class LabelService:
         }
 
     def describe(self, image: int, *, note_of_label: bool = False) -> dict[str, Any]:
-        """Return what a page shows of an image; what is noted of its label only on demand."""
+        """Return what the page shows of an image; notes on its label only with `note_of_label`."""
         width, height = self.previews.size(image) or (0, 0)
         name = plain_text(self.project.paths[image])
         note = self.project.notes.of(image, of_label=note_of_label)
@@ -304,17 +302,17 @@ class LabelService:
 
     @_locked
     def why(self, image: int, *, named: bool = False) -> str:
-        """Return why an image is shown; `named` with the classes that it may be of."""
+        """Return why an image is shown; if `named`, with the classes that are most probable."""
         row = self._snapshot("").row(image)
         return telling.why(self.project, row, self.project.classes if named else ())
 
     @_locked
     def leave(self, annotator: str, window: str | None) -> None:
-        """Take in that a window was closed."""
+        """Note that a window was closed."""
         self.leases.leave(check_annotator(annotator), window)
 
     def take_batch(self, batch: ComputedBatch) -> None:
-        """Take in a computed batch; if that fails, the one before stays."""
+        """Take a computed batch; if this fails, the previous one stays."""
         with self.lock:
             if batch.guesses.is_of_network:
                 self.project.add_model(model_row(batch, self.project.reserve))
@@ -325,11 +323,11 @@ class LabelService:
             self._wake()
 
     def take_failure(self, failure: Failure) -> None:
-        """Take in that no batch could be computed; people continue with single images."""
+        """Note that no batch could be computed; people continue with single images."""
         with self.lock:
             state = f"failed: {failure.reason}"
             if self.learner_state != state:
-                text = "the next images could not be computed: %s"
+                text = "cannot pick the next images: %s"
                 _log.warning(text, failure.reason, extra={"details": failure.details})
             self.learner_state = state
 
@@ -368,12 +366,12 @@ class LabelService:
             self.batches.take(rows)
 
     def _holders(self, seen: queue.Snapshot) -> list[str]:
-        """Return who has images before them that an annotator may be shown, too."""
+        """Return the people who hold images that this annotator could also be shown."""
         left = [i for i in seen.facts.pool if i not in self._unreadable and seen.is_open(i)]
         return self.leases.holders(left, seen.annotator)
 
     def _owe(self, annotator: str, more: Sequence[int] = ()) -> None:
-        """Let those images of the test be due that the labels given in the grid call for."""
+        """Make test images due, in proportion to the labels given in the grid."""
         self._due[annotator], rows = queue.owed(self._snapshot(annotator), more)
         self._add_rows(rows)
 
@@ -387,20 +385,20 @@ class LabelService:
         if image in self._unreadable:
             return False
         if self.previews.size(image) is None:
-            _log.warning("left out %s: it cannot be read", shown(self.project.paths[image]))
+            _log.warning("cannot read %s; it is left out", shown(self.project.paths[image]))
             self._unreadable.add(image)
             return False
         return True
 
     def _answered(self, request: str | None, *, by_undo: bool) -> list[Action]:
-        """Return what the request of a key led to, if there was one; of this kind it must be."""
+        """Return the actions of an earlier request with this key, which must be of this kind."""
         before = [] if request is None else self.project.store.answered(request)
         if any((action.action == "undo") is not by_undo for action in before):
-            raise ParameterError("key: it is that of a request of another kind")
+            raise ParameterError("key: a request of another kind used it; choose a new key")
         return before
 
     def _undoable(self, who: str, named: str | None, window: str | None) -> list[Action]:
-        """Return what is to be taken back: what a named request did, else the latest."""
+        """Return the actions to undo: those of a named request, else the latest."""
         ledger = self.project.ledger
         if named is not None:
             done = map(self.project.said, self.project.store.answered(named))
@@ -409,7 +407,7 @@ class LabelService:
             self.leases.see(who, window)
         if self.leases.is_elsewhere(who, window):
             raise NothingToUndoError(
-                "this name labels in another window, too, and the latest answer may be of that one"
+                "another window is labelling under this name, and the latest answer may be its own"
             )
         return ledger.latest(who)
 
@@ -417,7 +415,7 @@ class LabelService:
         said = check_answer(who, answer, self.project.paths, self.project.class_list.ids)
         if self.previews.changed(said.image):
             name = shown(self.project.paths[said.image])
-            raise ParameterError(f"{name} was changed since it was shown: look at it again")
+            raise ParameterError(f"{name} has changed since it was shown; look at it again")
         row = self.batches.by_image.get(said.image)
         number = row.round if row else max(self.batches.last_round, 0)
         kind = row.kind if row else GRID if grid else OTHER
@@ -437,12 +435,12 @@ class LabelService:
         self._ask(request, self.take_batch, self.take_failure)
 
     def _is_time(self, n_rows: int, labels: Mapping[int, int]) -> bool:
-        """Tell whether another batch is wanted than the one asked for at some time."""
+        """Return whether to request a new batch, given the rows and labels of the last request."""
         failed = self.learner_state.startswith("failed")
         if not (self._picks or failed or len(self.batches.rows) == n_rows):
             return True
         now = self.project.training_labels
         if len(now.items() ^ labels.items()) < max(1, round(FRESH_SHARE * self._facts.n_query)):
             return False
-        # without a network a batch chosen anew would be no better
+        # without a network, a new batch would be no better
         return not self._picks or len(set(now.values())) > 1

@@ -1,4 +1,4 @@
-"""The labels on the disk: an SQLite file that only grows. What holds now is in the ledger."""
+"""The labels on disk: an append-only SQLite file. The ledger has the current state."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ BUSY_SECONDS = 10.0
 _log = logging.getLogger("skal")
 
 VERDICTS = ("label", "unsure", "bad")
-"""What settles an image."""
+"""Answers after which an image is done."""
 ANSWERS = (*VERDICTS, "skip")
-"""What an annotator can say of an image; "undo" takes the latest of these back."""
+"""All answers of annotators; "undo" takes the latest back."""
 
 _TABLES = {
     "meta": "name TEXT PRIMARY KEY, value TEXT NOT NULL",
-    # the last row of a number says what the class is called, "" that it was removed
+    # the last row of a number has the name of the class, "" if it was removed
     "classes": """id INTEGER PRIMARY KEY, number INTEGER NOT NULL, name TEXT NOT NULL,
         time TEXT NOT NULL""",
-    # the last row of a number says which key was chosen for the class
+    # the last row of a number has the custom key of the class
     "keys": """id INTEGER PRIMARY KEY, number INTEGER NOT NULL, key TEXT NOT NULL,
         time TEXT NOT NULL""",
-    # the last row of a number says where the image lies
+    # the last row of a number has the path of the image
     "images": "id INTEGER PRIMARY KEY, number INTEGER NOT NULL, path NOT NULL, time TEXT NOT NULL",
     "contents": """number INTEGER NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL,
         modified INTEGER NOT NULL""",
@@ -50,17 +50,17 @@ _TABLES = {
     "actions": """id INTEGER PRIMARY KEY, time TEXT NOT NULL, annotator TEXT NOT NULL,
         action TEXT NOT NULL, image INTEGER NOT NULL, label INTEGER, seconds REAL,
         round INTEGER, source TEXT NOT NULL, guess INTEGER, undoes INTEGER, request TEXT""",
-    # what other tools note of images, see `skal.label.notes`
+    # notes of other tools on images, see `skal.label.notes`
     "notes": """id INTEGER PRIMARY KEY, tool TEXT NOT NULL, image INTEGER NOT NULL,
         fault TEXT NOT NULL, score REAL, time TEXT NOT NULL""",
-    # what each network said of the images kept for the test
+    # the predictions of each network for the test images
     "models": """id INTEGER PRIMARY KEY, time TEXT NOT NULL, n_labeled INTEGER NOT NULL,
         seconds REAL NOT NULL, images BLOB NOT NULL, predicted BLOB NOT NULL""",
 }
 
 
 class Action(NamedTuple):
-    """One thing that an annotator did, as it stands in the store."""
+    """An action of an annotator, as stored."""
 
     annotator: str
     action: str
@@ -77,9 +77,7 @@ class Action(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What tells a file from others: its size in bytes, the SHA-256 of what is in it, and when it
-    was modified, in nanoseconds since 1970.
-    """
+    """A file's size in bytes, SHA-256, and modification time in nanoseconds since 1970."""
 
     size: int
     sha256: str
@@ -87,7 +85,7 @@ class Content(NamedTuple):
 
 
 class BatchRow(NamedTuple):
-    """One image of a batch: why it is in it, and whether two annotators are to see it."""
+    """An image of a batch: the kind of pick, and whether to show it to two annotators."""
 
     round: int
     rank: int
@@ -97,7 +95,7 @@ class BatchRow(NamedTuple):
 
 
 class NoteRow(NamedTuple):
-    """What a tool notes of an image, and how it scores it."""
+    """A tool's note on an image, and its score."""
 
     tool: str
     image: int
@@ -106,7 +104,7 @@ class NoteRow(NamedTuple):
 
 
 class ModelRow(NamedTuple):
-    """A network that was trained, and the classes it gave the images kept for the test."""
+    """A trained network, and its predicted classes for the test images."""
 
     n_labeled: int
     seconds: float
@@ -118,16 +116,16 @@ _COLUMNS = {
     table: [n for n in (one.split()[0] for one in columns.split(",")) if n not in ("id", "time")]
     for table, columns in _TABLES.items()
 }
-"""What of a table is written; to most the time is added, and to all a checksum of the row."""
+"""The columns given by callers; most tables also have the time, and all a checksum of the row."""
 
 
 class Store:
     """An SQLite file whose rows are written once and never changed.
 
-    What `append` has returned from is on the disk: neither a killed process nor, as far as the disk
-    keeps its word, a power loss takes it away. Without a path the store is in memory; if it is read
-    only, nothing is written beside the file either. It is a RunFolderError if the file cannot be
-    opened or written, is no store, is damaged, or another version of skal wrote it.
+    Once `append` returns, its actions are on disk: they survive a killed process and, if the disk
+    honours fsync, a power loss. Without a path the store is in memory. If it is read only, no
+    journal is written next to the file either. Raise a RunFolderError if the file cannot be opened
+    or written, is not a store, is damaged, or was written by another version of skal.
     """
 
     def __init__(
@@ -148,7 +146,7 @@ class Store:
                 _place_empty(path)
             opened = self._open_read_only() if read_only else self._connect(path or ":memory:")
             self._connection = opened
-            # also when nobody closes it; what was written is on the disk either way
+            # close it also without a call of `close`; written rows are on disk either way
             self._close = weakref.finalize(self, self._connection.close)
             if path is not None:
                 self._check_pages()
@@ -160,7 +158,7 @@ class Store:
             fsync_folder(path.parent)
 
     def _open_read_only(self) -> sqlite3.Connection:
-        """Open the file for reading, also where nothing can be written beside it."""
+        """Open the file for reading, also in a folder that is not writable."""
         assert self.path is not None
         address = f"file:{quote(str(self.path.resolve()), errors='surrogateescape')}?mode=ro"
         connection = self._connect(address, uri=True)
@@ -170,19 +168,19 @@ class Store:
             connection.close()
             log = self.path.with_name(f"{self.path.name}-wal")
             if log.exists() and log.stat().st_size:
-                raise  # the latest labels are in it: without them the others are not the truth
+                raise  # it has the latest labels, without which the others would mislead
             connection = self._connect(f"{address}&immutable=1", uri=True)
         return connection
 
     def _prepare(self) -> None:
-        # the write-ahead log is synced at each commit; checkpoints cannot lose what it holds
+        # the write-ahead log is synced at each commit, and checkpoints cannot lose its content
         (mode,) = self._connection.execute("PRAGMA journal_mode = WAL").fetchone()
         for pragma in ("synchronous = FULL", "fullfsync = 1"):
             self._connection.execute(f"PRAGMA {pragma}")
         if self.path is not None and mode != "wal":
             _log.warning(
-                "the drive of %s refuses SQLite's write-ahead log (its journal is %r): labels are "
-                "synced all the same, but label from one machine only",
+                "the drive of %s does not support SQLite's write-ahead log (the journal is %r); "
+                "labels are still synced, but label from one machine only",
                 self.path,
                 mode,
             )
@@ -196,11 +194,11 @@ class Store:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it is a file that nobody has come to fill: there is nothing to read in it."""
+        """Whether the file has no tables yet."""
         return not self._tables()
 
     def _check_pages(self) -> None:
-        """Raise what SQLite does for a damaged file, if its pages do not fit each other."""
+        """Raise SQLite's error for a damaged file if its pages are inconsistent."""
         ((found, *_), *_) = self._rows("PRAGMA quick_check(1)")
         if found != "ok":
             raise _damaged(f"it is damaged ({' '.join(found.split())})")
@@ -211,10 +209,11 @@ class Store:
         written = int(rows[0][0]) if rows and rows[0][0].isdecimal() else 0
         if written != FORMAT:
             age = "a newer" if written > FORMAT else "an older"
-            kind = OtherFormatError if written else RunFolderError  # of none it is damaged
+            kind = OtherFormatError if written else RunFolderError  # without a format it is damaged
             raise kind(
-                f"{str(self.path)!r} has format {written}; this skal reads format {FORMAT}: {age} "
-                "one wrote it; export the labels with that, and import them into a new project"
+                f"{str(self.path)!r} has format {written}, but this skal reads format {FORMAT}: "
+                f"{age} one wrote it; export the labels with that one, and import them into a new "
+                "project"
             )
 
     def close(self) -> None:
@@ -222,34 +221,34 @@ class Store:
             self._close()
 
     def meta(self) -> dict[str, str]:
-        """Return what was written by `set_meta`, the format, and the project's own id."""
+        """Return the facts written by `set_meta`, the format, and the project's id."""
         return dict(self._read("meta"))
 
     def set_meta(self, name: str, value: str) -> None:
-        """Write a fact that holds for ever."""
+        """Write a fact that never changes."""
         self._insert("meta", [(name, value)])
 
     def class_names(self) -> list[tuple[int, str]]:
-        """Return all names that the numbers of classes were given, oldest first."""
+        """Return all pairs of class number and name ever given, oldest first."""
         return self._read("classes")
 
     def name_classes(self, names: Iterable[tuple[int, str]]) -> None:
-        """Write what numbers are called from now on; see `skal.label.classes`."""
+        """Write new names of class numbers; see `skal.label.classes`."""
         self._insert("classes", names)
 
     def class_keys(self) -> dict[int, str]:
-        """Return the keys that were chosen, by number of class."""
+        """Return the custom keys by number of class."""
         return dict(self._read("keys"))
 
     def choose_keys(self, keys: Mapping[int, str]) -> None:
         self._insert("keys", keys.items())
 
     def images(self) -> Paths:
-        """Return where each image lies, by number."""
+        """Return the path of each image by number."""
         return Paths.of(self._paths())
 
     def first_paths(self) -> dict[int, str]:
-        """Return where each image that was moved, and maybe others, lay when it got its number."""
+        """Return the first paths of images; empty if none was moved."""
         ((n_rows, last),) = self._rows("SELECT count(*), max(number) FROM images")
         return {} if n_rows == (last or 0) + 1 else dict(reversed([*self._paths()]))
 
@@ -261,17 +260,17 @@ class Store:
                 yield row[1], path if is_text else path.decode(errors="surrogateescape")
 
     def add_images(self, paths: Mapping[int, str]) -> None:
-        """Write where images lie: new ones, or such that were moved."""
-        is_plain = all(map(str.isascii, paths.values()))  # as most are, and faster written
+        """Write the paths of new or moved images."""
+        is_plain = all(map(str.isascii, paths.values()))  # the fast path for most projects
         rows = ((number, _as_stored(path)) for number, path in paths.items())
         self._insert("images", paths.items() if is_plain else rows)
 
     def contents(self) -> dict[int, Content]:
-        """Return what the images that were labelled were then, by number."""
+        """Return the contents of labelled images at the time of labelling, by number."""
         return {number: Content(*facts) for number, *facts in self._read("contents")}
 
     def add_contents(self, contents: Mapping[int, Content]) -> None:
-        """Write what tells an image from others, wherever it lies."""
+        """Write the contents of labelled images."""
         rows = ((number, *facts) for number, facts in contents.items())
         self._insert("contents", rows)
 
@@ -283,7 +282,7 @@ class Store:
         self._insert("batches", rows)
 
     def notes(self) -> list[NoteRow]:
-        """Return all that was noted, oldest first."""
+        """Return all notes, oldest first."""
         return [NoteRow(*row) for row in self._read("notes")] if self.last_note() else []
 
     def add_notes(self, rows: Iterable[NoteRow]) -> None:
@@ -301,7 +300,7 @@ class Store:
         self._insert("models", [model])
 
     def append(self, actions: Sequence[Action]) -> list[int]:
-        """Write actions, all or none, and return their ids when they are on the disk."""
+        """Write actions, all or none, and return their ids once they are on disk."""
         with self.transaction():
             ((last,),) = self._rows("SELECT max(id) FROM actions")
             self._insert("actions", (action[:-2] for action in actions))
@@ -317,7 +316,7 @@ class Store:
         return self._actions("id = ?", number)[0]
 
     def answered(self, request: str) -> list[Action]:
-        """Return the actions that a request of this key has led to."""
+        """Return the actions of the request with this key."""
         return self._actions("request = ?", request)
 
     def _actions(self, condition: str, value: int | str) -> list[Action]:
@@ -331,12 +330,12 @@ class Store:
             self._read(table)
 
     def _read(self, table: str) -> list[Any]:
-        """Return what was written to a table, in order, without the times."""
+        """Return the rows of a table, in order, without times and checksums."""
         n = len(_COLUMNS[table])
         return [row[1 : 1 + n] for block in self._checked(table) for row in block]
 
     def _checked(self, table: str, where: str = "", values: Sequence[Any] = ()) -> Iterator[Any]:
-        """Yield lists of rows: number, what was written, the time if there is one, checksum."""
+        """Yield lists of rows after checking them: id, columns, time (if any), and checksum."""
         names = ", ".join((*_COLUMNS[table], *_time_of(table)))
         query = f"SELECT rowid, {names}, crc FROM {table} {where} ORDER BY rowid"
         with self._lock, self._telling():
@@ -345,11 +344,11 @@ class Store:
                 numbers, *columns, written = zip(*block, strict=True)
                 for number, crc, kept in zip(numbers, checksums(columns), written, strict=True):
                     if crc != kept:
-                        raise _damaged(f"row {number} of {table} is damaged, by its checksum")
+                        raise _damaged(f"row {number} of {table} is damaged: its checksum is wrong")
                 yield block
 
     def _insert(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Write rows, with the time in UTC where a table has a column for it."""
+        """Write rows, with the time in UTC if the table has a column for it."""
         with self.transaction():
             _insert_into(self._connection, table, rows)
 
@@ -359,9 +358,9 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Let what is written inside the block be written as a whole or not at all."""
+        """Write everything inside the block, or nothing."""
         with self._lock, self._telling():
-            if self._depth:  # it is part of a larger one
+            if self._depth:  # nested in a larger transaction
                 yield
                 return
             self._connection.execute("BEGIN IMMEDIATE")
@@ -378,7 +377,7 @@ class Store:
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
-        """Let an error of SQLite say which file it is about."""
+        """Convert errors of SQLite to ones that name the file."""
         try:
             yield
         except SQLITE_ERRORS as error:
@@ -387,7 +386,7 @@ class Store:
 
 
 def _place_empty(path: Path) -> None:
-    """Put a store without rows where there is none, whole or not at all; never in place of one."""
+    """Create an empty store atomically, unless there is one."""
     if path.exists():
         return
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
@@ -396,7 +395,7 @@ def _place_empty(path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write_atomic(temporary, content)
-        with suppress(OSError):  # another process was first; or there are no links: made there
+        with suppress(OSError):  # another process was first, or no links: `_prepare` creates it
             os.link(temporary, path)
         temporary.unlink()
     except OSError as error:
@@ -430,7 +429,7 @@ def _insert_into(connection: sqlite3.Connection, table: str, rows: Iterable[Sequ
     for columns in by_columns(rows):
         columns += [(now,) * len(columns[0]) for _ in _time_of(table)]
         columns.append(checksums(columns))
-        # what is None throughout is left out: to say so takes sqlite3 longer than all the rest
+        # leave out columns of only None, which would take sqlite3 longer than all others
         filled = {n: c for n, c in zip(names, columns, strict=True) if c.count(None) < len(c)}
         marks = marks_of(connection, filled.values())
         varying = [c for c, mark in zip(filled.values(), marks, strict=True) if mark == "?"]
@@ -445,6 +444,6 @@ def _damaged(told: str) -> sqlite3.DatabaseError:
 
 
 def _as_stored(path: str) -> str | bytes:
-    """Return a path as SQLite takes it: names whose bytes are no UTF-8 become bytes."""
+    """Return a path as SQLite accepts it: bytes if it is not valid UTF-8."""
     content = path.encode(errors="surrogateescape")
     return path if content == path.encode(errors="replace") else content

@@ -180,7 +180,7 @@ def test_too_few_labels_are_an_error_of_one_line(tmp_path: Path, tiny: skal.Imag
     write_images(tmp_path / "bars", tiny.X[:9, 0])
     project = LabelProject.open(tmp_path / "bars", CLASSES, FAST)
     project.record([Action("me", "label", 0, 0), Action("me", "label", 1, 1)])
-    with pytest.raises(DataError, match="two classes with two labels"):
+    with pytest.raises(DataError, match="two classes with two labels each"):
         doubts_of(project)
 
 

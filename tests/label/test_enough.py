@@ -78,7 +78,7 @@ def test_what_is_not_reached_says_what_it_takes() -> None:
     ahead = Forecast(200, 100, 300)
     assert judge(0.9, Accuracy.of(70, 100), ahead).text == f"not reached: {ahead}"
     assert judge(0.9, Accuracy.of(88, 100), ahead).text == f"probably not reached yet: {ahead}"
-    assert "cannot be said yet" in judge(0.9, Accuracy.of(70, 100), None).text
+    assert "too early to forecast" in judge(0.9, Accuracy.of(70, 100), None).text
 
 
 def test_judged_after_each_answer_it_is_reached_by_chance_as_often_as_documented() -> None:

@@ -564,7 +564,7 @@ def test_a_manifest_of_ground_truth_has_the_fields_of_its_documents(project: Lab
 
 def test_an_export_overwrites_nothing(project: LabelProject, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with pytest.raises(RunExistsError, match="is there already"):
+    with pytest.raises(RunExistsError, match="exists; name another folder"):
         export_folder(project, tmp_path / "out")
     for inside in ("out", "daisy/out"):
         with pytest.raises(UsageError, match="is inside"):

@@ -49,7 +49,7 @@ def test_what_is_told_before_is_what_happens(service: LabelService, tmp_path: Pa
 
     finish.ask("csv", place)
     assert finish.look()["doing"] == "csv"
-    with pytest.raises(SkalError, match="csv is being made; wait"):
+    with pytest.raises(SkalError, match="csv is in progress; wait"):
         finish.ask("folder", place_of(finish, "folder"))
     # people go on meanwhile, and what they say is not waited for
     service.act("me", [{"action": "label", "image": 30, "label": 1}])
@@ -88,7 +88,7 @@ def test_nothing_is_overwritten(service: LabelService, what: str) -> None:
     place = Path(place_of(finish, what))
     place.mkdir()
     (place / "mine").touch()
-    with pytest.raises(SkalError, match="is not free any more; it would be"):
+    with pytest.raises(SkalError, match="is taken by now; the next is"):
         finish.ask(what, str(place))
     with pytest.raises(RunExistsError, match="not overwritten"):
         make(what, place, Pickers(service.project.learner_setup()))
@@ -163,7 +163,7 @@ def test_a_training_that_is_interrupted_leaves_no_folder(
 
 
 def test_a_file_system_as_the_folder_is_one_line() -> None:
-    with pytest.raises(UsageError, match="nothing lies beside '/'"):
+    with pytest.raises(UsageError, match="'/' has no parent folder"):
         places(Path("/"))
 
 
@@ -183,6 +183,6 @@ def test_who_has_no_token_or_comes_from_elsewhere_begins_nothing(service: LabelS
         assert not begun
         refused = client.post("/api/make", json={"what": "csv", "where": "/etc/passwd"})
         assert refused.status_code == 400
-        assert "is not free any more" in refused.json()["error"]
+        assert "is taken by now" in refused.json()["error"]
         assert client.post("/api/make", json=asked).json()["doing"] == "csv"
         assert len(begun) == 1

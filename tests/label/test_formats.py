@@ -495,7 +495,7 @@ def test_a_folder_of_the_roots_name_is_not_taken_for_the_root(tmp_path: Path, wa
                     }
                 ]
             ),
-            "both for 'me'",
+            "both from 'me'",
         ),
         (
             "x.csv",

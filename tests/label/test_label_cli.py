@@ -518,7 +518,7 @@ def test_train_and_predict_end_with_a_table_of_probabilities(
     assert done.exit_code == 0, done.output
     run = Path("runs/bars-label-lenet-s0")
     assert f"{run}: lenet trained on 60 labels" in done.stdout
-    assert "images drawn at random and kept out of training" in done.stdout
+    assert "randomly drawn test images" in done.stdout
     again = skal_("train", folder, "--json", *FAST, "--steps", "2")
     assert json.loads(again.stdout)["folder"] == "runs/bars-label-lenet-s0-2"
     out = tmp_path / "predictions.csv"

@@ -260,7 +260,7 @@ def test_a_project_without_labels_gives_none(fake: Fake, folder: Path) -> None:
     done = skal_("import", folder, "--pull", f"{fake.url}/projects/1")
     assert ": 0 new, 0 changed, 0 unchanged" in done.stdout
     done = skal_("import", folder, "--pull", fake.url)
-    assert done.exit_code == 1 and "has no project that" in done.stderr
+    assert done.exit_code == 1 and "has no project for" in done.stderr
 
 
 def test_a_refused_storage_is_told_with_what_must_be_set(fake: Fake, folder: Path) -> None:

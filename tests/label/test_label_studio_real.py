@@ -167,13 +167,13 @@ def check_predictions(studio: Studio, backend: str, log: Path) -> None:
     done = {task["id"] for task in studio.tasks(1) if task["annotations"]}
     wanted = sorted(scores.keys() - done, key=scores.__getitem__)
     tasks = {task["id"]: task for task in studio.tasks(1)}
-    n_batches = log.read_text().count("images are chosen")
+    n_batches = log.read_text().count("picked the next")
     for expected in wanted[:5]:
         following = studio.ask("GET", "/api/projects/1/next")
         assert following["id"] == expected
         studio.annotate(expected, label_of(tasks[expected]))
     # what is labelled there is heard of, and trained on
-    wait_for(lambda: log.read_text().count("images are chosen") > n_batches)
+    wait_for(lambda: log.read_text().count("picked the next") > n_batches)
 
 
 def test_a_project_goes_there_and_back_and_is_served_predictions(
@@ -188,5 +188,5 @@ def test_a_project_goes_there_and_back_and_is_served_predictions(
     port, log = free_port(), tmp_path / "serve.log"
     command = (sys.executable, "-m", "skal", "serve", str(folder), "--port", str(port))
     with running(*command, log=log, SKAL_DATA_DIR=str(tmp_path / "data")):
-        wait_for(lambda: "images are chosen" in log.read_text())
+        wait_for(lambda: "picked the next" in log.read_text())
         check_predictions(studio, f"http://127.0.0.1:{port}", log)

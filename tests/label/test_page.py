@@ -415,7 +415,7 @@ def test_a_file_that_was_changed_behind_its_picture_is_shown_again_before_it_is_
     name, width = shown(page), page.locator("#picture img").evaluate("image => image.naturalWidth")
     Image.new("RGB", (width + 50, 64)).save(flowers / name)
     page.keyboard.press("1")
-    complaint = f"Not saved: daisy ({name}). {name} was changed since it was shown: look at it"
+    complaint = f"Not saved: daisy ({name}). {name} has changed since it was shown; look at it"
     expect(page.locator("#trouble")).to_contain_text(complaint)
     forget(visitor, "400")
     (other,) = press(page, "2")
@@ -1452,7 +1452,7 @@ def test_the_map_tells_what_lies_under_the_pointer_and_is_used_by_keys(
 def test_guesses_are_not_offered_unless_wanted(page: Page, visitor: Visitor) -> None:
     page.keyboard.press("s")
     press(page, "1")
-    expect(page.get_by_role("button", name="Prediction")).to_be_hidden()
+    expect(page.get_by_role("button", name="Predict")).to_be_hidden()
     assert not any("/api/guess/" in url for url in visitor.requests)
 
 
@@ -1515,7 +1515,7 @@ def test_on_a_phone_everything_fits_and_fingers_hit(
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     for button in page.get_by_role("button").all():
         assert button.bounding_box()["height"] >= 44
-    for control in ("Undo", "Skip", "Unsure", "Bad image", "Prediction"):  # without scrolling
+    for control in ("Undo", "Skip", "Unsure", "Bad image", "Predict"):  # without scrolling
         box = page.get_by_role("button", name=control).bounding_box()
         assert 0 < box["y"] < box["y"] + box["height"] <= 740
     assert page.locator("#status").bounding_box()["y"] < 740

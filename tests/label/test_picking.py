@@ -286,7 +286,7 @@ def test_a_learner_answers_from_its_own_process_and_tells_failures(
         learner.ask(job(project, LABELED, n=7), answers.put, answers.put)
         learner._process.kill()
         told = answers.get(timeout=120)
-        assert told.reason == "its process ended with -9, as when memory runs out"
+        assert told.reason == "the background process ended with -9, perhaps because memory ran out"
         half = tmp_path / ".guesses.npz.17.tmp"
         half.write_bytes(b"half")  # as by a process that is killed while it writes
         learner.ask(job(project, LABELED), answers.put, answers.put)
@@ -420,7 +420,7 @@ def test_classes_without_a_label_are_named(
     images = sorted(project.pool)[:12]
     project.record([Action("me", "label", n, n % 3, round=0) for n in images])
     train(project, tmp_path / "model")
-    assert "no image is labelled as basement, attic" in caplog.text
+    assert "no image has the label basement, attic" in caplog.text
 
 
 def test_where_labels_are_too_few_the_accuracy_is_not_known(folder: Path, tmp_path: Path) -> None:

@@ -740,7 +740,7 @@ def test_what_fails_leaves_no_project_and_no_class(folder: Path, tmp_path: Path)
 
 
 def test_an_accuracy_of_few_answers_is_no_figure() -> None:
-    assert str(Accuracy.of(2, 2)).startswith("too early to say: there are answers to 2 images")
+    assert str(Accuracy.of(2, 2)).startswith("too early to say: 2 randomly drawn test images")
     assert str(Accuracy.of(9, 12)).startswith("0.468 to 0.911 at 95 %")
     assert str(Accuracy.of(36, 40)).startswith("0.900 (0.769 to 0.960 at 95 %")
 
@@ -938,7 +938,7 @@ def test_names_of_classes_are_taken_as_they_are_meant() -> None:
         (["a/b"], "cannot be a folder's name"),
         ([".."], "cannot be a folder's name"),
         (["a\nb"], "cannot be a folder's name"),
-        (["unlabeled"], "is the name of the folder of images without a label"),
+        (["unlabeled"], "is the name of the folder for unlabelled images"),
         (["x" * 101], "has 101 characters"),
     ],
 )

@@ -110,7 +110,7 @@ def test_doubtful_labels_are_a_queue_that_ends(service: LabelService) -> None:
 def test_a_failure_is_told(service: LabelService) -> None:
     review = Review(service)
     review.ask()
-    assert review.state == "failed: no network is trained here"
+    assert review.state == "failed: no network can be trained here"
     review = Review(service, lambda job, take, fail: fail(Failure("too few labels")))
     review.ask()
     assert review.state == "failed: too few labels"

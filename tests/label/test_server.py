@@ -468,7 +468,7 @@ def test_an_answer_to_a_picture_whose_file_was_changed_since_is_refused_once(
     answer = {"action": "label", "image": 3, "label": 0}
     refused = client.post("/api/actions", json=answer)
     assert refused.status_code == 400
-    assert refused.json() == {"error": f"{name} was changed since it was shown: look at it again"}
+    assert refused.json() == {"error": f"{name} has changed since it was shown; look at it again"}
     assert not project.ledger.labels
     assert client.get("/api/state").json()["pictures"] != stamp
     again = client.get("/images/3")
@@ -1043,7 +1043,7 @@ def test_rounds_follow_each_other_by_a_network_trained_meanwhile(
         assert guess["label"] == truth[entry["name"]]
         code, err = server.stop()
     assert code == 0
-    assert "accuracy of the last network: too early to say: there are answers to 5 images" in err
+    assert "accuracy of the last network: too early to say: 5 randomly drawn test images" in err
     sources = {a.source for a in Store(tmp_path / "bars/.skal/labels.sqlite").actions()}
     assert {"start", "strategy", "test"} <= sources
 
