@@ -1,4 +1,4 @@
-"""A checksum of each row of the store, which tells what a disk has changed."""
+"""Checksums of the rows of the store, to detect damage by the disk."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from typing import Any
 
 Column = Sequence[Any]
 _TEMPLATES = {int: "%d.0", float: "%s", **dict.fromkeys((str, bytes, type(None)), "%r")}
-"""How a value of a type is written in a list, if its numbers are floats."""
+"""The format of a value of each type in a list, with numbers as floats."""
 AT_ONCE = 10_000
-"""Rows that are looked at together."""
+"""Rows per block."""
 
 
 def by_columns(rows: Iterable[Sequence[Any]]) -> Iterator[list[Column]]:
-    """Yield the columns of rows, of some thousands at a time."""
+    """Yield the columns of rows, in blocks."""
     waiting = iter(rows)
     while block := list(islice(waiting, AT_ONCE)):
         yield [*zip(*block, strict=True)]
 
 
 def checksums(columns: Sequence[Column]) -> list[int]:
-    """Return a checksum of each row of what SQLite gives back of some columns: of the row's text as
-    a list. By columns, of which most have one value, it takes a third of the time.
+    """Return a checksum of each row: of its text as a list, with the values that SQLite returns.
+
+    By column, as most have a single value, this takes a third of the time.
     """
     parts: list[str] = []
     varying: list[Column] = []
@@ -45,8 +46,9 @@ def checksums(columns: Sequence[Column]) -> list[int]:
 
 
 def marks_of(connection: sqlite3.Connection, columns: Iterable[Column]) -> list[str]:
-    """Return what stands for columns in a statement that inserts their rows: "?", or the text that
-    many rows share, for to bind it to each takes a third of the time.
+    """Return placeholders of columns for an INSERT: "?", or the text that all rows share.
+
+    Binding such a text to each row would take a third of the total time.
     """
     return [
         connection.execute("SELECT quote(?)", column[:1]).fetchone()[0]
@@ -64,5 +66,5 @@ def _is_one(column: Column) -> bool:
 
 
 def _written(value: Any) -> str:
-    """Return a value as it stands in a list; numbers may be of another type in SQLite."""
+    """Return a value as text in a list, with numbers as floats: SQLite may change their type."""
     return repr(float(value) if isinstance(value, int | float) else value)

@@ -1,4 +1,4 @@
-"""Hundreds of thousands of images without an object for each: files, and numbers of images."""
+"""Compact collections of files and image numbers, without an object per image."""
 
 from __future__ import annotations
 
@@ -13,14 +13,11 @@ from numpy.typing import NDArray
 from ..datasets.index import ImageFile
 
 _END = "\0"
-"""That no path has in it."""
+"""A separator that no path contains."""
 
 
 class Files(Sequence[ImageFile]):
-    """Image files in their order; two are equal if all their files are.
-
-    It holds the `paths`, and what the places of files say once for all of the same place.
-    """
+    """A sequence of image files: their `paths`, and part and label stored once per combination."""
 
     def __init__(self, files: Sequence[ImageFile]) -> None:
         self.paths: list[str] = [*map(itemgetter(0), files)]
@@ -34,12 +31,12 @@ class Files(Sequence[ImageFile]):
         return files if isinstance(files, Files) else cls(files)
 
     def counts(self) -> Counter[tuple[str, str | None]]:
-        """Return how many files there are of each part and label."""
+        """Return the number of files of each part and label."""
         counts = np.bincount(self._places, minlength=len(self._known)).tolist()
         return Counter(dict(zip(self._known, counts, strict=True)))
 
     def paths_but(self, part: str) -> list[str]:
-        """Return the paths of all files but those of a part, in their order."""
+        """Return the paths of all files except those of a part, in order."""
         is_other = np.array([of != part for of, _ in self._known], bool)
         if is_other.all():
             return self.paths
@@ -73,23 +70,23 @@ class Files(Sequence[ImageFile]):
     __hash__ = None  # type: ignore[assignment]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "paths": _END.join(self.paths)}  # many times faster as one text
+        return {**self.__dict__, "paths": _END.join(self.paths)}  # many times faster as one string
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state, paths=state["paths"].split(_END) if state["paths"] else [])
 
 
 class Paths(Mapping[int, str]):
-    """Where images lie, by number, in the order of the numbers."""
+    """The paths of existing images by number, in order."""
 
     def __init__(self, places: list[str], n: int | None = None) -> None:
-        """Take where each number lies; "" is one of `n` less than all that lies nowhere."""
+        """Take the path of each number, "" if it is missing, and the count `n` of existing ones."""
         self.places = places
         self._n = len(places) if n is None else n
 
     @classmethod
     def of(cls, paths: Iterable[tuple[int, str]]) -> Self:
-        """Return them by numbers and paths in any order; of a number the last counts."""
+        """Build from pairs of number and path in any order; the last path of a number counts."""
         places: list[str] = []
         for number, path in paths:
             if number == len(places):
@@ -101,11 +98,11 @@ class Paths(Mapping[int, str]):
 
     @property
     def is_whole(self) -> bool:
-        """Whether each number up to the last lies somewhere."""
+        """Whether all numbers up to the last exist."""
         return self._n == len(self.places)
 
     def n_other(self, before: Paths) -> int:
-        """Return how many numbers lie elsewhere than before."""
+        """Return how many numbers have another path than before."""
         shorter, longer = sorted((self.places, before.places), key=len)
         rest = longer[len(shorter) :]
         pairs = zip(shorter, longer, strict=False)
@@ -116,7 +113,7 @@ class Paths(Mapping[int, str]):
         return {path: number for number, path in enumerate(self.places) if path}
 
     def mask(self) -> NDArray[np.bool_]:
-        """Return by number whether it lies somewhere."""
+        """Return whether each number exists, as a mask."""
         return np.fromiter(map(bool, self.places), bool, len(self.places))
 
     def __len__(self) -> int:
@@ -145,7 +142,7 @@ def _paths_of(text: str, n_places: int, n: int) -> Paths:
 
 
 class Numbers(Set[int]):
-    """A set of images, a byte a number."""
+    """A set of images, one byte per number."""
 
     def __init__(self, mask: NDArray[np.bool_]) -> None:
         self._is_in = mask.tobytes()
@@ -157,7 +154,7 @@ class Numbers(Set[int]):
 
     @classmethod
     def _from_iterable(cls, images: Iterable[Any]) -> Any:
-        return frozenset(images)  # what is left of one by another
+        return frozenset(images)  # the result of set operations
 
     def __contains__(self, image: Any) -> bool:
         return bool(0 <= image < len(self._is_in) and self._is_in[image])

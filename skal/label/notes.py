@@ -1,4 +1,4 @@
-"""What other tools note of images, as cleanlab and cleanvision do: never a label."""
+"""Notes of other tools on images, such as cleanlab and cleanvision; these are not labels."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ..core.text import counted, plain_text
 from .store import NoteRow, Store
 
 OF_ALL = -1
-"""In place of an image: what the tool noted of this fault before holds no longer; "" of any."""
+"""Instead of an image: drops the tool's earlier notes of this fault, or of all for ""."""
 
 OF_LABELS = ("label", "class imbalance")
-"""Faults of labels, which speak of the class; by the second cleanlab marks the rarest class."""
+"""Faults that reveal the class; by the second, cleanlab marks the rarest class."""
 
 
 class Note(NamedTuple):
-    """A fault that a tool finds in an image or its label; of scores the lowest is the worst."""
+    """A fault that a tool finds in an image or its label; low scores are bad."""
 
     tool: str
     fault: str
@@ -29,8 +29,9 @@ class Note(NamedTuple):
 
 
 class Notes:
-    """The fold over all that is noted in a store, as of the last `refresh`: of each tool what was
-    imported last. `by_image` has what is noted of each image of which anything is.
+    """The fold over the notes in a store: those that were last imported of each tool and fault.
+
+    `by_image` has the notes of each image with any, as of the last `refresh`.
     """
 
     def __init__(self, store: Store) -> None:
@@ -40,14 +41,15 @@ class Notes:
         self.refresh()
 
     def refresh(self) -> None:
-        """Take in what was noted since, by this process or another."""
+        """Read notes written since, by this process or another."""
         last = self._store.last_note()
         if last != self._last_id:
             self._last_id, self.by_image = last, _folded(self._store.notes())
 
     def of(self, image: int, *, of_label: bool = True) -> str:
-        """Return what is noted of an image in one line, "" for nothing; `of_label` not before it
-        is answered, for that would tell what others think.
+        """Return the notes on an image in one line, "" for none.
+
+        Use `of_label` only for answered images, because notes on labels reveal others' answers.
         """
         notes = self.by_image.get(image, ())
         return "; ".join(
@@ -55,11 +57,11 @@ class Notes:
         )
 
     def told(self) -> dict[int, str]:
-        """Return what `of` does of each image of which anything is noted."""
+        """Return the notes on each image with any, as from `of`."""
         return {image: self.of(image) for image in self.by_image}
 
     def worst(self) -> dict[int, float]:
-        """Return the lowest score of each image of which anything is noted, 1 where none is."""
+        """Return the lowest score of each image with notes; 1 without a score."""
         return {
             image: min(1.0 if note.score is None else note.score for note in notes)
             for image, notes in self.by_image.items()
@@ -77,21 +79,19 @@ def _folded(rows: Sequence[NoteRow]) -> dict[int, list[Note]]:
 
 
 def in_words(fault: str) -> str:
-    """Return the name of a fault as it is shown."""
+    """Return the name of a fault as shown to people."""
     return fault.replace("_", " ")
 
 
 def _kind(fault: str) -> str:
-    """Return which fault it is, without what else is said of it."""
+    """Return the kind of a fault, without details after the comma."""
     return fault.partition(",")[0]
 
 
 def replace_notes(
     store: Store, tool: str, faults: Collection[str], notes: Mapping[int, Sequence[Note]]
 ) -> str:
-    """Write which images a tool finds some faults in, in place of those in which it found these
-    before, and say how many, and of how many that `notes` do not name any is gone.
-    """
+    """Replace a tool's notes of some faults, and return a message with the counts."""
     kinds_now = {_kind(fault) for fault in faults}
     n_lost = sum(
         image not in notes
@@ -104,9 +104,7 @@ def replace_notes(
     told = ", ".join(f"{kind} {n}" for kind, n in sorted(kinds.items()))
     n_noted = sum(map(bool, notes.values()))
     lost = (
-        f"; it names {counted(n_lost, 'image')} no more, whose notes of this are gone"
-        if n_lost
-        else ""
+        f"; the notes of {counted(n_lost, 'image')} not in the file were removed" if n_lost else ""
     )
     images = counted(len(notes), "image")
-    return f"{tool} notes something of {n_noted} of {images}{told and f' ({told})'}{lost}"
+    return f"{tool}: {n_noted} of {images} with notes{told and f' ({told})'}{lost}"

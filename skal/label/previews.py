@@ -1,4 +1,4 @@
-"""Images for the eye: upright, without metadata, made ahead of time."""
+"""Previews of images: upright, without metadata, rendered ahead of time."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ..datasets.formats import FORMATS, file_of
 from ..datasets.pictures import opened
 
 FULL, LARGE, SMALL = 8192, 1024, 256
-"""Height and width of an image at a close look, by itself, and in the grid, in pixels at most."""
+"""Maximum height and width in pixels at full size, as a single image, and in the grid."""
 LOSSLESS = 256 * 256
-"""Pixels up to which no detail is given away for bytes."""
+"""Pixels up to which previews are lossless."""
 THREADS = 2
 TURNED = frozenset((5, 6, 7, 8))
-"""EXIF orientations that exchange height and width."""
+"""EXIF orientations that swap height and width."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,16 @@ class Preview:
 
     @property
     def tag(self) -> str:
-        """What tells it apart from those of other files and sizes."""
+        """An identifier that differs for other files and sizes."""
         return f"{self.state[0]:x}-{self.state[1]:x}-{self.side}"
 
 
 class Previews:
-    """Makes previews in threads of its own and keeps the latest `kept_bytes` of them in memory.
+    """Renders previews in threads, and keeps the latest `kept_bytes` of them in memory.
 
-    `paths`, by number of image, are relative to `root`; `ranges` tells what is black and white in
-    images of more than 8 bits, of which `pages` of a file are shown. The `stamp` is another
-    whenever a number may be of another image, as at each start, or its file was changed.
+    `paths`, by number of image, are relative to `root`. `ranges` returns the black and white levels
+    of images of more than 8 bits, and `pages` is the setting. The `stamp` changes whenever a number
+    may belong to another image, as after each start, or its file has changed.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class Previews:
         self.stamp = ""
         self._renew()
         self._sizes: dict[int, tuple[int, int] | None] = {}
-        self._shown: dict[int, tuple[int, int]] = {}  # what state the file was in
+        self._shown: dict[int, tuple[int, int]] = {}  # the state of the file
         self._made: OrderedDict[tuple[int, int], Future[Preview]] = OrderedDict()
         self.n_bytes, self._kept_bytes = 0, kept_bytes
-        self._lock = threading.RLock()  # a future that is done calls back at once
+        self._lock = threading.RLock()  # reentrant, because a finished future calls back at once
         self._threads = threads or ThreadPoolExecutor(THREADS, thread_name_prefix="skal-preview")
 
     def _renew(self) -> None:
-        """Tell browsers that what they keep of images may be of others."""
+        """Invalidate the images that browsers have cached."""
         self.stamp = secrets.token_hex(4)
 
     @property
@@ -88,7 +88,7 @@ class Previews:
             self._forget(others)
 
     def changed(self, image: int) -> bool:
-        """Tell whether an image's file is no longer what was shown, which is forgotten then."""
+        """Return whether an image's file has changed since it was shown, and then forget it."""
         if (shown := self._shown.get(image)) is None:
             return False
         with suppress(OSError):
@@ -113,7 +113,7 @@ class Previews:
         return self._sizes[image]
 
     def get(self, image: int, side: int) -> Preview:
-        """Return a preview, made before or now; an OSError or ValueError if it cannot be read."""
+        """Return a preview; raise an OSError or ValueError if the image cannot be read."""
         try:
             preview = self._start(image, side).result()
         except OSError:
@@ -121,7 +121,7 @@ class Previews:
         except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
             raise ValueError(str(error)) from error
         if self._shown.setdefault(image, preview.state) != preview.state:
-            self._forget({image})  # what was shown before is not what is there now
+            self._forget({image})  # the file has changed since it was shown
             return self.get(image, side)
         return preview
 
@@ -146,9 +146,9 @@ class Previews:
     def _count(self, key: tuple[int, int], future: Future[Preview]) -> None:
         with self._lock:
             if self._made.get(key) is not future:
-                return  # made too late: it has given way to others
+                return  # it was evicted meanwhile
             if future.cancelled() or future.exception() is not None:
-                del self._made[key]  # perhaps it can be read later
+                del self._made[key]  # it may be readable later
                 return
             self.n_bytes += len(future.result().content)
             while self.n_bytes > self._kept_bytes and len(self._made) > 1:
@@ -163,9 +163,9 @@ class Previews:
 def render(
     path: Path, side: int, ranges: Callable[[], Ranges] = Ranges, pages: str = "first"
 ) -> Preview:
-    """Encode an image anew, as PNG or, if it is large, JPEG: nothing but its pixels is left.
+    """Encode an image again, as PNG or, if it is large, JPEG, without any metadata.
 
-    Its height and width are `side` at most, in pixels; a smaller image stays as it is.
+    Height and width are at most `side` pixels; smaller images are not enlarged.
     """
     state = _state(path)
     with reading(path, side, ranges, pages) as image:
@@ -173,12 +173,12 @@ def render(
         image.info.clear()
         out = io.BytesIO()
         form = "png" if image.width * image.height <= LOSSLESS else "jpeg"
-        image.save(out, form, compress_level=1, quality=88)  # each takes what it knows
+        image.save(out, form, compress_level=1, quality=88)  # each format uses its own option
     return Preview(out.getvalue(), f"image/{form}", state, side)
 
 
 def _state(path: Path) -> tuple[int, int]:
-    """Return what changes with the content of an image's file: its time, and its size in bytes."""
+    """Return the modification time and size in bytes of an image's file, to detect changes."""
     status = file_of(path).stat()
     return status.st_mtime_ns, status.st_size
 

@@ -1,4 +1,4 @@
-"""Labelling in a terminal, for those without a browser."""
+"""Labelling in a terminal, without a browser."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from .learning import Learner
 from .sample import ENOUGH
 from .service import LabelService, NothingToUndoError
 
-COMMANDS = {"u": "unsure", "x": "bad image", "g": "guess", "q": "end"}
-"""What letters do; one that is a class's key does it with Shift."""
+COMMANDS = {"u": "unsure", "x": "bad image", "g": "prediction", "q": "quit"}
+"""Commands by letter; a letter that is a class's key needs Shift."""
 MOST_COLUMNS, MOST_ROWS = 64, 24
 MOST_GUESSES = 4
-"""Classes whose probabilities are told."""
+"""Classes whose probabilities are shown."""
 UNDO = ("\x7f", "\b")
 END = ("q", "Q", "\x04", "")
 
 
 @dataclass
 class TerminalSession:
-    """Shows one image after the other and takes a key for each, until `q` or nothing is left.
+    """Shows one image after another and reads a key for each, until `q` or the last image.
 
-    `suggest` shows the network's guess when `g` is pressed; without a `colour`, "256" or "full",
-    there is no picture. `read_key` and `prompt` wait for a key, and for a line.
+    With `suggest`, `g` shows the network's prediction. `colour` is "256", "full", or empty to show
+    no images. `read_key` and `prompt` wait for a key and for a line.
     """
 
     service: LabelService
@@ -56,7 +56,7 @@ class TerminalSession:
             if queue:
                 is_over = not self._label(queue[0])
             else:
-                click.echo("nothing is left to label; Backspace takes the last answer back")
+                click.echo("no images left to label; Backspace undoes the last answer")
                 is_over = self._key() not in UNDO or not self._undo()
 
     @property
@@ -64,7 +64,7 @@ class TerminalSession:
         return self.service.project.classes
 
     def _label(self, image: int) -> bool:
-        """Show an image and take keys until one answers it or undoes something; else it ends."""
+        """Show an image and read keys until one answers or undoes; return False to quit."""
         click.echo(self._shown(image))
         started, guess = self.clock(), None
         while (key := self._key()) not in END or self._class_of(key) is not None:
@@ -79,7 +79,7 @@ class TerminalSession:
                 self._undo()
                 return True
             elif not self._begins_name(key):
-                click.echo("  no such key; ? tells which there are")
+                click.echo("  unknown key; press ? for help")
         return False
 
     def _act(
@@ -92,26 +92,26 @@ class TerminalSession:
         click.echo(f"  {action if label is None else self._classes[label]}: saved")
 
     def _key(self) -> str:
-        """Wait for a key; none is left where the input ends."""
+        """Wait for a key; return "" at the end of the input."""
         try:
             return self.read_key()
         except EOFError:
             return ""
         except OSError as error:  # there is no /dev/tty
-            raise UsageError("--terminal needs a terminal, to read keys from") from error
+            raise UsageError("--terminal needs a terminal to read keys from") from error
 
     def _class_of(self, key: str) -> int | None:
-        """Return the id of the class whose key it is."""
+        """Return the id of the class with this key, if any."""
         keys = self.service.project.class_list.keys
         return keys.index(key) if key and key in keys else None
 
     def _begins_name(self, key: str) -> bool:
-        """Tell whether a name is typed from here on, of which a digit is the first sign."""
+        """Return whether a key begins to type a name: "/", or a digit that begins one."""
         is_first = any(len(name) > 1 and name.startswith(key) for name in self._classes)
         return key == "/" or (key.isdecimal() and are_many(self._classes) and is_first)
 
     def _answer(self, key: str) -> tuple[str, int | None] | None:
-        """Return what a key says of an image: an action, and a class id if that is a label."""
+        """Return the answer of a key: an action, and a class id if it is a label."""
         if (label := self._class_of(key)) is not None:
             return "label", label
         actions = {" ": "skip", "u": "unsure", "x": "bad"}
@@ -124,14 +124,14 @@ class TerminalSession:
         return None if label is None else ("label", label)
 
     def _named(self, text: str) -> int | None:
-        """Return the class of this name, or the only one that has it inside; else tell which do."""
+        """Return the class with this name, or the only one that contains it; else list matches."""
         names = [name.casefold() for name in self._classes]
         near = [n for n, name in enumerate(names) if text and text in name]
         found = [n for n in near if names[n] == text] or near
         if len(found) == 1:
             return found[0]
         known = ", ".join(self._classes[n] for n in near) or "none"
-        click.echo(f"  classes with {text!r}: {known}")
+        click.echo(f"  classes that contain {text!r}: {known}")
         return None
 
     def _undo(self) -> bool:
@@ -142,18 +142,18 @@ class TerminalSession:
             return False
         paths = self.service.project.paths
         names = ", ".join(shown(paths.get(action.image, "an image")) for action in undone)
-        click.echo(f"  taken back: {names}")
+        click.echo(f"  undone: {names}")
         return True
 
     def _tell_guess(self, image: int) -> int | None:
         proba = self.service.guess(image)
         if proba is None:
-            click.echo("  there is no guess yet")
+            click.echo("  no prediction yet: the model needs more labels")
             return None
         label = int(proba.argmax())
         by_probability = sorted(zip(proba.tolist(), self._classes, strict=True), reverse=True)
         others = ", ".join(f"{name} {share:.0%}" for share, name in by_probability[1:MOST_GUESSES])
-        click.echo(f"  guess: {self._classes[label]} ({proba[label]:.0%}); {others}")
+        click.echo(f"  prediction: {self._classes[label]} ({proba[label]:.0%}); {others}")
         click.echo(f"  {self.service.why(image, named=True)}".rstrip())
         return label
 
@@ -167,7 +167,7 @@ class TerminalSession:
         }
         end = letters.pop("q")
         others = "   ".join(["Space skip", *letters.values(), "Backspace undo", "? help", end])
-        return f"{'   '.join(classes)}\n/ type the class   {others}"
+        return f"{'   '.join(classes)}\n/ type a class   {others}"
 
     def _shown(self, image: int) -> str:
         state = self.service.state(self.annotator)
@@ -196,17 +196,17 @@ class TerminalSession:
             )
             return drawn + "\n"
         except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
-            return f"cannot be drawn: {shown(one_line(error))}\n"
+            return f"cannot draw the image: {shown(one_line(error))}\n"
 
 
 def run_in_terminal(service: LabelService, annotator: str, *, suggest: bool = False) -> None:
-    """Label in this terminal while a network trains, until the end or Ctrl-C."""
+    """Label in this terminal while a network trains, until the last image, `q` or Ctrl-C."""
     learner = Learner(service.project.learner_setup())
     service.start(learner.ask)
     try:
         colour = colours_of(sys.stdout, os.environ)
         TerminalSession(service, annotator, suggest, colour).run()
-    except (KeyboardInterrupt, click.Abort):  # the latter while a class was typed
+    except (KeyboardInterrupt, click.Abort):  # the latter while a class is typed
         click.echo("")
         raise KeyboardInterrupt from None
     finally:
@@ -221,7 +221,7 @@ def half_blocks(
     ranges: Callable[[], Ranges] = Ranges,
     pages: str = "first",
 ) -> str:
-    """Draw an image in at most so many columns and lines of two pixels, one above the other."""
+    """Draw an image in a `size` of at most columns and lines, with two pixels per character."""
     columns, lines = size
     with reading(path, 2 * columns, ranges, pages) as image:
         scale = min(columns / image.width, 2 * lines / image.height)
@@ -239,7 +239,7 @@ def half_blocks(
 
 
 def _of_256(pixel: list[int]) -> str:
-    """Return the nearest of the 6x6x6 cube."""
+    """Return the nearest colour of the 6x6x6 cube."""
     red, green, blue = (round(value / 255 * 5) for value in pixel)
     return f"5;{16 + 36 * red + 6 * green + blue}"
 
@@ -248,7 +248,7 @@ _PAINT = {"full": lambda pixel: "2;{};{};{}".format(*pixel), "256": _of_256}
 
 
 def colours_of(stream: object, environment: os._Environ[str] | dict[str, str]) -> str:
-    """Return which colours a terminal has: "full", "256" or none, ""."""
+    """Return the colours of a terminal: "full", "256" or "" for none."""
     is_terminal = getattr(stream, "isatty", lambda: False)()
     term = environment.get("TERM", "")
     if not is_terminal or environment.get("NO_COLOR") or term in ("", "dumb"):

@@ -561,7 +561,7 @@ def test_train_and_predict_end_with_a_table_of_probabilities(
         (("query", "bars", "--out", "missing/x.csv"), 2, "the folder 'missing' does not exist"),
         (("predict", "none", "bars", "--out", "missing/x.csv"), 2, "'missing' does not exist"),
         (("predict", "bars", "bars"), 1, "no usable model in 'bars': it has no model.json"),
-        (("label", "bars", *CLASSES, "--host", "no such host"), 2, "--host: there is no"),
+        (("label", "bars", *CLASSES, "--host", "no such host"), 2, "--host: 'no such host' is not"),
         (("import", "bars", "none.csv", *CLASSES), 1, "cannot read 'none.csv'"),
         (("import", "bars", "bars", *CLASSES, "--as", " "), 2, "as: got"),
         (("export", "bars", "--format", "yaml"), 2, "yaml"),

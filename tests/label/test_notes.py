@@ -51,7 +51,7 @@ def noted(folder: Path) -> dict[str, str]:
 def test_what_cleanvision_finds_is_noted_of_its_images(photos: Path) -> None:
     told = str(import_into(photos, VISION))
     assert told == (
-        "cleanvision notes something of 4 of 12 images (dark 1, exact duplicates 2, light 1, "
+        "cleanvision: 4 of 12 images with notes (dark 1, exact duplicates 2, light 1, "
         "low information 2, near duplicates 2); no label was changed"
     )
     found = noted(photos)
@@ -68,7 +68,7 @@ def test_what_cleanlab_finds_stands_beside_it(photos: Path) -> None:
     import_into(photos, VISION)
     before = noted(photos)
     assert str(import_into(photos, LABELS)).startswith(
-        "cleanlab notes something of 2 of 12 images (label 2)"
+        "cleanlab: 2 of 12 images with notes (label 2)"
     )
     assert noted(photos) == before | OF_LABELS
 
@@ -85,7 +85,7 @@ def test_a_newer_table_takes_the_place_of_an_older_one(photos: Path, tmp_path: P
         ",dark_score,is_dark_issue\ncat/1.png,0.2,True\ndog/0.png,1,False\n"
     )
     told = str(import_into(photos, tmp_path / "issues.csv"))
-    assert "; it names 1 image no more, whose notes of this are gone; no label" in told
+    assert "; the notes of 1 image not in the file were removed; no label" in told
     found = noted(photos)
     assert found["cat/1.png"] == "cleanvision: dark (0.20)"
     assert found["cat/0.png"] == (

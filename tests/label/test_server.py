@@ -678,7 +678,7 @@ def test_guesses_are_told_only_on_demand(project: LabelProject, service: LabelSe
         known(project, service)
         answer = client.get("/api/guess/39")
         if not suggest:
-            assert answer.json() == {"error": "guesses are shown only with --suggest"}
+            assert answer.json() == {"error": "predictions are shown only with --suggest"}
             project.guesses = None
             continue
         told = answer.json()
@@ -705,9 +705,9 @@ def test_small_answers_wait_for_no_acknowledgement() -> None:
 def test_a_port_that_is_taken_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(PortTakenError, match=f"port {port}: .*name another by --port"):
+        with pytest.raises(PortTakenError, match=f"port {port}: .*choose another --port"):
             listen("127.0.0.1", port)
-    with pytest.raises(UsageError, match=r"--host: there is no 'no such host'"):
+    with pytest.raises(UsageError, match=r"--host: 'no such host' is not an address"):
         listen("no such host", 0)
 
 
@@ -1052,4 +1052,4 @@ def test_the_client_of_these_tests_is_refused_without_its_token(folder: Path) ->
     with serving(folder, *CLASSES) as server:
         answer = httpx.get(server.url[:-1])
     assert answer.status_code == 403
-    assert "type, with the folder of your images" in answer.text
+    assert "run this with your image folder" in answer.text

@@ -72,7 +72,7 @@ def test_each_key_is_in_the_store(
     assert undone.image == again.image
     out = capsys.readouterr().out
     assert "1 daisy   2 rose   3 rose hip" in out
-    assert f"taken back: {project.paths[undone.image]}" in out
+    assert f"undone: {project.paths[undone.image]}" in out
     assert "(1 of 10, starting round; 0 labelled)" in out
     assert "\x1b" not in out
 
@@ -84,7 +84,7 @@ def test_keys_that_mean_nothing_change_nothing(
     assert said(project) == []
     out = capsys.readouterr().out
     assert "nothing to undo" in out
-    assert "no such key" in out
+    assert "unknown key" in out
 
 
 def test_a_class_can_be_typed(project: LabelProject, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,8 +92,8 @@ def test_a_class_can_be_typed(project: LabelProject, capsys: pytest.CaptureFixtu
     press(project, ["/"] * 6, typed=typed)
     assert said(project) == [("label", 0), ("label", 1), ("label", 2)]
     out = capsys.readouterr().out
-    assert "classes with 'ros': rose, rose hip" in out
-    assert "classes with 'tulip': none" in out
+    assert "classes that contain 'ros': rose, rose hip" in out
+    assert "classes that contain 'tulip': none" in out
 
 
 def project_of(place: Path, classes: Sequence[str], keys: Sequence[str] = ()) -> LabelProject:
@@ -141,7 +141,7 @@ def test_it_ends_when_nothing_is_left(
     press(project, [*"1" * 12, "\x7f", "2", "q"])  # the last one can be taken back
     assert len(project.labels) == 12
     assert said(project)[-3:] == [("label", 0), ("undo", None), ("label", 1)]
-    told = "nothing is left to label; Backspace takes the last answer back\n"
+    told = "no images left to label; Backspace undoes the last answer\n"
     assert capsys.readouterr().out.endswith(told)
 
 
@@ -155,11 +155,11 @@ def test_a_guess_is_shown_on_demand_and_kept_with_the_answer(
     press(project, ["1", "g", "1", "q"], service, suggest=True)
     assert [action.guess for action in project.store.actions()] == [None, 1]
     out = capsys.readouterr().out
-    assert out.count("guess: rose (80%)") == 1
+    assert out.count("prediction: rose (80%)") == 1
     press(project, ["g"], service)
     out = capsys.readouterr().out
     assert "80%" not in out
-    assert "g guess" not in out  # what is not there is not offered
+    assert "g prediction" not in out  # what is not there is not offered
 
 
 def test_seconds_are_those_between_image_and_key(project: LabelProject) -> None:
@@ -217,7 +217,7 @@ def test_a_picture_that_cannot_be_drawn_is_told_and_can_be_answered(
         (project.root / path).write_bytes(damaged)  # the size can be read, the pixels cannot
     press(project, ["x", " ", "q"], colour="full")
     assert said(project) == [("bad", None), ("skip", None)]
-    assert "cannot be drawn: " in capsys.readouterr().out
+    assert "cannot draw the image: " in capsys.readouterr().out
 
 
 def test_without_a_terminal_it_says_so(project: LabelProject) -> None:

@@ -1,1 +1,1 @@
-"""The page: parse a request, call the service, answer; who may ask, and where it is served."""
+"""The web page: parse requests, call the service, answer; access control and address."""

@@ -1,4 +1,4 @@
-"""Where the page is served: the same place and token as the last time, if they are free."""
+"""The address of the page: the last port and token, if the port is free."""
 
 from __future__ import annotations
 
@@ -27,24 +27,23 @@ from .tokens import Tokens
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 SECRET = 0o600
-"""That only this user may read."""
+"""File mode: readable only by this user."""
 ADDRESS = "address.json"
-"""In the project's own folder: host, port and token of the last time."""
+"""In the project's own folder: the last host, port and token."""
 DOOR = "open.html"
-"""Likewise: leads the browser to the page, so that the token is in nobody's list of processes."""
+"""Likewise: redirects the browser to the page, so that no process list shows the token."""
 
 
 class PortTakenError(UsageError):
-    """Another program listens there."""
+    """Another program uses the port."""
 
 
 @dataclass
 class Address:
-    """Where the page is served, and the token that opens it: whoever knows it may label.
+    """The address of the page, and the `token` that gives access to it.
 
-    The `socket` listens already; `host` is what was asked for, and `own` are the addresses of this
-    machine if they are not to be found out. `moved_from` is the port of the last time, if that is
-    taken now.
+    The `socket` is already listening. `host` is the requested one, `own` replaces the addresses of
+    this machine, and `moved_from` is the last port if it is taken now.
     """
 
     socket: socket.socket
@@ -59,15 +58,15 @@ class Address:
 
     @property
     def is_local(self) -> bool:
-        """Whether no other machine reaches it."""
+        """Whether no other machine can reach it."""
         with suppress(ValueError):
             return ipaddress.ip_address(self.host).is_loopback
         return self.host.lower() == "localhost"
 
     def urls(self, annotators: Sequence[str] = ("me",)) -> list[str]:
-        """Return the addresses of the page, for each annotator; that of this machine first.
+        """Return the addresses of the page for each annotator, that of this machine first.
 
-        Of several annotators each has a token of their own, by which nobody takes another's name.
+        With several annotators, each has a personal token, which takes no other name.
         """
         hosts = (self.own or own_addresses()) if "*" in names_of(self.host) else [self.host]
         hosts = [f"[{host}]" if ":" in host else host for host in hosts]
@@ -81,22 +80,22 @@ class Address:
 
     @property
     def notices(self) -> list[str]:
-        """What whoever starts the page should know of where it is served."""
+        """Warnings about the address for the person who starts the page."""
         told = []
         if self.moved_from is not None:
             told.append(
-                f"port {self.moved_from}, that of the last time, is taken: pages left open since "
-                "then stay without a connection until it is free again"
+                f"the last port, {self.moved_from}, is taken: pages left open there stay "
+                "disconnected until it is free again"
             )
         if not self.is_local:
             told.append(
-                f"--host {self.host}: whoever is on the way between you and the others can read "
-                "images, labels and the token; use it in a network that you trust"
+                f"--host {self.host}: images, labels and the token are sent unencrypted; use it "
+                "only in a network that you trust"
             )
         return told
 
     def keep(self, home: Path) -> None:
-        """Write it down for the next time, readable only by this user."""
+        """Store the address for the next time, readable only by this user."""
         if self.moved_from is None:
             facts = {"host": self.host, "port": self.port, "token": self.token}
             write_atomic(home / ADDRESS, json.dumps(facts), mode=SECRET)
@@ -104,10 +103,10 @@ class Address:
 
 @contextmanager
 def claim(home: Path, host: str, port: int) -> Iterator[Address]:
-    """Bind to the address of the last time, or to another; a UsageError if that cannot be.
+    """Bind to the last address or another one; raise a UsageError if this is impossible.
 
-    `home`, the project's own folder, need not exist; the port 0 means that of the last time if it
-    is free, else any.
+    `home`, the project's own folder, need not exist. Port 0 means the last one if it is free, else
+    any.
     """
     before = _read(home / ADDRESS, host)
     moved_from = None
@@ -124,7 +123,7 @@ def claim(home: Path, host: str, port: int) -> Iterator[Address]:
 
 
 def _read(path: Path, host: str) -> dict[str, Any]:
-    """Read what `Address.keep` wrote, unless others could have read it, too."""
+    """Read what `Address.keep` wrote, unless other users could have read it."""
     try:
         status = path.stat()
         if os.name == "posix" and (status.st_mode & 0o077 or status.st_uid != os.geteuid()):
@@ -144,23 +143,23 @@ def listen(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        # asyncio sends at once (TCP_NODELAY) only where the protocol is stated
+        # asyncio sets TCP_NODELAY only if the protocol is given
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     except (OSError, UnicodeError) as error:
-        raise UsageError(f"--host: there is no {host!r} here ({error})") from error
+        raise UsageError(f"--host: {host!r} is not an address here ({error})") from error
     try:
         bound.bind(address)
         bound.listen()
     except OSError as error:
         bound.close()
         reason = f"{host}, port {port}: {error.strerror or error}"
-        raise PortTakenError(f"cannot listen on {reason}; name another by --port") from error
+        raise PortTakenError(f"cannot listen on {reason}; choose another --port") from error
     return bound
 
 
 def names_of(host: str) -> set[str]:
-    """Return the names that a server bound to a host may be asked by."""
+    """Return the host names that a server bound to a host accepts."""
     names = {*LOOPBACK, host.lower() if ":" not in host else f"[{host.lower()}]"}
     with suppress(ValueError):
         if ipaddress.ip_address(host).is_unspecified:  # bound to all addresses of the machine
@@ -169,10 +168,10 @@ def names_of(host: str) -> set[str]:
 
 
 def own_addresses() -> list[str]:
-    """Return the addresses of this machine in numbers, its own for itself first."""
+    """Return the IP addresses of this machine, the loopback address first."""
     found = ["127.0.0.1"]
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # sends nothing: it asks which address would be used
+        probe.connect(("192.0.2.1", 9))  # sends nothing, but selects the address that would be used
         found.append(probe.getsockname()[0])
     with suppress(OSError):
         found += socket.gethostbyname_ex(socket.gethostname())[2]
@@ -180,7 +179,7 @@ def own_addresses() -> list[str]:
 
 
 def open_browser(home: Path, url: str) -> None:
-    """Open the page in the browser of this machine, if there is a screen to show one on."""
+    """Open the page in the browser of this machine, if it has a screen."""
     is_linux = sys.platform.startswith("linux")
     if is_linux and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return

@@ -1,4 +1,4 @@
-"""Who may ask the page."""
+"""Access control of the page."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 PROJECT_HEADER = "x-skal-project"
-"""Names the project that the page that asks was made for."""
+"""Header with the id of the project that the requesting page belongs to."""
 NAME = "skal.name"
 NO_TOKEN = "this page needs its token: open the address that skal label printed"
 LOCKED_OUT = """<!doctype html>
@@ -33,11 +33,11 @@ LOCKED_OUT = """<!doctype html>
 <head><meta charset="utf-8"><title>skal label</title></head>
 <body>
 <h1>This page needs its whole address</h1>
-<p>The address that <code>skal label</code> prints in the terminal ends with a token, by which it
-knows you. Copy the whole line from there, or click it.</p>
-<p>If the terminal is closed, open one and type, with the folder of your images:</p>
+<p>The address that <code>skal label</code> prints in the terminal ends with a token that gives you
+access. Copy the whole line from there, or click it.</p>
+<p>If the terminal is closed, open one and run this with your image folder:</p>
 <pre>skal label FOLDER</pre>
-<p>Nothing that was saved is lost.</p>
+<p>Saved labels are not lost.</p>
 </body>
 </html>
 """
@@ -46,10 +46,10 @@ _log = logging.getLogger("skal")
 
 
 class Guard:
-    """Lets in who asks by the server's own name, from its own page, and knows a token.
+    """Passes requests to the server's own name, from its own page, and with a valid token.
 
-    A request has the name whose token it is as `scope[NAME]`, see `Tokens.whose`; pages of another
-    project than the one of that id are told so.
+    `scope[NAME]` is the name of the token; see `Tokens.whose`. Requests from pages of another
+    project than `project` are refused.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Guard:
         self._tokens = Tokens(token)
         self._project = project
         self._own = port, hosts
-        # cookies know no ports: that of another project must not take the place of this one
+        # cookies ignore ports: the cookie of another project must not replace this one
         self._cookie = f"skal-{port}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,15 +81,15 @@ class Guard:
         answer = self._answer_to(scope, Headers(scope=scope))
         try:
             await answer(scope, receive, send_guarded)
-        except Exception as error:  # a defect: told as one line, and in full to who wants to know
+        except Exception as error:  # a bug: one line on the page, the traceback in the log
             text = f"{type(error).__name__}: {error}"
-            _log.exception("a request could not be answered: %s", text)
+            _log.exception("cannot answer a request: %s", text)
             if started:
                 raise
             await JSONResponse({"error": text}, 500)(scope, receive, send_guarded)
 
     def _answer_to(self, scope: Scope, headers: Headers) -> ASGIApp:
-        """Return what answers a request: the page, or a refusal."""
+        """Return the application that answers a request: the page, or a refusal."""
         if told := refusal(scope, headers, *self._own):
             return _error(told, 403)
         given = _query(scope).get("token", "")
@@ -108,27 +108,27 @@ class Guard:
         return self._app
 
     def _is_foreign(self, scope: Scope, headers: Headers) -> bool:
-        """Tell whether the page that asks was made for another project."""
+        """Return whether the request comes from a page of another project."""
         if scope["path"].startswith("/api/"):
             return headers.get(PROJECT_HEADER) != self._project
         named = parse_qs(scope["query_string"].decode("latin-1")).get("project")
         return scope["path"] != "/" and named is not None and named != [self._project]
 
     def _name_of_cookie(self, headers: Headers) -> str | None:
-        """Return whose token is among the cookies, read by RFC 6265; others may be anything."""
+        """Return the owner of the token in the cookies, parsed by RFC 6265; others are ignored."""
         cookies = (part.partition("=") for part in ";".join(headers.getlist("cookie")).split(";"))
         own = (value.strip() for name, _, value in cookies if name.strip() == self._cookie)
         return next((who for who in map(self._tokens.whose, own) if who is not None), None)
 
     def _welcome(self, scope: Scope, headers: Headers, token: str) -> ASGIApp:
-        """Give the cookie and lead to the address without the token."""
+        """Set the cookie and redirect to the address without the token."""
         rest = urlencode({k: v for k, v in _query(scope).items() if k != "token"})
         cookie = f"{self._cookie}={token}; HttpOnly; SameSite=Strict; Path=/"
         headers_given = {"Set-Cookie": cookie, "Cache-Control": "no-store"}
         if headers.get("sec-fetch-site") != "cross-site":
             return RedirectResponse(f"/?{rest}" if rest else "/", 303, headers_given)
 
-        # a strict cookie is not sent where another site's link leads to, redirects included
+        # browsers do not send a strict cookie after a link from another site, nor after redirects
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             async def send_with_cookie(message: Message) -> None:
                 if message["type"] == "http.response.start":

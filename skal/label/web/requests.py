@@ -1,4 +1,4 @@
-"""What is checked of any request: by which name the server was asked, from where, and its body."""
+"""Checks of all requests: host name, origin and body."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from starlette.types import Scope
 
 
 def refusal(scope: Scope, headers: Headers, port: int, hosts: Collection[str]) -> str | None:
-    """Return why a request is not answered: it is not asked by the server's own name, or from
-    another's page; None if it is.
+    """Return why a request is refused (a foreign host name or origin); None if it is not.
 
-    `hosts` are its names without the `port`: "*" stands for any address in numbers, which no
-    foreign page can pass off as its own.
+    `hosts` are the server's names without the `port`. "*" stands for any IP address, which a
+    foreign page cannot rebind as it can a name.
     """
     host = headers.get("host", "").lower()
     if len(headers.getlist("host")) != 1 or not _is_own(host, port, hosts):
         told = repr(headers.get("host", "")[:100])
-        return f"{told} is not an address of this page; --host gives it another"
+        return f"{told} is not an address of this page; use --host to add one"
     is_foreign = headers.get("origin", f"http://{host}").lower() != f"http://{host}"
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         is_foreign |= scope["method"] not in ("GET", "HEAD") or scope["path"] != "/"
@@ -44,10 +43,10 @@ def _is_own(host: str, own_port: int, hosts: Collection[str]) -> bool:
 
 
 async def json_body(request: Request, largest: int) -> dict[str, Any]:
-    """Return the JSON object that a request brings; an HTTPException if it is none or too large."""
+    """Return the JSON object in a request; raise an HTTPException if it is invalid or too large."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise HTTPException(415, "expected a body of the type application/json")
+        raise HTTPException(415, "expected a body of type application/json")
     content = bytearray()
     async for chunk in request.stream():
         content += chunk

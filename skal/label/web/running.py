@@ -1,4 +1,4 @@
-"""Runs an application until Ctrl-C."""
+"""Run an application until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 def run_app(
     app: ASGIApp, listening: socket.socket, on_start: Callable[[], None] = lambda: None
 ) -> None:
-    """Answer what comes to a socket, also what came before this was called, until Ctrl-C."""
+    """Serve requests to a listening socket, including earlier ones, until Ctrl-C."""
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -29,7 +29,7 @@ def run_app(
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn's, that says when it has begun."""
+    """Uvicorn's server, which calls back when it has started."""
 
     def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]) -> None:
         super().__init__(config)

@@ -1,4 +1,4 @@
-"""The page: an application for one project, guarded, and the server that runs it."""
+"""The page's application for one project, and the server that runs it."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ PRELOADS = "\n".join(
     f'<link rel="modulepreload" href="/static/{module.name}">'
     for module in sorted((HERE / "static").glob("*.js"))
 )
-"""All modules are asked for at once, not each when another is read that imports it."""
+"""Loads all modules at once, instead of each when an importing one was read."""
 TEMPLATE = Template((HERE / "templates/index.html").read_text("utf-8"))
 UNSTORED = {"Cache-Control": "no-store"}
 
 _log = logging.getLogger("skal")
 
 Asked = Mapping[str, Any]
-"""What a request says: the fields of its body, or of its address."""
+"""The fields of a request's body, or of its query string."""
 View = Callable[[Asked], dict[str, Any]]
 
 
@@ -77,11 +77,11 @@ def make_app(
     beside: Ask | None = None,
     seen: Event | None = None,
 ) -> Starlette:
-    """Make the application of a project. A GET writes nothing: what hands out images is a POST.
+    """Make the application of a project. A GET writes nothing: images are handed out by POST.
 
-    Whoever knows the `token` may label. The page is served at `port`, which is part of the names it
-    is asked by and of its cookie; `hosts` are these names, as in `refusal`. Doubts are found by
-    `ask`, map and exports made by `beside`, a `Learner`'s; `seen` is set when an image was sent.
+    The `token` gives access. `port` and `hosts` are those of the address, as in `refusal`. `ask` of
+    a `Learner` computes doubts, and `beside` of another one maps and exports; `seen` is set when an
+    image was sent.
     """
     views = Review(service, ask), ImageMap(service, beside), Finish(service, beside)
     page = _Page(service, *views, suggest, seen or Event())
@@ -103,7 +103,7 @@ def make_app(
         Mount("/static", StaticFiles(directory=HERE / "static")),
     ]
     handlers: Mapping[Any, Any] = {HTTPException: _on_http_error, SkalError: _on_error}
-    for suffix, kind in MEDIA_TYPES.items():  # a system's own table may say otherwise
+    for suffix, kind in MEDIA_TYPES.items():  # overrides the system's table
         mimetypes.add_type(kind, suffix)
     app = Starlette(routes=routes, exception_handlers=handlers)
     project = service.project.id
@@ -122,7 +122,7 @@ class _Page:
 
     def index(self, request: Request) -> Response:
         project = self._service.project
-        own = request.scope[NAME]  # who came by a token of their own has no other name
+        own = request.scope[NAME]  # a personal token fixes the name
         content = TEMPLATE.substitute(
             preloads=PRELOADS,
             project=escape(plain_text(project.name)),
@@ -146,7 +146,7 @@ class _Page:
     def rows(self, asked: Asked) -> dict[str, Any]:
         numbers = asked.get("images", "").split(",")
         if not all(n.isdecimal() and len(n) < 12 for n in numbers) or len(numbers) > LARGEST_GRID:
-            raise UsageError(f"images: expected numbers, {LARGEST_GRID} at most, with commas")
+            raise UsageError(f"images: expected at most {LARGEST_GRID} numbers, with commas")
         return {"rows": self._review.rows(map(int, numbers))}
 
     def doubts(self, asked: Asked) -> dict[str, Any]:
@@ -212,11 +212,11 @@ class _Page:
 
     def guess(self, request: Request) -> Response:
         if not self._suggest:
-            raise HTTPException(404, "guesses are shown only with --suggest")
+            raise HTTPException(404, "predictions are shown only with --suggest")
         image = request.path_params["number"]
         proba = self._service.guess(image)
         if proba is None:
-            raise HTTPException(404, "there is no guess at this image yet")
+            raise HTTPException(404, "there is no prediction for this image yet")
         label = int(proba.argmax())
         values, why = [round(float(p), 6) for p in proba], self._service.why(image, named=True)
         number = self._service.project.class_list.number_of(label)
@@ -237,7 +237,7 @@ class _Page:
 
 
 def _route(view: View, method: str) -> Route:
-    """Return the way to what answers in a thread of its own, for it may wait for the disk."""
+    """Return the route to a view, which runs in a thread because it may wait for the disk."""
 
     async def answer(request: Request) -> Response:
         is_post = method == "POST"
@@ -248,10 +248,10 @@ def _route(view: View, method: str) -> Route:
 
 
 def _as_one_self(request: Request, asked: Asked) -> Asked:
-    """Return what a request says, under the name of its token; under another's it is refused."""
+    """Return a request's fields with the name of its token; refuse another name."""
     own = request.scope[NAME]
     if own and asked.get("as", own) != own:
-        told = f"this address is that of {own!r}: nobody labels under another's name by it"
+        told = f"this address belongs to {own!r}; use your own to label under another name"
         raise HTTPException(403, told)
     return {**asked, "as": own} if own else asked
 
@@ -264,13 +264,13 @@ def _list_of(asked: Asked, name: str, fits: Callable[[Any], bool], what: str) ->
 
 
 def _by_number(asked: Asked, name: str, fits: Callable[[Any], bool]) -> dict[int, Any]:
-    """Return a field that says something of classes, by their numbers."""
+    """Return a field that maps class numbers to values."""
     said = asked.get(name, {})
     is_valid = isinstance(said, dict) and all(
         n.isdecimal() and len(n) < 10 and fits(value) for n, value in said.items()
     )
     if not is_valid:
-        raise UsageError(f"{name}: expected an object with a key or a class by number of class")
+        raise UsageError(f"{name}: expected an object with class numbers as names")
     return {int(number): value for number, value in said.items()}
 
 
@@ -289,7 +289,7 @@ def _conditional(request: Request, preview: Preview) -> Response:
     headers = {
         "ETag": f'"{preview.tag}"',
         "Cache-Control": "private, max-age=86400, immutable",
-        # the next project at this address has images of the same numbers, and another cookie
+        # another project at this address uses the same numbers, but another cookie
         "Vary": "Cookie",
     }
     if request.headers.get("if-none-match") == headers["ETag"]:
@@ -303,7 +303,7 @@ def _on_http_error(request: Request, error: Any) -> Response:
 
 
 def _on_error(request: Request, error: Any) -> Response:
-    """Answer with one clear line; what is not the asker's fault is a server's error."""
+    """Answer with the error's line; only a UsageError is the client's error."""
     status = 409 if isinstance(error, NothingToUndoError) else 400
     if not isinstance(error, UsageError):
         _log.error("%s", error, exc_info=error)
@@ -312,15 +312,11 @@ def _on_error(request: Request, error: Any) -> Response:
 
 
 def serve(service: LabelService, address: Address, *, suggest: bool = False) -> None:
-    """Serve the page until Ctrl-C.
-
-    Requests are answered from the first on, also such as came before this was called; the project
-    is left open.
-    """
-    # Pillow warns of odd metadata and large images; who looks at them sees what counts
+    """Serve the page until Ctrl-C, including requests that came before; keep the project open."""
+    # Pillow warns of odd metadata and large images, but people see the images themselves
     warnings.filterwarnings("ignore", module="PIL")
     setup, seen = service.project.learner_setup(), Event()
-    learner, beside = Learner(setup, seen), Learner(setup)  # no batch waits for the latter
+    learner, beside = Learner(setup, seen), Learner(setup)  # so that batches need not wait
     app = make_app(
         service,
         token=address.token,

@@ -1,4 +1,4 @@
-"""Who may ask: anybody by the one token of a page, and each person by a token of their own."""
+"""Access tokens: one for the page, which takes any name, and one for each person."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import secrets
 from contextlib import suppress
 
 ANYBODY = ""
-"""Whose token it is that takes any name."""
+"""The owner of the token that takes any name."""
 
 
 class Tokens:
-    """The tokens of a page, all made of its one `token`, which takes any name.
+    """The tokens of a page, all derived from its main `token`, which takes any name.
 
-    That of a person says the name, and holds a seal on it that nobody makes without the `token`; so
-    none of them need be kept, and they are the same tomorrow.
+    A person's token has the name and an HMAC of it with the main token as the key. So these tokens
+    need not be stored, and never change.
     """
 
     def __init__(self, token: str) -> None:
         self._token = token.encode()
 
     def of(self, name: str) -> str:
-        """Return the token of one person, who takes no other name by it."""
+        """Return the token of one person, which takes no other name."""
         seal = hmac.digest(self._token, name.encode(), "sha256")
         return f"{_text(name.encode())}.{_text(seal)}"
 
     def whose(self, text: str) -> str | None:
-        """Return the name that a token lets ask by, `ANYBODY` for any; None if it is not one."""
+        """Return the name of a token, `ANYBODY` for any name; None if it is not valid."""
         if secrets.compare_digest(text.encode(errors="replace"), self._token):
             return ANYBODY
         encoded = text.partition(".")[0]
