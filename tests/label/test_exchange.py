@@ -210,7 +210,7 @@ def test_nothing_of_a_file_that_is_refused_is_kept_no_class_either(tmp_path: Pat
 def test_what_people_added_to_what_a_network_said_is_named(tmp_path: Path) -> None:
     project = make(tmp_path / "flowers")
     (tmp_path / "x.csv").write_text("class,path,probability,label\nrose,4.png,0.9,daisy\n")
-    with pytest.raises(DataError, match=r"a column 'label'; .*--label-column label takes that"):
+    with pytest.raises(DataError, match=r"a column 'label'; .*--label-column label to import that"):
         import_labels(project, tmp_path / "x.csv")
     import_into(project.root, Source(tmp_path / "x.csv", label_column="label"))
     (action,) = LabelProject.open(project.root).store.actions()
@@ -225,7 +225,9 @@ def test_what_a_network_said_is_taken_for_labels_only_if_that_is_asked_for(tmp_p
     assert table.read_bytes().startswith(CSV_HEAD)
     lines.write_text(json.dumps(columns))
     for said in (table, lines):
-        with pytest.raises(DataError, match=r"what a network says .* --label-column class takes"):
+        with pytest.raises(
+            DataError, match=r"a network's predictions .* use --label-column class to"
+        ):
             import_labels(project, said)
     assert import_into(project.root, Source(table, label_column="class")).new == 1
 
@@ -277,8 +279,8 @@ def test_labels_marked_as_tests_are_so_only_where_they_were_drawn(tmp_path: Path
             "line 2 has 'daisy' and line 4 has 'ox-eye daisy' for '0.png', both from 'me'",
         ),
         ("path,label\n0.png,daisy,rose\n", "x.csv, line 2 has more fields than the header"),
-        ("path,label\n0.png,Gänse\n", "x.csv is no text in UTF-8 .line 2.*'CSV UTF-8'"),
-        ("\x89PNG\r\n", "x.csv is no text in UTF-8 .line 1"),
+        ("path,label\n0.png,Gänse\n", "x.csv is not UTF-8 text .line 2.*'CSV UTF-8'"),
+        ("\x89PNG\r\n", "x.csv is not UTF-8 text .line 1"),
     ],
 )
 def test_tables_that_do_not_fit_change_nothing(tmp_path: Path, text: str, message: str) -> None:
@@ -721,18 +723,18 @@ def test_skipped_and_empty_annotations_are_left_out(tmp_path: Path) -> None:
         ([task({"path": "0.png"}, annotation("daisy", "ox-eye daisy"))], "task 7 has the choices"),
         ([task({"path": "0.png"}, annotation("daysi"))], "task 7: unknown class 'daysi'"),
         ([task({"image": "x/none.png"}, annotation("daisy"))], "'x/none.png' matches no image"),
-        ([task({"path": "0.png"}, 3)], "an annotation is 3"),  # type: ignore[arg-type]
+        ([task({"path": "0.png"}, 3)], "got an annotation 3"),  # type: ignore[arg-type]
         (
             [task({"path": "0.png"}, annotation("daisy", completed_by="a\nb"))],
             "expected a printable name",
         ),
-        ([{"data": {"path": "0.png"}, "annotations": 5}], "task 1: annotations is 5; expected a"),
-        ([task({"path": "0.png"}, {"result": 5})], "task 7: result is 5; expected a list"),
+        ([{"data": {"path": "0.png"}, "annotations": 5}], "task 1: annotations: got 5; expected a"),
+        ([task({"path": "0.png"}, {"result": 5})], "task 7: result: got 5; expected a list"),
         (
             [task({"path": "0.png"}, {"result": [{"type": "choices", "value": {"choices": "d"}}]})],
             "task 7: choices is 'd'; expected a list",
         ),
-        ([task({"path": "0.png"}, annotation(5))], "the choice is 5; expected text"),  # type: ignore[arg-type]
+        ([task({"path": "0.png"}, annotation(5))], "got the choice 5; expected text"),  # type: ignore[arg-type]
     ],
 )
 def test_tasks_that_do_not_fit_change_nothing(tmp_path: Path, content: Any, message: str) -> None:

@@ -318,8 +318,14 @@ def test_objects_without_a_label_are_counted_if_others_have_one(
     ("other", "message"),
     [
         ({"path": "a/1.png", "Category": "dog"}, "line 1 has 'label' and line 2 'Category'; name"),
-        ({"id": "1", "label": "dog"}, "line 1 has 'path' and line 2 'id'; name one by --path"),
-        ({"path": "a/1.png", "label": "cat", "Label": "dog"}, "line 2 has two columns of one name"),
+        (
+            {"id": "1", "label": "dog"},
+            "line 1 has 'path' and line 2 has 'id'; name one with --path",
+        ),
+        (
+            {"path": "a/1.png", "label": "cat", "Label": "dog"},
+            "line 2 has two columns with the same name",
+        ),
     ],
 )
 def test_no_object_has_its_label_elsewhere_than_the_others(
@@ -344,8 +350,12 @@ def test_labels_that_answer_several_questions_are_refused(photos: Path, tmp_path
     ]
     images = [{"source-ref": path} | own for path, own in zip(IMAGES, said, strict=False)]
     cases = [
-        ("x.jsonl", lines(*images), "line 1 has 'pet' and line 2 'coat'; name one by --label-col"),
-        ("x.json", json.dumps(tasks), "x.json has answers to coat, pet; name one by --choice"),
+        (
+            "x.jsonl",
+            lines(*images),
+            "line 1 has 'pet' and line 2 has 'coat'; name one with --label-col",
+        ),
+        ("x.json", json.dumps(tasks), "x.json has answers to coat, pet; name one with --choice"),
         ("x.json", json.dumps({str(n): one for n, one in enumerate(files)}), "'a/1.png' has the"),
     ]
     for name, text, message in cases:
@@ -353,7 +363,7 @@ def test_labels_that_answer_several_questions_are_refused(photos: Path, tmp_path
         with pytest.raises(DataError, match=message):
             import_into(photos, tmp_path / name, CLASSES)
     assert import_into(photos, Source(tmp_path / "x.json", label_column="pet"), CLASSES).new == 1
-    with pytest.raises(DataError, match=r"x.json has no attribute 'size' of a file"):
+    with pytest.raises(DataError, match=r"x.json has no file attribute 'size'"):
         import_into(photos, Source(tmp_path / "x.json", label_column="size"), CLASSES)
 
 
@@ -361,7 +371,7 @@ def test_numbers_beside_a_column_of_images_are_no_ids(photos: Path, tmp_path: Pa
     row = {"id": 1, "Photo": "b/2.png", "label": "dog"}
     for name, text in (("x.csv", "id,Photo,label\n1,b/2.png,dog\n"), ("x.jsonl", lines(row))):
         (tmp_path / name).write_text(text)
-        with pytest.raises(DataError, match=r"column 'id' or of 'Photo'; name one by --path-col"):
+        with pytest.raises(DataError, match=r"column 'id' or in 'Photo'; name one with --path-col"):
             import_into(photos, tmp_path / name, CLASSES)
         import_into(photos, Source(tmp_path / name, path_column="photo"), CLASSES)
         assert labels(photos) == {"b/2.png": "dog"}
@@ -373,7 +383,7 @@ def test_rows_that_are_cut_or_have_more_empty_cells_are_counted_or_read(
     (tmp_path / "x.csv").write_text("path,label,note\na/1.png\na/0012.png,cat\nb/2.png,dog,,,\n")
     assert str(import_into(photos, tmp_path / "x.csv", CLASSES)).endswith("1 row without a label")
     assert labels(photos) == MEANT
-    assert "x.csv: 1 row with too few cells for a label (the first is line 2)" in caplog.text
+    assert "x.csv: 1 row with too few cells (the first is line 2)" in caplog.text
     (tmp_path / "x.csv").write_text("path,label,note\na/0012.png,cat, brown,\n")
     with pytest.raises(DataError, match=r"x.csv, line 2 has more fields than the header"):
         import_into(photos, tmp_path / "x.csv", CLASSES)
@@ -389,7 +399,7 @@ def test_lines_of_imagenet_are_each_read_or_refused(photos: Path, tmp_path: Path
     with pytest.raises(DataError, match=r"x.txt, line 2: 'b/2.png'; expected a path and a number"):
         import_into(photos, file)
     (tmp_path / "classes.txt").write_text("cat\n\ndog\n")  # would make other numbers of the rest
-    with pytest.raises(DataError, match=r"classes.txt, line 2 has no name of a class"):
+    with pytest.raises(DataError, match=r"classes.txt, line 2 is empty"):
         import_into(photos, file)
 
 
@@ -441,7 +451,7 @@ def test_a_folder_of_the_roots_name_is_not_taken_for_the_root(tmp_path: Path, wa
     ("name", "text", "message"),
     [
         ("x.csv", "path,path,label\na,b,cat\n", "two columns 'path'"),
-        ("x.json", '{"a": 1}', "JSON of no format that skal knows .an object with 'a'"),
+        ("x.json", '{"a": 1}', "JSON of an unknown format .an object with 'a'"),
         ("x.jsonl", '{"path": "a/1.png", "label": "cat"}\n{"path": \n', "line 2 is not JSON"),
         (
             "x.json",
@@ -453,7 +463,7 @@ def test_a_folder_of_the_roots_name_is_not_taken_for_the_root(tmp_path: Path, wa
                     }
                 ]
             ),
-            "--choice names one",
+            "--choice selects one",
         ),
         (
             "x.json",
@@ -594,17 +604,20 @@ COCO = {"images": [{"id": 1}], "annotations": [], "categories": [3]}
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"PK\x03\x04\x14\0", "a workbook of Excel or an archive"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1", "a workbook of an old Excel"),
-        (b"\x1f\x8b\x08", "packed; unpack it"),
+        (b"PK\x03\x04\x14\0", "an Excel workbook or an archive"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", "an old Excel workbook"),
+        (b"\x1f\x8b\x08", "compressed; unpack it"),
         (b"SQLite format 3\0", "a database"),
-        (b"\x80\x04\x95", "a pickle, which is never opened"),
+        (b"\x80\x04\x95", "a pickle, which may run any code"),
         (b"<?xml version='1.0'?>\n<annotations>", "CVAT's XML"),
         (b"<annotation><folder>x", "Pascal VOC's XML"),
         (b"<!doctype html>", "XML or HTML"),
-        (b"0 0.5 0.5 0.25 0.25\n", "of YOLO's lines of boxes"),
-        ("path,label\n".encode("utf-16-be"), "no text in UTF-8, nor in UTF-16 with its mark"),
-        ("path,label\n".encode("utf-32"), "no text in UTF-8, nor in UTF-16 with its mark"),
+        (b"0 0.5 0.5 0.25 0.25\n", "a YOLO file with boxes"),
+        (
+            "path,label\n".encode("utf-16-be"),
+            "neither UTF-8 text nor UTF-16 with a byte order mark",
+        ),
+        ("path,label\n".encode("utf-32"), "neither UTF-8 text nor UTF-16 with a byte order mark"),
         (b'{"version": "5", "shapes": [], "imagePath": "1.png"}', "LabelMe's JSON"),
         (b'{"columns": ["path", "label"], "data": []}', "pandas' JSON as split"),
         (b'{"path": {"0": "a/1.png"}, "label": {"0": "cat"}}', "pandas' JSON by columns"),
@@ -633,11 +646,13 @@ def test_the_image_of_a_task_is_the_one_text_that_names_one(photos: Path, tmp_pa
     assert labels(photos) == {"a/0012.png": "cat"}
     for data in ({"before": "a/1.png", "after": "b/2.png"}, {"note": "1", "key": "2"}):
         file.write_text(tasks(data))
-        told = r"^x.json, task 1: its image may be .*, .*; name the field"
+        told = r"^x.json, task 1: its image may be .*, .*; name its field"
         with pytest.raises(DataError, match=told):
             import_into(photos, file)
     file.write_text(tasks({"path": "a/1.png", "after": ""}))
-    with pytest.raises(DataError, match=r"x.json has no text in a field 'nix' .found: path, after"):
+    with pytest.raises(
+        DataError, match=r"x.json has no text in the field 'nix' .found: path, after"
+    ):
         import_into(photos, Source(file, path_column="nix"))
     file.write_text(tasks({"after": "b/2.png"}, {"before": "a/1.png"}))
     with pytest.raises(DataError, match=r"x.json, task 2 has no .* 'after' .found: before.$"):
@@ -652,7 +667,7 @@ def test_annotations_without_a_class_are_counted_or_refused(
 ) -> None:
     file = tmp_path / "x.json"
     file.write_text(tasks({"image": "a/1.png"}, kind="rectanglelabels"))
-    with pytest.raises(DataError, match="annotations of Label Studio's rectanglelabels, and none"):
+    with pytest.raises(DataError, match="annotations of type rectanglelabels, but none"):
         import_into(photos, file, CLASSES)
     both = json.loads(file.read_text()) + json.loads(tasks({"image": "b/2.png"}))
     both[0]["annotations"] += [{"result": [], "was_cancelled": True}, {"result": []}]
@@ -713,8 +728,8 @@ def test_a_list_of_one_class_is_that_class(tmp_path: Path, cell: Any, meant: str
             '[{"data": {"image": "a", "image": "b"}}]',
             "^x.json: an object has 'image' twice",
         ),
-        ("x.csv", "path,cat,dog\na,1\n", "line 2 has not as many fields as the header"),
-        ("x.csv", "path,cat,dog\na,1,0,0\n", "line 2 has not as many fields as the header"),
+        ("x.csv", "path,cat,dog\na,1\n", "line 2 has 2 fields; expected 3"),
+        ("x.csv", "path,cat,dog\na,1,0,0\n", "line 2 has 4 fields; expected 3"),
     ],
 )
 def test_rows_that_are_broken_or_of_several_classes_are_told(
@@ -763,19 +778,19 @@ DATUMARO = FILES["Datumaro"][2]
         (coco(image=7), "an annotation of image 7 and category 1; expected ids"),
         (coco(image="1"), "an annotation of image '1' and category 1; expected ids"),
         (coco(category=3), "an annotation of image 1 and category 3; expected ids"),
-        (coco(more=1), "of its images some have no id of their own"),
-        (coco(more=[2]), "of its images some have no id of their own"),  # type: ignore[arg-type]
+        (coco(more=1), "some of its images have no unique id"),
+        (coco(more=[2]), "some of its images have no unique id"),  # type: ignore[arg-type]
         (coco(image=[1]), r"an annotation of image \[1\] and category 1; expected ids"),
         (coco().replace('"name": "cat"', '"title": "cat"'), "x.json: the category 1 has no name"),
         (DATUMARO.replace('"label_id": 1', '"label_id": [1]'), r"item 'b/2' has the label \[1\]"),
-        (DATUMARO.replace('"name"', '"title"'), "x.json: of its labels some have no name"),
+        (DATUMARO.replace('"name"', '"title"'), "x.json: some of its labels have no name"),
         (tasks({"image": "a"}).replace('"choices", "from', '["choices"], "from'), "the type of a"),
         (via(regions=3, file_attributes=4), "x.json, 'a/1.png' has the attributes 4; expected an"),
         (DATUMARO.replace('"label_id": 1', '"label_id": -1'), "item 'b/2' has the label -1"),
         (DATUMARO.replace('"label_id": 1', '"label_id": 2'), "item 'b/2' has the label 2"),
         (
             via(regions=[{}], file_attributes={}),
-            "x.json has 1 region, and no attribute of a file",
+            "x.json has 1 region, but no file attributes",
         ),
     ],
 )
@@ -791,7 +806,7 @@ def test_numbers_that_mean_nothing_are_told(tmp_path: Path, text: str, message: 
         (json.dumps(COCO), None, {}, "x.json cannot be read as coco: AttributeError"),
         ('{"a": 1}', "datumaro", {}, "x.json cannot be read as datumaro: KeyError"),
         ("[]", "label-studio", {}, "cannot be read as label-studio: it has no"),
-        ("path,label\na,cat\n", "roboflow", {}, "other cells than 0 and 1"),
+        ("path,label\na,cat\n", "roboflow", {}, "cells other than 0 and 1"),
         (json.dumps(COCO), None, {"choice": "x"}, "as coco, which does not take --choice"),
         (FILES["Label Studio"][2], None, {"choice": "x"}, "no question 'x' .found: choice."),
         ('[{"path": "http://[x/a.png", "label": "cat"}]', None, {}, "matches no image"),

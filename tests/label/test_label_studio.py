@@ -242,7 +242,7 @@ def test_of_several_fields_with_images_one_is_named(fake: Fake, folder: Path) ->
     task["data"] = {"before": "sub é#&/1.png", "after": "4.png"}
     done = skal_("import", folder, "--pull", fake.url)
     assert done.exit_code == 1
-    assert "its image may be 'sub é#&/1.png', '4.png'; name the field" in done.stderr
+    assert "its image may be 'sub é#&/1.png', '4.png'; name its field" in done.stderr
     done = skal_("import", folder, "--pull", fake.url, "--path-column", "after")
     assert ": 1 new, 0 changed" in done.stdout and said(folder)["4.png"] == "dog"
     fake.projects[0]["label_config"] = "of before"

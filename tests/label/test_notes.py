@@ -108,7 +108,7 @@ def test_a_table_without_scores_is_recognised_by_its_faults(photos: Path, tmp_pa
     assert import_into(photos, file).new == 1
     file.write_text("path,is_health_issue\ncat/0.png,True\n")
     told = refused(photos, str(file))
-    assert "--format cleanlab takes faults (is_health_issue) as notes" in told
+    assert "--format cleanlab imports faults (is_health_issue) as notes" in told
 
 
 def test_a_summary_of_faults_is_named_as_such(photos: Path, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_row_numbers_mean_no_image(photos: Path, file: Path) -> None:
     (photos / "0.png").write_bytes((photos / "cat/0.png").read_bytes())  # a number, as its name
     done = CliRunner().invoke(main, ["import", str(photos), str(file)])
     assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
-    assert f"{file.name} has row numbers in place of images; nothing was imported" in done.stderr
+    assert f"{file.name} has row numbers instead of images; nothing was imported" in done.stderr
     assert noted(photos) == {}
 
 
@@ -133,7 +133,7 @@ def test_row_numbers_mean_no_image(photos: Path, file: Path) -> None:
         ("cat/0.png,True,0.1\nmissing.png,False,1\n", "line 3: 'missing.png' matches no image"),
         ("cat/0.png,True,0.1\nphotos/cat/0.png,False,1\n", "line 3: an earlier row is also for"),
         ("cat/0.png,maybe,0.1\n", "line 2 has 'maybe'; expected True or False"),
-        ("cat/0.png,True\n", "line 2 has not as many fields"),
+        ("cat/0.png,True\n", "line 2 has 2 fields; expected 3"),
     ],
 )
 def test_of_a_table_with_a_fault_nothing_is_noted(
@@ -147,7 +147,7 @@ def test_of_a_table_with_a_fault_nothing_is_noted(
 
 def test_the_column_of_images_is_asked_for(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "issues.csv").write_text("where,is_dark_issue,dark_score\ncat/0.png,True,0.1\n")
-    with pytest.raises(DataError, match=r"no column 'path' .* name it by --path-column"):
+    with pytest.raises(DataError, match=r"no column 'path' .* name it with --path-column"):
         import_into(photos, tmp_path / "issues.csv")
     words = ["import", str(photos), str(tmp_path / "issues.csv"), "--path-column", "where"]
     assert CliRunner().invoke(main, words).exit_code == 0

@@ -449,7 +449,7 @@ def test_what_is_known_of_an_action_is_kept(table: Table) -> None:
         ({"action": "label", "image": 1}, "label: expected a class if"),
         ({"action": "label", "image": 1, "label": 3}, "label: got 3"),
         ({"action": "label", "image": 1, "label": -1}, "label: got -1"),
-        ({"action": "bad", "image": 1, "label": 0}, "only for the action label"),
+        ({"action": "bad", "image": 1, "label": 0}, "expected a class if the action is label"),
         ({"action": "bad", "image": 1, "seconds": -1}, "seconds: got -1"),
         ({"action": "bad", "image": 1, "seconds": float("nan")}, "seconds: got nan"),
         ({"action": "bad", "image": 1, "guess": 9}, "guess: got 9"),

@@ -1,4 +1,4 @@
-"""Labels as other tools write them: each format a small reader of rows, known by its content."""
+"""Import formats of other tools: small readers of rows, which recognise files by content."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ..notes import Note
 from .known import is_by_columns, named_by_head, named_by_keys
 
 COLUMNS = ("path", "label", "action", "annotator", "source", "seconds", "time")
-"""What skal itself exports: in a table that has them all cells like formulas are guarded."""
+"""The columns that skal exports; tables with all of them have guarded cells."""
 MOST_KEYS = 8
 OPTIONS = ("path_column", "label_column", "choice")
-"""What of a `Source` a reader may take."""
+"""Options of a `Source` that a reader may use."""
 _OPTIONS_OF = {
     **dict.fromkeys(("parquet", "json", "json-lines", "csv"), OPTIONS[:2]),
     "cleanlab": ("path_column",),
@@ -33,29 +33,29 @@ _OPTIONS_OF = {
 }
 
 ISSUE = re.compile(r"is_(\w+)_issue")
-"""Columns of cleanlab and cleanvision, which say of each image whether it has some fault."""
+"""Columns of cleanlab and cleanvision with a flag for a fault of each image."""
 SCORES = ("score", "quality")
-"""Behind the name of a fault, the columns which say how bad it is."""
+"""Suffixes of the columns with the score of a fault."""
 VISION = frozenset(
     ("dark", "light", "blurry", "grayscale", "low_information", "odd_size", "odd_aspect_ratio")
 ).union(("exact_duplicates", "near_duplicates"))
-"""What cleanvision looks for."""
+"""Faults that cleanvision finds."""
 LAB = frozenset(
     ("label", "outlier", "near_duplicate", "non_iid", "class_imbalance", "null", "data_valuation")
 ).union(("underperforming_group", "identifier_column", "spurious_correlations"))
-"""What cleanlab looks for."""
+"""Faults that cleanlab finds."""
 
 _log = logging.getLogger("skal")
 
 
 class Row(NamedTuple):
-    """What a file says of one image.
+    """A file's facts about one image.
 
-    `where` it stands, the `address` of the image, a `label`, None if it gives none, and if the file
-    says so the `action` ("label", "unsure", "bad", "skip"), the `annotator`, the `seconds` that it
-    took, the `source` of the image, and the `time` in seconds since 1970. A row of `notes`, which
-    are no labels, names the `tool` that has them and all `faults` that its file speaks of.
-    An address that a spreadsheet may have been guarded from is `plain` without what guards.
+    `where` is the place in the file, `address` locates the image, and `label` is the class or None.
+    If the file has them, `action` ("label", "unsure", "bad", "skip"), `annotator`, `seconds` taken,
+    `source` of the image and `time` in seconds since 1970 are set. A row of `notes` instead of a
+    label names the `tool` and all `faults` in its file. `plain` is the unguarded address, if the
+    address may be guarded against spreadsheets.
     """
 
     where: str
@@ -73,26 +73,26 @@ class Row(NamedTuple):
 
 
 NOTHING_MORE = Row("", "")[3:]
-"""What a row says beside an image and a label, if it says nothing."""
+"""The default fields of a row after image and label."""
 
 
 def plain_row(where: str, address: str, label: str | None) -> Row:
-    """Return a `Row` that says nothing more, in half the time that its own constructor takes."""
+    """Return a `Row` with default fields, in half the time of its constructor."""
     return tuple.__new__(Row, (where, address, label, *NOTHING_MORE))
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file of labels, and what of it is asked for.
+    """A file of labels, and options for reading it.
 
     Parameters
     ----------
     path : Path
         The file.
     path_column, label_column : str, optional
-        Names of columns, or numbers from 1 on in a table that has no header.
+        Names of columns, or numbers from 1 in a table without a header.
     choice : str, optional
-        The name of the one among several questions whose answer is the class.
+        The name of the question whose answer is the class.
     """
 
     path: Path
@@ -121,18 +121,18 @@ class Source:
         except UnicodeDecodeError as error:
             line = self.content[: error.start].count(b"\n") + 1
             raise DataError(
-                f"{self.name} is no text in UTF-8 (line {line}); expected a table or JSON: in a "
-                "spreadsheet save it as 'CSV UTF-8'"
+                f"{self.name} is not UTF-8 text (line {line}); expected a table or JSON: in a "
+                "spreadsheet, save it as 'CSV UTF-8'"
             ) from error
 
     @cached_property
     def is_json(self) -> bool:
-        """Whether it is one JSON document, or meant to be."""
+        """Whether the file is, or should be, one JSON document."""
         start, suffix = self.text.lstrip()[:1], self.path.suffix.lower()
         looks_so = suffix == ".json" or start in ("[", "{")
         if not looks_so or self.is_json_lines:
             return False
-        if suffix in (".csv", ".tsv", ".txt"):  # names of images may begin so, too
+        if suffix in (".csv", ".tsv", ".txt"):  # names of images may begin like this
             with suppress(DataError):
                 return self.data is not None
             return False
@@ -140,7 +140,7 @@ class Source:
 
     @cached_property
     def is_json_lines(self) -> bool:
-        """Whether it is an object a line: one at least, and more to come or a name that says so."""
+        """Whether the file is JSON lines: an object, followed by another or named accordingly."""
         first, _, rest = self.text.lstrip().partition("\n")
         try:
             is_object = isinstance(json.loads(first), dict)
@@ -172,9 +172,9 @@ class Source:
 
 
 def parsed(text: str) -> Any:
-    """Return what JSON says; a DataError if an object has two values of one name."""
+    """Parse JSON; raise a DataError if an object has a duplicate name."""
     is_flat = 0 <= text.find("}") < text.find("{", text.find("{") + 1)
-    if is_flat:  # as most that are large, whose names are as many as they seem
+    if is_flat:  # the fast path for most large files: counting names finds duplicates
         found = json.loads(text)
         if _n_names(found) == text.count('":'):
             return found
@@ -182,7 +182,7 @@ def parsed(text: str) -> Any:
 
 
 def _n_names(found: Any) -> int:
-    """Return how many names a list of objects has, which may each be in a list; or else -1."""
+    """Return how many names a list of objects (perhaps nested in lists) has; -1 for other data."""
     if isinstance(found, list) and set(map(type, found)) == {list}:
         found = [*chain.from_iterable(found)]
     is_of_objects = isinstance(found, list) and set(map(type, found)) == {dict}
@@ -191,11 +191,11 @@ def _n_names(found: Any) -> int:
 
 Reader = Callable[[Source], Iterable[Row]]
 READERS: Registry[Reader] = Registry("import format")
-"""Functions that yield the rows of a `Source`; the fact `recognises` tells a file of the format.
+"""Functions that yield the rows of a `Source`.
 
-Those from outside are asked first, then ours in their order; the fact `options` says which of
-`OPTIONS` one takes, by default all. A reader of one's own, ``module:Name``, is named by
-``--format``.
+The fact `recognises` is a function that tests a `Source`; those of plugins are tried first, then
+ours in order. The fact `options` has the `OPTIONS` that a reader uses, by default all.
+``--format module:Name`` selects a custom reader.
 """
 
 
@@ -208,12 +208,12 @@ def _add(
 
 
 def read_rows(source: Source, form: str | None = None) -> Iterator[Row]:
-    """Yield the rows of a file in the format of that name, or in the one it is recognised as.
+    """Yield the rows of a file in the format `form`, by default the one that recognises it.
 
     Raises
     ------
     DataError, UnknownNameError
-        If it cannot be read, or is of no known format.
+        If the file cannot be read, or the format is unknown.
     """
     outsiders_first = sorted(READERS, key=_is_built_in)
     known = [READERS.resolve(form)] if form else (e for e in outsiders_first if _knows(e, source))
@@ -229,10 +229,10 @@ def read_rows(source: Source, form: str | None = None) -> Iterator[Row]:
             yield row
     except DataError as error:
         raise_of_file(source, error)
-    except Exception as error:  # whatever a malformed file makes a reader stumble over
+    except Exception as error:  # readers may raise anything on malformed files
         blame(error, f"{source.name} cannot be read as {entry.name}", DataError)
     if form and is_empty and source.content.strip():
-        raise DataError(f"{source.name} cannot be read as {entry.name}: it has no such row")
+        raise DataError(f"{source.name} cannot be read as {entry.name}: it has no rows")
 
 
 def _is_built_in(entry: Entry[Reader]) -> bool:
@@ -240,7 +240,7 @@ def _is_built_in(entry: Entry[Reader]) -> bool:
 
 
 def _knows(entry: Entry[Reader], source: Source) -> bool:
-    """Tell whether a reader knows a file; one from outside may fail at that, or not be asked."""
+    """Return whether a reader recognises a file; failures of plugins count as no."""
     recognises = entry.facts.get("recognises")
     try:
         return recognises is not None and bool(recognises(source))
@@ -250,12 +250,12 @@ def _knows(entry: Entry[Reader], source: Source) -> bool:
         if _is_built_in(entry):
             blame(error, f"{source.name} cannot be read", DataError)
         if not isinstance(error, DataError):
-            _log.warning("import format %s cannot look at %s: %s", entry.name, source.name, error)
+            _log.warning("import format %s failed to check %s: %s", entry.name, source.name, error)
         return False
 
 
 def raise_of_file(source: Source, error: DataError) -> NoReturn:
-    """Raise an error that names its file, in one line, though it quotes what the file says."""
+    """Raise an error that names its file, in one line even if it quotes the file."""
     told = str(error) if source.name in str(error) else f"{source.name}, {error}"
     if shown(told) == str(error):
         raise error
@@ -263,7 +263,7 @@ def raise_of_file(source: Source, error: DataError) -> NoReturn:
 
 
 def _check_options(source: Source, entry: Entry[Reader]) -> None:
-    """Raise a DataError if an option is given that a reader has no use for."""
+    """Raise a DataError if an option is given that the reader does not use."""
     usable = entry.facts.get("options", OPTIONS)
     for name in OPTIONS:
         if getattr(source, name) and name not in usable:
@@ -275,12 +275,12 @@ def _check_options(source: Source, entry: Entry[Reader]) -> None:
 
 
 def _what_it_is(source: Source) -> str:
-    """Say what a file is that no reader recognises."""
+    """Return a message on a file that no reader recognises."""
     document = source.data
     if isinstance(document, dict):
         told = named_by_keys(document)
         if not told and is_by_columns(document):
-            told = "pandas' JSON by columns; write it by to_json(orient='records')"
+            told = "pandas' JSON by columns; write it with to_json(orient='records')"
         if told:
             return f"{source.name} is {told}; nothing was imported"
         keys = ", ".join(map(repr, list(document)[:MOST_KEYS])) or "nothing"
@@ -288,14 +288,14 @@ def _what_it_is(source: Source) -> str:
     else:
         found = f"{type(document).__name__} with {document!r:.40}"
     return (
-        f"{source.name} is JSON of no format that skal knows ({found}); expected a list of tasks "
-        f"of Label Studio, or one of {', '.join(READERS.names())}, which --format insists on"
+        f"{source.name} is JSON of an unknown format ({found}); expected Label Studio tasks, or "
+        f"one of {', '.join(READERS.names())}, which you can choose with --format"
     )
 
 
 def number_of(text: Any) -> float | None:
-    """Return seconds that a file states; None if it states none."""
-    if text is None:  # as of most rows, and much faster
+    """Return a number of seconds in a file; None if there is none."""
+    if text is None:  # the fast path for most rows
         return None
     try:
         number = float(text)
@@ -307,9 +307,7 @@ def number_of(text: Any) -> float | None:
 def only(
     found: Collection[Any], where: str, told: str = "the classes {}; expected one"
 ) -> str | None:
-    """Return the only one of some classes, None where there is none; of several it is a DataError,
-    with these in what is `told`.
-    """
+    """Return the only one of some classes, or None; raise a DataError for several, with `told`."""
     names = [*map(str, found)]
     if len(names) > 1:
         raise DataError(f"{where} has {told.format(', '.join(names))}")
@@ -317,16 +315,17 @@ def only(
 
 
 def names_beside(source: Source) -> list[str] | None:
-    """Return the names of classes in a file beside another one, a line each; None without one.
+    """Return the class names in a file next to the source, one per line; None without such a file.
 
-    A line without a name would make others of the numbers behind it, and is a DataError.
+    An empty line, which would shift the numbers after it, is a DataError.
     """
     for name in ("synsets.txt", "classes.txt", "labels.txt"):
         place = source.path.with_name(name)
         if place.is_file() and place != source.path:
             lines = [line.strip() for line in lines_of(Source(place).text.rstrip())]
             if "" in lines:
-                raise DataError(f"{name}, line {lines.index('') + 1} has no name of a class")
+                empty = lines.index("") + 1
+                raise DataError(f"{name}, line {empty} is empty; expected a class name")
             return lines
     return None
 
@@ -341,7 +340,7 @@ def _has(*keys: str) -> Callable[[Source], bool]:
 
 
 def _are_all(source: Source, place: str, keys: set[str]) -> bool:
-    """Tell whether all values of an object, which may be at a place of its own, have some keys."""
+    """Return whether all values of an object, or of the one at `place`, have some keys."""
     found = source.object.get(place, source.object)
     values = [*found.values()] if isinstance(found, dict) else []
     return bool(values) and all(isinstance(one, dict) and keys <= one.keys() for one in values)
@@ -361,59 +360,59 @@ def _is_of_issues(source: Source) -> bool:
     header = [name.strip() for name in next(iter(Cells(source.text[:100_000], is_whole=False)), [])]
     if "issue_type" in header and not {"num_images", "num_issues"}.isdisjoint(header):
         raise DataError(
-            f"{source.name} is a summary of cleanlab or cleanvision, which counts images of each "
-            "fault; expected their table of issues, a row an image; nothing was imported"
+            f"{source.name} is a summary of cleanlab or cleanvision with counts of faults; "
+            "expected their table of issues, with a row per image; nothing was imported"
         )
     faults = {found[1] for name in header if (found := ISSUE.fullmatch(name))}
     has_scores = bool({f"{fault}_{what}" for fault in faults for what in SCORES} & {*header})
     label = next((name for name in header if name.lower() in LABELS), None)
-    if not has_scores:  # else a column may be somebody's own, who calls it so
+    if not has_scores:  # without scores, a custom column may have such a name
         return label is None and bool(faults) and faults <= VISION | LAB
     if label is not None:
         raise DataError(
-            f"{source.name} has labels (column {label!r}) and faults that a tool found; "
-            f"nothing was imported: --label-column {label!r} takes the labels, --format cleanlab "
-            "the faults as notes"
+            f"{source.name} has labels (column {label!r}) and faults found by a tool; nothing was "
+            f"imported: use --label-column {label!r} to import the labels, or --format cleanlab "
+            "to import the faults as notes"
         )
     return True
 
 
 _add("parquet", lambda s: s.content[:4] == b"PAR1", "a Parquet file: path and label", "tables")
 _add("label-studio", _is_of_tasks, "Label Studio's JSON, also from before version 1.0")
-_add("coco", _has("images", "annotations", "categories"), "COCO's JSON, with one category an image")
-_add("datumaro", _has("items", "categories"), "Datumaro's JSON, with one label an image")
+_add("coco", _has("images", "annotations", "categories"), "COCO JSON, one category per image")
+_add("datumaro", _has("items", "categories"), "Datumaro's JSON, one label per image")
 _add(
     "fiftyone",
     lambda s: "classes" in s.object and isinstance(s.object.get("labels"), dict),
-    "FiftyOne's labels.json of image classification",
+    "FiftyOne's labels.json for image classification",
 )
 _add(
     "skactiveml-annotation",
     lambda s: _are_all(s, "manual", {"embedding_idx", "label"}),
-    "scikit-activeml-annotation's JSON: an annotation by path",
+    "scikit-activeml-annotation's JSON: annotations by path",
 )
 _add(
     "via",
     lambda s: _are_all(s, "_via_img_metadata", {"filename", "regions", "file_attributes"}),
-    "VGG Image Annotator's JSON, with an attribute of each file",
+    "VGG Image Annotator's JSON, one attribute per file",
 )
-_add("json", lambda s: bool(s.objects), "a list of objects, as Label Studio's JSON_MIN", "tables")
+_add("json", lambda s: bool(s.objects), "objects, such as Label Studio's JSON_MIN", "tables")
 _add(
     "json-lines",
     lambda s: s.is_json_lines,
-    "JSON lines, also of Hugging Face, Ground Truth, Vertex AI and Azure ML",
+    "JSON lines, also from Hugging Face, Ground Truth, Vertex AI and Azure ML",
     "tables",
 )
 _add(
     "imagenet-txt",
     lambda s: s.path.suffix.lower() == ".txt" and names_beside(s) is not None,
-    "lines of a path and a number, with synsets.txt or classes.txt beside",
+    "lines of path and number, next to synsets.txt or classes.txt",
 )
 _add("cleanlab", _is_of_issues, "faults found by cleanlab or cleanvision, as notes on images")
 _add(
     "roboflow",
     lambda s: not (s.is_json or s.path_column or s.label_column) and _is_one_hot(s),
-    "Roboflow's _classes.csv, with a column of 0 and 1 for each class",
+    "Roboflow's _classes.csv: a column of 0 and 1 for each class",
     "tables",
 )
-_add("csv", lambda s: not s.is_json, "a table: path, label, and what else is known", "tables")
+_add("csv", lambda s: not s.is_json, "a table: path, label, optionally more columns", "tables")

@@ -1,4 +1,4 @@
-"""Tables, lists of objects and JSON lines: a row an image."""
+"""Readers of tables, lists of objects and JSON lines, with a row per image."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from . import COLUMNS, ISSUE, Row, Source, number_of, only, parsed, plain_row
 from .known import named_by_keys
 
 MORE = frozenset(("action", "annotator", "seconds", "lead_time", "source"))
-"""What is read of a row beside the image and its label."""
+"""Columns that are read in addition to image and label."""
 AT_ONCE = 1000
-"""Lines of JSON that are parsed together."""
+"""Lines of JSON to parse together."""
 _NESTED = frozenset((dict, list))
 Block = tuple[int, Sequence[Mapping[str, Any]]]
-"""The number of the first of some objects, and these."""
+"""The number of the first object, and the objects."""
 PREDICTED = {"path", "class", "probability"}
-"""What a table of ``skal predict`` has."""
+"""Columns of a table of ``skal predict``."""
 METADATA = "-metadata"
-"""Behind the name of a job of Ground Truth, where it says what its number means."""
+"""Suffix of a Ground Truth job's name, under which the class name is found."""
 
 _log = logging.getLogger("skal")
 
 
 class _NoColumnError(DataError):
-    """There is no column of labels, or, if none is `found`, of images either."""
+    """There is no column of labels; `found` is empty if there is none of images either."""
 
     def __init__(self, told: str, found: Sequence[str]) -> None:
         super().__init__(told)
@@ -42,17 +42,17 @@ class _NoColumnError(DataError):
 def _columns(
     source: Source, names: Sequence[str], written: Sequence[str], cells: Sequence[Any]
 ) -> tuple[str, str]:
-    """Return the names of the columns of images and labels, which errors show as `written`; `cells`
-    are those of the first row.
+    """Return the columns of images and labels, given lower-case and `written` names, and the
+    `cells` of the first row.
     """
     if not source.label_column and {*names} >= PREDICTED:
         wanted = {*LABELS} - PREDICTED
         other = next((name for name in written if name.lower() in wanted), None)
-        told = "no labels that people gave" if other is None else f"a column {other!r}"
+        told = "no labels by people" if other is None else f"a column {other!r}"
         raise DataError(
-            f"{source.name} has what a network says of images (skal predict), and {told}; nothing "
-            f"was imported: --label-column {other or 'class'} takes "
-            f"{'that' if other else 'its classes'} for labels"
+            f"{source.name} has a network's predictions (skal predict), and {told}; nothing was "
+            f"imported: use --label-column {other or 'class'} to import "
+            f"{'that column' if other else 'the predictions'} as labels"
         )
     chosen: list[str] = []
     columns = {"path": (source.path_column, PATHS), "label": (source.label_column, LABELS)}
@@ -69,7 +69,7 @@ def _columns(
             if told:
                 raise DataError(f"{source.name} is {told}; nothing was imported")
             faults = [name for name in names if ISSUE.fullmatch(name)]
-            hint = f"; --format cleanlab takes faults ({faults[0]}) as notes" if faults else ""
+            hint = f"; --format cleanlab imports faults ({faults[0]}) as notes" if faults else ""
             found = ", ".join(written) or "nothing"
             raise _NoColumnError(
                 f"{source.name} has no column {expected} (found: {found}); expected path and "
@@ -80,14 +80,14 @@ def _columns(
         rival = None if given or what == "label" else rival_of(names, cells, column)
         if rival is not None:
             raise DataError(
-                f"the images of {source.name} may be those of the column {as_is[column]!r} or of "
-                f"{as_is[rival]!r}; name one by --path-column"
+                f"{source.name} may have its images in the column {as_is[column]!r} or in "
+                f"{as_is[rival]!r}; name one with --path-column"
             )
     return chosen[0], chosen[1]
 
 
 def read_csv(source: Source) -> Iterator[Row]:
-    """Read a row an image; columns by number are of a table without a header."""
+    """Read a row per image; numbers as columns mean a table without a header."""
     table = Cells(source.text)
     header = next(filter(None, table), [])
     written, first = [name.strip() for name in header], []
@@ -115,7 +115,7 @@ def read_csv(source: Source) -> Iterator[Row]:
             yield may_be_guarded(row, is_of_skal) if "'" in row.address else row
     if cut:
         _log.warning(
-            "%s: %s with too few cells for a label (the first is %s)",
+            "%s: %s with too few cells (the first is %s)",
             source.name,
             counted(len(cut), "row"),
             cut[0],
@@ -123,7 +123,7 @@ def read_csv(source: Source) -> Iterator[Row]:
 
 
 def may_be_guarded(row: Row, is_sure: bool = False) -> Row:
-    """Return a row of a table whose address is guarded, or may be, or be called so."""
+    """Return a row with its address unguarded if `is_sure`, else with the unguarded one added."""
     if is_sure:
         return row._replace(address=unguarded(row.address))
     address = row.address.strip()
@@ -132,12 +132,12 @@ def may_be_guarded(row: Row, is_sure: bool = False) -> Row:
 
 
 def read_json(source: Source) -> Iterator[Row]:
-    """Read a list of flat objects as the rows of a table."""
+    """Read a list of flat objects like the rows of a table."""
     return _of_objects(source, [(1, source.objects)], "entry")
 
 
 def read_json_lines(source: Source) -> Iterator[Row]:
-    """Read an object a line."""
+    """Read JSON lines, an object per line."""
 
     def blocks() -> Iterator[Block]:
         lines, start = lines_of(source.text), 1
@@ -153,7 +153,7 @@ def read_json_lines(source: Source) -> Iterator[Row]:
 
 
 def _parsed(lines: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the objects of lines, faster read as one text; none of them if that fails."""
+    """Return the objects of lines, parsed fast as one text; an empty list if this fails."""
     try:
         found = [one for (one,) in parsed(f"[[{'],['.join(lines)}]]")]
     except (ValueError, RecursionError):
@@ -172,7 +172,7 @@ def _one_by_one(lines: Iterable[tuple[int, str]]) -> Iterator[Block]:
         except (ValueError, RecursionError) as error:
             raise DataError(f"line {number} is not JSON: {error}") from error
         if not isinstance(one, dict):
-            raise DataError(f"line {number} is no object: {line.strip():.50}")
+            raise DataError(f"line {number} is not an object: {line.strip():.50}")
         yield number, [one]
 
 
@@ -202,7 +202,7 @@ def _of_objects(source: Source, blocks: Iterable[Block], unit: str) -> Iterator[
 
 
 class _Columns:
-    """The columns of images and labels of objects: in all that have them the same."""
+    """The columns of images and labels, which must be the same in all objects."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -213,8 +213,8 @@ class _Columns:
         self.of, self.plain = cache(self._of), cache(self._plain)
 
     def _of(self, names: Sequence[str], written: Sequence[str]) -> tuple[str, str | None]:
-        """Return the columns of an object with these names, in the file `written` so; None where it
-        says no label.
+        """Return the columns of image and label of an object, given its lower-case and `written`
+        names; the latter is None if the object has no label.
         """
         found: Sequence[str]
         try:
@@ -229,15 +229,16 @@ class _Columns:
         return found[0], found[1] if len(found) > 1 else None
 
     def check_same(self, what: str, name: str, option: str) -> None:
-        """Raise an error if an object has something by another name than one before it."""
+        """Raise a DataError if an object uses another name for a column than an earlier one."""
         first, there = self._chosen.setdefault(what, (name, self.where))
         if first.lower() != name.lower():
             raise DataError(
-                f"{there} has {first!r} and {self.where} {name!r}; name one by --{option}-column"
+                f"{there} has {first!r} and {self.where} has {name!r}; name one with "
+                f"--{option}-column"
             )
 
     def _plain(self, names: Sequence[str]) -> tuple[str, str] | None:
-        """Return the columns as they are written; None if there is more to read, or no label."""
+        """Return the written names of the columns; None if there are others, or no label."""
         small = {name.lower(): name for name in names}
         if len(small) < len(names):
             return None
@@ -246,13 +247,13 @@ class _Columns:
         return (small[path], small[label]) if label is not None and is_plain else None
 
     def check(self) -> None:
-        """Raise an error if no object had a label."""
+        """Raise a DataError if no object had a label."""
         if self._problem is not None and "label" not in self._chosen:
             raise self._problem
 
 
 def _is_all_text(block: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bool:
-    """Tell whether objects have these two names alone, and text by both, as most files have."""
+    """Return whether all objects have only these two names, with text values, as in most files."""
     one, other = names
     try:
         cells = [*map(itemgetter(one), block), *map(itemgetter(other), block)]
@@ -262,14 +263,14 @@ def _is_all_text(block: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bo
 
 
 def _flat(source: Source, where: str, one: Mapping[str, Any], columns: _Columns) -> dict[str, Any]:
-    """Return the cells of an object, whose label may be a class name in an object within.
+    """Return the cells of an object, whose label may be a class name in a nested object.
 
-    So do Vertex AI and Ground Truth, the latter beside a number: of its job "animal" the name
-    stands in "animal-metadata". Several of them are an error if no column is named.
+    Vertex AI and Ground Truth nest labels; for Ground Truth's job "animal", "animal" is a number
+    and "animal-metadata" has the name. Raise a DataError for several, if no column is named.
     """
     cells = {key.lower(): value for key, value in one.items()}
     if len(cells) < len(one):
-        raise DataError(f"{where} has two columns of one name: {', '.join(one)}")
+        raise DataError(f"{where} has two columns with the same name: {', '.join(one)}")
     inner = {
         key: value.get("displayName", value.get("class-name"))
         for key, value in cells.items()
@@ -294,7 +295,7 @@ def _flat(source: Source, where: str, one: Mapping[str, Any], columns: _Columns)
     if names and len(names) + len(beside) > 1:
         said = {**names, **{key: flat[key] for key in beside}}
         told = ", ".join(f"{shown(key)} {name!r}" for key, name in said.items())
-        raise DataError(f"{where} has several classes ({told}); name one by --label-column")
+        raise DataError(f"{where} has several classes ({told}); name one with --label-column")
     if names:
         ((key, flat["label"]),) = names.items()
         columns.check_same("class", shown(key), "label")
@@ -302,10 +303,10 @@ def _flat(source: Source, where: str, one: Mapping[str, Any], columns: _Columns)
 
 
 def _text(value: Any) -> str:
-    """Return what a cell says; a whole number is written as one, though a table has it as 1.0."""
+    """Return a cell as text; whole floats such as 1.0 are written as integers."""
     if isinstance(value, str):
         return value.strip()
-    if value is None or value != value:  # which is how tables write that there is none
+    if value is None or value != value:  # NaN: an empty cell
         return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -313,24 +314,24 @@ def _text(value: Any) -> str:
 
 
 def _one_of(where: str, value: Any) -> Any:
-    """Return what a label says: also a list of one class, also as the choices of Label Studio."""
+    """Return the value of a label, unpacking lists of one class and Label Studio's choices."""
     if isinstance(value, dict) and "choices" in value:
         value = value["choices"]
     if not isinstance(value, list):
         return value
     if not all(isinstance(one, str) for one in value):
-        raise DataError(f"{where}: the label is {value!r:.50}; expected the name of a class")
+        raise DataError(f"{where}: got the label {value!r:.50}; expected the name of a class")
     return only(value, where)
 
 
 def _cell(value: Any) -> str:
-    """Return what a cell says that a spreadsheet may have been guarded from."""
+    """Return a cell as text, unguarded."""
     text = _text(value)
     return unguarded(text) if text[:1] == "'" else text
 
 
 def _address(value: Any) -> str:
-    """Return what a cell says of an image, whose name may have space around it."""
+    """Return the address in a cell; names of images may have surrounding space."""
     return value if isinstance(value, str) else _text(value)
 
 
@@ -341,7 +342,7 @@ def _row(
     label: str | None,
     text: Callable[[Any], str] = _text,
 ) -> Row:
-    """Make a row of named cells, of which those that skal itself writes are known."""
+    """Make a row from named cells, including the other columns that skal exports."""
     said = _one_of(where, cells.get(label)) if label else None
     row = Row(where, _address(cells.get(path)), text(said) or None)
     if MORE.isdisjoint(cells):
@@ -357,7 +358,7 @@ def _row(
 
 
 def read_parquet(source: Source) -> Iterator[Row]:
-    """Read a row an image; it needs pyarrow."""
+    """Read a row per image; requires pyarrow."""
     try:
         from pyarrow import parquet
     except ImportError as error:
@@ -375,14 +376,14 @@ def read_parquet(source: Source) -> Iterator[Row]:
 
 
 def read_roboflow(source: Source) -> Iterator[Row]:
-    """Read the class whose column has a 1; several of them are an error."""
+    """Read the class whose column has a 1; raise a DataError for several."""
     table = Cells(source.text)
     _, *classes = [name.strip() for name in next(filter(None, table))]
     for address, *cells in filter(None, table):
         where = f"line {table.line}"
         if len(cells) != len(classes):
-            raise DataError(f"{where} has not as many fields as the header")
+            raise DataError(f"{where} has {len(cells) + 1} fields; expected {len(classes) + 1}")
         own = [name for name, cell in zip(classes, cells, strict=True) if cell.strip() == "1"]
         if not {cell.strip() for cell in cells} <= {"0", "1"}:
-            raise DataError(f"{where} has other cells than 0 and 1")
+            raise DataError(f"{where} has cells other than 0 and 1")
         yield may_be_guarded(Row(where, address, only(own, where)))

@@ -1,4 +1,4 @@
-"""What labelling tools and dataset managers write."""
+"""Readers of files of labelling tools and dataset managers."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _log = logging.getLogger("skal")
 
 
 def read_label_studio(source: Source) -> Iterator[Row]:
-    """Read tasks; an annotation that was skipped gives no row.
+    """Read tasks without skipped annotations.
 
-    Of one annotator the latest annotation of a task counts; of those that are nobody's each does.
+    The latest annotation of each annotator and task counts, and all annotations without annotator.
     """
     questions: set[str] = set()
     field, data = source.path_column, [task["data"] for task in source.objects]
@@ -35,9 +35,9 @@ def read_label_studio(source: Source) -> Iterator[Row]:
     if source.choice and source.choice not in questions:
         found = ", ".join(sorted(questions)) or "none"
         raise DataError(f"{source.name} has no question {source.choice!r} (found: {found})")
-    if len(questions) > 1 and not source.choice:  # of each task one, which is not the same in all
+    if len(questions) > 1 and not source.choice:  # each task answers one, but not the same one
         raise DataError(
-            f"{source.name} has answers to {', '.join(sorted(questions))}; name one by --choice"
+            f"{source.name} has answers to {', '.join(sorted(questions))}; name one with --choice"
         )
     n_bare = sum(not task.get("annotations", task.get("completions")) for task in source.objects)
     if n_bare:
@@ -51,10 +51,10 @@ def rows_of_tasks(
     questions: set[str],
     field: str | None = None,
 ) -> Iterator[Row]:
-    """Yield the rows of tasks, which are of a file of that name; see `read_label_studio`.
+    """Yield the rows of tasks in a file called `name`; see `read_label_studio`.
 
-    What the annotations answer is added to `questions`. The images are in a field of that name, in
-    tasks that we wrote where we did, or as `address_of` finds them.
+    The answered questions are added to `questions`. Images are in `field`, if given, or as found by
+    `address_of`.
     """
     n_outdone = n_read = 0
     without: Counter[str] = Counter()
@@ -73,7 +73,7 @@ def rows_of_tasks(
             who, seconds = _who(annotation, data), number_of(annotation.get("lead_time"))
             source_of, time = str(data.get("source", "")), _time_of(annotation)
             row = Row(where, address, label, "label", who, seconds, source_of, time)
-            if not who:  # perhaps of several people: none of them outdoes another
+            if not who:  # perhaps from several people, so that none replaces another
                 yield row
                 continue
             n_outdone += who in latest
@@ -82,7 +82,7 @@ def rows_of_tasks(
     _tell_others(name, without, n_read)
     if n_outdone:
         _log.info(
-            "%s: %s not count, since the same annotator gave a later one",
+            "%s: %s not count, because the same annotator gave a later one",
             name,
             counted(n_outdone, "earlier annotation does", "earlier annotations do"),
         )
@@ -92,7 +92,7 @@ _SKIPPED, _EMPTY = "skipped", "empty"
 
 
 def _why_not(annotation: Mapping[str, Any]) -> str:
-    """Return why an annotation gives no class: what it is of, if that is not of choices."""
+    """Return why an annotation has no class: skipped, empty, or its type if not choices."""
     if annotation.get("was_cancelled"):
         return _SKIPPED
     items = [item for item in annotation.get("result") or () if isinstance(item, dict)]
@@ -101,12 +101,12 @@ def _why_not(annotation: Mapping[str, Any]) -> str:
 
 
 def _tell_others(name: str, without: Mapping[str, int], n_read: int) -> None:
-    """Say how many annotations give no class and why; an error if all that was done is other."""
+    """Log why annotations have no class; raise a DataError if all are of other types."""
     others = sorted(without.keys() - {_SKIPPED, _EMPTY})
     if others and not n_read:
         raise DataError(
-            f"{name} has annotations of Label Studio's {', '.join(others)}, and none of choices, "
-            "which are classes of images; nothing was imported"
+            f"{name} has annotations of type {', '.join(others)}, but none of type choices, which "
+            "are classes of images; nothing was imported"
         )
     if without:
         told = ", ".join(f"{n} {why}" for why, n in sorted(without.items()))
@@ -124,17 +124,19 @@ def _address(where: str, data: Mapping[str, Any], field: str | None) -> str:
 
 def _without_field(where: str, field: str, data: Mapping[str, Any]) -> str:
     found = ", ".join(list(data)[:MOST_KEYS]) or "nothing"
-    return f"{where} has no text in a field {field!r} (found: {found})"
+    return f"{where} has no text in the field {field!r} (found: {found})"
 
 
 def address_of(
     data: Mapping[str, Any],
     name: str = "image",
     where: str = "a task",
-    remedy: str = "name the field that has it by --path-column",
+    remedy: str = "name its field with --path-column",
 ) -> str:
-    """Return what the data of a task say of where its image is: what we wrote, else that name, else
-    the one text that is the name of an image, or the only one; a DataError if there are several.
+    """Return the image's address in the data of a task.
+
+    It is in the field "path", which skal writes, else in `name`, else the only image name, else the
+    only text. Raise a DataError if there are several.
     """
     given = _text_at(data, "path") or _text_at(data, name)
     if given:
@@ -153,7 +155,7 @@ def _text_at(data: Mapping[str, Any], name: str) -> str:
 
 
 def _in_time(annotations: list[Any]) -> list[Any]:
-    """Return annotations from the first to the last, as listed where not all say when they were."""
+    """Return annotations sorted by time, or as listed if some have none."""
     times: list[Any] = [_time_of(one) for one in annotations]
     if None in times:
         return annotations
@@ -161,7 +163,7 @@ def _in_time(annotations: list[Any]) -> list[Any]:
 
 
 def _time_of(annotation: Any) -> float | None:
-    """Return when an annotation was changed or else made, in seconds; None if it does not say."""
+    """Return when an annotation was updated, else created, in seconds; None if unknown."""
     for name in ("updated_at", "created_at"):
         value = annotation.get(name) if isinstance(annotation, dict) else None
         if isinstance(value, int | float):
@@ -179,24 +181,24 @@ def _list_of(value: Any, where: str, what: str) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise DataError(f"{where}: {what} is {value!r:.50}; expected a list")
+        raise DataError(f"{where}: {what}: got {value!r:.50}; expected a list")
     return value
 
 
 def _chosen(annotation: Any, where: str, choice: str | None, questions: set[str]) -> str | None:
-    """Return the class that an annotation gives; None if it was skipped or gives none.
+    """Return the class of an annotation; None if it was skipped or has none.
 
-    What it answers is added to `questions`.
+    The questions that it answers are added to `questions`.
     """
     if not isinstance(annotation, dict):
-        raise DataError(f"{where}: an annotation is {annotation!r:.50}; expected an object")
+        raise DataError(f"{where}: got an annotation {annotation!r:.50}; expected an object")
     if annotation.get("was_cancelled"):
         return None
     chosen: dict[str, list[Any]] = {}
     for item in _list_of(annotation.get("result"), where, "result"):
         kind = item.get("type") if isinstance(item, dict) else None
         if not isinstance(kind, str | None):
-            raise DataError(f"{where}: the type of a result is {kind!r:.50}; expected text")
+            raise DataError(f"{where}: got the result type {kind!r:.50}; expected text")
         if kind == "choices":
             value = item.get("value")
             if isinstance(value, dict):
@@ -205,17 +207,17 @@ def _chosen(annotation: Any, where: str, choice: str | None, questions: set[str]
     questions.update(chosen)
     answers = [one for name, some in chosen.items() if choice in (None, name) for one in some]
     if len(answers) > 1:
-        which = f" to {', '.join(chosen)}, of which --choice names one" if len(chosen) > 1 else ""
+        asked = f" for {', '.join(chosen)} (--choice selects one)" if len(chosen) > 1 else ""
         raise DataError(
-            f"{where} has the choices {', '.join(map(str, answers))}{which}; expected one"
+            f"{where} has the choices {', '.join(map(str, answers))}{asked}; expected one"
         )
     if answers and not isinstance(answers[0], str):
-        raise DataError(f"{where}: the choice is {answers[0]!r:.50}; expected text")
+        raise DataError(f"{where}: got the choice {answers[0]!r:.50}; expected text")
     return answers[0] if answers else None
 
 
 def _who(annotation: Mapping[str, Any], data: Mapping[str, Any]) -> str:
-    """Return whose annotation it is: one of ours that came back, or that of a user there."""
+    """Return the annotator: ours if skal exported the annotation, else Label Studio's user."""
     ours = data.get("annotators")
     for item in annotation["result"]:
         name = item.get("id") if isinstance(item, dict) else None
@@ -228,17 +230,17 @@ def _who(annotation: Mapping[str, Any], data: Mapping[str, Any]) -> str:
 
 
 def read_cleanlab(source: Source) -> Iterator[Row]:
-    """Read which faults cleanlab or cleanvision finds in each image; none is a label.
+    """Read the faults that cleanlab or cleanvision found in each image, as notes.
 
-    The images are those of a column, or of the table's index, which has no name in the file.
+    The images are in a column, or in the table's index, whose column has no name.
     """
     table = Cells(source.text)
     names = [name.strip() for name in next(iter(table), [])]
     faults = {n: found[1] for n, name in enumerate(names) if (found := ISSUE.fullmatch(name))}
     if not faults:
         raise DataError(
-            f"{source.name} has no column is_..._issue, which tables of cleanlab and cleanvision "
-            f"have (found: {', '.join(names):.100}); nothing was imported"
+            f"{source.name} has no column is_..._issue of cleanlab or cleanvision "
+            f"(found: {', '.join(names):.100}); nothing was imported"
         )
     tool = "cleanvision" if VISION.issuperset(faults.values()) else "cleanlab"
     kinds = tuple(map(in_words, faults.values()))
@@ -248,20 +250,20 @@ def read_cleanlab(source: Source) -> Iterator[Row]:
         is_empty = False
         where = f"line {table.line}"
         if len(cells) != len(names):
-            raise DataError(f"{where} has not as many fields as the header")
+            raise DataError(f"{where} has {len(cells)} fields; expected {len(names)}")
         row = dict(zip(names, cells, strict=True))
         address = cells[of_path]
         if not names[of_path] and address.strip().isdecimal():
             raise DataError(
-                f"{source.name} has row numbers in place of images; nothing was imported: add a "
-                "column of their paths before it is written (issues['path'] = paths)"
+                f"{source.name} has row numbers instead of images; nothing was imported: add a "
+                "column of paths before writing it (issues['path'] = paths)"
             )
         there = [name for n, name in faults.items() if _is_true(where, cells[n])]
         notes = [Note(tool, _told(name, row), _score(name, row)) for name in there]
         yield may_be_guarded(Row(where, address, tool=tool, notes=notes, faults=kinds))
     if is_empty:
         raise DataError(
-            f"{source.name} has no row, not of images without a fault either; nothing was imported"
+            f"{source.name} has no rows, not even for images without faults; nothing was imported"
         )
 
 
@@ -271,8 +273,8 @@ def _column_of_images(source: Source, names: Sequence[str]) -> int:
     if column is None:
         expected = source.path_column or "path"
         raise DataError(
-            f"{source.name} has no column {expected!r} that says which image a row is of (found: "
-            f"{', '.join(names)}); name it by --path-column, or add one before it is written "
+            f"{source.name} has no column {expected!r} with the images (found: "
+            f"{', '.join(names)}); name it with --path-column, or add one before writing the table "
             "(issues['path'] = paths)"
         )
     return column
@@ -286,7 +288,7 @@ def _is_true(where: str, cell: str) -> bool:
 
 
 def _told(fault: str, row: Mapping[str, str]) -> str:
-    """Return a fault in words; of a wrong label with the class that is thought right."""
+    """Return a fault in words, for a wrong label with the suggested class."""
     other = row.get("predicted_label", "").strip() if fault == "label" else ""
     named = "" if not other or other.isdecimal() else f", rather {other}"
     return in_words(fault) + named
@@ -298,7 +300,7 @@ def _score(fault: str, row: Mapping[str, str]) -> float | None:
 
 
 def read_coco(source: Source) -> Iterator[Row]:
-    """Read the category of each image; several categories of one image are an error."""
+    """Read the category of each image; raise a DataError for several."""
     categories = _by_id(source, "categories")
     images, labels = _by_id(source, "images"), dict[Any, set[Any]]()
     for one in source.object["annotations"]:
@@ -314,7 +316,7 @@ def read_coco(source: Source) -> Iterator[Row]:
         labels.setdefault(image, set()).add(name)
     for number, image in enumerate(source.object["images"], start=1):
         where, own = f"image {image.get('id', number)}", labels.get(image.get("id"), set())
-        told = "the categories {}; skal reads one class an image, not detections"
+        told = "the categories {}; skal reads one class per image, not detections"
         label = only(sorted(map(str, own)), where, told)
         yield Row(where, str(image.get("file_name", "")), label)
 
@@ -323,12 +325,12 @@ def _by_id(source: Source, what: str) -> dict[Any, Any]:
     listed = source.object[what]
     found = {key: one for one in listed if isinstance(key := one.get("id"), _KEYS)}
     if len(found) < len(listed):
-        raise DataError(f"{source.name}: of its {what} some have no id of their own")
+        raise DataError(f"{source.name}: some of its {what} have no unique id")
     return found
 
 
 _KEYS = (str, int, float)
-"""What an id may be."""
+"""Types of ids."""
 
 
 def _is_key(key: Any, found: Mapping[Any, Any]) -> bool:
@@ -340,13 +342,13 @@ def read_datumaro(source: Source) -> Iterator[Row]:
     listed = source.object["categories"]["label"]["labels"]
     names = {n: one["name"] for n, one in enumerate(listed) if isinstance(one.get("name"), str)}
     if len(names) < len(listed):
-        raise DataError(f"{source.name}: of its labels some have no name")
+        raise DataError(f"{source.name}: some of its labels have no name")
     for item in source.object["items"]:
         where = f"item {item.get('id')!r}"
         given = [a.get("label_id") for a in item.get("annotations", ()) if a.get("type") == "label"]
         for one in given:
             if not _is_key(one, names):
-                raise DataError(f"{where} has the label {one!r}, which is no class")
+                raise DataError(f"{where} has the label {one!r}, which is not a class")
         address = item.get("image", {}).get("path") or str(item.get("id", ""))
         own = [names[one] for one in dict.fromkeys(given)]
         yield Row(where, address, only(own, where, "the labels {}; expected one"))
@@ -359,13 +361,13 @@ def read_fiftyone(source: Source) -> Iterator[Row]:
         label = label.get("label") if isinstance(label, dict) else label
         if isinstance(label, int) and not isinstance(label, bool):
             if not 0 <= label < len(classes):
-                raise DataError(f"{address!r} has the label {label}, which is no class")
+                raise DataError(f"{address!r} has the label {label}, which is not a class")
             label = classes[label]
         yield Row(repr(address), address, None if label is None else str(label))
 
 
 def read_skactiveml_annotation(source: Source) -> Iterator[Row]:
-    """Read what people said, by path; what was annotated automatically is no label."""
+    """Read manual annotations by path; automatic ones are ignored."""
     for address, one in dict(source.object.get("manual", source.object)).items():
         label, seconds = one["label"], number_of(one.get("total_view_duration"))
         if label == "DISCARDED":
@@ -376,45 +378,44 @@ def read_skactiveml_annotation(source: Source) -> Iterator[Row]:
 
 
 def read_via(source: Source) -> Iterator[Row]:
-    """Read an attribute of each file, the one that --label-column names if there are several."""
+    """Read an attribute of each file, which --label-column names if there are several."""
     files = source.object.get("_via_img_metadata", source.object)
     if not any(one.get("file_attributes") for one in files.values()):
         regions = [one.get("regions") for one in files.values()]
         n = sum(len(some) for some in regions if isinstance(some, list | dict))
         if n:
             raise DataError(
-                f"{source.name} has {counted(n, 'region')}, and no attribute of a file that says "
-                "its class"
+                f"{source.name} has {counted(n, 'region')}, but no file attributes with classes"
             )
     first = source.label_column
     if first and not any(first in (one.get("file_attributes") or ()) for one in files.values()):
-        raise DataError(f"{source.name} has no attribute {first!r} of a file")
+        raise DataError(f"{source.name} has no file attribute {first!r}")
     for one in files.values():
         address, attributes = str(one.get("filename", "")), one.get("file_attributes") or {}
         where = repr(address)
         if not isinstance(attributes, dict):
             raise DataError(f"{where} has the attributes {attributes!r:.50}; expected an object")
         wanted = source.label_column or only(
-            attributes, where, "the attributes {}; name one by --label-column"
+            attributes, where, "the attributes {}; name one with --label-column"
         )
         first = first or wanted
         if wanted and wanted != first:
             raise DataError(
-                f"{where} has the attribute {wanted}, and one before it {first}; name one by "
+                f"{where} has the attribute {wanted}, but an earlier file {first}; name one with "
                 "--label-column"
             )
         value = attributes.get(wanted)
-        if isinstance(value, dict):  # of check boxes
+        if isinstance(value, dict):  # check boxes
             ticked = [name for name, is_set in value.items() if is_set]
             value = only(ticked, where, "{} ticked; expected one")
         yield Row(where, address, str(value) if value else None)
 
 
 def read_imagenet_txt(source: Source) -> Iterator[Row]:
-    """Read a path and a number a line; the numbers count the lines of the table beside."""
+    """Read a path and a class number per line; a file next to the source has the names."""
     names = names_beside(source)
     if names is None:
-        raise DataError(f"beside {source.name} there is no synsets.txt or classes.txt")
+        raise DataError(f"there is no synsets.txt or classes.txt next to {source.name}")
     for number, line in enumerate(lines_of(source.text), start=1):
         if not line.strip():
             continue
@@ -424,6 +425,6 @@ def read_imagenet_txt(source: Source) -> Iterator[Row]:
         (label,) = rest
         if not label.isdecimal() or int(label) >= len(names):
             raise DataError(
-                f"line {number}: {label!r} is none of {counted(len(names), 'class', 'classes')}"
+                f"line {number}: got {label!r}; expected a number from 0 to {len(names) - 1}"
             )
         yield Row(f"line {number}", address.strip(), names[int(label)])
