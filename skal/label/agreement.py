@@ -70,8 +70,8 @@ class Alpha:
     value: float
 
     def __str__(self) -> str:
-        told = f"{counted(self.n, 'image')}, Krippendorff's alpha {_told(self.value)}"
-        return f"all {self.n_people}: {told}"
+        value = f"{counted(self.n, 'image')}, Krippendorff's alpha {_told(self.value)}"
+        return f"all {self.n_people}: {value}"
 
 
 def _told(value: float) -> str:

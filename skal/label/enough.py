@@ -119,18 +119,18 @@ def judge(wanted: float, accuracy: Accuracy | None, ahead: Forecast | None) -> V
     """Return whether the target is reached, and what it would take."""
     if accuracy is None or accuracy.n < PLENTY:
         n = accuracy.n if accuracy else 0
-        told = f"too early to say: {n} of {PLENTY} answers to randomly drawn images"
+        message = f"too early to say: {n} of {PLENTY} answers to randomly drawn images"
     elif accuracy.low >= wanted:
         return Verdict(wanted, True, "reached: the whole interval is above")
     elif (n_more := n_to_be_sure(accuracy, wanted)) is not None and n_more > FARTHEST * accuracy.n:
-        told = "the accuracy is too close to the target to tell whether it is reached"
+        message = "the accuracy is too close to the target to tell whether it is reached"
     elif n_more is not None:
-        told = (
+        message = (
             f"probably reached, but the test set is too small to be sure: {_rounded(n_more)} more "
             f"answers to randomly drawn images would confirm it, with about "
             f"{_rounded(n_more * LABELS_A_TEST)} more labels"
         )
     else:
         missed = "not reached" if accuracy.high < wanted else "probably not reached yet"
-        told = f"{missed}: {ahead or 'too early to forecast how many more labels it takes'}"
-    return Verdict(wanted, False, told)
+        message = f"{missed}: {ahead or 'too early to forecast how many more labels it takes'}"
+    return Verdict(wanted, False, message)

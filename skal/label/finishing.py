@@ -59,7 +59,7 @@ class Finish(Beside):
                 raise UsageError(f"what: got {what!r:.50}; expected {', '.join(free)}")
             place = free[what]
             if where != plain_text(str(place)):
-                raise UsageError(f"{where!r:.300} is taken by now; the next is {str(place)!r}")
+                raise UsageError(f"where: got {where!r:.300}, which is not free; expected {place}")
             if self._doing:
                 raise UsageError(f"{self._doing} is in progress; wait until it is done")
             if not project.labels:
@@ -71,17 +71,17 @@ class Finish(Beside):
             self._doing, self._told = what, ""
         self._submit(partial(make, what, place), self._take, self._fail)
 
-    def _take(self, told: str) -> None:
-        _log.info("%s", told)
-        self._end(told, failed=False)
+    def _take(self, message: str) -> None:
+        _log.info("%s", message)
+        self._end(message, failed=False)
 
     def _fail(self, failure: Failure) -> None:
         _log.warning("%s", failure.reason, extra={"details": failure.details})
         self._end(failure.reason, failed=True)
 
-    def _end(self, told: str, *, failed: bool) -> None:
+    def _end(self, message: str, *, failed: bool) -> None:
         with self._service.lock:
-            self._doing, self._told, self._has_failed = "", plain_text(told), failed
+            self._doing, self._told, self._has_failed = "", plain_text(message), failed
 
 
 def places(root: Path) -> dict[str, Path]:
@@ -125,6 +125,6 @@ def make(what: str, where: Path, pickers: Pickers) -> str:
             if isinstance(made, str):
                 write_new(where, made)
         except OSError as error:
-            told = f"cannot write {str(where)!r}: {error.strerror or error}"
-            raise DataError(told) from error
+            message = f"cannot write {str(where)!r}: {error.strerror or error}"
+            raise DataError(message) from error
         return f"{where}: {len(project.labels)} labelled images"

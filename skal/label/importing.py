@@ -128,12 +128,12 @@ class Reading:
         """Raise an error if a class or an image does not exist."""
         self._check_classes()
         if self._unclear:
-            (told, address), *rest = self._unclear
+            (message, address), *rest = self._unclear
             more = f", and {len(rest)} more rows like it" if rest else ""
             is_page = page_of(address)[1] is not None and _may_have_pages(self.project)
             hint = "; use --pages all to make each page of a file an image" if is_page else ""
             raise DataError(
-                f"{self.name}, {told} of {str(self.project.root)!r}{more}; "
+                f"{self.name}, {message} of {str(self.project.root)!r}{more}; "
                 f"nothing was imported{hint}"
             )
         found = [*self._found.values()]
@@ -142,10 +142,10 @@ class Reading:
             found += map(Located, as_it_stands)
         elif any(one.by_name for one in found):  # check only rows that could be ambiguous
             found += map(Located, filter(self._addresses.behind_root, as_it_stands))
-        told = self._addresses.contradiction(found)
-        if told:
+        message = self._addresses.contradiction(found)
+        if message:
             raise DataError(
-                f"{self.name} {told} {str(self.project.root)!r}; nothing was imported: expected "
+                f"{self.name} {message} {str(self.project.root)!r}; nothing was imported: expected "
                 "rows of one folder, each with all folders of its image, or none with any"
             )
 
@@ -157,13 +157,11 @@ class Reading:
         few = len(names) <= MOST_CLASSES
         n, listed = (len(names), ",".join(names)) if few else (f"more than {MOST_CLASSES}", "A,...")
         if not self.project.classes:
-            told = f"{n} in {self.name}; if these are right, name them with {as_options(names)}"
+            message = f"{n}; if these are right, name them with {as_options(names)}"
             if len(names) == 1:
-                told = (
-                    f"only {names[0]!r} in {self.name}; name at least two with "
-                    f"{as_options([*names, '...'])}"
-                )
-            raise UsageError(f"the project has no classes yet, and there are {told}")
+                options = as_options([*names, "..."])
+                message = f"only {names[0]!r}; name at least two with {options}"
+            raise UsageError(f"the project has no classes yet, and {self.name} has {message}")
         where, error = self._unknown[0]
         rest = f"; {n} are unknown: {shown(listed)}" if len(names) > 1 else ""
         raise DataError(f"{where}: {error}{rest}") from error
@@ -313,11 +311,11 @@ def _take_in(project: LabelProject, read: _Read) -> Imported:
         is_as_read = image == said.image and source == said.source
         actions.append(said if is_as_read else said._replace(image=image, source=source))
     project.write(actions)
-    told = [
+    messages = [
         replace_notes(project.store, *of_what, {numbers[paths[n]]: own for n, own in notes.items()})
         for of_what, notes in read.notes.items()
     ]
-    return Imported(n_new, n_changed, n_same, read.n_empty, n_older, "; ".join(told))
+    return Imported(n_new, n_changed, n_same, read.n_empty, n_older, "; ".join(messages))
 
 
 def _is_before(one: str, other: str) -> bool:
@@ -344,12 +342,12 @@ def _without_contradiction(reading: Reading, entries: Iterable[Entry]) -> tuple[
         before, other = first_entry
         if (other.action, other.label) != (said.action, said.label):
             path = reading.project.paths[said.image]
-            told, now = (
+            earlier, now = (
                 a.action if a.label is None else repr(reading.class_name(a.label))
                 for a in (other, said)
             )
             raise DataError(
-                f"{before} has {told} and {where} has {now} for {path!r}, both from "
+                f"{before} has {earlier} and {where} has {now} for {path!r}, both from "
                 f"{said.annotator!r}; expected one label"
             )
     return found, n_empty

@@ -101,10 +101,10 @@ def replace_notes(
     rows = [NoteRow(tool, n, note.fault, note.score) for n, own in notes.items() for note in own]
     store.add_notes([*(NoteRow(tool, OF_ALL, fault, None) for fault in faults), *rows])
     kinds = Counter(_kind(row.fault) for row in rows)
-    told = ", ".join(f"{kind} {n}" for kind, n in sorted(kinds.items()))
+    counts = ", ".join(f"{kind} {n}" for kind, n in sorted(kinds.items()))
     n_noted = sum(map(bool, notes.values()))
     lost = (
         f"; the notes of {counted(n_lost, 'image')} not in the file were removed" if n_lost else ""
     )
     images = counted(len(notes), "image")
-    return f"{tool}: {n_noted} of {images} with notes{told and f' ({told})'}{lost}"
+    return f"{tool}: {n_noted} of {images} with notes{counts and f' ({counts})'}{lost}"

@@ -333,17 +333,17 @@ class Numbering:
     def _tell_gone(self, gone: Mapping[int, str]) -> None:
         labeled = [path for number, path in gone.items() if number in self._labels]
         are = counted(len(gone), "image of the project is", "images of the project are")
-        told = f"{are} missing"
+        message = f"{are} missing"
         if labeled:
             _log.warning(
                 "%s, and %s a label that does not count while the file is missing (the first: %s); "
                 "put missing files back",
-                told,
+                message,
                 counted(len(labeled), "of them has", "of them have"),
                 shown(labeled[0].removeprefix(NOWHERE)),
             )
         elif gone:
-            _log.info("%s", told)
+            _log.info("%s", message)
 
 
 def first_read(sizes: Iterable[int]) -> int:

@@ -173,8 +173,8 @@ class LabelProject:
                 fsync_folder(root)  # so that the folder survives a power loss
                 remove_leftovers(home, untouched=LEFT)
             except OSError as error:
-                told = f"cannot write the labels to {str(home)!r}: {error.strerror}"
-                raise RunFolderError(told) from error
+                message = f"cannot write the labels to {str(home)!r}: {error.strerror}"
+                raise RunFolderError(message) from error
             if alone:
                 hold(home, stack)
                 stack.callback(keep_copy, path)  # also at the end, after a page was open for days

@@ -381,8 +381,8 @@ class Store:
         try:
             yield
         except SQLITE_ERRORS as error:
-            told = f"the labels in {str(self.path)!r}: {error}{way_out(self.path, error)}"
-            raise RunFolderError(told) from error
+            message = f"the labels in {str(self.path)!r}: {error}{way_out(self.path, error)}"
+            raise RunFolderError(message) from error
 
 
 def _place_empty(path: Path) -> None:
@@ -437,8 +437,8 @@ def _insert_into(connection: sqlite3.Connection, table: str, rows: Iterable[Sequ
         connection.executemany(statement, zip(*varying, strict=True))
 
 
-def _damaged(told: str) -> sqlite3.DatabaseError:
-    error = sqlite3.DatabaseError(told)
+def _damaged(message: str) -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError(message)
     error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
     return error
 

@@ -98,14 +98,14 @@ class Watch:
         return status.st_mtime < self._clock() - SETTLED_SECONDS or state == before
 
     def _run(self) -> None:
-        told = set[str]()
+        logged = set[str]()
         while not self._ended.wait(LOOK_SECONDS):
             try:
                 self.look()
             except Exception as error:  # labelling must continue whatever happens
-                if str(error) not in told:
+                if str(error) not in logged:
                     _log.warning("cannot look for new images: %s", error, exc_info=error)
-                told.add(str(error))
+                logged.add(str(error))
 
 
 def _folders_of(files: Files) -> set[str]:

@@ -71,7 +71,7 @@ def test_a_small_sample_says_how_many_more_answers_would_show_it() -> None:
     enough, too_few = (Accuracy.of(0.95 * n, n) for n in (100 + n_more, 99 + n_more))
     assert enough.low >= 0.9 > too_few.low
     assert "too small to be sure" in judge(0.9, accuracy, None).text
-    assert "too near" in judge(0.9499, accuracy, None).text
+    assert "too close" in judge(0.9499, accuracy, None).text
 
 
 def test_what_is_not_reached_says_what_it_takes() -> None:

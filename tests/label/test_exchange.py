@@ -295,14 +295,14 @@ def test_tables_that_do_not_fit_change_nothing(tmp_path: Path, text: str, messag
 def test_who_has_no_class_yet_is_told_those_of_the_file(tmp_path: Path) -> None:
     write_images(tmp_path / "loose", np.zeros((3, 4, 4), np.uint8))
     (tmp_path / "x.csv").write_text("path,label\n00000.png,ox-eye daisy\n00001.png,moss\n")
-    told = "no classes yet, and there are 2 in x.csv; .* with --classes 'moss,ox-eye daisy'"
+    told = "no classes yet, and x.csv has 2; .* with --classes 'moss,ox-eye daisy'"
     with pytest.raises(UsageError, match=told):
         import_into(tmp_path / "loose", tmp_path / "x.csv")
     (tmp_path / "y.csv").write_text('path,label\n00000.png,moss\n00001.png,"a, b"\n')
     with pytest.raises(UsageError, match=r"name them with --class 'a, b' --class moss$"):
         import_into(tmp_path / "loose", tmp_path / "y.csv")
     (tmp_path / "y.csv").write_text("path,label\n00000.png,moss\n")
-    told = "only 'moss' in y.csv; name at least two with --classes moss,"
+    told = "y.csv has only 'moss'; name at least two with --classes moss,"
     with pytest.raises(UsageError, match=told):
         import_into(tmp_path / "loose", tmp_path / "y.csv")
     with pytest.raises(DataError, match=r"cannot read .*none\.csv"):

@@ -88,7 +88,7 @@ def test_nothing_is_overwritten(service: LabelService, what: str) -> None:
     place = Path(place_of(finish, what))
     place.mkdir()
     (place / "mine").touch()
-    with pytest.raises(SkalError, match="is taken by now; the next is"):
+    with pytest.raises(SkalError, match="which is not free; expected"):
         finish.ask(what, str(place))
     with pytest.raises(RunExistsError, match="not overwritten"):
         make(what, place, Pickers(service.project.learner_setup()))
@@ -183,6 +183,6 @@ def test_who_has_no_token_or_comes_from_elsewhere_begins_nothing(service: LabelS
         assert not begun
         refused = client.post("/api/make", json={"what": "csv", "where": "/etc/passwd"})
         assert refused.status_code == 400
-        assert "is taken by now" in refused.json()["error"]
+        assert "which is not free" in refused.json()["error"]
         assert client.post("/api/make", json=asked).json()["doing"] == "csv"
         assert len(begun) == 1

@@ -246,7 +246,7 @@ def test_images_that_cannot_be_read_are_told(folder: Path) -> None:
 def test_a_folder_of_nothing_readable_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no image")
     project = LabelProject.open(tmp_path, ["a", "b"], create=False)
-    with pytest.raises(DataError, match=r"no image under .* can be read"):
+    with pytest.raises(DataError, match=r"cannot read any image under .*"):
         Picker(project.learner_setup())
 
 

@@ -246,7 +246,7 @@ def meddled(tmp_path: Path, command: str) -> Path:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("UPDATE actions SET label = 1 WHERE id = 2", "row 2 of actions is damaged, by its check"),
+        ("UPDATE actions SET label = 1 WHERE id = 2", "row 2 of actions is damaged: its check"),
         ("DELETE FROM actions WHERE id = 2", "answers are missing"),
     ],
 )

@@ -113,9 +113,9 @@ class Source:
 
     @cached_property
     def text(self) -> str:
-        told = named_by_head(self.content)
-        if told:
-            raise DataError(f"{self.name} is {told}; nothing was imported")
+        message = named_by_head(self.content)
+        if message:
+            raise DataError(f"{self.name} is {message}; nothing was imported")
         try:
             return text_of(self.content)
         except UnicodeDecodeError as error:
@@ -256,10 +256,10 @@ def _knows(entry: Entry[Reader], source: Source) -> bool:
 
 def raise_of_file(source: Source, error: DataError) -> NoReturn:
     """Raise an error that names its file, in one line even if it quotes the file."""
-    told = str(error) if source.name in str(error) else f"{source.name}, {error}"
-    if shown(told) == str(error):
+    message = str(error) if source.name in str(error) else f"{source.name}, {error}"
+    if shown(message) == str(error):
         raise error
-    raise DataError(shown(told)) from error
+    raise DataError(shown(message)) from error
 
 
 def _check_options(source: Source, entry: Entry[Reader]) -> None:
@@ -278,11 +278,11 @@ def _what_it_is(source: Source) -> str:
     """Return a message on a file that no reader recognises."""
     document = source.data
     if isinstance(document, dict):
-        told = named_by_keys(document)
-        if not told and is_by_columns(document):
-            told = "pandas' JSON by columns; write it with to_json(orient='records')"
-        if told:
-            return f"{source.name} is {told}; nothing was imported"
+        message = named_by_keys(document)
+        if not message and is_by_columns(document):
+            message = "pandas' JSON by columns; write it with to_json(orient='records')"
+        if message:
+            return f"{source.name} is {message}; nothing was imported"
         keys = ", ".join(map(repr, list(document)[:MOST_KEYS])) or "nothing"
         found = f"an object with {keys}"
     else:
@@ -305,12 +305,12 @@ def number_of(text: Any) -> float | None:
 
 
 def only(
-    found: Collection[Any], where: str, told: str = "the classes {}; expected one"
+    found: Collection[Any], where: str, message: str = "the classes {}; expected one"
 ) -> str | None:
-    """Return the only one of some classes, or None; raise a DataError for several, with `told`."""
+    """Return the only one of some classes, or None; for several, raise a DataError."""
     names = [*map(str, found)]
     if len(names) > 1:
-        raise DataError(f"{where} has {told.format(', '.join(names))}")
+        raise DataError(f"{where} has {message.format(', '.join(names))}")
     return names[0] if names else None
 
 

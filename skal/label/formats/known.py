@@ -38,7 +38,7 @@ _KEYS: Mapping[tuple[str, ...], str] = {
 def named_by_head(content: bytes) -> str:
     """Return what a file is by its first bytes, "" if unknown."""
     head = content[:512]
-    found = next((told for pattern, told in _HEADS.items() if re.match(pattern, head)), "")
+    found = next((name for pattern, name in _HEADS.items() if re.match(pattern, head)), "")
     is_marked = head.startswith((b"\xff\xfe", b"\xfe\xff")) and head[2:4] != b"\0\0"
     if not found and not is_marked and b"\0" in head.partition(b"\n")[0][:64]:
         return "neither UTF-8 text nor UTF-16 with a byte order mark; in a spreadsheet " + _TO_CSV
@@ -48,7 +48,7 @@ def named_by_head(content: bytes) -> str:
 def named_by_keys(names: Collection[str]) -> str:
     """Return what a file is by its names of columns or keys, "" if unknown."""
     small = {name.lower() for name in names}
-    fits = (told for keys, told in _KEYS.items() if small.issuperset(map(str.lower, keys)))
+    fits = (name for keys, name in _KEYS.items() if small.issuperset(map(str.lower, keys)))
     return next(fits, "")
 
 

@@ -34,8 +34,8 @@ _log = logging.getLogger("skal")
 class _NoColumnError(DataError):
     """There is no column of labels; `found` is empty if there is none of images either."""
 
-    def __init__(self, told: str, found: Sequence[str]) -> None:
-        super().__init__(told)
+    def __init__(self, message: str, found: Sequence[str]) -> None:
+        super().__init__(message)
         self.found = found
 
 
@@ -48,9 +48,9 @@ def _columns(
     if not source.label_column and {*names} >= PREDICTED:
         wanted = {*LABELS} - PREDICTED
         other = next((name for name in written if name.lower() in wanted), None)
-        told = "no labels by people" if other is None else f"a column {other!r}"
+        content = "no labels by people" if other is None else f"a column {other!r}"
         raise DataError(
-            f"{source.name} has a network's predictions (skal predict), and {told}; nothing was "
+            f"{source.name} has a network's predictions (skal predict), and {content}; nothing was "
             f"imported: use --label-column {other or 'class'} to import "
             f"{'that column' if other else 'the predictions'} as labels"
         )
@@ -65,9 +65,9 @@ def _columns(
             raise DataError(f"{source.name}: {error}") from error
         if column is None:
             expected = repr(given) if given else repr(what)
-            told = "" if given else named_by_keys(names)
-            if told:
-                raise DataError(f"{source.name} is {told}; nothing was imported")
+            message = "" if given else named_by_keys(names)
+            if message:
+                raise DataError(f"{source.name} is {message}; nothing was imported")
             faults = [name for name in names if ISSUE.fullmatch(name)]
             hint = f"; --format cleanlab imports faults ({faults[0]}) as notes" if faults else ""
             found = ", ".join(written) or "nothing"
@@ -294,8 +294,8 @@ def _flat(source: Source, where: str, one: Mapping[str, Any], columns: _Columns)
     beside = [c for c in LABELS if c in flat and c + METADATA not in names][:1]
     if names and len(names) + len(beside) > 1:
         said = {**names, **{key: flat[key] for key in beside}}
-        told = ", ".join(f"{shown(key)} {name!r}" for key, name in said.items())
-        raise DataError(f"{where} has several classes ({told}); name one with --label-column")
+        classes = ", ".join(f"{shown(key)} {name!r}" for key, name in said.items())
+        raise DataError(f"{where} has several classes ({classes}); name one with --label-column")
     if names:
         ((key, flat["label"]),) = names.items()
         columns.check_same("class", shown(key), "label")

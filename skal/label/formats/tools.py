@@ -109,8 +109,8 @@ def _tell_others(name: str, without: Mapping[str, int], n_read: int) -> None:
             "are classes of images; nothing was imported"
         )
     if without:
-        told = ", ".join(f"{n} {why}" for why, n in sorted(without.items()))
-        _log.info("%s: annotations without a class: %s", name, told)
+        counts = ", ".join(f"{n} {why}" for why, n in sorted(without.items()))
+        _log.info("%s: annotations without a class: %s", name, counts)
 
 
 def _address(where: str, data: Mapping[str, Any], field: str | None) -> str:
@@ -144,8 +144,8 @@ def address_of(
     texts = [value for value in data.values() if isinstance(value, str)]
     found = dict.fromkeys([text for text in texts if names_image(text)] or texts)
     if len(found) > 1:
-        told = ", ".join(f"{text!r:.50}" for text in [*found][:MOST_CANDIDATES])
-        raise DataError(f"{where}: its image may be {told}; {remedy}")
+        candidates = ", ".join(f"{text!r:.50}" for text in [*found][:MOST_CANDIDATES])
+        raise DataError(f"{where}: its image may be {candidates}; {remedy}")
     return next(iter(found), "")
 
 
@@ -316,8 +316,8 @@ def read_coco(source: Source) -> Iterator[Row]:
         labels.setdefault(image, set()).add(name)
     for number, image in enumerate(source.object["images"], start=1):
         where, own = f"image {image.get('id', number)}", labels.get(image.get("id"), set())
-        told = "the categories {}; skal reads one class per image, not detections"
-        label = only(sorted(map(str, own)), where, told)
+        message = "the categories {}; skal reads one class per image, not detections"
+        label = only(sorted(map(str, own)), where, message)
         yield Row(where, str(image.get("file_name", "")), label)
 
 

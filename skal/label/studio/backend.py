@@ -72,8 +72,8 @@ def make_app(model: Model, *, port: int = PORT, hosts: Collection[str] = LOOPBAC
     )
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        told = refusal(scope, Headers(scope=scope), port, hosts)
-        response = app if told is None else JSONResponse({"error": told}, 403)
+        reason = refusal(scope, Headers(scope=scope), port, hosts)
+        response = app if reason is None else JSONResponse({"error": reason}, 403)
         await response(scope, receive, send)
 
     return guarded

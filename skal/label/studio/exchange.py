@@ -62,9 +62,11 @@ class Pushed:
     def __str__(self) -> str:
         made = "created" if self.is_new else "existing"
         tasks = counted(self.n_added, "task")
-        told = f"{self.url} ({made}): {tasks} added, {self.n_there} already on the server"
+        message = f"{self.url} ({made}): {tasks} added, {self.n_there} already on the server"
         return (
-            f"{told}, {counted(self.n_renewed, 'prediction')} updated" if self.n_renewed else told
+            f"{message}, {counted(self.n_renewed, 'prediction')} updated"
+            if self.n_renewed
+            else message
         )
 
 
@@ -83,7 +85,7 @@ def push(project: LabelProject, url: str) -> Pushed:
         The server cannot be reached or refuses a request, or the image field of a task is unclear.
     """
     check_files(project, "a task of Label Studio")  # before anything is made there
-    with closing(_Server(url)) as server, server.told():
+    with closing(_Server(url)) as server, server.errors():
         if server.number is not None:
             raise UsageError(
                 f"--push: got {url!r}, a project; expected the server's address {server.address}, "
@@ -126,7 +128,7 @@ def pull(
     `url` is that of a project, or of the server to which ours was pushed. `choice` and
     `path_column` are as in `Source`. Errors are those of `push` and of `import_into`.
     """
-    with closing(_Server(url)) as server, server.told():
+    with closing(_Server(url)) as server, server.errors():
         number = server.number
         if number is None:
             opened = LabelProject.open(folder, classes, create=False, needs_classes=False)
@@ -187,7 +189,7 @@ class _Server:
             package = str(error.name or "label_studio_sdk").replace("_", "-")
             raise MissingExtraError(package, "labelstudio", "--push and --pull") from error
         self._http = httpx.Client(timeout=PATIENCE, follow_redirects=True)
-        with self.told():
+        with self.errors():
             self._client = LabelStudio(
                 base_url=self.address, api_key=token, httpx_client=self._http
             )
@@ -204,9 +206,9 @@ class _Server:
     def make(self, project: LabelProject, config: str) -> int:
         name = plain_text(project.name)
         title = name if len(name) >= SHORTEST_TITLE else f"skal {name}"
-        told = f"Images of {name}, pushed by skal ({mark_of(project.id)}: do not remove this)"
+        message = f"Images of {name}, pushed by skal ({mark_of(project.id)}: do not remove this)"
         made = self._client.projects.create(
-            title=title[:LONGEST_TITLE], description=told, label_config=config
+            title=title[:LONGEST_TITLE], description=message, label_config=config
         )
         return int(made.id)
 
@@ -220,7 +222,7 @@ class _Server:
         path = plain_text(str(project.root.resolve()))
         storages = self._client.import_storage.local
         try:
-            with self.told():
+            with self.errors():
                 if any(one.path == path for one in storages.list(project=number)):
                     return
                 storages.create(
@@ -247,8 +249,8 @@ class _Server:
         try:
             found = json.loads(b"".join(parts))
         except ValueError as error:
-            told = f"{self.address} did not answer with JSON; check that it is Label Studio"
-            raise ServerError(told) from error
+            message = f"{self.address} did not answer with JSON; check that it is Label Studio"
+            raise ServerError(message) from error
         if not (isinstance(found, list) and all(isinstance(one, dict) for one in found)):
             raise ServerError(f"{self.address} did not answer with a list of tasks")
         return found
@@ -277,7 +279,7 @@ class _Server:
         return len(changed) + len(new)
 
     @contextmanager
-    def told(self) -> Iterator[None]:
+    def errors(self) -> Iterator[None]:
         """Convert errors of the SDK to ours, in one line."""
         import httpx
         from label_studio_sdk.core.api_error import ApiError
@@ -285,16 +287,16 @@ class _Server:
         try:
             yield
         except ApiError as error:
-            told = f"refused ({error.status_code}): {' '.join(str(error.body).split())[:500]}"
+            message = f"refused ({error.status_code}): {' '.join(str(error.body).split())[:500]}"
             if error.status_code in (401, 403):
-                told = (
+                message = (
                     f"refused the token in {TOKEN} (status {error.status_code}); use one shown on "
                     "its page 'Account & Settings'"
                 )
-            raise ServerError(f"{self.address} {told}") from error
+            raise ServerError(f"{self.address} {message}") from error
         except httpx.HTTPError as error:
-            told = f"cannot be reached ({error}); check that Label Studio is running there"
-            raise ServerError(f"{self.address} {told}") from error
+            message = f"cannot be reached ({error}); check that Label Studio is running there"
+            raise ServerError(f"{self.address} {message}") from error
 
 
 def _is_same(one: Any, guess: Mapping[str, Any]) -> bool:

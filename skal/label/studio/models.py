@@ -52,10 +52,10 @@ class Model:
         Unclear images are None; if addresses belong to several folders, all are None.
         """
         found = [self._locate(task, name) for task in tasks]
-        told = self.addresses.contradiction(one for one in found if one is not None)
-        if not told:
+        message = self.addresses.contradiction(one for one in found if one is not None)
+        if not message:
             return [None if one is None else one.path for one in found]
-        _log.warning("nothing is predicted: what the tasks name %s the folder of images", told)
+        _log.warning("nothing is predicted: the data of the tasks %s the image folder", message)
         return [None] * len(tasks)
 
     def _locate(self, task: Any, name: str) -> Located | None:
@@ -118,9 +118,9 @@ class LearningModel(Model):
         """
         if not isinstance(project, dict):
             return False
-        number, told = project.get("id"), str(project.get("description") or "")
-        if MARK in told:
-            is_ours = mark_of(self._project.id) in told
+        number, description = project.get("id"), str(project.get("description") or "")
+        if MARK in description:
+            is_ours = mark_of(self._project.id) in description
         else:
             self._heard = number if self._heard is None else self._heard
             is_ours = number == self._heard

@@ -81,18 +81,18 @@ class Address:
     @property
     def notices(self) -> list[str]:
         """Warnings about the address for the person who starts the page."""
-        told = []
+        notices = []
         if self.moved_from is not None:
-            told.append(
+            notices.append(
                 f"the last port, {self.moved_from}, is taken: pages left open there stay "
                 "disconnected until it is free again"
             )
         if not self.is_local:
-            told.append(
+            notices.append(
                 f"--host {self.host}: images, labels and the token are sent unencrypted; use it "
                 "only in a network that you trust"
             )
-        return told
+        return notices
 
     def keep(self, home: Path) -> None:
         """Store the address for the next time, readable only by this user."""

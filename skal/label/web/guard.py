@@ -90,8 +90,8 @@ class Guard:
 
     def _answer_to(self, scope: Scope, headers: Headers) -> ASGIApp:
         """Return the application that answers a request: the page, or a refusal."""
-        if told := refusal(scope, headers, *self._own):
-            return _error(told, 403)
+        if reason := refusal(scope, headers, *self._own):
+            return _error(reason, 403)
         given = _query(scope).get("token", "")
         name = self._tokens.whose(given) if scope["path"] == "/" else None
         if name is not None:

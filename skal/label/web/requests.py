@@ -22,8 +22,8 @@ def refusal(scope: Scope, headers: Headers, port: int, hosts: Collection[str]) -
     """
     host = headers.get("host", "").lower()
     if len(headers.getlist("host")) != 1 or not _is_own(host, port, hosts):
-        told = repr(headers.get("host", "")[:100])
-        return f"{told} is not an address of this page; use --host to add one"
+        shown = repr(headers.get("host", "")[:100])
+        return f"{shown} is not an address of this page; use --host to add one"
     is_foreign = headers.get("origin", f"http://{host}").lower() != f"http://{host}"
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         is_foreign |= scope["method"] not in ("GET", "HEAD") or scope["path"] != "/"

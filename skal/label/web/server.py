@@ -203,8 +203,8 @@ class _Page:
         keys = asked.get("key"), asked.get("undoes"), check_key(asked.get("window"))
         undone = self._service.undo(_annotator(asked), *keys)
         number = self._service.project.class_list.number_of
-        told = [{"image": a.image, "action": a.action, "label": number(a.label)} for a in undone]
-        return {"undone": told, "state": self.next(asked)}
+        images = [{"image": a.image, "action": a.action, "label": number(a.label)} for a in undone]
+        return {"undone": images, "state": self.next(asked)}
 
     def leave(self, asked: Asked) -> dict[str, Any]:
         self._service.leave(_annotator(asked), check_key(asked.get("window")))
@@ -251,8 +251,8 @@ def _as_one_self(request: Request, asked: Asked) -> Asked:
     """Return a request's fields with the name of its token; refuse another name."""
     own = request.scope[NAME]
     if own and asked.get("as", own) != own:
-        told = f"this address belongs to {own!r}; use your own to label under another name"
-        raise HTTPException(403, told)
+        message = f"this address belongs to {own!r}; use your own to label under another name"
+        raise HTTPException(403, message)
     return {**asked, "as": own} if own else asked
 
 
