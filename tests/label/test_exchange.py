@@ -718,8 +718,8 @@ def test_skipped_and_empty_annotations_are_left_out(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("[", "x.json is not JSON"),
-        ("{}", "expected a list of tasks"),
-        ("[1]", "expected a list of tasks"),
+        ("{}", "expected Label Studio tasks"),
+        ("[1]", "expected Label Studio tasks"),
         ([task({"path": "0.png"}, annotation("daisy", "ox-eye daisy"))], "task 7 has the choices"),
         ([task({"path": "0.png"}, annotation("daysi"))], "task 7: unknown class 'daysi'"),
         ([task({"image": "x/none.png"}, annotation("daisy"))], "'x/none.png' matches no image"),
@@ -732,7 +732,7 @@ def test_skipped_and_empty_annotations_are_left_out(tmp_path: Path) -> None:
         ([task({"path": "0.png"}, {"result": 5})], "task 7: result: got 5; expected a list"),
         (
             [task({"path": "0.png"}, {"result": [{"type": "choices", "value": {"choices": "d"}}]})],
-            "task 7: choices is 'd'; expected a list",
+            "task 7: choices: got 'd'; expected a list",
         ),
         ([task({"path": "0.png"}, annotation(5))], "got the choice 5; expected text"),  # type: ignore[arg-type]
     ],

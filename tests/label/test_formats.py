@@ -317,7 +317,7 @@ def test_objects_without_a_label_are_counted_if_others_have_one(
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"path": "a/1.png", "Category": "dog"}, "line 1 has 'label' and line 2 'Category'; name"),
+        ({"path": "a/1.png", "Category": "dog"}, "line 1 has 'label' and line 2 has 'Category'"),
         (
             {"id": "1", "label": "dog"},
             "line 1 has 'path' and line 2 has 'id'; name one with --path",
@@ -784,7 +784,7 @@ DATUMARO = FILES["Datumaro"][2]
         (coco().replace('"name": "cat"', '"title": "cat"'), "x.json: the category 1 has no name"),
         (DATUMARO.replace('"label_id": 1', '"label_id": [1]'), r"item 'b/2' has the label \[1\]"),
         (DATUMARO.replace('"name"', '"title"'), "x.json: some of its labels have no name"),
-        (tasks({"image": "a"}).replace('"choices", "from', '["choices"], "from'), "the type of a"),
+        (tasks({"image": "a"}).replace('"choices", "from', '["choices"], "from'), "got the result"),
         (via(regions=3, file_attributes=4), "x.json, 'a/1.png' has the attributes 4; expected an"),
         (DATUMARO.replace('"label_id": 1', '"label_id": -1'), "item 'b/2' has the label -1"),
         (DATUMARO.replace('"label_id": 1', '"label_id": 2'), "item 'b/2' has the label 2"),

@@ -248,7 +248,7 @@ def test_of_several_fields_with_images_one_is_named(fake: Fake, folder: Path) ->
     fake.projects[0]["label_config"] = "of before"
     done = push(folder, fake.url)
     assert done.exit_code == 1 and len(done.stderr.splitlines()) == 1
-    assert f"task {task['id']} there: its image may be" in done.stderr
+    assert f"task {task['id']}: its image may be" in done.stderr
     assert "nothing was pushed" in done.stderr and len(fake.tasks) == 5
     assert fake.projects[0]["label_config"] == "of before"
     task["data"] = {"before": "sub é#&/1.png", "image": "4.png"}

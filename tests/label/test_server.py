@@ -821,7 +821,7 @@ def test_a_person_cannot_take_another_s_name(
         for path, body in (("actions", label), ("next", {}), ("undo", {}), ("grid", {})):
             answer = stranger.post(f"/api/{path}", json={**body, "as": name})
             assert answer.status_code == 403
-            assert "this address is that of 'anna b'" in answer.json()["error"]
+            assert "this address belongs to 'anna b'" in answer.json()["error"]
     assert stranger.get("/api/state", params={"as": "ben"}).status_code == 403
     assert not project.store.actions()
 

@@ -132,7 +132,7 @@ def test_a_command_whose_letter_is_a_class_s_takes_shift(
     assert said(project) == [("label", 0), ("label", 1), ("unsure", None)]
     out = capsys.readouterr().out
     assert "q q   u daisy\n" in out
-    assert "U unsure   x bad image" in out and "Q end" in out
+    assert "U unsure   x bad image" in out and "Q quit" in out
 
 
 def test_it_ends_when_nothing_is_left(
