@@ -118,30 +118,16 @@ class LabelProject:
     ) -> Self:
         """Open the project of a folder, or start one.
 
-        Parameters
-        ----------
-        root : str or Path
-            The folder of images.
-        classes : sequence of str
-            Classes to add; by default, a new project has those of its class folders.
-        settings : mapping, optional
-            Run settings to change.
-        overlap, until : str, optional
-            The share of images to show to two annotators, and the target accuracy, to change.
-        create : bool
-            Whether to write the project's files, once everything was validated.
-        needs_classes, needs_pool : bool
-            Whether fewer than two classes, or no image to label, are an error.
-        alone : bool
-            Whether to lock the project, which is an error if another process did.
-        files : sequence of ImageFile, optional
-            The images, if they were just listed; missing and moved ones are then not reported.
+        New `classes` are added; without any, a new project has those of its class folders.
+        `settings`, `overlap` (the share of images for two annotators) and `until` (the target
+        accuracy) change stored ones. With `create`, files are written once everything was
+        validated. `needs_classes` and `needs_pool` make fewer than two classes, or no image to
+        label, an error; `alone` locks the project. `files` are the images, if just listed; missing
+        and moved ones are then not reported.
 
-        Raises
-        ------
-        FolderNotFoundError, DataError, UsageError, RunFolderError
-            The folder does not exist or has no image or class, a setting is not valid, or the
-            project's files cannot be read or written.
+        Raise a FolderNotFoundError, DataError, UsageError or RunFolderError if the folder does not
+        exist or has no image or class, a setting is not valid, or the project's files cannot be
+        read or written.
         """
         root = Path(root)
         check_folder(root)

@@ -296,7 +296,7 @@ def test_what_the_server_does_not_take_is_one_line(
     [
         (("export", "--format", "csv", "--push", "http://x"), "--push takes --format label-studio"),
         (("export", "--format", "label-studio", "--copy", "--push", "http://x"), "nor --copy"),
-        (("export", "--format", "label-studio", "--push", "x:8080"), "expected a server such as http"),
+        (("export", "--format", "label-studio", "--push", "x:8080"), "expected a server such as"),
         (("import",), "either FILE or --pull URL"),
         (("import", "--pull", "http://x", "--format", "csv"), "file options --path-column"),
     ],
