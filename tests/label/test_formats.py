@@ -726,7 +726,7 @@ def test_a_list_of_one_class_is_that_class(tmp_path: Path, cell: Any, meant: str
         (
             "x.json",
             '[{"data": {"image": "a", "image": "b"}}]',
-            "^x.json: an object has 'image' twice",
+            "^x.json: an object has the name 'image' twice",
         ),
         ("x.csv", "path,cat,dog\na,1\n", "line 2 has 2 fields; expected 3"),
         ("x.csv", "path,cat,dog\na,1,0,0\n", "line 2 has 4 fields; expected 3"),

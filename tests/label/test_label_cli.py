@@ -505,7 +505,7 @@ def test_what_somebody_may_have_filled_in_is_not_written_over(folder: Path, tmp_
     for command in (("query", folder), ("export", folder)):
         done = skal_(*command, "--format", "csv", "--out", filled)
         assert done.exit_code == 2
-        assert "exists and is not overwritten; choose another --out" in done.stderr
+        assert "already exists; choose another --out" in done.stderr
     assert filled.read_text() == before
 
 
