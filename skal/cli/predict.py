@@ -73,14 +73,14 @@ def predict(
     with console(ctx, quiet), tempfile.TemporaryDirectory() as scratch:
         from ..core.text import counted
         from ..core.workers import Workers
-        from ..prediction.checks import check_asked, check_network, check_places
+        from ..prediction.checks import check_network, check_places, check_utilities
 
         given = {name: value for name, value in settings.items() if value is not None}
         if utilities is not None:
             given["utilities"] = [name for name in utilities.split(",") if name]
         target = out or Path(scratch) / "out.csv"
         check_places(target, paths)
-        check_asked(given.get("utilities", ()), given.get("shard_size", 1))
+        check_utilities(given.get("utilities", ()), given.get("shard_size", 1))
         Workers(**{name: given[name] for name in WORKERS if name in given})
         check_network(run_dir, given.get("device", SETTINGS["device"].default), trust)
         try:

@@ -1,4 +1,4 @@
-"""`compare`: strategies against random, in pairs of runs, here or on a cluster."""
+"""`compare`: paired runs of strategies and random, on this machine or a cluster."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..runs.environment import changed_code, own_code
 from ..runs.start import with_network
 from ..runs.trackers import check_trackers
 from .config import GRID_SETTINGS, NOT_OF_A_GRID, GridConfig, base_config
-from .folder import CELLS, check_place, is_finished, is_left, opened
+from .folder import CELLS, check_place, is_finished, needs_run, opened
 from .grid import Cell, cells_of, check_cells, complete_grid, found_anywhere
 from .report import check_extra, text_table, write_report
 from .results import Result, read_result
@@ -35,16 +35,16 @@ _log = logging.getLogger("skal")
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What came out of a comparison.
+    """The results of a comparison.
 
     Parameters
     ----------
     results : list of Result
-        One a run.
+        One result per run.
     analysis : dict
         The content of ``comparison.json``.
     folder : Path or None
-        Where it was written to.
+        The comparison's folder; None if nothing was written.
 
     Examples
     --------
@@ -63,12 +63,12 @@ class Comparison:
         return self.table()
 
     def table(self) -> str:
-        """Return the figures and the verdicts as text."""
+        """Return the figures and verdicts as text."""
         return text_table(self.analysis)
 
 
 class RunsFailedError(SkalError):
-    """Some runs of a comparison failed; `comparison` has the others, None if there are none."""
+    """Some runs of a comparison failed; `comparison` has the others, None if all failed."""
 
     def __init__(self, message: str, comparison: Comparison | None) -> None:
         super().__init__(message)
@@ -86,26 +86,26 @@ def compare(
     trackers: Sequence[str] = (),
     **settings: Any,
 ) -> Comparison:
-    """Run every strategy with every seed, and say what beats picking at random, and by how much.
+    """Run every strategy with every seed, and test which ones beat random, and by how much.
 
-    Runs of the same seed share the test split, the initial set, and the randomness of the network
-    and its training, whatever their strategy: they are compared in pairs.
+    Runs with the same seed share the test split, the initial set, and the randomness of the network
+    and its training, so that strategies are compared in pairs.
 
     Parameters
     ----------
     data : ImageDataset, str or Path
         See `run`.
     strategies : sequence of str
-        Names or import paths; ``"k-means?pick_from=farthest"`` gives one arguments. `random` is
+        Names or import paths, with arguments as in ``"k-means?pick_from=farthest"``. `random` is
         added if it is missing.
     seeds : int, default=10
-        How many, from `seed` (among the other settings, 0 by default) on.
+        Number of seeds, counted from the setting `seed` (0 by default).
     out : str or Path, optional
-        The comparison's folder. If it holds a comparison, that is resumed: finished runs are kept,
-        and there may be more strategies, seeds, models or rates; all that was ever asked for is
-        analysed together. By default nothing is written.
+        The comparison's folder. An existing comparison is resumed: finished runs are kept, and
+        strategies, seeds, models or rates may be added; all runs ever requested are analysed
+        together. By default nothing is written.
     trackers : sequence of str, default=()
-        What watches each run: names of `TRACKERS`.
+        Names of the trackers for each run, from ``skal list trackers``.
     **settings
 
     Returns
@@ -115,13 +115,13 @@ def compare(
     Raises
     ------
     SkalError
-        See `skal.core.errors`: usage errors come before any run; if a run fails, the others are
-        finished and written all the same, and are in the `comparison` of a `RunsFailedError`.
+        See `skal.core.errors`. Usage errors are raised before any run. If a run fails, the others
+        are still finished and written, and are in the `comparison` of a `RunsFailedError`.
 
     Notes
     -----
-    On a cluster a run that is lost with its machine is started again on another one; only this
-    process writes the folder.
+    On a cluster, a run that is lost with its machine is restarted on another one; only this
+    process writes to the folder.
 
     Examples
     --------
@@ -163,12 +163,12 @@ def _names(trackers: Sequence[str]) -> tuple[str, ...]:
 
 
 def _run_all(cells: Sequence[Cell], runner: CellRunner, workers: Workers) -> Iterator[Reply]:
-    """Make unfinished runs, and yield their replies as they come."""
-    left = [cell for cell in cells if is_left(runner.folder, cell.name)]
+    """Execute unfinished runs, and yield their replies as they arrive."""
+    left = [cell for cell in cells if needs_run(runner.folder, cell.name)]
     if len(left) < len(cells):
         n_done, of = len(cells) - len(left), counted(len(cells), "run")
-        _log.info("%d of %s %s done already", n_done, of, plural(n_done, "is", "are"))
-        _tell_other_code(runner.folder, [cell for cell in cells if cell not in left])
+        _log.info("%d of %s %s already finished", n_done, of, plural(n_done, "is", "are"))
+        _warn_of_changed_code(runner.folder, [cell for cell in cells if cell not in left])
     if not left:
         return
     with progress(total=len(left), desc="comparing", unit="run") as bar:
@@ -189,20 +189,20 @@ def _run_all(cells: Sequence[Cell], runner: CellRunner, workers: Workers) -> Ite
             yield reply
 
 
-def _tell_other_code(folder: Path | None, done: Sequence[Cell]) -> None:
-    """Warn where runs were made by other code of somebody's own than there is now."""
+def _warn_of_changed_code(folder: Path | None, done: Sequence[Cell]) -> None:
+    """Warn if finished runs were made with an older version of the user's own code."""
     made_by_other = Counter[str]()
     for cell in done:
         assert folder is not None
         now = own_code(cell.config)
-        if now:  # else there is nothing to read a run for
-            with suppress(SkalError):  # it is told where the result is needed
+        if now:  # else nothing to compare
+            with suppress(SkalError):  # raised again when the result is read for the analysis
                 before = read_result(folder / CELLS / cell.name).environment
                 made_by_other.update(changed_code(before, now))
     for module, n in made_by_other.items():
         _log.warning(
-            "the code of %s has changed since %d of these runs %s made, and their figures are of "
-            "the code before; for one of all, choose another folder by --out",
+            "the code of %s has changed since %d of these runs %s made; to run all of them with "
+            "the new code, choose another folder with --out",
             module,
             n,
             plural(n, "was", "were"),
@@ -216,8 +216,8 @@ def _conclude(
     folder: Path | None,
     html: bool,
 ) -> Comparison:
-    """Analyse all finished runs in grid order, then raise RunsFailedError if some failed. Those of
-    earlier calls are included, or trying strategies one by one would evade the correction.
+    """Analyse all finished runs in grid order, then raise RunsFailedError if some failed. Runs of
+    earlier calls are included, since trying strategies one by one would evade the correction.
     """
     found = {reply.cell.name: reply.result for reply in replies if reply.result is not None}
     for cell in every:
@@ -236,10 +236,10 @@ def _conclude(
     if done is not None and not failed:
         return done
     first = next(failed[cell.name] for cell in cells if cell.name in failed)
-    where = f"; what finished is in {quote(str(done.folder))}" if done and done.folder else ""
+    where = f"; the others are in {quote(str(done.folder))}" if done and done.folder else ""
     error = RunsFailedError(
-        f"{len(failed)} of {counted(len(cells), 'run')} failed, the first ({first.cell.name}) "
-        f"with: {first.error}{where}",
+        f"{len(failed)} of {counted(len(cells), 'run')} failed; the first ({first.cell.name}) "
+        f"failed with: {first.error}{where}",
         done,
     )
     error.add_note(first.trace)

@@ -1,4 +1,4 @@
-"""`GridConfig`: what the settings of a comparison are, beside those of its runs."""
+"""`GridConfig`: the settings of a comparison, in addition to those of its runs."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ..runs.config import SETTINGS, RunConfig
 
 BASELINE = "random"
 AXES = {"models": "model", "noise_rates": "noise_rate", "label_noises": "label_noise"}
-"""What beside strategies and seeds may vary in a grid: the setting that each list is of."""
+"""Lists that may vary in a grid besides strategies and seeds, each with its setting of a run."""
 GRID = "compare"
-"""The table of a settings file that only comparisons read."""
+"""The table of a settings file with the grid's settings."""
 NOT_OF_A_GRID = ("strategy", "strategy_params")
-"""Settings of a run that a grid decides."""
+"""Settings of a run that a grid does not take."""
 
 _grid = partial(setting, group="comparison")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GridConfig(Settings):
-    """The settings of a comparison, beside those of its runs."""
+    """The settings of a comparison, in addition to those of its runs."""
 
     strategies: Sequence[str] = _grid(
         (BASELINE, "margin", "badge"),
@@ -77,24 +77,24 @@ GRID_SETTINGS = settings_of(GridConfig)
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read settings from a TOML file; those of a grid are in its table ``compare``."""
+    """Read settings from a TOML file, with those of the grid in the table ``compare``."""
     return read_settings(path, SETTINGS, **{GRID: GRID_SETTINGS})
 
 
 def base_config(dataset: str, grid: GridConfig, settings: Mapping[str, Any]) -> RunConfig:
-    """Return what a grid's runs share, with one value of each setting that varies; ParameterError
-    or UnknownNameError if a setting is invalid or decided by the grid.
+    """Return the settings that a grid's runs share, with one value for each that varies. Raise a
+    ParameterError or UnknownNameError if a setting is invalid or decided by the grid.
     """
     varied = {
         of: max(getattr(grid, axis), key=bool) for axis, of in AXES.items() if getattr(grid, axis)
     }
     for name in NOT_OF_A_GRID:
         if name in settings:
-            hint = "; give strategies, such as 'k-means?pick_from=farthest'"
+            hint = "; use strategies, such as 'k-means?pick_from=farthest'"
             raise UnknownNameError("setting", name, SETTINGS.keys() - set(NOT_OF_A_GRID), hint)
     for axis, name in AXES.items():
         if name in varied and settings.get(name) is not None:
             raise ParameterError(f"give {name} or {axis}, not both")
-    # what is compared with picking at random starts at random, too
+    # start at random, since strategies are compared with random
     first = {"init_strategy": settings.get("init_strategy") or "random"}
     return RunConfig(**{**settings, **varied, **first, "dataset": dataset, "strategy": BASELINE})

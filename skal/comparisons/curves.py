@@ -1,4 +1,4 @@
-"""The learning curves of one setting, at numbers of labels that all its runs share. No torch."""
+"""Learning curves at numbers of labels that all runs of a setting share. No torch."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .results import Result, Setting
 from .statistics import Curves, Floats, paired_difference
 
 MEASURES = ("aulc", "accuracy")
-"""Area under the learning curve, on which verdicts rest, and final accuracy."""
+"""Area under the learning curve, on which verdicts are based, and final accuracy."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """The runs of one setting, at the numbers of labels that they are compared at."""
+    """The runs of one setting, with their accuracies at common numbers of labels."""
 
     setting: Setting
     runs: Mapping[str, Mapping[int, Result]]
     known: Mapping[str, Mapping[int, Mapping[int, float]]]
-    """Accuracy by strategy, seed and number of labels, as the runs left it."""
+    """Accuracy by strategy, seed and number of labels, before interpolation."""
     n_labeled: tuple[int, ...]
     interpolated: bool
     curves: Curves
@@ -34,7 +34,7 @@ class Group:
     def make(cls, setting: Setting, results: Mapping[str, Mapping[int, Result]]) -> Group:
         known = {
             name: {
-                # a round that brought no labels replaces the one before
+                # a round without new labels replaces the previous one
                 seed: {int(row["n_labeled"]): float(row["accuracy"]) for row in result.rounds}
                 for seed, result in sorted(of_strategy.items())
             }
@@ -45,8 +45,8 @@ class Group:
         )
         if not budgets:
             raise DataError(
-                f"the runs of {', '.join(results)} on {setting.dataset} cannot be compared: they "
-                "have no number of labels in common; give all the same n_init and n_query"
+                f"the runs of {', '.join(results)} on {setting.dataset} cannot be compared: their "
+                "numbers of labels do not overlap; use the same n_init and n_query for all"
             )
         curves = {
             name: {seed: _at(curve, budgets) for seed, curve in of_seed.items()}
@@ -56,11 +56,11 @@ class Group:
 
     @property
     def seeds(self) -> list[int]:
-        """Those that all strategies have."""
+        """Seeds that all strategies have."""
         return sorted(set.intersection(*(set(of_seed) for of_seed in self.curves.values())))
 
     def pairs(self, name: str, baseline: str) -> tuple[Floats, Floats]:
-        """Return two strategies' curves, shape (n_pairs, n_budgets), in their common seeds."""
+        """Return two strategies' curves for their common seeds, shape (n_pairs, n_budgets)."""
         ours, theirs = self.curves[name], self.curves[baseline]
         seeds = sorted(ours.keys() & theirs.keys())
         shape = (len(seeds), len(self.n_labeled))
@@ -75,7 +75,7 @@ class Group:
         return _areas(self.n_labeled, np.array(list(self.curves[name].values())))
 
     def differences(self, baseline: str) -> dict[str, dict[str, Any]]:
-        """Compare each strategy with the baseline, by measure; empty without a baseline."""
+        """Return each strategy's differences from the baseline by measure, none without one."""
         return {
             name: _measure(self.n_labeled, *self.pairs(name, baseline))
             for name in self.curves
@@ -84,8 +84,8 @@ class Group:
 
 
 def difference_between(ours: Group, theirs: Group, name: str) -> dict[str, Any] | None:
-    """Compare a strategy in two settings, paired by seed; None if they share no seeds or labels, or
-    runs of a seed differ in more than what is compared.
+    """Compare a strategy in two settings, paired by seed. Return None if they share no seeds or
+    labels, or if runs with the same seed differ in other settings, too.
     """
     one, other = (group.known.get(name, {}) for group in (ours, theirs))
     seeds = sorted(one.keys() & other.keys())
@@ -99,9 +99,9 @@ def difference_between(ours: Group, theirs: Group, name: str) -> dict[str, Any] 
 
 
 def _alike(one: Result, other: Result) -> bool:
-    """Tell whether runs share images and settings, except for what is compared."""
+    """Return whether runs share images and all settings that `Setting` does not hold."""
     ours, theirs = what_must_agree(one), what_must_agree(other)
-    # a kind of noise acts only where there is some: else it is not among the settings
+    # without noise its kind has no effect, and is not among the settings
     for kind in ("image_noise", "label_noise_kind"):
         if kind not in ours or kind not in theirs:
             ours.pop(kind, None)
@@ -110,8 +110,8 @@ def _alike(one: Result, other: Result) -> bool:
 
 
 def _common_budgets(curves: Sequence[Mapping[int, float]]) -> tuple[list[int], bool]:
-    """Return the numbers of labels to compare at, none if the curves share no span, and whether
-    some curves lack some of them.
+    """Return the numbers of labels to compare at, empty if the curves do not overlap, and whether
+    curves must be interpolated there.
     """
     first, last = max(map(min, curves)), min(map(max, curves))
     if first > last:
@@ -124,7 +124,7 @@ def _common_budgets(curves: Sequence[Mapping[int, float]]) -> tuple[list[int], b
 
 
 def _at(curve: Mapping[int, float], budgets: Sequence[int]) -> Floats:
-    """Return a curve's accuracy at some numbers of labels, interpolated linearly."""
+    """Return a curve's accuracy at the budgets, interpolated linearly."""
     own = sorted(curve)
     return np.asarray(np.interp(budgets, own, [curve[n] for n in own]))
 
@@ -138,7 +138,7 @@ def _areas(budgets: Sequence[int], curves: Floats) -> Floats:
 
 
 def _measure(budgets: Sequence[int], ours: Floats, theirs: Floats) -> dict[str, Any]:
-    """Return the paired differences of curves by each of `MEASURES`."""
+    """Return the paired differences of curves by measure."""
     areas = (_areas(budgets, curves) for curves in (ours, theirs))
     return {
         "aulc": paired_difference(*areas),

@@ -1,4 +1,4 @@
-"""The folder of a comparison: what was ever asked for in it, and who may write to it. No torch."""
+"""The folder of a comparison: everything ever requested in it, and its lock. No torch."""
 
 from __future__ import annotations
 
@@ -31,27 +31,26 @@ GRID_FILE = record.GRID_FILE
 CELLS = "cells"
 ANALYSIS = "comparison.json"
 LOCK = ".lock"
-"""Never replaced, as the others are: a lock is on a file and not on its name."""
+"""Unlike the other files it is never replaced, since a lock belongs to a file, not to its name."""
 
 _log = logging.getLogger("skal")
 
 
 def check_place(folder: Path, for_runs: bool = False) -> None:
-    """Refuse a folder that holds anything but a comparison, and with `for_runs` one that holds a
+    """Raise a RunExistsError if a folder holds anything but a comparison, or with `for_runs` only a
     report on other runs.
     """
     if not (folder.is_symlink() or folder.exists()):
         return
     if not folder.is_dir():
         raise RunExistsError(
-            f"{str(folder)!r} exists and holds no comparison: it is a file; choose another name by "
-            "--out"
+            f"{str(folder)!r} is a file, not a comparison's folder; choose another name with --out"
         )
     ours = (folder / GRID_FILE).is_file() if for_runs else is_comparison(folder)
     if not ours and not all(_is_of_start(path) for path in folder.iterdir()):
         raise RunExistsError(
-            f"{str(folder)!r} exists and holds no comparison made by skal (it has no {GRID_FILE}): "
-            "nothing is written beside what is there; choose a new folder by --out"
+            f"{str(folder)!r} is not empty and not a comparison (it has no {GRID_FILE}); choose a "
+            "new folder with --out"
         )
 
 
@@ -67,7 +66,7 @@ def choose_place(folders: Sequence[str | Path], out: str | Path | None = None) -
 
 
 def is_comparison(folder: Path) -> bool:
-    """Tell whether `compare` or `write_report` made a folder."""
+    """Return whether `compare` or `write_report` made a folder."""
     if (folder / GRID_FILE).is_file():
         return True
     try:
@@ -81,8 +80,8 @@ def is_finished(folder: Path | None, cell: str) -> bool:
     return folder is not None and record.is_finished(folder / CELLS / cell)
 
 
-def is_left(folder: Path | None, cell: str) -> bool:
-    """Tell whether a run is to be made, or set right: its process was killed at the very end."""
+def needs_run(folder: Path | None, cell: str) -> bool:
+    """Return whether a run is unfinished, or was killed just before it wrote its summary."""
     if folder is None or not is_finished(folder, cell):
         return True
     return not (folder / CELLS / cell / record.SUMMARY).is_file()
@@ -92,8 +91,8 @@ def is_left(folder: Path | None, cell: str) -> bool:
 def opened(
     folder: Path | None, grid: GridConfig, base: RunConfig, threads: int
 ) -> Iterator[GridConfig]:
-    """Make or open, and lock, a comparison's folder; yield everything ever requested in it, with
-    the `threads` of the first call.
+    """Create or open a comparison's folder, and lock it; yield everything ever requested in it,
+    with the `threads` of the first call.
     """
     if folder is None:
         yield grid.replace(threads=threads)
@@ -102,12 +101,12 @@ def opened(
     (folder / LOCK).touch()
     fsync_folder(folder.parent)
     with locked(folder / LOCK):
-        remove_leftovers(folder, untouched=LEFT)  # a report may be written there
+        remove_leftovers(folder, untouched=LEFT)  # another process may be writing a report
         kept = _kept_grid(folder, base)
         if kept.get("threads", threads) != threads:
             threads = kept["threads"]
             _log.warning(
-                "the runs in %s have %s each, and so have the new ones",
+                "the runs in %s use %s each, and so will the new ones",
                 folder,
                 counted(threads, "thread"),
             )
@@ -124,7 +123,7 @@ def opened(
 
 
 def _kept_grid(folder: Path, base: RunConfig) -> dict[str, Any]:
-    """Return what was requested before; refuse runs of another kind."""
+    """Return the grid requested before; raise a ParameterError if other settings differ."""
     path = folder / GRID_FILE
     if not path.is_file():
         return {}
@@ -132,8 +131,8 @@ def _kept_grid(folder: Path, base: RunConfig) -> dict[str, Any]:
         settings = read_grid(path)
     except RunFolderError as error:
         raise RunFolderError(
-            f"{error}; put a copy of it back, or choose another folder by --out (the runs in "
-            f"{str(folder / CELLS)!r} are whole: skal report)"
+            f"{error}; restore a copy of it, or choose another folder with --out (skal report "
+            f"still reads the runs in {str(folder / CELLS)!r})"
         ) from error
     kept: dict[str, Any] = settings.pop(GRID, {})
     settings.pop("strategy", None)
@@ -145,18 +144,18 @@ def _kept_grid(folder: Path, base: RunConfig) -> dict[str, Any]:
         if was != wanted:
             raise ParameterError(
                 f"{name} is {was!r} in the comparison in {str(folder)!r} and {wanted!r} now; set "
-                "it back, or choose another folder by --out"
+                "it back, or choose another folder with --out"
             )
     return kept
 
 
 def read_grid(path: Path) -> dict[str, Any]:
-    """Return what a comparison's settings file says; RunFolderError if it is damaged."""
+    """Read a comparison's settings file; raise a RunFolderError if it is damaged."""
     check_signed(path)
     return read_config(path)
 
 
 def _is_of_start(path: Path) -> bool:
-    """Tell whether a file may be of a comparison, or a report, that was killed at its start."""
+    """Return whether a file may be left by a comparison or report that was killed at its start."""
     begun = (f".{name}.*.tmp" for name in (GRID_FILE, ANALYSIS))
     return path.name in (LOCK, CELLS) or any(fnmatch(path.name, name) for name in begun)

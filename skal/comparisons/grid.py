@@ -1,4 +1,4 @@
-"""Which runs a comparison consists of."""
+"""The runs that a comparison consists of."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def complete_grid(grid: GridConfig, base: RunConfig) -> GridConfig:
 
 
 def _resolved(strategy: str, resolve: Callable[[str], str]) -> str:
-    """Replace `auto` by the strategy that it stands for."""
+    """Replace `auto` with the strategy that it stands for."""
     name, question, params = strategy.partition("?")
     return strategy if ":" in name else f"{resolve(name)}{question}{params}"
 
@@ -61,7 +61,7 @@ def cells_of(grid: GridConfig, base: RunConfig) -> list[Cell]:
 
 
 def found_anywhere(cell: Cell) -> Cell:
-    """Return a run whose files are named so that a worker finds them, whatever folder it is in."""
+    """Return a run with absolute paths, which workers find from any working folder."""
     weights, data_dir = cell.config.weights, cell.config.data_dir
     config = cell.config.replace(
         weights=None if weights is None else str(Path(weights).resolve()),
@@ -79,7 +79,7 @@ def _cell_name(config: RunConfig) -> str:
 
 
 def check_cells(cells: Sequence[Cell], load: Load) -> None:
-    """Check the runs of the first seed, before any is made; those of other seeds are alike."""
+    """Check the runs of the first seed before any starts; those of other seeds are alike."""
     for cell in cells:
         if cell.config.seed == cells[0].config.seed:
             check_run(cell.config, load(cell.config))

@@ -1,4 +1,4 @@
-"""Which runs may be compared: those of the same data and settings. No torch."""
+"""Checks that runs are comparable: on the same data, with the same settings. No torch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from .results import Result, Setting
 MAY_DIFFER = frozenset(
     ("strategy", "strategy_params", "seed", "n_rounds", "data_dir", "device", "explore", "stop")
 )
-"""Settings in which the runs of one comparison may differ; to have more rounds is no harm."""
+"""Settings in which the runs of one comparison may differ; only common rounds are compared."""
 
 
 def tell_apart(results: Iterable[Result]) -> list[Result]:
-    """Rename datasets, by as much of their path as needed, so that one name is one dataset. Data
-    kept by runs of one seed must be equal, of other seeds the number of images and classes.
+    """Rename different datasets of the same name, by as much of their paths as needed. Datasets are
+    the same if runs with the same seed recorded equal data, and runs with different seeds the same
+    classes and number of images.
     """
     found = list(results)
     places: dict[str, dict[str, list[Result]]] = {}
@@ -41,7 +42,7 @@ def tell_apart(results: Iterable[Result]) -> list[Result]:
 
 
 def _sort_places(runs: Mapping[str, Sequence[Result]]) -> list[list[str]]:
-    """Group the places that hold the same data, as far as runs recorded them."""
+    """Group the dataset paths that hold the same data, as far as runs recorded that."""
     alike: list[list[str]] = []
     for place, ours in runs.items():
         for group in alike:
@@ -55,24 +56,24 @@ def _sort_places(runs: Mapping[str, Sequence[Result]]) -> list[list[str]]:
 
 
 def differing_data(one: Result, other: Result) -> list[str]:
-    """Say in what the data of two runs differ that should be equal on the same images."""
+    """Return in which facts the data of two runs differ that are equal for the same images."""
     if not one.data or not other.data:
-        # of arrays nothing is kept but what they are called
+        # results without a folder only have the dataset's name
         return [] if one.config.dataset == other.config.dataset else ["place"]
-    # which of the images are the test set depends on the seed
+    # the test split depends on the seed, so only the total number is comparable
     counts = [sum(result.data["number of images"]) for result in (one, other)]
     differing = ["number of images"] if counts[0] != counts[1] else []
-    told = ["classes"]
+    names = ["classes"]
     if one.config.seed == other.config.seed:
-        told += ["number of images", "paths", "test labels"]
+        names += ["number of images", "paths", "test labels"]
         sizes = [(r.data["image shape"], r.config.image_noise, r.setting[2]) for r in (one, other)]
-        told += ["pixels"] if sizes[0] == sizes[1] else []
-    differing += [name for name in told if one.data.get(name) != other.data.get(name)]
+        names += ["pixels"] if sizes[0] == sizes[1] else []
+    differing += [name for name in names if one.data.get(name) != other.data.get(name)]
     return list(dict.fromkeys(differing))
 
 
 def _shortest_names(paths: Sequence[str]) -> list[str]:
-    """Return as many of the last parts of each path as tell all apart."""
+    """Return each path's last parts, as many as make all of them different."""
     parts = [Path(path).parts for path in paths]
     for n in range(1, max(map(len, parts)) + 1):
         names = [str(Path(*one[-n:])) for one in parts]
@@ -84,8 +85,8 @@ def _shortest_names(paths: Sequence[str]) -> list[str]:
 def group_by_setting(
     results: Iterable[Result],
 ) -> dict[Setting, dict[str, dict[int, Result]]]:
-    """Group by setting, strategy and seed, in order of first appearance; RunFolderError if two runs
-    share all three, or runs of one setting differ in other settings or images.
+    """Group by setting, strategy and seed, in order of first appearance. Raise a RunFolderError if
+    two runs share all three, or runs of one setting differ in other settings or images.
     """
     groups: dict[Setting, dict[str, dict[int, Result]]] = {}
     for result in results:
@@ -102,7 +103,7 @@ def group_by_setting(
 
 
 def _check_pairs(results: Sequence[Result]) -> None:
-    # a file of weights is known by its hash, which older runs do not have
+    # weights files are compared by hash, which older runs did not record
     first = next((result for result in results if result.weights), results[0])
     of_seed = {result.config.seed: result for result in reversed(results)}
     for result in results:
@@ -110,7 +111,7 @@ def _check_pairs(results: Sequence[Result]) -> None:
         if why := _differing_settings(first, result):
             _refuse(first, result, why)
         if differing := ", ".join(differing_data(pair, result)):
-            _refuse(pair, result, f"they are not on the same images, which differ in {differing}")
+            _refuse(pair, result, f"their images differ in {differing}")
 
 
 def _refuse(one: Result, other: Result, why: str) -> None:
@@ -131,21 +132,21 @@ def _differing_settings(first: Result, result: Result) -> str:
     if same_weights:
         return ""
     return (
-        f"the file {result.config.weights!r} had other weights (SHA-256 {first.weights}..., "
-        f"{result.weights}...); run both with the same"
+        f"the weights in {result.config.weights!r} differ (SHA-256 {first.weights}..., "
+        f"{result.weights}...); run both with the same file"
     )
 
 
 def what_must_agree(result: Result) -> dict[str, Any]:
-    """Return the settings that paired runs must share beside `Setting` and the seed; the data's
-    place is not among them, as their content is compared.
+    """Return the settings that paired runs must share besides `Setting` and the seed. The path of
+    the data is not among them, since their content is compared.
     """
     others = MAY_DIFFER | set(Setting._fields)
     return {name: v for name, v in result.config.as_dict().items() if name not in others}
 
 
 def _same_weights(first: Result, result: Result) -> bool:
-    """Tell whether runs started from the same weights, wherever those are."""
+    """Return whether runs started from the same weights, even if the paths differ."""
     if first.weights and result.weights:
         return first.weights == result.weights
     one, other = first.config.weights, result.config.weights
@@ -154,5 +155,5 @@ def _same_weights(first: Result, result: Result) -> bool:
     if Path(one).name != Path(other).name:
         return False
     if not Path(one).is_file() or not Path(other).is_file():
-        return True  # it is called the same, and that is all there is to know
+        return True  # only the equal names are known
     return filecmp.cmp(one, other, shallow=False)

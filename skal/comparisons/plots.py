@@ -1,8 +1,8 @@
-"""Pictures of comparisons.
+"""Plots of comparisons.
 
-Each function takes an analysis, as `skal.comparisons.verdicts.analyse` returns it, and returns the
-picture's bytes by format, "png" and "svg", equal for equal input; None where there is nothing to
-draw. There is a panel for each group: for each setting that strategies are compared in.
+Each public plot takes an analysis, as `skal.comparisons.verdicts.analyse` returns it, and returns
+the picture's bytes by format ("png", "svg"), equal for equal input, or None if there is nothing to
+draw. It has one panel per group, that is, per setting in which strategies are compared.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..runs import drawing
 from .sentences import FEWEST, name_settings, name_spread, spread
 
 Analysis: TypeAlias = Mapping[str, Any]
-"""What `skal.comparisons.verdicts.analyse` returns."""
+"""The result of `skal.comparisons.verdicts.analyse`."""
 
 DASHES = {"-": "solid", "--": "dash", ":": "dot"}
 MARKERS = {
@@ -39,10 +39,10 @@ MARKERS = {
     "h": "hexagon",
     "*": "star",
 }
-"""Matplotlib's dashes and markers, and what Plotly calls them."""
+"""Plotly's names of matplotlib's dashes and markers."""
 MOST_COLUMNS = 3
 TITLE_ROOM = (70, 46)
-"""Characters that the title of a single panel may have, and of one of several."""
+"""Maximum title length in characters: of a single panel, and of one of several."""
 SHADES = ("#9ecae1", "#6baed6", "#3182bd", "#08519c")
 NOISES = {"noise_rate": "rate of image noise", "label_noise": "rate of wrong labels"}
 MEASURES = {"accuracy": "test accuracy at the end", "aulc": "area under the curve"}
@@ -52,7 +52,7 @@ _log = logging.getLogger("skal")
 
 @dataclass(frozen=True)
 class Look:
-    """How a strategy is named and drawn in every panel, in matplotlib's terms."""
+    """Name and matplotlib style of a strategy, the same in every panel."""
 
     name: str
     color: str
@@ -88,7 +88,7 @@ def draw_panels(
     legend: bool = True,
     **layout: Any,
 ) -> drawing.Pictures:
-    """Draw a panel a group, titled by its name and what `draw` returns; `layout` as in
+    """Draw one panel per group, titled by its name and the result of `draw`; for `layout` see
     `new_panels`.
     """
     with drawing.style():
@@ -110,7 +110,7 @@ def new_panels(
     sharey: bool = False,
     grid: bool = True,
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure and `n` panels, at most three a row, of `width` by `height` inches each."""
+    """Return a figure and `n` panels of `width` by `height` inches, at most three per row."""
     rows = math.ceil(n / MOST_COLUMNS)
     columns = math.ceil(n / rows)
     width = width or (6.8 if n == 1 else 4.2)
@@ -127,7 +127,7 @@ def new_panels(
 def draw_line(
     axes: Axes, points: Sequence[tuple[float, Mapping[str, Any], int]], look: Look, scale: float = 1
 ) -> None:
-    """Draw means with bands; a point is (x, what `statistics.describe` returned, n_seeds)."""
+    """Draw means with bands; a point is (x, a result of `statistics.describe`, n_seeds)."""
     ends = [spread(point, n_seeds) for _, point, n_seeds in points]
     low, high = ([scale * end for end in side] for side in zip(*ends, strict=True))
     x = [place for place, _, _ in points]
@@ -145,7 +145,7 @@ def draw_line(
 
 
 def add_legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """Put one legend for all panels below them."""
+    """Add one legend for all panels below them."""
     entries: dict[str, Artist] = {}
     for axes in panels:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -167,7 +167,7 @@ def add_legend(figure: Figure, panels: Sequence[Axes]) -> None:
 
 
 def _width(names: list[str], columns: int) -> float:
-    """Estimate the inches that a legend takes; matplotlib fills its columns one by one."""
+    """Estimate a legend's width in inches; matplotlib fills it column by column."""
     return sum(0.85 + 0.082 * max(map(len, part)) for part in np.array_split(names, columns))
 
 
@@ -187,8 +187,8 @@ def comparison_curves(analysis: Analysis) -> drawing.Pictures:
 
 
 def difference_curves(analysis: Analysis) -> drawing.Pictures | None:
-    """Draw each strategy's paired difference from the baseline. Its bands are narrower than those
-    of the curves, which include what splits and initial sets do to all strategies.
+    """Draw each strategy's paired difference from the baseline. The bands are narrower than those
+    of the curves, which include effects of splits and initial sets that all strategies share.
     """
     if not any(entry["differences"] for entry in analysis["strategies"].values()):
         return None
@@ -204,7 +204,7 @@ def difference_curves(analysis: Analysis) -> drawing.Pictures | None:
                 points = [(p["n_labeled"], p, n_pairs[-1]) for p in entry["differences"]]
                 draw_line(axes, points, styles[name], 100)
         drawing.label_curves(axes)
-        axes.set_ylabel(f"points above {baseline.name}")
+        axes.set_ylabel(f"percentage points above {baseline.name}")
         return _seeds(n_pairs, "paired differences") if n_pairs else "nothing to compare"
 
     return draw_panels(analysis["groups"], draw, sharey=True)
@@ -217,12 +217,12 @@ def _seeds(numbers: Sequence[int], what: str) -> str:
     found = f"{fewest} to {most}" if fewest < most else str(most)
     band = name_spread(most)
     if fewest < FEWEST <= most:
-        band += f"; of fewer than {FEWEST} {name_spread(fewest)}"
+        band += f"; with fewer than {FEWEST} {name_spread(fewest)}"
     return f"mean of {found} {what}, {band}"
 
 
 def noise_curves(analysis: Analysis) -> drawing.Pictures | None:
-    """Draw final accuracy and area against the rate of noise, a column a dataset and model."""
+    """Draw final accuracy and area against the noise rate, one column per dataset and model."""
     series = list(_noise_series(analysis["groups"]))
     if not series:
         return None
@@ -255,7 +255,7 @@ def noise_curves(analysis: Analysis) -> drawing.Pictures | None:
 def _noise_series(
     groups: Sequence[Mapping[str, Any]],
 ) -> Iterator[tuple[str, str, list[Mapping[str, Any]]]]:
-    """Yield a title, the noise that varies, and the groups that differ only in it, by rate."""
+    """Yield a title, the kind of noise that varies, and the groups that differ only in its rate."""
     for noise in NOISES:
         others = [name for name in ("dataset", "model", *NOISES) if name != noise]
         rows: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
@@ -268,9 +268,9 @@ def _noise_series(
 
 
 def efficiency_bars(analysis: Analysis) -> drawing.Pictures | None:
-    """Draw the labels the baseline needs over those each strategy needs, for each target. The 95%
-    interval is left out below `sentences.FEWEST` seeds; an arrow replaces its lower end if more
-    than 2.5% of the resamples miss the target.
+    """Draw the labels that the baseline needs divided by those that each strategy needs, for each
+    target. The 95% interval is left out with fewer than `sentences.FEWEST` seeds; an arrow replaces
+    its lower end if more than 2.5% of the resamples miss the target.
     """
     groups = analysis["groups"]
     most = max(sum(bool(e["efficiency"]) for e in entries_of(analysis, g).values()) for g in groups)
@@ -318,7 +318,7 @@ def _draw_efficiency(
 def _draw_interval(axes: Axes, y: float, target: Mapping[str, Any]) -> float:
     """Draw the interval of an efficiency and return its right end."""
     low, high, ratio = target["low"], target["high"], target["ratio"]
-    missed = not low  # resamples that do not get there count as 0, which is no end
+    missed = not low  # resamples that miss the target count as 0, which is not an interval's end
     axes.plot(
         [0.8 * min(ratio, high) if missed else low, high],
         [y, y],
@@ -327,7 +327,7 @@ def _draw_interval(axes: Axes, y: float, target: Mapping[str, Any]) -> float:
         marker="<" if missed else None,
         markersize=4,
         markevery=[0],
-        # seen on the darkest bar, too
+        # visible even on the darkest bar
         path_effects=[patheffects.withStroke(linewidth=3, foreground="white")],
     )
     return float(max(ratio, high))
@@ -349,22 +349,22 @@ def penalty_heatmap(analysis: Analysis) -> drawing.Pictures | None:
         axes.axhline(len(names) - 0.5, color="white", linewidth=6)
         axes.set_xticks(range(len(names)), names, **drawing.slant(names))
         axes.set_yticks(range(len(names) + 1), [*names, "mean of column"])
-        axes.set_xlabel(f"how often the row beats\nthe column, of {penalty['n']} budgets")
+        axes.set_xlabel(f"share of {penalty['n']} budgets at which\nthe row beats the column")
 
     size = max(4.2, 1.9 + 0.62 * max(len(group["penalty"]["strategies"]) for group in groups))
     return draw_panels(groups, draw, legend=False, width=size, height=size, grid=False)
 
 
 def column_means(matrix: Sequence[Sequence[float]]) -> list[float]:
-    """Return how often each strategy is beaten, averaged over the others; lower is better."""
+    """Return the share of budgets at which others beat each strategy, on average; low is good."""
     n = len(matrix)
     return [sum(row[j] for i, row in enumerate(matrix) if i != j) / max(n - 1, 1) for j in range(n)]
 
 
 def ranks_diagram(analysis: Analysis) -> drawing.Pictures | None:
-    """Draw the critical-difference diagram (Demšar, JMLR 7, 2006) of mean ranks over datasets,
-    where a bar joins strategies that Nemenyi's test at 5% cannot tell apart. Without
-    scikit-posthocs a warning is logged and nothing is drawn.
+    """Draw the critical-difference diagram (Demšar, JMLR 7, 2006) of mean ranks over datasets. Bars
+    join strategies that Nemenyi's test at 5% cannot tell apart. Without scikit-posthocs, log a
+    warning and draw nothing.
     """
     ranks = analysis["ranks"]
     if ranks is None or len(ranks["strategies"]) < 2:
@@ -374,7 +374,8 @@ def ranks_diagram(analysis: Analysis) -> drawing.Pictures | None:
         from scikit_posthocs import critical_difference_diagram, posthoc_nemenyi_friedman
     except ImportError:
         _log.warning(
-            "no critical-difference diagram: it needs scikit-posthocs: pip install 'skal[report]'"
+            "skipped the critical-difference diagram: it needs scikit-posthocs; "
+            "pip install 'skal[report]'"
         )
         return None
     styles = looks(analysis)
@@ -393,7 +394,7 @@ def ranks_diagram(analysis: Analysis) -> drawing.Pictures | None:
             crossbar_props={"marker": "o", "markersize": 4},  # bars of equal ranks have no length
         )
         axes.grid(visible=False)
-        # all ranks are on the axis: near ones shall look near
+        # show the whole range of ranks, so that close ranks look close
         margin = 0.01 * (len(names) - 1)
         axes.set_xlim(1 - margin, len(names) + margin)
         axes.set_xticks(range(1, len(names) + 1))

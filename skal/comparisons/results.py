@@ -1,4 +1,4 @@
-"""What runs came to, read from their folders. No torch."""
+"""Results of runs, read from their folders. No torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _log = logging.getLogger("skal")
 
 
 class Setting(NamedTuple):
-    """What runs must share for their strategies to be compared."""
+    """Values that runs must share for their strategies to be compared."""
 
     dataset: str
     model: str
@@ -33,9 +33,9 @@ class Setting(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class Result:
     """One run: its settings, the contents of its files, and its folder if it has one. `data` is its
-    `skal.runs.resuming.fingerprint`, `dataset` a name that `pairs.tell_apart` gave, `weights` the
-    hash of its initial weights, if recorded, `environment` what it ran on, and `evaluation` says
-    what its last network got wrong, empty where that was not kept.
+    `skal.runs.resuming.fingerprint`, `dataset` a name given by `pairs.tell_apart`, `weights` the
+    hash of its initial weights, if recorded; `environment` and `evaluation` are the contents of
+    ``environment.json`` and ``evaluation.json``, empty if missing.
     """
 
     config: RunConfig
@@ -64,9 +64,7 @@ class Result:
 
 
 def strategy_label(config: RunConfig) -> str:
-    """Return ``NAME?K=V&K=V``, and the share drawn at random if it is not 0 (left out for
-    `random`).
-    """
+    """Return ``NAME?K=V&K=V``, with the share drawn at random unless it is 0 or for `random`."""
     label = _label(config.strategy, config.strategy_params)
     explore = resolve_share("explore", config.explore)
     return f"{label}, explore {100 * explore:.12g}%" if explore and label != "random" else label
@@ -78,19 +76,19 @@ def _label(strategy: str, params: Mapping[str, Any]) -> str:
 
 
 def read_result(folder: str | Path) -> Result:
-    """Read a finished run; RunFolderError if there is none, or a file is damaged."""
+    """Read a finished run; raise a RunFolderError if it is missing, unfinished or damaged."""
     folder = Path(folder)
     record, config = Record.read(folder)
     if record.summary is None:
         raise RunFolderError(
-            f"the run in {str(folder)!r} is not finished; finish it: skal resume {folder}"
+            f"the run in {str(folder)!r} is not finished; finish it with skal resume {folder}"
         )
-    record.altered()  # says so
+    record.altered()  # only for its warnings
     evaluation: dict[str, Any] = {}
     if record.is_whole(EVALUATION):
         evaluation = json.loads((folder / EVALUATION).read_bytes())
     elif EVALUATION in record.digests:
-        _log.warning("%s is gone or damaged, and left out", folder / EVALUATION)
+        _log.warning("%s is missing or damaged, and left out", folder / EVALUATION)
     return Result(
         config,
         record.summary,
@@ -105,8 +103,8 @@ def read_result(folder: str | Path) -> Result:
 
 
 def find_runs(folders: Iterable[str | Path]) -> list[Path]:
-    """Return finished runs in and below folders, sorted; RunFolderError if a folder does not exist
-    or has none.
+    """Return the finished runs in and below folders, sorted. Raise a RunFolderError if a folder
+    does not exist or has none.
     """
     found: set[Path] = set()
     for folder in map(Path, folders):
@@ -117,22 +115,21 @@ def find_runs(folders: Iterable[str | Path]) -> list[Path]:
         runs = {run for run in runs if run.name[:1] != "."}
         below = {run for run in runs if is_finished(run)}
         others = sorted(runs - below)
-        told = (
-            f"{counted(len(others), 'is', 'are')} not finished, by {others[0] / JOURNAL}"
-            if others
-            else ""
+        unfinished = (
+            f"{counted(len(others), 'unfinished run')}, the first in {others[0]}" if others else ""
         )
         if not below:
-            raise RunFolderError(f"there is no finished run in {str(folder)!r} {told}".strip())
+            reason = f"; it has {unfinished}" if others else ""
+            raise RunFolderError(f"there is no finished run in {str(folder)!r}{reason}")
         if others:
-            _log.info("of %s in %s %s, and left out", counted(len(runs), "run"), folder, told)
+            _log.info("skipped in %s, of %s: %s", folder, counted(len(runs), "run"), unfinished)
         found |= below
     return sorted(found)
 
 
 def read_results(folders: Iterable[str | Path]) -> list[Result]:
-    """Read finished runs in and below folders, sorted by folder; those of a comparison in the order
-    of its grid, so that strategies keep their colours.
+    """Read finished runs in and below folders, sorted by folder. Runs of a comparison are in the
+    order of its grid, so that strategies keep their colours.
     """
     by_grid: dict[Path | None, list[Result]] = {}
     for path in find_runs(folders):
@@ -146,11 +143,11 @@ def read_results(folders: Iterable[str | Path]) -> list[Result]:
 
 
 def _in_order_of(path: Path, results: list[Result]) -> list[Result]:
-    """Sort a comparison's runs by seed, and by its grid's strategies, models and rates."""
+    """Sort a comparison's runs by seed, then as its grid lists strategies, models and rates."""
     try:
         grid = read_grid(path).get(GRID, {})
     except (RunFolderError, UsageError) as error:
-        _log.warning("%s; its runs are in the order of their names", error)
+        _log.warning("%s; its runs are sorted by name", error)
         return results
     strategies = [_label(*parse_spec(text)) for text in grid.get("strategies", ())]
     known = {axis: list(grid.get(axis, ())) for axis in AXES}

@@ -1,7 +1,7 @@
-"""How what was found in comparisons is put into words, and how much of it is shown. No torch.
+"""Wording of the results of comparisons. No torch.
 
-A `finding` is what could be shown of a difference: "better", "worse", "none" or "too few" (seeds to
-tell). A `difference` is what `skal.comparisons.statistics.paired_difference` returns.
+A `finding` is the outcome of a test: "better", "worse", "none" (no significant difference) or "too
+few" (seeds to tell). A `difference` is what `statistics.paired_difference` returns.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from ..core.text import counted, plural
 
 FEWEST = 6
-"""Seeds, below which no interval is shown: of so few the bootstrap's is much too narrow."""
+"""Minimum number of seeds for an interval; with fewer, the bootstrap's is much too narrow."""
 
 _PARTS: Mapping[str, Callable[[Any], str]] = {
     "dataset": str,
@@ -26,8 +26,8 @@ Difference = Mapping[str, Any]
 
 
 def name_settings(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Name settings by what they differ in, such as "lenet, noise 0.1"; a single one by dataset,
-    model and any noise.
+    """Name settings by the fields in which they differ, such as "lenet, noise 0.1"; a single one by
+    dataset, model and any noise.
     """
     if len(settings) > 1:
         return name_differences(settings)
@@ -38,12 +38,12 @@ def name_differences(
     settings: Sequence[Mapping[str, Any]], without: Iterable[str] = ()
 ) -> list[str]:
     """Name each setting by the fields that differ, except those of `without`."""
-    told = [
+    differing = [
         (field, word)
         for field, word in _PARTS.items()
         if field not in without and len({one[field] for one in settings}) > 1
     ]
-    return [", ".join(word(one[field]) for field, word in told) for one in settings]
+    return [", ".join(word(one[field]) for field, word in differing) for one in settings]
 
 
 def name_part(field: str, value: Any) -> str:
@@ -52,9 +52,7 @@ def name_part(field: str, value: Any) -> str:
 
 
 def spread(value: Mapping[str, Any], n_seeds: int) -> tuple[float, float]:
-    """Return the ends of the 95% interval of `statistics.describe`; below `FEWEST` seeds, of the
-    range.
-    """
+    """Return the ends of the 95% interval, or with fewer than `FEWEST` seeds of the range."""
     low, high = ("low", "high") if n_seeds >= FEWEST else ("lowest", "highest")
     return value[low], value[high]
 
@@ -67,26 +65,26 @@ def judge(name: str, other: str, finding: str) -> str:
     return {
         "better": f"{name} beats {other}",
         "worse": f"{name} is worse than {other}",
-        "none": f"No difference between {name} and {other} could be shown",
+        "none": f"No significant difference between {name} and {other}",
         "too few": f"Too few seeds to tell whether {name} beats {other}",
     }[finding]
 
 
 def judge_noise(name: str, noise: str, finding: str) -> str:
     return {
-        "worse": f"{name} loses by {noise}",
-        "better": f"{name} gains by {noise}",
-        "none": f"It could not be shown that {name} loses by {noise}",
-        "too few": f"Too few seeds to tell what {name} loses by {noise}",
+        "worse": f"{name} is worse with {noise}",
+        "better": f"{name} is better with {noise}",
+        "none": f"No significant effect of {noise} on {name}",
+        "too few": f"Too few seeds to tell how {noise} affects {name}",
     }[finding]
 
 
 def judge_end(name: str, finding: str, at_end: str, difference: Difference) -> str:
-    """Say what final accuracy shows, where that differs from the area's finding."""
+    """Describe the finding on final accuracy, if it differs from that on the area."""
     if at_end == finding:
         return ""
     if at_end == "none":
-        return ", though at the end no difference could be shown"
+        return ", though not significantly in final accuracy"
     where = " over the whole curve" if finding == "none" else ""
     mean = difference["mean"]
     size = f"{_points(mean)} percentage points {_direction(mean)}"
@@ -94,7 +92,7 @@ def judge_end(name: str, finding: str, at_end: str, difference: Difference) -> s
 
 
 def describe_size(difference: Difference, finding: str, than: str = "") -> str:
-    """Say how large a paired difference is, in how many seeds, and its interval if known."""
+    """Describe the size of a paired difference, its interval, and its direction by seed."""
     mean, n_pairs = difference["mean"], difference["n_pairs"]
     wins, losses = difference["wins"], difference["losses"]
     if not wins + losses:
@@ -116,11 +114,11 @@ def _interval(difference: Difference) -> str:
     ends = [_points(end) for end in sorted((low, high), key=abs)]
     if low < 0 < high:
         ends = [f"{_points(low)} lower", f"{_points(high)} higher"]
-    return f" (likely between {' and '.join(ends)})"
+    return f" (95% interval {' to '.join(ends)})"
 
 
 def _times(difference: Difference) -> str:
-    """Say in how many seeds a difference has the sign of its mean."""
+    """Count the seeds in which a difference has the sign of its mean."""
     times = difference["losses" if difference["mean"] < 0 else "wins"]
     return f"{times} of {counted(difference['n_pairs'], 'seed')}"
 
@@ -141,11 +139,11 @@ def _direction(difference: float) -> str:
 
 
 def describe_labels(labels: float, budgets: Sequence[int], measured: bool = True) -> str:
-    """Say where a curve first is high enough: "about 86 labels (between 80 and 90)"; `measured`
-    means that networks were trained with just these `budgets`.
+    """Describe a number of labels, such as "about 86 labels (between 80 and 90)". `measured` means
+    that networks were trained at these `budgets`, not interpolated.
     """
     if labels <= budgets[0]:
-        return f"{counted(budgets[0], 'label')} at most"
+        return f"at most {counted(budgets[0], 'label')}"
     after = bisect.bisect_left(budgets, labels)
     near = min(budgets[max(after - 1, 0) : after + 1], key=lambda n: abs(n - labels))
     if measured and abs(near - labels) < 1e-6:
@@ -160,11 +158,11 @@ def describe_efficiency(
     budgets: Sequence[int],
     measured: bool = True,
 ) -> str:
-    """Say how many labels reach the baseline's final accuracy."""
+    """Describe how many labels reach the baseline's final accuracy."""
     if len(budgets) == 1:
         return ""
     if not efficiency:
-        return f"; {baseline} itself does not get better with more labels"
+        return f"; {baseline} itself does not improve with more labels"
     final = efficiency[-1]
     target = f"{baseline}'s final accuracy of {final['target']:.1%}"
     if final["labels"] is None:
@@ -176,8 +174,8 @@ def describe_efficiency(
 
 
 def list_runs(runs: Iterable[tuple[str, int]], seeds: Mapping[str, Sequence[int]]) -> str:
-    """Name runs, given as strategy and seed, of at most five strategies; of a strategy with all its
-    `seeds`, only the name.
+    """List runs, given as strategy and seed, for at most five strategies; seeds are left out if a
+    strategy has all its `seeds` in the list.
     """
     meant: dict[str, list[int]] = {}
     for strategy, seed in runs:

@@ -1,6 +1,6 @@
-"""What is computed of learning curves that are paired by seed. No torch.
+"""Statistics of learning curves that are paired by seed. No torch.
 
-The unit of all statistics is the seed: runs of one seed share split, initial images, network
+The unit of all statistics is the seed: runs with the same seed share split, initial set, network
 initialisation and training randomness, so that strategies are compared in pairs.
 """
 
@@ -25,12 +25,12 @@ N_RESAMPLES = 9999
 _ENDS = (100 * ALPHA / 2, 100 * (1 - ALPHA / 2))
 SEED = 0
 _DECIMALS = 12
-"""Differences in further ones are rounding errors, and would untie what is tied."""
+"""Decimals that count; differences in further ones are rounding errors and would break ties."""
 
 
 @lru_cache(maxsize=8)
 def resamples(n: int) -> Floats:
-    """Return the weights of seeds in each bootstrap resample, shape (N_RESAMPLES, n)."""
+    """Return the weight of each seed in each bootstrap resample, shape (N_RESAMPLES, n)."""
     drawn = np.random.default_rng(SEED).integers(0, n, (N_RESAMPLES, n))
     return np.stack([(drawn == seed).mean(axis=1) for seed in range(n)], axis=1)
 
@@ -38,9 +38,9 @@ def resamples(n: int) -> Floats:
 def describe(values: ArrayLike) -> list[dict[str, Any]]:
     """Describe each column of `values`, shape (n_seeds,) or (n_seeds, n): `mean`, `sd`, `lowest`,
     `highest`, and `low` and `high`, the 95% percentile bootstrap interval of the mean (Efron and
-    Tibshirani, 1993, chapter 13). It is too narrow for few seeds: of normally distributed
-    accuracies it covers the mean in 50% of cases for 2 seeds, 79% for 4, 85% for 6, 90% for 10 and
-    93% for 20. Interval and `sd` are None for one seed, all are for none.
+    Tibshirani, 1993, chapter 13). The interval is too narrow with few seeds: for normally
+    distributed accuracies it covers the mean in 50% of cases with 2 seeds, 79% with 4, 85% with 6,
+    90% with 10 and 93% with 20. Interval and `sd` are None with one seed, all values without any.
     """
     rows = np.asarray(values, dtype=float)
     rows = rows.reshape(len(rows), math.prod(rows.shape[1:]))
@@ -60,15 +60,15 @@ def describe(values: ArrayLike) -> list[dict[str, Any]]:
 
 
 def paired_difference(values: ArrayLike, baseline: ArrayLike) -> dict[str, Any]:
-    """Compare with a baseline in the same seeds, shape (n_pairs,): the differences' entries of
-    `describe` without `sd`, `wins` and `losses` in seeds, `n_pairs`, and `p` of `signed_rank_test`,
-    None without pairs.
+    """Compare values with a baseline's in the same seeds, both of shape (n_pairs,): return the
+    differences' entries of `describe` except `sd`, the number of seeds with `wins` and `losses`,
+    `n_pairs`, and `p` of `signed_rank_test`, None without pairs.
     """
     differences = paired_differences(values, baseline)
     description = describe(differences)[0]
     del description["sd"]
     return {
-        # what is left of differences that cancel out is a rounding error; 0.0 for -0.0
+        # differences that cancel out leave a rounding error; + 0.0 turns -0.0 into 0.0
         **{k: v if v is None else round(v, _DECIMALS) + 0.0 for k, v in description.items()},
         "wins": int((differences > 0).sum()),
         "losses": int((differences < 0).sum()),
@@ -78,19 +78,19 @@ def paired_difference(values: ArrayLike, baseline: ArrayLike) -> dict[str, Any]:
 
 
 def paired_differences(values: ArrayLike, baseline: ArrayLike) -> Floats:
-    """Return differences with rounding errors set to 0."""
+    """Return the differences, with rounding errors set to 0."""
     differences = np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float)
     return np.asarray(np.round(differences, _DECIMALS))
 
 
 def signed_rank_test(differences: ArrayLike) -> float:
-    """Return the two-sided p of Wilcoxon's signed-rank test (1945), exact with ties and zeros, too,
-    where `scipy.stats.wilcoxon` is not. Zeros are left out (p is 1 if all are) and ties share mean
-    ranks; the null distribution over all 2^n signs is a convolution of n terms.
+    """Return the two-sided p of Wilcoxon's signed-rank test (1945). Unlike `scipy.stats.wilcoxon`
+    it is exact even with ties and zeros. Zeros are dropped (p is 1 if all are), ties share mean
+    ranks, and the null distribution over all 2^n signs is a convolution of n terms.
     """
     found = np.round(np.asarray(differences, dtype=float), _DECIMALS)
     found = found[found != 0]
-    # doubled, mean ranks are whole
+    # doubled mean ranks are integers
     ranks = np.rint(2 * stats.rankdata(np.abs(found))).astype(int)
     chance = np.ones(1)
     for rank in ranks:
@@ -102,8 +102,8 @@ def signed_rank_test(differences: ArrayLike) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values by Holm's step-down method (1979); the order stays. Of results at most 0.05,
-    any is a false finding in at most 5% of such families.
+    """Correct p-values by Holm's step-down method (1979), in the given order. It bounds the
+    family-wise error rate: rejecting at 0.05 makes any false finding in at most 5% of families.
     """
     found = np.asarray(p_values, dtype=float)
     order = np.argsort(found, kind="stable")
@@ -114,12 +114,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def smallest_p(n_pairs: int) -> float:
-    """Return the smallest p that `signed_rank_test` can reach: all signs are equal."""
+    """Return the smallest p that `signed_rank_test` can reach, with all signs equal."""
     return min(1.0, 2 * 0.5**n_pairs)
 
 
 def seeds_needed(n_differences: int) -> int:
-    """Return how many seeds any of that many differences needs to be significant."""
+    """Return the number of seeds with which any of `n_differences` can be significant."""
     n_pairs = 1
     while n_differences * smallest_p(n_pairs) > ALPHA:
         n_pairs += 1
@@ -127,11 +127,11 @@ def seeds_needed(n_differences: int) -> int:
 
 
 def crossings(labels: Floats, curves: Floats, targets: Floats) -> Floats:
-    """Return the labels, shape (n_curves,), at which each curve, interpolated linearly, first
-    reaches its target: NaN if never, and the first number of labels, an upper bound, if it starts
-    there. `labels`, shape (n_budgets,), rise; `curves` have shape (n_curves, n_budgets).
+    """Return the number of labels, shape (n_curves,), at which each linearly interpolated curve
+    first reaches its target: NaN if never, and `labels[0]`, an upper bound, if it starts at or
+    above it. `labels`, shape (n_budgets,), must increase; `curves` has shape (n_curves, n_budgets).
     """
-    # equal means, summed in another order, may differ in their last digits
+    # the order of summation may change the last digits of equal means
     reached = curves >= targets[:, None] - 10.0**-_DECIMALS
     after = reached.argmax(axis=1)
     before = np.maximum(after - 1, 0)
@@ -149,13 +149,13 @@ def label_efficiency(
     baseline: ArrayLike,
     resample: Callable[[int], Floats] = resamples,
 ) -> list[dict[str, Any]]:
-    """Compare the labels that mean curves need, for targets at `SHARES` of the baseline's gain.
-    `n_labeled`, shape (n_budgets,), rises; `accuracy` and `baseline` have shape (n_pairs,
+    """Compare the labels that mean curves need for targets at `SHARES` of the baseline's gain.
+    `n_labeled`, shape (n_budgets,), must increase; `accuracy` and `baseline` have shape (n_pairs,
     n_budgets). Each target has `share`, `target`, `labels`, `baseline_labels`, their `ratio` (above
-    1 where labels are saved), its 95% interval `low` and `high` over resampled pairs, and
-    `reached`, the share of resamples that reach the target; the others count as ratio 0. All but
-    `share`, `target`, `baseline_labels` and `reached` are None if it is not reached, interval and
-    `reached` for one seed; the list is empty if the baseline does not rise.
+    1 if labels are saved), its 95% interval `low` and `high` over resampled pairs, and `reached`,
+    the share of resamples that reach the target; the others count as ratio 0. If the target is not
+    reached, `labels`, `ratio`, `low` and `high` are None; with one seed, `low`, `high` and
+    `reached` are. The list is empty if the baseline's mean curve does not rise.
     """
     labels = np.asarray(n_labeled, dtype=float)
     ours, theirs = np.asarray(accuracy, dtype=float), np.asarray(baseline, dtype=float)
@@ -193,10 +193,10 @@ def label_efficiency(
 
 
 def penalty_matrix(n_labeled: Sequence[int], curves: Curves) -> dict[str, Any] | None:
-    """Return the penalty matrix of BADGE (Ash et al., ICLR 2020, section 5): row i, column j of
-    `matrix` is the share of the `n` numbers of labels `budgets`, those of rounds 1, 2, 4, 8, ...,
-    where i beats j in a two-sided paired t-test at 0.05, uncorrected, in at least two common seeds.
-    None if there are only initial labels or no such seeds.
+    """Return the penalty matrix of BADGE (Ash et al., ICLR 2020, section 5). Row i, column j of
+    `matrix` is the share of the `n` `budgets` (numbers of labels of rounds 1, 2, 4, 8, ...) at
+    which i beats j in an uncorrected two-sided paired t-test at 0.05 over at least two common
+    seeds. Return None without such rounds or seeds.
     """
     rounds = [2**k for k in range(len(n_labeled).bit_length()) if 2**k < len(n_labeled)]
     matrix = np.zeros((len(curves), len(curves)))
@@ -219,24 +219,24 @@ def penalty_matrix(n_labeled: Sequence[int], curves: Curves) -> dict[str, Any] |
 
 
 def _above_zero(differences: Floats) -> NDArray[np.bool_]:
-    """Tell of each column whether its mean is above 0 by a two-sided t-test."""
+    """Return for each column whether its mean is above 0 by a two-sided t-test."""
     n = len(differences)
     critical = stats.t.ppf(1 - ALPHA / 2, n - 1)
-    # multiplied out, for the deviation may be 0
+    # multiplied out, since the deviation may be 0
     deviation = np.round(differences.std(axis=0, ddof=1), _DECIMALS)
     return np.asarray(math.sqrt(n) * differences.mean(axis=0) > critical * deviation)
 
 
 def rank_strategies(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """Return each strategy's `mean_rank` over settings (1 is best, ties share ranks) and Friedman's
-    `friedman_p` (Demšar, JMLR 7, 2006), None for two strategies. It is the chi-squared
-    approximation, rough for few settings, and assumes them to be independent.
+    """Return each strategy's `mean_rank` over settings (1 is best, ties share ranks) and the p of
+    Friedman's test, `friedman_p` (Demšar, JMLR 7, 2006), None for two strategies. It uses the
+    chi-squared approximation, rough for few settings, and assumes independent settings.
     """
     table = np.round(np.array(list(values.values()), dtype=float), _DECIMALS)
     mean_ranks = stats.rankdata(-table, axis=0).mean(axis=1)
     p = None
     if len(table) > 2:
-        # where all are tied, scipy divides 0 by 0
+        # scipy divides 0 by 0 if all are tied
         tied = np.ptp(mean_ranks) < 10.0**-_DECIMALS
         p = 1.0 if tied else float(stats.friedmanchisquare(*table).pvalue)
     return {"mean_rank": dict(zip(values, mean_ranks.tolist(), strict=True)), "friedman_p": p}

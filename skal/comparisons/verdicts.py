@@ -1,7 +1,6 @@
-"""Whether a strategy beats random, by how much, and how sure that is. No torch.
+"""Verdicts: whether strategies beat random, by how much, and how certainly. No torch.
 
-The one measure that the verdict rests on is the area under the learning curve; the final accuracy
-stands beside it.
+A verdict is based on the area under the learning curve; final accuracy is reported in addition.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ from .results import Result
 NOISES = ("noise_rate", "label_noise")
 
 Findings = Mapping[str, str]
-"""What could be shown of a difference, by measure; see `sentences`."""
+"""Findings by measure; see `sentences`."""
 
 
 def analyse(
     results: Sequence[Result], baseline: str = "random", failed: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Return the content of ``comparison.json``. Curves are compared at the labels that all runs of
-    a setting have, else interpolated at as many over their common span, in the seeds that both
-    strategies have; `p_holm` is corrected, for each measure, for all comparisons with the baseline
-    in all settings (`n_verdicts`), and in `models` and `noise` for all of each. `failed` names runs
-    to warn of. RunFolderError if runs cannot be compared, see `group_by_setting`; DataError if
-    those of a setting share no span of labels.
+    """Return the content of ``comparison.json``. Curves are compared at the numbers of labels that
+    all runs of a setting share, else interpolated at as many over their common range, for the seeds
+    that both strategies have. For each measure, `p_holm` is corrected for all comparisons with the
+    baseline in all settings (`n_verdicts`); those in `models` and in `noise` are corrected
+    separately. `failed` names runs to warn about. Raise a RunFolderError if runs cannot be
+    compared, see `group_by_setting`, a DataError if those of a setting share no range of labels.
     """
     ordered = sorted(tell_apart(results), key=lambda result: result.strategy != baseline)
     groups = [Group.make(*item) for item in group_by_setting(ordered).items()]
@@ -77,8 +76,8 @@ def analyse(
 
 
 def _correct(rows: Sequence[Mapping[str, Any]]) -> list[Findings]:
-    """Add `p_holm`, corrected for all rows, to each measure, and return the findings. Whether a row
-    has too few seeds to tell depends only on numbers of seeds.
+    """Add `p_holm`, corrected for all rows, to each measure, and return the findings. "too few"
+    depends only on numbers of seeds, not on results.
     """
     tested = [row for row in rows if row["aulc"]["n_pairs"]]
     least = iter(statistics.holm([statistics.smallest_p(row["aulc"]["n_pairs"]) for row in tested]))
@@ -94,7 +93,7 @@ def _correct(rows: Sequence[Mapping[str, Any]]) -> list[Findings]:
 
 
 def _finding(difference: Mapping[str, Any]) -> str:
-    # one large difference may turn the mean against all the others
+    # one large difference can give the mean another sign than most differences have
     clear = difference["mean"] * (difference["wins"] - difference["losses"]) > 0
     if difference["p_holm"] > statistics.ALPHA or not clear:
         return "none"
@@ -141,8 +140,8 @@ def _verdict(
     if entry["strategy"] == baseline:
         accuracy = entry["accuracy"]["mean"]
         return (
-            f"{name} is what the others are compared with: it ends at an accuracy of "
-            f"{accuracy:.1%} with {counted(budgets[-1], 'label')}."
+            f"{name} is the baseline: its final accuracy is {accuracy:.1%} with "
+            f"{counted(budgets[-1], 'label')}."
         )
     if entry["difference"] is None:
         return f"{name} cannot be judged: there is no run of {baseline} to compare it with."
@@ -155,25 +154,23 @@ def _verdict(
     saved = sentences.describe_efficiency(
         entry["efficiency"], baseline, budgets, not group.interpolated
     )
-    return f"{head}: {_where(budgets)} its accuracy is {size}{saved}."
+    return f"{head}: its {_name_area(budgets)} is {size}{saved}."
 
 
 def _placed(row: Mapping[str, Any], place: str) -> str:
     return f"{row['strategy']} ({place})" if place else str(row["strategy"])
 
 
-def _where(budgets: Sequence[int]) -> str:
-    """Say what an area is of; the budgets begin and end with its numbers of labels."""
-    return (
-        "on average over its curve"
-        if budgets[0] < budgets[-1]
-        else f"with {counted(budgets[-1], 'label')}"
-    )
+def _name_area(budgets: Sequence[int]) -> str:
+    """Name the area under a curve between the first and the last of the budgets."""
+    if budgets[0] < budgets[-1]:
+        return "mean accuracy over the curve"
+    return f"accuracy with {counted(budgets[-1], 'label')}"
 
 
 def _ranks(groups: Sequence[Group]) -> dict[str, Any] | None:
-    """Rank strategies over datasets, if all settings have the same ones; models and noise rates on
-    one dataset are not independent, so they are averaged.
+    """Rank strategies over datasets, if all settings have the same strategies. Models and noise
+    rates on one dataset are not independent, so they are averaged.
     """
     datasets = list(dict.fromkeys(group.setting.dataset for group in groups))
     names = list(groups[0].curves) if groups else []
@@ -196,12 +193,12 @@ def _ranks(groups: Sequence[Group]) -> dict[str, Any] | None:
 
 
 def _places(groups: Sequence[Group], without: str) -> list[str]:
-    """Name each group by its setting, except for what is compared."""
+    """Name each group by its setting, without the field that is compared."""
     return sentences.name_differences([group.setting._asdict() for group in groups], (without,))
 
 
 def _compare_models(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Compare each pair of models, by strategy, in settings that are equal otherwise."""
+    """Compare each pair of models by strategy, in otherwise equal settings."""
     rows, places = list[dict[str, Any]](), list[str]()
     named = zip(groups, _places(groups, "model"), strict=True)
     for (other, _), (model, place) in itertools.combinations(named, 2):
@@ -216,15 +213,14 @@ def _compare_models(groups: Sequence[Group]) -> list[dict[str, Any]]:
         name, other = row["models"]
         head = sentences.judge(name, other, found["aulc"])
         head += sentences.judge_end(name, found["aulc"], found["accuracy"], row["accuracy"])
-        where, size = _where(row["n_labeled"]), sentences.describe_size(row["aulc"], found["aulc"])
-        row["sentence"] = (
-            f"{_placed(row, place)}: {head}: {where} the accuracy of {name} is {size}."
-        )
+        area = _name_area(row["n_labeled"])
+        size = sentences.describe_size(row["aulc"], found["aulc"])
+        row["sentence"] = f"{_placed(row, place)}: {head}: the {area} of {name} is {size}."
     return rows
 
 
 def _compare_rates(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Compare each rate of noise with the lowest one, by strategy and model."""
+    """Compare each noise rate with the lowest one, by strategy and model."""
     rows, places = list[dict[str, Any]](), list[str]()
     for noise in NOISES:
         for group, place in zip(groups, _places(groups, noise), strict=True):
@@ -240,18 +236,18 @@ def _compare_rates(groups: Sequence[Group]) -> list[dict[str, Any]]:
         )
         head = sentences.judge_noise(_placed(row, place), rate, found["aulc"])
         size = sentences.describe_size(row["aulc"], found["aulc"], f" than with {least}")
-        row["sentence"] = f"{head}: {_where(row['n_labeled'])} its accuracy is {size}."
+        row["sentence"] = f"{head}: its {_name_area(row['n_labeled'])} is {size}."
     return rows
 
 
 def _between(ours: Group, theirs: Group, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Compare each strategy in two settings, where that is possible."""
+    """Compare each strategy in two settings, if possible."""
     found = {name: difference_between(ours, theirs, name) for name in ours.curves}
     return [{"strategy": name, **facts, **row} for name, row in found.items() if row is not None]
 
 
 def _lowest(groups: Sequence[Group], group: Group, noise: str) -> Group:
-    """Return the group with the lowest rate, of those that differ from `group` only in it."""
+    """Return the group with the lowest rate among those that differ from `group` only in it."""
     rate = getattr(group.setting, noise)
     alike = [one for one in groups if one.setting._replace(**{noise: rate}) == group.setting]
     return min(alike, key=lambda one: float(getattr(one.setting, noise)))
@@ -264,8 +260,9 @@ def _warn(
     too_few: Sequence[str],
     n_tested: int,
 ) -> list[str]:
-    """Warn of one setting's runs; `n_pairs` is how many seeds each strategy shares with the
-    baseline, `too_few` names those with too few, `n_tested` counts the comparisons in all settings.
+    """Return the warnings about one setting's runs. `n_pairs` is the number of seeds that each
+    strategy shares with the baseline, `too_few` names strategies with too few, and `n_tested`
+    counts the comparisons in all settings.
     """
     purpose = f"make all {n_tested} comparisons with it"
     if n_tested == len(n_pairs):
@@ -280,15 +277,15 @@ def _warn(
         *_warn_of_seeds(group, baseline),
         *(
             f"with {counted(n, 'seed')} no difference of {', '.join(names)} from "
-            f"{baseline} can be called significant, whatever its size: at least {needed} seeds are "
-            f"needed to {purpose}"
+            f"{baseline} can be significant, however large: at least {needed} seeds are needed to "
+            f"{purpose}"
             for n, names in sorted(short.items())
         ),
     ]
 
 
 def _warn_of_budgets(group: Group) -> list[str]:
-    """Name the runs that start later or end earlier than others, which narrows the comparison."""
+    """Name the runs that start later or end earlier than others, and so narrow the comparison."""
 
     def budgets(end: Callable[[Mapping[int, float]], int]) -> dict[tuple[str, int], int]:
         return {
@@ -300,29 +297,27 @@ def _warn_of_budgets(group: Group) -> list[str]:
     starts, ends = budgets(min), budgets(max)
     first, last = group.n_labeled[0], group.n_labeled[-1]
     seeds = {name: list(of_seed) for name, of_seed in group.known.items()}
-    told = []
+    notes = []
     if len(set(starts.values())) > 1:
         late = sentences.list_runs((run for run, n in starts.items() if n == first), seeds)
-        told.append(f"{first} is the start of {late}; others begin with {min(starts.values())}")
+        notes.append(f"{first} is the start of {late}; others start with {min(starts.values())}")
     if len(set(ends.values())) > 1:
         short = sentences.list_runs((run for run, n in ends.items() if n == last), seeds)
-        told.append(f"{last} is the end of {short}; others continue to {max(ends.values())}")
+        notes.append(f"{last} is the end of {short}; others continue to {max(ends.values())}")
     if group.interpolated:
-        told.append(
-            "between its own numbers of labels each run's accuracy is interpolated linearly"
-        )
-    if not told:
+        notes.append("each run's accuracy is interpolated linearly between its numbers of labels")
+    if not notes:
         return []
     n = len(group.n_labeled)
     where = f"at {n} numbers from {first} to {last}" if n > 1 else f"at {first} only"
     return [
-        f"the runs have different numbers of labels: they are compared {where}; {'; '.join(told)}"
+        f"the runs have different numbers of labels: they are compared {where}; {'; '.join(notes)}"
     ]
 
 
 def _warn_of_seeds(group: Group, baseline: str) -> list[str]:
     if baseline not in group.curves:
-        return [f"there is no run of {baseline}: nothing can be compared with it"]
+        return [f"there is no run of {baseline} to compare strategies with"]
     seeds = set().union(*group.curves.values())
     missing = {name: sorted(seeds - of_seed.keys()) for name, of_seed in group.curves.items()}
     lacking = [
@@ -332,7 +327,4 @@ def _warn_of_seeds(group: Group, baseline: str) -> list[str]:
     ]
     if not lacking:
         return []
-    return [
-        f"{'; '.join(lacking)}: strategies are compared in the seeds that both have; the others "
-        "are left out of the pairs"
-    ]
+    return [f"{'; '.join(lacking)}: strategies are compared only in the seeds that both have"]

@@ -1,4 +1,4 @@
-"""One run of a comparison: what a worker does, wherever it is."""
+"""One run of a comparison, executed by a worker on any machine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _log = logging.getLogger("skal")
 
 @dataclass(frozen=True, eq=False)
 class Reply:
-    """What a worker sends back of a cell: a result, a packed run folder, or what went wrong."""
+    """A worker's reply about a cell: a result, a zipped run folder, or an error."""
 
     cell: Cell
     result: Result | None = None
@@ -49,9 +49,10 @@ class Reply:
 
 @dataclass(frozen=True, eq=False)
 class CellRunner:
-    """Makes any run of a comparison; it is sent to all workers. `threads` are torch's; `here` says
-    whether workers see `folder`, else run folders are sent back, packed; `call` identifies one call
-    of `compare`, so that the next reads images again; `data_dir` is the data folder of who asks.
+    """Executes any run of a comparison; it is sent to all workers. `threads` are torch's. If `here`
+    is false, workers cannot write to `folder` and send run folders back zipped. `call` identifies
+    one call of `compare`, so that the next call reads images again. `data_dir` is the caller's data
+    folder.
     """
 
     data: ImageDataset | str | Path
@@ -64,14 +65,14 @@ class CellRunner:
     data_dir: Path | None = None
 
     def sent_to(self, workers: Workers, folder: Path | None) -> CellRunner:
-        """Return the runner for such workers; those of a cluster stand in other folders."""
+        """Return the runner to send to workers; on a cluster these have other working folders."""
         sent = replace(self, folder=folder, threads=workers.n_threads, here=workers.are_local)
         if workers.are_local:
             return sent
         data = self.data
         if not isinstance(data, ImageDataset) and is_folder(data):
             data = Path(data).expanduser().resolve()
-        # the name of a run's folder, by which trackers group runs, is needed there
+        # trackers on the workers group runs by the name of the folder
         folder = folder and folder.resolve()
         return replace(sent, data=data, folder=folder, data_dir=data_folder().resolve())
 
@@ -83,15 +84,15 @@ class CellRunner:
         return _load_once(self.call, how, not config.drop_duplicates)
 
     def image_size(self, config: RunConfig) -> int | None:
-        """Return the size that images are loaded at, None for their own."""
+        """Return the size to load images at, None for their own."""
         if isinstance(self.data, ImageDataset):
             return config.image_size
         check_folder(config, self.data)
         return input_size(config, self.data)
 
     def placed(self, config: RunConfig) -> RunConfig:
-        """Name the data folder of who asks, whose features are kept there, unless this worker does
-        not see it, or has another by the settings or by its environment.
+        """Use the caller's data folder and its cached features, unless this worker cannot write to
+        it, or the settings or the worker's environment name another.
         """
         other = config.data_dir or self.data_dir is None or os.environ.get("SKAL_DATA_DIR")
         if other or not os.access(str(self.data_dir), os.W_OK):
@@ -99,16 +100,16 @@ class CellRunner:
         return config.replace(data_dir=str(self.data_dir))
 
     def run(self, cell: Cell) -> Reply:
-        """Make or resume a run; any exception is returned, so that other runs continue."""
+        """Execute or resume a run; return any exception, so that other runs continue."""
         cell = replace(cell, config=self.placed(cell.config))
-        with one_call(self.threads), _apart(self.command), self._run_folder(cell) as folder:
+        with one_call(self.threads), _isolated_log(self.command), self._run_folder(cell) as folder:
             try:
                 result = self._run_or_resume(cell, folder)
                 if folder is not None and not self.here:
                     archive = shutil.make_archive(str(folder), "zip", folder)
                     return Reply(cell, archive=Path(archive).read_bytes())
                 return Reply(cell, result)
-            except Exception as error:  # also a foreign strategy's
+            except Exception as error:  # strategies from outside may raise anything
                 trace = traceback.format_exc()
                 if folder is not None and folder.is_dir():
                     with (folder / "log.txt").open("a", encoding="utf-8") as file:
@@ -117,7 +118,7 @@ class CellRunner:
 
     @contextmanager
     def _run_folder(self, cell: Cell) -> Iterator[Path | None]:
-        """Yield a run's folder, a temporary one if it is sent back."""
+        """Yield a run's folder, or a temporary one that is sent back."""
         if self.folder is None or self.here:
             yield self.folder and self.folder / CELLS / cell.name
             return
@@ -127,12 +128,12 @@ class CellRunner:
     def _run_or_resume(self, cell: Cell, folder: Path | None) -> Result:
         images = self.load(cell.config)
         if folder and is_begun(folder):
-            # what this call names itself may run, and nothing else that the folder names
+            # trust only code that this call names itself, not other code that the folder names
             trust = foreign_names(Record.read(folder)[1]) == foreign_names(cell.config)
             resume(folder, data=images, trackers=self.trackers, trust=trust)
             return read_result(folder)
         if folder and folder.exists():
-            shutil.rmtree(folder)  # its process was killed while it made the folder
+            shutil.rmtree(folder)  # its process was killed while creating the folder
         settings = {"strategy_params": {}, **cell.config.as_dict()}
         del settings["dataset"]
         done = run(images, **settings, out=folder, trackers=self.trackers)
@@ -153,7 +154,7 @@ def _load_once(
 
 @contextmanager
 def forgetting_datasets() -> Iterator[None]:
-    """Discard, at the end, all images that runners loaded in this process."""
+    """Discard all images that runners loaded in this process at the end of the block."""
     try:
         yield
     finally:
@@ -161,9 +162,9 @@ def forgetting_datasets() -> Iterator[None]:
 
 
 @contextmanager
-def _apart(command: Sequence[str]) -> Iterator[None]:
-    """Keep what each run logs to its own ``log.txt``, and let its record show `command`, not how
-    this worker was started.
+def _isolated_log(command: Sequence[str]) -> Iterator[None]:
+    """Restrict each run's log to its ``log.txt``, and record `command` instead of the command that
+    started this worker.
     """
     before = _log.handlers[:], _log.propagate, sys.argv
     _log.handlers[:], _log.propagate = [logging.NullHandler()], False
@@ -175,12 +176,12 @@ def _apart(command: Sequence[str]) -> Iterator[None]:
 
 
 def unpack(reply: Reply, folder: Path) -> Reply:
-    """Write a run folder that was sent back, atomically, and read its result."""
+    """Write a run folder that was sent back atomically, and read its result."""
     if reply.archive is None:
         return reply
     final = folder / CELLS / reply.cell.name
     with zipfile.ZipFile(io.BytesIO(reply.archive)) as archive:
-        shutil.rmtree(final, ignore_errors=True)  # what an interrupted run left
+        shutil.rmtree(final, ignore_errors=True)  # left by an interrupted run
         with new_folder(final) as made:
             archive.extractall(made)
             for path in made.rglob("*"):

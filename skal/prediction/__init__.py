@@ -1,4 +1,4 @@
-"""A trained network on any number of other images, and as one file."""
+"""Prediction with a trained network on new images, and its export to one file."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ if TYPE_CHECKING:
     from .networks import NetworkFormat
 
 NETWORK_FORMATS: Registry[type[NetworkFormat]] = Registry("network format")
-"""How networks are written to files; the entries are subclasses of `NetworkFormat`. The
-fact `suffix` is that of the class, to look for a file of that name before torch is imported."""
+"""File formats of networks: subclasses of `NetworkFormat`. The fact `suffix` repeats the class's,
+to look for an existing file before torch is imported."""
 
 _add = NETWORK_FORMATS.add
 _add(
     "onnx",
     f"{__name__}.networks:Onnx",
-    summary="for onnxruntime, OpenVINO, TensorRT and many others",
+    summary="ONNX, for onnxruntime, OpenVINO, TensorRT and many others",
     suffix=".onnx",
 )
 _add(
     "torchscript",
     f"{__name__}.networks:TorchScript",
-    summary="for torch alone, in Python and C++",
+    summary="TorchScript, for torch in Python and C++, without skal",
     suffix=".pt",
 )
 _add(
     "state-dict",
     f"{__name__}.networks:StateDict",
-    summary="the weights by name, as safetensors",
+    summary="only the weights, by name, as safetensors",
     suffix=".safetensors",
 )

@@ -1,7 +1,7 @@
-"""`export_model`: a trained network as one file, for programs without skal, and back from it.
+"""`export_model`: write a trained network to one file for programs without skal, and read it.
 
-A file takes uint8 images (n, channels, size, size), does all the rest within, and returns class
-probabilities and embeddings, float32. What it is, ``model.json`` as it was, is within it, too.
+ONNX and TorchScript files take uint8 images (n, channels, size, size), include all preprocessing,
+and return class probabilities and embeddings, float32. All files contain ``model.json``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from ..models.classifier import ImageClassifier
 from ..models.description import decoded_as, read_description
 from ..models.persistence import load_classifier
 from ..runs.config import RunConfig, read_config
-from ..runs.preparation import load_untold
+from ..runs.preparation import load_silently
 from ..runs.record import CONFIG
 from . import NETWORK_FORMATS
 from .checks import check_export
@@ -47,18 +47,18 @@ from .networks import AT_ONCE, ExportedNetwork, NetworkFormat, example_images
 DIGEST, UNSIGNED = "file_sha256", "0" * 64
 _SIGNED = re.compile(rb'file_sha256\\*": \\*"([0-9a-f]{64})')
 MOST_CHECKED = 1000
-"""Images that an export is checked on."""
+"""Maximum number of images to check an export on."""
 TOLERANCE = 1e-4
-"""Of a probability, by which a file may differ from the network."""
+"""Maximum difference between probabilities of the file and of the network."""
 
 _log = logging.getLogger("skal")
 
 
 @dataclass(frozen=True)
 class Exported:
-    """The file of an export, and how far its answers are from skal's own on `n_images` images:
-    the largest difference of a probability, and how many have the same most probable class. They
-    are noise where there were none.
+    """An exported file, and its check against skal's own predictions on `n_images` images (noise if
+    `is_noise`): the largest difference between probabilities, and the number of images with the
+    same most probable class.
     """
 
     out: Path
@@ -69,7 +69,7 @@ class Exported:
     is_noise: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it with plain JSON values."""
+        """Return the fields as plain JSON values."""
         return {**asdict(self), "out": str(self.out)}
 
 
@@ -81,19 +81,20 @@ def export_model(
     images: Images | None = None,
     trust: bool = False,
 ) -> Exported:
-    """Write a trained network to one file, and check what it answers.
+    """Write a trained network to one file, and check the file's predictions.
 
     Parameters
     ----------
     run_dir : str or Path
-        A run folder, one of `skal train`, or any with ``model.safetensors`` and ``model.json``.
+        A run folder, a folder of `skal train`, or any folder with ``model.safetensors`` and
+        ``model.json``.
     out : str or Path, optional
-        The file, which must not exist; by default ``network``, with the format's suffix, in
+        File to create; it must not exist. By default ``network`` with the format's suffix, in
         `run_dir`.
     format : str, default="onnx"
-        A name of ``skal list network-formats``.
+        A name from ``skal list network-formats``.
     images : ndarray of uint8, shape (n, channels, size, size), optional
-        What to check it on; by default noise.
+        Images to check the file on; by default noise.
     trust : bool, default=False
         See `skal.load_classifier`.
 
@@ -104,9 +105,10 @@ def export_model(
     Raises
     ------
     RunFolderError, UnknownNameError, MissingExtraError, RunExistsError
-        If there is no network, no such format, its package is not installed, or the file is there.
+        If the network or the format does not exist, its package is not installed, or the file
+        exists.
     DataError
-        If the file cannot be written, or answers otherwise than the network.
+        If the file cannot be written, or its predictions differ from the network's.
     """
     run_dir = Path(run_dir)
     path = place_for(run_dir, out, format)
@@ -114,14 +116,14 @@ def export_model(
     form = entry.load()()
     classifier = load_classifier(run_dir, "cpu", trust)
     description = {**read_description(run_dir), "name": run_dir.resolve().name, DIGEST: UNSIGNED}
-    classifier.neural_net_.module_.bf16 = False  # others compute in float32
+    classifier.neural_net_.module_.bf16 = False  # exported files compute in float32
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{form.suffix}")
     try:
-        with blaming(f"the network cannot be written as {entry.name}", DataError):
+        with blaming(f"cannot write the network as {entry.name}", DataError):
             form.write(classifier, description, temporary)
         content = temporary.read_bytes()
         if content.count(UNSIGNED.encode()) == 1 and not zipfile.is_zipfile(temporary):
-            # of the file as it is without that
+            # the checksum covers the file with zeros in place of the checksum
             signed = content.replace(UNSIGNED.encode(), sha256(content).encode())
             temporary.write_bytes(signed)
         exported = _checked(classifier, form.read(temporary, True)[0], images, description)
@@ -135,14 +137,14 @@ def export_model(
 
 
 def place_for(run_dir: Path, out: str | Path | None, format: str) -> Path:
-    """Return the file that `export_model` is to write; an error, as there, if it cannot."""
+    """Return the file that `export_model` writes; raise its errors if that cannot work."""
     entry = NETWORK_FORMATS.resolve(format)
     check_installed(entry, entry.load()())
     return check_export(run_dir, out, format)
 
 
 def _check_whole(path: Path) -> None:
-    """Raise a RunFolderError if a file was changed; zip files have checksums of their own."""
+    """Raise a RunFolderError if a file was changed; zip files have their own checksums."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -154,13 +156,13 @@ def _check_whole(path: Path) -> None:
         damaged = None if digest and sha256(plain).encode() == digest else "it"
     if damaged is not None:
         raise RunFolderError(
-            f"{str(path)!r} is damaged, by its checksum, or skal export-model did not write it"
+            f"{str(path)!r} is damaged (wrong checksum), or was not written by skal export-model"
         )
 
 
 def images_for(run_dir: Path, paths: Sequence[Path], trust: bool = False) -> Images | None:
-    """Return images to check an export on: those in files and folders, else those that the run was
-    tested on, or that are in its folder, else None.
+    """Return images to check an export on: those of `paths`, else the run's test images, else those
+    in its dataset's folder, else None.
     """
     description = read_description(run_dir)
     if paths:
@@ -170,13 +172,13 @@ def images_for(run_dir: Path, paths: Sequence[Path], trust: bool = False) -> Ima
         check_trusted(run_dir, foreign_names(config), trust)
         folder = folder_of(config.dataset, config.data_dir)
         try:
-            data = load_untold(config, config.dataset)
+            data = load_silently(config, config.dataset)
         except DataError:
             if folder is None or not folder.is_dir():
                 raise
-            return _decoded(description, [folder])  # of people who label: folders tell no class
+            return _decoded(description, [folder])  # a labelling project's folders are no classes
     except SkalError as error:
-        _log.info("its images cannot be loaded (%s): it is checked on noise", error)
+        _log.info("cannot load the run's images (%s): checking the file on noise", error)
         return None
     images = data.X_test if len(data.X_test) else data.X
     fits = images.shape[1:] == tuple(description["image_shape"])
@@ -191,7 +193,7 @@ def _decoded(description: Mapping[str, Any], paths: Sequence[Path]) -> Images:
         parts = [to_channels(chunk.pixels, channels) for chunk in chunks]
     images = np.concatenate(parts)
     if not len(images):
-        raise DataError(f"none of the {counted(len(files), 'image')} can be read")
+        raise DataError(f"cannot read any of the {counted(len(files), 'image')}")
     return images
 
 
@@ -204,31 +206,31 @@ def check_installed(entry: Entry[Any], form: NetworkFormat) -> None:
 def read_exported(
     path: Path, trust: bool = False
 ) -> tuple[ExportedNetwork | ImageClassifier, dict[str, Any]]:
-    """Read a file that `export_model` wrote, and what it is; `RunFolderError` if it is none, is
-    damaged, or is of a format that may run code and nobody has said to trust.
+    """Read a file of `export_model`; return the network and its ``model.json``. Raise a
+    `RunFolderError` if it is another or a damaged file, or may run code and is not trusted.
     """
     forms = {entry.load().suffix: entry for entry in NETWORK_FORMATS}
     entry = forms.get(path.suffix)
     if entry is None:
         raise RunFolderError(
-            f"{str(path)!r} is no network; expected the folder of a run, or a file of "
-            f"{', '.join(forms)} that skal export-model wrote"
+            f"{str(path)!r} is not a network; expected a run folder, or a file written by skal "
+            f"export-model ({', '.join(forms)})"
         )
     form = entry.load()()
     check_installed(entry, form)
     if form.runs_code and not trust:
         raise RunFolderError(
-            f"{str(path)!r} is {entry.name}, which may run code; if you trust it, give --trust"
+            f"{str(path)!r} is {entry.name}, which may run code; if you trust it, add --trust"
         )
     try:
         _check_whole(path)
         return form.read(path, trust)
     except RunFolderError:
         raise
-    except Exception as error:  # whatever a damaged file leads to
+    except Exception as error:  # a damaged file may raise anything
         pass_on_memory(error)
         reason = str(error).partition("\n")[0]
-        raise RunFolderError(f"{str(path)!r} cannot be read as {entry.name}: {reason}") from error
+        raise RunFolderError(f"cannot read {str(path)!r} as {entry.name}: {reason}") from error
 
 
 def _checked(
@@ -237,7 +239,7 @@ def _checked(
     images: Images | None,
     description: Mapping[str, Any],
 ) -> tuple[int, float, int]:
-    """Compare the answers of a file with the network's; `DataError` if they are others."""
+    """Compare a file's predictions with the network's; raise a `DataError` if they differ."""
     if images is None or not len(images):
         images = example_images(description, AT_ONCE).numpy()
     expected = classifier.predict_proba(images)
@@ -250,6 +252,6 @@ def _checked(
     same = int((found.argmax(axis=1) == expected.argmax(axis=1)).sum())
     if not difference <= TOLERANCE:
         raise DataError(
-            f"the file answers otherwise than the network: probabilities differ by {difference:.2g}"
+            f"the file and the network disagree: probabilities differ by {difference:.2g}"
         )
     return len(images), difference, same

@@ -1,4 +1,4 @@
-"""Networks in a file of one of several formats: written, and read back."""
+"""File formats of exported networks."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from ..models.persistence import rebuild
 from ..models.tensors import content_of, tensors_of
 
 SKAL = "skal"
-"""Under which a file holds what it is."""
+"""Metadata key of the network's description in a file."""
 INPUT, OUTPUTS = "images", ("probabilities", "embeddings")
 AT_ONCE = 64
-"""Images that an exported network is given."""
+"""Batch size of an exported network."""
 OPSET = 18
 
 Answer = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -37,7 +37,7 @@ Answer = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 class Deployed(nn.Module):
-    """A fitted network with all that is around it, in float32: uint8 images to an `Answer`."""
+    """A fitted network with its preprocessing and softmax, in float32: uint8 images to `Answer`."""
 
     mean: Tensor
     std: Tensor
@@ -58,7 +58,7 @@ class Deployed(nn.Module):
 
     @classmethod
     def of(cls, classifier: ImageClassifier) -> Deployed:
-        """Return that of a fitted classifier, in evaluation mode."""
+        """Return the module of a fitted classifier, in evaluation mode."""
         module: Any = classifier.neural_net_.module_
         return cls(module, classifier.image_shape_[-1]).eval()
 
@@ -72,18 +72,18 @@ class Deployed(nn.Module):
 
 
 Facts: TypeAlias = Mapping[str, Any]
-"""What a network is: the content of ``model.json``."""
+"""Description of a network: the content of ``model.json``."""
 
 
 @dataclass(frozen=True, eq=False)
 class ExportedNetwork:
-    """A network that was read from a file: `answer` takes at most `AT_ONCE` uint8 images."""
+    """A network read from a file; `answer` takes at most `AT_ONCE` uint8 images."""
 
     description: Facts
     answer: Callable[[Images], Answer]
 
     def __call__(self, images: Images) -> Answer:
-        """Return the answer for any number of images."""
+        """Return probabilities and embeddings of any number of images."""
         parts = [self.answer(images[k : k + AT_ONCE]) for k in range(0, len(images), AT_ONCE)]
         proba, embeddings = zip(*parts, strict=True)
         return np.concatenate(proba), np.concatenate(embeddings)
@@ -93,26 +93,26 @@ Found: TypeAlias = tuple[ExportedNetwork | ImageClassifier, dict[str, Any]]
 
 
 class NetworkFormat:
-    """A way to write a network to one file, and to read it."""
+    """Base class of file formats: write a network to one file, and read it."""
 
     suffix = ""
     extra = ""
     modules: tuple[str, ...] = ()
-    """What it needs beside torch, and the extra that has it."""
+    """Modules needed in addition to torch; `extra` installs them."""
     runs_code = False
-    """Whether reading a file may run what is in it."""
+    """Whether reading a file may run code in it."""
 
     def write(self, classifier: ImageClassifier, description: Facts, path: Path) -> None:
-        """Write a fitted network, mostly as `Deployed`, and what it is."""
+        """Write a fitted network, usually as `Deployed`, and its description."""
         raise NotImplementedError
 
     def read(self, path: Path, trust: bool = False) -> Found:
-        """Read a network from a file of this format, known by its suffix, and what it is."""
+        """Read a network and its description from a file with this format's suffix."""
         raise NotImplementedError
 
 
 class Onnx(NetworkFormat):
-    """ONNX, with its weights in the same file."""
+    """ONNX, with the weights in the same file."""
 
     suffix, extra, modules = ".onnx", "onnx", ("onnx", "onnxruntime", "onnxscript")
 
@@ -180,7 +180,7 @@ class TorchScript(NetworkFormat):
 
 
 class StateDict(NetworkFormat):
-    """The weights alone, under the names that they have in skal's network."""
+    """Only the weights, under their names in skal's network."""
 
     suffix = ".safetensors"
 
@@ -200,7 +200,7 @@ class StateDict(NetworkFormat):
 
 def _described(text: str | bytes | None) -> dict[str, Any]:
     if not text:
-        raise RunFolderError("it was not written by skal export-model")
+        raise RunFolderError("the file was not written by skal export-model")
     return dict(json.loads(text))
 
 
@@ -211,7 +211,7 @@ def example_images(description: Mapping[str, Any], n: int) -> Tensor:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Keep torch's exporters from warning of themselves."""
+    """Suppress the warnings of torch's exporters."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""`predict`: what a trained network says of any number of images, in parts that are kept."""
+"""`predict`: predictions of a trained network on any number of images, in resumable parts."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from ..core.workers import WorkerLostError, Workers, check_scheduler, map_jobs, 
 from ..datasets.decoding import DECODER_VERSION
 from ..datasets.index import listed
 from ..datasets.pixel_cache import file_state
-from .checks import MEASURED, check_asked, check_network, check_places
+from .checks import MEASURED, check_network, check_places, check_utilities
 from .exports import read_exported
 from .predictor import Predictor, model_key
 from .writers import FORMS, MANIFEST, check_parts
 
 PART_SIZE = 10_000
 FORMAT = 2
-KEPT = "what is done is kept: run the same command again to resume"
+KEPT = "finished shards are saved; repeat the command to resume"
 
 _log = logging.getLogger("skal")
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """The result of a prediction. `out` is the file, or the folder of files; `n_unreadable` of its
-    `n_images` rows are empty, for files that cannot be read; `n_computed` were not found finished.
+    """The result of a prediction. `out` is the file, or the folder of files. Of its `n_images` rows
+    `n_unreadable` are empty, for unreadable files, and `n_computed` were computed by this call.
     """
 
     out: Path
@@ -54,15 +54,15 @@ class Predicted:
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it with plain JSON values."""
+        """Return the fields as plain JSON values."""
         return {**asdict(self), "out": str(self.out)}
 
 
 @dataclass(frozen=True)
 class PredictionTask:
-    """What all parts share: `base` is where images' relative paths start, `folder` holds the parts,
-    `model_key` is a hash of the network's files, `form` a name of `FORMS`; `threads` are for torch
-    and decoding.
+    """Settings shared by all parts: image paths are relative to `base`, `folder` holds the parts,
+    `model_key` is a hash of the network's files, `form` a name in `FORMS`, and `threads` are for
+    torch and decoding.
     """
 
     base: Path
@@ -81,10 +81,10 @@ class PredictionTask:
         )
 
     def manifest(self, paths: Sequence[Path], part_size: int) -> dict[str, Any]:
-        """Return what all parts in a folder must agree in."""
+        """Return the facts that all parts in a folder must share."""
         return {
             "format": FORMAT,
-            "images": _few([str(self.base / path) for path in paths]),
+            "images": _abbreviated([str(self.base / path) for path in paths]),
             "model": self.model_key,
             "utilities": list(self.utilities),
             "embeddings": self.embeddings,
@@ -93,14 +93,14 @@ class PredictionTask:
 
 
 class Part(NamedTuple):
-    """Some images, and the name of the file that their rows are in."""
+    """Some images, and the name of the file for their rows."""
 
     name: str
     paths: Sequence[str]
 
 
 class PartReport(NamedTuple):
-    """What a worker sends back of a part."""
+    """A worker's reply about a part."""
 
     name: str
     unreadable: Mapping[str, str] | None = None
@@ -122,31 +122,31 @@ def predict(
     device: str = "auto",
     trust: bool = False,
 ) -> Predicted:
-    """Write what a trained network says of any number of images, a row each.
+    """Write the predictions of a trained network for any number of images, one row per image.
 
     Parameters
     ----------
     run_dir : str or Path
-        A run folder, one of `skal train`, any with ``model.safetensors`` and ``model.json``, or a
-        file that `skal.prediction.exports.export_model` wrote.
+        A run folder, a folder of `skal train`, any folder with ``model.safetensors`` and
+        ``model.json``, or a file written by `skal.prediction.exports.export_model`.
     paths : sequence of str or Path
-        Images, and folders of images in whatever subfolders; rows come in their order, of each
-        file one.
+        Images, and folders that are searched recursively. Rows keep this order, with one row for
+        each file.
     out : str or Path
-        ``NAME.csv`` (replaced if it exists and has predictions) or ``NAME.parquet``; any other name
-        is that of a folder of Parquet files. Parquet needs the extra ``parquet``.
+        ``NAME.csv`` (replaced if it exists and has predictions), ``NAME.parquet``, or any other
+        name for a folder of Parquet files. Parquet needs the extra ``parquet``.
     utilities : sequence of str, optional
         Strategies whose scores are written: ``least-confidence``, ``margin`` and ``entropy`` (the
-        default for Parquet; none for CSV), or any `ScoreStrategy` that looks at each image by
-        itself, such as ``bald?n_samples=50``.
+        default for Parquet; none for CSV), or any `ScoreStrategy` that scores each image on its
+        own, such as ``bald?n_samples=50``.
     embeddings : bool, default=False
-        Whether the embeddings are written.
+        Whether to write the embeddings.
     shard_size : int, default=10000
-        Images that a worker does at a time.
+        Number of images that a worker processes at a time.
     jobs, threads, backend, scheduler
-        See `skal.core.workers.Workers`. A cluster needs all places on a disk that is shared.
+        See `skal.core.workers.Workers`. On a cluster all paths must be on a shared disk.
     device : {"auto", "cpu", "cuda", "mps"}, default="auto"
-        Where each worker computes; several share the GPUs of this machine.
+        Device of each worker; several workers share the GPUs of this machine.
     trust : bool, default=False
         See `skal.load_classifier`.
 
@@ -157,15 +157,15 @@ def predict(
     Raises
     ------
     SkalError
-        See `skal.core.errors`. What is finished stays: the same call resumes, and does again what
-        was changed or damaged meanwhile.
+        See `skal.core.errors`. Finished parts are kept: the same call resumes, and recomputes parts
+        that have changed or were damaged.
 
     Notes
     -----
     The columns are `path`; the most probable `class` and its `probability`; ``p_<class>``;
-    ``utility_<strategy>``, higher for what is more worth a label; and `embedding`, in CSV a column
-    for each number. Of files that cannot be read only the path is written, and in Parquet the
-    reason in `error`. Parquet has backslash escapes for what is no UTF-8 in a path.
+    ``utility_<strategy>``, higher for images more worth labelling; and `embedding`, in CSV one
+    column per feature. Unreadable files only have a path, and in Parquet the reason in `error`.
+    Parquet escapes bytes in paths that are not UTF-8 with backslashes.
 
     Examples
     --------
@@ -187,7 +187,7 @@ def predict(
     workers = Workers(backend, scheduler, jobs, threads, device)
     check_scheduler(workers)
     asked = utilities if utilities is not None else MEASURED if form.measures else ()
-    check_asked(asked, shard_size)
+    check_utilities(asked, shard_size)
     check_network(Path(run_dir), device, trust)
     if Path(run_dir).is_file():
         read_exported(Path(run_dir), trust)
@@ -202,26 +202,26 @@ def predict(
         device=device,
         threads=workers.n_threads,
     )
-    # finds what is wrong before anything is written; a cluster's devices are not here
+    # raises errors before anything is written; this machine may lack the cluster's devices
     pages = task.predictor(None if workers.are_local else "cpu").how.pages
     manifest = task.manifest(places, shard_size)
     parts = [*_cut(task, listed(places, pages), shard_size, manifest)]
     n_images = sum(len(part.paths) for part in parts)
     if form.is_finished(out, [part.name for part in parts]):
-        _log.info("%s is up to date: nothing is left to do", out)
+        _log.info("%s is already up to date", out)
         return Predicted(out, n_images, form.n_unreadable(out), 0, 0.0)
     _prepare(task.folder, manifest)
     with locked(task.folder / MANIFEST):
         remove_leftovers(task.folder)
         n_computed = _predict_all(task, parts, workers)
         n_unreadable = _finish(task, parts, out)
-    Predictor.load.cache_clear()  # this process may have better uses for the memory
+    Predictor.load.cache_clear()  # free the network's memory
     seconds = round(time.perf_counter() - started, 3)
     return Predicted(out, n_images, n_unreadable, n_computed, seconds)
 
 
-def _few(names: Sequence[str], most: int = 10) -> list[str]:
-    """Return names, or their number and a hash if there are many."""
+def _abbreviated(names: Sequence[str], most: int = 10) -> list[str]:
+    """Return the names, or their number and a hash if there are many."""
     if len(names) <= most:
         return list(names)
     return [f"{len(names)} paths", sha256("\0".join(names))[:16]]
@@ -230,7 +230,7 @@ def _few(names: Sequence[str], most: int = 10) -> list[str]:
 def _cut(
     task: PredictionTask, paths: Sequence[str], size: int, manifest: Mapping[str, Any]
 ) -> Iterator[Part]:
-    """Cut images into parts, named by a hash of all that their rows depend on."""
+    """Split images into parts, each named by a hash of everything that its rows depend on."""
     start = os.path.join(task.base, "")  # noqa: PTH118 (Path is slow in a million)
     same = json.dumps([DECODER_VERSION, manifest])
     with progress(total=len(paths), desc="looking for changes", unit="file") as bar:
@@ -245,7 +245,7 @@ def _cut(
 
 
 def _prepare(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Make the folder of the parts; RunExistsError if it holds anything else."""
+    """Create the folder of the parts; raise a RunExistsError if it holds anything else."""
     path = folder / MANIFEST
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -256,24 +256,24 @@ def _prepare(folder: Path, manifest: Mapping[str, Any]) -> None:
         before = dict(json.loads(path.read_bytes()))
     except (ValueError, TypeError) as error:
         raise RunFolderError(
-            f"{str(path)!r} is damaged: what is predicted there is not known; choose another name "
-            f"by --out, or remove {str(folder)!r}"
+            f"{str(path)!r} is damaged, so the predictions cannot be resumed; choose another name "
+            f"with --out, or remove {str(folder)!r}"
         ) from error
     for name, value in manifest.items():
         if before.get(name) != value:
             raise RunExistsError(
-                f"{str(folder)!r} holds other predictions: {name} is {before.get(name)!r} there, "
-                f"by {MANIFEST}, and {value!r} now; choose another name by --out, or remove it"
+                f"{str(folder)!r} holds other predictions: {name} is {before.get(name)!r} in its "
+                f"{MANIFEST} and {value!r} now; choose another name with --out, or remove it"
             )
 
 
 def _predict_all(task: PredictionTask, parts: Sequence[Part], workers: Workers) -> int:
-    """Compute the missing parts, and return their number of images."""
+    """Compute the missing parts, and return the number of their images."""
     todo = [part for part in parts if not _is_done(task.folder / part.name)]
     if len(todo) < len(parts):
         n_done, of = len(parts) - len(todo), counted(len(parts), "part")
-        _log.info("%d of %s %s done already", n_done, of, plural(n_done, "is", "are"))
-    sizes, told = {part.name: len(part.paths) for part in todo}, Counter[str]()
+        _log.info("%d of %s %s already finished", n_done, of, plural(n_done, "is", "are"))
+    sizes, counts = {part.name: len(part.paths) for part in todo}, Counter[str]()
     total = sum(sizes.values())
     with (
         progress(total=total, desc="predicting") as bar,
@@ -285,14 +285,14 @@ def _predict_all(task: PredictionTask, parts: Sequence[Part], workers: Workers) 
                 raise SkalError(f"{failure}; {KEPT}")
             if not (task.folder / report.name).is_file():
                 raise SkalError(
-                    f"a worker wrote {report.name}, and it is not in {str(task.folder)!r} here; "
-                    "--out must be on a disk that all machines share"
+                    f"a worker wrote {report.name}, but it is not in {str(task.folder)!r} on this "
+                    "machine; --out must be on a disk that all machines share"
                 )
-            _tell_unreadable(report.unreadable or {}, told)
+            _log_unreadable(report.unreadable or {}, counts)
             bar.update(sizes[report.name])
     expected = {part.name for part in parts}
     for path in task.folder.glob(f"*{FORMS[task.form].suffix}"):
-        if path.name not in expected:  # of images that were changed since
+        if path.name not in expected:  # outdated: some of its images have changed
             forget(path)
     return total
 
@@ -300,23 +300,23 @@ def _predict_all(task: PredictionTask, parts: Sequence[Part], workers: Workers) 
 def _is_done(path: Path) -> bool:
     facts = find(path)
     if facts is None and path.exists():
-        _log.warning("%s is damaged: it is made again", path)
+        _log.warning("%s is damaged: predicting it again", path)
     return facts is not None and not facts["failed"]
 
 
-def _tell_unreadable(unreadable: Mapping[str, str], told: Counter[str], most: int = 10) -> None:
+def _log_unreadable(unreadable: Mapping[str, str], counts: Counter[str], most: int = 10) -> None:
     for path, reason in unreadable.items():
-        told["files"] += 1
-        if told["files"] == most + 1:
-            _log.warning("... and more unreadable files, whose reasons --log-level debug shows")
-        level = logging.WARNING if told["files"] <= most else logging.DEBUG
-        # a name may hold what a terminal takes for a command
+        counts["files"] += 1
+        if counts["files"] == most + 1:
+            _log.warning("... and more unreadable files; --log-level debug shows all of them")
+        level = logging.WARNING if counts["files"] <= most else logging.DEBUG
+        # a file name may hold terminal escape sequences
         shown = path if path.isprintable() else repr(path)
         _log.log(level, "cannot read %s: %s", shown, reason)
 
 
 def _finish(task: PredictionTask, parts: Sequence[Part], out: Path) -> int:
-    """Merge the parts if requested, and return how many images are unreadable."""
+    """Merge the parts if requested, and return the number of unreadable images."""
     form = FORMS[task.form]
     files, facts = [task.folder / part.name for part in parts], []
     for file in files:
@@ -327,7 +327,7 @@ def _finish(task: PredictionTask, parts: Sequence[Part], out: Path) -> int:
     n_images = sum(len(part.paths) for part in parts)
     if n_unreadable == n_images:
         images = counted(n_images, "image")
-        raise DataError(f"none of the {images} can be read ({facts[0]['reason']})")
+        raise DataError(f"cannot read any of the {images} ({facts[0]['reason']})")
     if form.is_one_file:
         form.merge(files, out, n_unreadable)
         remove_folder(task.folder, last=MANIFEST)
@@ -335,11 +335,11 @@ def _finish(task: PredictionTask, parts: Sequence[Part], out: Path) -> int:
 
 
 def predict_part(task: PredictionTask, part: Part) -> PartReport:
-    """Write the rows of some images; any exception is returned as one line."""
+    """Write the rows of a part; return any exception as one line."""
     try:
         with one_call(task.threads):
             return _predict_part(task, part)
-    except Exception as error:  # also a foreign strategy's; not all errors travel well
+    except Exception as error:  # strategies may raise anything; not all errors can be pickled
         _log.debug("%s failed", part.name, exc_info=True)
         return PartReport(part.name, error=told(error))
 

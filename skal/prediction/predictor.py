@@ -1,4 +1,4 @@
-"""A trained network, and what is wanted of it: files to rows."""
+"""`Predictor`: from image files to rows of predictions by a trained network."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from .exports import read_exported
 from .networks import ExportedNetwork
 
 TOLERATED = 10
-"""Files of a few hundred that the system may fail to read: with more, its disk may be gone."""
+"""Read errors tolerated among a few hundred files; with more, the disk may be unavailable."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Predictions for `paths`: `read`, shape (n,), says which could be read, and `columns` are of
-    those only (embeddings a matrix); `unread` gives reasons by path, `failed` is that of `Decoded`.
+    """Predictions for `paths`. `read`, shape (n,), marks the readable ones, and `columns` have only
+    these (embeddings as a matrix); `unread` has the reasons by path; for `failed` see `Decoded`.
     """
 
     paths: Sequence[str]
@@ -55,7 +55,7 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """A fitted network, its class `names`, what is wanted of it, and how files are decoded."""
+    """A fitted network with its class `names`, the outputs to compute, and how to decode files."""
 
     network: ImageClassifier | ExportedNetwork
     names: list[str]
@@ -68,29 +68,29 @@ class Predictor:
     def load(
         run_dir: Path, key: str, device: str, utilities: tuple[str, ...], embeddings: bool
     ) -> Predictor:
-        """Load a network, cached; SkalError if that fails, its key differs, or a strategy is
-        unsuitable.
+        """Load a network, cached; raise a SkalError if that fails, its key has changed, or a
+        strategy is unsuitable.
         """
         wanted = {name: Utility.of(name) for name in utilities}
         if model_key(run_dir) != key:
-            raise RunFolderError(f"the network in {str(run_dir)!r} has changed meanwhile")
+            raise RunFolderError(f"the network in {str(run_dir)!r} has changed since the start")
         if run_dir.is_file():
             network, content = read_exported(run_dir, trust=True)
         else:
-            network = load_classifier(run_dir, device, trust=True)  # `predict` has asked
+            network = load_classifier(run_dir, device, trust=True)  # checked by `predict`
             content = read_description(run_dir)
         for utility in wanted.values() if isinstance(network, ExportedNetwork) else ():
             if set(utility.reads) - {"proba", "embeddings"} or utility.n_samples:
                 raise ParameterError(
                     f"{utility.name} needs more than the probabilities and embeddings of an "
-                    "exported network; give the folder of the run"
+                    "exported network; use the run folder"
                 )
         size = content["image_shape"][-1]
         how = replace(how_to_decode(**decoded_as(content)), size=size, tolerated=TOLERATED)
         return Predictor(network, class_names(content), wanted, embeddings, how)
 
     def rows(self, base: Path, paths: Sequence[str], threads: int) -> Iterator[Rows]:
-        """Decode images, with paths relative to `base`, and yield predictions lot by lot."""
+        """Decode images, with paths relative to `base`, and yield predictions in batches."""
         how = replace(self.how, workers=threads, processes_from=None)
         network = self.network
         least = least_for_all_devices(network) if isinstance(network, ImageClassifier) else 1
@@ -131,7 +131,7 @@ class Predictor:
 
 
 def model_key(folder: Path) -> str:
-    """Return a hash of a network's files; RunFolderError if one cannot be read."""
+    """Return a hash of a network's files; raise a RunFolderError if one cannot be read."""
     digest = hashlib.sha256()
     files = [folder] if folder.is_file() else [folder / name for name in (WEIGHTS, DESCRIPTION)]
     for file in files:
@@ -147,8 +147,8 @@ def model_key(folder: Path) -> str:
 def in_lots(
     chunks: Iterator[Decoded], least: int = 1, at_once: tuple[int, int] = (2**26, 2**29)
 ) -> Iterator[Decoded]:
-    """Join chunks until a GPU is filled: to `least` images and `at_once[0]` bytes of pixels, but
-    not beyond `at_once[1]` bytes for the sake of `least`.
+    """Join chunks to batches that fill a GPU: at least `at_once[0]` bytes of pixels and `least`
+    images, but stop at `at_once[1]` bytes even with fewer images.
     """
     enough_bytes, most_bytes = at_once
     waiting: list[Decoded] = []
@@ -174,15 +174,15 @@ def _joined(chunks: Sequence[Decoded]) -> Decoded:
 
 @dataclass(frozen=True, eq=False)
 class Utility:
-    """The worth of images by a strategy; `strategy` is None for the measures of uncertainty."""
+    """Utilities of images by a strategy; `strategy` is None for uncertainty measures."""
 
     name: str
     strategy: Strategy | None = None
 
     @classmethod
     def of(cls, name: str) -> Utility:
-        """Find a strategy; UnknownNameError if there is none, ParameterError if it does not score
-        each image by itself.
+        """Find a strategy; raise an UnknownNameError if it does not exist, a ParameterError if it
+        does not score each image on its own.
         """
         if name in MEASURED:
             return cls(name)
@@ -193,8 +193,8 @@ class Utility:
             if not strategy.needs_labeled and utility._goes_image_by_image():
                 return utility
         raise ParameterError(
-            f"{name} weighs images against each other, or trains networks; utilities are of "
-            f"{', '.join(MEASURED)}, and strategies that score each image by itself, such as bald"
+            f"{name} compares images with each other, or trains networks; expected "
+            f"{', '.join(MEASURED)}, or a strategy that scores each image on its own, such as bald"
         )
 
     @property
@@ -203,13 +203,13 @@ class Utility:
 
     @property
     def n_samples(self) -> int:
-        """Dropout samples that it needs; 0 for none."""
+        """Number of dropout samples that the strategy needs."""
         return 0 if self.strategy is None else self.strategy.n_samples
 
     def __call__(self, scores: Scores) -> NDArray[np.float64]:
         if self.strategy is None:
             return MEASURES[self.name](scores.proba)
-        if scores.mc_proba is not None:  # as many as the one that needs most
+        if scores.mc_proba is not None:  # may have more samples, for another utility
             scores = replace(scores, mc_proba=scores.mc_proba[: self.n_samples])
         utilities = self.strategy.cls(**self.strategy.params).score(scores)
         return np.asarray(utilities, np.float64)

@@ -1,4 +1,4 @@
-"""Rows of predictions to files: CSV, and Parquet in one file or a folder of them."""
+"""Writers of predictions: CSV, one Parquet file, or a folder of Parquet files."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 MANIFEST = "_skal.json"
-"""Readers of Parquet folders pass over names that begin so."""
+"""Starts with an underscore, so that readers of Parquet folders skip it."""
 CSV_HEAD = b"path,class,probability,"
-"""What a table of predictions begins with."""
+"""The first bytes of a table of predictions."""
 OTHERS = frozenset((".txt", ".tsv", ".json", ".jsonl", ".xlsx", ".xls", ".pq", ".feather", ".npz"))
-"""Suffixes of files that somebody may want, and that are not written."""
+"""Suffixes of unsupported formats, which are not taken for names of folders."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,7 @@ class Form:
     measures: bool
 
     def check_place(self, out: Path) -> None:
-        """Raise an error where it is seen at once that something cannot be made, or replaced, or
-        needs a package that is not installed.
-        """
+        """Raise an error if the output cannot be created or replaced, or its package is missing."""
         above = out.absolute().parent
         if self.is_one_file:
             if not above.is_dir():
@@ -62,20 +60,20 @@ class Form:
             return
         existing = next(folder for folder in (above, *above.parents) if folder.exists())
         if not existing.is_dir():
-            raise UsageError(f"out: {str(existing)!r} is a file: nothing can be made in it")
+            raise UsageError(f"out: {str(existing)!r} is a file; expected a folder")
         if not os.access(existing, os.W_OK | os.X_OK):
-            raise UsageError(f"out: nothing can be written in the folder {str(existing)!r}")
+            raise UsageError(f"out: the folder {str(existing)!r} is not writable")
 
     def write(self, lots: Sequence[Rows], path: Path, classes: Sequence[str]) -> None:
-        """Write a part, which has at least one lot."""
+        """Write a part, from at least one batch of rows."""
         raise NotImplementedError
 
     def join(self, parts: Sequence[Path], path: Path, n_unreadable: int) -> None:
-        """Write all parts into one file, one part at a time in memory."""
+        """Write all parts to one file, with one part at a time in memory."""
         raise NotImplementedError
 
     def merge(self, parts: Sequence[Path], out: Path, n_unreadable: int) -> None:
-        """Join all parts beside them, then rename the file atomically."""
+        """Join all parts in a temporary file next to them, then rename it atomically."""
         temporary = parts[0].parent / "whole.tmp"
         try:
             self.join(parts, temporary, n_unreadable)
@@ -83,22 +81,22 @@ class Form:
             temporary.replace(out)
             fsync_folder(out.parent)
         except OSError as error:
-            error.filename = str(out)  # the system's "disk full" does not say it
+            error.filename = str(out)  # missing in the system's "disk full" error
             raise
 
     def is_finished(self, out: Path, names: Sequence[str]) -> bool:
-        """Tell whether a file already has the rows of these parts; RunExistsError if it is not one
-        that may be replaced.
+        """Return whether a file already has the rows of these parts; raise a RunExistsError if it
+        must not be replaced.
         """
         raise NotImplementedError
 
     def n_unreadable(self, out: Path) -> int:
-        """Return how many rows of a finished file are empty."""
+        """Return the number of empty rows in a finished file."""
         raise NotImplementedError
 
 
 class Csv(Form):
-    """Text, a line an image."""
+    """Text, with one line per image."""
 
     def check_place(self, out: Path) -> None:
         super().check_place(out)
@@ -108,7 +106,7 @@ class Csv(Form):
                     raise _exists(out)
 
     def is_finished(self, out: Path, names: Sequence[str]) -> bool:
-        """Return False: what predictions are in a file is not known, so they are made again."""
+        """Return False: CSV does not record what its rows depend on, so it is always rewritten."""
         self.check_place(out)
         return False
 
@@ -134,7 +132,7 @@ class Csv(Form):
 
 
 def _flat(lot: Rows) -> dict[str, NDArray[Any]]:
-    """Return a lot's columns, with matrices split into theirs."""
+    """Return the columns, with matrices split into single columns."""
     flat: dict[str, NDArray[Any]] = {}
     for name, values in lot.columns.items():
         if values.ndim == 1:
@@ -145,7 +143,7 @@ def _flat(lot: Rows) -> dict[str, NDArray[Any]]:
 
 
 class Parquet(Form):
-    """A table of typed columns, by pyarrow."""
+    """A table of typed columns, written with pyarrow."""
 
     def check_place(self, out: Path) -> None:
         require("pyarrow", "parquet", "Parquet")
@@ -177,7 +175,7 @@ class Parquet(Form):
                 writer.write_table(table.replace_schema_metadata(schema.metadata))
 
     def is_finished(self, out: Path, names: Sequence[str]) -> bool:
-        """Tell whether a file has these rows; RunExistsError if it has others."""
+        """Return whether a file has these rows; raise a RunExistsError if it has others."""
         if not self.is_one_file or not out.exists():
             return False
         if _facts(out).get("key") == sha256("".join(names))[:16]:
@@ -189,30 +187,30 @@ class Parquet(Form):
 
 
 def check_parts(folder: Path) -> None:
-    """Raise RunExistsError if a folder holds anything else than predictions."""
+    """Raise a RunExistsError if a folder holds anything but predictions."""
     if (folder / MANIFEST).is_file():
         return
-    remove_leftovers(folder, MANIFEST)  # of a process that was killed at its very start
+    remove_leftovers(folder, MANIFEST)  # left by a process that was killed at its start
     if any(folder.iterdir()):
         raise RunExistsError(
-            f"{str(folder)!r} exists and holds no predictions (it has no {MANIFEST}); choose "
-            "another name by --out"
+            f"{str(folder)!r} is not empty and holds no predictions (it has no {MANIFEST}); choose "
+            "another name with --out"
         )
 
 
 def _exists(out: Path) -> RunExistsError:
     return RunExistsError(
-        f"{str(out)!r} exists and holds something else; choose another name by --out"
+        f"{str(out)!r} exists and holds something else; choose another name with --out"
     )
 
 
 def _table(lot: Rows) -> pa.Table:
     import pyarrow as pa
 
-    # where a file has no row among the values, null is taken
+    # unreadable files get null values
     rows = pa.array(np.cumsum(lot.read) - 1, mask=~lot.read)
     columns = {name: _column(values).take(rows) for name, values in lot.columns.items()}
-    # what is no UTF-8 is escaped by backslashes
+    # bytes that are not UTF-8 become backslash escapes
     paths = [path.encode(errors="backslashreplace").decode() for path in lot.paths]
     errors = [lot.unread.get(path) for path in lot.paths]
     return pa.table(
@@ -235,7 +233,7 @@ def _column(values: NDArray[Any]) -> pa.Array:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    """Return what skal wrote into a file's metadata; empty if nothing."""
+    """Return skal's entries in a file's metadata, empty if there are none."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -261,11 +259,11 @@ ONE_FILE = {form.suffix: form.name for form in FORMS.values() if form.is_one_fil
 
 
 def form_of(out: Path) -> Form:
-    """Return the form that a suffix asks for; a folder for any but those of tables, or alike."""
+    """Return the form for a suffix, a folder for others; reject those that look like a table's."""
     suffix = out.suffix.lower()
     is_like_ours = suffix not in ONE_FILE and get_close_matches(suffix, ONE_FILE, cutoff=0.7)
     if (suffix in OTHERS or is_like_ours) and not out.is_dir():
         raise UsageError(
-            f"out: got {str(out)!r}; expected a name that ends in .csv or .parquet, or a folder's"
+            f"out: got {str(out)!r}; expected a file name with .csv or .parquet, or a folder name"
         )
     return FORMS[ONE_FILE.get(suffix, "folder")]

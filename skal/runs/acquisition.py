@@ -1,4 +1,4 @@
-"""One round's choice: which images are shown, their scores, the strategy, a share at random."""
+"""Acquisition in one round: candidates, their scores, the strategy's picks, random picks."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ Indices: TypeAlias = NDArray[np.int64]
 
 @dataclass
 class Round:
-    """What is known of a round's choice while it is made: `number` counts from 1 (0 is the initial
-    set), `seconds` is by the columns of ``rounds.csv``, `details` is what `Acquisition.replay`
-    needs, as JSON, `rows` the images that `scores` are of (None for all), and `embeddings` asks for
-    them even if the strategy reads none.
+    """The state of a round's choice, filled while it is made: `number` counts from 1 (0 is the
+    initial set), `seconds` has columns of ``rounds.csv``, `details` holds JSON values for
+    `Acquisition.replay`, `rows` are the images that `scores` belong to (None for all), and
+    `embeddings` asks for embeddings even if the strategy reads none.
     """
 
     number: int
@@ -43,25 +43,25 @@ class Round:
 
 
 class Acquisition:
-    """Chooses the images of every round after the initial set."""
+    """Base class: chooses the images of every round after the initial set."""
 
     needs_model: bool
-    """Whether a trained network is needed to choose."""
+    """Whether choosing needs a trained network."""
 
     def choose(
         self, current: Round, classifier: ImageClassifier | None, pool: Pool, n: Count | None
     ) -> Indices:
-        """Choose `n` images, None for the settings' number; `current` is filled on the way."""
+        """Choose `n` images (None: as many as the settings say), and fill `current`."""
         raise NotImplementedError
 
     def replay(
         self, number: int, indices: Sequence[int], pool: Pool, details: Mapping[str, Any]
     ) -> None:
-        """Take in a choice that was made before, round 0 included; by default there is no need."""
+        """Restore the state after an earlier choice, round 0 included; by default no state."""
 
 
 class PoolAcquisition(Acquisition):
-    """Asks a strategy in every round."""
+    """Asks a pool strategy in every round."""
 
     def __init__(self, config: RunConfig, strategy: Strategy) -> None:
         self._config = config
@@ -81,10 +81,10 @@ class PoolAcquisition(Acquisition):
 
 @dataclass(frozen=True)
 class Choice:
-    """How a batch is chosen: `seed` is the round's, for candidates, dropout masks, committees and
-    the strategy; of the batch of `n`, `n_random` are drawn at random from what that left. It sees a
-    random subset of `max_candidates` unlabelled images; by default all for which there is memory,
-    and at most 100,000 if it reads embeddings.
+    """How a batch of `n` images is chosen: by the strategy, except for `n_random` that are drawn
+    at random from the rest. The strategy sees a random subset of `max_candidates` unlabelled
+    images, by default as many as fit in memory, and at most 100,000 if it reads embeddings. `seed`
+    seeds candidates, dropout masks, committees and the strategy.
     """
 
     strategy: Strategy
@@ -96,9 +96,8 @@ class Choice:
     def make(
         self, classifier: ImageClassifier | None, pool: Pool, current: Round | None = None
     ) -> Indices:
-        """Return the strategy's picks in its order, then the random ones; fewer if fewer are left.
-        A `SkalError` is raised if memory is short even for the smallest choice, or the strategy
-        fails.
+        """Return the strategy's picks in its order, then the random ones; fewer than `n` if fewer
+        are left. Raise a `SkalError` if memory does not suffice, or the strategy fails.
         """
         current, n = current or Round(1, {}, {}), self.n - self.n_random
         picks = np.empty(0, dtype=np.int64)
@@ -123,7 +122,7 @@ class Choice:
     def _rows_to_show(
         self, classifier: ImageClassifier | None, pool: Pool, embeddings: bool
     ) -> Indices | None:
-        """Return which images are scored and shown to the strategy; None for all."""
+        """Return the images that are scored and shown to the strategy; None for all."""
         rows, n_left, strategy = pool.shown, len(pool.unlabeled), self.strategy
         n = self.n - self.n_random
         if self.max_candidates is None:
@@ -145,7 +144,7 @@ class Choice:
     def _score(
         self, classifier: ImageClassifier | None, pool: Pool, current: Round
     ) -> Scores | None:
-        """Score what is shown, as far as the strategy needs it; None if it needs nothing."""
+        """Compute the scores that the strategy needs; None if it needs none."""
         strategy = self.strategy
         if not strategy.needs_model or self.n - self.n_random >= len(pool.unlabeled):
             return None
@@ -162,19 +161,19 @@ class Choice:
         )
         rows = current.rows
         scores = score_pool(classifier, pool.X, request, rows=rows, random_state=self.seed)
-        # of a head that is solved, embeddings are the same in all rounds
+        # with a solved head, embeddings are the same in all rounds
         return scores.remembering(pool.memo(rows)) if classifier.is_solved else scores
 
 
 def embedding_width(classifier: ImageClassifier, X: Images) -> int:
-    """Return how many features a fitted classifier's embeddings have: as many as of one image."""
+    """Return the number of features of a fitted classifier's embeddings, found from one image."""
     (outputs,) = classifier.iter_outputs(X[:1])
     return int(outputs.embeddings.shape[1])
 
 
 @contextmanager
 def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Add what a block takes to the seconds of that name."""
+    """Add the duration of the block to ``seconds[name]``."""
     start = time.perf_counter()
     yield
     seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - start, 6)

@@ -1,4 +1,4 @@
-"""`ActiveLearner`: the one loop, in steps."""
+"""`ActiveLearner`: the active learning loop, step by step."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from .evaluation import Inputs, measure, network_inputs, round_row
 from .finished import Run, summarise, table_of, title_of
 from .metrics import describe_errors
 from .networks import Networks
-from .plan import Plan, QueryStrategy, settle, with_those_of
+from .plan import Plan, QueryStrategy, settle, with_classifier_settings
 from .preparation import no_test_image, with_noise
 from .pretraining import weights_from_pool
 from .record import EVALUATION, JOURNAL, ROUND_LINE, SECONDS, Answers, Record, class_ids, log_file
@@ -49,22 +49,22 @@ _log = logging.getLogger("skal")
 
 @shows_settings(RunConfig, omit=("dataset",))
 class ActiveLearner:
-    """Active learning in steps: `query`, label as you like, `teach`, `fit`, `evaluate`; again.
+    """Active learning step by step: `query`, label, `teach`, `fit`, `evaluate`, repeat.
 
-    `skal.run` is this with an oracle, `skal label` this with people; equal labels, settings and
-    seed give equal picks.
+    `skal.run` drives it with an oracle, `skal label` with people. The same labels, settings and
+    seed give the same picks.
 
     Parameters
     ----------
     data : ImageDataset
-        The pool is its `X`, or `X_unlabeled` if `X` is empty; labels that it has are not used.
+        The pool is its `X`, or `X_unlabeled` if `X` is empty. Its training labels are not used.
     classifier : ImageClassifier, optional
-        Template of all rounds' networks, but for their seeds; its parameters replace the settings
-        of network and training. With ``freeze=True`` features are computed once.
+        Template of the network of every round, which only differ in their seeds. Its parameters
+        replace the network and training settings. With ``freeze=True`` features are computed once.
     strategy : str, class or instance, default="auto"
-        As for `run`.
+        See `run`.
     out : str or Path, optional
-        A new folder that keeps a record; `open` resumes from it.
+        New run folder to record to, from which `open` resumes. By default nothing is written.
     strategy_params : mapping, optional
         Arguments of the strategy.
     **settings
@@ -74,15 +74,15 @@ class ActiveLearner:
     config : RunConfig
         All settings, resolved.
     data : ImageDataset
-        As given, with the noise that the settings ask for.
+        The dataset, with the image noise that the settings ask for.
     choice : Round or None
-        How the last `query` was answered, with the scores that it chose from.
+        Details of the last `query`, including the scores that it was based on.
 
     Raises
     ------
     UsageError
-        If an argument is not valid, the classifier's `classes` are not the dataset's ids, or
-        there is something at `out`.
+        If an argument is invalid, the classifier's `classes` are not the dataset's class ids, or
+        `out` exists.
 
     Examples
     --------
@@ -113,14 +113,14 @@ class ActiveLearner:
         **settings: Any,
     ) -> None:
         if classifier is not None:
-            settings = with_those_of(classifier, settings)
+            settings = with_classifier_settings(classifier, settings)
         config, chooser = settle(data, strategy, settings)
         plan = Plan.make(config, data, chooser, classifier)
         self._begin(plan, None if out is None else Path(out), None)
 
     @classmethod
     def start(cls, plan: Plan, folder: Path | None, oracle: Oracle | None) -> ActiveLearner:
-        """Start what is planned; `oracle` is what the record says of who labels."""
+        """Start a planned run; the record notes the type of `oracle`, None for manual labels."""
         learner = cls.__new__(cls)
         learner._begin(plan, folder, oracle)
         return learner
@@ -134,38 +134,38 @@ class ActiveLearner:
         classifier: ImageClassifier | None = None,
         trust: bool = False,
     ) -> ActiveLearner:
-        """Resume from a record, as if it had never been left.
+        """Resume from a run folder, as if there had been no interruption.
 
         Parameters
         ----------
         folder : str or Path
-            What `out` was, or the folder of a run.
+            The earlier `out`, or the folder of a `run`.
         data : ImageDataset, optional
-            The images, if they cannot be loaded by their name.
+            The dataset, if it cannot be loaded by name.
         classifier : ImageClassifier, optional
-            The one that was given, if the record cannot hold it.
+            The classifier given at the start, if the record cannot hold all its parameters.
         trust : bool, default=False
-            Whether what the record names as ``module:Name`` is imported; not needed for what is
-            skal's, scikit-activeml's, or registered by an installed package.
+            Whether to import code that the record names as ``module:Name``. Not needed for code
+            of skal or scikit-activeml, or registered by an installed package.
 
         Raises
         ------
         RunFolderError, DataError, ParameterError
-            If the record is missing or damaged, data or weights differ, something must be, or
-            cannot be, given again, or the record names code that is not to be trusted.
+            If the record is missing or damaged; if data or weights have changed; if the classifier
+            must be given again or the strategy cannot be restored; or if it names untrusted code.
         """
         plan, record = reopened(Path(folder), data, classifier, trust)
         require_drawing()
         learner = cls.__new__(cls)
         learner._set_up(plan, record)
         record.keep_config(plan.config)
-        record.set_right()
+        record.repair()
         return learner
 
     def _begin(self, plan: Plan, folder: Path | None, oracle: Oracle | None) -> None:
         plan, record = replace(plan, data=with_noise(plan.config, plan.data)), Record()
         if folder is not None:
-            require_drawing()  # at the end, but who trains for hours should know it now
+            require_drawing()  # only used at the end, but better to fail before hours of training
             facts = facts_to_keep(plan, oracle)
             record = Record.create(folder, plan.config, environment(plan.config), facts)
         self._set_up(plan, record)
@@ -192,7 +192,7 @@ class ActiveLearner:
 
     @cached_property
     def template(self) -> ImageClassifier:
-        """Not fitted; the networks of all rounds are like it, but for the seed."""
+        """Unfitted classifier that the network of each round copies, except for the seed."""
         if self.config.pretrain == "none":
             return self.plan.template
         weights = weights_from_pool(self.config, self.data, self.record.folder)
@@ -209,7 +209,7 @@ class ActiveLearner:
 
     @cached_property
     def pool(self) -> Pool:
-        """The images, or their features, and the labels taught so far."""
+        """Images or their features, with the labels taught so far."""
         pool, record = Pool(self._inputs.X, len(self.data.classes)), self.record
         if record.valid:
             pool.hold_out(record.valid["indices"], record.valid["labels"])
@@ -227,7 +227,7 @@ class ActiveLearner:
 
     @property
     def y(self) -> Labels:
-        """Labels taught so far, -1 where there is none; read-only."""
+        """Labels taught so far, -1 for unlabelled images; read-only."""
         return self.pool.y
 
     @property
@@ -236,20 +236,20 @@ class ActiveLearner:
 
     @property
     def classifier(self) -> ImageClassifier:
-        """The network that was trained on the labels so far; it is trained if need be."""
+        """Network trained on all labels so far; training happens on first access."""
         self.fit()
         assert self._network is not None
         return self._network
 
     @property
     def is_evaluated(self) -> bool:
-        """Whether the last labels were trained on and evaluated; True before the first."""
+        """Whether the newest labels were trained on and evaluated; True before any are taught."""
         rounds = self.record.rounds
         return not self._round or bool(rounds and rounds[-1]["round"] == self._round - 1)
 
     @property
     def is_done(self) -> bool:
-        """Whether a run by these settings ends here."""
+        """Whether the settings end the run here."""
         if not self.is_evaluated:
             return False
         if self._round > self.config.n_rounds or not len(self.pool.unlabeled):
@@ -260,26 +260,26 @@ class ActiveLearner:
     def query(
         self, n: Count | None = None, *, oracle: Oracle | None = None, embeddings: bool = False
     ) -> NDArray[np.int64]:
-        """Return the images to label next: until the first `teach` those of `init_strategy`.
+        """Return the images to label next, chosen by `init_strategy` until the first `teach`.
 
         Parameters
         ----------
         n : int or str, optional
-            How many, or what share of the pool; by default `n_init`, later `n_query`, of the
-            settings. In a stream the strategy decides.
+            Number of images, or share of the pool as "P%". By default the setting `n_init`, later
+            `n_query`. After the initial set of a stream leave it out: the strategy decides.
         oracle : Oracle, optional
-            Draws a stratified initial set, if that is asked for.
+            Source of the labels for a stratified initial set.
         embeddings : bool, default=False
-            Whether the scores in `choice` have embeddings whatever the strategy reads.
+            Whether the scores in `choice` have embeddings even if the strategy needs none.
 
         Returns
         -------
         ndarray of int64, shape (n,)
-            Indices of the pool; the same when asked again before the next `teach`.
+            Pool indices. Repeated calls before the next `teach` return the same.
         """
         if self.config.n_valid and not self.record.valid:
             raise ParameterError(
-                f"n_valid={self.config.n_valid}: hold these images out first, by hold_out(oracle)"
+                f"n_valid={self.config.n_valid}: call hold_out(oracle) before query()"
             )
         if self._asked is not None and self._asked[0] == n:
             return self._asked[1]
@@ -297,7 +297,7 @@ class ActiveLearner:
     def cold_start(
         self, n: Count | None = None, *, oracle: Oracle | None = None
     ) -> NDArray[np.int64]:
-        """Choose images without a trained network, by `init_strategy`; parameters as of `query`."""
+        """Choose images by `init_strategy`, without a trained network; see `query`."""
         config, number, n_pool = self.config, self._round, len(self.pool)
         self._watch.tell("on_phase", number, "querying")
         self.choice = Round(number, {}, {})
@@ -308,19 +308,19 @@ class ActiveLearner:
             return start.choose(self.pool, n)
 
     def teach(self, indices: ArrayLike, labels: ArrayLike) -> ActiveLearner:
-        """Add labels; they are in the record when this returns.
+        """Add labels, and write them to the record before returning.
 
         Parameters
         ----------
         indices : array-like of int, shape (b,)
-            Images of the pool, not labelled before.
+            Pool indices of unlabelled images.
         labels : array-like of int or str, shape (b,)
-            Class ids, or names of classes. Without any, nothing happens.
+            Class ids or class names. Empty arrays change nothing, unless `query` returned none.
 
         Raises
         ------
         DataError, UnknownNameError
-            If an index or a label is not valid; nothing is changed then.
+            If an index or a label is invalid; nothing is added then.
         """
         picks, ids = np.atleast_1d(indices), class_ids(labels, self.data.classes)
         asked = None if self._asked is None else self._asked[1]
@@ -340,7 +340,7 @@ class ActiveLearner:
         return self
 
     def hold_out(self, oracle: Oracle) -> None:
-        """Hold out the `n_valid` images that are validated on, labelled by an oracle, once."""
+        """Hold out `n_valid` random images for validation, labelled by an oracle, only once."""
         n_valid = int(self.config.n_valid)
         if not n_valid or self.record.valid:
             return
@@ -351,20 +351,20 @@ class ActiveLearner:
         self.pool.hold_out(picks, labels)
 
     def fit(self) -> ActiveLearner:
-        """Train a network on the labels so far, unless there is one.
+        """Train a network on all labels so far, unless that is done already.
 
         Raises
         ------
         NotFittedError
-            If nothing was taught yet.
+            If no labels were taught yet.
         """
         number = self._round - 1
         if number < 0:
-            raise NotFittedError("nothing was taught yet: query(), then teach(indices, labels)")
+            raise NotFittedError("no labels yet: call query(), then teach(indices, labels)")
         if self._trained_in == number:
             return self
         networks, pool = self._networks, self.pool
-        if self.is_evaluated:  # resumed: trackers have heard of this training before
+        if self.is_evaluated:  # resumed: trackers have logged this training already
             kept = networks.kept(number, pool)
             self._network = kept or networks.train(number, pool, None, Watchers())
         else:
@@ -377,12 +377,12 @@ class ActiveLearner:
         return self
 
     def evaluate(self) -> dict[str, float]:
-        """Return the metrics on the test set, by the names of ``rounds.csv``; the round is whole.
+        """Complete the round: return the metrics on the test set, named as in ``rounds.csv``.
 
         Raises
         ------
         DataError, NotFittedError
-            If the dataset has no test images, or nothing was taught yet.
+            If the dataset has no test images, or no labels were taught yet.
         """
         data, number = self.data, self._round - 1
         if not len(data.X_test):
@@ -395,13 +395,13 @@ class ActiveLearner:
         self._metrics, proba = measure(network, self._inputs.X_test, data.y_test, calibrated)
         if not was_evaluated:
             errors = describe_errors(data.y_test, proba, data.classes)
-            # of the last round only
+            # overwritten in each round: only the last evaluation is kept
             self.record.write_kept(EVALUATION, f"{json.dumps(errors)}\n".encode())
             self._end_round(network)
         return self._metrics
 
     def finish(self) -> Run:
-        """Write what is made of the whole: learning curve, network and summary."""
+        """End the run: write learning curve, network and summary, and return the results."""
         record, network = self.record, self.classifier
         if self._inputs.backbone is not None:
             network.take_backbone(self._inputs.backbone)
@@ -417,7 +417,7 @@ class ActiveLearner:
         return run
 
     def restore(self, y: Labels, round_number: int) -> None:
-        """Without a record: replace all labels (-1: none), `round_number` batches being given."""
+        """Replace all labels (-1: none) after `round_number` batches; only without a record."""
         labeled = np.flatnonzero(y != MISSING_LABEL)
         if len(labeled):
             round_number = max(round_number, 1)
@@ -425,15 +425,15 @@ class ActiveLearner:
         pool.label(labeled, y[labeled])
         self.__dict__["pool"] = pool
         self._round, self._trained_in, self._asked = round_number, -1, None
-        self._network = self.choice = None  # they were of other labels
+        self._network = self.choice = None  # made from the replaced labels
 
     @contextmanager
     def recorded(self, trackers: Sequence[Tracker] = ()) -> Iterator[None]:
-        """Lock the record inside the block, else raise `RunFolderError`; with log and trackers."""
+        """Lock the record, else raise `RunFolderError`; write the log and notify trackers."""
         folder = self.record.folder
         lock = nullcontext() if folder is None else locked(folder / JOURNAL)
         with lock:
-            self.template  # noqa: B018 (pretraining comes before trackers start to wait)
+            self.template  # noqa: B018 (pretrain before trackers open their connections)
             with log_file(folder), watching(trackers, self.config, folder) as self._watch:
                 yield
 

@@ -19,7 +19,7 @@ _query = partial(setting, group="query")
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class LabelSettings(Settings):
-    """How many labels, when, and for which images at the start."""
+    """Number of labels per round, their source, and the initial set."""
 
     n_init: Count = _labels(
         20, "Size of the initial labelled set, or its share of the pool", metavar="N|P%", lowest=1
@@ -66,7 +66,7 @@ class LabelSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class QuerySettings(Settings):
-    """Who chooses the next images, how, and until when."""
+    """Query strategy, its candidates, and when to stop."""
 
     strategy: str = _query(
         "auto",
@@ -107,7 +107,7 @@ class QuerySettings(Settings):
     )
     stop: str = _query(
         "notice",
-        "Tell, or end the run, when the predictions have stabilised",
+        "Log a notice, or end the run, when the predictions have stabilised",
         choices=("off", "notice", "end"),
         bare="end",
         details="See `skal.runs.stopping.StopMonitor`. ``rounds.csv`` has the `agreement` with the "
@@ -121,7 +121,7 @@ class RunConfig(TrainingSettings, NetworkSettings, QuerySettings, LabelSettings,
 
     @property
     def cache(self) -> Path:
-        """Where a run keeps what is made once, when its settings are resolved."""
+        """Folder of cached pixels and features; needs the resolved `data_dir`."""
         return Path(str(self.data_dir)) / "cache"
 
 
@@ -130,5 +130,5 @@ TRAINING_SETTINGS = settings_of(TrainingSettings)
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read settings of a run from a TOML file; see `skal.core.settings.read_settings`."""
+    """Read the settings of a run from a TOML file; see `skal.core.settings.read_settings`."""
     return read_settings(path, SETTINGS)

@@ -1,4 +1,4 @@
-"""What all pictures share: style, titles, and names that fit."""
+"""Drawing helpers shared by all plots: style, titles, shortened names."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 Pictures: TypeAlias = dict[str, bytes]
-"""A picture's bytes by format, "png" and "svg"; equal for equal input."""
+"""A picture's bytes by format ("png", "svg"); equal input gives equal bytes."""
 
 FORMS: Mapping[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None}}
-"""What is left out of each."""
-# of Okabe and Ito, told apart by the colour-blind too; without black and yellow, which a dark and a
-# light page swallow
+"""Picture formats, with the metadata to leave out for reproducible files."""
+# colour-blind safe palette of Okabe and Ito, without black and yellow, which are invisible on dark
+# and on light pages
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 NEUTRAL = "#808080"
 LONGEST_NAME = 34
@@ -33,10 +33,10 @@ LONGEST_NAME = 34
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw without dates and random ids, so that equal runs leave equal files."""
+    """Set the style inside the block; fixed ids make equal runs give equal files."""
     settings: Any = {
         "svg.hashsalt": "skal",
-        # a dataset is called as its folder is: dollars are no formula
+        # dollar signs in folder names are not formulas
         "text.parse_math": False,
         "axes.grid": True,
         "axes.axisbelow": True,
@@ -50,34 +50,34 @@ def style() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return a figure of so many inches, without pyplot."""
+    """Return a figure, with width and height in inches, without using pyplot."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def label_curves(axes: Axes) -> None:
-    """Say what the axes of learning curves are."""
+    """Label the axes of learning curves."""
     axes.set(xlabel="labelled images", ylabel="test accuracy")
-    # without steps of 4 and 8, between which labels seldom come
+    # without steps of 4 and 8, which seldom match numbers of labels
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 2.5, 5, 10]))
 
 
 def set_title(axes: Axes, title: str, below: str = "", room: int = 70) -> None:
-    """Write above, cut to so many characters."""
+    """Set the title, shortened to `room` characters, and a second line `below` it."""
     lines = [shorten(title, room), below]
     axes.set_title("\n".join(filter(None, lines)), fontsize=10 if below else 11)
 
 
 def slant(names: Sequence[str]) -> dict[str, Any]:
-    """Say how names stand below columns: upright if they are short."""
+    """Return the text style for names below columns: slanted unless they are short."""
     return {"rotation": 45, "ha": "right"} if max(map(len, names)) > 3 else {}
 
 
 def draw_shares(
     axes: Axes, shares: NDArray[Any], form: str, size: float, values: NDArray[Any] | None = None
 ) -> None:
-    """Draw shares from 0 to 1 as a heat map, with the values, or the shares themselves, on it."""
+    """Draw shares from 0 to 1 as a heat map, annotated with `values`, by default the shares."""
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (i, j), value in np.ndenumerate(shares if values is None else values):
         if not math.isnan(value) and (value or values is None):
@@ -90,7 +90,7 @@ def draw_shares(
 
 
 def plain(text: str) -> str:
-    """Return text that can be drawn: a folder's name may hold bytes that are no UTF-8."""
+    """Replace undrawable characters, since folder names may hold bytes that are not UTF-8."""
     return text.encode(errors="replace").decode()
 
 
@@ -104,7 +104,7 @@ def shorten(name: str, longest: int = LONGEST_NAME) -> str:
 
 
 def shorten_all(names: Iterable[str]) -> dict[str, str]:
-    """Leave out the middle of long names, unless they then look like another."""
+    """Leave out the middle of long names, except where two would then look the same."""
     short = {name: shorten(name) for name in names}
     times = Counter(short.values())
     return {name: plain(name) if times[found] > 1 else found for name, found in short.items()}
@@ -117,9 +117,9 @@ def to_pictures(figure: Figure, forms: Iterable[str] = FORMS) -> Pictures:
         buffer = io.BytesIO()
         figure.savefig(buffer, format=form, dpi=150, metadata=FORMS[form])
         pictures[form] = buffer.getvalue()
-        # it takes as long as drawing, and is done; "none" would draw twice all the same
+        # the layout is done and takes as long as drawing; "none" instead of None still draws twice
         figure.set_layout_engine(None)
-    # its parts refer to each other: what was drawn would stay until garbage is looked for
+    # the parts refer to each other, so that their memory would wait for the garbage collector
     figure.clear()
     FigureCanvasBase(figure)
     return pictures

@@ -1,4 +1,4 @@
-"""What a run runs on."""
+"""The environment of a run: versions, device, code."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ PACKAGES = (
     "Pillow",
 )
 ENGINE = "openvino"
-"""Where it is installed, frozen backbones run in it on a CPU."""
+"""Inference engine of frozen backbones on the CPU, if it is installed."""
 
 
 def environment(config: RunConfig) -> dict[str, Any]:
-    """Say what a run runs on: versions, device, precision, threads, platform."""
+    """Return the content of ``environment.json``: versions, device, precision, threads, platform,
+    command and code.
+    """
     import torch
 
     device = config.device
@@ -50,8 +52,8 @@ def environment(config: RunConfig) -> dict[str, Any]:
 
 
 def own_code(config: RunConfig) -> dict[str, str]:
-    """Return hashes of the files of modules that settings name as ``module:Name``, by the module;
-    of packages that are installed, and so known by their version, there are none.
+    """Return the file hashes of modules that settings name as ``module:Name``. Installed packages,
+    which are known by their version, are left out.
     """
     found = {}
     for _, spec, _ in naming(config):
@@ -64,13 +66,13 @@ def own_code(config: RunConfig) -> dict[str, str]:
 
 
 def changed_code(before: Mapping[str, Any], now: Mapping[str, str]) -> list[str]:
-    """Return the modules whose files are others than in an `environment` of before."""
+    """Return the modules whose files have changed since an earlier `environment`."""
     known = before.get("code", {})
     return [module for module, code in now.items() if known.get(module, code) != code]
 
 
 def _command() -> list[str]:
-    """Return what was called, as one would type it again."""
+    """Return the command line, as one would type it."""
     program = Path(sys.argv[0])
     if program.name == "__main__.py":
         return ["python", "-m", program.parent.name, *sys.argv[1:]]
@@ -78,7 +80,7 @@ def _command() -> list[str]:
 
 
 def _processor() -> str:
-    """Return the processor's name, which `platform` does not know on Linux."""
+    """Return the processor's name, which `platform` does not find on Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""How good a round's network is."""
+"""Evaluation of a round's network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .metrics import evaluate
 
 
 class Inputs(NamedTuple):
-    """What networks are given: images, or the features of a frozen backbone."""
+    """Inputs of the networks: images, or the features of a frozen backbone."""
 
     X: NDArray[Any]
     X_test: NDArray[Any]
@@ -36,8 +36,8 @@ def network_inputs(
     X_test: Images,
     backbone: Backbone | None = None,
 ) -> Inputs:
-    """Return the images, or a frozen backbone's features of them, computed once for all runs; the
-    classifier's `backbone` is built unless it is given.
+    """Return the images, or their features by the frozen `backbone`, which are cached for all runs.
+    A backbone is built unless it is given.
     """
     if not classifier.freeze:
         return Inputs(X, X_test)
@@ -50,13 +50,13 @@ def network_inputs(
 def measure(
     classifier: ImageClassifier, X_test: NDArray[Any], y_test: Labels, calibrated: bool
 ) -> tuple[dict[str, float], NDArray[np.float32]]:
-    """Return the metrics of a round, of a solved head with what it chose by the labels, of a
-    calibrated network with what they would be without; and the class probabilities of the test
-    images. A `SkalError` is raised if these are NaN.
+    """Return the metrics of a round and the class probabilities of the test images. A solved head
+    adds the regularisation strength and stages that it selected, a calibrated network adds the
+    metrics before calibration. Raise a `SkalError` if probabilities are NaN.
     """
     proba: NDArray[np.float32] = score_pool(classifier, X_test).proba
     if not np.isfinite(proba).all():
-        raise SkalError(f"the network answers with NaN: {DIVERGED}")
+        raise SkalError(f"the network predicts NaN: {DIVERGED}")
     metrics = evaluate(y_test, proba)
     if classifier.is_solved:
         chosen = {"head_C": classifier.strength, "stages_share": classifier.stages_share}
@@ -75,7 +75,7 @@ def round_row(
     pool: Pool,
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Return a round's row of ``rounds.csv``, with the metrics on the images held out, if any."""
+    """Return a round's row of ``rounds.csv``, with metrics on held-out images, if there are any."""
     valid, held_out = {}, pool.valid
     if len(held_out):
         found = evaluate(pool.y_valid, score_pool(classifier, pool.X, rows=held_out).proba)

@@ -1,4 +1,4 @@
-"""What came out of a run."""
+"""`Run`: the results of a run."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ COLUMNS = {
     "nll": "NLL",
     "ece": "ECE",
 }
-"""What the table shows of a round, and the headings."""
+"""Columns of ``rounds.csv`` that `Run.table` shows, and their headings."""
 
 _log = logging.getLogger("skal")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Run:
-    """What came out of a run; in a notebook, its table.
+    """The results of a run.
 
     Parameters
     ----------
     config : RunConfig
-        All its settings.
+        All settings, resolved.
     summary, rounds, queries : dict, list of dict, list of dict
         The content of ``summary.json``, ``rounds.csv`` and ``queries.csv``.
     classifier : ImageClassifier
         The network of the last round.
     folder : Path or None
-        Where it was written to.
+        The run folder; None if nothing was written.
 
     Examples
     --------
@@ -67,28 +67,28 @@ class Run:
 
     @property
     def title(self) -> str:
-        """What was run, in a line."""
+        """Dataset, strategy, model and seed in one line."""
         return title_of(self.summary["dataset"], self.config)
 
     def table(self) -> str:
-        """Return the rounds as a small table of text."""
+        """Return the rounds as a text table."""
         return table_of(self.rounds)
 
     @classmethod
     def read(cls, folder: Path, trust: bool = False) -> Run:
-        """Return a run that is done, from its folder; `trust` is that of `load_classifier`. A
-        `RunFolderError` is raised if it is not done, or its journal or network is damaged.
+        """Read a finished run from its folder; for `trust` see `load_classifier`. Raise a
+        `RunFolderError` if it is unfinished, or its journal or network is damaged.
         """
         record, config = Record.open(folder)
         if record.summary is None:
             raise RunFolderError(f"the run in {str(folder)!r} is not finished")
-        record.set_right()
+        record.repair()
         classifier = load_classifier(folder, trust=trust)
         return cls(config, record.summary, record.rounds, record.queries, classifier, folder)
 
     def write(self, record: Record, data: ImageDataset) -> None:
-        """Write what is made of a whole run; last the summary, which says that it is done."""
-        from .plots import learning_curve  # matplotlib, only where something is drawn
+        """Write learning curve and network, then the summary, which marks the run as finished."""
+        from .plots import learning_curve  # imports matplotlib
 
         assert self.folder is not None
         for form, picture in learning_curve(self.rounds, self.title).items():
@@ -105,12 +105,12 @@ class Run:
 
 
 def title_of(dataset: str, config: RunConfig) -> str:
-    """Return what is run, in a line."""
+    """Return dataset, strategy, model and seed in one line."""
     return f"{dataset}: {config.strategy}, {config.model}, seed {config.seed}"
 
 
 def table_of(rounds: Sequence[Mapping[str, Any]]) -> str:
-    """Return rounds as a small table of text."""
+    """Return rounds as a text table."""
     lines = ["".join(f"{heading:>10}" for heading in COLUMNS.values())]
     for row in rounds:
         shown = (f"{row[name]:.4f}" if name in METRICS else row[name] for name in COLUMNS)

@@ -1,4 +1,4 @@
-"""An append-only file that a crash cannot damage but for its last line."""
+"""An append-only journal, of which a crash can damage only the last line."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _log = logging.getLogger("skal")
 
 @dataclass
 class Journal:
-    """An append-only file of JSON lines, each with the CRC-32 of its text before it. `size` is its
-    bytes when this object last read or wrote it; by default whatever there is.
+    """An append-only file of JSON lines, each preceded by its CRC-32. `size` is the size in bytes
+    when this object last read or wrote it; None skips the check for other writers.
     """
 
     path: Path
     size: int | None = None
 
     def append(self, entry: Mapping[str, Any]) -> None:
-        """Write one entry and wait until it is on the disk. A `RunFolderError` is raised, and
-        nothing written, if somebody else has written since.
+        """Append an entry and wait until it is on disk. Raise a `RunFolderError`, and write
+        nothing, if another process has written to the file since.
         """
         text = json.dumps(entry, allow_nan=True)
         line = f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
         if self.size is not None and self.size != self.path.stat().st_size:
             raise RunFolderError(
-                f"{str(self.path.parent)!r} was written to from elsewhere since it was opened; "
+                f"another process has written to {str(self.path.parent)!r} since it was opened; "
                 "open it again"
             )
         self.size = append(self.path, line)
 
     def last(self, most: int) -> dict[str, Any] | None:
-        """Return the last entry; None if it is not whole or has more than `most` bytes."""
+        """Return the last entry; None if it is incomplete or longer than `most` bytes."""
         try:
             with self.path.open("rb") as file:
                 file.seek(max(file.seek(0, os.SEEK_END) - most, 0))
@@ -50,15 +50,15 @@ class Journal:
         return _parse_line(lines[-2]) if len(lines) > 1 and not lines[-1] else None
 
     def read(self, cut: bool = True) -> list[dict[str, Any]]:
-        """Return the whole entries; a torn last line, as a crash leaves it, is left out, and `cut`
-        off. A `RunFolderError` is raised if there is no file or another line does not match its
-        checksum.
+        """Return all complete entries. A torn last line, left by a crash, is skipped, and with
+        `cut` removed from the file. Raise a `RunFolderError` if the file is missing, or another
+        line does not match its checksum.
         """
         try:
             lines = self.path.read_bytes().split(b"\n")
         except FileNotFoundError as error:
-            raise RunFolderError(f"the run's journal {str(self.path)!r} is gone") from error
-        rest = lines.pop()  # empty, or a line without its end
+            raise RunFolderError(f"the run's journal {str(self.path)!r} is missing") from error
+        rest = lines.pop()  # empty, or an incomplete line
         entries: list[dict[str, Any]] = []
         for number, line in enumerate(lines):
             entry = _parse_line(line)
@@ -69,7 +69,7 @@ class Journal:
                 break
             entries.append(entry)
         if rest:
-            _log.warning("%s: its last line was not written whole and is left out", self.path)
+            _log.warning("%s: skipped the incomplete last line", self.path)
         self.size = sum(len(line) + 1 for line in lines[: len(entries)])
         if rest and cut:
             os.truncate(self.path, self.size)

@@ -1,4 +1,4 @@
-"""How good predictions are: `y` are true class ids (n,), `proba` probabilities (n, n_classes)."""
+"""Metrics of true class ids `y`, shape (n,), and probabilities `proba`, shape (n, n_classes)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ECE_BINS = 15
 MACRO: Mapping[str, Any] = {"average": "macro", "zero_division": 0.0}
 
 METRICS: Registry[Callable[[Labels, NDArray[Any]], float]] = Registry("metric")
-"""Functions of `y` and `proba`, computed in every round; each is a column of ``rounds.csv``."""
+"""Functions of `y` and `proba`, each computed in every round as a column of ``rounds.csv``."""
 
 
-@METRICS.register("accuracy", summary="share of the images whose most probable class is right")
+@METRICS.register("accuracy", summary="share of images whose most probable class is correct")
 def accuracy(y: Labels, proba: NDArray[Any]) -> float:
-    """Return the share of right predictions."""
+    """Return the share of correct predictions."""
     return float((proba.argmax(axis=1) == y).mean())
 
 
@@ -46,7 +46,7 @@ def negative_log_likelihood(y: Labels, proba: NDArray[Any]) -> float:
 
 
 def evaluate(y: Labels, proba: NDArray[Any]) -> dict[str, float]:
-    """Compute all `METRICS`; a `SkalError` is raised if an outside one does not work."""
+    """Compute all `METRICS`; raise a `SkalError` if one from an outside package fails."""
     values = {}
     for entry in METRICS:
         try:
@@ -58,8 +58,8 @@ def evaluate(y: Labels, proba: NDArray[Any]) -> dict[str, float]:
 
 @METRICS.register("ece", summary="mean gap between confidence and accuracy")
 def expected_calibration_error(y: Labels, proba: NDArray[Any], n_bins: int = ECE_BINS) -> float:
-    """Return the mean gap between confidence and accuracy, in bins of equal width, from 0 to 1
-    (equation 3 of Guo et al., On Calibration of Modern Neural Networks, ICML 2017).
+    """Return the mean gap between confidence and accuracy over bins of equal width (equation 3 of
+    Guo et al., On Calibration of Modern Neural Networks, ICML 2017).
     """
     right, confidence, bins = _binned(y, proba, n_bins)
     gap = right - confidence
@@ -69,7 +69,7 @@ def expected_calibration_error(y: Labels, proba: NDArray[Any], n_bins: int = ECE
 def _binned(
     y: Labels, proba: NDArray[Any], n_bins: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.int64]]:
-    """Return whether each prediction is right, its confidence, and the bin of that."""
+    """Return whether each prediction is correct, its confidence, and its confidence bin."""
     confidence = proba.max(axis=1).astype(np.float64)
     # the bins are open on the left, as in the paper
     bins = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
@@ -79,9 +79,9 @@ def _binned(
 def describe_errors(
     y: Labels, proba: NDArray[Any], classes: Sequence[str], n_bins: int = ECE_BINS
 ) -> dict[str, Any]:
-    """Compute the content of ``evaluation.json``: `classes`; `confusion`, rows of true classes by
-    predicted ones; `calibration` with n_bins + 1 `edges` and each bin's `count`, mean `confidence`
-    and `accuracy`, both None where there is no image.
+    """Return the content of ``evaluation.json``: `classes`; `confusion`, counts with true classes
+    as rows and predicted ones as columns; `calibration` with n_bins + 1 `edges` and each bin's
+    `count`, mean `confidence` and `accuracy`, both None in empty bins.
     """
     n = len(classes)
     pairs = np.asarray(y) * n + proba.argmax(axis=1)
@@ -96,7 +96,7 @@ def describe_errors(
 
 
 def pool_errors(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what `describe_errors` would say of several evaluations' images together."""
+    """Merge the results of `describe_errors` on several test sets."""
     bins = [evaluation["calibration"] for evaluation in evaluations]
     counts = np.array([one["count"] for one in bins])
     sums = (
@@ -114,7 +114,7 @@ def pool_errors(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _describe_bins(
     edges: Sequence[float], count: NDArray[Any], confidence: NDArray[Any], right: NDArray[Any]
 ) -> dict[str, Any]:
-    """Return bins with their means, made of sums; None where there is no image."""
+    """Return the bins with means computed from sums, None in empty bins."""
     means = (
         [float(total / n) if n else None for total, n in zip(sums, count, strict=True)]
         for sums in (confidence, right)
@@ -124,8 +124,8 @@ def _describe_bins(
 
 
 def area_under_curve(rounds: Sequence[Mapping[str, Any]]) -> float:
-    """Return the area under accuracy over labels, by trapezoids, divided by the labels' span: a
-    mean accuracy; that of the only round when there is one.
+    """Return the mean accuracy over the range of label counts: the area under the learning curve
+    (trapezoidal rule) divided by that range. With one round it is that round's accuracy.
     """
     labels = np.array([row["n_labeled"] for row in rounds], dtype=float)
     accuracy = np.array([row["accuracy"] for row in rounds], dtype=float)

@@ -1,4 +1,4 @@
-"""What a run names and there is not, found before torch is imported."""
+"""Checks of the names in a run's settings, before torch is imported."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .config import RunConfig
 def check_names(
     config: RunConfig, strategies: Sequence[str] = (), models: Sequence[str] = ()
 ) -> None:
-    """Raise a SkalError if there is no such dataset, file of weights, strategy or model; names with
-    a colon are passed over, for they may import anything. Of a comparison `strategies` and `models`
-    are several.
+    """Raise a SkalError if dataset, weights file, strategy or model do not exist. Names with a
+    colon are skipped, since resolving them may import anything. A comparison passes several
+    `strategies` and `models`.
     """
     known = STRATEGIES if config.stream == "off" else STREAM_STRATEGIES
     for name in strategies or [config.strategy]:
@@ -32,6 +32,6 @@ def check_names(
 
 
 def check_weights(config: RunConfig) -> None:
-    """Raise a ParameterError if there is no such file of weights."""
+    """Raise a ParameterError if the weights file does not exist."""
     if config.weights is not None and not Path(config.weights).is_file():
-        raise ParameterError(f"weights: there is no file {config.weights!r}")
+        raise ParameterError(f"weights: no such file: {config.weights!r}")

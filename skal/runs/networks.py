@@ -1,4 +1,4 @@
-"""The networks of the rounds: trained, kept where that is needed, and found again."""
+"""The networks of the rounds: training, checkpoints, restoring."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from .record import Record
 from .trackers import Watchers
 
 CHECKPOINT = "checkpoint-{}.safetensors"
-"""The last whole round's network, where training again might not make the same."""
+"""Network of the last complete round, kept where retraining might not reproduce it."""
 
 _log = logging.getLogger("skal")
 
 
 @dataclass(frozen=True)
 class Networks:
-    """Trains the network of each round, of one unfitted template, and keeps it in the record."""
+    """Trains each round's network from an unfitted template, and keeps checkpoints."""
 
     config: RunConfig
     template: ImageClassifier
     record: Record
 
     def of_round(self, number: int) -> ImageClassifier:
-        """Return the classifier of a round, not fitted."""
+        """Return the unfitted classifier of a round."""
         seed = derive_seed(self.config.seed, "training", number)
         return self.template.variant(random_state=seed)
 
     def train(
         self, number: int, pool: Pool, last: ImageClassifier | None, watch: Watchers
     ) -> ImageClassifier:
-        """Train a new network, or the last one further, and calibrate it if that is asked for."""
+        """Train a new network, or with warm start the last one further; calibrate it if asked."""
         classifier = self.of_round(number)
         if last is not None and last.warm_start != "off":
             classifier = last.set_params(random_state=classifier.random_state)
@@ -49,13 +49,13 @@ class Networks:
         return classifier
 
     def keep(self, number: int, network: ImageClassifier) -> None:
-        """Write the network of a round, if training again might not make it again, to the bit."""
+        """Write a checkpoint if retraining might not reproduce the network bit by bit."""
         if self.template.warm_start != "off" or self.config.device != "cpu":
             self.record.write_kept(CHECKPOINT.format(number), weights_of(network))
 
     def kept(self, number: int, pool: Pool) -> ImageClassifier | None:
-        """Return the network of a whole round, if it was kept; a `RunFolderError` is raised if it
-        is gone or damaged, and later ones are trained on from it.
+        """Return a round's network from its checkpoint, None without one. Raise a `RunFolderError`
+        if it is missing or damaged, and warm start needs it.
         """
         folder, name = self.record.folder, CHECKPOINT.format(number)
         if folder is None or number < 0:
@@ -64,20 +64,20 @@ class Networks:
             return load_weights(self.of_round(number), folder / name, pool.X)
         if self.template.warm_start != "off":
             raise RunFolderError(
-                f"{str(folder / name)!r} is gone or damaged: it is not what the run's journal "
-                "says, and the next network is trained on from it; begin a new run"
+                f"{str(folder / name)!r} is missing or damaged, and warm start continues training "
+                "from it; start a new run"
             )
         if name in self.record.digests:
             _log.warning(
-                "%s is gone or damaged: the network is trained again, and on a %s figures may "
-                "differ in their last digits",
+                "%s is missing or damaged: retraining the network; on %s metrics may differ in "
+                "their last digits",
                 folder / name,
                 self.config.device,
             )
         return None
 
     def forget(self, number: int | None = None) -> None:
-        """Remove the kept network of a round, or those of all: a crash may leave several."""
+        """Remove the checkpoint of a round, by default all, since a crash may leave several."""
         if self.record.folder is not None:
             name = CHECKPOINT.format("*" if number is None else number)
             for path in self.record.folder.glob(name):

@@ -1,4 +1,4 @@
-"""What a run will do: settings resolved, images, network and strategy, all checked beforehand."""
+"""`Plan`: resolved settings, data, network and strategy of a run, checked before it starts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ..strategies.trial import check_strategy_works
 from .acquisition import Acquisition, PoolAcquisition
 from .config import SETTINGS, RunConfig
 from .preparation import check_network, check_settings, resolve_settings, without_duplicates
-from .start import describe, tell_pass
+from .start import describe, log_pass
 from .streaming import StreamAcquisition, stream_strategy_name
 
 AUTO = "auto"
@@ -35,13 +35,14 @@ _log = logging.getLogger("skal")
 QueryStrategy: TypeAlias = str | type | SingleAnnotatorPoolQueryStrategy
 
 TRAINING = tuple(name for name in inspect.signature(ImageClassifier).parameters if name in SETTINGS)
-"""The settings that are parameters of `ImageClassifier`, too."""
+"""Settings that are also parameters of `ImageClassifier`."""
 
 
 @dataclass(frozen=True)
 class Chooser:
-    """Which strategy was asked for: its name in the settings, its arguments, those of them that a
-    settings file can hold, and itself; None of a stream. `is_auto` if skal is to decide.
+    """The requested strategy: `name` in the settings, all arguments as `given`, the `plain` ones
+    that a settings file can hold, and the `strategy` itself, None in a stream. `is_auto` leaves the
+    decision to skal.
     """
 
     name: str
@@ -52,8 +53,8 @@ class Chooser:
 
     @classmethod
     def of(cls, strategy: QueryStrategy, params: Mapping[str, Any] | None, stream: bool) -> Chooser:
-        """Find the strategy; a `UsageError` is raised if there is none with such arguments."""
-        # plain from the start, so that a run that is resumed is given the very same
+        """Find a strategy; raise a `UsageError` if it is unknown or does not take the arguments."""
+        # plain values from the start, so that a resumed run passes exactly the same
         given = dict(params or {})
         plain = plain_params(given)[0]
         if stream:
@@ -63,13 +64,13 @@ class Chooser:
         return cls(found.name, found.given, plain_params(found.given)[0], found, is_auto)
 
     def decided(self, frozen: bool) -> Chooser:
-        """Return the strategy itself where "auto" was asked for, and the network is known."""
+        """Return the strategy that "auto" stands for, which depends on a frozen network or not."""
         if not self.is_auto:
             return self
         return Chooser.of(stands_for(AUTO, frozen), self.given, False)
 
     def acquisition(self, config: RunConfig, n_classes: int) -> Acquisition:
-        """Return what chooses by it, having tried it."""
+        """Return the strategy's acquisition, after a trial query."""
         if self.strategy is None:
             return StreamAcquisition(config, self.given, n_classes)
         check_strategy_works(self.strategy, n_classes)
@@ -78,9 +79,9 @@ class Chooser:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run before it starts: resolved `config`, `data` without the noise that they will have, the
-    `template` of all networks, not fitted, the `acquisition` at its start, `own`, parameters of a
-    given classifier that are no settings, and the `backbone` of a frozen network.
+    """A run before it starts: the resolved `config`, `data` before image noise is added, the
+    unfitted `template` of all networks, the initial `acquisition`, the parameters `own` of a given
+    classifier that are not settings, and the `backbone` of a frozen network.
     """
 
     config: RunConfig
@@ -99,8 +100,8 @@ class Plan:
         chooser: Chooser,
         classifier: ImageClassifier | None = None,
     ) -> Plan:
-        """Resolve the settings, and find what is wrong before anything is trained or written: a
-        `SkalError` is raised if images, network or strategy do not work, or not together.
+        """Resolve the settings, and raise a `SkalError` if images, network or strategy do not work
+        alone or together, before anything is trained or written.
         """
         if not len(data.X):
             data = with_changes(
@@ -116,7 +117,7 @@ class Plan:
         config = resolve_settings(config, data)
         if not named:
             _log.info(describe(config))
-            tell_pass(config, data)
+            log_pass(config, data)
         template = make_classifier(config, data)
         own: dict[str, Any] = {}
         if classifier is not None:
@@ -124,7 +125,7 @@ class Plan:
             own = _differing(classifier, template)
             template = classifier
         backbone = check_network(template, data, config.cache)
-        if config.pretrain != "none":  # its weights are still to be made
+        if config.pretrain != "none":  # its weights do not exist yet
             backbone = None
         chooser = chooser.decided(template.freeze)
         config = config.replace(strategy=chooser.name)
@@ -132,22 +133,22 @@ class Plan:
         return cls(config, data, chooser, template, acquisition, own, backbone)
 
     def with_kept(self, facts: Mapping[str, Any]) -> Plan:
-        """Return the plan with the classifier's parameters that a record has kept; a
-        `ParameterError` is raised if the classifier must be given again, or another one was given.
+        """Return the plan with the classifier parameters kept in a record. Raise a `ParameterError`
+        if the classifier must be given again, or a different one was given.
         """
         kept, not_kept = facts.get("classifier", {}), facts.get("classifier_not_kept", [])
         if not self.own and not not_kept:
             return with_changes(self, template=self.template.variant(**kept))
         if plain_params(self.own) != (kept, not_kept):
             raise ParameterError(
-                "the record was made with a classifier that has "
-                f"{', '.join([*kept, *not_kept]) or 'nothing'} beyond the settings; give that "
-                "one: skal.ActiveLearner.open(folder, classifier=...)"
+                "the record was made with a classifier that sets "
+                f"{', '.join([*kept, *not_kept]) or 'nothing'} besides the settings; pass it "
+                "again: skal.ActiveLearner.open(folder, classifier=...)"
             )
         return self
 
     def oracle(self, oracle: AnyOracle | None = None) -> Oracle:
-        """Return the oracle, by default that of the settings; see `make_oracle`."""
+        """Return an oracle, by default the one of the settings; see `make_oracle`."""
         return make_oracle(
             self.config.oracle if oracle is None else oracle,
             self.data,
@@ -160,7 +161,7 @@ class Plan:
 def settle(
     data: ImageDataset | str | Path, strategy: QueryStrategy, settings: Mapping[str, Any]
 ) -> tuple[RunConfig, Chooser]:
-    """Make settings, and check what can be checked without the data; a `UsageError` is raised."""
+    """Make the settings; raise a `UsageError` for mistakes that show without loading the data."""
     settings = dict(settings)
     params = settings.pop("strategy_params", None)
     stream = SETTINGS["stream"].check(settings.get("stream", SETTINGS["stream"].default))
@@ -176,7 +177,7 @@ def settle(
 
 
 def make_classifier(config: RunConfig, data: ImageDataset) -> ImageClassifier:
-    """Return a classifier that is not fitted, of settings that are resolved."""
+    """Return an unfitted classifier from resolved settings."""
     return ImageClassifier(
         **{name: getattr(config, name) for name in TRAINING},
         classes=np.arange(len(data.classes)),
@@ -185,12 +186,12 @@ def make_classifier(config: RunConfig, data: ImageDataset) -> ImageClassifier:
 
 
 def _check_fits(classifier: ImageClassifier, data: ImageDataset) -> None:
-    """Check that classifier and dataset mean the same by a label."""
+    """Raise a `ParameterError` unless classifier and dataset use the same class ids."""
     expected = list(range(len(data.classes)))
     got = None if classifier.classes is None else np.asarray(classifier.classes).tolist()
     if got != expected:
         raise ParameterError(
-            f"the classifier has the classes {got}; expected range({len(expected)}), ids of "
+            f"the classifier has classes={got}; expected range({len(expected)}), the ids of "
             f"{', '.join(data.classes[:5])}{' ...' if len(expected) > 5 else ''}"
         )
     if classifier.missing_label != MISSING_LABEL:
@@ -200,7 +201,7 @@ def _check_fits(classifier: ImageClassifier, data: ImageDataset) -> None:
 
 
 def _differing(classifier: ImageClassifier, template: ImageClassifier) -> dict[str, Any]:
-    """Return what the settings do not say of a classifier; the seed is each round's own."""
+    """Return the classifier's parameters that the settings do not hold, except its seed."""
     ours, theirs = classifier.get_params(deep=False), template.get_params(deep=False)
     unsaid = {
         name: ours[name]
@@ -212,12 +213,14 @@ def _differing(classifier: ImageClassifier, template: ImageClassifier) -> dict[s
     return dict(sorted(unsaid.items()))
 
 
-def with_those_of(classifier: ImageClassifier, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Add a classifier's parameters to settings; `ParameterError` if one is given twice."""
+def with_classifier_settings(
+    classifier: ImageClassifier, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Add a classifier's parameters to the settings; raise a `ParameterError` if both have one."""
     if not isinstance(classifier, ImageClassifier):
         raise ParameterError(
-            f"classifier: got {type(classifier).__name__}; expected a skal.ImageClassifier; the "
-            "name of a network is `model`"
+            f"classifier: got {type(classifier).__name__}; expected a skal.ImageClassifier; pass "
+            "the name of a network as model="
         )
     params, defaults = classifier.get_params(deep=False), inspect.signature(ImageClassifier)
     theirs = {
@@ -228,12 +231,12 @@ def with_those_of(classifier: ImageClassifier, settings: Mapping[str, Any]) -> d
     } | {"model": classifier.model}
     for name in theirs:
         if name in settings:
-            raise ParameterError(f"{name}: the classifier says it already; leave it out")
+            raise ParameterError(f"{name}: set by the classifier already; leave it out")
     return {**theirs, **settings}
 
 
 def plain_params(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the arguments that a TOML file can hold, and the names of the others."""
+    """Return the arguments that a TOML file can hold, and the names of all others."""
     plain, others = {}, []
     for name, value in params.items():
         try:

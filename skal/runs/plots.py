@@ -1,4 +1,4 @@
-"""Pictures of a run or of a strategy's runs: bytes by format, "png" and "svg", reproducible."""
+"""Plots of a run, or of one strategy's runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_ANNOTATED = 20
 
 
 def learning_curve(rounds: Sequence[Mapping[str, Any]], title: str) -> drawing.Pictures:
-    """Draw test accuracy, and `valid_accuracy` if there is one, against the number of labels."""
+    """Plot test accuracy, and `valid_accuracy` if it exists, against the number of labels."""
     with drawing.style():
         figure = drawing.new_figure(6.4, 4.2)
         axes = figure.subplots()
@@ -38,7 +38,7 @@ def learning_curve(rounds: Sequence[Mapping[str, Any]], title: str) -> drawing.P
 
 
 def loss_curve(curve: Sequence[tuple[int, float]], title: str) -> drawing.Pictures:
-    """Draw a training loss against the optimiser steps."""
+    """Plot a training loss against optimiser steps."""
     with drawing.style():
         figure = drawing.new_figure(6.4, 4.2)
         axes = figure.subplots()
@@ -51,7 +51,7 @@ def loss_curve(curve: Sequence[tuple[int, float]], title: str) -> drawing.Pictur
 def confusion_picture(
     evaluation: Mapping[str, Any], forms: Iterable[str] = drawing.FORMS
 ) -> drawing.Pictures:
-    """Draw the confusion matrix of an ``evaluation.json``, each row by its share."""
+    """Plot the confusion matrix of an ``evaluation.json``, with colours by share of the row."""
     names = [drawing.shorten(name, 18) for name in evaluation["classes"]]
     counts = np.array(evaluation["confusion"], dtype=float)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -71,11 +71,11 @@ def confusion_picture(
 def calibration_picture(
     evaluation: Mapping[str, Any], forms: Iterable[str] = drawing.FORMS
 ) -> drawing.Pictures:
-    """Draw accuracy by confidence of an ``evaluation.json``, over each bin's image count."""
+    """Plot the reliability diagram of an ``evaluation.json``, above the image count per bin."""
     bins = {name: np.array(of, dtype=float) for name, of in evaluation["calibration"].items()}
     filled = bins["count"] > 0
     confidence, accuracy = bins["confidence"][filled], bins["accuracy"][filled]
-    # a bin of few images says little
+    # markers grow with the number of images, since small bins are noisy
     sizes = 8 + 60 * bins["count"][filled] / bins["count"].max()
     with drawing.style():
         figure = drawing.new_figure(3.8, 4.2)

@@ -1,4 +1,4 @@
-"""What comes before a run: images loaded, settings resolved, and what cannot work told."""
+"""Preparation of a run: load images, resolve settings, and check that all of it can work."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _log = logging.getLogger("skal")
 
 
 def check_settings(config: RunConfig) -> None:
-    """Check what can be checked before the data are loaded; a `UsageError` is raised."""
+    """Raise a `UsageError` for mistakes in the settings that show without loading the data."""
     if config.model is not None:
         MODELS.resolve(config.model)
     if config.init_strategy is not None:
@@ -43,31 +43,31 @@ def check_settings(config: RunConfig) -> None:
     check_pretraining(config)
     if config.model in BUNDLED_MODELS and not (config.pretrained or config.weights):
         _log.warning(
-            "model %s: it starts from random weights, for it was named without --pretrained; with "
-            "--pretrained --freeze it has its own, and is left as it is",
+            "model %s starts from random weights, since --pretrained is not given; use "
+            "--pretrained --freeze for its pretrained weights, frozen",
             config.model,
         )
     kept = next((name for name in ("freeze", "finetune") if getattr(config, name)), None)
     has_weights = config.pretrained or config.weights or config.pretrain != "none"
     if kept and config.model and not has_weights:
         _log.warning(
-            "%s: the backbone starts from random weights; give it some by --pretrained, --weights "
-            "FILE or --pretrain",
+            "%s: the backbone starts from random weights; load trained ones with --pretrained, "
+            "--weights FILE or --pretrain",
             kept,
         )
 
 
 def load_images(config: RunConfig, data: str | Path) -> ImageDataset:
-    """Load the dataset of a run, and say what is in it more than once."""
-    loaded = load_untold(config, data)
-    if not config.drop_duplicates:  # `without_duplicates` says what it leaves out
+    """Load the dataset of a run, and report duplicate images."""
+    loaded = load_silently(config, data)
+    if not config.drop_duplicates:  # else `without_duplicates` reports those that it drops
         tell_doubles(loaded)
     return loaded
 
 
-def load_untold(config: RunConfig, data: str | Path) -> ImageDataset:
-    """Load the dataset of a run for who trains and measures nothing on it, whom doubles do not
-    concern; see `load_as`, `input_size` and `decoding_for`.
+def load_silently(config: RunConfig, data: str | Path) -> ImageDataset:
+    """Load the dataset of a run, without a report of duplicates, which matter only where something
+    is trained or measured; see `load_as`, `input_size` and `decoding_for`.
     """
     check_folder(config, data)
     size = input_size(config, data)
@@ -75,23 +75,23 @@ def load_untold(config: RunConfig, data: str | Path) -> ImageDataset:
 
 
 def load_again(config: RunConfig) -> ImageDataset:
-    """Load a resumed run's dataset; a `DataError` is raised if it was made of arrays."""
+    """Load the dataset of a resumed run; raise a `DataError` if it was made from arrays."""
     try:
         return load_images(config, config.dataset)
     except UnknownNameError as error:
         raise DataError(
-            f"the run was made on {config.dataset!r}, which cannot be loaded by its name; resume "
-            "it from Python: skal.resume(folder, data=...)"
+            f"the run's dataset {config.dataset!r} cannot be loaded by name; resume the run from "
+            "Python: skal.resume(folder, data=...)"
         ) from error
 
 
 def without_duplicates(config: RunConfig, data: ImageDataset) -> ImageDataset:
-    """Leave duplicates out of the pool, if the settings say so."""
+    """Drop duplicates from the pool, if the settings ask for it."""
     return without_doubles(data) if config.drop_duplicates else data
 
 
 def with_noise(config: RunConfig, data: ImageDataset) -> ImageDataset:
-    """Add the settings' image noise; a `DataError` is raised if it cannot be written."""
+    """Add the image noise of the settings; raise a `DataError` if it cannot be written."""
     rate = float(config.noise_rate)
     if not rate:
         return data
@@ -105,26 +105,26 @@ def check_usable(data: ImageDataset) -> None:
         raise no_class(data.name)
     if len(data.classes) == 1:
         raise DataError(
-            f"{data.name} has the class {data.classes[0]!r} alone; a classifier needs two or more"
+            f"{data.name} has only the class {data.classes[0]!r}; a classifier needs two or more"
         )
     if not len(data.X):
-        raise DataError(f"{data.name} has no labelled image to simulate labelling with")
+        raise DataError(f"{data.name} has no labelled training images to simulate labelling with")
     if not len(data.X_test):
         raise no_test_image(data)
 
 
 def no_test_image(data: ImageDataset) -> DataError:
-    """Return the error of who wants an accuracy without a test set, and where that comes from."""
+    """Return the error for a dataset without test images, which says how to get some."""
     of_what = "files, whose pages stay together," if data.pages == "all" else "images"
     hint = f"a class needs two {of_what} or more"
     if data.root is None:
-        hint = "give X_test and y_test to skal.ImageDataset, to measure accuracy on"
-    return DataError(f"{data.name} has no test image; {hint}")
+        hint = "pass X_test and y_test to skal.ImageDataset to measure accuracy"
+    return DataError(f"{data.name} has no test images; {hint}")
 
 
 def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
-    """Fill in what the data decide, so that the configuration repeats the run anywhere; a
-    `ParameterError` is raised if no image would be left to train on.
+    """Fill in the settings that depend on the data, so that the configuration repeats the run
+    anywhere. Raise a `ParameterError` if `n_valid` leaves no image to train on.
     """
     n, size = len(data.X), data.image_size
     n_init, n_query = (
@@ -133,17 +133,18 @@ def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
     n_valid = resolve_count("n_valid", config.n_valid, n, lowest=0)
     if n_valid >= n:
         raise ParameterError(
-            f"n_valid: got {config.n_valid!r}, but the pool has {counted(n, 'image')}, and one at "
-            "least must be left to train on"
+            f"n_valid: got {config.n_valid!r}, but the pool has {counted(n, 'image')} and at least "
+            "one must remain to train on"
         )
-    # arrays have a name that is nobody else's: they cannot be loaded by it
+    # the prefix keeps arrays named like a registered dataset from being loaded by that name
     name = data.source.get("dataset") or "arrays:" * (data.name in DATASETS) + data.name
     config = with_network(config.replace(dataset=name), size)
     lr = config.lr or default_lr(str(config.model), config.optimizer, config.freeze)
     device = Device.resolve(config.device, config.precision)
     if data.split_seed not in (None, config.seed):
         _log.warning(
-            "the test set was drawn by seed %d, not the run's %d: config.toml will not repeat it",
+            "the test set was drawn with seed %d, not the run's seed %d: config.toml will not "
+            "repeat this run",
             data.split_seed,
             config.seed,
         )
@@ -163,9 +164,9 @@ def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
 
 
 def check_network(template: ImageClassifier, data: ImageDataset, cache: Path) -> Backbone | None:
-    """Build the network and run it once, on the CPU, unless that is known to work; a `SkalError` is
-    raised if it does not. Return the backbone of one that is frozen and stays there, the same in
-    all rounds.
+    """Build the network and run it once on the CPU, unless that is known to work; raise a
+    `SkalError` if it fails. Return the backbone of a network that is frozen and runs on the CPU,
+    where all rounds share it; else None.
     """
     check_input(data.X[:1])
     shape, n_classes = data.X.shape[1:], len(data.classes)
@@ -188,11 +189,11 @@ def check_network(template: ImageClassifier, data: ImageDataset, cache: Path) ->
 
 
 def default_folder(config: RunConfig, data: ImageDataset) -> Path:
-    """Return ``runs/<dataset>-<strategy>-<model>-s<seed>``, with a number where that is taken."""
+    """Return ``runs/<dataset>-<strategy>-<model>-s<seed>``, with a number if that is taken."""
     name = f"{data.name}-{config.strategy}-{config.model}-s{config.seed}"
     return free_name(Path("runs") / name_of_folder(name))
 
 
 def name_of_folder(text: str) -> str:
-    """Return a text without what a folder's name cannot have."""
+    """Replace characters that a folder's name cannot have."""
     return "".join("." if character in ':/\\?*"<>|' else character for character in text)

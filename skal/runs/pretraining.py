@@ -1,4 +1,4 @@
-"""The weights that the networks of a run start from, trained on its images without labels."""
+"""Self-supervised pretraining of a run's networks on its own images."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ LOSSES = "pretrain.csv"
 
 
 def check_pretraining(config: RunConfig) -> None:
-    """Raise a `MissingExtraError` if what the pretraining needs is not installed."""
+    """Raise a `MissingExtraError` if a package that pretraining needs is not installed."""
     if config.pretrain != "none":
         require("lightly", "ssl", f"pretrain {config.pretrain}")
 
 
 def weights_from_pool(config: RunConfig, data: ImageDataset, folder: Path | None = None) -> Weights:
-    """Return the state dict of the backbone, pretrained as the settings ask for. It is trained on
-    `X` and `X_unlabeled`, never on test or held-out images, and kept under `data_dir` for other
-    runs on the same images with the same seed; the loss curve goes to `folder`. A `DataError` is
-    raised if there are fewer than two images, or the training diverges.
+    """Return the state dict of the pretrained backbone. Training uses `X` and `X_unlabeled`, never
+    test or held-out images. The weights are cached under `data_dir` for runs with the same images
+    and seed; the loss curve is written to `folder`. Raise a `DataError` if there are fewer than two
+    images, or the training diverges.
     """
     cache = config.cache
     X = data.X
@@ -50,7 +50,7 @@ def weights_from_pool(config: RunConfig, data: ImageDataset, folder: Path | None
         device = Device(config.device, config.precision == "bf16")
         pretrained = pretrain(plan, pools, device, cache)
     if folder is not None:
-        from .plots import loss_curve  # matplotlib, only where something is drawn
+        from .plots import loss_curve  # imports matplotlib
 
         curve = [(EVERY * number, loss) for number, loss in enumerate(pretrained.losses, start=1)]
         rows = [{"step": step, "loss": loss} for step, loss in curve]

@@ -1,4 +1,4 @@
-"""The run folder: what a run leaves, safely, and how it is resumed."""
+"""The run folder: written so that a crash loses nothing, and read to resume a run."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ ROUND_LINE = (
     "round %(round)d/%(of)d: %(n_labeled)d labels, accuracy %(accuracy).4f  "
     "(fit %(fit_seconds).1f s, score %(score_seconds).1f s, query %(query_seconds).1f s)"
 )
-"""What is said of a round."""
+"""Log line of a round."""
 QUERY_COLUMNS = ("round", "rank", "index", "path", "label")
 VALID_COLUMNS = ("index", "path", "label")
 SKIPPED_COLUMNS = ("path", "reason")
 CONFIG = "config.toml"
 GRID_FILE = "compare.toml"
-"""Makes a folder a comparison's: the settings of its grid."""
+"""Settings of a comparison's grid; the file marks a comparison's folder."""
 QUERIES, ROUNDS = "queries.csv", "rounds.csv"
 JOURNAL = "journal.jsonl"
 SUMMARY = "summary.json"
 ENVIRONMENT = "environment.json"
 EVALUATION = "evaluation.json"
 LONGEST_END = 2**16
-"""Bytes of a journal's last line, if it is the end."""
+"""Upper limit for the size of a journal's "end" entry, in bytes."""
 MAY_CHANGE = frozenset(("dataset", "data_dir", "device", "weights", "n_rounds"))
-"""Settings that may be edited before a run is resumed: data can move, rounds be added."""
+"""Settings that may be edited before resuming: data can move, rounds can be added."""
 _log = logging.getLogger("skal")
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Labels that were given: class ids by pool index, paths (none for arrays), class names."""
+    """Labels received: pool indices, class ids, paths (empty for arrays) and class names."""
 
     indices: list[int]
     labels: list[int]
@@ -63,17 +63,17 @@ class Answers:
 
     @classmethod
     def of(cls, data: ImageDataset, picks: NDArray[np.int64], labels: NDArray[np.int64]) -> Answers:
-        """Return the labels of images of a dataset."""
+        """Return the answers for images of a dataset, from class ids."""
         paths = [data.paths[index] for index in picks] if data.paths else [""] * len(picks)
         names = [data.classes[label] for label in labels]
         return cls([*map(int, picks)], [*map(int, labels)], paths, names)
 
 
 def class_ids(labels: ArrayLike, classes: Sequence[str]) -> NDArray[Any]:
-    """Return ids or names as ids; an `UnknownNameError` is raised for other names."""
+    """Return class ids from ids or names; raise an `UnknownNameError` for unknown names."""
     given = np.atleast_1d(labels)
     if given.dtype.kind == "O":
-        given = np.array(given.tolist())  # as pandas hands over both names and numbers
+        given = np.array(given.tolist())  # pandas uses this dtype for names and numbers alike
     if given.dtype.kind != "U":
         return given
     ids = {name: number for number, name in enumerate(classes)}
@@ -85,16 +85,16 @@ def class_ids(labels: ArrayLike, classes: Sequence[str]) -> NDArray[Any]:
 
 @dataclass
 class Record:
-    """What happened in a run; without a folder it is kept in memory only. `queries` has one row an
-    image in the order of labelling, `rounds` and `labels` (indices, class ids) one a round,
-    `seconds` those of all parts up to the last whole round, `facts` what must still hold on
-    resuming, `environment` what it began on, `query_seconds` and `details` what the newest and all
-    choices took and need, `predicted` the last round's predictions for stopping, `valid` the
-    labelled held-out images, `digests` the SHA-256 of files that are read again, and `summary` the
-    end, None before.
+    """The state of a run; without a folder it is kept in memory only. `queries` has one row per
+    image in the order of labelling, `rounds` and `labels` (indices, class ids) one per round.
+    `seconds` is the total time up to the last complete round, `query_seconds` that of the newest
+    choice. `details` has what replaying each choice needs, `predicted` the last predictions of the
+    stop set, `valid` the labelled held-out images, `digests` the SHA-256 of files that are read
+    again. `facts` must still hold on resuming, `environment` is that of the start, and `summary` is
+    None until the run has finished.
 
-    The journal is the truth: the tables and JSON files beside it are made of it, and made again
-    where they differ.
+    The journal is the source of truth: the tables and JSON files next to it are derived from it,
+    and rewritten where they differ.
     """
 
     folder: Path | None = None
@@ -119,8 +119,8 @@ class Record:
         environment: Mapping[str, Any],
         facts: Mapping[str, Any] | None = None,
     ) -> Record:
-        """Make the folder of a new run; `facts` are what a resumed run must agree in. Raises a
-        `RunExistsError` if there is something of that name, an `OSError` if it cannot be made.
+        """Create the folder of a new run; `facts` must still hold when it is resumed. Raise a
+        `RunExistsError` if the name is taken, an `OSError` if the folder cannot be created.
         """
         check_free(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,6 @@ class Record:
             start = {"event": "start", "facts": dict(facts or {}), "environment": dict(environment)}
             record._keep(start)
             write_atomic(folder / ENVIRONMENT, _json(environment))
-            # last: it makes a run folder of it
             write_atomic(folder / CONFIG, config.to_toml())
             fsync_folder(folder.parent)
         except BaseException:
@@ -140,7 +139,7 @@ class Record:
 
     @classmethod
     def open(cls, folder: Path) -> tuple[Record, RunConfig]:
-        """Open a run folder, up to what was written whole; `RunFolderError` if it is damaged."""
+        """Open a run folder, dropping a torn last entry; raise a `RunFolderError` if damaged."""
         record, config = cls.read(folder, cut=True)
         remove_leftovers(folder)
         if record._settings() is None:
@@ -149,39 +148,39 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path, cut: bool = False) -> tuple[Record, RunConfig]:
-        """Return what `open` does, and write nothing; see `Journal.read` on `cut`."""
+        """Return the same as `open`, but write nothing; for `cut` see `Journal.read`."""
         check_run_folder(folder)
         record = cls(folder)
         for entry in record._journal.read(cut):
             record._apply(entry)
         if not record.facts:
-            raise RunFolderError(f"{folder / JOURNAL}, line 1: damaged; begin the run anew")
+            raise RunFolderError(f"{folder / JOURNAL}, line 1: damaged; start a new run")
         return record, record._read_config()
 
     def _read_config(self) -> RunConfig:
-        """Return the settings in ``config.toml``; where it is damaged, or after the end was changed
-        in what decides the figures, those of the start.
+        """Return the settings in ``config.toml``, or those of the start if the file is damaged. In
+        a finished run edits count only for `MAY_CHANGE`, which do not affect its results.
         """
         assert self.folder is not None
         began: dict[str, Any] = self.facts.get("config", {})
         config = self._settings()
         if config is None:
-            _log.warning("%s is damaged: the run's journal counts", self.folder / CONFIG)
+            _log.warning("%s is damaged: using the run's journal instead", self.folder / CONFIG)
             return RunConfig(**began)
         now = config.as_dict()
         changed = {name: value for name, value in began.items() if now.get(name) != value}
         if not (self.finished and changed):
             return config
         for name, value in changed.items():
-            told = (self.folder / CONFIG, name, now.get(name), value)
+            change = (self.folder / CONFIG, name, now.get(name), value)
             if name in MAY_CHANGE:
-                _log.info("%s: %s is %r, and was %r in the run", *told)
+                _log.info("%s: %s is %r, and was %r in the run", *change)
             else:
-                _log.warning("%s: %s is %r, but was %r in the run, which counts", *told)
+                _log.warning("%s: %s is %r, but the run used %r, which is kept", *change)
         return config.replace(**{n: v for n, v in changed.items() if n not in MAY_CHANGE})
 
     def _settings(self) -> RunConfig | None:
-        """Return what ``config.toml`` says; None if it is damaged and the journal has it, too."""
+        """Read ``config.toml``; return None if it is damaged and the journal has a copy."""
         assert self.folder is not None
         try:
             return RunConfig(**read_config(self.folder / CONFIG))
@@ -192,13 +191,13 @@ class Record:
 
     @property
     def finished(self) -> bool:
-        """Whether the run is done."""
+        """Whether the run has finished."""
         return self.summary is not None
 
     def add_labels(
         self, answers: Answers, seconds: Mapping[str, float], details: Mapping[str, Any]
     ) -> None:
-        """Keep the labels that the next round is trained on, as soon as they are given."""
+        """Record the labels that the next round is trained on, as soon as they arrive."""
         entry = {"event": "labels", **asdict(answers), "seconds": dict(seconds)}
         if details:
             entry["details"] = dict(details)
@@ -206,12 +205,12 @@ class Record:
         self._write_tables()
 
     def add_valid(self, answers: Answers) -> None:
-        """Keep the labels of the images that are held out, before anything is trained."""
+        """Record the labels of the held-out images."""
         self._keep({"event": "valid", **asdict(answers)})
         self.write("valid.csv", self._valid_text())
 
     def write_skipped(self, skipped: Sequence[tuple[str, str]]) -> None:
-        """Write which files could not be read, and why; no file if there are none."""
+        """Write ``skipped.csv`` with the unreadable files and the reasons, if there are any."""
         if skipped:
             rows = [dict(zip(SKIPPED_COLUMNS, row, strict=True)) for row in skipped]
             self.write("skipped.csv", csv_of(SKIPPED_COLUMNS, rows))
@@ -219,7 +218,7 @@ class Record:
     def add_round(
         self, row: Mapping[str, Any], seconds: float, predicted: ArrayLike | None = None
     ) -> None:
-        """Keep a whole round: its metrics, and the seconds that the run took until now."""
+        """Record a complete round: its metrics, and the total seconds of the run so far."""
         entry = {"event": "round", "row": dict(row), "seconds": seconds}
         if predicted is not None:
             entry["predicted"] = np.asarray(predicted).tolist()
@@ -227,8 +226,8 @@ class Record:
         self._write_tables()
 
     def _write_tables(self) -> None:
-        """Add to the tables what the journal has. Where that fails, nothing is lost: the next call
-        adds it, or `set_right`.
+        """Append new journal entries to the tables. If that fails nothing is lost: the next call,
+        or `repair`, writes them.
         """
         if self.folder is None:
             return
@@ -237,15 +236,15 @@ class Record:
                 if rows:
                     table.take(rows)
             except OSError as error:
-                _log.warning("%s is written later: %s", table.path, error)
+                _log.warning("%s cannot be written yet, skal will try again: %s", table.path, error)
 
     def write(self, name: str, content: str | bytes) -> None:
-        """Write another file of the folder, as a whole."""
+        """Write a file of the folder atomically, if there is a folder."""
         if self.folder is not None:
             write_atomic(self.folder / name, content)
 
     def keep_config(self, config: RunConfig) -> None:
-        """Keep settings that were edited since, as some of them may be."""
+        """Record settings that were edited before resuming, and log the changes."""
         before, now = self.facts.get("config", {}), config.as_dict()
         for name in sorted(now):
             if before.get(name) != now[name]:
@@ -254,30 +253,32 @@ class Record:
             self._keep({"event": "config", "config": now})
 
     def write_kept(self, name: str, content: bytes) -> None:
-        """Write a file that is read again, and its SHA-256 into the journal."""
+        """Write a file that is read again later, and record its SHA-256 in the journal."""
         if self.folder is not None:
             write_atomic(self.folder / name, content)
             self._keep({"event": "file", "name": name, "sha256": sha256(content)})
 
     def is_whole(self, name: str) -> bool:
-        """Tell whether a file of `write_kept` is there, and as it was written."""
+        """Return whether a file of `write_kept` exists and matches its SHA-256."""
         content = _content(self.folder / name) if self.folder and name in self.digests else None
         return content is not None and sha256(content) == self.digests[name]
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write ``summary.json``, which says that the run is done."""
+        """Write ``summary.json``, and mark the run as finished."""
         self._write_tables()
         self._keep({"event": "end", "summary": dict(summary)})
         self.write(SUMMARY, _json(summary))
 
-    def set_right(self) -> None:
-        """Write what is made of the journal anew where it is not so: after a crash, or damage."""
+    def repair(self) -> None:
+        """Rewrite derived files that differ from the journal, after a crash or damage."""
         assert self.folder is not None
         for name, text in self.altered().items():
             self.write(name, text)
 
     def altered(self) -> dict[str, str]:
-        """Return the content by the journal of files that have another one, and say which have."""
+        """Return the derived files that differ from the journal, with their right content; warn
+        about those that were edited or damaged.
+        """
         assert self.folder is not None
         altered = {}
         for name, made in self._texts().items():
@@ -285,14 +286,12 @@ class Record:
             if found == text:
                 continue
             altered[name] = made
-            if found is not None and not text.startswith(found):  # else a crash came between
-                _log.warning(
-                    "%s is not what the run's journal says, which counts", self.folder / name
-                )
+            if found is not None and not text.startswith(found):  # a shorter one is from a crash
+                _log.warning("%s differs from the run's journal, which counts", self.folder / name)
         return altered
 
     def _texts(self) -> dict[str, str]:
-        """Return the files that are made of the journal alone."""
+        """Return the files that are derived from the journal, by name."""
         texts = {
             QUERIES: csv_of(QUERY_COLUMNS, self.queries),
             ROUNDS: csv_of(ROUND_COLUMNS, self.rounds),
@@ -350,7 +349,7 @@ class Record:
                 self.seconds, self.predicted = entry["seconds"], entry.get("predicted")
             case "end":
                 self.summary = entry["summary"]
-        if entry["event"] in ("valid", "labels", "round"):  # a run that was done is not
+        if entry["event"] in ("valid", "labels", "round"):  # a finished run was continued
             self.summary = None
 
 
@@ -362,7 +361,7 @@ def _content(path: Path) -> bytes | None:
 
 
 def is_begun(folder: Path) -> bool:
-    """Tell whether a folder is that of a run, by its journal's first line."""
+    """Return whether a folder holds a run, by its journal's first line."""
     try:
         with (folder / JOURNAL).open("rb") as file:
             return file.readline().endswith(b"\n")
@@ -371,13 +370,13 @@ def is_begun(folder: Path) -> bool:
 
 
 def is_finished(folder: Path) -> bool:
-    """Tell whether a folder is that of a run that is done, by its journal's last line."""
+    """Return whether a folder holds a finished run, by its journal's last line."""
     last = Journal(folder / JOURNAL).last(LONGEST_END)
     return last is not None and last["event"] == "end"
 
 
 class _LogFile(logging.FileHandler):
-    """Raises, where logging's own would print a traceback and go on: say, of a full disk."""
+    """Raises errors, such as a full disk, where logging's own handler prints and continues."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exception()
@@ -388,7 +387,7 @@ class _LogFile(logging.FileHandler):
 
 @contextmanager
 def log_file(folder: Path | None) -> Iterator[None]:
-    """Keep in the folder's ``log.txt``, if there is a folder, what the logger `skal` says."""
+    """Write messages of the logger `skal` to the folder's ``log.txt``, if there is a folder."""
     if folder is None:
         yield
         return
@@ -406,40 +405,38 @@ def log_file(folder: Path | None) -> Iterator[None]:
 
 
 def check_run_folder(folder: Path) -> None:
-    """Raise a `RunFolderError` if a folder is not that of a run."""
+    """Raise a `RunFolderError` if a folder is missing or is not a run folder."""
     if not folder.is_dir():
         raise RunFolderError(f"there is no run folder {str(folder)!r}")
     if is_begun(folder) or ((folder / JOURNAL).is_file() and (folder / CONFIG).is_file()):
         return
     if not (folder / CONFIG).is_file():
-        told = f"{str(folder)!r} is not a run folder (it has no {CONFIG})"
+        message = f"{str(folder)!r} is not a run folder (it has no {CONFIG})"
         if (folder / GRID_FILE).is_file():
-            told = f"{str(folder)!r} is a comparison: the same skal compare as before resumes it"
-        raise RunFolderError(told)
-    raise RunFolderError(f"the run's journal {str(folder / JOURNAL)!r} is gone")
+            message = f"{str(folder)!r} is a comparison; repeat its skal compare to resume it"
+        raise RunFolderError(message)
+    raise RunFolderError(f"the run's journal {str(folder / JOURNAL)!r} is missing")
 
 
 def check_free(folder: Path) -> None:
-    """Raise a `RunExistsError` if there is something of that name, a `RunFolderError` if
-    what is above it is a file, or nothing can be written there.
+    """Raise a `RunExistsError` if the path exists, a `RunFolderError` if its parent is a file or
+    not writable.
     """
     above = next((place for place in folder.parents if place.exists()), Path())
     if not above.is_dir():
-        raise RunFolderError(f"{str(above)!r} is a file: {str(folder)!r} cannot be made in it")
+        raise RunFolderError(f"cannot create {str(folder)!r}: {str(above)!r} is a file")
     if folder.exists() or folder.is_symlink():
         unfinished = is_begun(folder) and not is_finished(folder)
         advice = f", or resume it: skal resume {quote(str(folder))}" if unfinished else ""
         raise RunExistsError(
-            f"{str(folder)!r} exists and is not overwritten; choose another name by --out{advice}"
+            f"{str(folder)!r} exists already; choose another name with --out{advice}"
         )
     if not os.access(above, os.W_OK | os.X_OK):
-        raise RunFolderError(
-            f"nothing can be written in {str(above)!r}: {str(folder)!r} cannot be made in it"
-        )
+        raise RunFolderError(f"cannot create {str(folder)!r}: {str(above)!r} is not writable")
 
 
 def free_name(folder: Path) -> Path:
-    """Return the path itself if nothing is there, else the first of path-2, path-3, ..."""
+    """Return the path itself if it is free, else the first free one of path-2, path-3, ..."""
     others = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
     return next(path for path in chain([folder], others) if not os.path.lexists(path))
 

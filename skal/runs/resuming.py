@@ -1,4 +1,4 @@
-"""What must still hold when a run is resumed."""
+"""Checks that a resumed run has the settings, data and oracle that it started with."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _log = logging.getLogger("skal")
 
 
 def fingerprint(data: ImageDataset) -> dict[str, Any]:
-    """Return what data must agree in for a run on them to be resumed: only a sample of the pixels,
-    since a pool may exceed memory, and no labels of the pool, which the oracle checks.
+    """Return the facts that data must match for a run to be resumed. Only a sample of the pixels is
+    read, since a pool may exceed memory. Pool labels are left to `check_oracle`.
     """
     pixels = 0
     for images in (data.X, data.X_test):
@@ -44,14 +44,16 @@ def fingerprint(data: ImageDataset) -> dict[str, Any]:
 
 
 def facts_to_keep(plan: Plan, oracle: Oracle | None) -> dict[str, Any]:
-    """Return what `check_same` and `check_oracle` compare; no oracle if labels are taught."""
+    """Return the facts that `check_same` and `check_oracle` compare; `oracle` is None if the labels
+    are taught.
+    """
     params_not_kept = [name for name in plan.chooser.given if name not in plan.chooser.plain]
     classifier, classifier_not_kept = plain_params(plan.own)
     for whose, names in (("strategy", params_not_kept), ("classifier", classifier_not_kept)):
         if names:
             _log.warning(
-                "config.toml cannot hold the %s's %s: it will not repeat the run, nor can the "
-                "run be resumed if it stops, unless from Python",
+                "config.toml cannot hold the %s's %s: the run can be repeated or resumed only "
+                "from Python",
                 whose,
                 ", ".join(names),
             )
@@ -67,7 +69,7 @@ def facts_to_keep(plan: Plan, oracle: Oracle | None) -> dict[str, Any]:
 
 
 def _digest_of(weights: str | None) -> str | None:
-    """Return the start of the SHA-256 of a file of weights; None, if there is none to be had."""
+    """Return the start of a weights file's SHA-256, None without weights."""
     if weights is None:
         return None
     try:
@@ -81,9 +83,9 @@ def _digest_of(weights: str | None) -> str | None:
 def reopened(
     folder: Path, data: ImageDataset | None, classifier: ImageClassifier | None, trust: bool
 ) -> tuple[Plan, Record]:
-    """Return what is resumed from a folder; see `ActiveLearner.open`."""
+    """Return the plan and the record of a run folder to resume; see `ActiveLearner.open`."""
     check_run_folder(folder)
-    with locked(folder / JOURNAL):  # a line that is being written is no torn one
+    with locked(folder / JOURNAL):  # else a line still being written would look torn
         record, config = Record.open(folder)
     check_trusted(folder, foreign_names(config), trust)
     data = without_duplicates(config, load_again(config) if data is None else data)
@@ -94,7 +96,7 @@ def reopened(
 
 
 def check_same(record: Record, config: RunConfig, data: ImageDataset) -> None:
-    """Raise a `SkalError` if settings, weights or images are not those of the run's start."""
+    """Raise a `SkalError` if settings, weights or images have changed since the run started."""
     facts = record.facts
     kept, current = facts["config"], config.as_dict()
     # a stream is cut into as many chunks as there are rounds
@@ -102,39 +104,38 @@ def check_same(record: Record, config: RunConfig, data: ImageDataset) -> None:
     for name in sorted((kept.keys() | current.keys()) - may_change):
         if kept.get(name) != current.get(name):
             raise ParameterError(
-                f"{name} in config.toml was {kept.get(name)!r} when the run was started and is "
-                f"{current.get(name)!r} now; set it back, or begin a new run"
+                f"{name} in config.toml was {kept.get(name)!r} when the run started and is now "
+                f"{current.get(name)!r}; set it back, or start a new run"
             )
     found = _digest_of(config.weights)
     if found != facts["weights"]:
         raise DataError(
-            f"weights in config.toml is {config.weights!r} (SHA-256 {found}...), and the run was "
-            f"started with other weights (SHA-256 {facts['weights']}...); name the file that has "
-            "those, or begin a new run"
+            f"weights in config.toml is {config.weights!r} (SHA-256 {found}...), but the run "
+            f"started with other weights (SHA-256 {facts['weights']}...); name the file with "
+            "those weights, or start a new run"
         )
-    _tell_other_environment(record, config)
+    _warn_of_changes(record, config)
     now = fingerprint(data)
     changed = [name for name, value in facts["data"].items() if now[name] != value]
     if changed:
         raise _other_data(changed)
     if facts["params_not_kept"]:
         raise ParameterError(
-            f"the run cannot be resumed: the strategy's {', '.join(facts['params_not_kept'])} "
-            "could not be kept in config.toml"
+            f"the run cannot be resumed: config.toml cannot hold the strategy's "
+            f"{', '.join(facts['params_not_kept'])}; start a new run"
         )
 
 
 def check_oracle(record: Record, plan: Plan, oracle: AnyOracle | None) -> Oracle:
-    """Return the oracle that a resumed run was labelled by, asked once more for all it was asked
-    for if it is made by name, so that random draws continue. A `ParameterError` is raised if fewer
-    rounds are planned than were labelled or the oracle must be given again, a `DataError` if it
-    would now answer otherwise.
+    """Return the oracle of a resumed run. One created by name replays all earlier answers, so that
+    its random draws continue. Raise a `ParameterError` if fewer rounds are planned than were
+    labelled or the oracle must be given again, a `DataError` if its answers have changed.
     """
     most, name = len(record.labels) - 1, plan.config.oracle
     if plan.config.n_rounds < most:
         raise ParameterError(
-            f"n_rounds in config.toml is {plan.config.n_rounds}, but labels were taken for round "
-            f"{most} already"
+            f"n_rounds in config.toml is {plan.config.n_rounds}, but round {most} is already "
+            f"labelled; set it to {most} or more"
         )
     if oracle is not None:
         return plan.oracle(oracle)
@@ -149,8 +150,7 @@ def check_oracle(record: Record, plan: Plan, oracle: AnyOracle | None) -> Oracle
         if name == "true":
             raise _other_data(["labels"])
         raise DataError(
-            f"the oracle {name} answers otherwise than when the run was started, so that it "
-            "cannot be resumed; begin a new run"
+            f"the oracle {name} gives other labels than when the run started; start a new run"
         )
     return again
 
@@ -166,25 +166,24 @@ def _answers_differ(record: Record, oracle: Oracle) -> bool:
 
 def _other_data(changed: list[str]) -> DataError:
     return DataError(
-        f"the data are not those that the run was started on: other {', '.join(changed)}; if they "
+        f"the data have changed since the run started: different {', '.join(changed)}; if they "
         "were loaded in another way, resume from Python: skal.resume(folder, data=...)"
     )
 
 
-def _tell_other_environment(record: Record, config: RunConfig) -> None:
-    """Warn where what computes is not what the run was started with: figures may then differ."""
+def _warn_of_changes(record: Record, config: RunConfig) -> None:
+    """Warn if code, packages or device have changed, since results may then differ."""
     found = environment(config)
     for module in changed_code(record.environment, found["code"]):
         _log.warning(
-            "the code of %s has changed since the run was started: picks and figures may differ",
+            "the code of %s has changed since the run started: picks and metrics may differ",
             module,
         )
     before, now = _flat(record.environment), _flat(found)
     for name in sorted((before.keys() & now.keys()) - {"command", "code"}):
         if before[name] != now[name]:
             _log.warning(
-                "the run was started with %s %s and is resumed with %s: picks and figures may "
-                "differ",
+                "the run started with %s %s and is resumed with %s: picks and metrics may differ",
                 name,
                 before[name],
                 now[name],

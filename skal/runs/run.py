@@ -1,4 +1,4 @@
-"""`run` and `resume`: the loop with an oracle."""
+"""`run` and `resume`: the active learning loop, labelled by an oracle."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ def run(
     trackers: Sequence[Tracker | str] = (),
     **settings: Any,
 ) -> Run:
-    """Run active learning: train, score the pool, query, label, and again.
+    """Run active learning: train, score the pool, query, label, repeat.
 
     Parameters
     ----------
     data : ImageDataset, str or Path
-        Images with labels and a test set, or what `load_dataset` takes.
+        A labelled dataset with a test set, or a name or folder for `load_dataset`.
     strategy : str, class or instance, default="auto"
-        A name of ``skal list strategies`` (for a stream of ``skal list stream-strategies``),
-        ``module:Class``, either with ``?key=value``; or a scikit-activeml query strategy.
+        A name from ``skal list strategies`` (with `stream`, from ``skal list stream-strategies``)
+        or ``module:Class``, both optionally with ``?key=value``; or a scikit-activeml strategy.
     oracle : Oracle, callable or str, default="true"
-        What labels: a name of ``skal list oracles``, ``module:Name``, either with ``?key=value``;
-        an oracle, or a function of indices. By default the labels of `data`, which nothing else in
-        the run sees.
+        Source of the labels: a name from ``skal list oracles`` or ``module:Name``, both optionally
+        with ``?key=value``; an oracle; or a function of indices. By default the labels of `data`,
+        which only the oracle sees.
     out : str, Path or bool, optional
-        The folder to write to, which must not exist; True for a name under ``runs/`` made of the
-        settings; by default nothing is written.
+        Run folder to create; it must not exist. True makes a name under ``runs/`` from the
+        settings. By default nothing is written.
     trackers : sequence of Tracker or str, default=()
-        Names are those of ``skal list trackers``.
+        Trackers, or names from ``skal list trackers``.
     strategy_params : mapping, optional
         Arguments of the strategy.
     **settings
@@ -57,13 +57,13 @@ def run(
     Returns
     -------
     Run
-        A row of its `rounds` has the metrics of the network trained on `n_labeled` images, and the
-        seconds of training it and of choosing the images that were new.
+        Each row of its `rounds` has the metrics of the network trained on `n_labeled` images, the
+        seconds of its training, and the seconds of choosing the round's new images.
 
     Raises
     ------
     SkalError
-        See `skal.core.errors`; usage errors come before anything is trained or written.
+        See `skal.core.errors`. Usage errors are raised before anything is trained or written.
 
     Examples
     --------
@@ -92,31 +92,31 @@ def resume(
     trackers: Sequence[Tracker | str] = (),
     trust: bool = False,
 ) -> Run:
-    """Resume a run that was stopped, at its last whole round; a finished one is left as it is.
+    """Resume an interrupted run from its last complete round. A finished run is left unchanged.
 
     Parameters
     ----------
     folder : str or Path
         The run folder.
     data : ImageDataset, optional
-        What was run on, if it was made of arrays and cannot be loaded by its name.
+        The dataset of the run, if it was made from arrays and cannot be loaded by name.
     oracle : Oracle, callable or str, optional
-        What labels, if that was an object; what was named is made again.
+        The oracle of the run, if it was an object; one given by name is created again.
     trackers : sequence of Tracker or str, default=()
         See `run`.
     trust : bool, default=False
-        Whether what the folder names as ``module:Name`` (strategy, network, oracle) is imported.
+        Whether to import code that the folder names as ``module:Name`` (strategy, network, oracle).
 
     Returns
     -------
     Run
-        With the same labels and figures as if it had never been stopped.
+        The run, with the labels and metrics that it would have without the interruption.
 
     Raises
     ------
     RunFolderError, DataError, ParameterError
-        If the run is missing, damaged or in use, its data or weights differ, its oracle or strategy
-        must be, or cannot be, given again, or it names code that is not to be trusted.
+        If the run is missing, damaged or in use; if its data or weights have changed; if its oracle
+        must be given again or its strategy cannot be restored; or if it names untrusted code.
 
     Examples
     --------
@@ -131,7 +131,7 @@ def resume(
     folder = Path(folder)
     check_run_folder(folder)
     if is_finished(folder):
-        _log.info("the run in %s is finished: nothing is left to do", folder)
+        _log.info("the run in %s is already finished", folder)
         return Run.read(folder, trust)
     learner = ActiveLearner.open(folder, data=data, trust=trust)
     check_usable(learner.data)
@@ -140,7 +140,7 @@ def resume(
 
 
 def _label_all(learner: ActiveLearner, oracle: Oracle, trackers: Sequence[Tracker]) -> Run:
-    """Go through all rounds: this is the loop."""
+    """Run all remaining rounds: this is the active learning loop."""
     with learner.recorded(trackers):
         learner.hold_out(oracle)
         while not learner.is_done:
@@ -153,7 +153,7 @@ def _label_all(learner: ActiveLearner, oracle: Oracle, trackers: Sequence[Tracke
 
 
 def check_run(config: RunConfig, data: ImageDataset) -> None:
-    """Raise what `run` would before anything is trained or written."""
+    """Raise the errors that `run` raises before anything is trained or written."""
     check_settings(config)
     check_usable(data)
     chooser = Chooser.of(config.strategy, config.strategy_params, config.stream != "off")

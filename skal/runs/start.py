@@ -1,4 +1,4 @@
-"""The network of who names none, and the size of the images that it is given."""
+"""The default network, and the size of the images that it is given."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ from .config import RunConfig
 from .environment import ENGINE, package_version
 
 SMALLEST = 32
-"""Height and width in pixels from which on the pretrained network is the default."""
+"""Minimum height and width in pixels for the pretrained network as the default."""
 MANY = 10_000
-"""Images of whose pass it is said before how long it takes; of folders it always is."""
+"""Number of array images from which on the duration of their pass is logged."""
 SIZES = (224, 160, 112)
-"""Heights and widths in pixels that a folder may be decoded at for the pretrained network."""
+"""Candidate heights and widths in pixels to decode a folder at for the pretrained network."""
 PASS_SECONDS = 60.0
-"""What the one pass of the network over all images may take; more buys a smaller size."""
+"""Time limit for the network's pass over all images; if it is exceeded, a smaller size is used."""
 MOST_PIXELS = 2**33
-"""Bytes that the decoded images may take on the disk, for more than the smallest size."""
+"""Limit in bytes for the decoded images on disk; if it is exceeded, a smaller size is used."""
 TRIAL_SIZE, TRIAL_IMAGES, TRIAL_SECONDS = 112, 20_000, 1.0
 
 _log = logging.getLogger("skal")
 
 
 def with_network(config: RunConfig, image_size: int) -> RunConfig:
-    """Fill in the network, and the head of a frozen one, where the settings name none.
+    """Fill in the default network, and the head of a frozen one, where the settings name none.
 
-    Images of `SMALLEST` and more get the pretrained network, frozen unless a setting says how it is
-    to be trained. Smaller ones get one that is trained from nothing, unless their dataset's fact
-    `suits_frozen` says that a solved head on the frozen network is better. Settings that say where
-    to start from get a network that is trained, too.
+    Images of at least `SMALLEST` pixels get the pretrained network, frozen unless a setting asks
+    for training. Smaller ones get a network trained from scratch, unless their dataset's fact
+    `suits_frozen` says that a solved head on the frozen network is better. With `weights` or
+    `pretrain` the network is trained, too.
     """
     changes: dict[str, object] = {}
     head = config.head or head_for({name: getattr(config, name) for name in config.given})
@@ -81,27 +81,25 @@ def with_network(config: RunConfig, image_size: int) -> RunConfig:
 
 
 def no_class(name: str, unused: Mapping[str, str] | None = None) -> DataError:
-    """Return the error of who has images without any class, and why tables are `unused`."""
+    """Return the error for images without classes, with the reasons why tables are `unused`."""
     some = islice((unused or {}).items(), MOST_NAMED)
-    told = "".join(f"; {table} is not used: {why}" for table, why in some)
+    reasons = "".join(f"; {table} is not used: {why}" for table, why in some)
     return DataError(
-        f"{name} has no class; the images of each class belong into a folder of their own, named "
-        "as the class is, or a table beside them names the class of each; `skal label` asks you "
-        f"for them{told}"
+        f"{name} has no classes; put the images of each class into a folder named like the class, "
+        "or add a table with the class of each image next to them, or label them with `skal label`"
+        f"{reasons}"
     )
 
 
 def check_folder(config: RunConfig, data: str | Path) -> None:
-    """Raise `no_class` of a folder that cannot have one, before all its images are decoded."""
+    """Raise `no_class` if a folder cannot have classes, before its images are decoded."""
     root = folder_of(data, config.data_dir)
     if root is not None and root.is_dir() and not may_have_classes(root):
         raise no_class(root.resolve().name, without_columns(root))
 
 
 def decoding_for(config: RunConfig) -> Decoding:
-    """Return how files are to be decoded: cut to squares as the network's pretrained weights are
-    made for.
-    """
+    """Return how to decode files: cropped to squares as the pretrained weights expect."""
     geometry = "cover"
     if config.model is not None and (config.pretrained or config.weights):
         geometry = str(MODELS.resolve(config.model).facts.get("geometry", "cover"))
@@ -109,14 +107,13 @@ def decoding_for(config: RunConfig) -> Decoding:
 
 
 def images_a_second(config: RunConfig) -> float:
-    """Return the speed of the pretrained backbone on this machine at `TRIAL_SIZE`, as first tried.
+    """Return the speed of the pretrained backbone on this machine at `TRIAL_SIZE`.
 
-    It is kept with the caches, so that the size of the images, and all that follows from it, is the
-    same in the next run.
+    It is measured once and cached, so that later runs choose the same image size.
     """
     device = Device.resolve(config.device, config.precision)
     cache = data_folder(config.data_dir) / "cache"
-    # of this machine, with these versions: a shared folder of data is used by several
+    # machines with other hardware or versions may share the data folder
     facts = (
         platform.node(),
         platform.machine(),
@@ -138,18 +135,18 @@ def images_a_second(config: RunConfig) -> float:
     except (KeyError, TypeError, ValueError):
         speed = 0.0
     if not speed > 0:
-        raise DataError(f"{str(path)!r} has no speed of the network; remove it")
+        raise DataError(f"{str(path)!r} has no valid speed of the network; remove the file")
     return speed
 
 
 def _trial(device: Device) -> float:
-    """Return the speed of the quickest of some batches, which other work slowed down least."""
+    """Return the speed of the fastest batch, which other processes slowed down least."""
     shape = (3, TRIAL_SIZE, TRIAL_SIZE)
     backbone = Backbone.build(PRETRAINED_MODEL, shape, device, pretrained=True)
     images = np.broadcast_to(np.uint8(0), (TRIAL_IMAGES, *shape))
     speeds: list[float] = []
     batches = backbone.stream(images)
-    next(batches)  # which the engine is made for
+    next(batches)  # warm-up: the engine is compiled for this batch
     start = last = time.perf_counter()
     for features in batches:
         now = time.perf_counter()
@@ -163,11 +160,11 @@ def _trial(device: Device) -> float:
 def input_size(
     config: RunConfig, data: str | Path, speed: Callable[[RunConfig], float] = images_a_second
 ) -> int | None:
-    """Return the height and width in pixels that images are to be loaded at, None for their own.
+    """Return the height and width in pixels to load images at, None for their own.
 
-    It is that of the settings; of a folder for a named network what its pretrained weights were
-    made for, and for the default one the largest of `SIZES` at which a pass over all images is
-    quick enough on this machine, of which `speed` tells the images a second at `TRIAL_SIZE`.
+    The settings come first. For a folder and a named network, it is the size that the pretrained
+    weights expect. For the default network, it is the largest of `SIZES` that `PASS_SECONDS` and
+    `MOST_PIXELS` allow, where `speed` returns this machine's images per second at `TRIAL_SIZE`.
     """
     root = None if config.image_size else folder_of(data, config.data_dir)
     if root is None:
@@ -175,7 +172,7 @@ def input_size(
     if config.model is None:
         chosen = with_network(config, SIZES[0])
         if chosen.model in BUNDLED_MODELS and root.is_dir():
-            # trained, it sees each image many times a round
+            # training sees each image many times per round
             return _affordable(root, speed(config)) if chosen.freeze else SIZES[-1]
     elif config.pretrained or config.weights:
         facts = MODELS.resolve(config.model).facts
@@ -193,49 +190,48 @@ def _affordable(root: Path, speed: float) -> int:
         fits = seconds <= PASS_SECONDS and 3 * size**2 * n <= MOST_PIXELS
         if fits or size == SIZES[-1]:
             if n:
-                _tell(n if n < most else None, size, seconds)
+                _log_size(n if n < most else None, size, seconds)
             return size
     raise AssertionError
 
 
 def _pass_seconds(n: int, size: int, speed: float) -> float:
-    """Return what a pass over `n` images takes, of so many a second at `TRIAL_SIZE`."""
+    """Return the seconds of a pass over `n` images; `speed` is in images/s at `TRIAL_SIZE`."""
     return n / speed * (size / TRIAL_SIZE) ** 2
 
 
 @lru_cache(maxsize=256)
-def _tell(n: int | None, size: int, seconds: float) -> None:
-    """Say once what was chosen, and what chooses otherwise."""
+def _log_size(n: int | None, size: int, seconds: float) -> None:
+    """Log the chosen size, and how to change it, once per process."""
     images = (
         f"{counted(n, 'image')}, about {max(seconds, 1):.0f} s" if n is not None else "all images"
     )
     _log.info(
-        "images at %d px: the network runs once over %s, unless its features are kept already; "
-        "--image-size N chooses another size",
+        "images at %d px: the network runs once over %s, unless its features are cached; "
+        "--image-size N sets another size",
         size,
         images,
     )
 
 
-def tell_pass(
+def log_pass(
     config: RunConfig, data: ImageDataset, speed: Callable[[RunConfig], float] = images_a_second
 ) -> None:
-    """Say how long the pass of the default network over many images takes that are no files."""
+    """Log how long the default network's pass over many array images takes."""
     n, size = len(data.X), max(data.image_size, TRIAL_SIZE)
     if config.model == FROZEN_MODEL and config.freeze and n >= MANY and not data.paths:
         seconds = _pass_seconds(n, size, speed(config))
         _log.info(
-            "the network runs once over %d images, about %.0f s, unless its features are kept "
-            "already",
+            "the network runs once over %d images, about %.0f s, unless its features are cached",
             n,
             max(seconds, 1),
         )
 
 
 def describe(config: RunConfig) -> str:
-    """Say what network was chosen for who named none, and which flag chooses otherwise."""
+    """Return a line that names the default network, and the flags that change it."""
     if config.model not in BUNDLED_MODELS:
-        return f"network: {config.model}, trained from nothing; --model chooses another"
+        return f"network: {config.model}, trained from scratch; --model chooses another"
     how = f"frozen, with head {config.head}" if config.freeze else "trained"
     other = "--finetune trains it, " if config.freeze else ""
     return f"network: {config.model}, pretrained on ImageNet, {how}; {other}--model chooses another"

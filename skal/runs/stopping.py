@@ -1,4 +1,4 @@
-"""When further labels change little, told from predictions only."""
+"""Stopping criterion: whether predictions have stabilised."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from ..strategies.scores import score_pool
 STOP_SET = 1000
 WINDOW = 3
 AGREEMENT = 0.98
-"""Lower than the 0.99 of the paper: a network that is trained anew differs by its seed only."""
+"""Below the paper's 0.99, because retraining with another seed alone changes predictions."""
 
 _log = logging.getLogger("skal")
 
 
 class StopMonitor:
-    """Tells when the predictions have stabilised (Bloodgood and Vijay-Shanker, A Method for
-    Stopping Active Learning Based on Stabilizing Predictions, CoNLL 2009): once the mean of the
-    last three agreements is high enough, first after round `stop_round`. An agreement is Cohen's
-    kappa of two rounds' predictions for a fixed random sample of the pool, without the images that
-    either was trained on; no label is read. `agreements` (None where there was none) and
-    `predicted` are a resumed run's.
+    """Detects when predictions have stabilised (Bloodgood and Vijay-Shanker, A Method for Stopping
+    Active Learning Based on Stabilizing Predictions, CoNLL 2009): `stop_round` is the first round
+    after which the mean of the last three agreements is at least `AGREEMENT`. An agreement is
+    Cohen's kappa between two successive rounds' predictions on a fixed random sample of the pool,
+    without images that either was trained on; no label is read. `agreements` (None: not computed)
+    and `predicted` restore the state of a resumed run.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class StopMonitor:
             self._note(agreement)
 
     def observe(self, classifier: ImageClassifier) -> float | None:
-        """Predict with the next round's network; return its agreement with the last, None if there
-        is no network before or no unlabelled image is left.
+        """Predict with a round's network; return its agreement with the previous one, None if there
+        is none or no unlabelled image is left.
         """
         proba = score_pool(classifier, self._pool.X, rows=self._rows).proba
         predicted = proba.argmax(axis=1)
-        # what has no label now had none before
+        # images without a label now had none in the previous round
         unknown = np.isin(self._rows, self._pool.unlabeled)
         agreement = None
         if self.predicted is not None and unknown.any():
@@ -64,15 +64,15 @@ class StopMonitor:
         self.predicted = predicted
         if self._note(agreement):
             _log.warning(
-                "further labels change the predictions little: agreement of the last %d rounds is "
-                "%.3f on average; one could stop here (stop=end does)",
+                "predictions have stabilised: mean agreement over the last %d rounds is %.3f; "
+                "consider stopping here (stop=end does so automatically)",
                 WINDOW,
                 np.mean([a for a in self._agreements[-WINDOW:] if a is not None]),
             )
         return agreement
 
     def _note(self, agreement: float | None) -> bool:
-        """Take down a round's agreement; tell whether it is the first to stop after."""
+        """Record a round's agreement; return whether the criterion is met for the first time."""
         self._agreements.append(agreement)
         if self.stop_round is not None or not stabilised(self._agreements[1:]):
             return False
@@ -81,13 +81,13 @@ class StopMonitor:
 
 
 def stabilised(agreements: Sequence[float | None]) -> bool:
-    """Tell whether the mean of the last agreements is high enough."""
+    """Return whether the mean of the last `WINDOW` agreements is at least `AGREEMENT`."""
     last = [value for value in agreements[-WINDOW:] if value is not None]
     return len(last) == WINDOW and float(np.mean(last)) >= AGREEMENT
 
 
 def kappa(one: NDArray[np.int64], other: NDArray[np.int64]) -> float:
-    """Return Cohen's kappa of two predictions; 1 if all are equal, of one class too."""
+    """Return Cohen's kappa of two predictions; 1 if they are equal, even with only one class."""
     if np.array_equal(one, other):
         return 1.0
     return float(cohen_kappa_score(one, other))

@@ -1,4 +1,4 @@
-"""A pool that passes by once: its images are decided on at once, chunk by chunk."""
+"""Stream-based acquisition: each image is seen once, chunk by chunk, and decided on at once."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ DEFAULT_STRATEGY = "variable-uncertainty"
 
 
 def stream_strategy_name(strategy: object) -> str:
-    """Resolve "auto" and check a stream strategy's name; a `UsageError` is raised if it is none."""
+    """Resolve "auto"; raise a `UsageError` if the name is not that of a stream strategy."""
     if not isinstance(strategy, str):
         raise ParameterError(
-            f"strategy: got {strategy!r}; of a stream, expected a name of skal list "
+            f"strategy: got {strategy!r}; for a stream, expected a name from skal list "
             "stream-strategies, or module:Class"
         )
     name = DEFAULT_STRATEGY if strategy == "auto" else strategy
@@ -35,8 +35,8 @@ def stream_strategy_name(strategy: object) -> str:
 
 
 class StreamAcquisition(Acquisition):
-    """Presents what is not in the initial set, in as many even chunks as there are rounds. A
-    `UsageError` is raised if the stream strategy, an argument of it, or the budget is not valid.
+    """Presents all images outside the initial set in `n_rounds` even chunks. Raises a `UsageError`
+    if the stream strategy, its arguments or the budget are invalid.
     """
 
     def __init__(self, config: RunConfig, params: Mapping[str, Any], n_classes: int) -> None:
@@ -55,9 +55,9 @@ class StreamAcquisition(Acquisition):
         self, current: Round, classifier: ImageClassifier | None, pool: Pool, n: Count | None
     ) -> NDArray[np.int64]:
         if n is not None:
-            raise ParameterError(f"n={n}: of a stream the strategy decides how many; leave it out")
+            raise ParameterError(f"n={n}: in a stream the strategy decides how many; leave n out")
         if current.number > len(self._chunks):
-            return np.empty(0, dtype=np.int64)  # all has passed by
+            return np.empty(0, dtype=np.int64)  # end of the stream
         chunk = self._chunks[current.number - 1]
         scores, labeled, y = None, None, None
         with timed(current.seconds, "score_seconds"):

@@ -230,7 +230,7 @@ def test_an_existing_folder_is_refused_and_not_touched(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     result = call("run", *FAST, "--out", tmp_path / "mine")
     assert result.exit_code == 2
-    assert "exists and is not overwritten; choose another name by --out" in result.stderr
+    assert "exists already; choose another name with --out" in result.stderr
     assert result.stdout == ""
     assert list((tmp_path / "mine").iterdir()) == []
 
@@ -480,7 +480,7 @@ def test_an_unknown_key_of_the_file_is_refused_with_the_nearest(tmp_path: Path) 
         ("resume .", "'.' is not a run folder (it has no config.toml)"),
         (
             "run --dataset digits --out file/run",
-            "'file' is a file: 'file/run' cannot be made in it",
+            "cannot create 'file/run': 'file' is a file",
         ),
     ],
 )
@@ -600,7 +600,7 @@ def test_resuming_a_finished_run_shows_it_and_changes_nothing(
     result = call("resume", folder)
     assert result.exit_code == 0
     assert result.stdout == ran.stdout
-    assert "is finished: nothing is left to do" in result.stderr
+    assert "is already finished" in result.stderr
     after = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
     assert after == before
 

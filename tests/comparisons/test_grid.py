@@ -359,13 +359,13 @@ class TestGoingOn:
     ) -> None:
         (tmp_path / "c").mkdir()
         (tmp_path / "c/thesis.tex").write_text("dear")
-        with pytest.raises(RunExistsError, match="holds no comparison"):
+        with pytest.raises(RunExistsError, match="not empty and not a comparison"):
             compared(tiny, tmp_path / "c")
         assert [path.name for path in (tmp_path / "c").iterdir()] == ["thesis.tex"]
 
     def test_a_file_is_no_folder(self, tiny: skal.ImageDataset, tmp_path: Path) -> None:
         (tmp_path / "c").write_text("dear")
-        with pytest.raises(RunExistsError, match="is a file; choose another name"):
+        with pytest.raises(RunExistsError, match="is a file, not a comparison"):
             compared(tiny, tmp_path / "c")
 
     def test_new_runs_have_as_many_threads_as_the_first(
@@ -373,7 +373,7 @@ class TestGoingOn:
     ) -> None:
         compared(tiny, tmp_path / "c", seeds=1, n_rounds=0)
         compared(tiny, tmp_path / "c", seeds=2, n_rounds=0, threads=2)
-        assert "have 1 thread each" in caplog.text
+        assert "use 1 thread each" in caplog.text
         environment = json.loads(
             (tmp_path / "c/cells/margin-small-cnn-s1/environment.json").read_text()
         )
@@ -407,7 +407,7 @@ class TestFailures:
         failing: str,
     ) -> None:
         monkeypatch.setenv("SKAL_TEST_FAILS", "1")
-        with pytest.raises(SkalError, match=r"2 of 6 runs failed, the first.*on purpose"):
+        with pytest.raises(SkalError, match=r"2 of 6 runs failed; the first.*on purpose"):
             compared(tiny, tmp_path / "c", strategies=[failing, "margin"])
         assert {row["strategy"] for row in rows_of(tmp_path / "c")} == {"random", "margin"}
         monkeypatch.delenv("SKAL_TEST_FAILS")
@@ -429,7 +429,7 @@ class TestFailures:
             ({"scheduler": "tcp://x:1"}, ParameterError, "without backend dask or ray"),
             ({"strategies": [object]}, ParameterError, "expected a list of names"),
             ({"trackers": "mlflow"}, ParameterError, "trackers: got 'mlflow'; expected a list"),
-            ({"strategy": "margin"}, UnknownNameError, "give strategies, such as"),
+            ({"strategy": "margin"}, UnknownNameError, "use strategies, such as"),
             ({"model": "lenet", "models": ["lenet"]}, ParameterError, "give model or models"),
             ({"noise_rate": 0.1, "noise_rates": [0]}, ParameterError, "not both"),
         ],
@@ -513,7 +513,7 @@ class TestTheProcess:
         flags = ("--debug", "--jobs", "2", "--seeds", "1", "--out", "c")
         done = called(tmp_path, *flags, "--strategies", "margin,foreign:Killer")
         assert done.returncode == 1
-        assert "1 of 3 runs failed, the first (foreign.Killer" in done.stderr
+        assert "1 of 3 runs failed; the first (foreign.Killer" in done.stderr
         assert "killed, perhaps out of memory; fewer jobs at a time" in done.stderr
         assert "margin" in done.stdout
         kept = {(row["strategy"], row["seed"]) for row in rows_of(tmp_path / "c")}
@@ -631,7 +631,7 @@ class TestFindingRuns:
         journal = other.folder / "journal.jsonl"
         journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:-1]))
         assert find_runs([tmp_path]) == [done.folder]
-        with pytest.raises(RunFolderError, match="not finished; finish it: skal resume"):
+        with pytest.raises(RunFolderError, match="not finished; finish it with skal resume"):
             read_result(other.folder)
 
     def test_what_is_read_is_what_was_found(self, tiny: skal.ImageDataset, tmp_path: Path) -> None:

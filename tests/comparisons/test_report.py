@@ -126,7 +126,7 @@ def test_the_baseline_can_be_another(tmp_path: Path) -> None:
     analysis = write_report(made_up_results(n_rounds=1), tmp_path, baseline="badge")
     assert analysis["baseline"] == "badge"
     assert analysis["strategies"]["badge"]["difference"] is None
-    assert "area less badge's" in text_table(analysis)
+    assert "area vs badge" in text_table(analysis)
 
 
 def test_nothing_is_written_beside_what_is_no_comparison(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_nothing_is_written_beside_what_is_no_comparison(tmp_path: Path) -> None
     link.symlink_to(thesis)
     file.write_text("mine")
     for place in (thesis, link, file):
-        told = f"{place.name}' exists and holds no comp"
+        told = f"{place.name}' is (a file,|not empty and) not a comp"
         with pytest.raises(RunExistsError, match=told) as caught:
             write_report(made_up_results(n_rounds=1), place)
         assert "\n" not in str(caught.value)
@@ -199,7 +199,7 @@ def test_the_table_has_a_line_a_strategy_then_verdicts_and_warnings() -> None:
     assert lines[0] == "digits, small-cnn, 80 labels at the end"
     assert lines[1].split("  ")[0] == "strategy"
     entry = analysis["strategies"]["badge"]
-    assert "less random's  p (Holm)  area" in lines[1]
+    assert "vs random  p (Holm)  area" in lines[1]
     badge = next(line for line in lines[2:5] if line.startswith("badge"))
     assert f"{entry['accuracy']['mean']:.4f} ± {entry['accuracy']['sd']:.4f}" in badge
     assert f"{entry['aulc']['mean']:.4f} ± {entry['aulc']['sd']:.4f}" in badge
@@ -209,7 +209,7 @@ def test_the_table_has_a_line_a_strategy_then_verdicts_and_warnings() -> None:
     assert f" {end['mean']:+.4f} {end['p_holm']:.2g} " in " ".join(badge.split())
     assert f"{entry['efficiency'][-1]['ratio']:.2f}" in badge
     assert [e["verdict"] for e in analysis["strategies"].values()] == lines[6:9]
-    assert lines[9:] == [f"Beware: {w}" for w in analysis["groups"][0]["warnings"]]
+    assert lines[9:] == [f"Warning: {w}" for w in analysis["groups"][0]["warnings"]]
     columns = [line.rindex("  ") for line in lines[1:4]]
     assert len(set(columns[:2])) == 1  # aligned
 
@@ -226,7 +226,7 @@ def test_every_setting_has_its_table() -> None:
     lines = text_table(analyse(made_up_results(settings=SETTINGS))).splitlines()
     for title in ("lenet, noise 0", "resnet18, noise 0.3"):
         assert f"{title}, 80 labels at the end" in lines
-    assert sum(line.startswith("Beware") for line in lines) == 1
+    assert sum(line.startswith("Warning") for line in lines) == 1
 
 
 def test_no_interval_stands_in_the_table_of_few_seeds() -> None:
@@ -248,10 +248,9 @@ def test_runs_that_failed_are_named() -> None:
         text_table(analyse(made_up_results(n_seeds=1), failed=names[:n])).splitlines()
         for n in (1, 12)
     )
-    assert f"Beware: nothing is known of 1 run that failed: {names[0]}" in one
+    assert f"Warning: 1 run failed and is not included: {names[0]}" in one
     assert (
-        f"Beware: nothing is known of 12 runs that failed: {', '.join(names[:10])} and 2 more"
-        in many
+        f"Warning: 12 runs failed and are not included: {', '.join(names[:10])} and 2 more" in many
     )
 
 
@@ -339,12 +338,12 @@ def test_of_many_rounds_some_are_shown(tiny: skal.ImageDataset) -> None:
 def test_images_that_are_no_longer_there_are_not_shown(tiny: skal.ImageDataset) -> None:
     for index, label in ((900, "low"), (0, "unknown")):
         result, load = picked([[index]], [[label]], tiny)
-        assert "is not what it was" in show_picks(result, load, 9).missing
+        assert "has changed since the run" in show_picks(result, load, 9).missing
 
     def broken(*_: Any) -> skal.ImageDataset:
         raise OSError("gone\nand more")
 
-    assert show_picks(result, broken, 9).missing == "the images cannot be loaded: gone and more"
+    assert show_picks(result, broken, 9).missing == "cannot load the images: gone and more"
 
 
 def test_images_are_loaded_as_the_run_did(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -428,8 +427,8 @@ def test_names_cannot_break_the_page(tmp_path: Path) -> None:
 def test_the_page_does_without_what_is_not_known(tmp_path: Path) -> None:
     text = page_of(made_up_results(["badge"], n_seeds=1, n_rounds=0), tmp_path)
     assert "there is no run of random" in text
-    assert "Not shown: what was picked is not known" in text
-    assert "the runs left no evaluation.json" in text
+    assert "Not shown: the run did not record its picks" in text
+    assert "the runs have no evaluation.json" in text
     assert 'id="efficiency"' not in text and 'id="penalty"' not in text
 
 
@@ -441,13 +440,13 @@ def said(text: str) -> str:
 
 def test_the_page_says_what_its_figures_rest_on(tmp_path: Path) -> None:
     one = said(page_of(made_up_results(n_seeds=8), tmp_path / "one"))
-    assert "The number of seeds is to be decided before any is run" in one
-    assert "of ten they hold the mean in about 90% of cases, of six in about 85%" in one
-    assert "corrected after Holm for all 2 comparisons with random on this page" in one
-    assert "That bands overlap says nothing" in one
-    assert "that were looked at (40, 60)" in one
+    assert "Decide on the number of seeds before the first run" in one
+    assert "with ten seeds they cover the mean in about 90% of cases, with six in about 85%" in one
+    assert "corrected by Holm's method for all 2 comparisons with random on this page" in one
+    assert "Overlapping bands do not mean that there is no difference" in one
+    assert "a share of the numbers of labels tested (40, 60)" in one
     few = said(page_of(made_up_results(n_seeds=5), tmp_path / "few"))
-    assert "The bands are the range of the seeds." in few and "of ten they hold" not in few
+    assert "The bands are the range of the seeds." in few and "with ten seeds" not in few
 
 
 def test_the_page_compares_models_and_rates(tmp_path: Path) -> None:
@@ -457,15 +456,15 @@ def test_the_page_compares_models_and_rates(tmp_path: Path) -> None:
     for row in [*analysis["models"], *analysis["noise"]]:
         assert row["sentence"] in text
     assert "for all 6 comparisons of models on this page" in text
-    assert "random digits, noise 0.3 resnet18 less lenet +0.0000 1 +0.0000 1 0 of 2" in text
-    assert "badge digits, lenet noise 0.3 less noise 0 +0.0000 1 +0.0000 1 0 of 2" in text
+    assert "random digits, noise 0.3 resnet18 − lenet +0.0000 1 +0.0000 1 0 of 2" in text
+    assert "badge digits, lenet noise 0.3 − noise 0 +0.0000 1 +0.0000 1 0 of 2" in text
 
 
 def test_the_page_ranks_datasets_and_says_how_little_that_is(tmp_path: Path) -> None:
     pytest.importorskip("scikit_posthocs")
     settings = [{"dataset": name} for name in ("digits", "mnist")]
     text = said(page_of(made_up_results(n_rounds=1, settings=settings), tmp_path))
-    assert "Both tests count a dataset once" in text and "of 2 they can say little" in text
+    assert "Both tests count a dataset once" in text and "with 2 they say little" in text
     assert "The datasets: digits; mnist." in text
 
 
@@ -473,7 +472,7 @@ def test_the_page_names_what_failed(tmp_path: Path) -> None:
     pytest.importorskip("plotly")
     write_report(made_up_results(n_rounds=1), tmp_path, html=True, failed=["margin-small-cnn-s3"])
     text = said((tmp_path / "report.html").read_text())
-    assert "Beware: nothing is known of 1 run that failed: margin-small-cnn-s3." in text
+    assert "Warning: 1 run failed and is not included: margin-small-cnn-s3." in text
 
 
 def test_an_efficiency_that_is_not_always_reached_has_no_lower_end() -> None:
@@ -493,7 +492,7 @@ def test_the_page_is_the_same_for_the_same_runs(tmp_path: Path) -> None:
 def test_a_warning_stands_once_for_all_settings_that_it_is_about(tmp_path: Path) -> None:
     text = page_of(made_up_results(n_rounds=1, settings=SETTINGS[:2]), tmp_path)
     assert text.count('<p class="warning">') == 1
-    assert "<strong>Beware:</strong>" in text
+    assert "<strong>Warning:</strong>" in text
 
 
 def test_arrays_without_a_name_to_load_them_by_are_said_to_be_so(
@@ -502,7 +501,7 @@ def test_arrays_without_a_name_to_load_them_by_are_said_to_be_so(
     run = skal.run(tiny, "random", n_init=6, n_query=3, n_rounds=1, steps=2, out=tmp_path / "run")
     assert run.folder is not None
     text = page_of([read_result(run.folder)], tmp_path / "report")
-    assert re.search("Not shown: the images cannot be loaded: unknown dataset .*tiny", text)
+    assert re.search("Not shown: cannot load the images: unknown dataset .*tiny", text)
     assert "middle" in text  # classes of what was picked are known all the same
     assert 'alt="Confusion matrix of random.' in text
 
@@ -513,7 +512,7 @@ def test_a_damaged_file_is_named(
     skal.run(tiny, "random", n_init=6, n_query=3, n_rounds=0, steps=2, out=tmp_path / "run")
     (tmp_path / "run" / "evaluation.json").write_text("{")
     assert "Confusion matrix" not in page_of([read_result(tmp_path / "run")], tmp_path / "report")
-    assert "evaluation.json is gone or damaged, and left out" in caplog.text
+    assert "evaluation.json is missing or damaged, and left out" in caplog.text
 
 
 def test_a_run_keeps_what_its_last_network_got_wrong(
@@ -659,7 +658,7 @@ def test_the_page_says_the_verdicts_first(
     opened: Callable[..., Any], compared: tuple[Path, dict[str, Any]]
 ) -> None:
     page = opened()
-    assert page.title() == "digits: does it beat random?"
+    assert page.title() == "digits: which strategies beat random?"
     assert page.locator("h2").first.text_content() == "Verdicts"
     analysis = compared[1]
     shown = page.locator(".verdicts li").all_text_contents()

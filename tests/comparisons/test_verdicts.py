@@ -183,7 +183,7 @@ def test_a_comparison_without_rounds_compares_the_initial_accuracies() -> None:
     assert badge["efficiency"] == []
     assert found["groups"][0]["penalty"] is None
     assert badge["verdict"] == (
-        "No difference between badge and random could be shown: with 20 labels its accuracy is the "
+        "No significant difference between badge and random: its accuracy with 20 labels is the "
         "same in all 8 seeds."
     )
 
@@ -208,20 +208,19 @@ def test_the_verdict_on_what_is_better() -> None:
     # labels it is at 0.83, at 100 at 0.93
     found = analyse(steady(0.03, 8))
     assert found["strategies"]["badge"]["verdict"] == (
-        "badge beats random: on average over its curve its accuracy is 2.6 percentage points "
-        "higher (likely between 2.6 and 2.6), and higher in 8 of 8 seeds; it reaches random's "
+        "badge beats random: its mean accuracy over the curve is 2.6 percentage points "
+        "higher (95% interval 2.6 to 2.6), and higher in 8 of 8 seeds; it reaches random's "
         "final accuracy of 90.0% with about 94 labels (between 80 and 100), random with 100."
     )
     assert found["strategies"]["random"]["verdict"] == (
-        "random is what the others are compared with: it ends at an accuracy of 90.0% with 100 "
-        "labels."
+        "random is the baseline: its final accuracy is 90.0% with 100 labels."
     )
 
 
 def test_the_verdict_on_what_is_worse() -> None:
     assert analyse(steady(-0.03, 8))["strategies"]["badge"]["verdict"] == (
-        "badge is worse than random: on average over its curve its accuracy is 2.6 percentage "
-        "points lower (likely between 2.6 and 2.6), and lower in 8 of 8 seeds; it does not reach "
+        "badge is worse than random: its mean accuracy over the curve is 2.6 percentage "
+        "points lower (95% interval 2.6 to 2.6), and lower in 8 of 8 seeds; it does not reach "
         "random's final accuracy of 90.0%."
     )
 
@@ -232,13 +231,13 @@ def test_the_verdict_on_what_is_neither() -> None:
     difference = entry["difference"]["aulc"]
     assert difference["p_holm"] > 0.05
     assert difference["low"] < 0 < difference["high"]
-    assert entry["verdict"].startswith("No difference between margin and random could be shown: ")
+    assert entry["verdict"].startswith("No significant difference between margin and random: ")
     low, high = -100 * difference["low"], 100 * difference["high"]
-    assert f"(likely between {low:.2g} lower and {high:.2g} higher)" in entry["verdict"]
+    assert f"(95% interval {low:.2g} lower to {high:.2g} higher)" in entry["verdict"]
 
 
 @pytest.mark.parametrize(
-    ("lost", "p", "words"), [(3, 0.0390625, "odd beats random"), (4, 0.0546875, "No difference")]
+    ("lost", "p", "words"), [(3, 0.0390625, "odd beats random"), (4, 0.0546875, "No significant")]
 )
 def test_the_line_is_drawn_at_the_level_of_the_test(lost: int, p: float, words: str) -> None:
     # by hand: of 256 choices of signs 5 have negative ranks that sum to 3 or less, 7 to 4 or less
@@ -257,7 +256,7 @@ def test_the_verdict_on_identical_curves() -> None:
         entry = analyse(COMPARISONS["identical"])["strategies"][name]
         assert entry["difference"]["aulc"]["p"] == entry["difference"]["aulc"]["p_holm"] == 1
         assert str(entry["difference"]["aulc"]["mean"]) == "0.0"
-        assert "its accuracy is the same in all 10 seeds; it reaches random's" in entry["verdict"]
+        assert "over the curve is the same in all 10 seeds; it reaches random's" in entry["verdict"]
 
 
 def test_one_large_loss_does_not_make_many_small_gains_worse() -> None:
@@ -267,13 +266,13 @@ def test_one_large_loss_does_not_make_many_small_gains_worse() -> None:
     entry = analyse(results(curves, budgets=(20, 40)))["strategies"]["odd"]
     assert entry["difference"]["accuracy"]["p_holm"] <= 0.05
     assert entry["difference"]["accuracy"]["mean"] < 0
-    assert entry["verdict"].startswith("No difference between odd and random could be shown")
+    assert entry["verdict"].startswith("No significant difference between odd and random")
 
 
 def test_a_baseline_that_does_not_learn_is_said_to() -> None:
     entry = analyse(steady(0.03, 8, final=0.5))["strategies"]["badge"]
     assert entry["efficiency"] == []
-    assert entry["verdict"].endswith("; random itself does not get better with more labels.")
+    assert entry["verdict"].endswith("; random itself does not improve with more labels.")
 
 
 @pytest.mark.parametrize(
@@ -297,8 +296,8 @@ def test_too_few_seeds_are_said_to_be_too_few(
     names = ", ".join(f"s{i}" for i in range(n_strategies))
     strategies = "1 strategy" if n_strategies == 1 else f"{n_strategies} strategies"
     assert warnings == [
-        f"with {n_seeds} seeds no difference of {names} from random can be called significant, "
-        f"whatever its size: at least {needed} seeds are needed to compare {strategies} with it"
+        f"with {n_seeds} seeds no difference of {names} from random can be significant, "
+        f"however large: at least {needed} seeds are needed to compare {strategies} with it"
     ]
     assert all(verdict.startswith("Too few seeds to tell whether s") for verdict in verdicts)
     assert all(f"higher in {n_seeds} of {n_seeds} seeds" in verdict for verdict in verdicts)
@@ -311,8 +310,8 @@ def test_seeds_that_one_lacks_are_left_out_of_its_pairs_alone() -> None:
     (group,) = found["groups"]
     assert group["seeds"] == [1, 2, 4, 5, 6, 7, 8]
     assert group["warnings"] == [
-        "random lacks seed 0; badge lacks seeds 3, 9: strategies are compared in the seeds that "
-        "both have; the others are left out of the pairs"
+        "random lacks seed 0; badge lacks seeds 3, 9: strategies are compared only in the seeds "
+        "that both have"
     ]
     entries = found["strategies"]
     assert entries["badge"]["seeds"] == [0, 1, 2, 4, 5, 6, 7, 8]
@@ -363,7 +362,7 @@ def test_without_a_baseline_there_are_curves_and_no_comparison() -> None:
             f"{name} cannot be judged: there is no run of random to compare it with."
         )
     (group,) = found["groups"]
-    assert group["warnings"] == ["there is no run of random: nothing can be compared with it"]
+    assert group["warnings"] == ["there is no run of random to compare strategies with"]
     assert group["penalty"]["strategies"] == ["margin", "badge"]
 
 
@@ -447,8 +446,8 @@ def test_runs_with_other_numbers_of_labels_are_compared_on_the_lines_between_the
     assert badge["aulc"]["mean"] == pytest.approx(fmean(areas))
     assert group["warnings"][0] == (
         "the runs have different numbers of labels: they are compared at 3 numbers from 20 to 96; "
-        "96 is the end of badge, seed 1; others continue to 100; between its own numbers of labels "
-        "each run's accuracy is interpolated linearly"
+        "96 is the end of badge, seed 1; others continue to 100; each run's accuracy is "
+        "interpolated linearly between its numbers of labels"
     )
     # no network was trained with the numbers that are compared
     assert "(between" not in badge["verdict"] and " with about " in badge["verdict"]
@@ -477,7 +476,7 @@ def test_runs_that_begin_later_are_named() -> None:
     ]
     (group,) = analyse(runs)["groups"]
     assert group["n_labeled"] == [40, 60, 80, 100]
-    assert "; 40 is the start of bald; others begin with 20" in group["warnings"][0]
+    assert "; 40 is the start of bald; others start with 20" in group["warnings"][0]
 
 
 def test_runs_without_a_number_of_labels_in_common_cannot_be_compared() -> None:
@@ -485,7 +484,9 @@ def test_runs_without_a_number_of_labels_in_common_cannot_be_compared() -> None:
         result("random", 0, [0.5, 0.6], (20, 40)),
         result("badge", 0, [0.5, 0.6], (50, 60)),
     ]
-    with pytest.raises(DataError, match=r"runs of random, badge on digits .* no number of labels"):
+    with pytest.raises(
+        DataError, match=r"runs of random, badge on digits .* numbers of labels do not overlap"
+    ):
         analyse(runs)
 
 
@@ -648,8 +649,8 @@ def test_all_verdicts_of_an_analysis_are_corrected_together() -> None:
     assert all(not group["warnings"] for group in found["groups"])
     fewer = analyse([run for run in runs if run.config.seed < 8])
     assert fewer["groups"][0]["warnings"] == [
-        "with 8 seeds no difference of badge, bald, margin from random can be called significant, "
-        "whatever its size: at least 9 seeds are needed to make all 12 comparisons with it"
+        "with 8 seeds no difference of badge, bald, margin from random can be significant, "
+        "however large: at least 9 seeds are needed to make all 12 comparisons with it"
     ]
 
 
@@ -676,19 +677,19 @@ def test_a_verdict_says_where_the_end_tells_another_story() -> None:
     assert entry["difference"]["aulc"]["p_holm"] == 1
     assert entry["difference"]["accuracy"]["p_holm"] == 2 / 2**8
     assert entry["verdict"].startswith(
-        "No difference between odd and random could be shown over the whole curve, but odd ends "
-        "2.1 percentage points higher, in 8 of 8 seeds: on average over its curve its accuracy is "
+        "No significant difference between odd and random over the whole curve, but odd ends "
+        "2.1 percentage points higher, in 8 of 8 seeds: its mean accuracy over the curve is "
         "the same in all 8 seeds; it reaches "
     )
     assert with_end([0, 0.04, 0.04, 0.04, -0.02])["verdict"].startswith(
-        "odd beats random, but odd ends 2.1 percentage points lower, in 8 of 8 seeds: on average "
+        "odd beats random, but odd ends 2.1 percentage points lower, in 8 of 8 seeds: its mean "
     )
     assert with_end([0, 0.04, 0.04, 0.04, 0])["verdict"].startswith(
-        "odd beats random, though at the end no difference could be shown: on average "
+        "odd beats random, though not significantly in final accuracy: its mean "
     )
-    assert with_end([0, 0.04, 0.04, 0.04, 0.02])["verdict"].startswith("odd beats random: on ")
+    assert with_end([0, 0.04, 0.04, 0.04, 0.02])["verdict"].startswith("odd beats random: its ")
     few = with_end([0, -0.04, 0.03, 0, 0.02], 5)["verdict"]
-    assert few.startswith("Too few seeds to tell whether odd beats random: on average ")
+    assert few.startswith("Too few seeds to tell whether odd beats random: its mean ")
 
 
 def test_differences_along_the_curve_are_those_of_the_pairs() -> None:
@@ -753,12 +754,12 @@ def test_models_are_compared_in_pairs_of_seeds() -> None:
     ]
     assert p_holm == [4 * 2 / 256, 4 * 2 / 256, 1, 1]
     assert rows["badge", 0]["sentence"] == (
-        "badge (noise 0): resnet18 beats lenet: on average over its curve the accuracy of resnet18 "
-        "is 2.1 percentage points higher (likely between 2.1 and 2.2), and higher in 8 of 8 seeds."
+        "badge (noise 0): resnet18 beats lenet: the mean accuracy over the curve of resnet18 "
+        "is 2.1 percentage points higher (95% interval 2.1 to 2.2), and higher in 8 of 8 seeds."
     )
     assert rows["badge", 0.1]["sentence"] == (
-        "badge (noise 0.1): No difference between resnet18 and lenet could be shown: on average "
-        "over its curve the accuracy of resnet18 is the same in all 8 seeds."
+        "badge (noise 0.1): No significant difference between resnet18 and lenet: the mean "
+        "accuracy over the curve of resnet18 is the same in all 8 seeds."
     )
 
 
@@ -777,16 +778,16 @@ def test_rates_of_noise_are_compared_with_the_lowest() -> None:
     assert rows["badge", 0.3]["aulc"]["mean"] == pytest.approx(mean)
     assert rows["badge", 0.3]["aulc"]["p_holm"] == 4 * 2 / 2**9
     assert rows["badge", 0.3]["sentence"] == (
-        "badge loses by noise 0.3: on average over its curve its accuracy is 5.4 percentage points "
-        "lower than with noise 0 (likely between 5.2 and 5.6), and lower in 9 of 9 seeds."
+        "badge is worse with noise 0.3: its mean accuracy over the curve is 5.4 percentage points "
+        "lower than with noise 0 (95% interval 5.2 to 5.6), and lower in 9 of 9 seeds."
     )
     assert rows["badge", 0.1]["sentence"] == (
-        "It could not be shown that badge loses by noise 0.1: on average over its curve its "
-        "accuracy is the same in all 9 seeds."
+        "No significant effect of noise 0.1 on badge: its mean accuracy over the curve "
+        "is the same in all 9 seeds."
     )
     few = analyse([run for run in runs if run.config.seed < 2])["noise"]
-    assert few[0]["sentence"].startswith("Too few seeds to tell what random loses by noise 0.3: ")
-    assert "likely" not in few[0]["sentence"]
+    assert few[0]["sentence"].startswith("Too few seeds to tell how noise 0.3 affects random: ")
+    assert "interval" not in few[0]["sentence"]
 
 
 def test_labels_noise_is_compared_apart_from_noise_on_images() -> None:
@@ -836,7 +837,7 @@ def two_budgets(gains: Sequence[float]) -> str:
         "odd": {seed: [0.5, 0.6 + gain] for seed, gain in enumerate(gains)},
     }
     found = analyse(results(curves, budgets=(20, 40)))["strategies"]["odd"]["verdict"]
-    return str(found).partition("its accuracy is ")[2].partition(";")[0]
+    return str(found).partition("over the curve is ")[2].partition(";")[0]
 
 
 def test_rounding_errors_are_not_told() -> None:
@@ -845,7 +846,7 @@ def test_rounding_errors_are_not_told() -> None:
         "the same on average, higher in 5 and lower in 3 of 8 seeds"
     )
     assert two_budgets([0.0001] * 8) == (
-        "less than 0.01 percentage points higher (likely between less than 0.01 and less than "
+        "less than 0.01 percentage points higher (95% interval less than 0.01 to less than "
         "0.01), and higher in 8 of 8 seeds"
     )
     assert two_budgets([0, 0]) == "the same in both seeds"
@@ -855,7 +856,7 @@ def test_rounding_errors_are_not_told() -> None:
 @pytest.mark.parametrize("n_seeds", [2, 5, 6])
 def test_no_interval_is_told_of_fewer_than_six_seeds(n_seeds: int) -> None:
     entry = analyse(steady(0.03, n_seeds))["strategies"]["badge"]
-    assert ("likely between" in entry["verdict"]) == (n_seeds == 6)
+    assert ("95% interval" in entry["verdict"]) == (n_seeds == 6)
     assert entry["difference"]["aulc"]["low"] is not None  # for programs
 
 
@@ -866,5 +867,5 @@ def test_a_curve_that_begins_above_the_target_needs_so_many_labels_at_most() -> 
         "even": dict.fromkeys(range(6), (0.5, 0.7, 0.8)),
     }
     found = analyse(results(curves, budgets=(20, 40, 60)))["strategies"]
-    assert found["odd"]["verdict"].endswith("of 70.0% with 20 labels at most, random with 60.")
+    assert found["odd"]["verdict"].endswith("of 70.0% with at most 20 labels, random with 60.")
     assert found["even"]["verdict"].endswith("of 70.0% with 40 labels, random with 60.")

@@ -229,7 +229,7 @@ def test_the_noise_of_a_run_cannot_be_changed_before_going_on(tmp_path: Path) ->
         )
     config = tmp_path / "run/config.toml"
     config.write_text(config.read_text().replace("noise_rate = 0.2", "noise_rate = 0.3"))
-    with pytest.raises(UsageError, match=r"noise_rate in config.toml was 0.2 .* and is 0.3 now"):
+    with pytest.raises(UsageError, match=r"noise_rate in config.toml was 0.2 .* and is now 0.3"):
         skal.resume(tmp_path / "run")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import tempfile
@@ -56,9 +57,7 @@ def run_of(**settings: Any) -> Callable[[Path], Any]:
             try:
                 return damage.figures(skal.resume(folder / "run", data=bars()))
             except skal.SkalError as error:
-                if "begin the run anew" not in str(error) and "is not a run folder" not in str(
-                    error
-                ):
+                if not re.search("damaged; start a new run|is not a run folder", str(error)):
                     raise
         shutil.rmtree(folder / "run", ignore_errors=True)
         wanted = {**RUN, **settings, "out": folder / "run"}

@@ -482,7 +482,7 @@ def test_a_checkpoint_that_is_gone_is_named(tiny: skal.ImageDataset, tmp_path: P
         trackers = [StopIn("querying 1")]
         skal.run(tiny, **FAST, warm_start="on", out=tmp_path / "run", trackers=trackers)
     (tmp_path / "run/checkpoint-0.safetensors").unlink()
-    with pytest.raises(RunFolderError, match=r"checkpoint-0.* is gone or damaged"):
+    with pytest.raises(RunFolderError, match=r"checkpoint-0.* is missing or damaged"):
         skal.resume(tmp_path / "run", data=tiny)
 
 

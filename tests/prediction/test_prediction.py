@@ -272,7 +272,7 @@ def test_a_part_of_unreadable_files_alone_is_no_obstacle(
     told = [line for line in caplog.messages if "cannot read" in line]
     assert len(told) == 10  # the others are left to the debug log
     assert "... and more unreadable files" in caplog.text
-    with pytest.raises(DataError, match=r"none of the 12 images can be read \(bad/00.png: empty"):
+    with pytest.raises(DataError, match=r"cannot read any of the 12 images \(bad/00.png: empty"):
         predicted(model, tmp_path / "none.csv", "bad")
     assert not (tmp_path / "none.csv").exists()
 
@@ -444,7 +444,7 @@ def test_a_part_that_is_damaged_is_made_again_with_a_notice(
     damaged.write_bytes(content[:-9] if cut else content)
     assert predicted(model, tmp_path / "s").equals(before)
     assert len(first.items() & parts(tmp_path / "s").items()) == 3
-    assert f"{damaged} is damaged: it is made again" in caplog.text
+    assert f"{damaged} is damaged: predicting it again" in caplog.text
 
 
 # What is refused.
@@ -456,7 +456,7 @@ def test_other_predictions_are_never_written_over(
     predicted(model, tmp_path / "s")
     predicted(model, tmp_path / "s.parquet")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
-    with pytest.raises(RunExistsError, match="holds other predictions: embeddings is False there"):
+    with pytest.raises(RunExistsError, match="holds other predictions: embeddings is False in"):
         predicted(model, tmp_path / "s", embeddings=True)
     with pytest.raises(RunExistsError, match="holds other predictions: images is"):
         predicted(model, tmp_path / "s", "a")
@@ -476,11 +476,11 @@ def test_other_predictions_are_never_written_over(
     ("asked", "error", "message"),
     [
         ({"utilities": ["margn"]}, UnknownNameError, "did you mean margin"),
-        ({"utilities": ["badge"]}, ParameterError, "badge weighs images against each other"),
+        ({"utilities": ["badge"]}, ParameterError, "badge compares images with each other"),
         ({"utilities": ["query-by-committee"]}, ParameterError, "trains networks"),
         ({"utilities": ["committee-variance"]}, ParameterError, "trains networks"),
         ({"utilities": ["bald?n=3"]}, UnknownNameError, "parameter of bald"),
-        ({"utilities": [f"{__name__}:Relative"]}, ParameterError, "against each other"),
+        ({"utilities": [f"{__name__}:Relative"]}, ParameterError, "images with each other"),
         ({"backend": "slurm"}, UnknownNameError, "dask"),
         ({"backend": "loky", "scheduler": "tcp://x"}, ParameterError, "takes none"),
         ({"shard_size": 0}, ParameterError, "shard_size=0; expected 1 or more"),
@@ -489,14 +489,14 @@ def test_other_predictions_are_never_written_over(
         ({"run_dir": "nowhere"}, RunFolderError, "no usable model in 'nowhere'"),
         ({"run_dir": "a"}, RunFolderError, r"it has no model\.json; expected a run folder"),
         ({"paths": ["a", "nowhere"]}, DataError, "'nowhere' does not exist"),
-        ({"paths": []}, UsageError, "no image was named"),
+        ({"paths": []}, UsageError, "no images given"),
         ({"paths": ["empty"]}, DataError, "no images under"),
         ({"out": "nowhere/s.csv"}, UsageError, "the folder 'nowhere' does not exist"),
         ({"out": "folder.csv"}, UsageError, "is a folder; expected the name of a file"),
-        ({"out": "s.txt"}, UsageError, r"got 's\.txt'; expected a name that ends in \.csv or"),
-        ({"out": "s.cvs"}, UsageError, r"got 's\.cvs'; expected a name that ends in \.csv or"),
+        ({"out": "s.txt"}, UsageError, r"got 's\.txt'; expected a file name with \.csv or"),
+        ({"out": "s.cvs"}, UsageError, r"got 's\.cvs'; expected a file name with \.csv or"),
         ({"out": "a/0.png"}, UsageError, r"'a/0\.png' is a file; expected the name of a folder"),
-        ({"out": "a/0.png/s"}, UsageError, r"0\.png' is a file: nothing can be made in it"),
+        ({"out": "a/0.png/s"}, UsageError, r"0\.png' is a file; expected a folder"),
         ({"utilities": ["nowhere:Thing"]}, ParameterError, "No module named 'nowhere'"),
     ],
 )
@@ -527,7 +527,7 @@ def test_a_worker_that_fails_ends_it_with_a_line_and_keeps_what_is_done(
     pictures: Pictures, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop_at(2, "fail", tmp_path, monkeypatch)
-    with pytest.raises(SkalError, match="ValueError: no idea; what is done is kept"):
+    with pytest.raises(SkalError, match="ValueError: no idea; finished shards are saved"):
         predicted(model, tmp_path / "s", **STOPPING)
     assert len(parts(tmp_path / "s")) == 2
     stop_at(100, "never", tmp_path, monkeypatch)
@@ -571,9 +571,9 @@ def test_the_command_says_what_it_did(pictures: Pictures, model: Path, tmp_path:
     found = [c for c in read(tmp_path / "s.parquet").column_names if "utility" in c]
     assert found == ["utility_margin", "utility_entropy"]
     again = skal_(*args, "--utilities", "margin,entropy")
-    assert again.exit_code == 0 and "nothing is left to do" in again.stderr
+    assert again.exit_code == 0 and "is already up to date" in again.stderr
     other = skal_(*args, "--utilities", "entropy")
-    assert other.exit_code == 2 and "choose another name by --out" in other.stderr
+    assert other.exit_code == 2 and "choose another name with --out" in other.stderr
 
 
 def test_without_out_the_rows_go_to_stdout(pictures: Pictures, model: Path, tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_bands_are_intervals_and_of_few_seeds_their_range(
 def test_strategies_with_fewer_seeds_are_said_to_have_other_bands() -> None:
     results = made_up_results(n_seeds=7)
     found = analyse([r for r in results if r.strategy != "badge" or r.config.seed < 3])
-    said = "mean of 3 to 7 seeds, 95% interval; of fewer than 6 range of the seeds"
+    said = "mean of 3 to 7 seeds, 95% interval; with fewer than 6 range of the seeds"
     assert said in words(comparison_curves(found))
 
 
@@ -165,7 +165,7 @@ def test_differences_are_drawn_in_points_above_the_baseline() -> None:
     found = analysis(n_seeds=7, settings=FOUR_SETTINGS[:2])
     text = words(difference_curves(found))
     assert "noise 0.3\nmean of 7 paired differences, 95% interval" in text
-    assert "points above random" in text
+    assert "percentage points above random" in text
     assert difference_curves(analysis(strategies=["random"])) is None
     assert difference_curves(analysis(strategies=["badge"])) is None
 

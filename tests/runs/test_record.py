@@ -80,7 +80,7 @@ def test_a_journal_cut_at_any_byte_keeps_its_whole_lines_and_goes_on(journal: Jo
 def test_what_was_cut_off_is_said(journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
     journal.path.write_bytes(journal.path.read_bytes()[:-3])
     journal.read()
-    assert "journal.jsonl: its last line was not written whole" in caplog.text
+    assert "journal.jsonl: skipped the incomplete last line" in caplog.text
 
 
 def test_zeros_at_the_end_as_after_a_power_loss_are_cut_off(journal: Journal) -> None:
@@ -108,7 +108,7 @@ def test_damage_before_a_torn_end_is_an_error_too(journal: Journal) -> None:
 
 
 def test_a_journal_that_is_gone_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="is gone"):
+    with pytest.raises(RunFolderError, match="is missing"):
         Journal(tmp_path / "journal.jsonl").read()
 
 
@@ -164,7 +164,7 @@ def test_tables_and_leftovers_are_set_right_when_a_crash_came_between(tmp_path: 
     (folder / "rounds.csv").unlink()
     (folder / ".queries.csv.99.tmp").write_text("half")
     record, _ = Record.open(folder)
-    record.set_right()
+    record.repair()
     assert (folder / "queries.csv").read_bytes() == whole
     assert len((folder / "rounds.csv").read_text().splitlines()) == 2
     assert not list(folder.glob(".*"))
@@ -179,7 +179,7 @@ def test_what_a_table_could_not_take_is_kept_and_comes_later(
     path.unlink()
     path.mkdir()  # in the place of a disk that fails
     record.add_round(row(1), seconds=2.0)
-    assert "rounds.csv is written later" in caplog.text
+    assert "rounds.csv cannot be written yet" in caplog.text
     path.rmdir()
     record.add_labels(Answers([1], [0], ["zero/1.png"], ["zero"]), {}, {})
     assert [line.split(",")[0] for line in path.read_text().splitlines()] == ["round", "0", "1"]
@@ -223,7 +223,7 @@ def test_what_exists_is_not_overwritten(tmp_path: Path, what: str) -> None:
         path.mkdir()
     else:
         path.symlink_to(tmp_path / "nowhere")
-    with pytest.raises(RunExistsError, match=r"exists and is not overwritten.*--out") as caught:
+    with pytest.raises(RunExistsError, match=r"exists already.*--out") as caught:
         check_free(path)
     assert caught.value.exit_code == 2
     assert "resume" not in str(caught.value)
@@ -287,7 +287,7 @@ def test_settings_that_are_damaged_are_those_of_the_start(
         path.unlink() if content is None else path.write_bytes(content)
         if content != b"":  # which would be all defaults
             assert Record.open(tmp_path / "run")[1] == config
-            assert "config.toml is damaged: the run's journal counts" in caplog.text
+            assert "config.toml is damaged: using the run's journal" in caplog.text
             assert path.read_bytes() == whole
 
 
@@ -304,9 +304,9 @@ def test_the_journal_is_the_truth(
         path.write_bytes(whole.replace(b"0", b"1").replace(b"cpu", b"gpu"))
     record, _ = Record.open(tmp_path / "run")
     assert record.summary == {"accuracy": 1.0}
-    record.set_right()
+    record.repair()
     assert path.read_bytes() == whole
-    assert (f"{name} is not what the run's journal says" in caplog.text) is (damage == "other")
+    assert (f"{name} differs from the run's journal" in caplog.text) is (damage == "other")
 
 
 def test_a_kept_file_is_whole_as_long_as_it_is_what_was_written(tmp_path: Path) -> None:
@@ -373,7 +373,7 @@ def test_of_a_run_that_is_done_only_where_it_lies_may_be_edited(
     assert Record.open(folder)[1] == config.replace(dataset="elsewhere")
     path = folder / "config.toml"
     levels = {record.getMessage(): record.levelname for record in caplog.records}
-    was = f"{path}: strategy is 'entropy', but was 'margin' in the run, which counts"
+    was = f"{path}: strategy is 'entropy', but the run used 'margin', which is kept"
     moved = f"{path}: dataset is 'elsewhere', and was {config.dataset!r} in the run"
     assert levels == {was: "WARNING", moved: "INFO"}
 
@@ -392,7 +392,7 @@ def test_held_out_images_and_details_of_choices_are_read_back(tmp_path: Path) ->
     assert read.predicted == [1, 0, 1]
     assert read.seconds == 9.5
     (tmp_path / "run/valid.csv").write_bytes(b"")
-    read.set_right()
+    read.repair()
     assert (tmp_path / "run/valid.csv").read_bytes() == valid
 
 
@@ -416,7 +416,7 @@ def test_a_run_that_is_trained_on_is_not_done_any_more(tmp_path: Path) -> None:
 def test_metrics_of_ones_own_are_columns_behind_the_others(tmp_path: Path) -> None:
     record = Record.create(tmp_path / "run", RunConfig(), {})
     record.add_round({**row(0), "auc": 0.75}, seconds=1.0)
-    record.set_right()  # also while nothing is labelled
+    record.repair()  # also while nothing is labelled
     assert (tmp_path / "run/queries.csv").read_text() == ",".join(QUERY_COLUMNS) + "\n"
     header, values = (tmp_path / "run/rounds.csv").read_text().splitlines()
     assert header == ",".join((*ROUND_COLUMNS, "auc"))
@@ -459,32 +459,32 @@ def test_a_journal_that_does_not_begin_with_the_start_is_damaged(tmp_path: Path)
     started(folder)
     _, *lines = (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "journal.jsonl").write_bytes(b"".join(lines))
-    with pytest.raises(RunFolderError, match=r"journal\.jsonl, line 1: damaged; begin"):
+    with pytest.raises(RunFolderError, match=r"journal\.jsonl, line 1: damaged; start"):
         Record.open(folder)
     (folder / "journal.jsonl").write_bytes(lines[0][:9])
-    with pytest.raises(RunFolderError, match=r"journal\.jsonl, line 1: damaged; begin"):
+    with pytest.raises(RunFolderError, match=r"journal\.jsonl, line 1: damaged; start"):
         Record.open(folder)
     (folder / "journal.jsonl").unlink()
-    with pytest.raises(RunFolderError, match=r"the run's journal '.*journal\.jsonl' is gone"):
+    with pytest.raises(RunFolderError, match=r"the run's journal '.*journal\.jsonl' is missing"):
         Record.open(folder)
 
 
 def test_a_run_cannot_be_made_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("mine")
-    with pytest.raises(RunFolderError, match=r"/runs' is a file: '.*/runs/a/b' cannot be made in"):
+    with pytest.raises(RunFolderError, match=r"cannot create '.*/runs/a/b': '.*/runs' is a file"):
         check_free(tmp_path / "runs/a/b")
     check_free(tmp_path / "other/a/b")
 
 
 @pytest.mark.skipif(not NO_ONES.is_dir(), reason="Linux alone has a folder that even root may not")
 def test_where_nothing_can_be_written_that_is_told_before_anything_is_computed() -> None:
-    with pytest.raises(RunFolderError, match="nothing can be written in '/proc/self'"):
+    with pytest.raises(RunFolderError, match="'/proc/self' is not writable"):
         check_free(NO_ONES / "a/b")
 
 
 def test_a_comparison_is_resumed_by_its_own_command(tmp_path: Path) -> None:
     (tmp_path / "compare.toml").touch()
-    with pytest.raises(RunFolderError, match="is a comparison: the same skal compare as before"):
+    with pytest.raises(RunFolderError, match="is a comparison; repeat its skal compare"):
         check_run_folder(tmp_path)
 
 

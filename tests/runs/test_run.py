@@ -326,11 +326,11 @@ def test_who_has_no_class_is_told_of_a_table_whose_columns_are_not_known(
         Image.new("L", (8, 8), 80 * number).save(tmp_path / f"{number}.png")
     (tmp_path / "labels.csv").write_text("datei;klasse\n0.png;cat\n1.png;dog\n")
     told = r"labels.csv is not used: its columns are 'datei', 'klasse'; .*\(path, .*\(label, "
-    with pytest.raises(DataError, match=rf"has no class; .*{told}"):
+    with pytest.raises(DataError, match=rf"has no classes; .*{told}"):
         skal.run(tmp_path, "random", **settings)
     assert not caplog.records  # nor was any image decoded
     (tmp_path / "notes").mkdir()
-    with pytest.raises(DataError, match="has no class"):
+    with pytest.raises(DataError, match="has no classes"):
         skal.run(tmp_path, "random", **settings)
     assert "labels.csv is not used: its columns are 'datei', 'klasse'" in caplog.text
 
@@ -354,12 +354,12 @@ def test_an_initial_set_of_one_class_or_one_image_will_do(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"classes": ("only",), "y": 0, "y_test": 0}, "tiny has the class 'only' alone"),
+        ({"classes": ("only",), "y": 0, "y_test": 0}, "tiny has only the class 'only'"),
         (
             {"X_test": slice(0, 0), "y_test": slice(0, 0)},
-            "tiny has no test image; give X_test and y_test to skal.ImageDataset",
+            "tiny has no test images; pass X_test and y_test to skal.ImageDataset",
         ),
-        ({"X": slice(0, 0), "y": slice(0, 0)}, "tiny has no labelled image"),
+        ({"X": slice(0, 0), "y": slice(0, 0)}, "tiny has no labelled training image"),
     ],
 )
 def test_data_that_cannot_be_run_on_are_refused_before_anything_is_written(
@@ -388,7 +388,7 @@ def test_data_that_cannot_be_run_on_are_refused_before_anything_is_written(
         ({"n_init": 0}, ParameterError, "n_init: got 0"),
         ({"seed": -1}, ParameterError, "seed"),
         ({"pretrained": True, "weights": "x"}, ParameterError, "not both"),
-        ({"weights": "no-such-file"}, ParameterError, "there is no file 'no-such-file'"),
+        ({"weights": "no-such-file"}, ParameterError, "no such file: 'no-such-file'"),
         ({"data": "digts"}, UnknownNameError, "did you mean digits"),
     ],
 )
@@ -418,7 +418,7 @@ def test_an_existing_folder_is_refused_and_not_touched(
 ) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("keep")
-    with pytest.raises(RunExistsError, match="not overwritten"):
+    with pytest.raises(RunExistsError, match="exists already"):
         skal.run(tiny, **FAST, out=tmp_path / "mine")
     assert content(tmp_path / "mine") == {"notes.txt": b"keep"}
 
@@ -692,7 +692,7 @@ def test_a_finished_run_is_left_as_it_is(
     caplog.set_level(logging.INFO, "skal")
     resumed = skal.resume(straight.folder)  # not even the data are needed
     assert content(straight.folder) == before
-    assert "is finished: nothing is left to do" in caplog.text
+    assert "is already finished" in caplog.text
     assert (resumed.summary, resumed.rounds, resumed.queries, resumed.table()) == (
         straight.summary,
         straight.rounds,
@@ -712,19 +712,19 @@ def stopped(tiny: skal.ImageDataset, tmp_path: Path) -> Path:
 
 
 def test_arrays_must_be_handed_over_again(stopped: Path) -> None:
-    with pytest.raises(DataError, match=r"'tiny', which cannot be loaded.*skal\.resume"):
+    with pytest.raises(DataError, match=r"'tiny' cannot be loaded.*skal\.resume"):
         skal.resume(stopped)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: replace(d, X=255 - d.X), "other pixels"),
-        (lambda d: replace(d, X=d.X[:80], y=d.y[:80]), "other number of images"),
-        (lambda d: replace(d, classes=("a", "b", "c")), "other classes"),
-        (lambda d: replace(d, y=(d.y + 1) % 3), "other labels"),
-        (lambda d: replace(d, y_test=(d.y_test + 1) % 3), "other test labels"),
-        (lambda d: replace(d, paths=tuple(f"{i}.png" for i in range(90))), "other paths"),
+        (lambda d: replace(d, X=255 - d.X), "different pixels"),
+        (lambda d: replace(d, X=d.X[:80], y=d.y[:80]), "different number of images"),
+        (lambda d: replace(d, classes=("a", "b", "c")), "different classes"),
+        (lambda d: replace(d, y=(d.y + 1) % 3), "different labels"),
+        (lambda d: replace(d, y_test=(d.y_test + 1) % 3), "different test labels"),
+        (lambda d: replace(d, paths=tuple(f"{i}.png" for i in range(90))), "different paths"),
     ],
 )
 def test_other_data_are_refused_and_nothing_is_changed(
@@ -742,7 +742,7 @@ def test_settings_that_were_edited_are_refused_but_more_rounds_are_not(
     config = stopped / "config.toml"
     text = config.read_text()
     config.write_text(text.replace("seed = 0", "seed = 1"))
-    with pytest.raises(ParameterError, match=r"seed in config.toml was 0 .* and is 1 now"):
+    with pytest.raises(ParameterError, match=r"seed in config.toml was 0 .* and is now 1"):
         skal.resume(stopped, data=tiny)
     config.write_text(text.replace("n_rounds = 2", "n_rounds = 3"))
     resumed = skal.resume(stopped, data=tiny)
@@ -861,7 +861,7 @@ def test_a_strategy_that_cannot_be_kept_is_said_and_not_gone_on_with_wrongly(
         watcher = Watcher(fail_at="training 1")
         skal.run(tiny, Odd(print), **FAST, out=tmp_path / "run", trackers=[watcher])
     assert "config.toml cannot hold the strategy's function" in caplog.text
-    with pytest.raises(ParameterError, match="the strategy's function could not be kept"):
+    with pytest.raises(ParameterError, match=r"config\.toml cannot hold the strategy's function"):
         skal.resume(tmp_path / "run", data=tiny)
 
 
@@ -916,7 +916,7 @@ def test_a_split_by_another_seed_is_said(
     data = skal.load_dataset("digits", seed=5)
     run = skal.run(data, **{**FAST, "n_rounds": 0}, seed=0)
     assert run.config.dataset == "digits"
-    assert "the test set was drawn by seed 5, not the run's 0" in caplog.text
+    assert "the test set was drawn with seed 5, not the run's seed 0" in caplog.text
 
 
 def test_going_on_elsewhere_is_said(
@@ -931,8 +931,8 @@ def test_going_on_elsewhere_is_said(
     text = json.dumps(start)
     path.write_text("".join([f"{zlib.crc32(text.encode()):08x} {text}\n", *rest]))
     skal.resume(tmp_path / "run", data=tiny)
-    assert "was started with torch 2.10.0 and is resumed with" in caplog.text
-    assert "was started with threads 77 and is resumed with" in caplog.text
+    assert "started with torch 2.10.0 and is resumed with" in caplog.text
+    assert "started with threads 77 and is resumed with" in caplog.text
 
 
 OWN = """
@@ -963,7 +963,7 @@ def test_a_strategy_that_was_edited_in_between_is_said(
     assert "has changed" not in caplog.text
     file.write_text(OWN.replace("max", "min"))
     skal.resume(tmp_path / "run", data=tiny, trust=True)
-    assert "the code of edited_in_between has changed since the run was started" in caplog.text
+    assert "the code of edited_in_between has changed since the run started" in caplog.text
 
 
 def test_fewer_rounds_than_were_labelled_are_refused(
@@ -981,7 +981,7 @@ def test_fewer_rounds_than_were_labelled_are_refused(
 def test_a_classifier_of_other_classes_is_refused(
     tiny: skal.ImageDataset, params: dict[str, Any]
 ) -> None:
-    with pytest.raises(ParameterError, match=r"expected range\(3\), ids of low, middle, top"):
+    with pytest.raises(ParameterError, match=r"expected range\(3\), the ids of low, middle, top"):
         skal.ActiveLearner(tiny, skal.ImageClassifier(**params))
     with pytest.raises(ParameterError, match="missing_label=-2; expected -1"):
         skal.ActiveLearner(tiny, skal.ImageClassifier(classes=range(3), missing_label=-2))
@@ -1022,7 +1022,7 @@ def test_a_run_on_a_folder_is_gone_on_with_unless_an_image_was_moved(
     with pytest.raises(Stop):
         skal.run(photos, **SMALL, out=tmp_path / "run", trackers=[Watcher(fail_at="training 1")])
     (photos / "train/cat/0.png").rename(photos / "train/dog/new.png")
-    with pytest.raises(DataError, match="other paths"):
+    with pytest.raises(DataError, match="different paths"):
         skal.resume(tmp_path / "run")
     (photos / "train/dog/new.png").rename(photos / "train/cat/0.png")
     assert_same(skal.resume(tmp_path / "run"), straight)
@@ -1139,7 +1139,7 @@ def test_unlabelled_images_alone_are_a_pool_and_need_no_test_set(tiny: skal.Imag
     learner = skal.ActiveLearner(data, classifier, "margin")
     learner.teach(learner.query(6), np.arange(6) % 3)
     assert len(learner.query(4)) == 4
-    with pytest.raises(DataError, match="unlabelled has no test image"):
+    with pytest.raises(DataError, match="unlabelled has no test images"):
         learner.evaluate()
 
 
@@ -1155,10 +1155,10 @@ def test_images_without_classes_come_with_the_command_that_labels_them(
 ) -> None:
     for number in range(3):
         Image.new("L", (8, 8), 80 * number).save(tmp_path / f"{number}.png")
-    with pytest.raises(DataError, match=r"has no class; .*`skal label` asks you for them"):
+    with pytest.raises(DataError, match=r"has no classes; .*label them with `skal label`"):
         skal.run(tmp_path, "random", model="lenet", image_size=8, data_dir=str(data_dir))
     (tmp_path / "train").mkdir()
     for number in range(3):
         (tmp_path / f"{number}.png").rename(tmp_path / f"train/{number}.png")
-    with pytest.raises(DataError, match="has no class"):
+    with pytest.raises(DataError, match="has no classes"):
         skal.run(tmp_path, "random", model="lenet", image_size=8, data_dir=str(data_dir))

@@ -16,7 +16,7 @@ import skal
 from skal.core.errors import ParameterError
 from skal.runs.config import RunConfig, read_config
 from skal.runs.preparation import resolve_settings
-from skal.runs.start import MANY, SIZES, images_a_second, input_size, tell_pass, with_network
+from skal.runs.start import MANY, SIZES, images_a_second, input_size, log_pass, with_network
 
 LAST_LAYER = {"model": "efficientnet-lite0", "pretrained": True, "freeze": True}
 FROZEN = {**LAST_LAYER, "model": "efficientnet-lite0-stages", "head": "logistic"}
@@ -89,7 +89,7 @@ def test_of_many_images_it_is_said_before_how_long_the_pass_takes(
             X=X, y=np.zeros(n, np.int64), classes=("a", "b"), X_test=X[:2], y_test=np.arange(2)
         )
         config = resolve_settings(RunConfig(freeze=True), data)
-        tell_pass(config, data, lambda _: 500.0)
+        log_pass(config, data, lambda _: 500.0)
         told = "the network runs once over 10000 images, about 20 s" in caplog.text
         assert told is (n == MANY)
 

@@ -36,7 +36,7 @@ CALM: dict[str, Any] = {
     "n_query": 2,
     "n_rounds": CALM_FROM + 2 * WINDOW + 1,
 }
-NOTICE = "further labels change the predictions little"
+NOTICE = "predictions have stabilised"
 
 
 class BlindPool(Pool):
@@ -267,11 +267,11 @@ def test_a_run_that_is_to_end_then_ends_there_whole(
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     caplog.clear()
     resumed = skal.resume(tmp_path / "run")
-    assert "is finished: nothing is left to do" in caplog.text
+    assert "is already finished" in caplog.text
     assert resumed.rounds == run.rounds
     result = CliRunner().invoke(main, ["resume", str(tmp_path / "run")])
     assert result.exit_code == 0
-    assert "is finished: nothing is left to do" in result.stderr
+    assert "is already finished" in result.stderr
     assert result.stdout == run.table() + "\n"
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 

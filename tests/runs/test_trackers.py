@@ -393,7 +393,7 @@ def test_a_run_that_is_gone_on_with_untracked_says_so(
     with pytest.raises(Stop):
         skal.run(tiny, **FAST, out="run", trackers=["tensorboard", StopAt(1, "training")])
     skal.resume("run", data=tiny)
-    assert "was tracked by tensorboard, and continues without it" in caplog.text
+    assert "was tracked by tensorboard before, and continues without it" in caplog.text
 
 
 def test_mlflow_goes_on_in_the_database_it_began_in(
@@ -482,7 +482,7 @@ def test_a_run_goes_on_without_a_tracker_that_fails(
     (warning,) = [
         r.getMessage() for r in caplog.records if "continues without it" in r.getMessage()
     ]
-    assert warning == "tracker json failed, and the run continues without it: the server is gone"
+    assert warning == "tracker json failed; the run continues without it: the server is gone"
 
 
 @pytest.mark.parametrize("where", ["open", "settings"])
@@ -510,7 +510,7 @@ def test_a_database_that_breaks_does_not_end_the_run(
     assert len(run.rounds) == 3
     warnings = [r.getMessage() for r in caplog.records if r.name == "skal" and r.levelno >= 30]
     assert len(warnings) == 1
-    assert "tracker mlflow failed, and the run continues without it" in warnings[0]
+    assert "tracker mlflow failed; the run continues without it" in warnings[0]
     assert json.loads((root / "run/tracking.json").read_text())["mlflow"]["rounds"] == 2
 
 
@@ -540,7 +540,7 @@ def test_a_service_that_is_not_there_is_said_before_anything_is_written(
 
 def test_tensorboard_wants_a_folder(tiny: skal.ImageDataset, root: Path) -> None:
     need("tensorboard")
-    with pytest.raises(ParameterError, match="writes into the run folder, and the run has none"):
+    with pytest.raises(ParameterError, match="writes to the run folder, but the run has none"):
         skal.run(tiny, **FAST, trackers=["tensorboard"])
     from skal.runs.trackers.tensorboard import TensorBoardTracker
 
@@ -574,9 +574,7 @@ def test_a_run_that_is_gone_from_its_service_is_said(
     state = json.loads((root / "run/tracking.json").read_text())
     state["mlflow"]["run_id"] = "0" * 32
     (root / "run/tracking.json").write_text(json.dumps(state))
-    with pytest.raises(
-        skal.SkalError, match=r"not found .*logged there before: run/tracking\.json"
-    ):
+    with pytest.raises(skal.SkalError, match=r"not found .*logged before; see run/tracking\.json"):
         skal.resume("run", data=tiny, trackers=["mlflow"])
 
 

@@ -1,4 +1,4 @@
-"""What is made of finished runs: tables, pictures, and a page to look at. No torch."""
+"""Reports on finished runs: tables, plots, and an HTML page. No torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PICTURES: Mapping[str, Callable[[plots.Analysis], Pictures | None]] = {
     "noise": plots.noise_curves,
     "ranks": plots.ranks_diagram,
 }
-"""Each makes a file of its name in each format, or None where there is nothing to draw."""
+"""Plots by file name; each returns None if there is nothing to draw."""
 
 
 def write_report(
@@ -39,9 +39,9 @@ def write_report(
     failed: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write ``results.csv``, ``comparison.json``, `PICTURES` and, with `html`, ``report.html``,
-    replacing earlier ones, and return what `analyse` does. `failed` names runs to warn of.
-    RunExistsError if the folder holds anything else, MissingExtraError if `html` lacks its
-    packages, and the errors of `analyse`.
+    replacing earlier ones; return the result of `analyse`. `failed` names runs to warn about. Raise
+    a RunExistsError if the folder holds anything else, a MissingExtraError if packages for `html`
+    are missing, and the errors of `analyse`.
     """
     folder = Path(folder)
     if html:
@@ -52,14 +52,14 @@ def write_report(
     pictures = {name: draw(analysis) for name, draw in PICTURES.items()}
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder, untouched=LEFT)
-    # first: the folder is known by it
+    # first, since this file marks the folder as a report
     write_atomic(folder / ANALYSIS, json.dumps(analysis, indent=2) + "\n")
     write_atomic(folder / "results.csv", results_csv(results))
     for name, picture in pictures.items():
         for form in ("png", "svg"):
             path = folder / f"{name}.{form}"
             if picture is None:
-                path.unlink(missing_ok=True)  # it is of fewer or of other runs
+                path.unlink(missing_ok=True)  # left by a report on other runs
             else:
                 write_atomic(path, picture[form])
     if html:
@@ -70,6 +70,6 @@ def write_report(
 
 
 def check_extra() -> None:
-    """Raise MissingExtraError unless what ``report.html`` needs is installed."""
+    """Raise a MissingExtraError if packages for ``report.html`` are not installed."""
     for module in ("jinja2", "plotly"):
         require(module, "report", "the report as HTML")

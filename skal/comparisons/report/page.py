@@ -1,4 +1,4 @@
-"""`report.html`: one file that opens from a disk, with no network."""
+"""`report.html`: one self-contained file that opens offline."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .picks import (
 from .tables import FIGURES, difference, figures, warnings
 
 LARGEST_SVG = 400_000
-"""Bytes; a larger picture is shown as PNG, which browsers draw faster."""
+"""Limit in bytes; a larger picture is embedded as PNG, which browsers draw faster."""
 MOST_CLASSES = 20
 MOST_VALUES = 12
 
@@ -43,7 +43,7 @@ def make_page(
     pictures: Mapping[str, Pictures | None],
     folder: Path,
 ) -> str:
-    """Return self-contained HTML; paths of runs are relative to `folder`, where it will be."""
+    """Return self-contained HTML to write to `folder`; paths of runs are relative to it."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 
@@ -57,7 +57,7 @@ def make_page(
     environment.filters.update(
         data_uri=_data_uri,
         interval=efficiency_interval,
-        # of a pair of models or rates, each with its p
+        # differences of both measures, each with its p
         both=lambda row: [word for measure in MEASURES for word in difference(row[measure])],
         setting=_describe_setting,
         compared=_describe_compared,
@@ -71,7 +71,7 @@ def make_page(
     return environment.get_template("report.html").render(
         analysis=analysis,
         baseline=analysis["baseline"],
-        title=f"{', '.join(datasets)}: does it beat {analysis['baseline']}?",
+        title=f"{', '.join(datasets)}: which strategies beat {analysis['baseline']}?",
         groups=[_describe_group(analysis, group, number) for number, group in enumerate(groups)],
         warnings=warnings(analysis),
         fewest=FEWEST,
@@ -137,14 +137,14 @@ def _line(entry: Mapping[str, Any], look: Look) -> dict[str, Any]:
         "legendgroup": entry["strategy"],
         "x": [point["n_labeled"] for point in points],
         "y": [point["mean"] for point in points],
-        "text": [_told(point, entry["n_seeds"]) for point in points],
+        "text": [_hover_text(point, entry["n_seeds"]) for point in points],
         "hovertemplate": "%{x} labels: %{y:.4f}%{text}",
         "line": {"color": look.color, "dash": DASHES[look.dash], "width": 2},
         "marker": {"symbol": MARKERS.get(look.marker, "circle"), "size": 7},
     }
 
 
-def _told(point: Mapping[str, Any], n_seeds: int) -> str:
+def _hover_text(point: Mapping[str, Any], n_seeds: int) -> str:
     if n_seeds < 2:
         return ""
     low, high = spread(point, n_seeds)
@@ -171,7 +171,7 @@ def _band(entry: Mapping[str, Any], look: Look) -> dict[str, Any]:
 
 
 def efficiency_interval(target: Mapping[str, Any], n_pairs: int) -> str:
-    """Format the interval of a label efficiency, which may have no lower end."""
+    """Format the interval of a label efficiency, which may lack a lower end."""
     if target["low"] is None or n_pairs < FEWEST:
         reached = target["reached"]
         return "–" if reached in (None, 1) else f"– (not reached in {1 - reached:.0%} of resamples)"
@@ -181,7 +181,7 @@ def efficiency_interval(target: Mapping[str, Any], n_pairs: int) -> str:
 
 
 def _describe_setting(row: Mapping[str, Any]) -> str:
-    """Say what a pair of models or noise rates has in common."""
+    """Return the common setting of a pair of models or noise rates."""
     compared = "model" if "models" in row else row["noise"]
     fields = [name for name in Setting._fields if name != compared and row[name] != 0]
     return ", ".join(name_part(name, row[name]) for name in fields)
@@ -190,9 +190,9 @@ def _describe_setting(row: Mapping[str, Any]) -> str:
 def _describe_compared(row: Mapping[str, Any]) -> str:
     if "models" in row:
         name, other = row["models"]
-        return f"{name} less {other}"
+        return f"{name} − {other}"
     one, other = (name_part(row["noise"], row[key]) for key in (row["noise"], "lowest_rate"))
-    return f"{one} less {other}"
+    return f"{one} − {other}"
 
 
 def _inline(picture: Pictures | None) -> str | None:
@@ -208,7 +208,7 @@ def _data_uri(content: bytes, media_type: str) -> str:
 
 
 def _describe_strategies(results: Sequence[Result], analysis: Analysis) -> Iterator[dict[str, Any]]:
-    """Yield each strategy's picks, their classes, and errors, by setting."""
+    """Yield the picks, their classes, and the errors of each strategy and setting."""
     by_setting = group_by_setting(results)
     by_label = {}
     for group in analysis["groups"]:
@@ -219,13 +219,13 @@ def _describe_strategies(results: Sequence[Result], analysis: Analysis) -> Itera
     n_shown = sum(min(MOST_SEEDS, len(runs)) for runs in by_label.values())
     longest = max(min(MOST_ROUNDS, len(result.rounds)) for result in results)
     most = room_for_each(n_shown, longest)
-    # of folders and digits, other images are in the pool with each seed
+    # the split of folders and of digits depends on the seed
     load = lru_cache(maxsize=MOST_SEEDS)(load_as)
     for label, runs in by_label.items():
         picks = [show_picks(run, load, most) for run in runs[:MOST_SEEDS]]
         try:
             pool = load_images(runs[0], load)
-        except Exception:  # a loader may raise anything; where the pictures would be, it is told
+        except Exception:  # loaders may raise anything; `show_picks` reports the reason
             pool = None
         balance = class_balance(runs, pool)
         shown = sorted(balance, key=lambda e: abs(e.picked - (e.pool or 0)), reverse=True)
@@ -242,7 +242,7 @@ def _describe_strategies(results: Sequence[Result], analysis: Analysis) -> Itera
 
 
 def _describe_errors(runs: Sequence[Result]) -> dict[str, Any] | None:
-    """Return pictures of what the runs' last networks got wrong, where that was kept."""
+    """Return the errors of the runs' last networks, pooled, None without evaluations."""
     found = [run.evaluation for run in runs if run.evaluation]
     if not found or any(evaluation["classes"] != found[0]["classes"] for evaluation in found):
         return None
@@ -259,7 +259,7 @@ def _describe_errors(runs: Sequence[Result]) -> dict[str, Any] | None:
         "n_networks": len(found),
         "n_images": sum(map(sum, counts)),
         "n_wrong": sum(count for count, _, _ in pairs),
-        "mistakes": [f"{true} taken for {taken} ({count})" for count, true, taken in mistakes],
+        "mistakes": [f"{true} as {taken} ({count})" for count, true, taken in mistakes],
         "confusion": _inline(confusion_picture(pooled, ["svg"])),
         "calibration": _inline(calibration_picture(pooled, ["svg"])),
         "bins": _describe_bins(pooled["calibration"]),
@@ -269,14 +269,14 @@ def _describe_errors(runs: Sequence[Result]) -> dict[str, Any] | None:
 def _describe_bins(bins: Mapping[str, Any]) -> str:
     columns = (bins["count"], bins["confidence"], bins["accuracy"])
     return "; ".join(
-        f"{confidence:.2f} sure, {accuracy:.2f} right ({count})"
+        f"confidence {confidence:.2f}, accuracy {accuracy:.2f} ({count})"
         for count, confidence, accuracy in zip(*columns, strict=True)
         if count
     )
 
 
 def _in_common(tables: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """List each name's values in several tables."""
+    """Return the distinct values of each name in several tables."""
     found, rows = {}, list(tables)
     for name in dict.fromkeys(name for row in rows for name in row):
         values = dict.fromkeys("-" if row.get(name) is None else str(row[name]) for row in rows)
@@ -302,7 +302,7 @@ def _commands(records: Iterable[Mapping[str, Any]], most: int = 10) -> list[str]
 
 
 def _seen_from(folder: Path, path: Path | None) -> str | None:
-    """Return a relative path, so that the page can be moved with its runs."""
+    """Return a relative path, so that the page can be moved together with its runs."""
     if path is None:
         return None
     try:

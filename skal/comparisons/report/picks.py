@@ -1,4 +1,4 @@
-"""The images that strategies picked, as contact sheets."""
+"""Contact sheets of the images that strategies picked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_SEEDS = 3
 MOST_ROUNDS = 25
 MOST_IN_ROUND = 24
 MOST_THUMBNAILS = 6000
-"""In a whole report: at a kilobyte each they take about as much room as Plotly's script."""
+"""Limit for a whole report; at 1 kB each they take about as much space as Plotly's script."""
 SMALLEST, LARGEST = 32, 48
 """Height and width of thumbnails, in pixels; smaller images are enlarged by whole factors."""
 GAP = 3
@@ -59,9 +59,8 @@ class Picks:
 
 
 def load_images(result: Result, load: Callable[..., ImageDataset]) -> ImageDataset:
-    """Load a run's dataset again by `load` (`load_as` or a cached one), as the run did, but without
-    image noise; DataError if its images are others than the run's, and any error of the loader is
-    passed on.
+    """Load a run's dataset again with `load` (`load_as` or a cached version), without image noise.
+    Raise a DataError if its images are not the run's, and any error of the loader.
     """
     config = result.config
     how = decoding_for(config)
@@ -72,24 +71,24 @@ def load_images(result: Result, load: Callable[..., ImageDataset]) -> ImageDatas
         index = row["index"]
         known = index < len(data.X) and row["label"] in data.classes
         if not known or (data.paths and data.paths[index] != row["path"]):
-            raise DataError(f"{config.dataset} is not what it was when the run was made")
+            raise DataError(f"{config.dataset} has changed since the run")
     return data
 
 
 def room_for_each(n_runs: int, n_rounds: int) -> int:
-    """Return how many images of each round are shown."""
+    """Return the number of images to show for each round."""
     return max(1, min(MOST_IN_ROUND, MOST_THUMBNAILS // max(1, n_runs * n_rounds)))
 
 
 def show_picks(result: Result, load: Callable[..., ImageDataset], most: int) -> Picks:
-    """Make contact sheets of at most `most` images a round, for evenly spread rounds."""
+    """Make contact sheets of at most `most` images per round, for evenly spread rounds."""
     seed, n_rounds = result.config.seed, len(result.rounds)
     if not result.queries:
-        return Picks(seed, (), n_rounds, "what was picked is not known")
+        return Picks(seed, (), n_rounds, "the run did not record its picks")
     try:
         data = load_images(result, load)
-    except Exception as error:  # also a foreign loader's
-        return Picks(seed, (), n_rounds, f"the images cannot be loaded: {one_line(error)}")
+    except Exception as error:  # loaders from outside may raise anything
+        return Picks(seed, (), n_rounds, f"cannot load the images: {one_line(error)}")
     chosen = np.unique(np.linspace(0, n_rounds - 1, min(n_rounds, MOST_ROUNDS)).round().astype(int))
     sheets = []
     for row in (result.rounds[number] for number in chosen):
@@ -129,8 +128,8 @@ def _count(labels: Sequence[str], most: int = 12) -> str:
 
 
 def contact_sheet(images: Images, marked: NDArray[np.bool_], columns: int = 12) -> Image.Image:
-    """Lay out one or more thumbnails, with marked ones framed in red; unless there are one or three
-    channels, only the first is shown.
+    """Lay out one or more thumbnails, with red frames around marked ones. Images that do not have
+    three channels are shown by their first one.
     """
     height, width = images.shape[2:]
     longest = max(height, width)
@@ -152,7 +151,7 @@ def contact_sheet(images: Images, marked: NDArray[np.bool_], columns: int = 12) 
 
 
 def _encoded(picture: Image.Image) -> tuple[bytes, str]:
-    """Return the smaller of PNG and JPEG, and its media type."""
+    """Encode as PNG or JPEG, whichever is smaller; return the bytes and the media type."""
     found = []
     for form, settings in (("png", {"optimize": True}), ("jpeg", {"quality": 82})):
         buffer = io.BytesIO()
@@ -171,7 +170,7 @@ class Balance:
 
 
 def class_balance(results: Sequence[Result], pool: ImageDataset | None) -> list[Balance]:
-    """Compare labels picked after the initial set with the pool's, by class; empty if none were."""
+    """Compare labels picked after the initial set with the pool's, by class; empty without any."""
     labels = [query["label"] for r in results for query in r.queries if query["round"] > 0]
     if not labels:
         return []

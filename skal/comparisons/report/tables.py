@@ -16,20 +16,20 @@ from ..sentences import FEWEST
 FIRST = ("strategy", "seed", "round", "n_labeled", "accuracy")
 FIGURES = (
     "accuracy",
-    "less {}'s",
+    "vs {}",
     "p (Holm)",
     "area",
-    "area less {}'s",
+    "area vs {}",
     "p (Holm)",
     "efficiency",
 )
-"""What `figures` returns, with a place for the baseline's name."""
+"""Headings of `figures`, to be formatted with the baseline's name."""
 NONE = "-"
 
 
 def results_csv(results: Sequence[Result]) -> str:
-    """Return a row for each round, sorted by setting, strategy, seed and round; the columns of
-    seconds, the only ones that differ when runs are repeated, are last.
+    """Return a row for each round, sorted by setting, strategy, seed and round. The columns of
+    seconds, the only ones that differ between repeated runs, are last.
     """
     rows = [
         {**row, **result.setting._asdict(), "strategy": result.strategy, "seed": result.config.seed}
@@ -61,19 +61,19 @@ def _lines(analysis: Analysis) -> Iterator[str]:
             yield ""
             yield from (row["sentence"] for row in analysis[family])
     for warning in warnings(analysis):
-        yield f"Beware: {warning}"
+        yield f"Warning: {warning}"
 
 
 def warnings(analysis: Analysis) -> dict[str, list[str]]:
-    """Return each warning once, with the names of its settings."""
+    """Return the warnings, each with the names of its settings."""
     groups = analysis["groups"]
     found: dict[str, list[str]] = {}
     failed = analysis["failed"]
     if failed:
         more = f" and {len(failed) - 10} more" if len(failed) > 10 else ""
-        runs = counted(len(failed), "run that failed", "runs that failed")
+        runs = counted(len(failed), "run failed and is", "runs failed and are")
         names = f"{', '.join(failed[:10])}{more}"
-        found[f"nothing is known of {runs}: {names}"] = [group["name"] for group in groups]
+        found[f"{runs} not included: {names}"] = [group["name"] for group in groups]
     for group in groups:
         for warning in group["warnings"]:
             found.setdefault(warning, []).append(group["name"])
@@ -81,8 +81,8 @@ def warnings(analysis: Analysis) -> dict[str, list[str]]:
 
 
 def figures(entry: Mapping[str, Any]) -> tuple[str, ...]:
-    """Format a strategy's row in the order of `FIGURES`; p is corrected, and label efficiency is
-    that at the baseline's final accuracy.
+    """Format a strategy's row in the order of `FIGURES`, with corrected p, and label efficiency at
+    the baseline's final accuracy.
     """
     found = entry["difference"] or {}
     return (
@@ -100,7 +100,7 @@ def _with_spread(value: Mapping[str, Any]) -> str:
 
 
 def difference(found: Mapping[str, Any] | None, interval: bool = True) -> tuple[str, str]:
-    """Format a paired difference, its interval if there are seeds enough, and its p."""
+    """Format a paired difference, its interval if there are enough seeds, and its p."""
     if found is None or found["mean"] is None:
         return NONE, NONE
     known = interval and found["n_pairs"] >= FEWEST

@@ -1,4 +1,4 @@
-"""Hooks for whoever wants to watch a run, and those who do: wandb, MLflow, TensorBoard."""
+"""Trackers: hooks to watch a run, and those for wandb, MLflow and TensorBoard."""
 
 from .base import TRACKERS as TRACKERS
 from .base import Tracker as Tracker

@@ -1,4 +1,4 @@
-"""What trackers hear of a training: skorch callbacks. This imports torch."""
+"""skorch callbacks that pass training events to trackers. This module imports torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .logger import RunLogger
 
 EVERY = 10
-"""Optimiser steps that a point of `batch_loss` is the mean of."""
+"""Number of optimiser steps that each `batch_loss` averages."""
 
 Tell = Callable[[str, NeuralNet, Mapping[str, Any]], None]
 
@@ -28,8 +28,8 @@ def _relayed(event: str) -> Callable[..., None]:
 
 
 class Relay(Callback):
-    """Passes a training's events to callbacks of trackers, which cannot be cloned or pickled: this
-    can, since its clones have nobody to tell, nor has it itself once the training is over.
+    """Passes training events to the callbacks of trackers. Those cannot be cloned or pickled; a
+    relay can, since `tell_` is not copied to clones and is None after the training.
     """
 
     tell_: Tell | None = None
@@ -44,7 +44,7 @@ class Relay(Callback):
 
 
 class StepLogger(Callback):
-    """Counts all trainings' optimiser steps (skorch starts anew each time), and logs losses."""
+    """Logs losses by optimiser step, counted over all trainings, unlike skorch's own counters."""
 
     def __init__(self, logger: RunLogger) -> None:
         self.logger = logger
@@ -64,7 +64,7 @@ class StepLogger(Callback):
             self.losses_.clear()
 
     def on_epoch_end(self, net: NeuralNet, **facts: Any) -> None:
-        """Log what skorch's own loggers do, which count epochs, and anew with each training."""
+        """Log the values that skorch's own loggers log, but by optimiser step, not epoch."""
         row = net.history[-1]
         values = {name: row[name] for name in filter_log_keys(row, ("batches", "dur"))}
         self.logger.log_training(values, self.logger.progress.steps)

@@ -1,4 +1,4 @@
-"""What trackers that log a run elsewhere have in common."""
+"""`RunLogger`: base class of trackers that log a run to another tool."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _NOT_SENT = (JOURNAL, TRACKING, "model.json", "model.safetensors")
 
 @dataclass
 class Progress:
-    """How far a run has been logged, in ``tracking.json``: its id there, its local folder (no
-    address, which may hold a password), rounds sent and optimiser steps of their trainings.
+    """How far a run has been logged, as kept in ``tracking.json``: the tool's run id, its local
+    folder (never an address, which may hold a password), rounds sent, and optimiser steps so far.
     """
 
     run_id: str | None = None
@@ -38,17 +38,17 @@ class Progress:
 
 
 class RunLogger(Tracker, ABC):
-    """Logs a run elsewhere, and in the same place when the run is resumed: settings at the start,
-    rows of ``rounds.csv`` at the number of labels, losses at the optimiser steps of all trainings
-    (`batch_loss` is a mean of ten), summary and files but the network at the end. A subclass says
-    how; what it raises at the start is a `SkalError`, later the run continues without it.
+    """Logs a run to another tool; a resumed run continues the same log. It logs the settings at the
+    start, rows of ``rounds.csv`` by number of labels, losses by optimiser steps over all trainings
+    (`batch_loss` is a mean of ten), and at the end the summary and all files but the network.
+    Errors at the start become a `SkalError`; after later ones the run continues without it.
     """
 
     may_fail = True
     name: ClassVar[str]
-    """As it is registered; also the extra to install."""
+    """Registered name; also the extra to install."""
     package: ClassVar[str]
-    """What must be importable."""
+    """Package that must be importable."""
 
     def __init__(self) -> None:
         self.progress = Progress()
@@ -56,7 +56,7 @@ class RunLogger(Tracker, ABC):
         self._done = False
         with self._starting():
             module = importlib.import_module(self.package)
-            if module.__file__ is None:  # a folder of that name, as wandb makes
+            if module.__file__ is None:  # a folder of the same name, such as the one wandb creates
                 raise ImportError(name=self.package)
 
     def __str__(self) -> str:
@@ -64,30 +64,30 @@ class RunLogger(Tracker, ABC):
 
     @abstractmethod
     def open(self, config: RunConfig, folder: Path | None) -> None:
-        """Begin a run there, or resume ``progress.run_id``; set it."""
+        """Start a run in the tool and set ``progress.run_id``, or resume that run."""
 
     @abstractmethod
     def log_settings(self, settings: Mapping[str, Any]) -> None:
-        """Log settings: text, numbers, truth values, lists."""
+        """Log settings: strings, numbers, booleans, lists."""
 
     @abstractmethod
     def log_round(self, values: Values, n_labeled: int) -> None:
-        """Log the metrics of a round, at the number of labels."""
+        """Log the metrics of a round at its number of labels."""
 
     @abstractmethod
     def log_training(self, values: Values, step: int) -> None:
-        """Log what a training tells of itself, at the number of optimiser steps."""
+        """Log losses of a training at its number of optimiser steps."""
 
     @abstractmethod
     def log_summary(self, values: Values, n_labeled: int, files: Sequence[Path]) -> None:
-        """Log the figures of ``summary.json`` that are new, and keep copies of files."""
+        """Log the values of ``summary.json`` that are not logged yet, and copies of files."""
 
     @abstractmethod
     def close(self, done: bool) -> None:
-        """Say that the run is done, or was stopped."""
+        """Mark the run as finished or stopped."""
 
     def connect(self, folder: Path | None) -> None:
-        """Find whether the service is there, and the run that is to be resumed."""
+        """Raise if the service, or the run to resume, cannot be reached."""
 
     def check(self, folder: Path | None) -> None:
         with self._starting():
@@ -102,7 +102,7 @@ class RunLogger(Tracker, ABC):
                 if not before:
                     self.log_settings(flat(config.as_dict()))
                 self._write_progress()
-                for row in _rows(folder)[self.progress.rounds :]:  # a crash, or not tracked then
+                for row in _rows(folder)[self.progress.rounds :]:  # not logged before
                     self.on_round(row)
             except BaseException:
                 self.close(done=False)
@@ -146,11 +146,11 @@ class RunLogger(Tracker, ABC):
             reason = str(error).strip() or type(error).__name__
             advice = ""
             if self.progress.run_id is not None:
-                advice = f" (the run was logged there before: {self._folder}/{TRACKING} says where)"
+                advice = f" (the run was logged before; see {self._folder}/{TRACKING})"
             raise SkalError(f"{self} cannot start: {reason}{advice}") from error
 
     def _read_progress(self, folder: Path | None) -> bool:
-        """Take up what ``tracking.json`` says; return whether the run was logged before."""
+        """Read ``tracking.json``; return whether the run was logged before."""
         self._folder = folder
         kept = read_tracking(folder).get(self.name)
         self.progress = Progress(**kept or {})
@@ -172,20 +172,20 @@ def read_tracking(folder: Path | None) -> dict[str, dict[str, Any]]:
 
 
 def run_name(config: RunConfig, folder: Path | None) -> str:
-    """Return what a run is called: its folder's name."""
+    """Return a run's name: its folder's, or without one a name made from the settings."""
     if folder is None:
         return f"{config.dataset}-{config.strategy}-{config.model}-s{config.seed}"
     return folder.resolve().name
 
 
 def group_of(folder: Path | None) -> str:
-    """Return what a run belongs to: the name of the comparison's folder, if it is in one."""
+    """Return the name of the comparison's folder that a run is in, else `DEFAULT_GROUP`."""
     parent = folder.resolve().parent if folder else Path()
     return parent.parent.name if parent.name == _CELLS else DEFAULT_GROUP
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return settings with those in tables named ``table.name``."""
+    """Flatten nested settings to names such as ``table.name``."""
     result = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
@@ -196,7 +196,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _rows(folder: Path | None) -> list[dict[str, str]]:
-    """Return the rounds that a run has already."""
+    """Return the rows of a run's ``rounds.csv``, if it exists."""
     try:
         text = (folder / "rounds.csv").read_text() if folder else ""
     except FileNotFoundError:
@@ -205,7 +205,7 @@ def _rows(folder: Path | None) -> list[dict[str, str]]:
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the values that are numbers; those of a CSV file are written ones."""
+    """Return the finite numbers among the values, including those given as text."""
     numbers = {}
     for name, value in values.items():
         try:

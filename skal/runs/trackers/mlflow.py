@@ -19,8 +19,8 @@ RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 
 @contextmanager
-def alone_in(folder: str | None) -> Iterator[None]:
-    """Wait until no other process is in such a block with the same folder (not on Windows)."""
+def folder_lock(folder: str | None) -> Iterator[None]:
+    """Lock a folder for the block, so that other processes wait (not on Windows)."""
     if folder is None or sys.platform == "win32":
         yield
         return
@@ -28,7 +28,7 @@ def alone_in(folder: str | None) -> Iterator[None]:
 
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # a file system that has no locks
+        with suppress(OSError):  # a file system without locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
@@ -36,9 +36,9 @@ def alone_in(folder: str | None) -> Iterator[None]:
 
 
 class MlflowTracker(RunLogger):
-    """Logs to MLflow, settings as parameters and files as artifacts. `uri` is by default what
-    MLflow was told (``MLFLOW_TRACKING_URI``), else ``mlflow.db`` here; `experiment` is
-    ``MLFLOW_EXPERIMENT_NAME``, else the name of the comparison's folder, else "skal".
+    """Logs to MLflow, with settings as parameters and files as artifacts. `uri` defaults to
+    ``MLFLOW_TRACKING_URI``, as MLflow resolves it, else ``mlflow.db`` in the working directory;
+    `experiment` to ``MLFLOW_EXPERIMENT_NAME``, else the comparison folder's name, else "skal".
     """
 
     name = package = "mlflow"
@@ -47,7 +47,7 @@ class MlflowTracker(RunLogger):
         super().__init__()
         self.uri, self.experiment = uri, experiment
         self._waiting: list[Any] = []
-        # MLflow's own 7 would let a run stand still for minutes when its server is gone
+        # with MLflow's default of 7 a run would hang for minutes when the server is down
         os.environ.setdefault(RETRIES, "3")
 
     def connect(self, folder: Path | None) -> None:
@@ -55,8 +55,8 @@ class MlflowTracker(RunLogger):
 
         uri = self.uri or (mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None)
         self.progress.place = None if uri else self.progress.place or str(Path.cwd())
-        # two processes that make the tables at once leave a broken database
-        with alone_in(self.progress.place):
+        # two processes that create the tables at the same time break the database
+        with folder_lock(self.progress.place):
             own = f"sqlite:///{Path(str(self.progress.place), 'mlflow.db').as_posix()}"
             self._client = mlflow.MlflowClient(uri or own)
             if self.progress.run_id is None:
@@ -65,13 +65,13 @@ class MlflowTracker(RunLogger):
                 self._client.get_run(self.progress.run_id)
 
     def _find_experiment(self, folder: Path | None) -> str:
-        """Return the experiment's id; it is made if need be."""
+        """Return the experiment's id, and create it if needed."""
         name = self.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or group_of(folder)
         found = self._client.get_experiment_by_name(name)
         if found is None:
             try:
                 return str(self._client.create_experiment(name))
-            except Exception:  # another run of the comparison was faster
+            except Exception:  # another run of the comparison has just created it
                 found = self._client.get_experiment_by_name(name)
                 if found is None:
                     raise

@@ -12,7 +12,7 @@ from .base import Values
 from .logger import RunLogger
 
 METRICS = ("accuracy", "aulc")
-"""What the table of settings shows beside them."""
+"""Metrics that the table of hyperparameters shows."""
 
 
 class TensorBoardTracker(RunLogger):
@@ -29,7 +29,7 @@ class TensorBoardTracker(RunLogger):
 
         if self.folder is None and folder is None:
             raise ParameterError(
-                "tracker tensorboard writes into the run folder, and the run has none; give `out`, "
+                "tracker tensorboard writes to the run folder, but the run has none; pass out=, "
                 "or trackers=[TensorBoardTracker(folder)]"
             )
 
@@ -45,12 +45,12 @@ class TensorBoardTracker(RunLogger):
         from torch.utils.tensorboard import summary
 
         hparams: Any = summary.hparams
-        # a truth value would become a number
+        # booleans would become numbers
         plain = {
             name: value if type(value) in (int, float, str) else str(value)
             for name, value in settings.items()
         }
-        # the writer's own add_hparams would make another folder, named by the clock
+        # the writer's own add_hparams would create another folder, named by the time
         for part in hparams(plain, dict.fromkeys(METRICS)):
             self._writer.file_writer.add_summary(part)
 

@@ -13,8 +13,8 @@ from .logger import DEFAULT_GROUP, RunLogger, group_of, run_name
 
 
 class WandbTracker(RunLogger):
-    """Logs to Weights & Biases; `project` is by default ``WANDB_PROJECT``, else "skal". With
-    ``WANDB_MODE=offline`` each part of a resumed run has a folder of its own, with the same id.
+    """Logs to Weights & Biases; `project` defaults to ``WANDB_PROJECT``, else "skal". With
+    ``WANDB_MODE=offline`` each part of a resumed run has its own folder, with the same id.
     """
 
     name = package = "wandb"
@@ -40,10 +40,10 @@ class WandbTracker(RunLogger):
             id=self.progress.run_id,
             resume="allow",
             reinit="create_new",
-            settings=wandb.Settings(console="off"),  # not to stand between skal and the terminal
+            settings=wandb.Settings(console="off"),  # else wandb captures skal's terminal output
         )
         self.progress.run_id = self._run.id
-        # wandb's own step only ever grows; these are what is drawn along
+        # wandb's own step must increase; these are the x-axes of the plots
         self._run.define_metric("n_labeled")
         self._run.define_metric("*", step_metric="n_labeled")
         self._run.define_metric("optimizer_step")

@@ -1,4 +1,4 @@
-"""Who is told of a run: trackers are made, checked, started, told and closed."""
+"""Trackers of a run: creating, checking, starting, notifying and closing them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _log = logging.getLogger("skal")
 
 
 def make_trackers(trackers: Sequence[Tracker | str]) -> list[Tracker]:
-    """Make those that are named; raises as `TRACKERS.resolve`, or `ParameterError` if one fails."""
+    """Create trackers from names; raise as `TRACKERS.resolve`, a `ParameterError` if one fails."""
     made: list[Tracker] = []
     for one in trackers:
         tracker: Any = one
         if isinstance(one, str):
             entry = TRACKERS.resolve(one)
-            with blaming(f"the tracker {one} cannot be made", ParameterError):
+            with blaming(f"cannot create the tracker {one}", ParameterError):
                 tracker = entry.make()
         if not isinstance(tracker, Tracker):
             origin = f" of {one}" if isinstance(one, str) else ""
@@ -39,23 +39,23 @@ def make_trackers(trackers: Sequence[Tracker | str]) -> list[Tracker]:
 
 
 def check_trackers(trackers: Sequence[Tracker | str], folder: Path | None) -> list[Tracker]:
-    """Make trackers; a `SkalError` is raised if one's service does not answer."""
+    """Create trackers; raise a `SkalError` if a service does not answer."""
     made = make_trackers(trackers)
     for tracker in made:
         tracker.check(folder)
     for name in read_tracking(folder).keys() - {getattr(tracker, "name", None) for tracker in made}:
-        _log.warning("the run was tracked by %s, and continues without it", name)
+        _log.warning("the run was tracked by %s before, and continues without it", name)
     return made
 
 
 class Watchers:
-    """The trackers of a run that were started and did not fail."""
+    """The started trackers of a run that have not failed."""
 
     def __init__(self) -> None:
         self.trackers: list[Tracker] = []
 
     def tell(self, hook: str, *args: Any) -> None:
-        """Call a hook of all."""
+        """Call a hook of all trackers."""
         for tracker in list(self.trackers):
             try:
                 getattr(tracker, hook)(*args)
@@ -64,7 +64,7 @@ class Watchers:
 
     @contextmanager
     def training(self, classifier: ImageClassifier, round_number: int) -> Iterator[None]:
-        """Let the trackers' skorch callbacks hear what is trained inside the block."""
+        """Attach the trackers' skorch callbacks to a classifier during the block."""
         heard: list[tuple[Tracker, Any]] = []
         for tracker in list(self.trackers):
             try:
@@ -94,7 +94,7 @@ class Watchers:
             classifier.callbacks, relay.tell_ = before, None
 
     def close(self, tracker: Tracker) -> None:
-        """Close a tracker, unless it failed: it would fail, or wait for its service, again."""
+        """Close a tracker, unless it failed, since it might fail or wait for its service again."""
         if tracker in self.trackers:
             try:
                 tracker.on_close()
@@ -102,17 +102,17 @@ class Watchers:
                 self._leave_out(tracker, error)
 
     def _leave_out(self, tracker: Tracker, error: Exception) -> None:
-        """Continue without a tracker that failed, if it may."""
+        """Remove a failed tracker, or raise its error if it may not fail."""
         if not tracker.may_fail:
             raise error
         self.trackers.remove(tracker)
-        told = str(error) or type(error).__name__
-        _log.warning("%s failed, and the run continues without it: %s", tracker, told)
+        reason = str(error) or type(error).__name__
+        _log.warning("%s failed; the run continues without it: %s", tracker, reason)
 
 
 def _callbacks(tracker: Tracker, round_number: int) -> Sequence[Any]:
-    """Return a tracker's skorch callbacks, having seen that they are some."""
-    from skorch.callbacks import Callback  # here, for it imports torch
+    """Return a tracker's skorch callbacks; raise a `ParameterError` for anything else."""
+    from skorch.callbacks import Callback  # imports torch
 
     callbacks: Any = tracker.skorch_callbacks(round_number)
     is_sequence = isinstance(callbacks, list | tuple)
@@ -120,7 +120,7 @@ def _callbacks(tracker: Tracker, round_number: int) -> Sequence[Any]:
     if not is_sequence or wrong:
         raise ParameterError(
             f"skorch_callbacks of the tracker {type(tracker).__qualname__} returned {wrong!r}; "
-            "expected a list of instances of skorch.callbacks.Callback"
+            "expected a list of skorch.callbacks.Callback instances"
         )
     return list(callbacks)
 
@@ -129,7 +129,7 @@ def _callbacks(tracker: Tracker, round_number: int) -> Sequence[Any]:
 def watching(
     trackers: Sequence[Tracker], config: RunConfig, folder: Path | None
 ) -> Iterator[Watchers]:
-    """Start the trackers, and close those that were started."""
+    """Start the trackers, and close them after the block."""
     with ExitStack() as stack:
         watchers = Watchers()
         for tracker in trackers:

@@ -5,7 +5,7 @@
     ...JSON.parse(script.textContent),
   }));
 
-  // the page's colours, which change between light and dark, and on paper
+  // the page's colours, which differ between light mode, dark mode and print
   const colors = () => {
     const style = getComputedStyle(document.documentElement);
     const of = (name) => style.getPropertyValue(name).trim();
@@ -28,7 +28,7 @@
   relayout(colors());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => relayout(colors()));
   matchMedia("print").addEventListener("change", (event) => {
-    // so wide as paper is
+    // fit the paper width
     relayout({ ...colors(), width: event.matches ? 640 : undefined, autosize: !event.matches });
   });
   addEventListener("beforeprint", () => {
