@@ -71,7 +71,7 @@ def check_export(run_dir: Path, out: str | Path | None, format: str) -> Path:
     suffix = entry.facts.get("suffix") or entry.load().suffix
     path = run_dir / f"network{suffix}" if out is None else Path(out)
     if path.exists():
-        raise RunExistsError(f"{str(path)!r} exists already; choose another name with --out")
+        raise RunExistsError(f"{str(path)!r} already exists; choose another name with --out")
     if not path.parent.is_dir():
         raise DataError(f"cannot write {str(path)!r}: no such folder: {str(path.parent)!r}")
     if not os.access(path.parent, os.W_OK | os.X_OK):

@@ -429,7 +429,7 @@ def check_free(folder: Path) -> None:
         unfinished = is_begun(folder) and not is_finished(folder)
         advice = f", or resume it: skal resume {quote(str(folder))}" if unfinished else ""
         raise RunExistsError(
-            f"{str(folder)!r} exists already; choose another name with --out{advice}"
+            f"{str(folder)!r} already exists; choose another name with --out{advice}"
         )
     if not os.access(above, os.W_OK | os.X_OK):
         raise RunFolderError(f"cannot create {str(folder)!r}: {str(above)!r} is not writable")

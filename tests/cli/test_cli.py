@@ -230,7 +230,7 @@ def test_an_existing_folder_is_refused_and_not_touched(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     result = call("run", *FAST, "--out", tmp_path / "mine")
     assert result.exit_code == 2
-    assert "exists already; choose another name with --out" in result.stderr
+    assert "already exists; choose another name with --out" in result.stderr
     assert result.stdout == ""
     assert list((tmp_path / "mine").iterdir()) == []
 

@@ -90,7 +90,7 @@ def test_nothing_is_overwritten(service: LabelService, what: str) -> None:
     (place / "mine").touch()
     with pytest.raises(SkalError, match="which is not free; expected"):
         finish.ask(what, str(place))
-    with pytest.raises(RunExistsError, match="not overwritten"):
+    with pytest.raises(RunExistsError, match="exists"):
         make(what, place, Pickers(service.project.learner_setup()))
     assert [path.name for path in place.iterdir()] == ["mine"]
 

@@ -227,7 +227,7 @@ def test_what_cannot_be_exported_is_said(runs: dict[str, Path], tmp_path: Path) 
     with pytest.raises(RunFolderError, match=r"it has no model\.json"):
         export_model(tmp_path)
     (tmp_path / "there.onnx").touch()
-    with pytest.raises(RunExistsError, match="exists already"):
+    with pytest.raises(RunExistsError, match="already exists"):
         export_model(runs["mlp"], tmp_path / "there.onnx")
     with pytest.raises(DataError, match=r"cannot write .*nowhere"):
         export_model(runs["mlp"], tmp_path / "nowhere/a.pt", format="torchscript")

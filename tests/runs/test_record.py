@@ -223,7 +223,7 @@ def test_what_exists_is_not_overwritten(tmp_path: Path, what: str) -> None:
         path.mkdir()
     else:
         path.symlink_to(tmp_path / "nowhere")
-    with pytest.raises(RunExistsError, match=r"exists already.*--out") as caught:
+    with pytest.raises(RunExistsError, match=r"already exists.*--out") as caught:
         check_free(path)
     assert caught.value.exit_code == 2
     assert "resume" not in str(caught.value)

@@ -418,7 +418,7 @@ def test_an_existing_folder_is_refused_and_not_touched(
 ) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("keep")
-    with pytest.raises(RunExistsError, match="exists already"):
+    with pytest.raises(RunExistsError, match="already exists"):
         skal.run(tiny, **FAST, out=tmp_path / "mine")
     assert content(tmp_path / "mine") == {"notes.txt": b"keep"}
 
