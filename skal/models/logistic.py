@@ -87,10 +87,7 @@ def solve(
         space = everything.space(share)
         if choice is None:
             choice = _choose(space, y, n_classes, sample_weight)
-        beyond = space.coordinates - space.components @ space.directions.T
-        if space.directions.shape[1] == beyond.shape[1]:  # the directions span everything
-            beyond = beyond[:, :0]
-        inputs = _with_ones(space.components, beyond)
+        inputs = _with_ones(space.components, space.beyond())
         theta = np.zeros((n_classes, 1, inputs.shape[1]))
         theta[..., : choice.near.shape[2]] = choice.near
         for kind, gradient in LAST:
@@ -101,7 +98,7 @@ def solve(
         theta -= theta.mean(axis=0)  # the optimum has mean 0 over classes
         known = 1 + space.directions.shape[1]
         found = theta[:, 1:known] @ space.directions.T
-        if beyond.shape[1]:
+        if theta.shape[1] > known:
             found += theta[:, known:]
         weights_of_parts, bias = everything.as_given(space, found, theta[:, 0])
     loss = -float(np.average(logs[np.arange(len(y)), y], weights=sample_weight))
@@ -129,6 +126,15 @@ class _Space(NamedTuple):
     directions: Array
     components: Array
 
+    def beyond(self) -> Array:
+        """Return the coordinates less their part along the directions, without columns if the
+        directions span everything.
+        """
+        if self.directions.shape[1] == self.coordinates.shape[1]:
+            return self.coordinates[:, :0]
+        along = self.components @ self.directions.T
+        return np.subtract(self.coordinates, along, out=along)
+
 
 class _Features:
     """Features of images in one part, or in two with any share for the second."""
@@ -154,7 +160,8 @@ class _Features:
             features = np.concatenate(
                 [f * p for f, p in zip(scale, self.parts, strict=True)], axis=1
             )
-            coordinates = features - self.weights @ features
+            features -= self.weights @ features
+            coordinates = features
         else:
             gram = np.zeros((self.n_images, self.n_images))
             for factor, one in zip(scale, self.grams, strict=True):

@@ -128,12 +128,13 @@ class FrozenNetwork(Network):
         last: Any = self.head[-1]  # type: ignore[index]
         labels = y.numpy()
         with torch.no_grad():
-            embeddings = self.neck(self.scaling(features.to(last.weight.device)))
-            inputs = embeddings.cpu().double().numpy()
+            # with many labels a copy takes gigabytes: no unneeded one is kept
+            inputs = self.neck(self.scaling(features.to(last.weight.device))).cpu().double().numpy()
             # the chosen share goes into the weights, so that embeddings do not depend on it
             widths = self.parts or inputs.shape[1:]
             scale = np.repeat(factors(STAGES_SHARE, len(widths)), widths)
-            parts = np.split(inputs / scale, np.cumsum(widths)[:-1], axis=1)
+            inputs /= scale
+            parts = np.split(inputs, np.cumsum(widths)[:-1], axis=1)
             found = solve(parts, labels, len(last.bias), weights)
             last.weight.copy_(torch.from_numpy(found.weights / scale))
             last.bias.copy_(torch.from_numpy(found.bias))
