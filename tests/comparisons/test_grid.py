@@ -269,7 +269,7 @@ class TestGoingOn:
         before = inodes(tmp_path / "c")
         with (
             locked(tmp_path / "c/.lock"),
-            pytest.raises(RunFolderError, match="by another process"),
+            pytest.raises(RunFolderError, match="another process is writing"),
         ):
             compared(tiny, tmp_path / "c", seeds=2, n_rounds=0)
         assert inodes(tmp_path / "c") == before
