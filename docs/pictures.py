@@ -69,7 +69,7 @@ def review(page: Page) -> None:
 def doubts(page: Page) -> None:
     review(page)
     page.get_by_role("button", name="Doubtful labels").click()
-    page.locator("#found", has_text="doubtful").wait_for(timeout=120_000)
+    page.locator("#found", has_text=re.compile(r"\d doubtful")).wait_for(timeout=120_000)
     page.wait_for_timeout(1500)
 
 
