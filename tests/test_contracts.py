@@ -191,5 +191,5 @@ def test_the_checks_find_what_is_wrong(tiny: skal.ImageDataset) -> None:
     with pytest.raises(AssertionError, match="also in X"):
         check_dataset(twice)
     one = skal.ImageDataset(tiny.X, np.zeros_like(tiny.y), ("a",), tiny.X_test[:1], tiny.y[:1] * 0)
-    with pytest.raises(AssertionError, match="needs two"):
+    with pytest.raises(AssertionError, match="expected at least 2"):
         check_dataset(one)

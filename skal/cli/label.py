@@ -116,7 +116,7 @@ def opened_project(folder: Path, *args: Any, **kwargs: Any) -> Iterator[LabelPro
     metavar="P%",
     help="Target accuracy, remembered; the page says how far it is. 0% removes it.",
 )
-@_of_labelling("--suggest", is_flag=True, help="Show the network's guess on request.")
+@_of_labelling("--suggest", is_flag=True, help="Show the network's prediction on request.")
 @_of_labelling("--terminal", is_flag=True, help="Label in the terminal, without a browser.")
 @options(SETTINGS.values())
 @_of_page("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")

@@ -14,7 +14,8 @@ from .results import Result, Setting
 MAY_DIFFER = frozenset(
     ("strategy", "strategy_params", "seed", "n_rounds", "data_dir", "device", "explore", "stop")
 )
-"""Settings in which the runs of one comparison may differ; only common rounds are compared."""
+"""Settings in which the runs of one comparison may differ; their common range of labels is
+compared."""
 
 
 def tell_apart(results: Iterable[Result]) -> list[Result]:

@@ -115,9 +115,9 @@ def find_runs(folders: Iterable[str | Path]) -> list[Path]:
         runs = {run for run in runs if run.name[:1] != "."}
         below = {run for run in runs if is_finished(run)}
         others = sorted(runs - below)
-        unfinished = (
-            f"{counted(len(others), 'unfinished run')}, the first in {others[0]}" if others else ""
-        )
+        unfinished = ""
+        if others:
+            unfinished = f"{counted(len(others), 'unfinished run')} (see {others[0] / JOURNAL})"
         if not below:
             reason = f"; it has {unfinished}" if others else ""
             raise RunFolderError(f"there is no finished run in {str(folder)!r}{reason}")

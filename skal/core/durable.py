@@ -21,7 +21,7 @@ from typing import Any
 from .errors import RunFolderError, SkalError
 
 LEFT = 3600.0
-"""Age in seconds at which a temporary folder counts as abandoned."""
+"""Age in seconds at which a temporary file or folder counts as abandoned."""
 
 _log = logging.getLogger("skal")
 

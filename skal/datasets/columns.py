@@ -55,8 +55,8 @@ class Cells:
     """The rows of a text table as lists of cells; raises a DataError if it is malformed.
 
     The separator is the one in a first line "sep=", which Excel writes, or else the most frequent
-    one in the header that gives a column in `PATHS`; ties go to the comma. `line` is the line
-    number where the last row ends. With `is_whole`, an unclosed quote is an error.
+    one in the header, if possible one that gives a column in `PATHS`; ties go to the comma. `line`
+    is the line number where the last row ends. With `is_whole`, an unclosed quote is an error.
     """
 
     def __init__(self, text: str, *, is_whole: bool = True) -> None:

@@ -129,7 +129,7 @@ class Reading:
         self._check_classes()
         if self._unclear:
             (message, address), *rest = self._unclear
-            more = f", and {len(rest)} more rows like it" if rest else ""
+            more = f", and {counted(len(rest), 'more unclear row')}" if rest else ""
             is_page = page_of(address)[1] is not None and _may_have_pages(self.project)
             hint = "; use --pages all to make each page of a file an image" if is_page else ""
             raise DataError(

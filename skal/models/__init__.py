@@ -66,8 +66,8 @@ MODELS: Registry[Builder] = Registry(
 )
 """Facts: `summary`; `lr`, the default learning rate with AdamW; `pretrained`, a function that
 returns a state dict, or its import path; `image_size`, the height and width in pixels that the
-pretrained weights expect and folders are decoded at; `frozen_image_size`, a larger size that suits
-a frozen backbone; `geometry`, how images are made square, one of
+pretrained weights expect, to which folders are then decoded; `frozen_image_size`, a larger size
+that suits a frozen backbone; `geometry`, how images are made square, one of
 `skal.datasets.decoding.GEOMETRIES`, by default "cover"; `parts`, how many features of a frozen
 backbone come from its last layer and how many from earlier stages, two integers."""
 

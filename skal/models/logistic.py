@@ -81,8 +81,8 @@ def solve(
     L-BFGS works in at most n coordinates that span the images; the search uses only their leading
     principal components. The result is deterministic.
     """
-    everything = _Features(parts, sample_weight)
-    with _one_thread():
+    with _one_thread():  # also so that the result does not depend on their number
+        everything = _Features(parts, sample_weight)
         share, choice = _best_share(everything, y, n_classes)
         space = everything.space(share)
         if choice is None:

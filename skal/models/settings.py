@@ -32,7 +32,7 @@ class TrainingSettings(Settings):
     )
     weights: str | None = _network(
         None,
-        "Start from the weights in FILE: a state dict, or a run's model.safetensors",
+        "Start from the weights in a file: a state dict, or a run's model.safetensors",
         metavar="FILE",
     )
     freeze: bool = _network(
@@ -139,7 +139,7 @@ class TrainingSettings(Settings):
     )
     mixup: float = _training(
         0.0,
-        "Mixup: mix pairs of images and labels, in shares from Beta(F, F); 0 turns it off",
+        "Mixup: mix pairs of images and labels, in shares from Beta(mixup, mixup); 0 turns it off",
         metavar="F",
         details="See `skal.models.training.TrainBatches`.",
         lowest=0,
@@ -147,7 +147,7 @@ class TrainingSettings(Settings):
     )
     patience: int | None = _training(
         None,
-        "Stop a training early when its loss has not fallen for N epochs",
+        "Stop a training early when its loss has not fallen for this many epochs",
         metavar="N",
         details="An epoch counts as at least 10 steps. The learning rate stays high until then. "
         "See `skal.models.training.UntilFlat`.",

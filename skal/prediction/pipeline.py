@@ -35,7 +35,7 @@ from .predictor import Predictor, model_key
 from .writers import FORMS, MANIFEST, check_parts
 
 PART_SIZE = 10_000
-FORMAT = 2
+FORMAT = 3
 KEPT = "finished shards are saved; repeat the command to resume"
 
 _log = logging.getLogger("skal")
@@ -271,7 +271,7 @@ def _predict_all(task: PredictionTask, parts: Sequence[Part], workers: Workers) 
     """Compute the missing parts, and return the number of their images."""
     todo = [part for part in parts if not _is_done(task.folder / part.name)]
     if len(todo) < len(parts):
-        n_done, of = len(parts) - len(todo), counted(len(parts), "part")
+        n_done, of = len(parts) - len(todo), counted(len(parts), "shard")
         _log.info("%d of %s %s already finished", n_done, of, plural(n_done, "is", "are"))
     sizes, counts = {part.name: len(part.paths) for part in todo}, Counter[str]()
     total = sum(sizes.values())

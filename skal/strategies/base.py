@@ -134,7 +134,8 @@ class BatchStrategy(SingleAnnotatorPoolQueryStrategy):
         TypeError
             If `clf` is needed but missing, or lacks a method that the strategy needs.
         ParameterError
-            If a parameter is not valid, or `sample_weight` is given and `clf` does not take it.
+            If a parameter is not valid, or `clf` is to be fitted and does not take the given
+            `sample_weight`.
         SkalError
             If the outputs of `clf` are not finite.
         """

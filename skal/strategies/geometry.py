@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-SMALL = 10_000  # number of points from which on approximations and samples are used
+SMALL = 10_000  # number of points above which approximations and samples are used
 WIDTH = 128  # leading principal directions to reduce wider points to, if there are many
 CANCELLED = 0.01  # squared distances below this share of the squared norms are recomputed
 MOST_GATHERED = 0.25  # above this share, reading all rows is faster than gathering some

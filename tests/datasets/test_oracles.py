@@ -312,6 +312,6 @@ def test_other_true_labels_are_noticed_under_noise_when_a_run_is_gone_on_with(
         skal.run(
             tiny, "badge", **settings, out=tmp_path / "run", trackers=[Interrupter("training 1")]
         )
-    with pytest.raises(DataError, match="other labels"):
+    with pytest.raises(DataError, match="different labels"):
         skal.resume(tmp_path / "run", data=replace(tiny, y=(tiny.y + 1) % 3))
     assert skal.resume(tmp_path / "run", data=tiny).queries == straight.queries

@@ -156,7 +156,7 @@ def test_a_label_of_a_whole_file_is_put_on_no_page(project: LabelProject, tmp_pa
     folder = tmp_path / "classes"
     (folder / "dead").mkdir(parents=True)
     (folder / "dead/a.tif").write_bytes((project.root / "a.tif").read_bytes())
-    with pytest.raises(DataError, match="is no image of"):
+    with pytest.raises(DataError, match="is not an image of"):
         import_into(project.root, folder, annotator="me")
 
 
@@ -165,7 +165,7 @@ def test_exports_that_name_files_are_refused_for_pages(
     project: LabelProject, export: Callable[[LabelProject], str]
 ) -> None:
     say(project, {"a.tif#2": 0})
-    with pytest.raises(UsageError, match=r"a\.tif#1 are pages .*--format folder .*--format csv"):
+    with pytest.raises(UsageError, match=r"a\.tif#1 are pages .*--format folder.*--format csv"):
         export(project)
 
 
@@ -227,7 +227,7 @@ def test_one_stack_a_class_is_too_few_files(tmp_path: Path) -> None:
     for kind in ("dead", "live"):
         write_stack(tmp_path / f"cells/{kind}/a.tif", [page(rng, kind == "dead") for _ in range(3)])
     data = skal.load_dataset(tmp_path / "cells", image_size=SIDE, pages="all")
-    with pytest.raises(DataError, match="no test image; a class needs two files, whose pages"):
+    with pytest.raises(DataError, match="no test images; a class needs two files, whose pages"):
         skal.run(data, "random", n_init=2, n_query=1, out=tmp_path / "run")
 
 

@@ -340,7 +340,7 @@ def test_another_label_of_theirs_is_noticed_when_a_run_is_gone_on_with(
         )
     changed = tiny.y.copy()
     changed[indices_of(tmp_path / "run")[2]] += 1
-    with pytest.raises(DataError, match="other labels"):
+    with pytest.raises(DataError, match="different labels"):
         skal.resume(tmp_path / "run", data=replace(tiny, y=changed % 3))
 
 

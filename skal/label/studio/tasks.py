@@ -19,8 +19,8 @@ from ..project import LabelProject
 LOCAL_FILES = "/data/local-files/?d="
 """The path from which Label Studio serves local files."""
 MODEL_VERSION = "skal"
-"""Version of all predictions: Label Studio shows those of one version, and sorts tasks without one
-last."""
+"""Version of all predictions: Label Studio shows those of one version, and sorts tasks without
+one of it last."""
 MARK = "skal:"
 FROM_NAME, TO_NAME = "choice", "image"
 """Names of the question and of the image in our labelling interface."""
