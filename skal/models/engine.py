@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..core.errors import pass_on_memory
-from ..core.memory import take_mapped
 from ..datasets.base import Images
 from .network import ImageModule
 
@@ -24,7 +23,7 @@ WORTH = 10_000_000
 PIXELS_AT_ONCE = 60_000
 """Pixels of a thread's batch; measured to be fastest."""
 LOTS_A_THREAD = 4
-N_CHECKED = 8
+N_CHECKED, PATCHES = 8, 14
 SHARE = {False: 1e-3, True: 4.5e-2}
 """Tolerated relative difference from torch's float32 features, in float32 and in bfloat16: 1e-3 is
 the rounding error of many layers, 4.5e-2 a cosine of 0.999."""
@@ -79,8 +78,9 @@ def speed_up(
     """Run a frozen backbone in an engine if the images (or some rows) have enough pixels.
 
     This requires a module on a CPU and OpenVINO, which must support the backbone and agree with
-    torch on the first images. With fewer pixels an existing engine is switched off, so that results
-    do not depend on earlier calls.
+    torch on made-up images: on those, so that the engine and its precision are the same for all
+    images and in all processes. With fewer pixels an existing engine is switched off, so that
+    results do not depend on earlier calls.
 
     Returns
     -------
@@ -90,18 +90,18 @@ def speed_up(
     n_images = len(X) if rows is None else len(rows)
     if module.mean.device.type != "cpu" or not n_images:
         return 0
-    first = np.arange(min(n_images, N_CHECKED)) if rows is None else rows[:N_CHECKED]
     backbone: Any = module.network.backbone
     existing = backbone._compiled_call_impl
+    pixels = module.input_size**2 if module.input_size else math.prod(X.shape[2:])
+    is_worth_it = n_images * pixels >= worth
+    if isinstance(existing, Engine):
+        existing.is_on = is_worth_it
+        return existing.batch_size if is_worth_it else 0
+    if existing is not None or not is_worth_it:
+        return 0
     with torch.inference_mode():
-        inputs = module.prepare(torch.from_numpy(take_mapped(X, first)))
-        is_worth_it = n_images * inputs[0, 0].numel() >= worth
-        if isinstance(existing, Engine):
-            existing.is_on = is_worth_it
-            return existing.batch_size if is_worth_it else 0
-        if existing is not None or not is_worth_it:
-            return 0
-        engine = _first_like_torch(backbone, inputs, module.bf16)
+        inputs = module.prepare(torch.from_numpy(_made_up(X.shape[1:])))
+        engine = _like_torch(backbone, inputs, module.bf16)
     if engine is None:
         return 0
     # where torch keeps a module's compiled version, which is neither copied nor pickled
@@ -109,7 +109,18 @@ def speed_up(
     return engine.batch_size
 
 
-def _first_like_torch(backbone: nn.Module, inputs: Tensor, bf16: bool) -> Engine | None:
+def _made_up(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return `N_CHECKED` fixed images of a shape, of coloured patches."""
+    channels, height, width = shape
+    colours = np.random.default_rng(0).integers(
+        0, 256, (N_CHECKED, channels, PATCHES, PATCHES), dtype=np.uint8
+    )
+    rows, columns = (np.arange(size) * PATCHES // size for size in (height, width))
+    images: NDArray[np.uint8] = colours[:, :, rows[:, None], columns]
+    return images
+
+
+def _like_torch(backbone: nn.Module, inputs: Tensor, bf16: bool) -> Engine | None:
     """Return an engine that agrees with torch's float32, in bfloat16 if that is accurate enough."""
     expected, model = backbone(inputs), None
     for coarse in (True, False) if bf16 else (False,):

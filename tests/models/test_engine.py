@@ -119,6 +119,19 @@ def test_where_bfloat16_is_too_coarse_the_engine_computes_in_float32(monkeypatch
     assert np.linalg.norm(found - expected) < 1e-3 * np.linalg.norm(expected)
 
 
+def test_the_precision_does_not_depend_on_which_images_come_first():
+    """Else processes that begin with other parts of a folder would answer otherwise."""
+    X = np.repeat(np.uint8([0, 255]), 9)[:, None, None, None] * np.ones((3, 64, 64), np.uint8)
+    backbones = [
+        Backbone.build("efficientnet-lite0", (3, 64, 64), Device("cpu", True), pretrained=True)
+        for _ in range(2)
+    ]
+    first, other = (
+        by_engine(b, images) for b, images in zip(backbones, (X, X[::-1].copy()), strict=True)
+    )
+    np.testing.assert_allclose(other[::-1], first, rtol=1e-4, atol=1e-4)
+
+
 def test_a_copy_of_the_network_has_no_engine_and_answers_alike():
     backbone, X = built(), photos(5, (3, 64, 64))
     speed_up(backbone.module, X, worth=0)
