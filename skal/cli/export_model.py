@@ -73,3 +73,9 @@ def export_model(
             done.largest_difference,
             counted(done.n_same_class, "has", "have"),
         )
+        if done.n_same_in_bf16 is not None:
+            _log.info(
+                "the file computes in float32; skal predict computes in bfloat16 on this machine, "
+                "by which %s the same class",
+                counted(done.n_same_in_bf16, "has", "have"),
+            )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.durable import fsync_file, name_new, sha256
 from ..core.errors import (
@@ -58,7 +59,8 @@ _log = logging.getLogger("skal")
 class Exported:
     """An exported file, and its check against skal's own predictions on `n_images` images (noise if
     `is_noise`): the largest difference between probabilities, and the number of images with the
-    same most probable class.
+    same most probable class. `n_same_in_bf16` is that number where skal itself computes in
+    bfloat16 on this machine, else None: the file computes in float32.
     """
 
     out: Path
@@ -67,6 +69,7 @@ class Exported:
     largest_difference: float
     n_same_class: int
     is_noise: bool = False
+    n_same_in_bf16: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
@@ -126,14 +129,27 @@ def export_model(
             # the checksum covers the file with zeros in place of the checksum
             signed = content.replace(UNSIGNED.encode(), sha256(content).encode())
             temporary.write_bytes(signed)
-        exported = _checked(classifier, form.read(temporary, True)[0], images, description)
+        read = form.read(temporary, True)[0]
+        n_images, difference, same, expected = _checked(classifier, read, images, description)
         fsync_file(temporary)
         name_new(temporary, path)
     except OSError as error:
         raise DataError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
-    return Exported(path, entry.name, *exported, is_noise=images is None)
+    rounded = None
+    usual = load_classifier(run_dir, "cpu", trust)
+    if usual.neural_net_.module_.bf16 and images is not None:
+        rounded = int((usual.predict(images) == expected).sum())
+    return Exported(
+        path,
+        entry.name,
+        n_images,
+        difference,
+        same,
+        is_noise=images is None,
+        n_same_in_bf16=rounded,
+    )
 
 
 def place_for(run_dir: Path, out: str | Path | None, format: str) -> Path:
@@ -182,13 +198,19 @@ def images_for(run_dir: Path, paths: Sequence[Path], trust: bool = False) -> Ima
         return None
     images = data.X_test if len(data.X_test) else data.X
     fits = images.shape[1:] == tuple(description["image_shape"])
-    return images[:MOST_CHECKED] if fits else None
+    return images[_spread(len(images))] if fits else None
+
+
+def _spread(n: int) -> NDArray[np.int64]:
+    """Return at most `MOST_CHECKED` of n positions: images are ordered by class."""
+    return np.unique(np.linspace(0, max(0, n - 1), min(n, MOST_CHECKED)).astype(np.int64))
 
 
 def _decoded(description: Mapping[str, Any], paths: Sequence[Path]) -> Images:
     channels, size = description["image_shape"][0], description["image_shape"][-1]
     how = replace(how_to_decode(**decoded_as(description)), size=size)
-    files = listed(paths, how.pages)[:MOST_CHECKED]
+    files = listed(paths, how.pages)
+    files = [files[place] for place in _spread(len(files))]
     with closing(decode_many(Path.cwd(), files, how)) as chunks:
         parts = [to_channels(chunk.pixels, channels) for chunk in chunks]
     images = np.concatenate(parts)
@@ -238,8 +260,10 @@ def _checked(
     other: ExportedNetwork | ImageClassifier,
     images: Images | None,
     description: Mapping[str, Any],
-) -> tuple[int, float, int]:
-    """Compare a file's predictions with the network's; raise a `DataError` if they differ."""
+) -> tuple[int, float, int, NDArray[Any]]:
+    """Compare a file's predictions with the network's; raise a `DataError` if they differ. Return
+    the first fields of an `Exported`, and the network's classes.
+    """
     if images is None or not len(images):
         images = example_images(description, AT_ONCE).numpy()
     expected = classifier.predict_proba(images)
@@ -254,4 +278,4 @@ def _checked(
         raise DataError(
             f"the file and the network disagree: probabilities differ by {difference:.2g}"
         )
-    return len(images), difference, same
+    return len(images), difference, same, classifier.classes_[expected.argmax(axis=1)]

@@ -31,7 +31,7 @@ from skal.core.errors import (
     UnknownNameError,
 )
 from skal.prediction import NETWORK_FORMATS
-from skal.prediction.exports import export_model, read_exported
+from skal.prediction.exports import export_model, images_for, read_exported
 from skal.prediction.networks import Deployed, NetworkFormat
 
 pytest.importorskip("onnxruntime")
@@ -189,6 +189,43 @@ def test_who_labels_a_flat_folder_has_the_network_checked_on_its_images(
     said = said_of_an_export(tmp_path, {f"{number:05}.png": number % 3 for number in range(20)})
     assert "on 30 images the largest difference" in said
     assert "noise" not in said
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_it_is_told_that_skal_itself_rounds_where_the_file_does_not(
+    tiny: skal.ImageDataset, tmp_path: Path, precision: str
+) -> None:
+    skal.run(
+        tiny,
+        "random",
+        model="lenet",
+        steps=2,
+        n_rounds=0,
+        out=tmp_path / "run",
+        precision=precision,
+    )
+    done = export_model(tmp_path / "run", format="torchscript", images=tiny.X_test)
+    classes = skal.load_classifier(tmp_path / "run").predict(tiny.X_test)
+    file, _ = read_exported(done.out, True)
+    exact = file(tiny.X_test)[0].argmax(axis=1)
+    assert done.n_same_class == len(tiny.X_test)
+    same = int((classes == exact).sum()) if precision == "bf16" else None
+    assert done.n_same_in_bf16 == same
+    write_images(tmp_path / "photos", tiny.X_test[:, 0])
+    command = ["export-model", tmp_path / "run", tmp_path / "photos", "--format", "torchscript"]
+    said = CliRunner().invoke(main, [*map(str, command), "--out", str(tmp_path / "again.pt")])
+    assert said.exit_code == 0, said.output
+    assert ("computes in bfloat16 on this machine" in said.stderr) is (precision == "bf16")
+
+
+def test_of_many_images_some_of_each_class_are_checked(
+    runs: dict[str, Path], photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skal.prediction.exports.MOST_CHECKED", 5)
+    for paths in ([], [photos]):
+        images = images_for(runs["small-cnn"], paths)
+        assert images is not None and len(images) == 5
+        assert {bool(mean > 120) for mean in images.mean(axis=(1, 2, 3))} == {False, True}
 
 
 def test_who_labels_is_not_told_of_doubles_between_folders_when_a_network_is_exported(
