@@ -176,13 +176,15 @@ def _check_whole(path: Path) -> None:
         )
 
 
-def images_for(run_dir: Path, paths: Sequence[Path], trust: bool = False) -> Images | None:
-    """Return images to check an export on: those of `paths`, else the run's test images, else those
-    in its dataset's folder, else None.
+def images_for(
+    run_dir: Path, paths: Sequence[Path], trust: bool = False, most: int = MOST_CHECKED
+) -> Images | None:
+    """Return at most so many images to check an export on: those of `paths`, else the run's test
+    images, else those in its dataset's folder, else None.
     """
     description = read_description(run_dir)
     if paths:
-        return _decoded(description, paths)
+        return _decoded(description, paths, most)
     try:
         config = RunConfig(**read_config(run_dir / CONFIG))
         check_trusted(run_dir, foreign_names(config), trust)
@@ -192,25 +194,27 @@ def images_for(run_dir: Path, paths: Sequence[Path], trust: bool = False) -> Ima
         except DataError:
             if folder is None or not folder.is_dir():
                 raise
-            return _decoded(description, [folder])  # a labelling project's folders are no classes
+            return _decoded(
+                description, [folder], most
+            )  # a labelling project's folders are no classes
     except SkalError as error:
         _log.info("cannot load the run's images (%s): checking the file on noise", error)
         return None
     images = data.X_test if len(data.X_test) else data.X
     fits = images.shape[1:] == tuple(description["image_shape"])
-    return images[_spread(len(images))] if fits else None
+    return images[_spread(len(images), most)] if fits else None
 
 
-def _spread(n: int) -> NDArray[np.int64]:
-    """Return at most `MOST_CHECKED` of n positions: images are ordered by class."""
-    return np.unique(np.linspace(0, max(0, n - 1), min(n, MOST_CHECKED)).astype(np.int64))
+def _spread(n: int, most: int) -> NDArray[np.int64]:
+    """Return at most so many of n positions, evenly spread: images are ordered by class."""
+    return np.unique(np.linspace(0, max(0, n - 1), min(n, most)).astype(np.int64))
 
 
-def _decoded(description: Mapping[str, Any], paths: Sequence[Path]) -> Images:
+def _decoded(description: Mapping[str, Any], paths: Sequence[Path], most: int) -> Images:
     channels, size = description["image_shape"][0], description["image_shape"][-1]
     how = replace(how_to_decode(**decoded_as(description)), size=size)
     files = listed(paths, how.pages)
-    files = [files[place] for place in _spread(len(files))]
+    files = [files[place] for place in _spread(len(files), most)]
     with closing(decode_many(Path.cwd(), files, how)) as chunks:
         parts = [to_channels(chunk.pixels, channels) for chunk in chunks]
     images = np.concatenate(parts)

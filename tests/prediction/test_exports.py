@@ -218,12 +218,9 @@ def test_it_is_told_that_skal_itself_rounds_where_the_file_does_not(
     assert ("computes in bfloat16 on this machine" in said.stderr) is (precision == "bf16")
 
 
-def test_of_many_images_some_of_each_class_are_checked(
-    runs: dict[str, Path], photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("skal.prediction.exports.MOST_CHECKED", 5)
+def test_of_many_images_some_of_each_class_are_checked(runs: dict[str, Path], photos: Path) -> None:
     for paths in ([], [photos]):
-        images = images_for(runs["small-cnn"], paths)
+        images = images_for(runs["small-cnn"], paths, most=5)
         assert images is not None and len(images) == 5
         assert {bool(mean > 120) for mean in images.mean(axis=(1, 2, 3))} == {False, True}
 
