@@ -147,7 +147,7 @@ def compare(
         size = runner.image_size(base)
         base = with_network(base, runner.load(base).image_size).replace(image_size=size)
     grid = complete_grid(grid, base)
-    cells = [found_anywhere(cell) for cell in cells_of(grid, base)]
+    cells = cells_of(grid, found_anywhere(base))
     check_cells(cells, runner.load)
     check_trackers(trackers, None)
     with opened(folder, grid, base, workers.n_threads) as whole:

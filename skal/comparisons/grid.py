@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from ..core.registry import parse_spec
 from ..datasets import ImageDataset
@@ -60,14 +59,10 @@ def cells_of(grid: GridConfig, base: RunConfig) -> list[Cell]:
     return cells
 
 
-def found_anywhere(cell: Cell) -> Cell:
-    """Return a run with absolute paths, which workers find from any working folder."""
-    weights, data_dir = cell.config.weights, cell.config.data_dir
-    config = cell.config.replace(
-        weights=None if weights is None else str(Path(weights).resolve()),
-        data_dir=None if data_dir is None else str(data_folder(data_dir).resolve()),
-    )
-    return Cell(cell.name, config)
+def found_anywhere(config: RunConfig) -> RunConfig:
+    """Return settings with absolute paths, which workers find from any working folder."""
+    data_dir = config.data_dir and str(data_folder(config.data_dir).resolve())
+    return config.replace(weights=config.absolute_weights, data_dir=data_dir)
 
 
 def _cell_name(config: RunConfig) -> str:

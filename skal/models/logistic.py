@@ -287,7 +287,7 @@ class _Problem:
 
 
 class _Choice(NamedTuple):
-    """The chosen C, an approximate solution (n_classes, 1, 1 + n_inputs), and the cross entropy of
+    """The chosen C, an approximate solution (n_classes, 1, n_inputs), and the cross entropy of
     the held-out labels, 0 if there were none.
     """
 

@@ -119,6 +119,7 @@ def export_model(
     form = entry.load()()
     classifier = load_classifier(run_dir, "cpu", trust)
     description = {**read_description(run_dir), "name": run_dir.resolve().name, DIGEST: UNSIGNED}
+    is_bf16 = classifier.neural_net_.module_.bf16
     classifier.neural_net_.module_.bf16 = False  # exported files compute in float32
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{form.suffix}")
     try:
@@ -138,8 +139,8 @@ def export_model(
     finally:
         temporary.unlink(missing_ok=True)
     rounded = None
-    usual = load_classifier(run_dir, "cpu", trust)
-    if usual.neural_net_.module_.bf16 and images is not None:
+    if is_bf16 and images is not None:  # loaded anew, without an engine in float32
+        usual = load_classifier(run_dir, "cpu", trust)
         rounded = int((usual.predict(images) == expected).sum())
     return Exported(
         path,

@@ -120,6 +120,11 @@ class RunConfig(TrainingSettings, NetworkSettings, QuerySettings, LabelSettings,
     """The settings of a run."""
 
     @property
+    def absolute_weights(self) -> str | None:
+        """The path of the initial weights, for processes with another working folder."""
+        return None if self.weights is None else str(Path(self.weights).resolve())
+
+    @property
     def cache(self) -> Path:
         """Folder of cached pixels and features; needs the resolved `data_dir`."""
         return Path(str(self.data_dir)) / "cache"

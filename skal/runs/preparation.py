@@ -159,7 +159,7 @@ def resolve_settings(config: RunConfig, data: ImageDataset) -> RunConfig:
         data_dir=data.source.get("data_dir") or str(data_folder(config.data_dir).resolve()),
         device=device.name,
         precision="bf16" if device.bf16 else "fp32",
-        weights=None if config.weights is None else str(Path(config.weights).resolve()),
+        weights=config.absolute_weights,
     )
 
 
