@@ -15,7 +15,7 @@ from skactiveml.base import SkactivemlClassifier
 from skactiveml.utils import is_labeled
 from torch import Tensor, nn
 
-from ..core.errors import ParameterError, UnknownNameError
+from ..core.errors import DataError, ParameterError, UnknownNameError
 from ..core.few_labels import FEW_LABELS
 from ..core.memory import take_mapped
 from ..core.seeding import derive_seed
@@ -363,7 +363,10 @@ class ImageClassifier(FittedNetwork):
         if measurable is not None:
             spread = measurable[spread]
         if backbone is None:
-            return X[labeled], y[labeled], X[spread]
+            known = X[labeled]
+            if not np.isfinite(known).all():
+                raise DataError("X has features that are NaN or infinite; expected finite ones")
+            return known, y[labeled], X[spread]
         rows = np.union1d(labeled, spread)
         features = backbone(X[rows])
         first, second = (features[np.searchsorted(rows, part)] for part in (labeled, spread))
@@ -380,6 +383,12 @@ class ImageClassifier(FittedNetwork):
         if X.ndim == 4:
             self.image_shape_ = tuple(int(side) for side in X.shape[1:])
         return X, y
+
+    def _validate_data_kwargs(self) -> dict[str, Any]:
+        """Leave out scikit-learn's check of all numbers, slow for float16; `_features` checks."""
+        options: dict[str, Any] = super()._validate_data_kwargs()
+        options["check_X_dict"]["ensure_all_finite"] = False
+        return options
 
     def _train(self, X: Any, y: NDArray[np.int64], weights: NDArray[np.float64] | None) -> None:
         """Train on the labelled images, if any, without keeping pages of a memmap in memory."""

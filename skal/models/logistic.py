@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import cholesky, qr, solve_triangular
+from scipy.linalg import LinAlgError, cholesky, qr, solve_triangular
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.utils.class_weight import compute_sample_weight
@@ -32,18 +33,18 @@ RANK = 128
 SPARE, ITERATIONS = 16, 2
 """Additional directions, and iterations, of the subspace iteration that finds them."""
 SEARCH_STEPS, MOST_STEPS = 30, 1000
-SEARCH_GRADIENT = 1e-3
-LAST: tuple[tuple[type[np.floating[Any]], float], ...] = ((np.float32, 1e-4), (np.float64, 1e-5))
-"""Precisions of the final solution, each with the gradient norm to stop at: float32 is twice as
-fast, but near the optimum it no longer finds a step that lowers the loss."""
+SEARCH_GRADIENT = 2e-3
+LAST: tuple[tuple[type[np.floating[Any]], float], ...] = ((np.float32, 3e-5), (np.float64, 1e-5))
+"""Precisions of the final solution, each with the gradient norm to stop at. float32 is twice as
+fast; float64 follows if rounding hides the steps that still lower the loss in float32."""
 LEAST_GAIN = 1e-10
 """Least relative decrease of the loss per step; float32 cannot resolve less."""
 MEMORY = 5
 """History of L-BFGS, in steps: a longer one saves no steps, and makes each slower."""
 LARGEST_WEIGHT = 1e9
-JITTER = 1e-9
-"""Share of the mean variance added to the Gram matrix's diagonal, so that its Cholesky factor
-exists."""
+GRAMS: tuple[tuple[type[np.floating[Any]], float], ...] = ((np.float32, 1e-5), (np.float64, 1e-9))
+"""Precisions of the Gram matrix, tried in turn, each with the share of the mean variance added to
+the diagonal so that the Cholesky factor exists."""
 
 Array = NDArray[np.float64]
 
@@ -63,7 +64,7 @@ class Solution:
 
 
 def solve(
-    parts: Sequence[Array], y: NDArray[np.int64], n_classes: int, sample_weight: Array
+    parts: Sequence[NDArray[Any]], y: NDArray[np.int64], n_classes: int, sample_weight: Array
 ) -> Solution:
     r"""Minimise :math:`\frac12(\|W\|^2 + \|b\|^2) + C \sum_i s_i L(W x_i + b, y_i)`.
 
@@ -86,15 +87,18 @@ def solve(
         share, choice = _best_share(everything, y, n_classes)
         space = everything.space(share)
         if choice is None:
-            choice = _choose(space, y, n_classes, sample_weight)
-        inputs = _with_ones(space.components, space.beyond())
-        theta = np.zeros((n_classes, 1, inputs.shape[1]))
-        theta[..., : choice.near.shape[2]] = choice.near
+            choice = _Search(y, n_classes, sample_weight).choose(space)
+        theta = choice.near
         for kind, gradient in LAST:
-            problem = _Problem(inputs.astype(kind, copy=False), y, n_classes)
-            theta = problem.solve(choice.C, sample_weight[None], MOST_STEPS, gradient, theta)
+            problem = _Problem(space.inputs(kind), y, n_classes)
+            start = np.zeros((n_classes, 1, problem.inputs.shape[1]))
+            start[..., : theta.shape[2]] = theta
+            weights = sample_weight[None]
+            theta, slope = problem.solve(choice.C, weights, MOST_STEPS, gradient, start)
+            if slope <= gradient:
+                break
         theta = theta[:, 0]
-        logs = log_softmax(problem.inputs @ theta.T, axis=1)
+        logs = log_softmax(problem.inputs @ theta.T.astype(problem.inputs.dtype), axis=1)
         theta -= theta.mean(axis=0)  # the optimum has mean 0 over classes
         known = 1 + space.directions.shape[1]
         found = theta[:, 1:known] @ space.directions.T
@@ -118,59 +122,80 @@ def _one_thread() -> AbstractContextManager[Any]:
 
 class _Space(NamedTuple):
     """Coordinates (n, r) with r <= n and the inner products of the centred features; their
-    approximate leading principal directions (r, k); and the components along these (n, k).
+    approximate leading principal directions (r, k); and the components along these (n, k), float32.
     """
 
     share: float
-    coordinates: Array
-    directions: Array
-    components: Array
+    coordinates: NDArray[Any]
+    directions: NDArray[np.float32]
+    components: NDArray[np.float32]
 
-    def beyond(self) -> Array:
-        """Return the coordinates less their part along the directions, without columns if the
-        directions span everything.
-        """
-        if self.directions.shape[1] == self.coordinates.shape[1]:
-            return self.coordinates[:, :0]
-        along = self.components @ self.directions.T
-        return np.subtract(self.coordinates, along, out=along)
+    def inputs(self, kind: type[np.floating[Any]]) -> NDArray[Any]:
+        """Return ones, the components, and what of the coordinates is not along the directions."""
+        coordinates = self.coordinates.astype(kind, copy=False)
+        directions = self.directions.astype(kind, copy=False)
+        components = coordinates @ directions
+        if directions.shape[1] == coordinates.shape[1]:
+            return _with_ones(components)
+        beyond = components @ directions.T
+        return _with_ones(components, np.subtract(coordinates, beyond, out=beyond))
 
 
 class _Features:
     """Features of images in one part, or in two with any share for the second."""
 
-    def __init__(self, parts: Sequence[Array], sample_weight: Array) -> None:
+    def __init__(self, parts: Sequence[NDArray[Any]], sample_weight: Array) -> None:
         self.parts, self.sample_weight = parts, sample_weight
         self.weights = sample_weight / sample_weight.sum()
+        self.centres = [self.weights.astype(part.dtype) @ part for part in parts]
         self.n_images, self.n_features = len(sample_weight), sum(part.shape[1] for part in parts)
-        self.grams = [] if self.n_images >= self.n_features else list(map(self._gram, parts))
+        self._grams: dict[type[np.floating[Any]], list[NDArray[Any]]] = {}
 
     def of(self, rows: NDArray[np.int64]) -> _Features:
         return _Features([part[rows] for part in self.parts], self.sample_weight[rows])
 
-    def _gram(self, part: Array) -> Array:
+    def prepare(self) -> None:
+        """Compute what `space` needs whatever the share."""
+        if self.n_images < self.n_features:
+            self._inner_products(GRAMS[0][0])
+
+    def _inner_products(self, kind: type[np.floating[Any]]) -> list[NDArray[Any]]:
         """Return the images' inner products, of centred features to keep small differences."""
-        centred = part - self.weights @ part
-        products: Array = centred @ centred.T
-        return products
+        if kind not in self._grams:
+            pairs = zip(self.parts, self.centres, strict=True)
+            centred = (part.astype(kind, copy=False) - centre for part, centre in pairs)
+            self._grams[kind] = [part @ part.T for part in centred]
+        return self._grams[kind]
 
     def space(self, share: float) -> _Space:
         scale = factors(share, len(self.parts))
+        coordinates: NDArray[Any]
         if self.n_images >= self.n_features:
-            features = np.concatenate(
-                [f * p for f, p in zip(scale, self.parts, strict=True)], axis=1
-            )
-            features -= self.weights @ features
-            coordinates = features
+            each = zip(scale, self.parts, self.centres, strict=True)
+            scaled = [factor * (part - centre) for factor, part, centre in each]
+            coordinates = np.concatenate(scaled, axis=1)
         else:
-            gram = np.zeros((self.n_images, self.n_images))
-            for factor, one in zip(scale, self.grams, strict=True):
-                gram += factor**2 * one
-            mean_variance = float(gram.trace()) / self.n_images
-            gram.flat[:: self.n_images + 1] += max(JITTER * mean_variance, 1e-300)
-            coordinates = cholesky(gram, lower=True)
-        directions = _leading(coordinates.astype(np.float32)).astype(np.float64)
-        return _Space(share, coordinates, directions, coordinates @ directions)
+            coordinates = self._spanned(scale)
+        single = coordinates.astype(np.float32, copy=False)
+        directions = _leading(single)
+        return _Space(share, coordinates, directions, single @ directions)
+
+    def _spanned(self, scale: list[float]) -> Array:
+        """Return coordinates with the inner products of the images, lower triangular."""
+        (single, more), (double, less) = GRAMS
+        try:
+            return self._root(scale, single, more)
+        except LinAlgError:  # rounding is larger than differences between images
+            return self._root(scale, double, less)
+
+    def _root(self, scale: list[float], kind: type[np.floating[Any]], jitter: float) -> Array:
+        gram = np.zeros((self.n_images, self.n_images))
+        for factor, one in zip(scale, self._inner_products(kind), strict=True):
+            gram += factor**2 * one
+        mean_variance = float(gram.trace()) / self.n_images
+        gram.flat[:: self.n_images + 1] += max(jitter * mean_variance, 1e-300)
+        root: Array = cholesky(gram, lower=True)
+        return root
 
     def as_given(self, space: _Space, weights: Array, bias: Array) -> tuple[Array, Array]:
         """Convert weights of the coordinates, (n_classes, r), to weights of the original parts."""
@@ -179,11 +204,13 @@ class _Features:
             weights = weights * np.repeat(scale, [part.shape[1] for part in self.parts])
         else:
             of_images = solve_triangular(space.coordinates, weights.T, trans=1, lower=True).T
-            of_images -= of_images.sum(axis=1, keepdims=True) * self.weights
-            each = [f**2 * (of_images @ part) for f, part in zip(scale, self.parts, strict=True)]
+            of_parts = zip(scale, self.parts, self.centres, strict=True)
+            each = [
+                factor**2 * (of_images.astype(part.dtype) @ (part - centre))
+                for factor, part, centre in of_parts
+            ]
             weights = np.concatenate(each, axis=1)
-        center = np.concatenate([self.weights @ part for part in self.parts])
-        return weights, bias - weights @ center
+        return weights, bias - weights @ np.concatenate(self.centres)
 
 
 def _best_share(
@@ -197,11 +224,13 @@ def _best_share(
     compared = features.of(drawn) if n > MOST_COMPARED else features
     of_compared = y[drawn] if n > MOST_COMPARED else y
     found: dict[float, _Choice] = {}
-    for share in SHARES:
-        space = compared.space(share)
-        found[share] = _choose(space, of_compared, n_classes, compared.sample_weight)
-        if found[share].loss > min(choice.loss for choice in found.values()):
-            break
+    search = _Search(of_compared, n_classes, compared.sample_weight)
+    with ThreadPoolExecutor(1) as beside:
+        beside.submit(features.prepare)  # needed next, and the longest part on one thread
+        for share in SHARES:
+            found[share] = search.choose(compared.space(share))
+            if found[share].loss > min(choice.loss for choice in found.values()):
+                break
     best = min(found, key=lambda share: found[share].loss)
     return best, None if n > MOST_COMPARED else found[best]
 
@@ -232,8 +261,8 @@ def _leading(X: NDArray[np.float32]) -> NDArray[np.float32]:
     return directions
 
 
-def _with_ones(*inputs: Array) -> Array:
-    return np.concatenate([np.ones((len(inputs[0]), 1)), *inputs], axis=1)
+def _with_ones(*inputs: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate([np.ones((len(inputs[0]), 1), inputs[0].dtype), *inputs], axis=1)
 
 
 class _Problem:
@@ -247,8 +276,8 @@ class _Problem:
 
     def solve(
         self, C: float, weights: Array, most_steps: int, gradient: float, start: Array
-    ) -> Array:
-        """Return the solutions for image weights of shape (k, n)."""
+    ) -> tuple[Array, float]:
+        """Return the solutions for image weights of shape (k, n), and the gradient norm there."""
         X, n, k = self.inputs, len(self.y), len(weights)
         true = (self.y, np.arange(k)[:, None], np.arange(n))
         totals = weights.sum(axis=1)
@@ -268,7 +297,7 @@ class _Problem:
         # precondition: scale each weight to similar curvature
         values, _ = probabilities(start)
         curvature = (shares * (values - np.square(values)).mean(axis=0)).mean(axis=0)
-        scale = 1 / np.sqrt(curvature @ np.square(X) + pull.mean())
+        scale = 1 / np.sqrt(curvature.astype(X.dtype) @ np.square(X) + pull.mean())
 
         def loss(flat: Array) -> tuple[float, Array]:
             theta = flat.reshape(start.shape) * scale
@@ -282,8 +311,7 @@ class _Problem:
         options = {"maxiter": most_steps, "gtol": gradient, "ftol": LEAST_GAIN, "maxcor": MEMORY}
         first = (start / scale).ravel()
         found = minimize(loss, first, jac=True, method="L-BFGS-B", options=options)
-        theta: Array = found.x.reshape(start.shape) * scale
-        return theta
+        return found.x.reshape(start.shape) * scale, float(np.abs(found.jac).max())
 
 
 class _Choice(NamedTuple):
@@ -296,41 +324,53 @@ class _Choice(NamedTuple):
     loss: float
 
 
-def _choose(space: _Space, y: NDArray[np.int64], n_classes: int, sample_weight: Array) -> _Choice:
-    """Return the C with the lowest cross-validated cross entropy."""
-    inputs = _with_ones(space.components[:, :RANK]).astype(np.float32)
-    counts = np.unique(y, return_counts=True)[1]
-    if len(counts) < 2 or counts.max() < 2:
-        return _Choice(WITHOUT_CHOICE, np.zeros((n_classes, 1, inputs.shape[1])), 0.0)
-    problem = _Problem(inputs, y, n_classes)
-    folds = stratified_folds(y, seed=0)
-    weights = np.tile(sample_weight, (len(folds), 1))
-    for fold, test in enumerate(folds):
-        weights[fold, test] = 0
-    # a class that is held out completely would only measure confidence on unseen classes
-    held_out = [
-        (test[np.isin(y[test], np.delete(y, test))], fold) for fold, test in enumerate(folds)
-    ]
-    losses: dict[int, float] = {}
-    found = {-1: np.zeros((n_classes, len(folds), inputs.shape[1]))}  # in order of the search
+class _Search:
+    """The search for the C with the lowest cross-validated cross entropy."""
 
-    def loss(place: int) -> float:
-        if place not in losses:
-            start, steps = next(reversed(found.values())), (SEARCH_STEPS, SEARCH_GRADIENT)
-            found[place] = theta = problem.solve(STRENGTHS[place], weights, *steps, start)
-            total = 0.0
-            for test, fold in held_out:
-                logs = log_softmax(problem.inputs[test] @ theta[:, fold].T, axis=1)
-                total -= float((sample_weight[test] * logs[np.arange(len(test)), y[test]]).sum())
-            losses[place] = total
-        return losses[place]
+    def __init__(self, y: NDArray[np.int64], n_classes: int, sample_weight: Array) -> None:
+        self.y, self.n_classes, self.sample_weight = y, n_classes, sample_weight
+        counts = np.unique(y, return_counts=True)[1]
+        self.is_possible = len(counts) > 1 and counts.max() > 1
+        if not self.is_possible:
+            return
+        folds = stratified_folds(y, seed=0)
+        self.weights = np.tile(sample_weight, (len(folds), 1))
+        for fold, test in enumerate(folds):
+            self.weights[fold, test] = 0
+        # a class that is held out completely would only measure confidence on unseen classes
+        self.held_out = [test[np.isin(y[test], np.delete(y, test))] for test in folds]
 
-    place = STRENGTHS.index(FIRST)
-    loss(place)
-    for step in (1, -1):
-        while 0 <= place + step < len(STRENGTHS) and loss(place + step) < loss(place):
-            place += step
-    return _Choice(STRENGTHS[place], found[place].mean(axis=1, keepdims=True), losses[place])
+    def choose(self, space: _Space) -> _Choice:
+        inputs = _with_ones(space.components[:, :RANK])
+        if not self.is_possible:
+            return _Choice(WITHOUT_CHOICE, np.zeros((self.n_classes, 1, inputs.shape[1])), 0.0)
+        problem = _Problem(inputs, self.y, self.n_classes)
+        losses: dict[int, float] = {}
+        start = np.zeros((self.n_classes, len(self.weights), inputs.shape[1]))
+        found = {-1: start}  # in order of the search
+
+        def loss(place: int) -> float:
+            if place not in losses:
+                start, steps = next(reversed(found.values())), (SEARCH_STEPS, SEARCH_GRADIENT)
+                found[place], _ = problem.solve(STRENGTHS[place], self.weights, *steps, start)
+                losses[place] = self._loss(inputs, found[place])
+            return losses[place]
+
+        place = STRENGTHS.index(FIRST)
+        loss(place)
+        for step in (1, -1):
+            while 0 <= place + step < len(STRENGTHS) and loss(place + step) < loss(place):
+                place += step
+        return _Choice(STRENGTHS[place], found[place].mean(axis=1, keepdims=True), losses[place])
+
+    def _loss(self, inputs: NDArray[np.float32], theta: Array) -> float:
+        """Return the cross entropy of the held-out labels, summed over the folds."""
+        total = 0.0
+        for fold, test in enumerate(self.held_out):
+            logs = log_softmax(inputs[test] @ theta[:, fold].T, axis=1)
+            of_true = logs[np.arange(len(test)), self.y[test]]
+            total -= float((self.sample_weight[test] * of_true).sum())
+        return total
 
 
 def weights_of(

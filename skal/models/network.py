@@ -129,7 +129,7 @@ class FrozenNetwork(Network):
         labels = y.numpy()
         with torch.no_grad():
             # with many labels a copy takes gigabytes: no unneeded one is kept
-            inputs = self.neck(self.scaling(features.to(last.weight.device))).cpu().double().numpy()
+            inputs = self.neck(self.scaling(features.to(last.weight.device))).cpu().numpy()
             # the chosen share goes into the weights, so that embeddings do not depend on it
             widths = self.parts or inputs.shape[1:]
             scale = np.repeat(factors(STAGES_SHARE, len(widths)), widths)

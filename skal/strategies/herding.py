@@ -87,8 +87,9 @@ class Herd:
         for start in range(0, len(centres), SIDE):
             some = _turned(self._sided(centres[start : start + SIDE]))
             for rows in self._blocks():
+                nearest = (some @ self._points[rows].T).amax(dim=0).clamp_(max=0).exp_()
                 part = self._similarity[rows]
-                torch.maximum(part, self._similar(some, rows).amax(dim=0), out=part)
+                torch.maximum(part, nearest, out=part)
 
     def add(self, row: int) -> None:
         """Make a point a centre."""
@@ -166,8 +167,8 @@ class Herd:
         lengths = squared_norms(scaled)[:, None] / 2
         return torch.cat([scaled, -lengths, torch.ones_like(lengths)], dim=1)
 
-    def _similar(self, turned: Tensor, rows: slice = slice(None)) -> Tensor:
-        return (turned @ self._points[rows].T).clamp_(max=0).exp_()
+    def _similar(self, turned: Tensor) -> Tensor:
+        return (turned @ self._points.T).clamp_(max=0).exp_()
 
     def _rows(self, rows: list[int]) -> Tensor:
         """Return the similarities of at most `MOST` points to the covered points, cached."""
